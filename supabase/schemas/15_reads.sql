@@ -1296,14 +1296,14 @@ from (
     ),
     (
       'running',
-      'Worker {worker_id} has been running it since {leased_at}.[ It runs alone, because its '
-        'process died{process_end} with {died_with}.| Its lease lasts until {lease_until} unless '
-        'it is renewed.][ It has sent nothing for {silent}, since {sign}, at {place}.| It was '
-        'last seen at {place}.][ 99 % of the jobs of its type take {usual} or less.]',
+      'Worker {worker_id} has been running it since {leased_at}.[ Its process died{process_end} '
+        'with {died_with}. It runs with {beside} of them and nothing else.| It runs alone, because '
+        'its process died{process_end} with {died_with}.| Its lease lasts until {lease_until} '
+        'unless it is renewed.][ It has sent nothing for {silent}, since {sign}, at {place}.| It '
+        'was last seen at {place}.][ 99 % of the jobs of its type take {usual} or less.]',
       '[If {silent} without an update is too long, check the call at {place}. Give that call a '
         'time limit, or give the type a shorter `timeout`.|Nothing to do until {lease_until}. If '
-        'the lease is not renewed by then, the job is reclaimed.|Nothing to do. The job reports '
-        'updates.]',
+        'the lease is not renewed by then, the job is reclaimed.|Nothing to do.]',
       'watch {job_id}',
       '/types/{job_type}'
     ),
@@ -2370,7 +2370,7 @@ with recursive holders as (
 select distinct on (h.id) h.id, h.pid, a.xact_start, a.application_name
 from holders as h
 join pg_catalog.pg_stat_activity as a on a.pid = h.pid
-where coalesce(a.xact_start <= p_now - interval '2 seconds', true)
+where a.xact_start <= p_now - interval '2 seconds'
 order by h.id, h.level desc, a.xact_start
 $$;
 
@@ -2639,14 +2639,14 @@ select
         when e.status in ('401', '403') or e.sqlstate ^@ '28' then 'credentials'
         when e.status = '429' then 'rate'
         when e.status ^@ '4' or e.sqlstate ~ '^2[23]' then 'request'
-        when e.sqlstate ~ '^(40|55|57014)' then 'contention'
+        when e.sqlstate ~ '^(40|55)' then 'contention'
         when e.signal is not null then 'killed'
         when e.errno in ('ENOSPC', 'EDQUOT', 'ENOMEM', 'EMFILE') then 'machine'
         when e.status ^@ '5'
             or e.sqlstate ^@ '08'
             or e.errno in (
               'ECONNREFUSED', 'ECONNRESET', 'EHOSTUNREACH', 'ENETUNREACH',
-              'ETIMEDOUT', 'EAI_NONAME', 'EAI_AGAIN'
+              'ETIMEDOUT', 'EAI_AGAIN'
             )
           then 'unavailable'
       end

@@ -158,11 +158,13 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("queue.errors.QueueError", {"sqlstate": "42501", "status": 403}, "(SQLSTATE 42501)"),
     ("queue.errors.QueueError", {"sqlstate": "42883", "status": 404}, "lacks"),
     ("psycopg.errors.DeadlockDetected", {"sqlstate": "40P01"}, "transaction"),
+    ("psycopg.errors.QueryCanceled", {"sqlstate": "57014"}, "Fix the cause"),
     ("psycopg.errors.UndefinedTable", {"sqlstate": "42P01"}, "lacks"),
     ("CalledProcessError", {"signal": "SIGKILL"}, "by SIGKILL"),
     ("OSError", {"errno": "ENOSPC"}, "ran out of a resource"),
     ("httpx.HTTPStatusError", {"status": 429}, "rate_limit"),
     ("httpx.HTTPStatusError", {"status": 503}, "(HTTP 503)"),
+    ("httpx.ConnectError", {"errno": "EAI_NONAME"}, "Fix the cause"),
     ("PayloadRejected", {}, "payload"),
     ("mine.DeadlineExceeded", {}, "Fix the cause"),
 ]
@@ -289,6 +291,17 @@ def test_a_session_that_holds_a_row_is_named(engine: Engine, ada: Engine) -> Non
         assert reason(engine, runs) == "running"
 
 
+def test_a_session_that_locks_a_row_for_a_moment_is_not_named(engine: Engine) -> None:
+    """A worker's session is idle when the sessions are read, and locks the row right after."""
+    job_id = engine.enqueue()
+    engine.lease_one()
+    with engine.another_session() as worker:
+        engine.run("begin; select from pg_stat_activity")  # reads the sessions
+        worker.run(f"begin; select from public.jobs where id = '{job_id}' for update")
+        assert reason(engine, job_id) == "running"
+        engine.run("commit")
+
+
 def test_a_holder_of_another_workspace_is_only_said_to_be_that(engine: Engine, ada: Engine) -> None:
     """If a limit is shared, neither the id nor the start of the other workspace's job is shown."""
     engine.register("work", max_concurrency=1)
@@ -388,7 +401,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     engine.report(lease, pulse=pulse)
     said = engine.explain(hangs)
     assert "last seen at all.py:134" in said["sentence"]
-    assert said["next"][0]["words"].startswith("Nothing to do")
+    assert said["next"][0]["words"] == "Nothing to do."
     for _ in range(12):  # the place does not change, so reports have no pulse
         engine.advance(20)
         engine.report(lease)

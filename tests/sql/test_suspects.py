@@ -223,6 +223,11 @@ def test_a_job_that_began_after_the_last_list_may_be_the_one(engine: Engine) -> 
         "Its process died (SIGKILL) with 2 other jobs."
         " It runs next, with 1 of them and nothing else."
     )
+    groups = [ids_of(workers.lease()[1]) for _ in range(2)]
+    assert sorted(map(len, groups)) == [1, 2]
+    for group in groups:
+        text = "It runs alone" if len(group) == 1 else "It runs with 1 of them and nothing else"
+        assert all(text in engine.explain(job)["sentence"] for job in group)
 
 
 def test_an_abandoned_processor_may_have_ended_the_process(engine: Engine) -> None:
