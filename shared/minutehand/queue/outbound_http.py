@@ -8,7 +8,7 @@ import math
 import ssl
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -51,10 +51,23 @@ class HttpResponse:
     def object(self) -> dict[str, Any] | None:
         """Return the body if it is a JSON object, otherwise None."""
         try:
-            value = json.loads(self.body)
+            value = json.loads(self._text())
         except (ValueError, RecursionError):
             return None
         return value if isinstance(value, dict) else None
+
+    def _text(self) -> str | bytes:
+        """Return the body.
+
+        Decode the body by the declared charset unless it is UTF-8, as JSON is.
+        """
+        try:
+            self.body.decode()
+        except UnicodeDecodeError:
+            encoding = httpx.Response(200, headers=self.headers).charset_encoding
+            with suppress(LookupError, UnicodeDecodeError):
+                return self.body.decode(encoding or "latin-1")
+        return self.body
 
 
 class NoResponse(Exception):

@@ -7,7 +7,7 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from minutehand.queue.outbound_http import NoResponse, connect, exchange, retrying
+from minutehand.queue.outbound_http import HttpResponse, NoResponse, connect, exchange, retrying
 
 
 async def test_an_answer_is_read_up_to_its_bound_without_cookies_or_redirects() -> None:
@@ -65,3 +65,10 @@ async def test_short_waits_are_waited_for_and_long_ones_are_the_jobs(
 
     assert made == calls == len(waits) + 1
     assert all(wait >= (asked.total_seconds() if asked else 0) for wait in waits)
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "latin-1", "cp1252"])
+def test_json_in_another_charset_is_read(charset: str) -> None:
+    headers = httpx.Headers({"content-type": f"application/json; charset={charset}"})
+
+    assert HttpResponse(200, headers, '{"name": "Zoë"}'.encode(charset)).object() == {"name": "Zoë"}

@@ -15,7 +15,8 @@ from minutehand.config import Settings
 from minutehand.queue.errors import JobNotFound, QueueUnavailable, RateLimited
 from minutehand.tasks import end_tasks
 from minutehand.web.caller import Caller
-from minutehand.web.services import Services, StreamTiming
+from minutehand.web.errors import ApiError
+from minutehand.web.services import Services, SlotLimiter, StreamTiming
 from minutehand.web.sse import Batch, SseEvent, stream_response
 from tests.unit.web.conftest import ADA
 
@@ -149,3 +150,13 @@ async def test_the_streams_of_a_caller_read_two_at_a_time(services: Services) ->
     await asyncio.sleep(0)
     assert len(reading) == 3
     await end_tasks(asked)
+
+
+def test_slots_are_limited_in_total_and_per_caller() -> None:
+    limiter = SlotLimiter("streams", 2, limit=3)
+    with limiter.slot("a"), limiter.slot("a"):
+        with pytest.raises(ApiError, match="Too many"), limiter.slot("a"):
+            pass
+        with limiter.slot("b"), pytest.raises(ApiError, match="no capacity"), limiter.slot("c"):
+            pass
+    assert limiter.count == 0
