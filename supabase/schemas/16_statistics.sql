@@ -855,7 +855,7 @@ select
   jsonb_build_object(
     'live', c.jobs,
     'limit', l.jobs,
-    'more', 2 * c.jobs,
+    'more', 2 * greatest(c.jobs, 1),
     'workspace_id', l.id,
     'jobs', c.jobs
   )
@@ -868,7 +868,7 @@ cross join lateral (
     limit b.jobs
   ) as p
 ) as c
-where (l.jobs <= 2000 or l.last_jobs >= 0.9 * l.jobs) and c.jobs > l.jobs
+where (l.jobs <= 2000 or l.last_jobs >= 0.9 * l.jobs) and c.jobs >= l.jobs
 union all
 select
   'warn',

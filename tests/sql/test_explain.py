@@ -424,14 +424,15 @@ def test_a_limit_that_rejects_enqueues_is_a_finding_with_the_way_to_raise_it(
     engine.lease(1)
     engine.limit(max_pending=2)
     engine.enqueue({"text": "long " * 4000})
-    engine.enqueue_many(2)
+    assert engine.findings(ACME) == {}
+    engine.enqueue()  # the next enqueue would be rejected
     engine.set(user_pending_bytes_max=100)
     engine.run("insert into queue.buckets values ('b:' || %s, 100, queue.clock())", ACME)
 
     for workspace_id in (ACME, None):
         found = engine.findings(workspace_id)
         assert list(found) == ["full_workspace", "full_of_bytes"]
-        raised = f"set_workspace_limits('{ACME}', '{{\"max_pending\": 6}}')"
+        raised = f"set_workspace_limits('{ACME}', '{{\"max_pending\": 4}}')"
         assert raised in found["full_workspace"]["next"][1]["words"]
     assert engine.findings(GLOBEX) == {}
 
