@@ -5,9 +5,8 @@ installed. For each case, the table has the difference between a long and a shor
 out the cost of starting. WAL and transaction ids (one per subtransaction that writes) are from the
 same runs. Both also depend on the speed of the machine, because a call sends a Realtime message, in
 a subtransaction, only if the workspace had fewer than five changes in the current second. Repeat a
-run that shows an increase of only WAL or ids. The engine's clock is stopped, because leases are as
-rare as in a quiet queue under valgrind. Each figure is followed by its ratio to the last release,
-and the last line lists the increases. Arguments select the cases that contain all of them.
+run that shows an increase of only WAL or ids. Each figure is followed by its ratio to the last
+release, and the last line lists the increases. Arguments select the cases that contain all of them.
 """
 
 from __future__ import annotations
@@ -37,9 +36,7 @@ begin
     'worker_id', 'w', 'tick_id', '00000000-0000-4000-8000-000000000001', 'call', v_call,
     'limit', p_limit, 'job_types', '["bench"]'::jsonb)))::text);
 end $$;
-create or replace function queue.clock() returns timestamptz language sql volatile parallel safe
-set search_path = '' as $$ select timestamptz '2026-11-28T12:00:00Z' $$;
-select public.register_job_types('[{"job_type": "bench"}]'), public.run_maintenance()
+select public.register_job_types('[{"job_type": "bench"}]')
 """
 WATCHED = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
 STATE = """select 'wal ' || (pg_current_wal_insert_lsn() - '0/0')

@@ -61,8 +61,7 @@
 -- Not every job has each of these places.
 --
 -- Six rules apply everywhere:
--- 1. public.jobs is the record of all jobs. If leases are frequent, it shows the start of a job
---    late, or only together with its end. Leases and settlements change no indexed column of
+-- 1. public.jobs is the record of all jobs. Leases and settlements change no indexed column of
 --    public.jobs, except a processor's tags, so that they are heap-only updates.
 -- 2. Tenants are served in rounds. A lease begins after the tenant that the last lease of the same
 --    lanes served, or with this tenant if its weight is not used up. Concurrent leases may begin at

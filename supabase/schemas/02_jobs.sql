@@ -451,20 +451,9 @@ create table queue.leases (
   -- Object with the keys last, since, place and memory_mb. The object describes the last update
   -- that the processor sent, and the line of code that the processor executed at that time. Null in
   -- the first seconds of an attempt, and for workers before release 0.5.0.
-  pulse jsonb,
-  -- False if public.jobs does not show the lease yet (queue.write_starts). The job's row then has
-  -- the status pending and the fence before the lease.
-  is_written boolean not null default true
+  pulse jsonb
 ) with (fillfactor = 70);
 create index leases_by_lane on queue.leases (lane, workspace_id);
-create index leases_unwritten on queue.leases (leased_at) where not is_written;
--- Milliseconds since 1970. Each call that leases jobs increases the value by 200, so that the value
--- exceeds the present time after five calls in a second (queue.take).
-create unlogged sequence queue.leases_paced minvalue 0 start 0; -- noqa: PRS
--- The value is 1 if the last maintenance found no rules of the project (queue.has_own_rules).
-create unlogged sequence queue.without_rules minvalue 0 start 0; -- noqa: PRS
--- Tenths of a second since 1970. Starts until 0.2 s before this time are written (queue.catch_up).
-create unlogged sequence queue.starts_written minvalue 0 start 0; -- noqa: PRS
 
 -- Jobs that must not run in one process with ordinary jobs, because they have ended a process or
 -- may have ended one. A suspect is a job whose process ended while the process also ran other jobs.
@@ -760,7 +749,6 @@ set search_path = ''
 as $$
 declare
   v_job public.jobs;
-  v_lease queue.leases;
 begin
   select * into v_job
   from public.jobs
@@ -769,18 +757,6 @@ begin
     or not (queue.is_member(v_job.workspace_id) or queue.is_service())
   then
     perform queue.refuse(404, 'job_not_found', 'job not found', p_job_id::text);
-  elsif v_job.status = 'pending' then -- the job may run already
-    select * into v_lease
-    from queue.leases
-    where job_id = p_job_id and not is_written;
-    if found then
-      v_job.status := 'processing';
-      v_job.fence := v_lease.fence;
-      v_job.attempts := v_lease.attempt;
-      v_job.worker := v_lease.worker;
-      v_job.started_at := greatest(v_lease.leased_at, v_job.created_at);
-      v_job.queue_ms := date_part('epoch', v_lease.leased_at - v_lease.ready_at) * 1000;
-    end if;
   end if;
   return v_job;
 end;

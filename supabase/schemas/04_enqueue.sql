@@ -1289,12 +1289,12 @@ begin
 end;
 $$;
 
--- Lock the rows of these jobs in public.jobs, queue.ready, queue.deferred and queue.waits, and
--- write the starts of leased jobs. If another transaction has locked one of the rows, lock none and
--- return false. The function never waits, because a deadlock could result. Settlements lock the row
--- of a job's place (for example queue.leases) before the job, and deletes lock in the opposite
--- order. A short lock_timeout cannot replace this function. If the timeout ended just when the lock
--- was granted, Postgres would report that the user cancelled the statement.
+-- Lock the rows of these jobs in public.jobs, queue.ready, queue.deferred and queue.waits. If
+-- another transaction has locked one of the rows, lock none and return false. The function never
+-- waits, because a deadlock could result. Settlements lock the row of a job's place (for example
+-- queue.leases) before the job, and deletes lock in the opposite order. A short lock_timeout cannot
+-- replace this function. If the timeout ended just when the lock was granted, Postgres would report
+-- that the user cancelled the statement.
 create function queue.lock_jobs(p_ids uuid[])
 returns boolean
 language plpgsql
@@ -1305,13 +1305,6 @@ begin
   where j.id = any (p_ids)
   order by j.id
   for no key update nowait;
-  perform from queue.leases as l
-  where l.job_id = any (p_ids) and not l.is_written
-  order by l.job_id
-  for no key update nowait;
-  if found then
-    perform queue.publish(queue.write_starts(p_ids, queue.clock()), queue.clock());
-  end if;
   perform from queue.ready as r
   join public.jobs as j
     on r.lane = j.lane

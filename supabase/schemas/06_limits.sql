@@ -476,11 +476,6 @@ begin
       ))
     for no key update skip locked
   );
-  v_jobs := array( -- a lease may have taken a job before this call locked its row
-    select i
-    from unnest(v_jobs) as i
-    where not exists (select from queue.leases as l where l.job_id = i)
-  );
   perform queue.leave_places(v_jobs);
   -- Delete the rows of queue.gated whose jobs ended while the type had no limit per key, because no
   -- settlement has marked these rows as ended.

@@ -17,10 +17,9 @@
 --           queue.advance_ring      stores the last tenant served.
 --         queue.take              leases the jobs, and finds a job whose lease a trigger rejects.
 --           queue.take_jobs         moves jobs from ready to leased in one statement.
---             queue.write_starts      writes to public.jobs that the jobs run.
 --           queue.tidy_turns        closes the turns of tenants without ready jobs.
 --             queue.begin_epoch       lets later leases skip the index entries of closed turns.
---       queue.record_starts     frees unique keys, and stores starts for limits of keys.
+--       queue.record_starts     stores events and keys that the job's row does not show.
 --       queue.publish           adds rows to the feed and sends messages.
 --     queue.next_due_in_ms    computes when the worker should call again.
 --     public.tick_finished    ends the run if the last call found no more jobs.
@@ -149,14 +148,13 @@ create type queue.leased as (
 -- ids: Ids of the leased jobs.
 -- leases: JSON of the leases, as the worker receives them.
 -- changes: Events of the leased jobs, which the caller must publish.
--- rest: Ids of the leased jobs for which queue.record_starts must record a freed key or a start.
--- due: Ids of the leased jobs whose starts must be written in this call.
+-- rest: Ids of the leased jobs for which queue.record_starts must record an event, a freed key or a
+--   start.
 create type queue.taken as (
   ids uuid[],
   leases json[],
   changes queue.change[],
-  rest uuid[],
-  due uuid[]
+  rest uuid[]
 );
 
 create function queue.read_lease_request(p_request jsonb)
@@ -1659,8 +1657,7 @@ begin
     p_one.ids || p_other.ids,
     p_one.leases || p_other.leases,
     p_one.changes || p_other.changes,
-    p_one.rest || p_other.rest,
-    null
+    p_one.rest || p_other.rest
   )::queue.taken;
 end;
 $$;
@@ -1688,144 +1685,12 @@ join queue.job_types as y on y.job_type = n.job_type
 where y.rate_limit is not null and not y.rate_per_key
 $$;
 
--- Return true if a trigger, check or unique index of the project may reject or read an update of
--- public.jobs.
-create function queue.has_own_rules()
-returns boolean
-language plpgsql stable
-set search_path = ''
-as $$
-begin
-  return exists (
-    select from pg_catalog.pg_trigger as t
-    where t.tgrelid = 'public.jobs'::regclass
-      and not t.tgisinternal
-      and t.tgtype & 16 > 0 -- a trigger of updates
-      and t.tgname not in ('admit_statement', 'jobs_after_update', 'jobs_cancel_by_update')
-    union all
-    select from pg_catalog.pg_index as i
-    where i.indrelid = 'public.jobs'::regclass
-      and (i.indisunique or i.indisexclusion)
-      and not i.indisprimary
-    union all
-    select from pg_catalog.pg_class as c
-    where c.oid = 'public.jobs'::regclass and c.relchecks > 0
-  );
-end;
-$$;
-
--- Write the starts of leased jobs to public.jobs. Return the events, which the caller must publish.
--- The caller has locked the leases, or has just inserted them.
-create function queue.write_starts(p_ids uuid[], p_now timestamptz)
-returns queue.change[]
-language plpgsql
-set search_path = ''
-as $$
-declare
-  v_changes queue.change[];
-begin
-  with begun as (
-    update public.jobs as j
-    set
-      status = 'processing',
-      attempts = l.attempt,
-      fence = l.fence,
-      worker = coalesce(nullif(j.worker, 0), l.worker),
-      updated_at = p_now,
-      next_retry_at = null,
-      -- the start must not be before the creation of the job, which may be later than the lease
-      started_at = coalesce(j.started_at, greatest(l.leased_at, j.created_at)),
-      queue_ms = coalesce(j.queue_ms, date_part('epoch', l.leased_at - l.ready_at) * 1000),
-      last_seq = j.last_seq + (j.is_minimal is null)::integer
-    from queue.leases as l
-    where l.job_id = any (p_ids) and j.id = any (array[l.job_id]) and j.fence < l.fence
-    returning
-      j.id,
-      j.workspace_id,
-      j.session_id,
-      j.attempts,
-      j.last_seq,
-      j.is_minimal,
-      l.worker,
-      l.leased_at
-  ),
-  marked as (
-    update queue.leases
-    set is_written = true
-    where job_id = any (p_ids) and not is_written
-  ),
-  events as (
-    select
-      b.*,
-      jsonb_build_object(
-        'status', 'processing', 'attempts', b.attempts, 'worker_id', w.worker_id
-      ) as data
-    from begun as b
-    left join queue.workers as w on w.worker = b.worker
-    where b.is_minimal is null
-  ),
-  stored as ( -- public.job_events derives the other events
-    insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
-    select e.id, e.last_seq, e.workspace_id, 'job.leased', e.data, e.leased_at
-    from events as e
-    where e.last_seq <> 2
-  ),
-  kinds as (
-    select
-      e.workspace_id,
-      e.session_id,
-      e.data,
-      e.leased_at,
-      array_agg(e.id) as ids,
-      array_agg(e.last_seq) as seqs
-    from events as e
-    group by 1, 2, 3, 4
-  )
-  select array_agg(
-    row(
-      k.workspace_id, k.session_id, 'job.leased', k.data, k.ids, k.seqs, k.leased_at
-    )::queue.change
-  )
-  into v_changes
-  from kinds as k;
-  return v_changes;
-end;
-$$;
-
--- Write the starts of leases from p_from until p_until that no transaction has locked. If p_from is
--- null, also write all earlier starts.
-create function queue.write_late_starts(p_from timestamptz, p_until timestamptz)
-returns void
-language plpgsql
-set search_path = ''
-as $$
-declare
-  v_now constant timestamptz := queue.clock();
-  v_ids constant uuid[] := array(
-    select l.job_id
-    from queue.leases as l
-    join public.jobs as j on j.id = l.job_id
-    where not l.is_written
-      and l.leased_at >= coalesce(p_from, '-infinity')
-      and l.leased_at < p_until
-      and l.job_id <> all (queue.refused('starts', v_now))
-    limit 1000
-    for no key update of l, j skip locked
-  );
-begin
-  perform queue.bisect_task('starts', v_ids, v_now) where v_ids <> '{}';
-end;
-$$;
-
--- For each tenant's turn, lease its first jobs. The lease finds a job's row by its ctid, because no
--- other transaction can change a locked row. If another transaction changed the row between the
--- start of this statement and the lock, the lease does not find the row, and the job stays ready.
--- p_defers: True to write the first starts of jobs without a deadline later, with their ends or by
---   queue.write_late_starts.
+-- For each tenant's turn, lease its first jobs. The update finds a job's row by its ctid, because
+-- no other transaction can change a locked row. If another transaction changed the row between the
+-- start of this statement and the lock, the update does not find the row, and the job stays ready.
 create function queue.take_jobs(
   p_shares queue.share[],
   p_request queue.lease_request,
-  p_defers boolean,
   p_now timestamptz
 )
 returns queue.taken
@@ -1868,19 +1733,29 @@ begin
     order by h.ord, h.id
   ),
   begun as materialized (
-    select
+    update public.jobs as j
+    set
+      status = 'processing',
+      attempts = j.attempts + 1,
+      fence = j.fence + 1,
+      worker = coalesce(nullif(j.worker, 0), p_request.worker),
+      updated_at = p_now,
+      next_retry_at = null,
+      -- the start must not be before the creation of the job, which may be later than p_now
+      started_at = coalesce(j.started_at, greatest(p_now, j.created_at)),
+      queue_ms = coalesce(j.queue_ms, date_part('epoch', p_now - p.ready_at) * 1000),
+      last_seq = j.last_seq + (j.is_minimal is null)::integer
+    from picked as p
+    where j.ctid = p.job_tid
+    returning
       j.id,
       j.workspace_id,
-      j.attempts + 1 as attempts,
-      j.fence + 1 as fence,
+      j.session_id,
+      j.attempts,
+      j.fence,
       j.lane,
-      not (
-        p_defers
-        and j.fence = 0
-        and j.last_seq = (j.is_minimal is null)::integer
-        and j.deadline_at is null
-        and j.start_by_at is null
-      ) as is_written,
+      j.last_seq,
+      j.is_minimal is null as is_full,
       j.unique_key is not null or p.rate_per_key as is_noted,
       p.ready_tid,
       p.ord,
@@ -1892,22 +1767,20 @@ begin
       end as key,
       row_to_json(
         row(
-          j.fence + 1,
+          j.fence,
           p.lease_seconds,
           case
-            when j.fence = 0 and j.replay_from is null then '{}'
+            when j.fence = 1 and j.replay_from is null then '{}'
             else queue.steps_of_lease(j.id)
           end,
           row(
             j.id, j.workspace_id, j.user_id, j.session_id, j.queue, j.job_type, j.payload,
-            j.schema_version, j.priority, j.attempts + 1, j.max_attempts, j.created_at,
+            j.schema_version, j.priority, j.attempts, j.max_attempts, j.created_at,
             j.parent_id, j.traceparent, j.progress,
             coalesce(j.timeout_seconds, p.timeout_seconds), j.deadline_at
           )::queue.leased_job
         )::queue.leased
       ) as answer
-    from picked as p
-    join public.jobs as j on j.ctid = p.job_tid
   ),
   gone as (
     delete from queue.ready
@@ -1916,7 +1789,7 @@ begin
   held as (
     insert into queue.leases (
       job_id, fence, lane, workspace_id, ord, ready_at, leased_at, expires_at,
-      lease_seconds, is_written, attempt, worker, tick_id, tick_call, key
+      lease_seconds, attempt, worker, tick_id, tick_call, key
     )
     select
       b.id,
@@ -1928,30 +1801,53 @@ begin
       p_now,
       p_now + make_interval(secs => b.lease_seconds),
       b.lease_seconds,
-      b.is_written,
       b.attempts,
       p_request.worker,
       p_request.tick_id,
       p_request.call,
       b.key
     from begun as b
+  ),
+  kinds as (
+    select
+      b.workspace_id,
+      b.session_id,
+      b.attempts,
+      array_agg(b.id) as ids,
+      array_agg(b.last_seq) as seqs
+    from begun as b
+    where b.is_full
+    group by 1, 2, 3
   )
   select
     array_agg(b.id),
     array_agg(b.answer),
-    null,
-    array_agg(b.id) filter (where b.is_noted),
-    array_agg(b.id) filter (where b.is_written)
+    (
+      select array_agg(
+        row(
+          k.workspace_id,
+          k.session_id,
+          'job.leased',
+          jsonb_build_object(
+            'status', 'processing', 'attempts', k.attempts, 'worker_id', p_request.worker_id
+          ),
+          k.ids,
+          k.seqs,
+          p_now
+        )::queue.change
+      )
+      from kinds as k
+    ),
+    array_agg(b.id) filter (where b.is_noted or b.is_full and b.last_seq <> 2)
   into v_taken
   from begun as b;
   return v_taken;
 end;
 $$;
 
--- Lease the jobs that queue.share_slots has chosen. If the project has rules of its own, write all
--- starts, so that its triggers see them. If a trigger rejects one of the jobs, lease each half of
--- the jobs separately, and repeat this until the job is found. Then insert a row into
--- queue.refusals, so that the next lease skips the rejected job.
+-- Lease the jobs that queue.share_slots has chosen. If a trigger of the project rejects one of the
+-- jobs, lease each half of the jobs separately, and repeat this until the job is found. Then insert
+-- a row into queue.refusals, so that the next lease skips the rejected job.
 -- has_refused: True if a job was rejected.
 create function queue.take(
   p_shares queue.share[],
@@ -1964,39 +1860,15 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_ms constant bigint := (date_part('epoch', p_now) * 1000)::bigint;
+  v_half integer;
+  v_one queue.share;
   v_failure text;
-  v_ids uuid[];
-  v_half record;
-  v_ignored bigint;
+  v_first record;
+  v_second record;
 begin
   has_refused := false;
-  if pg_sequence_last_value('queue.without_rules') = 1 then
-    -- Count this call. If calls that lease jobs are frequent, one of the next calls writes the
-    -- starts of those jobs that still run. If calls are rare, clients would see the starts late.
-    taken := queue.take_jobs(
-      p_shares,
-      p_request,
-      setval(
-        'queue.leases_paced',
-        200 + least(
-          v_ms,
-          greatest(v_ms - 1000, pg_sequence_last_value('queue.leases_paced'))
-        )
-      ) > v_ms,
-      p_now
-    );
-    if taken.due is not null then
-      -- a rollback keeps the 0, so that the next call finds the job that a new trigger rejects
-      v_ignored := setval('queue.without_rules', 0);
-      taken.changes := queue.write_starts(taken.due, p_now);
-      v_ignored := setval('queue.without_rules', 1);
-    end if;
-    return;
-  end if;
   begin
-    taken := queue.take_jobs(p_shares, p_request, false, p_now);
-    taken.changes := queue.write_starts(taken.due, p_now);
+    taken := queue.take_jobs(p_shares, p_request, p_now);
     return;
   exception
     when connection_exception
@@ -2006,49 +1878,51 @@ begin
       or operator_intervention
       or system_error
       or internal_error then
-      -- these errors do not depend on a single job (queue.bisect_task)
+      -- raise again an error that does not depend on a single job (queue.bisect_task)
       raise;
     when others then
-      if taken is null then
-        raise;
-      end if;
       v_failure := format('%s (%s)', sqlerrm, sqlstate);
   end;
-  v_ids := taken.ids;
-  taken := null;
-  if cardinality(v_ids) = 1 then
-    perform queue.record_rejection('lease', v_ids[1], v_failure, p_now);
-    has_refused := true;
+  v_half := cardinality(p_shares) / 2;
+  v_one := p_shares[1];
+  if v_half > 0 then
+    v_first := queue.take(p_shares[:v_half], p_request, p_now);
+    v_second := queue.take(p_shares[v_half + 1:], p_request, p_now);
+  elsif v_one.jobs > 1 then
+    p_shares[1].jobs := v_one.jobs / 2;
+    v_first := queue.take(p_shares, p_request, p_now);
+    -- The second half begins at the same position (ord). The jobs of the first half are no longer
+    -- ready.
+    p_shares[1].jobs := v_one.jobs - v_one.jobs / 2;
+    v_second := queue.take(p_shares, p_request, p_now);
+  else
+    perform queue.record_rejection('lease', r.job_id, v_failure, p_now)
+    from (
+      select o.job_id
+      from queue.ready as o
+      join public.jobs as j on j.id = o.job_id
+      where o.lane = v_one.lane
+        and o.workspace_id = v_one.workspace_id
+        and o.ord >= v_one.ord
+        and j.status = 'pending'
+        and (j.deadline_at is null or j.deadline_at > p_now)
+        and (j.start_by_at is null or j.started_at is not null or j.start_by_at > p_now)
+        and coalesce(o.job_id = any (p_request.job_ids), true)
+        and o.job_id not in (
+          select w.job_id
+          from queue.withheld as w
+          where p_request.job_ids is null or not w.is_suspect
+        )
+      order by o.ord
+      limit 1
+      for no key update of o, j skip locked
+    ) as r;
+    has_refused := found;
     return;
   end if;
-  for v_nth in 0 .. 1 loop
-    p_request.job_ids := case v_nth
-      when 0 then v_ids[:cardinality(v_ids) / 2]
-      else v_ids[cardinality(v_ids) / 2 + 1:]
-    end;
-    v_half := queue.take(queue.shares_of(p_request.job_ids), p_request, p_now);
-    taken := case
-      when taken is null then v_half.taken
-      else queue.merge_taken(taken, v_half.taken)
-    end;
-    has_refused := has_refused or v_half.has_refused;
-  end loop;
+  taken := queue.merge_taken(v_first.taken, v_second.taken);
+  has_refused := v_first.has_refused or v_second.has_refused;
 end;
-$$;
-
--- Return how many of these jobs each tenant's turn has, and the position of the turn's first job.
-create function queue.shares_of(p_ids uuid[])
-returns queue.share[]
-language sql stable
-set search_path = ''
-as $$
-select array_agg(s)
-from (
-  select row(j.lane, j.workspace_id, min(j.ord), count(*))::queue.share as s
-  from public.jobs as j
-  where j.id = any (p_ids)
-  group by j.lane, j.workspace_id
-) as g
 $$;
 
 -- Give the open turns of all tenants a new epoch, unless more turns are open than were closed in
@@ -2251,14 +2125,28 @@ begin
 end;
 $$;
 
--- Record those effects of a lease that the rows of the jobs do not show. Free unique keys, and
--- store the start times that the rate limits of concurrency keys need.
-create function queue.record_starts(p_ids uuid[], p_now timestamptz)
+-- Record those effects of a lease that the rows of the jobs do not show. Store events, free unique
+-- keys, and store the start times that the rate limits of concurrency keys need.
+create function queue.record_starts(p_ids uuid[], p_worker_id text, p_now timestamptz)
 returns void
 language plpgsql
 set search_path = ''
 as $$
 begin
+  insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
+  select
+    j.id,
+    j.last_seq,
+    j.workspace_id,
+    'job.leased',
+    jsonb_build_object(
+      'status', 'processing',
+      'attempts', j.attempts,
+      'worker_id', p_worker_id
+    ),
+    p_now
+  from public.jobs as j
+  where j.id = any (p_ids) and j.is_minimal is null and j.last_seq <> 2;
   delete from queue.job_keys as u
   using public.jobs as j
   where j.id = any (p_ids)
@@ -2300,7 +2188,6 @@ begin
           jsonb_populate_record(
             null::queue.leased_job,
             to_jsonb(j) || jsonb_build_object(
-              'attempts', l.attempt,
               'timeout_seconds', coalesce(j.timeout_seconds, t.timeout_seconds)
             )
           )
@@ -2427,7 +2314,7 @@ begin
   leased := coalesce(cardinality(v_taken.ids), 0);
   leases := array_to_json(coalesce(v_taken.leases, '{}'));
   if v_taken.rest is not null then
-    perform queue.record_starts(v_taken.rest, v_now);
+    perform queue.record_starts(v_taken.rest, p_request.worker_id, v_now);
   end if;
   v_is_published := queue.publish(p_changes || v_taken.changes, v_now);
 end;
@@ -2666,11 +2553,7 @@ begin
     v_now
   );
   -- store the number of this call, so that the engine recognizes a repetition
-  if v_tick.last_call is not null then
-    update queue.ticks
-    set seen_at = v_now, worker = v_asked.worker, last_call = v_asked.call
-    where v_given.leased > 0 and tick_id = v_asked.tick_id;
-  else
+  if v_tick.last_call is null or v_given.leased > 0 then
     insert into queue.ticks as t (tick_id, seen_at, worker, last_call)
     values (v_asked.tick_id, v_now, v_asked.worker, v_asked.call)
     on conflict (tick_id) do update set (seen_at, worker, last_call) = row(
@@ -2775,10 +2658,10 @@ as $$
 declare
   v_is_revoked constant boolean := queue.refuse_revoked();
   v_result json;
-  v_is_done boolean;
+  v_is_sent boolean;
 begin
   v_result := queue.lease(p_request);
-  v_is_done := queue.catch_up();
+  v_is_sent := queue.send_unsent();
   return v_result;
 end;
 $$;

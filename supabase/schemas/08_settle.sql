@@ -408,8 +408,6 @@ language plpgsql
 set lock_timeout = '100ms'
 set search_path = ''
 as $$
-declare
-  v_starts queue.change[]; -- events of starts that were not written yet
 begin
   -- If a worker's report is renewing the lease at this moment, the delete waits for the report, and
   -- then deletes the renewed row.
@@ -419,12 +417,7 @@ begin
     where l.job_id = any (array[i.job_id]) and l.fence = i.fence
     returning
       i.job_id,
-      l.fence,
-      l.attempt,
-      l.worker,
-      l.ready_at,
       l.leased_at,
-      l.is_written,
       l.key,
       i.outcome,
       i.result,
@@ -460,19 +453,13 @@ begin
         when g.message is not null then g.problem
         when g.status <> 'completed' then j.error_data
       end,
-      fence = g.fence,
-      attempts = coalesce(g.attempts, g.attempt),
-      worker = coalesce(nullif(j.worker, 0), g.worker),
-      started_at = coalesce(j.started_at, greatest(g.leased_at, j.created_at)),
-      queue_ms = coalesce(j.queue_ms, date_part('epoch', g.leased_at - g.ready_at) * 1000),
+      attempts = coalesce(g.attempts, j.attempts),
       lost_attempts = j.lost_attempts
         + (g.outcome is not distinct from 'lost')::integer,
       run_ms = coalesce(j.run_ms, 0)
         + coalesce(g.duration_ms, date_part('epoch', p_now - g.leased_at) * 1000),
       cost_usd = coalesce(j.cost_usd + g.cost_usd, g.cost_usd, j.cost_usd),
-      last_seq = j.last_seq
-        + (not g.is_written and j.is_minimal is null)::integer
-        + (g.event is not null)::integer
+      last_seq = j.last_seq + (g.event is not null)::integer
     from held as g
     where j.id = any (array[g.job_id])
     returning
@@ -485,9 +472,6 @@ begin
       j.fence,
       g.event,
       g.data,
-      g.worker,
-      g.leased_at,
-      not g.is_written and j.is_minimal is null as is_start,
       j.fence = 1
         and j.status = 'completed'
         and j.last_seq = case when j.is_minimal then 1 else 3 end as is_derived,
@@ -513,18 +497,6 @@ begin
     from moved as m
     where m.event is not null
     group by 1, 2, 3, 4, 5, 6
-  ),
-  starts as (
-    select
-      m.workspace_id,
-      m.session_id,
-      m.worker,
-      m.leased_at,
-      array_agg(m.id) as ids,
-      array_agg(m.last_seq - 1) as seqs
-    from moved as m
-    where m.is_start
-    group by 1, 2, 3, 4
   )
   select
     (
@@ -542,24 +514,6 @@ begin
       )
       from kinds as k
     ),
-    (
-      select array_agg(
-        row(
-          s.workspace_id,
-          s.session_id,
-          'job.leased',
-          jsonb_build_object(
-            'status', 'processing',
-            'attempts', 1,
-            'worker_id', (select w.worker_id from queue.workers as w where w.worker = s.worker)
-          ),
-          s.ids,
-          s.seqs,
-          s.leased_at
-        )::queue.change
-      )
-      from starts as s
-    ),
     array_agg(m.id) filter (where m.is_tied or not m.is_derived),
     array_agg(m.id) filter (where not m.is_derived),
     case
@@ -573,9 +527,8 @@ begin
         )::json
     end,
     exists (select from queue.turns as t where t.blocked and t.look_at < 'infinity')
-  into changes, v_starts, rest, with_event, results, has_blocked
+  into changes, rest, with_event, results, has_blocked
   from moved as m;
-  changes := v_starts || changes;
 end;
 $$;
 
@@ -632,8 +585,8 @@ begin
       'fence', i.fence,
       'status', case when coalesce(a.fence, j.fence) = i.fence then j.status end,
       'outcome', case
-        when i.job_id = any (v_busy) then 'busy'
         when j.id is null then 'not_found'
+        when i.job_id = any (v_busy) then 'busy'
         when a.outcome = 'cancelled' then 'cancelled'
         when coalesce(a.outcome, case when j.fence = i.fence then j.status end)
             in (i.outcome, 'failed')
@@ -696,7 +649,7 @@ declare
   v_results json := '[]';
   v_changes queue.change[];
   v_lease json;
-  v_is_done boolean;
+  v_is_sent boolean;
 begin
   if p_request -> 'items' is distinct from '[]' then
     v_read := queue.read_items(p_request -> 'items');
@@ -706,11 +659,11 @@ begin
   end if;
   if jsonb_typeof(p_request -> 'lease') = 'object' then
     v_lease := queue.lease(p_request -> 'lease', v_changes);
-    v_is_done := queue.catch_up();
+    v_is_sent := queue.send_unsent();
     return json_build_object('results', v_results, 'lease', v_lease);
   end if;
-  v_is_done := queue.publish(v_changes, queue.clock());
-  v_is_done := queue.catch_up();
+  v_is_sent := queue.publish(v_changes, queue.clock());
+  v_is_sent := queue.send_unsent();
   return json_build_object('results', v_results);
 end;
 $$;
@@ -799,11 +752,6 @@ begin
       'the lease on the job is lost; ' || p_undone,
       v_id::text
     );
-  elsif v_job.status = 'pending' then
-    perform queue.publish(queue.write_starts(array[v_id], queue.clock()), queue.clock());
-    select * into v_job
-    from public.jobs
-    where id = v_id;
   end if;
   return v_job;
 end;

@@ -2,9 +2,9 @@
 -- progress, log lines and steps, and renews the job's lease. If the worker has lost the lease of a
 -- job, its report of the job is ignored.
 
--- Lock the rows of jobs in queue.leases, and then in public.jobs. Write the starts of these jobs.
--- Skip a job that another transaction keeps locked for more than 0.1 s, so that no worker waits for
--- the transaction of a user. Return the ids of the skipped jobs.
+-- Lock the rows of jobs in queue.leases, and then in public.jobs. Skip a job that another
+-- transaction keeps locked for more than 0.1 s, so that no worker waits for the transaction of a
+-- user. Return the ids of the skipped jobs.
 create function queue.lock_held(p_ids uuid[])
 returns uuid[]
 language plpgsql
@@ -22,7 +22,6 @@ begin
   where id = any (p_ids)
   order by id
   for no key update;
-  perform queue.publish(queue.write_starts(p_ids, queue.clock()), queue.clock());
   return '{}';
 exception when lock_not_available then
   v_locked := array(
@@ -39,7 +38,6 @@ exception when lock_not_available then
     order by j.id
     for no key update skip locked
   );
-  perform queue.publish(queue.write_starts(v_locked, queue.clock()), queue.clock());
   return array(
     select l.job_id
     from queue.leases as l
@@ -323,7 +321,7 @@ begin
     end as lease_seconds
   ) as s
   where l.job_id = any (v_renewed) and l.job_id = o.job_id;
-  perform queue.catch_up();
+  perform queue.send_unsent();
   return jsonb_build_object(
     'results', (
       select coalesce(

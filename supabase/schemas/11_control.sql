@@ -237,9 +237,7 @@ begin
     queue.caller(),
     coalesce(cardinality(v_ids), 0) - queue.take_reserved()
   );
-  perform queue.hold_jobs(v_ids),
-    queue.cancel(v_ids, queue.clock(), p_is_locked => true)
-  where v_ids <> '{}';
+  perform queue.cancel(v_ids, queue.clock(), p_is_locked => true) where v_ids <> '{}';
 end;
 $$;
 

@@ -456,7 +456,7 @@ begin
   )
   select
     v_number,
-    coalesce(c.at, p_now),
+    p_now,
     c.workspace_id,
     c.session_id,
     c.type,
@@ -692,34 +692,18 @@ begin
 end;
 $$;
 
--- Do what earlier calls have left to this call of a worker, at most once in a tenth of a second.
--- Write the starts of jobs that have run for 0.2 s. Run the publisher if a statement of the last
--- two seconds left its messages to the publisher. If Realtime fails, the worker's call still
--- succeeds, and a later call sends the messages. Maintenance also runs the publisher, because a
--- transaction may commit more than two seconds after its statement. Maintenance records failures of
--- the publisher.
-create function queue.catch_up()
+-- Run the publisher at most once in a tenth of a second, if a statement of the last two seconds
+-- left its messages to the publisher. If Realtime fails, the worker's call still succeeds, and a
+-- later call sends the messages. Maintenance also runs the publisher, because a transaction may
+-- commit more than two seconds after its statement. Maintenance records failures of the publisher.
+create function queue.send_unsent()
 returns boolean -- an assignment costs less than the query of `perform`
 language plpgsql
 set search_path = ''
 as $$
 declare
   v_at constant bigint := (date_part('epoch', clock_timestamp()) * 10)::bigint;
-  v_now constant bigint := (date_part('epoch', queue.clock()) * 10)::bigint;
-  v_from constant bigint := pg_sequence_last_value('queue.starts_written');
 begin
-  if v_now is distinct from v_from
-    -- a lease has left starts since then
-    and pg_sequence_last_value('queue.leases_paced') >= 100 * v_from is not false
-  then
-    perform setval('queue.starts_written', v_now);
-    -- The task `reclaim` writes the starts that this call does not find, because their leases are
-    -- locked or not yet committed.
-    perform queue.write_late_starts(
-      to_timestamp(0.1 * v_from - 0.2),
-      to_timestamp(0.1 * v_now - 0.2)
-    );
-  end if;
   if v_at - pg_sequence_last_value('queue.unsent_at') between 0 and 20
     and v_at is distinct from pg_sequence_last_value('queue.published_at')
   then

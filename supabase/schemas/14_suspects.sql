@@ -402,7 +402,12 @@ begin
     );
     continue when p_request.job_ids = '{}';
     v_taken := (queue.take(
-      queue.shares_of(p_request.job_ids),
+      array(
+        select row(j.lane, j.workspace_id, min(j.ord), count(*))::queue.share
+        from public.jobs as j
+        where j.id = any (p_request.job_ids)
+        group by j.lane, j.workspace_id
+      ),
       p_request,
       greatest(p_now, queue.clock())
     )).taken;

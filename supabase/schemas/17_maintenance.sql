@@ -89,10 +89,7 @@ begin
         for update skip locked
       ));
       get diagnostics v_done = row_count;
-    elsif p_task = 'starts' then
-      perform queue.publish(queue.write_starts(p_ids, p_now), p_now);
     elsif p_task = 'reclaim' then -- settle expired leases according to who ended their process
-      perform queue.publish(queue.write_starts(p_ids, p_now), p_now);
       v_items := queue.expired_items(p_ids, p_now);
       perform queue.append_event(
         array_agg(i.job_id),
@@ -362,11 +359,6 @@ begin
     for no key update skip locked
   ));
   perform queue.end_dead_runs(p_now);
-  -- earlier starts are written, so do not read the dead index entries of all ended leases
-  perform queue.write_late_starts(
-    p_now - interval '1 minute',
-    p_now - interval '0.2 seconds'
-  );
   loop
     v_refused := queue.refused('reclaim', p_now);
     v_ids := array(
@@ -713,7 +705,6 @@ begin
   end if;
   -- after the restore of a dump, this call raises queue.feed_base if necessary
   perform queue.feed_number(pg_snapshot_xmax(pg_current_snapshot()));
-  perform setval('queue.without_rules', (not queue.has_own_rules())::integer);
   -- Begin with the task that has waited longest. Give each task an equal share of the remaining
   -- time, so that no task delays the other tasks. Run the task announcements last, because other
   -- tasks add rows to the feed.

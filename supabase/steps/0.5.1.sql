@@ -8,9 +8,3 @@ drop index queue.turns_in_order;
 drop index queue.turns_by_lane;
 create index turns_in_order on queue.turns (epoch, rank, workspace_id, lane) where not blocked;
 create index turns_by_lane on queue.turns (lane, epoch, rank, workspace_id) where not blocked;
-
--- A lease may leave the start of its job to a later statement. The starts of present leases are
--- written.
-alter table queue.leases add column is_written boolean not null default true;
-create index leases_unwritten on queue.leases (leased_at) where not is_written;
-alter type queue.taken add attribute due uuid[];

@@ -26,7 +26,6 @@ INVARIANTS = {
             union all select job_id from queue.unpublished
             union all select job_id from queue.gated where not admitted
             union all select job_id from queue.deferred where is_place
-            union all select job_id from queue.leases where not is_written
           ) m group by 1) p on p.job_id = j.id
         where j.status = 'pending' and p.places is distinct from 1
           and (j.deadline_at <= queue.clock()) is not true""",
@@ -67,8 +66,8 @@ INVARIANTS = {
     "a processing job has exactly one lease with its fence": """
         select coalesce(j.id, l.job_id)
         from public.jobs j full join queue.leases l on l.job_id = j.id
-        where (j.status is not distinct from 'processing') <> (l.is_written is true)
-          or l.fence <> j.fence + (not l.is_written)::integer""",
+        where (j.status is not distinct from 'processing') <> (l.job_id is not null)
+          or l.fence <> j.fence""",
     "a waiting job has one wait, others none": """
         select j.id from public.jobs j full join queue.waits w on w.job_id = j.id
         where (j.status is not distinct from 'waiting') <> (w.job_id is not null)""",
@@ -76,7 +75,7 @@ INVARIANTS = {
         select j.id from public.jobs j where j.fence <> (
           select count(*) from queue.attempts a where a.job_id = j.id)
           + (j.status = 'completed' and j.fence = 1)::integer
-          + (select count(*) from queue.leases l where l.job_id = j.id and l.is_written)""",
+          + (select count(*) from queue.leases l where l.job_id = j.id)""",
     "a failed job is a dead letter, no other is": """
         select coalesce(j.id, d.job_id) from (select id from public.jobs where status = 'failed') j
         full join queue.dead d on d.job_id = j.id where j.id is null or d.job_id is null""",

@@ -261,7 +261,6 @@ def test_a_trickle_beside_a_held_snapshot_costs_what_it_cost(engine: Engine) -> 
 
 
 def test_an_empty_lease_beside_a_held_snapshot_does_not_read_closed_turns(engine: Engine) -> None:
-    engine.stop_clock()  # otherwise a call may also write the starts of jobs
     tenants = engine.add_workspaces(20)
     insert = (
         "insert into public.jobs (workspace_id, job_type)"
