@@ -61,14 +61,10 @@ def find_errors(values: Mapping[str, Any]) -> list[str]:
     errors = []
     for name in TYPES.keys() & values.keys():
         value = values[name]
-        if not isinstance(value, list):
-            value = (
-                str(value).lower()
-                if isinstance(value, bool)
-                else ""
-                if value is None
-                else str(value)
-            )
+        if isinstance(value, bool):
+            value = str(value).lower()
+        elif not isinstance(value, list):
+            value = "" if value is None else str(value)
         try:
             TypeAdapter(TYPES[name]).validate_python(value)
         except ValidationError as error:
