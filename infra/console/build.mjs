@@ -16,7 +16,12 @@ const STYLES = ["../../node_modules/uplot/dist/uPlot.min.css"]
   .concat(PARTS.map((name) => `./styles/${name}.css`))
   .map((file) => `@import "${file}";`);
 /** Names of the files of modules that are loaded only when a page first needs them. */
-const LAZY = { highlight: "highlight.js/lib/common", marked: "marked", uplot: "uplot" };
+const LAZY = {
+  highlight: "highlight.js/lib/common",
+  marked: "marked",
+  papaparse: "papaparse",
+  uplot: "uplot",
+};
 const options = {
   absWorkingDir: SOURCE,
   bundle: true,

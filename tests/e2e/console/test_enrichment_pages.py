@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import re
+from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import FilePayload, expect
 
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import check_page
@@ -77,3 +79,32 @@ def test_from_the_key_to_the_account_that_fills_itself(visit: Visit) -> None:
     click(page, "Add", exact=True)
     click(page, "Enrich Umbra")
     expect(page.get_by_text("Nothing was found for umbra.invalid.")).to_be_visible()
+
+
+def test_accounts_are_imported_from_csv_and_exported(visit: Visit) -> None:
+    """A spreadsheet's file creates accounts, all or none. The export is safe for a spreadsheet."""
+    page = visit(ADA, "/accounts").page
+
+    def choose(text: str) -> None:
+        file: FilePayload = {"name": "a.csv", "mimeType": "text/csv", "buffer": text.encode()}
+        page.get_by_label("Import CSV").set_input_files(file)
+
+    choose("Company;Domain\nAcme;acme.example\n")
+    expect(page.get_by_text("The first line must name the columns")).to_be_visible()
+    choose("name,domain\n" + "A,\n" * 1001)
+    expect(page.get_by_text("This file has 1001")).to_be_visible()
+    choose("Name;Employee Count\nAlpha;12\nBeta;many\n")
+    expect(page.get_by_text("Row 2: “many” is not a number.")).to_be_visible()
+    expect(page.get_by_text("No accounts yet")).to_be_visible()
+    choose("\ufeffName;Employee Count;Other\n=1+1;12;x\nZwölf;;\n")
+    expect(page.get_by_text("2 accounts imported")).to_be_visible()
+    expect(page.get_by_role("row", name="Zwölf")).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export CSV").click()
+    rows = list(csv.DictReader(Path(download.value.path()).read_text().splitlines()))
+    assert [(row["name"], row["employee_count"]) for row in rows] == [
+        ("'=1+1", "12"),
+        ("Zwölf", ""),
+    ]
+    choose("name,domain\n" + "Many,many.example\n" * 1000)
+    expect(page.get_by_text("1,000 accounts imported")).to_be_visible()

@@ -17,6 +17,7 @@ import { AnswerForm } from "../../parts/question.js";
 import { Guarded, Stale } from "../../parts/states-of-view.js";
 import { createAction } from "../../parts/toasts.js";
 import { Sentence, When } from "../../parts/when.js";
+import { SessionList } from "./sessions.js";
 
 loadStyles("/apps/chat/chat.css");
 
@@ -83,7 +84,9 @@ export default function ConversationPage({ workspace }) {
     return () => removeEventListener("hashchange", look);
   }, []);
   if (!id) return html`<${NotFound} what="conversation" />`;
-  return html`<${Conversation} key=${id} id=${id} workspaceId=${workspace.id} />`;
+  return html`<div class="chat-columns">
+    <${Conversation} key=${id} id=${id} workspaceId=${workspace.id} />
+  </div>`;
 }
 
 function Conversation({ id, workspaceId }) {
@@ -167,7 +170,8 @@ function Conversation({ id, workspaceId }) {
     setStopped(stopped.filter((job) => job !== one.job));
     return act("Could not retry", () => api.retry(one.job));
   };
-  return html`<article class="page chat">
+  return html`<${SessionList} id=${id} workspaceId=${workspaceId} hasBegun=${hasBegun} />
+  <article class="page chat">
     <header class="page-head chat-head">
       <div class="grow">
         <p class="crumb"><a href="/chat">Chat</a></p>

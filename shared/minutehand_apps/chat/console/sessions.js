@@ -1,8 +1,10 @@
 // Sessions of a workspace, newest first.
 
+import { data, unwrap } from "../../api.js";
 import { useLatest } from "../../parts/live.js";
 import { navigate } from "../../lib/router.js";
-import { html } from "../../lib/ui.js";
+import { useFetch } from "../../lib/store.js";
+import { html, useState } from "../../lib/ui.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { Empty, pageHead } from "../../parts/states-of-view.js";
 import { column, heading, liveList } from "../../parts/table.js";
@@ -49,4 +51,40 @@ export default function Sessions({ workspace }) {
       ],
     )}
   </div>`;
+}
+
+/**
+ * List of the latest conversations, with a search in their titles. The list is read again when a
+ * new conversation has its first message (`hasBegun`).
+ */
+export function SessionList({ id, workspaceId, hasBegun }) {
+  const [words, setWords] = useState("");
+  const sessions = () => data().from("async_session_state").select("session_id,title");
+  const latest = () =>
+    sessions()
+      .eq("workspace_id", workspaceId)
+      .order("last_message_at", { ascending: false })
+      .limit(500);
+  const found = useFetch((signal) => unwrap(latest(), signal), [workspaceId, hasBegun]);
+  const isFound = ({ title: text }) => text.toLowerCase().includes(words.trim().toLowerCase());
+  return html`<nav class="chat-list" aria-label="Conversations">
+    <input
+      type="search"
+      aria-label="Search conversations"
+      placeholder="Search conversations"
+      value=${words}
+      onInput=${(event) => setWords(event.target.value)} />
+    <ul>
+      ${(found.value ?? []).filter(isFound).map(
+        (one) => html`<li key=${one.session_id}>
+          <a
+            dir="auto"
+            href=${addressOf(one.session_id)}
+            aria-current=${one.session_id === id ? "page" : undefined}>
+            ${one.title}
+          </a>
+        </li>`,
+      )}
+    </ul>
+  </nav>`;
 }

@@ -1,12 +1,15 @@
 // Page of accounts, with a list, search, enrichment, and a form for a new account.
 
-import { number } from "../../lib/format.js";
+import { number, pluralize } from "../../lib/format.js";
 import { navigate } from "../../lib/router.js";
 import { html, useState } from "../../lib/ui.js";
-import { DialogForm } from "../../parts/dialog.js";
+import { download } from "../../parts/copy.js";
+import { readCsv, writeCsv } from "../../parts/csv.js";
+import { ActionButton, DialogForm } from "../../parts/dialog.js";
 import { field } from "../../parts/field.js";
 import { column, heading } from "../../parts/table.js";
-import { add } from "./data.js";
+import { act, createAction } from "../../parts/toasts.js";
+import { accountsIn, add, allAccounts } from "./data.js";
 import { Named, RecordsPage } from "./records.js";
 
 export const title = () => "Accounts";
@@ -26,9 +29,29 @@ const COLUMNS = [
 
 export default function Accounts({ workspace }) {
   const [adding, setAdding] = useState(false);
+  const [imported, setImported] = useState(0); // counts imports, to reload the list
   const close = () => setAdding(false);
+  const read = async (file) => add("accounts", accountsIn(await readCsv(file), workspace.id));
+  const importFile = ({ target }) =>
+    createAction(() => setImported(imported + 1))(
+      "Nothing was imported",
+      () => read(target.files[0]),
+      (rows) => `${pluralize(rows.length, "account")} imported`,
+    );
+  const exportAll = () =>
+    act("Could not export", async () =>
+      download("accounts.csv", await writeCsv(await allAccounts(workspace.id)), "text/csv"),
+    );
   return html`
     <${RecordsPage}
+      key=${imported}
+      actions=${html`
+        <label class="button">
+          Import CSV
+          <input type="file" class="hidden" accept=".csv,text/csv" onChange=${importFile} />
+        </label>
+        <${ActionButton} run=${exportAll}>Export CSV<//>
+      `}
       kind="account"
       label="Accounts"
       nameOf=${(row) => row.name}

@@ -12,6 +12,19 @@ const TEXT = {
   contacts: ["name", "email", "title"],
 };
 
+/** Columns of an account in a CSV file. */
+const COLUMNS = [
+  "name",
+  "domain",
+  "industry",
+  "employee_count",
+  "annual_revenue",
+  "city",
+  "state",
+  "country",
+];
+const MAX_ROWS = 1000; // of a CSV file, and of a response of the Data API
+
 /** Names of the sources of values, by client. */
 export const SOURCES = { apollo: "Apollo", offline: "Sample data" };
 
@@ -41,6 +54,36 @@ export async function page(table, workspaceId, { search, cursor = 0, signal }) {
  * differently.
  */
 const plain = (text) => text.replace(/[^\p{L}\p{N} -]/gu, "_");
+
+/** Read all accounts of a workspace, with the columns of a CSV file. */
+export async function allAccounts(workspaceId) {
+  const accounts = () =>
+    supabase()
+      .from("accounts")
+      .select(`${COLUMNS.join(",")},enriched_at`);
+  const rows = [];
+  for (;;) {
+    const query = accounts().eq("workspace_id", workspaceId).order("name").order("id");
+    const next = await unwrap(query.range(rows.length, rows.length + MAX_ROWS - 1));
+    rows.push(...next);
+    if (next.length < MAX_ROWS) return rows;
+  }
+}
+
+/** Return the accounts in the rows of a CSV file. Other columns of the file are ignored. */
+export function accountsIn(rows, workspaceId) {
+  if (!rows.some(({ name }) => name))
+    throw new Error(`The first line must name the columns, such as ${COLUMNS.join(", ")}.`);
+  if (rows.length > MAX_ROWS)
+    throw new Error(`A file may have at most ${MAX_ROWS} accounts. This file has ${rows.length}.`);
+  return rows.map((row, at) => {
+    const wrong = ["employee_count", "annual_revenue"].find((column) => isNaN(row[column] ?? 0));
+    if (wrong) throw new Error(`Row ${at + 1}: “${row[wrong]}” is not a number.`);
+    if (!row.name?.trim()) throw new Error(`Row ${at + 1} has no name.`);
+    const values = COLUMNS.map((column) => [column, row[column]?.trim() || null]);
+    return { workspace_id: workspaceId, ...Object.fromEntries(values) };
+  });
+}
 
 export const accountOf = async (id, signal) =>
   (await unwrap(supabase().from("accounts").select("*").eq("id", id).limit(1), signal))[0] ?? null;

@@ -55,8 +55,11 @@ export const Named = ({ name, href, under }) =>
     </span>
   </span>`;
 
-/** Page that lists accounts or contacts, with the form `add` and the table's `columns`. */
-export function RecordsPage({ kind, label, nameOf, columns, hint, add, workspace }) {
+/**
+ * Page that lists accounts or contacts, with the form `add`, more buttons (`actions`), and the
+ * table's `columns`.
+ */
+export function RecordsPage({ kind, label, nameOf, columns, hint, add, actions, workspace }) {
   const search = useQuery().get("search") ?? "";
   const records = useLivePages(
     workspace.id,
@@ -76,6 +79,7 @@ export function RecordsPage({ kind, label, nameOf, columns, hint, add, workspace
       <h1 tabindex="-1">${label}</h1>
       <span class="spacer"></span>
       <${Freshness} value=${records.freshness} />
+      ${actions}
       <button type="button" class="primary" onClick=${add}>New ${kind}</button>
     </header>
     <div class="bar">
