@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from minutehand.queue import ProcessorError
 
 
@@ -12,11 +10,6 @@ def refused(code: str, reason: str) -> ProcessorError:
     return ProcessorError(reason, retryable=False, data={"code": code})
 
 
-def later(code: str, reason: str, *, after: timedelta | None = None) -> ProcessorError:
-    """Create an error after which the job is retried.
-
-    Args:
-        after: Wait that the service requested. Default: the backoff of the job type.
-    """
-    seconds = None if after is None else after.total_seconds()
-    return ProcessorError(reason, retry_after=seconds, data={"code": code})
+def later(code: str, reason: str) -> ProcessorError:
+    """Create an error after which the job is retried."""
+    return ProcessorError(reason, data={"code": code})

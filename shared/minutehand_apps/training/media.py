@@ -234,21 +234,14 @@ def read_description(lines: Sequence[str] | deque[str]) -> Media | None:
     return media if opened else None
 
 
-def cut(
-    length: float,
-    pauses: Sequence[tuple[float, float]],
-    *,
-    target: float = 30.0,
-    min_seconds: float = 15.0,
-    max_seconds: float = 45.0,
-) -> list[tuple[float, float]]:
-    """Cut audio into chunks of about `target` seconds, in pauses if there are any."""
+def cut(length: float, pauses: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Cut audio into chunks of 15 to 45 seconds, in pauses if there are any."""
     middles = [(start + end) / 2 for start, end in pauses]
     chunks: list[tuple[float, float]] = []
     at = 0.0
-    while length - at > max_seconds:
-        near = [middle for middle in middles if at + min_seconds <= middle <= at + max_seconds]
-        end = min(near, key=lambda middle: abs(middle - at - target)) if near else at + target
+    while length - at > 45:
+        near = [middle for middle in middles if at + 15 <= middle <= at + 45]
+        end = min(near, key=lambda middle: abs(middle - at - 30)) if near else at + 30
         end = round(end, 3)
         chunks.append((at, end))
         at = end

@@ -23,9 +23,6 @@ class TrainingPayload(BaseModel):
     """Payload of `transcription`, `sop_generation` and `mux_upload`."""
 
     training_id: UUID
-    #: Shown to people who look at the job. The key of the recording is in the training's row.
-    audio_url: str | None = None
-    video_url: str | None = None
 
 
 class ChunkPayload(BaseModel):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -101,15 +100,3 @@ class FileDigest:
     def _end_part(self) -> None:
         self._parts += self._part.digest()
         self._part, self._in_part = hashlib.sha256(), 0
-
-
-def read_checksum(text: str) -> str:
-    """Convert a SHA-256 in base64 or hexadecimal to base64.
-
-    Raises:
-        ValueError: The text is not a SHA-256.
-    """
-    raw = bytes.fromhex(text) if len(text) == 64 else base64.b64decode(text, validate=True)
-    if len(raw) != 32:
-        raise ValueError("a SHA-256 must have 32 bytes")
-    return base64.b64encode(raw).decode()

@@ -178,7 +178,8 @@ async def shared(request: Request, share_id: UUID, services: Provided, app: App)
     procedure = found["shared"]
     if procedure is None:
         raise not_found("procedure")
-    video = app.bucket.presign(procedure["object_key"]) if procedure["has_picture"] else None
+    key = procedure["object_key"]
+    video = app.bucket.presign(key) if key else None
     stored = StoredProcedure.model_validate(procedure["procedure"])
     return render(stored, video)
 

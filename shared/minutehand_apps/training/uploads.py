@@ -12,13 +12,12 @@ import unicodedata
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from fnmatch import fnmatch
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from minutehand.config import ConfigurationError
 from minutehand.queue import CallerFunctions, ProcessorError
@@ -34,7 +33,7 @@ from minutehand.web import (
 )
 from minutehand_apps.training.bucket import KEY, NAME_CHARACTERS, URL_SECONDS, NotStored
 from minutehand_apps.training.models import TrainingState
-from minutehand_apps.training.parts import MAX_BYTES, Plan, plan, read_checksum
+from minutehand_apps.training.parts import MAX_BYTES, Plan, plan
 from minutehand_apps.training.services import Training
 
 #: Maximum number of parts signed per request.
@@ -45,14 +44,6 @@ CHECKSUM = "x-amz-checksum-sha256"
 
 Title = Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
 _MEDIA_TYPE = r"^[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}$"
-
-
-def _parse_file_checksum(text: str) -> str:
-    """Normalise a checksum: `<hex>` of the file, or `<hex>-<parts>` of its parts' checksums."""
-    digest, dash, count = text.partition("-")
-    if dash and not re.fullmatch("[0-9]{1,5}", count):
-        raise ValueError("the number of parts must follow the dash")
-    return f"{base64.b64decode(read_checksum(digest)).hex()}{dash}{count}"
 
 
 class CreateUpload(Body):
@@ -74,11 +65,7 @@ class PartToSign(Body):
     """A part to send, and its checksum."""
 
     part_number: Annotated[int, Field(strict=True, ge=1)]
-    checksum: Annotated[
-        str,
-        AfterValidator(read_checksum),
-        Field(max_length=64, description="SHA-256, base64 or hexadecimal."),
-    ]
+    checksum: Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="SHA-256, hexadecimal.")]
 
 
 class SignParts(Body):
@@ -92,11 +79,10 @@ class CompleteUpload(Body):
 
     checksum: Annotated[
         str,
-        AfterValidator(_parse_file_checksum),
         Field(
-            max_length=80,
-            description="SHA-256 of the file, hexadecimal or base64, or `<hash>-<parts>`: the"
-            " SHA-256 of its parts' checksums, and the number of parts.",
+            pattern="^[0-9a-f]{64}(-[0-9]{1,5})?$",
+            description="SHA-256 of the file, hexadecimal, or `<hash>-<parts>`: the SHA-256 of"
+            " its parts' checksums, and the number of parts.",
         ),
     ]
 
@@ -205,18 +191,11 @@ routes = APIRouter(prefix="/api/uploads", tags=["uploads"])
 async def create_upload(
     body: CreateUpload, caller: SignedIn, functions: UserFunctions, app: App
 ) -> Upload:
-    """Start an upload of a recording of an allowed type and size."""
-    content_type, accepted = body.content_type, app.upload_types
-    is_accepted = content_type in accepted or any(
-        fnmatch(content_type, pattern) for pattern in accepted
-    )
-    if not is_accepted:
-        raise ApiError(
-            415,
-            "upload_type_refused",
-            f"Files of type {content_type} are not accepted",
-            detail={"allowed": list(accepted)},
-        )
+    """Start an upload of a video or sound of an allowed size."""
+    content_type = body.content_type
+    if not content_type.startswith(("video/", "audio/")):
+        text = f"Files of type {content_type} are not accepted"
+        raise ApiError(415, "upload_type_refused", text)
     _refuse_size(body.size, app)
     if body.size == 0:
         raise ApiError(422, "empty_file", "The file is empty")
@@ -261,7 +240,10 @@ async def sign_parts(token: Token, body: SignParts, app: App) -> SignedParts:
     """
     # Check the size again, because the caller can change an upload's id.
     _refuse_size(token.size_bytes, app)
-    checksums = {part.part_number: part.checksum for part in body.parts}
+    checksums = {
+        part.part_number: base64.b64encode(bytes.fromhex(part.checksum)).decode()
+        for part in body.parts
+    }
     if max(checksums) > token.cut.count:
         raise invalid_argument(
             "parts", f"contains part {max(checksums)}, but there are only {token.cut.count}"

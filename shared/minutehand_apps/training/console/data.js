@@ -1,10 +1,14 @@
 // Requests that the training pages send, and texts for the state of a training.
 
-import { callRoute as call, request, supabase, unwrap } from "../../api.js";
+import { callRoute as call, supabase, unwrap } from "../../api.js";
 import { pluralize } from "../../lib/format.js";
-import { trainingClient } from "./client.js";
 
-export const { createTranscriptionJob } = trainingClient(request);
+/** Submit a recording as in the guide, and return the id of the job that transcribes it. */
+export const createTranscriptionJob = (userId, companyId, audioUrl, trainingId) =>
+  call("POST /api/trainings/{training_id}/transcription", {
+    params: { training_id: trainingId },
+    body: { user_id: userId, company_id: companyId, audio_url: audioUrl },
+  }).then((job) => job.job_id);
 
 /** Call a route with the id of a training. */
 const ofTraining = (route) => (id, signal, body) =>

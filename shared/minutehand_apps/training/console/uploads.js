@@ -132,7 +132,7 @@ async function send(id, file, signal, change) {
 
   const sendPart = async (number) => {
     // Request a new URL for each try, because a URL expires.
-    const body = { parts: [{ part_number: number, checksum: base64(await sumOf(number)) }] };
+    const body = { parts: [{ part_number: number, checksum: hex(await sumOf(number)) }] };
     const signed = await request("POST", `${routeOf(id)}/parts`, { body, signal });
     await put(signed.parts[0], partOf(number), signal, (bytes) => report(number, bytes));
     report(number, partOf(number).size);
@@ -145,7 +145,7 @@ async function send(id, file, signal, change) {
   change({ state: "finishing" });
   for (const number of numbers) await sumOf(number);
   const whole = await hash(new Blob(numbers.map((number) => sums.get(number))));
-  return call("POST", "/complete", { checksum: `${base64(whole)}-${upload.part_count}` });
+  return call("POST", "/complete", { checksum: `${hex(whole)}-${upload.part_count}` });
 }
 
 /** Call `run` again if the connection, the storage or the API fails temporarily. */
@@ -163,7 +163,7 @@ async function repeat(run, signal) {
 
 const hash = async (blob) =>
   new Uint8Array(await crypto.subtle.digest("SHA-256", await blob.arrayBuffer()));
-const base64 = (bytes) => btoa(String.fromCharCode(...bytes));
+const hex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 
 /** Send a part by XMLHttpRequest, because fetch does not report upload progress. */
 function put({ url, headers }, body, signal, onBytes) {

@@ -308,15 +308,7 @@ begin
     null,
     jsonb_build_array(jsonb_build_object(
       'job_type', p_job_type,
-      'payload', jsonb_strip_nulls(jsonb_build_object(
-        'training_id', p_training.id,
-        'audio_url', case p_job_type
-          when 'transcription' then p_training.object_key
-        end,
-        'video_url', case p_job_type
-          when 'mux_upload' then p_training.object_key
-        end
-      )),
+      'payload', jsonb_build_object('training_id', p_training.id),
       'user_id', p_training.created_by,
       'session_id', 'training:' || p_training.id
     )),
@@ -534,10 +526,8 @@ as $$ -- the random id authorises the caller
 select jsonb_build_object(
   'shared', (
     select jsonb_build_object(
-      'title', t.title,
       'procedure', t.procedure,
-      'object_key', case when t.media ->> 'video' is not null then t.object_key end,
-      'has_picture', t.media ->> 'video' is not null
+      'object_key', case when t.media ->> 'video' is not null then t.object_key end
     )
     from public.trainings as t
     where t.share_id = p_share_id
@@ -546,7 +536,7 @@ select jsonb_build_object(
 )
 $$;
 comment on function training.shared is
-  'The procedure with this public link: {shared: {title, procedure, object_key, has_picture}}. '
+  'The procedure with this public link: {shared: {procedure, object_key}}. '
   'object_key contains the ids of the workspace and the author, so it is null without a picture.';
 
 create function training.held(p_request jsonb, p_refuse boolean)
