@@ -75,6 +75,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "plan_cancel": {"p_plan_id": "PLAN"},
     "plan_retry": {"p_plan_id": "ENDED"},
     "plan_redo": {"p_plan_id": "ENDED", "p_stage": "outline"},
+    "plan_edit": {"p_plan_id": "ENDED", "p_stage": "risks", "p_text": "TEXT"},
     "plan_share": {"p_plan_id": "PLAN", "p_is_shared": True},
     "plan_delete": {"p_plan_id": "PLAN"},
     "training_start": {**OF, "p_title": "TEXT", "p_object_key": FILE},
@@ -147,6 +148,8 @@ values ('%(CHAT)s', '%(ACME)s', '%(PENDING)s', 'message', 'x', 'research');
 insert into public.plans (id, workspace_id, prompt, speed_vs_detail, job_id, created_by)
 values ('%(PLAN)s', '%(ACME)s', 'p', 'fast_but_skip_details', '%(PENDING)s', %(OWNER)s),
   ('%(ENDED)s', '%(ACME)s', 'p', 'fast_but_skip_details', '%(FAILED)s', %(OWNER)s);
+insert into public.plan_stages (plan_id, name, workspace_id, result)
+values ('%(ENDED)s', 'risks', '%(ACME)s', '{"text": "r"}');
 insert into public.trainings (id, workspace_id, title, object_key)
 values ('%(TRAINING)s', '%(ACME)s', 't', 'workspaces/%(ACME)s/1'),
   ('%(TRIED)s', '%(ACME)s', 't', 'workspaces/%(ACME)s/2');

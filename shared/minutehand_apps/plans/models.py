@@ -119,6 +119,12 @@ class Report(BaseModel):
     chapters: list[ReportChapter]
 
 
+class ChapterText(BaseModel):
+    """A chapter's text of up to 6,000 characters, or its points, one per line."""
+
+    text: str
+
+
 class Share(BaseModel):
     """True if the report has a public link."""
 

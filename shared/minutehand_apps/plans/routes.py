@@ -24,6 +24,7 @@ from minutehand.web import (
 )
 from minutehand_apps.plans.graph import select_stages
 from minutehand_apps.plans.models import (
+    ChapterText,
     Created,
     NewPlan,
     Plan,
@@ -106,6 +107,15 @@ async def redo(
     job = await functions.call("plan_redo", plan_id=plan_id, stage=stage, repeatable=False)
     if job["wake"]:
         await services.waker.wake()
+    return await get_plan(plan_id, functions)
+
+
+@routes.put("/{plan_id}/chapters/{stage}")
+async def edit(
+    plan_id: UUID, stage: str, body: ChapterText, functions: UserOrGuestFunctions
+) -> Plan:
+    """Replace the text of a written chapter, or its points, one per line. 409 for a table."""
+    await functions.call("plan_edit", plan_id=plan_id, stage=stage, text=body.text)
     return await get_plan(plan_id, functions)
 
 

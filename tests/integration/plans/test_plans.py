@@ -249,6 +249,35 @@ async def test_one_chapter_is_made_again_and_the_others_are_kept(
     assert results[1] == {**results[0], "strategy": {"text": "Bake more."}}
 
 
+async def test_a_person_edits_chapters_and_no_rewrite_replaces_them(with_model: Harness) -> None:
+    """Texts and points can be edited, tables cannot. A refused text changes nothing."""
+    plan_id = await with_model.create()
+    await with_model.ended(plan_id)
+
+    async def edit(stage: str, text: str) -> int:
+        body = {"text": text}
+        path = f"/{plan_id}/chapters/{stage}"
+        return (await with_model.call("PUT", path, user=None, json=body)).status_code
+
+    made = [
+        await edit("strategy", " Bake\nless. "),
+        await edit("assumptions", "Rain\r\n\n  Wind "),
+        await edit("work_breakdown", "A"),
+        await edit("weather", "A"),
+        await edit("strategy", " \n"),
+        await edit("strategy", "A" * 6001),
+        await edit("assumptions", "A\n" * 31),
+        await edit("assumptions", "A" * 501),
+    ]
+    await with_model.ok("POST", f"/{plan_id}/chapters/risks/retry", user=None)
+    after = await with_model.ended(plan_id)
+
+    assert made == [200, 200, 409, 409, 422, 422, 409, 409]
+    results = {stage["name"]: stage["result"] for stage in after["stages"]}
+    assert results["strategy"] == {"text": "Bake\nless."}
+    assert results["assumptions"] == {"points": ["Rain", "Wind"]}
+
+
 async def test_a_report_is_there_whichever_chapter_is_made_again(
     with_model: Harness, server: ModelServer
 ) -> None:

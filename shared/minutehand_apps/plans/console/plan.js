@@ -76,6 +76,13 @@ export default function PlanPage({ id }) {
         params: { ...params, stage },
       }),
     );
+  const edit = (stage, text) =>
+    act("Could not save the chapter", () =>
+      callRoute("PUT /api/plans/{plan_id}/chapters/{stage}", {
+        params: { ...params, stage },
+        body: { text },
+      }),
+    );
   const share = (shared) =>
     callRoute("PUT /api/plans/{plan_id}/share", { params, body: { shared } });
   const { tone, word } = toneOf(plan.status);
@@ -131,7 +138,8 @@ export default function PlanPage({ id }) {
       <${ReportSection}
         report=${plan.report}
         output=${output}
-        redo=${live ? null : redo} />
+        redo=${live ? null : redo}
+        edit=${edit} />
     </div>
     <${Log} plan=${plan} />
   </article>`;
@@ -192,7 +200,7 @@ const Outline = ({ of }) =>
     </ol>
   </nav>`;
 
-function ReportSection({ report, output, redo }) {
+function ReportSection({ report, output, redo, edit }) {
   const blocks = new Map(report.chapters.map((chapter) => [chapter.stage, chapter.blocks]));
   return html`<section class="card stack report" aria-labelledby="h-report" dir="auto">
     <h2 id="h-report">${report.title}</h2>
@@ -203,16 +211,57 @@ function ReportSection({ report, output, redo }) {
         of=${one}
         blocks=${blocks.get(one.stage)}
         text=${output[one.stage]}
-        redo=${redo && (() => redo(one.stage))} />`,
+        redo=${redo && (() => redo(one.stage))}
+        edit=${(text) => edit(one.stage, text)} />`,
     )}
   </section>`;
 }
 
-function Chapter({ of: { stage, title: name, status, reason }, blocks, text, redo }) {
+/** Return the text of a chapter that a person can edit, or null if the chapter has a table. */
+function editableText(blocks) {
+  if (blocks?.length !== 1) return null;
+  if (typeof blocks[0] === "string") return blocks[0];
+  return blocks[0].every((line) => typeof line === "string") ? blocks[0].join("\n") : null;
+}
+
+function ChapterForm({ name, words, edit, close }) {
+  const [text, setText] = useState(words);
+  const save = async (event) => {
+    event.preventDefault();
+    if (await edit(text)) close();
+  };
+  return html`<form class="stack" onSubmit=${save}>
+    <textarea
+      aria-label=${`Text of ${name}`}
+      rows="8"
+      maxlength="6000"
+      required
+      value=${text}
+      onInput=${(event) => setText(event.target.value)}></textarea>
+    <div class="bar">
+      <button type="submit" class="primary">Save</button>
+      <button type="button" onClick=${close}>Close</button>
+    </div>
+  </form>`;
+}
+
+function Chapter({ of: { stage, title: name, status, reason }, blocks, text, redo, edit }) {
+  const [isEdited, setIsEdited] = useState(false);
+  const words = editableText(blocks);
+  if (isEdited && words !== null)
+    return html`<section id=${stage} class="chapter">
+      <h3>${name}</h3>
+      <${ChapterForm} name=${name} words=${words} edit=${edit} close=${() => setIsEdited(false)} />
+    </section>`;
   return html`<section id=${stage} class="chapter" data-chapter=${status}>
     <div class="bar">
       <h3>${name}</h3>
       <span class="spacer"></span>
+      ${
+        words !== null &&
+        html`<${ActionButton} className="quiet" run=${async () => setIsEdited(true)}
+          aria-label=${`Edit: ${name}`}>Edit<//>`
+      }
       ${
         redo &&
         html`<${ActionButton} className="quiet" run=${redo}

@@ -435,6 +435,52 @@ $$;
 comment on function plan.redo is
   'Rewrite one chapter of an ended plan, and keep the rest: {plan_id, wake}. 409 before its end.';
 
+-- Replace the text or the points of a chapter by a person's words. The plan's job does not replace
+-- these words, because public.plan_keep stores only chapters without a result.
+create function plan.edit(p_plan_id uuid, p_stage text, p_text text)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$ -- guests have no rights on tables
+declare
+  v_plan public.plans := plan.plan_or_refuse(p_plan_id);
+  v_text constant text := btrim(p_text, e' \n\r\t');
+  v_points constant text[] := regexp_split_to_array(v_text, '\s*\n\s*');
+begin
+  perform queue.hold_id(p_plan_id::text);
+  if v_text <> '' is not true or char_length(v_text) > 6000 then
+    perform queue.refuse(400, 'invalid_argument', 'text must have 1 to 6,000 characters', 'text');
+  elsif queue.caller() is null then
+    perform queue.admit_guest('plan_guest_plans', v_plan.workspace_id);
+  end if;
+  update public.plan_stages as s
+  set result = s.result || case
+    when s.result ? 'points' then jsonb_build_object('points', v_points)
+    else jsonb_build_object('text', v_text)
+  end
+  where s.plan_id = v_plan.id
+    and s.name = p_stage
+    and (
+      s.result ? 'text'
+      or s.result ? 'points'
+        and cardinality(v_points) <= 30
+        and not exists (select from unnest(v_points) as p where char_length(p) > 500)
+    );
+  if not found then
+    perform queue.refuse(
+      409,
+      'invalid_state',
+      'only a written chapter of text, or of up to 30 points of 500 characters, can be edited',
+      p_stage
+    );
+  end if;
+  return jsonb_build_object('plan_id', v_plan.id);
+end;
+$$;
+comment on function plan.edit is
+  'Replace the text of a written chapter, or its points, one per line: {plan_id}.';
+
 create function plan.delete(p_plan_id uuid)
 returns jsonb
 language plpgsql
@@ -547,6 +593,7 @@ select queue.allow_guests(
   'plan.cancel',
   'plan.retry',
   'plan.redo',
+  'plan.edit',
   'plan.share',
   'plan.shared',
   'plan.delete'
