@@ -1,4 +1,4 @@
-"""Ends a process whose event loop is blocked, even if a processor holds Python's global lock."""
+"""Ends a process whose event loop is blocked, even if a processor keeps Python's global lock."""
 
 from __future__ import annotations
 
@@ -19,30 +19,31 @@ from minutehand.worker.run import Run
 from minutehand.worker.stacks import peak_memory_mb
 from minutehand.worker.summary import TickSummary
 
-#: Environment variable with the file in which a worker process records its jobs, and suffix of the
-#: file with the last stacks.
+#: Environment variable with the path of the file in which a worker process records its jobs, and
+#: suffix of the path of the file with the process's last stacks.
 CRASH_RECORD: Final = "WORKER_EVIDENCE"
 STACKS: Final = ".stacks"
-#: Maximum number of jobs in a record.
+#: Maximum number of jobs in a crash record.
 MAX_JOBS: Final = 50
 
 
 class Watchdog:
     """Watchdog that the event loop must reset repeatedly.
 
-    Without a reset, the watchdog ends the process before the first lease is lost.
+    If the event loop does not reset the watchdog, it ends the process before the first lease
+    expires.
     """
 
-    #: Interval of resets, and minimum time until the watchdog fires.
+    #: Interval of the watchdog's resets, and minimum time until the watchdog ends the process.
     INTERVAL_SECONDS = 1.0
     MIN_SECONDS = 2.0
-    #: Jobs that start within this time are recorded together.
+    #: Jobs that start within this time are written into the crash record together.
     RECORD_SECONDS = 0.05
     #: Minimum time between resets, because each reset starts a thread. The watchdog may therefore
     #: end the process this much too early.
     SET_SECONDS = 0.25
-    #: Time that the watchdog leaves before the end of a lease, up to a quarter of the lease. This
-    #: time is enough for the host's report, even on a busy machine.
+    #: The watchdog ends the process this many seconds before a lease ends, but at most a quarter of
+    #: the lease before. In this time the host can report the process's end, even on a busy machine.
     EARLY_SECONDS = 10.0
 
     def __init__(self, run: Run, in_flight: InFlight) -> None:
@@ -50,13 +51,13 @@ class Watchdog:
         self._in_flight = in_flight
         self._summary = run.summary
         self._record = CrashRecord.of_process(run.registry)
-        #: Times on the monotonic clock: when the watchdog will end the process, when it was last
-        #: reset, and when running jobs were last recorded.
+        #: Times on the monotonic clock: the time at which the watchdog will end the process, the
+        #: time of the watchdog's last reset, and the time of the last crash record.
         self._exit_at = math.inf
         self._set_at = self._recorded_at = -math.inf
 
     async def run(self) -> None:
-        """Reset the watchdog repeatedly until cancelled."""
+        """Reset the watchdog repeatedly until this task is cancelled."""
         try:
             while True:
                 self.set()
@@ -65,10 +66,10 @@ class Watchdog:
             faulthandler.cancel_dump_traceback_later()
 
     def begin(self, lease_until: float) -> None:
-        """Record that jobs start, because they may block the event loop immediately.
+        """Record that jobs start, because a new job may block the event loop immediately.
 
         Args:
-            lease_until: Time at which the first lease among these jobs ends.
+            lease_until: Earliest end of the leases of these jobs.
         """
         now = self._clock.monotonic()
         is_stale = now > self._set_at + self.SET_SECONDS
@@ -84,7 +85,7 @@ class Watchdog:
         return running
 
     def set(self) -> None:
-        """Set the watchdog, so that it ends the process before its first lease ends."""
+        """Reset the watchdog, so that it ends the process before the first lease ends."""
         now = self._set_at = self._clock.monotonic()
         running = self._record_jobs(now)
         if not running:
@@ -100,21 +101,21 @@ class Watchdog:
 
 
 class CrashRecord:
-    """The record that a worker's process leaves for its host if it ends unexpectedly.
+    """File with a worker process's running jobs, which its host reads if the process is killed.
 
     Args:
-        path: File of the record. None if no host reads the record.
+        path: Path of the file. None if no host reads the file.
     """
 
     def __init__(self, path: str | None, registry: Registry) -> None:
         self._path = path
-        #: Location of each job type's code. The location shows to which job type a stack belongs.
-        #: All types are included, because a job may start after the last record.
+        #: Location of each job type's code, which shows to which job type a stack belongs. All
+        #: types are included, because a job may start after the last record.
         self._code = [(job_type.location, job_type.name) for job_type in registry]
         #: File in which `faulthandler` writes stacks.
         self.traceback_file: IO[str] = sys.stderr
         if path is not None:
-            # open until the process ends
+            # the file stays open until the process ends
             self.traceback_file = Path(f"{path}{STACKS}").open("w")  # noqa: SIM115
             # also write the stacks when a signal ends the process
             faulthandler.enable(self.traceback_file)
@@ -126,7 +127,7 @@ class CrashRecord:
         return cls(os.environ.get(CRASH_RECORD), registry)
 
     def write(self, summary: TickSummary, running: list[Attempt]) -> None:
-        """Write the running jobs into the record."""
+        """Write the running jobs into the crash record."""
         if self._path is None:
             return
         record = {

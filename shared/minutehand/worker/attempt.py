@@ -34,24 +34,25 @@ from minutehand.worker.updates import LONG_OUTPUT, NO_UPDATES, Updates
 
 logger = logging.getLogger(__name__)
 
-#: Columns of the job's row that a processor does not get.
+#: Columns of the job's row that `Job` does not have, so that a processor does not get them.
 _UNSEEN: Final = tuple(
     {field.name for field in fields(LeasedJob)} - {field.name for field in fields(Job)}
 )
 #: Maximum seconds between two reports of a running job. The response to a report also shows whether
 #: the job is cancelled.
 REPORT_SECONDS: Final = 4.0
-#: Seconds between two pulses of a running job.
+#: Seconds between two pulses of a running job. A pulse reports the time of the job's last update
+#: and the location of its running code.
 PULSE_SECONDS: Final = 15.0
-#: A timer that is late by this many seconds shows that another job has blocked the event loop.
+#: If a timer fires this many seconds late, another job has blocked the event loop.
 BLOCKED_SECONDS: Final = 0.5
-#: Seconds between two reports of output: while someone reads the stream, and otherwise.
+#: Seconds between two reports of a job's output, while someone reads the output and otherwise.
 FOLLOWED_SECONDS: Final = 0.08
 UNFOLLOWED_SECONDS: Final = 1.0
 
 
 class AttemptEnvironment:
-    """Shared by all attempts of a run: the run, its event loop and thread, and callbacks.
+    """Objects that all attempts of a run share: the run, its event loop and thread, and callbacks.
 
     Args:
         on_updates: Called when an attempt has updates to report.
@@ -85,36 +86,38 @@ class Attempt:
         batch: The batch of the job, if the processor takes batches.
     """
 
-    # defaults are class attributes, because each job has an attempt and most never change them
+    # defaults are class attributes, because there are many attempts and few change a default
     stop_reason: StopReason | None = None
     result: CallResult | None = None
-    #: Time of the last report of output, and whether someone reads the output.
+    #: Time of the last report of output, and whether someone reads the job's output.
     output_sent_at = -math.inf
     has_reader = False
-    #: Time of the next pulse. A pulse contains the time of the last update and the location of the
-    #: code. The two values of the latest stored pulse and of the latest sent pulse are kept.
+    #: Time of the next pulse, and the contents of the latest stored pulse and of the latest sent
+    #: pulse. A pulse contains the time of the job's last update and the location of its running
+    #: code.
     _pulse_at = -math.inf
     _saved_state: tuple[float, str | None] | None = None
     _sent_state: tuple[float, str | None] | None = None
     #: True if a report with updates of this attempt is in flight.
     has_open_report = False
-    #: Time until which updates are not sent, because another transaction has locked the job's row.
+    #: Time until which the attempt's updates are not sent, because another transaction has locked
+    #: the job's row.
     busy_until: float | None = None
-    #: Time on the monotonic clock at which the processor is stopped, and whether the timeout was
-    #: restarted because the event loop was blocked.
+    #: Time on the monotonic clock at which the timeout stops the processor, and whether the timeout
+    #: was restarted because another job had blocked the event loop.
     timeout_at = math.inf
     _is_extended = False
     ended_at: float | None = None
-    #: True if the task has started. A task that is cancelled before its start would never end the
-    #: attempt.
+    #: True if the attempt's task has started. A task that is cancelled before its start would never
+    #: end the attempt.
     _has_started = False
-    #: Callers that wait until all updates so far are stored.
+    #: Futures of callers that wait until all updates so far are stored.
     _flush_waiters: tuple[asyncio.Future[None], ...] = ()
-    #: Stack of the processor when its timeout stopped it, and the jobs in the same process.
+    #: Stack of the processor when its timeout stopped it, and ids of the jobs in the same process.
     timeout_details: dict[str, Any] | None = None
     _timeout_callbacks: tuple[asyncio.TimerHandle, ...] = ()
     _timeout: asyncio.TimerHandle | None = None
-    #: True while the job waits for a call of its batch.
+    #: True while the job waits for the next call of its batch.
     _is_suspended = False
     _task: asyncio.Task[None] | None = None
 
@@ -147,7 +150,7 @@ class Attempt:
 
     @property
     def names(self) -> dict[str, str]:
-        """Fields in every log line of the attempt, by which people find the lines."""
+        """Fields that each log line of the attempt contains, so that people find the lines."""
         return {"job_id": self.job_id, "job_type": self.job_type}
 
     def start(self) -> None:
@@ -157,7 +160,7 @@ class Attempt:
         self.start_timeout()
 
     def start_timeout(self) -> None:
-        """Start the timer for the timeout. A batch starts this timer for each of its calls."""
+        """Start the timer for the timeout. A batch calls this method at the start of each call."""
         self.end_timeout()
         self._is_suspended = False
         seconds = self.timeout_seconds = self._limit()
@@ -170,17 +173,17 @@ class Attempt:
             self._timeout = self._environment.loop.call_later(seconds, self._time_out)
 
     def end_timeout(self) -> None:
-        """Stop the timer for the timeout, because the job waits for a call of its batch."""
+        """Stop the timer for the timeout, because the job waits for the next call of its batch."""
         if self._timeout is not None:
             self._timeout.cancel()
         self._is_suspended, self.timeout_at = True, math.inf
 
     def _time_out(self) -> None:
-        """Stop the processor at its timeout, unless its batch is called again in halves.
+        """Stop the processor at its timeout, unless it is called again for halves of its batch.
 
-        If another job has blocked the event loop, this processor could not run. The timeout of this
-        processor then starts again, but only once, because this job may have blocked the event loop
-        itself.
+        If another job has blocked the event loop, this processor could not run, and its timeout
+        starts again. The timeout starts again only once, because this job may have blocked the
+        event loop itself.
         """
         delay = self._environment.clock.monotonic() - self.timeout_at
         is_delayed = delay > BLOCKED_SECONDS and self._type is not None and self._type.is_async
@@ -189,8 +192,8 @@ class Attempt:
             self.start_timeout()
             return
         call = None
-        # check only the type's timeout, because a call that passes the deadline of one job does not
-        # hang
+        # halve a batch only after the type's timeout. A call that passes the deadline of one job
+        # does not hang.
         if self.batch is not None and self.timeout_seconds == self.lease.job.timeout_seconds:
             call = self.batch.halve_expired_call(self.job_id)
         if call is None:
@@ -199,10 +202,10 @@ class Attempt:
             self._environment.loop.call_later(self._grace_seconds, self._run_halves, call)
 
     def stop(self, reason: StopReason, *, grace_seconds: float | None = None) -> None:
-        """Stop the processor. A lost lease replaces an earlier reason.
+        """Stop the processor. The reason `lost` replaces an earlier reason.
 
-        A processor that still runs after the grace time is abandoned. The processor's slot becomes
-        free, and its result is not stored.
+        A processor that still runs after the grace time is abandoned. Its slot becomes free, and
+        its result is not stored.
         """
         if self.result is not None:
             return
@@ -210,7 +213,7 @@ class Attempt:
             self.stop_reason = reason
             if reason == "timeout":
                 self.timeout_details = self._collect_timeout_details()
-            # cancel only once, because each further cancellation would interrupt the clean-up
+            # cancel the task only once, because a second cancellation would interrupt the clean-up
             if self._task is not None and self._has_started:
                 self._task.cancel()
         if grace_seconds is None:
@@ -225,7 +228,7 @@ class Attempt:
         return self.stop_reason is None and self.result is not None and self.result.has_user_text
 
     def settlement(self) -> SettleItem | None:
-        """Return the item to settle, or None if nothing may be stored. Call this method once."""
+        """Return the item to settle, or None if nothing may be stored. May be called only once."""
         if self.result is None:
             raise RuntimeError(f"job {self.job_id} is still running")
         item = settle_item(self.result, self._facts())
@@ -278,7 +281,7 @@ class Attempt:
     def pulse(self, *, has_updates: bool) -> Pulse | None:
         """Return the pulse for the next report, or None if no pulse is due or nothing has changed.
 
-        The first update after a silence also sends a pulse, so that the job no longer appears
+        The first update after a silence also sends a pulse, so that people no longer see the job as
         silent.
         """
         now, updates, sent = self._environment.clock.monotonic(), self.updates, self._sent_state
@@ -312,7 +315,7 @@ class Attempt:
 
     @property
     def duration_seconds(self) -> float:
-        """Seconds that the processor has run."""
+        """Seconds that the processor has run so far, or ran until its end."""
         end = self._environment.clock.monotonic() if self.ended_at is None else self.ended_at
         return max(0.0, end - self._started_at)
 
@@ -334,7 +337,7 @@ class Attempt:
         await flushed
 
     async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
-        """Enqueue child jobs. Another call with the same name enqueues no more."""
+        """Enqueue child jobs. A second call with the same name enqueues no more jobs."""
         return await self._environment.run.queue.spawn(self.job_id, self.fence, name, children)
 
     async def stream_history(self, stream: str) -> StreamHistory:
@@ -356,7 +359,10 @@ class Attempt:
 
     @property
     def output_at(self) -> float:
-        """Time of the next report of output. Output until then is sent together."""
+        """Time of the next report of output.
+
+        Output that is written before is sent in one report.
+        """
         if not self.updates.has_output:
             return float("inf")
         if self.updates.output_bytes >= LONG_OUTPUT:
@@ -372,15 +378,15 @@ class Attempt:
         """Return the due time of the next report, which renews the lease and may stop the job.
 
         Args:
-            fraction: Part of the interval after which a report of other jobs may include this
-                attempt.
+            fraction: Fraction of the report interval. After this fraction, a report of other jobs
+                may include this attempt.
         """
         return self._sent_at + min(REPORT_SECONDS, self.lease.lease_seconds / 3) * fraction
 
     def mark_reported(self, sent_at: float) -> None:
-        """Record a successful report.
+        """Record that a report of this attempt was stored.
 
-        A report renews the lease if at least a quarter of the lease time has passed.
+        The report renews the lease if at least a quarter of the lease time has passed.
         """
         self._sent_at = sent_at
         self._saved_state = self._sent_state
@@ -434,7 +440,7 @@ class Attempt:
         return call() if self.lease.steps is not None else self._with_steps(call)
 
     async def _with_steps(self, call: Call) -> Any:
-        """Call the processor after reading step results that are too large for the lease."""
+        """Call the processor after reading the step results that were too large for the lease."""
         self._steps |= await self._environment.run.queue.read_steps(self.job_id, self.fence)
         return await call()
 
@@ -465,7 +471,7 @@ class Attempt:
         self._end(CallResult(abandoned=True))
 
     def _run_halves(self, call: asyncio.Task[None]) -> None:
-        """Call the processor for the halves of a batch whose hung call ignores its cancellation."""
+        """Call the processor for the halves of a batch whose call ignored its cancellation."""
         location = partial(code_location, *self._code())
         if self.batch is not None and self.batch.abandon(call):
             self._record_abandoned(location)
@@ -487,7 +493,7 @@ class Attempt:
         return self._environment.run.deadlines.grace(self._environment.run.options.grace_seconds)
 
     def _limit(self) -> float | None:
-        """Return the attempt's maximum duration in seconds."""
+        """Return the seconds until the timeout of the attempt or the deadline of the job."""
         job = self.lease.job
         if job.deadline_at is None:
             return job.timeout_seconds
@@ -496,7 +502,7 @@ class Attempt:
 
 
 def dollars(amount: Any) -> float | None:
-    """Return the cost that a processor counted, or None if the cost is 0 or not a number."""
+    """Return the cost that a processor reported, or None if the cost is 0 or not a number."""
     if type(amount) is float and not amount:
         return None
     try:

@@ -1,6 +1,6 @@
-"""Background tasks of a run: maintenance and outboxes of apps.
+"""Background tasks of a run: maintenance of the database, and outboxes of apps.
 
-Errors of background tasks end no run.
+An error of a background task does not end the run.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ logger = logging.getLogger(__name__)
 
 
 class Maintenance:
-    """Calls `run_maintenance` when a lease reports due work, and regularly while jobs run.
+    """Calls `run_maintenance` when a lease response reports due work, and regularly while jobs run.
 
-    Regular calls are needed if all slots are always full, because the run then requests no lease.
+    Regular calls are needed if all slots are always full, because the run then sends no lease
+    request.
 
     Args:
         on_done: Called after each call, with a flag that is true if the call may have made jobs
@@ -31,10 +32,11 @@ class Maintenance:
 
     #: Maximum seconds between two calls of `run_maintenance` while jobs run.
     INTERVAL_SECONDS = 1.0
-    #: Maximum seconds that one call may work in the database, and maximum wait for its response.
+    #: Maximum seconds that one call of `run_maintenance` works in the database, and maximum seconds
+    #: until its response.
     BUDGET_SECONDS = 1.0
     MAX_WAIT_SECONDS = 10.0
-    #: Pause after a failed call.
+    #: Pause after a failed call of `run_maintenance`.
     RETRY_DELAY_SECONDS = 5.0
     #: Maintenance tasks that never make a job ready.
     NEVER_MAKES_READY = frozenset({"announcements", "live", "retention", "statistics", "sweep"})
@@ -50,20 +52,20 @@ class Maintenance:
 
     @property
     def is_pending(self) -> bool:
-        """True if maintenance is running, or requested and not backing off."""
+        """True if maintenance runs now, or is requested and does not pause."""
         return self._is_running or (self._requested.is_set() and not self.is_backing_off)
 
     @property
     def is_backing_off(self) -> bool:
-        """True if maintenance pauses, because its last call could do nothing."""
+        """True if maintenance pauses, because its last call did nothing."""
         return self._clock.monotonic() < self._backoff.maintenance_until
 
     def request(self) -> None:
-        """Request a call."""
+        """Request a call of `run_maintenance`."""
         self._requested.set()
 
     async def run(self) -> None:
-        """Call `run_maintenance` until cancelled, one call at a time."""
+        """Call `run_maintenance` repeatedly, one call at a time, until this task is cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.INTERVAL_SECONDS):
@@ -73,7 +75,7 @@ class Maintenance:
             await asyncio.sleep(self._backoff.maintenance_until - self._clock.monotonic())
             if self._clock.monotonic() >= self._run.deadlines.stop_working:
                 return
-            self._requested.clear()  # the call may not see work that is requested from now on
+            self._requested.clear()  # the call may miss work that is requested from now on
             self._is_running = True
             moved, delay = await self._call()
             self._is_running = False
@@ -98,7 +100,7 @@ class Maintenance:
                 extra=self._run.extra("maintenance.failed") | {"error": str(error)},
             )
             self._backoff.maintenance_until = self._clock.monotonic() + self.RETRY_DELAY_SECONDS
-            return True, 0.0  # maintenance may have worked although no response arrived
+            return True, 0.0  # maintenance may have made jobs ready although no response arrived
         self._run.summary.reclaimed += response.done.get("reclaim", 0)
         self._run.summary.promoted += response.done.get("promotion", 0)
         if response.failed:
@@ -113,8 +115,8 @@ class Maintenance:
         self._backoff.maintenance = 0
         if response.more:
             self._requested.set()
-        # pause for as long as the call took, so that a large clean-up leaves half of the time for
-        # jobs
+        # pause for as long as the call took, so that jobs get half of the time during a large
+        # clean-up
         rest = max(0.02, self._clock.monotonic() - started) if response.more else 0.0
         return not response.done.keys() <= self.NEVER_MAKES_READY, rest
 
@@ -122,7 +124,7 @@ class Maintenance:
 class OutboxPublisher:
     """Calls the publishers of apps. Each publisher enqueues the jobs in the outbox of its app.
 
-    The app defines the outbox, and decides when a message is a dead letter.
+    The app defines its outbox, and decides when a message is a dead letter.
 
     Args:
         on_jobs: Called when publishers have enqueued jobs.
@@ -130,7 +132,7 @@ class OutboxPublisher:
 
     #: Interval of the calls of publishers during a run.
     INTERVAL_SECONDS = 1.0
-    #: Maximum time of one call of a publisher, which is then cancelled.
+    #: Maximum seconds of one call of a publisher. A longer call is cancelled.
     MAX_WAIT_SECONDS = 10.0
 
     def __init__(self, run: Run, *, on_jobs: Callable[[], None]) -> None:
@@ -139,7 +141,7 @@ class OutboxPublisher:
         self._lock = asyncio.Lock()
 
     async def run(self) -> None:
-        """Call all publishers every second until cancelled."""
+        """Call all publishers every second until this task is cancelled."""
         while True:
             await asyncio.sleep(self.INTERVAL_SECONDS)
             await self.run_once()

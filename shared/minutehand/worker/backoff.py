@@ -15,7 +15,9 @@ from minutehand.worker.outcomes import Seconds, seconds
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Exponential backoff: it begins with `first` and grows by `factor` each time, up to `cap`.
+    """Exponential backoff.
+
+    The wait begins with `first` and grows by `factor` each time, up to `cap`.
 
     The database waits a random 80 to 100 % of the computed time.
 
@@ -33,12 +35,12 @@ class Backoff:
         check_options("Backoff", Backoff, asdict(self))
 
     def delay(self, attempt: int) -> float:
-        """Return the wait in seconds, without jitter, after attempt `attempt`, counted from 1."""
+        """Return the wait in seconds after the attempt with this number, from 1, without jitter."""
         # limit the exponent, because a float overflows at 10^308
         grown = seconds(self.first) * float(self.factor) ** min(attempt - 1, 300)
         return min(seconds(self.cap), grown)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the policy in the format of the database."""
+        """Return the backoff policy in the format of the database."""
         lengths = {"first_seconds": self.first, "cap_seconds": self.cap, "factor": self.factor}
         return {name: compact_number(seconds(length)) for name, length in lengths.items()}

@@ -1,9 +1,10 @@
-"""Batches of jobs that one call of a processor runs together. Each job has its own attempt.
+"""Batches of jobs, which one call of a processor runs together.
 
-An attempt joins a batch and gets the outcome of its own job. The attempts share only the call of
-the processor. Each attempt has its own limits, fence, deadline, cancellation, middleware and
-settlement. If a call raises, or runs until the timeout of one of its jobs, the processor is called
-again for each half of the jobs, until each job that causes the failure is alone.
+Each job of a batch has its own attempt, which gets the outcome of the job. The attempts share only
+the call of the processor. Each attempt has its own limits, lease, deadline, cancellation,
+middleware and settlement. If a call raises, or runs until the timeout of one of its jobs, the
+processor is called for each half of the jobs, until each job that causes the failure is alone in
+its call.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class _End(NamedTuple):
-    """Outcome of one job. Frames are stored per job, because several jobs may share an error."""
+    """Outcome of one job. The stack frames are stored per job, because jobs may share an error."""
 
     value: Any = None
     error: BaseException | None = None
@@ -41,10 +42,10 @@ class MemberAttempt(Protocol):
         """Return whether the processor must end."""
 
     def start_timeout(self) -> None:
-        """Start the timeout of a call, or stop the attempt if its deadline has passed."""
+        """Start the timer for the timeout, or stop the attempt if the job's deadline has passed."""
 
     def end_timeout(self) -> None:
-        """Stop the timeout of a call, because the job waits for another call."""
+        """Stop the timer for the timeout, because the job waits for another call."""
 
 
 @dataclass(slots=True, eq=False)
@@ -52,7 +53,7 @@ class _Member:
     job: BatchedJob[Any]
     attempt: MemberAttempt
     end: asyncio.Future[_End]
-    #: True if the attempt no longer waits for the call.
+    #: True if the attempt was stopped, so that it no longer waits for the call.
     has_left: bool = False
 
     @property
@@ -61,11 +62,11 @@ class _Member:
 
 
 class Batch:
-    """Runs jobs of one tenant in one call of a processor, or in calls for parts of these jobs.
+    """Runs jobs of one tenant in one call of a processor, or in several calls for some of the jobs.
 
     Args:
-        job_ids: Ids of the jobs. The attempt of each job joins the batch, or ends before it can
-            join.
+        job_ids: Ids of the jobs. The attempt of each job calls `join`, unless the attempt ends
+            first.
     """
 
     def __init__(
@@ -73,18 +74,19 @@ class Batch:
     ) -> None:
         self._run = run
         self._in_thread = in_thread
-        #: Name of the thread that runs a synchronous processor, one per call.
+        #: Name of the thread that runs a synchronous processor. Each call has its own thread name.
         self.thread_name = self._name = f"batch:{next(iter(job_ids))}"
-        #: Task of the current call. The first call starts when each attempt has joined or ended.
+        #: Task of the current call. The first call starts when each attempt has called `join` or
+        #: ended.
         self.task: asyncio.Task[None] | None = None
         self._is_cancelled = False
-        #: True if the current call has run until a timeout.
+        #: True if the current call has run until the timeout of one of its jobs.
         self._is_expired = False
-        #: Jobs in the current call of the processor. Before the first call, all jobs that have
-        #: joined the batch.
+        #: Jobs in the current call of the processor. Before the first call, the jobs whose attempts
+        #: have called `join`.
         self._members: list[_Member] = []
         self._calls = 0
-        #: Jobs of each later call. The next call uses the last list.
+        #: Jobs of each later call of the processor. The next call runs the last list.
         self._parts: list[Sequence[_Member]] = []
         self._expected = set(job_ids)
         self._alive = len(job_ids)
@@ -95,10 +97,11 @@ class Batch:
         return self._alive == 0
 
     async def join(self, job: BatchedJob[Any], attempt: MemberAttempt) -> Any:
-        """Run this job in the batch, and return its result or raise its error.
+        """Run this job as a part of the batch, and return its result or raise its error.
 
         A stopped job leaves the call, which continues for the other jobs. When all jobs of a call
-        are stopped, the call is cancelled, and the last stopped job waits until the call has ended.
+        are stopped, the call is cancelled. The last stopped job then waits until the call has
+        ended.
         """
         member = _Member(job, attempt, asyncio.get_running_loop().create_future())
         self._members.append(member)
@@ -124,7 +127,7 @@ class Batch:
         return end.value
 
     def ended(self, job_id: JobId, *, is_abandoned: bool) -> None:
-        """Record the end of an attempt, which may have ended before it joined the batch."""
+        """Record the end of an attempt. An attempt may end before its job has joined the batch."""
         self._alive -= 1
         self._expected.discard(job_id)
         self._start()
@@ -134,8 +137,8 @@ class Batch:
     def halve_expired_call(self, job_id: JobId) -> asyncio.Task[None] | None:
         """Stop the current call, because it has run until the timeout of this job.
 
-        Return the call. After the call has ended, the processor is called for each half of its
-        jobs. Return None if the call contains only this job, or does not contain it.
+        Return the stopped call. After its end, the processor is called for each half of its jobs.
+        Return None if the call has no other job, or does not contain this job.
         """
         call, active = self.task, [member for member in self._members if member.is_active]
         is_in = any(member.job.id == job_id and not member.end.done() for member in active)
@@ -147,7 +150,7 @@ class Batch:
         return call
 
     def abandon(self, call: asyncio.Task[None]) -> bool:
-        """Call the processor for the halves of a hung call. Return False if the call has ended."""
+        """Call the processor for each half of a hung call. Return False if the call has ended."""
         if call is not self.task or call.done():
             return False
         call.cancel()
@@ -159,7 +162,10 @@ class Batch:
             self._call_next([self._members])
 
     def _call_next(self, parts: Sequence[Sequence[_Member]]) -> None:
-        """Call the processor for the first of these parts. Calls for later parts follow."""
+        """Call the processor for the first of these lists of jobs.
+
+        Calls for the other lists follow.
+        """
         self._parts += reversed(parts)
         while self._parts:
             part = self._parts.pop()
@@ -184,22 +190,23 @@ class Batch:
             outcomes = [_end(value) for value in _check_results(results, jobs)]
         except BaseException as error:
             concerns_all = not self._is_expired and (self._is_cancelled or _concerns_all(error))
-            # a list of the wrong length is a defect of the processor, so that halves would fail too
+            # a list of the wrong length is a defect of the processor, which calls for halves would
+            # repeat
             can_halve = len(jobs) > 1 and not (has_returned or concerns_all)
             if can_halve and asyncio.current_task() is self.task:
                 self._call_halves(error)
                 return
             outcomes = [_end(_error_for_all(error))] * len(jobs)
         if asyncio.current_task() is not self.task:
-            return  # the call was abandoned
+            return  # the call was abandoned, so other calls run its jobs
         for member, end in zip(members, outcomes, strict=True):
             member.end.set_result(end)
         self._call_next([])
 
     def _call_halves(self, error: BaseException | None) -> None:
-        """Call the processor for each half of the current call.
+        """Call the processor for each half of the current call's jobs.
 
-        The error of the current call fails no job.
+        The error of the current call does not fail a job.
         """
         members, reason = self._members, "hung" if self._is_expired else "raised"
         extra = {"event": "batch.halved", "jobs": len(members), "problem": reason}
@@ -234,10 +241,10 @@ def _end(value: Any) -> _End:
 
 
 def _concerns_all(error: BaseException) -> bool:
-    """Return whether an error concerns all jobs of a call, and not only one of them.
+    """Return whether an error concerns all jobs of a call.
 
-    The result is true if the processor chose the ending, or if the error requests a wait, as a rate
-    limit does.
+    The result is true if the processor chose the outcome by an exception, or if the error requests
+    a wait, as an error of a rate limit does.
     """
     first = first_of(error)
     # test the type, because an object may report another class

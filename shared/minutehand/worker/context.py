@@ -34,8 +34,7 @@ from minutehand.worker.updates import Updates
 
 T = TypeVar("T")
 StepCall = Callable[[], Awaitable[Any]]
-#: Middleware around a step. The middleware gets the name of the step and a function that runs the
-#: step.
+#: Middleware around a step. The middleware gets the step's name and a function that runs the step.
 AroundStep = Callable[[str, StepCall], Awaitable[Any]]
 
 _LEVELS: Final = {level: level for level in ("debug", "info", "warning", "error")} | {
@@ -43,15 +42,15 @@ _LEVELS: Final = {level: level for level in ("debug", "info", "warning", "error"
     "critical": "error",
 }
 MAX_STEP_NAME: Final = 200
-#: Maximum characters of a memo's name. A number is appended to the name.
+#: Maximum characters of a memo's name, to which a number is appended.
 MAX_MEMO_NAME: Final = 180
-#: Wait between two tries of a step in one attempt.
+#: Backoff between two tries of a step in one attempt.
 STEP_BACKOFF: Final = Backoff(first=0.5, cap=8, factor=4)
 #: Seconds after which a running step is reported even without other updates.
 LONG_STEP: Final = 0.5
-#: Maximum seconds of a wait between two tries in one attempt. A longer wait ends the attempt.
+#: Maximum seconds between two tries of a step in one attempt. A longer wait ends the attempt.
 MAX_DELAY: Final = 15.0
-#: Pause between polls of work in another service.
+#: Pause between two polls of work in another service, during which the job leaves the worker.
 POLL_INTERVAL: Final = timedelta(seconds=5)
 MAX_TAG: Final = 100
 _CONTROL: Final = re.compile("[\0-\x1f\x7f-\x9f]")
@@ -63,7 +62,7 @@ _NO_OPTIONS: Final = EnqueueOptions.model_construct()
 
 
 class Suspended(BaseException):
-    """Raised to suspend the job, and not an error. The job waits, and its worker runs other jobs.
+    """Raised to suspend the job, which is not an error. The worker runs other jobs meanwhile.
 
     The class is a BaseException, so that a processor's `except Exception` does not catch it.
     """
@@ -76,7 +75,7 @@ class Suspended(BaseException):
 class AttemptEnded(BaseException):
     """Raised to end the attempt with an outcome, as if the processor had returned the outcome.
 
-    Raise this class in code that a processor calls. The processor itself returns the outcome.
+    Code that a processor calls raises this class. The processor itself returns the outcome.
     """
 
     def __init__(self, outcome: Retry | Snooze | Fail) -> None:
@@ -89,7 +88,7 @@ class StepTimeout(ProcessorError):
 
 
 class ChildrenFailed(ProcessorError):
-    """Child jobs of a `gather` or `map` did not complete. `failed` lists them."""
+    """Child jobs of a `gather` or `map` did not complete. `failed` lists these child jobs."""
 
     def __init__(self, name: str, failed: Sequence[ChildResult]) -> None:
         self.failed = list(failed)
@@ -117,10 +116,10 @@ class ChildResult(BaseModel):
 
 
 class StepMemo:
-    """Values that a step stores for later attempts. The next report or settlement sends them.
+    """Values that a step stores for later attempts. The next report or settlement stores them.
 
-    If the job fails or is cancelled, its memos are emptied, so that a retry by a person starts
-    without them.
+    If the job fails or is cancelled, its memos are emptied, so that a retry by a person starts with
+    empty memos.
     """
 
     def __init__(self, name: str, steps: dict[str, Any], updates: Updates) -> None:
@@ -137,7 +136,7 @@ class StepMemo:
 
     @property
     def last(self) -> Any:
-        """The latest value that is stored, or None."""
+        """The latest value of the memo, or None."""
         return self._steps.get(f"{self._name} {self._count}")
 
     def add(self, value: Any) -> None:
@@ -153,16 +152,16 @@ class StepMemo:
 
 
 def clear_memos(context: JobContext, outcome: str, *, is_last: bool) -> None:
-    """Empty the memos if this outcome ends the job. Call this before the outcome is stored."""
+    """Empty the memos of a job if this outcome ends the job. Call before the outcome is stored."""
     for memo in context.open_memos:
         if outcome in {"failed", "cancelled"} or (outcome == "retry" and is_last):
             memo.end()
 
 
 def restart_job(context: JobContext) -> None:
-    """Prepare another call of the processor in this attempt. The call skips finished steps.
+    """Prepare another call of the processor in the same attempt. The call skips finished steps.
 
-    Tasks that an earlier call left running can no longer write into streams.
+    Tasks that the processor's earlier call has left running can no longer write into streams.
     """
     context._names.clear()
     for stream in context._open_streams():
@@ -178,13 +177,13 @@ class ContextPort(Protocol):
         """Notify the reporter of updates. Any thread may call this method."""
 
     async def flush(self) -> None:
-        """Wait until all updates are stored.
+        """Wait until all updates so far are stored.
 
         Raise LeaseLost if the database rejected the updates.
         """
 
     async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
-        """Enqueue child jobs. Another call with the same name enqueues no more."""
+        """Enqueue child jobs. A second call with the same name enqueues no more jobs."""
 
     async def stream_history(self, stream: str) -> StreamHistory:
         """Return the output that earlier attempts have written into a stream."""
@@ -212,30 +211,31 @@ class JobContext:
     ) -> None:
         self._port = port
         self._updates = updates
-        #: Results of steps and waits by name. Results of earlier attempts may be added later.
+        #: Results of steps and waits by name. Results that were too large for the lease are added
+        #: later.
         self._steps = steps
         self.clock = clock
         self._names: dict[str, int] = {}
         self._streams: dict[str, Stream] = {}
-        #: Memos that this attempt opened, see `clear_memos`.
+        #: Memos that this attempt opened and `clear_memos` empties.
         self.open_memos: list[StepMemo] = []
-        #: Calls that must be awaited. None before the first call.
+        #: Calls that the processor must await. None before the first call.
         self.calls: CallTracker | None = None
         #: Middleware of each step of this attempt, the first outermost.
         self.around_steps: list[AroundStep] = []
         #: Number of new steps that this attempt stored.
         self.new_steps = 0
-        #: Cost of this attempt in other services, in US dollars. Add to it.
+        #: Cost of this attempt in other services, in US dollars. A processor adds its costs.
         self.cost_usd = 0.0
 
     def progress(
         self, percentage: float | None = None, stage: str | None = None, message: str | None = None
     ) -> None:
-        """Report the progress of the job. Only the latest is sent, at most every 250 ms.
+        """Report the progress of the job. At most every 250 ms, the latest progress is sent.
 
         Args:
-            percentage: 0 to 100. Other values are clamped.
-            stage: Name of the current part of the work.
+            percentage: 0 to 100. A value outside of this range is clamped.
+            stage: Name of the current part of the processor's work.
             message: Text for people.
         """
         if percentage is not None:
@@ -274,9 +274,9 @@ class JobContext:
         self._port.notify_updates()
 
     def tag(self, *tags: str) -> None:
-        """Add tags to the job, by which people can find the job.
+        """Add tags to the job, so that people can find it.
 
-        A job has up to 20 tags. Further tags are dropped.
+        A job has up to 20 tags. More tags are dropped without an error.
 
         Raises:
             ValueError: A tag must have 1 to 100 characters, without control characters.
@@ -291,14 +291,15 @@ class JobContext:
     async def stream(self, name: str) -> AsyncIterator[Stream]:
         """Open an output stream, for example for the text of a model.
 
-        Clients read the stream while the job runs.
+        Clients read the stream while the job runs. All output is stored when the block ends without
+        an error.
 
-        All output is stored when the block ends without an error. Each opening restarts the stream,
-        also in a later attempt, and readers drop its earlier output. Output of a finished step is
-        kept, and is replayed when a later attempt skips the step.
+        Opening a stream restarts it, also in a later attempt. Readers then drop the stream's
+        earlier output. The output of a finished step is kept, and is written again when a later
+        attempt skips the step.
 
         Args:
-            name: 1 to 100 characters. A job may have 20 streams.
+            name: Name of 1 to 100 characters. A job may have 20 streams.
 
         Raises:
             LeaseLost: This worker no longer has the lease.
@@ -314,7 +315,7 @@ class JobContext:
                 f"{MAX_STREAM_NAME} characters"
             )
         history = StreamHistory() if before else await self._port.stream_history(name)
-        if before := self._streams.get(name):  # maybe opened meanwhile
+        if before := self._streams.get(name):  # another task may have opened the stream meanwhile
             if before.is_open:
                 raise ValueError(
                     f"stream {name!r} is already open: write to it, or end its block first"
@@ -347,23 +348,24 @@ class JobContext:
         tries: int = 1,
         timeout: Seconds | None = None,
     ) -> Any:
-        """Run `run` once per job, and return the stored result in later attempts.
+        """Run `run` once per job, and return its stored result in later attempts.
 
         The result is converted to JSON and stored before this method returns. If the process
-        crashes after `run` and before the result is stored, `run` is called again.
+        crashes after `run` and before the result is stored, a later attempt calls `run` again.
 
         Args:
-            name: A repeated name gets `#2`, `#3` in the order of calls.
+            name: Name of the step. The second call with a name gets the name with `#2`, the third
+                with `#3`.
             run: An async function without arguments.
             tries: Maximum calls of `run` in one attempt. An error that is not retryable is raised
                 immediately. Between two tries the step waits for the error's `retry_after`, or a
-                backoff. A wait longer than MAX_DELAY, or than the time left, ends the attempt with
-                a `Retry`.
-            timeout: Maximum duration of one try.
+                backoff. If the wait is longer than MAX_DELAY, or than the time left, a `Retry` ends
+                the attempt.
+            timeout: Maximum duration of one call of `run`.
 
         Raises:
             LeaseLost: This worker no longer has the lease.
-            StepTimeout: The last try exceeded `timeout`.
+            StepTimeout: The last call of `run` exceeded `timeout`.
         """
         key = self._unique(name)
         if key in self._steps:
@@ -405,13 +407,15 @@ class JobContext:
 
     @must_await
     async def graph(self, stages: Sequence[Stage]) -> dict[str, Any]:
-        """Run `stages` concurrently, each after the stages that it needs. Return results by name.
+        """Run `stages` concurrently, each after the stages that it needs.
 
-        Each stage is a `step`, so a later attempt continues after the finished stages. A wait in a
-        stage suspends the job when the running stages have ended. Each wait needs a unique name.
+        Return results by stage name.
+
+        Each stage is a `step`, so that a later attempt skips the finished stages. A wait in a stage
+        suspends the job when the running stages have ended. Each wait needs a unique name.
 
         Raises:
-            StagesFailed: Some stages failed, and all stages that do not need them have ended.
+            StagesFailed: Some stages failed. All stages that do not need a failed stage have ended.
             LeaseLost: This worker no longer has the lease.
             ValueError: Two stages have one name, or a stage needs itself or an unknown stage.
         """
@@ -433,9 +437,9 @@ class JobContext:
     ) -> T:
         """Call `services` in order, as a step with one deadline, until one of them succeeds.
 
-        If the work of a service takes longer, the job leaves the worker, and its next attempt polls
-        the service. If a service fails, hangs or responds too slowly, the next service is tried,
-        and the job's log contains the reason.
+        If a service needs more time, the job leaves the worker, and its next attempt polls the
+        service. If a service fails, hangs or responds too slowly, the next service is called. The
+        job's log contains the reason.
 
         Args:
             name: Name of the step.
@@ -444,8 +448,9 @@ class JobContext:
             call_seconds: Maximum seconds of a single call of a service.
 
         Raises:
-            ProcessorError: No service succeeded. Another attempt tries the services again. After
-                the deadline the error is not retryable, and the working service was asked to stop.
+            ProcessorError: No service succeeded. Another attempt calls the services again. After
+                the deadline the error is not retryable, and the service that still works was asked
+                to stop.
         """
         started_at = await self.step(f"{name}: begun", self._now)
         deadline = datetime.fromisoformat(started_at) + timedelta(seconds=seconds(within))
@@ -482,7 +487,7 @@ class JobContext:
         self._port.notify_updates()
 
     async def _tried(self, name: str, run: StepCall, tries: int, timeout: Seconds | None) -> Any:
-        """Call `run` up to `tries` times, and return the first result."""
+        """Call the function of a step up to `tries` times, and return its first result."""
         for number in range(1, tries + 1):
             try:
                 return await self._run_with_timeout(name, run, timeout)
@@ -510,12 +515,12 @@ class JobContext:
                 return await _start_step(name, run)
         except TimeoutError as error:
             if not limit.expired():
-                raise  # raised by the step itself
+                raise  # the step itself raised the TimeoutError
             raise StepTimeout(f"step {name} took longer than {seconds(timeout):g} s") from error
 
     @must_await
     async def sleep(self, duration: Seconds | datetime, *, name: str | None = None) -> None:
-        """Suspend the job for a time, or until a date. For a moment use asyncio.sleep."""
+        """Suspend the job for a time, or until a date. For less than a second use asyncio.sleep."""
         key = self._unique(name or "sleep")
         if key in self._steps:
             return
@@ -536,10 +541,11 @@ class JobContext:
         default: Any = None,
         name: str | None = None,
     ) -> Any:
-        """Ask a person, and suspend the job until the answer.
+        """Ask a person a question, and suspend the job until the answer arrives.
 
         Args:
-            timeout: Maximum wait, after which `default` is returned. None waits indefinitely.
+            timeout: Maximum wait for the answer, after which `default` is returned. Without a
+                timeout the job waits indefinitely.
         """
         key = self._unique(name or "ask")
         if key in self._steps:
@@ -560,7 +566,7 @@ class JobContext:
         default: Any = None,
         name: str | None = None,
     ) -> Any:
-        """Wait until someone emits `event` in the workspace, and return the event's payload."""
+        """Suspend the job until `event` is emitted in its workspace. Return the event's payload."""
         key = self._unique(name or f"event:{event}"[:MAX_STEP_NAME])
         if key in self._steps:
             return _given(self._steps[key], "event", default)
@@ -571,7 +577,7 @@ class JobContext:
 
     @must_await
     async def spawn(self, children: Sequence[NewJob], *, name: str | None = None) -> list[JobId]:
-        """Enqueue child jobs and continue. A later attempt gets the same child jobs.
+        """Enqueue child jobs, and continue. In a later attempt, return the ids of the same jobs.
 
         Raises:
             LeaseLost: This worker no longer has the lease. Nothing was enqueued.
@@ -598,11 +604,13 @@ class JobContext:
         on_failed: Literal["raise", "return"] = "raise",
         name: str | None = None,
     ) -> list[ChildResult]:
-        """Wait until all `children`, up to 10,000, have ended. Return results in this order.
+        """Suspend the job until all `children`, up to 10,000, have ended.
+
+        Return their results in order.
 
         Raises:
-            ChildrenFailed: A child did not complete, and `on_failed` is `raise`.
-            TypeError: Children must be ids.
+            ChildrenFailed: A child job did not complete, and `on_failed` is `raise`.
+            TypeError: A child is not given by its id.
         """
         if strange := next((child for child in children if not isinstance(child, str)), None):
             raise TypeError(
@@ -634,12 +642,13 @@ class JobContext:
         on_failed: Literal["raise", "return", "skip"] = "raise",
         name: str | None = None,
     ) -> list[Any]:
-        """Run one child job per item, each with its own retries. Return results in item order.
+        """Run one child job per item, each with its own retries. Return the results in item order.
 
         Args:
             items: Payloads of the children, up to 10,000.
             job_type: Type of the children.
-            on_failed: For dead letters, `raise` ChildrenFailed, `return` None, or `skip` them.
+            on_failed: For child jobs that did not complete, `raise` ChildrenFailed, `return` None,
+                or `skip`.
         """
         key = self._unique(name or f"map:{job_type}"[:MAX_STEP_NAME])
         if not items:
@@ -647,7 +656,7 @@ class JobContext:
         if len(items) > MAX_GATHERED:
             raise ValueError(f"map takes at most {MAX_GATHERED} items, not {len(items)}")
         if f"{key}:ended" in self._steps:
-            # the children have ended, so their ids are not needed
+            # the child jobs have ended, so their ids are not needed
             self._names[f"{key}:spawn"] = 1
             ids: list[JobId] = []
         else:
@@ -669,7 +678,7 @@ class JobContext:
 
     @property
     def remaining(self) -> float:
-        """Seconds left for this attempt, until the tick's deadline or the timeout."""
+        """Seconds left for this attempt, until its timeout or the end of the worker run."""
         return self._port.remaining()
 
     def _unique(self, name: str) -> str:
@@ -684,7 +693,7 @@ class JobContext:
 
 
 def _start_step(step: str, run: StepCall) -> Awaitable[Any]:
-    """Call the function of a step. Raise a ProcessorError if its result is not awaitable."""
+    """Call the function of a step. Raise a ProcessorError if it does not return an awaitable."""
     called = run() if callable(run) else None
     if isinstance(called, Awaitable):
         return called
@@ -694,7 +703,7 @@ def _start_step(step: str, run: StepCall) -> Awaitable[Any]:
     else:
         message += f", not {type(run).__name__} that returned {type(called).__name__}"
         message += "; a plain one goes into a thread: `lambda: asyncio.to_thread(pay, order)`"
-    # do not repeat the call, because it may have run
+    # do not call the function again, because it may have done its work
     raise ProcessorError(message, retryable=False)
 
 

@@ -11,7 +11,7 @@ from minutehand.clock import Clock
 
 logger = logging.getLogger(__name__)
 
-#: Difference in seconds between this machine's and the database's clock from which it is logged.
+#: Difference between this machine's clock and the database's clock, in seconds, that is logged.
 SKEW_SECONDS: Final = 5.0
 
 _SET_BACK: Final = timedelta(seconds=SKEW_SECONDS)
@@ -20,13 +20,13 @@ _RESOLUTION: Final = timedelta(microseconds=1)
 
 
 class DatabaseClock:
-    """Time of the latest response of the database, plus the monotonic time since.
+    """Time in the latest response of the database, plus the monotonic time since the response.
 
     Each returned time is later than the time returned before, so that log lines keep their order
     even if a response took longer than the previous response. If the database's clock is set back
-    by more than `SKEW_SECONDS`, this clock follows.
+    by more than `SKEW_SECONDS`, this clock follows it.
 
-    Until the first response, the time of this machine applies.
+    Until the first response, `now` returns the time of this machine.
     """
 
     def __init__(self, own: Clock) -> None:
@@ -37,11 +37,15 @@ class DatabaseClock:
         self._lock = threading.Lock()
         #: The latest time that `now` has returned.
         self._latest: datetime | None = None
-        #: Seconds by which `own` is ahead of the database's clock. None if the clocks agree.
+        #: Seconds by which this machine's clock is ahead of the database's. None if the clocks
+        #: agree.
         self.skew_seconds: float | None = None
 
     def now(self) -> datetime:
-        """Return the database's time, late by the transmission of its latest response."""
+        """Return the database's time.
+
+        It is late by the transmission time of the latest response.
+        """
         if self._received is None:
             return self._own.now()
         with self._lock:
@@ -53,7 +57,7 @@ class DatabaseClock:
         return now
 
     def receive(self, now: datetime | None) -> None:
-        """Set the clock to the time in a response that has just arrived."""
+        """Set the clock to the database's time in a response that has just arrived."""
         if now is None:
             return
         if self._received is None:

@@ -1,4 +1,4 @@
-"""Options, deadlines and extra workers of a tick, and waiting until a deadline."""
+"""Options, deadlines and extra workers of a tick. A tick is one run of a worker."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ T = TypeVar("T")
 #: Time limit in seconds for a call whose failure does not fail the tick.
 SIDE_CALL_SECONDS = 3.0
 
-#: Seconds within which all jobs of a backlog should start. A short time costs little more, because
+#: Seconds within which all jobs of a backlog should start. A shorter time costs little, because
 #: workers are billed by the second.
 TARGET_SECONDS: Final = 5.0
-#: Assumed duration of a job in seconds while no duration is known.
+#: Assumed duration of a job in seconds while no job's duration is known.
 TYPICAL_SECONDS: Final = 1.0
 #: Minimum number of due jobs that justifies an extra worker.
 MIN_BACKLOG: Final = 10
-#: Starts up to the given number of extra workers, and returns how many were accepted.
+#: Function that starts up to the given number of extra workers, and returns the number accepted.
 StartExtraWorkers = Callable[[int], Awaitable[int]]
 
 
@@ -38,17 +38,19 @@ class TickOptions:
         threads: Maximum synchronous processors running at once, each in its own thread.
         poll_seconds: Poll interval of a tick with running jobs and free slots.
         linger_seconds: Maximum time for which a tick waits for jobs that fall due, instead of
-            ending.
-        quiet: Log an empty tick at DEBUG, for a loop that ticks often.
+            ending its run.
+        quiet: True to log an empty tick at DEBUG, for a loop that ticks often.
         grace_seconds: Maximum time for a cancelled processor to stop.
-        ends_blocked: End the process, with its stacks in the log, when a processor blocks the event
-            loop so long that a lease would be lost. Only for a process that runs nothing but the
+        ends_blocked: True to end the process, with its stacks in the log, before a lease is lost
+            because a processor blocks the event loop. Only for a process that runs nothing but the
             worker.
-        usual_seconds: Usual duration of this worker's ticks, if this tick is shorter. A job that
-            this tick must stop had too little time, so its attempt does not count.
-        suspects: True for a process that runs only suspects, False if such a process runs beside
-            this one, None if the database decides at each lease.
-        listens: True if Realtime may wake the worker, which needs the topic of wake-ups.
+        usual_seconds: Usual duration of this worker's ticks, if this tick is shorter. The attempt
+            of a job that a short tick must stop does not count, because the job had too little
+            time.
+        suspects: True for a process that runs only suspects, which are jobs that may have ended a
+            process. False if another process runs the suspects, None if the database decides at
+            each lease.
+        listens: True if Realtime may wake the worker, which then needs the topic of wake-ups.
         origin: Location of this worker's log, for links: `{log_group, log_stream, region}`, or
             None. The worker adds `commit` and `source` from its settings.
     """
@@ -68,7 +70,10 @@ class TickOptions:
 
     @classmethod
     def of(cls, settings: Settings, **options: Any) -> TickOptions:
-        """Return options from the settings, and from `options` the fields that settings lack."""
+        """Return the options in the settings.
+
+        `options` sets fields that the settings do not have.
+        """
         return cls(
             concurrency=settings.worker_concurrency,
             threads=settings.worker_threads,
@@ -109,14 +114,14 @@ class Deadlines:
         )
 
     def had_enough_time(self, now: float, full_tick_seconds: float | None = None) -> bool:
-        """Return whether a job that starts now gets half of the working time of a whole tick."""
+        """Return whether a job that starts now gets at least half of the time of a whole tick."""
         if math.isinf(self.stop_working):
             return True
         length = max(self.stop_working - self.start, full_tick_seconds or 0.0)
         return self.stop_working - now >= 0.5 * length
 
     def grace(self, limit: float) -> float:
-        """Return the seconds in which a cancelled processor must stop, before the tick ends."""
+        """Return the maximum seconds for a cancelled processor to end, before the tick ends."""
         if math.isinf(self.end):
             return limit
         return max(0.05, min(limit, (self.end - self.stop_working) * 0.6))
@@ -124,7 +129,7 @@ class Deadlines:
 
 @dataclass(frozen=True, slots=True)
 class FanOut:
-    """Policy for extra workers. One tick starts up to `most` of them."""
+    """Policy for extra workers. One tick starts up to `most` extra workers."""
 
     most: int = 10
 
@@ -144,10 +149,10 @@ class FanOut:
 
 
 async def in_time(call: Awaitable[T], until: float, clock: Clock) -> T:
-    """Await `call`, but no longer than `until` on the monotonic clock.
+    """Await `call`, but not after the time `until` on the monotonic clock.
 
     Raises:
-        QueueUnavailable: The time is over, which counts as no response.
+        QueueUnavailable: The call did not end in time, which counts as no response.
     """
     left = max(0.3, until - clock.monotonic()) if math.isfinite(until) else None
     try:

@@ -1,8 +1,8 @@
 """The stored form of an error: class, message, data, codes, and frames without values.
 
-All parts of an error together have a maximum number of characters, so that its redaction takes
-bounded time. Remedies depend on the class and the codes (HTTP status, SQLSTATE, errno, signal),
-never on the text.
+The stored parts of one error together have a maximum number of characters, so that their redaction
+takes bounded time. Remedies depend on the class and the codes (HTTP status, SQLSTATE, errno,
+signal), never on the error's text.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from minutehand.redaction import Redactor
 from minutehand.worker.serialization import clean_text, sanitize, text
 
 MAX_MESSAGE: Final = 2_000
-#: Maximum size of an error's data in bytes of JSON, and of a vendor's response in characters.
+#: Maximum bytes of an error's data as JSON, and maximum characters of a vendor's response.
 MAX_DATA: Final = 64_000
 MAX_RESPONSE: Final = 1_000
 #: Maximum causes of an error, frames of the error, and frames of each cause.
 MAX_CAUSES: Final = 4
 MAX_FRAMES: Final = 20
 MAX_FRAMES_PER_CAUSE: Final = 8
-#: Package of the engine, whose frames are omitted because they do not depend on the job.
+#: Package of the engine, whose stack frames are omitted because they do not depend on the job.
 _ENGINE: Final = "minutehand."
 
 
@@ -52,8 +52,7 @@ def error_info(error: BaseException, module: str = "") -> ErrorInfo:
 
     Args:
         error: The exception.
-        module: Module of the processor. Frames of the processor's top-level package are marked as
-            own.
+        module: Module of the processor. The frames of its top-level package are marked as own.
     """
     redactor = Redactor()
     first = first_of(error)
@@ -64,7 +63,7 @@ def error_info(error: BaseException, module: str = "") -> ErrorInfo:
     message += f" (and {more} more in its task group)" if more else ""
     address = next(filter(None, map(_address, (first, *_causes(first)))), "")
     if address and address not in message and not isinstance(first, ProcessorError):
-        message += f" ({address})"  # people read a ProcessorError's text
+        message += f" ({address})"  # not for a ProcessorError, whose text people read
     info = _info(name, message, attribute(first, "data"), redactor)
     try:
         parts = {**_codes(first, redactor), "traceback": _traceback(error, module, redactor)}
@@ -122,7 +121,7 @@ def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:
             codes.setdefault("errno", "ETIMEDOUT")
         elif isinstance(cause, OSError) and cause.errno is not None:
             codes.setdefault("errno", errno.errorcode.get(cause.errno))
-        for name in ("sqlstate", "code"):  # `code` of errors of the Data API
+        for name in ("sqlstate", "code"):  # errors of the Data API have the attribute `code`
             state = attribute(cause, name)
             # every SQLSTATE has a digit, unlike codes such as QUOTA
             if isinstance(state, str) and re.fullmatch(r"(?=.*\d)[0-9A-Z]{5}", state):
@@ -139,7 +138,8 @@ def _address(error: BaseException) -> str | None:
     try:
         request = error if isinstance(error, HTTPError) else attribute(error, "request")
         if (url := attribute(request, "url")) is None:
-            # other errors of urllib have no request, but their traceback contains the connection
+            # other errors of urllib have no request, but a frame of the traceback has the
+            # connection
             for frame, _ in walk_tb(error.__traceback__):
                 if isinstance(connection := frame.f_locals.get("self"), HTTPConnection):
                     return f"{connection.host}:{connection.port}"
@@ -158,9 +158,9 @@ def signal_of(code: int) -> str | None:
 
 
 def _body(response: Any) -> str:
-    """Return the beginning of a vendor's response if it was already read."""
-    # httpx and requests store the content that they have read here. `.content` and `.text` would
-    # read the remaining content.
+    """Return the beginning of a vendor's response if its content was already read."""
+    # httpx and requests store content that was read in `_content`. `.content` and `.text` would
+    # read the rest of the content.
     content = attribute(response, "_content")
     if not isinstance(content, bytes):
         return ""
@@ -174,7 +174,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         return
     seen = {id(error)}
     for _ in range(MAX_CAUSES):
-        # httpcore raises "from None", with the cause as its argument
+        # httpcore raises errors `from None`, with the cause as argument of the error
         nested = next((arg for arg in error.args[:1] if isinstance(arg, BaseException)), None)
         context = None if error.__suppress_context__ else error.__context__
         cause = error.__cause__ or context or nested
@@ -189,7 +189,7 @@ def _traceback(error: BaseException, package: str, redactor: Redactor) -> dict[s
     """Return frames of an error and its causes, or None if only the engine's code raised it.
 
     The form is `{frames: [{file, line, function, code, own}], causes, left_out}`. Frames of the
-    user's code come before frames of libraries, and inner frames before outer frames. Values of
+    user's code come before frames of libraries, and inner frames before outer frames. The values of
     variables are not read.
     """
     trail = list(_frames(walk_tb(error.__traceback__), package))
@@ -198,7 +198,7 @@ def _traceback(error: BaseException, package: str, redactor: Redactor) -> dict[s
         group = group.exceptions[0]
         trail += _frames(walk_tb(group.__traceback__), package)
     # omit the causes of a ProcessorError, because its author chose the text. The worker's log
-    # contains the omitted parts.
+    # contains the causes.
     chain = [
         {
             "type": type(cause).__qualname__,
@@ -223,7 +223,7 @@ def _limit_frames(
     frames: Iterable[dict[str, Any]], limit: int, redactor: Redactor
 ) -> list[dict[str, Any]]:
     innermost_first = list(frames)[::-1]
-    chosen = sorted(innermost_first, key=lambda frame: not frame["own"])[:limit]  # stable
+    chosen = sorted(innermost_first, key=lambda frame: not frame["own"])[:limit]  # a stable sort
     for frame in chosen:
         code = linecache.getline(frame["file"], frame["line"] or 0).strip()[:200]
         frame["code"] = redactor.text(code)
@@ -251,7 +251,7 @@ def _frame(frame: FrameType, line: int, package: str) -> dict[str, Any] | None:
 
 
 def stack_in(frames: Iterable[tuple[FrameType, int]], package: str) -> list[dict[str, Any]]:
-    """Return frames that are running, in the format of a traceback, the outermost first."""
+    """Return running frames in the format of a stored traceback, the outermost frame first."""
     return _limit_frames(_frames(frames, package), MAX_FRAMES, Redactor())
 
 

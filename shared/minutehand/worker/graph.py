@@ -14,12 +14,12 @@ from minutehand.worker.outcomes import Seconds, retry_after_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """A stage of `ctx.graph`: a step that starts as soon as the stages in `after` have ended.
+    """A stage of `ctx.graph`. A stage is a step that starts when the stages in `after` have ended.
 
     Attributes:
         name: Name of the step, unique in the graph.
-        run: Function of the stage. The function gets the results of `after` by name. The function's
-            result must be JSON.
+        run: Function of the stage. The function gets the results of the stages in `after` by name,
+            and must return JSON.
         after: Names of the stages whose results this stage needs.
         tries: See `ctx.step`.
         timeout: See `ctx.step`.
@@ -33,9 +33,9 @@ class Stage:
 
 
 class StagesFailed(ProcessorError):
-    """Stages of a `graph` failed.
+    """Raised by `graph` when stages failed.
 
-    All stages that did not need a failed stage have ended, and their results are stored.
+    All stages that do not need a failed stage have ended, and their results are stored.
 
     Attributes:
         failed: The error of each failed stage by name, in the order of the failures.
@@ -61,14 +61,14 @@ class StagesFailed(ProcessorError):
 async def run_graph(
     stages: Sequence[Stage], run: Callable[[Stage, Mapping[str, Any]], Coroutine[Any, Any, Any]]
 ) -> dict[str, Any]:
-    """Run `stages` concurrently, each with the results that it needs. Return results by name.
+    """Run `stages` concurrently, each with the results of the stages that it needs.
 
-    If a stage suspends the job or ends the attempt, its exception is raised when the running stages
-    have ended.
+    Return the results by stage name. If a stage suspends the job or ends the attempt, the exception
+    of the stage is raised when the running stages have ended.
 
     Raises:
-        StagesFailed: Some stages failed, and all stages that do not need them have ended.
-        LeaseLost: The lease is lost. Raised immediately.
+        StagesFailed: Some stages failed. All stages that do not need a failed stage have ended.
+        LeaseLost: The worker lost the job's lease. Raised immediately.
     """
     _check(stages)
     over = {stage.name: asyncio.Event() for stage in stages}
@@ -113,5 +113,5 @@ def _check(stages: Sequence[Stage]) -> None:
     for stage in stages:
         if unknown := set(stage.after) - set(names):
             raise ValueError(f"stage {stage.name!r} comes after unknown stages {sorted(unknown)}")
-    # raises a CycleError that names the cycle
+    # `prepare` raises a CycleError that names the stages of a cycle
     TopologicalSorter({stage.name: stage.after for stage in stages}).prepare()

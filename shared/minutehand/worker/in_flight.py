@@ -19,10 +19,10 @@ class InFlight:
     settling: dict[LeaseKey, Attempt] = field(default_factory=dict)
 
     def attempts(self) -> Iterator[Attempt]:
-        """Yield the attempts whose leases must be renewed, also ended attempts until settlement.
+        """Yield attempts whose leases must be renewed, including ended attempts until settlement.
 
-        Without renewals, a lease would expire while a settlement hangs, and another worker would
-        run the job again.
+        Without renewals, the lease of an ended job would expire while its settlement hangs, and
+        another worker would run the job again.
         """
         yield from self.running.values()
         yield from self.ended

@@ -1,4 +1,4 @@
-"""The job as its processor gets it. The row of a job is `minutehand.queue.models.Job`."""
+"""The object that a processor gets for a job. `minutehand.queue.models.Job` is the database row."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ P_co = TypeVar("P_co", covariant=True)
 
 @dataclass(frozen=True, kw_only=True)
 class Job(Generic[P_co]):
-    """One attempt of a job. `attempt` counts from 1."""
+    """One attempt of a job. The field `attempt` is the attempt's number, counted from 1."""
 
     id: JobId
     job_type: str
@@ -30,7 +30,8 @@ class Job(Generic[P_co]):
     parent_id: str | None = None
     attempt: int = 1
     max_attempts: int = 5
-    #: Fencing token of the lease. SQL functions of an app use it to reject calls of a stale worker.
+    #: Number of the lease. SQL functions of an app compare it, to reject calls of a worker that has
+    #: lost the lease.
     fence: int = 0
     #: W3C trace context of the request that enqueued the job.
     traceparent: str | None = None
@@ -44,7 +45,7 @@ class Job(Generic[P_co]):
 
 @dataclass(frozen=True, kw_only=True)
 class BatchedJob(Job[P_co]):
-    """One job of a batch. The job has its own `ctx`."""
+    """One job of a batch. Each job of the batch has its own `ctx`."""
 
     ctx: JobContext = field(repr=False, compare=False)
 
@@ -53,7 +54,7 @@ J = TypeVar("J", bound=Job[Any])
 
 
 def job_of(kind: type[J], given: dict[str, Any]) -> J:
-    """Return a job with these fields. All fields are set at once, which avoids a call per field."""
+    """Return a job with these fields. All fields are set in one step, because jobs are many."""
     job = object.__new__(kind)
     object.__setattr__(job, "__dict__", given)
     return job

@@ -1,4 +1,4 @@
-"""The lease requests of a tick, with ids and repetitions. The scheduler decides their time."""
+"""The lease requests of a tick, and their repetition. `tick_scheduler.py` decides their times."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from minutehand.worker.tick_scheduler import TickScheduler
 
 
 class LeaseRequests:
-    """Sends the lease requests of a tick, and reports to the scheduler when jobs fall due.
+    """Sends the lease requests of a tick, and informs the scheduler about each response.
 
     Args:
         is_notified: True if notifications wake the run, so that it need not poll for new jobs.
@@ -23,8 +23,8 @@ class LeaseRequests:
     REJECTED_BACKOFF_SECONDS = 5.0
     #: Maximum delay before a lease request without a response is repeated.
     MAX_DELAY_SECONDS = 5.0
-    #: Time after which lease requests get a new id, because a loop under load may be one endless
-    #: tick.
+    #: Seconds after which lease requests get a new id, because one tick of a loop under load may
+    #: never end.
     LEASE_ID_SECONDS = 60.0
 
     def __init__(
@@ -43,14 +43,15 @@ class LeaseRequests:
         self.id = RunIdentity() if run.lease_id.is_used else run.lease_id
         self.id.is_used = True
         self._has_capacity = False
-        #: True if enqueues relied on free slots of this tick until its latest request.
+        #: True if an enqueue before the tick's latest request may have relied on the tick's free
+        #: slots.
         self._recheck_pending = False
-        #: The last request, if it got no response. The request is repeated unchanged, so that the
-        #: database returns the jobs that it may have leased.
+        #: The last lease request, if no response arrived. The request is repeated unchanged, so
+        #: that the database returns the jobs that it may have leased.
         self.pending: LeaseRequest | None = None
-        #: Number of due jobs that were not leased. Above a limit the database stops counting.
+        #: Number of due jobs that were not leased. The database counts only up to a limit.
         self.due = 0
-        #: Summary of the run, to store if the next request finds nothing. None if the run
+        #: Summary of the run, to store if the next lease request finds no jobs. None if the run
         #: continues.
         self.last: TickSummary | None = None
         #: Abandoned jobs that the last request reported to the database. None before the first
@@ -68,13 +69,13 @@ class LeaseRequests:
         slots: tuple[LeasePool, ...],
         count_due: bool | None = None,
     ) -> LeaseRequest:
-        """Return the next request for these pools, or the last request if it got no response."""
+        """Return the next lease request for these pools, or the last one if it got no response."""
         now = self._clock.monotonic()
         self._scheduler.record_request(now)
         if self.pending is not None:
             return self.pending
         max_runs = self._run.most
-        # a run that was admitted keeps its id, because the database counts runs by id
+        # a run that the database has admitted keeps its id, because the database counts runs by id
         if now - self.id.since >= self.LEASE_ID_SECONDS and (max_runs is None or self._is_first):
             name = self._summary.tick_id if self._is_first else str(uuid.uuid4())
             self.id.name, self.id.since, self.id.calls = name, now, 0
@@ -84,8 +85,8 @@ class LeaseRequests:
         abandoned = self._abandoned_now()
         self._is_first = False
         self._summary.calls += 1
-        # enqueues wake no worker while a run reports free slots, so a run that will not lease again
-        # before its end reports none
+        # enqueues wake no worker while a run reports free slots. A run that will not lease again
+        # before its end therefore reports no free slots.
         will_poll = now + self._options.poll_seconds < self._deadlines.stop_leasing
         reported_capacity = self._has_capacity
         self._has_capacity = staying and will_poll and not self._is_notified
@@ -103,9 +104,9 @@ class LeaseRequests:
             pools=None if [pool.job_types for pool in pools] == [all_types] else pools,
             queues=self._run.queues,
             version=self._options.code,
-            # None: the database counts the free slots, and enqueues rely on them. -1: enqueues no
-            # longer rely on the free slots of this run. 0: no change, because the run reported no
-            # slots or gets notifications of enqueues.
+            # None: the database counts the run's free slots, and enqueues rely on the free slots.
+            # -1: enqueues no longer rely on the free slots of this run. 0: no change, because the
+            # run had reported no free slots or gets notifications of enqueues.
             free_slots=None if self._has_capacity else -1 if self._recheck_pending else 0,
             slots=slots_of_run,
             abandoned=None if abandoned == self._abandoned else abandoned,
@@ -119,7 +120,10 @@ class LeaseRequests:
         return self.pending
 
     def _abandoned_now(self) -> tuple[AbandonedJob, ...]:
-        """Return abandoned jobs whose processors still run. Forget jobs whose processors ended."""
+        """Return abandoned processors that still run.
+
+        Forget abandoned processors that have ended.
+        """
         locations = {job_id: find() for job_id, find in self.id.abandoned.items()}
         for job_id in [job_id for job_id, location in locations.items() if location is None]:
             del self.id.abandoned[job_id]
@@ -143,13 +147,13 @@ class LeaseRequests:
         """Send a lease request, and wait until `until` or until work must stop.
 
         Raises:
-            QueueUnavailable: No response arrived.
+            QueueUnavailable: No response arrived in time.
         """
         deadline = self._deadlines.stop_working if until is None else until
         return await in_time(self._run.queue.lease(request), deadline, self._clock)
 
     def record_response(self, response: LeaseResponse) -> None:
-        """Record the state of the queue that a response reports."""
+        """Record the state of the queue that the response to a lease request reports."""
         if self.pending is not None and self.pending.abandoned is not None:
             self._abandoned = self.pending.abandoned
         self.pending = None
@@ -166,15 +170,18 @@ class LeaseRequests:
         )
 
     def record_no_response(self) -> None:
-        """Record that there was no response. The request is repeated after a growing delay."""
+        """Record that a lease request got no response.
+
+        The request is repeated after a growing delay.
+        """
         self._no_responses += 1
         delay = min(self.MAX_DELAY_SECONDS, 0.5 * 2 ** min(self._no_responses - 1, 4))
         self._scheduler.back_off(self._clock.monotonic(), delay, has_no_response=True)
 
     def record_rejected_request(self) -> None:
-        """Record that the request was rejected.
+        """Record that the database rejected a lease request.
 
-        A rejected request is not repeated, and leasing pauses.
+        A rejected lease request is not repeated, and leasing pauses.
         """
         self.pending = None
         now = self._clock.monotonic()

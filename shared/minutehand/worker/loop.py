@@ -1,6 +1,6 @@
-"""A worker: the state between ticks, and a loop that runs ticks without a schedule.
+"""A worker: its state between ticks, and a loop of ticks. A tick is one bounded run of the worker.
 
-On Lambda each invocation is one `tick`. On your own host `run_forever` starts worker runs.
+On Lambda each invocation runs one `tick`. On your own host `run_forever` runs ticks in a loop.
 """
 
 from __future__ import annotations
@@ -35,31 +35,31 @@ T = TypeVar("T")
 
 #: Interval in seconds at which unchanged job types are published again.
 REGISTER_INTERVAL_SECONDS = 300.0
-#: Number of new objects after which Python's garbage collector runs. About twenty jobs in flight
-#: create more than the default of 700, so with that default the collector took a third of a
-#: worker's CPU time.
+#: Number of new objects after which Python's garbage collector runs. With the default of 700 the
+#: collector took a third of a worker's CPU time, because about twenty jobs in flight create more
+#: new objects.
 GC_THRESHOLD = 20_000
-#: Threads of the event loop per slot, so that host names can be resolved while processors block in
-#: `asyncio.to_thread`. By default asyncio has only four threads and one more per CPU core.
+#: Threads of the event loop per slot, so that host names can be resolved while processors block
+#: threads of `asyncio.to_thread`. By default asyncio has four threads and one more per CPU core.
 THREADS_PER_SLOT = 4
 
 
 class Worker:
-    """State of a worker that outlives a tick: connections, registry and identity.
+    """State of a worker that remains between ticks: connections, registry and identity.
 
     Args:
         registry: The processors. None selects the default registry.
-        worker_id: Id under which the worker holds its leases. None generates an id.
+        worker_id: Id of the worker in its leases. None generates an id.
         fan_out: Policy for extra workers of a tick.
         start_extra_workers: Starts extra workers and returns how many were accepted.
-        most: Maximum concurrent runs of all workers, see `tick`. None sets no limit.
+        most: Maximum concurrent runs of all workers, which `tick` explains. None sets no limit.
         on_tick: Called with the summary of each finished tick, e.g. to write metrics.
         on_response: Called with each response to a lease request.
     """
 
-    #: Seconds without an iteration after which the loop counts as stalled.
+    #: Seconds without an iteration after which the loop is considered stalled.
     STALLED_SECONDS = 30.0
-    #: Maximum seconds of one sleep of the loop, so that iterations continue.
+    #: Maximum seconds of one sleep of the loop, which must iterate to show that it is not stalled.
     MAX_SLEEP_SECONDS = 10.0
 
     def __init__(
@@ -88,7 +88,7 @@ class Worker:
         origin = {name: value for name, value in code.items() if value} | (options.origin or {})
         self.options = replace(options, origin=origin or None)
         self.clock = DatabaseClock(clock or SystemClock())
-        #: Set by `stop`.
+        #: `stop` sets this event, which ends the loop.
         self.stop_event = asyncio.Event()
         self._fan_out = fan_out
         self._start_extra_workers = start_extra_workers
@@ -106,7 +106,7 @@ class Worker:
         self._registers_at = -math.inf
 
     async def register(self) -> None:
-        """Publish the registry's job types if they changed, or after some minutes."""
+        """Publish the registry's job types if they changed, or again after some minutes."""
         names, now = self.registry.names, self.clock.monotonic()
         if not names or (self._registered == names and now < self._registers_at):
             return
@@ -118,8 +118,8 @@ class Worker:
             why = {"event": "worker.type_refused", "job_type": name}
             logger.error("Job type %s is rejected: %s", name, message, extra=why)
         published = [spec["job_type"] for spec in specs if spec["job_type"] not in refused]
-        # warn if the database did not publish some types, because they are invalid or from an older
-        # deploy
+        # warn if the database did not publish some job types, because the types are invalid or this
+        # worker is from an older deploy
         level = logging.INFO if count == len(names) else logging.WARNING
         extra = {"event": "worker.registered", "job_types": published, "registered": count}
         logger.log(level, "Job types registered", extra=extra)
@@ -133,20 +133,20 @@ class Worker:
         wakeups: asyncio.Event | None = None,
         options: TickOptions | None = None,
     ) -> TickSummary:
-        """Run one tick. The tick is `crowded_out` if the maximum number of workers runs.
+        """Run one tick. If the maximum number of workers already runs, the tick is `crowded_out`.
 
-        If the tick is crowded out, the running workers lease the waiting jobs. If another run was
-        rejected while this run was active, this run leases once more before it ends.
+        The running workers then lease the waiting jobs. If another run was rejected while this run
+        was active, this run leases once more before its end.
 
         Args:
             budget_seconds: Time until the tick must end, e.g. Lambda's remaining time.
             job_types: Job types to run. None selects all types with a processor.
             fan_out: True if this tick may start extra workers. False for an extra worker.
-            wakeups: Set this event to make the running tick lease immediately.
+            wakeups: Event that makes the running tick lease immediately when it is set.
             options: Options that replace the worker's options.
 
         Raises:
-            QueueUnavailable: The database did not respond, and nothing was started.
+            QueueUnavailable: The database did not respond, and no job was started.
         """
         options = options or self.options
         tick = await self._tick(budget_seconds, job_types, fan_out, wakeups, options)
@@ -198,7 +198,7 @@ class Worker:
 
     @property
     def is_stalled(self) -> bool:
-        """True if the loop is stalled."""
+        """True if the loop has not iterated for `STALLED_SECONDS`."""
         return self._iterated_at is not None and (
             self.clock.monotonic() > self._iterated_at + self.STALLED_SECONDS
         )
@@ -211,12 +211,13 @@ class Worker:
     ) -> None:
         """Run a tick on every wake-up, when jobs fall due, and every `poll_seconds`, until `stop`.
 
-        After an unexpected error, the loop releases the running jobs and raises the error. The
-        process should then end, so that its host starts another process. A worker for suspects
-        returns when no suspects are left.
+        After an unexpected error, the loop releases its running jobs and raises the error. The
+        process should then end, so that its host starts a new process. A worker that runs only
+        suspects returns when no suspect is left. A suspect is a job that may have ended a process.
 
         Args:
-            wakeups: Event to set after an enqueue. Without this event, only polls find jobs.
+            wakeups: Event to set after an enqueue. Without this event, the loop finds jobs only by
+                polls.
             poll_seconds: Maximum time between two ticks.
         """
         wakeups = wakeups or asyncio.Event()
@@ -255,7 +256,7 @@ class Worker:
         self.stop_event.set()
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the worker's connections."""
         await self.queue.aclose()
 
     async def _sleep(self, seconds: float, *events: asyncio.Event) -> None:
@@ -277,7 +278,8 @@ class Worker:
 def tune_gc() -> None:
     """Run the garbage collector less often, because ended attempts are freed without it.
 
-    Only for a process that runs nothing but workers, because the setting affects the whole process.
+    Only for a process that runs nothing but workers, because the setting affects all code of a
+    process.
     """
     gc.set_threshold(GC_THRESHOLD)
 
@@ -285,7 +287,7 @@ def tune_gc() -> None:
 def run_until_done(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
     """Run `work` on a worker's loop, even if tasks left behind by processors raise errors.
 
-    asyncio stops a loop in which any task raises SystemExit or KeyboardInterrupt.
+    asyncio stops an event loop in which any task raises SystemExit or KeyboardInterrupt.
     """
     task = loop.create_task(work)
     while True:

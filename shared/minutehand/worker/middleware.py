@@ -14,44 +14,44 @@ from minutehand.worker.outcomes import Returned
 from minutehand.worker.threads import run_in_thread
 from minutehand.worker.unawaited import tracked
 
-#: Runs the processor, or the next middleware, and returns its result.
+#: Function that runs the processor, or the next middleware, and returns the result.
 Call = Callable[[], Awaitable[Returned]]
 
 
-#: An async function around each attempt. A middleware awaits `call()` once and returns a result.
-#: Outcomes are returned values (`Retry`, `Snooze`, …) or the BaseExceptions `Suspended` and
-#: `AttemptEnded`, so that `except Exception` catches only failures.
+#: Async function around each attempt. A middleware awaits `call()` once and returns its result. A
+#: processor chooses an outcome by a returned value (`Retry`, `Snooze`, …) or by raising `Suspended`
+#: or `AttemptEnded`. Both are BaseExceptions, so that `except Exception` catches only failures.
 Middleware = Callable[[Job[Any], JobContext, Call], Awaitable[Returned]]
 
 
 def wrap(around: Sequence[Middleware], call: Call, job: Job[Any], ctx: JobContext) -> Call:
-    """Return a call of the processor that is wrapped in all middleware, the first outermost."""
+    """Return a call of the processor inside all middleware. The first middleware is outermost."""
     for middleware in reversed(around):
         call = partial(middleware, job, ctx, partial(_expected, call, ctx))
     return call
 
 
 def _expected(call: Call, ctx: JobContext) -> Awaitable[Returned]:
-    """Return a call that middleware must await. Otherwise the processor would not run."""
+    """Return a call that the middleware must await. Otherwise the processor would not run."""
     return tracked(ctx, "call", call())
 
 
 def calling(run: Callable[..., Any], *args: Any, thread: str | None) -> Callable[[], Any]:
-    """Return a call of a processor with these arguments.
+    """Return a function that calls a processor with these arguments.
 
-    The processor runs in the thread `thread`, if set.
+    The processor runs in the thread `thread`, or on the event loop if `thread` is None.
     """
     return partial(run, *args) if thread is None else partial(_in_thread, run, args, thread)
 
 
 async def _in_thread(run: Callable[..., Any], args: Sequence[Any], thread: str) -> Any:
     result = await run_in_thread(partial(run, *args), name=thread)
-    # a synchronous function may return a coroutine
+    # a synchronous processor may return a coroutine
     return await result if isinstance(result, Awaitable) else result
 
 
 def thread_name(job_id: JobId) -> str:
-    """Return the name of the thread of a synchronous processor."""
+    """Return the name of the thread in which a job's synchronous processor runs."""
     return f"job:{job_id}"
 
 

@@ -1,4 +1,4 @@
-"""Validation of options by pydantic when they are declared, which is before they are published."""
+"""Validation of options by pydantic when code declares them, before the worker publishes them."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from minutehand.worker.outcomes import Seconds, seconds
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """Allows `limit` starts within `per` by a token bucket for the type or for each key."""
+    """Token bucket of a job type, or of each key, that allows `limit` job starts within `per`."""
 
     limit: int
     per: Seconds = 1
@@ -23,29 +23,29 @@ class RateLimit:
         check_options("RateLimit", RateLimit, asdict(self))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the limit in the format of `register_job_types`."""
+        """Return the rate limit in the format of `register_job_types`."""
         per = compact_number(seconds(self.per))
         return {"limit": self.limit, "per_seconds": per, "per_key": self.per_key}
 
 
 class TypeOptions(TypedDict, total=False):
-    """Options of a job type. An omitted option takes the database's default."""
+    """Options of a job type. The database's default applies to an omitted option."""
 
     queue: Name
-    #: Maximum running jobs of the type: over all workers, per workspace, and per
-    #: `concurrency_key` of a workspace.
+    #: Maximum running jobs of the type over all workers, per workspace, and per `concurrency_key`
+    #: of a workspace.
     max_concurrency: int
     workspace_concurrency: int
     key_concurrency: int
     rate_limit: RateLimit
-    #: Time without a report after which a worker loses the job. Default: 60 s.
+    #: Time without a report after which the worker's lease on the job expires. Default: 60 s.
     lease: Seconds
     #: Maximum duration of one attempt. Default: 300 s.
     timeout: Seconds
-    #: Attempts before the job is a dead letter. Default: 5.
+    #: Attempts after which a job that still fails is a dead letter. Default: 5.
     max_attempts: int
     backoff: Backoff
-    #: `minimal` stores no events of creation and lease. This value suits very many jobs.
+    #: `minimal` stores no events of a job's creation and lease. `minimal` suits very many jobs.
     events: Literal["full", "minimal"]
-    #: True if only the platform's own code may enqueue such jobs.
+    #: True if only the platform's own code may enqueue jobs of this type.
     internal: bool

@@ -1,6 +1,7 @@
-"""OpenTelemetry spans of attempts, with `around(spans)`. The module needs the extra `otel`.
+"""OpenTelemetry spans of attempts, with `around(spans)`. This module needs the extra `otel`.
 
-The setting `OTEL_EXPORTER_OTLP_ENDPOINT` adds spans to every job type, see `minutehand.telemetry`.
+The setting `OTEL_EXPORTER_OTLP_ENDPOINT` adds `spans` to every job type, see
+`minutehand.telemetry`.
 Without this setting, the application sets a `TracerProvider` as OpenTelemetry documents.
 
 References:
@@ -27,7 +28,10 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 
 
 async def spans(job: Job[Any], ctx: JobContext, call: Call) -> Returned:
-    """Create a span for each attempt, as a child of the enqueueing request, and for each step."""
+    """Create a span for each attempt and each of its steps.
+
+    The span of an attempt is a child of the request that enqueued the job.
+    """
     tracer = trace.get_tracer("minutehand", VERSION)
     parent = _PROPAGATOR.extract({"traceparent": job.traceparent} if job.traceparent else {})
     with tracer.start_as_current_span(

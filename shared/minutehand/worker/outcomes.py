@@ -18,7 +18,7 @@ Seconds = float | int | timedelta
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Retry the job `after` a time, or after the backoff. The attempt counts."""
+    """Retry the job `after` a time, or after its backoff. The ended attempt counts."""
 
     reason: str = "the processor requested another attempt"
     after: Seconds | None = None
@@ -27,7 +27,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Snooze:
-    """Run the job again at `until`, or `after` a time. The attempt does not count."""
+    """Run the job again at `until`, or `after` a time. The ended attempt does not count."""
 
     until: datetime | None = None
     after: Seconds | None = None
@@ -51,7 +51,7 @@ class Fail:
 class Cancel:
     """End the job without a result, because it is no longer needed.
 
-    The job counts as cancelled, not as failed.
+    A cancelled job does not count as failed.
     """
 
     reason: str
@@ -59,7 +59,8 @@ class Cancel:
 
 
 Outcome = Retry | Snooze | Fail | Cancel
-#: A result, which must be JSON. A model is converted to JSON, and None means no result.
+#: The result of a processor, which must be JSON. A model is converted to JSON. None means no
+#: result.
 Result = BaseModel | Mapping[str, Any] | Sequence[Any] | str | int | float | bool | None
 Returned = Outcome | Result
 
@@ -75,12 +76,13 @@ def seconds(value: Seconds) -> float:
 def retry_after_of(error: BaseException) -> float | None:
     """Return the wait that a service requested with its error, or None.
 
-    This wait replaces the backoff.
+    The requested wait replaces the backoff.
     """
     try:
         value = getattr(error, "retry_after", None)
         if value is None:
-            # httpx and requests put the response into the error, and aiohttp its headers
+            # errors of httpx and requests contain the response, and errors of aiohttp contain its
+            # headers
             headers = getattr(getattr(error, "response", error), "headers", None)
             if isinstance(headers, Mapping):
                 lowercase = {str(name).lower(): str(value) for name, value in headers.items()}

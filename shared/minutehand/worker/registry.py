@@ -31,14 +31,15 @@ R_co = TypeVar("R_co", bound=Returned | Awaitable[Returned], covariant=True)
 
 AsyncProcessor = Callable[[Job[P], JobContext], Awaitable[Returned]]
 SyncProcessor = Callable[[Job[P], JobContext], Returned]
-#: Outcome of one job of a batch. An exception in the list fails its job as if it had been raised.
+#: Outcome of one job of a batch. An exception in a batch's results fails the exception's job, as if
+#: the processor had raised it for this job.
 Each = Returned | BaseException
 B_co = TypeVar("B_co", bound=Sequence[Each] | Awaitable[Sequence[Each]], covariant=True)
 AsyncBatchProcessor = Callable[[list[BatchedJob[P]]], Awaitable[Sequence[Each]]]
 SyncBatchProcessor = Callable[[list[BatchedJob[P]]], Sequence[Each]]
 AnyProcessor = AsyncProcessor[P] | SyncProcessor[P] | AsyncBatchProcessor[P] | SyncBatchProcessor[P]
 #: Maximum jobs of a batch, and maximum seconds that a batch waits for more jobs. The wait is short,
-#: because the leases of the waiting jobs run and a cancellation must arrive within five seconds.
+#: because the leases of waiting jobs may expire and a cancellation must arrive within five seconds.
 MAX_BATCH: Final = 500
 MAX_BATCH_WAIT: Final = 3.0
 #: Enqueues the jobs of an app's outbox, and returns their number.
@@ -48,16 +49,17 @@ Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class ProcessorOptions(TypeOptions, total=False):
-    """Options of `@processor`, except `batch` and `batch_wait`, which have an overload."""
+    """Options of `@processor`, except `batch` and `batch_wait`, which only an overload has."""
 
     #: Version of the payload's schema. Increase the version together with an upcaster.
     version: int
     #: Upcasters by the version from which they convert, e.g. `{1: to_version_2}`.
     upcasters: Mapping[int, Upcaster] | None
-    #: The type whose jobs spawn jobs of this type. A run limited to that type also runs this type.
+    #: Job type whose jobs spawn jobs of this type. A run that is limited to the parent type also
+    #: runs this type.
     part_of: Name | None
-    #: A cron expression or `Schedule`s, which enqueue jobs of this type without a tenant. A deploy
-    #: updates and removes these schedules.
+    #: A cron expression or `Schedule`s. The schedules enqueue jobs of this type without a tenant. A
+    #: deploy updates and removes the schedules.
     schedule: Schedules | None
 
 
@@ -79,7 +81,7 @@ class PayloadRejected(JobServiceError):
         super().__init__(message)
 
 
-#: Options that are always published, so that removing one from the code restores its default.
+#: Options that are always published, so that a removed option gets its default again.
 _SPELT_OUT: dict[str, Any] = {"events": "full", "internal": False}
 
 
@@ -92,7 +94,7 @@ class JobType(Generic[P]):
     payload: type[P]
     is_async: bool
     options: TypeOptions
-    #: Maximum jobs of one call. None if each job has its own call.
+    #: Maximum jobs of one call of the processor. None if each job has its own call.
     batch: int | None = None
     batch_wait: float = 0.0
     version: int = 1
@@ -103,7 +105,7 @@ class JobType(Generic[P]):
     adapter: TypeAdapter[P] = field(repr=False, compare=False)
 
     def read_payload(self, raw: Any, version: int | None) -> P:
-        """Parse the payload as the processor's model, after upcasting it to the current version.
+        """Convert the payload to the current version, and parse it as the processor's model.
 
         Raises:
             PayloadRejected: The payload does not match the model, or has a newer version.
@@ -117,7 +119,7 @@ class JobType(Generic[P]):
             )
         if at < self.version and isinstance(raw, dict):
             raw = dict(raw)
-            # Apply all upcasters of this and later versions. Do not look for an upcaster of exactly
+            # Apply all upcasters of this and later versions. There may be no upcaster of exactly
             # this version, because a caller may send a version that never existed.
             for step in sorted(step for step in self.upcasters if step >= at):
                 raw = self.upcasters[step](raw)
@@ -133,7 +135,7 @@ class JobType(Generic[P]):
             ) from error
 
     def spec(self) -> JobTypeSpec:
-        """Return the type in the published format, with the JSON Schema of its payload."""
+        """Return the job type in the published format, with the JSON Schema of its payload."""
         spec: dict[str, Any] = {**_SPELT_OUT, **self.options}
         for name in ("lease", "timeout"):
             if (length := spec.pop(name, None)) is not None:
@@ -156,7 +158,7 @@ class JobType(Generic[P]):
 
     @property
     def location(self) -> str | None:
-        """Location of the processor's code as `file:function`, without a line."""
+        """Location of the processor's code as `file:function`, without a line number."""
         run: Any = inspect.unwrap(self._code)
         body = run.__call__ if inspect.isclass(run) else run
         code = getattr(body, "__code__", None)
@@ -180,7 +182,7 @@ class Decorator(Protocol[P]):
     def __call__(
         self, run: Callable[[Job[P], JobContext], R_co], /
     ) -> Callable[[Job[P], JobContext], R_co]:
-        """Register the function."""
+        """Register the decorated function as processor."""
 
 
 class BatchDecorator(Protocol[P]):
@@ -189,11 +191,14 @@ class BatchDecorator(Protocol[P]):
     def __call__(
         self, run: Callable[[list[BatchedJob[P]]], B_co], /
     ) -> Callable[[list[BatchedJob[P]]], B_co]:
-        """Register the function."""
+        """Register the decorated function as processor of batches."""
 
 
 class Registry:
-    """Job types by name. Applications use the registry of `processor`, and tests make their own."""
+    """Job types by name.
+
+    Applications use the registry of `processor`, and tests create registries.
+    """
 
     def __init__(self) -> None:
         self._types: dict[str, JobType[Any]] = {}
@@ -213,9 +218,12 @@ class Registry:
         return tuple(sorted(self._types))
 
     def with_parts(self, names: Iterable[str]) -> list[str]:
-        """Add the types whose `part_of` names these types, because they wait for such jobs."""
+        """Return these job types and their part types, because jobs wait for their parts.
+
+        A type is a part of the type that its `part_of` names.
+        """
         selected = list(dict.fromkeys(names))
-        for name in selected:  # the list grows during the loop, because a part may have parts
+        for name in selected:  # the list grows during the loop, because parts may have parts
             selected += [
                 t for t in self.names if self._types[t].part_of == name and t not in selected
             ]
@@ -240,17 +248,17 @@ class Registry:
             self._put_inside(job_type.name, middleware)
 
     def forget(self, module_name: str) -> None:
-        """Remove the types of a module and its submodules, after its import failed."""
+        """Remove the job types of a module and its submodules after its import failed."""
         for name, job_type in list(self._types.items()):
             module = getattr(job_type.run, "__module__", "")
             if module == module_name or module.startswith(f"{module_name}."):
                 del self._types[name]
 
     def around(self, middleware: M) -> M:
-        """Run `middleware` around every attempt of this registry's processors. A decorator.
+        """Decorate a middleware, which then runs around each attempt of this registry's processors.
 
-        The middleware also applies to processors that are already registered. The first middleware
-        is outermost.
+        The middleware also applies to processors that are already registered. The middleware that
+        was added first is outermost.
 
         Raises:
             TypeError: `middleware` must be an async function of `(job, ctx, call)`.
@@ -263,13 +271,13 @@ class Registry:
         return middleware
 
     def _put_inside(self, name: str, middleware: Middleware) -> None:
-        """Add middleware once, inside the middleware that the type already has."""
+        """Add a middleware to a type, inside its other middleware, unless the type has it."""
         job_type = self._types[name]
         if middleware not in job_type.around:
             self._types[name] = replace(job_type, around=(*job_type.around, middleware))
 
     def around_all(self, *middleware: Middleware) -> None:
-        """Make `middleware` the outermost of every type, unless the type already has it."""
+        """Make `middleware` the outermost middleware of each type that does not have it."""
         for job_type in list(self):
             added_middleware = [added for added in middleware if added not in job_type.around]
             self._types[job_type.name] = replace(
@@ -277,7 +285,7 @@ class Registry:
             )
 
     def publisher(self, name: str, publish: Publisher) -> None:
-        """Call `publish` in each worker run before it leases, on wake-ups, and every second.
+        """Call `publish` before a worker run leases, on wake-ups of the run, and every second.
 
         Raises:
             ValueError: A publisher with this name already exists.
@@ -287,7 +295,7 @@ class Registry:
         self.publishers[name] = publish
 
     def specs(self) -> list[JobTypeSpec]:
-        """Return every type in the published format. Log and skip invalid types."""
+        """Return each job type in the published format. Log and skip invalid types."""
         found = []
         for name in self.names:
             try:
@@ -337,18 +345,19 @@ class Registry:
 
         Args:
             job_type: Name of the type.
-            payload: Model of every payload. The worker publishes the JSON Schema of the model, so
-                that the database rejects other payloads, however they are enqueued.
-            batch: Maximum jobs per call, 1 to 500, all of one workspace. The function gets a list
-                of `BatchedJob`, each with its own `ctx`, and returns a list with the outcome of
-                each in order: a result, an outcome, or an exception that fails only that job.
+            payload: Model of the type's payloads. The worker publishes the model's JSON Schema, so
+                that the database rejects other payloads, however a job is enqueued.
+            batch: Maximum jobs per call of the function, from 1 to 500, all of one workspace. The
+                function gets a list of `BatchedJob`, each with its own `ctx`. The function returns
+                a list with the outcome of each job in the same order. An exception in the list
+                fails only its job.
             batch_wait: Seconds that the first job of a batch waits for more jobs, 0 to 3.
-            options: See `ProcessorOptions`.
+            options: The fields of `ProcessorOptions`.
 
         Raises:
-            ValueError: The name already has a processor, or an option has an invalid value.
+            ValueError: The job type already has a processor, or an option has an invalid value.
             TypeError: An option does not exist or has the wrong type, or the function takes other
-                arguments.
+                arguments than its job and `ctx`, or its list of jobs.
         """
         given = {**options, "job_type": job_type, "batch": batch, "batch_wait": batch_wait}
         check_options(f"processor of {job_type!r}", _CheckedOptions, given)
@@ -374,7 +383,7 @@ class Registry:
                     upcasters=steps,
                     part_of=part_of,
                     schedules=schedules,
-                    around=self._around,  # the list itself, because it may grow
+                    around=self._around,  # the registry's own list, which may grow
                     adapter=adapter,
                 )
             )
@@ -386,7 +395,7 @@ class Registry:
 def _upcasters(
     job_type: str, given: Mapping[int, Upcaster] | None, version: int
 ) -> dict[int, Upcaster]:
-    """Validate the upcasters."""
+    """Check the upcasters, and return them by the version from which they convert."""
     if given is None:
         return {}
     if strange := [at for at in given if not 1 <= at < version]:
@@ -397,7 +406,7 @@ def _upcasters(
 
 
 def _adapter(job_type: str, payload: Any) -> TypeAdapter[Any]:
-    """Return the parser for payloads of this model."""
+    """Return the parser for payloads of this model, or raise a TypeError."""
     try:
         return TypeAdapter(payload)
     except Exception as error:  # pydantic may raise anything for an unsuitable type
@@ -408,7 +417,7 @@ def _adapter(job_type: str, payload: Any) -> TypeAdapter[Any]:
 
 
 def _batch_wait(job_type: str, batch: int | None, wait: Seconds | None) -> float:
-    """Validate the options for batches, and return `batch_wait` in seconds."""
+    """Check `batch` and `batch_wait`, and return `batch_wait` in seconds."""
     if batch is None:
         if wait is not None:
             raise ValueError(f"batch_wait of {job_type!r} needs batch, the maximum jobs of a call")
@@ -424,7 +433,7 @@ def _batch_wait(job_type: str, batch: int | None, wait: Seconds | None) -> float
 
 
 def _reject_other_arguments(job_type: str, run: Any, *, is_batch: bool) -> None:
-    """Reject a function with wrong arguments at start-up, because all of its jobs would fail."""
+    """Reject a processor with wrong arguments at start-up, because all of its jobs would fail."""
     try:
         takes = inspect.signature(run)
     except (TypeError, ValueError):  # a function in C may have no signature
@@ -442,7 +451,7 @@ def _reject_other_arguments(job_type: str, run: Any, *, is_batch: bool) -> None:
         ) from error
 
 
-#: The registry to which `@processor` and `@around` add. Workers use it by default.
+#: The registry to which `@processor` and `@around` add. It is the default registry of workers.
 default_registry = Registry()
 processor = default_registry.processor
 around = default_registry.around

@@ -1,4 +1,4 @@
-"""Work in other services, which is submitted, polled, fetched or cancelled within one deadline."""
+"""Work in other services: it is submitted, polled, fetched or cancelled before one deadline."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from minutehand.queue.errors import ProcessorError
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 A = TypeVar("A")
-#: Maximum seconds of a call of a service, even if its response keeps arriving.
+#: Maximum seconds of a call of a service, even while data of its response still arrives.
 CALL_SECONDS = 10.0
-#: Seconds of polling after which the worker's slot is released.
+#: Seconds of polling after which the job leaves the worker, so that its slot is free.
 HOLD_SECONDS = 2.0
 FIRST_POLL_SECONDS, MAX_POLL_SECONDS = 0.05, 0.5
-#: Maximum seconds to cancel work, including the response to its submission. The work may exceed its
-#: deadline by this time, which is less than a second.
+#: Maximum seconds to cancel work, including the response to the submission of the work. The work
+#: may exceed its deadline by this time.
 CANCEL_SECONDS = 0.5
 
 
 class RemoteFailed(Exception):
-    """A call of a service failed. The text is for the job's log.
+    """A call of a service failed. The text of the error is for the job's log.
 
     Attributes:
-        said: A sentence for people. Default: the text.
+        said: A sentence for people. The default is the text of the error.
     """
 
     def __init__(self, message: str, *, said: str | None = None) -> None:
@@ -48,7 +48,7 @@ class Service(Protocol[R_co]):
 
     @property
     def name(self) -> str:
-        """Name of the service in logs."""
+        """Name of the service, which log lines show."""
 
     async def submit(self, *, left: float) -> str:
         """Start work that may take `left` seconds, and return its id."""
@@ -60,14 +60,14 @@ class Service(Protocol[R_co]):
         """Return the result of completed work."""
 
     async def cancel(self, task_id: str) -> None:
-        """Request that the work stops."""
+        """Request that the service stops the work."""
 
 
 @dataclass(frozen=True, slots=True)
 class StillRunning:
-    """Work that takes longer than a worker should keep the job.
+    """Work of a service that takes longer than a worker should keep the job.
 
-    The job snoozes, and resumes the work later.
+    The job snoozes. Its next attempt polls the work again.
     """
 
     service: str
@@ -89,13 +89,13 @@ async def run_remote(
         services: Services in the order in which they are tried.
         max_seconds: Total seconds for the work.
         left: Seconds that remain for the work.
-        resume: Work that an earlier attempt has started. The service of this work is tried first.
+        resume: Work that an earlier attempt has submitted. Its service is called first.
         call_seconds: Maximum seconds of a single call.
         on_failed: Called with the name and the problem of each failed service.
 
     Raises:
-        ProcessorError: All services failed, or the time is over. The working service was then asked
-            to stop.
+        ProcessorError: All services failed, or the time is over. In the second case, the service
+            that still works was asked to stop.
     """
     deadline = asyncio.get_running_loop().time() + left
     candidates: list[tuple[Service[R], str | None]] = [(service, None) for service in services]
@@ -117,8 +117,8 @@ async def run_remote(
                     on_failed(service.name, str(error))
                     reasons.append(error.said)
                 except asyncio.CancelledError:
-                    # the time is over, or the job was released and its next attempt submits the
-                    # work again
+                    # the time is over, or the job was released. After a release, the next attempt
+                    # submits new work.
                     if task_id is not None:
                         await _cancel(service, task_id)
                     raise
@@ -128,7 +128,7 @@ async def run_remote(
 
 
 async def _submit(service: Service[R], left: float, call_seconds: float) -> str:
-    """Submit work. If this call is cancelled, cancel the work after the service has accepted it."""
+    """Submit work. If this call is cancelled, cancel the work when the service has accepted it."""
     accepted = asyncio.ensure_future(service.submit(left=left))
     try:
         return await _call(service, asyncio.shield(accepted), call_seconds)
@@ -142,7 +142,7 @@ async def _submit(service: Service[R], left: float, call_seconds: float) -> str:
 
 
 async def _follow(service: Service[R], task_id: str, call_seconds: float) -> R | StillRunning:
-    """Poll work until it ends, or for as long as a worker should keep the job."""
+    """Poll work until it ends, or until the job should leave the worker."""
     elapsed, interval = 0.0, FIRST_POLL_SECONDS
     while True:
         task = await _call(service, service.poll(task_id), call_seconds)

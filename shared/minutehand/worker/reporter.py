@@ -1,7 +1,7 @@
 """Two background tasks for running jobs: one reports updates, and one renews leases.
 
-The tasks run during processors and settlements, so that no lease of a live job expires. The tasks
-are separate, so that a report that waits for a lock does not delay renewals.
+The two tasks also run during settlements, so that no lease of a live job expires. The tasks are
+separate, so that a report that waits for a lock does not delay renewals.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ logger = logging.getLogger(__name__)
 
 
 class Reporter:
-    """Sends up to one report per interval, and renews each lease every few seconds.
+    """Sends reports of running jobs at intervals, and renews each lease every few seconds.
 
-    Reports and renewals each have at most one call in flight. A failed call is repeated after a
-    growing delay.
+    At most one report and one renewal are in flight. A failed call is repeated after a growing
+    delay.
     """
 
-    #: Maximum jobs of one report, its approximate maximum bytes, maximum bytes of log rows per job,
-    #: and minimum seconds between two reports.
+    #: Maximum jobs of one report, approximate maximum bytes of one report, maximum bytes of log
+    #: rows per job, and minimum seconds between two reports.
     BATCH = 200
     BATCH_BYTES = 1_000_000
     LOG_BYTES = 250_000
@@ -38,7 +38,7 @@ class Reporter:
     #: Maximum delay after failed reports, and after failed renewals.
     MAX_DELAY_SECONDS = 5.0
     MAX_RENEW_DELAY_SECONDS = 1.0
-    #: Pause before updates of a job with a locked row are sent again.
+    #: Seconds before the updates of a job are sent again after its row was locked.
     BUSY_SECONDS = 1.0
 
     def __init__(self, run: Run, in_flight: InFlight) -> None:
@@ -58,22 +58,22 @@ class Reporter:
         self._updates_event.set()
 
     def begin(self, report_due_at: float) -> None:
-        """Record that attempts started.
-
-        The first report of these attempts is due at `report_due_at`.
-        """
+        """Record the start of attempts, whose first report is due at `report_due_at`."""
         if self._renewal_at is None or report_due_at < self._renewal_at:
             self._renewal_event.set()
 
     async def wait_for(self, attempts: Sequence[Attempt], *, seconds: float) -> None:
-        """Wait until no report of `attempts` is in flight. The settlement resends lost updates."""
+        """Wait until no report of `attempts` is in flight.
+
+        A settlement sends lost updates again.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, seconds)):
                 while any(attempt.has_open_report for attempt in attempts):
                     await self._idle.wait()
 
     async def report(self) -> None:
-        """Report updates until cancelled."""
+        """Send reports of updates until this task is cancelled."""
         retries = 0
         while True:
             await self._until(self._updates_event, self._next_report_at)
@@ -83,7 +83,7 @@ class Reporter:
                 await self._wait_after(retries, self.MAX_DELAY_SECONDS)
 
     async def renew(self) -> None:
-        """Renew leases and stop cancelled jobs, until cancelled."""
+        """Renew leases and stop cancelled jobs, until this task is cancelled."""
         retries = 0
         while True:
             await self._until(self._renewal_event, self._next_renewal_at)
@@ -114,11 +114,14 @@ class Reporter:
         return [attempt for attempt in self._in_flight.attempts() if attempt.stop_reason != "lost"]
 
     def _next_report_at(self) -> float | None:
-        """Return the time of the next report, or None if there are no updates."""
+        """Return the time of the next report, or None if no attempt has updates."""
         return min(map(self._report_at, self._with_updates()), default=None)
 
     def _report_at(self, attempt: Attempt) -> float:
-        """Return when an attempt's updates are due. Steps are due now, others at intervals."""
+        """Return when an attempt's updates are due.
+
+        A caller's flush is due now, others at intervals.
+        """
         if attempt.busy_until is not None:
             return attempt.busy_until
         if attempt.is_urgent:
@@ -142,12 +145,15 @@ class Reporter:
         ]
         if not self._is_full_report(attempts):
             attempts = [attempt for attempt in attempts if attempt.output_at <= now]
-        # the attempts that have waited longest come first, because not all may fit
+        # the attempts that have waited longest come first, because one report may not contain all
         attempts.sort(key=lambda attempt: (not attempt.is_urgent, attempt.report_due_at()))
         return attempts[: self.BATCH]
 
     def _is_full_report(self, batch: Sequence[Attempt]) -> bool:
-        """Return whether to report all updates now. Otherwise the report contains only output."""
+        """Return whether to report all updates now.
+
+        Otherwise the next report contains only output.
+        """
         is_time = self._clock.monotonic() >= self._full_report_at + self.INTERVAL_SECONDS
         return any(
             attempt.is_urgent or (is_time and attempt.updates.has_updates) for attempt in batch
@@ -160,7 +166,7 @@ class Reporter:
         return attempts[: self.BATCH]
 
     async def _send(self, batch: list[Attempt]) -> bool:
-        """Send updates within the limits of one call. Return whether the report arrived."""
+        """Send the updates that fit into one call. Return whether the report arrived."""
         now = self._clock.monotonic()
         if is_full := self._is_full_report(batch):
             self._full_report_at = now
@@ -179,7 +185,7 @@ class Reporter:
             taken.append(updates)
             attempt.has_open_report = True
         self._idle.clear()
-        # if this call is cancelled, the settlement sends the updates
+        # if this task is cancelled during the call, the settlement sends the updates
         error: QueueError | None = QueueUnavailable("the report was cancelled")
         for attempt in attempts:
             attempt.busy_until = None
@@ -193,7 +199,7 @@ class Reporter:
                     attempt.updates.restore(updates)
                 attempt.has_open_report = False
             self._idle.set()
-        if is_rejected and len(attempts) > 1:  # send each alone to find the rejected item
+        if is_rejected and len(attempts) > 1:  # send each attempt alone to find the rejected one
             for attempt in attempts:
                 await self._send([attempt])
             return True
@@ -213,7 +219,10 @@ class Reporter:
     async def _call(
         self, batch: Sequence[Attempt], updates: Sequence[UpdateBatch]
     ) -> QueueError | None:
-        """Send one report and apply its results. Return the error if the report did not arrive."""
+        """Send one report and apply its results.
+
+        Return the error of a report that did not arrive.
+        """
         sent_at = self._clock.monotonic()
         items = [
             ReportItem(
@@ -264,7 +273,7 @@ class Reporter:
     def _give_up_expired(self, now: float) -> None:
         """Stop jobs whose leases were not renewed in time, because other workers may have them."""
         for attempt in list(self._in_flight.running.values()):
-            # try a renewal first, because after a SIGSTOP the database may still have the lease
+            # try a renewal first, because the database may still have the lease after a SIGSTOP
             has_expired = now > attempt.lease_until and self._renewed_at > attempt.lease_until
             if has_expired and attempt.result is None and attempt.stop_reason != "lost":
                 self._log_stop("Lease could not be renewed in time", attempt, "lost")

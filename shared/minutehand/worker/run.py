@@ -1,6 +1,6 @@
 """Values that the parts of one worker run share.
 
-The parts call each other only through the callbacks that their constructors get.
+The parts of a run call each other only through the callbacks that their constructors get.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from minutehand.worker.deadlines import Deadlines, TickOptions
 from minutehand.worker.registry import Registry
 from minutehand.worker.summary import TickSummary
 
-#: Job and fence of one lease. The job alone does not identify the lease, because a worker may lease
-#: a job that it still runs.
+#: Job and fence of one lease. The job alone does not identify a lease, because a worker may lease a
+#: job again that it still runs.
 LeaseKey = tuple[JobId, int]
 
 
@@ -26,23 +26,24 @@ LeaseKey = tuple[JobId, int]
 class IdleBackoff:
     """Counts consecutive calls that did nothing although work was due, and computes the backoff.
 
-    The counts outlive a run, because otherwise each run of a loop would start without a backoff.
+    The counts remain after a run, because otherwise each run of a loop would start without a
+    backoff.
     """
 
     leases: int = 0
     maintenance: int = 0
-    #: Time on the monotonic clock until which maintenance pauses.
+    #: Time on the monotonic clock until which no maintenance is called.
     maintenance_until: float = float("-inf")
 
-    #: Maximum backoff, which limits the delay of jobs that have just fallen due.
+    #: Maximum backoff in seconds, by which a job that has just fallen due may be late.
     MAX_SECONDS: ClassVar[float] = 1.0
 
     def lease_backoff(self) -> float:
-        """Return the seconds until the next lease request for due jobs."""
+        """Return the seconds until the next lease request while due jobs cannot be leased."""
         return min(self.MAX_SECONDS, 0.01 * float(2 ** min(self.leases, 10)))
 
     def back_off_maintenance(self, now: float) -> None:
-        """Record that a call of maintenance did nothing."""
+        """Record that a call of `run_maintenance` did nothing."""
         self.maintenance += 1
         delay = min(self.MAX_SECONDS, 0.1 * float(2 ** min(self.maintenance, 10)))
         self.maintenance_until = now + delay
@@ -52,7 +53,7 @@ class IdleBackoff:
 class RunIdentity:
     """The id of a worker's lease requests, their number, and the worker's abandoned processors.
 
-    The id outlives a run, because otherwise each empty run of a loop would leave a row in the
+    The id remains after a run, because otherwise each empty run of a loop would leave a row in the
     database.
     """
 
@@ -60,8 +61,8 @@ class RunIdentity:
     since: float = float("-inf")
     calls: int = 0
     is_used: bool = False
-    #: By job, a function that returns the location of an abandoned processor, or None after its
-    #: end.
+    #: Functions by job. Each function returns the location of an abandoned processor, or None after
+    #: the processor's end.
     abandoned: dict[JobId, Callable[[], str | None]] = field(default_factory=dict)
 
 
@@ -70,13 +71,13 @@ class Run:
     """Values that describe one run of a worker.
 
     Attributes:
-        stop_event: Set when the host shuts down.
+        stop_event: Event that is set when the host shuts down.
         job_types: Names of the types that the run serves.
         queues: Named queues from which the run leases jobs. None for all queues.
         summary: Counts to which all parts of the run add.
         most: Maximum concurrent runs of all workers. None sets no limit.
         backoff: Backoff that all runs of a worker share.
-        lease_id: Id of lease requests. Only one run of a worker uses it at a time.
+        lease_id: Id of lease requests. Only one run of a worker at a time uses the id.
         on_response: Called with each response to a lease request.
     """
 
@@ -99,6 +100,6 @@ class Run:
         return self.deadlines.end - self.clock.monotonic()
 
     def extra(self, event: str) -> dict[str, Any]:
-        """Return fields for a log line."""
+        """Return fields that each log line of the run contains."""
         names = {"worker_id": self.summary.worker_id, "tick_id": self.summary.tick_id}
         return {"event": event, **names}

@@ -20,11 +20,12 @@ class Schedule:
 
     Attributes:
         cron: Five fields (minute hour day month weekday), or a name such as @hourly or @daily.
-        timezone: IANA name of the time zone in which the fields are read.
+        timezone: IANA name of the time zone of the fields in `cron`.
         payload: Payload of the jobs. The payload must match the payload model of the type.
-        options: Options of the jobs, named as in `enqueue_job`, e.g. `unique` so that jobs do not
-            overlap.
-        missed: If no worker ran at scheduled times, `once` enqueues one job, and `skip` none.
+        options: Options of the jobs with the names of `enqueue_job`, e.g. `unique` to prevent that
+            jobs overlap.
+        missed: If no worker ran at the scheduled times, `once` enqueues one job, and `skip`
+            enqueues no job.
         name: Name of the schedule, unique within a type. Default: the job type.
     """
 
@@ -39,7 +40,7 @@ class Schedule:
         check_options("Schedule", Schedule, asdict(self))
 
     def to_json(self, name: str) -> dict[str, Any]:
-        """Return the schedule in the format of `register_job_types`. `name` is the default name."""
+        """Return the schedule in the format of `register_job_types`. `name` is its default name."""
         return {**asdict(self), "name": self.name or name}
 
 
@@ -48,7 +49,7 @@ Schedules = str | Schedule | Sequence[Schedule]
 
 
 def schedules_of(given: Schedules | None, job_type: str) -> tuple[Schedule, ...]:
-    """Return the schedules that a decorator's option contains.
+    """Return the schedules in the option `schedule` of a decorator.
 
     Raises:
         ValueError: Two schedules of a type have the same name.

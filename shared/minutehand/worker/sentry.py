@@ -13,9 +13,9 @@ from minutehand.worker.outcomes import Fail, Returned
 
 
 async def report_errors(job: Job[Any], ctx: JobContext, call: Call) -> Returned:
-    """Report the error of an attempt, as a warning if another attempt is left.
+    """Report the error of an attempt to Sentry, as a warning if the job has another attempt.
 
-    The payload is not sent. An exception by which a processor ends its attempt on purpose, such as
+    The payload is not sent. An exception by which a processor chooses its outcome, such as
     `Snooze`, is not reported, except `Fail`.
     """
     with sentry_sdk.isolation_scope() as scope:

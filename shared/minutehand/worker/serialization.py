@@ -1,6 +1,6 @@
 """Conversion of a processor's values to JSON of bounded size.
 
-The functions catch all errors that a user's class raises.
+The functions catch every error that an object of a user's class raises.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic_core import from_json, to_json
 
 #: Maximum bytes of a result, step or error as JSON.
 MAX_BYTES: Final = 1_000_000
-#: Maximum depth of nested values. JSON parsers stop at about twice this depth.
+#: Maximum depth of nested values. JSON parsers reject about twice this depth.
 MAX_LEVELS: Final = 100
 #: Maximum characters of a log message or progress message, and maximum bytes of a log row's
 #: metadata.
@@ -27,7 +27,7 @@ _NULS: Final = "NUL characters were replaced"
 _SURROGATES: Final = "broken surrogates were replaced"
 #: Invisible characters that Unicode classifies as letters or symbols.
 _UNSEEN: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")
-#: Shortens the representation of containers.
+#: Formats containers for people, with a maximum depth and length.
 _REPR: Final = reprlib.Repr()
 _REPR.maxlevel = 3
 _REPR.maxlist = _REPR.maxdict = 20
@@ -37,7 +37,7 @@ _LEAVES: Final = frozenset({int, float, bool, type(None)})
 
 
 class Sanitized(NamedTuple):
-    """The JSON-safe value (None if rejected), its changes, and the reason for its rejection."""
+    """The JSON-safe value (None if rejected), the changes to it, and the reason for a rejection."""
 
     value: Any
     changed: str | None = None
@@ -50,9 +50,9 @@ _NOTHING: Final = Sanitized(None)
 def sanitize(value: Any, *, max_bytes: int = MAX_BYTES) -> Sanitized:
     """Convert `value` to bounded, JSON-safe data. Never raises.
 
-    The function rejects values that JSON cannot express, such as NaN, and values larger than
-    `max_bytes` or deeper than `MAX_LEVELS`. The function replaces NUL characters and lone
-    surrogates, which Postgres does not accept.
+    The function rejects values that JSON cannot express, such as NaN, values larger than
+    `max_bytes`, and values nested deeper than `MAX_LEVELS`. The function replaces NUL characters
+    and lone surrogates, because Postgres does not accept them.
     """
     if value is None:
         return _NOTHING
@@ -76,12 +76,12 @@ def text(value: object, limit: int = MAX_TEXT, by: Callable[[object], str] = str
 
 
 def is_blank(value: str) -> bool:
-    """Return whether a text has no visible characters."""
+    """Return whether a string has no visible characters."""
     return not _has_of(value, "LNSPM")
 
 
 def has_text(value: str) -> bool:
-    """Return whether a text has a letter, a digit or a symbol, not only punctuation."""
+    """Return whether a string has a letter, a digit or a symbol, and not only punctuation."""
     return _has_of(value, "LNS")
 
 
@@ -92,7 +92,7 @@ def _has_of(value: str, kinds: str) -> bool:
 def log_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Convert the metadata of a log line to small JSON-safe data. Never raises.
 
-    A value that is not JSON, or too long, is replaced by shortened text.
+    A value that is not JSON, or that is too long, is replaced by a shortened string.
     """
     sanitized = sanitize(metadata, max_bytes=MAX_METADATA)
     if sanitized.refused is None:
@@ -109,7 +109,7 @@ def log_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
         if sanitized.refused is not None:
             result[name] = text(value, left // 2, repr)
             if len(to_json(result[name])) > left:
-                result[name] = text(value, left // 8, repr)  # JSON may need six characters for one
+                result[name] = text(value, left // 8, repr)  # a character may need six in JSON
         left -= len(to_json({name: result[name]}))
     return result
 
@@ -125,33 +125,33 @@ def clean_text(text: str) -> str:
 
 
 class TextCleaner:
-    """Cleans text that arrives in chunks. Half of a surrogate pair waits for its other half."""
+    """Cleans text that arrives in chunks. Half of a surrogate pair waits for the next chunk."""
 
-    #: Description of the replaced characters.
+    #: Description of the characters that were replaced, or None.
     replaced: str | None = None
     _pending = ""
 
     def add(self, chunk: str) -> str:
-        """Return the next clean chunk, without half of a surrogate pair at its end."""
+        """Return the clean text of a chunk, without half of a surrogate pair at the chunk's end."""
         text = self._pending + chunk
         self._pending = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
         return self._clean(text[:-1] if self._pending else text)
 
     def end(self) -> str:
-        """Return the replacement of half a surrogate pair that is left, or an empty string."""
+        """Return a replacement if half of a surrogate pair is left, otherwise an empty string."""
         pending, self._pending = self._pending, ""
         return self._clean(pending)
 
     def _clean(self, text: str) -> str:
         cleaned = clean_text(text)
-        # joining a pair does not count as a replacement
+        # two halves that are joined to a surrogate pair do not count as a replacement
         if cleaned != text and cleaned.count(_REPLACEMENT) > text.count(_REPLACEMENT):
             self.replaced = _NULS if "\x00" in text else _SURROGATES
         return cleaned
 
 
 def _reject_unbounded(value: Any, max_bytes: int) -> None:
-    """Reject iterators and values with too many parts, because their serialization may not end."""
+    """Reject iterators and too large containers, because their serialization may not end."""
     left, size = [([value], 0)], 0
     while left:
         parts, level = left.pop()
@@ -168,7 +168,7 @@ def _reject_unbounded(value: Any, max_bytes: int) -> None:
 
 
 def _parts_of(value: Any) -> list[Any]:
-    """Return the parts of a container, or the iterators in a model."""
+    """Return the items of a container, or the iterators in a model."""
     if isinstance(value, dict):
         return [*value, *value.values()]
     if isinstance(value, _CONTAINERS):
@@ -191,7 +191,8 @@ def _plain(value: Any, max_bytes: int) -> Sanitized:
     if len(raw) > max_bytes:
         raise ValueError(f"value of {len(raw)} bytes is larger than {max_bytes}; {_ADVICE}")
     if raw.count(b"[") + raw.count(b"{") > MAX_LEVELS:
-        # the parser stops at 200 levels, so a value that it parses inside 100 lists has at most 100
+        # the parser rejects more than 200 levels, so a value inside 100 lists has at most 100
+        # levels
         from_json(b"[" * MAX_LEVELS + raw + b"]" * MAX_LEVELS)
     read = from_json(raw)
     if b"NaN" in raw or b"Infinity" in raw:

@@ -1,7 +1,7 @@
-"""Conversion of a processor's result into the item to settle.
+"""Converts a processor's result into the item to settle, which is the outcome of the attempt.
 
-The conversion decides whether an attempt counts, and whether the job is retried or ends.
-`errors.py` converts errors.
+The conversion decides whether the attempt counts, and whether the job is retried or ends.
+`errors.py` converts exceptions.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from minutehand.worker.registry import PayloadRejected, UnknownProcessor
 from minutehand.worker.serialization import Sanitized, sanitize, text
 from minutehand.worker.unawaited import NotAwaited
 
-#: Outcomes that contain text from the processor.
+#: Outcomes that contain a reason from the processor.
 _REASONED: Final = (Retry, Fail, Cancel)
-#: Hint words of errors about payloads that the queue always rejects.
+#: Hint words of errors about payloads that the queue rejects in every attempt.
 _PAYLOAD_ERRORS: Final = {"payload_invalid", "payload_too_large"}
 #: Reasons to stop a running processor.
 StopReason = Literal["cancel", "lost", "timeout", "deadline", "shutdown"]
@@ -32,8 +32,8 @@ class CallResult(NamedTuple):
     """Value or error with which a processor ended.
 
     Attributes:
-        abandoned: True if the processor did not stop when it was cancelled, and is no longer
-            awaited.
+        abandoned: True if the processor did not stop when it was cancelled. The worker no longer
+            waits for its end.
     """
 
     value: Any = None
@@ -50,15 +50,15 @@ class CallResult(NamedTuple):
 
 
 class AttemptFacts(NamedTuple):
-    """Facts about an attempt, besides its result, that affect its outcome.
+    """Facts about an attempt that affect its outcome, other than its result.
 
     Attributes:
         is_late: True if the attempt ended after its timeout.
         has_new_steps: True if the attempt stored a new step.
-        had_enough_time: True if the attempt had at least half of the time of a worker run.
-        module: Module of the processor. The module's frames come first in a traceback.
-        timeout_details: Stack of the processor when the timeout stopped it, and the jobs in the
-            same process.
+        had_enough_time: True if the attempt had at least half of the time of a whole worker run.
+        module: Module of the processor. A traceback contains the frames of this module first.
+        timeout_details: Stack of the processor when its timeout stopped it, and ids of the jobs in
+            the same process.
     """
 
     stop_reason: StopReason | None = None
@@ -71,9 +71,9 @@ class AttemptFacts(NamedTuple):
 
 
 def check_unawaited(result: CallResult, context: JobContext) -> CallResult:
-    """Return the result, or an error if the processor did not await a call.
+    """Return the result, or an error if the processor did not await a call of its context.
 
-    An error that the processor raised takes precedence.
+    An error that the processor raised is returned instead.
     """
     if context.calls is None:
         return result
@@ -88,9 +88,9 @@ def check_unawaited(result: CallResult, context: JobContext) -> CallResult:
 
 
 def settle_item(result: CallResult, seen: AttemptFacts) -> SettleItem | None:
-    """Return the item to settle, without ids, or None if the lease is lost.
+    """Return the item to settle, without ids, or None if the worker lost the lease.
 
-    The function never raises, whatever the processor returned or raised.
+    The function never raises, whatever value or error a processor returned or raised.
     """
     try:
         return _settle_item(result, seen)
@@ -100,12 +100,12 @@ def settle_item(result: CallResult, seen: AttemptFacts) -> SettleItem | None:
 
 
 def _settle_item(result: CallResult, seen: AttemptFacts) -> SettleItem | None:
-    """Choose the outcome by whether the stop or the result of the processor came first.
+    """Choose the outcome from the processor's result and from the reason that stopped it.
 
-    If a cancellation reached the processor, its result is dropped. If the processor had already
-    returned, its result is stored, even if a cancellation was requested. After a timeout or at the
-    deadline, the result of the stopped processor is stored, unless it blocked the event loop past
-    its timeout.
+    If a cancellation reached the running processor, its result is dropped. If the processor had
+    already returned, its result is stored, even if a cancellation was requested. After a timeout or
+    at the deadline, the result of the stopped processor is stored, unless it blocked the event loop
+    after its timeout.
     """
     stop = seen.stop_reason
     if stop == "lost":
@@ -121,10 +121,10 @@ def _settle_item(result: CallResult, seen: AttemptFacts) -> SettleItem | None:
     control_flow = _find_control_flow(error)
     retryable = attribute(error, "retryable")
     is_final = isinstance(error, ProcessorError) and retryable is not None and not retryable
-    # a payload of another job that the queue rejected would be rejected in the next attempt too
+    # the queue would also reject the payload of the other job in the next attempt
     is_final = is_final or (isinstance(error, QueueError) and error.word in _PAYLOAD_ERRORS)
     if stop is not None and control_flow is None and not is_final:
-        # ignore an error after a cancellation, because the processor's clean-up raised it
+        # ignore an error after the stop, because the processor's clean-up raised it
         return _stop_item(stop, seen)
     if isinstance(control_flow, Suspended):
         return _value_item("waiting", "wait", sanitize(control_flow.wait))
@@ -134,7 +134,7 @@ def _settle_item(result: CallResult, seen: AttemptFacts) -> SettleItem | None:
         data = {"problems": error.errors}
         return _item("failed", error=ending_error("PayloadRejected", str(error), data))
     if isinstance(error, UnknownProcessor):
-        # a newer version of the worker may have the type, so release the job with a delay
+        # a newer version of the worker may have the job type, so release the job with a delay
         return _item("snoozed", delay_seconds=30.0)
     info = error_info(error, seen.module)
     if is_final:
@@ -154,7 +154,8 @@ def _returned(value: Any) -> SettleItem:
             )
         case Snooze(until=until, after=after):
             if until is not None:
-                # convert to UTC, because Postgres rejects offsets of sixteen hours and more
+                # convert the time to UTC, because Postgres rejects UTC offsets of sixteen hours and
+                # more
                 return _item("snoozed", until=until.astimezone(UTC))
             return _item("snoozed", delay_seconds=seconds(after or 0))
         case Fail(reason=reason, data=data):
@@ -165,9 +166,9 @@ def _returned(value: Any) -> SettleItem:
 
 
 def _value_item(outcome: Any, name: str, value: Sanitized) -> SettleItem:
-    """Return the outcome with its value. Log changes of the value in the job's log."""
+    """Return the outcome with its value. The job's log lists changes to the value."""
     if value.refused is not None:
-        # fail without a retry, because another attempt would only repeat the effects of the work
+        # fail without a retry, because another attempt would only repeat the processor's effects
         message = f"the {name} cannot be stored: {value.refused}"
         return _item("failed", error=ending_error(f"{name.capitalize()}Rejected", message))
     item = _item(outcome, **{name: value.value})
@@ -187,11 +188,11 @@ def _stop_item(stop: StopReason | None, seen: AttemptFacts) -> SettleItem:
         }
         return _item("retry", error=error.model_copy(update=update))
     if seen.has_new_steps:
-        # no endless loop, because each run stores at least one more step
+        # the job does not loop endlessly, because each run stores at least one more step
         return _item("snoozed", delay_seconds=0.0)
     if stop == "shutdown" or not seen.had_enough_time:
-        # the attempt does not count, because the host stops or the job started late in the run; the
-        # next tick starts it first
+        # the attempt does not count, because the host stops or the job started late in the run. The
+        # next worker run starts the job first.
         return _item("released")
     message = (
         "the worker's time ran out before the job ended; "

@@ -1,4 +1,4 @@
-"""Settles attempts, with retries until the queue responds or the tick's time is over."""
+"""Settles attempts. Settlements are retried until the queue responds or the time is over."""
 
 from __future__ import annotations
 
@@ -25,38 +25,38 @@ from minutehand.worker.serialization import text
 
 logger = logging.getLogger(__name__)
 
-#: A separate thread for redaction, because processors may occupy all threads of the event loop.
+#: Thread for redaction only, because processors may occupy all threads of the event loop.
 _THREAD = ThreadPoolExecutor(1, "settlement")
 
 
 class Settler:
-    """Settles the attempts of one tick, and counts them in the tick's summary."""
+    """Settles the attempts of one worker run, and counts the outcomes in its summary."""
 
     #: Maximum items of one call, and approximate maximum bytes of one call.
     BATCH = 500
     BATCH_BYTES = 1_000_000
-    #: Pause before a settlement is repeated. The pause doubles up to the maximum.
+    #: Seconds before a settlement is repeated. The pause doubles up to the maximum.
     RETRY_DELAY_SECONDS = 0.3
     MAX_RETRY_DELAY_SECONDS = 5.0
-    #: Maximum INFO lines for settled jobs per second. One more line counts the other jobs.
+    #: Maximum INFO lines for settled jobs per second. One more line counts the jobs without a line.
     LINES_PER_SECOND = 100
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._summary = run.summary
-        #: Items whose rows were locked. These items are settled again.
+        #: Items whose job's row was locked, and which are settled again later.
         self.busy: list[SettleItem] = []
         self._period = self._logged = self._skipped_lines = 0
 
     async def redacted_item(self, attempt: Attempt) -> SettleItem | None:
-        """Build the item in a thread, so that redaction does not block the event loop."""
+        """Build the item to settle in a thread, because redaction would block the event loop."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(_THREAD, copy_context().run, self.build_item, attempt)
 
     def build_item(self, attempt: Attempt) -> SettleItem | None:
-        """Return the item of an attempt, or None if nothing may be stored.
+        """Return the item to settle of an attempt, or None if nothing may be stored.
 
-        If the values of an attempt cannot be serialized, only this attempt fails.
+        If the values of one attempt cannot be serialized, only this attempt fails.
         """
         try:
             item = attempt.settlement()
@@ -82,7 +82,7 @@ class Settler:
         attempts: Mapping[LeaseKey, Attempt],
         lease: LeaseRequest | None,
     ) -> LeaseResponse | None:
-        """Settle `items` and, with `lease`, lease the next jobs in the last call."""
+        """Settle `items`. With `lease`, the last call also leases the next jobs."""
         lease_response: LeaseResponse | None = None
         batches = list(self._batches(items))
         for batch in batches:
@@ -94,7 +94,7 @@ class Settler:
         batch: list[SettleItem] = []
         size = 0
         for item in items:
-            # only items that may be large are measured
+            # measure only items that may be large, because measuring takes time
             bytes_ = 200 if item.is_light else len(encode(item.wire()))
             if batch and (len(batch) >= self.BATCH or size + bytes_ > self.BATCH_BYTES):
                 yield batch
@@ -113,7 +113,8 @@ class Settler:
         try:
             response = await self._settle_with_retry(items, lease)
         except (QueueUnavailable, TokenRefused) as error:
-            # the leases expire and the jobs run again, as at-least-once execution permits
+            # the leases expire, and the jobs run again. At-least-once execution permits a
+            # repetition.
             self._summary.lost += len(items)
             self._summary.error = str(error)
             logger.error(
@@ -151,10 +152,10 @@ class Settler:
         while True:
             call = run.queue.settle(items, lease=lease)
             try:
-                # do not time out earlier, because a repeated call would do the same work twice
+                # wait until the deadline, because a repeated call would do the same work twice
                 return await in_time(call, run.deadlines.end, run.clock)
             except (QueueUnavailable, TokenRefused) as error:
-                # retry after a rejected token too, because the next try creates a new token
+                # also retry after a rejected token, because the next try creates a new token
                 last_error = error
             if run.seconds_left() <= self.RETRY_DELAY_SECONDS or run.stop_event.is_set():
                 raise last_error
@@ -185,7 +186,7 @@ class Settler:
                 self._log(attempt, item, outcome, None if result is None else result.status)
 
     def _log(self, attempt: Attempt, item: SettleItem, outcome: str, status: str | None) -> None:
-        """Log one line with all values of an ended attempt."""
+        """Log one line with the facts about an ended attempt."""
         ended = status if status in {"failed", "cancelled"} else item.outcome
         if outcome in {"stale", "not_found"}:
             level, text = logging.WARNING, "was settled by another worker"
@@ -212,7 +213,10 @@ class Settler:
         logger.log(level, "Job %s %s", attempt.job_id, text, extra=extra, exc_info=raised)
 
     def _can_log(self) -> bool:
-        """Return whether one more line may be logged in this second. Otherwise count the job."""
+        """Return whether a line may be logged in this second.
+
+        Otherwise count the job for a summary.
+        """
         second = int(self._run.clock.monotonic())
         if second != self._period:
             self.log_summary()
@@ -222,25 +226,25 @@ class Settler:
         return self._logged <= self.LINES_PER_SECOND
 
     def log_summary(self) -> None:
-        """Log the number of settled jobs that got no line."""
+        """Log the number of settled jobs that got no line of their own."""
         if self._skipped_lines:
             extra = self._run.extra("attempts.settled") | {"jobs": self._skipped_lines}
             logger.info("%d more jobs were settled as they ended", self._skipped_lines, extra=extra)
             self._skipped_lines = 0
 
 
-#: Log level and text by outcome.
+#: Log level and text of a log line by outcome.
 _LOG_TEXTS = {
     "failed": (logging.ERROR, "failed and is not retried"),
     "retry": (logging.WARNING, "failed and is retried"),
     "completed": (logging.INFO, "completed successfully"),
 }
-#: Error type of an outcome that the database rejected.
+#: Error type of a job whose outcome the database rejected.
 REJECTED = "SettleRejected"
 
 
 def _rejected(item: SettleItem, error: QueueError) -> SettleItem:
-    """Return an item with the same outcome, without values that the database may have rejected."""
+    """Return an item with the same outcome, without values that the database may reject."""
     keeps_outcome = item.outcome in {"released", "cancelled", "retry"}
     text = f"the database rejected the outcome {item.outcome}: {error}"[:2000]
     return SettleItem(

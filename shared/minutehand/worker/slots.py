@@ -1,8 +1,8 @@
 """The slots of a run: many for coroutine processors, and a few threads for synchronous ones.
 
-A type with batches has its own slots, as many as its kind of processor has, one per call. The slots
-determine how many jobs to lease, and which jobs start next. While jobs are short, some jobs are
-leased before a slot is free.
+Each job type with batches has its own slots, and each slot runs one call for a batch. The slots
+determine how many jobs to lease, and which jobs start next. While jobs are short, the run leases
+some jobs before a slot is free.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from minutehand.worker.attempt import Attempt
 from minutehand.worker.registry import JobType
 from minutehand.worker.run import Run
 
-#: A lease request also asks for as many jobs as ended within this time, up to a maximum number of
-#: jobs and of bytes.
+#: A lease request asks for as many additional jobs as ended within this many seconds, up to a
+#: maximum number of jobs and of bytes.
 WINDOW_SECONDS: Final = 0.1
 MAX_PREFETCH: Final = 800
 MAX_PREFETCH_BYTES: Final = 2_000_000
-#: Maximum seconds that a leased job waits for a slot, up to a quarter of its lease. After this time
-#: the job is released.
+#: Maximum seconds that a leased job waits for a slot, or a quarter of its lease if this is shorter.
+#: Then the job's lease is released.
 WAIT_SECONDS: Final = 1.0
-#: Approximate maximum bytes of the jobs that one request leases for a type with batches, but at
-#: least one batch. Assumed size of a job before any job was leased.
+#: Approximate maximum bytes of the jobs that one request leases for a type with batches. A request
+#: may always lease one full batch. A job's size is assumed until the first job is leased.
 MAX_BATCH_BYTES: Final = 8_000_000
 ASSUMED_BYTES: Final = 64_000.0
 
@@ -34,11 +34,11 @@ Leased = tuple[Lease, float]
 
 
 class Pool:
-    """Slots of one kind of processor, and leased jobs that wait for a slot, in order."""
+    """Slots for some job types, and leased jobs that wait for a slot, the oldest first."""
 
     #: The only job type of the pool, if the type takes batches.
     batch_type: JobType[Any] | None = None
-    #: Maximum jobs of one call, and seconds that a call waits for more jobs.
+    #: Maximum jobs of one call of the processor, and seconds that a call waits for more jobs.
     _batch = 1
     _wait = 0.0
 
@@ -46,19 +46,20 @@ class Pool:
         self.job_types = job_types
         self.size = size
         self._used = 0
-        #: Waiting jobs by the key of their calls. The key that was served last is at the end.
+        #: Waiting jobs by a key. Jobs with the same key run in one call. The key that was served
+        #: last is at the end.
         self._waiting: dict[str | None, deque[Leased]] = {}
-        #: Numbers of jobs that ended since `_window_start`, and in the window before.
+        #: Number of jobs that ended since `_window_start`, and in the period before it.
         self._ended = self._ended_before = 0
         self._window_start = 0.0
 
     @property
     def max_jobs(self) -> int:
-        """Maximum number of jobs that run at once, in full batches."""
+        """Maximum number of jobs of the pool that run at once, in full batches."""
         return self.size * self._batch
 
     def free_capacity(self, now: float, average_size: float) -> int:
-        """Return the number of jobs to lease: for the free slots, and some in advance."""
+        """Return the number of jobs to lease for the free slots, with some jobs in advance."""
         self._rotate(now)
         extra = min(max(self._ended, self._ended_before), MAX_PREFETCH)
         extra = min(extra, int(MAX_PREFETCH_BYTES / average_size))
@@ -69,7 +70,7 @@ class Pool:
         self._waiting.setdefault(self._key_of(leased[0].job), deque()).append(leased)
 
     def next(self, now: float) -> list[Leased]:
-        """Return the jobs of the next call, if a slot is free and the call may start."""
+        """Return the jobs of the next call of a processor, or no jobs if no call may start now."""
         if self._used >= self.size:
             return []
         for key, waiting in self._waiting.items():
@@ -83,15 +84,15 @@ class Pool:
         return []
 
     def next_start_at(self) -> float | None:
-        """Return the time at which a batch that is not full starts."""
+        """Return the time at which a batch starts although it is not full."""
         return None
 
     def next_release_at(self) -> float | None:
-        """Return the time at which the first waiting job has waited too long for a slot."""
+        """Return the time at which the first waiting job is released, because no slot was free."""
         return min(map(self._release_at, self._waiting.values()), default=None)
 
     def remove_waiting(self, now: float, *, all_: bool) -> list[Leased]:
-        """Remove and return all jobs, or jobs of keys whose first job has waited too long."""
+        """Remove and return all waiting jobs, or jobs of keys with a job that waited too long."""
         removed: list[Leased] = []
         for key, waiting in list(self._waiting.items()):
             if all_ or now >= self._release_at(waiting):
@@ -99,7 +100,7 @@ class Pool:
         return removed
 
     def record_end(self, now: float, *, frees: bool) -> None:
-        """Record the end of a job. `frees` is true if the job's slot is free now."""
+        """Record the end of a job. `frees` is true if the job's slot is now free."""
         self._used -= frees
         self._rotate(now)
         self._ended += 1
@@ -122,7 +123,7 @@ class Pool:
 
 
 class BatchPool(Pool):
-    """Slots of a type with batches, one per call. Jobs of the same tenant wait together."""
+    """Slots of a type with batches, one slot per call. Jobs of the same tenant wait together."""
 
     def __init__(self, job_type: JobType[Any], size: int) -> None:
         super().__init__((job_type.name,), size)
@@ -142,10 +143,10 @@ class BatchPool(Pool):
         return min((jobs[0][1] + self._wait for jobs in self._waiting.values()), default=None)
 
     def _key_of(self, job: LeasedJob) -> str:
-        """Return the job's tenant.
+        """Return the job's tenant, whose jobs may run in one call.
 
-        A job in its last attempt has its own id as key, so that no other job of its call can make
-        it fail.
+        The key of a job in its last attempt is its own id, so that no other job of the same call
+        can make the job fail.
         """
         is_last = job.attempts > 1 and job.attempts >= job.max_attempts
         return job.id if is_last else job.workspace_id
@@ -175,7 +176,7 @@ class Slots:
             if job_type is not None and job_type.batch:
                 size = run.options.concurrency if job_type.is_async else run.options.threads
                 self._pools.append(BatchPool(job_type, size))
-        #: Maximum concurrent calls of processors. A batch is one call.
+        #: Maximum concurrent calls of processors in the run. A batch is one call.
         self.total = sum(pool.size for pool in self._pools)
         self._by_type = {name: pool for pool in self._pools for name in pool.job_types}
         #: Mean size of a leased job in bytes.
@@ -188,7 +189,8 @@ class Slots:
         free = sorted(pool for pool in free if pool[0] > 0)
         pools: list[LeasePool] = []
         left = MAX_LEASED
-        # begin with the smallest pool, so that larger pools get its unused share of the limit
+        # begin with the smallest pool, so that larger pools get the part of the limit that it does
+        # not use
         for remaining, (count, job_types) in zip(reversed(range(len(free))), free, strict=True):
             limit = min(count, left // (1 + remaining))
             pools.append(LeasePool(job_types=job_types, limit=limit))
@@ -197,15 +199,15 @@ class Slots:
 
     @property
     def pools(self) -> tuple[LeasePool, ...]:
-        """All pools, each with the maximum number of jobs that run in it at once."""
+        """All pools, each with the maximum number of its jobs that run at once."""
         return tuple(LeasePool(job_types=p.job_types, limit=p.max_jobs) for p in self._pools)
 
     def is_all(self, pools: tuple[LeasePool, ...]) -> bool:
-        """Return whether a request for these pools covers all pools."""
+        """Return whether a lease request for these pools covers all pools."""
         return len(pools) == len(self._pools)
 
     def add(self, leases: tuple[Lease, ...], sent_at: float, *, size: int) -> None:
-        """Add the leased jobs of a response of `size` bytes."""
+        """Add the leased jobs of a lease response with `size` bytes."""
         for lease in leases:
             pool = self._by_type.get(lease.job.job_type, self._pools[0])
             pool.add((lease, sent_at))
@@ -213,14 +215,14 @@ class Slots:
             self._job_size = max(1.0, size / len(leases))
 
     def begin(self) -> Iterator[tuple[JobType[Any] | None, list[Leased]]]:
-        """Yield the jobs that get a slot, in the order of leases, with the type of a batch."""
+        """Yield the jobs of each call that gets a slot now, with their type if it has batches."""
         now = self._clock.monotonic()
         for pool in self._pools:
             while leased := pool.next(now):
                 yield pool.batch_type, leased
 
     def ended(self, attempt: Attempt) -> None:
-        """Record the end of an attempt, which frees its slot unless its batch continues."""
+        """Record the end of an attempt. Its slot is then free, unless its batch continues."""
         pool = self._by_type.get(attempt.job_type, self._pools[0])
         frees = attempt.batch is None or attempt.batch.has_ended
         ended_at = attempt.ended_at
@@ -228,16 +230,16 @@ class Slots:
 
     @property
     def next_start_at(self) -> float | None:
-        """Time at which a batch that is not full starts."""
+        """Time at which a batch starts although it is not full."""
         return _first(pool.next_start_at() for pool in self._pools)
 
     @property
     def next_release_at(self) -> float | None:
-        """Time at which the first waiting job has waited too long."""
+        """Time at which the first waiting job's lease is released, because no slot was free."""
         return _first(pool.next_release_at() for pool in self._pools)
 
     def remove_waiting(self, now: float, *, all_: bool) -> list[Lease]:
-        """Remove and return jobs that will not start here: all, or those that waited too long."""
+        """Remove and return all waiting jobs, or the jobs that have waited too long for a slot."""
         return [lease for pool in self._pools for lease, _ in pool.remove_waiting(now, all_=all_)]
 
 

@@ -1,4 +1,4 @@
-"""The stack of an attempt that hangs. `exit_report.py` reads the stacks of ended processes."""
+"""The stack of a running attempt. `exit_report.py` reads the stacks of ended processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from minutehand.worker.errors import stack_in
 
 
 def stack_of(task: asyncio.Task[Any] | None, thread: str, module: str) -> list[dict[str, Any]]:
-    """Return the current frames of an attempt in the format of a traceback."""
+    """Return the stack frames that an attempt executes now, in the format of a traceback."""
     running = sys._current_frames()
     for candidate in threading.enumerate():
         if candidate.name == thread and candidate.ident in running:
@@ -24,9 +24,9 @@ def stack_of(task: asyncio.Task[Any] | None, thread: str, module: str) -> list[d
 
 
 def code_location(task: asyncio.Task[Any] | None, thread: str, module: str) -> str | None:
-    """Return the file and line that an attempt executes, or None after its end.
+    """Return the file and line that an attempt executes, or None after the attempt's end.
 
-    The frame is the innermost frame of the processor's package, if there is one.
+    The location is the innermost frame of the processor's package, or the innermost frame of all.
     """
     frames = stack_of(task, thread, module)
     own = [frame for frame in frames if frame["own"]] or frames
@@ -39,7 +39,7 @@ def peak_memory_mb() -> int:
 
 
 def _awaited(coroutine: Any) -> Iterator[tuple[FrameType, int]]:
-    """Yield the frames of a coroutine and of the coroutines it awaits, the outermost first."""
+    """Yield the frames of a coroutine and of the coroutines that it awaits, the outermost first."""
     while coroutine is not None:
         frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
         if frame is None:

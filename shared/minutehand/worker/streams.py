@@ -1,7 +1,7 @@
 """Output streams of a processor, which clients read while it runs.
 
-A stream keeps all of its output in memory. Output that is not yet stored is also in the attempt's
-`Updates`.
+A stream keeps all of its output in memory. The attempt's `Updates` also contain the output that is
+not yet stored.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from minutehand.worker.updates import LONG_OUTPUT, Updates
 #: Maximum streams of one job, and maximum characters of a stream's name.
 MAX_STREAMS: Final = 20
 MAX_STREAM_NAME: Final = 100
-#: Maximum bytes of a stream in memory, even if the database accepts more.
+#: Maximum bytes of a stream in memory, even if the database accepts a longer stream.
 MAX_BUFFERED_BYTES: Final = 10_000_000
-#: The step that the current task runs. The output of a step is dropped when the step is tried
-#: again, and kept when the step has finished.
+#: Name of the step that the current task runs. The output of a step is dropped when the step is
+#: tried again, and kept when the step has finished.
 RUNNING: ContextVar[str] = ContextVar("RUNNING", default="")
 
 
@@ -38,7 +38,7 @@ class OutputRefused(ProcessorError):
 
 
 class StreamHistory(NamedTuple):
-    """Output of a stream in earlier attempts: the number of its starts, and its output by step."""
+    """A stream's output in earlier attempts: the number of its starts, and its output by step."""
 
     attempt: int = 0
     #: The output of each finished step, which is a string or a list of items.
@@ -69,17 +69,17 @@ class Stream:
         self._chunks: list[tuple[str | None, Any]] = []
         self._size = self._bytes = 0
         self._is_text: bool | None = None
-        #: The step that wrote last. A half of a surrogate pair that is kept back belongs to this
-        #: step.
+        #: The step that wrote the last chunk. If the chunk ended with half of a surrogate pair, the
+        #: half belongs to this step.
         self._step: str | None = None
         self._warned: set[str] = set()
         self._start()
 
     def write(self, chunk: Any, /) -> None:
-        """Write a chunk. A string is appended as text, and any other JSON value is an item.
+        """Write a chunk. A string is appended as text. Any other JSON value is added as an item.
 
         Raises:
-            TypeError: A stream must have only text or only items.
+            TypeError: A stream must have only text, or only items.
             ValueError: The stream is closed, or the item is not JSON.
             OutputRefused: The streams of the job exceed their maximum size.
         """
@@ -101,7 +101,7 @@ class Stream:
             self._warn(sanitized.changed)
 
     def close(self) -> None:
-        """Close the stream. Half of a surrogate pair at the end is replaced."""
+        """Close the stream. Half of a surrogate pair at the stream's end is replaced."""
         with self._lock:
             self.is_open = False
             if not self._updates.is_output_rejected:
@@ -119,7 +119,7 @@ class Stream:
 
     @property
     def history(self) -> StreamHistory:
-        """Output of finished steps, which the stream needs when it is opened again."""
+        """The output of finished steps, which the stream needs when it is opened again."""
         by_step: dict[str, list[Any]] = {}
         for step, chunk in self._chunks:
             if step is not None:
@@ -130,7 +130,7 @@ class Stream:
         return StreamHistory(self.attempt, {**self._finished, **current})
 
     def replay_output(self, step: str) -> None:
-        """Replay the output of a finished step, because this attempt skips the step."""
+        """Write the stored output of a finished step, because this attempt skips the step."""
         finished = self._finished.get(step)
         with self._lock:
             self._flush_pending()
@@ -138,7 +138,7 @@ class Stream:
                 self._append(step, chunk, is_text=isinstance(finished, str))
 
     def discard(self, step: str) -> None:
-        """Restart the stream without the output of a step that is tried again."""
+        """Restart the stream without the output of a step that is being tried again."""
         with self._lock:
             if self._step != step:
                 self._flush_pending()
@@ -176,7 +176,7 @@ class Stream:
         self._is_text = is_text
 
     def _warn(self, description: str | None) -> None:
-        """Log a warning about replaced characters, once for each kind."""
+        """Log a warning about replaced characters, once per description."""
         if description is not None and description not in self._warned:
             self._warned.add(description)
             message = f"In stream {self.name!r} {description}"
@@ -194,6 +194,6 @@ class Stream:
         )
         self._bytes += size
         self._size += len(chunk) if is_text else 1
-        # notify once per report, because a model writes thousands of chunks
+        # notify only if a report may now be due, because a model writes thousands of chunks
         if before == 0 or before < LONG_OUTPUT <= before + size:
             self._notify_updates()

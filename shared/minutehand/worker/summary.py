@@ -1,4 +1,4 @@
-"""Counts of one tick, for its log line, its HTTP response, its metrics and the database."""
+"""Counts of one worker run (tick), for its log line, HTTP response, metrics and database row."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(slots=True)
 class TickSummary:
-    """Counts of one tick. `failed` counts dead letters, `retried` attempts that are retried."""
+    """Counts of one worker run. `failed` counts dead letters. `retried` counts failed attempts."""
 
     worker_id: str
     tick_id: str
@@ -20,26 +20,27 @@ class TickSummary:
     released: int = 0
     waiting: int = 0
     cancelled: int = 0
-    #: Attempts whose lease was lost before they could be settled.
+    #: Attempts whose lease the worker lost before it could settle them.
     lost: int = 0
     reclaimed: int = 0
     promoted: int = 0
-    #: Number of due jobs that the last lease of the tick did not return.
+    #: Number of due jobs that the last lease request of the run did not return.
     due_left: int = field(default=0, compare=False)
     extra_workers: int = 0
     calls: int = 0
     reports: int = 0
     duration_ms: float = field(default=0.0, compare=False)
     busy_ms: float = 0.0
-    #: Seconds by which the worker's clock is ahead of the database's. None if the clocks agree.
+    #: Seconds by which the worker's clock is ahead of the database's clock. None if the clocks
+    #: agree.
     clock_skew_seconds: float | None = field(default=None, compare=False)
     error: str | None = None
-    #: True if the maximum number of workers was running, so that this worker leased nothing.
+    #: True if the maximum number of workers already ran, so that this worker leased nothing.
     crowded_out: bool = False
-    #: Milliseconds until the next job falls due. None without a scheduled job.
+    #: Milliseconds until the next scheduled job falls due. None if no job is scheduled.
     next_due_in_ms: float | None = field(default=None, compare=False)
-    #: Milliseconds until there may be more jobs, and the reason, see `tick_scheduler.py`. None if
-    #: only a notification announces jobs.
+    #: Milliseconds until the next lease request, and its reason, see `tick_scheduler.py`. None if
+    #: only a notification announces new jobs.
     next_in_ms: float | None = field(default=None, compare=False)
     next_reason: str | None = field(default=None, compare=False)
 
@@ -50,7 +51,7 @@ class TickSummary:
 
     @property
     def is_worth_reporting(self) -> bool:
-        """True if the tick changed anything."""
+        """True if the run leased or reclaimed jobs, or ended with an error."""
         return self.leased > 0 or self.reclaimed > 0 or self.error is not None
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Helpers that test processors, alone or in a batch, without a queue, and drain a test queue."""
+"""Test helpers: run a processor without a queue, alone or in a batch, and drain a test queue."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ from minutehand.worker.summary import TickSummary
 from minutehand.worker.updates import Updates
 
 P = TypeVar("P")
-#: Maximum bytes of a payload or result, the default of the setting `payload_max_bytes`.
+#: Maximum bytes of a payload or result, which is the default of the setting `payload_max_bytes`.
 MAX_STORED: Final = 262_144
-#: Fields that a run copies from the settled item.
+#: Fields that a `Run` copies from the item to settle.
 _SETTLED = ("outcome", "result", "error", "wait", "retry_after_seconds", "until", "delay_seconds")
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Result of one run of a processor, as it would be settled."""
+    """Result of one run of a processor, which a worker would settle."""
 
     outcome: str
     result: Any = None
@@ -61,24 +61,25 @@ class Run:
     wait: Mapping[str, Any] | None = None
     progress: Sequence[Progress] = ()
     logs: Sequence[LogLine] = ()
-    #: Text or items of each stream.
+    #: Output of each stream by name: a string, or a list of items.
     output: Mapping[str, str | list[Any]] = field(default_factory=dict)
 
     @property
     def messages(self) -> list[str]:
-        """Messages of the log lines."""
+        """Messages of the job's log lines."""
         return [line.message for line in self.logs]
 
 
 @dataclass(slots=True)
 class ProcessorTest(Generic[P]):
-    """A job whose processor can run repeatedly. The steps of the job are stored as in the queue.
+    """A job whose processor a test can run repeatedly. The job's steps are stored in memory.
 
     Attributes:
-        steps: Results of finished steps and ended waits by name. A test may add some first.
-        children: All spawned child jobs, by the name of the spawn.
+        steps: Results of finished steps and ended waits by name. A test may add results before a
+            run.
+        children: Spawned child jobs, by the name of the call of `spawn`.
         remaining: Value of `ctx.remaining`.
-        around: Middleware, the first outermost.
+        around: Middleware around the processor. The first middleware is outermost.
     """
 
     processor: AnyProcessor[P]
@@ -111,10 +112,10 @@ class ProcessorTest(Generic[P]):
             register: A function of an app's module `processors`.
             payload: Payload of the job.
             arguments: Further arguments of `register`.
-            job_type: Name of the type, needed if several types have this payload model.
+            job_type: Name of the job type, needed if several types have the payload's model.
 
         Raises:
-            ValueError: Not exactly one processor fits.
+            ValueError: No processor, or more than one processor, fits the payload.
         """
         registry = Registry()
         settings = Settings(supabase_url="http://localhost", supabase_publishable_key="test")
@@ -134,7 +135,7 @@ class ProcessorTest(Generic[P]):
         return cls(found.run, payload, job_type=found.name, around=found.around)
 
     async def run(self) -> Run:
-        """Run the processor once from the beginning, with the steps stored so far."""
+        """Run the processor once from the beginning, with the steps that earlier runs stored."""
         return await self._run(None)
 
     async def _run(self, batch: Batch | None) -> Run:
@@ -184,7 +185,7 @@ class ProcessorTest(Generic[P]):
         )
 
     def answer(self, answer: Any) -> None:
-        """Answer the job's question. If the question has options, the answer must be an option."""
+        """Answer the question of the job. If it has options, the answer must be one of them."""
         if answer not in ((self._waiting or {}).get("options") or [answer]):
             raise AssertionError(f"the answer {answer!r} must be an option: {self._waiting}")
         self._end_wait("ask", {"answer": answer})
@@ -205,7 +206,10 @@ class ProcessorTest(Generic[P]):
         self._end_wait(wait["kind"], wait.get("default", {"timed_out": True}))
 
     def children_end(self, results: Sequence[Any]) -> None:
-        """End the child jobs with `results`. An exception as result makes a dead letter."""
+        """End the child jobs with `results`.
+
+        An exception in `results` makes its job a dead letter.
+        """
         wait = self._waiting or {}
         ids = list(wait.get("job_ids", ()))
         if len(ids) != len(results):
@@ -244,7 +248,10 @@ def _thread_of(run: object) -> str | None:
 
 
 class HeldFunctions(WorkerFunctions):
-    """Fake of your SQL functions with fixed results. `calls` lists the arguments of each call."""
+    """Fake of your SQL functions that returns fixed results.
+
+    `calls` lists each call's arguments.
+    """
 
     def __init__(self, **answers: Any) -> None:
         self.answers = answers
@@ -257,9 +264,9 @@ class HeldFunctions(WorkerFunctions):
 
 
 class _Stage:
-    """Takes the place of an attempt for its context.
+    """Replaces the attempt to which a job's context belongs.
 
-    The object stores updates in memory immediately.
+    This object stores updates in memory immediately.
     """
 
     def __init__(self, test: ProcessorTest[Any]) -> None:
@@ -269,7 +276,7 @@ class _Stage:
         self._test = test
 
     def notify_updates(self) -> None:
-        """Store each progress, not only the last one, so that tests can check all."""
+        """Store each reported progress, not only the last one, so that a test can check all."""
         updates = self.updates.take(max_logs=Updates.MAX_LOGS)
         if updates.progress is not None:
             self.progress.append(updates.progress)
@@ -279,16 +286,16 @@ class _Stage:
         self._test._chunks.extend(updates.output)
 
     def streams(self) -> set[str]:
-        """Return the names of all streams."""
+        """Return the names of all streams that the job has written."""
         return {chunk.stream for chunk in self._test._chunks}
 
     def stream_output(self, stream: str) -> list[OutputChunk]:
-        """Return the output since the latest start of the stream."""
+        """Return the output of a stream since the stream's latest start."""
         chunks = [chunk for chunk in self._test._chunks if chunk.stream == stream]
         return [chunk for chunk in chunks if chunk.attempt == chunks[-1].attempt]
 
     async def stream_history(self, stream: str) -> StreamHistory:
-        """Return the number of the latest start, and the latest output of each finished step."""
+        """Return the number of the latest start, and the latest output of finished steps."""
         by_step: dict[str, list[OutputChunk]] = {}
         chunks = self.stream_output(stream) if stream in self.streams() else []
         for chunk in self._test._chunks:
@@ -303,7 +310,7 @@ class _Stage:
         self.notify_updates()
 
     async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
-        """Store the child jobs. A repeated name returns the same ids."""
+        """Store the child jobs. A repeated name returns the ids of the earlier call."""
         test = self._test
         if any(_is_too_long(child.payload) for child in children):
             message = f"payload exceeds {MAX_STORED} bytes; store it and pass a reference"
@@ -326,7 +333,7 @@ class _Stage:
 
 
 async def drain(worker: Worker, *, most_ticks: int = 50) -> list[TickSummary]:
-    """Run ticks of a worker until a tick finds no job, for test databases.
+    """Run a worker's ticks until a tick finds no job. Use this function only on test databases.
 
     Raises:
         AssertionError: The worker still found jobs after `most_ticks` ticks.
