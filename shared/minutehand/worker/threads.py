@@ -1,7 +1,8 @@
-"""Synchronous processors in daemon threads, which are stopped as far as Python permits.
+"""Runs synchronous processors in daemon threads, and stops them as far as Python permits.
 
-A thread cannot be killed. To stop it, an exception is raised at its next Python instruction. C code
-continues until it returns. If the lease has expired by that time, nothing is stored.
+A thread cannot be killed. To stop a thread, an exception is raised at its next Python instruction.
+A function in C continues until it returns. If the job's lease has expired by then, the processor's
+result is not stored.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, Final
 
-#: Name of a thread that runs no call.
+#: Name of a thread while it runs no call.
 IDLE: Final = "processors"
 
 
 class ThreadStopped(BaseException):
-    """Raised inside a synchronous processor that must stop.
+    """Raised inside the thread of a synchronous processor that must stop.
 
-    Code that catches this exception must return soon.
+    A processor that catches this exception must return soon.
     """
 
 
 class _Call:
-    """A call, and the future of its result."""
+    """A call of a synchronous processor, and the future of its result."""
 
     def __init__(self, run: Callable[[], Any], name: str) -> None:
         self.name = name
@@ -36,15 +37,15 @@ class _Call:
         self.ended: asyncio.Future[tuple[Any, BaseException | None]] = self._loop.create_future()
 
     def run(self) -> Any:
-        """Run the call with the context variables of its caller."""
+        """Run the processor with the context variables of the code that called it."""
         return self._context.run(self._run)
 
     def set_result(self, result: Any, error: BaseException | None) -> None:
-        """Send the result or error of the call from its thread to the event loop."""
+        """Send the result or error of the call from the call's thread to the event loop."""
         try:
             self._loop.call_soon_threadsafe(self._set_result, result, error)
         except RuntimeError:
-            return  # the loop is closed, so no caller waits for the result
+            return  # the loop is closed, so no code waits for the result
 
     def _set_result(self, result: Any, error: BaseException | None) -> None:
         if not self.ended.done():
@@ -52,22 +53,22 @@ class _Call:
 
 
 class _Thread:
-    """Runs calls one after another, until a call is stopped."""
+    """Thread that runs calls one after another, until one of its calls is stopped."""
 
     def __init__(self) -> None:
         self._calls: SimpleQueue[_Call] = SimpleQueue()
         self._lock = threading.Lock()
-        #: The call in which `ThreadStopped` may be raised.
+        #: The call whose processor runs now, and in which `ThreadStopped` may be raised.
         self._running: _Call | None = None
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
     def begin(self, call: _Call) -> None:
-        """Run a call. The thread gets the name of the call."""
+        """Run a call in this thread. The thread gets the name of the call."""
         self._calls.put(call)
 
     def stop(self, call: _Call) -> None:
-        """Stop a call, unless it has ended."""
+        """Raise `ThreadStopped` in a call, unless the call has ended."""
         with self._lock:
             call.is_stopped = True
             if self._running is call:
@@ -105,16 +106,16 @@ class _Thread:
             return None, error
 
 
-#: Threads that run no call. There are as many threads as calls ever ran at once.
+#: Threads that run no call now. There are as many threads as calls ever ran at the same time.
 _idle: Final[list[_Thread]] = []
 
 
 async def run_in_thread(run: Callable[[], Any], *, name: str) -> Any:
-    """Call `run` in a daemon thread, with this context's variables, and await its end.
+    """Call `run` in a daemon thread, with the caller's context variables, and await its end.
 
-    Concurrent calls do not share a thread, so that a stuck call blocks neither another slot nor the
-    exit of the process. Cancelling raises `ThreadStopped` in the thread and waits until the call
-    has ended. A second cancellation stops waiting.
+    Concurrent calls do not share a thread, so that a stuck call does not block another slot or the
+    exit of the process. A cancellation raises `ThreadStopped` in the thread, and waits until the
+    call has ended. A second cancellation ends the wait.
     """
     call = _Call(run, name)
     thread = _idle.pop() if _idle else _Thread()

@@ -1,4 +1,4 @@
-"""One run of the worker: lease, run, report, settle, start extra workers, and end in time.
+"""One run of the worker (tick): lease, run, report, settle, start extra workers, end in time.
 
 Read `Tick.run` first. `Worker` in loop.py starts runs and wakes them.
 """
@@ -32,7 +32,7 @@ from minutehand.worker.tick_scheduler import Action, NextAction, Reason, RunSnap
 
 logger = logging.getLogger(__name__)
 
-#: After this number of leased jobs, a run logs leases and starts of jobs at DEBUG.
+#: A run that has leased more than this number of jobs logs leases and starts of jobs at DEBUG.
 MAX_INFO_LOGS = 100
 
 
@@ -42,17 +42,17 @@ class Tick:
     Args:
         fan_out: Policy for extra workers. None starts no extra workers.
         start_extra_workers: Starts extra workers.
-        wakeups: Event that other tasks set to make the run lease immediately.
-        on_iteration: Called in each iteration of the run's loop.
+        wakeups: Event that makes the run lease immediately when another task sets it.
+        on_iteration: Function that is called in each iteration of the run's loop.
     """
 
-    #: Pause before jobs whose rows were locked are settled again.
+    #: Seconds before jobs whose rows were locked are settled again.
     BUSY_SECONDS = 1.0
-    #: Number of ended jobs from which a second settlement starts while a call is in flight, so that
-    #: the database and the worker work at the same time. Fewer jobs wait, because a call costs as
-    #: much as fifty jobs.
+    #: If this number of jobs have ended while a settlement is in flight, a second settlement
+    #: starts, so that the database and the worker work at the same time. Fewer ended jobs wait,
+    #: because a settlement costs as much as fifty jobs.
     SECOND_SETTLE_AT = 200
-    #: Maximum jobs started per event loop iteration, so that a due call is not delayed.
+    #: Maximum jobs that start in one event loop iteration, so that a due call is not delayed.
     STARTS_PER_ITERATION = 50
 
     def __init__(
@@ -71,30 +71,33 @@ class Tick:
         self._deadlines = run.deadlines
         self._fan_out = fan_out
         self._start_extra = start_extra_workers
-        #: True if the run has requested extra workers, even if none was accepted.
+        #: True if the run has requested extra workers, even if AWS accepted no request.
         self._has_started_extra_workers = False
-        #: Number of extra workers for jobs that wait because this run may lease only suspects.
+        #: Number of extra workers needed for jobs that wait because this run may lease only
+        #: suspects.
         self._queued = 0
         self._wakeups = wakeups
-        #: Summary that was stored when a lease, or a separate call, ended the run in the database.
+        #: The summary that the database stored when a lease request or a separate call ended the
+        #: run.
         self._final_summary: TickSummary | None = None
         self._on_iteration = on_iteration
         self._run_count = 0
-        #: Log level of the run's start and of an empty lease. After the first lease it is DEBUG.
+        #: Log level of the run's start and of an empty lease. After the first leased job it is
+        #: DEBUG.
         self._level = logging.DEBUG if run.options.quiet else logging.INFO
-        #: Items that release leases whose jobs never started.
+        #: Items that release the leases of jobs that never started.
         self._to_release: list[SettleItem] = []
         self._busy_until = 0.0
-        #: Set when the loop should ask the scheduler for its next action.
+        #: Event that makes the loop ask the scheduler for its next action.
         self._wakeup = asyncio.Event()
-        #: True if free slots will be refilled in this event loop iteration.
+        #: True if free slots will get jobs in this event loop iteration.
         self._fill_scheduled = False
-        #: Unexpected error, which the run raises after its jobs were released.
+        #: Unexpected error that the run raises after it has released its jobs.
         self._broken: BaseException | None = None
         self._in_flight = InFlight()
         self._slots = Slots(run)
-        #: Settlement and lease calls in flight. There are at most two calls, and one of them
-        #: leases.
+        #: Settlement calls and lease calls in flight. At most two calls are in flight, and only one
+        #: of them leases jobs.
         self._calls_in_flight: list[asyncio.Task[None]] = []
         self._lease_in_flight = False
         self._reporter = Reporter(run, self._in_flight)
@@ -119,8 +122,8 @@ class Tick:
         """Run the tick and return its summary.
 
         Raises:
-            QueueUnavailable: The database did not respond to the first call. Nothing was started.
-            Exception: An unexpected error, after running jobs were released or settled.
+            QueueUnavailable: The database did not respond to the first call. No job was started.
+            Exception: An unexpected error, raised after the running jobs were released or settled.
         """
         level = self._level
         logger.log(level, "Starting job execution", extra=self._run.extra("tick.started"))
@@ -132,7 +135,7 @@ class Tick:
                 try:
                     response = await self._leases.send(request)
                 except QueueError:
-                    # the database may have admitted the run although no response arrived
+                    # the database may have admitted the run although it did not respond
                     await self._finish()
                     raise
                 self._accept_leases(response, sent_at)
@@ -155,13 +158,13 @@ class Tick:
         return self.summary
 
     async def _run_iteration(self) -> None:
-        """Wait until the next action is due or an event occurs. Perform an action that is due."""
+        """Wait until the next action is due or an event occurs. Perform the action if it is due."""
         self._on_iteration()
         queued, self._queued = self._queued, 0
         await self._start_extra_workers(at_least=queued)
         entry, now = self._entry, self._clock.monotonic()
         if entry.at > now and not await self._wait(entry.at - now):
-            return  # an event came first, which may change the next action
+            return  # an event occurred before, and may change the next action
         match entry.action:
             case Action.STOP:
                 self._stop_all()
@@ -177,21 +180,22 @@ class Tick:
                 self._to_release += self._settler.busy
                 self._settler.busy = []
             case Action.SETTLE:
-                # wait one event loop iteration, so that jobs that end together are settled together
+                # wait for one event loop iteration, so that jobs that end together are settled
+                # together
                 await asyncio.sleep(0)
                 self._start_call(self._settle())
             case Action.LEASE:
                 self._start_call(self._lease_more())
             case Action.HEARTBEAT | Action.EXIT | Action.ABANDON:
-                pass  # the event is handled before the next iteration
+                pass  # the next iteration handles the event
 
     async def _is_over(self) -> bool:
-        """Get the next action. Return whether the run has ended."""
+        """Ask the scheduler for the next action. Return whether the run has ended."""
         now = self._clock.monotonic()
         for exchange in [call for call in self._calls_in_flight if call.done()]:
             self._calls_in_flight.remove(exchange)
             try:
-                exchange.result()  # raises the error of the call
+                exchange.result()  # raises the call's error
             except Exception as error:
                 self._break(error)
         self._entry = self.scheduler.next(now, self._snapshot(now))
@@ -223,7 +227,7 @@ class Tick:
         )
 
     async def _wait(self, seconds: float) -> bool:
-        """Wait `seconds`. Return False if an event ended the wait."""
+        """Wait this number of seconds. Return False if an event ended the wait."""
         try:
             async with asyncio.timeout(seconds):
                 await self._wakeup.wait()
@@ -233,7 +237,7 @@ class Tick:
         return False
 
     def _report_remaining(self, now: float) -> None:
-        """Add the time and reason of the next lease to the summary."""
+        """Add the time and reason of the next lease request to the summary."""
         rest = self.scheduler.next_lease
         self.summary.next_reason = Reason.NOTIFIED if rest is None else rest.reason
         if rest is not None:
@@ -246,7 +250,7 @@ class Tick:
 
     @property
     def _needs_second_settle(self) -> bool:
-        """True if a settlement is in flight and enough jobs have ended for a second one."""
+        """True if enough jobs have ended during a settlement for a second settlement."""
         return (
             len(self._calls_in_flight) == 1 and len(self._in_flight.ended) >= self.SECOND_SETTLE_AT
         )
@@ -261,7 +265,10 @@ class Tick:
     def _request(
         self, items: Sequence[SettleItem] = (), *, count_due: bool | None = None
     ) -> LeaseRequest:
-        """Build the next lease request. With `count_due` the request only counts the backlog."""
+        """Build the next lease request.
+
+        With `count_due` the request counts due jobs and leases none.
+        """
         will_lease = not count_due and self._can_lease(self._clock.monotonic())
         pools = self._slots.free_capacity() if will_lease else ()
         is_all = self._slots.is_all(pools)
@@ -273,7 +280,7 @@ class Tick:
         )
 
     def _last(self, items: Sequence[SettleItem]) -> TickSummary | None:
-        """Return the summary if the run ends after these items are settled, otherwise None."""
+        """Return the summary if the run ends when these items are settled, otherwise None."""
         holds = (
             self._in_flight.running
             or self._in_flight.ended
@@ -304,7 +311,8 @@ class Tick:
             self._warn("A lease call failed; it is repeated", "lease.unavailable", error)
             self._leases.record_no_response()
         except QueueError as error:
-            # running jobs continue and are settled, but the run leases no job for a while
+            # running jobs continue and are settled, but the run leases no job until the pause is
+            # over
             self._warn("The queue rejected a lease request", "lease.refused", error)
             self._leases.record_rejected_request()
         else:
@@ -337,7 +345,7 @@ class Tick:
         self._start_jobs()
 
     def _apply_run_state(self, run: RunState) -> None:
-        """Apply the database's information about this run and other runs."""
+        """Apply what the response says about this run: whether it ended, and the limit of runs."""
         if run.ended:
             self._final_summary = self._leases.last
             self._request_lease(run.refused)
@@ -394,14 +402,14 @@ class Tick:
         return [attempt.job_id for attempt in self._in_flight.running.values()][:MAX_JOBS]
 
     def _attempt_ended(self, attempt: Attempt) -> None:
-        """Queue the attempt for settlement, and refill its slot."""
+        """Add the attempt to the attempts to settle, and fill its slot."""
         del self._in_flight.running[attempt.key]
         self._slots.ended(attempt)
         self._in_flight.ended.append(attempt)
         self._schedule_fill()
 
     def _schedule_fill(self) -> None:
-        if not self._fill_scheduled:  # schedule one refill for all jobs that end together
+        if not self._fill_scheduled:  # fill once for all jobs that end together
             self._fill_scheduled = True
             self._environment.loop.call_soon(self._fill_slots)
 
@@ -409,7 +417,8 @@ class Tick:
         """Start jobs in free slots, and wake the loop if its next action may change.
 
         The next action does not change while a call is in flight, or while a settlement waits for
-        more jobs. Without a wake-up in these cases, short jobs cause no iteration each.
+        more jobs. The loop is not woken then, because otherwise each short job would cause an
+        iteration.
         """
         self._fill_scheduled = False
         self._start_jobs()
@@ -420,7 +429,7 @@ class Tick:
             self._wakeup.set()
 
     async def _settle(self) -> None:
-        """Settle ended jobs and lease jobs for their slots, in one call."""
+        """Settle ended jobs, and lease jobs for their slots in the same call."""
         in_flight = self._in_flight
         await self._reporter.wait_for(
             in_flight.ended, seconds=min(2.0, self._run.seconds_left() / 3)
@@ -473,9 +482,9 @@ class Tick:
                 attempt.stop("deadline")
 
     def _abandon_rest(self) -> None:
-        """Count unsettled jobs as lost when the time is over.
+        """Count the unsettled jobs as lost, because the run's time is over.
 
-        Another worker runs these jobs again.
+        Other workers will run these jobs again.
         """
         if left := self._running_job_ids():
             self.summary.lost += len(self._in_flight.running)
@@ -488,10 +497,12 @@ class Tick:
             )
 
     def _break(self, error: BaseException) -> None:
-        """Record an unexpected error, so that the run releases and settles its jobs and raises it.
+        """Record an unexpected error.
+
+        The run then releases and settles its jobs, and raises the error.
 
         Raises:
-            Exception: The error that was recorded before, if any.
+            Exception: The first error, if an error was recorded before.
         """
         if self._broken is not None:
             raise self._broken
@@ -505,11 +516,11 @@ class Tick:
         self._wakeup.set()
 
     async def _count_backlog(self) -> None:
-        """Stop leasing, and count the backlog to start extra workers for it."""
+        """Stop leasing, and count the due jobs to start extra workers for them."""
         self.scheduler.has_started_extra_workers = True
         if self._leases.pending is not None:
             return
-        has_more = self._leases.due > 0  # these jobs lack only a slot
+        has_more = self._leases.due > 0  # more jobs are due than this run has slots
         request = self._request(count_due=True)
         until = self._clock.monotonic() + SIDE_CALL_SECONDS
         try:
@@ -522,9 +533,9 @@ class Tick:
             await self._start_extra_workers(at_least=1)
 
     async def _start_extra_workers(self, *, at_least: int = 0) -> None:
-        """Start extra workers if more jobs are due than this run can take.
+        """Start extra workers if more jobs are due than this run can run.
 
-        A run starts extra workers once, and again only with `at_least`.
+        A run starts extra workers only once, or again if `at_least` requires some.
         """
         policy, start, due = self._fan_out, self._start_extra, self._leases.due
         if policy is None or start is None or (self._has_started_extra_workers and not at_least):
@@ -556,7 +567,7 @@ class Tick:
 
     @asynccontextmanager
     async def _background_tasks(self) -> AsyncIterator[None]:
-        """Run the background tasks until the block ends."""
+        """Run the background tasks of the run until the block ends."""
         loop = asyncio.get_running_loop()
         background = [
             self._reporter.report(),
@@ -573,7 +584,7 @@ class Tick:
         tasks = [loop.create_task(task) for task in background]
         for task in tasks:
             task.add_done_callback(self._on_background_done)
-        # use a timer, so that the deadline works while a call hangs
+        # use a timer, so that running jobs are stopped at the deadline even while a call hangs
         deadline = None
         if not math.isinf(self._deadlines.stop_working):
             left = self._deadlines.stop_working - self._clock.monotonic()
@@ -588,7 +599,7 @@ class Tick:
                 attempt.stop("lost")
 
     def _on_background_done(self, task: asyncio.Task[None]) -> None:
-        """Fail the run if a background task raised."""
+        """Make the run fail if a background task raised an error."""
         error = None if task.cancelled() else task.exception()
         if error is not None and self._broken is None:
             self._break(error)
@@ -604,14 +615,14 @@ class Tick:
             try:
                 await self._publishing.run_once()
             except asyncio.CancelledError:
-                wakeups.set()  # keep the wake-up for the next run
+                wakeups.set()  # keep the wake-up for the worker's next run
                 raise
             self._request_lease()
 
     def _request_lease(
         self, has_new_jobs: bool = True, *, reason: Reason = Reason.NOTIFIED
     ) -> None:
-        """Wake the loop. The loop leases if jobs may be ready, or checks whether the run ends."""
+        """Wake the loop, which leases if jobs may be ready, or checks whether the run ends."""
         if has_new_jobs:
             self.scheduler.wake(reason)
         self._wakeup.set()
@@ -624,10 +635,12 @@ class Tick:
         self._wakeup.set()
 
     async def _finish(self) -> bool:
-        """End the run in the database, if needed. Return True if the run must continue.
+        """Store the end of the run in the database, if needed.
 
-        The run continues if another run was rejected, because that run may have been started for a
-        job that was committed after this run's last lease.
+        Return True if the run must continue.
+
+        The run continues if another run was rejected, because the other run may have been started
+        for a job that was committed after this run's last lease request.
         """
         self._measure()
         is_counted = self._run.most is not None and not self.scheduler.is_at_worker_limit
@@ -635,8 +648,8 @@ class Tick:
         if self._final_summary == self.summary or not must_store:
             return False
         summary = self.summary.as_dict() if self.summary.is_worth_reporting else None
-        # pass the id of the last lease, because enqueues may rely on the free slots of that call
-        # for two seconds
+        # pass the id of the last lease request, because enqueues may rely on the run's free slots
+        # for two seconds after the request
         call = self._run.queue.tick_finished(self._leases.id.name, summary=summary)
         until = min(self._clock.monotonic() + SIDE_CALL_SECONDS, self._deadlines.end)
         self._final_summary = replace(self.summary)
@@ -653,5 +666,5 @@ class Tick:
 
 
 def _release_item(lease: Lease) -> SettleItem:
-    """Return an item that releases a job that never started, so that its attempt does not count."""
+    """Return an item that releases a job that never started. Its attempt does not count."""
     return SettleItem(job_id=lease.job.id, fence=lease.fence, outcome="released", duration_ms=0)

@@ -1,6 +1,6 @@
 """Decides the next action of a run, the time of the action, and the reason for this time.
 
-The scheduler reads no clock and makes no calls. `lease_requests.py` builds the lease requests.
+The scheduler does not read the clock and makes no calls. `lease_requests.py` builds lease requests.
 """
 
 from __future__ import annotations
@@ -15,42 +15,43 @@ from minutehand.worker.run import IdleBackoff
 
 
 class Action(StrEnum):
-    """Actions of a run. If several actions are due, the first in this list is chosen."""
+    """Actions of a run. If several actions are due, the run performs the first in this list."""
 
-    #: End because the time is over. Other workers run jobs again that have not ended.
+    #: End the run because its time is over. Other workers run the jobs again that have not ended.
     ABANDON = "give up"
     #: Stop running jobs.
     STOP = "stop"
-    #: Stop leasing, and start extra workers for a backlog.
+    #: Stop leasing, and start extra workers for the due jobs.
     FAN_OUT = "look back"
-    #: Release leased jobs that will not start here.
+    #: Release leased jobs that will not start in this run.
     RELEASE = "release"
     #: Start a batch that is not full.
     START = "start"
-    #: Settle jobs again whose rows another transaction had locked.
+    #: Settle the jobs again whose rows another transaction had locked.
     RETRY_SETTLE = "settle again"
     SETTLE = "settle"
     LEASE = "lease"
-    #: End because nothing is left to do.
+    #: End the run because it has nothing left to do.
     EXIT = "leave"
-    #: Run an iteration of the loop, so that the host sees that the run is alive.
+    #: Iterate without another action, so that the host sees that the run is alive.
     HEARTBEAT = "turn"
 
 
 class Reason(StrEnum):
-    """Reasons for the time of an action."""
+    """Reasons for the time of a run's next action."""
 
-    #: A job falls due, as the database has announced.
+    #: A scheduled job falls due. The database has announced the time.
     DUE = "due"
-    #: A request returned nothing, was rejected or got no response, and is repeated after a delay.
+    #: A lease request returned no job, was rejected or got no response. The request is repeated
+    #: after a delay.
     BACKOFF = "backoff"
     NOTIFIED = "notified"
     #: Maintenance has made jobs ready, or may make jobs ready.
     MAINTENANCE = "maintenance"
-    #: The poll interval is over.
+    #: The interval between two polls is over.
     POLL = "poll"
     JOBS_ENDED = "jobs ended"
-    #: A leased job has waited for a slot for too long.
+    #: A leased job has waited too long for a slot.
     NO_SLOT = "no slot"
     #: A batch has waited long enough for more jobs.
     BATCH = "batch"
@@ -59,7 +60,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NextAction:
-    """The next action of a run. `at` is a time on the monotonic clock."""
+    """The next action of a run. `at` is the action's time on the monotonic clock."""
 
     at: float
     action: Action
@@ -68,20 +69,20 @@ class NextAction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSnapshot:
-    """State of a run at one moment.
+    """State of a run at one time, from which the scheduler chooses the next action.
 
     Attributes:
         running: True if jobs are running.
-        must_stop: True if some running jobs were not yet stopped.
-        to_settle: True if jobs have ended, or leases must be released.
+        must_stop: True if the run has not yet stopped some of its running jobs.
+        to_settle: True if jobs have ended and must be settled, or leases must be released.
         retry_settle_at: Time at which jobs whose rows were locked are settled again.
-        start_at: Time at which a batch that is not full starts.
-        release_at: Time at which the first lease has waited too long for a slot.
-        has_free_slot: True if some pool has a free slot.
-        exchanging: True if a settlement or lease call is in flight.
-        needs_second_settle: True if a second settlement should start.
-        is_stopping: True if the host shuts down, or the run met an unexpected error.
-        maintaining: True if maintenance runs or is about to run.
+        start_at: Time at which a batch starts although it is not full.
+        release_at: Time at which the first waiting job is released, because no slot was free.
+        has_free_slot: True if a job could start now.
+        exchanging: True if a settlement call or a lease call is in flight.
+        needs_second_settle: True if a second settlement should start during the first one.
+        is_stopping: True if the host shuts down, or an unexpected error has occurred.
+        maintaining: True if maintenance runs now, or will start soon.
     """
 
     running: bool = False
@@ -106,23 +107,24 @@ class RunSnapshot:
 class TickScheduler:
     """The scheduler of one run.
 
-    Other parts of the run record events here, and the loop asks for the next action.
+    Other parts of the run record events in the scheduler. The loop of the run asks the scheduler
+    for the next action.
     """
 
-    #: Maximum time between two iterations of the loop.
+    #: Maximum seconds between two iterations of the run's loop.
     ITERATION_SECONDS = 10.0
-    #: A run may end after this number of consecutive leases that returned none of the due jobs.
+    #: After this many consecutive leases that returned none of the due jobs, a run may end.
     MAX_EMPTY_LEASES = 6
-    #: Time until the run leases once more after it has stopped reporting free slots, because an
-    #: enqueue that relied on the slots may commit later. The loop also leases once more after a
-    #: notification for which it found no job.
+    #: Seconds from the request that reports no more free slots to one more lease request. An
+    #: enqueue that relied on the free slots may commit in this time. A loop also leases once more
+    #: after a notification for which it found no job.
     RECHECK_SECONDS = 0.1
-    #: Maximum time that a batch waits beyond its start time for a lease response, which may have
-    #: more jobs for the batch.
+    #: Maximum seconds that a batch waits after its start time for a lease response, which may
+    #: contain more jobs for the batch.
     FILL_SECONDS = 0.5
-    #: Minimum time between two settlements while leased jobs wait for a slot, so that jobs are
-    #: settled together and no slot is empty meanwhile. The minimum is a quarter of the time for
-    #: which jobs are leased in advance.
+    #: Minimum seconds between two settlements while leased jobs wait for a slot, so that more jobs
+    #: are settled together. The minimum is a quarter of the time for which jobs are leased in
+    #: advance, so that no slot gets empty.
     SETTLE_BATCH_SECONDS = 0.025
     #: Minimum delay between two runs of a loop.
     MIN_DELAY_SECONDS = 0.005
@@ -131,33 +133,33 @@ class TickScheduler:
         self._deadlines = deadlines
         self._options = options
         self._backoff = backoff
-        #: Reason to lease immediately, or None.
+        #: Reason to send a lease request immediately, or None.
         self._lease_reason: Reason | None = None
         self._leased_at = -math.inf
-        #: The next lease request, as determined by the latest response or its absence.
+        #: The next lease request, whose time depends on the latest response or on its absence.
         self._lease: NextAction | None = None
-        #: True if the latest request got no response. The request is repeated, because the database
-        #: may have leased jobs for it.
+        #: True if the latest lease request got no response. The request is repeated, because the
+        #: database may have leased jobs for the request.
         self._has_no_response = False
-        #: True if the last lease covered every pool and returned no job, and no other lease is in
-        #: flight. Only then may the run end.
+        #: True if the last lease request covered every pool and returned no job, and no other
+        #: request is in flight. Otherwise the run may not end.
         self._last_lease_empty = False
-        #: True if due jobs remain that the last lease did not return, e.g. because another session
+        #: True if the last lease request did not return all due jobs, e.g. because another session
         #: has locked them.
         self._has_due_jobs = False
         self._recheck_pending = False
-        #: True if no other run is admitted, so that this run polls while its jobs run.
+        #: True if the database admits no other run, so that this run polls while its jobs run.
         self.is_last = False
-        #: True if the maximum number of runs is reached, so that this run leases nothing.
+        #: True if the maximum number of runs is reached, so that this run leases no jobs.
         self.is_at_worker_limit = False
         self.has_started_extra_workers = False
 
     def wake(self, reason: Reason) -> None:
-        """Record that there may be jobs to lease."""
+        """Record that jobs may be ready, so that the run leases immediately."""
         self._lease_reason = self._lease_reason or reason
 
     def record_request(self, now: float) -> None:
-        """Record that a lease request is sent."""
+        """Record that a lease request is being sent."""
         self._lease_reason = None
         self._leased_at = now
         self._has_no_response = True
@@ -175,10 +177,11 @@ class TickScheduler:
         """Record the response to a lease request.
 
         Args:
-            found: True if the lease returned jobs.
-            of_all: True if the request covered every pool.
+            found: True if the response contains jobs.
+            of_all: True if the lease request covered every pool.
             due_in_seconds: Seconds until a job falls due. 0 if due jobs are locked.
-            recheck_pending: True if an enqueue may have relied on this run and committed since.
+            recheck_pending: True if an enqueue may have relied on this run's free slots and may
+                commit later.
         """
         self._has_no_response = False
         self._last_lease_empty = of_all and not found
@@ -188,7 +191,8 @@ class TickScheduler:
         if found:
             self._backoff.leases = 0
         elif self._has_due_jobs:
-            # pauses grow while due jobs cannot be leased, e.g. because their rows are locked
+            # pauses grow while due jobs cannot be leased, e.g. because another session has locked
+            # their rows
             self._backoff.leases += 1
         if due_in_seconds is not None:
             delay = self._backoff.lease_backoff()
@@ -199,23 +203,26 @@ class TickScheduler:
             self._lease = NextAction(now + self.RECHECK_SECONDS, Action.LEASE, Reason.NOTIFIED)
 
     def back_off(self, now: float, seconds: float, *, has_no_response: bool) -> None:
-        """Record that a lease request was rejected or got no response, and back off."""
+        """Record that a lease request was rejected or got no response.
+
+        The next request is delayed.
+        """
         self._has_no_response = has_no_response
         self._has_due_jobs = self._recheck_pending = False
         self._lease = NextAction(now + seconds, Action.LEASE, Reason.BACKOFF)
 
     def can_lease(self, now: float, snapshot: RunSnapshot) -> bool:
-        """Return whether this run may lease now."""
+        """Return whether this run may lease jobs now."""
         is_open = now < self._deadlines.stop_leasing and not snapshot.is_stopping
         return is_open and snapshot.has_free_slot and not self.is_at_worker_limit
 
     def next(self, now: float, snapshot: RunSnapshot) -> NextAction:
-        """Return the next action, or an iteration by default. An overdue action is due `now`."""
+        """Return the next action, by default HEARTBEAT. The time of an overdue action is `now`."""
         entry = min(self._entries(now, snapshot), key=lambda action: max(now, action.at))
         return entry if entry.at >= now else replace(entry, at=now)
 
     def _entries(self, now: float, snapshot: RunSnapshot) -> Iterator[NextAction]:
-        """Yield possible actions in the order of their priority."""
+        """Yield the possible actions. The first action has the highest priority."""
         deadlines, end = self._deadlines, Reason.END_OF_RUN
         yield NextAction(deadlines.end, Action.ABANDON, end)
         if snapshot.must_stop:
@@ -239,7 +246,7 @@ class TickScheduler:
         if snapshot.needs_second_settle:
             yield NextAction(now, Action.SETTLE, Reason.JOBS_ENDED)
         elif not snapshot.exchanging:
-            if snapshot.to_settle:  # the settlement also leases jobs
+            if snapshot.to_settle:  # the settlement call also leases jobs
                 at = (
                     now
                     if snapshot.release_at is None
@@ -256,13 +263,13 @@ class TickScheduler:
         if self._lease_reason is not None:
             yield NextAction(now, Action.LEASE, self._lease_reason)
         if snapshot.start_at is not None and self._leased_at < snapshot.start_at:
-            # the response may fill the batch
+            # the lease response may contain jobs that fill the batch
             yield NextAction(snapshot.start_at, Action.LEASE, Reason.BATCH)
         if self._lease is None:
             if not (snapshot.holds or self._last_lease_empty):
                 yield NextAction(now, Action.LEASE, Reason.DUE)
         elif self._has_due_jobs and snapshot.maintaining:
-            # maintenance is working on the due jobs, so lease when maintenance ends, or after a
+            # maintenance is making the due jobs ready, so lease when maintenance ends, or after a
             # second
             at = max(self._lease.at, self._leased_at + self._backoff.MAX_SECONDS)
             yield NextAction(at, Action.LEASE, Reason.MAINTENANCE)
@@ -274,7 +281,7 @@ class TickScheduler:
             )
 
     def _stays(self, now: float, snapshot: RunSnapshot) -> bool:
-        """Return whether a run without jobs waits, because a job is due soon or just announced."""
+        """Return whether a run without jobs waits, because a job is due soon or was announced."""
         if not self.can_lease(now, snapshot):
             return False
         if (
@@ -287,7 +294,7 @@ class TickScheduler:
         if self._has_due_jobs:
             return (
                 self._backoff.leases < self.MAX_EMPTY_LEASES
-            )  # otherwise another database session has locked the jobs
+            )  # otherwise another database session has locked the due jobs
         if self._lease is None:
             return not self._last_lease_empty
         if self._lease.at >= self._deadlines.stop_leasing:
@@ -296,19 +303,19 @@ class TickScheduler:
 
     @property
     def next_lease(self) -> NextAction | None:
-        """The next lease request after this run has ended.
+        """The worker's next lease request after this run has ended.
 
-        None if only a notification causes the next lease request.
+        None if only a notification leads to the next lease request.
         """
         return self._lease
 
     def next_poll(self, now: float, *, poll_seconds: float, was_notified: bool) -> NextAction:
-        """Return the next poll of the loop after this run, at most `poll_seconds` later.
+        """Return the loop's next poll after this run, which is at most `poll_seconds` later.
 
         Args:
-            poll_seconds: The poll interval.
-            was_notified: True if a notification started the run and the run found nothing. The
-                commit may become visible soon afterwards.
+            poll_seconds: The interval of the loop's polls.
+            was_notified: True if a notification started this run and the run found no job. The
+                job's commit may become visible soon afterwards.
         """
         entry = NextAction(now + poll_seconds, Action.LEASE, Reason.POLL)
         if was_notified:

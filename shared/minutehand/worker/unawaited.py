@@ -1,6 +1,6 @@
-"""Detects calls of a context that are never awaited, whose work would be silently lost.
+"""Detects calls of a job's context that the processor never awaits. They would do nothing.
 
-The context records its calls, so that a job without calls has no overhead.
+The context records its calls, so that a job that makes no calls has no overhead.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from minutehand.queue.errors import ProcessorError
 A = TypeVar("A", bound=Callable[..., Any])
 T = TypeVar("T")
 
-#: From this number of recorded calls on, ended calls are dropped.
+#: When this many calls are recorded, the tracker drops the calls that have ended.
 PRUNE_AFTER: Final = 32
 
 
 class NotAwaited(ProcessorError):
-    """The processor ended without awaiting a call, which therefore did nothing."""
+    """The processor ended and had never awaited a call, which therefore did nothing."""
 
     def __init__(self, names: Iterable[str]) -> None:
         formatted = [f"{name}(…)" for name in dict.fromkeys(names)]
         super().__init__(
             f"{' and '.join(formatted)} was never awaited, so it did nothing; write "
             f"`await {formatted[0]}`, in an `async def`",
-            retryable=False,  # each attempt would repeat what the processor did before
+            retryable=False,  # each attempt would repeat the processor's earlier effects
         )
 
 
 class CallTracker:
-    """Calls of one attempt that have not ended."""
+    """Records the calls of one attempt that have not ended."""
 
     def __init__(self) -> None:
         self._calls: list[tuple[str, CoroutineType[Any, Any, Any]]] = []
@@ -44,16 +44,16 @@ class CallTracker:
     def add(self, name: str, call: Any) -> None:
         """Record a call that has just been made."""
         if type(call) is not CoroutineType:
-            return  # a future, which runs by itself
+            return  # the call is a future, which runs without being awaited
         if len(self._calls) >= self._prune_at:
             self._calls = [entry for entry in self._calls if entry[1].cr_frame is not None]
             self._prune_at = max(PRUNE_AFTER, 2 * len(self._calls))
         self._calls.append((name, call))
 
     def end(self) -> tuple[list[str], list[str]]:
-        """Return the names of calls that never started, which are closed, and of running calls.
+        """Return the names of the calls that never started, and of the calls that still run.
 
-        Call this method after the processor has ended.
+        The calls that never started are closed. Call this method after the processor has ended.
         """
         states = [(name, call, inspect.getcoroutinestate(call)) for name, call in self._calls]
         self._calls = []
@@ -74,7 +74,7 @@ class TracksCalls(Protocol):
 
 
 def tracked(context: TracksCalls, name: str, call: T) -> T:
-    """Record a call in a context, which must be awaited before the processor ends."""
+    """Record a call of a context, which the processor must await."""
     if context.calls is None:
         context.calls = CallTracker()
     context.calls.add(name, call)

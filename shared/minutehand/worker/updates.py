@@ -13,12 +13,12 @@ from minutehand.clock import Clock, SystemClock
 from minutehand.queue.data_api import encode
 from minutehand.queue.models import LogLine, OutputChunk, Progress, RunningStep, StepResult
 
-#: Output of this many unsent bytes is sent without a pause.
+#: When this many bytes of output are unsent, they are sent immediately.
 LONG_OUTPUT: Final = 4_096
 
 
 class UpdateBatch(NamedTuple):
-    """Updates of one report. `logs_from` is the number of log lines that were sent before."""
+    """Updates of one report. `logs_from` is the number of log lines in earlier reports."""
 
     progress: Progress | None = None
     logs: tuple[LogLine, ...] = ()
@@ -34,7 +34,7 @@ NO_UPDATES: Final = UpdateBatch()
 
 @dataclass(slots=True)
 class _OutputBuffer:
-    """Chunks of a stream that are joined before they are sent."""
+    """Chunks of one stream that are joined, so that a report contains them as one chunk."""
 
     stream: str
     attempt: int
@@ -51,15 +51,15 @@ class _OutputBuffer:
 
 
 class Updates:
-    """Updates of one attempt that are not yet stored. Thread-safe."""
+    """Updates of one attempt that are not yet stored. The class is thread-safe."""
 
     #: Maximum number of unsent log lines, and maximum of their bytes.
     MAX_LOGS = 2_000
     MAX_LOG_BYTES = 1_000_000
-    #: Maximum bytes of joined chunks. A longer chunk is sent alone.
+    #: Maximum bytes of chunks that are joined. A longer chunk is sent alone.
     JOINED_BYTES = 64_000
 
-    # defaults are class attributes, because each attempt has an instance and most never change them
+    # defaults are class attributes, because there are many instances and few change a default
     dropped_logs = 0
     #: Bytes of unsent output.
     output_bytes = 0
@@ -74,7 +74,7 @@ class Updates:
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
-        #: Time of the latest update.
+        #: Time of the attempt's latest update.
         self.last_at = self._clock.monotonic()
         self._logs: list[LogLine] = []
         self._steps: list[StepResult] = []
@@ -82,11 +82,11 @@ class Updates:
         self._running: dict[str, float] = {}
         self._tags: list[str] = []
         self._buffers: list[_OutputBuffer] = []
-        #: Number of the latest start of each stream. Output of an earlier start is not sent.
+        #: Number of the latest start of each stream. Output of earlier starts is not sent.
         self._attempts: dict[str, int] = {}
 
     def __bool__(self) -> bool:
-        # do not call the properties, because calls for each job are slow
+        # do not use the properties, because they would cost time in every report of every job
         return bool(
             self._logs
             or self._steps
@@ -119,7 +119,7 @@ class Updates:
             self._progress = progress
 
     def add_log(self, line: LogLine) -> None:
-        """Add a log line. Above the maximum of unsent lines, drop the line and count it."""
+        """Add a log line. If too many lines are unsent, drop the line and count it."""
         size = _bytes_of(line)
         self._mark("log")
         with self._lock:
@@ -132,14 +132,14 @@ class Updates:
     def start_step(self, name: str) -> None:
         """Record the start of a step.
 
-        The start is reported together with other updates, or after `show_step`.
+        The next report with other updates contains the start, or the report after `show_step`.
         """
         self._mark("step")
         with self._lock:
             self._running[name] = self.last_at
 
     def show_step(self) -> None:
-        """Report the running step even without other updates, because people may watch it."""
+        """Report the running step even without other updates, because people may watch the job."""
         self._step_changed = bool(self._running)
 
     def leave_step(self, name: str) -> float:
@@ -160,7 +160,7 @@ class Updates:
             self._tags += tags
 
     def start_stream(self, name: str, attempt: int) -> None:
-        """Start a stream. Readers drop the stream's earlier output."""
+        """Record the start of a stream. Readers drop the stream's earlier output."""
         with self._lock:
             self._attempts[name] = attempt
             self._keep(buffer for buffer in self._buffers if buffer.stream != name)
@@ -170,7 +170,7 @@ class Updates:
     def add_output(
         self, stream: str, attempt: int, start: int, step: str | None, chunk: Any, *, is_text: bool
     ) -> int:
-        """Append a chunk, joined to the last chunk if possible. Return the bytes of the chunk."""
+        """Append a chunk, and join it to the last chunk if possible. Return its size in bytes."""
         size = len(chunk.encode()) if is_text else len(encode(chunk))
         self._mark("output")
         with self._lock:
@@ -189,7 +189,7 @@ class Updates:
         return size
 
     def drop_output(self) -> None:
-        """Drop output, because the database rejects it."""
+        """Drop all output and later output, because the database rejects output of the job."""
         with self._lock:
             self.is_output_rejected = True
             self._keep(())
@@ -197,12 +197,12 @@ class Updates:
     def take(
         self, *, max_logs: int = 200, max_bytes: float = math.inf, is_full: bool = True
     ) -> UpdateBatch:
-        """Remove and return updates to send. Call `restore` if the updates did not arrive.
+        """Remove and return the updates of a report. Call `restore` if the report does not arrive.
 
         Args:
-            max_logs: Maximum log lines.
-            max_bytes: Approximate maximum bytes of logs and of output.
-            is_full: True includes updates other than output.
+            max_logs: Maximum number of log lines.
+            max_bytes: Approximate maximum bytes of log lines, and of output.
+            is_full: False for a report that contains only output.
         """
         if not (self or self._running or self.dropped_logs):
             return NO_UPDATES
@@ -225,7 +225,7 @@ class Updates:
         return UpdateBatch(progress, logs, steps, before if logs else None, step, tags, output)
 
     def restore(self, previous: UpdateBatch) -> None:
-        """Put back updates that did not arrive, before newer updates."""
+        """Put back the updates of a report that did not arrive, before newer updates."""
         with self._lock:
             self._progress = self._progress if self._progress is not None else previous.progress
             self._logs[:0] = previous.logs
@@ -285,5 +285,5 @@ def _to_buffer(chunk: OutputChunk) -> _OutputBuffer:
 
 
 def _bytes_of(line: LogLine) -> int:
-    """Return the approximate size of a sent line."""
+    """Return the approximate size of a log line in a report."""
     return 100 + len(line.message.encode()) + (len(encode(line.metadata)) if line.metadata else 0)

@@ -1,8 +1,8 @@
-"""Calls of a paid service in a job, with a limit per step, and waits while it is unavailable.
+"""Calls of a paid service by a job, with a limit per step, and waits while it is unavailable.
 
-A call that may have been charged counts towards `MAX_CALLS`, a limit per step across attempts. A
-call that was rejected or never sent does not count. The caller builds requests and parses
-responses.
+A call that may have been charged counts towards `MAX_CALLS`, which limits the calls of a step over
+all attempts. A call that the service rejected or that was never sent does not count. The caller of
+this module builds requests and parses responses.
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ from minutehand.worker.job import Job
 from minutehand.worker.outcomes import Snooze
 
 T = TypeVar("T")
-#: Advice to a caller: retry later, send a different request, or give up.
+#: Advice after a failed call: call again later, call with a different request, or give up.
 RetryAdvice = Literal["later", "differently", "none"]
 #: Maximum calls of one step that may have been charged.
 MAX_CALLS: Final = 5
-#: Maximum time that a job waits, counted from the first of consecutive rejections.
+#: Maximum time that a job waits for a service, counted from the first of consecutive rejections.
 MAX_WAIT: Final = timedelta(hours=6)
-#: Bounds of a pause if the service requests none. The pause grows with the time since the first
-#: rejection, and triples with each call that may have been charged.
+#: Minimum and maximum pause if the service requests no pause. The pause grows with the time since
+#: the first rejection, and triples with each call that may have been charged.
 MIN_DELAY, MAX_DELAY = timedelta(seconds=10), timedelta(minutes=1)
 MAX_DELAY_IF_CHARGED: Final = timedelta(minutes=5)
-#: Times at least this far away are shown with their day.
+#: A time of day is shown with its date if it is at least this far away.
 _DATE_AFTER: Final = timedelta(hours=12)
-#: Codes of a service that is unavailable or requests a wait. The attempt then does not count.
+#: Error codes of a service that is unavailable or requests a pause. The attempt then does not
+#: count.
 _UNAVAILABLE: Final = frozenset({"rate_limited", "unreachable", "silent", "cut_short"})
 _SETTINGS: Final = "An operator must check its settings."
-#: Messages for people by code: what happened and what they can do, without technical terms.
+#: Messages for people by error code: what happened and what people can do, without technical terms.
 _MESSAGES: Final = {
     "not_authorised": f"{{}} refused access. {_SETTINGS}",
     "misconfigured": f"{{}} is set up incorrectly. {_SETTINGS}",
@@ -51,22 +52,22 @@ _MESSAGES: Final = {
     "answer_unusable": "{}'s answer could not be used. Try again, or ask it differently.",
     "answer_too_long": "{}'s answer was too long. Ask for less at once.",
 }
-#: The failure of a step if the job was stopped during each of its calls.
+#: The failure of a step if the worker stopped the job during each of the step's calls.
 _STOP_FAILURE: Final[dict[str, Any]] = {
     "code": "stopped",
     "hope": "none",
     "said": "Each call was stopped before its answer arrived.",
 }
 
-#: Statuses of a service that is unavailable or overloaded, not broken. Groq sends 498.
+#: HTTP statuses of a service that is unavailable or overloaded, not broken. Groq sends 498.
 _OVERLOADED: Final = frozenset({498, 502, 503, 521, 522, 523, 529})
-#: Statuses of a gateway that timed out, or whose caller is gone. The service behind the gateway may
-#: have done the work.
+#: HTTP statuses of a gateway that timed out, or whose client disconnected. The service behind the
+#: gateway may have done the work.
 _TIMED_OUT: Final = frozenset({408, 460, 499, 504, 524})
 
 
 class Failure(NamedTuple):
-    """Classification of a failure, see the attributes of VendorError."""
+    """Classification of a failed call. VendorError explains the fields."""
 
     code: str
     hope: RetryAdvice
@@ -74,7 +75,7 @@ class Failure(NamedTuple):
 
 
 def classify_status(status: int) -> Failure:
-    """Classify an HTTP error status."""
+    """Classify the HTTP status of an error response."""
     if status in {401, 403}:
         return Failure("not_authorised", "none")
     if status == 402:
@@ -86,7 +87,7 @@ def classify_status(status: int) -> Failure:
     if status in _OVERLOADED:
         return Failure("unreachable", "later")
     if status in {409, 425} or status >= 500:
-        # not charged, because the service sent an error and no result
+        # the call is not charged, because the service returned an error and no result
         return Failure("failed", "later")
     return Failure("misconfigured" if status < 400 else "refused", "none")
 
@@ -100,7 +101,7 @@ def classify_no_response(error: NoResponse) -> Failure:
 
 
 def user_message(code: str, vendor: str) -> str:
-    """Return the message that people see for a code."""
+    """Return the message that people see for an error code."""
     return _MESSAGES.get(code, _MESSAGES["failed"]).format(vendor)
 
 
@@ -109,19 +110,19 @@ class VendorError(JobServiceError):
 
     Attributes:
         said: A sentence for people, without names of fields, classes, models or keys.
-        hope: Advice to the caller.
+        hope: Advice for the next call.
         charged: True if the call may have been charged.
         status: HTTP status, if there was a response.
         retry_after: The wait that the service requested, or None.
-        repeatable: True if an immediate retry cannot be charged twice.
+        repeatable: True if the same call may be repeated immediately without being charged twice.
     """
 
     code: str = "unreachable"
     hope: RetryAdvice = "later"
     charged: bool = False
-    #: Name of the service, with which `said` begins.
+    #: Name of the service, with which the message `said` begins.
     vendor: str = "The service"
-    #: Prefix of `code` in `data`.
+    #: Prefix of the error code in `data`.
     prefix: str = ""
 
     def __init__(
@@ -149,21 +150,21 @@ class VendorError(JobServiceError):
 
     @property
     def away(self) -> bool:
-        """True if the service is unavailable, so that the job should wait."""
+        """True if the service is unavailable, so that the job should wait and call again."""
         return self.code in _UNAVAILABLE
 
     @property
     def data(self) -> dict[str, Any]:
-        """Code and advice, for programs."""
+        """Error code and advice, for programs."""
         return {"code": f"{self.prefix}{self.code}", "hope": self.hope}
 
 
 class VendorCalls:
-    """Calls of one service in one step, over all attempts of a job.
+    """Calls of one service in one step, counted over all attempts of a job.
 
     Args:
-        name: Name of the request, which is unique in the step.
-        patient: False if a person waits for the result. The first error then ends the job.
+        name: Name of the request. Requests of one step need different names.
+        patient: False if a person waits for the result. Then the first error ends the job.
     """
 
     def __init__(self, job: Job[Any], ctx: JobContext, name: str, *, patient: bool = True) -> None:
@@ -173,7 +174,7 @@ class VendorCalls:
         self._memo = ctx.notes(f"{name}: calls")
         last: dict[str, Any] = self._memo.last or {}
         if last.get("job") != job.id:
-            last = {}  # a job replayed from a step has the memo of the original job
+            last = {}  # a job that was replayed from a step has the memo of the original job
         self._charged = int(last.get("charged", 0))
         self._failed: dict[str, Any] | None = last.get("failed")
         since = last.get("refused_since")
@@ -185,17 +186,17 @@ class VendorCalls:
         return self._charged
 
     async def get(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Return the result of a call, or end the attempt, see `end`."""
+        """Return the result of a call of the service. If it fails, end the attempt, see `end`."""
         try:
             return await self.make(call)
         except VendorError as error:
             self.end(error)
 
     async def make(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Make a call and count it. A call that is stopped counts as charged.
+        """Make a call of the service, and count it. A call that is stopped counts as charged.
 
         Raises:
-            VendorError: The error of the call or, after `MAX_CALLS` calls, of the last call.
+            VendorError: The call failed. After `MAX_CALLS` calls, the error of the last call.
         """
         if self._charged >= MAX_CALLS:
             failed = self._failed or _STOP_FAILURE
@@ -209,7 +210,7 @@ class VendorCalls:
         except (ProcessorError, Suspended, AttemptEnded):
             raise
         except BaseException:
-            # the call was stopped, or the receiver of its output failed
+            # the job was stopped during the call, or the receiver of the call's output failed
             self._charged += 1
             self._remember(None)
             raise
@@ -221,8 +222,8 @@ class VendorCalls:
     def wait(self, error: VendorError) -> None:
         """Suspend the job if the service is unavailable. The attempt then does not count.
 
-        Return without a wait if no call is left, or if `MAX_WAIT` or the job's deadline would be
-        exceeded.
+        Return without a wait if the step has no call left, or if the wait would exceed `MAX_WAIT`
+        or the job's deadline.
         """
         now = self._ctx.clock.now()
         delay = error.retry_after or self._delay(error, now)
@@ -235,11 +236,12 @@ class VendorCalls:
         raise AttemptEnded(Snooze(after=delay)) from error
 
     def end(self, error: VendorError) -> NoReturn:
-        """End the attempt after a failed call: suspend the job, or fail with an error for people.
+        """End the attempt after a failed call. Suspend the job, or fail with an error for people.
 
         Raises:
-            AttemptEnded: See `wait`.
-            ProcessorError: The error is retryable if another call may help and a call is left.
+            AttemptEnded: The job is suspended, see `wait`.
+            ProcessorError: The error is retryable if another call may succeed and the step has a
+                call left.
         """
         if self._can_wait:
             self.wait(error)
@@ -272,7 +274,7 @@ class VendorCalls:
     def _count(self, error: VendorError) -> None:
         if error.charged:
             self._charged += 1
-            self._unavailable_since = None  # the service accepts requests again
+            self._unavailable_since = None  # the service accepted this request
             self._remember(error)
         elif error.away and self._unavailable_since is None:
             self._unavailable_since = self._ctx.clock.now()
@@ -281,7 +283,8 @@ class VendorCalls:
     def _remember(self, error: VendorError | None) -> None:
         since = self._unavailable_since
         if error is not None:
-            # omit the error's text, because more people can read a step's values than the log
+            # omit the error's text, because more people can read a step's values than the worker's
+            # log
             self._failed = {"code": error.data["code"], "hope": error.hope, "said": error.said}
         self._memo.add(
             {
@@ -300,7 +303,7 @@ class VendorCalls:
 
 
 def clock_time(at: datetime, delay: timedelta) -> str:
-    """Format a time for people, with its day if it is not soon."""
+    """Format a time of day for people, with the date if the time is not soon."""
     if delay >= _DATE_AFTER:
         return f"{at:%H:%M} UTC on {at.day} {at:%B}"
     return f"{at:%H:%M:%S} UTC"
