@@ -53,8 +53,7 @@ IMPERSONAL = {
     *("stats.counts", "stats.queue_times", "stats.run_times", "withdrawn_schedules.name"),
     *("workers.worker_id", "workers.version", "workers.summary", "workers.evidence"),
     *("plan_stages.name", "trainings.sound", "trainings.host_upload", "trainings.host_asset"),
-    *("async_messages.session_id", "workspace_settings.apollo_client"),
-    "workspace_settings.apollo_api_key_last4",
+    *("async_messages.session_id", "workspace_settings.apollo_api_key_last4"),
 }
 TABLES = """
 select format('%I.%I', c.relnamespace::regnamespace, c.relname) from pg_class as c

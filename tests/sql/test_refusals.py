@@ -251,7 +251,7 @@ OPTIONS |= {"idempotency_key": "k", "session_id": "s"}
 STORED: dict[str, dict[str, Any]] = {
     "enqueue_job": {"p_options": OPTIONS},
     "plan_start": {"p_idempotency_key": "k"},
-    "put_workspace_settings": {"p_changes": {"apollo_client": "x", "sealed_key": "x"}},
+    "put_workspace_settings": {"p_changes": {"last4": "x", "sealed_key": "x"}},
     "chat_request": {"p_request": {"text": "x", "client_id": "c", "workspace_id": ACME}},
 }
 LEASE = {"lease_jobs": {"p_request": {"worker_id": "w", "tick_id": ACME}}}

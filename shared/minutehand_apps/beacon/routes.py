@@ -127,9 +127,6 @@ class Redrive(Exact):
     """Dead letters to publish again."""
 
     workspace_id: UUID | None = None
-    ids: list[UUID] | None = Field(
-        default=None, max_length=500, description="Ids of messages or jobs. Default: all."
-    )
 
 
 class Redriven(BaseModel):
@@ -207,19 +204,12 @@ async def submit(
 async def list_jobs(
     functions: UserFunctions,
     workspace_id: WorkspaceFilter = None,
-    jobspec_id: Annotated[str | None, Query(max_length=200)] = None,
-    status: JobStatus | None = None,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> JobPage:
     """List the jobs of a workspace, newest first."""
-    rows, more = await page(
-        functions,
-        "beacon_job_states",
-        ListedJob,
-        {"jobspec_id": jobspec_id, "status": status},
-        (workspace_id, cursor, limit),
-    )
+    part = (workspace_id, cursor, limit)
+    rows, more = await page(functions, "beacon_job_states", ListedJob, part)
     return JobPage(jobs=rows, next=more)
 
 
@@ -258,20 +248,13 @@ async def list_executions(
     functions: UserFunctions,
     workspace_id: WorkspaceFilter = None,
     job_id: UUID | None = None,
-    jobspec_id: Annotated[str | None, Query(max_length=200)] = None,
-    region: Annotated[str | None, Query(max_length=63)] = None,
-    status: ExecutionStatus | None = None,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> ExecutionPage:
     """List the executions of a workspace, newest first."""
-    rows, more = await page(
-        functions,
-        "beacon_execution_states",
-        Execution,
-        {"job_id": job_id, "jobspec_id": jobspec_id, "region": region, "status": status},
-        (workspace_id, cursor, limit),
-    )
+    part = (workspace_id, cursor, limit)
+    of_job = [("job_id", f"eq.{job_id}")] if job_id else []
+    rows, more = await page(functions, "beacon_execution_states", Execution, part, *of_job)
     return ExecutionPage(executions=rows, next=more)
 
 
@@ -306,7 +289,7 @@ async def get_keys(services: Provided) -> Response:
 @routes.post("/outbox/redrive")
 async def redrive(body: Redrive, functions: UserFunctions, services: Provided) -> Redriven:
     """Publish dead letters again. The jobs of these messages become `created` again."""
-    result = await functions.call("beacon_redrive", workspace_id=body.workspace_id, ids=body.ids)
+    result = await functions.call("beacon_redrive", workspace_id=body.workspace_id)
     if result["wake"]:
         await services.waker.wake()
     return Redriven(count=result["count"])
@@ -324,15 +307,15 @@ async def page(
     functions: CallerFunctions,
     table: str,
     row: type[R],
-    filters: dict[str, object],
     part: tuple[UUID | None, UUID | None, int],
+    *filters: tuple[str, str],
 ) -> tuple[list[R], UUID | None]:
     """Read a page of rows, newest first by id, and the cursor of the next page."""
     workspace_id, cursor, limit = part
     params: list[tuple[str, str]] = [
         ("select", ",".join(name for name in row.model_fields if name != "output")),
         ("workspace_id", f"eq.{await functions.workspace(workspace_id)}"),
-        *((name, f"eq.{value}") for name, value in filters.items() if value is not None),
+        *filters,
         ("order", "id.desc"),
         ("limit", str(limit + 1)),
     ]

@@ -46,7 +46,6 @@ class Loaded(Row):
 
     record: dict[str, Any] | None = None
     sealed_key: str | None = Field(default=None, repr=False)
-    apollo_client: str | None = None
     #: Remaining seconds of the wait that Apollo requested for this key. None or negative if there
     #: is no wait.
     paused_seconds: float | None = None

@@ -135,16 +135,14 @@ class Processors:
             return Fail("Apollo API key not configured for this workspace")
         try:
             with _key_service(job):
-                api_key = await self._app.unseal(
-                    str(job.workspace_id), loaded.sealed_key, mode=loaded.apollo_client
-                )
+                api_key = await self._app.unseal(str(job.workspace_id), loaded.sealed_key)
         except SealBroken:
             return Fail(KEY_UNREADABLE)
 
         if loaded.paused_seconds is not None and loaded.paused_seconds > 0:
             return _wait_for_apollo(timedelta(seconds=loaded.paused_seconds), ctx)
         ctx.progress(30, "client")
-        client = self._app.apollo(api_key, mode=loaded.apollo_client)
+        client = self._app.apollo(api_key)
         ctx.log("info", "Initializing Apollo client…", source=client.source)
         calls = VendorCalls(job, ctx, "Apollo")
         try:

@@ -37,15 +37,9 @@ class Enrichment(Dependencies):
         """The sealer of the workspaces' keys."""
         return make_sealer(self.settings)
 
-    def is_offline(self, mode: str | None) -> bool:
-        """Return whether a workspace with this setting uses the offline client."""
-        return mode == "offline" or (mode is None and self._use_mock)
-
-    def apollo(
-        self, api_key: str, *, mode: str | None, response_seconds: float = 20.0
-    ) -> ApolloClient:
-        """Create the client for a workspace's setting. `None` means the deployment's setting."""
-        if self.is_offline(mode):
+    def apollo(self, api_key: str, *, response_seconds: float = 20.0) -> ApolloClient:
+        """Create a workspace's client."""
+        if self._use_mock:
             return OfflineApollo(api_key, call_seconds=self._offline_call_seconds)
         # Imported here, so that workers with the offline client do not load httpx.
         from minutehand_apps.enrichment.apollo_http import HttpApollo
@@ -66,7 +60,7 @@ class Enrichment(Dependencies):
         """Seal a key for this workspace."""
         return await self.sealer.seal(api_key, context=key_context(workspace_id))
 
-    async def unseal(self, workspace_id: str, sealed: str, *, mode: str | None) -> str:
+    async def unseal(self, workspace_id: str, sealed: str) -> str:
         """Unseal a workspace's key.
 
         With the offline client a `test-key-…` that was stored as plain text is returned unchanged,
@@ -76,7 +70,7 @@ class Enrichment(Dependencies):
             SealBroken: The key was sealed for another workspace, changed, or its KMS key was
             deleted.
         """
-        if sealed.startswith(KEY_PREFIX) and self.is_offline(mode):
+        if sealed.startswith(KEY_PREFIX) and self._use_mock:
             return sealed
         return await self.sealer.open(sealed, context=key_context(workspace_id))
 

@@ -5,7 +5,7 @@ SQL decides, with the caller's token, who may read and change settings.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends
@@ -14,7 +14,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, SecretStr
 from minutehand.aws import SealBroken
 from minutehand.queue import CallerFunctions, reading
 from minutehand.web import ApiError, Body, Provided, UserFunctions, unavailable_if_missing
-from minutehand_apps.enrichment.apollo import ApolloError
+from minutehand_apps.enrichment.apollo import ApolloError, Source
 from minutehand_apps.enrichment.services import Enrichment
 
 TEST_SECONDS = 8.0
@@ -43,13 +43,7 @@ class WorkspaceSettings(BaseModel):
 
     workspace_id: UUID
     apollo_api_key: KeyState
-    apollo_client: Literal["apollo", "offline"] | None = Field(
-        default=None, description="null for the deployment's setting."
-    )
     apollo_auto_enrich: bool
-    apollo_paused_until: AwareDatetime | None = Field(
-        default=None, description="End of the wait that Apollo requested for this key."
-    )
     enrichment_credits_used: int
     enrichment_calls_unanswered: int = Field(
         description="Calls without a response, which may or may not have cost a credit."
@@ -62,7 +56,6 @@ class ChangeSettings(Body):
     """Changes of settings. Omitted fields keep their values."""
 
     apollo_api_key: ApiKey = Field(default=SecretStr(""), description="A new key.")
-    apollo_client: Literal["apollo", "offline"] | None = None
     apollo_auto_enrich: bool = False
 
 
@@ -78,7 +71,7 @@ class ConnectionTest(BaseModel):
     """Result of a connection test."""
 
     ok: bool
-    source: Literal["apollo", "offline"] | None = None
+    source: Source | None = None
     credits_remaining: int | None = Field(
         default=None, description="null if the key may not read its balance."
     )
@@ -144,7 +137,7 @@ async def check_connection(
     managed: ManagedSettings, functions: UserFunctions, app: App, body: TestConnection | None = None
 ) -> ConnectionTest:
     """Test the stored key, or a key that is not stored yet, without spending a credit."""
-    workspace_id, mode = managed.workspace_id, managed.apollo_client
+    workspace_id = managed.workspace_id
     if body is not None and body.apollo_api_key is not None:
         key = body.apollo_api_key.get_secret_value()
     else:
@@ -154,11 +147,11 @@ async def check_connection(
             return ConnectionTest(ok=False, reason="not_configured", message=message)
         try:
             with unavailable_if_missing("the key service"):
-                key = await app.unseal(str(workspace_id), stored["sealed_key"], mode=mode)
+                key = await app.unseal(str(workspace_id), stored["sealed_key"])
         except SealBroken:
             message = "Enter the Apollo API key again"
             return ConnectionTest(ok=False, reason="unreadable_key", message=message)
-    client = app.apollo(key, mode=mode, response_seconds=TEST_SECONDS)
+    client = app.apollo(key, response_seconds=TEST_SECONDS)
     try:
         usage = await client.usage()
     except ApolloError as error:

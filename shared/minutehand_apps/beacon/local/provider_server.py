@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -23,16 +22,18 @@ from starlette.routing import Mount, Route
 MODEL = "offline-1"  # reported as the model of every answer
 
 
-class Faults(BaseModel):
+@dataclass(frozen=True)
+class Faults:
     """Simulated faults of a provider in a region. The default is no fault."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    down: bool = Field(default=False, description="Every call returns 503.")
-    delay_seconds: float = Field(default=0, ge=0, le=3600, description="Duration of a task.")
-    wrong_format: bool = Field(default=False, description="The result's data is a string.")
-    wrong_region: bool = Field(default=False, description="The result names another region.")
-    nested: bool = Field(default=False, description="The answers are in data.data, which is valid.")
+    #: Every call returns 503.
+    down: bool = False
+    #: Duration of a task.
+    delay_seconds: float = 0
+    #: The result's data is a string.
+    wrong_format: bool = False
+    #: The result names another region.
+    wrong_region: bool = False
     answers: Literal["whole", "missing", "twice", "empty"] = "whole"
 
 
@@ -69,7 +70,6 @@ class ProviderServer:
                 Route(path, self.answer),
                 Route(path + "/{what:str}", self.answer, methods=["GET", "POST"]),
                 Route("/v1/health", self.health),
-                Route("/faults", self.set_faults, methods=["PUT"]),
             ]
         )
 
@@ -110,18 +110,6 @@ class ProviderServer:
         """Report that the process runs."""
         return JSONResponse({"provider": self.name, "status": "ok"})
 
-    async def set_faults(self, request: Request) -> Response:
-        """Replace all faults.
-
-        The body has a `Faults` object per region, and `*` for other regions.
-        """
-        try:
-            body = await request.json()
-            self.faults = {region: Faults.model_validate(fault) for region, fault in body.items()}
-        except (ValueError, AttributeError) as error:
-            return JSONResponse({"error": str(error)}, status_code=422)
-        return JSONResponse({region: fault.model_dump() for region, fault in self.faults.items()})
-
 
 def _result(task: Task, fault: Faults) -> dict[str, Any]:
     region = task.request["region"]
@@ -132,13 +120,12 @@ def _result(task: Task, fault: Faults) -> dict[str, Any]:
         responses = [*responses, responses[0]]
     elif fault.answers == "empty":
         responses = [{**responses[0], "response": " \u200b"}, *responses[1:]]
-    data: Any = {"responses": responses}
     return {
         "task_id": task.task_id,
         "execution_id": task.request["execution_id"],
         "region": "nowhere-1" if fault.wrong_region else region,
         "model": MODEL,
-        "data": "the answers" if fault.wrong_format else {"data": data} if fault.nested else data,
+        "data": "the answers" if fault.wrong_format else {"responses": responses},
     }
 
 

@@ -434,10 +434,7 @@ $$;
 comment on function public.beacon_cancel is
   'Cancel a job and its executions. Repeatable. 409 if the job has completed or failed.';
 
-create function public.beacon_redrive(
-  p_workspace_id uuid default null,
-  p_ids uuid[] default null
-)
+create function public.beacon_redrive(p_workspace_id uuid default null)
 returns jsonb
 language plpgsql
 security definer -- members may not write the outbox directly
@@ -453,9 +450,7 @@ begin
   with dead as (
     select o.id
     from public.beacon_outbox as o
-    where o.workspace_id = v_workspace
-      and o.status = 'dead'
-      and (p_ids is null or o.id = any (p_ids) or o.job_id = any (p_ids))
+    where o.workspace_id = v_workspace and o.status = 'dead'
     order by o.id
     limit 500
     for update skip locked
@@ -490,8 +485,7 @@ begin
 end;
 $$;
 comment on function public.beacon_redrive is
-  'Publish dead letters again, at most 500: {count, wake}. p_ids are ids of messages or jobs, or '
-  'null for all of the workspace.';
+  'Publish the dead letters of a workspace again, at most 500: {count, wake}.';
 
 create function public.beacon_publish(p_limit integer default 50)
 returns jsonb

@@ -11,7 +11,7 @@ import { figure } from "../../parts/table.js";
 import { createAction, notify } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { Placeholder } from "../../parts/states-of-view.js";
-import { apiSettings, SOURCES } from "./data.js";
+import { apiSettings } from "./data.js";
 
 loadStyles("/apps/enrichment/enrichment.css");
 
@@ -37,7 +37,6 @@ function Loaded({ settings, workspace, refresh }) {
   const [tested, setTested] = useState(null);
   const [problem, setProblem] = useState(null);
   const { apollo_api_key: state, can_manage: mayManage } = settings;
-  const source = SOURCES[settings.apollo_client];
   const save = async (changes, done) => {
     setProblem(null);
     try {
@@ -158,7 +157,6 @@ function Loaded({ settings, workspace, refresh }) {
           number(settings.enrichment_calls_unanswered),
           "each may have cost a credit",
         )}
-        ${source && figure("Source", source, "chosen by this workspace")}
       </div>
     </section>
   `;

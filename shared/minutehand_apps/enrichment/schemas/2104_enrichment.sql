@@ -9,7 +9,6 @@ create table public.workspace_settings (
   -- key for Apollo, encrypted for this workspace, or null if no key is stored
   apollo_api_key_encrypted text,
   apollo_api_key_last4 text, -- last four characters of the key
-  apollo_client text, -- apollo, offline, or null for the deployment's setting (USE_MOCK_APOLLO)
   -- true if new accounts with a domain are enriched automatically
   apollo_auto_enrich boolean not null default false,
   apollo_paused_until timestamptz, -- end of the pause that Apollo requested for this key (429)
@@ -18,8 +17,6 @@ create table public.workspace_settings (
   enrichment_credits_used bigint not null default 0,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
-  constraint workspace_settings_client_is_known
-    check (apollo_client in ('apollo', 'offline')),
   constraint workspace_settings_key_is_bounded
     check (
       length(apollo_api_key_encrypted) <= 4000 and length(apollo_api_key_last4) <= 4
@@ -168,11 +165,7 @@ begin
         'configured', s.apollo_api_key_encrypted is not null,
         'last4', s.apollo_api_key_last4
       ),
-      'apollo_client', s.apollo_client,
       'apollo_auto_enrich', coalesce(s.apollo_auto_enrich, false),
-      'apollo_paused_until', case
-        when s.apollo_paused_until > queue.clock() then s.apollo_paused_until
-      end,
       'enrichment_credits_used', coalesce(s.enrichment_credits_used, 0),
       'enrichment_calls_unanswered', (
         select count(*)
@@ -218,14 +211,9 @@ begin
       when p_changes ? 'sealed_key' then p_changes ->> 'last4'
       else s.apollo_api_key_last4
     end,
-    apollo_client = case
-      when p_changes ? 'apollo_client' then p_changes ->> 'apollo_client'
-      else s.apollo_client
-    end,
-    -- A new key or client ends a pause, because the pause applies to the old key and client.
+    -- A new key ends a pause, because the pause applies to the old key.
     apollo_paused_until = case
-      when p_changes ?| array['sealed_key', 'apollo_client'] then null
-      else s.apollo_paused_until
+      when not p_changes ? 'sealed_key' then s.apollo_paused_until
     end,
     apollo_auto_enrich = coalesce(
       (p_changes ->> 'apollo_auto_enrich')::boolean,
@@ -240,8 +228,7 @@ exception when check_violation then
 end;
 $$;
 comment on function public.put_workspace_settings is
-  'Change apollo_auto_enrich, apollo_client, or sealed_key with last4 (null removes the key). For '
-  'managers.';
+  'Change apollo_auto_enrich, or sealed_key with last4 (null removes the key). For managers.';
 
 create function public.get_sealed_apollo_key(p_workspace_id uuid)
 returns jsonb
@@ -305,14 +292,12 @@ revoke all
 grant select (
   workspace_id,
   apollo_api_key_last4,
-  apollo_client,
   apollo_auto_enrich,
   apollo_paused_until,
   enrichment_credits_used,
   created_at,
   updated_at
-), insert (workspace_id, apollo_client, apollo_auto_enrich),
-  update (apollo_client, apollo_auto_enrich)
+), insert (workspace_id, apollo_auto_enrich), update (apollo_auto_enrich)
   on public.workspace_settings
   to authenticated;
 grant select, delete on public.accounts, public.contacts to authenticated;

@@ -218,7 +218,6 @@ begin
         when v_row ->> 'workspace_id' = v_job.workspace_id::text then v_row
       end,
       'sealed_key', s.apollo_api_key_encrypted,
-      'apollo_client', s.apollo_client,
       'paused_seconds', extract(epoch from s.apollo_paused_until - queue.clock())
     )
     from (values (v_job.workspace_id)) as asked (workspace_id)
