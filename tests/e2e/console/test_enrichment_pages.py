@@ -46,6 +46,9 @@ def test_from_the_key_to_the_account_that_fills_itself(visit: Visit) -> None:
         expect(each.locator("[data-field=industry]")).to_have_class("arrived")
         expect(each.locator("#h-runs + ul .badge")).to_have_text("Completed")
     assert page.url == account
+    for field, source in (("name", "Edited"), ("industry", "Sample data")):
+        value = page.locator("dd", has=page.locator(f"[data-field={field}]"))
+        expect(value.locator(".hint")).to_contain_text(source)
     check_page(visitor)
     page.locator("#h-runs + ul a").click()
     expect(page).to_have_url(re.compile(r"/jobs/[0-9a-f-]{36}$"))

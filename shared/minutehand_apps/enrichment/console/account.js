@@ -166,6 +166,17 @@ function Beside({ account, name, label, kind, onSaved }) {
   </div>`;
 }
 
+/** Who wrote the value of a field, and when: a person, or the client of Apollo. */
+function Origin({ account, name }) {
+  const { [name]: value, edited_at, enriched_at, metadata } = account;
+  const isApollos = String(metadata?.apollo_fields?.[name] ?? "") === String(value ?? "");
+  const by = edited_at[name]
+    ? "Edited"
+    : enriched_at && isApollos && SOURCES[metadata.apollo_source];
+  if (!by || (value ?? null) === null) return null;
+  return html`<div class="hint">${by} <${When} at=${edited_at[name] ?? enriched_at} /></div>`;
+}
+
 /** The names of fields that changed after the page was opened, in the order of the fields. */
 function useArrived(account) {
   const first = useRef(account);
@@ -222,11 +233,11 @@ function Fields({ account, onSaved }) {
                 style=${{ "--nth": arrived.indexOf(name) }}>
                 ${shown(name, kind)}
               </span>
+              <${Origin} account=${account} name=${name} />
               <${Beside} ...${{ account, name, label, kind, onSaved }} />
             </dd>
           </div>`,
         )}
-        <div><dt>Source</dt><dd>${SOURCES[account.metadata?.apollo_source] ?? "–"}</dd></div>
       </dl>
     </section>`;
   }
