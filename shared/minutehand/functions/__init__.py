@@ -1,1 +1,1 @@
-"""The four Lambda functions, each in a folder with its routes, its app and its handler."""
+"""The four Lambda functions. Each function has a folder with its routes, app and handler."""

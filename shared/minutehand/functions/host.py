@@ -1,4 +1,4 @@
-"""All functions on one origin without Lambda: the worker's routes, and the API."""
+"""All functions on one origin without Lambda: the routes of the worker and of the API."""
 
 from __future__ import annotations
 

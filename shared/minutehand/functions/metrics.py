@@ -16,8 +16,8 @@ from minutehand.web.services import Provided
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Gauge
 
-#: Period of the counts and percentiles, in minutes. The metrics are gauges, because the database
-#: stores no totals.
+#: Period of the counts and percentiles, in minutes. The counts are gauges, because the database
+#: stores no totals since the start.
 MINUTES: Final = 60
 _OUTCOMES: Final = ("enqueued", "completed", "failed", "cancelled", "retried", "lost")
 _QUANTILES: Final = {"0.5": "p50_ms", "0.95": "p95_ms", "0.99": "p99_ms"}
@@ -27,8 +27,8 @@ router = APIRouter()
 
 @router.get("/metrics", include_in_schema=False)
 async def metrics(services: Provided, secret: OperatorCredentials) -> Response:
-    """Return the metrics. Prometheus sends the worker's secret as `Authorization: Bearer`."""
-    # imported at the first request, because the import would take 5 % of the API's start
+    """Return the metrics. Prometheus must send the worker's secret as `Authorization: Bearer`."""
+    # imported at the first request, because the import takes 5 % of the API's start time
     from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 
     offered = secret.credentials if secret else ""
@@ -43,7 +43,7 @@ async def metrics(services: Provided, secret: OperatorCredentials) -> Response:
 def registry_of(stats: dict[str, Any], now: datetime) -> CollectorRegistry:
     """Build the metrics from the result of `queue_stats` over all workspaces.
 
-    Durations are in seconds. Counts of jobs by state and of due jobs stop at 10,000.
+    Durations are in seconds. Counts of jobs by state, and counts of due jobs, stop at 10,000.
     """
     from prometheus_client import CollectorRegistry, Gauge
 

@@ -1,4 +1,4 @@
-"""AWS Lambda handlers for the apps of the API. Mangum converts API Gateway's events to ASGI.
+"""AWS Lambda handlers for the apps of the API. Mangum converts events of API Gateway to ASGI.
 
 Each Lambda environment has one event loop and one app, so that connections are kept between
 invocations.
@@ -22,7 +22,7 @@ from minutehand.web.services import Services
 
 
 def on_lambda(build_app: Callable[[Settings], FastAPI]) -> RotatingHandler:
-    """Build the handler that Lambda calls. The app uses the environment's variables and secrets."""
+    """Build a Lambda handler. Its app uses the Lambda environment's variables and secrets."""
 
     def build(environ: Mapping[str, str]) -> GatewayHandler:
         settings = Settings.from_env(environ)
@@ -40,7 +40,7 @@ class GatewayHandler:
         settings = self._services.settings
         telemetry.start(settings.environ, version=settings.version)
         self._loop = asyncio.new_event_loop()
-        # Mangum gets the current event loop at each call, which is deprecated if no loop is set
+        # Mangum gets the current event loop in each call, which is deprecated while no loop is set
         asyncio.set_event_loop(self._loop)
         self._mangum = Mangum(app, lifespan="off")
 
@@ -56,17 +56,17 @@ class GatewayHandler:
         return response
 
     def close(self) -> None:
-        """Close the connections and the event loop. Lambda never calls this method."""
+        """Close the connections and the event loop. Lambda itself never calls this method."""
         self._loop.run_until_complete(self._services.aclose())
         self._loop.close()
         asyncio.set_event_loop(None)
 
 
 def _strip_prefix(event: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """Return the event with the path that the route matched, and the prefix before that path.
+    """Return the event with the path that the route matched, and the prefix before this path.
 
-    The prefix is the stage (`/dev`) in a URL with a stage, or the mapping key of a custom domain.
-    Every path in a `location` header needs this prefix.
+    The prefix is the stage in a URL such as `/dev/api`, or the mapping key of a custom domain.
+    Every path in a `location` header must begin with the prefix.
     """
     context = event.get("requestContext", {})
     http = context.get("http", {})
@@ -84,7 +84,7 @@ def _strip_prefix(event: dict[str, Any]) -> tuple[dict[str, Any], str]:
 
 
 def _matched(route_key: str, parameters: dict[str, str], path: str) -> str:
-    """Return the end of `path` that `route_key` matches, or the whole path if none matches."""
+    """Return the end of `path` that `route_key` matches, or the whole path if there is no match."""
     route = route_key.partition(" ")[2]
     if not route:
         return path

@@ -1,7 +1,7 @@
-"""`GET /api/openapi.json`: all operations for people and programs, with their errors.
+"""`GET /api/openapi.json`: the document of all operations with their errors.
 
 Paths and schemas come from the routes. This module adds the errors that all routes share.
-`functions/README.md` documents the worker's routes.
+`functions/README.md` documents the worker's routes, which the document omits.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _encoded(app: FastAPI) -> bytes:
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """Build the document of `app`."""
+    """Build the OpenAPI document of `app`."""
     openapi = get_openapi(
         title="Minutehand", version=app.version, description=_DESCRIPTION, routes=app.routes
     )
@@ -75,7 +75,7 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 
 def _add_errors(method: str, operation: dict[str, Any]) -> None:
-    """Add the errors to an operation's documentation, except those that its route declares."""
+    """Add the shared errors to an operation, except the errors that its route declares itself."""
     errors = dict(_ERRORS)
     if operation.get("security"):
         errors |= _ERRORS_OF_SIGNED_IN

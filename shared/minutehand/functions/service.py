@@ -1,6 +1,6 @@
 """The whole service as one ASGI app for your own host: API, console, worker, metrics.
 
-The worker is a separate process. This process has no timer that starts runs. The database invokes
+The worker is a separate process. No timer in this process starts worker runs. The database invokes
 the worker every minute and when jobs arrive (`connect_worker` in supabase/schemas), and the API
 wakes the worker after an enqueue.
 """
@@ -29,10 +29,10 @@ class Service:
     """The API, the console and the worker as one ASGI app with a lifespan.
 
     Args:
-        console: Routes of the console. If empty, every path belongs to the API.
-        worker: Module that the worker process runs.
-        stop_seconds: Maximum time for the worker to release its jobs, which takes up to eight
-            seconds.
+        console: Routes of the console. If there are none, the API serves every path.
+        worker: Module that the worker's process runs.
+        stop_seconds: Maximum seconds for the worker to release its jobs. The release takes up to
+            eight seconds.
     """
 
     def __init__(
@@ -53,13 +53,13 @@ class Service:
         self._site = Starlette(
             routes=console,
             lifespan=self._lifespan,
-            # CloudFront compresses too
+            # compress as CloudFront does on AWS
             middleware=[Middleware(GZipMiddleware)],
         )
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or run the lifespan."""
+        """Serve one request, or run the app's lifespan."""
         to_api = scope["type"] == "http" and (self._has_no_console or is_api(scope["path"]))
         app: ASGIApp = self._functions if to_api else self._site
         await app(scope, receive, send)

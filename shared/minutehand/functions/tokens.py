@@ -1,4 +1,4 @@
-"""Comparison of secret tokens, for the worker's routes and for reads by operators.
+"""Comparison of secret tokens, for the routes of the worker and for routes of operators.
 
 The API imports this module without importing the worker.
 """
@@ -13,6 +13,6 @@ def token_matches(offered: str, accepted: Iterable[str]) -> bool:
     """Return whether `offered` is one of `accepted` and not empty, in constant time."""
     matches = False
     for candidate in accepted:
-        # no early exit, because the response time would show which token matches
+        # compare all, because the time of an early exit would show which token matches
         matches |= hmac.compare_digest(offered.encode(), candidate.encode())
     return matches and bool(offered)

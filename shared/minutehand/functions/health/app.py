@@ -1,6 +1,7 @@
 """The health routes: liveness of the process, and readiness of its dependencies.
 
-Each part of the service gets a verdict. The service is not ready if a part fails.
+Each checked part of the service, such as the queue's depth, gets a verdict. The service is not
+ready if one of the parts fails.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ router = APIRouter(tags=["health"])
 
 
 class Readiness(BaseModel):
-    """Status of the service, and the verdict on each part.
+    """Status of the service, and the verdict on each of its parts.
 
-    A 503 has this body too, because it must name the failed part.
+    A response with status 503 has this body too, because the body names the failed part.
     """
 
     status: str
@@ -40,10 +41,10 @@ class Readiness(BaseModel):
 _NOT_READY: dict[int | str, dict[str, Any]] = {503: {"model": Readiness}}
 
 
-@router.head("/health", include_in_schema=False)  # uptime monitors
+@router.head("/health", include_in_schema=False)  # for uptime monitors that send HEAD
 @router.get("/health")
 async def get_health(services: Provided) -> dict[str, Any]:
-    """Report that the process is alive, even if the database is unavailable."""
+    """Report that this process is alive, even while the database is unavailable."""
     settings = services.settings
     return {
         "status": "healthy",
@@ -56,19 +57,19 @@ async def get_health(services: Provided) -> dict[str, Any]:
 @router.head("/api/v1/health", include_in_schema=False)
 @router.get("/api/v1/health", responses=_NOT_READY)
 async def get_all_health(request: Request, services: Provided) -> JSONResponse:
-    """Return the health of every part: healthy, degraded, or down with status 503."""
+    """Return the health of every part: healthy, degraded, or down with HTTP status 503."""
     return await _respond(request, services, {"ready": "healthy", "not_ready": "down"})
 
 
 @router.head("/api/health/ready", include_in_schema=False)
 @router.get("/api/health/ready", responses=_NOT_READY)
 async def get_readiness(request: Request, services: Provided) -> JSONResponse:
-    """Return a verdict on database, queue depth, oldest due job and last tick. 503 if not ready."""
+    """Return verdicts on database, queue depth, oldest due job and last tick. 503 if not ready."""
     return await _respond(request, services, {})
 
 
 async def _respond(request: Request, services: Services, labels: Mapping[str, str]) -> JSONResponse:
-    # the route is public, so it must not use all connections
+    # the route is public, so callers without a token share a limited number of connections
     async with services.request_slot(request, None):
         status, body = await check_queue(services.operator_queue, services.settings)
     body["status"] = labels.get(body["status"], body["status"])
@@ -78,7 +79,7 @@ async def _respond(request: Request, services: Services, labels: Mapping[str, st
 
 
 def build_app(settings: Settings, *, services: Services | None = None) -> FastAPI:
-    """Build the app. `services` replaces the clients and dependencies of the settings."""
+    """Build the app. `services`, if given, replaces the clients that the settings describe."""
     routers = [router, metrics.router]
     return create_app(services or Services(settings), routers, title="Minutehand health")
 
@@ -94,7 +95,7 @@ async def check_queue(queue: WorkerQueue, settings: Settings) -> tuple[int, dict
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
             health = await queue.health()
-    except Exception as error:  # any error means an unusable queue
+    except Exception as error:  # any error means that the queue cannot be used
         unknown = "unknown while the database is unavailable"
         units = {"queue_depth": "jobs", "oldest_due": "s", "last_tick": "s"}
         unknown_results = {
@@ -110,7 +111,7 @@ async def check_queue(queue: WorkerQueue, settings: Settings) -> tuple[int, dict
 
 
 def describe(error: Exception) -> str:
-    """Return the database's error message. For a connection error, return only the error's type."""
+    """Return the database's message of an error. For a connection error, return only its type."""
     if isinstance(error, TokenRefused):
         return f"the worker's key is rejected: {error}"
     if isinstance(error, QueueError) and not isinstance(error, QueueUnavailable):
@@ -119,7 +120,7 @@ def describe(error: Exception) -> str:
 
 
 def queue_checks(health: QueueHealth, elapsed_ms: float) -> dict[str, dict[str, Any]]:
-    """Return the health checks of the queue, from the database's findings and measurements."""
+    """Return health checks of the queue, made from the database's findings and measurements."""
     entries = {entry["reason"]: entry for entry in health.findings}
 
     def check(reason: str, value: float | None, unit: str, otherwise: str) -> dict[str, Any]:
@@ -159,7 +160,7 @@ APP_TIMEOUT_SECONDS = 3.0
 
 
 async def run_app_checks(settings: Settings) -> dict[str, Mapping[str, Any]]:
-    """Run the checks of every app that has a module `health`, see `minutehand.app`."""
+    """Run the health checks of every app that has a module `health`, see `minutehand.app`."""
 
     async def lines_of(app: App) -> Mapping[str, Mapping[str, Any]]:
         if (module := app.module("health")) is None:

@@ -19,15 +19,15 @@ def build_app(
 ) -> FastAPI:
     """Build the app.
 
-    On AWS the app gets only the paths that no other function serves. On other hosts it is the whole
-    API.
+    On AWS this app gets only the paths that no other function serves. On other hosts this app
+    serves the whole API.
 
     Args:
-        services: Clients and dependencies. Default: built from the settings.
+        services: Clients and dependencies. The default is built from the settings.
         waker: Wakes a worker for new jobs.
     """
     services = services or Services(settings, waker=waker)
-    # find the routes by name, so that deleting an app's folder needs no change here
+    # find the routes by name, so that a developer who deletes an app's folder changes nothing here
     apps = (app.module("routes") for app in find_apps(settings.apps))
     return create_app(
         services,

@@ -1,4 +1,4 @@
-"""Request and response bodies of the write routes. SQL checks the bounds of their values."""
+"""Bodies of requests and responses of the write routes. SQL checks the bounds of the values."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def _text_only(value: Any) -> Any:
     return value
 
 
-#: A UTC instant as text. Pydantic alone would also accept a number.
+#: A UTC time as an ISO 8601 string. Pydantic alone would also accept a number.
 Timestamp = Annotated[AwareDatetime, BeforeValidator(_text_only)]
 
 
 class JobSpec(JobRequest):
     """A job of a bulk request."""
 
-    model_config = ConfigDict(allow_inf_nan=False, defer_build=False)  # FastAPI builds it once
+    model_config = ConfigDict(allow_inf_nan=False, defer_build=False)  # FastAPI builds the schema
 
     payload: Payload = Field(default_factory=dict)
     priority: StrictInt | None = Field(
@@ -35,7 +35,7 @@ class JobSpec(JobRequest):
     tags: tuple[str, ...] | None = Field(default=None, description="Words for finding the job.")
 
     def with_key(self, key: str | None) -> Self:
-        """Return the job with the idempotency key of its request."""
+        """Return the job with the idempotency key of the request that enqueues it."""
         return self.model_copy(update={"idempotency_key": key})
 
 
@@ -58,20 +58,20 @@ class CreatedJob(Job):
 
 
 class CreatedJobs(EnqueuedBatch):
-    """The jobs that were enqueued. `warning` names up to five job types that no worker has."""
+    """The enqueued jobs. `warning` names up to five of their job types that no worker has."""
 
     warning: TypeWarning = None
 
 
 class CreateJobs(Body):
-    """Jobs to enqueue together, all or none."""
+    """Jobs of which all are enqueued, or none if one of them is rejected."""
 
     workspace_id: UUID
     jobs: tuple[JobSpec, ...]
 
 
 class Replay(Body):
-    """Changes for running a job again. Without changes, the same job runs from its start."""
+    """Changes to a job that runs again. Without changes, the job runs again from its start."""
 
     from_step: str | None = Field(
         default=None, description="A finished step to start from. Earlier steps are kept."
@@ -80,7 +80,7 @@ class Replay(Body):
 
 
 class ManyJobs(Body):
-    """The jobs of a workspace to cancel or retry. The list of jobs has the same filters."""
+    """Filter of the jobs of a workspace to cancel or retry. A list of jobs has the same filters."""
 
     workspace_id: UUID
     filter: dict[str, Any] = Field(default_factory=dict)
@@ -89,13 +89,13 @@ class ManyJobs(Body):
 
 
 class EditJob(Body):
-    """The new payload of a job that runs again. The new payload replaces the whole old payload."""
+    """The new payload of a job that runs again. It replaces the whole previous payload."""
 
     payload: Payload
 
 
 class Answer(Body):
-    """A person's answer to the question that a job waits for."""
+    """A person's answer to the question of a job."""
 
     answer: Any
 

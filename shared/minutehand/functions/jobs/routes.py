@@ -1,6 +1,7 @@
-"""The write routes. Each route calls a SQL function as the caller, then wakes a worker.
+"""The write routes. Each route calls a SQL function with the caller's token, then wakes a worker.
 
-The database decides what a caller may do. This module parses requests and builds responses.
+The database decides which calls the caller may make. This module parses requests and builds
+responses.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ from minutehand.web.services import Provided, services_of
 
 
 class _BulkRoute(APIRoute):
-    """Rejects a caller's second concurrent bulk before its large body is read."""
+    """Rejects a caller's second concurrent bulk request before its large body is read."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
 
         async def handle_with_slot(request: Request) -> Response:
             caller = await verify(request, bearer_token(request))
-            if caller.user_id is None:  # the project's own server has no such limit
+            if caller.user_id is None:  # the project's own server may send concurrent bulk requests
                 return await handler(request)
             with services_of(request).bulks.slot(str(caller.user_id)):
                 return await handler(request)
@@ -51,9 +52,9 @@ class _BulkRoute(APIRoute):
 router = APIRouter(prefix="/api", tags=["jobs"])
 bulks = APIRouter(prefix="/api", tags=["jobs"], route_class=_BulkRoute)
 
-#: A thousand jobs of four kilobytes each. Lambda itself accepts at most 6 MB.
+#: Maximum bytes of a bulk request: a thousand jobs of four kilobytes each. Lambda accepts 6 MB.
 BODY_LIMITS = {"/api/jobs/bulk": 4 * 1024 * 1024}
-#: Maximum unknown job types in the warning of a bulk, because each type needs a read.
+#: Maximum unknown job types that the warning of a bulk request names, because each needs a read.
 MAX_WARNINGS = 5
 _REPEATED: dict[int | str, dict[str, Any]] = {
     200: {"model": Job, "description": "The job that already has this idempotency key."}
@@ -68,30 +69,30 @@ async def create_job(
     response: Response,
     idempotency_key: IdempotencyHeader = None,
 ) -> CreatedJob:
-    """Enqueue a job. If no worker has published its type, the job waits and `warning` is set."""
+    """Enqueue a job. Until a worker publishes its job type, the job waits, and `warning` is set."""
     key = one_key(idempotency_key, body.idempotency_key)
     enqueued = await queue.add(body.with_key(key), workspace_id=str(body.workspace_id))
     job = await _complete_response(enqueued, services, response)
-    # `model_construct`, because the job was validated a moment ago
+    # use `model_construct`, because the queue client has just validated the job
     return CreatedJob.model_construct(**dict(job), warning=await _warning(queue, [job]))
 
 
 async def _warning(queue: UserQueue, jobs: Iterable[Job]) -> str | None:
-    """Return a warning for each of the first job types that no worker has, or None."""
-    # only a job of an unpublished type has no schema version
+    """Return warnings for the first job types that no worker has published, or None."""
+    # only a job whose type was not published has no schema version
     waiting = {job.job_type: job.workspace_id for job in jobs if not job.schema_version}
     warnings = [await _unpublished(queue, *item) for item in [*waiting.items()][:MAX_WARNINGS]]
     return " ".join(filter(None, warnings)) or None
 
 
 async def _unpublished(queue: UserQueue, job_type: str, workspace_id: str) -> str | None:
-    """Return a warning with the most similar type if no worker has the job type, or None."""
+    """Return a warning with the most similar job type, or None if a worker has published this."""
     try:
         page = await queue.call("list_job_types", workspace_id=workspace_id, job_type=job_type)
     except QueueError as error:
         if error.word != "unknown_job_type":
             raise
-        return None  # the job has ended since it was enqueued
+        return None  # the job has ended and its workspace has no other job of the type
     [kind] = page["types"]
     if kind["published"]:
         return None
@@ -102,7 +103,7 @@ async def _unpublished(queue: UserQueue, job_type: str, workspace_id: str) -> st
 
 
 async def _complete_response(enqueued: Enqueued, services: Provided, response: Response) -> Job:
-    """Wake a worker if needed, and set the headers. An existing job gets status 200."""
+    """Wake a worker if needed, and set the response's headers. An existing job gets status 200."""
     if enqueued.wake:
         await services.waker.wake()
     response.headers["Location"] = f"/api/jobs/{enqueued.job.id}"
@@ -130,20 +131,26 @@ async def create_jobs(
         await services.waker.wake()
     warning = await _warning(queue, (line.job for line in batch.jobs))
     created = CreatedJobs(jobs=batch.jobs, warning=warning)
-    # use a thread, because serializing a thousand jobs would block the event loop
+    # use a thread, because the serialization of a thousand jobs would block the event loop
     content = await asyncio.to_thread(created.model_dump_json)
     return Response(content, status_code=201, media_type="application/json")
 
 
 @router.post("/jobs/cancel")
 async def cancel_jobs(body: ManyJobs, queue: CallerQueue) -> dict[str, Any]:
-    """Cancel one batch of the live jobs that match the filter. Only managers may do this."""
+    """Cancel a batch of a workspace's live jobs that match the filter.
+
+    Only managers may do this.
+    """
     return await queue.call("cancel_jobs", **dict(body))
 
 
 @router.post("/jobs/retry")
 async def retry_jobs(body: ManyJobs, queue: CallerQueue, services: Provided) -> dict[str, Any]:
-    """Retry one batch of the failed jobs that match the filter. Only managers may do this."""
+    """Retry a batch of a workspace's failed jobs that match the filter.
+
+    Only managers may do this.
+    """
     changed: dict[str, Any] = await queue.call("retry_jobs", **dict(body))
     await services.waker.wake()
     return changed
@@ -151,7 +158,7 @@ async def retry_jobs(body: ManyJobs, queue: CallerQueue, services: Provided) -> 
 
 @router.post("/jobs/{job_id:uuid}/cancel")
 async def cancel_job(job_id: UUID, queue: CallerQueue) -> Job:
-    """Cancel a job in any live state. A running job stops within five seconds."""
+    """Cancel a job that has not ended. A running job stops within five seconds."""
     return await queue.cancel(str(job_id))
 
 
@@ -191,7 +198,7 @@ async def answer_job(job_id: UUID, body: Answer, queue: CallerQueue, services: P
 
 @router.post("/events", status_code=202)
 async def emit_event(body: EmitEvent, queue: CallerQueue, services: Provided) -> dict[str, Any]:
-    """Emit an event to the jobs of a workspace that wait for its name."""
+    """Emit an event, for which jobs of a workspace may wait by its name."""
     result = await queue.emit_event(str(body.workspace_id), body.name, body.payload)
     await services.waker.wake()
     return result

@@ -1,7 +1,7 @@
-"""Routes to control a workspace: pauses, schedules and limits.
+"""Routes that control a workspace: its pauses, schedules and limits.
 
-Each route calls one SQL function with the caller's token. The database decides which calls need a
-manager.
+Each route calls one SQL function with the caller's token. The database decides which calls only a
+manager may make.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from minutehand.web.services import Provided
 
 router = APIRouter(prefix="/api/workspaces/{workspace_id:uuid}", tags=["workspaces"])
 
-#: The rest of the path is the name, because the name of a schedule may contain a slash.
+#: Name of a schedule, which is the rest of the path, because a name may contain a slash.
 ScheduleName = Annotated[str, Path(max_length=200)]
 
 
 class PauseBody(Body):
-    """The target of a pause or resume: the workspace, or its jobs of one type."""
+    """The target of a pause or resume: the whole workspace, or its jobs of one type."""
 
     job_type: str | None = None
     reason: str | None = None
 
 
 class ScheduleBody(Body):
-    """A schedule. Its name is in the path. Omitted fields take their defaults."""
+    """A schedule, whose name is in the path. The database's default applies to an omitted field."""
 
     cron: str
     timezone: str = "UTC"
@@ -44,7 +44,7 @@ class ScheduleBody(Body):
 
 
 class LimitsBody(Body):
-    """The limit on running jobs that a manager may set. Null removes it."""
+    """A manager's limit on running jobs of the workspace. Null removes the limit."""
 
     own_max_running: StrictInt | None
 
@@ -67,7 +67,7 @@ async def resume(
 
 @router.get("/schedules")
 async def list_schedules(queue: WorkspaceQueue) -> dict[str, Any]:
-    """List up to 1,000 schedules by name, each with its next run."""
+    """List up to 1,000 schedules by name, each with the time of its next job."""
     return await queue("list_schedules")
 
 
@@ -75,7 +75,7 @@ async def list_schedules(queue: WorkspaceQueue) -> dict[str, Any]:
 async def put_schedule(
     name: ScheduleName, body: ScheduleBody, queue: WorkspaceQueue, response: Response
 ) -> dict[str, Any]:
-    """Create or change a schedule. The next run changes only with the expression."""
+    """Create or change a schedule. Its next job's time changes only with the cron expression."""
     schedule = {**body.model_dump(mode="json"), "name": name}
     stored = await queue("put_schedule", schedule=schedule)
     if stored["created_at"] == stored["updated_at"]:
@@ -85,7 +85,7 @@ async def put_schedule(
 
 @router.delete("/schedules/{name:path}", status_code=204)
 async def delete_schedule(name: ScheduleName, queue: WorkspaceQueue) -> None:
-    """Delete a schedule. The jobs that the schedule has enqueued are kept."""
+    """Delete a schedule. Jobs that the schedule has already enqueued are kept."""
     await queue("delete_schedule", repeatable=False, name=name)
 
 
@@ -96,18 +96,18 @@ async def next_runs(
     timezone: str = "UTC",
     count: Annotated[int, Query(ge=1, le=20)] = 5,
 ) -> dict[str, Any]:
-    """Return the next runs of a cron expression."""
+    """Return the next times of a cron expression."""
     return await queue("next_runs", schedule={"cron": cron, "timezone": timezone}, count=count)
 
 
 @router.get("/limits")
 async def get_limits(queue: WorkspaceQueue) -> dict[str, Any]:
-    """Return the limits of the workspace, and its current use."""
+    """Return the limits of the workspace, and how much of each limit is in use."""
     return await queue("workspace_limits")
 
 
 @router.patch("/limits")
 async def set_limits(body: LimitsBody, queue: WorkspaceQueue) -> dict[str, Any]:
-    """Set the manager's limit on running jobs. The operator's limit applies if it is smaller."""
+    """Set the manager's limit on running jobs. A smaller limit of the operator still applies."""
     await queue("set_workspace_limits", limits=body.model_dump(mode="json"))
     return await queue("workspace_limits")

@@ -1,4 +1,4 @@
-"""The app of the `status` function, with reads of jobs, streams and statistics."""
+"""The app of the `status` function, which has reads of jobs, event streams and statistics."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from minutehand.web.services import Services
 
 
 def build_app(settings: Settings) -> FastAPI:
-    """Build the app."""
+    """Build the app of the `status` function."""
     return create_app(Services(settings), [router], title="Minutehand status")

@@ -1,4 +1,4 @@
-"""The read routes. Each route uses the caller's token, so the database decides what is visible.
+"""The read routes. Each route calls SQL with the caller's token, which decides what is visible.
 
 `minutehand.web.sse` builds the event streams.
 """
@@ -54,7 +54,7 @@ _STREAMED: dict[int | str, dict[str, Any]] = {
 
 
 class ListQuery(BaseModel):
-    """Filters and page of a list of jobs. A job must match every filter that is set."""
+    """Filters of a list of jobs, and its page. A listed job matches all filters that are set."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -83,12 +83,12 @@ class ListQuery(BaseModel):
     ] = None
 
     def filters(self) -> dict[str, Any]:
-        """Return the filters that are set, as the SQL functions expect them."""
+        """Return the filters that are set, in the format of the SQL functions."""
         return self.model_dump(mode="json", exclude_defaults=True, exclude={"cursor", "limit"})
 
 
 class EventPage(BaseModel):
-    """A page of a job's history, oldest first. Continue with `after=next_after`."""
+    """A page of a job's history, oldest event first. The next page has `after=next_after`."""
 
     events: tuple[JobEvent, ...]
     next_after: int | None = None
@@ -96,10 +96,11 @@ class EventPage(BaseModel):
 
 @router.get("/jobs")
 async def list_jobs(queue: CallerQueue, query: Annotated[ListQuery, Query()]) -> JobPage:
-    """List jobs, newest first. Jobs enqueued between two pages do not shift the pages.
+    """List jobs, newest first. A job that is enqueued between two pages does not shift the pages.
 
-    The list ends when `next_cursor` is null. A list filtered by type, queue or search is read in
-    slices, so that a page may have fewer jobs than `limit`, even none, although more follow.
+    The list ends when `next_cursor` is null. The database reads a list that is filtered by type,
+    queue or search in slices. A page of such a list may therefore have fewer jobs than `limit`, or
+    none, although more jobs follow.
     """
     return await queue.list_jobs(**query.filters(), cursor=query.cursor, limit=query.limit)
 
@@ -108,7 +109,7 @@ async def list_jobs(queue: CallerQueue, query: Annotated[ListQuery, Query()]) ->
 async def count_jobs(
     call: WorkspaceQueue, job_type: Word = None, queue: Word = None
 ) -> dict[str, Any]:
-    """Count a workspace's jobs by state. `at_least` names states with more than 10,000 jobs."""
+    """Count a workspace's jobs by state. `at_least` names the states with more than 10,000 jobs."""
     where = {"job_type": job_type, "queue": queue}
     given = {name: value for name, value in where.items() if value is not None}
     return await call("count_jobs", filter=given)
@@ -125,7 +126,7 @@ async def list_types(
     call: WorkspaceQueue,
     internal: Annotated[bool, Query(description="Include the engine's types.")] = False,
 ) -> dict[str, Any]:
-    """List job types with their workers, and how jobs of the workspace ended today."""
+    """List job types with their workers, and today's outcomes of the workspace's jobs by type."""
     return await call("list_job_types", internal=internal)
 
 
@@ -133,7 +134,7 @@ async def list_types(
 async def get_type(
     call: WorkspaceQueue, job_type: Annotated[str, Path(max_length=100)]
 ) -> dict[str, Any]:
-    """Return a job type: schema, limits, schedules, version, workers, and today's outcomes."""
+    """Return a job type: schema, limits, schedules, version, workers and today's outcomes."""
     page = await call("list_job_types", job_type=job_type)
     return dict(page["types"][0])
 
@@ -155,7 +156,7 @@ async def get_logs(
     """Return a page of a job's log lines, oldest first."""
     page = await queue.logs(str(job_id), after=after or 0, level=level, limit=limit)
     if not page["logs"]:
-        await queue.get_job(str(job_id))  # responds 404 if there is no such job
+        await queue.get_job(str(job_id))  # responds 404 if the job does not exist
     return page
 
 
@@ -176,9 +177,9 @@ async def get_events(
 ) -> Any:
     """Return a job's history as a JSON page, or as a stream for `Accept: text/event-stream`.
 
-    The stream also has the job's output, in `job.output` events: `{stream, attempt, from, next,
-    text}`. If anonymous use is allowed, a guest needs no token, only the id of the job's guest
-    session. Guests get the number of a log row, but not its text.
+    The stream also contains the job's output, in `job.output` events: `{stream, attempt, from,
+    next, text}`. If anonymous use is allowed, a guest needs no token, but only the id of the job's
+    guest session. Guests get the number of a log line, but not its text.
     """
     if MEDIA_TYPE not in request.headers.get("accept", ""):
         queue = services.queue_of(caller)
@@ -186,7 +187,7 @@ async def get_events(
             if session_id is None:
                 events = await queue.events_after(str(job_id), after or 0, limit=limit)
                 if not events:
-                    await queue.get_job(str(job_id))  # responds 404 if there is no such job
+                    await queue.get_job(str(job_id))  # responds 404 if the job does not exist
             else:
                 page = await queue.guest_events_after(session_id, str(job_id), after or 0)
                 events = page[:limit]
@@ -207,12 +208,12 @@ async def get_output(
     start: Annotated[int, Query(alias="from", ge=0, le=10**9)] = 0,
     session_id: GuestSession = None,
 ) -> dict[str, Any]:
-    """Return a page of a job's output stream, from an offset of characters or items.
+    """Return a page of a job's output stream, beginning at a character or an item.
 
-    If anonymous use is allowed, a guest needs no token, only the id of the job's guest session.
+    If anonymous use is allowed, a guest needs no token, but only the id of the job's guest session.
 
-    If `attempt` has changed since the last page, the stream was restarted. In this case, drop the
-    stream's output and read from 0.
+    If `attempt` has changed since the last page, the job has restarted the stream. A client then
+    drops the stream's output and reads from 0.
     """
     of: dict[str, Any] = {"job_id": job_id, "session_id": session_id}
     page: dict[str, Any] = {"stream": name, "from": start}
@@ -229,7 +230,7 @@ async def get_workspace_events(
     since: Annotated[Literal["now", "start"], Query(alias="from")] = "now",
     last_event_id: LastEventId = None,
 ) -> Any:
-    """Return a JSON page or a stream of state changes of a workspace's jobs, after a cursor."""
+    """Return state changes of a workspace's jobs after a cursor, as a JSON page or a stream."""
     queue = services.stream_queue_of(caller)
     start = START_CURSOR if since == "start" else None
     feed = HistoryFeed(
@@ -249,11 +250,11 @@ async def get_session_events(
     cursor: FeedCursor = None,
     last_event_id: LastEventId = None,
 ) -> Any:
-    """Return a JSON page or a stream of events of a session's jobs, without logs.
+    """Return events of a session's jobs without logs, as a JSON page or a stream.
 
-    The stream also has the output of the jobs, in `job.output` events: `{stream, attempt, from,
-    next, text}`. If anonymous use is allowed, a guest session needs no token, because its id is a
-    secret.
+    The stream also contains the output of the jobs, in `job.output` events: `{stream, attempt,
+    from, next, text}`. If anonymous use is allowed, a guest session needs no token, because its id
+    is secret.
     """
     queue = services.stream_queue_of(caller)
     feed = SessionFeed(queue, session_id, after=(last_event_id or cursor))
@@ -262,7 +263,7 @@ async def get_session_events(
 
 @router.get("/jobs/{job_id:uuid}/explain")
 async def explain_job(job_id: UUID, queue: CallerQueue) -> dict[str, Any]:
-    """Explain, in a sentence and in data, why a job is not running and when it will run."""
+    """Explain in a sentence and in data why a job does not run, and when it will run."""
     return await queue.call("explain_job", job_id=job_id)
 
 
@@ -278,7 +279,7 @@ async def get_steps(
 ) -> dict[str, Any]:
     """Return a page of about 1 MB of a job's finished steps.
 
-    `next` contains `after_name` and `after_nth` of the next page.
+    If there is a next page, `next` contains its `after_name` and `after_nth`.
     """
     after = None if after_name is None else {"name": after_name, "nth": after_nth}
     return await queue.call("job_steps", job_id=job_id, after=after)
@@ -286,7 +287,7 @@ async def get_steps(
 
 @router.get("/jobs/{job_id:uuid}/trace")
 async def get_trace(job_id: UUID, queue: CallerQueue) -> dict[str, Any]:
-    """Return attempts, steps, waits and children of a job on one time axis, for up to 300 jobs."""
+    """Return attempts, steps, waits and child jobs of a job on one time axis, up to 300 jobs."""
     return await queue.call("job_trace", job_id=job_id)
 
 
@@ -302,7 +303,7 @@ async def _operator_or_user(
         yield caller
 
 
-#: The caller of a route about the whole queue, or None for the operator.
+#: The caller of a route about the whole queue. None if the caller is an operator.
 OperatorOrUser = Annotated[Caller | None, Depends(_operator_or_user)]
 
 
@@ -313,7 +314,7 @@ async def get_status(
     workspace_id: UUID | None = None,
     minutes: Annotated[int, Query(ge=1, le=11_520, description="Window, in minutes.")] = 60,
 ) -> dict[str, Any]:
-    """Return counts and percentiles of a workspace, or of the whole queue for the operator."""
+    """Return statistics of a workspace, or of the whole queue for an operator."""
     if caller is None:
         return await services.operator_queue.stats(minutes=minutes)
     if workspace_id is None and caller.user_id is not None:
@@ -327,7 +328,7 @@ async def get_status(
 async def explain_queue(
     services: Provided, caller: OperatorOrUser, workspace_id: UUID | None = None
 ) -> dict[str, Any]:
-    """Return problems of a workspace, or of the whole queue for the operator."""
+    """Return the problems of a workspace, or of the whole queue for an operator."""
     if caller is None:
         return await services.operator_queue.explain()
     return await services.queue_of(caller).call("explain_queue", workspace_id=workspace_id)
@@ -339,5 +340,6 @@ async def _feed_response(
     if MEDIA_TYPE not in request.headers.get("accept", ""):
         async with services.request_slot(request, caller):
             return await feed.page()
-    # two Lambda functions may serve a workspace's stream, so use the shorter of their time limits
+    # two Lambda functions may serve a workspace's stream, so use the shorter of their two time
+    # limits
     return await stream_response(request, services, caller, feed, wait=sse.BUFFERED_SECONDS)

@@ -1,1 +1,1 @@
-"""The worker function: one tick per invocation."""
+"""The worker function, which runs one tick per invocation."""

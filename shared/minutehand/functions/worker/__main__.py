@@ -1,4 +1,4 @@
-"""A worker for your own host. The database wakes the worker when jobs arrive, and every minute."""
+"""A worker for your own host, which the database wakes every minute and when jobs arrive."""
 
 import os
 import sys

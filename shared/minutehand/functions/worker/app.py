@@ -36,37 +36,36 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Exit code of a worker after an unexpected error.
+#: Exit code of a worker process after an unexpected error.
 FAILED: Final = 70
-#: Path that makes the worker lease jobs immediately. The path needs no token, because only the host
-#: can open the worker's socket.
+#: Path of a request that makes the worker lease jobs immediately. The path needs no token, because
+#: only the host can open the worker's socket.
 WAKE_PATH: Final = "/wake"
 #: Environment variable with the file descriptor of a pipe to the host. The worker writes to the
-#: pipe when it finds suspects, which are jobs whose process ended while it also ran other jobs. The
-#: host then starts processes for these suspects.
+#: pipe when it finds suspects. A suspect is a job whose process ended while the process also ran
+#: other jobs. The host then starts processes for the suspects.
 PIPE: Final = "WORKER_SUSPECTS_PIPE"
-#: Environment variable that is set for a process that runs only suspects.
+#: Environment variable that is set for a worker process that runs only suspects.
 SUSPECTS_ONLY: Final = "WORKER_SUSPECTS_ONLY"
 _METHODS: Final = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 @dataclass(frozen=True)
 class Running:
-    """A running worker: its routes, its loop, and a function that leases jobs immediately."""
+    """A running worker: its routes, its loop, and a function that makes it lease immediately."""
 
     routes: WorkerRoutes
     wake: Callable[[], object]
-    #: Task of the worker's loop. In a process for suspects, the task ends when no suspects are
-    #: left.
+    #: Task of the worker's loop. In a process for suspects, the task ends when no suspect is left.
     loop: asyncio.Task[None]
 
 
-#: Context manager that starts the worker, and stops it at its end.
+#: Context manager that starts the worker, and stops it at the end of the context.
 Start = Callable[[], AbstractAsyncContextManager[Running]]
 
 
 def load() -> None:
-    """Import the modules that worker processes share, because a fork is faster than imports."""
+    """Import modules before worker processes are forked, because a fork is faster than imports."""
     settings = Settings.from_env(os.environ)
     configure_logging(settings.log_level)
     import_processors(settings)
@@ -87,11 +86,11 @@ async def run_worker(
     """Run the worker's loop until the context ends.
 
     Args:
-        poll_seconds: Poll interval. None selects the interval that suits the connection. The worker
-            then also uses Realtime if it gets no other notifications.
+        poll_seconds: Poll interval. None selects the interval that suits the connection. With None,
+            the worker also uses Realtime if it gets no other notifications.
         tick_per_request: True if a request runs a tick and returns its summary. Otherwise a request
-            wakes the loop.
-        on_error: Called for each module of processors that fails to load.
+            wakes the worker's loop.
+        on_error: Function that is called for each module of processors that fails to load.
         stop_seconds: Maximum seconds to release running jobs when the context ends.
     """
     settings = Settings.from_env(os.environ)
@@ -132,11 +131,11 @@ def build_worker(
     realtime: RealtimeWakeups | None = None,
     on_error: OnError | None = None,
 ) -> Worker:
-    """Build a worker with every app's processors, for a process that runs nothing else.
+    """Build a worker with the processors of every app, for a process that runs nothing else.
 
     Args:
         access: Connection to the database. None selects HTTPS.
-        realtime: Follows the topic that each lease response names.
+        realtime: Client of Realtime, which subscribes to the topic that each lease response names.
     """
     telemetry.start(settings.environ, version=settings.version)
     registry = load_processors(settings, on_error=on_error)
@@ -147,7 +146,8 @@ def build_worker(
         if realtime is not None:
             realtime.follow(response.wake_topic)
         if response.suspects and pipe:
-            # if the pipe is full, the host still has notifications to read
+            # if the pipe is full, the host will read earlier notifications, so this one is not
+            # needed
             with contextlib.suppress(BlockingIOError):
                 os.write(int(pipe), b".")
 
@@ -160,7 +160,7 @@ def build_worker(
 
 
 def end_process_with(task: asyncio.Task[None]) -> None:
-    """End the process if `task` raises, so that the host starts another process."""
+    """End the process if `task` raises an error, so that the host starts another process."""
 
     def ended(task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
@@ -177,7 +177,7 @@ def end_process_with(task: asyncio.Task[None]) -> None:
 
 
 async def body_of(request: requests.Request) -> bytes:
-    """Read the body, but stop as soon as it is too large."""
+    """Read the body of a request, but stop as soon as the body is too large."""
     body = b""
     async for chunk in request.stream():
         body += chunk

@@ -1,7 +1,7 @@
-"""Database connection of a worker on its own host, and notifications about new jobs.
+"""Database connection of a worker on your own host, and notifications about new jobs.
 
-When the worker starts, it probes whether connections to DATABASE_URL keep their session and receive
-notifications. Without such sessions the worker uses HTTPS.
+At its start, the worker checks whether connections to DATABASE_URL keep their session and receive
+notifications. If connections do not keep their session, the worker uses HTTPS.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Environment variable with the result of a probe, see `DatabaseAccess.variables`.
+#: Environment variable with the result of the check, see `DatabaseAccess.variables`.
 PROBE: Final = "WORKER_DATABASE_PROBE"
-#: Poll interval of a worker that Postgres notifies, or that the database wakes by HTTP.
+#: Poll interval of a worker that Postgres notifies, or that the database wakes by HTTP requests.
 NOTIFIED_POLL_SECONDS: Final = 60.0
 #: Poll interval if connections to DATABASE_URL receive no notifications.
 POLL_SECONDS: Final = 1.0
-#: Maximum wait for a database that starts at the same time as the worker.
+#: Maximum wait for a database that is starting at the same time as the worker.
 MAX_WAIT_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseAccess:
-    """DATABASE_URL and the result of its probe, which is None if DATABASE_URL is not set."""
+    """DATABASE_URL and the result of its check. The result is None if DATABASE_URL is not set."""
 
     url: str = ""
     probe: AddressProbe | None = None
 
     @property
     def is_direct(self) -> bool:
-        """True if the worker calls the queue over connections to Postgres."""
+        """True if the worker calls the queue's functions over connections to Postgres."""
         return self.probe is not None and self.probe.fault is None
 
     @property
@@ -50,18 +50,18 @@ class DatabaseAccess:
 
     @property
     def poll_seconds(self) -> float:
-        """Poll interval in seconds."""
+        """Poll interval of the worker in seconds."""
         return NOTIFIED_POLL_SECONDS if self.probe is None or self.is_notified else POLL_SECONDS
 
     @property
     def variables(self) -> dict[str, str]:
-        """Environment variables with the result, so that another worker process needs no probe."""
+        """Environment variables with the result, so that other worker processes need no check."""
         if self.probe is None or not self.is_direct:
             return {}
         return {PROBE: json.dumps(asdict(self.probe))}
 
     def api(self, settings: Settings) -> DirectApi | None:
-        """Return the Postgres client for the queue's functions, or None to use HTTPS."""
+        """Return the Postgres client of the queue's functions, or None to use HTTPS."""
         if not self.is_direct:
             return None
         from minutehand.queue.direct import DirectApi  # here, because psycopg is optional
@@ -69,7 +69,10 @@ class DatabaseAccess:
         return DirectApi(self.url, schema=settings.schema_name)
 
     def listen(self, wake: Callable[[], object]) -> asyncio.Task[None] | None:
-        """Call `wake` after each committed enqueue, in a task. None without notifications."""
+        """Call `wake` after each committed enqueue, in a task.
+
+        Return None without notifications.
+        """
         if not self.is_notified:
             return None
         from minutehand.queue.direct import listen  # here, because psycopg is optional
@@ -77,7 +80,7 @@ class DatabaseAccess:
         return asyncio.create_task(listen(self.url, wake), name="listen")
 
     def log(self) -> None:
-        """Log the selected connection, as the first line of the worker's log."""
+        """Log which connection the worker uses, as the first line of the worker's log."""
         extra: dict[str, Any] = {"event": "worker.address", "look_seconds": self.poll_seconds}
         if self.probe is None:
             logger.info("DATABASE_URL is not set, so the worker uses HTTPS", extra=extra)
@@ -99,7 +102,7 @@ class DatabaseAccess:
 async def find_database_access(
     settings: Settings, *, max_seconds: float = MAX_WAIT_SECONDS
 ) -> DatabaseAccess:
-    """Probe the DATABASE_URL of the settings, if set. Retry for up to `max_seconds`."""
+    """Check the DATABASE_URL of the settings, if it is set. Retry for up to `max_seconds`."""
     url = settings.environ.get("DATABASE_URL", "")
     if not url:
         return DatabaseAccess()

@@ -1,8 +1,8 @@
-"""The reason why a worker process ended, for the host's log and for the process's jobs.
+"""The reason why a worker process ended, for the host's log and for the jobs of the process.
 
-A worker process records its jobs, code and stacks in files (`minutehand.worker.alarm`). The host
-adds the exit code and reports the end of the process to the queue. The queue then releases the jobs
-immediately.
+A worker process records its jobs, code locations and stacks in files (`minutehand.worker.alarm`).
+The host adds the exit code and reports the end of the process to the queue. The queue then releases
+the jobs of the process immediately.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ logger = logging.getLogger(__name__)
 
 #: Maximum seconds for a report to the queue. The next worker process starts after the report.
 _MAX_SECONDS: Final = 10.0
-#: Maximum seconds of a report for the probe of DATABASE_URL. The rest is for a call over HTTPS.
+#: Maximum seconds of a report for the check of DATABASE_URL. The rest is for a call over HTTPS.
 _MAX_PROBE_SECONDS: Final = 2.0
 #: Maximum stack lines in a report. The lines of the failed thread come first.
 _MAX_LINES: Final = 40
-#: A frame in a stack from `faulthandler`, the headline of the thread that a signal ended, and a
-#: frame that only the event loop's thread has.
+#: Patterns in stacks from `faulthandler`: a frame, the headline of the thread that a signal ended,
+#: and a frame that only the event loop's thread contains.
 _FRAME: Final = re.compile(r'File "(.+)", line \d+ in (.+)')
 _FATAL: Final = "Current thread"
 _LOOP: Final = "in run_until_done"
@@ -42,18 +42,18 @@ _NOT_OWN: Final = re.compile(r"/(site-packages|lib/python[\d.]+|minutehand)/")
 
 
 class ExitReport:
-    """Finds the reason why a worker process ended, in the files that it wrote.
+    """Finds the reason why a worker process ended in the files that the process wrote.
 
     Args:
         path: File in which the process records its jobs.
-        environ: Environment variables of the process, with the commit of its code.
+        environ: Environment variables of the process, which contain the commit of its code.
     """
 
     def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
         self.variables = {CRASH_RECORD: str(path)}
         self._path = path
         self._environ = environ
-        #: Worker id with which the process leased jobs. None if the process never had a job.
+        #: Worker id of the process's leases. None if the process never leased a job.
         self.worker_id: str | None = None
 
     def __enter__(self) -> ExitReport:
@@ -69,7 +69,7 @@ class ExitReport:
         return bool(self._read()[0].get("leased"))
 
     def read(self, code: int) -> Mapping[str, Any]:
-        """Return the details of an ended process, for the log and the queue."""
+        """Return details about an ended process, for the host's log and for the queue."""
         record, tracebacks = self._read()
         self.worker_id = record.get("worker_id")
         failed, others = _split(tracebacks)
@@ -91,34 +91,33 @@ class ExitReport:
             tracebacks = Path(f"{self._path}{STACKS}").read_text(errors="replace")
             return json.loads(self._path.read_text()), tracebacks
         except (OSError, ValueError):
-            return {}, ""  # the process has had no job
+            return {}, ""  # the process has never run a job
 
 
 class ExitReporter:
-    """Reports the death of worker processes to the queue, which releases their jobs immediately.
+    """Reports the end of worker processes to the queue, which releases their jobs immediately.
 
     Args:
-        environ: Environment variables of the worker, so that a report uses the same connection as
-            the worker.
+        environ: Environment variables of the worker, from which a report uses the same connection.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
         self._lock = asyncio.Lock()
         self._queue: WorkerQueue | None = None
-        #: Connection that the reports use. The connection is probed again after a failed report.
+        #: Connection of the reports. After a failed report, DATABASE_URL is checked again.
         self.access = DatabaseAccess()
 
     async def report(self, worker_id: str | None, details: Mapping[str, Any]) -> ReleasedJobs:
-        """Report the death of a process. `worker_id` is None if the process never had a job."""
+        """Report the end of a process. `worker_id` is None if the process never leased a job."""
         if worker_id is None:
             return ReleasedJobs()
         try:
             async with self._lock, asyncio.timeout(_MAX_SECONDS):
                 if self._queue is None:
                     settings = Settings.from_env(self._environ)
-                    # connect as the worker does, because HTTPS fails if this machine's clock is
-                    # wrong
+                    # connect to Postgres as the worker does, because HTTPS fails if this machine's
+                    # clock is wrong
                     if not self.access.is_direct:
                         with contextlib.suppress(TimeoutError):
                             async with asyncio.timeout(_MAX_PROBE_SECONDS):
@@ -135,7 +134,7 @@ class ExitReporter:
             return ReleasedJobs()
 
     async def aclose(self) -> None:
-        """Close the connection. The next report opens another connection."""
+        """Close the connection of the reports. The next report opens a new connection."""
         async with self._lock:
             queue, self._queue = self._queue, None
             if queue is not None:
@@ -145,7 +144,8 @@ class ExitReporter:
 def _split(tracebacks: str) -> tuple[list[str], list[str]]:
     """Return the stack lines of the failed thread, and the stack lines of all other threads.
 
-    The failed thread is the one that a signal ended, or the event loop's thread if it was blocked.
+    The failed thread is the thread that a signal ended, or the event loop's thread if it was
+    blocked.
     """
     mark = _FATAL if _FATAL in tracebacks else _LOOP
     failed: list[str] = []
@@ -156,7 +156,7 @@ def _split(tracebacks: str) -> tuple[list[str], list[str]]:
 
 
 def _find_type(failed: Sequence[str], code: Sequence[tuple[str, str]]) -> str | None:
-    """Return the job type whose code appears in the lines, if there is exactly one."""
+    """Return the job type whose code the stack lines contain, if there is exactly one."""
     frames = {":".join(frame) for line in failed for frame in _FRAME.findall(line)}
     types = {job_type for location, job_type in code if location in frames}
     return types.pop() if len(types) == 1 else None

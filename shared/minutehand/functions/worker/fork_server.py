@@ -1,7 +1,7 @@
 """A process that has imported the processors, and forks a worker process on request.
 
 A forked process starts within milliseconds and shares the memory of the imported modules. The fork
-server opens no connection and no event loop, because neither survives a fork.
+server opens no connections and has no event loop, because neither works after a fork.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ logger = logging.getLogger(__name__)
 
 #: Environment variable with the file descriptor of the fork server's socket to its host.
 FORK_SERVER: Final = "WORKER_FORK_SERVER"
-#: Environment variable that is set if the forked processes must import the modules themselves.
+#: Environment variable that is set if each forked process must import the modules itself.
 _NOT_LOADED: Final = "WORKER_FORK_SERVER_NOT_LOADED"
-#: Log message if the system refuses to start a process.
+#: Log message for the error that the system cannot start a process.
 NOT_STARTED: Final = "The system cannot start a worker process"
 
 
 class ForkServer:
-    """The host's client of a fork server.
+    """Client of a fork server, for the host.
 
-    The client starts the server when a worker process is needed.
+    The client starts the fork server when the host needs a worker process.
 
     Args:
         command: Command of a program that calls `serve_forks`.
@@ -52,8 +52,8 @@ class ForkServer:
         #: Exit codes and pids of the running worker processes, by request number.
         self._codes: dict[int, asyncio.Future[int | None]] = {}
         self._pids: dict[int, int] = {}
-        #: Socket to the running fork server, its process, and the future that completes when it
-        #: ends.
+        #: Socket to the running fork server, process of the fork server, and a future that
+        #: completes when this process ends.
         self._socket: socket.socket | None = None
         self._process: subprocess.Popen[bytes]
         self._ended: asyncio.Future[None]
@@ -62,8 +62,9 @@ class ForkServer:
     async def run(self, variables: Mapping[str, str]) -> int | None:
         """Run a worker process with additional environment variables, and return its exit code.
 
-        Return None if the fork server has ended. The worker processes of the fork server then end
-        as after SIGTERM. Return EX_OSERR if the system refuses to start a process.
+        Return None if the fork server has ended. The worker processes of the fork server then
+        release their jobs and end, as after SIGTERM. Return EX_OSERR if the system cannot start a
+        process.
         """
         loop = asyncio.get_running_loop()
         try:
@@ -77,18 +78,18 @@ class ForkServer:
         return await asyncio.shield(code)
 
     async def aclose(self, *, timeout_seconds: float) -> None:
-        """End all processes by SIGTERM. Kill the processes that still run after the time-out."""
+        """End all processes by SIGTERM. Kill the processes that still run after the timeout."""
         if self._socket is None:
             return
         ended = self._ended
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
-        self._process.terminate()  # ends the server only while it imports modules
+        self._process.terminate()  # has an effect only while the server imports modules
         await asyncio.wait([ended], timeout=timeout_seconds)
         for pid in self._pids.values():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        if not self._pids:  # a module ignores SIGTERM during its import
+        if not self._pids:  # a module that is being imported may ignore SIGTERM
             self._process.kill()
         await ended
 
@@ -137,17 +138,17 @@ class ForkServer:
 def serve_forks(load: Callable[[], object]) -> None:
     """Start a process for each request of the host. Return only in a forked process.
 
-    This process restarts without the modules if their import fails or starts a thread, because a
-    thread may hold a lock at the moment of a fork. Each worker process then runs this program again
-    and imports the modules itself.
+    If the import of the modules fails or starts a thread, the fork server restarts without the
+    modules, because a thread may hold a lock during a fork. Each worker process then runs this
+    program from its start and imports the modules itself.
 
     Args:
-        load: Imports the modules that the worker processes share.
+        load: Function that imports the modules that worker processes share.
     """
     host = socket.socket(fileno=int(os.environ.pop(FORK_SERVER)))
     is_loaded = False
     if not os.environ.pop(_NOT_LOADED, None):
-        with contextlib.suppress(Exception):  # the worker repeats the import and reports the error
+        with contextlib.suppress(Exception):  # the worker process imports again and logs the error
             load()
             is_loaded = _is_single_threaded()
         _flush()
@@ -156,18 +157,18 @@ def serve_forks(load: Callable[[], object]) -> None:
             os.execve(sys.executable, sys.orig_argv, {**os.environ, **variables})
     host.set_inheritable(False)
     gc.collect()
-    gc.freeze()  # garbage collection would copy the shared memory
-    # Ctrl-C, and SIGTERM in some containers, reach the whole process group
+    gc.freeze()  # garbage collection in a forked process would copy the shared memory
+    # ignore signals that Ctrl-C, and some containers, send to the whole process group
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    # block SIGTERM, because a forked process ignores the signal at first and would lose it
+    # block SIGTERM, because a forked process would lose the signal before it sets a handler
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     #: Pipe to which Python writes when a worker process has ended.
     exits, wakeup = os.pipe()
     os.set_blocking(wakeup, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
-    #: Pipe that worker processes read as their standard input. The pipe closes when this process
+    #: Pipe that worker processes read as their standard input. The pipe closes when the fork server
     #: ends.
     alive, end = os.pipe()
     numbers: dict[int, int] = {}
@@ -179,7 +180,7 @@ def serve_forks(load: Callable[[], object]) -> None:
                 code = os.waitstatus_to_exitcode(status)
                 _send(host, {"number": numbers.pop(pid), "code": code})
 
-    requests = host.makefile("rb", buffering=0)  # a buffer could hold a request that `poll` misses
+    requests = host.makefile("rb", buffering=0)  # a request in a buffer would not wake `poll`
     events = select.poll()
     events.register(host, select.POLLIN)
     events.register(exits, select.POLLIN)
@@ -193,7 +194,7 @@ def serve_forks(load: Callable[[], object]) -> None:
         line = b""
         with contextlib.suppress(ConnectionError):
             line = requests.readline()
-        if not line.endswith(b"\n"):  # the host has ended or is stopping
+        if not line.endswith(b"\n"):  # the host has ended, or ends the fork server
             break
         request = json.loads(line)
         _flush()
@@ -225,18 +226,18 @@ def serve_forks(load: Callable[[], object]) -> None:
 
 
 def _send(to: socket.socket, message: Mapping[str, Any]) -> None:
-    with contextlib.suppress(ConnectionError):  # the next read shows that the receiver ended
+    with contextlib.suppress(ConnectionError):  # the next read shows that the other end has closed
         to.sendall(json.dumps(message).encode() + b"\n")
 
 
 def _flush() -> None:
-    """Write buffered output now, because a fork would copy it, and an exec would drop it."""
+    """Write buffered output now. A fork would duplicate the output, and an exec would lose it."""
     sys.stdout.flush()
     sys.stderr.flush()
 
 
 def _start_process(variables: Mapping[str, str], stdin: int) -> int:
-    """Start a new process of this program, and return its pid."""
+    """Start a new process of this program instead of a fork, and return its pid."""
     return os.posix_spawn(
         sys.executable,
         sys.orig_argv,
@@ -248,8 +249,8 @@ def _start_process(variables: Mapping[str, str], stdin: int) -> int:
 
 
 def _is_single_threaded() -> bool:
-    """Return whether this process has only one thread, including threads of libraries."""
+    """Return whether this process has only one thread. Threads of libraries count."""
     try:
         return len(os.listdir("/proc/self/task")) == 1
-    except FileNotFoundError:  # only on Linux, libraries survive a fork
+    except FileNotFoundError:  # not Linux, where libraries may not work after a fork
         return False

@@ -1,6 +1,6 @@
-"""The worker in Lambda, invoked by the schedule, wake-ups, extra workers and HTTP requests.
+"""The worker in Lambda. The schedule, wake-ups, extra workers and HTTP requests invoke it.
 
-This module uses no web framework, because a framework would slow the start of every run.
+This module uses no web framework, because a framework would delay the start of every worker run.
 `shared/minutehand/aws/rotation.py` builds a new worker when the worker's secrets are rotated.
 """
 
@@ -26,14 +26,14 @@ from minutehand.worker.loop import Worker, run_until_done, tune_gc
 
 logger = logging.getLogger(__name__)
 
-#: Event source of the minute schedule, see infra/aws/worker.yml.
+#: Source in the events of the minute's schedule, see infra/aws/worker.yml.
 SCHEDULE_SOURCE: Final = "minutehand.tick"
-#: Maximum seconds of a run requested by HTTP. API Gateway times out after 30 s.
+#: Maximum seconds of a run that an HTTP request starts. API Gateway's timeout is 30 s.
 HTTP_SECONDS: Final = 25.0
 
 
 class LambdaWorker:
-    """A worker on its own event loop, which keeps connections open between invocations."""
+    """A worker on its own event loop. It keeps its connections open between invocations."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -55,8 +55,8 @@ class LambdaWorker:
     def __call__(self, event: Any, context: Any) -> dict[str, Any]:
         """Run one tick, or serve one HTTP request, within Lambda's time limit.
 
-        For an event of the schedule, an error of the queue is raised, so that the invocation fails
-        and causes an alarm. For an HTTP request, the error becomes a 503.
+        If the queue fails during an invocation by the schedule, the error is raised, so that the
+        invocation fails and causes an alarm. For an HTTP request, the response has status 503.
         """
         try:
             return self._handle(event, context)
@@ -66,7 +66,7 @@ class LambdaWorker:
     def _handle(self, event: Any, context: Any) -> dict[str, Any]:
         run = partial(run_until_done, self._loop)
         remaining = getattr(context, "get_remaining_time_in_millis", None)
-        # a direct invocation has no context, so it gets API Gateway's limit
+        # a direct invocation has no context, so its budget is the limit of API Gateway
         budget = float(remaining()) / 1000 if callable(remaining) else 29.0
         if isinstance(event, Mapping) and "requestContext" in event:
             request = _request(event)
@@ -96,7 +96,7 @@ def _request(event: Mapping[str, Any]) -> Request:
     http = context.get("http", {})
     body = event.get("body") or ""
     raw = base64.b64decode(body) if event.get("isBase64Encoded") else body.encode()
-    # the route key is the path without the stage or mapping key, because no route has variables
+    # use the route key, which is the path without the stage or the mapping key of a custom domain
     path = event.get("routeKey", "").partition(" ")[2] or http.get("path") or "/"
     return Request(
         method=http.get("method", "GET").upper(),

@@ -1,8 +1,8 @@
-"""The worker in a separate process, which the host restarts when it ends.
+"""The worker in a separate process, which the host restarts when the process ends.
 
 A processor that blocks or kills the worker process therefore stops neither the API nor the console.
-The host reports the end of the process to the queue, which releases its jobs. The host and
-the process communicate by HTTP over a Unix socket.
+The host reports the end of the worker process to the queue, which releases the process's jobs. The
+host and the process communicate by HTTP over a Unix socket.
 """
 
 from __future__ import annotations
@@ -46,21 +46,24 @@ logger = logging.getLogger(__name__)
 
 #: Environment variable with the path of the worker's Unix socket.
 SOCKET: Final = "WORKER_SOCKET"
-#: Connection attempts of a request, over 8 s, and maximum seconds until its response.
+#: Connection attempts of a forwarded request, within 8 s, and maximum seconds until its response.
 CONNECT_RETRIES: Final = 5
 RESPONSE_SECONDS: Final = 40.0
-#: Pause before a worker that failed to start is restarted. The pause doubles up to the maximum.
+#: Seconds before a worker process that failed to start is restarted. The pause doubles each time,
+#: up to the maximum.
 RESTART_SECONDS: Final = 0.5
 MAX_RESTART_SECONDS: Final = 30.0
-#: Maximum processes for suspects beside the normal worker process, and number of groups into which
-#: the suspects of a dead process are split. At most one of the four groups ends its process again,
-#: so that processes remain to split this group.
+#: Maximum number of processes for suspects in addition to the normal worker process, and number of
+#: groups into which the suspects of an ended process are split. Only one job ended the process, so
+#: that at most one of the groups ends its process again. The other processes then finish, and this
+#: group can be split.
 MAX_SUSPECTS_PROCESSES: Final = 8
 SUSPECTS_PARTS: Final = 4
-#: Minimum interval between processes for suspects that the worker has found. The interval doubles
-#: up to MAX_RESTART_SECONDS each time a process leases no suspects.
+#: Minimum seconds between processes for suspects that the worker has found. The interval doubles
+#: each time a process leases no suspect, up to MAX_RESTART_SECONDS.
 SUSPECTS_SECONDS: Final = 1.0
-#: Headers that are forwarded to the worker, and headers of its response that are returned.
+#: Headers of a request that are forwarded to the worker, and headers of the worker's response that
+#: are returned.
 _REQUEST_HEADERS: Final = frozenset({"authorization", "content-type", "x-request-id"})
 _RESPONSE_HEADERS: Final = frozenset({"content-type", "allow", "www-authenticate", "retry-after"})
 
@@ -78,28 +81,29 @@ class WorkerProcess:
         self._socket = Path(self._folder.name) / "socket"
         self._environ = environ
         self._http = httpx.AsyncClient(
-            # connect with retries, because a new worker listens only after some seconds
+            # retry connections, because a new worker process listens only after some seconds
             transport=httpx.AsyncHTTPTransport(uds=str(self._socket), retries=CONNECT_RETRIES),
             base_url="http://worker",
             timeout=RESPONSE_SECONDS,
         )
-        #: The worker writes to this pipe when it has found suspects.
+        #: Pipe to which the worker process writes when it has found suspects.
         self._pipe, self._pipe_end = os.pipe()
         os.set_blocking(self._pipe_end, False)
         self._forks = ForkServer(
             (sys.executable, "-m", module), environ, pass_fds=(self._pipe_end,)
         )
-        #: Processes for suspects, and the pause before the next process for newly found suspects.
+        #: Running processes for suspects, and seconds before the next process for newly found
+        #: suspects.
         self._suspects: dict[asyncio.Task[None], ExitReport] = {}
         self._suspects_seconds = SUSPECTS_SECONDS
         self._numbers = itertools.count()
         self._exit_reporter = ExitReporter(environ)
-        #: Set when the worker has found suspects.
+        #: Event that is set when the worker has found suspects.
         self._found = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Start the worker process, and restart it whenever it ends."""
+        """Start the worker process, and restart it each time it ends."""
         asyncio.get_running_loop().add_reader(self._pipe, self._read_pipe)
         self._tasks = [
             asyncio.create_task(self._keep(), name="worker-process"),
@@ -109,7 +113,7 @@ class WorkerProcess:
     async def aclose(self, *, timeout_seconds: float) -> None:
         """End the worker process, which releases its running jobs.
 
-        Kill the process after the time-out.
+        The process is killed if it still runs after the timeout.
         """
         asyncio.get_running_loop().remove_reader(self._pipe)
         await end_tasks([*self._tasks, *self._suspects])
@@ -120,7 +124,10 @@ class WorkerProcess:
         self._folder.cleanup()
 
     async def wake(self) -> None:
-        """Make the worker lease jobs now. A worker that is starting leases jobs anyway."""
+        """Make the worker lease jobs now.
+
+        A worker that is starting leases jobs without this call.
+        """
         with contextlib.suppress(httpx.HTTPError, TimeoutError):
             async with asyncio.timeout(2.0):
                 await self._http.post(WAKE_PATH)
@@ -130,8 +137,8 @@ class WorkerProcess:
         request = Request(scope, receive)
         forwarded = self._http.build_request(
             request.method,
-            scope["path"],  # `request.url` contains the caller's Host header
-            # pass headers as bytes, because not every header can be decoded and encoded again
+            scope["path"],  # not `request.url`, which contains the caller's Host header
+            # pass header values as bytes, because not every value can be decoded and encoded again
             headers=[
                 header
                 for header in request.headers.raw
@@ -166,10 +173,10 @@ class WorkerProcess:
             started = loop.time()
             with self._next_report() as report:
                 result = await self._run(report, variables)
-            if result is None:  # end the fork server, because the code may be new
+            if result is None:  # end the fork server, because the code on disk may have changed
                 await self._forks.aclose(timeout_seconds=RESPONSE_SECONDS)
                 continue
-            # no pause if the death reduced the suspects or counted as an attempt
+            # restart without a pause if the end of the process identified suspects or a guilty job
             has_jobs = result.guilty or result.suspects
             failures = (
                 0 if has_jobs or loop.time() > started + MAX_RESTART_SECONDS else failures + 1
@@ -182,17 +189,17 @@ class WorkerProcess:
         self._found.set()
 
     async def _find_suspects(self) -> None:
-        """Start a process for suspects when the worker finds some, even without a recent death."""
+        """Start a process for suspects when the worker finds suspects, also long after a crash."""
         while True:
             await self._found.wait()
             await asyncio.sleep(self._suspects_seconds)
             self._found.clear()
-            # a process that has leased no suspect shows that a limit blocks all of them
+            # if a process leased no suspect, a limit blocks all suspects, so start no other process
             if all(report.has_leased() for report in self._suspects.values()):
                 self._start_for_suspects(1)
 
     def _start_for_suspects(self, companies: int) -> None:
-        """Start a process for each group of suspects. Each process ends when no suspects wait."""
+        """Start a process for each group of suspects. A process ends when no suspect waits."""
         for _ in range(min(companies, MAX_SUSPECTS_PROCESSES - len(self._suspects))):
             report = self._next_report()
             task = asyncio.create_task(self._run_suspects(report), name="suspects-process")
@@ -210,12 +217,12 @@ class WorkerProcess:
             else:
                 self._suspects_seconds = min(2 * self._suspects_seconds, MAX_RESTART_SECONDS)
         if result is not None and result.guilty:
-            await self.wake()  # wake the worker, so that it plans the guilty job's retry
+            await self.wake()  # so that the worker schedules the retry of the guilty job
 
     async def _run(self, report: ExitReport, variables: Mapping[str, str]) -> ReleasedJobs | None:
         """Run a process until it ends.
 
-        Report the process's death, or return None if it ended normally.
+        Report an unexpected end to the queue. Return None if the process ended normally.
         """
         started = asyncio.get_running_loop().time()
         try:
@@ -223,7 +230,7 @@ class WorkerProcess:
             code = await self._forks.run({**report.variables, **access, **variables})
             if code == 0:
                 return None
-            # if the fork server has ended, its processes release their jobs themselves
+            # if the fork server has ended, its worker processes release their jobs themselves
             details = {} if code is None else report.read(code)
             companies = {"companies": SUSPECTS_PARTS}
             result = await self._exit_reporter.report(report.worker_id, {**details, **companies})
@@ -241,16 +248,16 @@ class WorkerProcess:
 
 
 def serve_worker(environ: Mapping[str, str], start: Start, load: Callable[[], object]) -> int:
-    """Run a worker until SIGTERM or until its host ends. Call this function in a `__main__`.
+    """Run a worker until SIGTERM or until its host ends. A `__main__` module calls this function.
 
     Args:
-        load: Imports the modules that the worker processes share.
+        load: Function that imports the modules that worker processes share.
     """
     if FORK_SERVER in environ:
         serve_forks(load)
 
     def end_with_host() -> None:
-        # do not use `sys.stdin`, because a daemon thread with its lock makes Python's exit fail
+        # do not read `sys.stdin`, because Python's exit fails if a daemon thread has locked it
         while os.read(sys.stdin.fileno(), 1):
             pass
         os.kill(os.getpid(), signal.SIGTERM)
@@ -270,14 +277,14 @@ def serve_worker(environ: Mapping[str, str], start: Start, load: Callable[[], ob
         lifespan="on",
         timeout_graceful_shutdown=2,
     )
-    # do not use asyncio.Runner, which would wait for tasks and threads of processors
+    # do not use asyncio.Runner, because it would wait for the tasks and threads of processors
     loop = (config.get_loop_factory() or asyncio.new_event_loop)()
     run_until_done(loop, _Server(config).serve())
     return 0
 
 
 async def _run_suspects(start: Start) -> None:
-    """Run a worker for suspects until no suspects wait, or until SIGTERM."""
+    """Run a worker for suspects until no suspect waits, or until SIGTERM."""
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, lambda: None)
@@ -287,8 +294,8 @@ async def _run_suspects(start: Start) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Ignores Ctrl-C, which also reaches the host. The host then ends this process."""
+    """Ignores Ctrl-C, because the host also receives Ctrl-C and then ends this process."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Shut down gracefully, so that jobs are released."""
+        """Shut down without a forced exit, so that the worker releases its jobs."""
         self.should_exit = self.should_exit or sig != signal.SIGINT

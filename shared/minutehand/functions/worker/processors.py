@@ -1,7 +1,7 @@
 """Adds the processors of all apps to the registry of a worker.
 
-An app registers its processors with `@processor`. If its processors need clients made from the
-settings, the app's module `processors`, or a submodule, defines `register(registry, settings)`
+An app registers its processors with `@processor`. If processors need clients that are built from
+the settings, the app's module `processors`, or a submodule, defines `register(registry, settings)`
 instead.
 """
 
@@ -30,25 +30,26 @@ def import_processors(settings: Settings) -> None:
 def load_processors(settings: Settings, *, on_error: OnError | None = None) -> Registry:
     """Return a registry with the processors of every app in the settings.
 
-    If an app fails to import, the start fails, because a worker without the app's processors would
-    look idle. An app without processors is logged for the same reason.
+    If an app fails to import, this function raises the error, because a worker without the app's
+    processors would only seem idle. For the same reason an app without processors is logged.
 
     Args:
-        on_error: Called for each module that fails to load. The other modules are still loaded.
+        on_error: Function that is called for each module that fails to load, so that the other
+            modules are still loaded.
     """
     registry = Registry()
 
     def without(name: str, error: Exception) -> None:
         if on_error is None:
             raise error
-        default_registry.forget(name)  # what the module registered before it failed
+        default_registry.forget(name)  # remove what the module registered before its import failed
         on_error(name, error)
 
     @contextmanager
     def using(name: str) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # a user's module may raise anything
+        except Exception as error:  # the import of a user's module may raise any error
             without(name, error)
 
     apps = find_apps(settings.apps)
@@ -83,7 +84,7 @@ def load_processors(settings: Settings, *, on_error: OnError | None = None) -> R
 
 
 def _register_functions(module: ModuleType) -> dict[str, Callable[[Registry, Settings], None]]:
-    """Return each `register` of a module and its submodules once, by the first module with it."""
+    """Return each function `register` of a module and its submodules once, by module name."""
     names = [
         module.__name__,
         *sorted(n for n in sys.modules if n.startswith(f"{module.__name__}.")),
@@ -94,7 +95,7 @@ def _register_functions(module: ModuleType) -> dict[str, Callable[[Registry, Set
 
 
 def _registered_by(app: App) -> bool:
-    """Return whether the app has registered a processor with the decorator."""
+    """Return whether the app has registered a processor with `@processor`."""
     parent = f"{app.package}.processors"
     modules = (getattr(job_type.run, "__module__", "") for job_type in default_registry)
     return any(name == parent or name.startswith(f"{parent}.") for name in modules)

@@ -1,6 +1,6 @@
-"""Wakes a worker without `LISTEN` by Realtime messages on a private topic of workers.
+"""Wakes a worker that cannot use `LISTEN`, by Realtime messages on a private topic of workers.
 
-The response to a lease request names the topic. Without Realtime the worker polls.
+The response to a lease request names the topic. If Realtime is unavailable, the worker polls.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from minutehand.config import Settings
 from minutehand.worker.registry import Registry
 
 logger = logging.getLogger(__name__)
-# The library logs each lost connection as an error, with the topic, which must stay secret.
+# The library logs each lost connection as an error that contains the topic, which must stay secret.
 logging.getLogger("realtime").setLevel(logging.CRITICAL)
 
-#: Pause before the next connection attempt. The pause doubles up to the maximum.
+#: Seconds before the next attempt to connect. The pause doubles each time, up to the maximum.
 RETRY_DELAY_SECONDS: Final = 1.0
 MAX_RETRY_DELAY_SECONDS: Final = 60.0
 PRIVATE: Final[Any] = {"config": {"private": True}}
 
 
 class RealtimeWakeups:
-    """Calls `wake` when a job of the worker's types is enqueued, and after each new connection."""
+    """Calls `wake` after each new connection, and when a job of the worker's types is enqueued."""
 
     def __init__(self, settings: Settings, wake: Callable[[], object]) -> None:
         self._settings = settings
         self._wake = wake
         self._topic: str | None = None
-        #: Set if the topic has changed or the connection was lost.
+        #: Event that is set if the topic has changed or the connection was lost.
         self._changed = asyncio.Event()
         self._retry_delay = RETRY_DELAY_SECONDS
-        #: True if a connection has failed. Only the first failure is logged as a warning.
+        #: True if a connection attempt has failed. Only the first failure is logged as a warning.
         self._has_failed = False
 
     def follow(self, topic: str | None) -> None:
-        """Follow the topic that a lease response names, instead of the previous topic."""
+        """Subscribe to the topic that a lease response names, and leave the previous topic."""
         if topic != self._topic:
             self._topic = topic
             self._changed.set()
@@ -51,7 +51,7 @@ class RealtimeWakeups:
 
         def on_message(message: Any) -> None:
             job_type = message["payload"]["job_type"]
-            if job_type is None or job_type in registry:  # None is for all workers
+            if job_type is None or job_type in registry:  # None: for all workers
                 self._wake()
 
         while True:
@@ -92,4 +92,4 @@ class RealtimeWakeups:
             return
         self._retry_delay = RETRY_DELAY_SECONDS
         logger.info("Realtime wakes the worker", extra={"event": "realtime.joined"})
-        self._wake()  # also for jobs that were enqueued before this connection
+        self._wake()  # because jobs may have been enqueued before this connection

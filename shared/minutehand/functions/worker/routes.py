@@ -1,4 +1,4 @@
-"""The worker's routes without a web framework, for `invocations` (Lambda) and `app`."""
+"""The worker's routes without a web framework. `invocations.py` (Lambda) and `app.py` use them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One JSON response."""
+    """One HTTP response with a JSON body."""
 
     status: int
     body: Mapping[str, Any]
@@ -61,8 +61,8 @@ class WorkerRoutes:
     """Serves `GET` and `POST /api/jobs/worker`, and `POST /api/jobs/process`.
 
     Args:
-        wake: Makes a worker whose loop always runs lease jobs immediately instead of running
-            a tick.
+        wake: Function that makes a worker whose loop always runs lease immediately. A request then
+            calls it instead of running a tick.
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class WorkerRoutes:
         budget_seconds: float = math.inf,
         full_tick_seconds: float | None = None,
     ) -> Reply:
-        """Serve one request. A tick takes at most `budget_seconds`.
+        """Serve one HTTP request. A tick takes at most `budget_seconds`.
 
         Args:
-            full_tick_seconds: Duration of a tick without a waiting caller. If a shorter tick must
-                stop a job, it releases the job, and the attempt does not count.
+            full_tick_seconds: Duration of a tick for which no caller waits. If a shorter tick must
+                stop a job, the tick releases the job, and the attempt does not count.
         """
         try:
             self._check(request)
@@ -136,7 +136,7 @@ class WorkerRoutes:
             raise _Rejected(400, "invalid_argument", text, {"field": "jobTypes"})
         registry = self._worker.registry
         if unknown := [name for name in names if name not in registry]:
-            # reject unknown types, because the caller would not notice a misspelt one
+            # reject unknown job types, because a caller would not notice a misspelt type otherwise
             known = sorted(job_type.name for job_type in registry if job_type.part_of is None)
             text = f"Unknown job type {unknown[0]!r}; known job types are {', '.join(known)}"
             detail = {"field": "jobTypes", "unknown": unknown, "known": known}
@@ -154,7 +154,7 @@ class WorkerRoutes:
     async def _tick(
         self, budget_seconds: float, full_tick_seconds: float | None, job_types: list[str] | None
     ) -> Reply:
-        # do not linger for more jobs, because a caller waits for the response
+        # do not wait for jobs that fall due, because a caller waits for the response
         options = replace(self._worker.options, linger_seconds=0.0, usual_seconds=full_tick_seconds)
         try:
             summary = await self._worker.tick(
