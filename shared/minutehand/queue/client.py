@@ -1,4 +1,4 @@
-"""Client of the queue for users. Each method calls a SQL function with the user's JWT."""
+"""Client of the queue for users. Each method calls a SQL function with the user's token (JWT)."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from minutehand.queue.responses import reading
 
 
 class QueueClient(DataApi):
-    """Client of the queue for one process.
+    """Client of the queue, of which a process needs one.
 
-    `acting_as` returns a client with the rights of a user.
+    `acting_as` returns a client that calls functions with the rights of one user.
     """
 
     def __init__(self, settings: Settings, *, connections: int = DEFAULT_CONNECTIONS) -> None:
@@ -41,13 +41,16 @@ class QueueClient(DataApi):
     def acting_as(
         self, token: str | None, *, signed: Callable[[], Awaitable[Mapping[str, str]]] | None = None
     ) -> UserQueue:
-        """Return a client with the rights of `token`, or of a guest with headers from `signed`."""
+        """Return a client with the rights of `token`.
+
+        Without a token, `signed` returns its headers.
+        """
         headers = caller_headers(self._settings, token)
         return UserQueue(self, headers, signed=signed if token is None else None)
 
 
 class UserQueue(CallerFunctions):
-    """Calls the SQL functions for members with one user's JWT.
+    """Calls the SQL functions for members and guests with the token of one user.
 
     Use `call` for functions that return plain JSON, such as `explain_job` and `job_trace`.
     """
@@ -55,13 +58,13 @@ class UserQueue(CallerFunctions):
     async def enqueue(
         self, job_type: str, payload: Any = None, *, workspace_id: WorkspaceId | str, **options: Any
     ) -> Enqueued:
-        """Add a job, or return the job that has the same idempotency key."""
+        """Add a job. If a job has the same idempotency key, return that job and add none."""
         arguments = {} if payload is None else payload
         request = JobRequest(job_type=job_type, payload=arguments, **options)
         return await self.add(request, workspace_id=workspace_id)
 
     async def add(self, request: JobRequest, *, workspace_id: WorkspaceId | str) -> Enqueued:
-        """Add a job from a parsed request, or return the job that has the same idempotency key."""
+        """Add a job from a parsed request, or return the existing job with its idempotency key."""
         return await self.call(
             "enqueue_job",
             parse=reading(Enqueued),
@@ -75,7 +78,7 @@ class UserQueue(CallerFunctions):
     async def enqueue_many(
         self, jobs: Sequence[NewJob | JobRequest], *, workspace_id: WorkspaceId | str
     ) -> EnqueuedBatch:
-        """Add up to 1,000 jobs in one transaction, all or nothing."""
+        """Add up to 1,000 jobs in one transaction. If one job is rejected, add no job."""
         wired = [job.wire() for job in jobs]
         return await self.call(
             "enqueue_jobs",
@@ -97,7 +100,10 @@ class UserQueue(CallerFunctions):
         limit: int = 50,
         **where: Any,
     ) -> JobPage:
-        """Return a page of jobs, newest first, without payloads and results (see `get_job`)."""
+        """Return a page of jobs, newest first.
+
+        The jobs have no payloads and results, see `get_job`.
+        """
         after = None if cursor is None else {"id": cursor}
         filters = _without_none({"workspace_id": workspace_id, **where})
         return await self.call(
@@ -107,7 +113,10 @@ class UserQueue(CallerFunctions):
     async def logs(
         self, job_id: JobId | str, *, after: int = 0, level: str | None = None, limit: int = 200
     ) -> dict[str, Any]:
-        """Return log rows with an id above `after`, oldest first, if the user may see the job."""
+        """Return log lines with an id above `after`, oldest first.
+
+        Return none of an invisible job.
+        """
         rows = await self.select(
             "job_logs",
             ("select", "id,job_id,attempt,log_level,message,metadata,created_at"),
@@ -123,7 +132,10 @@ class UserQueue(CallerFunctions):
     async def events_after(
         self, job_id: JobId | str, seq: int = 0, *, limit: int = 500
     ) -> list[JobEvent]:
-        """Return events with a `seq` above `seq`, in order, if the user may see the job."""
+        """Return events numbered above `seq`, in order.
+
+        Return none of a job that the user cannot see.
+        """
         return await self.select(
             "job_events",
             ("select", ",".join(JobEvent.model_fields)),
@@ -137,7 +149,7 @@ class UserQueue(CallerFunctions):
     async def guest_events_after(
         self, session_id: str, job_id: JobId | str, seq: int = 0
     ) -> list[JobEvent]:
-        """Return up to 500 events of a guest session's job. Log events have only their `seq`."""
+        """Return up to 500 events of a guest session's job. A log event has only its `seq`."""
         page = reading(GuestJob)
         job = await self.call(
             "guest_job", parse=page, session_id=session_id, job_id=job_id, after=seq
@@ -147,7 +159,7 @@ class UserQueue(CallerFunctions):
     async def workspace_feed(
         self, workspace_id: WorkspaceId | str, cursor: str | None = None, *, limit: int = 500
     ) -> FeedPage:
-        """Return each state change of a workspace's jobs once. Without a cursor, begin now."""
+        """Return a page of state changes of a workspace's jobs. Without a cursor, it begins now."""
         page = reading(FeedPage)
         return await self.call(
             "event_feed", parse=page, workspace_id=workspace_id, cursor=cursor, limit=limit
@@ -156,14 +168,14 @@ class UserQueue(CallerFunctions):
     async def session_feed(
         self, session_id: str, cursor: str | None = None, *, limit: int = 500
     ) -> FeedPage:
-        """Return events of a session's jobs, except logs, after the cursor or from the first."""
+        """Return events of a session's jobs, except logs. Without a cursor, begin at the first."""
         page = reading(FeedPage)
         return await self.call(
             "session_feed", parse=page, session_id=session_id, cursor=cursor, limit=limit
         )
 
     async def cancel(self, job_id: JobId | str) -> Job:
-        """Cancel a job in any live state. A running job stops within five seconds."""
+        """Cancel a job that has not ended. A running job stops within five seconds."""
         return await self.call("cancel_job", parse=reading(Job), job_id=job_id)
 
     async def retry(self, job_id: JobId | str, *, payload: Any = None) -> Job:
@@ -175,7 +187,7 @@ class UserQueue(CallerFunctions):
     async def replay(
         self, job_id: JobId | str, *, idempotency_key: str | None = None, **changes: Any
     ) -> Enqueued:
-        """Run a job again as a new job, with another `payload`, or from a step."""
+        """Run a job again as a new job, optionally with another `payload` or from a later step."""
         return await self.call(
             "replay_job",
             parse=reading(Enqueued),
@@ -185,8 +197,8 @@ class UserQueue(CallerFunctions):
         )
 
     async def answer(self, job_id: JobId | str, answer: Any) -> Job:
-        """Answer the question of a waiting job."""
-        # wrap the answer in an object, because some Data APIs do not pass a bare JSON string as
+        """Answer the question for which a job waits."""
+        # wrap the answer in an object, because some Data APIs do not pass a plain JSON string as
         # jsonb
         wrapped = {"answer": answer}
         return await self.call(
@@ -196,7 +208,7 @@ class UserQueue(CallerFunctions):
     async def emit_event(
         self, workspace_id: WorkspaceId | str, name: str, payload: Any = None
     ) -> dict[str, Any]:
-        """Resume every job of the workspace that waits for the event `name`."""
+        """Emit an event, which resumes all jobs of the workspace that wait for its name."""
         return await self.call(
             "emit_event",
             repeatable=False,
@@ -213,7 +225,10 @@ class UserQueue(CallerFunctions):
         job_type: str | None = None,
         reason: str | None = None,
     ) -> dict[str, Any]:
-        """Pause or resume a workspace, or one job type in it. A paused job does not start."""
+        """Pause or resume a workspace, or one of its job types.
+
+        No job of the target then starts.
+        """
         workspace = str(workspace_id)
         kind, name = ("workspace", workspace) if job_type is None else ("workspace_type", job_type)
         request = {"kind": kind, "name": name, "workspace_id": workspace, "paused": paused}

@@ -1,7 +1,7 @@
-"""A test of the features that the address in DATABASE_URL supports.
+"""Checks which features the address in DATABASE_URL supports.
 
-A pooler in transaction mode may listen at any port. With such a pooler, settings of one caller
-affect other callers, and notifications are lost.
+A pooler in transaction mode may listen on any port. With such a pooler, settings of one client
+affect other clients, and notifications are lost.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from psycopg.conninfo import make_conninfo
 
 from minutehand.queue.credentials import WORKER_ROLE
 
-#: Suggested replacement of an address that libpq rejects.
+#: Text that suggests how to change an address that libpq rejects.
 PARAMETERS: Final = (
     "the address without Prisma's parameters, e.g. ?pgbouncer=true and ?schema=public"
 )
-#: Maximum seconds for the whole probe, and for a notification to arrive.
+#: Maximum seconds for the whole check of an address, and for a notification to arrive.
 PROBE_SECONDS: Final = 5.0
 NOTIFY_SECONDS: Final = 1.0
-#: Order in which queries run on two connections. The results show whether each connection has its
-#: own server session.
+#: Order of queries on two connections. The results show whether each connection has its own session
+#: on the server.
 _ORDER: Final = (0, 1, 1, 0, 0, 1)
 
 Session = psycopg.AsyncConnection[Any]
@@ -33,15 +33,15 @@ Session = psycopg.AsyncConnection[Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddressProbe:
-    """Features that one address supports.
+    """Features that the address of a database supports.
 
     Attributes:
-        error: Reason why the address did not respond. The features are then unknown and false.
-        libpq_error: Reason why libpq rejects the address, for example a parameter for Prisma.
-        sessions: True if each connection has its own session. Otherwise the probe ends, because its
-            settings would affect other clients.
+        error: Reason why the address did not respond. All features are then false.
+        libpq_error: Reason why libpq rejects the address, for example a parameter for Prisma only.
+        sessions: True if each connection has its own session. Otherwise the check ends here,
+            because its settings would affect other clients.
         notifications: True if a session that listens receives notifications.
-        role: True if the user may switch to the worker's role.
+        role: True if the database user may switch to the worker's role.
     """
 
     error: str | None = None
@@ -52,7 +52,7 @@ class AddressProbe:
 
     @property
     def fault(self) -> tuple[str, str] | None:
-        """Reason why a worker cannot use the address, as the end of a sentence, and its fix."""
+        """Reason why a worker cannot use the address, as the end of a sentence, and a fix."""
         if self.libpq_error is not None:
             return f"must be an address as libpq reads it: {self.libpq_error}", PARAMETERS
         if self.error is not None:
@@ -70,18 +70,18 @@ class AddressProbe:
 
     @property
     def log_fields(self) -> dict[str, bool]:
-        """The features by name, for logs."""
+        """The supported features by name, for logs."""
         names = ("sessions", "notifications", "role")
         return {name: getattr(self, name) for name in names}
 
 
 def is_invalid_address(error: psycopg.Error) -> bool:
-    """Return whether libpq rejected the address, before a server answered."""
+    """Return whether libpq rejected the address before it connected to a server."""
     return isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None
 
 
 async def probe(url: str) -> AddressProbe:
-    """Probe an address. A probe takes some milliseconds, and at most `PROBE_SECONDS`."""
+    """Check an address. The check takes some milliseconds, and at most `PROBE_SECONDS`."""
     try:
         async with (
             asyncio.timeout(PROBE_SECONDS),
@@ -104,7 +104,7 @@ async def probe(url: str) -> AddressProbe:
 
 
 async def probe_until_up(url: str, *, max_seconds: float = math.inf) -> AddressProbe:
-    """Probe an address until it responds, for up to `max_seconds`."""
+    """Check an address until the database responds, for up to `max_seconds`."""
     loop = asyncio.get_running_loop()
     until, delay = loop.time() + max_seconds, 0.25
     while True:
@@ -116,7 +116,7 @@ async def probe_until_up(url: str, *, max_seconds: float = math.inf) -> AddressP
 
 
 async def _connect(url: str) -> Session:
-    # prepare no statements, because in a pooler's session they would affect other clients
+    # prepare no statements, because prepared statements of a pooled session affect other clients
     url = make_conninfo(url, connect_timeout=3)
     return await psycopg.AsyncConnection.connect(url, autocommit=True, prepare_threshold=None)
 
@@ -135,7 +135,7 @@ async def _notifies(listener: Session, notifier: Session) -> bool:
     try:
         await listener.execute(f"listen {channel}".encode())
         await notifier.execute(f"notify {channel}".encode())
-    except psycopg.Error:  # for example, the server is a standby
+    except psycopg.Error:  # for example, because the server is a standby
         return False
     async for _ in listener.notifies(timeout=NOTIFY_SECONDS, stop_after=1):
         return True

@@ -19,27 +19,27 @@ WORKER_ROLE = "job_worker"
 BAD_SIGNATURE = "PGRST301"
 #: Prefix of a project's secret keys. Legacy keys are JWTs.
 SECRET_PREFIX = "sb_secret_"
-#: A warning recommends a new worker key if the key expires within this number of days.
+#: If a worker key expires within this number of days, a warning recommends a new key.
 KEY_WARN_DAYS = 30.0
 _GUEST_SESSION = "guest_"
 _GUEST_SESSION_ID = re.compile(r"guest_[0-9A-Za-z]+")
 
 
 def is_guest_session(session_id: str) -> bool:
-    """Return whether a session id is from `open_guest_session`.
+    """Return whether a session id was created by `open_guest_session`.
 
-    The id of a guest session must not be logged.
+    The id of a guest session must not be logged, because it grants access.
     """
     return session_id.startswith(_GUEST_SESSION)
 
 
 def redact(text: str) -> str:
-    """Remove the ids of guest sessions, which grant access and must not be logged."""
+    """Remove the ids of guest sessions from a text, because the ids grant access."""
     return _GUEST_SESSION_ID.sub("guest_…", text)
 
 
 class WorkerKey:
-    """Headers that authenticate a worker, valid for at least the next minute."""
+    """Headers that authenticate a worker. The headers are valid for at least the next minute."""
 
     LIFETIME_SECONDS = 600
     REFRESH_BEFORE_SECONDS = 120
@@ -59,7 +59,7 @@ class WorkerKey:
             )
 
     def headers(self) -> Mapping[str, str]:
-        """Return `apikey` and `Authorization` for one call."""
+        """Return the headers `apikey` and `Authorization` for one call."""
         settings = self._settings
         if settings.supabase_worker_key:
             token = settings.supabase_worker_key
@@ -70,11 +70,11 @@ class WorkerKey:
         return {"apikey": settings.supabase_publishable_key, "Authorization": f"Bearer {token}"}
 
     def invalidate(self, code: str) -> None:
-        """Use another token at the next call, because the last token was rejected with `code`.
+        """Use another token in the next call, because the last token was rejected with `code`.
 
-        If the signature was rejected, use the secret key from now on. A project with
-        `signing_keys_path` or with a revoked legacy secret accepts no token that the legacy secret
-        has signed.
+        If the signature was rejected, use the project's secret key from now on. A project with
+        `signing_keys_path`, or with a revoked legacy secret, accepts no token that the legacy
+        secret has signed.
         """
         self._cached_token = None
         self._is_secret_rejected = code == BAD_SIGNATURE and bool(
@@ -82,16 +82,16 @@ class WorkerKey:
         )
 
     def _mint(self, secret: str) -> str:
-        # imported here, because it takes 70 ms and a configured key does not need the module
+        # imported here, because the import takes 70 ms and a configured key does not need it
         import jwt
 
-        # use wall time, because the monotonic clock of a frozen Lambda may stop
+        # use wall time, because the monotonic clock may stop while Lambda freezes the process
         now = self._clock.now().timestamp()
         if self._cached_token is None or now >= self._refresh_at:
             claims = {
                 "role": WORKER_ROLE,
                 "iss": f"{self._settings.supabase_url}/auth/v1",
-                "iat": int(now) - 30,  # a server's clock may be slow
+                "iat": int(now) - 30,  # the server's clock may be behind
                 "exp": int(now) + self.LIFETIME_SECONDS,
             }
             self._cached_token = jwt.encode(claims, secret, "HS256")
@@ -100,15 +100,15 @@ class WorkerKey:
 
 
 def secret_headers(secret: str) -> dict[str, str]:
-    """Return the headers of a request with a project's secret key."""
+    """Return the headers of a request that authenticates with a project's secret key."""
     if secret.startswith(SECRET_PREFIX):
         return {"apikey": secret}
     return {"apikey": secret, "Authorization": f"Bearer {secret}"}
 
 
 def days_left(token: str | None, now: datetime) -> float | None:
-    """Return the days until an unverified JWT expires, or None if the token never expires."""
-    import jwt  # imported here, because it takes 70 ms
+    """Return the days until a JWT expires, or None if it never does. Does not verify the JWT."""
+    import jwt  # imported here, because the import takes 70 ms
 
     try:
         claims = jwt.decode(token or "", options={"verify_signature": False})
@@ -118,7 +118,7 @@ def days_left(token: str | None, now: datetime) -> float | None:
 
 
 def caller_headers(settings: Settings, token: str | None) -> dict[str, str]:
-    """Return the headers of a request with `token`, or of an anonymous guest if it is None."""
+    """Return the headers of a request with `token`. None is for an anonymous guest."""
     headers = {"apikey": settings.supabase_publishable_key}
     if token is not None and token.startswith(SECRET_PREFIX):
         headers = secret_headers(token)
@@ -126,6 +126,6 @@ def caller_headers(settings: Settings, token: str | None) -> dict[str, str]:
         headers["Authorization"] = f"Bearer {token}"
     if traceparent := current_traceparent():
         headers["X-Minutehand-Trace"] = traceparent
-    if settings.worker_function_name:  # this process can start the worker (queue.wake_worker)
+    if settings.worker_function_name:  # this process starts the worker itself (queue.wake_worker)
         headers["X-Minutehand-Wakes"] = "true"
     return headers

@@ -1,4 +1,4 @@
-"""Client of Supabase's Data API: keep-alive connections, typed errors and retries."""
+"""Client of Supabase's Data API, with keep-alive connections, typed errors and retries."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from minutehand.queue.outbound_http import UNSENT_ERRORS, is_local, retrying, tr
 from minutehand.queue.responses import Parse, T, decode, decode_any, decode_rows, read
 from minutehand.tasks import end_tasks
 
-#: Default maximum attempts of a call.
+#: Default maximum number of attempts of a call.
 ATTEMPTS: Final = 3
-#: Maximum seconds of retries while another call changes the job or uses the caller's call slots.
-#: The npm package retries for the same time.
+#: Maximum seconds of retries while another call changes the same job or uses the caller's call
+#: slots. The npm package retries for the same time.
 BUSY_SECONDS: Final = 4.0
-#: Connections of a pool for requests, and of the pool that all streams of a process share.
+#: Number of connections for requests, and for all streams of a process together.
 DEFAULT_CONNECTIONS: Final = 20
 STREAM_CONNECTIONS: Final = 8
-#: Responses of at least this size are parsed in a thread, to keep the event loop free.
+#: A response of at least this size is parsed in a thread, so that the event loop stays free.
 LARGE_BYTES: Final = 64 * 1024
 Read = TypeVar("Read")
 
 
 class DataApi:
-    """Client of one project's `/rest/v1`. Keep one client per process and event loop."""
+    """Client of one project's `/rest/v1`. A process needs one client per event loop."""
 
     def __init__(
         self,
@@ -64,14 +64,14 @@ class DataApi:
                 max_keepalive_connections=connections,
                 keepalive_expiry=30.0,
             ),
-            # a proxy from environment variables is only for other hosts
+            # ignore a proxy in the environment variables, which is only for other hosts
             trust_env=not is_local(url),
             transport=transport,
             verify=trusted(),
         )
 
     async def aclose(self) -> None:
-        """Cancel requests that callers have abandoned, and close every connection."""
+        """Cancel requests whose callers were cancelled, and close every connection."""
         await end_tasks(self._pending)
         await self._http.aclose()
 
@@ -85,7 +85,7 @@ class DataApi:
         attempts: int | None = None,
         parse: Parse[Any] = decode_any,
     ) -> Any:
-        """Call a SQL function and return its JSON value, parsed by `parse`."""
+        """Call a SQL function, and return its JSON value as the result of `parse`."""
         request = self._request(
             "POST",
             f"/rpc/{function}",
@@ -102,7 +102,7 @@ class DataApi:
         headers: Mapping[str, str],
         parse: Parse[list[Any]] = decode_rows,
     ) -> list[Any]:
-        """Read rows of a table or view that the caller's row level security permits."""
+        """Read the rows of a table or view that row level security shows to the caller."""
         query = httpx.QueryParams(tuple(params))
         request = self._request("GET", f"/{table}", headers=headers, params=query)
         return await self._send(request, parse, True, self._attempts)
@@ -113,7 +113,7 @@ class DataApi:
         try:
             return self._http.build_request(method, path, headers=headers, **options)
         except UnicodeEncodeError as error:
-            # a valid token or key never has such characters
+            # a valid token or key never contains a character that a header cannot contain
             text = "a token or key must have only characters that a header can contain"
             raise TokenRefused(text, status=401) from error
 
@@ -127,8 +127,7 @@ class DataApi:
         except (JobBusy, RateLimited) as error:
             if not _is_busy(error):
                 raise
-            # the conflicting call ends after milliseconds, or after about a second on a loaded
-            # server
+            # the other call ends after milliseconds, or after about a second on a loaded server
             free = retrying(_is_busy, max_seconds=BUSY_SECONDS)
             result = await free(retries, self._send_once, request, parse)
         return result
@@ -172,11 +171,11 @@ class DataApi:
         self._slots.release()
         self._pending.discard(task)
         if not task.cancelled():
-            task.exception()  # mark the exception as retrieved, because the caller may be gone
+            task.exception()  # mark the exception as retrieved, because its caller may be cancelled
 
 
 def _error_body(response: httpx.Response) -> object:
-    """Return the JSON body of an error response, or None if it is not JSON."""
+    """Return the JSON body of an error response. Return None if the body is not JSON."""
     try:
         return decode(response.content)
     except (ValueError, RecursionError):
@@ -184,7 +183,7 @@ def _error_body(response: httpx.Response) -> object:
 
 
 def call_retrying(repeatable: bool, attempts: int, *, max_seconds: float) -> AsyncRetrying:
-    """Return a policy that retries failed calls if they are repeatable or were not sent."""
+    """Return a policy that retries a failed call if it is repeatable or was not sent."""
     return retrying(
         lambda error: isinstance(error, QueueUnavailable) and (repeatable or error.unsent),
         attempts=attempts,
@@ -200,17 +199,17 @@ def _is_busy(error: BaseException) -> bool:
 async def retry_rate_limited(
     read: Callable[[], Awaitable[Read]], *, max_seconds: float = math.inf
 ) -> Read:
-    """Retry a stream's read while it is rate limited, because a later read loses no events."""
+    """Read a stream's events, and retry while the read is rate limited. No events are lost."""
     retries = retrying(lambda error: isinstance(error, RateLimited), max_seconds=max_seconds)
     result: Read = await retries(read)
     return result
 
 
 def profile_headers(schema: str) -> dict[str, str]:
-    """Return the headers that select the schema. The default is the first exposed schema."""
+    """Return the headers that select a schema. By default, PostgREST uses its first schema."""
     return {"Accept-Profile": schema, "Content-Profile": schema}
 
 
 def encode(value: object) -> bytes:
-    """Serialize `value` as JSON, with datetimes, UUIDs and models, and NaN and infinity as null."""
+    """Serialize `value` as JSON, including datetimes and models. NaN and infinity become null."""
     return to_json(value, inf_nan_mode="null", by_alias=True)

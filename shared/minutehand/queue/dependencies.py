@@ -1,4 +1,4 @@
-"""Base class of an app's dependencies, and signed client addresses for calls of guests."""
+"""Base class of an app's dependencies, and signed client addresses for calls by guests."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from minutehand.queue.responses import decode_object
 logger = logging.getLogger(__name__)
 
 HEADER: Final = "X-Minutehand-Client"
-#: Seconds for which a signing key is cached. The database creates a new key when worker keys are
-#: revoked.
+#: Seconds for which a signing key is cached. The database creates a new signing key when worker
+#: keys are revoked.
 KEY_SECONDS: Final = 300.0
-#: Seconds after an error until the signing key is requested again.
+#: Seconds after an error before the signing key is requested again.
 RETRY_SECONDS: Final = 10.0
 _address: contextvars.ContextVar[str | None] = contextvars.ContextVar("client", default=None)
 
 
 @contextlib.contextmanager
 def calling_from(address: str | None) -> Iterator[None]:
-    """Use `address` as the client's address in all calls inside the block."""
+    """Use `address` as the client's address in all calls of guests inside the block."""
     token = _address.set(address)
     try:
         yield
@@ -39,7 +39,7 @@ def calling_from(address: str | None) -> Iterator[None]:
 
 
 class AddressSigner:
-    """Signs the client address of the current request. Keep one per process and event loop."""
+    """Signs the client address of the current request. A process needs one per event loop."""
 
     def __init__(self, settings: Settings, api: DataApi, clock: Clock) -> None:
         self._clock = clock
@@ -50,9 +50,9 @@ class AddressSigner:
             self._functions = WorkerFunctions(settings, api=api, clock=clock)
 
     async def headers(self) -> Mapping[str, str]:
-        """Return the header with the signed address for a guest's call.
+        """Return the header with the signed client address for a guest's call.
 
-        Return no header if there is no current request or no signing key.
+        Return no header without a current request or without a signing key.
         """
         address = _address.get()
         key = await self._current_key() if address is not None else None
@@ -79,18 +79,21 @@ class AddressSigner:
 
 
 class Dependencies:
-    """Base class of an app's dependencies. A subclass defines each as a `cached_property`."""
+    """Base class of an app's dependencies. A subclass has a `cached_property` for each of them."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
     @cached_property
     def worker(self) -> WorkerFunctions:
-        """Client of the SQL functions for processors. A call for a lost lease raises LeaseLost."""
+        """Client of the SQL functions for processors.
+
+        It raises LeaseLost if the job's lease is lost.
+        """
         return WorkerFunctions(self.settings)
 
     async def aclose(self) -> None:
-        """Close the dependencies that this object has built, but not those passed to it."""
+        """Close the dependencies that this object has created, but not those passed to it."""
         for name, value in list(vars(self).items()):
             is_cached = isinstance(getattr(type(self), name, None), cached_property)
             if is_cached and hasattr(value, "aclose"):

@@ -1,6 +1,6 @@
-"""The SQL functions for workers over connections to Postgres, for a worker with DATABASE_URL.
+"""Calls the SQL functions for workers over connections to Postgres, if DATABASE_URL is set.
 
-Functions and role are the same as over HTTPS, which every worker can use.
+The functions and the role are the same as over HTTPS.
 """
 
 from __future__ import annotations
@@ -25,24 +25,25 @@ from minutehand.queue.responses import Parse, decode_any, read
 
 logger = logging.getLogger(__name__)
 
-#: Maximum connections, maximum seconds to connect, and maximum seconds of a call.
+#: Maximum number of connections, maximum seconds to connect, and maximum seconds of a call.
 CONNECTIONS: Final = 6
 CONNECT_SECONDS: Final = 5
 STATEMENT_SECONDS: Final = 11
-#: TCP settings that detect a dropped connection within a minute instead of two hours.
+#: TCP settings by which a dropped connection is detected within a minute instead of two hours.
 _ALIVE: Final = {"keepalives_idle": 30, "keepalives_interval": 10, "tcp_user_timeout": 30_000}
-#: Channel with a notification when an enqueue commits, at most one every 20 ms.
+#: Channel that gets a notification when an enqueue commits, at most once every 20 ms.
 CHANNEL: Final = "minutehand_wakeup"
-#: Seconds from a notification to a second lease, which finds jobs of commits without a
+#: Seconds from a notification to a second lease, which finds jobs whose commits caused no
 #: notification.
 RECHECK_SECONDS: Final = 0.1
 
 
 class DirectApi:
-    """Calls SQL functions like `DataApi`, and raises the same errors.
+    """Calls the SQL functions, and raises the same errors as `DataApi`.
 
     Args:
-        url: An address that keeps sessions, and whose user may switch to the worker's role.
+        url: Address whose connections keep their session, and whose user may switch to the worker's
+            role.
     """
 
     def __init__(self, url: str, *, schema: str) -> None:
@@ -52,7 +53,7 @@ class DirectApi:
         self._slots = asyncio.Semaphore(CONNECTIONS)
 
     async def aclose(self) -> None:
-        """Close every connection."""
+        """Close every connection that is not in use."""
         while self._free:
             await self._free.pop().close()
 
@@ -66,7 +67,7 @@ class DirectApi:
         attempts: int | None = None,
         parse: Parse[Any] = decode_any,
     ) -> Any:
-        """Call a SQL function and return its JSON value, parsed by `parse`."""
+        """Call a SQL function, and return its JSON value as the result of `parse`."""
         retries = call_retrying(repeatable, attempts or ATTEMPTS, max_seconds=15.0)
         return read(await retries(self._call, function, arguments), parse)
 
@@ -78,13 +79,13 @@ class DirectApi:
             try:
                 async with asyncio.timeout(STATEMENT_SECONDS + 1):
                     row = await (await connection.execute(query, values)).fetchone()
-            except TimeoutError as error:  # statement_timeout should have ended the call
+            except TimeoutError as error:  # although statement_timeout should have ended the call
                 raise QueueUnavailable("the database did not respond in time") from error
             except psycopg.Error as error:
                 raise self._error(error) from error
             finally:
                 if connection.closed or connection.pgconn.transaction_status != 0:
-                    # the connection is broken, or its caller was cancelled in a transaction
+                    # the connection is broken, or the call was cancelled in a transaction
                     await connection.close()
                 else:
                     self._free.append(connection)
@@ -127,7 +128,7 @@ def _query(schema: str, function: str, names: tuple[str, ...]) -> bytes:
 
 
 class _Json(TextLoader):
-    """Returns JSON unparsed."""
+    """Returns a JSON value of Postgres as unparsed bytes."""
 
     def load(self, data: Any) -> bytes:
         return bytes(data)
@@ -140,7 +141,7 @@ def _json(value: Any) -> Any:
 async def notifications(url: str, channel: str) -> AsyncGenerator[str | None, None]:
     """Yield the payload of each notification on a channel. Reconnect if the connection ends.
 
-    Also yield "" when a connection begins, and None when it ends.
+    Also yield "" when a connection begins, and None when a connection ends.
     """
     url, wait = make_conninfo(url, **_ALIVE), 0.3
     while True:
@@ -162,10 +163,10 @@ async def notifications(url: str, channel: str) -> AsyncGenerator[str | None, No
 
 
 async def listen(url: str, wake: Callable[[], object]) -> None:
-    """Call `wake` after each committed enqueue, and when notifications may have been missed."""
+    """Call `wake` after each committed enqueue, and when a notification may have been missed."""
     async for payload in notifications(url, CHANNEL):
-        # None means that the connection has ended, and then a lease would fail too
+        # do not wake when the connection has ended (None), because a lease would fail too
         if payload is not None:
             wake()
-            # lease again, because commits within 20 ms of a notification are not notified
+            # wake again, because a commit within 20 ms of a notification causes no notification
             asyncio.get_running_loop().call_later(RECHECK_SECONDS, wake)

@@ -1,4 +1,4 @@
-"""Errors of calls to the queue. Callers handle each type differently."""
+"""Errors of calls to the queue. There is a type for each error that callers handle differently."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class QueueError(JobServiceError):
         self.code = code
         self.details = details
         self.hint = hint
-        # only errors with the engine's SQLSTATEs have a one-word hint, other hints are sentences
+        # only errors with the engine's SQLSTATEs have a hint of one word, and other hints are
+        # sentences
         self.word = (hint or "") if code.startswith("PT") else ""
         super().__init__(message)
 
@@ -39,14 +40,14 @@ class QueueError(JobServiceError):
 
 
 class LeaseLost(QueueError):
-    """The lease of the job is lost, because another worker leased the job or the job ended.
+    """The worker no longer has the job's lease, because the job ended or another worker leased it.
 
-    The call stored nothing.
+    The failed call stored nothing.
     """
 
 
 class JobNotFound(QueueError):
-    """No job has this id, or the caller may not see it."""
+    """No job has this id, or the caller is not allowed to see the job."""
 
 
 class DuplicateJob(QueueError):
@@ -54,36 +55,39 @@ class DuplicateJob(QueueError):
 
 
 class InvalidState(QueueError):
-    """The current status of the job does not allow the call."""
+    """The job's current status does not allow the call."""
 
 
 class TokenRefused(QueueError):
-    """The Data API rejected the token as expired, wrongly signed, or with an unknown role."""
+    """The Data API rejected the token: it is expired, wrongly signed, or has an unknown role."""
 
 
 class RateLimited(QueueError):
-    """The caller exceeded a rate or concurrency limit. The call did nothing."""
+    """The caller exceeded a rate limit or concurrency limit. The rejected call did nothing."""
 
     @property
     def limit(self) -> str | None:
-        """Name of the limit, such as `enqueues` or `calls_at_once`."""
+        """Name of the exceeded limit, such as `enqueues` or `calls_at_once`."""
         name: str | None = json.loads(self.details or "{}").get("limit")
         return name
 
     @property
     def retry_after(self) -> timedelta:
-        """The wait that the queue requests before a retry."""
+        """The wait before a retry that the queue requests."""
         return timedelta(seconds=json.loads(self.details or "{}").get("retry_after_seconds", 1))
 
 
 class JobBusy(QueueError):
-    """Another transaction is changing the job. The call did nothing, so it may be repeated."""
+    """Another transaction is changing the job.
+
+    The rejected call did nothing and can be repeated.
+    """
 
 
 class QueueUnavailable(QueueError):
     """The database failed or did not respond in time. The call may have had an effect."""
 
-    #: True if the call certainly did nothing, so that every call can be repeated.
+    #: True if the call certainly had no effect, so that any call can be repeated.
     unsent: bool = False
 
 
@@ -121,19 +125,20 @@ _BY_WORD: Mapping[str, type[QueueError]] = {
     "job_busy": JobBusy,
 }
 
-#: Prefixes of temporary error codes, with which the Data API may respond with a 4xx status: classes
-#: of SQLSTATEs (connection, conflict, resources, locks, timeout, shutdown) and codes of PostgREST.
+#: Prefixes of codes of temporary errors, for which the Data API may return a 4xx status. The codes
+#: are classes of SQLSTATEs (connection, conflict, resources, locks, timeout, shutdown) and codes of
+#: PostgREST.
 _TRANSIENT: Final = ("08", "40", "53", "55", "57", "PGRST00")
-#: Pattern of a message that contains the word and the details of an error. `queue.refuse` writes
-#: such messages for a Data API that returns no hint.
+#: Pattern of an error message that also contains the error's hint and details. `queue.refuse`
+#: writes such messages for a Data API that returns no hints.
 _FULL_MESSAGE: Final = re.compile(r"(.*) \((\w+)\)(?: \[(.*)\])?", re.DOTALL)
-#: SQLSTATEs of a serialization failure and of a deadlock, after which nothing is stored. PostgREST
-#: 14 repeats such a call itself, and PostgREST 16 returns the error.
+#: SQLSTATEs of a serialization failure and of a deadlock. The failed call has stored nothing.
+#: PostgREST 14 repeats the call itself, and PostgREST 16 returns the error.
 _ROLLED_BACK: Final = frozenset({"40001", "40P01"})
 
 
 def error_from_response(status: int, body: object) -> QueueError:
-    """Return the typed error for a response of the Data API with `status` 400 or above."""
+    """Return the typed error for a response of the Data API with a status of 400 or above."""
     fields: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
     code = str(fields.get("code") or "")
     message, details, hint = (

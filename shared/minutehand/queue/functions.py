@@ -1,4 +1,4 @@
-"""Clients of the SQL functions: one for workers, and one for members and guests."""
+"""Clients of the SQL functions: one client for workers, and one for members and guests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class WorkerFunctions:
-    """Client of the functions granted to `job_worker`. Keep one per process and event loop."""
+    """Client of the functions granted to `job_worker`. A process needs one per event loop."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class WorkerFunctions:
         repeatable: bool = True,
         **options: Any,
     ) -> Any:
-        """Call a SQL function and return its JSON value. `options` are options of `DataApi.rpc`."""
+        """Call a SQL function, and return its JSON value. `options` are passed to `DataApi.rpc`."""
 
         async def send() -> Any:
             headers = self._key.headers()
@@ -51,14 +51,15 @@ class WorkerFunctions:
             try:
                 return await send()
             except TokenRefused as refused:
-                # retry once with a new token, because clocks may differ or a key was rotated
+                # retry once with a new token, because the clocks may differ or a key may have been
+                # rotated
                 self._key.invalidate(refused.code)
                 return await send()
         except QueueError as error:
             if error.code != "PGRST202":
                 raise
-            # a Data API that has just started, or is reloading its schema, briefly knows no
-            # function, which must not fail a job
+            # a Data API that has just started, or is reloading its schema, knows no function for a
+            # moment. This must not fail a job.
             raise QueueUnavailable(str(error), status=error.status, code=error.code) from error
 
     async def call_held(
@@ -70,7 +71,10 @@ class WorkerFunctions:
         parse: Parse[Any] = decode_any,
         **arguments: Any,
     ) -> Any:
-        """Call a function for a leased job with the lease's fence. The call may be repeated."""
+        """Call a function for a leased job, with the fence of its lease.
+
+        The call may be repeated.
+        """
         request = {"job_id": job_id, "fence": fence, **arguments}
         return await self.call(function, {"p_request": request}, parse=parse)
 
@@ -80,10 +84,11 @@ class WorkerFunctions:
 
 
 class CallerFunctions:
-    """Client of the functions granted to members and guests. An instance is cheap.
+    """Client of the functions granted to members and guests. Creating a client takes no time.
 
     Args:
-        signed: Returns more headers for each call: a valid token, or a guest's signed address.
+        signed: Function that returns additional headers for each call: those of a valid token, or
+            of a guest's signed address.
     """
 
     def __init__(
@@ -116,7 +121,10 @@ class CallerFunctions:
         repeatable: bool = True,
         **arguments: Any,
     ) -> Any:
-        """Call a SQL function and return its JSON object. Argument names omit the prefix `p_`."""
+        """Call a SQL function, and return its JSON object.
+
+        The argument names omit the prefix `p_`.
+        """
         return await self._api.rpc(
             function,
             {f"p_{name}": value for name, value in arguments.items()},
@@ -126,14 +134,17 @@ class CallerFunctions:
         )
 
     async def workspace(self, named: UUID | None) -> UUID:
-        """Return the caller's workspace `named`, or the caller's only workspace if it is None."""
+        """Return the caller's workspace `named`. For None, return the caller's only workspace."""
         body = await self.call("own_workspace", workspace_id=named and str(named))
         return UUID(body["workspace_id"])
 
     async def select(
         self, table: str, *params: tuple[str, str], parse: Parse[list[Any]] = decode_rows
     ) -> list[Any]:
-        """Read rows of a table or view that the caller may see, with filters of PostgREST."""
+        """Read the rows of a table or view that the caller may see.
+
+        `params` are PostgREST's filters.
+        """
         headers = await self._all_headers()
         return await self._api.select(table, params, headers=headers, parse=parse)
 

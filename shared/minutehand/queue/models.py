@@ -25,44 +25,44 @@ JobId = NewType("JobId", str)
 WorkspaceId = NewType("WorkspaceId", str)
 
 Status = Literal["pending", "processing", "waiting", "completed", "failed", "cancelled"]
-#: The state of a job that people see. `queue.state_of` computes it.
+#: State of a job that people see, which `queue.state_of` computes from the job's row.
 JobState = Literal[
     "queued", "scheduled", "retrying", "running", "suspended", "completed", "failed", "cancelled"
 ]
 SettleOutcome = Literal[
     "completed", "retry", "failed", "snoozed", "released", "waiting", "cancelled"
 ]
-#: Statuses of ended jobs. Only a person can run such a job again.
+#: Statuses of ended jobs. A job with such a status runs again only if a person retries it.
 ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 
 
 def compact_number(value: float) -> int | float:
-    """Return a whole number as an int, because Postgres cannot parse 60.0 as an integer."""
+    """Convert a whole number to an int, because Postgres cannot parse 60.0 as an integer."""
     return int(value) if value.is_integer() else value
 
 
-#: A number in a request, which `compact_number` serializes.
+#: A number in a request, whose whole values are serialized without a decimal point.
 Number = Annotated[float, PlainSerializer(compact_number, when_used="json-unless-none")]
 
 
 class Model(BaseModel):
-    """Base class of the models in this module. The models are frozen and ignore unknown fields."""
+    """Base class of the models in this module, which are frozen and ignore unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     def wire(self) -> dict[str, Any]:
-        """Return the fields that are set, in the format that SQL expects."""
+        """Return the fields that are set, in the format of the SQL functions."""
         return self.model_dump(mode="json", exclude_none=True)
 
 
 class Report(BaseModel):
-    """Base class of reports for people that SQL returns. Unknown fields are kept."""
+    """Base class of SQL's reports for people, which keep unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
 class Progress(Model):
-    """Progress of a job. `percentage` is 0 to 100."""
+    """Progress of a job. `percentage` is from 0 to 100."""
 
     percentage: Number | None = None
     stage: str | None = None
@@ -90,12 +90,12 @@ class _JobFields(Model):
     error_message: str | None = None
     next_retry_at: datetime | None = None
     scheduled_for: datetime | None = None
-    #: Time at which the job is cancelled if it has not started by then.
+    #: The job is cancelled if it has not started by this time.
     start_by_at: datetime | None = None
     start_by_seconds: int | None = None
-    #: Time of the first start, which retries and waits do not change.
+    #: Time of the job's first start, which retries and waits do not change.
     started_at: datetime | None = None
-    #: Time at which the job ended, with any outcome. Only completed jobs have `completed_at`.
+    #: Time at which the job ended, whatever its outcome. Only completed jobs have `completed_at`.
     finished_at: datetime | None = None
     completed_at: datetime | None = None
     updated_at: datetime | None = None
@@ -107,38 +107,38 @@ class _JobFields(Model):
     last_seq: int = 0
     generation: int = 0
     cancel_requested_at: datetime | None = None
-    #: The job that this job replays, and the step at which the replay began. The step is None if
-    #: the replay began at the start.
+    #: The job that this job replays, and the step at which the replay starts. The step is None if
+    #: the replay starts at the job's beginning.
     replay_of: str | None = None
     replay_from: str | None = None
     lost_attempts: int = 0
-    #: Number of attempts that do not count, because their process died while it also ran other
+    #: Number of attempts that do not count, because their process ended while it also ran other
     #: jobs.
     deaths: int = 0
-    #: Cost of the job's attempts in other services, as reported by processors.
+    #: Cost of the job's attempts in other services, in US dollars, as processors reported it.
     cost_usd: float | None = None
     state: JobState | None = None
-    #: Time of the next run. The time is in the past if the job is due, and None if it is unknown or
-    #: if there is no next run.
+    #: Time of the job's next run. The time is past if the job is due, and None if no next run is
+    #: planned or its time is unknown.
     next_run_at: datetime | None = None
-    #: The event or answer that a suspended job waits for: `{kind, name, until, …}`.
+    #: Event or answer for which a suspended job waits: `{kind, name, until, …}`.
     waiting_for: dict[str, Any] | None = None
     running_since: datetime | None = None
     worker_id: str | None = None
-    #: The last error in one line, with the exception's type before its message.
+    #: The job's last error in one line, with the exception's type before its message.
     error: str | None = None
-    #: Queue time and duration in milliseconds: `{queue_ms, run_ms, runs}`.
+    #: Queue time and duration of the job in milliseconds: `{queue_ms, run_ms, runs}`.
     times: dict[str, Any] | None = None
 
     @property
     def ended(self) -> bool:
-        """True if the job has ended."""
+        """True if the job is completed, failed or cancelled."""
         return self.status in ENDED
 
     @model_validator(mode="wrap")
     @classmethod
     def _without_unreadable(cls, row: Any, parse: ModelWrapValidatorHandler[Self]) -> Self:
-        """Parse a row without its invalid fields, which hand-written SQL may have stored."""
+        """Parse a job's row without its invalid fields, which an app's own SQL may have stored."""
         try:
             return parse(row)
         except ValidationError as error:
@@ -149,20 +149,20 @@ class _JobFields(Model):
 
 
 class Job(_JobFields):
-    """A job as members of its workspace see it."""
+    """A job in the form that members of its workspace see."""
 
     payload: Any = None
     result: Any = None
     error_data: Any = None
     #: End of each output stream of the job: `{name: {attempt, next}}`. `job_output` returns the
-    #: output itself.
+    #: streams' contents.
     streams: dict[str, dict[str, int]] | None = None
 
 
 class ListedJob(_JobFields):
-    """A job in a list. The job's `error_message` is cut to 500 characters (see `get_job`)."""
+    """A job in a list. Its `error_message` has up to 500 characters, and `get_job` returns all."""
 
-    #: The first simple values of the payload in one line: `to: a@b.test, count: 3`.
+    #: The first simple values of the job's payload in one line: `to: a@b.test, count: 3`.
     glimpse: str | None = None
 
 
@@ -174,14 +174,14 @@ class JobPage(Model):
 
     @classmethod
     def read(cls, raw: bytes) -> Self:
-        """Parse a page from JSON."""
+        """Parse a page of jobs from JSON."""
         page = decode_object(raw)
         next_cursor = page["next"] and page["next"]["id"]
         return cls.model_validate({"jobs": page["jobs"], "next_cursor": next_cursor})
 
 
 class JobEvent(Model):
-    """An event in a job's history. `seq` counts from 1 per job, without gaps."""
+    """An event in a job's history. `seq` numbers the events of a job from 1, without gaps."""
 
     job_id: JobId
     seq: int
@@ -191,38 +191,38 @@ class JobEvent(Model):
 
 
 class GuestJob(Model):
-    """Events of a job as a guest sees them."""
+    """Events of a job in the form that guests see."""
 
     events: tuple[JobEvent, ...]
 
 
 class FeedPage(Model):
-    """A page of events of many jobs. Continue with `cursor`, immediately if `more` is true."""
+    """A page of events of many jobs. The next page follows `cursor`, now if `more` is true."""
 
     events: tuple[JobEvent, ...]
     cursor: str
-    #: The cursor after each event, at which an interrupted stream continues.
+    #: Cursor after each event, at which a stream continues that was interrupted.
     places: tuple[str, ...] = Field(default=(), exclude=True)
     more: bool = False
-    #: True if the cursor belongs to another database. Events may be missing, so read the state
-    #: again.
+    #: True if the given cursor is from another database. Events may then be missing, so a client
+    #: reads the jobs' state again.
     reset: bool = False
 
 
 class QueueHealth(Report):
-    """Health of the queue, for readiness and dashboards."""
+    """Health of the queue, for readiness checks and dashboards."""
 
-    #: Due jobs by the reason why they have not started, with a verdict.
+    #: Number of due jobs by the reason why they have not started, with a verdict.
     backlog: dict[str, Any]
-    #: Age of the oldest due job that is not paused and whose type has a worker.
+    #: Age of the oldest due job, without paused jobs and jobs of types without a worker.
     oldest_due_seconds: float | None = None
     last_tick_seconds: float | None = None
-    #: Problems, as `explain_queue` returns them.
+    #: Problems of the queue in the format of `explain_queue`.
     findings: tuple[dict[str, Any], ...] = ()
 
 
 class UniqueOptions(Model):
-    """Allows at most one job per `key` until it is leased or finished."""
+    """Allows only one job with this `key` until the job is leased, or until it has ended."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -232,7 +232,7 @@ class UniqueOptions(Model):
 
 
 class EnqueueOptions(Model):
-    """Options of a new job. None selects the default of the job type."""
+    """Options of a new job. An option that is None takes the default of the job type."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -252,18 +252,18 @@ class EnqueueOptions(Model):
     debounce_seconds: Number | None = None
     traceparent: str | None = None
     schema_version: int | None = None
-    #: Words by which the job can be found.
+    #: Tags by which people can find the job.
     tags: tuple[str, ...] | None = None
 
 
 class JobRequest(EnqueueOptions):
-    """A job to enqueue. Options, type and payload are in one object, as in HTTP and SQL."""
+    """A job to enqueue. Its options, type and payload are in one object, as in HTTP and SQL."""
 
     job_type: str
     payload: Any = Field(default_factory=dict)
 
     def options(self) -> dict[str, Any]:
-        """Return the options that are set."""
+        """Return the options of the job that are set."""
         return self.model_dump(mode="json", exclude_none=True, include=_OPTIONS)
 
     def wire(self) -> dict[str, Any]:
@@ -275,11 +275,11 @@ _OPTIONS = set(EnqueueOptions.model_fields)
 
 
 class NewJob(Model):
-    """One job of a bulk enqueue, or one child of a spawn."""
+    """One job of a bulk enqueue, or one child job of a spawn."""
 
     job_type: str
     payload: Any = Field(default_factory=dict)
-    #: The default is built without validation, because a validator would slow down each cold start.
+    #: The default is built without validation, because a validator slows down each cold start.
     options: EnqueueOptions = EnqueueOptions.model_construct()
 
     @model_validator(mode="before")
@@ -296,11 +296,11 @@ class NewJob(Model):
 
 
 class Enqueued(Model):
-    """A job, and whether this call created the job or found it by its idempotency key."""
+    """A job, and whether the call created the job or found it by its idempotency key."""
 
     job: Job
     created: bool
-    #: True if the caller should wake a worker after the commit. Responses omit this field.
+    #: True if the caller should wake a worker after its commit. HTTP responses omit this field.
     wake: bool = Field(default=False, exclude=True)
 
 
@@ -313,10 +313,10 @@ class EnqueuedBatch(Model):
 
 @dataclass(kw_only=True)
 class LeasedJob:
-    """The fields of a job that its worker needs. The worker drops the payload once it is parsed.
+    """The fields of a job that its worker needs. The worker drops the payload when it is parsed.
 
-    The class is a dataclass, as is `Lease`, because each job has one. A model takes twice as long
-    to parse, and reading a field of a model takes four times as long.
+    This class and `Lease` are dataclasses, because each job has one of each. A model takes twice as
+    long to parse, and reading a model's field takes four times as long.
     """
 
     id: JobId
@@ -340,44 +340,44 @@ class LeasedJob:
 
 @dataclass(kw_only=True)
 class Lease:
-    """A job that this worker has leased for `lease_seconds`, with the fencing token `fence`."""
+    """A job that this worker has leased for `lease_seconds`. `fence` is the lease's number."""
 
     job: LeasedJob
     fence: int
     lease_seconds: float = 60.0
-    #: Results of steps and ended waits of earlier attempts, by name. None if they are too large for
-    #: a lease. Then `WorkerQueue.read_steps` reads them.
+    #: Results of steps and ended waits of earlier attempts by name. None if the results are too
+    #: large for a lease response. `WorkerQueue.read_steps` then reads the results.
     steps: dict[str, Any] | None = field(default_factory=dict)
 
 
 class RunEnd(Model):
-    """Request to end the run if its lease finds no job and no job is due within `stay_ms`."""
+    """Request to end the run if its lease finds no job, and no job falls due within `stay_ms`."""
 
     stay_ms: Number
-    #: True if maintenance has just run, so that the run may end although maintenance is due.
+    #: True if maintenance has just run. The run may then end although maintenance is due.
     maintained: bool | None = None
-    #: Summary to store with the worker. None keeps the summary of an earlier run.
+    #: Summary of the run, which is stored with the worker. None keeps an earlier run's summary.
     summary: dict[str, Any] | None = None
 
 
 class RunState(Model):
-    """State of the run that a lease began or ended."""
+    """State of a run that a lease request began or ended."""
 
-    #: Number of additional runs that may begin now. None if this run was rejected.
+    #: Number of further runs that may begin now. None if this run was rejected.
     free: int | None = None
     ended: bool = False
-    #: True if another run was rejected while this run was active. Jobs may remain that the rejected
-    #: run would have leased.
+    #: True if another run was rejected while this run was active. The jobs that the other run would
+    #: have leased may still wait.
     refused: bool = False
 
 
 class ReleasedJobs(Model):
-    """The jobs of a worker whose process died. The jobs have been released."""
+    """The jobs of a worker whose process died, after their leases were released."""
 
-    #: Jobs that ended the process. The attempt of each of these jobs counts.
+    #: Jobs that ended the process. The attempt of each guilty job counts.
     guilty: tuple[JobId, ...] = ()
-    #: Number of groups of jobs that may have ended the process. Each group then runs in a process
-    #: of its own.
+    #: Number of groups of jobs that may have ended the process. Each group next runs in its own
+    #: process.
     suspects: int = 0
 
 
@@ -386,77 +386,83 @@ MAX_LEASED: Final = 1000
 
 
 class LeasePool(Model):
-    """Job types that share slots of the worker, and the number of jobs to lease for them."""
+    """Job types that share slots of a worker, and the number of jobs to lease for these slots."""
 
     job_types: tuple[str, ...]
     limit: int
 
 
 class LeaseRequest(Model):
-    """A request for jobs. A repeated (`tick_id`, `call`) returns the same leases."""
+    """A request for jobs.
+
+    A repeated request has the same `tick_id` and `call`, and gets the same leases.
+    """
 
     worker_id: str
     tick_id: str
     call: int
     limit: int
-    #: All types that the worker serves, including types without a free slot. The response's `due`
+    #: All types that the worker serves, including types without a free slot. `due` in the response
     #: counts jobs of these types.
     job_types: tuple[str, ...] | None = None
-    #: Job types with separate slots, and their limits. They replace `limit`.
+    #: Job types by the slots that they share, each with its own limit. `pools` replaces `limit`.
     pools: tuple[LeasePool, ...] | None = None
     queues: tuple[str, ...] | None = None
-    #: Lease time that replaces the lease time of the job types.
+    #: Lease time of the leased jobs, instead of the lease time of their job types.
     lease_seconds: int | None = None
     version: str | None = None
     #: Free slots for new jobs. If None, the database counts the slots that this lease leaves free.
-    #: If -1, an enqueue does not wait for this run and starts a worker.
+    #: If -1, an enqueue does not rely on this run and wakes a worker.
     free_slots: int | None = None
-    #: All slots of the worker, so that `explain` can find that a job waits for a slot. None in
-    #: later calls of a run.
+    #: All slots of the worker, so that `explain` can report that a job waits for a slot. None in
+    #: later requests of a run.
     slots: tuple[LeasePool, ...] | None = None
-    #: Jobs whose abandoned processors still run. None if the list has not changed.
+    #: Jobs whose abandoned processors still run. None if the list has not changed since the last
+    #: request.
     abandoned: tuple[AbandonedJob, ...] | None = None
-    #: Request the exact number of due jobs. Otherwise only a tick's first call counts them.
+    #: True to request the exact number of due jobs. Otherwise only a run's first request counts
+    #: them.
     count_due: bool | None = None
-    #: Maximum number of concurrent runs, if it is limited, and maximum duration of this run.
+    #: Maximum number of concurrent runs, if the number is limited, and maximum duration of this
+    #: run.
     most: int | None = None
     run_seconds: Number | None = None
     ends: RunEnd | None = None
-    #: True leases only suspects. False means that another process of this host runs suspects.
+    #: True to lease only suspects. False if another process of this host runs the suspects.
     suspects: bool | None = None
-    #: Request the Realtime topic that wakes workers.
+    #: True to request the Realtime topic that wakes workers.
     listens: bool | None = None
 
 
 class LeaseResponse(Model):
-    """The leased jobs, and the state of the queue."""
+    """The leased jobs of a lease request, and the state of the queue."""
 
     leases: tuple[Lease, ...]
-    #: True if `run_maintenance` would find something to do.
+    #: True if `run_maintenance` has work to do.
     maintenance: bool = False
     #: Number of due jobs that were not leased, counted up to 1,000.
     due: int = 0
     next_due_in_ms: float | None = None
     run: RunState | None = None
-    #: True if this worker runs suspects, or may lease only suspects.
+    #: True if this worker runs suspects now, or may lease only suspects.
     alone: bool | None = None
-    #: Number of groups of suspects that are ready. None without suspects.
+    #: Number of groups of suspects that are ready to run. None if there are no suspects.
     suspects: int | None = None
     wake_topic: str | None = None
     #: Current time of the database's clock.
     now: datetime | None = None
-    #: Size of the whole response in bytes, set by the client.
+    #: Size of the whole response in bytes, which the client sets.
     size: int = Field(default=0, exclude=True)
 
     @classmethod
     def read(cls, raw: bytes) -> Self:
-        """Parse a response from JSON."""
-        # do not use pydantic's JSON parser, which needs twice the memory for large payloads
+        """Parse a lease response from JSON."""
+        # do not use pydantic's JSON parser, because it needs twice the memory for large payloads
         return cls.of(decode_object(raw), len(raw))
 
     @classmethod
     def of(cls, body: dict[str, Any], size: int) -> Self:
-        """Parse a response without its invalid leases, which expire while the other jobs run."""
+        """Parse a response without its invalid leases. They expire while the other jobs run."""
         body["size"] = size
         try:
             return cls.model_validate(body)
@@ -480,20 +486,20 @@ def _valid(leases: list[Any]) -> list[Lease]:
 
 
 class MaintenanceResponse(Model):
-    """Result of a maintenance call."""
+    """Result of a call of `run_maintenance`."""
 
-    #: Amount of work that each task has done.
+    #: Number of rows or jobs that each task has processed.
     done: dict[str, int]
     #: Tasks that failed and are retried later, see `queue_health`.
     failed: tuple[str, ...] = ()
-    #: True if another call would find more work.
+    #: True if another call would find more work to do.
     more: bool = False
-    #: True if another worker is running maintenance.
+    #: True if another worker is running maintenance at the moment.
     busy: bool = False
 
 
 class LogLine(Model):
-    """A log row to store."""
+    """A line to add to a job's log."""
 
     level: str
     message: str
@@ -502,48 +508,48 @@ class LogLine(Model):
 
 
 class StepResult(Model):
-    """A finished step to store."""
+    """A finished step, whose result is to be stored."""
 
     name: str
     result: Any = None
-    #: Duration by the worker's monotonic clock. The database subtracts this duration from the time
-    #: of arrival.
+    #: Duration of the step by the worker's monotonic clock. The database computes the step's start
+    #: from this duration.
     duration_ms: Number | None = None
 
 
 class RunningStep(Model):
-    """The step that a job is running, and its duration so far."""
+    """The step that a job is running, and the step's duration so far."""
 
     name: str
     for_ms: Number
 
 
 class Pulse(Model):
-    """The last update of a running job, and the line of code that the job runs."""
+    """The time since a running job's last update, and the line of code that the job executes."""
 
     last: Literal["start", "output", "progress", "log", "step"]
-    #: Time since the last update.
+    #: Milliseconds since the job's last update.
     for_ms: Number
-    #: File and line where the processor's own code runs or waits.
+    #: File and line of the processor's own code that runs or waits.
     place: str | None = None
-    #: Maximum memory that the job's process has used.
+    #: Maximum memory that the job's process has used so far, in megabytes.
     memory_mb: int
 
 
 class AbandonedJob(Model):
-    """A job whose processor ignored its stop and still runs, and the location of its code."""
+    """A job whose processor still runs although it was stopped, and the location of its code."""
 
     job_id: JobId
     place: str
 
 
 class OutputChunk(Model):
-    """A part of an output stream to store, as text or as items."""
+    """A part of an output stream to store, with either text or items."""
 
     stream: str
-    #: Number of times that the stream was started. Each start begins without output.
+    #: Number of starts of the stream so far. Each start begins without output.
     attempt: int
-    #: Number of characters or items in the stream before this part.
+    #: Number of characters or items in the stream before this chunk.
     start: int
     step: str | None = None
     text: str | None = None
@@ -552,25 +558,24 @@ class OutputChunk(Model):
 
 @dataclass(kw_only=True)
 class ReportItem:
-    """Updates of one running job. An item without updates still renews the lease."""
+    """Updates of one running job. An item without updates still renews the job's lease."""
 
     job_id: JobId
     fence: int
     progress: Progress | None = None
     logs: tuple[LogLine, ...] = ()
-    #: Number of log lines of this attempt that were sent before `logs`, so that no line is stored
-    #: twice.
+    #: Number of log lines of this attempt in earlier reports, so that no line is stored twice.
     logs_from: int | None = None
     steps: tuple[StepResult, ...] = ()
     step: RunningStep | None = None
     tags: tuple[str, ...] = ()
     output: tuple[OutputChunk, ...] = ()
     pulse: Pulse | None = None
-    #: Lease time that replaces the current lease time.
+    #: New lease time of the job, instead of its current lease time.
     lease_seconds: float | None = None
 
     def wire(self) -> dict[str, Any]:
-        """Return the fields that are set, in the format of the SQL function."""
+        """Return the fields that are set, in the format of `report_jobs`."""
         return {
             name: compact_number(value) if isinstance(value, float) else value
             for name, value in vars(self).items()
@@ -579,13 +584,14 @@ class ReportItem:
 
 
 class ReportResult(Model):
-    """The database's response to a worker's report of one job.
+    """The database's response to a worker's report about one job.
 
     Attributes:
-        outcome: `ok`, `cancel` if the job must stop, `lost` if the lease is gone, or `busy` if
-            another transaction locks the row, so that the report must be sent again.
+        outcome: `ok`, `cancel` if the job must stop, `lost` if the worker no longer has the lease,
+            or `busy` if another transaction has locked the job's row, so that the report must be
+            sent again.
         output: `followed` if someone reads the job's streams, `unfollowed` if no one does,
-            `refused` if some output was not stored, or None for an item without output.
+            `refused` if some output was not stored, or None if the report had no output.
     """
 
     job_id: JobId
@@ -596,40 +602,41 @@ class ReportResult(Model):
 
 
 class ReportResponse(Model):
-    """Results of a report, in the order of its items."""
+    """Results of a report, in the order of the report's items."""
 
     results: tuple[ReportResult, ...]
 
 
 class ErrorInfo(Model):
-    """Error of a failed attempt. Failures are grouped by `type`, and `message` is for people."""
+    """Error of a failed attempt. Failures are grouped by `type`. `message` is for people."""
 
     type: str
     message: str
     data: Any = None
-    #: HTTP status of a vendor's response, and name of a system error (ENOSPC), which select a
-    #: remedy.
+    #: HTTP status of a vendor's response, and name of a system error such as ENOSPC. Remedies
+    #: depend on these codes.
     status: int | None = None
     errno: str | None = None
-    #: SQLSTATE of a Postgres error, and the signal that ended a program.
+    #: SQLSTATE of a Postgres error, and name of the signal that ended a program.
     sqlstate: str | None = None
     signal: str | None = None
-    #: Beginning of the vendor's response, without secrets.
+    #: Beginning of the vendor's response, from which secrets were removed.
     response: str | None = None
-    #: Stack of an attempt that hung or was lost, and the jobs that shared its process.
+    #: Stack of an attempt that hung or was lost, and ids of the jobs in the same process.
     evidence: dict[str, Any] | None = None
-    #: Stack frames without values of variables, see `minutehand.worker.errors`. The frames are
-    #: stored with the attempt.
+    #: Stack frames without values of variables, see `minutehand.worker.errors`. The database stores
+    #: the frames with the attempt.
     traceback: dict[str, Any] | None = None
-    #: Location of log and code: `{request_id, log_group, log_stream, region, commit, source}`.
+    #: Location of the worker's log and code: `{request_id, log_group, log_stream, region, commit,
+    #: source}`.
     origin: dict[str, str] | None = None
 
 
 @dataclass(kw_only=True)
 class SettleItem(ReportItem):
-    """Outcome of one attempt.
+    """Outcome of one attempt, which the worker settles.
 
-    The class is a dataclass without validation, because it is only sent.
+    The class is a dataclass without validation, because items are only sent.
     """
 
     outcome: SettleOutcome
@@ -646,7 +653,7 @@ class SettleItem(ReportItem):
     def of(cls, outcome: SettleOutcome, **given: Any) -> Self:
         """Return an item with defaults for the fields that are not given.
 
-        The caller sets the ids of the item later.
+        The caller sets the item's ids later.
         """
         item = object.__new__(cls)
         item.__dict__ = {"outcome": outcome, **given}
@@ -661,11 +668,11 @@ class SettleItem(ReportItem):
 
 @dataclass(kw_only=True)
 class SettleResult:
-    """Result of settling one job.
+    """Result of the settlement of one job.
 
     Attributes:
-        outcome: `stale` if another worker has leased the job, or `busy` if the job must be settled
-            again.
+        outcome: `stale` if another worker has leased the job, or `busy` if another transaction has
+            locked the job's row, so that the job must be settled again.
     """
 
     job_id: JobId
@@ -675,19 +682,19 @@ class SettleResult:
 
 
 class SettleResponse(Model):
-    """Results in the order of the settled items, and the leases requested in the same call."""
+    """Results in the order of the settled items, and the jobs that the same call leased."""
 
     results: tuple[SettleResult, ...]
     lease: LeaseResponse | None = None
 
     @classmethod
     def read(cls, raw: bytes) -> Self:
-        """Parse a response from JSON."""
+        """Parse a settlement's response from JSON."""
         body = decode_object(raw)
         if body.get("lease") is not None:
             body["lease"] = LeaseResponse.of(body["lease"], len(raw))
         return cls.model_validate(body)
 
 
-#: A job type in the format of `register_job_types`. Omitted fields take the database's defaults.
+#: A job type in the format of `register_job_types`. An omitted field takes the database's default.
 JobTypeSpec = dict[str, Any]

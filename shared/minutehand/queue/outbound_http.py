@@ -1,4 +1,4 @@
-"""Calls to other services over HTTP: connections, timeouts, size limits, and retries."""
+"""HTTP calls of other services, with shared connections, timeouts, size limits and retries."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ from urllib.parse import urlsplit
 import httpx
 import tenacity
 
-#: Host names of this machine. Calls to these hosts ignore proxies from environment variables.
+#: Host names of this machine. Calls of these hosts ignore the proxies in environment variables.
 LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 CONNECT_SECONDS: Final = 5.0
-#: Maximum `Retry-After` for which a call waits and retries. A longer `Retry-After` fails the call.
+#: Maximum `Retry-After` for which a call waits and retries. With a longer `Retry-After` the call
+#: fails.
 SHORT_WAIT: Final = timedelta(seconds=3)
 
-#: Errors after which the request certainly never reached the service.
+#: Errors that show that the request never reached the service.
 UNSENT_ERRORS: Final = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
     httpx.PoolTimeout,
     httpx.InvalidURL,
 )
-# httpcore imports sniffio at each request. If the package is missing, the failed import takes a
-# quarter of a call's time.
+# httpcore imports sniffio for each request. If the package is missing, the failed import takes a
+# quarter of the time of a call.
 if find_spec("sniffio") is None:
     sys.modules["sniffio"] = None  # type: ignore[assignment]
 _back_off = tenacity.wait_random_exponential(multiplier=0.2, max=2.0)
@@ -42,7 +43,7 @@ _back_off = tenacity.wait_random_exponential(multiplier=0.2, max=2.0)
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """A whole response."""
+    """A response that was read completely."""
 
     status: int
     headers: httpx.Headers
@@ -57,9 +58,9 @@ class HttpResponse:
         return value if isinstance(value, dict) else None
 
     def _text(self) -> str | bytes:
-        """Return the body.
+        """Return the body for a JSON parser.
 
-        Decode the body by the declared charset unless it is UTF-8, as JSON is.
+        If the body is not UTF-8, which JSON requires, decode it by the declared charset.
         """
         try:
             self.body.decode()
@@ -71,7 +72,10 @@ class HttpResponse:
 
 
 class NoResponse(Exception):
-    """No complete response arrived. The message ends a sentence that begins with the service."""
+    """No complete response arrived.
+
+    The message continues a sentence that begins with the service's name.
+    """
 
     def __init__(self, reason: str, kind: Literal["unsent", "silent", "broken", "long"]) -> None:
         self.kind = kind
@@ -84,7 +88,7 @@ class NoResponse(Exception):
 
     @classmethod
     def of(cls, error: Exception) -> NoResponse:
-        """Convert an error of httpx."""
+        """Convert an error of httpx to this error."""
         name = type(error).__name__
         if isinstance(error, UNSENT_ERRORS):
             return cls(f"could not be reached ({name})", "unsent")
@@ -99,7 +103,7 @@ def is_local(url: str) -> bool:
 
 
 def timeouts(response_seconds: float) -> httpx.Timeout:
-    """Return limits: `response_seconds` without data, and up to 5 s for a connection."""
+    """Return limits: `response_seconds` without received data, and up to 5 s to connect."""
     return httpx.Timeout(response_seconds, connect=min(CONNECT_SECONDS, response_seconds))
 
 
@@ -118,9 +122,9 @@ def connect(
     headers: Mapping[str, str] | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> httpx.AsyncClient:
-    """Return a client with shared connections.
+    """Return a client of HTTP that shares its connections.
 
-    The client stores no cookies and follows no redirects.
+    The client stores no cookies and does not follow redirects.
     """
     return httpx.AsyncClient(
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
@@ -142,7 +146,7 @@ async def exchange(
     within: float | None = None,
     **options: Any,
 ) -> HttpResponse:
-    """Send one request and read the whole response, whatever its status."""
+    """Send one request and read the whole response, whatever the response's status."""
     if within is None:
         silence = httpx.Timeout(options.get("timeout", http.timeout)).read
         within = None if silence is None else silence * 2
@@ -159,8 +163,8 @@ async def exchange(
 class StreamResponse:
     """A response that is read in chunks as they arrive.
 
-    Only waiting for chunks counts towards the time limit. The headers and each call of `received`
-    reset the limit. The time in which the reader processes chunks does not count.
+    The time limit counts only waiting for chunks, and not the time in which the reader processes
+    chunks. The headers and each call of `received` start the time limit again.
     """
 
     def __init__(self, response: httpx.Response, max_silence: float) -> None:
@@ -170,14 +174,14 @@ class StreamResponse:
         self._max_silence = self._left = max_silence
 
     def received(self) -> None:
-        """Reset the time limit, because the caller has recognized the last chunks."""
+        """Start the time limit again, because the caller has recognized the last chunks."""
         self._left = self._max_silence
 
     async def chunks(self, *, max_bytes: int) -> AsyncGenerator[bytes]:
-        """Yield the chunks of the body as they arrive.
+        """Yield the chunks of the response's body as they arrive.
 
         Raises:
-            NoResponse: The service was silent, or its response was too long or ended early.
+            NoResponse: The service was silent, or its response was too long or ended too early.
         """
         loop, size = asyncio.get_running_loop(), 0
         stream = self._response.aiter_bytes()
@@ -211,10 +215,10 @@ async def opened(
     """Send one request and yield its response, whatever its status. Close the response at the end.
 
     Args:
-        max_silence: Maximum seconds until the headers arrive, and of silence after them.
+        max_silence: Maximum seconds until the headers arrive, and later without any data.
 
     Raises:
-        NoResponse: No headers arrived within this time.
+        NoResponse: The headers did not arrive within `max_silence`.
     """
     try:
         request = http.build_request(method, url, **options)
@@ -237,10 +241,10 @@ def retrying(
     max_seconds: float = math.inf,
     sleep: Callable[[float], Awaitable[None]] | None = None,
 ) -> tenacity.AsyncRetrying:
-    """Return a policy: retry while `should_retry` is true and the service requests no long wait.
+    """Return a policy that retries while `should_retry` is true and no long wait is requested.
 
     Args:
-        should_retry: Returns whether an error is worth a retry.
+        should_retry: Function that returns whether a call that failed with an error is retried.
         max_seconds: Maximum seconds for all attempts.
     """
 
@@ -265,5 +269,5 @@ def retry_after_of(error: BaseException | None) -> timedelta | None:
 
 def _wait(state: tenacity.RetryCallState) -> float:
     wait = retry_after_of(state.outcome.exception() if state.outcome else None)
-    # add a random part, so that calls rejected together are not retried together
+    # add a random part, so that calls that were rejected together are not retried together
     return (wait.total_seconds() if wait else 0.0) + float(_back_off(state))

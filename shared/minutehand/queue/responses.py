@@ -1,4 +1,7 @@
-"""Parsers of the queue's responses. An unexpected response means that the queue is unavailable."""
+"""Parsers of the queue's responses.
+
+After an unexpected response, the queue counts as unavailable.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,12 @@ from pydantic_core import from_json
 from minutehand.queue.errors import QueueUnavailable
 
 T = TypeVar("T")
-#: Parses the body of a response. Raises an error if the body has an unexpected form.
+#: Function that parses a response's body. It raises an error if the body has an unexpected form.
 Parse = Callable[[bytes], T]
 
 
 class QueueObject(dict[str, Any]):
-    """A JSON object from the queue. A missing key means that another server sent the response."""
+    """A JSON object from the queue. If a key is missing, another server has sent the response."""
 
     def __missing__(self, name: str) -> Any:
         raise QueueUnavailable(f"the response of the Data API has no {name!r}")
@@ -29,26 +32,26 @@ def decode(content: bytes) -> Any:
     try:
         return from_json(content)
     except ValueError:
-        # `json` accepts deeper and larger values, so that one such value does not spoil the
-        # response
+        # parse by `json`, which accepts deeper and larger values, because one such value must not
+        # make the whole response invalid
         return json.loads(content)
 
 
 def decode_any(content: bytes) -> Any:
-    """Parse any JSON value. A project's own function may return null."""
+    """Parse any JSON value. A function of the project itself may return null."""
     value = decode(content)
     return QueueObject(value) if isinstance(value, dict) else value
 
 
 def decode_object(content: bytes) -> QueueObject:
-    """Parse a response that must be an object."""
+    """Parse a response that must be a JSON object."""
     if not isinstance(value := decode(content), dict):
         raise ValueError("the response must be an object")
     return QueueObject(value)
 
 
 def decode_rows(content: bytes) -> list[QueueObject]:
-    """Parse the rows of a table or view."""
+    """Parse the rows of a table or view from a JSON list of objects."""
     if not isinstance(value := decode(content), list) or not all(
         isinstance(x, dict) for x in value
     ):
@@ -66,16 +69,16 @@ def reading(shape: type[T]) -> Parse[T]:
     return parse
 
 
-#: Cached, because building an adapter for a list takes milliseconds.
+#: Creates and caches adapters, because the creation of an adapter for a list takes milliseconds.
 _adapter: Final[Callable[[Any], TypeAdapter[Any]]] = cache(TypeAdapter)
 
 
 def read(content: bytes, parse: Parse[T], *, status: int = 200) -> T:
     """Parse the body of a successful call.
 
-    A proxy, a pooler or a CDN may respond with status 200 or 204 instead of the queue, with an HTML
-    page, a truncated body or no body. After such a response, it is unknown whether the call had an
-    effect, as after a time-out.
+    A proxy, a pooler or a CDN may respond instead of the queue, with status 200 or 204 and an HTML
+    page, a truncated body or no body. It is then unknown whether the call had an effect, as after a
+    timeout.
     """
     try:
         return parse(content)

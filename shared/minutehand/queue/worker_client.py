@@ -1,4 +1,4 @@
-"""Client of the queue for workers: lease, report, settle and spawn. All calls are repeatable."""
+"""Client of the queue for workers: lease, report, settle and spawn. Each call is repeatable."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from minutehand.queue.responses import Parse, T, decode_object, reading
 if TYPE_CHECKING:
     from minutehand.queue.direct import DirectApi
 
-#: Maximum bytes of the step results of one job, because all jobs share the memory.
+#: Maximum bytes of all step results of one job, because all jobs of a worker share the memory.
 MAX_STEP_BYTES: Final = 64_000_000
 
 
 class WorkerQueue(WorkerFunctions):
-    """Typed calls of the queue's own functions for workers."""
+    """Typed calls of the queue's SQL functions for workers."""
 
     def __init__(
         self,
@@ -47,14 +47,15 @@ class WorkerQueue(WorkerFunctions):
         api = api or DataApi(
             settings.supabase_url,
             schema=settings.schema_name,
-            # longer than any call may run in the database, so that a running call is not repeated
+            # longer than a call may run in the database, so that the client never repeats a running
+            # call
             read_seconds=12.0,
             timeout_seconds=15.0,
         )
         super().__init__(settings, api=api, clock=clock)
 
     async def lease(self, request: LeaseRequest) -> LeaseResponse:
-        """Lease up to `limit` ready jobs. Each lease counts as an attempt."""
+        """Lease up to `limit` ready jobs. Each lease starts a new attempt of its job."""
         return await self._request("lease_jobs", request.wire(), parse=LeaseResponse.read)
 
     async def maintain(self, *, budget_seconds: float = 1.0) -> MaintenanceResponse:
@@ -65,7 +66,10 @@ class WorkerQueue(WorkerFunctions):
         )
 
     async def report(self, items: Sequence[ReportItem]) -> list[ReportResult]:
-        """Store progress, logs and steps, renew leases, and return which jobs must stop."""
+        """Store progress, logs and steps, and renew leases.
+
+        The result shows which jobs must stop.
+        """
         request = {"items": [item.wire() for item in items]}
         response = await self._request(
             "report_jobs", request, attempts=1, parse=reading(ReportResponse)
@@ -75,7 +79,7 @@ class WorkerQueue(WorkerFunctions):
     async def settle(
         self, items: Sequence[SettleItem], *, lease: LeaseRequest | None = None
     ) -> SettleResponse:
-        """Store outcomes of attempts and, with `lease`, lease the next jobs in the same call."""
+        """Store the outcomes of attempts. With `lease`, the same call leases the next jobs."""
         request: dict[str, Any] = {"items": [item.wire() for item in items]}
         if lease is not None:
             request["lease"] = lease.wire()
@@ -84,7 +88,7 @@ class WorkerQueue(WorkerFunctions):
     async def spawn(
         self, job_id: JobId, fence: int, name: str, children: Sequence[NewJob]
     ) -> list[JobId]:
-        """Enqueue child jobs. A repeated call with this `job_id` and `name` enqueues no more."""
+        """Enqueue child jobs. A second call with the same `job_id` and `name` enqueues no more."""
         jobs = [child.wire() for child in children]
         body = await self.call_held(
             "spawn_jobs", job_id, fence, parse=decode_object, name=name, children=jobs
@@ -124,23 +128,25 @@ class WorkerQueue(WorkerFunctions):
         return body
 
     async def register_job_types(self, types: Sequence[JobTypeSpec]) -> tuple[int, dict[str, str]]:
-        """Publish job types, so that every function of the queue accepts and validates them.
+        """Publish job types.
+
+        The queue's functions then accept jobs of these types and validate them.
 
         Returns:
-            The number of registered types, and the reason for each rejected type, by type.
+            The number of registered types, and by job type the reason why it was rejected.
         """
         body = await self.call("register_job_types", {"p_types": types}, parse=decode_object)
         rejected = {str(line["job_type"]): str(line["message"]) for line in body["refused"]}
         return int(body["registered"]), rejected
 
     async def tick_finished(self, tick_id: str, *, summary: Mapping[str, Any] | None) -> bool:
-        """End a run that no lease has ended. Return whether another run was rejected."""
+        """End a run that no lease request has ended. Return whether another run was rejected."""
         request = {"tick_id": tick_id, "summary": summary}
         body = await self._request("tick_finished", request, parse=decode_object, attempts=1)
         return bool(body["refused"])
 
     async def worker_died(self, worker_id: str, details: Mapping[str, Any]) -> ReleasedJobs:
-        """Release the jobs of a worker whose process died, and store the details of the reason."""
+        """Release the jobs of a worker whose process died, and store why the process died."""
         request = {"worker_id": worker_id, "evidence": dict(details)}
         parse = reading(ReleasedJobs)
         return await self._request("tick_finished", request, parse=parse, attempts=2)
@@ -155,7 +161,7 @@ class WorkerQueue(WorkerFunctions):
         return dict(await self.call("explain_queue", {}, parse=decode_object))
 
     async def stats(self, *, minutes: int = 60) -> dict[str, Any]:
-        """Return counts and percentiles of all workspaces for the last `minutes`."""
+        """Return counts and percentiles over all workspaces for the last `minutes`."""
         arguments = {"p_workspace_id": None, "p_minutes": minutes}
         return dict(await self.call("queue_stats", arguments, parse=decode_object))
 
