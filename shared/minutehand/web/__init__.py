@@ -1,6 +1,6 @@
-"""FastAPI building blocks: app factory, callers, error bodies, idempotency, SSE.
+"""Building blocks for FastAPI: app factory, callers, error bodies, idempotency, event streams.
 
-Each name is imported at its first use, so that a handler imports only the modules that it needs.
+Each name is imported at its first use, so that a Lambda handler imports only the modules it needs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The app factory of every function: limits, headers, access logs and error handlers.
+"""The factory of every API app, with limits, headers, access logs and error handlers.
 
-`functions/` chooses the routers of an app. `minutehand.web.handlers` converts planned errors into
-responses.
+`functions/` chooses the routers of each app. `minutehand.web.handlers` converts expected errors
+into responses.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def create_app(
 
     Args:
         services: Clients and dependencies, available as `request.app.state.services`.
-        routers: Routers in the order in which they are tried. The first match wins.
+        routers: Routers in their order. The first router that has a request's path serves it.
         title: Title of the OpenAPI document.
-        body_limits: Maximum bytes of a body, by regular expression of the path. Other paths accept
-            1 MiB.
+        body_limits: Maximum bytes of a request body, by regular expression of the path. The limit
+            of other paths is 1 MiB.
     """
 
     @asynccontextmanager
@@ -62,20 +62,21 @@ def create_app(
     app = FastAPI(
         title=title,
         version=services.settings.version,
-        docs_url=None,  # Swagger UI loads from a CDN, which the security headers forbid
+        docs_url=None,  # Swagger UI loads scripts from a CDN, which the security headers forbid
         redoc_url=None,
         openapi_url=None,
         lifespan=lifespan,
-        # a redirect that adds or removes a final slash would contain the caller's Host header
+        # a redirect that adds or removes a final slash would echo the caller's Host header
         redirect_slashes=False,
-        # a log record would contain an exception's message, and spans of dependencies are noise
+        # logs would contain the messages of exceptions, and spans of dependencies are not useful
         telemetry={"logs": False, "operation_spans": False},
     )
     app.state.services = services
     handlers.install(app)
     for router in routers:
         app.include_router(router)
-    # CORS is added last and is therefore outermost, so that even a 500 has the CORS headers
+    # CORS is added last and is therefore outermost, so that even a response with status 500 has its
+    # headers
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     app.add_middleware(BoundedBody, limits=body_limits or {})
     app.add_middleware(RequestContext)
@@ -93,7 +94,7 @@ def create_app(
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:=/+-]{7,127}")
 
-#: Headers of every response that does not set them itself. This API serves data, never pages.
+#: Headers of each response that does not set them itself. The API returns data, and no web pages.
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -104,7 +105,10 @@ SECURITY_HEADERS = {
 
 
 def _choose_request_id(scope: Scope) -> str:
-    """Return the caller's `x-request-id` if valid, otherwise API Gateway's id or a new one."""
+    """Return the caller's `x-request-id` if it is valid.
+
+    Otherwise return API Gateway's or a new id.
+    """
     event: dict[str, Any] = scope.get("aws.event") or {}
     gateway = event.get("requestContext", {}).get("requestId") or uuid.uuid4().hex
     requested = Headers(scope=scope).get("x-request-id", "")
@@ -112,7 +116,7 @@ def _choose_request_id(scope: Scope) -> str:
 
 
 class RequestContext:
-    """Sets the request id, adds headers, handles unexpected exceptions, logs one access line."""
+    """Sets request id and headers, handles unexpected exceptions, and logs one access line."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -148,7 +152,7 @@ class RequestContext:
         ):
             try:
                 await self._app(scope, receive, send_with_headers)
-            except Exception:  # the API's one broad catch, so that no caller sees a traceback
+            except Exception:  # catch all errors, so that no caller sees a traceback
                 logger.exception("request failed", extra=_log_fields(scope, "http.failed"))
                 if not status:
                     text = "Something went wrong on our side"
@@ -168,7 +172,7 @@ def _log_fields(scope: Scope, event: str) -> dict[str, Any]:
 
 
 def _route(scope: Scope) -> str:
-    """Return the template of the route. The path is not logged, because it may contain ids."""
+    """Return the path template of the route. The path is not logged, because it may contain ids."""
     route = scope.get("route")
     path = getattr(route, "path_format", None) or getattr(route, "path", None)
     return path if isinstance(path, str) else "-"

@@ -1,6 +1,6 @@
-"""Dependencies that pass callers to routes: users with a JWT, and guests with a session's id.
+"""Dependencies that pass the caller to a route: a user with a JWT, or a guest with a session's id.
 
-`tokens` verifies a token and builds a `caller.Caller`. This module grants no access to rows.
+`tokens` verifies a token and builds a `caller.Caller`. Row level security grants access to rows.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ _service_bearer = HTTPBearer(
     scheme_name="operatorToken",
     description="WORKER_SECRET_TOKEN, or a service role token.",
 )
-#: Placeholder for "a user's token, or none" in the OpenAPI document. `functions.openapi` replaces
-#: it.
+#: Placeholder in the OpenAPI document that means "a user's token, or none". `functions.openapi`
+#: replaces the placeholder.
 GUESTS = "userTokenOrNone"
 _guest_bearer = HTTPBearer(auto_error=False, scheme_name=GUESTS)
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-#: Credentials of routes that guests may also use if ALLOW_ANONYMOUS is set.
+#: Credentials of a route that guests may also use if ALLOW_ANONYMOUS is set.
 GuestCredentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_guest_bearer)]
 OperatorCredentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_service_bearer)]
 
 
 def bearer_token(request: Request) -> str | None:
-    """Return the bearer token of a request, or the secret key if it is sent only as `apikey`."""
+    """Return a request's bearer token, or a secret key that only the header `apikey` contains."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
@@ -50,10 +50,10 @@ def bearer_token(request: Request) -> str | None:
 
 
 def _token_of(request: Request, access_token: str | None) -> str | None:
-    """Return the token of the header or, for a stream, of the query.
+    """Return the token in the header. For a stream, also accept a token in the query.
 
-    EventSource cannot send headers. Query strings are never logged here, but clients that can send
-    a header should do so.
+    EventSource cannot send headers. Query strings are never logged here, but a client that can send
+    a header should send the token in the header.
     """
     token = bearer_token(request)
     if token is None and access_token:
@@ -64,9 +64,9 @@ def _token_of(request: Request, access_token: str | None) -> str | None:
 
 
 async def verify(request: Request, token: str | None) -> Caller:
-    """Return the caller of `token`: a user or the project's service.
+    """Return the caller whose `token` this is: a user or the project's service.
 
-    For any other token, raise an error with status 401.
+    For any other token, raise an ApiError with status 401.
     """
     if token is None:
         raise token_missing()
@@ -80,7 +80,7 @@ async def verify(request: Request, token: str | None) -> Caller:
 
 
 async def require_caller(request: Request, _: Credentials) -> AsyncIterator[Caller]:
-    """Yield the signed-in user, whose concurrent requests are limited."""
+    """Yield the signed-in user of a request. The user's concurrent requests are limited."""
     caller = await verify(request, bearer_token(request))
     async with services_of(request).request_slot(request, caller):
         yield caller
@@ -89,7 +89,7 @@ async def require_caller(request: Request, _: Credentials) -> AsyncIterator[Call
 async def stream_caller(
     request: Request, _: Credentials, access_token: str | None = None
 ) -> Caller:
-    """Return the signed-in user of an event stream. Open streams have their own limit."""
+    """Return the signed-in user of an event stream. Event streams have their own limit."""
     return await verify(request, _token_of(request, access_token))
 
 
@@ -99,7 +99,7 @@ async def guest_caller(
     session_id: Annotated[str, Path(max_length=255)],
     access_token: str | None = None,
 ) -> Caller | None:
-    """Return the user who reads a session's events, or None for a guest with the session's id."""
+    """Return the user who reads a session's events, or None for a guest who knows its id."""
     return await _user_or_holder(request, _token_of(request, access_token), session_id)
 
 
@@ -108,7 +108,7 @@ async def _user_or_holder(request: Request, token: str | None, session_id: str) 
     return None if token is None and is_allowed else await verify(request, token)
 
 
-#: Guest session whose id authorizes a guest to read the job.
+#: Id of a guest session. The id authorizes a guest to read the session's jobs.
 GuestSession = Annotated[
     str | None, Query(max_length=255, description="Id of a guest session with the job.")
 ]
@@ -120,14 +120,14 @@ async def job_follower(
     session_id: GuestSession = None,
     access_token: str | None = None,
 ) -> Caller | None:
-    """Return the user who requests a job's events, or None for a guest with a session's id."""
+    """Return the user who reads a job's events, or None for a guest who knows its session's id."""
     return await _user_or_holder(request, _token_of(request, access_token), session_id or "")
 
 
 async def job_reader(
     request: Request, _: Credentials, session_id: GuestSession = None
 ) -> AsyncIterator[Caller | None]:
-    """Yield the user who reads a job, or None for a guest with the id of the job's session."""
+    """Yield the user who reads a job, or None for a guest who knows the id of the job's session."""
     caller = await _user_or_holder(request, bearer_token(request), session_id or "")
     async with services_of(request).request_slot(request, caller):
         yield caller
@@ -138,7 +138,7 @@ async def guest_unslotted(
     _: GuestCredentials,
     access_token: Annotated[str | None, Query(description="Only for EventSource.")] = None,
 ) -> Caller | None:
-    """Return the caller of an app's route that stays open and occupies slots itself."""
+    """Return the caller of an app's route that stays open and occupies its own stream slot."""
     token = _token_of(request, access_token)
     if token is None and services_of(request).settings.allow_anonymous:
         return None
@@ -148,24 +148,24 @@ async def guest_unslotted(
 async def user_or_guest(
     request: Request, caller: Annotated[Caller | None, Depends(guest_unslotted)]
 ) -> AsyncIterator[Caller | None]:
-    """Yield the user who calls an app's route, or None for a guest if guests are allowed."""
+    """Yield the user who calls an app's route. Yield None for a guest, if guests are allowed."""
     async with services_of(request).request_slot(request, caller):
         yield caller
 
 
-#: A signed-in user as a route's argument: `caller: SignedIn`.
+#: The signed-in user, as an argument of a route (`caller: SignedIn`).
 SignedIn = Annotated[Caller, Depends(require_caller)]
-#: A signed-in user who reads a stream.
+#: The signed-in user who reads an event stream.
 StreamReader = Annotated[Caller, Depends(stream_caller)]
 #: The user who reads a session's events, or None for a guest.
 MaybeGuest = Annotated[Caller | None, Depends(guest_caller)]
-#: The user who follows a job's events, or None for a guest of its session.
+#: The user who reads a job's events, or None for a guest of the job's session.
 JobFollower = Annotated[Caller | None, Depends(job_follower)]
-#: The user who reads a job's output, or None for a guest of its session.
+#: The user who reads a job's output, or None for a guest of the job's session.
 JobReader = Annotated[Caller | None, Depends(job_reader)]
-#: A signed-in user, or None for a guest if ALLOW_ANONYMOUS is set.
+#: The signed-in user, or None for a guest if ALLOW_ANONYMOUS is set.
 UserOrGuest = Annotated[Caller | None, Depends(user_or_guest)]
-#: A user or a guest of a route that stays open. The route itself occupies a slot.
+#: A user or a guest of a route that stays open and occupies its own stream slot.
 UserOrGuestUnslotted = Annotated[Caller | None, Depends(guest_unslotted)]
 
 
@@ -184,7 +184,7 @@ UserFunctions = Annotated[CallerFunctions, Depends(_queue_of_user)]
 #: Client of the SQL functions with the rights of the signed-in user, or of a guest.
 UserOrGuestFunctions = Annotated[CallerFunctions, Depends(_functions_of_user_or_guest)]
 
-#: Calls a function of the queue by its name, with named arguments.
+#: Function that calls a SQL function of the queue by its name, with named arguments.
 Call = Callable[..., Awaitable[dict[str, Any]]]
 
 
@@ -192,5 +192,5 @@ async def _queue_of_workspace(workspace_id: UUID, queue: CallerQueue) -> Call:
     return partial(queue.call, workspace_id=str(workspace_id))
 
 
-#: Calls a function of the queue for the workspace of the path.
+#: Function that calls a SQL function of the queue for the workspace in the path.
 WorkspaceQueue = Annotated[Call, Depends(_queue_of_workspace)]

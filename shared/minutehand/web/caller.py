@@ -1,7 +1,7 @@
 """A caller whose token was verified.
 
-The verified token is forwarded unchanged to the Data API, so that row level security decides which
-rows the caller sees. `tokens` builds callers, and `auth` passes them to routes.
+The verified token is passed unchanged to the Data API, so that row level security decides which
+rows the caller sees. `tokens` builds callers, and `auth` passes callers to routes.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from minutehand.web.errors import unauthorized
 
 
 class InvalidToken(Exception):
-    """A token was rejected. The text is safe to show to the caller."""
+    """The token of a request was rejected. The error's text is safe to show to the caller."""
 
 
 @dataclass(frozen=True)
 class Caller:
-    """A signed-in user, or the project's service (`role` = service_role, no `user_id`)."""
+    """A signed-in user, or the project's service with `role` service_role and without `user_id`."""
 
     user_id: UUID | None
     role: str
@@ -31,22 +31,22 @@ class Caller:
 
     @property
     def subject(self) -> UUID:
-        """The user's id. For the project's service, which has no id, raise a 401."""
+        """The user's id. For the project's service, which has no user id, raise a 401."""
         if self.user_id is None:
             raise unauthorized("this route requires a user's token", presented=True)
         return self.user_id
 
 
 def rate_limit_subject(scope: Scope, caller: Caller | None) -> str:
-    """Return the subject of a request's rate limits: the user or, for a guest, the network.
+    """Return the subject of a request's rate limits: the user's id, or the network of a guest.
 
-    A guest's session is not used, because guests choose their session themselves.
+    The id of a guest's session is not used, because guests choose their session themselves.
     """
     if caller is not None:
         return str(caller.user_id)
     host = scope["client"][0] if scope.get("client") else "unknown"
     try:
-        return str(IPv6Network((host, 64), strict=False))  # one subscriber has a whole /64
+        return str(IPv6Network((host, 64), strict=False))  # one subscriber gets a whole /64 network
     except ValueError:
         return str(host)
 

@@ -1,4 +1,4 @@
-"""Public HTML pages of apps. The pages have no scripts, and load videos from one origin at most."""
+"""Public HTML pages of apps. A page has no scripts, and may load one video's origin at most."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ p,li,td,th,h1,h2,h3,dt,blockquote{unicode-bidi:plaintext}
 
 
 def document(title: str, body: str, *, style: str = "", media: str | None = None) -> HTMLResponse:
-    """Return a page with a title.
+    """Return an HTML page with a title.
 
     Args:
-        body: HTML in which all texts are already escaped.
-        style: CSS in addition to the page's own, with the colours --ink, --soft, --line, --back,
-            --card and --main.
+        body: HTML of the page, in which all texts are already escaped.
+        style: CSS in addition to the default styles. The default styles define the colours --ink,
+            --soft, --line, --back, --card and --main.
         media: URL of a video that the page may load.
     """
     origin = urlsplit(media or "")

@@ -1,6 +1,6 @@
-"""The error body of every route, and the exception with which routes reject a request.
+"""The error body of every route, and the exception with which a route rejects a request.
 
-`minutehand.web.handlers` converts exceptions of other packages into this error body.
+`minutehand.web.handlers` converts the exceptions of other packages into this error body.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from minutehand.log import current_request_id
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that a client should wait when the database is unavailable.
+#: Seconds that a client should wait before it repeats a request while the database is unavailable.
 RETRY_AFTER_SECONDS = 5
 
 
 class FieldProblem(BaseModel):
-    """One problem of the request, with the name of its field."""
+    """One problem in a request, with the name of the field that has the problem."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -35,7 +35,10 @@ class FieldProblem(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """Body of every response with status 400 or above. `code` is stable, `error` is for people."""
+    """Body of every response with status 400 or above.
+
+    `code` never changes. `error` is for people.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -46,10 +49,10 @@ class ErrorBody(BaseModel):
 
 
 class ApiError(HTTPException):
-    """A planned rejection, sent as an `ErrorBody` with this status.
+    """An expected rejection of a request, sent as an `ErrorBody` with this status.
 
     The class derives from Starlette's exception, because FastAPI replaces other errors that are
-    raised while it reads a body.
+    raised while it reads a request body.
     """
 
     def __init__(
@@ -68,16 +71,13 @@ class ApiError(HTTPException):
 
 
 def error_response(error: ApiError) -> JSONResponse:
-    """Build the response for an error.
-
-    The response contains the request id of the current context.
-    """
+    """Build the response for an error, with the id of the current request."""
     body = error_body(error.code, error.error, detail=error.info, request_id=current_request_id())
     return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
 
 def invalid_argument(field: str, message: str, *, location: str = "body") -> ApiError:
-    """Return a 400 for one invalid value. The message and the detail name its field."""
+    """Return a 400 for one invalid value. The message and the detail name the value's field."""
     return ApiError(
         400,
         "invalid_argument",
@@ -90,8 +90,8 @@ def validation_failed(errors: Sequence[FieldProblem], *, more: int = 0) -> ApiEr
     """Return a 422 for JSON that this route does not accept.
 
     Args:
-        errors: The errors that the detail lists. The first is also the message.
-        more: Number of errors beyond the first.
+        errors: Problems that the response's detail lists. The first problem is also the message.
+        more: Number of all problems other than the first.
     """
     first = errors[0]
     return ApiError(
@@ -103,7 +103,7 @@ def validation_failed(errors: Sequence[FieldProblem], *, more: int = 0) -> ApiEr
 
 
 def unauthorized(reason: str, *, presented: bool) -> ApiError:
-    """Return a 401. `presented` is true if the request had any token (RFC 6750 §3.1)."""
+    """Return a 401. `presented` is true if the request contained any token (RFC 6750 §3.1)."""
     challenge = 'Bearer realm="minutehand"'
     if presented:
         challenge += f', error="invalid_token", error_description="{reason}"'
@@ -120,22 +120,22 @@ def token_missing() -> ApiError:
 def not_found(resource: str = "job") -> ApiError:
     """Return a 404.
 
-    The error is the same for a missing row and for a row that the caller may not see.
+    The error is the same whether the row does not exist or the caller may not see it.
     """
     return ApiError(404, f"{resource}_not_found", f"{resource.capitalize()} not found")
 
 
 def unavailable(reason: str) -> ApiError:
-    """Return a 503 for an unavailable dependency. The request may be repeated."""
+    """Return a 503 for an unavailable dependency. The caller may repeat the request."""
     return ApiError(503, "unavailable", reason, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
 @contextmanager
 def unavailable_if_missing(resource: str) -> Iterator[None]:
-    """Turn a missing setting, or an unavailable AWS service, into a 503.
+    """Convert a missing setting, or an error of an AWS service, into a 503.
 
     Args:
-        resource: The name of the service for the message, e.g. `the key service`.
+        resource: Name of the service in the message, e.g. `the key service`.
     """
     try:
         yield
@@ -145,8 +145,8 @@ def unavailable_if_missing(resource: str) -> Iterator[None]:
         )
         raise ApiError(503, "not_configured", f"This deployment lacks {resource}") from error
     except Exception as error:
-        # compare the class by name, because importing botocore would slow down callers that do not
-        # use AWS
+        # compare the class by its module's name, because an import of botocore would slow down
+        # callers that do not use AWS
         if not type(error).__module__.startswith("botocore."):
             raise
         logger.warning(

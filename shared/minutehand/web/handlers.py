@@ -1,6 +1,6 @@
 """Exception handlers that turn errors of FastAPI, Starlette and the queue into the error body.
 
-`minutehand.web.errors` defines the body.
+`minutehand.web.errors` defines this error body.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 def install(app: FastAPI) -> None:
-    """Register handlers that convert the planned exceptions of `app` into the error body."""
+    """Register handlers that convert the expected exceptions of `app` into the error body."""
 
     @app.exception_handler(HTTPException)
     async def rejected(_: Request, error: HTTPException) -> JSONResponse:
@@ -44,7 +44,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(PydanticSerializationError)
     async def unstorable(_: Request, error: PydanticSerializationError) -> JSONResponse:
-        # JSON and Python accept half of a surrogate pair, which cannot be stored
+        # JSON and Python accept half of a surrogate pair, which Postgres cannot store
         return error_response(ApiError(400, *INVALID_JSON, detail=str(error)))
 
     @app.exception_handler(QueueError)
@@ -53,7 +53,7 @@ def install(app: FastAPI) -> None:
 
 
 def _starlette_error(error: HTTPException) -> ApiError:
-    """Convert an error of Starlette: unknown route, wrong method, or unreadable body."""
+    """Convert an error of Starlette: an unknown route, a wrong method, or an unreadable body."""
     status, message = error.status_code, str(error.detail)
     phrase = HTTPStatus(status).phrase.lower().replace(" ", "_")
     code, text = {400: INVALID_JSON, 404: ROUTE_NOT_FOUND, 405: METHOD_NOT_ALLOWED}.get(
@@ -67,7 +67,8 @@ def _invalid_request(error: RequestValidationError) -> ApiError:
     if errors[0]["type"] == "json_invalid" and errors[0]["loc"][0] == "body":
         message = errors[0]["ctx"]["error"]
         return ApiError(400, *INVALID_JSON, detail={"field": "body", "problem": message})
-    # `BoundedBody` marks every possible JSON body as JSON, so other bodies arrive as bytes
+    # `BoundedBody` declares every body that may be JSON as JSON, so only other bodies arrive as
+    # bytes
     if any(p["loc"] == ("body",) and isinstance(p.get("input"), bytes) for p in errors):
         return ApiError(
             415,
@@ -79,7 +80,7 @@ def _invalid_request(error: RequestValidationError) -> ApiError:
 
 
 def _field_problem(error: dict[str, Any]) -> FieldProblem:
-    """Convert a problem found by pydantic. Omit the value, because it may be secret."""
+    """Convert a problem that pydantic found. Omit the field's value, because it may be secret."""
     location, *path = (str(part) for part in error["loc"])
     return FieldProblem(
         field=".".join(path[:20]) or location,
@@ -92,7 +93,7 @@ def _queue_error(error: QueueError, request: Request) -> ApiError:
     if isinstance(error, DatabaseReadOnly):
         logger.error(str(error), extra={"event": "queue.read_only"})
         return ApiError(503, "database_read_only", str(error), headers={"Retry-After": "60"})
-    if error.code == "55P03":  # the call waited too long for a row or key
+    if error.code == "55P03":  # another transaction kept a row or an advisory lock for too long
         return ApiError(
             429,
             "job_busy",
@@ -109,7 +110,7 @@ def _queue_error(error: QueueError, request: Request) -> ApiError:
     if isinstance(error, TokenRefused):
         return unauthorized("the database rejected the token", presented=True)
     if error.word == "invalid_argument" and error.details and request.method != "GET":
-        # SQL checks the bounds of a body's fields
+        # SQL checks the bounds of the values in a body, so an error names a field of the body
         return validation_failed([FieldProblem(field=error.details, problem=error.message)])
     if error.word:
         detail = _detail(error)
@@ -117,7 +118,7 @@ def _queue_error(error: QueueError, request: Request) -> ApiError:
         wait = detail.get("retry_after_seconds", 1) if has_wait else RETRY_AFTER_SECONDS
         headers = {"Retry-After": str(max(1, int(wait)))} if error.status == 429 else {}
         return ApiError(error.status, error.word, error.message, detail=detail, headers=headers)
-    # an error without a hint word of the engine may name tables, so its text is only logged
+    # an error without one of the engine's hint words may name tables, so its text is only logged
     if error.code.startswith("PGRST2") or not 400 <= error.status < 500:
         logger.error(
             "the database lacks functions that this version needs",
@@ -139,14 +140,14 @@ _GENERIC_ERRORS = {
 }
 
 
-#: Name of an error's detail in the response, by hint word.
+#: Name of the field for an error's details in the response, by hint word of the error.
 _DETAILS = {
     "duplicate_job": "job_id",
     "idempotency_conflict": "job_id",
     "invalid_state": "status",
     "quota_exceeded": "limit",
 }
-#: Hint words of errors whose details are the path of the invalid field.
+#: Hint words of errors whose details are the path of an invalid field.
 _WITH_FIELD_PATH = frozenset(
     {"payload_invalid", "invalid_argument", "unknown_job_type", "unknown_queue"}
 )
@@ -157,7 +158,7 @@ _WITH_RETRY_AFTER = frozenset({"rate_limited", "job_busy"})
 
 
 def _detail(error: QueueError) -> Any:
-    """Return the details of the queue's error as an object with a named field, if possible."""
+    """Return the details of the queue's error, if possible as an object with a named field."""
     if (name := _DETAILS.get(error.word)) is not None:
         return {name: error.details}
     if error.word in _WITH_RETRY_AFTER:

@@ -1,6 +1,6 @@
 """The Idempotency-Key header. A repeated request with the same key creates no second job.
 
-The database assigns a key to a job in the transaction that enqueues the job.
+The database stores the key with the job, in the transaction that enqueues the job.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from minutehand.web.errors import invalid_argument
 HEADER = "Idempotency-Key"
 MAX_CHARACTERS = 255
 
-#: The header as a route's argument.
+#: The Idempotency-Key header as an argument of a route.
 IdempotencyHeader = Annotated[
     str | None,
     Header(alias=HEADER, description="A repeated request with the same key returns the same job."),
@@ -22,7 +22,7 @@ IdempotencyHeader = Annotated[
 
 
 def parse_key(value: str | None) -> str | None:
-    """Parse the header, which may be quoted as in draft-ietf-httpapi-idempotency-key-header."""
+    """Parse the header, whose value may be quoted (draft-ietf-httpapi-idempotency-key-header)."""
     if value is None:
         return None
     key = value.strip()
@@ -36,7 +36,7 @@ def parse_key(value: str | None) -> str | None:
 
 
 def one_key(header: str | None, body: str | None) -> str | None:
-    """Return the key of a request, which may be in the header or in the body."""
+    """Return the idempotency key of a request, which may be in the header or in the body."""
     key = parse_key(header)
     if key is not None and body is not None and key != body:
         raise invalid_argument("idempotency_key", f"differs from the {HEADER} header")
@@ -44,5 +44,5 @@ def one_key(header: str | None, body: str | None) -> str | None:
 
 
 def key_of_part(header: str | None, index: int, own: str | None) -> str | None:
-    """Return the key of the job at `index` of a bulk: its own key, or one from the header's key."""
+    """Return the key of a bulk's job at `index`: its own key, or one made from the header's key."""
     return own if own is not None or header is None else f"{header}#{index}"

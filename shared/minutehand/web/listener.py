@@ -1,6 +1,7 @@
-"""Wakes event streams when the database notifies of a change to their job or session.
+"""Wakes event streams when the database sends a notification about their job or session.
 
-Each process keeps one connection while it has open streams. Without the connection, streams poll.
+A process keeps one connection to Postgres while it has open streams. Without the connection, its
+streams poll.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from minutehand.queue.functions import WorkerFunctions
 logger = logging.getLogger(__name__)
 
 CHANNEL: Final = "minutehand_events"
-#: Seconds until a topic is registered again. The database forgets a topic after a minute.
+#: Seconds until a topic is registered again, because the database forgets a topic after a minute.
 REGISTER_SECONDS: Final = 30.0
 
 
 class EventListener:
-    """Receives notifications from the database. While it `is_live`, streams need not poll."""
+    """Receives notifications from the database. While `is_live` is true, streams need not poll."""
 
     def __init__(self, settings: Settings, api: DataApi) -> None:
         self._url = settings.environ.get("DATABASE_URL", "")
@@ -41,13 +42,13 @@ class EventListener:
 
     @contextmanager
     def subscribed(self, topic: str) -> Iterator[asyncio.Event]:
-        """Yield an event that is set when streams of the topic, e.g. `job:<id>`, should read."""
+        """Yield an event that is set when the streams of a topic, e.g. `job:<id>`, should read."""
         event = asyncio.Event()
         self._streams[topic].add(event)
         if self._functions is not None and self._task is None:
             self._task = asyncio.create_task(self._listen(), name="listener")
         elif self._is_listening:
-            event.set()  # set the event, so that the stream reads and thereby registers the topic
+            event.set()  # the stream then reads, and each read registers the topic
         try:
             yield event
         finally:
@@ -61,7 +62,7 @@ class EventListener:
                 self.is_live = self._is_listening = False
 
     async def register(self, topic: str) -> None:
-        """Register a topic with the database. Call this method before each read."""
+        """Register a topic with the database. A stream calls this method before each read."""
         now = time.monotonic()
         if (
             self._functions is None
@@ -85,7 +86,7 @@ class EventListener:
 
         address = await probe_until_up(self._url)
         if not address.notifications:
-            self._functions = None  # streams poll, and the address is not probed again
+            self._functions = None  # streams poll, and the address is not checked again
             extra = {"event": "sse.polling", **address.log_fields}
             logger.warning("event streams poll; DATABASE_URL passes no notifications", extra=extra)
             return
@@ -96,7 +97,7 @@ class EventListener:
                     continue
                 self.is_live, self._is_listening = False, topic is not None
                 self._registered_until.clear()
-                # let streams read the events that were committed while there was no connection
+                # wake all streams, which read the events committed while there was no connection
                 for topic in self._streams:
                     self._wake(topic)
 

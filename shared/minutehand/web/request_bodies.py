@@ -1,7 +1,7 @@
-"""Request bodies. The size of a body is checked while the body is read, before FastAPI parses it.
+"""Request bodies. An ASGI layer checks a body's size while it is read, before FastAPI parses it.
 
-An ASGI layer checks the size, so that a body above the limit is never held in memory. Pydantic
-checks the types of fields, and SQL checks their values.
+A body above the limit is therefore never completely in memory. Pydantic checks the types of a
+body's fields, and SQL checks the fields' values.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from minutehand.web.errors import ApiError
 
-#: Maximum bytes of a request body. `body_limits` lists the routes that accept more.
+#: Maximum bytes of a request body. A route in `body_limits` accepts larger bodies.
 MAX_BODY_BYTES = 1024 * 1024
-#: A job's payload: JSON of bounded nesting. SQL limits the size of the JSON.
+#: A job's payload, which is JSON of bounded nesting. SQL limits the payload's size.
 Payload = dict[str, JsonValue]
 
 #: Content types that clients such as `curl -d` send by default.
@@ -25,16 +25,16 @@ _UNSPECIFIED = frozenset({"", "application/x-www-form-urlencoded", "text/plain"}
 
 
 class Body(BaseModel):
-    """A request body. Unknown fields and NaN are rejected."""
+    """A request body. A body with unknown fields or NaN is rejected."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class BoundedBody:
-    """ASGI layer that responds with 413 as soon as a body exceeds the limit of its route.
+    """ASGI layer that responds with 413 as soon as a body exceeds its route's limit.
 
-    A body without a JSON content type, such as `curl -d` sends, is read as JSON. Reading such a
-    body is safe, because callers authenticate by bearer token and never by cookie.
+    A body with the default content type of clients such as `curl -d` is read as JSON. This is safe,
+    because callers authenticate by bearer token and never by cookie.
     """
 
     def __init__(self, app: ASGIApp, *, limits: Mapping[str, int]) -> None:
@@ -61,8 +61,8 @@ class BoundedBody:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
-            # raise the error in the route, which reads the body, so that the usual error handlers
-            # apply
+            # raise the error in the route while it reads the body, so that the usual error handlers
+            # convert it
             if read > limit or (declared.isdigit() and int(declared) > limit):
                 raise ApiError(
                     413,

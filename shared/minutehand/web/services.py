@@ -1,6 +1,6 @@
-"""Clients and dependencies of routes, built once per process as `request.app.state.services`.
+"""Clients and dependencies of routes. A process builds them once as `request.app.state.services`.
 
-`functions/` or the local stack chooses the waker of a process.
+`functions/` or the local stack chooses the waker of a process, which requests worker runs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class Waker(Protocol):
-    """Requests worker runs. The waker never raises an error and returns quickly."""
+    """Requests worker runs. A waker never raises an error and returns quickly."""
 
     async def wake(self) -> None:
         """Request a worker run."""
@@ -43,46 +43,50 @@ class Waker(Protocol):
 
 
 class NoWaker:
-    """Leaves all jobs to the tick that runs each minute."""
+    """Requests no worker run. The worker run of the next minute starts the jobs."""
 
     async def wake(self) -> None:
-        """Do nothing, because the tick of the next minute starts the jobs."""
+        """Do nothing, because the worker run of the next minute starts the jobs."""
 
 
 @dataclass(frozen=True)
 class StreamTiming:
     """Waits and timeouts of an event stream, in seconds."""
 
-    #: True keeps the response open. Otherwise the response ends, and the client reconnects.
+    #: True if a response stays open. Otherwise a response ends after its events, and the client
+    #: reconnects.
     streaming: bool
-    #: Maximum wait for a first event in a buffered response. Together with `read_timeout` it must
-    #: stay below the function's 28 s and the gateway's 30 s.
+    #: Maximum wait for the first event of a buffered response. The sum of `buffered_wait` and
+    #: `read_timeout` must be below the function's 28 s and the gateway's 30 s.
     buffered_wait: float = 20.0
-    #: Maximum duration of one read of the event log. A longer read is cancelled and repeated.
+    #: Maximum duration of one read of the event log. A longer read is cancelled, and repeated
+    #: later.
     read_timeout: float = 5.0
     #: Interval of the comments that keep proxies from closing an idle stream.
     keep_alive: float = 15.0
-    #: Interval between reads after an event. Without events the interval grows to `max_poll`.
+    #: Interval between reads after an event. While no events arrive, the interval grows to
+    #: `max_poll`.
     poll: float = 0.2
     max_poll: float = 1.0
-    #: Interval between reads while notifications arrive, for changes without an event, such as a
-    #: lost membership.
+    #: Interval between reads while notifications arrive. These reads find changes without an event,
+    #: such as the end of a membership.
     max_recheck: float = 10.0
-    #: Time after which a client that accepts no data is disconnected.
+    #: Seconds after which a client that accepts no data is disconnected.
     stall_timeout: float = 30.0
-    #: Time that a client waits before it reconnects.
+    #: Seconds that a client waits before it reconnects.
     retry: float = 2.0
 
 
-#: Maximum open streams of a process, of which guests may use half, and of one caller.
+#: Maximum number of open streams in a process, and per caller. Guests may use half of all streams.
 MAX_STREAMS: Final = 5_000
 MAX_STREAMS_PER_CALLER: Final = 100
-#: Maximum running and waiting requests of one caller, and maximum running requests of all guests. A
-#: running request uses a database connection, and all callers share the connections.
+#: Maximum running requests per caller, maximum waiting requests per caller, and maximum running
+#: requests of all guests together. A running request uses a database connection, and all callers
+#: share the connections.
 MAX_REQUESTS_PER_CALLER: Final = 4
 MAX_WAITING_PER_CALLER: Final = 200
 MAX_GUEST_REQUESTS: Final = 8
-#: Maximum concurrent checks of secret keys. Checks are limited, because anyone can invent keys.
+#: Maximum concurrent checks of secret keys. The number is limited, because anyone can invent keys.
 MAX_KEY_CHECKS: Final = 2
 
 
@@ -99,7 +103,7 @@ def _too_many(name: str) -> ApiError:
 class RequestLimiter:
     """Limits the concurrent requests of each caller.
 
-    Further requests wait without a database connection.
+    Requests above the limit wait without a database connection.
     """
 
     def __init__(self) -> None:
@@ -108,7 +112,7 @@ class RequestLimiter:
 
     @asynccontextmanager
     async def slot(self, caller: str, limit: int = MAX_REQUESTS_PER_CALLER) -> AsyncIterator[None]:
-        """Wait for a request slot of the caller, and occupy it until the block ends."""
+        """Wait for one of the caller's request slots, and occupy it until the block ends."""
         if self._pending[caller] >= limit + MAX_WAITING_PER_CALLER:
             raise _too_many("requests")
         running = self._running.setdefault(caller, asyncio.Semaphore(limit))
@@ -122,16 +126,16 @@ class RequestLimiter:
                 del self._pending[caller], self._running[caller]
 
 
-#: Maximum reads of the event log per second by all streams of the process, and size of a burst.
+#: Maximum reads of the event log per second by all streams of a process, and reads in one burst.
 MAX_READ_RATE: Final = 200.0
 READ_BURST: Final = 40
 
 
 class SlotLimiter:
-    """Slots for callers. If no slot is free, the call is rejected.
+    """Slots for callers. A call without a free slot is rejected.
 
     Args:
-        name: Plural noun for the error message.
+        name: Plural noun for the error message, e.g. `streams`.
         per_caller: Maximum slots of one caller.
         limit: Maximum slots of all callers.
 
@@ -148,7 +152,7 @@ class SlotLimiter:
 
     @contextmanager
     def slot(self, caller: str) -> Iterator[None]:
-        """Occupy a slot of a caller until the block ends."""
+        """Occupy one of a caller's slots until the block ends."""
         if self.count >= self._limit:
             raise unavailable(f"This server has no capacity for more {self._name}")
         if self._callers[caller] >= self._per_caller:
@@ -165,13 +169,13 @@ class SlotLimiter:
 
 
 class ReadPacer:
-    """Spaces out the reads of all streams, which share one rate limit."""
+    """Delays the reads of all streams of a process, so that they keep one common rate limit."""
 
     def __init__(self) -> None:
         self._read_at = 0.0
 
     def seconds_left(self) -> float:
-        """Reserve a read and return the seconds until it may start."""
+        """Reserve a read, and return the seconds until this read may start."""
         now = time.monotonic()
         self._read_at = max(self._read_at, now - READ_BURST / MAX_READ_RATE)
         self._read_at += 1 / MAX_READ_RATE
@@ -179,7 +183,7 @@ class ReadPacer:
 
 
 class Services:
-    """Clients and dependencies of one process. A client connects at its first use."""
+    """Clients and dependencies of one process. A client connects when it is first used."""
 
     def __init__(
         self,
@@ -193,7 +197,7 @@ class Services:
         self.waker: Waker = waker or NoWaker()
         self.clock: Clock = clock or SystemClock()
         self.queue = QueueClient(settings)
-        # streams have separate connections, so that open streams never delay other routes
+        # streams have their own connections, so that open streams never delay other routes
         self._streams = QueueClient(settings, connections=STREAM_CONNECTIONS)
         self._signer = AddressSigner(settings, self.queue, self.clock)
         self.listener = EventListener(settings, self._streams)
@@ -207,23 +211,23 @@ class Services:
             streaming=settings.streaming, buffered_wait=settings.stream_wait_seconds
         )
         self._provided: dict[type[Any], Any] = {}
-        #: Event that ends every stream soon. Clients then reconnect to the next process.
+        #: Event that ends all streams. Their clients then reconnect to the next process.
         self.closing = asyncio.Event()
 
     @cached_property
     def verifier(self) -> TokenVerifier:
-        """Verifies users' tokens.
+        """Verifier of users' tokens.
 
-        The verifier's module is imported when the first token arrives.
+        The module of the verifier is imported when the first token arrives.
         """
         from minutehand.web.tokens import TokenVerifier
 
         return TokenVerifier(self.settings, self.clock)
 
     async def verify_secret_key(self, secret_key: str) -> None:
-        """Reject a secret key that the database does not accept. Each key is checked once.
+        """Reject a secret key that the database does not accept. A valid key is checked only once.
 
-        The project's service has no request limit, so an invented key must not be taken for the
+        The project's service has no request limit, so that an invented key must not count as the
         service's key.
         """
         digest = hashlib.sha256(secret_key.encode()).digest()
@@ -234,7 +238,10 @@ class Services:
 
     @asynccontextmanager
     async def request_slot(self, request: Request, caller: Caller | None) -> AsyncIterator[None]:
-        """Occupy a slot of the user. A guest occupies a slot of its network and a shared slot."""
+        """Occupy a user's slot.
+
+        A guest occupies one slot of its network and one slot of all guests.
+        """
         subject = rate_limit_subject(request.scope, caller)
         is_service = caller is not None and caller.user_id is None
         async with (
@@ -245,25 +252,29 @@ class Services:
 
     @contextmanager
     def stream_slot(self, request: Request, caller: Caller | None) -> Iterator[None]:
-        """Occupy a stream slot while a stream, or another request, stays open."""
+        """Occupy a caller's stream slot while a stream, or another long request, stays open."""
         subject = rate_limit_subject(request.scope, caller)
         guest_slot = nullcontext() if caller else self.guest_streams.slot(subject)
         with guest_slot, self.streams.slot(subject):
             yield
 
     def queue_of(self, caller: Caller | None) -> UserQueue:
-        """Return a client with the rights of `caller`, or of an anonymous guest if it is None."""
+        """Return a client with the rights of `caller`.
+
+        None selects the rights of an anonymous guest.
+        """
         return self.queue.acting_as(token_of(caller), signed=self._signer.headers)
 
     def stream_queue_of(self, caller: Caller | None) -> UserQueue:
-        """Return a client with the rights of `caller` that uses the connections for streams."""
+        """Return a client with the rights of `caller`, which uses the connections for streams."""
         return self._streams.acting_as(token_of(caller))
 
     @cached_property
     def operator_queue(self) -> WorkerQueue:
-        """Client of the queue with the operator's rights, for data of all workspaces."""
+        """Client of the queue with an operator's rights, for data of all workspaces."""
         try:
-            # use the connections for routes, so that the health check finds problems with them
+            # use the connections of routes, so that the health check finds problems with these
+            # connections
             return WorkerQueue(self.settings, api=self.queue, clock=self.clock)
         except ConfigurationError as error:
             raise ApiError(
@@ -271,10 +282,10 @@ class Services:
             ) from error
 
     def provide(self, kind: type[T], make: Callable[[], T]) -> T:
-        """Return the process's only instance of `kind`. Build the instance at the first call.
+        """Return the process's only instance of `kind`. The first call builds the instance.
 
-        An instance with `aclose` is closed together with the services. On Lambda this happens when
-        secrets are rotated, because the lifespan of an app never ends there.
+        If the instance has `aclose`, it is closed together with the services. On Lambda this
+        happens when secrets are rotated, because the lifespan of an app never ends on Lambda.
         """
         if kind not in self._provided:
             self._provided[kind] = make()
@@ -282,7 +293,7 @@ class Services:
         return instance
 
     async def aclose(self) -> None:
-        """End streams and close connections."""
+        """End all streams and close all connections."""
         self.closing.set()
         for instance in self._provided.values():
             if hasattr(instance, "aclose"):
@@ -292,15 +303,15 @@ class Services:
 
 
 def services_of(request: Request) -> Services:
-    """Return the services of the app that serves `request`."""
+    """Return the services of the app that serves this request."""
     services: Services = request.app.state.services
     return services
 
 
 async def _services_of(request: Request) -> Services:
-    """Return the services. FastAPI would run a function that is not async in a thread."""
+    """Return the services. The function is async, because FastAPI runs others in a thread."""
     return services_of(request)
 
 
-#: The process's services as a route's argument.
+#: The services of the process, as an argument of a route.
 Provided = Annotated[Services, Depends(_services_of)]

@@ -1,7 +1,7 @@
-"""The console's files and headers, for hosts that serve them on the API's origin.
+"""The console's files and their headers, for hosts that serve the console on the API's origin.
 
-It serves one page for every path of the console's router, as CloudFront does on AWS
-(infra/aws/console.yml). The policy of the page allows only the console's scripts.
+The server returns one page for every path of the console's router, as CloudFront does on AWS
+(infra/aws/console.yml). The Content-Security-Policy of this page allows only the console's scripts.
 """
 
 from __future__ import annotations
@@ -20,16 +20,15 @@ from starlette.types import Scope
 
 from minutehand.config import Settings
 
-#: The folders of the console's files, as in infra/aws/pages.js. Open pages of 0.4.4 may request
-#: files of `vendor` and `views`.
+#: Folders with the console's files, as in infra/aws/pages.js. A page of version 0.4.4 that is still
+#: open may request files of `vendor` and `views`.
 FOLDERS = frozenset({"apps", "lib", "parts", "styles", "vendor", "views"})
 
 
 def is_page(path: str) -> bool:
     """Return whether a path is a page of the console's router and not a file.
 
-    A file extension is no criterion, because the name of a job type may end like the name of a
-    file.
+    The path's extension does not decide, because the name of a job type may end like a file name.
 
     Args:
         path: Path without the first slash.
@@ -43,7 +42,7 @@ def is_page(path: str) -> bool:
 def security_headers(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
     """Build the headers of the console's files.
 
-    The headers allow connections only to Supabase and storage.
+    The headers allow the console to connect only to Supabase and to storage.
     """
     origin = urlsplit(settings.supabase_url)
     storage = environ.get("AWS_ENDPOINT_URL", "")
@@ -57,7 +56,7 @@ def security_headers(settings: Settings, environ: Mapping[str, str]) -> dict[str
         "media-src": f"'self' {storage}".strip(),
         "connect-src": f"'self' {settings.supabase_url} {socket}://{origin.netloc} {storage}",
         "manifest-src": "'self'",
-        # pages that jobs of an app have built, each with a policy that forbids network access
+        # pages that jobs of an app have built, whose own policies forbid network access
         "frame-src": f"'self' {environ.get('API_URL', '')}".strip(),
         "base-uri": "'none'",
         "form-action": "'none'",
@@ -77,7 +76,7 @@ def security_headers(settings: Settings, environ: Mapping[str, str]) -> dict[str
 
 
 def config_route(settings: Settings, **values: Any) -> Route:
-    """Build the route of the console's configuration. `values` are additional fields."""
+    """Build the route of the console's configuration. `values` adds fields to the configuration."""
     body = {
         "supabaseUrl": settings.supabase_url,
         "supabaseKey": settings.supabase_publishable_key,
@@ -97,13 +96,13 @@ _STATIC_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cac
 
 
 def console_routes(settings: Settings, folder: Path) -> list[BaseRoute]:
-    """Return the routes of a console that `python -m minutehand.deploy.console` wrote."""
+    """Return the routes of a console whose files `python -m minutehand.deploy.console` wrote."""
     files = ConsoleFiles(folder, security_headers(settings, settings.environ))
     return [config_route(settings), Mount("/", app=files)]
 
 
 class ConsoleFiles(StaticFiles):
-    """Serves the console's files. A path without a file is a page of the console's router."""
+    """Serves the console's files. A path without a file gets the page of the console's router."""
 
     def __init__(self, directory: Path, headers: Mapping[str, str]) -> None:
         super().__init__(directory=directory, html=True)
@@ -117,7 +116,7 @@ class ConsoleFiles(StaticFiles):
             if missing.status_code != 404 or not is_page(path):
                 raise
             response = await super().get_response("index.html", scope)
-        # scripts and styles run under the policy of their page, so they need only these headers
+        # scripts and styles run under the policy of their page, so that they need fewer headers
         is_static = response.headers.get("content-type", "").startswith(_STATIC_TYPES)
         response.headers.update(_STATIC_HEADERS if is_static else self._headers)
         return response

@@ -1,7 +1,7 @@
-"""Server-sent events from the durable event log, resumable by `Last-Event-ID`.
+"""Streams server-sent events from the stored event log. `Last-Event-ID` resumes a stream.
 
-Each connection reads the log from its cursor with the token of its reader, so that row level
-security decides which events the reader gets.
+Each stream reads the log from its cursor with the token of its reader, so that row level security
+decides which events the reader gets.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MEDIA_TYPE: Final = "text/event-stream"
-#: Maximum events of one read. A client that is far behind needs several reads.
+#: Maximum events of one read. A client that is far behind needs several reads of the log.
 READ_LIMIT: Final = 500
-#: Maximum seconds until the first event in a buffered response of an app. The `jobs` function
-#: allows 20 s.
+#: Maximum seconds until the first event of an app's buffered response. The `jobs` function allows
+#: 20 s.
 BUFFERED_SECONDS: Final = 12.0
 #: The cursor before the first event.
 START_CURSOR: Final = "1:1:"
-#: Event type of a job's output, which has no `seq` and is not part of its history.
+#: Type of an event with a job's output. Such an event has no `seq` and is not in the job's history.
 OUTPUT: Final = "job.output"
 _Position = Annotated[int, Field(ge=0, lt=2**31)]
 _Positions = dict[str, dict[str, _Position]]
 _OUTPUT: Final = TypeAdapter(_Positions)
 _OUTPUT_BY_JOB: Final = TypeAdapter(dict[str, _Positions])
-#: Maximum characters for the positions of output streams in a cursor.
+#: Maximum characters in a cursor for the positions in output streams.
 _MAX_POSITIONS: Final = 6000
 _END_EVENTS: Final = frozenset({f"job.{status}" for status in ENDED})
 
@@ -63,7 +63,7 @@ class SseEvent:
 
     Attributes:
         cursor: Cursor with which a reader continues after this event.
-        type: Name of the event. None sends it to EventSource's `onmessage`.
+        type: Name of the event. EventSource passes an event without a name to `onmessage`.
     """
 
     cursor: str
@@ -81,29 +81,32 @@ class JobCursor:
 
 @dataclass(frozen=True)
 class Batch:
-    """Result of one read of the log."""
+    """Result of one read of the event log."""
 
     lines: Sequence[SseEvent] = ()
-    #: Reason why the stream ends, or None.
+    #: Reason why the stream ends, or None if the stream continues.
     end: str | None = None
-    #: True if the next read should follow immediately.
+    #: True if the feed should be read again immediately.
     more: bool = False
-    #: Cursor of the next read if this read returned no lines.
+    #: Cursor of the next read, if this read returned no events.
     cursor: str | None = None
 
 
 class Feed(Protocol):
-    """Reads the events of one subject from a cursor. `subject` is a topic, e.g. `session:<id>`."""
+    """Reads the events of one subject from a cursor.
+
+    `subject` is its topic, e.g. `session:<id>`.
+    """
 
     subject: str
 
     async def read(self) -> Batch:
-        """Return a bounded number of lines since the last read."""
+        """Return a limited number of events since the last read."""
         ...
 
 
 class JobFeed:
-    """Events of one job by `seq`, and its output by offset. The feed ends when the job ends."""
+    """Events of one job by `seq`, and its output by offset. The feed ends when its job ends."""
 
     def __init__(
         self, queue: UserQueue, job_id: str, *, after: JobCursor, session_id: str | None = None
@@ -116,10 +119,10 @@ class JobFeed:
         self._session_id = session_id
 
     async def read(self) -> Batch:
-        """Return output, then the events that existed when the output was read.
+        """Return the job's output, then the events that existed when the output was read.
 
-        Therefore all output precedes the event that ends the job. One call returns the output and
-        the last `seq`. Events are read only if there are new ones.
+        The event that ends the job therefore follows all output. One call of SQL returns the output
+        and the last `seq`. Events are read only if there are new events.
         """
         output = await self._queue.call(
             "job_output", job_id=self._job_id, after=self._output, session_id=self._session_id
@@ -127,7 +130,7 @@ class JobFeed:
         is_complete = not any(page["more"] for page in output["streams"])
         has_events = is_complete and output["last_seq"] > self._seq
         events = await self._after(self._seq) if has_events else []
-        # all reads have succeeded, so the positions may advance
+        # all reads have succeeded, so the feed's positions may advance
         lines = []
         for page in output["streams"]:
             self._output[page["stream"]] = {"attempt": page["attempt"], "next": page["next"]}
@@ -136,7 +139,7 @@ class JobFeed:
             return Batch(lines, more=True)
         visible = [event for event in events if event.seq <= output["last_seq"]]
         lines += [_line(event, self._cursor_after(event.seq)) for event in visible]
-        # if the page is not full, events that are missing from it are no longer stored
+        # if the page is not full, the events that it does not contain are no longer stored
         is_full = len(visible) == READ_LIMIT
         self._seq = visible[-1].seq if is_full else max(self._seq, output["last_seq"])
         more = is_full or len(visible) < len(events)
@@ -144,7 +147,7 @@ class JobFeed:
         return Batch(lines, end=end, more=more)
 
     def _cursor_after(self, seq: int) -> str:
-        """Return the cursor after an event and after the output that was sent."""
+        """Return the cursor after an event and after all output that was sent."""
         return f"{seq} {_format_cursor(self._output)}" if self._output else str(seq)
 
     async def _after(self, seq: int) -> list[JobEvent]:
@@ -156,12 +159,12 @@ class JobFeed:
 class HistoryFeed:
     """Events of all jobs of a workspace or session. The feed never ends.
 
-    The cursors are snapshots of the database. Therefore each event is sent exactly once, in
-    whatever order transactions commit, and the events of a job are sent in the order of `seq`.
+    A cursor is a snapshot of the database. Each event is therefore sent exactly once, in whatever
+    order transactions commit. The events of a job are sent in the order of `seq`.
 
     Args:
-        read_after: Reads a page with the reader's token.
-        after: Cursor at which the feed begins. None selects the default of the subject.
+        read_after: Function that reads the page after a cursor with the reader's token.
+        after: Cursor at which the feed begins. None selects the default of SQL's function.
     """
 
     def __init__(
@@ -182,14 +185,14 @@ class HistoryFeed:
         return page
 
     async def read(self) -> Batch:
-        """Return the next page as lines.
+        """Return the next page of events.
 
-        The page begins with `reset` if events may have been missed.
+        The first event is `reset` if the reader may have missed events.
         """
         return self._batch(await self.page())
 
     def _batch(self, page: FeedPage) -> Batch:
-        # the last event gets the page's cursor, so that skipped rows are not read again
+        # the last event gets the cursor of the page, so that skipped rows are not read again
         cursors = [*page.places[:-1], page.cursor] if page.events else []
         lines = [_line(event, cursor) for event, cursor in zip(page.events, cursors, strict=True)]
         if page.reset:
@@ -200,11 +203,11 @@ class HistoryFeed:
 class SessionFeed(HistoryFeed):
     """Events of a session, and the output of its jobs by offset. The feed never ends.
 
-    The cursor contains the output positions of live jobs only, because the output of an ended job
-    was sent before its last event.
+    The cursor contains the positions in the output of live jobs only, because all output of an
+    ended job was sent before the job's last event.
 
     Args:
-        after: Cursor of the last line that the reader received.
+        after: Cursor of the last event that the reader received.
     """
 
     def __init__(self, queue: UserQueue, session_id: str, *, after: str | None) -> None:
@@ -212,7 +215,7 @@ class SessionFeed(HistoryFeed):
         self._queue = queue
         self._session_id = session_id
         self._before = cursor or START_CURSOR
-        # events that were read, but must be sent after earlier output
+        # page of events that was read, but is sent only after earlier output
         self._page: FeedPage | None = None
         super().__init__(
             f"session:{session_id}",
@@ -221,11 +224,11 @@ class SessionFeed(HistoryFeed):
         )
 
     async def read(self) -> Batch:
-        """Return output of jobs, and then the events that existed before the output was read."""
+        """Return output of jobs, and then the events that existed before this output was read."""
         if (page := self._page) is None:
             page, output = await asyncio.gather(self._next_page(), self._read_output())
             if page.events or page.reset:
-                # read the output again, so that a job's output precedes its end
+                # read the output again, so that a job's output precedes the event of the job's end
                 output = await self._read_output()
         else:
             output = await self._read_output()
@@ -253,7 +256,7 @@ class SessionFeed(HistoryFeed):
         return page
 
     async def _read_output(self) -> dict[str, Any]:
-        """Read the output of the session's jobs after the positions already sent."""
+        """Read the output of the session's jobs after the positions that were sent."""
         return await self._queue.call(
             "session_output", session_id=self._session_id, after=self._output
         )
@@ -268,13 +271,16 @@ class SessionFeed(HistoryFeed):
         return lines
 
     def _cursor_after(self, cursor: str) -> str:
-        """Return a cursor that also contains the output positions."""
+        """Return a cursor that also contains the positions in the output of jobs."""
         offsets = {job_id: offsets for job_id, offsets in self._output.items() if offsets}
         return f"{cursor} {_format_cursor(offsets)}" if offsets else cursor
 
 
 def _format_cursor(offsets: Mapping[str, object]) -> str:
-    """Serialize output positions. Above the size limit, drop the oldest positions."""
+    """Serialize the positions in output streams.
+
+    Above the size limit, drop the oldest positions.
+    """
     parts = [json.dumps({name: end})[1:-1] for name, end in offsets.items()]
     while sum(map(len, parts)) > _MAX_POSITIONS:
         del parts[0]
@@ -291,13 +297,16 @@ def _line(event: JobEvent, cursor: str) -> SseEvent:
 
 
 def parse_job_cursor(last_event_id: str | None, after: int | None) -> JobCursor:
-    """Parse where a job's stream begins. `Last-Event-ID` may also contain output positions."""
+    """Parse the start of a job's stream.
+
+    `Last-Event-ID` may also contain positions in its output.
+    """
     seq, output = _split_cursor(last_event_id, _OUTPUT)
     return JobCursor(parse_seq_cursor(seq, after), output)
 
 
 def _split_cursor(text: str | None, adapter: TypeAdapter[T]) -> tuple[str, T]:
-    """Split a cursor into the cursor of the events and the output positions."""
+    """Split a cursor into the cursor of the events and the positions in output streams."""
     cursor, _, output = (text or "").strip().partition(" ")
     try:
         return cursor, adapter.validate_json(output or "{}")
@@ -332,14 +341,14 @@ async def stream_response(
 ) -> Response:
     """Build the response that streams `feed`.
 
-    When the stream is over, a last event `end` contains the reason: `completed`, `failed`,
+    When the stream is over, its last event `end` contains the reason: `completed`, `failed`,
         `cancelled`, `gone` (deleted, or no longer visible to the reader), `token_expired` or
-        `forbidden`. A stream that will continue ends without `end`, and EventSource reconnects.
+        `forbidden`. A stream that EventSource should continue ends without `end`.
 
     Args:
-        wait: Maximum seconds until the first event if responses are buffered.
-        is_bare: Omit the event `end`, because the feed's last event already shows it.
-        is_resumed: Respond with 204, which stops EventSource, if there are no more events.
+        wait: Maximum seconds until the first event, if the host buffers responses.
+        is_bare: Omit the event `end`, because the feed's last event already shows the end.
+        is_resumed: Respond with 204, which stops EventSource, if the feed has no more events.
     """
     until = services.clock.monotonic() + min(
         services.timing.buffered_wait, wait or services.timing.buffered_wait
@@ -373,9 +382,9 @@ async def _chunks(
     is_bare: bool,
 ) -> AsyncIterator[bytes]:
     clock, timing = services.clock, services.timing
-    # a guest's session expires in the database, after which the next read fails
+    # a guest's session expires in the database. The next read after its expiry fails.
     expires_at = caller.expires_at if caller else clock.now() + timedelta(days=31)
-    # EventSource stores an id without data and dispatches no event for it
+    # EventSource stores the id of a message without data, and dispatches no event for the message
     yield _encode(retry=int(timing.retry * 1000), id=None if batch.lines else batch.cursor)
     interval = timing.poll
     while True:
@@ -409,7 +418,7 @@ async def _chunks(
 
 
 async def _read(listener: EventListener, feed: Feed, seconds: float) -> Batch:
-    """Read the feed. Return an empty batch if the database is unavailable, so the stream waits."""
+    """Read the feed. If the database is unavailable, return an empty batch, so the stream waits."""
     try:
         async with asyncio.timeout(seconds):
             await listener.register(feed.subject)
@@ -431,7 +440,7 @@ def _encode(data: object = None, **fields: Any) -> bytes:
 
 
 class _EventStream(EventSourceResponse):
-    """A response that ends when the client leaves, or when the client accepts no data."""
+    """A response that ends when the client disconnects, or when the client accepts no data."""
 
     def __init__(
         self, chunks: AsyncIterator[bytes], timing: StreamTiming, *, on_end: Callable[[], None]
@@ -447,7 +456,7 @@ class _EventStream(EventSourceResponse):
         self._on_end = on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until the stream ends or the client disconnects."""
+        """Send events until the stream ends or the client disconnects."""
         try:
             await super().__call__(scope, receive, send)
         except SendTimeoutError:

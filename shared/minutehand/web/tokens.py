@@ -1,7 +1,7 @@
-"""Verification of user JWTs with the project's published keys, or its legacy shared secret.
+"""Verifies users' JWTs with the project's published keys, or with its legacy shared secret.
 
-PyJWT and cryptography cost 60 ms of a cold start, so `Services` imports this module when the
-first token arrives. `minutehand.web.auth` passes the caller to routes.
+The imports of PyJWT and cryptography take 60 ms of a cold start, so `Services` imports this module
+when the first token arrives. `minutehand.web.auth` passes the caller to routes.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from minutehand.web.errors import unavailable
 logger = logging.getLogger(__name__)
 
 LEEWAY = timedelta(seconds=10)
-#: Minimum interval between fetches of the key set. An unknown key id causes a fetch.
+#: Minimum interval between two fetches of the key set. A token with an unknown key id causes a
+#: fetch.
 REFETCH_AFTER = timedelta(minutes=1)
-#: Age at which the key set is fetched again, so that a revoked key is dropped.
+#: Age at which the key set is fetched again, so that a revoked key is no longer accepted.
 KEYS_MAX_AGE = timedelta(minutes=10)
 MAX_TOKEN_CHARACTERS = 8192
 _BAD_TOKEN = "the token is malformed"
@@ -44,7 +45,7 @@ _NO_KEYS = "The signing keys could not be fetched"
 _UNKNOWN_KEY = "the token's signing key is unknown"
 
 AUDIENCE = "authenticated"
-#: Latest expiry of a token, as seconds since 1970. It is in 2096.
+#: Latest expiry of a token in seconds since 1970. The time is in the year 2096.
 _MAX_TIMESTAMP = 4_000_000_000
 #: Issuers of the legacy API keys, which are JWTs without a subject.
 _API_KEY_ISSUERS = frozenset({"supabase", "supabase-demo"})
@@ -52,10 +53,10 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
 
 class TokenVerifier:
-    """Verifies Supabase user JWTs with the project's published keys, or its legacy secret.
+    """Verifies JWTs of Supabase users with the project's published keys, or with its legacy secret.
 
-    The algorithm comes from the key, never from the token. The key set has the algorithm of each
-    published key, and the legacy secret uses HS256. Symmetric keys in a key set are ignored.
+    The key determines the algorithm, never the token. The key set contains the algorithm of each
+    published key. The legacy secret uses HS256. Symmetric keys in a key set are ignored.
 
     References:
         https://supabase.com/docs/guides/auth/signing-keys; RFC 8725 §3.1
@@ -77,9 +78,10 @@ class TokenVerifier:
         self._lock = asyncio.Lock()
 
     async def verify(self, token: str) -> Caller:
-        """Return the user of a token, or the project's service for its secret key or legacy JWT.
+        """Return the user of a token. For a secret key or a service_role JWT, return the service.
 
-        The database's gateway checks keys `sb_secret_…`, see `Services.verify_secret_key`.
+        The gateway of the database checks secret keys (`sb_secret_…`), see
+        `Services.verify_secret_key`.
         """
         if token.startswith(SECRET_PREFIX):
             never = datetime.max.replace(tzinfo=UTC)
@@ -103,12 +105,12 @@ class TokenVerifier:
         return Caller(user_id, "authenticated", token, _end_of(claims))
 
     def _is_issuer(self, claims: Mapping[str, Any]) -> bool:
-        """Return whether this project issued the token, or the token names no issuer."""
+        """Return whether this project issued the token, or the token has no claim `iss`."""
         issuer = claims.get("iss")
         return issuer is None or (isinstance(issuer, str) and _numeric(issuer) == self._issuer)
 
     async def _claims(self, token: str) -> dict[str, Any]:
-        """Check the signature and times of a token, and return its claims."""
+        """Check the signature and the times of a token, and return the token's claims."""
         if len(token) > MAX_TOKEN_CHARACTERS or not _TOKEN.fullmatch(token):
             raise InvalidToken(_BAD_TOKEN)
         try:
@@ -117,18 +119,20 @@ class TokenVerifier:
             raise InvalidToken(_BAD_TOKEN) from error
         key_id = header.get("kid")
         if self._secret and header.get("alg") == "HS256" and key_id not in self._keys:
-            # only this project has the legacy secret, and some of its tokens have no issuer
+            # only this project knows its legacy secret, and some tokens signed with it have no
+            # issuer
             return _decoded(token, self._secret, "HS256", required=["exp"])
         if not isinstance(key_id, str):
             raise InvalidToken(_UNKNOWN_KEY)
         await self._refresh(key_id)
         if (key := self._keys.get(key_id)) is None:
             raise InvalidToken(_UNKNOWN_KEY) if self._has_response else unavailable(_NO_KEYS)
-        # several projects may share a published key, so `iss` is required and compared
+        # several projects may have the same published key, so the claim `iss` is required and
+        # compared
         return _decoded(token, key, key.algorithm_name, required=["exp", "iss"])
 
     async def _refresh(self, key_id: str) -> None:
-        """Fetch the key set if it is old or lacks a key, at most once per minute."""
+        """Fetch the key set if it is old or does not contain a key, at most once per minute."""
         now = self._clock.monotonic()
         if key_id in self._keys and now - self._keys_at <= KEYS_MAX_AGE.total_seconds():
             return
@@ -147,7 +151,7 @@ class TokenVerifier:
                 )
 
     async def _download(self) -> Any:
-        # use a separate client, because most processes never fetch a key set
+        # use a separate client for this request, because most processes never fetch a key set
         timeout = httpx.Timeout(5.0, connect=2.0)
         async with httpx.AsyncClient(timeout=timeout, transport=self._transport) as http:
             response = await http.get(self._url, headers={"apikey": self._apikey})
@@ -170,12 +174,12 @@ def _decoded(token: str, key: Any, algorithm: str, *, required: list[str]) -> di
 
 
 def _numeric(url: str) -> str:
-    """Replace localhost in a URL by the address that the Supabase CLI writes into tokens."""
+    """Replace localhost in a URL by 127.0.0.1, which the Supabase CLI writes into tokens."""
     return url.replace("://localhost:", "://127.0.0.1:", 1)
 
 
 def _usable(document: Mapping[str, Any]) -> dict[str, jwt.PyJWK]:
-    """Return the public keys of a key set by id, without symmetric and unusable keys."""
+    """Return the usable public keys of a key set by id, without symmetric keys."""
     found = {}
     for entry in document.get("keys", []):
         if entry.get("kty") not in {"EC", "RSA"} or entry.get("use", "sig") != "sig":
@@ -188,5 +192,5 @@ def _usable(document: Mapping[str, Any]) -> dict[str, jwt.PyJWK]:
 
 
 def _end_of(claims: Mapping[str, Any]) -> datetime:
-    # a trusted signer may use a time that `datetime` cannot represent
+    # limit the time, because a trusted signer may use a time that `datetime` cannot represent
     return datetime.fromtimestamp(min(int(claims["exp"]), _MAX_TIMESTAMP), UTC)
