@@ -82,6 +82,12 @@ CALLS: dict[str, dict[str, Any]] = {
     "training_cancel": {"p_training_id": "TRAINING"},
     "training_retry": {"p_training_id": "TRIED"},
     "training_delete": {"p_training_id": "TRAINING"},
+    "training_edit_step": {
+        "p_training_id": "TRAINING",
+        "p_step": 1,
+        "p_title": "t",
+        "p_detail": "TEXT",
+    },
     "training_share": {"p_training_id": "TRAINING", "p_is_shared": True},
     "beacon_submit": {**OF, "p_spec": SPEC},
     "beacon_cancel": {"p_id": "SPEC"},
@@ -150,9 +156,13 @@ values ('%(PLAN)s', '%(ACME)s', 'p', 'fast_but_skip_details', '%(PENDING)s', %(O
   ('%(ENDED)s', '%(ACME)s', 'p', 'fast_but_skip_details', '%(FAILED)s', %(OWNER)s);
 insert into public.plan_stages (plan_id, name, workspace_id, result)
 values ('%(ENDED)s', 'risks', '%(ACME)s', '{"text": "r"}');
-insert into public.trainings (id, workspace_id, title, object_key)
-values ('%(TRAINING)s', '%(ACME)s', 't', 'workspaces/%(ACME)s/1'),
-  ('%(TRIED)s', '%(ACME)s', 't', 'workspaces/%(ACME)s/2');
+insert into public.trainings (id, workspace_id, title, object_key, procedure)
+values
+  (
+    '%(TRAINING)s', '%(ACME)s', 't', 'workspaces/%(ACME)s/1',
+    '{"procedure": {"steps": [{"title": "s"}]}}'
+  ),
+  ('%(TRIED)s', '%(ACME)s', 't', 'workspaces/%(ACME)s/2', null);
 insert into public.training_jobs (training_id, job_type, job_id, workspace_id)
 values ('%(TRAINING)s', 'transcription', '%(PENDING)s', '%(ACME)s'),
   ('%(TRIED)s', 'transcription', '%(FAILED)s', '%(ACME)s');

@@ -87,11 +87,16 @@ class Chunk(Lenient):
     offline: bool
 
 
-class Step(BaseModel):
-    """One instruction, with its time in the video."""
+class StepText(BaseModel):
+    """The words of one instruction."""
 
     title: Line
     detail: Annotated[str, Field(max_length=2000)] = ""
+
+
+class Step(StepText):
+    """One instruction, with its time in the video."""
+
     at_seconds: float = Field(ge=0, le=100_000)
 
 

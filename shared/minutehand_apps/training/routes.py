@@ -20,6 +20,7 @@ from minutehand_apps.training.bucket import KEY, URL_SECONDS, sound_prefix
 from minutehand_apps.training.models import (
     Share,
     Shared,
+    StepText,
     StoredProcedure,
     TrainingPage,
     TrainingState,
@@ -159,6 +160,21 @@ async def retry(training_id: UUID, functions: UserFunctions, services: Provided)
     retried = await functions.call("training_retry", training_id=training_id, repeatable=False)
     if retried["wake"]:
         await services.waker.wake()
+    return await get_training(training_id, functions)
+
+
+@routes.put("/{training_id}/steps/{step}")
+async def edit_step(
+    training_id: UUID, step: int, body: StepText, functions: UserFunctions
+) -> TrainingState:
+    """Replace the words of one step of the procedure, numbered from 1. Its time stays."""
+    await functions.call(
+        "training_edit_step",
+        training_id=training_id,
+        step=step,
+        title=body.title,
+        detail=body.detail,
+    )
     return await get_training(training_id, functions)
 
 

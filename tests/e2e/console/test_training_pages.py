@@ -78,6 +78,18 @@ def test_a_video_becomes_a_transcript_live(
     page.wait_for_function(HAS_PICTURES)
     click(procedure, "Play: Take the roll out")
     page.wait_for_function("() => document.querySelector('video[controls]').currentTime >= 9")
+    press(page, "Edit: Take the roll out")
+    page.get_by_label("Detail").fill("Pull it upwards.")
+    press(page, "Save")
+    expect(procedure.get_by_text("Pull it upwards.")).to_be_visible()
+    page.evaluate("window.print = () => undefined")
+    press(page, "Print")
+    page.emulate_media(media="print")
+    for frame in procedure.locator("canvas").all():
+        expect(frame).to_be_visible()
+        assert frame.evaluate("canvas => canvas.width") > 0
+    expect(page.locator(".rail, .player, video").filter(visible=True)).to_have_count(0)
+    page.emulate_media(media="screen")
     check_page(visitor)
     press(page, "Share")
     press(page, "Make a link")

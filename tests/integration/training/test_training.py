@@ -81,18 +81,32 @@ async def test_workers_killed_in_each_stage_transcribe_once_and_send_one_video(
 async def test_a_models_procedure_is_checked_and_asked_for_again(
     project: Project, ear: QuickEar
 ) -> None:
-    """A step at a time without speech is rejected. After a second wrong output the job fails."""
+    """A step at a time without speech is rejected. After a second wrong output the job fails.
+
+    A person can then edit the words of a step.
+    """
     nowhere = {"title": "Paper", "steps": [{"title": "Wash the car", "at_seconds": 900}]}
     answers = [nowhere, GOOD, nowhere, nowhere]
     async with ModelServer() as server:
         server.answers["procedure"] = lambda _: answers.pop(0)
         settings = server.known_to(project.settings)
         async with Studio(project, settings, speech=ear).open() as studio:
-            good = await studio.ended(await studio.start())
+            started = await studio.start()
+            good = await studio.ended(started)
             bad = await studio.ended(await studio.start())
+            edits = []
+            for step, title in ((1, "Pull the plug"), (2, "x"), (0, "x"), (1, " "), (1, "x" * 501)):
+                response = await studio.call(
+                    "PUT", f"/api/trainings/{started['id']}/steps/{step}", json={"title": title}
+                )
+                edits.append(response.status_code)
+            edited = await studio.look(started["id"])
 
     assert (good["procedure"]["author"], good["procedure"]["offline"]) == ("test-model", False)
     assert good["procedure"]["procedure"]["steps"][0]["title"] == "Turn off the power"
+    [step] = good["procedure"]["procedure"]["steps"]
+    assert edited["procedure"]["procedure"]["steps"] == [{**step, "title": "Pull the plug"}]
+    assert edits == [200, 422, 422, 422, 422]
     assert (bad["status"], code_of(bad, "sop_generation")) == ("failed", UnusableOutput.code)
     assert bad["transcript"] is not None
 

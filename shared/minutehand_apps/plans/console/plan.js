@@ -8,7 +8,8 @@ import { loadStyles } from "../../lib/styles.js";
 import { hooks, html, useState } from "../../lib/ui.js";
 import { download } from "../../parts/copy.js";
 import { JobProgress, Tag } from "../../parts/badge.js";
-import { ActionButton } from "../../parts/dialog.js";
+import { ActionButton, DialogForm } from "../../parts/dialog.js";
+import { area } from "../../parts/field.js";
 import { Icon } from "../../parts/icons.js";
 import { ShareButton } from "../../parts/share.js";
 import { Stale } from "../../parts/states-of-view.js";
@@ -77,12 +78,10 @@ export default function PlanPage({ id }) {
       }),
     );
   const edit = (stage, text) =>
-    act("Could not save the chapter", () =>
-      callRoute("PUT /api/plans/{plan_id}/chapters/{stage}", {
-        params: { ...params, stage },
-        body: { text },
-      }),
-    );
+    callRoute("PUT /api/plans/{plan_id}/chapters/{stage}", {
+      params: { ...params, stage },
+      body: { text },
+    }).then(found.refresh);
   const share = (shared) =>
     callRoute("PUT /api/plans/{plan_id}/share", { params, body: { shared } });
   const { tone, word } = toneOf(plan.status);
@@ -224,35 +223,18 @@ function editableText(blocks) {
   return blocks[0].every((line) => typeof line === "string") ? blocks[0].join("\n") : null;
 }
 
-function ChapterForm({ name, words, edit, close }) {
+function ChapterForm({ name, words, edit, onClose }) {
   const [text, setText] = useState(words);
-  const save = async (event) => {
-    event.preventDefault();
-    if (await edit(text)) close();
-  };
-  return html`<form class="stack" onSubmit=${save}>
-    <textarea
-      aria-label=${`Text of ${name}`}
-      rows="8"
-      maxlength="6000"
-      required
-      value=${text}
-      onInput=${(event) => setText(event.target.value)}></textarea>
-    <div class="bar">
-      <button type="submit" class="primary">Save</button>
-      <button type="button" onClick=${close}>Close</button>
-    </div>
-  </form>`;
+  const run = () => edit(text).then(() => onClose());
+  return html`<${DialogForm} title=${name} action="Save" run=${run} onClose=${onClose} wide>
+    ${area("Text", text, setText, { rows: 12, maxlength: 6000, required: true, dir: "auto" })}
+  <//>`;
 }
 
 function Chapter({ of: { stage, title: name, status, reason }, blocks, text, redo, edit }) {
   const [isEdited, setIsEdited] = useState(false);
   const words = editableText(blocks);
-  if (isEdited && words !== null)
-    return html`<section id=${stage} class="chapter">
-      <h3>${name}</h3>
-      <${ChapterForm} name=${name} words=${words} edit=${edit} close=${() => setIsEdited(false)} />
-    </section>`;
+  const close = () => setIsEdited(false);
   return html`<section id=${stage} class="chapter" data-chapter=${status}>
     <div class="bar">
       <h3>${name}</h3>
@@ -261,6 +243,10 @@ function Chapter({ of: { stage, title: name, status, reason }, blocks, text, red
         words !== null &&
         html`<${ActionButton} className="quiet" run=${async () => setIsEdited(true)}
           aria-label=${`Edit: ${name}`}>Edit<//>`
+      }
+      ${
+        isEdited &&
+        html`<${ChapterForm} name=${name} words=${words} edit=${edit} onClose=${close} />`
       }
       ${
         redo &&

@@ -22,6 +22,11 @@ export const trainings = {
   video: ofTraining("GET /api/trainings/{training_id}/video"),
   cancel: ofTraining("POST /api/trainings/{training_id}/cancel"),
   retry: ofTraining("POST /api/trainings/{training_id}/retry"),
+  editStep: (id, step, text) =>
+    call("PUT /api/trainings/{training_id}/steps/{step}", {
+      params: { training_id: id, step },
+      body: text,
+    }),
   share: (id, shared) => ofTraining("PUT /api/trainings/{training_id}/share")(id, null, { shared }),
   remove: ofTraining("DELETE /api/trainings/{training_id}"),
 };

@@ -4,9 +4,10 @@ import { useTopicRefresh } from "../../parts/live.js";
 import { navigate } from "../../lib/router.js";
 import { useFetch } from "../../lib/store.js";
 import { loadStyles } from "../../lib/styles.js";
-import { classes, html, useEffect, useRef, useState } from "../../lib/ui.js";
+import { classes, html, quietButton, useEffect, useRef, useState } from "../../lib/ui.js";
 import { JobProgress, Tag } from "../../parts/badge.js";
-import { ActionButton } from "../../parts/dialog.js";
+import { ActionButton, DialogForm } from "../../parts/dialog.js";
+import { area, field } from "../../parts/field.js";
 import { createAction, notify } from "../../parts/toasts.js";
 import { ShareButton } from "../../parts/share.js";
 import { Loading, Stale } from "../../parts/states-of-view.js";
@@ -14,7 +15,7 @@ import { table } from "../../parts/table.js";
 import { When } from "../../parts/when.js";
 import { clock, isOver, MAKES, nowOf, STATES, trainings } from "./data.js";
 import { attributesOf, columnsOf, JobState } from "./job-monitor.js";
-import { Picture, useVideo, Video } from "./video.js";
+import { Picture, printProcedure, useVideo, Video } from "./video.js";
 import { placeholderPage } from "../../parts/not-found.js";
 
 loadStyles("/apps/training/training.css");
@@ -132,7 +133,8 @@ function Training({ id, remove }) {
         html`<${Procedure}
           stored=${training.procedure}
           jump=${jump}
-          address=${training.media?.video ? video.value?.url : null} />`
+          address=${training.media?.video ? video.value?.url : null}
+          edit=${(step, text) => trainings.editStep(id, step, text).then(found.refresh)} />`
       }
       ${!isOver(training.status) && !transcribed && html`<${Coming} jobs=${training.jobs} />`}
       ${transcript.value && html`<${Transcript} of=${transcript.value} jump=${jump} at=${at} />`}
@@ -205,9 +207,31 @@ const named = (what, lines = []) =>
 
 const NO_MODEL = "no language model is connected";
 
-function Procedure({ stored: { procedure, author, offline }, jump, address }) {
-  return html`<section class="card stack" aria-labelledby="h-procedure">
-    <h2 id="h-procedure">Procedure</h2>
+function StepForm({ step, edit, onClose }) {
+  const [text, setText] = useState({ title: step.title, detail: step.detail });
+  const set = (name) => (value) => setText((now) => ({ ...now, [name]: value }));
+  const run = () => edit(text).then(() => onClose());
+  return html`<${DialogForm} title="Edit the step" action="Save" run=${run} onClose=${onClose}>
+    ${field("Step", text.title, set("title"), { required: true, maxlength: 500, dir: "auto" })}
+    ${area("Detail", text.detail, set("detail"), { rows: 5, maxlength: 2000, dir: "auto" })}
+  <//>`;
+}
+
+function Procedure({ stored: { procedure, author, offline }, jump, address, edit }) {
+  const [edited, setEdited] = useState(null); // index of the step that a person edits
+  return html`<section class="card stack procedure-card" aria-labelledby="h-procedure">
+    <div class="bar">
+      <h2 id="h-procedure">Procedure</h2>
+      <span class="spacer"></span>
+      ${procedure && quietButton("Print", printProcedure)}
+    </div>
+    ${
+      edited !== null &&
+      html`<${StepForm}
+        step=${procedure.steps[edited]}
+        edit=${(text) => edit(edited + 1, text)}
+        onClose=${() => setEdited(null)} />`
+    }
     ${!procedure && html`<p class="muted wrap">There is no procedure, because ${offline ? NO_MODEL : author}.</p>`}
     ${
       procedure &&
@@ -230,7 +254,10 @@ function Procedure({ stored: { procedure, author, offline }, jump, address }) {
               <div>
                 <p class="strong">${index + 1}. ${step.title}</p>
                 ${step.detail && html`<p>${step.detail}</p>`}
-                <${Play} seconds=${step.at_seconds} jump=${jump} />
+                <div class="bar">
+                  <${Play} seconds=${step.at_seconds} jump=${jump} />
+                  ${quietButton("Edit", () => setEdited(index), { "aria-label": `Edit: ${step.title}` })}
+                </div>
               </div>
             </li>`,
           )}

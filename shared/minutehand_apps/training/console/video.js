@@ -26,6 +26,18 @@ export const Picture = ({ address, seconds, title, jump }) =>
       aria-hidden="true"></video>
   </button>`;
 
+/** Print the procedure. Browsers print no frame of a video, so a canvas shows each frame. */
+export function printProcedure() {
+  document.querySelectorAll(".picture canvas").forEach((canvas) => canvas.remove());
+  for (const video of document.querySelectorAll(".picture video")) {
+    const canvas = document.createElement("canvas");
+    Object.assign(canvas, { width: video.videoWidth, height: video.videoHeight });
+    canvas.getContext("2d").drawImage(video, 0, 0);
+    video.after(canvas);
+  }
+  print();
+}
+
 export function Video({ of: found, title, handle, onTime }) {
   const element = useRef(null);
   const startAt = useRef(0); // time at which to continue after the URL was replaced

@@ -517,6 +517,51 @@ $$;
 comment on function public.training_share is
   'Create or delete the public link of a training''s procedure: {share_id}.';
 
+create function public.training_edit_step(
+  p_training_id uuid,
+  p_step integer,
+  p_title text,
+  p_detail text
+)
+returns jsonb
+language plpgsql
+security definer -- no role may write trainings directly
+set search_path = ''
+as $$
+declare
+  v_training constant public.trainings := training.own_or_refuse(p_training_id);
+  v_path constant text[] := array['procedure', 'steps', (p_step - 1)::text];
+begin
+  perform queue.hold_id(p_training_id::text);
+  if char_length(btrim(p_title)) between 1 and 500 is not true
+    or char_length(p_detail) > 2000
+    or p_step >= 1 is not true
+    or v_training.procedure #> v_path is null
+  then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      'step must be the number of a step, title have 1 to 500 characters, and detail at most 2,000',
+      'step, title, detail'
+    );
+  end if;
+  update public.trainings as t
+  set procedure = jsonb_set(
+    t.procedure,
+    v_path,
+    (t.procedure #> v_path) || jsonb_build_object(
+      'title', btrim(p_title),
+      'detail', coalesce(btrim(p_detail), '')
+    )
+  )
+  where t.id = v_training.id;
+  return jsonb_build_object('training_id', v_training.id);
+end;
+$$;
+comment on function public.training_edit_step is
+  'Replace the title and the detail of a step of the procedure, numbered from 1: {training_id}. '
+  'The time in the video stays.';
+
 create function training.shared(p_share_id uuid)
 returns jsonb
 language sql stable
@@ -737,7 +782,8 @@ select queue.allow(
   'public.training_cancel',
   'public.training_retry',
   'public.training_delete',
-  'public.training_share'
+  'public.training_share',
+  'public.training_edit_step'
 );
 select queue.allow(
   'job_worker, service_role',
