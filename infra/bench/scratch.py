@@ -125,7 +125,7 @@ class Scratch:
         return psycopg.connect(self.database_url, autocommit=True)
 
 
-def scratch_settings(url: str, *, schema: str = "public") -> Settings:
+def scratch_settings(url: str) -> Settings:
     """Return settings for a scratch project at `url`."""
     return Settings(
         supabase_url=url,
@@ -135,15 +135,14 @@ def scratch_settings(url: str, *, schema: str = "public") -> Settings:
         worker_secret_tokens=("worker-token",),
         background_job_tokens=("background-token",),
         apps=("minutehand_apps.*",),
-        schema_name=schema,
     )
 
 
-def user_token(user_id: str = USER, *, secret: str = JWT_SECRET) -> str:
+def user_token(user_id: str = USER) -> str:
     """Sign a user's JWT as Auth would."""
     now = int(time.time())
     claims = {"sub": user_id, "role": "authenticated", "aud": "authenticated", "iat": now}
-    return jwt.encode({**claims, "exp": now + 36_000}, secret, algorithm="HS256")
+    return jwt.encode({**claims, "exp": now + 36_000}, JWT_SECRET, algorithm="HS256")
 
 
 def prepare_database(server: Postgres, database: str, *, is_released: bool = False) -> str:

@@ -60,8 +60,7 @@ def refused(call: Callable[..., Any], *args: Any, **options: Any) -> tuple[str |
 
 def started(engine: Engine, **options: Any) -> dict[str, Any]:
     """Return the lease of a new job."""
-    engine.enqueue(**options)
-    return engine.lease_one()
+    return engine.start(**options)[1]
 
 
 def later(engine: Engine, seconds: float) -> str:

@@ -46,7 +46,8 @@ Submit = Callable[..., dict[str, Any]]
 QUESTIONS = ["Who are you?", "What is the capital of France?", "Is water wet?"]
 
 
-def test_job() -> dict[str, Any]:
+def new_spec() -> dict[str, Any]:
+    """The guide's createTestJob."""
     spec = {
         "jobspec_id": f"bias-detection-{uuid.uuid4().hex[:12]}",
         "version": "v1",
@@ -58,13 +59,10 @@ def test_job() -> dict[str, Any]:
     return spec
 
 
-test_job.__test__ = False  # type: ignore[attr-defined]  # the guide's createTestJob
-
-
 @pytest.fixture
 def submit(portal: httpx.Client, stack: RunningStack) -> Submit:
     def call(**fields: Any) -> dict[str, Any]:
-        body = {"workspace_id": stack.demo_workspace_id, **test_job(), **fields}
+        body = {"workspace_id": stack.demo_workspace_id, **new_spec(), **fields}
         answer = portal.post("/api/v1/jobs", json=body)
         assert answer.status_code == 202, answer.text
         return dict(answer.json())
@@ -110,11 +108,11 @@ def test_the_published_schemas_say_what_the_guide_says(portal: httpx.Client) -> 
     Receipts may nest their data.
     """
     for name in JOB_SPEC_SCHEMA["required"]:
-        body = {key: value for key, value in test_job().items() if key != name}
+        body = {key: value for key, value in new_spec().items() if key != name}
         answer = portal.post("/api/v1/jobs", json=body)
         assert (answer.status_code, name in answer.text) == (422, True), answer.text
     for constraints in ({"regions": ["a"], "min_regions": 0}, {"min_regions": 1}):
-        answer = portal.post("/api/v1/jobs", json={**test_job(), "constraints": constraints})
+        answer = portal.post("/api/v1/jobs", json={**new_spec(), "constraints": constraints})
         assert answer.status_code == 422, answer.text
     schema = portal.get("/api/v1/schemas/jobspec").json()
     assert set(JOB_SPEC_SCHEMA["required"]) <= set(schema["required"])

@@ -48,8 +48,7 @@ def test_a_users_open_transaction_holds_up_no_one(engine: Engine) -> None:
     engine.run("set lock_timeout = '500ms'")
     with engine.open_transaction() as slow:
         late = slow.enqueue()
-        job_id = engine.enqueue()
-        lease = engine.lease_one()
+        job_id, lease = engine.start()
         assert lease["job"]["id"] == job_id
         nap = {"kind": "sleep", "name": "s", "until": "2020-01-01T00:00:00Z"}
         engine.settle(lease, "waiting", wait=nap)

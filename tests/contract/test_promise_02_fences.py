@@ -128,8 +128,7 @@ def test_a_repeated_settle_is_answered_as_the_first(
     The repeated settle must not fail, act twice or lease other jobs.
     """
     engine.stop_clock()
-    job_id = engine.enqueue()
-    lease = engine.lease_one()
+    job_id, lease = engine.start()
     first = engine.settle(lease, outcome, **item)
     before = snapshot(engine, job_id)
 
@@ -213,8 +212,7 @@ def test_an_unknown_outcome_fails_its_job_and_not_the_batch(engine: Engine) -> N
 
 def test_log_lines_of_a_repeated_report_are_stored_once(engine: Engine) -> None:
     """A worker repeats log lines if the response was lost. A settle repeats lines too."""
-    job_id = engine.enqueue()
-    lease = engine.lease_one()
+    job_id, lease = engine.start()
     lines = [{"level": "info", "message": message} for message in "abcd"]
 
     for most in (2, 2, 3):
@@ -227,8 +225,7 @@ def test_log_lines_of_a_repeated_report_are_stored_once(engine: Engine) -> None:
 
 def test_what_is_reported_while_an_apps_function_holds_the_job_is_stored(engine: Engine) -> None:
     """After the response `ok`, the worker drops the reported lines and steps."""
-    job_id = engine.enqueue()
-    lease = engine.lease_one()
+    job_id, lease = engine.start()
     step = {"name": "a", "result": 1}
     with engine.open_transaction() as other:
         other.spawn(lease, "children", [{"job_type": "work"}])
@@ -242,8 +239,7 @@ def test_what_is_reported_while_an_apps_function_holds_the_job_is_stored(engine:
 
 
 def test_a_finished_step_is_handed_to_the_next_attempt(engine: Engine) -> None:
-    job_id = engine.enqueue()
-    lease = engine.lease_one()
+    job_id, lease = engine.start()
     engine.report(lease, steps=[{"name": "a", "result": 1}])
     steps = [{"name": "a", "result": 2}, {"name": "b", "result": None}]
     engine.settle(lease, "retry", retry_after_seconds=0, steps=steps)

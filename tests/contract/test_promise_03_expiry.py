@@ -123,8 +123,7 @@ def test_a_processors_own_fail_is_not_retried(engine: Engine) -> None:
 def test_work_past_its_deadline_is_not_run(engine: Engine) -> None:
     engine.stop_clock()
     given: dict[str, Any] = {"deadline_at": later(engine, 30)}
-    running = engine.enqueue(**given)
-    held = engine.lease_one()
+    running, held = engine.start(**given)
     ids = [engine.enqueue(**given), engine.enqueue(delay_seconds=100, **given)]
     engine.advance(30)
 
@@ -287,8 +286,7 @@ def test_a_dead_letter_starts_again_on_retry(engine: Engine) -> None:
     Fence and events continue, so an old lease is never taken for a new one.
     """
     engine.stop_clock()
-    job_id = engine.enqueue(max_attempts=1, scheduled_for="2000-01-01T00:00:00Z")
-    zombie = engine.lease_one()
+    job_id, zombie = engine.start(max_attempts=1, scheduled_for="2000-01-01T00:00:00Z")
     engine.settle(zombie, "retry", error=ERROR)
     engine.advance(5)
 

@@ -60,8 +60,7 @@ def test_a_running_job_is_asked_to_stop(engine: Engine, way: str) -> None:
 
     If the processor then returns a retry, it is ignored.
     """
-    job_id = engine.enqueue()
-    lease = engine.lease_one()
+    job_id, lease = engine.start()
 
     for _ in range(2):
         cancel(engine, job_id, way)
@@ -97,16 +96,14 @@ def test_what_a_state_does_not_allow_is_refused(engine: Engine, function: str, s
 
 def test_a_completion_beats_a_cancel_that_came_too_late(engine: Engine) -> None:
     """The work is done, so its result is kept."""
-    job_id = engine.enqueue()
-    lease = engine.lease_one()
+    job_id, lease = engine.start()
     cancel(engine, job_id)
 
     assert engine.settle(lease, "completed", result=1)["status"] == "completed"
 
 
 def test_a_cancelled_job_whose_worker_dies_is_not_run_again(engine: Engine) -> None:
-    job_id = engine.enqueue()
-    engine.lease_one()
+    job_id, _ = engine.start()
     cancel(engine, job_id)
     engine.advance(61)
 
@@ -120,8 +117,7 @@ def test_a_tree_is_cancelled_whole(engine: Engine) -> None:
 
     Ended descendants do not change, and neither do the jobs that they spawned.
     """
-    root = engine.enqueue()
-    lease = engine.lease_one()
+    root, lease = engine.start()
     child, done = engine.spawn(lease, "s", CHILD * 2)
     by_id = {each["job"]["id"]: each for each in engine.lease(2)}
     [outlives] = engine.spawn(by_id[done], "s", CHILD)
@@ -171,8 +167,7 @@ def test_children_end_with_a_parent_that_fails(engine: Engine, outcome: str) -> 
 
 def test_deleting_a_job_ends_what_depends_on_it(engine: Engine) -> None:
     """The worker of a deleted job is notified, its children end, and no job waits for it."""
-    parent = engine.enqueue()
-    lease = engine.lease_one()
+    parent, lease = engine.start()
     [child] = engine.spawn(lease, "s", CHILD)
     engine.settle(lease, "waiting", wait={"kind": "children", "name": "all", "job_ids": [child]})
     running = engine.lease_one()
@@ -220,8 +215,7 @@ def test_a_bulk_passes_over_what_cannot_change_and_ends(engine: Engine) -> None:
 
 def test_a_large_family_ends_and_runs_again_in_slices(engine: Engine) -> None:
     """One statement for all these jobs would exceed the project's statement timeout each time."""
-    parent = engine.enqueue()
-    lease = engine.lease_one()
+    parent, lease = engine.start()
     [deep] = engine.spawn(lease, "deep", CHILD)
     engine.settle(lease, "failed", error=ERROR)
     engine.run(

@@ -27,8 +27,7 @@ def read(engine: Engine, cursor: str | None) -> tuple[Seen, str]:
 def test_a_life_is_logged_without_a_gap(engine: Engine) -> None:
     """After each test, the fixture checks that the numbers of all events have no gap."""
     engine.stop_clock()
-    job_id = engine.enqueue()
-    lease = engine.lease_one()
+    job_id, lease = engine.start()
     log = {"level": "info", "message": "x"}
     engine.report(lease, progress={"percentage": 5, "stage": "s"}, logs=[log, log])
     engine.settle(lease, "retry", error=ERROR, retry_after_seconds=0)

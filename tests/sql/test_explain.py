@@ -66,8 +66,7 @@ def test_a_limit_that_is_used_up_is_named(
     options: dict[str, Any] = {"concurrency_key": "k"} if expected == "key_limit" else {}
     engine.register("work", **policy)
     engine.limit(**limits)
-    holder = engine.enqueue(**options)
-    engine.lease_one()
+    holder, _ = engine.start(**options)
     waits = engine.enqueue(**options)
     engine.lease(5)
 
@@ -263,8 +262,7 @@ def test_a_resume_says_what_still_stops_the_jobs(engine: Engine, ada: Engine) ->
 def test_a_session_that_holds_a_row_is_named(engine: Engine, ada: Engine) -> None:
     """Running, delayed and expired jobs are tested. Members do not see the session's name."""
     delayed = engine.enqueue(delay_seconds=5)
-    runs = engine.enqueue()
-    engine.lease_one()
+    runs, _ = engine.start()
     with engine.open_transaction() as session:
         lock = "select from public.jobs where id = any (%s::uuid[]) for update"
         session.run("set local application_name = 'psql on a foreign host'")
@@ -293,8 +291,7 @@ def test_a_session_that_holds_a_row_is_named(engine: Engine, ada: Engine) -> Non
 
 def test_a_session_that_locks_a_row_for_a_moment_is_not_named(engine: Engine) -> None:
     """A worker's session is idle when the sessions are read, and locks the row right after."""
-    job_id = engine.enqueue()
-    engine.lease_one()
+    job_id, _ = engine.start()
     with engine.another_session() as worker:
         engine.run("begin; select from pg_stat_activity")  # reads the sessions
         worker.run(f"begin; select from public.jobs where id = '{job_id}' for update")
@@ -305,8 +302,7 @@ def test_a_session_that_locks_a_row_for_a_moment_is_not_named(engine: Engine) ->
 def test_a_holder_of_another_workspace_is_only_said_to_be_that(engine: Engine, ada: Engine) -> None:
     """If a limit is shared, neither the id nor the start of the other workspace's job is shown."""
     engine.register("work", max_concurrency=1)
-    foreign = engine.enqueue(workspace=GLOBEX)
-    engine.lease_one()
+    foreign, _ = engine.start(workspace=GLOBEX)
     waits = engine.enqueue(start_by_seconds=5)
     engine.lease(5)
 
@@ -394,8 +390,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     for lease in engine.lease(20):
         engine.settle(lease, duration_ms=1_000)
     engine.elapse(60)
-    hangs = engine.enqueue()
-    lease = engine.lease_one()
+    hangs, lease = engine.start()
     pulse = {"last": "output", "for_ms": 15_000, "place": "all.py:134", "memory_mb": 97}
 
     engine.report(lease, pulse=pulse)
@@ -479,8 +474,7 @@ def test_deliveries_to_a_receiver_are_one_holder_and_outside_of_the_default_list
 
 def test_a_processor_that_ignored_its_stop_is_shown_until_it_ends(engine: Engine) -> None:
     """A processor that ignored its stop may charge a card although its job was cancelled."""
-    job_id = engine.enqueue()
-    lease = engine.lease_one()
+    job_id, lease = engine.start()
     engine.cancel(job_id)
     engine.settle(lease, "cancelled")
     run = {"tick_id": TICK, "call": 2}

@@ -262,8 +262,7 @@ def test_a_lease_waits_for_no_one_who_deletes_a_job_of_its_key(engine: Engine) -
     """The gate's row of an ended attempt still exists, because the gate was locked at its end."""
     engine.register("work", key_concurrency=1)
     first = engine.enqueue(concurrency_key="k")
-    second = engine.enqueue(concurrency_key="k")
-    lease = engine.lease_one()
+    second, lease = engine.start(concurrency_key="k")
     with engine.open_transaction() as gate:
         gate.run("select queue.try_lock(%s)", f"gate {ACME}/work/k")
         engine.settle(lease, "retry", retry_after_seconds=60)

@@ -161,8 +161,7 @@ def test_a_job_retried_at_its_latest_start_has_one_place(engine: Engine, job_typ
     engine.register("keyed", key_concurrency=1)
     engine.stop_clock()
     options: dict[str, Any] = {"job_type": job_type, "concurrency_key": "k"}
-    first = engine.enqueue(start_by_seconds=1, **options)
-    lease = engine.lease_one()
+    first, lease = engine.start(start_by_seconds=1, **options)
     engine.advance(1)
     engine.settle(lease, "retry", retry_after_seconds=0)
     engine.elapse(1)

@@ -15,8 +15,7 @@ def said(engine: Engine, job_id: str, stream: str = "reply", start: int = 0) -> 
 
 def test_pieces_are_read_from_any_character_and_change_nothing_of_the_job(engine: Engine) -> None:
     """Offsets count code points, not bytes or UTF-16 units."""
-    job_id = engine.enqueue()
-    lease = engine.lease_one()
+    job_id, lease = engine.start()
     before = engine.one("select xmin::text || ctid from public.jobs where id = %s", job_id)
 
     assert engine.say(lease, piece("Grüße 🌍,"), piece(" Welt", 8)) == "unfollowed"
@@ -36,8 +35,7 @@ def test_pieces_are_read_from_any_character_and_change_nothing_of_the_job(engine
 
 def test_a_report_that_is_repeated_with_more_adds_the_rest_alone(engine: Engine) -> None:
     """A report that timed out at the worker may have been stored, so the pieces overlap."""
-    job_id = engine.enqueue()
-    lease = engine.lease_one()
+    job_id, lease = engine.start()
     engine.say(lease, piece("Hello"))
     for _ in range(2):
         assert engine.say(lease, piece("Hello, wor"), piece("ld", 10)) == "unfollowed"
@@ -51,8 +49,7 @@ def test_a_report_that_is_repeated_with_more_adds_the_rest_alone(engine: Engine)
 
 def test_a_lost_lease_writes_nothing_and_a_new_attempt_begins_again(engine: Engine) -> None:
     """A new attempt removes the lost attempt's output, except the output of finished steps."""
-    job_id = engine.enqueue()
-    zombie = engine.lease_one()
+    job_id, zombie = engine.start()
     engine.say(zombie, piece("plan.", step="plan"), piece("half a sen", 5))
     engine.report(zombie, steps=[{"name": "plan", "result": 1}])
     engine.advance(61)
@@ -76,8 +73,7 @@ def test_who_knows_a_part_of_each_stream_reads_the_rest(engine: Engine) -> None:
 
     A stream that has ended is returned once.
     """
-    job_id = engine.enqueue()
-    lease = engine.lease_one()
+    job_id, lease = engine.start()
     pieces = [piece(f"{name} said", stream=name) for name in ("a", "b", "c")]
     engine.say(lease, *pieces, piece("again", attempt=2, stream="c"))
 
@@ -95,8 +91,7 @@ def test_who_knows_a_part_of_each_stream_reads_the_rest(engine: Engine) -> None:
 
 
 def test_a_long_stream_is_read_in_pages(engine: Engine) -> None:
-    job_id = engine.enqueue()
-    lease = engine.lease_one()
+    job_id, lease = engine.start()
     whole = "".join(random.Random(7).choices("aä€🌍", k=70_000))
     engine.say(lease, *[piece(whole[n : n + 35], n) for n in range(0, 70_000, 35)])
     for _ in range(2):  # as pieces, and joined
@@ -132,8 +127,7 @@ def test_a_job_that_runs_again_passes_its_finished_steps(engine: Engine) -> None
 
     The output is tested as separate pieces and as joined rows.
     """
-    job_id = engine.enqueue()
-    lease = engine.lease_one()
+    job_id, lease = engine.start()
     engine.say(lease, piece("a", step="one"), piece("?", 1), piece("b", 2, step="one"))
     engine.say(lease, piece("c", 3, step="two"), piece("d", 4, step="three"), piece("!", 5))
     steps = [{"name": name, "result": name} for name in ("one", "two", "three")]
@@ -168,8 +162,7 @@ def test_followers_get_each_piece_and_beyond_the_budget_are_asked_to_read(
     engine: Engine, ada: Engine
 ) -> None:
     engine.stop_clock()
-    job_id = engine.enqueue()
-    lease = engine.lease_one()
+    job_id, lease = engine.start()
     follow = {"p_topic": f"job:{job_id}", "p_follower_id": ADA}
     ada.rpc("follow_topic", **follow)
     engine.run("delete from realtime.messages")
@@ -193,8 +186,7 @@ def test_followers_get_each_piece_and_beyond_the_budget_are_asked_to_read(
 
 def test_a_job_has_twenty_streams_and_a_maximum_of_bytes(engine: Engine) -> None:
     """The limit holds for every client, because each reader stores a position of each stream."""
-    job_id = engine.enqueue()
-    lease = engine.lease_one()
+    job_id, lease = engine.start()
     streams = [piece("x", stream=f"s{n}") for n in range(30)]
 
     assert engine.say(lease, *streams[:20]) == "unfollowed"

@@ -236,8 +236,7 @@ def test_attempts_show_how_each_ended_and_tracebacks_to_managers_alone(
 
 def test_a_trace_has_attempts_steps_waits_and_children_on_one_axis(engine: Engine) -> None:
     """The job's page reads the whole trace in one call."""
-    job_id = engine.enqueue()
-    lease = engine.lease_one()
+    job_id, lease = engine.start()
     done, open_step = {"name": "a", "result": 1, "duration_ms": 5}, {"name": "b", "for_ms": 1}
     engine.report(lease, steps=[done], step=open_step)
     [child] = engine.spawn(lease, "kids", [{"job_type": "work"}])
@@ -258,8 +257,7 @@ def test_a_child_that_failed_is_one_row_with_what_followed(engine: Engine) -> No
     Kills of any worker with any amount of memory are one row, and ids are shortened.
     """
     engine.register("top")
-    parent = engine.enqueue(job_type="top")
-    lease = engine.lease_one()
+    parent, lease = engine.start(job_type="top")
     [child] = engine.spawn(lease, "s", [{"job_type": "work", "payload": {}}])
     wait = {"kind": "children", "name": "g", "job_ids": [child]}
     engine.settle(lease, "waiting", wait=wait)

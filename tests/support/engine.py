@@ -156,6 +156,12 @@ class Engine:
         answer = self.rpc("enqueue_jobs", p_workspace_id=workspace, p_jobs=items, p_return="ids")
         return list(answer["ids"])
 
+    def start(
+        self, payload: dict[str, Any] | None = None, **options: Any
+    ) -> tuple[str, dict[str, Any]]:
+        """Enqueue a job and lease it. Return its id and its lease."""
+        return self.enqueue(payload, **options), self.lease_one()
+
     def cancel(self, job_id: str) -> dict[str, Any]:
         return dict(self.rpc("cancel_job", p_job_id=job_id))
 

@@ -43,13 +43,9 @@ class Project:
         [row] = self.sql(insert, *values.values())
         return str(row["id"])
 
-    def expire(self, job_id: str | None = None) -> None:
-        """Expire every lease, or that of one job, as if its worker had died."""
-        self.sql(
-            "update queue.leases set expires_at = queue.clock() - interval '1 second'"
-            " where job_id = coalesce(%s, job_id)",
-            job_id,
-        )
+    def expire(self) -> None:
+        """Expire every lease, as if its worker had died."""
+        self.sql("update queue.leases set expires_at = queue.clock() - interval '1 second'")
         self._let_run("reclaim")
 
     def make_due(self, job_id: str | None = None) -> None:

@@ -44,7 +44,7 @@ class WebhookBody(WebhookChanges):
 async def _new_secret(workspace_id: UUID, _: SignedIn, services: Provided) -> NewSecret:
     """Create a signing secret, sealed for the workspace."""
     secrets = services.provide(WebhookSecrets, lambda: WebhookSecrets(services.settings))
-    with unavailable_if_missing("the key service"):
+    with unavailable_if_missing():
         return await secrets.create(str(workspace_id))
 
 

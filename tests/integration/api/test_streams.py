@@ -235,8 +235,7 @@ async def test_a_guest_reads_the_words_of_their_session(renewed: Renewed) -> Non
         engine = api.engine
         engine.register("work", lease_seconds=60)
         session = engine.rpc("open_guest_session", p_workspace_id=ACME)["session_id"]
-        job_id = engine.enqueue(session_id=session)
-        lease = engine.lease_one()
+        job_id, lease = engine.start(session_id=session)
         engine.say(lease, piece("dear guest"))
         read = await follow(api, f"/api/sessions/{session}/events", user=None, until=1)
         engine.settle(lease)

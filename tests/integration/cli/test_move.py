@@ -73,8 +73,7 @@ def _fill(engine: Engine, ended: int = 5) -> None:
     engine.settle(engine.lease_one(), "failed", error={"message": "no"})
     engine.enqueue()
     engine.settle(engine.lease_one(), "retry", error={"message": "later"}, delay_seconds=600)
-    parent = engine.enqueue()
-    lease = engine.lease_one()
+    parent, lease = engine.start()
     engine.report(
         lease,
         logs=[{"level": "info", "message": "one"}, {"level": "info", "message": "two"}],
