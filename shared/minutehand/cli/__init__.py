@@ -1,1 +1,1 @@
-"""The `minutehand` command, which works with the local stack and with a hosted one."""
+"""The `minutehand` command, for the local stack and for hosted stacks."""

@@ -1,4 +1,4 @@
-"""`minutehand`, also `python -m minutehand.cli`: the queue's commands for a terminal.
+"""The program `minutehand`, also `python -m minutehand.cli`, with its commands.
 
 The module of a command is imported when the command is used, because most commands need neither a
 database driver nor AWS.
@@ -21,7 +21,7 @@ from minutehand.app import App, find_apps
 from minutehand.project import Project
 from minutehand.version import VERSION
 
-#: Module and function of each command, by the heading of the help text and the command's name.
+#: Module and function of each command, by the heading in the help text and the command's name.
 GROUPS = {
     "Run": {
         "dev": "local:dev",
@@ -71,19 +71,22 @@ HELP = (
     "Durable background jobs. All commands accept --json, except dev, serve and mcp, "
     "which run until they are stopped."
 )
-#: Settings that each command inherits from its parent context.
+#: Settings of the program, which each of its commands inherits.
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
 class CommandGroup(TyperGroup):
-    """The commands of the engine and a group per app, each imported on first use."""
+    """The commands of the engine, and a group of commands per app.
+
+    Each is imported on first use.
+    """
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """List the names of the commands, the engine's before the apps'."""
+        """List the names of the commands. The engine's commands come before those of the apps."""
         return [*COMMANDS, *(name for name in self._apps() if name not in COMMANDS)]
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write the commands under their headings, and the apps' commands under a separate one."""
+        """Write the engine's commands under their headings, and the apps' under another heading."""
         sections = {
             heading: [(command, summary(path)) for command, path in group.items()]
             for heading, group in GROUPS.items()
@@ -95,14 +98,14 @@ class CommandGroup(TyperGroup):
                 formatter.write_dl(lines)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the command of a command line; suggest the closest name for an unknown one."""
+        """Find the command in a command line. For an unknown name, suggest the closest command."""
         if self.get_command(ctx, args[0]) is None:
             near = get_close_matches(args[0], self.list_commands(ctx), n=1)
             ctx.fail(f"no command {args[0]!r}" + (f": did you mean {near[0]}?" if near else ""))
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Import a command; return None for an unknown name."""
+        """Import a command. Return None for an unknown name."""
         if cmd_name not in self.commands:
             if (path := COMMANDS.get(cmd_name)) is not None:
                 module, _, attribute = path.partition(":")
@@ -141,7 +144,7 @@ def _app_group(app: App) -> Any:
 
 
 def _build_command(name: str, target: Any) -> Any:
-    """Build the Click command of a function or of a Typer group."""
+    """Build the Click command for a function, or for a Typer group of an app."""
     if isinstance(target, typer.Typer):
         command: Any = typer.main.get_group(target)
     else:
@@ -180,11 +183,11 @@ def main(
         ),
     ] = False,
 ) -> None:
-    """Accept the options before a command."""
+    """Accept the options before a command's name."""
 
 
 def run() -> None:
-    """Run the command, after the project's packages were made importable."""
+    """Run the command. The project's own packages can be imported then."""
     Project.find().make_importable()
     sys.exit(app(prog_name="minutehand"))
 

@@ -1,4 +1,4 @@
-"""Commands that change jobs or pause their start: cancel, retry, replay, answer, pause, resume."""
+"""Commands that change jobs (cancel, retry, replay, answer), or pause and resume their start."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OtherPayload = Annotated[
 Everything = Annotated[bool, typer.Option("--all", help="Every job of the workspace.")]
 
 
-#: By action, the job statuses that it applies to.
+#: Job statuses to which an action applies, by the name of the action.
 APPLIES_TO = {"cancel": ["pending", "processing", "waiting"], "retry": ["failed"]}
 
 
@@ -81,7 +81,7 @@ def _change_jobs(
     all_matching: bool = False,
     yes: bool,
 ) -> None:
-    """Ask for confirmation, then apply the action batch by batch until no job matches."""
+    """Ask for confirmation, then apply the action in batches until no job matches the criteria."""
     criteria = {name: value for name, value in matching.items() if value is not None}
     if not criteria and not all_matching:
         raise CommandFailed(
@@ -108,14 +108,14 @@ def _change_jobs(
 
 
 def confirm(output: Output, question: Callable[[], str]) -> None:
-    """Ask a person to confirm; raise if standard input is no terminal."""
+    """Ask a person to confirm. Raise an error if standard input is not a terminal."""
     if output.as_json or not sys.stdin.isatty():
         raise CommandFailed("nothing was changed", code="not_confirmed", fix="pass --yes")
     typer.confirm(question(), err=True, abort=True)
 
 
 def _count(connection: Connection, action: str, criteria: dict[str, Any]) -> str:
-    """Describe the number of jobs that an action affects, which is counted up to 1,000."""
+    """Describe how many jobs an action would change. The jobs are counted up to 1,000."""
     filters = {"workspace_id": connection.workspace, "status": APPLIES_TO[action], **criteria}
     count = len(read_jobs(connection, filters, 1001))
     return "1 job" if count == 1 else f"{count} jobs" if count < 1001 else "more than 1,000 jobs"
@@ -157,7 +157,7 @@ def replay(
     payload: OtherPayload = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it ends.")] = False,
 ) -> None:
-    """Enqueue a copy of a job, which starts from the beginning or from the given step."""
+    """Enqueue a copy of a job, which starts from its beginning or from the given step."""
     body = {} if from_step is None else {"from_step": from_step}
     if payload is not None:
         body["payload"] = read_payload(payload)
@@ -181,7 +181,8 @@ def pause(
 ) -> None:
     """Stop starting jobs of a type, a queue or the workspace; running jobs continue.
 
-    A workspace's managers may pause it. Types and queues need the operator's secret key.
+    The managers of a workspace may pause it. A pause of a type or queue needs the operator's secret
+    key.
     """
     kind, name = _target(job_type, queue, all_matching)
     if all_matching:
@@ -200,11 +201,11 @@ def resume(
     queue: Queue = None,
     all_matching: Everything = False,
 ) -> None:
-    """Undo a pause."""
+    """End a pause of a type, a queue or the workspace."""
     kind, name = _target(job_type, queue, all_matching)
     if queue:
         result = _pause_as_operator(connection, kind, name, paused=False)
-    else:  # end the workspace's pause, then with the operator's key also the operator's pause
+    else:  # end the workspace's own pause, and with the operator's key also the operator's pause
         path = connection.path("resume")
         result = connection.call("POST", path, json={"job_type": job_type})
         is_operator = job_type and connection.values.get("SUPABASE_SECRET_KEY")
@@ -218,13 +219,13 @@ def resume(
 
 
 def _target(job_type: str | None, queue: str | None, all_matching: bool) -> tuple[str, str]:
-    """Return the kind and the name of the target; raise unless exactly one is given."""
+    """Return the kind and name of the pause's target. Raise an error unless one option is given."""
     if sum(map(bool, (job_type, queue, all_matching))) != 1:
         raise CommandFailed("one of --type, --queue and --all must be given", code="bad_usage")
     return "queue" if queue else "job_type", job_type or queue or "the workspace"
 
 
 def _pause_as_operator(connection: Connection, kind: str, name: str, **change: Any) -> Any:
-    """Pause or resume a type or queue of all workspaces. No route does, as only operators may."""
+    """Pause or resume a type or queue of all workspaces by SQL, because no route allows this."""
     request = {"kind": kind, "name": name, **change}
     return connection.rpc("pause_jobs", {"p_request": request}, as_operator=True)

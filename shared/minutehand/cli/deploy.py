@@ -1,8 +1,8 @@
-"""`minutehand deploy`: turns a project into a running stack and announces each step.
+"""`minutehand deploy`, which deploys a project to AWS and prints each step.
 
-Migrations are pushed before the code, so that the schema is never behind it. The stack creates the
-key that encrypts the secrets. The first tick comes last, because functions read their secrets at a
-cold start.
+Migrations are pushed before the code is deployed, so that the schema is never older than the code.
+The stack creates the key that encrypts the functions' secrets. The first worker run comes last,
+because functions read their secrets at a cold start.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from minutehand.terminal.connection import CommandFailed, Connection, load_value
 from minutehand.terminal.options import Region, verb
 from minutehand.terminal.output import Output
 
-#: Region in the names of a template that is compiled without an account.
+#: Region in the names of resources, if a template is compiled without an account.
 ANY_REGION = "us-east-1"
 
 
@@ -59,7 +59,7 @@ def package(
 
 @contextmanager
 def translate_errors(region: str) -> Iterator[None]:
-    """Raise `CommandFailed` for errors of AWS, of packaging and of the project's settings."""
+    """Raise errors of AWS, of packaging, and of the project's settings as `CommandFailed`."""
     try:
         with translate_aws_errors(region):
             yield
@@ -68,15 +68,15 @@ def translate_errors(region: str) -> Iterator[None]:
 
 
 def describe_build(build: Built) -> str:
-    """Describe a build in a line, with the date when Lambda ends its Python version."""
+    """Describe a build in one line, with the date until which Lambda runs its Python version."""
     until = f"Python {build.python}, which Lambda runs until {RUNTIMES[build.python]}"
     return f"{build.archive}: {build.zipped_bytes / 1e6:.1f} MB, {until}"
 
 
 def build_package(stage: Stage) -> tuple[Built, Path]:
-    """Build the zip, then compile the template that deploys it."""
+    """Build the zip of the functions, then compile the template that deploys it."""
     project = Project.find()
-    node_binary()  # fail before a minute of packaging if Node is missing
+    node_binary()  # fail now if Node is missing, because packaging takes a minute
     folder = project.root / "build" / "aws"
     add_to_gitignore(folder)
     artifact = build(folder, project)
@@ -138,7 +138,10 @@ def deploy(
 
 
 def read_secrets(path: Path | None) -> dict[str, str]:
-    """Read a file that only its owner may read and that git does not track, or the environment."""
+    """Read secrets from a file that only its owner may read, or from the environment.
+
+    Git must not track the file.
+    """
     if path is None:
         return dict(os.environ)
     values = load_values(path, {})
@@ -154,12 +157,12 @@ def read_secrets(path: Path | None) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Deployment:
-    """A stage with its secrets and the deployment's steps, whose docstrings are printed."""
+    """A stage with its secrets, and the steps of its deployment. Each step prints its docstring."""
 
     stage: Stage
     secrets: Mapping[str, str]
     output: Output
-    #: Whether this deployment pushes the migrations.
+    #: True if this deployment pushes the migrations.
     migrates: bool
 
     def check(self) -> None:
@@ -182,7 +185,7 @@ class Deployment:
             )
 
     def check_account(self) -> None:
-        """Check whose account this is, and that it has room for the stage's workers."""
+        """Check which AWS account this is, and that it has room for the stage's workers."""
         stage = self.stage
         caller = stage.client("sts").get_caller_identity()
         self.output.hint(f"     {caller['Account']} as {caller['Arn']}, {stage.region}")
@@ -222,7 +225,7 @@ class Deployment:
         project, stage = Project.find(), self.stage
         build = project.root / "build" / "aws"
         program = [str(node_binary()), str(node_home() / OSLS)]
-        # run in the build folder, so that osls writes its own files outside the project's sources
+        # run osls in the build folder, so that osls writes no files between the project's sources
         result = subprocess.run(
             [*program, "deploy", "--stage", stage.name, "--region", stage.region],
             cwd=build / "service",
@@ -286,7 +289,7 @@ class Deployment:
             )
 
     def connect_worker(self) -> None:
-        """Let the database wake the worker through pg_net."""
+        """Let the database wake the worker through the extension pg_net."""
         url = f"{self.stage.outputs()['HttpApiUrl'].rstrip('/')}/api/jobs/worker"
         token = self.secrets["WORKER_SECRET_TOKEN"].partition(",")[0]
         if sql := connect_worker(self.stage, self.secrets, url, token):
@@ -298,9 +301,9 @@ class Deployment:
 def connect_worker(
     stage: Stage, secrets: Mapping[str, str], url: str | None, token: str | None
 ) -> str | None:
-    """Let the database wake the worker at `url`, or without a URL no worker.
+    """Let the database wake the worker at `url`. Without a URL, it wakes no worker.
 
-    Without the operator's key, return the SQL to run instead.
+    Without the operator's key, return the SQL for an operator to run.
     """
     if not secrets.get("SUPABASE_SECRET_KEY"):
         values = f"'{url}', '<WORKER_SECRET_TOKEN>'" if url else "null, null"

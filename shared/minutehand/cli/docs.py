@@ -1,4 +1,4 @@
-"""`minutehand docs`: prints the pages with the names of this project."""
+"""`minutehand docs`, which prints the pages with the names of this project in the examples."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def docs(
             f"unknown page {topic!r}", code="no_page", fix="`minutehand docs` lists the pages"
         )
     project = Project.find()
-    schemas = Schemas(project.schema_) if project.apps else DEFAULT  # before an install
+    schemas = Schemas(project.schema_) if project.apps else DEFAULT  # without an install
     text = render(page.printed, Names(schemas, *project_names(project), tenant_column(project)))
     if not output.print_json({"topic": page.topic, "text": text}):
         output.text(text)
 
 
 def find_page(topic: str) -> Page | None:
-    """Find the page of a topic, or the only page with that word in its title."""
+    """Find the page of a topic, or the only page whose title contains the word."""
     word = topic.replace("_", "-").lower()
     if page := next((page for page in PAGES if page.topic == word), None):
         return page
@@ -62,9 +62,10 @@ def find_page(topic: str) -> Page | None:
 
 
 def find_sections(query: str) -> list[dict[str, str]]:
-    """Find the sections with the most of the words.
+    """Find the sections that contain the most words of a query.
 
-    Sections with more of the words in their heading come first, then those with more in one line.
+    Sections whose heading contains more of the words come first. Next come sections with a line
+    that contains more of the words.
     """
     patterns = [re.compile(rf"\b{re.escape(word)}", re.IGNORECASE) for word in query.split()]
 
@@ -87,7 +88,7 @@ def find_sections(query: str) -> list[dict[str, str]]:
 
 
 def project_names(project: Project) -> tuple[str, str, str]:
-    """Find a local tenant's id, the processors' package, and a job type for the examples."""
+    """Find names for the examples: a local tenant's id, the processors' package, and a job type."""
     tenant = TENANT
     try:
         values = load_values(None)

@@ -1,10 +1,10 @@
-"""Entry point of the command `minutehand`, which names the extra that a plain install lacks."""
+"""Entry point of the command `minutehand`. It names the extra that an installation lacks."""
 
 from __future__ import annotations
 
 import sys
 
-#: Packages that each extra installs, by the extra's name.
+#: Packages that an extra installs, by the name of the extra.
 EXTRAS = {
     "cli": ("typer", "rich", "httpx_sse"),
     "deploy": ("yaml", "uv", "psycopg"),
@@ -15,7 +15,7 @@ EXTRAS = {
 
 
 def run() -> None:
-    """Run the command; exit with 1 and the name of the extra if its package is missing."""
+    """Run the command. If a package is missing, print the name of its extra and exit with 1."""
     try:
         from minutehand.cli.__main__ import run as command
 

@@ -1,4 +1,4 @@
-"""`minutehand install`, `upgrade`, `uninstall`: add the engine to a project, and remove it."""
+"""`minutehand install`, `upgrade`, `uninstall`, which add the engine to a project or remove it."""
 
 from __future__ import annotations
 
@@ -78,14 +78,14 @@ def install(
         tenancy = tenancy or ("existing" if organizations or memberships else None)
         left_out: tuple[str, ...] = (f"-minutehand.{without}",) if without else ()
         project = Project.at(folder)
-        if project.model_fields_set != {"root"}:  # the project has a file with options
+        if project.model_fields_set != {"root"}:  # minutehand.toml has options
             _check_same(project, schema, tenancy, [*filter(None, [package]), *left_out])
             schema, tenancy, left_out = project.schema_, project.tenancy, project.without
             package = package or next(
                 (name for name in project.packages if name[-2:] != ".*"), None
             )
             source = source or (project.source if "source" in project.model_fields_set else "")
-        if installed(folder):  # the migrations have the tables
+        if installed(folder):  # the installed migrations define the tenants
             tenants = Tenants(tenancy or "workspaces")
         else:
             tenants = _tenants(tenancy, organizations, memberships)
@@ -151,9 +151,9 @@ def _translate_errors() -> Iterator[None]:
 
 
 def _project_folder(folder: Path) -> tuple[Path, str]:
-    """Return the folder that contains `supabase`, and the path of `folder` within it.
+    """Return the folder that contains the folder `supabase`, and the path of `folder` within it.
 
-    The two folders differ in a monorepo that has its backend in a folder.
+    The two folders differ in a monorepo whose backend has its own folder.
     """
     folder = folder.resolve()
     if folder == checkout():
@@ -176,7 +176,7 @@ def _project_folder(folder: Path) -> tuple[Path, str]:
 def _check_same(
     project: Project, schema: str | None, tenancy: Tenancy | None, apps: list[str]
 ) -> None:
-    """Raise an error if an option that was given differs from the project's."""
+    """Raise an error if a given option differs from the option of the existing install."""
     if (
         schema not in (None, project.schema_)
         or tenancy not in (None, project.tenancy)

@@ -1,6 +1,6 @@
-"""Commands that create and find jobs: enqueue, ls.
+"""Commands that create and find jobs: enqueue and ls.
 
-show.py prints one job, watch.py follows it, and control.py changes it.
+show.py prints one job, watch.py follows a job's events, and control.py changes jobs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COLUMNS = parse_columns("id job_type:TYPE state next_run tries created_at error"
 
 
 def read_payload(text: str) -> Any:
-    """Parse JSON from the text, from `@file`, or from standard input for `-`."""
+    """Parse JSON in the text, in a file (`@file`), or from standard input (`-`)."""
     if text == "-" or text.startswith("@"):
         return parse_object(read_text(text.removeprefix("@")), text)
     return parse_object(text, "PAYLOAD")
@@ -63,7 +63,7 @@ def enqueue(
     options = {"delay_seconds": delay, "scheduled_for": at, "priority": priority, "tags": tag}
     given = {name: value for name, value in options.items() if value not in (None, [])}
     job = enqueue_job(connection, job_type, read_payload(payload), key, **given)
-    if job.get("schema_version") == 0:  # no worker has published its type yet
+    if job.get("schema_version") == 0:  # no worker has published the job's type yet
         explanation = connection.get(f"/api/jobs/{job['id']}/explain")
         parts = [explanation["sentence"], *(step["words"] for step in explanation["next"])]
         output.hint(localize_times(" ".join(parts)))
@@ -73,7 +73,7 @@ def enqueue(
 def enqueue_job(
     connection: Connection, job_type: str, payload: Any, key: str | None, **options: Any
 ) -> dict[str, Any]:
-    """Enqueue a job; without a key, each call creates one."""
+    """Enqueue a job. Without an idempotency key, each call creates a job."""
     body = {"workspace_id": connection.workspace, "job_type": job_type, "payload": payload}
     headers = {"idempotency-key": key or str(uuid.uuid4())}
     return dict(connection.call("POST", "/api/jobs", json=body | options, headers=headers))
@@ -82,7 +82,7 @@ def enqueue_job(
 def print_enqueued(
     output: Output, connection: Connection, job: dict[str, Any], *, watch: bool
 ) -> None:
-    """Print a new job, or follow it until it ends."""
+    """Print a new job, or with `watch` follow its events until it ends."""
     if watch:
         output.hint(f"enqueued {job['id']}")
         follow_job(output, connection, job["id"])
@@ -120,13 +120,13 @@ def ls(
         "state": state,
         "tag": tag,
         "created_after": since,
-        "internal": None if job_type or search else False,  # no webhook deliveries by default
+        "internal": None if job_type or search else False,  # omit webhook deliveries by default
     }
     output.table(read_jobs(connection, filters, limit), COLUMNS, row=_row, empty="no jobs")
 
 
 def _row(job: dict[str, Any]) -> dict[str, Any]:
-    """Convert a job to a row of the table."""
+    """Convert a job to a row of the printed table."""
     due = job.get("next_run_at")
     return {
         **job,
@@ -136,7 +136,7 @@ def _row(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_jobs(connection: Connection, filters: dict[str, Any], limit: int) -> list[dict[str, Any]]:
-    """Read up to `limit` jobs page by page. A page may be empty without being the last."""
+    """Read up to `limit` jobs, page by page. A page without jobs need not be the last page."""
     jobs: list[dict[str, Any]] = []
     cursor = ""
     while cursor is not None and len(jobs) < limit:

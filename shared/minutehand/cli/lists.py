@@ -1,4 +1,4 @@
-"""`minutehand schedules`, `webhooks`, `workers` and `logs` list these rows of a workspace."""
+"""`minutehand schedules`, `webhooks`, `workers` and `logs`, which list rows of a workspace."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from minutehand.terminal.output import SHORT_ID, Output, parse_columns
 SCHEDULE_COLUMNS = parse_columns("name job_type:TYPE cron timezone next_at enabled problem")
 WEBHOOKS = parse_columns("id url event_types:EVENTS enabled failures disabled_reason:PROBLEM")
 WORKER_COLUMNS = parse_columns("worker_id:WORKER state version seen_at:SEEN queues job_types:TYPES")
-#: Maximum log rows per read.
+#: Maximum number of log rows in one read.
 PAGE: Final = 1000
 POLL_SECONDS: Final = 1.0
-#: Maximum jobs per read, whose conditions are in the URL.
+#: Maximum jobs in one read of logs, because the URL contains a condition per job.
 MAX_JOBS: Final = 50
 
 
@@ -70,7 +70,8 @@ def logs(
     first_id = rows[0]["id"] - 1 if rows else 0
     last_ids = defaultdict(lambda: first_id, {row["job_id"]: row["id"] for row in rows})
     while follow:
-        # a read by workspace would scan the new rows of all workspaces, a read by job does not
+        # read log rows by job, because a read by workspace would scan the new rows of all
+        # workspaces
         page = connection.rpc("event_feed", feed)
         feed["p_cursor"] = page["cursor"]
         running = read_jobs(connection, {"workspace_id": workspace, "state": "running"}, PAGE)
@@ -84,12 +85,12 @@ def logs(
 def _print_new_lines(
     output: Output, connection: Connection, job_ids: list[str], last_ids: dict[str, int]
 ) -> None:
-    """Print the lines of jobs after the last printed line of each job."""
+    """Print each job's log lines that follow the last line printed of it."""
     while True:
         new = ",".join(f"and(job_id.eq.{id_},id.gt.{last_ids[id_]})" for id_ in job_ids)
-        # in the order of the index on jobs and ids
+        # order the rows as in the index, which has the columns job_id and id
         rows = connection.rows("job_logs", **{"or": f"({new})"}, order="job_id,id", limit=PAGE)
-        if not rows:  # a project's limit of rows may be below PAGE
+        if not rows:  # a shorter page may not be the last, because the project may limit rows
             return
         _print_lines(output, sorted(rows, key=lambda row: row["id"]))
         last_ids.update({row["job_id"]: row["id"] for row in rows})

@@ -1,4 +1,4 @@
-"""`minutehand dev`: replaces this process by the project's local stack, in the foreground."""
+"""`minutehand dev`, which replaces this process by the project's local stack."""
 
 from __future__ import annotations
 

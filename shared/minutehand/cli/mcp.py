@@ -1,4 +1,4 @@
-"""`minutehand mcp`: serves eight tools over jobs, and the pages, to an agent's program."""
+"""`minutehand mcp`, which offers tools for jobs, and the pages, to a coding agent."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_WATCH_SECONDS: Final = 25
 
 
 class Tools:
-    """The tools. A docstring is the description that the agent reads."""
+    """The tools. The docstring of a tool is the description that the agent reads."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -129,7 +129,7 @@ def mcp(
 
 
 def with_fixes(tool: Callable[..., Any]) -> Callable[..., Any]:
-    """Report an error of the API as a tool's error, with its code and the next step."""
+    """Report an error of the API as an error of the tool, with its code and the next step."""
     from fastmcp.exceptions import ToolError
 
     @wraps(tool)

@@ -1,9 +1,9 @@
-"""`minutehand move-workspace`: moves the jobs of a paused workspace to another database.
+"""`minutehand move-workspace`, which moves a paused workspace's jobs to another database.
 
-A round moves jobs, with their descendants and the jobs that await them, in one transaction of each
-database. The destination commits first. If a round is interrupted between the two commits, the next
-call repeats the round and replaces its rows in the destination. The workspace is paused in both
-databases until the last round, so no job runs twice.
+A round moves some jobs, their descendants, and the jobs that await them. It uses one transaction in
+each database, and the destination commits first. If the command is interrupted between the two
+commits, the next call repeats the round and replaces the rows in the destination. The workspace is
+paused in both databases until the last round, so that no job runs twice.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from minutehand.terminal.connection import CommandFailed, Connection, read_env_f
 from minutehand.terminal.options import workspace_verb
 from minutehand.terminal.output import Output
 
-#: Number of jobs without a parent that a round moves.
+#: Number of jobs without a parent job that one round moves.
 FAMILIES = 500
 REASON = "move-workspace"
-#: Tables that are not copied. The destination creates their rows itself, or they describe workers,
-#: messages and limits of the source.
+#: Tables that are not copied. The destination creates their rows itself, or the rows describe
+#: workers, messages and limits of the source.
 NOT_COPIED = {
     *("ready", "unpublished", "notes", "turns", "refusals", "leases", "suspects"),
     *("feed", "followers", "stats"),
 }
-#: SQL condition of the rows to copy, by table. All rows of other tables are copied.
+#: SQL condition of the rows to copy, by table. All rows of a table without a condition are copied.
 CONDITIONS = {
     "deferred": "not t.is_place",
     "pauses": "t.kind = 'workspace_type'",
-    # jobs that count against the limit of their key while they are delayed
+    # jobs that count against the limit of their key while their start is delayed
     "gated": (
         "t.admitted and not t.ended and exists (select from queue.job_types as y"
         " where y.job_type = t.job_type and y.in_order)"
     ),
 }
-#: SQL expression of the value in the destination, by column. These columns contain numbers that are
-#: valid in one database. A moved webhook reads the destination's feed from its beginning, because
-#: jobs of the workspace may have run there before the move.
+#: SQL expression of a copied value, by column. The original values are numbers that are valid only
+#: in the source. A moved webhook reads the destination's feed from the feed's beginning, because
+#: jobs of the workspace may have run in the destination before the move.
 VALUES = {
     "lane": "0",
     "read_to": "0::bigint",
@@ -82,8 +82,8 @@ group by n.nspname, c.relname, c.oid
 having bool_or(a.attname in ('job_id', 'workspace_id'))
 order by n.nspname, c.relname
 """
-#: Jobs, their ancestors and descendants, and the jobs that await each other. A job may await a job
-#: of another family, because a spawn with an idempotency key returns the existing job.
+#: Inserts jobs, their ancestors and descendants, and jobs that await each other. A job may await a
+#: job of another family, because a spawn with an idempotency key returns an existing job.
 FAMILY = """
 insert into moved_jobs
 with recursive awaited as materialized (
@@ -119,7 +119,7 @@ family as (
 select id from family
 """
 PAUSES = "select reason from queue.pauses where kind = 'workspace' and name = %(workspace)s::text"
-#: Events that the webhooks of the source have not read.
+#: Finds events that the source's webhooks have not read.
 UNREAD = """
 select 1
 from queue.webhooks as w
@@ -151,19 +151,19 @@ where g.job_id = m.id and y.job_type = g.job_type and y.lane is not null
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the engine that has rows of a job or of a workspace."""
+    """A table of the engine whose rows belong to a job or to a workspace."""
 
     schema: str
     name: str
     columns: list[str]
     of_job: bool
     identity: str | None
-    #: Columns of each unique key.
+    #: Columns of each unique key of the table.
     keys: list[list[str]]
 
     @property
     def condition(self) -> str:
-        """SQL condition of the rows of a round, for the alias t."""
+        """SQL condition of the table's rows in a round. The alias of the table is t."""
         if not self.of_job:
             return "t.workspace_id = %(workspace)s"
         column = "id" if self.name == "jobs" else "job_id"
@@ -171,11 +171,11 @@ class Table:
 
     @property
     def copied(self) -> str:
-        """SQL condition of those rows of a round that are copied."""
+        """SQL condition of the table's rows in a round that are copied."""
         return f"{self.condition} and {CONDITIONS.get(self.name, 'true')}"
 
     def select(self) -> str:
-        """Return a query of the rows to copy, with their values in the destination."""
+        """Return a query of the rows to copy, with the values that they get in the destination."""
         columns = ", ".join(VALUES.get(name, f"t.{name}") for name in self.columns)
         order = f" order by t.{self.identity}" if self.identity else ""
         return f"select {columns} from {self.schema}.{self.name} as t where {self.copied}{order}"
@@ -183,7 +183,7 @@ class Table:
 
 @dataclass
 class Move:
-    """Moves a workspace, with one connection as the owner of each database."""
+    """Moves a workspace. Each database has one connection as the database's owner."""
 
     source: psycopg.Connection[Any]
     destination: psycopg.Connection[Any]
@@ -192,7 +192,7 @@ class Move:
     rows: Counter[str] = field(default_factory=Counter)
 
     def check(self) -> None:
-        """Raise CommandFailed unless the workspace can be moved."""
+        """Raise CommandFailed if the workspace cannot be moved."""
         source, destination = (
             self._all(side, "select queue.version()") for side in (self.source, self.destination)
         )
@@ -202,7 +202,7 @@ class Move:
                 code="invalid_state",
                 fix="run `minutehand upgrade` in both projects and push the migrations",
             )
-        # the same database cannot take the lock twice, nor can a second call of this command
+        # a second call of this command cannot take the lock, nor can a call with one database twice
         lock = (
             "select pg_try_advisory_lock(hashtextextended('move-workspace ' || %(workspace)s, 0))"
         )
@@ -222,7 +222,7 @@ class Move:
         self._check_source()
 
     def _check_source(self) -> None:
-        """Raise CommandFailed if jobs run in FROM, or if webhooks in FROM have unread events."""
+        """Raise CommandFailed if jobs run in FROM, or if its webhooks have not read all events."""
         if not self._all(self.source, PAUSES):
             raise CommandFailed(
                 "the workspace must be paused in FROM",
@@ -247,7 +247,7 @@ class Move:
             )
 
     def run(self) -> Iterator[int]:
-        """Move everything. Yield the number of jobs after each round."""
+        """Move all rows of the workspace. Yield the number of moved jobs after each round."""
         tables = [Table(*row) for row in self._all(self.source, TABLES)]
         self._set_paused(paused=True)
         while moved := self._move_jobs(tables):
@@ -257,8 +257,8 @@ class Move:
                 if not table.of_job and table.name not in NOT_COPIED:
                     self._copy_rows(table)
                     self._delete(self.source, table, table.copied)
-            self._all(self.destination, EVENTS)  # end waits whose event arrived during the move
-        while moved := self._move_jobs(tables):  # also jobs of schedules that became due
+            self._all(self.destination, EVENTS)  # end waits for events that arrived during the move
+        while moved := self._move_jobs(tables):  # also move jobs that schedules enqueued meanwhile
             yield moved
         self._set_paused(paused=False)
 
@@ -283,9 +283,9 @@ class Move:
         return found
 
     def _copy_rows(self, table: Table) -> None:
-        """Copy the rows of a round.
+        """Copy the rows of a table in a round.
 
-        The copied rows replace the workspace's rows with the same key.
+        A copied row replaces a row of the workspace that has the same key.
         """
         name, columns = f"{table.schema}.{table.name}", ", ".join(table.columns)
         self._all(
@@ -299,7 +299,7 @@ class Move:
             self._all(
                 self.destination, f"delete from {name} as t using moved_rows as m where {same}"
             )
-        # a newer job of the destination may have the key of a moved job
+        # keep the row of a newer job in the destination that has the key of a moved job
         kept = " on conflict do nothing" if table.name == "job_keys" else ""
         self._all(
             self.destination,
@@ -309,9 +309,9 @@ class Move:
 
     @contextmanager
     def _round(self) -> Iterator[None]:
-        """Open a transaction of each database, without triggers."""
+        """Open a transaction in each database, in which no triggers run."""
         with self.source.transaction(), self.destination.transaction():
-            # the round then fails if someone changes one of its rows during the round
+            # the round fails if another transaction changes a row of the round meanwhile
             self.source.execute("set transaction isolation level repeatable read")
             for side in (self.source, self.destination):
                 side.execute(
@@ -326,7 +326,7 @@ class Move:
             yield
 
     def _map_workers(self) -> None:
-        """Register the workers of the jobs in the destination."""
+        """Register the workers that ran the moved jobs in the destination."""
         rows = self._all(
             self.source,
             "select w.worker, w.worker_id, w.started_at, w.seen_at, w.ended_at"
@@ -361,7 +361,7 @@ class Move:
                 copied.write(block)
 
     def _compare(self, table: Table) -> None:
-        """Raise CommandFailed unless the copied rows equal the rows in the source."""
+        """Raise CommandFailed if the copied rows differ from the rows in the source."""
         checksum = "coalesce(sum(hashtextextended(r::text, 0)::numeric), 0)"
         query = f"select count(*), {checksum} from ({{}}) as r"
         [source] = self._all(self.source, query.format(table.select()))
@@ -377,7 +377,7 @@ class Move:
         self._all(side, f"delete from {table.schema}.{table.name} as t where {condition}")
 
     def _set_paused(self, *, paused: bool) -> None:
-        """Pause the workspace in TO unless it is paused, or end only the pause of this command."""
+        """Pause the workspace in TO unless it is paused, or end the pause by this command."""
         if self._all(self.destination, PAUSES) == ([] if paused else [(REASON,)]):
             request = {
                 "kind": "workspace",
@@ -434,7 +434,7 @@ def move_workspace(
             raise CommandFailed(
                 f"the round was rolled back: {error.diag.message_primary or error}",
                 code="move_interrupted",
-                # a retry would violate the same constraint
+                # a repetition would violate the same constraint, so suggest none
                 fix=None if isinstance(error, psycopg.IntegrityError) else hint,
             ) from error
     text = "\n".join(f"{count} {table}" for table, count in sorted(move.rows.items()))
@@ -442,7 +442,7 @@ def move_workspace(
 
 
 def _address(argument: str) -> str:
-    """Return the address of a database: the argument, or DATABASE_URL of the file that it names."""
+    """Return the address in the argument, or DATABASE_URL in the file that the argument names."""
     if argument.startswith(("postgres://", "postgresql://")):
         return argument
     path = Path(argument)

@@ -1,4 +1,4 @@
-"""`minutehand types`, `status`, `failures`: job types with their workers, load and failures."""
+"""`minutehand types`, `status`, `failures`, which list job types, their load and failed jobs."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def types(
 
 
 def list_fields(schema: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the fields of a payload's schema, with their types in words."""
+    """Yield the name of each field in a payload's schema, with its type in words."""
     for name, field in schema.get("properties", {}).items():
-        if not isinstance(field, dict):  # true accepts any value
+        if not isinstance(field, dict):  # a field with the schema `true` accepts any value
             yield name, "any"
             continue
         types = [_type_name(each) for each in field.get("anyOf", [field])]
@@ -68,7 +68,7 @@ def list_fields(schema: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _type_name(field: dict[str, Any]) -> str:
-    """Return the name of a definition that a field refers to, or the field's types."""
+    """Return the name of the definition to which a field refers, or the field's types."""
     name = field.get("$ref", "").rpartition("/")[2] or field.get("type", "any")
     return " or ".join([name] if isinstance(name, str) else name)
 
@@ -101,14 +101,17 @@ def status(output: Output, connection: Connection) -> None:
 
 
 def _read(connection: Connection, function: str, path: str) -> Any:
-    """Read figures of all workspaces with the operator's key, otherwise of one workspace."""
+    """Read data of all workspaces with the operator's key.
+
+    Without it, read those of one workspace.
+    """
     if connection.values.get("SUPABASE_SECRET_KEY"):
         return connection.rpc(function, {}, as_operator=True)
     return connection.get(path, workspace_id=connection.workspace)
 
 
 def _print_problems(output: Output, explanation: dict[str, Any]) -> None:
-    """Print all problems, then the jobs that block others, by the number of blocked jobs."""
+    """Print all problems, then the jobs that block other jobs, with the number of blocked jobs."""
     for entry in explanation["findings"]:
         print_explanation(output, entry, entry["sentence"])
     for holder in explanation["holders"]:
@@ -123,7 +126,7 @@ def _print_problems(output: Output, explanation: dict[str, Any]) -> None:
 
 
 def _with_effects(group: dict[str, Any]) -> dict[str, Any]:
-    """Add the jobs that failed because this group's jobs failed."""
+    """Add the other jobs that failed because jobs of this group failed."""
     effects = ", ".join(
         f"{effect['jobs']} {effect['job_type']}" for effect in group["consequences"]
     )

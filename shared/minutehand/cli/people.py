@@ -1,4 +1,4 @@
-"""Commands that export or erase a person's data; both need the operator's key."""
+"""Commands that export or erase a person's data. Both commands need the operator's key."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def erase(
     """Delete a person's jobs and all other data that names the person; `export` prints it."""
     if not yes:
         confirm(output, lambda: f"Erase {user_id}? Their jobs will be deleted.")
-    settings = Settings.from_env(connection.values)  # raises before anything is deleted
+    settings = Settings.from_env(connection.values)  # raises an error before data is deleted
     result = _call(connection, "erase_person", user_id, word)
     files = result.get("files", [])
     lines = [
@@ -57,7 +57,10 @@ def erase(
 
 
 def _delete_files(settings: Settings, keys: Sequence[str]) -> None:
-    """Delete files from the uploads bucket. An error lists them: their rows are already deleted."""
+    """Delete files of the uploads bucket.
+
+    If this fails, the error lists the files that are left.
+    """
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:

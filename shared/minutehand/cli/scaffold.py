@@ -1,4 +1,4 @@
-"""`minutehand init`: scaffolds a processor and its test without overwriting a file.
+"""`minutehand init`, which creates files for a processor and its test. It overwrites no file.
 
 The files are written into the package that minutehand.toml names, or in a clone into a new app.
 """

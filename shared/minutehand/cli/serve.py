@@ -1,4 +1,4 @@
-"""`minutehand serve`: runs the service on your own host, with the schedule in the database."""
+"""`minutehand serve`, which runs the service on your own host. The database invokes it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed, read_env_file
 from minutehand.terminal.options import command_output
 
-#: Maximum connections, event streams included; uvicorn rejects more with 503.
+#: Maximum number of connections, including event streams. uvicorn rejects more with status 503.
 MAX_CONNECTIONS = 800
 
 
@@ -49,8 +49,8 @@ def serve(
 ) -> None:
     """Serve the API, the console and the worker without AWS.
 
-    The server speaks plain HTTP, so put it behind a proxy or a platform that terminates HTTPS. Then
-    let the database invoke the server: minutehand.connect_worker('https://…/api/jobs/worker',
+    The server uses plain HTTP, so run it behind a proxy or a platform that terminates HTTPS. Then
+    let the database invoke the server by minutehand.connect_worker('https://…/api/jobs/worker',
     '<WORKER_SECRET_TOKEN>').
     """
     import uvicorn
@@ -88,7 +88,7 @@ def serve(
             service,
             host=host,
             port=port,
-            ws="none",  # with websockets, an upgrade request with a body would wait forever
+            ws="none",  # with websockets, an upgrade request that has a body would never end
             log_config=None,
             access_log=False,
             timeout_keep_alive=75,

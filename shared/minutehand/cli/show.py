@@ -1,4 +1,4 @@
-"""`minutehand show` and `explain`: the state of a job."""
+"""`minutehand show` and `explain`, which print the state of a job."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_CHILDREN, MAX_LOG_LINES, MAX_FRAMES = 20, 10, 6
 ATTEMPTS = parse_columns("attempt:# outcome ended_at:ENDED worker_id:WORKER code error")
 STEPS = parse_columns("name:STEP duration created_at:DONE result")
 CHILDREN = parse_columns("id:CHILD job_type:TYPE state error")
-#: Columns of the job that are shown, in this order.
+#: Columns of a job that `show` prints, in this order.
 FIELDS = (
     "payload progress result error tags priority queue concurrency_key idempotency_key parent_id"
     " session_id user_id attempts max_attempts cost_usd created_at started_at finished_at"
@@ -80,9 +80,9 @@ def _explain(output: Output, explanation: dict[str, Any]) -> None:
 
 
 def print_explanation(output: Output, explanation: dict[str, Any], sentence: str) -> None:
-    """Print a sentence of the database, its cause, and the next steps."""
+    """Print a sentence from the database, with its cause and the next steps."""
     output.sentence(localize_times(sentence))
-    if cause := explanation.get("cause"):  # before 0.5.1 the database omits some
+    if cause := explanation.get("cause"):  # a database before 0.5.1 omits some causes
         output.sentence(localize_times(f"Cause: {cause}"))
     if (holder := explanation.get("held_by")) and holder["waiting"] > 1:
         count = f"{holder['waiting']}{'+' if holder['more'] else ''}"

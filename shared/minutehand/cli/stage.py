@@ -1,6 +1,6 @@
-"""A stage on AWS: its parameters, its resources in the account, and AWS's errors as sentences.
+"""A stage on AWS: its parameters, its resources in the account, and sentences for AWS's errors.
 
-boto3 is imported by the first call that needs it, because most commands never call AWS.
+The first call that needs boto3 imports it, because most commands never call AWS.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SIGN_IN = (
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of this project in a region."""
+    """A stage of this project in one AWS region."""
 
     name: str
     region: str
@@ -40,12 +40,12 @@ class Stage:
 
     @property
     def stack(self) -> str:
-        """Name of the stack and of its log group, and prefix of its functions' names."""
+        """Name of the stage's stack and log group, and prefix of its functions' names."""
         return f"{self.service}-{self.name}"
 
     @property
     def values(self) -> dict[str, Any]:
-        """Parameters of the stage, with defaults for those it does not set."""
+        """Parameters of the stage, and defaults for parameters that the stage does not set."""
         stages = read_stages(Project.find())
         if self.name not in stages or self.name == "default":
             names = ", ".join(name for name in stages if name != "default")
@@ -57,7 +57,7 @@ class Stage:
         return {**stages["default"], **stages[self.name]}
 
     def check(self) -> None:
-        """Raise if a placeholder is left, or if AWS or the functions would reject a value."""
+        """Raise an error for a placeholder, or for a value that AWS or the functions reject."""
         values = self.values
         if names := sorted(n for n, value in values.items() if PLACEHOLDER.search(str(value))):
             raise CommandFailed(
@@ -73,7 +73,7 @@ class Stage:
             )
 
     def client(self, service: str) -> Any:
-        """A boto3 client without retries, whose time-out is long enough for a whole tick."""
+        """A boto3 client without retries. Its timeout is longer than a whole worker run."""
         import boto3
         from botocore.config import Config
 
@@ -85,13 +85,13 @@ class Stage:
         return self._clients[service]
 
     def outputs(self) -> dict[str, str]:
-        """Read the stack's outputs by name."""
+        """Read the outputs of the stack by name."""
         with translate_aws_errors(self.region):
             stacks = self.client("cloudformation").describe_stacks(StackName=self.stack)["Stacks"]
         return {item["OutputKey"]: item["OutputValue"] for item in stacks[0].get("Outputs", [])}
 
     def read_secrets(self, function: str) -> dict[str, str]:
-        """Read a function's secrets from SSM; empty if none, or no JSON, was written."""
+        """Read a function's secrets from SSM. Return none if SSM has none, or no JSON."""
         ssm = self.client("ssm")
         with translate_aws_errors(self.region):
             try:
@@ -101,11 +101,14 @@ class Stage:
                 return {}
         try:
             return dict(json.loads(parameter["Value"]))
-        except ValueError:  # an edit by hand; the functions reject the parameter
+        except ValueError:  # someone edited the parameter, and the functions reject it
             return {}
 
     def environment(self) -> dict[str, str]:
-        """Read the functions' settings and secrets, and the API's address. Never print them."""
+        """Read the functions' settings and secrets, and the API's address.
+
+        Never print the result.
+        """
         outputs, functions = self.outputs(), self.client("lambda")
         values = {"API_URL": outputs.get("ConsoleUrl") or outputs.get("HttpApiUrl", "")}
         for name in NEEDED:
@@ -117,13 +120,13 @@ class Stage:
 
     @property
     def supabase_urls(self) -> tuple[str, str]:
-        """Two URLs of the stage's Supabase project: `supabaseUrl`, and one made from its ref."""
+        """Two URLs of the stage's Supabase project: `supabaseUrl`, and a URL made from its ref."""
         values = self.values
         return str(values["supabaseUrl"]), f"https://{values.get('supabaseProject')}.supabase.co"
 
 
 def resolve_region(option: str) -> str:
-    """Return the AWS region from the option, AWS_REGION or the AWS profile. No default exists."""
+    """Return the AWS region from the option, AWS_REGION or the AWS profile. There is no default."""
     import boto3
 
     if region := option or boto3.Session().region_name:
@@ -134,14 +137,14 @@ def resolve_region(option: str) -> str:
 
 
 def _file() -> str:
-    """Return the path of the stages file, relative to the project."""
+    """Return the path of the stages file relative to the project."""
     project = Project.find()
     return project.stages_file.relative_to(project.root).as_posix()
 
 
 @contextmanager
 def translate_aws_errors(region: str) -> Iterator[None]:
-    """Raise errors and time-outs of AWS as `CommandFailed` with one sentence and one fix."""
+    """Raise errors and timeouts of AWS as `CommandFailed`, with one sentence and one fix."""
     from botocore import exceptions as aws
 
     try:
@@ -168,7 +171,7 @@ def translate_aws_errors(region: str) -> Iterator[None]:
             fix="check the network, AWS_REGION and AWS_ENDPOINT_URL",
         ) from error
     except aws.BotoCoreError as error:
-        # Errors of missing, incomplete or expired credentials have no common class.
+        # errors of missing, incomplete or expired credentials have no common class
         is_sign_in = re.search("[Cc]redential|[Tt]oken|SSO", f"{type(error).__name__} {error}")
         code, fix = ("no_credentials", SIGN_IN) if is_sign_in else ("aws_failed", None)
         raise CommandFailed(

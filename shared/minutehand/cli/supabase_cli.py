@@ -1,7 +1,7 @@
-"""The Supabase CLI for `deploy`: pushes the migrations to one project, named by its ref.
+"""The Supabase CLI as `deploy` uses it, to push the migrations to the project with a ref.
 
-From version 3.0 on, `supabase db push` targets the local stack unless `--remote` names a project.
-Older versions target the project that the folder is linked to, so they are rejected here.
+From version 3.0 on, `supabase db push` uses the local stack unless `--remote` names a project.
+Older versions use the project to which the folder is linked, so this module rejects them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from minutehand.project import Project
 from minutehand.resources import checkout
 from minutehand.terminal.connection import CommandFailed
 
-#: Address https://<ref>.supabase.co of a hosted project; a ref is twenty lower-case letters.
+#: Address https://<ref>.supabase.co of a hosted project. A ref has twenty lower-case letters.
 HOSTED = re.compile(r"https://([a-z]{20})\.supabase\.(?:co|in|red)")
 GUIDE = "https://supabase.com/docs/guides/cli"
 INSTALL = f"install the Supabase CLI: npm install --global supabase, or {GUIDE}"
@@ -28,7 +28,7 @@ MIN_VERSION = 3
 
 
 def project_ref(values: Mapping[str, object]) -> str:
-    """Return the ref of a stage's project, from its `supabaseUrl` or its `supabaseProject`."""
+    """Return the ref of a stage's Supabase project, from `supabaseUrl` or `supabaseProject`."""
     url = str(values["supabaseUrl"])
     if match := HOSTED.fullmatch(url):
         return match[1]
@@ -43,7 +43,7 @@ def project_ref(values: Mapping[str, object]) -> str:
 
 
 def migration_command(url: str, stage: str | None = None) -> str:
-    """Return the command line that applies pending migrations to the project at `url`."""
+    """Return the command line that applies the pending migrations to the project at `url`."""
     if stage is not None:
         return f"minutehand deploy {stage}"
     if match := HOSTED.fullmatch(url.rstrip("/")):
@@ -52,7 +52,7 @@ def migration_command(url: str, stage: str | None = None) -> str:
 
 
 def find_cli() -> Path:
-    """Find a Supabase CLI with the option `--remote` in the search path."""
+    """Find a Supabase CLI that has the option `--remote` in the search path."""
     program = shutil.which("supabase")
     if program is None:
         raise CommandFailed(
@@ -95,7 +95,7 @@ def push(ref: str, project: Project) -> None:
 
 @contextmanager
 def push_folder(project: Project) -> Iterator[Path]:
-    """Yield the folder that `db push` uses: the project, or a copy of the checkout with apps."""
+    """Yield the folder for `db push`: the project, or a copy of the checkout with its apps."""
     if checkout() != project.root:
         yield project.root
         return

@@ -1,6 +1,6 @@
-"""`minutehand token`: prints an access token for curl, a worker's key or a new random secret.
+"""`minutehand token`, which prints an access token for curl, a worker's key or a random secret.
 
-The printed value is a secret, so it goes to standard output only.
+The printed value is a secret, so that it is written to standard output only.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ def token(
 
 
 def new_worker_key(connection: Connection, signing_key: Path | None) -> str:
-    """Create a worker's key for a year, signed by the imported key or the legacy secret.
+    """Create a worker's key that is valid for a year, signed by the imported key or legacy secret.
 
-    The key has only the rights of a role that may execute a few functions.
+    The key has only the rights of a database role that may execute a few functions.
     """
     now = int(time.time())
     claims = {
         "role": WORKER_ROLE,
         "iss": f"{connection.need('SUPABASE_URL')}/auth/v1",
-        "jti": secrets.token_hex(8),  # so that two keys of the same second differ
+        "jti": secrets.token_hex(8),  # makes two keys of the same second differ
         "iat": now,
         "exp": now + 365 * 24 * 3600,
     }

@@ -1,4 +1,4 @@
-"""`minutehand undeploy`: deletes a stage from AWS and lists what stays."""
+"""`minutehand undeploy`, which deletes a stage from AWS and lists what is not deleted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from minutehand.terminal.connection import CommandFailed
 from minutehand.terminal.options import Region, verb
 from minutehand.terminal.output import Output
 
-#: Outputs that name buckets to empty first, because CloudFormation deletes only empty buckets.
+#: Outputs with the names of buckets. CloudFormation deletes only empty buckets.
 BUCKETS = ("ServerlessDeploymentBucketName", "ConsoleBucketName")
 
 
@@ -59,7 +59,7 @@ def undeploy(
 
 
 def empty(s3: Any, bucket: str) -> None:
-    """Delete every version of every file in a bucket."""
+    """Delete all versions of all files in a bucket."""
     for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
         versions = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
         objects = [{"Key": v["Key"], "VersionId": v["VersionId"]} for v in versions]

@@ -1,4 +1,4 @@
-"""Live following of one job's events or of a workspace's changes."""
+"""`minutehand watch`, which prints one job's events or a workspace's changes as they happen."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from minutehand.terminal.options import AnyJobId, workspace_verb
 from minutehand.terminal.output import COLOURS, SHORT_ID, Output, ago, local_time
 
 LEVELS = {"debug": "dim", "warning": "yellow", "error": "red"}
-#: Type of the jobs that deliver webhooks. A watch of a workspace omits these jobs.
+#: Type of the jobs that deliver webhooks, which a watch of a workspace omits.
 DELIVERY = "webhook_delivery"
-#: Maximum job types that a watch of a workspace remembers.
+#: Maximum number of jobs whose type a watch of a workspace remembers.
 MAX_TYPES = 10_000
 #: Maximum characters of a result in the line that reports the job's end.
 MAX_RESULT_LENGTH = 400
 
 
 def follow_job(output: Output, connection: Connection, job_id: str) -> None:
-    """Print a job's events until it ends; exit with 1 unless it completed."""
+    """Print a job's events until the job ends. Exit with 1 if the job did not complete."""
     printer = OutputPrinter(output)
     for event in stream(connection, f"/api/jobs/{job_id}/events"):
-        # the event is job.* or an app's event such as enrichment.record.updated
+        # print events of jobs (job.*) and of apps, such as enrichment.record.updated
         if "." not in event.event:
             continue
         if event.event == "job.output":
@@ -41,7 +41,7 @@ def follow_job(output: Output, connection: Connection, job_id: str) -> None:
         if job is not None and event_type == job["status"] == "completed":
             text.append(format_result(job))
         output.value(event.json(), text=text)
-        # someone may have retried the job since this event, so the job's present status decides
+        # use the job's present status, because someone may have retried the job since this event
         if job is not None and job["status"] in ENDED:
             break
     if connection.get(f"/api/jobs/{job_id}")["status"] != "completed":
@@ -49,16 +49,16 @@ def follow_job(output: Output, connection: Connection, job_id: str) -> None:
 
 
 class OutputPrinter:
-    """Prints a job's output streams, without the output that an attempt keeps of the previous one.
+    """Prints a job's output streams. Output that a new attempt repeats is printed only once.
 
-    Text is printed as it is, and each item on a line.
+    Text is printed without changes, and each item on its own line.
     """
 
     def __init__(self, output: Output) -> None:
         self._output = output
-        #: The printed characters or items of each stream.
+        #: Printed characters or items, by stream.
         self._printed: dict[str, list[Any]] = {}
-        #: Number of characters or items of each stream in its present attempt.
+        #: Number of characters or items in the current attempt, by stream.
         self._counts: dict[str, int] = {}
 
     def print(self, event: dict[str, Any]) -> None:
@@ -92,7 +92,7 @@ class OutputPrinter:
 
 
 def format_result(job: dict[str, Any]) -> str:
-    """Format a job's result on one line, truncated if long; empty without a result."""
+    """Format a job's result in one line. Shorten a long result, and return "" without a result."""
     if job["result"] is None:
         return ""
     text = json.dumps(job["result"], ensure_ascii=False)
@@ -104,7 +104,7 @@ def format_result(job: dict[str, Any]) -> str:
 
 
 def format_event(event: ServerSentEvent) -> Text:
-    """Format an event on one line."""
+    """Format an event in one line."""
     record = event.json()
     data = record.get("data") or {}
     event_type = event.event.removeprefix("job.")
@@ -126,7 +126,7 @@ def format_event(event: ServerSentEvent) -> Text:
     elif event_type in {"failed", "retried"}:
         parts.append(data.get("error_message"))
         due = ago(data.get("next_retry_at") or "")
-        if due and not due.endswith("ago"):  # a watch also prints events of the past
+        if due and not due.endswith("ago"):  # past events are printed too
             parts.append(f"(next try {due})")
     timestamp = record.get("at") or record.get("created_at")
     at = local_time(timestamp)[11:] if timestamp else ""
@@ -139,10 +139,10 @@ def format_event(event: ServerSentEvent) -> Text:
 def omit_deliveries(
     connection: Connection, events: Iterable[ServerSentEvent]
 ) -> Generator[ServerSentEvent]:
-    """Yield a workspace's events of jobs, without webhook deliveries.
+    """Yield the events of a workspace's jobs, without the events of webhook deliveries.
 
-    The event `job.created` has the job's type. The job is read only if the feed had no such event,
-    because the job is older than the feed or its type has minimal events.
+    The event `job.created` contains the job's type. Without this event the job is read, because it
+    is older than the feed or its type has minimal events.
     """
     types: dict[str, str] = {}
     for event in events:
@@ -160,7 +160,7 @@ def omit_deliveries(
 
 
 def read_type(connection: Connection, job_id: str) -> str:
-    """Return a job's type; empty if the job was deleted."""
+    """Return a job's type. Return "" if the job was deleted."""
     try:
         return str(connection.get(f"/api/jobs/{job_id}")["job_type"])
     except CommandFailed:

@@ -1,8 +1,8 @@
-"""A record of the database objects of a release, and their comparison with a database.
+"""A record of the database objects of a release, and its comparison with a database.
 
-The record has a part for the engine and for each app of this package, because a project may leave
-out an app. The record is shipped in the wheel. A checkout writes a record when it builds a database
-from its sources. The expected objects are never read from the checked database.
+The record has a part for the engine and one for each app of Minutehand, because a project may leave
+out an app. The wheel contains the record. A checkout writes its record when it builds a database
+from the SQL sources. A record never comes from the database that is checked.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from minutehand.resources import checkout, resource
 
 QUERY = Path(__file__).with_name("catalog.sql")
 NAME = "facts.json"
-#: Folders of a checkout with the recorded SQL, of the engine and of the apps.
+#: Folders of a checkout with the SQL sources of the engine and of the apps.
 SCHEMAS, SCHEMAS_OF_APPS = "supabase/schemas", "shared/minutehand/*/schemas"
-#: The part of the record that every project has.
+#: Name of the record's part that every project has.
 ENGINE = "minutehand"
 #: Placeholder in the record for the role that owns the engine.
 OWNER = "{owner}"
@@ -32,11 +32,13 @@ _OWNER = "select nspowner::regrole::text from pg_catalog.pg_namespace where nspn
 FUNCTION, OWNERSHIP, RIGHTS = 4, 10, 11
 #: Ranks of the statements that create a table with its columns and constraints.
 _TABLE = (2, 3, 7)
-#: Prefix of entries that describe the row of a setting, whose value people may change.
+#: Prefix of entries for the row of a setting, whose value people may change.
 _SETTING = "setting "
-#: Kinds of the objects that `create or replace` cannot give other columns, parameters or results.
+#: Ranks of functions and views, which `create or replace` cannot give other columns, parameters or
+#: results.
 _REPLACED = (FUNCTION, 5)
-#: Objects with the word for a part of one, by a pattern of the statement that creates it.
+#: SQL names of an object and of its part, by a pattern of the statement that creates the object or
+#: part.
 _KINDS = {
     r"CREATE OR REPLACE FUNCTION \w+\.(\w+)\(": ("function {object}", ""),
     r"create or replace view \w+\.(\w+) ": ("view {object}", ""),
@@ -49,13 +51,13 @@ _KINDS = {
     r"create policy (\".+?\"|\S+) on": ("policy {old} on {object}", ""),
 }
 _DEFAULT = re.compile(r"(alter table \S+ alter column \S+) set (default|not null)")
-#: Statement that adds a column to which Postgres gives a value.
+#: Statement that adds a column with a default or a generated value.
 _FILLED = re.compile(r"(alter table \S+) add column if not exists (\S+) .+ (?:default|generated) ")
 _COLUMN_RIGHT = re.compile(r"grant \w+ \(")
-#: Role of a hosted project that another database may lack.
+#: Role of a hosted project that a database elsewhere may lack.
 _OPTIONAL = "authenticator"
 _COLUMN = re.compile(r"alter table (\S+) add column if not exists (\S+) ")
-#: Tables with deleted columns.
+#: Query of the tables from which a column was dropped.
 _SHORTENED = """
     select distinct a.attrelid::regclass::text from pg_catalog.pg_attribute as a
     join pg_catalog.pg_class as c on c.oid = a.attrelid
@@ -73,31 +75,31 @@ _TABLES = """
 
 
 class CatalogEntry(NamedTuple):
-    """A statement that describes a database object, and the statement that reverts it."""
+    """A statement that describes a database object, and a statement that reverts it."""
 
-    #: Statements must run in the order of their ranks, for example a table before its index.
+    #: Order of the statements. For example, a table is created before its index.
     rank: int
     object: str
     statement: str
     undo: str | None
-    #: Whether a project may change the object, so that only a release compares it.
+    #: True if a project may change the object. Only a comparison of two releases then includes it.
     is_editable: bool = False
 
     @property
     def key(self) -> str:
-        """Compared text: the statement, or only the name of a setting."""
+        """Text that is compared: the statement, or for a setting only its name."""
         return self.object if self.object.startswith(_SETTING) else self.statement
 
 
 class Drift(NamedTuple):
-    """A difference from the record, and the statement that fixes it."""
+    """A difference between a database and the record, and the statement that fixes it."""
 
     detail: str
     fix: str
 
 
 def read_catalog(session: Any, schemas: Schemas) -> list[CatalogEntry]:
-    """Read the objects and settings of a database through the owner's psycopg connection."""
+    """Read the objects and settings of a database over a psycopg connection of its owner."""
     with session.transaction():
         session.execute(b"set local search_path = ''")
         query = rewrite(QUERY.read_text("utf-8"), schemas)
@@ -105,7 +107,7 @@ def read_catalog(session: Any, schemas: Schemas) -> list[CatalogEntry]:
 
 
 def record_file(root: Path | None = None) -> Path:
-    """Return the record's path, which in a checkout contains a hash of the recorded SQL."""
+    """Return the path of the record. In a checkout, the path contains a hash of the SQL sources."""
     root = root or checkout()
     if root is None:
         return resource("record") / NAME
@@ -116,7 +118,7 @@ def record_file(root: Path | None = None) -> Path:
 
 
 def record_catalog(session: Any, path: Path, part: str) -> None:
-    """Record the database objects that a part added, with the schema names of the SQL sources."""
+    """Record the database objects that a part has added, with the schema names of the sources."""
     path.parent.mkdir(parents=True, exist_ok=True)
     record: dict[str, list[Any]] = json.loads(path.read_text("utf-8")) if path.exists() else {}
     record.pop(part, None)
@@ -125,11 +127,11 @@ def record_catalog(session: Any, path: Path, part: str) -> None:
     record[part] = [entry for entry in entries if entry not in known]
     new = path.with_name(f"{path.name}.new")
     new.write_text(json.dumps(record, ensure_ascii=False, indent=0), "utf-8")
-    new.replace(path)  # atomically, because another process may read or write the record
+    new.replace(path)  # in one step, because another process may read or write the record
 
 
 def read_record(schemas: Schemas, apps: Iterable[App]) -> list[CatalogEntry] | None:
-    """Read the list of objects that the engine and the apps create. Return None without a list."""
+    """Read the objects that the engine and the apps create. Return None if there is no record."""
     path = record_file()
     if not path.exists():
         return None
@@ -147,14 +149,15 @@ def read_record(schemas: Schemas, apps: Iterable[App]) -> list[CatalogEntry] | N
 
 
 def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> list[Drift]:
-    """Compare a database with the record, and return the fixes in the order in which they can run.
+    """Compare a database with the record, and return the fixes in an order in which they can run.
 
-    Objects that have another name are renamed in a transaction that is rolled back, because the
-    rest is compared under the recorded names.
+    Objects that have other names are renamed in a transaction that is rolled back, because all
+    other objects are compared under their recorded names.
 
-    An entry that is not recorded is a drift if it adds a grant, a policy, a rule or a role to a
-    recorded object, if it overloads a recorded function, or if it adds to a table of the engine
-    anything but a plain index or a column that inserts may omit. Other additions belong to the
+    An object that is not recorded is a drift in three cases. It adds a grant, a policy, a rule or a
+    role to a recorded object, or it overloads a recorded function. Or it adds to a table of the
+    engine anything but a plain index or a column that inserts may omit. The project may add all
+    other objects.
     project.
     """
     roles = {name for (name,) in session.execute(_ROLES).fetchall()}
@@ -181,13 +184,14 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
         and (drop := _drop(entry)) in drops
         and (entry.rank not in _REPLACED or _head(entry) != _head(drops[drop]))
     }
-    # dropping a function or a view also drops the objects of its other entries
+    # a dropped function or view also loses the objects of its other entries, which are created
+    # again
     recreated = {f.object for key, f in expected.items() if key in dropped and f.rank in _REPLACED}
-    # a wrong owner's grants are lost when the object gets its owner back, so all are repeated
+    # an object with a wrong owner loses grants when its owner is corrected, so all are repeated
     owned = {f.object for key, f in expected.items() if f.rank == OWNERSHIP and key not in actual}
     function_names = {f.object.partition("(")[0] for f in expected.values() if f.rank == FUNCTION}
     columns = {key.partition(" type ")[0] for key in expected}
-    # columns of the project that the engine's inserts may omit
+    # columns that the project has added, and that the engine's inserts may omit
     omitted = {
         column
         for match in map(_FILLED.match, actual)
@@ -196,7 +200,8 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
 
     def revert_statement(entry: CatalogEntry) -> str | None:
         if entry.rank == FUNCTION and entry.object not in objects:
-            # the Data API rejects each call of a function that has overloads
+            # an overload is a drift, because the Data API rejects each call of an overloaded
+            # function
             return _drop(entry) if entry.object.partition("(")[0] in function_names else None
         is_part = entry.rank not in _REPLACED and entry.object.startswith(f"{schemas.engine}.")
         is_omitted = entry.statement.partition(" set ")[0] in omitted
@@ -209,7 +214,7 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
         for key, entry in actual.items()
         if key not in expected and (entry.object in objects or entry.rank == FUNCTION)
     ]
-    # to revoke a right on a table revokes it on the columns too, so rights on columns are repeated
+    # revoking a right on a table also revokes it on the columns, so rights on columns are repeated
     revoked = {entry.object for entry in added if entry.undo and entry.rank == RIGHTS}
     missing = [
         Drift(
@@ -223,7 +228,7 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
         or (entry.object in revoked and _COLUMN_RIGHT.match(entry.statement))
     ]
     undone = (Drift(f"not by the release: {f.statement}", f.undo) for f in added if f.undo)
-    # unexpected objects first, because e.g. an altered policy must be dropped before it is created
+    # unexpected objects come first, because for example an altered policy is dropped, then created
     return [
         Drift(item.detail.replace(OWNER, owner), item.fix.replace(OWNER, owner))
         for item in (*repairs, *renamed, *undone, *missing)
@@ -231,7 +236,7 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
 
 
 def _restore_tables(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> list[Drift]:
-    """Rename tables back, and create tables whose rows are compared. Return these statements."""
+    """Rename tables back, and create tables whose rows are compared. Return these fixes."""
     columns: dict[str, set[str]] = {}
     for match in filter(None, (_COLUMN.match(entry.statement) for entry in record)):
         columns.setdefault(match[1], set()).add(match[2])
@@ -246,7 +251,7 @@ def _restore_tables(session: Any, schemas: Schemas, record: list[CatalogEntry]) 
             each
             for each in tables.keys() - columns.keys()
             if columns[table] == tables[each][2]
-            # a project's table elsewhere may have the same columns
+            # in another schema with another name, a project's own table may have the same columns
             and (tables[each][0] == schema or tables[each][1] == name)
         ]
     statements = []
@@ -275,8 +280,8 @@ def _find_renames(
 ) -> list[Drift]:
     """Find each missing object that exists under another name.
 
-    There must be only one such name, and no other missing object that may have had it. If a table
-    has lost a column, an unknown column of this table may be the project's.
+    Only one object may have an unexpected name, and only one missing object may have had it. If a
+    table has lost a column, an unexpected column of this table may be the project's own.
     """
     drifts: dict[tuple[str, str], list[Drift]] = {}
     shortened = {table for (table,) in session.execute(_SHORTENED.encode()).fetchall()}
@@ -306,15 +311,16 @@ def _find_renames(
 
 
 def _order(entry: CatalogEntry) -> tuple[int, bool]:
-    """Return the rank, and whether `create` already looks up the objects in a function's body."""
+    """Return a statement's rank, and whether it creates a function whose body is checked."""
     return entry.rank, entry.rank == FUNCTION and "$function$" not in entry.statement
 
 
 def _drop(entry: CatalogEntry) -> str:
-    """Return the statement that drops the object that a statement creates, or an empty string."""
+    """Return the statement that drops the entry's object or part, or an empty string."""
     if match := _DEFAULT.match(entry.statement):
         return f"{match[1]} drop {match[2]}"
-    # types, sequences and columns are altered, and a policy has its own statement
+    # types, sequences and columns are altered instead, and an entry of a policy has its own
+    # statement
     for pattern in () if entry.undo or entry.rank in (1, 3) else _KINDS:
         if match := re.match(pattern, entry.statement):
             subject, part = _name_object(entry, pattern, match[1])
@@ -323,18 +329,18 @@ def _drop(entry: CatalogEntry) -> str:
 
 
 def _name_object(entry: CatalogEntry, pattern: str, name: str) -> list[str]:
-    """Return the object of an entry, and the part that the entry describes, as SQL names them."""
+    """Return the SQL names of an entry's object and of the part that the entry describes."""
     schema = entry.object.partition(".")[0]
     return [text.format(object=entry.object, schema=schema, old=name) for text in _KINDS[pattern]]
 
 
 def _head(entry: CatalogEntry) -> str:
-    """Return the arguments and the result of a function, or the columns of a view."""
+    """Return a function's arguments and result, or a view's columns, from its statement."""
     return re.split(r"\n LANGUAGE |\) with | as\n", entry.statement)[0]
 
 
 def _fix(entry: CatalogEntry, existing: set[str]) -> str:
-    """Return the statement, and for a new object also one that removes Postgres' default rights."""
+    """Return the entry's statement. For a new object, also revoke Postgres's default rights."""
     kind = {2: "table", FUNCTION: "function", 5: "table"}.get(entry.rank)
     if kind is None or entry.object in existing:
         return entry.statement

@@ -1,8 +1,9 @@
-"""`minutehand init … --reads … --writes …`: functions between a processor and a project's tables.
+"""`minutehand init … --reads … --writes …` creates SQL functions for a project's own tables.
 
-The functions come from one template, for the owner of the tables to edit. Each table must have a
-column `id` and a column of the tenant's id. The functions never write these two columns or foreign
-keys, and check after a write that the row still belongs to the tenant.
+The processor calls the functions. They come from one template, and the owner of the tables edits
+them. Each table must have a column `id` and a column with the tenant's id. The functions never
+write these two columns or foreign keys. After a write, the functions check that the row still
+belongs to the tenant.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ CALL_WRITE = '        await database.call_held("{name}", job.id, job.fence, row=
 
 
 def tenant_column(project: Project) -> str:
-    """Guess the tenant's column in the project's tables from the name in the memberships."""
+    """Guess the name of the tenant's column in the project's tables from the memberships table."""
     if project.tenancy == "personal":
         return "user_id"
     parts = (part for part in installed(project.root) if part.origin.startswith(TENANCY_ORIGIN))
@@ -128,12 +129,12 @@ def own_tables(
     writes: str,
     tenant: str = "",
 ) -> Plan:
-    """Plan the files of a job type that uses own tables; the plan's note is an example payload.
+    """Plan the files of a job type that uses own tables. The plan's hint is an example payload.
 
     Args:
         reads: Tables of `public`, separated by commas.
-        writes: Like `reads`; these tables are read as well.
-        tenant: Column of the tenant's id in these tables; default: as in the memberships.
+        writes: Tables of `public`, like `reads`. The processor also reads these tables.
+        tenant: Column with the tenant's id in these tables. Default: its name in the memberships.
 
     Raises:
         InstallError: A name is invalid, or a file already exists.

@@ -1,7 +1,7 @@
-"""The files of an install: migrations, settings, the first processor.
+"""The files of an install: migrations, settings, and a first processor.
 
-Every write is planned first, so that `--dry-run` lists exactly the files, and no write replaces an
-existing file.
+Each write is planned first, so that `--dry-run` lists exactly the files that an install writes. No
+write replaces an existing file.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from minutehand.project import FILE, Project
 from minutehand.version import VERSION
 
 SETTINGS_EXAMPLE = "minutehand.env.example"
-#: Files with secrets or builds that people write when they follow the pages about deployment.
+#: Files with secrets or build results, which people create as the pages on deployment describe.
 SECRET_FILES = (".env", "*.env", "key.json", "build/")
-#: All files to ignore that Minutehand and its users write.
+#: Files of Minutehand and its users that git must ignore.
 OUR_FILES = (*SECRET_FILES, "__pycache__/")
-#: Folders to ignore that the Supabase CLI writes, unless `supabase init` wrote a .gitignore.
+#: Folders of the Supabase CLI that git must ignore, unless `supabase init` wrote a .gitignore.
 CLI_FILES = ("supabase/.branches/", "supabase/.temp/")
-#: Note for a project that has the engine.
+#: Note for a project in which the engine is already installed.
 INSTALLED = (
     f"Minutehand is installed here with the options in {FILE}. `minutehand upgrade` adds a newer"
     " release."
 )
-#: Note for a project that declares its schema.
+#: Note for a project with declarative schema files.
 DECLARED = (
     "The next `supabase db diff` of declared files would drop the engine. See Beside a schema that"
     " is declared, in `minutehand docs install`."
 )
-#: Schemas that the CLI exposes by default.
+#: Schemas that the Supabase CLI exposes by default.
 API_SCHEMAS = ["public", "graphql_public"]
 
 PROJECT_FILE = """\
@@ -142,7 +142,7 @@ def test_{function}_greets_by_name() -> None:
 
 @dataclass(frozen=True)
 class FileWrite:
-    """A file to create, or a text to append to an existing file."""
+    """A file to create, or text to append to an existing file."""
 
     path: Path
     text: str
@@ -151,13 +151,13 @@ class FileWrite:
 
 @dataclass(frozen=True)
 class Plan:
-    """Files to write, and notes about changes that the project's owner must make."""
+    """Files to write, and notes on changes that the project's owner must make."""
 
     files: tuple[FileWrite, ...]
     hints: tuple[str, ...] = ()
 
     def apply(self) -> None:
-        """Write the files.
+        """Write the planned files.
 
         Raises:
             InstallError: A file could not be written.
@@ -182,9 +182,9 @@ class InstallOptions:
     schemas: Schemas
     tenants: Tenants
     package: str = "jobs"
-    #: Folder of the package within the project, e.g. the backend of a monorepo.
+    #: Folder of the package in the project, e.g. the backend's folder in a monorepo.
     source: str = ""
-    #: Names in `apps` of minutehand.toml that leave out an app of Minutehand.
+    #: Entries in `apps` of minutehand.toml that leave out an app of Minutehand.
     without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -207,10 +207,10 @@ class InstallOptions:
 
 
 def plan_install(folder: Path, options: InstallOptions, *, now: datetime) -> Plan:
-    """Plan the files of an install into `folder`; none if Minutehand is installed there.
+    """Plan the files of an install into `folder`. Plan none if Minutehand is installed there.
 
-    The options must be the project's, if it has options. The migrations come last, so that an
-    install that failed before them is completed by the next one.
+    If the project already has options, they must be the same. The migrations are written last, so
+    that another install can complete an install that failed before.
 
     Raises:
         InstallError: A file in the folder conflicts with the options.
@@ -227,7 +227,7 @@ def plan_install(folder: Path, options: InstallOptions, *, now: datetime) -> Pla
             code="package_taken",
             fix="--package NAME, e.g. work; or delete it if an install that failed has written it",
         )
-    # append, because a file without options may exist
+    # append the options, because the file may exist without options
     text = _project_file(folder, options)
     project_file = [FileWrite(folder / FILE, text, appends=True)] if is_new else []
     first: list[FileWrite] = []
@@ -255,7 +255,7 @@ def plan_install(folder: Path, options: InstallOptions, *, now: datetime) -> Pla
 def plan_migrations(
     folder: Path, migrations: list[list[Source]], *, now: datetime
 ) -> list[FileWrite]:
-    """Plan migrations with these parts, after the project's newest migration."""
+    """Plan one migration for each list of parts. Their versions follow the newest migration's."""
     first, version = int(timestamp(folder, now)), VERSION.replace(".", "_")
     return [
         FileWrite(
@@ -267,15 +267,15 @@ def plan_migrations(
 
 
 def package_folder(source: Path, package: str) -> Path:
-    """Return the folder of a package, below the folder that it is imported from."""
+    """Return the folder of a package, which is below the folder from which it is imported."""
     return source.joinpath(*package.split("."))
 
 
 def processor_files(folder: Path, package: str, job_type: str) -> list[FileWrite]:
-    """Plan the files of a new processor and its test in a package imported from `folder`.
+    """Plan the files of a new processor and its test, in a package that is imported from `folder`.
 
     Raises:
-        InstallError: A file already exists, or the package has all processors in one module.
+        InstallError: A file already exists, or the package has all of its processors in one module.
     """
     names = processor_names(package, job_type)
     module = names["module"]
@@ -284,7 +284,7 @@ def processor_files(folder: Path, package: str, job_type: str) -> list[FileWrite
     if not home.exists():
         parents = [part for part in home.parents[: package.count(".")] if not part.exists()]
         files = [
-            # without these files, pytest finds no package
+            # add these files, because otherwise pytest does not find the package
             *(FileWrite(part / "__init__.py", "") for part in parents),
             FileWrite(home / "__init__.py", '"""Background jobs of this project."""\n'),
             FileWrite(
@@ -307,7 +307,7 @@ def processor_files(folder: Path, package: str, job_type: str) -> list[FileWrite
 
 
 def processor_names(package: str, job_type: str) -> dict[str, str]:
-    """Derive the names of a processor's module, function and payload class."""
+    """Return names for a processor's module, function and payload class, made from its job type."""
     app, _, verb = job_type.partition(".")
     package_name = package.rpartition(".")[2]
     module, function = (verb, verb) if app == package_name else (f"{app}_{verb}", f"{verb}_{app}")
@@ -331,7 +331,7 @@ def _ignored(folder: Path) -> tuple[list[FileWrite], list[str]]:
 
 
 def _instructions(folder: Path, options: InstallOptions) -> list[FileWrite]:
-    """Plan the section about jobs in the project's file for coding agents."""
+    """Plan a section about jobs in the file with instructions for coding agents."""
     path = folder / AGENTS
     path_in_project = f"{options.source}/{options.package}".strip("/").replace(".", "/")
     text = AGENTS_SECTION.format(
@@ -375,7 +375,7 @@ def _config(folder: Path, schema: str) -> tuple[list[FileWrite], list[str]]:
 
 
 def _project_file(folder: Path, options: InstallOptions) -> str:
-    # Short and with few different characters, because names of roles and buckets contain it.
+    # use a short name of simple characters, because names of roles and buckets contain it
     name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).lstrip("-0123456789")[:20]
     name = name.rstrip("-")
     return PROJECT_FILE.format(

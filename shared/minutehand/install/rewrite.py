@@ -1,7 +1,7 @@
-"""Replaces the two schema names of the SQL sources by those of a project.
+"""Replaces the two schema names in the SQL sources by the schema names of a project.
 
-The sources use `public.` for the objects that clients see and `queue.` for the engine. Only these
-words are replaced, and only as names of schemas.
+The sources use `public.` for objects that clients see, and `queue.` for objects of the engine. Only
+these two words are replaced, and only where they name a schema.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-#: Schema names in the sources.
+#: Schema names in the SQL sources.
 CLIENTS, ENGINE = "public", "queue"
 _NAME = "(?P<name>public|queue)"
 _WRITTEN = tuple(
@@ -27,18 +27,18 @@ _WRITTEN = tuple(
 
 @dataclass(frozen=True)
 class Schemas:
-    """Schemas of a project: the one that clients see, and the engine's."""
+    """Schema names of a project: the schema that clients see, and the schema of the engine."""
 
     clients: str = CLIENTS
 
     @property
     def engine(self) -> str:
-        """Schema of the engine."""
+        """Name of the engine's schema."""
         return ENGINE if self.clients == CLIENTS else f"{self.clients}_engine"
 
 
 def rewrite(sql: str, schemas: Schemas) -> str:
-    """Replace the source's schema names in `sql`."""
+    """Replace the schema names of the sources in `sql` by the project's schema names."""
     names = {CLIENTS: schemas.clients, ENGINE: schemas.engine}
     for pattern in _WRITTEN if schemas.clients != CLIENTS else ():
         sql = pattern.sub(lambda match: match["before"] + names[match["name"]], sql)

@@ -1,8 +1,8 @@
-"""The SQL of this version, and the parts of it that a project has installed.
+"""The SQL of this version, and the parts of this SQL that a project has installed.
 
-A first install writes the present engine. An upgrade writes the migrations of the releases since
-the installed release. A file before them makes calls wait until the upgrade is complete. The parts
-of a file name their origin and the hash of their text:
+A first install writes the current SQL of the engine. An upgrade writes the migrations of all
+releases after the installed release, and before them a file that makes calls wait until the upgrade
+is complete. Each part of a file names its origin and the hash of its text:
 
     -- Installed by minutehand 0.4.0. …
 
@@ -27,9 +27,9 @@ from minutehand.resources import resource
 from minutehand.version import VERSION
 
 ENGINE_ORIGIN, TENANCY_ORIGIN = "engine", "tenancy"
-#: Name of a migration as the Supabase CLI parses it.
+#: Pattern of a migration's file name, as the Supabase CLI parses it.
 FILE_NAME = re.compile(r"^(?P<version>[0-9]+)_(?P<name>.*)\.sql$")
-#: File name of a migration that `python -m infra.release` writes for the engine or an app.
+#: Pattern of the file name of a migration that `python -m infra.release` writes.
 RELEASE_NAME = re.compile(r"^[0-9]{14}_[a-z]+_(?P<release>[0-9]+_[0-9]+_[0-9]+)\.sql$")
 _HEADER = re.compile(r"\A-- Installed by minutehand (?P<version>\d[\w.]*\w)")
 _PART = re.compile(
@@ -42,7 +42,7 @@ _FIRST_LINES = f"""\
 
 
 class InstallError(Exception):
-    """The project cannot be changed as requested; `fix` is the remedy, `code` a stable word."""
+    """The project cannot be changed as requested. `fix` is the remedy, and `code` a stable word."""
 
     def __init__(self, message: str, *, code: str, fix: str) -> None:
         super().__init__(message)
@@ -51,7 +51,7 @@ class InstallError(Exception):
 
 
 def not_installed(folder: Path, *, fix: str) -> InstallError:
-    """Return the error for a folder without a migration of Minutehand."""
+    """Return the error for a project in which Minutehand is not installed."""
     return InstallError(
         f"no migration of {folder} was installed by Minutehand", code="not_installed", fix=fix
     )
@@ -59,34 +59,34 @@ def not_installed(folder: Path, *, fix: str) -> InstallError:
 
 @dataclass(frozen=True)
 class Source:
-    """A file of this version, which becomes a part of an install's migration."""
+    """A SQL file of this version, which becomes a part of a migration in a project."""
 
     origin: str
     text: str
-    #: Whether the project may edit the part, which is then never compared.
+    #: True if the project may edit the part. An editable part is never compared.
     editable: bool = False
 
     @property
     def part(self) -> str:
-        """Text with a first line that has its origin and hash."""
+        """Text of the part, whose first line names its origin and hash."""
         mark = "" if self.editable else f" sha256 {_digest(self.text)}"
         return f"-- minutehand: {self.origin}{mark}\n{self.text.strip()}\n"
 
 
 @dataclass(frozen=True)
 class Installed:
-    """A part of a file that an install or upgrade wrote into a project."""
+    """A part of a migration that an install or upgrade wrote into a project."""
 
     path: Path
     version: str
     origin: str
-    #: Hash of the text as installed; None if the project may edit the part.
+    #: Hash of the text when it was written. None if the project may edit the part.
     expected: str | None
     text: str
 
     @property
     def is_modified(self) -> bool:
-        """True if the part was changed after it was written."""
+        """True if someone has edited the part since it was written."""
         return self.expected not in (None, _digest(self.text))
 
 
@@ -95,18 +95,18 @@ def _digest(text: str) -> str:
 
 
 def migration(parts: list[Source]) -> str:
-    """Join parts into one migration."""
+    """Join parts into the text of one migration."""
     return "\n".join([_FIRST_LINES, *(part.part for part in parts)])
 
 
 def upgrade_migrations(
     parts: list[Source], schemas: Schemas, apps: Iterable[App]
 ) -> list[list[Source]]:
-    """Return the parts of the two migrations that upgrade a database without failing a call.
+    """Return the parts of the two migrations that upgrade a database while calls run.
 
-    The first migration makes each call wait, before the call's first statement, until the second
+    The first migration makes each call wait before the call's first statement, until the second
     migration has ended. Otherwise a call would wait inside an old function, and then fail because
-    the upgrade has dropped an object.
+    the upgrade has dropped an object that the function uses.
     """
     folders = (resource("schemas"), resource("migrations"))
     files = [path for folder in folders for path in folder.glob("*.sql")]
@@ -127,10 +127,10 @@ def upgrade_migrations(
 
 
 def sources(schemas: Schemas, tenants: Tenants, apps: Iterable[App]) -> list[Source]:
-    """List the engine's files, the apps' files and the tenancy, in the order of application."""
+    """List the SQL of the engine, of the apps and of the tenants, in the order of execution."""
     parts = [_source(path, schemas) for path in sorted(resource("schemas").glob("*.sql"))]
     parts += [_source(path, schemas, app.name) for app in apps for path in app.files("schemas")]
-    # the project's own tenants replace ours
+    # the views of the project's own tenants replace the engine's tables of tenants
     if sql := tenants.migration(schemas):
         parts.append(Source(f"{TENANCY_ORIGIN}/{tenants.kind}", sql, editable=True))
     return parts
@@ -140,7 +140,8 @@ def sources_since(release: str, schemas: Schemas, apps: Iterable[App]) -> list[S
     """List the migrations of the releases after `release`, up to this version.
 
     Raises:
-        InstallError: This version has no migration, because it was built before its release.
+        InstallError: This version has no migration yet, because its wheel was built before the
+            release.
     """
     files = [(path, ENGINE_ORIGIN) for path in resource("migrations").glob("*.sql")]
     files += [(path, app.name) for app in apps for path in app.files("migrations")]
@@ -168,13 +169,16 @@ def _source(path: Path, schemas: Schemas, origin: str = ENGINE_ORIGIN) -> Source
 
 
 def migration_files(folder: Path) -> list[Path]:
-    """List the files in supabase/migrations of `folder`. Like the CLI, ignore subfolders."""
+    """List the migrations in supabase/migrations of `folder`.
+
+    Ignore subfolders, as the CLI does.
+    """
     paths = (folder / "supabase" / "migrations").glob("*.sql")
     return sorted(path for path in paths if path.is_file())
 
 
 def installed(folder: Path) -> list[Installed]:
-    """List the installed parts of the files in supabase/migrations of `folder`."""
+    """List the installed parts in the migrations of `folder`."""
     parts = []
     for path in migration_files(folder):
         text = path.read_text("utf-8-sig", errors="replace")
@@ -188,7 +192,7 @@ def installed(folder: Path) -> list[Installed]:
 
 
 def installed_release(folder: Path) -> str | None:
-    """Find the newest release of the engine in a project; None if the engine is not installed."""
+    """Return the newest release of the engine in a project. None if the engine is not installed."""
     releases = [
         part.version for part in installed(folder) if part.origin.startswith(f"{ENGINE_ORIGIN}/")
     ]
@@ -196,16 +200,16 @@ def installed_release(folder: Path) -> str | None:
 
 
 def timestamp(folder: Path, now: datetime) -> str:
-    """Return the version of a new file: `now`, or one more than the newest version if later."""
+    """Return the version of a new migration: `now`, or the newest version plus 1 if it is later."""
     names = [path.name for path in migration_files(folder)]
     newest = max(
         (match["version"] for name in names if (match := FILE_NAME.match(name))), default=""
     )
     at = now.astimezone(UTC).strftime("%Y%m%d%H%M%S")
-    # compare versions as text like the CLI
+    # compare versions as strings, as the Supabase CLI does
     return at if newest < at else str(int(newest) + 1)
 
 
 def ordinal(version: str) -> tuple[int, ...]:
-    """Return a version's numbers as a sort key, so that 0.10.0 is after 0.9.1."""
+    """Return the numbers of a version as a sort key, so that 0.10.0 follows 0.9.1."""
     return tuple(int(number) for number in re.findall(r"\d+", version)[:3])

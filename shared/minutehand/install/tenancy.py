@@ -1,8 +1,8 @@
-"""The kinds of tenants: rows of our tables, rows of an application's tables, or single users.
+"""The kinds of tenants: rows of the engine's tables, rows of an application's tables, or users.
 
-The engine reads two views, `tenants` and `tenant_members`, which its migrations create over our
-tables. For the two other kinds of tenants, the SQL of this module comes last and replaces those
-views.
+The engine reads two views, `tenants` and `tenant_members`. Its migrations create these views over
+the engine's own tables. For the two other kinds of tenants, the SQL of this module runs last and
+replaces the two views.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from minutehand.install.rewrite import Schemas
 from minutehand.project import Tenancy
 
-#: Names of roles, as in SQL.
+#: Roles of managers and of members, as SQL strings.
 MANAGERS, MEMBERS = "'owner', 'admin', 'manager'", "'member'"
 
 _VIEWS = """\
@@ -53,7 +53,8 @@ comment on column {clients}.workspaces.name is 'Person: words to clear';
 comment on column {clients}.workspace_members.user_id is 'Person: owner';
 """
 
-#: Check that stops the migration if a role is unknown, because its users would not be members.
+#: SQL that stops the migration if it finds an unknown role, because users with this role would not
+#: be members.
 _ROLES = """
 do $$
 declare
@@ -82,23 +83,23 @@ $$;
 
 
 class TenancyError(Exception):
-    """The options do not name the tables; the message has the expected form."""
+    """The options do not name the tables of the tenants. The message shows the expected form."""
 
 
 @dataclass(frozen=True)
 class Tenants:
-    """A kind of tenants, and its values in the SQL that replaces our tables."""
+    """A kind of tenants, with the values for the SQL that replaces the engine's tables."""
 
     kind: Tenancy = "workspaces"
     values: Mapping[str, str] = field(default_factory=dict)
 
     def migration(self, schemas: Schemas) -> str | None:
-        """Return the SQL that replaces the engine's tables, or None if they are used."""
+        """Return the SQL that replaces the engine's tables of tenants, or None if they are used."""
         names = {"engine": schemas.engine, "clients": schemas.clients}
         return _VIEWS.format(**self.values, **names) if self.values else None
 
 
-#: Each user is a tenant, by the same id.
+#: Each user is a tenant. The tenant's id is the user's id.
 PERSONAL = Tenants(
     "personal",
     {
@@ -115,10 +116,10 @@ PERSONAL = Tenants(
 
 
 def existing(organization_spec: str, membership_spec: str) -> Tenants:
-    """Read `app.organizations(id,name)` or `organizations.id`, and `memberships(org,user,role)`.
+    """Parse `app.organizations(id,name)` or `organizations.id`, and `memberships(org,user,role)`.
 
     Raises:
-        TenancyError: One of the options has another form; the message has an example.
+        TenancyError: One of the options has another form. The message shows an example.
     """
     organization, columns = _read(organization_spec)
     if not columns and len(organization) > 1:
@@ -140,12 +141,12 @@ def existing(organization_spec: str, membership_spec: str) -> Tenants:
     label = sql_name((names or [key])[0])
     role, where, check = "'member'::text", "", ""
     for column in map(sql_name, role_columns):
-        # compare in lower case, because enums of Prisma are upper case
+        # compare roles in lower case, because Prisma's enums are in upper case
         managers, members = (
             f"lower(m.{column}::text) in ({words})" for words in (MANAGERS, MEMBERS)
         )
         role = f"case when {managers} then 'manager' else 'member' end"
-        # a user with a role in neither list, such as guest, is no member
+        # a user whose role is in neither list, such as a guest, is not a member
         where = f"\n  where {managers} or {members}"
         check = _ROLES.format(
             table=of_members, column=role_columns[0], role=column, known=f"{MANAGERS}, {MEMBERS}"
@@ -165,12 +166,12 @@ def existing(organization_spec: str, membership_spec: str) -> Tenants:
 
 
 def sql_name(name: str) -> str:
-    """Quote the name of a column or table if it has capital letters."""
+    """Quote the name of a column or table if it contains a capital letter."""
     return name if name == name.lower() else f'"{name}"'
 
 
 def _read(spec: str) -> tuple[list[str], list[str]]:
-    """Split a table with columns into the parts of its name and the columns; quotes are dropped."""
+    """Split a table with columns into the parts of the table's name and the columns, unquoted."""
     name = r"\s*[A-Za-z_]\w*\s*"
     pattern = rf"({name}(?:\.{name})*)(?:\(({name}(?:,{name})*)\)\s*)?"
     match = re.fullmatch(pattern, spec.replace('"', ""), re.ASCII)

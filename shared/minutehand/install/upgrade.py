@@ -1,4 +1,4 @@
-"""Upgrades a project's migrations to this version by adding files, without changing any."""
+"""Upgrades a project's migrations to this version. It adds files and changes no existing file."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from minutehand.version import VERSION
 
 
 def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool = False) -> tuple[str, Plan]:
-    """Return the installed release, and plan the migrations that the project lacks.
+    """Return the installed release, and plan the migrations that the project does not have.
 
     Args:
-        keep_edited: Leave edited files unchanged, and continue.
+        keep_edited: True to continue although files were edited. The edits are kept.
 
     Raises:
-        InstallError: No version or a newer version is installed, or a file was edited.
+        InstallError: The engine is not installed, a newer version is installed, or a file was
+            edited.
     """
     since = installed_release(folder)
     if since is None:

@@ -1,1 +1,1 @@
-"""`minutehand doctor`: finds misconfiguration and prints a line that fixes each problem."""
+"""`minutehand doctor`, which finds misconfiguration and prints a fix for each problem."""

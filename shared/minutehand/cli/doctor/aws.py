@@ -1,4 +1,4 @@
-"""The check of a deployed stage: its resources on AWS are compared with the stack's template."""
+"""The check of a deployed stage, which compares its resources on AWS with the stack's template."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from minutehand.cli.stage import Stage, translate_aws_errors
 from minutehand.deploy.parameters import NEEDED, missing_for, parameter_name
 from minutehand.terminal.connection import CommandFailed
 
-#: Fields of a schedule that AWS returns, but rejects in a request to change the schedule.
+#: Fields of a schedule that AWS returns, but rejects in a request that changes the schedule.
 RESPONSE_FIELDS = {"Arn", "CreationDate", "LastModificationDate", "ResponseMetadata"}
-#: Fields of a function that are compared with the template.
+#: Fields of a Lambda function that the check compares with the template.
 FUNCTION_FIELDS = ("Timeout", "MemorySize", "Handler", "Role")
-#: Names of AWS for the error that a resource does not exist.
+#: Words in the names of AWS errors that mean that a resource does not exist.
 MISSING = ("NotFound", "NoSuch", "NonExistent", "DoesNotExist")
 
 
@@ -33,7 +33,10 @@ def aws(target: Target) -> CheckResult:
 
 
 class Resources:
-    """The resources of a stage. The first fault is raised as `CommandFailed`."""
+    """The resources of a stage.
+
+    A check raises `CommandFailed` for the first fault that it finds.
+    """
 
     def __init__(self, stage: Stage) -> None:
         self._denied: set[str] = set()
@@ -43,7 +46,7 @@ class Resources:
         self._template = template.get("TemplateBody", {}).get("Resources", {})
 
     def check(self) -> CheckResult:
-        """Check all resources, causes first."""
+        """Check all resources. Resources that others depend on come first."""
         self._check_key()
         for name in (*NEEDED, "tick"):
             self._check_role(name)
@@ -65,9 +68,9 @@ class Resources:
         return ok(f"some parts were not checked, because AWS denies {denied}" if denied else "")
 
     def _find(self, service: str, operation: str, **arguments: Any) -> Any:
-        """Return the response of AWS, or None if the resource does not exist.
+        """Return AWS's response, or None if the resource does not exist.
 
-        If AWS denies the call, store its name and return an empty response.
+        If AWS denies the call, store the name of the call and return an empty response.
         """
         from botocore.exceptions import ClientError
 
@@ -83,15 +86,14 @@ class Resources:
             raise
 
     def _need(self, name: str, resource: str, call: str, **arguments: Any) -> Any:
-        """Return the response of AWS, and raise if the resource does not exist."""
+        """Return AWS's response. Raise an error if the resource does not exist."""
         if (found := self._find(*call.split(), **arguments)) is None:
             raise self._deleted(name, resource)
         return found
 
     def _deleted(self, name: str, resource: str) -> CommandFailed:
-        # A deployment does not create a resource again that was deleted outside of the stack. An
-        # `undeploy` before the deployment would lose the secrets, because the next stack has
-        # another key.
+        # A deployment does not create a deleted resource of the stack again. An `undeploy` before
+        # the deployment would make the secrets unreadable, because a new stack has a new key.
         command = self._command("cloudformation get-template", stack_name=self._stack)
         by_hand = f"create it by hand from {resource}, then the resources that refer to it"
         return CommandFailed(f"the {name} was deleted", fix=f"{command}  # {by_hand}")
@@ -106,9 +108,9 @@ class Resources:
     def _compare(
         self, name: str, found: Any, deployed: dict[str, Any], command: str, request: dict[str, Any]
     ) -> None:
-        """Raise for fields that differ from the deployment.
+        """Raise an error for fields that differ from the template of the deployment.
 
-        The fix adds these fields to `request`.
+        The fix adds the deployed values of these fields to `request`.
         """
         if wrong := [field for field in deployed if found[field] != deployed[field]]:
             request |= {field: deployed[field] for field in wrong}
@@ -126,7 +128,7 @@ class Resources:
         return f"{self._stack}-{self._stage.region}-{name}"
 
     def _role_arn(self, function: dict[str, Any], name: str) -> str:
-        """Return the ARN of a role, in the account of a function."""
+        """Return the ARN of the role `name` in the account of a function."""
         return f"{function['Role'].partition(':role/')[0]}:role/{self._role(name)}"
 
     def _check_key(self) -> None:
@@ -161,7 +163,7 @@ class Resources:
                 raise CommandFailed(problem, fix=command)
 
     def _policies(self, role: str) -> Iterator[tuple[str, Any]]:
-        """Yield each policy of a role with the command that removes what it denies."""
+        """Yield each policy of a role, with the command that removes the policy's denials."""
         of_role = {"RoleName": role}
         names = self._find("iam", "list_role_policies", **of_role) or {}
         for name in names.get("PolicyNames", ()):
@@ -183,7 +185,7 @@ class Resources:
                 yield detach, policy["PolicyVersion"]["Document"]
 
     def _check_function(self, name: str, secrets: dict[str, str]) -> None:
-        """Check a function and its secrets, and add its secrets to those of other functions."""
+        """Check a function and its secrets. `secrets` contains the secrets of functions so far."""
         stage, function = self._stage, f"{self._stack}-{name}"
         resource, of_function = f"{name.title()}LambdaFunction", {"FunctionName": function}
         found = self._need(
@@ -230,7 +232,7 @@ class Resources:
             "FlexibleTimeWindow": {"Mode": "OFF"},
             "Target": schedule["Target"] | (arns or {}) | target,
         }
-        # an update resets all fields that it omits
+        # send all fields, because an update resets each field that it omits
         request = {name: schedule[name] for name in schedule.keys() - RESPONSE_FIELDS}
         self._compare(tick, schedule, deployed, "scheduler update-schedule", request)
 
@@ -246,15 +248,15 @@ class Resources:
 
 
 def _statements(policy: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the statements of a policy's document, in which one statement needs no list."""
+    """Return the statements of a policy's document. A single statement may be without a list."""
     statements = policy.get("Statement", [])
     return statements if isinstance(statements, list) else [statements]
 
 
 def _actions(policy: dict[str, Any], effect: str = "Allow") -> set[str]:
-    """Return the actions that a policy allows, or that it denies without a condition."""
+    """Return the actions that a policy allows, or the actions that it denies without conditions."""
     actions = [
-        each.get("Action", [])  # a statement may have NotAction instead
+        each.get("Action", [])  # some statements have NotAction instead
         for each in _statements(policy.get("PolicyDocument", policy))
         if each["Effect"] == effect and not (effect == "Deny" and "Condition" in each)
     ]

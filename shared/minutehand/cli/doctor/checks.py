@@ -1,13 +1,13 @@
-"""Checks for frequent faults; each result has the cause and the command that fixes it.
+"""Checks for frequent faults. Each failed check prints the cause and the command that fixes it.
 
 To add a check, write a query in database.sql, or here a function `(target) -> CheckResult` with
-`@check(name, *after)`. A check changes nothing, and is skipped if a check named in `after` has
-failed. The fix of a check begins with text to paste (SQL, `NAME=value` or a command), followed by
-comments.
+`@check(name, *after)`. A check changes nothing. A check is skipped if one of the checks named in
+`after` has failed. The fix of a check begins with text to paste (SQL, `NAME=value` or a command).
+Comments may follow the text.
 
-Add the fault that the check finds to tests/integration/cli/faults.txt. test_doctor_loop causes
-random faults, applies the printed fixes and checks again. To find an object that differs from the
-release, add a line to its part `drift` instead of a check.
+Add each fault that a new check finds to tests/integration/cli/faults.txt. test_doctor_loop causes
+random faults, applies the printed fixes and checks again. For an object that differs from the
+release, add no check, but a line to the part `drift` of faults.txt.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ from minutehand.queue.outbound_http import is_local
 from minutehand.terminal.connection import CommandFailed
 from minutehand.version import VERSION
 
-# A fix starts with a text to paste unchanged into the settings, a terminal or the SQL editor. A
-# comment may follow the text, and … marks a value that only the reader has.
+# A fix begins with text to paste unchanged into the settings, a terminal or the SQL editor. A
+# comment may follow this text. The character … marks a value that only the reader of the fix knows.
 API = "API_URL=https://…  # printed by `minutehand deploy`; the local address is in .local/env"
 PUBLISHABLE = "SUPABASE_PUBLISHABLE_KEY=sb_publishable_…  # from Project settings → API keys"
 SECRET = "SUPABASE_SECRET_KEY=sb_secret_…  # from Project settings → API keys"
@@ -68,7 +68,7 @@ TOKEN = (
     " `minutehand deploy STAGE --secrets-only`, or by a restart"
 )
 
-#: Schemas that have tables of the engine.
+#: Names of schemas that contain tables of the engine.
 ENGINES = """
     select relnamespace::regnamespace::text from pg_class
     where relname in ('job_types', 'leases', 'tenant_limits') and relkind = 'r'
@@ -83,15 +83,15 @@ OWN_TRIGGERS = """
       and p.pronamespace <> 'queue'::regnamespace
     order by t.tgname
 """
-#: A person of a tenant, as a request's claims.
+#: Query of one person of a tenant, with the claims of the person's requests.
 PERSON = """
     select m.workspace_id::text, json_build_object('sub', m.user_id, 'role', 'authenticated')::text
     from queue.tenant_members as m
     limit 1
 """
-#: A job type that no worker has, and its payload.
+#: A job type that no worker has published, and the payload of a test job.
 TRIAL = ("minutehand.doctor", "{}")
-#: Job types of the last jobs, with the payload of the last job of each.
+#: Query of the job types of recent jobs, with the payload of the latest job of each type.
 PAYLOADS = """
     select distinct on (j.job_type) j.job_type, j.payload::text
     from (select id, job_type, payload from public.jobs order by id desc limit 1000) as j
@@ -100,7 +100,7 @@ PAYLOADS = """
     limit 20
 """
 SECRETS_QUERY = "select workspace_id::text, sealed_secret from queue.webhooks limit 1"
-#: Queries by name of the check.
+#: Queries of database.sql, by name of the check.
 QUERIES = dict(
     part.split("\n", 1)
     for part in Path(__file__).with_name("database.sql").read_text("utf-8").split("-- check ")[1:]
@@ -148,7 +148,7 @@ def settings(target: Target) -> CheckResult:
 
 @check("processors", "settings")
 def processors(target: Target) -> CheckResult:
-    """Load all processors with the settings of their apps. A worker does the same."""
+    """Load all processors with the settings of their apps, as a worker does."""
     broken: list[tuple[str, Exception]] = []
     settings = Settings.from_env(target.values)
     load_processors(settings, on_error=lambda name, error: broken.append((name, error)))
@@ -162,7 +162,7 @@ def processors(target: Target) -> CheckResult:
 
 
 def _import_fix(name: str, error: Exception) -> str:
-    """Return the command that installs a missing package, or shows where the module fails."""
+    """Return the command that installs a missing package, or that shows why a module fails."""
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"pip install {error.name.partition('.')[0]}  # or correct the name in {name}"
     return f"python -c 'import {name}'  # shows the error, with which no deployed worker starts"
@@ -171,7 +171,7 @@ def _import_fix(name: str, error: Exception) -> str:
 def normalize_origin(address: str) -> str:
     """Return the origin that a browser sends for an address.
 
-    An origin has no path, its host is in lower case, and the scheme's default port is left out.
+    An origin has no path and a host in lower case. It omits the default port of its scheme.
     """
     if address == "*":
         return address
@@ -181,7 +181,7 @@ def normalize_origin(address: str) -> str:
 
 
 def _key_role(key: str) -> str | None:
-    """Return the unverified role in a key, or None if the key is not a JWT."""
+    """Return the role in a key without verifying the key, or None if the key is not a JWT."""
     try:
         role: str | None = jwt.decode(key, options={"verify_signature": False}).get("role")
     except jwt.PyJWTError:
@@ -223,7 +223,7 @@ def sessions(target: Target) -> CheckResult:
 
 
 def _check_by_query(name: str, after: str, relation: str = "") -> None:
-    """Register the check of a query, which may read a table of an extension."""
+    """Register a check that runs a query. The query may read a table of an extension."""
 
     @check(name, after)
     def run(target: Target) -> CheckResult:
@@ -232,13 +232,13 @@ def _check_by_query(name: str, after: str, relation: str = "") -> None:
         return next((CheckResult(*row) for row in target.query(QUERIES[name])), ok())
 
 
-# this check runs before the checks that read tables, because those checks would wait for a lock
+# this check runs before the checks that read tables, because these checks would wait for a lock
 _check_by_query("locks", "database")
 
 
 @check("migrations", "locks")
 def migrations(target: Target) -> CheckResult:
-    """Check that all migrations are applied, and that the database has no others."""
+    """Check that all migrations are applied, and that the database has no other migrations."""
     rows = target.query("select version from supabase_migrations.schema_migrations")
     applied = {version for (version,) in rows}
     files = {version_of(file) for file in find_applied(Project.find(), applied)}
@@ -254,7 +254,7 @@ def migrations(target: Target) -> CheckResult:
 
 @check("engine", "migrations")
 def engine(target: Target) -> CheckResult:
-    """Compare all database objects and their rights with those of the installed release."""
+    """Compare all database objects and their rights with the record of the installed release."""
     has_version = target.query("select 1 where to_regprocedure('queue.version()') is not null")
     [(version,)] = target.query("select queue.version()") if has_version else [(VERSION,)]
     if version != VERSION:
@@ -266,7 +266,7 @@ def engine(target: Target) -> CheckResult:
         )
     if (record := read_record(target.schemas, target.apps)) is None:
         return skip("this checkout has no record to compare with; run `make dist`")
-    # not read-only, because the comparison may rename objects and roll that back
+    # allow writes, because the comparison may rename objects, which is then rolled back
     with target.transaction(read_only=None) as owner:
         differences = find_drifts(owner, target.schemas, record)
     if not differences:
@@ -274,8 +274,8 @@ def engine(target: Target) -> CheckResult:
     more = f"; and {len(differences) - 5} more" if len(differences) > 5 else ""
     details = "; ".join(difference.detail for difference in differences[:5])
     lines = [
-        "set transaction read write",  # the default of the database may be a drift
-        # a function's body may name an object that a later statement creates
+        "set transaction read write",  # because the database's default may be wrong too
+        # the body of a function may name an object that a later statement creates
         "set check_function_bodies = off",
         *(difference.fix for difference in differences),
     ]
@@ -283,7 +283,7 @@ def engine(target: Target) -> CheckResult:
 
 
 def _invalid_setting(target: Target, record: list[CatalogEntry]) -> CheckResult | None:
-    """Find a setting that the engine's own function for changes rejects."""
+    """Find a setting with a value that the engine's function set_settings rejects."""
     sql = """
         select public.set_settings(jsonb_object_agg(name, value))
         from queue.settings where name not in ('worker_keys_revoked', 'guest_key')
@@ -300,14 +300,14 @@ def _invalid_setting(target: Target, record: list[CatalogEntry]) -> CheckResult 
 
 @check("queue", "engine")
 def queue(target: Target) -> CheckResult:
-    """Report the database's own findings, except a missing worker, which `schedule` reports."""
+    """Report the database's findings, except a missing worker, which `schedule` reports."""
     [(explanation,)] = target.query("select public.explain_queue()")
     entries = [entry for entry in explanation["findings"] if entry["reason"] != "no_worker"]
     return merge_findings(entries) if entries else ok("every waiting job has a normal reason")
 
 
 def merge_findings(entries: list[dict[str, Any]]) -> CheckResult:
-    """Merge findings of the database into one result, with the first step of each as its fix."""
+    """Merge the database's findings into one result, whose fix has the first step of each."""
     parts = [entry[name] for entry in entries for name in ("sentence", "cause") if entry[name]]
     lines = [format_step(step) for entry in entries for step in entry["next"][:1]]
     return CheckResult(
@@ -316,7 +316,10 @@ def merge_findings(entries: list[dict[str, Any]]) -> CheckResult:
 
 
 def format_step(step: dict[str, Any]) -> str:
-    """Format a step as its statement or command with a comment, or as words without one."""
+    """Format a step as a statement or command with a comment.
+
+    Without a command, return its words.
+    """
     command = str(step.get("command") or "")
     if statement := re.search("`(select pg_[^`]+)`", step["words"]):
         return f"{statement[1]}  -- {step['words']}"
@@ -333,13 +336,13 @@ def enqueue(target: Target) -> CheckResult:
         return skip("there is no person to enqueue for")
     [(workspace, claims)] = people
     with target.transaction(read_only=False) as owner:
-        # a user's call ends after this time
+        # a user's call of the Data API ends after eight seconds
         owner.execute("set local statement_timeout = '8s'")
         owner.execute("select set_config('request.jwt.claims', %s, true)", [claims])
         for job_type, payload in samples:
             attempt = partial(_try_job, owner, target, workspace, job_type, payload)
             error = attempt()
-            # a tenant's limit, or a job type that only the platform enqueues
+            # ignore an error of a tenant's limit, or of a job type that only the platform enqueues
             if error is None or str(error.sqlstate).startswith("PT"):
                 continue
             message = str(error).partition("\n")[0]
@@ -356,9 +359,9 @@ def _find_cause(
     error: psycopg.Error,
     attempt: Callable[[], psycopg.Error | None],
 ) -> str | None:
-    """Find the project's own triggers or constraint without which the job can be created."""
+    """Find the project's own triggers, or its constraint, without which the job can be created."""
     if isinstance(error, (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable)):
-        return None  # neither a trigger nor a constraint rejected the job
+        return None  # the job was not rejected by a trigger or a constraint
     found = owner.execute(rewrite(OWN_TRIGGERS, target.schemas).encode()).fetchall()
     triggers = [str(statement) for (statement,) in found]
     candidates = [*triggers, ";\n        ".join(triggers)] if triggers else []
@@ -369,7 +372,7 @@ def _find_cause(
         if not any(quoted.strip('"') in entry.statement for entry in recorded):
             drop = f"alter table {schema}.jobs drop constraint if exists {quoted};"
             candidates.insert(0, f"{drop} drop index if exists {schema}.{quoted}")
-    # each trial locks the table jobs, for which all callers wait
+    # use short timeouts, because each trial locks the table jobs and all callers wait for the lock
     owner.execute("set local lock_timeout = '300ms'; set local statement_timeout = '300ms'")
     deadline = time.monotonic() + 1
     for statement in candidates:
@@ -388,14 +391,14 @@ def _find_cause(
 def _try_job(
     owner: psycopg.Connection[Any], target: Target, workspace: str, job_type: str, payload: str
 ) -> psycopg.Error | None:
-    """Create and cancel a job as a person. Return the error, or None."""
+    """Create and cancel a job as a person of a tenant. Return the error, or None."""
     create = "select public.enqueue_job(%s, %s, %s) -> 'job' ->> 'id'"
     find, cancel = "select id from public.jobs where id = %s", "select public.cancel_job(%s)"
     try:
         with owner.transaction(force_rollback=True):
             owner.execute("set local role authenticated")
             job: Any = None
-            for sql in (create, create, find, cancel):  # two, for a unique index of the project
+            for sql in (create, create, find, cancel):  # two jobs, to find unique indexes
                 values = [workspace, job_type, payload] if sql == create else job
                 job = owner.execute(rewrite(sql, target.schemas).encode(), values).fetchone()
                 if job is None:
@@ -417,7 +420,7 @@ def _exists(target: Target, relation: str) -> bool:
 
 @check("supabase", "settings", "locks")
 def supabase(target: Target) -> CheckResult:
-    """Check that the Data API responds, accepts the key, and exposes the right schemas."""
+    """Check that the Data API responds, accepts the key, and exposes only the right schemas."""
     url, schemas = target.person.need("SUPABASE_URL"), target.schemas
     anon_headers = {"apikey": target.person.need("SUPABASE_PUBLISHABLE_KEY")}
 
@@ -432,7 +435,7 @@ def supabase(target: Target) -> CheckResult:
             f"add {schemas.clients} under Project settings → Data API → Exposed schemas;"
             " for a branch or `supabase start`, to `[api] schemas` of supabase/config.toml",
         )
-    # a response 401 without the word "key" only means that anon may not read jobs
+    # a response 401 without the word "key" only means that the role anon may not read jobs
     if response.status_code == 401 and "key" in response.text.lower():
         return fail("SUPABASE_PUBLISHABLE_KEY was rejected", PUBLISHABLE)
     if response.status_code == 404:
@@ -459,7 +462,7 @@ def supabase(target: Target) -> CheckResult:
 
 @check("api", "settings")
 def api(target: Target) -> CheckResult:
-    """Check that the API responds, and accepts the tokens of schedules."""
+    """Check that the API responds, and accepts the tokens of schedules that invoke the worker."""
     response = target.call("GET", "API_URL", "/health")
     if not response.is_success:
         return fail(
@@ -468,7 +471,7 @@ def api(target: Target) -> CheckResult:
     read = Settings.from_env(target.values)
     tokens = [
         *(("WORKER_SECRET_TOKEN", "GET", "worker", token) for token in read.worker_secret_tokens),
-        # the API rejects a body that is no object after it has accepted the token, so no tick runs
+        # the API checks the token first, and then rejects the body, so that no worker run starts
         *(("BACKGROUND_JOB_TOKEN", "POST", "process", t) for t in read.background_job_tokens),
     ]
     for name, method, path, token in tokens:
@@ -484,7 +487,7 @@ def api(target: Target) -> CheckResult:
 
 @check("sealing", "settings", "locks")
 def sealing(target: Target) -> CheckResult:
-    """Check that a secret can be sealed, and that a stored one can be opened."""
+    """Check that a secret can be encrypted, and that a stored secret can be decrypted."""
     settings = Settings.from_env(target.values)
     other = "SEALING_KEY_FILE=…  # the file that sealed the stored secrets, or its backup"
     if target.stage or not (settings.kms_key_id or settings.sealing_key_file):
@@ -509,9 +512,9 @@ def sealing(target: Target) -> CheckResult:
 
 @check("worker-key", "supabase", "migrations", "engine")
 def worker_key(target: Target) -> CheckResult:
-    """Check that the worker can sign in, with no more rights than needed."""
+    """Check that the worker can sign in, and that its key has only the rights that it needs."""
     _read_health(target)
-    response = _call_as_worker(target, "report_jobs", {"p_request": []})  # is rejected
+    response = _call_as_worker(target, "report_jobs", {"p_request": []})  # an invalid request
     if not error_from_response(response.status_code, response.json()).word:
         return fail(
             "the Data API removes hint and details from errors, which clients need",
@@ -530,7 +533,7 @@ def worker_key(target: Target) -> CheckResult:
 
 
 def key_command(target: Target) -> str:
-    """Return the command that creates a worker's key, with the legacy secret if it is set."""
+    """Return the command that creates a worker's key. If set, the legacy secret signs the key."""
     return OWN_KEY if target.values.get("SUPABASE_JWT_SECRET") else NEW_KEY
 
 
@@ -542,7 +545,7 @@ def _call_as_worker(target: Target, name: str, arguments: dict[str, Any]) -> htt
 
 
 def _read_health(target: Target) -> dict[str, Any]:
-    """Call `queue_health` with the worker's key."""
+    """Call `queue_health` with the worker's key. Raise an error if the key is rejected."""
     response = _call_as_worker(target, "queue_health", {})
     if not response.is_success:
         fix = key_command(target) if target.values.get("SUPABASE_WORKER_KEY") else JWT_SECRET
@@ -552,7 +555,7 @@ def _read_health(target: Target) -> dict[str, Any]:
 
 @check("schedule", "worker-key")
 def schedule(target: Target) -> CheckResult:
-    """Check that workers run on schedule."""
+    """Check that workers ran recently, as the schedule requires."""
     health = _read_health(target)
     entries = [entry for entry in health["findings"] if entry["reason"] == "no_worker"]
     if not entries:

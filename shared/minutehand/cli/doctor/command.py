@@ -1,6 +1,6 @@
 """`minutehand doctor`.
 
-The checks take half a second to import, so they are imported only when the command runs.
+The imports of the checks take half a second, so the checks are imported when the command runs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Proves that a project works, by one temporary job that every live topic must announce.
+"""Proves that a project works by one temporary job, which Realtime must announce on each topic.
 
-The result has the duration of each step, or the step that failed and why. The job is deleted.
+The result shows the duration of each step, or the step that failed and the reason. The job is
+deleted at the end.
 """
 
 from __future__ import annotations
@@ -26,18 +27,19 @@ from minutehand.queue.errors import QueueError
 from minutehand.queue.functions import WorkerFunctions
 from minutehand.terminal.connection import CommandFailed
 
-# The library logs errors that may be harmless, so the proof reports those that matter.
+# The library logs some harmless errors, so the proof reports the errors that matter itself.
 logging.getLogger("realtime").setLevel(logging.CRITICAL)
 
-#: Job type of all proofs, so that a project has at most one such type.
+#: Job type of all temporary jobs, so that a project gets at most one such type.
 TYPE: Final = "minutehand.doctor"
 SPEC: Final = {"job_type": TYPE, "lease_seconds": 60, "timeout_seconds": 30, "max_attempts": 1}
 TIMEOUT_SECONDS: Final = 15
-#: Message of Realtime, after a join with `replication_ready`, once it receives the database's
-#: messages. Realtime accepts the join earlier, and messages that are committed before this message
-#: are lost.
+#: Realtime sends this message when it receives the database's messages, after a join with
+#: `replication_ready`. Realtime accepts the join earlier. Messages of transactions that commit
+#: between the join and this message are lost.
 READY: Final = "Replication connection established"
-#: Maximum wait for that message. Realtime gives up after 60 s; versions before 2026 never send it.
+#: Maximum wait for the message READY. Realtime gives up after 60 s. Versions before 2026 never send
+#: it.
 READY_SECONDS: Final = 65.0
 PRIVATE: Final[Any] = {
     "config": {
@@ -59,7 +61,7 @@ LEFT_TYPE: Final = """
 
 @check("realtime", "supabase", "migrations")
 def realtime(target: Target) -> CheckResult:
-    """Join the workspace's topic like a page."""
+    """Join the topic of the workspace as a web page does."""
     workspace = target.person.workspace
     address = target.person.need("SUPABASE_URL").rstrip("/").replace("http", "ws", 1)
     if target.values.get("REALTIME_URL", f"{address}/realtime/v1") != f"{address}/realtime/v1":
@@ -93,14 +95,17 @@ def _connect(target: Target) -> AsyncRealtimeClient:
 
 @check("proof", "migrations", "worker-key", staged=True)
 def proof(target: Target) -> CheckResult:
-    """Run a job from enqueue to settlement, and check that each kind of topic announces it."""
+    """Run a job from enqueue to settlement, and check that Realtime announces it on each topic."""
     duration: dict[str, float] = {}
     asyncio.run(_prove(target, target.person.workspace, duration))
     return ok(", ".join(f"{name} {1000 * seconds:.0f} ms" for name, seconds in duration.items()))
 
 
 async def _prove(target: Target, workspace: str, duration: dict[str, float]) -> None:
-    """Run the steps, store seconds by step in `duration`, and delete what the steps created."""
+    """Run the steps of the proof, and store their duration in seconds by name.
+
+    Delete what the steps created.
+    """
     me = {"worker_id": "doctor", "tick_id": str(uuid4())}
     session, job = f"doctor-{uuid4().hex[:12]}", None
     settings, socket = Settings.from_env(target.values), _connect(target)
@@ -123,7 +128,8 @@ async def _prove(target: Target, workspace: str, duration: dict[str, float]) -> 
             }
             with _step(duration, "joined", ATTACH.format(target.schemas.clients)):
                 for topic in topics.values():
-                    # a job's and a session's topic carry messages only while someone follows
+                    # Realtime sends messages on a job's or session's topic only while a client
+                    # follows the topic
                     await queue.call("follow_topic", topic=topic.name, follower_id=str(uuid4()))
                     await topic.join()
                 for topic in topics.values():
@@ -141,7 +147,7 @@ async def _prove(target: Target, workspace: str, duration: dict[str, float]) -> 
 
 
 async def _lease(client: WorkerFunctions, request: dict[str, Any], job: str) -> int:
-    # repeat the lease, because it skips jobs that another worker has locked at the moment
+    # repeat the lease request, because a lease skips a job whose row is locked at the moment
     for call in range(1, 21):
         result = await client.call("lease_jobs", {"p_request": {**request, "call": call}})
         for lease in result["leases"]:
@@ -163,7 +169,7 @@ def _step(duration: dict[str, float], name: str, fix: str) -> Iterator[None]:
 
 
 def _clean_up(target: Target, job: str | None, *, settled: bool) -> None:
-    """Delete the job as the database's owner; without the database's address, cancel it."""
+    """Delete the job as the owner of the database. Without DATABASE_URL, cancel the job."""
     if url := target.values.get("DATABASE_URL"):
         with psycopg.connect(url, connect_timeout=int(TIMEOUT_SECONDS)) as owner:
             for sql, value in ((LEFT, job), (LEFT_TYPE, TYPE)):
@@ -173,7 +179,7 @@ def _clean_up(target: Target, job: str | None, *, settled: bool) -> None:
 
 
 class Topic:
-    """A Realtime topic, with an event for its join and an event for the job's first message."""
+    """A Realtime topic, with one event for its join, and one for its first message of the job."""
 
     def __init__(self, socket: AsyncRealtimeClient, name: str, job_id: str) -> None:
         self.name = name
@@ -185,16 +191,16 @@ class Topic:
         self._channel.on_system(self._on_system)
 
     async def join(self) -> None:
-        """Request the topic; raise if Realtime is unreachable."""
+        """Join the topic. Raise an error if Realtime cannot be reached."""
         try:
             await self._channel.subscribe(self._on_state)
         except (OSError, WebSocketException) as error:
             raise QueueError(f"Realtime does not respond: {error}") from error
-        # end the timer of a rejected join, which would outlive the proof
+        # stop the timer of a rejected join, which would otherwise run longer than the proof
         self._channel.rejoin_timer.reset()
 
     async def wait(self, event: asyncio.Event, seconds: float) -> None:
-        """Wait for the event; raise Realtime's message if it rejects or closes the topic."""
+        """Wait for the event. Raise an error if Realtime rejects or closes the topic."""
         async with asyncio.timeout(seconds):
             await event.wait()
         if self._lost:
@@ -205,12 +211,12 @@ class Topic:
             self.joined.set()
 
     def _on_message(self, message: Any) -> None:
-        # the job's message, or a message that several jobs share
+        # the message may be about this job, or about several jobs
         if self._job_id in json.dumps(message):
             self.message.set()
 
     def _on_state(self, state: str, error: Exception | None) -> None:
-        if state != "SUBSCRIBED":  # SUBSCRIBED is not `joined`, see READY
+        if state != "SUBSCRIBED":  # this state is not the event `joined`, see READY
             reason = f"{state} {error or ''}".strip()
             self._lost = f"Realtime does not serve {self.name}: {reason}"
             self.joined.set()

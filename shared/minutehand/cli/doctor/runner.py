@@ -1,4 +1,4 @@
-"""Runs the checks in an order in which causes come before their consequences."""
+"""Runs the checks in their order, in which causes come before their consequences."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from minutehand.config import ConfigurationError
 from minutehand.queue.connection_probe import PARAMETERS, is_invalid_address
 from minutehand.terminal.connection import CommandFailed, load_values
 
-#: Variables of the environment that are used with --stage: sign-in and the database's address.
+#: Environment variables that are used with --stage: the sign-in and the database's address.
 STAGE_VARIABLES = ("DATABASE_URL", "MINUTEHAND_EMAIL", "MINUTEHAND_PASSWORD", "MINUTEHAND_TOKEN")
-#: Codes of missing optional settings. A check that fails with one of these codes is skipped, unless
+#: Error codes of missing optional settings. A check that fails with such a code is skipped, unless
 #: --only names the check.
 OPTIONAL_CODES = {"missing_setting", "not_signed_in", "workspace_needed"}
-#: Settings whose example is not a value to paste.
+#: Settings whose example values cannot be used as they are.
 EXAMPLES = {"SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY"}
 REJECTED = "the database rejected the query"
 ADDRESS = "{}=…  # a reachable address; `minutehand dev` starts it here, a hosted one may be paused"
@@ -37,10 +37,10 @@ CONNECT = (
 def find_target(
     stage: str | None, region: str, env_file: Path | None, workspace: str | None = None
 ) -> Target:
-    """Return the stack of a file or of this machine, or a stage with its settings.
+    """Return the stack of this machine or of `env_file`, or a deployed stage with its settings.
 
-    Values of `env_file` take precedence over the values from AWS. For a stage, the environment
-    adds the sign-in and the database's address, but never values of the local stack.
+    Values of `env_file` replace values from AWS. For a stage, the environment adds only the sign-in
+    and the database's address, and no values of the local stack.
     """
     if stage is None:
         return Target(load_values(env_file), workspace=workspace)
@@ -50,17 +50,17 @@ def find_target(
     overrides = {name: value for name, value in values.items() if value}
     try:
         return Target({**deployed.environment(), **overrides}, deployed, workspace)
-    except CommandFailed:  # the check `aws` names the cause, and nothing else can be checked
+    except CommandFailed:  # only the check `aws` runs, and reports the cause
         return Target({}, deployed, workspace)
 
 
 def run_checks(target: Target, only: Collection[str] = ()) -> Iterator[CheckResult]:
-    """Run the checks and yield their results, causes first. Checks in `only` are not skipped."""
+    """Run the checks and yield their results. Only the checks in `only` run, if it names any."""
     names = [check.name for check in CHECKS]
     for name in set(only).difference(names):
         raise CommandFailed(f"unknown check {name}", code="unknown_check", fix=", ".join(names))
     if only and target.stage and not target.values:
-        only = {*only, "aws"}  # otherwise all checks would be skipped, and no error reported
+        only = {*only, "aws"}  # otherwise all checks would be skipped, without any error
     failed: dict[str, str] = {}
     for check in CHECKS:
         if check.name not in only if only else check.staged and target.stage is None:
@@ -77,7 +77,7 @@ def run_checks(target: Target, only: Collection[str] = ()) -> Iterator[CheckResu
 
 
 def run_check(check: Check, target: Target, *, named: bool) -> CheckResult:
-    """Run a check and convert its errors to a result."""
+    """Run a check and convert each expected error to a result."""
     try:
         return check.run(target)
     except ConfigurationError as error:
