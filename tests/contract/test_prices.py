@@ -91,6 +91,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "training_share": {"p_training_id": "TRAINING", "p_is_shared": True},
     "beacon_submit": {**OF, "p_spec": SPEC},
     "beacon_cancel": {"p_id": "SPEC"},
+    "beacon_share": {"p_id": "SPEC", "p_is_shared": True},
     "beacon_redrive": {**OF},
     "put_workspace_settings": {**OF, "p_changes": {"sealed_key": "TEXT"}},
     "enrich_account": {"p_account_id": "ACCOUNT"},

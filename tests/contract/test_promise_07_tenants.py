@@ -431,6 +431,7 @@ OUT: dict[str, tuple[str, dict[str, Any]]] = {
     "a file": ("training_delete", {"p_training_id": "TRAINING"}),
     "a shared report": ("plan_shared", {"p_share_id": "LINK"}),
     "a shared file": ("training_shared", {"p_share_id": "LINK"}),
+    "shared answers": ("beacon_shared", {"p_share_id": "LINK"}),
     "a worker's lease": ("lease_jobs", {"p_request": {"worker_id": "w", "tick_id": MISSING}}),
     "a worker's key of guests": ("guest_key", {}),
     "a worker's topics": ("stream_topics", {"p_topics": []}),

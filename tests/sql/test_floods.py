@@ -219,7 +219,7 @@ BOUNDED = {
     *("get_job", "guest_job", "own_workspace", "list_workspaces", "workspace_limits", "next_runs"),
     *("list_schedules", "list_webhooks", "get_workspace_settings", "get_sealed_apollo_key"),
     *("chat_outcome", "chat_page", "chat_said", "chat_status", "silence_finding"),
-    *("plan_events", "plan_read", "plan_shared", "training_shared", "beacon_keys"),
+    *("plan_events", "plan_read", "plan_shared", "training_shared", "beacon_keys", "beacon_shared"),
 }
 #: Functions that take a slot for a large session, as `session_feed` does.
 SESSION_READS = {"chat_events", "guest_session_jobs"}

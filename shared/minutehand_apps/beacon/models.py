@@ -264,6 +264,22 @@ class Issued(Row):
     receipt: dict[str, Any]
 
 
+class SharedExecution(Row):
+    """An execution whose region answered, as a public link shows it."""
+
+    region: str
+    provider: str | None
+    model: str | None
+    output: Output
+
+
+class SharedJob(Row):
+    """A job as a public link shows it."""
+
+    spec: JobSpec
+    executions: list[SharedExecution]
+
+
 class Ended(Row):
     """Outcome of a job."""
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Query, Response
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import AwareDatetime, BaseModel, Field
 
 from minutehand.queue import CallerFunctions, reading
@@ -32,7 +32,9 @@ from minutehand_apps.beacon.models import (
     JobStatus,
     Output,
     Receipt,
+    SharedJob,
 )
+from minutehand_apps.beacon.page import render
 from minutehand_apps.beacon.receipts import canonical, read_keys, signature_problem
 
 Limit = Annotated[int, Query(ge=1, le=200)]
@@ -114,6 +116,20 @@ class JobState(ListedJob):
     """A job with its spec, executions and outputs."""
 
     spec: dict[str, Any]
+    share_id: UUID | None = Field(description="Key of the answers' public link, or null.")
+
+
+class Share(Exact):
+    """True if the answers have a public link."""
+
+    shared: bool
+
+
+class Shared(BaseModel):
+    """Key of the public link, or null without one."""
+
+    share_id: UUID | None
+    url: str | None = Field(description="Path of the public link, or null without a link.")
 
 
 class JobPage(BaseModel):
@@ -241,6 +257,24 @@ async def get_bundle(job: FoundJob, functions: UserFunctions) -> Bundle:
 async def cancel(job: FoundJob, functions: UserFunctions) -> Submitted:
     """Cancel a job and its executions. Repeatable. 409 if the job has completed or failed."""
     return await functions.call("beacon_cancel", parse=reading(Submitted), id=job["id"])
+
+
+@routes.put("/jobs/{id}/share")
+async def share(job: FoundJob, body: Share, functions: UserFunctions) -> Shared:
+    """Create or delete the public link of a job's answers."""
+    link = await functions.call("beacon_share", id=job["id"], is_shared=body.shared)
+    key = link["share_id"]
+    return Shared(share_id=key, url=f"/api/v1/shared/{key}" if key else None)
+
+
+@routes.get("/shared/{share_id}", response_class=HTMLResponse)
+async def shared(request: Request, share_id: UUID, services: Provided) -> HTMLResponse:
+    """Show the answers of a job by its public link."""
+    async with services.request_slot(request, None):
+        found = await services.queue_of(None).call("beacon_shared", share_id=share_id)
+    if found["job"] is None:
+        raise not_found("benchmark")
+    return render(SharedJob.model_validate(found["job"]))
 
 
 @routes.get("/executions", response_model_exclude_unset=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from html import escape
 from typing import Any
 
 import psycopg
@@ -77,6 +78,26 @@ async def test_a_region_fails_over_and_says_why_when_all_its_providers_fail(
     assert reason in failed["error"]
     bundle = await station.ok("GET", f"/jobs/{failed['id']}/bundle")
     assert (bundle["closing"]["status"], await verdict(station, bundle)) == ("failed", "passed")
+
+
+async def test_the_answers_have_a_public_link(station: Station) -> None:
+    """The page has every answer as text and no id. Only a member makes or ends the link."""
+    job = await station.ended(await station.submit(questions=["1 < <b>2</b>?"]))
+    place = f"/jobs/{job['id']}/share"
+    other = await station.call("PUT", place, json={"shared": True}, user=EVE)
+    link = (await station.ok("PUT", place, json={"shared": True}))["url"].removeprefix("/api/v1")
+    page = await station.call("GET", link, user=None)
+    again = await station.ok("PUT", place, json={"shared": True})
+    await station.ok("PUT", place, json={"shared": False})
+    ended = await station.call("GET", link, user=None)
+
+    assert (other.status_code, page.status_code, ended.status_code) == (404, 200, 404)
+    assert again["url"].endswith(link)
+    answers = [each["output"]["data"]["responses"][0]["response"] for each in job["executions"]]
+    assert [page.text.count(f"<td>{escape(answer)}</td>") for answer in answers] == [1, 1]
+    assert "<th>1 &lt; &lt;b&gt;2&lt;/b&gt;?</th>" in page.text
+    ids = [job["id"], job["workspace_id"], job["created_by"], job["queue_job_id"]]
+    assert [each for each in ids if each in page.text] == []
 
 
 async def test_a_provider_that_takes_too_long_ends_with_the_deadline(

@@ -11,6 +11,7 @@ export const beacon = {
   job: (id, signal) => call("GET /api/v1/jobs/{id}", { params: { id }, signal }),
   submit: (body) => call("POST /api/v1/jobs", { body }),
   cancel: (id) => call("POST /api/v1/jobs/{id}/cancel", { params: { id } }),
+  share: (id, shared) => call("PUT /api/v1/jobs/{id}/share", { params: { id }, body: { shared } }),
   bundle: (id) => call("GET /api/v1/jobs/{id}/bundle", { params: { id } }),
   redrive: (workspaceId) =>
     call("POST /api/v1/outbox/redrive", { body: { workspace_id: workspaceId } }),

@@ -6,6 +6,7 @@ import { useFetch } from "../../lib/store.js";
 import { html } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
+import { ShareButton } from "../../parts/share.js";
 import { Stale } from "../../parts/states-of-view.js";
 import { column, heading, table } from "../../parts/table.js";
 import { createAction } from "../../parts/toasts.js";
@@ -49,6 +50,11 @@ export default function JobPage({ id, workspace }) {
         </div>
       </div>
       ${isLive && html`<${Freshness} value=${freshness} />`}
+      <${ShareButton}
+        what="the answers"
+        address=${job.share_id && `/api/v1/shared/${job.share_id}`}
+        share=${(isShared) => beacon.share(job.id, isShared)}
+        refresh=${found.refresh} />
       ${isLive && html`<${ActionButton} className="danger" run=${cancel}>Cancel<//>`}
     </header>
     ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}

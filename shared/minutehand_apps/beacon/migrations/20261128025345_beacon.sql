@@ -28,6 +28,8 @@ create table public.beacon_jobs (
   -- Signed receipt that closes the job, with the number of the job's other receipts. Null until the
   -- job ends.
   closing jsonb,
+  share_id uuid, -- random key of the public link, null without a link
+  constraint beacon_jobs_one_share unique (share_id),
   constraint beacon_jobs_one_per_version unique (workspace_id, jobspec_id, version),
   constraint beacon_jobs_status_is_known
     check (status in ('created', 'processing', 'completed', 'failed', 'cancelled'))
@@ -179,7 +181,8 @@ select
     where e.job_id = j.id
   ) as executions,
   j.spec #>> '{benchmark,name}' as name,
-  (j.spec #>> '{constraints,min_regions}')::numeric as min_regions
+  (j.spec #>> '{constraints,min_regions}')::numeric as min_regions,
+  j.share_id
 from public.beacon_jobs as j
 join public.beacon_outbox as o on o.id = j.outbox_id
 left join public.jobs as q on q.id = j.queue_job_id;
@@ -383,6 +386,63 @@ select coalesce(array_agg(region order by id), '{}')
 from public.beacon_executions
 where job_id = p_id and status = 'completed'
 $$;
+
+create function public.beacon_share(p_id uuid, p_is_shared boolean)
+returns jsonb
+language plpgsql
+security definer -- no role may write jobs directly
+set search_path = ''
+as $$
+declare
+  v_share_id uuid;
+begin
+  perform queue.admit('changes', j.workspace_id, queue.caller())
+  from public.beacon_jobs as j
+  where j.id = p_id;
+  update public.beacon_jobs
+  set share_id = case when p_is_shared then coalesce(share_id, gen_random_uuid()) end
+  where id = p_id and queue.is_member(workspace_id)
+  returning share_id into v_share_id;
+  if not found then
+    perform queue.refuse(404, 'job_not_found', 'job not found', p_id::text);
+  end if;
+  return jsonb_build_object('share_id', v_share_id);
+end;
+$$;
+comment on function public.beacon_share is
+  'Create or delete the public link of a job''s answers: {share_id}.';
+
+create function beacon.shared(p_share_id uuid)
+returns jsonb
+language sql stable
+security definer
+set search_path = ''
+as $$ -- The random share id authorises reading. The result has no ids.
+select jsonb_build_object(
+  'job', (
+    select jsonb_build_object(
+      'spec', j.spec,
+      'executions', (
+        select jsonb_agg(
+          jsonb_build_object(
+            'region', e.region,
+            'provider', e.provider,
+            'model', e.model,
+            'output', e.output
+          )
+          order by e.id
+        )
+        from public.beacon_executions as e
+        where e.job_id = j.id and e.output is not null
+      )
+    )
+    from public.beacon_jobs as j
+    where j.share_id = p_share_id
+  )
+)
+$$;
+comment on function beacon.shared is
+  'The job with this public link: {job: {spec, executions}}, or null.';
 
 create function public.beacon_cancel(p_id uuid)
 returns jsonb
@@ -933,10 +993,12 @@ grant usage on schema beacon to anon, authenticated, service_role;
 revoke execute
   on all functions in schema beacon
   from public, anon, authenticated, service_role;
+select queue.allow_guests('beacon.shared');
 select queue.allow(
   'authenticated, service_role',
   'public.beacon_submit',
   'public.beacon_cancel',
+  'public.beacon_share',
   'public.beacon_redrive'
 );
 select queue.allow(

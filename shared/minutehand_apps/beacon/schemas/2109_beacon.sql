@@ -26,6 +26,8 @@ create table public.beacon_jobs (
   -- Signed receipt that closes the job, with the number of the job's other receipts. Null until the
   -- job ends.
   closing jsonb,
+  share_id uuid, -- random key of the public link, null without a link
+  constraint beacon_jobs_one_share unique (share_id),
   constraint beacon_jobs_one_per_version unique (workspace_id, jobspec_id, version),
   constraint beacon_jobs_status_is_known
     check (status in ('created', 'processing', 'completed', 'failed', 'cancelled'))
@@ -177,7 +179,8 @@ select
     where e.job_id = j.id
   ) as executions,
   j.spec #>> '{benchmark,name}' as name,
-  (j.spec #>> '{constraints,min_regions}')::numeric as min_regions
+  (j.spec #>> '{constraints,min_regions}')::numeric as min_regions,
+  j.share_id
 from public.beacon_jobs as j
 join public.beacon_outbox as o on o.id = j.outbox_id
 left join public.jobs as q on q.id = j.queue_job_id;

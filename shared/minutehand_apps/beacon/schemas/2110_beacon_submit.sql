@@ -170,6 +170,63 @@ from public.beacon_executions
 where job_id = p_id and status = 'completed'
 $$;
 
+create function public.beacon_share(p_id uuid, p_is_shared boolean)
+returns jsonb
+language plpgsql
+security definer -- no role may write jobs directly
+set search_path = ''
+as $$
+declare
+  v_share_id uuid;
+begin
+  perform queue.admit('changes', j.workspace_id, queue.caller())
+  from public.beacon_jobs as j
+  where j.id = p_id;
+  update public.beacon_jobs
+  set share_id = case when p_is_shared then coalesce(share_id, gen_random_uuid()) end
+  where id = p_id and queue.is_member(workspace_id)
+  returning share_id into v_share_id;
+  if not found then
+    perform queue.refuse(404, 'job_not_found', 'job not found', p_id::text);
+  end if;
+  return jsonb_build_object('share_id', v_share_id);
+end;
+$$;
+comment on function public.beacon_share is
+  'Create or delete the public link of a job''s answers: {share_id}.';
+
+create function beacon.shared(p_share_id uuid)
+returns jsonb
+language sql stable
+security definer
+set search_path = ''
+as $$ -- The random share id authorises reading. The result has no ids.
+select jsonb_build_object(
+  'job', (
+    select jsonb_build_object(
+      'spec', j.spec,
+      'executions', (
+        select jsonb_agg(
+          jsonb_build_object(
+            'region', e.region,
+            'provider', e.provider,
+            'model', e.model,
+            'output', e.output
+          )
+          order by e.id
+        )
+        from public.beacon_executions as e
+        where e.job_id = j.id and e.output is not null
+      )
+    )
+    from public.beacon_jobs as j
+    where j.share_id = p_share_id
+  )
+)
+$$;
+comment on function beacon.shared is
+  'The job with this public link: {job: {spec, executions}}, or null.';
+
 create function public.beacon_cancel(p_id uuid)
 returns jsonb
 language plpgsql

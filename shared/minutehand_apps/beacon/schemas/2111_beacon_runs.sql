@@ -323,10 +323,12 @@ grant usage on schema beacon to anon, authenticated, service_role;
 revoke execute
   on all functions in schema beacon
   from public, anon, authenticated, service_role;
+select queue.allow_guests('beacon.shared');
 select queue.allow(
   'authenticated, service_role',
   'public.beacon_submit',
   'public.beacon_cancel',
+  'public.beacon_share',
   'public.beacon_redrive'
 );
 select queue.allow(

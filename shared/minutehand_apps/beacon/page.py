@@ -1,0 +1,43 @@
+"""The answers of a job as one HTML document. Text of a person or a provider is escaped."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Final
+
+from fastapi.responses import HTMLResponse
+
+from minutehand.web import document
+from minutehand_apps.beacon.models import SharedJob
+
+_STYLE: Final = """
+.soft{color:var(--soft)}div{overflow-x:auto}table{border-collapse:collapse;width:100%}
+td,th{text-align:start;vertical-align:top;padding:.5rem .6rem;border-bottom:1px solid var(--line);
+min-width:12rem;overflow-wrap:anywhere}
+"""
+
+
+def render(job: SharedJob) -> HTMLResponse:
+    """Render the page: a row for each question, and a column for each region that answered."""
+    columns = [
+        {answer.question_id: answer.response for answer in execution.output.responses}
+        for execution in job.executions
+    ]
+    head = "".join(
+        f"<th>{escape(one.region)}<br><small class=soft>{escape(f'{one.provider}, {one.model}')}"
+        "</small></th>"
+        for one in job.executions
+    )
+    rows = [
+        f"<tr><th>{escape(question.question)}</th>"
+        + "".join(f"<td>{escape(answers[question.question_id])}</td>" for answers in columns)
+        + "</tr>"
+        for question in job.spec.asked_questions
+    ]
+    intro = f"{job.spec.jobspec_id}, version {job.spec.version}."
+    return document(
+        job.spec.benchmark.name,
+        f'<p class="soft">{escape(intro)}</p>'
+        f"<div><table><tr><th>Question</th>{head}</tr>{''.join(rows)}</table></div>",
+        style=_STYLE,
+    )
