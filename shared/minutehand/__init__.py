@@ -1,6 +1,7 @@
 """Durable background jobs for Supabase: the public names for writing processors.
 
-Each name is loaded on first use, so that a function that only enqueues need not load the worker.
+Each name is loaded at its first use, so that a function that only enqueues need not load the
+worker.
 """
 
 from __future__ import annotations

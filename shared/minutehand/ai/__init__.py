@@ -1,4 +1,4 @@
-"""Language models and speech to text, behind small protocols.
+"""Language models and speech engines. A small protocol describes each kind.
 
 Each name is imported at its first use, so that a function without a model imports no client.
 """

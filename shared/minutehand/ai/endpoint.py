@@ -1,4 +1,4 @@
-"""Common base of model endpoints: connections, retries and classification of failures.
+"""Base class of model endpoints, with connections, retries and classification of failures.
 
 openai_compatible.py and speech_endpoint.py build requests and parse responses.
 """
@@ -28,31 +28,32 @@ from minutehand.retry_after import requested_wait
 from minutehand.worker.vendor import Failure, classify_no_response, classify_status
 
 MAX_RESPONSE_BYTES: Final = 2_000_000
-#: Maximum bytes of a streamed response, in which each chunk has an overhead of about 300 bytes.
+#: Maximum bytes of a streamed response. Each chunk has about 300 bytes in addition to its text.
 MAX_STREAM_BYTES: Final = 60_000_000
-#: HTTP statuses that the prompt can cause. Any other 4xx status means a wrong URL or model.
+#: HTTP statuses that the prompt can cause. Any other 4xx status means a wrong URL or a wrong model.
 _PROMPT_STATUSES: Final = frozenset({400, 413, 422, 451})
-#: Words in errors about an account without credit. Some endpoints send them with status 400 or 429.
+#: Words in errors about an account without credit. Some endpoints return such errors with status
+#: 400 or 429.
 _NO_CREDIT: Final = re.compile("insufficient_quota|exceeded_current_quota|billing|credit balance")
-#: First bytes of a JSON body. No server-sent event begins with one of them.
+#: Possible first bytes of a JSON body. A server-sent event begins with none of these bytes.
 _JSON_START: Final = b'{["<'
 
 
 class Endpoint:
-    """A client of one model endpoint, which retries failed requests.
+    """A client of one model endpoint. The client retries failed requests.
 
     Args:
-        url: Base URL with the version, e.g. https://api.openai.com/v1. `path` is appended.
+        url: Base URL with the API's version, e.g. https://api.openai.com/v1. `path` is appended.
         model: Name of the model at the endpoint.
         key: Bearer token. None if the endpoint needs no authentication.
-        response_seconds: Maximum seconds without data, before a response or between its chunks.
-        sleep: Waits between requests.
+        response_seconds: Maximum seconds without data, before the response or between its chunks.
+        sleep: Function that waits between two requests.
     """
 
     offline: Final = False
-    #: Name of the service. Each error message begins with this name.
+    #: Name of the service, with which each error message begins.
     _title: str
-    #: Environment variable that contains the URL.
+    #: Environment variable with the URL of the endpoint.
     _setting: str
 
     def __init__(
@@ -76,14 +77,15 @@ class Endpoint:
         self._retryer = retrying(_is_repeatable, attempts=2, sleep=sleep)
 
     async def objects(self, **content: Any) -> AsyncGenerator[dict[str, Any]]:
-        """Post `content` (json, or data and files) and yield the JSON objects of the response.
+        """Post `content` (json, or data and files), and yield the JSON objects of the response.
 
-        An endpoint that does not stream sends one object. The marker `[DONE]`, which ends a stream,
-        yields an empty object. Closing the generator closes the connection.
+        An endpoint that does not stream sends one object. For the marker `[DONE]`, which ends a
+        stream, the generator yields an empty object. The caller closes the generator to close the
+        connection.
 
         Raises:
-            LanguageModelError: See errors.py. A call with a `repeatable` error has already been
-                retried, unless the endpoint requested a long wait.
+            LanguageModelError: See errors.py. A failed request with a `repeatable` error was
+                already retried, unless the endpoint requested a long wait.
         """
         try:
             async with self._open_response(content) as response:
@@ -95,7 +97,7 @@ class Endpoint:
             raise self._failure(error) from error
 
     async def post(self, **content: Any) -> dict[str, Any]:
-        """Post `content` and return the first JSON object of the response, see `objects`."""
+        """Post `content`, and return the first JSON object of the response, see `objects`."""
         async with aclosing(self.objects(**content)) as objects:
             return await anext(objects)
 
@@ -105,7 +107,7 @@ class Endpoint:
 
     @asynccontextmanager
     async def _open_response(self, content: Mapping[str, Any]) -> AsyncIterator[StreamResponse]:
-        """Send the request, and yield the successful response before its body is read."""
+        """Send the request. Yield the successful response before its body is read."""
         async with AsyncExitStack() as stack:
 
             async def send() -> StreamResponse:
@@ -166,12 +168,12 @@ class Endpoint:
     def _checked(self, response: HttpResponse, value: dict[str, Any] | None) -> dict[str, Any]:
         if value is None:
             raise self._output_error(f"{self._title} did not respond with a JSON object")
-        if details := value.get("error"):  # some gateways send every error with status 200
+        if details := value.get("error"):  # some gateways return every error with status 200
             code = str(details.get("code")) if isinstance(details, dict) else ""
             status = int(code) if re.fullmatch("[45][0-9][0-9]", code) else None
             error = self._rejection(response, status or 500, value)
             if status is None:
-                # the endpoint may have produced an answer, and charged for it, before the error
+                # the endpoint may have charged for an answer that it produced before the error
                 error.charged, error.repeatable = True, False
             raise error
         return value
@@ -195,7 +197,8 @@ class Endpoint:
         message = self._redact(str(error.get("message") or "no message"))
         text = f"{self._title} answered {status}: {message}"
         wait = requested_wait(response.headers, now=datetime.now(UTC))
-        # search the message only for a 400, because the message of a rate limit may mention billing
+        # search the message only for status 400, because a message about a rate limit may mention
+        # billing
         description = f"{error.get('code')} {error.get('type')} {message if status == 400 else ''}"
         is_empty = status in {400, 403, 429} and _NO_CREDIT.search(description)
         failure = classify_status(402 if is_empty else status)
@@ -223,7 +226,7 @@ class Endpoint:
         )
 
     def _redact(self, text: str) -> str:
-        """Return the beginning of a vendor's text, without the key that it may quote."""
+        """Return the beginning of a vendor's text, without the key that the text may quote."""
         text = text.replace(self._key, HIDDEN) if self._key else text
         return without_secrets(text)[:500]
 

@@ -1,4 +1,4 @@
-"""Select the language model and the speech engine by the settings."""
+"""Creates the language model and the speech engine that the settings describe."""
 
 from __future__ import annotations
 
@@ -9,27 +9,30 @@ from minutehand.ai.language_model import Completion, CompletionStream, LanguageM
 from minutehand.ai.speech import SpeechToText
 from minutehand.config import Settings
 
-#: Label of a sample answer from an app's script. Users see the label, so it names no setting.
+#: Label of a sample answer from an app's script. Users see the label, which names no setting.
 SAMPLE: Final = "sample: no language model is connected"
 
 
 class NoModel:
-    """Placeholder if no model is configured. Apps check `offline`, and use a script instead."""
+    """Placeholder for a language model if no model is configured.
+
+    An app that finds `offline` set uses a script instead.
+    """
 
     name: Final = "no language model"
     offline: Final = True
     most_tokens: Final = 0
 
     async def complete(self, prompt: Prompt) -> Completion:
-        """Raise, because no model is configured."""
+        """Raise an error, because no model is configured."""
         raise _none()
 
     def stream(self, prompt: Prompt | str) -> CompletionStream:
-        """Raise, because no model is configured."""
+        """Raise an error, because no model is configured."""
         raise _none()
 
     def cost_of(self, prompt: Prompt, text: str = "") -> float:
-        """Return 0."""
+        """Return a cost of 0."""
         return 0.0
 
     async def aclose(self) -> None:
@@ -41,7 +44,7 @@ def _none() -> LanguageModelError:
 
 
 def make_language_model(settings: Settings) -> LanguageModel:
-    """Return the configured model, or an `offline` one if LANGUAGE_MODEL_URL is unset."""
+    """Return the configured language model. If LANGUAGE_MODEL_URL is unset, return `NoModel`."""
     if settings.language_model_url is None:
         return NoModel()
     settings.require("LANGUAGE_MODEL")
@@ -58,7 +61,7 @@ def make_language_model(settings: Settings) -> LanguageModel:
 
 
 def make_speech_to_text(settings: Settings) -> SpeechToText:
-    """Return the configured engine, or the offline one if SPEECH_URL is unset."""
+    """Return the configured speech engine. If SPEECH_URL is unset, return the offline engine."""
     if settings.speech_url is None:
         from minutehand.ai.speech_offline import OfflineSpeechToText
 

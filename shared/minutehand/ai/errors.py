@@ -1,4 +1,4 @@
-"""Errors of language models and speech engines, grouped by what the caller can do next.
+"""Errors of language models and speech engines, grouped by the next step of the caller.
 
 LanguageModelError   .code            .hope        .charged
 ├─                   not_authorised   none         no     401, 403
@@ -25,7 +25,7 @@ class LanguageModelError(VendorError):
     """A call of a language model or speech engine failed.
 
     Attributes:
-        text: The part of the answer that arrived.
+        text: The part of the answer that arrived before the failure.
         cost_usd: Cost of the call.
     """
 
@@ -40,14 +40,14 @@ class LanguageModelError(VendorError):
 
 
 class InputRefused(LanguageModelError):
-    """The model rejects this prompt."""
+    """The model or its endpoint rejects this prompt."""
 
     code = "input_refused"
     hope = "differently"
 
 
 class UnusableOutput(LanguageModelError):
-    """A complete answer that does not fit the requested type."""
+    """The model returned a complete answer that does not fit the requested type."""
 
     code = "answer_unusable"
     hope = "differently"
@@ -55,6 +55,6 @@ class UnusableOutput(LanguageModelError):
 
 
 class TruncatedOutput(UnusableOutput):
-    """An answer that ended at the token limit."""
+    """The answer of the model ended at the token limit."""
 
     code = "answer_too_long"

@@ -1,6 +1,6 @@
-"""Call a language model from a job. Parse its answer, or suspend the job until a retry.
+"""Asks a language model for an answer in a job. If the model is unavailable, the job suspends.
 
-The caller chooses the prompt and the type of the answer. The caller's step stores the result.
+The caller chooses the prompt and the type of the answer, and its step stores the result.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from minutehand.worker.vendor import VendorCalls, VendorError
 Shape = TypeVar("Shape", bound=BaseModel)
 #: Maximum characters of an unusable answer that are sent back to the model.
 MAX_QUOTED: Final = 4_000
-#: White space and the opening Markdown fence at the start of an answer.
+#: Pattern of white space and an opening Markdown fence at the start of an answer.
 _FENCE: Final = re.compile(r"\A\s*(?:```\w*\s*)?")
-#: A model began its answer again if this number of first characters is the same as before.
+#: If two answers have this many first characters in common, the model began its answer again.
 SAME_START: Final = 12
-#: Message for users if an answer is truncated and the endpoint gives no reason.
+#: Message for users about a truncated answer for which the endpoint gives no reason.
 TRUNCATED_MESSAGE: Final = (
     "The language model broke off its answer. Try again, or ask for less at once."
 )
@@ -51,24 +51,24 @@ async def ask_for(
     """Ask a model for an answer of the type `shape`. The prompt contains the type's JSON Schema.
 
     Call this function in a step or stage. An answer is parsed leniently, see `parsing.read_shape`.
-    The model continues a truncated answer once. The model is also asked once more if an answer does
-    not fit the schema, with a description of the error. Calls that may have been charged count
-    towards `vendor.MAX_CALLS` per step, and their cost is added to the job.
+    If an answer is truncated, the model is asked once to continue it. If an answer does not fit the
+    schema, the model is asked once more, with a description of the error. Calls that may have been
+    charged count towards `vendor.MAX_CALLS` per step. Their cost is added to the job.
 
     Args:
-        patient: False if a user waits for the answer. If false, the job fails instead of waiting
-            until the model is available.
-        check: Raises ValueError to reject an answer. The model gets the text of the error.
-        into: Receives the text of `field` while the model produces it.
-        field: The field that users read. If the answer is prose, the prose becomes the field's
-            value.
+        patient: False if a user waits for the answer. The job then fails while the model is
+            unavailable, and does not wait.
+        check: Function that raises ValueError to reject an answer. The model gets the text of the
+            error.
+        into: Object that receives the text of `field` while the model produces it.
+        field: The field that users read. If the answer is prose, this field gets the prose.
             Default: the only required field of `shape`, if it is a string.
 
     Raises:
         AttemptEnded: The model is unavailable or requests a wait, see `VendorCalls.wait`.
-        ProcessorError: The model failed. The message is a sentence for users, and `data` has the
-            error code. The error is retryable if a retry may help. The job's log has the exact
-            error.
+        ProcessorError: The model failed. The message is a sentence for users, and `data` contains
+            the error code. The error is retryable if a retry may succeed. The job's log contains
+            the original error.
     """
     field = field or only_text(shape)
     if into is not None and field is None:
@@ -89,7 +89,7 @@ async def ask_for(
             is_truncated = isinstance(error, TruncatedOutput)
             is_cut = error.code == "cut_short" or (is_truncated and error.text != "")
             if can_continue and is_cut and calls.charged <= 1:
-                # most broken connections are temporary
+                # continue the answer, because most broken connections are temporary
                 can_continue, prompt = False, replace(prompt, begun=error.text)
                 ctx.log("warning", "Asking the model for the rest of its answer", reason=str(error))
             elif can_retry and isinstance(error, UnusableOutput) and not is_truncated:
@@ -120,13 +120,13 @@ def _restarts(previous: str, text: str) -> bool:
 
 
 def _joined(previous: str, rest: str) -> str:
-    """Join a truncated answer and its continuation."""
+    """Join a truncated answer and the model's continuation."""
     return rest if _restarts(previous, rest) else previous + rest
 
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """One request of `ask_for`, which may need several calls of the model."""
+    """One request of `ask_for`, for which several calls of the model may be necessary."""
 
     ctx: JobContext
     model: LanguageModel
@@ -136,7 +136,7 @@ class _Request:
     partial_field: PartialField | None
 
     async def call_model(self, prompt: Prompt) -> Any:
-        """Make one call, add its cost, and parse its answer as the requested type."""
+        """Call the model once, add the call's cost, and parse the answer as the requested type."""
         try:
             completion = await self._complete(prompt)
         except LanguageModelError as error:
@@ -149,7 +149,7 @@ class _Request:
         try:
             return await self._parse(completion, is_continued=bool(prompt.begun))
         except UnusableOutput:
-            # the model may begin again in other words, so the new text alone may be a complete
+            # the model may have begun again in other words, so the new text alone may be a complete
             # answer
             rest = completion.text.removeprefix(prompt.begun)
             if not (prompt.begun and _FENCE.sub("", rest).lstrip().startswith("{")):
@@ -159,7 +159,7 @@ class _Request:
             raise
 
     async def _complete(self, prompt: Prompt) -> Completion:
-        """Return the answer. Add the cost of the call, also if the call fails."""
+        """Return the model's answer. Add the cost of the call, also of a failed call."""
         model, partial_field = self.model, self.partial_field
         try:
             if partial_field is None:
@@ -173,17 +173,17 @@ class _Request:
             self.ctx.cost_usd += cost
             error.text = _joined(prompt.begun, error.text)
             raise
-        except BaseException:  # the job was stopped, or the text could not be written
+        except BaseException:  # the job was stopped, or the sink could not write the text
             self.ctx.cost_usd += model.cost_of(prompt, partial_field.text if partial_field else "")
             raise
         self.ctx.cost_usd += completion.cost_usd
         return replace(completion, text=_joined(prompt.begun, completion.text))
 
     async def _stream(self, prompt: Prompt, partial_field: PartialField) -> Completion:
-        """Return the answer, and write the text of its field to the sink.
+        """Return the model's answer, and write the text of its field to the sink.
 
-        The first `SAME_START` characters of a continuation are collected before they are written,
-        because they show whether the model began its answer again.
+        The first `SAME_START` characters of a continuation are not written immediately, because
+        they show whether the model began its answer again.
         """
         partial_field.restart(prompt.begun)
         start = ""
@@ -202,7 +202,7 @@ class _Request:
 
     async def _parse(self, completion: Completion, *, is_continued: bool = False) -> Any:
         try:
-            # use a thread, because the repair of invalid JSON waits for a separate process
+            # use a thread, because the repair of invalid JSON waits for another process
             result = await asyncio.to_thread(
                 read_shape, completion.text, self.shape, field=self.field, whole=completion.whole
             )

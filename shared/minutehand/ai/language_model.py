@@ -1,6 +1,7 @@
-"""The interface of language models: a prompt in, an answer out, whole or as a stream.
+"""The interface of language models, which answer a prompt, whole or as a stream.
 
-openai_compatible.py implements it, engines.py builds it, and parsing.py parses its output.
+openai_compatible.py implements the interface, engines.py creates the model, and parsing.py parses
+its answers.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, Protocol, Self
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """Input text for the model. The input text may come from strangers and is not trusted."""
+    """Input text for the model. The text may come from strangers, so that it is not trusted."""
 
     title: str
     text: str
@@ -20,15 +21,15 @@ class Material:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One request.
+    """One request to a language model.
 
     Attributes:
-        name: One word that names the request. This word is also the name of the schema.
-        instructions: The instructions, which must not contain text of strangers.
-        material: Input texts, the most important first.
+        name: One word that names the request. The schema of the answer has the same name.
+        instructions: The instructions for the model, which must not contain text from strangers.
+        material: Input texts for the model, the most important text first.
         schema: JSON Schema of the answer. None for plain text.
-        most_tokens: Maximum tokens of the answer. None selects the model's limit.
-        begun: Beginning of the answer. The model continues it.
+        most_tokens: Maximum tokens of the answer. None selects the limit of the model.
+        begun: Beginning of an earlier answer, which the model is asked to continue.
     """
 
     name: str
@@ -40,17 +41,17 @@ class Prompt:
 
     @classmethod
     def of(cls, text: Prompt | str) -> Prompt:
-        """Return a prompt. A string becomes the input of a prompt without instructions."""
+        """Return a prompt. A string becomes the input text of a prompt without instructions."""
         return text if isinstance(text, Prompt) else cls("text", "", [Material("", text)])
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """An answer.
+    """An answer of a language model.
 
     Attributes:
-        cost_usd: Cost of the call. 0 without prices.
-        whole: False if the answer is incomplete, for example at the token limit.
+        cost_usd: Cost of the call in US dollars. 0 if the prices are unknown.
+        whole: False if the answer is incomplete, for example because it reached the token limit.
     """
 
     text: str
@@ -60,9 +61,10 @@ class Completion:
 
 
 class CompletionStream:
-    """A streamed answer. Iterate over the chunks, and close the stream to end the answer early.
+    """A streamed answer. Iterate over its chunks, and close the stream to end the answer early.
 
-    Closing the stream, or cancelling the task that iterates, ends the request and its connection.
+    When the stream is closed, or the iterating task is cancelled, the request and its connection
+    end.
     """
 
     def __init__(self, stream: AsyncGenerator[str], snapshot: Callable[[], Completion]) -> None:
@@ -79,12 +81,12 @@ class CompletionStream:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End the request if it has not ended."""
+        """End the request, unless it has ended."""
         await self._stream.aclose()
 
     @property
     def completion(self) -> Completion:
-        """The answer so far and its cost. `whole` is true once the answer is complete."""
+        """The answer so far, and its cost. `whole` is true when the answer is complete."""
         return self._snapshot()
 
 
@@ -93,7 +95,7 @@ class LanguageModel(Protocol):
 
     @property
     def name(self) -> str:
-        """Name of the model, which results include."""
+        """Name of the model, which results contain."""
 
     @property
     def offline(self) -> bool:
@@ -111,15 +113,15 @@ class LanguageModel(Protocol):
         """
 
     def stream(self, prompt: Prompt | str) -> CompletionStream:
-        """Stream the answer to `prompt`. An endpoint that cannot stream yields one chunk.
+        """Stream the answer to `prompt`. If the endpoint cannot stream, the answer is one chunk.
 
         Raises:
-            LanguageModelError: During iteration. The error's `text` is the part of the answer that
-                arrived.
+            LanguageModelError: The call failed during the iteration. The error's `text` is the part
+                of the answer that arrived.
         """
 
     def cost_of(self, prompt: Prompt, text: str = "") -> float:
-        """Estimate the cost of a call that ended before the endpoint sent token counts."""
+        """Estimate the cost of a call that ended before the endpoint returned its token counts."""
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -1,7 +1,7 @@
-"""Client of endpoints with OpenAI's chat completions API. Keep one client per process.
+"""Client of an endpoint with OpenAI's chat completions API. A process needs one client.
 
-The client retries only calls that were certainly not charged. If the endpoint requests a long wait,
-the job is suspended.
+The client retries only requests that were certainly not charged. If the endpoint requests a long
+wait, the job is suspended.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from minutehand.worker.serialization import TextCleaner, clean_text
 
 logger = logging.getLogger(__name__)
 
-#: Tags around the reasoning that self-hosted models may emit before their answer.
+#: Tags around the reasoning that a self-hosted model may write before its answer.
 _REASONING_START, _REASONING_END = "<think>", "</think>"
-#: Keywords of JSON Schema that strict endpoints reject. The prompt's schema still has them.
+#: Keywords of JSON Schema that strict endpoints reject. The schema in the prompt's text has them.
 _UNSUPPORTED: Final = frozenset(
     {"title", "default", "maxLength", "minLength", "maxItems", "minItems"}
 )
-#: Options that an endpoint may reject, each with a pattern of its error. The retry omits them.
+#: Options that an endpoint may reject, with a pattern of the rejection. A retry omits the option.
 _OPTIONAL: Final = {
     "response_format": "response_format|json_schema",
     "max_tokens": "max_tokens|context length",
@@ -38,23 +38,21 @@ _OPTIONAL: Final = {
     "stream": r"\bstream(?:ing)?\b",
 }
 _CALLED: Final = "is a tool call, but no tools are offered; only text can be used"
-#: After a retry without a rejected option succeeds, later calls omit the option for this number of
-#: seconds.
+#: If a retry without a rejected option succeeds, requests omit the option for this many seconds.
 REJECTED_SECONDS: Final = 3600.0
-#: The URL is considered wrong after this number of consecutive responses in an unknown format.
+#: After this many consecutive responses in an unknown format, the URL is considered wrong.
 MIN_UNKNOWN_FORMATS: Final = 2
-#: User message that asks for the rest of an answer.
+#: Message that asks the model for the rest of its answer.
 _CONTINUE: Final = (
     "Your answer was cut off there. Continue it exactly after its last character, and repeat"
     " nothing."
 )
-#: Maximum seconds between the end of an answer and the object with its token counts.
+#: Maximum seconds from the end of an answer to the JSON object with its token counts.
 AFTER_END_SECONDS: Final = 1.0
-#: Maximum seconds of a whole answer. If LIMIT_SILENCES times the maximum silence is longer, this
-#: longer time applies.
+#: Maximum seconds of a whole answer, or LIMIT_SILENCES times the maximum silence if this is longer.
 MIN_LIMIT_SECONDS: Final = 480.0
 LIMIT_SILENCES: Final = 4.0
-#: Characters per token, for estimating the cost of an answer without token counts.
+#: Characters per token, by which the cost of an answer without token counts is estimated.
 _CHARACTERS_PER_TOKEN: Final = 4
 
 
@@ -62,7 +60,7 @@ class OpenAICompatible(Endpoint):
     """A model behind `POST {url}/chat/completions`.
 
     Args:
-        prices: Prices of a million input tokens and a million output tokens, in US dollars.
+        prices: Price of a million input tokens and of a million output tokens, in US dollars.
         most_tokens: Maximum tokens of an answer.
 
     References:
@@ -85,8 +83,8 @@ class OpenAICompatible(Endpoint):
         self._prices = prices
         self._rejected: frozenset[str] = frozenset()
         self._rejected_until = 0.0
-        #: Number of responses in an unknown format since the last answer. One such response is
-        #: tolerated.
+        #: Number of responses in an unknown format since the last answer. The client tolerates one
+        #: such response.
         self._unknown_formats = 0
 
     async def complete(self, prompt: Prompt) -> Completion:
@@ -103,7 +101,7 @@ class OpenAICompatible(Endpoint):
         return CompletionStream(self._stream_text(prompt, state), state.completion)
 
     def cost_of(self, prompt: Prompt, text: str = "") -> float:
-        """Estimate the cost of a call without token counts, see `LanguageModel.cost_of`."""
+        """Estimate the cost of an answer without token counts, see `LanguageModel.cost_of`."""
         read = sum(len(message["content"]) for message in _messages(prompt))
         return self.priced(read / _CHARACTERS_PER_TOKEN, len(text) / _CHARACTERS_PER_TOKEN)
 
@@ -113,7 +111,10 @@ class OpenAICompatible(Endpoint):
         return (input_tokens * input_price + output_tokens * output_price) / 1_000_000
 
     async def _stream_text(self, prompt: Prompt, state: _ResponseState) -> AsyncGenerator[str]:
-        """Yield the chunks of an answer. Omit the options that the endpoint rejects."""
+        """Yield the chunks of an answer.
+
+        Retry the request without options that the endpoint rejects.
+        """
         now = time.monotonic()
         without = self._rejected if now < self._rejected_until else frozenset()
         while True:
@@ -132,8 +133,7 @@ class OpenAICompatible(Endpoint):
                     self._rejected, self._rejected_until = without, now + REJECTED_SECONDS
                 return
             except InputRefused as error:
-                # the call was not charged, so retry it without the options that the endpoint
-                # rejects
+                # the request was not charged, so retry it without the rejected options
                 rejected = {
                     name for name, words in _OPTIONAL.items() if re.search(words, str(error))
                 }
@@ -148,13 +148,13 @@ class OpenAICompatible(Endpoint):
                 is_other = isinstance(error, UnusableOutput) and not state.has_choice
                 self._unknown_formats += is_other
                 if is_other and self._unknown_formats >= MIN_UNKNOWN_FORMATS:
-                    # the URL belongs to another API, so a repeated call would cost the same and
-                    # fail too
+                    # the URL belongs to another API. A repeated request would be charged again, and
+                    # fail too.
                     reason: Any = {"code": "misconfigured", "hope": "none", "charged": True}
                     text = f"{error}; {self._setting} must be the URL of a chat completions API"
                     raise LanguageModelError(text, vendor=self._title, **reason) from error
                 if state.words.length:
-                    # a part of the answer arrived before the error, so the call was charged
+                    # a part of the answer arrived before the error, so the request was charged
                     error.charged, error.text = True, error.text or state.words.text
                     error.cost_usd = error.cost_usd or state.cost_usd
                 raise
@@ -162,7 +162,10 @@ class OpenAICompatible(Endpoint):
     async def _until_end(
         self, objects: AsyncGenerator[dict[str, Any]], state: _ResponseState
     ) -> AsyncGenerator[dict[str, Any]]:
-        """Yield the objects of a response. End after the answer, even if the connection is open."""
+        """Yield the objects of a response.
+
+        Stop after the answer, even while the connection is open.
+        """
         loop, limit = (
             asyncio.get_running_loop(),
             max(MIN_LIMIT_SECONDS, LIMIT_SILENCES * self._max_silence),
@@ -187,8 +190,8 @@ class OpenAICompatible(Endpoint):
 
     def _body(self, prompt: Prompt, without: frozenset[str]) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self.name, "messages": _messages(prompt)}
-        # newer models accept only `max_completion_tokens`, and some models reject a limit above
-        # their own maximum
+        # newer models accept only `max_completion_tokens`. Some models reject a limit above their
+        # own maximum.
         for limit in ("max_tokens", "max_completion_tokens"):
             if limit not in without:
                 body[limit] = prompt.most_tokens or self.most_tokens
@@ -205,30 +208,30 @@ class OpenAICompatible(Endpoint):
 
 
 class _ReasoningFilter:
-    """Collects streamed text, and removes the model's reasoning from its beginning."""
+    """Collects the chunks of a text, and removes a model's reasoning from its beginning."""
 
     def __init__(self) -> None:
         self._chunks: list[str] = []
-        #: The tag to search for next, or "" after the end tag.
+        #: The tag that is searched for, or "" after the end tag was found.
         self._tag = _REASONING_START
-        #: Last characters of the text, which may be the beginning of `_tag`.
+        #: Last characters of the text so far, which may be the beginning of `_tag`.
         self._tail = ""
-        #: Position of the text after the reasoning, or None before that text begins.
+        #: Position at which the text after the reasoning begins, or None before it begins.
         self._start: int | None = None
         self.length = 0
 
     @property
     def raw(self) -> str:
-        """The whole text."""
+        """The whole text, including the reasoning."""
         return "".join(self._chunks)
 
     @property
     def text(self) -> str:
-        """The text without the reasoning. If the end tag is missing, the whole text."""
+        """The text without the reasoning. Without an end tag, the whole text."""
         return self.raw[self._start :]
 
     def add(self, chunk: str, *, is_last: bool = False) -> str:
-        """Add a chunk, and return the text that users can see now."""
+        """Add a chunk, and return the text that may be shown to users now."""
         self._chunks.append(chunk)
         self.length += len(chunk)
         if self._start is not None:
@@ -259,7 +262,7 @@ class _ReasoningFilter:
 
 
 class _ResponseState:
-    """State of one response, whole or streamed."""
+    """State of one response, which may be streamed."""
 
     def __init__(self, model: OpenAICompatible, prompt: Prompt) -> None:
         self._model = model
@@ -273,7 +276,7 @@ class _ResponseState:
         self.has_ended = self.has_choice = False
 
     def add(self, value: Mapping[str, Any]) -> str:
-        """Add an object of the response, and return the text that users can see now."""
+        """Add an object of the response, and return the text that may be shown to users now."""
         if not value:
             self.has_ended = True
             return ""
@@ -308,7 +311,7 @@ class _ResponseState:
         return self._text.add(_text(message.get("content")))
 
     def end(self) -> str:
-        """Return the remaining text. Raise LanguageModelError if the answer is unusable."""
+        """Return the rest of the text. Raise LanguageModelError if the answer cannot be used."""
         name, cost = self._model.name, self.cost_usd
         if not self.has_choice:
             raise self._output_error("is not as documented")
@@ -326,7 +329,7 @@ class _ResponseState:
             if not self._called.lstrip().startswith("{"):
                 is_call = bool(self._called) or self._finish in {"tool_calls", "function_call"}
                 raise self._output_error(_CALLED if is_call else "is empty")
-            # some models return an answer with a schema as the arguments of a tool call
+            # some models return an answer with a schema in the arguments of a tool call
             rest = clean_text(self._called)
         return self.words.add(rest, is_last=True)
 
@@ -341,7 +344,10 @@ class _ResponseState:
 
     @property
     def cost_usd(self) -> float:
-        """Cost by the endpoint's token counts, or an estimate by the length of the answer."""
+        """Cost by the endpoint's token counts.
+
+        Without counts, an estimate by the length of the text.
+        """
         if self._usage is None:
             return self._model.cost_of(self._prompt, self.words.raw)
         input_tokens, output_tokens = (
@@ -356,7 +362,7 @@ class _ResponseState:
 
 
 def _text(content: Any) -> str:
-    """Return a message's text. If the content is a list, join its texts."""
+    """Return the text of a message. If its content is a list, join the texts in the list."""
     if isinstance(content, list):
         return "".join(
             part if isinstance(part, str) else part["text"]
@@ -371,7 +377,7 @@ def _text(content: Any) -> str:
 def _messages(prompt: Prompt) -> list[dict[str, str]]:
     system = prompt.instructions
     if prompt.schema is not None:
-        # write the schema into the prompt too, because not every endpoint obeys response_format
+        # write the schema into the prompt too, because some endpoints ignore response_format
         schema = json.dumps(prompt.schema, ensure_ascii=False)
         system += f"\n\nAnswer with one JSON object of this schema and nothing else:\n{schema}"
     parts = [
@@ -386,7 +392,7 @@ def _messages(prompt: Prompt) -> list[dict[str, str]]:
 
 
 def _plain_schema(schema: Any) -> Any:
-    """Return the schema for strict endpoints, with all fields required and no others allowed."""
+    """Return a schema for strict endpoints, with all fields required and no others allowed."""
     if isinstance(schema, list):
         return [_plain_schema(item) for item in schema]
     if not isinstance(schema, Mapping):

@@ -1,6 +1,6 @@
-"""Lenient parsing of a model's answer, because the call has already been paid for.
+"""Lenient parsing of a model's answer, because the answer has already been paid for.
 
-`json_repair` repairs invalid JSON, and pydantic validates the fields.
+`json_repair` repairs invalid JSON, and pydantic validates the fields of the answer.
 """
 
 from __future__ import annotations
@@ -21,31 +21,34 @@ from minutehand.ai.subprocess_env import subprocess_environment
 from minutehand.worker.serialization import has_text, is_blank, sanitize
 
 Shape = TypeVar("Shape", bound=BaseModel)
-#: Possible start of a JSON object in a text.
+#: Pattern of the possible start of a JSON object in a text.
 _OBJECT: Final = re.compile(r'\{(?=\s*["}])')
-#: NaN and infinities become null, so that validation names the field. Strings may have line breaks.
+#: Parser that reads NaN and infinity as null, so that validation names the field. Strings may
+#: contain line breaks.
 _DECODER: Final = json.JSONDecoder(parse_constant=lambda _: None, strict=False)
 _FENCED: Final = re.compile(r"\s*`{3,}\w*\s*\n(.*?)\s*`{3,}\s*", re.DOTALL)
-#: Maximum seconds for a repair on a busy machine.
+#: Maximum seconds for the repair of an answer on a busy machine.
 MAX_SECONDS: Final = 20
-#: Strings with a lower maximum are never cut, because other fields may refer to them as names.
+#: Strings whose maximum length is lower are never cut, because they may be names to which other
+#: fields refer.
 MIN_CLIPPED: Final = 40
-#: Beginnings of an answer that is data or unfinished reasoning.
+#: Pattern of the beginning of an answer that is data, or reasoning without an end.
 _NOT_PLAIN_TEXT: Final = re.compile(
     r"\s*(?:\{|\[\s*[\[{\"\]\d-]|`{3,}\s*(?:json|yaml|xml)?\s*[{\[<]|<think|\[THINK|<\|"
     r"|(?:null|true|false)\s*$)"
 )
-#: Special tokens at the end of an answer, which the server should have removed.
+#: Pattern of special tokens at the end of an answer, which the server should have removed.
 _END: Final = re.compile(r"(?:\s*(?:<\|\w+\|>|</s>))+\s*\Z")
-#: If the only field of a type is named within this number of characters, the answer is not prose.
+#: If the first characters, up to this number, contain the name of a type's only field, the answer
+#: is not prose.
 MAX_NAME_AT: Final = 100
 
 
 class UnparsableOutput(Exception):
-    """A text contains no value of the requested type. The message is sent to the model.
+    """A text contains no value of the requested type. The model gets the message of this error.
 
     Attributes:
-        cut_off: True if the text is the beginning of a truncated answer.
+        cut_off: True if the text is only the beginning of an answer.
     """
 
     def __init__(self, reason: str, *, cut_off: bool = False) -> None:
@@ -56,17 +59,17 @@ class UnparsableOutput(Exception):
 def read_shape(
     text: str, shape: type[Shape], *, field: str | None = None, whole: bool = True
 ) -> Shape:
-    """Return the last object in `text` that fits `shape`. Overlong values are cut.
+    """Return the last object in `text` that fits `shape`. Values that are too long are cut.
 
-    The object may be inside one wrapper object or list. A text that is not valid JSON is repaired.
+    The object may be inside another object or a list. A text that is not valid JSON is repaired.
 
     Args:
-        field: The field that takes the text if the answer is prose. Default: the only required
+        field: The field that gets the whole text if the answer is prose. Default: the only required
             field, if it is a string.
         whole: False if the model stopped at the token limit.
 
     Raises:
-        UnparsableOutput: No object fits. The message names the invalid fields.
+        UnparsableOutput: No object in the text fits. The message names the invalid fields.
     """
     field = field or only_text(shape)
     candidates = _values(text, whole=whole)
@@ -81,8 +84,8 @@ def read_shape(
 def is_plain_text(text: str, shape: type[BaseModel], field: str) -> bool:
     """Return whether `text` is prose for people, and not the fields of `shape` in some notation.
 
-    Tags, tables, assignments and bold field names are such notations. Prose may contain the name of
-    one field, such as "Title:", but not the names of `field` and of the first field.
+    Tags, tables, assignments and bold field names are notations of fields. Prose may contain the
+    name of one field, such as "Title:", but not the names of both `field` and the first field.
     """
     if _NOT_PLAIN_TEXT.match(text) or not has_text(text):
         return False
@@ -108,12 +111,14 @@ def only_text(shape: type[BaseModel]) -> str | None:
 
 
 def _values(text: str, *, whole: bool) -> list[Any]:
-    """Return the JSON values in a text, the last first.
+    """Return the JSON values in a text. The last value comes first.
 
-    A text that is not JSON is repaired. `json_repair` does not change valid objects in other text.
+    A text that is not JSON is repaired. `json_repair` does not change valid objects inside other
+    text.
 
     Raises:
-        UnparsableOutput: The text is truncated. Half an object would look complete after a repair.
+        UnparsableOutput: The text is truncated. After a repair, half of an object would seem
+            complete.
     """
     fenced = _FENCED.fullmatch(text)
     inner = fenced[1] if fenced else text
@@ -136,7 +141,7 @@ def _values(text: str, *, whole: bool) -> list[Any]:
         repaired = json.loads(process.stdout)
     except (subprocess.SubprocessError, ValueError, RecursionError):
         return []
-    # json_repair also turns prose into strings and lists
+    # drop other values, because json_repair turns prose into strings and lists
     values = repaired[::-1] if isinstance(repaired, list) else [repaired]
     return [value for value in values if isinstance(value, dict)]
 
@@ -158,7 +163,7 @@ def _is_cut_off(text: str) -> bool:
 def _first_valid(
     candidates: list[Any], shape: type[Shape], field: str | None
 ) -> tuple[Shape | None, str | None]:
-    """Return the first candidate that fits, or the error of the first candidate."""
+    """Return the first value that fits, or otherwise the error of the first value."""
     message: str | None = None
     for candidate in candidates:
         for value in _candidates(candidate, shape, field):
@@ -170,15 +175,15 @@ def _first_valid(
 
 
 def _candidates(value: Any, shape: type[BaseModel], field: str | None) -> Iterator[dict[str, Any]]:
-    """Yield the objects that an answer may mean: itself, a wrapped object, or a bare value.
+    """Yield the objects that an answer may contain: itself, an object inside it, or a plain value.
 
-    An object without any field of `shape` is skipped, even if `shape` requires no field.
+    An object without any field of `shape` is skipped, even if all fields of `shape` are optional.
     """
     names = shape.model_fields.keys()
     value = _decoded(value)
     if isinstance(value, dict):
         if names & value.keys():
-            # the field may contain the whole answer again as JSON
+            # the field's value may be the whole answer again, as a JSON string
             inner = _decoded(value.get(field or ""))
             if isinstance(inner, dict) and names & inner.keys():
                 yield inner
@@ -211,10 +216,10 @@ def _validated(value: dict[str, Any], shape: type[Shape]) -> Shape:
     while True:
         try:
             found = shape.model_validate(data)
-            _storable(found.model_dump())  # validation may turn the string "NaN" into a number
+            _storable(found.model_dump())  # validation may convert the string "NaN" to a number
             return found
         except ValidationError as error:
-            # validate again, because the error of an overlong list hides overlong items
+            # validate again, because the error about a long list hides errors about its items
             if any([_clip(data, details) for details in error.errors()]):
                 continue
             raise UnparsableOutput(
@@ -226,7 +231,7 @@ def _validated(value: dict[str, Any], shape: type[Shape]) -> Shape:
 
 
 def _storable(value: Any) -> Any:
-    """Remove NUL characters. Reject infinities and NaN, which JSON cannot express."""
+    """Remove NUL characters. Reject infinity and NaN, which JSON cannot express."""
     result = sanitize(value)
     if result.refused is not None:
         raise UnparsableOutput(result.refused)
@@ -234,7 +239,7 @@ def _storable(value: Any) -> Any:
 
 
 def _without_blanks(value: Any) -> Any:
-    """Empty the strings without visible characters. Remove such strings from lists."""
+    """Replace strings without visible characters by "". Remove such strings from lists."""
     if isinstance(value, str):
         return "" if is_blank(value) else value
     if isinstance(value, list):
@@ -246,7 +251,7 @@ def _without_blanks(value: Any) -> Any:
 
 
 def _clip(data: Any, details: Any) -> bool:
-    """Cut the value of a validation error in place if it is too long. Return whether it was."""
+    """If a validation error is about a too long value, cut the value. Return whether it was cut."""
     limit = details.get("ctx", {}).get("max_length", 0)
     minimum = {"too_long": 1, "string_too_long": MIN_CLIPPED}.get(details["type"])
     if minimum is None or limit < minimum:
@@ -258,5 +263,5 @@ def _clip(data: Any, details: Any) -> bool:
         value = data[last]
         data[last] = value[: limit - 1] + "…" if isinstance(value, str) else value[:limit]
     except (LookupError, TypeError):
-        return False  # an earlier cut removed the value, or the path has a part that is not a key
+        return False  # an earlier cut has removed the value, or a part of the path is not a key
     return True

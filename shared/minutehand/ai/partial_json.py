@@ -1,4 +1,4 @@
-"""Streams the text of one field from JSON that is still incomplete."""
+"""Streams the text of one field from a JSON answer that is not yet complete."""
 
 from __future__ import annotations
 
@@ -8,57 +8,58 @@ from typing import Any, Final, Protocol
 
 from pydantic_core import from_json
 
-#: Possible start of a JSON object, and characters that data or reasoning begin with.
+#: Patterns of the possible start of a JSON object, and of first characters of data or reasoning.
 _OBJECT: Final = re.compile(r'\{(?=\s*["}])')
 _DATA: Final = re.compile(r"[\[{`<]")
-#: An answer without data in its first characters is prose, because no preamble is longer.
+#: If this many first characters contain no data, an answer is prose, because no preamble is longer.
 MIN_PLAIN_TEXT: Final = 60
-#: Number of first characters that are examined to decide whether an answer is prose.
+#: Number of first characters that decide whether an answer is prose.
 PLAIN_TEXT_SAMPLE: Final = 500
-#: Up to this length the text is parsed after each chunk. A longer text is parsed when it has grown
-#: by PARSE_GROWTH.
+#: Up to this length, a text is parsed after each chunk. A longer text is parsed when its length has
+#: grown by the factor PARSE_GROWTH.
 ALWAYS_PARSED: Final = 16_000
 PARSE_GROWTH: Final = 1 / 400
-#: Maximum characters to stream, so that a long answer does not exceed the job's stream limit and
-#: fail.
+#: Maximum characters that are streamed, so that a long answer does not exceed the job's stream
+#: limit.
 MAX_WRITTEN: Final = 200_000
 
 
 class TextSink(Protocol):
-    """Receives text chunk by chunk, such as a stream of a job."""
+    """Receives a text in chunks. A stream of a job is a TextSink."""
 
     def write(self, text: str, /) -> Any:
-        """Receive the next chunk."""
+        """Receive the next chunk of the text."""
 
 
 class PartialField:
-    """Writes the new text of a field each time its JSON has grown.
+    """Writes the new text of a field each time more of its JSON has arrived.
 
-    Written text cannot be retracted. If the text of the field changes, nothing more is written, and
-    only the complete answer is valid. Each string of a list is written as a line.
+    Text that was written cannot be removed. If the field's earlier text changes, nothing more is
+    written, and only the complete answer is valid. Each string of a list is written as one line.
 
     Args:
         field: A field of the outermost object.
-        is_plain_text: Returns whether an answer that does not begin with JSON is prose for people.
+        is_plain_text: Function that returns whether an answer that does not begin with JSON is
+            prose.
     """
 
     def __init__(self, field: str, sink: TextSink, *, is_plain_text: Callable[[str], bool]) -> None:
         self._field = field
         self._is_plain_text = is_plain_text
         self._write: Callable[[str], Any] = sink.write
-        #: The answer so far.
+        #: The text of the answer so far.
         self.text = ""
         self._parse_at = 0
         self._object_at: int | None = None
         self.written = ""
 
     def restart(self, text: str = "") -> None:
-        """Start a new answer with this text. Text that was written before is not repeated."""
+        """Start a new answer with this text. Text that was already written is not written again."""
         self.text, self._parse_at, self._object_at = "", 0, None
         self.add(text)
 
     def add(self, chunk: str) -> None:
-        """Add a chunk of the answer, unless `MAX_WRITTEN` characters have been written."""
+        """Add a chunk of the answer. Ignore it after `MAX_WRITTEN` characters were written."""
         if len(self.written) == MAX_WRITTEN:
             return
         self.text += chunk
@@ -69,7 +70,7 @@ class PartialField:
                 self._show(text)
 
     def end(self, value: Any) -> None:
-        """Write the rest of the text from the final value of the field."""
+        """Write the rest of the field's text, which is part of its final value."""
         if isinstance(text := _as_text(value), str):
             self._show(text)
 
@@ -86,7 +87,7 @@ class PartialField:
         try:
             value = from_json(self.text[self._object_at :], allow_partial="trailing-strings")
         except ValueError:
-            # the JSON is invalid or complete, and `parsing` reads the complete answer leniently
+            # the JSON is invalid or complete, and `parsing` will parse the complete answer
             return None
         return _as_text(value.get(self._field)) if isinstance(value, dict) else None
 

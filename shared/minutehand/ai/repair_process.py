@@ -1,14 +1,15 @@
-"""Repairs text that is almost JSON, in a separate process that parsing.py starts.
+"""Repairs a text that is almost JSON, in a separate process that parsing.py starts.
 
-The process reads the text from standard input and writes valid JSON. The processor time is limited,
-because json_repair takes quadratic time or more for sequences of braces and quotes.
+The process reads the text from standard input, and writes valid JSON. Its processor time is
+limited, because the time of json_repair grows with the square of the number of braces and quotes,
+or faster.
 """
 
 import json
 import resource
 import sys
 
-#: Maximum processor time, which is more than any normal answer needs.
+#: Maximum seconds of processor time, which are enough for any normal answer.
 SECONDS = 2
 
 

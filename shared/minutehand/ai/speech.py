@@ -1,6 +1,6 @@
-"""The interface of speech engines: a chunk of audio in, a transcript with times out.
+"""The interface of speech engines, which return a transcript with times for a chunk of audio.
 
-speech_endpoint.py and speech_offline.py implement it, and engines.py selects one.
+speech_endpoint.py and speech_offline.py implement the interface. engines.py selects an engine.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Final, Protocol
 #: Audio format: one channel, 16,000 samples per second, 16 bits, little-endian.
 SAMPLES_PER_SECOND: Final = 16_000
 BYTES_PER_SECOND: Final = 2 * SAMPLES_PER_SECOND
-#: Callback that gets the transcribed share of the audio, 0 to 1. Another thread may call the
-#: callback, which must not raise.
+#: Function that gets the share of the audio that is transcribed, from 0 to 1. Another thread may
+#: call the function, which must not raise an error.
 OnShare = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A few words that belong together, with times in seconds from the audio's beginning."""
+    """Some words that belong together, with times in seconds from the beginning of the audio."""
 
     start: float
     end: float
@@ -31,9 +31,9 @@ class Transcript:
     """The transcript of a chunk of audio.
 
     Attributes:
-        engine: Name of the engine, which results include.
+        engine: Name of the engine, which results contain.
         offline: True if the offline engine made the transcript.
-        language: The language as the engine names it, or None if unknown.
+        language: Name of the language in the words of the engine. None if it is unknown.
     """
 
     segments: tuple[Segment, ...]
@@ -47,14 +47,14 @@ class SpeechToText(Protocol):
 
     @property
     def name(self) -> str:
-        """Name of the engine, which results include."""
+        """Name of the engine, which results contain."""
 
     @property
     def offline(self) -> bool:
         """True if this is the offline engine."""
 
     async def transcribe(self, audio: bytes, *, on_share: OnShare | None = None) -> Transcript:
-        """Transcribe `audio`, up to a few minutes of raw samples. Silence has no segments.
+        """Transcribe `audio`: up to some minutes of raw samples. Silence has no segments.
 
         Raises:
             LanguageModelError: See errors.py.

@@ -1,7 +1,7 @@
-"""Client of endpoints with OpenAI's audio transcriptions API. Keep one client per process.
+"""Client of an endpoint with OpenAI's audio transcriptions API. A process needs one client.
 
-The client retries only calls that were certainly not charged. If the endpoint requests a long wait,
-the job is suspended.
+The client retries only requests that were certainly not charged. If the endpoint requests a long
+wait, the job is suspended.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ class TranscriptionEndpoint(Endpoint):
     async def transcribe(self, audio: bytes, *, on_share: OnShare | None = None) -> Transcript:
         """Transcribe `audio`, see `SpeechToText.transcribe`.
 
-        If the endpoint sends no segments or invalid ones, the transcript has one segment for the
-        whole audio, because the text is already paid for.
+        If the endpoint returns no segments, or invalid segments, the transcript has one segment for
+        the whole audio, because the text is already paid for.
         """
         seconds = len(audio) / BYTES_PER_SECOND
         file = wav(audio)
         try:
             response = await self._send(file, "verbose_json")
         except InputRefused as error:
-            # newer models do not support segments and reject the option
+            # newer models reject the option that requests segments
             if "response_format" not in str(error):
                 raise
             logger.warning(
@@ -75,10 +75,10 @@ class TranscriptionEndpoint(Endpoint):
 
 
 def parse_segments(response: Mapping[str, Any], seconds: float) -> tuple[Segment, ...]:
-    """Return the segments in order, clipped to the `seconds` of the audio.
+    """Return the segments in order. Their times are limited to the `seconds` of the audio.
 
-    If a segment is invalid, return one segment with the whole text. The single segment loses the
-    times but no words.
+    If a segment is invalid, return one segment with the whole text. No words are then lost, but the
+    times of the segments are.
     """
     rows = response.get("segments")
     segments, is_valid = [], True
@@ -91,7 +91,7 @@ def parse_segments(response: Mapping[str, Any], seconds: float) -> tuple[Segment
             continue
         if has_text(text) and start == start and end == end:
             start = round(min(max(start, 0.0), seconds), 3)
-            # Whisper sometimes returns segments that end before they begin
+            # Whisper sometimes returns a segment whose end is before its start
             end = max(start, round(min(end, seconds), 3))
             segments.append(Segment(start, end, text))
     full_text = response["text"].strip()
@@ -101,7 +101,7 @@ def parse_segments(response: Mapping[str, Any], seconds: float) -> tuple[Segment
 
 
 def wav(audio: bytes) -> bytes:
-    """Return raw samples as a WAV file."""
+    """Return raw samples in the format of a WAV file."""
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:
         writer.setnchannels(1)

@@ -1,6 +1,6 @@
-"""Offline speech to text: pocketsphinx with the English model in its wheel, on this machine.
+"""Offline speech to text by pocketsphinx, with the English model that its package contains.
 
-This model recognizes American English with little noise. The same audio always gives the same text.
+The model recognizes American English with little noise. The same audio always has the same result.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from minutehand.ai.subprocess_env import subprocess_environment
 from minutehand.config import ConfigurationError
 
 NAME: Final = "offline (pocketsphinx, English)"
-#: Decoder frames per second of audio.
+#: Frames of the decoder per second of audio.
 FRAMES: Final = 100
-#: Length of a pause that ends a segment, and maximum length of a segment.
+#: Seconds of a pause that ends a segment, and maximum seconds of a segment.
 PAUSE_SECONDS: Final = 0.3
 MAX_SEGMENT_SECONDS: Final = 12.0
-#: Maximum CPU time for a chunk of audio: MIN_SECONDS, and SECONDS_PER_SECOND for each second of
-#: audio. Wall time would also depend on other processes.
+#: Maximum CPU time for a chunk of audio: MIN_SECONDS, plus SECONDS_PER_SECOND for each second of
+#: audio. The limit is CPU time, because wall time depends on other processes.
 MIN_SECONDS: Final = 60
 SECONDS_PER_SECOND: Final = 5
 MAX_LINE_BYTES: Final = 1_000_000
 
 
-#: A recognized word, with its first and last decoder frames.
+#: A recognized word, with the numbers of its first and last decoder frame.
 Word = tuple[str, int, int]
 
 
 class OfflineSpeechToText:
-    """Transcribes audio in a fifth to a tenth of its length, with one process per chunk.
+    """Transcribes audio in a tenth to a fifth of its length, with one process per chunk.
 
-    pocketsphinx holds Python's global lock, so that a thread would block the whole worker. At most
-    one process per CPU core runs at a time.
+    A thread would block the whole worker, because pocketsphinx does not release Python's global
+    lock. At most one process per CPU core runs at a time.
     """
 
     name: Final = NAME
@@ -53,7 +53,7 @@ class OfflineSpeechToText:
     async def transcribe(self, audio: bytes, *, on_share: OnShare | None = None) -> Transcript:
         """Transcribe `audio`, see `SpeechToText.transcribe`."""
         seconds = len(audio) / BYTES_PER_SECOND
-        # optional, because pocketsphinx and its model take 38 MB
+        # check for the package, which is optional because pocketsphinx and its model have 38 MB
         if find_spec("pocketsphinx") is None:
             raise ConfigurationError(
                 "SPEECH_URL",
@@ -86,7 +86,7 @@ async def _recognised(audio: bytes, seconds: int, on_share: OnShare | None) -> l
     assert child.stdout is not None
     words: list[Word] | None = None
     try:
-        with contextlib.suppress(ConnectionError):  # the process died, which its exit code explains
+        with contextlib.suppress(ConnectionError):  # the process died, and its exit code shows why
             child.stdin.write(audio)
             await child.stdin.drain()
         child.stdin.close()
@@ -109,7 +109,7 @@ async def _recognised(audio: bytes, seconds: int, on_share: OnShare | None) -> l
 
 
 def join_words(words: Iterable[Word]) -> list[Segment]:
-    """Join words into segments, split at pauses."""
+    """Join words to segments, which end at pauses."""
     segments: list[Segment] = []
     spoken: list[str] = []
     begin = end = 0
@@ -123,7 +123,7 @@ def join_words(words: Iterable[Word]) -> list[Segment]:
         if not spoken:
             begin = first
         end = last + 1
-        # alternative pronunciations of a word are numbered, e.g. read(2)
+        # the second and later pronunciations of a word have a number, e.g. read(2)
         spoken.append(word.partition("(")[0])
     if spoken:
         segments.append(Segment(begin / FRAMES, end / FRAMES, " ".join(spoken)))

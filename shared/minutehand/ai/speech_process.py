@@ -1,8 +1,8 @@
 """Transcribes one chunk of audio in a separate process that speech_offline.py starts.
 
-The process reads raw samples from standard input and writes JSON objects, one per line: the share
-that is transcribed, and at the end the words. The process imports nothing from the package, so that
-it starts fast.
+The process reads raw samples from standard input, and writes one JSON object per line. The first
+lines contain the share of the audio that is transcribed, and the last line contains the words. The
+process imports no module of the package, so that it starts fast.
 """
 
 import ctypes
@@ -12,13 +12,13 @@ import resource
 import signal
 import sys
 
-#: Bytes per decoder call, a quarter of a second of audio.
+#: Bytes of audio per call of the decoder, which is a quarter of a second.
 STEP_BYTES = 8_000
 _PR_SET_PDEATHSIG = 1
 
 
 def main(parent: int, seconds: int) -> int:
-    """Transcribe within `seconds` of CPU time. On Linux, end when the parent process ends."""
+    """Transcribe audio within `seconds` of CPU time. On Linux, end when the parent process ends."""
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)

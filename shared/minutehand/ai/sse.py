@@ -14,7 +14,7 @@ _ENDS: Final = re.compile(rb"\r\n|\n|\r(?!$)")
 
 
 class SseParser:
-    """Parses chunks of bytes into events, each with type and data."""
+    """Parses chunks of bytes into server-sent events, each with its type and data."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -22,13 +22,13 @@ class SseParser:
         self._data: list[bytes] = []
 
     def add(self, chunk: bytes) -> Iterator[tuple[str, str]]:
-        """Yield the events that this chunk completes, in order."""
+        """Yield in order the events that are complete after this chunk."""
         *lines, self._rest = _ENDS.split(self._rest + chunk)
         for line in lines:
             yield from self._read(line)
 
     def end(self) -> Iterator[tuple[str, str]]:
-        """Yield the last event of the input, because some servers do not terminate it."""
+        """Yield the last event of the input, after which some servers send no empty line."""
         for line in (self._rest.rstrip(b"\r"), b""):
             yield from self._read(line)
 

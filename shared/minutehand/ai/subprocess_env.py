@@ -1,4 +1,4 @@
-"""Environment variables of the subprocesses for JSON repair and speech to text."""
+"""Environment variables of the subprocesses that repair JSON and transcribe audio."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def subprocess_environment() -> dict[str, str]:
-    """Return variables with the paths of Python packages and, on Lambda, of shared libraries."""
+    """Return variables with the paths of Python's packages and, on Lambda, of shared libraries."""
     environment = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     libraries = os.environ.get("LD_LIBRARY_PATH")
     return {**environment, "LD_LIBRARY_PATH": libraries} if libraries else environment
