@@ -1,9 +1,9 @@
 """An app: a package with processors, routes, pages and other parts.
 
-Apps of this package are part of every project, unless its `apps` leave them out, e.g. by
-`-minutehand.webhooks`. The engine depends on no app.
+Apps that this package contains are part of every project, unless the project's `apps` leave them
+out, e.g. by `-minutehand.webhooks`. The engine depends on no app.
 
-The parts of an app are optional and found by name:
+All parts of an app are optional. A part is found by its name:
 
 ==============  ==================================================================================
 `processors`    functions with `@processor`, or `register(registry, settings)`; a module, or a
@@ -40,31 +40,31 @@ from types import ModuleType
 
 from minutehand.config import ConfigurationError
 
-#: Apps of this package.
+#: Packages of the apps that this package contains.
 BUILT_IN = ("minutehand.webhooks",)
-#: Function that is called with the name of a module and the reason why it cannot be used.
+#: Function that gets the name of a module, and the error because of which it cannot be used.
 OnError = Callable[[str, Exception], None]
 
 
 @dataclass(frozen=True)
 class App:
-    """An app, identified by the import name of its package."""
+    """An app. The import name of its package identifies it."""
 
     package: str
 
     @property
     def name(self) -> str:
-        """Last part of the package's name, also of the app's folder in the console and command."""
+        """Last part of the package's name, which the app's console pages and commands also have."""
         return self.package.rpartition(".")[2]
 
     @property
     def is_built_in(self) -> bool:
-        """True if this package contains the app."""
+        """True if this package contains the app's package."""
         return self.package in BUILT_IN
 
     @cached_property
     def folder(self) -> Path:
-        """Folder of the package.
+        """Folder of the app's package.
 
         Raises:
             ConfigurationError: The package cannot be imported.
@@ -72,11 +72,13 @@ class App:
         return Path(_locations(self.package)[0])
 
     def module(self, part: str, on_error: OnError | None = None) -> ModuleType | None:
-        """Import the app's module `part` and its submodules; return None without such a module.
+        """Import the app's module `part` with its submodules.
+
+        Return None if the app has no such module.
 
         Args:
-            on_error: Function that is called for each submodule that cannot be imported.
-                Without this function, the first import error is raised.
+            on_error: Function that is called for each submodule that cannot be imported. Without
+                this function, the first error is raised.
         """
         if not self.has(part):
             return None
@@ -92,30 +94,30 @@ class App:
         return module
 
     def has(self, part: str) -> bool:
-        """True if the app has a module or package `part`."""
+        """True if the app has a module or a package with the name `part`."""
         file, package = self.folder / f"{part}.py", self.folder / part / "__init__.py"
         return file.is_file() or package.is_file()
 
     def files(self, part: str, pattern: str = "*.sql") -> list[Path]:
-        """List the files of the app's folder `part`, sorted by name."""
+        """List the files in the app's folder `part`, sorted by name."""
         return sorted((self.folder / part).glob(pattern))
 
 
 def built_in(packages: Collection[str]) -> list[App]:
-    """List the apps of this package, except those that a setting leaves out."""
+    """List the apps that this package contains, except apps that `packages` leaves out."""
     return [App(name) for name in BUILT_IN if f"-{name}" not in packages]
 
 
 def find_apps(packages: Iterable[str]) -> list[App]:
-    """List the apps of a setting and of this package, sorted by name.
+    """List the apps of a project and the apps that this package contains, sorted by name.
 
     Args:
-        packages: Import names. `package.*` means every package inside `package`, and `-name`
-            leaves out an app.
+        packages: Import names. `package.*` means each package inside `package`. `-name` leaves out
+            an app.
 
     Raises:
-        ConfigurationError: A package cannot be imported, an app to leave out is unknown, or two
-            apps have the same name, so that the pages of one would hide those of the other.
+        ConfigurationError: A package cannot be imported, an app to leave out does not exist, or two
+            apps have the same name, so that the pages of one would hide the pages of the other.
     """
     names = [name for name in packages if name]
     without = {name[1:] for name in names if name.startswith("-")}

@@ -1,4 +1,4 @@
-"""Enqueue, read and control jobs from any Python code, with the official `supabase` client."""
+"""Client for any Python code that uses `supabase`, to enqueue, read and control jobs."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from supabase import AsyncClient, Client as SyncClient
 
 
 class Client(UserQueue):
-    """Jobs for the user of a `supabase.AsyncClient`, or of `token`. Keep one open per process.
+    """Jobs with the rights of a `supabase.AsyncClient`, or of `token`. A process needs one.
 
     Raises:
-        TypeError: The client is supabase's synchronous client.
+        TypeError: `supabase` is a synchronous client.
     """
 
     def __init__(

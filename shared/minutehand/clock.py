@@ -1,6 +1,6 @@
-"""The clock that is passed to every part that reads the time.
+"""The clock that each part of the program gets as an argument if it reads the time.
 
-This clock measures only the worker's own timeouts. Leases expire by the database's clock.
+This clock measures only the timeouts of a worker. Leases expire by the database's clock.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """A clock with wall time for people and monotonic time for durations."""
+    """A clock. It has wall time for people, and monotonic time for durations."""
 
     def now(self) -> datetime:
-        """Return the present time, aware, in UTC."""
+        """Return the current time in UTC, with its time zone."""
         ...
 
     def monotonic(self) -> float:
@@ -23,34 +23,34 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's clock."""
+    """The clock of this machine."""
 
-    #: Function that returns seconds since an arbitrary start. The function is static, so that the
-    #: several calls per job are cheap.
+    #: Function that returns seconds since an arbitrary start. It is a static method, because each
+    #: job calls it several times and a normal method would be slower.
     monotonic = staticmethod(time.monotonic)
 
     def now(self) -> datetime:
-        """Return the present time, aware, in UTC."""
+        """Return the current time in UTC, with its time zone."""
         return datetime.now(UTC)
 
 
 class FrozenClock:
-    """A clock for tests, which moves only when it is advanced."""
+    """A clock for tests, whose time changes only by `advance`."""
 
     def __init__(self) -> None:
         self._now = datetime(2026, 1, 1, tzinfo=UTC)
         self._elapsed_seconds = 0.0
 
     def now(self) -> datetime:
-        """Return the clock's present time."""
+        """Return the current time of this clock."""
         return self._now
 
     def monotonic(self) -> float:
-        """Return the total of seconds by which the clock was advanced."""
+        """Return the total number of seconds by which the clock was advanced."""
         return self._elapsed_seconds
 
     def advance(self, *, seconds: float) -> None:
-        """Move both times forward."""
+        """Advance the wall time and the monotonic time."""
         if seconds < 0:
             raise ValueError(f"seconds must be at least 0, not {seconds}")
         self._now += timedelta(seconds=seconds)

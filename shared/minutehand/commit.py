@@ -1,4 +1,4 @@
-"""The commit of a project's code and the time of its deploy, read from git."""
+"""The commit of a project's code and the time of its deploy, which git reports."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ COMMIT, DEPLOYED_AT = "MINUTEHAND_COMMIT", "MINUTEHAND_DEPLOYED_AT"
 
 
 def code_environment(project: Project, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the variables with which workers report their commit and the time of its deploy.
+    """Return the variables in which workers find the commit of their code and its deploy's time.
 
-    Variables that are already set are left out. Without git, all are left out. A commit with
-    uncommitted changes of tracked files ends in `-dirty`. The time of the deploy is that of the
-    checkout's last move to the commit, by a pull, a commit or a roll-back, so that a restart of a
-    process does not change it.
+    Variables that are already set are not returned. Without git, none are returned. The name of a
+    commit ends in `-dirty` if tracked files have uncommitted changes. The deploy's time is the time
+    at which a pull, a commit or a roll-back moved the checkout to the commit, so that a restart of
+    a process does not change it.
     """
     values: dict[str, str] = {}
     if not environ.get(COMMIT) and (commit := _git(project.root, "rev-parse", "HEAD")):
@@ -33,7 +33,7 @@ def code_environment(project: Project, environ: Mapping[str, str] = os.environ) 
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """Return git's output without surrounding blanks; None if it fails or is missing."""
+    """Return git's output without surrounding blanks. Return None if git fails or is missing."""
     try:
         result = subprocess.run(
             ["git", *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=10

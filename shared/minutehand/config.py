@@ -1,4 +1,4 @@
-"""Settings: the environment variables of the service, parsed and validated once.
+"""Settings of the service. Its environment variables are parsed and validated once.
 
 The `settings` module of an app reads the app's own variables from `Settings.environ`.
 """
@@ -25,11 +25,11 @@ from minutehand.version import VERSION
 
 
 class JobServiceError(Exception):
-    """Base class of all errors that this service raises; see shared/minutehand/queue/errors.py."""
+    """Base class of all errors that this service raises, see shared/minutehand/queue/errors.py."""
 
 
 class ConfigurationError(JobServiceError):
-    """The setting `variable` is missing or invalid; `example` is a valid value."""
+    """The setting `variable` is missing or invalid. `example` is a valid value."""
 
     def __init__(self, variable: str, problem: str, example: str) -> None:
         self.variable = variable
@@ -82,7 +82,7 @@ def _jwks(value: str) -> dict[str, Any]:
 
 
 def _parsing(parse: Callable[[str], Any]) -> BeforeValidator:
-    """Parse a text from the environment. A value that code passes already has the field's type."""
+    """Parse a string from the environment. A value that is not a string is already parsed."""
     return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
 
 
@@ -96,7 +96,7 @@ From1To1000 = Annotated[int, Field(ge=1, le=1000)]
 Seconds = Annotated[float, Field(ge=0, le=604_800)]
 Silence = Annotated[float, Field(ge=1, le=3600)]
 
-#: Variables by field, if their names differ.
+#: Environment variables by field, if their names differ.
 _VARIABLES: Final = {
     "worker_secret_tokens": "WORKER_SECRET_TOKEN",
     "background_job_tokens": "BACKGROUND_JOB_TOKEN",
@@ -106,7 +106,7 @@ _VARIABLES: Final = {
     },
     "schema_name": "MINUTEHAND_SCHEMA",
 }
-#: Alternative variables by field.
+#: Environment variables that are read if the field's own variable is unset, by field.
 ALIASES: Final = {
     "version": "AWS_LAMBDA_FUNCTION_VERSION",
     "language_model_key": "OPENAI_API_KEY",
@@ -117,7 +117,7 @@ ALIASES: Final = {
 
 
 class Settings(BaseModel):
-    """The parsed environment, whose `repr` contains no secrets.
+    """The parsed environment variables. `repr` of the settings contains no secrets.
 
     Only `supabase_url` and `supabase_publishable_key` are always required. A function that needs
     another setting calls `require`.
@@ -136,7 +136,7 @@ class Settings(BaseModel):
     worker_function_name: str | None = Field(None, examples=["minutehand-prod-worker"])
     aws_endpoint_url: Url | None = Field(None, examples=["http://127.0.0.1:5000"])
     aws_region: str = "us-east-1"
-    #: KMS key that seals vendor keys; without it, the key file for development is used.
+    #: KMS key that encrypts vendor keys. Without it, the key file for development is used.
     kms_key_id: str | None = None
     sealing_key_file: str | None = None
     uploads_bucket: str | None = Field(None, examples=["minutehand-prod-uploads"])
@@ -144,54 +144,56 @@ class Settings(BaseModel):
     cors_origins: CommaSeparated = ()
     allow_anonymous: bool = Field(False, examples=["false"])
     streaming: bool = Field(False, examples=["false"])
-    #: Maximum seconds, 0 to 20, to wait for a first event if responses are buffered; each wait
-    #: occupies a function.
+    #: Maximum seconds, from 0 to 20, until the first event of a buffered response. A waiting
+    #: response occupies a Lambda function.
     stream_wait_seconds: int = Field(20, ge=0, le=20)
     log_level: Level = "INFO"
-    #: Address of an OpenAI-compatible language model; if unset, the offline model is used.
+    #: URL of an OpenAI-compatible language model. If it is unset, apps use their sample answers.
     language_model_url: Url | None = Field(None, examples=["https://api.openai.com/v1"])
     language_model_key: str | None = Field(None, repr=False)
     language_model: str | None = Field(None, examples=["gpt-4o-mini"])
-    #: US dollars per million input tokens and output tokens; if unset, costs are unknown.
+    #: US dollars per million input tokens and output tokens. If they are unset, costs are unknown.
     language_model_prices: Prices | None = Field(None, examples=["0.15,0.60"])
-    #: Maximum output tokens of the repeated call after an output was truncated.
+    #: Maximum tokens of a language model's answer.
     language_model_most_tokens: int = Field(16_000, ge=1, le=1_000_000)
-    #: Maximum seconds without data from a language model, before its response and within it.
+    #: Maximum seconds without data from a language model, before its response and during it.
     language_model_silence_seconds: Silence = 120.0
-    #: Address of an OpenAI-compatible speech-to-text service; if unset, the offline one is used.
+    #: URL of an OpenAI-compatible speech-to-text service. If it is unset, the offline engine is
+    #: used.
     speech_url: Url | None = Field(None, examples=["https://api.openai.com/v1"])
     speech_key: str | None = Field(None, repr=False)
     speech_model: str | None = Field(None, examples=["whisper-1"])
-    #: Maximum seconds to wait for the response to a chunk of audio.
+    #: Maximum seconds until the response for a chunk of audio.
     speech_silence_seconds: Silence = 120.0
-    #: Maximum asynchronous processors that run at once.
+    #: Maximum asynchronous processors that run at the same time.
     worker_concurrency: From1To1000 = 50
-    #: Maximum synchronous processors that run at once, each in its own thread.
+    #: Maximum synchronous processors that run at the same time, each in its own thread.
     worker_threads: From1To1000 = 5
-    #: Names of the queues that a worker serves, see `serve --queue`; empty for all.
+    #: Names of the queues that a worker serves, see `serve --queue`. No names select all queues.
     worker_queues: CommaSeparated = ()
-    #: Maximum extra workers that a tick starts for a backlog.
+    #: Maximum extra workers that one worker run starts for due jobs.
     extra_workers: From1To1000 = 10
-    #: Maximum concurrent worker runs of all invocations; None for no limit.
+    #: Maximum concurrent worker runs of all invocations. None sets no limit.
     workers_at_once: int | None = Field(None, ge=1, le=10_000, examples=["5"])
     #: Packages with processors, routes and pages, see `minutehand.app`.
     apps: CommaSeparated = ()
-    #: Schema of the jobs that clients see; the migrations' source uses `public`.
+    #: Schema of the jobs that clients see. The schema in the SQL sources is `public`.
     schema_name: str = Field("public", pattern="^[a-z_][a-z0-9_]{0,62}$")
-    #: Version in the reports of a tick, to distinguish two versions that run at once.
+    #: Version that a worker reports, by which people distinguish two versions that run at once.
     version: str = VERSION
-    #: Commit of the code.
+    #: Commit of the worker's code.
     commit: str | None = None
-    #: Time of the commit's deploy, which a restart does not change; the newer deploy wins.
+    #: Time of the commit's deploy, which a restart does not change. Job types of the newer deploy
+    #: win.
     deployed_at: AwareDatetime | None = Field(None, examples=["2026-11-26T12:00:00Z"])
-    #: Address of the commit's files, to which a path is appended.
+    #: URL of the commit's files, to which the path of a file is appended.
     source: Url | None = Field(None, examples=["https://github.com/acme/app/blob/0a1b2c3/src"])
-    #: All environment variables, for the settings of apps.
+    #: All environment variables, from which apps read their own settings.
     environ: Mapping[str, str] = Field(default_factory=dict, repr=False)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
-        """Parse the environment; an empty variable is treated as unset.
+        """Parse environment variables. An empty variable counts as unset.
 
         Raises:
             ConfigurationError: A variable is missing or invalid.
@@ -202,7 +204,7 @@ class Settings(BaseModel):
             for variable in (ALIASES.get(name, ""), _variable(name))
             if name != "environ" and (text := read_text(environ, variable))
         }
-        # OpenAI's own variable is read only if a model is named
+        # read OpenAI's own variable only if LANGUAGE_MODEL is set
         if "language_model" in values and (url := read_text(environ, "OPENAI_BASE_URL")):
             values.setdefault("language_model_url", url)
         try:
@@ -214,11 +216,11 @@ class Settings(BaseModel):
             ) from error
 
     def with_environ(self, **values: str) -> Self:
-        """Return a copy of the settings with these variables for the settings of apps."""
+        """Return a copy of the settings with additional variables for the settings of apps."""
         return self.model_copy(update={"environ": {**self.environ, **values}})
 
     def require(self, variable: str) -> None:
-        """Raise unless a variable is set, e.g. `require("WORKER_SECRET_TOKEN")`.
+        """Raise an error if a variable is not set, e.g. `require("WORKER_SECRET_TOKEN")`.
 
         Raises:
             ConfigurationError: The variable is not set.
@@ -229,7 +231,7 @@ class Settings(BaseModel):
 
 
 def _error_message(error: ValidationError) -> str:
-    """Return the first problem as the end of a sentence that begins with a variable."""
+    """Return the first problem, as the end of a sentence that begins with a variable's name."""
     message = error.errors()[0]["msg"]
     if message == "Field required":
         return "is not set"
@@ -246,29 +248,29 @@ def _example(name: str) -> str:
 
 
 def read_text(environ: Mapping[str, str], name: str) -> str | None:
-    """Read a variable without surrounding blanks; None if it is unset or empty."""
+    """Read a variable without surrounding blanks. Return None if it is unset or empty."""
     return environ.get(name, "").strip() or None
 
 
 def read_url(environ: Mapping[str, str], name: str) -> str | None:
-    """Read an http(s) URL without its last slash; None if it is unset."""
+    """Read an http(s) URL without its last slash. Return None if the variable is unset."""
     url: str | None = _read(environ, name, Url, example="https://api.example.com")
     return url
 
 
 def read_flag(environ: Mapping[str, str], name: str) -> bool:
-    """Read a boolean; False if it is unset."""
+    """Read a boolean variable. Return False if the variable is unset."""
     return _read(environ, name, bool, example="true") or False
 
 
 def read_count(environ: Mapping[str, str], name: str, *, default: int, most: int) -> int:
-    """Read a whole number from 1 to `most`."""
+    """Read a whole number from 1 to `most`. Return the default if the variable is unset."""
     value = _read(environ, name, Annotated[int, Field(ge=1, le=most)], example=str(default))
     return default if value is None else value
 
 
 def read_seconds(environ: Mapping[str, str], name: str, *, default: float) -> float:
-    """Read a number of seconds, at most a week."""
+    """Read a number of seconds, at most a week. Return the default if the variable is unset."""
     value = _read(environ, name, Seconds, example=f"{default:g}")
     return default if value is None else value
 

@@ -1,4 +1,4 @@
-"""The console's files. A wheel contains these files, and a checkout bundles them with esbuild."""
+"""The files of the console. A wheel contains them, and a checkout bundles them with esbuild."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 from minutehand.node import atomic_folder, node_binary
 from minutehand.resources import checkout, resource
 
-#: Parts of the sources that are not in the bundle.
+#: Files and folders of the console's sources that are not bundled.
 EXCLUDED = frozenset({"npm", "screenshots", "README.md"})
-#: Page whose definitions are the console's tooltips.
+#: Page with the definitions that the console shows as tooltips.
 CONCEPTS = "shared/minutehand/pages/concepts.md"
-#: Age at which a checkout deletes a bundle of earlier sources.
+#: Seconds after which a checkout deletes a bundle of older sources.
 MAX_BUNDLE_AGE = 7 * 24 * 3600
 
 
 def console_folder() -> Path:
-    """Return the folder of the console's files. A checkout builds the files again after a change.
+    """Return the folder of the console's files. A checkout bundles them again if they changed.
 
     Raises:
-        NodeMissing: Node is missing, which a checkout needs for the bundle.
+        NodeMissing: Node is missing, which a checkout needs to bundle the console.
         subprocess.CalledProcessError: The bundle cannot be built.
     """
     source = resource("console")
@@ -41,15 +41,15 @@ def console_folder() -> Path:
 
 
 def delete_old(folder: Path) -> None:
-    """Delete bundles that are a week old. A running stack may still serve a newer bundle."""
+    """Delete bundles that are older than a week. A running stack may still serve a newer bundle."""
     for bundle in folder.iterdir():
-        with suppress(FileNotFoundError):  # another process has moved or deleted it
+        with suppress(FileNotFoundError):  # another process may have moved or deleted the bundle
             if bundle.stat().st_mtime < time.time() - MAX_BUNDLE_AGE:
                 shutil.rmtree(bundle, ignore_errors=True)
 
 
 def _digest(source: Path, *extra: Path) -> str:
-    """Return a hash of everything that the bundle depends on."""
+    """Return a hash of all files on which the bundle depends."""
     files = [path for path in sorted(source.rglob("*")) if path.is_file()]
     used = [path for path in files if path.relative_to(source).parts[0] not in EXCLUDED]
     contents = (path.read_bytes() for path in (*used, *extra))

@@ -1,7 +1,7 @@
-"""Thin AWS adapters: wake-up invoke, sealing under KMS, secrets from SSM.
+"""Calls of AWS: wake the worker, encrypt secrets by KMS, and read secrets from SSM.
 
-boto3 is imported by the first call that needs it, never by importing this package. The calls that
-each cold start makes do not use boto3.
+The import of this package does not import boto3. The first call that needs boto3 imports it, and
+the calls of each cold start do not need it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Extra workers for a long queue, which a tick starts by invoking its own function."""
+"""Extra workers for a long queue. A worker run starts them by invoking its own Lambda function."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from minutehand.config import Settings
 
 logger = logging.getLogger(__name__)
 
-#: `source` in the event that starts an extra worker. An extra worker starts no further workers.
+#: `source` in the event that starts an extra worker. An extra worker starts no other workers.
 EXTRA_WORKER_SOURCE: Final = "minutehand.extra_worker"
 
 
 async def start_extra_workers(settings: Settings, count: int) -> int:
-    """Invoke the worker `count` times and return the number of accepted invocations.
+    """Invoke the worker's function `count` times, and return how many invocations were accepted.
 
-    A response 429 is not an error, because the next tick starts the remaining workers.
+    A response with status 429 is not an error, because the next worker run starts the other
+    workers.
     """
     if not settings.worker_function_name:
         return 0

@@ -1,4 +1,4 @@
-"""Metrics in CloudWatch's embedded format: JSON lines of the log, without an API call."""
+"""Metrics in CloudWatch's embedded format, which are JSON lines in the log instead of API calls."""
 
 from __future__ import annotations
 
@@ -22,21 +22,26 @@ Metrics = dict[str, tuple[float, str]]
 
 
 class JobMetrics:
-    """Metrics for the alarms of infra/aws/alarms.yml; `/metrics` has all other metrics."""
+    """Writes the metrics for the alarms of infra/aws/alarms.yml.
+
+    `/metrics` has all other metrics.
+    """
 
     def __init__(self, settings: Settings, queue: WorkerQueue) -> None:
         self._settings = settings
         self._queue = queue
 
     def count_dead_letters(self, count: int) -> None:
-        """Write the number of jobs that became dead letters in a tick."""
+        """Write the number of jobs that became dead letters in a worker run."""
         if count:
             self._write({"DeadLetters": (count, "Count")})
 
     async def report_oldest_due(self, due_left: int) -> None:
-        """Write the age of the oldest due job. Only this metric shows jobs that no tick leases.
+        """Write the age of the oldest due job.
 
-        Without due jobs this needs no query.
+        Only this metric shows jobs that no worker run leases.
+
+        If no job is due, no query is needed.
         """
         age_seconds = 0.0
         if due_left:
@@ -55,18 +60,18 @@ class JobMetrics:
         self._write(gauges)
 
     def _write(self, metrics: Metrics) -> None:
-        # use the stack's name, because two projects of an account may have stages of the same name
+        # name the stack, because two projects in one account may have stages with the same name
         function_name = self._settings.worker_function_name or self._settings.stage
         stack, at_ms = {"stack": function_name.removesuffix("-worker")}, int(time.time() * 1000)
         sys.stdout.write(emf_line(metrics, stack, at_ms=at_ms) + "\n")
 
 
 def emf_line(metrics: Metrics, dimensions: Mapping[str, str], *, at_ms: int) -> str:
-    """Format metrics as a line of the embedded format.
+    """Format metrics as a log line in the embedded format.
 
     Args:
-        metrics: Value and CloudWatch unit by name.
-        dimensions: Dimensions by name. Keep the dimensions few, because AWS charges for each
+        metrics: Value and CloudWatch unit of each metric, by the metric's name.
+        dimensions: Dimensions by name. There should be few, because AWS charges for each
             combination.
         at_ms: Milliseconds since 1970.
     """
@@ -82,7 +87,7 @@ def emf_line(metrics: Metrics, dimensions: Mapping[str, str], *, at_ms: int) -> 
 
 
 def log_origin(environ: Mapping[str, str]) -> dict[str, str] | None:
-    """Return the group, stream and region of this Lambda environment's log, or None elsewhere."""
+    """Return the log group, log stream and region of this process on Lambda, or None elsewhere."""
     names = {
         "log_group": "AWS_LAMBDA_LOG_GROUP_NAME",
         "log_stream": "AWS_LAMBDA_LOG_STREAM_NAME",

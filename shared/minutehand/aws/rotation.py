@@ -1,7 +1,7 @@
-"""A Lambda handler that is replaced when its secrets change, so that a rotation needs no deploy.
+"""A Lambda handler that is rebuilt when its secrets change, so that a rotation needs no deploy.
 
-The functions create the handler. An environment that was frozen for long reads its secrets before
-it handles an invocation.
+The modules of the functions create this handler. A Lambda environment that was frozen for a long
+time reads its secrets again before it handles an invocation.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Handler(Protocol):
 
 
 class RotatingHandler:
-    """Builds a handler from the environment and the secrets, and rebuilds it when secrets change.
+    """Builds a handler from settings and secrets, and builds a new handler when the secrets change.
 
     Args:
-        environ: Plain settings, which take precedence over a secret of the same name.
-        build: Function that builds the handler from settings and secrets.
-        wall_clock: Clock in seconds that also runs while the environment is frozen.
+        environ: Environment variables. A variable replaces a secret with the same name.
+        build: Function that builds a handler from the environment variables and the secrets.
+        wall_clock: Clock in seconds that also runs while Lambda freezes the environment.
     """
 
     def __init__(
@@ -55,20 +55,20 @@ class RotatingHandler:
         self._handler = self._build_handler()
 
     def __call__(self, event: dict[str, Any], context: Any) -> dict[str, Any]:
-        """Handle an invocation with secrets that are at most `MAX_AGE` old."""
+        """Handle an invocation with secrets that were read at most `MAX_AGE` ago."""
         if self._secrets and self._now() - self._read_at > MAX_AGE.total_seconds():
             self._refresh()
         return self._handler(event, context)
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections of the handler."""
         self._handler.close()
 
     def _refresh(self) -> None:
         self._read_at = self._now()
         try:
             secrets = read_secrets(self._environ)
-        except Exception as error:  # the previous secrets are most likely still valid
+        except Exception as error:  # the previous secrets are probably still valid
             logger.warning(
                 "secrets could not be read; the previous secrets stay in use",
                 extra={"event": "secrets.stale", "reason": type(error).__name__},

@@ -1,7 +1,8 @@
-"""Sealing of small secrets, such as a workspace's vendor key, for storage in a table.
+"""Encryption ("sealing") of small secrets, e.g. a workspace's vendor key, for a database table.
 
-Each value has its own data key, wrapped by KMS or, in development, by a key file. The row is part
-of the authenticated data, so that a sealed value copied to another row cannot be opened.
+Each secret has its own data key, which is encrypted by KMS or, in development, by a key file. The
+identity of the row is part of the authenticated data, so that a sealed value that is copied to
+another row cannot be decrypted.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from typing import Any, Protocol
 from minutehand.aws.clients import client
 from minutehand.config import ConfigurationError, JobServiceError, Settings
 
-#: `purpose` in the encryption context, the only one for which the functions may use the key.
+#: Value of `purpose` in the encryption context. The functions may use the KMS key only with this
+#: value.
 PURPOSE = "vendor-key"
 _VERSION = "mh1"
 _NONCE_BYTES = 12
 _CACHED_KEYS = 256
-#: Error codes of KMS for a value that can never be opened, so that a retry is useless.
+#: Error codes of KMS for a value that can never be decrypted, so that a retry is useless.
 _PERMANENT_CODES = {
     "InvalidCiphertextException",
     "IncorrectKeyException",
@@ -37,17 +39,17 @@ _PERMANENT_CODES = {
 
 
 def row_context(**row: str) -> dict[str, str]:
-    """Return the encryption context of a row, e.g. `row_context(workspace_id=…)`."""
+    """Return the encryption context for a row, e.g. `row_context(workspace_id=…)`."""
     return {"purpose": PURPOSE, **row}
 
 
 class SealBroken(JobServiceError):
-    """A sealed value cannot be opened: wrong row, unknown key, or altered value."""
+    """A sealed value cannot be decrypted: its row or key is wrong, or it was changed."""
 
 
 @dataclass(frozen=True)
 class DataKey:
-    """A new AES-256 key, in plain text and wrapped by another key."""
+    """A new AES-256 key, in plain form and encrypted by another key."""
 
     key_id: str
     plain: bytes
@@ -58,19 +60,19 @@ class DataKey:
 
 
 class DataKeys(Protocol):
-    """Source of data keys. Calls may block, so `Sealer` runs them in a thread."""
+    """Creates and decrypts data keys. A call may block, so that `Sealer` calls it in a thread."""
 
     def generate(self, context: Mapping[str, str]) -> DataKey:
-        """Generate a data key under the current wrapping key."""
+        """Generate a data key, encrypted by the current wrapping key."""
         ...
 
     def unwrap(self, key_id: str, wrapped: bytes, context: Mapping[str, str]) -> bytes:
-        """Unwrap a data key, or raise `SealBroken`."""
+        """Decrypt a data key. Raise `SealBroken` if this is impossible."""
         ...
 
 
 class KmsDataKeys:
-    """Data keys wrapped by a KMS key, whose id, ARN or alias is `key`."""
+    """Data keys that a KMS key encrypts. `key` is the KMS key's id, ARN or alias."""
 
     def __init__(self, settings: Settings, key: str, *, kms: Any = None) -> None:
         self._settings = settings
@@ -84,14 +86,14 @@ class KmsDataKeys:
         return self._client
 
     def generate(self, context: Mapping[str, str]) -> DataKey:
-        """Generate a data key under the current wrapping key."""
+        """Generate a data key, encrypted by the current wrapping key."""
         response = self._kms.generate_data_key(
             KeyId=self._key, KeySpec="AES_256", EncryptionContext=dict(context)
         )
         return DataKey(response["KeyId"], response["Plaintext"], response["CiphertextBlob"])
 
     def unwrap(self, key_id: str, wrapped: bytes, context: Mapping[str, str]) -> bytes:
-        """Unwrap a data key, or raise `SealBroken`."""
+        """Decrypt a data key. Raise `SealBroken` if this is impossible."""
         from botocore.exceptions import ClientError, ParamValidationError
 
         try:
@@ -109,7 +111,7 @@ class KmsDataKeys:
 
 
 class FileDataKeys:
-    """Data keys for development, wrapped by a key in a local file that the first call creates."""
+    """Data keys for development, encrypted by a key in a local file. The first call creates it."""
 
     KEY_ID = "file"
 
@@ -117,13 +119,13 @@ class FileDataKeys:
         self._path = path
 
     def generate(self, context: Mapping[str, str]) -> DataKey:
-        """Generate a data key under the wrapping key."""
+        """Generate a data key, encrypted by the key in the file."""
         plain = secrets.token_bytes(32)
         wrapped = _encrypt(self._key(), plain, _auth_data(self.KEY_ID, context))
         return DataKey(self.KEY_ID, plain, wrapped)
 
     def unwrap(self, key_id: str, wrapped: bytes, context: Mapping[str, str]) -> bytes:
-        """Unwrap a data key, or raise `SealBroken`."""
+        """Decrypt a data key. Raise `SealBroken` if this is impossible."""
         return _decrypt(self._key(), wrapped, _auth_data(key_id, context))
 
     def _key(self) -> bytes:
@@ -133,8 +135,8 @@ class FileDataKeys:
             handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(handle, "w") as file:
                 file.write(_b64(secrets.token_bytes(32)))
-            # if another process created the file first, the link fails, and that process's key is
-            # used
+            # if another process has created the file, creating the link fails, and the file of the
+            # other process is used
             with contextlib.suppress(FileExistsError):
                 os.link(scratch, self._path)
             scratch.unlink()
@@ -142,14 +144,14 @@ class FileDataKeys:
 
 
 class Sealer:
-    """Seals each value with AES-256-GCM under its own data key."""
+    """Encrypts ("seals") each secret by AES-256-GCM with its own data key."""
 
     def __init__(self, keys: DataKeys) -> None:
         self._keys = keys
         self._key_cache: OrderedDict[tuple[str, bytes, bytes], bytes] = OrderedDict()
 
     async def seal(self, secret: str, *, context: Mapping[str, str]) -> str:
-        """Seal a secret for the row in `context`; see `row_context`."""
+        """Encrypt a secret for the row in `context`, see `row_context`."""
         key = await asyncio.to_thread(self._keys.generate, context)
         parts = [
             key.key_id.encode(),
@@ -159,10 +161,11 @@ class Sealer:
         return ".".join([_VERSION, *(_b64(part) for part in parts)])
 
     async def open(self, sealed: str, *, context: Mapping[str, str]) -> str:
-        """Open a value that was sealed for the same context.
+        """Decrypt a value that was encrypted for the same context.
 
         Raises:
-            SealBroken: The value was sealed for another row or altered, or its key was deleted.
+            SealBroken: The value was encrypted for another row, was changed, or its key was
+                deleted.
         """
         key_id, wrapped, body = _split(sealed)
         auth_data = _auth_data(key_id, context)
@@ -177,10 +180,10 @@ class Sealer:
 
 
 def make_sealer(settings: Settings) -> Sealer:
-    """Return this deployment's sealer, with the KMS key or the local key file of the settings.
+    """Return the deployment's sealer, which uses the KMS key or the key file in the settings.
 
     Raises:
-        ConfigurationError: Neither is set.
+        ConfigurationError: The settings contain neither a KMS key nor a key file.
     """
     if settings.kms_key_id:
         return Sealer(KmsDataKeys(settings, settings.kms_key_id))

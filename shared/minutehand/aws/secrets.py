@@ -1,6 +1,6 @@
-"""Secrets of a function from SSM Parameter Store, which are never logged.
+"""Reads the secrets of a Lambda function from SSM Parameter Store. Secrets are never logged.
 
-rotation.py reads them again when they may have changed.
+rotation.py reads the secrets again when they may have changed.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ _HEADERS = {"content-type": "application/x-amz-json-1.1", "x-amz-target": "Amazo
 
 
 def read_secrets(environ: Mapping[str, str]) -> Mapping[str, str]:
-    """Read the secrets in the parameter SECRETS_PARAMETER; empty if SECRETS_PARAMETER is not set.
+    """Read the secrets in the parameter that SECRETS_PARAMETER names. Without it, return none.
 
-    CloudFormation templates contain only the parameter's name and never a secret.
+    A CloudFormation template contains only the name of the parameter, and never a secret.
 
     Raises:
-        ConfigurationError: The parameter is not a JSON object of strings.
+        ConfigurationError: The value of the parameter is not a JSON object of strings.
     """
     parameter = environ.get("SECRETS_PARAMETER")
     if not parameter:
@@ -32,8 +32,8 @@ def read_secrets(environ: Mapping[str, str]) -> Mapping[str, str]:
         headers=_HEADERS,
         region=environ["AWS_REGION"],
         address=find_endpoint("ssm", environ["AWS_REGION"], environ),
-        # both attempts are shorter than an invocation, so that the function continues with the
-        # previous secrets if SSM hangs
+        # both attempts together are shorter than an invocation, so that the function continues with
+        # its previous secrets if SSM hangs
         read_seconds=2.0,
         attempts=2,
     )

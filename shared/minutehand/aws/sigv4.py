@@ -1,8 +1,8 @@
-"""AWS calls of every cold start, signed by botocore but without a client of boto3.
+"""AWS calls of each cold start. botocore signs them, but no boto3 client is created.
 
-A client takes 220 ms of CPU before its first call, because it reads the model of its service. A
-signature by botocore takes a fifth of that, and the first call imports botocore. Calls that only
-some functions need use `minutehand.aws.clients`.
+A boto3 client takes 220 ms of CPU time before its first call, because it reads the model of its
+service. A signature by botocore takes a fifth of this time, including the import of botocore. Calls
+that only some functions need use `minutehand.aws.clients`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class AwsError(JobServiceError):
 
 
 class _Credentials(NamedTuple):
-    """Credentials that sign a request, under botocore's attribute names."""
+    """Credentials that sign a request. The attributes have the names that botocore expects."""
 
     access_key: str
     secret_key: str
@@ -43,7 +43,7 @@ def _connections() -> httpx.Client:
 
 
 def _credentials() -> Any:
-    """Return credentials of the environment, where Lambda puts them, or those that boto3 finds."""
+    """Return the credentials that Lambda sets in the environment, or those that boto3 finds."""
     if "AWS_ACCESS_KEY_ID" not in os.environ:
         return _boto3_credentials()
     return _Credentials(
@@ -55,7 +55,7 @@ def _credentials() -> Any:
 
 @cache
 def _boto3_credentials() -> Any:
-    """Find credentials of a profile, a container or a restored function; they renew themselves."""
+    """Find credentials of a profile, a container or a restored function. They renew themselves."""
     import boto3
     from botocore.exceptions import NoCredentialsError
 
@@ -66,9 +66,9 @@ def _boto3_credentials() -> Any:
 
 
 def configured_endpoint(service: str, environ: Mapping[str, str]) -> str | None:
-    """Return the endpoint that the environment sets for a service or for all services.
+    """Return the endpoint that environment variables set for one service or for all services.
 
-    None means the default endpoint of AWS.
+    None selects AWS's default endpoint.
 
     References:
         https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
@@ -80,11 +80,11 @@ def configured_endpoint(service: str, environ: Mapping[str, str]) -> str | None:
 
 
 def find_endpoint(service: str, region: str, environ: Mapping[str, str]) -> str:
-    """Return the endpoint of a service that boto3 would use with these variables."""
+    """Return the endpoint that boto3 would use for a service with these environment variables."""
     if (endpoint := configured_endpoint(service, environ)) is not None:
         return endpoint
     domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
-    # in GovCloud the usual endpoint of SSM complies with FIPS
+    # the normal endpoint of SSM in GovCloud complies with FIPS
     is_always_fips = service == "ssm" and region.startswith("us-gov-")
     is_fips = _is_true(environ, "AWS_USE_FIPS_ENDPOINT") and not is_always_fips
     return f"https://{service}{'-fips' if is_fips else ''}.{region}.{domain}"
@@ -105,7 +105,7 @@ def call(
     read_seconds: float,
     attempts: int = 1,
 ) -> bytes:
-    """Send a signed POST to a service and return the response's body.
+    """Send a signed POST request to a service, and return the body of the response.
 
     Raises:
         AwsError: The service responded with an error.
@@ -138,7 +138,7 @@ def _is_transient(error: BaseException) -> bool:
 def _sign(
     url: str, body: bytes, *, headers: Mapping[str, str], service: str, region: str
 ) -> dict[str, str]:
-    """Return the headers of a POST with its signature."""
+    """Return the headers of a POST request, including its signature."""
     from botocore.auth import SigV4Auth
     from botocore.awsrequest import AWSRequest
 
@@ -148,7 +148,7 @@ def _sign(
 
 
 def invoke(settings: Settings, event: Mapping[str, str | None], *, read_seconds: float) -> None:
-    """Invoke the worker's function asynchronously."""
+    """Invoke the worker's Lambda function without waiting for its result."""
     function = quote(settings.worker_function_name or "", safe="")
     environ = {**settings.environ, "AWS_ENDPOINT_URL": settings.aws_endpoint_url or ""}
     call(

@@ -1,7 +1,7 @@
-"""The wake-up hint: an asynchronous invoke of the worker function after an enqueue.
+"""The wake-up after an enqueue, which invokes the worker's Lambda function asynchronously.
 
-A lost hint is harmless, because the minute tick finds the job. The database decides whether a hint
-is needed, by `wake` in its response to an enqueue.
+A lost wake-up is harmless, because the worker run of the next minute finds the job. The database
+decides whether an enqueue needs a wake-up, by `wake` in its response.
 """
 
 from __future__ import annotations
@@ -15,16 +15,19 @@ from minutehand.log import current_request_id
 
 logger = logging.getLogger(__name__)
 
-# With a limit of 0.3 s, a small cold function lost its hint, because its first call opens TLS
+# not 0.3 s, because a small cold function then lost its wake-up while it opened its first TLS
+# connection
 TIMEOUT_SECONDS = 1.0
 SOURCE = "minutehand.wake"
 
 
 class LambdaWaker:
-    """Invokes the worker with InvocationType=Event, never raises, and delays a request briefly.
+    """Invokes the worker with InvocationType=Event.
 
-    Calls that arrive during an invoke share the next invoke. The invoked worker leases jobs after
-    all these calls have committed, so it finds their jobs.
+    It never raises an error, and waits only briefly.
+
+    Calls of `wake` during an invocation share the next invocation. It begins after the enqueues of
+    these calls have committed, so that the worker finds their jobs.
     """
 
     def __init__(self, settings: Settings, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
@@ -35,7 +38,7 @@ class LambdaWaker:
         self._next: asyncio.Task[None] | None = None
 
     async def wake(self) -> None:
-        """Ask the worker to run soon. Returns when the request was sent or dropped."""
+        """Request a worker run. Returns when the request was sent or failed."""
         if self._running is not None and not self._running.done():
             if self._next is None or self._next.done():
                 self._next = asyncio.ensure_future(self._after(self._running))
@@ -56,7 +59,7 @@ class LambdaWaker:
             async with asyncio.timeout(2 * self._timeout_seconds):
                 seconds = self._timeout_seconds
                 await asyncio.to_thread(invoke, self._settings, event, read_seconds=seconds)
-        except Exception as error:  # a lost hint must not fail a committed enqueue
+        except Exception as error:  # a lost wake-up must not fail the committed enqueue
             logger.warning(
                 "wake-up was lost; the minute tick will find the job",
                 extra={

@@ -1,1 +1,1 @@
-"""Deployment to AWS: the packager of the functions, and the files that serverless.yml includes."""
+"""Deployment to AWS, with the packager of the functions and the files for serverless.yml."""

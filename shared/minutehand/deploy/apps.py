@@ -1,8 +1,8 @@
-"""Requirements of the apps in `lambda.yml`, validated and merged.
+"""Requirements of apps on AWS, which their files `lambda.yml` contain.
 
-The packager, the local stack and the doctor read the requirements from this module.
+This module validates and merges the files for the packager, the local stack and the doctor.
 
-All keys are optional:
+All keys of a file are optional:
 
 ==============================  ==================================================================
 `parameters`                    parameters of a stage with their defaults
@@ -29,7 +29,7 @@ from minutehand.config import ConfigurationError
 
 FILE = "lambda.yml"
 Function = Literal["jobs", "status", "worker", "health"]
-#: Origins from which the console's pages load, and to which they send, uploads.
+#: Origins of uploaded files, which the console's pages may load and to which they may upload.
 UPLOAD_ORIGINS = (
     "https://${self:custom.uploadsBucket}.s3.${AWS::Region}.${AWS::URLSuffix}",
     "https://${self:custom.uploadsBucket}.s3.${AWS::URLSuffix}",
@@ -37,7 +37,7 @@ UPLOAD_ORIGINS = (
 
 
 class FunctionNeeds(BaseModel):
-    """Requirements of an app on one function."""
+    """Requirements of an app on one Lambda function."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -47,7 +47,7 @@ class FunctionNeeds(BaseModel):
 
 
 class Needs(BaseModel):
-    """Requirements of one app, or of all apps."""
+    """Requirements of one app, or the merged requirements of all apps."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -57,17 +57,17 @@ class Needs(BaseModel):
     uploads: bool = False
 
     def secrets(self, function: str) -> tuple[str, ...]:
-        """Return the names of the apps' secrets that a function reads."""
+        """Return the names of the apps' secrets that a Lambda function reads."""
         return tuple(self._function_needs(function).secrets)
 
     def variables(self, inherited: Mapping[str, str]) -> dict[str, str]:
-        """Return the local stack's variables. `inherited` takes precedence over apps' values."""
+        """Return the variables of the local stack. `inherited` values replace values of apps."""
         names = {name for f in self.functions.values() for name in (*f.environment, *f.secrets)}
         defaults = {name: inherited.get(name) for name in names} | self.local
         return {name: v for name, value in defaults.items() if (v := inherited.get(name) or value)}
 
     def unset(self, inherited: Mapping[str, str]) -> list[str]:
-        """List variables that have a plain value on AWS but no value on the local stack."""
+        """List the variables that have a fixed value on AWS and no value on the local stack."""
         local = self.variables(inherited).keys() | self.local.keys()
         values = [item for f in self.functions.values() for item in f.environment.items()]
         unset = {
@@ -78,7 +78,7 @@ class Needs(BaseModel):
         return sorted(unset)
 
     def service(self) -> dict[str, Any]:
-        """Return the data that serverless.yml includes: variables of functions, roles' policies."""
+        """Return data for serverless.yml: variables of functions, and policies of their roles."""
         bucket = {"UPLOADS_BUCKET": {"Ref": "UploadsBucket"}} if self.uploads else {}
         variables = {name: needs.environment for name, needs in self.functions.items()}
         for name in ("jobs", "worker"):
@@ -113,7 +113,7 @@ def read_needs(apps: Iterable[App]) -> Needs:
     """Merge the `lambda.yml` files of `apps`.
 
     Raises:
-        ConfigurationError: A file is invalid, or two apps give a name different values.
+        ConfigurationError: A file is invalid, or two apps set a name to different values.
     """
     merged = Needs()
     for app in apps:

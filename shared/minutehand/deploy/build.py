@@ -1,7 +1,7 @@
-"""The zip that the four functions share: locked wheels, this package, the project's code.
+"""Builds the zip that the four functions share, with wheels, this package and the project's code.
 
 A build needs a package registry or uv's cache, but no cloud account. The functions must run on the
-Python version of the build, because the zip contains its byte code.
+Python version of the build, because the zip contains byte code.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from minutehand.config import JobServiceError
 from minutehand.project import Project
 from minutehand.resources import PACKAGE, checkout
 
-#: End of Lambda's support by Python version:
+#: Date on which Lambda ends its support, by Python version:
 #: https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html
 RUNTIMES = {
     "3.11": "30 June 2027",
@@ -34,36 +34,37 @@ RUNTIMES = {
     "3.14": "30 June 2029",
 }
 PYTHON = ".".join(platform.python_version_tuple()[:2])
-#: Platform of the wheels. Amazon Linux 2023 has glibc 2.34, and vendors publish wheels for 2.28.
+#: Platform of the wheels. Amazon Linux 2023 has glibc 2.34, and vendors publish wheels for glibc
+#: 2.28.
 PLATFORM = "aarch64-manylinux_2_28"
 ARCHIVE = "app.zip"
 #: Maximum unzipped size: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 LAMBDA_BYTES = 250 * 1024 * 1024
-#: Packages that Lambda's image has; to bundle them would add 33 MB.
+#: Packages that Lambda's image contains. The zip would be 33 MB larger with these packages.
 IN_THE_RUNTIME = ("boto3", "botocore", "s3transfer", "jmespath")
-#: Folders of this package and of apps that no function imports.
+#: Folders of this package and of apps whose modules no function imports.
 NOT_ON_LAMBDA = (
     "cli console demo deploy examples install local migrations pages resources seeds terminal verbs"
 )
-#: Modules of apps that no function imports.
+#: Modules of apps that are not in the zip, because no function imports them.
 EXCLUDED_MODULES = frozenset({"demo", "local", "verbs"})
-#: Folders of a project with Python code that its functions do not import.
+#: Folders of a project that may contain Python code, but no code of its functions.
 NOT_PACKAGES = frozenset(
     {"build", "dist", "docs", "infra", "minutehand", "scripts", "supabase_local", "tests"}
 )
 EXCLUDED_SUFFIXES = (".pyc", ".pyi", ".pyx", ".pxd", ".c", ".h", ".typed", ".md", ".rst")
 LOCK = "requirements.lock"
-#: Files with the machine's certificates, needed behind a proxy that signs with its own.
+#: Files with this machine's certificates, which uv needs behind a proxy with its own certificate.
 CERTIFICATES = (
     Path("/etc/ssl/certs/ca-certificates.crt"),
     Path("/etc/pki/tls/certs/ca-bundle.crt"),
 )
-#: Time of all files in the zip, the earliest possible, so that its bytes depend only on content.
+#: Time of all files in the zip, so that the zip's bytes depend only on the files' contents.
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 
 class PackagingError(JobServiceError):
-    """The zip cannot be built or must not be deployed; the message has the remedy."""
+    """The zip cannot be built, or must not be deployed. The message contains the remedy."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +78,16 @@ class Built:
 
 
 def build(out: Path, project: Project, *, for_lambda: bool = True) -> Built:
-    """Build `app.zip` and its unzipped tree `app` in `out`.
+    """Build `app.zip`, and the folder `app` with its files, in `out`.
 
     Args:
-        out: Folder of both.
+        out: Folder for the zip and for the folder `app`.
         project: Project with the lock file and the code.
-        for_lambda: False to build for this machine, so that a test can run it.
+        for_lambda: False to build for this machine, so that a test can run the code.
 
     Raises:
-        PackagingError: A tool failed, Lambda does not run this Python, or the zip is too large.
+        PackagingError: A program failed, Lambda does not run this Python version, or the zip is too
+            large.
     """
     if PYTHON not in RUNTIMES:
         raise PackagingError(
@@ -115,9 +117,9 @@ def build(out: Path, project: Project, *, for_lambda: bool = True) -> Built:
 
 
 def lock_requirements(project: Project, out: Path) -> Path:
-    """Return the file of pinned requirements: requirements.lock, or uv.lock without its groups.
+    """Return the file with pinned requirements: requirements.lock, or uv.lock without its groups.
 
-    In a project without either, write a requirements.lock, to be committed.
+    If the project has neither file, write requirements.lock, which the developer commits.
     """
     lock = project.root / LOCK
     if not lock.is_file() and (project.root / "uv.lock").is_file():
@@ -135,7 +137,7 @@ def lock_requirements(project: Project, out: Path) -> Path:
 
 
 def _requirements(project: Project) -> Iterator[str]:
-    """List the requirements of this package and the project, without extras and this package."""
+    """List the requirements of this package and of the project, without extras."""
     yield from _package_requirements()
     file = project.root / "pyproject.toml"
     metadata = tomllib.loads(file.read_text("utf-8")) if file.is_file() else {}
@@ -161,12 +163,12 @@ def _package_requirements() -> Iterable[str]:
 
 
 def sources(project: Project) -> Iterator[tuple[Path, Path]]:
-    """Yield each file of this package's and the project's code, with its path in the zip."""
+    """Yield each code file of this package and of the project, with its path in the zip."""
     apps = find_apps(project.apps)
     tops = {PACKAGE}
     for app in apps:
         top = app.folder.parents[app.package.count(".") - 1] if "." in app.package else app.folder
-        if "site-packages" not in top.parts:  # the lock file covers installed apps
+        if "site-packages" not in top.parts:  # wheels of the lock file contain installed apps
             tops.add(top)
     for root in project.import_roots:
         tops.update(path for path in root.iterdir() if _is_package(path))
@@ -224,9 +226,9 @@ def _write_zip(folder: Path, target: Path) -> str:
 
 
 def find_tool(name: str) -> str:
-    """Find a program next to this interpreter, or else in the search path.
+    """Find a program in the folder of this Python interpreter, or otherwise in the search path.
 
-    In a virtual environment, which need not be active, the program is next to the interpreter.
+    In a virtual environment, which need not be active, the program is in the interpreter's folder.
 
     Raises:
         PackagingError: The program is not installed.
@@ -242,7 +244,7 @@ def run(command: list[str], message: str, *, stdin: str | None = None) -> str:
     """Run a program and return its output.
 
     Raises:
-        PackagingError: The program failed; the message is `message` with the program's output.
+        PackagingError: The program failed. The error's text is `message` and the program's output.
     """
     if Path(command[0]).stem == "uv" and any(path.exists() for path in CERTIFICATES):
         command = [*command, "--system-certs"]

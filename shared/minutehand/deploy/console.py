@@ -1,6 +1,6 @@
-"""The console's files in their bucket, with their content types and cache times.
+"""The console's files in an S3 bucket, with their content types and cache headers.
 
-CloudFront maps paths to files, by console.yml and pages.js.
+The files console.yml and pages.js define how CloudFront maps paths to files.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from minutehand.console import console_folder
 from minutehand.deploy.build import PackagingError
 from minutehand.project import Project
 
-#: Content types by suffix. `mimetypes` depends on the machine, and with `nosniff` a browser needs
-#: the exact type.
+#: Content types by suffix of a file. `mimetypes` depends on the machine, and a browser needs the
+#: exact type because of `nosniff`.
 CONTENT_TYPES: Mapping[str, str] = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -33,19 +33,20 @@ CONTENT_TYPES: Mapping[str, str] = {
     ".webmanifest": "application/manifest+json",
     ".woff2": "font/woff2",
 }
-#: Suffix of type declarations, which are only for editors.
+#: Suffix of type declarations, which only editors read.
 TYPES = ".ts"
-#: Cache header of most files. The files' names have no hash, so a browser revalidates each time. An
-#: edge may cache a file for a day, and every upload invalidates all edges.
+#: Cache header of most files. A browser revalidates a file each time, because its name contains no
+#: hash. A CDN's edge may cache the file for a day, and each upload invalidates all edges.
 CDN_CACHED = "public, max-age=0, must-revalidate, s-maxage=86400"
-#: Cache header of the files that a browser loads first, so that a fixed upload is seen immediately.
+#: Cache header of the files that a browser loads first, so that a browser sees a new upload
+#: immediately.
 NO_STORE = "no-store"
 NO_STORE_FILES = frozenset({"config.json", "index.html"})
 
 
 @dataclass(frozen=True)
 class ConsoleFile:
-    """A file of the bucket with its headers."""
+    """A file in the bucket, with its headers."""
 
     body: bytes
     content_type: str
@@ -53,10 +54,10 @@ class ConsoleFile:
 
 
 def console_files(config: Mapping[str, Any], apps: Iterable[App]) -> dict[str, ConsoleFile]:
-    """Return all files of the console by key, including `config`.
+    """Return all files of the console by their key in the bucket, including `config`.
 
     Raises:
-        PackagingError: This wheel has no console, or a suffix is unknown.
+        PackagingError: This wheel does not contain the console, or a file has an unknown suffix.
     """
     console = console_folder()
     if not console.is_dir():
@@ -80,9 +81,9 @@ def console_files(config: Mapping[str, Any], apps: Iterable[App]) -> dict[str, C
 
 
 def upload(s3: Any, bucket: str, files: Mapping[str, ConsoleFile]) -> None:
-    """Upload all files, the page last, so that the page never refers to a file that is missing yet.
+    """Upload all files. The page is last, so that it never refers to a file that is not uploaded.
 
-    No file is deleted, so that a tab that is already open still finds its modules.
+    No file is deleted, so that an open browser tab still finds its modules.
     """
     for key in sorted(files, key=lambda key: (key in NO_STORE_FILES, key)):
         file = files[key]
@@ -96,7 +97,7 @@ def upload(s3: Any, bucket: str, files: Mapping[str, ConsoleFile]) -> None:
 
 
 def invalidate(cloudfront: Any, distribution: str) -> None:
-    """Invalidate all files in all edge caches."""
+    """Invalidate all files in all edge caches of CloudFront."""
     cloudfront.create_invalidation(
         DistributionId=distribution,
         InvalidationBatch={
@@ -115,7 +116,7 @@ def write(folder: Path, files: Mapping[str, ConsoleFile]) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the console with this project's apps, without config.json, which the server renders."""
+    """Write the console with the pages of this project's apps. The server renders config.json."""
     if len(arguments) != 1:
         print("usage: python -m minutehand.deploy.console FOLDER", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""Limits of an AWS account, checked before a deploy or read from a failed stack's events."""
+"""Limits of an AWS account, which are checked before a deploy or explain a failed deploy."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-#: Code of Service Quotas for concurrent executions of functions.
+#: Service Quotas' code of the limit on concurrent executions of functions.
 CONCURRENCY = "L-B99A9384"
-#: Concurrency that must stay unreserved, so that a smaller account cannot reserve any:
+#: Concurrency that an account must keep unreserved, so that an account with less cannot reserve
+#: any:
 #: https://docs.aws.amazon.com/lambda/latest/dg/configuration-concurrency.html
 MIN_UNRESERVED = 100
 DEFAULT_CONCURRENCY = 1000
-#: Maximum concurrent workers, unless the stage or a reservation sets it.
+#: Maximum concurrent workers, unless the stage sets a maximum or a reservation.
 WORKERS_AT_ONCE = 5
 
 
 @dataclass(frozen=True)
 class Limit:
-    """A limit, and whether the stage stays below it: `ok`, `warn` or `fail`, and the remedy.
+    """A limit, whether the stage is below it (`ok`, `warn` or `fail`), and the remedy.
 
-    If it fails, CloudFormation would reject the stack, or the stack could not work.
+    If a limit is exceeded (`fail`), CloudFormation would reject the stack, or the stack could not
+    work.
     """
 
     verdict: str
@@ -29,7 +31,7 @@ class Limit:
 
 
 def quota_command(concurrency: int, region: str) -> str:
-    """Return the command that requests a quota."""
+    """Return the command line that requests a higher limit."""
     return (
         f"aws service-quotas request-service-quota-increase --service-code lambda "
         f"--quota-code {CONCURRENCY} --desired-value {concurrency} --region {region}"
@@ -37,7 +39,7 @@ def quota_command(concurrency: int, region: str) -> str:
 
 
 def concurrency_limit(client: Any, stack: str, region: str, values: Mapping[str, Any]) -> Limit:
-    """Check that the stage's reservation is possible, and that its workers leave the API enough."""
+    """Check that the reservation is possible, and that enough functions are left for the API."""
     account = client.get_account_settings()["AccountLimit"]
     limit, unreserved = account["ConcurrentExecutions"], account["UnreservedConcurrentExecutions"]
     command = quota_command(DEFAULT_CONCURRENCY, region)
@@ -79,7 +81,7 @@ def _number(values: Mapping[str, Any], name: str) -> int:
 
 
 def _current_reservation(client: Any, stack: str) -> int:
-    """Read the present reservation of the stack's worker, because an update may reuse it."""
+    """Read the current reservation of the stack's worker, which an update may use again."""
     try:
         response = client.get_function_concurrency(FunctionName=f"{stack}-worker")
     except client.exceptions.ResourceNotFoundException:
@@ -87,7 +89,7 @@ def _current_reservation(client: Any, stack: str) -> int:
     return int(response.get("ReservedConcurrentExecutions") or 0)
 
 
-#: Parts of CloudFormation's messages about limits, with their remedies.
+#: Remedies for limits, each with a part of CloudFormation's message.
 REASONS: tuple[tuple[str, str], ...] = (
     (
         "must be verified before you can add new CloudFront",
@@ -107,7 +109,10 @@ REASONS: tuple[tuple[str, str], ...] = (
 
 
 def explain_failure(cloudformation: Any, stack: str) -> tuple[str, str] | None:
-    """Return the first failure in a stack's newest events, and its remedy; None without one."""
+    """Return the first failure in a stack's latest events, and its remedy.
+
+    None if there is none.
+    """
     from botocore.exceptions import ClientError
 
     try:
@@ -122,7 +127,7 @@ def explain_failure(cloudformation: Any, stack: str) -> tuple[str, str] | None:
     ]
     if not failed:
         return None
-    first = failed[-1]  # events are sorted from new to old
+    first = failed[-1]  # the latest event comes first
     reason = str(first.get("ResourceStatusReason", ""))
     fix = next((fix for text, fix in REASONS if text in reason), "")
     return f"{first['LogicalResourceId']}: {reason}", fix

@@ -1,4 +1,4 @@
-"""The CloudFormation template that deploys the zip, compiled without an account."""
+"""Compiles the CloudFormation template that deploys the zip. This needs no AWS account."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from minutehand.project import Project
 from minutehand.resources import checkout
 from minutehand.version import VERSION
 
-#: Name of osls' template for the stack; its other template only creates the bucket.
+#: File name of osls' template for the whole stack. Another template only creates the bucket.
 TEMPLATE = "cloudformation-template-update-stack.json"
 OSLS = Path("node_modules", "osls", "bin", "serverless.js")
-#: Names in a project's folder that no serverless.yml includes.
+#: Files and folders of a project that no serverless.yml includes.
 NOT_INCLUDED = frozenset({"build", "dist", "node_modules", "serverless.yml"})
 
 
 def compile_template(stage: str, out: Path, *, artifacts: Path, region: str = "us-east-1") -> Path:
-    """Run osls on a copy of serverless.yml and return the folder with the template.
+    """Run osls on a copy of serverless.yml, and return the folder with the template.
 
     Args:
         stage: Name of the stage.
         out: Folder for the templates.
-        artifacts: Folder of the zip, which osls hashes.
-        region: Region in names of resources.
+        artifacts: Folder with the zip, whose hash the template contains.
+        region: Region in the names of resources.
 
     Raises:
-        PackagingError: osls rejected the service.
+        PackagingError: osls rejected serverless.yml.
     """
     project = Project.find()
-    # run in a separate folder, because osls writes its state there and two runs would share it
+    # run osls in its own folder, because it writes files there and concurrent runs would share them
     service = out / "service"
     _mirror(project.root, service)
     write_service(project, service, stage)
-    # no profile, keys or update check, so that the output does not depend on the machine
+    # remove AWS profiles and keys, so that the output does not depend on this machine
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "SLS_"))
     } | {
@@ -66,7 +66,7 @@ def compile_template(stage: str, out: Path, *, artifacts: Path, region: str = "u
 def service_environment(project: Project) -> dict[str, str]:
     """Return the environment variables that serverless.yml reads.
 
-    The time of the deploy is now, also if the commit is older.
+    The deploy's time is now, even if the commit is older.
     """
     handlers = "functions" if checkout() == project.root else "minutehand.functions"
     return {
@@ -82,7 +82,7 @@ def service_environment(project: Project) -> dict[str, str]:
 
 
 def _mirror(root: Path, service: Path) -> None:
-    """Link files that a project's serverless.yml may include: no hidden files, builds, secrets."""
+    """Link the files that a serverless.yml may include, but not hidden files, builds or secrets."""
     if not (root / "serverless.yml").is_file():
         raise PackagingError(
             f"{root} must have a serverless.yml; the first `minutehand deploy` writes one"

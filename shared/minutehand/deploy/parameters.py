@@ -1,7 +1,7 @@
-"""Secrets of the functions, in one SSM parameter per function.
+"""Secrets of the functions. Each Lambda function has one SSM parameter.
 
-`minutehand deploy` writes the secrets apart from the stack, because CloudFormation cannot create a
-SecureString and its templates must not contain a secret. minutehand/aws/secrets.py reads them.
+`minutehand deploy` writes the secrets itself, because CloudFormation cannot create a SecureString
+and its templates must not contain secrets. minutehand/aws/secrets.py reads the secrets.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Any, Protocol
 
 from minutehand.deploy.apps import Needs
 
-#: Secrets with which the worker can sign in to the Data API; the first that is set is used.
+#: Secrets with which a worker can sign in to the Data API. The first secret that is set is used.
 WORKER_SIGN_IN = ("SUPABASE_WORKER_KEY", "SUPABASE_JWT_SECRET", "SUPABASE_SECRET_KEY")
 
-#: Required secrets by function.
+#: Required secrets by the name of a function.
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "jobs": (),
     "status": ("WORKER_SECRET_TOKEN",),
     "worker": ("WORKER_SECRET_TOKEN", "BACKGROUND_JOB_TOKEN"),
     "health": (),
 }
-#: Optional secrets by function.
+#: Optional secrets by the name of a function.
 OPTIONAL: Mapping[str, tuple[str, ...]] = {
     "jobs": ("SUPABASE_JWT_SECRET", "SUPABASE_JWKS"),
     "status": ("SUPABASE_JWT_SECRET", "SUPABASE_JWKS", *WORKER_SIGN_IN),
@@ -40,7 +40,7 @@ class Ssm(Protocol):
 
 
 def parameter_name(service: str, stage: str, function: str) -> str:
-    """Return the name of a function's parameter, as in functions.yml."""
+    """Return the name of a function's SSM parameter, as functions.yml also defines it."""
     return f"/{service}/{stage}/{function}"
 
 
@@ -54,7 +54,7 @@ def select_secrets(
 
 
 def missing_for(function: str, values: Mapping[str, str]) -> list[str]:
-    """List required secrets of a function that `values` lacks."""
+    """List the required secrets of a function that are not in `values`."""
     missing = [name for name in NEEDED[function] if not values.get(name)]
     if function != "jobs" and not any(values.get(name) for name in WORKER_SIGN_IN):
         missing.append(" or ".join(WORKER_SIGN_IN))
@@ -70,17 +70,18 @@ def write_parameters(
     key_id: str | None = None,
     needs: Needs | None = None,
 ) -> list[str]:
-    """Write the parameters of all functions and return their names.
+    """Write the parameters of all functions, and return the parameters' names.
 
-    Running functions use the new values within minutes.
+    Functions that are already running use the new values within minutes.
 
     Args:
         ssm: boto3's SSM client.
         service: Name of the project.
         stage: Name of the stage.
-        values: Secrets by name; secrets that no function may read are ignored.
+        values: Secrets by name. Secrets that no function may read are ignored.
         needs: Requirements of the apps.
-        key_id: KMS key to encrypt with; None for the account's default key of SSM.
+        key_id: KMS key that encrypts the parameters. None selects the account's default key for
+            SSM.
     """
     names = []
     for function in NEEDED:

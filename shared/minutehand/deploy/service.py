@@ -1,7 +1,7 @@
-"""The files that serverless.yml includes: CloudFormation, stages, and requirements of the apps.
+"""Writes the files that serverless.yml includes: CloudFormation, stages and apps' requirements.
 
-The files are written to `build/minutehand` next to serverless.yml, so that serverless.yml is the
-same for a checkout and for a project that installed the package.
+The files are written into `build/minutehand` beside serverless.yml. serverless.yml is therefore the
+same in a checkout and in a project that installed the package.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from minutehand.project import Project, add_to_gitignore
 from minutehand.resources import resource
 
 FOLDER = Path("build", "minutehand")
-#: Files that are copied into a project, which may edit its copies.
+#: Files that are copied into a project, which may then edit them.
 PROJECT_FILES = frozenset({"serverless.yml", "stages.yml"})
 
 
 def needs_of(project: Project) -> Needs:
-    """Read the requirements of the project's apps."""
+    """Read the merged requirements of the project's apps."""
     return read_needs(find_apps(project.apps))
 
 
 def write_first_files(project: Project) -> list[Path]:
-    """Write serverless.yml and the stages file if the project lacks them; return new paths.
+    """Write serverless.yml and the stages file if they are missing. Return the new files' paths.
 
     Raises:
-        ConfigurationError: The folder has a serverless.yml of another service.
+        ConfigurationError: The project's serverless.yml belongs to another service.
     """
     service = project.root / "serverless.yml"
     resources = resource("cloudformation")
@@ -51,7 +51,7 @@ def write_first_files(project: Project) -> list[Path]:
 
 
 def read_stages(project: Project) -> dict[str, dict[str, Any]]:
-    """Read the parameters of all stages; `default` has the defaults of every stage.
+    """Read the parameters of all stages. `default` contains the defaults of every stage.
 
     Raises:
         ConfigurationError: The project has no stages file, or the file is invalid.
@@ -76,7 +76,7 @@ def read_stages(project: Project) -> dict[str, dict[str, Any]]:
 
 
 def write_service(project: Project, root: Path, stage: str) -> None:
-    """Write the files that serverless.yml in `root` includes for a stage, and delete old ones."""
+    """Write the files that serverless.yml in `root` includes for a stage. Delete older files."""
     folder = root / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     add_to_gitignore(folder)

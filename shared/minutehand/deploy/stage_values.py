@@ -1,6 +1,6 @@
-"""Checks for stage values that CloudFormation rejects after minutes or that break functions.
+"""Checks the values of a stage. CloudFormation would reject a wrong value only after minutes.
 
-Placeholders and missing secrets are checked elsewhere.
+Other modules check placeholders and missing secrets.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
-#: Names of log levels; environment.cjs maps them to the functions' LOG_LEVEL.
+#: Log levels of a stage, which environment.cjs converts to LOG_LEVEL of the functions.
 _Level = Annotated[
     Literal["TRACE", "DEBUG", "INFO", "WARN", "WARNING", "ERROR", "FATAL", "CRITICAL"],
     BeforeValidator(lambda value: str(value).upper()),
 ]
-#: Retention times that CloudWatch accepts, in days:
+#: Numbers of days for which CloudWatch can keep logs:
 #: https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutRetentionPolicy.html
 _RETENTION_DAYS = (
     "1 3 5 7 14 30 60 90 120 150 180 365 400 545 731 1096 1827 2192 2557 2922 3288 3653"
@@ -28,13 +28,13 @@ def _number(minimum: int, maximum: int) -> Any:
 
 
 def _digits(text: Any) -> Any:
-    # CloudFormation gets the text, and does not read 1_000 or 60.0
+    # accept only digits, because CloudFormation gets the string and cannot read 1_000 or 60.0
     if not (isinstance(text, str) and text.isascii() and text.isdecimal()):
         raise ValueError("it must be a whole number")
     return text
 
 
-#: Types of the values as texts. An empty text selects the default of an optional value.
+#: Types of the values, which are strings. An empty string selects the default of an optional value.
 TYPES: Mapping[str, Any] = {
     "logLevel": _Level,
     "logRetentionDays": Literal[*_RETENTION_DAYS.split()],
@@ -51,13 +51,13 @@ TYPES: Mapping[str, Any] = {
     "oldestDueSeconds": _number(1, 86_400),
     "uploadDays": _number(1, 3650),
     "alarmEmail": Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")],
-    # origins without a path and without *
+    # origins have no path, and the value * is not allowed
     "corsOrigins": list[Annotated[str, Field(pattern=r"^https?://[^/*\s]+$")]],
 }
 
 
 def find_errors(values: Mapping[str, Any]) -> list[str]:
-    """Return a sentence for each invalid value."""
+    """Return one sentence for each invalid value of a stage."""
     errors = []
     for name in TYPES.keys() & values.keys():
         value = values[name]
