@@ -1,7 +1,7 @@
-"""The pages for users: their files, and their examples with a project's own names.
+"""The pages for users. Their examples are printed with a project's own names.
 
-Pages use the names of the default install, its first job type and the demo's workspace. The site
-(`make docs`) and `minutehand docs` show the same files.
+The pages use the names of the default install, of its first job type and of the demo's workspace.
+The site (`make docs`) and `minutehand docs` show the same pages.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ PACKAGE_NAME: Final = "jobs"
 _SQL: Final = re.compile(
     r"^[ ]*```sql\n.*?```|`(?:select|insert|update|delete|alter) [^`]+`", re.S | re.M
 )
-#: Clients' schema outside of SQL, e.g. in a call, a table, `.schema("minutehand")`,
-#: `-n minutehand`.
+#: Places outside of SQL that name the schema of clients, e.g. a call, a table,
+#: `.schema("minutehand")` or `-n minutehand`.
 _CLIENTS: Final = re.compile(
     r'(?<![\w.])minutehand(?=\.(?:\w+\(|job|workspace))|(?<=chema\(")minutehand(?=")'
     r'|(?<=chema\(supabase, ")minutehand(?=")|(?<= -n )minutehand\b|(?<=df\+ )minutehand(?=\.)'
@@ -35,19 +35,19 @@ _CODE: Final = re.compile(r"^[ ]*```\w*\n.*?```|`[^`\n]+`", re.S | re.M)
 
 @dataclass(frozen=True)
 class Names:
-    """A project's names for the examples of the pages."""
+    """Names of a project that replace the names in the pages' examples."""
 
     schemas: Schemas = DEFAULT
     tenant: str = TENANT
     package: str = PACKAGE_NAME
     job_type: str = JOB_TYPE
-    #: Column of the tenant's id in the project's own tables.
+    #: Column with the tenant's id in the project's own tables.
     tenant_column: str = "tenant_id"
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page with its topic in `minutehand docs` and its path in the checkout."""
+    """A page for users, with its topic in `minutehand docs` and its path in the checkout."""
 
     topic: str
     section: str
@@ -56,7 +56,7 @@ class Page:
 
     @cached_property
     def file(self) -> Path:
-        """File of the page in the checkout or in the wheel."""
+        """File of the page, in the checkout or in the wheel."""
         if (root := checkout()) is not None:
             return root / self.path
         path_in_package = self.path.removeprefix("shared/minutehand/")
@@ -66,13 +66,16 @@ class Page:
 
     @property
     def text(self) -> str:
-        """Text of the page without the sections that concern only a checkout."""
+        """Text of the page, without sections that are only for a checkout."""
         text = self.file.read_text("utf-8")
         return re.sub(r"<!-- clone -->\n.*?<!-- /clone -->\n", "", text, flags=re.DOTALL)
 
     @property
     def printed(self) -> str:
-        """Text for a terminal, without pictures, and with topics instead of links to pages."""
+        """Text of the page for a terminal, without pictures.
+
+        Links to pages are replaced by topics.
+        """
         text = re.sub(r"^!\[.*\n", "", self.text, flags=re.MULTILINE)
         return re.sub(r"\[([^\]]+)\]\((?!https?:)([^)#]*)(?:#[^)]*)?\)", self._by_topic, text)
 
@@ -83,7 +86,8 @@ class Page:
 
 
 _SOURCE = "shared/minutehand"
-#: Pages in the order of the site. `infra/release/resources.py` lists files outside the package.
+#: Pages in their order on the site. `infra/release/resources.py` lists pages outside of the
+#: package.
 PAGES: Final[tuple[Page, ...]] = (
     Page("index", "Start", "Which page answers what", "infra/docs/index.md"),
     Page("install", "Start", "Into your project", f"{_SOURCE}/install/README.md"),
@@ -118,7 +122,7 @@ PAGES: Final[tuple[Page, ...]] = (
 
 
 def render(text: str, names: Names) -> str:
-    """Replace the names in a page's examples by those of a project."""
+    """Replace the names in a page's examples by the names of a project."""
     folder = names.package.replace(".", "/")
 
     def rename_in_sql(match: re.Match[str]) -> str:

@@ -1,14 +1,14 @@
-"""The body of every response of status 400 and above, the same in all functions.
+"""The body of each response with status 400 or above, which all functions share.
 
-The module uses only the standard library, because the worker and the shallow probe load no web
-framework.
+This module imports only the standard library, because the worker and the probe of `/health` load no
+web framework.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-# code and sentence of errors that every function may return
+# code and text of errors that each function may return
 ROUTE_NOT_FOUND: Final = ("route_not_found", "Route not found")
 METHOD_NOT_ALLOWED: Final = ("method_not_allowed", "This route does not take that method")
 INVALID_JSON: Final = ("invalid_json", "The request body is not valid JSON")
@@ -17,5 +17,5 @@ INVALID_JSON: Final = ("invalid_json", "The request body is not valid JSON")
 def error_body(
     code: str, error: str, *, request_id: str | None, detail: Any = None
 ) -> dict[str, Any]:
-    """Build the body, which always has four keys; `code` is stable, `error` is for people."""
+    """Build the body, which always has four keys. `code` is stable, and `error` is for people."""
     return {"error": error, "code": code, "detail": detail, "request_id": request_id}

@@ -1,4 +1,4 @@
-"""Public names of a package, loaded from its modules on first use."""
+"""Lazy public names of a package. A name's module is imported when the name is first used."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def lazy_exports(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return a package's `__getattr__`, which imports the module of a name on first use.
+    """Return `__getattr__` for a package. It imports the module of a name at the name's first use.
 
     Args:
-        modules: Public names by module, separated by spaces.
+        modules: Public names by their module. Spaces separate the names.
     """
     module_of = {name: module for module, names in modules.items() for name in names.split()}
 

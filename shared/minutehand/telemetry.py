@@ -1,8 +1,8 @@
-"""Traces: W3C context from a request through its jobs to their calls, exported by OpenTelemetry.
+"""Traces of requests, jobs and their calls, by W3C trace context, exported by OpenTelemetry.
 
-`OTEL_EXPORTER_OTLP_ENDPOINT` turns on the export, with a time limit for flushes. Without that
-variable, this module does not import OpenTelemetry. FastAPI creates the spans of requests, and
-`minutehand.worker.otel` those of attempts and steps.
+`OTEL_EXPORTER_OTLP_ENDPOINT` enables the export. Without this variable, the module does not import
+OpenTelemetry. FastAPI creates the spans of requests, and `minutehand.worker.otel` creates the spans
+of attempts and steps.
 
 References:
     https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
 _ENDPOINTS: Final = [f"OTEL_EXPORTER_OTLP{kind}_ENDPOINT" for kind in ("", "_TRACES", "_METRICS")]
-#: Maximum seconds that a response or the end of a process waits for a collector.
+#: Maximum seconds for which a response, or the end of a process, waits for a collector.
 FLUSH_SECONDS: Final = 0.5
 
 _TRACEPARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
-#: Trace context of the present request.
+#: Trace context of the current request.
 _received: ContextVar[str | None] = ContextVar("received", default=None)
-#: Trace context of the present attempt.
+#: Trace context of the current attempt.
 _current: ContextVar[str | None] = ContextVar("traceparent", default=None)
 _started = False
 _flushing: Thread | None = None
 
 
 def start(environ: Mapping[str, str], *, version: str) -> None:
-    """Export traces and metrics if `environ` names a collector.
+    """Export traces and metrics to the collector in `environ`, if there is one.
 
-    An existing provider is kept, e.g. that of `opentelemetry-instrument` or of AWS's layer.
+    A provider that already exists is kept, e.g. that of `opentelemetry-instrument` or AWS's layer.
     """
     global _started
     is_off = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
@@ -50,10 +50,10 @@ def start(environ: Mapping[str, str], *, version: str) -> None:
         return
     for name, value in environ.items():
         if name.startswith("OTEL_"):
-            os.environ.setdefault(name, value)  # a header with a token may come from a secret
+            os.environ.setdefault(name, value)  # a header with a token may be one of the secrets
     try:
         _provide(version)
-    except Exception as error:  # a user's exporter may raise anything, which must fail no request
+    except Exception as error:  # an exporter may raise any error, which must not fail a request
         logging.getLogger(__name__).warning(
             "OpenTelemetry exports nothing: pip install 'minutehand[otel]', or unset "
             "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -64,7 +64,7 @@ def start(environ: Mapping[str, str], *, version: str) -> None:
 
 
 def is_started() -> bool:
-    """Return whether this process exports."""
+    """Return whether this process exports traces."""
     return _started
 
 
@@ -88,7 +88,7 @@ def _provide(version: str) -> None:
         "OTEL_RESOURCE_ATTRIBUTES", ""
     )
     resource = Resource.create({} if has_name else defaults)
-    # instead of the providers' own shutdown, which waits longer
+    # flush here instead of the providers' own shutdown, which waits longer
     atexit.register(flush)
     if os.environ.get("OTEL_TRACES_EXPORTER") != "none":
         traces = TracerProvider(resource=resource, shutdown_on_exit=False)
@@ -104,8 +104,8 @@ def _provide(version: str) -> None:
 def flush() -> None:
     """Send all pending data within `FLUSH_SECONDS`, because Lambda freezes after a response.
 
-    If an earlier flush still waits for the collector, this call returns immediately. So a collector
-    that is down delays only one response in ten seconds (`OTEL_EXPORTER_OTLP_TIMEOUT`).
+    If an earlier flush still waits for the collector, this call returns immediately. A collector
+    that is down therefore delays only one response in ten seconds (`OTEL_EXPORTER_OTLP_TIMEOUT`).
     """
     global _flushing
     if not _started or (_flushing is not None and _flushing.is_alive()):
@@ -124,7 +124,7 @@ def flush() -> None:
 
 
 def request_span() -> Span | None:
-    """Return the recorded span of the present request, or None."""
+    """Return the recorded span of the current request, or None."""
     if "opentelemetry.sdk.trace" not in sys.modules:
         return None
     from opentelemetry import trace
@@ -134,7 +134,7 @@ def request_span() -> Span | None:
 
 
 def hide_address(span: Span | None, *, path: str = "-", has_query: bool) -> None:
-    """Set a span's path to its route's template, because path and query may contain a token."""
+    """Replace a span's path by its route's template, because path and query may contain a token."""
     if span is not None:
         span.set_attribute("url.path", path)
         if has_query:
@@ -143,7 +143,7 @@ def hide_address(span: Span | None, *, path: str = "-", has_query: bool) -> None
 
 @contextmanager
 def received_trace(traceparent: str | None) -> Iterator[None]:
-    """Use a request's trace context, unless invalid, for calls in the block."""
+    """Use the trace context of a request for the calls in the block, unless it is invalid."""
     is_valid = traceparent is not None and _TRACEPARENT.fullmatch(traceparent)
     token = _received.set(traceparent if is_valid else None)
     try:
@@ -153,7 +153,7 @@ def received_trace(traceparent: str | None) -> Iterator[None]:
 
 
 def current_traceparent() -> str | None:
-    """Return the W3C trace context of the current span, or of the request."""
+    """Return the W3C trace context of the current span, or otherwise of the current request."""
     if "opentelemetry" not in sys.modules:
         return _received.get()
     from opentelemetry import trace
@@ -165,8 +165,8 @@ def current_traceparent() -> str | None:
 
 
 def child_traceparent(traceparent: str | None) -> str:
-    """Return the `traceparent` of a new span, in the given trace or else in a new trace."""
-    # do not use `secrets`, because its system call would be too slow for each job
+    """Return the `traceparent` of a new span, in the given trace, or for None in a new trace."""
+    # not by `secrets`, because a system call for each job would be too slow
     digits = f"{random.getrandbits(192):048x}"
     if traceparent and (match := _TRACEPARENT.fullmatch(traceparent)):
         return f"00-{match[1]}-{digits[32:]}-{match[2]}"
@@ -174,21 +174,21 @@ def child_traceparent(traceparent: str | None) -> str:
 
 
 def trace_headers() -> dict[str, str]:
-    """Return headers for an outgoing call: `traceparent`, or none outside an attempt."""
+    """Return the header `traceparent` for an outgoing call. Outside of an attempt, return none."""
     traceparent = _current.get()
     return {} if traceparent is None else {"traceparent": traceparent}
 
 
 def follow(traceparent: str) -> None:
-    """Use the trace context of a tracer's span for outgoing calls."""
+    """Use the trace context of a tracer's span for all outgoing calls of the attempt."""
     _current.set(traceparent)
 
 
 def enter(traceparent: str) -> None:
-    """Use a trace context for the rest of this context, also in OpenTelemetry."""
+    """Use a trace context until the attempt ends, for outgoing calls and in OpenTelemetry."""
     follow(traceparent)
     if "opentelemetry" not in sys.modules:
-        return  # no tracer is loaded, and the import would slow down every cold start
+        return  # no tracer is loaded, and an import would slow down each cold start
     from opentelemetry import context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 

@@ -1,4 +1,4 @@
-"""The version of the wheel, the npm archive, the migrations and a worker run."""
+"""The version, which the wheel, the npm archive, migrations and worker runs contain."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Writes the files that serverless.yml includes: CloudFormation, stages and apps' requirements.
 
-The files are written into `build/minutehand` beside serverless.yml. serverless.yml is therefore the
-same in a checkout and in a project that installed the package.
+The files are written into `build/minutehand` next to serverless.yml, which is therefore the same
+in a checkout and in a project that installed the package.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The local stack of `minutehand dev`: Supabase, the functions, the worker and AWS."""
+"""The local stack of `minutehand dev`, with Supabase, the functions, the worker and AWS."""

@@ -1,7 +1,7 @@
 """`python -m minutehand.local up` runs the local stack in the foreground until Ctrl-C.
 
-Exit codes: 0 after Ctrl-C (with --once: every demo job ended as expected), 1 something failed, 3
-another stack runs in this folder.
+Exit codes: 0 after Ctrl-C, or with --once if all demo jobs ended as expected. 1 if something
+failed. 3 if another stack runs in this folder.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> int:
     options = arguments()
     if options.command == "up":
         print("Minutehand: starting the local stack", flush=True)
-    # Imported here, because these imports take time and would delay the first line of output.
+    # imported here, because these imports take time and would delay the first line of output
     from minutehand.local.launcher import Launcher
     from minutehand.project import Project
     from supabase_local.launcher import reset

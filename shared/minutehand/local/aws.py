@@ -1,6 +1,6 @@
-"""Local AWS: a moto server with the service's bucket.
+"""AWS for the local stack, which is a moto server with the service's bucket.
 
-`python -m minutehand.local.aws` serves on AWS_PORT. The data is lost when the server stops.
+`python -m minutehand.local.aws` listens on AWS_PORT. Its data is lost when the server stops.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class MotoServer:
 
     Args:
         port: Port, or 0 for a free port.
-        around: Middleware before moto.
+        around: Middleware that handles a request before moto.
     """
 
     def __init__(
         self, host: str, port: int, around: Callable[[App], App] = lambda app: app
     ) -> None:
-        # Imported here, because only this process needs these slow imports.
+        # imported here, because only this process needs these imports, which are slow
         from moto.moto_server.werkzeug_app import (
             DomainDispatcherApplication,
             MotoRequestHandler as Handler,
@@ -44,15 +44,15 @@ class MotoServer:
 
     @property
     def url(self) -> str:
-        """URL of the server."""
+        """URL of the moto server."""
         return f"http://{self._server.host}:{self._server.port}"
 
     def start(self) -> None:
-        """Serve until `stop`."""
+        """Serve requests in a thread until `stop`."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop serving."""
+        """Stop the server."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -73,9 +73,9 @@ def client(service: str, endpoint: str, **options: Any) -> Any:
 
 
 def prepare(endpoint: str) -> None:
-    """Create the resources that a deployment would have on AWS.
+    """Create the resources that a deployment creates on AWS.
 
-    The bucket is ready with its CORS rules.
+    The bucket gets its CORS rules.
     """
     s3 = client("s3", endpoint)
     s3.create_bucket(Bucket=BUCKET)
@@ -83,15 +83,15 @@ def prepare(endpoint: str) -> None:
         "AllowedOrigins": ["*"],
         "AllowedMethods": ["GET", "PUT", "POST", "HEAD"],
         "AllowedHeaders": ["*"],
-        "ExposeHeaders": ["ETag"],  # a browser must read this header to complete an upload
+        "ExposeHeaders": ["ETag"],  # which a browser reads to complete an upload
     }
     s3.put_bucket_cors(Bucket=BUCKET, CORSConfiguration={"CORSRules": [rule]})
 
 
 def main(environ: Mapping[str, str]) -> NoReturn:
-    """Serve until SIGTERM."""
+    """Serve requests until SIGTERM."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-    # Omit moto's start-up line and its line per request, because the service logs its calls.
+    # omit moto's start-up line and its line per request, because the service logs its own calls
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     port = int(environ["AWS_PORT"])
     server = MotoServer("127.0.0.1", port)
@@ -99,7 +99,7 @@ def main(environ: Mapping[str, str]) -> NoReturn:
     prepare(server.url)
     print(f"listening on {port}", flush=True)
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
-    os._exit(0)  # exit immediately, because unloading moto's modules takes seconds
+    os._exit(0)  # without clean-up, because unloading moto's modules takes seconds
 
 
 if __name__ == "__main__":

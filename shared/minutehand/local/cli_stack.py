@@ -1,4 +1,4 @@
-"""The stack of the Supabase CLI for a project, as `supabase status` describes it."""
+"""Finds the stack that the Supabase CLI runs for a project, by `supabase status`."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from minutehand.project import Project
 from minutehand.terminal.connection import parse_env
 from supabase_local.config import Config
 
-#: Environment variable with which the CLI runs its stack without Docker.
+#: Environment variable by which the Supabase CLI runs its stack without Docker.
 NATIVE = "SUPABASE_EXPERIMENTAL_STACK"
-#: Options that print the values. A stack without Docker rejects the second option, and other stacks
-#: reject the first.
+#: Options that make `supabase status` print values. A stack without Docker rejects the second
+#: option, and a stack with Docker the first.
 OPTIONS = (("--env",), ("-o", "env"))
 STATUS_SECONDS = 30
 
 
 def read_status(project: Project, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the values of the project's running stack of the Supabase CLI, or none.
+    """Return the values of the stack that the Supabase CLI runs for the project, or none.
 
-    The CLI is not called if nothing listens at the address in `config.toml`, because a call takes
-    seconds.
+    The CLI is not called if nothing listens on the address in `config.toml`, because a call of the
+    CLI takes seconds.
     """
     folder = project.root / "node_modules" / ".bin"
     search_path = f"{folder}:{environ.get('PATH', '')}"
@@ -42,7 +42,7 @@ def read_status(project: Project, environ: Mapping[str, str]) -> dict[str, str]:
                 timeout=STATUS_SECONDS,
                 env={**environ, "PATH": search_path},
             )
-        except subprocess.TimeoutExpired:  # e.g. because Docker hangs
+        except subprocess.TimeoutExpired:  # for example, because Docker hangs
             return {}
         values = parse_env(result.stdout)
         if result.returncode == 0 and values.get("API_URL"):

@@ -1,4 +1,4 @@
-"""Applies the engine, the apps and the seeds to a local database."""
+"""Applies the migrations of the engine and of the apps, and the seeds, to a local database."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from supabase_local.migrations import MigrationFailed, apply_migrations
 
 
 def apply_project(url: str, project: Project | None = None) -> list[Path]:
-    """Apply pending migrations of a project, and record the catalogs in a checkout.
+    """Apply the pending migrations of a project. In a checkout, record the database's objects too.
 
     Args:
-        url: URL as for `apply_migrations`, which documents the errors.
+        url: URL of the database. `apply_migrations` documents the errors.
         project: Default: the project of the current folder.
     """
     project = project or Project.find()
@@ -31,7 +31,7 @@ def apply_project(url: str, project: Project | None = None) -> list[Path]:
 
 
 def apply_recorded(url: str, parts: Mapping[str, Iterable[Path]], record: Path) -> list[Path]:
-    """Apply the engine and this package's apps, and record the catalog of each."""
+    """Apply the SQL of the engine and of Minutehand's apps, and record the objects of each."""
     new_files: list[Path] = []
     for name, files in parts.items():
         if changed := apply_migrations(url, files):
@@ -42,7 +42,7 @@ def apply_recorded(url: str, parts: Mapping[str, Iterable[Path]], record: Path) 
 
 
 def check_engine(url: str, project: Project) -> None:
-    """Raise MigrationFailed if the database lacks the engine, without which nothing works."""
+    """Raise MigrationFailed if the engine is not installed in the database."""
     with psycopg.connect(url) as connection:
         function = f"{project.schema_}.lease_jobs"
         row = connection.execute("select to_regproc(%s)", (function,)).fetchone()
@@ -54,6 +54,6 @@ def check_engine(url: str, project: Project) -> None:
 
 
 def seed_files(project: Project | None = None) -> list[Path]:
-    """List the seeds of a project and its apps, in the order in which they run."""
+    """List the seeds of a project and of its apps, in the order in which they run."""
     project = project or Project.find()
     return [*Config.read(project.root).seeds(), *app_seed_files(project)]

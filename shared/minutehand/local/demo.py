@@ -1,8 +1,8 @@
-"""The demo jobs, which are enqueued as a signed-in user and followed in the terminal.
+"""Enqueues the demo jobs as a signed-in user, and prints their ends in the terminal.
 
-An app's `demo` module has `async def enqueue(api, data, workspace_id) -> list[str]`, which returns
-the ids of its jobs. `api` and `data` are HTTP clients of the service and of the Data API with the
-user's token.
+The module `demo` of an app has `async def enqueue(api, data, workspace_id) -> list[str]`, which
+returns the ids of its jobs. `api` is an HTTP client of the service, and `data` is one of the Data
+API. Both clients send the user's token.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class DemoFailed(Exception):
 
 
 async def show(values: Mapping[str, str], echo: Say, *, started: float) -> bool:
-    """Run the demo of every app. Returns whether every demo job completed."""
+    """Run the demo of each app. Return whether all demo jobs completed."""
     apps = find_apps(values["MINUTEHAND_APPS"].split(","))
     modules = {app.name: module for app in apps if (module := app.module("demo")) is not None}
     if not modules:
@@ -55,14 +55,14 @@ async def show(values: Mapping[str, str], echo: Say, *, started: float) -> bool:
 
 
 def has_completed(job: Mapping[str, Any]) -> bool:
-    """Return whether a job completed, and its result is not partial or failed."""
+    """Return whether a job completed and its result is neither partial nor failed."""
     result = job.get("result")
     outcome = result.get("outcome") if isinstance(result, dict) else None
     return job["status"] == "completed" and outcome not in {"partial", "failed"}
 
 
 async def sign_in(data: httpx.AsyncClient, values: Mapping[str, str]) -> str:
-    """Return the access token of the demo user."""
+    """Sign in as the demo user, and return the user's access token."""
     response = await data.post(
         "/auth/v1/token?grant_type=password",
         headers={"apikey": values["SUPABASE_PUBLISHABLE_KEY"]},
@@ -75,9 +75,9 @@ async def sign_in(data: httpx.AsyncClient, values: Mapping[str, str]) -> str:
 
 
 async def follow(data: httpx.AsyncClient, ids: list[str], echo: Say, *, started: float) -> bool:
-    """Print how each job ended, until all have ended. Returns whether every job completed."""
+    """Print how each job ends, until all have ended. Return whether all jobs completed."""
     ended: set[str] = set()
-    # start of the command as wall-clock time
+    # wall time at which the command started
     command_start = time.time() - (time.monotonic() - started)
     deadline = time.monotonic() + MAX_WAIT_SECONDS
     while True:
@@ -98,7 +98,7 @@ async def follow(data: httpx.AsyncClient, ids: list[str], echo: Say, *, started:
 
 
 async def read_jobs(data: httpx.AsyncClient, ids: list[str]) -> list[dict[str, Any]]:
-    """Read jobs with the owner's rights. Returns none while the database is unavailable."""
+    """Read jobs with the user's rights. Return none while the database is unavailable."""
     columns = "id,job_type,status,finished_at,result"
     try:
         response = await data.get(f"/rest/v1/jobs?id=in.({','.join(ids)})&select={columns}")

@@ -23,7 +23,7 @@ from supabase_local.environment import (
 from supabase_local.ports import LOOPBACK, reserve_port
 
 PREFERRED_API = 8000
-#: Names of a project's keys, and the names of the same keys in `supabase status -o env`.
+#: Names of the keys of a Supabase project, and their names in `supabase status -o env`.
 CLI_NAMES = {
     "SUPABASE_PUBLISHABLE_KEY": ("PUBLISHABLE_KEY", "ANON_KEY"),
     "SUPABASE_SECRET_KEY": ("SECRET_KEY", "SERVICE_ROLE_KEY"),
@@ -31,14 +31,15 @@ CLI_NAMES = {
     "DATABASE_URL": ("DB_URL",),
 }
 FROM_CLI = "… (supabase status -o env prints it)"
-#: Variables that the product's processes inherit from the launcher, in addition to Supabase's.
+#: Variables of the launcher's environment that the processes of Minutehand get, in addition to
+#: Supabase's.
 PASSED = frozenset({"WORKER_CONCURRENCY", "EXTRA_WORKERS", "WORKERS_AT_ONCE"})
 
 
 def choose_ports(*, prefer_known: bool) -> dict[str, int]:
-    """Reserve a port on loopback for each part.
+    """Reserve a port of this machine for each part of the stack.
 
-    The documented ports are used if they are free, unless many stacks share the machine.
+    The documented ports are used if they are free, unless several stacks share this machine.
     """
     known = {"gateway": PREFERRED_GATEWAY, "api": PREFERRED_API} if prefer_known else {}
     return {name: reserve_port(known.get(name)) for name in ("gateway", "realtime", "aws", "api")}
@@ -51,10 +52,10 @@ def contract(
     state: Path,
     project: Project,
 ) -> dict[str, str]:
-    """Build the content of `.local/env`: names for tools, and the settings.
+    """Build the content of `.local/env`, which has the settings of the stack.
 
-    `supabase` has the keys of the Supabase that this stack starts, or all settings of a Supabase
-    that already runs.
+    `supabase` contains the keys of the Supabase that this stack starts, or all settings of a
+    Supabase that already runs.
     """
     api = f"http://{LOOPBACK}:{ports['api']}"
     return {
@@ -73,22 +74,23 @@ def contract(
         "STREAMING": "true",
         **needs_of(project).variables({}),
         "UPLOADS_BUCKET": BUCKET,
-        # The sealing key is in a file, because moto's KMS loses its keys when moto stops.
+        # use a file for the encryption key, because moto's KMS loses its keys when moto stops
         "SEALING_KEY_FILE": str(state / "sealing.key"),
     }
 
 
 def sealing_key(values: Mapping[str, str]) -> str:
-    """Derive the sealing key from the project's secret, which all its machines have."""
+    """Derive the encryption key from the project's secret, which is the same on all machines."""
     secret = values.get("SUPABASE_SECRET_KEY") or values["SUPABASE_JWT_SECRET"]
     digest = hmac.digest(secret.encode(), b"sealing key of a project", "sha256")
     return base64.urlsafe_b64encode(digest).decode()
 
 
 def demo_values(tenancy: Tenancy = "workspaces") -> dict[str, str]:
-    """Return the accounts for sign-in: those of the demo workspaces, or of personal tenants.
+    """Return the demo accounts, which are members of the demo workspaces or personal tenants.
 
-    Empty if the project has its own tenants' tables, because then its own seed creates the users.
+    A project with its own tables of tenants has no demo accounts, because its own seed creates
+    users.
     """
     if tenancy == "existing":
         return {}
@@ -103,13 +105,13 @@ def demo_values(tenancy: Tenancy = "workspaces") -> dict[str, str]:
 
 
 def remote_values(url: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the settings of a Supabase that already runs, under our names or the CLI's.
+    """Return the settings of a Supabase that already runs. Both names of a key are accepted.
 
-    Without `DATABASE_URL` the worker polls, and nothing wakes it. Accounts of the demo workspaces
-    may be given with the names of `demo_values`.
+    Without `DATABASE_URL` the worker polls, and nothing wakes it. `environ` may also contain
+    accounts of the demo workspaces, under the names of `demo_values`.
 
     Raises:
-        ConfigurationError: A key is missing.
+        ConfigurationError: One of the keys is not set.
     """
     url = url.rstrip("/")
     values = {"SUPABASE_URL": url, "REALTIME_URL": f"{url.replace('http', 'ws', 1)}/realtime/v1"}
@@ -127,10 +129,10 @@ def remote_values(url: str, environ: Mapping[str, str]) -> dict[str, str]:
 def for_children(
     values: Mapping[str, str], parent_env: Mapping[str, str], project: Project
 ) -> dict[str, str]:
-    """Build the environment of the stack's processes.
+    """Build the environment variables of the stack's processes.
 
-    The processes inherit the variables for a local Supabase, for the worker, and in the apps'
-    `lambda.yml`. Credentials for AWS are replaced, so that no real account is used.
+    The processes get the launcher's variables for a local Supabase and for the worker, and those in
+    the apps' `lambda.yml`. Credentials of AWS are replaced, so that no real account is used.
     """
     app_variables = needs_of(project).variables(parent_env)
     extra_values = {
@@ -141,10 +143,10 @@ def for_children(
         or (value and name in app_variables)
     }
     return {
-        **supabase_environment(values, parent_env),  # contains the apps' defaults and local servers
+        **supabase_environment(values, parent_env),  # with the apps' defaults and local servers
         **extra_values,
         VARIABLE: str(project.root),
-        # Python finds the project's packages, as `python -m` does in the project's folder.
+        # let Python find the project's packages, as `python -m` does in the project's folder
         "PYTHONPATH": os.pathsep.join(map(str, project.import_roots)),
         "AWS_ACCESS_KEY_ID": "local",
         "AWS_SECRET_ACCESS_KEY": "local",

@@ -1,6 +1,6 @@
-"""Ends the local worker after a change of its apps' files, so that it starts again with the change.
+"""Ends the local worker after a change of its apps' files. Its host then starts a new worker.
 
-Running jobs are released and continue after their last step.
+Running jobs are released. The new worker continues each job after its last finished step.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from minutehand.config import Settings
 
 logger = logging.getLogger("minutehand.local.hot_reload")
 
-#: Interval of scans, each of which takes milliseconds. Scans are used, because file events can be
-#: lost under load or in new folders.
+#: Seconds between scans, each of which takes milliseconds. Events of files are not used, because
+#: they can be lost under load or in new folders.
 SCAN_SECONDS = 0.5
 
-#: Version of each Python file, which is its modification time in ns and its size.
+#: Version of each Python file, which is the file's modification time in ns and its size.
 Files = Mapping[Path, tuple[int, int]]
 
 
@@ -29,8 +29,8 @@ async def end_on_change(settings: Settings, loaded: Files, end: Callable[[], obj
     """Watch the folders of the apps, and call `end` at the first change.
 
     Args:
-        loaded: Versions of the files when the processors were loaded. The first scan finds later
-            changes.
+        loaded: Versions of the files when the processors were loaded. The first scan finds changes
+            since then.
     """
     folders, versions = reload_folders(settings), loaded
     while versions == loaded:
@@ -44,22 +44,28 @@ async def end_on_change(settings: Settings, loaded: Files, end: Callable[[], obj
 
 
 def drop_compiled(paths: Iterable[Path]) -> None:
-    """Delete bytecode, because Python trusts it after a change of equal size within a second."""
+    """Delete byte code.
+
+    Python would use it after a change of a file within a second that keeps the file's size.
+    """
     for path in paths:
         Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
 
 
 def files_of(folders: Iterable[Path]) -> Files:
-    """Return the versions of the Python files below the folders."""
+    """Return the versions of all Python files below these folders."""
     versions = {}
     for path in (path for folder in folders for path in folder.rglob("*.py")):
-        with suppress(FileNotFoundError):  # removed meanwhile
+        with suppress(FileNotFoundError):  # the file was removed during the scan
             versions[path] = (path.stat().st_mtime_ns, path.stat().st_size)
     return versions
 
 
 def reload_folders(settings: Settings) -> list[Path]:
-    """Return the apps' folders. For `package.*` it is the folder in which new apps would appear."""
+    """Return the folders of the apps.
+
+    For `package.*`, return the folder in which new apps appear.
+    """
     wildcards = [name for name in settings.apps if name.endswith(".*")]
     project_apps = (app for app in find_apps(wildcards) if not app.is_built_in)
     parents = {app.folder.parent for app in project_apps}

@@ -1,4 +1,4 @@
-"""The foreground process of `minutehand dev`: the stack, its URLs, and the demo."""
+"""The foreground process of `minutehand dev`, which runs the stack and prints URLs and the demo."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LACKING = "without Storage, Edge Functions and Auth's admin API, which `supabase
 
 
 class Launcher(supabase.Launcher):
-    """One run of the stack."""
+    """One run of `minutehand dev`."""
 
     failures = (*supabase.Launcher.failures, ConfigurationError, NodeMissing, demo.DemoFailed)
 
@@ -38,16 +38,19 @@ class Launcher(supabase.Launcher):
         )
         self._options = options
         if options.once:
-            self.stopped = FAILED  # until every demo job has ended
+            self.stopped = FAILED  # the exit code until all demo jobs have ended
 
     def describe(self, failure: Exception) -> str:
-        """Return the message of a failure for a person."""
+        """Return the message about a failure for people."""
         if isinstance(failure, PartMissing):
             return f"{failure}\nTo use it, run `supabase start` and `supabase migration up` first"
         return str(failure)
 
     def make_stack(self, state: StateFolder, logs: Logs) -> Stack:
-        """Return the project's stack, which uses the Supabase CLI's stack if that is running."""
+        """Return the project's stack.
+
+        If the Supabase CLI's stack runs, the project's stack uses it.
+        """
         remote = None
         if url := self._options.supabase_url:
             remote = remote_values(url, os.environ)
@@ -70,7 +73,7 @@ class Launcher(supabase.Launcher):
         )
 
     def lines(self, stack: SupabaseStack) -> list[tuple[str, str]]:
-        """List URLs and accounts, and the apps' variables that are not set here."""
+        """List URLs and accounts, and the variables of apps that are not set on this machine."""
         values = stack.values
         postgres = values.get("DATABASE_URL") or "unknown, so the worker polls (set DATABASE_URL)"
         lines = [
@@ -87,7 +90,7 @@ class Launcher(supabase.Launcher):
         return lines
 
     async def show(self, stack: SupabaseStack) -> int | None:
-        """Run the demo jobs. With --once the run ends after the demo jobs."""
+        """Run the demo jobs. With --once, the stack ends after the demo jobs."""
         has_completed = True
         if not self._options.no_demo and "DEMO_EMAIL" in stack.values:
             has_completed = await demo.show(stack.values, self.say, started=self.started)
@@ -97,9 +100,9 @@ class Launcher(supabase.Launcher):
 
 
 def _signs_in(values: Mapping[str, str], name: str) -> bool:
-    """Return whether the demo account that a variable names can sign in.
+    """Return whether the demo account in the variable `name` can sign in.
 
-    A seed may have deleted the account.
+    A seed of the project may have deleted the account.
     """
     try:
         response = httpx.post(
@@ -114,7 +117,7 @@ def _signs_in(values: Mapping[str, str], name: str) -> bool:
 
 
 def _sign_in(values: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return the lines about accounts."""
+    """Return the printed lines about the accounts that can sign in."""
     if "DEMO_EMAIL" in values:
         names = ("DEMO_EMAIL", "DEMO_OTHER_EMAIL")
         emails = [values[name] for name in names if name in values and _signs_in(values, name)]

@@ -1,6 +1,6 @@
-"""The migrations and seeds of a project, or in a checkout those of the engine and the apps.
+"""Lists the migrations and seeds of a project. In a checkout, they are the SQL of this version.
 
-This module reads only file names, so that the command needs no local Supabase.
+This module only lists files, so that it needs no local Supabase.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from minutehand.resources import checkout
 
 
 def find_migrations(project: Project | None = None) -> list[Path]:
-    """List the files that create a project's database, in order.
+    """List the SQL files that create a project's database, in the order of their execution.
 
-    In a checkout these are the current schemas of the engine and the apps. Otherwise they are the
-    project's migrations, which contain the installed engine.
+    In a checkout, the files are the current schemas of the engine and the apps. In a project, they
+    are its migrations, which contain the installed engine.
     """
     project = project or Project.find()
     if checkout() != project.root:
@@ -29,10 +29,10 @@ def find_migrations(project: Project | None = None) -> list[Path]:
 
 
 def find_applied(project: Project, versions: Collection[str]) -> list[Path]:
-    """List the project's migrations from which a database with these versions was built.
+    """List the SQL files from which a database with these versions was created.
 
-    A checkout builds its local stack from the current schemas, and its hosted project from the
-    migrations of the releases.
+    A checkout creates its local database from the current schemas, and the database of its hosted
+    project from the migrations of the releases.
     """
     present = find_migrations(project)
     if checkout() != project.root or any(
@@ -43,18 +43,18 @@ def find_applied(project: Project, versions: Collection[str]) -> list[Path]:
 
 
 def history(project: Project) -> list[Path]:
-    """List the migrations of each release, which a hosted project of this checkout applies."""
+    """List the migrations of all releases, which the hosted project of this checkout applies."""
     apps = (app.folder / "migrations" for app in find_apps(project.apps))
     return _sorted(project.root / "supabase" / "migrations", *apps)
 
 
 def version_of(migration: Path) -> str:
-    """Return the version at the start of a migration's file name."""
+    """Return the version, with which the file name of a migration begins."""
     return migration.name.partition("_")[0]
 
 
 def find_recorded(project: Project) -> dict[str, list[Path]]:
-    """List the files of the engine and of this package's apps in a checkout, by name."""
+    """List a checkout's SQL files of the engine and of each of Minutehand's apps, by name."""
     app_folders = {app.name: app.folder for app in built_in(project.apps)}
     migrations = find_migrations(project)
     return {
@@ -64,7 +64,7 @@ def find_recorded(project: Project) -> dict[str, list[Path]]:
 
 
 def app_seed_files(project: Project) -> list[Path]:
-    """List the apps' seeds, in the order in which they run."""
+    """List the seeds of the apps, in the order in which they run."""
     return [path for app in find_apps(project.apps) for path in app.files("seeds")]
 
 

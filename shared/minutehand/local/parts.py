@@ -1,4 +1,4 @@
-"""The product's parts in a local stack: the API with its worker, AWS, and the apps' servers."""
+"""Minutehand's parts of the local stack: the API with its worker, AWS, and servers of apps."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from supabase_local.ports import LOOPBACK, reserve_port
 
 
 def service_parts(api_port: int, aws_port: int) -> list[Part]:
-    """Return the API, which starts the worker, and AWS."""
+    """Return the part with the API, which starts the worker, and the part with AWS."""
     return [
         Part(
             "api",
             (sys.executable, "-m", "minutehand.local.api"),
-            # No job type is registered before the worker's first run.
+            # wait for the worker's first run, because it registers the job types
             probe(f"http://{LOOPBACK}:{api_port}/api/health/ready", _has_ticked),
             {"API_PORT": str(api_port)},
-            needs_database=True,  # A worker must not start between two migrations.
+            needs_database=True,  # a worker must not start between two migrations
         ),
         Part(
             "aws",
@@ -34,13 +34,13 @@ def service_parts(api_port: int, aws_port: int) -> list[Part]:
 
 
 def _has_ticked(response: httpx.Response) -> bool:
-    """Return whether the worker has run once, which registers the job types."""
-    # Other health checks are ignored, because the queue's state must not prevent a start.
+    """Return whether the worker has run once. The first run registers the job types."""
+    # ignore other health checks, because the state of the queue must not prevent a start
     return bool(response.json()["checks"]["last_tick"]["verdict"] == "pass")
 
 
 def companions(apps: Sequence[App]) -> tuple[list[Part], dict[str, str]]:
-    """Return the apps' processes, each on a free port, and the variables with their URLs."""
+    """Return the apps' server processes, each on a free port, and variables with their URLs."""
     parts: list[Part] = []
     variables: dict[str, str] = {}
     for app in apps:

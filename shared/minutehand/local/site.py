@@ -1,4 +1,4 @@
-"""The console on the local API's origin: its files, its configuration, and the apps' pages."""
+"""The console on the origin of the local API, with its files, configuration and apps' pages."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from minutehand.web.site import ConsoleFiles, config_route, security_headers
 
 
 def console_routes(settings: Settings) -> list[BaseRoute]:
-    """Create the routes that CloudFront serves in a deployment.
+    """Create the routes of the console, which CloudFront serves in a deployment.
 
-    A wheel that pip itself built, for example from a git address, has no console.
+    A wheel that pip built itself, for example from a git address, does not contain the console.
     """
     headers = security_headers(settings, settings.environ)
     folder = console_folder()
@@ -32,7 +32,7 @@ def console_routes(settings: Settings) -> list[BaseRoute]:
 
 
 def _demo_sign_ins(settings: Settings) -> list[dict[str, str]]:
-    """Return the demo accounts of the local database."""
+    """Return the demo accounts that can sign in to the local stack."""
     if settings.stage != "local" or not settings.environ.get("DEMO_EMAIL"):
         return []
     return [
@@ -46,7 +46,7 @@ def _demo_sign_ins(settings: Settings) -> list[dict[str, str]]:
 
 
 def _pages_of_apps(apps: Iterable[App], headers: Mapping[str, str]) -> list[BaseRoute]:
-    """Serve each app's pages below /apps/<name>, and the list of apps for the console."""
+    """Serve each app's pages below /apps/<name>, and the list of apps that have pages."""
     with_pages = [app for app in apps if (app.folder / "console" / "manifest.js").is_file()]
     names = [app.name for app in with_pages]
 

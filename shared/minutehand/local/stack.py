@@ -1,4 +1,4 @@
-"""The stack of `minutehand dev`: a local Supabase with the product's parts, or only the parts."""
+"""The stack of `minutehand dev`: a local Supabase and Minutehand's parts, or only the parts."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ from supabase_local.postgres import Postgres
 from supabase_local.stack import Stack as SupabaseStack, StackFailed
 from supabase_local.state import StateFolder, write_private
 
-#: Interval of attempts to apply the migrations while a table of the tenants is missing.
+#: Seconds between attempts to apply the migrations while a table of the tenants does not exist.
 WAIT_SECONDS: Final = 1.0
 
 
 class Stack(SupabaseStack):
-    """Every process of the stack.
+    """All processes of a local stack.
 
     Args:
-        state: Folder of the stack, locked by the caller.
-        say: Called with messages for a person.
-        parent_env: The launcher's environment.
-        scratch: Disable the database's durability, for tests.
-        prefer_known: Use the documented ports if they are free.
-        remote: Settings of a Supabase that already runs. If set, only worker, API and console
-            start.
+        state: Folder of the stack, which the caller has locked.
+        say: Function that prints a message for people.
+        parent_env: Environment variables of the launcher.
+        scratch: True to disable the database's durability, for tests.
+        prefer_known: True to use the documented ports if they are free.
+        remote: Settings of a Supabase that already runs. Then only the worker, the API and the
+            console start.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Stack(SupabaseStack):
         keys = remote or {**state.secrets(), **demo_values(project.tenancy)}
         values = contract(ports, keys, self.database_url, state.path, project)
         write_private(Path(values["SEALING_KEY_FILE"]), sealing_key(keys))
-        # The apps' local servers do not start for a Supabase without demo accounts.
+        # start no servers of apps for a Supabase without demo accounts
         has_no_demo = remote is not None and "DEMO_EMAIL" not in remote
         app_parts, variables = companions([] if has_no_demo else find_apps(project.apps))
         values |= variables
@@ -98,20 +98,20 @@ class Stack(SupabaseStack):
         )
 
     async def start(self) -> None:
-        """Start everything. Raises StackFailed if a part ends or does not respond."""
+        """Start all parts. Raise StackFailed if a part ends or does not respond."""
         if self._is_remote:
             await self._check_remote()
         await super().start()
 
     def migrations(self) -> list[Path]:
-        """List the project's migrations, or in a checkout the current schemas."""
+        """List the project's migrations. In a checkout, list the current schemas instead."""
         return find_migrations(self.project)
 
     def apply(self, owner: str) -> list[Path]:
-        """Apply pending migrations, and check that the engine is installed.
+        """Apply the pending migrations, and check that the engine is installed.
 
-        The tenants' tables may be created by another tool, such as Prisma, which needs this
-        database. In this case, wait until the tables exist.
+        Another tool, such as Prisma, may create the tables of the tenants in this database. In this
+        case, wait until the tables exist.
         """
         is_waiting = False
         while True:
@@ -136,14 +136,14 @@ class Stack(SupabaseStack):
         self.say(f"DATABASE_URL={address}")
 
     def before_seeds(self, url: str) -> None:
-        """Create the demo accounts of the project's tenancy.
+        """Create the demo accounts for the project's kind of tenants.
 
-        If a trigger of the project rejects them, the stack starts without demo accounts.
+        If a trigger of the project rejects the accounts, the stack starts without demo accounts.
         """
         accounts = {"workspaces": DEMO_USERS, "personal": (ADA, EVE)}.get(self.project.tenancy, ())
         try:
             create_demo_users(url, accounts)
-        except psycopg.OperationalError:  # not a rejected account
+        except psycopg.OperationalError:  # the database is unavailable, so no account was rejected
             raise
         except psycopg.DatabaseError as error:
             self.say(f"[yellow]no demo account: {escape(str(error).splitlines()[0])}[/]")
@@ -153,11 +153,14 @@ class Stack(SupabaseStack):
             self.state.write_env(self.values)
 
     def seeds(self) -> list[Path]:
-        """List the seeds of the demo, the project and the apps."""
+        """List the seeds of the demo, of the project and of the apps."""
         return [*self._demo_seed(), *seed_files(self.project)]
 
     def _demo_seed(self) -> list[Path]:
-        """Return the seed of the demo accounts' workspaces. The checkout has it as its own seed."""
+        """Return the seed with workspaces for the demo accounts.
+
+        A checkout has it as its own seed.
+        """
         has_demo = self.project.tenancy == "workspaces" and "DEMO_EMAIL" in self.values
         if not has_demo or checkout() == self.project.root:
             return []

@@ -1,6 +1,6 @@
-"""The demo users, inserted into Auth's tables with fixed ids.
+"""Inserts the demo users into Auth's tables, with fixed ids.
 
-The local Auth server has no admin API, and the seed refers to the fixed ids.
+The local Auth server has no admin API, and the demo's seed refers to the fixed ids.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from uuid import UUID
 import psycopg
 
 PASSWORD = "minutehand-demo"
-# Hashed with bcrypt's lowest cost, because the password is public.
+# hash with bcrypt's lowest cost, because the password is public
 PASSWORD_HASH = "$2b$04$YSokj4P0m2zo8VWCYF6ACuk5uzXv2lLj8ai6hf4oaYLjgQ5nLw9m."
 
 
@@ -23,7 +23,7 @@ class DemoUser:
     id: UUID
     email: str
     role: str
-    #: None for the operator, who has no workspace.
+    #: Workspace of the user. None for the operator, who is not a member of a workspace.
     workspace_id: UUID | None
 
 
@@ -58,7 +58,7 @@ where not exists (
 
 
 def create_demo_users(url: str, accounts: Iterable[DemoUser] = DEMO_USERS) -> None:
-    """Insert missing users. The function may run at every start of the stack."""
+    """Insert the users that do not exist. The stack may call this function at each start."""
     with psycopg.connect(url) as connection:
         for user in accounts:
             values = {

@@ -1,6 +1,6 @@
-"""The local stack's worker process: its loop, its wake-ups, and hot reload.
+"""The worker process of the local stack, with its loop, its wake-ups and hot reload.
 
-`minutehand.local.api` starts this process, and restarts it after it ends.
+`minutehand.local.api` starts this process, and restarts it when it ends.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from minutehand.tasks import end_tasks
 
 logger = logging.getLogger("minutehand.local.worker")
 
-#: Maximum time for the release of running jobs when the process ends.
+#: Maximum seconds for the release of running jobs when the process ends.
 STOP_SECONDS = 3.0
 
 
 @cache
 def reload_files() -> Files:
-    """Return the versions, before their import, of files whose change ends the process."""
+    """Return the current versions of the files whose change ends this process."""
     return files_of(reload_folders(Settings.from_env(os.environ)))
 
 
 def load_reload_files() -> None:
-    """Import the modules that the worker's processes share, whose files are watched."""
+    """Import the modules that worker processes share. Store the versions of their files before."""
     reload_files()
     load()
 
 
 @asynccontextmanager
 async def start() -> AsyncIterator[Running]:
-    """Run the loop and hot reload."""
+    """Run the worker's loop, and end the process when a file of an app changes."""
     settings, files = Settings.from_env(os.environ), reload_files()
     worker = run_worker(
         poll_seconds=1.0, tick_per_request=True, on_error=report_module, stop_seconds=STOP_SECONDS
@@ -60,7 +60,10 @@ def end() -> None:
 
 
 def report_module(name: str, error: Exception) -> None:
-    """Log a module of processors that failed to load. Saving the file loads it again."""
+    """Log that a module of processors could not be loaded.
+
+    When its file changes, it is loaded again.
+    """
     logger.error(
         "%s cannot be loaded; the others run, and saving it loads it",
         name,

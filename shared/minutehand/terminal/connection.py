@@ -1,7 +1,7 @@
-"""Connection of a command to a stack: settings by name, a person's token, an HTTP client.
+"""The connection of a command to a stack, with settings, a person's token and an HTTP client.
 
-A missing setting is an error with its name. Modules that take long to import are imported where
-they are used.
+If a setting is missing, the error names it. Modules whose import takes long are imported where they
+are used.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from minutehand.project import Project, is_tracked
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
-#: Next steps by error code of the API and of this command.
+#: Next step for people, by error code of the API or of a command.
 FIXES: dict[str, str] = {
     "unknown_job_type": "`minutehand types` lists the names that workers have published",
     "unknown_queue": "name it in a job type (`queue=`), or start `minutehand serve --queue` once",
@@ -45,20 +45,20 @@ FIXES: dict[str, str] = {
 }
 
 
-#: Codes of this command for a wrong argument.
+#: Error codes for a wrong argument of a command.
 USAGE_CODES = {"bad_usage", "bad_name", "unknown_check", "unreadable"}
 
 
 class CommandFailed(Exception):
-    """An error that a person can act on, printed without a traceback.
+    """An error that a person can resolve. The command prints the error without a traceback.
 
-    Any function of a command may raise it, so docstrings of this package and of `minutehand.cli`
-    do not mention it.
+    Any function of a command may raise this error, so that the docstrings of this package and of
+    `minutehand.cli` do not mention it.
 
     Attributes:
-        code: Stable error code of the API or of this command.
-        fix: Next step; default: that of the code.
-        exit_code: 2 if an argument is wrong, otherwise 1.
+        code: Stable error code of the API or of the command.
+        fix: Next step for the person. Default: the next step for the code in FIXES.
+        exit_code: Exit code of the command: 2 if an argument is wrong, otherwise 1.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class CommandFailed(Exception):
 
 
 def reject_tracked(path: Path) -> None:
-    """Raise if git tracks a file of secrets."""
+    """Raise an error if git tracks a file that contains secrets."""
     if is_tracked(path):
         raise CommandFailed(
             f"{path} must not be tracked by git, because everyone with the repository can read it",
@@ -81,14 +81,14 @@ def reject_tracked(path: Path) -> None:
 
 
 def read_env_file(path: Path) -> dict[str, str]:
-    """Read the settings of a file."""
+    """Read the settings in a file of KEY=value lines."""
     return parse_env(path.read_text("utf-8"))
 
 
 def parse_env(text: str) -> dict[str, str]:
-    """Parse KEY=value lines. Drop blank lines and comments, also a comment after a value.
+    """Parse KEY=value lines. Blank lines and comments are ignored, also a comment after a value.
 
-    Quotes around a value are removed. Within quotes, `#` starts no comment.
+    Quotes around a value are removed. Within quotes, `#` does not start a comment.
     """
     values = {}
     for line in text.splitlines():
@@ -106,16 +106,17 @@ def _value(text: str) -> str:
 
 
 def _with_aliases(values: Mapping[str, str]) -> dict[str, str]:
-    """Fill unset variables from the variables that Supabase's guides name."""
+    """Set unset variables from the variables that Supabase's guides name."""
     names = {field.upper(): alias for field, alias in ALIASES.items() if "supabase" in field}
     resolved = {name: values.get(name) or values.get(alias) for name, alias in names.items()}
     return {**values, **{name: text for name, text in resolved.items() if text}}
 
 
 def load_values(env_file: Path | None, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Load settings of the file, of an environment that has API_URL, or of the local stack.
+    """Load the settings in the file, in an environment that has API_URL, or of the local stack.
 
-    An API_URL that equals Supabase's address is ignored, because `supabase status` prints that.
+    An API_URL that equals Supabase's address is ignored, because `supabase status` prints such a
+    value.
     """
     if env_file is not None:
         if not env_file.is_file():
@@ -129,20 +130,20 @@ def load_values(env_file: Path | None, environ: Mapping[str, str] = os.environ) 
         return dict(environ)
     if local:
         return {**environ, **local}
-    if environ.get("SUPABASE_URL"):  # some commands need no API
+    if environ.get("SUPABASE_URL"):  # enough for commands that do not need the API
         return dict(environ)
     raise CommandFailed(
         "no stack found: SUPABASE_URL is not set, and .local/env does not exist", code="no_stack"
     )
 
 
-#: Workspace of jobs without a tenant, from schedules that processors declare.
+#: Workspace id for jobs without a tenant, which schedules of processors enqueue.
 SYSTEM: Final = "ffffffff-ffff-4fff-bfff-ffffffffffff"
 
 
 @dataclass
 class Connection:
-    """A stack and a person. The HTTP client is created on first use and closed by `close`."""
+    """A stack and a person. The HTTP client is created at its first use, and `close` closes it."""
 
     values: Mapping[str, str]
     given_token: str | None = None
@@ -150,7 +151,7 @@ class Connection:
     _token: str | None = None
 
     def need(self, name: str) -> str:
-        """Return a required setting."""
+        """Return a required setting. Raise an error if it is not set."""
         value = self.values.get(name, "")
         if not value:
             api = self.values.get("API_URL")
@@ -165,7 +166,7 @@ class Connection:
 
     @property
     def token(self) -> str:
-        """Access token of an option or setting, or from a sign-in with e-mail and password."""
+        """Access token from an option or a setting, or from a sign-in by e-mail and password."""
         if token := self.given_token or self.values.get("MINUTEHAND_TOKEN"):
             if not token.isascii():
                 raise CommandFailed(
@@ -177,24 +178,24 @@ class Connection:
         return self._token
 
     def drop_token(self) -> bool:
-        """Drop the expired token, so that the next call signs in; False for a given token."""
+        """Drop an expired token, so that the next call signs in. Return False for a given token."""
         expired, self._token = self._token, None
         return expired is not None
 
     @cached_property
     def api(self) -> httpx.Client:
-        """Client of the service's HTTP API, signed in as the person."""
+        """HTTP client of the service's API, with the person's token."""
         return httpx.Client(base_url=self.need("API_URL"), timeout=TIMEOUT, auth=BearerAuth(self))
 
     def path(self, *parts: str) -> str:
-        """Return a path below the workspace; a part, such as a name, may contain a slash."""
+        """Return a path of the workspace's routes. A part of the path may contain a slash."""
         return "/".join(
             ["/api/workspaces", self.workspace, *(quote(part, safe="") for part in parts)]
         )
 
     @property
     def workspace(self) -> str:
-        """Id of the workspace in the options or settings, or of the person's only workspace."""
+        """Workspace id in the options or settings, or the id of the person's only workspace."""
         workspace = self.given_workspace or self.values.get("MINUTEHAND_WORKSPACE_ID")
         if workspace is None and self.given_token is None:
             workspace = self.values.get("DEMO_WORKSPACE_ID")
@@ -214,21 +215,21 @@ class Connection:
         raise CommandFailed(f"a workspace must be named; yours: {names}", code="workspace_needed")
 
     def call(self, method: str, path: str, **options: Any) -> Any:
-        """Call the service's API and return its parsed response."""
+        """Call the service's API, and return the parsed response."""
         with reachable(f"the API at {self.need('API_URL')}"):
             return parse_response(self.api.request(method, path, **options))
 
     def get(self, path: str, **params: Any) -> Any:
-        """Read from the service's API; parameters that are None or empty are left out."""
+        """Read from the service's API. Parameters that are None or empty are omitted."""
         query = {name: value for name, value in params.items() if value not in (None, "", [])}
         return self.call("GET", path, params=query)
 
     def rpc(self, name: str, arguments: Mapping[str, Any], *, as_operator: bool = False) -> Any:
-        """Call a SQL function as the person, or as the operator with the secret key."""
+        """Call a SQL function as the person. With `as_operator`, use the operator's secret key."""
         return self._data("POST", f"rpc/{name}", arguments, as_operator=as_operator)
 
     def rows(self, table: str, **params: Any) -> list[dict[str, Any]]:
-        """Read rows of a table through the Data API."""
+        """Read the rows of a table through the Data API."""
         return list(self._data("GET", f"{table}?{urlencode(params)}"))
 
     def _data(self, method: str, path: str, body: Any = None, *, as_operator: bool = False) -> Any:
@@ -245,7 +246,7 @@ class Connection:
         return parse_response(self._supabase(method, f"/rest/v1/{path}", headers, body, auth))
 
     def close(self) -> None:
-        """Close the HTTP client."""
+        """Close the HTTP client of the connection."""
         if "api" in vars(self):
             self.api.close()
 
@@ -287,13 +288,13 @@ class Connection:
 
 
 class BearerAuth(httpx.Auth):
-    """Authenticates requests by a person's token, and renews an expired token of a sign-in."""
+    """Authenticates requests by a person's token. An expired token of a sign-in is renewed."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Send the request, and once more with a new token if the first was rejected."""
+        """Send a request. If its token is rejected, send the request once more with a new token."""
         request.headers["authorization"] = f"Bearer {self._connection.token}"
         response = yield request
         if response.status_code == 401 and self._connection.drop_token():
@@ -303,7 +304,7 @@ class BearerAuth(httpx.Auth):
 
 @contextmanager
 def reachable(server: str) -> Iterator[None]:
-    """Raise a failed connection as `CommandFailed` with the server's name."""
+    """Raise the error of a failed connection as `CommandFailed`, with the server's name."""
     try:
         yield
     except httpx.HTTPError as error:
@@ -313,12 +314,12 @@ def reachable(server: str) -> Iterator[None]:
 
 
 def parse_response(response: httpx.Response) -> Any:
-    """Parse the body of a successful response, and raise an error's body as `CommandFailed`."""
+    """Parse the body of a successful response. Raise the body of an error as `CommandFailed`."""
     if response.status_code == 204:
         return None
     try:
         value = response.json()
-    except ValueError as error:  # e.g. a proxy's page, or an incomplete or empty body
+    except ValueError as error:  # for example, a proxy's page or an incomplete or empty body
         if response.is_success:
             raise CommandFailed(
                 f"{response.url} responded {response.status_code} without JSON", code="unreachable"
@@ -342,7 +343,7 @@ def parse_response(response: httpx.Response) -> Any:
 
 
 def _format_detail(detail: Any) -> str:
-    """Format an error's detail, which is a list of invalid fields, an object or a text."""
+    """Format the detail of an error, which is a list of invalid fields, an object or a string."""
     if isinstance(detail, list) and all(isinstance(item, dict) for item in detail):
         return "; ".join(f"{item.get('field')}: {item.get('problem')}" for item in detail)
     if isinstance(detail, dict):

@@ -1,6 +1,6 @@
-"""The default user of a local stack, for commands without a sign-in: a tenant's first member.
+"""The default user of a local stack, who is the first member of a tenant and need not sign in.
 
-The stack's key signs the token, as it signs Auth's tokens.
+The stack's key signs the access token, as it signs the tokens of Auth.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NEEDED = ("SUPABASE_URL", "SUPABASE_JWT_SECRET", "DATABASE_URL")
 
 @dataclass(frozen=True)
 class Member:
-    """A member of a tenant."""
+    """A user who is a member of a tenant."""
 
     user_id: str
     email: str
@@ -28,12 +28,12 @@ class Member:
 
 
 def find_member(values: Mapping[str, str]) -> Member | None:
-    """Find the oldest account that is a member of a tenant; None without one.
+    """Find the oldest account that is a member of a tenant. Return None if there is none.
 
     Raises:
-        ConnectionError: The database does not respond.
+        ConnectionError: The local database does not respond.
     """
-    import psycopg  # comes with the extra `dev`, like the local stack
+    import psycopg  # which the extra `dev` installs, as it installs the local stack
 
     schema = Schemas(values.get("MINUTEHAND_SCHEMA") or Project.find().schema_).engine
     sql = f"""select u.id::text, coalesce(u.email, u.id::text), m.workspace_id::text
@@ -49,12 +49,15 @@ def find_member(values: Mapping[str, str]) -> Member | None:
 
 
 def is_available(values: Mapping[str, str]) -> bool:
-    """True if the stack is on this machine and its key is known."""
+    """Return True if the stack runs on this machine and its key is known."""
     return all(values.get(name) for name in NEEDED) and is_local(values["SUPABASE_URL"])
 
 
 def make_token(values: Mapping[str, str]) -> str | None:
-    """Make an access token of the first member, valid for an hour; None without a member."""
+    """Make an access token for the first member, valid for an hour.
+
+    Return None without a member.
+    """
     member = find_member(values) if is_available(values) else None
     if member is None:
         return None

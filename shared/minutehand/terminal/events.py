@@ -1,6 +1,7 @@
-"""A feed of the service as server-sent events, read with a cursor so that no event is lost.
+"""Reads a feed of the service as server-sent events. A cursor ensures that no event is lost.
 
-A gateway that buffers ends each response early, and the next request continues at the cursor.
+A gateway that buffers responses ends each response early. The next request continues after the
+cursor.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from minutehand.terminal.connection import CommandFailed, Connection, parse_resp
 
 ENDED = {"completed", "failed", "cancelled"}
 RETRY_SECONDS = 1.0
-#: Maximum consecutive failures.
+#: Maximum number of consecutive failed requests.
 MAX_FAILURES = 30
 
 
 def stream(connection: Connection, path: str) -> Iterator[ServerSentEvent]:
-    """Yield events of a feed until the server ends it, by an event `end` or by 204.
+    """Yield the events of a feed until the server ends it, by an event `end` or by status 204.
 
-    An access token is valid for an hour. A token from a sign-in is renewed.
+    An access token is valid for an hour. A token that came from a sign-in is renewed.
     """
     cursor, failures = None, 0
     while True:
@@ -48,7 +49,7 @@ def stream(connection: Connection, path: str) -> Iterator[ServerSentEvent]:
 def _read_response(
     connection: Connection, path: str, cursor: str | None
 ) -> Iterator[ServerSentEvent]:
-    """Yield the events of a response, without comments and retry hints; `end` for 204."""
+    """Yield the events of one response, without comments and retry hints. For 204, yield `end`."""
     headers = {"accept": "text/event-stream"} | ({"last-event-id": cursor} if cursor else {})
     timeout = httpx.Timeout(60.0, connect=5.0)
     with connection.api.stream("GET", path, headers=headers, timeout=timeout) as response:

@@ -1,4 +1,4 @@
-"""Inputs that the command line names: a file, or `-` for standard input."""
+"""Reads inputs that an argument of a command names: a file, or `-` for standard input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from minutehand.terminal.connection import CommandFailed
 
 
 def read_text(source: str) -> str:
-    """Read the text of a file, or of standard input for `-`."""
+    """Read the text of a file. `-` is standard input."""
     try:
         return sys.stdin.read() if source == "-" else Path(source).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -19,10 +19,10 @@ def read_text(source: str) -> str:
 
 
 def loads(text: str) -> Any:
-    """Parse JSON and reject duplicate names, of which the last would win silently.
+    """Parse JSON. Reject duplicate names in an object, because only the last value would be used.
 
     Raises:
-        ValueError: The text is not JSON, or an object has a duplicate name.
+        ValueError: The text is not JSON, or an object contains a name twice.
     """
     return json.loads(text, object_pairs_hook=_reject_duplicates)
 
@@ -35,7 +35,7 @@ def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def parse_object(text: str, source: str) -> dict[str, Any]:
-    """Parse a JSON object; `source` names its origin in errors."""
+    """Parse a JSON object. `source` names the object's origin in errors."""
     try:
         value = loads(text)
     except ValueError as error:

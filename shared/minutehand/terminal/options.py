@@ -1,4 +1,4 @@
-"""Decorators that make commands of functions, with common options and error output."""
+"""Decorators that turn functions into commands, with common options and printed errors."""
 
 from __future__ import annotations
 
@@ -52,7 +52,10 @@ Payload = Annotated[str, typer.Argument(help="JSON, @file, or - for standard inp
 
 @contextmanager
 def command_output(as_json: bool) -> Iterator[Output]:
-    """Yield the command's output. On an error, print it and exit with its exit code."""
+    """Yield the output of a command.
+
+    If the block raises an error, print it and exit with its code.
+    """
     output = Output(as_json=as_json)
     try:
         yield output
@@ -67,7 +70,7 @@ def command_output(as_json: bool) -> Iterator[Output]:
 def connected(
     env_file: Path | None, token: str | None = None, workspace: str | None = None
 ) -> Iterator[Connection]:
-    """Yield a connection and close it at the end."""
+    """Yield a connection to the stack, and close it at the end."""
     connection = Connection(load_values(env_file), token, workspace)
     try:
         yield connection
@@ -79,17 +82,17 @@ Run = Callable[..., None]
 
 
 def verb(run: Run) -> Run:
-    """Make a command of a function that takes an `output` and optionally a `connection`.
+    """Turn a function with the argument `output`, and optionally `connection`, into a command.
 
-    The function gets both arguments from the command. The command has the function's options and
-    --json, and with a connection also --token and --env-file. An error is printed, and the exit
-    code is 2 if an argument is wrong, otherwise 1.
+    The command passes both arguments to the function. The command has the function's options and
+    --json. With a connection, it also has --token and --env-file. It prints an error, and exits
+    with 2 if an argument is wrong, otherwise with 1.
     """
     return _make_command(run, {"token": Token, "env_file": EnvFile})
 
 
 def workspace_verb(run: Run) -> Run:
-    """Make a command of a function as `verb` does, and add the option --workspace."""
+    """Turn a function into a command as `verb` does, and add the option --workspace."""
     return _make_command(run, {"workspace": Workspace, "token": Token, "env_file": EnvFile})
 
 
@@ -114,7 +117,7 @@ def _make_command(run: Run, connection_options: dict[str, Any]) -> Run:
         for name, annotation in options.items()
     ]
     as_json = Parameter("as_json", Parameter.KEYWORD_ONLY, default=False, annotation=Json)
-    # Typer reads these parameters instead of the function's own
+    # Typer reads these parameters instead of the parameters of the function
     parameters = [*own.values(), *common, as_json]
     command.__dict__["__signature__"] = signature(lambda: None).replace(parameters=parameters)
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -126,7 +129,7 @@ _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
 def parse_seconds(text: str) -> float:
-    """Parse `90s`, `5m`, `1h30m`, `2d` or plain seconds."""
+    """Parse a time span: `90s`, `5m`, `1h30m`, `2d`, or a number of seconds."""
     if re.fullmatch(r"\d+(\.\d+)?", text):
         return float(text)
     parts = _SPAN.findall(text)
@@ -136,7 +139,7 @@ def parse_seconds(text: str) -> float:
 
 
 def parse_time(text: str) -> str:
-    """Parse a time in ISO 8601."""
+    """Parse a time in ISO 8601 format."""
     try:
         return datetime.fromisoformat(text).astimezone().isoformat()
     except ValueError as error:
@@ -146,5 +149,5 @@ def parse_time(text: str) -> str:
 
 
 def time_before(span: str) -> str:
-    """Return the time that lies a span before now, in ISO 8601."""
+    """Return the time that is a time span before now, in ISO 8601 format."""
     return (datetime.now(UTC) - timedelta(seconds=parse_seconds(span))).isoformat()

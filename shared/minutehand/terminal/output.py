@@ -1,6 +1,6 @@
-"""Output of a command: a table for people or JSON for programs.
+"""Output of a command, which is a table for people or JSON for programs.
 
-Only results go to standard output, so that a pipe reads nothing else.
+Only results are written to standard output, so that a pipe reads nothing else.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ COLOURS = {
     "running": "blue",
     "suspended": "magenta",
 }
-#: Visible replacements, one character each, for control characters in strangers' texts, which a
-#: terminal would obey.
+#: Visible replacement characters for control characters in texts of strangers, because a terminal
+#: would execute control characters.
 _VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}
 _VISIBLE |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
-# characters that reorder or break the rest of a line
+# replace characters that change the direction of a line or end it
 _VISIBLE |= dict.fromkeys([*range(0x2028, 0x202F), *range(0x2066, 0x206A)], 0xFFFD)
-#: Number of characters at an id's end that tables and the console show. Commands accept them.
+#: Number of characters at the end of an id that tables and the console show. Commands accept them.
 SHORT_ID = 8
-#: Time in a sentence of the database.
+#: Pattern of a time in a sentence from the database.
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00")
-#: Units of an age in seconds, the longest first. The console has the same.
+#: Units of an age in seconds, the longest unit first. The console uses the same units.
 _UNITS = {"d": 86_400, "h": 3600, "min": 60, "s": 1}
 
 
 def escape_controls(text: str, *, lines: bool = True) -> str:
-    """Replace control characters in a text, and line breaks as well unless `lines`."""
+    """Replace the control characters in a text. Without `lines`, also replace line breaks."""
     escaped = text.translate(_VISIBLE)
     return escaped if lines else escaped.replace("\n", "␊")
 
@@ -60,18 +60,21 @@ class Output:
         self._is_mid_line = False
 
     def value(self, value: Any, *, text: str | Text | None = None) -> None:
-        """Print a result as JSON, or as `text`."""
+        """Print a result as JSON if JSON was requested, otherwise print `text`."""
         if not self.print_json(value) and text is not None:
             self.text(text)
 
     def print_json(self, value: Any) -> bool:
-        """Print a value if JSON was requested, and return whether it was."""
+        """Print a value as JSON if JSON was requested. Return whether it was."""
         if self.as_json:
             self.line(value)
         return self.as_json
 
     def text(self, text: str | Text, *, lines: bool = True) -> None:
-        """Print a line for a person. A `str` is printed literally; only a `Text` has styles."""
+        """Print a line for people.
+
+        A `str` is printed without styles, which only a `Text` can have.
+        """
         styled = Text(text) if isinstance(text, str) else text
         styled.plain = escape_controls(styled.plain, lines=lines)
         if self._is_mid_line:
@@ -80,12 +83,12 @@ class Output:
         self.out.print(styled)
 
     def write(self, text: str) -> None:
-        """Print a text without a line break after it."""
+        """Print a text without a line break at its end."""
         self._is_mid_line = not text.endswith("\n")
         self.out.print(Text(escape_controls(text)), end="")
 
     def line(self, value: Any) -> None:
-        """Print a JSON document on one line, in ASCII, because terminals obey U+0080 to U+009F."""
+        """Print a JSON value in one line, in ASCII, because terminals execute U+0080 to U+009F."""
         sys.stdout.write(json.dumps(value, default=str) + "\n")
         sys.stdout.flush()
 
@@ -97,9 +100,11 @@ class Output:
         empty: str = "",
         row: Callable[[Any], Mapping[str, Any]] = dict,
     ) -> None:
-        """Print rows as a table with headings by column name, or `empty` on standard error.
+        """Print rows as a table with a heading per column.
 
-        `row` converts a row for people. JSON output has the unconverted rows.
+        Without rows, print `empty` to standard error.
+
+        `row` converts a row for people. JSON output contains the rows before this conversion.
         """
         if self.print_json(list(rows)):
             return
@@ -122,7 +127,7 @@ class Output:
             self.text(text, lines=False)
 
     def details(self, details: Mapping[str, Any]) -> None:
-        """Print names and values, except values that are None."""
+        """Print names with their values, except values that are None."""
         width = max(16, *map(len, details)) if details else 0
         for name, value in details.items():
             label = name
@@ -137,7 +142,7 @@ class Output:
                 label = ""
 
     def sentence(self, text: str, *, label: str = "") -> None:
-        """Print a text behind a label. Lines break between words, so that ids stay whole."""
+        """Print a text after a label. Lines break only between words, so that ids are not split."""
         filled = textwrap.fill(
             text,
             10_000 if self.is_piped else max(len(label) + 30, self.out.width),
@@ -149,12 +154,12 @@ class Output:
         self.text(filled)
 
     def hint(self, text: str) -> None:
-        """Print a remark for a person on standard error; with JSON, only failures go there."""
+        """Print a remark for people to standard error. With JSON, print no remarks."""
         if not self.as_json:
             self.err.print(Text(escape_controls(text), style="dim"))
 
     def failure(self, message: str, *, code: str, fix: str | None) -> None:
-        """Print the command's error and its remedy."""
+        """Print the error of the command, and its remedy."""
         if self.as_json:
             sys.stderr.write(json.dumps({"error": message, "code": code, "fix": fix}) + "\n")
             return
@@ -164,14 +169,17 @@ class Output:
 
 
 def parse_columns(columns: str) -> dict[str, str]:
-    """Parse `column:HEADING` pairs, e.g. `id ran:TOOK`. The default heading is in capitals."""
+    """Parse `column:HEADING` pairs, e.g.
+
+    `id ran:TOOK`. The default heading is the column's name in capitals.
+    """
     parts = (column.partition(":") for column in columns.split())
     labels = {name: text or name.removesuffix("_at").upper() for name, _, text in parts}
     return {name: heading.replace("_", " ") for name, heading in labels.items()}
 
 
 def format_duration(milliseconds: float) -> str:
-    """Format a duration as the console does: 340 ms, 1.2 s, 4 min 05 s, 3 h, 2 d 04 h."""
+    """Format a duration in the format of the console: 340 ms, 1.2 s, 4 min 05 s, 3 h, 2 d 04 h."""
     value = max(0.0, milliseconds)
     if value < 1000:
         return f"{_rounded(value)} ms"
@@ -184,18 +192,18 @@ def format_duration(milliseconds: float) -> str:
 
 
 def _rounded(value: float, digit: str = "1") -> Decimal:
-    """Round halves up, as JavaScript does; Python rounds them to even digits."""
+    """Round halves up, as JavaScript does. Python would round a half to the even digit."""
     return Decimal(value).quantize(Decimal(digit), ROUND_HALF_UP)
 
 
 def p95(times: Mapping[str, Any] | None) -> str | None:
-    """Format the 95th percentile of times."""
+    """Format the 95th percentile of a set of durations."""
     value = (times or {}).get("p95_ms")
     return None if value is None else format_duration(value)
 
 
 def format_value(value: Any) -> str:
-    """Format a value without brackets: fields as `name value`, and one record per line."""
+    """Format a value without brackets. A field is `name value`, and each record is one line."""
     if isinstance(value, Mapping):
         given = {name: item for name, item in value.items() if item not in (None, [], {})}
         return ", ".join(f"{name} {format_value(item)}" for name, item in given.items())
@@ -208,7 +216,7 @@ def format_value(value: Any) -> str:
 
 
 def cell(name: str, value: Any) -> Text:
-    """Format a value for a person."""
+    """Format the value of a column for people."""
     if value is None:
         return Text("-", style="dim")
     if name in {"error", "error_message"}:
@@ -229,18 +237,18 @@ def cell(name: str, value: Any) -> Text:
 
 
 def local_time(timestamp: str) -> str:
-    """Format a time in the local time zone like the console: `2026-11-20 09:36:55.585`."""
+    """Format a time in the local time zone as the console does: `2026-11-20 09:36:55.585`."""
     return datetime.fromisoformat(timestamp).astimezone().isoformat(" ", "milliseconds")[:23]
 
 
 def localize_times(text: str) -> str:
-    """Convert times in a sentence of the database to local time, without the date if today."""
+    """Convert the times in a sentence from the database to local time. Omit the date of today."""
     today = local_time(datetime.now(UTC).isoformat())[:11]
     return _TIMESTAMP.sub(lambda match: local_time(match[0])[:19].removeprefix(today), text)
 
 
 def ago(timestamp: str) -> str:
-    """Format the distance of an ISO 8601 time from now like the console."""
+    """Format the time between now and an ISO 8601 time, in the format of the console."""
     try:
         seconds = (datetime.now(UTC) - datetime.fromisoformat(timestamp)).total_seconds()
     except ValueError:

@@ -1,4 +1,7 @@
-"""A uvicorn server that first ends event streams when it stops, because they would delay it."""
+"""A uvicorn server.
+
+When it stops, it ends event streams first, because they would delay the stop.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ import uvicorn
 
 
 class Server(uvicorn.Server):
-    """A server that calls `end_streams`, which is safe in a signal handler, before it stops."""
+    """A server that calls `end_streams` before it stops.
+
+    `end_streams` must be safe in a signal handler.
+    """
 
     def __init__(self, config: uvicorn.Config, end_streams: Callable[[], None]) -> None:
         super().__init__(config)

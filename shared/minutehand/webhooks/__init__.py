@@ -1,1 +1,1 @@
-"""Webhooks: signed POST requests with job events, in order, to endpoints of workspaces."""
+"""Webhooks, which send job events in order, as signed POST requests, to a workspace's endpoints."""

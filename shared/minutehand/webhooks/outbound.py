@@ -1,7 +1,7 @@
-"""HTTP calls to foreign services, which must have public addresses.
+"""HTTP requests to services of strangers, which must have public addresses.
 
-A call connects to the address that was checked. If the host name resolves to another address in the
-meantime, that address is not used.
+A request connects to exactly the address that was checked. If the host name resolves to another
+address meanwhile, the other address is not used.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import httpx
 
 from minutehand.queue.outbound_http import trusted
 
-#: Address ranges that `ipaddress` calls global, although they contain an IPv4 address or lead
-#: nowhere.
+#: Address ranges that `ipaddress` considers global, although they contain an IPv4 address or are
+#: not routed.
 _RANGES = (
     "100.64.0.0/10 192.0.0.0/24 192.88.99.0/24 198.18.0.0/15 ::/96 ::ffff:0:0/96 64:ff9b::/96 "
     "64:ff9b:1::/48 100::/64 2001::/23 2002::/16 3fff::/20 fec0::/10"
@@ -25,11 +25,14 @@ _MAX_ADDRESSES = 4
 
 
 class AddressRejected(Exception):
-    """The URL points, or may point, into a network that is not public."""
+    """The URL refers, or may refer, to a network that is not public."""
 
 
 def is_public(address: str, *, or_loopback: bool = False) -> bool:
-    """Return whether an IP address is public. `or_loopback` allows loopback addresses too."""
+    """Return whether an IP address is public.
+
+    With `or_loopback`, also accept loopback addresses.
+    """
     parsed = ipaddress.ip_address(address.partition("%")[0])
     return (or_loopback and parsed.is_loopback) or (
         parsed.is_global
@@ -40,28 +43,28 @@ def is_public(address: str, *, or_loopback: bool = False) -> bool:
 
 
 async def resolve(host: str, port: int, *, loopback: bool) -> list[str]:
-    """Resolve a host and return its addresses, all of which must be public.
+    """Resolve a host name, and return its addresses. All of them must be public.
 
     Args:
-        loopback: True allows addresses of this machine, for development.
+        loopback: True to accept addresses of this machine, for development.
 
     Raises:
-        AddressRejected: An address is not public.
+        AddressRejected: One of the addresses is not public.
     """
     entries = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
     for address in addresses:
         if not is_public(address, or_loopback=loopback):
-            # omit the address, because it would reveal our network to the subscriber
+            # omit the address, because it would show the subscriber a part of the internal network
             raise AddressRejected(f"{host} resolves to an address that is not public")
     return addresses
 
 
 class PublicTransport(httpx.AsyncBaseTransport):
-    """Sends a request to a checked address of its host.
+    """Sends a request to an address of its host that was checked.
 
-    Each delivery has its own transport, because a connection that was verified for one name must
-    not serve another name at the same address.
+    Each delivery has its own transport, because a connection that was verified for one host name
+    must not be used for another host name with the same address.
     """
 
     def __init__(self, *, loopback: bool) -> None:
@@ -69,7 +72,10 @@ class PublicTransport(httpx.AsyncBaseTransport):
         self._inner = httpx.AsyncHTTPTransport(verify=trusted())
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Resolve and check the host, and send to the first address that accepts a connection."""
+        """Resolve and check the host.
+
+        Send the request to the first address that accepts a connection.
+        """
         url = request.url
         if url.scheme != "https" and not (self._loopback and url.scheme == "http"):
             raise AddressRejected("the URL must begin with https")
@@ -84,7 +90,7 @@ class PublicTransport(httpx.AsyncBaseTransport):
             pinned = httpx.Request(
                 request.method,
                 url.copy_with(host=address),
-                headers=request.headers,  # the Host header contains the host name
+                headers=request.headers,  # with the host's name in the header Host
                 stream=request.stream,
                 extensions={**request.extensions, "sni_hostname": host},
             )

@@ -1,4 +1,4 @@
-"""The processor of `webhook_delivery`, which posts an event to an endpoint and records the result.
+"""The processor of `webhook_delivery`, which posts an event to an endpoint and stores the result.
 
 SQL decides which events are sent, in which order, and when an endpoint is disabled.
 """
@@ -34,12 +34,12 @@ from minutehand.worker.job import Job
 from minutehand.worker.outcomes import Cancel, Fail, Retry
 from minutehand.worker.registry import Registry
 
-#: Maximum seconds for a request, from the DNS look-up to the response.
+#: Maximum seconds of a request, from the DNS look-up to the response.
 REQUEST_SECONDS = 10.0
-#: Maximum bytes of an error's body that are stored.
+#: Maximum bytes of the body of an error response that are stored.
 MAX_BODY_BYTES = 300
 HEADERS = {"accept-encoding": "identity", "content-type": "application/json"}
-#: Message for a delivery that was not sent, by the reason that SQL returns.
+#: Message about a delivery that was not sent, by the reason that SQL returned.
 NOT_SENT = {
     "webhook_deleted": "not sent: the webhook was deleted",
     "webhook_disabled": "not sent: the webhook is disabled",
@@ -48,7 +48,7 @@ NOT_SENT = {
 
 
 class Delivery(BaseModel):
-    """Payload of a delivery: the endpoint and the event."""
+    """Payload of a delivery: the ids of its endpoint and of its event."""
 
     webhook_id: UUID
     job_id: UUID
@@ -57,7 +57,7 @@ class Delivery(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class SendResult:
-    """Result of a request. `status` is None if no response arrived."""
+    """Result of a request to an endpoint. `status` is None if no response arrived."""
 
     ok: bool
     message: str
@@ -66,20 +66,23 @@ class SendResult:
 
 
 class WebhookStore(WorkerFunctions):
-    """Calls the SQL functions for a delivery as `job_worker`."""
+    """Calls the SQL functions for deliveries, as the role `job_worker`."""
 
     async def read_message(self, job_id: str, fence: int) -> dict[str, Any]:
-        """Read the message of a leased delivery."""
+        """Read the message of a delivery that this worker has leased."""
         message: dict[str, Any] = await self.call_held(
             "webhook_to_send", job_id, fence, parse=decode_object
         )
         return message
 
     async def record(self, job_id: str, fence: int, result: SendResult) -> dict[str, Any]:
-        """Record the result. Return whether the webhook is still enabled, and its failures."""
+        """Store a result.
+
+        Return whether the webhook is still enabled, and its number of failures.
+        """
         fields = {name: value for name, value in asdict(result).items() if name != "retry_after"}
         request = {"job_id": job_id, "fence": fence, **fields}
-        # a failure must not be reported twice, because it would be counted twice
+        # do not repeat the report of a failure, because SQL would count the failure twice
         state: dict[str, Any] = await self.call(
             "webhook_sent", {"p_request": request}, repeatable=result.ok, parse=decode_object
         )
@@ -87,7 +90,7 @@ class WebhookStore(WorkerFunctions):
 
 
 class Webhooks:
-    """Dependencies of the processor, one instance per process."""
+    """Dependencies of the processor. A process has one instance."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -101,7 +104,7 @@ class Webhooks:
     async def deliver(
         self, job: Job[Delivery], ctx: JobContext
     ) -> dict[str, bool | int | str | None] | Retry | Fail | Cancel:
-        """Send the event. Retry it until a 2xx response arrives or SQL disables the webhook."""
+        """Send an event. Retry until a 2xx response arrives, or until SQL disables the webhook."""
         message = await self.store.read_message(job.id, job.fence)
         if not message["send"]:
             return Cancel(NOT_SENT.get(message["reason"], message["reason"]), data=message)
@@ -115,7 +118,10 @@ class Webhooks:
         return Retry(result.message, after=result.retry_after, data=data)
 
     async def post(self, message: Mapping[str, Any]) -> SendResult:
-        """Sign and post a message. The result contains the beginning of an error's body."""
+        """Sign and post a message.
+
+        The result contains the beginning of an error response's body.
+        """
         body = to_json(message["body"])
         try:
             secrets = await self._secrets.open(message["workspace_id"], message["sealed_secrets"])
@@ -137,7 +143,8 @@ class Webhooks:
     async def _send(
         self, url: str, body: bytes, headers: Mapping[str, str], allows_private: bool
     ) -> SendResult:
-        # private addresses need both the local stage and the engine's setting
+        # accept private addresses only if both the stage is local and the engine's setting allows
+        # them
         loopback = self._settings.stage == "local" and allows_private
         timeout, transport = httpx.Timeout(REQUEST_SECONDS), PublicTransport(loopback=loopback)
         try:
@@ -152,7 +159,7 @@ class Webhooks:
             return SendResult(ok=False, message="the endpoint did not respond in time")
         except (AddressRejected, httpx.InvalidURL) as error:
             return SendResult(ok=False, message=str(error))
-        except UnicodeError:  # httpx decodes xn-- names only when it uses them
+        except UnicodeError:  # httpx decodes names that begin with xn-- only when it uses them
             return SendResult(ok=False, message="the endpoint's host must be a domain name")
         except httpx.HTTPError as error:
             return SendResult(
@@ -166,14 +173,14 @@ class Webhooks:
 
 
 async def _read_start(response: httpx.Response) -> str:
-    """Read the beginning of an error response's body, as one line.
+    """Read the beginning of an error response's body, and return it as one line.
 
-    A compressed body is ignored, because it may become a thousand times as large.
+    A compressed body is ignored, because its content may be a thousand times as large.
     """
     if response.headers.get("content-encoding", "identity") != "identity":
         return ""
     body = b""
-    with contextlib.suppress(httpx.HTTPError):  # the status is enough without the body
+    with contextlib.suppress(httpx.HTTPError):  # without a body, the status is enough
         async for chunk in response.aiter_raw():
             body += chunk
             if len(body) >= MAX_BODY_BYTES:
@@ -197,7 +204,7 @@ def _to_result(status: int, headers: httpx.Headers, text: str, now: datetime) ->
 def register(registry: Registry, settings: Settings, *, app: Webhooks | None = None) -> Webhooks:
     """Add the processor to the registry. Return its dependencies, which the caller must close."""
     app = app or Webhooks(settings)
-    # The events of a job are sent one by one, and a tenant's endpoints that never respond occupy
+    # a job's events are sent one after the other. A tenant whose endpoints never respond occupies
     # at most three slots.
     registry.processor(
         "webhook_delivery",

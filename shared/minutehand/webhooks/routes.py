@@ -1,6 +1,7 @@
 """The routes of `/api/workspaces/{workspace_id}/webhooks`.
 
-Each route calls one SQL function with the caller's token. SQL decides which calls need a manager.
+Each route calls one SQL function with the caller's token. SQL decides which calls only a manager
+may make.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def router(_: Services) -> APIRouter:
 
 
 class WebhookChanges(Body):
-    """Changes to a webhook. Null for a list means all, and omitted fields keep their values."""
+    """Changes to a webhook. A list that is null means all. An omitted field keeps its value."""
 
     url: str | None = None
     description: str | None = None
@@ -35,14 +36,14 @@ class WebhookChanges(Body):
 
 
 class WebhookBody(WebhookChanges):
-    """A new webhook. Without lists it receives every state change of every job."""
+    """A new webhook. Without lists of types, the webhook gets each state change of each job."""
 
     url: str
     enabled: bool = True
 
 
 async def _new_secret(workspace_id: UUID, _: SignedIn, services: Provided) -> NewSecret:
-    """Create a signing secret, sealed for the workspace."""
+    """Create a signing secret, and encrypt it for the workspace."""
     secrets = services.provide(WebhookSecrets, lambda: WebhookSecrets(services.settings))
     with unavailable_if_missing():
         return await secrets.create(str(workspace_id))
@@ -53,7 +54,7 @@ Secret = Annotated[NewSecret, Depends(_new_secret)]
 
 @_routes.get("")
 async def list_webhooks(queue: WorkspaceQueue) -> dict[str, Any]:
-    """List webhooks without secrets, with their failures and the reason if one is disabled."""
+    """List webhooks with their failures, and why a webhook is disabled. Secrets are omitted."""
     return await queue("list_webhooks")
 
 
@@ -72,14 +73,17 @@ async def create_webhook(
 async def change_webhook(
     webhook_id: UUID, body: WebhookChanges, queue: WorkspaceQueue
 ) -> dict[str, Any]:
-    """Change the fields in the body. `enabled: true` also resets the failures."""
+    """Change the fields of a webhook that the body contains.
+
+    `enabled: true` also resets its failures.
+    """
     webhook = {**body.model_dump(mode="json", exclude_unset=True), "id": str(webhook_id)}
     return await queue("put_webhook", webhook=webhook)
 
 
 @_routes.post("/{webhook_id:uuid}/rotate-secret")
 async def rotate_secret(webhook_id: UUID, queue: WorkspaceQueue, secret: Secret) -> dict[str, Any]:
-    """Create a new signing secret. For a day, the old secret also signs messages."""
+    """Create a new signing secret. For one day, messages are also signed with the old secret."""
     webhook = {"id": str(webhook_id), "sealed_secret": secret.sealed}
     changed = await queue("put_webhook", repeatable=False, webhook=webhook)
     return {**changed, "secret": secret.plain}
@@ -89,7 +93,10 @@ async def rotate_secret(webhook_id: UUID, queue: WorkspaceQueue, secret: Secret)
 async def test_webhook(
     webhook_id: UUID, queue: WorkspaceQueue, services: Provided
 ) -> dict[str, Any]:
-    """Send the workspace's latest event to the webhook. `job_id` is the id of the delivery."""
+    """Send the workspace's latest event to the webhook.
+
+    `job_id` in the response is the delivery.
+    """
     delivery = await queue("test_webhook", repeatable=False, webhook_id=str(webhook_id))
     await services.waker.wake()
     return delivery
@@ -97,5 +104,5 @@ async def test_webhook(
 
 @_routes.delete("/{webhook_id:uuid}", status_code=204)
 async def delete_webhook(webhook_id: UUID, queue: WorkspaceQueue) -> None:
-    """Delete a webhook. Its pending deliveries are dropped."""
+    """Delete a webhook and its pending deliveries."""
     await queue("delete_webhook", repeatable=False, webhook_id=str(webhook_id))

@@ -1,6 +1,6 @@
-"""Signing secrets of webhooks. The API creates and seals them, and the processor opens them.
+"""Signing secrets of webhooks. The API creates and encrypts them, and the processor decrypts them.
 
-The database stores sealed secrets, so that neither a dump nor a worker's key alone reveals them.
+The database stores only encrypted secrets, so that neither a dump nor a worker's key reveals them.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _BYTES = 32
 
 @dataclass(frozen=True)
 class NewSecret:
-    """A new secret: in plain text for its owner, and sealed for the database."""
+    """A new secret, in plain text for its owner, and encrypted for the database."""
 
     plain: str = field(repr=False)
     sealed: str
 
 
 class WebhookSecrets:
-    """Creates and opens signing secrets. Keep one instance per process."""
+    """Creates and decrypts signing secrets. A process needs one instance."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -38,16 +38,17 @@ class WebhookSecrets:
         return make_sealer(self._settings)
 
     async def create(self, workspace_id: str) -> NewSecret:
-        """Create a secret of 32 random bytes, sealed for this workspace."""
+        """Create a secret of 32 random bytes, encrypted for this workspace."""
         plain = PREFIX + base64.b64encode(secrets.token_bytes(_BYTES)).decode()
         return NewSecret(plain, await self._sealer.seal(plain, context=_context(workspace_id)))
 
     async def open(self, workspace_id: str, values: Sequence[str]) -> list[str]:
-        """Open secrets that were sealed for the workspace, in the same order."""
+        """Decrypt secrets that were encrypted for the workspace. Return them in the same order."""
         context = _context(workspace_id)
         return [await self._sealer.open(value, context=context) for value in values]
 
 
 def _context(workspace_id: str) -> dict[str, str]:
-    # the context has `secret`, so that a vendor's key of the same workspace cannot be used instead
+    # add `secret` to the context, so that a vendor's key of the workspace cannot be used as a
+    # secret
     return row_context(workspace_id=str(workspace_id), secret="webhook")
