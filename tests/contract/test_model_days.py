@@ -179,7 +179,7 @@ def how(row: dict[str, Any]) -> str:
 @pytest.mark.weekly
 async def test_each_day_ends_in_a_result_or_a_sentence(process_database: Renewed) -> None:
     """No step makes more than five calls that may be charged, and no log contains the key."""
-    project = project_of_a_file(process_database, "allow_anonymous")
+    project = project_of_a_file(process_database, guests=True)
     project.sql("update queue.settings set value = 'null' where name ~ 'guest.*per_minute'")
     for job_type, day in WORKS:
         project.sql(BEGIN[job_type], f"Plan a bakery [day {day}]")

@@ -36,8 +36,7 @@ ELSEWHERE = "/api/async-events"
 @pytest.fixture
 async def whole(renewed: Renewed) -> AsyncIterator[Api]:
     """The functions with the routes of every app."""
-    project = project_of_a_file(renewed, "allow_anonymous")
-    project.settings = project.settings.model_copy(update={"allow_anonymous": True})
+    project = project_of_a_file(renewed, guests=True)
     async with serving_api(project) as made:
         made.engine.register("work", lease_seconds=60)
         yield made

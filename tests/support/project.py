@@ -71,16 +71,17 @@ class Project:
         self.sql("update queue.tasks set done_at = '-infinity' where name = %s", task)
 
 
-def project_of_a_file(renewed: Renewed, *opened: str) -> Project:
+def project_of_a_file(renewed: Renewed, *, guests: bool = False) -> Project:
     """Return the process's project after the seeds, for a file whose tests create their own rows.
 
     Args:
         renewed: The database, which nothing else in the file may reset.
-        opened: Settings of the queue to allow, such as `allow_anonymous`.
+        guests: Whether the database and the settings allow guests.
     """
     renewed.renew()
-    made = Project(scratch_settings(renewed.gateway.url), renewed)
-    made.sql("update queue.settings set value = 'true' where name = any(%s)", list(opened))
+    allowed = {"allow_anonymous": guests}
+    made = Project(scratch_settings(renewed.gateway.url).model_copy(update=allowed), renewed)
+    made.sql("select public.set_settings(%s)", Jsonb(allowed))
     # all of a file's jobs run within seconds, which a fast machine sends faster than a plan allows
     made.sql(
         "update queue.settings set value = '1000000' where name = 'realtime_messages_per_second'"

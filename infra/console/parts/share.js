@@ -6,8 +6,8 @@ import { ActionButton, Dialog } from "./dialog.js";
 import { createAction } from "./toasts.js";
 
 /**
- * Button whose dialog creates and revokes a link. `share(isShared)` returns `{url}`. `address` is
- * the address of the current link, or nothing if no link exists.
+ * Button whose dialog creates and revokes a link by `share(isShared)`. `address` is the address of
+ * the current link, or nothing if no link exists.
  */
 export function ShareButton({ what, address, share, refresh }) {
   const [isOpen, setIsOpen] = useState(false);

@@ -131,13 +131,6 @@ class Share(BaseModel):
     shared: bool
 
 
-class Shared(BaseModel):
-    """Key of the public link, or null without one."""
-
-    share_id: UUID | None
-    url: str | None = Field(description="Path of the public link, or null without a link.")
-
-
 class StreamStatus(BaseModel):
     """True if the stream can be opened."""
 

@@ -31,7 +31,6 @@ from minutehand_apps.plans.models import (
     Report,
     ReportedPlan,
     Share,
-    Shared,
     StreamStatus,
 )
 from minutehand_apps.plans.plan_feed import PlanFeed
@@ -120,11 +119,10 @@ async def edit(
 
 
 @routes.put("/{plan_id}/share")
-async def share(plan_id: UUID, body: Share, functions: UserOrGuestFunctions) -> Shared:
+async def share(plan_id: UUID, body: Share, functions: UserOrGuestFunctions) -> Plan:
     """Create or delete the public link of a plan's report."""
-    link = await functions.call("plan_share", plan_id=plan_id, is_shared=body.shared)
-    key = link["share_id"]
-    return Shared(share_id=key, url=f"/api/plans/shared/{key}" if key else None)
+    await functions.call("plan_share", plan_id=plan_id, is_shared=body.shared)
+    return await get_plan(plan_id, functions)
 
 
 @routes.get("/shared/{share_id}", response_class=HTMLResponse)

@@ -184,13 +184,6 @@ class Share(BaseModel):
     shared: bool
 
 
-class Shared(BaseModel):
-    """Key of the public link, or null without one."""
-
-    share_id: UUID | None
-    url: str | None = Field(description="Path of the public link, or null without a link.")
-
-
 class Video(BaseModel):
     """URL from which the video can be played."""
 

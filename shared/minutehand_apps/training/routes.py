@@ -19,7 +19,6 @@ from minutehand.web import ApiError, Body, Provided, Services, SignedIn, UserFun
 from minutehand_apps.training.bucket import KEY, URL_SECONDS, sound_prefix
 from minutehand_apps.training.models import (
     Share,
-    Shared,
     StepText,
     StoredProcedure,
     TrainingPage,
@@ -179,11 +178,10 @@ async def edit_step(
 
 
 @routes.put("/{training_id}/share")
-async def share(training_id: UUID, body: Share, functions: UserFunctions) -> Shared:
+async def share(training_id: UUID, body: Share, functions: UserFunctions) -> TrainingState:
     """Create or delete the public link of a procedure."""
-    link = await functions.call("training_share", training_id=training_id, is_shared=body.shared)
-    key = link["share_id"]
-    return Shared(share_id=key, url=f"/api/trainings/shared/{key}" if key else None)
+    await functions.call("training_share", training_id=training_id, is_shared=body.shared)
+    return await get_training(training_id, functions)
 
 
 @routes.get("/shared/{share_id}", response_class=HTMLResponse)

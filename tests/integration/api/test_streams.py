@@ -229,8 +229,7 @@ async def test_a_sessions_stream_says_the_words_of_its_jobs_wherever_it_is_cut(a
 
 async def test_a_guest_reads_the_words_of_their_session(renewed: Renewed) -> None:
     """The session's id opens a stream and pages, but only of the session's jobs."""
-    project = project_of_a_file(renewed, "allow_anonymous")
-    project.settings = project.settings.model_copy(update={"allow_anonymous": True})
+    project = project_of_a_file(renewed, guests=True)
     async with serving_api(project) as api:
         engine = api.engine
         engine.register("work", lease_seconds=60)

@@ -46,7 +46,7 @@ TEXT = "Research AI safety and build a comprehensive report"
 @pytest.fixture(scope="module")
 def project(process_database: Renewed) -> Project:
     """A database with a Data API for guests."""
-    made = project_of_a_file(process_database, "allow_anonymous")
+    made = project_of_a_file(process_database, guests=True)
     made.sql(
         "update queue.settings set value = 'null' where name = 'chat_guest_messages_per_minute'"
     )
@@ -124,8 +124,7 @@ class Harness(AppHarness):
 @pytest.fixture
 def settings(project: Project) -> Settings:
     """Settings with guests and background work."""
-    guests = project.settings.model_copy(update={"allow_anonymous": True})
-    return guests.with_environ(ENABLE_ASYNC_WORK="true")
+    return project.settings.with_environ(ENABLE_ASYNC_WORK="true")
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ OTHERS = ("assumptions", "constraints", "team", "quality", "communication", "wha
 @pytest.fixture(scope="module")
 def project(process_database: Renewed) -> Project:
     """A database with a Data API for guests."""
-    return project_of_a_file(process_database, "allow_anonymous")
+    return project_of_a_file(process_database, guests=True)
 
 
 @pytest.fixture
@@ -92,14 +92,12 @@ class Harness(AppHarness):
 @pytest.fixture
 async def harness(project: Project) -> AsyncIterator[Harness]:
     """The app without a language model."""
-    settings = project.settings.model_copy(update={"allow_anonymous": True})
-    async with Harness(project, settings).open() as made:
+    async with Harness(project, project.settings).open() as made:
         yield made
 
 
 @pytest.fixture
 async def with_model(project: Project, server: ModelServer) -> AsyncIterator[Harness]:
     """The app with a language model."""
-    settings = project.settings.model_copy(update={"allow_anonymous": True})
-    async with Harness(project, server.known_to(settings)).open() as made:
+    async with Harness(project, server.known_to(project.settings)).open() as made:
         yield made
