@@ -1,7 +1,7 @@
-"""Apply the edits of mutants.json one at a time, and print those that the tests do not notice.
+"""Applies the edits of mutants.json one after the other, and prints edits that no test notices.
 
-Each edit is applied to a copy of the checkout. The tests of the edited part run there until one
-fails. The arguments choose mutants by words of their file or description.
+Each edit is applied to a copy of the checkout. In the copy, the tests of the edited file run until
+one fails. Arguments select mutants by words of their file or description.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-#: Time limit of the tests of a mutant. A mutant that makes the tests hang counts as noticed.
+#: Maximum seconds for the tests of a mutant. If the tests take longer, the mutant is noticed.
 TIMEOUT_SECONDS = 900
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """An edit that breaks a rule, and the tests that must fail."""
+    """An edit that breaks the code, and the tests of which one must fail."""
 
     what: str
     file: str
@@ -34,7 +34,7 @@ class Mutant:
 
     @contextmanager
     def applied(self, copy: Path) -> Iterator[None]:
-        """Apply the edit in a copy of the checkout."""
+        """Apply the edit to a copy of the checkout until the block ends."""
         path = copy / self.file
         text = path.read_text()
         if text.count(self.old) != 1:
@@ -46,7 +46,7 @@ class Mutant:
             path.write_text(text)
 
     def is_killed(self, copy: Path) -> str | None:
-        """Return the test that fails, or None if the mutant survives."""
+        """Return the name of the test that fails, or None if all tests pass with the mutant."""
         own = {"PYTHONPATH": f"{copy / 'shared'}{os.pathsep}{copy}"}
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "--tb=no", *self.tests]
         try:
@@ -68,13 +68,13 @@ class Mutant:
 
 
 def mutants(words: list[str]) -> list[Mutant]:
-    """Return the mutants whose file or description has each of the words."""
+    """Return the mutants whose file or description contains all of the words."""
     every = [Mutant(**each) for each in json.loads((ROOT / "infra" / "mutants.json").read_text())]
     return [each for each in every if all(word in each.file + each.what for word in words)]
 
 
 def copy_checkout(target: Path) -> None:
-    """Copy the checkout, with links to its installed packages."""
+    """Copy the checkout, with links to its installed packages instead of copies."""
     installed = (".venv", "node_modules")
     ignored = shutil.ignore_patterns(*installed, ".git", ".local", "build", "dist")
     shutil.copytree(ROOT, target, ignore=ignored, dirs_exist_ok=True)
@@ -83,7 +83,7 @@ def copy_checkout(target: Path) -> None:
 
 
 def main() -> int:
-    """Run the chosen mutants."""
+    """Run the tests of the selected mutants."""
     survivors: list[Mutant] = []
     chosen = mutants(sys.argv[1:])
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:

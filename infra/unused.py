@@ -1,6 +1,6 @@
-"""Find definitions in SQL, Python, JavaScript and CSS that no other line uses.
+"""Finds definitions in SQL, Python, JavaScript and CSS that no other code uses.
 
-Uses in tests do not count, except of the tools in `infra`.
+A use in a test does not count, except for the definitions of tools in `infra`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 WORD = re.compile(r"[\w$]+")
 SUFFIXES = {".js", ".mjs", ".cjs", ".ts", ".tsx", ".py", ".md", ".html", ".css", ".sql"}
 EXPORT = re.compile(r"^export (?:async )?(?:function\*?|const|let|class) (\w+)", re.MULTILINE)
-#: Static import with its file.
+#: Pattern of a static import and its file.
 IMPORT = re.compile(r"""\b(?:import|export)\s+([^;'"]*?)\s*from\s*['"]([^'"]+)['"]""")
-#: Dynamic import with its file.
+#: Pattern of a dynamic import and its file.
 DYNAMIC_IMPORT = re.compile(r"""\bimport\(\s*[`'"]([^`'"]+)[`'"]""")
 CLASS = re.compile(r"\.([a-z][\w-]*)(?=[^{}]*\{)")
 STATEMENT = re.compile(r"(?:\$(\w*)\$.*?\$\1\$|'(?:[^']|'')*'|[^;$'])+;", re.DOTALL)
@@ -28,13 +28,13 @@ CREATED = re.compile(
 )
 INDEX = re.compile(r"\s*create (?:unique )?index|\s*create table")
 COLUMN = re.compile(r"^  (?!constraint|primary|unique|check)(\w+) [\w.]+", re.MULTILINE)
-#: Columns that a statement only writes, which does not count as a use.
+#: Pattern of columns that a statement writes, which is not a use of the column.
 WRITTEN = re.compile(r"(insert into \S+(?: as \w+)?) \([^)]*\)|^\s+(?:set )?\w+ = ", re.MULTILINE)
 RIGHTS = re.compile(r"\s*(?:comment on|revoke|grant|select queue\.allow\()")
-#: Definitions that others use: titles of pages, exports of the npm package, classes of uPlot
-#: and highlight.js,
-#: methods that Python, a build, Click, httpx and botocore call, functions whose names are composed,
-#: a function that copied pages import, and a column in a row's JSON.
+#: Definitions that are used outside of this code: titles of pages, exports of the npm package, CSS
+#: classes of uPlot and highlight.js, methods that Python, a build, Click, httpx and botocore call,
+#: functions whose names are composed, a function that copied pages import, and a column in the JSON
+#: of a row.
 USED_BY_OTHERS = re.compile(
     r" title$| __\w+__$|infra/console/npm/| u-|: hljs-|ResourcesHook$|resources.py: initialize$"
     r"| format_commands$| auth_flow$| access_key$|queue\.(do|findings_of)_"
@@ -77,7 +77,7 @@ others = {name for path in words.keys() - statements for name in words[path]}
 
 
 def has_reader(created: str, *names: str) -> bool:
-    """Return whether an SQL statement uses all names, or other code uses the only name."""
+    """Return whether a SQL statement uses all names, or whether other code uses a single name."""
     return (len(names) == 1 and names[0] in others) or any(
         set(names) <= words_read
         for parsed in statements.values()
@@ -87,7 +87,7 @@ def has_reader(created: str, *names: str) -> bool:
 
 
 def created(path: Path) -> Iterator[str]:
-    """Yield functions, relations, columns and indexes that nothing uses."""
+    """Yield the functions, relations, columns and indexes in a SQL file that no code uses."""
     for statement, _ in statements[path] if "schemas" in path.parts else ():
         if not (match := CREATED.match(statement)):
             continue
@@ -107,12 +107,15 @@ def created(path: Path) -> Iterator[str]:
 
 
 def exported(path: Path) -> Iterator[str]:
-    """Yield exports of a script that no other script imports."""
+    """Yield the exports of a script that no other script imports."""
     yield from sorted(set(EXPORT.findall(texts[path])) - imported[path.name])
 
 
 def defined(path: Path) -> Iterator[str]:
-    """Yield definitions that nothing uses, without decorated ones, which a decorator registers."""
+    """Yield the definitions in a Python file that no code uses.
+
+    Decorated definitions count as used.
+    """
     shared = tested if path.is_relative_to("infra") else set()
     for node in ast.walk(ast.parse(texts[path])):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -124,7 +127,7 @@ def defined(path: Path) -> Iterator[str]:
 
 
 def drawn(path: Path) -> Iterator[str]:
-    """Yield classes of a style sheet that no page or script names."""
+    """Yield the CSS classes of a style sheet that no page or script names."""
     yield from sorted(set(CLASS.findall(texts[path])) - named)
 
 

@@ -1,6 +1,6 @@
-"""Find words that this project does not use, and print where they are and the word to use.
+"""Finds words that this project does not use, and prints their places and a word to use instead.
 
-The program also finds Python names that use a term of the engine for something else.
+The program also finds names in Python that use a term of the engine in another sense.
 """
 
 from __future__ import annotations
@@ -32,18 +32,19 @@ DROPPED = {
     "kind: JobType": "job_type",
     "(?<!t)is no (?:level|list|number|option|string|table)": "must be",
 }
-#: Pattern for a whole word, also as a part of a name such as `heardAt` or `HEARD`.
+#: Pattern of a whole word, which may be a part of a name such as `heardAt` or `HEARD`.
 WORD = r"(?i:(?<![A-Za-z])(?:{}))(?![a-z]|(?<=[A-Z])[A-Z])"
-#: Files that are not checked: history, generated files, texts of others, and this file.
+#: Files that are not checked: history, generated files, texts by others, and this file.
 EXCLUDED = r"CHANGELOG|DECISIONS|LICENSE|\.lock|-lock|/recorded/|fixtures/|infra/words"
-#: Terms of the engine, which only its SQL may use in names, and published names that contain one.
+#: Pattern of terms of the engine, which only names in its SQL may contain, and published names with
+#: such terms.
 TERMS = re.compile(r"(?:^|_)(?:turns?|rings?|note[sd]?|places?)(?:_|$)")
 PUBLISHED = {"notes", "place", "places", "TurnEnded"}
 has_matches = False
 
 
 def names(tree: ast.AST) -> list[tuple[int, str]]:
-    """List the names that a module defines, with their lines."""
+    """List the names that a Python module defines, with their line numbers."""
     given = []
     for node in ast.walk(tree):
         match node:

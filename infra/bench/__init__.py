@@ -1,1 +1,1 @@
-"""Measurements of the engine and of other queues; no test asserts their results."""
+"""Measurements of the engine and of other queues. No test asserts their results."""

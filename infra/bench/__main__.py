@@ -1,4 +1,4 @@
-"""`python -m infra.bench [MEASUREMENT]`: measure and print tables; the default is `worker`."""
+"""`python -m infra.bench [MEASUREMENT]` measures and prints tables. The default is `worker`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MEASUREMENTS = ("worker", "instructions")
 
 
 def main() -> int:
-    """Run one measurement with the arguments that follow its name."""
+    """Run the measurement that the first argument names, with the other arguments."""
     has_name = len(sys.argv) > 1 and not sys.argv[1].startswith("-")
     name, *rest = sys.argv[1:] if has_name else ["worker", *sys.argv[1:]]
     if name not in MEASUREMENTS:

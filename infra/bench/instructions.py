@@ -1,12 +1,13 @@
 """Cost of the engine's calls in CPU instructions, which other work on the machine does not affect.
 
 `python -m infra.bench.instructions` runs Postgres as a single process under valgrind, which must be
-installed. For each case, the table has the difference between a long and a short run, which leaves
-out the cost of starting. WAL and transaction ids (one per subtransaction that writes) are from the
-same runs. Both also depend on the speed of the machine, because a call sends a Realtime message, in
-a subtransaction, only if the workspace had fewer than five changes in the current second. Repeat a
-run that shows an increase of only WAL or ids. Each figure is followed by its ratio to the last
-release, and the last line lists the increases. Arguments select the cases that contain all of them.
+installed. For each case, the table shows the difference between a long and a short run, so that the
+cost of starting is left out. The same runs count bytes of WAL and transaction ids (one per
+subtransaction that writes). WAL and ids also depend on the speed of the machine, because a call
+sends a Realtime message, in a subtransaction, only if the workspace had fewer than five changes in
+the current second. If only WAL or ids have increased, repeat the run. Each figure is followed by
+its ratio to the last release. The last line lists the figures that increased. Arguments select the
+cases whose names contain all arguments.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ TENANTS = (
     f"select count(public.enqueue_jobs(w.id, (select jsonb_agg({ITEM}) from generate_series(1, 5)),"
     " 'ids')::text) from public.workspaces as w where w.name = 'T'",
 )
-#: Cases by name: the measured call, the number of calls, jobs per call, and statements that create
-#: the jobs first.
+#: Cases by name: the measured call, the number of calls, the number of jobs per call, and
+#: statements that create the jobs before.
 CASES: dict[str, tuple[str, int, int, tuple[str, ...]]] = {
     "enqueue_job": (f"{ENQUEUE}) is null", 50, 1, ()),
     "enqueue_job with a key": (f"{ENQUEUE}, {KEY}) is null", 50, 1, ()),
@@ -69,13 +70,16 @@ CASES: dict[str, tuple[str, int, int, tuple[str, ...]]] = {
     "settle and lease of one": (ONE, 50, 1, (BULK,)),
     "settle and lease of 500, a job": (MANY, 3, 500, (BULK,) * 6),
     "a lease that finds nothing": (ONE, 20, 1, ()),
-    # last, because its tenants stay in the engine's round-robin
+    # the last case, because its tenants stay in the engine's order of tenants
     "settle and lease of 500 of 1,000 tenants, a job": (MANY, 3, 500, TENANTS),
 }
 
 
 def count(server: Postgres, copy: Path, lines: list[str]) -> list[int]:
-    """Count instructions, bytes of WAL and transaction ids of statements, on a copy of the data."""
+    """Run statements on a copy of the data.
+
+    Count instructions, bytes of WAL and transaction ids.
+    """
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(server.data_dir, copy)
     user = server.user
@@ -99,7 +103,7 @@ def count(server: Postgres, copy: Path, lines: list[str]) -> list[int]:
 
 
 class Figures(NamedTuple):
-    """Cost of a measured call, with instructions and bytes of WAL per job."""
+    """Cost of a measured call. Instructions and bytes of WAL are per job."""
 
     instructions: float
     wal: float
@@ -107,7 +111,7 @@ class Figures(NamedTuple):
 
 
 class Engine:
-    """A server with the engine's present sources, or with the last release."""
+    """A Postgres server with the engine of the current sources, or of the last release."""
 
     def __init__(self, folder: Path, *, is_released: bool) -> None:
         self.copy = folder / "copy"
@@ -118,7 +122,7 @@ class Engine:
             connection.execute(SETUP.encode())
 
     def measure(self, call: str, calls: int, jobs: int, setup: tuple[str, ...]) -> Figures:
-        """Measure a case."""
+        """Measure one case in a long and a short run."""
         if self.server.process is None:
             self.server.start()
         clear = "delete from public.jobs; delete from queue.ticks"
@@ -136,7 +140,7 @@ class Engine:
 
 
 def main() -> None:
-    """Print the table, and all figures that increased by more than 5 %."""
+    """Print the table, and the names of all figures that increased by more than 5 %."""
     increases: list[str] = []
     columns = ("call", "instructions", "WAL bytes", "transaction ids")
     print(f"| {' | '.join(columns)} |\n|---|--:|--:|--:|")

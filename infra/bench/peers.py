@@ -1,7 +1,7 @@
 # mypy: ignore-errors
-"""Workers of PgQueuer and Procrastinate.
+"""Runs a worker of PgQueuer or of Procrastinate, for comparison with our worker.
 
-Like peers.mjs, this script runs in an environment with only the packages of these queues:
+This script, like peers.mjs, runs in an environment with only the packages of these queues:
 `python peers.py QUEUE URL JOBS MS WAY`.
 """
 
@@ -21,7 +21,7 @@ from pgqueuer.types import QueueExecutionMode
 
 
 async def pgqueuer_worker(url: str, job, is_tuned: bool):
-    """Return two functions: enqueue 1,000 jobs, and run a worker until the queue is empty."""
+    """Return two functions. One enqueues 1,000 jobs, and one runs a worker until no job is left."""
     driver = AsyncpgDriver(await asyncpg.connect(url))
     queries = Queries(driver)
     await queries.install()
@@ -39,7 +39,7 @@ async def pgqueuer_worker(url: str, job, is_tuned: bool):
 
 
 async def procrastinate_worker(url: str, job, is_tuned: bool):
-    """Return the same functions for Procrastinate."""
+    """Return the same two functions as `pgqueuer_worker`, for Procrastinate."""
     app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=url))
     await app.open_async()
     await app.schema_manager.apply_schema_async()
@@ -56,7 +56,7 @@ async def procrastinate_worker(url: str, job, is_tuned: bool):
 
 
 async def drain(name: str, url: str, jobs: int, ms: int, is_tuned: bool) -> None:
-    """Enqueue in bulk, then run one worker."""
+    """Enqueue all jobs, then run one worker until they have ended."""
     done = 0
 
     async def job() -> None:
@@ -75,7 +75,7 @@ async def drain(name: str, url: str, jobs: int, ms: int, is_tuned: bool) -> None
     drain_seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
     result = {"drain": drain_seconds, "cpu": cpu_seconds, "done": done}
     print("SEEN" + json.dumps(result), flush=True)
-    await asyncio.sleep(0.3)  # stay connected while the parent reads this session's CPU time
+    await asyncio.sleep(0.3)  # so that the parent can read the CPU time of this session before
 
 
 name, url, jobs, ms, way = sys.argv[1:]

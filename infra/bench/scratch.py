@@ -1,6 +1,6 @@
-"""A scratch project with its own Postgres and Data API, deleted at the end.
+"""A temporary project with its own Postgres and Data API. It is deleted at the end.
 
-The worker's tests also use scratch projects. No scratch project uses the folder `.local`.
+The worker's tests also use such projects. The folder `.local` is never used.
 """
 
 from __future__ import annotations
@@ -38,27 +38,27 @@ USER = str(ADA.id)
 
 @dataclass
 class Gateway:
-    """A Data API process that can be restarted on the same port."""
+    """A Data API process that can be restarted on its port."""
 
     database_url: str
     port: int
     process: subprocess.Popen[bytes] | None = None
     jwt_secret: str = JWT_SECRET
-    #: Schema that is exposed besides `public`.
+    #: Schema that is exposed in addition to `public`.
     schema: str = "public"
-    #: Major version of PostgREST whose responses the local Data API reproduces.
+    #: Major version of PostgREST, whose responses the local Data API reproduces.
     version: str = "16"
 
     @property
     def url(self) -> str:
-        """Address of the project."""
+        """Base URL of the project."""
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start the process and wait until it responds.
+        """Start the process, and wait until it responds.
 
         Raises:
-            RuntimeError: The process ended or did not respond within 90 seconds.
+            RuntimeError: The process ended, or did not respond within 90 seconds.
         """
         self.process = spawn(
             [node_binary(), GATEWAY],
@@ -84,7 +84,7 @@ class Gateway:
                 raise RuntimeError(f"the Data API on port {self.port} did not start; {code}")
 
     def stop(self) -> None:
-        """Stop the process; calls in flight are lost."""
+        """Stop the process. Calls in flight are lost."""
         if self.process is not None:
             stop(self.process)
             self.process = None
@@ -98,19 +98,19 @@ class Gateway:
 
 @dataclass
 class Scratch:
-    """A running scratch project."""
+    """A temporary project that is running."""
 
     postgres: Postgres
     gateway: Gateway
 
     @property
     def database_url(self) -> str:
-        """Address of the database, as the superuser."""
+        """URL of the database, as the superuser."""
         return self.gateway.database_url
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """Settings for a child process, with DATABASE_URL."""
+        """Environment variables with the project's settings, including DATABASE_URL."""
         return {
             "SUPABASE_URL": self.gateway.url,
             "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
@@ -121,12 +121,12 @@ class Scratch:
         }
 
     def connect(self) -> psycopg.Connection[Any]:
-        """Open an autocommit connection as the superuser."""
+        """Open a connection in autocommit mode as the superuser."""
         return psycopg.connect(self.database_url, autocommit=True)
 
 
 def scratch_settings(url: str) -> Settings:
-    """Return settings for a scratch project at `url`."""
+    """Return the settings of a temporary project at `url`."""
     return Settings(
         supabase_url=url,
         supabase_publishable_key=PUBLISHABLE_KEY,
@@ -139,19 +139,19 @@ def scratch_settings(url: str) -> Settings:
 
 
 def user_token(user_id: str = USER) -> str:
-    """Sign a user's JWT as Auth would."""
+    """Sign a token for a user, as Auth does."""
     now = int(time.time())
     claims = {"sub": user_id, "role": "authenticated", "aud": "authenticated", "iat": now}
     return jwt.encode({**claims, "exp": now + 36_000}, JWT_SECRET, algorithm="HS256")
 
 
 def prepare_database(server: Postgres, database: str, *, is_released: bool = False) -> str:
-    """Create a database with our migrations, users and seed, and return its address.
+    """Create a database with the migrations, users and seed. Return the database's URL.
 
     Args:
-        server: A running server.
+        server: A Postgres server that is running.
         database: Name of the database.
-        is_released: Whether to install the last release instead of the present sources.
+        is_released: True to install the last release instead of the current sources.
     """
     if database != "postgres":
         with psycopg.connect(server.url(), autocommit=True) as connection:
@@ -173,7 +173,7 @@ def prepare_database(server: Postgres, database: str, *, is_released: bool = Fal
 
 @contextmanager
 def scratch_project(folder: Path) -> Iterator[Scratch]:
-    """Run a project in `folder` during the block."""
+    """Run a temporary project in `folder` until the block ends."""
     server = Postgres(folder)
     try:
         server.start()

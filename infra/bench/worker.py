@@ -1,14 +1,14 @@
-"""Comparison of our worker with other queues' workers: jobs per second, and CPU per job by process.
+"""Compares our worker with workers of other queues, by jobs per second and CPU time per job.
 
 The cases differ in these respects:
 
-- over HTTPS by the local gateway, or directly
-- as shipped, or tuned (ours with 200 slots)
-- jobs that do nothing, or take 5 ms or 100 ms
+- calls over HTTPS by the local gateway, or over a connection to Postgres
+- default options, or tuned options (ours with 200 slots)
+- jobs that do nothing, or that take 5 ms or 100 ms
 - two tenants, a synchronous processor, several processes
 
-`make bench` installs the other queue libraries into the system's temporary folder. Run as a module,
-this file is the worker, with the loop of `minutehand serve` and one processor.
+`make bench` installs the packages of the other queues into the system's temporary folder. If this
+file runs as a module, it is the worker, with the loop of `minutehand serve` and one processor.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Case:
-    """A measured configuration of our worker."""
+    """A configuration of our worker that is measured."""
 
     how: str
     way: str = "shipped"
@@ -72,21 +72,21 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Name of the case in the output."""
+        """Name of the case in the printed tables."""
         more = [", two tenants"] * (self.tenants > 1) + [", one def"] * self.is_plain
         more += [f", {self.processes} processes"] * (self.processes > 1)
         return f"{self.how}, {self.way}, {self.ms} ms{''.join(more)}"
 
 
 class Meter:
-    """Counts the CPU seconds of a Postgres, including those of its ended processes."""
+    """Counts the CPU seconds of a Postgres server, including its processes that have ended."""
 
     def __init__(self, server: Postgres) -> None:
         assert server.process is not None
         self.postmaster = psutil.Process(server.process.pid)
 
     def read(self) -> float:
-        """Return the CPU seconds that Postgres has used so far."""
+        """Return the CPU seconds that the Postgres server has used so far."""
         times = self.postmaster.cpu_times()
         total: float = times.user + times.system + times.children_user + times.children_system
         for child in self.postmaster.children():
@@ -96,12 +96,15 @@ class Meter:
 
 
 class Peers(NamedTuple):
-    """Installations of the other queue libraries."""
+    """Installations of the other queues' packages."""
 
     folder: Path
 
     def python(self) -> Path:
-        """Return an interpreter with PgQueuer and its driver, installed on first use."""
+        """Return a Python interpreter with PgQueuer and its driver.
+
+        The first call installs them.
+        """
         interpreter = self.folder / "pgqueuer" / "bin" / "python"
         if not interpreter.exists():
             uv = str(Path(sys.executable).with_name("uv"))
@@ -110,7 +113,7 @@ class Peers(NamedTuple):
         return interpreter
 
     def node(self) -> Path:
-        """Return a folder with the npm packages, installed on first use."""
+        """Return a folder with the npm packages of other queues. The first call installs them."""
         home = self.folder / "node"
         if not (home / "node_modules" / "pg-boss").exists():
             home.mkdir(parents=True, exist_ok=True)
@@ -120,10 +123,10 @@ class Peers(NamedTuple):
         return home
 
     def drain(self, meter: Meter, name: str, url: str, jobs: int, ms: int, way: str) -> Figures:
-        """Enqueue jobs and run them all with a worker of another queue library.
+        """Enqueue jobs, and run all of them with another queue's worker.
 
         Raises:
-            RuntimeError: The program failed; the message is its last line.
+            RuntimeError: The worker failed. The message is the last line of its output.
         """
         command, cwd = [str(self.python()), str(HERE / "peers.py")], None
         if name in NODE_PEERS:
@@ -155,7 +158,7 @@ def _run(command: list[str], cwd: Path | None = None) -> None:
 
 
 def fill(session: psycopg.Connection[Any], jobs: int, *, workspace: UUID = ACME) -> None:
-    """Enqueue jobs in bulks of 1,000."""
+    """Enqueue jobs in groups of 1,000."""
     items = Jsonb([{"job_type": "bench", "payload": {}}] * 1000)
     for _ in range(0, jobs, 1000):
         session.execute("select public.enqueue_jobs(%s, %s, 'ids')", (workspace, items))
@@ -163,7 +166,7 @@ def fill(session: psycopg.Connection[Any], jobs: int, *, workspace: UUID = ACME)
 
 @contextmanager
 def workers(project: Scratch, case: Case) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Start the processes of a case. Each process waits for a line on its input before it works."""
+    """Start the worker processes of a case. Each process waits for a line on its standard input."""
     environment = {**os.environ, **project.environment, "BENCH_MS": str(case.ms)}
     environment["WORKER_CONCURRENCY"] = "200" if case.way == "tuned" else ""
     environment |= {"MINUTEHAND_APPS": "", "BENCH_PLAIN": "yes" * case.is_plain}
@@ -228,7 +231,7 @@ def _cpu(process: int) -> float:
 
 
 async def work() -> None:
-    """Run the worker."""
+    """Run the worker until it is killed."""
     settings = Settings.from_env(os.environ)
     configure_logging("INFO", stream=io.StringIO())
     seconds = int(os.environ["BENCH_MS"]) / 1000
@@ -260,9 +263,9 @@ async def work() -> None:
 
 
 def list_runs(project: Scratch, jobs: int) -> dict[str, Callable[[], Figures]]:
-    """Return the measurements of a round by name.
+    """Return the measurements of one round by name.
 
-    Cases with jobs of 100 ms run a tenth of the jobs.
+    In cases whose jobs take 100 ms, a tenth of the jobs run.
     """
     runs: dict[str, Callable[[], Figures]] = {}
     cases = []
@@ -281,7 +284,10 @@ def list_runs(project: Scratch, jobs: int) -> dict[str, Callable[[], Figures]]:
 
 
 def main() -> None:
-    """Print the medians of the rounds; arguments: jobs per round, rounds."""
+    """Print the medians of all rounds.
+
+    The arguments are jobs per round and the number of rounds.
+    """
     defaults = ("10000", "3")[len(sys.argv) - 1 :]
     jobs, rounds = (int(argument) for argument in (*sys.argv[1:], *defaults))
     logging.disable(logging.INFO)

@@ -1,1 +1,1 @@
-"""The documentation's site: the pages, an index by question, and the reference."""
+"""The documentation's site, with all pages, an index by question, and the reference."""

@@ -1,7 +1,7 @@
-"""`make docs`: builds the site of all pages, with a section for maintainers.
+"""`make docs` builds the site of all pages, with a section for maintainers.
 
-The build fails if the site would fetch anything from another host, or if it finds a dead link. This
-program checks the links in the pages, and MkDocs those in the site.
+The build fails if the site would fetch a file from another host, or if a link is dead. This program
+checks the links in the pages, and MkDocs checks the links in the site.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 HERE: Final = Path(__file__).parent
 OUT: Final = ROOT / "build" / "docs"
 SCREENSHOTS: Final = ROOT / "infra" / "console" / "screenshots"
-#: Files of pages for maintainers, except DECISIONS.md, by name on the site.
+#: Files of the pages for maintainers, except DECISIONS.md, by their names on the site.
 MAINTAINERS: Final[Mapping[str, str]] = {
     "contributing": ".github/CONTRIBUTING.md",
     "tests": "tests/README.md",
@@ -44,14 +44,14 @@ _COMMENT: Final = re.compile(
 
 
 class DeadLink(Exception):
-    """A page has a link to a missing file."""
+    """A page contains a link to a file that does not exist."""
 
 
 def main() -> int:
-    """Write the pages, then the site."""
+    """Write the pages, then build the site."""
     shutil.rmtree(OUT, ignore_errors=True)
     number = write_pages(OUT / "pages")
-    # do not pass --quiet, because it hides warnings, and a dead link is a warning
+    # do not pass --quiet, because it hides warnings, and MkDocs reports a dead link as a warning
     built = subprocess.run(
         ["mkdocs", "build", "-f", OUT / "mkdocs.yml"],
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
@@ -73,7 +73,7 @@ def write_pages(folder: Path) -> int:
     """Write the site's pages and configuration, and return the number of pages.
 
     Raises:
-        DeadLink: A page has a link to a missing file.
+        DeadLink: A page contains a link to a file that does not exist.
     """
     folder.mkdir(parents=True)
     shutil.copytree(SCREENSHOTS, folder / "img")
@@ -103,7 +103,7 @@ def write_pages(folder: Path) -> int:
 
 
 def decisions() -> Iterator[str]:
-    """Yield the files of decisions, except those of apps."""
+    """Yield the paths of all DECISIONS.md, except those of apps."""
     for path in sorted([*ROOT.glob("shared/**/DECISIONS.md"), *ROOT.glob("infra/*/DECISIONS.md")]):
         if "minutehand_apps" not in path.parts:
             yield path.relative_to(ROOT).as_posix()
@@ -115,7 +115,10 @@ def _write(folder: Path, name: str, text: str) -> None:
 
 
 def site_links(text: str, page: Path, names: Mapping[Path, str]) -> str:
-    """Rewrite a page's links for the site, and replace links to other files by their text."""
+    """Rewrite a page's links for the site.
+
+    A link to a file outside of it is replaced by its text.
+    """
 
     def link(match: re.Match[str]) -> str:
         target, _, anchor = match["target"].partition("#")
@@ -134,7 +137,7 @@ def site_links(text: str, page: Path, names: Mapping[Path, str]) -> str:
 
 
 def sql_reference() -> str:
-    """Render the functions for clients, workers and operators with their comments."""
+    """Write the reference of SQL functions for clients, workers and operators, from comments."""
     sources = sorted((ROOT / "supabase" / "schemas").glob("*.sql"))
     text = "\n".join(path.read_text("utf-8") for path in sources)
     signatures = {match["name"]: match for match in _FUNCTION.finditer(text)}
@@ -149,7 +152,7 @@ def sql_reference() -> str:
 
 
 def _unquote(literals: str) -> str:
-    """Return the text of adjacent string literals, which Postgres joins."""
+    """Return the text of adjacent string literals in SQL, which Postgres joins."""
     parts = re.findall(r"(E?)'((?:[^']|'')*)'", literals)
     has_escapes = any(mark for mark, _ in parts)
     text = "".join(part for _, part in parts).replace("''", "'").replace("<", "&lt;")
@@ -157,7 +160,7 @@ def _unquote(literals: str) -> str:
 
 
 def foreign_addresses(site: Path) -> Iterator[str]:
-    """Yield addresses of other hosts from which the site's pages would fetch."""
+    """Yield the addresses of other hosts from which pages of the site would fetch files."""
     for page in site.rglob("*.html"):
         for tag in re.findall(r"<(?:script|link|img)[^>]+>", page.read_text("utf-8")):
             match = re.search(r"(?:src|href)=\"?(?:https?:)?(//[^\"\s>]+)", tag)

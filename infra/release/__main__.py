@@ -1,9 +1,9 @@
-"""Make a release: `python -m infra.release 0.4.0`.
+"""Makes a release: `python -m infra.release 0.4.0`.
 
-Writes a migration of the engine, and of webhooks if they changed, from the differences between the
-last release and the present sources (`schemas/`) and from the steps that a person wrote
-(`steps/0.4.0.sql`). Then adds the hash of every file to `supabase/RELEASES.json`. Writes nothing if
-a step is missing or a released file has changed.
+The command writes a migration of the engine, and of webhooks if they changed. It compares the last
+release with the current sources (`schemas/`), and adds the steps that a person wrote
+(`steps/0.4.0.sql`). Then it adds the hash of each new file to `supabase/RELEASES.json`. If a step
+is missing or a released file has changed, it writes nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from minutehand.version import VERSION
 
 
 def main() -> int:
-    """Print the written files, or print what prevents a release and return 1."""
+    """Print the written files. If something prevents the release, print it and return 1."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("version", help=f"the version to release, that of the source: {VERSION}")
     version = parser.parse_args().version

@@ -1,9 +1,9 @@
-"""Write each app's one migration from its schemas: `python -m infra.release.apps`.
+"""Writes the migration of each app from its schemas: `python -m infra.release.apps`.
 
-An app is copied and not upgraded, so its migration is its present schema, without a history. The
-file keeps its name. The migration of a new app gets the version after the newest migration. If an
-app needs a newer release of the engine, first delete the app's migration, so that the new file gets
-a later version.
+An app is copied and never upgraded, so that its migration is its current schema, without a history.
+The name of the migration's file stays the same. The migration of a new app gets the version after
+the newest migration. If an app needs a newer release of the engine, first delete the app's
+migration, so that the new file gets a later version.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ HEAD = "-- Written by `python -m infra.release.apps` from schemas: do not edit i
 
 
 def migration_text(app: Part) -> str:
-    """Return the migration of an app's schemas."""
+    """Return the migration that creates an app's schemas."""
     return "\n".join([HEAD, *(path.read_text("utf-8") for path in app.schemas)])
 
 
 def main() -> None:
-    """Write the migration of every app."""
+    """Write the migration of each app."""
     for app in apps_of(ROOT):
         folder = app.home / "migrations"
         folder.mkdir(exist_ok=True)

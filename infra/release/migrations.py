@@ -1,4 +1,4 @@
-"""Writes a release's migrations, and checks that they lead from the last release to the present."""
+"""Writes the migrations of a release, and checks that they create the current schema."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from minutehand.install.sources import FILE_NAME
 from supabase_local import migrations
 from supabase_local.postgres import Postgres
 
-#: Line in a file of steps; statements below it are placed after all generated statements.
+#: Line in a file of steps. Statements after this line are placed after all generated statements.
 AFTERWARDS = "-- afterwards\n"
 
 
 @dataclass(frozen=True)
 class NewMigration:
-    """A migration that a release writes."""
+    """A migration that the release adds."""
 
     path: Path
     text: str
 
 
 def write_migrations(root: Path, version: str, *, now: datetime) -> list[NewMigration]:
-    """Return a release's migrations, for the engine and for webhooks.
+    """Return the migrations of a release, for the engine and for webhooks.
 
     Raises:
-        CannotRelease: The migrations do not lead to the present sources. The message lists the
-        differences.
+        CannotRelease: The migrations do not create the schema of the current sources. The message
+            lists the differences.
     """
     with scratch() as server:
         return Release(root, version, server).make(now)
 
 
 def differs_from_release(root: Path) -> bool:
-    """Return whether the present sources and the migrations of all releases differ in effect."""
+    """Return whether current sources and released migrations create different schemas."""
     with scratch() as server:
         release = Release(root, "", server)
         return catalogue(release.released()) != catalogue(release.present())
@@ -51,7 +51,7 @@ def differs_from_release(root: Path) -> bool:
 
 @contextmanager
 def scratch() -> Iterator[Postgres]:
-    """Run a server during the block."""
+    """Run a temporary Postgres server until the block ends."""
     with tempfile.TemporaryDirectory(prefix="minutehand-release-") as folder:
         server = Postgres(Path(folder), scratch=True)
         server.start()
@@ -71,7 +71,7 @@ class Release:
         self.parts = parts_of(root)
 
     def make(self, now: datetime) -> list[NewMigration]:
-        """Return the migrations, after applying them to a database of the last release."""
+        """Return the migrations of the release, after a test on a database of the last release."""
         released, present = self.released(), self.present()
         self.expect_version(present)
         change = compare(read_entries(released), read_entries(present))
@@ -90,7 +90,7 @@ class Release:
         return new
 
     def text(self, part: Part, change: Change, owners: dict[str, Part]) -> str:
-        """Return a part's migration; empty if nothing of the part changes."""
+        """Return the migration of a part, or "" if the part has not changed."""
 
         def is_of_part(about: str) -> bool:
             name = about.rpartition(" on ")[2]
@@ -114,15 +114,15 @@ class Release:
         return "\n\n".join((head, *texts)) + "\n"
 
     def step(self, part: Part) -> str:
-        """Read the statements that a person wrote for this release."""
+        """Read the statements that a person wrote for a part in this release."""
         path = part.steps(self.version)
         return path.read_text("utf-8") if path.exists() else ""
 
     def apply(self, url: str, new: Iterable[NewMigration]) -> None:
-        """Apply new migrations to a database.
+        """Apply new migrations to the database at `url`.
 
         Raises:
-            CannotRelease: Postgres rejects a statement.
+            CannotRelease: Postgres rejects one of the statements.
         """
         owner = migrations.as_user(url, "postgres")
         with tempfile.TemporaryDirectory(prefix="minutehand-release-") as folder:
@@ -137,10 +137,10 @@ class Release:
                 ) from error
 
     def expect_version(self, present: str) -> None:
-        """Check that the engine returns the version of the new release.
+        """Check that `queue.version()` returns the version of the new release.
 
         Raises:
-            CannotRelease: The engine returns another version.
+            CannotRelease: `queue.version()` returns another version.
         """
         with psycopg.connect(present) as connection:
             row = connection.execute("select queue.version()").fetchone()
@@ -150,10 +150,11 @@ class Release:
             )
 
     def expect_equal(self, released: str, present: str) -> None:
-        """Check that two databases are equal.
+        """Check that two databases have equal schemas.
 
         Raises:
-            CannotRelease: They differ; the message lists the differences that need a step.
+            CannotRelease: They differ. The message lists the differences, for which a person writes
+                a step.
         """
         left, right = catalogue(released), catalogue(present)
         lines = [
@@ -168,36 +169,36 @@ class Release:
 
     @property
     def where(self) -> str:
-        """Sentence that names the file in which a person must write a step."""
+        """Sentence that names the file in which a person writes a step."""
         return f"Write into steps/{self.version}.sql, next to the schemas that it is for"
 
     def released(self) -> str:
-        """Create a database from all releases and return its address."""
+        """Create a database from the migrations of all releases, and return its URL."""
         return self.build("released", released_files(self.parts))
 
     def present(self) -> str:
-        """Create a database from the present sources and return its address."""
+        """Create a database from the current sources, and return its URL."""
         return self.build("present", present_files(self.parts))
 
     def build(self, name: str, files: list[Path]) -> str:
-        """Create a database from files and return its address."""
+        """Create a database from SQL files, and return its URL."""
         url = empty_database(self.server, name)
         migrations.apply_migrations(migrations.as_user(url, "postgres"), files)
         return url
 
 
 def released_files(parts: Iterable[Part]) -> list[Path]:
-    """List the migrations of all releases."""
+    """List the migrations of all releases of these parts."""
     return migrations.migrations_in(*(part.home / "migrations" for part in parts))
 
 
 def present_files(parts: Iterable[Part]) -> list[Path]:
-    """List the present sources."""
+    """List the files of the current sources of these parts."""
     return migrations.migrations_in(*(part.home / "schemas" for part in parts))
 
 
 def empty_database(server: Postgres, name: str) -> str:
-    """Create a database like a new hosted project's and return its address."""
+    """Create a database that is like a new hosted project, and return its URL."""
     with psycopg.connect(server.url(), autocommit=True) as connection:
         connection.execute(f"create database {name}".encode())
     url = server.url(database=name)
@@ -207,7 +208,7 @@ def empty_database(server: Postgres, name: str) -> str:
 
 
 def names_of(part: Part) -> set[str]:
-    """Return all names that the part's present sources or its releases have created."""
+    """Return the names of all objects that a part's current sources or releases create."""
     pattern = re.compile(
         r"^create (?:or replace |unlogged |unique |constraint )*"
         r"(?:table|view|function|type|sequence|schema) (?:if not exists )?([\w.]+)",
@@ -218,7 +219,7 @@ def names_of(part: Part) -> set[str]:
 
 
 def version_of(path: Path) -> str:
-    """Return the version in a migration's name; empty if it has none."""
+    """Return the version in the file name of a migration, or "" if there is none."""
     match = FILE_NAME.match(path.name)
     return match["version"] if match else ""
 

@@ -1,6 +1,6 @@
-"""The npm package `minutehand`, built from the console's unchanged modules into `dist/`.
+"""Builds the npm package `minutehand` in `dist/`, from modules of the console without changes.
 
-package.json, README and the types are in infra/console/npm.
+package.json, the README and the types are in infra/console/npm.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ FACE = ROOT / "infra" / "console" / "npm"
 
 
 def build_npm_archive(target: Path) -> Path:
-    """Build the archive into the folder `target` and return its path.
+    """Build the archive in the folder `target`, and return the archive's path.
 
-    A build needs npm, but no network. The same sources give the same bytes.
+    A build needs npm, but no network. Equal sources give an archive with equal bytes.
     """
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -34,7 +34,7 @@ def build_npm_archive(target: Path) -> Path:
 
 
 def stage_package(folder: Path) -> None:
-    """Write the package's files into the empty `folder`."""
+    """Write the files of the package into the empty folder `folder`."""
     entry_points = [SOURCES / name for name in ("jobs.js", "element.js")]
     (folder / "jobs").mkdir()
     for path in (*entry_points, *sorted((SOURCES / "jobs").glob("*.js"))):

@@ -1,4 +1,4 @@
-"""The list of released migrations with their hashes. A released file never changes."""
+"""The list of all released migrations with their hashes. A released file never changes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from minutehand.version import VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
 LIST = "supabase/RELEASES.json"
-#: Version → file, as a path of the repository → sha256.
+#: For each version, the sha256 hash of each of its files. The files are paths in the repository.
 Releases = Mapping[str, Mapping[str, str]]
 STAMP = re.compile(r"20\d{12}")
 
 
 def migrations(root: Path = ROOT) -> dict[str, str]:
-    """Hash all migrations of the engine and of webhooks, by path."""
+    """Return the hashes of all migrations of the engine and of webhooks, by path."""
     paths = [
         *root.glob("supabase/migrations/*.sql"),
         *root.glob("shared/minutehand/*/migrations/*.sql"),
@@ -34,13 +34,13 @@ def migrations(root: Path = ROOT) -> dict[str, str]:
 
 
 def read(root: Path = ROOT) -> Releases:
-    """Read the list."""
+    """Read the list of released migrations."""
     releases: Releases = json.loads((root / LIST).read_text("utf-8"))
     return releases
 
 
 def problems(root: Path = ROOT) -> list[str]:
-    """List released files that were changed or removed, and new ones that would not be pushed."""
+    """List released files that were changed or removed, and new files that would not be applied."""
     releases, now = read(root), migrations(root)
     sentences = []
     for version, files in sorted(releases.items(), key=lambda item: ordinal(item[0])):
@@ -50,7 +50,7 @@ def problems(root: Path = ROOT) -> list[str]:
             elif now[path] != digest:
                 sentences.append(f"{path} was released with {version} and has changed")
     released = {path for files in releases.values() for path in files}
-    # the CLI rejects a file that sorts before the newest applied file
+    # the Supabase CLI rejects a file that sorts before the newest applied file
     newest = max((version_of(Path(path)) for path in released), default="")
     for path in sorted(set(now) - released):
         if version_of(Path(path)) <= newest:
@@ -61,10 +61,10 @@ def problems(root: Path = ROOT) -> list[str]:
 
 
 def check_present(root: Path = ROOT, version: str = VERSION) -> None:
-    """Check that the present sources equal the release of their version, or can be released.
+    """Check that the current sources equal the release of their version, or can be released.
 
     Raises:
-        CannotRelease: The engine has changed but its version has not, or a step is missing.
+        CannotRelease: The engine has changed and its version has not, or a step is missing.
     """
     if version not in read(root):
         write_migrations(root, version, now=datetime.now(UTC))
@@ -76,10 +76,11 @@ def check_present(root: Path = ROOT, version: str = VERSION) -> None:
 
 
 def release(version: str, root: Path = ROOT, *, now: datetime) -> list[Path]:
-    """Write a release's migrations, add all new files to the list, and return the new paths.
+    """Write the migrations of a release, and add them to the list. Return the new files' paths.
 
     Raises:
-        CannotRelease: Nothing was written; the message has the remedy.
+        CannotRelease: The release is not possible, and nothing was written. The message contains
+            the remedy.
     """
     releases = dict(read(root))
     sentences = problems(root)
@@ -99,7 +100,7 @@ def release(version: str, root: Path = ROOT, *, now: datetime) -> list[Path]:
     known = {path for files in releases.values() for path in files}
     added = {path: digest for path, digest in migrations(root).items() if path not in known}
     all_releases = {**releases, version: added}
-    # one line per release
+    # write one line for each release
     lines = (f'"{name}": {json.dumps(files)}' for name, files in all_releases.items())
     (root / LIST).write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
     return [migration.path for migration in new]

@@ -1,7 +1,7 @@
 """Adds the files that `minutehand.resources` finds to the wheel.
 
-The module is a hook of the build, so that `pip install` of a checkout or a git address has these
-files too.
+This module is a hook of the build, so that a wheel that pip builds from a checkout or a git address
+contains the files too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-#: Paths in the wheel by path in the checkout; `minutehand/resources.py` has the reverse.
+#: Paths in the wheel by path in the checkout. `minutehand/resources.py` contains the reverse.
 SHIPPED = {
     "functions/README.md": "docs/http.md",
     "infra/aws/README.md": "docs/aws.md",
@@ -30,18 +30,18 @@ SHIPPED = {
     "package-lock.json": "node/package-lock.json",
     ".npmrc": "node/.npmrc",
 }
-#: Files for readers of the checkout.
+#: Files that are not shipped, because only readers of the checkout need them.
 EXCLUDED = frozenset({"README.md", "DECISIONS.md"})
-#: Patterns of files to ship, by folder; no upgrade needs the files of the first release.
+#: Patterns of the files to ship, by folder. No upgrade needs the files of the first release.
 PATTERNS = {"supabase/migrations": "*_minutehand_*.sql"}
-#: Variables with the paths of what `make dist` builds: the record of the engine's database objects
-#: and the bundled console. A wheel that pip itself builds has neither the record nor the console.
+#: Environment variables with the paths of two results of `make dist`: the record of the engine's
+#: database objects, and the bundled console. A wheel that pip builds itself contains neither.
 RECORD = "MINUTEHAND_RECORD"
 CONSOLE = "MINUTEHAND_BUNDLE"
 
 
 def resource_files(root: Path) -> dict[str, str]:
-    """Return all files to ship, with their paths in the wheel."""
+    """Return the paths in the wheel of all files to ship, by path in the checkout."""
     paths: dict[str, str] = {}
     for source, target in SHIPPED.items():
         top = root / source
@@ -59,9 +59,9 @@ def resource_files(root: Path) -> dict[str, str]:
 
 
 class ResourcesHook(BuildHookInterface[Any]):
-    """A build hook that adds the resources to the wheel, but not to an editable install."""
+    """Adds the files to a wheel during its build, but not to an editable install."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Add the files before the build."""
+        """Add the files to the wheel before it is built."""
         if version == "standard":
             build_data["force_include"].update(resource_files(Path(self.root)))

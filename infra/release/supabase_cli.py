@@ -1,4 +1,4 @@
-"""The Supabase CLI and other programs from npm, cached between runs."""
+"""The Supabase CLI and other npm packages, which are cached between runs."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ CACHE: Final = Path(tempfile.gettempdir()) / "minutehand-compatibility"
 
 
 class PushFailed(Exception):
-    """`supabase db push` failed; the message is its output."""
+    """`supabase db push` failed. The message is the command's output."""
 
 
 def supabase_cli() -> Path:
-    """Install the CLI if missing and return the path of the program."""
+    """Install the Supabase CLI if it is missing, and return the path of its program."""
     return fetch("cli", CLI) / "@supabase" / f"cli-{SYSTEM}" / "bin" / "supabase"
 
 
 def fetch(name: str, *packages: str) -> Path:
-    """Install npm packages into their own folder if missing and return its node_modules.
+    """Install npm packages into a folder of their own if they are missing. Return its node_modules.
 
-    If several processes call at once, one installs the packages and the others wait.
+    If several processes call this function at the same time, one installs the packages and the
+    others wait.
     """
     folder = CACHE / name
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # npm writes this file last, so if it is missing, an installation was interrupted
+        # npm writes this file last. If it is missing, an earlier installation was interrupted.
         if not (folder / "node_modules" / ".package-lock.json").exists():
             (folder / "package.json").write_text('{"private": true}')
             binaries = Path(sys.executable).parent
@@ -51,7 +52,7 @@ def fetch(name: str, *packages: str) -> Path:
 
 
 def push(cli: Path, project: Path, url: str, *flags: str) -> str:
-    """Run `supabase db push` in a project's folder and return its output.
+    """Run `supabase db push` in the folder of a project, and return its output.
 
     Raises:
         PushFailed: The command failed.

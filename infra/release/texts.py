@@ -1,4 +1,4 @@
-"""The present sources of the engine and the apps, split into statements by object."""
+"""Splits the current sources of the engine and of the apps into statements, with their objects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from minutehand.install.catalog import ENGINE
 from supabase_local.statements import split_statements
 
-# patterns for the object that a statement creates or describes
+# patterns that find the object which a statement creates or describes
 _NAME = r'(?P<name>"[^"]+"|[\w.]+)'
 _ON = r'(?P<name>"[^"]+"|\w+)\b.*? on (?P<on>[\w.]+)'
 _FORMS = tuple(
@@ -40,33 +40,33 @@ _FORMS = tuple(
 
 @dataclass(frozen=True)
 class Part:
-    """A part with its own migration: the engine, or an app with tables."""
+    """The engine or an app with tables. Each part has its own migrations."""
 
     name: str
     home: Path
 
     @property
     def schemas(self) -> list[Path]:
-        """Present sources, in the order of application."""
+        """Files of the current sources, in the order of their execution."""
         return sorted((self.home / "schemas").glob("*.sql"))
 
     @property
     def migrations(self) -> list[Path]:
-        """Migrations of the releases, the oldest first."""
+        """Migrations of the releases, the oldest release first."""
         return sorted((self.home / "migrations").glob("*.sql"))
 
     def steps(self, release: str) -> Path:
-        """Return the path of the file with a release's hand-written statements."""
+        """Return the path of the file with the statements that a person wrote for a release."""
         return self.home / "steps" / f"{release}.sql"
 
 
 def parts_of(root: Path) -> list[Part]:
-    """List the parts that a release installs: the engine, then the package's apps."""
+    """List the parts that a release contains: the engine, then Minutehand's own apps."""
     return [Part(ENGINE, root / "supabase"), *_apps_in(root / "shared" / "minutehand")]
 
 
 def apps_of(root: Path) -> list[Part]:
-    """List the apps that no release installs."""
+    """List the apps that are not part of a release."""
     return _apps_in(root / "shared" / "minutehand_apps")
 
 
@@ -76,19 +76,19 @@ def _apps_in(folder: Path) -> list[Part]:
 
 @dataclass(frozen=True)
 class Piece:
-    """A statement, and the object that it creates or describes, as `kind name`."""
+    """A statement, with the object that it creates or describes as `kind name`."""
 
     object: str
     text: str
 
     @property
     def is_creation(self) -> bool:
-        """True if the statement creates the object."""
+        """True if the statement creates its object."""
         return without_comments(self.text).startswith("create ")
 
 
 def pieces_of(part: Part) -> list[Piece]:
-    """Split a part's present sources, without statements such as `do` that create no object."""
+    """Split a part's current sources. Statements such as `do`, without an object, are omitted."""
     return [piece for path in part.schemas for piece in _pieces(path.read_text("utf-8"))]
 
 
@@ -105,5 +105,5 @@ def _pieces(text: str) -> Iterator[Piece]:
 
 
 def without_comments(statement: str) -> str:
-    """Remove the comment lines above a statement."""
+    """Return the statement without the comment lines before it."""
     return re.sub(r"\A(?:\s*--[^\n]*\n)+", "", statement).lstrip()

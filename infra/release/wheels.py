@@ -1,6 +1,6 @@
-"""`make dist`: reproducible builds of both wheels and the npm archive in `dist/`.
+"""`make dist` builds both wheels and the npm archive in `dist/`. The builds are reproducible.
 
-For tests, the module also creates a virtual environment that has the wheels but not the checkout.
+For tests, this module also creates a virtual environment with the wheels and without the checkout.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from minutehand.version import VERSION
 from supabase_local import migrations
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Sources of the wheel besides its resources.
+#: Sources of the wheel other than its resources.
 SOURCES = (
     "shared",
     "supabase",
@@ -41,7 +41,7 @@ SOURCES = (
 
 
 def checkout_copy(folder: Path) -> Path:
-    """Copy the sources of a wheel, so that a test can change them."""
+    """Copy the sources of a wheel into a folder, so that a test can change them."""
     ignore = shutil.ignore_patterns("__pycache__", ".temp")
     for part in (*SOURCES, *SHIPPED):
         source, target = ROOT / part, folder / part
@@ -54,14 +54,17 @@ def checkout_copy(folder: Path) -> Path:
 
 
 def commit_instant() -> str:
-    """Return the time of the last commit in seconds since 1970, for the files of an archive."""
+    """Return the time of the last commit, in seconds since 1970.
+
+    Files in an archive get this time.
+    """
     command = ["git", "log", "-1", "--format=%ct"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "315532800"  # the earliest time that a zip can store
 
 
 def build_wheels(source: Path, folder: Path) -> Path:
-    """Build the wheels of both packages into a folder; the builds are reproducible."""
+    """Build the wheels of both packages in a folder. Equal sources give equal bytes."""
     os.environ[RECORD] = str(find_record(source))
     os.environ[CONSOLE] = str(console_folder())
     local = source / "shared" / "supabase_local"
@@ -72,14 +75,14 @@ def build_wheels(source: Path, folder: Path) -> Path:
 
 
 def bundle_gateway(source: Path) -> None:
-    """Write the gateway of supabase-local, with its npm packages, where its build finds it."""
+    """Write the gateway of supabase-local, with its npm packages, into the folder of its build."""
     program = ROOT / "infra" / "release" / "gateway.mjs"
     module, folder = source / "gateway" / "server.mjs", source / "build" / "gateway"
     subprocess.run([node_binary(), program, module, folder], check=True)
 
 
 def build_wheel(root: Path, folder: Path) -> None:
-    """Build the wheel of the package whose pyproject.toml is in `root`."""
+    """Build the wheel of the package whose pyproject.toml is in the folder `root`."""
     from hatchling.builders.wheel import WheelBuilder  # a slow import, needed only here
 
     os.environ.setdefault("SOURCE_DATE_EPOCH", commit_instant())
@@ -88,7 +91,7 @@ def build_wheel(root: Path, folder: Path) -> None:
 
 
 def find_record(source: Path) -> Path:
-    """Return the record of a checkout's database objects, which is written if missing."""
+    """Return the path of the record of a checkout's database objects. Write it if it is missing."""
     path = record_file(source)
     if not path.exists():
         with scratch() as server:
@@ -107,28 +110,28 @@ class Environment:
 
     @property
     def python(self) -> Path:
-        """Path of the interpreter."""
+        """Path of the environment's Python interpreter."""
         return self.folder / "bin" / "python"
 
     @property
     def cache(self) -> Path:
-        """Cache folder of the programs that run in the environment."""
+        """Cache folder for programs that run in the environment."""
         return self.folder.with_name("cache")
 
     @classmethod
     def make(cls, folder: Path, wheels: Path) -> Environment:
-        """Create an environment with the wheels in a folder, without downloads."""
+        """Create an environment with the wheels of a folder, without downloads."""
         venv.create(folder, symlinks=True)
         environment = cls(folder)
         [packages] = folder.glob("lib/python*/site-packages")
-        # link the packages of every environment in the path, because one may extend another
+        # link each environment's packages in the path, because one environment may extend another
         paths = [path for path in sys.path if path.endswith("site-packages")]
         (packages / "dependencies.pth").write_text("\n".join(paths))
         environment.pip("install", "--no-deps", "--offline", *map(str, wheels.glob("*.whl")))
         return environment
 
     def pip(self, command: str, *arguments: str) -> None:
-        """Install or uninstall packages with uv."""
+        """Install or uninstall packages by uv."""
         subprocess.run(
             [sys.executable, "-m", "uv", "pip", command, "-q", "--python", self.python, *arguments],
             check=True,
@@ -141,10 +144,10 @@ class Environment:
         env: dict[str, str] | None = None,
         code: int | None = 0,
     ) -> subprocess.CompletedProcess[str]:
-        """Run Python in a project's folder, without the checkout in its path.
+        """Run Python in a project's folder. The checkout is not in Python's path.
 
         Args:
-            code: Expected exit code; None for any.
+            code: Expected exit code. None accepts any exit code.
         """
         names = ("PATH", "HOME", "NODE_COMPILE_CACHE")
         inherited = {name: os.environ[name] for name in names if name in os.environ}
@@ -161,14 +164,14 @@ class Environment:
         return done
 
     def minutehand(self, project: Path, *arguments: str, code: int = 0) -> dict[str, Any]:
-        """Run the command in a project's folder and return its JSON."""
+        """Run the command `minutehand` in a project's folder, and return its JSON output."""
         done = self.run(project, "-m", "minutehand.cli", *arguments, "--json", code=code)
         output: dict[str, Any] = json.loads(done.stdout if code == 0 else done.stderr)
         return output
 
 
 def main() -> None:
-    """Build all archives and print their names and SHA-256."""
+    """Build all archives, and print their names and SHA-256 hashes."""
     if VERSION not in read_releases():
         print(f"{VERSION} is not released, so this wheel cannot upgrade", file=sys.stderr)
     out = ROOT / "dist"

@@ -1,1 +1,1 @@
-"""Comparison of the local Data API with PostgREST, by the same requests."""
+"""Compares the local Data API with PostgREST, by sending the same requests to both."""

@@ -1,9 +1,9 @@
-"""`make truth`: compare the local stack with real servers of Supabase.
+"""`make truth` compares the local stack with real servers of Supabase.
 
-With an address and keys, any project can be compared. The part `requests` writes only a guest
-session and a row. The other parts need a project for tests, which may be used repeatedly, and a
-superuser's DATABASE_URL. Without an address, the Supabase CLI starts the images of compose.yml,
-which needs Docker. `--write` records the responses of the real server.
+With a URL and keys, the servers are those of any project. The part `requests` writes only a guest
+session and a row. The other parts need a project for tests, which may be used again, and
+DATABASE_URL of a superuser. Without a URL, the Supabase CLI starts the images of compose.yml, which
+needs Docker. `--write` records the responses of the real server.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ from supabase_local import migrations
 
 ROOT: Final = PACKAGE.parents[1]
 IMAGES: Final = Path(__file__).with_name("compose.yml")
-#: Parts of Supabase that the comparison does not need.
+#: Parts of Supabase that are not started, because the comparison does not need them.
 EXCLUDED: Final = "storage-api,imgproxy,mailpit,postgres-meta,studio,edge-runtime,logflare,vector"
 PROTOCOL: Final = "tests/supabase_local/realtime"
-#: Arguments of pytest, by part of the run.
+#: Arguments of pytest, by part of the comparison.
 TESTS: Final[Mapping[str, Sequence[str]]] = {
     "realtime": [PROTOCOL, f"--ignore={PROTOCOL}/test_restart.py"],
-    # faults that can be simulated without running Realtime on this machine
+    # tests with faults that can be simulated although Realtime does not run on this machine
     "clients": ["tests/e2e/live/test_words.py", "-k", "none or lossy or cut or renewed"],
 }
 PARTS: Final = ("requests", "filters", "realtime", "clients", "demo")
-#: Failures in the output: a test in pytest's summary, or a job of the demo.
+#: Pattern of failures in the output: a test in pytest's summary, or a job of the demo.
 FAILURES: Final = re.compile(
     r"(?<=^FAILED )\S+|(?<=^ERROR )\S+|\S+: (?:failed|cancelled)$|not every job ended", re.MULTILINE
 )
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the parts; return 0 if only listed responses differ, and 3 without Docker."""
+    """Run the parts. Return 0 if only listed responses differ, and 3 if Docker is missing."""
     parser = argparse.ArgumentParser(prog="make truth", description=__doc__)
     parser.add_argument("--url", help="address of a project whose keys are in the environment")
     parser.add_argument("--write", action="store_true", help="record the responses instead")
@@ -86,7 +86,7 @@ def _run(values: Mapping[str, str], options: argparse.Namespace) -> int:
         record(api)
         print("recorded; `git diff infra/truth/recorded` shows the changes")
         return 0
-    # `requests` comes first, because its responses would contain rows of the other parts
+    # run `requests` first, because its responses would otherwise contain rows of the other parts
     parts = options.part or (PARTS if values.get("DATABASE_URL") else ("requests",))
     results = {part: _differences(part, api, values) for part in PARTS if part in parts}
     for part, names in results.items():
@@ -95,7 +95,7 @@ def _run(values: Mapping[str, str], options: argparse.Namespace) -> int:
 
 
 def _differences(part: str, api: DataApi, values: Mapping[str, str]) -> list[str]:
-    """Run a part and return the names of its unexpected differences."""
+    """Run a part of the comparison, and return the names of its unexpected differences."""
     if part == "requests":
         return _unlisted(compare(api))
     if part == "filters":
@@ -114,7 +114,7 @@ def _differences(part: str, api: DataApi, values: Mapping[str, str]) -> list[str
 
 
 def _unlisted(differences: Sequence[Difference]) -> list[str]:
-    """Print the differences, and return the names of those without a listed reason."""
+    """Print all differences, and return the names of differences that have no listed reason."""
     _print(differences)
     names = [entry.name for entry in differences if find_reason(entry.name) is None]
     print(f"{len(differences)} responses differ, {len(names)} of them for no listed reason")
@@ -122,7 +122,7 @@ def _unlisted(differences: Sequence[Difference]) -> list[str]:
 
 
 def _run_command(command: Sequence[str], values: Mapping[str, str]) -> list[str]:
-    """Run a command, print its output, and return the names of failed tests or jobs."""
+    """Run a command and print its output. Return the names of tests or jobs that failed."""
     names: list[str] = []
     with subprocess.Popen(
         [sys.executable, "-m", *command],
@@ -139,7 +139,7 @@ def _run_command(command: Sequence[str], values: Mapping[str, str]) -> list[str]
 
 
 def _filters(api: DataApi, database_url: str) -> list[str]:
-    """Compare filters on two new tables, which are dropped at the end."""
+    """Compare the results of filters on two new tables, which are dropped at the end."""
 
     def sql(statement: str, *args: Any) -> list[dict[str, Any]]:
         cursor = connection.execute(statement.encode(), args or None)
@@ -172,7 +172,7 @@ def _print(differences: Sequence[Difference]) -> None:
 
 @contextmanager
 def _containers() -> Iterator[dict[str, str]]:
-    """Run a new project in containers, with our migrations and the demo's users."""
+    """Run a new Supabase project in containers, with our migrations and the demo's users."""
     with tempfile.TemporaryDirectory() as folder:
         cli = [str(supabase_cli()), "--workdir", folder]
         subprocess.run([*cli, "init", "--yes"], check=True, capture_output=True)
@@ -184,7 +184,7 @@ def _containers() -> Iterator[dict[str, str]]:
             status: dict[str, str] = json.loads(output)
             owner = status["DB_URL"]
             apply_project(owner)
-            # connect as the images' superuser, because tests read tables that a project's owner may
+            # connect as the superuser, because tests read tables that the owner of a project must
             # not read
             status["DB_URL"] = owner.replace("//postgres:", "//supabase_admin:")
             create_demo_users(status["DB_URL"])
@@ -196,7 +196,7 @@ def _containers() -> Iterator[dict[str, str]]:
 
 
 def versions() -> dict[str, str]:
-    """Read the images' versions by the CLI's names of the parts."""
+    """Read the versions of the images, by the names that the Supabase CLI uses for its parts."""
     images = re.findall(r"image: \S+/(\w+):(v\S+)", IMAGES.read_text())
     return {{"postgrest": "rest"}.get(name, name): version for name, version in images}
 

@@ -1,9 +1,10 @@
-"""Comparison of filters of each operator and type with Postgres and PostgREST.
+"""Compares filters of each operator and type with Postgres and PostgREST.
 
-Filters on texts are compared with recorded results of PostgREST, because its parsing is surprising.
-All other filters are compared with the rows that Postgres returns for the condition that
-PostgREST's grammar makes of the filter (`pOpExpr`, `pListVal` and `pLogicTree` of its
-QueryParams.hs), which passes a value on as a parameter of unknown type.
+The results of filters on texts are compared with recorded results of PostgREST, because PostgREST
+parses texts in surprising ways. The results of all other filters are compared with the rows that
+Postgres returns for the filter's condition. PostgREST's grammar (`pOpExpr`, `pListVal` and
+`pLogicTree` in its QueryParams.hs) defines the condition, in which each value is a parameter of
+unknown type.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import psycopg
 
 from infra.truth.requests import RECORDED, Difference
 
-#: Valid and invalid values by column of each type.
+#: Valid and invalid values for the column of each type.
 VALUES: Final = {
     "word": ["plain", '"quoted"', "a,b", "back\\slash", "null", "true", "1.0", " lead", "{x}", ""],
     "number": ["1", "12345678901234567", "-1", "1.0", "null", "x", ""],
@@ -35,7 +36,7 @@ _SIGNS: Final = (
     "sr >>, nxr &<, nxl &>, adj -|-"
 )
 OPERATORS: Final = dict(pair.split(" ", 1) for pair in _SIGNS.split(", "))
-#: Conditions by filter.
+#: Conditions in SQL, by filter.
 OTHERS: Final = {
     "word=is.null": "word is null",
     "flag=not.is.true": "not flag is true",
@@ -57,7 +58,7 @@ OTHERS: Final = {
     'data->b->c=cs.["x"]': "data->'b'->'c' @> '[\"x\"]'",
     "list->>0=eq.a": "to_jsonb(list)->>0 = 'a'",
 }
-#: Writes that return the written rows, as Supabase's clients send them: method, filter, name.
+#: Writes that return the written rows, as clients of Supabase send them: method, filter, and name.
 WRITES: Final = (("POST", "", "new"), ("PATCH", "&name=eq.new", "newer"))
 RETURN_ROWS: Final = {"prefer": "return=representation"}
 TABLES: Final = """
@@ -83,11 +84,11 @@ Sql = Callable[..., list[dict[str, Any]]]
 
 
 def compare_filters(client: httpx.Client, sql: Sql) -> Iterator[Difference]:
-    """Compare all filters on the tables of `TABLES`.
+    """Compare the results of all filters on the tables in `TABLES`.
 
     Args:
-        client: Client of the Data API with the secret key.
-        sql: Function that runs a statement as an owner of the database.
+        client: HTTP client of the Data API, with the secret key.
+        sql: Function that runs a SQL statement as the database's owner.
     """
     recorded = json.loads((RECORDED / "filters.json").read_text())
     sql("insert into public.scratch_names select unnest(%s::text[])", recorded["names"])
@@ -114,7 +115,7 @@ def compare_filters(client: httpx.Client, sql: Sql) -> Iterator[Difference]:
 
 
 def generate_filters() -> dict[str, str]:
-    """Return the filters of all values and operators, with their conditions."""
+    """Return filters with each operator and value, and the SQL condition of each filter."""
     return {
         f"{column}={sign}.{value}": f"{column} {operator} ('{value}')"
         for column, (sign, operator) in itertools.product(VALUES, OPERATORS.items())
@@ -125,13 +126,13 @@ def generate_filters() -> dict[str, str]:
 def _with_parameters(condition: str) -> tuple[str, list[str]]:
     """Replace the texts in a condition by parameters of unknown type, as PostgREST does.
 
-    Postgres would parse a literal before it finds the operator.
+    Otherwise Postgres would parse a text before it has found the operator.
     """
     return _LITERAL.sub("%s", condition), _LITERAL.findall(condition)
 
 
 def _read(client: httpx.Client, table: str, column: str, filter: str) -> Any:
-    """Read a column of the rows of a filter, or the code of the error."""
+    """Read a column of the rows that match a filter. For an error, return its code."""
     name, _, value = filter.partition("=")
     response = client.get(f"/{table}", params={"select": column, "order": column, name: value})
     body = response.json()

@@ -1,6 +1,6 @@
-"""Sends the recorded requests to a project and compares its responses with those of PostgREST.
+"""Sends the recorded requests to a project, and compares the responses with those of PostgREST.
 
-`recorded/differences.json` lists the responses that may differ, with the reasons.
+`recorded/differences.json` lists the responses that may differ, and the reasons.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ADA: Final = "aaaaaaaa-0000-4000-8000-000000000001"
 ACME: Final = "11111111-1111-4111-8111-111111111111"
 _NAMES = "content-range content-type preference-applied proxy-status vary warning www-authenticate"
 HEADERS: Final = tuple(_NAMES.split())
-#: Claims by caller, with times relative to now.
+#: Claims in the token of each caller. Times in the claims are relative to now.
 CALLERS: Final[dict[str, dict[str, Any]]] = {
     "ada": {"sub": ADA, "role": "authenticated"},
     "nearexp": {"sub": ADA, "role": "authenticated", "exp": -10},
@@ -30,16 +30,16 @@ CALLERS: Final[dict[str, dict[str, Any]]] = {
 }
 _TIMES: Final = {"iat": -60, "exp": 3600}
 _INSTANT: Final = re.compile(r'"\d{4}-\d\d-\d\dT[\d:.]+(?:\+00:00|Z)"')
-#: Maximum time until a Data API has read a changed schema.
+#: Maximum seconds until a Data API has read a changed schema.
 CACHE_SECONDS: Final = 30
-#: Pattern of PostgREST's version in a `Warning` header.
+#: Pattern that finds PostgREST's version in the header `Warning`.
 _VERSION: Final = re.compile(r"(?<=PostgRESTv)[\d.]+")
 _GUEST: Final = re.compile(r"guest_[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class DataApi:
-    """A Data API: its address, and the API keys if it is behind a gateway."""
+    """A Data API, with its URL. If it is behind a gateway, it also has API keys."""
 
     rest_url: str
     jwt_secret: str
@@ -48,7 +48,7 @@ class DataApi:
     schema: str = "public"
 
     def headers(self, caller: str) -> dict[str, str]:
-        """Return the headers of a caller in CALLERS, or of `anon`, `service` or `garbage`."""
+        """Return the headers of a caller, who is in CALLERS, or `anon`, `service` or `garbage`."""
         headers = {
             "apikey": self.secret_key if caller == "service" else self.publishable_key,
             "accept-profile": self.schema,
@@ -72,7 +72,7 @@ class DataApi:
 
 
 class Difference(NamedTuple):
-    """A request whose response differs from PostgREST's."""
+    """A request whose response differs from the response of PostgREST."""
 
     name: str
     expected: Any
@@ -80,19 +80,19 @@ class Difference(NamedTuple):
 
 
 def listed_reasons() -> dict[str, str]:
-    """Read the reasons why responses may differ, by name or pattern of names of requests."""
+    """Read why responses may differ, by the name of a request or a pattern of names."""
     reasons: dict[str, str] = json.loads((RECORDED / "differences.json").read_text())
     return reasons
 
 
 def find_reason(name: str) -> str | None:
-    """Return the reason why a request's response may differ; None if it may not."""
+    """Return why the response of a request may differ. Return None if it must not differ."""
     reasons = listed_reasons().items()
     return next((text for names, text in reasons if fnmatch.fnmatchcase(name, names)), None)
 
 
 def compare(api: DataApi) -> list[Difference]:
-    """Send all requests, and list those whose responses differ from the API's PostgREST version."""
+    """Send all requests. List responses that differ from those of the same PostgREST version."""
     pairs = json.loads((RECORDED / "answers.json").read_text())
     with httpx.Client(base_url=api.rest_url, timeout=30) as client:
         version = find_version(client, api)
@@ -105,7 +105,7 @@ def compare(api: DataApi) -> list[Difference]:
 
 
 def record(api: DataApi) -> None:
-    """Record this project's responses as the expected ones of its PostgREST version."""
+    """Record the responses of this project as the expected responses of its PostgREST version."""
     pairs = json.loads((RECORDED / "answers.json").read_text())
     with httpx.Client(base_url=api.rest_url, timeout=30) as client:
         version = find_version(client, api)
@@ -115,19 +115,19 @@ def record(api: DataApi) -> None:
                 pair["answer"] = response
             elif response != _answer(pair, version):
                 pair["answer14"] = response
-    # write one line per pair, so that a changed response is a changed line
+    # write one line for each request and response, so that a change of a response changes one line
     lines = ",\n".join(json.dumps(pair, ensure_ascii=False) for pair in pairs)
     (RECORDED / "answers.json").write_text(f"[\n{lines}\n]\n")
 
 
 def find_version(client: httpx.Client, api: DataApi) -> int:
-    """Return the major version of PostgREST from the API's description."""
+    """Return the major version of PostgREST, which the API's description contains."""
     described = client.get("/", headers=api.headers("service")).json()
     return int(described["info"]["version"].partition(".")[0])
 
 
 def _answer(pair: dict[str, Any], version: int) -> dict[str, Any]:
-    """Return the recorded response of a PostgREST version. PostgREST 14 sends no `Vary`."""
+    """Return the recorded response for a version of PostgREST. PostgREST 14 sends no `Vary`."""
     if version == 16:
         return dict(pair["answer"])
     answer = pair.get("answer14", pair["answer"])
@@ -138,7 +138,7 @@ def _answer(pair: dict[str, Any], version: int) -> dict[str, Any]:
 def _send_known(
     client: httpx.Client, api: DataApi, request: dict[str, Any], expected: dict[str, Any]
 ) -> dict[str, Any]:
-    """Repeat a request while it returns 404, because the schema cache may lack its object."""
+    """Repeat a request while it returns 404, because the API may not know a new object yet."""
     deadline = time.monotonic() + CACHE_SECONDS
     while True:
         response = _send(client, api, request)
@@ -169,7 +169,7 @@ def _send(client: httpx.Client, api: DataApi, request: dict[str, Any]) -> dict[s
 
 
 def mask_body(text: str, schema: str) -> Any:
-    """Replace the parts of a body that differ between runs: times, guest sessions, the schema."""
+    """Replace parts of a body that differ between runs: times, guest sessions, the schema."""
     text = _GUEST.sub("guest_KEY", _INSTANT.sub('"INSTANT"', text))
     if schema != "public":
         text = re.sub(rf"\b{re.escape(schema)}(?=[.'])", "public", text)
@@ -177,7 +177,7 @@ def mask_body(text: str, schema: str) -> Any:
         body = json.loads(text)
     except ValueError:
         return text
-    if isinstance(body, dict) and "workspaces" in body:  # omit other users' workspaces
+    if isinstance(body, dict) and "workspaces" in body:  # omit the workspaces of other users
         return {"workspaces": [row for row in body["workspaces"] if row["id"] == ACME]}
-    # omit the contents of an API description, which depend on the project
+    # omit the contents of the API's description, because they depend on the project
     return {"swagger": body["swagger"]} if isinstance(body, dict) and "swagger" in body else body
