@@ -1,7 +1,7 @@
 """Run a local Supabase (Postgres, the Data API, Auth, Realtime) until Ctrl-C.
 
-Applies supabase/migrations and the seeds of the folder. Exit codes: 0 stopped, 1 failed, 3 another
-stack runs in this folder.
+The command applies supabase/migrations and the seeds of this folder. Exit codes: 0 stopped, 1
+failed, 3 another stack runs in this folder.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ STARTED = time.monotonic()
 
 
 def main() -> int:
-    """Run the command."""
+    """Parse the command line, and run the stack or delete its data."""
     parser = argparse.ArgumentParser(prog="supabase-local", description=__doc__)
     parser.add_argument("--reset", action="store_true", help="delete the stack's data and keys")
     parser.add_argument("--state", type=Path, default=Path(".local"), help="its folder")
     parser.add_argument("--any-ports", action="store_true", help="free ports, not 54321")
     parser.add_argument("--scratch", action="store_true", help="no durability, for tests")
     options = parser.parse_args()
-    # Imported here, so that --help does not wait for these imports.
+    # imported here, so that --help does not wait for these imports
     from supabase_local.launcher import Launcher, reset
 
     state = options.state.resolve()

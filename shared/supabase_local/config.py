@@ -1,4 +1,4 @@
-"""Settings in a project's supabase/config.toml that concern its database."""
+"""Settings in a project's supabase/config.toml that are about its local database."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 
 
 class InvalidConfig(Exception):
-    """supabase/config.toml is not valid. The message has the reason."""
+    """supabase/config.toml is not valid. The message contains the reason."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Configuration of a project.
+    """Configuration of a project's local Supabase.
 
     Args:
         root: The project's folder.
-        values: Content of its supabase/config.toml, empty without a file.
+        values: Content of the project's supabase/config.toml, or {} without this file.
     """
 
     root: Path
@@ -41,26 +41,26 @@ class Config:
 
     @property
     def exposes_new_tables(self) -> bool:
-        """True if the Data API may read and write every new table of `public`."""
+        """True if the Data API may read and write each new table of the schema `public`."""
         return self.values.get("api", {}).get("auto_expose_new_tables") is True
 
     @property
     def address(self) -> str:
-        """The URL of the project's `supabase start`."""
+        """URL of the stack that `supabase start` runs for the project."""
         return f"http://127.0.0.1:{self.values.get('api', {}).get('port', 54321)}"
 
     @property
     def schemas(self) -> list[str]:
-        """The schemas that the Data API exposes in addition to `public`."""
+        """Schemas that the Data API exposes in addition to `public`."""
         return list(self.values.get("api", {}).get("schemas", []))
 
     @property
     def site_url(self) -> str:
-        """The page to which Auth's mails link."""
+        """URL of the page to which Auth's mails link."""
         return str(self.values.get("auth", {}).get("site_url", "http://127.0.0.1:3000"))
 
     def seeds(self) -> list[Path]:
-        """List the files in `[db.seed]`, in the same order as the CLI.
+        """List the files in `[db.seed]`, in the order of the Supabase CLI.
 
         Raises:
             InvalidConfig: `sql_paths` is not a list of strings.

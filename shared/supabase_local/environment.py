@@ -1,4 +1,4 @@
-"""URLs and keys of a stack, under the names that tools read."""
+"""URLs and keys of a stack, under the names that other tools read."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from supabase_local.ports import LOOPBACK
 
 PREFERRED_GATEWAY = 54321
 PREFERRED_POSTGRES = 54322
-#: Aliases of some names in Supabase's guides.
+#: Other names of some variables, which Supabase's guides use.
 OTHER_NAMES = {
     "SUPABASE_URL": "NEXT_PUBLIC_SUPABASE_URL",
     "SUPABASE_SECRET_KEY": "SUPABASE_SERVICE_ROLE_KEY",
 }
-#: Variables that child processes always inherit from the launcher.
+#: Variables of the launcher's environment that all child processes get.
 PASSED = frozenset(
     {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TERM", "USER", "TZ", "XDG_CACHE_HOME"}
     | {"LOG_LEVEL", "DATA_API_VERSION", "NODE_COMPILE_CACHE", "PYTHONPATH"}
@@ -31,16 +31,16 @@ def addresses(gateway_port: int, database_url: str) -> dict[str, str]:
 
 
 def with_other_names(values: Mapping[str, str]) -> dict[str, str]:
-    """Add the values under their alias names."""
+    """Add the values again under their other names."""
     others = {other: values[name] for name, other in OTHER_NAMES.items() if name in values}
     return {**values, **others}
 
 
 def for_children(values: Mapping[str, str], inherited: Mapping[str, str]) -> dict[str, str]:
-    """Build the environment of the stack's processes.
+    """Build the environment variables of the stack's processes.
 
-    Only variables that a process needs to run are inherited, so that no process reaches a
-    developer's real Supabase account.
+    A process gets only variables that it needs to run, so that no process can use a developer's
+    real Supabase account.
     """
     passed = {name: value for name, value in inherited.items() if name in PASSED}
     return {**values, **passed, "PYTHONUNBUFFERED": "1"}

@@ -1,7 +1,7 @@
-"""The extensions of the embedded server: those of its packages, and replacements in SQL.
+"""The extensions of the embedded Postgres server, some of which are replacements in SQL.
 
-The project's owner is not a superuser but may create all of them, because each gets a control file
-here that trusts the owner. `migrations` ignores other extensions.
+The project's owner is not a superuser, but may create all of these extensions, because each one
+gets a control file that trusts the owner. `migrations` skips other extensions.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from functools import cache
 from pathlib import Path
 
 STAND_INS = Path(__file__).with_name("hosted") / "extensions"
-#: Extensions whose objects are in a fixed schema, regardless of the statement.
+#: Extensions whose objects are always in a fixed schema, whatever `create extension` names.
 _SCHEMAS = {"supabase_vault": "vault", "pgmq": "pgmq"}
 
 
 def write_extensions(folder: Path, system: Path) -> None:
-    """Write the control files and scripts below `folder`, for `extension_control_path`.
+    """Write control files and scripts below `folder`, which `extension_control_path` then names.
 
     Args:
-        folder: The files are written to its subfolder `extension`.
-        system: Folder of the packages' control files.
+        folder: Folder for the subfolder `extension`, into which the files are written.
+        system: Folder with the control files of the packages.
     """
     target = folder / "extension"
     target.mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ def write_extensions(folder: Path, system: Path) -> None:
 
 @cache
 def _pi() -> str:
-    """Compute the fraction of pi in words of 32 bits, the initial state of Blowfish."""
+    """Compute the fraction of pi in words of 32 bits, which is the initial state of Blowfish."""
     words, spare = 18 + 4 * 256, 64
     bits = 32 * words + spare
     a, b, t, n = 1 << bits, math.isqrt(1 << 2 * bits - 1), 1 << bits - 2, 0

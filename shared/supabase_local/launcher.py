@@ -1,4 +1,4 @@
-"""The foreground process of a stack, which starts it, prints its URLs, waits, and stops it."""
+"""The foreground process of a stack, which starts the stack, prints URLs, waits, and stops it."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ FAILED, IN_USE = 1, 3
 
 
 class Launcher:
-    """One run of a stack. Subclasses override the public methods for their own stack.
+    """One run of a stack. A subclass overrides public methods for its own stack.
 
     Args:
-        folder: Folder for the stack's state.
-        started: Start of the command on the monotonic clock.
-        any_ports: Use free ports instead of the documented ones.
-        scratch: Disable durability, for tests.
+        folder: Folder for the state of the stack.
+        started: Time on the monotonic clock at which the command started.
+        any_ports: True to use free ports instead of the documented ports.
+        scratch: True to disable the database's durability, for tests.
     """
 
-    #: Errors that are printed without a traceback.
+    #: Errors that are printed as one message, without a traceback.
     failures: tuple[type[Exception], ...] = (
         StackFailed,
         MigrationFailed,
@@ -50,7 +50,7 @@ class Launcher:
         PostgresFailed,
         NodeMissing,
     )
-    #: Exit code after a signal.
+    #: Exit code after a signal has stopped the stack.
     stopped = 0
 
     def __init__(
@@ -63,10 +63,10 @@ class Launcher:
         self.console = Console(highlight=False, soft_wrap=True)
 
     def run(self, *, with_parent: bool = False) -> int:
-        """Run until a signal or a failure.
+        """Run the stack until a signal or a failure.
 
         Args:
-            with_parent: Also stop when the parent process ends.
+            with_parent: True to stop also when the parent process ends.
         """
         if with_parent and (ask := die_with_parent()) is not None:
             ask()
@@ -88,11 +88,11 @@ class Launcher:
         self.console.print(f"[dim]{seconds:6.1f} s[/]  {sentence}")
 
     def describe(self, failure: Exception) -> str:
-        """Return the message of a failure for a person."""
+        """Return the message about a failure for people."""
         return str(failure)
 
     def make_stack(self, state: StateFolder, logs: Logs) -> Stack:
-        """Create the stack without starting it."""
+        """Create the stack, but do not start it."""
         root = Path.cwd()
         preferred = (None, None) if self.any_ports else (PREFERRED_POSTGRES, PREFERRED_GATEWAY)
         postgres = Postgres(state.path, scratch=self.scratch, preferred_port=preferred[0])
@@ -118,12 +118,12 @@ class Launcher:
         )
 
     def lines(self, stack: Stack) -> list[tuple[str, str]]:
-        """Return the lines that are printed when the stack is ready."""
+        """Return the lines to print when the stack is ready: names with values."""
         names = ("SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY", "SUPABASE_SECRET_KEY", "DATABASE_URL")
         return [(name, stack.values[name]) for name in names]
 
     async def show(self, stack: Stack) -> int | None:
-        """Work while the stack is ready. A returned exit code ends the stack."""
+        """Do work while the stack is ready. If this returns an exit code, the stack ends."""
         return None
 
     async def _run(self, state: StateFolder) -> int:
@@ -162,7 +162,7 @@ class Launcher:
         try:
             await asyncio.wait([watching, showing], return_when=asyncio.FIRST_COMPLETED)
             if watching.done():
-                await watching  # raises the error that ended it
+                await watching  # raises the error because of which the task ended
             elif (code := showing.result()) is not None:
                 return code
             logs.threshold = "INFO"
@@ -176,7 +176,7 @@ class Launcher:
 
 
 def reset(folder: Path) -> int:
-    """Delete the data, keys and logs of a stopped stack."""
+    """Delete the data, keys and logs of a stack that is stopped."""
     console = Console(highlight=False)
     if not folder.exists():
         console.print(f"nothing to delete: {folder} does not exist")

@@ -1,4 +1,4 @@
-"""Prints the children's output with a coloured prefix, and writes all of it to files."""
+"""Prints the output of child processes with a coloured prefix, and writes it to files."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import IO, Any
 from rich.console import Console
 from rich.markup import escape
 
-#: Colours of the parts' names, in the order in which the parts start.
+#: Colours for the names of parts, in the order in which the parts start.
 COLOURS = ("green", "yellow", "magenta", "cyan", "blue")
-#: Lines of a part's log that are shown if it did not start.
+#: Number of lines of a part's log that are shown if the part does not start.
 LAST_LINES = 12
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 _PLUMBING = {"timestamp", "at", "level", "message", "logger", "event", "exception", "color_message"}
 
 
 class Logs:
-    """Destination of every part's output.
+    """Destination of the output of all parts.
 
     Args:
-        threshold: Minimum level on the terminal. Files get every line.
+        threshold: Minimum level of lines that are printed. Files contain all lines.
     """
 
     def __init__(self, console: Console, folder: Path, *, threshold: str = "INFO") -> None:
@@ -35,7 +35,7 @@ class Logs:
         self._colours: dict[str, str] = {}
 
     def follow(self, name: str, process: subprocess.Popen[bytes]) -> None:
-        """Forward a child's output until it ends."""
+        """Forward the output of a child process until the process ends."""
         assert process.stdout is not None
         self._colours.setdefault(name, COLOURS[len(self._colours) % len(COLOURS)])
         task = asyncio.create_task(self._read(name, process.stdout), name=f"logs of {name}")
@@ -43,12 +43,12 @@ class Logs:
         task.add_done_callback(self._readers.discard)
 
     async def drain(self) -> None:
-        """Wait for the rest of the output of children that have ended."""
+        """Wait until the output of ended child processes is forwarded."""
         if self._readers:
             await asyncio.wait(self._readers, timeout=1)
 
     def last_lines(self, name: str) -> str:
-        """Return the last lines of a part's log, and the path of the whole log."""
+        """Return the last lines of a part's log, and the path of the log file."""
         path = self._folder / f"{name}.log"
         words = path.read_text(errors="replace").splitlines() if path.exists() else []
         shown = "\n".join(f"  {readable(line)[1]}" for line in words[-LAST_LINES:])
@@ -78,12 +78,12 @@ class Logs:
 async def _next_line(reader: asyncio.StreamReader) -> bytes:
     try:
         return await reader.readline()
-    except ValueError:  # longer than the limit, so the rest follows as another line
+    except ValueError:  # the line is too long, so its rest follows as another line
         return await reader.read(1 << 16)
 
 
 def readable(line: str) -> tuple[str, str]:
-    """Return a line's level and short form. A JSON line becomes its message and values."""
+    """Return the level and the short form of a line. A JSON line becomes its message and values."""
     try:
         entry: Any = json.loads(line)
     except ValueError:

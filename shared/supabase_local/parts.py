@@ -1,4 +1,4 @@
-"""The parts of a stack: how to start each, and how to check that it works."""
+"""The parts of a stack, with the command that starts a part and the probe that checks it."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ Probe = Callable[[httpx.AsyncClient], Awaitable[bool]]
 
 @dataclass(frozen=True)
 class Part:
-    """One child process."""
+    """One child process of a stack."""
 
     name: str
     command: tuple[str, ...]
     probe: Probe
     environment: Mapping[str, str] = field(default_factory=dict)
-    #: Start after all migrations, and stop before the database.
+    #: True if the part starts after all migrations, and stops before the database.
     needs_database: bool = False
 
 
 def is_ok(url: str) -> Probe:
-    """Create a probe that requires status 200 from `url`."""
+    """Return a probe that requires a response with status 200 from `url`."""
     return probe(url, lambda response: response.status_code == 200)
 
 
 def probe(url: str, is_satisfied: Callable[[httpx.Response], bool]) -> Probe:
-    """Create a probe that checks the response from `url`."""
+    """Return a probe that requests `url` and checks the response."""
 
     async def ask(client: httpx.AsyncClient) -> bool:
         try:
             return is_satisfied(await client.get(url))
         except (httpx.TransportError, ValueError, KeyError, TypeError):
-            return False  # a starting server may return anything
+            return False  # while a server starts, it may return any response
 
     return ask
 
@@ -46,7 +46,7 @@ def probe(url: str, is_satisfied: Callable[[httpx.Response], bool]) -> Probe:
 def supabase_parts(
     *, gateway_port: int, realtime_port: int, site_url: str, schemas: Iterable[str] = ()
 ) -> list[Part]:
-    """Return the gateway, which serves the Data API and Auth and forwards sockets, and Realtime.
+    """Return Realtime, and the gateway, which serves the Data API and Auth and forwards sockets.
 
     Args:
         gateway_port: Port of the project's URL.

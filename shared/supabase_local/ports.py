@@ -1,6 +1,6 @@
-"""TCP ports on loopback, reserved so that two starting stacks never choose the same port.
+"""Reserves TCP ports of this machine, so that two stacks that start never choose the same port.
 
-A reservation is a locked file, which the system unlocks when the process ends.
+A reservation is a locked file. The system unlocks the file when the process ends.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from itertools import chain
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
-# Below Linux's ephemeral range, whose ports may be in use by outgoing connections.
+# ports below Linux's ephemeral range, because outgoing connections may use ports of that range
 RANGE = range(20_000, 32_000)
 
-_held: dict[int, int] = {}  # locked file descriptors by port
+_held: dict[int, int] = {}  # file descriptors of the locked files, by port
 
 
 def is_free(port: int) -> bool:
-    """Return whether a server could bind `port` on loopback now."""
+    """Return whether a server could now listen on `port` of this machine."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # A listener may bind a port in TIME_WAIT, as uvicorn and Node do.
+        # accept a port in TIME_WAIT, on which servers such as uvicorn and Node can listen
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
@@ -33,7 +33,7 @@ def is_free(port: int) -> bool:
 
 
 def reserve_port(preferred: int | None = None) -> int:
-    """Reserve `preferred` if it is free, or another free port, until this process ends."""
+    """Reserve `preferred` if it is free, otherwise another free port, until this process ends."""
     if preferred is not None and _reserve(preferred):
         return preferred
     first = random.SystemRandom().randrange(len(RANGE))

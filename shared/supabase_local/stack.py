@@ -1,6 +1,6 @@
-"""A stack of processes, which is started in parallel, watched, restarted and stopped.
+"""A stack of processes, which are started in parallel, watched, restarted and stopped.
 
-`parts` describes the processes. `migrations` updates their database.
+`parts` describes the processes. `migrations` applies migrations to the stack's database.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from supabase_local.state import StateFolder
 
 MAX_RESTARTS, WITHIN_SECONDS = 5, 60.0
 READY_SECONDS = 90.0
-#: Interval of checks of the processes and the migrations. Ten checks per second would cost more
-#: CPU than an idle API.
+#: Seconds between two checks of the processes and the migrations. Ten checks per second would use
+#: more CPU time than an idle API.
 POLL_SECONDS = 0.4
 
 
 class StackFailed(Exception):
-    """The stack could not start or keep running. The message names the part and the reason."""
+    """The stack could not start or continue. The message names the part and the reason."""
 
 
 class Stack:
-    """Every process of a stack for the project in a folder.
+    """All processes of a stack for the project in a folder.
 
     Subclasses override `migrations`, `apply`, `before_seeds` and `seeds`.
 
     Args:
-        state: Folder of the stack, locked by the caller.
-        say: Called with messages for a person.
-        root: The project's folder.
-        values: Content of the env file.
-        environment: Environment of every part.
-        parts: The parts in the order in which they start.
-        postgres: The database, or None if the parts use a Supabase that already runs.
+        state: Folder of the stack's state, which the caller has locked.
+        say: Function that prints a message for people.
+        root: Folder of the project.
+        values: Content of the env file of the stack.
+        environment: Environment variables of each part.
+        parts: Parts of the stack, in the order in which they start.
+        postgres: The stack's Postgres server. None if the parts use a Supabase that already runs.
     """
 
     def __init__(
@@ -80,24 +80,24 @@ class Stack:
         )
 
     def migrations(self) -> list[Path]:
-        """List the project's migrations, in the order in which they apply."""
+        """List the migrations of the project, in the order of their execution."""
         return migrations.migrations_in(self.root / "supabase" / "migrations")
 
     def apply(self, owner: str) -> list[Path]:
-        """Apply the pending migrations as the owner in this URL, and return them."""
+        """Apply the pending migrations as the owner in this URL. Return the migrations."""
         return migrations.apply_migrations(owner, self.migrations())
 
     def before_seeds(self, url: str) -> None:
-        """Create data that seeds refer to, as the superuser in `url`. Does nothing here."""
+        """Create rows to which seeds refer, as the superuser in `url`. This class creates none."""
 
     def seeds(self) -> list[Path]:
-        """List the project's seeds, in the order in which they run."""
+        """List the seeds of the project, in the order in which they run."""
         return self.config.seeds()
 
     async def start(self) -> None:
-        """Start everything. Raises StackFailed if a part ends or does not respond."""
+        """Start all parts. Raises StackFailed if a part ends or does not respond."""
         self.state.write_env(self.values)
-        # Start these parts first, because they wait for the database and take longer to load.
+        # start these parts before the database, because they wait for it and take longer to load
         for part in self._parts.values():
             if not part.needs_database:
                 self._spawn(part)
@@ -111,9 +111,9 @@ class Stack:
         self.state.ready_file.write_text(f"{os.getpid()}\n")
 
     async def watch(self) -> None:
-        """Restart parts that die, with a message, until `stop`.
+        """Restart parts that die, and print a message for each, until `stop`.
 
-        Raises StackFailed after too many restarts.
+        Raises StackFailed after too many restarts of a part.
         """
         self._files = self._migration_times()
         while not self._stopping:
@@ -124,7 +124,10 @@ class Stack:
             await asyncio.sleep(POLL_SECONDS)
 
     async def stop(self) -> None:
-        """Stop every child, first the parts that use the database and Postgres last."""
+        """Stop all child processes.
+
+        Parts that use the database stop first, and Postgres stops last.
+        """
         self._stopping = True
         self.state.ready_file.unlink(missing_ok=True)
         for needs_database in (True, False):
@@ -140,11 +143,11 @@ class Stack:
         await self._logs.drain()
 
     def _migration_times(self) -> dict[Path, int]:
-        """Return the migrations with their modification times."""
+        """Return the times of the last change of all migrations, by path."""
         return {path: path.stat().st_mtime_ns for path in self.migrations() if path.exists()}
 
     async def _apply_new_files(self) -> None:
-        """Apply new migrations. A file that failed is retried after it was changed."""
+        """Apply new migrations. After a failure, retry a file when the file has changed."""
         if self.postgres is None or (files := self._migration_times()) == self._files:
             return
         self._files = files
@@ -168,7 +171,7 @@ class Stack:
         self.say(f"Postgres on port {server.port} ({time.monotonic() - started:.1f} s)")
 
     def _launch_postgres(self, server: Postgres) -> None:
-        # start no child in a thread, because the kernel ends the child with its thread
+        # start the process in the main thread, because the kernel ends a child when its thread ends
         server.launch()
         assert server.process is not None
         self._processes["postgres"] = server.process
@@ -240,7 +243,7 @@ class Stack:
 
 
 def describe_end(code: int | None) -> str:
-    """Describe how a child ended."""
+    """Describe in words how a child process has ended."""
     if code is not None and code < 0:
         return f"was killed by {signal.Signals(-code).name}"
     return f"ended with code {code}"

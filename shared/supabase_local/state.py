@@ -1,6 +1,6 @@
-"""State of a stack between runs in `.local/`: the lock, secrets and env file.
+"""Files of a stack that remain between runs, in `.local/`: the lock, secrets and the env file.
 
-Deleting the folder loses only local data.
+If the folder is deleted, only local data is lost.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pathlib import Path
 
 
 class AlreadyRunning(Exception):
-    """Another launcher has locked this folder."""
+    """Another launcher has locked this folder of a stack."""
 
 
 class StateFolder:
-    """The folder of one stack. Only its owner may read its files."""
+    """The folder with the files of one stack. Only the folder's owner may read the files."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -31,16 +31,22 @@ class StateFolder:
 
     @property
     def env_file(self) -> Path:
-        """The dotenv file for tools."""
+        """File in dotenv format with the stack's URLs and keys, for tools."""
         return self.path / "env"
 
     @property
     def ready_file(self) -> Path:
-        """File with the launcher's pid while every part responds. Stale after a kill -9."""
+        """File with the launcher's pid while all parts respond.
+
+        After a kill -9 it is out of date.
+        """
         return self.path / "ready"
 
     def lock(self) -> None:
-        """Lock the folder until this process ends. Raises AlreadyRunning."""
+        """Lock the folder until this process ends.
+
+        Raises AlreadyRunning if another has locked it.
+        """
         lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -51,13 +57,16 @@ class StateFolder:
                 f"A stack is already running in {self.path} (process {owner}). Stop it first, or "
                 f"use it with the URLs in {self.env_file}."
             ) from held
-        self.ready_file.unlink(missing_ok=True)  # left by a launcher that was killed
+        self.ready_file.unlink(missing_ok=True)  # which a killed launcher may have left
         os.truncate(lock, 0)
         os.write(lock, f"{os.getpid()}\n".encode())
         self._lock = lock
 
     def secrets(self) -> Mapping[str, str]:
-        """Read this stack's keys, which are created once, so that tokens survive a restart."""
+        """Read the keys of this stack.
+
+        They are created only once, so that tokens survive a restart.
+        """
         path = self.path / "secrets.json"
         if path.exists():
             stored: dict[str, str] = json.loads(path.read_text())
@@ -71,15 +80,15 @@ class StateFolder:
         return keys
 
     def write_env(self, values: Mapping[str, str]) -> None:
-        """Write the dotenv file atomically."""
-        # Quoted for `. .local/env`, because a path may contain spaces.
+        """Write the env file in one step, so that no reader sees a part of it."""
+        # quote the values for `. .local/env`, because a path may contain spaces
         lines = [f"{name}={value and shlex.quote(value)}" for name, value in values.items()]
         head = "# Written at every start.\n"
         write_private(self.env_file, head + "\n".join(lines) + "\n")
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, atomically."""
+    """Write a file that only its owner may read. Other processes never see a part of the file."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:

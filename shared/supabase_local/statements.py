@@ -1,7 +1,7 @@
 """Splits SQL files into statements as Postgres does.
 
-Semicolons in strings, quoted names, dollar quotes, nested comments, parentheses and `begin atomic`
-bodies do not end a statement.
+A semicolon does not end a statement inside strings, quoted names, dollar quotes, nested comments,
+parentheses and bodies with `begin atomic`.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _TOKEN = re.compile(
 
 
 def split_statements(sql: str) -> list[str]:
-    """Return the statements of `sql` in order, without semicolons but with comments.
+    """Return the statements of `sql` in their order, with comments and without semicolons.
 
-    Statements that contain only comments are omitted.
+    A statement that contains only comments is omitted.
     """
     return [text for text in _pieces(sql) if text]
 
 
 def _pieces(sql: str) -> Iterator[str]:
     start = position = 0
-    depth = 0  # depth of parentheses, and of `begin atomic` and `case` bodies, which `end` closes
+    depth = 0  # depth of parentheses, and of `begin atomic` and `case`, which `end` closes
     bodies = 0
     has_code = False
     while (match := _TOKEN.search(sql, position)) is not None:

@@ -1,3 +1,3 @@
-"""The version of the distribution, which minutehand pins."""
+"""The version of this distribution. minutehand requires exactly this version."""
 
 VERSION = "0.1.0"

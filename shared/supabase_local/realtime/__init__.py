@@ -1,1 +1,1 @@
-"""A local server for Supabase Realtime: `python -m supabase_local.realtime`."""
+"""A local server that replaces Supabase Realtime: `python -m supabase_local.realtime`."""

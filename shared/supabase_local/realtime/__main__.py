@@ -1,6 +1,6 @@
 """`python -m supabase_local.realtime` runs the server until SIGTERM or SIGINT.
 
-Environment: DATABASE_URL (a superuser's), PORT (0 for a free port), SUPABASE_JWT_SECRET,
+Environment variables: DATABASE_URL (of a superuser), PORT (0 for a free port), SUPABASE_JWT_SECRET,
 SUPABASE_PUBLISHABLE_KEY, SUPABASE_SECRET_KEY, LOG_LEVEL.
 """
 
@@ -23,10 +23,10 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__)
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one JSON object: level, message, `extra`, and the traceback."""
+    """Formats a log record as one JSON object with level, message, `extra`, and the traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return one line. Values without a JSON form are written as `str`."""
+        """Return a log line. A value that is not JSON is converted to a string."""
         line = {"level": record.levelname, "message": record.getMessage()}
         line |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
         if record.exc_info:
@@ -35,7 +35,7 @@ class JsonFormatter(logging.Formatter):
 
 
 async def serve(environ: Mapping[str, str]) -> None:
-    """Run the server."""
+    """Run the server until a signal."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGTERM, signal.SIGINT):

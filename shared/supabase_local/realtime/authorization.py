@@ -1,7 +1,7 @@
-"""Rights of a token on a private topic, from the policies of `realtime.messages`.
+"""Rights of a token on a private topic, which the policies of `realtime.messages` define.
 
-Postgres evaluates the policies in a transaction that is always rolled back. The channel keeps the
-results.
+Postgres evaluates the policies in a transaction, which is always rolled back. The channel stores
+the results.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from supabase_local.realtime.tokens import Token
 
 logger = logging.getLogger(__name__)
 
-# `set role none` would give the token the server's rights. A token may only use a role that the
-# Data API allows.
+# reject `none`, because `set role none` would give the token the rights of the server. A token may
+# use only a role that the Data API allows.
 _BECOME = """
   select set_config('realtime.topic', %(topic)s, true),
     set_config('request.jwt.claims', %(claims)s, true),
@@ -30,7 +30,7 @@ _BECOME = """
 
 
 async def may_read(database: Database, token: Token, topic: str) -> bool:
-    """Return whether the token may read broadcasts of `topic`. May raise DatabaseUnavailable."""
+    """Return whether a token may read broadcasts of `topic`. May raise DatabaseUnavailable."""
     probe = str(uuid.uuid4())
     try:
         async with database.transaction() as connection:
@@ -49,7 +49,7 @@ async def may_read(database: Database, token: Token, topic: str) -> bool:
 
 
 async def may_write(database: Database, token: Token, topic: str) -> bool:
-    """Return whether the token may send broadcasts to `topic`. May raise DatabaseUnavailable."""
+    """Return whether a token may send broadcasts to `topic`. May raise DatabaseUnavailable."""
     try:
         async with database.transaction() as connection:
             await become(connection, token, topic)
@@ -63,7 +63,7 @@ async def may_write(database: Database, token: Token, topic: str) -> bool:
 
 
 async def become(connection: Connection, token: Token, topic: str = "") -> None:
-    """Set a token's role and claims in the transaction. May raise psycopg.Error."""
+    """Set the role and the claims of a token in a transaction. May raise psycopg.Error."""
     values = {
         "topic": topic,
         "claims": dump(dict(token.claims)),

@@ -1,4 +1,4 @@
-"""The channels of each topic, and the delivery of messages to them."""
+"""The channels that have joined each topic, and the delivery of messages to these channels."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Final, Protocol
 from supabase_local.realtime.pgoutput import Change
 from supabase_local.realtime.serializer import Version, dump, encode, encode_broadcast
 
-#: Event of a broadcast, its payload and its metadata, the last two as JSON.
+#: Event name, payload and metadata of a broadcast. Payload and metadata are JSON.
 Broadcast = tuple[str, str, str]
-#: Prefix of a client's topics on the socket.
+#: Prefix of the names of topics in clients' messages.
 PREFIX: Final = "realtime:"
 
 
 class Member(Protocol):
-    """A channel, as seen by other channels of its topic."""
+    """A channel that has joined a topic."""
 
     version: Version
     topic: str
     private: bool
 
     def send(self, frame: str | bytes, /) -> None:
-        """Send one frame."""
+        """Send one frame to the client."""
 
 
 def fan_out(members: Iterable[Member], topic: str, event: str, payload: str) -> None:
-    """Send one message to many channels, encoded at most once per version."""
+    """Send one message to several channels. It is encoded at most once per protocol version."""
     frames: dict[Version, str] = {}
     for member in members:
         if member.version not in frames:
@@ -38,17 +38,17 @@ def fan_out(members: Iterable[Member], topic: str, event: str, payload: str) -> 
 
 
 class Members:
-    """The channels that have joined, by topic and privacy."""
+    """Channels that have joined a topic, by topic and by whether the channel is private."""
 
     def __init__(self) -> None:
         self._members: defaultdict[tuple[str, bool], dict[Member, None]] = defaultdict(dict)
 
     def enter(self, channel: Member) -> None:
-        """Add a channel to its topic."""
+        """Add a channel to the channels of its topic."""
         self._members[channel.topic, channel.private][channel] = None
 
     def leave(self, channel: Member) -> None:
-        """Remove a channel, and its topic if it is empty."""
+        """Remove a channel. If its topic has no other channel, remove the topic."""
         key = (channel.topic, channel.private)
         members = self._members.get(key, {})
         members.pop(channel, None)
@@ -58,16 +58,16 @@ class Members:
     def deliver(
         self, topic: str, private: bool, payload: str, *, exclude: Member | None = None
     ) -> None:
-        """Send a client's text broadcast to every member of a topic."""
+        """Send a client's text broadcast to all channels of a topic."""
         members = self._members.get((topic, private), {})
         fan_out([one for one in members if one is not exclude], topic, "broadcast", payload)
 
     def deliver_binary(
         self, topic: str, private: bool, message: Broadcast, *, exclude: Member | None = None
     ) -> None:
-        """Send a broadcast from a binary frame or the database.
+        """Send a broadcast that came in a binary frame or from the database.
 
-        Clients of protocol version 2 get the broadcast in binary.
+        Clients with protocol version 2 get the broadcast in a binary frame.
         """
         members = [one for one in self._members.get((topic, private), {}) if one is not exclude]
         event, payload, metadata = message
@@ -80,14 +80,14 @@ class Members:
         fan_out([one for one in members if one.version == 1], topic, "broadcast", text)
 
     def is_wanted(self, change: Change) -> bool:
-        """Return whether a change is a message for a topic with members."""
+        """Return whether a row change is a message for a topic that some channel has joined."""
         if change.action != "I":
             return False
         row = change.row()
         return bool(row["payload"]) and (row["topic"], row["private"] == "t") in self._members
 
     def deliver_row(self, change: Change) -> None:
-        """Broadcast one row of `realtime.messages`."""
+        """Broadcast a row of `realtime.messages`."""
         row = change.row()
         message = (str(row["event"]), str(row["payload"]), dump({"id": row["id"]}))
         self.deliver_binary(str(row["topic"]), row["private"] == "t", message)

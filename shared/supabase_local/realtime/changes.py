@@ -1,8 +1,8 @@
-"""Postgres Changes: subscriptions to tables, and the delivery of changes to channels.
+"""Postgres Changes: subscriptions to tables, and the delivery of row changes to channels.
 
-As on hosted Supabase, the subscriber's role decides. The role's column grants limit the record, and
-its policies decide whether the row is visible. Postgres evaluates grants and policies when a change
-arrives.
+As on hosted Supabase, the subscriber's role decides what is sent. The column grants of the role
+limit the record, and the policies for the role decide whether the row is visible. Postgres
+evaluates grants and policies when a row change arrives.
 """
 
 from __future__ import annotations
@@ -58,48 +58,51 @@ _COLUMNS = """
 
 
 class Subscriber(Member, Protocol):
-    """A channel that subscribed to changes."""
+    """A channel that subscribes to row changes."""
 
     closed: bool
     changes: list[dict[str, Any]]
     token: Token
 
     def push_system(self, extension: str, status: str, message: str) -> None:
-        """Send a `system` message."""
+        """Send the client a `system` message."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Subscription:
-    """One subscription in a channel's join."""
+    """A subscription in the join of a channel."""
 
     channel: Subscriber
-    #: Id of the entry for the client.
+    #: Id of the subscription for the client.
     number: int
     event: str
-    #: Ids of the published tables that match the entry.
+    #: Ids of the published tables to which the subscription applies.
     tables: frozenset[int]
     filters: tuple[Filter, ...]
 
     def wants(self, change: Change) -> bool:
-        """Return whether table and action match. Postgres evaluates the filters."""
+        """Return whether table and action match the subscription.
+
+        Postgres evaluates the filters.
+        """
         return change.relation.oid in self.tables and self.event in ("*", ACTIONS[change.action])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table, as the current role sees it."""
+    """A column of a table, with the rights of the current role."""
 
     name: str
     type: str
     type_name: str
     is_key: bool
     is_readable: bool
-    #: Whether the table has policies.
+    #: True if the table has row level security.
     has_policies: bool
 
 
 class PostgresChanges:
-    """All subscriptions of the server."""
+    """All subscriptions to row changes of the server."""
 
     def __init__(
         self,
@@ -114,12 +117,12 @@ class PostgresChanges:
         self._streaming: asyncio.Task[None] | None = None
 
     def subscribe(self, channel: Subscriber) -> None:
-        """Subscribe a joined channel in the background and send the result."""
+        """Subscribe a channel in the background, and send the client the result."""
         self.unsubscribe(channel)
         self._spawn(self._subscribe_and_reply(channel))
 
     def unsubscribe(self, channel: Subscriber) -> None:
-        """Remove a channel's subscriptions."""
+        """Remove all subscriptions of a channel."""
         self._subscriptions.pop(channel, None)
 
     async def _subscribe_and_reply(self, channel: Subscriber) -> None:
@@ -141,9 +144,9 @@ class PostgresChanges:
             return
 
     async def _subscription(self, channel: Subscriber, raw: dict[str, Any]) -> Subscription:
-        """Parse an entry.
+        """Parse a subscription of a join.
 
-        Raises InvalidEntry for errors that would otherwise show up only at a change.
+        Raises InvalidEntry for an error that would otherwise occur only at a row change.
         """
         entry = parse_entry(raw)
         rejection = "Unable to subscribe to changes with given parameters."
@@ -168,8 +171,8 @@ class PostgresChanges:
     async def _on_changes(self, changes: list[Change]) -> None:
         if not self._subscriptions:
             return
-        # Policies are evaluated on the current rows, so a row that is not yet visible would be
-        # hidden.
+        # wait, because policies are evaluated on the current rows, and a row that is not yet
+        # visible would be hidden
         await wait_until_visible(self._database, (one.transaction_id for one in changes))
         for change in changes:
             await self._deliver(change)
@@ -186,7 +189,7 @@ class PostgresChanges:
                     await become(connection, wanting[0].channel.token)
                     data, chosen = await _as_seen(connection, change, wanting)
             except (DatabaseUnavailable, psycopg.Error) as error:
-                # For example a policy that raises. The row is hidden only from this reader.
+                # the error is, for example, of a policy. Only this subscriber does not get the row.
                 logger.warning(
                     "a change's filters could not be evaluated",
                     extra={"event": "realtime.change_failed", "reason": describe(error)},
@@ -221,7 +224,7 @@ async def _check_filters(connection: Connection, table: int, filters: tuple[Filt
 async def _as_seen(
     connection: Connection, change: Change, wanting: list[Subscription]
 ) -> tuple[str, list[Subscription]]:
-    """Return the change as JSON for the current role, and the subscriptions that receive it."""
+    """Return a row change as JSON for the current role, and the subscriptions that get it."""
     relation, action = change.relation, ACTIONS[change.action]
     columns = await _columns(connection, relation.oid)
     readable = [column for column in columns.values() if column.is_readable]
@@ -245,10 +248,10 @@ async def _as_seen(
     data["columns"] = [{"name": column.name, "type": column.type_name} for column in readable]
     text = dump({**data, "errors": None})[:-1]
     if action != "DELETE":
-        # An unchanged large value is missing in the change, but the old row may have it.
+        # a large value that did not change is missing in the change, but the old row may contain it
         text += f',"record":{await _row(connection, readable, {**old, **new})}'
     if action != "INSERT":
-        # A deleted row cannot be tested against policies, so only its key is sent.
+        # send only the key of a deleted row, because policies cannot be evaluated on it
         shown = [
             one for one in readable if action == "UPDATE" or one.is_key or not one.has_policies
         ]
@@ -257,7 +260,7 @@ async def _as_seen(
 
 
 def _values(change: Change) -> tuple[dict[str, str | None], dict[str, str | None]]:
-    """Return the new row as far as Postgres sent it, and the replica identity of the old row."""
+    """Return the values of the new row that Postgres sent, and the old row's replica identity."""
     columns = change.relation.columns
     new, old = (
         {
@@ -270,7 +273,7 @@ def _values(change: Change) -> tuple[dict[str, str | None], dict[str, str | None
         for values in (change.new, change.old)
     )
     identity = {column.name for column in columns if column.in_identity}
-    # If the key did not change, Postgres sends no old row, and the new key equals the old key.
+    # if the key did not change, Postgres sends no old row, and the new row has the old key
     before = (old or new) if change.action != "I" else {}
     return new, {name: value for name, value in before.items() if name in identity}
 
@@ -278,7 +281,7 @@ def _values(change: Change) -> tuple[dict[str, str | None], dict[str, str | None
 async def _exists(
     connection: Connection, change: Change, keys: list[Column], new: Mapping[str, str | None]
 ) -> bool:
-    """Return whether the row is visible to the current role."""
+    """Return whether the current role can see the row."""
     equal = sql.SQL(" and ").join(
         sql.SQL("{} = (%s::text)::" + key.type).format(sql.Identifier(key.name)) for key in keys
     )
@@ -307,7 +310,7 @@ async def _match(
 async def _row(
     connection: Connection, columns: list[Column], values: Mapping[str, str | None]
 ) -> str:
-    """Return values as JSON, written by Postgres with the types of their columns."""
+    """Return values as JSON. Postgres converts each value by the type of its column."""
     shown = [column for column in columns if column.name in values]
     casts = sql.SQL(", ").join(
         sql.SQL("(%s::text)::" + column.type + " as {}").format(sql.Identifier(column.name))

@@ -1,4 +1,4 @@
-"""A small pool of connections, opened on first use and replaced when they break."""
+"""A small pool of connections, which are opened at first use and replaced when they break."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 
 class DatabaseUnavailable(Exception):
-    """The database did not respond. The message is the protocol's text for this error."""
+    """The database did not respond. The message is the text that Realtime's protocol requires."""
 
 
 UNREACHABLE = "UnableToConnectToProject: Realtime was unable to connect to the project database"
 _CONNECTIONS = 4
-#: Maximum time of a query, because a busy machine is slow.
+#: Maximum seconds of a query, because a busy machine is slow.
 _TIMEOUT_SECONDS = 30
 BUSY = "IncreaseConnectionPool: Please increase your connection pool size"
-#: Maximum wait. A commit that waits for a synchronous standby may take longer.
+#: Maximum seconds until transactions are visible. A commit that waits for a synchronous standby may
+#: take longer.
 _MAX_WAIT_SECONDS = 5.0
-#: A session drops its transaction id at the moment when others start to see its rows.
+#: Finds sessions with one of these transaction ids. A session drops its id when others begin to see
+#: its rows.
 _ANY_INVISIBLE = (
     "select from pg_catalog.pg_stat_activity where backend_xid::text::bigint = any (%s) limit 1"
 )
 
 
 async def connect(url: str, name: str, *, replication: bool = False) -> Connection:
-    """Open a connection in UTC, outside any transaction. May raise DatabaseUnavailable."""
+    """Open a connection in UTC and in autocommit mode. May raise DatabaseUnavailable."""
     try:
         return await psycopg.AsyncConnection.connect(
             url,
@@ -46,12 +48,12 @@ async def connect(url: str, name: str, *, replication: bool = False) -> Connecti
 
 
 def describe(error: BaseException) -> str:
-    """Format an error in one line for a log."""
+    """Format an error as one line for a log."""
     return (str(error) or type(error).__name__).strip().splitlines()[0]
 
 
 class Database:
-    """A pool of a few connections."""
+    """A pool of a few database connections."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -60,7 +62,7 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """Open a transaction that is rolled back unless the caller commits.
+        """Open a transaction, which is rolled back unless the caller commits it.
 
         May raise DatabaseUnavailable.
         """
@@ -93,7 +95,7 @@ class Database:
             try:
                 await connection.execute("begin")
             except psycopg.OperationalError:
-                # broken while idle, for example after a restart of Postgres
+                # the connection broke while it was idle, for example because Postgres restarted
                 await connection.close()
             else:
                 return connection
@@ -102,16 +104,16 @@ class Database:
         return connection
 
     async def close(self) -> None:
-        """Close the idle connections."""
+        """Close the connections that are not in use."""
         while self._idle:
             await self._idle.pop().close()
 
 
 async def wait_until_visible(database: Database, transaction_ids: Iterable[int]) -> None:
-    """Wait until every session sees these transactions, or for a few seconds.
+    """Wait until all sessions see these transactions, but only for a few seconds.
 
-    Postgres sends a commit to replicas when the log is flushed, just before new snapshots see it.
-    Without the wait, a client could learn of a row and not find it.
+    Postgres sends a commit to replicas when its log is flushed, just before new snapshots see the
+    commit. Without this wait, a client could be notified of a row and not find the row.
     """
     ids = list(set(transaction_ids))
     if not ids:
@@ -125,4 +127,4 @@ async def wait_until_visible(database: Database, transaction_ids: Iterable[int])
                     return
             await asyncio.sleep(0.001)
     except (DatabaseUnavailable, psycopg.Error):
-        return  # the stream will end too
+        return  # the replication stream will end too

@@ -1,4 +1,4 @@
-"""Parses one `postgres_changes` entry of a join: event, table and filters."""
+"""Parses a `postgres_changes` subscription of a join: its event, table and filters."""
 
 from __future__ import annotations
 
@@ -10,31 +10,34 @@ from typing import Any
 from supabase_local.realtime.serializer import dump
 
 OPERATORS = {"eq": "=", "neq": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">=", "in": "= any"}
-#: Matches commas outside parentheses.
+#: Pattern of commas outside of parentheses.
 _BETWEEN = re.compile(r",(?![^(]*\))")
 
 
 class InvalidEntry(ValueError):
-    """The entry is not valid. The message is sent to the client."""
+    """The subscription is not valid. The client gets the message of this error."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Filter:
-    """One comparison. All filters of an entry must match."""
+    """A comparison with a column. A row change must match all filters of its subscription."""
 
     column: str
     op: str
     value: str
 
     def statement(self, type_: str) -> bytes:
-        """SQL that compares a column's value with the filter's value, both as text."""
+        """SQL that compares a value of the column with the value of the filter.
+
+        Both are strings.
+        """
         other = f"{type_}[]" if self.op == "in" else type_
         return f"select (%s::text)::{type_} {OPERATORS[self.op]} ((%s::text)::{other})".encode()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
-    """One subscription. `schema` and `table` may be `*`."""
+    """A subscription of a join. `schema` and `table` may be `*`."""
 
     event: str
     schema: str
@@ -43,13 +46,13 @@ class Entry:
 
 
 def change_id(entry: dict[str, Any]) -> int:
-    """Return a non-zero 27-bit number computed from the entry's content."""
+    """Return a number of 27 bits, which is not 0, computed from the subscription's content."""
     digest = hashlib.sha256(dump(sorted(entry.items())).encode()).digest()
     return int.from_bytes(digest[:4], "big") % (2**27 - 1) + 1
 
 
 def parse_entry(params: dict[str, Any]) -> Entry:
-    """Parse one entry. Raises InvalidEntry if the table is missing or a filter is not valid."""
+    """Parse a subscription. Raises InvalidEntry if it has no table or a filter is not valid."""
     schema, table = params.get("schema"), params.get("table")
     if not isinstance(schema or table, str):
         raise InvalidEntry(

@@ -1,4 +1,4 @@
-"""Shared objects of all sockets and channels: the database, the members, the streams."""
+"""Objects that all sockets and channels share: the database, the members, and the streams."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from supabase_local.realtime.tokens import Verifier
 
 
 class Hub:
-    """Shared objects of all sockets and channels."""
+    """Objects that all sockets and channels of the server share."""
 
     def __init__(self, url: str, verifier: Verifier) -> None:
         self.verifier = verifier
         self.database = Database(url)
         self.members = Members()
-        # messages have a second pool, so that they do not wait for joins
+        # messages have their own connection pool, so that they do not wait for joins
         self._deciding = Database(url)
         self.changes = PostgresChanges(url, self._deciding, self.spawn)
         self.messages = ReplicationStream(
@@ -35,14 +35,14 @@ class Hub:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a task in the background and keep a reference until it is done."""
+        """Run a task in the background, and keep a reference to it until it has ended."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def close(self) -> None:
-        """End all background tasks and close the connections."""
+        """End all background tasks, and close all connections."""
         ending = list(self._tasks)
         for task in ending:
             task.cancel()
@@ -51,9 +51,9 @@ class Hub:
         await self.database.close()
 
     def check_database(self) -> None:
-        """Raise DatabaseUnavailable if the database is down.
+        """Raise DatabaseUnavailable if the database is unavailable.
 
-        A join does not wait for replication.
+        A join does not wait until replication is running.
         """
         if self.messages.last_error:
             raise DatabaseUnavailable(UNREACHABLE)

@@ -1,4 +1,4 @@
-"""Decodes Postgres' logical replication messages, protocol version 1.
+"""Decodes messages of Postgres's logical replication, in protocol version 1.
 
 References:
     https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html
@@ -16,7 +16,7 @@ _EPOCH = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
 
 
 class Unchanged:
-    """A large value that an update did not change, which Postgres does not send."""
+    """Placeholder for a large value that did not change, and that Postgres does not send."""
 
 
 UNCHANGED = Unchanged()
@@ -25,7 +25,7 @@ Value = str | None | Unchanged
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a relation, as announced by Postgres."""
+    """A column of a table in the description that Postgres sends."""
 
     name: str
     in_identity: bool
@@ -33,7 +33,10 @@ class Column:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Relation:
-    """A table, announced before its first change and after each change of its definition."""
+    """A table.
+
+    Postgres describes it before its first change, and after changes of its definition.
+    """
 
     oid: int
     schema: str
@@ -43,24 +46,24 @@ class Relation:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Change:
-    """One row change of a committed transaction."""
+    """A change of one row in a committed transaction."""
 
     action: Literal["I", "U", "D"]
     relation: Relation
     committed_at: datetime.datetime
-    #: 32-bit id of the transaction.
+    #: Id of the transaction with 32 bits.
     transaction_id: int
     new: tuple[Value, ...] | None
     old: tuple[Value, ...] | None
 
     def row(self) -> dict[str, Value]:
-        """The new values by column."""
+        """The values of the new row by column."""
         names = (column.name for column in self.relation.columns)
         return dict(zip(names, self.new or (), strict=bool(self.new)))
 
 
 class Decoder:
-    """Decoder with the relations and the transaction of one stream."""
+    """Decoder of one replication stream. It stores the stream's tables and current transaction."""
 
     def __init__(self) -> None:
         self._relations: dict[int, Relation] = {}
@@ -68,7 +71,7 @@ class Decoder:
         self._transaction_id = 0
 
     def decode(self, messages: Iterable[bytes]) -> Iterator[Change]:
-        """Yield the row changes in `messages`, in commit order."""
+        """Yield the row changes in `messages`, in the order of commits."""
         for data in messages:
             kind = data[0]
             if kind == 0x49:  # I
@@ -135,7 +138,7 @@ def _relation(data: bytes) -> Relation:
     for _ in range(count):
         flags = data[at]
         name, at = _string(data, at + 1)
-        at += 8  # skips type and modifier
+        at += 8  # skip the type and the type modifier
         columns.append(Column(name, bool(flags & 1)))
     return Relation(oid, schema or "pg_catalog", table, tuple(columns))
 

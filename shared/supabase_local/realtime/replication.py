@@ -1,7 +1,7 @@
-"""Streams one publication from a temporary slot, and reconnects after Postgres was unavailable.
+"""Streams the changes of a publication from a temporary slot, and reconnects after an outage.
 
-Uses libpq's protocol through psycopg's wrapper. The consumer interprets the changes. Changes that
-are committed while no stream runs are not delivered later.
+This module uses libpq's protocol through psycopg's wrapper. The consumer interprets the changes.
+Changes that are committed while no stream runs are not delivered later.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ logger = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 0.2
 _CONFIRM_SECONDS = 5.0
-#: Maximum silence before Postgres is asked for a keepalive.
+#: Seconds without a message after which Postgres is asked for a keepalive message.
 _SILENCE_SECONDS = 30.0
-#: Seconds between the Unix epoch and the Postgres epoch.
+#: Seconds from the Unix epoch to the epoch of Postgres.
 _POSTGRES_EPOCH = 946_684_800
 
 
 class WalConnection:
-    """One connection in logical replication mode. Not safe for concurrent use.
+    """A connection in logical replication mode, which only one task may use at a time.
 
     References:
         https://www.postgresql.org/docs/current/protocol-replication.html
@@ -45,9 +45,9 @@ class WalConnection:
         self._received_lsn = 0
 
     async def run(self, command: str) -> None:
-        """Run one command, or start a stream.
+        """Run a command, or start a stream.
 
-        Raises psycopg.Error if Postgres rejects it or stops.
+        Raises psycopg.Error if Postgres rejects the command or stops.
         """
         self._pg.send_query(command.encode())
         while (result := await self._result()) is not None:
@@ -72,7 +72,7 @@ class WalConnection:
         self._pg.consume_input()
 
     async def stream(self) -> AsyncIterator[list[bytes]]:
-        """Yield new messages. Raises psycopg.Error or TimeoutError when the stream ends."""
+        """Yield new messages. Raises psycopg.Error or TimeoutError when the stream has ended."""
         while True:
             messages: list[bytes] = []
             while (got := self._pg.get_copy_data(1))[0] > 0:
@@ -86,8 +86,8 @@ class WalConnection:
                 await self._receive()
 
     def _on_copy_data(self, body: bytes, messages: list[bytes]) -> None:
-        # Both kinds of message start with a log position: w is XLogData(start, end, clock, data), k
-        # is keepalive(end, clock, reply requested).
+        # Messages begin with a log position: w is XLogData(start, end, clock, data), and k is
+        # keepalive(end, clock, reply requested).
         self._received_lsn = max(self._received_lsn, int.from_bytes(body[1:9], "big"))
         if body[:1] == b"w":
             messages.append(body[25:])
@@ -95,7 +95,7 @@ class WalConnection:
             self.confirm()
 
     def confirm(self, *, ask: bool = False) -> None:
-        """Confirm everything received, and optionally request a keepalive."""
+        """Confirm all received messages, and with `ask` request a keepalive message."""
         lsn = self._received_lsn
         now = int((time.time() - _POSTGRES_EPOCH) * 1_000_000)
         self._pg.put_copy_data(b"r" + struct.pack("!QQQQB", lsn, lsn, lsn, now, ask))
@@ -103,7 +103,7 @@ class WalConnection:
 
 
 class ReplicationStream:
-    """The changes of one publication while `run` runs."""
+    """The changes of one publication, which are streamed while `run` runs."""
 
     def __init__(
         self, url: str, *, publication: str, on_changes: Callable[[list[Change]], Awaitable[None]]
@@ -111,12 +111,12 @@ class ReplicationStream:
         self._url = url
         self._publication = publication
         self._on_changes = on_changes
-        #: Set while changes flow.
+        #: Event that is set while changes are streamed.
         self.running = asyncio.Event()
         self.last_error = ""
 
     async def run(self) -> None:
-        """Stream until cancelled."""
+        """Stream changes until this task is cancelled."""
         while True:
             try:
                 await self._stream_once()
@@ -139,7 +139,7 @@ class ReplicationStream:
             await connect(self._url, "realtime_replication", replication=True)
         )
         confirming: asyncio.Task[None] | None = None
-        self.last_error = ""  # Postgres is available, but the slot may wait for open transactions
+        self.last_error = ""  # Postgres is available, even if the slot waits for open transactions
         try:
             slot = f"{self._publication}_{secrets.token_hex(6)}"
             options = "TEMPORARY LOGICAL pgoutput (SNAPSHOT 'nothing')"
@@ -166,5 +166,5 @@ class ReplicationStream:
 async def _confirm_regularly(connection: WalConnection) -> None:
     while True:
         await asyncio.sleep(_CONFIRM_SECONDS)
-        with contextlib.suppress(psycopg.Error):  # reading the stream raises this error too
+        with contextlib.suppress(psycopg.Error):  # the task that reads the stream gets the error
             connection.confirm(ask=True)

@@ -1,4 +1,4 @@
-"""Converts websocket messages of protocol versions 1.0.0 and 2.0.0."""
+"""Encodes and decodes websocket messages of the protocol versions 1.0.0 and 2.0.0."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ _KIND_PUSH, _KIND_BROADCAST, _JSON = 3, 4, 1
 
 
 class MalformedFrame(ValueError):
-    """An inbound frame is not valid, and is logged and dropped."""
+    """A frame from a client is not valid. The frame is logged and dropped."""
 
 
 @dataclasses.dataclass(slots=True)
 class Inbound:
-    """One message from a client."""
+    """A message from a client."""
 
     join_ref: str | None
     ref: str | None
-    topic: Any  # a topic that is not a string is unknown
+    topic: Any  # a topic that is not a string is rejected later as unknown
     event: str
     payload: Any
     is_binary: bool = False
 
 
 def parse_version(text: str | None) -> Version | None:
-    """Parse the version in a handshake. Returns None if it is not supported."""
+    """Parse the protocol version in a handshake. Returns None if the version is not supported."""
     if text is None or text == "1.0.0":
         return 1
     return 2 if text == "2.0.0" else None
@@ -39,7 +39,7 @@ def dump(value: Any) -> str:
 
 
 def decode(version: Version, data: str | bytes) -> Inbound:
-    """Decode one message. Raises MalformedFrame if it is not valid."""
+    """Decode a message from a client. Raises MalformedFrame if the message is not valid."""
     try:
         if isinstance(data, bytes):
             return _decode_push(data)
@@ -61,7 +61,7 @@ def _ref(value: Any) -> str | None:
 
 
 def _decode_push(data: bytes) -> Inbound:
-    """Decode a binary broadcast of version 2: lengths, headers, payload."""
+    """Decode a binary broadcast of version 2, which consists of lengths, headers and a payload."""
     lengths, at = data[1:6], 7
     if data[0] != _KIND_PUSH or data[6] != _JSON:
         raise MalformedFrame("not a broadcast of JSON")
@@ -84,13 +84,13 @@ def encode(
 
 
 def encode_broadcast(topic: str, event: str, metadata: str, payload: str) -> bytes:
-    """Encode a broadcast of the database or in binary for version 2: lengths, headers, payload."""
+    """Encode a broadcast as a binary frame of version 2, with lengths, headers and a payload."""
     parts = [part.encode() for part in (topic, event, metadata)]
     head = bytes([_KIND_BROADCAST, *map(len, parts), _JSON])
     return head + b"".join(parts) + payload.encode()
 
 
 def reply(version: Version, message: Inbound, response: Any, status: str = "ok") -> str:
-    """Encode a `phx_reply` to a message."""
+    """Encode the `phx_reply` to a message from a client."""
     payload = dump({"status": status, "response": response})
     return encode(version, message.join_ref, message.ref, message.topic, "phx_reply", payload)

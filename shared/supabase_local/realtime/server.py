@@ -1,4 +1,4 @@
-"""The listener: start, shutdown, and checks of a handshake."""
+"""The listener of the server, which checks handshakes and opens sockets."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from supabase_local.realtime.serializer import Version, dump, parse_version
 from supabase_local.realtime.session import Session
 from supabase_local.realtime.tokens import TokenError, Verifier
 
-#: Maximum size of an inbound message. A larger message closes the socket with 1009.
+#: Maximum bytes of a message from a client. A larger message closes the socket with code 1009.
 _FRAME_BYTES = 5_000_000
 
 
 class RealtimeServer:
-    """The listener on one port."""
+    """The listener of the server on one port."""
 
     def __init__(self, url: str, verifier: Verifier) -> None:
         self._hub = Hub(url, verifier)
         self._listener: Server
 
     async def start(self, host: str, port: int) -> int:
-        """Listen, start replication in the background, and return the port."""
+        """Listen for clients, start replication in the background, and return the port."""
         self._listener = await serve(
             self._serve_socket,
             host,
@@ -40,12 +40,12 @@ class RealtimeServer:
         return int(next(iter(self._listener.sockets)).getsockname()[1])
 
     async def stop(self) -> None:
-        """Close everything. Clients reconnect by themselves."""
+        """Close the listener, all sockets and all connections. Clients reconnect by themselves."""
         self._listener.close()
         await self._hub.close()
 
     def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Accept a socket, or respond to another request."""
+        """Accept the handshake of a socket, or respond to another request."""
         if urlsplit(request.path).path.endswith("/health"):
             running = self._hub.messages.running.is_set()
             return connection.respond(HTTPStatus.OK if running else HTTPStatus(503), "")
@@ -66,7 +66,7 @@ class RealtimeServer:
 
 
 def _parse_handshake(request: Request) -> tuple[Version | None, str]:
-    """Return the version, None if it is not supported, and the key, empty if it is missing."""
+    """Return a handshake's version and key. An unsupported version is None, a missing key empty."""
     parameters = parse_qs(urlsplit(request.path).query)
     key = request.headers.get("x-api-key") or parameters.get("apikey", [""])[-1]
     return parse_version(parameters.get("vsn", ["1.0.0"])[-1]), key

@@ -1,4 +1,4 @@
-"""One websocket and its joined topics: rights, tokens, messages."""
+"""A websocket and the topics that it has joined, with their rights, tokens and messages."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from supabase_local.realtime.tokens import Token, TokenError
 
 logger = logging.getLogger(__name__)
 
-#: Maximum unsent bytes per socket. A slower reader is disconnected.
+#: Maximum unsent bytes of a socket. A client that reads more slowly is disconnected.
 BUFFER_BYTES = 64_000_000
-#: Maximum time between two checks of a channel's token.
+#: Maximum seconds between two checks of the token of a channel.
 TOKEN_SECONDS = 300
 
 
 class JoinRefused(Exception):
-    """The join is answered with an error. The message is the reason."""
+    """A join is rejected. The message is the reason in the reply."""
 
 
 class Session:
-    """The Phoenix protocol of one socket."""
+    """The Phoenix protocol on one socket."""
 
     def __init__(self, hub: Hub, socket: ServerConnection, version: Version, token: Token) -> None:
         self.hub = hub
@@ -49,16 +49,16 @@ class Session:
         self._channels: dict[str, Channel] = {}
 
     def send(self, data: str | bytes) -> None:
-        """Write to the socket without waiting. A client whose buffer is full is disconnected."""
+        """Write to the socket without waiting. If the buffer is full, disconnect the client."""
         broadcast([self._socket], data)
         if self._socket.transport.get_write_buffer_size() > BUFFER_BYTES:
             logger.warning("slow reader disconnected", extra={"event": "realtime.slow_consumer"})
             self._socket.transport.abort()
 
     async def run(self) -> None:
-        """Handle messages until the socket closes.
+        """Handle the messages of the client until the socket closes.
 
-        An error in one message does not affect others.
+        An error in one message does not affect other messages.
         """
         try:
             async for data in self._socket:
@@ -72,7 +72,7 @@ class Session:
                 except Exception:
                     logger.exception("message failed", extra={"event": "realtime.message_failed"})
         except ConnectionClosed:
-            pass  # the client closed without a close frame
+            pass  # the client has closed the socket without a close frame
         finally:
             for channel in self._channels.values():
                 channel.close()
@@ -100,7 +100,7 @@ class Session:
         if old is not None:
             old.close()
         await self._answer(message)
-        if old is not None:  # end the old join after the reply to the new one, as Phoenix does
+        if old is not None:  # end the old join after the reply to the new join, as Phoenix does
             old.push("phx_close", {}, ref=old.join_ref)
 
     async def _answer(self, message: Inbound) -> None:
@@ -121,14 +121,14 @@ class Session:
         channel.joined()
 
     def end(self, channel: Channel) -> None:
-        """End a channel with a `phx_close`, whose ref must be that of the client's join."""
+        """End a channel by a `phx_close`, whose ref must be the ref of the client's join."""
         channel.close()
         self._channels.pop(channel.full_topic, None)
         channel.push("phx_close", {}, ref=channel.join_ref)
 
 
 class Channel:
-    """A joined topic."""
+    """A topic that the socket has joined."""
 
     def __init__(self, session: Session, message: Inbound) -> None:
         payload = message.payload if isinstance(message.payload, dict) else {}
@@ -140,7 +140,7 @@ class Channel:
         self.send = session.send
         self.full_topic = message.topic
         self.topic = message.topic.removeprefix(PREFIX)
-        # If join_ref is null, the ref of the push is used, as in Phoenix.
+        # if join_ref is null, use the ref of the message instead, as Phoenix does
         self.join_ref = message.join_ref or message.ref
         self.private = config.get("private") is True
         self.ack = options.get("ack") is True
@@ -154,9 +154,9 @@ class Channel:
         self._timer: asyncio.TimerHandle | None = None
 
     async def authorize(self) -> None:
-        """Verify the token and, on a private topic, the right to read.
+        """Verify the token of the join, and for a private topic the right to read it.
 
-        Raises the errors of `_answer`.
+        Raises an error for which `_answer` rejects the join.
         """
         if isinstance(self._asked, str) and not self._asked.startswith("sb_"):
             self.token = self.hub.verifier.verify(self._asked)
@@ -170,7 +170,7 @@ class Channel:
         return f"You do not have permissions to read from this Channel topic: {self.topic}"
 
     def joined(self) -> None:
-        """Send the messages after a join's reply, and start the timer for the token."""
+        """Send the messages that follow the reply to a join, and start the timer for the token."""
         if self.replication_ready:
             self.hub.spawn(self._report_replication())
         self._watch_token()
@@ -183,16 +183,16 @@ class Channel:
             self.push_system("system", "ok", "Replication connection established")
 
     def push(self, event: str, payload: Any, *, ref: str | None = None) -> None:
-        """Send a message of this topic."""
+        """Send the client a message of this topic."""
         self.send(encode(self.version, self.join_ref, ref, self.full_topic, event, dump(payload)))
 
     def push_system(self, extension: str, status: str, message: str) -> None:
-        """Send a `system` message."""
+        """Send the client a `system` message."""
         payload = {"extension": extension, "status": status, "message": message}
         self.push("system", {**payload, "channel": self.topic})
 
     def close(self) -> None:
-        """Leave every topic and remove every subscription, without messages to this client."""
+        """Leave the topic, and remove all subscriptions, without a message to the client."""
         self.closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -200,13 +200,16 @@ class Channel:
         self.hub.changes.unsubscribe(self)
 
     def shut_down(self, reason: str) -> None:
-        """End the channel for a reason, with a `system` error and `phx_close`."""
+        """End the channel with a `system` message that contains the reason, and a `phx_close`."""
         if not self.closed:
             self.push_system("system", "error", reason)
             self.session.end(self)
 
     async def on_broadcast(self, message: Inbound) -> None:
-        """Forward a client's broadcast. Without the right to write, the broadcast is dropped."""
+        """Forward a broadcast of the client.
+
+        Drop the broadcast if the client has no right to write.
+        """
         if self.private and not await self._writes():
             return
         exclude = None if self.receives_own else self
@@ -224,12 +227,16 @@ class Channel:
             try:
                 self._may_write = await may_write(self.hub.database, self.token, self.topic)
             except DatabaseUnavailable:
-                # do not cache this result, because the database may be available for the next push
+                # do not store this result, because the database may be available at the next
+                # broadcast
                 return False
         return self._may_write
 
     async def on_access_token(self, payload: Any) -> None:
-        """Replace the token. If the new token may not read, the channel ends."""
+        """Replace the token of the channel.
+
+        If the new token may not read the topic, end the channel.
+        """
         text = payload.get("access_token") if isinstance(payload, dict) else None
         if not isinstance(text, str) or text.startswith("sb_") or text == self.token.text:
             return
@@ -252,7 +259,7 @@ class Channel:
             self._timer.cancel()
         if self.token.expires_at is None or self.closed:
             return
-        # Slightly late, because the token must really have expired.
+        # check slightly later, because the token must have expired by then
         left = self.token.expires_at - time.time() + 0.02
         delay = min(max(left, 0), TOKEN_SECONDS)
         self._timer = asyncio.get_running_loop().call_later(delay, self._check_token)

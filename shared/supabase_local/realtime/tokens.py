@@ -1,6 +1,6 @@
-"""Verifies API keys and JWTs. Errors have the texts of Supabase's protocol.
+"""Verifies API keys and JWTs. The errors have the texts of Supabase's protocol.
 
-`authorization` decides what a verified token may do.
+`authorization` decides what the owner of a verified token may do.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _BAD_SIGNATURE = "Failed to validate JWT signature"
 
 
 class TokenError(Exception):
-    """A token was rejected. `str(error)` is the reason in the reply to a join.
+    """A token was rejected. `str(error)` is the reason in the reply to a join, with its code.
 
     Attributes:
-        message: The reason without its code.
-        handshake: The reason in a rejected handshake.
+        message: The reason without the error's code.
+        handshake: The reason in the response to a rejected handshake.
     """
 
     def __init__(self, code: str, message: str, handshake: str | None = None) -> None:
@@ -34,16 +34,16 @@ class TokenError(Exception):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Token:
-    """A verified token."""
+    """A token or project key that was verified."""
 
     text: str
     claims: Mapping[str, Any]
-    #: Seconds since the epoch, or None for a project key, which does not expire.
+    #: Expiry in seconds since 1970. None for a project key, which does not expire.
     expires_at: float | None
 
     @property
     def role(self) -> str:
-        """The database role."""
+        """Database role of the token."""
         return str(self.claims["role"])
 
     def check_expiry(self) -> None:
@@ -53,14 +53,14 @@ class Token:
 
 
 class Verifier:
-    """Verifies the keys and tokens of one project."""
+    """Verifies the keys and the users' tokens of one project."""
 
     def __init__(self, *, jwt_secret: str, publishable_key: str, secret_key: str) -> None:
         self._secret = jwt_secret
         self._project_keys = {"anon": publishable_key, "service_role": secret_key}
 
     def verify(self, text: str) -> Token:
-        """Verify a JWT or a project key. Raises TokenError if it is not valid."""
+        """Verify a JWT or a project key. Raises TokenError if the text is not valid."""
         for role, key in self._project_keys.items():
             if hmac.compare_digest(text.encode(), key.encode()):
                 return Token(text, {"role": role, "iss": "supabase"}, None)
@@ -69,7 +69,7 @@ class Verifier:
                 text,
                 self._secret,
                 ["HS256"],
-                # Expiry is checked later, because the reason contains the time.
+                # check the expiry later, because the reason of the error contains the time
                 options={"verify_aud": False, "verify_exp": False, "verify_nbf": False},
             )
         except jwt.InvalidSignatureError as error:
