@@ -1,43 +1,46 @@
 -- This file chooses the jobs for a worker, and leases them. These are the steps of a lease, by
 -- function.
 --
---   queue.lease               handles one numbered request of a worker run.
---     queue.admit_run         limits the number of concurrent runs, in the first call of a run.
---     queue.record_worker     updates the row of a new or changed worker, and once a minute.
---     queue.lease_ready       fills every pool of the worker.
---       queue.open_gates        admits jobs of the concurrency keys that queue.notes names.
---       queue.noted_shares      takes few jobs of many tenants, without opening their turns.
---       queue.open_turns        opens the other tenants' turns that queue.notes names.
---       queue.fill_pool         fills one pool with jobs.
+--   queue.lease               handles one request for jobs of a worker run.
+--     queue.admit_run         rejects a new worker run if too many runs are active.
+--     queue.record_worker     updates the worker's row once a minute and after changes.
+--     queue.lease_ready       leases jobs for each pool (job types that share worker slots).
+--       queue.open_gates        admits waiting jobs of the concurrency keys in queue.notes.
+--       queue.noted_shares      selects the jobs of new tenants if all of them fit.
+--       queue.open_turns        opens the rows of queue.turns that queue.notes names.
+--       queue.fill_pool         leases jobs for the free slots of one pool.
 --         queue.share_slots       divides the free slots among tenants.
---           queue.lock_types        locks limited types and counts their running jobs.
---           queue.next_turns        reads the turns of the tenants that are served next.
---           queue.limit_turns       locks limited tenants and counts their running jobs.
---           queue.divide_slots      gives each tenant as many jobs per round as its weight.
---           queue.advance_ring      stores the last tenant served.
---         queue.take              leases the jobs, and finds a job whose lease a trigger rejects.
---           queue.take_jobs         moves jobs from ready to leased in one statement.
---           queue.tidy_turns        closes the turns of tenants without ready jobs.
---             queue.begin_epoch       lets later leases skip the index entries of closed turns.
---       queue.record_starts     stores events and keys that the job's row does not show.
---       queue.publish           adds rows to the feed and sends messages.
---     queue.next_due_in_ms    computes when the worker should call again.
---     public.tick_finished    ends the run if the last call found no more jobs.
+--           queue.lock_types        locks types with a limit and counts their running jobs.
+--           queue.next_turns        finds the tenants that are served next.
+--           queue.limit_turns       locks tenants with a limit and counts their running jobs.
+--           queue.divide_slots      gives each tenant as many slots per round as its weight.
+--           queue.advance_ring      stores the tenant that was served last.
+--         queue.take              leases the jobs, but no job whose update a trigger rejects.
+--           queue.take_jobs         moves jobs from queue.ready to queue.leases.
+--           queue.tidy_turns        closes rows of queue.turns without ready jobs.
+--             queue.begin_epoch       lets leases skip dead index entries of queue.turns.
+--       queue.record_starts     stores events of leases and frees unique keys.
+--       queue.publish           adds the events to queue.feed and notifies browsers.
+--     queue.next_due_in_ms    computes when the worker should request jobs again.
+--     public.tick_finished    ends the worker run if the request found no more jobs.
 --
--- queue.next_turns calls queue.ring_turns or queue.lane_turns. If a worker repeats a call, it gets
--- the same leases as at the first time.
+-- queue.next_turns calls queue.ring_turns or queue.lane_turns. A worker repeats a request if the
+-- response was lost. The worker then gets the same leases again.
 
 -- A worker's request for jobs.
 -- worker: Number of the worker's row in queue.workers, set by queue.lease.
--- pools: Array of {job_types, limit}, if some processors of the worker have their own slots. If
--- pools are given, their limits replace the limit of the request.
--- suspects: True if this process runs only suspects. False if another process on the same host runs
---   only suspects. Otherwise null (queue.lease_mode).
--- job_ids: Ids of the jobs to lease that may have ended a process, set by queue.lease_suspects.
---   Null to lease all other jobs.
--- slots: Array of {job_types, limit} with all slots of the worker. Null if unchanged.
+-- pools: Array of {job_types, limit}, which gives the number of free slots for each group of job
+--   types. Null if all job types of the worker share its slots. If the request has pools, the sum
+--   of their limits replaces the request's limit.
+-- suspects: True if this process runs only suspects, which are jobs that may have ended a process.
+--   False if another process on the same host runs only suspects. Null if queue.lease_mode decides
+--   at each request whether the worker leases suspects.
+-- job_ids: Ids of the suspects to lease, set by queue.lease_suspects. Null to lease jobs that are
+--   not suspects.
+-- slots: Array of {job_types, limit} with all free and occupied slots of the worker. Null if the
+--   slots have not changed since the worker's last request.
 -- abandoned: Array of {job_id, place}, which lists the jobs that the worker has stopped although
---   their processors still run. Null if unchanged.
+--   their processors still run. Null if the list has not changed since the worker's last request.
 create type queue.lease_request as (
   worker_id text,
   worker integer,
@@ -59,14 +62,16 @@ create type queue.lease_request as (
   slots jsonb,
   abandoned jsonb
 );
--- Tenant with ready jobs of one type and queue (a turn), as a lease reads it.
--- round: Number of the round in which the tenant gets its next jobs.
--- taken: Number of jobs that the tenant already got in this round.
--- type_free: Number of jobs of the type that may start, or null if the type has no limit.
--- own_free: Number of jobs of the type that may start for this tenant, or null without such a
---   limit.
--- tenant_free: Number of jobs of all types that may start for this tenant, or null without such a
---   limit.
+-- A tenant with ready jobs of one job type and queue (a turn), with the limits of these jobs.
+-- round: Number of the round in which the tenant gets its next jobs. In each round, leases serve
+--   every tenant once.
+-- taken: Number of jobs that the tenant has already got in the current round.
+-- type_free: Number of further jobs of the job type that may start now, or null if the job type has
+--   no limit.
+-- own_free: Number of further jobs of the job type that this tenant may start now, or null if the
+--   job type has no limit per tenant.
+-- tenant_free: Number of further jobs of all job types that this tenant may start now, or null if
+--   the tenant has no limit.
 create type queue.turn as (
   lane integer,
   workspace_id uuid,
@@ -82,8 +87,8 @@ create type queue.turn as (
   tenant_free integer
 );
 -- The first ready jobs of a tenant, in the order in which they must start.
--- turns: For each job, the index of its turn in the array of turns (queue.turn[]) that the lease
---   has read.
+-- turns: For each job, the index of the array element (queue.turn) that describes the job's tenant,
+--   job type and queue.
 create type queue.tenant_jobs as (
   turns integer[],
   weight integer,
@@ -93,21 +98,23 @@ create type queue.tenant_jobs as (
   rank bigint,
   workspace_id uuid
 );
--- Number of jobs that a lease takes from one tenant's turn, beginning at the position ord. The
--- number is 0 if the turn has no ready job. In the input of queue.tidy_turns, jobs is the number of
--- leased jobs, and ord is the position of the last leased job.
+-- The number of jobs of one tenant, job type and queue that a lease takes, beginning at the
+-- position ord. The number is 0 if the tenant has no ready job of this job type and queue. In the
+-- arguments of queue.tidy_turns, the field jobs is the number of leased jobs, and the field ord is
+-- the position of the last leased job.
 create type queue.share as (
   lane integer,
   workspace_id uuid,
   ord bigint,
   jobs integer
 );
--- The tenant that a lease served last, for queue.advance_ring. A job type that reached its limit
--- has its own row. The row with a null job type applies to all job types that have not reached a
--- limit.
--- job_type: Job type that reached its limit, or null for all other types.
--- taken: Number of jobs that the tenant got in the round, or 0 if the tenant got as many as its
---   weight.
+-- The tenant that a lease served last, which queue.advance_ring stores. A lease creates one
+-- queue.last_served for each job type that reached its limit, and one with a null job type for all
+-- other job types.
+-- job_type: Job type that reached its limit, or null for all job types that have not reached a
+--   limit.
+-- taken: Number of jobs that the tenant has got in the current round, or 0 if the tenant has got as
+--   many jobs as its weight.
 create type queue.last_served as (
   job_type text,
   taken integer,
@@ -117,8 +124,8 @@ create type queue.last_served as (
 );
 
 -- A leased job as the worker receives it.
--- steps: Results of the steps that earlier attempts finished. Null if the results are long, so that
---   the worker fetches them with public.read_steps.
+-- steps: Results of the job's steps that earlier attempts finished. Null if the results are long,
+--   in which case the worker reads the results with public.read_steps.
 create type queue.leased_job as (
   id uuid,
   workspace_id uuid,
@@ -144,12 +151,12 @@ create type queue.leased as (
   steps jsonb,
   job queue.leased_job
 );
--- Result of queue.take.
+-- The result of queue.take, which leases jobs.
 -- ids: Ids of the leased jobs.
 -- leases: JSON of the leases, as the worker receives them.
--- changes: Events of the leased jobs, which the caller must publish.
--- rest: Ids of the leased jobs for which queue.record_starts must record an event, a freed key or a
---   start.
+-- changes: Events of the leased jobs, which the caller of queue.take must publish.
+-- rest: Ids of the leased jobs for which queue.record_starts must store an event or a start time,
+--   or free a unique key.
 create type queue.taken as (
   ids uuid[],
   leases json[],
@@ -185,8 +192,8 @@ begin
     perform queue.refuse(
       400,
       'invalid_argument',
-      'worker_id and tick_id are required; limit, or the sum over all pools, must be 0 to 1000, '
-        'and lease_seconds 1 to 43200',
+      'worker_id and tick_id are required; limit (or the sum of the limits of all pools) must be '
+        '0 to 1000; lease_seconds must be 1 to 43200',
       'p_request'
     );
   elsif current_setting('transaction_isolation') <> 'read committed' then
@@ -200,8 +207,9 @@ begin
 end;
 $$;
 
--- End worker runs whose leases have all expired, because their process has probably ended. If such
--- a process is still alive, its run no longer counts against the maximum number of runs.
+-- End each worker run whose leases have all expired, because the process of the run has probably
+-- ended. If the process is still alive, the run continues, but no longer counts against the maximum
+-- number of active runs.
 create function queue.end_dead_runs(p_now timestamptz)
 returns void
 language sql
@@ -218,9 +226,10 @@ where t.expires_at > p_now
   ))
 $$;
 
--- Admit a worker run, unless the maximum number of worker runs is active. Return how many more runs
--- may start, or null if this run is rejected. A run is active until it ends, and at most for its
--- maximum duration. The run of a killed process is active until its leases have expired.
+-- Admit a worker run, unless the maximum number of worker runs is active. Return how many further
+-- worker runs may start, or null if this run is rejected. A worker run is active until it ends, and
+-- at most for its maximum duration. If the process of a worker run was killed, the run counts as
+-- active until all its leases have expired.
 create function queue.admit_run(p_request queue.lease_request, p_now timestamptz)
 returns integer
 language plpgsql
@@ -229,7 +238,8 @@ as $$
 declare
   v_free integer;
 begin
-  perform queue.try_lock('admission', p_waits => true); -- admit one run at a time
+  -- only one transaction at a time admits runs
+  perform queue.try_lock('admission', p_waits => true);
   for v_try in 1 .. 2 loop
     v_free := p_request.most
       - 1
@@ -240,9 +250,9 @@ begin
       );
     exit when v_free >= 0;
     perform queue.end_dead_runs(p_now);
-    -- Set has_refused in all active worker runs, so that each of them requests jobs once more
-    -- before it ends. If a run is ending now, this update waits for the transaction that ends it.
-    -- The count below then excludes the ended run.
+    -- Set has_refused in all active worker runs, so that each active run requests jobs once more
+    -- before it ends. If a run is ending now, this update waits for the transaction that ends the
+    -- run. The next pass of the loop then no longer counts this run.
     update queue.ticks
     set has_refused = true
     where expires_at > p_now and tick_id <> p_request.tick_id;
@@ -263,13 +273,14 @@ begin
 end;
 $$;
 
--- Update the row of a worker and the column served_at of its lanes (job types in queues). Return
--- the worker's number in queue.workers. When a job type in a queue gets its first worker or loses
--- its last worker, insert notes about its concurrency keys. Inserting these notes needs the
--- advisory lock "turns", because queue.lease_ready admits jobs of concurrency keys under the same
--- lock.
--- p_is_changed: True if the worker serves other job types or queues than before, or if its version,
---   slots or abandoned jobs differ.
+-- Update a worker's row of queue.workers, and the column served_at of the lanes (job types in
+-- queues) that the worker serves. Return the worker's number in queue.workers. When a job type in a
+-- queue gets its first worker or loses its last worker, insert rows into queue.notes for the
+-- concurrency keys of the job type, so that a lease checks which waiting jobs of these keys can be
+-- admitted. Before the insert, the function takes the advisory lock "turns", because
+-- queue.lease_ready takes this lock to admit jobs of concurrency keys.
+-- p_is_changed: True if the job types, queues, version, slots or abandoned jobs of the worker have
+--   changed.
 -- has_noted: True if this call has inserted rows for concurrency keys into queue.notes.
 create function queue.record_worker(
   p_request queue.lease_request,
@@ -282,7 +293,7 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_known queue.workers; -- the row before the update
+  v_known queue.workers; -- the worker's row before the update
   v_lanes record;
   v_gates integer[];
   v_is_alone boolean;
@@ -293,8 +304,8 @@ begin
   if v_known.version = p_request.version
     and v_known.job_types @> p_request.job_types
   then
-    -- the request omits job types for which the worker has no free slot, but the worker still
-    -- serves them
+    -- A request omits job types for which the worker has no free slot. The worker still serves
+    -- these job types, so keep the stored list.
     p_request.job_types := v_known.job_types;
   end if;
   select
@@ -346,8 +357,8 @@ begin
   values (
     p_request.worker_id,
     p_now,
-    -- If the advisory lock was not free, set seen_at back by 59 seconds, so that the next call one
-    -- second later updates the row again.
+    -- If another transaction had the advisory lock "turns", set seen_at back by 59 seconds, so that
+    -- the worker's next request, one second later, updates the row again.
     p_now - interval '59 seconds' * (not v_is_alone)::integer,
     p_request.version,
     p_request.job_types,
@@ -373,13 +384,14 @@ begin
 end;
 $$;
 
--- For the concurrency keys in rows of queue.notes, the oldest row first, admit waiting jobs (open
--- the gates). Delete rows of queue.notes for job types that are paused or that no worker serves.
--- New rows are inserted for the keys of such a type when a worker serves the type again, or when
--- the type is resumed. If queue.notes has very many rows, also handle the oldest concurrency key of
--- some tenants, so that no tenant waits for the keys of other tenants. Half of these tenants have
--- the smallest ids, and the others are the next ones after a random id. If queue.notes has very
--- many rows, also delete old rows for concurrency keys that no job has.
+-- Admit waiting jobs of the concurrency keys that queue.notes names, beginning with the oldest row
+-- of queue.notes. Delete rows of queue.notes for job types that are paused or that no worker
+-- serves. queue.note_gates inserts these rows again when the job type is resumed or when a worker
+-- serves the job type again. If queue.notes has very many rows, also handle the oldest key of some
+-- further tenants, so that a tenant with few keys does not wait for a tenant with many keys. Half
+-- of the further tenants have the smallest ids, and the other half have the next ids after a random
+-- id. If queue.notes has very many rows, also delete old rows whose concurrency key no job in
+-- queue.gated has.
 -- p_most: Maximum number of concurrency keys to handle.
 create function queue.open_gates(p_most integer, p_now timestamptz)
 returns void
@@ -497,16 +509,17 @@ begin
 end;
 $$;
 
--- Open the tenants' turns that are named in rows of queue.notes. If the tenant already has a turn
--- for another job type or queue, the new turn gets the same rank. The rank of a new tenant is one
--- less than the lowest last_rank in the rows of queue.rings that serve its lanes, so that the
--- tenant comes near the end of the round. Also unblock turns that were at a limit, if the time in
--- look_at has come. If another transaction is changing a turn, keep its rows of queue.notes for the
--- next lease.
--- p_most: Maximum number of turns to open because of rows of queue.notes.
--- p_done: Turns with rows in queue.notes that the caller has locked, and whose jobs the caller has
---   leased. If such a turn has no other ready job, the function only deletes its rows of
---   queue.notes.
+-- Open those rows of queue.turns (tenants with ready jobs) that queue.notes names, so that leases
+-- serve these tenants. A tenant has the same rank in all its rows of queue.turns. A new tenant gets
+-- a rank that is one less than the lowest last_rank in the rows of queue.rings for the tenant's
+-- jobs. Leases therefore serve the new tenant near the end of a round. Also unblock rows of
+-- queue.turns that were at a limit, if the time in their column look_at has passed. If another
+-- transaction has locked a row of queue.turns, keep the rows of queue.notes that name this row, so
+-- that the next lease opens it.
+-- p_most: Maximum number of rows of queue.turns to open because queue.notes names them.
+-- p_done: Rows of queue.turns that the caller has locked because it has leased their ready jobs. If
+--   such a row has no other ready job, the function does not open the row, and only deletes the
+--   rows of queue.notes that name it.
 create function queue.open_turns(
   p_most integer,
   p_now timestamptz,
@@ -523,9 +536,10 @@ declare
   );
   v_ignored text;
 begin
-  -- Set queue.notes_gone to the transaction id of the oldest row of queue.notes, or of the oldest
-  -- running transaction, which may still insert rows. Do not do this if an earlier lease of this
-  -- transaction deleted rows of queue.notes, because a rollback would restore these rows.
+  -- Set the sequence queue.notes_gone to the transaction id of the oldest row of queue.turn_notes,
+  -- or of the oldest running transaction, which may still insert rows. Do not set the sequence if
+  -- an earlier lease of this transaction has deleted rows of queue.turn_notes, because a rollback
+  -- would restore these rows.
   if (current_setting('minutehand.noted', true) = 'yes') is not true then
     v_ignored := setval('queue.notes_gone', least(n.oldest, n.running)::text::bigint)
     from (
@@ -550,7 +564,7 @@ begin
     where not exists (
         select from queue.turns as t
         where t.workspace_id = g.workspace_id and t.lane = g.lane
-        offset 0 -- otherwise the planner reads all turns
+        offset 0 -- without this line, Postgres reads all rows
       )
       or exists (
         select from (
@@ -605,8 +619,8 @@ begin
     look_at = null,
     changed_at = p_now,
     epoch = v_epoch,
-    -- queue.notes names all ready jobs of a turn that was closed, so the turn starts at the first
-    -- of these jobs
+    -- if the row of queue.turns was closed, queue.notes names all its ready jobs, so from_ord is
+    -- the position of the first of these jobs
     from_ord = case
       when t.blocked and t.look_at is null then excluded.from_ord
       else least(t.from_ord, excluded.from_ord)
@@ -624,12 +638,14 @@ begin
 end;
 $$;
 
--- Return the ready jobs of the first p_most turns in queue.notes, if all these jobs fit into the
--- free slots of the worker. The order of the tenants then does not matter, so a lease can take the
--- jobs without opening the turns. Return null if the worker could lease a job of a turn that is
--- already open. Also return null if opening the turns would result in at most four open turns,
--- because queue.fill_pool closes no turns if at most four open turns have no ready jobs. A turn
--- with a limit, weight or pause must be opened before a lease takes its jobs.
+-- Return the number of ready jobs for each of the first p_most turns (tenants with ready jobs of
+-- one job type and queue) in queue.notes. The lease takes all of these jobs without opening rows of
+-- queue.turns, because the order of the tenants does not matter if every job gets a slot. Return
+-- null if the worker has too few free slots for all of these jobs. Also return null if an open row
+-- of queue.turns has a ready job for the worker. Also return null if at most four rows of
+-- queue.turns would be open, because a few rows without ready jobs may stay open (queue.fill_pool).
+-- The function skips tenants and job types with a limit, a weight or a pause, because
+-- queue.share_slots must check these settings first.
 -- p_most: Maximum number of turns.
 create function queue.noted_shares(p_request queue.lease_request, p_most integer)
 returns queue.share[]
@@ -695,8 +711,8 @@ begin
 end;
 $$;
 
--- Return how many jobs of a type may start, or null if the type has no limit. The number is exact
--- only if the caller has locked the type (queue.lock_types).
+-- Return how many jobs of a job type may start now, or null if the job type has no limit. The
+-- number is exact only if the caller has the advisory lock of the job type (queue.lock_types).
 create function queue.free_of_type(p_job_type text, p_now timestamptz)
 returns integer
 language plpgsql
@@ -729,15 +745,15 @@ begin
 end;
 $$;
 
--- Lock the job types that have a limit and ready jobs in these lanes, and count their running jobs.
--- If a tenant's first job of a limited type becomes ready only after this count, the lanes of the
--- type are not in the result. The next lease will count and serve this type.
--- open: Lanes of types without a limit, and of types that this call has locked and that are below
---   their limit.
--- is_busy: True if another lease has locked one of the types, or if the transaction can take no
---   more locks.
--- is_limited: True if a job type with a limit has an open turn in these lanes.
--- at_limit: Types that have reached their limit, so that none of their jobs may start now.
+-- Lock those job types that have a limit and ready jobs in these lanes (job types in queues), and
+-- count their running jobs. If the first job of a type with a limit becomes ready only after this
+-- count, this lease does not serve the job type, and the next lease counts and serves it.
+-- open: Lanes (job types in queues) that the lease may serve, because their job type has no limit,
+--   or is below its limit and not locked by another lease.
+-- is_busy: True if another lease has locked one of the job types, or if the transaction can take no
+--   more advisory locks.
+-- is_limited: True if a tenant has ready jobs of a job type with a limit in these lanes.
+-- at_limit: Job types that have reached their limit, so that none of their jobs may start now.
 create function queue.lock_types(
   p_lanes integer[],
   p_limited text[],
@@ -772,13 +788,13 @@ begin
     where t.job_type = any (v_types)
       and (t.max_concurrency is not null or t.rate_limit is not null and not t.rate_per_key)
   );
-  -- a type at its limit needs no lock
+  -- a job type at its limit needs no lock, because none of its jobs may start now
   at_limit := array(
     select n
     from unnest(v_locked) as n
     where queue.free_of_type(n, p_now) <= 0
   );
-  -- choose random types, because a lease cannot lock all types if they are too many
+  -- choose job types in random order, because a lease cannot lock all of them if they are too many
   v_tried := array(
     select n
     from unnest(v_locked) as n
@@ -792,7 +808,7 @@ begin
     where n <> all (v_tried || at_limit)
     union all
     select n
-    from ( -- sort in the subquery, so that one of two concurrent leases gets all locks
+    from ( -- take the locks in sorted order, so that one of two concurrent leases gets all locks
       select t as n
       from unnest(v_tried) as t
       order by 1
@@ -817,14 +833,15 @@ begin
 end;
 $$;
 
--- Return the open turns of all lanes of one ring, in the order of (rank, workspace_id, lane). Begin
--- after the last tenant served, and continue with the lowest rank after the highest rank. In the
--- query, lane_bound is 0 if the last tenant has not yet got as many jobs in the round as its
--- weight, so that this tenant comes first. Otherwise lane_bound is the greatest integer, so that
--- this tenant comes last.
--- p_rows: Maximum number of turns.
--- is_cut: True in the last row if the function has returned p_rows rows, because more turns may
---   follow.
+-- Return the open rows of queue.turns (tenants with ready jobs) for all job types and queues, in
+-- the order of (rank, workspace_id, lane). Begin after the tenant that was served last according to
+-- the row p_ring of queue.rings. After the highest rank, continue with the lowest rank. In the
+-- query, lane_bound is 0 if the tenant that was served last may get more jobs in the current round,
+-- so that this tenant comes first. Otherwise lane_bound is the greatest integer, so that the tenant
+-- that was served last comes last.
+-- p_rows: Maximum number of rows to return.
+-- is_cut: True in the last row if the function has returned p_rows rows, because queue.turns may
+--   have more open rows.
 create function queue.ring_turns(p_ring integer, p_rows integer)
 returns table (
   lane integer,
@@ -883,12 +900,13 @@ begin
 end;
 $$;
 
--- For each of these lanes (job types in queues), return up to p_rows tenants' turns that are open.
--- In each lane, begin after the tenant that was served last (queue.rings). queue.ring_turns and
--- queue.lane_turns are separate functions, because one query for both cases would not read the
--- indexes in order. If a job type had no ready jobs for some time, it continues at most one round
--- behind the other job types. Otherwise leases would serve only this job type until it had caught
--- up.
+-- For each of these lanes (job types in queues), return up to p_rows open rows of queue.turns
+-- (tenants with ready jobs). In each lane, begin after the tenant that was served last
+-- (queue.rings). queue.ring_turns and queue.lane_turns are separate functions, because one query
+-- for all lanes and for single lanes would not read an index in order. If a job type had no ready
+-- jobs for some time, its round is far behind the rounds of other job types. The function then sets
+-- the job type one round behind the others, because otherwise leases would serve only this job type
+-- until it had caught up.
 create function queue.lane_turns(p_lanes integer[], p_rows integer)
 returns table (
   lane integer,
@@ -964,17 +982,18 @@ union all
 select p.workspace_id
 from queue.pauses as p;
 
--- Return the turns of those tenants that are served next in these lanes (job types in queues). If
--- all these lanes refer to the same row of queue.rings, queue.ring_turns reads the turns of all its
--- lanes, up to a maximum number of turns. If the result has too few tenants with requested job
--- types, or if the lanes refer to several rows of queue.rings, queue.lane_turns reads the turns of
--- each lane. If a read returned its maximum number of rows, drop the tenant of the last row and all
--- later tenants, because rows of these tenants may be missing.
+-- Return the open rows of queue.turns of those tenants that are served next in these lanes (job
+-- types in queues). If all these lanes refer to the same row of queue.rings, queue.ring_turns first
+-- reads rows of all lanes together, up to a maximum number of rows. If this read found too few
+-- tenants with requested job types, or if the lanes refer to several rows of queue.rings,
+-- queue.lane_turns reads the rows of each lane separately. If a read returned its maximum number of
+-- rows, drop the tenant of the last row and all later tenants, because rows of these tenants may be
+-- missing.
 -- p_most: Maximum number of tenants to return.
--- known: Number of tenants that the function returns.
+-- known: Number of different tenants in the result.
 -- is_all: True if no other tenant has ready jobs in these lanes.
--- is_limited: True if one of the tenants has a limit or a weight, or is paused.
--- is_empty: True if there is only one open turn in all lanes, and this turn has no ready job.
+-- is_limited: True if one of the returned tenants has a limit or a weight, or is paused.
+-- is_empty: True if queue.turns has only one open row, and the tenant of this row has no ready job.
 create function queue.next_turns(
   p_lanes integer[],
   p_most integer,
@@ -1015,7 +1034,7 @@ begin
     )
   into turns, is_limited, is_empty
   from (select * from queue.unblocked_turns limit 2) as o;
-  if turns[2] is null then -- at most one turn is open, for example if one tenant has all jobs
+  if turns[2] is null then -- at most one row is open, for example if one tenant has all jobs
     is_all := true;
     known := 1;
     if turns[1].lane <> all (p_lanes) then
@@ -1045,7 +1064,7 @@ begin
       ) as e
       where not v_is_along
     ),
-    cut as materialized ( -- from this tenant on, some turns may not have been read
+    cut as materialized ( -- first tenant that may have rows that were not read
       select r.round, r.rank, r.workspace_id
       from read as r
       where r.is_cut
@@ -1083,12 +1102,14 @@ begin
 end;
 $$;
 
--- Take an advisory lock for each limit of these tenants. For each turn, count how many more jobs
--- may start. Mark a tenant's turn as blocked if it is at a limit or paused.
--- known: Number of tenants in the result, if the transaction could not take the locks of all
---   tenants in p_turns. Null if the result has all tenants.
--- is_busy: True if another lease has one of the locks, or if a pause is ending now. In this
---   case, the function only computes the turns, and blocks none of them.
+-- Take an advisory lock for each limit of these tenants. For each element of p_turns (a tenant with
+-- ready jobs of one job type and queue), count how many further jobs may start. If the tenant is at
+-- a limit or paused, set blocked in its row of queue.turns, so that the next leases skip the
+-- tenant.
+-- known: Number of tenants in the result, if the transaction could not take the advisory locks of
+--   all tenants in p_turns. Null if the result has all tenants of p_turns.
+-- is_busy: True if another lease has one of the advisory locks, or if another transaction is ending
+--   a pause. The function then changes no row of queue.turns.
 create function queue.limit_turns(
   p_turns queue.turn[],
   p_now timestamptz,
@@ -1129,7 +1150,7 @@ begin
     group by s.name
   ) as o;
   v_locks := queue.reserve_locks(coalesce(cardinality(v_scopes), 0), 160);
-  -- serve the first tenant even if the transaction cannot take all of this tenant's locks
+  -- include the first tenant even if the transaction cannot take all locks of this tenant
   known := case when v_tenants[v_locks + 1] > 0 then greatest(1, v_tenants[v_locks + 1] - 1) end;
   if known is not null then
     p_turns := array(
@@ -1143,7 +1164,7 @@ begin
   end if;
   v_busy := array(
     select o.name
-    from ( -- sort the scopes, so that one of two concurrent leases gets all locks
+    from ( -- take the locks in sorted order, so that one of two concurrent leases gets all locks
       select s.name
       from unnest(v_scopes, v_tenants) as s (name, nth)
       where coalesce(s.nth <= known, true)
@@ -1188,7 +1209,7 @@ begin
         when y.workspace_concurrency is not null then y.workspace_concurrency
           - (
             select count(*)
-            -- join queue.leases by lane, because the index begins with this column
+            -- join queue.leases by lane, because the index leases_by_lane begins with the lane
             from queue.lanes as o
             join queue.leases as r
               on r.lane = o.lane and r.workspace_id = t.workspace_id
@@ -1237,9 +1258,9 @@ begin
 end;
 $$;
 
--- Ready jobs that a normal lease skips. The withheld jobs are suspects, which must not run in one
--- process with other jobs, and jobs whose start a trigger of the project has rejected, until their
--- retry time.
+-- Ready jobs that a normal lease skips. A lease skips suspects, because a suspect must not run in
+-- one process with other jobs. If a trigger of the project has rejected the start of a job, leases
+-- skip the job until retry_at.
 create view queue.withheld as
 select r.job_id, false as is_suspect
 from queue.refusals as r
@@ -1248,15 +1269,16 @@ union all
 select s.job_id, true
 from queue.suspects as s;
 
--- Divide the free slots of a worker among tenants in rounds. In each round, every tenant in turn
--- gets as many of its first ready jobs as its weight. If a job would exceed a limit, the function
--- skips the job and does not count it against the weight.
--- p_depth: Number of jobs to read for each tenant's turn, if this number is greater than the
---   tenant's weight. Null to read as many jobs as the weight and to divide the slots for one round
---   only, because there are more tenants than the lease has read.
+-- Divide the free slots of a worker among tenants in rounds. In each round, every tenant gets slots
+-- for as many of its first ready jobs as its weight. The function skips a job that would exceed a
+-- limit, and does not count the skipped job against the weight.
+-- p_depth: Number of ready jobs to read for each element of p_turns. If the tenant's weight is
+--   greater, the function reads as many jobs as the weight. The caller passes null if there are
+--   more tenants than the lease has read. In this case, the function reads as many jobs as the
+--   weight, and divides the slots for one round only.
 -- p_most: Number of free slots.
--- is_cut: True if a turn may have more jobs than this function has read.
--- empty: Turns without a ready job.
+-- is_cut: True if a tenant may have more ready jobs than this function has read.
+-- empty: Open rows of queue.turns whose tenants have no ready job.
 -- lasts: Tenants that were served last, which queue.advance_ring stores.
 create function queue.divide_slots(
   p_turns queue.turn[],
@@ -1272,18 +1294,19 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_turns queue.turn[] := p_turns; -- a variable gives fast access to single array elements
+  -- a variable gives faster access to single array elements than the parameter p_turns
+  v_turns queue.turn[] := p_turns;
   v_tenants queue.tenant_jobs[];
   v_tenant queue.tenant_jobs;
   v_next integer[]; -- index of the next job of each tenant
   v_given integer[]; -- number of jobs that each tenant gets
-  v_of_turn integer[] := '{}'; -- number of jobs that each turn gets
+  v_of_turn integer[] := '{}'; -- number of jobs that each element of v_turns gets
   -- job types with a limit, and the number of jobs that each type gets
   v_types text[] := '{}';
   v_of_type integer[] := '{}';
   v_round integer := 0;
   v_slots integer := 0;
-  v_had integer; -- number of jobs that the tenant has got in this round
+  v_had integer; -- number of jobs that the present tenant has got in the round
   v_turn integer;
   v_type integer;
   v_last queue.last_served;
@@ -1299,7 +1322,7 @@ begin
         order by r.ord
       ) as nth_of_type
     from (
-      select u.*, greatest(p_depth, u.weight) as depth -- the weight if p_depth is null
+      select u.*, greatest(p_depth, u.weight) as depth -- greatest() ignores a null p_depth
       from unnest(p_turns) with ordinality as u
     ) as t
     left join lateral (
@@ -1391,7 +1414,8 @@ begin
   select
     array_agg(
       row(t.lane, t.workspace_id, t.from_ord, v_of_turn[t.ordinality])::queue.share
-      order by t.from_ord -- by age, because job rows are stored in about this order
+      -- oldest jobs first, because rows of public.jobs are stored in about this order
+      order by t.from_ord
     )
   into shares
   from unnest(p_turns) with ordinality as t
@@ -1400,10 +1424,11 @@ end;
 $$;
 
 -- Store the tenant that was served last in these lanes (job types in queues), except for lanes in
--- which another lease has already advanced further. After the call, all these lanes share one row
--- of queue.rings (their ring). If no other lane refers to the row of these lanes, the lanes keep
--- this row. Otherwise the lanes get an unused row or a new row. Check the conditions again after
--- locking the rows, because another lease may have changed them.
+-- which another lease has already served a later tenant. After the call, all these lanes refer to
+-- one row of queue.rings. If only these lanes refer to their present row of queue.rings, they keep
+-- this row. Otherwise these lanes get an unused row of queue.rings or a new row. The update of
+-- queue.rings checks these conditions again, because another lease may have changed the lanes in
+-- the meantime.
 create function queue.advance_ring(p_lanes integer[], p_last queue.last_served)
 returns void
 language plpgsql
@@ -1434,7 +1459,7 @@ begin
   if v_lanes = '{}' then
     return;
   end if;
-  if v_ring is null then -- use a ring that no lane uses any more
+  if v_ring is null then -- use a row of queue.rings to which no lane refers any more
     select r.ring into v_ring
     from queue.rings as r
     where not exists (select from queue.lanes as l where l.ring = r.ring)
@@ -1478,17 +1503,18 @@ begin
 end;
 $$;
 
--- Determine how many jobs a lease takes for each turn (a tenant with ready jobs of one type and
--- queue), and which turns have no ready job.
--- lanes: Lanes of the requested job types and queues that are not paused.
+-- Determine how many jobs a lease takes for each turn (a tenant with ready jobs of one job type and
+-- queue), and which rows of queue.turns are open although their tenants have no ready job.
+-- lanes: Lanes (job types in queues) that the worker requests and that are not paused.
 -- limited: Requested job types that have a limit.
--- shares: Number of jobs that the lease takes for each turn.
--- empty: Turns without a ready job.
--- is_only: True if only one tenant's turn is open in these lanes, even if it has no ready job.
--- is_limited: True if a limit, a weight or a pause applies to one of the tenants.
--- at_limit: Types that have reached their limit, so that none of their jobs may start now.
--- more: True if the worker should call again immediately, because another lease has locked a
---   limit, or because some turns were not read.
+-- shares: Number of jobs that the lease takes for each tenant, job type and queue.
+-- empty: Open rows of queue.turns whose tenants have no ready job.
+-- is_only: True if queue.turns has only one open row for these lanes, and no limit, weight or pause
+--   applies to it. Even then, the tenant of this row may have no ready job.
+-- is_limited: True if a limit, a weight or a pause applies to one of the tenants or job types.
+-- at_limit: Job types that have reached their limit, so that none of their jobs may start now.
+-- more: True if the worker should request jobs again immediately, because another lease has locked
+--   a limit, or because the function has not read all tenants with ready jobs.
 create function queue.share_slots(
   p_request queue.lease_request,
   p_now timestamptz,
@@ -1509,7 +1535,7 @@ declare
   v_asked constant record := queue.open_lanes(p_request.job_types, p_request.queues);
   v_types record;
   v_open integer[];
-  v_has_limits boolean := false; -- true if a limited type has a turn in the lanes
+  v_has_limits boolean := false; -- true if a tenant has ready jobs of a limited type
   v_reads integer;
   v_first record;
   v_turns queue.turn[];
@@ -1519,7 +1545,7 @@ declare
   v_lacks_locks boolean := false;
   v_divided record;
   v_last queue.last_served;
-  v_stopped text[]; -- types whose slots ran out
+  v_stopped text[]; -- job types that reached their limit
 begin
   lanes := v_asked.lanes;
   limited := v_asked.limited;
@@ -1535,8 +1561,8 @@ begin
     at_limit := v_types.at_limit;
     more := v_types.is_busy;
   end if;
-  -- A tenant's turn may be open although it has no ready job. If no turn that was read has a ready
-  -- job, read more turns.
+  -- A row of queue.turns may be open although its tenant has no ready job. If none of the tenants
+  -- that were read has a ready job, read more tenants.
   foreach v_reads in array array[
     v_most + v_most / 25 + 5,
     greatest(150, 2 * v_most)
@@ -1553,7 +1579,7 @@ begin
       return;
     end if;
     is_only := v_turns[2] is null and v_first.is_all and not is_limited;
-    if is_only then -- there is nothing to divide
+    if is_only then -- one tenant gets all slots
       shares := array[
         row(v_one.lane, v_one.workspace_id, v_one.from_ord, v_most)::queue.share
       ];
@@ -1581,14 +1607,15 @@ begin
   empty := v_divided.empty;
   v_slots := coalesce((select sum(s.jobs) from unnest(shares) as s), 0);
   more := more or (not v_first.is_all or v_divided.is_cut) and v_slots < v_most;
-  -- store the last tenant served if the lease has skipped a tenant
+  -- store the tenant that was served last, unless the lease has skipped no tenant
   if v_first.is_all
     and (v_first.known = 1 or not is_limited and v_slots < v_most)
-  -- no tenant was skipped, because only one tenant has ready jobs or because the lease took all
-  -- jobs
+  -- the lease has skipped no tenant, because only one tenant has ready jobs or because the lease
+  -- took all jobs
   then
     return;
-  -- each tenant that the lease has read got as many jobs as its weight
+  -- The lease has free slots left, so each tenant that it has read got as many jobs as its weight.
+  -- Store the last of these tenants, so that the next lease begins after it.
   elsif v_slots < v_most and not v_first.is_all then
     select null, 0, t.round, t.rank, t.workspace_id
     into v_last
@@ -1629,7 +1656,7 @@ end;
 $$;
 
 -- Return the results of the steps that earlier attempts of a job finished, or null if the results
--- are long.
+-- have more than 16,000 bytes.
 create function queue.steps_of_lease(p_job_id uuid)
 returns jsonb
 language plpgsql stable
@@ -1662,7 +1689,7 @@ begin
 end;
 $$;
 
--- Take tokens of the job types' rate limits for the jobs that a lease has started.
+-- For each job that a lease has started, take one token of the rate limit of its job type.
 create function queue.spend_starts(p_ids uuid[], p_now timestamptz)
 returns void
 language sql
@@ -1685,9 +1712,10 @@ join queue.job_types as y on y.job_type = n.job_type
 where y.rate_limit is not null and not y.rate_per_key
 $$;
 
--- For each tenant's turn, lease its first jobs. The update finds a job's row by its ctid, because
--- no other transaction can change a locked row. If another transaction changed the row between the
--- start of this statement and the lock, the update does not find the row, and the job stays ready.
+-- Lease the first ready jobs of each tenant, job type and queue in p_shares. The update of
+-- public.jobs finds a job's row by its ctid, which cannot change while this statement has locked
+-- the row. If another transaction changed the row between the start of this statement and the lock,
+-- the update does not find the row, and the job stays ready.
 create function queue.take_jobs(
   p_shares queue.share[],
   p_request queue.lease_request,
@@ -1741,7 +1769,7 @@ begin
       worker = coalesce(nullif(j.worker, 0), p_request.worker),
       updated_at = p_now,
       next_retry_at = null,
-      -- the start must not be before the creation of the job, which may be later than p_now
+      -- a job must not start before its creation, and created_at may be later than p_now
       started_at = coalesce(j.started_at, greatest(p_now, j.created_at)),
       queue_ms = coalesce(j.queue_ms, date_part('epoch', p_now - p.ready_at) * 1000),
       last_seq = j.last_seq + (j.is_minimal is null)::integer
@@ -1845,10 +1873,11 @@ begin
 end;
 $$;
 
--- Lease the jobs that queue.share_slots has chosen. If a trigger of the project rejects one of the
--- jobs, lease each half of the jobs separately, and repeat this until the job is found. Then insert
--- a row into queue.refusals, so that the next lease skips the rejected job.
--- has_refused: True if a job was rejected.
+-- Lease the jobs that queue.share_slots has chosen. If a trigger of the project raises an error for
+-- one of the jobs, lease each half of the jobs separately, and repeat the division until the
+-- rejected job is alone. Then insert a row for the rejected job into queue.refusals, so that the
+-- next lease skips this job.
+-- has_refused: True if a trigger rejected a job.
 create function queue.take(
   p_shares queue.share[],
   p_request queue.lease_request,
@@ -1878,7 +1907,7 @@ begin
       or operator_intervention
       or system_error
       or internal_error then
-      -- raise again an error that does not depend on a single job (queue.bisect_task)
+      -- raise the error again, because an error of this kind does not depend on a single job
       raise;
     when others then
       v_failure := format('%s (%s)', sqlerrm, sqlstate);
@@ -1891,8 +1920,8 @@ begin
   elsif v_one.jobs > 1 then
     p_shares[1].jobs := v_one.jobs / 2;
     v_first := queue.take(p_shares, p_request, p_now);
-    -- The second half begins at the same position (ord). The jobs of the first half are no longer
-    -- ready.
+    -- The second half also begins at the position v_one.ord, because the jobs of the first half are
+    -- no longer ready.
     p_shares[1].jobs := v_one.jobs - v_one.jobs / 2;
     v_second := queue.take(p_shares, p_request, p_now);
   else
@@ -1925,9 +1954,10 @@ begin
 end;
 $$;
 
--- Give the open turns of all tenants a new epoch, unless more turns are open than were closed in
--- the last epoch, or another transaction has locked one of these turns. The caller has the advisory
--- lock "turns", so that no other call can open a turn.
+-- Set a new epoch in all open rows of queue.turns, so that leases skip the dead index entries of
+-- closed rows. Do nothing if more rows are open than were closed in the last epoch, or if another
+-- transaction has locked one of the open rows. The caller has the advisory lock "turns", so that no
+-- other transaction can open rows of queue.turns at this time.
 create function queue.begin_epoch()
 returns void
 language plpgsql
@@ -1966,11 +1996,13 @@ begin
 end;
 $$;
 
--- Set from_ord of each turn to the position of its first ready job, or of the last leased job if no
--- job is ready. Close a turn if the lease found no ready job in it. Skip a turn if another
--- transaction has its advisory lock, because that transaction may be adding a job. Also skip the
--- remaining turns if this transaction can take no more advisory locks.
--- p_turns: For each turn, the number of leased jobs, and the position of the last leased job.
+-- In each row of queue.turns that p_turns names, set from_ord to the position of the tenant's first
+-- ready job, or of the last leased job if no job is ready. Close a row of queue.turns if its tenant
+-- has no ready job and the lease took none. Skip a row if another transaction has its advisory
+-- lock, because that transaction may be adding a job for the row. Also skip the remaining rows if
+-- this transaction can take no more advisory locks.
+-- p_turns: For each tenant, job type and queue, the number of leased jobs, and the position of the
+--   last leased job.
 create function queue.tidy_turns(p_turns queue.share[], p_now timestamptz)
 returns void
 language plpgsql
@@ -2025,11 +2057,12 @@ begin
 end;
 $$;
 
--- Lease jobs for the free slots of one pool. queue.share_slots decides how many slots each tenant
--- gets, and the function leases that many of the tenant's first jobs.
+-- Lease jobs for the free slots of one pool (a group of job types that share worker slots).
+-- queue.share_slots decides how many slots each tenant gets, and queue.take leases as many of the
+-- tenant's first jobs.
 -- p_request: The worker's request, reduced to the job types and the limit of this pool.
--- unfilled: If the pool got no job, the lanes (job types in queues) of the pool, without types at a
---   limit.
+-- unfilled: If the pool got no job, the lanes (job types in queues) of the pool whose job types are
+--   not at a limit. Null if the pool got jobs.
 create function queue.fill_pool(
   p_request queue.lease_request,
   p_now timestamptz,
@@ -2077,7 +2110,7 @@ begin
     end if;
     if v_leased < p_request."limit" and v_shared.shares is not null then
       v_expected := case
-        -- a tenant may be assigned more slots than it has ready jobs
+        -- if only one tenant has ready jobs, it may have fewer jobs than the slots assigned to it
         when v_shared.shares[2] is null then 1
         else (select sum(s.jobs) from unnest(v_shared.shares) as s)
       end;
@@ -2099,13 +2132,14 @@ begin
   if v_leased > 0 and v_shared.is_limited then
     perform queue.spend_starts(taken.ids, leased_at);
   end if;
-  -- A tenant's turn without ready jobs stays open for a while, so that the tenant's next enqueue
-  -- need not insert a note. Close turns without ready jobs, and set the start of all other turns to
-  -- their first ready job, in three cases.
-  -- - More than four open turns have no ready jobs. More empty turns would make each lease slower.
-  -- - The lease took 20 jobs or more, but fewer than its limit, so that the next lease should begin
-  --   after these jobs.
-  -- - The number of the worker run's call is a multiple of 16.
+  -- A row of queue.turns stays open for a while after the tenant's last ready job, so that the
+  -- tenant's next enqueue need not insert a row into queue.notes. In three cases, close the rows of
+  -- queue.turns without ready jobs, and set from_ord of all other rows to their first ready job.
+  -- - More than four open rows of queue.turns have no ready jobs. More rows without ready jobs
+  --   would make each lease slower.
+  -- - The lease took 20 jobs or more, but fewer than its limit. With a new from_ord, the next lease
+  --   need not read the dead rows of these jobs.
+  -- - The number of this request within the worker run is a multiple of 16.
   if cardinality(v_shared.empty) > 4
     or v_leased >= 20 and v_leased < p_request."limit"
     or p_request.call % 16 = 0
@@ -2125,8 +2159,8 @@ begin
 end;
 $$;
 
--- Record those effects of a lease that the rows of the jobs do not show. Store events, free unique
--- keys, and store the start times that the rate limits of concurrency keys need.
+-- Store those effects of a lease that queue.take_jobs has not stored. Store events, free unique
+-- keys, and store the start times of jobs in queue.gated for the rate limits of concurrency keys.
 create function queue.record_starts(p_ids uuid[], p_worker_id text, p_now timestamptz)
 returns void
 language plpgsql
@@ -2169,8 +2203,8 @@ begin
 end;
 $$;
 
--- Return the active leases that an earlier call of the run created, for a worker that repeats this
--- call. tests/sql/test_leases.py compares the JSON of the leases with the result of
+-- Return the active leases that one request of a worker run created, for a worker that repeats this
+-- request. tests/sql/test_leases.py compares the JSON of the leases with the result of
 -- queue.take_jobs.
 create function queue.leases_of_call(p_tick_id uuid, p_call integer)
 returns json
@@ -2204,14 +2238,15 @@ begin
 end;
 $$;
 
--- Lease jobs for every pool of a worker's request.
--- p_changes: Events of the jobs that the same call has settled.
--- p_has_notes: True if queue.notes has rows, so that the lease must first open turns or admit jobs
---   of concurrency keys.
--- lanes: Lanes of the requested job types and queues that are not paused.
+-- Lease jobs for every pool (a group of job types that share slots) of a worker's request.
+-- p_changes: Events of the jobs that the same call of public.settle_jobs has settled.
+-- p_has_notes: True if queue.notes has rows, so that the lease must first open rows of queue.turns
+--   or admit waiting jobs of concurrency keys.
+-- lanes: Lanes (job types in queues) that the worker requests and that are not paused.
 -- limited: Requested job types that have a limit.
--- unfilled: Lanes (job types in queues) that were requested and are not paused.
--- more: True if the worker should call again immediately.
+-- unfilled: Lanes (job types in queues) of those pools that got no job, without job types at a
+--   limit.
+-- more: True if the worker should request jobs again immediately.
 -- is_short: True if one of the pools got fewer jobs than it has free slots.
 -- is_full: True if one of the pools got a job for each free slot.
 create function queue.lease_ready(
@@ -2234,7 +2269,7 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_at_once integer; -- maximum number of turns to open
+  v_at_once integer; -- maximum number of rows of queue.turns to open
   v_now timestamptz := p_now;
   v_pools queue.lease_request[];
   v_pool queue.lease_request;
@@ -2255,8 +2290,9 @@ begin
   if p_has_notes and queue.try_lock('turns') then
     v_at_once := greatest(20, least(200, p_request."limit"));
     perform queue.open_gates(greatest(50, v_at_once), p_now)
-    -- While a pause is ending, admit no jobs of concurrency keys, because the end of the pause
-    -- inserts a note for each key.
+    -- While another transaction is ending a pause, admit no jobs of concurrency keys. That
+    -- transaction inserts a row into queue.notes for each key, so that the next lease admits the
+    -- jobs.
     where queue.try_lock('pauses', p_is_shared => true);
     if p_mode is null and p_request.pools is null and not is_short then
       v_noted := queue.noted_shares(p_request, v_at_once);
@@ -2320,14 +2356,15 @@ begin
 end;
 $$;
 
--- Return the number of milliseconds after which a worker with free slots should call again, or null
--- if the worker should wait for a notification. Read queue.notes and the open turns in one
--- statement. Otherwise another lease could delete a note and open its turn between two statements,
--- so that neither statement would see the job.
+-- Return the number of milliseconds after which a worker with free slots should request jobs again,
+-- or null if the worker should wait for a notification. The function reads queue.notes and the open
+-- rows of queue.turns in one statement. Between two statements, another lease could delete a row of
+-- queue.notes and open the row of queue.turns that it names. Neither statement would then find the
+-- ready job.
 -- p_limited: Requested job types that have a limit.
--- p_unfilled: Lanes of the pools that got no job. For pools that got a job, the worker calls again
---   anyway.
--- p_more: True to return 0, because the worker should call again immediately.
+-- p_unfilled: Lanes (job types in queues) of the pools that got no job. For pools that got a job,
+--   the worker requests jobs again anyway.
+-- p_more: True to return 0, because the worker should request jobs again immediately.
 create function queue.next_due_in_ms(
   p_lanes integer[],
   p_limited text[],
@@ -2367,7 +2404,7 @@ begin
       select look_at
       from queue.notes
       where key is not null
-      order by look_at, id -- reads the index in which dead rows lie together
+      order by look_at, id -- reads the index in which dead entries are adjacent
       limit 1
     ),
     (
@@ -2381,13 +2418,13 @@ begin
           when s.failures = 0 then s.look_at
           else greatest(s.look_at, p_now + interval '1 second')
         end
-      -- after a failure, process a signal again at most once per second
+      -- after a failed try, maintenance processes a signal again at most once per second
       )
       from queue.signals as s
     )
   );
   if p_limited <> '{}' then
-    -- earliest time at which a job type that has used up its rate limit allows a start
+    -- add the earliest time at which a job of a type that has used up its rate limit may start
     v_next := least(
       v_next,
       (
@@ -2418,7 +2455,8 @@ begin
       )
     );
   end if;
-  -- greatest() ignores nulls, and Postgres before 17 cannot subtract from -infinity
+  -- Test v_next for null first, because greatest() ignores nulls. Use greatest(), because v_next
+  -- may be -infinity, and Postgres before 17 cannot subtract from -infinity.
   return case
     when v_next is not null
       then ceil(extract(epoch from greatest(v_next, p_now) - p_now) * 1000)
@@ -2426,7 +2464,7 @@ begin
 end;
 $$;
 
--- Return the number of ready jobs of these lanes (job types in queues), at most 1,000.
+-- Return the number of ready jobs in these lanes (job types in queues), but at most 1,000.
 create function queue.count_due(p_lanes integer[])
 returns bigint
 language plpgsql stable
@@ -2444,10 +2482,12 @@ begin
 end;
 $$;
 
--- Implement public.lease_jobs. If a worker repeats a call, the second call waits until the first
--- has finished. The repeated call waits for an advisory lock, because a row lock would be a write,
--- and a call that finds no jobs must write nothing.
--- p_changes: Events of the jobs that the same call has settled, which must be published.
+-- Lease jobs for public.lease_jobs and public.settle_jobs. If a worker repeats a request, the
+-- second request waits until the first request has finished. The second request waits for an
+-- advisory lock, because a row lock would be a write, and a request that finds no jobs must write
+-- nothing.
+-- p_changes: Events of the jobs that the same call of public.settle_jobs has settled. queue.lease
+--   must publish these events.
 create function queue.lease(p_request jsonb, p_changes queue.change[] default null)
 returns json
 language plpgsql
@@ -2459,24 +2499,24 @@ declare
   v_ms bigint;
   v_ignored bigint;
   v_next_ms bigint;
-  -- stored rows of the run and of its worker, and whether queue.notes has rows
+  -- stored state of the worker run and its worker, and whether queue.notes has rows
   v_tick record;
   v_noted record;
-  v_run jsonb; -- result for the run, if this call starts or ends it
+  v_run jsonb; -- field run of the response, if this call starts or ends the run
   v_given record;
   v_due bigint;
   v_maintenance boolean;
   v_ends boolean;
-  v_is_alive boolean; -- false if the host of the process is reporting its end
+  v_is_alive boolean; -- false if public.tick_finished is recording the end of the worker's process
   v_listens constant boolean := p_request -> 'listens' = 'true'
     and to_regclass('realtime.messages') is not null;
 begin
-  -- first try the lock without waiting, because this assignment costs less than `perform`
+  -- first try the advisory lock in a condition, because a condition costs less than `perform`
   if not queue.try_lock('tick ' || v_asked.tick_id) then
     perform queue.try_lock('tick ' || v_asked.tick_id, p_waits => true);
   end if;
-  -- If the process ends now, public.tick_finished waits for this lock, and then also handles the
-  -- jobs of this lease.
+  -- If the worker's process ends during this lease, public.tick_finished waits for this advisory
+  -- lock, and then also reclaims the jobs of this lease.
   v_is_alive := queue.try_lock('process ' || v_asked.worker_id, p_is_shared => true);
   v_now := queue.clock();
   select
@@ -2495,7 +2535,7 @@ begin
       coalesce(v_asked.abandoned, w.abandoned)
     )
       or w.job_types is distinct from v_asked.job_types
-      -- a request omits the types for which its worker has no free slot
+      -- a request omits the job types for which its worker has no free slot
       and (w.version = v_asked.version and w.job_types @> v_asked.job_types) is not true
       as is_changed,
     exists (
@@ -2504,7 +2544,7 @@ begin
       (
         select from queue.notes
         where key is not null and look_at <= v_now
-        order by look_at, id -- selects the index in which dead rows of deleted notes are adjacent
+        order by look_at, id -- reads the index in which dead entries are adjacent
         limit 1
       )
       union all
@@ -2516,7 +2556,8 @@ begin
   from (select) as o
   left join queue.ticks as t on t.tick_id = v_asked.tick_id
   left join queue.workers as w on w.worker_id = v_asked.worker_id;
-  -- return the same leases as before, because the response to the first call may have been lost
+  -- the worker repeats a request, whose response may have been lost, so return the same leases
+  -- again
   if v_asked.call <= v_tick.last_call then
     perform queue.publish(p_changes, v_now);
     return json_build_object(
@@ -2535,7 +2576,8 @@ begin
     end if;
   end if;
   v_asked.worker := v_tick.worker;
-  if v_tick.is_changed or v_tick.is_seen is not true then -- once a minute, and after changes
+  -- update the row once a minute and after changes
+  if v_tick.is_changed or v_tick.is_seen is not true then
     v_noted := queue.record_worker(v_asked, v_tick.is_changed, v_now);
     v_asked.worker := v_noted.worker;
     v_tick.has_notes := v_tick.has_notes or v_noted.has_noted;
@@ -2552,7 +2594,7 @@ begin
     case when v_tick.has_suspects then queue.lease_mode(v_asked, v_now) end,
     v_now
   );
-  -- store the number of this call, so that the engine recognizes a repetition
+  -- store the number of this request, so that queue.lease recognizes a repeated request
   if v_tick.last_call is null or v_given.leased > 0 then
     insert into queue.ticks as t (tick_id, seen_at, worker, last_call)
     values (v_asked.tick_id, v_now, v_asked.worker, v_asked.call)
@@ -2588,7 +2630,7 @@ begin
       v_given.more,
       v_now
     );
-    if v_given.is_alone then -- other workers get the other jobs
+    if v_given.is_alone then -- other workers lease the ordinary jobs
       v_next_ms := greatest(v_next_ms, 1000);
     end if;
     v_maintenance := queue.maintenance_is_due(
@@ -2671,19 +2713,20 @@ comment on function public.lease_jobs is
   'queues, lease_seconds, version, free_slots, slots, abandoned, count_due, most, run_seconds, '
   'listens, ends: {stay_ms, maintained?, summary?}}. Each lease counts as an attempt. A repeated '
   '(tick_id, call) that got leases returns the same leases again.\n\n'
-  '- pools: Groups of job types with a limit for each group, in place of limit. due counts the '
-  'jobs of all pools.\n'
-  '- free_slots: Number of free slots of the worker. Default: limit less the leased jobs. If it '
-  'is 1 or more, enqueues of the next two seconds start no worker, because this worker calls '
-  'again. The value -1 ends these two seconds immediately.\n'
-  '- slots: All slots of the worker, [{job_types, limit}]. explain_job compares them with the '
+  '- pools: Groups of job types with a limit for each group, which replace limit. The field due '
+  'counts the jobs of all pools.\n'
+  '- free_slots: Number of free slots of the worker. Default: limit less the leased jobs. If '
+  'free_slots is 1 or more, enqueues of the next two seconds start no worker, because this worker '
+  'calls again. With the value -1, the next enqueue starts a worker again.\n'
+  '- slots: All slots of the worker, [{job_types, limit}]. explain_job compares the slots with the '
   'leases. The first call of a run is enough.\n'
-  '- abandoned: Stopped jobs whose processors still run, [{job_id, place}]. Default: as before.\n'
+  '- abandoned: Stopped jobs whose processors still run, [{job_id, place}]. Default: the list of '
+  'the previous call.\n'
   '- most: Maximum number of concurrent worker runs. The response contains run: {free}, which is '
   'null if this run is rejected.\n'
-  '- listens: True if the worker follows the topic wake_topic of the response. Its messages '
-  'announce new jobs.\n'
-  '- ends: The run ends if nothing is leased and nothing is due within stay_ms. The response then '
+  '- listens: True if the worker follows the topic wake_topic of the response. Messages of this '
+  'topic announce new jobs.\n'
+  '- ends: The run ends if no job was leased and no work is due within stay_ms. The response then '
   'contains run: {ended, refused}. If refused is true, another run was rejected since this '
   'run began, so lease again.';
 select queue.allow('job_worker, service_role', 'public.lease_jobs');
