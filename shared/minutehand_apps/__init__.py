@@ -1,1 +1,1 @@
-"""Reference apps. Each app is one folder, which can be deleted without changing the platform."""
+"""Reference apps. Each app is a folder, which can be deleted without a change of the platform."""

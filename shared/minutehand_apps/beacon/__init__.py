@@ -1,1 +1,1 @@
-"""Beacon app. Runs benchmark specs in several regions and signs a receipt of each execution."""
+"""Beacon app, which runs benchmark questions in several regions and signs a receipt of each run."""

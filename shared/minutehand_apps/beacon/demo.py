@@ -1,4 +1,4 @@
-"""The app's demo. Sends questions to the local providers in three regions."""
+"""The app's demo, which sends questions to the local providers in three regions."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import uuid
 
 import httpx
 
-#: Maximum wait for the queue's job, which the next worker run publishes.
+#: Maximum seconds until the next worker run has enqueued the queue's job.
 PUBLISHED_WITHIN_SECONDS = 60.0
 
 
 async def enqueue(api: httpx.AsyncClient, data: httpx.AsyncClient, workspace_id: str) -> list[str]:
-    """Submit the demo's job spec, and return the id of its job in the queue."""
+    """Submit the demo's job spec, and return the id of the job in the queue that runs it."""
     first = "In which year did the first message cross the ARPANET?"
     spec = {
         "workspace_id": workspace_id,

@@ -1,4 +1,4 @@
-"""The app's lines in `/api/v1/health`: the outbox and the providers."""
+"""The app's checks in `/api/v1/health`, about its outbox and its providers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from minutehand.config import Settings
 from minutehand.queue import WorkerFunctions
 from minutehand_apps.beacon.settings import read_providers
 
-#: Maximum age of a message in the outbox before a warning, and before the publisher counts as dead.
+#: Age of the oldest message in the outbox, in seconds, for a warning, and for a dead publisher.
 LATE_SECONDS, DEAD_SECONDS = 30.0, 300.0
 
 
 async def checks(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Check the outbox's depth and oldest message, and the configured providers."""
+    """Check the number and the age of messages in the outbox, and the configured providers."""
     async with aclosing(WorkerFunctions(settings)) as worker:
         health = await worker.call("beacon_health", {}, attempts=1)
     depth, oldest, dead = health["depth"], health["oldest_seconds"], health["dead"]

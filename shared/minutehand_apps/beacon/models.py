@@ -1,6 +1,6 @@
-"""Models of job specs, messages, answers, receipts and rows.
+"""Models of job specs, messages, answers, receipts and database rows.
 
-The API publishes their JSON Schemas.
+The API publishes the JSON Schemas of these models.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-#: Maximum regions in a job spec. Each region is one execution.
+#: Maximum regions of a job spec. Each region is an execution of its own.
 MAX_REGIONS = 50
 
 JobStatus = Literal["created", "queued", "processing", "completed", "failed", "cancelled"]
@@ -41,19 +41,19 @@ Instant = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:
 
 
 class Exact(BaseModel):
-    """Model that rejects unknown fields."""
+    """Base class of models that reject unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Row(BaseModel):
-    """Model of foreign data that ignores unknown fields."""
+    """Base class of models of data from elsewhere, which ignore unknown fields."""
 
     model_config = ConfigDict(frozen=True)
 
 
 class Benchmark(BaseModel):
-    """The benchmark. Unknown fields are stored unchanged."""
+    """The benchmark of a job spec. Unknown fields are stored without changes."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -61,7 +61,7 @@ class Benchmark(BaseModel):
 
 
 class Constraints(Exact):
-    """Regions of a job, and the number that must succeed."""
+    """The regions of a job, and how many regions must succeed."""
 
     regions: Annotated[list[Region], Field(min_length=1, max_length=MAX_REGIONS)] = Field(
         description="Different regions."
@@ -75,7 +75,7 @@ class Constraints(Exact):
 
 
 class Question(Exact):
-    """A question with its own id."""
+    """A question for which the author of the job spec chose an id."""
 
     id: ShortText
     question: QuestionText
@@ -83,7 +83,7 @@ class Question(Exact):
 
 
 class AskedQuestion(Exact):
-    """A question as sent to a provider."""
+    """A question in the form in which a provider gets it."""
 
     question_id: str
     question: str
@@ -91,7 +91,7 @@ class AskedQuestion(Exact):
 
 
 class JobSpec(Exact):
-    """Job spec: questions, and the regions whose providers answer them."""
+    """A job spec, with questions, and with the regions whose providers answer the questions."""
 
     jobspec_id: JobspecId
     version: Version | Annotated[int, Field(ge=0, le=2**53 - 1)]
@@ -116,7 +116,7 @@ class JobSpec(Exact):
 
     @property
     def asked_questions(self) -> list[AskedQuestion]:
-        """The questions with their ids, in order."""
+        """The questions of the job spec with their ids, in order."""
         return [
             AskedQuestion(question_id=f"q{number}", question=question)
             if isinstance(question, str)
@@ -128,7 +128,7 @@ class JobSpec(Exact):
 
 
 class JobMessage(Exact):
-    """Message about a job in the outbox and the queue, version 1."""
+    """Message about a job in the outbox and in the queue, in version 1."""
 
     version: Literal[1]
     job_id: UUID
@@ -136,7 +136,7 @@ class JobMessage(Exact):
 
 
 class ExecutionMessage(Exact):
-    """Payload of an execution's child job, version 1."""
+    """Payload of the child job for one execution, in version 1."""
 
     version: Literal[1]
     job_id: UUID
@@ -145,7 +145,7 @@ class ExecutionMessage(Exact):
 
 
 class Response(Exact):
-    """Answer to one question."""
+    """A provider's answer to one question."""
 
     question_id: ShortText
     question: QuestionText
@@ -155,37 +155,37 @@ class Response(Exact):
 
 
 class OutputData(Exact):
-    """The answers, one per question, in the order of the questions."""
+    """The answers of an execution, one for each question, in the order of the questions."""
 
     responses: Annotated[list[Response], Field(min_length=1, max_length=500)]
 
 
 class NestedData(Exact):
-    """The answers inside a second `data`, as some providers send them."""
+    """The answers in a second field `data`, which some providers return."""
 
     data: OutputData
 
 
 class Output(Exact):
-    """Output of an execution. The app reads both forms of `data`, and writes `OutputData`."""
+    """Output of an execution. The app accepts both forms of `data`, and stores `OutputData`."""
 
     data: OutputData | NestedData
 
     @property
     def responses(self) -> list[Response]:
-        """The answers of either form."""
+        """The answers, whichever form `data` has."""
         return (self.data.data if isinstance(self.data, NestedData) else self.data).responses
 
 
 class Hashes(Exact):
-    """Hashes that a receipt signs, each as sha256:<hex> of canonical JSON (RFC 8785)."""
+    """Hashes that a receipt signs. Each hash is sha256:<hex> of canonical JSON (RFC 8785)."""
 
     jobspec: Digest = Field(description="Hash of the job spec.")
     output: Digest | None = Field(default=None, description="Hash of the field `output`.")
 
 
 class Signed(Exact):
-    """Fields of both kinds of receipts. The app's README describes them."""
+    """Fields of both kinds of receipts, which the app's README describes."""
 
     id: UUID
     workspace_id: UUID
@@ -200,7 +200,7 @@ class Signed(Exact):
 
 
 class Receipt(Signed):
-    """Signed receipt of one execution."""
+    """Signed receipt of an execution."""
 
     format: Literal["minutehand-beacon-receipt/2"]
     execution_id: UUID
@@ -211,7 +211,7 @@ class Receipt(Signed):
 
 
 class Closing(Signed):
-    """Signed closing receipt of a job: its outcome and the number of its receipts."""
+    """Signed closing receipt of a job, with the job's outcome and its number of receipts."""
 
     format: Literal["minutehand-beacon-closing/2"]
     status: Literal["completed", "failed"]
@@ -222,7 +222,7 @@ class Closing(Signed):
 
 
 class Bundle(Exact):
-    """A job's spec and receipts, which can be verified offline."""
+    """The spec and the receipts of a job, which anyone can verify offline."""
 
     format: Literal["minutehand-beacon-bundle/2"] = "minutehand-beacon-bundle/2"
     jobspec: dict[str, Any]
@@ -231,7 +231,7 @@ class Bundle(Exact):
 
 
 class JobRow(Row):
-    """A job as the worker reads it."""
+    """A job in the form in which the worker reads it."""
 
     id: UUID
     workspace_id: UUID
@@ -242,7 +242,7 @@ class JobRow(Row):
 
 
 class ExecutionRow(Row):
-    """An execution as the worker reads it."""
+    """An execution in the form in which the worker reads it."""
 
     id: UUID
     region: str
@@ -251,7 +251,7 @@ class ExecutionRow(Row):
 
 
 class Started(Row):
-    """Data for a leased job: all executions, or its one execution. None if it was deleted."""
+    """Rows for a leased job: its executions, or its only execution. `job` is None if deleted."""
 
     job: JobRow | None
     executions: list[ExecutionRow] = []
@@ -259,13 +259,13 @@ class Started(Row):
 
 
 class Issued(Row):
-    """The stored receipt of an execution."""
+    """The receipt of an execution that is stored."""
 
     receipt: dict[str, Any]
 
 
 class SharedExecution(Row):
-    """An execution whose region answered, as a public link shows it."""
+    """An execution whose region answered, in the form that a public link shows."""
 
     region: str
     provider: str | None
@@ -274,14 +274,14 @@ class SharedExecution(Row):
 
 
 class SharedJob(Row):
-    """A job as a public link shows it."""
+    """A job in the form that a public link shows."""
 
     spec: JobSpec
     executions: list[SharedExecution]
 
 
 class Ended(Row):
-    """Outcome of a job."""
+    """Outcome of a job that has ended."""
 
     status: JobStatus
     reached: list[str]
@@ -290,7 +290,7 @@ class Ended(Row):
     executions: int
 
 
-#: Models by their names below /api/v1/schemas.
+#: Models by the names of their schemas below /api/v1/schemas.
 SCHEMAS: dict[str, type[BaseModel]] = {
     "jobspec": JobSpec,
     "output": Output,
@@ -302,6 +302,6 @@ SCHEMAS: dict[str, type[BaseModel]] = {
 
 
 def first_problem(error: ValidationError, whole: str = "the document") -> str:
-    """Describe the first validation error and its path, or `whole` if it has no path."""
+    """Describe the first validation error with its path. Without a path, name `whole` instead."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     return f"{'.'.join(map(str, first['loc'])) or whole}: {first['msg']}"

@@ -1,7 +1,7 @@
-"""The publisher, which each worker run calls for the outbox. The rules are in SQL.
+"""The publisher of the outbox, which each worker run calls. SQL defines the outbox's rules.
 
-The guide's contract names an outbox. A copy of this app should call `enqueue_job` in the
-transaction that writes the job instead, which gives the same promise with less code.
+The guide for this app requires an outbox. A copy of the app should instead call `enqueue_job` in
+the transaction that inserts the job, which has the same guarantee with less code.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from minutehand_apps.beacon.services import Beacon
 
 logger = logging.getLogger(__name__)
 
-#: Time limit of one call. A call that does not commit in this time is retried later.
+#: Maximum seconds of one call. A call that did not commit in this time is repeated later.
 CALL_SECONDS = 5.0
-#: Maximum messages per call.
+#: Maximum messages that one call publishes.
 BATCH = 50
-#: Interval between checks for jobs that ended in the queue without their processor.
+#: Seconds between checks for jobs that ended in the queue without their processor.
 RECONCILE_SECONDS = 10
 
 
 class Outbox:
-    """Publishes messages of the outbox, and reconciles jobs with the queue."""
+    """Publishes messages of the outbox, and compares jobs of the app with jobs in the queue."""
 
     def __init__(self, app: Beacon) -> None:
         self._app = app
         self._reconciled_at = float("-inf")
 
     async def run(self) -> int:
-        """Publish due messages, and sometimes reconcile. Returns the number of published jobs."""
+        """Publish due messages, and at intervals compare jobs. Return how many were published."""
         published = 0
         while True:
-            # If Postgres dies during a call, its response may never arrive.
+            # limit the time, because a response may never arrive if Postgres dies during a call
             async with asyncio.timeout(CALL_SECONDS):
                 count = await self._call("beacon_publish", p_limit=BATCH)
             published += count
@@ -49,6 +49,6 @@ class Outbox:
         return published
 
     async def _call(self, function: str, **arguments: int) -> int:
-        """Call a function that returns one number, without a retry, because it runs again soon."""
+        """Call a SQL function that returns a number. The next worker run repeats a failed call."""
         counted = await self._app.worker.call(function, arguments, attempts=1)
         return sum(counted.values())

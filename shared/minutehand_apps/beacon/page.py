@@ -1,4 +1,4 @@
-"""The answers of a job as one HTML document. Text of a person or a provider is escaped."""
+"""The answers of a job as an HTML page. Texts of people and of providers are escaped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ min-width:12rem;overflow-wrap:anywhere}
 
 
 def render(job: SharedJob) -> HTMLResponse:
-    """Render the page: a row for each question, and a column for each region that answered."""
+    """Build the page, with a row per question and a column per region that answered."""
     columns = [
         {answer.question_id: answer.response for answer in execution.output.responses}
         for execution in job.executions

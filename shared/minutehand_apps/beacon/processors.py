@@ -1,7 +1,7 @@
-"""The processors of a job and of its executions, each of which ends in a signed receipt.
+"""The processors of a job and of its executions. Each execution ends with a signed receipt.
 
-`provider_client` calls the providers, and `receipts` signs. SQL decides whether enough regions
-succeeded.
+`provider_client` calls the providers, and `receipts` signs the receipts. SQL decides whether enough
+regions succeeded.
 """
 
 from __future__ import annotations
@@ -27,18 +27,21 @@ from minutehand_apps.beacon.services import Beacon
 from minutehand_apps.beacon.settings import serving
 
 R = TypeVar("R", bound=Row)
-#: Maximum time of one call to a provider, however slowly the response arrives.
+#: Maximum seconds of one call of a provider, however slowly its response arrives.
 CALL_SECONDS = 10.0
 
 
 class Processors:
-    """The app's processors and the dependencies that they share."""
+    """The processors of the app, and the dependencies that they share."""
 
     def __init__(self, app: Beacon) -> None:
         self._app = app
 
     async def job(self, job: Job[JobMessage], ctx: JobContext) -> dict[str, Any] | Fail:
-        """Run a child job for each region. The result of this job follows from their results."""
+        """Run a child job for each region.
+
+        The outcome of this job follows from those of the regions.
+        """
         started = await self._call("beacon_start", job, Started)
         if started.job is None:
             return Fail(f"Job not found: {job.payload.job_id}")
@@ -67,7 +70,7 @@ class Processors:
         return {"job_id": str(started.job.id), "reached": ended.reached}
 
     async def execution(self, job: Job[ExecutionMessage], ctx: JobContext) -> dict[str, Any] | Fail:
-        """Send the questions to a provider of the region, and sign its answers once."""
+        """Send the questions to a provider of the region, and sign its answers only once."""
         started = await self._call("beacon_start_execution", job, Started)
         execution = started.execution
         if execution is None or started.job is None:
@@ -95,7 +98,7 @@ class Processors:
             except InvalidState as error:
                 return Fail(error.message)
             ctx.log("info", "The receipt was issued", provider=output["provider"])
-        else:  # an earlier attempt died after it stored the receipt
+        else:  # an earlier attempt ended after it had stored the receipt
             await self._app.signer.key()
             if problem := signature_problem(receipt, self._app.signer.public):
                 return Fail(f"The stored receipt is not valid: {problem}")
@@ -110,9 +113,9 @@ class Processors:
 
 
 def register(registry: Registry, settings: Settings, *, app: Beacon | None = None) -> Beacon:
-    """Add the app's processors and its publisher.
+    """Add the app's processors and its publisher to the registry.
 
-    Returns the dependencies, to be closed at exit.
+    Return the app's dependencies, which the caller closes at exit.
     """
     app = app or Beacon(settings)
     processors = Processors(app)
@@ -120,7 +123,7 @@ def register(registry: Registry, settings: Settings, *, app: Beacon | None = Non
     registry.processor(
         "beacon_job", payload=JobMessage, backoff=Backoff(first=2, cap=60), internal=True
     )(processors.job)
-    # Running executions are limited, submissions are not.
+    # limit the running executions, because submissions are not limited
     registry.processor(
         "beacon_execution",
         payload=ExecutionMessage,

@@ -1,6 +1,6 @@
-"""Client for the provider protocol, which runs one execution at one provider.
+"""Client of the provider protocol, which runs one execution at one provider.
 
-`worker.remote` chooses the provider and handles failures.
+`worker.remote` chooses the provider, and handles failures of providers.
 
 References:
     README.md, "The provider protocol".
@@ -36,16 +36,16 @@ from minutehand_apps.beacon.models import (
 )
 from minutehand_apps.beacon.settings import Provider
 
-#: Maximum silence of a provider during one call, in seconds. A call takes at most twice this time.
+#: Maximum seconds without data from a provider in one call. A call takes at most twice this time.
 CALL_SECONDS = 5.0
-#: Maximum size of a response. 500 answers of 100,000 characters are not expected.
+#: Maximum bytes of a response, which 500 answers of normal length do not reach.
 MAX_RESPONSE_BYTES = 8 * 1024 * 1024
 
 TaskId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$", max_length=200)]
 
 
 class Task(Row):
-    """A task that a provider has accepted, with its state."""
+    """A task that a provider has accepted, with the task's state."""
 
     task_id: TaskId
     status: Literal["accepted", "queued", "running", "completed", "failed", "cancelled"]
@@ -53,7 +53,7 @@ class Task(Row):
 
 
 class Result(Row):
-    """Result of a provider. `read_output` parses `data`."""
+    """Result of a task of a provider. `read_output` parses `data`."""
 
     task_id: TaskId
     execution_id: str
@@ -67,9 +67,9 @@ A = TypeVar("A", bound=Row)
 
 @dataclass(frozen=True, slots=True)
 class AtProvider:
-    """A provider as a service of `worker.remote`.
+    """A provider, in the form of a service of `worker.remote`.
 
-    Calls raise RemoteFailed for unexpected responses.
+    A call raises RemoteFailed for an unexpected response.
     """
 
     http: httpx.AsyncClient
@@ -79,11 +79,11 @@ class AtProvider:
 
     @property
     def name(self) -> str:
-        """The provider's."""
+        """Name of the provider."""
         return self.provider.name
 
     async def submit(self, *, left: float) -> str:
-        """Start a task. The same execution returns the same task."""
+        """Start a task. Another call for the same execution returns the same task."""
         execution, spec = self.execution, self.spec
         body = {
             "execution_id": str(execution.id),
@@ -100,14 +100,14 @@ class AtProvider:
         return (await self._ask(Task, "POST", "", json=body, headers=key)).task_id
 
     async def poll(self, task_id: str) -> RemoteTask:
-        """Read the state of a task."""
+        """Read the state of a task from the provider."""
         task = await self._ask(Task, "GET", f"/{task_id}")
         if task.status in {"accepted", "queued", "running"}:
             return RemoteTask("running")
         return RemoteTask(task.status, task.error)  # type: ignore[arg-type]
 
     async def result(self, task_id: str) -> dict[str, Any]:
-        """Read the answers, and check that they belong to this execution."""
+        """Read the answers of a task, and check that they belong to this execution."""
         result = await self._ask(Result, "GET", f"/{task_id}/result")
         execution, name = self.execution, self.name
         if result.task_id != task_id or result.execution_id != str(execution.id):
@@ -129,7 +129,7 @@ class AtProvider:
         }
 
     async def cancel(self, task_id: str) -> None:
-        """Cancel a task. The response is ignored."""
+        """Cancel a task. The provider's response is ignored."""
         await self._call("POST", f"/{task_id}/cancel")
 
     async def _ask(self, kind: type[A], method: str, path: str, **options: Any) -> A:
@@ -166,14 +166,14 @@ class AtProvider:
 
 
 class Unanswered(ValueError):
-    """A question has no usable answer. The message is for people."""
+    """A question has no usable answer. The message of this error is for people."""
 
 
 def read_output(data: Any, spec: JobSpec) -> Output:
-    """Parse a provider's `data`, `{responses: […]}` or the same inside a second `data`.
+    """Parse a provider's `data`, which is `{responses: […]}`, or contains it in a second `data`.
 
     Raises:
-        ValueError: The answers are not one per question of `spec`, each with a text.
+        ValueError: The answers are not exactly one per question of `spec`, each with a text.
     """
     if isinstance(data, dict) and "responses" not in data and isinstance(data.get("data"), dict):
         data = data["data"]
@@ -208,8 +208,8 @@ def _response(question: AskedQuestion, answer: dict[str, Any]) -> Response:
         raise Unanswered(f"the answer to question {name} quotes another question")
     duration = answer.get("duration_ms")
     if isinstance(duration, float):
-        # Dropped and not rejected, because the duration is optional, and NaN or a huge one is
-        # harmless.
+        # drop a bad duration instead of the answer, because the duration is optional and NaN or a
+        # huge number does no harm
         duration = round(duration) if abs(duration) < 1e9 else None
     try:
         return Response.model_validate(
@@ -220,5 +220,5 @@ def _response(question: AskedQuestion, answer: dict[str, Any]) -> Response:
 
 
 def _short(text: str) -> str:
-    """Quote an id from a provider, shortened."""
+    """Quote an id from a provider, and shorten it if it is long."""
     return repr(text if len(text) <= 60 else text[:59] + "…")

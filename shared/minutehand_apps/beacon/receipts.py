@@ -1,6 +1,6 @@
-"""Receipts: signing with the app's key, and offline verification.
+"""Receipts, which are signed with the app's key and can be verified offline.
 
-A receipt proves what its signer stated. No receipt proves that the measurement was honest.
+A receipt proves what its signer stated. A receipt does not prove that the measurement was honest.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ Keys = Mapping[str, str]
 
 
 class Unreadable(Exception):
-    """The input is not a bundle, a receipt or a key set. The message says why."""
+    """The input is not a bundle, a receipt or a key set. The message contains the reason."""
 
 
 def canonical(value: Any) -> bytes:
-    """Serialize a JSON value in its canonical form (RFC 8785), in UTF-8.
+    """Serialize a JSON value in its canonical form (RFC 8785) as UTF-8.
 
     Raises:
         ValueError: JSON cannot represent the value exactly.
@@ -52,7 +52,7 @@ def canonical(value: Any) -> bytes:
 
 
 def sha256_digest(value: Any) -> str:
-    """Return the SHA-256 of the canonical JSON, as `sha256:<hex>`."""
+    """Return the SHA-256 hash of a value's canonical JSON, as `sha256:<hex>`."""
     return "sha256:" + hashlib.sha256(canonical(value)).hexdigest()
 
 
@@ -62,7 +62,7 @@ def encode(data: bytes) -> str:
 
 
 def decode(text: str) -> bytes:
-    """Decode base64url without padding. Raises ValueError for other text."""
+    """Decode base64url without padding. Raises ValueError for any other text."""
     return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
 
 
@@ -72,7 +72,7 @@ def thumbprint(x: str) -> str:
 
 
 class Signer:
-    """Signs receipts with the app's key, which the first worker creates."""
+    """Signs receipts with the app's key. The first worker creates the key."""
 
     def __init__(self, settings: Settings, worker: WorkerFunctions) -> None:
         self._settings = settings
@@ -81,10 +81,10 @@ class Signer:
         self.public: Keys = {}
 
     async def sign(self, stated: dict[str, Any]) -> dict[str, Any]:
-        """Add an id, the time and a signature of all fields to a receipt.
+        """Return a receipt with an id, the time, and a signature of all of its fields.
 
         Raises:
-            ProcessorError: This process cannot unseal the key.
+            ProcessorError: This process cannot decrypt the signing key.
         """
         key = await self.key()
         now = datetime.now(UTC)
@@ -98,7 +98,7 @@ class Signer:
         return {**statement, "signature": encode(key.sign(canonical(statement)))}
 
     async def key(self) -> Ed25519PrivateKey:
-        """Unseal the signing key, or create it if there is none."""
+        """Return the decrypted signing key. Create a key if there is none."""
         if self._key is not None:
             return self._key
         sealer = make_sealer(self._settings)
@@ -127,7 +127,7 @@ class Signer:
 
 
 def shared_fields(job: JobRow) -> dict[str, Any]:
-    """Return the fields that all receipts of a job share."""
+    """Return the fields that all receipts of a job have in common."""
     return {
         "workspace_id": str(job.workspace_id),
         "job_id": str(job.id),
@@ -140,7 +140,7 @@ def shared_fields(job: JobRow) -> dict[str, Any]:
 def build_receipt(
     job: JobRow, execution: ExecutionRow, result: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the unsigned receipt of one execution."""
+    """Return the receipt of one execution, without its signature."""
     stated = shared_fields(job)
     return {
         **stated,
@@ -153,7 +153,7 @@ def build_receipt(
 
 
 def signature_problem(document: Mapping[str, Any], keys: Keys) -> str | None:
-    """Check a document's signature. Returns the problem, or None if one of the keys made it."""
+    """Return the problem with a document's signature, or None if one of the keys signed it."""
     x = keys.get(str(document.get("key_id")))
     if x is None:
         return f"the key {document.get('key_id')} is not in the key set"
@@ -167,10 +167,10 @@ def signature_problem(document: Mapping[str, Any], keys: Keys) -> str | None:
 
 
 def read_keys(value: Any) -> dict[str, str]:
-    """Return the Ed25519 keys of a JWK set (RFC 7517) by id.
+    """Return the Ed25519 keys in a JWK set (RFC 7517) by their ids.
 
     Raises:
-        Unreadable: The value is not a JWK set, or a key does not match its id.
+        Unreadable: The value is not a JWK set, or the id of a key does not match the key.
     """
     listed = value.get("keys") if isinstance(value, dict) else None
     if not isinstance(listed, list):
@@ -187,7 +187,7 @@ def read_keys(value: Any) -> dict[str, str]:
 
 @dataclass(slots=True)
 class Report:
-    """Result of a verification: passed checks, problems, and checks that could not be made."""
+    """Result of a verification: passed checks, problems, and checks that were not possible."""
 
     passed: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -195,18 +195,18 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """`failed` if there is a problem, `incomplete` if a check was not possible, or `passed`."""
+        """`failed` after a problem, `incomplete` if a check was not possible, else `passed`."""
         if self.problems:
             return "failed"
         return "incomplete" if self.unchecked or not self.passed else "passed"
 
     def as_json(self) -> dict[str, Any]:
-        """Return the report as `--json` prints it."""
+        """Return the report as a JSON object, for the option `--json`."""
         return {"verdict": self.verdict, **asdict(self)}
 
 
 def verify(document: Any, keys: Keys) -> Report:
-    """Verify a bundle or a single receipt with trusted public keys.
+    """Verify a bundle or a single receipt by public keys that the caller trusts.
 
     Raises:
         Unreadable: The document is neither a bundle nor a receipt.
@@ -241,9 +241,9 @@ def verify(document: Any, keys: Keys) -> Report:
 def _check(
     report: Report, document: Any, keys: Keys, spec: Mapping[str, Any] | None = None
 ) -> Signed | None:
-    """Check a receipt's form, signature and hashes.
+    """Check the form, the signature and the hashes of a receipt.
 
-    Returns None if the receipt cannot be parsed.
+    Return None if the receipt cannot be parsed.
     """
     closes = isinstance(document, dict) and "reached" in document
     try:
@@ -266,7 +266,7 @@ def _check(
 
 
 def _spec_problem(receipt: Signed, document: Mapping[str, Any]) -> str | None:
-    """Check that a receipt fits the job spec of its bundle. Returns the problem or None."""
+    """Return how a receipt contradicts the job spec of its bundle, or None if it does not."""
     try:
         same = sha256_digest(document) == receipt.hashes.jobspec
         spec = JobSpec.model_validate(document)

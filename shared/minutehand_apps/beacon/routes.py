@@ -1,7 +1,7 @@
-"""The app's routes below /api/v1, which the `jobs` function finds.
+"""The app's routes below /api/v1, which the `jobs` function finds and serves.
 
-Each route calls a SQL function or reads with the caller's token. SQL decides what the caller may
-do, and rows of other workspaces count as missing.
+Each route calls a SQL function, or reads rows, with the caller's token. SQL decides what the caller
+may do. Rows of other workspaces count as missing.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ R = TypeVar("R", bound=BaseModel)
 
 
 class Submission(JobSpec):
-    """A job spec to run, with its workspace and priority."""
+    """A job spec to run, with a workspace and a priority."""
 
     workspace_id: UUID | None = Field(
         default=None, description="Required for members of several workspaces."
@@ -57,7 +57,10 @@ class Submission(JobSpec):
 
 
 class Submitted(BaseModel):
-    """A submitted job, or the job of an earlier identical submission."""
+    """A submitted job.
+
+    If an identical spec was submitted before, it is the job of that submission.
+    """
 
     id: UUID
     jobspec_id: str
@@ -66,7 +69,7 @@ class Submitted(BaseModel):
 
 
 class Execution(BaseModel):
-    """One execution. Lists omit `output`."""
+    """An execution. In lists, `output` is omitted."""
 
     id: UUID
     job_id: UUID
@@ -91,7 +94,7 @@ class ExecutionPage(BaseModel):
 
 
 class ListedJob(BaseModel):
-    """A job in a list."""
+    """A job in a list of jobs."""
 
     id: UUID
     workspace_id: UUID
@@ -113,20 +116,20 @@ class ListedJob(BaseModel):
 
 
 class JobState(ListedJob):
-    """A job with its spec, executions and outputs."""
+    """A job with its spec, its executions and their outputs."""
 
     spec: dict[str, Any]
     share_id: UUID | None = Field(description="Key of the answers' public link, or null.")
 
 
 class Share(Exact):
-    """True if the answers have a public link."""
+    """True to give the answers a public link, false to delete the link."""
 
     shared: bool
 
 
 class Shared(BaseModel):
-    """Key of the public link, or null without one."""
+    """Key of the answers' public link, or null if there is none."""
 
     share_id: UUID | None
     url: str | None = Field(description="Path of the public link, or null without a link.")
@@ -140,13 +143,13 @@ class JobPage(BaseModel):
 
 
 class Redrive(Exact):
-    """Dead letters to publish again."""
+    """Which dead letters of the outbox to publish again."""
 
     workspace_id: UUID | None = None
 
 
 class Redriven(BaseModel):
-    """Number of dead letters that are pending again, at most 500 per call."""
+    """Number of dead letters that are pending again. One call publishes up to 500."""
 
     count: int
 
@@ -170,7 +173,7 @@ async def _find_job(
     functions: UserFunctions,
     workspace_id: WorkspaceFilter = None,
 ) -> dict[str, Any]:
-    """Find a job by its id, or the newest with a jobspec_id in one workspace. 404 if none."""
+    """Find a job by its id, or the latest job of a workspace with a jobspec_id, or raise a 404."""
     params = ("select", ",".join(JobState.model_fields)), ("order", "id.desc"), ("limit", "1")
     rows: list[dict[str, Any]] = []
     if _is_uuid(id):
@@ -196,13 +199,14 @@ routes = APIRouter(prefix="/api/v1", tags=["beacon"])
 async def submit(
     body: Submission, functions: UserFunctions, services: Provided, response: Response
 ) -> Submitted:
-    """Accept a job spec and queue it.
+    """Store a job spec, and enqueue the job that runs it.
 
-    A repeated jobspec_id and version returns the same job with 200, or 409 if the body differs.
+    A repeated jobspec_id and version returns the existing job with status 200. If the body differs,
+    the status is 409.
     """
     spec = body.model_dump(mode="json", exclude={"workspace_id", "priority"}, exclude_unset=True)
     try:
-        canonical(spec)  # fails for values that receipts could not hash
+        canonical(spec)  # raises an error for values that a receipt could not hash
     except ValueError as error:
         raise validation_failed([FieldProblem(field="body", problem=str(error))]) from error
     result = await functions.call(
@@ -229,10 +233,10 @@ async def list_jobs(
     return JobPage(jobs=rows, next=more)
 
 
-# Answers without a category omit the field, so unset fields are excluded.
+# omit unset fields, because an answer without a category has no field `category`
 @routes.get("/jobs/{id}", response_model_exclude_unset=True)
 async def get_job(job: FoundJob, functions: UserFunctions) -> JobState:
-    """Return a job by its id, or the newest job with a jobspec_id."""
+    """Return a job by its id, or the latest job with this jobspec_id."""
     executions = await functions.select(
         "beacon_execution_states", ("job_id", f"eq.{job['id']}"), ("order", "id.asc")
     )
@@ -241,7 +245,7 @@ async def get_job(job: FoundJob, functions: UserFunctions) -> JobState:
 
 @routes.get("/jobs/{id}/bundle")
 async def get_bundle(job: FoundJob, functions: UserFunctions) -> Bundle:
-    """Return a job's spec and receipts, which can be verified offline."""
+    """Return the spec and the receipts of a job, which anyone can verify offline."""
     of, select = f"eq.{job['id']}", functions.select
     receipts = [
         row["receipt"]
@@ -255,13 +259,16 @@ async def get_bundle(job: FoundJob, functions: UserFunctions) -> Bundle:
 
 @routes.post("/jobs/{id}/cancel")
 async def cancel(job: FoundJob, functions: UserFunctions) -> Submitted:
-    """Cancel a job and its executions. Repeatable. 409 if the job has completed or failed."""
+    """Cancel a job and its executions.
+
+    The call is repeatable. 409 if the job has ended otherwise.
+    """
     return await functions.call("beacon_cancel", parse=reading(Submitted), id=job["id"])
 
 
 @routes.put("/jobs/{id}/share")
 async def share(job: FoundJob, body: Share, functions: UserFunctions) -> Shared:
-    """Create or delete the public link of a job's answers."""
+    """Create or delete the public link to a job's answers."""
     link = await functions.call("beacon_share", id=job["id"], is_shared=body.shared)
     key = link["share_id"]
     return Shared(share_id=key, url=f"/api/v1/shared/{key}" if key else None)
@@ -269,7 +276,7 @@ async def share(job: FoundJob, body: Share, functions: UserFunctions) -> Shared:
 
 @routes.get("/shared/{share_id}", response_class=HTMLResponse)
 async def shared(request: Request, share_id: UUID, services: Provided) -> HTMLResponse:
-    """Show the answers of a job by its public link."""
+    """Show the answers of a job to anyone who has its public link."""
     async with services.request_slot(request, None):
         found = await services.queue_of(None).call("beacon_shared", share_id=share_id)
     if found["job"] is None:
@@ -297,7 +304,7 @@ async def list_executions(
     responses={200: {"model": Receipt, "description": "The receipt, as it was signed."}},
 )
 async def get_receipt(id: UUID, functions: UserFunctions) -> JSONResponse:
-    """Return the signed receipt of an execution. 404 before there is a receipt."""
+    """Return the signed receipt of an execution. 404 if it has no receipt yet."""
     rows = await functions.select("beacon_executions", ("select", "receipt"), ("id", f"eq.{id}"))
     if not rows or rows[0]["receipt"] is None:
         raise not_found("receipt")
@@ -306,7 +313,7 @@ async def get_receipt(id: UUID, functions: UserFunctions) -> JSONResponse:
 
 
 async def _check(functions: CallerFunctions, *receipts: dict[str, Any]) -> None:
-    """Reject stored receipts that the app's key did not sign."""
+    """Raise an error for stored receipts that were not signed with the app's key."""
     keys = read_keys(await functions.call("beacon_keys")) if receipts else {}
     for receipt in receipts:
         if problem := signature_problem(receipt, keys):
@@ -315,14 +322,14 @@ async def _check(functions: CallerFunctions, *receipts: dict[str, Any]) -> None:
 
 @routes.get("/keys", response_model=KeySet)
 async def get_keys(services: Provided) -> Response:
-    """Return the public key that verifies receipts. Needs no token."""
+    """Return the public key that verifies receipts. The route needs no token."""
     keys = await services.queue_of(None).call("beacon_keys")
     return JSONResponse(keys, headers={"Cache-Control": "max-age=300"})
 
 
 @routes.post("/outbox/redrive")
 async def redrive(body: Redrive, functions: UserFunctions, services: Provided) -> Redriven:
-    """Publish dead letters again. The jobs of these messages become `created` again."""
+    """Publish dead letters of the outbox again. Their jobs get the status `created` again."""
     result = await functions.call("beacon_redrive", workspace_id=body.workspace_id)
     if result["wake"]:
         await services.waker.wake()
@@ -344,7 +351,7 @@ async def page(
     part: tuple[UUID | None, UUID | None, int],
     *filters: tuple[str, str],
 ) -> tuple[list[R], UUID | None]:
-    """Read a page of rows, newest first by id, and the cursor of the next page."""
+    """Read a page of rows, newest first, and the cursor of the next page."""
     workspace_id, cursor, limit = part
     params: list[tuple[str, str]] = [
         ("select", ",".join(name for name in row.model_fields if name != "output")),
@@ -361,5 +368,5 @@ async def page(
 
 
 def router(_: Services) -> APIRouter:
-    """Create the app's routes."""
+    """Return the app's routes."""
     return routes

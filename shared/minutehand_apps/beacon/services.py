@@ -1,6 +1,6 @@
 """Dependencies of the app: its providers, and the signer of receipts.
 
-Each process has one set, and connects to or unseals a dependency on first use.
+A process has one instance, which creates each dependency at its first use.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from minutehand_apps.beacon.settings import Provider, read_providers
 
 
 class Beacon(Dependencies):
-    """Dependencies of one process."""
+    """The app's dependencies in one process."""
 
     @cached_property
     def providers(self) -> tuple[Provider, ...]:
-        """The providers. Raises ConfigurationError if BEACON_PROVIDERS is malformed."""
+        """The configured providers. Raises ConfigurationError if BEACON_PROVIDERS is malformed."""
         return read_providers(self.settings.environ)
 
     @cached_property
     def http(self) -> httpx.AsyncClient:
-        """The HTTP client for all providers."""
+        """The HTTP client for calls of all providers."""
         return outbound_http.connect(timeout=httpx.Timeout(CALL_SECONDS))
 
     @cached_property
     def signer(self) -> Signer:
-        """Signs receipts."""
+        """The signer, which signs receipts."""
         return Signer(self.settings, self.worker)

@@ -1,4 +1,4 @@
-"""The providers by region, from the variable BEACON_PROVIDERS, a JSON list."""
+"""Reads the providers with their regions from BEACON_PROVIDERS, which is a JSON list."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from minutehand_apps.beacon.models import Region, ShortText
 
 VARIABLE = "BEACON_PROVIDERS"
 EXAMPLE = '[{"name": "acme", "url": "https://eu.acme.example", "regions": ["eu-west"]}]'
-#: Matches every region.
+#: Entry in a provider's regions that matches every region.
 ANY_REGION = "*"
 
 
 class Provider(BaseModel):
-    """A provider: an HTTP server that answers questions in some regions."""
+    """A provider, which is an HTTP server that answers questions in some regions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: ShortText
     url: Annotated[str, StringConstraints(pattern=r"^https?://[^ ]*[^ /]$")]
     regions: tuple[Region | str, ...] = Field(min_length=1)
-    #: Bearer token for the provider. If unset, none is sent.
+    #: Bearer token for calls of the provider. Without a token, calls send none.
     token: str | None = Field(default=None, repr=False)
 
 
-# an error must not print the value, because it contains tokens
+# an error message must not contain the value, because the value contains tokens
 _PROVIDERS = TypeAdapter(tuple[Provider, ...], config=ConfigDict(hide_input_in_errors=True))
 
 
 def read_providers(environ: Mapping[str, str]) -> tuple[Provider, ...]:
-    """Read `BEACON_PROVIDERS`. If it is unset, there are no providers.
+    """Read the providers in `BEACON_PROVIDERS`. If it is unset, return none.
 
     Raises:
-        ConfigurationError: The value is not a list of providers, or two have the same name.
+        ConfigurationError: The value is not a list of providers, or two providers have one name.
     """
     try:
         providers = _PROVIDERS.validate_json(read_text(environ, VARIABLE) or "[]")
@@ -49,6 +49,6 @@ def read_providers(environ: Mapping[str, str]) -> tuple[Provider, ...]:
 
 
 def serving(providers: Iterable[Provider], region: str) -> list[Provider]:
-    """Return the providers of a region. Providers that name the region come first."""
+    """Return the providers that serve a region. Providers that name the region come first."""
     matching = [each for each in providers if {region, ANY_REGION} & set(each.regions)]
     return sorted(matching, key=lambda provider: region not in provider.regions)

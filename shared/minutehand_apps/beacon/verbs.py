@@ -1,6 +1,6 @@
-"""`minutehand beacon`: submit job specs, export receipts, and verify them offline.
+"""`minutehand beacon`, which submits job specs, and exports receipts and verifies them offline.
 
-This module has the commands' input and output. The checks are in receipts.py.
+This module contains the input and output of the commands. receipts.py contains the checks.
 """
 
 from __future__ import annotations
@@ -59,10 +59,12 @@ def verify(
     env_file: EnvFile = None,
     as_json: Json = False,
 ) -> None:
-    """Verify receipts: signatures, hashes, count. 0 passed, 1 failed, 2 could not be verified.
+    """Verify receipts by signatures, hashes and count.
 
-    With --keys FILE this works offline. Take the keys from a source you trust, not from where you
-    got the receipt.
+    Exit with 0 if passed, 1 if failed, 2 if not verifiable.
+
+    With --keys FILE the command works offline. Get the keys from a source that you trust, and not
+    from the source of the receipt.
     """
     from minutehand_apps.beacon import receipts
 
@@ -99,7 +101,7 @@ def submit(
     connection: Connection,
     source: Annotated[str, typer.Argument(help="File with a job spec, or - for stdin.")],
 ) -> None:
-    """Submit a job spec. A repeated jobspec_id and version returns the same job."""
+    """Submit a job spec. A repeated jobspec_id and version returns the existing job."""
     spec = parse_object(read_text(source), source)
     job = connection.call(
         "POST", "/api/v1/jobs", json={**spec, "workspace_id": connection.workspace}

@@ -1,1 +1,1 @@
-"""Chat app. Turns complex requests into background work, which people control from the chat."""
+"""Chat app, which runs complex requests as background jobs that people control in the chat."""

@@ -1,4 +1,4 @@
-"""The app's demo: a request that becomes background work and asks a question with a default."""
+"""The app's demo. Its request becomes background work, and asks a question with a default."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import httpx
 
 
 async def enqueue(api: httpx.AsyncClient, data: httpx.AsyncClient, workspace_id: str) -> list[str]:
-    """Send a message, and return the ids of its jobs."""
+    """Send the demo's message, and return the ids of the jobs for it."""
     text = "Research renewable energy and build me an interactive dashboard."
     response = await api.post(
         "/api/chat",

@@ -1,6 +1,6 @@
-"""Models of decisions and results, which a language model fills.
+"""Models of decisions and results, which a language model writes.
 
-Unknown fields are dropped. An output with missing or invalid fields is requested once more.
+Unknown fields are dropped. If fields are missing or invalid, the model is asked once more.
 """
 
 from __future__ import annotations
@@ -12,52 +12,52 @@ from uuid import UUID
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Line = Annotated[str, Field(min_length=1, max_length=300)]
-#: Maximum characters of a reply or a result, more than a model writes in one answer.
+#: Maximum characters of a reply or a result. A model writes less in one answer.
 MAX_TEXT: Final = 200_000
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
 
 
 class Shape(BaseModel):
-    """Model that ignores unknown fields."""
+    """Base class of models that ignore unknown fields."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 class ChatPayload(Shape):
-    """Payload of `chat_message`. The text of the message is in the chat's tables."""
+    """Payload of a `chat_message` job. The text of the message is in the tables of the chat."""
 
     message_id: UUID
     ask_seconds: int | None = None
 
 
 class Message(Shape):
-    """An earlier message of the session."""
+    """An earlier message of the chat session."""
 
     type: Literal["message", "reply", "question", "answer", "info"]
     content: str
 
 
 class Progress(Shape):
-    """Progress of earlier attempts."""
+    """Progress that earlier attempts of the job have reported."""
 
     percentage: float
     stage: str | None
 
 
 class Loaded(Shape):
-    """Data for a leased job. `text` is None if the session was deleted."""
+    """Rows for a leased job. `text` is None if the session was deleted."""
 
     text: str | None
     progress: Progress | None
-    #: The part of the reply that an earlier attempt has written.
+    #: The part of the reply that an earlier attempt has already written.
     said: str | None
     history: list[Message]
 
 
 class Decision(Shape):
-    """How to handle a message."""
+    """The model's decision how to handle a message."""
 
-    #: The default is used if the model answers in plain text.
+    #: The default applies if the model answers in plain text.
     tier: Literal["instant", "standard", "async"] = "standard"
     reply: str = Field(default="", max_length=MAX_TEXT, description="The answer, empty for async.")
     type: Literal["research", "build", "write"] = "write"
@@ -72,19 +72,19 @@ class Decision(Shape):
 
 
 class Findings(Shape):
-    """Points from the model's knowledge."""
+    """Points about a topic from the model's own knowledge."""
 
     points: Annotated[list[Line], Field(min_length=1, max_length=20)]
 
 
 class Answer(Shape):
-    """A result as text."""
+    """The result of a work item as text."""
 
     text: Text
 
 
 class Figure(Shape):
-    """A number with its name."""
+    """A number with its name, which a page shows as a bar."""
 
     label: Line
     value: float
@@ -105,7 +105,7 @@ class Section(Shape):
 
 
 def _plain_colours(value: Any) -> Any:
-    """Keep valid colours in the form #rrggbb. A page has defaults for missing colours."""
+    """Keep only colours in the form #rrggbb. A page has defaults for the other colours."""
     if not isinstance(value, list):
         return value
     colours = (
@@ -115,7 +115,7 @@ def _plain_colours(value: Any) -> Any:
 
 
 class Page(Shape):
-    """A page: a dashboard, a timeline or a report."""
+    """A page with the result of a work item: a dashboard, a timeline or a report."""
 
     title: Line
     summary: Text
@@ -125,5 +125,5 @@ class Page(Shape):
     )
 
 
-#: Result of a job.
+#: Result of a `chat_message` job.
 Result = dict[str, Any]

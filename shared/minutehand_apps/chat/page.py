@@ -1,4 +1,4 @@
-"""A page as one HTML document. Text of a model or a person is escaped."""
+"""A page with a result as one HTML document. Texts of models and of people are escaped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ background:var(--main);margin-inline-end:.5rem}li::marker{font-weight:700}
 
 
 def render(page: Page, footer: str) -> HTMLResponse:
-    """Render the page. `footer` states the source of its content."""
+    """Build the HTML of a page. `footer` names the source of the page's content."""
     main, second, *_ = [*page.colours, "#1d4ed8", "#5a6a7a"]
     sections = "".join(map(_section, page.sections))
     return document(

@@ -1,6 +1,7 @@
-"""The processor of a message, which replies immediately or does work in stages.
+"""The processor of a chat message, which replies immediately or does work in stages.
 
-Every call of the model is a step, so that no crash, retry or answered question pays twice.
+Each call of the model is a step, so that the model is not paid again after a crash, a retry or an
+answered question.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ BY_MODEL: Final = "From the model's knowledge, without research."
 
 
 class Processor:
-    """The processor and its dependencies."""
+    """The processor of chat messages, and its dependencies."""
 
     def __init__(self, app: Chat) -> None:
         self._app = app
 
     async def run(self, job: Job[ChatPayload], ctx: JobContext) -> Result | Fail:
-        """Decide on a tier, then reply or do the work."""
+        """Let the model decide how to handle the message, then reply or do the work."""
         loaded: Loaded = await self._app.worker.call_held(
             "chat_load", job.id, job.fence, parse=reading(Loaded)
         )
@@ -71,7 +72,7 @@ class Processor:
 
 
 class _Run:
-    """One attempt of one message's job."""
+    """One attempt of the job for one message."""
 
     def __init__(
         self, app: Chat, job: Job[ChatPayload], ctx: JobContext, text: str, earlier: Progress | None
@@ -83,7 +84,7 @@ class _Run:
         self._earlier = earlier or Progress(percentage=0, stage=None)
 
     async def work(self, decision: Decision) -> Result:
-        """Do the work in stages, and return the job's result."""
+        """Do the work in stages. Return the result of the job."""
         title = decision.title or self.text[:80]
         await self.say("reply", STARTED, work={"type": decision.type, "title": title})
         await self._stage(10, "ANALYZING", "Analyzing request...")
@@ -113,11 +114,11 @@ class _Run:
         return {"text": self._marked(result.text), "page": None}
 
     def _marked(self, text: str) -> str:
-        """Append the source of a result, unless the text is the script's, which contains it."""
+        """Append the source of a result to its text. A sample already contains its source."""
         return text if self._app.model.offline else f"{text}\n\n{BY_MODEL}"
 
     async def _question(self, decision: Decision) -> str | None:
-        """Ask a question, if its answer changes the result, and return the answer."""
+        """Ask the user a question if its answer changes the result. Return the answer."""
         if not decision.question:
             return None
         seconds = self._job.payload.ask_seconds or self._app.ask_seconds
@@ -141,7 +142,7 @@ class _Run:
             earlier.percentage,
             earlier.stage,
         ) or percentage < earlier.percentage:
-            return  # an earlier attempt reported this stage
+            return  # an earlier attempt has already reported this stage
         self._ctx.progress(percentage, stage, message)
         if self._app.model.offline and percentage < 100:
             await asyncio.sleep(self._app.pace_seconds)
@@ -156,11 +157,11 @@ class _Run:
         streams: tuple[str, str] | None = None,
         patient: bool = True,
     ) -> S:
-        """Run a step with the model, or with the script if the model is offline.
+        """Run a step with the model. If no model is configured, use the sample instead.
 
         Args:
-            streams: A stream, and the field whose text is written to it.
-            patient: See `ask_for`.
+            streams: Name of a stream, and the field of the answer whose text the stream gets.
+            patient: Passed to `ask_for`.
         """
         stream, field = streams or (None, None)
 
@@ -183,29 +184,32 @@ class _Run:
         return shape.model_validate(await self._ctx.step(prompt.name, run))
 
     async def _recite(self, words: TextSink, text: str) -> None:
-        """Stream a sample word by word like a model."""
+        """Write a sample into a stream word by word, as a model would."""
         for word in re.findall(r"\s*\S+", text):
             words.write(word)
             await asyncio.sleep(self._app.pace_seconds / 10)
 
     async def say(self, kind: Any, content: str, **fields: Any) -> None:
-        """Post a message in the session, once per kind and name of a question.
+        """Post a message in the session. A kind with the same question name is posted only once.
 
         Args:
-            fields: `question` {name, options, default, expires_at}, or `work` {type, title}.
+            fields: Either `question` {name, options, default, expires_at}, or `work` {type, title}.
         """
         arguments = {"type": kind, "content": content, **fields}
         await self._app.worker.call_held("chat_say", self._job.id, self._job.fence, **arguments)
 
 
 def register(registry: Registry, settings: Settings, *, app: Chat | None = None) -> Chat:
-    """Add the processor to `registry`. Returns the dependencies, to be closed at exit."""
+    """Add the processor to the registry.
+
+    Return its dependencies, which the caller closes at exit.
+    """
     app = app or Chat(settings)
     registry.processor(
         "chat_message",
         payload=ChatPayload,
         workspace_concurrency=25,
-        timeout=600,  # enough for four calls of a model with their deadlines
+        timeout=600,  # enough for four calls of a model, each with its own deadline
         backoff=Backoff(first=5, cap=300),
         internal=True,
     )(Processor(app).run)

@@ -1,4 +1,4 @@
-"""The prompts of the chat. A person's text is material and never part of the instructions."""
+"""The prompts of the chat. A person's text is input, and never a part of the instructions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minutehand_apps.chat.models import Decision, Message
 def decide(
     text: str, history: Sequence[Message], *, may_work: bool, said: str | None = None
 ) -> Prompt:
-    """Return the prompt for a reply, for the rest of a reply after `said`, or for a work item."""
+    """Return the prompt for a reply, for the rest of the reply that `said` begins, or for work."""
     reply = json.dumps({"tier": "standard", "reply": said}, ensure_ascii=False)
     work = (
         "Use tier async when the request needs research, a page, a long text or several steps: then"
@@ -33,7 +33,7 @@ def decide(
 
 
 def research(text: str, decision: Decision, answer: str | None) -> Prompt:
-    """Return the prompt for points about a topic."""
+    """Return the prompt that asks for points about a topic."""
     return Prompt(
         "research",
         f"Collect what you know for this work: {decision.title}. One point a line, with years and"
@@ -43,7 +43,7 @@ def research(text: str, decision: Decision, answer: str | None) -> Prompt:
 
 
 def page(text: str, decision: Decision, answer: str | None, points: Sequence[str]) -> Prompt:
-    """Return the prompt for the content of a page."""
+    """Return the prompt that asks for the content of a page."""
     return Prompt(
         "page",
         f"Fill the page for this work: {decision.title}. Give sections with texts, figures that"
@@ -54,7 +54,7 @@ def page(text: str, decision: Decision, answer: str | None, points: Sequence[str
 
 
 def write(text: str, decision: Decision, answer: str | None, points: Sequence[str]) -> Prompt:
-    """Return the prompt for a result as text."""
+    """Return the prompt that asks for a result as text."""
     return Prompt(
         "write",
         f"Write the result of this work in plain text: {decision.title}.",

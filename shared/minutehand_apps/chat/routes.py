@@ -1,7 +1,7 @@
-"""The app's routes: chat, and the state, events, messages and cancellation of a session's work.
+"""The app's routes: chat, and a session's messages, work, events and cancellation.
 
-A session belongs to the calling user, or without a token to anyone with its id. The rules are in
-SQL.
+A session belongs to the user who created it. A guest's session is open to anyone who knows its id.
+SQL enforces these rules.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from minutehand_apps.chat.session_feed import SessionFeed
 
 logger = logging.getLogger(__name__)
 
-#: Maximum wait for a reply. Behind a gateway the function has 20 s in total.
+#: Maximum seconds until a reply. Behind a gateway, the function has 20 s in total.
 WAIT_SECONDS: Final = 60.0
 STILL_WRITING: Final = "Your answer is still being written. It will be a message of this session."
 _SESSION_ID = Annotated[str | None, Query(alias="sessionId", max_length=200)]
@@ -46,14 +46,14 @@ _STREAM: Final[dict[int | str, dict[str, Any]]] = {
 
 
 class PostedMessage(BaseModel):
-    """One message of a request."""
+    """One message in a request."""
 
     role: Literal["user", "assistant", "system"]
     content: Annotated[str, Field(min_length=1, max_length=8000, pattern=r"\S")]
 
 
 class ChatRequest(BaseModel):
-    """A request. Only its last message is new; the session stores the earlier messages."""
+    """A request. Only the last message is new, because the session stores the earlier messages."""
 
     messages: Annotated[list[PostedMessage], Field(min_length=1, max_length=200)]
     workspace_id: UUID | None = None
@@ -63,7 +63,7 @@ class ChatRequest(BaseModel):
 
 
 class CancelRequest(BaseModel):
-    """A work item, or all work of a session."""
+    """Names a work item to cancel, or a session whose work is cancelled."""
 
     workId: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     sessionId: Annotated[str, Field(min_length=1, max_length=200)] | None = None
@@ -71,7 +71,7 @@ class CancelRequest(BaseModel):
 
 
 class MessageRequest(BaseModel):
-    """An answer to the question `messageId`."""
+    """An answer to the question with the id `messageId`."""
 
     messageId: Annotated[str, Field(min_length=1, max_length=100)]
     sessionId: Annotated[str, Field(min_length=1, max_length=200)] | None = None
@@ -88,7 +88,7 @@ async def _named(session_id: _SESSION_ID = None, x_session_id: _HEADER_ID = None
     return named
 
 
-#: The session in the request's query or header.
+#: Id of the session that a request names in its query or in its header.
 Session = Annotated[str, Depends(_named)]
 
 
@@ -106,9 +106,9 @@ async def chat(
     idempotency_key: IdempotencyHeader = None,
     prefer: Annotated[str | None, Header(max_length=200)] = None,
 ) -> JSONResponse:
-    """Post a message. Returns 200 with the reply, or 202 with the started work.
+    """Post a message. Return 200 with the reply, or 202 with the work that has started.
 
-    With `Prefer: respond-async` it does not wait for the reply, and returns 202 with the job.
+    With `Prefer: respond-async`, return 202 with the job without waiting for the reply.
     """
     key, began_at = parse_key(idempotency_key), services.clock.monotonic()
     if body.messages[-1].role != "user":
@@ -161,13 +161,13 @@ async def chat(
 
 @routes.get("/api/chat")
 async def said(functions: UserOrGuestFunctions, named: Session) -> dict[str, Any]:
-    """Return the latest messages of a session, in order."""
+    """Return the latest messages of a session, the oldest first."""
     return await functions.call("chat_said", session_id=named)
 
 
 @routes.get("/api/chat/pages/msg_{message_id}", response_class=HTMLResponse)
 async def page(request: Request, message_id: UUID, services: Provided) -> HTMLResponse:
-    """Show the page of a result. The page's random id grants access."""
+    """Show the page with a result. The random id of the page grants access."""
     async with services.request_slot(request, None):
         found = await services.queue_of(None).call("chat_page", message_id=message_id)
     content = found["page"]
@@ -178,7 +178,7 @@ async def page(request: Request, message_id: UUID, services: Provided) -> HTMLRe
 
 @routes.get("/api/async-status")
 async def status(functions: UserOrGuestFunctions, named: Session) -> dict[str, Any]:
-    """Return the state of a session's work, which is empty for an unknown session."""
+    """Return the state of a session's work. For an unknown session, the state is empty."""
     return await functions.call("chat_status", session_id=named)
 
 
@@ -190,7 +190,10 @@ async def events(
     named: Session,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=4096)] = None,
 ) -> Response:
-    """Stream a session's events after the event `connected`. `Last-Event-ID` resumes the stream."""
+    """Stream a session's events.
+
+    The first event is `connected`. `Last-Event-ID` resumes a stream.
+    """
     feed = SessionFeed(
         named, services.stream_queue_of(caller), after=last_event_id, now=services.clock.now()
     )
@@ -201,7 +204,7 @@ async def events(
 async def cancel(
     body: CancelRequest, functions: UserOrGuestFunctions, x_session_id: _HEADER_ID = None
 ) -> dict[str, Any]:
-    """Cancel a work item by its id, or with `cancelAll` all work of a session."""
+    """Cancel a work item by its id. With `cancelAll`, cancel all work of a session."""
     session_id = body.sessionId or x_session_id
     if body.workId is None and not (session_id and body.cancelAll):
         raise invalid_argument("workId", "or sessionId with cancelAll is required")
@@ -210,7 +213,7 @@ async def cancel(
 
 @routes.get("/api/async-messages")
 async def list_messages(functions: UserOrGuestFunctions, named: Session) -> dict[str, Any]:
-    """Return the messages between work and people, and mark them as read."""
+    """Return messages between work items and people, and mark them as read."""
     return await functions.call("chat_messages", session_id=named, repeatable=False)
 
 
@@ -221,7 +224,7 @@ async def send_message(
     services: Provided,
     x_session_id: _HEADER_ID = None,
 ) -> dict[str, Any]:
-    """Answer a question with free text."""
+    """Answer a question of a work item with free text."""
     done = await functions.call(
         "chat_respond",
         session_id=await _named(body.sessionId, x_session_id),
@@ -240,7 +243,7 @@ async def _outcome(
     message_id: str,
     began_at: float,
 ) -> dict[str, Any]:
-    """Wait for a reply, the job's end or a time-out, and return the outcome of a message."""
+    """Wait for the reply to a message, the end of its job, or a timeout. Return the outcome."""
     until = began_at + (WAIT_SECONDS if services.timing.streaming else sse.BUFFERED_SECONDS)
     pause = 0.05
     while True:
@@ -253,5 +256,5 @@ async def _outcome(
 
 
 def router(_: Services) -> APIRouter:
-    """Create the app's routes."""
+    """Return the app's routes."""
     return routes

@@ -1,6 +1,6 @@
-"""Fixed replies without a language model, in the same flow, and marked as samples.
+"""Sample replies for use without a language model. They are marked as samples.
 
-A few keywords decide the tier. The content of a request is not interpreted.
+A few keywords in a request decide how it is handled. The rest of the request is ignored.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PAGES: Final = frozenset({"dashboard", "visualization", "timeline", "page", "ch
 
 
 def decide(text: str) -> Decision:
-    """Choose the tier and the type of work by keywords."""
+    """Decide by keywords how to handle a request, and which kind of work it is."""
     words = set(re.findall("[a-z]+", text.lower()))
     if not words & (_RESEARCH | _BUILD):
         tier = "instant" if words & _GREETINGS else "standard"
@@ -46,17 +46,17 @@ def decide(text: str) -> Decision:
 
 
 def research() -> Findings:
-    """Return a placeholder for the points about a topic."""
+    """Return a placeholder for points about a topic."""
     return Findings(points=[f"A point would be here. ({SAMPLE})"])
 
 
 def write() -> str:
-    """Return a placeholder for a result as text."""
+    """Return a placeholder for a result that is a text."""
     return f"The text of the result would be here. ({SAMPLE})"
 
 
 def page(answer: str | None) -> Page:
-    """Return the sample page, in the colours of the answer."""
+    """Return the sample page, with the colours that the user's answer names."""
     words = (answer or "").lower()
     return Page(
         title="Sample dashboard",

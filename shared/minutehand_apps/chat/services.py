@@ -1,4 +1,4 @@
-"""Dependencies of the app: its settings and the language model, once per process."""
+"""Dependencies of the app, with its settings and the language model. A process has one instance."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ ASK_SECONDS: Final = 300
 
 
 class Chat(Dependencies):
-    """Dependencies of one process.
+    """The app's dependencies in one process.
 
     Attributes:
-        works: ENABLE_ASYNC_WORK, whether requests become background work.
-        ask_seconds: CHAT_ASK_SECONDS, the wait for an answer before a question's default is used.
-        pace_seconds: CHAT_PACE_SECONDS, the duration of each stage of a script, so that people
-            can follow and cancel it.
+        works: ENABLE_ASYNC_WORK. True if requests may become background work.
+        ask_seconds: CHAT_ASK_SECONDS. Seconds until the default answer to a question is used.
+        pace_seconds: CHAT_PACE_SECONDS. Duration of each stage with sample replies, so that people
+            can follow and cancel the work.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -32,7 +32,7 @@ class Chat(Dependencies):
 
     @cached_property
     def model(self) -> LanguageModel:
-        """The model that decides and writes. The scripted answers replace an offline model."""
+        """The language model that decides and writes. Sample replies are used if it is offline."""
         from minutehand.ai import make_language_model
 
         return make_language_model(self.settings)

@@ -1,4 +1,4 @@
-"""Event source for a session, which converts the engine's feed to the chat's events."""
+"""Events of a chat session, which are made from the events of the session's jobs."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _TYPES: Final = {
 
 
 class SessionFeed:
-    """Events of a session's work. A session that is unknown or another person's has no events.
+    """Events of a session's work. An unknown session, or another person's, has no events.
 
-    Cursors are those of the engine's feed. If a cursor is older than the feed, the stream sends
-    `reset` and starts again.
+    The cursors are cursors of the engine's feed. If a cursor is older than the feed, the stream
+    sends the event `reset` and begins again.
     """
 
     def __init__(
@@ -38,14 +38,17 @@ class SessionFeed:
         self._greeting = [self._line(after or "", "connected", None, now, {})]
 
     async def read(self) -> sse.Batch:
-        """Read the events after the last one read. The first batch starts with `connected`."""
+        """Read the events after the last event that was read.
+
+        The first batch begins with `connected`.
+        """
         page = await self._history.page()
         lines, self._greeting = self._greeting, []
         if page.reset:
             self._history = sse.HistoryFeed(self.subject, self._page, after=sse.START_CURSOR)
             lines.append(self._line(sse.START_CURSOR, "reset", None, self._opened_at, {}))
             return sse.Batch(lines, more=True)
-        # The last event gets the page's cursor, so that a reconnect skips the omitted events.
+        # the last event gets the cursor of the page, so that a reconnect skips omitted events
         cursors = [*page.places[:-1], page.cursor] if page.events else []
         found = (self._read(*each) for each in zip(page.events, cursors, strict=True))
         lines += [line for line in found if line is not None]
@@ -63,8 +66,7 @@ class SessionFeed:
             return None
         progress: dict[str, Any] = data.get("progress") or {}
         work_id: str | None = f"work_{event.job_id}"
-        # until the model has decided whether the message becomes work, an event belongs to the
-        # reply
+        # an event belongs to the reply until the model has decided whether the message becomes work
         is_reply = data["work_type"] is None or progress.get("percentage") == 0
         content = {"type": data["work_type"], "title": data["work_title"]}
         if is_reply:

@@ -1,1 +1,1 @@
-"""Enrichment app. Completes the accounts and contacts of a workspace with its own Apollo key."""
+"""Enrichment app, which completes a workspace's accounts and contacts with its own Apollo key."""

@@ -1,6 +1,6 @@
-"""Client interface for Apollo: the protocol, its records and its errors.
+"""Interface of Apollo clients, with the records that they return and their errors.
 
-`apollo_http` implements it with Apollo's API, and `apollo_offline` without network.
+`apollo_http` implements the interface by Apollo's API, and `apollo_offline` without a network.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ Source = Literal["apollo", "offline"]
 
 
 class Row(BaseModel):
-    """Model of foreign data that ignores unknown fields."""
+    """Base class of models of data from elsewhere, which ignore unknown fields."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
 class Organization(Row):
-    """A company from Apollo. A field is `None` if Apollo did not return it."""
+    """A company in Apollo. A field that Apollo did not return is `None`."""
 
     id: str | None = None
     name: str | None = None
@@ -36,7 +36,7 @@ class Organization(Row):
 
 
 class Person(Row):
-    """A person from Apollo. A field is `None` if Apollo did not return it."""
+    """A person in Apollo. A field that Apollo did not return is `None`."""
 
     id: str | None = None
     name: str | None = None
@@ -49,34 +49,34 @@ class Person(Row):
 
 
 class Match(Row):
-    """Result of one call, with its cost and its source."""
+    """Result of a call of Apollo, with its cost and its source."""
 
     credits: int = Field(ge=0)
     source: Source
 
 
 class OrganizationMatch(Match):
-    """Result of a call for a company."""
+    """Result of a search for a company."""
 
     organization: Organization | None
 
 
 class PersonMatch(Match):
-    """Result of a call for a person."""
+    """Result of a search for a person."""
 
     person: Person | None
 
 
 class Usage(Row):
-    """Credit balance of the key."""
+    """Balance of credits that an API key can use."""
 
     credits_remaining: int | None
-    """`None` if the key may not read the balance. Only master keys may."""
+    """`None` if the key may not read the balance, which only master keys may."""
     source: Source
 
 
 class ApolloError(VendorError):
-    """A call to Apollo failed.
+    """A call of Apollo failed.
 
     ApolloError
     │  out_of_credits    402        no credits left, a person must act
@@ -92,24 +92,24 @@ class ApolloError(VendorError):
 
 
 class ApolloKeyRejected(ApolloError):
-    """The key is wrong or lacks a right."""
+    """The API key is wrong, or does not have a required right."""
 
     code = "wrong_key"
 
 
 class ApolloRateLimited(ApolloError):
-    """Too many calls. `retry_after` is `None` if Apollo did not state a wait."""
+    """There were too many calls. `retry_after` is `None` if Apollo requested no wait."""
 
     code = "rate_limited"
     hope = "later"
 
 
 class ApolloClient(Protocol):
-    """Apollo client of one workspace. Every method may raise any `ApolloError`."""
+    """Apollo client of one workspace. Each method may raise an `ApolloError`."""
 
     @property
     def source(self) -> Source:
-        """Source of the data."""
+        """Source of the data that this client returns."""
         ...
 
     async def enrich_organization(self, domain: str) -> OrganizationMatch:
@@ -117,14 +117,14 @@ class ApolloClient(Protocol):
         ...
 
     async def match_person(self, *, email: str, name: str | None = None) -> PersonMatch:
-        """Find a person by mail address. `name` makes a match more likely."""
+        """Find a person by e-mail address. With `name`, a match is more likely."""
         ...
 
     async def usage(self) -> Usage:
-        """Check the key without spending a credit."""
+        """Check the API key without using a credit."""
         ...
 
 
 def json_record(record: BaseModel) -> dict[str, Any]:
-    """Convert a match to the JSON that the ledger stores."""
+    """Convert a match to the JSON that the ledger of paid calls stores."""
     return record.model_dump(mode="json", exclude_none=True)

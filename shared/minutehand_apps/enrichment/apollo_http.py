@@ -1,6 +1,6 @@
-"""Apollo's v1 API over httpx, with one client per key.
+"""Client of Apollo's v1 API. Each API key has its own client.
 
-This client retries only calls that cannot have been charged. The job handles all other waits.
+This client retries only calls that cannot have been charged. For other failures, the job waits.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from minutehand_apps.enrichment.apollo import (
 
 MAX_RESPONSE_BYTES = 2_000_000
 MAX_TEXT = 4_000
-"""Maximum length of a stored text. Longer texts are cut, because the response is paid for."""
+"""Maximum characters of a stored text. Longer texts are cut, because the response is paid for."""
 MAX_CREDITS = 10_000
-"""Maximum credits of one call. A higher number counts as missing."""
+"""Maximum credits of one call. A higher number is ignored."""
 
 
 Record = TypeVar("Record", bound=BaseModel)
 
 
 class HttpApollo:
-    """Apollo client with one workspace's key.
+    """Apollo client with the API key of one workspace.
 
     Args:
         http: HTTP client, which the caller closes.
-        response_seconds: Maximum wait between two pieces of a response.
+        response_seconds: Maximum seconds without data from Apollo.
 
     References:
         https://docs.apollo.io/reference/organization-enrichment,
@@ -68,13 +68,13 @@ class HttpApollo:
             "accept": "application/json",
             "cache-control": "no-cache",
         }
-        # Retry requests that were never sent, because they cannot have been charged.
+        # retry requests that were never sent, because they cannot have been charged
         self._connecting = outbound_http.retrying(
             lambda error: isinstance(error, outbound_http.NoResponse) and error.unsent, attempts=3
         )
 
     async def enrich_organization(self, domain: str) -> OrganizationMatch:
-        """Find a company. An unknown company costs nothing."""
+        """Find a company by its domain. A call for an unknown company is free."""
         response = await self._call("GET", "/organizations/enrich", params={"domain": domain})
         raw = _member(response, "organization", "/organizations/enrich")
         organization = _read(Organization, raw)
@@ -83,17 +83,17 @@ class HttpApollo:
         )
 
     async def match_person(self, *, email: str, name: str | None = None) -> PersonMatch:
-        """Find a person. Personal addresses and phone numbers are never requested."""
+        """Find a person. The request never asks for personal addresses or phone numbers."""
         params = {"email": email} | ({"name": name} if name else {})
         response = await self._call("POST", "/people/match", params=params)
         raw = _member(response, "person", "/people/match")
-        # Without a match Apollo may return a person with an employer guessed from the address.
+        # without a match, Apollo may return a person whose employer it guessed from the address
         is_missing = isinstance(raw, dict) and raw.get("match_confidence") == "none"
         person = None if is_missing else _read(Person, raw)
         return PersonMatch(person=person, credits=_cost(response, person), source="apollo")
 
     async def usage(self) -> Usage:
-        """Check the key, then read the balance if the key may. Neither call costs a credit."""
+        """Check the key, and read the balance if the key may read it. Both calls are free."""
         health = await self._call("GET", "/auth/health")
         if health.get("is_logged_in") is not True:
             message = "Apollo rejected the API key"
@@ -142,7 +142,7 @@ def _rejection(path: str, response: outbound_http.HttpResponse, message: str) ->
     wait = requested_wait(response.headers, now=datetime.now(UTC))
     if failure.code == "rate_limited":
         return ApolloRateLimited(text, status=status, retry_after=wait)
-    # Apollo reports an empty balance as 402, or on some plans as 403 or 422 with a message.
+    # Apollo reports an empty balance by 402, or on some plans by 403 or 422 with a message
     if status == 402 or (status in (403, 422) and "credit" in message.lower()):
         message = "Apollo has no credits left for this key"
         return ApolloError(text, code="out_of_credits", status=status, said=message)
@@ -163,7 +163,7 @@ def _unusable(text: str, **more: Any) -> ApolloError:
 
 
 def _member(response: dict[str, Any], name: str, path: str) -> object:
-    """Return a field that a response must have. An empty response counts as no match."""
+    """Return a field that the response must have. An empty response counts as no match."""
     value = response.get(name)
     is_known = name in response or response == {}
     if not is_known or response.get("error") or not isinstance(value, dict | None):
@@ -178,7 +178,7 @@ def _read(record: type[Record], raw: object) -> Record | None:
     try:
         return record.model_validate(raw)
     except ValidationError as error:
-        # The response is paid for, so keep the valid fields.
+        # keep the valid fields, because the response is paid for
         unreadable = {item["loc"][0] for item in error.errors()}
         return record.model_validate({k: v for k, v in raw.items() if k not in unreadable})
 
@@ -186,11 +186,11 @@ def _read(record: type[Record], raw: object) -> Record | None:
 def _storable(value: object) -> object:
     """Make a value storable as jsonb.
 
-    If storing failed, the retry would pay for the response again.
+    If the database rejected the value, a retry would pay for the response again.
     """
     if isinstance(value, str):
         return None if is_blank(value) else clean_text(value[:MAX_TEXT])
-    # No field is a boolean, and pydantic would accept a boolean as a number.
+    # drop booleans, because no field is a boolean and pydantic would accept one as a number
     if isinstance(value, bool) or (isinstance(value, int) and abs(value) >= 2**63):
         return None
     return value
@@ -204,7 +204,7 @@ def _cost(response: dict[str, Any], record: object) -> int:
 
 
 def _sentence(response: dict[str, Any], key: str) -> str:
-    """Return Apollo's error message for members. The API key is redacted."""
+    """Return Apollo's error message for members of the workspace, without the API key."""
     for field in ("error_message", "message", "error"):
         text = response.get(field)
         if isinstance(text, str) and text:

@@ -1,7 +1,7 @@
-"""Apollo without network. Returns the same data for the same domain, with `source` "offline".
+"""Apollo client without a network. It returns made-up data with `source` "offline".
 
-The offline client is the local default (`USE_MOCK_APOLLO=true`). Domains below `.invalid` have no
-company.
+A domain always gets the same data. This client is the default on the local stack
+(`USE_MOCK_APOLLO=true`). A domain below `.invalid` has no company.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ CALL_SECONDS = 1.0
 
 
 class OfflineApollo:
-    """Apollo client that answers every call after `call_seconds`, without network.
+    """Apollo client that returns a made-up result after `call_seconds`, without a network.
 
     Args:
-        api_key: A key that starts with `test-key-` works. Others are rejected.
+        api_key: A key that begins with `test-key-` is accepted. Other keys are rejected.
         call_seconds: Duration of a call.
     """
 
@@ -38,7 +38,7 @@ class OfflineApollo:
         self._call_seconds = call_seconds
 
     async def enrich_organization(self, domain: str) -> OrganizationMatch:
-        """Return the company of a domain, for 1 credit."""
+        """Return the made-up company of a domain. The call costs 1 credit."""
         await self._call()
         organization = organization_for(domain)
         return OrganizationMatch(
@@ -46,13 +46,13 @@ class OfflineApollo:
         )
 
     async def match_person(self, *, email: str, name: str | None = None) -> PersonMatch:
-        """Return the person of an address, for 1 credit."""
+        """Return the made-up person of an e-mail address. The call costs 1 credit."""
         await self._call()
         person = person_for(email, name)
         return PersonMatch(person=person, credits=int(person is not None), source="offline")
 
     async def usage(self) -> Usage:
-        """Report a constant balance."""
+        """Return a balance that never changes."""
         await self._call()
         return Usage(credits_remaining=CREDITS_REMAINING, source="offline")
 
@@ -67,7 +67,7 @@ class OfflineApollo:
 
 
 def organization_for(domain: str) -> Organization | None:
-    """Make up a company from its domain. Returns `None` below the reserved `.invalid`."""
+    """Make up a company from its domain. Return `None` for a domain below `.invalid`."""
     if domain.endswith(".invalid"):
         return None
     return Organization(
@@ -83,7 +83,7 @@ def organization_for(domain: str) -> Organization | None:
 
 
 def person_for(email: str, name: str | None) -> Person | None:
-    """Make up a person from an address. Returns `None` below the reserved `.invalid`."""
+    """Make up a person from an address. Return `None` for an address below `.invalid`."""
     if email.endswith(".invalid"):
         return None
     handle = email.partition("@")[0]

@@ -1,6 +1,6 @@
-"""The app's demo. Stores a key and enriches every account and contact.
+"""The app's demo, which stores an API key and enriches the accounts and contacts of the seed.
 
-The demo calls the same functions as the console, as a signed-in manager.
+The demo calls the same routes as the console, as a manager who is signed in.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import httpx
 
 DEMO_KEY = "test-key-demo-0001"
-#: The seeded accounts and contacts. Other records are not enriched.
+#: Accounts and contacts of the seed. The demo enriches no other records.
 SEEDED = (
     *(f"accounts/ac000000-0000-4000-8000-{number:012}" for number in range(1, 9)),
     *(f"contacts/cc000000-0000-4000-8000-{number:012}" for number in range(1, 3)),
@@ -16,20 +16,20 @@ SEEDED = (
 
 
 async def enqueue(api: httpx.AsyncClient, data: httpx.AsyncClient, workspace_id: str) -> list[str]:
-    """Enqueue the demo's jobs and return their ids.
+    """Enqueue the demo's jobs, and return their ids.
 
-    If someone saved another key, nothing is enriched, because that could cost credits.
+    If someone has stored another API key, nothing is enriched, because a call could cost credits.
     """
     ids: list[str] = []
     for record in SEEDED if await _has_demo_key(api, workspace_id) else ():
         answer = await api.post(f"/api/{record}/enrich")
-        if answer.status_code != 404:  # a person may have deleted the record
+        if answer.status_code != 404:  # someone may have deleted the record
             ids.append(answer.raise_for_status().json()["id"])
     return ids
 
 
 async def _has_demo_key(api: httpx.AsyncClient, workspace_id: str) -> bool:
-    """Return whether the workspace uses the demo's key. Stores the key if there is none."""
+    """Return whether the workspace uses the demo's API key. If it has no key, store this key."""
     path = f"/api/workspaces/{workspace_id}/settings"
     answer = await api.get(path)
     answer.raise_for_status()

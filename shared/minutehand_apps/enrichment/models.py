@@ -1,6 +1,6 @@
-"""Payloads, records and results of enrichment, and parsing of domains and addresses.
+"""Payloads, records and results of enrichment, and functions that parse domains and addresses.
 
-This module decides which fields Apollo may fill. SQL decides which fields may be overwritten.
+This module decides which fields Apollo's data may set. SQL decides which fields are overwritten.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ Kind = Literal["account", "contact"]
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"(?=.{{3,253}}$)(?:{_LABEL}\.)+[a-z](?:[a-z0-9-]{{0,61}}[a-z0-9])")
 _EMAIL = re.compile(r"[^@\s<>,;\"]{1,64}@([^@\s]{3,253})")
-#: Maximum lengths of texts in the tables, in characters. Others have 200.
+#: Maximum characters of text columns in the tables. The maximum of other columns is 200.
 _LIMITS = {"name": 500, "industry": 500, "title": 500, "linkedin_url": 2000}
 
 RecordId = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class EnrichAccount(BaseModel):
-    """Payload of `enrich_account`."""
+    """Payload of an `enrich_account` job."""
 
     account_id: RecordId = Field(description="Id of the account. An unknown id fails as not found.")
     domain: Annotated[str, Field(max_length=2000)] | None = Field(
@@ -33,7 +33,7 @@ class EnrichAccount(BaseModel):
 
 
 class EnrichContact(BaseModel):
-    """Payload of `enrich_contact`."""
+    """Payload of an `enrich_contact` job."""
 
     contact_id: RecordId
     email: Annotated[str, Field(max_length=320)] | None = Field(
@@ -42,17 +42,20 @@ class EnrichContact(BaseModel):
 
 
 class Loaded(Row):
-    """A job's record with its workspace's Apollo settings."""
+    """The record of a job, with the Apollo settings of the record's workspace."""
 
     record: dict[str, Any] | None = None
     sealed_key: str | None = Field(default=None, repr=False)
-    #: Remaining seconds of the wait that Apollo requested for this key. None or negative if there
+    #: Seconds that remain of the wait that Apollo requested for this key. None or negative if there
     #: is no wait.
     paused_seconds: float | None = None
 
 
 class Applied(Row):
-    """Result of an update. `kept` names the fields that a person edited."""
+    """Result of an update.
+
+    `kept` names fields that were not overwritten, because a person edited them.
+    """
 
     missing: bool
     updated: list[str]
@@ -60,7 +63,7 @@ class Applied(Row):
 
 
 class Enriched(Row):
-    """Result of an enrichment job."""
+    """Result of a job that enriches a record."""
 
     outcome: Literal["enriched", "no match"]
     looked_up: str
@@ -71,13 +74,17 @@ class Enriched(Row):
 
 
 def account_fields(organization: Organization) -> dict[str, Any]:
-    """Return an account's fields from a company. Fields that Apollo did not return are absent."""
+    """Return the fields of an account from a company.
+
+    Fields that Apollo did not return are omitted.
+    """
     return _returned(
         {
             "name": organization.name,
             "industry": organization.industry,
             "employee_count": organization.estimated_num_employees,
-            # Rounded, because the table rejects long decimals, and the response is paid for.
+            # round the revenue, because the table rejects long decimals and the response is paid
+            # for
             "annual_revenue": organization.annual_revenue and round(organization.annual_revenue, 2),
             "city": organization.city,
             "state": organization.state,
@@ -87,7 +94,10 @@ def account_fields(organization: Organization) -> dict[str, Any]:
 
 
 def contact_fields(person: Person) -> dict[str, Any]:
-    """Return a contact's fields from a person. Fields that Apollo did not return are absent."""
+    """Return the fields of a contact from a person.
+
+    Fields that Apollo did not return are omitted.
+    """
     return _returned(
         {"name": person.name, "title": person.title, "linkedin_url": person.linkedin_url}
     )
@@ -103,11 +113,11 @@ def _is_sane(value: object) -> bool:
 
 
 def find_domain(text: str | None) -> str | None:
-    """Find a domain in a URL, a mail address, or a domain with upper case or `www.`.
+    """Find the domain in a URL, an e-mail address, or a domain in other spelling.
 
     Returns:
-        The domain in lower case, with international names in their `xn--` form, or `None` if
-        the text contains no domain.
+        The domain in lower case without `www.`, with international names in their `xn--` form.
+        `None` if the text contains no domain.
     """
     if not text:
         return None
@@ -123,7 +133,10 @@ def find_domain(text: str | None) -> str | None:
 
 
 def find_email(text: str | None) -> str | None:
-    """Parse a mail address and lower-case its domain. Returns `None` for other text."""
+    """Parse an e-mail address, and convert its domain to lower case.
+
+    Return `None` for other text.
+    """
     address = (text or "").strip()
     match = _EMAIL.fullmatch(address)
     domain = find_domain(match[1]) if match else None

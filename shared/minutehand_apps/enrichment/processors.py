@@ -1,6 +1,6 @@
 """The processors `enrich_account` and `enrich_contact`.
 
-SQL decides which fields may be overwritten.
+SQL decides which fields of a record are overwritten.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from minutehand_apps.enrichment.services import Enrichment
 
 logger = logging.getLogger(__name__)
 
-#: Name of the step with the paid call.
+#: Name of the step with the paid call of Apollo.
 CALL = "apollo"
 
 KEY_UNREADABLE = "The stored Apollo API key cannot be unsealed. Enter it again in the settings."
@@ -64,29 +64,29 @@ Ended = Enriched | Fail | Snooze
 
 @dataclass(frozen=True)
 class Task:
-    """One enrichment: its record, its search term, and how the response becomes fields."""
+    """One enrichment, with its record, its search term, and the conversion of Apollo's response."""
 
     kind: Kind
     record_id: str
     hint: Literal["domain", "email"]
-    #: Search term from the payload, used instead of the record's.
+    #: Search term in the payload, which is used instead of the record's search term.
     override: str | None
 
     def find_term(self, record: Mapping[str, Any]) -> str | None:
-        """Return the domain or address to look up, or None if there is no valid one."""
+        """Return the domain or address to search for, or None if there is no valid one."""
         text = self.override or record[self.hint]
         return find_domain(text) if self.kind == "account" else find_email(text)
 
     async def look_up(
         self, client: ApolloClient, term: str, record: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Make the paid call."""
+        """Make the paid call of Apollo."""
         if self.kind == "account":
             return json_record(await client.enrich_organization(term))
         return json_record(await client.match_person(email=term, name=record["name"]))
 
     def read(self, answer: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        """Return the fields and the whole record, or None without a match."""
+        """Return the fields to set and Apollo's whole record, or None if there was no match."""
         if self.kind == "account":
             company = OrganizationMatch.model_validate({"organization": None, **answer})
             organization = company.organization
@@ -98,20 +98,20 @@ class Task:
 
 
 class Processors:
-    """The app's processors and the dependencies that they share."""
+    """The processors of the app, and the dependencies that they share."""
 
     def __init__(self, app: Enrichment) -> None:
         self._app = app
 
     async def enrich_account(self, job: Job[EnrichAccount], ctx: JobContext) -> Ended:
-        """Complete an account with Apollo's data for its domain."""
+        """Complete an account with the data that Apollo has for its domain."""
         payload = job.payload
         return await self._enrich(
             job, ctx, Task("account", payload.account_id, "domain", payload.domain)
         )
 
     async def enrich_contact(self, job: Job[EnrichContact], ctx: JobContext) -> Ended:
-        """Complete a contact with Apollo's data for its mail address."""
+        """Complete a contact with the data that Apollo has for its e-mail address."""
         payload = job.payload
         return await self._enrich(
             job, ctx, Task("contact", payload.contact_id, "email", payload.email)
@@ -126,7 +126,7 @@ class Processors:
         )
         record = loaded.record
         if record is None:
-            # The transaction that creates the record may commit later, so retry the job.
+            # retry the job, because the transaction that creates the record may commit later
             raise _not_found(noun, task.record_id)
 
         ctx.progress(20, "settings")
@@ -149,7 +149,7 @@ class Processors:
             return await self._look_up_and_apply(job, ctx, calls, task, client, record)
         except ApolloRateLimited as error:
             if error.retry_after is not None:
-                # Pause the key's other jobs too, because the limit is per key.
+                # pause the other jobs with this key too, because Apollo's rate limit is per key
                 await self._call("enrichment_pause", job, seconds=error.retry_after.total_seconds())
             calls.end(error)
         except VendorError as error:
@@ -214,7 +214,7 @@ class Processors:
     async def _paid(
         self, job: Job[Any], call: Callable[[], Awaitable[dict[str, Any]]]
     ) -> dict[str, Any]:
-        """Make the call once per job, across attempts, and record its cost."""
+        """Make the paid call once per job, over all of its attempts, and record the call's cost."""
         earlier: dict[str, Any] | None = (await self._call("enrichment_begin_call", job))["answer"]
         if earlier is not None:
             return earlier
@@ -236,11 +236,12 @@ class Processors:
 
 @contextmanager
 def _key_service(job: Job[Any]) -> Iterator[None]:
-    """Log AWS errors and replace them in the job, because they contain names of roles and keys."""
+    """Log errors of AWS, and replace their texts, because these contain names of roles and keys."""
     try:
         yield
     except Exception as error:
-        # Compare the module's name, because importing botocore would slow down workers without KMS.
+        # compare the module's name, because an import of botocore would slow down workers without
+        # KMS
         if not type(error).__module__.startswith("botocore."):
             raise
         logger.warning(
@@ -266,11 +267,14 @@ def _wait_for_apollo(wait: timedelta, ctx: JobContext) -> Snooze:
 def register(
     registry: Registry, settings: Settings, *, app: Enrichment | None = None
 ) -> Enrichment:
-    """Add the app's processors to `registry`. Returns the dependencies, to be closed at exit."""
+    """Add the app's processors to the registry.
+
+    Return the dependencies, which the caller closes.
+    """
     app = app or Enrichment(settings)
     processors = Processors(app)
     backoff = Backoff(first=60, cap=3600)
-    # Apollo's limits are per key, and each workspace has one key.
+    # limit the jobs per workspace, because Apollo's limits are per key and a workspace has one key
     registry.processor(
         "enrich_account", payload=EnrichAccount, workspace_concurrency=5, backoff=backoff
     )(processors.enrich_account)

@@ -1,4 +1,4 @@
-"""The app's routes for settings and enrichment, which the `jobs` function finds.
+"""The app's routes for settings and enrichment, which the `jobs` function finds and serves.
 
 Each route calls a SQL function with the caller's token. SQL decides what the caller may do.
 """
@@ -19,7 +19,7 @@ from minutehand_apps.enrichment.settings_routes import routes
 async def enrich(
     kind: Kind, record_id: UUID, functions: CallerFunctions, services: Services, response: Response
 ) -> Job:
-    """Enqueue the enrichment of a record, or return its running job with 200."""
+    """Enqueue the enrichment of a record. If it already runs, return its job with status 200."""
     record: dict[str, Any] = {f"{kind}_id": record_id}
     answer = await functions.call(f"enrich_{kind}", **record)
     if answer["wake"]:
@@ -40,7 +40,7 @@ RUNNING: dict[int | str, dict[str, Any]] = {
 async def enrich_account(
     account_id: UUID, functions: UserFunctions, services: Provided, response: Response
 ) -> Job:
-    """Enrich one account."""
+    """Enrich an account."""
     return await enrich("account", account_id, functions, services, response)
 
 
@@ -48,10 +48,10 @@ async def enrich_account(
 async def enrich_contact(
     contact_id: UUID, functions: UserFunctions, services: Provided, response: Response
 ) -> Job:
-    """Enrich one contact."""
+    """Enrich a contact."""
     return await enrich("contact", contact_id, functions, services, response)
 
 
 def router(_: Services) -> APIRouter:
-    """Create the app's routes."""
+    """Return the app's routes."""
     return routes

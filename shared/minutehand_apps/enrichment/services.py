@@ -1,6 +1,6 @@
-"""Dependencies of the app: the sealer, and the Apollo client of a workspace.
+"""Dependencies of the app: the encryption of API keys, and the Apollo client of a workspace.
 
-Each process has one set, and connects to or unseals a dependency on first use.
+A process has one instance, which creates each dependency at its first use.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class Enrichment(Dependencies):
-    """Dependencies of one process.
+    """The app's dependencies in one process.
 
     Args:
-        offline_call_seconds: Duration of a call of the offline client. The guide requires 1.
+        offline_call_seconds: Seconds of a call of the offline client. The guide requires 1 second.
     """
 
     def __init__(self, settings: Settings, *, offline_call_seconds: float = 1.0) -> None:
@@ -34,14 +34,14 @@ class Enrichment(Dependencies):
 
     @cached_property
     def sealer(self) -> Sealer:
-        """The sealer of the workspaces' keys."""
+        """The sealer, which encrypts the API keys of workspaces."""
         return make_sealer(self.settings)
 
     def apollo(self, api_key: str, *, response_seconds: float = 20.0) -> ApolloClient:
-        """Create a workspace's client."""
+        """Return an Apollo client with a workspace's API key."""
         if self._use_mock:
             return OfflineApollo(api_key, call_seconds=self._offline_call_seconds)
-        # Imported here, so that workers with the offline client do not load httpx.
+        # imported here, so that workers with the offline client do not import httpx
         from minutehand_apps.enrichment.apollo_http import HttpApollo
 
         return HttpApollo(
@@ -50,25 +50,25 @@ class Enrichment(Dependencies):
 
     @cached_property
     def _vendor(self) -> httpx.AsyncClient:
-        # One HTTP client for all keys, which keeps connections and reads the root certificates
-        # once.
+        # use one HTTP client for all keys, which shares connections and reads root certificates
+        # once
         from minutehand.queue import outbound_http
 
         return outbound_http.connect()
 
     async def seal(self, workspace_id: str, api_key: str) -> str:
-        """Seal a key for this workspace."""
+        """Encrypt an API key for this workspace."""
         return await self.sealer.seal(api_key, context=key_context(workspace_id))
 
     async def unseal(self, workspace_id: str, sealed: str) -> str:
-        """Unseal a workspace's key.
+        """Decrypt the API key of a workspace.
 
-        With the offline client a `test-key-…` that was stored as plain text is returned unchanged,
-        because it is not secret.
+        With the offline client, a key `test-key-…` that is stored as plain text is returned
+        unchanged, because such a key is not secret.
 
         Raises:
-            SealBroken: The key was sealed for another workspace, changed, or its KMS key was
-            deleted.
+            SealBroken: The key was encrypted for another workspace or changed, or its KMS key was
+                deleted.
         """
         if sealed.startswith(KEY_PREFIX) and self._use_mock:
             return sealed
@@ -76,5 +76,5 @@ class Enrichment(Dependencies):
 
 
 def key_context(workspace_id: str) -> dict[str, str]:
-    """Return the context of a sealed Apollo key, without which the key cannot be unsealed."""
+    """Return the encryption context of an Apollo key. The key cannot be decrypted without it."""
     return row_context(field="apollo_api_key", workspace_id=workspace_id)

@@ -1,6 +1,6 @@
-"""The routes for a workspace's settings. The Apollo key can be written but never read.
+"""The routes for the settings of a workspace. The Apollo key can be stored but never read.
 
-SQL decides, with the caller's token, who may read and change settings.
+SQL decides by the caller's token who may read and change settings.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from minutehand_apps.enrichment.apollo import ApolloError, Source
 from minutehand_apps.enrichment.services import Enrichment
 
 TEST_SECONDS = 8.0
-"""Time limit of a connection test."""
+"""Maximum seconds of a test of an API key."""
 
 
 def _checked_key(key: SecretStr) -> SecretStr:
@@ -32,14 +32,14 @@ ApiKey = Annotated[SecretStr, AfterValidator(_checked_key)]
 
 
 class KeyState(BaseModel):
-    """Whether a key is stored, and its last four characters."""
+    """Whether an API key is stored, and the last four characters of the key."""
 
     configured: bool
     last4: str | None = None
 
 
 class WorkspaceSettings(BaseModel):
-    """A workspace's settings for its members."""
+    """The settings of a workspace in the form that its members see."""
 
     workspace_id: UUID
     apollo_api_key: KeyState
@@ -53,14 +53,14 @@ class WorkspaceSettings(BaseModel):
 
 
 class ChangeSettings(Body):
-    """Changes of settings. Omitted fields keep their values."""
+    """Changes to the settings of a workspace. An omitted field keeps its value."""
 
     apollo_api_key: ApiKey = Field(default=SecretStr(""), description="A new key.")
     apollo_auto_enrich: bool = False
 
 
 class TestConnection(Body):
-    """The key to test."""
+    """The API key to test."""
 
     apollo_api_key: ApiKey | None = Field(
         default=None, description="A key to test. Default: the stored key."
@@ -68,7 +68,7 @@ class TestConnection(Body):
 
 
 class ConnectionTest(BaseModel):
-    """Result of a connection test."""
+    """Result of the test of an API key."""
 
     ok: bool
     source: Source | None = None
@@ -93,7 +93,7 @@ PATH = "/workspaces/{workspace_id}/settings"
 
 @routes.get(PATH)
 async def get_settings(workspace_id: UUID, functions: UserFunctions) -> WorkspaceSettings:
-    """Return a workspace's settings."""
+    """Return the settings of a workspace."""
     return await functions.call(
         "get_workspace_settings", parse=reading(WorkspaceSettings), workspace_id=workspace_id
     )
@@ -106,7 +106,7 @@ async def _settings_for_manager(workspace_id: UUID, functions: UserFunctions) ->
     return settings
 
 
-#: The settings of the path's workspace. 403 if the caller is not a manager.
+#: The settings of the workspace in the path. 403 if the caller is not its manager.
 ManagedSettings = Annotated[WorkspaceSettings, Depends(_settings_for_manager)]
 
 
@@ -114,7 +114,7 @@ ManagedSettings = Annotated[WorkspaceSettings, Depends(_settings_for_manager)]
 async def put_settings(
     managed: ManagedSettings, body: ChangeSettings, functions: UserFunctions, app: App
 ) -> WorkspaceSettings:
-    """Change settings. For managers. A new Apollo key replaces the old key immediately."""
+    """Change settings, as a manager. A new Apollo key replaces the previous key immediately."""
     workspace_id = managed.workspace_id
     names = body.model_fields_set
     changes = body.model_dump(include=names - {"apollo_api_key"})
@@ -128,7 +128,7 @@ async def put_settings(
 
 @routes.delete(PATH)
 async def delete_key(workspace_id: UUID, functions: UserFunctions) -> WorkspaceSettings:
-    """Remove the Apollo key. For managers."""
+    """Remove the Apollo key, as a manager."""
     return await _put(workspace_id, {"sealed_key": None, "last4": None}, functions)
 
 
@@ -136,7 +136,7 @@ async def delete_key(workspace_id: UUID, functions: UserFunctions) -> WorkspaceS
 async def check_connection(
     managed: ManagedSettings, functions: UserFunctions, app: App, body: TestConnection | None = None
 ) -> ConnectionTest:
-    """Test the stored key, or a key that is not stored yet, without spending a credit."""
+    """Test the stored API key, or a key that is not stored yet. The test uses no credit."""
     workspace_id = managed.workspace_id
     if body is not None and body.apollo_api_key is not None:
         key = body.apollo_api_key.get_secret_value()

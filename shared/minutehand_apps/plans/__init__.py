@@ -1,4 +1,5 @@
 """Plans app.
 
-Plans a goal in stages, streams the text, and always has a report, if only a partial one.
+The app plans a goal in stages and streams the text. There is always a report, even if it is
+partial.
 """

@@ -1,4 +1,4 @@
-"""The stages of a plan: their titles, their dependencies and the models of their results.
+"""The stages of a plan, with their titles, dependencies, and the models of their results.
 
 Each stage is a step of one job, because a child job would cost a lease, a wait and a settlement.
 """
@@ -11,7 +11,7 @@ from typing import Final, Literal
 from minutehand_apps.plans import shapes as s
 
 Speed = Literal["fast_but_skip_details", "balanced_speed_and_detail", "all_details_but_slow"]
-#: Level of detail of each setting.
+#: Level of detail of a plan, by the user's choice of speed.
 LEVELS: Final[dict[Speed, int]] = {
     "fast_but_skip_details": 1,
     "balanced_speed_and_detail": 2,
@@ -21,10 +21,10 @@ LEVELS: Final[dict[Speed, int]] = {
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stage, which runs when the stages that it needs are done.
+    """A stage of a plan. It runs when the stages that it needs have completed.
 
     Attributes:
-        level: Minimum level of detail at which the stage runs.
+        level: Minimum level of detail of a plan in which the stage runs.
     """
 
     name: str
@@ -56,7 +56,7 @@ STAGES: Final = (
 
 
 def select_stages(speed: Speed) -> tuple[Stage, ...]:
-    """Return the stages of a plan, in the order in which they may start."""
+    """Return the stages of a plan with this speed, in the order in which they may start."""
     chosen = [stage for stage in STAGES if stage.level <= LEVELS[speed]]
     names = {stage.name for stage in chosen}
     return tuple(

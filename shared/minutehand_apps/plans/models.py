@@ -1,4 +1,4 @@
-"""Models of requests, stored plans and responses."""
+"""Models of requests, of stored plans and of responses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Status = Literal["pending", "running", "cancelling", "completed", "failed", "can
 
 
 class NewPlan(BaseModel):
-    """A prompt to plan."""
+    """A prompt for which to create a plan."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -26,7 +26,7 @@ class NewPlan(BaseModel):
 
 
 class Created(BaseModel):
-    """An accepted plan, with the URLs of its stream and report."""
+    """A plan that was created, with the URLs of its stream and its report."""
 
     plan_id: UUID
     status: Status
@@ -37,7 +37,7 @@ class Created(BaseModel):
 
 
 class StageState(BaseModel):
-    """A stage that has ended."""
+    """A stage of a plan that has ended."""
 
     name: str
     status: Literal["completed", "failed"]
@@ -48,9 +48,10 @@ class StageState(BaseModel):
 
 
 class ReportedPlan(BaseModel):
-    """Input of a report.
+    """A plan in the form from which a report is made.
 
-    A public link shows only these fields, because a guest's plan_id grants access to the plan.
+    A public link shows only these fields, because the plan_id of a guest's plan grants access to
+    the whole plan.
     """
 
     prompt: str
@@ -65,13 +66,13 @@ class ReportedPlan(BaseModel):
 
     @property
     def title(self) -> str:
-        """Title of the plan, or "Project plan" before the first stage."""
+        """Title of the plan. Before the first stage has ended, it is "Project plan"."""
         named = {stage.name: stage.result or {} for stage in self.stages}
         return str(named.get("understand", {}).get("title", "Project plan"))
 
 
 class Plan(ReportedPlan):
-    """A plan with its ended stages."""
+    """A plan with its stages that have ended."""
 
     plan_id: UUID
     job_id: UUID
@@ -82,7 +83,7 @@ class Plan(ReportedPlan):
 
 
 class Missing(BaseModel):
-    """A chapter that is missing from the report, with the reason."""
+    """A chapter that is not in the report, and the reason."""
 
     stage: str
     title: str
@@ -90,7 +91,7 @@ class Missing(BaseModel):
 
 
 class Outlined(BaseModel):
-    """A chapter that the report has or will have."""
+    """A chapter that is in the report, or will be."""
 
     stage: str
     title: str
@@ -99,7 +100,7 @@ class Outlined(BaseModel):
 
 
 class ReportChapter(BaseModel):
-    """A chapter: texts, lists of lines, and tables with a header row."""
+    """A chapter of the report, with texts, lists of lines, and tables with a header row."""
 
     stage: str
     title: str
@@ -107,7 +108,7 @@ class ReportChapter(BaseModel):
 
 
 class Report(BaseModel):
-    """The report as JSON, with existing and missing chapters."""
+    """The report as JSON, with its chapters and the chapters that are missing."""
 
     plan_id: UUID
     title: str
@@ -120,34 +121,34 @@ class Report(BaseModel):
 
 
 class ChapterText(BaseModel):
-    """A chapter's text of up to 6,000 characters, or its points, one per line."""
+    """The new text of a chapter, up to 6,000 characters, or its points, one per line."""
 
     text: str
 
 
 class Share(BaseModel):
-    """True if the report has a public link."""
+    """True to give the report a public link, false to delete the link."""
 
     shared: bool
 
 
 class StreamStatus(BaseModel):
-    """True if the stream can be opened."""
+    """The stream of a plan can be opened."""
 
     status: Literal["ready"] = "ready"
     ready: Literal[True] = True
 
 
 class PlanPayload(BaseModel):
-    """Payload of `plan`."""
+    """Payload of a `plan` job."""
 
     plan_id: UUID
 
 
 class Loaded(BaseModel):
-    """Data for a leased job. `prompt` is None if the plan was deleted."""
+    """Rows for a leased job. `prompt` is None if the plan was deleted."""
 
     prompt: str | None
     speed_vs_detail: Speed | None
-    #: Results of the completed stages, by name.
+    #: Results of the completed stages, by the name of the stage.
     done: dict[str, dict[str, Any]]

@@ -1,4 +1,7 @@
-"""The events of a plan, which are its job's events with the same gapless numbers."""
+"""The events of a plan, made from the events of its job.
+
+Both have the same numbers without gaps.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ _RENAMED: Final = {"cancel_requested": "plan_cancelling"}
 
 
 class PlanFeed:
-    """Event source for one plan, ordered by `seq`. Ends when the plan ends or is deleted."""
+    """Events of one plan, ordered by `seq`. The feed ends when the plan ends or is deleted."""
 
     def __init__(self, plan_id: UUID, functions: CallerFunctions, *, after: int) -> None:
         self.subject = f"plan:{plan_id}"
@@ -24,11 +27,11 @@ class PlanFeed:
         self._is_known = False
 
     async def read(self) -> sse.Batch:
-        """Read the events after the last one read. The batch has an `end` if no event can follow.
+        """Read the events after the last event that was read. If none can follow, set `end`.
 
         Raises:
-            QueueError: On the first read, with 404 if the plan does not exist or is of another
-            owner.
+            QueueError: Only in the first read. The status is 404 if the plan does not exist or
+                belongs to someone else.
         """
         try:
             response = await self._functions.call(
@@ -53,7 +56,7 @@ class PlanFeed:
 
 
 def _convert(event: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert a job's event to a plan's event. A log line may start or end a stage."""
+    """Convert an event of the job to an event of the plan. A log line may start or end a stage."""
     kind, data = str(event["type"]).removeprefix("job."), event["data"] or {}
     if kind == "log":
         line = data["log"]

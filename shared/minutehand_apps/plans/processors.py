@@ -1,7 +1,7 @@
-"""The processor `plan`. One job runs the stages of a plan, in parallel as far as the graph allows.
+"""The processor `plan`. One job runs the stages of a plan, in parallel as the graph permits.
 
-Each stage is a step of the job and is stored for the report when it ends. No crash, retry or
-failure of another stage loses the result of a stage.
+Each stage is a step of the job. When a stage ends, its result is stored for the report, so that a
+crash, a retry or the failure of another stage does not lose the result.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from minutehand_apps.plans.shapes import Chapter
 
 
 class Processor:
-    """The processor and its dependencies."""
+    """The processor of plans, and its dependencies."""
 
     def __init__(self, app: Plans) -> None:
         self._app = app
 
     async def run(self, job: Job[PlanPayload], ctx: JobContext) -> dict[str, Any] | Fail:
-        """Run every unfinished stage. A retry of the job runs failed stages again."""
+        """Run all stages that have no result. A retry of the job runs failed stages again."""
         plan: Loaded = await self._app.worker.call_held(
             "plan_load", job.id, job.fence, parse=reading(Loaded)
         )
@@ -51,7 +51,7 @@ class Processor:
 
 
 def _chapters_error(error: StagesFailed, stages: Sequence[Stage]) -> ProcessorError:
-    """Create an error with the titles of the failed chapters and the first reason."""
+    """Return an error with the titles of the failed chapters, and the reason of the first one."""
     titles = [stage.title for stage in stages if stage.name in error.failed]
     first = next(iter(error.failed.values()))
     reason = first if isinstance(first, ProcessorError) else "the server failed. Try again."
@@ -64,7 +64,7 @@ def _chapters_error(error: StagesFailed, stages: Sequence[Stage]) -> ProcessorEr
 
 
 class _Run:
-    """One attempt of one plan's job."""
+    """One attempt of the job for one plan."""
 
     def __init__(
         self,
@@ -81,11 +81,15 @@ class _Run:
         self._prompt = prompt
         self._stages = stages
         self._done = done
-        #: Error of an unavailable model, so that no other stage of this attempt calls the model.
+        #: Error that shows that the model is unavailable, so that the attempt makes no further
+        #: calls.
         self._down: ProcessorError | None = None
 
     async def stage(self, stage: Stage, results: Mapping[str, Any]) -> dict[str, Any]:
-        """Run a stage and store its result, or return the result of an earlier job."""
+        """Run a stage and store its result.
+
+        If an earlier job has run the stage, return that result.
+        """
         if stage.name in self._done:
             return self._done[stage.name]
         self._show(stage)
@@ -144,7 +148,7 @@ class _Run:
             raise
 
     async def _recite(self, words: TextSink, sample: str | list[str]) -> None:
-        """Stream a sample word by word like a model."""
+        """Write a sample into a stream word by word, as a model would."""
         text = sample if isinstance(sample, str) else "\n".join(sample)
         pieces = re.findall(r"\s*\S+", text)
         for piece in pieces:
@@ -152,12 +156,16 @@ class _Run:
             await asyncio.sleep(self._app.pace_seconds / len(pieces))
 
     def _report(self, event: str, stage: Stage, level: str, message: str) -> None:
-        # Each line of the log is an event of the job, and so an event of the plan's stream.
+        # write a log line, because each log line is an event of the job, and so of the plan's
+        # stream
         self._ctx.log(level, message, event=event, stage=stage.name, title=stage.title)
 
 
 def register(registry: Registry, settings: Settings, *, app: Plans | None = None) -> Plans:
-    """Add the processor to `registry`. Returns the dependencies, to be closed at exit."""
+    """Add the processor to the registry.
+
+    Return its dependencies, which the caller closes at exit.
+    """
     app = app or Plans(settings)
     registry.processor(
         "plan", payload=PlanPayload, workspace_concurrency=25, timeout=780, internal=True

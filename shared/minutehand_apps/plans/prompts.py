@@ -1,4 +1,4 @@
-"""The prompts of the stages. A person's text is material and never part of the instructions."""
+"""The prompts of the stages. A person's text is input, and never a part of the instructions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _TITLES: Final = {stage.name: stage.title for stage in STAGES}
 
 
 def write_prompt(stage: Stage, prompt: str, results: Mapping[str, Any]) -> Prompt:
-    """Write the prompt of a stage, with the user's prompt and the results of earlier stages."""
+    """Return the prompt of a stage, with the user's prompt and the results that the stage needs."""
     materials = [
         Material(_TITLES[name], json.dumps(result, ensure_ascii=False))
         for name, result in results.items()

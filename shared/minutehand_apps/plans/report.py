@@ -1,4 +1,4 @@
-"""The report, composed from the stored stages whenever it is read, so that there always is one."""
+"""The report of a plan, which is made from the stored stages each time that someone reads it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ color:var(--soft)}
 
 
 def notice(plan: ReportedPlan) -> str:
-    """Describe the author of the report."""
+    """Return a sentence about the author of the report, or that the report is a sample."""
     if any(stage.model for stage in plan.stages):
         return "Written by a language model. Days and costs are sums of its figures."
     was_called = any(stage.status == "failed" for stage in plan.stages)
@@ -44,7 +44,7 @@ def notice(plan: ReportedPlan) -> str:
 
 
 def missing(plan: ReportedPlan) -> list[Missing]:
-    """Return the missing chapters, each with the reason."""
+    """Return the chapters that are not in the report, each with the reason."""
     stages = {stage.name: stage for stage in plan.stages}
     why = {
         "cancelled": "The plan was cancelled before this chapter.",
@@ -59,12 +59,15 @@ def missing(plan: ReportedPlan) -> list[Missing]:
 
 
 def _reading_order(plan: ReportedPlan) -> list[Stage]:
-    """Sort the stages for reading, the summary first."""
+    """Return the stages in the order of reading, with the summary first."""
     return sorted(select_stages(plan.speed_vs_detail), key=lambda stage: stage.name != SUMMARY)
 
 
 def outline(plan: ReportedPlan) -> list[Outlined]:
-    """Return every chapter with its state. A chapter is running if all that it needs is done."""
+    """Return all chapters with their states.
+
+    A chapter runs when all stages that it needs are done.
+    """
     stages = {stage.name: stage for stage in plan.stages}
     done = {name for name, stage in stages.items() if stage.result is not None}
     is_live = plan.status in {"pending", "running", "cancelling"}
@@ -89,7 +92,7 @@ def outline(plan: ReportedPlan) -> list[Outlined]:
 
 
 def chapters(plan: ReportedPlan) -> Iterator[tuple[Stage, list[Block]]]:
-    """Return the completed chapters, the summary first."""
+    """Return the completed chapters, with the summary first."""
     results = {stage.name: stage.result for stage in plan.stages if stage.result is not None}
     for stage in _reading_order(plan):
         if stage.name not in results:
@@ -98,7 +101,7 @@ def chapters(plan: ReportedPlan) -> Iterator[tuple[Stage, list[Block]]]:
 
 
 def json_report(plan: Plan) -> Report:
-    """Return the report for JSON."""
+    """Return the report as a JSON object."""
     gaps = missing(plan)
     return Report(
         plan_id=plan.plan_id,
@@ -116,7 +119,7 @@ def json_report(plan: Plan) -> Report:
 
 
 def markdown(plan: Plan) -> str:
-    """Return the report as Markdown."""
+    """Return the report as a Markdown text."""
     lines = [f"# {plan.title}", "", f"> {' '.join(plan.prompt.split())}", ""]
     lines += [f"Status: {plan.status}. {notice(plan)}".strip(), ""]
     if gaps := missing(plan):
@@ -143,7 +146,7 @@ def _lines(block: Block) -> Iterator[str]:
 
 
 def html(plan: ReportedPlan) -> HTMLResponse:
-    """Return the report as one self-contained page. All text is escaped."""
+    """Return the report as an HTML page without other files. All texts are escaped."""
     parts = [
         f"<blockquote>{escape(plan.prompt)}</blockquote>",
         f'<p class="meta">Status: {plan.status}. {escape(notice(plan))}</p>',

@@ -1,6 +1,6 @@
-"""The app's routes: create, follow, read, cancel and delete plans.
+"""The app's routes, which create, follow, read, cancel and delete plans.
 
-Each route calls a SQL function with the caller's token, or as a guest who knows the plan's id.
+Each route calls a SQL function with the caller's token, or for a guest who knows the plan's id.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ async def create(
     response: Response,
     idempotency_key: IdempotencyHeader = None,
 ) -> Created:
-    """Create a plan. A member's repeated Idempotency-Key returns the first plan."""
+    """Create a plan. A repeated Idempotency-Key of a member returns the first plan."""
     key = parse_key(idempotency_key)
     plan = await functions.call(
         "plan_start",
@@ -70,26 +70,26 @@ async def create(
 
 @routes.get("/{plan_id}")
 async def get_plan(plan_id: UUID, functions: UserOrGuestFunctions) -> Plan:
-    """Return a plan: its state, and its ended stages."""
+    """Return a plan with its state and the stages that have ended."""
     return await functions.call("plan_read", parse=reading(Plan), plan_id=plan_id)
 
 
 @routes.delete("/{plan_id}", status_code=204)
 async def delete(plan_id: UUID, functions: UserOrGuestFunctions) -> None:
-    """Delete and cancel a plan. The plan's streams end, and its routes return 404."""
+    """Cancel and delete a plan. Its streams end, and its routes return 404 from then on."""
     await functions.call("plan_delete", plan_id=plan_id, repeatable=False)
 
 
 @routes.post("/{plan_id}/cancel")
 async def cancel(plan_id: UUID, functions: UserOrGuestFunctions) -> Plan:
-    """Cancel a plan. The plan's report has the finished stages. Repeating the call is harmless."""
+    """Cancel a plan. Its report keeps the finished stages. The call may be repeated."""
     await functions.call("plan_cancel", plan_id=plan_id)
     return await get_plan(plan_id, functions)
 
 
 @routes.post("/{plan_id}/retry")
 async def retry(plan_id: UUID, functions: UserOrGuestFunctions, services: Provided) -> Plan:
-    """Continue a failed or cancelled plan after its finished stages. 409 in any other state."""
+    """Continue a failed or cancelled plan after its finished stages. 409 for any other plan."""
     await functions.call("plan_retry", plan_id=plan_id, repeatable=False)
     await services.waker.wake()
     return await get_plan(plan_id, functions)
@@ -99,7 +99,7 @@ async def retry(plan_id: UUID, functions: UserOrGuestFunctions, services: Provid
 async def redo(
     plan_id: UUID, stage: str, functions: UserOrGuestFunctions, services: Provided
 ) -> Plan:
-    """Rewrite one chapter of an ended plan and keep the other chapters. 409 before its end."""
+    """Write one chapter of an ended plan again, and keep the other chapters. 409 before its end."""
     plan = await get_plan(plan_id, functions)
     if stage not in {stage_.name for stage_ in select_stages(plan.speed_vs_detail)}:
         raise not_found("chapter")
@@ -113,21 +113,21 @@ async def redo(
 async def edit(
     plan_id: UUID, stage: str, body: ChapterText, functions: UserOrGuestFunctions
 ) -> Plan:
-    """Replace the text of a written chapter, or its points, one per line. 409 for a table."""
+    """Replace the text of a chapter, or its points, one per line. 409 for a table."""
     await functions.call("plan_edit", plan_id=plan_id, stage=stage, text=body.text)
     return await get_plan(plan_id, functions)
 
 
 @routes.put("/{plan_id}/share")
 async def share(plan_id: UUID, body: Share, functions: UserOrGuestFunctions) -> Plan:
-    """Create or delete the public link of a plan's report."""
+    """Create or delete the public link to the report of a plan."""
     await functions.call("plan_share", plan_id=plan_id, is_shared=body.shared)
     return await get_plan(plan_id, functions)
 
 
 @routes.get("/shared/{share_id}", response_class=HTMLResponse)
 async def shared(request: Request, share_id: UUID, services: Provided) -> HTMLResponse:
-    """Show the finished part of a report by its public link."""
+    """Show the finished chapters of a report to anyone who has its public link."""
     async with services.request_slot(request, None):
         plan = (await services.queue_of(None).call("plan_shared", share_id=share_id))["plan"]
     if plan is None:
@@ -137,7 +137,7 @@ async def shared(request: Request, share_id: UUID, services: Provided) -> HTMLRe
 
 @routes.get("/{plan_id}/stream-status")
 async def get_stream_status(plan_id: UUID, functions: UserOrGuestFunctions) -> StreamStatus:
-    """Return whether the stream can be opened, which is true while the plan exists."""
+    """Return whether the plan's stream can be opened, which is possible while the plan exists."""
     await functions.call("plan_events", plan_id=plan_id, after=0, limit=1)
     return StreamStatus()
 
@@ -158,9 +158,9 @@ async def get_stream(
     after: Annotated[int | None, Query(ge=0)] = None,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
 ) -> Any:
-    """Stream every event of the plan, log lines included. `Last-Event-ID` resumes the stream.
+    """Stream all events of a plan, including log lines. `Last-Event-ID` resumes a stream.
 
-    Events are unnamed and have the form `{plan_id, seq, type, data, at}`. `Accept` selects JSON.
+    Events have no names, and the form `{plan_id, seq, type, data, at}`. `Accept` may request JSON.
     """
     accept = request.headers.get("accept", "")
     feed = PlanFeed(
@@ -181,7 +181,7 @@ async def get_stream(
     responses={200: {"content": {HTML: _TEXT, MARKDOWN: _TEXT}}},
 )
 async def get_report(request: Request, plan_id: UUID, functions: UserOrGuestFunctions) -> Any:
-    """Return the current report, in any state. `Accept` selects HTML, Markdown or JSON."""
+    """Return the current report of a plan in any state. `Accept` selects HTML, Markdown or JSON."""
     plan = await get_plan(plan_id, functions)
     accept = request.headers.get("accept", "")
     if MARKDOWN in accept:
@@ -192,5 +192,5 @@ async def get_report(request: Request, plan_id: UUID, functions: UserOrGuestFunc
 
 
 def router(_: Services) -> APIRouter:
-    """Create the app's routes."""
+    """Return the app's routes."""
     return routes

@@ -1,6 +1,6 @@
-"""The sample plan, used for all prompts without a language model.
+"""The sample plan, which is the result for every prompt if there is no language model.
 
-The report of this plan is marked as a sample.
+The report of the sample plan is marked as a sample.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _COSTS: Final = {
 _POINTS: Final = {"points": ["A point would be here.", "Another point would be here."]}
 _TEXT: Final = {"text": "The text of this chapter would be here.\n\nIt would be about the prompt."}
 
-#: Result of each stage.
+#: Sample result of each stage, by the stage's name.
 SAMPLES: Final[dict[str, dict[str, Any]]] = {
     "understand": {
         "title": "Sample plan: a street market for a Saturday in June",

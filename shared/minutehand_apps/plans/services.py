@@ -1,4 +1,4 @@
-"""Dependencies of the app: its setting and the language model, once per process."""
+"""Dependencies of the app, with its setting and the language model. A process has one instance."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class Plans(Dependencies):
-    """Dependencies of one process.
+    """The app's dependencies in one process.
 
     Attributes:
-        pace_seconds: PLANS_PACE_SECONDS, the duration of each stage of a sample, so that people
-            can follow and cancel it.
+        pace_seconds: PLANS_PACE_SECONDS. Duration of each stage of the sample plan, so that people
+            can follow and cancel the plan.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -26,7 +26,7 @@ class Plans(Dependencies):
 
     @cached_property
     def model(self) -> LanguageModel:
-        """The model that writes the plans. The sample plan replaces an offline model."""
+        """The language model that writes plans. The sample plan is used if it is offline."""
         from minutehand.ai import make_language_model
 
         return make_language_model(self.settings)

@@ -1,7 +1,7 @@
-"""Models of the stages' results, with their checks and their blocks in the report.
+"""Models of the results of stages, with checks, and with the blocks of a chapter in the report.
 
-The model chooses tasks, days, costs and risks. The code checks that no tasks depend on each other
-in a cycle, and computes the sums.
+The language model chooses tasks, days, costs and risks. This module checks that the dependencies of
+tasks have no cycle, and computes sums.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from pydantic import BaseModel, Field
 Line = Annotated[str, Field(min_length=1, max_length=500)]
 Text = Annotated[str, Field(min_length=1, max_length=6000)]
 Days = Annotated[float, Field(ge=0, le=10_000)]
-#: Part of a chapter: a text, a list of lines, or a table with a header row.
+#: Block of a chapter: a text, a list of lines, or a table with a header row.
 Block = str | list[str] | list[list[str]]
 
 
 class Chapter(BaseModel):
-    """Result of a stage. Other fields of the model's output are dropped."""
+    """Result of a stage. Unknown fields of the model's answer are dropped."""
 
-    #: Field that is streamed while it is written, or None for a table.
+    #: Field whose text is streamed while the model writes it. None for a table.
     streamed_field: ClassVar[str | None] = None
 
     def check(self, results: Mapping[str, Any]) -> None:
-        """Raise ValueError if the result contradicts the results of earlier stages."""
+        """Raise ValueError if this result contradicts the results of earlier stages."""
 
     def blocks(self, results: Mapping[str, Any]) -> list[Block]:
-        """Return the chapter's blocks. Some need the results of other stages."""
+        """Return the blocks of the chapter. Some chapters need the results of other stages."""
         raise NotImplementedError
 
 
 class Brief(Chapter):
-    """Goal and facts of the prompt."""
+    """The goal and the facts of a prompt."""
 
     streamed_field: ClassVar[str | None] = "goal"
     title: Line
@@ -42,34 +42,34 @@ class Brief(Chapter):
     facts: list[Line] = Field(default_factory=list, max_length=30)
 
     def blocks(self, results: Mapping[str, Any]) -> list[Block]:
-        """Return the goal and the facts."""
+        """Return the goal, and the list of facts."""
         return [self.goal, self.facts]
 
 
 class Points(Chapter):
-    """A list of lines."""
+    """A chapter that is a list of lines."""
 
     streamed_field: ClassVar[str | None] = "points"
     points: Annotated[list[Line], Field(min_length=1, max_length=30)]
 
     def blocks(self, results: Mapping[str, Any]) -> list[Block]:
-        """A list."""
+        """Return the list of lines."""
         return [self.points]
 
 
 class Prose(Chapter):
-    """A text."""
+    """A chapter that is a text."""
 
     streamed_field: ClassVar[str | None] = "text"
     text: Text
 
     def blocks(self, results: Mapping[str, Any]) -> list[Block]:
-        """The text."""
+        """Return the text."""
         return [self.text]
 
 
 class Task(BaseModel):
-    """A task of the work breakdown."""
+    """A task in the work breakdown."""
 
     id: Annotated[str, Field(min_length=1, max_length=30)]
     title: Line
@@ -77,29 +77,29 @@ class Task(BaseModel):
 
 
 class Tasks(Chapter):
-    """The work."""
+    """The chapter with all tasks of the plan."""
 
     tasks: Annotated[list[Task], Field(min_length=1, max_length=60)]
 
     def check(self, results: Mapping[str, Any]) -> None:
-        """Check that no two tasks have the same id."""
+        """Check that all tasks have different ids."""
         if len({_key(task.id) for task in self.tasks}) < len(self.tasks):
             raise ValueError("two tasks have the same id")
 
     def blocks(self, results: Mapping[str, Any]) -> list[Block]:
-        """Return a table of the tasks, and a line with the sum of their days."""
+        """Return a table of the tasks, and a sentence with the sum of their days."""
         rows = [[task.id, task.title, f"{task.days:g}"] for task in self.tasks]
         total = sum(task.days for task in self.tasks)
         return [[["Task", "What", "Days"], *rows], f"{total:g} days of work in all."]
 
 
 def _key(name: str) -> str:
-    """Normalise the name of a task, because models vary case and spaces."""
+    """Normalise the name of a task, because models vary its case and its spaces."""
     return " ".join(name.split()).casefold()
 
 
 class Order(BaseModel):
-    """The tasks that must be done before one task."""
+    """The tasks that must be done before a task."""
 
     task: Line
     after: list[Line] = Field(default_factory=list, max_length=60)
@@ -109,12 +109,15 @@ _OUTDATED = "The work breakdown has changed. Rewrite this chapter to compute the
 
 
 class Schedule(Chapter):
-    """Order of the tasks."""
+    """The chapter with the order of the tasks."""
 
     order: Annotated[list[Order], Field(max_length=60)]
 
     def _after(self, results: Mapping[str, Any]) -> dict[str, set[str]]:
-        """Map each task's id to the ids of its predecessors. Names may be titles, in any case."""
+        """Return the ids of the tasks before each task.
+
+        Tasks may be named by title, in any case.
+        """
         tasks = results["work_breakdown"]["tasks"]
         ids = {_key(task[name]): task["id"] for name in ("title", "id") for task in tasks}
         after: dict[str, set[str]] = {task["id"]: set() for task in tasks}
@@ -128,7 +131,7 @@ class Schedule(Chapter):
         return after
 
     def check(self, results: Mapping[str, Any]) -> None:
-        """Check that all tasks exist and that the order has no cycle."""
+        """Check that all named tasks exist, and that their order has no cycle."""
         try:
             TopologicalSorter(self._after(results)).prepare()
         except CycleError as error:
@@ -136,11 +139,11 @@ class Schedule(Chapter):
             raise ValueError(f"the tasks depend on each other in a cycle: {circle}") from error
 
     def blocks(self, results: Mapping[str, Any]) -> list[Block]:
-        """Return a table with the earliest start and end day of each task."""
+        """Return a table with the earliest start day and end day of each task."""
         try:
             return self._by_days(results)
         except (KeyError, ValueError):
-            # The work breakdown was rewritten later, so only the order is shown.
+            # show only the order, because the work breakdown was rewritten after this chapter
             rows = [[order.task, ", ".join(order.after)] for order in self.order]
             return [[["Task", "After"], *rows], _OUTDATED]
 
@@ -159,20 +162,20 @@ class Schedule(Chapter):
 
 
 class Cost(BaseModel):
-    """A line of a budget."""
+    """A line of the budget."""
 
     title: Line
     amount: Annotated[float, Field(ge=-1e12, le=1e12, description="Negative for income.")]
 
 
 class Costs(Chapter):
-    """A budget."""
+    """The chapter with the budget of the plan."""
 
     currency: Annotated[str, Field(min_length=1, max_length=40)] = "EUR"
     costs: Annotated[list[Cost], Field(max_length=60)]
 
     def blocks(self, results: Mapping[str, Any]) -> list[Block]:
-        """Return a table and the sum."""
+        """Return a table of the costs, and a sentence with their sum."""
         rows = [[cost.title, f"{cost.amount:,.2f}"] for cost in self.costs]
         total = sum(cost.amount for cost in self.costs)
         return [[["Cost", self.currency], *rows], f"{total:,.2f} {self.currency} in all."]
@@ -186,12 +189,12 @@ class Milestone(BaseModel):
 
 
 class Milestones(Chapter):
-    """Milestones of the plan."""
+    """The chapter with the milestones of the plan."""
 
     milestones: Annotated[list[Milestone], Field(min_length=1, max_length=30)]
 
     def blocks(self, results: Mapping[str, Any]) -> list[Block]:
-        """A table."""
+        """Return a table of the milestones."""
         return [
             [
                 ["When", "What"],
@@ -201,17 +204,17 @@ class Milestones(Chapter):
 
 
 class Risk(BaseModel):
-    """A risk and the response to it."""
+    """A risk, with the response to the risk."""
 
     risk: Line
     answer: Line
 
 
 class Risks(Chapter):
-    """Risks of the plan."""
+    """The chapter with the risks of the plan."""
 
     risks: Annotated[list[Risk], Field(min_length=1, max_length=30)]
 
     def blocks(self, results: Mapping[str, Any]) -> list[Block]:
-        """A table."""
+        """Return a table of the risks."""
         return [[["Risk", "Answer"], *([risk.risk, risk.answer] for risk in self.risks)]]

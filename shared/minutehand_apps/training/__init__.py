@@ -1,1 +1,1 @@
-"""Training app. Turns uploaded videos into transcripts and procedures, and publishes the videos."""
+"""Training app, which turns videos into transcripts and procedures, and publishes the videos."""

@@ -1,6 +1,6 @@
-"""The uploads bucket, with unfinished uploads, recordings, and chunks of the recordings' audio.
+"""The uploads bucket, which stores unfinished uploads, recordings, and chunks of their audio.
 
-At most one piece of a video is in memory. SQL and the routes decide who may use a key.
+At most one piece of a video is in memory at a time. SQL and the routes decide who may use a key.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ from minutehand_apps.training.parts import FileDigest, Part, Plan, plan
 
 logger = logging.getLogger(__name__)
 
-#: Maximum length of the file name in a key.
+#: Maximum characters of the file name in the key of an object.
 NAME_CHARACTERS: Final = 120
 _ID: Final = "[0-9a-f-]{36}"
-#: Key of an uploaded file, as returned when an upload is created.
+#: Pattern of the key of an uploaded file. The key is returned when the upload is created.
 KEY: Final = re.compile(
     rf"workspaces/(?P<workspace>{_ID})/(?P<owner>{_ID})/{_ID}"
     rf"/(?!\.{{1,2}}$)[A-Za-z0-9._-]{{1,{NAME_CHARACTERS}}}"
 )
 PIECE_BYTES: Final = 4 * 1024 * 1024
-#: Free space to keep on the disk in addition to the video.
+#: Bytes that stay free on the disk in addition to the video.
 SPARE_BYTES: Final = 64 * 1024 * 1024
-#: Validity of presigned URLs.
+#: Seconds for which a presigned URL is valid.
 URL_SECONDS: Final = 3600
-#: Maximum wait for the next bytes from S3, because a request may wait for them.
+#: Maximum seconds until the next bytes from S3 arrive, because a request may wait for the bytes.
 READ_SECONDS: Final = 20.0
 _UNAVAILABLE: Final = "storage_unavailable"
 T = TypeVar("T")
 
 
 class NotStored(ProcessorError):
-    """There is no such file, or no such unfinished upload."""
+    """The bucket has no such file, or no such unfinished upload."""
 
 
 class Bucket:
-    """Client of the uploads bucket, which connects to S3 on first use.
+    """Client of the uploads bucket, which connects to S3 at its first use.
 
-    Every method raises ConfigurationError if this deployment has no bucket, NotStored, or a
+    Each method may raise ConfigurationError if this deployment has no bucket, NotStored, or a
     ProcessorError with a sentence for people.
     """
 
@@ -69,11 +69,11 @@ class Bucket:
         return self._settings.uploads_bucket or ""
 
     async def call(self, operation: str, **arguments: Any) -> Any:
-        """Call an operation of S3 for this bucket."""
+        """Call an operation of S3 on this bucket."""
         return await _typed(lambda: getattr(self._s3, operation)(Bucket=self._name, **arguments))
 
     async def find_size(self, key: str) -> int | None:
-        """Return the size of an object in bytes, or None if the object does not exist."""
+        """Return the bytes of an object, or None if the object does not exist."""
         try:
             size: int = (await self.call("head_object", Key=key))["ContentLength"]
         except NotStored:
@@ -81,12 +81,12 @@ class Bucket:
         return size
 
     def presign(self, key: str) -> str:
-        """Return a URL from which a browser can read an object for `URL_SECONDS`."""
+        """Return a URL by which a browser can read an object for `URL_SECONDS`."""
         return self._sign(
             "get_object",
             Key=key,
-            # The content type follows the file name, not the uploader's claim, so that no browser
-            # shows the file as a page.
+            # derive the content type from the file name and not from the uploader's claim, so that
+            # no browser shows the file as a page
             ResponseContentType=mimetypes.guess_type(key)[0] or "video/mp4",
             ResponseContentDisposition="inline",
         )
@@ -99,7 +99,7 @@ class Bucket:
         return url
 
     async def create(self, key: str, *, content_type: str) -> str:
-        """Start an upload and return its id at S3."""
+        """Start an upload, and return the id that S3 gives to it."""
         response = await self.call(
             "create_multipart_upload", Key=key, ContentType=content_type, ChecksumAlgorithm="SHA256"
         )
@@ -109,11 +109,13 @@ class Bucket:
     async def sign(
         self, key: str, upload_id: str, cut: Plan, checksums: Mapping[int, str]
     ) -> dict[int, str]:
-        """Return presigned URLs by part number, each valid for the part's exact length.
+        """Return presigned URLs by the part's number.
+
+        Each URL accepts only the part's exact length.
 
         Args:
-            checksums: SHA-256 of each part in base64, by part number. The client must send it as
-                the header `x-amz-checksum-sha256`, or S3 rejects the request.
+            checksums: SHA-256 of each part in base64, by the part's number. The client must send
+                the checksum in the header `x-amz-checksum-sha256`, or S3 rejects the request.
         """
         return await asyncio.to_thread(
             lambda: {
@@ -122,9 +124,9 @@ class Bucket:
                     Key=key,
                     UploadId=upload_id,
                     PartNumber=number,
-                    # Signed, so that a part cannot be longer than announced.
+                    # sign the length, so that a part cannot be longer than announced
                     ContentLength=cut.part_size(number),
-                    # Signed, so that S3 accepts no other bytes.
+                    # sign the checksum, so that S3 accepts no other bytes
                     ChecksumSHA256=checksum,
                 )
                 for number, checksum in checksums.items()
@@ -132,7 +134,7 @@ class Bucket:
         )
 
     async def parts(self, key: str, upload_id: str) -> list[Part]:
-        """Return the parts of an unfinished upload that have arrived, by number."""
+        """Return the parts of an unfinished upload that have arrived, sorted by number."""
 
         def read() -> list[Part]:
             pages = self._s3.get_paginator("list_parts")
@@ -145,7 +147,7 @@ class Bucket:
         return await _typed(read)
 
     async def join(self, key: str, upload_id: str, cut: Plan) -> tuple[int, ...]:
-        """Join the parts, or return the numbers of those that are missing. Repeatable."""
+        """Join the parts. If parts are missing, return their numbers. The call may be repeated."""
         try:
             arrived = await self.parts(key, upload_id)
             if missing := cut.missing(arrived):
@@ -163,7 +165,8 @@ class Bucket:
                 MultipartUpload={"Parts": parts},
             )
         except NotStored:
-            # If an earlier call completed the upload, the object exists with the planned size.
+            # after an earlier call has completed the upload, the object exists with the planned
+            # size
             if await self.find_size(key) != cut.size_bytes:
                 raise
         return ()
@@ -175,11 +178,11 @@ class Bucket:
         *,
         on_bytes: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> FileDigest:
-        """Read an object, copy it to a file, and return its checksums.
+        """Read an object, optionally copy it to a file, and return its checksums.
 
         Args:
-            into: The file. None for the checksums alone.
-            on_bytes: Called with the number of bytes read and the total.
+            into: The file. None computes only the checksums.
+            on_bytes: Function that gets the number of bytes read so far, and the total number.
         """
         stop = threading.Event()
 
@@ -205,10 +208,10 @@ class Bucket:
         try:
             return await _typed(copy)
         finally:
-            stop.set()  # so that the thread stops after the current piece if the call was cancelled
+            stop.set()  # if the call was cancelled, the thread then stops after the current piece
 
     async def read(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
-        """Read an object, or `length` bytes of it."""
+        """Read a whole object, or `length` bytes of it."""
         part = {} if length is None else {"Range": f"bytes={start}-{start + length - 1}"}
 
         def read() -> bytes:
@@ -218,7 +221,7 @@ class Bucket:
         return await _typed(read)
 
     async def remove(self, *keys: str, prefix: str) -> None:
-        """Delete these objects and all objects with the prefix."""
+        """Delete these objects, and all objects whose keys begin with the prefix."""
 
         def remove() -> None:
             names = list(keys)
@@ -251,22 +254,22 @@ async def _typed(call: Callable[[], T]) -> T:
         raise later(_UNAVAILABLE, "The uploads bucket rejected the request") from error
     except (BotoCoreError, OSError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            # Another job's video has filled the disk since the check.
+            # the video of another job has filled the disk since the check
             raise later("no_room", "The worker's disk is full") from error
         _report(f"the bucket did not respond: {type(error).__name__}: {error}")
         raise later(_UNAVAILABLE, "The uploads bucket did not respond") from error
 
 
 def _report(reason: str) -> None:
-    """Log the cause, because the error that people read is only one sentence."""
+    """Log the cause of an error, because people read only one sentence about the error."""
     logger.warning("uploads failed", extra={"event": "uploads.failed", "reason": reason[:300]})
 
 
 def sound_prefix(workspace_id: UUID | str, training_id: UUID | str) -> str:
-    """Return the key prefix of a training's audio chunks."""
+    """Return the prefix of the keys of a training's audio chunks."""
     return f"workspaces/{workspace_id}/training/{training_id}/"
 
 
 def sound_key(workspace_id: UUID | str, training_id: UUID | str, number: int) -> str:
-    """Return the key of an audio chunk."""
+    """Return the key of one of a training's audio chunks."""
     return f"{sound_prefix(workspace_id, training_id)}{number:04}.pcm"

@@ -1,4 +1,4 @@
-"""Child processes for untrusted files, with limits on time, memory and output."""
+"""Runs child processes for untrusted files, with limits on time, memory and output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 MEMORY_BYTES: Final = 2 * 1024**3
-#: Limit of elapsed time, as a multiple of the limit of CPU time, because other programs run too.
+#: Limit of elapsed time as a multiple of the CPU time limit, because other programs run too.
 ELAPSED_PER_CPU_SECOND: Final = 10
 
 
@@ -21,12 +21,12 @@ async def run_child(
 ) -> int:
     """Run a program without a shell, pass on its stderr line by line, and return its exit code.
 
-    The program gets no input and no environment variable except `LC_ALL`. If the caller is
-    cancelled, the program and its children are killed first. The limits also hold after the worker
-    is killed.
+    The program gets no input, and only the environment variable `LC_ALL`. If the caller is
+    cancelled, the program and its child processes are killed first. The limits also apply after the
+    worker was killed.
 
     Raises:
-        TimeoutError: The program reached its limit of time.
+        TimeoutError: The program has reached its time limit.
     """
     child = await asyncio.create_subprocess_exec(
         *command,
@@ -45,10 +45,10 @@ async def run_child(
             code = await child.wait()
     finally:
         if child.returncode is None:
-            # Kill the whole process group, because a surviving child would keep the pipe open.
+            # kill the whole process group, because another child process would keep the pipe open
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
-            # Not `wait`, because `wait` never returns while unread output keeps the pipe paused.
+            # do not call `wait`, because it never returns while unread output blocks the pipe
             await asyncio.shield(child.communicate())
     if code in {-signal.SIGXCPU, -signal.SIGKILL}:
         raise TimeoutError
@@ -56,7 +56,7 @@ async def run_child(
 
 
 def _bind(pid: int, seconds: int, max_bytes: int) -> None:
-    """Set the resource limits of a process that has just started. Does nothing outside Linux."""
+    """Set the resource limits of a process that has just started. Only Linux has this function."""
     limits = {"CORE": 0, "CPU": seconds, "FSIZE": max_bytes, "AS": MEMORY_BYTES}
     for name, limit in limits.items() if hasattr(resource, "prlimit") else ():
         with contextlib.suppress(ProcessLookupError):
@@ -64,7 +64,7 @@ def _bind(pid: int, seconds: int, max_bytes: int) -> None:
 
 
 async def _line(stream: asyncio.StreamReader) -> bytes:
-    """Read the next line, or the part of an overlong line that fits the buffer."""
+    """Read the next line. If the line is too long, read the part that fits into the buffer."""
     try:
         return await stream.readuntil(b"\n")
     except asyncio.IncompleteReadError as error:

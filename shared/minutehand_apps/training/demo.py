@@ -1,4 +1,4 @@
-"""The app's demo. Uploads the console's sample video like a browser."""
+"""The app's demo, which uploads the console's sample video as a browser does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SAMPLE = "/apps/training/sample.mp4"
 
 
 async def enqueue(api: httpx.AsyncClient, data: httpx.AsyncClient, workspace_id: str) -> list[str]:
-    """Upload the sample, which enqueues its jobs, and return their ids."""
+    """Upload the sample video, which enqueues its jobs, and return the ids of the jobs."""
     video = (await api.get(SAMPLE)).raise_for_status().content
     created = await api.post(
         "/api/uploads",
@@ -23,7 +23,7 @@ async def enqueue(api: httpx.AsyncClient, data: httpx.AsyncClient, workspace_id:
     )
     upload = created.raise_for_status().json()
     path, checksum = f"/api/uploads/{upload['id']}", hashlib.sha256(video).hexdigest()
-    parts = {"parts": [{"part_number": 1, "checksum": checksum}]}  # the sample is one part
+    parts = {"parts": [{"part_number": 1, "checksum": checksum}]}  # the sample has one part
     signed = (await api.post(f"{path}/parts", json=parts)).raise_for_status().json()
     [part] = signed["parts"]
     async with httpx.AsyncClient(timeout=60) as storage:

@@ -1,4 +1,4 @@
-"""Errors of a stage. Each error has a stable code for programs."""
+"""Errors of a stage of a training. Each error has a stable code for programs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from minutehand.queue import ProcessorError
 
 
 def refused(code: str, reason: str) -> ProcessorError:
-    """Create a permanent error, because a retry would fail in the same way."""
+    """Return a permanent error, after which a retry would fail in the same way."""
     return ProcessorError(reason, retryable=False, data={"code": code})
 
 
 def later(code: str, reason: str) -> ProcessorError:
-    """Create an error after which the job is retried."""
+    """Return a temporary error, after which the job is retried."""
     return ProcessorError(reason, data={"code": code})

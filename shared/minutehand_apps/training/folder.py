@@ -1,6 +1,6 @@
 """A temporary folder for one job.
 
-A killed worker cannot delete its folder. The next job on that disk deletes it.
+A worker that is killed cannot delete its folder. The next job on the same disk deletes the folder.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PREFIX: Final = "minutehand-job-"
 
 @contextlib.contextmanager
 def job_folder() -> Iterator[Path]:
-    """Create a folder and lock it. The system releases the lock when the worker's process ends."""
+    """Create a folder and lock it. The system removes the lock when the worker process ends."""
     below = Path(tempfile.gettempdir())
     for orphan in below.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError), _locked(orphan):

@@ -1,7 +1,7 @@
-"""Read the description and the audio of a video with ffmpeg.
+"""Reads the description and the audio of a video by ffmpeg.
 
-Because the files are untrusted, ffmpeg runs as a child process with limits on time, memory and
-output. The process uses no shell, no protocol except local files, and only video and audio formats.
+The files are untrusted. ffmpeg therefore runs as a child process, with limits on time, memory and
+output, and without a shell. It accepts only local files, and only video and audio formats.
 """
 
 from __future__ import annotations
@@ -18,43 +18,44 @@ from minutehand.config import ConfigurationError, read_text
 from minutehand_apps.training.child import run_child
 from minutehand_apps.training.errors import later, refused
 
-#: Accepted container formats, because ffmpeg also reads playlists, pictures and texts.
+#: Formats that are accepted. The list is needed, because ffmpeg also reads playlists, pictures and
+#: texts.
 FORMATS: Final = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,asf,flv,ogg,wav,mp3,flac,aac,aiff"
 )
 PROBE_SECONDS: Final = 60.0
-#: Maximum playing time of a recording.
+#: Maximum duration of a recording in seconds.
 MAX_SECONDS: Final = 4 * 3600.0
-#: Sound below this level for this time counts as a pause.
+#: Filter that finds pauses, in which the sound is below this level for this time.
 SILENCE: Final = "silencedetect=noise=-45dB:d=0.25"
 MAX_PAUSES: Final = 100_000
-#: Maximum frame size, 8K, because a small file may claim a frame of gigabytes.
+#: Maximum pixels of a frame (8K), because a small file may claim to have a frame of gigabytes.
 MAX_PIXELS: Final = 7680 * 4320
 
 _DURATION = re.compile(r"^\s*Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _STREAM = re.compile(r"^\s*Stream #0:\d+.*?: (Video|Audio): (\w+)(.*)")
 _OUT_TIME = re.compile(r"out_time_us=(\d+)")
-#: ffmpeg's messages for a truncated file whose index is complete.
+#: Pattern of ffmpeg's messages about a truncated file whose index is complete.
 _BROKEN_OFF = re.compile("partial file|ended prematurely|Truncating packet")
 _PAUSE = re.compile(r"silence_(start|end): (-?\d+(?:\.\d+)?)")
 
 
 @dataclass(slots=True)
 class Media:
-    """Description of a file. `seconds` is None if the file does not state its length."""
+    """Description of a file. `seconds` is None if the file does not contain its duration."""
 
     seconds: float | None = None
     video: str | None = None
     audio: str | None = None
-    tracks: int = 0  # of sound
+    tracks: int = 0  # number of audio tracks
 
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """Audio of a video, written as raw samples, with its pauses.
+    """Audio of a video, which was written as raw samples, and the pauses in the audio.
 
     Attributes:
-        broken_off: Whether the file is truncated, so that its last audio is missing.
+        broken_off: True if the file is truncated, so that the end of its audio is missing.
     """
 
     seconds: float
@@ -63,20 +64,20 @@ class Sound:
 
     @property
     def silent(self) -> bool:
-        """True if the audio is silent throughout."""
+        """True if the whole audio is silent."""
         return sum(end - start for start, end in self.pauses) >= self.seconds - 0.5
 
 
 def find_ffmpeg(environ: Mapping[str, str]) -> str:
-    """Return the path of the ffmpeg to run.
+    """Return the path of the ffmpeg program to run.
 
     Raises:
-        ConfigurationError: There is no ffmpeg.
+        ConfigurationError: There is no ffmpeg on this machine.
     """
     if (path := read_text(environ, "FFMPEG_PATH")) is not None:
         return path
     try:
-        # Imported here, because this package of 170 MB is optional.
+        # imported here, because this package of 170 MB is optional
         import imageio_ffmpeg
     except ImportError as error:
         raise ConfigurationError(
@@ -87,19 +88,19 @@ def find_ffmpeg(environ: Mapping[str, str]) -> str:
 
 
 class Ffmpeg:
-    """Runner for one ffmpeg program."""
+    """Runs an ffmpeg program."""
 
     def __init__(self, path: str) -> None:
         self._path = path
 
     async def look(self, file: Path) -> Media:
-        """Read the description of a file, and check that its first frame can be decoded.
+        """Read the description of a file, and check that the file's first frame can be decoded.
 
         Raises:
-            ProcessorError: `not_a_video`.
+            ProcessorError: The code is `incomplete` or `not_a_video`.
         """
         lines: deque[str] = deque(maxlen=400)
-        # always 1, because the command names no output
+        # ignore the exit code, which is always 1 because the command names no output
         await self._run(_input(file), lines.append, seconds=PROBE_SECONDS)
         media = read_description(lines)
         if any("moov atom not found" in line for line in lines):
@@ -124,16 +125,16 @@ class Ffmpeg:
         track: int = 0,
         on_second: Callable[[float], None] | None = None,
     ) -> Sound:
-        """Write the audio of `file` as raw samples, in the format of `minutehand.ai`.
+        """Write the audio of `file` as raw samples, in the format that `minutehand.ai` requires.
 
         Args:
-            seconds: Maximum CPU time.
-            max_seconds: Maximum length of the audio.
+            seconds: Maximum seconds of CPU time.
+            max_seconds: Maximum seconds of audio.
             track: Number of the audio track, from 0.
-            on_second: Called with the number of decoded seconds of audio.
+            on_second: Function that gets the number of seconds of audio that are decoded.
 
         Raises:
-            ProcessorError: `video_too_long`, or `unreadable_audio`.
+            ProcessorError: The code is, for example, `video_too_long` or `unreadable_audio`.
         """
         pauses: list[list[float]] = []
         messages: deque[str] = deque(maxlen=20)
@@ -154,7 +155,8 @@ class Ffmpeg:
                 pauses[-1][1] = float(match[2])
 
         max_bytes = int((max_seconds + 1) * BYTES_PER_SECOND)
-        # Pad the start, so that the samples have the video's times even if the audio starts late.
+        # add silence at the start if the audio starts late, so that samples and video have the same
+        # times
         chain = f"aresample={SAMPLES_PER_SECOND}:async=1:first_pts=0,{SILENCE}"
         code = await self._run(
             [
@@ -203,7 +205,7 @@ class Ffmpeg:
 
 
 def _input(file: Path) -> list[str]:
-    # Options of the input, so that nothing inside the file can open another file.
+    # set options of the input, so that a file cannot make ffmpeg open another file
     return [
         *("-protocol_whitelist", "file", "-format_whitelist", FORMATS),
         *("-max_pixels", str(MAX_PIXELS), "-i", f"file:{file}"),
@@ -215,7 +217,7 @@ def _size(file: Path) -> int:
 
 
 def read_description(lines: Sequence[str] | deque[str]) -> Media | None:
-    """Parse ffmpeg's description of its input. Returns None if ffmpeg could not open it."""
+    """Parse ffmpeg's description of its input. Return None if ffmpeg could not open the input."""
     media = Media()
     opened = False
     for line in lines:
@@ -225,7 +227,7 @@ def read_description(lines: Sequence[str] | deque[str]) -> Media | None:
         if (match := _DURATION.match(line)) is not None:
             media.seconds = int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
         elif (match := _STREAM.match(line)) is not None and "attached pic" not in match[3]:
-            # The cover picture of a song is not a video.
+            # ignore the cover picture of a song, which is not a video
             if match[1] == "Video":
                 media.video = media.video or match[2]
             else:
@@ -235,7 +237,7 @@ def read_description(lines: Sequence[str] | deque[str]) -> Media | None:
 
 
 def cut(length: float, pauses: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Cut audio into chunks of 15 to 45 seconds, in pauses if there are any."""
+    """Divide audio into chunks of 15 to 45 seconds. If possible, a chunk ends in a pause."""
     middles = [(start + end) / 2 for start, end in pauses]
     chunks: list[tuple[float, float]] = []
     at = 0.0

@@ -1,6 +1,6 @@
-"""Models of rows, payloads and responses.
+"""Models of database rows, payloads and responses.
 
-SQL enforces the rules for a training.
+SQL enforces the rules for trainings.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ Line = Annotated[str, Field(min_length=1, max_length=500)]
 
 
 class Lenient(BaseModel):
-    """Model that ignores unknown fields."""
+    """Base class of models that ignore unknown fields."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 class TrainingPayload(BaseModel):
-    """Payload of `transcription`, `sop_generation` and `mux_upload`."""
+    """Payload of the jobs `transcription`, `sop_generation` and `mux_upload`."""
 
     training_id: UUID
 
 
 class ChunkPayload(BaseModel):
-    """Payload of `training_chunk`, which transcribes a chunk of the audio."""
+    """Payload of a `training_chunk` job, which transcribes one chunk of the audio."""
 
     training_id: UUID
     number: int = Field(ge=1, le=1000)
@@ -35,7 +35,7 @@ class ChunkPayload(BaseModel):
 
 
 class StoredTraining(Lenient):
-    """A training's row, as a job reads it."""
+    """The row of a training in the form in which a job reads it."""
 
     id: UUID
     workspace_id: UUID
@@ -52,7 +52,7 @@ class StoredTraining(Lenient):
 
 
 class Transcription(Lenient):
-    """State of the `transcription` job."""
+    """State of the `transcription` job of a training."""
 
     status: str
     error: str | None = None
@@ -60,17 +60,17 @@ class Transcription(Lenient):
 
 
 class Loaded(Lenient):
-    """Data for a leased job. `training` is None if it was deleted."""
+    """Rows for a leased job. `training` is None if the training was deleted."""
 
     training: StoredTraining | None
-    #: Number of the job's run, incremented by each retry of a finished job.
+    #: Number of the run of the job. Each retry of a finished job increases the number.
     generation: int = 1
     transcribed: list[int] = []
     transcription: Transcription | None = None
 
 
 class SpokenSegment(Lenient):
-    """A few words with their start and end, in seconds of the recording."""
+    """Some words, with their start and end in seconds of the recording."""
 
     start: float
     end: float
@@ -78,7 +78,7 @@ class SpokenSegment(Lenient):
 
 
 class Chunk(Lenient):
-    """A chunk of the transcript."""
+    """The transcript of one chunk of the audio."""
 
     number: int
     segments: list[SpokenSegment]
@@ -88,20 +88,20 @@ class Chunk(Lenient):
 
 
 class StepText(BaseModel):
-    """The words of one instruction."""
+    """The text of one step of a procedure."""
 
     title: Line
     detail: Annotated[str, Field(max_length=2000)] = ""
 
 
 class Step(StepText):
-    """One instruction, with its time in the video."""
+    """One step of a procedure, with its time in the video."""
 
     at_seconds: float = Field(ge=0, le=100_000)
 
 
 class Procedure(BaseModel):
-    """A standard operating procedure as a model writes it. Other fields are dropped."""
+    """A standard operating procedure, written by a language model. Unknown fields are dropped."""
 
     title: Annotated[str, Field(min_length=1, max_length=200)]
     purpose: Annotated[str, Field(max_length=2000)] = ""
@@ -111,7 +111,7 @@ class Procedure(BaseModel):
 
 
 class StoredProcedure(Lenient):
-    """Instructions that were written from a training video, with their author."""
+    """A procedure that was written from a training video, and its author."""
 
     procedure: Procedure | None = Field(description="Null without a language model.")
     author: str = Field(
@@ -121,7 +121,7 @@ class StoredProcedure(Lenient):
 
 
 class JobState(Lenient):
-    """A job of a training, as in `background_jobs`."""
+    """A job of a training, with the fields of `background_jobs`."""
 
     id: UUID
     job_type: str
@@ -139,7 +139,7 @@ class JobState(Lenient):
 
 
 class TrainingState(Lenient):
-    """A training with its results and jobs."""
+    """A training with its results and its jobs."""
 
     id: UUID
     workspace_id: UUID
@@ -167,7 +167,7 @@ class TrainingPage(BaseModel):
 
 
 class TranscriptState(Lenient):
-    """Transcript so far."""
+    """The part of a transcript that is finished."""
 
     text: str
     segments: list[SpokenSegment]
@@ -179,13 +179,13 @@ class TranscriptState(Lenient):
 
 
 class Share(BaseModel):
-    """True if the procedure has a public link."""
+    """True to give the procedure a public link, false to delete the link."""
 
     shared: bool
 
 
 class Video(BaseModel):
-    """URL from which the video can be played."""
+    """A URL from which a browser can play the video."""
 
     url: str = Field(description="URL that needs no other key until it expires.")
     expires_in_seconds: int

@@ -1,7 +1,8 @@
-"""Client for Mux's video API: direct uploads, and the videos made from them.
+"""Client of Mux's video API, which uploads videos and reads their state.
 
-`processors.py` decides when to call it and how to treat its responses. The processor polls for the
-video, because webhooks need a signature, a route and a secret, and are only a little faster.
+`processors.py` decides when to call the API, and handles its responses. The processor polls the
+state of a video, because webhooks would need a signature, a route and a secret, and would be only a
+little faster.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ from minutehand_apps.training.models import Lenient
 
 T = TypeVar("T", bound=Lenient)
 MAX_RESPONSE_BYTES: Final = 1_000_000
-#: Size of one request, a multiple of 256 KiB as resumable uploads require.
+#: Bytes of one request. Resumable uploads require a multiple of 256 KiB.
 PIECE_BYTES: Final = 16 * 1024 * 1024
 UPLOAD_SECONDS: Final = 6 * 3600
-#: Maximum time for one piece, enough for a slow connection.
+#: Maximum seconds for one piece, which are enough for a slow connection.
 PIECE_SECONDS: Final = 600.0
 _RECEIVED: Final = re.compile(r"bytes=0-([0-9]{1,18})")
 
 
 class HostUpload(Lenient):
-    """A direct upload. `url` grants access, so it is never logged or stored."""
+    """A direct upload. `url` grants access to it, so that `url` is never logged or stored."""
 
     id: str
     status: str
@@ -42,19 +43,19 @@ class HostUpload(Lenient):
 
 
 class Playback(Lenient):
-    """An id by which players request a video."""
+    """An id by which players request the video."""
 
     id: str
 
 
 class Problems(Lenient):
-    """Error messages of the host."""
+    """Error messages of the video host."""
 
     messages: tuple[str, ...] = ()
 
 
 class HostAsset(Lenient):
-    """A video at the host."""
+    """A video that the video host stores."""
 
     id: str
     status: str
@@ -64,14 +65,14 @@ class HostAsset(Lenient):
 
 
 class HostError(VendorError):
-    """A call to the video host failed. Calls are free of charge, so each may be repeated."""
+    """A call of the video host failed. Calls are free, so that each call may be repeated."""
 
     vendor = "The video host"
     prefix = "host_"
 
 
 class Mux:
-    """Mux's video API with one access token.
+    """Client of Mux's video API with one access token.
 
     References:
         https://www.mux.com/docs/api-reference/video/direct-uploads,
@@ -86,9 +87,9 @@ class Mux:
         self._http = outbound_http.connect(timeout=outbound_http.timeouts(30.0))
 
     async def create_upload(self, passthrough: str) -> HostUpload:
-        """Start an upload of a video that only signed URLs can play.
+        """Start the upload of a video that can be played only by signed URLs.
 
-        The call is not repeated. An unused upload expires at the host.
+        A failed call is not repeated. An upload that is not used expires at the host.
         """
         body = {
             "new_asset_settings": {"playback_policies": ["signed"], "passthrough": passthrough},
@@ -116,12 +117,12 @@ class Mux:
         *,
         on_sent: Callable[[int], None],
     ) -> None:
-        """Send a video piece by piece, from the byte at which an earlier attempt stopped.
+        """Send a video in pieces. Begin at the byte at which an earlier attempt stopped.
 
         Args:
             url: URL of the upload.
-            read: Returns `length` bytes from `start`.
-            on_sent: Called with the number of bytes that have arrived.
+            read: Function that returns `length` bytes of the video, beginning at `start`.
+            on_sent: Function that gets the number of bytes that have arrived at the host.
         """
         at = await self._put(url, b"", f"bytes */{size}", size)
         while at < size:
@@ -139,7 +140,7 @@ class Mux:
         await self._http.aclose()
 
     async def _put(self, url: str, piece: bytes, span: str, size: int) -> int:
-        """Send a piece, and return the number of bytes that have arrived in total."""
+        """Send a piece, and return the total number of bytes that have arrived at the host."""
         response = await self._send(
             "PUT", url, within=PIECE_SECONDS, content=piece, headers={"content-range": span}
         )
@@ -148,7 +149,7 @@ class Mux:
         if response.status == 308:
             received = _RECEIVED.fullmatch(response.headers.get("range", ""))
             return int(received[1]) + 1 if received else 0
-        if response.status in {404, 410}:  # the next attempt starts another upload
+        if response.status in {404, 410}:  # the next attempt of the job starts a new upload
             message = "The upload URL has expired at the video host"
             raise HostError(message, code="upload_gone", said=message)
         raise _rejection(response)
@@ -169,7 +170,7 @@ class Mux:
 
     async def _send(self, method: str, url: str, **options: Any) -> outbound_http.HttpResponse:
         arguments = {name: value for name, value in options.items() if value}
-        # Repeat a request that was never sent, or that only reads.
+        # repeat a request that was never sent, and a failed request that only reads
         retrying = outbound_http.retrying(
             lambda error: (
                 isinstance(error, outbound_http.NoResponse) and (error.unsent or method == "GET")

@@ -1,4 +1,4 @@
-"""A procedure as one HTML document. Text of a model or a person is escaped."""
+"""A procedure as an HTML page. Texts of models and of people are escaped."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ video{width:100%;max-height:60vh;border-radius:8px;background:#000;margin-top:.5
 
 
 def render(stored: StoredProcedure, video: str | None) -> HTMLResponse:
-    """Render the page. `video` is the URL from which the recording can be played."""
+    """Build the page. `video` is the URL from which a browser can play the recording."""
     procedure = stored.procedure
     assert procedure is not None
     body = (
@@ -45,7 +45,7 @@ def _listed(title: str, lines: list[str]) -> str:
 def _steps(procedure: Procedure, video: str | None) -> Iterator[str]:
     ends = [*(step.at_seconds for step in procedure.steps[1:]), None]
     for step, end in zip(procedure.steps, ends, strict=True):
-        # The video shows the frame at this time. Playback stops at the start of the next step.
+        # the player shows the frame at this time, and stops at the start of the next step
         to = f",{end:.1f}" if end is not None and end > step.at_seconds else ""
         address = f"{video}#t={step.at_seconds:.1f}{to}"
         picture = (

@@ -1,4 +1,4 @@
-"""Division of a file into parts, and the checksums of the parts and the file, without storage."""
+"""Division of a file into parts, with the checksums of the parts and of the whole file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 MIB: Final = 1024 * 1024
-#: S3 accepts at most 10,000 parts of 5 MiB to 5 GiB. Fewer, larger parts keep responses short.
+#: Limits of parts. S3 accepts up to 10,000 parts of 5 MiB to 5 GiB. Fewer parts make responses
+#: shorter.
 MIN_PART_BYTES: Final = 8 * MIB
 MAX_PARTS: Final = 2_000
 MAX_BYTES: Final = 16 * 1024 * MIB
@@ -16,41 +17,41 @@ MAX_BYTES: Final = 16 * 1024 * MIB
 
 @dataclass(frozen=True)
 class Part:
-    """A part that has arrived."""
+    """A part of an upload that has arrived."""
 
     number: int
     size_bytes: int
     etag: str
-    #: SHA-256 in base64, if the storage keeps it.
+    #: SHA-256 of the part in base64, if the storage has stored it.
     checksum: str | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Division of a file of `size_bytes`. Every part but the last has `part_bytes`."""
+    """Division of a file of `size_bytes`. All parts except the last have `part_bytes`."""
 
     size_bytes: int
     part_bytes: int
 
     @property
     def count(self) -> int:
-        """Number of parts. An empty file has one part, as S3 requires."""
+        """Number of parts. S3 requires one part even for an empty file."""
         return max(1, -(-self.size_bytes // self.part_bytes))
 
     def part_size(self, number: int) -> int:
-        """Return the size of part `number`, counted from 1."""
+        """Return the bytes of the part with this number, counted from 1."""
         if number < self.count:
             return self.part_bytes
         return self.size_bytes - (self.count - 1) * self.part_bytes
 
     def missing(self, arrived: Iterable[Part]) -> tuple[int, ...]:
-        """Return the numbers of the parts that have not arrived with their planned size."""
+        """Return the numbers of parts that have not arrived, or not with their planned size."""
         whole = {part.number for part in arrived if part.size_bytes == self.part_size(part.number)}
         return tuple(number for number in range(1, self.count + 1) if number not in whole)
 
 
 def plan(size_bytes: int) -> Plan:
-    """Plan parts whose number and size are within the limits of S3."""
+    """Plan parts of a file. Their number and their size are within the limits of S3."""
     if not 0 <= size_bytes <= MAX_BYTES:
         raise ValueError(f"a file must have 0 to {MAX_BYTES} bytes, but this one has {size_bytes}")
     part = max(MIN_PART_BYTES, -(-size_bytes // MAX_PARTS))
@@ -58,10 +59,10 @@ def plan(size_bytes: int) -> Plan:
 
 
 class FileDigest:
-    """Incremental SHA-256 of a file, and of the checksums of its parts.
+    """Computes the SHA-256 of a file and of its parts' checksums, from pieces of the file.
 
     Args:
-        part_bytes: Size of every part but the last.
+        part_bytes: Bytes of all parts except the last.
 
     References:
         https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html
@@ -75,7 +76,7 @@ class FileDigest:
         self._parts = b""
 
     def update(self, piece: bytes) -> None:
-        """Add the next bytes."""
+        """Add the next bytes of the file."""
         self._whole.update(piece)
         while piece:
             room = self._part_bytes - self._in_part
@@ -86,9 +87,9 @@ class FileDigest:
                 self._end_part()
 
     def matches(self, announced: str) -> bool:
-        """Compare with a checksum, `<hex>` or `<hex>-<parts>`.
+        """Compare the file with a checksum in the form `<hex>` or `<hex>-<parts>`.
 
-        Call this once, after the last byte.
+        Call this method only once, after the last byte.
         """
         if "-" not in announced:
             return announced == self._whole.hexdigest()

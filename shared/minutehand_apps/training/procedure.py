@@ -1,6 +1,6 @@
-"""Procedures, written by a language model from a transcript and then checked.
+"""Procedures, which a language model writes from a transcript, and checks of procedures.
 
-Without a model there is no procedure, and the person sees the transcript with its times.
+Without a language model there is no procedure, and people see only the transcript with its times.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from minutehand.ai import Material, Prompt
 from minutehand_apps.training.models import Procedure, SpokenSegment
 
 OFFLINE: Final = "no language model is connected"
-#: Maximum length of the transcript in a prompt, about 60,000 tokens.
+#: Maximum characters of the transcript in a prompt, which are about 60,000 tokens.
 MAX_CHARACTERS: Final = 240_000
-#: Maximum distance of a step's time from a spoken segment.
+#: Maximum seconds between the time of a step and spoken words.
 NEAR_SECONDS: Final = 5.0
 INSTRUCTIONS: Final = (
     "You turn the transcript of a training video into a standard operating procedure. Work only"
@@ -25,7 +25,7 @@ INSTRUCTIONS: Final = (
 
 
 def write_prompt(title: str, segments: Sequence[SpokenSegment]) -> Prompt:
-    """Write the prompt. Raises ValueError if the transcript is too long for one prompt."""
+    """Return the prompt. Raises ValueError if the transcript is too long for one prompt."""
     text = "\n".join(f"[{segment.start:.1f}] {segment.text}" for segment in segments)
     if len(text) > MAX_CHARACTERS:
         raise ValueError(f"{len(text)} characters of transcript (maximum {MAX_CHARACTERS})")
@@ -37,7 +37,7 @@ def write_prompt(title: str, segments: Sequence[SpokenSegment]) -> Prompt:
 
 
 def check_times(procedure: Procedure, segments: Sequence[SpokenSegment]) -> None:
-    """Raise ValueError if nothing is said in the video at the time of a step."""
+    """Raise ValueError if no one speaks in the video at the time of a step."""
     for number, step in enumerate(procedure.steps, 1):
         if not any(
             segment.start - NEAR_SECONDS <= step.at_seconds <= segment.end + NEAR_SECONDS
@@ -47,6 +47,6 @@ def check_times(procedure: Procedure, segments: Sequence[SpokenSegment]) -> None
 
 
 def sort_steps(procedure: Procedure) -> Procedure:
-    """Return the procedure with its steps in the order of the video."""
+    """Return the procedure with its steps sorted by their times in the video."""
     steps = sorted(procedure.steps, key=lambda step: step.at_seconds)
     return procedure.model_copy(update={"steps": steps})

@@ -1,6 +1,7 @@
 """The processors `transcription`, `sop_generation`, `mux_upload` and `training_chunk`.
 
-A finished result is stored with the training, and no other attempt or run repeats its work.
+The result of a finished stage is stored with the training, so that no other attempt or run repeats
+the stage.
 """
 
 from __future__ import annotations
@@ -35,32 +36,32 @@ if TYPE_CHECKING:
     from minutehand_apps.training.mux import HostUpload, Mux
 
 Outcome = dict[str, Any] | Fail | Snooze
-#: Minimum remaining time of the worker run for a stage to start.
+#: Minimum seconds that must remain of the worker run when a stage starts.
 SECONDS_TO_SPARE: Final = 10.0
-#: Pauses before `mux_upload` checks again whether `transcription` has checked the video, and
-#: whether the host has made it playable.
+#: Seconds until `mux_upload` checks again whether `transcription` has checked the video, and
+#: whether the video host has made the video playable.
 CHECK_SECONDS: Final = 2.0
 HOST_POLL_SECONDS: Final = 10.0
-#: Maximum time for the video host to make a video playable.
+#: Maximum time until the video host has made a video playable.
 HOST_MAX_WAIT: Final = timedelta(hours=6)
-#: CPU time for extracting the audio, in addition to the length of the video.
+#: Seconds of CPU time for the extraction of the audio, in addition to the video's duration.
 SOUND_SECONDS: Final = 60.0
-#: Minimum time missing at the end of a file that is reported.
+#: If at least this many seconds are missing at the end of a file, the job's log contains a warning.
 MIN_MISSING_SECONDS: Final = 2.0
-#: Maximum number of progress reports while the chunks are transcribed.
+#: Maximum number of progress reports while the chunks of the audio are transcribed.
 MAX_PROGRESS_REPORTS: Final = 20
 MAX_CHUNK_BYTES: Final = 100_000
 NOT_CONFIGURED: Final = "This deployment lacks a required setting. An operator must add it."
 
 
 class Processors:
-    """The app's processors and the dependencies that they share."""
+    """The processors of the app, and the dependencies that they share."""
 
     def __init__(self, app: Training) -> None:
         self._app = app
 
     async def transcription(self, job: Job[TrainingPayload], ctx: JobContext) -> Outcome:
-        """Check the recording, and extract and transcribe its audio."""
+        """Check the recording, extract its audio, and transcribe the audio."""
         loaded = await self._load(job)
         training = loaded.training
         if training is None:
@@ -83,7 +84,7 @@ class Processors:
         return {"training_id": str(training.id), **transcript}
 
     async def sop_generation(self, job: Job[TrainingPayload], ctx: JobContext) -> Outcome:
-        """Write the procedure, if there is a model."""
+        """Write the procedure, if there is a language model."""
         training = (await self._load(job)).training
         if training is None:
             return _not_found(job.payload)
@@ -99,7 +100,7 @@ class Processors:
         return {"training_id": str(training.id), "steps": steps, "author": stored["author"]}
 
     async def mux_upload(self, job: Job[TrainingPayload], ctx: JobContext) -> Outcome:
-        """Publish the checked video at the video host, if there is one."""
+        """Publish the checked video at the video host, if a host is configured."""
         loaded = await self._load(job)
         training, checked = loaded.training, loaded.transcription
         if training is None:
@@ -122,7 +123,7 @@ class Processors:
         return {"training_id": str(training.id), **published}
 
     async def chunk(self, job: Job[ChunkPayload], ctx: JobContext) -> Outcome:
-        """Transcribe one chunk."""
+        """Transcribe one chunk of the audio."""
         loaded, payload = await self._load(job), job.payload
         if loaded.training is None:
             return _not_found(payload)
@@ -152,7 +153,7 @@ class Processors:
         return [Chunk.model_validate(each) for each in answer["chunks"]]
 
     async def _store(self, job: Job[Any], name: str, value: dict[str, Any]) -> dict[str, Any]:
-        """Store the result of a stage once, and return the stored result."""
+        """Store the result of a stage only once. Return the stored result."""
         stored: dict[str, Any] = await self._call(
             "training_store", job, parse=decode_object, name=name, value=value
         )
@@ -161,7 +162,7 @@ class Processors:
     async def _prepare(
         self, job: Job[Any], ctx: JobContext, training: StoredTraining
     ) -> StoredTraining:
-        """Download the recording once, check it, and extract its audio."""
+        """Download the recording only once, check it, and extract its audio."""
         from minutehand_apps.training.folder import job_folder
 
         store = partial(self._store, job)
@@ -196,7 +197,7 @@ class Processors:
         return size
 
     async def _check(self, file: Path, size: int) -> dict[str, Any]:
-        """Check the recording by its content, because the sender's claims are not trusted."""
+        """Check the recording by its content, because the uploader's claims are not trusted."""
         from minutehand_apps.training.media import MAX_SECONDS
 
         media = await (await self._app.ffmpeg()).look(file)
@@ -211,7 +212,7 @@ class Processors:
     async def _cut(
         self, training: StoredTraining, media: dict[str, Any], folder: Path, ctx: JobContext
     ) -> dict[str, Any]:
-        """Extract the audio, cut it in pauses, and store the chunks."""
+        """Extract the audio, divide it at pauses, and store its chunks."""
         from minutehand.ai import BYTES_PER_SECOND
         from minutehand_apps.training.media import MAX_SECONDS, cut
 
@@ -223,7 +224,7 @@ class Processors:
         if shutil.disk_usage(folder).free < room:
             raise later("no_room", "The worker's disk has no room for the video's sound")
         ffmpeg = await self._app.ffmpeg()
-        for track in range(media.get("tracks", 1)):  # the first track that is not silent
+        for track in range(media.get("tracks", 1)):  # find the first track that is not silent
             sound = await ffmpeg.listen(
                 folder / "video",
                 file,
@@ -257,17 +258,17 @@ class Processors:
     async def _transcribe_all(
         self, job: Job[Any], ctx: JobContext, loaded: Loaded, sound: dict[str, Any]
     ) -> None:
-        """Transcribe each chunk in a child job. Raises ProcessorError if a child job failed."""
+        """Transcribe each chunk in a child job. Raises ProcessorError if a child job has failed."""
         from minutehand.queue import NewJob
 
         chunks, transcribed = sound.get("chunks", []), set(loaded.transcribed)
-        # A retry of the finished job starts a new run, which needs child jobs under another name.
+        # use another name in each run, because a retry of the finished job needs new child jobs
         name = f"training_chunk@{loaded.generation}"
 
         async def missing() -> list[int]:
             return [n for n in range(1, len(chunks) + 1) if n not in transcribed]
 
-        # A step, because later attempts must wait for the same child jobs.
+        # use a step, because later attempts must wait for the same child jobs
         numbers = await ctx.step(f"to transcribe@{loaded.generation}", missing)
         if not numbers:
             return
@@ -288,7 +289,7 @@ class Processors:
         )
         failed: list[str] = []
         size = -(-len(ids) // MAX_PROGRESS_REPORTS)
-        # Wait for a few child jobs at a time, so that this job can report progress between them.
+        # wait for a few child jobs at a time, so that this job can report progress in between
         for start in range(0, len(ids), size):
             done = len(chunks) - len(ids) + start
             ctx.progress(
@@ -338,7 +339,7 @@ class Processors:
         )
 
     async def _join(self, job: Job[Any], training: StoredTraining) -> dict[str, Any]:
-        """Store the transcript's summary, which also enqueues the job for the procedure."""
+        """Store the summary of the transcript, which also enqueues the job for the procedure."""
         chunks = await self._load_chunks(job)
         words = sum(len(segment.text.split()) for chunk in chunks for segment in chunk.segments)
         if words == 0:
@@ -358,9 +359,9 @@ class Processors:
     async def _write(
         self, job: Job[Any], ctx: JobContext, training: StoredTraining
     ) -> dict[str, Any]:
-        """Have a model write the procedure from the transcript.
+        """Let a language model write the procedure from the transcript.
 
-        Without a model there is no procedure.
+        Without a model, the stored result contains no procedure.
         """
         from minutehand.ai import ask_for
         from minutehand_apps.training import procedure as procedures
@@ -387,13 +388,13 @@ class Processors:
             return procedures.sort_steps(procedure)
 
         ctx.progress(10, "procedure", "A model writes the procedure")
-        stored = await ctx.step("procedure", written)  # a step, so that the model is paid once
+        stored = await ctx.step("procedure", written)  # a step, so that only one answer is paid
         return {"procedure": stored, "author": model.name[:200], "offline": False}
 
     async def _publish(
         self, job: Job[Any], ctx: JobContext, training: StoredTraining
     ) -> dict[str, Any] | Snooze:
-        """Send the video to the host and wait until it can be played there."""
+        """Send the video to the video host, and wait until the host can play it."""
         host, media = self._app.host, training.media or {}
         if host is None:
             message = "No video host is configured, so the video stays in the uploads bucket"
@@ -408,7 +409,7 @@ class Processors:
             if upload.status == "errored":
                 await store_host_state(
                     upload=None, asset=None
-                )  # so that a retry sends the video again
+                )  # forget the upload, so that a retry sends the video again
                 raise refused("host_refused", "The video host cannot use the upload")
             if asset_id is None:
                 return _wait_for_host(ctx, "The video host is importing the video")
@@ -431,7 +432,7 @@ class Processors:
     async def _send(
         self, job: Job[Any], ctx: JobContext, training: StoredTraining, host: Mux
     ) -> HostUpload:
-        """Send the video, or the rest if an earlier attempt stopped, and return the upload."""
+        """Send the video, or the rest after an earlier attempt, and return the upload."""
         upload = None
         if training.host_upload is not None:
             upload = await host.find_upload(training.host_upload)
@@ -452,7 +453,7 @@ class Processors:
 
 @contextmanager
 def _set_up(ctx: JobContext) -> Iterator[None]:
-    """Raise a permanent error if the deployment lacks a setting that the stage needs."""
+    """Convert an error about a missing setting into a permanent error."""
     try:
         yield
     except ConfigurationError as error:
@@ -461,7 +462,7 @@ def _set_up(ctx: JobContext) -> Iterator[None]:
 
 
 def _wait_for_host(ctx: JobContext, sentence: str) -> Snooze:
-    """Snooze until the next check, for at most `HOST_MAX_WAIT` from the first check of this run."""
+    """Snooze until the next check, up to `HOST_MAX_WAIT` after the first check of this run."""
     memo, now = ctx.notes("host looked at"), ctx.clock.now()
     if memo.last is None:
         memo.add(now.isoformat())
@@ -475,7 +476,7 @@ def _not_found(payload: TrainingPayload | ChunkPayload) -> Fail:
     return Fail(f"Training not found: {payload.training_id}", data={"code": "training_not_found"})
 
 
-#: Text of each stage for people, and its first and last percentage of the job's progress.
+#: Text about each stage for people, and the first and last percentage of the job in the stage.
 _STAGES: Final[dict[str, tuple[str, float, float]]] = {
     "fetch": ("Downloading the recording", 1, 6),
     "audio": ("Extracting the sound", 6, 20),
@@ -485,17 +486,20 @@ _STAGES: Final[dict[str, tuple[str, float, float]]] = {
 
 
 def _report(ctx: JobContext, stage: str, share: float) -> None:
-    """Report the progress of a stage, 0 to 1."""
+    """Report the progress of a stage. `share` is a number from 0 to 1."""
     sentence, first, last = _STAGES[stage]
     ctx.progress(first + (last - first) * min(1.0, share), stage, sentence)
 
 
 def register(registry: Registry, settings: Settings, *, app: Training | None = None) -> Training:
-    """Add the app's processors to `registry`. Returns the dependencies, to be closed at exit."""
+    """Add the app's processors to the registry.
+
+    Return the dependencies, which the caller closes.
+    """
     app = app or Training(settings)
     processors = Processors(app)
     backoff = Backoff(first=5, cap=300)
-    long = timedelta(minutes=14)  # Lambda stops a function after fifteen
+    long = timedelta(minutes=14)  # Lambda stops a function after fifteen minutes
     for job_type, run in (
         ("transcription", processors.transcription),
         ("sop_generation", processors.sop_generation),

@@ -1,7 +1,7 @@
-"""The app's routes for trainings, which the `jobs` function finds.
+"""The app's routes for trainings, which the `jobs` function finds and serves.
 
-The routes for uploads are in `uploads.py`. Reads use row level security. Everything else calls a
-SQL function with the caller's token.
+`uploads.py` contains the routes for uploads. Row level security decides which rows a route reads.
+Other calls are SQL functions with the caller's token.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from minutehand_apps.training.uploads import App, routes as upload_routes, stora
 
 
 class NewTranscription(Body):
-    """Request to transcribe a recording."""
+    """A request to transcribe a recording."""
 
     user_id: UUID = Field(description="The caller.")
     company_id: UUID = Field(description="The workspace of the training.")
@@ -42,7 +42,7 @@ class NewTranscription(Body):
 
 
 class StartedTranscription(BaseModel):
-    """The job that transcribes a recording."""
+    """The job that transcribes the recording."""
 
     job_id: UUID
     training_id: UUID
@@ -58,8 +58,8 @@ async def list_trainings(
     after: Annotated[UUID | None, Query(description="`next` of the previous page.")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> TrainingPage:
-    """List the trainings of a workspace with their jobs and percentages, newest first."""
-    await functions.workspace(workspace_id)  # 404 unless the caller is a member
+    """List the trainings of a workspace with their jobs and progress, newest first."""
+    await functions.workspace(workspace_id)  # 404 if the caller is not a member
     params = [("workspace_id", f"eq.{workspace_id}"), ("order", "id.desc")]
     if after is not None:
         params.append(("id", f"lt.{after}"))
@@ -83,11 +83,11 @@ async def transcribe(
     services: Provided,
     app: App,
 ) -> StartedTranscription:
-    """Transcribe an upload of the caller. A repeated call returns the same job."""
+    """Transcribe a recording that the caller has uploaded. A repeated call returns the same job."""
     if str(body.user_id) != str(caller.subject):
         raise ApiError(403, "forbidden", "user_id must be the caller")
-    # Check the form of the key before storage is read, so that no one can test whether other
-    # objects exist.
+    # check the form of the key before a call of storage, so that no caller can find out whether
+    # other objects exist
     match = KEY.fullmatch(body.audio_url)
     owner = (str(body.company_id), str(caller.subject))
     if match is None or match.group("workspace", "owner") != owner:
@@ -109,7 +109,7 @@ async def transcribe(
 
 @routes.get("/{training_id}/transcript")
 async def get_transcript(training_id: UUID, functions: UserFunctions) -> TranscriptState:
-    """Return the transcript so far, with the time of each segment."""
+    """Return the finished part of the transcript, with the time of each segment."""
     training = await _read(training_id, functions)
     chunks = await functions.select(
         "training_chunks", ("training_id", f"eq.{training_id}"), ("order", "number.asc")
@@ -130,7 +130,7 @@ async def get_transcript(training_id: UUID, functions: UserFunctions) -> Transcr
 
 @routes.get("/{training_id}/video")
 async def get_video(training_id: UUID, functions: UserFunctions, app: App) -> Video:
-    """Return a URL to play the video from, valid for an hour."""
+    """Return a URL that plays the video. The URL is valid for an hour."""
     training = await _read(training_id, functions)
     key = training["object_key"]
     with storage():
@@ -148,14 +148,14 @@ async def get_video(training_id: UUID, functions: UserFunctions, app: App) -> Vi
 
 @routes.post("/{training_id}/cancel")
 async def cancel(training_id: UUID, functions: UserFunctions) -> TrainingState:
-    """Stop the work and keep the finished results."""
+    """Stop the jobs of a training. Finished results are kept."""
     await functions.call("training_cancel", training_id=training_id)
     return await get_training(training_id, functions)
 
 
 @routes.post("/{training_id}/retry")
 async def retry(training_id: UUID, functions: UserFunctions, services: Provided) -> TrainingState:
-    """Run a training's failed and cancelled jobs again, keeping the finished results."""
+    """Run the failed and cancelled jobs of a training again. Finished results are kept."""
     retried = await functions.call("training_retry", training_id=training_id, repeatable=False)
     if retried["wake"]:
         await services.waker.wake()
@@ -166,7 +166,10 @@ async def retry(training_id: UUID, functions: UserFunctions, services: Provided)
 async def edit_step(
     training_id: UUID, step: int, body: StepText, functions: UserFunctions
 ) -> TrainingState:
-    """Replace the words of one step of the procedure, numbered from 1. Its time stays."""
+    """Replace the text of one step of the procedure.
+
+    Steps are numbered from 1. The time is kept.
+    """
     await functions.call(
         "training_edit_step",
         training_id=training_id,
@@ -179,14 +182,17 @@ async def edit_step(
 
 @routes.put("/{training_id}/share")
 async def share(training_id: UUID, body: Share, functions: UserFunctions) -> TrainingState:
-    """Create or delete the public link of a procedure."""
+    """Create or delete the public link to a procedure."""
     await functions.call("training_share", training_id=training_id, is_shared=body.shared)
     return await get_training(training_id, functions)
 
 
 @routes.get("/shared/{share_id}", response_class=HTMLResponse)
 async def shared(request: Request, share_id: UUID, services: Provided, app: App) -> HTMLResponse:
-    """Show a procedure by its public link. Each step has a frame that plays the video."""
+    """Show a procedure to anyone who has its public link.
+
+    Each step can play its part of the video.
+    """
     async with services.request_slot(request, None):
         found = await services.queue_of(None).call("training_shared", share_id=share_id)
     procedure = found["shared"]
@@ -200,9 +206,9 @@ async def shared(request: Request, share_id: UUID, services: Provided, app: App)
 
 @routes.delete("/{training_id}", status_code=204)
 async def delete_training(training_id: UUID, functions: UserFunctions, app: App) -> None:
-    """Delete a training, its results, its video and its audio chunks, and cancel its jobs."""
+    """Delete a training with its results, its video and its audio chunks. Cancel its jobs."""
     deleted = await functions.call("training_delete", training_id=training_id, repeatable=False)
-    with suppress(ProcessorError):  # the lifecycle rules of the bucket delete the rest
+    with suppress(ProcessorError):  # rules of the bucket delete remaining files later
         prefix = sound_prefix(deleted["workspace_id"], training_id)
         await app.bucket.remove(deleted["object_key"], prefix=prefix)
 
@@ -217,7 +223,7 @@ async def _read(training_id: UUID, functions: CallerFunctions) -> dict[str, Any]
 
 
 def router(_: Services) -> APIRouter:
-    """Create the app's routes."""
+    """Return the app's routes."""
     everything = APIRouter()
     everything.include_router(upload_routes)
     everything.include_router(routes)

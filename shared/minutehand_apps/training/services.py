@@ -1,6 +1,6 @@
 """Dependencies of the app: files, ffmpeg, speech to text, language model and video host.
 
-Each process has one set, and connects to or loads a dependency on first use.
+A process has one instance, which creates each dependency at its first use.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class Training(Dependencies):
-    """Dependencies of one process.
+    """The app's dependencies in one process.
 
     Attributes:
-        max_running: TRAINING_MAX_RUNNING, maximum number of running jobs per type and workspace.
-        upload_bytes: UPLOADS_MAX_BYTES, maximum size of a recording.
+        max_running: TRAINING_MAX_RUNNING. Maximum number of running jobs per type and workspace.
+        upload_bytes: UPLOADS_MAX_BYTES. Maximum bytes of a recording.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -39,21 +39,21 @@ class Training(Dependencies):
 
     @cached_property
     def speech(self) -> SpeechToText:
-        """The service that transcribes the videos."""
+        """The speech engine that transcribes the videos."""
         from minutehand.ai import make_speech_to_text
 
         return make_speech_to_text(self.settings)
 
     @cached_property
     def model(self) -> LanguageModel:
-        """The model that writes the procedures."""
+        """The language model that writes procedures."""
         from minutehand.ai import make_language_model
 
         return make_language_model(self.settings)
 
     @cached_property
     def host(self) -> Mux | None:
-        """The video host, or None if no host is configured."""
+        """The client of the video host, or None if no host is configured."""
         environ = self.settings.environ
         token_id, secret = (read_text(environ, f"MUX_TOKEN_{name}") for name in ("ID", "SECRET"))
         if token_id is None:
@@ -66,8 +66,8 @@ class Training(Dependencies):
         return Mux(token_id, secret, base_url=base_url)
 
     async def ffmpeg(self) -> Ffmpeg:
-        """Find ffmpeg. Raises ConfigurationError if there is none."""
+        """Find ffmpeg. Raises ConfigurationError if this machine has none."""
         from minutehand_apps.training.media import Ffmpeg, find_ffmpeg
 
-        # In a thread, because the wheel runs ffmpeg once to check it.
+        # use a thread, because the package runs ffmpeg once to check it
         return Ffmpeg(await asyncio.to_thread(find_ffmpeg, self.settings.environ))

@@ -1,7 +1,7 @@
-"""The routes for uploads: create, sign parts, complete, abort and resume.
+"""The routes for uploads, which create an upload, sign its parts, complete, abort and resume it.
 
-The id of an upload contains its key and its owner, so that only S3 stores an upload. Completing a
-recording creates the training and its jobs in one transaction.
+The id of an upload contains its key and its owner, so that only S3 stores the upload. The
+completion of a recording creates the training and its jobs in one transaction.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from minutehand_apps.training.models import TrainingState
 from minutehand_apps.training.parts import MAX_BYTES, Plan, plan
 from minutehand_apps.training.services import Training
 
-#: Maximum number of parts signed per request.
+#: Maximum number of parts that one request can sign.
 MAX_SIGNED = 100
-#: Maximum size of a file that is checked when it is completed. The worker checks larger files.
+#: Maximum bytes of a file that the API checks at the completion. The worker checks larger files.
 CHECKED_BYTES = 256 * 1024 * 1024
 CHECKSUM = "x-amz-checksum-sha256"
 
@@ -47,7 +47,7 @@ _MEDIA_TYPE = r"^[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,12
 
 
 class CreateUpload(Body):
-    """A recording to upload."""
+    """A recording that the caller wants to upload."""
 
     filename: Annotated[str, Field(min_length=1, max_length=255)]
     content_type: Annotated[str, Field(pattern=_MEDIA_TYPE)]
@@ -62,20 +62,20 @@ class CreateUpload(Body):
 
 
 class PartToSign(Body):
-    """A part to send, and its checksum."""
+    """A part to upload, with its checksum."""
 
     part_number: Annotated[int, Field(strict=True, ge=1)]
     checksum: Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="SHA-256, hexadecimal.")]
 
 
 class SignParts(Body):
-    """Parts to sign."""
+    """The parts for which URLs are requested."""
 
     parts: Annotated[tuple[PartToSign, ...], Field(min_length=1, max_length=MAX_SIGNED)]
 
 
 class CompleteUpload(Body):
-    """Checksum of the whole file."""
+    """The checksum of the whole file."""
 
     checksum: Annotated[
         str,
@@ -88,7 +88,7 @@ class CompleteUpload(Body):
 
 
 class SignedPart(BaseModel):
-    """URL, exact size and headers for the PUT of one part."""
+    """URL, exact size and headers for the PUT request with one part."""
 
     part_number: int
     url: str
@@ -97,14 +97,14 @@ class SignedPart(BaseModel):
 
 
 class SignedParts(BaseModel):
-    """URLs to which the parts are PUT."""
+    """URLs for the PUT requests with the parts."""
 
     parts: tuple[SignedPart, ...]
     expires_in_seconds: int
 
 
 class Upload(BaseModel):
-    """An upload, its missing parts, and the training created from it."""
+    """An upload with its missing parts. After its completion, it has a training."""
 
     id: str
     key: str = Field(description="Key of the object in the bucket.")
@@ -120,16 +120,16 @@ class Upload(BaseModel):
 
 
 class UploadToken(BaseModel):
-    """Content of an upload's id. The caller may have changed any part of the id."""
+    """The content of an upload's id. The caller may have changed any part of the id."""
 
     model_config = ConfigDict(frozen=True)
 
     key: str
-    #: Id at S3. An empty id would turn a call for the upload into a call for the object.
+    #: Id of the upload at S3. With an empty id, S3 would use a call for the upload on the object.
     s3_id: Annotated[str, Field(pattern="^[!-~]{1,1024}$")]
     size_bytes: Annotated[int, Field(ge=1, le=MAX_BYTES)]
     title: Title
-    #: Id for the training.
+    #: Id that the training of the upload will get.
     training_id: UUID | None = None
 
     @property
@@ -139,19 +139,22 @@ class UploadToken(BaseModel):
 
     @property
     def named(self) -> re.Match[str]:
-        """Workspace and owner in the key. Raises ValueError if the key is not an upload's key."""
+        """Workspace and owner in the key.
+
+        Raises ValueError if the key is not the key of an upload.
+        """
         if (named := KEY.fullmatch(self.key)) is None:
             raise ValueError("not the key of an upload")
         return named
 
     def encode(self) -> str:
-        """Encode the upload's id in characters that are safe in a URL."""
+        """Encode the id of the upload in characters that a URL may contain."""
         raw = self.model_dump_json(exclude_none=True).encode()
         return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
     @classmethod
     def decode(cls, upload_id: str) -> Self:
-        """Decode an id.
+        """Decode the id of an upload.
 
         Raises:
             ValueError: This service did not create the id.
@@ -164,14 +167,14 @@ async def _provided(services: Provided) -> Training:
     return services.provide(Training, lambda: Training(services.settings))
 
 
-#: The dependencies of the app.
+#: The dependencies of the app, as an argument of a route.
 App = Annotated[Training, Depends(_provided)]
 
 
 async def _decode_token(
     upload_id: Annotated[str, Path(max_length=4096)], caller: SignedIn, functions: UserFunctions
 ) -> UploadToken:
-    """Decode an upload's id, and check that the upload belongs to the caller."""
+    """Decode the id of an upload, and check that the upload belongs to the caller."""
     try:
         token = UploadToken.decode(upload_id)
         is_owner = token.named["owner"] == str(caller.subject)
@@ -191,7 +194,7 @@ routes = APIRouter(prefix="/api/uploads", tags=["uploads"])
 async def create_upload(
     body: CreateUpload, caller: SignedIn, functions: UserFunctions, app: App
 ) -> Upload:
-    """Start an upload of a video or sound of an allowed size."""
+    """Start the upload of a video or an audio file of an allowed size."""
     content_type = body.content_type
     if not content_type.startswith(("video/", "audio/")):
         text = f"Files of type {content_type} are not accepted"
@@ -200,7 +203,7 @@ async def create_upload(
     if body.size == 0:
         raise ApiError(422, "empty_file", "The file is empty")
     training_id = body.training_id
-    # Check this before the bytes are sent, because the upload could not be completed.
+    # check this before the upload, because the upload could not be completed
     if training_id is not None and await _read(training_id, functions) is not None:
         raise ApiError(409, "training_exists", "This training already has a recording")
     workspace_id = await functions.workspace(body.workspace_id)
@@ -219,7 +222,7 @@ async def create_upload(
 
 @routes.get("/{upload_id}")
 async def get_upload(token: Token, functions: UserFunctions, app: App) -> Upload:
-    """Return the missing parts, to resume an upload, or the training of a complete upload."""
+    """Return the missing parts of an upload, or the training of a completed upload."""
     bucket = app.bucket
     with storage():
         try:
@@ -234,11 +237,11 @@ async def get_upload(token: Token, functions: UserFunctions, app: App) -> Upload
 
 @routes.post("/{upload_id}/parts")
 async def sign_parts(token: Token, body: SignParts, app: App) -> SignedParts:
-    """Return URLs for parts, each valid only for the bytes with its checksum.
+    """Return URLs for parts. A URL accepts only the bytes with the part's checksum.
 
-    Clients request further URLs as needed.
+    Clients request the URLs for further parts later.
     """
-    # Check the size again, because the caller can change an upload's id.
+    # check the size again, because the caller can change the upload's id
     _refuse_size(token.size_bytes, app)
     checksums = {
         part.part_number: base64.b64encode(bytes.fromhex(part.checksum)).decode()
@@ -268,10 +271,10 @@ async def sign_parts(token: Token, body: SignParts, app: App) -> SignedParts:
 async def complete_upload(
     token: Token, body: CompleteUpload, functions: UserFunctions, services: Provided, app: App
 ) -> Upload:
-    """Join the parts, check the file, and create the training. Repeating the call is harmless.
+    """Join the parts, check the file, and create the training. The call may be repeated.
 
-    Returns 409 with the missing parts if some have not arrived, and 422 `checksum_mismatch` if
-    the file differs, which deletes it. The worker checks larger files.
+    If parts are missing, the status is 409 and the response lists them. If the file differs, it is
+    deleted, and the status is 422 with `checksum_mismatch`. The worker checks larger files.
     """
     bucket = app.bucket
     with storage():
@@ -286,7 +289,7 @@ async def complete_upload(
                 "checksum_mismatch",
                 "The uploaded file differs from the file that was sent. Upload it again.",
             )
-    # A repeated call with the same key returns the same training.
+    # a repeated call with the same key returns the same training
     started = await functions.call(
         "training_start",
         workspace_id=token.named["workspace"],
@@ -303,13 +306,13 @@ async def complete_upload(
 
 @routes.delete("/{upload_id}", status_code=204)
 async def abort_upload(token: Token, app: App) -> None:
-    """Abort an upload and delete its parts. The file of a completed upload is kept."""
+    """Abort an upload, and delete its parts. The file of a completed upload is not deleted."""
     with storage(), suppress(NotStored):
         await app.bucket.call("abort_multipart_upload", Key=token.key, UploadId=token.s3_id)
 
 
 async def _read(value: UUID | str, functions: CallerFunctions, column: str = "id") -> Any:
-    """Read a training, or return None if the caller may not see it."""
+    """Read a training. Return None if the caller may not see it."""
     rows = await functions.select("training_states", (column, f"eq.{value}"))
     return rows[0] if rows else None
 
@@ -327,7 +330,7 @@ def _refuse_size(size_bytes: int, app: Training) -> None:
 
 @contextmanager
 def storage() -> Iterator[None]:
-    """Convert the bucket's errors to the API's."""
+    """Convert errors of the bucket to errors of the API."""
     try:
         yield
     except ConfigurationError as error:
@@ -353,14 +356,14 @@ def _answer(token: UploadToken, *, missing: tuple[int, ...], training: Any = Non
 
 
 def _title_of_file(filename: str) -> str:
-    """Convert a file name to a title, without its ending and dashes."""
+    """Convert a file name to a title, without its extension and its dashes."""
     stem = PurePosixPath(filename.replace("\\", "/")).stem
     words = " ".join(re.sub(r"[-_\s]+", " ", stem).split())
     return (words[:1].upper() + words[1:])[:200] or "File"
 
 
 def _safe_name(filename: str) -> str:
-    """Convert a file name to the last part of a key, with characters that need no escaping."""
+    """Convert a file name to the last part of a key, of characters that need no escaping."""
     plain = unicodedata.normalize("NFKD", filename).encode("ascii", "ignore").decode()
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip(".-")
     return name[-NAME_CHARACTERS:] or "file"

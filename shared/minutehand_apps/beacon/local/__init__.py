@@ -1,4 +1,4 @@
-"""The local stack's providers, which run in one process."""
+"""The providers of the local stack, which all run in one process."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import Mapping
 
 from minutehand_apps.beacon.settings import ANY_REGION, VARIABLE
 
-#: Two regions per provider, so that every region has a fallback. All providers accept any region.
+#: Two regions of each provider, so that each region has another provider. All accept any region.
 HOMES = {
     "alpha": ("us-east", "eu-west"),
     "beta": ("eu-west", "asia-pacific"),
     "gamma": ("asia-pacific", "us-east"),
 }
-#: Processes by name: the module to run, and its environment in addition to PORT.
+#: Processes by name, each with its module and its environment variables other than PORT.
 PROCESSES = {
     "beacon-providers": (
         "minutehand_apps.beacon.local.provider_server",
         {"PROVIDER_NAMES": ",".join(HOMES)},
     )
 }
-#: Path that returns 200 when the provider is ready.
+#: Path that returns 200 when the providers are ready.
 READY = f"/{next(iter(HOMES))}/v1/health"
 
 
 def environment(urls: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment variable that lists the providers' URLs."""
+    """Return the environment variable with the list of providers and their URLs."""
     url = urls["beacon-providers"]
     providers = [
         {"name": name, "url": f"{url}/{name}", "regions": [*homes, ANY_REGION]}

@@ -1,6 +1,6 @@
-"""A server for the provider protocol, for the local stack, tests and load tests.
+"""A server that implements the provider protocol, for the local stack, tests and load tests.
 
-The server's answers are deterministic and need no model. `Faults` makes the server misbehave.
+The answers of the server are deterministic and need no model. `Faults` makes the server fail.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-MODEL = "offline-1"  # reported as the model of every answer
+MODEL = "offline-1"  # the model that each answer names
 
 
 @dataclass(frozen=True)
 class Faults:
-    """Simulated faults of a provider in a region. The default is no fault."""
+    """Simulated faults of a provider in one region. By default the provider has no fault."""
 
-    #: Every call returns 503.
+    #: True if each call returns status 503.
     down: bool = False
-    #: Duration of a task.
+    #: Duration of a task in seconds.
     delay_seconds: float = 0
-    #: The result's data is a string.
+    #: True if the result's `data` is a string.
     wrong_format: bool = False
-    #: The result names another region.
+    #: True if the result names another region.
     wrong_region: bool = False
     answers: Literal["whole", "missing", "twice", "empty"] = "whole"
 
 
 @dataclass(slots=True)
 class Task:
-    """An accepted task."""
+    """A task that the provider has accepted."""
 
     task_id: str
     request: dict[str, Any]
@@ -48,14 +48,14 @@ class Task:
 
     @property
     def status(self) -> str:
-        """State of the task in the protocol."""
+        """State of the task in the words of the protocol."""
         if self.cancelled:
             return "cancelled"
         return "completed" if time.monotonic() >= self.ready_at else "running"
 
 
 class ProviderServer:
-    """One provider: its tasks, its faults per region, and its routes."""
+    """One provider, with its tasks, its faults by region, and its routes."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -74,11 +74,11 @@ class ProviderServer:
         )
 
     def fault(self, region: str) -> Faults:
-        """Return the current faults for `region`."""
+        """Return the current faults of the provider in `region`."""
         return self.faults.get(region) or self.faults.get("*") or Faults()
 
     async def submit(self, request: Request) -> Response:
-        """Start a task. The same key returns the same task unless that task was cancelled."""
+        """Start a task. The same key returns the same task again, unless it was cancelled."""
         body = await request.json()
         fault = self.fault(body["region"])
         if fault.down:
@@ -92,7 +92,7 @@ class ProviderServer:
         return JSONResponse({"task_id": task.task_id, "status": "accepted"}, status_code=202)
 
     async def answer(self, request: Request) -> Response:
-        """Return the state or the result of a task, or cancel the task."""
+        """Return the state or the result of a task, or cancel a task."""
         task = self._by_id.get(request.path_params["task_id"])
         action = request.path_params.get("what")
         if task is None or (action == "result" and task.status != "completed"):
@@ -107,7 +107,7 @@ class ProviderServer:
         return JSONResponse({"task_id": task.task_id, "status": task.status})
 
     async def health(self, _: Request) -> Response:
-        """Report that the process runs."""
+        """Report that this process runs."""
         return JSONResponse({"provider": self.name, "status": "ok"})
 
 
@@ -130,7 +130,7 @@ def _result(task: Task, fault: Faults) -> dict[str, Any]:
 
 
 def _response(question: dict[str, Any], region: str) -> dict[str, Any]:
-    """Compute an answer from the question and the region, so that regions differ a little."""
+    """Make an answer from the question and the region, so that the answers of regions differ."""
     number = hashlib.sha256(f"{region}\n{question['question']}".encode()).digest()[0]
     text = f"A provider's answer would be here: {region} says {number}. (sample: no provider asked)"
     return {**question, "response": text, "duration_ms": 20 + number}
@@ -141,8 +141,8 @@ def _away() -> Response:
 
 
 def main(environ: Mapping[str, str]) -> int:
-    """Serve each provider of PROVIDER_NAMES below its name, on PORT, until SIGTERM."""
-    import uvicorn  # imported here, because the functions do not install uvicorn
+    """Serve all providers in PROVIDER_NAMES on PORT until SIGTERM. Paths begin with their names."""
+    import uvicorn  # imported here, because Lambda functions do not have uvicorn
 
     names = environ["PROVIDER_NAMES"].split(",")
     app = Starlette(routes=[Mount(f"/{name}", ProviderServer(name).app) for name in names])
