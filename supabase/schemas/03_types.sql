@@ -170,7 +170,7 @@ begin
       413,
       'payload_too_large',
       format(
-        '%s exceeds %s bytes; store it and pass a reference',
+        '%s exceeds %s bytes; store the data and pass a reference',
         p_field,
         v_bytes_max
       ),

@@ -1,24 +1,26 @@
--- This file settles attempts. A worker reports the outcome of each attempt with its fence, which is
--- the number of the job's lease. If the job has been leased again since, the fence is old and the
--- outcome changes nothing. public.settle_jobs applies the outcomes and frees concurrency keys
--- before it leases the next jobs. The leased jobs can therefore include the next job of a freed
--- key. queue.finish ends jobs that no worker has leased. If a worker dies, its leases expire and
--- maintenance reclaims the jobs. Only the job that ended the worker's process loses an attempt
--- (14_suspects.sql).
+-- This file settles attempts, which means that it stores their outcomes. A worker reports the
+-- outcome of each attempt together with the number of the job's lease (the fence). If the job has
+-- been leased again in the meantime, the reported lease number is old, and the outcome changes
+-- nothing. public.settle_jobs first applies the outcomes and frees concurrency keys, and then
+-- leases the next jobs. This lease can therefore return a job that waited for a freed key.
+-- queue.finish ends jobs that no worker has leased. If the process of a worker dies, the leases of
+-- its jobs expire and maintenance reclaims the jobs. Only the job that ended the process loses an
+-- attempt (14_suspects.sql).
 --
 --   public.settle_jobs
---     queue.read_items        parses the items and sorts them by job.
---     queue.settle            applies the outcomes.
---                             If all items are plain completions, it calls queue.end_attempts, and
---                             queue.after_attempts for jobs with a key, a parent or a deadline.
---                             Otherwise queue.settle calls all functions that follow. queue.settle
--- also calls all of them if another transaction keeps one of the rows locked for more than 0.1 s.
+--     queue.read_items        parses the items of the request and sorts them by job.
+--     queue.settle            applies the outcomes of the items.
 --       queue.lock_held         locks leases and job rows, and returns the jobs it could not lock.
---       queue.write_reports     stores the last progress, log lines and steps.
+--       queue.write_reports     stores the last progress, log lines and steps of the jobs.
 --       queue.decide            determines each job's next state and stores the attempt.
 --       queue.end_attempts      deletes the leases and updates the job rows, in one statement.
---       queue.after_attempts    places jobs that continue, admits jobs, frees keys, adds signals.
+--       queue.after_attempts    moves jobs that run again, frees keys and signals parent jobs.
 --     queue.lease             leases the next jobs in the same call.
+--
+-- A plain completion is a success at the first lease of a job. If all items are plain completions,
+-- queue.settle calls only queue.end_attempts, and queue.after_attempts for jobs with a key, a
+-- parent or a deadline. If another transaction keeps one of the rows locked for more than 0.1 s,
+-- queue.settle calls all functions of this list.
 
 create type queue.worker_item as (
   job_id uuid,
@@ -42,9 +44,10 @@ create type queue.worker_item as (
   output jsonb,
   pulse jsonb
 );
--- The next state of a job, and the event to store. For a lost attempt the event is null, because
--- maintenance stores the event job.reclaimed for it. All fields are null if the lease number
--- (fence) is old, or if the outcome is a plain completion.
+-- The next state of a job after an attempt, and the event to store. If the attempt was lost with
+-- its worker, the event is null, because maintenance stores the event job.reclaimed instead. All
+-- fields are null if the reported lease number (fence) is old, or if the outcome is a plain
+-- completion (a success at the first lease).
 create type queue.transition as (
   status text,
   attempts integer,
@@ -55,9 +58,9 @@ create type queue.transition as (
   data jsonb
 );
 
--- Parse the items in the request of a report or settlement.
--- is_plain: True if all items are plain completions with results of up to 8,000 bytes and without
---   progress, log lines, steps, tags or output.
+-- Parse the items in a request to public.report_jobs or public.settle_jobs.
+-- is_plain: True if all items are plain completions (successes at the first lease) with results of
+--   up to 8,000 bytes and without progress, log lines, steps, tags or output.
 create function queue.read_items(
   p_items jsonb,
   out items queue.worker_item[],
@@ -73,12 +76,12 @@ begin
     perform queue.refuse(
       400,
       'invalid_argument',
-      'items must be an array of up to 1000',
+      'items must be an array of at most 1000 items',
       'items'
     );
   end if;
   select
-    coalesce(array_agg(i order by i.job_id), '{}'), -- sorted, so that two calls cannot deadlock
+    coalesce(array_agg(i order by i.job_id), '{}'), -- sorted by job, so that calls cannot deadlock
     coalesce(
       bool_and(
         i.outcome = 'completed' is true
@@ -95,9 +98,10 @@ exception when data_exception then
 end;
 $$;
 
--- Determine the outcome of an attempt from the worker's report and the job's options. If the
--- outcome is a wait, begin the wait. The delay of a retry is retry_after_seconds of the worker's
--- report. Without this field, the delay grows exponentially with jitter (Brooker, AWS blog, 2015).
+-- Determine the outcome of an attempt from the worker's report and the job's options. If the worker
+-- reports a wait, insert the wait (queue.begin_wait). The delay of a retry is the field
+-- retry_after_seconds of the worker's report. If the report lacks this field, the delay grows
+-- exponentially with the number of attempts, and has jitter (Brooker, AWS blog, 2015).
 create function queue.outcome_of(
   p_item queue.worker_item,
   p_job public.jobs,
@@ -121,9 +125,10 @@ begin
   if p_is_long then
     outcome := 'failed';
     problem := '{"type": "ResultTooLarge", "reason": "result_too_large",
-      "message": "the result is too long; store it and return a reference"}';
+      "message": "the result is too long; store the result and return a reference"}';
   elsif p_job.cancel_requested_at is not null and outcome <> 'completed' then
-    -- A cancel request may be the reason why the worker stopped the processor.
+    -- Drop the error that describes a lost worker, because the cancel request may be the reason why
+    -- the worker stopped.
     problem := case when outcome not in ('lost', 'died') then problem end;
     outcome := 'cancelled';
   elsif outcome in ('retry', 'lost') then
@@ -162,9 +167,9 @@ begin
   elsif outcome = 'failed' then
     problem := '{"reason": "not_retryable"}' || coalesce(problem, '{}');
   elsif outcome = 'snoozed' then
-    -- The delay is at least one second, because a snooze does not count as an attempt. Without a
-    -- minimum, a processor that always returns a snooze without a delay would run in an endless
-    -- loop.
+    -- The delay of a snooze is at least one second, because a snooze does not count as an attempt.
+    -- Without a minimum, a processor that always returns a snooze without a delay would run in an
+    -- endless loop.
     run_at := greatest(
       p_now + interval '1 second',
       coalesce(
@@ -189,9 +194,10 @@ begin
 end;
 $$;
 
--- Determine the next state of a job, and store its attempt. The caller has locked the lease and the
--- job's row. Return null if the lease number (fence) is old. Also return null for a plain
--- completion, because its attempt follows from the job's row.
+-- Determine the next state of a job, and insert its attempt into queue.attempts. The caller has
+-- locked the lease and the job's row. Return null if the reported lease number (fence) is old. Also
+-- return null for a plain completion (a success at the first lease). The attempt of a plain
+-- completion is not stored, because the job's row contains the same values.
 create function queue.decide(p_item queue.worker_item, p_now timestamptz)
 returns queue.transition
 language plpgsql
@@ -286,10 +292,11 @@ begin
 end;
 $$;
 
--- After attempts have ended, move the jobs that continue to their next place, admit waiting jobs of
--- their concurrency keys, free unique keys, and insert signals for parent and child jobs. First
--- move the jobs that continue, so that a job of an in_order type still counts against the limit of
--- its key when other jobs are admitted.
+-- After attempts have ended, move jobs that will run again to queue.deferred, queue.gated or
+-- queue.ready. Then admit waiting jobs of freed concurrency keys, free the unique keys of ended
+-- jobs, and insert signals for parent and child jobs. The function moves jobs before it admits
+-- other jobs, so that a moved job of a type with in_order still counts against the limit of its
+-- concurrency key.
 create function queue.after_attempts(p_ids uuid[], p_now timestamptz)
 returns void
 language plpgsql
@@ -361,8 +368,9 @@ begin
   from public.jobs as j
   where j.id = any (v_ended) and j.status = 'failed'
   on conflict do nothing;
-  -- Insert a signal for the parent job, which may be waiting for this job. If this job did not
-  -- complete, insert a signal to cancel its live children.
+  -- For each ended job, insert a signal to check the parent job, which may be waiting for the ended
+  -- job. If the ended job failed or was cancelled, insert a signal to cancel its child jobs that
+  -- have not ended.
   insert into queue.signals (kind, workspace_id, job_id)
   select distinct 'check', j.workspace_id, j.parent_id
   from public.jobs as j
@@ -373,8 +381,8 @@ begin
   where j.id = any (v_ended)
     and j.status in ('failed', 'cancelled')
     and exists (
-      -- `offset 0` makes Postgres look up each job in the index, regardless of the planner's
-      -- estimates.
+      -- `offset 0` makes Postgres look up the child jobs of each job in an index, regardless of the
+      -- planner's estimates.
       select from public.jobs as c
       where c.parent_id = j.id and c.finished_at is null
       offset 0
@@ -382,18 +390,20 @@ begin
 end;
 $$;
 
--- Delete the leases of ended attempts and update their jobs to the states that queue.decide has
--- determined, in one statement, because a second statement would make every settlement slower. An
--- item with an old lease number (fence) matches no lease, so the statement ignores the item.
--- p_transitions: The result of queue.decide for each item. Null if all items are plain completions.
+-- Delete the leases of ended attempts, and update their jobs to the states that queue.decide has
+-- determined. One statement does all of this, because a second statement would make every
+-- settlement slower. An item with an old lease number (fence) matches no lease, so the statement
+-- ignores the item.
+-- p_transitions: The result of queue.decide for each item. Null if all items are plain completions
+--   (successes at the first lease).
 -- changes: Events of the jobs, which the caller must publish.
--- rest: Ids of jobs for which queue.after_attempts must run, because they continue, or have a key,
---   a parent, a deadline or an event to store.
+-- rest: Ids of jobs for which queue.after_attempts must run, because the jobs will run again, or
+--   have a key, a parent, a deadline or an event to store.
 -- with_event: Ids of jobs whose last event must be stored, because the event does not follow from
 --   the job's row.
--- results: The response, if all items are plain completions with current lease numbers. Otherwise
---   null, so that the caller builds the response from the stored rows.
--- has_blocked: True if a limit has blocked any tenant's turn.
+-- results: Results for the response, if all items are plain completions with current lease numbers.
+--   Otherwise null, so that the caller builds the response from the stored rows.
+-- has_blocked: True if queue.turns has a row that leases skip because of a limit.
 create function queue.end_attempts(
   p_items queue.worker_item[],
   p_transitions queue.transition[],
@@ -534,8 +544,9 @@ $$;
 
 -- Apply the outcomes that workers report. The result of an item is applied, cancelled, stale (the
 -- lease number is old), not_found or busy (another transaction has locked the job). If a cancel was
--- requested, the job is cancelled unless the outcome is completed. p_is_plain: True if all items
--- are plain completions (queue.read_items).
+-- requested, the job is cancelled unless the outcome is completed.
+-- p_is_plain: True if all items are plain completions, which are successes at the first lease
+--   (queue.read_items).
 create function queue.settle(
   p_items queue.worker_item[],
   p_is_plain boolean,
@@ -607,8 +618,8 @@ begin
     where e.id = any (v_ended.with_event);
     perform queue.after_attempts(v_ended.rest, v_now);
   end if;
-  -- Unblock the tenants' turns that are at a limit, because the ended attempts no longer count
-  -- against the limits.
+  -- Set look_at in the blocked rows of queue.turns of these tenants, so that the next lease checks
+  -- their limits again. The ended attempts no longer count against these limits.
   if v_ended.has_blocked then
     update queue.turns
     set look_at = '-infinity'
@@ -675,8 +686,8 @@ comment on function public.settle_jobs is
   'changes nothing. Settle an item again if its outcome is busy.';
 select queue.allow('job_worker, service_role', 'public.settle_jobs');
 
--- End jobs that no worker has leased. The caller has locked the jobs. p_status: 'cancelled' or
--- 'failed'.
+-- End jobs that no worker has leased. The caller has locked the jobs.
+-- p_status: Status of the ended jobs, which is 'cancelled' or 'failed'.
 create function queue.finish(
   p_ids uuid[],
   p_status text,
@@ -722,8 +733,8 @@ begin
 end;
 $$;
 
--- Lock and return the job of a lease, given as {job_id, fence}. Raise the error lease_lost if the
--- worker that calls no longer has the lease.
+-- Lock and return the job whose lease p_request names as {job_id, fence}. Raise the error
+-- lease_lost if the worker that calls no longer has this lease.
 -- p_job_types: Job types that may make this call. Null for all job types.
 -- p_undone: Text at the end of the error message, for example 'its children were not created'.
 create function queue.held_job(p_request jsonb, p_job_types text[], p_undone text)
@@ -735,8 +746,8 @@ declare
   v_id constant uuid := p_request ->> 'job_id';
   v_job public.jobs;
 begin
-  -- Reject a revoked key in this function too, because some callers run it in their declare
-  -- section, before their first statement.
+  -- Reject a revoked worker key in this function too, because some callers call queue.held_job in
+  -- their declare section, before they check the key.
   perform queue.refuse_revoked();
   select j.* into v_job
   from queue.leases as l
@@ -757,8 +768,8 @@ begin
 end;
 $$;
 
--- Set the leases of a worker whose process has ended to the state expired, so that maintenance
--- reclaims the jobs.
+-- Let all leases of a worker expire now, because its process has ended. Maintenance then reclaims
+-- the jobs.
 create function queue.end_leases_of(p_worker integer, p_now timestamptz)
 returns void
 language sql
@@ -788,8 +799,8 @@ declare
   v_response jsonb;
 begin
   perform queue.refuse_revoked();
-  -- wait until the process's last lease has committed, because the process may have requested it
-  -- just before its end
+  -- wait until the last lease of the process has committed, because the process may have requested
+  -- jobs just before its end
   perform queue.try_lock('process ' || (p_request ->> 'worker_id'), p_waits => true)
   where p_request ->> 'evidence' is not null;
   update queue.ticks
@@ -821,9 +832,9 @@ begin
   if p_request ->> 'evidence' is not null and v_worker is not null then
     perform queue.end_leases_of(v_worker, queue.clock());
     v_ignored := queue.do_reclaim(queue.clock(), clock_timestamp() + interval '2 seconds');
-    -- Process queue.notes before the processes of the suspects lease jobs. Several of these
-    -- processes lease at the same time, and none of them sees a tenant's turn that another lease is
-    -- opening.
+    -- Open the rows of queue.turns for the reclaimed jobs now, because several processes will soon
+    -- lease the suspects at the same time. A lease does not see a row of queue.turns that another
+    -- lease is opening.
     perform queue.open_turns(200, queue.clock()) where queue.try_lock('turns');
     v_response := v_response || jsonb_build_object(
       'guilty', array(
@@ -843,9 +854,10 @@ begin
 end;
 $$;
 comment on function public.tick_finished is
-  E'Record that a worker''s run has ended: {tick_id, summary?}. Returns {ended, refused}. A lease '
-  'call can do the same.\n\nWith {worker_id, evidence}: record that the process of a worker ended '
-  'without a report. Its jobs keep the evidence, and are reclaimed immediately. Returns {guilty, '
-  'suspects} too. guilty has the ids of the jobs that ended the process. suspects is the number '
-  'of groups of other suspects, which must each run in a separate process.';
+  E'Record that a worker''s run has ended: {tick_id, summary?}. Returns {ended, refused}. '
+  'lease_jobs can do the same.\n\nWith {worker_id, evidence}: record that the process of a worker '
+  'ended without a report. The jobs of the process keep the evidence, and are reclaimed '
+  'immediately. The response also contains {guilty, suspects}. guilty has the ids of the jobs that '
+  'ended the process. suspects is the number of groups of other suspects. Each group must run in a '
+  'separate process.';
 select queue.allow('job_worker, service_role', 'public.tick_finished');

@@ -63,11 +63,11 @@ LONG = "x" * 300_000
 @pytest.mark.parametrize(
     ("use", "problem"),
     [
-        (lambda ctx: asyncio.sleep(0, LONG), "store it and return a reference"),
+        (lambda ctx: asyncio.sleep(0, LONG), "store the result and return a reference"),
         (lambda ctx: asyncio.sleep(0, LONG * 4), "store it elsewhere and keep a reference"),
         (
             lambda ctx: ctx.spawn([NewJob(job_type="child", payload={"text": LONG})]),
-            "payload exceeds 262144 bytes; store it and pass a reference (payload_too_large)",
+            "payload exceeds 262144 bytes; store the data and pass a reference (payload_too_large)",
         ),
     ],
 )

@@ -169,7 +169,7 @@ class ProcessorTest(Generic[P]):
         if item is None:
             raise AssertionError("a run without an item to settle must have lost its lease")
         if item.outcome == "completed" and _is_too_long(item.result):
-            message = "the result is too long; store it and return a reference"
+            message = "the result is too long; store the result and return a reference"
             item = SettleItem.of("failed", error=ending_error("ResultTooLarge", message))
         clear_memos(context, item.outcome, is_last=job.is_last_attempt)
         await stage.flush()
@@ -313,7 +313,7 @@ class _Stage:
         """Store the child jobs. A repeated name returns the ids of the earlier call."""
         test = self._test
         if any(_is_too_long(child.payload) for child in children):
-            message = f"payload exceeds {MAX_STORED} bytes; store it and pass a reference"
+            message = f"payload exceeds {MAX_STORED} bytes; store the data and pass a reference"
             raise QueueError(message, status=413, code="PT413", hint="payload_too_large")
         if name not in test._ids:
             test.children[name] = list(children)
