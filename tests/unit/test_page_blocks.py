@@ -31,7 +31,7 @@ RUN: dict[str, tuple[int, *tuple[str, ...]]] = {
     "shared/minutehand/pages/deploys.md": (1, WHEEL),
     "shared/minutehand/pages/celery.md": (3, EXAMPLES),
     "shared/minutehand/pages/durable.md": (4, EXAMPLES),
-    "shared/minutehand/pages/nextjs.md": (16, "tests/e2e/npm/test_chat.py"),
+    "shared/minutehand/pages/nextjs.md": (15, "tests/e2e/npm/test_chat.py"),
     "shared/minutehand/pages/own_data.md": (1, WHEEL),
     "shared/minutehand/pages/recipes.md": (
         8,
