@@ -1,10 +1,10 @@
 -- This file has the waits of jobs. A job waits when it sleeps, asks a person a question, or awaits
 -- an event or its child jobs. A waiting job occupies no worker. A transaction that ends a child job
--- or emits an event does not lock the waiting job, because it might have to wait for that lock.
--- Instead, such a transaction inserts a row into queue.signals. Maintenance later processes the
--- signal in another transaction, which sees both the wait and the event (queue.do_waits). The value
--- of an ended wait becomes the result of a step with the wait's name, so that the next attempt
--- reads the value.
+-- or emits an event does not lock the waiting job, because the transaction might have to wait for
+-- the lock. The transaction inserts a row into queue.signals instead. Maintenance later processes
+-- this row in another transaction, which sees both the wait and the event (queue.do_waits). The
+-- value of an ended wait becomes the result of a step with the wait's name, so that the job's next
+-- attempt reads the value.
 
 create table queue.waits (
   job_id uuid primary key,
@@ -18,8 +18,8 @@ create table queue.waits (
   timeout_at timestamptz,
   default_value jsonb, -- value of the step after a timeout
   gathered integer not null default 0, -- number of children whose results are already copied
-  -- If a wait violated one of these constraints, it could never end. Instead, the job of an invalid
-  -- wait fails with the name of the constraint.
+  -- A wait that violates one of these constraints could never end. A job that requests such a wait
+  -- fails, and its error contains the name of the constraint.
   constraint a_wait_is_a_sleep_ask_event_or_children
     check (kind in ('sleep', 'ask', 'event', 'children')),
   constraint a_sleep_says_until_when
@@ -38,12 +38,12 @@ create index waits_by_event on queue.waits (workspace_id, event_name)
   where event_name is not null;
 
 -- A signal requests work from maintenance. A signal has one of the following kinds.
--- - check: The wait of job_id may be over.
+-- - check: The wait of the job job_id may have ended.
 -- - cancel: The job job_id was cancelled or failed, so its live children must be cancelled.
 -- - retry: The job job_id was retried, so the children that were cancelled with this job must be
 --   retried.
 -- - event: A named event was emitted.
--- - resumed: A pause ended.
+-- - resumed: A user ended a pause, so the jobs that it delayed may start.
 create table queue.signals (
   id bigint generated always as identity primary key,
   kind text not null,
@@ -68,9 +68,9 @@ create table queue.named_events (
 );
 create index named_events_by_time on queue.named_events (emitted_at);
 
--- Return the time at which a wait times out, or null for a wait without a timeout. For a timeout, a
--- worker sends a duration, because the worker's clock may be wrong. A fixed time comes from the
--- user's code, or from a worker of release 0.4.4.
+-- Return the time at which a wait times out, or null for a wait without a timeout. A worker sends a
+-- timeout as a duration, because the worker's clock may be wrong. A timeout at a fixed time comes
+-- from the code of a processor, or from a worker of release 0.4.4.
 create function queue.wait_until(p_wait jsonb, p_now timestamptz)
 returns timestamptz
 language sql stable
@@ -85,8 +85,8 @@ as $$
   );
 $$;
 
--- Insert the wait of a job. Return null. If the wait is invalid, insert nothing and return the
--- error as JSON.
+-- Insert the wait of a job into queue.waits, and return null. If the wait is invalid, insert
+-- nothing and return the error as JSON.
 create function queue.begin_wait(p_job public.jobs, p_wait jsonb, p_now timestamptz)
 returns jsonb
 language plpgsql
@@ -107,11 +107,11 @@ begin
       )
     )
   then
-    -- Some of the awaited jobs are not children of this job. The end of such a job adds no signal,
-    -- so maintenance checks the wait every ten seconds.
+    -- If the wait is for a job that is not a child of this job, let maintenance check the wait
+    -- every ten seconds, because only the end of a child inserts a signal.
     v_until := p_now + interval '10 seconds';
-  -- A wait lasts at least one second, because it does not count as an attempt. A processor that
-  -- always waits would otherwise run in an endless loop.
+  -- Let a wait last at least one second. A wait does not count as an attempt, so a processor that
+  -- waits again and again could otherwise run in a fast endless loop.
   elsif v_until < p_now + interval '1 second' then
     v_until := p_now + interval '1 second';
   end if;
@@ -134,14 +134,14 @@ begin
     p_wait -> 'default',
     p_now
   );
-  -- Insert the deadline of the job in the same way as queue.place, so that maintenance enforces it
-  -- during the wait.
+  -- Insert the job's deadline into queue.deferred, as queue.place does, so that maintenance
+  -- enforces the deadline during the wait.
   insert into queue.deferred (run_at, job_id, workspace_id, is_place)
   select p_job.deadline_at, p_job.id, p_job.workspace_id, false
   where p_job.deadline_at is not null
   on conflict do nothing;
-  -- Insert a signal to check the wait immediately, because the event or the end of the children may
-  -- already have happened.
+  -- Insert a signal, so that maintenance checks the wait immediately, because the event may already
+  -- have been emitted, or the children may already have ended.
   insert into queue.signals (kind, workspace_id, job_id)
   select 'check', p_job.workspace_id, p_job.id
   where v_kind in ('event', 'children');
@@ -156,9 +156,9 @@ end;
 $$;
 
 -- Copy results of the awaited child jobs to queue.steps, up to 1,000 results or about 8 MB in a
--- call. Every later attempt reads these copies, so that it gets the same results. Return the value
--- of the wait when all results are copied. Return null while a child is live or results remain to
--- be copied.
+-- call. Every later attempt of the parent job reads the copies, so that all attempts get the same
+-- results. Return the value of the wait when all results are copied. Return null while a child job
+-- is live or results remain to be copied.
 create function queue.gather(p_wait queue.waits, p_now timestamptz)
 returns jsonb
 language plpgsql
@@ -216,7 +216,7 @@ begin
   select p_wait.gathered + count(*) into v_gathered
   from copied;
   if v_gathered = cardinality(v_ids) then
-    return '{"children": []}'; -- the results are separate steps, with nth from 1
+    return '{"children": []}'; -- the results are separate rows of queue.steps
   end if;
   update queue.waits
   set gathered = v_gathered
@@ -227,8 +227,8 @@ begin
 end;
 $$;
 
--- End those waits of the jobs in p_ids whose result has arrived or whose time is over. The caller
--- has locked the jobs. Return the number of ended waits.
+-- End the waits of the jobs p_ids if their result has arrived or they have timed out. The caller
+-- must have locked the jobs. Return the number of ended waits.
 create function queue.end_waits(p_ids uuid[], p_now timestamptz)
 returns integer
 language plpgsql
@@ -302,17 +302,15 @@ begin
 end;
 $$;
 
--- Process a signal. Return null if the signal must be processed again, because not all of its work
--- is done.
+-- Process a signal of the kind cancel, retry or resumed. Return null if a part of the work remains,
+-- so that maintenance must process the signal again.
 -- - For a cancel or retry signal, process 500 child jobs, beginning with the job whose id is in the
---   column `name`.
---   If children remain, are locked, or were not changed because of a trigger, insert new signals
---   for these children.
--- For a signal of the kind resumed, insert notes about the tenants' turns that the pause blocked.
--- If a type
---   or a queue was paused, also insert notes about all concurrency keys of its jobs. A lease that
---   read the pause before the pause ended may still block a tenant's turn, so process the signal
---   again until no such lease runs.
+--   column `name`. If child jobs remain, are locked, or were not changed because of a trigger,
+--   insert new signals for these jobs.
+-- - For a signal of the kind resumed, insert rows into queue.notes for the turns that the pause
+--   blocked, so that the next lease opens the turns. If a type or a queue was paused, also insert
+--   rows for all concurrency keys. A lease that read the pause before the pause ended may still
+--   block a turn, so process the signal again until no such lease runs.
 create function queue.handle_signal(p_signal queue.signals, p_now timestamptz)
 returns integer
 language plpgsql
@@ -350,7 +348,7 @@ declare
   v_done integer := 0;
 begin
   if p_signal.kind = 'resumed' then
-    -- A lease takes the lock 'pauses' in shared mode until its transaction ends.
+    -- A lease holds the lock 'pauses' in shared mode until its transaction ends.
     v_done := case when queue.try_lock('pauses') then 1 end;
     perform queue.note_gates(array(select l.lane from queue.lanes as l))
     where p_signal.workspace_id = queue.system_workspace();
@@ -407,8 +405,10 @@ $$;
 -- first rows in the order p_order. The other half has the same number of rows from each workspace.
 -- With more than 125 workspaces, the other half has rows of the 125 workspaces with the smallest
 -- ids, and of the next 125 workspaces after a random id.
--- p_rows: Condition of the partial index on workspace_id that the table has.
--- p_due: Condition for due rows. $1 is p_now, and $2 is p_passed_over.
+-- p_rows: Condition of the table's partial index on workspace_id, or 'true' if the index covers all
+--   rows.
+-- p_due: Condition that a row must meet to be due. In this condition, $1 is p_now, and $2 is
+--   p_passed_over.
 -- p_order: Sort order of the rows.
 -- p_passed_over: Ids of jobs whose rows are skipped.
 create function queue.fair_batch(
@@ -482,10 +482,11 @@ begin
 end;
 $$;
 
--- Process signals, and end waits that have timed out. Repeat this until a pass changes nothing.
--- Keep a signal of the kind check if another transaction has locked its job. Keep a signal of the
--- kind event if more jobs wait for the event. In each pass, process signals about children and
--- pauses for up to 0.1 s, one workspace after the other. After that, check the waits again.
+-- Run the maintenance task `waits`. It processes signals and ends waits that have timed out, until
+-- a pass changes nothing. A pass keeps a signal of the kind check if another transaction has locked
+-- the job of the signal. A pass keeps a signal of the kind event if more jobs wait for the event
+-- than the pass could resume. A pass spends up to 0.1 s on signals about children and pauses, one
+-- workspace after the other, so that timed-out waits are checked again soon.
 create function queue.do_waits(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -602,9 +603,9 @@ begin
     v_done := v_done + v_moved;
     exit when v_moved = 0 or clock_timestamp() >= p_until;
   end loop;
-  -- This pass processed no signal, because other transactions have locked rows. Increase the column
-  -- failures of each signal, because otherwise queue.maintenance_is_due would immediately report
-  -- the signals as due again.
+  -- If the last pass processed no signal, other transactions have locked the rows that it needed.
+  -- Increase the column failures of each remaining signal, because otherwise
+  -- queue.maintenance_is_due would immediately report the signals as due again.
   if v_moved = 0 then
     update queue.signals
     set failures = failures + 1
@@ -736,12 +737,12 @@ begin
 end;
 $$;
 comment on function public.emit_event is
-  E'Emit a named event that jobs may wait for: {first}.\n\nOnly the first event of a '
-  'name is kept. It may come before or after the wait begins.';
+  E'Emit a named event that jobs may wait for: {first}.\n\nOnly the first event with a name is '
+  'stored. The event may come before or after the wait begins.';
 select queue.allow('authenticated, service_role', 'public.emit_event');
 
 -- Store the ids of the child jobs that a call creates in one row of queue.steps with nth -1, so
--- that a repeated call returns the same ids. queue.step_page does not return this row.
+-- that a repeated call returns the same ids. queue.step_page does not return the row with nth -1.
 create function public.spawn_jobs(p_request jsonb)
 returns jsonb
 language plpgsql

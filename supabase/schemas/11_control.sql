@@ -2,11 +2,12 @@
 -- children, retry a job, replay a job from a step, and pause jobs. public.cancel_jobs and
 -- public.retry_jobs cancel or retry many jobs.
 
--- Cancel jobs. If a job is running, store a cancel request. Immediately end jobs that are not
--- running. If the caller has not locked the jobs, also cancel their first 100 live descendants.
--- Insert signals, so that maintenance cancels the other descendants. Return the number of jobs and
--- descendants, counting at most 5,000 descendants. Before the change, take a token from the
--- person's rate limit for each of the jobs and descendants.
+-- Cancel the jobs p_ids and their live descendants. A pending or waiting job ends immediately. For
+-- a running job, only a cancel request is stored, because its worker must stop the job. If the
+-- caller has not locked the jobs, the function locks them, charges one token of the user's rate
+-- limit for each job and descendant, and cancels the first 100 descendants. Maintenance cancels the
+-- other descendants, for which signals are inserted. Return the number of jobs and descendants,
+-- with at most 5,000 descendants.
 create function queue.cancel(
   p_ids uuid[],
   p_now timestamptz,
@@ -125,12 +126,13 @@ comment on function public.cancel_job is
   'if the job has completed or failed, 429 job_busy while another transaction changes it.';
 select queue.allow('authenticated, service_role', 'public.cancel_job');
 
--- With an update of public.jobs, a client may cancel jobs but change nothing else. This trigger
--- collects the ids of the jobs and skips the update of their rows, which are already locked.
--- queue.cancel_updated cancels these jobs after the statement. A person may cancel up to 1,000 jobs
--- in one statement. Jobs that the service cancels are processed in batches of 1,000. The trigger
--- recognizes an update by the engine, because such an update changes fence, last_seq, generation,
--- lost_attempts or lane. A truncate is rejected, because it fires no row triggers.
+-- A client may cancel jobs with an SQL update of public.jobs, but may change nothing else. This
+-- trigger collects the ids of the updated jobs and skips the update of their rows, which the
+-- statement has already locked. queue.cancel_updated cancels the collected jobs after the
+-- statement. A user may cancel up to 1,000 jobs in one statement. Jobs that the project's own
+-- server cancels are processed in batches of 1,000. The trigger recognizes the engine's own
+-- updates, because they change fence, last_seq, generation, lost_attempts or lane. A truncate of
+-- public.jobs is rejected, because a truncate fires no row triggers.
 create function queue.cancel_by_update()
 returns trigger
 language plpgsql
@@ -218,8 +220,7 @@ begin
 end;
 $$;
 
--- Take tokens of the caller's rate limit, and cancel the jobs that queue.cancel_by_update has
--- collected.
+-- Charge the caller's rate limit, and cancel the jobs that queue.cancel_by_update has collected.
 create function queue.cancel_updated()
 returns void
 language plpgsql
@@ -262,10 +263,10 @@ create trigger jobs_after_update
   when (current_setting('minutehand.plain', true) <> '')
   execute function queue.after_update();
 
--- Leases and settlements do not fire this trigger, except leases of jobs that have no event of
--- their lease. Postgres parses the conditions of triggers for each statement that inserts or
--- updates jobs, so the conditions are short. When this condition contained all comparisons of the
--- trigger function, it took a twelfth of the time of a call that settles one job and leases the
+-- Most leases and settlements change last_seq, so they do not fire this trigger. A lease that adds
+-- no event to its job fires the trigger. The condition of the trigger is short, because Postgres
+-- parses it for each statement that inserts or updates jobs. A condition with all comparisons of
+-- the trigger function took a twelfth of the time of a call that settles one job and leases the
 -- next.
 create trigger jobs_cancel_by_update
   before update of status, priority, ord, queue, job_type, workspace_id,
@@ -283,9 +284,10 @@ create policy "members cancel jobs" on public.jobs
   using (workspace_id in (select queue.my_workspaces()));
 grant update (status) on public.jobs to authenticated, service_role;
 
--- Retry failed and cancelled jobs, which the caller has locked. Skip a job whose unique key now
--- belongs to another job. Insert signals, so that maintenance retries the children that were
--- cancelled with their parent. Return the number of retried jobs.
+-- Retry those of the jobs p_ids that failed or were cancelled. The caller must have locked the
+-- jobs. Skip a job whose unique key now belongs to another job. Insert signals, so that maintenance
+-- also retries child jobs that were cancelled because their parent ended. Return the number of
+-- retried jobs.
 create function queue.retry(p_ids uuid[], p_now timestamptz)
 returns integer
 language plpgsql
@@ -481,9 +483,9 @@ comment on function public.retry_job is
   'transaction changes the job.';
 select queue.allow('authenticated, service_role', 'public.retry_job');
 
--- Cancel or retry up to p_limit jobs that match a filter of public.list_jobs, newest first. The
--- search stops after two seconds. If the filter has no state, cancel live jobs, or retry failed
--- jobs.
+-- Cancel or retry up to p_limit jobs that match a filter as in public.list_jobs, newest first. The
+-- search for these jobs stops after two seconds. A filter without a state selects live jobs for a
+-- cancellation, and failed jobs for a retry.
 create function queue.change_jobs(
   p_workspace_id uuid,
   p_filter jsonb,
@@ -505,8 +507,8 @@ declare
       "suspended"]'
   end;
   v_filter jsonb := jsonb_strip_nulls(p_filter);
-  -- maximum number of tokens for one call's search, so that the caller's bucket has tokens for a
-  -- repetition
+  -- limit the tokens of the caller's rate limit that the search of one call takes, so that the
+  -- caller can repeat the call
   v_unpaid integer := queue.setting('user_enqueues_burst')::integer / 4;
   v_price integer;
   v_found record;
@@ -691,7 +693,7 @@ begin
       'tags', to_jsonb(v_job.tags),
       'idempotency_key', p_request ->> 'idempotency_key',
       -- Schema version 0 means that no worker has published the job type yet. When a worker
-      -- publishes the type, it also checks the payloads of the waiting jobs.
+      -- publishes the type, the worker also checks the payloads of the waiting jobs.
       'schema_version', case
         when v_payload is null then nullif(v_job.schema_version, 0)
       end,
@@ -739,9 +741,9 @@ begin
 end;
 $$;
 comment on function public.replay_job is
-  E'Run a job again as a new job, from a finished step or its start: {job, created, wake}.\n\n'
-  'Request: {from_step?, payload?, idempotency_key?}. Steps that finished before from_step are '
-  'kept.';
+  E'Run a job again as a new job, from its start or from a finished step: {job, created, '
+  'wake}.\n\nRequest: {from_step?, payload?, idempotency_key?}. The new job skips the steps that '
+  'finished before from_step.';
 select queue.allow('authenticated, service_role', 'public.replay_job');
 
 create function public.pause_jobs(p_request jsonb)

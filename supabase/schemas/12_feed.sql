@@ -1,16 +1,19 @@
--- This file publishes events of jobs. The feed (queue.feed) gets a row for most changes of a job,
--- and Realtime gets a message. The message goes to the topic of the workspace, and to the topics of
--- the session and of the job if these topics have followers. This file also has guest sessions.
+-- This file publishes events of jobs. Most changes of a job insert a row into queue.feed, and send
+-- a message through Supabase Realtime. The message goes to the topic of the job's workspace. It
+-- also goes to the topics of the job and of its session if clients follow these topics. The last
+-- part of this file has guest sessions.
 --
--- If a workspace is quiet, each statement sends its own Realtime messages. If a workspace is busy,
--- the publisher (queue.do_announcements) sends one message per topic for all new rows of the feed.
--- Calls of workers run the publisher, at most ten times a second. The message budget is the number
--- of messages that may be sent in a second. If the budget does not suffice for a topic, the
--- followers of the topic later get a message that asks them to read the jobs again.
+-- If a workspace has few changes, each statement that changes jobs sends its own Realtime messages.
+-- If a workspace has many changes, the publisher (queue.do_announcements) sends one message per
+-- topic for all new rows of queue.feed. Calls of workers run the publisher, at most ten times a
+-- second. The message budget is the number of Realtime messages that may be sent in a second. If
+-- the budget is too small for a topic's message, the followers of the topic later get a message
+-- that asks them to read the jobs again.
 
--- The number of a feed row is its transaction id plus the value of this sequence. The value is zero
--- until a dump is restored on another server. If this server has lower transaction ids than the
--- server of the dump, queue.feed_number raises the value.
+-- The number of a row of queue.feed is the id of the transaction that wrote the row, plus the value
+-- of this sequence. The sequence is zero until a dump is restored on another server. If the new
+-- server has lower transaction ids than the server of the dump, queue.feed_number raises the
+-- sequence.
 create sequence queue.feed_base minvalue 0;
 -- Highest number of a feed row at the time of the last maintenance. If a new number would be lower,
 -- the database was restored from a dump of another server (queue.feed_number).
@@ -37,7 +40,7 @@ values
 -- connected, so that the counts may restart.
 create unlogged sequence queue.messages_counted; -- noqa: PRS
 create unlogged sequence queue.messages_second minvalue 0; -- current second, as Unix time
--- values of messages_counted and of the next feed number at the start of the current second
+-- value of messages_counted, and next number of a feed row, at the start of the current second
 create unlogged sequence queue.messages_before minvalue 0;
 create unlogged sequence queue.number_before minvalue 0;
 
@@ -57,13 +60,13 @@ create unlogged table queue.streamed_topics (
   constraint streamed_topics_are_bounded check (char_length(topic) <= 300)
 );
 
--- Rounds of the publisher, which is the function queue.do_announcements. Each round inserts a row,
--- because updates of a single row would get slow while an old snapshot is open. The last row
--- describes the state of the publisher. The publisher has sent all feed rows that are visible in
--- the snapshot `seen`. Of the feed rows that the transaction xid wrote, it has sent those with ids
--- up to own_id. If the last round did not reach the end of the feed, the next round continues after
--- the feed row with this number and id. The next round reads only rows that are visible in the
--- snapshot `until`.
+-- Rounds of the publisher, which is the function queue.do_announcements. Each round inserts a new
+-- row, because updates of a single row would get slow while an old snapshot is open. The last row
+-- stores which rows of queue.feed the publisher has sent. The publisher has sent all feed rows that
+-- are visible in the snapshot `seen`. It has also sent feed rows of the transaction `xid`, namely
+-- those with ids up to own_id. If the last round stopped before the end of the feed, the columns
+-- `number` and `id` name the last feed row that the round read. The next round continues after this
+-- feed row, and reads only feed rows that are visible in the snapshot `until`.
 create table queue.publisher (
   round bigint generated always as identity primary key,
   seen pg_snapshot not null,
@@ -89,13 +92,14 @@ create table queue.late_topics (
 comment on column queue.late_topics.topic is 'Person: words'; -- see 18_people.sql
 
 -- Return how many Realtime messages may be sent per second, and how many were already sent in the
--- current second. The budget is 80 % of the rate in Supabase's plan. Realtime averages the rate
--- over five seconds, and this period can overlap six of the seconds that are counted here.
+-- current second. The message budget is 80 % of the rate that Supabase's plan allows. Realtime
+-- averages the rate over five seconds, and a period of five seconds can overlap six of the seconds
+-- that this function counts.
 -- p_changes: Changes of jobs that the caller is about to publish.
 -- is_streamed: True if an API server streams any topic to its clients.
 -- is_followed: True if any topic has a follower.
--- is_busy: True if the publisher must send the messages, because there are too many changes, or
---   because the feed got five rows of one workspace in the current second.
+-- is_busy: True if the publisher must send the messages, because p_changes needs more messages than
+--   the budget, or because queue.feed got five rows of one workspace in the current second.
 create function queue.message_budget(
   p_changes queue.change[],
   out budget bigint,
@@ -216,9 +220,9 @@ $$;
 -- changes of a job's state. If the topic of a session has followers, it receives all changes except
 -- log lines. If the topic of a job has followers, it receives all changes except the job's
 -- creation, because no one can follow a job before it exists. If no topic has followers, the
--- messages for up to ten events of a workspace are built without a query. A query would take 8 % of
--- the time of a settlement. tests/sql/test_live.py compares these messages with the messages of the
--- query.
+-- message for up to ten events of a workspace is built without a query, because a query would take
+-- 8 % of the time of a settlement. tests/sql/test_live.py checks that the query would return the
+-- same message.
 create function queue.messages_of(
   p_changes queue.change[],
   p_is_followed boolean,
@@ -298,7 +302,7 @@ begin
       )
   ),
   -- Realtime accepts messages of up to 256 kB. Limit a message to 100 kB as measured by
-  -- pg_column_size, because its JSON text may be longer than this measure.
+  -- pg_column_size, because the JSON text of the message may be longer than pg_column_size returns.
   bins as (
     select
       w.*,
@@ -365,8 +369,8 @@ begin
   from unnest(p_messages) as m;
   return true;
 exception when others then -- a failed message must not fail an enqueue or a settlement
-  -- When a client connects, Realtime creates the partition of realtime.messages for the day.
-  -- If the partition is missing, no client is connected that needs the message, so return true.
+  -- When a client connects, Realtime creates the partition of realtime.messages for the day. If the
+  -- partition of the day is missing, no client is connected that needs the message, so return true.
   if p_raises and sqlstate <> '23514' then
     raise;
   end if;
@@ -378,8 +382,8 @@ $$;
 -- Send the Realtime messages that report changes of jobs, and notify API servers that stream the
 -- topics of these messages. Return false if the publisher must send the messages, because the
 -- workspace is busy, the message budget is too small or Realtime fails. Messages about progress,
--- log lines and output may use half of the budget, messages about changes of state three quarters,
--- and messages of the publisher the whole budget.
+-- log lines and output may use half of the message budget. Messages about changes of state may use
+-- three quarters of it. Messages of the publisher may use the whole budget.
 create function queue.send(p_changes queue.change[])
 returns boolean
 language plpgsql
@@ -408,8 +412,8 @@ begin
   if to_regclass('realtime.messages') is null then
     return true;
   elsif (v_is_minor or not v_budget.is_busy)
-    -- leave the messages of a long transaction to the publisher, because they would all arrive when
-    -- the transaction commits
+    -- leave the messages of a long transaction to the publisher, because the messages would all
+    -- arrive at once when the transaction commits
     and clock_timestamp() - now() <= interval '1 second'
   then
     v_new := queue.messages_of(p_changes, v_budget.is_followed);
@@ -431,10 +435,11 @@ begin
 end;
 $$;
 
--- Publish changes of jobs. The caller must have locked the jobs. Each change becomes a row of
--- queue.feed. Exceptions are log lines, output, and progress of a job without a session if its
--- message was sent. A change with seqs is also sent as Realtime messages (queue.send). Return true.
--- Because the function is strict, it does nothing and returns null if p_changes is null.
+-- Publish changes of jobs. The caller must have locked the jobs. A change with seqs is sent as
+-- Realtime messages (queue.send). Each change is also inserted into queue.feed. If its message was
+-- sent, a change about log lines, output, or progress of a job without a session is not inserted.
+-- The function returns true. Because it is strict, it does nothing and returns null if p_changes is
+-- null.
 -- p_is_soon: True if new jobs are due within a minute, so that the commit notifies idle workers.
 create function queue.publish(
   p_changes queue.change[],
@@ -473,11 +478,12 @@ begin
 end;
 $$;
 
--- The publisher. Send one message per topic for the new feed rows whose statements sent no message,
--- up to 5,000 feed rows in a round. A round that reaches the end of the feed includes rows of the
--- current transaction. If the rows of a topic are older than two seconds, or if the message budget
--- is too small, send only a message that asks the topic's followers to read the jobs again. Do the
--- same for rows about output, because the feed does not store the output.
+-- Run one round of the publisher. A round reads up to 5,000 new rows of queue.feed, and sends one
+-- message per topic for those rows whose statements sent no message. If the round reaches the end
+-- of the feed, it includes rows of the current transaction. If the feed rows of a topic are older
+-- than two seconds, or if the message budget is too small, the message only asks the topic's
+-- followers to read the jobs again. A message about output also only asks for a new read, because
+-- the feed does not store output.
 create function queue.do_announcements(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -495,8 +501,8 @@ begin
   end if;
   v_budget := queue.message_budget('{}');
   -- A transaction that was still running at the time of the last round may have added feed rows
-  -- with low numbers. If such a transaction has ended in the meantime, begin this round with its
-  -- number.
+  -- with low numbers. If such a transaction has ended in the meantime, begin this round with the
+  -- transaction's number.
   select p.*, l.*
   into v_at
   from (
@@ -534,7 +540,7 @@ begin
         )::queue.change
         order by f.number, f.id
       ) filter (where f.unsent) as changes,
-      -- also true if another topic already has late messages
+      -- also true if messages of another topic are already late
       bool_or(
         f.type = 'job.output'
         or f.at <= p_now - interval '2 seconds'
@@ -581,8 +587,9 @@ begin
     values (
       v_at.seen, v_at.xid, v_at.own_id, v_at.visible, v_at.last_number, v_at.last_id
     );
-  -- Insert a row for the round, even without new feed rows, if the round began at the number of a
-  -- transaction that has ended. Otherwise later rounds would begin at this number again.
+  -- If the round began at the number of a transaction that has ended, insert a row for the round
+  -- even without new feed rows. Without this row, the next rounds would begin at the same number
+  -- again.
   elsif v_at.lines > 0 or v_at.until is not null or v_at.is_back then
     insert into queue.publisher (seen, xid, own_id)
     values (v_at.visible, v_xid, v_at.last_own_id);
@@ -593,10 +600,10 @@ $$;
 
 -- Return the messages that the publisher may send now, and store the topics of the remaining
 -- messages in queue.late_topics. A message is late if its events are older than two seconds, or if
--- it has output. Workspaces with few messages are served first. The remaining part of the message
--- budget is used for messages that ask the followers of late topics to read the jobs again. In each
--- workspace, the topic that has waited longest is served first. A topic with a message that alone
--- exceeds the budget is served last.
+-- it has output. Messages of workspaces with few messages are sent first. The remaining part of the
+-- message budget is used for messages that ask the followers of late topics to read the jobs again.
+-- Among the late topics of a workspace, the topic that has waited longest comes first. A late topic
+-- whose message alone exceeds the remaining budget comes last.
 create function queue.put_off(
   p_messages queue.message[],
   p_left bigint,
@@ -693,9 +700,10 @@ end;
 $$;
 
 -- Run the publisher at most once in a tenth of a second, if a statement of the last two seconds
--- left its messages to the publisher. If Realtime fails, the worker's call still succeeds, and a
--- later call sends the messages. Maintenance also runs the publisher, because a transaction may
--- commit more than two seconds after its statement. Maintenance records failures of the publisher.
+-- left its messages to the publisher. If Realtime fails, the call of the worker still succeeds, and
+-- a later call sends the messages. Maintenance also runs the publisher, because a transaction may
+-- commit more than two seconds after its statement. If the publisher fails in maintenance, the
+-- failure is stored in queue.tasks.
 create function queue.send_unsent()
 returns boolean -- an assignment costs less than the query of `perform`
 language plpgsql
@@ -719,10 +727,10 @@ begin
 end;
 $$;
 
--- Return the workspace of a session's topic. The topic reports jobs of this workspace. For a guest
--- session, the result is the workspace that opened the session. For any other session, the result
--- is the workspace of the session's jobs. Return null if two tenants use the same session id.
--- Clients of such a session get no messages, and poll public.session_feed.
+-- Return the workspace whose jobs the topic of a session reports. For a guest session, this is the
+-- workspace that opened the session. For any other session, it is the workspace of the session's
+-- jobs. Return null if two workspaces use the same session id. Clients of a session that two
+-- workspaces use get no messages, and poll public.session_feed.
 create function queue.session_workspace(p_session_id text)
 returns uuid
 language plpgsql stable
@@ -774,7 +782,8 @@ $$;
 -- Return true if the caller may join a private topic of Realtime. A member of a workspace may join
 -- the topic of the workspace, and the topics of its jobs and sessions. A guest may join the topic
 -- of an open guest session. If a guest session is for one user, this user may also join the topics
--- of its jobs. A worker may join queue.wake_topic without a person's token.
+-- of the session's jobs. A worker may join the topic of queue.wake_topic if its token names no
+-- user.
 create function queue.may_follow(p_topic text)
 returns boolean
 language plpgsql stable
@@ -818,11 +827,11 @@ end;
 $$;
 grant execute on function queue.may_follow to anon, authenticated;
 
--- Return a number that changes with each change that the topic reports, so that a client can
--- detect missed messages. The number of a job's topic also changes when one of the job's streams
--- grows. For any other topic, return the sum of the ids of its last twenty feed rows. The
--- highest feed id is not enough, because a transaction that commits late may add a row with a lower
--- id.
+-- Return a text that changes with each event of a topic, so that a client can detect missed
+-- messages. The text for the topic of a job also changes when a stream of the job's output grows.
+-- For any other topic, the text is the sum of the ids of the topic's last twenty feed rows. The
+-- highest id alone is not enough, because a transaction that commits late may add a feed row with a
+-- lower id.
 create function queue.topic_seq(p_topic text)
 returns text
 language plpgsql stable
@@ -920,7 +929,7 @@ begin
   return jsonb_build_object(
     'again_seconds', 60,
     'seq', queue.topic_seq(p_topic),
-    -- return the interval with which all followers together poll about 50 times per second
+    -- choose the interval so that all followers together poll about 50 times per second
     'check_seconds', (
       select count(*)
       from (select from queue.followers limit 1500) as f
@@ -937,9 +946,10 @@ set search_path = '' -- the body is parsed at creation, so guests need no usage 
 begin atomic select queue.follow(p_topic, p_follower_id);
 end;
 comment on function public.follow_topic is
-  E'Report that a client follows a private topic: {again_seconds, check_seconds, seq}.\n\n'
-  'Call this before joining, and every again_seconds while joined. Topics of jobs and sessions get '
-  'messages only while someone follows them. If seq is the same as before, nothing has changed.';
+  E'Report that a client follows a private topic: {again_seconds, check_seconds, seq}.\n\nCall '
+  'follow_topic before you join the topic, and then every again_seconds. Topics of jobs and '
+  'sessions get messages only while a client follows them. If seq is the same as in the last call, '
+  'the topic has had no event.';
 select queue.allow('anon, authenticated, service_role', 'public.follow_topic');
 
 create function public.stream_topics(p_topics jsonb)
@@ -962,10 +972,11 @@ begin
 end;
 $$;
 comment on function public.stream_topics is
-  'Subscribe to topics for one minute, on the channel minutehand_events: {again_seconds}.';
+  'Notify the Postgres channel minutehand_events about events of these topics, for one minute: '
+  '{again_seconds}.';
 select queue.allow('job_worker, service_role', 'public.stream_topics');
 
--- Return the number up to which all feed rows are committed or rolled back.
+-- Return the number below which all rows of queue.feed have been committed or rolled back.
 create function queue.feed_end()
 returns bigint
 language sql stable
@@ -975,10 +986,10 @@ select pg_snapshot_xmin(pg_current_snapshot())::text::bigint
   + coalesce(pg_sequence_last_value('queue.feed_base'), 0)
 $$;
 
--- Return the feed number that belongs to a transaction id. After the restore of a dump from another
--- server, its feed rows may have higher numbers than the transaction ids of this server. The first
--- call after the restore then raises queue.feed_base, so that new feed rows get higher numbers than
--- the restored rows. Restored feed rows and cursors remain valid.
+-- Return the number for rows of queue.feed that the transaction p_xid writes. After the restore of
+-- a dump from another server, the restored feed rows may have higher numbers than the transaction
+-- ids of this server. The first call after the restore then raises queue.feed_base, so that new
+-- feed rows get higher numbers than the restored rows. Restored feed rows and cursors remain valid.
 create function queue.feed_number(p_xid xid8)
 returns bigint
 language plpgsql
@@ -991,8 +1002,8 @@ begin
   if v_number >= coalesce(pg_sequence_last_value('queue.feed_reached'), 0) then
     return v_number;
   end if;
-  -- If the lock is taken here, other transactions wait until this transaction ends. Such a wait
-  -- happens only once after a restore.
+  -- Other transactions that write feed rows wait for this lock until this transaction ends. The
+  -- lock is taken only once after a restore.
   perform queue.try_lock('feed', true);
   v_number := v_xid + coalesce(pg_sequence_last_value('queue.feed_base'), 0);
   if v_number < pg_sequence_last_value('queue.feed_reached') then
@@ -1004,8 +1015,8 @@ begin
         (select max(t.read_to) from queue.tasks as t)
       )
     );
-    -- the transaction ids in the publisher's restored rows belong to another server, so begin with
-    -- an empty snapshot
+    -- let the publisher begin with an empty snapshot, because the transaction ids in the restored
+    -- rows of queue.publisher belong to another server
     insert into queue.publisher (seen) values ('1:1:');
     perform setval('queue.notes_gone', 0);
   end if;
@@ -1015,8 +1026,9 @@ $$;
 
 -- Return the id of the transaction history to which a cursor belongs. The id consists of the
 -- timeline of Postgres and the value of queue.feed_base. Postgres begins a new timeline when a
--- standby is promoted or a server is recovered to a point in time, because it may then assign the
--- same transaction ids again. queue.feed_base is raised after a dump is restored.
+-- standby is promoted or a server is recovered to a point in time, because Postgres may then assign
+-- the same transaction ids again. queue.feed_number raises queue.feed_base after a dump is
+-- restored.
 create function queue.history()
 returns text
 language sql stable
@@ -1033,8 +1045,9 @@ select concat(
 )
 $$;
 
--- Delete old rows of the feed, even if no client has read them. A client whose cursor is before
--- read_to may have missed deleted rows.
+-- Run the maintenance task `live`. It deletes old rows of queue.feed, even if no client has read
+-- them, and stores the highest deleted number in read_to. A client whose cursor is before read_to
+-- may have missed events.
 create function queue.do_live(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -1066,8 +1079,8 @@ begin
 end;
 $$;
 
--- Delete the data of each feed row if all jobs of the row are deleted. While one of these jobs
--- exists, the row keeps its data, because its jobs share the data.
+-- Remove the data of each row of queue.feed whose jobs have all been deleted. While one job of a
+-- feed row exists, the row keeps its data, because all jobs of a row share the data.
 -- p_since: Creation time of the oldest job that is being deleted.
 create function queue.scrub_feed(
   p_ids uuid[],
@@ -1098,12 +1111,12 @@ begin
 end;
 $$;
 
--- A cursor of the feed, which clients get as text. The client has received all events that are
--- visible in the snapshot `seen`, and now reads the events that are visible in the snapshot
--- `until`.
+-- A client's position in queue.feed, which the client gets as text. The client has received all
+-- events that are visible in the snapshot `seen`, and now reads the events that are visible in the
+-- snapshot `until`.
 -- history: Result of queue.history.
 -- number, id: Number and id of the last feed row that the client has read.
--- nth: Position, in this feed row, of the last event that the client has read.
+-- nth: Position of the last event that the client has read, among the events of its feed row.
 create type queue.feed_cursor as (
   history text,
   seen pg_snapshot,
@@ -1113,9 +1126,9 @@ create type queue.feed_cursor as (
   nth bigint
 );
 
--- Parse a cursor of the feed. The cursor "1:1:" is the beginning of the feed, and a null cursor is
--- its present end. Return null if the cursor belongs to the history of another server, or if feed
--- rows after the cursor have been deleted.
+-- Parse a cursor of the feed. The cursor "1:1:" begins with the oldest row of queue.feed. A null
+-- cursor begins with the next new row. Return null if the cursor belongs to the history of another
+-- server, or if feed rows after the cursor have been deleted.
 create function queue.read_cursor(p_cursor text)
 returns queue.feed_cursor
 language plpgsql stable
@@ -1170,7 +1183,8 @@ exception when data_exception then
 end;
 $$;
 
--- Return feed rows of a workspace or a session, beginning with the row of the cursor.
+-- Return rows of queue.feed for a workspace or a session, beginning with the row that the cursor
+-- p_at names.
 create function queue.feed_lines(
   p_workspace_id uuid,
   p_session_id text,
@@ -1211,8 +1225,8 @@ $$;
 
 -- Return a page of events of a workspace or a session from the feed. The page has the events that
 -- are visible in the snapshot `until` of the cursor, but not in its snapshot `seen`. A call reads
--- at most 1,000 feed rows, so even an empty page may have more = true. Only the feed of a session
--- includes progress.
+-- at most 1,000 feed rows, so even an empty page may have more = true. Events about progress are
+-- returned only for a session.
 create function queue.read_feed(
   p_workspace_id uuid,
   p_session_id text,
@@ -1226,8 +1240,8 @@ as $$
 declare
   c_limit constant integer := least(1000, greatest(1, coalesce(p_limit, 500)));
   v_history constant text := queue.history();
-  -- The feed rows up to this number were written on another server, so that this server cannot
-  -- interpret their transaction ids.
+  -- Feed rows up to this number were written on another server, so this server cannot interpret the
+  -- transaction ids in them.
   v_base constant bigint := coalesce(pg_sequence_last_value('queue.feed_base'), 0);
   v_hidden constant text[] := case
     when p_session_id is null then '{job.progress,job.log}'
@@ -1365,9 +1379,10 @@ end;
 $$;
 comment on function public.event_feed is
   E'State changes of a workspace''s jobs after a cursor: {events: [{job_id, seq, type, data, '
-  'created_at}], places, cursor, more, reset?}.\n\nEach event is returned once, in order of a '
-  'job''s seq. Without a cursor the feed begins now. With "1:1:" it begins with the oldest event. '
-  'reset: true if events may be missing. places: the cursor after each event.';
+  'created_at}], places, cursor, more, reset?}.\n\nEach event is returned once, and the events of '
+  'a job in the order of seq. Without a cursor, the feed begins now. With the cursor "1:1:", the '
+  'feed begins with the oldest event. reset: True if events may be missing. places: Cursor after '
+  'each event.';
 select queue.allow('authenticated, service_role', 'public.event_feed');
 
 -- Guest sessions. A guest session is open to one user who is not a member of the workspace, or to
@@ -1402,10 +1417,11 @@ comment on function public.guest_key is
 select queue.allow('job_worker, service_role', 'public.guest_key');
 
 -- For apps. Count an action of a guest against the guest's limit, or reject the action with status
--- 429. The limit per network address is the setting <name>_per_minute. A null setting means no
--- limit. An IPv6 address counts as its /64 network. The address must be signed by the API or set by
--- the gateway, because a client could forge any other address. The limit does not apply to the
--- service and to users with an account.
+-- 429. The limit for each network address is the setting whose name is p_name with the suffix
+-- _per_minute. If the setting is null, there is no limit. An IPv6 address counts as its /64
+-- network. The address must be signed by the API or set by the gateway, because a client could
+-- forge any other address. The limit applies neither to the project's own server nor to users with
+-- an account.
 create function queue.admit_guest(p_name text, p_workspace_id uuid)
 returns void
 language plpgsql
@@ -1478,8 +1494,9 @@ begin
 end;
 $$;
 
--- For apps. Count an action of the caller against the limit of guests (queue.admit_guest). Return
--- the id of the workspace that all guests share, which has no members.
+-- For apps. Count an action of the caller against the limit of guests (queue.admit_guest). All
+-- guests of an app share one workspace without members. Create this workspace if it does not exist,
+-- and return its id.
 create function queue.guest_workspace(p_id uuid, p_name text, p_limit text)
 returns uuid
 language plpgsql
@@ -1494,10 +1511,10 @@ begin
 end;
 $$;
 
--- Return the guest session with this id if it has not ended and the caller may follow it. A session
--- for one user is open to this user, to members of its workspace and to the service. If this user
--- is anonymous, the setting allow_anonymous must be true. If a session has no user, it is open to
--- everyone as long as the setting allow_anonymous is true.
+-- Return the guest session p_session_id if it has not ended and the caller may follow it. A session
+-- for one user is open to this user, to members of its workspace and to the project's own server.
+-- An anonymous user has access only while the setting allow_anonymous is true. A session without a
+-- user is open to everyone while the setting allow_anonymous is true.
 create function queue.guest_session(p_session_id text)
 returns setof queue.guest_sessions
 language sql stable
@@ -1564,8 +1581,8 @@ declare
   v_session queue.guest_sessions;
 begin
   select s.* into v_session from queue.guest_session(p_session_id) as s;
-  -- No session with this id exists, or it has ended, or it belongs to another user. The error does
-  -- not contain the session id, because the id may grant access.
+  -- If no row was found, the session does not exist, has ended, or belongs to another user. The
+  -- error does not contain the session id, because the id may grant access.
   if not found then
     perform queue.refuse(404, 'session_not_found', 'session not found');
   end if;
@@ -1589,8 +1606,9 @@ end;
 $$;
 select queue.allow('anon, authenticated, service_role', 'queue.session_jobs');
 
--- Return the workspace in which the caller may see the jobs of a session. Return null if the caller
--- may see these jobs in all of the caller's workspaces.
+-- For a guest session, return the workspace whose jobs the caller may see. For any other session,
+-- return null, because the caller may see the session's jobs in all of the caller's workspaces.
+-- Raise an error if the caller may see no job of the session.
 create function queue.shown_workspace(p_session_id text)
 returns uuid
 language plpgsql stable

@@ -59,11 +59,12 @@ begin
 end;
 $$;
 
--- Return the first run of a schedule after p_after. Reject an unknown time zone, or a schedule
--- without a run within nine years, with status 400. Nine years are enough, because 29 February
--- comes at least once in eight years. When the clocks change, a local time may occur twice or
--- never. A schedule with fixed hours then runs once, at the first occurrence or right after the
--- gap. A schedule with * in the hours runs twice in a repeated hour.
+-- Return the time of a schedule's first run after p_after. Reject an unknown time zone, or a
+-- schedule without a run within nine years, with status 400. Nine years are enough, because 29
+-- February comes at least once in eight years. When the clocks change, a local time may occur twice
+-- or never. If it occurs twice, a schedule with fixed hours runs only at the first occurrence. If
+-- it never occurs, the schedule runs right after the clock change. A schedule with * in the hours
+-- also runs in a repeated hour.
 create function queue.first_run(p_cron text, p_timezone text, p_after timestamptz)
 returns timestamptz
 language plpgsql stable
@@ -120,8 +121,8 @@ begin
     '^([a-z_]+(-[a-z]+)*(/[a-z_]+(-[a-z_]+)*){0,2}|(EST5E|CST6C|MST7M|PST8P)DT|'
       '(Etc/)?GMT[+-]?0|Etc/GMT([+][1-9]|[+]1[0-2]|-[1-9]|-1[0-4]))$'
   ) then
-    -- reject names that are not in this list, because Postgres would read a name such as Mars/Base5
-    -- as an offset
+    -- reject time zones that do not match this pattern, because Postgres would read a name such as
+    -- Mars/Base5 as an offset from UTC
     raise invalid_parameter_value;
   end if;
   v_day := (p_after at time zone p_timezone)::date - 1; -- the clocks may go back past midnight
@@ -189,8 +190,8 @@ create table queue.schedules (
   timezone text not null default 'UTC', -- IANA time zone of the fields
   job_type text not null,
   payload jsonb not null default '{}',
-  -- Options of public.enqueue_job. The option `unique` prevents a run from overlapping with an
-  -- earlier run.
+  -- Options of the job, as in public.enqueue_job. The option `unique` prevents a run from
+  -- overlapping with an earlier run.
   options jsonb not null default '{}',
   -- Treatment of runs that were missed while no worker ran. With 'skip', maintenance drops missed
   -- runs. With 'once', maintenance enqueues one job for all missed runs.
@@ -200,7 +201,8 @@ create table queue.schedules (
   last_slot_at timestamptz, -- due time of the latest run
   last_job_id uuid, -- job of the latest run
   problem text, -- reason why the latest run enqueued no job, or null
-  -- module:function if the schedule is declared in code, null if a person created it
+  -- name module:function of the code that declares the schedule, null if a user created the
+  -- schedule
   source text,
   created_by uuid,
   created_at timestamptz not null default queue.clock(),
@@ -227,10 +229,10 @@ create table queue.withdrawn_schedules (
 insert into queue.settings (name, value)
 values ('schedules_max', '1000');
 
--- Correct the stored times of next runs after the server's clock was ahead. Without a correction, a
--- clock that was a day ahead for a moment would stop every schedule for a day. If this task last
--- ran at a time that is now in the future, begin a pass over all schedules. Otherwise continue the
--- pass of the last run if it is unfinished.
+-- Correct the stored times of next runs after the clock of the database server was ahead. Without a
+-- correction, a clock that was a day ahead for a moment would stop every schedule for a day. If the
+-- maintenance task `schedules` last ran at a time that is now in the future, begin a pass over all
+-- schedules. Otherwise continue the unfinished pass of an earlier call, if there is one.
 create function queue.reset_schedules(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -269,7 +271,7 @@ begin
         v_done := v_done + 1;
       end if;
     exception when others then
-      null; -- the run of the schedule stores the error, for example an unknown time zone
+      null; -- queue.do_schedules stores the error, for example an unknown time zone
     end;
     exit when clock_timestamp() > p_until;
   end loop;
@@ -280,11 +282,11 @@ begin
 end;
 $$;
 
--- Enqueue the jobs of schedules that are due. Enqueue one job for the first due schedule of each
--- tenant, then for the second due schedule of each tenant, and so on. A run that is more than five
--- minutes late counts as a missed run. If a schedule is declared in code, it enqueues no job while
--- no worker serves its job type, because these jobs would only accumulate. If one schedule fails,
--- the other schedules still run.
+-- Run the maintenance task `schedules`. It enqueues a job for the first due schedule of each
+-- workspace, then for the second due schedule of each workspace, and so on. A run that is more than
+-- five minutes late counts as a missed run. A schedule that is declared in code enqueues no job
+-- while no worker serves its job type, because its jobs would only accumulate. If one schedule
+-- fails, the other schedules still run.
 create function queue.do_schedules(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -370,14 +372,14 @@ begin
         where id = v_id;
     end;
     -- Check the time only at the end of the loop, so that each call processes at least one
-    -- schedule. The result 0 would mean that no schedule is due.
+    -- schedule. With the result 0, the caller would assume that no schedule is due.
     exit when clock_timestamp() > p_until;
   end loop;
   return v_done;
 end;
 $$;
 
--- Reject JSON that does not match a JSON schema.
+-- Raise an error if the JSON value p_given does not match the JSON schema p_schema.
 -- p_what: Name of the JSON value in the error message.
 create function queue.check_fields(p_schema jsonb, p_given jsonb, p_what text)
 returns void
@@ -403,7 +405,7 @@ end;
 $$;
 
 -- Validate and store a schedule. If the cron expression and the time zone are unchanged, keep the
--- time of the next run. Otherwise a run could be skipped or repeated.
+-- time of the next run, so that no run is skipped or repeated.
 create function queue.save_schedule(
   p_workspace_id uuid,
   p_schedule jsonb,
@@ -415,7 +417,7 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  -- only the job options that make sense for all jobs of a schedule
+  -- accept only job options that make sense for all jobs of a schedule
   c_schema constant jsonb := $json${"type": "object", "additionalProperties": false,
     "required": ["name", "cron", "job_type"], "properties": {
     "name": {"type": "string", "minLength": 1, "maxLength": 200}, "cron": {"type": "string"},

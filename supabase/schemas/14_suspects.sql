@@ -1,31 +1,34 @@
--- A suspect is a job whose process ended while the process also ran other jobs. Because no one
--- knows which job ended the process, each job is released and becomes a suspect, and no job loses
--- an attempt. Suspects run in groups. Each group runs in one process, which runs no other jobs. In
--- names, a group of suspects is called a company.
+-- A suspect is a job whose worker process ended while the process also ran other jobs. Because no
+-- one knows which job ended the process, the engine releases each job of the process as a suspect,
+-- and no job loses an attempt. Suspects run in groups. A worker process that runs one group of
+-- suspects runs no other jobs. The names of columns and functions call such a group a company.
 --
 --   queue.blame             decides which jobs may have ended a process.
---     queue.expired_items     converts the verdicts to outcomes that queue.settle applies.
---   queue.lease_mode        decides what a worker may lease while there are suspects.
+--     queue.expired_items     converts expired leases to outcomes that queue.settle applies.
+--   queue.lease_mode        decides which jobs a worker may lease while suspects wait.
 --   queue.lease_suspects    leases one group of suspects, within all limits.
---   queue.clear_suspects    clears the jobs whose attempts ended while their process lived on.
+--   queue.clear_suspects    deletes suspects whose attempts ended before their process did.
 --
--- When a process ends, its jobs are split into groups of about the same size. By default there are
--- two groups. The evidence of the process can request another number for its host. If there are no
--- more job types than groups, jobs of different types are put into different groups, because the
--- guilty jobs usually have the same type. Otherwise jobs of one type stay together. If the process
--- of a group of suspects also ends, the group is split in the same way. A job that ran alone when
--- its process ended is guilty. A guilty job loses an attempt, and runs alone again in its next
--- attempt.
+-- When a worker process ends, its jobs are split into groups of about the same size. By default
+-- there are two groups. The host that started the process can request up to 100 groups in its
+-- evidence. If there are at least as many groups as job types, no group has jobs of two types,
+-- because the jobs that end processes usually have the same type. If there are more job types than
+-- groups, the jobs are sorted by type before the split, so that most jobs of a type stay together.
+-- If the process of a group of suspects also ends, the group is split in the same way. A job that
+-- ran alone when its process ended is guilty. A guilty job loses an attempt, and runs alone again
+-- in its next attempt.
 
--- For each worker whose leases are lost, decide which jobs may have ended the worker's process.
--- Store guilty jobs and suspects in queue.suspects. The verdict about a job is one of three words.
--- guilty: The job alone can have ended the process.
--- suspect: The job or another job in the same process may have ended the process.
--- innocent: The stack trace of the process shows the code of another job type. A job that
--- is missing from the evidence's list of jobs may still be guilty, because it may have begun after
--- the process wrote the list.
+-- For each worker whose leases have expired, decide which jobs may have ended the worker's process.
+-- Store guilty jobs and suspects in queue.suspects. The function returns one of three verdicts
+-- about each job.
+-- guilty: Only this job can have ended the process.
+-- suspect: This job or another job of the process may have ended the process.
+-- innocent: The stack trace of the process shows the code of another job type.
 --
--- others: Number of other jobs in the job's process.
+-- The evidence of a process contains a list of its jobs. A job that is missing from the list may
+-- still be guilty, because the job may have begun after the process wrote the list.
+--
+-- others: Number of other jobs that ran in the job's process.
 create function queue.blame(p_ids uuid[], p_now timestamptz)
 returns table (job_id uuid, verdict text, others integer)
 language plpgsql
@@ -51,9 +54,10 @@ begin
           from queue.lost_leases as o
           where o.worker = l.worker and o.lost_at >= l.leased_at
         ) as lost_with,
-        -- Number of stopped jobs whose processors still ran. Without evidence the number is zero,
-        -- because the process may still be alive. Otherwise a job that always loses its worker
-        -- would never lose an attempt.
+        -- Number of jobs that were stopped, but whose processors ignored the stop and still ran in
+        -- the process. Without evidence that the process ended, the number is zero, because the
+        -- process may still be alive. If abandoned jobs counted without evidence, a job that always
+        -- loses its worker would never lose an attempt.
         case
           when w.evidence is null or w.abandoned is null then 0
           else jsonb_array_length(w.abandoned)
@@ -71,7 +75,7 @@ begin
         where o.job_id = any (p_ids)
       ))
     ),
-    typed as materialized ( -- lane_apart is null if a group may have several types
+    typed as materialized ( -- lane_apart is null if a group may have jobs of several types
       select
         h.*,
         case
@@ -97,7 +101,7 @@ begin
       from typed as h
       window process as (partition by h.worker)
     ),
-    noted as ( -- for the leases that expire later
+    noted as ( -- store the number of jobs for leases that expire later
       insert into queue.lost_leases (worker, lost_at, jobs)
       select c.worker, p_now, max(c.jobs)
       from counted as c
@@ -135,15 +139,15 @@ begin
 end;
 $$;
 
--- Return the evidence that shows why a process ended, without the ids of jobs of other workspaces.
--- Jobs of other workspaces are only counted.
+-- Return the evidence of why a worker process ended, for readers of one workspace. Ids of jobs of
+-- other workspaces are removed. jobs_in_it is the number of all jobs in the process.
 create function queue.evidence_for(p_workspace_id uuid, p_evidence jsonb)
 returns jsonb
 language sql stable
 set search_path = ''
 as $$
 select p_evidence
-  - '{guilty,companies}'::text[] -- guilty is the list of a host of an earlier release
+  - '{guilty,companies}'::text[] -- hosts of earlier releases sent a list `guilty`
   || jsonb_build_object(
     'jobs_in_it', jsonb_array_length(p_evidence -> 'jobs'),
     'jobs', (
@@ -159,7 +163,7 @@ select p_evidence
 $$;
 
 -- Describe how a process ended, for example ' (SIGKILL, 1900 MB)'. Return an empty text if the
--- evidence does not show this.
+-- evidence has no signal, exit code or memory size.
 create function queue.process_end(p_evidence jsonb)
 returns text
 language sql immutable
@@ -187,9 +191,9 @@ as $$
 select case p_count when 1 then '1 other job' else p_count || ' other jobs' end
 $$;
 
--- Convert the expired leases of jobs to outcomes that queue.settle applies. The attempt of a guilty
--- job counts as lost, and the reason is worker_lost. If the process left evidence, the guilty job
--- is retried after its backoff. Suspects and innocent jobs are released with the reason
+-- Convert the expired leases of jobs to outcomes that queue.settle applies. A guilty job loses the
+-- attempt, with the reason worker_lost. If there is evidence of how the process ended, the guilty
+-- job is retried only after its backoff. Suspects and innocent jobs are released with the reason
 -- process_died, and do not lose an attempt.
 create function queue.expired_items(p_ids uuid[], p_now timestamptz)
 returns queue.worker_item[]
@@ -208,7 +212,7 @@ select coalesce(array_agg(
         else 'released'
       end,
       'duration_ms', greatest(
-        0, -- until the last response of its worker
+        0, -- run time until the worker's last response
         date_part('epoch', l.expires_at - l.leased_at) - case
           when w.evidence is null then l.lease_seconds
           else 0
@@ -248,7 +252,8 @@ join queue.blame(p_ids, p_now) as b on b.job_id = l.job_id
 left join queue.workers as w on w.worker = l.worker
 $$;
 
--- Return the ready suspects of these job types, or of all job types if p_job_types is null.
+-- Return the ready suspects of the job types p_job_types, or of all job types if p_job_types is
+-- null.
 create function queue.ready_suspects(p_job_types text[])
 returns table (job_id uuid, company uuid, since timestamptz, lane integer, ord bigint)
 language sql stable
@@ -265,7 +270,8 @@ join queue.ready as r
 where j.status = 'pending' and coalesce(j.job_type = any (p_job_types), true)
 $$;
 
--- Return how many groups of suspects a worker with these job types and queues may run.
+-- Return the number of ready groups of suspects that a worker may run, if the worker serves the job
+-- types p_job_types and the queues p_queues.
 create function queue.count_companies(p_job_types text[], p_queues text[])
 returns bigint
 language sql stable
@@ -276,11 +282,12 @@ from queue.ready_suspects(p_job_types) as s
 where s.lane = any ((queue.open_lanes(p_job_types, p_queues)).lanes)
 $$;
 
--- Decide which jobs a worker may lease while suspects wait. The result is one of three words.
+-- Decide which jobs a worker may lease while suspects wait. The function returns one of three
+-- texts.
 -- suspects: The worker may lease a group of suspects, because the worker's process runs no job.
 -- others: The worker may lease all jobs except suspects.
--- nothing: The worker may lease no job, because its process runs suspects, or because it must
---   finish its jobs before it can run suspects.
+-- nothing: The worker may lease no job, because its process runs suspects, or because its running
+--   jobs must end before it can run suspects.
 create function queue.lease_mode(p_request queue.lease_request, p_now timestamptz)
 returns text
 language plpgsql
@@ -289,8 +296,8 @@ as $$
 declare
   v_held record;
 begin
-  -- allow one lease at a time per worker, because the lease must count the running jobs of the
-  -- worker
+  -- allow one lease call of a worker at a time, because the call must count the jobs that the
+  -- worker runs
   perform queue.try_lock('worker ' || p_request.worker, p_waits => true);
   select count(*) as jobs, count(s.job_id) as suspects
   into v_held
@@ -299,11 +306,12 @@ begin
   where l.worker = p_request.worker;
   return case
     when v_held.suspects > 0 then 'nothing'
-    when p_request.suspects is false then 'others' -- another process beside this one runs suspects
+    when p_request.suspects is false then 'others' -- another process of the host runs suspects
     when v_held.jobs = 0 then 'suspects'
     when p_request.suspects then 'nothing'
-    -- A worker of release 0.4.4 may always have running jobs. If suspects have waited for 30
-    -- seconds, the oldest worker that serves them must finish its jobs and then run the suspects.
+    -- Workers of release 0.4.4 have no separate process for suspects, and may always have running
+    -- jobs. If suspects have waited for 30 seconds, the oldest worker that serves their job types
+    -- gets no other job, so that it becomes free for the suspects.
     when p_request.worker = (
       select min(l.worker)
       from queue.leases as l
@@ -319,7 +327,8 @@ end;
 $$;
 
 -- Lease the jobs of one group of suspects, within the limits of types, workspaces and pools. The
--- lease does not check limits of concurrency keys, because suspects still count as admitted.
+-- function does not check the limits of concurrency keys, because a suspect has counted against its
+-- key's limit since its first lease.
 create function queue.lease_suspects(p_request queue.lease_request, p_now timestamptz)
 returns queue.taken
 language plpgsql
@@ -338,9 +347,9 @@ begin
     where s.lane = any (v_open.lanes)
       and s.job_id <> all (queue.refused('lease', p_now))
     group by s.company
-    -- Half of the workers take the smallest group of suspects that has no guilty job, so that a
-    -- guilty job is found soon, even if many groups wait. The other workers take the oldest group,
-    -- so that every group runs.
+    -- Workers with even numbers first take the smallest group of suspects without a guilty job, so
+    -- that a guilty job is found soon, even if many groups wait. Workers with odd numbers take the
+    -- oldest group, so that every group runs.
     order by
       case p_request.worker % 2 when 0 then bool_or(s.company = s.job_id) end,
       case p_request.worker % 2 when 0 then count(*) end,
@@ -348,7 +357,7 @@ begin
       s.company
     limit 50
   loop
-    -- another process is leasing or running jobs of this group of suspects
+    -- skip the group if another process is leasing or running jobs of the group
     continue when not queue.try_lock('company ' || v_company.company) or exists (
       select from queue.suspects as s
       join queue.leases as l on l.job_id = s.job_id
@@ -418,9 +427,9 @@ begin
 end;
 $$;
 
--- Delete the rows of suspects after a worker has settled their attempts, because the process of
--- these attempts did not end. A job that the worker released did not finish its attempt, so it
--- remains a suspect.
+-- Delete the rows of queue.suspects for jobs whose attempts a worker has settled, because the
+-- worker's process did not end during these attempts. A job that the worker released did not finish
+-- its attempt, so it remains a suspect.
 create function queue.clear_suspects(p_items queue.worker_item[])
 returns void
 language sql

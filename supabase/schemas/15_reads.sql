@@ -1,12 +1,12 @@
--- This file has the functions that read jobs. An id begins with the job's creation time, so lists
--- are sorted by id, newest first. A search finds live and failed jobs in the tables that contain
--- only such jobs, for example queue.ready. A search looks for completed and cancelled jobs among
--- the newest jobs, up to a limit. The functions at the end of this file explain why a job waits,
--- and find the holder, which is what the job waits for. A holder is for example another job, a
--- database session, a worker or a pause.
+-- This file has the functions that read jobs. The id of a job begins with the job's creation time,
+-- so lists of jobs are sorted by id, newest first. A search for live or failed jobs reads small
+-- tables such as queue.ready and queue.dead. A search for completed or cancelled jobs reads at most
+-- the newest 10,000 rows of public.jobs. The functions at the end of this file explain why a job
+-- waits, and find the job's holder. The holder is the other job, database session, worker or pause
+-- for which the job waits.
 
--- Return an error in one line, with its type before the message, as Python prints an exception. The
--- type is omitted for errors that the engine or the processor raised on purpose.
+-- Return the type and the message of a job's error as one text, as Python prints an exception.
+-- Errors that the engine or the processor raised on purpose are returned without their type.
 create function queue.error_line(p_message text, p_error jsonb)
 returns text
 language plpgsql immutable
@@ -29,8 +29,9 @@ begin
 end;
 $$;
 
--- Return an error in the form that an app may show to its users. The message is included only if
--- the processor raised the error as a message for users.
+-- Return a text that an app may show to its users for the error of a job. If the processor raised
+-- the error on purpose, the text is the error's message. The messages of other errors may contain
+-- internals of the server, so a general sentence replaces them.
 create function queue.user_message(p_message text, p_error jsonb)
 returns text
 language sql immutable
@@ -47,9 +48,9 @@ end
 $$;
 select queue.allow('authenticated, service_role', 'queue.user_message');
 
--- Return a fingerprint that is equal for errors that differ only in numbers and ids. The error of a
--- lost worker contains the worker's name, so its fingerprint is computed from the reason for the
--- end of the process.
+-- Return a hash that groups the errors of jobs. Two errors that differ only in numbers and ids have
+-- the same hash. The message of a WorkerLost error contains the worker's name. The hash of a
+-- WorkerLost error is therefore computed from the reason why the worker's process ended.
 create function queue.fingerprint(p_message text, p_error jsonb)
 returns text
 language plpgsql immutable
@@ -81,10 +82,11 @@ begin
 end;
 $$;
 
--- Return a job as JSON for clients. queue_ms is the time from when the job was due until its first
--- start. run_ms is the duration of all attempts.
--- p_is_listed: True for a list of jobs, which contains a shortened error and the first three simple
---   values of the payload.
+-- Convert a row of public.jobs to the JSON object that clients receive. In this object, queue_ms is
+-- the time from the job's due time to its first start, and run_ms is the total run time of all
+-- attempts.
+-- p_is_listed: True if the object is one of a list of jobs. The object then contains a shortened
+--   error message, and only the first three simple values of the payload.
 create function queue.job_json(p_job public.jobs, p_is_listed boolean default false)
 returns jsonb
 language plpgsql stable
@@ -213,8 +215,9 @@ comment on function public.get_job is
   'position of each stream, {name: {attempt, next}}. job_output returns the output.';
 select queue.allow('authenticated, service_role', 'public.get_job');
 
--- Return the live and failed jobs of a workspace, up to p_limit jobs from each table that contains
--- only such jobs.
+-- Return the ids of live and failed jobs of a workspace. At most p_limit jobs are read from each of
+-- the tables queue.ready, queue.gated, queue.unpublished, queue.leases, queue.waits, queue.dead and
+-- queue.deferred.
 -- p_workspace_id: Null to return the jobs of all workspaces.
 create function queue.places(p_workspace_id uuid, p_states text[], p_limit integer)
 returns table (job_id uuid, lane integer, state text)
@@ -313,8 +316,9 @@ begin
 end;
 $$;
 
--- Return true if the engine itself enqueues the jobs of this type, for example webhook deliveries.
--- Return false for all other internal types, whose jobs only the project's service may enqueue.
+-- Return true if the engine itself enqueues the jobs of the type p_job_type, for example webhook
+-- deliveries. Return false for all other types, also if `internal` is set for the type, because the
+-- project's own server enqueues the jobs of such a type.
 create function queue.is_internal(p_job_type text)
 returns boolean
 language sql stable
@@ -326,8 +330,8 @@ select exists (
 )
 $$;
 
--- Convert a filter of jobs to SQL conditions, or return null for an empty filter. Reject a filter
--- with an unknown name or value.
+-- Convert a client's job filter to conditions of an SQL where clause. Return null for an empty
+-- filter. Raise an error for a filter with an unknown name or value.
 create function queue.conditions_of(p_filter jsonb)
 returns text
 language plpgsql stable
@@ -354,7 +358,8 @@ declare
     'search', 'strpos(lower(concat_ws('' '', p.job_type, p.error_message, p.idempotency_key,
       array_to_string(p.tags, '' ''),
       case when pg_column_size(p.payload) <= 8192 then p.payload::text end,
-      -- search ids only for six or more characters, because fewer would match many jobs by chance
+      -- search job ids only for texts of six or more characters, because a shorter text would match
+      -- many ids by chance
       case when length(%1$L) >= 6 then concat(p.id, '' '', replace(p.id::text, ''-'', '''')) end)
       ), lower(%1$L)) > 0'
   );
@@ -401,10 +406,12 @@ begin
 end;
 $$;
 
--- Return the ids of the newest jobs before p_before that match a filter. Live and failed jobs are
--- read from the tables that contain only such jobs, and jobs with a tag are found by an index. All
--- other jobs are searched among the newest 10,000 jobs, for about 100 ms.
--- last_id: Id from which the next call continues, or null if no more jobs follow.
+-- Return the ids of the jobs that match a filter, newest first, below the id p_before. If the
+-- filter selects only live or failed jobs, they are read from small tables by queue.places. If the
+-- filter has a tag, an index finds the jobs with the tag. For other filters, the function reads at
+-- most the newest 10,000 jobs, and stops after about 100 ms.
+-- last_id: Id of the last job that was read. The next call passes this id as p_before. Null if
+--   there are no more jobs to read.
 create function queue.search_jobs(
   p_filter jsonb,
   p_workspaces uuid[],
@@ -462,9 +469,10 @@ begin
   last_id := p_before;
   searched := 0;
   loop
-    -- In the query, $1 is the list of ids, $2 the list of workspaces (null for all), $3 is
-    -- p_before, and $4 the number of jobs. Equality is written as a range, because the planner
-    -- would otherwise choose the index on id.
+    -- The parameter $1 of this query is the list of job ids. $2 is the list of workspaces, or null
+    -- for all workspaces. $3 is the id below which the search continues. $4 is the maximum number
+    -- of jobs to read. The query writes the equality of a column as `between`, because with `=` the
+    -- planner would choose the index on id.
     execute format(
       'with p as materialized (
         select p.id, row_number() over () as n, (true %s) is true as fits
@@ -524,8 +532,8 @@ as $$
 declare
   v_limit constant integer := least(200, greatest(1, coalesce(p_limit, 50)));
   v_now constant timestamptz := queue.clock();
-  -- read the changes of the previous 30 seconds again, because a change becomes visible only when
-  -- its transaction commits
+  -- return changes of the 30 seconds before the last read again, because a change becomes visible
+  -- to readers only when its transaction commits
   v_since constant timestamptz := (p_cursor ->> 'since')::timestamptz - interval '30 seconds';
   v_is_service constant boolean := queue.is_service();
   v_filter constant jsonb := coalesce(jsonb_strip_nulls(p_filter), '{}');
@@ -549,9 +557,10 @@ begin
     );
   end if;
   perform queue.take_call_slot(v_named);
-  -- Search the workspace that is named in the filter. If the filter names no workspace, search all
-  -- workspaces of the caller. The service may search all workspaces if the filter has ids, a
-  -- session or a parent.
+  -- Search the workspace that the filter names. If the filter names no workspace, search the
+  -- workspace that the user joined first. Operators and filters with ids, a session or a parent
+  -- search all workspaces of the user. For the project's own server, such filters search all
+  -- workspaces of the database.
   v_found := queue.search_jobs(
     v_filter,
     case
@@ -601,15 +610,16 @@ exception when data_exception then
 end;
 $$;
 comment on function public.list_jobs is
-  E'Jobs, newest first: {now, jobs, next}. next is the p_cursor of the next page.\n\nA page with '
-  'fewer jobs or none may still have a next, because a call searches up to 10,000 jobs. To read a '
-  'page again, pass {"since": now of the last read} as p_cursor. Of a job that had ended by then, '
-  'only the id is returned.';
+  E'Jobs, newest first: {now, jobs, next}. next is the p_cursor of the next page.\n\nA page may '
+  'contain fewer than p_limit jobs and still have a next, because a call searches at most 10,000 '
+  'jobs. To read a page again, pass {"since": now of the last response} as p_cursor. If a job had '
+  'already ended at that time, only its id is returned.';
 select queue.allow('authenticated, service_role', 'public.list_jobs');
 
--- Live and failed jobs are counted up to 10,000 per table. Completed and cancelled jobs are counted
--- among the newest 10,000 jobs of the workspace. If p_workspace_id is null, as in
--- public.queue_stats, completed and cancelled jobs are not counted.
+-- Count the jobs of a workspace by state. Live and failed jobs are counted up to 10,000 in each
+-- table that queue.places reads. Completed and cancelled jobs are counted among the newest 10,000
+-- jobs of the workspace. If p_workspace_id is null, as in public.queue_stats, completed and
+-- cancelled jobs are not counted.
 create function public.count_jobs(p_workspace_id uuid, p_filter jsonb default '{}')
 returns jsonb
 language plpgsql stable
@@ -627,8 +637,8 @@ declare
     where coalesce(v_filter ->> 'job_type' = l.job_type, true)
       and coalesce(v_filter ->> 'queue' = l.queue, true)
       and coalesce((v_filter ->> 'internal')::boolean = queue.is_internal(l.job_type), true)
-  -- count jobs of unpublished types by the lane 0, because no row of queue.lanes exists for them
-  -- yet
+  -- include lane 0, the lane of jobs of unpublished types, because queue.lanes has no row for such
+  -- a type yet
   ) || case v_filter - 'internal' when '{}' then 0 end;
 begin
   perform queue.may_read(p_workspace_id, p_reads_much => true);
@@ -660,7 +670,8 @@ begin
         v_most <= case
           when s.state in ('completed', 'cancelled')
             then (select count(*) from newest)
-          -- scheduled and retrying jobs are in the same table, queue.deferred
+          -- one limit applies to scheduled and retrying jobs, because both are read from
+          -- queue.deferred
           else sum(count(*)) over (
             partition by replace(s.state, 'retrying', 'scheduled')
           )
@@ -681,8 +692,8 @@ begin
 end;
 $$;
 comment on function public.count_jobs is
-  'Jobs of a workspace by state: {states, at_least}. at_least lists the states that may have more '
-  'jobs than counted.';
+  'Number of jobs of a workspace in each state: {states, at_least}. at_least lists the states that '
+  'may have more jobs than were counted.';
 select queue.allow('authenticated, service_role', 'public.count_jobs');
 
 create function public.dead_letters(p_workspace_id uuid)
@@ -792,9 +803,9 @@ begin
 end;
 $$;
 comment on function public.dead_letters is
-  'Failed jobs of a workspace, grouped by error, the largest group first: {groups, more}. Jobs '
-  'that failed because a descendant failed are consequences of the descendant''s group. is_new: '
-  'true if the first of these jobs failed after the type''s latest deploy.';
+  'Failed jobs of a workspace, grouped by error, the largest group first: {groups, more}. If a job '
+  'failed because its descendant failed, it is listed as a consequence of the descendant''s group. '
+  'is_new: True if the first failure of the group was after the latest deploy of the job type.';
 select queue.allow('authenticated, service_role', 'public.dead_letters');
 
 -- Return the attempts of a job in the order of their starts.
@@ -961,12 +972,13 @@ begin
 end;
 $$;
 comment on function public.job_trace is
-  'Attempts, steps and waits of at most 300 jobs of a tree, six levels deep: {now, more, jobs}.';
+  'Attempts, steps and waits of a job and its descendants, six levels deep, up to 300 jobs: {now, '
+  'more, jobs}.';
 select queue.allow('authenticated, service_role', 'public.job_trace');
 
 -- Return the live workers. A worker is live if one of its leases has not expired. A worker without
--- leases is live if it called in the last three minutes, and its run has not ended or ended at most
--- 90 seconds ago.
+-- leases is live if it called the database in the last three minutes, and its run still goes on or
+-- ended at most 90 seconds ago.
 create function queue.live_workers(p_now timestamptz)
 returns queue.workers[]
 language sql stable
@@ -988,8 +1000,8 @@ select array(
 )
 $$;
 
--- Return the published job type with the name most similar to p_job_type, or null if fewer than
--- half of the letter pairs are equal.
+-- Return the published job type whose name is most similar to p_job_type. Return null if no
+-- published name shares at least half of its letter pairs with p_job_type.
 create function queue.nearest_type(p_job_type text)
 returns text
 language sql stable
@@ -1020,8 +1032,10 @@ order by likeness.n desc, p.job_type
 limit 1
 $$;
 
--- For each job type, set `unserved` to true if workers run, but none of them serves the type.
--- p_queues: For each job type, the queue to check, or null to check all queues.
+-- Return the job types p_job_types with a column `unserved`. The column is true if workers run, but
+-- none of them serves the job type.
+-- p_queues: For each job type of p_job_types, the queue that a worker must serve. Null if any queue
+--   will do.
 create function queue.is_unserved(
   p_job_types text[],
   p_queues text[],
@@ -1075,12 +1089,13 @@ join queue.is_unserved(
 where s.enabled and (p_workspace_id is null or s.workspace_id = p_workspace_id)
 $$;
 
--- Sentences and advice for all reasons why a job or the queue makes no progress. A row with the
--- reason failed:<kind> has the advice for errors of this kind. A command is stored without its
--- first word `minutehand`. If path is null, the advice links to the page of the job. In a text, the
--- placeholder {name} is replaced by the value with this name. The text [one|two] contains
--- alternatives. The first alternative without a missing value is shown. If every alternative lacks
--- a value, none is shown.
+-- Each row has a sentence and advice for one reason why a job or the queue makes no progress. A row
+-- with the reason failed:<kind> has the advice for failed jobs whose error has this kind. The
+-- column `command` omits the command's first word, `minutehand`. If `path` is null, the advice
+-- links to the job's page in the console. queue.render_guidance replaces a placeholder such as
+-- {job_type} by the value with this name. Square brackets contain alternative texts, separated by
+-- |. queue.render_guidance returns the first alternative for which no value is missing, or none of
+-- them.
 create view queue.guidance as
 select row_number() over () as id, a.*
 from (
@@ -1748,8 +1763,8 @@ from (
     )
 ) as a (reason, sentence, words, command, path);
 
--- Replace each placeholder {name} in p_text by the value with this name. Return null if one of the
--- values is missing.
+-- Replace each placeholder in p_text, for example {job_type}, by the value that p_with has for this
+-- name. Return null if p_with lacks the value of a placeholder.
 create function queue.fill_names(p_text text, p_with jsonb)
 returns text
 language sql immutable
@@ -1758,7 +1773,7 @@ as $$
 select case
   when bool_and(p.part is not null) then string_agg(p.part, '' order by p.n)
 end
-from ( -- every second part is a name, and times are shown in seconds
+from ( -- every second part is a placeholder's name, and times are shown in seconds
   select
     s.n,
     case s.n % 2
@@ -1776,8 +1791,9 @@ from ( -- every second part is a name, and times are shown in seconds
 ) as p
 $$;
 
--- Return the sentence and the advice for a reason, with values in place of the placeholders. A text
--- is omitted if one of its values is missing.
+-- Return the sentence and the advice that queue.guidance has for a reason, with the values of
+-- p_with in place of the placeholders. A sentence or an advice is omitted if p_with lacks one of
+-- its values.
 create function queue.render_guidance(
   p_reason text,
   p_with jsonb,
@@ -1802,7 +1818,7 @@ with texts as (
       ('command', 'minutehand ' || a.command),
       ('path', coalesce(a.path, '/jobs/{job_id}'))
   ) as t (name, text)
-  cross join lateral ( -- every second part is a choice of texts
+  cross join lateral ( -- every second part is the text between two brackets
     select
       s.n,
       case s.n % 2
@@ -1845,10 +1861,12 @@ select jsonb_build_object(
 from lines as l
 $$;
 
--- If the job is a suspect, return an object with the values that explanations insert into their
--- texts: suspect_since, process_end, died_with and beside. Otherwise return null.
--- died_with: Number of other jobs that ran in the process when it ended, as text.
--- beside: Number of other suspects that run in the same process, or null if there are none.
+-- A job in queue.suspects must run alone or in a small group, because its worker's process died.
+-- For such a job, return the values that replace placeholders in texts of queue.guidance. Return
+-- null for other jobs.
+-- died_with: Number of other jobs that ran in the worker's process when the process died, as text.
+-- beside: Number of other suspects in the job's group, which all run in one process. Null if the
+--   job runs alone.
 create function queue.suspicion_of(p_job public.jobs)
 returns jsonb
 language sql stable
@@ -1870,7 +1888,7 @@ from queue.suspects as s
 where s.job_id = p_job.id
 $$;
 
--- Return how many times something happened as text, for example 'twice', or null for 0.
+-- Convert a number of times to text, for example 2 to 'twice'. Return null for 0.
 create function queue.times_in_words(p_times bigint)
 returns text
 language sql immutable
@@ -1884,9 +1902,11 @@ select case p_times
 end
 $$;
 
--- Return, as text, how often a job lost its worker although no other job can have ended the
--- worker's process: {ended_times, alone, lost_times}. ended_times is null if there is no evidence
--- of how the processes ended.
+-- Return texts about the attempts of a job in which its worker was lost and no other job can have
+-- ended the worker's process. ended_times: Number of these attempts with evidence of how the
+-- process ended, for example 'twice'. Null if there is no such evidence. alone: The text ', alone'
+-- if the job was the only job of its process in all of these attempts with evidence. lost_times:
+-- Number of all these attempts as text.
 create function queue.losses_of(p_job public.jobs)
 returns jsonb
 language sql stable
@@ -1906,8 +1926,8 @@ from queue.attempts as a
 where a.job_id = p_job.id and a.outcome = 'lost'
 $$;
 
--- Return the time of the last maintenance, if the last maintenance was before p_at:
--- {maintained_at}.
+-- Return an object with maintained_at, the time of the last maintenance. The time is null if
+-- maintenance has run since p_at.
 create function queue.maintained_before(p_at timestamptz)
 returns jsonb
 language sql stable
@@ -1918,9 +1938,10 @@ from queue.tasks as t
 where t.done_at > '-infinity'
 $$;
 
--- Return the number of worker slots that can run a job, the number of jobs that use these slots,
--- and the time at which these workers last leased jobs or started.
--- slots: Number of slots. Null if a worker did not report its slots, or if no worker runs.
+-- Return the number of worker slots that can run the job p_job, the number of jobs that use these
+-- slots, and the time at which a worker with such slots last leased jobs or started.
+-- slots: Number of slots that can run the job. Null if a worker did not report its slots, or if no
+--   worker runs.
 create function queue.slots_for(p_job public.jobs, p_alive queue.workers[])
 returns table (slots bigint, running bigint, leased_at timestamptz)
 language sql stable
@@ -1975,13 +1996,14 @@ order by u.below
 limit 1
 $$;
 
--- Return texts about the last update of a running job: {last, sign, place, memory_mb, silent,
--- usual} as an object. If the worker has reported no update, return {lease_until}.
--- sign: The last update, described as text.
--- silent: Time since the last update. Null if this time is less than 20 seconds, because workers
---   report every 15 seconds.
--- usual: Duration that 99 % of the jobs of the type do not exceed. Null if the time since the last
---   update is shorter than this duration, or shorter than a minute.
+-- Return an object that describes the last update of a running job, such as a log line or a
+-- finished step. If the worker has reported no update of the job, the object contains only
+-- lease_until, the time at which the lease expires.
+-- sign: Kind of the job's last update as text, for example 'its last log line'.
+-- silent: Time since the last update of the job, as text. Null for less than 20 seconds, because
+--   workers report updates of jobs only every 15 seconds.
+-- usual: Run time that 99 % of the jobs of the type do not exceed, as text. Null while the time
+--   since the job's last update is shorter than this run time, or shorter than a minute.
 create function queue.pulse_of(p_job public.jobs, p_now timestamptz)
 returns jsonb
 language plpgsql stable
@@ -2016,9 +2038,9 @@ begin
 end;
 $$;
 
--- Return the reason why a job cannot start, or null if the job may start. Reasons are for example
--- that the job has ended, runs, waits or is delayed, that a trigger of the project rejects a change
--- of the job, that the job's type is unpublished or paused, or that no worker serves the type.
+-- Return the reason why a job cannot start, or null if the job may start. A job cannot start if for
+-- example it has ended, runs, waits or is delayed, if a trigger of the project rejects a change of
+-- its row, if its type is paused, or if no worker serves its type.
 create function queue.explain_row(
   p_job public.jobs,
   p_alive queue.workers[],
@@ -2035,7 +2057,7 @@ declare
     'error_message', p_job.error_message,
     'error', p_job.error_data
   );
-  -- a due job counts as late if maintenance has not moved it within 90 seconds
+  -- a due job counts as late if maintenance has not made it ready within 90 seconds
   c_patience constant interval := interval '90 seconds';
   v_late constant text := case
     when p_alive = '{}' then 'no_worker'
@@ -2164,10 +2186,11 @@ begin
 end;
 $$;
 
--- Return the reason why a job that may start has not started. The reasons are tested in this order:
--- concurrency limits from the narrowest to the widest, the rate limit, a suspect that must run
--- alone, and the jobs ahead of this job. A lack of slots is returned as the reason only if running
--- jobs use all slots of the workers.
+-- Return the reason why a job that may start has not started. The function tests the concurrency
+-- limits first, from the limit of the job's key to the limit of its type. It then tests the rate
+-- limit, whether the job must run alone because its worker's process died, and whether other jobs
+-- are ahead of the job. A lack of slots is returned as the reason only if running jobs use all
+-- slots of the workers.
 create function queue.explain_ready(
   p_job public.jobs,
   p_alive queue.workers[],
@@ -2185,7 +2208,7 @@ declare
   v_ready_at timestamptz;
   v_ahead integer;
   v_workers record;
-  v_slots bigint; -- set if all slots are in use
+  v_slots bigint; -- null unless all slots are in use
 begin
   select * into v_type
   from queue.job_types
@@ -2275,7 +2298,7 @@ begin
       and coalesce(j.deadline_at > p_now, true)
       and (j.start_by_at is null or j.started_at is not null or j.start_by_at > p_now)
       and (
-        not exists (select from queue.suspects) -- read once, usually without a result
+        not exists (select from queue.suspects) -- evaluated once, and usually finds no row
         or not exists (select from queue.suspects as s where s.job_id = r.job_id)
       )
     limit 1000
@@ -2339,14 +2362,16 @@ end;
 $$;
 
 
--- Holders. A holder is a database session, worker or job that keeps other jobs from starting or
--- ending. The same functions find the holder of one job and the holders of all jobs of a workspace.
--- For a holder in another workspace, return only that it is a job.
+-- Holders. A holder is a database session, worker, pause or job that keeps other jobs from starting
+-- or ending. public.explain_job and queue.holders find holders with the same functions below. If
+-- the holder is a job of another workspace, only operators and the project's own server learn which
+-- job it is.
 
--- Return the database sessions that have locked the rows of these jobs in a transaction that has
--- been open for two seconds. If such a session waits for another session, follow the chain and
--- return its last session, because that session must end first. The xmax of a row identifies the
--- transaction that has locked the row (supabase/DECISIONS.md).
+-- Return the database sessions that have locked the rows of the jobs p_ids. A session is returned
+-- only if its transaction has been open for at least two seconds. If a session that has locked a
+-- row waits for another session, return the last session in the chain of waits, because the last
+-- session must end first. The xmax of a row identifies the transaction that has locked the row
+-- (supabase/DECISIONS.md).
 create function queue.locks_on(p_ids uuid[], p_now timestamptz)
 returns table (job_id uuid, pid integer, since timestamptz, application text)
 language sql stable
@@ -2374,7 +2399,8 @@ where a.xact_start <= p_now - interval '2 seconds'
 order by h.id, h.level desc, a.xact_start
 $$;
 
--- Return the running jobs that use up the limit or the slots which a job waits for.
+-- Return the running jobs that use up the concurrency limit or the worker slots for which the job
+-- p_job waits.
 -- p_most: Maximum number of jobs to return.
 create function queue.find_holders(p_reason text, p_job public.jobs, p_most integer)
 returns table (job_id uuid, workspace_id uuid, leased_at timestamptz)
@@ -2418,8 +2444,9 @@ begin
 end;
 $$;
 
--- Search a job's descendants that have failed, or that have not ended, and return the deepest. On
--- each level, the search follows the first child that matches.
+-- Return the descendant that made a job fail, or that keeps the job from ending. From each job, the
+-- search continues with its first child that has failed, or that has not ended. The result is the
+-- last job that the search finds, at most six levels below the job p_job_id.
 -- p_has_failed: True to find a failed descendant, false to find a descendant that has not ended.
 create function queue.blocking_descendant(p_job_id uuid, p_has_failed boolean)
 returns uuid
@@ -2451,9 +2478,11 @@ order by t.level desc
 limit 1
 $$;
 
--- Return the number of due jobs of these lanes (job types in queues), at most 1,000 of each place.
+-- Return the number of due jobs in the lanes p_lanes. A lane is one job type in one queue. At most
+-- 1,000 jobs are counted in each of the tables queue.ready, queue.gated and queue.unpublished.
 -- p_workspace_id: Null to count the jobs of all workspaces.
--- p_job_type: Job type whose jobs also count if no worker has published the type. Null for none.
+-- p_job_type: Job type whose rows in queue.unpublished are also counted, because no worker has
+--   published it yet. Null to count no rows of queue.unpublished.
 create function queue.due_in(
   p_workspace_id uuid,
   p_lanes integer[],
@@ -2496,9 +2525,10 @@ begin
 end;
 $$;
 
--- Return the number of jobs in the workspace that wait for the same reason as this job, at most
--- 1,000: {waiting, more}. If a job waits for an answer, or runs, the number is 0, because no other
--- job waits for the same reason.
+-- Return how many jobs in the workspace wait for the same reason as the job p_job. waiting: Number
+-- of such jobs, at most 1,000. The number is 0 if p_job runs or waits for an answer, because no
+-- other job waits for the same reason. more: True if `waiting` is 1,000, so that even more jobs may
+-- wait.
 create function queue.count_alike(p_job public.jobs, p_reason text)
 returns jsonb
 language plpgsql stable
@@ -2525,8 +2555,8 @@ begin
 end;
 $$;
 
--- Return the holder of a job, for a reason that queue.explain_row or queue.explain_ready returned:
--- {kind, holder, since, waiting, more} as an object.
+-- Return the holder of a job as an object with the keys kind, holder, since, until, waiting and
+-- more. p_found: Reason why the job waits, as queue.explain_row or queue.explain_ready returned it.
 -- p_is_open: True to return also jobs of other workspaces and names of applications.
 create function queue.held_by(
   p_job public.jobs,
@@ -2541,7 +2571,7 @@ as $$
 declare
   c_most constant integer := 200;
   v_reason constant text := p_found ->> 'reason';
-  -- null if the reason has no holder
+  -- the kind is null if the reason has no holder
   v_kind constant text := coalesce(
     '{"key_limit": "key", "rate_limited": "rate", "locked": "lock", "worker_died": "dead_worker",
       "lease_expired": "dead_worker", "no_worker": "no_worker", "no_processor": "no_worker",
@@ -2615,9 +2645,10 @@ begin
 end;
 $$;
 
--- Return the last error of a job. The kind of the error depends on the error's code, never on its
--- text.
--- kind: Kind of the error, which selects the advice.
+-- Return the kind, code and cause of a job's last error. The function classifies the error by its
+-- exception type and its code, never by its message.
+-- kind: Kind of the error, for example 'timeout'. The advice for it is the row failed:timeout of
+--   queue.guidance.
 -- code: HTTP status, SQLSTATE or errno name.
 -- cause: Response of another service, line of code that ended the process, or last error of an
 --   exception chain.
@@ -2634,7 +2665,7 @@ select
     "PayloadRejected": "payload", "ResultRejected": "result", "ResultTooLarge": "result",
     "minutehand.worker.context.ChildrenFailed": "child"}'::jsonb ->> e.type,
       case
-        when e.sqlstate = '42501' then 'grant' -- the Data API responds 403 or 404 to these codes
+        when e.sqlstate = '42501' then 'grant' -- the Data API maps these codes to 403 or 404
         when e.sqlstate ^@ '42' then 'schema'
         when e.status in ('401', '403') or e.sqlstate ^@ '28' then 'credentials'
         when e.status = '429' then 'rate'
@@ -2677,8 +2708,8 @@ $$;
 
 -- Return the reason why a job waits, and the job, limit or pause for which it waits.
 -- p_lock: Database session that has locked the job's row, from queue.locks_on.
--- p_alive: Live workers. Callers read the workers once for many jobs, because this query reads all
---   leases.
+-- p_alive: Live workers, from queue.live_workers. A caller that explains many jobs reads the live
+--   workers only once, because queue.live_workers reads all leases.
 -- p_is_open: True to return also jobs of other workspaces and names of people, roles and
 --   applications.
 create function queue.explain(
@@ -2720,7 +2751,7 @@ begin
     'since', coalesce(p_job.finished_at, p_job.scheduled_for, p_job.created_at),
     'cause', v_error.cause
   ) || v_found;
-  if not p_is_open then -- members must not see names of others
+  if not p_is_open then -- hide the names of others from members
     v_found := v_found || jsonb_build_object(
       'data', (v_found -> 'data') - '{application,without_right}'::text[] || case
         when v_found -> 'data' ? 'paused_by' then jsonb_build_object(
@@ -2743,8 +2774,8 @@ begin
   v_found := v_found || jsonb_build_object(
     'sentence', concat_ws(
       ' ',
-      -- put the sentence about the lost worker first, because the console hides the job's error and
-      -- all text after it
+      -- put the sentence about the lost worker before the job's error, because the console hides
+      -- the error and all text after the error
       case
         when p_job.error_data ->> 'type' = 'WorkerLost'
           then queue.render_guidance('worker_lost', queue.losses_of(p_job)) ->> 'sentence'
@@ -2840,7 +2871,7 @@ declare
   v_lock jsonb;
 begin
   if v_job.status = 'pending' then
-    perform queue.take_call_slot(); -- the call counts the jobs that come before this job
+    perform queue.take_call_slot(); -- take a slot, because the call counts the jobs ahead
   end if;
   -- in a read-only session, ignore locks of other sessions, because the session cannot try to lock
   -- the row
@@ -2852,8 +2883,8 @@ begin
     perform from public.jobs
     where id = p_job_id
     for no key update skip locked;
-    -- If this session can lock the row, the other session holds only the lock of a foreign key
-    -- check. The lock of a foreign key check does not prevent a lease of the job.
+    -- If this session can also lock the job's row, the lock of the other session comes from a
+    -- foreign key check. A lock of a foreign key check does not keep workers from leasing the job.
     v_lock := case when not found then v_lock end;
   end if;
   return queue.explain(
@@ -2870,12 +2901,13 @@ comment on function public.explain_job is
   'data, estimated_start_at}.';
 select queue.allow('authenticated, service_role', 'public.explain_job');
 
--- Return groups of jobs of one type that wait for the same cause. All jobs of a group have the same
--- queue, concurrency key, question or event, dead worker, or database session with locks on their
--- rows, or the type is unpublished, or its jobs are overdue.
+-- Return groups of waiting jobs. The jobs of a group have the same type, and wait for the same
+-- cause. A cause is for example a full queue, a concurrency key, an event, a dead worker, or a
+-- database session that has locked the jobs' rows.
 -- job_id: Id of one job of the group.
--- jobs: Number of jobs in the group, counted up to 1,000 or 10,000.
--- oldest_at: Time at which the longest wait of the group began.
+-- jobs: Number of jobs in the group. Ready jobs are counted up to 1,000, and jobs that wait for a
+--   concurrency key up to 10,000.
+-- oldest_at: Time since which the first job of the group has waited.
 create function queue.groups_of_held(
   p_workspace_id uuid,
   p_job_type text,
@@ -3007,9 +3039,9 @@ from (
 where g.nth <= 10
 $$;
 
--- Return the holders of jobs. The holder for which most jobs wait comes first. For each holder, the
--- result has the explanation of its first job, as in public.explain_job, and the number of jobs
--- that wait for the holder, counted over all groups.
+-- Return the holders for which jobs wait. The holder with the most waiting jobs comes first. Each
+-- holder is returned with the number of jobs that wait for it, and with an explanation of one of
+-- these jobs, as public.explain_job returns it.
 -- p_workspace_id: Null to return the holders of all workspaces.
 -- p_job_type: Null to return the holders of jobs of all types.
 create function queue.holders(p_workspace_id uuid, p_job_type text, p_now timestamptz)

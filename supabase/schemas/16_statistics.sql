@@ -1,7 +1,7 @@
--- This file has statistics, health checks and the list of job types. Statistics are computed from
--- the feed some seconds later, so that a running job updates no counter. A row of queue.stats
--- covers five minutes, can be read for eight days, and is deleted after nine. For a longer history,
--- let Prometheus scrape /metrics.
+-- This file has statistics, health checks and the list of job types. Maintenance computes the
+-- statistics from the events of queue.feed some seconds later, so that no job has to update a
+-- counter. A row of queue.stats covers five minutes. Clients can read the row for eight days, and
+-- maintenance deletes it after nine days. For a longer history, let Prometheus scrape /metrics.
 
 create table queue.stats (
   workspace_id uuid not null, -- the nil UUID for all workspaces together
@@ -10,8 +10,8 @@ create table queue.stats (
   -- Object with the keys enqueued, completed, failed, cancelled, retried, lost and redriven. The
   -- key `lost` has the number of attempts that count as lost because their worker died.
   counts jsonb not null,
-  -- Histograms of the queue times and durations of ended jobs, by bucket. Bucket n begins at
-  -- 1.25^n - 1 milliseconds.
+  -- Histograms of the queue times and run times of ended jobs, as objects with the number of jobs
+  -- in each bucket. Bucket n of a histogram begins at 1.25^n - 1 milliseconds.
   queue_times jsonb,
   run_times jsonb,
   primary key (workspace_id, at, job_type)
@@ -22,7 +22,8 @@ create table queue.stats (
 );
 create index stats_by_time on queue.stats (at);
 
--- Add up the numbers of JSON objects by name. Return null if p_all contains no numbers.
+-- Add the numbers that have the same key in the JSON objects p_all. Return null if p_all contains
+-- no numbers.
 create function queue.sum_jsonb(p_all jsonb[])
 returns jsonb
 language sql immutable
@@ -37,7 +38,8 @@ from (
 ) as b
 $$;
 
--- Task of maintenance. Count the jobs in committed rows of the feed, about 20,000 jobs at a time.
+-- Run the maintenance task `statistics`. The task reads committed rows of queue.feed, and adds the
+-- number of their jobs to queue.stats. Each statement counts about 20,000 jobs.
 create function queue.do_statistics(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -162,8 +164,8 @@ begin
 end;
 $$;
 
--- Return the time of the first event that is not yet in the statistics, or null if this event is
--- less than a minute old.
+-- Return the time of the oldest event of queue.feed that is not yet counted in queue.stats. Return
+-- null if this event is less than a minute old.
 create function queue.statistics_stale_since(p_now timestamptz)
 returns timestamptz
 language sql stable
@@ -181,8 +183,8 @@ from (
 where l.at < p_now - interval '1 minute'
 $$;
 
--- Return percentiles of a histogram of queue.stats: {p50_ms, p95_ms, p99_ms}. The error of a
--- percentile is at most 12 %.
+-- Compute the percentiles p50_ms, p95_ms and p99_ms from a histogram of queue.stats. A computed
+-- percentile differs from the exact percentile by at most 12 %.
 create function queue.percentiles(p_buckets jsonb)
 returns jsonb
 language sql immutable
@@ -205,7 +207,8 @@ from (
 ) as q
 $$;
 
--- Return the counts and percentiles of each job type in each period.
+-- Return the counts and percentiles of queue.stats for each job type in each period of the length
+-- p_step since p_since.
 create function queue.type_numbers(
   p_workspace_id uuid,
   p_since timestamptz,
@@ -229,8 +232,9 @@ where s.workspace_id
 group by 1, 2
 $$;
 
--- Return the duration in milliseconds that 99 % of the jobs of a type did not exceed in the last
--- day, or null if fewer than 20 jobs ended. The percentile is increased by its possible error.
+-- Return the run time in milliseconds that 99 % of the jobs of a type did not exceed in the last
+-- day. Return null if fewer than 20 jobs of the type ended. The run time is increased by 12 %,
+-- because queue.percentiles may return a percentile that is too low by 12 %.
 create function queue.usual_ms(p_workspace_id uuid, p_job_type text, p_now timestamptz)
 returns double precision
 language sql stable
@@ -245,11 +249,12 @@ where s.workspace_id = p_workspace_id
 having sum((s.counts ->> 'completed')::bigint + (s.counts ->> 'failed')::bigint) >= 20
 $$;
 
--- Return the number of due jobs for each cause of their delay. The causes are paused, unserved (no
--- worker serves the type), suspect (the job must run alone), at_limit, blocked (by a concurrency
--- key) and ready. Only unserved is reported as a warning.
--- p_user_id: Id of the person who calls. The result omits other people's jobs of unpublished types,
---   because the caller cannot change these jobs.
+-- Return the number of due jobs for each reason why they have not started. The reasons are paused,
+-- unserved (no worker serves the job type), suspect (the job's process died), at_limit, blocked (by
+-- a concurrency key) and ready. Only unserved jobs cause the verdict `warn`.
+-- p_user_id: Id of the user who calls, or null to count the jobs of all users. Among jobs of
+--   unpublished types, only the user's own jobs are counted, because the user cannot change the
+--   others.
 create function queue.backlog(
   p_workspace_id uuid,
   p_now timestamptz,
@@ -307,7 +312,7 @@ due as (
   cross join lateral (
     select
       o.workspace_id,
-      exists (select from queue.suspects) -- read once, usually without a result
+      exists (select from queue.suspects) -- evaluated once, and usually finds no row
         and exists (select from queue.suspects as s where s.job_id = o.job_id) as is_suspect,
       min(o.ready_at) as ready_at,
       count(*) as jobs
@@ -409,10 +414,11 @@ select jsonb_object_agg(
 from causes as c
 $$;
 
--- Return findings about the database and about maintenance. A transaction that has written rows and
--- has been open for a minute is a finding, because readers of the feed wait for its end. A
--- read-only transaction that has been open for five minutes is a finding, because Postgres cannot
--- remove dead rows until it ends.
+-- Return findings about workers, due jobs, the database and maintenance. A finding is a problem
+-- that public.explain_queue reports. A transaction that has written rows is a finding after a
+-- minute, or after 30 seconds if its session is idle, because readers of queue.feed wait for the
+-- end of the transaction. A read-only transaction is a finding after five minutes, because Postgres
+-- cannot remove dead rows until the transaction ends.
 create function queue.findings_of_queue(
   p_workspace_id uuid,
   p_now timestamptz,
@@ -573,9 +579,9 @@ begin
 end;
 $$;
 
--- Return a finding if the disk is nearly full. The operator sets the size of the disk. The used
--- space is the size of all databases to which the engine's owner may connect, plus the size of the
--- write-ahead log if the owner may read it.
+-- Return a finding if at least 80 % of the disk is used. An operator sets the size of the disk in
+-- the setting disk_bytes. The used space is the size of all databases to which the owner of this
+-- function may connect. The size of the write-ahead log is added if the owner may read it.
 create function queue.findings_of_disk()
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language plpgsql stable
@@ -611,9 +617,10 @@ begin
 end;
 $$;
 
--- Return the findings of apps. Each maintenance task may have a function queue.findings_of_<name>
--- that returns findings. The data of a finding has its sentence and its steps of advice: {said:
--- {sentence, next: [{words, command, path}]}}.
+-- Return the findings of apps and extensions. For each maintenance task, call the function
+-- queue.findings_of_<name of the task> if this function exists. The data of each finding must
+-- contain an object `said` with the finding's sentence and advice, as queue.render_guidance returns
+-- them.
 create function queue.findings_of_apps(p_workspace_id uuid)
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language plpgsql stable
@@ -636,10 +643,11 @@ begin
 end;
 $$;
 
--- Return findings about types, pauses, schedules, questions and silent jobs. A job is silent if its
--- last update is longer ago than 99 % of the jobs of its type take to run. If too few jobs of the
--- type have ended, this limit is ten minutes. A pause by an operator is a finding in each workspace
--- whose jobs are delayed.
+-- Return findings about job types, versions of the code, pauses, schedules, unanswered questions
+-- and silent jobs. A running job is silent if the time since its last update exceeds both two
+-- minutes and the run time of 99 % of the jobs of its type. If too few jobs of the type have ended,
+-- a job is silent after ten minutes. If an operator pauses a queue or a job type for all
+-- workspaces, the pause is a finding in each workspace that has due jobs there.
 create function queue.findings_of_workspace(p_workspace_id uuid, p_now timestamptz)
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language sql stable
@@ -765,7 +773,7 @@ from (
         and r.pulse is not null
         and r.expires_at > p_now
         and (p_workspace_id is null or r.workspace_id = p_workspace_id)
-      offset 0 -- few jobs are silent, so find them before their lanes
+      offset 0 -- few jobs are silent, so find them before the join with queue.lanes
     ) as o
     join queue.lanes as n on n.lane = o.lane
     where o.since < p_now - interval '2 minutes'
@@ -806,10 +814,11 @@ from (
 having count(*) > 0
 $$;
 
--- Return a finding for each limit that is reached now, because such a limit makes the engine reject
--- people's enqueues. The number of rejected calls is unknown, because a rejected call stores
--- nothing. The live jobs of a workspace are counted only if its limit is low, or if the last count
--- was close to the limit.
+-- Return a finding for each workspace that has reached its limit of live jobs or of payload bytes,
+-- because the engine then rejects enqueues by users. The number of rejected enqueues is unknown,
+-- because a rejected enqueue stores nothing. Counting takes time, so the live jobs of a workspace
+-- are counted only if its limit is at most 2,000, or if the last count was at least 90 % of the
+-- limit.
 create function queue.findings_of_limits(p_workspace_id uuid, p_now timestamptz)
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language sql stable
@@ -890,19 +899,19 @@ cross join lateral (
 where l.last_bytes >= 0.9 * l.bytes and c.bytes > l.bytes
 $$;
 
--- Return two findings about worker processes that ended. The first finding names a job type whose
--- code is probably broken. Three of its jobs have ended their processes within ten minutes, and no
--- job of the type has completed since then. The engine never pauses such a type by itself. The
--- second finding names suspects that have waited for a minute only because no worker is free for
--- them.
+-- Return up to two kinds of findings about worker processes that ended. The finding ends_process
+-- names a job type whose code is probably broken, because three jobs of the type have ended their
+-- processes within ten minutes, and no job of the type has completed since. The engine never pauses
+-- such a job type by itself. The finding suspects_wait counts the suspects that have waited for a
+-- minute only because no worker is free to run them.
 create function queue.findings_of_deaths(p_workspace_id uuid, p_now timestamptz)
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language plpgsql stable
 set search_path = ''
 as $$
 declare
-  -- Job types of which three jobs may have ended their process. If there is no such type, the
-  -- function does not read the feed.
+  -- Job types that have lost at least three attempts in the last 15 minutes. If there is no such
+  -- job type, the function does not read queue.feed, which has many rows.
   v_types constant text[] := array(
     select s.job_type
     from queue.stats as s
@@ -1007,7 +1016,7 @@ begin
         where e.said ->> 'reason' = 'suspect'
           and e.said #> '{data,late_since}' is not null
           and (p_workspace_id is null or j.workspace_id = p_workspace_id)
-          and not exists ( -- no running process holds a job of the same group
+          and not exists ( -- no process runs a job of the same group
             select from queue.suspects as o
             join queue.leases as l on l.job_id = o.job_id
             where o.company = s.company
@@ -1034,7 +1043,7 @@ declare
   v_seen_at constant timestamptz := greatest(
     (select max(w.seen_at) from queue.workers as w),
     to_timestamp(nullif(pg_sequence_last_value('queue.slots_ms'), 0) / 1000.0)
-  ); -- time when a worker was last seen
+  ); -- time of the last call of any worker
   v_backlog jsonb;
   v_findings jsonb;
 begin
@@ -1046,8 +1055,8 @@ begin
     case when not queue.is_operator() then queue.caller() end
   );
   if p_workspace_id is null then
-    -- also count due jobs that are still in queue.deferred, because maintenance does not move them
-    -- while no worker runs
+    -- also use the age of due jobs in queue.deferred, because maintenance makes these jobs ready
+    -- only while workers run
     v_backlog := v_backlog || jsonb_build_object(
       'oldest_due_seconds', greatest(
         (v_backlog ->> 'oldest_due_seconds')::numeric,
@@ -1118,17 +1127,16 @@ begin
 end;
 $$;
 comment on function public.explain_queue is
-  'Findings, worst first, and what blocks jobs, by number of blocked jobs: {now, verdict, '
+  'Findings, worst first, and holders for which jobs wait, most jobs first: {now, verdict, '
   'findings: [{verdict, reason, key, sentence, since, cause, jobs, next: [{words, command, '
-  'path}]}], '
-  'holders: [{jobs, more, since, kind, reason, sentence, cause, next, holder, job_id, job_types, '
-  'keys}], backlog, last_tick_seconds}. Only operators may omit the workspace, to read all.';
+  'path}]}], holders: [{jobs, more, since, kind, reason, sentence, cause, next, holder, job_id, '
+  'job_types, keys}], backlog, last_tick_seconds}. Only operators may omit p_workspace_id.';
 select queue.allow(
   'authenticated, job_worker, service_role',
   'public.explain_queue'
 );
 
--- The console of release 0.4.4 still calls this older function.
+-- This function does nothing. It exists because the console of release 0.4.4 still calls it.
 create function public.silence_finding(p_key text, p_until timestamptz)
 returns jsonb
 language sql immutable
@@ -1156,7 +1164,8 @@ begin
 end;
 $$;
 comment on function public.queue_health is
-  'Readiness in one call: explain_queue of all workspaces, and the age of the oldest due job.';
+  'Health of the queue in one call: explain_queue of all workspaces, and the age of the oldest due '
+  'job.';
 select queue.allow('job_worker, service_role', 'public.queue_health');
 
 create function public.queue_stats(
@@ -1244,9 +1253,10 @@ begin
 end;
 $$;
 comment on function public.queue_stats is
-  'Counts and percentiles per type over p_minutes, 1 to 11,520. late_since: the time since which '
-  'they are stale. Only operators may omit the workspace, to read all, with the last workers and '
-  'the 20 busiest tenants.';
+  'Counts and percentiles of each job type in the last p_minutes, 1 to 11,520. late_since: Time of '
+  'the first event that the statistics do not include yet. Only operators may omit p_workspace_id. '
+  'The result then covers all workspaces, and lists the last 20 workers and the 20 workspaces that '
+  'enqueued most jobs.';
 select queue.allow('authenticated, job_worker, service_role', 'public.queue_stats');
 
 create function public.queue_series(
@@ -1299,8 +1309,9 @@ comment on function public.queue_series is
   '11,520, in about a hundred points: {now, since, step_seconds, points}.';
 select queue.allow('authenticated, service_role', 'public.queue_series');
 
--- Return the number of waiting jobs and the number of running jobs of a type, each at most 1,000:
--- {waiting, running}.
+-- Return the numbers of waiting and running jobs of a type as an object with the keys waiting and
+-- running. At most 1,000 running jobs are counted, and at most as many waiting jobs as queue.due_in
+-- counts.
 create function queue.live_of_type(p_workspace_id uuid, p_job_type text)
 returns jsonb
 language sql stable
@@ -1345,7 +1356,7 @@ begin
   with types as materialized (
     select *
     from queue.job_types
-    union all -- types of waiting jobs that are not published
+    union all -- unpublished types of waiting jobs
     select u.*
     from (
       select distinct o.job_type
@@ -1366,7 +1377,7 @@ begin
       else t.job_type = p_job_type
     end
   ),
-  seen as ( -- a worker is alive, stale (seen recently) or gone
+  seen as ( -- a worker is alive, stale (last call less than ten minutes ago) or gone
     select
       o.job_type,
       l.worker_id,
@@ -1472,8 +1483,8 @@ begin
 end;
 $$;
 comment on function public.list_job_types is
-  'Job types by name: {now, types}. Each type has its policy, the 20 workers last seen, statistics '
-  'of the last day, a pause and a refusal. If it is not published, it has the nearest published '
-  'name. With p_job_type, the type also has its payload schema, schedules, and the holders of its '
-  'jobs.';
+  'Job types, sorted by name: {now, types}. Each type has its options, the 20 workers seen last, '
+  'statistics of the last day, and a pause or a refusal if there is one. An unpublished type has '
+  'the most similar published name. With p_job_type, the type also has its payload schema, its '
+  'schedules and the holders of its jobs.';
 select queue.allow('authenticated, service_role', 'public.list_job_types');

@@ -1,8 +1,9 @@
--- This file contains the maintenance, which does all work that becomes due with time, and deletes
--- rows that are no longer needed. If a task fails, the failure is stored, the other tasks continue,
--- and the task is retried later. If a trigger or foreign key of the project rejects the change of a
--- job, maintenance divides the batch in halves until it finds this job. Maintenance then skips the
--- job until its retry time.
+-- Maintenance does the engine's work that becomes due with time, for example it makes scheduled
+-- jobs ready. It also deletes rows that are no longer needed. If a maintenance task fails, the
+-- failure is stored in queue.tasks, the other tasks continue, and the failed task is retried later.
+-- If a trigger or foreign key of the project rejects the change of a job, maintenance divides its
+-- batch of jobs in halves until it finds the rejected job. Maintenance then skips the rejected job
+-- until its retry time.
 
 insert into queue.tasks (name, every)
 values -- '0' means at each call
@@ -19,8 +20,8 @@ values -- '0' means at each call
 insert into queue.tasks (name, every, reads_feed)
 values ('statistics', '5 seconds', true);
 
--- Record that a task could not change a job, because the database rejected the change. The task
--- retries the job after 5 seconds. Each further rejection doubles the delay, up to an hour.
+-- Record in queue.refusals that the database rejected a maintenance task's change of a job. The
+-- task retries the job after 5 seconds. Each further rejection doubles the delay, up to an hour.
 create function queue.record_rejection(
   p_task text,
   p_job_id uuid,
@@ -50,8 +51,8 @@ on conflict (task, job_id) do update set
     + least(interval '1 hour', interval '5 seconds' * 2 ^ least(r.failures, 12))
 $$;
 
--- Return the ids of jobs that a task must skip now. The database rejected the change of such a job,
--- and the time of the next try has not come.
+-- Return the ids of the jobs that the task p_task must skip now, because the database rejected the
+-- task's change of the job, and the job's retry time has not come.
 create function queue.refused(p_task text, p_now timestamptz)
 returns uuid[]
 language plpgsql stable
@@ -66,8 +67,9 @@ begin
 end;
 $$;
 
--- Run a task on a batch of jobs, and return the number of jobs that the task has changed. If the
--- database rejects the batch, divide the batch in halves until the rejected job is found.
+-- Run a maintenance task on a batch of jobs, and return the number of jobs that the task has
+-- changed. If the database rejects the change of a job, divide the batch in halves until this job
+-- is found.
 create function queue.bisect_task(p_task text, p_ids uuid[], p_now timestamptz)
 returns integer
 language plpgsql
@@ -89,7 +91,7 @@ begin
         for update skip locked
       ));
       get diagnostics v_done = row_count;
-    elsif p_task = 'reclaim' then -- settle expired leases according to who ended their process
+    elsif p_task = 'reclaim' then -- the outcome depends on which job ended the process
       v_items := queue.expired_items(p_ids, p_now);
       perform queue.append_event(
         array_agg(i.job_id),
@@ -144,16 +146,17 @@ $$;
 
 -- Move the jobs in p_ids to their next place, for example from queue.deferred to queue.ready, or
 -- end them. A job ends if its deadline has passed, or if its latest time for a start has passed
--- before it started. A job of an internal type ends if a person enqueued the job before the type
--- was published.
+-- before it started. A job of an internal type ends if a user enqueued it before the type was
+-- published, because users may not enqueue jobs of internal types.
 create function queue.promote(p_ids uuid[], p_now timestamptz)
 returns integer
 language plpgsql
 set search_path = ''
 as $$
 declare
-  -- Lock the rows in queue.waits before the rows of their jobs. Skip a job if a person is answering
-  -- its question at this moment. A skipped job remains due.
+  -- Lock the rows of queue.waits before the rows of public.jobs. Skip a job whose row in
+  -- queue.waits is locked, because a user is answering its question at this moment. A skipped job
+  -- remains due.
   v_locked constant uuid[] := array(
     select w.job_id
     from queue.waits as w
@@ -220,7 +223,8 @@ begin
     left join ( -- explain one job for each group that waits for the same reason
       select distinct on (o.workspace_id, o.job_type, o.queue, o.concurrency_key)
         o.*,
-        -- the sentence is stored for members, so it names no job of another workspace
+        -- the sentence is stored in the job's error for members of its workspace, so the sentence
+        -- must not name a job of another workspace
         queue.explain(o, null, v_alive, p_now, false) -> 'sentence' as sentence
       from public.jobs as o
       where o.id = any (p_ids)
@@ -250,9 +254,9 @@ end;
 $$;
 
 -- Find jobs that are due or whose type has been published, and move them to their next place, for
--- example from queue.deferred to queue.ready. Each pass takes the oldest jobs, and an equal number
--- of jobs of each workspace (queue.fair_batch). Jobs that another transaction has locked remain
--- due.
+-- example from queue.deferred to queue.ready. Each batch contains the oldest due jobs of each
+-- workspace, and an equal number of jobs of each workspace (queue.fair_batch). Jobs that another
+-- transaction has locked remain due.
 create function queue.do_promotion(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -284,7 +288,7 @@ begin
       p_now,
       v_refused
     );
-    delete from queue.deferred -- delete rows whose job is deleted or has another time now
+    delete from queue.deferred -- delete rows whose job is gone or has another due time
     where ctid = any (array(
       select d.ctid
       from queue.deferred as d
@@ -308,7 +312,7 @@ begin
         v_refused
       )
     end;
-    v_ids := array( -- lock each job together with its row
+    v_ids := array( -- lock each job with its row of queue.deferred or queue.unpublished
       select h.id
       from (
         select j.id
@@ -335,8 +339,9 @@ begin
 end;
 $$;
 
--- Reclaim the jobs of expired leases, in batches with an equal number of jobs of each workspace.
--- Leases that another transaction has locked remain due.
+-- Take jobs back from workers whose leases have expired. Each batch contains an equal number of
+-- jobs of each workspace. An expired lease that another transaction has locked is reclaimed in a
+-- later call.
 create function queue.do_reclaim(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -347,8 +352,8 @@ declare
   v_ids uuid[];
   v_done integer := 0;
 begin
-  -- If the server's clock was set back, shorten leases that were taken before, because they would
-  -- otherwise expire too late.
+  -- If the clock of the database server was set back, shorten the leases that were taken before the
+  -- change, because these leases would expire too late.
   update queue.leases as l
   set expires_at = p_now + make_interval(secs => l.lease_seconds)
   where l.ctid = any (array(
@@ -385,8 +390,8 @@ begin
 end;
 $$;
 
--- Delete ended jobs after their retention time. The oldest jobs come first, because an id begins
--- with the job's creation time. A child job is kept while its parent waits for it.
+-- Delete ended jobs after their retention time. Jobs are read in the order of their ids, so the
+-- oldest jobs come first. A child job is kept while its parent waits for it.
 create function queue.do_retention(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -444,8 +449,8 @@ begin
 end;
 $$;
 
--- Delete rows that are no longer needed and belong to no stored job, in batches that an index
--- finds.
+-- Delete rows of the engine's tables that are no longer needed, for example old statistics and rows
+-- of deleted jobs. Each statement deletes at most 20,000 rows.
 create function queue.do_sweep(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -456,8 +461,9 @@ declare
   v_rows integer;
   v_done integer := 0;
 begin
-  -- Close tenants' turns that were opened more than an hour ago and have no ready jobs. The call
-  -- passes a time two hours ago as p_now, so that a rule below deletes these turns immediately.
+  -- Close each row of queue.turns that has not changed for an hour and whose tenant has no ready
+  -- jobs in the lane. The call passes a time two hours ago as p_now, so that the rule for
+  -- queue.turns below deletes the closed rows immediately.
   perform queue.tidy_turns(
     array(
       select row(t.lane, t.workspace_id, null, 0)::queue.share
@@ -473,8 +479,8 @@ begin
     ),
     p_now - interval '2 hours'
   );
-  -- After the restore of a dump, the sequence may be ahead of the restored rows of queue.notes,
-  -- because a dump reads sequences after tables.
+  -- After the restore of a dump, the sequence queue.notes_gone may be ahead of the restored rows of
+  -- queue.notes, because pg_dump reads sequences after tables.
   perform setval('queue.notes_gone', 0)
   where exists (
     select from queue.notes as n
@@ -521,16 +527,17 @@ begin
         ('publisher', 'round < (select max(p.round) from queue.publisher as p)'),
         ('turn_epochs', 'epoch < (select max(e.epoch) from queue.turn_epochs as e)'),
         ('guest_sessions', 'expires_at < $1 - interval ''1 day'''),
-        -- delete followers that have not called public.follow_topic, which a client does every 60
-        -- seconds
+        -- delete followers that have not called public.follow_topic for 150 seconds, because a
+        -- connected client calls it every 60 seconds
         ('followers', 'seen_at < clock_timestamp() - interval ''150 seconds'''),
-        -- delete tenants' turns that were closed an hour ago, because a lease that opens such a
-        -- turn inserts a new row
+        -- delete rows of queue.turns that were closed an hour ago, because a lease can insert them
+        -- again
         (
           'turns',
           'blocked and look_at is null and changed_at < $1 - interval ''1 hour'''
         ),
-        -- delete token buckets that have not changed for so long that they must be full again
+        -- delete token buckets of rate limits that have not changed for so long that they must be
+        -- full again
         (
           'buckets',
           'refilled_at < $1 - greatest(interval ''1 day'', case when name ~ ''^[rk]:''
@@ -541,8 +548,8 @@ begin
         -- delete a worker after 100 days, although a job that is stored for longer then shows no
         -- worker
         ('workers', 'seen_at < $1 - interval ''100 days'''),
-        -- delete leases of deleted jobs, which remain if a worker reported on the job while it was
-        -- being deleted
+        -- delete leases of deleted jobs, because a lease remains if a worker reported on the job
+        -- while another transaction deleted the job
         ('leases', 'expires_at <= $1 and not exists (
         select from public.jobs as j where j.id = o.job_id)'),
         ('lost_leases', 'not exists (
@@ -571,9 +578,9 @@ begin
 end;
 $$;
 
--- Return true if public.run_maintenance has work to do now. Work that another transaction delays by
--- a lock is due again after a second. A task that found no work in an idle queue is due again after
--- an hour.
+-- Return true if public.run_maintenance has work to do now. Work on rows that another transaction
+-- has locked is due again after a second. A task that found no work is due again after an hour if
+-- no job has run.
 -- p_active: True if jobs have run since the last maintenance.
 -- p_is_soon: True if a job, wait or signal may be due, from queue.next_due_in_ms.
 create function queue.maintenance_is_due(
@@ -586,7 +593,7 @@ language plpgsql stable
 set search_path = ''
 as $$
 begin
-  if p_is_soon then -- a separate query, because even a part of a query that is skipped has a cost
+  if p_is_soon then -- a separate query, because even a skipped subquery costs time
     if exists (
       select from queue.tasks as t
       cross join lateral (
@@ -642,7 +649,7 @@ begin
           ('reclaim', exists (select from queue.leases)), -- any lease may have expired
           ('announcements', exists (select from queue.late_topics)),
           (
-            case when t.reads_feed then t.name end, -- some seconds after a line of the feed
+            case when t.reads_feed then t.name end, -- the feed has rows to read
             exists (select from queue.feed as f where f.number >= t.read_to)
           ),
           (
@@ -703,7 +710,7 @@ begin
       'busy', true
     );
   end if;
-  -- after the restore of a dump, this call raises queue.feed_base if necessary
+  -- after the restore of a dump, queue.feed_number raises queue.feed_base if necessary
   perform queue.feed_number(pg_snapshot_xmax(pg_current_snapshot()));
   -- Begin with the task that has waited longest. Give each task an equal share of the remaining
   -- time, so that no task delays the other tasks. Run the task announcements last, because other
@@ -772,6 +779,6 @@ end;
 $$;
 comment on function public.run_maintenance is
   E'Run the maintenance tasks that are due, for at most budget_ms (50 to 5,000, default 1,000): '
-  '{done: {task: count}, failed: [task], more, busy}.\n\nmore: call again. busy: another call is '
-  'running maintenance.';
+  '{done: {task: count}, failed: [task], more, busy}.\n\nmore: True if the caller should call '
+  'again. busy: True if another call is running maintenance.';
 select queue.allow('job_worker, service_role', 'public.run_maintenance');

@@ -1,25 +1,25 @@
--- This file exports and erases personal data. Each column with a person's id or with text of a
--- person has a comment that marks the column. The functions of this file process the marked columns
--- of the engine, of apps and of the project. A mark is a comment that begins with `Person:` and
--- continues with one of these words.
+-- This file exports and erases personal data. Each column that contains the id of a person or text
+-- about a person is marked by a comment. The functions of this file process the marked columns of
+-- the engine, of apps and of the project. The comment on a marked column begins with `Person:` and
+-- continues with one of the following words.
 --
--- - `owner` marks a column with the id of the row's owner. The person's rows are deleted.
+-- - `owner` marks a column with the id of the row's owner. An erasure deletes the rows that the
+--   person owns.
 -- - `key` marks a text. If the text contains the person's id, the row is deleted.
--- - `file` marks the key of a stored file. If the key contains the person's id, the row is
---   deleted and the key is returned.
+-- - `file` marks the key of a stored file. If the key contains the person's id, the row is deleted
+--   and the key is returned.
 -- - `tags` marks an array. If the array has the tag user:<id>, the row is deleted.
 -- - `mention` marks a column with the id of a person who acted. The id and the texts of the
 --   person's rows are cleared.
--- - `jobs` marks an array of job ids. If one of these jobs is deleted, the row's texts are
+-- - `jobs` marks an array of job ids. If a job in the array is deleted, the texts of the row are
 --   cleared.
 -- - `words` marks a text. If the text quotes the person, the row is deleted.
 -- - `words to clear` marks a text that is cleared if it quotes the person.
--- - `words of the job` marks a text. If the text quotes the person, the whole job is
---   deleted.
+-- - `words of the job` marks a text. If the text quotes the person, the whole job is deleted.
 -- - `secret` marks a value that an export omits.
 --
--- The functions search text only if the caller passes words, because this search reads whole
--- tables.
+-- The functions search for text about a person only if the caller passes words to search for,
+-- because a search for words reads whole tables.
 
 do $$
 declare
@@ -69,8 +69,9 @@ begin
 end;
 $$;
 
--- Return the marked columns of all tables of the engine's owner. Tables of other owners are
--- omitted, because a delete would run the triggers of these tables with the rights of the engine.
+-- Return the marked columns of all tables that have the same owner as the engine. Tables of other
+-- owners are omitted, because a delete by the engine would run the triggers of such a table with
+-- the rights of the engine.
 create function queue.personal_columns(
   out relation oid,
   out name text,
@@ -102,13 +103,14 @@ where d.classoid = 'pg_class'::regclass
   and c.relowner = n.nspowner
 $$;
 
--- For each table with columns whose comments mark them as personal data, return SQL conditions that
--- select the person's rows. In the conditions, $1 is the person's id, $2 are the search patterns,
--- and $3 the deleted jobs.
--- p_searches: True to search text as well.
+-- For each table with marked columns, return SQL conditions that select the rows about a person. In
+-- the conditions, $1 is the person's id, $2 are the patterns of queue.person_patterns, and $3 are
+-- the ids of the deleted jobs.
+-- p_searches: True to also select rows whose text matches a pattern in $2.
 -- is_theirs: Condition for rows that are deleted because they belong to the person.
--- is_about: Condition for rows whose text is cleared.
--- is_of_job: Condition for rows that are deleted together with their job.
+-- is_about: Condition for rows that are kept, but whose text about the person is cleared.
+-- is_of_job: Condition for rows of a job whose text quotes the person, so that the whole job is
+--   deleted.
 create function queue.personal_tables(
   p_searches boolean,
   out relation oid,
@@ -321,9 +323,9 @@ end;
 $$;
 comment on function public.erase_person is
   E'Delete a person''s jobs and all data that names the person: {deleted: {table: rows}, cleared, '
-  'files}. The caller deletes the files with these keys.\n\np_words: names or addresses, each of '
-  '3 characters or more. With p_words the call reads all tables, and also erases text that quotes '
-  'a word or the person''s id. For operators.';
+  'files}. files lists the keys of stored files, which the caller must delete.\n\np_words: names '
+  'or addresses, each of 3 characters or more. With p_words the call reads all tables, and also '
+  'erases text that quotes a word or the person''s id. For operators.';
 select queue.allow('service_role', 'public.erase_person');
 
 create function public.export_person(p_user_id uuid, p_words text[] default null)

@@ -1,22 +1,23 @@
--- This file stores the output of jobs. A running job can write streams, which consist of text or of
--- items. A position in a stream is an offset, counted in characters or items. A piece of output is
--- the part of a stream that a worker reports in one call. If a later attempt writes to the stream,
--- the stream restarts with the number of this attempt, and readers discard the earlier output.
--- Pieces of output are not events, and are not stored in the row of the job.
+-- This file stores the output that jobs write while they run. The output of a job consists of named
+-- streams of text or of JSON items. A position in a stream is an offset, counted in characters or
+-- items. A piece of output is the part of a stream that a worker reports in one call. If a later
+-- attempt of the job writes to a stream, the stream restarts at offset 0 with the number of the new
+-- attempt, and readers discard the output of the earlier attempt. Output is stored neither as
+-- events nor in the row of the job.
 
 insert into queue.settings (name, value)
 values ('output_max_bytes', '1000000'); -- limit for all streams of a job together
 insert into queue.tasks (name, every)
 values ('output', '1 minute');
 
--- Pieces of output, written by jobs that run or may run again.
+-- Pieces of output that maintenance has not joined yet, usually because the job has not ended.
 create table queue.pieces (
   job_id uuid not null,
   stream text not null,
   attempt integer not null,
   end_offset integer not null, -- offset in the stream after this piece
   -- Name of the step that wrote this piece of output. The output of a finished step is kept for the
-  -- next attempt.
+  -- next attempt, which skips the step.
   step text,
   text text,
   items jsonb,
@@ -25,8 +26,8 @@ create table queue.pieces (
   constraint pieces_are_of_one_kind check (num_nonnulls(text, items) <= 1)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
--- Output of ended jobs, with the pieces joined. A row contains everything that one step wrote to
--- one stream.
+-- Output of ended jobs, with the pieces joined. A row contains the output that one step wrote to
+-- one stream in one attempt.
 create table queue.outputs (like queue.pieces including indexes);
 comment on column queue.pieces.text is 'Person: words of the job';
 comment on column queue.pieces.items is 'Person: words of the job';
@@ -55,8 +56,8 @@ begin
 end;
 $$;
 
--- Restart a stream. Delete the output of the stream, except the output of finished steps, because
--- the next attempt skips these steps.
+-- Delete the output of a stream that a new attempt restarts. Keep the output of finished steps,
+-- because the new attempt skips these steps.
 create function queue.drop_output(p_job_id uuid, p_stream text)
 returns void
 language plpgsql
@@ -80,7 +81,8 @@ begin
 end;
 $$;
 
--- When a job is replayed, copy to the new job the output of those steps that the new job skips.
+-- A replay is a new job that repeats another job. Copy the output of the steps that the replay
+-- p_replay_id skips from the job p_job_id.
 create function queue.copy_output(p_job_id uuid, p_replay_id uuid)
 returns void
 language plpgsql
@@ -119,11 +121,12 @@ begin
 end;
 $$;
 
--- Store pieces of output, and send them to those who follow the job. The caller must have locked
--- the leases of the jobs. A piece of output is an object {stream, attempt, start, step?, text or
--- items}. If an earlier report stored the beginning of a piece, store only the remainder. A piece
--- that exceeds the job's byte limit, or that would begin a 21st stream, is not stored. Later pieces
--- of the same stream are not stored either.
+-- Store pieces of output, and publish them to the clients that follow the job. The caller must have
+-- locked the leases of the jobs. A piece of output is a JSON object with the keys stream, attempt,
+-- start (its offset), step, and either text or items. If an earlier report stored the beginning of
+-- a piece, store only the remainder. A piece that exceeds the job's byte limit, or that would begin
+-- a 21st stream, is not stored. Later pieces of the same stream are then not stored either, so that
+-- the stream has no gap.
 create function queue.write_output(p_items queue.worker_item[], p_now timestamptz)
 returns void
 language plpgsql
@@ -214,7 +217,7 @@ begin
         'attempt', v_piece.attempt,
         'from', v_known,
         'next', v_known + v_size,
-        -- a message omits pieces that are longer than 8,000 bytes, which followers read from the
+        -- the message omits texts and items of more than 8,000 bytes, which followers read from the
         -- database
         'text', case when octet_length(v_text) <= 8000 then v_text end,
         'items', case when pg_column_size(v_list) <= 8000 then v_list end
@@ -228,12 +231,12 @@ begin
 end;
 $$;
 
--- Return the state of a job's output, which is part of the response to a worker's report.
+-- Return the state of a job's output, which a worker receives in the response to its report.
 -- null: The report contained no output.
 -- refused: The engine did not store a part of the output.
--- followed: Someone follows the job or its session.
--- unfollowed: No one follows the job or its session. The worker collects such output for a longer
---   time before its next report.
+-- followed: At least one client follows the job or its session.
+-- unfollowed: No client follows the job or its session. The worker then collects output for a
+--   longer time before it reports again.
 create function queue.output_state(p_item queue.worker_item, p_job public.jobs)
 returns text
 language plpgsql stable
@@ -328,8 +331,8 @@ comment on function public.read_output is
   'skips them.';
 select queue.allow('job_worker, service_role', 'public.read_output');
 
--- Return the end of each stream of a job: the number of the last attempt that wrote to the stream,
--- and the offset in the output of this attempt.
+-- For each stream of a job, return the number of the last attempt that wrote to the stream, and the
+-- offset at the end of the output of this attempt.
 create function queue.stream_ends(p_job_id uuid)
 returns table (stream text, attempt integer, end_offset integer)
 language plpgsql stable
@@ -363,7 +366,8 @@ begin
 end;
 $$;
 
--- Return the end of each stream of a job as JSON for readers: {stream: {attempt, next}}.
+-- Return the end of each stream of a job as a JSON object {stream: {attempt, next}}. A client that
+-- has read the whole stream continues at the offset `next`.
 create function queue.streams_json(p_job_id uuid)
 returns jsonb
 language plpgsql stable
@@ -383,8 +387,8 @@ begin
 end;
 $$;
 
--- Return a page of a stream, from an offset on. A page contains up to 30,000 characters or 1,000
--- items of the last attempt that wrote to the stream.
+-- Return a page of a stream from the offset p_from. A page contains up to 30,000 characters or
+-- 1,000 items, which the last attempt wrote to the stream.
 create function queue.output_page(p_job_id uuid, p_stream text, p_from integer)
 returns jsonb
 language plpgsql stable
@@ -444,9 +448,9 @@ begin
 end;
 $$;
 
--- Return a page of each stream of a job that has output after its position in p_after.
--- p_after: Positions {stream: {attempt, next}}. If attempt is missing, the position belongs to the
---   current attempt.
+-- For each stream of a job, return a page of the output after the client's position in the stream.
+-- p_after: The client's positions as an object {stream: {attempt, next}}. A position without an
+--   attempt belongs to the last attempt that wrote to the stream.
 create function queue.output_pages(p_job_id uuid, p_after jsonb)
 returns jsonb
 language plpgsql stable
@@ -475,9 +479,9 @@ begin
 end;
 $$;
 
--- Estimate how many bytes of a job's output a read from these positions returns. A read returns one
+-- Estimate how many bytes of a job's output a client reads from its positions. A client reads one
 -- page of each stream, which has at most 30,000 characters or 1,000 items.
--- p_after: Positions {stream: {attempt, next}}.
+-- p_after: The client's positions as an object {stream: {attempt, next}}.
 create function queue.unread_bytes(p_job_id uuid, p_after jsonb, p_stream text default null)
 returns bigint
 language plpgsql stable
@@ -511,9 +515,9 @@ begin
 end;
 $$;
 
--- Take tokens of the caller's rate limit for a read of more than 10,000 bytes of output, or reject
--- the read. The read also takes a call slot. Guests can make only one such read of a job or session
--- at a time. Return the number of bytes for which no tokens were taken.
+-- Charge a read of more than 10,000 bytes of output to the caller's rate limit, or reject the read.
+-- Such a read also takes a call slot. Only one guest at a time can make such a read of a job or
+-- session. Return the number of bytes that were not charged.
 create function queue.admit_read(p_workspace_id uuid, p_id text, p_bytes bigint)
 returns bigint
 language plpgsql
@@ -595,7 +599,7 @@ create function public.job_output(
   p_session_id text default null
 )
 returns jsonb
-language sql -- volatile, because a person pays for much output
+language sql -- volatile, because a long read takes tokens of the rate limit
 set search_path = '' -- the body is parsed at creation, so guests need no usage of schema queue
 begin atomic select queue.job_output(
   p_job_id,
@@ -614,7 +618,7 @@ comment on function public.job_output is
 select queue.allow('anon, authenticated, service_role', 'public.job_output');
 
 -- Return a job of a guest session, and the job's events after the event number p_after. Events
--- about log lines contain no data.
+-- about log lines are returned without their data.
 create function queue.guest_job(p_session_id text, p_job_id uuid, p_after integer)
 returns jsonb
 language plpgsql stable
@@ -671,15 +675,15 @@ set search_path = '' begin atomic select queue.guest_job(
 );
 end;
 comment on function public.guest_job is
-  E'A job of a guest session, as in guest_session_jobs, with {streams, events}. streams: the '
-  'position of each stream. events: up to 500 events after a seq, without the data of log lines.'
-  '\n\n404 job_not_found if the session does not exist, has ended, or does not have the job.';
+  E'A job of a guest session, as in guest_session_jobs, with {streams, events}. streams: the end '
+  'of each stream. events: up to 500 events after p_after, without the data of log lines.\n\n404 '
+  'job_not_found if the session does not exist, has ended, or does not have the job.';
 select queue.allow('anon, authenticated, service_role', 'public.guest_job');
 
--- Return new output of those jobs of a session that run now or are named in p_after. For each job,
--- return a page of each stream that has output after its position in p_after. A response contains
--- up to 20 jobs, or about 1 MB of output. For the rate limit, the call counts 50 bytes for each job
--- of the session, and 500 bytes for each job whose output is read.
+-- Return new output of those jobs of a session that run now or have a position in p_after. For each
+-- of these jobs, return a page of each stream that has output after the client's position. A
+-- response contains up to 20 jobs, or about 1 MB of output. For the rate limit, the call counts 50
+-- bytes for each job of the session, and 500 bytes for each job whose output is read.
 create function queue.session_output(p_session_id text, p_after jsonb)
 returns jsonb
 language plpgsql stable
@@ -740,7 +744,7 @@ select queue.allow('anon, authenticated, service_role', 'queue.session_output');
 
 create function public.session_output(p_session_id text, p_after jsonb default null)
 returns jsonb
-language sql -- volatile, because a person pays for much output
+language sql -- volatile, because a long read takes tokens of the rate limit
 set search_path = '' begin atomic select queue.session_output(p_session_id, p_after);
 end;
 comment on function public.session_output is
@@ -749,9 +753,10 @@ comment on function public.session_output is
   'after these positions.';
 select queue.allow('anon, authenticated, service_role', 'public.session_output');
 
--- For ended jobs, join the pieces of output into one row per stream, or per step that wrote to the
--- stream. For a completed job, keep only the output of the last attempt. For other ended jobs, keep
--- the output of all attempts, because these jobs may be retried.
+-- Run the maintenance task `output`. It joins the pieces of output of an ended job into one row per
+-- stream, or into one row per step that wrote to the stream. For a completed job, keep only the
+-- output of the last attempt. For other ended jobs, keep the output of all attempts, because these
+-- jobs may be retried.
 create function queue.do_output(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql

@@ -1,7 +1,7 @@
 -- This file connects optional extensions to the engine. A project can enable pg_cron, pg_net with
--- the Vault, and Realtime at any time. A migration attaches only the extensions that are enabled
--- when the migration runs. A later call of public.attach_extensions attaches extensions that were
--- enabled after the migration.
+-- Supabase Vault, and Realtime at any time. A migration attaches only the extensions that are
+-- enabled when the migration runs. A later call of public.attach_extensions attaches extensions
+-- that were enabled after the migration.
 
 create function public.attach_extensions()
 returns jsonb
@@ -35,8 +35,8 @@ begin
       or v_part = 'realtime' and to_regclass('realtime.messages') is null;
     begin
       v_state := v_state || jsonb_build_object(v_part, 'attached');
-      -- The second job of pg_cron deletes old rows of pg_cron's run history, which would otherwise
-      -- grow without limit.
+      -- The pg_cron job minutehand-tidy deletes old rows of pg_cron's run history, which would
+      -- otherwise grow without limit.
       if v_part = 'pg_cron' then
         execute $do$select cron.schedule('minutehand-tick', '* * * * *',
             'select queue.wake_worker(p_is_due => true)'),
@@ -159,8 +159,8 @@ end;
 $$;
 select queue.close_tables();
 
--- Revoke the right to execute private functions. Earlier statements have granted this right for the
--- functions that policies, column defaults or guests call.
+-- Revoke the right of all roles to execute private functions. Functions that policies, column
+-- defaults or guests call keep the rights that earlier statements granted to single roles.
 revoke execute on all functions in schema queue from public;
 
 select public.attach_extensions();

@@ -1,6 +1,7 @@
 -- Webhooks. Job events are sent to HTTPS endpoints in the format of Standard Webhooks. Maintenance
--- reads the feed and enqueues a delivery job for each event, at least once. The deliveries of one
--- job to one endpoint share a concurrency key, so that they are sent in order.
+-- reads the events in queue.feed, and enqueues a delivery job for each event at least once. All
+-- delivery jobs that report the events of one job to one endpoint share a concurrency key, so that
+-- the endpoint receives the events in order.
 
 do $$
 declare
@@ -22,9 +23,10 @@ begin
 end;
 $$;
 
--- Return the number at which a new webhook begins to read the feed. The result is the number of the
--- last feed row plus one. After a restore on another server, the numbers of new rows may be only
--- slightly higher, so a higher position could skip rows.
+-- Return the number of queue.feed at which a new webhook begins to read. The result is the number
+-- of the last feed row plus one. After a restore of the database on another server, new feed rows
+-- may have numbers that are only slightly higher than the last number, so a higher result could
+-- skip rows.
 create function queue.feed_position()
 returns bigint
 language sql stable
@@ -58,7 +60,7 @@ create table queue.webhooks (
   last_answer text, -- result of the last delivery, or the reason why none could be enqueued
   created_by uuid,
   created_at timestamptz not null default queue.clock(),
-  -- last feed row that the webhook has read, by number and id
+  -- number and id of the last row of queue.feed that the webhook has read
   read_to bigint not null default queue.feed_position(),
   read_id bigint not null default 0,
   constraint webhooks_secret_is_sealed
@@ -82,17 +84,17 @@ values
   ('webhook_private_addresses', 'false');
 insert into queue.tasks (name, every, reads_feed)
 values ('webhooks', '1 second', true);
--- A worker that registers the job type later stores its other settings. Schema version 0 means that
--- the type is not published yet.
+-- A worker that publishes the job type later stores the type's other options. Schema version 0
+-- means that no worker has published the type yet.
 insert into queue.job_types (job_type, schema_version, internal, in_order)
 values ('webhook_delivery', 0, true, true)
 -- A worker that runs during this migration may already have published the job type.
 on conflict (job_type) do update set in_order = true;
 
--- Return the last feed row of the webhook's next slice, which is the part of the feed that
--- maintenance reads in one step. A slice of the feed has about 5,000 jobs. A slice of the feed may
--- end between rows of one transaction, because a transaction can add any number of rows. is_last:
--- True if the feed has no later row before p_last.
+-- Return the number and id of the last row in the slice of queue.feed that maintenance reads next
+-- for a webhook. A slice has about 5,000 jobs. A slice may end between feed rows of one
+-- transaction, because a transaction can add any number of feed rows. The column is_last is true if
+-- no later feed row of the workspace has a number below p_last.
 create function queue.slice_of(
   p_hook queue.webhooks,
   p_last bigint,
@@ -125,11 +127,12 @@ limit 1
 $$;
 revoke execute on function queue.slice_of from public;
 
--- For each webhook, read about 5,000 jobs from the feed, and enqueue the deliveries. In the first
--- round, process for each tenant the webhook that has read the least of the feed. In the next
--- round, process the second webhook of each tenant, and so on. Deliveries count as live jobs of
--- their workspace. While a workspace is at its limit of live jobs, maintenance enqueues none of its
--- deliveries, and stores the reason in last_answer.
+-- Run the maintenance task `webhooks`. For each webhook, it reads the events of about 5,000 jobs
+-- from queue.feed, and enqueues the delivery jobs. The task first processes one webhook of each
+-- workspace, namely the webhook that has read the least of the feed. It then processes the second
+-- webhook of each workspace, and so on. Delivery jobs count as live jobs of their workspace. While
+-- a workspace is at its limit of live jobs, the task enqueues no delivery job for it, and stores
+-- the reason in last_answer.
 create function queue.do_webhooks(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -291,7 +294,7 @@ declare
       "type": "string", "maxLength": 100, "pattern": "^[a-z][a-z0-9_]*([.][a-z0-9_]+)+$"}},
     "job_types": {"type": "array", "maxItems": 100, "items": {"type": "string", "minLength": 1,
       "maxLength": 100}}}}$json$;
-  -- Enabling a webhook resets its failures.
+  -- If a webhook is enabled, its count of failures is reset.
   v_is_on constant boolean := coalesce(p_webhook -> 'enabled' = 'true', false);
   v_most constant integer := queue.setting('webhooks_max');
   v_host text;
@@ -307,8 +310,8 @@ begin
     p_webhook,
     'webhook'
   );
-  -- The host must be a name, because a numeric address can be written in many ways. The worker
-  -- checks the address to which the name resolves.
+  -- The host must be a name, because a numeric address can be written in too many ways to check.
+  -- The worker checks the address to which the host name resolves.
   v_host := lower(substring(
     p_webhook ->> 'url' from '^https?://([^/?#@\\:[:space:][:cntrl:]]+)'
       '(?::[0-9]{1,5})?(?:[/?#][^[:space:][:cntrl:]]*)?$'
@@ -401,7 +404,8 @@ begin
   end if;
   return to_jsonb(v_saved)
     - '{sealed_secret,previous_sealed_secret,read_to,read_id}'::text[];
--- raise the error again without its detail, in which Postgres shows the row with the sealed secret
+-- raise the error again without its detail, in which Postgres shows the row with the encrypted
+-- secret
 exception when check_violation then
   raise exception using errcode = sqlstate, message = sqlerrm;
 end;
@@ -491,8 +495,8 @@ begin
 end;
 $$;
 comment on function public.test_webhook is
-  'Send the latest event of the workspace to a webhook, whatever events it subscribes to: {job_id} '
-  'of the delivery.';
+  'Send the latest event of the workspace to a webhook, whatever events the webhook subscribes to. '
+  'Returns {job_id}, the id of the delivery job.';
 select queue.allow('authenticated, service_role', 'public.test_webhook');
 
 create function public.list_webhooks(p_workspace_id uuid)
@@ -619,8 +623,8 @@ begin
 end;
 $$;
 comment on function public.webhook_to_send is
-  'The request to send for a leased delivery {job_id, fence}: {send, webhook_id, url, message_id, '
-  'sealed_secrets, body, …}, or {send: false, reason}.';
+  'HTTP request that a worker must send for a leased delivery job {job_id, fence}: {send, '
+  'webhook_id, url, message_id, sealed_secrets, body, …}, or {send: false, reason}.';
 select queue.allow('job_worker, service_role', 'public.webhook_to_send');
 
 create function public.webhook_sent(p_request jsonb)
