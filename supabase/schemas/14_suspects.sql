@@ -212,7 +212,7 @@ select coalesce(array_agg(
         else 'released'
       end,
       'duration_ms', greatest(
-        0, -- run time until the worker's last response
+        0, -- duration until the worker's last response
         date_part('epoch', l.expires_at - l.leased_at) - case
           when w.evidence is null then l.lease_seconds
           else 0

@@ -83,7 +83,7 @@ end;
 $$;
 
 -- Convert a row of public.jobs to the JSON object that clients receive. In this object, queue_ms is
--- the time from the job's due time to its first start, and run_ms is the total run time of all
+-- the time from the job's due time to its first start, and run_ms is the total duration of all
 -- attempts.
 -- p_is_listed: True if the object is one of a list of jobs. The object then contains a shortened
 --   error message, and only the first three simple values of the payload.
@@ -977,7 +977,7 @@ comment on function public.job_trace is
 select queue.allow('authenticated, service_role', 'public.job_trace');
 
 -- Return the live workers. A worker is live if one of its leases has not expired. A worker without
--- leases is live if it called the database in the last three minutes, and its run still goes on or
+-- leases is live if it called the database in the last three minutes, and its run has not ended or
 -- ended at most 90 seconds ago.
 create function queue.live_workers(p_now timestamptz)
 returns queue.workers[]
@@ -2002,8 +2002,8 @@ $$;
 -- sign: Kind of the job's last update as text, for example 'its last log line'.
 -- silent: Time since the last update of the job, as text. Null for less than 20 seconds, because
 --   workers report updates of jobs only every 15 seconds.
--- usual: Run time that 99 % of the jobs of the type do not exceed, as text. Null while the time
---   since the job's last update is shorter than this run time, or shorter than a minute.
+-- usual: Duration that 99 % of the jobs of the type do not exceed, as text. Null while the time
+--   since the job's last update is shorter than this duration, or shorter than a minute.
 create function queue.pulse_of(p_job public.jobs, p_now timestamptz)
 returns jsonb
 language plpgsql stable

@@ -10,7 +10,7 @@ create table queue.stats (
   -- Object with the keys enqueued, completed, failed, cancelled, retried, lost and redriven. The
   -- key `lost` has the number of attempts that count as lost because their worker died.
   counts jsonb not null,
-  -- Histograms of the queue times and run times of ended jobs, as objects with the number of jobs
+  -- Histograms of the queue times and durations of ended jobs, as objects with the number of jobs
   -- in each bucket. Bucket n of a histogram begins at 1.25^n - 1 milliseconds.
   queue_times jsonb,
   run_times jsonb,
@@ -232,8 +232,8 @@ where s.workspace_id
 group by 1, 2
 $$;
 
--- Return the run time in milliseconds that 99 % of the jobs of a type did not exceed in the last
--- day. Return null if fewer than 20 jobs of the type ended. The run time is increased by 12 %,
+-- Return the duration in milliseconds that 99 % of the jobs of a type did not exceed in the last
+-- day. Return null if fewer than 20 jobs of the type ended. The duration is increased by 12 %,
 -- because queue.percentiles may return a percentile that is too low by 12 %.
 create function queue.usual_ms(p_workspace_id uuid, p_job_type text, p_now timestamptz)
 returns double precision
@@ -645,7 +645,7 @@ $$;
 
 -- Return findings about job types, versions of the code, pauses, schedules, unanswered questions
 -- and silent jobs. A running job is silent if the time since its last update exceeds both two
--- minutes and the run time of 99 % of the jobs of its type. If too few jobs of the type have ended,
+-- minutes and the duration of 99 % of the jobs of its type. If too few jobs of the type have ended,
 -- a job is silent after ten minutes. If an operator pauses a queue or a job type for all
 -- workspaces, the pause is a finding in each workspace that has due jobs there.
 create function queue.findings_of_workspace(p_workspace_id uuid, p_now timestamptz)
