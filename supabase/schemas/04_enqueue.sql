@@ -2,27 +2,28 @@
 -- function.
 --
 --   public.enqueue_job
---     queue.enqueue_simple     does all steps in one statement if the service calls without options
---                              and the type has no schema. Otherwise the functions below run.
+--     queue.enqueue_simple     enqueues a job of the service without options in one statement, if
+--                              its job type has no schema. Other jobs need all functions below.
 --     queue.may_read           rejects a caller without access to the workspace.
 --     queue.admit              takes tokens of the caller's rate limit (06_limits.sql).
---     queue.require_type       returns the type of the job, published or not.
+--     queue.require_type       returns the job type, even if no worker has published it.
 --     queue.add                adds the job with the next three functions.
 --       queue.new_job          checks payload and options (queue.read_options) and builds the row.
---       queue.claim            takes the idempotency key and the unique key of the job.
---       queue.place            inserts into unpublished, deferred, gated or ready.
---         queue.note_turn      adds a note, unless the turn is open and locked (queue.hold_turn).
---     queue.publish            adds a row to the feed and sends a message (12_feed.sql). The commit
--- of this feed row notifies workers.
+--       queue.claim            stores the idempotency key and the unique key of the job.
+--       queue.place            inserts the job into queue.unpublished, deferred, gated or ready.
+--         queue.note_turn      adds a row to queue.notes if leases would not find the job.
+--     queue.publish            adds a row to queue.feed and notifies browsers (12_feed.sql).
 --     queue.wake_worker        decides whether the caller should start a worker.
+--
+-- The commit of the new row of queue.feed notifies workers.
 --
 -- The functions at the end of this file start workers, and lock live jobs that a call is about to
 -- change.
 
--- Return the type of a new job. For a type that no worker has published, the result has lane 0 and
--- schema version 0. The function rejects the job if jobs of 20 other unpublished types already wait
--- in the workspace, or jobs of 1,000 unpublished types in all workspaces.
--- p_within: Prefix of field names in errors.
+-- Return the job type of a new job. If no worker has published the job type, the result has lane 0
+-- and schema version 0. The function rejects the new job if jobs of 20 other unpublished types
+-- already wait in the workspace, or jobs of 1,000 unpublished types in all workspaces.
+-- p_within: Prefix of field names in error messages.
 create function queue.require_type(
   p_job_type text,
   p_within text default '',
@@ -91,7 +92,7 @@ begin
         422,
         'unknown_job_type',
         format(
-          'no worker has published the job type %s, and jobs of %s such types wait already',
+          'no worker has published the job type %s, and jobs of %s unpublished types already wait',
           p_job_type,
           greatest(v_own, v_all)
         ),
@@ -119,8 +120,8 @@ $$;
 -- Return the lane (row of queue.lanes) of a job type in a queue, and create the lane if it is
 -- missing. A lease reads the lanes of all its job types and queues, so the number of lanes must
 -- stay small. Therefore only a deployment may name a new queue. Other callers must name a queue
--- that a job type or a worker already has.
--- p_within: Prefix of field names in errors.
+-- that a job type or a worker already names.
+-- p_within: Prefix of field names in error messages.
 -- p_declares: True if the caller is a deployment.
 create function queue.lane_of(
   p_job_type text,
@@ -160,7 +161,7 @@ begin
         'unknown_queue',
         format(
           'no job type and no worker names the queue '
-            '%s; declare it in a type, or serve it',
+            '%s; declare the queue in a job type, or serve it with a worker',
           left(p_queue, 100)
         ),
         p_within || 'queue'
@@ -186,7 +187,7 @@ $$;
 
 -- Return the ord of a job, which is the number by which a tenant's jobs are sorted. The job with
 -- the smallest ord comes first. The upper bits of this number are the priority. The lower 52 bits
--- are the time in microseconds since 2020.
+-- of this number are the time p_at in microseconds since 2020.
 create function queue.ord_of(p_priority integer, p_at timestamptz)
 returns bigint
 language plpgsql immutable
@@ -202,7 +203,7 @@ $$;
 
 -- Convert the options of a job to a row of public.jobs. The options are validated with a JSON
 -- schema.
--- p_within: Prefix of field names in errors.
+-- p_within: Prefix of field names in error messages.
 create function queue.read_options(
   p_options jsonb,
   p_within text,
@@ -371,7 +372,7 @@ begin
       403,
       'forbidden',
       format(
-        'only the platform itself enqueues jobs of the '
+        'only the service may enqueue jobs of the internal '
           'type %s',
         p_type.job_type
       ),
@@ -417,15 +418,17 @@ begin
 end;
 $$;
 
--- Take the advisory lock of a tenant's turn in shared mode, until this transaction ends. Other
--- enqueues can take the lock too. A lease that closes the turn or moves its start needs the lock
--- exclusively (queue.tidy_turns), so no lease can do this before the end of this transaction. The
--- setting minutehand.locks stores the turn that was locked last, so that consecutive jobs of one
--- turn count as one lock (queue.reserve_locks). Return false in three cases.
+-- Take the advisory lock of a tenant's turn (its ready jobs of one job type and queue) in shared
+-- mode, until this transaction ends. Other enqueues can take the same lock at the same time. A
+-- lease takes the lock in exclusive mode before it closes the turn or increases
+-- queue.turns.from_ord (queue.tidy_turns). Until this transaction ends, no lease can therefore skip
+-- a job that this transaction adds. The setting minutehand.locks stores the turn that was locked
+-- last, so that consecutive jobs of one turn count as one lock (queue.reserve_locks). Return false
+-- in three cases.
 -- - A lease has the exclusive lock.
--- - The transaction has already reserved 130 locks.
+-- - The transaction has already reserved 130 advisory locks.
 -- - The isolation level is not read committed. Statements after this lock would then not see the
---   latest state of the turn.
+--   latest version of the row of queue.turns.
 create function queue.hold_turn(p_lane integer, p_workspace_id uuid)
 returns boolean
 language plpgsql
@@ -448,13 +451,14 @@ begin
 end;
 $$;
 
--- Make sure that a lease will find a new ready job. Insert a row into queue.notes for the tenant's
--- turn, unless this transaction has locked the turn and one of these conditions applies.
--- - The turn is open, and starts at the position p_ord or before. While this transaction has the
---   lock, no lease can close the turn.
--- - queue.notes already has a row for this turn with p_ord or a smaller position. A lease will open
---   the turn and begin at the position in this row.
--- The function always returns true, so that queue.place can return its result.
+-- Make sure that a lease will find a new ready job. Insert a row into queue.notes for the job's
+-- tenant, job type and queue, unless this transaction has the lock of queue.hold_turn and one of
+-- two conditions applies.
+-- - The row of queue.turns is open, and its from_ord is at most p_ord. While this transaction has
+--   the lock, no lease can close this row.
+-- - queue.notes already has a row for the same tenant, job type and queue, whose ord is at most
+--   p_ord. A lease will open the row of queue.turns and begin to read at this ord. The function
+--   always returns true, so that queue.place can return the result of queue.note_turn.
 create function queue.note_turn(p_lane integer, p_workspace_id uuid, p_ord bigint)
 returns boolean
 language plpgsql
@@ -463,8 +467,8 @@ as $$
 declare
   v_is_held constant boolean := queue.hold_turn(p_lane, p_workspace_id);
 begin
-  -- read the turn in a separate statement, so that the statement sees the changes that leases
-  -- committed before this transaction locked the turn
+  -- read queue.turns in a statement after the lock, so that this statement sees the changes that
+  -- leases committed before this transaction got the lock
   insert into queue.notes (lane, workspace_id, ord)
   select p_lane, p_workspace_id, p_ord
   where not (
@@ -488,8 +492,9 @@ end;
 $$;
 
 -- Assign a lane (row of queue.lanes) to a job that was enqueued before its type was published, or
--- whose queue no longer exists. For a job with an unpublished type, public.jobs.chosen names the
--- options that the caller gave. The job gets all other options from its type.
+-- whose queue no longer exists. If the job was enqueued before its type was published,
+-- public.jobs.chosen names the options that the caller of the enqueue set. The job gets the other
+-- options from its type.
 create function queue.assign_lane(p_job public.jobs, p_type queue.job_types)
 returns public.jobs
 language plpgsql
@@ -543,8 +548,8 @@ declare
   );
   v_key text;
 begin
-  -- insert these times even if the job had a place before, because maintenance may have deleted the
-  -- times since
+  -- insert the deadline and the latest start time even if the job was placed before, because
+  -- maintenance may have deleted these rows of queue.deferred in the meantime
   if p_job.deadline_at is not null then
     insert into queue.deferred (run_at, job_id, workspace_id, is_place)
     values (p_job.deadline_at, p_job.id, p_job.workspace_id, false)
@@ -562,7 +567,7 @@ begin
         l.unused_since is null
         or l.unused_since > queue.clock() - interval '23 hours'
       );
-    -- the job's queue no longer exists or will soon be deleted, so assign a lane of another queue
+    -- the job's row of queue.lanes is missing or will soon be deleted, so assign another lane
     if not found then
       p_job.lane := 0;
     end if;
@@ -572,8 +577,8 @@ begin
     from queue.job_types as t
     where t.job_type = p_job.job_type
       and t.schema_version > 0
-      -- if a person enqueued a job of an internal type, leave the job unpublished until
-      -- queue.promote ends it as failed
+      -- if a person enqueued a job of an internal type, leave the job in queue.unpublished until
+      -- queue.promote ends the job as failed
       and not (t.internal and p_job.user_id is not null);
     if found then
       p_job := queue.assign_lane(p_job, p_type);
@@ -588,7 +593,7 @@ begin
     where id = p_job.id and lane <> 0;
     return false;
   elsif p_job.deadline_at <= p_now then
-    return false; -- maintenance ends the job
+    return false; -- maintenance ends the job, whose deadline has passed
   elsif v_run_at > p_now then
     insert into queue.deferred (run_at, job_id, workspace_id, is_place)
     values (v_run_at, p_job.id, p_job.workspace_id, true)
@@ -616,8 +621,8 @@ begin
           and g.job_id = p_job.id
       )
     then
-      -- the job's start was delayed, but the job still counts against the limit of its concurrency
-      -- key
+      -- the delayed job still counts against the limit of its concurrency key, so the job need not
+      -- wait for this limit again
       v_key := null;
     end if;
   end if;
@@ -627,8 +632,8 @@ begin
       p_job.lane,
       p_job.workspace_id,
       p_job.ord,
-      -- earliest start of the job, which is never before the time of its release or the end of its
-      -- wait
+      -- earliest start of the job, which is never before the time at which the job was released or
+      -- at which its wait ended
       coalesce(greatest(v_run_at, p_job.updated_at), p_now),
       p_job.id
     );
@@ -646,7 +651,7 @@ $$;
 
 -- Store an idempotency key for the job p_id. If the key already belongs to another job, return the
 -- id of that job. Otherwise return p_id.
--- p_made: Ids of jobs that this call is about to insert.
+-- p_made: Ids of the jobs that this call will insert after it has stored their keys.
 create function queue.claim_key(
   p_workspace_id uuid,
   p_job_type text,
@@ -668,7 +673,8 @@ begin
     workspace_id, job_type, key, is_unique, job_id, request_hash
   )
   values (p_workspace_id, p_job_type, p_key, false, p_id, v_hash)
-  on conflict (workspace_id, job_type, key, is_unique) do update set key = k.key -- locks the row
+  -- locks the key's row
+  on conflict (workspace_id, job_type, key, is_unique) do update set key = k.key
   returning * into v_taken;
   -- The insert of the key may have waited for another transaction, which then committed a job with
   -- this key. Look for the job in a separate statement, because the insert itself does not see this
@@ -695,9 +701,10 @@ $$;
 
 -- Store the idempotency key and the unique key of a new job, and return the id of the new job. If
 -- another job already has one of the keys, return the id of that other job. With on_conflict
--- 'replace', a pending job that has the unique key gets the payload of the new job, and the tags,
--- priority, time and start_by_seconds that the call gives. If the unique key already belongs to
--- another job, store the call's idempotency key for that job, with freed_when 'other'.
+-- 'replace', a pending job that has the unique key gets the payload of the new job, and those of
+-- the options tags, priority, scheduled_for and start_by_seconds that the call sets. If the unique
+-- key already belongs to another job, store the idempotency key of the call for that other job,
+-- with freed_when 'other'.
 create function queue.claim(p_job public.jobs, p_options jsonb, p_now timestamptz)
 returns uuid
 language plpgsql
@@ -769,7 +776,7 @@ begin
     end if;
     exit when v_unique ->> 'on_conflict' is distinct from 'replace';
     perform queue.hold_jobs(array[v_id]);
-    -- the unique key was freed after the insert above
+    -- another transaction freed the unique key before this transaction locked the job
     continue when not exists (
       select from queue.job_keys as u
       where u.job_id = v_id
@@ -827,11 +834,11 @@ begin
 end;
 $$;
 
--- Check a job, insert its row, and insert a row for its place. The caller must publish the job's
--- creation event.
+-- Check a new job, insert its row into public.jobs, and insert the job into queue.ready or another
+-- table of waiting jobs (queue.place). The caller must publish the event of the job's creation.
 -- p_id: Id of the new job, for which the caller may already have stored an idempotency key.
--- job: The new job, or the existing job that has one of its keys.
--- created: False if another job already has one of the keys.
+-- job: The new job, or the existing job to which one of the keys already belongs.
+-- created: False if one of the keys already belongs to another job.
 -- is_ready: True if a lease can get the job now.
 create function queue.add(
   p_workspace_id uuid,
@@ -879,9 +886,9 @@ end;
 $$;
 
 -- Enqueue a job without options and without keys, which is ready immediately. The job's type has no
--- schema and no rate limit for each key. This function does the same as queue.add, queue.publish
--- and queue.job_json, but faster, in one statement. tests/sql/test_inserts.py compares this
--- function with the other functions.
+-- schema and no rate limit per concurrency key. This function does the same as queue.add,
+-- queue.publish and queue.job_json, but faster, in one statement. tests/sql/test_inserts.py
+-- compares this function with the other functions.
 create function queue.enqueue_simple(
   p_workspace_id uuid,
   p_type record,
@@ -903,7 +910,7 @@ declare
   v_trace constant text := case
     when current_setting('request.headers', true) <> '' then queue.request_traceparent()
   end;
-  v_unsent constant boolean := nullif( -- true, or null
+  v_unsent constant boolean := nullif( -- true or null, as in queue.feed
     not queue.send(array[
       row(p_workspace_id, null, 'job.created', v_data, array[v_id], v_seqs, p_now)::queue.change
     ]),
@@ -948,7 +955,7 @@ begin
     insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
     values (p_type.lane, p_workspace_id, v_ord, p_now, v_id)
   ),
-  noted as ( -- same as queue.note_turn
+  noted as ( -- the same insert as in queue.note_turn
     insert into queue.notes (lane, workspace_id, ord)
     select p_type.lane, p_workspace_id, v_ord
     where not v_is_held
@@ -963,7 +970,7 @@ begin
         where n.workspace_id = p_workspace_id and n.lane = p_type.lane and n.ord <= v_ord
       )
   )
-  insert into queue.feed ( -- same as queue.publish
+  insert into queue.feed ( -- the same insert as in queue.publish
     number, at, workspace_id, type, data, job_ids, seqs, wakes, unsent
   )
   values (
@@ -1016,7 +1023,7 @@ declare
   v_is_published boolean;
 begin
   if v_options = '{}'
-    and jsonb_typeof(v_payload) = 'object' -- same test as in queue.new_job
+    and jsonb_typeof(v_payload) = 'object' -- the same test of the payload as in queue.new_job
     and pg_column_size(v_payload) <= 200
     and octet_length(v_payload::text) <= 309
     and (
@@ -1121,9 +1128,10 @@ create unlogged sequence queue.wanted_by minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.slots_ms minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.listened_ms minvalue 0 start 0; -- noqa: PRS
 
--- Notify workers. If a worker that cannot LISTEN has requested jobs within 150 seconds, also send a
--- message by Realtime, at most one in a transaction, unless half of the message budget is used up.
--- p_job_type: Null if jobs of any type may be ready.
+-- Notify the workers that use LISTEN. If a worker that follows a Realtime topic has requested jobs
+-- in the last 150 seconds, also send one Realtime message per transaction, unless half of the
+-- budget of Realtime messages is used up.
+-- p_job_type: Job type of the ready jobs. Null if jobs of any type may be ready.
 create function queue.send_wakeup(p_now timestamptz, p_job_type jsonb default null)
 returns void
 language plpgsql
@@ -1172,8 +1180,8 @@ security definer
 set search_path = ''
 as $$
 declare
-  -- The value is assigned in the declaration. For an assignment in the body, Postgres would also
-  -- have to plan a cast.
+  -- The declaration assigns v_at, because Postgres would also have to plan a cast for an assignment
+  -- in the body.
   v_at constant bigint := (date_part('epoch', clock_timestamp()) * 50)::bigint;
   v_by constant text := current_setting('minutehand.wakes', true);
   v_ignored text;
@@ -1201,10 +1209,10 @@ create constraint trigger feed_notify
   when (new.wakes)
   execute function queue.notify_workers();
 
--- Record that a worker run with free slots is about to end. Set the time of the run's last request
--- back by two seconds, so that the next enqueue starts a worker (queue.wake_worker). Earlier
--- enqueues started no worker because of this run, so the run must request jobs once more before it
--- ends.
+-- Record that a worker run with free slots is about to end. The function sets queue.slots_ms, the
+-- time at which the run last requested jobs, back by two seconds, so that the next enqueue starts a
+-- worker (queue.wake_worker). Earlier enqueues started no worker because of this run, so the run
+-- must request jobs once more before it ends.
 create function queue.withdraw_run(p_now timestamptz)
 returns bigint
 language plpgsql
@@ -1220,20 +1228,20 @@ begin
 end;
 $$;
 
--- Return whether the caller should start a worker. The result is false if a worker with free slots
--- requested jobs in the last two seconds, or if a worker was called in this time. If
+-- Return true if the caller should start a worker. The result is false if a worker with free slots
+-- requested jobs in the last two seconds, or if a worker was called in the last two seconds. If
 -- public.connect_worker has stored the address of a worker, pg_net calls this address when the
--- transaction commits. Without AWS, no schedule is then needed. On AWS, the API and the schedule
--- also call workers.
+-- transaction commits. A project without AWS then needs no other service that calls the worker. On
+-- AWS, the API and a schedule also call workers.
 --
--- After a call that returned true, calls in the next two seconds return false. The two seconds
+-- After queue.wake_worker has returned true, it returns false for two seconds. The two seconds
 -- begin only when the transaction of the enqueue has committed (queue.notify_workers), and only if
 -- pg_net or the API calls the worker. The API identifies itself by a request header. A browser or a
--- trigger ignores the result and starts no worker, so the call after it must also return true.
--- Anyone can send the header, so after a person's call only later calls of the same person return
+-- trigger ignores the result and starts no worker, so the next call must also return true. Anyone
+-- can send the API's request header, so after a person's call, only calls of the same person return
 -- false.
--- p_is_due: True for the call by pg_cron once a minute, which ignores the calls of the last two
---   seconds.
+-- p_is_due: True for the call by pg_cron once a minute, which starts a worker even if a worker was
+--   called in the last two seconds.
 create function queue.wake_worker(
   p_now timestamptz default queue.clock(),
   p_is_due boolean default false
@@ -1262,7 +1270,8 @@ begin
   if v_since between 0 and 1999 and not p_is_due then
     return false;
   end if;
-  if to_regclass('vault.decrypted_secrets') is not null then -- costs less than reading the setting
+  -- this check costs less than reading the setting
+  if to_regclass('vault.decrypted_secrets') is not null then
     v_url := queue.setting('worker_url') #>> '{}';
   end if;
   if v_url is not null then
@@ -1291,10 +1300,10 @@ $$;
 
 -- Lock the rows of these jobs in public.jobs, queue.ready, queue.deferred and queue.waits. If
 -- another transaction has locked one of the rows, lock none and return false. The function never
--- waits, because a deadlock could result. Settlements lock the row of a job's place (for example
--- queue.leases) before the job, and deletes lock in the opposite order. A short lock_timeout cannot
--- replace this function. If the timeout ended just when the lock was granted, Postgres would report
--- that the user cancelled the statement.
+-- waits for a lock, because a deadlock could result. Settlements lock a job's row of queue.leases
+-- before its row of public.jobs, and deletes lock these rows in the opposite order. A short
+-- lock_timeout cannot replace this function. If the timeout ended just when the lock was granted,
+-- Postgres would report that the user cancelled the statement.
 create function queue.lock_jobs(p_ids uuid[])
 returns boolean
 language plpgsql
@@ -1330,11 +1339,10 @@ exception when lock_not_available then
 end;
 $$;
 
--- Lock jobs that the call is about to change. If another transaction has locked one of the jobs,
+-- Lock jobs that a call is about to change. If another transaction has locked one of the jobs,
 -- reject a person's call immediately, because all people share the few connections of the Data API.
--- The service and plain SQL have other connections, and wait up to eight seconds. The service and
--- plain SQL do not wait longer, because two transactions may each wait for a job that the other has
--- locked.
+-- The service and plain SQL have other connections, and wait up to eight seconds. The wait is
+-- limited, because two transactions may each wait for a job that the other transaction has locked.
 create function queue.hold_jobs(p_ids uuid[])
 returns void
 language plpgsql
@@ -1358,10 +1366,11 @@ begin
 end;
 $$;
 
--- Delete the rows of jobs from queue.ready and the other tables of places, except queue.waits,
--- before the engine moves the jobs to another place. The caller must have locked the jobs. Rows of
--- queue.gated are deleted first. If another transaction is moving one of the jobs from queue.gated
--- to queue.ready, this delete waits for it, so that the next delete finds the job in queue.ready.
+-- Delete the rows of jobs from queue.gated, queue.ready, queue.deferred and queue.unpublished,
+-- before the engine moves or ends the jobs. The caller must have locked the jobs. The function
+-- first deletes the rows of queue.gated. If another transaction is moving one of the jobs from
+-- queue.gated to queue.ready, this delete waits for that transaction. The next delete then finds
+-- the job in queue.ready.
 create function queue.leave_places(p_ids uuid[])
 returns void
 language plpgsql
@@ -1376,7 +1385,7 @@ begin
       and g.job_type = j.job_type
       and g.key = coalesce(j.concurrency_key, '')
       and g.job_id = j.id
-      and not g.ended -- remains until the rate limit counts the job's start
+      and not g.ended -- the row of an ended job remains until the rate limit counts its start
     returning g.lane, g.workspace_id, g.key, g.admitted
   )
   insert into queue.notes (lane, workspace_id, key)
