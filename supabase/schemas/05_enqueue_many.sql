@@ -1,11 +1,12 @@
 -- This file enqueues many jobs. public.enqueue_jobs, public.spawn_jobs and schedules call
--- queue.enqueue. This function adds plain jobs in one statement (queue.add_plain), and other jobs
--- one by one (queue.add). The file also has the triggers of public.jobs for inserts and deletes.
+-- queue.enqueue. The function queue.enqueue adds jobs without options in one statement
+-- (queue.add_plain), and other jobs one by one (queue.add). The file also creates the triggers of
+-- public.jobs for inserts and deletes.
 
 -- Add plain jobs in one statement, which costs a tenth of queue.add. A plain job has no options,
--- and its type is published and has neither a schema nor a rate limit for each key. If one of the
--- jobs is not plain, add no job and return false. tests/sql/test_inserts.py compares this function
--- with queue.add.
+-- and its job type is published and has neither a schema nor a rate limit per concurrency key. If
+-- one of the jobs is not plain, add no job and return false. tests/sql/test_inserts.py compares
+-- this function with queue.add.
 create function queue.add_plain(
   p_workspace_id uuid,
   p_user_id uuid,
@@ -226,8 +227,9 @@ begin
   ids := queue.new_ids(v_count);
   created := array_fill(true, array[v_count]);
   -- Take tokens of the rate limit of the person who sends the request, even if a function of an app
-  -- enqueues as the service. Do so before the call locks or stores a key. An item whose idempotency
-  -- key already belongs to a job takes no token, because a repeated call creates no jobs.
+  -- enqueues as the service. Take the tokens before the call locks or stores a key. An item whose
+  -- idempotency key already belongs to a job takes no token, because a repeated call creates no
+  -- jobs.
   if v_caller is not null then
     perform queue.take_call_slot(p_workspace_id, p_writes => true) where v_count > 100;
     perform queue.admit(
@@ -291,8 +293,8 @@ begin
       );
       created[v_item.n] := false;
       continue;
-    -- publish the jobs created so far, because this item may replace the payload of one of these
-    -- jobs
+    -- publish the jobs that this call has created so far, because the present item may replace the
+    -- payload of one of them
     elsif v_item.is_again then
       perform queue.publish_created(v_new[v_published + 1:], v_now);
       v_published := cardinality(v_new);
@@ -350,7 +352,7 @@ begin
     perform queue.refuse(
       400,
       'invalid_argument',
-      'jobs must be an array of 1 to 1000',
+      'jobs must be an array of 1 to 1000 jobs',
       'jobs'
     );
   elsif p_return not in ('jobs', 'ids') then
@@ -391,13 +393,14 @@ comment on function public.enqueue_jobs is
   E'Enqueue 1 to 1,000 jobs, all or none: {jobs: [{job, created}], wake}, or {ids, created, wake} '
   'with p_return ids.\n\n'
   'Each element has job_type, payload and the options of enqueue_job. The detail of an error '
-  'names the element.';
+  'names the rejected element.';
 select queue.allow('authenticated, service_role', 'public.enqueue_jobs');
 
--- Check and complete each row of a plain insert into public.jobs before the row is written. The
--- value 0 in the column worker marks the row for the trigger queue.place_inserted, which does those
--- checks that need all rows of the statement. Before each hundred rows, take tokens of the person's
--- rate limit, because a rejected insert costs the database as much as an accepted insert.
+-- Check and complete each row that a client's own SQL inserts into public.jobs, before the row is
+-- written. The value 0 in the column worker marks the row for the trigger queue.place_inserted,
+-- which does those checks that need all rows of the statement. Before each hundred rows, take
+-- tokens of the person's rate limit, because a rejected insert costs the database as much as an
+-- accepted insert.
 create function queue.check_inserted()
 returns trigger
 language plpgsql
@@ -479,18 +482,19 @@ begin
   return new;
 end;
 $$;
--- only jobs that the engine inserts have a lane yet, because clients are not allowed to set this
--- column
+-- the engine sets the lane of the jobs that it inserts, and clients are not allowed to set the
+-- column lane
 create trigger jobs_check_insert
   before insert on public.jobs
   for each row
   when (new.lane is null)
   execute function queue.check_inserted();
 
--- After a plain insert into public.jobs, insert a row for each new job into queue.ready,
--- queue.deferred, queue.gated or queue.unpublished, and publish the creation of the jobs. A trigger
--- of the project that fires earlier may already have changed or deleted some of the jobs. If this
--- trigger has made a scheduled job due now, the job already has a row in one of these tables.
+-- After a client's own SQL has inserted jobs into public.jobs, insert a row for each new job into
+-- queue.ready, queue.deferred, queue.gated or queue.unpublished, and publish the creation of the
+-- jobs. A trigger of the project that fires earlier may already have changed or deleted some of the
+-- jobs. If such a trigger has made a scheduled job due now, the job already has a row in
+-- queue.ready or another of these tables.
 create function queue.place_inserted()
 returns trigger
 language plpgsql
@@ -507,8 +511,8 @@ declare
   v_rest uuid[];
   v_changed uuid[];
 begin
-  -- the list of ids is empty, because the engine inserted the jobs and their places itself, or
-  -- because the statement inserted no rows
+  -- v_ids is empty if the engine inserted the jobs, because it has also placed them, or if the
+  -- statement inserted no rows
   if v_ids = '{}' then
     perform queue.admit('rows', null, queue.caller(), -queue.take_reserved())
     where current_setting('minutehand.reserved', true) <> '';
@@ -535,8 +539,8 @@ begin
       j.workspace_id,
       j.ord,
       j.created_at,
-      -- a trigger of the project has changed the job, so the job already has events after its
-      -- creation
+      -- true if a trigger of the project has changed the job, so that the job already has events
+      -- after its creation
       j.last_seq > (j.is_minimal is null)::integer as is_changed,
       j.lane = t.lane
         and j.last_seq = (j.is_minimal is null)::integer
@@ -547,8 +551,8 @@ begin
     join public.jobs as j on j.id = any (array[i.id]) and j.status = 'pending'
     left join queue.job_types as t on t.job_type = j.job_type
   ),
-  -- insert jobs that are ready immediately in the same way as queue.place, because a call of that
-  -- function for each job would make the insert 1.7 times as expensive
+  -- for jobs that are ready immediately, this statement does the same as queue.place, because a
+  -- call of queue.place for each job would make the insert 1.7 times as expensive
   placed as (
     insert into queue.ready (lane, workspace_id, ord, ready_at, job_id)
     select j.lane, j.workspace_id, j.ord, j.created_at, j.id
@@ -565,7 +569,7 @@ begin
     ) as k
   )
   select
-    -- bool_or() is an aggregate over all rows, so that queue.note_turn runs for every row
+    -- bool_or() reads all rows of noted, so that queue.note_turn runs for every row
     coalesce((select bool_or(n.is_ready) from noted as n), false),
     (select array_agg(j.id) from jobs as j where j.is_simple is not true),
     (select array_agg(j.id) from jobs as j where j.is_changed)
@@ -623,7 +627,7 @@ declare
   v_workers integer[];
 begin
   -- If another transaction is moving one of the jobs from queue.gated to queue.ready, this query
-  -- waits for it, so that the next statements see the job's row in queue.ready.
+  -- waits for that transaction, so that the next statements see the job's row in queue.ready.
   perform from queue.gated as g
   join removed as j
     on j.finished_at is null
@@ -670,9 +674,9 @@ begin
     delete from queue.gated
     where ctid = any (array(select t.tid from theirs as t where not t.is_unpaid))
   )
-  -- Insert a note about the concurrency key, even if no other job has the key now. Another
-  -- transaction may be adding a job with the key at this moment. When the other transaction counts
-  -- the jobs of the key, it does not see yet that this job is deleted.
+  -- Insert a row into queue.notes for the concurrency key, even if no other job has the key now.
+  -- Another transaction may be adding a job with the same key at this moment, and still count the
+  -- deleted job against the limit of the key.
   insert into queue.notes (lane, workspace_id, key)
   select distinct t.lane, t.workspace_id, t.key
   from theirs as t
@@ -683,8 +687,8 @@ begin
     and u.job_type = j.job_type
     and u.workspace_id = j.workspace_id
     and u.job_id = j.id;
-  -- Skip an idempotency key or unique key whose row an enqueue has locked, because this enqueue
-  -- will find the job deleted and give the key to its new job.
+  -- Skip an idempotency key or unique key whose row an enqueue has locked, because the enqueue will
+  -- find that the job was deleted, and will store the key for its new job.
   delete from queue.job_keys
   where ctid = any (array(
     select o.ctid
@@ -707,8 +711,8 @@ begin
     join queue.job_keys as o on o.job_id = j.id and o.freed_when = 'other'
     for update of o skip locked
   ));
-  -- Skip a lease that a worker's report or settlement has locked, because that transaction waits
-  -- for the row of the job. Maintenance deletes the lease later.
+  -- Skip a lease that a worker's report or settlement has locked, because the report or settlement
+  -- is waiting for the row of the deleted job. Maintenance deletes the lease later.
   with gone as (
     delete from queue.leases
     where ctid = any (array(
@@ -721,8 +725,8 @@ begin
   )
   select array_agg(g.worker) into v_workers from gone as g;
   if v_workers is not null then
-    -- Record the leases of the deleted jobs as lost, because the workers run the processors of
-    -- these jobs until their next reports.
+    -- Record the leases of the deleted jobs as lost, because the workers still run the processors
+    -- of these jobs until they send their next reports.
     insert into queue.lost_leases (worker, lost_at, jobs)
     select
       l.worker,
@@ -742,7 +746,8 @@ begin
   delete from queue.attempts where job_id = any (v_ids);
   delete from public.job_logs where job_id = any (v_ids);
   delete from queue.job_events where job_id = any (v_ids);
-  -- the feed has no rows of a job that last changed before the oldest row of the feed
+  -- search queue.feed only for jobs that changed within feed_hours, because older rows of
+  -- queue.feed are deleted
   perform queue.scrub_feed(
     v_ids,
     array_agg(distinct j.workspace_id),
