@@ -1,13 +1,13 @@
--- This file enforces the limits of jobs and of callers. The first part has token buckets for rate
--- limits, and gates, which enforce the limits of concurrency keys. The second part limits the calls
--- of people and guests. The second part enforces a person's rate of calls, the number of large
--- calls at a time, and the number of a workspace's live jobs. The file also changes settings and
--- revokes worker keys.
+-- This file enforces the limits of jobs and of callers. The first part of the file has the token
+-- buckets of rate limits, and the gates, which enforce the limits of concurrency keys. The second
+-- part limits a person's rate of calls, the number of large calls at a time, and the number of a
+-- workspace's live jobs. The file also has the functions that change settings and revoke worker
+-- keys.
 --
 -- A token bucket refills at a constant rate, and each start of a job and each call takes tokens. If
--- the type limits jobs per concurrency key, a new job waits in queue.gated (queue.place).
--- Settlements and leases admit waiting jobs (queue.open_gate), so that the admitted jobs of a key
--- never exceed its limit.
+-- the job type has a limit per concurrency key, a new job waits in queue.gated (queue.place).
+-- Settlements and leases admit waiting jobs (queue.open_gate), so that the number of admitted jobs
+-- of a key never exceeds the limit.
 
 insert into queue.settings (name, value)
 values
@@ -23,9 +23,9 @@ values
 -- p_most: Number of tokens in a full bucket.
 -- p_seconds: Time in which an empty bucket fills up.
 -- p_amount: Number of tokens to take from the bucket.
--- p_limit: Name of the limit in the error with status 429. The function raises this error if the
---   bucket has too few tokens. Null to raise no error, because the tokens are taken for something
---   that has already happened. Without an error, the number of tokens may become negative.
+-- p_limit: Name of the limit in the error with status 429, which the function raises if the bucket
+--   has too few tokens. Null to raise no error, because the job has already started. The number of
+--   tokens in the bucket may then become negative.
 create function queue.take_tokens(
   p_bucket text,
   p_most double precision,
@@ -44,7 +44,7 @@ begin
   insert into queue.buckets as b (name, tokens, refilled_at)
   values (p_bucket, p_most - p_amount, p_now)
   on conflict (name) do update set
-    -- a transaction that commits late must not set this time back, because the bucket would then
+    -- a transaction that commits late must not set refilled_at back, because the bucket would then
     -- refill twice for the same period
     refilled_at = greatest(b.refilled_at, p_now),
     tokens = least(
@@ -121,7 +121,8 @@ begin
 end;
 $$;
 
--- Return the lanes (rows of queue.lanes) of these job types and queues, without paused ones.
+-- Return the lanes (rows of queue.lanes) of these job types and queues, except lanes whose job type
+-- or queue is paused.
 -- p_job_types: Null for all job types.
 -- p_queues: Null for all queues.
 -- limited: Job types of these lanes that have a limit. A lease must count the running jobs of these
@@ -165,8 +166,8 @@ begin
 end;
 $$;
 
--- Insert a note for each concurrency key of these lanes that has waiting jobs, so that the next
--- lease checks whether these jobs can be admitted.
+-- Insert a row into queue.notes for each concurrency key that has waiting jobs in these lanes (job
+-- types in queues), so that the next lease checks whether the waiting jobs can be admitted.
 create function queue.note_gates(p_lanes integer[])
 returns void
 language plpgsql
@@ -184,11 +185,11 @@ begin
 end;
 $$;
 
--- Return how many more jobs of a concurrency key may be admitted now, at most 1,000. The
+-- Return how many further jobs of a concurrency key may be admitted now, but at most 1,000. The
 -- concurrency limit applies to admitted jobs. The rate limit applies to starts, and each admitted
--- job that has not started reserves one start. The function first takes a token for each start
--- since its last call, at the time of this start. The function then deletes the rows of ended jobs
--- whose token was taken.
+-- job that has not started reserves one start. The function first takes one token for each job that
+-- has started since the last call, as of the job's start time. The function then deletes those rows
+-- of ended jobs from queue.gated for which a token was taken.
 -- tokens: Number of starts that the rate limit allows at the time `at`, minus the reserved starts.
 -- is_held: True if the row of an ended job still counts against a limit, because another
 --   transaction has locked this row, for example to delete the job. The caller must then count
@@ -219,7 +220,7 @@ begin
   free := 1000;
   is_held := false;
   if p_type.rate_per_key then
-    -- skip locked rows, because otherwise two settlements could wait for each other's rows
+    -- skip locked rows, because otherwise two settlements could deadlock
     v_begun := array(
       select g.ctid
       from queue.gated as g
@@ -256,7 +257,7 @@ begin
         and (g.started_at < 'infinity' or g.started_at is null and not g.ended)
     );
     -- read the clock after counting, so that a job that starts between the count and this statement
-    -- still counts as reserved
+    -- still counts as a reserved start
     at := queue.clock();
     tokens := queue.tokens_of(
       v_bucket,
@@ -275,8 +276,8 @@ begin
       and g.key = p_key
       and g.admitted
       and g.ended
-      -- Keep the row if the job ended after the update above, because its start took no token yet.
-      -- Delete the row if the job never started.
+      -- Keep the row if the job ended after the update above, because no token was taken yet for
+      -- the start of the job. Delete the row if the job never started.
       and (p_type.rate_per_key and g.started_at < 'infinity') is not true
     for update skip locked
   ));
@@ -297,9 +298,9 @@ $$;
 -- Admit waiting jobs of a concurrency key (open its gate). Admit as many jobs as the limits of the
 -- key allow, but no job whose type or queue is paused or is not served by a worker. If another
 -- transaction is admitting jobs of the same key, or if this transaction can take no more advisory
--- locks, insert a note, so that a later lease admits the jobs.
--- p_lane: Any lane of the job type (a row of queue.lanes). The function covers all queues of the
---   type.
+-- locks, insert a row into queue.notes, so that a later lease admits the jobs.
+-- p_lane: Any lane of the job type (a row of queue.lanes). The function admits jobs of all queues
+--   of the job type.
 -- p_is_reserved: True if the caller has reserved an advisory lock for this key
 --   (queue.reserve_locks).
 create function queue.open_gate(
@@ -338,8 +339,9 @@ begin
     join queue.lanes as l on l.lane = any (o.lanes)
     where l.served_at is not null
   );
-  -- If the type or queue of an admitted job is paused, or has no worker, move the job back to
-  -- queue.gated. Otherwise these jobs would use up the limit of the key.
+  -- If the job type or queue of an admitted job is paused, or has no worker, move the job from
+  -- queue.ready back to queue.gated. Otherwise jobs that cannot start would use up the limit of the
+  -- key.
   v_closed := array(
     select j.id
     from queue.gated as g
@@ -376,8 +378,8 @@ begin
         and g.key = p_key
         and not g.admitted
         and g.lane = any (v_open)
-        -- Skip a job if the row of its ended attempt is still in queue.gated, because both rows
-        -- would have the same primary key. The next call of this function admits the job.
+        -- Skip a job if the row of its ended attempt is still in queue.gated, because the two rows
+        -- would have the same primary key. The next call of queue.open_gate admits the job.
         and not exists (
           select from queue.gated as e
           where e.workspace_id = p_workspace_id
@@ -404,12 +406,12 @@ begin
   perform queue.note_turn(l, p_workspace_id, v_admitted.ord)
   from unnest(v_admitted.lanes) as l;
   v_look_at := case
-    when v_admitted.jobs = 1000 then p_now -- more jobs may be waiting
-    -- Other transactions have locked the remaining waiting jobs. Insert a note to check again
-    -- later, because these jobs may still be waiting then.
+    when v_admitted.jobs = 1000 then p_now -- more jobs of the key may be waiting
+    -- If jobs of the key still wait, other transactions have locked them. Check the key again one
+    -- second later, because these jobs may still be waiting then.
     when v_admitted.jobs < v_count.free or v_count.is_held then p_now + interval '1 second'
-    -- The earliest time at which the rate limit allows the next start. If there is no rate limit,
-    -- tokens and this time are null.
+    -- Check the key again at the earliest time at which the rate limit allows the next start. If
+    -- the key has no rate limit, v_count.tokens and v_look_at are null.
     when v_admitted.jobs + 1
         > v_count.tokens then v_count.at + make_interval(secs => greatest(
       0.001,
@@ -418,8 +420,8 @@ begin
         / v_type.rate_limit
     ))
   end;
-  -- if v_look_at is null, the key is at its concurrency limit, and the end of one of its jobs calls
-  -- this function again
+  -- if v_look_at is null, the key is at its concurrency limit, and queue.open_gate is called again
+  -- when one of the key's jobs ends
   if v_look_at is not null then
     insert into queue.notes (look_at, lane, workspace_id, key)
     select v_look_at, g.lane, p_workspace_id, p_key
@@ -429,7 +431,7 @@ begin
       and g.key = p_key
       and not g.admitted
       and g.lane = any (v_open)
-      and not exists ( -- one note is enough
+      and not exists ( -- one row of queue.notes per key is enough
         select from queue.notes as n
         where n.workspace_id = p_workspace_id
           and n.lane = any (v_open)
@@ -441,9 +443,9 @@ begin
 end;
 $$;
 
--- After a change of a job type's limits per concurrency key, move the type's waiting jobs to
--- queue.gated, or out of it. The old limits still apply to jobs that another transaction has locked
--- or inserted without committing yet.
+-- After a change of a job type's limits per concurrency key, move the waiting jobs of the job type
+-- into queue.gated, or from queue.gated to queue.ready. The old limits still apply to a job that
+-- another transaction has locked, or has inserted but not yet committed.
 create function queue.regate(p_job_type text)
 returns void
 language plpgsql
@@ -487,8 +489,9 @@ begin
       select from public.jobs as j
       where j.id = g.job_id and j.finished_at is null
     );
-  -- Running jobs count against the limit of their key. This update waits for transactions that are
-  -- settling jobs.
+  -- Insert the running jobs into queue.gated as admitted jobs, because running jobs count against
+  -- the limit of their key. The update of queue.leases waits for transactions that are settling
+  -- these jobs.
   with leased as (
     update queue.leases as r
     set key = coalesce(
@@ -506,7 +509,7 @@ begin
   select r.lane, r.workspace_id, p_job_type, r.key, r.ord, r.job_id, true
   from leased as r
   where r.key is not null
-  -- the job is already admitted
+  -- the job already has a row of an admitted job
   on conflict do nothing;
   perform queue.note_gates(v_lanes);
   perform queue.place(j, queue.clock(), v_type)
@@ -545,14 +548,16 @@ begin
     from queue.buckets
     where name = v_bucket and refilled_at > v_now - interval '10 seconds';
   elsif queue.caller() is not null
-    -- the transaction has not yet taken the lock under which the workspace's jobs are counted
+    -- true if this transaction has not yet taken the slot in which a call counts the workspace's
+    -- jobs
     and current_setting('minutehand.quota', true) is distinct from p_workspace_id::text
   then
     if queue.reserve_locks(1, 190) = 0 then
       perform queue.refuse(
         429,
         'rate_limited',
-        'the call enqueues jobs of too many workspaces with a small limit; call for fewer of them'
+        'the call enqueues jobs of too many workspaces with a small limit; enqueue jobs of fewer '
+          'workspaces per call'
       );
     end if;
     perform queue.take_place('quota ' || p_workspace_id, 1);
@@ -584,7 +589,7 @@ begin
       429,
       'quota_exceeded',
       format(
-        'the workspace already has %s live jobs; wait until some have ended',
+        'the workspace already has %s live jobs; wait until some jobs have ended',
         v_max
       ),
       'max_pending'
@@ -594,8 +599,8 @@ end;
 $$;
 
 -- Reject an enqueue if the payloads of the workspace's live jobs have more bytes than allowed. Only
--- one call in ten seconds counts the bytes. There is no stored sum that enqueues update, because
--- they would wait for each other to update its row.
+-- one call in ten seconds counts the bytes. Enqueues do not update a stored sum, because concurrent
+-- enqueues would wait for each other to update the row of the sum.
 create function queue.check_live_bytes(p_workspace_id uuid)
 returns void
 language plpgsql
@@ -633,7 +638,7 @@ begin
       429,
       'quota_exceeded',
       format(
-        'the live jobs of the workspace already hold %s bytes; wait until some have ended',
+        'the live jobs of the workspace already have %s bytes; wait until some jobs have ended',
         v_max
       ),
       'user_pending_bytes_max'
@@ -644,9 +649,9 @@ $$;
 
 -- Token buckets for the rate limits of people. The buckets are stored in sequences, because a
 -- rollback does not restore the value of a sequence. A call that is rejected or times out therefore
--- also takes tokens. A bucket uses two sequences with the same number n. priced_<n> stores a hash
--- of the bucket's name, and refilled_<n> stores the time at which the bucket is full again, in
--- microseconds.
+-- also takes tokens. A bucket uses two sequences with the same number n. The sequence priced_<n>
+-- stores a hash of the bucket's name, and the sequence refilled_<n> stores the time at which the
+-- bucket is full again, in microseconds.
 do $$
 begin
   for v_nth in 0 .. 15 loop
@@ -659,8 +664,8 @@ $$;
 -- Return the pair of sequences that stores a person's token bucket, and the time when the bucket is
 -- full again. A hash of the bucket's name selects four candidate pairs. If none of the four pairs
 -- stores the bucket, take over a pair whose bucket is full. If each of the four pairs stores a
--- bucket that is not full, return null. Read the time of a pair before the name of its bucket,
--- because another bucket may take over the pair between the two reads.
+-- bucket that is not full, return null. The function reads the time of a pair before the name of
+-- its bucket, because another bucket may take over the pair between the two reads.
 create function queue.find_pair(
   p_hash bigint,
   p_micros bigint,
@@ -694,8 +699,8 @@ end;
 $$;
 
 -- Take tokens of a person's rate limit before a call does its work, or reject the call with status
--- 429. Concurrent calls of the person do not wait for each other, because each call updates the
--- sequence, and only one of them updates the row of the bucket.
+-- 429. Concurrent calls of the person do not wait for each other, because each call updates a
+-- sequence, and only one of the calls updates the bucket's row of queue.buckets.
 -- p_cost: Number of tokens to take. A negative number returns tokens that an earlier call took.
 create function queue.charge(
   p_bucket text,
@@ -728,8 +733,8 @@ begin
   v_before := coalesce(pg_sequence_last_value('queue.refilled_' || v_pair.nth), 1);
   v_full_at := floor(v_micros + (p_most - v_left) * v_per_token);
   perform setval('queue.refilled_' || v_pair.nth, v_full_at);
-  -- return the tokens if another bucket has taken over the pair of sequences in the meantime,
-  -- because this call must not take tokens of that bucket
+  -- set the sequence back if another bucket has taken over the pair of sequences in the meantime,
+  -- because this call must not take tokens of the other bucket
   perform setval('queue.refilled_' || v_pair.nth, v_before)
   where pg_sequence_last_value('queue.priced_' || v_pair.nth) <> v_hash
     and pg_sequence_last_value('queue.refilled_' || v_pair.nth) = v_full_at;
@@ -747,7 +752,7 @@ $$;
 -- connections. The limit applies until the transaction ends. The limit must not apply to the
 -- project's own code, so the function does nothing if the request calls a function or table of the
 -- project. A function belongs to the engine or an app if its body calls a function of the schema
--- queue, or passes its arguments to a function that does so.
+-- queue, or calls an app's private function whose body calls a function of the schema queue.
 -- p_ms: Maximum wait in milliseconds.
 create function queue.limit_wait(p_ms integer)
 returns void
@@ -788,14 +793,15 @@ end;
 $$;
 
 -- Take tokens of a person's rate limit for a call, or reject the call with status 429. Each
--- function that people may call runs queue.admit first, and a trigger runs it for each statement on
--- a table. The call takes p_count tokens, and one more token for each 16 kB that it writes. A call
--- of the kind 'changes', or one that enqueues more than 100 jobs, also takes a call slot. A call of
--- the kind 'changes' waits at most 100 ms for a lock (queue.limit_wait).
+-- function that people may call runs queue.admit first, and a trigger runs queue.admit for each
+-- statement on a table. The call takes p_count tokens, and one more token for each 16 kB that it
+-- writes. A call of the kind 'changes', or a call that enqueues more than 100 jobs, also takes a
+-- call slot, because the number of large calls at a time is limited. A call of the kind 'changes'
+-- waits at most 100 ms for a lock (queue.limit_wait).
 -- p_kind: Kind of the call, which is jobs, streams, rows or changes. The kind 'rows' takes tokens
 --   for rows that a function of the engine or an app has already written. The kind 'changes' is for
---   all other writes. A person runs one call of the kind 'changes' at a time. A second call of this
--- kind waits up to 200 ms.
+--   all other writes. A person runs one call of the kind 'changes' at a time. A person's second
+--   call of the kind 'changes' waits up to 200 ms.
 create function queue.admit(
   p_kind text,
   p_workspace_id uuid,
@@ -819,16 +825,19 @@ begin
   elsif p_kind = 'changes' or p_kind = 'jobs' and p_count > 100 then
     perform queue.take_call_slot(p_workspace_id, p_writes => true);
   end if;
-  -- an enqueue can only wait for the idempotency key or unique key of its job (queue.hold_key)
+  -- other kinds need no limit here, because an enqueue can only wait for the idempotency key or
+  -- unique key of its job (queue.hold_key)
   if p_kind = 'changes' then
-    -- A person's second call of this kind waits for the first call. If the second call waited for a
-    -- row lock instead, it would fail with 55P03, which the Data API returns with status 500.
+    -- A person's second call of the kind 'changes' waits here for the first call. If the second
+    -- call waited for a row lock instead, it would fail with 55P03, which the Data API returns with
+    -- status 500.
     perform queue.take_place('change of ' || p_user_id, 1, 200);
     perform queue.limit_wait(100);
   end if;
   if p_kind = 'jobs' then
     perform queue.check_live_jobs(p_workspace_id, p_count);
-    -- smaller payloads need no check of their bytes, because the number of live jobs is limited
+    -- smaller payloads need no check of the stored bytes, because the number of live jobs is
+    -- limited
     if p_bytes > 2048 * p_count then
       perform queue.check_live_bytes(p_workspace_id);
     end if;
@@ -844,9 +853,9 @@ begin
 end;
 $$;
 
--- Record that the transaction has a plain statement, so that the triggers after inserts and updates
--- of public.jobs run. The setting minutehand.plain is the number of plain inserts, or 0 before the
--- first of them.
+-- Record that a client's own SQL changes public.jobs in this transaction, so that the triggers
+-- after inserts and updates of public.jobs run. The setting minutehand.plain is the number of jobs
+-- that the client's SQL has inserted, or 0 before the first insert.
 create function queue.note_plain()
 returns void
 language sql
@@ -857,9 +866,10 @@ where current_setting('minutehand.plain', true) <> '' is not true
 $$;
 
 -- Take tokens of a person's rate limit before an insert, update or delete locks or writes a row.
--- The number of rows is not known yet, so the statement takes the tokens of 100 rows, or of fewer
--- if the person's limit is low. queue.charge_written returns the difference after the statement. An
--- insert with `on conflict do update` fires this trigger twice.
+-- The number of rows is not known before the statement, so the function takes tokens for 100 rows,
+-- or for fewer rows if the rate limit is low. After the statement, queue.charge_written corrects
+-- the number of tokens. An insert with `on conflict do update` fires this trigger twice, but takes
+-- tokens only once.
 create function queue.admit_statement()
 returns trigger
 language plpgsql
@@ -881,7 +891,9 @@ $$;
 create trigger admit_statement
   before insert or update on public.jobs
   for each statement
-  when (current_user = 'authenticated'::text) -- a constant of the type name would be longer
+  -- Postgres parses the condition for each statement, and a constant of the type name would be
+  -- longer
+  when (current_user = 'authenticated'::text)
   execute function queue.admit_statement();
 
 -- Return the number of tokens that queue.admit_statement took before the statement, and delete
@@ -922,9 +934,9 @@ begin
 end;
 $$;
 
--- Take tokens of people's rate limits for their statements on these tables, and for the rows that
--- they write to the tables through functions. If a project has replaced one of the tables by a
--- view, writes to the view take no tokens.
+-- Create triggers on these tables that take tokens of a person's rate limit. The triggers take
+-- tokens for the person's statements, and for rows that the person writes through functions. If a
+-- project has replaced one of the tables by a view, the function creates no triggers on the view.
 create function queue.charge_rows(variadic p_tables regclass[])
 returns void
 language plpgsql
@@ -989,7 +1001,7 @@ begin
       perform queue.refuse(
         429,
         'rate_limited',
-        'you or the workspace have too many calls running; call again when one ends',
+        'you or the workspace have too many calls running; call again when one call has ended',
         '{"limit": "calls_at_once", "retry_after_seconds": 1}'
       );
     end if;
@@ -1022,9 +1034,10 @@ begin
 end;
 $$;
 
--- Admit a plain read of the Data API, or reject it with status 429. A person may run six plain
--- reads at a time, because a browser sends up to six requests to one host. Policies run this
--- function once per query. Realtime reads the policies without a request, and is not limited.
+-- Admit a read of a table or view through the Data API, or reject the read with status 429. A
+-- person may run six reads at a time, because a browser sends up to six requests to one host.
+-- Row-level policies call this function once per query. Realtime evaluates these policies outside
+-- of a request, so its reads are not limited.
 create function queue.admit_plain_read()
 returns void
 language plpgsql
@@ -1064,15 +1077,15 @@ begin
     end if;
     perform pg_sleep(0.005);
   end loop;
-  -- limit the wait, because a transaction of the service may be writing the same key without this
-  -- advisory lock
+  -- limit the wait for the key's row, because a transaction of the service may be writing the same
+  -- key without this advisory lock
   perform queue.limit_wait(2000);
 end;
 $$;
 
--- For apps. Let only one call at a time use the record of an app with this id, and reject
--- concurrent calls, because they would wait for locked rows of the record. The call takes a token
--- of the person's rate limit before it writes a row.
+-- For apps. Let only one call at a time use the app's record with the id p_id, and reject
+-- concurrent calls, because they would wait for locked rows of the record. The function takes a
+-- token of the person's rate limit before the app writes a row.
 create function queue.hold_id(p_id text)
 returns void
 language plpgsql
@@ -1261,9 +1274,9 @@ comment on function public.set_settings is
 select queue.allow('service_role', 'public.set_settings');
 
 -- Reject the call if its worker key is revoked. Every function for workers must call
--- queue.refuse_revoked, and queue.allow checks this. The function always returns false. A caller
--- that must be fast assigns the result to a variable, because an assignment costs less than
--- `perform`.
+-- queue.refuse_revoked, and queue.allow rejects a function without this call. The function always
+-- returns false. A caller that must be fast assigns the result to a variable, because an assignment
+-- costs less than `perform`.
 create function queue.refuse_revoked()
 returns boolean
 language plpgsql stable
@@ -1315,15 +1328,16 @@ begin
   values (
     'worker_keys_revoked',
     jsonb_build_array(jsonb_build_object(
-      -- Also revoke keys issued in the minute before p_before, because workers set the issue time
-      -- (iat) of their keys half a minute back.
+      -- Revoke only keys whose issue time (iat) is more than a minute before p_before, because the
+      -- issuer sets iat half a minute back. Otherwise a key that is issued after p_before would
+      -- also be revoked.
       'before', floor(extract(epoch from p_before)) - 60,
       'from', floor(extract(epoch from v_now)) + coalesce(p_grace_seconds, 0)
     )),
     v_now
   )
-  -- Keep the earlier revocations. Otherwise the keys that they revoked would work again during the
-  -- grace period of the new revocation.
+  -- Keep the earlier revocations. Otherwise keys that an earlier call revoked would work again
+  -- during the grace period of the new revocation.
   on conflict (name) do update set
     value = s.value || excluded.value,
     updated_at = v_now;
@@ -1366,7 +1380,8 @@ begin
       )
     );
   update queue.lanes
-  -- delete the row one hour later, because open transactions may still insert jobs that refer to it
+  -- let maintenance delete the lane one hour later, because open transactions may still insert jobs
+  -- that refer to the lane
   set unused_since = v_now - interval '23 hours'
   where job_type not in (select t.job_type from queue.job_types as t);
   delete from queue.workers as w
