@@ -1,10 +1,10 @@
--- This file publishes the job types of workers, and checks payloads against the schemas of their
--- types.
+-- This file stores the job types that workers publish, and checks the payloads of jobs against the
+-- JSON schemas of their job types.
 
 -- Return the requirement of the JSON schema p_schema that p_value does not meet, for example "be at
 -- least 1", or null if p_value is valid. The items and fields inside p_value are not checked. Each
 -- JSON type has a separate branch, because Postgres prepares an expression when a transaction first
--- reaches it, so that unused branches cost nothing.
+-- evaluates the expression. The branches of other JSON types therefore cost nothing.
 create function queue.value_error(p_schema jsonb, p_value jsonb)
 returns text
 language plpgsql immutable
@@ -92,7 +92,7 @@ declare
   v_part record;
 begin
   if p_schema is null then
-    -- the schema accepts any value here
+    -- a part of the schema that is null accepts any value
     return null;
   elsif p_schema ? '$ref' then
     return queue.schema_error(
@@ -151,9 +151,9 @@ begin
 end;
 $$;
 
--- Reject JSON that some clients cannot parse. A client that lists jobs would otherwise fail because
--- of one such job. Many parsers stop at about 200 levels of nesting, and numbers above 1.8e308
--- overflow.
+-- Reject JSON that some clients cannot parse, because one job with such JSON would make a client
+-- that lists jobs fail. Many parsers stop at about 200 levels of nesting, and numbers above 1.8e308
+-- overflow a double.
 create function queue.check_json(p_value jsonb, p_field text)
 returns void
 language plpgsql stable
@@ -198,8 +198,9 @@ begin
 end;
 $$;
 
--- Reject a payload that violates the latest schema of its job type. A payload of an older version
--- is not checked here, because the worker converts it to the latest version first (upcasters).
+-- Reject a payload that violates the latest schema of its job type. The function does not compare a
+-- payload of an older version with the schema, because the worker first converts the payload to the
+-- latest version (with upcasters).
 create function queue.check_payload(
   p_type queue.job_types,
   p_payload jsonb,
@@ -246,7 +247,7 @@ begin
 end;
 $$;
 
--- Return true if the stored job type p_known is from a newer deploy than p_type, so that p_type
+-- Return true if the stored job type p_known is from a newer deployment than p_type, so that p_type
 -- must not overwrite p_known. The type with the later deployment time is newer. If only p_known has
 -- a deployment time, p_known counts as newer. If p_known has no deployment time, or if both times
 -- are equal, the type with the higher schema_version is newer.
@@ -265,10 +266,10 @@ cross join lateral (
 ) as v (is_older)
 $$;
 
--- Store the schedules that the code of a job type declares, and create the lanes for the queues of
--- these schedules. A schedule that the code no longer declares is withdrawn, and deleted a day
--- later. If a rollback of the code declares the schedule again within this day, the schedule keeps
--- the time of its next run.
+-- Store the schedules that the code of a job type declares, and create the lanes (rows of
+-- queue.lanes) for the queues of these schedules. A schedule that the code no longer declares is
+-- moved to queue.withdrawn_schedules, and deleted a day later. If a rollback of the code declares
+-- the schedule again within this day, the schedule keeps the time of its next run.
 create function queue.publish_schedules(p_type jsonb, p_source text)
 returns void
 language plpgsql
@@ -324,8 +325,8 @@ begin
 end;
 $$;
 
--- Store a job type and its schedules. If the stored type is from a newer deploy, change nothing and
--- return false.
+-- Store a job type and its schedules. If the stored job type is from a newer deployment, change
+-- nothing and return false.
 create function queue.publish_type(p_type jsonb)
 returns boolean
 language plpgsql
@@ -366,15 +367,16 @@ begin
         'rate_limit', p_type #> '{rate_limit,limit}',
         'rate_per_seconds', p_type #> '{rate_limit,per_seconds}',
         'rate_per_key', coalesce(p_type #>> '{rate_limit,per_key}', 'false'),
-        -- any other value becomes null, and the column's constraint rejects null
+        -- any value of events except full and minimal becomes null, and the column is_minimal
+        -- rejects null
         'is_minimal', case coalesce(p_type ->> 'events', 'full')
           when 'full' then false
           when 'minimal' then true
         end,
         'in_order', coalesce(v_old.in_order, false),
         'registered_at', queue.clock(),
-        -- replace a later time by the present time, because a worker whose clock is ahead must not
-        -- block later deploys
+        -- replace a deployment time in the future by the present time, because a worker whose clock
+        -- is ahead must not block later deploys
         'deployed_at', case
           when p_type ? 'deployed_at'
             then least((p_type ->> 'deployed_at')::timestamptz, queue.clock())
@@ -394,7 +396,8 @@ begin
       is distinct from to_jsonb(v_new) - 'registered_at'
   then
     delete from queue.job_types where job_type = v_name;
-    -- a migration of the project may insert the same type at this moment
+    -- ignore a conflict, because a migration of the project may insert the same job type at this
+    -- moment
     insert into queue.job_types
     select v_new.*
     on conflict (job_type) do nothing;
@@ -479,12 +482,12 @@ begin
       end if;
     end;
   end loop;
-  -- attach pg_cron, pg_net and other extensions that were installed since the last call
+  -- attach pg_cron, pg_net and other extensions that were installed since the last registration
   perform public.attach_extensions();
   return jsonb_build_object('registered', v_count, 'refused', v_refused);
 end;
 $$;
 comment on function public.register_job_types is
   E'Publish job types: {registered, refused: [{job_type, code, message, field}]}.\n\n'
-  'A rejected type keeps its previous policy and shows the reason.';
+  'A rejected job type keeps its previous settings, and list_job_types shows the reason.';
 select queue.allow('job_worker, service_role', 'public.register_job_types');

@@ -1,6 +1,6 @@
 -- This file handles the reports that workers send about running jobs. A report stores a job's
--- progress, log lines and steps, and renews the job's lease. If the worker has lost the lease of a
--- job, its report of the job is ignored.
+-- progress, log lines and steps, and renews the job's lease. If a worker has lost the lease of a
+-- job, the engine ignores the worker's report about this job.
 
 -- Lock the rows of jobs in queue.leases, and then in public.jobs. Skip a job that another
 -- transaction keeps locked for more than 0.1 s, so that no worker waits for the transaction of a
@@ -46,10 +46,10 @@ exception when lock_not_available then
 end;
 $$;
 
--- Store finished steps, the running step, progress and tags of jobs. If a step is reported again,
--- keep its first result. If a job has more than 20 tags, keep the first 20. Also increase last_seq
--- for the events of progress and log lines. Workers report how long a step has run, not when it
--- started, because their clocks may be wrong.
+-- Store finished steps, the running step, progress and tags of jobs. If a worker reports a finished
+-- step again, keep the step's first result. If a job has more than 20 tags, keep its first 20 tags.
+-- Also increase public.jobs.last_seq for the events of progress and log lines. Workers report how
+-- long a step has run, not when the step started, because the clocks of workers may be wrong.
 create function queue.store_state(p_items queue.worker_item[], p_now timestamptz)
 returns void
 language plpgsql
@@ -62,7 +62,7 @@ begin
     left(s.value ->> 'name', 200),
     coalesce(s.value -> 'result', 'null'),
     p_now - (s.value ->> 'duration_ms')::double precision * interval '1 ms',
-    p_now + s.n * interval '1 us' -- keeps the order of the steps
+    p_now + s.n * interval '1 us' -- the added microseconds keep the order of the steps
   from unnest(p_items) as i
   cross join lateral jsonb_array_elements(i.steps) with ordinality as s (value, n)
   where s.value ->> 'name' <> ''
@@ -125,9 +125,10 @@ end;
 $$;
 
 -- Store the reports of workers, with an event for progress and for each log line. The caller must
--- have locked the leases and jobs. logs_from is the number of the report's first log line, counted
--- from the start of the attempt. This number shows which lines an earlier report has already
--- stored. If public.jobs.is_minimal is true, store no events for log lines.
+-- have locked the leases and jobs. The field logs_from of a report is the number of the report's
+-- first log line, counted from the start of the attempt. From logs_from, the function computes
+-- which log lines an earlier report has already stored. If public.jobs.is_minimal is true, store no
+-- events for log lines.
 create function queue.write_reports(p_items queue.worker_item[], p_now timestamptz)
 returns void
 language plpgsql
@@ -165,8 +166,8 @@ begin
   if v_items = '{}' then
     return;
   end if;
-  -- Store the output of a step before the step itself, because a restart of the stream keeps the
-  -- output of finished steps (queue.drop_output).
+  -- Store the output of a step before the step itself, because a restart of a stream deletes all
+  -- output except the output of finished steps (queue.drop_output).
   perform queue.write_output(v_items, p_now);
   perform queue.store_state(v_items, p_now);
   with lines as materialized (
@@ -245,7 +246,7 @@ begin
   insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
   select c.job_ids[1], c.seqs[1], c.workspace_id, c.type, c.data, p_now
   from unnest(v_changes) as c;
-  perform queue.publish(v_changes, p_now); -- strict, does nothing if v_changes is null
+  perform queue.publish(v_changes, p_now); -- does nothing if v_changes is null
 exception when data_exception or integrity_constraint_violation then
   -- Store the reports one by one, so that an invalid report of one job does not affect other jobs.
   if cardinality(p_items) > 1 then
@@ -291,8 +292,9 @@ begin
       queue.clock()
     );
   end if;
-  -- Renew a lease only if a fifth of its duration has passed, because workers report often. If
-  -- another transaction has locked the lease now, the next report renews it.
+  -- Renew a lease only if a fifth of its duration has passed, or if the report changes the lease,
+  -- because workers report often. If another transaction has locked a lease now, the worker's next
+  -- report renews the lease.
   v_renewed := array(
     select l.job_id
     from unnest(v_items) as i
@@ -356,12 +358,12 @@ comment on function public.report_jobs is
   'is busy.';
 select queue.allow('job_worker, service_role', 'public.report_jobs');
 
--- Return a page of the finished steps of a job. A page has at most 1,000 rows of queue.steps. The
--- last row is the row with which the results reach p_bytes bytes.
+-- Return a page of the finished steps of a job. A page has at most 1,000 rows of queue.steps. A
+-- page ends earlier with the row with which its results reach p_bytes bytes.
 -- p_after: Position {name, nth} of the last row on the previous page, or null for the first page.
 -- lines: The page's rows of queue.steps.
--- results: The results of the steps, by step name. The results of child jobs that a step waited for
---   are one array.
+-- results: JSON object with the result of each step by the step's name. If a step waited for child
+--   jobs, its result has the array children with the results of the child jobs.
 -- next: Position {name, nth} of the last row, or null if no rows follow.
 create function queue.step_page(
   p_job_id uuid,
@@ -440,7 +442,7 @@ select
 $$;
 
 -- Return the job id of a worker's request {job_id, fence}. Reject the request if the worker has
--- lost the lease.
+-- lost the lease of this job.
 -- p_undone: Text at the end of the error message, for example "its steps are not shown".
 create function queue.leased_id(p_request jsonb, p_undone text)
 returns uuid
@@ -480,9 +482,9 @@ begin
 end;
 $$;
 comment on function public.read_steps is
-  E'Steps of a leased job, in pages of about 1 MB: {lines: [{name, nth, value}], next: {name, nth} '
-  '| null, bytes}.\n\nRequest: {job_id, fence, after?}. Lines with nth 1 and above are the '
-  'results of the step''s child jobs.';
+  E'Return finished steps of a leased job, in pages of about 1 MB: {lines: [{name, nth, value}], '
+  'next: {name, nth} | null, bytes}.\n\nRequest: {job_id, fence, after?}. Lines with nth 1 and '
+  'above are the results of the step''s child jobs.';
 select queue.allow('job_worker, service_role', 'public.read_steps');
 
 create function public.job_steps(p_job_id uuid, p_after jsonb default null)
@@ -523,6 +525,6 @@ begin
 end;
 $$;
 comment on function public.job_steps is
-  'Finished steps of a job: {steps: [{name, kind, result, created_at, duration_ms}], next}. The '
-  'child results of one step may continue on the next page.';
+  'Return the finished steps of a job: {steps: [{name, kind, result, created_at, duration_ms}], '
+  'next}. The results of the child jobs of one step may continue on the next page.';
 select queue.allow('authenticated, service_role', 'public.job_steps');
