@@ -1,10 +1,11 @@
--- This file creates the tables of jobs. public.jobs has one row for each job. A live job also has a
--- row in a narrow table, for example queue.ready, which is the place of the job.
+-- This file creates the tables of jobs. public.jobs has one row for each job. A job that has not
+-- ended also has a row in a narrow table, for example queue.ready or queue.leases. This table is
+-- the place of the job, and shows what the job waits for, or which worker runs it.
 
 -- Some columns have the default nullif(0, 0), which is null. Tools that generate client types from
--- the schema therefore show these columns as optional. queue.check_inserted sets the values of
--- these columns. The columns are in the order of their alignment, so that a row needs at most 220
--- bytes.
+-- the schema therefore show these columns as optional. The trigger queue.check_inserted sets the
+-- values of these columns. All columns of the table are in the order of their alignment, so that a
+-- row needs at most 220 bytes.
 create table public.jobs (
   created_at timestamptz not null default queue.clock(),
   updated_at timestamptz not null default queue.clock(),
@@ -15,7 +16,7 @@ create table public.jobs (
   scheduled_for timestamptz,
   deadline_at timestamptz,
   cancel_requested_at timestamptz,
-  ord bigint, -- position among the tenant's jobs, kept when the job is delayed
+  ord bigint, -- position among the tenant's jobs, which a retry does not change
   id uuid not null default queue.new_id(),
   workspace_id uuid not null,
   user_id uuid,
@@ -31,12 +32,12 @@ create table public.jobs (
   -- version of the job type's payload schema to which the payload conforms
   schema_version integer not null default nullif(0, 0),
   generation integer not null default 1, -- each retry of an ended job adds 1
-  lost_attempts integer not null default 0, -- attempts blamed for the end of their process
+  lost_attempts integer not null default 0, -- attempts that ended their process
   timeout_seconds integer,
-  -- worker that first leased the job (column worker of queue.workers). Before the first lease, the
-  -- value is 0 if a plain insert created the job, and otherwise null.
+  -- Number of the worker that first leased the job (queue.workers.worker). Before the first lease,
+  -- the number is 0 if a client's own insert created the job, and otherwise null.
   worker integer,
-  queue_ms real, -- queue time, from ready to the first start
+  queue_ms real, -- time from when the job was ready to its first start
   run_ms real, -- total duration of all attempts
   -- cost of external services that the processor reported, or null
   cost_usd double precision,
@@ -52,12 +53,12 @@ create table public.jobs (
   concurrency_key text,
   idempotency_key text,
   unique_key text,
-  replay_from text, -- step from which this job repeats the job replay_of
+  replay_from text, -- step at which this job begins to repeat the job replay_of
   traceparent text,
   tags text[],
   is_minimal boolean, -- true if the job has no events of creation and lease, otherwise null
-  -- names of the options (queue, max_attempts) that the caller set, stored until a worker publishes
-  -- the type
+  -- names of the options (queue, max_attempts) that the caller of the enqueue set, stored until a
+  -- worker publishes the job type
   chosen text[],
   start_by_seconds integer,
   -- Time at which the job is cancelled if it has not started, which is start_by_seconds after the
@@ -73,8 +74,8 @@ create table public.jobs (
   autovacuum_vacuum_threshold = 5000,
   autovacuum_vacuum_cost_delay = 0
 );
--- Lists of jobs read these indexes backwards. The newest jobs come first, because ids begin with
--- the time.
+-- Lists of jobs read the following indexes backwards. The newest jobs then come first, because ids
+-- begin with the time of creation.
 create index jobs_by_workspace on public.jobs (workspace_id, id);
 create index jobs_by_session on public.jobs (session_id, workspace_id, id)
   where session_id is not null;
@@ -108,10 +109,11 @@ comment on table public.job_logs is 'Log lines that processors wrote.';
 create table queue.job_types (
   job_type text primary key,
   queue text not null default 'default',
-  lane integer, -- lane of the type in its queue
+  lane integer, -- row of queue.lanes of the type in its queue
   max_concurrency integer, -- maximum number of running jobs of the type, null for no limit
-  workspace_concurrency integer, -- the same limit for each workspace
-  key_concurrency integer, -- the same limit for each workspace and concurrency key
+  workspace_concurrency integer, -- maximum number of running jobs of the type per workspace
+  -- maximum number of running jobs of the type per concurrency key of a workspace
+  key_concurrency integer,
   -- maximum number of jobs of the type that start in rate_per_seconds (size of a token bucket)
   rate_limit integer,
   rate_per_seconds double precision,
@@ -132,21 +134,21 @@ create table queue.job_types (
   -- the key wait for the delayed job. This column is true only for webhook deliveries, which have
   -- no rate limit.
   in_order boolean not null default false,
-  source text, -- module:function of its processor
+  source text, -- Python location module:function of the processor
   description text,
   -- Reason for which the engine rejected the last registration of the type. The settings of the
   -- earlier registration still apply.
   refusal text,
-  -- Time of the last registration. -infinity after public.revoke_worker_keys, until a worker
-  -- registers the type again.
+  -- Time of the last registration of the type. After public.revoke_worker_keys, the time is
+  -- -infinity until a worker registers the type again.
   registered_at timestamptz not null default queue.clock(),
-  -- commit and time of the deployment that registered the type, null if its workers report none
+  -- commit and time of the deployment that registered the type, or null if the workers report none
   commit text,
   deployed_at timestamptz,
   constraint commit_has_at_most_100_characters check (char_length(commit) <= 100),
   -- If a worker publishes an invalid value, the error contains the name of the constraint. No
-  -- constraint uses "between", because Postgres prints such a constraint in another form, and tools
-  -- compare schemas by the printed text.
+  -- constraint combines "between" with another condition, because Postgres would print the
+  -- constraint in another form, and tools compare schemas by the printed text.
   constraint job_type_has_1_to_100_plain_characters
     check (
       char_length(job_type) >= 1
@@ -196,14 +198,14 @@ create index job_types_limited on queue.job_types (job_type)
 
 create table queue.tenant_limits (
   workspace_id uuid primary key,
-  weight integer not null default 1, -- number of jobs that the workspace gets in a round
+  weight integer not null default 1, -- number of the workspace's jobs in each round
   max_running integer, -- limit of running jobs that operators set
   own_max_running integer, -- limit of running jobs that the workspace's managers set
   -- limit that applies, which is the smaller of max_running and own_max_running
   running_max integer
     generated always as (least(max_running, own_max_running)) stored,
-  -- maximum number of live jobs of the workspace. If a person's enqueue would exceed it, the call
-  -- is rejected. Null to use the setting user_pending_max.
+  -- maximum number of live jobs of the workspace. If a person's enqueue would exceed this number,
+  -- the enqueue is rejected. Null to use the setting user_pending_max.
   max_pending integer,
   constraint tenant_limits_are_not_negative
     check (
@@ -229,16 +231,16 @@ create table queue.pauses (
 );
 
 -- Each row stores, for a group of lanes (job types in queues), the tenant that was served last, and
--- the number of the round in which this tenant was served. A new lane (job type in a queue) begins
--- with ring 1. If some lanes (job types in queues) advance faster than others, leases assign them
--- to separate rings (queue.advance_ring).
+-- the number of the round in which this tenant was served. A new lane refers to the row with ring
+-- 1. If leases serve some lanes faster than others, the lanes get separate rows of queue.rings
+-- (queue.advance_ring).
 create table queue.rings (
   ring integer generated always as identity primary key,
   round bigint not null default 0,
   last_rank bigint not null default 0,
   last_workspace_id uuid not null default '00000000-0000-0000-0000-000000000000',
-  -- Number of jobs that this tenant got in the round, or 0 if the tenant got as many jobs as its
-  -- weight
+  -- Number of jobs that the tenant last_workspace_id got in the round, or 0 if the tenant got as
+  -- many jobs as its weight
   last_taken integer not null default 0
 ) with (
   fillfactor = 50,
@@ -258,16 +260,17 @@ create table queue.lanes (
   -- Time since which no job and no other row refers to this row. Maintenance deletes the row one
   -- day later.
   unused_since timestamptz,
-  ring integer not null default 1 -- leases move the lane to another ring
+  ring integer not null default 1 -- row of queue.rings, which leases may change
 ) with (fillfactor = 50);
 -- The index is not unique, so that two transactions that create the same lane do not wait for each
 -- other.
 create index lanes_by_type on queue.lanes (job_type, queue);
 create index lanes_by_ring on queue.lanes (ring);
 
--- A turn is a row for a tenant that has ready jobs in a lane. Leases skip a turn that is blocked.
--- In a blocked turn, look_at is null if the tenant has no ready jobs (closed), infinity if the turn
--- is paused, and otherwise the time at which leases check the limit again.
+-- A turn is a row for a tenant that has ready jobs in a lane (job type in a queue). Leases skip
+-- rows that are blocked. In a blocked row, look_at is null if the tenant has no ready jobs
+-- (closed), infinity if the tenant is paused, and otherwise the time at which leases check the
+-- tenant's limits again.
 create table queue.turns (
   workspace_id uuid not null,
   lane integer not null,
@@ -277,10 +280,10 @@ create table queue.turns (
   -- Lower bound of the positions (ord) of the tenant's ready jobs. Leases begin to read at this
   -- position, so that they skip the dead rows of jobs that were leased.
   from_ord bigint not null default 0,
-  changed_at timestamptz not null, -- time at which the turn was opened or blocked
-  blocked boolean not null default false, -- true if no lease reads the turn
+  changed_at timestamptz not null, -- time at which the row was opened or blocked
+  blocked boolean not null default false, -- true if leases skip the row
   look_at timestamptz,
-  epoch bigint not null default 0, -- if the turn is open, the highest of queue.turn_epochs
+  epoch bigint not null default 0, -- in an open row, the highest epoch of queue.turn_epochs
   primary key (workspace_id, lane)
 ) with (fillfactor = 50);
 create index turns_in_order on queue.turns (epoch, rank, workspace_id, lane)
@@ -289,12 +292,12 @@ create index turns_by_lane on queue.turns (lane, epoch, rank, workspace_id)
   where not blocked;
 create index turns_blocked on queue.turns (look_at) where blocked;
 
--- Epochs of tenants' turns. Leases read only turns with the highest epoch, because Postgres keeps
--- the dead index entries of closed turns as long as an old snapshot exists, for example of a dump.
--- If at least as many turns were closed in the last epoch as are open now, a lease gives the open
--- turns a new epoch (queue.begin_epoch).
+-- Epochs of the rows of queue.turns. Leases read only rows with the highest epoch, because Postgres
+-- keeps the dead index entries of closed rows as long as an old snapshot exists, for example the
+-- snapshot of a dump. If at least as many rows of queue.turns were closed in the last epoch as are
+-- open now, a lease sets a new epoch in the open rows (queue.begin_epoch).
 create table queue.turn_epochs (epoch bigint primary key);
--- Approximate number of turns that were closed in the last epoch.
+-- Approximate number of rows of queue.turns that were closed in the last epoch.
 create unlogged sequence queue.turns_closed minvalue 0 start 0; -- noqa: PRS
 create view queue.unblocked_turns as
 select *
@@ -310,23 +313,23 @@ where not blocked
     0
   );
 
--- A row (note) names a tenant's turn that the next lease must open, or a concurrency key whose
--- waiting jobs the next lease must admit. Each note is a new row, because transactions that update
--- the same row would wait for each other.
+-- Each row (note) names a row of queue.turns that the next lease must open, or a concurrency key
+-- whose waiting jobs the next lease must admit. Transactions insert new rows and update no row,
+-- because two transactions that update the same row would wait for each other.
 create table queue.notes (
   id bigint generated always as identity primary key,
   -- earliest time at which the rate limit of the key allows another start
   look_at timestamptz not null default '-infinity',
   lane integer not null,
   workspace_id uuid not null,
-  ord bigint not null default 0, -- for a turn, the smallest ord of its jobs
-  key text, -- null for a turn
+  ord bigint not null default 0, -- smallest ord of the new ready jobs
+  key text, -- concurrency key, or null in a note about a row of queue.turns
   xid xid8 not null default pg_current_xact_id()
 );
--- The sequence stores a transaction id. All rows of queue.turn_notes with a smaller xid are
--- deleted. Leases read only rows of queue.turn_notes with this xid or a greater xid. Without this
--- bound, leases would read the dead versions of all deleted rows, which Postgres keeps as long as
--- an old snapshot exists, for example of a dump.
+-- The sequence stores a transaction id (xid). All notes about rows of queue.turns with a smaller
+-- xid are deleted. The view queue.turn_notes shows only notes with this xid or a greater xid.
+-- Without this lower bound, leases would read the index entries of all deleted notes, which
+-- Postgres keeps as long as an old snapshot exists, for example the snapshot of a dump.
 create unlogged sequence queue.notes_gone minvalue 0 start 0; -- noqa: PRS
 create view queue.turn_notes as
 select *
@@ -335,8 +338,8 @@ where key is null
   and xid >= (
     select coalesce(pg_sequence_last_value('queue.notes_gone'), 0)::text::xid8
   );
--- Notes about turns and notes about concurrency keys have separate indexes, so that many keys of
--- one tenant do not slow down a lease that reads notes about turns.
+-- Notes about rows of queue.turns and notes about concurrency keys have separate indexes, so that
+-- many keys of one tenant do not slow down a lease that looks for ready jobs of other tenants.
 create index notes_of_turns on queue.notes (xid, id) where key is null;
 create index notes_of_gates on queue.notes (look_at, id) where key is not null;
 create index notes_of_gates_by_tenant on queue.notes (workspace_id, look_at, id)
@@ -375,11 +378,11 @@ create table queue.dead (
   primary key (workspace_id, job_id)
 );
 
--- Jobs that a maintenance task could not change, because the database rejected the change. For
--- example, a trigger of the project raised an error. The maintenance task skips the job until
--- retry_at.
+-- Jobs that a lease or a maintenance task could not change, because the database rejected the
+-- change. For example, a trigger of the project raised an error. Leases or the maintenance task
+-- skip the job until retry_at.
 create table queue.refusals (
-  task text not null, -- lease, or a task of maintenance
+  task text not null, -- 'lease', or the name of a maintenance task
   job_id uuid not null,
   workspace_id uuid not null,
   refused_at timestamptz not null, -- time of the first rejection
@@ -399,16 +402,16 @@ create table queue.unpublished (
 create index unpublished_by_workspace on queue.unpublished (workspace_id, job_type);
 
 -- Jobs of types that have a limit for each concurrency key. A row is in one of three states.
--- - Not admitted. The job waits until its concurrency key is below its limit, and the gate of the
---   key admits the job. This row is then the
---   place of the job.
+-- - Not admitted. The job waits in this table until fewer jobs of its concurrency key than the
+--   limit are admitted.
 -- - Admitted. The job is ready or running, and counts against the limit of its key.
--- - Admitted and ended. The job no longer counts against the limit. When the gate is next checked,
---   the engine takes a token of the key's rate limit for the job's start and deletes the row.
+-- - Admitted and ended. The job's attempt has ended, and no longer counts against the limit. When
+--   queue.open_gate next checks the limits of the key, it takes a token of the rate limit for the
+--   job's start and deletes the row.
 create table queue.gated (
   lane integer not null,
   workspace_id uuid not null,
-  -- Job type of the row. The limit of a job type and concurrency key counts the jobs of all queues
+  -- Type of the job. A limit per concurrency key counts the jobs of a job type in all queues
   -- together.
   job_type text not null,
   -- '' for a job without a key. The rate limit per key also applies to jobs without a key, as if ''
@@ -429,12 +432,12 @@ create table queue.leases (
   job_id uuid primary key,
   workspace_id uuid not null,
   tick_id uuid,
-  ord bigint not null, -- ord of the job, kept for its release
+  ord bigint not null, -- position of the job in queue.ready after a release
   ready_at timestamptz not null,
   leased_at timestamptz not null,
   expires_at timestamptz not null, -- not indexed, so that a renewal changes no index
   lane integer not null,
-  fence integer not null, -- fence that each write of the worker must match
+  fence integer not null, -- lease number that each write of the worker must contain
   attempt integer not null,
   worker integer not null,
   tick_call integer not null,
@@ -445,7 +448,7 @@ create table queue.leases (
   step text,
   -- start time of the running step, from the worker's last report
   step_started_at timestamptz,
-  key text, -- key of the gate that admitted the job
+  key text, -- concurrency key against whose limit the job counts
   -- bytes that the job has written to its streams, null before the first write
   output_bytes bigint,
   -- Object with the keys last, since, place and memory_mb. The object describes the last update
@@ -457,8 +460,8 @@ create index leases_by_lane on queue.leases (lane, workspace_id);
 
 -- Jobs that must not run in one process with ordinary jobs, because they have ended a process or
 -- may have ended one. A suspect is a job whose process ended while the process also ran other jobs.
--- A guilty job has ended a process that ran no other job. The engine deletes the row when a later
--- attempt of the job ends and the process of this attempt continues to run. Only
+-- A guilty job has ended a process that ran no other job. The engine deletes a job's row when a
+-- later attempt of the job ends and the process of this attempt continues to run. Only
 -- queue.lease_suspects leases suspects and guilty jobs (14_suspects.sql).
 create table queue.suspects (
   job_id uuid primary key,
@@ -476,11 +479,11 @@ create table queue.lost_leases (
   id bigint generated always as identity primary key,
   worker integer not null,
   lost_at timestamptz not null,
-  jobs integer not null -- number of jobs that the process held
+  jobs integer not null -- number of jobs that the process had leased
 );
 
--- Most rows of these tables exist only for seconds. Autovacuum starts at a thousand dead rows,
--- regardless of the size of the table.
+-- Most rows of the following tables exist only for seconds. Autovacuum therefore starts at a
+-- thousand dead rows in each table, regardless of the size of the table.
 do $$
 declare
   v_table regclass;
@@ -510,7 +513,7 @@ create table queue.workers (
   job_types text[],
   queues text[], -- null for all queues
   summary jsonb, -- summary of the latest run
-  evidence jsonb, -- reason why the process died, as the host reported it
+  evidence jsonb, -- why the worker's process died, as its host reported
   -- [{job_types, limit}]: number of slots for each group of job types. Null for workers before
   -- release 0.5.0.
   slots jsonb,
@@ -522,10 +525,10 @@ revoke all on queue.workers from public, anon, authenticated, service_role;
 grant select (worker, worker_id) on queue.workers to authenticated, service_role;
 create index workers_by_seen on queue.workers (seen_at);
 
--- Worker runs. Each row stores the number of the latest call of the run that leased jobs. If the
--- worker repeats this call, public.lease_jobs recognizes the repetition. Until a call of the run
--- leases jobs, the row stores the first call. If the number of concurrent runs is limited, the row
--- also shows that the run is active (queue.admit_run).
+-- Worker runs. Each row stores the number of the latest request of a worker run that leased jobs,
+-- so that public.lease_jobs recognizes a repeated request. Until a request leases jobs, the row
+-- stores the number of the run's first request. If the number of concurrent worker runs is limited,
+-- the row also shows whether the run is active (queue.admit_run).
 create table queue.ticks (
   tick_id uuid primary key,
   seen_at timestamptz not null,
@@ -635,7 +638,8 @@ create table queue.feed (
   -- type stores no such event, so that only statistics and workers read the feed row.
   seqs integer[],
   wakes boolean, -- true if the commit notifies listening workers
-  -- True if the statement sent no message to watchers, so that queue.do_announcements sends it.
+  -- True if the statement that inserted the row sent no Realtime message about it.
+  -- queue.do_announcements then sends the message.
   unsent boolean,
   primary key (workspace_id, number, id)
 );
@@ -660,8 +664,8 @@ create type queue.change as (
 );
 
 -- Tasks of public.run_maintenance. An app may add its own tasks. The function queue.do_<name> runs
--- the task of this name. If a function queue.findings_of_<name> exists, explain_queue shows its
--- findings.
+-- the task of this name. If a function queue.findings_of_<name> exists, explain_queue shows the
+-- findings that this function returns.
 create table queue.tasks (
   name text primary key,
   every interval not null,
@@ -679,13 +683,13 @@ create table queue.tasks (
   -- from queue.feed.
   read_to bigint not null default 0,
   read_id bigint not null default 0,
-  after_id uuid, -- last job or schedule that an unfinished pass has read
+  after_id uuid, -- id of the last job or schedule that an unfinished run has read
   reads_feed boolean not null default false -- true if the task is due when the feed has unread rows
 ) with (fillfactor = 50);
 
--- Events of jobs. The creation, the first lease and a plain completion of a job are not stored,
--- because they follow from the job's row. The view public.job_events derives these events, and adds
--- them to the stored events.
+-- Events of jobs. The creation, the first lease and a success at the first lease are not stored,
+-- because these events follow from the job's row. The view public.job_events derives these events,
+-- and adds them to the stored events.
 create view public.job_events with (security_invoker = on) as
 select e.job_id, e.seq, e.type, e.data, e.created_at, e.workspace_id
 from queue.job_events as e
