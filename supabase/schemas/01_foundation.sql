@@ -6,21 +6,21 @@
 -- - A job is live until it completes, fails or is cancelled.
 -- - The place of a live job is the narrow table whose row shows what the job waits for, or which
 --   worker runs it. The places are queue.unpublished, queue.deferred, queue.gated, queue.ready,
---   queue.leases and queue.waits. An admitted job also keeps its row in queue.gated, and a job with
---   a deadline has another row in queue.deferred.
+--   queue.leases and queue.waits. A ready or running job of a type with a limit per concurrency key
+--   also keeps its row in queue.gated. A job with a deadline also has a row in queue.deferred.
 -- - A lane is one job type in one queue.
 -- - The ord of a job is its position among the jobs of its tenant, by priority, and then by its
 --   scheduled time or creation time.
--- - A turn is a row for a tenant that has ready jobs in a lane. To choose the next jobs, a lease
---   reads the open turns in the order of their ranks.
+-- - A turn is a row of queue.turns for a tenant that has ready jobs in a lane. To choose the next
+--   jobs, a lease reads the open turns in the order of their ranks.
 -- - A turn is blocked if leases skip it, because it is closed, paused or at a limit. A closed turn
 --   has no ready jobs. A turn without ready jobs stays open until a later lease or the sweep closes
 --   it.
 -- - The rank of a tenant is its position in the order in which tenants are served, and is the same
 --   in all lanes. A new tenant gets a rank just below the rank of the last tenant served, so that
 --   leases reach the new tenant near the end of the round.
--- - A ring is a row that stores the last tenant served in a group of lanes, so that the next lease
---   of these lanes continues with the next tenant.
+-- - A ring is a row of queue.rings that stores the last tenant served in a group of lanes, so that
+--   the next lease of these lanes continues with the next tenant.
 -- - A round serves each tenant that has ready jobs in the lanes of a ring once, in the order of
 --   ranks.
 -- - The weight of a tenant is the number of jobs that it gets per round.
@@ -31,8 +31,8 @@
 --   until its attempt ends.
 -- - A note is a row of queue.notes. A note names a turn that the next lease must open, or a gate
 --   from which the next lease must admit jobs. A statement that makes a job ready inserts a note if
---   the turn is closed or starts at a later job. A statement that frees a key inserts a note if it
---   cannot open the gate itself.
+--   the job's turn is closed or starts at a later job. A statement that frees a concurrency key
+--   inserts a note if it cannot admit waiting jobs itself.
 -- - A fence is the number of a job's lease. Each lease of the job has a higher number. A worker's
 --   write with an old fence is rejected, because another worker may have leased the job since.
 -- - A signal is a row that requests work from maintenance, for example the check of a parent job
@@ -43,7 +43,8 @@
 -- Some other words have a special meaning here.
 --
 -- - A plain insert is an insert into public.jobs by a client's own SQL.
--- - A plain job has no options. A simple job is a plain job that public.enqueue_job enqueues.
+-- - A plain job has no options, for example no priority and no key. A simple job is a plain job
+--   that public.enqueue_job enqueues.
 -- - A plain completion is a success at the first lease of a job.
 -- - A call slot is a permit for one call that reads or writes many rows. The number of slots is
 --   limited.
@@ -52,43 +53,49 @@
 -- - In names, hold means to lock rows or a turn until the transaction ends.
 -- - queue.admit takes tokens of a person's rate limit for a call, and is unrelated to gates.
 --
+-- A job moves through these places, but not every job has each of them.
+--
 --   enqueue --> deferred --> gated --> ready --> leases --> completed, failed or cancelled
 --               due later    key at    awaits    runs on
 --                            a limit   its turn  a worker
 --                  ^                                |
 --                  +------ retry, snooze, waits <---+
 --
--- Not every job has each of these places.
---
 -- Six rules apply everywhere:
 -- 1. public.jobs is the record of all jobs. Leases and settlements change no indexed column of
---    public.jobs, except a processor's tags, so that they are heap-only updates.
+--    public.jobs, except the tags that a processor sets, so that Postgres need not update the
+--    indexes (heap-only updates).
 -- 2. Tenants are served in rounds. A lease begins after the tenant that the last lease of the same
---    lanes served, or with this tenant if its weight is not used up. Concurrent leases may begin at
---    the same tenant. A lease that requests n jobs reads the turns of about n tenants.
--- 3. An enqueue without a key never waits for another transaction. The enqueue tries to take a
---    shared advisory lock on the tenant's turn, and inserts the job. If the turn is not open, the
---    enqueue inserts a note. A lease that closes a turn, or moves the turn's start to a later job,
---    takes the same lock exclusively, so that no enqueue can add an earlier job at that moment.
--- 4. Limits of types and workspaces are enforced by counting running jobs. No counter is stored. A
---    lease tries to take an advisory lock for each limit of a type or workspace. The next statement
---    of the lease counts the running jobs. A gate enforces the limit of a concurrency key, so that
---    the number of ready and running jobs of the key never exceeds the limit.
+--    lanes served, or with this tenant if it has got fewer jobs in the round than its weight.
+--    Concurrent leases may begin at the same tenant. A lease that requests n jobs reads the turns
+--    of about n tenants.
+-- 3. An enqueue without an idempotency key or unique key never waits for another transaction. The
+--    enqueue tries to take a shared advisory lock on the tenant's turn, and inserts the job. If the
+--    turn is not open, or if the lock is not free, the enqueue inserts a note. A lease that closes
+--    a turn, or moves the turn's start to a later job, takes the lock exclusively, so that no
+--    enqueue can add an earlier job at the same moment.
+-- 4. The engine enforces the limits of job types and workspaces by counting running jobs, and
+--    stores no counter. A lease tries to take an advisory lock for each limit of a job type or
+--    workspace. The next statement of the lease counts the running jobs. A gate enforces the limit
+--    of a concurrency key, so that the number of ready and running jobs of the key never exceeds
+--    the limit.
 -- 5. A fact that follows from a job's row is not stored. For example, the events of a job that ran
 --    as planned are derived from its row. A statement that changes many jobs adds one row to
---    queue.feed for all jobs with the same tenant, session and event. Browsers that follow jobs,
---    statistics and apps read the feed.
--- 6. Worker calls lock a job's lease before the job's row, and leases skip locked rows. A cancel or
---    retry locks the rows of all its jobs or of none (queue.lock_jobs), so that no worker waits for
---    a user's open transaction. If another transaction has locked one of the rows, a person's call
---    is rejected immediately. public.lease_jobs rejects every isolation level except read
---    committed, because it must count rows that other transactions have just committed.
+--    queue.feed for all jobs with the same tenant, session and event. Statistics, apps, and
+--    browsers that follow jobs read queue.feed.
+-- 6. Calls of workers lock a job's row of queue.leases before its row of public.jobs, and leases
+--    skip locked rows. A cancel or retry locks the rows of all its jobs or of none
+--    (queue.lock_jobs), so that no worker waits for a user's open transaction. If another
+--    transaction has locked one of these rows, a person's call is rejected immediately.
+--    public.lease_jobs rejects every isolation level except read committed, because it must count
+--    rows that other transactions have just committed.
 --
 -- Four patterns recur in the code:
 -- - `ctid = any (array(select … for update skip locked))` skips rows that another transaction has
 --   locked. An update in this form also skips rows that another transaction changed after the
 --   statement began, so that it never uses an outdated value.
--- - `id = any (array[x])` finds a row by its key, whatever the planner estimates for the table.
+-- - `id = any (array[x])` finds a row by the index on its key, whatever the planner estimates for
+--   the table.
 -- - `x := f()` calls a function whose result is not used. An assignment costs less than the query
 --   that `perform` runs.
 -- - queue.refuse raises the error of a rejected call.
@@ -101,20 +108,20 @@
 --
 --   public.enqueue_job, enqueue_jobs, spawn_jobs, a plain insert or a schedule enqueues jobs.
 --     queue.add              checks a job and inserts its row (queue.add_plain inserts many rows).
---       queue.place          moves the job to its place, which is deferred, gated or ready.
---     queue.publish          adds a row to the feed and sends a message to watchers.
+--       queue.place          inserts the job into queue.deferred, queue.gated or queue.ready.
+--     queue.publish          adds a row to queue.feed and sends a message to browsers.
 --   public.lease_jobs        leases jobs for a worker.
---     queue.take_jobs        moves jobs from ready to leased. 07_lease.sql lists all steps.
+--     queue.take_jobs        moves jobs from queue.ready to queue.leases (07_lease.sql).
 --   public.report_jobs       stores progress, logs and steps of running jobs, and renews leases.
 --   public.settle_jobs       stores the outcome of attempts, and leases the next jobs.
---     queue.settle           ends leased jobs, or returns them to deferred, gated, ready or waits.
---       queue.decide         decides all outcomes except plain completions, and stores attempts.
---       queue.after_attempts   frees the gate and the unique key, and signals a waiting parent.
+--     queue.settle           ends leased jobs, or lets them wait for another attempt.
+--       queue.decide         determines all outcomes except plain completions, and stores attempts.
+--       queue.after_attempts   frees keys of ended jobs, and signals a waiting parent job.
 --   public.run_maintenance   handles everything that is due by time, and deletes old data.
 
 -- Stop the migration if the schema queue exists, or if a table, function or type of the schema
--- public already has one of these names. An uninstall recognizes the schemas that this file creates
--- by their comments, and drops no other schema.
+-- public already has a name that Minutehand needs. An uninstall recognizes the schemas that this
+-- file creates by their comments, and drops no other schema.
 do $$
 declare
   c_names constant text[] := '{
@@ -153,7 +160,7 @@ begin
     v_taken := 'in the schema public: ' || v_taken;
   end if;
   if v_taken is not null then
-    raise exception 'there is %, which is not Minutehand''s',
+    raise exception 'there is %, which does not belong to Minutehand',
       v_taken
       using hint = 'Nothing was changed. Delete what the install wrote: this file, minutehand.toml '
         'and the processors'' package. Then choose another name: minutehand install --schema NAME.';
@@ -172,14 +179,15 @@ begin
     -- reject a role job_worker of another program, because its members would get the rights of
     -- Minutehand's workers
     not like 'Minutehand worker:%' then
-    raise exception 'there is a role job_worker that is not Minutehand''s'
-      using hint = 'Rename it (alter role job_worker rename to …), then apply this migration.';
+    raise exception 'there is a role job_worker that does not belong to Minutehand'
+      using hint = 'Rename the role (alter role job_worker rename to …). Then apply the migration.';
   end if;
   if exists (select from pg_catalog.pg_roles where rolname = 'authenticator') then
     -- the Data API signs in as authenticator, and switches to the role that the JWT names
     grant job_worker to authenticator;
   end if;
-  -- a worker with a direct database connection signs in as the owner and then switches to this role
+  -- a worker with a direct database connection signs in as the owner and then switches to the role
+  -- job_worker
   execute format('grant job_worker to %I', current_user);
 end;
 $$;
@@ -261,8 +269,8 @@ begin
 end;
 $$;
 
--- Return the smallest id that a job created at p_at can have. Two such ids are the bounds of a
--- query for the jobs of a period.
+-- Return the smallest id that a job created at p_at can have. A query for the jobs of a period
+-- compares their ids with the results for the start and the end of the period.
 create function queue.id_at(p_at timestamptz)
 returns uuid
 language sql immutable
@@ -317,8 +325,8 @@ begin
 end;
 $$;
 
--- Reject JSON that is not an object or that has an unknown field. Otherwise a misspelled field
--- would be ignored.
+-- Reject JSON that is not an object, or that has an unknown field, because a misspelled field would
+-- otherwise be ignored.
 -- p_what: Name of the JSON value in error messages.
 create function queue.check_names(p_given jsonb, p_known text[], p_what text)
 returns void
@@ -363,7 +371,7 @@ values
   -- max_attempts
   ('lost_attempts_max', '5'),
   ('retention_days', '{"completed": 30, "cancelled": 30, "failed": 90}'),
-  ('feed_hours', '24'), -- number of hours that a workspace's feed covers
+  ('feed_hours', '24'), -- number of hours for which queue.feed keeps rows
   -- a person's enqueue is rejected if the workspace has this many live jobs
   ('user_pending_max', '100000');
 
@@ -379,9 +387,9 @@ $$;
 
 -- Take an advisory lock until this transaction ends. If another transaction has the lock, return
 -- false. The key of an advisory lock is a pair of numbers. The first number is a hash of the first
--- word of the lock's name, so that locks of different kinds never collide. This number is always
--- negative, so that it differs from the first number of the lock that queue.hold_turn takes, which
--- is the positive number of a lane.
+-- word of the lock's name, so that locks of different kinds never collide. The first number is
+-- always negative, so that it differs from the first number of the locks that queue.hold_turn
+-- takes, which is the positive number of a lane.
 -- p_waits: True to wait for the exclusive lock instead of returning false.
 -- p_is_shared: True to take the lock in shared mode.
 create function queue.try_lock(
@@ -407,11 +415,12 @@ end;
 $$;
 
 -- Return how many advisory locks the caller may take now, up to p_count. All functions of a
--- transaction together take at most 200 advisory locks, because the server has few. A function that
--- runs early passes a smaller p_most, so that locks remain for the functions that run after it. A
--- function that gets too few locks leaves the remaining work to another call, works without locks,
--- or rejects the call.
--- p_most: Maximum number of locks that the transaction may take in all, including these.
+-- transaction together take at most 200 advisory locks, because the server has few advisory locks.
+-- A function that runs early passes a smaller p_most, so that locks remain for the functions that
+-- run after it. A function that gets fewer locks than it needs leaves the remaining work to another
+-- call, works without locks, or rejects the call.
+-- p_most: Maximum number of advisory locks that the transaction may take in all, including the
+--   locks of this call.
 create function queue.reserve_locks(p_count integer, p_most integer)
 returns integer
 language plpgsql
@@ -430,10 +439,11 @@ end;
 $$;
 
 -- Let members read the rows of their workspaces in these tables and views, and let the service read
--- all rows. Each view must be security_invoker. A write to a view that is not updatable raises an
--- error that the Data API returns with status 500. If the view has an instead-of trigger, Postgres
--- first checks the caller's rights, so that the Data API returns status 403. This function
--- therefore creates an instead-of trigger for each view. The trigger never runs.
+-- all rows. Each view must have the option security_invoker. A write to a view that is not
+-- updatable raises an error that the Data API returns with status 500. If the view has an
+-- instead-of trigger, Postgres first checks the caller's rights, so that the Data API returns
+-- status 403. This function therefore creates an instead-of trigger for each view that is not
+-- updatable. The trigger itself never runs.
 create function queue.show_to_members(variadic p_relations regclass[])
 returns void
 language plpgsql
@@ -512,8 +522,8 @@ end;
 $$;
 
 -- Let guests call private functions of an app. For each function, create a function
--- public.<schema>_<name> that calls it. Postgres parses the body of this function when it is
--- created, so callers need no right on the app's schema.
+-- public.<schema>_<name> that calls the private function. Postgres parses the body of the public
+-- function when it is created, so callers need no right on the app's schema.
 create function queue.allow_guests(variadic p_functions regproc[])
 returns void
 language plpgsql
@@ -553,8 +563,9 @@ end;
 $$;
 
 -- Workspaces are the tenants, and their members see their jobs. If the project already has tables
--- of tenants and members, the install replaces these tables and views. The functions of the engine
--- therefore read only the views.
+-- of tenants and members, the install replaces the following tables and views by views of the
+-- project's tables. The functions of the engine therefore read only the views queue.tenants and
+-- queue.tenant_members.
 create table public.workspaces (
   id uuid primary key default gen_random_uuid(),
   name text not null,
@@ -862,8 +873,8 @@ begin
 end;
 $$;
 comment on function public.own_workspace is
-  'Return the workspace to act in. This is p_workspace_id, if the caller is a member, or else the '
-  'workspace that the caller joined first.';
+  'Return the workspace that a call applies to. Without p_workspace_id, this is the workspace that '
+  'the caller joined first. The caller must be a member of p_workspace_id.';
 select queue.allow('authenticated, service_role', 'public.own_workspace');
 
 create function public.list_workspaces()
@@ -887,9 +898,9 @@ select queue.allow('authenticated, service_role', 'public.list_workspaces');
 
 -- When a member is removed from a workspace, delete the member's subscriptions to topics of the
 -- workspace. Notify the API servers that have open streams of these topics, so that they end the
--- removed member's streams. In a project whose own table of members does not have this trigger,
--- subscriptions expire after 150 seconds. The arguments of the trigger are the names of the columns
--- with the workspace's id and the user's id.
+-- removed member's streams. If the project's own table of members does not have this trigger, the
+-- subscriptions of a removed member expire after 150 seconds. The arguments of the trigger are the
+-- names of the columns with the workspace's id and the user's id.
 create function queue.member_removed()
 returns trigger
 language plpgsql

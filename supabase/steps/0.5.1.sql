@@ -1,8 +1,10 @@
--- Functions, views, triggers, policies, grants and comments come from the schemas. Write here the
--- changes that the schemas cannot express, for example a moved row or a new column.
+-- The upgrade takes functions, views, triggers, policies, grants and comments from
+-- supabase/schemas. This file has the changes that the schemas cannot express, for example a new
+-- column or moved rows.
 
--- The indexes of open turns now begin with the turn's epoch, so that a lease skips the dead entries
--- of closed turns, which Postgres keeps while an old snapshot exists.
+-- The indexes of the open rows of queue.turns now begin with the column epoch, so that a lease
+-- skips the dead index entries of closed rows. Postgres keeps these entries while an old snapshot
+-- exists.
 alter table queue.turns add column epoch bigint not null default 0;
 drop index queue.turns_in_order;
 drop index queue.turns_by_lane;
