@@ -1,10 +1,10 @@
 -- This file has the waits of jobs. A job waits when it sleeps, asks a person a question, or awaits
 -- an event or its child jobs. A waiting job occupies no worker. A transaction that ends a child job
--- or emits an event does not lock the waiting job, because the transaction might have to wait for
--- the lock. The transaction inserts a row into queue.signals instead. Maintenance later processes
--- this row in another transaction, which sees both the wait and the event (queue.do_waits). The
--- value of an ended wait becomes the result of a step with the wait's name, so that the job's next
--- attempt reads the value.
+-- or emits an event inserts a row into queue.signals. The transaction does not lock the waiting
+-- job, because the transaction might have to wait for the lock. Maintenance later processes the row
+-- of queue.signals in another transaction, which sees both the wait and the event (queue.do_waits).
+-- The value of an ended wait becomes the result of a step with the wait's name, so that the job's
+-- next attempt reads the value.
 
 create table queue.waits (
   job_id uuid primary key,
@@ -18,8 +18,8 @@ create table queue.waits (
   timeout_at timestamptz,
   default_value jsonb, -- value of the step after a timeout
   gathered integer not null default 0, -- number of children whose results are already copied
-  -- A wait that violates one of these constraints could never end. A job that requests such a wait
-  -- fails, and its error contains the name of the constraint.
+  -- A wait that violates one of the constraints below could never end. A job that requests such a
+  -- wait fails, and its error contains the name of the constraint.
   constraint a_wait_is_a_sleep_ask_event_or_children
     check (kind in ('sleep', 'ask', 'event', 'children')),
   constraint a_sleep_says_until_when
@@ -49,8 +49,8 @@ create table queue.signals (
   kind text not null,
   workspace_id uuid not null,
   job_id uuid,
-  -- Name of the event. For a cancel or retry signal, the id of the first child job that is still to
-  -- be processed.
+  -- For an event signal, the name of the event. For a cancel or retry signal, the id of the first
+  -- child job that is still to be processed.
   name text,
   look_at timestamptz not null default '-infinity', -- earliest time to handle the signal
   failures integer not null default 0, -- number of passes that failed to handle the signal
@@ -402,9 +402,9 @@ $$;
 
 -- Return up to 500 due rows of a table for maintenance, chosen so that no workspace has to wait for
 -- the rows of another workspace. If 500 rows or more are due, half of the result consists of the
--- first rows in the order p_order. The other half has the same number of rows from each workspace.
--- With more than 125 workspaces, the other half has rows of the 125 workspaces with the smallest
--- ids, and of the next 125 workspaces after a random id.
+-- first rows in the order p_order. The other half of the result has the same number of rows from
+-- each workspace. With more than 125 workspaces, the other half has rows of the 125 workspaces with
+-- the smallest ids, and of the next 125 workspaces after a random id.
 -- p_rows: Condition of the table's partial index on workspace_id, or 'true' if the index covers all
 --   rows.
 -- p_due: Condition that a row must meet to be due. In this condition, $1 is p_now, and $2 is
@@ -482,11 +482,11 @@ begin
 end;
 $$;
 
--- Run the maintenance task `waits`. It processes signals and ends waits that have timed out, until
--- a pass changes nothing. A pass keeps a signal of the kind check if another transaction has locked
--- the job of the signal. A pass keeps a signal of the kind event if more jobs wait for the event
--- than the pass could resume. A pass spends up to 0.1 s on signals about children and pauses, one
--- workspace after the other, so that timed-out waits are checked again soon.
+-- Run the maintenance task `waits`. The task processes signals and ends waits that have timed out,
+-- until a pass changes nothing. A pass keeps a signal of the kind check if another transaction has
+-- locked the job of the signal. A pass keeps a signal of the kind event if more jobs wait for the
+-- event than the pass could resume. A pass spends up to 0.1 s on signals about children and pauses,
+-- one workspace after the other, so that timed-out waits are checked again soon.
 create function queue.do_waits(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql

@@ -263,11 +263,11 @@ create trigger jobs_after_update
   when (current_setting('minutehand.plain', true) <> '')
   execute function queue.after_update();
 
--- Most leases and settlements change last_seq, so they do not fire this trigger. A lease that adds
--- no event to its job fires the trigger. The condition of the trigger is short, because Postgres
--- parses it for each statement that inserts or updates jobs. A condition with all comparisons of
--- the trigger function took a twelfth of the time of a call that settles one job and leases the
--- next.
+-- Most leases and settlements change last_seq, so they do not fire the trigger
+-- jobs_cancel_by_update. A lease that adds no event to its job fires the trigger. The condition of
+-- the trigger is short, because Postgres parses it for each statement that inserts or updates jobs.
+-- A condition with all comparisons of the trigger function took a twelfth of the time of a call
+-- that settles one job and leases the next.
 create trigger jobs_cancel_by_update
   before update of status, priority, ord, queue, job_type, workspace_id,
     next_retry_at, scheduled_for, deadline_at, start_by_at, concurrency_key on public.jobs

@@ -1,7 +1,7 @@
 -- This file publishes events of jobs. Most changes of a job insert a row into queue.feed, and send
--- a message through Supabase Realtime. The message goes to the topic of the job's workspace. It
--- also goes to the topics of the job and of its session if clients follow these topics. The last
--- part of this file has guest sessions.
+-- a message through Supabase Realtime. The message goes to the topic of the job's workspace. The
+-- message also goes to the topics of the job and of its session if clients follow these topics. The
+-- last part of this file has guest sessions.
 --
 -- If a workspace has few changes, each statement that changes jobs sends its own Realtime messages.
 -- If a workspace has many changes, the publisher (queue.do_announcements) sends one message per
@@ -15,16 +15,16 @@
 -- server has lower transaction ids than the server of the dump, queue.feed_number raises the
 -- sequence.
 create sequence queue.feed_base minvalue 0;
--- Highest number of a feed row at the time of the last maintenance. If a new number would be lower,
--- the database was restored from a dump of another server (queue.feed_number).
+-- Highest number of a feed row at the time of the last maintenance. If the number of a new feed row
+-- would be lower, the database was restored from a dump of another server (queue.feed_number).
 create sequence queue.feed_reached minvalue 0;
 
 insert into queue.settings (name, value)
 values
   ('realtime_messages_per_second', '"pro"'), -- free, pro, or a number
   ('allow_anonymous', 'false'),
-  -- Name of the header with the client's address, which the gateway of hosted Supabase sets. If
-  -- this header is missing, the last address of x-forwarded-for is used.
+  -- Name of the header with the client's address, which the gateway of hosted Supabase sets. If a
+  -- request lacks this header, the last address of x-forwarded-for is used.
   ('client_address_header', '"cf-connecting-ip"'),
   (
     'guest_key',
@@ -53,7 +53,8 @@ create unlogged table queue.followers (
 );
 create index followers_by_user on queue.followers (user_id);
 
--- Topics that an API server streams to its clients. A row of this table expires after one minute.
+-- Topics that an API server streams to its clients. A row of queue.streamed_topics expires after
+-- one minute.
 create unlogged table queue.streamed_topics (
   topic text primary key,
   expires_at timestamptz not null,
@@ -63,8 +64,8 @@ create unlogged table queue.streamed_topics (
 -- Rounds of the publisher, which is the function queue.do_announcements. Each round inserts a new
 -- row, because updates of a single row would get slow while an old snapshot is open. The last row
 -- stores which rows of queue.feed the publisher has sent. The publisher has sent all feed rows that
--- are visible in the snapshot `seen`. It has also sent feed rows of the transaction `xid`, namely
--- those with ids up to own_id. If the last round stopped before the end of the feed, the columns
+-- are visible in the snapshot `seen`. The publisher has also sent the feed rows of the transaction
+-- `xid` with ids up to own_id. If the last round stopped before the end of the feed, the columns
 -- `number` and `id` name the last feed row that the round read. The next round continues after this
 -- feed row, and reads only feed rows that are visible in the snapshot `until`.
 create table queue.publisher (
@@ -81,8 +82,8 @@ create table queue.publisher (
 create unlogged sequence queue.unsent_at minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.published_at minvalue 0 start 0; -- noqa: PRS
 
--- Topics that got no message because the message budget was used up. The followers of these topics
--- must be asked to read the jobs again.
+-- Topics that got no message because the message budget was used up. The publisher later asks the
+-- followers of these topics to read the jobs again.
 create table queue.late_topics (
   topic text primary key,
   workspace_id uuid not null,
@@ -383,7 +384,7 @@ $$;
 -- topics of these messages. Return false if the publisher must send the messages, because the
 -- workspace is busy, the message budget is too small or Realtime fails. Messages about progress,
 -- log lines and output may use half of the message budget. Messages about changes of state may use
--- three quarters of it. Messages of the publisher may use the whole budget.
+-- three quarters of the budget. Messages of the publisher may use the whole budget.
 create function queue.send(p_changes queue.change[])
 returns boolean
 language plpgsql
@@ -436,10 +437,10 @@ end;
 $$;
 
 -- Publish changes of jobs. The caller must have locked the jobs. A change with seqs is sent as
--- Realtime messages (queue.send). Each change is also inserted into queue.feed. If its message was
--- sent, a change about log lines, output, or progress of a job without a session is not inserted.
--- The function returns true. Because it is strict, it does nothing and returns null if p_changes is
--- null.
+-- Realtime messages (queue.send). Each change is also inserted into queue.feed. A change about log
+-- lines, output, or progress of a job without a session is inserted only if its message was not
+-- sent. The function returns true. Because the function is strict, it returns null and does nothing
+-- if p_changes is null.
 -- p_is_soon: True if new jobs are due within a minute, so that the commit notifies idle workers.
 create function queue.publish(
   p_changes queue.change[],
@@ -479,8 +480,8 @@ end;
 $$;
 
 -- Run one round of the publisher. A round reads up to 5,000 new rows of queue.feed, and sends one
--- message per topic for those rows whose statements sent no message. If the round reaches the end
--- of the feed, it includes rows of the current transaction. If the feed rows of a topic are older
+-- message per topic for those rows whose statements sent no message. A round that reaches the end
+-- of queue.feed also reads rows of the current transaction. If the feed rows of a topic are older
 -- than two seconds, or if the message budget is too small, the message only asks the topic's
 -- followers to read the jobs again. A message about output also only asks for a new read, because
 -- the feed does not store output.
@@ -501,8 +502,8 @@ begin
   end if;
   v_budget := queue.message_budget('{}');
   -- A transaction that was still running at the time of the last round may have added feed rows
-  -- with low numbers. If such a transaction has ended in the meantime, begin this round with the
-  -- transaction's number.
+  -- with low numbers. If a transaction that was running then has ended, begin this round with the
+  -- number of that transaction.
   select p.*, l.*
   into v_at
   from (
@@ -588,8 +589,8 @@ begin
       v_at.seen, v_at.xid, v_at.own_id, v_at.visible, v_at.last_number, v_at.last_id
     );
   -- If the round began at the number of a transaction that has ended, insert a row for the round
-  -- even without new feed rows. Without this row, the next rounds would begin at the same number
-  -- again.
+  -- even without new feed rows. Without a new row in queue.publisher, the next rounds would begin
+  -- at the same number again.
   elsif v_at.lines > 0 or v_at.until is not null or v_at.is_back then
     insert into queue.publisher (seen, xid, own_id)
     values (v_at.visible, v_xid, v_at.last_own_id);
@@ -727,8 +728,8 @@ begin
 end;
 $$;
 
--- Return the workspace whose jobs the topic of a session reports. For a guest session, this is the
--- workspace that opened the session. For any other session, it is the workspace of the session's
+-- Return the workspace whose jobs the topic of a session reports. For a guest session, return the
+-- workspace that opened the session. For any other session, return the workspace of the session's
 -- jobs. Return null if two workspaces use the same session id. Clients of a session that two
 -- workspaces use get no messages, and poll public.session_feed.
 create function queue.session_workspace(p_session_id text)
@@ -830,8 +831,8 @@ grant execute on function queue.may_follow to anon, authenticated;
 -- Return a text that changes with each event of a topic, so that a client can detect missed
 -- messages. The text for the topic of a job also changes when a stream of the job's output grows.
 -- For any other topic, the text is the sum of the ids of the topic's last twenty feed rows. The
--- highest id alone is not enough, because a transaction that commits late may add a feed row with a
--- lower id.
+-- highest id of a feed row alone would not be enough, because a transaction that commits late may
+-- add a feed row with a lower id.
 create function queue.topic_seq(p_topic text)
 returns text
 language plpgsql stable
@@ -896,7 +897,8 @@ begin
   end if;
   perform queue.admit('rows', null, queue.caller());
   -- Keep only the 100 topics that a user followed most recently, so that no user can use up the
-  -- message budget. The limit does not apply to guests, because all guests share one user id.
+  -- message budget. The limit of 100 topics does not apply to guests, because all guests share one
+  -- user id.
   delete from queue.followers
   where ctid = any (array(
     select o.ctid
@@ -1002,8 +1004,8 @@ begin
   if v_number >= coalesce(pg_sequence_last_value('queue.feed_reached'), 0) then
     return v_number;
   end if;
-  -- Other transactions that write feed rows wait for this lock until this transaction ends. The
-  -- lock is taken only once after a restore.
+  -- Other transactions that write feed rows wait for this lock until this transaction ends. A
+  -- transaction takes this lock only once after the database was restored.
   perform queue.try_lock('feed', true);
   v_number := v_xid + coalesce(pg_sequence_last_value('queue.feed_base'), 0);
   if v_number < pg_sequence_last_value('queue.feed_reached') then
@@ -1045,9 +1047,9 @@ select concat(
 )
 $$;
 
--- Run the maintenance task `live`. It deletes old rows of queue.feed, even if no client has read
--- them, and stores the highest deleted number in read_to. A client whose cursor is before read_to
--- may have missed events.
+-- Run the maintenance task `live`. The task deletes old rows of queue.feed, even if no client has
+-- read them, and stores the highest deleted number in read_to. A client whose cursor is before
+-- read_to may have missed events.
 create function queue.do_live(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -1224,9 +1226,9 @@ end;
 $$;
 
 -- Return a page of events of a workspace or a session from the feed. The page has the events that
--- are visible in the snapshot `until` of the cursor, but not in its snapshot `seen`. A call reads
--- at most 1,000 feed rows, so even an empty page may have more = true. Events about progress are
--- returned only for a session.
+-- are visible in the snapshot `until` of the cursor, but not in the cursor's snapshot `seen`. A
+-- call reads at most 1,000 feed rows, so even an empty page may have more = true. Events about
+-- progress are returned only for a session.
 create function queue.read_feed(
   p_workspace_id uuid,
   p_session_id text,
@@ -1418,7 +1420,7 @@ select queue.allow('job_worker, service_role', 'public.guest_key');
 
 -- For apps. Count an action of a guest against the guest's limit, or reject the action with status
 -- 429. The limit for each network address is the setting whose name is p_name with the suffix
--- _per_minute. If the setting is null, there is no limit. An IPv6 address counts as its /64
+-- _per_minute. If this setting is null, guests have no limit. An IPv6 address counts as its /64
 -- network. The address must be signed by the API or set by the gateway, because a client could
 -- forge any other address. The limit applies neither to the project's own server nor to users with
 -- an account.
@@ -1495,8 +1497,8 @@ end;
 $$;
 
 -- For apps. Count an action of the caller against the limit of guests (queue.admit_guest). All
--- guests of an app share one workspace without members. Create this workspace if it does not exist,
--- and return its id.
+-- guests of an app share one workspace without members. Create the workspace of the guests if it
+-- does not exist, and return its id.
 create function queue.guest_workspace(p_id uuid, p_name text, p_limit text)
 returns uuid
 language plpgsql
@@ -1581,8 +1583,8 @@ declare
   v_session queue.guest_sessions;
 begin
   select s.* into v_session from queue.guest_session(p_session_id) as s;
-  -- If no row was found, the session does not exist, has ended, or belongs to another user. The
-  -- error does not contain the session id, because the id may grant access.
+  -- If no guest session was found, the session does not exist, has ended, or belongs to another
+  -- user. The error does not contain the session id, because the id may grant access.
   if not found then
     perform queue.refuse(404, 'session_not_found', 'session not found');
   end if;
@@ -1694,8 +1696,8 @@ comment on function public.session_feed is
 select queue.allow('anon, authenticated, service_role', 'public.session_feed');
 
 -- Open a guest session of a workspace.
--- p_user_id: Only user who may access the session. Null to give access to everyone who has the
---   session's id.
+-- p_user_id: Id of the only user who may access the session. Null to give access to everyone who
+--   has the session's id.
 create function queue.open_session(
   p_workspace_id uuid,
   p_user_id uuid,

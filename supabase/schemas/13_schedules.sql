@@ -62,9 +62,9 @@ $$;
 -- Return the time of a schedule's first run after p_after. Reject an unknown time zone, or a
 -- schedule without a run within nine years, with status 400. Nine years are enough, because 29
 -- February comes at least once in eight years. When the clocks change, a local time may occur twice
--- or never. If it occurs twice, a schedule with fixed hours runs only at the first occurrence. If
--- it never occurs, the schedule runs right after the clock change. A schedule with * in the hours
--- also runs in a repeated hour.
+-- or never. If a local time occurs twice, a schedule with fixed hours runs only at the first
+-- occurrence. If a local time never occurs, the schedule runs right after the clock change. A
+-- schedule with * in the hours also runs in a repeated hour.
 create function queue.first_run(p_cron text, p_timezone text, p_after timestamptz)
 returns timestamptz
 language plpgsql stable
@@ -97,8 +97,8 @@ declare
     7,
     '{sun,mon,tue,wed,thu,fri,sat}'
   );
-  -- If neither the day of the month nor the day of the week is *, only one of the two must match
-  -- the date, as in cron.
+  -- If neither the day of the month nor the day of the week is *, a date needs to match only one of
+  -- the two fields, as in cron.
   v_either constant boolean := v_fields[3] not like '*%'
     and v_fields[5] not like '*%';
   v_each constant boolean := v_fields[2] like '*%';
@@ -232,7 +232,7 @@ values ('schedules_max', '1000');
 -- Correct the stored times of next runs after the clock of the database server was ahead. Without a
 -- correction, a clock that was a day ahead for a moment would stop every schedule for a day. If the
 -- maintenance task `schedules` last ran at a time that is now in the future, begin a pass over all
--- schedules. Otherwise continue the unfinished pass of an earlier call, if there is one.
+-- schedules. If an earlier call has not finished its pass over all schedules, continue this pass.
 create function queue.reset_schedules(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -282,7 +282,7 @@ begin
 end;
 $$;
 
--- Run the maintenance task `schedules`. It enqueues a job for the first due schedule of each
+-- Run the maintenance task `schedules`. The task enqueues a job for the first due schedule of each
 -- workspace, then for the second due schedule of each workspace, and so on. A run that is more than
 -- five minutes late counts as a missed run. A schedule that is declared in code enqueues no job
 -- while no worker serves its job type, because its jobs would only accumulate. If one schedule

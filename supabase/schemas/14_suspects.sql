@@ -1,7 +1,8 @@
 -- A suspect is a job whose worker process ended while the process also ran other jobs. Because no
 -- one knows which job ended the process, the engine releases each job of the process as a suspect,
 -- and no job loses an attempt. Suspects run in groups. A worker process that runs one group of
--- suspects runs no other jobs. The names of columns and functions call such a group a company.
+-- suspects runs no other jobs. In the names of columns and functions, a group of suspects is called
+-- a company.
 --
 --   queue.blame             decides which jobs may have ended a process.
 --     queue.expired_items     converts expired leases to outcomes that queue.settle applies.
@@ -9,24 +10,25 @@
 --   queue.lease_suspects    leases one group of suspects, within all limits.
 --   queue.clear_suspects    deletes suspects whose attempts ended before their process did.
 --
--- When a worker process ends, its jobs are split into groups of about the same size. By default
--- there are two groups. The host that started the process can request up to 100 groups in its
--- evidence. If there are at least as many groups as job types, no group has jobs of two types,
--- because the jobs that end processes usually have the same type. If there are more job types than
--- groups, the jobs are sorted by type before the split, so that most jobs of a type stay together.
--- If the process of a group of suspects also ends, the group is split in the same way. A job that
--- ran alone when its process ended is guilty. A guilty job loses an attempt, and runs alone again
--- in its next attempt.
+-- When a worker process ends, its jobs are split into groups of about the same size. By default,
+-- the jobs are split into two groups. The host of the process can request up to 100 groups in the
+-- evidence that the host writes about the end of the process. If there are at least as many groups
+-- as job types, no group has jobs of two types, because the jobs that end processes usually have
+-- the same type. If there are more job types than groups, the jobs are sorted by type before the
+-- split, so that most jobs of a type stay together. If the process of a group of suspects also
+-- ends, the group is split in the same way. A job that ran alone when its process ended is guilty.
+-- A guilty job loses an attempt, and runs alone again in its next attempt.
 
 -- For each worker whose leases have expired, decide which jobs may have ended the worker's process.
--- Store guilty jobs and suspects in queue.suspects. The function returns one of three verdicts
--- about each job.
+-- Store guilty jobs and suspects in queue.suspects. For each job, the function returns the verdict
+-- guilty, suspect or innocent.
 -- guilty: Only this job can have ended the process.
 -- suspect: This job or another job of the process may have ended the process.
 -- innocent: The stack trace of the process shows the code of another job type.
 --
--- The evidence of a process contains a list of its jobs. A job that is missing from the list may
--- still be guilty, because the job may have begun after the process wrote the list.
+-- The evidence of how a process ended contains a list of the jobs in the process. A job that is
+-- missing from the list may still be guilty, because the job may have begun after the process wrote
+-- the list.
 --
 -- others: Number of other jobs that ran in the job's process.
 create function queue.blame(p_ids uuid[], p_now timestamptz)
@@ -139,8 +141,9 @@ begin
 end;
 $$;
 
--- Return the evidence of why a worker process ended, for readers of one workspace. Ids of jobs of
--- other workspaces are removed. jobs_in_it is the number of all jobs in the process.
+-- Return the evidence of why a worker process ended, for readers of one workspace. The ids of jobs
+-- of other workspaces are removed from the evidence. jobs_in_it is the number of all jobs in the
+-- process.
 create function queue.evidence_for(p_workspace_id uuid, p_evidence jsonb)
 returns jsonb
 language sql stable
@@ -282,8 +285,8 @@ from queue.ready_suspects(p_job_types) as s
 where s.lane = any ((queue.open_lanes(p_job_types, p_queues)).lanes)
 $$;
 
--- Decide which jobs a worker may lease while suspects wait. The function returns one of three
--- texts.
+-- Decide which jobs a worker may lease while suspects wait. The function returns the text suspects,
+-- others or nothing.
 -- suspects: The worker may lease a group of suspects, because the worker's process runs no job.
 -- others: The worker may lease all jobs except suspects.
 -- nothing: The worker may lease no job, because its process runs suspects, or because its running
@@ -310,8 +313,8 @@ begin
     when v_held.jobs = 0 then 'suspects'
     when p_request.suspects then 'nothing'
     -- Workers of release 0.4.4 have no separate process for suspects, and may always have running
-    -- jobs. If suspects have waited for 30 seconds, the oldest worker that serves their job types
-    -- gets no other job, so that it becomes free for the suspects.
+    -- jobs. If suspects have waited for 30 seconds, the oldest worker that serves the job types of
+    -- the suspects gets no other job, so that this worker becomes free.
     when p_request.worker = (
       select min(l.worker)
       from queue.leases as l
@@ -327,8 +330,8 @@ end;
 $$;
 
 -- Lease the jobs of one group of suspects, within the limits of types, workspaces and pools. The
--- function does not check the limits of concurrency keys, because a suspect has counted against its
--- key's limit since its first lease.
+-- function does not check the limits of concurrency keys, because a suspect already counts against
+-- the limit of its key.
 create function queue.lease_suspects(p_request queue.lease_request, p_now timestamptz)
 returns queue.taken
 language plpgsql

@@ -2,8 +2,8 @@
 -- so lists of jobs are sorted by id, newest first. A search for live or failed jobs reads small
 -- tables such as queue.ready and queue.dead. A search for completed or cancelled jobs reads at most
 -- the newest 10,000 rows of public.jobs. The functions at the end of this file explain why a job
--- waits, and find the job's holder. The holder is the other job, database session, worker or pause
--- for which the job waits.
+-- waits, and find the job's holder. The holder of a job is the other job, database session, worker
+-- or pause for which the job waits.
 
 -- Return the type and the message of a job's error as one text, as Python prints an exception.
 -- Errors that the engine or the processor raised on purpose are returned without their type.
@@ -82,11 +82,10 @@ begin
 end;
 $$;
 
--- Convert a row of public.jobs to the JSON object that clients receive. In this object, queue_ms is
--- the time from the job's due time to its first start, and run_ms is the total duration of all
--- attempts.
--- p_is_listed: True if the object is one of a list of jobs. The object then contains a shortened
---   error message, and only the first three simple values of the payload.
+-- Convert a row of public.jobs to the JSON object that clients receive. queue_ms is the time from
+-- the job's due time to its first start, and run_ms is the total duration of all attempts.
+-- p_is_listed: True if the object is part of a list of jobs. An object in a list contains a
+--   shortened error message, and only the first three simple values of the payload.
 create function queue.job_json(p_job public.jobs, p_is_listed boolean default false)
 returns jsonb
 language plpgsql stable
@@ -407,10 +406,10 @@ end;
 $$;
 
 -- Return the ids of the jobs that match a filter, newest first, below the id p_before. If the
--- filter selects only live or failed jobs, they are read from small tables by queue.places. If the
+-- filter selects only live or failed jobs, queue.places reads the jobs from small tables. If the
 -- filter has a tag, an index finds the jobs with the tag. For other filters, the function reads at
 -- most the newest 10,000 jobs, and stops after about 100 ms.
--- last_id: Id of the last job that was read. The next call passes this id as p_before. Null if
+-- last_id: Id of the last job that was read. The next call passes last_id as p_before. Null if
 --   there are no more jobs to read.
 create function queue.search_jobs(
   p_filter jsonb,
@@ -469,10 +468,10 @@ begin
   last_id := p_before;
   searched := 0;
   loop
-    -- The parameter $1 of this query is the list of job ids. $2 is the list of workspaces, or null
-    -- for all workspaces. $3 is the id below which the search continues. $4 is the maximum number
-    -- of jobs to read. The query writes the equality of a column as `between`, because with `=` the
-    -- planner would choose the index on id.
+    -- The parameters of the query are the list of job ids ($1), the list of workspaces or null for
+    -- all workspaces ($2), the id below which the search continues ($3), and the maximum number of
+    -- jobs to read ($4). The query writes the equality of a column as `between`, because with `=`
+    -- the planner would choose the index on id.
     execute format(
       'with p as materialized (
         select p.id, row_number() over () as n, (true %s) is true as fits
@@ -558,9 +557,9 @@ begin
   end if;
   perform queue.take_call_slot(v_named);
   -- Search the workspace that the filter names. If the filter names no workspace, search the
-  -- workspace that the user joined first. Operators and filters with ids, a session or a parent
-  -- search all workspaces of the user. For the project's own server, such filters search all
-  -- workspaces of the database.
+  -- workspace that the user joined first. If the filter has ids, a session or a parent, or if the
+  -- user is an operator, search all workspaces of the user. For the project's own server, a filter
+  -- with ids, a session or a parent searches all workspaces of the database.
   v_found := queue.search_jobs(
     v_filter,
     case
@@ -637,8 +636,8 @@ declare
     where coalesce(v_filter ->> 'job_type' = l.job_type, true)
       and coalesce(v_filter ->> 'queue' = l.queue, true)
       and coalesce((v_filter ->> 'internal')::boolean = queue.is_internal(l.job_type), true)
-  -- include lane 0, the lane of jobs of unpublished types, because queue.lanes has no row for such
-  -- a type yet
+  -- include lane 0, the lane of jobs of unpublished types, because queue.lanes has no row for an
+  -- unpublished type
   ) || case v_filter - 'internal' when '{}' then 0 end;
 begin
   perform queue.may_read(p_workspace_id, p_reads_much => true);
@@ -1032,10 +1031,10 @@ order by likeness.n desc, p.job_type
 limit 1
 $$;
 
--- Return the job types p_job_types with a column `unserved`. The column is true if workers run, but
--- none of them serves the job type.
--- p_queues: For each job type of p_job_types, the queue that a worker must serve. Null if any queue
---   will do.
+-- Return the job types p_job_types with a column `unserved`. The column `unserved` is true if
+-- workers run, but none of them serves the job type.
+-- p_queues: For each job type of p_job_types, the queue that a worker must serve. Null if a worker
+--   may serve the type in any queue.
 create function queue.is_unserved(
   p_job_types text[],
   p_queues text[],
@@ -1862,8 +1861,8 @@ from lines as l
 $$;
 
 -- A job in queue.suspects must run alone or in a small group, because its worker's process died.
--- For such a job, return the values that replace placeholders in texts of queue.guidance. Return
--- null for other jobs.
+-- For a job in queue.suspects, return the values that replace placeholders in texts of
+-- queue.guidance. Return null for other jobs.
 -- died_with: Number of other jobs that ran in the worker's process when the process died, as text.
 -- beside: Number of other suspects in the job's group, which all run in one process. Null if the
 --   job runs alone.
@@ -1902,11 +1901,11 @@ select case p_times
 end
 $$;
 
--- Return texts about the attempts of a job in which its worker was lost and no other job can have
--- ended the worker's process. ended_times: Number of these attempts with evidence of how the
--- process ended, for example 'twice'. Null if there is no such evidence. alone: The text ', alone'
--- if the job was the only job of its process in all of these attempts with evidence. lost_times:
--- Number of all these attempts as text.
+-- Return texts that count how often the worker of a job was lost, and no other job can have ended
+-- the worker's process. ended_times: Number of losses with evidence of how the worker's process
+-- ended, for example 'twice'. Null if no loss has evidence. alone: The text ', alone' if the job
+-- was the only job of its process in each loss with evidence. lost_times: Number of all losses as
+-- text, for example 'once'.
 create function queue.losses_of(p_job public.jobs)
 returns jsonb
 language sql stable
@@ -1926,7 +1925,7 @@ from queue.attempts as a
 where a.job_id = p_job.id and a.outcome = 'lost'
 $$;
 
--- Return an object with maintained_at, the time of the last maintenance. The time is null if
+-- Return an object with maintained_at, the time of the last maintenance. maintained_at is null if
 -- maintenance has run since p_at.
 create function queue.maintained_before(p_at timestamptz)
 returns jsonb
@@ -2187,10 +2186,10 @@ end;
 $$;
 
 -- Return the reason why a job that may start has not started. The function tests the concurrency
--- limits first, from the limit of the job's key to the limit of its type. It then tests the rate
--- limit, whether the job must run alone because its worker's process died, and whether other jobs
--- are ahead of the job. A lack of slots is returned as the reason only if running jobs use all
--- slots of the workers.
+-- limits first, from the limit of the job's key to the limit of its type. The function then tests
+-- the rate limit, whether the job must run alone because its worker's process died, and whether
+-- other jobs are ahead of the job. A lack of slots is returned as the reason only if running jobs
+-- use all slots of the workers.
 create function queue.explain_ready(
   p_job public.jobs,
   p_alive queue.workers[],
@@ -2363,7 +2362,7 @@ $$;
 
 
 -- Holders. A holder is a database session, worker, pause or job that keeps other jobs from starting
--- or ending. public.explain_job and queue.holders find holders with the same functions below. If
+-- or ending. The functions below find the holders for public.explain_job and for queue.holders. If
 -- the holder is a job of another workspace, only operators and the project's own server learn which
 -- job it is.
 
@@ -2482,7 +2481,7 @@ $$;
 -- 1,000 jobs are counted in each of the tables queue.ready, queue.gated and queue.unpublished.
 -- p_workspace_id: Null to count the jobs of all workspaces.
 -- p_job_type: Job type whose rows in queue.unpublished are also counted, because no worker has
---   published it yet. Null to count no rows of queue.unpublished.
+--   published the type yet. Null to count no rows of queue.unpublished.
 create function queue.due_in(
   p_workspace_id uuid,
   p_lanes integer[],
@@ -2526,9 +2525,9 @@ end;
 $$;
 
 -- Return how many jobs in the workspace wait for the same reason as the job p_job. waiting: Number
--- of such jobs, at most 1,000. The number is 0 if p_job runs or waits for an answer, because no
--- other job waits for the same reason. more: True if `waiting` is 1,000, so that even more jobs may
--- wait.
+-- of jobs that wait for the same reason, at most 1,000. The number is 0 if p_job runs or waits for
+-- an answer, because no other job waits for the same reason. more: True if `waiting` is 1,000, so
+-- that even more jobs may wait.
 create function queue.count_alike(p_job public.jobs, p_reason text)
 returns jsonb
 language plpgsql stable
@@ -2647,8 +2646,8 @@ $$;
 
 -- Return the kind, code and cause of a job's last error. The function classifies the error by its
 -- exception type and its code, never by its message.
--- kind: Kind of the error, for example 'timeout'. The advice for it is the row failed:timeout of
---   queue.guidance.
+-- kind: Kind of the error, for example 'timeout'. The row failed:timeout of queue.guidance has the
+--   advice for this kind.
 -- code: HTTP status, SQLSTATE or errno name.
 -- cause: Response of another service, line of code that ended the process, or last error of an
 --   exception chain.
@@ -2873,8 +2872,8 @@ begin
   if v_job.status = 'pending' then
     perform queue.take_call_slot(); -- take a slot, because the call counts the jobs ahead
   end if;
-  -- in a read-only session, ignore locks of other sessions, because the session cannot try to lock
-  -- the row
+  -- in a read-only session, ignore locks of other sessions, because a read-only session cannot try
+  -- to lock the job's row
   if v_job.finished_at is null and not current_setting('transaction_read_only')::boolean then
     select to_jsonb(l) into v_lock
     from queue.locks_on(array[p_job_id], v_now) as l;
@@ -3040,8 +3039,8 @@ where g.nth <= 10
 $$;
 
 -- Return the holders for which jobs wait. The holder with the most waiting jobs comes first. Each
--- holder is returned with the number of jobs that wait for it, and with an explanation of one of
--- these jobs, as public.explain_job returns it.
+-- holder is returned with the number of waiting jobs, and with the explanation that
+-- public.explain_job would return for one waiting job.
 -- p_workspace_id: Null to return the holders of all workspaces.
 -- p_job_type: Null to return the holders of jobs of all types.
 create function queue.holders(p_workspace_id uuid, p_job_type text, p_now timestamptz)

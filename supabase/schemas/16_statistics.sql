@@ -38,8 +38,8 @@ from (
 ) as b
 $$;
 
--- Run the maintenance task `statistics`. The task reads committed rows of queue.feed, and adds the
--- number of their jobs to queue.stats. Each statement counts about 20,000 jobs.
+-- Run the maintenance task `statistics`. The task reads committed rows of queue.feed, and counts
+-- the jobs of these rows in queue.stats. Each statement of the task counts about 20,000 jobs.
 create function queue.do_statistics(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -165,7 +165,7 @@ end;
 $$;
 
 -- Return the time of the oldest event of queue.feed that is not yet counted in queue.stats. Return
--- null if this event is less than a minute old.
+-- null if no uncounted event is older than a minute.
 create function queue.statistics_stale_since(p_now timestamptz)
 returns timestamptz
 language sql stable
@@ -254,7 +254,7 @@ $$;
 -- a concurrency key) and ready. Only unserved jobs cause the verdict `warn`.
 -- p_user_id: Id of the user who calls, or null to count the jobs of all users. Among jobs of
 --   unpublished types, only the user's own jobs are counted, because the user cannot change the
---   others.
+--   jobs of other users.
 create function queue.backlog(
   p_workspace_id uuid,
   p_now timestamptz,
@@ -581,7 +581,8 @@ $$;
 
 -- Return a finding if at least 80 % of the disk is used. An operator sets the size of the disk in
 -- the setting disk_bytes. The used space is the size of all databases to which the owner of this
--- function may connect. The size of the write-ahead log is added if the owner may read it.
+-- function may connect. The size of the write-ahead log is added if the owner of this function may
+-- read the log.
 create function queue.findings_of_disk()
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language plpgsql stable
@@ -901,9 +902,9 @@ $$;
 
 -- Return up to two kinds of findings about worker processes that ended. The finding ends_process
 -- names a job type whose code is probably broken, because three jobs of the type have ended their
--- processes within ten minutes, and no job of the type has completed since. The engine never pauses
--- such a job type by itself. The finding suspects_wait counts the suspects that have waited for a
--- minute only because no worker is free to run them.
+-- processes within ten minutes, and no job of the type has completed since. The engine itself never
+-- pauses a job type whose jobs end their processes. The finding suspects_wait counts the jobs of
+-- queue.suspects that have waited for a minute only because no worker is free to run them.
 create function queue.findings_of_deaths(p_workspace_id uuid, p_now timestamptz)
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language plpgsql stable
@@ -1136,7 +1137,8 @@ select queue.allow(
   'public.explain_queue'
 );
 
--- This function does nothing. It exists because the console of release 0.4.4 still calls it.
+-- public.silence_finding does nothing, and exists only because the console of release 0.4.4 calls
+-- it.
 create function public.silence_finding(p_key text, p_until timestamptz)
 returns jsonb
 language sql immutable

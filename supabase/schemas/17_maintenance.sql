@@ -1,9 +1,9 @@
 -- Maintenance does the engine's work that becomes due with time, for example it makes scheduled
--- jobs ready. It also deletes rows that are no longer needed. If a maintenance task fails, the
--- failure is stored in queue.tasks, the other tasks continue, and the failed task is retried later.
--- If a trigger or foreign key of the project rejects the change of a job, maintenance divides its
--- batch of jobs in halves until it finds the rejected job. Maintenance then skips the rejected job
--- until its retry time.
+-- jobs ready. Maintenance also deletes rows that are no longer needed. If a maintenance task fails,
+-- the failure is stored in queue.tasks, the other tasks continue, and the failed task is retried
+-- later. If a trigger or foreign key of the project rejects the change of a job, maintenance
+-- divides its batch of jobs in halves until it finds the rejected job. Maintenance then skips the
+-- rejected job until its retry time.
 
 insert into queue.tasks (name, every)
 values -- '0' means at each call
@@ -14,14 +14,15 @@ values -- '0' means at each call
   ('schedules', '1 second'),
   ('sweep', '1 minute'),
   ('retention', '10 minutes'),
-  -- The task `reclaim` reads all leases. An index on expires_at would avoid this, but would make
-  -- each renewal of a lease slower.
+  -- The task `reclaim` reads all leases. An index on expires_at would avoid reading all leases, but
+  -- would make each renewal of a lease slower.
   ('reclaim', '1 second');
 insert into queue.tasks (name, every, reads_feed)
 values ('statistics', '5 seconds', true);
 
 -- Record in queue.refusals that the database rejected a maintenance task's change of a job. The
--- task retries the job after 5 seconds. Each further rejection doubles the delay, up to an hour.
+-- maintenance task retries a rejected job after 5 seconds. Each further rejection doubles the
+-- delay, up to an hour.
 create function queue.record_rejection(
   p_task text,
   p_job_id uuid,
@@ -144,10 +145,10 @@ begin
 end;
 $$;
 
--- Move the jobs in p_ids to their next place, for example from queue.deferred to queue.ready, or
--- end them. A job ends if its deadline has passed, or if its latest time for a start has passed
--- before it started. A job of an internal type ends if a user enqueued it before the type was
--- published, because users may not enqueue jobs of internal types.
+-- Move the jobs p_ids to their next table, for example from queue.deferred to queue.ready, or end
+-- them. A job ends if its deadline has passed, or if its latest time for a start has passed before
+-- it started. A job of an internal type ends if a user enqueued it before the type was published,
+-- because users may not enqueue jobs of internal types.
 create function queue.promote(p_ids uuid[], p_now timestamptz)
 returns integer
 language plpgsql
@@ -253,8 +254,8 @@ begin
 end;
 $$;
 
--- Find jobs that are due or whose type has been published, and move them to their next place, for
--- example from queue.deferred to queue.ready. Each batch contains the oldest due jobs of each
+-- Find jobs that are due or whose type has been published, and move these jobs to their next table,
+-- for example from queue.deferred to queue.ready. Each batch contains the oldest due jobs of each
 -- workspace, and an equal number of jobs of each workspace (queue.fair_batch). Jobs that another
 -- transaction has locked remain due.
 create function queue.do_promotion(p_now timestamptz, p_until timestamptz)
@@ -528,7 +529,7 @@ begin
         ('turn_epochs', 'epoch < (select max(e.epoch) from queue.turn_epochs as e)'),
         ('guest_sessions', 'expires_at < $1 - interval ''1 day'''),
         -- delete followers that have not called public.follow_topic for 150 seconds, because a
-        -- connected client calls it every 60 seconds
+        -- connected client calls this function every 60 seconds
         ('followers', 'seen_at < clock_timestamp() - interval ''150 seconds'''),
         -- delete rows of queue.turns that were closed an hour ago, because a lease can insert them
         -- again
@@ -712,9 +713,9 @@ begin
   end if;
   -- after the restore of a dump, queue.feed_number raises queue.feed_base if necessary
   perform queue.feed_number(pg_snapshot_xmax(pg_current_snapshot()));
-  -- Begin with the task that has waited longest. Give each task an equal share of the remaining
-  -- time, so that no task delays the other tasks. Run the task announcements last, because other
-  -- tasks add rows to the feed.
+  -- Begin with the maintenance task that has waited longest. Give each task an equal share of the
+  -- remaining time, so that no task delays the other tasks. Run the task `announcements` last,
+  -- because it sends messages for the rows that other tasks add to queue.feed.
   v_tasks := array(
     select t
     from queue.tasks as t

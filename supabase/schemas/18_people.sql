@@ -5,17 +5,19 @@
 --
 -- - `owner` marks a column with the id of the row's owner. An erasure deletes the rows that the
 --   person owns.
--- - `key` marks a text. If the text contains the person's id, the row is deleted.
--- - `file` marks the key of a stored file. If the key contains the person's id, the row is deleted
---   and the key is returned.
--- - `tags` marks an array. If the array has the tag user:<id>, the row is deleted.
--- - `mention` marks a column with the id of a person who acted. The id and the texts of the
---   person's rows are cleared.
--- - `jobs` marks an array of job ids. If a job in the array is deleted, the texts of the row are
---   cleared.
--- - `words` marks a text. If the text quotes the person, the row is deleted.
--- - `words to clear` marks a text that is cleared if it quotes the person.
--- - `words of the job` marks a text. If the text quotes the person, the whole job is deleted.
+-- - `key` marks a text that may contain the id of a person. An erasure deletes the row if the text
+--   contains the person's id.
+-- - `file` marks the key of a stored file. If the key contains the person's id, an erasure deletes
+--   the row and returns the key.
+-- - `tags` marks an array of tags. An erasure deletes the row if the array has the tag user:<id>.
+-- - `mention` marks a column with the id of a person who acted. An erasure clears the id and the
+--   marked texts of the row.
+-- - `jobs` marks an array of job ids. If an erasure deletes one of the jobs, it also clears the
+--   marked texts of the row.
+-- - `words` marks a text. An erasure deletes the row if the text quotes the person.
+-- - `words to clear` marks a text that an erasure clears if the text quotes the person.
+-- - `words of the job` marks a text about a job. An erasure deletes the whole job if the text
+--   quotes the person.
 -- - `secret` marks a value that an export omits.
 --
 -- The functions search for text about a person only if the caller passes words to search for,

@@ -2,8 +2,8 @@
 -- streams of text or of JSON items. A position in a stream is an offset, counted in characters or
 -- items. A piece of output is the part of a stream that a worker reports in one call. If a later
 -- attempt of the job writes to a stream, the stream restarts at offset 0 with the number of the new
--- attempt, and readers discard the output of the earlier attempt. Output is stored neither as
--- events nor in the row of the job.
+-- attempt, and readers discard the output of the earlier attempt. Output is stored in tables of its
+-- own, and not as events or in the row of the job.
 
 insert into queue.settings (name, value)
 values ('output_max_bytes', '1000000'); -- limit for all streams of a job together
@@ -366,8 +366,9 @@ begin
 end;
 $$;
 
--- Return the end of each stream of a job as a JSON object {stream: {attempt, next}}. A client that
--- has read the whole stream continues at the offset `next`.
+-- Return a JSON object with one key for each stream of a job. The value of a key contains the
+-- number of the last attempt and the offset at the end of the stream, as {attempt, next}. A client
+-- that has read the whole stream continues at the offset `next`.
 create function queue.streams_json(p_job_id uuid)
 returns jsonb
 language plpgsql stable
@@ -449,8 +450,8 @@ end;
 $$;
 
 -- For each stream of a job, return a page of the output after the client's position in the stream.
--- p_after: The client's positions as an object {stream: {attempt, next}}. A position without an
---   attempt belongs to the last attempt that wrote to the stream.
+-- p_after: The client's positions, in the form that queue.streams_json returns. A position without
+--   an attempt belongs to the last attempt that wrote to the stream.
 create function queue.output_pages(p_job_id uuid, p_after jsonb)
 returns jsonb
 language plpgsql stable
@@ -481,7 +482,7 @@ $$;
 
 -- Estimate how many bytes of a job's output a client reads from its positions. A client reads one
 -- page of each stream, which has at most 30,000 characters or 1,000 items.
--- p_after: The client's positions as an object {stream: {attempt, next}}.
+-- p_after: The client's positions, in the form that queue.streams_json returns.
 create function queue.unread_bytes(p_job_id uuid, p_after jsonb, p_stream text default null)
 returns bigint
 language plpgsql stable
@@ -516,8 +517,8 @@ end;
 $$;
 
 -- Charge a read of more than 10,000 bytes of output to the caller's rate limit, or reject the read.
--- Such a read also takes a call slot. Only one guest at a time can make such a read of a job or
--- session. Return the number of bytes that were not charged.
+-- A read of more than 10,000 bytes also takes a call slot. Only one guest at a time can read more
+-- than 10,000 bytes of a job or session. Return the number of bytes that were not charged.
 create function queue.admit_read(p_workspace_id uuid, p_id text, p_bytes bigint)
 returns bigint
 language plpgsql
@@ -753,10 +754,10 @@ comment on function public.session_output is
   'after these positions.';
 select queue.allow('anon, authenticated, service_role', 'public.session_output');
 
--- Run the maintenance task `output`. It joins the pieces of output of an ended job into one row per
--- stream, or into one row per step that wrote to the stream. For a completed job, keep only the
--- output of the last attempt. For other ended jobs, keep the output of all attempts, because these
--- jobs may be retried.
+-- Run the maintenance task `output`. The task joins the pieces of output of an ended job into one
+-- row per stream, or into one row per step that wrote to the stream. For a completed job, keep only
+-- the output of the last attempt. For other ended jobs, keep the output of all attempts, because
+-- these jobs may be retried.
 create function queue.do_output(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql

@@ -1,13 +1,14 @@
 -- Return the engine's objects in a database, each as the statement that creates the object. The
 -- objects are types, tables, columns, constraints, functions, views, grants, policies, indexes,
--- triggers, and their settings. The statements can run in ascending order of rank. The column
--- object names the object that the statement creates. undo is the statement that removes the
--- object, or null if the object may exist without being part of the engine. The owner of the engine
--- is written as {owner}.
+-- triggers, and their settings. The statements can run in ascending order of `rank`. The column
+-- `object` names the object that the statement creates. The column `undo` contains the statement
+-- that removes the object. The column `undo` is null for kinds of objects that a project may also
+-- create. In the statements, {owner} is the role that owns the engine.
 --
--- A project may edit objects of rank 20 or more, and our tables of tenants and their views. A
--- project must not edit comments that begin with `Person: `. Only the test of a release compares
--- the objects that a project may edit.
+-- A project may edit objects of rank 20 or more, the tables public.workspaces and
+-- public.workspace_members, and the views queue.tenants and queue.tenant_members. A project must
+-- not edit comments that begin with `Person:`. Objects that a project may edit are compared only in
+-- the test of a release.
 with engine as (
   select n.oid, n.nspowner as owner
   from pg_catalog.pg_namespace as n
@@ -76,7 +77,7 @@ memberships as (
   from pg_catalog.pg_auth_members as m, engine as e
   where 'job_worker'::regrole in (m.member, m.roleid)
     or m.member in (to_regrole('anon'), to_regrole('authenticated'))
-      -- as members of such a role, anon and authenticated could read the rows of every tenant
+      -- a member of a superuser or of a role with bypassrls could read the rows of every tenant
       and exists (
         select from pg_catalog.pg_roles as r
         where (r.rolsuper or r.rolbypassrls) and pg_has_role(m.roleid, r.oid, 'member')
@@ -250,7 +251,7 @@ facts (rank, object, statement, undo) as (
   select
     4,
     f.name,
-    -- lz4 is set only on servers that support lz4, so ignore this setting
+    -- ignore the setting lz4, because only some servers support lz4
     replace(
       pg_get_functiondef(f.oid),
       E' SET default_toast_compression TO ''lz4''\n',
@@ -303,8 +304,8 @@ facts (rank, object, statement, undo) as (
   join unnest('{public, anon, authenticated, service_role, job_worker}'::text[]) as r (
     role
   ) on a.grantee = case r.role when 'public' then 0 else to_regrole(r.role)::oid end
-  where a.privilege_type <> 'MAINTAIN' -- of 17 and newer
-    -- ignore usage of a schema for public, which Postgres itself grants on the schema public
+  where a.privilege_type <> 'MAINTAIN' -- a right of Postgres 17 and newer
+    -- ignore the right of all roles to use the schema public, which Postgres itself grants
     and not (
       starts_with(l.target, 'schema ')
       and l.object <> 'queue'::regnamespace::text
@@ -419,8 +420,8 @@ facts (rank, object, statement, undo) as (
   -- a project may change the value of a setting, but must not delete the setting
   select
     13,
-    -- Therefore compare only the JSON type of the value. The value of two settings may also be a
-    -- word such as "free", or null.
+    -- Compare only the JSON type of a setting's value. The value of two settings may also be a word
+    -- such as "free", or null.
     format(
       'setting %s %s',
       case
@@ -464,7 +465,7 @@ facts (rank, object, statement, undo) as (
     i.identity,
     format(
       'comment on %s %s is %L',
-      -- Postgres calls a column `table column`, and a type `composite type`
+      -- pg_identify_object returns `table column` for a column, and `composite type` for a type
       regexp_replace(i.type, '^(table|view|composite) ', ''),
       i.identity,
       d.description
@@ -500,7 +501,7 @@ select distinct
   object,
   statement,
   undo,
-  -- the export and erasure of personal data depend on these comments
+  -- the export and erasure of personal data depend on comments that begin with `Person:`
   rank >= 20
     and statement not like 'comment on column % is ''Person: %'
     -- `uninstall` recognizes the engine's schemas by their comments

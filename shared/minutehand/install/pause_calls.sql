@@ -1,8 +1,8 @@
--- Replace the engine's functions until the next migration has upgraded the engine, so that calls
--- wait for the end of the upgrade. A call must not wait inside an old function, because the
--- statements after the wait would run on the new schema. With this migration, a call waits before
--- its first statement and then runs the new function. A call that begins before the upgrade runs a
--- copy of the old function.
+-- Replace the engine's functions by functions that wait, until the next migration has upgraded the
+-- engine. A call must not wait inside an old function, because the statements after the wait would
+-- run on the new schema. A replaced function waits for the upgrade before its first statement, and
+-- then runs the new function. A call that begins before the upgrade runs a copy of the old
+-- function.
 do $pause$
 declare
   v_function record;

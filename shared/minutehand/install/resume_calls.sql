@@ -1,5 +1,5 @@
 -- Restore the engine's functions that the upgrade has not replaced, and drop the copies of the old
--- functions. Calls that wait continue when this migration is committed.
+-- functions. Calls that wait for the upgrade continue when this migration is committed.
 do $resume$
 declare
   v_copy record;

@@ -1,6 +1,6 @@
--- The roles that a hosted project has before its first migration.
--- Roles are shared by all databases of a Postgres cluster, so each statement must also succeed if
--- the role exists.
+-- This file creates the roles that a hosted Supabase project has before its first migration. Roles
+-- are shared by all databases of a Postgres cluster, so each statement must also succeed if the
+-- role exists.
 do $$
 declare
   v_role record;
@@ -35,8 +35,9 @@ declare
   v_admin text;
 begin
   perform pg_advisory_xact_lock(hashtext('supabase_local.roles'));
-  -- The previous release granted postgres two of these roles with set option, so that postgres
-  -- could switch to them.
+  -- If postgres already is a member of supabase_auth_admin, keep all grants. The previous release
+  -- granted two of the admin roles to postgres with the set option, so that postgres could switch
+  -- to them.
   if not exists (
     select from pg_catalog.pg_auth_members as members
     where members.roleid = 'supabase_auth_admin'::regrole
@@ -45,9 +46,9 @@ begin
     grant anon, authenticated, service_role to authenticator;
     -- grant with admin option, because migrations may alter these roles, as on a hosted project
     grant anon, authenticated, service_role, authenticator to postgres with admin option;
-    -- On a hosted project the extension supautils lets postgres create policies and drop triggers
-    -- on tables of these roles. Here postgres is a member of these roles, and 70_reserved.sql
-    -- rejects all other statements.
+    -- On a hosted project, the extension supautils lets postgres create policies and drop triggers
+    -- on tables of the three admin roles. On the local stack, postgres is a member of the admin
+    -- roles, and 70_reserved.sql rejects all other statements on their tables.
     foreach v_admin in array array[
       'supabase_auth_admin', 'supabase_realtime_admin', 'supabase_storage_admin'
     ]

@@ -1,5 +1,5 @@
--- Schemas and the publication of a hosted project.
--- New objects in public get no grants for the API roles, as on hosted projects since 2026.
+-- This file creates the schemas and the publication of a hosted project. New objects in the schema
+-- public get no grants for the roles of the API, as on hosted projects since 2026.
 do $$
 begin
   execute format('alter database %I owner to postgres', current_database());

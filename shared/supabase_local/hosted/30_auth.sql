@@ -1,6 +1,7 @@
--- The auth schema: functions for policies such as auth.uid(), and tables of the Auth server.
--- The names, columns and types of these tables are those of GoTrue, which is Supabase's Auth
--- server. The local Auth server uses only some of these tables.
+-- This file creates the schema auth with functions for policies, such as auth.uid(), and with the
+-- tables of the Auth server. The tables of the schema auth have the names, columns and types of
+-- GoTrue, which is Supabase's Auth server. The local Auth server uses only some tables of the
+-- schema auth.
 create schema if not exists auth;
 grant usage on schema auth to anon, authenticated, service_role, postgres;
 alter schema auth owner to supabase_auth_admin;
@@ -62,8 +63,8 @@ begin
 end;
 $$;
 
--- The columns have the order of a hosted project, because seeds insert rows without names of
--- columns.
+-- The columns of auth.users have the order of a hosted project, because seeds insert users without
+-- naming the columns.
 create table if not exists auth.users (
   instance_id uuid, id uuid primary key, aud varchar(255) default 'authenticated',
   role varchar(255) default 'authenticated', email varchar(255), encrypted_password varchar(255),
@@ -166,8 +167,8 @@ create sequence if not exists auth.refresh_tokens_id_seq;
 alter sequence auth.refresh_tokens_id_seq owner to supabase_auth_admin;
 create table if not exists auth.schema_migrations (version varchar(255) primary key);
 
--- Auth's role owns these objects, so that a sign-up trigger can be tested with that role. Row level
--- security is enabled as on a hosted project, with policies for the roles that need access.
+-- The role supabase_auth_admin owns the tables of the schema auth, so that a sign-up trigger can be
+-- tested with this role. Row level security is enabled, as on a hosted project.
 do $$
 declare
   v_one regclass;
@@ -183,6 +184,6 @@ end;
 $$;
 grant usage on all sequences in schema auth to supabase_auth_admin;
 
--- Migrations may reference and read users, as on a hosted project.
+-- Migrations may reference and read auth.users, as on a hosted project.
 grant all on all tables in schema auth to postgres with grant option;
 grant all on all sequences in schema auth to postgres with grant option;

@@ -1,4 +1,4 @@
--- Create the extensions that a hosted project starts with, as far as this server has them.
+-- Create the extensions that a hosted project starts with, if the local Postgres server has them.
 do $$
 declare
   v_one record;
@@ -22,8 +22,8 @@ begin
     execute format('create extension %I with schema %I', v_one.name, v_one.schema);
     reset role;
   end loop;
-  -- grant the rights that the extension's script revokes, because the owner has them on a hosted
-  -- project
+  -- grant the right to execute pg_stat_statements_reset, which the extension's script revokes,
+  -- because postgres has this right on a hosted project
   for v_one in
     select oid::regprocedure as name
     from pg_catalog.pg_proc where proname = 'pg_stat_statements_reset'
@@ -47,7 +47,8 @@ as $$
   select '{"errors": [{"message": "pg_graphql is not enabled."}]}'::jsonb
 $$;
 
--- Database webhooks as the dashboard creates them. The local stack does not send their requests.
+-- Create the schema of the database webhooks that Supabase's dashboard creates. The local stack
+-- does not send the requests of these webhooks.
 create schema if not exists supabase_functions;
 grant usage on schema supabase_functions to postgres, anon, authenticated, service_role;
 create table if not exists supabase_functions.migrations (

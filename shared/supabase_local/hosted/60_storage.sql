@@ -44,8 +44,8 @@ create or replace function storage.extension(name text) returns text
 language sql immutable
 as $$ select reverse(split_part(reverse(storage.filename(name)), '.', 1)) $$;
 
--- Return the name of the Storage operation of a request, for use in policies. The result is always
--- null on the local stack.
+-- Return the name of the Storage operation of a request, for use in policies. On the local stack,
+-- storage.operation always returns null.
 create or replace function storage.operation() returns text
 language sql stable
 as $$ select current_setting('storage.operation', true) $$;
@@ -120,7 +120,7 @@ begin
   return new;
 end;
 $$;
--- Reject a delete in SQL, because it would not delete the file.
+-- Reject an SQL delete of a bucket or an object, because it would not delete the stored file.
 create or replace function storage.protect_delete() returns trigger
 language plpgsql
 as $$

@@ -1,13 +1,14 @@
 -- Restrict postgres in the schemas of Auth, Storage and Realtime. On a hosted project, postgres may
--- create policies, create and drop triggers, and grant rights in these schemas. These event
--- triggers reject all other statements, with the messages below.
+-- create policies, create and drop triggers, and grant rights in the schemas auth, storage and
+-- realtime. The event triggers of this file reject all other statements of postgres in these
+-- schemas.
 --
--- On a hosted project, the extension supautils gives postgres additional rights. Here, postgres is
--- a member of the owners' roles, and these event triggers restrict its rights. Superusers and the
--- owners are not restricted.
+-- On a hosted project, the extension supautils gives postgres additional rights. On the local
+-- stack, postgres is a member of the roles that own the schemas, and the event triggers restrict
+-- its rights. Superusers and the owners of the schemas are not restricted.
 
--- On a hosted project, the settings supautils.policy_grants and supautils.drop_trigger_grants list
--- these tables.
+-- Return true for the tables that a hosted project lists in the settings supautils.policy_grants
+-- and supautils.drop_trigger_grants.
 create or replace function extensions.is_open_to_policies(p_table regclass) returns boolean
 language sql stable
 set search_path = ''
@@ -116,7 +117,8 @@ begin
 end;
 $$;
 
--- Make postgres the owner of an extension's foreign data wrapper, as on hosted projects.
+-- Let postgres use the foreign data wrappers of extensions, and grant this right to other roles, as
+-- on hosted projects.
 create or replace function extensions.grant_foreign_data_wrappers() returns event_trigger
 language plpgsql
 security definer -- only a superuser may grant rights on an extension's objects

@@ -1,16 +1,16 @@
--- The `realtime` schema of hosted Supabase, as far as users call it and write policies: messages,
--- `topic`, `send` and `broadcast_changes`. Idempotent. Must be run by a superuser.
+-- This file creates the parts of the schema realtime that users of hosted Supabase call or use in
+-- policies. A superuser must run this file, and may run it repeatedly.
 --
--- Names, argument names and types are those of Supabase, because policies and callers depend on
--- them.
+-- The tables, functions and arguments have the names and types of hosted Supabase, because policies
+-- and callers depend on these names and types.
 
 create schema if not exists realtime;
 alter schema realtime owner to supabase_realtime_admin;
 revoke create on schema realtime from public;
 grant usage on schema realtime to anon, authenticated, service_role, postgres;
 
--- Hosted projects have one partition per day and drop it after three days. Here, rows are kept
--- until a reset.
+-- Hosted projects have one partition of realtime.messages per day, and drop a partition after three
+-- days. The local stack keeps all rows until a reset.
 create table if not exists realtime.messages (
   topic text not null,
   extension text not null,
@@ -101,7 +101,8 @@ begin
     create publication supabase_realtime_messages_publication for table realtime.messages;
   end if;
   if current_setting('server_version_num')::int >= 180000 then
-    -- Also send generated columns, because wal2json sends them on hosted projects.
+    -- Let the publication also send generated columns, because wal2json sends generated columns on
+    -- hosted projects.
     execute 'alter publication supabase_realtime set (publish_generated_columns = stored)';
   end if;
 end;

@@ -1,5 +1,5 @@
--- Queries of `minutehand doctor` in addition to the engine's findings. If a query returns a row,
--- its first row is a fault with verdict, detail and fix.
+-- With these queries, `minutehand doctor` finds faults that the engine itself does not report. The
+-- first row that a query returns is a fault with the columns verdict, detail and fix.
 
 -- check locks
 
@@ -25,7 +25,7 @@ where l.granted
     or c.oid in (to_regclass('public.jobs'), to_regclass('public.job_logs'))
     or c.oid in (select d.refobjid from pg_depend as d join pg_rewrite as w on w.oid = d.objid
       where w.ev_class in (to_regclass('queue.tenants'), to_regclass('queue.tenant_members'))))
-  -- locks of rows are not listed, but the lock of their table is
+  -- pg_locks does not list the locks of rows, but it lists the lock of their table
   and a.xact_start < clock_timestamp() - case
     when l.mode ~ '^Row' then interval '1 min' else interval '2 s' end
 group by a.pid, a.xact_start, a.state, a.usename;

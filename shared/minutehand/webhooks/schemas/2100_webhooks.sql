@@ -92,9 +92,9 @@ values ('webhook_delivery', 0, true, true)
 on conflict (job_type) do update set in_order = true;
 
 -- Return the number and id of the last row in the slice of queue.feed that maintenance reads next
--- for a webhook. A slice has about 5,000 jobs. A slice may end between feed rows of one
--- transaction, because a transaction can add any number of feed rows. The column is_last is true if
--- no later feed row of the workspace has a number below p_last.
+-- for a webhook. A slice of queue.feed has about 5,000 jobs. A slice of queue.feed may end between
+-- feed rows of one transaction, because a transaction can add any number of feed rows. The column
+-- is_last is true if no later feed row of the workspace has a number below p_last.
 create function queue.slice_of(
   p_hook queue.webhooks,
   p_last bigint,
@@ -127,12 +127,12 @@ limit 1
 $$;
 revoke execute on function queue.slice_of from public;
 
--- Run the maintenance task `webhooks`. For each webhook, it reads the events of about 5,000 jobs
--- from queue.feed, and enqueues the delivery jobs. The task first processes one webhook of each
--- workspace, namely the webhook that has read the least of the feed. It then processes the second
--- webhook of each workspace, and so on. Delivery jobs count as live jobs of their workspace. While
--- a workspace is at its limit of live jobs, the task enqueues no delivery job for it, and stores
--- the reason in last_answer.
+-- Run the maintenance task `webhooks`. For each webhook, the task reads the events of about 5,000
+-- jobs from queue.feed, and enqueues the delivery jobs. The task first processes one webhook of
+-- each workspace, namely the webhook that has read the least of the feed. The task then processes
+-- the second webhook of each workspace, and so on. Delivery jobs count as live jobs of their
+-- workspace. While a workspace is at its limit of live jobs, the task enqueues no delivery job for
+-- it, and stores the reason in last_answer.
 create function queue.do_webhooks(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -560,7 +560,8 @@ declare
   v_event public.job_events;
 begin
   perform queue.refuse_revoked();
-  -- If a webhook or an event belongs to another tenant, respond as if it did not exist.
+  -- If a webhook or an event belongs to another tenant, respond as if the webhook or event did not
+  -- exist.
   select * into v_hook
   from queue.webhooks
   where id = (v_delivery.payload ->> 'webhook_id')::uuid

@@ -1,8 +1,8 @@
 -- Written by `python -m infra.release.apps` from schemas: do not edit it.
 
 -- The beacon app stores job specs, their outbox, one execution per region, and signed receipts. In
--- this app, a job is a job spec that someone has submitted. A job of the queue runs it. The engine
--- does not depend on this app, so the app can be deleted.
+-- this app, a job is a job spec that a user has submitted. A job of the queue runs the spec. The
+-- engine does not depend on this app, so the app can be deleted.
 
 create schema if not exists beacon;
 revoke all on schema beacon from public;
@@ -14,9 +14,9 @@ create table public.beacon_jobs (
   version text not null,
   spec jsonb not null,
   priority integer not null default 100, -- smaller runs first
-  -- Stored state, to which the view beacon_job_states adds the state of the job in the queue.
+  -- State that the app stores. The view beacon_job_states adds the state of the job in the queue.
   status text not null default 'created',
-  -- the outbox row of the job. A deferred constraint checks that the row exists.
+  -- id of the job's row in beacon_outbox. A deferred constraint checks that the outbox row exists.
   outbox_id uuid not null,
   queue_job_id uuid, -- job of type beacon_job in the queue, null until the outbox row is published
   reached text[] not null default '{}', -- regions that answered, stored when the job ends
@@ -25,8 +25,8 @@ create table public.beacon_jobs (
   created_at timestamptz not null default queue.clock(),
   started_at timestamptz,
   finished_at timestamptz,
-  -- Signed receipt that closes the job, with the number of the job's other receipts. Null until the
-  -- job ends.
+  -- Signed receipt that closes the job, with the number of the job's other receipts. The receipt is
+  -- null until the job ends.
   closing jsonb,
   share_id uuid, -- random key of the public link, null without a link
   constraint beacon_jobs_one_share unique (share_id),
@@ -58,7 +58,8 @@ create table public.beacon_outbox (
 comment on table public.beacon_outbox is
   'Messages about jobs that must reach the queue, inserted in the transaction of the job.';
 
--- The constraint is deferred, because the rows of a job and its message reference each other.
+-- The foreign key to the outbox is deferred, because the row of a job and the row of its message
+-- reference each other.
 alter table public.beacon_jobs
   add constraint beacon_jobs_have_an_outbox_row foreign key (outbox_id, id)
     references public.beacon_outbox (id, job_id) deferrable initially deferred;
@@ -200,8 +201,8 @@ select queue.show_to_members('public.beacon_job_states');
 select queue.show_to_members('public.beacon_execution_states');
 select queue.charge_rows('public.beacon_jobs');
 
--- These comments mark, for the export and erasure of personal data, the columns with the owner of a
--- row and the columns that may quote a person.
+-- For the export and erasure of personal data, the comments below mark columns with the owner of a
+-- row, and columns that may quote a person.
 comment on column public.beacon_jobs.jobspec_id is 'Person: words';
 comment on column public.beacon_jobs.version is 'Person: words';
 comment on column public.beacon_jobs.spec is 'Person: words';
@@ -215,15 +216,17 @@ comment on column public.beacon_executions.output is 'Person: words';
 comment on column public.beacon_executions.error is 'Person: words to clear';
 comment on column public.beacon_executions.receipt is 'Person: words';
 
--- Functions that members call, and functions that move messages from the outbox to the queue. One
--- transaction inserts a job, its executions and its message. The worker then runs the job.
+-- This file has the functions that members call, and the functions that move messages from the
+-- outbox to the queue. public.beacon_submit inserts a job, its executions and its outbox message in
+-- one transaction.
 
 create function beacon.spec_problem(p_spec jsonb)
 returns text
 language sql immutable
 set search_path = ''
 as $$
--- This function checks only some fields of a spec. The API and the worker check the other fields.
+-- This function checks only some fields of a job spec. The API and the worker check the other
+-- fields of the job spec.
 select coalesce(
   queue.schema_error('{
     "type": "object", "required": ["jobspec_id", "version", "benchmark", "constraints",
@@ -453,12 +456,12 @@ as $$
 declare
   v_job public.beacon_jobs;
 begin
-  -- wait for a concurrent change of the same job
+  -- charge the caller's rate limit before the call waits for a concurrent change of the job
   perform queue.admit('changes', j.workspace_id, queue.caller())
   from public.beacon_jobs as j
   where j.id = p_id;
-  -- All functions lock the outbox first, then the queue, the job and its executions, to prevent
-  -- deadlocks.
+  -- To prevent deadlocks, all functions of the app lock the outbox row first, then the job of the
+  -- queue, then the row of beacon_jobs, and then its executions.
   perform 1
   from public.beacon_outbox
   where job_id = p_id
@@ -584,7 +587,8 @@ begin
       values (
         v_job.workspace_id, 'beacon_job', v_row.message, 'pending', v_job.priority,
         v_job.created_by, 'beacon:' || v_job.id,
-        -- A client that reads its job directly after it was submitted must find the state created.
+        -- Start the job after a second, because a client that reads its job directly after the
+        -- submission must find the status `created`.
         v_job.created_at + interval '1 second'
       )
       returning id into v_id;
@@ -597,8 +601,8 @@ begin
       v_published := v_published + 1;
     exception when others then
       get stacked diagnostics v_message = message_text, v_hint = pg_exception_hint;
-      -- A message that the queue rejects is never retried. After other errors, a message is retried
-      -- ten times.
+      -- A message that the queue rejects is never retried. After any other error, a message is
+      -- tried up to ten times in all.
       update public.beacon_outbox
       set
         attempts = attempts + 1,
@@ -637,7 +641,7 @@ set search_path = ''
 as $$
 begin
   perform queue.refuse_revoked();
-  -- The queue's job was cancelled, failed or deleted before its processor stored a result.
+  -- End the jobs whose job in the queue ended or was deleted before its processor stored a result.
   return (
     select jsonb_build_object(
       'ended', count(
@@ -666,10 +670,11 @@ begin
 end;
 $$;
 comment on function public.beacon_reconcile is
-  'End benchmark jobs that their ended queue jobs left open: {ended}. For the worker.';
+  'End jobs whose job in the queue ended without storing a result: {ended}. For the worker.';
 
--- Functions that the worker calls for leased jobs and executions. The worker calls the providers
--- and signs the receipts. The functions decide whether enough regions have succeeded.
+-- This file has the functions that the worker calls for leased jobs and executions. The worker
+-- calls the providers and signs the receipts. public.beacon_finish decides whether enough regions
+-- have succeeded.
 
 create function public.beacon_start(p_request jsonb)
 returns jsonb
@@ -767,7 +772,7 @@ declare
   v_execution public.beacon_executions;
 begin
   perform queue.refuse_revoked();
-  -- Lock the job before its executions.
+  -- Lock the row of beacon_jobs before the rows of its executions, as all functions of the app do.
   perform 1
   from public.beacon_jobs
   where queue_job_id = v_held.parent_id

@@ -1,6 +1,6 @@
 -- The beacon app stores job specs, their outbox, one execution per region, and signed receipts. In
--- this app, a job is a job spec that someone has submitted. A job of the queue runs it. The engine
--- does not depend on this app, so the app can be deleted.
+-- this app, a job is a job spec that a user has submitted. A job of the queue runs the spec. The
+-- engine does not depend on this app, so the app can be deleted.
 
 create schema if not exists beacon;
 revoke all on schema beacon from public;
@@ -12,9 +12,9 @@ create table public.beacon_jobs (
   version text not null,
   spec jsonb not null,
   priority integer not null default 100, -- smaller runs first
-  -- Stored state, to which the view beacon_job_states adds the state of the job in the queue.
+  -- State that the app stores. The view beacon_job_states adds the state of the job in the queue.
   status text not null default 'created',
-  -- the outbox row of the job. A deferred constraint checks that the row exists.
+  -- id of the job's row in beacon_outbox. A deferred constraint checks that the outbox row exists.
   outbox_id uuid not null,
   queue_job_id uuid, -- job of type beacon_job in the queue, null until the outbox row is published
   reached text[] not null default '{}', -- regions that answered, stored when the job ends
@@ -23,8 +23,8 @@ create table public.beacon_jobs (
   created_at timestamptz not null default queue.clock(),
   started_at timestamptz,
   finished_at timestamptz,
-  -- Signed receipt that closes the job, with the number of the job's other receipts. Null until the
-  -- job ends.
+  -- Signed receipt that closes the job, with the number of the job's other receipts. The receipt is
+  -- null until the job ends.
   closing jsonb,
   share_id uuid, -- random key of the public link, null without a link
   constraint beacon_jobs_one_share unique (share_id),
@@ -56,7 +56,8 @@ create table public.beacon_outbox (
 comment on table public.beacon_outbox is
   'Messages about jobs that must reach the queue, inserted in the transaction of the job.';
 
--- The constraint is deferred, because the rows of a job and its message reference each other.
+-- The foreign key to the outbox is deferred, because the row of a job and the row of its message
+-- reference each other.
 alter table public.beacon_jobs
   add constraint beacon_jobs_have_an_outbox_row foreign key (outbox_id, id)
     references public.beacon_outbox (id, job_id) deferrable initially deferred;
@@ -198,8 +199,8 @@ select queue.show_to_members('public.beacon_job_states');
 select queue.show_to_members('public.beacon_execution_states');
 select queue.charge_rows('public.beacon_jobs');
 
--- These comments mark, for the export and erasure of personal data, the columns with the owner of a
--- row and the columns that may quote a person.
+-- For the export and erasure of personal data, the comments below mark columns with the owner of a
+-- row, and columns that may quote a person.
 comment on column public.beacon_jobs.jobspec_id is 'Person: words';
 comment on column public.beacon_jobs.version is 'Person: words';
 comment on column public.beacon_jobs.spec is 'Person: words';

@@ -1,12 +1,14 @@
--- Functions that members call, and functions that move messages from the outbox to the queue. One
--- transaction inserts a job, its executions and its message. The worker then runs the job.
+-- This file has the functions that members call, and the functions that move messages from the
+-- outbox to the queue. public.beacon_submit inserts a job, its executions and its outbox message in
+-- one transaction.
 
 create function beacon.spec_problem(p_spec jsonb)
 returns text
 language sql immutable
 set search_path = ''
 as $$
--- This function checks only some fields of a spec. The API and the worker check the other fields.
+-- This function checks only some fields of a job spec. The API and the worker check the other
+-- fields of the job spec.
 select coalesce(
   queue.schema_error('{
     "type": "object", "required": ["jobspec_id", "version", "benchmark", "constraints",
@@ -236,12 +238,12 @@ as $$
 declare
   v_job public.beacon_jobs;
 begin
-  -- wait for a concurrent change of the same job
+  -- charge the caller's rate limit before the call waits for a concurrent change of the job
   perform queue.admit('changes', j.workspace_id, queue.caller())
   from public.beacon_jobs as j
   where j.id = p_id;
-  -- All functions lock the outbox first, then the queue, the job and its executions, to prevent
-  -- deadlocks.
+  -- To prevent deadlocks, all functions of the app lock the outbox row first, then the job of the
+  -- queue, then the row of beacon_jobs, and then its executions.
   perform 1
   from public.beacon_outbox
   where job_id = p_id
@@ -367,7 +369,8 @@ begin
       values (
         v_job.workspace_id, 'beacon_job', v_row.message, 'pending', v_job.priority,
         v_job.created_by, 'beacon:' || v_job.id,
-        -- A client that reads its job directly after it was submitted must find the state created.
+        -- Start the job after a second, because a client that reads its job directly after the
+        -- submission must find the status `created`.
         v_job.created_at + interval '1 second'
       )
       returning id into v_id;
@@ -380,8 +383,8 @@ begin
       v_published := v_published + 1;
     exception when others then
       get stacked diagnostics v_message = message_text, v_hint = pg_exception_hint;
-      -- A message that the queue rejects is never retried. After other errors, a message is retried
-      -- ten times.
+      -- A message that the queue rejects is never retried. After any other error, a message is
+      -- tried up to ten times in all.
       update public.beacon_outbox
       set
         attempts = attempts + 1,
@@ -420,7 +423,7 @@ set search_path = ''
 as $$
 begin
   perform queue.refuse_revoked();
-  -- The queue's job was cancelled, failed or deleted before its processor stored a result.
+  -- End the jobs whose job in the queue ended or was deleted before its processor stored a result.
   return (
     select jsonb_build_object(
       'ended', count(
@@ -449,4 +452,4 @@ begin
 end;
 $$;
 comment on function public.beacon_reconcile is
-  'End benchmark jobs that their ended queue jobs left open: {ended}. For the worker.';
+  'End jobs whose job in the queue ended without storing a result: {ended}. For the worker.';

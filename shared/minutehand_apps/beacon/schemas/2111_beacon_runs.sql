@@ -1,5 +1,6 @@
--- Functions that the worker calls for leased jobs and executions. The worker calls the providers
--- and signs the receipts. The functions decide whether enough regions have succeeded.
+-- This file has the functions that the worker calls for leased jobs and executions. The worker
+-- calls the providers and signs the receipts. public.beacon_finish decides whether enough regions
+-- have succeeded.
 
 create function public.beacon_start(p_request jsonb)
 returns jsonb
@@ -97,7 +98,7 @@ declare
   v_execution public.beacon_executions;
 begin
   perform queue.refuse_revoked();
-  -- Lock the job before its executions.
+  -- Lock the row of beacon_jobs before the rows of its executions, as all functions of the app do.
   perform 1
   from public.beacon_jobs
   where queue_job_id = v_held.parent_id

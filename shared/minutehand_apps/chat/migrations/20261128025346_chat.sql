@@ -1,8 +1,8 @@
 -- Written by `python -m infra.release.apps` from schemas: do not edit it.
 
 -- The chat app has sessions, their messages, and the background work that a message requests. Each
--- message belongs to a job of the queue, which stores the state, progress and events of the work.
--- The engine does not depend on this app, so the app can be deleted.
+-- message belongs to a job of the queue, which stores the state, progress and events of the
+-- background work. The engine does not depend on this app, so the app can be deleted.
 
 create schema if not exists chat;
 revoke all on schema chat from public;
@@ -16,14 +16,14 @@ create table public.async_session_state (
   last_message_at timestamptz not null default queue.clock()
 );
 comment on table public.async_session_state is
-  'Chat sessions. Members see those of their workspaces.';
+  'Chat sessions. Members see the sessions of their workspaces.';
 create index async_session_state_newest
   on public.async_session_state (workspace_id, last_message_at desc);
 create index async_session_state_oldest
   on public.async_session_state (last_message_at);
 
 create table public.async_messages (
-  -- the id is random, because it grants access to a result's page
+  -- the id of a message is random, because the id grants access to the page of a result
   id uuid primary key default gen_random_uuid(),
   seq bigint generated always as identity unique,
   session_id text not null
@@ -64,7 +64,8 @@ create unique index async_messages_ask_once
   on public.async_messages (job_id, (question ->> 'name'))
   where type = 'question';
 
--- Return a text that describes the state of a job, or null if retention has deleted the job.
+-- Return the state of a job as the chat shows it. If retention has deleted the job, the state is
+-- 'completed'.
 create function chat.state_of(p_job public.jobs)
 returns text
 language sql stable
@@ -292,7 +293,8 @@ begin
     'job_id', v_made.ids[1],
     'wake', v_made.wake
   );
--- remove the error's detail, because Postgres shows the failing row there, with ids of other people
+-- remove the detail of the error, because Postgres puts the failing row into the detail, and the
+-- row may contain ids of other people
 exception when not_null_violation or check_violation then
   raise exception using errcode = sqlstate, message = sqlerrm;
 end;
@@ -369,7 +371,7 @@ $$;
 comment on function chat.outcome is
   'Outcome of a message: {status, error_message, waits_for, reply, work}.';
 
--- Return the text that the latest attempt with output has streamed as its reply.
+-- Return the reply that the latest attempt of the job has streamed so far.
 create function chat.words_of(p_job_id uuid)
 returns text
 language sql stable
@@ -450,7 +452,8 @@ select jsonb_build_object(
 from chat.session_or_null(p_session_id) as s
 $$;
 comment on function chat.said is
-  'The latest messages of a session, in order: {sessionId, title, messages}. None if unknown.';
+  'The latest messages of a session, in order: {sessionId, title, messages}. An unknown session '
+  'has no messages.';
 
 create function chat.page(p_message_id uuid)
 returns jsonb
@@ -574,8 +577,8 @@ select jsonb_build_object(
       and m.type in ('question', 'info')
       and m.read_at is null
   ),
-  -- Count the jobs of the latest 500 messages in the session's workspace. If there is no session,
-  -- use the workspace of the guests.
+  -- Among the jobs of the latest 500 messages, count the jobs in the session's workspace. If the
+  -- session does not exist, count the jobs in the workspace of the guests.
   'queueStatus', (
     select jsonb_build_object(
       'queued', count(*) filter (where j.status = 'pending'),
@@ -599,8 +602,8 @@ $$;
 comment on function chat.status is
   'State of a session''s background work, empty for an unknown session.';
 
--- Convert an event of a job to an event of its chat session, with the work item, and its question
--- or result.
+-- Convert an event of a job to an event of the job's chat session. Add the work item, and the
+-- question or result that the event reports.
 create function chat.event_json(p_event jsonb, p_message public.async_messages)
 returns jsonb
 language sql stable
@@ -666,8 +669,8 @@ comment on function chat.events is
 
 -- 4. Cancelling and answering ---------------------------------------------------------------------
 
--- Return the jobs that the caller may cancel. The jobs belong to one work item, or to all work of a
--- session.
+-- Return the jobs that the caller may cancel, either the job of one work item or the jobs of all
+-- work items in a session.
 create function chat.jobs_of(p_session_id text, p_work_id text)
 returns setof public.jobs
 language plpgsql stable
@@ -712,9 +715,9 @@ declare
     select j.id
     from unnest(v_all) as j
     where j.finished_at is null
-      -- If a whole session is cancelled, do not count work that already has a cancel request.
+      -- When all work of a session is cancelled, skip a job that already has a cancel request.
       and (p_work_id is not null or j.cancel_requested_at is null)
-      -- Skip work that has a result, even if the worker has not settled its job yet.
+      -- Skip a job whose result is already posted, even if the worker has not settled the job yet.
       and not exists (
         select from public.async_messages as r
         where r.job_id = j.id and r.type = 'info'
@@ -818,8 +821,9 @@ begin
   end if;
   if queue.caller() is null then
     perform queue.admit_guest('chat_guest_messages', v_session.workspace_id);
-    -- Raise an error immediately if another transaction has locked the job. Without this call,
-    -- answer_job would wait for the lock, because the service waits for locks.
+    -- Raise an error immediately if another transaction has locked the job. Without
+    -- queue.hold_jobs, answer_job would wait for the lock, because calls with the role service_role
+    -- wait for locks.
     perform queue.hold_jobs(array[v_question.job_id]);
     -- Guests may not answer jobs, so the app answers as service_role. chat.session_or_refuse has
     -- already checked the guest's access to the session.
@@ -844,7 +848,8 @@ begin
     'workId', 'work_' || v_question.job_id,
     'status', 'answered'
   );
--- remove the error's detail, because Postgres shows the failing row there, with ids of other people
+-- remove the detail of the error, because Postgres puts the failing row into the detail, and the
+-- row may contain ids of other people
 exception when not_null_violation or check_violation then
   raise exception using errcode = sqlstate, message = sqlerrm;
 end;
@@ -954,8 +959,8 @@ select queue.show_to_members('public.async_messages');
 select queue.show_to_members('public.async_work_items');
 select queue.charge_rows('public.async_session_state', 'public.async_messages');
 
--- A guest's chat has no column with an owner. Export and erasure find the guest's chat by a search
--- for words of the person.
+-- The chat of a guest has no owner. Export and erasure find the chat of a guest by a search for
+-- words about the person.
 comment on column public.async_session_state.session_id is 'Person: words';
 comment on column public.async_session_state.title is 'Person: words';
 comment on column public.async_session_state.created_by is 'Person: owner';

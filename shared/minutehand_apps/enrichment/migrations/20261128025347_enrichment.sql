@@ -14,8 +14,8 @@ create table public.workspace_settings (
   -- true if new accounts with a domain are enriched automatically
   apollo_auto_enrich boolean not null default false,
   apollo_paused_until timestamptz, -- end of the pause that Apollo requested for this key (429)
-  -- number of Apollo credits that were paid, to which each call with a response adds its credits
-  -- once
+  -- total of Apollo credits that the workspace has paid. Each call to Apollo that gets a response
+  -- adds its credits once.
   enrichment_credits_used bigint not null default 0,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
@@ -25,8 +25,8 @@ create table public.workspace_settings (
     )
 );
 comment on table public.workspace_settings is
-  'Settings of workspaces. Members may read them and managers may change them. Neither may select '
-  'the ciphertext of the key.';
+  'Settings of workspaces. Members may read and managers may change the settings. Neither members '
+  'nor managers may select the encrypted key.';
 
 create table public.accounts (
   id uuid primary key default gen_random_uuid(),
@@ -95,7 +95,8 @@ create index contacts_by_name on public.contacts (workspace_id, name, id);
 create index contacts_by_account on public.contacts (workspace_id, account_id)
   where account_id is not null;
 
--- Record which fields a person edited, and when. Writes by enrichment are not recorded as edits.
+-- Record in edited_at which fields a user edited, and when. Writes by enrichment are not recorded
+-- as edits.
 create function enrichment.note_edits()
 returns trigger
 language plpgsql
@@ -135,7 +136,7 @@ set search_path = ''
 as $$
 begin
   if p_workspace_id is null or not queue.is_member(p_workspace_id) then
-    -- respond as if the workspace did not exist
+    -- respond to other callers as if the workspace did not exist
     perform queue.refuse(
       404,
       'workspace_not_found',
@@ -224,7 +225,8 @@ begin
     updated_at = queue.clock()
   where s.workspace_id = p_workspace_id;
   return public.get_workspace_settings(p_workspace_id);
--- remove the error's detail, because Postgres shows the failing row there, with the encrypted key
+-- remove the detail of the error, because Postgres puts the failing row with the encrypted key into
+-- the detail
 exception when check_violation then
   raise exception using errcode = sqlstate, message = sqlerrm;
 end;
@@ -326,7 +328,8 @@ select queue.charge_rows(
   'public.contacts'
 );
 
--- Person marks: An account describes a company, and a contact describes a person.
+-- An account describes a company, so an erasure only clears most of its texts if they quote a
+-- person. A contact describes a person, so an erasure deletes the whole contact.
 comment on column public.accounts.name is 'Person: words';
 comment on column public.accounts.domain is 'Person: words to clear';
 comment on column public.accounts.industry is 'Person: words to clear';
@@ -341,24 +344,25 @@ comment on column public.contacts.linkedin_url is 'Person: words';
 comment on column public.contacts.metadata is 'Person: words';
 comment on column public.workspace_settings.apollo_api_key_encrypted is 'Person: secret';
 
--- This file has the functions of enrichment jobs. The worker calls these functions to read records,
--- to record payments and to write results. A job pays for a call at most once, and never overwrites
--- a person's edits.
+-- This file has the functions of enrichment jobs. The worker calls the functions to read records,
+-- to record payments and to write results. A job pays for a call to Apollo at most once, and never
+-- overwrites fields that a user has edited.
 
--- The table does not reference jobs, because the record of a payment outlives its job. The column
--- answer describes a person, so it is deleted with the job.
+-- The table enrichment.calls has no foreign key to public.jobs, because the record of a payment
+-- outlives its job. The column `answer` describes a person, so it is cleared when the job is
+-- deleted.
 create table enrichment.calls (
   job_id uuid not null,
   fence bigint not null, -- fence of the lease that made the call
   -- workspace that pays for the call
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   started_at timestamptz not null default now(), -- time just before the call
-  -- Time of the response. Null if no response arrived, so that no one knows whether Apollo charged
-  -- a credit.
+  -- Time of Apollo's response. If no response arrived, the time is null, and it is unknown whether
+  -- Apollo charged a credit.
   answered_at timestamptz,
   credits integer,
-  -- Stored response. Later attempts of the job use the stored response, so that the workspace does
-  -- not pay again. Null after the deletion of the job.
+  -- Apollo's response. Later attempts of the job use the stored response, so that the workspace
+  -- does not pay again. The response is cleared when the job is deleted.
   answer jsonb,
   constraint calls_one_per_attempt primary key (job_id, fence),
   constraint calls_answers_are_whole
@@ -390,7 +394,7 @@ create trigger enrichment_forget_answers
   for each statement
   execute function enrichment.forget_answers();
 
--- Return the job of a record as an element of enqueue_jobs.
+-- Return the job that enriches a record, in the form that public.enqueue_jobs accepts.
 create function enrichment.job_of(p_kind text, p_row jsonb)
 returns jsonb
 language sql immutable
@@ -484,7 +488,7 @@ comment on function public.enrich_contact is
   'Enqueue the enrichment of a contact: {job, created, wake}. If a job is unfinished, it is '
   'returned with created false.';
 
--- Enqueue jobs for new accounts, in the transaction that inserts the accounts.
+-- Enqueue enrichment jobs for new accounts, in the transaction that inserts the accounts.
 create function enrichment.enqueue_new_accounts()
 returns trigger
 language plpgsql
@@ -669,7 +673,7 @@ set search_path = ''
 set lock_timeout = '5s'
 as $$
 declare
-  -- Lock the record before the job, so that the job's reports do not wait while a person edits the
+  -- Lock the record before the job, so that reports on the job do not wait while a user edits the
   -- record.
   v_row constant jsonb := enrichment.record_of(p_request, true);
   v_job constant public.jobs := enrichment.held_job(p_request);
@@ -683,8 +687,8 @@ begin
   if v_row ->> 'workspace_id' is distinct from v_job.workspace_id::text then
     return '{"missing": true, "updated": [], "kept": []}';
   end if;
-  -- Write fields that no person has edited. Also write fields that are empty because a person
-  -- emptied them before the job was created.
+  -- Write fields that no user has edited. Also write fields that are empty because a user emptied
+  -- them before the job was created.
   select coalesce(jsonb_object_agg(f.key, f.value), '{}')
   into v_fields
   from jsonb_each(p_request -> 'fields') as f

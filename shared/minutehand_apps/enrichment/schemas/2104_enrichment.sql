@@ -12,8 +12,8 @@ create table public.workspace_settings (
   -- true if new accounts with a domain are enriched automatically
   apollo_auto_enrich boolean not null default false,
   apollo_paused_until timestamptz, -- end of the pause that Apollo requested for this key (429)
-  -- number of Apollo credits that were paid, to which each call with a response adds its credits
-  -- once
+  -- total of Apollo credits that the workspace has paid. Each call to Apollo that gets a response
+  -- adds its credits once.
   enrichment_credits_used bigint not null default 0,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
@@ -23,8 +23,8 @@ create table public.workspace_settings (
     )
 );
 comment on table public.workspace_settings is
-  'Settings of workspaces. Members may read them and managers may change them. Neither may select '
-  'the ciphertext of the key.';
+  'Settings of workspaces. Members may read and managers may change the settings. Neither members '
+  'nor managers may select the encrypted key.';
 
 create table public.accounts (
   id uuid primary key default gen_random_uuid(),
@@ -93,7 +93,8 @@ create index contacts_by_name on public.contacts (workspace_id, name, id);
 create index contacts_by_account on public.contacts (workspace_id, account_id)
   where account_id is not null;
 
--- Record which fields a person edited, and when. Writes by enrichment are not recorded as edits.
+-- Record in edited_at which fields a user edited, and when. Writes by enrichment are not recorded
+-- as edits.
 create function enrichment.note_edits()
 returns trigger
 language plpgsql
@@ -133,7 +134,7 @@ set search_path = ''
 as $$
 begin
   if p_workspace_id is null or not queue.is_member(p_workspace_id) then
-    -- respond as if the workspace did not exist
+    -- respond to other callers as if the workspace did not exist
     perform queue.refuse(
       404,
       'workspace_not_found',
@@ -222,7 +223,8 @@ begin
     updated_at = queue.clock()
   where s.workspace_id = p_workspace_id;
   return public.get_workspace_settings(p_workspace_id);
--- remove the error's detail, because Postgres shows the failing row there, with the encrypted key
+-- remove the detail of the error, because Postgres puts the failing row with the encrypted key into
+-- the detail
 exception when check_violation then
   raise exception using errcode = sqlstate, message = sqlerrm;
 end;
@@ -324,7 +326,8 @@ select queue.charge_rows(
   'public.contacts'
 );
 
--- Person marks: An account describes a company, and a contact describes a person.
+-- An account describes a company, so an erasure only clears most of its texts if they quote a
+-- person. A contact describes a person, so an erasure deletes the whole contact.
 comment on column public.accounts.name is 'Person: words';
 comment on column public.accounts.domain is 'Person: words to clear';
 comment on column public.accounts.industry is 'Person: words to clear';

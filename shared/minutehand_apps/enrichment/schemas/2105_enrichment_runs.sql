@@ -1,21 +1,22 @@
--- This file has the functions of enrichment jobs. The worker calls these functions to read records,
--- to record payments and to write results. A job pays for a call at most once, and never overwrites
--- a person's edits.
+-- This file has the functions of enrichment jobs. The worker calls the functions to read records,
+-- to record payments and to write results. A job pays for a call to Apollo at most once, and never
+-- overwrites fields that a user has edited.
 
--- The table does not reference jobs, because the record of a payment outlives its job. The column
--- answer describes a person, so it is deleted with the job.
+-- The table enrichment.calls has no foreign key to public.jobs, because the record of a payment
+-- outlives its job. The column `answer` describes a person, so it is cleared when the job is
+-- deleted.
 create table enrichment.calls (
   job_id uuid not null,
   fence bigint not null, -- fence of the lease that made the call
   -- workspace that pays for the call
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   started_at timestamptz not null default now(), -- time just before the call
-  -- Time of the response. Null if no response arrived, so that no one knows whether Apollo charged
-  -- a credit.
+  -- Time of Apollo's response. If no response arrived, the time is null, and it is unknown whether
+  -- Apollo charged a credit.
   answered_at timestamptz,
   credits integer,
-  -- Stored response. Later attempts of the job use the stored response, so that the workspace does
-  -- not pay again. Null after the deletion of the job.
+  -- Apollo's response. Later attempts of the job use the stored response, so that the workspace
+  -- does not pay again. The response is cleared when the job is deleted.
   answer jsonb,
   constraint calls_one_per_attempt primary key (job_id, fence),
   constraint calls_answers_are_whole
@@ -47,7 +48,7 @@ create trigger enrichment_forget_answers
   for each statement
   execute function enrichment.forget_answers();
 
--- Return the job of a record as an element of enqueue_jobs.
+-- Return the job that enriches a record, in the form that public.enqueue_jobs accepts.
 create function enrichment.job_of(p_kind text, p_row jsonb)
 returns jsonb
 language sql immutable
@@ -141,7 +142,7 @@ comment on function public.enrich_contact is
   'Enqueue the enrichment of a contact: {job, created, wake}. If a job is unfinished, it is '
   'returned with created false.';
 
--- Enqueue jobs for new accounts, in the transaction that inserts the accounts.
+-- Enqueue enrichment jobs for new accounts, in the transaction that inserts the accounts.
 create function enrichment.enqueue_new_accounts()
 returns trigger
 language plpgsql
@@ -326,7 +327,7 @@ set search_path = ''
 set lock_timeout = '5s'
 as $$
 declare
-  -- Lock the record before the job, so that the job's reports do not wait while a person edits the
+  -- Lock the record before the job, so that reports on the job do not wait while a user edits the
   -- record.
   v_row constant jsonb := enrichment.record_of(p_request, true);
   v_job constant public.jobs := enrichment.held_job(p_request);
@@ -340,8 +341,8 @@ begin
   if v_row ->> 'workspace_id' is distinct from v_job.workspace_id::text then
     return '{"missing": true, "updated": [], "kept": []}';
   end if;
-  -- Write fields that no person has edited. Also write fields that are empty because a person
-  -- emptied them before the job was created.
+  -- Write fields that no user has edited. Also write fields that are empty because a user emptied
+  -- them before the job was created.
   select coalesce(jsonb_object_agg(f.key, f.value), '{}')
   into v_fields
   from jsonb_each(p_request -> 'fields') as f

@@ -1,6 +1,6 @@
--- Demo data of the enrichment app. The demo data has accounts, contacts and settings of two
--- workspaces. A key test-key-… is not a secret, because only the offline Apollo accepts it. The
--- demo replaces this key with an encrypted key.
+-- Demo data of the enrichment app, with accounts, contacts and settings of two workspaces. The keys
+-- that begin with test-key- are not secrets, because only the offline substitute for Apollo accepts
+-- them. The demo replaces these keys with encrypted keys.
 
 insert into public.workspace_settings (workspace_id, apollo_api_key_encrypted, apollo_api_key_last4)
 values

@@ -6,7 +6,7 @@ create schema if not exists plan;
 revoke all on schema plan from public;
 
 create table public.plans (
-  -- the id is random, because it authorises access to a guest's plan
+  -- the id of a plan is random, because the id grants access to a guest's plan
   id uuid primary key default gen_random_uuid(),
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   prompt text not null,
@@ -163,7 +163,8 @@ declare
     )
     else (public.own_workspace(p_workspace_id) ->> 'workspace_id')::uuid
   end;
-  -- Make a guest's key unique, because all guests share a workspace and may use equal keys.
+  -- Ignore the idempotency key of a guest, because all guests share a workspace and may use equal
+  -- keys.
   v_key text := case when v_user is not null then p_idempotency_key end;
   v_plan public.plans;
   v_wake boolean := false;
@@ -218,7 +219,8 @@ begin
       where s.plan_id = v_plan.id
     )
   );
--- remove the error's detail, because Postgres shows the failing row there, with ids of other people
+-- remove the detail of the error, because Postgres puts the failing row into the detail, and the
+-- row may contain ids of other people
 exception when not_null_violation or check_violation then
   raise exception using errcode = sqlstate, message = sqlerrm;
 end;
@@ -380,11 +382,12 @@ begin
   perform queue.hold_id(p_plan_id::text);
   if queue.caller() is null then
     perform queue.admit_guest('plan_guest_plans', v_plan.workspace_id);
-    -- Raise an error immediately if another transaction has locked the job. Without this call,
-    -- retry_job would wait for the lock, because the service waits for locks.
+    -- Raise an error immediately if another transaction has locked the job. Without
+    -- queue.hold_jobs, retry_job would wait for the lock, because calls with the role service_role
+    -- wait for locks.
     perform queue.hold_jobs(array[v_plan.job_id]);
-    -- Guests may not retry jobs, so the app retries as service_role. plan_or_refuse has checked
-    -- access.
+    -- Guests may not retry jobs, so the app retries the job as service_role. plan.plan_or_refuse
+    -- has already checked the guest's access to the plan.
     perform set_config('request.jwt.claims', '{"role":"service_role"}', true);
   end if;
   perform public.retry_job(v_plan.job_id);
@@ -395,7 +398,8 @@ $$;
 comment on function plan.retry is
   'Continue a failed or cancelled plan after its finished stages. 409 in any other state.';
 
--- Delete a chapter of an ended plan, and enqueue a new job that keeps the other chapters.
+-- Delete a chapter of an ended plan, and enqueue a new job that writes this chapter again and keeps
+-- the other chapters.
 create function plan.redo(p_plan_id uuid, p_stage text)
 returns jsonb
 language plpgsql
@@ -435,8 +439,8 @@ $$;
 comment on function plan.redo is
   'Rewrite one chapter of an ended plan, and keep the rest: {plan_id, wake}. 409 before its end.';
 
--- Replace the text or the points of a chapter by a person's words. The plan's job does not replace
--- these words, because public.plan_keep stores only chapters without a result.
+-- Replace the text or the points of a chapter by text of a user. A job does not overwrite the
+-- user's text, because public.plan_keep writes only chapters that have no result yet.
 create function plan.edit(p_plan_id uuid, p_stage text, p_text text)
 returns jsonb
 language plpgsql
@@ -574,8 +578,8 @@ select queue.show_to_members('public.plan_stages');
 select queue.show_to_members('public.plan_states');
 select queue.charge_rows('public.plans');
 
--- A guest's plan has no column with an owner. Export and erasure find the guest's plan by a search
--- for words of the person.
+-- The plan of a guest has no owner. Export and erasure find the plan of a guest by a search for
+-- words about the person.
 comment on column public.plans.prompt is 'Person: words';
 comment on column public.plans.idempotency_key is 'Person: words';
 comment on column public.plans.created_by is 'Person: owner';

@@ -1,7 +1,7 @@
 -- Written by `python -m infra.release.apps` from schemas: do not edit it.
 
--- Training converts uploaded videos to transcripts and procedures. This file has the app's tables
--- and its two views. The engine does not depend on this app, so the app can be deleted.
+-- The training app converts uploaded videos to transcripts and procedures. This file has the tables
+-- and views of the app. The engine does not depend on this app, so the app can be deleted.
 
 create schema if not exists training;
 revoke all on schema training from public;
@@ -110,8 +110,8 @@ select
         end
   end as error_data,
   greatest(j.attempts - 1, 0) as retry_count,
-  -- A failed job has no retries left, so return the number of its retries as the maximum. This
-  -- number is 0 if the first attempt ended with a permanent error.
+  -- A failed job has no retries left, so return the number of its retries as the maximum. The
+  -- maximum is 0 if the first attempt of the job ended with a permanent error.
   case j.status
     when 'failed' then greatest(j.attempts - 1, 0)
     else j.max_attempts - 1
@@ -245,8 +245,8 @@ select queue.show_to_members('public.training_states');
 grant delete on public.background_jobs to service_role;
 select queue.charge_rows('public.trainings');
 
--- These comments mark, for the export and erasure of personal data, the columns with the owner of a
--- row and the columns that may quote a person.
+-- For the export and erasure of personal data, the comments below mark columns with the owner of a
+-- row, and columns that may quote a person.
 comment on column public.trainings.title is 'Person: words';
 comment on column public.trainings.object_key is 'Person: file';
 comment on column public.trainings.media is 'Person: words to clear';
@@ -256,8 +256,9 @@ comment on column public.trainings.published is 'Person: words';
 comment on column public.trainings.created_by is 'Person: owner';
 comment on column public.training_chunks.segments is 'Person: words';
 
--- Functions for members, and functions with which workers load and store data. The functions check
--- that an upload belongs to the caller, and the worker checks the uploaded file.
+-- This file has the functions for members, and the functions with which workers load and store
+-- data. public.training_start checks that an upload belongs to the caller. The worker checks the
+-- uploaded file.
 
 create function training.own_or_refuse(p_training_id uuid)
 returns public.trainings
@@ -301,8 +302,8 @@ as $$
 declare
   v_done record;
 begin
-  -- Enqueue the job for the member, because the job type is internal and members may not enqueue
-  -- it.
+  -- Enqueue the job with the rights of this app, because the job type is internal, and members may
+  -- not enqueue jobs of internal types.
   v_done := queue.enqueue(
     p_training.workspace_id,
     null,
@@ -699,8 +700,8 @@ begin
     published = coalesce(published, case v_name when 'published' then v_value end)
   where id = v_training.id
   returning * into v_training;
-  -- Enqueue the next job in the transaction that stores the transcript, so that a crash leaves both
-  -- or neither.
+  -- Enqueue the job sop_generation in the transaction that stores the transcript, so that a crash
+  -- cannot lose the job.
   if v_training.transcript is not null
     and not exists (
       select 1

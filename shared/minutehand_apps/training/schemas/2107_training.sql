@@ -1,5 +1,5 @@
--- Training converts uploaded videos to transcripts and procedures. This file has the app's tables
--- and its two views. The engine does not depend on this app, so the app can be deleted.
+-- The training app converts uploaded videos to transcripts and procedures. This file has the tables
+-- and views of the app. The engine does not depend on this app, so the app can be deleted.
 
 create schema if not exists training;
 revoke all on schema training from public;
@@ -108,8 +108,8 @@ select
         end
   end as error_data,
   greatest(j.attempts - 1, 0) as retry_count,
-  -- A failed job has no retries left, so return the number of its retries as the maximum. This
-  -- number is 0 if the first attempt ended with a permanent error.
+  -- A failed job has no retries left, so return the number of its retries as the maximum. The
+  -- maximum is 0 if the first attempt of the job ended with a permanent error.
   case j.status
     when 'failed' then greatest(j.attempts - 1, 0)
     else j.max_attempts - 1
@@ -243,8 +243,8 @@ select queue.show_to_members('public.training_states');
 grant delete on public.background_jobs to service_role;
 select queue.charge_rows('public.trainings');
 
--- These comments mark, for the export and erasure of personal data, the columns with the owner of a
--- row and the columns that may quote a person.
+-- For the export and erasure of personal data, the comments below mark columns with the owner of a
+-- row, and columns that may quote a person.
 comment on column public.trainings.title is 'Person: words';
 comment on column public.trainings.object_key is 'Person: file';
 comment on column public.trainings.media is 'Person: words to clear';

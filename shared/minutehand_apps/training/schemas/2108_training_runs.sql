@@ -1,5 +1,6 @@
--- Functions for members, and functions with which workers load and store data. The functions check
--- that an upload belongs to the caller, and the worker checks the uploaded file.
+-- This file has the functions for members, and the functions with which workers load and store
+-- data. public.training_start checks that an upload belongs to the caller. The worker checks the
+-- uploaded file.
 
 create function training.own_or_refuse(p_training_id uuid)
 returns public.trainings
@@ -43,8 +44,8 @@ as $$
 declare
   v_done record;
 begin
-  -- Enqueue the job for the member, because the job type is internal and members may not enqueue
-  -- it.
+  -- Enqueue the job with the rights of this app, because the job type is internal, and members may
+  -- not enqueue jobs of internal types.
   v_done := queue.enqueue(
     p_training.workspace_id,
     null,
@@ -441,8 +442,8 @@ begin
     published = coalesce(published, case v_name when 'published' then v_value end)
   where id = v_training.id
   returning * into v_training;
-  -- Enqueue the next job in the transaction that stores the transcript, so that a crash leaves both
-  -- or neither.
+  -- Enqueue the job sop_generation in the transaction that stores the transcript, so that a crash
+  -- cannot lose the job.
   if v_training.transcript is not null
     and not exists (
       select 1
