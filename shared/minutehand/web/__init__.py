@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         UserOrGuestUnslotted as UserOrGuestUnslotted,
     )
     from minutehand.web.caller import Caller as Caller, token_of as token_of
-    from minutehand.web.documents import document as document
+    from minutehand.web.documents import Share as Share, Shared as Shared, document as document
     from minutehand.web.errors import (
         ApiError as ApiError,
         FieldProblem as FieldProblem,
@@ -42,7 +42,7 @@ else:
             "auth": "SignedIn UserFunctions UserOrGuest UserOrGuestFunctions UserOrGuestUnslotted",
             "request_bodies": "Body",
             "caller": "Caller token_of",
-            "documents": "document",
+            "documents": "Share Shared document",
             "errors": "ApiError FieldProblem invalid_argument not_found unavailable"
             " unavailable_if_missing validation_failed",
             "idempotency": "IdempotencyHeader parse_key",

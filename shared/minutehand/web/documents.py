@@ -5,8 +5,10 @@ from __future__ import annotations
 from html import escape
 from typing import Final
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from fastapi.responses import HTMLResponse
+from pydantic import BaseModel, Field
 
 _STYLE: Final = """
 :root{color-scheme:light dark;--ink:#1c2733;--soft:#566472;--line:#d5dce3;--back:#fff;
@@ -18,6 +20,24 @@ color:var(--ink);font:16px/1.5 system-ui,sans-serif;overflow-wrap:break-word}
 h1{font-size:1.7rem;line-height:1.25}h2{font-size:1.2rem}
 p,li,td,th,h1,h2,h3,dt,blockquote{unicode-bidi:plaintext}
 """
+
+
+class Share(BaseModel):
+    """True to give a page a public link, false to delete the link."""
+
+    shared: bool
+
+
+class Shared(BaseModel):
+    """The random key of a public link, or null without a link."""
+
+    share_id: UUID | None
+    url: str | None = Field(description="Path of the public link, or null without a link.")
+
+    @classmethod
+    def below(cls, path: str, share_id: str | None) -> Shared:
+        """Return the link whose path is `path` and the key."""
+        return cls(share_id=share_id, url=f"{path}/{share_id}" if share_id else None)
 
 
 def document(title: str, body: str, *, style: str = "", media: str | None = None) -> HTMLResponse:

@@ -19,6 +19,8 @@ from minutehand.web import (
     FieldProblem,
     Provided,
     Services,
+    Share,
+    Shared,
     UserFunctions,
     not_found,
     validation_failed,
@@ -120,19 +122,6 @@ class JobState(ListedJob):
 
     spec: dict[str, Any]
     share_id: UUID | None = Field(description="Key of the answers' public link, or null.")
-
-
-class Share(Exact):
-    """True to give the answers a public link, false to delete the link."""
-
-    shared: bool
-
-
-class Shared(BaseModel):
-    """Key of the answers' public link, or null if there is none."""
-
-    share_id: UUID | None
-    url: str | None = Field(description="Path of the public link, or null without a link.")
 
 
 class JobPage(BaseModel):
@@ -270,8 +259,7 @@ async def cancel(job: FoundJob, functions: UserFunctions) -> Submitted:
 async def share(job: FoundJob, body: Share, functions: UserFunctions) -> Shared:
     """Create or delete the public link to a job's answers."""
     link = await functions.call("beacon_share", id=job["id"], is_shared=body.shared)
-    key = link["share_id"]
-    return Shared(share_id=key, url=f"/api/v1/shared/{key}" if key else None)
+    return Shared.below("/api/v1/shared", link["share_id"])
 
 
 @routes.get("/shared/{share_id}", response_class=HTMLResponse)

@@ -126,12 +126,6 @@ class ChapterText(BaseModel):
     text: str
 
 
-class Share(BaseModel):
-    """True to give the report a public link, false to delete the link."""
-
-    shared: bool
-
-
 class StreamStatus(BaseModel):
     """The stream of a plan can be opened."""
 

@@ -16,6 +16,8 @@ from minutehand.web import (
     IdempotencyHeader,
     Provided,
     Services,
+    Share,
+    Shared,
     UserOrGuestFunctions,
     UserOrGuestUnslotted,
     not_found,
@@ -30,7 +32,6 @@ from minutehand_apps.plans.models import (
     Plan,
     Report,
     ReportedPlan,
-    Share,
     StreamStatus,
 )
 from minutehand_apps.plans.plan_feed import PlanFeed
@@ -119,10 +120,10 @@ async def edit(
 
 
 @routes.put("/{plan_id}/share")
-async def share(plan_id: UUID, body: Share, functions: UserOrGuestFunctions) -> Plan:
+async def share(plan_id: UUID, body: Share, functions: UserOrGuestFunctions) -> Shared:
     """Create or delete the public link to the report of a plan."""
-    await functions.call("plan_share", plan_id=plan_id, is_shared=body.shared)
-    return await get_plan(plan_id, functions)
+    link = await functions.call("plan_share", plan_id=plan_id, is_shared=body.shared)
+    return Shared.below("/api/plans/shared", link["share_id"])
 
 
 @routes.get("/shared/{share_id}", response_class=HTMLResponse)

@@ -178,12 +178,6 @@ class TranscriptState(Lenient):
     missing_seconds: float | None = Field(description="Seconds missing at the end of the file.")
 
 
-class Share(BaseModel):
-    """True to give the procedure a public link, false to delete the link."""
-
-    shared: bool
-
-
 class Video(BaseModel):
     """A URL from which a browser can play the video."""
 

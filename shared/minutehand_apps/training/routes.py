@@ -15,10 +15,19 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, Field
 
 from minutehand.queue import CallerFunctions, ProcessorError
-from minutehand.web import ApiError, Body, Provided, Services, SignedIn, UserFunctions, not_found
+from minutehand.web import (
+    ApiError,
+    Body,
+    Provided,
+    Services,
+    Share,
+    Shared,
+    SignedIn,
+    UserFunctions,
+    not_found,
+)
 from minutehand_apps.training.bucket import KEY, URL_SECONDS, sound_prefix
 from minutehand_apps.training.models import (
-    Share,
     StepText,
     StoredProcedure,
     TrainingPage,
@@ -181,10 +190,10 @@ async def edit_step(
 
 
 @routes.put("/{training_id}/share")
-async def share(training_id: UUID, body: Share, functions: UserFunctions) -> TrainingState:
+async def share(training_id: UUID, body: Share, functions: UserFunctions) -> Shared:
     """Create or delete the public link to a procedure."""
-    await functions.call("training_share", training_id=training_id, is_shared=body.shared)
-    return await get_training(training_id, functions)
+    link = await functions.call("training_share", training_id=training_id, is_shared=body.shared)
+    return Shared.below("/api/trainings/shared", link["share_id"])
 
 
 @routes.get("/shared/{share_id}", response_class=HTMLResponse)
