@@ -1,10 +1,10 @@
--- This file has the waits of jobs. A job waits when it sleeps, asks a person a question, or awaits
--- an event or its child jobs. A waiting job occupies no worker. A transaction that ends a child job
--- or emits an event inserts a row into queue.signals. The transaction does not lock the waiting
--- job, because the transaction might have to wait for the lock. Maintenance later processes the row
--- of queue.signals in another transaction, which sees both the wait and the event (queue.do_waits).
--- The value of an ended wait becomes the result of a step with the wait's name, so that the job's
--- next attempt reads the value.
+-- This file lets jobs wait without a worker. A job waits when it sleeps, asks a person a question,
+-- or awaits an event or its child jobs. A transaction that ends a child job or emits an event
+-- inserts a row into queue.signals. The transaction does not lock the waiting job, because the
+-- transaction might have to wait for the lock. Maintenance later processes the row of queue.signals
+-- in another transaction, which sees both the wait and the event (queue.do_waits). The value of an
+-- ended wait becomes the result of a step with the wait's name, so that the job's next attempt
+-- reads the value.
 
 create table queue.waits (
   job_id uuid primary key,
@@ -409,7 +409,7 @@ $$;
 --   rows.
 -- p_due: Condition that a row must meet to be due. In this condition, $1 is p_now, and $2 is
 --   p_passed_over.
--- p_order: Sort order of the rows.
+-- p_order: Expression by which due rows are sorted, the first due row first.
 -- p_passed_over: Ids of jobs whose rows are skipped.
 create function queue.fair_batch(
   p_table regclass,
@@ -603,8 +603,8 @@ begin
     v_done := v_done + v_moved;
     exit when v_moved = 0 or clock_timestamp() >= p_until;
   end loop;
-  -- If the last pass processed no signal, other transactions have locked the rows that it needed.
-  -- Increase the column failures of each remaining signal, because otherwise
+  -- If the last pass processed no signal, other transactions have locked the rows of the signals'
+  -- jobs. Increase the column failures of each remaining signal, because otherwise
   -- queue.maintenance_is_due would immediately report the signals as due again.
   if v_moved = 0 then
     update queue.signals

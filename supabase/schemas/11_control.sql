@@ -2,12 +2,12 @@
 -- children, retry a job, replay a job from a step, and pause jobs. public.cancel_jobs and
 -- public.retry_jobs cancel or retry many jobs.
 
--- Cancel the jobs p_ids and their live descendants. A pending or waiting job ends immediately. For
--- a running job, only a cancel request is stored, because its worker must stop the job. If the
--- caller has not locked the jobs, the function locks them, charges one token of the user's rate
--- limit for each job and descendant, and cancels the first 100 descendants. Maintenance cancels the
--- other descendants, for which signals are inserted. Return the number of jobs and descendants,
--- with at most 5,000 descendants.
+-- Cancel the jobs p_ids and their live descendants. A pending or waiting job is cancelled
+-- immediately. For a running job, only a cancel request is stored, because its worker must stop the
+-- job. If the caller has not locked the jobs, the function locks them, charges one token of the
+-- user's rate limit for each job and descendant, and cancels the first 100 descendants. Maintenance
+-- cancels the other descendants, for which signals are inserted. Return the number of jobs and
+-- descendants, with at most 5,000 descendants.
 create function queue.cancel(
   p_ids uuid[],
   p_now timestamptz,

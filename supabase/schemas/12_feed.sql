@@ -11,9 +11,9 @@
 -- that asks them to read the jobs again.
 
 -- The number of a row of queue.feed is the id of the transaction that wrote the row, plus the value
--- of this sequence. The sequence is zero until a dump is restored on another server. If the new
--- server has lower transaction ids than the server of the dump, queue.feed_number raises the
--- sequence.
+-- of the sequence feed_base. The sequence feed_base is zero until a dump is restored on another
+-- server. If the new server has lower transaction ids than the server of the dump,
+-- queue.feed_number raises the sequence.
 create sequence queue.feed_base minvalue 0;
 -- Highest number of a feed row at the time of the last maintenance. If the number of a new feed row
 -- would be lower, the database was restored from a dump of another server (queue.feed_number).
@@ -36,8 +36,8 @@ values
 -- Counters of Realtime messages. A message counts once, and each delivery of the message to a
 -- client counts once more, as in Supabase's plans. The counters are sequences, because a
 -- transaction increases a sequence without a row lock, and other transactions see the new value
--- before the commit. The sequences are unlogged, because after a crash of the server no client is
--- connected, so that the counts may restart.
+-- before the commit. The sequences are unlogged. They may restart at zero after a crash of the
+-- server, because no client is connected then.
 create unlogged sequence queue.messages_counted; -- noqa: PRS
 create unlogged sequence queue.messages_second minvalue 0; -- current second, as Unix time
 -- value of messages_counted, and next number of a feed row, at the start of the current second
@@ -160,8 +160,8 @@ $$;
 -- A Realtime message for one topic of a workspace.
 -- since: Time of the oldest event in the message.
 -- has_output: True if the message contains output of a job.
--- cost: Cost of the message in the sense of Supabase's plans, which is the number of its deliveries
---   plus one.
+-- cost: Cost of the message as Supabase's plans count it, which is one plus the number of
+--   deliveries.
 create type queue.message as (
   topic text,
   workspace_id uuid,
@@ -222,7 +222,7 @@ $$;
 -- log lines. If the topic of a job has followers, it receives all changes except the job's
 -- creation, because no one can follow a job before it exists. If no topic has followers, the
 -- message for up to ten events of a workspace is built without a query, because a query would take
--- 8 % of the time of a settlement. tests/sql/test_live.py checks that the query would return the
+-- 8 % of the time of a settlement. tests/sql/test_live.py checks that the query would build the
 -- same message.
 create function queue.messages_of(
   p_changes queue.change[],
@@ -348,8 +348,8 @@ end;
 $$;
 
 -- Add the messages to the count of the current second, and insert them into realtime.messages.
--- Return false if the insert fails.
--- p_raises: True to raise the error if the insert fails.
+-- Return false if the messages could not be inserted.
+-- p_raises: True to raise the error if the messages could not be inserted.
 create function queue.write_messages(
   p_messages queue.message[],
   p_cost bigint,
@@ -382,9 +382,9 @@ $$;
 
 -- Send the Realtime messages that report changes of jobs, and notify API servers that stream the
 -- topics of these messages. Return false if the publisher must send the messages, because the
--- workspace is busy, the message budget is too small or Realtime fails. Messages about progress,
--- log lines and output may use half of the message budget. Messages about changes of state may use
--- three quarters of the budget. Messages of the publisher may use the whole budget.
+-- workspace has too many changes, the message budget is too small or Realtime fails. Messages about
+-- progress, log lines and output may use half of the message budget. Messages about changes of
+-- state may use three quarters of the budget. Messages of the publisher may use the whole budget.
 create function queue.send(p_changes queue.change[])
 returns boolean
 language plpgsql
@@ -439,8 +439,8 @@ $$;
 -- Publish changes of jobs. The caller must have locked the jobs. A change with seqs is sent as
 -- Realtime messages (queue.send). Each change is also inserted into queue.feed. A change about log
 -- lines, output, or progress of a job without a session is inserted only if its message was not
--- sent. The function returns true. Because the function is strict, it returns null and does nothing
--- if p_changes is null.
+-- sent. Because the function is strict, it returns null and does nothing if p_changes is null.
+-- Otherwise the function returns true.
 -- p_is_soon: True if new jobs are due within a minute, so that the commit notifies idle workers.
 create function queue.publish(
   p_changes queue.change[],
@@ -502,8 +502,8 @@ begin
   end if;
   v_budget := queue.message_budget('{}');
   -- A transaction that was still running at the time of the last round may have added feed rows
-  -- with low numbers. If a transaction that was running then has ended, begin this round with the
-  -- number of that transaction.
+  -- with low numbers. If a transaction that was running at that time has ended, begin the new round
+  -- with the number of the transaction.
   select p.*, l.*
   into v_at
   from (
@@ -1242,8 +1242,8 @@ as $$
 declare
   c_limit constant integer := least(1000, greatest(1, coalesce(p_limit, 500)));
   v_history constant text := queue.history();
-  -- Feed rows up to this number were written on another server, so this server cannot interpret the
-  -- transaction ids in them.
+  -- Rows of queue.feed up to this number were written by another server, so the present server
+  -- cannot interpret the transaction ids in these rows.
   v_base constant bigint := coalesce(pg_sequence_last_value('queue.feed_base'), 0);
   v_hidden constant text[] := case
     when p_session_id is null then '{job.progress,job.log}'
@@ -1262,8 +1262,8 @@ begin
       'cursor', format('(%s,"%s",,,,)', v_history, pg_current_snapshot())
     );
   end if;
-  -- A call that reads more than 100 events takes a call slot. A smaller call needs no slot, because
-  -- many clients read a few new events at the same moment after a message.
+  -- A call that reads more than 100 events takes a call slot. A call for up to 100 events takes no
+  -- slot, because many clients read a few new events at the same moment after a message.
   perform queue.take_call_slot(p_workspace_id)
   from (
     select sum(cardinality(f.job_ids)) as events
@@ -1420,10 +1420,10 @@ select queue.allow('job_worker, service_role', 'public.guest_key');
 
 -- For apps. Count an action of a guest against the guest's limit, or reject the action with status
 -- 429. The limit for each network address is the setting whose name is p_name with the suffix
--- _per_minute. If this setting is null, guests have no limit. An IPv6 address counts as its /64
--- network. The address must be signed by the API or set by the gateway, because a client could
--- forge any other address. The limit applies neither to the project's own server nor to users with
--- an account.
+-- _per_minute. If the setting with the suffix _per_minute is null, guests have no limit. An IPv6
+-- address counts as its /64 network. The address must be signed by the API or set by the gateway,
+-- because a client could forge any other address. The limit applies neither to the project's own
+-- server nor to users with an account.
 create function queue.admit_guest(p_name text, p_workspace_id uuid)
 returns void
 language plpgsql
@@ -1513,10 +1513,10 @@ begin
 end;
 $$;
 
--- Return the guest session p_session_id if it has not ended and the caller may follow it. A session
--- for one user is open to this user, to members of its workspace and to the project's own server.
--- An anonymous user has access only while the setting allow_anonymous is true. A session without a
--- user is open to everyone while the setting allow_anonymous is true.
+-- Return the guest session p_session_id if it has not ended and the caller may follow it. A guest
+-- session for one user is open to this user, to members of the workspace and to the project's own
+-- server. An anonymous user has access only while the setting allow_anonymous is true. A guest
+-- session without a user is open to everyone while the setting allow_anonymous is true.
 create function queue.guest_session(p_session_id text)
 returns setof queue.guest_sessions
 language sql stable
@@ -1661,8 +1661,8 @@ end;
 $$;
 select queue.allow('anon, authenticated, service_role', 'queue.session_feed');
 
--- Postgres parses the bodies of the next functions when they are created, so callers need no right
--- on the schema queue.
+-- Postgres parses the body of a function with `begin atomic` when the function is created, so
+-- callers of the next functions need no right on the schema queue.
 create function public.guest_session_jobs(p_session_id text)
 returns jsonb
 language sql stable

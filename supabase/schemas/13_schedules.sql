@@ -121,8 +121,8 @@ begin
     '^([a-z_]+(-[a-z]+)*(/[a-z_]+(-[a-z_]+)*){0,2}|(EST5E|CST6C|MST7M|PST8P)DT|'
       '(Etc/)?GMT[+-]?0|Etc/GMT([+][1-9]|[+]1[0-2]|-[1-9]|-1[0-4]))$'
   ) then
-    -- reject time zones that do not match this pattern, because Postgres would read a name such as
-    -- Mars/Base5 as an offset from UTC
+    -- reject names that do not match the pattern of time zone names, because Postgres would read a
+    -- name such as Mars/Base5 as an offset from UTC
     raise invalid_parameter_value;
   end if;
   v_day := (p_after at time zone p_timezone)::date - 1; -- the clocks may go back past midnight
@@ -143,7 +143,7 @@ begin
         order by 1
         limit 300
       ) as w -- no clock change skips 300 minutes
-      -- convert the local time with the time zone's UTC offset at this time, and with the offset
+      -- convert the local time to UTC with the time zone's offset at that time, and with the offset
       -- twelve hours earlier
       cross join lateral (
         select c.at
@@ -232,7 +232,7 @@ values ('schedules_max', '1000');
 -- Correct the stored times of next runs after the clock of the database server was ahead. Without a
 -- correction, a clock that was a day ahead for a moment would stop every schedule for a day. If the
 -- maintenance task `schedules` last ran at a time that is now in the future, begin a pass over all
--- schedules. If an earlier call has not finished its pass over all schedules, continue this pass.
+-- schedules. If an earlier call has not finished its pass over all schedules, continue the pass.
 create function queue.reset_schedules(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql

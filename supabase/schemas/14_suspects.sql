@@ -57,9 +57,9 @@ begin
           where o.worker = l.worker and o.lost_at >= l.leased_at
         ) as lost_with,
         -- Number of jobs that were stopped, but whose processors ignored the stop and still ran in
-        -- the process. Without evidence that the process ended, the number is zero, because the
-        -- process may still be alive. If abandoned jobs counted without evidence, a job that always
-        -- loses its worker would never lose an attempt.
+        -- the process. Without evidence that the process ended, the number of abandoned jobs is
+        -- zero, because the process may still be alive. If abandoned jobs counted without evidence,
+        -- a job that always loses its worker would never lose an attempt.
         case
           when w.evidence is null or w.abandoned is null then 0
           else jsonb_array_length(w.abandoned)
@@ -195,7 +195,7 @@ select case p_count when 1 then '1 other job' else p_count || ' other jobs' end
 $$;
 
 -- Convert the expired leases of jobs to outcomes that queue.settle applies. A guilty job loses the
--- attempt, with the reason worker_lost. If there is evidence of how the process ended, the guilty
+-- attempt, with the reason worker_lost. If there is evidence of how its process ended, the guilty
 -- job is retried only after its backoff. Suspects and innocent jobs are released with the reason
 -- process_died, and do not lose an attempt.
 create function queue.expired_items(p_ids uuid[], p_now timestamptz)
@@ -289,8 +289,8 @@ $$;
 -- others or nothing.
 -- suspects: The worker may lease a group of suspects, because the worker's process runs no job.
 -- others: The worker may lease all jobs except suspects.
--- nothing: The worker may lease no job, because its process runs suspects, or because its running
---   jobs must end before it can run suspects.
+-- nothing: The worker may lease no job, because its process already runs suspects, or because its
+--   other running jobs must end first.
 create function queue.lease_mode(p_request queue.lease_request, p_now timestamptz)
 returns text
 language plpgsql

@@ -84,7 +84,7 @@ $$;
 
 -- Convert a row of public.jobs to the JSON object that clients receive. queue_ms is the time from
 -- the job's due time to its first start, and run_ms is the total duration of all attempts.
--- p_is_listed: True if the object is part of a list of jobs. An object in a list contains a
+-- p_is_listed: True if the JSON object is part of a list of jobs. An object in a list contains a
 --   shortened error message, and only the first three simple values of the payload.
 create function queue.job_json(p_job public.jobs, p_is_listed boolean default false)
 returns jsonb
@@ -316,8 +316,8 @@ end;
 $$;
 
 -- Return true if the engine itself enqueues the jobs of the type p_job_type, for example webhook
--- deliveries. Return false for all other types, also if `internal` is set for the type, because the
--- project's own server enqueues the jobs of such a type.
+-- deliveries. Return false for all other types, even for a type with the option `internal`, because
+-- only the project's own server enqueues jobs of internal types.
 create function queue.is_internal(p_job_type text)
 returns boolean
 language sql stable
@@ -329,8 +329,8 @@ select exists (
 )
 $$;
 
--- Convert a client's job filter to conditions of an SQL where clause. Return null for an empty
--- filter. Raise an error for a filter with an unknown name or value.
+-- Convert a client's job filter to conditions of an SQL where clause. Return null for an empty job
+-- filter. Raise an error for a job filter with an unknown name or value.
 create function queue.conditions_of(p_filter jsonb)
 returns text
 language plpgsql stable
@@ -409,8 +409,8 @@ $$;
 -- filter selects only live or failed jobs, queue.places reads the jobs from small tables. If the
 -- filter has a tag, an index finds the jobs with the tag. For other filters, the function reads at
 -- most the newest 10,000 jobs, and stops after about 100 ms.
--- last_id: Id of the last job that was read. The next call passes last_id as p_before. Null if
---   there are no more jobs to read.
+-- last_id: Id of the last job that was read, which the next call passes as p_before. Null if there
+--   are no more jobs to read.
 create function queue.search_jobs(
   p_filter jsonb,
   p_workspaces uuid[],
@@ -1000,7 +1000,7 @@ select array(
 $$;
 
 -- Return the published job type whose name is most similar to p_job_type. Return null if no
--- published name shares at least half of its letter pairs with p_job_type.
+-- published name has at least half of the letter pairs of p_job_type.
 create function queue.nearest_type(p_job_type text)
 returns text
 language sql stable
@@ -1093,8 +1093,8 @@ $$;
 -- column `command` omits the command's first word, `minutehand`. If `path` is null, the advice
 -- links to the job's page in the console. queue.render_guidance replaces a placeholder such as
 -- {job_type} by the value with this name. Square brackets contain alternative texts, separated by
--- |. queue.render_guidance returns the first alternative for which no value is missing, or none of
--- them.
+-- |. queue.render_guidance keeps the first alternative text for which no value is missing, or no
+-- alternative at all.
 create view queue.guidance as
 select row_number() over () as id, a.*
 from (
@@ -1862,10 +1862,10 @@ $$;
 
 -- A job in queue.suspects must run alone or in a small group, because its worker's process died.
 -- For a job in queue.suspects, return the values that replace placeholders in texts of
--- queue.guidance. Return null for other jobs.
+-- queue.guidance. Return null for jobs that are not in queue.suspects.
 -- died_with: Number of other jobs that ran in the worker's process when the process died, as text.
 -- beside: Number of other suspects in the job's group, which all run in one process. Null if the
---   job runs alone.
+--   job is the only suspect of its group.
 create function queue.suspicion_of(p_job public.jobs)
 returns jsonb
 language sql stable
@@ -1887,7 +1887,7 @@ from queue.suspects as s
 where s.job_id = p_job.id
 $$;
 
--- Convert a number of times to text, for example 2 to 'twice'. Return null for 0.
+-- Convert a number of times to text, for example 2 to 'twice'. Return null for zero times.
 create function queue.times_in_words(p_times bigint)
 returns text
 language sql immutable
@@ -1903,9 +1903,9 @@ $$;
 
 -- Return texts that count how often the worker of a job was lost, and no other job can have ended
 -- the worker's process. ended_times: Number of losses with evidence of how the worker's process
--- ended, for example 'twice'. Null if no loss has evidence. alone: The text ', alone' if the job
--- was the only job of its process in each loss with evidence. lost_times: Number of all losses as
--- text, for example 'once'.
+-- ended, for example 'twice'. Null if there is no evidence of how any of the processes ended.
+-- alone: The text ', alone' if the job was the only job of its process in each loss with evidence.
+-- lost_times: Number of all losses as text, for example 'once'.
 create function queue.losses_of(p_job public.jobs)
 returns jsonb
 language sql stable
@@ -1925,8 +1925,8 @@ from queue.attempts as a
 where a.job_id = p_job.id and a.outcome = 'lost'
 $$;
 
--- Return an object with maintained_at, the time of the last maintenance. maintained_at is null if
--- maintenance has run since p_at.
+-- Return an object with maintained_at, the time of the last maintenance. The key maintained_at is
+-- null if maintenance has run since p_at.
 create function queue.maintained_before(p_at timestamptz)
 returns jsonb
 language sql stable
@@ -2212,7 +2212,8 @@ begin
   select * into v_type
   from queue.job_types
   where job_type = p_job.job_type;
-  -- Find the narrowest concurrency limit that has been reached. Skip a limit that is not set.
+  -- Find the narrowest concurrency limit that has been reached. Skip a concurrency limit that is
+  -- not set.
   select l.* into v_full
   from (
     values
@@ -2366,11 +2367,11 @@ $$;
 -- the holder is a job of another workspace, only operators and the project's own server learn which
 -- job it is.
 
--- Return the database sessions that have locked the rows of the jobs p_ids. A session is returned
--- only if its transaction has been open for at least two seconds. If a session that has locked a
--- row waits for another session, return the last session in the chain of waits, because the last
--- session must end first. The xmax of a row identifies the transaction that has locked the row
--- (supabase/DECISIONS.md).
+-- Return the database sessions that have locked the rows of the jobs p_ids. A database session is
+-- returned only if its transaction has been open for at least two seconds. If a session that has
+-- locked a row waits for another session, return the last session in the chain of waits, because
+-- the last session must end first. The xmax of a row identifies the transaction that has locked the
+-- row (supabase/DECISIONS.md).
 create function queue.locks_on(p_ids uuid[], p_now timestamptz)
 returns table (job_id uuid, pid integer, since timestamptz, application text)
 language sql stable
@@ -2556,7 +2557,8 @@ $$;
 
 -- Return the holder of a job as an object with the keys kind, holder, since, until, waiting and
 -- more. p_found: Reason why the job waits, as queue.explain_row or queue.explain_ready returned it.
--- p_is_open: True to return also jobs of other workspaces and names of applications.
+-- p_is_open: True to also return jobs of other workspaces, and the names of applications that hold
+--   locks.
 create function queue.held_by(
   p_job public.jobs,
   p_found jsonb,

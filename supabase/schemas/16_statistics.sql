@@ -249,9 +249,9 @@ where s.workspace_id = p_workspace_id
 having sum((s.counts ->> 'completed')::bigint + (s.counts ->> 'failed')::bigint) >= 20
 $$;
 
--- Return the number of due jobs for each reason why they have not started. The reasons are paused,
--- unserved (no worker serves the job type), suspect (the job's process died), at_limit, blocked (by
--- a concurrency key) and ready. Only unserved jobs cause the verdict `warn`.
+-- Return the number of due jobs for each reason why due jobs have not started. The reasons are
+-- paused, unserved (no worker serves the job type), suspect (the job's process died), at_limit,
+-- blocked (by a concurrency key) and ready. Only unserved jobs cause the verdict `warn`.
 -- p_user_id: Id of the user who calls, or null to count the jobs of all users. Among jobs of
 --   unpublished types, only the user's own jobs are counted, because the user cannot change the
 --   jobs of other users.
@@ -618,10 +618,10 @@ begin
 end;
 $$;
 
--- Return the findings of apps and extensions. For each maintenance task, call the function
--- queue.findings_of_<name of the task> if this function exists. The data of each finding must
--- contain an object `said` with the finding's sentence and advice, as queue.render_guidance returns
--- them.
+-- Return the findings that apps and extensions add to public.explain_queue. For each maintenance
+-- task, call the function queue.findings_of_<name of the task> if this function exists. The data of
+-- each finding must contain an object `said` with the finding's sentence and advice, as
+-- queue.render_guidance returns them.
 create function queue.findings_of_apps(p_workspace_id uuid)
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language plpgsql stable
@@ -911,8 +911,8 @@ language plpgsql stable
 set search_path = ''
 as $$
 declare
-  -- Job types that have lost at least three attempts in the last 15 minutes. If there is no such
-  -- job type, the function does not read queue.feed, which has many rows.
+  -- Job types that have lost at least three attempts in the last 15 minutes. If no job type has
+  -- lost three attempts, the function does not read queue.feed, which has many rows.
   v_types constant text[] := array(
     select s.job_type
     from queue.stats as s

@@ -156,8 +156,8 @@ set search_path = ''
 as $$
 declare
   -- Lock the rows of queue.waits before the rows of public.jobs. Skip a job whose row in
-  -- queue.waits is locked, because a user is answering its question at this moment. A skipped job
-  -- remains due.
+  -- queue.waits is locked, because a user is answering its question at this moment. The next
+  -- maintenance tries a skipped job again.
   v_locked constant uuid[] := array(
     select w.job_id
     from queue.waits as w
@@ -392,7 +392,7 @@ end;
 $$;
 
 -- Delete ended jobs after their retention time. Jobs are read in the order of their ids, so the
--- oldest jobs come first. A child job is kept while its parent waits for it.
+-- oldest jobs come first. A child job is kept while its parent job waits for its children.
 create function queue.do_retention(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -451,7 +451,7 @@ end;
 $$;
 
 -- Delete rows of the engine's tables that are no longer needed, for example old statistics and rows
--- of deleted jobs. Each statement deletes at most 20,000 rows.
+-- of deleted jobs. Each statement of the sweep deletes at most 20,000 rows.
 create function queue.do_sweep(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -580,10 +580,10 @@ end;
 $$;
 
 -- Return true if public.run_maintenance has work to do now. Work on rows that another transaction
--- has locked is due again after a second. A task that found no work is due again after an hour if
--- no job has run.
+-- has locked is due again after a second. If no job has run, a maintenance task that found no work
+-- is due again after an hour.
 -- p_active: True if jobs have run since the last maintenance.
--- p_is_soon: True if a job, wait or signal may be due, from queue.next_due_in_ms.
+-- p_is_soon: True if a job, wait or signal may be due, as queue.next_due_in_ms reports.
 create function queue.maintenance_is_due(
   p_now timestamptz,
   p_active boolean,
@@ -748,7 +748,7 @@ begin
       if v_done > 0 then
         v_counts := v_counts || jsonb_build_object(v_task.name, v_done);
       end if;
-    -- also catch a statement timeout
+    -- also catch query_canceled, which a statement timeout raises
     exception when query_canceled or others then
       update queue.tasks
       set

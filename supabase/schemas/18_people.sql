@@ -1,7 +1,7 @@
 -- This file exports and erases personal data. Each column that contains the id of a person or text
--- about a person is marked by a comment. The functions of this file process the marked columns of
--- the engine, of apps and of the project. The comment on a marked column begins with `Person:` and
--- continues with one of the following words.
+-- about a person is marked by a comment. The functions of this file export or erase the data in
+-- marked columns of the engine, of apps and of the project. The comment on a marked column begins
+-- with `Person:` and continues with one of the following words.
 --
 -- - `owner` marks a column with the id of the row's owner. An erasure deletes the rows that the
 --   person owns.

@@ -232,7 +232,7 @@ end;
 $$;
 
 -- Return the state of a job's output, which a worker receives in the response to its report.
--- null: The report contained no output.
+-- null: The worker's report contained no output.
 -- refused: The engine did not store a part of the output.
 -- followed: At least one client follows the job or its session.
 -- unfollowed: No client follows the job or its session. The worker then collects output for a
@@ -682,7 +682,7 @@ comment on function public.guest_job is
 select queue.allow('anon, authenticated, service_role', 'public.guest_job');
 
 -- Return new output of those jobs of a session that run now or have a position in p_after. For each
--- of these jobs, return a page of each stream that has output after the client's position. A
+-- returned job, return a page of each stream that has output after the client's position. A
 -- response contains up to 20 jobs, or about 1 MB of output. For the rate limit, the call counts 50
 -- bytes for each job of the session, and 500 bytes for each job whose output is read.
 create function queue.session_output(p_session_id text, p_after jsonb)

@@ -77,7 +77,8 @@ memberships as (
   from pg_catalog.pg_auth_members as m, engine as e
   where 'job_worker'::regrole in (m.member, m.roleid)
     or m.member in (to_regrole('anon'), to_regrole('authenticated'))
-      -- a member of a superuser or of a role with bypassrls could read the rows of every tenant
+      -- anon or authenticated could read the rows of every tenant as a member of a superuser or of
+      -- a role with bypassrls
       and exists (
         select from pg_catalog.pg_roles as r
         where (r.rolsuper or r.rolbypassrls) and pg_has_role(m.roleid, r.oid, 'member')

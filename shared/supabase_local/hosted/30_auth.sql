@@ -140,7 +140,8 @@ create table if not exists auth.audit_log_entries (
   ip_address varchar(64) default ''
 );
 
--- Tables of multi-factor authentication, which policies read.
+-- Create the tables of multi-factor authentication, because policies of a project may read these
+-- tables.
 create table if not exists auth.mfa_factors (
   id uuid primary key, user_id uuid not null references auth.users (id) on delete cascade,
   friendly_name text, factor_type auth.factor_type not null, status auth.factor_status not null,

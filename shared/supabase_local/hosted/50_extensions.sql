@@ -48,7 +48,7 @@ as $$
 $$;
 
 -- Create the schema of the database webhooks that Supabase's dashboard creates. The local stack
--- does not send the requests of these webhooks.
+-- does not send the HTTP requests of database webhooks.
 create schema if not exists supabase_functions;
 grant usage on schema supabase_functions to postgres, anon, authenticated, service_role;
 create table if not exists supabase_functions.migrations (

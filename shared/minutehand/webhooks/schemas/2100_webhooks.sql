@@ -132,7 +132,7 @@ revoke execute on function queue.slice_of from public;
 -- each workspace, namely the webhook that has read the least of the feed. The task then processes
 -- the second webhook of each workspace, and so on. Delivery jobs count as live jobs of their
 -- workspace. While a workspace is at its limit of live jobs, the task enqueues no delivery job for
--- it, and stores the reason in last_answer.
+-- the workspace, and stores the reason in last_answer.
 create function queue.do_webhooks(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -169,7 +169,7 @@ begin
     from queue.webhooks
     where id = v_id and enabled
     for update skip locked;
-    -- This query returns no row if another transaction has locked the webhook.
+    -- queue.slice_of returns no row if another transaction has locked the webhook.
     select * into v_end from queue.slice_of(v_hook, v_last);
     continue when v_end.id is null;
     v_left := v_left - v_end.is_last::integer;
@@ -404,8 +404,8 @@ begin
   end if;
   return to_jsonb(v_saved)
     - '{sealed_secret,previous_sealed_secret,read_to,read_id}'::text[];
--- raise the error again without its detail, in which Postgres shows the row with the encrypted
--- secret
+-- raise the error again without the detail, because Postgres puts the row with the encrypted secret
+-- into the detail
 exception when check_violation then
   raise exception using errcode = sqlstate, message = sqlerrm;
 end;
@@ -522,8 +522,8 @@ begin
               secs => queue.setting('webhook_failing_seconds_max')::double precision
             )
           )
-          -- The URL of a chat service's webhook works like a password. Therefore only managers see
-          -- the full URL.
+          -- Only managers see the full URL of a webhook, because the URL of a chat service's
+          -- webhook works like a password.
           || case
             when v_whole then '{}'
             else jsonb_build_object(

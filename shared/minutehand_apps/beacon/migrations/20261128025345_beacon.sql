@@ -14,7 +14,8 @@ create table public.beacon_jobs (
   version text not null,
   spec jsonb not null,
   priority integer not null default 100, -- smaller runs first
-  -- State that the app stores. The view beacon_job_states adds the state of the job in the queue.
+  -- Status that the app itself stores. The view beacon_job_states adds the status of the job in the
+  -- queue.
   status text not null default 'created',
   -- id of the job's row in beacon_outbox. A deferred constraint checks that the outbox row exists.
   outbox_id uuid not null,
@@ -225,7 +226,7 @@ returns text
 language sql immutable
 set search_path = ''
 as $$
--- This function checks only some fields of a job spec. The API and the worker check the other
+-- beacon.spec_problem checks only some fields of a job spec. The API and the worker check the other
 -- fields of the job spec.
 select coalesce(
   queue.schema_error('{
@@ -641,7 +642,7 @@ set search_path = ''
 as $$
 begin
   perform queue.refuse_revoked();
-  -- End the jobs whose job in the queue ended or was deleted before its processor stored a result.
+  -- End each benchmark job whose job in the queue ended, or was deleted, without storing a result.
   return (
     select jsonb_build_object(
       'ended', count(
@@ -846,7 +847,7 @@ begin
   where queue_job_id = v_held.id
   for update;
   if v_job.finished_at is null then
-    -- Close executions whose child job ended before its processor stored a result.
+    -- Close each execution whose child job in the queue ended without storing a result.
     update public.beacon_executions as e
     set
       status = case q.status when 'cancelled' then 'cancelled' else 'failed' end,

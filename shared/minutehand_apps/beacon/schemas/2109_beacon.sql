@@ -12,7 +12,8 @@ create table public.beacon_jobs (
   version text not null,
   spec jsonb not null,
   priority integer not null default 100, -- smaller runs first
-  -- State that the app stores. The view beacon_job_states adds the state of the job in the queue.
+  -- Status that the app itself stores. The view beacon_job_states adds the status of the job in the
+  -- queue.
   status text not null default 'created',
   -- id of the job's row in beacon_outbox. A deferred constraint checks that the outbox row exists.
   outbox_id uuid not null,

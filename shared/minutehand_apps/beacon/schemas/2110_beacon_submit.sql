@@ -7,7 +7,7 @@ returns text
 language sql immutable
 set search_path = ''
 as $$
--- This function checks only some fields of a job spec. The API and the worker check the other
+-- beacon.spec_problem checks only some fields of a job spec. The API and the worker check the other
 -- fields of the job spec.
 select coalesce(
   queue.schema_error('{
@@ -423,7 +423,7 @@ set search_path = ''
 as $$
 begin
   perform queue.refuse_revoked();
-  -- End the jobs whose job in the queue ended or was deleted before its processor stored a result.
+  -- End each benchmark job whose job in the queue ended, or was deleted, without storing a result.
   return (
     select jsonb_build_object(
       'ended', count(

@@ -172,7 +172,7 @@ begin
   where queue_job_id = v_held.id
   for update;
   if v_job.finished_at is null then
-    -- Close executions whose child job ended before its processor stored a result.
+    -- Close each execution whose child job in the queue ended without storing a result.
     update public.beacon_executions as e
     set
       status = case q.status when 'cancelled' then 'cancelled' else 'failed' end,

@@ -116,7 +116,7 @@ values
   ('chat_guest_messages_per_minute', '60'), -- limit per address, or null for no limit
   ('chat_retention_days', '90'); -- days after the latest message in the session
 
--- 1. Sessions that a caller may use ---------------------------------------------------------------
+-- 1. Functions that find the sessions which a caller may use --------------------------------------
 
 create function chat.session_or_null(p_session_id text)
 returns public.async_session_state
@@ -194,7 +194,7 @@ begin
 end;
 $$;
 
--- 2. Messages and their outcome -------------------------------------------------------------------
+-- 2. Functions that post messages and return their outcome ----------------------------------------
 
 -- Delete up to five sessions whose latest message is older than the retention time.
 create function chat.forget_old_sessions()
@@ -471,7 +471,7 @@ $$;
 comment on function chat.page is
   'Content of the page of a result, by the id of the result''s message: {page}.';
 
--- 3. The state of a session's work ----------------------------------------------------------------
+-- 3. Functions that return the state of a session's background work -------------------------------
 
 -- Return true if the question waits for an answer.
 create function chat.is_open(p_message public.async_messages)
@@ -665,7 +665,7 @@ comment on function chat.events is
   'Return the events after a cursor, for the jobs that the messages of a session started, in the '
   'form of session_feed.';
 
--- 4. Cancelling and answering ---------------------------------------------------------------------
+-- 4. Functions that cancel work and answer questions ----------------------------------------------
 
 -- Return the jobs that the caller may cancel, either the job of one work item or the jobs of all
 -- work items in a session.
@@ -855,7 +855,7 @@ $$;
 comment on function chat.respond is
   'Answer a question with free text, once: {success, messageId, workId, status}.';
 
--- 5. Functions for the worker ---------------------------------------------------------------------
+-- 5. Functions that only the worker calls ---------------------------------------------------------
 
 create function public.chat_load(p_request jsonb)
 returns jsonb
@@ -950,7 +950,7 @@ $$;
 comment on function public.chat_say is
   'Post a message {type, content, question, work} of a leased job, once: {said}.';
 
--- Row level security and grants -------------------------------------------------------------------
+-- 6. Row level security, grants and marks of personal data ----------------------------------------
 
 select queue.show_to_members('public.async_session_state');
 select queue.show_to_members('public.async_messages');

@@ -260,8 +260,8 @@ create policy workspace_settings_read_by_members on public.workspace_settings
   for select
   to authenticated
   using (workspace_id in (select queue.my_workspaces()));
--- Postgres evaluates all permissive policies of a command. Therefore each command has only one
--- permissive policy, and a restrictive policy enforces the rule that applies to all commands.
+-- Each command has only one permissive policy, because Postgres evaluates all permissive policies
+-- of a command. A restrictive policy enforces the rule that applies to all commands.
 create policy workspace_settings_kept_by_managers on public.workspace_settings
   as restrictive
   for all
@@ -326,8 +326,8 @@ select queue.charge_rows(
   'public.contacts'
 );
 
--- An account describes a company, so an erasure only clears most of its texts if they quote a
--- person. A contact describes a person, so an erasure deletes the whole contact.
+-- An account describes a company. If a text of an account quotes a person, an erasure usually
+-- clears only the text. A contact describes a person, so an erasure deletes the whole contact.
 comment on column public.accounts.name is 'Person: words';
 comment on column public.accounts.domain is 'Person: words to clear';
 comment on column public.accounts.industry is 'Person: words to clear';

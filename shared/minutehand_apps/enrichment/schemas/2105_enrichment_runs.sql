@@ -8,7 +8,7 @@
 create table enrichment.calls (
   job_id uuid not null,
   fence bigint not null, -- fence of the lease that made the call
-  -- workspace that pays for the call
+  -- workspace that pays for the call to Apollo
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
   started_at timestamptz not null default now(), -- time just before the call
   -- Time of Apollo's response. If no response arrived, the time is null, and it is unknown whether

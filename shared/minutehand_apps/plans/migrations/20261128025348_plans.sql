@@ -91,7 +91,7 @@ comment on view public.plan_states is
 insert into queue.settings (name, value)
 values ('plan_guest_plans_per_minute', '60'); -- limit per address, or null for no limit
 
--- 1. For callers ----------------------------------------------------------------------------------
+-- 1. Functions that members and guests call -------------------------------------------------------
 
 create function plan.plan_or_refuse(p_plan_id uuid)
 returns public.plans
@@ -505,7 +505,7 @@ $$;
 comment on function plan.delete is
   'Delete a plan and cancel its job. Later calls return 404.';
 
--- 2. For the worker -------------------------------------------------------------------------------
+-- 2. Functions that only the worker calls ---------------------------------------------------------
 
 create function public.plan_load(p_request jsonb)
 returns jsonb
@@ -573,7 +573,7 @@ $$;
 comment on function public.plan_keep is
   'Store {name, result, model} or {name, reason} for a leased job''s plan.';
 
--- Row level security and grants -------------------------------------------------------------------
+-- 3. Row level security, grants and marks of personal data ----------------------------------------
 
 select queue.show_to_members('public.plans');
 select queue.show_to_members('public.plan_stages');
