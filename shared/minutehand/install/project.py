@@ -44,8 +44,8 @@ INSTALLED = (
 )
 #: Note for a project with declarative schema files.
 DECLARED = (
-    "The next `supabase db diff` of declared files would drop the engine. See Beside a schema that"
-    " is declared, in `minutehand docs install`."
+    "The next `supabase db diff` of declared files would drop the engine. See the section Declared"
+    " schemas of `minutehand docs install`."
 )
 #: Schemas that the Supabase CLI exposes by default.
 API_SCHEMAS = ["public", "graphql_public"]
