@@ -258,6 +258,11 @@ def read_url(environ: Mapping[str, str], name: str) -> str | None:
     return url
 
 
+def read_list(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
+    """Read a list separated by commas, without surrounding blanks."""
+    return _list(environ.get(name, ""))
+
+
 def read_flag(environ: Mapping[str, str], name: str) -> bool:
     """Read a boolean variable. Return False if the variable is unset."""
     return _read(environ, name, bool, example="true") or False

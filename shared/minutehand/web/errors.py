@@ -117,7 +117,7 @@ def token_missing() -> ApiError:
     return unauthorized("send a user's access token as a bearer token", presented=False)
 
 
-def not_found(resource: str) -> ApiError:
+def not_found(resource: str = "job") -> ApiError:
     """Return a 404.
 
     The error is the same whether the row does not exist or the caller may not see it.
@@ -131,15 +131,19 @@ def unavailable(reason: str) -> ApiError:
 
 
 @contextmanager
-def unavailable_if_missing() -> Iterator[None]:
-    """Convert a missing setting of the key service, or an error of an AWS service, into a 503."""
+def unavailable_if_missing(resource: str) -> Iterator[None]:
+    """Convert a missing setting, or an error of an AWS service, into a 503.
+
+    Args:
+        resource: Name of the service in the message, e.g. `the key service`.
+    """
     try:
         yield
     except ConfigurationError as error:
         logger.error(
             "A setting is missing", extra={"event": "config.missing", "variable": error.variable}
         )
-        raise ApiError(503, "not_configured", "This deployment lacks the key service") from error
+        raise ApiError(503, "not_configured", f"This deployment lacks {resource}") from error
     except Exception as error:
         # compare the class by its module's name, because an import of botocore would slow down
         # callers that do not use AWS
@@ -148,4 +152,4 @@ def unavailable_if_missing() -> Iterator[None]:
         logger.warning(
             "AWS did not respond", extra={"event": "aws.unavailable", "reason": str(error)[:300]}
         )
-        raise unavailable("The key service did not respond") from error
+        raise unavailable(f"{resource.capitalize()} did not respond") from error

@@ -45,7 +45,7 @@ class WebhookBody(WebhookChanges):
 async def _new_secret(workspace_id: UUID, _: SignedIn, services: Provided) -> NewSecret:
     """Create a signing secret, and encrypt it for the workspace."""
     secrets = services.provide(WebhookSecrets, lambda: WebhookSecrets(services.settings))
-    with unavailable_if_missing():
+    with unavailable_if_missing("the key service"):
         return await secrets.create(str(workspace_id))
 
 

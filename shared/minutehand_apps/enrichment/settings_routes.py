@@ -120,7 +120,7 @@ async def put_settings(
     changes = body.model_dump(include=names - {"apollo_api_key"})
     if "apollo_api_key" in names:
         key = body.apollo_api_key.get_secret_value()
-        with unavailable_if_missing():
+        with unavailable_if_missing("the key service"):
             sealed = await app.seal(str(workspace_id), key)
         changes |= {"sealed_key": sealed, "last4": key[-4:]}
     return await _put(workspace_id, changes, functions)
@@ -146,7 +146,7 @@ async def check_connection(
             message = "Apollo API key not configured for this workspace"
             return ConnectionTest(ok=False, reason="not_configured", message=message)
         try:
-            with unavailable_if_missing():
+            with unavailable_if_missing("the key service"):
                 key = await app.unseal(str(workspace_id), stored["sealed_key"])
         except SealBroken:
             message = "Enter the Apollo API key again"

@@ -9,7 +9,14 @@ import asyncio
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from minutehand.config import ConfigurationError, Settings, read_count, read_text, read_url
+from minutehand.config import (
+    ConfigurationError,
+    Settings,
+    read_count,
+    read_list,
+    read_text,
+    read_url,
+)
 from minutehand.queue import Dependencies
 from minutehand_apps.training.bucket import Bucket
 from minutehand_apps.training.parts import MAX_BYTES
@@ -25,6 +32,7 @@ class Training(Dependencies):
 
     Attributes:
         max_running: TRAINING_MAX_RUNNING. Maximum number of running jobs per type and workspace.
+        upload_types: UPLOADS_TYPES. Accepted media types, with wildcards.
         upload_bytes: UPLOADS_MAX_BYTES. Maximum bytes of a recording.
     """
 
@@ -32,6 +40,7 @@ class Training(Dependencies):
         super().__init__(settings)
         environ = settings.environ
         self.max_running = read_count(environ, "TRAINING_MAX_RUNNING", default=3, most=1000)
+        self.upload_types = read_list(environ, "UPLOADS_TYPES") or ("video/*", "audio/*")
         self.upload_bytes = read_count(
             environ, "UPLOADS_MAX_BYTES", default=5 * 1024**3, most=MAX_BYTES
         )

@@ -12,6 +12,7 @@ import unicodedata
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Self
 from uuid import UUID
@@ -194,11 +195,15 @@ routes = APIRouter(prefix="/api/uploads", tags=["uploads"])
 async def create_upload(
     body: CreateUpload, caller: SignedIn, functions: UserFunctions, app: App
 ) -> Upload:
-    """Start the upload of a video or an audio file of an allowed size."""
+    """Start the upload of a recording of an allowed type and size."""
     content_type = body.content_type
-    if not content_type.startswith(("video/", "audio/")):
-        text = f"Files of type {content_type} are not accepted"
-        raise ApiError(415, "upload_type_refused", text)
+    if not any(fnmatch(content_type, pattern) for pattern in app.upload_types):
+        raise ApiError(
+            415,
+            "upload_type_refused",
+            f"Files of type {content_type} are not accepted",
+            detail={"allowed": list(app.upload_types)},
+        )
     _refuse_size(body.size, app)
     if body.size == 0:
         raise ApiError(422, "empty_file", "The file is empty")
