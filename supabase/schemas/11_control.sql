@@ -534,7 +534,7 @@ begin
     perform queue.refuse(
       400,
       'invalid_argument',
-      'this does not apply to jobs that are ' || v_states::text,
+      'the call does not apply to jobs in the states ' || v_states::text,
       'state'
     );
   elsif p_limit between 1 and 1000 is not true then

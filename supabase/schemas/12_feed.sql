@@ -1739,7 +1739,7 @@ begin
     perform queue.refuse(
       400,
       'invalid_argument',
-      'ttl_seconds must be from 1 to 2592000, thirty days',
+      'ttl_seconds must be from 1 to 2592000 (thirty days)',
       'ttl_seconds'
     );
   elsif v_user is null

@@ -503,7 +503,7 @@ begin
     429,
     'quota_exceeded',
     format(
-      'the workspace already has %s schedules, or their payloads %s bytes; delete some first',
+      'the workspace already has %s schedules, or their payloads have %s bytes; delete some first',
       v_most,
       v_bytes_max
     ),

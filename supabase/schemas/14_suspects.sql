@@ -232,7 +232,7 @@ select coalesce(array_agg(
             when 'innocent' then 'attempt %1$s does not count: a job of %4$s ended the process of '
               'worker %2$s'
             when 'suspect' then 'attempt %1$s does not count: the process of worker %2$s ended%3$s'
-              ' while it ran %5$s too; the job runs next with a part of them, or alone'
+              ' while it also ran %5$s; the job runs next alone, or with some of these jobs'
             when 'guilty' then case
               when w.evidence is null
                 then 'attempt %1$s was lost: worker %2$s stopped reporting'

@@ -1256,7 +1256,7 @@ from (
     ),
     (
       'refused',
-      'The database rejects a change of its row. The change is retried at {retry_at}.',
+      'The database rejects a change of the job''s row. The change is retried at {retry_at}.',
       'Fix the trigger or constraint that rejects the change, then wait.',
       'explain {job_id}',
       null
@@ -1281,14 +1281,14 @@ from (
       'passed_over',
       'It has been due since {run_at}, but maintenance [has not run since {maintained_at}|has '
         'skipped it].',
-      'Check the right of the workers to run it.',
+      'Check that the workers have the right to run maintenance.',
       'doctor',
       '/overview'
     ),
     (
       'passed_over',
       null,
-      'Check what rejects it, and which worker should run it.',
+      'Check what makes maintenance skip the job, and which worker should run the job.',
       'doctor',
       '/overview'
     ),
@@ -1469,7 +1469,7 @@ from (
     ),
     (
       'internal_jobs',
-      'Jobs of {job_type}, which the platform itself enqueues, wait for an earlier one of the same '
+      'Jobs of {job_type}, which the platform itself enqueues, wait for an earlier job of the same '
         'receiver.',
       'See why the earlier jobs have not ended.',
       'ls --type {job_type}',
@@ -1548,8 +1548,7 @@ from (
     ('suspect', 'It runs alone next, in a process of its own.', null, null, null),
     (
       'next_in_line',
-      'It is the next of its workspace and starts with the next lease call that has a '
-        'slot.',
+      'It is the next job of its workspace, and starts when a worker with a free slot leases jobs.',
       'Nothing to do until {patience_until}. After that:',
       'doctor',
       '/overview'
@@ -1584,7 +1583,7 @@ from (
     (
       'not_leased',
       null,
-      'Check their rights and their log.',
+      'Check the rights and the logs of these workers.',
       'doctor',
       '/overview'
     ),
@@ -1684,7 +1683,7 @@ from (
     (
       'unanswered',
       'Jobs that have waited for an answer for more than a day: {jobs}, the first since {since}.',
-      'Answer the first.',
+      'Answer the first question.',
       'answer {job_id} ANSWER',
       null
     ),
@@ -1698,16 +1697,15 @@ from (
     (
       'open_transaction',
       'A session with an open transaction delays the queue.',
-      'End it if no one needs it: `select '
-        'pg_terminate_backend({pid})`.',
+      'End the session if no one needs its transaction: `select pg_terminate_backend({pid})`.',
       null,
       '/overview'
     ),
     (
       'two_codes',
       'Two versions of the code run at the same time: {codes}.',
-      'End the older version, unless it is about to end. The newer deploy sets the options of a '
-        'type.',
+      'Stop the workers of the older version, unless they are about to end. The newer deploy sets '
+        'the options of a type.',
       'types {job_type}',
       '/types/{job_type}'
     ),

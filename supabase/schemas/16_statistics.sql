@@ -553,8 +553,8 @@ begin
           o.pid,
           o.seconds,
           case
-            when o.backend_xid is null then 'dead rows are kept'
-            else 'readers of the feed wait for it'
+            when o.backend_xid is null then 'Postgres keeps dead rows until it ends'
+            else 'readers of events wait until it ends'
           end
         ),
         jsonb_build_object('pid', o.pid)

@@ -460,7 +460,7 @@ def test_deliveries_to_a_receiver_are_one_holder_and_outside_of_the_default_list
         ("key_limit", 2),
         ("key_limit", 6),
     ]
-    assert "wait for an earlier one of the same receiver" in holders[0]["sentence"]
+    assert "wait for an earlier job of the same receiver" in holders[0]["sentence"]
     assert [each["cause"] for each in holders] == [None, None]
     assert "cancel" not in str(holders)
     assert "key_concurrency" not in str(holders)

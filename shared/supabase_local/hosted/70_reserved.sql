@@ -80,13 +80,14 @@ begin
     continue when v_done.command_tag = 'CREATE TRIGGER' and extensions.may_make_triggers(v_table);
     if v_done.command_tag in ('CREATE FUNCTION', 'CREATE TABLE', 'CREATE VIEW', 'CREATE TYPE') then
       raise exception 'permission denied for schema %', v_done.home using errcode = '42501',
-        hint = 'A hosted project refuses this too: keep what is yours in a schema of your own.';
+        hint = 'A hosted project also rejects this statement. Create your objects in a schema'
+          ' of your own.';
     end if;
     raise exception 'must be owner of %', coalesce('table ' || (
       select relname from pg_catalog.pg_class where oid = v_table
     ), v_done.object_type || ' ' || v_done.object_identity) using errcode = '42501',
-      hint = 'A hosted project refuses this too: it is Supabase''s. Policies, triggers and grants'
-        ' are allowed there, and row level security is on.';
+      hint = 'A hosted project also rejects this statement, because Supabase owns the object.'
+        ' Policies, triggers and grants are allowed, and row level security is enabled.';
   end loop;
 end;
 $$;
@@ -112,7 +113,8 @@ begin
       and extensions.is_open_to_policies(
         to_regclass(format('%I.%I', v_gone.address_names[1], v_gone.address_names[2])));
     raise exception 'must be owner of % %', v_gone.object_type, v_gone.object_identity
-      using errcode = '42501', hint = 'A hosted project refuses this too: it is Supabase''s.';
+      using errcode = '42501',
+        hint = 'A hosted project also rejects this statement, because Supabase owns the object.';
   end loop;
 end;
 $$;

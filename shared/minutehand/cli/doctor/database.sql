@@ -34,8 +34,8 @@ group by a.pid, a.xact_start, a.state, a.usename;
 
 -- find faults in tables, roles and settings that belong to the project
 select 'warn', 'no tenant has a member: no one sees a job',
-  'add people to your memberships, with a role that queue.tenant_members knows; with our '
-    'workspaces to public.workspace_members'
+  'add people to public.workspace_members, or to the project''s own table of members with a role '
+    'that queue.tenant_members selects'
 where not exists (select from queue.tenant_members)
 union all
 select 'fail', format('%s shows every tenant''s rows: its row level security is off',
@@ -46,7 +46,7 @@ where c.relkind = 'r' and not c.relrowsecurity
   and has_table_privilege('authenticated', c.oid, 'select')
 union all
 -- without a statement_timeout of at most 60 s, a read can run for hours
-select 'warn', format('%s has %s: a call may occupy a connection for long', s.setrole::regrole,
+select 'warn', format('%s has %s: a call may occupy a connection for hours', s.setrole::regrole,
     c.setting),
   concat('alter role ', s.setrole::regrole, ' in database ' || quote_ident(d.datname),
     ' set statement_timeout = ''8s''')

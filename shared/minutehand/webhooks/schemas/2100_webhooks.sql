@@ -14,7 +14,7 @@ declare
   );
 begin
   if v_taken is not null then
-    raise exception 'there is in the schema public: %, which is not Minutehand''s',
+    raise exception 'there is in the schema public: %, which does not belong to Minutehand',
       v_taken
       using hint = 'Nothing was changed. Delete what the install wrote: this file, minutehand.toml '
         'and the processors'' package. Then leave webhooks out, minutehand install --without '

@@ -129,7 +129,7 @@ begin
       perform queue.refuse(
         422,
         'receipt_invalid',
-        'the receipt must be of the leased execution, by the app''s key'
+        'the receipt must name the leased execution and the app''s key'
       );
     end if;
     update public.beacon_executions

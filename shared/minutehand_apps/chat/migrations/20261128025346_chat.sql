@@ -169,8 +169,8 @@ begin
       422,
       'session_id_invalid',
       format(
-        'x-session-id must have %s to 200 '
-          'letters, digits or ._~:-, and be hard to guess: who knows it can read the session',
+        'x-session-id must have %s to 200 letters, digits or ._~:-, and be hard to guess, because '
+          'everyone who knows it can read the session',
         v_least
       ),
       'x-session-id'

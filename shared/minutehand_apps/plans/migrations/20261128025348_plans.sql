@@ -175,7 +175,7 @@ begin
     perform queue.refuse(
       400,
       'invalid_argument',
-      'name prompt and speed_vs_detail',
+      'prompt and speed_vs_detail are required',
       'plan'
     );
   end if;

@@ -606,7 +606,7 @@ begin
     perform queue.refuse(
       404,
       'training_not_found',
-      'the training is gone',
+      'the training was deleted',
       v_job.id::text
     );
   end if;
