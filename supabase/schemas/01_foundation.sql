@@ -14,8 +14,8 @@
 -- - A turn is a row of queue.turns for a tenant that has ready jobs in a lane. To choose the next
 --   jobs, a lease reads the open turns in the order of their ranks.
 -- - A turn is blocked if leases skip it, because it is closed, paused or at a limit. A closed turn
---   has no ready jobs. A turn without ready jobs stays open until a later lease or the sweep closes
---   it.
+--   has no ready jobs. A turn without ready jobs stays open until a later lease or the sweep (a
+--   task of maintenance) closes it.
 -- - The rank of a tenant is its position in the order in which tenants are served, and is the same
 --   in all lanes. A new tenant gets a rank just below the rank of the last tenant served, so that
 --   leases reach the new tenant near the end of the round.
@@ -29,10 +29,10 @@
 -- - A gate enforces the limit of one concurrency key. A job waits behind the gate of its key until
 --   fewer jobs of the key than the limit are admitted. An admitted job counts against the limit
 --   until its attempt ends.
--- - A note is a row of queue.notes. A note names a turn that the next lease must open, or a gate
---   from which the next lease must admit jobs. A statement that makes a job ready inserts a note if
---   the job's turn is closed or starts at a later job. A statement that frees a concurrency key
---   inserts a note if it cannot admit waiting jobs itself.
+-- - A note is a row of queue.notes. A note names a turn that the next lease must open, or a
+--   concurrency key whose waiting jobs the next lease must admit. A statement that makes a job
+--   ready inserts a note if the job's turn is closed or starts at a later job. A statement that
+--   frees a concurrency key inserts a note if it cannot admit waiting jobs itself.
 -- - A fence is the number of a job's lease. Each lease of the job has a higher number. A worker's
 --   write with an old fence is rejected, because another worker may have leased the job since.
 -- - A signal is a row that requests work from maintenance, for example the check of a parent job
@@ -49,11 +49,11 @@
 -- - A call slot is a permit for one call that reads or writes many rows. The number of slots is
 --   limited.
 -- - The sweep is a task of maintenance that deletes rows that are no longer needed.
--- - In names, tick means a worker run, whatever started the run.
--- - In names, hold means to lock rows or a turn until the transaction ends.
+-- - In names of functions and columns, tick means a worker run, whatever started the run.
+-- - In names of functions, hold means to lock rows or a turn until the transaction ends.
 -- - queue.admit takes tokens of a person's rate limit for a call, and is unrelated to gates.
 --
--- A job moves through these places, but not every job has each of them.
+-- A job moves through the following places, but not every job has each place.
 --
 --   enqueue --> deferred --> gated --> ready --> leases --> completed, failed or cancelled
 --               due later    key at    awaits    runs on
@@ -69,11 +69,11 @@
 --    lanes served, or with this tenant if it has got fewer jobs in the round than its weight.
 --    Concurrent leases may begin at the same tenant. A lease that requests n jobs reads the turns
 --    of about n tenants.
--- 3. An enqueue without an idempotency key or unique key never waits for another transaction. The
+-- 3. An enqueue without an idempotency key or unique key never waits for another transaction. An
 --    enqueue tries to take a shared advisory lock on the tenant's turn, and inserts the job. If the
---    turn is not open, or if the lock is not free, the enqueue inserts a note. A lease that closes
---    a turn, or moves the turn's start to a later job, takes the lock exclusively, so that no
---    enqueue can add an earlier job at the same moment.
+--    turn is not open, or if its advisory lock is not free, the enqueue inserts a note. A lease
+--    that closes a turn, or moves the turn's start to a later job, takes the turn's advisory lock
+--    exclusively, so that no enqueue can add an earlier job at the same moment.
 -- 4. The engine enforces the limits of job types and workspaces by counting running jobs, and
 --    stores no counter. A lease tries to take an advisory lock for each limit of a job type or
 --    workspace. The next statement of the lease counts the running jobs. A gate enforces the limit
@@ -86,14 +86,14 @@
 -- 6. Calls of workers lock a job's row of queue.leases before its row of public.jobs, and leases
 --    skip locked rows. A cancel or retry locks the rows of all its jobs or of none
 --    (queue.lock_jobs), so that no worker waits for a user's open transaction. If another
---    transaction has locked one of these rows, a person's call is rejected immediately.
---    public.lease_jobs rejects every isolation level except read committed, because it must count
---    rows that other transactions have just committed.
+--    transaction has locked a row of one of the jobs, a person's cancel or retry is rejected
+--    immediately. public.lease_jobs rejects every isolation level except read committed, because it
+--    must count rows that other transactions have just committed.
 --
 -- Four patterns recur in the code:
 -- - `ctid = any (array(select … for update skip locked))` skips rows that another transaction has
---   locked. An update in this form also skips rows that another transaction changed after the
---   statement began, so that it never uses an outdated value.
+--   locked. An update with this condition also skips rows that another transaction changed after
+--   the statement began, so that the update never uses an outdated value.
 -- - `id = any (array[x])` finds a row by the index on its key, whatever the planner estimates for
 --   the table.
 -- - `x := f()` calls a function whose result is not used. An assignment costs less than the query
@@ -195,8 +195,9 @@ comment on role job_worker is
   'Minutehand worker: may execute the worker''s functions and nothing else.';
 grant usage on schema public to job_worker, authenticated, service_role, anon;
 
--- Return the present time for all rules of the engine. Tests replace this function. The language
--- is plpgsql, because Postgres would plan a function in `language sql` again at each call.
+-- Return the present time for all rules of the engine. Tests replace queue.clock to set the time.
+-- The language is plpgsql, because Postgres would plan a function in `language sql` again at each
+-- call.
 create function queue.clock()
 returns timestamptz
 language plpgsql volatile
@@ -220,7 +221,7 @@ select '0.5.1'
 $$;
 
 -- Return a version 7 UUID (RFC 9562). The UUID begins with the time in quarters of a microsecond,
--- so that later ids are greater. All further digits are random.
+-- so that later ids are greater. All further digits of the UUID are random.
 create function queue.new_id()
 returns uuid
 language plpgsql volatile
@@ -240,8 +241,8 @@ end;
 $$;
 grant execute on function queue.new_id to authenticated, service_role;
 
--- Return up to 4,096 version 7 UUIDs in ascending order. All of them derive from one random value,
--- because a new random value for each id would take longer.
+-- Return up to 4,096 version 7 UUIDs in ascending order. All UUIDs of a call derive from one random
+-- value, because a new random value for each UUID would take longer.
 create function queue.new_ids(p_count integer)
 returns uuid[]
 language plpgsql volatile
@@ -488,8 +489,8 @@ begin
 end;
 $$;
 
--- Let only the roles in p_roles execute the functions. A function for workers must call
--- queue.refuse_revoked, which rejects revoked worker keys.
+-- Let only the roles in p_roles execute the functions in p_functions. A function for workers must
+-- call queue.refuse_revoked, which rejects revoked worker keys.
 create function queue.allow(p_roles text, variadic p_functions regproc[])
 returns void
 language plpgsql
@@ -521,7 +522,7 @@ begin
 end;
 $$;
 
--- Let guests call private functions of an app. For each function, create a function
+-- Let guests call private functions of an app. For each private function, create a function
 -- public.<schema>_<name> that calls the private function. Postgres parses the body of the public
 -- function when it is created, so callers need no right on the app's schema.
 create function queue.allow_guests(variadic p_functions regproc[])
@@ -745,8 +746,9 @@ $$;
 
 -- Reject a caller who is not a member of the workspace with status 404. Return the id of the person
 -- who calls, or null for the service.
--- p_reads_much: True if the call reads many rows, so that it needs a call slot. In such a call,
---   operators and the service may pass null as the workspace to read all workspaces.
+-- p_reads_much: True if the call reads many rows, so that it needs a call slot. In a call that
+--   reads many rows, operators and the service may pass null as the workspace to read all
+--   workspaces.
 create function queue.may_read(
   p_workspace_id uuid,
   p_reads_much boolean default false
@@ -897,10 +899,10 @@ comment on function public.list_workspaces is
 select queue.allow('authenticated, service_role', 'public.list_workspaces');
 
 -- When a member is removed from a workspace, delete the member's subscriptions to topics of the
--- workspace. Notify the API servers that have open streams of these topics, so that they end the
--- removed member's streams. If the project's own table of members does not have this trigger, the
--- subscriptions of a removed member expire after 150 seconds. The arguments of the trigger are the
--- names of the columns with the workspace's id and the user's id.
+-- workspace. Notify the API servers that have open streams of topics of the workspace, so that the
+-- servers end the removed member's streams. If the project's own table of members does not have
+-- this trigger, the subscriptions of a removed member expire after 150 seconds. The arguments of
+-- the trigger are the names of the columns with the workspace's id and the user's id.
 create function queue.member_removed()
 returns trigger
 language plpgsql
@@ -945,8 +947,8 @@ begin
   return null;
 end;
 $$;
--- Create the trigger only if public.workspace_members is a table, because an install may have
--- replaced it by a view of the project's own table.
+-- Create the trigger for removed members only if public.workspace_members is a table, because an
+-- install may have replaced it by a view of the project's own table.
 create function queue.watch_members()
 returns void
 language plpgsql
@@ -999,8 +1001,8 @@ begin
     )
     using v_workspace;
   end loop;
-  -- delete jobs that were enqueued during the loop, because the loop may have deleted their rows in
-  -- queue.ready
+  -- delete the tenant's jobs that were enqueued during the loop, because the loop may have deleted
+  -- the rows of these jobs in queue.ready
   delete from public.jobs where workspace_id = v_workspace;
   return old;
 end;

@@ -1,11 +1,11 @@
 -- This file creates the tables of jobs. public.jobs has one row for each job. A job that has not
--- ended also has a row in a narrow table, for example queue.ready or queue.leases. This table is
--- the place of the job, and shows what the job waits for, or which worker runs it.
+-- ended also has a row in a narrow table, for example queue.ready or queue.leases. The narrow table
+-- is the place of the job, and shows what the job waits for, or which worker runs it.
 
 -- Some columns have the default nullif(0, 0), which is null. Tools that generate client types from
 -- the schema therefore show these columns as optional. The trigger queue.check_inserted sets the
--- values of these columns. All columns of the table are in the order of their alignment, so that a
--- row needs at most 220 bytes.
+-- values of these columns. All columns of public.jobs are in the order of their alignment, so that
+-- a row needs at most 220 bytes.
 create table public.jobs (
   created_at timestamptz not null default queue.clock(),
   updated_at timestamptz not null default queue.clock(),
@@ -231,9 +231,9 @@ create table queue.pauses (
 );
 
 -- Each row stores, for a group of lanes (job types in queues), the tenant that was served last, and
--- the number of the round in which this tenant was served. A new lane refers to the row with ring
--- 1. If leases serve some lanes faster than others, the lanes get separate rows of queue.rings
--- (queue.advance_ring).
+-- the number of the round in which this tenant was served. A new lane refers to the first row of
+-- queue.rings. If leases serve some lanes faster than others, the lanes get separate rows of
+-- queue.rings (queue.advance_ring).
 create table queue.rings (
   ring integer generated always as identity primary key,
   round bigint not null default 0,
@@ -277,8 +277,8 @@ create table queue.turns (
   -- rank of the tenant, which is the same for all job types and queues. Leases serve the smallest
   -- rank first.
   rank bigint not null,
-  -- Lower bound of the positions (ord) of the tenant's ready jobs. Leases begin to read at this
-  -- position, so that they skip the dead rows of jobs that were leased.
+  -- Lower bound of the positions (ord) of the tenant's ready jobs. Leases begin to read queue.ready
+  -- at this position, so that they skip the dead rows of jobs that were leased.
   from_ord bigint not null default 0,
   changed_at timestamptz not null, -- time at which the row was opened or blocked
   blocked boolean not null default false, -- true if leases skip the row
@@ -327,7 +327,7 @@ create table queue.notes (
   xid xid8 not null default pg_current_xact_id()
 );
 -- The sequence stores a transaction id (xid). All notes about rows of queue.turns with a smaller
--- xid are deleted. The view queue.turn_notes shows only notes with this xid or a greater xid.
+-- xid are deleted. The view queue.turn_notes shows only notes with the stored xid or a greater xid.
 -- Without this lower bound, leases would read the index entries of all deleted notes, which
 -- Postgres keeps as long as an old snapshot exists, for example the snapshot of a dump.
 create unlogged sequence queue.notes_gone minvalue 0 start 0; -- noqa: PRS
@@ -402,7 +402,7 @@ create table queue.unpublished (
 create index unpublished_by_workspace on queue.unpublished (workspace_id, job_type);
 
 -- Jobs of types that have a limit for each concurrency key. A row is in one of three states.
--- - Not admitted. The job waits in this table until fewer jobs of its concurrency key than the
+-- - Not admitted. The job waits in queue.gated until fewer jobs of its concurrency key than the
 --   limit are admitted.
 -- - Admitted. The job is ready or running, and counts against the limit of its key.
 -- - Admitted and ended. The job's attempt has ended, and no longer counts against the limit. When
@@ -422,8 +422,8 @@ create table queue.gated (
   admitted boolean not null default false,
   -- true if the job's attempt has ended, so that the job no longer counts against the limit
   ended boolean not null default false,
-  -- Time at which the job started, if the type has a rate limit for each key. Null before the
-  -- start. Infinity after the rate limit's token for this start was taken.
+  -- Time at which the job started, if the type has a rate limit for each key. Null before the job
+  -- starts. Infinity after a token of the rate limit was taken for this start.
   started_at timestamptz,
   primary key (workspace_id, job_type, key, admitted, ord, job_id)
 ) with (fillfactor = 80);
@@ -609,8 +609,8 @@ create table queue.steps (
 -- Token buckets of rate limits, and counts of live jobs that are used for some seconds before they
 -- are counted again. The bucket of a rate limit has the name r:<type>, k:<workspace>/<type>/<key>,
 -- u:<user>/<limit> or g:<limit>/<workspace>/<address>. The row named q:<workspace> has the number
--- of the workspace's live jobs. The row named b:<workspace> has the number of bytes of their
--- payloads.
+-- of the workspace's live jobs. The row named b:<workspace> has the number of bytes of the payloads
+-- of these live jobs.
 create table queue.buckets (
   name text primary key,
   tokens double precision not null,
@@ -624,8 +624,8 @@ create table queue.buckets (
 create table queue.feed (
   id bigint generated always as identity,
   -- Readers read the feed in the order of number and id. The number of a feed row is a transaction
-  -- id plus queue.feed_base. The transaction id is the greater of xid and the end of the writer's
-  -- snapshot, so that later events of a job never have smaller numbers.
+  -- id plus queue.feed_base. The transaction id is xid, or the upper bound (xmax) of the writer's
+  -- snapshot if this is greater, so that later events of a job never have smaller numbers.
   number bigint not null,
   xid xid8 not null default pg_current_xact_id(), -- transaction that wrote the row
   at timestamptz not null,
@@ -635,7 +635,7 @@ create table queue.feed (
   data jsonb not null,
   job_ids uuid[] not null,
   -- For each job of job_ids, the number (seq) of the event among the job's events. Null if the job
-  -- type stores no such event, so that only statistics and workers read the feed row.
+  -- type does not store the event, so that only statistics and workers read the feed row.
   seqs integer[],
   wakes boolean, -- true if the commit notifies listening workers
   -- True if the statement that inserted the row sent no Realtime message about it.
@@ -679,17 +679,17 @@ create table queue.tasks (
   failure text, -- error of the last run, if it failed
   failures integer not null default 0, -- number of failures since the last success
   -- Number of the last row of queue.feed that the task has read. The column read_id has the id of
-  -- the same row. In the task 'live', read_to is the highest number of the rows that were deleted
-  -- from queue.feed.
+  -- this row of queue.feed. In the task 'live', read_to is the highest number of the rows that were
+  -- deleted from queue.feed.
   read_to bigint not null default 0,
   read_id bigint not null default 0,
   after_id uuid, -- id of the last job or schedule that an unfinished run has read
   reads_feed boolean not null default false -- true if the task is due when the feed has unread rows
 ) with (fillfactor = 50);
 
--- Events of jobs. The creation, the first lease and a success at the first lease are not stored,
--- because these events follow from the job's row. The view public.job_events derives these events,
--- and adds them to the stored events.
+-- Events of jobs. The events of a job's creation, of its first lease and of a success at the first
+-- lease are not stored, because they follow from the job's row. The view public.job_events derives
+-- these events from public.jobs, and adds them to the stored events.
 create view public.job_events with (security_invoker = on) as
 select e.job_id, e.seq, e.type, e.data, e.created_at, e.workspace_id
 from queue.job_events as e
@@ -822,7 +822,7 @@ $$;
 select queue.show_to_members('public.jobs');
 select queue.show_to_members('public.job_logs');
 select queue.show_to_members('public.job_events');
--- the view public.job_events reads this table with the rights of its caller
+-- the view public.job_events reads queue.job_events with the rights of the caller
 select queue.show_to_members('queue.job_events');
 create policy "members create jobs" on public.jobs
   for insert

@@ -3,7 +3,7 @@
 --
 --   public.enqueue_job
 --     queue.enqueue_simple     enqueues a job of the service without options in one statement, if
---                              its job type has no schema. Other jobs need all functions below.
+--                              its job type has no schema. Other jobs need the next functions.
 --     queue.may_read           rejects a caller without access to the workspace.
 --     queue.admit              takes tokens of the caller's rate limit (06_limits.sql).
 --     queue.require_type       returns the job type, even if no worker has published it.
@@ -425,10 +425,10 @@ $$;
 -- a job that this transaction adds. The setting minutehand.locks stores the turn that was locked
 -- last, so that consecutive jobs of one turn count as one lock (queue.reserve_locks). Return false
 -- in three cases.
--- - A lease has the exclusive lock.
+-- - A lease has the lock in exclusive mode.
 -- - The transaction has already reserved 130 advisory locks.
--- - The isolation level is not read committed. Statements after this lock would then not see the
---   latest version of the row of queue.turns.
+-- - The isolation level is not read committed. With another isolation level, statements after the
+--   lock would not see the latest version of the row of queue.turns.
 create function queue.hold_turn(p_lane integer, p_workspace_id uuid)
 returns boolean
 language plpgsql
@@ -455,10 +455,10 @@ $$;
 -- tenant, job type and queue, unless this transaction has the lock of queue.hold_turn and one of
 -- two conditions applies.
 -- - The row of queue.turns is open, and its from_ord is at most p_ord. While this transaction has
---   the lock, no lease can close this row.
+--   the lock, no lease can close the row of queue.turns.
 -- - queue.notes already has a row for the same tenant, job type and queue, whose ord is at most
---   p_ord. A lease will open the row of queue.turns and begin to read at this ord. The function
---   always returns true, so that queue.place can return the result of queue.note_turn.
+--   p_ord. A lease will then open the row of queue.turns, and read ready jobs from this ord on. The
+--   function always returns true, so that queue.place can return the result of queue.note_turn.
 create function queue.note_turn(p_lane integer, p_workspace_id uuid, p_ord bigint)
 returns boolean
 language plpgsql
@@ -493,8 +493,8 @@ $$;
 
 -- Assign a lane (row of queue.lanes) to a job that was enqueued before its type was published, or
 -- whose queue no longer exists. If the job was enqueued before its type was published,
--- public.jobs.chosen names the options that the caller of the enqueue set. The job gets the other
--- options from its type.
+-- public.jobs.chosen names the options that the caller of the enqueue set. The job gets queue and
+-- max_attempts from its type, unless the caller set them.
 create function queue.assign_lane(p_job public.jobs, p_type queue.job_types)
 returns public.jobs
 language plpgsql
@@ -888,7 +888,7 @@ $$;
 -- Enqueue a job without options and without keys, which is ready immediately. The job's type has no
 -- schema and no rate limit per concurrency key. This function does the same as queue.add,
 -- queue.publish and queue.job_json, but faster, in one statement. tests/sql/test_inserts.py
--- compares this function with the other functions.
+-- compares queue.enqueue_simple with the slower functions.
 create function queue.enqueue_simple(
   p_workspace_id uuid,
   p_type record,
@@ -1237,9 +1237,9 @@ $$;
 -- After queue.wake_worker has returned true, it returns false for two seconds. The two seconds
 -- begin only when the transaction of the enqueue has committed (queue.notify_workers), and only if
 -- pg_net or the API calls the worker. The API identifies itself by a request header. A browser or a
--- trigger ignores the result and starts no worker, so the next call must also return true. Anyone
--- can send the API's request header, so after a person's call, only calls of the same person return
--- false.
+-- trigger ignores the result and starts no worker, so the next call of queue.wake_worker must also
+-- return true. Anyone can send the API's request header, so after a person's call, only calls of
+-- the same person return false.
 -- p_is_due: True for the call by pg_cron once a minute, which starts a worker even if a worker was
 --   called in the last two seconds.
 create function queue.wake_worker(
@@ -1270,7 +1270,7 @@ begin
   if v_since between 0 and 1999 and not p_is_due then
     return false;
   end if;
-  -- this check costs less than reading the setting
+  -- costs less than reading a setting
   if to_regclass('vault.decrypted_secrets') is not null then
     v_url := queue.setting('worker_url') #>> '{}';
   end if;
@@ -1302,7 +1302,7 @@ $$;
 -- another transaction has locked one of the rows, lock none and return false. The function never
 -- waits for a lock, because a deadlock could result. Settlements lock a job's row of queue.leases
 -- before its row of public.jobs, and deletes lock these rows in the opposite order. A short
--- lock_timeout cannot replace this function. If the timeout ended just when the lock was granted,
+-- lock_timeout cannot replace queue.lock_jobs. If the timeout ended just when the lock was granted,
 -- Postgres would report that the user cancelled the statement.
 create function queue.lock_jobs(p_ids uuid[])
 returns boolean
@@ -1369,8 +1369,8 @@ $$;
 -- Delete the rows of jobs from queue.gated, queue.ready, queue.deferred and queue.unpublished,
 -- before the engine moves or ends the jobs. The caller must have locked the jobs. The function
 -- first deletes the rows of queue.gated. If another transaction is moving one of the jobs from
--- queue.gated to queue.ready, this delete waits for that transaction. The next delete then finds
--- the job in queue.ready.
+-- queue.gated to queue.ready, this first delete waits for that transaction. The next delete then
+-- finds the job in queue.ready.
 create function queue.leave_places(p_ids uuid[])
 returns void
 language plpgsql

@@ -6,7 +6,7 @@
 -- Add plain jobs in one statement, which costs a tenth of queue.add. A plain job has no options,
 -- and its job type is published and has neither a schema nor a rate limit per concurrency key. If
 -- one of the jobs is not plain, add no job and return false. tests/sql/test_inserts.py compares
--- this function with queue.add.
+-- queue.add_plain with queue.add.
 create function queue.add_plain(
   p_workspace_id uuid,
   p_user_id uuid,
@@ -294,7 +294,7 @@ begin
       created[v_item.n] := false;
       continue;
     -- publish the jobs that this call has created so far, because the present item may replace the
-    -- payload of one of them
+    -- payload of one of these jobs
     elsif v_item.is_again then
       perform queue.publish_created(v_new[v_published + 1:], v_now);
       v_published := cardinality(v_new);
@@ -666,7 +666,8 @@ begin
   ),
   ended as (
     update queue.gated
-    -- keep the row until the rate limit of the concurrency key counts the job's start
+    -- keep the row of queue.gated until the rate limit of the concurrency key counts the job's
+    -- start
     set ended = true
     where ctid = any (array(select t.tid from theirs as t where t.is_unpaid))
   ),

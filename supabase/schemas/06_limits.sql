@@ -21,7 +21,7 @@ values
 
 -- Take tokens from a token bucket at p_now.
 -- p_most: Number of tokens in a full bucket.
--- p_seconds: Time in which an empty bucket fills up.
+-- p_seconds: Number of seconds in which an empty bucket fills up.
 -- p_amount: Number of tokens to take from the bucket.
 -- p_limit: Name of the limit in the error with status 429, which the function raises if the bucket
 --   has too few tokens. Null to raise no error, because the job has already started. The number of
@@ -192,8 +192,8 @@ $$;
 -- of ended jobs from queue.gated for which a token was taken.
 -- tokens: Number of starts that the rate limit allows at the time `at`, minus the reserved starts.
 -- is_held: True if the row of an ended job still counts against a limit, because another
---   transaction has locked this row, for example to delete the job. The caller must then count
---   again at a later time.
+--   transaction has locked this row, for example to delete the job. The caller must then call
+--   queue.free_of_key again later.
 create function queue.free_of_key(
   p_type queue.job_types,
   p_workspace_id uuid,
@@ -408,7 +408,7 @@ begin
   v_look_at := case
     when v_admitted.jobs = 1000 then p_now -- more jobs of the key may be waiting
     -- If jobs of the key still wait, other transactions have locked them. Check the key again one
-    -- second later, because these jobs may still be waiting then.
+    -- second later, because the locked jobs may still be waiting then.
     when v_admitted.jobs < v_count.free or v_count.is_held then p_now + interval '1 second'
     -- Check the key again at the earliest time at which the rate limit allows the next start. If
     -- the key has no rate limit, v_count.tokens and v_look_at are null.
@@ -509,7 +509,7 @@ begin
   select r.lane, r.workspace_id, p_job_type, r.key, r.ord, r.job_id, true
   from leased as r
   where r.key is not null
-  -- the job already has a row of an admitted job
+  -- the running job is already in queue.gated
   on conflict do nothing;
   perform queue.note_gates(v_lanes);
   perform queue.place(j, queue.clock(), v_type)
@@ -599,8 +599,8 @@ end;
 $$;
 
 -- Reject an enqueue if the payloads of the workspace's live jobs have more bytes than allowed. Only
--- one call in ten seconds counts the bytes. Enqueues do not update a stored sum, because concurrent
--- enqueues would wait for each other to update the row of the sum.
+-- one call in ten seconds counts the bytes of a workspace. Enqueues do not update a stored sum,
+-- because concurrent enqueues would wait for each other to update the row of the sum.
 create function queue.check_live_bytes(p_workspace_id uuid)
 returns void
 language plpgsql
@@ -733,8 +733,8 @@ begin
   v_before := coalesce(pg_sequence_last_value('queue.refilled_' || v_pair.nth), 1);
   v_full_at := floor(v_micros + (p_most - v_left) * v_per_token);
   perform setval('queue.refilled_' || v_pair.nth, v_full_at);
-  -- set the sequence back if another bucket has taken over the pair of sequences in the meantime,
-  -- because this call must not take tokens of the other bucket
+  -- restore the old value of the sequence if another bucket has taken over the pair of sequences in
+  -- the meantime, because this call must not take tokens of the other bucket
   perform setval('queue.refilled_' || v_pair.nth, v_before)
   where pg_sequence_last_value('queue.priced_' || v_pair.nth) <> v_hash
     and pg_sequence_last_value('queue.refilled_' || v_pair.nth) = v_full_at;
@@ -825,8 +825,8 @@ begin
   elsif p_kind = 'changes' or p_kind = 'jobs' and p_count > 100 then
     perform queue.take_call_slot(p_workspace_id, p_writes => true);
   end if;
-  -- other kinds need no limit here, because an enqueue can only wait for the idempotency key or
-  -- unique key of its job (queue.hold_key)
+  -- calls of other kinds need no limit of their waits, because an enqueue can only wait for the
+  -- idempotency key or unique key of its job (queue.hold_key)
   if p_kind = 'changes' then
     -- A person's second call of the kind 'changes' waits here for the first call. If the second
     -- call waited for a row lock instead, it would fail with 55P03, which the Data API returns with
@@ -1036,8 +1036,8 @@ $$;
 
 -- Admit a read of a table or view through the Data API, or reject the read with status 429. A
 -- person may run six reads at a time, because a browser sends up to six requests to one host.
--- Row-level policies call this function once per query. Realtime evaluates these policies outside
--- of a request, so its reads are not limited.
+-- Row-level policies call queue.admit_plain_read once per query. Realtime evaluates row-level
+-- policies outside of a request, so that its reads are not limited.
 create function queue.admit_plain_read()
 returns void
 language plpgsql

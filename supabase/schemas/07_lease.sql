@@ -6,7 +6,7 @@
 --     queue.record_worker     updates the worker's row once a minute and after changes.
 --     queue.lease_ready       leases jobs for each pool (job types that share worker slots).
 --       queue.open_gates        admits waiting jobs of the concurrency keys in queue.notes.
---       queue.noted_shares      selects the jobs of new tenants if all of them fit.
+--       queue.noted_shares      selects jobs of tenants in queue.notes if every job gets a slot.
 --       queue.open_turns        opens the rows of queue.turns that queue.notes names.
 --       queue.fill_pool         leases jobs for the free slots of one pool.
 --         queue.share_slots       divides the free slots among tenants.
@@ -252,7 +252,7 @@ begin
     perform queue.end_dead_runs(p_now);
     -- Set has_refused in all active worker runs, so that each active run requests jobs once more
     -- before it ends. If a run is ending now, this update waits for the transaction that ends the
-    -- run. The next pass of the loop then no longer counts this run.
+    -- run. The next pass of the loop then no longer counts the ended run.
     update queue.ticks
     set has_refused = true
     where expires_at > p_now and tick_id <> p_request.tick_id;
@@ -386,13 +386,13 @@ $$;
 
 -- Admit waiting jobs of the concurrency keys that queue.notes names, beginning with the oldest row
 -- of queue.notes. Delete rows of queue.notes for job types that are paused or that no worker
--- serves. queue.note_gates inserts these rows again when the job type is resumed or when a worker
--- serves the job type again. If queue.notes has very many rows, also handle the oldest key of some
--- further tenants, so that a tenant with few keys does not wait for a tenant with many keys. Half
--- of the further tenants have the smallest ids, and the other half have the next ids after a random
--- id. If queue.notes has very many rows, also delete old rows whose concurrency key no job in
--- queue.gated has.
--- p_most: Maximum number of concurrency keys to handle.
+-- serves. When such a job type is resumed, or when a worker serves it again, queue.note_gates
+-- inserts new rows for its keys. If queue.notes has very many rows, also admit jobs of the oldest
+-- key of some further tenants, so that a tenant with few keys does not wait for a tenant with many
+-- keys. Half of these further tenants have the smallest ids, and the other half have the next ids
+-- after a random id. If queue.notes has very many rows, also delete old rows for concurrency keys
+-- without jobs in queue.gated.
+-- p_most: Maximum number of concurrency keys of which the function admits jobs.
 create function queue.open_gates(p_most integer, p_now timestamptz)
 returns void
 language plpgsql
@@ -512,14 +512,14 @@ $$;
 -- Open those rows of queue.turns (tenants with ready jobs) that queue.notes names, so that leases
 -- serve these tenants. A tenant has the same rank in all its rows of queue.turns. A new tenant gets
 -- a rank that is one less than the lowest last_rank in the rows of queue.rings for the tenant's
--- jobs. Leases therefore serve the new tenant near the end of a round. Also unblock rows of
--- queue.turns that were at a limit, if the time in their column look_at has passed. If another
--- transaction has locked a row of queue.turns, keep the rows of queue.notes that name this row, so
--- that the next lease opens it.
+-- jobs. Leases serve tenants in the order of ranks, and therefore serve the new tenant near the end
+-- of a round. Also unblock rows of queue.turns that were at a limit, if the time in their column
+-- look_at has passed. If another transaction has locked a row of queue.turns, keep the rows of
+-- queue.notes that name this row, so that the next lease opens it.
 -- p_most: Maximum number of rows of queue.turns to open because queue.notes names them.
 -- p_done: Rows of queue.turns that the caller has locked because it has leased their ready jobs. If
---   such a row has no other ready job, the function does not open the row, and only deletes the
---   rows of queue.notes that name it.
+--   a row in p_done has no other ready job, the function does not open the row, and only deletes
+--   the rows of queue.notes that name this row.
 create function queue.open_turns(
   p_most integer,
   p_now timestamptz,
@@ -536,10 +536,11 @@ declare
   );
   v_ignored text;
 begin
-  -- Set the sequence queue.notes_gone to the transaction id of the oldest row of queue.turn_notes,
-  -- or of the oldest running transaction, which may still insert rows. Do not set the sequence if
-  -- an earlier lease of this transaction has deleted rows of queue.turn_notes, because a rollback
-  -- would restore these rows.
+  -- The sequence queue.notes_gone is the lower bound of queue.turn_notes.xid. Set it to the
+  -- transaction id of the oldest row, or of the oldest running transaction, which may still insert
+  -- rows. Do not set the sequence if an earlier lease of this transaction has deleted rows of
+  -- queue.turn_notes, because a rollback would restore these rows, but not the old value of the
+  -- sequence.
   if (current_setting('minutehand.noted', true) = 'yes') is not true then
     v_ignored := setval('queue.notes_gone', least(n.oldest, n.running)::text::bigint)
     from (
@@ -641,12 +642,13 @@ $$;
 -- Return the number of ready jobs for each of the first p_most turns (tenants with ready jobs of
 -- one job type and queue) in queue.notes. The lease takes all of these jobs without opening rows of
 -- queue.turns, because the order of the tenants does not matter if every job gets a slot. Return
--- null if the worker has too few free slots for all of these jobs. Also return null if an open row
--- of queue.turns has a ready job for the worker. Also return null if at most four rows of
--- queue.turns would be open, because a few rows without ready jobs may stay open (queue.fill_pool).
--- The function skips tenants and job types with a limit, a weight or a pause, because
--- queue.share_slots must check these settings first.
--- p_most: Maximum number of turns.
+-- null if the worker has fewer free slots than these tenants have ready jobs. Also return null if
+-- an open row of queue.turns has a ready job for the worker, because leases must serve that row's
+-- tenant in the order of ranks. Also return null if at most four rows of queue.turns would be open,
+-- because a few rows without ready jobs may stay open (queue.fill_pool). The function skips tenants
+-- and job types with a limit, a weight or a pause, because queue.share_slots must check these
+-- settings first.
+-- p_most: Maximum number of turns to read from queue.notes.
 create function queue.noted_shares(p_request queue.lease_request, p_most integer)
 returns queue.share[]
 language plpgsql
@@ -752,7 +754,7 @@ $$;
 --   or is below its limit and not locked by another lease.
 -- is_busy: True if another lease has locked one of the job types, or if the transaction can take no
 --   more advisory locks.
--- is_limited: True if a tenant has ready jobs of a job type with a limit in these lanes.
+-- is_limited: True if a tenant has ready jobs of a job type with a limit in the lanes p_lanes.
 -- at_limit: Job types that have reached their limit, so that none of their jobs may start now.
 create function queue.lock_types(
   p_lanes integer[],
@@ -834,14 +836,14 @@ end;
 $$;
 
 -- Return the open rows of queue.turns (tenants with ready jobs) for all job types and queues, in
--- the order of (rank, workspace_id, lane). Begin after the tenant that was served last according to
--- the row p_ring of queue.rings. After the highest rank, continue with the lowest rank. In the
--- query, lane_bound is 0 if the tenant that was served last may get more jobs in the current round,
--- so that this tenant comes first. Otherwise lane_bound is the greatest integer, so that the tenant
--- that was served last comes last.
+-- the order of (rank, workspace_id, lane). The result begins after the tenant that was served last
+-- (row p_ring of queue.rings). After the highest rank, the result continues with the lowest rank.
+-- In the query, lane_bound is 0 if the tenant that was served last may get more jobs in the current
+-- round, so that this tenant comes first. Otherwise lane_bound is the greatest integer, so that the
+-- tenant that was served last comes last.
 -- p_rows: Maximum number of rows to return.
--- is_cut: True in the last row if the function has returned p_rows rows, because queue.turns may
---   have more open rows.
+-- is_cut: True in the last row of a result with p_rows rows, because queue.turns may have more open
+--   rows.
 create function queue.ring_turns(p_ring integer, p_rows integer)
 returns table (
   lane integer,
@@ -901,12 +903,12 @@ end;
 $$;
 
 -- For each of these lanes (job types in queues), return up to p_rows open rows of queue.turns
--- (tenants with ready jobs). In each lane, begin after the tenant that was served last
--- (queue.rings). queue.ring_turns and queue.lane_turns are separate functions, because one query
--- for all lanes and for single lanes would not read an index in order. If a job type had no ready
--- jobs for some time, its round is far behind the rounds of other job types. The function then sets
--- the job type one round behind the others, because otherwise leases would serve only this job type
--- until it had caught up.
+-- (tenants with ready jobs). The rows of each lane begin after the tenant that was served last in
+-- this lane (queue.rings). queue.ring_turns and queue.lane_turns are separate functions, because
+-- one query for all lanes and for single lanes would not read an index in order. If a job type had
+-- no ready jobs for some time, its round is far behind the rounds of other job types. The function
+-- then sets the job type one round behind the others, because otherwise leases would serve only
+-- this job type until it had caught up.
 create function queue.lane_turns(p_lanes integer[], p_rows integer)
 returns table (
   lane integer,
@@ -984,14 +986,14 @@ from queue.pauses as p;
 
 -- Return the open rows of queue.turns of those tenants that are served next in these lanes (job
 -- types in queues). If all these lanes refer to the same row of queue.rings, queue.ring_turns first
--- reads rows of all lanes together, up to a maximum number of rows. If this read found too few
--- tenants with requested job types, or if the lanes refer to several rows of queue.rings,
+-- reads rows of all lanes together, up to a maximum number of rows. If queue.ring_turns found too
+-- few tenants with requested job types, or if the lanes refer to several rows of queue.rings,
 -- queue.lane_turns reads the rows of each lane separately. If a read returned its maximum number of
 -- rows, drop the tenant of the last row and all later tenants, because rows of these tenants may be
 -- missing.
 -- p_most: Maximum number of tenants to return.
 -- known: Number of different tenants in the result.
--- is_all: True if no other tenant has ready jobs in these lanes.
+-- is_all: True if the result has all tenants with ready jobs in the lanes p_lanes.
 -- is_limited: True if one of the returned tenants has a limit or a weight, or is paused.
 -- is_empty: True if queue.turns has only one open row, and the tenant of this row has no ready job.
 create function queue.next_turns(
@@ -1102,10 +1104,10 @@ begin
 end;
 $$;
 
--- Take an advisory lock for each limit of these tenants. For each element of p_turns (a tenant with
--- ready jobs of one job type and queue), count how many further jobs may start. If the tenant is at
--- a limit or paused, set blocked in its row of queue.turns, so that the next leases skip the
--- tenant.
+-- Take an advisory lock for each limit of the tenants in p_turns. For each element of p_turns (a
+-- tenant with ready jobs of one job type and queue), count how many further jobs may start. If the
+-- tenant is at a limit or paused, set blocked in its row of queue.turns, so that the next leases
+-- skip the tenant.
 -- known: Number of tenants in the result, if the transaction could not take the advisory locks of
 --   all tenants in p_turns. Null if the result has all tenants of p_turns.
 -- is_busy: True if another lease has one of the advisory locks, or if another transaction is ending
@@ -1121,7 +1123,8 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  -- names of the advisory locks, and for each lock the position of its tenant in p_turns
+  -- names of the advisory locks, and for each lock the position of the lock's tenant among the
+  -- tenants of p_turns
   v_scopes text[];
   v_tenants integer[];
   v_locks integer;
@@ -1272,10 +1275,10 @@ from queue.suspects as s;
 -- Divide the free slots of a worker among tenants in rounds. In each round, every tenant gets slots
 -- for as many of its first ready jobs as its weight. The function skips a job that would exceed a
 -- limit, and does not count the skipped job against the weight.
--- p_depth: Number of ready jobs to read for each element of p_turns. If the tenant's weight is
---   greater, the function reads as many jobs as the weight. The caller passes null if there are
---   more tenants than the lease has read. In this case, the function reads as many jobs as the
---   weight, and divides the slots for one round only.
+-- p_depth: Number of ready jobs to read for each tenant, job type and queue. If the tenant's weight
+--   is greater than p_depth, the function reads as many jobs as the weight. The caller passes null
+--   as p_depth if the lease has not read all tenants with ready jobs. With null, the function reads
+--   as many jobs as the tenant's weight, and divides the slots for one round only.
 -- p_most: Number of free slots.
 -- is_cut: True if a tenant may have more ready jobs than this function has read.
 -- empty: Open rows of queue.turns whose tenants have no ready job.
@@ -1425,10 +1428,10 @@ $$;
 
 -- Store the tenant that was served last in these lanes (job types in queues), except for lanes in
 -- which another lease has already served a later tenant. After the call, all these lanes refer to
--- one row of queue.rings. If only these lanes refer to their present row of queue.rings, they keep
--- this row. Otherwise these lanes get an unused row of queue.rings or a new row. The update of
--- queue.rings checks these conditions again, because another lease may have changed the lanes in
--- the meantime.
+-- one row of queue.rings. If no other lane refers to the present row of these lanes in queue.rings,
+-- they keep this row. Otherwise the lanes get an unused row of queue.rings or a new row. The update
+-- of queue.rings checks again that no other lane refers to the row, because another lease may have
+-- changed a lane in the meantime.
 create function queue.advance_ring(p_lanes integer[], p_last queue.last_served)
 returns void
 language plpgsql
@@ -1510,7 +1513,7 @@ $$;
 -- shares: Number of jobs that the lease takes for each tenant, job type and queue.
 -- empty: Open rows of queue.turns whose tenants have no ready job.
 -- is_only: True if queue.turns has only one open row for these lanes, and no limit, weight or pause
---   applies to it. Even then, the tenant of this row may have no ready job.
+--   applies to it. The tenant of this row may have no ready job.
 -- is_limited: True if a limit, a weight or a pause applies to one of the tenants or job types.
 -- at_limit: Job types that have reached their limit, so that none of their jobs may start now.
 -- more: True if the worker should request jobs again immediately, because another lease has locked
@@ -1607,15 +1610,15 @@ begin
   empty := v_divided.empty;
   v_slots := coalesce((select sum(s.jobs) from unnest(shares) as s), 0);
   more := more or (not v_first.is_all or v_divided.is_cut) and v_slots < v_most;
-  -- store the tenant that was served last, unless the lease has skipped no tenant
+  -- store the tenant that was served last only if the lease has skipped a tenant
   if v_first.is_all
     and (v_first.known = 1 or not is_limited and v_slots < v_most)
   -- the lease has skipped no tenant, because only one tenant has ready jobs or because the lease
   -- took all jobs
   then
     return;
-  -- The lease has free slots left, so each tenant that it has read got as many jobs as its weight.
-  -- Store the last of these tenants, so that the next lease begins after it.
+  -- The lease has free slots left, so each tenant that it has read got as many jobs as the tenant's
+  -- weight. Store the last of these tenants, so that the next lease begins after this tenant.
   elsif v_slots < v_most and not v_first.is_all then
     select null, 0, t.round, t.rank, t.workspace_id
     into v_last
@@ -2080,8 +2083,8 @@ declare
   v_shared record := queue.share_slots(p_request, p_now);
   v_taken record;
   v_leased integer := 0;
-  -- Number of jobs that the lease selected. If the lease gets fewer jobs, another lease has taken
-  -- the missing jobs.
+  -- Number of jobs that the lease selected. If the lease has leased fewer jobs than it selected,
+  -- another lease has taken the missing jobs.
   v_expected bigint;
   v_one queue.share;
 begin
@@ -2138,7 +2141,7 @@ begin
   -- - More than four open rows of queue.turns have no ready jobs. More rows without ready jobs
   --   would make each lease slower.
   -- - The lease took 20 jobs or more, but fewer than its limit. With a new from_ord, the next lease
-  --   need not read the dead rows of these jobs.
+  --   need not read the dead rows of the leased jobs.
   -- - The number of this request within the worker run is a multiple of 16.
   if cardinality(v_shared.empty) > 4
     or v_leased >= 20 and v_leased < p_request."limit"
@@ -2244,8 +2247,8 @@ $$;
 --   or admit waiting jobs of concurrency keys.
 -- lanes: Lanes (job types in queues) that the worker requests and that are not paused.
 -- limited: Requested job types that have a limit.
--- unfilled: Lanes (job types in queues) of those pools that got no job, without job types at a
---   limit.
+-- unfilled: Lanes (job types in queues) of those pools that got no job, except lanes of job types
+--   at a limit.
 -- more: True if the worker should request jobs again immediately.
 -- is_short: True if one of the pools got fewer jobs than it has free slots.
 -- is_full: True if one of the pools got a job for each free slot.
@@ -2290,9 +2293,9 @@ begin
   if p_has_notes and queue.try_lock('turns') then
     v_at_once := greatest(20, least(200, p_request."limit"));
     perform queue.open_gates(greatest(50, v_at_once), p_now)
-    -- While another transaction is ending a pause, admit no jobs of concurrency keys. That
-    -- transaction inserts a row into queue.notes for each key, so that the next lease admits the
-    -- jobs.
+    -- While another transaction is ending a pause, admit no jobs of concurrency keys. The
+    -- transaction that ends the pause inserts a row into queue.notes for each key, so that the next
+    -- lease admits the jobs.
     where queue.try_lock('pauses', p_is_shared => true);
     if p_mode is null and p_request.pools is null and not is_short then
       v_noted := queue.noted_shares(p_request, v_at_once);
@@ -2358,9 +2361,9 @@ $$;
 
 -- Return the number of milliseconds after which a worker with free slots should request jobs again,
 -- or null if the worker should wait for a notification. The function reads queue.notes and the open
--- rows of queue.turns in one statement. Between two statements, another lease could delete a row of
--- queue.notes and open the row of queue.turns that it names. Neither statement would then find the
--- ready job.
+-- rows of queue.turns in one statement. With two statements, another lease could delete a row of
+-- queue.notes and open the row of queue.turns between the statements, so that neither statement
+-- would find the ready job.
 -- p_limited: Requested job types that have a limit.
 -- p_unfilled: Lanes (job types in queues) of the pools that got no job. For pools that got a job,
 --   the worker requests jobs again anyway.
@@ -2576,7 +2579,7 @@ begin
     end if;
   end if;
   v_asked.worker := v_tick.worker;
-  -- update the row once a minute and after changes
+  -- update the worker's row once a minute and after changes
   if v_tick.is_changed or v_tick.is_seen is not true then
     v_noted := queue.record_worker(v_asked, v_tick.is_changed, v_now);
     v_asked.worker := v_noted.worker;

@@ -20,7 +20,7 @@
 -- A plain completion is a success at the first lease of a job. If all items are plain completions,
 -- queue.settle calls only queue.end_attempts, and queue.after_attempts for jobs with a key, a
 -- parent or a deadline. If another transaction keeps one of the rows locked for more than 0.1 s,
--- queue.settle calls all functions of this list.
+-- queue.settle calls all functions of the list above.
 
 create type queue.worker_item as (
   job_id uuid,
@@ -391,9 +391,9 @@ end;
 $$;
 
 -- Delete the leases of ended attempts, and update their jobs to the states that queue.decide has
--- determined. One statement does all of this, because a second statement would make every
--- settlement slower. An item with an old lease number (fence) matches no lease, so the statement
--- ignores the item.
+-- determined. The deletes and updates are one statement, because a second statement would make
+-- every settlement slower. An item with an old lease number (fence) matches no lease, so the
+-- statement ignores the item.
 -- p_transitions: The result of queue.decide for each item. Null if all items are plain completions
 --   (successes at the first lease).
 -- changes: Events of the jobs, which the caller must publish.
@@ -402,7 +402,7 @@ $$;
 -- with_event: Ids of jobs whose last event must be stored, because the event does not follow from
 --   the job's row.
 -- results: Results for the response, if all items are plain completions with current lease numbers.
---   Otherwise null, so that the caller builds the response from the stored rows.
+--   Null in all other cases, so that the caller builds the response from the stored rows.
 -- has_blocked: True if queue.turns has a row that leases skip because of a limit.
 create function queue.end_attempts(
   p_items queue.worker_item[],
@@ -618,8 +618,9 @@ begin
     where e.id = any (v_ended.with_event);
     perform queue.after_attempts(v_ended.rest, v_now);
   end if;
-  -- Set look_at in the blocked rows of queue.turns of these tenants, so that the next lease checks
-  -- their limits again. The ended attempts no longer count against these limits.
+  -- Let the next lease check the limits of the jobs' tenants again, by setting look_at in the
+  -- tenants' blocked rows of queue.turns. Attempts that have ended no longer count against these
+  -- limits.
   if v_ended.has_blocked then
     update queue.turns
     set look_at = '-infinity'
@@ -735,7 +736,7 @@ $$;
 
 -- Lock and return the job whose lease p_request names as {job_id, fence}. Raise the error
 -- lease_lost if the worker that calls no longer has this lease.
--- p_job_types: Job types that may make this call. Null for all job types.
+-- p_job_types: Job types whose jobs may make this request. Null for all job types.
 -- p_undone: Text at the end of the error message, for example 'its children were not created'.
 create function queue.held_job(p_request jsonb, p_job_types text[], p_undone text)
 returns public.jobs

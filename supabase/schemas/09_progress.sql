@@ -359,7 +359,7 @@ comment on function public.report_jobs is
 select queue.allow('job_worker, service_role', 'public.report_jobs');
 
 -- Return a page of the finished steps of a job. A page has at most 1,000 rows of queue.steps. A
--- page ends earlier with the row with which its results reach p_bytes bytes.
+-- page ends earlier if its results reach p_bytes bytes.
 -- p_after: Position {name, nth} of the last row on the previous page, or null for the first page.
 -- lines: The page's rows of queue.steps.
 -- results: JSON object with the result of each step by the step's name. If a step waited for child
