@@ -178,6 +178,24 @@ async def test_answering_and_cancelling_are_for_work_that_waits(harness: Harness
     assert found["message"] == "There was no work to cancel"
 
 
+async def test_a_question_that_no_one_answers_shows_the_default_that_was_used(
+    harness: Harness,
+) -> None:
+    """A question with an answer shows none."""
+    used = []
+    for answer in ("Blue", None):
+        session = harness.begin()
+        await harness.say(session, PAGE, ask_seconds=None if answer else 1)
+        default = (await harness.asking(session))["default"]
+        if answer:
+            await harness.respond(session, answer)
+        await harness.ended(session)
+        [question] = [each for each in await harness.talk(session) if each["type"] == "question"]
+        used.append(question.get("used"))
+
+    assert used == [None, default]
+
+
 async def test_a_caller_may_prefer_not_to_wait_for_the_reply(harness: Harness) -> None:
     """The response has the job, before any worker runs it.
 

@@ -245,10 +245,11 @@ function Mine({ message: { type, content, timestamp }, onEdit }) {
   </article>`;
 }
 
-function Theirs({ message: { type, content, result, timestamp }, question, onRetry }) {
+function Theirs({ message: { type, content, result, used, timestamp }, question, onRetry }) {
   const { page } = result ?? {};
   return html`<article class="chat-theirs" data-type=${type}>
     <${Markdown} text=${content} />
+    ${used && html`<p class="muted small">No one answered, so “${used}” was used.</p>`}
     ${page && html`<${Page} title=${page.title} address=${page.url} />`}
     <${Below} at=${timestamp}>
       ${copying(content)} ${question && tool("again", "Retry", () => onRetry(question))}

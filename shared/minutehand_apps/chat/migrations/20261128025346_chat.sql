@@ -425,6 +425,20 @@ select jsonb_strip_nulls(jsonb_build_object(
     '{"status": "completed"}'
   )
   when 'info' then jsonb_build_object('result', chat.result(p_message.job_id))
+  when 'question' then coalesce(
+    (
+      -- the default that the work used because no one answered the question
+      select jsonb_build_object('used', j.result -> 'answer')
+      from public.jobs as j
+      where j.id = p_message.job_id
+        and j.status = 'completed'
+        and not exists (
+          select from public.async_messages as a
+          where a.answers = p_message.id
+        )
+    ),
+    '{}'
+  )
   else '{}'
 end
 $$;
