@@ -348,7 +348,8 @@ declare
   v_done integer := 0;
 begin
   if p_signal.kind = 'resumed' then
-    -- A lease holds the lock 'pauses' in shared mode until its transaction ends.
+    -- queue.try_lock succeeds only if no lease is running, because each lease holds the lock
+    -- 'pauses' in shared mode.
     v_done := case when queue.try_lock('pauses') then 1 end;
     perform queue.note_gates(array(select l.lane from queue.lanes as l))
     where p_signal.workspace_id = queue.system_workspace();

@@ -77,8 +77,9 @@ create table queue.publisher (
   number bigint,
   id bigint
 );
--- Times in tenths of a second since 1970. unsent_at is the last time at which a statement left its
--- Realtime messages to the publisher. published_at is the last time at which the publisher ran.
+-- The two sequences store times in tenths of a second since 1970. unsent_at is the last time at
+-- which a statement left its Realtime messages to the publisher. published_at is the last time at
+-- which the publisher ran.
 create unlogged sequence queue.unsent_at minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.published_at minvalue 0 start 0; -- noqa: PRS
 
@@ -93,9 +94,9 @@ create table queue.late_topics (
 comment on column queue.late_topics.topic is 'Person: words'; -- see 18_people.sql
 
 -- Return how many Realtime messages may be sent per second, and how many were already sent in the
--- current second. The message budget is 80 % of the rate that Supabase's plan allows. Realtime
--- averages the rate over five seconds, and a period of five seconds can overlap six of the seconds
--- that this function counts.
+-- current second. The message budget is 80 % of the rate that Supabase's plan allows, because
+-- Realtime averages the rate over five seconds, and five such seconds can overlap six of the
+-- seconds that this function counts.
 -- p_changes: Changes of jobs that the caller is about to publish.
 -- is_streamed: True if an API server streams any topic to its clients.
 -- is_followed: True if any topic has a follower.
@@ -541,7 +542,7 @@ begin
         )::queue.change
         order by f.number, f.id
       ) filter (where f.unsent) as changes,
-      -- also true if messages of another topic are already late
+      -- is_late is also true if messages of another topic are already late
       bool_or(
         f.type = 'job.output'
         or f.at <= p_now - interval '2 seconds'
@@ -1048,8 +1049,8 @@ select concat(
 $$;
 
 -- Run the maintenance task `live`. The task deletes old rows of queue.feed, even if no client has
--- read them, and stores the highest deleted number in read_to. A client whose cursor is before
--- read_to may have missed events.
+-- read them, and stores the highest deleted number in read_to. A client whose cursor is before this
+-- number may have missed events.
 create function queue.do_live(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql

@@ -16,15 +16,16 @@
 -- as job types, no group has jobs of two types, because the jobs that end processes usually have
 -- the same type. If there are more job types than groups, the jobs are sorted by type before the
 -- split, so that most jobs of a type stay together. If the process of a group of suspects also
--- ends, the group is split in the same way. A job that ran alone when its process ended is guilty.
--- A guilty job loses an attempt, and runs alone again in its next attempt.
+-- ends, the group is split again. A job that ran alone when its process ended is guilty. A guilty
+-- job loses an attempt, and runs alone again in its next attempt.
 
 -- For each worker whose leases have expired, decide which jobs may have ended the worker's process.
 -- Store guilty jobs and suspects in queue.suspects. For each job, the function returns the verdict
 -- guilty, suspect or innocent.
 -- guilty: Only this job can have ended the process.
 -- suspect: This job or another job of the process may have ended the process.
--- innocent: The stack trace of the process shows the code of another job type.
+-- innocent: The stack trace of the process shows code of another job type, so this job did not end
+--   the process.
 --
 -- The evidence of how a process ended contains a list of the jobs in the process. A job that is
 -- missing from the list may still be guilty, because the job may have begun after the process wrote

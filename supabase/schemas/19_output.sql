@@ -480,8 +480,8 @@ begin
 end;
 $$;
 
--- Estimate how many bytes of a job's output a client reads from its positions. A client reads one
--- page of each stream, which has at most 30,000 characters or 1,000 items.
+-- Estimate how many bytes of a job's output a client reads if it continues at its positions. A
+-- client reads one page of each stream, which has at most 30,000 characters or 1,000 items.
 -- p_after: The client's positions, in the form that queue.streams_json returns.
 create function queue.unread_bytes(p_job_id uuid, p_after jsonb, p_stream text default null)
 returns bigint

@@ -384,8 +384,8 @@ facts (rank, object, statement, undo) as (
   ) as a (may, is_on)
   where w.rolname <> 'postgres' and a.is_on
   union all
-  -- settings of a role or database that let statements fail, disable triggers or change the text
-  -- form of a timestamp
+  -- return settings of a role or database that let statements fail, disable triggers or change the
+  -- text form of a timestamp
   select
     12,
     'job_worker',
@@ -488,7 +488,7 @@ facts (rank, object, statement, undo) as (
   join pg_catalog.pg_publication_tables as p
     on to_regclass(format('%I.%I', p.schemaname, p.tablename)) = r.oid
   union all
-  -- an insert without column names depends on the order of columns
+  -- compare the order of columns, because an insert without column names depends on it
   select
     22,
     c.relation,

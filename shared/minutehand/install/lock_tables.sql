@@ -1,7 +1,8 @@
--- Lock all tables of the engine in one statement, or lock no table. Calls of the engine's functions
--- lock tables in different orders. If an upgrade locked some tables of the engine and then waited
--- for the other tables, the upgrade and a call could deadlock. The lock timeout of 0.3 seconds ends
--- a deadlock sooner than Postgres does, which detects a deadlock only after deadlock_timeout.
+-- Lock all tables of the engine in one statement, or lock none of them. Calls of the engine's
+-- functions lock tables in different orders. If an upgrade locked some tables of the engine and
+-- then waited for the other tables, the upgrade and a call could deadlock. The lock timeout of 0.3
+-- seconds ends a deadlock sooner than Postgres does, which detects a deadlock only after
+-- deadlock_timeout.
 do $$
 declare
   c_timeout constant text := current_setting('lock_timeout');

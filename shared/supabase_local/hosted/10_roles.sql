@@ -66,7 +66,7 @@ begin
 end;
 $$;
 
--- configuration parameters of the server that the role postgres may set on a hosted project
+-- let postgres set the configuration parameters that it may set on a hosted project
 do $$
 begin
   grant set on parameter

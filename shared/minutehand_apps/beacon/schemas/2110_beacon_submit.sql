@@ -383,8 +383,8 @@ begin
       v_published := v_published + 1;
     exception when others then
       get stacked diagnostics v_message = message_text, v_hint = pg_exception_hint;
-      -- A message that the queue rejects is never retried. After any other error, a message is
-      -- tried up to ten times in all.
+      -- A message that the queue rejects is never retried. After any other error,
+      -- public.beacon_publish tries the message again, up to ten times in all.
       update public.beacon_outbox
       set
         attempts = attempts + 1,
