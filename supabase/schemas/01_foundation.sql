@@ -11,28 +11,30 @@
 -- - A lane is one job type in one queue.
 -- - The ord of a job is its position among the jobs of its tenant, by priority, and then by its
 --   scheduled time or creation time.
--- - A turn is a row of queue.turns for a tenant that has ready jobs in a lane. To choose the next
---   jobs, a lease reads the open turns in the order of their ranks.
--- - A turn is blocked if leases skip it, because it is closed, paused or at a limit. A closed turn
---   has no ready jobs. A turn without ready jobs stays open until a later lease or the sweep (a
---   task of maintenance) closes it.
--- - The rank of a tenant is its position in the order in which tenants are served, and is the same
---   in all lanes. A new tenant gets a rank just below the rank of the last tenant served, so that
---   leases reach the new tenant near the end of the round.
--- - A ring is a row of queue.rings that stores the last tenant served in a group of lanes, so that
---   the next lease of these lanes continues with the next tenant.
--- - A round serves each tenant that has ready jobs in the lanes of a ring once, in the order of
---   ranks.
--- - The weight of a tenant is the number of jobs that it gets per round.
--- - A share is the number of jobs that a lease takes from one tenant's turn.
--- - A pool is the number of worker slots that some job types share.
--- - A gate enforces the limit of one concurrency key. A job waits behind the gate of its key until
---   fewer jobs of the key than the limit are admitted. An admitted job counts against the limit
+-- - A turn is a row of queue.turns for a tenant that has ready jobs in a lane (one job type in one
+--   queue). To choose the next jobs, a lease reads the open rows of queue.turns in the order of the
+--   tenants' ranks.
+-- - A turn is blocked if leases skip this row of queue.turns, because the tenant has no ready jobs
+--   (a closed turn), is paused or is at a limit. After its last job was leased, a turn stays open
+--   until a later lease or the sweep (a task of maintenance) closes it.
+-- - The rank of a tenant is its position in the order in which leases serve the tenants, and is the
+--   same for all job types and queues. A new tenant gets a rank just below the rank of the tenant
+--   that was served last, so that leases serve most other tenants before the new tenant.
+-- - A ring is a row of queue.rings that stores the tenant that was served last in a group of lanes
+--   (job types in queues), so that the next lease of these lanes continues with the next tenant.
+-- - A round serves each tenant with ready jobs once, in the order of the tenants' ranks. A group of
+--   lanes that share a ring has its own rounds.
+-- - The weight of a tenant is the number of its jobs that leases take in each round.
+-- - A share is the number of jobs of one tenant, job type and queue that a lease takes.
+-- - A pool is a group of job types that share a number of slots of a worker.
+-- - A gate enforces the limit of one concurrency key. A job waits in queue.gated until fewer jobs
+--   of its concurrency key than the limit are admitted. An admitted job counts against the limit
 --   until its attempt ends.
 -- - A note is a row of queue.notes. A note names a turn that the next lease must open, or a
 --   concurrency key whose waiting jobs the next lease must admit. A statement that makes a job
---   ready inserts a note if the job's turn is closed or starts at a later job. A statement that
---   frees a concurrency key inserts a note if it cannot admit waiting jobs itself.
+--   ready inserts a row into queue.notes if the job's row of queue.turns is closed or starts at a
+--   later job. A statement that frees a concurrency key inserts a row into queue.notes if the
+--   statement cannot admit waiting jobs itself.
 -- - A fence is the number of a job's lease. Each lease of the job has a higher number. A worker's
 --   write with an old fence is rejected, because another worker may have leased the job since.
 -- - A signal is a row that requests work from maintenance, for example the check of a parent job
@@ -50,7 +52,8 @@
 --   limited.
 -- - The sweep is a task of maintenance that deletes rows that are no longer needed.
 -- - In names of functions and columns, tick means a worker run, whatever started the run.
--- - In names of functions, hold means to lock rows or a turn until the transaction ends.
+-- - In names of functions, hold means to lock rows, or to take an advisory lock, until the
+--   transaction ends.
 -- - queue.admit takes tokens of a person's rate limit for a call, and is unrelated to gates.
 --
 -- A job moves through the following places, but not every job has each place.
@@ -66,19 +69,20 @@
 --    public.jobs, except the tags that a processor sets, so that Postgres need not update the
 --    indexes (heap-only updates).
 -- 2. Tenants are served in rounds. A lease begins after the tenant that the last lease of the same
---    lanes served, or with this tenant if it has got fewer jobs in the round than its weight.
---    Concurrent leases may begin at the same tenant. A lease that requests n jobs reads the turns
---    of about n tenants.
+--    job types and queues served, or with this tenant if it has got fewer jobs in the round than
+--    its weight. Concurrent leases may begin at the same tenant. A lease that requests n jobs reads
+--    the rows of about n tenants in queue.turns.
 -- 3. An enqueue without an idempotency key or unique key never waits for another transaction. An
---    enqueue tries to take a shared advisory lock on the tenant's turn, and inserts the job. If the
---    turn is not open, or if its advisory lock is not free, the enqueue inserts a note. A lease
---    that closes a turn, or moves the turn's start to a later job, takes the turn's advisory lock
---    exclusively, so that no enqueue can add an earlier job at the same moment.
+--    enqueue tries to take a shared advisory lock for the job's tenant, job type and queue (the
+--    turn), and inserts the job. If the lock is not free, or if the row of queue.turns is not open,
+--    the enqueue inserts a row into queue.notes. A lease that closes a row of queue.turns, or
+--    increases its from_ord, takes the advisory lock exclusively, so that no enqueue can add an
+--    earlier job at the same moment.
 -- 4. The engine enforces the limits of job types and workspaces by counting running jobs, and
 --    stores no counter. A lease tries to take an advisory lock for each limit of a job type or
---    workspace. The next statement of the lease counts the running jobs. A gate enforces the limit
---    of a concurrency key, so that the number of ready and running jobs of the key never exceeds
---    the limit.
+--    workspace. After the lock, the next statement of the lease counts the running jobs. A gate
+--    enforces the limit of a concurrency key, so that the number of ready and running jobs of the
+--    key never exceeds the limit.
 -- 5. A fact that follows from a job's row is not stored. For example, the events of a job that ran
 --    as planned are derived from its row. A statement that changes many jobs adds one row to
 --    queue.feed for all jobs with the same tenant, session and event. Statistics, apps, and
@@ -388,9 +392,9 @@ $$;
 
 -- Take an advisory lock until this transaction ends. If another transaction has the lock, return
 -- false. The key of an advisory lock is a pair of numbers. The first number is a hash of the first
--- word of the lock's name, so that locks of different kinds never collide. The first number is
--- always negative, so that it differs from the first number of the locks that queue.hold_turn
--- takes, which is the positive number of a lane.
+-- word of the lock's name, so that locks of different kinds never collide. The first number of the
+-- key is always negative, so that it differs from the first number of the locks that
+-- queue.hold_turn takes, which is the positive number of a lane.
 -- p_waits: True to wait for the exclusive lock instead of returning false.
 -- p_is_shared: True to take the lock in shared mode.
 create function queue.try_lock(
@@ -428,8 +432,8 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  -- number of advisory locks that the transaction may have taken, followed by the turn that
-  -- queue.hold_turn locked last
+  -- number of advisory locks that the transaction may have taken, followed by the lane and tenant
+  -- that queue.hold_turn locked last
   v_stored constant text[] := string_to_array(current_setting('minutehand.locks', true), ' ');
   v_reserved constant integer := coalesce(nullif(v_stored[1], '')::integer, 0);
   v_count constant integer := greatest(0, least(p_count, p_most - v_reserved));
@@ -439,12 +443,12 @@ begin
 end;
 $$;
 
--- Let members read the rows of their workspaces in these tables and views, and let the service read
--- all rows. Each view must have the option security_invoker. A write to a view that is not
--- updatable raises an error that the Data API returns with status 500. If the view has an
+-- Let members read the rows of their workspaces in the tables and views p_relations, and let the
+-- service read all rows. Each view must have the option security_invoker. A write to a view that is
+-- not updatable raises an error that the Data API returns with status 500. If the view has an
 -- instead-of trigger, Postgres first checks the caller's rights, so that the Data API returns
--- status 403. This function therefore creates an instead-of trigger for each view that is not
--- updatable. The trigger itself never runs.
+-- status 403. queue.show_to_members therefore creates an instead-of trigger for each view that is
+-- not updatable. The trigger itself never runs.
 create function queue.show_to_members(variadic p_relations regclass[])
 returns void
 language plpgsql
@@ -733,8 +737,8 @@ begin
 end;
 $$;
 
--- Return the id of the workspace for jobs that belong to no tenant. This workspace has no members,
--- so only operators see its jobs.
+-- Return the id of the workspace for jobs that belong to no tenant. The system workspace has no
+-- members, so only operators see its jobs.
 create function queue.system_workspace()
 returns uuid
 language sql immutable

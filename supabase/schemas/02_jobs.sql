@@ -3,9 +3,9 @@
 -- is the place of the job, and shows what the job waits for, or which worker runs it.
 
 -- Some columns have the default nullif(0, 0), which is null. Tools that generate client types from
--- the schema therefore show these columns as optional. The trigger queue.check_inserted sets the
--- values of these columns. All columns of public.jobs are in the order of their alignment, so that
--- a row needs at most 220 bytes.
+-- the schema therefore show columns with this default as optional. The trigger queue.check_inserted
+-- sets the values of the columns with this default. All columns of public.jobs are in the order of
+-- their alignment, so that a row needs at most 220 bytes.
 create table public.jobs (
   created_at timestamptz not null default queue.clock(),
   updated_at timestamptz not null default queue.clock(),
@@ -131,8 +131,8 @@ create table queue.job_types (
   schema_version integer not null default 1,
   payload_schema jsonb,
   -- True if a delayed job counts against the limit of its concurrency key, so that later jobs of
-  -- the key wait for the delayed job. This column is true only for webhook deliveries, which have
-  -- no rate limit.
+  -- the key wait for the delayed job. in_order is true only for the job type of webhook deliveries,
+  -- which has no rate limit.
   in_order boolean not null default false,
   source text, -- Python location module:function of the processor
   description text,
@@ -267,15 +267,15 @@ create table queue.lanes (
 create index lanes_by_type on queue.lanes (job_type, queue);
 create index lanes_by_ring on queue.lanes (ring);
 
--- A turn is a row for a tenant that has ready jobs in a lane (job type in a queue). Leases skip
--- rows that are blocked. In a blocked row, look_at is null if the tenant has no ready jobs
+-- A turn is a row for a tenant that has ready jobs in a lane (job type in a queue). Leases skip the
+-- blocked rows of queue.turns. In a blocked row, look_at is null if the tenant has no ready jobs
 -- (closed), infinity if the tenant is paused, and otherwise the time at which leases check the
 -- tenant's limits again.
 create table queue.turns (
   workspace_id uuid not null,
   lane integer not null,
-  -- rank of the tenant, which is the same for all job types and queues. Leases serve the smallest
-  -- rank first.
+  -- rank of the tenant, which is the same for all job types and queues. In each round, leases serve
+  -- the tenant with the smallest rank first.
   rank bigint not null,
   -- Lower bound of the positions (ord) of the tenant's ready jobs. Leases begin to read queue.ready
   -- at this position, so that they skip the dead rows of jobs that were leased.
@@ -370,7 +370,7 @@ create table queue.deferred (
 );
 create index deferred_by_workspace on queue.deferred (workspace_id, run_at);
 
--- Dead letters, which are jobs that have failed and were not retried. This table replaces an index
+-- Dead letters, which are jobs that have failed and were not retried. queue.dead replaces an index
 -- of public.jobs by status, which would change whenever the status of any job changes.
 create table queue.dead (
   workspace_id uuid not null,
@@ -392,7 +392,8 @@ create table queue.refusals (
   primary key (task, job_id)
 );
 
--- Jobs whose type no worker has published yet. In public.jobs, these jobs have the lane 0.
+-- Jobs whose type no worker has published yet. In public.jobs, a job of an unpublished type has the
+-- lane 0.
 create table queue.unpublished (
   job_type text not null,
   workspace_id uuid not null,
@@ -458,10 +459,10 @@ create table queue.leases (
 ) with (fillfactor = 70);
 create index leases_by_lane on queue.leases (lane, workspace_id);
 
--- Jobs that must not run in one process with ordinary jobs, because they have ended a process or
--- may have ended one. A suspect is a job whose process ended while the process also ran other jobs.
--- A guilty job has ended a process that ran no other job. The engine deletes a job's row when a
--- later attempt of the job ends and the process of this attempt continues to run. Only
+-- Jobs that must not run in one process with ordinary jobs, because the jobs have ended a process
+-- or may have ended a process. A suspect is a job whose process ended while the process also ran
+-- other jobs. A guilty job has ended a process that ran no other job. The engine deletes a job's
+-- row when a later attempt of the job ends and the process of this attempt continues to run. Only
 -- queue.lease_suspects leases suspects and guilty jobs (14_suspects.sql).
 create table queue.suspects (
   job_id uuid primary key,
@@ -623,9 +624,10 @@ create table queue.buckets (
 
 create table queue.feed (
   id bigint generated always as identity,
-  -- Readers read the feed in the order of number and id. The number of a feed row is a transaction
-  -- id plus queue.feed_base. The transaction id is xid, or the upper bound (xmax) of the writer's
-  -- snapshot if this is greater, so that later events of a job never have smaller numbers.
+  -- Readers of queue.feed read its rows in the order of number and id. The number of a feed row is
+  -- a transaction id plus queue.feed_base. The transaction id is xid, or the upper bound (xmax) of
+  -- the writer's snapshot if this is greater, so that later events of a job never have smaller
+  -- numbers.
   number bigint not null,
   xid xid8 not null default pg_current_xact_id(), -- transaction that wrote the row
   at timestamptz not null,
@@ -766,7 +768,7 @@ begin
 end;
 $$;
 
--- Store an event for each job in p_ids. The caller must have locked these jobs.
+-- Store an event for each job in p_ids. The caller must have locked the jobs.
 -- p_is_counted: True if the caller has already increased public.jobs.last_seq.
 create function queue.append_event(
   p_ids uuid[],

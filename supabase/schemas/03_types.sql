@@ -249,8 +249,8 @@ $$;
 
 -- Return true if the stored job type p_known is from a newer deployment than p_type, so that p_type
 -- must not overwrite p_known. The type with the later deployment time is newer. If only p_known has
--- a deployment time, p_known counts as newer. If p_known has no deployment time, or if both times
--- are equal, the type with the higher schema_version is newer.
+-- a deployment time, p_known counts as newer. If p_known has no deployment time, or if the two
+-- deployment times are equal, the type with the higher schema_version is newer.
 create function queue.is_newer_deploy(p_known queue.job_types, p_type jsonb)
 returns boolean
 language sql stable

@@ -1,5 +1,5 @@
--- This file enqueues one job. 05_enqueue_many.sql enqueues many jobs. These are the steps, by
--- function.
+-- This file enqueues one job. 05_enqueue_many.sql enqueues many jobs. These are the steps of an
+-- enqueue, by function.
 --
 --   public.enqueue_job
 --     queue.enqueue_simple     enqueues a job of the service without options in one statement, if
@@ -420,11 +420,11 @@ $$;
 
 -- Take the advisory lock of a tenant's turn (its ready jobs of one job type and queue) in shared
 -- mode, until this transaction ends. Other enqueues can take the same lock at the same time. A
--- lease takes the lock in exclusive mode before it closes the turn or increases
--- queue.turns.from_ord (queue.tidy_turns). Until this transaction ends, no lease can therefore skip
--- a job that this transaction adds. The setting minutehand.locks stores the turn that was locked
--- last, so that consecutive jobs of one turn count as one lock (queue.reserve_locks). Return false
--- in three cases.
+-- lease takes the lock in exclusive mode before it closes a row of queue.turns or increases its
+-- from_ord (queue.tidy_turns). Until this transaction ends, no lease can therefore skip a job that
+-- this transaction adds. The setting minutehand.locks stores the lock that queue.hold_turn took
+-- last, so that consecutive jobs of one tenant, job type and queue count as one lock
+-- (queue.reserve_locks). Return false in three cases.
 -- - A lease has the lock in exclusive mode.
 -- - The transaction has already reserved 130 advisory locks.
 -- - The isolation level is not read committed. With another isolation level, statements after the
@@ -549,7 +549,7 @@ declare
   v_key text;
 begin
   -- insert the deadline and the latest start time even if the job was placed before, because
-  -- maintenance may have deleted these rows of queue.deferred in the meantime
+  -- maintenance may have deleted the job's rows of queue.deferred in the meantime
   if p_job.deadline_at is not null then
     insert into queue.deferred (run_at, job_id, workspace_id, is_place)
     values (p_job.deadline_at, p_job.id, p_job.workspace_id, false)
@@ -886,7 +886,7 @@ end;
 $$;
 
 -- Enqueue a job without options and without keys, which is ready immediately. The job's type has no
--- schema and no rate limit per concurrency key. This function does the same as queue.add,
+-- schema and no rate limit per concurrency key. queue.enqueue_simple does the same as queue.add,
 -- queue.publish and queue.job_json, but faster, in one statement. tests/sql/test_inserts.py
 -- compares queue.enqueue_simple with the slower functions.
 create function queue.enqueue_simple(
@@ -1298,12 +1298,12 @@ begin
 end;
 $$;
 
--- Lock the rows of these jobs in public.jobs, queue.ready, queue.deferred and queue.waits. If
--- another transaction has locked one of the rows, lock none and return false. The function never
--- waits for a lock, because a deadlock could result. Settlements lock a job's row of queue.leases
--- before its row of public.jobs, and deletes lock these rows in the opposite order. A short
--- lock_timeout cannot replace queue.lock_jobs. If the timeout ended just when the lock was granted,
--- Postgres would report that the user cancelled the statement.
+-- Lock the rows of jobs in public.jobs, queue.ready, queue.deferred and queue.waits. If another
+-- transaction has locked one of the rows, lock none and return false. The function never waits for
+-- a lock, because a deadlock could result. Settlements lock a job's row of queue.leases before its
+-- row of public.jobs, and deletes lock these rows in the opposite order. A short lock_timeout
+-- cannot replace queue.lock_jobs. If the timeout ended just when the lock was granted, Postgres
+-- would report that the user cancelled the statement.
 create function queue.lock_jobs(p_ids uuid[])
 returns boolean
 language plpgsql

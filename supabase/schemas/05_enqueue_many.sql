@@ -494,7 +494,7 @@ create trigger jobs_check_insert
 -- queue.ready, queue.deferred, queue.gated or queue.unpublished, and publish the creation of the
 -- jobs. A trigger of the project that fires earlier may already have changed or deleted some of the
 -- jobs. If such a trigger has made a scheduled job due now, the job already has a row in
--- queue.ready or another of these tables.
+-- queue.ready or in another table of waiting jobs.
 create function queue.place_inserted()
 returns trigger
 language plpgsql

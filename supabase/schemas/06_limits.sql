@@ -125,7 +125,7 @@ $$;
 -- or queue is paused.
 -- p_job_types: Null for all job types.
 -- p_queues: Null for all queues.
--- limited: Job types of these lanes that have a limit. A lease must count the running jobs of these
+-- limited: Requested job types that have a limit. A lease must count the running jobs of these job
 --   types.
 create function queue.open_lanes(
   p_job_types text[],
@@ -934,9 +934,10 @@ begin
 end;
 $$;
 
--- Create triggers on these tables that take tokens of a person's rate limit. The triggers take
--- tokens for the person's statements, and for rows that the person writes through functions. If a
--- project has replaced one of the tables by a view, the function creates no triggers on the view.
+-- Create triggers on the tables p_tables that take tokens of a person's rate limit. The triggers
+-- take tokens for the person's statements, and for rows that the person writes through functions.
+-- If a project has replaced one of the tables by a view, the function creates no triggers on the
+-- view.
 create function queue.charge_rows(variadic p_tables regclass[])
 returns void
 language plpgsql
@@ -1010,9 +1011,9 @@ begin
 end;
 $$;
 
--- Take a call slot for a call that changes or reads many rows. A person has two call slots for
--- changes and two for reads. A workspace has ten call slots for its members, and ten for its
--- guests.
+-- Take a call slot, which is a permit for a call that changes or reads many rows. A person has two
+-- call slots for calls that change rows, and two for calls that read rows. A workspace has ten call
+-- slots for its members, and ten for its guests.
 create function queue.take_call_slot(
   p_workspace_id uuid default null,
   p_writes boolean default false

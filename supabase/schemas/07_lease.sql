@@ -62,7 +62,8 @@ create type queue.lease_request as (
   slots jsonb,
   abandoned jsonb
 );
--- A tenant with ready jobs of one job type and queue (a turn), with the limits of these jobs.
+-- A tenant with ready jobs of one job type and queue (a turn), with the limits that apply to the
+-- jobs.
 -- round: Number of the round in which the tenant gets its next jobs. In each round, leases serve
 --   every tenant once.
 -- taken: Number of jobs that the tenant has already got in the current round.
@@ -304,8 +305,8 @@ begin
   if v_known.version = p_request.version
     and v_known.job_types @> p_request.job_types
   then
-    -- A request omits job types for which the worker has no free slot. The worker still serves
-    -- these job types, so keep the stored list.
+    -- A request omits job types for which the worker has no free slot. The worker still serves the
+    -- omitted job types, so keep the stored list of job types.
     p_request.job_types := v_known.job_types;
   end if;
   select
@@ -386,12 +387,12 @@ $$;
 
 -- Admit waiting jobs of the concurrency keys that queue.notes names, beginning with the oldest row
 -- of queue.notes. Delete rows of queue.notes for job types that are paused or that no worker
--- serves. When such a job type is resumed, or when a worker serves it again, queue.note_gates
--- inserts new rows for its keys. If queue.notes has very many rows, also admit jobs of the oldest
--- key of some further tenants, so that a tenant with few keys does not wait for a tenant with many
--- keys. Half of these further tenants have the smallest ids, and the other half have the next ids
--- after a random id. If queue.notes has very many rows, also delete old rows for concurrency keys
--- without jobs in queue.gated.
+-- serves. When a paused job type is resumed, or when a worker serves a job type again,
+-- queue.note_gates inserts new rows for the keys of the job type. If queue.notes has very many
+-- rows, also admit jobs of the oldest key of some further tenants, so that a tenant with few keys
+-- does not wait for a tenant with many keys. Half of these further tenants have the smallest ids,
+-- and the other half have the next ids after a random id. If queue.notes has very many rows, also
+-- delete old rows for concurrency keys without jobs in queue.gated.
 -- p_most: Maximum number of concurrency keys of which the function admits jobs.
 create function queue.open_gates(p_most integer, p_now timestamptz)
 returns void
@@ -620,8 +621,8 @@ begin
     look_at = null,
     changed_at = p_now,
     epoch = v_epoch,
-    -- if the row of queue.turns was closed, queue.notes names all its ready jobs, so from_ord is
-    -- the position of the first of these jobs
+    -- queue.notes has rows for all ready jobs of a closed row of queue.turns, so from_ord is the
+    -- position of the first job that queue.notes names
     from_ord = case
       when t.blocked and t.look_at is null then excluded.from_ord
       else least(t.from_ord, excluded.from_ord)
@@ -640,14 +641,14 @@ end;
 $$;
 
 -- Return the number of ready jobs for each of the first p_most turns (tenants with ready jobs of
--- one job type and queue) in queue.notes. The lease takes all of these jobs without opening rows of
+-- one job type and queue) in queue.notes. The lease takes the returned jobs without opening rows of
 -- queue.turns, because the order of the tenants does not matter if every job gets a slot. Return
 -- null if the worker has fewer free slots than these tenants have ready jobs. Also return null if
 -- an open row of queue.turns has a ready job for the worker, because leases must serve that row's
 -- tenant in the order of ranks. Also return null if at most four rows of queue.turns would be open,
 -- because a few rows without ready jobs may stay open (queue.fill_pool). The function skips tenants
--- and job types with a limit, a weight or a pause, because queue.share_slots must check these
--- settings first.
+-- and job types with a limit, a weight or a pause, because queue.share_slots must check a limit,
+-- weight or pause first.
 -- p_most: Maximum number of turns to read from queue.notes.
 create function queue.noted_shares(p_request queue.lease_request, p_most integer)
 returns queue.share[]
@@ -747,9 +748,10 @@ begin
 end;
 $$;
 
--- Lock those job types that have a limit and ready jobs in these lanes (job types in queues), and
--- count their running jobs. If the first job of a type with a limit becomes ready only after this
--- count, this lease does not serve the job type, and the next lease counts and serves it.
+-- Lock those job types that have a limit and ready jobs in the lanes p_lanes (job types in queues),
+-- and count the running jobs of these job types. If the first job of a type with a limit becomes
+-- ready only after this count, this lease does not serve the job type, and the next lease counts
+-- and serves it.
 -- open: Lanes (job types in queues) that the lease may serve, because their job type has no limit,
 --   or is below its limit and not locked by another lease.
 -- is_busy: True if another lease has locked one of the job types, or if the transaction can take no
@@ -796,7 +798,7 @@ begin
     from unnest(v_locked) as n
     where queue.free_of_type(n, p_now) <= 0
   );
-  -- choose job types in random order, because a lease cannot lock all of them if they are too many
+  -- choose job types in random order, because a lease cannot lock very many job types
   v_tried := array(
     select n
     from unnest(v_locked) as n
@@ -902,13 +904,13 @@ begin
 end;
 $$;
 
--- For each of these lanes (job types in queues), return up to p_rows open rows of queue.turns
+-- For each lane (job type in a queue) in p_lanes, return up to p_rows open rows of queue.turns
 -- (tenants with ready jobs). The rows of each lane begin after the tenant that was served last in
 -- this lane (queue.rings). queue.ring_turns and queue.lane_turns are separate functions, because
 -- one query for all lanes and for single lanes would not read an index in order. If a job type had
 -- no ready jobs for some time, its round is far behind the rounds of other job types. The function
--- then sets the job type one round behind the others, because otherwise leases would serve only
--- this job type until it had caught up.
+-- then sets the job type one round behind the other job types, because otherwise leases would serve
+-- only this job type until it had caught up.
 create function queue.lane_turns(p_lanes integer[], p_rows integer)
 returns table (
   lane integer,
@@ -984,10 +986,10 @@ union all
 select p.workspace_id
 from queue.pauses as p;
 
--- Return the open rows of queue.turns of those tenants that are served next in these lanes (job
--- types in queues). If all these lanes refer to the same row of queue.rings, queue.ring_turns first
--- reads rows of all lanes together, up to a maximum number of rows. If queue.ring_turns found too
--- few tenants with requested job types, or if the lanes refer to several rows of queue.rings,
+-- Return the open rows of queue.turns of those tenants that are served next in the lanes p_lanes
+-- (job types in queues). If all these lanes refer to the same row of queue.rings, queue.ring_turns
+-- first reads rows of all lanes together, up to a maximum number of rows. If queue.ring_turns found
+-- too few tenants with requested job types, or if the lanes refer to several rows of queue.rings,
 -- queue.lane_turns reads the rows of each lane separately. If a read returned its maximum number of
 -- rows, drop the tenant of the last row and all later tenants, because rows of these tenants may be
 -- missing.
@@ -1261,9 +1263,9 @@ begin
 end;
 $$;
 
--- Ready jobs that a normal lease skips. A lease skips suspects, because a suspect must not run in
--- one process with other jobs. If a trigger of the project has rejected the start of a job, leases
--- skip the job until retry_at.
+-- Ready jobs that a normal lease skips. A lease skips suspects (jobs that may have ended a
+-- process), because a suspect must not run in one process with other jobs. If a trigger of the
+-- project has rejected the start of a job, leases skip the job until retry_at.
 create view queue.withheld as
 select r.job_id, false as is_suspect
 from queue.refusals as r
@@ -1334,7 +1336,8 @@ begin
       where o.lane = t.lane
         and o.workspace_id = t.workspace_id
         and o.ord >= t.from_ord
-        -- exclude withheld jobs, because the lease would skip them and leave their slots empty
+        -- exclude the jobs of queue.withheld, because the lease would skip them and leave their
+        -- slots empty
         and o.job_id not in (select w.job_id from queue.withheld as w)
       order by o.ord
       -- least() ignores nulls, so a null limit has no effect
@@ -1426,10 +1429,10 @@ begin
 end;
 $$;
 
--- Store the tenant that was served last in these lanes (job types in queues), except for lanes in
--- which another lease has already served a later tenant. After the call, all these lanes refer to
--- one row of queue.rings. If no other lane refers to the present row of these lanes in queue.rings,
--- they keep this row. Otherwise the lanes get an unused row of queue.rings or a new row. The update
+-- Store the tenant that was served last in the lanes p_lanes (job types in queues), except for
+-- lanes in which another lease has already served a later tenant. After the call, all these lanes
+-- refer to one row of queue.rings. The lanes keep their present row of queue.rings if no other lane
+-- refers to this row. Otherwise the lanes get an unused row of queue.rings or a new row. The update
 -- of queue.rings checks again that no other lane refers to the row, because another lease may have
 -- changed a lane in the meantime.
 create function queue.advance_ring(p_lanes integer[], p_last queue.last_served)
@@ -1512,8 +1515,8 @@ $$;
 -- limited: Requested job types that have a limit.
 -- shares: Number of jobs that the lease takes for each tenant, job type and queue.
 -- empty: Open rows of queue.turns whose tenants have no ready job.
--- is_only: True if queue.turns has only one open row for these lanes, and no limit, weight or pause
---   applies to it. The tenant of this row may have no ready job.
+-- is_only: True if queue.turns has only one open row for the requested lanes, and no limit, weight
+--   or pause applies to it. The tenant of this row may have no ready job.
 -- is_limited: True if a limit, a weight or a pause applies to one of the tenants or job types.
 -- at_limit: Job types that have reached their limit, so that none of their jobs may start now.
 -- more: True if the worker should request jobs again immediately, because another lease has locked
@@ -1618,7 +1621,8 @@ begin
   then
     return;
   -- The lease has free slots left, so each tenant that it has read got as many jobs as the tenant's
-  -- weight. Store the last of these tenants, so that the next lease begins after this tenant.
+  -- weight. Store the last tenant that the lease has read, so that the next lease begins after this
+  -- tenant.
   elsif v_slots < v_most and not v_first.is_all then
     select null, 0, t.round, t.rank, t.workspace_id
     into v_last
@@ -2250,8 +2254,8 @@ $$;
 -- unfilled: Lanes (job types in queues) of those pools that got no job, except lanes of job types
 --   at a limit.
 -- more: True if the worker should request jobs again immediately.
--- is_short: True if one of the pools got fewer jobs than it has free slots.
--- is_full: True if one of the pools got a job for each free slot.
+-- is_short: True if one of the worker's pools got fewer jobs than the pool has free slots.
+-- is_full: True if one of the worker's pools got a job for each free slot.
 create function queue.lease_ready(
   p_request queue.lease_request,
   p_changes queue.change[],
@@ -2365,8 +2369,8 @@ $$;
 -- queue.notes and open the row of queue.turns between the statements, so that neither statement
 -- would find the ready job.
 -- p_limited: Requested job types that have a limit.
--- p_unfilled: Lanes (job types in queues) of the pools that got no job. For pools that got a job,
---   the worker requests jobs again anyway.
+-- p_unfilled: Lanes (job types in queues) of the worker's pools that got no job. For a pool that
+--   got jobs, the worker requests jobs again anyway.
 -- p_more: True to return 0, because the worker should request jobs again immediately.
 create function queue.next_due_in_ms(
   p_lanes integer[],
@@ -2467,7 +2471,7 @@ begin
 end;
 $$;
 
--- Return the number of ready jobs in these lanes (job types in queues), but at most 1,000.
+-- Return the number of ready jobs in the lanes p_lanes (job types in queues), but at most 1,000.
 create function queue.count_due(p_lanes integer[])
 returns bigint
 language plpgsql stable
@@ -2490,7 +2494,7 @@ $$;
 -- advisory lock, because a row lock would be a write, and a request that finds no jobs must write
 -- nothing.
 -- p_changes: Events of the jobs that the same call of public.settle_jobs has settled. queue.lease
---   must publish these events.
+--   must publish the events of the settled jobs.
 create function queue.lease(p_request jsonb, p_changes queue.change[] default null)
 returns json
 language plpgsql

@@ -2,10 +2,10 @@
 -- outcome of each attempt together with the number of the job's lease (the fence). If the job has
 -- been leased again in the meantime, the reported lease number is old, and the outcome changes
 -- nothing. public.settle_jobs first applies the outcomes and frees concurrency keys, and then
--- leases the next jobs. This lease can therefore return a job that waited for a freed key.
--- queue.finish ends jobs that no worker has leased. If the process of a worker dies, the leases of
--- its jobs expire and maintenance reclaims the jobs. Only the job that ended the process loses an
--- attempt (14_suspects.sql).
+-- leases the next jobs. The response can therefore contain a job that waited for a freed
+-- concurrency key. queue.finish ends jobs that no worker has leased. If the process of a worker
+-- dies, the leases of its jobs expire and maintenance reclaims the jobs. Only the job that ended
+-- the process loses an attempt (14_suspects.sql).
 --
 --   public.settle_jobs
 --     queue.read_items        parses the items of the request and sorts them by job.
@@ -619,8 +619,8 @@ begin
     perform queue.after_attempts(v_ended.rest, v_now);
   end if;
   -- Let the next lease check the limits of the jobs' tenants again, by setting look_at in the
-  -- tenants' blocked rows of queue.turns. Attempts that have ended no longer count against these
-  -- limits.
+  -- tenants' blocked rows of queue.turns. Attempts that have ended no longer count against the
+  -- limits of their tenants.
   if v_ended.has_blocked then
     update queue.turns
     set look_at = '-infinity'
@@ -748,7 +748,7 @@ declare
   v_job public.jobs;
 begin
   -- Reject a revoked worker key in this function too, because some callers call queue.held_job in
-  -- their declare section, before they check the key.
+  -- their declare section, before these callers check the worker key.
   perform queue.refuse_revoked();
   select j.* into v_job
   from queue.leases as l
