@@ -14,7 +14,7 @@
 -- - A turn is a row of queue.turns for a tenant that has ready jobs in a lane (one job type in one
 --   queue). To choose the next jobs, a lease reads the open rows of queue.turns in the order of the
 --   tenants' ranks.
--- - A turn is blocked if leases skip this row of queue.turns, because the tenant has no ready jobs
+-- - A turn is blocked if leases skip its row of queue.turns, because the tenant has no ready jobs
 --   (a closed turn), is paused or is at a limit. After its last job was leased, a turn stays open
 --   until a later lease or the sweep (a task of maintenance) closes it.
 -- - The rank of a tenant is its position in the order in which leases serve the tenants, and is the
@@ -161,7 +161,7 @@ begin
       from pg_catalog.pg_type as t
     ) as t
     where t.schema = to_regnamespace('public') and t.name = any (c_names);
-    v_taken := 'in the schema public: ' || v_taken;
+    v_taken := 'an object in the schema public: ' || v_taken;
   end if;
   if v_taken is not null then
     raise exception 'there is %, which does not belong to Minutehand',
@@ -818,7 +818,7 @@ begin
     perform queue.refuse(
       403,
       'forbidden',
-      'only managers of the workspace may do this',
+      'only managers of the workspace may make this call',
       p_workspace_id::text
     );
   end if;

@@ -1,6 +1,7 @@
 -- This file creates the tables of jobs. public.jobs has one row for each job. A job that has not
--- ended also has a row in a narrow table, for example queue.ready or queue.leases. The narrow table
--- is the place of the job, and shows what the job waits for, or which worker runs it.
+-- ended also has a row in a narrow table, for example queue.ready or queue.leases. The narrow
+-- table, which is called the place of the job, shows what the job waits for, or which worker runs
+-- it.
 
 -- Some columns have the default nullif(0, 0), which is null. Tools that generate client types from
 -- the schema therefore show columns with this default as optional. The trigger queue.check_inserted
@@ -204,8 +205,8 @@ create table queue.tenant_limits (
   -- limit that applies, which is the smaller of max_running and own_max_running
   running_max integer
     generated always as (least(max_running, own_max_running)) stored,
-  -- maximum number of live jobs of the workspace. If a person's enqueue would exceed this number,
-  -- the enqueue is rejected. Null to use the setting user_pending_max.
+  -- Maximum number of live jobs of the workspace, above which a person's enqueue is rejected. Null
+  -- to use the setting user_pending_max.
   max_pending integer,
   constraint tenant_limits_are_not_negative
     check (

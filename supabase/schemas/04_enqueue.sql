@@ -186,8 +186,8 @@ end;
 $$;
 
 -- Return the ord of a job, which is the number by which a tenant's jobs are sorted. The job with
--- the smallest ord comes first. The upper bits of this number are the priority. The lower 52 bits
--- of this number are the time p_at in microseconds since 2020.
+-- the smallest ord comes first. The upper bits of ord are the priority. The lower 52 bits of ord
+-- are the time p_at in microseconds since 2020.
 create function queue.ord_of(p_priority integer, p_at timestamptz)
 returns bigint
 language plpgsql immutable
@@ -454,8 +454,8 @@ $$;
 -- Make sure that a lease will find a new ready job. Insert a row into queue.notes for the job's
 -- tenant, job type and queue, unless this transaction has the lock of queue.hold_turn and one of
 -- two conditions applies.
--- - The row of queue.turns is open, and its from_ord is at most p_ord. While this transaction has
---   the lock, no lease can close the row of queue.turns.
+-- - The tenant's row of queue.turns is open, and its from_ord is at most p_ord. While this
+--   transaction has the lock, no lease can close the row of queue.turns.
 -- - queue.notes already has a row for the same tenant, job type and queue, whose ord is at most
 --   p_ord. A lease will then open the row of queue.turns, and read ready jobs from this ord on. The
 --   function always returns true, so that queue.place can return the result of queue.note_turn.
@@ -649,8 +649,8 @@ begin
 end;
 $$;
 
--- Store an idempotency key for the job p_id. If the key already belongs to another job, return the
--- id of that job. Otherwise return p_id.
+-- Store an idempotency key for the job p_id. If the idempotency key already belongs to another job,
+-- return the id of the other job. Otherwise return p_id.
 -- p_made: Ids of the jobs that this call will insert after it has stored their keys.
 create function queue.claim_key(
   p_workspace_id uuid,
@@ -825,7 +825,7 @@ begin
     );
     exit;
   end loop;
-  -- store the idempotency key of this call for the other job
+  -- store the idempotency key of this call for the job that already has the unique key
   update queue.job_keys as k
   set job_id = v_id, freed_when = 'other'
   where (k.workspace_id, k.job_type, k.key, k.is_unique)
@@ -1369,8 +1369,8 @@ $$;
 -- Delete the rows of jobs from queue.gated, queue.ready, queue.deferred and queue.unpublished,
 -- before the engine moves or ends the jobs. The caller must have locked the jobs. The function
 -- first deletes the rows of queue.gated. If another transaction is moving one of the jobs from
--- queue.gated to queue.ready, this first delete waits for that transaction. The next delete then
--- finds the job in queue.ready.
+-- queue.gated to queue.ready, the delete from queue.gated waits for the other transaction. The next
+-- delete then finds the job in queue.ready.
 create function queue.leave_places(p_ids uuid[])
 returns void
 language plpgsql

@@ -528,7 +528,7 @@ begin
     perform queue.refuse(
       400,
       'invalid_argument',
-      'an id must be a version 7 UUID of today',
+      'the id of a new job must be a version 7 UUID of today',
       'id'
     );
   end if;

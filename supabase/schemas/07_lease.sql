@@ -516,7 +516,7 @@ $$;
 -- jobs. Leases serve tenants in the order of ranks, and therefore serve the new tenant near the end
 -- of a round. Also unblock rows of queue.turns that were at a limit, if the time in their column
 -- look_at has passed. If another transaction has locked a row of queue.turns, keep the rows of
--- queue.notes that name this row, so that the next lease opens it.
+-- queue.notes that name this row, so that the next lease opens the row of queue.turns.
 -- p_most: Maximum number of rows of queue.turns to open because queue.notes names them.
 -- p_done: Rows of queue.turns that the caller has locked because it has leased their ready jobs. If
 --   a row in p_done has no other ready job, the function does not open the row, and only deletes
@@ -645,10 +645,10 @@ $$;
 -- queue.turns, because the order of the tenants does not matter if every job gets a slot. Return
 -- null if the worker has fewer free slots than these tenants have ready jobs. Also return null if
 -- an open row of queue.turns has a ready job for the worker, because leases must serve that row's
--- tenant in the order of ranks. Also return null if at most four rows of queue.turns would be open,
--- because a few rows without ready jobs may stay open (queue.fill_pool). The function skips tenants
--- and job types with a limit, a weight or a pause, because queue.share_slots must check a limit,
--- weight or pause first.
+-- tenant in the order of ranks. Also return null if queue.turns would have at most four open rows
+-- with these tenants, because a few open rows without ready jobs do not slow down leases
+-- (queue.fill_pool). The function skips tenants and job types with a limit, a weight or a pause,
+-- because queue.share_slots must check a limit, weight or pause first.
 -- p_most: Maximum number of turns to read from queue.notes.
 create function queue.noted_shares(p_request queue.lease_request, p_most integer)
 returns queue.share[]
@@ -1516,7 +1516,7 @@ $$;
 -- shares: Number of jobs that the lease takes for each tenant, job type and queue.
 -- empty: Open rows of queue.turns whose tenants have no ready job.
 -- is_only: True if queue.turns has only one open row for the requested lanes, and no limit, weight
---   or pause applies to it. The tenant of this row may have no ready job.
+--   or pause applies to it. The tenant of the open row may have no ready job.
 -- is_limited: True if a limit, a weight or a pause applies to one of the tenants or job types.
 -- at_limit: Job types that have reached their limit, so that none of their jobs may start now.
 -- more: True if the worker should request jobs again immediately, because another lease has locked
