@@ -108,6 +108,13 @@ class ExitReporter:
         #: Connection of the reports. After a failed report, DATABASE_URL is checked again.
         self.access = DatabaseAccess()
 
+    async def probe(self) -> None:
+        """Find the worker's connection, because HTTPS fails if this machine's clock is wrong."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_MAX_PROBE_SECONDS):
+                settings = Settings.from_env(self._environ)
+                self.access = await find_database_access(settings, max_seconds=0)
+
     async def report(self, worker_id: str | None, details: Mapping[str, Any]) -> ReleasedJobs:
         """Report the end of a process. `worker_id` is None if the process never leased a job."""
         if worker_id is None:
@@ -115,13 +122,9 @@ class ExitReporter:
         try:
             async with self._lock, asyncio.timeout(_MAX_SECONDS):
                 if self._queue is None:
-                    settings = Settings.from_env(self._environ)
-                    # connect to Postgres as the worker does, because HTTPS fails if this machine's
-                    # clock is wrong
                     if not self.access.is_direct:
-                        with contextlib.suppress(TimeoutError):
-                            async with asyncio.timeout(_MAX_PROBE_SECONDS):
-                                self.access = await find_database_access(settings, max_seconds=0)
+                        await self.probe()
+                    settings = Settings.from_env(self._environ)
                     self._queue = WorkerQueue(settings, api=self.access.api(settings))
                 return await self._queue.worker_died(worker_id, details)
         except (QueueError, TimeoutError) as error:

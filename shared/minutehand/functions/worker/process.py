@@ -54,13 +54,13 @@ RESPONSE_SECONDS: Final = 40.0
 RESTART_SECONDS: Final = 0.5
 MAX_RESTART_SECONDS: Final = 30.0
 #: Maximum number of processes for suspects in addition to the normal worker process, and number of
-#: groups into which the suspects of an ended process are split. Only one job ended the process, so
-#: that at most one of the groups ends its process again. The other processes then finish, and this
-#: group can be split.
-MAX_SUSPECTS_PROCESSES: Final = 8
+#: groups into which the suspects of an ended process are split if not each can have its own process.
+#: Only one job ended the process, so that at most one of the groups ends its process again. The
+#: other processes then finish, and this group can be split.
+MAX_SUSPECTS_PROCESSES: Final = 12
 SUSPECTS_PARTS: Final = 4
 #: Minimum seconds between processes for suspects that the worker has found. The interval doubles
-#: each time a process leases no suspect, up to MAX_RESTART_SECONDS.
+#: with each process, up to MAX_RESTART_SECONDS, until a process leases suspects.
 SUSPECTS_SECONDS: Final = 1.0
 #: Headers of a request that are forwarded to the worker, and headers of the worker's response that
 #: are returned.
@@ -108,6 +108,8 @@ class WorkerProcess:
         self._tasks = [
             asyncio.create_task(self._keep(), name="worker-process"),
             asyncio.create_task(self._find_suspects(), name="suspects"),
+            # now, because the probe and its imports would delay the report of the first death
+            asyncio.create_task(self._exit_reporter.probe(), name="probe"),
         ]
 
     async def aclose(self, *, timeout_seconds: float) -> None:
@@ -193,18 +195,23 @@ class WorkerProcess:
         while True:
             await self._found.wait()
             await asyncio.sleep(self._suspects_seconds)
-            self._found.clear()
-            # if a process leased no suspect, a limit blocks all suspects, so start no other process
+            # if a process leased no suspect yet, it may still lease these, or a limit blocks all
             if all(report.has_leased() for report in self._suspects.values()):
+                self._found.clear()
+                self._suspects_seconds = min(2 * self._suspects_seconds, MAX_RESTART_SECONDS)
                 self._start_for_suspects(1)
 
     def _start_for_suspects(self, companies: int) -> None:
         """Start a process for each group of suspects. A process ends when no suspect waits."""
-        for _ in range(min(companies, MAX_SUSPECTS_PROCESSES - len(self._suspects))):
+        for _ in range(min(companies, self._free_processes())):
             report = self._next_report()
             task = asyncio.create_task(self._run_suspects(report), name="suspects-process")
             self._suspects[task] = report
             task.add_done_callback(self._suspects.pop)
+
+    def _free_processes(self) -> int:
+        """Return how many processes for suspects may start, also in place of the ended process."""
+        return MAX_SUSPECTS_PROCESSES - len(self._suspects.keys() - {asyncio.current_task()})
 
     def _next_report(self) -> ExitReport:
         return ExitReport(Path(self._folder.name) / str(next(self._numbers)), self._environ)
@@ -214,8 +221,6 @@ class WorkerProcess:
             result = await self._run(report, {SUSPECTS_ONLY: "1"})
             if report.has_leased():
                 self._suspects_seconds = SUSPECTS_SECONDS
-            else:
-                self._suspects_seconds = min(2 * self._suspects_seconds, MAX_RESTART_SECONDS)
         if result is not None and result.guilty:
             await self.wake()  # so that the worker schedules the retry of the guilty job
 
@@ -232,8 +237,10 @@ class WorkerProcess:
                 return None
             # if the fork server has ended, its worker processes release their jobs themselves
             details = {} if code is None else report.read(code)
-            companies = {"companies": SUSPECTS_PARTS}
-            result = await self._exit_reporter.report(report.worker_id, {**details, **companies})
+            free = self._free_processes()
+            companies = free if len(details.get("jobs", ())) <= free else SUSPECTS_PARTS
+            evidence = {**details, "companies": companies}
+            result = await self._exit_reporter.report(report.worker_id, evidence)
             ran = round(asyncio.get_running_loop().time() - started)
             extra = {"ran_seconds": ran, **details, "guilty": result.guilty}
             logger.error(
