@@ -54,7 +54,7 @@ RESPONSE_SECONDS: Final = 40.0
 RESTART_SECONDS: Final = 0.5
 MAX_RESTART_SECONDS: Final = 30.0
 #: Maximum number of processes for suspects in addition to the normal worker process, and number of
-#: groups into which the suspects of an ended process are split if not each can have its own process.
+#: groups into which the suspects of an ended process are split if they exceed the free processes.
 #: Only one job ended the process, so that at most one of the groups ends its process again. The
 #: other processes then finish, and this group can be split.
 MAX_SUSPECTS_PROCESSES: Final = 12
