@@ -753,6 +753,7 @@ begin
       update queue.tasks
       set
         done_at = v_now,
+        was_idle = false, -- so that the task is retried at retry_at, also on a quiet queue
         failures = failures + 1,
         failure = format('%s (%s)', sqlerrm, sqlstate),
         retry_at = v_now + least(

@@ -270,6 +270,18 @@ def test_retention_goes_on_until_its_time_is_over(engine: Engine) -> None:
     assert engine.count("public.jobs") == 0
 
 
+def test_a_task_that_failed_is_retried_soon_on_a_quiet_queue(engine: Engine) -> None:
+    """A lock of another session is usually over after seconds, but a quiet task rests an hour."""
+    engine.maintain()
+    engine.run("alter function queue.do_sweep rename to away")
+    engine.elapse(61)
+    engine.run("alter function queue.away rename to do_sweep")
+    engine.elapse(3600)  # all other tasks rest
+    is_due = "select queue.maintenance_is_due(queue.clock(), false)"
+    engine.advance(1)
+    assert engine.one(is_due) is False
+
+
 def test_a_queue_that_nothing_names_for_a_day_is_swept(engine: Engine) -> None:
     """If an ended job of the queue is retried, it goes to its type's queue."""
     engine.register("work", queue="old")
