@@ -162,9 +162,8 @@ class Webhooks:
         except UnicodeError:  # httpx decodes names that begin with xn-- only when it uses them
             return SendResult(ok=False, message="the endpoint's host must be a domain name")
         except httpx.HTTPError as error:
-            return SendResult(
-                ok=False, message=f"the endpoint could not be reached: {type(error).__name__}"
-            )
+            reason = str(error) or type(error).__name__
+            return SendResult(ok=False, message=f"the endpoint could not be reached: {reason}")
 
     async def aclose(self) -> None:
         """Close the connections."""

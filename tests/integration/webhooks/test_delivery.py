@@ -183,6 +183,19 @@ async def test_a_failure_is_sent_again_under_the_same_id(
     assert post.listed()["failures"] == 0
 
 
+async def test_the_error_of_a_connection_is_named(project: Project) -> None:
+    """A wrong certificate and a closed port need different fixes."""
+    server = await asyncio.start_server(lambda _, writer: writer.write(b"plain text"), "127.0.0.1")
+    async with server, posting(project) as post:
+        port = server.sockets[0].getsockname()[1]
+        await post.subscribe(f"https://127.0.0.1:{port}")
+        project.insert("work")
+
+        rows = await post.settle()
+
+    assert "could not be reached: [SSL: WRONG_VERSION_NUMBER]" in rows[0]["error_message"]
+
+
 async def test_this_machine_is_refused_outside_development(
     project: Project, endpoint: Endpoint
 ) -> None:
