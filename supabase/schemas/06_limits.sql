@@ -633,7 +633,7 @@ begin
     values (v_bucket, v_bytes, v_now)
     on conflict (name) do update set tokens = v_bytes, refilled_at = v_now;
   end if;
-  if v_bytes > v_max then
+  if v_bytes >= v_max then
     perform queue.refuse(
       429,
       'quota_exceeded',

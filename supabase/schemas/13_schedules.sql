@@ -514,7 +514,13 @@ begin
   having v_saved.created_at = v_now and count(*) > v_most
     or octet_length(v_saved.payload::text) > coalesce(v_bytes_before, 0)
     and sum(octet_length(payload::text)) filter (where source is null) > v_bytes_max;
-  return to_jsonb(v_saved);
+  return to_jsonb(v_saved) || jsonb_build_object(
+    'problem', (
+      select 'no worker serves the job type ' || u.job_type
+      from queue.unserved_schedules(p_workspace_id, v_now) as u
+      where u.name = v_saved.name
+    )
+  );
 end;
 $$;
 comment on function public.put_schedule is

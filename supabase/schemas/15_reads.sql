@@ -1066,7 +1066,8 @@ select
 from unnest(p_job_types, p_queues) as t (job_type, queue)
 $$;
 
--- Return the enabled schedules of a workspace whose job types no live worker serves.
+-- Return the enabled schedules of a workspace whose job types no live worker serves, or no worker
+-- has published.
 -- p_workspace_id: Null to return the schedules of all workspaces.
 create function queue.unserved_schedules(p_workspace_id uuid, p_now timestamptz)
 returns table (name text, job_type text)
@@ -1084,8 +1085,16 @@ join queue.is_unserved(
   null,
   queue.live_workers(p_now),
   p_now
-) as t on t.job_type = s.job_type and t.unserved
-where s.enabled and (p_workspace_id is null or s.workspace_id = p_workspace_id)
+) as t on t.job_type = s.job_type
+where s.enabled
+  and (
+    t.unserved
+    or not exists (
+      select from queue.job_types as o
+      where o.job_type = s.job_type and o.schema_version > 0
+    )
+  )
+  and (p_workspace_id is null or s.workspace_id = p_workspace_id)
 $$;
 
 -- Each row has a sentence and advice for one reason why a job or the queue makes no progress. A row
@@ -1314,10 +1323,12 @@ from (
         'with {died_with}. It runs with {beside} of them and nothing else.| It runs alone, because '
         'its process died{process_end} with {died_with}.| Its lease lasts until {lease_until} '
         'unless it is renewed.][ It has sent nothing for {silent}, since {sign}, at {place}.| It '
-        'was last seen at {place}.][ 99 % of the jobs of its type take {usual} or less.]',
-      '[If {silent} without an update is too long, check the call at {place}. Give that call a '
-        'time limit, or give the type a shorter `timeout`.|Nothing to do until {lease_until}. If '
-        'the lease is not renewed by then, the job is reclaimed.|Nothing to do.]',
+        'was last seen at {place}.][ Its database session (pid {pid}) waits for a lock of the '
+        'session with pid {blocker}.][ 99 % of the jobs of its type take {usual} or less.]',
+      '[Commit or end that session: `select pg_terminate_backend({blocker})`.|If {silent} without '
+        'an update is too long, check the call at {place}. Give that call a time limit, or give '
+        'the type a shorter `timeout`.|Nothing to do until {lease_until}. If the lease is not '
+        'renewed by then, the job is reclaimed.|Nothing to do.]',
       'watch {job_id}',
       '/types/{job_type}'
     ),
@@ -1374,7 +1385,7 @@ from (
     ),
     (
       'snoozed',
-      'Its processor snoozed it until {run_at}.',
+      'Its processor snoozed it until {run_at}[, {times} since {first_at}].',
       'Run it now.',
       'retry {job_id}',
       null
@@ -1448,8 +1459,10 @@ from (
       'no_processor',
       'Workers run, but none of them serves the job type {job_type} in the queue '
         '{queue}.',
-      'Deploy a worker that has {job_type}.',
-      'types',
+      '[Workers that have {job_type} serve only other queues. Start one with `minutehand serve '
+        '--queue {not_served}`, or for all queues.|Deploy a worker that has {job_type}. If one is '
+        'deployed, check whether its code loads.]',
+      'doctor --only processors',
       '/types'
     ),
     (
@@ -1472,8 +1485,8 @@ from (
       'Jobs of {job_type}, which the platform itself enqueues, wait for an earlier job of the same '
         'receiver.',
       'See why the earlier jobs have not ended.',
-      'ls --type {job_type}',
-      '/types/{job_type}'
+      'ls --type {job_type} --search {receiver}',
+      '/jobs?job_type={job_type}&search={receiver}'
     ),
     (
       'workspace_type_limit',
@@ -1548,7 +1561,9 @@ from (
     ('suspect', 'It runs alone next, in a process of its own.', null, null, null),
     (
       'next_in_line',
-      'It is the next job of its workspace, and starts when a worker with a free slot leases jobs.',
+      'It is the next job of its workspace, and starts when [a worker that serves it runs again. '
+        'The last run ended at {ended_at}|a worker that serves it runs. None runs{yet}|a worker '
+        'with a free slot leases jobs].',
       'Nothing to do until {patience_until}. After that:',
       'doctor',
       '/overview'
@@ -1572,10 +1587,10 @@ from (
     (
       'not_leased',
       'It has been ready since {ready_at}. [The role {without_right} may not execute '
-        'public.lease_jobs, so workers with this role lease nothing|The workers that serve it are '
-        'alive and use {running} of {slots} slots, but have leased nothing since {leased_at}|The '
-        'workers that serve it are alive, but have leased nothing since {leased_at}|Workers that '
-        'serve it are alive, but none has leased it].',
+        'public.lease_jobs, so workers with this role lease nothing|The workers that serve it '
+        'use {running} of {slots} slots, but have leased nothing since {leased_at}|The workers '
+        'that serve it have leased nothing since {leased_at}|Workers that serve it have not leased '
+        'it].[ They were last seen at {seen_at}.]',
       'Grant the right: `grant execute on function public.lease_jobs(jsonb) to {without_right}`.',
       'doctor',
       '/overview'
@@ -1615,7 +1630,7 @@ from (
     ),
     (
       'overdue',
-      'A job has been due since {since}.',
+      'A job that no limit holds has been due since {since}.',
       'See why it waits.',
       'explain {job_id}',
       null
@@ -1702,6 +1717,13 @@ from (
       '/overview'
     ),
     (
+      'blocking_session',
+      'Sessions that wait for a lock of one session: {waiting}, the first since {since}.',
+      'End that session if no one needs it: `select pg_terminate_backend({pid})`.',
+      null,
+      '/overview'
+    ),
+    (
       'two_codes',
       'Two versions of the code run at the same time: {codes}.',
       'Stop the workers of the older version, unless they are about to end. The newer deploy sets '
@@ -1725,6 +1747,14 @@ from (
       'An operator can pause the type until its code is fixed. Jobs that wait: {jobs}.',
       'pause --type {job_type}',
       '/types/{job_type}'
+    ),
+    (
+      'no_success',
+      'No job of {job_type} has completed in the last hour, but attempts have failed or been '
+        'snoozed: {attempts}.',
+      'See why they fail or wait.',
+      'ls --type {job_type}',
+      '/jobs?job_type={job_type}'
     ),
     (
       'silent_jobs',
@@ -1923,6 +1953,21 @@ from queue.attempts as a
 where a.job_id = p_job.id and a.outcome = 'lost'
 $$;
 
+-- Return an object with times, how often the processor has snoozed a job, as text, and first_at,
+-- the time of the first snooze. The key times is null for less than two snoozes.
+create function queue.snoozes_of(p_job public.jobs)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select jsonb_build_object(
+  'times', case when count(*) > 1 then queue.times_in_words(count(*)) end,
+  'first_at', min(a.ended_at)
+)
+from queue.attempts as a
+where a.job_id = p_job.id and a.outcome = 'snoozed'
+$$;
+
 -- Return an object with maintained_at, the time of the last maintenance. The key maintained_at is
 -- null if maintenance has run since p_at.
 create function queue.maintained_before(p_at timestamptz)
@@ -1936,16 +1981,26 @@ where t.done_at > '-infinity'
 $$;
 
 -- Return the number of worker slots that can run the job p_job, the number of jobs that use these
--- slots, and the time at which a worker with such slots last leased jobs or started.
+-- slots, and the times at which a worker with such slots last leased jobs or started, and was last
+-- seen.
 -- slots: Number of slots that can run the job. Null if a worker did not report its slots, or if no
 --   worker runs.
+-- ended_at: Time at which the last run of these workers ended. Null if one of the workers runs.
+-- yet: Empty text if no live worker has such slots, otherwise null.
 create function queue.slots_for(p_job public.jobs, p_alive queue.workers[])
-returns table (slots bigint, running bigint, leased_at timestamptz)
+returns table (
+  slots bigint,
+  running bigint,
+  leased_at timestamptz,
+  seen_at timestamptz,
+  ended_at timestamptz,
+  yet text
+)
 language sql stable
 set search_path = ''
 as $$
 with pools as materialized (
-  select w.worker, w.ended_at, p.*
+  select w.worker, w.seen_at, w.ended_at, p.*
   from unnest(p_alive) as w
   left join lateral (
     select o.job_types, o."limit" as size
@@ -1970,7 +2025,10 @@ select
     select max(t.seen_at)
     from queue.ticks as t
     where t.worker in (select o.worker from pools as o)
-  )
+  ),
+  max(p.seen_at),
+  case when bool_and(p.ended_at is not null) then max(p.ended_at) end,
+  case when count(*) = 0 then '' end
 from pools as p
 $$;
 
@@ -1993,12 +2051,35 @@ order by u.below
 limit 1
 $$;
 
+-- Return the database session that must end before the session p_pid can continue. If the session
+-- that blocks p_pid waits for another session, return the last session in the chain of waits.
+-- Return p_pid if the session p_pid waits for no lock.
+create function queue.last_blocker(p_pid integer)
+returns integer
+language sql stable
+set search_path = ''
+as $$
+with recursive waits as (
+  select p_pid as pid, 0 as level
+  union
+  select b.pid, w.level + 1
+  from waits as w
+  cross join lateral unnest(pg_blocking_pids(w.pid)) as b (pid)
+  where w.level < 8
+)
+select w.pid
+from waits as w
+order by w.level desc
+limit 1
+$$;
+
 -- Return an object that describes the last update of a running job, such as a log line or a
 -- finished step. If the worker has reported no update of the job, the object contains only
 -- lease_until, the time at which the lease expires.
 -- sign: Kind of the job's last update as text, for example 'its last log line'.
 -- silent: Time since the last update of the job, as text. Null for less than 20 seconds, because
 --   workers report updates of jobs only every 15 seconds.
+-- blocker: Database session that has the lock for which the silent job's session, pid, waits.
 -- usual: Duration that 99 % of the jobs of the type do not exceed, as text. Null while the time
 --   since the job's last update is shorter than this duration, or shorter than a minute.
 create function queue.pulse_of(p_job public.jobs, p_now timestamptz)
@@ -2018,6 +2099,10 @@ begin
           else 'its last ' || (l.pulse ->> 'last')
         end,
         'silent', case when p.silent_ms >= 20000 then queue.length_in_words(p.silent_ms) end,
+        'blocker', case
+          when p.silent_ms >= 20000
+            then nullif(queue.last_blocker(s.pid), s.pid)
+        end,
         'usual', (
           select queue.length_in_words(u.ms)
           from queue.usual_ms(p_job.workspace_id, p_job.job_type, p_now) as u (ms)
@@ -2026,7 +2111,12 @@ begin
       )
     end
     from queue.leases as l
-    cross join lateral greatest((l.pulse ->> 'since')::timestamptz, p_job.updated_at) as s (since)
+    cross join lateral (
+      values (
+        greatest((l.pulse ->> 'since')::timestamptz, p_job.updated_at),
+        (l.pulse ->> 'pid')::integer
+      )
+    ) as s (since, pid)
     cross join lateral (
       values (s.since, greatest(0, extract(epoch from p_now - s.since) * 1000)::double precision)
     ) as p (since, silent_ms)
@@ -2128,7 +2218,10 @@ begin
     return jsonb_build_object(
       'since', v_found.run_at,
       'estimated_start_at', greatest(v_found.run_at, p_now),
-      'data', v_data || to_jsonb(v_found) || queue.maintained_before(v_found.run_at),
+      'data', v_data
+        || to_jsonb(v_found)
+        || queue.maintained_before(v_found.run_at)
+        || queue.snoozes_of(p_job),
       'reason', case
         when v_found.patience_until <= p_now then v_late
         when v_found.run_at <= p_now then 'due'
@@ -2177,7 +2270,15 @@ begin
       then jsonb_build_object(
         'reason', 'no_processor',
         'cause', v_refusal,
-        'data', jsonb_build_object('refusal', v_refusal)
+        'data', jsonb_build_object(
+          'refusal', v_refusal,
+          'not_served', (
+            select p_job.queue
+            from unnest(p_alive) as w
+            where p_job.job_type = any (w.job_types)
+            limit 1
+          )
+        )
       )
   end;
 end;
@@ -2309,14 +2410,14 @@ begin
       and r.ord = p_job.ord
       and r.job_id = p_job.id
   );
+  select
+    s.*,
+    s.running >= s.slots as is_full,
+    s.running >= s.slots is not true
+      and coalesce(s.leased_at <= v_ready_at, true) as is_idle
+  into v_workers
+  from queue.slots_for(p_job, p_alive) as s;
   if v_ready_at <= p_now - interval '1 minute' then
-    select
-      s.*,
-      s.running >= s.slots as is_full,
-      s.running >= s.slots is not true
-        and coalesce(s.leased_at <= v_ready_at, true) as is_idle
-    into v_workers
-    from queue.slots_for(p_job, p_alive) as s;
     if v_ahead = 0 or v_workers.is_idle then
       return jsonb_build_object(
         'since', v_ready_at,
@@ -2332,6 +2433,7 @@ begin
               and v_workers.is_full is not true
               and not has_function_privilege(r.oid, 'public.lease_jobs'::regproc, 'execute')
           ),
+          'seen_at', v_workers.seen_at,
           'leased_at', case when v_workers.is_idle then v_workers.leased_at end
         )
       );
@@ -2347,6 +2449,8 @@ begin
     end,
     'data', jsonb_build_object(
       'slots', v_slots,
+      'ended_at', v_workers.ended_at,
+      'yet', v_workers.yet,
       'ready_at', v_ready_at,
       'patience_until', v_ready_at + case v_ahead
         when 0 then interval '1 minute'
@@ -2375,26 +2479,19 @@ returns table (job_id uuid, pid integer, since timestamptz, application text)
 language sql stable
 set search_path = ''
 as $$
-with recursive holders as (
-  select j.id, l.pid, 0 as level
-  from public.jobs as j
-  join pg_catalog.pg_locks as l on l.transactionid = j.xmax
-  where j.id = any (p_ids)
-    and j.xmax <> '0'::xid
-    and l.locktype = 'transactionid'
-    and l.granted
-    and l.pid <> pg_backend_pid()
-  union
-  select h.id, b.pid, h.level + 1
-  from holders as h
-  cross join lateral unnest(pg_blocking_pids(h.pid)) as b (pid)
-  where h.level < 8
-)
-select distinct on (h.id) h.id, h.pid, a.xact_start, a.application_name
-from holders as h
-join pg_catalog.pg_stat_activity as a on a.pid = h.pid
-where a.xact_start <= p_now - interval '2 seconds'
-order by h.id, h.level desc, a.xact_start
+select distinct on (j.id) j.id, a.pid, s.since, a.application_name
+from public.jobs as j
+join pg_catalog.pg_locks as l on l.transactionid = j.xmax
+cross join lateral queue.last_blocker(l.pid) as b (pid)
+join pg_catalog.pg_stat_activity as a on a.pid = b.pid
+cross join lateral coalesce(a.xact_start, a.state_change) as s (since)
+where j.id = any (p_ids)
+  and j.xmax <> '0'::xid
+  and l.locktype = 'transactionid'
+  and l.granted
+  and l.pid <> pg_backend_pid()
+  and s.since <= p_now - interval '2 seconds'
+order by j.id, s.since
 $$;
 
 -- Return the running jobs that use up the concurrency limit or the worker slots for which the job
@@ -3056,7 +3153,13 @@ with said as materialized (
     j,
     case
       when i.is_internal and e.said #>> '{held_by,kind}' = 'key'
-        then e.said || '{"cause": null}' || queue.render_guidance('internal_jobs', to_jsonb(j))
+        then e.said || '{"cause": null}' || queue.render_guidance(
+          'internal_jobs',
+          jsonb_build_object(
+            'job_type', j.job_type,
+            'receiver', split_part(j.concurrency_key, ':', 1)
+          )
+        )
       else e.said
     end as said,
     jsonb_build_array(

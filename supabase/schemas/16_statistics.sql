@@ -90,6 +90,7 @@ begin
           ('job.failed', 'failed'),
           ('job.cancelled', 'cancelled'),
           ('job.retried', 'retried'),
+          ('job.snoozed', 'snoozed'),
           ('job.reclaimed', 'lost'),
           ('job.redriven', 'redriven')
       ) as k (type, count)
@@ -383,7 +384,12 @@ causes as (
 )
 select jsonb_object_agg(
   c.cause,
-  jsonb_build_object('jobs', c.jobs, 'more', c.is_more, 'types', c.types)
+  jsonb_build_object(
+    'jobs', c.jobs,
+    'more', c.is_more,
+    'types', c.types,
+    'oldest_at', c.oldest_at
+  )
 )
   || jsonb_build_object(
     'jobs', sum(c.jobs),
@@ -460,7 +466,7 @@ begin
         else 'warn'
       end,
       'overdue',
-      p_now - make_interval(secs => o.seconds),
+      o.at,
       case when p_seen_at is null then 'no worker was ever seen' end,
       jsonb_build_object(
         'seconds', o.seconds,
@@ -475,13 +481,15 @@ begin
               and (p_workspace_id is null or q.workspace_id = p_workspace_id)
             limit 1
           ) as r -- the first job of each lane
+          where r.ready_at >= o.at -- older jobs wait for a limit, or their type is paused
           order by r.ready_at
           limit 1
         )
       )
-    from (values ((p_backlog ->> 'oldest_due_seconds')::numeric::integer)) as o (
-      seconds
-    )
+    from (values ((p_backlog #>> '{ready,oldest_at}')::timestamptz)) as v (at)
+    cross join lateral (
+      values (v.at, extract(epoch from p_now - v.at)::integer)
+    ) as o (at, seconds)
     where o.seconds > 120
     union all
     select
@@ -542,6 +550,29 @@ begin
     ) as s (seconds)
     where s.seconds is not null
     union all
+    select
+      'warn',
+      'blocking_session',
+      min(w.since),
+      format(
+        '%s (pid %s) is %s',
+        coalesce(nullif(h.application_name, ''), h.usename, h.backend_type),
+        h.pid,
+        coalesce(h.state, 'active')
+      ),
+      jsonb_build_object('pid', h.pid, 'waiting', count(*))
+    from (
+      select a.query_start as since, queue.last_blocker(a.pid) as pid
+      from pg_catalog.pg_stat_activity as a
+      where a.datname = current_database()
+        and a.wait_event_type = 'Lock'
+        and a.query_start <= p_now - interval '10 seconds'
+      limit 20
+    ) as w
+    join pg_catalog.pg_stat_activity as h
+      on h.pid = w.pid and h.wait_event_type is distinct from 'Lock'
+    group by h.pid, h.application_name, h.usename, h.backend_type, h.state
+    union all
     (
       select
         'warn',
@@ -567,6 +598,7 @@ begin
           and a.pid <> pg_backend_pid()
           and a.backend_type = 'client backend'
           and num_nonnulls(a.backend_xid, a.backend_xmin) > 0
+          and a.wait_event_type is distinct from 'Lock' -- the session that it waits for is named
       ) as o
       where o.seconds >= case
         when o.backend_xid is null then 300
@@ -725,6 +757,33 @@ from queue.schedules as s
 where s.enabled
   and (s.problem is not null or s.next_at < p_now - interval '3 minutes')
   and (p_workspace_id is null or s.workspace_id = p_workspace_id)
+union all
+select
+  'warn',
+  'no_success',
+  null,
+  null,
+  jsonb_build_object(
+    'job_type', t.job_type,
+    'attempts', t.failed
+  )
+from ( -- counts of a key are null if it was never counted
+  select
+    s.job_type,
+    sum((s.counts ->> 'completed')::bigint) as completed,
+    sum(
+      (s.counts ->> 'retried')::bigint
+      + (s.counts ->> 'failed')::bigint
+      + coalesce((s.counts ->> 'snoozed')::bigint, 0)
+    ) as failed
+  from queue.stats as s
+  where s.workspace_id = coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000')
+    and s.at > p_now - interval '1 hour'
+  group by 1
+) as t
+where t.completed = 0
+  and t.failed >= 20
+  and not queue.is_internal(t.job_type)
 union all
 select
   'warn',
@@ -897,7 +956,7 @@ cross join lateral (
   from queue.places(l.id, '{pending,processing,waiting}', 1000000) as p
   join public.jobs as j on j.id = p.job_id
 ) as c
-where l.last_bytes >= 0.9 * l.bytes and c.bytes > l.bytes
+where l.last_bytes >= 0.9 * l.bytes and c.bytes >= l.bytes
 $$;
 
 -- Return up to two kinds of findings about worker processes that ended. The finding ends_process

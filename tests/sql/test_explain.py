@@ -111,14 +111,61 @@ def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -
     engine.lease_call(0, worker="w1", job_types=["work"])
     engine.lease_call(0, worker="w2", job_types=["other"], tick_id=TICK)
     job_id = engine.enqueue(job_type="other")
-    assert reason(engine, job_id) == "next_in_line"
+    assert "a worker with a free slot" in engine.explain(job_id)["sentence"]
 
     engine.rpc("tick_finished", p_request={"worker_id": "w2", "summary": {}, "tick_id": TICK})
+    assert "The last run ended at" in engine.explain(job_id)["sentence"]
+    engine.register("new")
+    new = engine.explain(engine.enqueue(job_type="new"))
+    assert "None runs." in new["sentence"]
     engine.register("other", schedules=[{"name": "n", "cron": "0 0 30 2 *"}])
     engine.advance(95)
     engine.lease_call(0, worker="w1", job_types=["work"])
     said = engine.explain(job_id)
     assert (said["reason"], "0 0 30 2 *" in said["cause"]) == ("no_processor", True)
+    engine.lease_call(0, worker="w3", job_types=["other"], queues=["mail"])
+    said = engine.explain(job_id)
+    assert "--queue default" in str(said["next"])
+
+
+def test_jobs_that_only_fail_or_wait_are_a_finding(engine: Engine) -> None:
+    """A processor may wait for a file that never arrives."""
+    job_id = engine.enqueue()
+    for _ in range(20):
+        engine.settle(engine.lease_one(), "snoozed", delay_seconds=1)
+        engine.elapse(2)
+    engine.settle(engine.lease_one(), "snoozed", delay_seconds=60)
+    assert ", 21 times since" in engine.explain(job_id)["sentence"]
+    engine.elapse(10)  # the statistics lag behind by some seconds
+    for workspace in (ACME, None):
+        found = engine.findings(workspace)["no_success"]
+        assert "snoozed: 21." in found["sentence"]
+
+    engine.elapse(60)
+    engine.complete(engine.lease())
+    engine.elapse(10)
+    assert engine.findings() == {}
+
+
+def test_an_overdue_job_is_one_that_no_limit_or_pause_holds(engine: Engine) -> None:
+    """The holders show limits and pauses. A job that is paused longer is not overdue."""
+    engine.register("one", max_concurrency=1)
+    engine.enqueue_many(2, job_type="one")
+    engine.register("paused")
+    engine.pause("job_type", "paused")
+    engine.enqueue(job_type="paused")
+    engine.lease(1, job_types=["one"], lease_seconds=900)
+    engine.advance(10)
+    free = engine.enqueue()
+    for call in (2, 3):
+        engine.advance(150)
+        engine.rpc(
+            "lease_jobs", p_request=LOOK | {"call": call, "job_types": ["one", "paused", "work"]}
+        )
+    overdue = engine.findings()["overdue"]
+    assert overdue["next"][0]["command"] == f"minutehand explain {free}"
+    engine.complete(engine.lease(job_types=["work"]))
+    assert "overdue" not in engine.findings()
 
 
 def test_a_job_that_the_project_refuses_to_change_is_said(engine: Engine) -> None:
@@ -289,6 +336,28 @@ def test_a_session_that_holds_a_row_is_named(engine: Engine, ada: Engine) -> Non
         assert reason(engine, runs) == "running"
 
 
+def test_a_session_for_which_a_processor_waits_is_named(engine: Engine) -> None:
+    """The worker reports the session of its query. The session that waits is not blamed."""
+    job_id, lease = engine.start()
+    with engine.another_session() as owner, engine.another_session() as waiting:
+        owner.run("select pg_advisory_lock(7)")
+        pids = [each.one("select pg_backend_pid()") for each in (owner, waiting)]
+        blocked = waiting.blocked(waiting.run, "select pg_advisory_xact_lock(7)")
+        pulse = {"last": "start", "for_ms": 0, "place": "a.py:1", "pid": pids[1], "memory_mb": 9}
+        engine.report(lease, pulse=pulse, lease_seconds=900)
+        engine.advance(301)
+
+        said, found = engine.explain(job_id), engine.findings()
+        owner.run("select pg_advisory_unlock(7)")
+        blocked.result()
+    waits = f"(pid {pids[1]}) waits for a lock of the session with pid {pids[0]}"
+    assert waits in said["sentence"]
+    assert f"(pid {pids[1]})" not in str(found)
+    for step in (said["next"][0], found["blocking_session"]["next"][0]):
+        assert f"pg_terminate_backend({pids[0]})" in step["words"]
+    assert "pg_terminate" not in str(engine.explain(job_id))
+
+
 def test_a_session_that_locks_a_row_for_a_moment_is_not_named(engine: Engine) -> None:
     """A worker's session is idle when the sessions are read, and locks the row right after."""
     job_id, _ = engine.start()
@@ -421,8 +490,9 @@ def test_a_limit_that_rejects_enqueues_is_a_finding_with_the_way_to_raise_it(
     engine.enqueue({"text": "long " * 4000})
     assert engine.findings(ACME) == {}
     engine.enqueue()  # the next enqueue would be rejected
-    engine.set(user_pending_bytes_max=100)
-    engine.run("insert into queue.buckets values ('b:' || %s, 100, queue.clock())", ACME)
+    stored = engine.one("select sum(pg_column_size(payload)) from public.jobs")
+    engine.set(user_pending_bytes_max=stored)
+    engine.run("insert into queue.buckets values ('b:' || %s, %s, queue.clock())", ACME, stored)
 
     for workspace_id in (ACME, None):
         found = engine.findings(workspace_id)
@@ -434,7 +504,8 @@ def test_a_limit_that_rejects_enqueues_is_a_finding_with_the_way_to_raise_it(
 
 def test_a_schedule_whose_type_no_worker_has_is_a_finding(engine: Engine) -> None:
     """The finding, and the list of schedules, have the nearest name of a served type."""
-    engine.put_schedule(name="nightly", job_type="wrok")
+    stored = engine.put_schedule(name="nightly", job_type="wrok")
+    assert stored["problem"] == "no worker serves the job type wrok"
     engine.lease_call(0, job_types=["work"])
 
     [found] = engine.findings().values()
@@ -461,6 +532,8 @@ def test_deliveries_to_a_receiver_are_one_holder_and_outside_of_the_default_list
         ("key_limit", 6),
     ]
     assert "wait for an earlier job of the same receiver" in holders[0]["sentence"]
+    found = {each["next"][0]["path"] for each in holders}
+    assert found == {f"/jobs?job_type=webhook_delivery&search=hook{n}" for n in (1, 2)}
     assert [each["cause"] for each in holders] == [None, None]
     assert "cancel" not in str(holders)
     assert "key_concurrency" not in str(holders)

@@ -532,6 +532,8 @@ class Pulse(Model):
     for_ms: Number
     #: File and line of the processor's own code that runs or waits.
     place: str | None = None
+    #: Process id of the Postgres session in which the job runs a query.
+    pid: int | None = None
     #: Maximum memory that the job's process has used so far, in megabytes.
     memory_mb: int
 

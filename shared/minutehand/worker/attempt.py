@@ -28,7 +28,7 @@ from minutehand.worker.settlement import (
     check_unawaited,
     settle_item,
 )
-from minutehand.worker.stacks import code_location, peak_memory_mb, stack_of
+from minutehand.worker.stacks import code_location, database_session, peak_memory_mb, stack_of
 from minutehand.worker.streams import StreamHistory
 from minutehand.worker.updates import LONG_OUTPUT, NO_UPDATES, Updates
 
@@ -96,8 +96,8 @@ class Attempt:
     #: pulse. A pulse contains the time of the job's last update and the location of its running
     #: code.
     _pulse_at = -math.inf
-    _saved_state: tuple[float, str | None] | None = None
-    _sent_state: tuple[float, str | None] | None = None
+    _saved_state: tuple[float, str | None, int | None] | None = None
+    _sent_state: tuple[float, str | None, int | None] | None = None
     #: True if a report with updates of this attempt is in flight.
     has_open_report = False
     #: Time until which the attempt's updates are not sent, because another transaction has locked
@@ -289,7 +289,8 @@ class Attempt:
         if self.result is not None or not (now >= self._pulse_at or was_silent):
             return None
         self._pulse_at = now + PULSE_SECONDS
-        current = (updates.last_at, code_location(*self._code()))
+        code = self._code()
+        current = (updates.last_at, code_location(*code), database_session(*code[:2]))
         if current == self._saved_state:
             return None
         self._sent_state = current
@@ -297,6 +298,7 @@ class Attempt:
             last=updates.last_kind,
             for_ms=round((now - updates.last_at) * 1000),
             place=current[1],
+            pid=current[2],
             memory_mb=peak_memory_mb(),
         )
 

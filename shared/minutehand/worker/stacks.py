@@ -14,13 +14,29 @@ from typing import Any
 from minutehand.worker.errors import stack_in
 
 
-def stack_of(task: asyncio.Task[Any] | None, thread: str, module: str) -> list[dict[str, Any]]:
-    """Return the stack frames that an attempt executes now, in the format of a traceback."""
+def _running(task: asyncio.Task[Any] | None, thread: str) -> list[tuple[FrameType, int]]:
+    """Return the frames that an attempt executes now, the outermost first."""
     running = sys._current_frames()
     for candidate in threading.enumerate():
         if candidate.name == thread and candidate.ident in running:
-            return stack_in([*walk_stack(running[candidate.ident])][::-1], module)
-    return [] if task is None else stack_in(_awaited(task.get_coro()), module)
+            return [*walk_stack(running[candidate.ident])][::-1]
+    return [] if task is None else [*_awaited(task.get_coro())]
+
+
+def stack_of(task: asyncio.Task[Any] | None, thread: str, module: str) -> list[dict[str, Any]]:
+    """Return the stack frames that an attempt executes now, in the format of a traceback."""
+    return stack_in(_running(task, thread), module)
+
+
+def database_session(task: asyncio.Task[Any] | None, thread: str) -> int | None:
+    """Return the process id of the Postgres session in which an attempt runs a query of psycopg."""
+    if (psycopg := sys.modules.get("psycopg")) is None:
+        return None
+    for frame, _ in _running(task, thread)[::-1]:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, psycopg.Connection | psycopg.AsyncConnection) and not owner.closed:
+            return int(owner.info.backend_pid)
+    return None
 
 
 def code_location(task: asyncio.Task[Any] | None, thread: str, module: str) -> str | None:

@@ -1,0 +1,25 @@
+"""The Postgres session in which a running attempt waits, from the attempt's stack."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from functools import partial
+
+import psycopg
+
+from minutehand.worker.stacks import database_session
+from tests.support.engine import Engine
+from tests.support.patience import until
+
+
+async def test_the_session_of_a_processors_query_is_found(engine: Engine) -> None:
+    """A processor opens its own connection, of which the worker has no reference."""
+    async with await psycopg.AsyncConnection.connect(engine.database.url) as connection:
+        task = asyncio.create_task(connection.execute("select pg_sleep(600)"))
+        session = await asyncio.to_thread(until, partial(database_session, task, ""))
+        connection.cancel()
+        with suppress(psycopg.errors.QueryCanceled):
+            await task
+        assert session == connection.info.backend_pid
+    assert database_session(task, "") is None
