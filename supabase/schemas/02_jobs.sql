@@ -33,7 +33,7 @@ create table public.jobs (
   -- version of the job type's payload schema to which the payload conforms
   schema_version integer not null default nullif(0, 0),
   generation integer not null default 1, -- each retry of an ended job adds 1
-  lost_attempts integer not null default 0, -- attempts that ended their process
+  lost_attempts integer not null default 0, -- number of attempts that ended their process
   timeout_seconds integer,
   -- Number of the worker that first leased the job (queue.workers.worker). Before the first lease,
   -- the number is 0 if a client's own insert created the job, and otherwise null.
@@ -513,7 +513,7 @@ create table queue.workers (
   ended_at timestamptz, -- end of the latest run, null while the run is active
   version text,
   job_types text[],
-  queues text[], -- null for all queues
+  queues text[], -- queues that the worker serves, null for all queues
   summary jsonb, -- summary of the latest run
   evidence jsonb, -- why the worker's process died, as its host reported
   -- [{job_types, limit}]: number of slots for each group of job types. Null for workers before
@@ -746,7 +746,7 @@ where d.is_there
   );
 comment on view public.job_events is
   E'Events of each job, numbered by seq from 1 without gaps.\n\n'
-  'Subscribe first, then read all events after the last known seq.';
+  'First subscribe to the topic of the job. Then read all events after the last known seq.';
 
 -- Return a job. Reject the call with status 404 unless the caller may read the job.
 create function queue.visible_job(p_job_id uuid)

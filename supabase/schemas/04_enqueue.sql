@@ -1160,7 +1160,7 @@ begin
     )
     from queue.message_budget('{}') as b
     cross join (
-      select 1 + count(*) as cost -- each worker may follow the topic
+      select 1 + count(*) as cost -- each worker may get the message
       from queue.workers
       where seen_at > p_now - interval '2 minutes'
     ) as w

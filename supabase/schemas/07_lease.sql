@@ -1038,7 +1038,8 @@ begin
     )
   into turns, is_limited, is_empty
   from (select * from queue.unblocked_turns limit 2) as o;
-  if turns[2] is null then -- at most one row is open, for example if one tenant has all jobs
+  -- queue.turns has at most one open row, for example if one tenant has all jobs
+  if turns[2] is null then
     is_all := true;
     known := 1;
     if turns[1].lane <> all (p_lanes) then
@@ -2637,7 +2638,8 @@ begin
       v_given.more,
       v_now
     );
-    if v_given.is_alone then -- other workers lease the ordinary jobs
+    -- other workers lease the ordinary jobs, so this worker requests jobs only once per second
+    if v_given.is_alone then
       v_next_ms := greatest(v_next_ms, 1000);
     end if;
     v_maintenance := queue.maintenance_is_due(
@@ -2724,9 +2726,9 @@ comment on function public.lease_jobs is
   'counts the jobs of all pools.\n'
   '- free_slots: Number of free slots of the worker. Default: limit less the leased jobs. If '
   'free_slots is 1 or more, enqueues of the next two seconds start no worker, because this worker '
-  'calls again. With the value -1, the next enqueue starts a worker again.\n'
+  'calls again. If free_slots is -1, the next enqueue starts a worker again.\n'
   '- slots: All slots of the worker, [{job_types, limit}]. explain_job compares the slots with the '
-  'leases. The first call of a run is enough.\n'
+  'leases. Only the first call of a run needs slots.\n'
   '- abandoned: Stopped jobs whose processors still run, [{job_id, place}]. Default: the list of '
   'the previous call.\n'
   '- most: Maximum number of concurrent worker runs. The response contains run: {free}, which is '
@@ -2735,5 +2737,5 @@ comment on function public.lease_jobs is
   'topic announce new jobs.\n'
   '- ends: The run ends if no job was leased and no work is due within stay_ms. The response then '
   'contains run: {ended, refused}. If refused is true, another run was rejected since this '
-  'run began, so lease again.';
+  'run began, so call lease_jobs again.';
 select queue.allow('job_worker, service_role', 'public.lease_jobs');

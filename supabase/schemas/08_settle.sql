@@ -683,8 +683,8 @@ comment on function public.settle_jobs is
   E'Settle attempts, and lease the next jobs in the same call: {results, lease?}.\n\nItems: '
   '{job_id, fence, outcome: completed|retry|failed|snoozed|released|waiting|cancelled, result?, '
   'error?, retry_after_seconds?, until?, delay_seconds?, wait?, progress?, logs?, steps?, '
-  'output?, duration_ms?}. A repeated call returns the same results. An item with a stale fence '
-  'changes nothing. Settle an item again if its outcome is busy.';
+  'output?, duration_ms?}. A repeated call returns the same results. An item with the fence of '
+  'an earlier lease changes nothing. Settle an item again if its outcome is busy.';
 select queue.allow('job_worker, service_role', 'public.settle_jobs');
 
 -- End jobs that no worker has leased. The caller has locked the jobs.
@@ -856,8 +856,8 @@ end;
 $$;
 comment on function public.tick_finished is
   E'Record that a worker''s run has ended: {tick_id, summary?}. Returns {ended, refused}. '
-  'lease_jobs can do the same.\n\nWith {worker_id, evidence}: record that the process of a worker '
-  'ended without a report. The jobs of the process keep the evidence, and are reclaimed '
+  'ends of lease_jobs does the same.\n\nWith {worker_id, evidence}: record that the process of a '
+  'worker ended without a report. The jobs of the process keep the evidence, and are reclaimed '
   'immediately. The response also contains {guilty, suspects}. guilty has the ids of the jobs that '
   'ended the process. suspects is the number of groups of other suspects. Each group must run in a '
   'separate process.';
