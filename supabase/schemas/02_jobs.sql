@@ -232,9 +232,9 @@ create table queue.pauses (
 );
 
 -- Each row stores, for a group of lanes (job types in queues), the tenant that was served last, and
--- the number of the round in which this tenant was served. A new lane refers to the first row of
--- queue.rings. If leases serve some lanes faster than others, the lanes get separate rows of
--- queue.rings (queue.advance_ring).
+-- the number of the round in which this tenant was served. A new row of queue.lanes refers to the
+-- first row of queue.rings. If leases serve some lanes faster than others, the lanes get separate
+-- rows of queue.rings (queue.advance_ring).
 create table queue.rings (
   ring integer generated always as identity primary key,
   round bigint not null default 0,
@@ -463,8 +463,8 @@ create index leases_by_lane on queue.leases (lane, workspace_id);
 -- Jobs that must not run in one process with ordinary jobs, because the jobs have ended a process
 -- or may have ended a process. A suspect is a job whose process ended while the process also ran
 -- other jobs. A guilty job has ended a process that ran no other job. The engine deletes a job's
--- row when a later attempt of the job ends and the process of this attempt continues to run. Only
--- queue.lease_suspects leases suspects and guilty jobs (14_suspects.sql).
+-- row from queue.suspects when a later attempt of the job ends and the process of this attempt
+-- continues to run. Only queue.lease_suspects leases suspects and guilty jobs (14_suspects.sql).
 create table queue.suspects (
   job_id uuid primary key,
   workspace_id uuid not null,
@@ -612,7 +612,7 @@ create table queue.steps (
 -- are counted again. The bucket of a rate limit has the name r:<type>, k:<workspace>/<type>/<key>,
 -- u:<user>/<limit> or g:<limit>/<workspace>/<address>. The row named q:<workspace> has the number
 -- of the workspace's live jobs. The row named b:<workspace> has the number of bytes of the payloads
--- of these live jobs.
+-- of the workspace's live jobs.
 create table queue.buckets (
   name text primary key,
   tokens double precision not null,

@@ -509,7 +509,7 @@ begin
   select r.lane, r.workspace_id, p_job_type, r.key, r.ord, r.job_id, true
   from leased as r
   where r.key is not null
-  -- the running job is already in queue.gated
+  -- do nothing if the running job already has a row in queue.gated
   on conflict do nothing;
   perform queue.note_gates(v_lanes);
   perform queue.place(j, queue.clock(), v_type)
