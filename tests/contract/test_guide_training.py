@@ -6,7 +6,6 @@ import hashlib
 import json
 import struct
 import subprocess
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +44,13 @@ def process(stack: RunningStack) -> dict[str, Any]:
     return dict(json.loads(printed))
 
 
-def upload(
-    portal: httpx.Client, stack: RunningStack, content: bytes, **more: Any
-) -> dict[str, Any]:
+def upload(portal: httpx.Client, stack: RunningStack, content: bytes) -> dict[str, Any]:
     """Upload a recording in parts like the page, and return the complete upload."""
     body = {
         "workspace_id": stack.demo_workspace_id,
         "filename": "changing-the-paper.mp4",
         "content_type": "video/mp4",
         "size": len(content),
-        **more,
     }
     made = portal.post("/api/uploads", json=body)
     assert made.status_code == 201, made.text
@@ -167,7 +163,7 @@ def test_5_cancelled_jobs_stop(portal: httpx.Client, sql: Sql, stack: RunningSta
 
 def test_create_transcription_job(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:
     """createTranscriptionJob('user-id', 'company-id', 'audio-url', 'training-id')."""
-    done = upload(portal, stack, SAMPLE.read_bytes(), training_id=str(uuid.uuid4()))
+    done = upload(portal, stack, SAMPLE.read_bytes())
     training_id = done["training"]["id"]
     user_id = sql("select created_by from trainings where id = %s", training_id)[0][0]
     body = {

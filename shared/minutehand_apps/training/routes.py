@@ -47,7 +47,6 @@ class NewTranscription(Body):
     audio_url: Annotated[
         str, Field(min_length=1, max_length=2000, description="`key` of an upload of the caller.")
     ]
-    title: Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")] | None = None
 
 
 class StartedTranscription(BaseModel):
@@ -107,7 +106,7 @@ async def transcribe(
     started = await functions.call(
         "training_start",
         workspace_id=body.company_id,
-        title=body.title or body.audio_url.rpartition("/")[2][:200],
+        title=body.audio_url.rpartition("/")[2],
         object_key=body.audio_url,
         training_id=training_id,
     )

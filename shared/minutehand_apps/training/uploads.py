@@ -57,9 +57,6 @@ class CreateUpload(Body):
         default=None, description="May be omitted by members of a single workspace."
     )
     title: Title | None = Field(default=None, description="Title. Default: the name of the file.")
-    training_id: UUID | None = Field(
-        default=None, description="Id for the training. Default: a new id."
-    )
 
 
 class PartToSign(Body):
@@ -130,8 +127,6 @@ class UploadToken(BaseModel):
     s3_id: Annotated[str, Field(pattern="^[!-~]{1,1024}$")]
     size_bytes: Annotated[int, Field(ge=1, le=MAX_BYTES)]
     title: Title
-    #: Id that the training of the upload will get.
-    training_id: UUID | None = None
 
     @property
     def cut(self) -> Plan:
@@ -150,7 +145,7 @@ class UploadToken(BaseModel):
 
     def encode(self) -> str:
         """Encode the id of the upload in characters that a URL may contain."""
-        raw = self.model_dump_json(exclude_none=True).encode()
+        raw = self.model_dump_json().encode()
         return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
     @classmethod
@@ -207,10 +202,6 @@ async def create_upload(
     _refuse_size(body.size, app)
     if body.size == 0:
         raise ApiError(422, "empty_file", "The file is empty")
-    training_id = body.training_id
-    # check this before the upload, because the upload could not be completed
-    if training_id is not None and await _read(training_id, functions) is not None:
-        raise ApiError(409, "training_exists", "This training already has a recording")
     workspace_id = await functions.workspace(body.workspace_id)
     key = f"workspaces/{workspace_id}/{caller.subject}/{uuid.uuid4()}/{_safe_name(body.filename)}"
     with storage():
@@ -220,7 +211,6 @@ async def create_upload(
         s3_id=s3_id,
         size_bytes=body.size,
         title=body.title or _title_of_file(body.filename),
-        training_id=training_id,
     )
     return _answer(token, missing=token.cut.missing(()))
 
@@ -300,7 +290,6 @@ async def complete_upload(
         workspace_id=token.named["workspace"],
         title=token.title,
         object_key=token.key,
-        training_id=token.training_id,
         checksum=body.checksum,
     )
     if started["wake"]:

@@ -94,7 +94,7 @@ class Studio(AppHarness):
         key = f"workspaces/{ACME}/{user}/{uuid.uuid4()}/clip.mp4"
         video = SAMPLE.read_bytes() if content is None else content
         await self.app.bucket.call("put_object", Key=key, Body=video)
-        body = {"user_id": user, "company_id": ACME, "audio_url": key, "title": "Paper"}
+        body = {"user_id": user, "company_id": ACME, "audio_url": key}
         path = f"/api/trainings/{uuid.uuid4()}/transcription"
         made = await self.ok("POST", path, json=body, user=user)
         return await self.look(made["training_id"])
