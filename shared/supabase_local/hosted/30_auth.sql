@@ -111,9 +111,10 @@ create table if not exists auth.sessions (
 create index if not exists sessions_user_id_idx on auth.sessions (user_id);
 
 create table if not exists auth.refresh_tokens (
-  instance_id uuid, id text primary key, token varchar(255) not null, user_id uuid not null,
-  session_id uuid references auth.sessions (id) on delete cascade, revoked boolean default false,
-  parent varchar(255), created_at timestamptz default now(), updated_at timestamptz default now()
+  instance_id uuid, id text primary key, token varchar(255) not null, user_id varchar(255),
+  revoked boolean default false, created_at timestamptz default now(),
+  updated_at timestamptz default now(), parent varchar(255),
+  session_id uuid references auth.sessions (id) on delete cascade
 );
 create index if not exists refresh_tokens_token_idx on auth.refresh_tokens (token);
 create index if not exists refresh_tokens_session_id_idx

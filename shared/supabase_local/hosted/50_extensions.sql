@@ -51,6 +51,7 @@ $$;
 -- does not send the HTTP requests of database webhooks.
 create schema if not exists supabase_functions;
 grant usage on schema supabase_functions to postgres, anon, authenticated, service_role;
+grant create on schema supabase_functions to postgres;
 create table if not exists supabase_functions.migrations (
   version text primary key, inserted_at timestamptz not null default now()
 );
