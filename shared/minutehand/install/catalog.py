@@ -50,9 +50,11 @@ _KINDS = {
     r"CREATE (?:CONSTRAINT )?TRIGGER (\".+?\"|\S+) ": ("trigger {old} on {object}", ""),
     r"create policy (\".+?\"|\S+) on": ("policy {old} on {object}", ""),
 }
+_COLUMN_OF = re.compile(r"alter table \S+ alter column \S+(?= type )")
 _DEFAULT = re.compile(r"(alter table \S+ alter column \S+) set (default|not null)")
 #: Statement that adds a column with a default or a generated value.
 _FILLED = re.compile(r"(alter table \S+) add column if not exists (\S+) .+ (?:default|generated) ")
+_OWNED = re.compile(r"alter (.+) owner to (.+)", re.DOTALL)
 _COLUMN_RIGHT = re.compile(r"grant \w+ \(")
 #: Role of a hosted project that a database elsewhere may lack.
 _OPTIONAL = "authenticator"
@@ -174,8 +176,18 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
             for item in renamed:
                 session.execute(item.fix.encode())
             actual = {entry.key: entry for entry in read_catalog(session, schemas)}
-    objects = {schemas.engine, *(entry.object for entry in expected.values())}
     existing = {entry.object for entry in actual.values()}
+    # our tables of tenants, which a project may extend, and whose names its own tables may have
+    tenants = f"{schemas.clients}.workspaces", f"{schemas.clients}.workspace_members"
+    of_tenants = {key for key, entry in expected.items() if entry.object in tenants}
+    are_ours = not of_tenants.isdisjoint(actual)
+    expected = {
+        key: entry
+        for key, entry in expected.items()
+        if key not in of_tenants
+        or (are_ours and f"create table if not exists {entry.object} ()" in actual)
+    }
+    objects = {schemas.engine, *(entry.object for entry in expected.values())}.difference(tenants)
     drops = {drop: entry for entry in actual.values() if (drop := _drop(entry))}
     dropped = {
         key: drop
@@ -190,7 +202,7 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
     # an object with a wrong owner loses grants when its owner is corrected, so all are repeated
     owned = {f.object for key, f in expected.items() if f.rank == OWNERSHIP and key not in actual}
     function_names = {f.object.partition("(")[0] for f in expected.values() if f.rank == FUNCTION}
-    columns = {key.partition(" type ")[0] for key in expected}
+    columns = {match[0] for match in map(_COLUMN_OF.match, expected) if match}
     # columns that the project has added, and that the engine's inserts may omit
     omitted = {
         column
@@ -203,8 +215,11 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
             # an overload is a drift, because the Data API rejects each call of an overloaded
             # function
             return _drop(entry) if entry.object.partition("(")[0] in function_names else None
-        is_part = entry.rank not in _REPLACED and entry.object.startswith(f"{schemas.engine}.")
-        is_omitted = entry.statement.partition(" set ")[0] in omitted
+        column = entry.statement.partition(" set ")[0]
+        is_part = entry.rank not in _REPLACED and (
+            entry.object.startswith(f"{schemas.engine}.") or column in columns
+        )
+        is_omitted = column in omitted
         harms = is_part and not is_omitted and not entry.statement.startswith("CREATE INDEX")
         drop = _drop(entry) if harms else None
         return None if drop in dropped.values() else entry.undo or drop
@@ -340,7 +355,12 @@ def _head(entry: CatalogEntry) -> str:
 
 
 def _fix(entry: CatalogEntry, existing: set[str]) -> str:
-    """Return the entry's statement. For a new object, also revoke Postgres's default rights."""
+    """Return the entry's statement. For a new object, also revoke Postgres's default rights.
+
+    An owner gets all rights, because rights of a wrong owner may have been revoked before.
+    """
+    if owned := _OWNED.match(entry.statement):
+        return f"{entry.statement};\ngrant all on {owned[1]} to {owned[2]}"
     kind = {2: "table", FUNCTION: "function", 5: "table"}.get(entry.rank)
     if kind is None or entry.object in existing:
         return entry.statement

@@ -153,7 +153,12 @@ facts (rank, object, statement, undo) as (
   select 1, s.name, format('create sequence if not exists %s', s.name), null
   from sequences as s
   union all
-  select 3, s.name, format('alter sequence %s minvalue %s', s.name, q.seqmin), null
+  select
+    3,
+    s.name,
+    format('alter sequence %s increment %s minvalue %s maxvalue %s', s.name, q.seqincrement,
+      q.seqmin, q.seqmax) || case when q.seqcycle then ' cycle' else ' no cycle' end,
+    null
   from sequences as s
   join pg_catalog.pg_sequence as q on q.seqrelid = s.oid
   union all
@@ -313,6 +318,23 @@ facts (rank, object, statement, undo) as (
       and r.role = 'public'
     )
   union all
+  -- rights that the owner of an object has revoked from itself
+  select
+    11,
+    o.name,
+    format('revoke all on %s %s from {owner}', o.kind, o.name),
+    format('grant all on %s %s to {owner}', o.kind, o.name)
+  from owned as o
+  -- Postgres calls a table a relation
+  cross join lateral aclexplode(acldefault(translate(left(o.kind, 1), 't', 'r')::"char", o.owner)) as a
+  where a.grantee = o.owner
+    and a.privilege_type <> 'MAINTAIN' -- of 17 and newer
+    and o.acl is not null
+    and not exists (
+      select from aclexplode(o.acl) as held
+      where held.grantee = o.owner and held.privilege_type = a.privilege_type
+    )
+  union all
   select 9, r.name, format('alter table %s enable row level security', r.name), null
   from relations as r
   where r.relrowsecurity
@@ -373,15 +395,19 @@ facts (rank, object, statement, undo) as (
     12,
     'job_worker',
     format('alter role %I %s', w.rolname, a.may),
-    format('alter role %I no%s', w.rolname, a.may)
+    format('alter role %I %s', w.rolname, a.undo)
   from roles as w
   cross join lateral (
     values
-      ('superuser', w.rolsuper),
-      ('login', w.rolcanlogin),
-      ('bypassrls', w.rolbypassrls),
-      ('createrole', w.rolcreaterole)
-  ) as a (may, is_on)
+      ('superuser', 'nosuperuser', w.rolsuper),
+      ('login', 'nologin', w.rolcanlogin),
+      ('bypassrls', 'nobypassrls', w.rolbypassrls),
+      ('createrole', 'nocreaterole', w.rolcreaterole),
+      -- the Data API needs ten connections
+      ('connection limit ' || w.rolconnlimit, 'connection limit -1', w.rolconnlimit between 0 and 9),
+      ('valid until ' || quote_literal(w.rolvaliduntil), 'valid until ''infinity''',
+        w.rolvaliduntil < now())
+  ) as a (may, undo, is_on)
   where w.rolname <> 'postgres' and a.is_on
   union all
   -- return settings of a role or database that let statements fail, disable triggers or change the
@@ -508,6 +534,9 @@ select distinct
     -- `uninstall` recognizes the engine's schemas by their comments
     and statement not like 'comment on schema %'
     or object in ('public.workspaces', 'public.workspace_members', 'realtime.messages')
+    -- these tables keep the indexes and triggers of the release
+    and not (object like 'public.%' and rank in (7, 8, 9)
+      and statement ~ '^CREATE (INDEX|TRIGGER)|enable trigger')
     or object like 'public.workspaces.%'
     or object like 'public.workspace_members.%'
     or rank = 5 and object in ('queue.tenants', 'queue.tenant_members')

@@ -510,7 +510,7 @@ def sealing(target: Target) -> CheckResult:
     return ok()
 
 
-@check("worker-key", "supabase", "migrations", "engine")
+@check("worker-key", "supabase", "migrations", "engine", "project")
 def worker_key(target: Target) -> CheckResult:
     """Check that the worker can sign in, and that its key has only the rights that it needs."""
     _read_health(target)
