@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -234,7 +234,7 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
     missing = [
         Drift(
             f"undone: {_first_line(entry.statement)}",
-            ";\n".join(filter(None, (dropped.get(key), _fix(entry, existing - recreated)))),
+            ";\n".join(filter(None, (dropped.get(key), _fix(entry, existing - recreated, actual)))),
         )
         for key, entry in sorted(expected.items(), key=lambda item: _order(item[1]))
         if key not in actual
@@ -354,11 +354,19 @@ def _head(entry: CatalogEntry) -> str:
     return re.split(r"\n LANGUAGE |\) with | as\n", entry.statement)[0]
 
 
-def _fix(entry: CatalogEntry, existing: set[str]) -> str:
+def _fix(entry: CatalogEntry, existing: set[str], actual: Container[str]) -> str:
     """Return the entry's statement. For a new object, also revoke Postgres's default rights.
 
     An owner gets all rights, because rights of a wrong owner may have been revoked before.
     """
+    column, is_identity, _ = entry.statement.partition(" generated always as identity")
+    if is_identity and column in actual:
+        table, name = _COLUMN.match(column).groups()  # type: ignore[union-attr]
+        sequence = f"pg_get_serial_sequence('{table}', '{name}')"
+        return (
+            f"alter table {table} alter column {name} add generated always as identity;\n"
+            f"select setval({sequence}, coalesce(max({name}), 0) + 1, false) from {table}"
+        )
     if owned := _OWNED.match(entry.statement):
         return f"{entry.statement};\ngrant all on {owned[1]} to {owned[2]}"
     kind = {2: "table", FUNCTION: "function", 5: "table"}.get(entry.rank)

@@ -326,7 +326,9 @@ facts (rank, object, statement, undo) as (
     format('grant all on %s %s to {owner}', o.kind, o.name)
   from owned as o
   -- Postgres calls a table a relation
-  cross join lateral aclexplode(acldefault(translate(left(o.kind, 1), 't', 'r')::"char", o.owner)) as a
+  cross join lateral aclexplode(
+    acldefault(translate(left(o.kind, 1), 't', 'r')::"char", o.owner)
+  ) as a
   where a.grantee = o.owner
     and a.privilege_type <> 'MAINTAIN' -- of 17 and newer
     and o.acl is not null
@@ -404,11 +406,26 @@ facts (rank, object, statement, undo) as (
       ('bypassrls', 'nobypassrls', w.rolbypassrls),
       ('createrole', 'nocreaterole', w.rolcreaterole),
       -- the Data API needs ten connections
-      ('connection limit ' || w.rolconnlimit, 'connection limit -1', w.rolconnlimit between 0 and 9),
-      ('valid until ' || quote_literal(w.rolvaliduntil), 'valid until ''infinity''',
-        w.rolvaliduntil < now())
+      (
+        'connection limit ' || w.rolconnlimit,
+        'connection limit -1',
+        w.rolconnlimit between 0 and 9
+      ),
+      (
+        'valid until ' || quote_literal(w.rolvaliduntil),
+        'valid until ''infinity''',
+        w.rolvaliduntil < now()
+      )
   ) as a (may, undo, is_on)
   where w.rolname <> 'postgres' and a.is_on
+  union all
+  select
+    12,
+    'job_worker',
+    format('alter database %I connection limit %s', d.datname, d.datconnlimit),
+    format('alter database %I connection limit -1', d.datname)
+  from pg_catalog.pg_database as d
+  where d.datname = current_database() and d.datconnlimit between 0 and 9
   union all
   -- return settings of a role or database that let statements fail, disable triggers or change the
   -- text form of a timestamp

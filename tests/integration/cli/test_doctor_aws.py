@@ -79,7 +79,7 @@ RESOURCES: dict[str, dict[str, Any]] = {
                 "Timeout": 120,
                 "MemorySize": 512,
                 "Code": {"ZipFile": "main = None"},
-                "Environment": {"Variables": {"SUPABASE_URL": URL}},
+                "Environment": {"Variables": {"SUPABASE_URL": URL, "SECRETS_PARAMETER": "/a"}},
             },
         }
         for name in NEEDED
@@ -138,6 +138,8 @@ class Deployed(Account):
                 arguments[name] = dict([word.split("=")])
             else:
                 arguments[name] = int(word) if word.isdigit() else word
+                if name == "AlarmNames":
+                    arguments[name] = [word]
                 if word.startswith("{") and name not in ("Value", "PolicyDocument"):
                     arguments[name] = json.loads(word)
             if name == "KeyId":  # moto cannot enable a key by its ARN
@@ -159,6 +161,11 @@ def account() -> Iterator[Deployed]:
         )
         account.deploy()
         account.run_command("aws logs create-log-group --log-group-name shop-prod")
+        account.client("cloudwatch").put_metric_alarm(
+            AlarmName="shop-prod-TicksMissed",
+            EvaluationPeriods=5,
+            ComparisonOperator="LessThanThreshold",
+        )
         yield account
 
 
@@ -197,6 +204,7 @@ def test_a_fault_of_the_stage_goes_by_its_fix(account: Deployed, fault: str) -> 
     key, queue = outputs["ServiceKeyArn"], outputs["FailuresUrl"]
     tick = json.dumps(TICK | {"State": "DISABLED"})
     daily = json.dumps(TICK | {"ScheduleExpression": "rate(1 day)"})
+    ended = json.dumps(TICK | {"EndDate": "2020-01-01T00:00:00"})
     target = TICK["Target"] | {"Arn": TICK["Target"]["Arn"].replace("worker", "jobs")}
     other = json.dumps(TICK | {"Target": target})
     deny = json.dumps(POLICY | {"Statement": [STATEMENT, STATEMENT | {"Effect": "Deny"}]})
@@ -204,6 +212,7 @@ def test_a_fault_of_the_stage_goes_by_its_fix(account: Deployed, fault: str) -> 
     values = {"name": name, "key": key, "queue": queue, "tick": tick, "daily": daily}
     values |= {
         "other": other,
+        "ended": ended,
         "deny": deny,
         "none": json.dumps(POLICY | {"Statement": [STATEMENT | {"Action": "s3:*"}]}),
     }
@@ -242,6 +251,7 @@ def test_a_right_that_the_caller_lacks_fails_no_check(monkeypatch: pytest.Monkey
     send = vars(BaseClient)["_make_api_call"]
     denied = {"GetRolePolicy", "GetSchedule", "DescribeLogGroups", "GetFunctionConcurrency"}
     denied |= {"DescribeKey", "GetQueueAttributes", "GetTemplate", "ListRolePolicies"}
+    denied |= {"DescribeAlarms"}
 
     def deny(client: BaseClient, operation: str, arguments: Any) -> Any:
         if operation in denied:

@@ -16,7 +16,11 @@ from minutehand.terminal.connection import CommandFailed
 #: Fields of a schedule that AWS returns, but rejects in a request that changes the schedule.
 RESPONSE_FIELDS = {"Arn", "CreationDate", "LastModificationDate", "ResponseMetadata"}
 #: Fields of a Lambda function that the check compares with the template.
-FUNCTION_FIELDS = ("Timeout", "MemorySize", "Handler", "Role")
+FUNCTION_FIELDS = ("Timeout", "MemorySize", "Handler", "Runtime", "Role")
+#: Network of a function without one.
+NO_VPC: dict[str, list[str]] = {"SubnetIds": [], "SecurityGroupIds": []}
+#: Start and end of a schedule, which no deployment sets.
+LIMITS = ("StartDate", "EndDate")
 #: Words in the names of AWS errors that mean that a resource does not exist.
 MISSING = ("NotFound", "NoSuch", "NonExistent", "DoesNotExist")
 
@@ -58,6 +62,7 @@ class Resources:
         if groups and self._stack not in [each["logGroupName"] for each in groups["logGroups"]]:
             create = self._command("logs create-log-group", log_group_name=self._stack)
             raise CommandFailed(f"the log group {self._stack} was deleted", fix=create)
+        self._check_alarms()
         if count := self._count_failures():
             purge = self._command("sqs purge-queue", queue_url=self._outputs["FailuresUrl"])
             return warn(
@@ -112,10 +117,10 @@ class Resources:
 
         The fix adds the deployed values of these fields to `request`.
         """
-        if wrong := [field for field in deployed if found[field] != deployed[field]]:
-            request |= {field: deployed[field] for field in wrong}
+        if wrong := [field for field in deployed if found.get(field) != deployed[field]]:
+            request |= {name: deployed[name] for name in wrong if deployed[name] is not None}
             differences = (
-                f"{field} of {name} is {found[field]}, and was deployed as {deployed[field]}"
+                f"{field} of {name} is {found.get(field)}, and was deployed as {deployed[field]}"
                 for field in wrong
             )
             fix = self._command(command, cli_input_json=json.dumps(request, default=str))
@@ -198,23 +203,40 @@ class Resources:
         if other := [key for key in values if secrets.setdefault(key, values[key]) != values[key]]:
             problem = f"{parameter} and other functions have different {', '.join(other)}"
             raise CommandFailed(problem, fix=deploy)
+        template = self._properties(resource)
         concurrency = self._find("lambda", "get_function_concurrency", **of_function) or {}
-        if concurrency.get("ReservedConcurrentExecutions") == 0:
+        reserved = concurrency.get("ReservedConcurrentExecutions")
+        if reserved not in (None, template.get("ReservedConcurrentExecutions")):
+            ends = "it never runs" if reserved == 0 else "more runs are rejected"
             raise CommandFailed(
-                f"the reserved concurrency of {function} is 0, so it never runs",
+                f"the reserved concurrency of {function} is {reserved}, so {ends}",
                 fix=self._command("lambda delete-function-concurrency", function_name=function),
             )
         if not found:
             return
-        template = self._properties(resource) | {"Role": self._role_arn(found, name)}
+        template["Role"] = self._role_arn(found, name)
         deployed = {field: template[field] for field in FUNCTION_FIELDS if field in template}
+        if "VpcConfig" not in template:
+            # without a way to the internet, the function cannot reach Supabase
+            deployed["VpcConfig"] = NO_VPC
+            vpc = found.get("VpcConfig", {})
+            found["VpcConfig"] = {field: vpc.get(field, []) for field in NO_VPC}
         command = "lambda update-function-configuration"
         self._compare(function, found, deployed, command, of_function)
-        url = found.get("Environment", {}).get("Variables", {}).get("SUPABASE_URL")
+        variables = found.get("Environment", {}).get("Variables", {})
+        url = variables.get("SUPABASE_URL")
         if url not in stage.supabase_urls:
             raise CommandFailed(
                 f"{function} uses {url}, not {stage.supabase_urls[0]} as the stages file says",
                 fix=f"minutehand deploy {stage.name}",
+            )
+        values = template.get("Environment", {}).get("Variables", {})
+        constants = {key: value for key, value in values.items() if isinstance(value, str)}
+        if wrong := [key for key in constants if variables.get(key) != constants[key]]:
+            request = {**of_function, "Environment": {"Variables": variables | constants}}
+            raise CommandFailed(
+                f"{function} was deployed with another {', '.join(wrong)}",
+                fix=self._command(command, cli_input_json=json.dumps(request)),
             )
 
     def _check_schedule(self) -> None:
@@ -226,15 +248,30 @@ class Resources:
         template = self._properties("Tick").get("Target", {})
         target = {name: template[name] for name in ("Input", "RetryPolicy") if name in template}
         arns = worker and {"Arn": worker["FunctionArn"], "RoleArn": self._role_arn(worker, "tick")}
+        if worker and "DeadLetterConfig" in template:
+            start = worker["FunctionArn"].replace(":lambda:", ":sqs:").partition(":function:")[0]
+            target["DeadLetterConfig"] = {"Arn": f"{start}:{self._stack}-failures"}
         deployed = {
+            **dict.fromkeys(LIMITS),
             "State": str(self._stage.values.get("tickState", "ENABLED")),
             "ScheduleExpression": "rate(1 minute)",
             "FlexibleTimeWindow": {"Mode": "OFF"},
             "Target": schedule["Target"] | (arns or {}) | target,
         }
         # send all fields, because an update resets each field that it omits
-        request = {name: schedule[name] for name in schedule.keys() - RESPONSE_FIELDS}
+        request = {name: schedule[name] for name in schedule.keys() - {*RESPONSE_FIELDS, *LIMITS}}
         self._compare(tick, schedule, deployed, "scheduler update-schedule", request)
+
+    def _check_alarms(self) -> None:
+        """Check that alarms send their mails."""
+        found = self._find("cloudwatch", "describe_alarms", AlarmNamePrefix=f"{self._stack}-")
+        for name in (
+            each["AlarmName"]
+            for each in (found or {}).get("MetricAlarms", ())
+            if not each["ActionsEnabled"]
+        ):
+            enable = self._command("cloudwatch enable-alarm-actions", alarm_names=name)
+            raise CommandFailed(f"the alarm {name} sends no mail", fix=enable)
 
     def _count_failures(self) -> int:
         if (url := self._outputs.get("FailuresUrl")) is None:

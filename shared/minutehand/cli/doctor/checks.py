@@ -63,6 +63,10 @@ JWT_SECRET = (
     "SUPABASE_JWT_SECRET=…  # from Project settings → JWT keys; leave it empty and set"
     " SUPABASE_SECRET_KEY, if the project has its own signing keys or revoked the legacy secret"
 )
+BEFORE_CALLS = (
+    "select rolconfig from pg_roles where rolname = 'authenticator'  -- if it has"
+    " pgrst.db_pre_request, the function of this name runs before each call"
+)
 TOKEN = (
     "{}=…  # of the API's settings; a new one of `minutehand token secret` goes to the API by"
     " `minutehand deploy STAGE --secrets-only`, or by a restart"
@@ -549,6 +553,8 @@ def _read_health(target: Target) -> dict[str, Any]:
     response = _call_as_worker(target, "queue_health", {})
     if not response.is_success:
         fix = key_command(target) if target.values.get("SUPABASE_WORKER_KEY") else JWT_SECRET
+        if response.status_code != 401:  # the key is accepted, and a function raises
+            fix = BEFORE_CALLS
         raise CommandFailed(f"the worker was rejected: {response.text[:200]}", fix=fix)
     return dict(response.json())
 

@@ -45,6 +45,13 @@ where c.relkind = 'r' and not c.relrowsecurity
   and (a.attname = 'workspace_id' or a.attname = 'id' and c.oid = to_regclass('public.workspaces'))
   and has_table_privilege('authenticated', c.oid, 'select')
 union all
+select 'fail', format('the policy %I of %s shows every tenant''s rows', p.polname,
+    p.polrelid::regclass), format('drop policy %I on %s', p.polname, p.polrelid::regclass)
+from pg_policy as p
+where p.polrelid in (to_regclass('public.workspaces'), to_regclass('public.workspace_members'))
+  and p.polpermissive and p.polcmd in ('r', '*') and pg_get_expr(p.polqual, p.polrelid) = 'true'
+  and p.polroles && array[0::oid, to_regrole('anon')::oid, to_regrole('authenticated')::oid]
+union all
 -- PostgREST calls this function of the project in each request, as the role of the request
 select 'fail', format('the worker may not call %s, which runs before each request', p.oid::regproc),
   format('grant usage on schema %s to job_worker; grant execute on function %s to job_worker'
@@ -54,8 +61,9 @@ from pg_roles as r
 cross join unnest(r.rolconfig) as c (setting)
 cross join substring(c.setting, '^pgrst\.db_pre_request="?([^"]+)') as v (name)
 join pg_proc as p on p.oid = to_regproc(v.name)
-where r.rolname = 'authenticator' and not (has_schema_privilege('job_worker', p.pronamespace, 'usage')
-  and has_function_privilege('job_worker', p.oid, 'execute'))
+where r.rolname = 'authenticator'
+  and not (has_schema_privilege('job_worker', p.pronamespace, 'usage')
+    and has_function_privilege('job_worker', p.oid, 'execute'))
 union all
 -- without a statement_timeout of at most 60 s, a read can run for hours
 select 'warn', format('%s has %s: a call may occupy a connection for hours', s.setrole::regrole,
