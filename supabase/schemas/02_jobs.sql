@@ -327,10 +327,11 @@ create table queue.notes (
   key text, -- concurrency key, or null in a note about a row of queue.turns
   xid xid8 not null default pg_current_xact_id()
 );
--- The sequence stores a transaction id (xid). All notes about rows of queue.turns with a smaller
--- xid are deleted. The view queue.turn_notes shows only notes with the stored xid or a greater xid.
--- Without this lower bound, leases would read the index entries of all deleted notes, which
--- Postgres keeps as long as an old snapshot exists, for example the snapshot of a dump.
+-- The sequence stores a transaction id (xid). All notes about rows of queue.turns whose xid is
+-- smaller than the stored xid are deleted. The view queue.turn_notes shows only notes with the
+-- stored xid or a greater xid. Without this lower bound, leases would read the index entries of all
+-- deleted notes, which Postgres keeps as long as an old snapshot exists, for example the snapshot
+-- of a dump.
 create unlogged sequence queue.notes_gone minvalue 0 start 0; -- noqa: PRS
 create view queue.turn_notes as
 select *

@@ -3,7 +3,8 @@
 --
 --   public.enqueue_job
 --     queue.enqueue_simple     enqueues a job of the service without options in one statement, if
---                              its job type has no schema. All other jobs need the next functions.
+--                              its job type has no schema. For all other jobs, enqueue_job calls
+--                              the following functions.
 --     queue.may_read           rejects a caller without access to the workspace.
 --     queue.admit              takes tokens of the caller's rate limit (06_limits.sql).
 --     queue.require_type       returns the job type, even if no worker has published it.

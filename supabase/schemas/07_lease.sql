@@ -1280,8 +1280,8 @@ from queue.suspects as s;
 -- limit, and does not count the skipped job against the weight.
 -- p_depth: Number of ready jobs to read for each tenant, job type and queue. If the tenant's weight
 --   is greater than p_depth, the function reads as many jobs as the weight. The caller passes null
---   as p_depth if the lease has not read all tenants with ready jobs. With null, the function reads
---   as many jobs as the tenant's weight, and divides the slots for one round only.
+--   as p_depth if the lease has not read all tenants with ready jobs. If p_depth is null, the
+--   function reads as many jobs as the tenant's weight, and divides the slots for one round only.
 -- p_most: Number of free slots.
 -- is_cut: True if a tenant may have more ready jobs than this function has read.
 -- empty: Open rows of queue.turns whose tenants have no ready job.
