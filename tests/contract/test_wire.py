@@ -63,10 +63,10 @@ LEFT_OUT = {
 }
 
 
-def json_of(engine: Engine, function: str, name: str) -> dict[str, Any]:
-    """Return a constant of a function, as written."""
+def schema_in(engine: Engine, function: str) -> dict[str, Any]:
+    """Return the constant c_schema of a function, as written."""
     source = engine.one("select prosrc from pg_proc where oid = %s::regproc", function)
-    pattern = rf"{name} constant jsonb := (?:'|\$json\$)(.*?)(?:'|\$json\$);"
+    pattern = r"c_schema constant jsonb := (?:'|\$json\$)(.*?)(?:'|\$json\$);"
     [text] = re.findall(pattern, source, re.DOTALL)
     return dict(json.loads(text))
 
@@ -181,7 +181,7 @@ def test_a_job_is_the_same_for_python_sql_and_typescript(answers: dict[str, Any]
 
 def read_by_sql(engine: Engine) -> set[str]:
     """Return the options that SQL reads from every caller."""
-    schema = json_of(engine, "queue.read_options", "c_schema")
+    schema = schema_in(engine, "queue.read_options")
     return set(schema["properties"]) - {"user_id"}
 
 
@@ -208,7 +208,7 @@ def test_each_option_of_an_enqueue_is_known_by_all(engine: Engine) -> None:
 def test_each_option_is_carried_on_or_is_of_one_job(engine: Engine) -> None:
     """Schedules, replays and plain inserts carry the options."""
     fields = read_by_sql(engine)
-    runs = json_of(engine, "queue.save_schedule", "c_schema")["properties"]["options"]["properties"]
+    runs = schema_in(engine, "queue.save_schedule")["properties"]["options"]["properties"]
     replay = engine.one("select prosrc from pg_proc where oid = 'public.replay_job'::regproc")
     replayed = {name for name in fields if f"'{name}', v_job.{name}" in replay}
 

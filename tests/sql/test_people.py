@@ -191,9 +191,9 @@ select public.list_jobs(), public.event_feed({acme}, '1:1:', 1000), public.list_
 """
 
 
-def put_into_apps(engine: Engine, statements: str, user: str | None) -> None:
+def put_into_apps(engine: Engine, statements: str) -> None:
     """Execute statements, each with the values that it names."""
-    values = {"acme": ACME, "text": MARK, "user": user, "id": str(uuid.uuid4())}
+    values = {"acme": ACME, "text": MARK, "user": ADA, "id": str(uuid.uuid4())}
     for statement in statements.split(";\n"):
         if statement.strip():
             engine.connection.execute(statement, values)
@@ -201,8 +201,8 @@ def put_into_apps(engine: Engine, statements: str, user: str | None) -> None:
 
 def mark_all(engine: Engine) -> None:
     """Write MARK into every text column. Insert a row into each empty table before."""
-    put_into_apps(engine, APPS, ADA)
-    put_into_apps(engine, OF_CONTACTS, ADA)
+    put_into_apps(engine, APPS)
+    put_into_apps(engine, OF_CONTACTS)
     columns = {table: needed for table, _, needed in engine.rows(ALL_COLUMNS)}
     checks = "select conname from pg_constraint where contype = 'c' and conrelid = %s::regclass"
     for table, column, kind in empty(engine):
@@ -231,7 +231,7 @@ def test_what_a_person_made_is_gone_after_one_call(
     """No other row has the keys of deleted files. The command deletes the files."""
     kept = bob.enqueue({"note": "Bob's"}, scheduled_for="2100-01-01T00:00:00Z")
     fill(ada, engine, MARK)
-    put_into_apps(engine, APPS, ADA)
+    put_into_apps(engine, APPS)
     about = engine.enqueue({"to": MARK}, tags=[f"user:{ADA}"])
     assert len(found(engine, MARK, ADA)) >= 22
 

@@ -30,7 +30,7 @@ def program() -> str:
 
 
 @contextmanager
-def pooled(database_url: str, folder: Path, *, mode: str, sessions: int = 20) -> Iterator[str]:
+def pooled(database_url: str, folder: Path, *, mode: str, sessions: int) -> Iterator[str]:
     """Yield the address of a pooler in this mode, which signs in as `database_url` does.
 
     Args:

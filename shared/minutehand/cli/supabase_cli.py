@@ -42,7 +42,7 @@ def project_ref(values: Mapping[str, object]) -> str:
     )
 
 
-def migration_command(url: str, stage: str | None = None) -> str:
+def migration_command(url: str, stage: str | None) -> str:
     """Return the command line that applies the pending migrations to the project at `url`."""
     if stage is not None:
         return f"minutehand deploy {stage}"

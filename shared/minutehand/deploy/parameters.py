@@ -44,9 +44,7 @@ def parameter_name(service: str, stage: str, function: str) -> str:
     return f"/{service}/{stage}/{function}"
 
 
-def select_secrets(
-    function: str, values: Mapping[str, str], needs: Needs | None = None
-) -> dict[str, str]:
+def select_secrets(function: str, values: Mapping[str, str], needs: Needs | None) -> dict[str, str]:
     """Select the secrets that a function may read, including secrets of apps."""
     app_secrets = () if needs is None else needs.secrets(function)
     names = dict.fromkeys((*NEEDED[function], *OPTIONAL[function], *app_secrets))

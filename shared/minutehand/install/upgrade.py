@@ -21,7 +21,7 @@ from minutehand.project import Project
 from minutehand.version import VERSION
 
 
-def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool = False) -> tuple[str, Plan]:
+def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool) -> tuple[str, Plan]:
     """Return the installed release, and plan the migrations that the project does not have.
 
     Args:

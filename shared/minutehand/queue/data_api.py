@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -196,9 +195,7 @@ def _is_busy(error: BaseException) -> bool:
     return is_at_once or isinstance(error, JobBusy)
 
 
-async def retry_rate_limited(
-    read: Callable[[], Awaitable[Read]], *, max_seconds: float = math.inf
-) -> Read:
+async def retry_rate_limited(read: Callable[[], Awaitable[Read]], *, max_seconds: float) -> Read:
     """Read a stream's events, and retry while the read is rate limited. No events are lost."""
     retries = retrying(lambda error: isinstance(error, RateLimited), max_seconds=max_seconds)
     result: Read = await retries(read)

@@ -71,7 +71,7 @@ class Server:
     def http(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def websocket_url(self, *, key: str | None = PUBLISHABLE, vsn: str | None = "2.0.0") -> str:
+    def websocket_url(self, *, key: str | None, vsn: str | None = "2.0.0") -> str:
         pairs = [("apikey", key), ("vsn", vsn)]
         query = "&".join(f"{name}={value}" for name, value in pairs if value is not None)
         return f"{self.http.replace('http', 'ws', 1)}/realtime/v1/websocket?{query}"
