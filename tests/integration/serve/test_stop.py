@@ -63,3 +63,23 @@ def test_a_stopped_host_releases_the_jobs_that_it_runs_unspent(
     assert running == JOBS
     assert alive == []
     assert left == [("pending", 0, 0)]
+
+
+def test_a_host_reports_a_process_that_dies_while_the_host_stops(
+    stack: RunningStack, tmp_path: Path
+) -> None:
+    """Otherwise its jobs would wait until their leases expire."""
+    environ = {"DATABASE_URL": stack.database_url}
+    with stack.connect() as connection, served(stack, tmp_path, **environ) as (_, process):
+        host = Served(connection, tmp_path / "serve.log")
+        host.wait_for_types()
+        jobs = host.enqueue("served.stubborn", 2, seconds=50)
+        try:
+            until(lambda: sum(count for _, count in connection.execute(RUNNING, (jobs,))) == 2)
+            process.terminate()
+            process.wait(120)
+            left = host.rows("status, attempts, error_data ->> 'reason'", jobs)
+        finally:
+            connection.execute("delete from public.jobs where id = any(%s::uuid[])", (jobs,))
+
+    assert left == [("pending", 0, "process_died")]

@@ -52,6 +52,8 @@ RESPONSE_SECONDS: Final = 40.0
 #: Seconds before a worker process that failed to start is restarted. The pause doubles each time,
 #: up to the maximum.
 RESTART_SECONDS: Final = 0.5
+#: Maximum seconds to report processes that died while the host stopped.
+REPORT_SECONDS: Final = 2.0
 MAX_RESTART_SECONDS: Final = 30.0
 #: Maximum number of processes for suspects in addition to the normal worker process, and number of
 #: groups into which the suspects of an ended process are split if they exceed the free processes.
@@ -100,6 +102,7 @@ class WorkerProcess:
         self._exit_reporter = ExitReporter(environ)
         #: Event that is set when the worker has found suspects.
         self._found = asyncio.Event()
+        self._is_stopping = False
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -118,8 +121,11 @@ class WorkerProcess:
         The process is killed if it still runs after the timeout.
         """
         asyncio.get_running_loop().remove_reader(self._pipe)
-        await end_tasks([*self._tasks, *self._suspects])
+        self._is_stopping = True
         await self._forks.aclose(timeout_seconds=timeout_seconds)
+        if self._tasks:  # jobs of an unreported process would wait until their leases expire
+            await asyncio.wait([self._tasks[0], *self._suspects], timeout=REPORT_SECONDS)
+        await end_tasks([*self._tasks, *self._suspects])
         os.close(self._pipe)
         os.close(self._pipe_end)
         await self._http.aclose()
@@ -171,7 +177,7 @@ class WorkerProcess:
         loop = asyncio.get_running_loop()
         variables = {SOCKET: str(self._socket), PIPE: str(self._pipe_end)}
         failures = 0
-        while True:
+        while not self._is_stopping:
             started = loop.time()
             with self._next_report() as report:
                 result = await self._run(report, variables)
@@ -183,7 +189,7 @@ class WorkerProcess:
             failures = (
                 0 if has_jobs or loop.time() > started + MAX_RESTART_SECONDS else failures + 1
             )
-            if failures:
+            if failures and not self._is_stopping:
                 await asyncio.sleep(min(RESTART_SECONDS * 2**failures, MAX_RESTART_SECONDS))
 
     def _read_pipe(self) -> None:
@@ -229,6 +235,8 @@ class WorkerProcess:
 
         Report an unexpected end to the queue. Return None if the process ended normally.
         """
+        if self._is_stopping:
+            return None
         started = asyncio.get_running_loop().time()
         try:
             access = self._exit_reporter.access.variables

@@ -39,6 +39,16 @@ async def slow(job: Job[Slow], ctx: JobContext) -> dict[str, bool]:
     return {"slept": True}
 
 
+@processor("served.stubborn", payload=Slow, timeout=60, lease=600)
+async def stubborn(job: Job[Slow], ctx: JobContext) -> None:
+    """End the process when the job is stopped, as the clean-up of a C extension may."""
+    ctx.progress(1, "begun")
+    try:
+        await asyncio.sleep(job.payload.seconds)
+    finally:
+        os._exit(9)
+
+
 class Nothing(BaseModel):
     """A payload without content."""
 
