@@ -1,5 +1,5 @@
-// What prettier and types do not see: It finds unused and shadowed names, and mistakes with hooks
-// and promises.
+// Rules of eslint for mistakes that prettier and the types do not find: unused and shadowed names,
+// and wrong use of hooks and promises.
 
 import js from "@eslint/js";
 import globals from "globals";

@@ -1,8 +1,9 @@
-// CloudFront runs this function before the cache, in its JavaScript runtime 2.0. It replaces a path
-// of the console's router by the console's only page. The path of a file is unchanged, so that a
-// missing file returns 404 and not the page. The first folder decides, as in `is_page` of
-// minutehand.web.site, because the name of a job type may end like the name of a file. Pages of
-// release 0.4.4 that are still open may request files in the folders `vendor` and `views`.
+// CloudFront runs this function before the cache, in CloudFront's JavaScript runtime 2.0. The
+// function replaces a path of the console's router by the path of the console's only HTML page. The
+// path of a file is unchanged, so a missing file returns 404 and not the HTML page. The function
+// decides by the first folder of the path, like `is_page` in minutehand.web.site. A file extension
+// cannot decide, because the name of a job type may end like the name of a file. A browser tab with
+// a page of release 0.4.4 may still request files in the folders `vendor` and `views`.
 // eslint-disable-next-line no-unused-vars -- CloudFront calls it
 function handler(event) {
   const request = event.request;

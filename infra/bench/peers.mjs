@@ -1,6 +1,7 @@
-// Measures pg-boss and graphile-worker. `node peers.mjs PEER URL JOBS MS WAY` enqueues JOBS jobs of
-// MS milliseconds, prints FILLED, runs the worker for up to ten seconds, and prints SEEN with the
-// results as JSON. WAY is `tuned`, or `shipped` for the worker's default settings.
+// Measures the job queues pg-boss and graphile-worker. `node peers.mjs PEER URL JOBS MS WAY`
+// enqueues JOBS jobs of MS milliseconds, prints FILLED, runs the queue's worker for up to ten
+// seconds, and prints SEEN with the results as JSON. WAY is `tuned`, or `shipped` for the default
+// settings of the queue's worker.
 import { createRequire } from "node:module";
 import { performance } from "node:perf_hooks";
 import { pathToFileURL } from "node:url";
@@ -29,7 +30,7 @@ async function measureDrain(fill, start) {
   const drain = (performance.now() - began) / 1000;
   const { user, system } = process.cpuUsage(cpu);
   console.log(`SEEN${JSON.stringify({ drain, cpu: (user + system) / 1e6, done })}`);
-  setTimeout(() => process.exit(0), 300); // anyone who reads this looks at the sessions' CPU now
+  setTimeout(() => process.exit(0), 300); // the benchmark now reads the CPU time of the sessions
 }
 
 async function pgBoss() {
@@ -38,11 +39,11 @@ async function pgBoss() {
   const boss = new PgBoss({ connectionString: url, max: 4 });
   await boss.start();
   await boss.createQueue("noop");
-  // the tuned worker requests the next batch immediately if a batch was full
+  // the tuned worker of pg-boss requests the next batch immediately if a batch was full
   const options = isTuned ? { batchSize: 500, burstWhenBatchFull: true } : {};
   const start = async () => {
     await boss.work("noop", options, (batch) => Promise.all(batch.map(job)));
-    return () => boss.offWork("noop"); // the last batch is completed then
+    return () => boss.offWork("noop"); // waits until the last batch is completed
   };
   return measureDrain(() => boss.insert("noop", thousand({ data: {} })), start);
 }

@@ -1,5 +1,5 @@
-// The console's requests. supabase-js reads and signs in, and fetch calls the API. The browser
-// reads with its key under row level security. Writes go through the API.
+// Requests of the console. supabase-js signs the user in and reads rows of the database under row
+// level security, with the browser's public key. Calls that write go to Minutehand's HTTP API.
 
 import { createClient } from "@supabase/supabase-js";
 import { setClock } from "./lib/format.js";
@@ -10,7 +10,7 @@ const WRITE_MS = 20_000;
 const UNRESPONSIVE_MS = 5000;
 const RETRY_MS = 5000;
 
-/** Error of the API, with its code, detail and request id. */
+/** Error response of the HTTP API, with the error's code, detail and request id. */
 class ApiError extends Error {
   constructor({ status, code, error, detail, request_id: requestId, retryAfter }) {
     super(error || (status >= 500 ? "The server failed" : "The server rejected the request"));
@@ -18,15 +18,15 @@ class ApiError extends Error {
     Object.assign(this, { name: "ApiError", status, ...known, retryAfter: retryAfter ?? null });
   }
 
-  /** Whether the server rejected the call, so that repeating it does not help. */
+  /** Is true if the server rejected the call, so that repeating the call does not help. */
   get reachable() {
     return this.status >= 400 && this.status < 500;
   }
 }
 
 /**
- * Create an error for a request without a response. It has its own text, because the error texts of
- * browsers are written for programmers.
+ * Create an error for a request without a response. The error has a text of the console, because
+ * browsers' own error texts are written for programmers.
  */
 const unreachable = (cause = undefined) =>
   new ApiError({
@@ -37,10 +37,15 @@ const unreachable = (cause = undefined) =>
       : "The server cannot be reached",
   });
 
-/** Start of the Data API's outage, in milliseconds since 1970, or null without an outage. */
+/**
+ * Start of the current outage of Supabase's Data API, in milliseconds since 1970. Null if the Data
+ * API responds.
+ */
 export const outage = createStore(null);
 
-/** Run a read with a timeout. If the response is slow, mark an outage before the timeout. */
+/**
+ * Run a read with a timeout. If the response is slow, record an outage already before the timeout.
+ */
 async function callServer(run, signal) {
   const startedAt = Date.now();
   const markOutage = () => outage.set((since) => since ?? startedAt);
@@ -63,7 +68,7 @@ async function callServer(run, signal) {
 
 let client;
 let config = null;
-let schema = "public"; // schema of the tables and functions for users
+let schema = "public"; // database schema of the tables and functions for users
 
 const SIGNED_OUT = { status: "out", user: null, workspaces: [], workspace: null, reason: null };
 
@@ -71,14 +76,14 @@ export const session = createStore({ ...SIGNED_OUT, status: "starting" });
 
 /** Return the signed-in supabase-js client. */
 export const supabase = () => client;
-/** Return a client of the schema with the tables and functions for users. */
+/** Return a supabase-js client of the database schema with the tables and functions for users. */
 export const data = () => client.schema(schema);
 /** Return the content of `/config.json`. */
 export const settings = () => config;
 
 /**
- * Read the configuration, create the client, and restore the session, or open the session of a link
- * in an e-mail.
+ * Read the configuration, create the supabase-js client, and restore the stored session of the
+ * user. If the page was opened by a link in an e-mail, open the session of that link instead.
  */
 export async function start() {
   const answer = await fetch("/config.json", {
@@ -102,7 +107,7 @@ export async function start() {
   });
   setSchema(client, schema);
   client.auth.onAuthStateChange((event, authSession) => {
-    // supabase-js holds a lock during this callback, so call the client only afterwards
+    // supabase-js holds a lock during this callback, so call supabase-js only after the callback
     if (event === "SIGNED_OUT") setTimeout(signedOut);
     else if (authSession && authSession.user.id !== session.get().user?.id)
       setTimeout(() => signedIn(authSession.user));
@@ -110,7 +115,7 @@ export async function start() {
   });
 }
 
-/** Fetch with a timeout, because supabase-js sets none for its Auth calls. */
+/** Fetch with a timeout, because supabase-js sets no timeout for the calls of Supabase Auth. */
 function fetchWithTimeout(input, init = {}) {
   const limit = AbortSignal.timeout(WRITE_MS);
   const signal = init.signal ? AbortSignal.any([init.signal, limit]) : limit;
@@ -119,7 +124,7 @@ function fetchWithTimeout(input, init = {}) {
 
 const SESSION_KEY = "minutehand.session";
 let isLeaving = false;
-let hadSession = false; // whether the browser has a stored session that was not checked yet
+let hadSession = false; // true while the browser has a stored session that was not checked yet
 
 function signedOut() {
   const wasIn = session.get().status === "in" || hadSession;
@@ -140,7 +145,7 @@ async function signedIn(user) {
     const workspaces = await readWorkspaces(user.id, isOperator);
     const storedId = localStorage.getItem("minutehand.workspace");
     const workspace = workspaces.find(({ id }) => id === storedId) ?? workspaces[0] ?? null;
-    if (session.get().user?.id !== user.id) return; // the user has signed out meanwhile
+    if (session.get().user?.id !== user.id) return; // the user has signed out in the meantime
     session.set({
       status: "in",
       user: { id: user.id, email: user.email ?? "", isOperator },
@@ -154,7 +159,7 @@ async function signedIn(user) {
   }
 }
 
-/** Read the workspaces of a member, or all workspaces for staff. */
+/** Read the workspaces of which the user is a member. For staff, read all workspaces. */
 async function readWorkspaces(userId, isOperator) {
   const [workspaces, memberships] = await Promise.all([
     unwrap(data().from("workspaces").select("id,name").order("name")),
@@ -163,7 +168,7 @@ async function readWorkspaces(userId, isOperator) {
   const roles = new Map(
     memberships.map((membership) => [membership.workspace_id, membership.role]),
   );
-  const defaultRole = isOperator ? "manager" : "member"; // staff have the rights of managers
+  const defaultRole = isOperator ? "manager" : "member"; // staff have a manager's rights
   return workspaces.map((workspace) => ({
     ...workspace,
     role: roles.get(workspace.id) ?? defaultRole,
@@ -197,7 +202,7 @@ async function token({ fresh = false } = {}) {
   );
   const isRefused = error?.status !== undefined && error.status >= 400 && error.status < 500;
   if (error && !isRefused) {
-    // an outage of Auth must not sign the user out
+    // an outage of Supabase Auth must not sign the user out
     throw new ApiError({
       status: 0,
       code: "unreachable",
@@ -216,8 +221,8 @@ async function token({ fresh = false } = {}) {
 }
 
 /**
- * Call the API as the signed-in user. If a token is rejected, it is renewed once. A call is
- * repeated while another transaction changes its job.
+ * Call the HTTP API as the signed-in user. If the API rejects the user's token, renew the token
+ * once and repeat the call. If another transaction changes the same job, repeat the call too.
  */
 export async function request(method, path, { body, query, headers, signal, as = "json" } = {}) {
   const url = new URL(path, location.origin);
@@ -261,18 +266,18 @@ async function readError(response) {
   try {
     return await response.json();
   } catch {
-    return {}; // the body is a gateway's page, and the status is enough
+    return {}; // the body is an HTML page of a gateway, and the status is enough for the error
   }
 }
 
 /**
- * Return the data of a supabase-js query. Throw an error in the form of the API's errors, also if
- * the response has no data.
+ * Return the data of a supabase-js query. An error of the query is thrown in the form of the HTTP
+ * API's errors. A response without data is an error too.
  */
 export const unwrap = (query, signal = undefined) =>
   callServer((limited) => readOnce(query, { signal: limited }), signal);
 
-/** Call a function of the Data API with the rights of the signed-in person. */
+/** Call a database function through the Data API, with the rights of the signed-in person. */
 export async function rpc(name, values = {}, signal = undefined) {
   const result = await unwrap(data().rpc(name, values), signal);
   if (result?.now) setClock(result.now);
@@ -280,8 +285,8 @@ export async function rpc(name, values = {}, signal = undefined) {
 }
 
 /**
- * Call a route of the API, named by its method and path template. `params` replaces the names in
- * braces.
+ * Call a route of the HTTP API. `name` is the route's method and path template. `params` contains
+ * the values for the names in the template's braces.
  */
 export function callRoute(name, { params = {}, ...options } = {}) {
   const [method, template] = name.split(" ");
@@ -290,8 +295,8 @@ export function callRoute(name, { params = {}, ...options } = {}) {
 }
 
 /**
- * Return a function that calls a route. The returned function takes the path parameters in order,
- * and then the options.
+ * Return a function that calls a route of the HTTP API. The arguments of the returned function are
+ * the path parameters in order, and then the options.
  */
 export const route =
   (name) =>
@@ -301,27 +306,33 @@ export const route =
     return callRoute(name, { params, ...values[names.length] });
   };
 
-/** Return request options with an idempotency key, so that a repeated request changes nothing. */
+/**
+ * Return request options with a new idempotency key, so that a repeated request has no further
+ * effect.
+ */
 export const withIdempotencyKey = (body) => ({
   body,
   headers: { "Idempotency-Key": crypto.randomUUID() },
 });
 
-/** Path of the API's routes for a workspace. */
+/** Common start of the paths of the API's routes for a workspace. */
 export const WORKSPACE_PATH = "/api/workspaces/{workspace_id}";
 
 export const jobs = {
   page: (filter, cursor, limit, signal) =>
     rpc("list_jobs", { p_filter: filter, p_cursor: cursor ?? null, p_limit: limit }, signal),
-  /** Count jobs by state. For a state in `at_least`, the real number of jobs is higher. */
+  /**
+   * Count jobs by state. For the states listed in `at_least`, the real number of jobs is higher
+   * than the returned count.
+   */
   counts: (workspaceId, filter = {}) =>
     rpc("count_jobs", { p_workspace_id: workspaceId, p_filter: filter }),
-  /** Read failed jobs grouped by error. */
+  /** Read the failed jobs, grouped by error. */
   failures: (workspaceId, signal) => rpc("dead_letters", { p_workspace_id: workspaceId }, signal),
   attempts: async (id, signal) => (await rpc("job_attempts", { p_job_id: id }, signal)).attempts,
   steps: (id, after, signal) => rpc("job_steps", { p_job_id: id, p_after: after ?? null }, signal),
   trace: (id, signal) => rpc("job_trace", { p_job_id: id }, signal),
-  /** Explain a job's state and what to do. */
+  /** Explain why a job is in its state, and what the user can do. */
   explain: (id, signal) => rpc("explain_job", { p_job_id: id }, signal),
   create: route("POST /api/jobs"),
   cancel: route("POST /api/jobs/{job_id}/cancel"),
@@ -329,18 +340,21 @@ export const jobs = {
   replay: route("POST /api/jobs/{job_id}/replay"),
   answer: route("POST /api/jobs/{job_id}/answer"),
   /**
-   * Cancel a batch of the jobs that match a filter. Repeat the call while the response has `more`
-   * set to true.
+   * Cancel a batch of the jobs that match a filter. Repeat the call while the response contains
+   * `more: true`.
    */
   cancelAll: route("POST /api/jobs/cancel"),
   retryAll: route("POST /api/jobs/retry"),
 };
 
 export const types = {
-  /** Read job types by name, with their workers and statistics of the last day. */
+  /**
+   * Read the job types in the order of their names, with their workers and their statistics of the
+   * last day.
+   */
   list: async (workspaceId, signal) =>
     (await rpc("list_job_types", { p_workspace_id: workspaceId, p_internal: true }, signal)).types,
-  /** Read a job type with its schema, limits, workers and schedules. */
+  /** Read one job type with its schema, limits, workers and schedules. */
   get: async (workspaceId, name, signal) => {
     const named = { p_job_type: name, p_workspace_id: workspaceId };
     return (await rpc("list_job_types", named, signal)).types[0];
@@ -352,7 +366,7 @@ export const engine = {
     rpc("queue_stats", { p_workspace_id: workspaceId, p_minutes: minutes }, signal),
   series: (workspaceId, minutes, signal) =>
     rpc("queue_series", { p_workspace_id: workspaceId, p_minutes: minutes }, signal),
-  /** Explain problems of the engine, and show which holders block jobs. */
+  /** Explain problems of the queue, and list what blocks jobs. */
   explain: (workspaceId, signal) => rpc("explain_queue", { p_workspace_id: workspaceId }, signal),
   pause: route(`POST ${WORKSPACE_PATH}/pause`),
   resume: route(`POST ${WORKSPACE_PATH}/resume`),

@@ -1,5 +1,6 @@
-// The console's shell. It starts the console, loads the apps, and draws the frame around a view.
-// build.mjs bundles it with all that it imports.
+// Frame of the console. This module starts the console, loads the console pages of the installed
+// apps, and draws the menu and header around the current page. build.mjs bundles this module with
+// all modules that it imports.
 
 import { chooseWorkspace, session, settings, signOut, start } from "./api.js";
 import { question } from "./lib/prompt.js";
@@ -51,13 +52,13 @@ const CORE = {
 const NOT_FOUND = { path: "*", module: notFound };
 
 /**
- * Load the manifests of the apps that apps/index.json lists. An app that fails to load does not
- * stop the other apps.
+ * Load the manifests of the apps that apps/index.json lists. If one app fails to load, the other
+ * apps still load.
  */
 async function loadApps() {
   const limit = AbortSignal.timeout(READ_MS);
   const names = await (await fetch("/apps/index.json", { signal: limit })).json();
-  const manifestOf = (name) => `/apps/${name}/manifest.js`; // not bundled
+  const manifestOf = (name) => `/apps/${name}/manifest.js`; // not part of the bundle
   const load = (name) => withTimeout(() => import(manifestOf(name)), limit);
   const results = await Promise.allSettled(names.map(load));
   results.forEach(
@@ -104,7 +105,8 @@ function Shell({ apps, user, workspace, workspaces }) {
   const [menu, setMenu] = useState(false);
   const routes = useMemo(() => [CORE, ...apps].flatMap((section) => section.routes), [apps]);
   const current = match(routes, path) ?? { route: NOT_FOUND, params: {} };
-  // run before painting, because a later effect could close a menu that a person has just opened
+  // close the menu before painting, because a later effect could close a menu that a person has
+  // just opened again
   useLayoutEffect(() => setMenu(false), [path]);
   useEffect(() => {
     if (path === "/") navigate("/jobs", { replace: true });
@@ -113,7 +115,7 @@ function Shell({ apps, user, workspace, workspaces }) {
   const queueLinks = [...CORE.nav, ...navOf("main")];
   const appLinks = navOf(undefined);
   const isCurrent = (to) => path === to || path.startsWith(`${to}/`);
-  // users of an app do not see the pages of jobs and queues
+  // users who see only an app's pages do not see the pages of jobs and queues
   const isApp = appLinks.some(({ path: to }) => isCurrent(to));
   const isManager = user.isOperator || workspace?.role === "manager";
   return html`<div class="shell">
@@ -228,7 +230,7 @@ const Links = ({ nav, isCurrent }) =>
   </ul>`;
 
 /**
- * Switch the workspace and show a list, because the page that was open belongs to the old
+ * Switch to another workspace and show a list, because the open page shows an object of the old
  * workspace.
  */
 function switchTo(id) {
@@ -240,8 +242,9 @@ const LOAD_MS = 15_000;
 const UNREACHABLE = new Error("The server cannot be reached.");
 
 /**
- * Return the module of a route, or null and the error. The module of an app is loaded when a page
- * first needs it. A browser requests a failed module only once, so the person must reload the page.
+ * Return the module of a route, or null and the error. The module of an app is loaded when the user
+ * first opens one of its pages. A browser requests a module that failed to load only once, so the
+ * person must reload the page.
  */
 function useModule(route) {
   const [, draw] = useState({});
@@ -260,17 +263,18 @@ function useModule(route) {
   return { module: route.module ?? null, error: isFailed ? UNREACHABLE : null };
 }
 
-/** Draw the view of a route, then focus its heading. */
+/** Draw the page of a route, then move the keyboard focus to the page's heading. */
 function View({ route, params, workspace, user, apps }) {
   const { module, error } = useModule(route);
-  // run before painting, because the network may return at any moment
+  // subscribe before painting, because the network may return at any moment
   useLayoutEffect(() => {
     if (!error) return undefined;
     addEventListener("online", reload);
     return () => removeEventListener("online", reload);
   }, [error]);
   const box = useRef(null);
-  // run before painting, because a later effect could take the focus from a new selection
+  // move the focus before painting, because a later effect could take the focus from an element
+  // that the person has just selected
   useLayoutEffect(() => {
     if (!module) return;
     const titles = [module.title?.(params) ?? "Console", workspace?.name, "Minutehand"];
@@ -309,6 +313,6 @@ async function main(root) {
   }
 }
 
-// an app can import these modules in a page of its own, without the frame of the console
+// an app can import the console's modules in a page of its own, which has no element `app`
 const shell = document.getElementById("app");
 if (shell) main(shell);

@@ -1,8 +1,10 @@
-// Bundles the console: `node infra/console/build.mjs FOLDER` writes its files into the folder.
+// Bundles the console: `node infra/console/build.mjs FOLDER` writes the files of the console into
+// the folder.
 //
-// `app.js` contains all modules, and `app.css` all styles. An app's page imports a shared module by
-// its path, such as `/parts/table.js`. This small file exports the module from `app.js`.
-// `licenses.txt` contains the licenses of the bundled packages, which the licenses require.
+// `app.js` contains all modules of the console, and `app.css` all styles. An app's page imports a
+// shared module by the module's path, such as `/parts/table.js`. The build writes a small file to
+// this path, which exports the module's names from `app.js`. `licenses.txt` contains the licenses
+// of the bundled npm packages, because the licenses require their text in copies.
 
 import { copyFile, glob, mkdir, writeFile } from "node:fs/promises";
 import { dirname, join, posix } from "node:path";
@@ -15,7 +17,10 @@ const PARTS = ["base", "layout", "parts", "jobs", "job", "more", "waterfall", "m
 const STYLES = ["../../node_modules/uplot/dist/uPlot.min.css"]
   .concat(PARTS.map((name) => `./styles/${name}.css`))
   .map((file) => `@import "${file}";`);
-/** Names of the files of modules that are loaded only when a page first needs them. */
+/**
+ * Packages that the browser loads only when a page first needs them, by the name of the bundled
+ * file.
+ */
 const LAZY = {
   highlight: "highlight.js/lib/common",
   marked: "marked",
@@ -46,8 +51,9 @@ async function write(name, contents) {
 }
 
 const shared = await namesOf((await Array.fromAsync(glob(SHARED, { cwd: SOURCE }))).sort());
-// Two modules may export the same name, so the bundle puts the module's path before each name. The
-// path stays the same in other releases.
+// Two modules may export the same name, so each exported name in the bundle begins with the path of
+// its module. The prefix is a path and not a number, so that the exported names are the same in
+// each release.
 const nameInBundle = (module, name) => `${module.replaceAll(/\W/g, "_")}_${name}`;
 const lists = shared.map(([module, names]) => {
   const inBundle = names.map((name) => `${name} as ${nameInBundle(module, name)}`);

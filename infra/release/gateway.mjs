@@ -1,7 +1,9 @@
-// Bundles the local Supabase's gateway: `node infra/release/gateway.mjs MODULE FOLDER` writes the
-// main module MODULE with its npm packages into the folder, and the licenses of these packages.
+// Bundles the API gateway of the local Supabase. `node infra/release/gateway.mjs MODULE FOLDER`
+// writes the main module MODULE with its npm packages into the folder, and writes the licenses of
+// the packages.
 //
-// The package `postgres` is copied instead, because the gateway recognizes its errors by their path.
+// The package `postgres` is copied and not bundled, because the gateway recognizes errors of this
+// package by their file path.
 
 import { cp, mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -19,7 +21,7 @@ const { metafile } = await build({
   entryPoints: [module],
   outfile: join(folder, "server.mjs"),
   bundle: true,
-  // Some packages call `require`, which a module must create.
+  // Some packages call `require`, which does not exist in an ES module, so the bundle creates it.
   banner: {
     js: 'import{createRequire}from"node:module";const require=createRequire(import.meta.url);',
   },

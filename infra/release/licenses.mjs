@@ -1,11 +1,15 @@
-// Licenses of the npm packages in a bundle, which these licenses require.
+// Collects the license texts of the npm packages in a bundle, because the licenses require their
+// text in copies.
 
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 
 const PACKAGE = /^.*node_modules\/(@[^/]+\/)?[^/]+/;
 
-/** Return the licenses of a bundle, whose metafile has paths relative to the folder. */
+/**
+ * Return the license texts of the packages in a bundle. `inputs` comes from esbuild's metafile,
+ * whose paths are relative to `folder`.
+ */
 export async function licensesOf({ inputs }, folder) {
   const packages = new Set(Object.keys(inputs).flatMap((path) => PACKAGE.exec(path)?.[0] ?? []));
   const texts = [...packages].sort().map(async (path) => {

@@ -1,9 +1,10 @@
 /**
  * `<minutehand-job>` shows one job live: its state, progress, output, question and error.
  *
- * Importing this module defines the element. In Node, importing this module does nothing. Text from
- * the job is set as `textContent`, so that it is never markup. The style is a constructed style
- * sheet, which a content security policy need not allow.
+ * Importing this module defines the custom element. In Node, the import has no effect. Text from
+ * the job is set as `textContent`, so the browser never interprets the text as markup. The
+ * element's style is a constructed style sheet, because a content security policy need not allow
+ * constructed style sheets.
  *
  * @example
  * import "minutehand/element";
@@ -62,7 +63,10 @@ class JobElement extends Base {
     this.#update();
   }
 
-  /** Texts that replace the English texts, by name. The names of states are also names of texts. */
+  /**
+   * Texts that replace the element's English texts, by the text's name. The text of a job state has
+   * the name of the state.
+   */
   get texts() {
     return this.#texts;
   }
@@ -84,12 +88,12 @@ class JobElement extends Base {
     return this.#watch?.state.job ?? null;
   }
 
-  /** Read the job now. */
+  /** Read the job from the database now. */
   async refresh() {
     await this.#watch?.refresh();
   }
 
-  /** Answer the job's question. */
+  /** Answer the question that the job asks. */
   async answer(value) {
     const [client, id, schema] = this.#subject;
     if (this.#isBusy || !client) return;
@@ -106,7 +110,7 @@ class JobElement extends Base {
   }
 
   connectedCallback() {
-    // the document of a test, for example in jsdom, may lack style sheets that can be adopted
+    // the document of a test, for example in jsdom, may not support `adoptedStyleSheets`
     const adopted = globalThis.CSSStyleSheet && document.adoptedStyleSheets;
     if (adopted && !sheet) (sheet = new CSSStyleSheet()).replaceSync(STYLE);
     if (adopted && !adopted.includes(sheet)) adopted.push(sheet);
@@ -114,7 +118,7 @@ class JobElement extends Base {
     const self = this;
     for (const name of ["client", "texts", "jobId"]) {
       if (!Object.hasOwn(self, name)) continue;
-      const value = self[name]; // a value set before the definition hides the accessor
+      const value = self[name]; // a property set before the definition hides the accessor
       delete self[name];
       self[name] = value;
     }
@@ -122,8 +126,8 @@ class JobElement extends Base {
   }
 
   disconnectedCallback() {
-    // wait before stopping, because a move within the page removes the element and connects it
-    // again immediately
+    // Wait for a microtask before the watch is stopped. If a script moves the element within the
+    // page, the browser disconnects the element and connects it again immediately.
     queueMicrotask(() => this.#update());
   }
 
@@ -221,7 +225,7 @@ class JobElement extends Base {
     question.hidden = !wait;
     const now = JSON.stringify([wait?.name, wait?.question, wait?.options]);
     if (now === this.#shownQuestion) return;
-    this.#shownQuestion = now; // an unchanged question keeps the text that someone is typing
+    this.#shownQuestion = now; // if the question is unchanged, keep the text that someone types
     put(refused);
     const text = wait?.question;
     put(asked, typeof text === "string" ? text : JSON.stringify(text));

@@ -1,13 +1,16 @@
-// Formats numbers, times and texts. The functions depend only on the reader's language and the
-// clock.
+// Functions that format numbers, times and texts. Their results depend only on the arguments, the
+// reader's language and time zone, and the clock.
 
-const SAME_MS = 2000; // a smaller difference may be the duration of the request
+const SAME_MS = 2000; // a smaller clock difference may come from the duration of the request
 let offset = 0;
 
-/** Return the server's time in milliseconds, because a browser's clock may be hours wrong. */
+/** Return the server's time in milliseconds. The browser's own clock may be hours wrong. */
 export const serverNow = () => Date.now() + offset;
 
-/** Set the clock from the time of a server's response. */
+/**
+ * Set the difference between the server's clock and the browser's clock, from the time `at` in a
+ * server's response.
+ */
 export function setClock(at) {
   const difference = Date.parse(at) - Date.now();
   if (Number.isFinite(difference)) offset = Math.abs(difference) > SAME_MS ? difference : 0;
@@ -21,7 +24,7 @@ export const number = (value) => (Number.isFinite(value) ? NUMBER.format(value) 
 
 const MAX_COUNTED = 10_000;
 
-/** Format a count as `10,000+` if the engine stopped counting at 10,000. */
+/** Format a count of jobs as `10,000+` if the database stopped counting at 10,000. */
 export const atLeast = (value, isMore = value >= MAX_COUNTED) =>
   `${number(value)}${isMore ? "+" : ""}`;
 
@@ -53,7 +56,7 @@ export function duration(ms) {
   return rest === 0 ? whole : `${whole} ${String(rest).padStart(2, "0")} ${partUnit}`;
 }
 
-/** Seconds per unit. Minutes are `min`, because `m` could be a month. */
+/** Seconds per unit of time. The unit of minutes is `min`, because `m` could mean months. */
 const UNITS = [
   [86_400, "d"],
   [3600, "h"],
@@ -61,7 +64,7 @@ const UNITS = [
   [1, "s"],
 ];
 
-/** Format an instant relative to now, as `in 40 s`, `3 min ago` or `now`. */
+/** Format a time relative to now, as `in 40 s`, `3 min ago` or `now`. */
 export function relative(iso, now = serverNow()) {
   const seconds = Math.round((Date.parse(iso ?? "") - now) / 1000);
   if (!Number.isFinite(seconds)) return NONE;
@@ -72,7 +75,9 @@ export function relative(iso, now = serverNow()) {
   return seconds > 0 ? `in ${text}` : `${text} ago`;
 }
 
-/** Format a deploy's short commit, or its version. */
+/**
+ * Format the deployed version of a worker: the short commit, or the version if there is no commit.
+ */
 export const codeOf = ({ commit, version }) =>
   commit ? commit.slice(0, 9) + (commit.endsWith("-dirty") ? "-dirty" : "") : (version ?? NONE);
 
@@ -83,29 +88,30 @@ function stamp(iso, minutesOf) {
   return shifted.toISOString().replace("T", " ").slice(0, 23);
 }
 
-/** Format an instant as `2026-11-20 08:36:55.585 UTC`. */
+/** Format a time as `2026-11-20 08:36:55.585 UTC`. */
 export function utc(iso) {
   const text = stamp(iso, () => 0);
   return text === NONE ? NONE : `${text} UTC`;
 }
 
-/** Format an instant as `2026-11-20 09:36:55.585` in the reader's time zone. */
+/** Format a time as `2026-11-20 09:36:55.585` in the reader's time zone. */
 export const local = (iso) => stamp(iso, (time) => time.getTimezoneOffset());
 
-/** Format an instant as `09:36:55.585` in the reader's time zone. */
+/** Format a time as `09:36:55.585` in the reader's time zone. */
 export const clock = (iso) => local(iso).slice(11) || NONE;
 
 const DAY_MS = 86_400_000;
 
 /**
- * Pattern of a time within a sentence. It matches the engine's format, and the time of day that a
- * worker writes.
+ * Regular expression for a time within a sentence. It matches the format in which the database
+ * writes times, and the time of day that a worker writes.
  */
 export const INSTANT =
   /(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00|\d\d:\d\d(?::\d\d)? UTC(?: on \d+ [A-Z][a-z]+)?)/;
 
 /**
- * Convert a match of `INSTANT` to an ISO time. If the match has no date, choose the nearest day.
+ * Convert a text that matches `INSTANT` to an ISO time. If the text has no date, choose the day for
+ * which the time is nearest to now.
  */
 export function instantOf(text, now = serverNow()) {
   if (text.endsWith("+00")) return `${text.slice(0, -3).replace(" ", "T")}Z`;
@@ -119,8 +125,8 @@ export function instantOf(text, now = serverNow()) {
 }
 
 /**
- * Return the last characters of an id, because ids that begin with the time share their first
- * characters.
+ * Return the last characters of an id. The first characters of an id contain its creation time, so
+ * ids from the same time have the same first characters.
  */
 export const shortId = (id) => String(id ?? "").slice(-8);
 
@@ -136,7 +142,10 @@ export function bytes(count) {
     : `${(count / 1000 ** power).toFixed(1)} ${["", "kB", "MB", "GB"][power]}`;
 }
 
-/** Return an http or https URL for a link, or null for any other text. */
+/**
+ * Return the URL if the text is an http or https URL, so that a page can link to it. Return null
+ * for any other text.
+ */
 export function safeUrl(text) {
   try {
     const url = new URL(text ?? "");
@@ -146,13 +155,13 @@ export function safeUrl(text) {
   }
 }
 
-/** Format a value as indented JSON, or as a string if JSON cannot represent it. */
+/** Format a value as indented JSON. If JSON cannot represent the value, format it as a string. */
 export function pretty(value) {
   const text = JSON.stringify(value, null, 2);
   return text === undefined ? String(value) : text;
 }
 
-/** Parse a payload that a person typed. */
+/** Parse the JSON of a job's payload that a person typed. */
 export function parsePayload(text) {
   try {
     return JSON.parse(text);
@@ -161,7 +170,7 @@ export function parsePayload(text) {
   }
 }
 
-/** Minutes and label of each time range, by the name of the range in the address. */
+/** Minutes and label of each time range, by the range's name in the page's address. */
 export const RANGES = {
   "15m": [15, "15 minutes"],
   "1h": [60, "hour"],

@@ -1,4 +1,5 @@
-// Entry of the npm package `minutehand`. Enqueues and follows jobs from a browser or Node.
+// Entry module of the npm package `minutehand`, which enqueues and follows jobs from a browser or
+// from Node.
 
 export { answer, cancel, emitEvent, enqueue, enqueueMany, replay, retry } from "./jobs/changes.js";
 export { QueueError, setSchema } from "./jobs/client.js";

@@ -1,15 +1,18 @@
-// Keyboard shortcuts that work wherever the focus is.
+// Keyboard shortcuts that work wherever the keyboard focus is.
 
 import { useLayoutEffect } from "./ui.js";
 
 const TEXT_INPUTS = "input:not([type=checkbox]), textarea, select, dialog";
 
-/** Whether a key event belongs to a text input or a dialog, so that shortcuts ignore it. */
+/**
+ * Return whether a key event happened in a text input or a dialog. Shortcuts ignore such key
+ * events.
+ */
 export const isTyping = (event) => Boolean(event.target.closest(TEXT_INPUTS));
 
-/** Run an action when a key is pressed, in place of the browser's action. */
+/** Run an action when a key is pressed, instead of the browser's own action for the key. */
 export function useKey(isMatch, run) {
-  // run before painting, because the next key press may follow immediately
+  // subscribe before painting, because the next key press may follow immediately
   useLayoutEffect(() => {
     const onKey = (event) => {
       if (!isMatch(event)) return;

@@ -1,11 +1,11 @@
-// Completes Markdown of a text that is still being written, so that no half-written mark is
-// visible.
+// Completes the Markdown of a text that is still being written, so that the reader does not see
+// unfinished markup such as a single `**`.
 
 const MARKS = /`|\*\*|~~|\*(?=\S)|(?<=\S)\*/g;
 
-/** Close marks, a link and a table that are open at the end of a text. */
+/** Close the emphasis, the link and the table that are still open at the end of a text. */
 function completeMarkdown(text) {
-  if ((text.match(/^ {0,3}```/gm) ?? []).length % 2 === 1) return text; // the lexer ends the code
+  if ((text.match(/^ {0,3}```/gm) ?? []).length % 2 === 1) return text; // the lexer closes code
   const [start] = /^[^]*(?:\n\n|```(?:\n|$))/.exec(text) ?? [""];
   const block = text.slice(start.length).trimEnd();
   const [head, , ...rows] = block.trimStart().split("\n");
@@ -23,12 +23,12 @@ function completeMarkdown(text) {
   return start + end + open.reverse().join("");
 }
 
-const UNFINISHED = 4; // a later text may join the last blocks, such as the items of a list
+const UNFINISHED = 4; // later text may change the last blocks, such as the items of a list
 export const NOTHING = { prefix: "", finished: [], tokens: [] };
 
 /**
  * Return the Markdown tokens of a text that grows. Blocks that were already finished keep their
- * tokens.
+ * token objects.
  */
 export function growTokens({ prefix, finished }, text, parse) {
   const [before, kept] = text.startsWith(prefix) ? [prefix, finished] : ["", []];
@@ -36,7 +36,7 @@ export function growTokens({ prefix, finished }, text, parse) {
   const ended = tokens.slice(0, -UNFINISHED);
   const end = before + ended.map(({ raw }) => raw).join("");
   const all = [...kept, ...tokens];
-  return text.startsWith(end) // not if the library has replaced line breaks
+  return text.startsWith(end) // false if the library has replaced line breaks
     ? { prefix: end, finished: [...kept, ...ended], tokens: all }
     : { prefix: before, finished: kept, tokens: all };
 }

@@ -1,15 +1,17 @@
-// Confirmations before an action. The frame of the console shows the open question.
+// Asks a person for confirmation before an action. The frame of the console shows the open
+// question.
 
 import { createStore } from "./store.js";
 
-/** The open question, or null. */
+/** The question that the console currently asks, or null. */
 export const question = createStore(null);
 
-/** Ask for confirmation. Resolves to true or false. */
+/** Ask the person for confirmation. The promise resolves to true or false. */
 export const confirm = async (what) => (await promptText(what)) !== null;
 
 /**
- * Ask for confirmation and a line of text. Resolves to the text, or to null if the person cancels.
+ * Ask the person for confirmation and a line of text. The promise resolves to the text, or to null
+ * if the person cancels.
  */
 export function promptText(what) {
   return new Promise((resolve) => {

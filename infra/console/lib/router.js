@@ -1,5 +1,5 @@
-// The address of the page contains the state of the console. The path selects the view, and the
-// query contains the view's filters.
+// Router of the console. The path of the page's address selects the view, and the query of the
+// address contains the filters of the view.
 
 import { createStore, useStore } from "./store.js";
 
@@ -8,10 +8,10 @@ const readLocation = () => ({
   query: new URLSearchParams(location.search),
 });
 
-/** Current address as `{path, query}`. */
+/** Current address of the page, as `{path, query}`. */
 export const currentLocation = createStore(readLocation());
 
-/** Go to an address of the console. */
+/** Open another page of the console by its address. */
 export function navigate(address, { replace = false } = {}) {
   const target = new URL(address, location.href);
   if (target.href === location.href) return;
@@ -20,8 +20,8 @@ export function navigate(address, { replace = false } = {}) {
 }
 
 /**
- * Change parameters in the query of the current address. A parameter with an empty value is
- * removed.
+ * Change parameters in the query of the current address. A parameter that gets an empty value is
+ * removed from the query.
  */
 export function setQuery(changes) {
   const target = new URL(location.href);
@@ -33,10 +33,15 @@ export function setQuery(changes) {
   navigate(target.href, { replace: true });
 }
 
-/** Return the query of the current address. The component is drawn again when it changes. */
+/**
+ * Return the query of the current address. Preact draws the component again when the query changes.
+ */
 export const useQuery = () => useStore(currentLocation).query;
 
-/** Return the first route that matches a path, with its parameters, or null. */
+/**
+ * Return the first route that matches a path, with the values of the route's parameters. Return
+ * null if no route matches.
+ */
 export function match(routes, path) {
   const parts = path.split("/");
   for (const route of routes) {
@@ -57,11 +62,14 @@ function safeDecode(text) {
   try {
     return decodeURIComponent(text);
   } catch {
-    return text; // the address has a stray %
+    return text; // the address contains a % that is no escape
   }
 }
 
-/** Navigate on clicks of the console's links without loading the page again. */
+/**
+ * When a person clicks a link to a page of the console, show the page without loading the document
+ * again.
+ */
 export function followLinks() {
   addEventListener("popstate", () => currentLocation.set(readLocation()));
   document.addEventListener("click", (event) => {

@@ -1,4 +1,4 @@
-// Converts the statistics of queue_series to values for charts. Pure.
+// Converts the result of the SQL function queue_series to values for charts.
 
 import { RANGES as ALL } from "./format.js";
 
@@ -9,13 +9,13 @@ export const RANGES = Object.fromEntries(
   Object.entries(ALL).filter(([, [minutes]]) => minutes <= RETENTION_MINUTES),
 );
 
-/** Return the range that an address names, or the default. */
+/** Return the time range that `word` in the page's address names, or the default range. */
 export const rangeOf = (word, defaultRange) =>
   word !== null && Object.hasOwn(RANGES, word) ? word : defaultRange;
 
 const COUNTS = ["enqueued", "completed", "failed", "retried", "lost"];
 
-/** Convert points in time to arrays with one value per step. */
+/** Convert points in time to arrays that have one value per time step. */
 export function bucketize({ now, since, step_seconds: step, points }) {
   const from = Date.parse(since) / 1000;
   const at = [];
@@ -40,12 +40,15 @@ export function bucketize({ now, since, step_seconds: step, points }) {
 }
 
 /**
- * Return the number of completed jobs divided by the number of completed and failed jobs. Returns
- * NaN if no job has ended.
+ * Return the share of completed jobs among completed and failed jobs. Returns NaN if no job has
+ * ended.
  */
 export const success = ({ completed, failed }) => completed / (completed + failed);
 
-/** Return the types with the most jobs, sorted by name so that a type keeps its colour. */
+/**
+ * Return the job types with the most jobs, sorted by name, so that each type keeps its colour in
+ * the chart.
+ */
 export const topTypes = (types) =>
   [...types]
     .sort(([, a], [, b]) => b.jobs - a.jobs)

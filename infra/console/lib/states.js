@@ -1,4 +1,4 @@
-// The table of all states that the console shows. Each state has a word, a tone and an icon.
+// All job states that the console shows, each with a word, a colour (tone) and an icon.
 
 export const STATES = {
   queued: { word: "Queued", tone: "pending", mark: "ring" },
@@ -11,22 +11,22 @@ export const STATES = {
   cancelled: { word: "Cancelled", tone: "cancelled", mark: "slash" },
 };
 
-/** States in the order in which a job goes through them. */
+/** Names of the job states, in the order in which a job goes through them. */
 export const NAMES = Object.keys(STATES);
 
-/** State for each status, used if the rest of the job is unknown. */
+/** State to show for each job status, if only the status of the job is known. */
 const STATE_BY_STATUS = { pending: "queued", processing: "running", waiting: "suspended" };
 
-/** Whether jobs of this state wait for the time of their next run. */
+/** Return whether jobs in the state wait for the time of their next run. */
 export const isDelayed = (state) => state === "scheduled" || state === "retrying";
 
-/** Return the status of the jobs in a state. Several states have the status `pending`. */
+/** Return the job status that belongs to a state. Several states have the status `pending`. */
 export const statusOf = (state) =>
   isDelayed(state)
     ? "pending"
     : (Object.keys(STATE_BY_STATUS).find((status) => STATE_BY_STATUS[status] === state) ?? state);
 
-/** Return the time of a job's next run, or null if it is unknown. Pure. */
+/** Return the time of a job's next run, or null if the time is unknown. */
 export const nextRunOf = (job) =>
   job.status === "pending"
     ? (job.next_retry_at ?? job.scheduled_for ?? null)
@@ -35,8 +35,8 @@ export const nextRunOf = (job) =>
       : null;
 
 /**
- * Return the state of a job, or its status if the state is unknown. A delayed job is queued once it
- * is due.
+ * Return the state of a job, or the job's status if the state is unknown. A delayed job whose time
+ * has come has the state `queued`.
  */
 export const stateAt = (job, now) =>
   isDelayed(job.state) && Date.parse(nextRunOf(job)) <= now ? "queued" : (job.state ?? job.status);
@@ -54,8 +54,8 @@ const ATTEMPT_OUTCOMES = {
 };
 
 /**
- * Return the word and the tone for an attempt's outcome. If there is no outcome, the attempt is
- * running.
+ * Return the word and the colour (tone) for the outcome of an attempt. An attempt without an
+ * outcome is running.
  */
 export const outcomeOf = (outcome) =>
   outcome
@@ -85,7 +85,7 @@ export const FRESHNESS = {
   },
 };
 
-/** Return the word, tone and icon for a state or status. */
+/** Return the word, colour (tone) and icon for a job's state or status. */
 export const stateOf = (status) =>
   STATES[STATE_BY_STATUS[status] ?? status] ?? {
     word: String(status ?? "unknown"),

@@ -1,8 +1,8 @@
-// Stores of values that views share, and reads with their loading states.
+// Stores for values that several views share, and a hook for reads with their loading state.
 
 import { useEffect, useLayoutEffect, useRef, useState } from "./ui.js";
 
-/** Create a store of one value. */
+/** Create a store for one value. */
 export function createStore(value) {
   const listeners = new Set();
   return {
@@ -20,12 +20,13 @@ export function createStore(value) {
   };
 }
 
-/** Return the current value of a store. The component is drawn again when it changes. */
+/** Return the current value of a store. Preact draws the component again when the value changes. */
 export function useStore(store) {
   const [, draw] = useState(null);
   const shown = useRef(null);
   shown.current = store.get();
-  // run before painting, because a change between drawing and a later effect would appear late
+  // subscribe before painting, because a change between drawing and a later effect would appear
+  // late
   useLayoutEffect(() => {
     const redraw = () => !Object.is(store.get(), shown.current) && draw({});
     redraw();
@@ -39,16 +40,16 @@ const RETRY_MS = 5000;
 const INITIAL_STATE = { value: undefined, error: null, isLoading: true };
 
 /**
- * Whether a repetition may succeed, because the server is unreachable, has failed, or asks clients
- * to wait.
+ * Return whether a request may succeed if it is repeated: the server is unreachable, has failed, or
+ * has asked the client to wait.
  */
 export const isTransient = ({ status }) => status === 0 || status === 429 || status >= 500;
 
 /**
  * Run an asynchronous read and return its state (loading, failed, loaded or stale). `isStale` is
- * true if the value is old because the last read failed.
+ * true if the value is from an earlier read because the last read failed.
  *
- * A transient failure is retried.
+ * If a read fails for a transient reason, the hook repeats the read.
  */
 export function useFetch(read, inputs) {
   const [state, setState] = useState(INITIAL_STATE);
@@ -80,8 +81,8 @@ export function useFetch(read, inputs) {
 }
 
 /**
- * Read at intervals of `everyMs` while the page is visible, unless a read is in flight. Null stops
- * it.
+ * Read every `everyMs` milliseconds while the page is visible, unless a read is in flight. If
+ * `everyMs` is null, do not poll.
  */
 export function usePolling(read, everyMs) {
   const latest = useRef(read);

@@ -1,4 +1,4 @@
-// Loads style sheets together with the parts that need them.
+// Loads a style sheet when a component that needs the style sheet is loaded.
 
 export function loadStyles(href) {
   if (document.querySelector(`link[href="${href}"]`)) return;

@@ -1,5 +1,5 @@
-// Colour theme: The theme is light, dark or that of the system. The browser stores the chosen
-// theme.
+// Colour theme of the console: light, dark, or the theme of the operating system. The browser
+// stores the theme that a person chose.
 
 import { createStore } from "./store.js";
 

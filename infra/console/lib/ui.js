@@ -1,4 +1,4 @@
-// Exports Preact, its hooks and htm as one module.
+// Exports Preact, Preact's hooks and htm from one module.
 
 import htm from "htm";
 import { h, render } from "preact";
@@ -17,9 +17,9 @@ export {
 } from "preact/hooks";
 export const html = htm.bind(h);
 
-/** Join class names, without falsy values. */
+/** Join the names of CSS classes. Falsy values are left out. */
 export const classes = (...names) => names.filter(Boolean).join(" ");
 
-/** Draw a button that is not emphasized. */
+/** Draw a button in a style without emphasis. */
 export const quietButton = (words, onClick, more) =>
   html`<button type="button" class="quiet" onClick=${onClick} ...${more}>${words}</button>`;

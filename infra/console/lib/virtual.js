@@ -1,13 +1,16 @@
-// Computes which rows of a long list are visible. All rows have the same height.
+// Computes which rows of a long list are visible, so that only these rows are drawn. All rows must
+// have the same height.
 
 import { useCallback, useLayoutEffect, useRef, useState } from "./ui.js";
 
-/** Number of rows drawn above and below the visible part, so that scrolling shows no gap. */
+/**
+ * Number of rows that are drawn above and below the visible rows, so that scrolling shows no gap.
+ */
 const OVERSCAN = 8;
 
 /**
- * Return the rows to draw, from `first` to `last` (exclusive), and the heights of the spacers in
- * pixels. Pure.
+ * Return the range of rows to draw, from `first` to `last` (exclusive), and the heights in pixels
+ * of the empty spaces above and below these rows.
  */
 function rowsInView({ count, rowHeight, top, height }) {
   const first = Math.max(0, Math.min(count, Math.floor(top / rowHeight) - OVERSCAN));

@@ -1,5 +1,5 @@
-// Converts the trace of a job to rows on one time axis. Pure. The module parts/waterfall.js draws
-// the rows.
+// Converts the trace of a job to rows on one time axis. The module parts/waterfall.js draws the
+// rows.
 
 import { outcomeOf, stateOf } from "./states.js";
 
@@ -7,12 +7,13 @@ const MAX_EXPANDED = 40;
 
 const at = (iso) => (iso ? Date.parse(iso) : Number.NaN);
 
-/** Return the span of a row, which ends now if it has not ended. */
+/** Return the start and end of a row on the time axis. A row that has not ended ends now. */
 const spanOf = (from, to, now) => ({ from, to: to ? at(to) : now, isRunning: !to });
 
 /**
- * Return the rows of a trace in order of time, parents before their children. If a trace is large,
- * only direct children are shown, because the page of each child has its own details.
+ * Return the rows of a trace in the order of time, each parent before its children. If a trace is
+ * large, only the direct children of the job are shown, because the page of each child job shows
+ * the child's own steps.
  */
 export function rowsOf(trace, now) {
   const rows = [];
@@ -44,11 +45,12 @@ export function rowsOf(trace, now) {
 }
 
 /**
- * Return rows for a job's steps and waits. Also return rows for its attempts, if there were several
- * or one failed.
+ * Return the rows for a job's steps and waits. If the job had several attempts or an attempt
+ * failed, also return a row for each attempt.
  */
 function partsOf(job, now, level) {
-  // if a run ended in a wait, it is not a separate attempt, because the next run continues it
+  // a run that ended because the job waits is not a separate attempt, because the next run
+  // continues the same attempt
   const attempts = job.attempts.filter((attempt) => attempt.outcome !== "waiting");
   const showsAttempts = attempts.length > 1 || attempts.some((attempt) => attempt.error_message);
   const toneOf = (step) =>

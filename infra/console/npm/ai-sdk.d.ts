@@ -1,12 +1,15 @@
 import type { ChatTransport, UIMessage } from "ai";
 import type { Client, EnqueueOptions, JobType, JobTypes, PayloadOf, StreamOf } from "./index.js";
 
-/** Input from which the `payload` option builds a payload. */
+/** Input of the option `payload`, which builds the payload of a job. */
 export type Said<M extends UIMessage = UIMessage> = {
   chatId: string;
   messages: M[];
   trigger: "submit-message" | "regenerate-message";
-  /** `body` and `metadata` of `sendMessage(message, { body, metadata })`. */
+  /**
+   * The options `body` and `metadata` of the chat's call `sendMessage(message, { body, metadata
+   * })`.
+   */
   body: object | undefined;
   metadata: unknown;
 };
@@ -17,25 +20,32 @@ export type JobChatOptions<
 > = EnqueueOptions & {
   workspace_id: string;
   schema?: string | undefined;
-  /** Name of the stream that has the reply's text. Default `reply`. */
+  /** Name of the job's stream that contains the text of the reply. Default `reply`. */
   stream?: StreamOf<T> | undefined;
 } & PayloadOption<T, (input: Said<M>) => Built<T> | Promise<Built<T>>>;
 
-/** Payload of a type. Without a declaration, it may have parts of messages. */
+/**
+ * Payload of a job type. If the job type is not declared in `JobTypes`, the payload may contain the
+ * parts of messages.
+ */
 type Built<T extends JobType> = T extends keyof JobTypes
   ? PayloadOf<T>
   : { [name: string]: unknown };
-/** Payload that the transport builds by default. */
+/** Payload that the transport builds if the option `payload` is missing. */
 type DefaultPayload = { messages: { id: string; role: string; content: string }[] };
-/** Builds the payload. Required unless the job type accepts `DefaultPayload`. */
+/**
+ * Option that builds the payload of a job. The option is required unless the job type accepts
+ * `DefaultPayload`.
+ */
 type PayloadOption<T extends JobType, Build> =
   DefaultPayload extends PayloadOf<T> ? { payload?: Build | undefined } : { payload: Build };
 
 /**
- * Transport for `new Chat({ id, messages, transport })` and `useChat({ chat, resume: true })`.
+ * Transport for `new Chat({ id, messages, transport })` and `useChat({ chat, resume: true })` of
+ * the AI SDK.
  *
- * Each reply is a job whose session is the chat's id. `stop()` cancels the job. Closing the page,
- * or resuming twice, does not cancel the job.
+ * Each reply is a job whose session id is the id of the chat. `stop()` cancels the job. The job
+ * continues if the page closes, or if the chat resumes twice.
  */
 export declare class JobChatTransport<M extends UIMessage = UIMessage, T extends JobType = JobType>
   implements ChatTransport<M>
@@ -47,8 +57,8 @@ export declare class JobChatTransport<M extends UIMessage = UIMessage, T extends
 }
 
 /**
- * Return the messages of a chat, without a reply that is incomplete, because `resume` reads this
- * reply.
+ * Return the messages of a chat. A reply that is not complete yet is left out, because the chat
+ * reads it when it resumes.
  */
 export declare function chatMessages<M extends UIMessage = UIMessage>(
   client: Client,
@@ -62,10 +72,10 @@ export declare function chatMessages<M extends UIMessage = UIMessage>(
 ): Promise<M[]>;
 
 /**
- * Return messages without open questions, after `stop()`: A tool call that waits for its approval
- * is denied.
+ * Deny each tool call that waits for approval, and return the messages. Call this function after
+ * `stop()`.
  */
 export declare function closeQuestions<M extends UIMessage = UIMessage>(messages: M[]): M[];
 
-/** Return the text of a message, without the text of attempts that were retried. */
+/** Return the text of a message, without the text that failed attempts of the job wrote. */
 export declare function textOf(message: Pick<UIMessage, "parts">): string;

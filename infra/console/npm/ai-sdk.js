@@ -1,5 +1,5 @@
-// A `ChatTransport` for `useChat` of the AI SDK. Each reply is a job, and the content of the reply
-// is a stream of this job.
+// A `ChatTransport` for `useChat` of the AI SDK. Each reply is a job, and the parts of the reply
+// are the content of one stream of the job.
 
 import { readUIMessageStream } from "ai";
 import { cancel, enqueue } from "./jobs/changes.js";
@@ -9,17 +9,17 @@ import { ENDED } from "./jobs/sequence.js";
 
 const STREAM = "reply";
 /**
- * Time in milliseconds after the end of a reply. Within this time, the messages that a page has
- * loaded may lack the reply.
+ * Time in milliseconds after the end of a reply, within which the messages that a page has loaded
+ * may not contain the reply yet.
  */
 const RECENT_MS = 60_000;
 
 /**
- * Transport for which each reply is a job of one type. The session of the jobs is the id of the
- * chat.
+ * Transport that creates one job of the same type for each reply. The session id of the jobs is the
+ * id of the chat.
  *
- * A job continues when its page closes. If a chat resumes, it reads the text from the beginning. An
- * abort cancels the job, unless the chat aborts because it resumes.
+ * A job continues when its page closes. If a chat resumes, the chat reads the reply from the
+ * beginning. An abort by the chat cancels the job, unless the chat aborts because it resumes.
  */
 export class JobChatTransport {
   resumeStreamIsReplay = true;
@@ -42,8 +42,8 @@ export class JobChatTransport {
   async sendMessages({ chatId, messages, trigger, messageId, abortSignal, body, metadata }) {
     const last = messages.at(-1);
     const payload = await this.#payloadOf({ chatId, messages, trigger, body, metadata });
-    // If no response arrives, a new message is sent again. Its idempotency key prevents a second
-    // job.
+    // If no response arrives, the request for a new message is sent again. The idempotency key of
+    // the request prevents a second job.
     const isNew = trigger === "submit-message" && !messageId && last?.role === "user";
     const options = {
       ...this.#options,
@@ -54,8 +54,8 @@ export class JobChatTransport {
     const sent = send().catch((error) => (isNew && error.isAway ? send() : Promise.reject(error)));
     this.#cancelIfStopped(chatId, abortSignal, sent);
     const { job } = await sent;
-    // If a reply continues a message, it keeps the message's id, because another id would add a
-    // second message.
+    // A reply that continues a message keeps the id of the message, because with another id the
+    // chat would show a second message.
     const message =
       last?.role === "assistant" ? { id: last.id, tools: last.parts } : { id: job.id };
     return this.#chunks(job, message, abortSignal);
@@ -83,14 +83,17 @@ export class JobChatTransport {
     return this.#resumes.get(chatId) ?? 0;
   }
 
-  /** On an abort, cancel the job, unless the chat resumes in the same task. */
+  /**
+   * On an abort by the chat, cancel the job. Do not cancel if the chat resumes in the same
+   * event-loop task.
+   */
   #cancelIfStopped(chatId, signal, sent) {
     const { schema } = this.#options;
     const stop = () => {
       const before = this.#resumesOf(chatId);
       setTimeout(() => {
         if (this.#resumesOf(chatId) !== before) return;
-        // an error means that the job does not exist or has ended
+        // an error of the request means that the job does not exist or has ended
         sent.then(({ job }) => job && cancel(this.#client, job.id, { schema })).catch(() => {});
       });
     };
@@ -111,7 +114,7 @@ export class JobChatTransport {
   }
 }
 
-/** Convert an async iterator to a stream. */
+/** Convert an async iterator to a `ReadableStream`. */
 const streamOf = (chunks, { onEnd, onCancel } = {}) =>
   new ReadableStream({
     pull: async (controller) => {
@@ -123,26 +126,34 @@ const streamOf = (chunks, { onEnd, onCancel } = {}) =>
     cancel: onCancel,
   });
 
-/** Types of chunks that begin or end a message. The transport sends these chunks itself. */
+/**
+ * Types of the AI SDK's chunks that begin or end a message. The transport sends chunks of these
+ * types itself.
+ */
 const FRAMES = ["start", "start-step", "finish-step", "finish"];
 const NAMES = `error abort message-metadata steering-message reset-step custom file reasoning-file
   source-url source-document tool-input-start tool-input-delta tool-input-available
   tool-input-error tool-approval-request tool-approval-response tool-output-available
   tool-output-error tool-output-denied text-start text-delta text-end reasoning-start
   reasoning-delta reasoning-end`;
-/** Types of chunks in the AI SDK. The types of an app's own chunks begin with `data-`. */
+/**
+ * Types of chunks that the AI SDK knows. In addition, an app may use its own types, which begin
+ * with `data-`.
+ */
 const CHUNKS = new Set([...FRAMES, ...NAMES.split(/\s+/)]);
 const isChunk = ({ type }) => CHUNKS.has(type) || String(type).startsWith("data-");
 /**
- * Types of chunks that continue a part. If no chunk has begun the part, the AI SDK ends the reply.
+ * Types of chunks that continue a part of a message. If no earlier chunk has begun the part, the AI
+ * SDK ends the reply with an error.
  */
 const CONTINUING = /^(?!data-).*-(delta|end)$|^tool-(output|approval)-/;
-/** Last chunks of tool calls that have no output yet. */
+/** Types of the last chunk of a tool call that has no output yet. */
 const PENDING = /^tool-(input-(start|delta|available)|approval)/;
 
 /**
- * Return the chunk for an item of a stream. An item becomes a `data-item` part if it is not a
- * chunk, or if it continues a part that is not in `begun`, a map from parts to their last chunks.
+ * Return the AI SDK's chunk for an item of a job's stream. An item becomes a `data-item` part if it
+ * is not a chunk, or if it continues a part that is not in `begun`. `begun` maps each part that has
+ * begun to the part's last chunk.
  */
 function chunkOf(item, begun) {
   const { type, id, toolCallId, approvalId } = item ?? {};
@@ -156,9 +167,9 @@ function chunkOf(item, begun) {
 }
 
 /**
- * Yield a chunk for each tool call that has no output when the job ends, because the job accepts no
- * answer any more. Only if the job has completed, a call of a tool of the page stays open, because
- * the page may send its output with a next job.
+ * Yield an error or denial for each tool call that has no output when the job ends, because the
+ * ended job accepts no answer. After a completed job, a call of a tool that the page runs stays
+ * open, because the page may send the tool's output with the next job.
  */
 function* closing(begun, { id, status }) {
   for (const { type, toolCallId, approvalId } of begun.values()) {
@@ -170,7 +181,7 @@ function* closing(begun, { id, status }) {
   }
 }
 
-/** Return the chunks from which the AI SDK builds a part. */
+/** Return the chunks from which the AI SDK builds a part of a message. */
 function chunksOfPart(part, id) {
   const { type, text, providerMetadata, toolCallId, state, approval } = part;
   if (type === "step-start") return [{ type: "start-step" }];
@@ -190,8 +201,9 @@ function chunksOfPart(part, id) {
 }
 
 /**
- * Yield the AI SDK's chunks for a message. `parts` are the parts that the message already has.
- * `tools` are the parts with tool calls that the AI SDK already has, and whose outputs may follow.
+ * Yield the AI SDK's chunks for a message. `parts` are the parts that the message already contains.
+ * `tools` are the parts with tool calls that the AI SDK already knows, and whose outputs may
+ * follow.
  */
 async function* chunksOf(job, pieces, { id: messageId, parts = [], tools = parts }) {
   let open = null; // id of the text part that grows
@@ -220,8 +232,8 @@ async function* chunksOf(job, pieces, { id: messageId, parts = [], tools = parts
         begun.set(`tool ${toolCallId}`, {}).set(`tool ${approval?.id}`, {});
     }
     const chunks = (items ?? []).map((item) => chunkOf(item, begun));
-    // A new attempt. If a version of the AI SDK does not know this chunk, it keeps the old part,
-    // which `textOf` removes.
+    // A new attempt of the job has begun the stream again. A version of the AI SDK that does not
+    // know the chunk `reset-step` keeps the old part, which `textOf` then removes.
     if (from === 0 && hasContent) yield* [...end(), { type: "reset-step" }];
     hasContent = Boolean(text) || chunks.length > 0 || (hasContent && from > 0);
     yield* chunks.filter(({ type }) => !FRAMES.includes(type));
@@ -236,9 +248,9 @@ async function* chunksOf(job, pieces, { id: messageId, parts = [], tools = parts
 }
 
 /**
- * Return the messages of a chat for the page that opens it: These are the messages in the payload
- * of the newest job, and its reply if the job has ended. `resume` reads a reply that is not
- * complete yet.
+ * Return the messages of a chat for the page that opens the chat. The result contains the messages
+ * in the payload of the newest job, and the reply of that job if the job has ended. The chat reads
+ * an unfinished reply when it resumes.
  */
 export async function chatMessages(client, jobType, chatId, { stream = STREAM, ...options } = {}) {
   const job = await newestJob(client, jobType, chatId, options);
@@ -248,13 +260,13 @@ export async function chatMessages(client, jobType, chatId, { stream = STREAM, .
 }
 
 /**
- * Add to messages the parts that the chat's jobs have streamed, because a payload with `content`
- * lacks these parts. Add the reply of the job `ended`.
+ * Add to the messages the parts that the jobs of the chat have streamed, because a payload with
+ * `content` does not contain these parts. Also add the reply of the job `ended`.
  */
 async function withOutput(client, chatId, messages, { ended, stream, schema }) {
   const ids = messages.filter(hasTextOnly).map(({ id }) => id);
   if (ended) ids.push(ended.id);
-  // read before the stream of the AI SDK begins, because this stream drops errors of its source
+  // read before the AI SDK's stream begins, because this stream ignores errors of its source
   const output = await storedOutput(client, chatId, ids, schema);
   const read = async (job, start) => {
     const pieces = output.filter(
@@ -281,8 +293,9 @@ const hasTextOnly = ({ role, parts }) =>
   role === "assistant" && parts.length === 1 && parts[0].type === "text";
 
 /**
- * Return a message with the parts of a job's output. Text that a later job has added follows. If
- * the message's text is another one, the message stays as it is.
+ * Return a message with the parts in a job's output. If a later job has added text to the message,
+ * the added text follows the parts. If the message has another text than the output, return the
+ * message unchanged.
  */
 function withParts(message, { parts }) {
   const text = textOf(message);
@@ -293,8 +306,8 @@ function withParts(message, { parts }) {
 }
 
 /**
- * Return messages without open questions: A tool call that waits for its approval is denied. After
- * `stop()` the AI SDK drops the chunk that would do this.
+ * Deny each tool call that waits for approval, and return the messages. After `stop()`, the AI SDK
+ * ignores the chunk that would deny the call.
  */
 export const closeQuestions = (messages) =>
   messages.map((message) => {
@@ -303,7 +316,7 @@ export const closeQuestions = (messages) =>
     return { ...message, parts: message.parts.map(close) };
   });
 
-/** Return a message's text, without the text of attempts that were retried. */
+/** Return the text of a message, without the text that failed attempts of the job wrote. */
 export function textOf({ parts }) {
   const texts = parts.filter(({ type }) => type === "text");
   const source = (part) => part.providerMetadata?.minutehand ?? {};
@@ -318,7 +331,7 @@ export function textOf({ parts }) {
     .join("");
 }
 
-/** Build the default payload: It contains the messages in the form that models take. */
+/** Build the default payload, with the messages in the form that language models accept. */
 const defaultPayload = ({ messages }) => ({
   messages: messages.map((message) => {
     const { id, role, parts } = message;
@@ -331,8 +344,8 @@ const defaultPayload = ({ messages }) => ({
 const textPart = (text) => ({ type: "text", text });
 
 /**
- * Return the messages in a job's payload, each with its `parts` or its `content`. The content is a
- * text or, as models take it, a list with texts.
+ * Return the messages in the payload of a job. Each message has `parts` or `content`. Like in the
+ * input of language models, `content` is a text or a list with texts.
  */
 function messagesIn({ payload }) {
   const said = Array.isArray(payload?.messages) ? payload.messages : [];
@@ -345,13 +358,15 @@ function messagesIn({ payload }) {
   return [...closeQuestions(messages.slice(0, -1)), ...messages.slice(-1)];
 }
 
-/** Return the message that a job's reply continues, or null if the reply is a new message. */
+/** Return the message that the reply of a job continues, or null if the reply is a new message. */
 function continued(messages) {
   const last = messages.at(-1);
   return last?.role === "assistant" ? last : null;
 }
 
-/** Read the output of a chat's jobs that have these ids, as pieces in the order of their offsets. */
+/**
+ * Read the output of the chat's jobs with the given ids, as pieces in the order of their offsets.
+ */
 async function storedOutput(client, p_session_id, ids, schema) {
   const pieces = [];
   const p_after = Object.fromEntries(ids.map((id) => [id, {}]));
@@ -371,13 +386,13 @@ async function storedOutput(client, p_session_id, ids, schema) {
   return pieces;
 }
 
-/** Yield pieces, and return their job. */
+/** Yield pieces, and then return the job of the pieces. */
 function* returning(pieces, job) {
   yield* pieces;
   return job;
 }
 
-/** Read the newest job of a chat with its payload. Returns null if the chat has no job. */
+/** Read the newest job of a chat with the job's payload. Returns null if the chat has no job. */
 async function newestJob(client, job_type, session_id, { schema, workspace_id }) {
   const parameters = { p_filter: { session_id, job_type, workspace_id }, p_limit: 1 };
   const { jobs } = await call(client, schema, "list_jobs", parameters, { isWhole: hasJobs });

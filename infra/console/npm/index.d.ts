@@ -1,18 +1,18 @@
-// Types of the package. The package contains files of the console, unchanged.
+// Types of the npm package `minutehand`. The code of the package is a copy of files of the console.
 
 /** Any JSON value. */
 export type Json = string | number | boolean | null | Json[] | { [name: string]: Json | undefined };
 
 /**
- * Your job types, each as `{ payload: …; result: …; output: … }`. Once you declare one, `enqueue`
- * accepts only declared types.
+ * Your job types, each as `{ payload: …; result: …; output: … }`. As soon as you declare one job
+ * type, `enqueue` accepts only declared job types.
  */
 export interface JobTypes {}
 
 /**
- * Streams of a job type, as declared in its `output`. A job type that is declared without `output`
- * has no streams. If you declare no types, a job may have any streams, each a text or a list. A
- * stream is absent if the job has not written to it.
+ * Streams of a job type, as declared in the field `output` of the job type. A job type that is
+ * declared without `output` has no streams. If you declare no job types, a job may have any
+ * streams, each a text or a list. A stream is missing if the job has not written to the stream.
  */
 export type OutputOf<T extends JobType> = T extends keyof JobTypes
   ? JobTypes[T] extends { output: infer O }
@@ -26,7 +26,7 @@ export type StreamOf<T extends JobType> = T extends keyof JobTypes
     : never
   : string;
 
-/** Name of a job type. Any string is allowed until you declare a type. */
+/** Name of a job type. Any string is allowed until you declare a job type. */
 export type JobType = [keyof JobTypes] extends [never] ? string : Extract<keyof JobTypes, string>;
 export type PayloadOf<T extends JobType> = T extends keyof JobTypes
   ? JobTypes[T] extends { payload: infer P }
@@ -49,18 +49,18 @@ export type JobState =
   | "completed"
   | "failed"
   | "cancelled";
-/** Freshness of a watch. */
+/** How fresh the data of a watch is. */
 export type Freshness = "live" | "catching-up" | "polling" | "offline";
 
-/** Last reported progress of a job. */
+/** Progress that a job has reported last. */
 export type Progress = {
-  /** 0 to 100. */
+  /** Percentage from 0 to 100. */
   percentage?: number | null;
   stage?: string | null;
   message?: string | null;
 };
 
-/** What a suspended job waits for. */
+/** The answer, event, time or child jobs for which a suspended job waits. */
 export type Wait = {
   kind: "sleep" | "ask" | "event" | "children";
   name: string | null;
@@ -70,7 +70,7 @@ export type Wait = {
   until?: string | null;
 };
 
-/** A job as `get_job` and the functions for lists return it. All times are ISO 8601 in UTC. */
+/** A job, as the functions `get_job` and `list_jobs` return it. All times are ISO 8601 in UTC. */
 export type Job<T extends JobType = JobType> = {
   id: string;
   workspace_id: string;
@@ -78,10 +78,15 @@ export type Job<T extends JobType = JobType> = {
   session_id: string | null;
   queue: string;
   job_type: T;
-  /** Only present if one job was read. A job in a list has a `glimpse` instead. */
+  /**
+   * The payload is present only if a single job was read. A job in a list has a `glimpse` instead.
+   */
   payload: PayloadOf<T>;
   status: JobStatus;
-  /** State to show. After a change of status, it is absent until the row is read again. */
+  /**
+   * Job state that a page should show. After a change of the status, `state` is missing until the
+   * watch has read the row again.
+   */
   state?: JobState;
   priority: number;
   progress: Progress | null;
@@ -93,13 +98,13 @@ export type Job<T extends JobType = JobType> = {
   next_retry_at: string | null;
   scheduled_for: string | null;
   started_at: string | null;
-  /** Time at which the job ended, with any status. */
+  /** Time at which the job completed, failed or was cancelled. */
   finished_at: string | null;
   completed_at: string | null;
   created_at: string;
   updated_at: string;
   deadline_at: string | null;
-  /** The job is cancelled if it has not started at this time. */
+  /** Time until which the job must start. A job that has not started at this time is cancelled. */
   start_by_at: string | null;
   start_by_seconds: number | null;
   idempotency_key: string | null;
@@ -109,11 +114,11 @@ export type Job<T extends JobType = JobType> = {
   cancel_requested_at: string | null;
   waiting_for?: Wait | null;
   next_run_at?: string | null;
-  /** The last error in one line. */
+  /** The last error of the job, in one line. */
   error?: string | null;
-  /** Queue time and duration of the job. */
+  /** Time in the queue and total duration of the job's runs. */
   times?: { queue_ms: number | null; run_ms: number; runs: number };
-  /** Cost of external services, as reported by processors. */
+  /** Cost of external services in US dollars, as reported by the job's processor. */
   cost_usd: number | null;
   timeout_seconds: number | null;
   unique_key: string | null;
@@ -121,21 +126,22 @@ export type Job<T extends JobType = JobType> = {
   worker_id?: string | null;
   lost_attempts: number;
   /**
-   * Number of attempts that do not count, because their process died while it also ran other jobs.
+   * Number of attempts that do not count, because the worker process died while it ran several
+   * jobs.
    */
   deaths?: number;
   schema_version: number;
   traceparent: string | null;
-  /** Id of the job that this job replays, and the step from which it replays the job. */
+  /** Id of the job of which this job is a copy, and the step from which the copy starts. */
   replay_of: string | null;
   replay_from: string | null;
-  /** Number that each retry of an ended job increases. */
+  /** Number that increases by one each time when the ended job is retried. */
   generation: number;
-  /** Number of the latest lease, which each lease increases. */
+  /** Number of the latest lease of the job. Each new lease increases the number. */
   fence: number;
-  /** `seq` of the last event. */
+  /** Number `seq` of the last event of the job. */
   last_seq: number;
-  /** End of each stream. The content of the streams is in `output` of a watch. */
+  /** End of each stream. The content of the streams is in `output` of a watch of the job. */
   streams?: { [stream: string]: { attempt: number; next: number } } | null;
 };
 
@@ -149,7 +155,10 @@ export type JobEvent = {
   at: string;
 };
 
-/** Options of `enqueue_job`. Options that are missing get the defaults of the job type. */
+/**
+ * Options of the function `enqueue_job`. The database replaces missing options by the defaults of
+ * the job type.
+ */
 export type EnqueueOptions = {
   queue?: string | undefined;
   priority?: number | undefined;
@@ -157,15 +166,17 @@ export type EnqueueOptions = {
   delay_seconds?: number | undefined;
   max_attempts?: number | undefined;
   timeout_seconds?: number | undefined;
-  /** A repeated call with the same key returns the job of the first call. */
+  /**
+   * Key for idempotent calls. A repeated call with the same key returns the job of the first call.
+   */
   idempotency_key?: string | undefined;
   concurrency_key?: string | undefined;
   session_id?: string | undefined;
   parent_id?: string | undefined;
   deadline_at?: string | undefined;
   /**
-   * The job is cancelled if it has not started within this time after its creation or
-   * `scheduled_for`.
+   * Seconds within which the job must start after its creation or after `scheduled_for`. A job that
+   * has not started by then is cancelled.
    */
   start_by_seconds?: number | undefined;
   unique?:
@@ -175,20 +186,24 @@ export type EnqueueOptions = {
         on_conflict?: "skip" | "replace" | "raise" | undefined;
       }
     | undefined;
-  /** With `unique`, a job that is enqueued within this time replaces the earlier job. */
+  /**
+   * Seconds for debouncing. With `unique`, a job that is enqueued within this time replaces the
+   * earlier job.
+   */
   debounce_seconds?: number | undefined;
   schema_version?: number | undefined;
   tags?: string[] | undefined;
   traceparent?: string | undefined;
 };
 
-/** A job to enqueue with `enqueueMany`. */
+/** A job in the list of `enqueueMany`. */
 export type NewJob<T extends JobType = JobType> = {
   [K in T]: { job_type: K; payload: PayloadOf<K> } & EnqueueOptions;
 }[T];
 
 /**
- * The parts of a supabase-js client that the package uses, for any version and any database types.
+ * The part of the supabase-js client's type that the package uses. The type fits any version of
+ * supabase-js and any database types.
  */
 export type Client = {
   schema(name: any): any;
@@ -203,34 +218,36 @@ export type Client = {
   };
 };
 
-/** A call failed, because the queue rejected it or no response arrived. */
+/** Error of a call that the queue rejected, or that got no response. */
 export declare class QueueError extends Error {
   /**
-   * Stable error code, for example `lease_lost`. `payload_invalid`. An error that the queue did not
-   * raise has the Data API's code.
+   * Stable error code, for example `lease_lost` or `payload_invalid`. If the queue did not raise
+   * the error, the code is the Data API's code.
    */
   code: string;
   /** HTTP status, or 0 if no response or an incomplete response arrived. */
   status: number;
   details: string | null;
-  /** Whether the server rejected the call, so that repeating it does not help. */
+  /** Is true if the server rejected the call, so that repeating the call does not help. */
   readonly reachable: boolean;
-  /** Whether the caller has no access. */
+  /** Is true if the caller may not access the job or the workspace. */
   readonly isRefusal: boolean;
-  /** Whether no server responded. A server that responds with an error does not count. */
+  /** Is true if no server responded. If a server responded with an error, `isAway` is false. */
   readonly isAway: boolean;
 }
-/** The promise `ended` rejects with this error if the job is deleted or not visible. */
+/**
+ * Error with which the promise `ended` rejects if the job was deleted or the caller may not see it.
+ */
 export declare class JobGone extends Error {
   readonly code: "job_not_found";
 }
 export declare const ENDED: ReadonlySet<string>;
 export declare const FRESHNESS: readonly Freshness[];
 
-/** Set the schema of a client's jobs. Default `minutehand`. */
+/** Set the database schema that the calls of a client use. Default `minutehand`. */
 export declare function setSchema(client: Client, schema: string): void;
 
-/** Add one job. If a job with the same `idempotency_key` exists, return that job instead. */
+/** Add one job. If a job with the same `idempotency_key` exists, return the existing job. */
 export declare function enqueue<T extends JobType>(
   client: Client,
   jobType: T,
@@ -238,7 +255,7 @@ export declare function enqueue<T extends JobType>(
   options: EnqueueOptions & { workspace_id: string; schema?: string | undefined },
 ): Promise<{ job: Job<T>; created: boolean; wake: boolean }>;
 
-/** Add 1 to 1,000 jobs in their order. The call adds all of these jobs, or none. */
+/** Add 1 to 1,000 jobs in the given order. The call adds either all of the jobs or none of them. */
 export declare function enqueueMany<T extends JobType>(
   client: Client,
   jobs: readonly NewJob<T>[],
@@ -246,8 +263,8 @@ export declare function enqueueMany<T extends JobType>(
 ): Promise<{ jobs: { job: Job<T>; created: boolean }[]; wake: boolean }>;
 
 /**
- * Emit an event by name for the jobs that wait for it. Further events with the same name have no
- * effect.
+ * Emit an event by name, so that the jobs that wait for the event continue. A second event with the
+ * same name has no effect.
  */
 export declare function emitEvent(
   client: Client,
@@ -257,15 +274,15 @@ export declare function emitEvent(
 ): Promise<{ first: boolean }>;
 
 type In = { schema?: string | undefined };
-/** Cancel a job and its live children. Returns its row. */
+/** Cancel a job and its child jobs that have not ended. Returns the row of the job. */
 export declare function cancel(client: Client, jobId: string, options?: In): Promise<Job>;
-/** Run a failed or cancelled job again, or a delayed job now. Returns its row. */
+/** Run a failed or cancelled job again, or run a delayed job now. Returns the row of the job. */
 export declare function retry(
   client: Client,
   jobId: string,
   options?: In & { payload?: { [name: string]: Json | undefined } | undefined },
 ): Promise<Job>;
-/** Run a job again as a new job, from its start or from a finished step. */
+/** Create a copy of a job and run it, from the start or from a finished step. */
 export declare function replay(
   client: Client,
   jobId: string,
@@ -276,8 +293,8 @@ export declare function replay(
   },
 ): Promise<{ job: Job; created: boolean; wake: boolean }>;
 /**
- * Answer a job's question. If the job has several questions, `name` chooses one. Returns the job's
- * row.
+ * Answer a question that a job asks. If the job asks several questions, `name` selects one. Returns
+ * the row of the job.
  */
 export declare function answer(
   client: Client,
@@ -286,52 +303,52 @@ export declare function answer(
   options?: In & { name?: string | undefined },
 ): Promise<Job>;
 
-/** Timing of a watch, in milliseconds. */
+/** Times of a watch, in milliseconds. */
 export type Timing = {
   /** Time between reads while Realtime is unavailable. */
   pollingInterval?: number | undefined;
   /**
-   * Maximum time until a read checks that no message was missed. With `Infinity`, a read checks
-   * only if the topic's position has changed. The server reports the position once a minute.
+   * Maximum time until a read checks that no message was missed. With `Infinity`, the watch checks
+   * only if the position of the topic has changed. The server reports the position once a minute.
    */
   silence?: number | undefined;
-  /** Minimum time until a read checks that no message was missed. */
+  /** Minimum time between reads that check that no message was missed. */
   firstSilence?: number | undefined;
-  /** Time after a join within which messages must arrive. */
+  /** Time after a join within which Realtime must report that messages arrive. */
   readyTimeout?: number | undefined;
-  /** Time to wait for a missing event before the watch reads it. */
+  /** Time to wait for a missing event before the watch reads the event from the database. */
   reorder?: number | undefined;
   /** Time after which the first join of the topic counts as failed. */
   joinTimeout?: number | undefined;
 };
 
-/** Current state of a job that is watched. */
+/** State that a watch of a job reports. */
 export type WatchedJob<T extends JobType = JobType> = {
   job: Job<T> | null;
   status: JobStatus | null;
   progress: Progress | null;
   /**
-   * Becomes true at the same time as `result` appears, because the watch shows an end only with the
-   * complete row.
+   * Is true if the job has completed. The value becomes true at the same time as `result` appears,
+   * because the watch shows the end of a job only with the complete row.
    */
   isCompleted: boolean;
   isFailed: boolean;
   isCancelled: boolean;
-  /** Someone has cancelled the job, and the job still runs. */
+  /** Is true if someone has cancelled the job and the job still runs. */
   isCancelling: boolean;
   isEnded: boolean;
-  /** The watch has not read the job yet. */
+  /** Is true until the watch has read the job for the first time. */
   isLoading: boolean;
-  /** Error message of the job. */
+  /** Error message of the job's last failure. */
   error: string | null;
-  /** Text or items of each stream. */
+  /** Text or list of items of each stream. */
   output: OutputOf<T>;
   freshness: Freshness;
-  /** The job was deleted, or is not visible to the caller. */
+  /** Is true if the job was deleted, or if the caller may not see the job. */
   missing: boolean;
-  /** Events of the job. Only with `history`. */
+  /** Events of the job. The list is empty without the option `history`. */
   events: JobEvent[];
-  /** Error of the last read, or null. */
+  /** Error of the last read, or null if the last read succeeded. */
   problem: QueueError | null;
 };
 
@@ -340,7 +357,8 @@ export interface Watch<S> {
   readonly freshness: Freshness;
   readonly closed: boolean;
   /**
-   * Call `listener` after changes, at most once per frame. Returns a function that ends the calls.
+   * Call `listener` after changes of the state, at most once per frame. Returns a function that
+   * ends the calls.
    */
   subscribe(listener: () => void): () => void;
   refresh(): Promise<void>;
@@ -348,30 +366,37 @@ export interface Watch<S> {
 }
 export interface JobWatch<T extends JobType = JobType> extends Watch<WatchedJob<T>> {
   /**
-   * Resolves to the job's row after the job has ended. Rejects if the job was deleted or the watch
-   * is closed.
+   * Promise of the job's row after the job has ended. The promise rejects if the job was deleted or
+   * the watch was closed.
    */
   readonly ended: Promise<Job<T>>;
 }
 export type JobOptions<T extends JobType = JobType> = Timing & {
   schema?: string | undefined;
   /**
-   * Id of the guest session that grants access to the job. The row of the job then has no payload.
+   * Id of the guest session that grants access to the job. With a guest session, the row of the job
+   * contains no payload.
    */
   session_id?: string | undefined;
-  /** Also deliver and keep past events, at most `historyLimit` events (default 2,000). */
+  /**
+   * If true, the watch also delivers past events. It keeps at most `historyLimit` events (default
+   * 2,000).
+   */
   history?: boolean | undefined;
   historyLimit?: number | undefined;
-  /** Deliver events after this `seq`. */
+  /** Number `seq` of an event. The watch delivers only the events after it. */
   after?: number | undefined;
-  /** Called for each event once, in order. */
+  /** Function that is called once for each event, in order. */
   onEvent?: ((event: JobEvent) => void) | undefined;
-  /** Called once when the job ends, also if the job ended before the watch started. */
+  /**
+   * Function that is called once when the job ends. If the job ended before the watch started, the
+   * function is called too.
+   */
   onEnd?: ((job: Job<T>) => void) | undefined;
   onChange?: ((state: WatchedJob<T>) => void) | undefined;
   /**
-   * Called with all output so far, at most once per frame, and with the complete output before
-   * `onEnd`.
+   * Function that is called with all output so far, at most once per frame. Before `onEnd`, it is
+   * called with the complete output.
    */
   onOutput?: ((output: OutputOf<T>) => void) | undefined;
 };
@@ -381,25 +406,25 @@ export declare function watchJob<T extends JobType = JobType>(
   options?: JobOptions<T>,
 ): JobWatch<T>;
 
-/** A piece of a job's stream. */
+/** Piece of a job's stream. */
 export type Piece = {
   stream: string;
   /**
    * Number of the attempt that wrote the piece. The first piece of each attempt has `from` 0. When
-   * such a piece arrives, discard the pieces of earlier attempts.
+   * a piece with `from` 0 arrives, discard the pieces of earlier attempts.
    */
   attempt: number;
-  /** Offset of this piece, in characters (code points) or items. */
+  /** Offset at which the piece begins, in characters (code points) or items. */
   from: number;
-  /** Offset of the next piece. */
+  /** Offset at which the next piece begins. */
   next: number;
   text?: string;
   items?: Json[];
 };
 /**
- * Yield the pieces of a job's stream from the beginning or from an offset, and then live. Each
- * character and item is yielded once and in order. The generator ends with the job and returns its
- * row. It throws if the job was deleted.
+ * Yield the pieces of a job's stream, from the stream's beginning or from an offset, and then each
+ * new piece when it arrives. Each character and each item is yielded once and in order. The
+ * generator ends when the job ends, and returns the job's row. It throws if the job was deleted.
  */
 export declare function outputOf<T extends JobType = JobType>(
   client: Client,
@@ -408,17 +433,20 @@ export declare function outputOf<T extends JobType = JobType>(
   options?: In & {
     /** Id of the guest session that grants access to the job. */
     session_id?: string | undefined;
-    /** Offset `next` of the last piece that the caller has. */
+    /** Offset `next` of the last piece that the caller already has. */
     from?: number | undefined;
-    /** Number `attempt` of this piece. Default: the current attempt. */
+    /**
+     * Number `attempt` of the last piece that the caller already has. Default: the current attempt
+     * of the job.
+     */
     attempt?: number | undefined;
     signal?: AbortSignal | undefined;
   },
 ): AsyncGenerator<Piece, Job<T>, undefined>;
 
 /**
- * Wait until all jobs have ended. Returns their rows in the order of the ids. Rejects if one of the
- * jobs was deleted.
+ * Wait until all jobs have ended. Returns the rows of the jobs in the order of the ids. Rejects if
+ * one of the jobs was deleted.
  */
 export declare function waitAll<T extends JobType = JobType>(
   client: Client,
@@ -426,11 +454,14 @@ export declare function waitAll<T extends JobType = JobType>(
   options?: In & { signal?: AbortSignal | undefined },
 ): Promise<Job<T>[]>;
 
-/** Filter of `list_jobs` for a workspace or a session. A job must meet all given conditions. */
+/**
+ * Filter of the function `list_jobs` for a workspace or a session. A job must meet all given
+ * conditions.
+ */
 export type JobFilter = {
   workspace_id?: string | undefined;
   session_id?: string | undefined;
-  /** Only jobs that the signed-in user enqueued. */
+  /** If true, only jobs that the signed-in user has enqueued match. */
   mine?: boolean | undefined;
   user_id?: string | undefined;
   status?: JobStatus | readonly JobStatus[] | undefined;
@@ -439,21 +470,21 @@ export type JobFilter = {
   queue?: string | undefined;
   tag?: string | undefined;
   parent_id?: string | undefined;
-  /** Names and values of fields in the payload. */
+  /** Fields that the payload of a job must contain, with their values. */
   payload?: { [name: string]: Json | undefined } | undefined;
   created_after?: string | undefined;
-  /** Part of the text of the error message. */
+  /** Text that the error message of a job must contain. */
   error?: string | undefined;
   error_fingerprint?: string | undefined;
-  /** False omits the jobs of the platform itself, such as webhook deliveries. */
+  /** If false, jobs that the queue itself creates, such as webhook deliveries, do not match. */
   internal?: boolean | undefined;
   search?: string | undefined;
   ids?: readonly string[] | undefined;
 };
-/** A job in a list, which has no payload and no result. */
+/** A job in a list. A listed job has no payload and no result. */
 export type ListedJob = Omit<Job, "payload" | "result" | "streams"> & { glimpse?: string | null };
 export type WatchedJobs = {
-  /** Newest first. */
+  /** The jobs, newest first. */
   jobs: ListedJob[];
   isLoading: boolean;
   freshness: Freshness;
@@ -464,21 +495,24 @@ export declare function watchJobs(
   filter: JobFilter,
   options?: Timing &
     In & {
-      /** 1 to 200. Default 20. */
+      /** Number of jobs, from 1 to 200. Default 20. */
       limit?: number | undefined;
       onChange?: ((state: WatchedJobs) => void) | undefined;
       onEvent?: ((event: JobEvent) => void) | undefined;
-      /** Called once for each job that ends while it is watched, even if it has left the list. */
+      /**
+       * Function that is called once for each job that ends while the watch follows it, even if the
+       * job has left the list.
+       */
       onEnd?: ((job: ListedJob) => void) | undefined;
     },
 ): Watch<WatchedJobs>;
 
-/** Options of a watch that reports when a page must read a workspace or session again. */
+/** Options of a watch that informs a page when to read a workspace or a session again. */
 export type TopicOptions = Timing &
   In & {
     /**
-     * Called at the start, and again whenever the subject may have changed. If it throws, it is
-     * called again.
+     * Function that is called at the start, and again each time when the workspace or session may
+     * have changed. If the function throws, it is called again.
      */
     onRead?: (() => Promise<unknown> | unknown) | undefined;
     onEvent?: ((event: JobEvent) => void) | undefined;

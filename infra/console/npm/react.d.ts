@@ -16,21 +16,28 @@ import type { MinutehandJob, MinutehandJobProps } from "./tags.js";
 
 export type UseJobOptions<T extends JobType = JobType> = {
   /**
-   * Id of the guest session that grants access to the job. The row of the job then has no payload.
+   * Id of the guest session that grants access to the job. With a guest session, the row of the job
+   * contains no payload.
    */
   session_id?: string | undefined;
   pollingInterval?: number | undefined;
-  /** See `Timing`. */
+  /**
+   * Maximum milliseconds until a read checks that no message was missed. The type `Timing`
+   * describes the option.
+   */
   silence?: number | undefined;
   history?: boolean | undefined;
   onEvent?: ((event: JobEvent) => void) | undefined;
-  /** Called once when the job ends, also if the job ended before it was followed. */
+  /**
+   * Function that is called once when the job ends. If the job ended before the hook followed it,
+   * the function is called too.
+   */
   onEnd?: ((job: Job<T>) => void) | undefined;
 };
 
 /**
- * Job that is followed, and its actions. If an action fails, its promise rejects with a
- * `QueueError`.
+ * State of a followed job, and functions that change the job. If a change fails, the promise of its
+ * function rejects with a `QueueError`.
  */
 export type UsedJob<T extends JobType = JobType> = WatchedJob<T> & {
   refresh(): Promise<void> | undefined;
@@ -41,12 +48,12 @@ export type UsedJob<T extends JobType = JobType> = WatchedJob<T> & {
 
 type Where = { workspace_id?: string | undefined; schema?: string | undefined };
 
-/** Create the hooks for a client. Call this function once, outside of components. */
+/** Create the hooks for a supabase-js client. Call `makeHooks` once, outside of components. */
 export declare function makeHooks(
   client: Client | (() => Client),
   defaults?: Where,
 ): {
-  /** Follow one job. If the id is missing, no job is followed. */
+  /** Follow one job. If `jobId` is missing, the hook follows no job. */
   useJob<T extends JobType = JobType>(
     jobId: string | null | undefined,
     options?: UseJobOptions<T>,
@@ -54,7 +61,10 @@ export declare function makeHooks(
   useJobStatus<T extends JobType = JobType>(
     options: UseJobOptions<T> & { jobId: string | null | undefined },
   ): UsedJob<T>;
-  /** `enqueue` adds a job and follows it. If the call fails, it returns null and sets `problem`. */
+  /**
+   * Return `enqueue`, which adds a job and follows it. If the call fails, `enqueue` returns null
+   * and sets `problem`.
+   */
   useEnqueue<T extends JobType>(
     jobType: T,
     options?: UseJobOptions<T>,
@@ -65,14 +75,14 @@ export declare function makeHooks(
     filter?: JobFilter,
     options?: {
       limit?: number | undefined;
-      /** Called once for each job that ends while it is watched. */
+      /** Function that is called once for each job that ends while the hook follows it. */
       onEnd?: ((job: ListedJob) => void) | undefined;
     },
   ): WatchedJobs & { refresh(): Promise<void> | undefined };
 };
 
-// The type is not named `Attributes`, because that name is React's own type within the module
-// "react".
+// The type is not named `Attributes`, because within the module "react" that name is a type of
+// React.
 type JobElementProps = DetailedHTMLProps<HTMLAttributes<MinutehandJob>, MinutehandJob> &
   MinutehandJobProps;
 

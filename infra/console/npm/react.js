@@ -1,6 +1,6 @@
 "use client";
 
-// React hooks for one client.
+// React hooks for one supabase-js client.
 
 import * as React from "react";
 import { createHooks } from "./jobs/hooks.js";

@@ -5,20 +5,20 @@ import type { Client, Job, Json } from "./index.js";
 export interface MinutehandJob extends HTMLElement {
   /** Your supabase-js client. */
   client: Client | null | undefined;
-  /** Texts that replace the English texts, by name. */
+  /** Texts that replace the element's English texts, by the text's name. */
   texts: Record<string, string>;
-  /** The attribute `job-id`. */
+  /** The id of the job, which is also the attribute `job-id`. */
   jobId: string | null;
   readonly job: Job | null;
-  /** Read the job now. */
+  /** Read the job from the database now. */
   refresh(): Promise<void>;
-  /** Answer the job's question. */
+  /** Answer the question that the job asks. */
   answer(answer: Json): Promise<void>;
 }
 
 export type JobChange = CustomEvent<{ job: Job | null }>;
 
-/** Attributes of the custom element in a framework's `JSX.IntrinsicElements["minutehand-job"]`. */
+/** Attributes of the custom element in `JSX.IntrinsicElements["minutehand-job"]` of a framework. */
 export type MinutehandJobProps = {
   client?: Client | null | undefined;
   texts?: Record<string, string> | undefined;
@@ -35,12 +35,13 @@ declare global {
   interface HTMLElementTagNameMap {
     "minutehand-job": MinutehandJob;
   }
-  // both events bubble to the document and the window
+  // the events `jobchange` and `jobend` bubble to the document and the window
   interface GlobalEventHandlersEventMap {
-    /** The job changed. The event is dispatched at most once per frame. */
+    /** The job has changed. The element dispatches `jobchange` at most once per frame. */
     jobchange: JobChange;
     /**
-     * The job has ended. The event is also dispatched if the job had ended before the first read.
+     * The job has ended. The element also dispatches `jobend` if the job had ended before the first
+     * read.
      */
     jobend: JobChange;
   }

@@ -1,8 +1,8 @@
 import type { HTMLAttributes, PublicProps } from "vue";
 import type { JobChange, MinutehandJob, MinutehandJobProps } from "./tags.js";
 
-// Custom elements are typed as Vue's guide describes. Listeners are passed as props whose names
-// begin with `on`.
+// Custom elements have the types that Vue's guide describes. Event listeners are passed as props
+// whose names begin with `on`.
 type JobElementProps = HTMLAttributes &
   PublicProps &
   Omit<MinutehandJobProps, "onjobchange" | "onjobend"> & {

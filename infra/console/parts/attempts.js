@@ -1,10 +1,11 @@
-// A job's attempts and their errors. Tracebacks begin with the frames of the user's own code.
+// Shows the attempts of a job with their errors. Tracebacks begin with the frames of the user's own
+// code.
 
 import { codeOf, safeUrl } from "../lib/format.js";
 import { html, quietButton } from "../lib/ui.js";
 import { copy, JsonView } from "./copy.js";
 
-/** Error, traceback, worker and commit of an attempt. */
+/** Shows the error, traceback, worker and commit of an attempt. */
 export const AttemptDetails = ({ attempt }) => html`
   ${attempt.error_message && html`<p class="error-text">${attempt.error}</p>`}
   ${
@@ -14,7 +15,7 @@ export const AttemptDetails = ({ attempt }) => html`
   <${Origin} attempt=${attempt} />
 `;
 
-/** The job's last error in full, with its traceback and log. */
+/** Shows the last error of the job in full, with the traceback and the log of the attempt. */
 export function LastFailure({ job, attempts }) {
   const last = attempts.filter((attempt) => attempt.error_message).at(-1);
   if (!job.error_message || job.status === "completed") return null;
@@ -69,11 +70,11 @@ export function LastFailure({ job, attempts }) {
 const causeOf = ({ type = "", message }) => (message ? `${type}: ${message}` : type);
 
 /**
- * Return the URL of a log stream in CloudWatch, or null. The URL selects the request if the request
- * is known.
+ * Return the URL of a log stream in Amazon CloudWatch, or null. If the id of the Lambda request is
+ * known, the URL filters the log by the request.
  */
 function cloudWatchOf(origin) {
-  // check the region, because the host name of the link contains it
+  // check the region, because the host name of the link contains the region
   if (!origin?.log_group || !/^[a-z]{2}(-[a-z]+)+-\d{1,2}$/.test(origin.region ?? "")) return null;
   const encodeTwice = (text) => encodeURIComponent(encodeURIComponent(text)).replaceAll("%", "$");
   const { region, log_group: group, log_stream: stream, request_id: request } = origin;
@@ -87,7 +88,7 @@ function cloudWatchOf(origin) {
   );
 }
 
-/** Return `file:line` of the first frame of a traceback, or null. */
+/** Return `file:line` of the first frame of a traceback, or null if there is no frame. */
 const locationOf = (traceback) =>
   traceback?.frames?.[0] ? `${traceback.frames[0].file}:${traceback.frames[0].line}` : null;
 
@@ -99,7 +100,7 @@ const asText = (traceback) =>
     )
     .join("\n");
 
-/** Return the URL of a frame's line of code, in the commit that the worker ran. */
+/** Return the URL of the line of code of a traceback's frame, in the commit that the worker ran. */
 const commitOf = (frame, origin) =>
   origin?.source &&
   safeUrl(
@@ -145,7 +146,7 @@ function Traceback({ traceback, origin }) {
   </div>`;
 }
 
-/** Commit and worker of an attempt, with a link to its log. */
+/** Shows the commit and the worker of an attempt, with a link to the worker's log. */
 function Origin({ attempt }) {
   const { origin, worker_id: worker } = attempt;
   const address = cloudWatchOf(origin);

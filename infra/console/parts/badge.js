@@ -1,4 +1,4 @@
-// Badges of states, the progress of a job, and the freshness of a page.
+// Badges that show the state of a job, the progress of a job, and how fresh the data of a page is.
 
 import { percentage } from "../lib/format.js";
 import { FRESHNESS, isDelayed, stateAt, stateOf } from "../lib/states.js";
@@ -6,7 +6,7 @@ import { classes, html, useEffect, useState } from "../lib/ui.js";
 import { Icon } from "./icons.js";
 import { Sentence, useNow } from "./when.js";
 
-/** Badge of a job's state, or of its status if the rest of the job is unknown. */
+/** Shows a badge with the state of a job, or with the job's status if only the status is known. */
 export function StateBadge({ status, job, cancelling = false }) {
   const now = useNow(isDelayed(job?.state));
   const { word, tone, mark } = stateOf(job ? stateAt(job, now) : status);
@@ -19,8 +19,8 @@ export function StateBadge({ status, job, cancelling = false }) {
 const STEADY_MS = 400;
 
 /**
- * Badge of the freshness. `live` appears immediately. Other values appear after a short wait, so
- * that the badge does not flicker.
+ * Shows how fresh the data of the page is. `live` appears immediately. Other values appear after a
+ * short time, so that the badge does not flicker.
  */
 export function Freshness({ value }) {
   const [shown, setShown] = useState(value);
@@ -40,7 +40,7 @@ export function Freshness({ value }) {
   </span>`;
 }
 
-/** Badge with a word in a tone. */
+/** Shows a badge with a word, in the colour of the tone. */
 export const Tag = ({ tone = "pending", children }) =>
   html`<span class="badge" data-tone=${tone}>${children}</span>`;
 
@@ -49,7 +49,7 @@ export function JobProgress({ job, label = "Progress", compact = false }) {
   const done = status === "completed" ? 100 : percentage(progress);
   const { tone, word } = stateOf(status);
   const words = progress?.message || progress?.stage || "";
-  if (done === 0 && !words) return null; // the job has reported nothing
+  if (done === 0 && !words) return null; // the job has reported no progress
   return html`<div
     class=${classes("progress", compact && "compact")}
     data-tone=${tone}

@@ -1,4 +1,4 @@
-// Actions on many jobs: They apply to the selected jobs, or to all jobs that match the filter.
+// Actions that change many jobs at once: the selected jobs, or all jobs that match the filter.
 
 import { jobs as api } from "../api.js";
 import { pluralize, number } from "../lib/format.js";
@@ -8,7 +8,7 @@ import { confirm } from "../lib/prompt.js";
 import { notify, notifyFailure } from "./toasts.js";
 
 const LIVE = ["pending", "processing", "waiting"];
-/** Filters of the counts above the list. */
+/** Names of the filters that the counts above the list also apply. */
 const COUNTED = ["state", "job_type", "queue", "internal"];
 const APPLIES = { cancel: LIVE, retry: ["failed", "cancelled"] };
 const ACTIONS = {
@@ -27,7 +27,8 @@ const ACTIONS = {
 };
 
 /**
- * Count the jobs that an action would change, as `12 jobs`, or as `1,000+ jobs` if there are more.
+ * Count the jobs that an action would change. Returns `12 jobs`, or `1,000+ jobs` if there are more
+ * jobs than were counted.
  */
 async function countOf(filter, action) {
   let [count, cursor] = [0, null];
@@ -41,7 +42,7 @@ async function countOf(filter, action) {
 
 /**
  * Ask for confirmation with the number of jobs, and then change the jobs in batches. Returns
- * whether the action has changed any job.
+ * whether at least one job was changed.
  */
 export async function actOnMany({ workspaceId, action, filter, known }) {
   const { verb, did, text, call } = ACTIONS[action];
@@ -66,7 +67,9 @@ export async function actOnMany({ workspaceId, action, filter, known }) {
   }
 }
 
-/** Bar of actions. The bar appears below the list, so that no row moves. */
+/**
+ * Bar with the actions for the selected jobs. The bar appears below the list, so that no row moves.
+ */
 export function Selection({ picked, counts, filter, query, workspaceId, done }) {
   const { state } = filter;
   const isPlain = Object.keys(query).every((name) => COUNTED.includes(name));

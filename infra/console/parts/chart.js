@@ -1,4 +1,4 @@
-// Line charts over time. The library uPlot is loaded with the first chart.
+// Line charts over time. The library uPlot is loaded when the first chart is drawn.
 
 import { clock, local, number } from "../lib/format.js";
 import { useStore } from "../lib/store.js";
@@ -11,7 +11,10 @@ const iso = (seconds) => new Date(seconds * 1000).toISOString();
 
 const hasValue = (value) => value !== null && value !== undefined;
 
-/** Format the time of a point as `08:36`, or as `11-20 08:00` if the range is longer than a day. */
+/**
+ * Format the time of a point as `08:36`. If the chart covers more than a day, format the time as
+ * `11-20 08:00`.
+ */
 const shortTime = (seconds, span) =>
   span > DAY ? local(iso(seconds)).slice(5, 16) : clock(iso(seconds)).slice(0, 5);
 
@@ -30,7 +33,7 @@ export function Chart({ label, at, lines, format = number, minTop = 4 }) {
     const draw = ({ default: UPlot }) => {
       if (closed) return;
       plot.current?.destroy();
-      // read the computed colour, because a canvas cannot use CSS variables
+      // read the computed colour of the CSS variable, because a canvas cannot use CSS variables
       const colour = (name) => {
         box.current.style.color = `var(${name})`;
         return getComputedStyle(box.current).color;
@@ -52,8 +55,8 @@ export function Chart({ label, at, lines, format = number, minTop = 4 }) {
         spanGaps: true,
         value: (drawn, value, nth, point) =>
           formatValue(point === null ? drawn.data[nth].at(-1) : value),
-        // draw a single value as a point, because otherwise the chart of a new project would look
-        // empty
+        // Draw a line that has a single value as a point. Without the point, the chart of a new
+        // project would look empty.
         points: {
           show: (drawn, nth) => drawn.data[nth].filter(hasValue).length === 1,
           fill: colour(variable),

@@ -1,12 +1,11 @@
-// Shows and exports values: It shows ids that copy on click and formatted JSON, and offers
-// downloads.
+// Components that show and export values: ids that a click copies, formatted JSON, and downloads.
 
 import { bytes, pretty, shortId } from "../lib/format.js";
 import { html, quietButton, useMemo, useState } from "../lib/ui.js";
 import { Icon } from "./icons.js";
 import { notify, notifyFailure } from "./toasts.js";
 
-/** Copy text to the clipboard and show a message. */
+/** Copy a text to the clipboard, and show a message that says so. */
 export async function copy(text, what = "Copied") {
   try {
     await navigator.clipboard.writeText(text);
@@ -27,15 +26,15 @@ const CopyButton = ({ text, what, className = "copy mono", children }) =>
     <span class="hidden">Copy ${what}</span>
   </button>`;
 
-/** Button that shows the end of an id and copies the complete id. */
+/** Shows a button with the end of an id. A click copies the complete id. */
 export const CopyId = ({ id, whole = false, what = "id" }) =>
   html`<${CopyButton} text=${id} what=${what}>${whole ? id : shortId(id)}<//>`;
 
-/** Button that shows a shell command and copies it. */
+/** Shows a button with a shell command. A click copies the command. */
 export const Command = ({ text }) =>
   html`<${CopyButton} text=${text} what="the command" className="copy command mono">${text}<//>`;
 
-/** Offer a file for download that the page creates. */
+/** Let the browser download a file whose content the page has created. */
 export function download(name, content, type = "text/plain;charset=utf-8") {
   const blob = content instanceof Blob ? content : new Blob([content], { type });
   const link = document.createElement("a");

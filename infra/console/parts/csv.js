@@ -1,8 +1,8 @@
-// Reads and writes CSV files by the library Papa Parse, which is loaded when it is first needed.
+// Reads and writes CSV files with the library Papa Parse, which is loaded when it is first needed.
 
 const library = () => import("papaparse").then((module) => module.default);
 
-/** Read a file into objects. Column names become lower case, with underscores for spaces. */
+/** Read a CSV file into objects. Column names become lower case, with underscores for spaces. */
 export async function readCsv(file) {
   const { parse } = await library();
   const nameOf = (head) => head.trim().toLowerCase().replaceAll(" ", "_");
@@ -10,7 +10,10 @@ export async function readCsv(file) {
   return parse(await file.text(), options).data;
 }
 
-/** Write objects as CSV. A cell that a spreadsheet would run as a formula gets a leading quote. */
+/**
+ * Write objects as CSV. A cell that a spreadsheet would run as a formula gets a quote as its first
+ * character.
+ */
 export async function writeCsv(rows) {
   const { unparse } = await library();
   return unparse(rows, { escapeFormulae: true });

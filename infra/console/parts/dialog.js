@@ -1,5 +1,5 @@
-// Dialogs, forms and buttons. While a dialog is open it keeps the focus. When it closes, it returns
-// the focus.
+// Dialogs, forms and buttons. While a dialog is open, the keyboard focus stays inside the dialog.
+// When the dialog closes, the focus returns to the element that had the focus before.
 
 import { question } from "../lib/prompt.js";
 import { useStore } from "../lib/store.js";
@@ -8,13 +8,14 @@ import { html, useId, useLayoutEffect, useRef, useState } from "../lib/ui.js";
 export function Dialog({ title, onClose, wide = false, children }) {
   const ref = useRef(null);
   const heading = useId();
-  // run before painting, because a key press that follows immediately must reach the dialog
+  // open the dialog before painting, because the dialog must receive a key press that follows
+  // immediately
   useLayoutEffect(() => {
     const before = document.activeElement;
     const dialog = ref.current;
     dialog.showModal();
     return () => {
-      dialog.close(); // first, because an open dialog keeps the focus
+      dialog.close(); // before the focus moves, because an open dialog keeps the focus
       if (before?.isConnected) before.focus?.();
     };
   }, []);
@@ -34,7 +35,10 @@ export function Dialog({ title, onClose, wide = false, children }) {
   </dialog>`;
 }
 
-/** Dialog of the open question. The frame of the console draws it once. */
+/**
+ * Dialog that shows the question which the console currently asks. The frame of the console draws
+ * the dialog once.
+ */
 export function Confirmations() {
   const openQuestion = useStore(question);
   const text = useRef("");
@@ -69,8 +73,8 @@ export function Confirmations() {
 }
 
 /**
- * Return a ref for an element that keeps the focus inside. If the node with the focus disappears,
- * the first enabled button of the element gets the focus.
+ * Return a ref for an element inside of which the keyboard focus stays. If the focused node
+ * disappears, the first enabled button of the element gets the focus.
  */
 export function useFocusKeeper() {
   const box = useRef(null);
@@ -82,7 +86,7 @@ export function useFocusKeeper() {
   return box;
 }
 
-/** Button that runs one action at a time and shows that it is busy. */
+/** Button that runs its action. While the action runs, the button is disabled and looks busy. */
 export function ActionButton({ run, children, className = "", disabled = false, ...rest }) {
   const [busy, setBusy] = useState(false);
   const click = async () => {
@@ -107,8 +111,8 @@ export function ActionButton({ run, children, className = "", disabled = false, 
 }
 
 /**
- * Return the `submit` function of a form, its error (`problem`), and whether it is in flight
- * (`busy`).
+ * Return the state of a form: its function `submit`, its error (`problem`), and whether a
+ * submission is in flight (`busy`).
  */
 export function useForm(run) {
   const [problem, setProblem] = useState(null);

@@ -1,4 +1,4 @@
-// Form with which a person enqueues a job of a type.
+// Form in which a person enqueues a job of a chosen type.
 
 import { jobs as api, types } from "../api.js";
 import { parsePayload, pretty } from "../lib/format.js";
@@ -11,8 +11,8 @@ import { area, field } from "./field.js";
 const NAME_ATTRIBUTES = { required: true, autocomplete: "off", spellcheck: "false", class: "mono" };
 
 /**
- * Return a payload with the defaults of a schema's fields, and with null for required fields
- * without a default.
+ * Return a draft of a payload. Each field of the schema has its default, and required fields
+ * without a default are null.
  */
 const draftOf = ({ properties = {}, required = [] } = {}) =>
   Object.fromEntries(
@@ -23,7 +23,7 @@ const draftOf = ({ properties = {}, required = [] } = {}) =>
 
 export function EnqueueDialog({ workspaceId, type: initialType = "", onClose }) {
   const [type, setType] = useState(initialType);
-  const [typed, setTyped] = useState(null); // payload, once a person has changed it
+  const [typed, setTyped] = useState(null); // text of the payload, if a person changed it
   const [delay, setDelay] = useState("");
   const [tags, setTags] = useState("");
   const listId = useId();

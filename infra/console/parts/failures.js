@@ -1,4 +1,4 @@
-// Failed jobs grouped by error.
+// Shows failed jobs, grouped by error.
 
 import { jobs as api } from "../api.js";
 import { atLeast, number } from "../lib/format.js";
@@ -12,9 +12,9 @@ import { Empty } from "./states-of-view.js";
 import { column, dataTable } from "./table.js";
 import { When } from "./when.js";
 
-const POLL_MS = 5000; // short, because a retry of many jobs continues after the click
+const POLL_MS = 5000; // short: a retry of many jobs continues after the click
 
-/** Columns of failure groups, which the Overview also uses. */
+/** Columns of a table of failure groups. The Overview page uses the same columns. */
 export const FAILURE_COLUMNS = [
   column("Jobs", "num strong", (group) => atLeast(group.jobs)),
   column("Type", (group) => group.job_type),
@@ -35,7 +35,9 @@ export const FAILURE_COLUMNS = [
 ];
 export const failureKey = (group) => `${group.job_type} ${group.error_fingerprint}`;
 
-/** Page that lists groups of failed jobs. A button of each group retries all its jobs. */
+/**
+ * Page that lists the groups of failed jobs. The button of a group retries all jobs of the group.
+ */
 export function Failures({ workspace }) {
   const read = useFetch((signal) => api.failures(workspace.id, signal), [workspace.id]);
   const counts = useFetch(() => api.counts(workspace.id), [workspace.id]);

@@ -1,25 +1,25 @@
-// Labelled form fields.
+// Form fields with their labels.
 
 import { html } from "../lib/ui.js";
 
-/** Return a listener that calls `set` with the new value of a field. */
+/** Return an event listener that calls `set` with the new value of the field. */
 const toValue = (set) => (event) => set(event.target.value);
 
-/** Text input of one line. */
+/** Text input for one line. */
 export const field = (label, value, set, attributes = {}) =>
   html`<label class="field">
     <span>${label}</span>
     <input type="text" value=${value} onInput=${toValue(set)} ...${attributes} />
   </label>`;
 
-/** Text input of several lines. */
+/** Text input for several lines. */
 export const area = (label, value, set, attributes = { rows: 8, class: "mono" }) =>
   html`<label class="field">
     <span>${label}</span>
     <textarea spellcheck="false" value=${value} onInput=${toValue(set)} ...${attributes}></textarea>
   </label>`;
 
-/** Select box. */
+/** Select box with options. */
 export const choice = (label, value, set, options, className = "field", hidden = "") =>
   html`<label class=${className}>
     <span class=${hidden}>${label}</span>

@@ -1,4 +1,4 @@
-// Holders that block jobs, and the steps that resolve a problem, with the commands of these steps.
+// Shows what blocks waiting jobs, and the steps that resolve a problem, with their shell commands.
 
 import { atLeast, pluralize } from "../lib/format.js";
 import { html } from "../lib/ui.js";
@@ -6,7 +6,7 @@ import { Command } from "./copy.js";
 import { breakable, column, heading, table } from "./table.js";
 import { Sentence, When } from "./when.js";
 
-/** Text of links to pages, by the first part of the path. */
+/** Texts of links to pages of the console, by the first part of the path. */
 const PAGES = {
   jobs: (id, query) => (id ? `Job ${id.slice(-8)}` : query ? "These jobs" : "Jobs"),
   types: (name) => (name ? `Type ${decodeURIComponent(name)}` : "Types"),
@@ -21,8 +21,8 @@ const pageOf = (path) => {
 };
 
 /**
- * Steps of advice from the database's explanation. `here` is the current page, to which no link is
- * needed.
+ * Steps that the database's explanation of a problem recommends. `here` is the address of the
+ * current page. A step gets no link to the current page.
  */
 export const Steps = ({ next, here }) =>
   (next ?? []).map(
@@ -52,7 +52,10 @@ const HOLDER_COLUMNS = [
   column("Since", "nowrap", ({ since }) => html`<${When} at=${since} />`),
 ];
 
-/** Card that lists holders. The holder that blocks most jobs comes first. Empty without holders. */
+/**
+ * Card that lists the holders, which are the jobs, limits, pauses and missing workers that block
+ * other jobs. The holder that blocks most jobs comes first. Without holders, there is no card.
+ */
 export function Holders({ holders }) {
   if (!holders?.length) return null;
   const key = ({ job_id: id, reason }) => `${reason} ${id}`;

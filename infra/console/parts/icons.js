@@ -1,10 +1,11 @@
-// Icons of 16 by 16 pixels in the colour of the text next to them. They are decoration, because the
-// text next to them has the same meaning.
+// Icons of 16 by 16 pixels in the colour of the text next to them. Screen readers ignore the icons,
+// because the text next to an icon has the same meaning.
 
 import { html } from "../lib/ui.js";
 
 /**
- * Paths of lines, with the width of each line. Icons of states have thicker lines than other icons.
+ * SVG paths of each icon, with the width of the lines. Icons of job states have thicker lines than
+ * other icons.
  */
 const PATHS = {
   ring: ["M3.75 8a4.25 4.25 0 1 0 8.5 0 4.25 4.25 0 1 0-8.5 0", 1.75],
@@ -49,7 +50,7 @@ export function Icon({ name }) {
   </svg>`;
 }
 
-/** Logo, which is a clock face whose minute hand has just moved. */
+/** Logo of Minutehand, which is a clock face whose minute hand has just moved. */
 export const Logo = () =>
   html`<svg class="logo" viewBox="0 0 24 24" aria-hidden="true" focusable="false">
     <circle

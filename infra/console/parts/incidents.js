@@ -1,4 +1,5 @@
-// Problems of the whole system at the top of every page. The first problem is shown in full.
+// Shows problems of the whole system at the top of every page. Only the first problem is shown in
+// full.
 
 import { session, outage, supabase, engine } from "../api.js";
 import { clock } from "../lib/format.js";
@@ -9,10 +10,13 @@ import { Sentence } from "./when.js";
 
 const POLL_MS = 15_000;
 
-/** Return a full stop to follow a cause, or nothing if the cause ends with one. */
+/**
+ * Return the full stop that follows the text of a cause. If the cause ends with its own punctuation
+ * mark, return nothing.
+ */
 const periodFor = (cause) => (/[?!]$/.test(cause) ? "" : ".");
 
-/** Read the findings about the engine as arrays `[text, address, link text]`. */
+/** Read the queue's problems, each as an array `[text, address, link text]`. */
 async function readFindings(workspace, isOperator, signal) {
   const { findings } = await engine.explain(isOperator ? null : workspace.id, signal);
   return findings.map(({ sentence, cause, next: [{ words, path } = {}] }) => {
@@ -28,7 +32,10 @@ const outageLine = (since) =>
 
 const linkTo = (to, words) => html`<a href=${to}><${Sentence} text=${words} /></a>`;
 
-/** Section of problems. Users of an app see only whether there is an outage. */
+/**
+ * Section that lists the current problems. Users who see only an app's pages see only whether there
+ * is an outage.
+ */
 export function Incidents({ workspace, isApp }) {
   const { user } = useStore(session);
   const findings = useFetch(

@@ -1,6 +1,7 @@
-// Reads the log lines of a job from the table of log lines. It reads the latest page first, earlier
-// pages on demand, and new lines when events report them. The events alone are not enough, because
-// the text in them is shortened and some job types send no events.
+// Reads the log lines of a job from the table of log lines. The module reads the latest page first,
+// and earlier pages on demand. When an event reports new lines, the module reads the new lines. The
+// events alone are not enough, because the text in an event is shortened, and some job types send
+// no events.
 
 import { data, unwrap } from "../api.js";
 import { isTransient } from "../lib/store.js";
@@ -9,7 +10,10 @@ import { useEffect, useLayoutEffect, useRef, useState } from "../lib/ui.js";
 const PAGE = 1000;
 const PAUSE_MS = 120;
 const RETRY_MS = 5000;
-/** Colour codes for terminals (`ESC [ … m`), which some libraries write into logs. */
+/**
+ * Regular expression for colour codes of terminals (`ESC [ … m`), which some libraries write into
+ * logs.
+ */
 const COLOURS = new RegExp(`${String.fromCharCode(27)}\\[[\\d;]*m`, "g");
 const COLUMNS = "id,attempt,log_level,message,metadata,created_at";
 
@@ -24,7 +28,7 @@ const asLine = (row) => ({
   metadata: row.metadata,
 });
 
-/** Log lines of one job. Call `notify` when there may be new lines. */
+/** Log lines of one job. The page calls `notify` when the job may have new lines. */
 class JobLines {
   #jobId;
   #onChange;
@@ -44,7 +48,7 @@ class JobLines {
     this.#closed = true;
   }
 
-  /** Read new lines now, or after the read that is in flight. */
+  /** Read new lines now. If a read is in flight, read when it has ended. */
   async notify() {
     this.#isReadRequested = true;
     if (this.#isReading) return;
@@ -57,7 +61,7 @@ class JobLines {
     this.#isReading = false;
   }
 
-  /** Read a page of earlier lines. Returns whether there are more earlier lines. */
+  /** Read a page of earlier lines. Returns whether there are even earlier lines. */
   async earlier() {
     await this.#tryRead(async () => {
       const rows = await unwrap(
@@ -69,7 +73,7 @@ class JobLines {
     return this.#hasEarlier && !this.#error;
   }
 
-  /** Read all log lines for a download. */
+  /** Read all log lines of the job for a download. */
   async all() {
     while (this.#hasEarlier && (await this.earlier()));
     if (this.#error) throw this.#error;

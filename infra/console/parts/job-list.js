@@ -1,5 +1,5 @@
-// Live list of a workspace's jobs. When jobs change, the pages that are loaded are read again
-// (keyset pagination).
+// Live list of a workspace's jobs. The list is loaded page by page (keyset pagination). When jobs
+// change, the list reads the first page and the visible rows again.
 
 import { jobs as api, supabase } from "../api.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
@@ -18,14 +18,14 @@ const INITIAL_STATE = {
 
 const PAGE = 100;
 const RETRY_MS = 5000;
-const MAX_REFRESHED = 200; // maximum ids of one call that reads rows again
-// milliseconds until a read checks that no message was missed, and minimum between two reads after
-// messages
+const MAX_REFRESHED = 200; // maximum number of ids in one call that reads rows again
+// `CHECK_MS`: maximum milliseconds until a read checks that no message was missed. `CHANGE_MS`:
+// minimum milliseconds between two reads that follow messages.
 const CHECK_MS = 6000;
 const CHANGE_MS = 1000;
-const PROGRESS_MS = 3000; // between reads of visible running jobs
+const PROGRESS_MS = 3000; // milliseconds between reads of visible running jobs
 
-/** State of a list and its actions, which `JobMonitor` draws. */
+/** State of a list of jobs and the list's actions. The component `JobMonitor` draws the list. */
 class JobList {
   #workspaceId;
   #filter;
@@ -34,7 +34,7 @@ class JobList {
   #rows = new Map(); // id -> row, newest first
   #top = []; // rows of the first page
   #cursor = null;
-  #readAt = null; // the database's time of the last read of the first page
+  #readAt = null; // database time of the last read of the first page
   #controller = new AbortController();
   #visible = () => [];
   #retry = 0;
@@ -52,7 +52,7 @@ class JobList {
     this.#watch = watchWorkspace(supabase(), this.#workspaceId, {
       onRead: async () => {
         await this.refresh();
-        if (this.state.error) throw this.state.error; // the watch reports it and repeats the read
+        if (this.state.error) throw this.state.error; // the watch repeats the read
         return this.#top;
       },
       onChange: ({ freshness }) => this.#set({ freshness }),
@@ -70,7 +70,8 @@ class JobList {
   }
 
   /**
-   * Set the function that returns the ids of the visible rows, which are read again after changes.
+   * Set the function that returns the ids of the visible rows. The list reads these rows again
+   * after changes.
    */
   watchVisible(visible) {
     this.#visible = visible;
@@ -88,15 +89,15 @@ class JobList {
     this.#set({ isLoadingMore: false });
   }
 
-  /** Read the first page and the visible rows again, and keep the scroll position. */
+  /** Read the first page and the visible rows again. The scroll position does not change. */
   async refresh() {
     await this.#tryRead(async () => {
       const counting = api.counts(this.#workspaceId, this.#countFilter());
-      counting.catch(() => {}); // reported below
+      counting.catch(() => {}); // the error of `counting` is reported below
       const page = await this.#firstPage();
       const top = new Set(page.jobs.map((row) => row.id));
-      const oldest = page.jobs.at(-1)?.created_at ?? "9"; // "9" is later than every instant
-      // filter the rows twice, because the next page may arrive while rows are read again
+      const oldest = page.jobs.at(-1)?.created_at ?? "9"; // "9" is later than every time
+      // filter the rows twice, because the next page may arrive while the visible rows are read
       const below = () =>
         page.next
           ? [...this.#rows.values()].filter((row) => !top.has(row.id) && row.created_at <= oldest)
@@ -118,8 +119,8 @@ class JobList {
   }
 
   /**
-   * Read the first page. For jobs that had already ended at the last read, the database returns
-   * only ids.
+   * Read the first page. For jobs that had already ended at the time of the last read, the database
+   * returns only ids.
    */
   async #firstPage() {
     let page = await this.#page(this.#filter, this.#readAt && { since: this.#readAt });
@@ -131,21 +132,21 @@ class JobList {
   }
 
   /**
-   * Read the visible running jobs again, because the topic of the workspace does not report
-   * progress.
+   * Read the visible running jobs again, because the Realtime topic of the workspace does not
+   * report progress.
    */
   async #readProgress() {
     const isRunning = (id) => this.#rows.get(id)?.status === "processing";
     const ids = this.#visible().filter(isRunning);
     if (ids.length === 0 || document.visibilityState !== "visible") return;
     await this.#tryRead(async () => {
-      // a refresh may have removed the row in the meantime
+      // a refresh may have removed the row while this read was in flight
       for (const [id, row] of await this.#readAgain(ids))
         if (isRunning(id)) this.#rows.set(id, row);
     });
   }
 
-  /** Read rows by id, and return a map of the rows that still match the filter. */
+  /** Read rows by their ids, and return a map of the rows that still match the filter. */
   async #readAgain(ids) {
     if (ids.length === 0) return new Map();
     const { jobs } = await this.#page({ ...this.#filter, ids }, null);
@@ -154,7 +155,7 @@ class JobList {
 
   #page = (filter, cursor) => api.page(filter, cursor, PAGE, this.#controller.signal);
 
-  /** Return the filter of the counts above the list. */
+  /** Return the part of the filter that applies to the counts above the list. */
   #countFilter() {
     const { job_type, queue, internal } = this.#filter;
     const isSet = ([, value]) => value !== undefined;
@@ -166,7 +167,9 @@ class JobList {
     this.#set({ isAll: !next });
   }
 
-  /** Run a read and show its error. If the failure is transient, run the read again. */
+  /**
+   * Run a read. If the read fails, show its error. If the failure is transient, run the read again.
+   */
   async #tryRead(read) {
     try {
       await read();
@@ -186,13 +189,14 @@ class JobList {
 }
 
 /**
- * Return the list of jobs of a workspace that match a filter. If the workspace or the filter
- * changes, create a new list.
+ * Return the list of a workspace's jobs that match a filter. If the workspace or the filter
+ * changes, the hook creates a new list.
  */
 export function useJobList(workspaceId, filter) {
   const [state, setState] = useState(null);
   const list = useRef(null);
-  // run before painting, because a person may immediately press a button of the new list
+  // create the list before painting, because a person may immediately press a button of the new
+  // list
   useLayoutEffect(() => {
     const jobList = new JobList(workspaceId, filter, setState);
     list.current = jobList;

@@ -1,4 +1,4 @@
-// Live log of a job, which draws only visible lines, with filters and a download.
+// Shows the live log of a job, with filters and a download. Only the visible lines are drawn.
 
 import { clock, pluralize, pretty, utc } from "../lib/format.js";
 import { html, quietButton, useEffect, useMemo, useRef, useState } from "../lib/ui.js";
@@ -10,7 +10,7 @@ import { Empty } from "./states-of-view.js";
 import { act } from "./toasts.js";
 
 const ROW = 24;
-/** Minimum log levels that a person can choose. */
+/** The minimum log levels from which a person can choose. */
 const LEVELS = [
   ["debug", "all"],
   ["info", "info and up"],
@@ -50,7 +50,7 @@ export function JobLog({
     count: shown.length,
     rowHeight: ROW,
   });
-  const isAtEnd = useRef(true); // the reader is at the end, so new lines scroll
+  const isAtEnd = useRef(true); // if the reader is at the end, new lines scroll into view
   useEffect(() => {
     if (isAtEnd.current && box.current) box.current.scrollTop = box.current.scrollHeight;
   }, [shown.length]);

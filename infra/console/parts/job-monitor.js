@@ -1,4 +1,4 @@
-// Live list of a workspace's jobs with tabs, filters, search, selection and actions.
+// Shows a live list of a workspace's jobs with tabs, filters, search, selection and actions.
 
 import { engine } from "../api.js";
 import {
@@ -26,15 +26,15 @@ import { Sentence, Elapsed, useNow, When } from "./when.js";
 
 const ROW = 36;
 /**
- * Return the beginning of a time range, rounded to the minute. If the range is already a time,
- * return it unchanged.
+ * Return the start of a time range, rounded to the minute. If `since` is a time and not the name of
+ * a range, return `since` unchanged.
  */
 const rangeStart = (since) =>
   Object.hasOwn(RANGES, since)
     ? new Date(Math.floor(serverNow() / 60_000 - RANGES[since][0]) * 60_000).toISOString()
     : since;
 
-/** Fields of the filter of `list_jobs`, by the names that people see. */
+/** Fields of the filter of the SQL function `list_jobs`, by the names in the page's address. */
 const FILTERS = {
   type: "job_type",
   tag: "tag",
@@ -46,12 +46,13 @@ const FILTERS = {
 };
 export const FIELDS = ["state", "search", ...Object.values(FILTERS)];
 
-/** Convert the filter of the page to the filter of `list_jobs`. */
+/** Convert the filter in the page's address to the filter of the SQL function `list_jobs`. */
 function queryOf({ state, since, payload, ...rest }) {
   const named = Object.entries(rest).filter(([, value]) => value);
   return {
     ...Object.fromEntries(named),
-    // list the platform's own jobs, such as webhook deliveries, only if a person asks for them
+    // list jobs that the queue itself creates, such as webhook deliveries, only if a person asks
+    // for them
     ...(!rest.job_type && !rest.search && !rest.parent_id && { internal: false }),
     ...(state && { state: [state] }),
     ...(since && { created_after: rangeStart(since) }),
@@ -60,8 +61,8 @@ function queryOf({ state, since, payload, ...rest }) {
 }
 
 /**
- * The list. The caller stores the filter in the page's address. An empty value removes a field
- * there.
+ * The list of jobs. The caller stores the filter in the address of the page. An empty value of a
+ * filter removes the filter from the address.
  */
 export function JobMonitor({ workspaceId, filter, onFilter }) {
   const key = JSON.stringify(filter);
@@ -181,7 +182,10 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
   </div>`;
 }
 
-/** Links to the states with the numbers of their jobs, and to the failed jobs grouped by error. */
+/**
+ * Links to the lists of jobs in each state, with the number of jobs, and a link to the failed jobs
+ * grouped by error.
+ */
 export function Tabs({ counts, chosen, grouped = false }) {
   const entry = (name, word, tone) => {
     const count = counts?.states[name] ?? null;
@@ -206,7 +210,7 @@ export function Tabs({ counts, chosen, grouped = false }) {
   </nav>`;
 }
 
-/** Filters in the page's address, each with a button that removes it. */
+/** Shows the filters in the page's address. Each filter has a button that removes it. */
 const Filters = ({ filter, onFilter }) =>
   Object.entries(FILTERS).map(
     ([name, field]) =>
@@ -225,7 +229,8 @@ const hasTrouble = (row) =>
   Boolean(row.error_message) && (row.status === "failed" || row.status === "pending");
 
 /**
- * Return the error of a failed job, the progress of a running job, or a few values of the payload.
+ * Return a short text about a job: the error of a failed job, the progress of a running job, or a
+ * few values of the payload.
  */
 const noteOf = (row) =>
   hasTrouble(row)
@@ -270,7 +275,10 @@ function Row({ row, index, holder, isChosen, toggle }) {
   </tr>`;
 }
 
-/** Progress of a running job, or the time of the next run of another live job. */
+/**
+ * Shows the progress of a running job. For another job that has not ended, shows the time of its
+ * next run.
+ */
 function Progress({ row, isQueued }) {
   const next = nextRunOf(row);
   if (isQueued) return html`<span class="muted">due</span>`;
@@ -287,8 +295,8 @@ const isLate = (row) =>
   serverNow() - Date.parse(row.next_retry_at ?? row.scheduled_for ?? row.created_at) > LATE_MS;
 
 /**
- * Read the holders of waiting jobs as soon as one row waits too long. One read covers all rows of
- * the list.
+ * Read what blocks waiting jobs, as soon as at least one row waits too long. The read covers all
+ * rows of the list.
  */
 function useHolders(workspaceId, rows) {
   const hasLateRows = useNow() && rows.some(isLate);
@@ -301,8 +309,8 @@ function useHolders(workspaceId, rows) {
 }
 
 /**
- * Find the holder of a late job. It is found by the job type, and by the concurrency key if the key
- * is at its limit.
+ * Find what blocks a job that is late. Holders are compared by the job type. If the job's
+ * concurrency key has reached its limit, holders are compared by the key too.
  */
 const holderOf = (row, holders) =>
   isLate(row) &&
@@ -311,23 +319,25 @@ const holderOf = (row, holders) =>
       names.includes(row.job_type) && (!keys || keys.includes(row.concurrency_key)),
   );
 
-/** Kinds of holders that block suspended jobs but no queued jobs. */
+/** Kinds of holders that block suspended jobs, but not queued jobs. */
 const SUSPENDING = new Set(["answer", "event"]);
 
-/** Text below a queued job. It names the holder, or is the usual text. */
+/**
+ * Text below a queued job. If something blocks the job, the text names it. Otherwise the text is
+ * `note`.
+ */
 function QueuedNote({ cause, note }) {
   const { sentence, holder } = cause || {};
   if (!sentence) return note && html`<span class="job-note">${note}</span>`;
-  // omit the first word if it is the type, because the row already begins with the type
+  // omit the job type at the start of the sentence, because the row already begins with the job
+  // type
   const reason = sentence.replace(/^The job type \S+ /, "");
   return html`<span class="job-note why" title=${sentence}>
     ${holder?.job_id ? `held by job ${shortId(holder.job_id)}` : html`<${Sentence} text=${reason} />`}
   </span>`;
 }
 
-/**
- * Total duration of all runs of a job, up to the present if the job is running.
- */
+/** Shows the total duration of all runs of a job. The duration of a running job counts up. */
 export function RunTime({ row }) {
   const runMs = Number(row.times?.run_ms ?? Number.NaN);
   if (row.status === "processing" && row.running_since)
@@ -340,8 +350,8 @@ export function RunTime({ row }) {
 const STEPS = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 };
 
 /**
- * Whether a key moves the focus between rows. Arrow keys move it only if a row has the focus.
- * Elsewhere they scroll.
+ * Return whether a key moves the keyboard focus between rows. Arrow keys move the focus only if a
+ * row has the focus. Otherwise arrow keys scroll the page.
  */
 const isMoveKey = (event) =>
   event.key in STEPS &&
@@ -350,8 +360,8 @@ const isMoveKey = (event) =>
   (event.key.length === 1 || event.target.closest("tr.job-row"));
 
 /**
- * Move the focus to the box or link of the next or previous row, or to the first row if no row has
- * the focus.
+ * Move the keyboard focus to the checkbox or link of the next or previous row. If no row has the
+ * focus, move the focus to the first row.
  */
 function moveByKey({ key, target }) {
   const row = target.closest("tr.job-row");

@@ -1,4 +1,4 @@
-// Reads that a watch repeats after changes: A read returns one object, or pages of a list.
+// Hooks that read again after changes. A hook reads one object, or pages of a list.
 
 import { data, supabase, unwrap } from "../api.js";
 import { isHidden, onWake } from "../lib/jobs/page.js";
@@ -7,8 +7,8 @@ import { useFetch } from "../lib/store.js";
 import { useEffect, useRef, useState } from "../lib/ui.js";
 
 /**
- * Return a function that refreshes after the read that is in flight. Without this wait, frequent
- * events would abort each read.
+ * Return a function that reads again after the read in flight has ended. If the function did not
+ * wait, frequent events would abort each read.
  */
 function useReload(read) {
   const latest = useRef(read);
@@ -26,7 +26,7 @@ function useReload(read) {
   return refresh;
 }
 
-/** Return whether the page is visible. */
+/** Return whether the page is visible in the browser. */
 function usePageVisible() {
   const [isVisible, setIsVisible] = useState(!isHidden());
   useEffect(() => {
@@ -38,9 +38,9 @@ function usePageVisible() {
 }
 
 /**
- * Read again after changes that topics report (`workspace:…`, `session:…`, `job:…`). Returns the
- * freshness. An object that is not live changes only with a message, so a hidden page does not
- * follow it.
+ * Read again after changes that Realtime topics report (`workspace:…`, `session:…`, `job:…`).
+ * Returns how fresh the data is. If `isLive` is false, the object changes only with a message, so a
+ * hidden page does not follow the object.
  */
 export function useTopicRefresh(read, topics, isLive = true) {
   const [freshness, setFreshness] = useState("catching-up");
@@ -54,7 +54,7 @@ export function useTopicRefresh(read, topics, isLive = true) {
       return () => stop.abort();
     }
     const watches = followed.map((topic, at) => {
-      let isFirst = true; // the component has done the first read
+      let isFirst = true; // the component has already done the first read
       return watchTopic(supabase(), topic, {
         isLive,
         silence: Infinity,
@@ -71,18 +71,18 @@ export function useTopicRefresh(read, topics, isLive = true) {
   return freshness;
 }
 
-/** Return the topic of a workspace and the topics of up to ten of its sessions. */
+/** Return the topic of a workspace, and the topics of at most ten of the workspace's sessions. */
 const topicsOf = (workspaceId, sessions) => [
   `workspace:${workspaceId}`,
   ...sessions.slice(0, 10).map((session) => `session:${session}`),
 ];
 
 /**
- * Read pages of a workspace's list, and read them again when a job changes.
+ * Read pages of a workspace's list, and read the pages again when a job changes.
  *
- * - `isLive(pages)`: whether a row contains a running job.
- * - `liveOf(pages)`: sessions of the running jobs, because only the topics of sessions report
- *   progress.
+ * - `isLive(pages)` returns whether a row belongs to a running job.
+ * - `liveOf(pages)` returns the sessions of the running jobs, because only the topics of sessions
+ *   report progress.
  */
 export function useLivePages(
   workspaceId,
@@ -91,7 +91,7 @@ export function useLivePages(
 ) {
   const [shown, setShown] = useState(null);
   const subject = `${workspaceId} ${search}`;
-  // begin with the first page after a change of the workspace or the search
+  // if the workspace or the search has changed, begin with the first page
   const cursors = shown?.subject === subject ? shown.after : [undefined];
   const read = useFetch(
     (signal) => Promise.all(cursors.map((after) => list(workspaceId, after, signal))),
@@ -103,15 +103,15 @@ export function useLivePages(
   const isRead = read.value !== undefined && read.error === null;
   return {
     ...read,
-    // if the last read failed, the page is not live, although Realtime may be connected
+    // if the last read failed, the data of the page may be old although Realtime is connected
     freshness: freshness === "live" && !isRead ? "catching-up" : freshness,
     more: next ? () => setShown({ subject, after: [...cursors, next] }) : null,
   };
 }
 
 /**
- * Read the latest hundred rows of a table in a workspace. `isLive(row)`: whether a row has a
- * running job.
+ * Read the latest hundred rows of a table in a workspace. `isLive(row)` returns whether the row
+ * belongs to a running job.
  */
 export function useLatest(table, workspaceId, column, isLive = () => false) {
   const rows = () => data().from(table).select("*").eq("workspace_id", workspaceId);

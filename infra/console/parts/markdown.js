@@ -1,6 +1,6 @@
-// Converts Markdown to elements. A library parses the text, and HTML in the text is never
-// interpreted as markup. The library is loaded when the first text is shown. Until then, the text
-// is shown unchanged.
+// Converts Markdown to elements. A library parses the Markdown, and HTML in the Markdown is shown
+// as text. The library is loaded when the first Markdown text is shown. Until the library is
+// loaded, the text is shown unformatted.
 
 import { safeUrl } from "../lib/format.js";
 import { growTokens, NOTHING } from "../lib/partial-markdown.js";
@@ -8,7 +8,7 @@ import { html, quietButton, useEffect, useMemo, useRef, useState } from "../lib/
 import { copy } from "./copy.js";
 
 const MAX_DEPTH = 40;
-/** Code that is longer gets no colours, because colouring it would block the page. */
+/** Maximum length of code that is coloured. Colouring longer code would block the page. */
 const MAX_COLOURED = 10_000;
 let depth = 0;
 let lexer = (text) => [{ raw: text }];
@@ -17,8 +17,8 @@ let highlighter = null;
 let loadingHighlighter = null;
 
 /**
- * Markdown that a model or a person has written. `isPartial`: whether the text is still being
- * written.
+ * Shows Markdown that a language model or a person has written. `isPartial` says whether the text
+ * is still being written.
  */
 export function Markdown({ text, isPartial = false }) {
   const [current, setCurrent] = useState(() => lexer);
@@ -26,7 +26,7 @@ export function Markdown({ text, isPartial = false }) {
     loading ??= import("marked").then((library) => (lexer = library.lexer));
     loading.then(
       () => setCurrent(() => lexer),
-      () => {}, // the text stays as it is
+      () => {}, // without the library, the text is shown unformatted
     );
   }, []);
   const grown = useRef(NOTHING);
@@ -38,8 +38,8 @@ export function Markdown({ text, isPartial = false }) {
 }
 
 /**
- * Return the tokens of a text. If a text nests too deeply for the library, return the text as one
- * token.
+ * Return the Markdown tokens of a text. If the Markdown nests too deeply for the library, return
+ * the text as one token.
  */
 function parse(text) {
   try {
@@ -51,13 +51,16 @@ function parse(text) {
 
 const rendered = new WeakMap();
 
-/** Render a block. If an element is the same object as before, Preact does not compare it again. */
+/**
+ * Render a block of Markdown, once for each token. If an element is the same object as in the last
+ * rendering, Preact does not compare the element again.
+ */
 function renderOnce(token) {
   if (!rendered.has(token)) rendered.set(token, renderTokens([token])[0]);
   return rendered.get(token);
 }
 
-// unknown tokens, such as HTML, and tokens that are nested too deeply are shown as plain text
+// tokens of unknown types, such as HTML, and tokens that are nested too deeply are shown as text
 function renderTokens(tokens = []) {
   depth += 1;
   try {
@@ -85,8 +88,8 @@ const RENDERERS = {
   paragraph: (token) => html`<p>${words(token)}</p>`,
   heading: (token) => html`<p class="heading" data-depth=${token.depth}>${words(token)}</p>`,
   blockquote: (token) => html`<blockquote>${renderTokens(token.tokens)}</blockquote>`,
-  // show a link instead of the image, because loading the image would reveal the reader to its
-  // server
+  // Show a link instead of the image. If the browser loaded the image, the image's server would
+  // learn about the reader.
   image: ({ href, text }) => linkTo(href, text || href),
   link: (token) => linkTo(token.href, words(token)),
   list: ({ ordered, start, items }) => {
@@ -116,8 +119,8 @@ const RENDERERS = {
 };
 
 /**
- * Code with colours. The library that adds the colours escapes all HTML, and is loaded with the
- * first code block.
+ * Shows code with colours. The library that colours the code escapes all HTML, and is loaded with
+ * the first code block.
  */
 function Code({ text, lang }) {
   const [current, setCurrent] = useState(highlighter);
@@ -125,7 +128,7 @@ function Code({ text, lang }) {
     loadingHighlighter ??= import("highlight.js/lib/common").then(
       (library) => (highlighter = library.default),
     );
-    loadingHighlighter.then(setCurrent, () => {}); // the code stays without colours
+    loadingHighlighter.then(setCurrent, () => {}); // without the library, no colours
   }, []);
   if (!current?.getLanguage(lang) || text.length > MAX_COLOURED) return html`<code>${text}</code>`;
   const { value } = current.highlight(text, { language: lang, ignoreIllegals: true });

@@ -1,4 +1,4 @@
-// Texts shown when a list of jobs has no rows.
+// Texts that are shown instead of a list of jobs that has no rows.
 
 import { settings } from "../api.js";
 import { html, quietButton } from "../lib/ui.js";
@@ -10,8 +10,8 @@ function firstJobSql(workspaceId) {
 }
 
 /**
- * They show an error, offer to search older jobs, explain that no job matches the filters, or
- * explain how to enqueue a first job.
+ * Shows why the list has no rows. It shows an error, offers to search older jobs, says that no job
+ * matches the filters, or explains how to enqueue a first job.
  */
 export function EmptyState({ workspaceId, state, filter, none, onFilter, retry }) {
   if (state.error)

@@ -1,5 +1,5 @@
-// Page for an address that does not exist or that the person may not see. The page is the same in
-// these two cases.
+// Page for an address that does not exist, or that the person may not see. The page is the same for
+// the two reasons, so that it does not reveal whether the object exists.
 
 import { html } from "../lib/ui.js";
 import { Placeholder } from "./states-of-view.js";
@@ -21,7 +21,10 @@ export default function NotFound({ what = "page" }) {
   </div>`;
 }
 
-/** Page for an object that is loading, failed to load, or does not exist. Otherwise false. */
+/**
+ * Return the page to show while an object is loading, if it failed to load, or if it does not
+ * exist. Return false if the object is loaded.
+ */
 export const placeholderPage = (name, read, what) =>
   [404, 422].includes(read.error?.status)
     ? html`<${NotFound} what=${what} />`

@@ -1,4 +1,4 @@
-// Question of a job that waits for an answer by a person.
+// Shows the question of a job that waits for an answer by a person.
 
 import { jobs } from "../api.js";
 import { pretty } from "../lib/format.js";
@@ -14,7 +14,7 @@ const label = (option) =>
 const valueOf = (option) =>
   typeof option === "object" && option !== null && "value" in option ? option.value : option;
 
-/** Card with a job's question. An answer resumes the job. */
+/** Card with the question of a job. When a person answers, the job continues. */
 export function Question({ jobId, wait, onAnswered }) {
   const send = (answer) =>
     createAction(onAnswered)(

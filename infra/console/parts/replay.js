@@ -1,4 +1,4 @@
-// Dialog that runs a job again with another payload.
+// Dialog in which a person edits the payload of a job and runs the job again.
 
 import { jobs as api, withIdempotencyKey } from "../api.js";
 import { parsePayload, pretty } from "../lib/format.js";
@@ -7,7 +7,10 @@ import { html, useState } from "../lib/ui.js";
 import { DialogForm } from "./dialog.js";
 import { area } from "./field.js";
 
-/** Create a copy of a job, which may start at the finished step `from`, or retry the same job. */
+/**
+ * Create a copy of the job, which may start at the finished step `from`. If `isCopy` is false,
+ * retry the same job.
+ */
 export function ReplayDialog({ job, from, isCopy = Boolean(from), onDone, onClose }) {
   const first = pretty(job.payload);
   const [text, setText] = useState(first);

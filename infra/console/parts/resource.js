@@ -1,4 +1,5 @@
-// Page that lists resources of one kind with their actions, and polls for changes.
+// Page that lists the resources of one kind, with buttons for their actions. The page polls for
+// changes.
 
 import { usePolling, useFetch } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
@@ -10,18 +11,19 @@ import { createAction } from "./toasts.js";
 
 const POLL_MS = 10_000;
 
-/** Tag that shows that a resource is on, off, or has a problem. */
+/** Tag that shows whether a resource is switched on, is switched off, or has a problem. */
 export const OnOff = ({ isOn, problem = null }) =>
   problem === null
     ? html`<${Tag} tone=${isOn ? "completed" : "pending"}>${isOn ? "On" : "Off"}<//>`
     : html`<${Tag} tone="failed">Problem<//> <span class="wrap">${problem}</span>`;
 
 /**
- * Props:
+ * Properties of the component:
  *
- * - `read`: reads the rows.
+ * - `read` is the function that reads the rows.
  * - `actions(row, {act, edit})` returns the buttons of a row as `[label, run]`.
- * - `add`: `[label, Dialog]`. The dialog gets `like` (the row to edit) and `onClose`.
+ * - `add` is `[label, Dialog]`. The dialog gets the row to edit (`like`) and the function
+ *   `onClose`.
  */
 export function ResourceView({
   name,

@@ -1,12 +1,12 @@
-// Field for searching a list.
+// Text input that searches a list.
 
 import { isTyping, useKey } from "../lib/keys.js";
 import { html, useEffect, useLayoutEffect, useRef, useState } from "../lib/ui.js";
 import { Icon } from "./icons.js";
 
 /**
- * Search field that starts a search when the person pauses typing. The key `/` moves the focus to
- * this field.
+ * Search input. The search starts when the person pauses typing. The key `/` moves the keyboard
+ * focus to the input.
  */
 export function SearchBox({ value, onChange, placeholder = "Search type, error, payload or id" }) {
   const [text, setText] = useState(value);

@@ -1,4 +1,4 @@
-// Public share links, which a person can create, copy and revoke.
+// Dialog in which a person creates, copies and revokes a public link.
 
 import { html, useState } from "../lib/ui.js";
 import { copy } from "./copy.js";
@@ -6,8 +6,8 @@ import { ActionButton, Dialog } from "./dialog.js";
 import { createAction } from "./toasts.js";
 
 /**
- * Button whose dialog creates and revokes a link by `share(isShared)`. `address` is the address of
- * the current link, or nothing if no link exists.
+ * Button with a dialog that creates and revokes a public link by calls of `share(isShared)`.
+ * `address` is the address of the current link, or is missing if there is no link.
  */
 export function ShareButton({ what, address, share, refresh }) {
   const [isOpen, setIsOpen] = useState(false);

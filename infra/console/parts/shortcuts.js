@@ -1,4 +1,4 @@
-// Help about keyboard shortcuts, which the key `?` opens.
+// Dialog that explains the keyboard shortcuts. The key `?` opens the dialog.
 
 import { isTyping, useKey } from "../lib/keys.js";
 import { html, useState } from "../lib/ui.js";

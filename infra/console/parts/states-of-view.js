@@ -1,22 +1,24 @@
-// Notices of views that are loading, empty, failed or stale.
+// Notices for views that are loading, empty, failed or out of date.
 
 import { html, quietButton, useErrorBoundary, useLayoutEffect } from "../lib/ui.js";
 
-/** Notice of a first read that is in flight. */
+/** Notice that is shown while the first read is in flight. */
 export const Loading = ({ what = "Loading" }) =>
   html`<div class="notice loading" role="status">
     <span class="spinner" aria-hidden="true"></span>
     ${what}…
   </div>`;
 
-/** Notice of an empty list, with the reason and the next step. */
+/**
+ * Notice for an empty list. The notice says why the list is empty, and what the person can do next.
+ */
 export const Empty = ({ title, children }) =>
   html`<div class="notice empty">
     <p class="strong">${title}</p>
     ${children && html`<div>${children}</div>`}
   </div>`;
 
-/** Notice of a failed read if there is no older value. */
+/** Notice for a failed read, if no earlier read has succeeded. */
 export const Failed = ({ error, retry, what = "This could not be read" }) =>
   html`<div class="notice failed" role="alert">
     <p class="strong">${what}</p>
@@ -29,8 +31,8 @@ export const Failed = ({ error, retry, what = "This could not be read" }) =>
   </div>`;
 
 /**
- * Part of a page. If the part raises an error, the rest of the page stays as it is. When the part
- * gets new children, it tries to draw them.
+ * Part of a page. If the part throws an error while it is drawn, the rest of the page stays
+ * visible. When the part gets new children, it tries to draw them.
  */
 export function Guarded({ what, children }) {
   const [error, reset] = useErrorBoundary(console.error);
@@ -38,14 +40,16 @@ export function Guarded({ what, children }) {
   return error ? html`<p class="problem">${what} cannot be shown.</p>` : children;
 }
 
-/** Notice that the value shown is old because the last read failed. */
+/** Notice that the page shows an old value, because the last read failed. */
 export const Stale = ({ error, retry }) =>
   html`<div class="notice stale" role="status">
     <span>This page may be out of date. ${error?.message}</span>
     ${quietButton("Try again", retry)}
   </div>`;
 
-/** Header of a page, with its title, its owner, and its actions. */
+/**
+ * Header of a page with the page's title, the workspace or owner (`of`), and the action buttons.
+ */
 export const pageHead = (title, of, ...actions) =>
   html`<header class="page-head">
     <h1 tabindex="-1">${title}</h1>
@@ -53,7 +57,7 @@ export const pageHead = (title, of, ...actions) =>
     ${actions.length > 0 && html`<span class="spacer"></span>`} ${actions}
   </header>`;
 
-/** Notice of a read that has not returned a value yet. */
+/** Notice that is shown until a read has returned a value, or that the read failed. */
 export const Placeholder = ({ of: read, what }) =>
   read.error
     ? html`<${Failed}

@@ -1,11 +1,14 @@
-// Tables for screens, screen readers and phones.
+// Tables that work on screens, on phones, and with screen readers.
 
 import concepts from "../../../shared/minutehand/pages/concepts.md";
 import { html, quietButton } from "../lib/ui.js";
 import { Stale, Placeholder } from "./states-of-view.js";
 import { shortId } from "../lib/format.js";
 
-/** Definitions of terms from the page of concepts, shown as tooltips of labels. */
+/**
+ * Definitions of terms, from the documentation page of concepts. Labels show the definitions as
+ * tooltips.
+ */
 const DEFINITIONS = Object.fromEntries(
   Array.from(concepts.matchAll(/^- (An? ([\w ]+?) (?:is|gives) .*)$/gm), ([, sentence, term]) => [
     term,
@@ -14,17 +17,20 @@ const DEFINITIONS = Object.fromEntries(
 );
 const definitionOf = (label) => DEFINITIONS[label.toLowerCase()];
 
-/** Define a column. The header cell of the column also gets the classes `num` and `phone-less`. */
+/**
+ * Define a column of a table. The optional second argument contains CSS classes of the column. If
+ * the CSS classes include `num` or `phone-less`, the header cell gets this class too.
+ */
 export function column(name, ...rest) {
   return { name, className: rest.length === 2 ? rest[0] : "", cell: rest.at(-1), isHeading: false };
 }
 
-/** Define the column whose cells are the headings of their rows. */
+/** Define the column whose cells are the headings of the rows. */
 export const heading = (name, ...rest) => ({ ...column(name, ...rest), isHeading: true });
 
 const headClasses = (className) => className.match(/\b(num|phone-less)\b/g)?.join(" ");
 
-/** Table that scrolls horizontally if it is too wide. */
+/** Table that scrolls horizontally if the table is wider than the page. */
 export const table = ({ label, rows, key, cards = false, className = "", attributes }, columns) =>
   html`<div class=${`scroll-x ${className}`} tabindex="0" role="group" aria-label=${label}>
     <table class=${cards ? "table cards" : "table"}>
@@ -62,7 +68,7 @@ export const table = ({ label, rows, key, cards = false, className = "", attribu
     </table>
   </div>`;
 
-/** Card that shows one number. */
+/** Card that shows one number with its name. */
 export const figure = (name, value, note, isBad = false) =>
   html`<div class="card figure">
     <p class="muted">${name}</p>
@@ -70,22 +76,24 @@ export const figure = (name, value, note, isBad = false) =>
     <p class="muted small">${note ?? "\u00a0"}</p>
   </div>`;
 
-/** Return a name or address in which lines may break between words. */
+/** Return a name or address in which the browser may break the line between words. */
 export const breakable = (name) =>
   name.split(/(?<=[._:/-])/).flatMap((word, at) => (at > 0 ? [html`<wbr />`, word] : [word]));
 
-/** Row in a list of facts, or false if there is no value. */
+/** Row in a list of facts. If the value is missing, return false. */
 export const fact = (name, value) =>
   value !== null &&
   value !== undefined &&
   value !== false &&
   html`<div><dt title=${definitionOf(name)}>${name}</dt><dd>${value}</dd></div>`;
 
-/** Link to a job, labelled with the end of its id. If there is no id, show a dash. */
+/** Link to a job, with the end of the job's id as its text. If the id is missing, show a dash. */
 export const jobLink = (id, onClick) =>
   id ? html`<a class="mono" href=${`/jobs/${id}`} onClick=${onClick}>${shortId(id)}</a>` : "–";
 
-/** Table with the rows of a read, or a notice until the rows are read. */
+/**
+ * Table with the rows that a read has returned. Until the read has returned rows, show a notice.
+ */
 export const dataTable = ({ of, rows = [], empty, ...options }, columns) =>
   !of.value
     ? html`<${Placeholder} of=${of} what=${`the ${options.label.toLowerCase()}`} />`
@@ -93,7 +101,7 @@ export const dataTable = ({ of, rows = [], empty, ...options }, columns) =>
       ? empty
       : table({ rows, ...options }, columns);
 
-/** Card with the rows of a read, and a button that reads older rows. */
+/** Card with the rows that a read has returned, and a button that reads older rows. */
 export const liveList = ({ of, what, ...options }, columns) =>
   html`<section class="card list" aria-label=${options.label}>
     ${of.isStale && html`<${Stale} error=${of.error} retry=${of.refresh} />`}

@@ -1,4 +1,5 @@
-// Messages about actions, and a function that confirms an action, runs it and reports its result.
+// Short messages (toasts) about actions, and a function that confirms and runs an action and shows
+// its result.
 
 import { html, quietButton } from "../lib/ui.js";
 import { confirm } from "../lib/prompt.js";
@@ -8,8 +9,8 @@ const toasts = createStore([]);
 let last = 0;
 
 /**
- * Show a message for six seconds, or for twenty seconds if it has a link (`href`, `label`). A
- * sticky message stays until the person dismisses it.
+ * Show a message for six seconds, or for twenty seconds if the message has a link (`href`,
+ * `label`). A message with `sticky` stays until the person dismisses it.
  */
 export function notify(text, { tone = "completed", sticky = false, href, label } = {}) {
   last += 1;
@@ -18,15 +19,15 @@ export function notify(text, { tone = "completed", sticky = false, href, label }
   if (!sticky) setTimeout(() => dismiss(toast.id), href ? 20_000 : 6000);
 }
 
-/** Show why an action failed, until the person dismisses the message. */
+/** Show why an action failed. The message stays until the person dismisses it. */
 export function notifyFailure(what, error) {
   const id = error?.requestId ? ` (request ${String(error.requestId).slice(0, 8)})` : "";
   notify(`${what}: ${error?.message ?? error}${id}`, { tone: "failed", sticky: true });
 }
 
 /**
- * Return a function that asks for confirmation, runs an action, reports its result, and calls
- * `refresh`.
+ * Return a function that asks for confirmation, runs an action, shows the result of the action, and
+ * then calls `refresh`.
  */
 export const createAction = (refresh) => async (failure, run, done, question) => {
   if (question && !(await confirm(question))) return undefined;
@@ -42,12 +43,12 @@ export const createAction = (refresh) => async (failure, run, done, question) =>
   }
 };
 
-/** Run an action that changes nothing on the page. */
+/** Run an action after which the page need not read its data again. */
 export const act = createAction(() => {});
 
 /**
- * Describe whether jobs are still paused after a pause was ended, because another pause may stop
- * the same jobs.
+ * Return the text to show after a pause was ended. The text says whether jobs are still paused,
+ * because another pause may stop the same jobs.
  */
 export const describeResume = (name) => (answer) =>
   [
@@ -57,7 +58,7 @@ export const describeResume = (name) => (answer) =>
 
 const dismiss = (id) => toasts.set((now) => now.filter((toast) => toast.id !== id));
 
-/** Region of the page in which messages appear. The frame of the console draws it once. */
+/** Area of the page in which the messages appear. The frame of the console draws the area once. */
 export function Toasts() {
   const list = useStore(toasts);
   return html`<div class="toasts" role="region" aria-label="Messages" aria-live="polite">

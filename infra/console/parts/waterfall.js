@@ -1,4 +1,4 @@
-// Waterfall of a job's attempts, steps and children in the order of time, with bars and durations.
+// Shows the attempts, steps and child jobs of a job on a time axis, with bars and durations.
 
 import { duration, pluralize, utc } from "../lib/format.js";
 import { html, useMemo, useState } from "../lib/ui.js";
@@ -6,7 +6,10 @@ import { rowsOf } from "../lib/waterfall.js";
 
 const MAX_ROWS = 400;
 
-/** The waterfall. `detailsOf(row)` returns the details that are drawn below an opened row. */
+/**
+ * The rows on the time axis. `detailsOf(row)` returns the details that are shown below a row that
+ * the person has opened.
+ */
 export function Waterfall({ trace, now, detailsOf }) {
   const [opened, setOpened] = useState(null);
   const all = useMemo(() => rowsOf(trace, now), [trace, now]);

@@ -1,4 +1,5 @@
-// Relative times with the exact UTC time as their title, and durations that count up.
+// Components that show relative times with the exact UTC time as a tooltip, and durations that
+// count up.
 
 import { duration, INSTANT, instantOf, local, relative, serverNow, utc } from "../lib/format.js";
 import { html, useEffect, useState } from "../lib/ui.js";
@@ -11,7 +12,7 @@ function notifyClocks() {
     for (const watcher of [...watchers]) watcher(serverNow());
 }
 
-/** Return the server's time. One timer for the whole page updates it every second. */
+/** Return the server's current time. One timer for the whole page updates the time every second. */
 export function useNow(active = true) {
   const [now, setNow] = useState(serverNow);
   useEffect(() => {
@@ -28,7 +29,7 @@ export function useNow(active = true) {
   return active ? Math.max(now, serverNow() - 1000) : serverNow();
 }
 
-/** Time such as `3 min ago`, with a title such as `2026-11-20 08:36:55.585 UTC`. */
+/** Shows a time as `3 min ago`, with a tooltip such as `2026-11-20 08:36:55.585 UTC`. */
 export function When({ at }) {
   const now = useNow(Boolean(at));
   if (!at) return html`<span class="none">–</span>`;
@@ -36,8 +37,8 @@ export function When({ at }) {
 }
 
 /**
- * Duration from the time `from` until the present. `before` is a duration in milliseconds that is
- * added.
+ * Shows the duration from the time `from` until now. The component adds `before`, which is a
+ * duration in milliseconds.
  */
 export function Elapsed({ from, before = 0 }) {
   const now = useNow(Boolean(from));
@@ -47,7 +48,9 @@ export function Elapsed({ from, before = 0 }) {
   </span>`;
 }
 
-/** Time within a sentence, in the reader's time zone, with the date unless it is today. */
+/**
+ * Shows a time within a sentence, in the reader's time zone. The date is left out if it is today.
+ */
 function Timestamp({ at }) {
   const now = useNow();
   const [day, time] = local(at).split(" ");
@@ -58,10 +61,10 @@ function Timestamp({ at }) {
   </time>`;
 }
 
-/** Pattern of a time, or of code between backticks. */
+/** Regular expression for a time, or for code between backticks. */
 const MARKED = new RegExp(`${INSTANT.source}|\`([^\`]+)\``);
 
-/** Sentence that shows code and short times. The title of a time is the full time. */
+/** Shows a sentence with code and short times. The tooltip of a time is the full time. */
 export const Sentence = ({ text }) =>
   String(text ?? "")
     .split(MARKED)

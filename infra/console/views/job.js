@@ -1,4 +1,5 @@
-// Page of one job, with its state and the reason, its history, its data, and its actions.
+// Page of one job. The page shows the job's state and why it is in the state, the history, the
+// data, and buttons for actions.
 
 import { jobs as api, supabase } from "../api.js";
 import { atLeast, codeOf, duration, money, number } from "../lib/format.js";
@@ -39,15 +40,15 @@ const { useJob } = createHooks(hooks, supabase);
 const POLL_MS = 2000;
 /**
  * Milliseconds between two reads of the explanation, by the status of the job. A running job
- * reports every 15 s which line of code it executes.
+ * reports every 15 s which line of code it is executing.
  */
 const EXPLAIN_MS = { pending: 5000, waiting: 5000, processing: 15_000 };
 
 export const title = ({ id }) => `Job ${id.slice(-8)}`;
 
 /**
- * Read attempts, steps and children when the job's state changes, but not when only its progress
- * changes.
+ * Read attempts, steps and child jobs when the state of the job changes. If only the progress of
+ * the job changes, do not read again.
  */
 function useDetails(job) {
   const stamp = `${job.status} ${job.attempts} ${job.fence} ${job.generation} ${job.finished_at}`;
@@ -57,9 +58,9 @@ function useDetails(job) {
   const explained = useFetch((signal) => api.explain(id, signal), [id]);
   const trace = useFetch((signal) => api.trace(id, signal), [id]);
   const isRunning = trace.value?.jobs.some((one) => !ENDED.has(one.status));
-  // poll, because changes of steps and children add no events to this job
+  // poll, because changes of steps and child jobs add no events to the job
   usePolling(trace, isRunning ? POLL_MS : null);
-  // poll, because the reason depends on other jobs, whose changes add no events to this job
+  // poll, because the explanation depends on other jobs, whose changes add no events to this job
   usePolling(explained, EXPLAIN_MS[job.status] ?? null);
   const lastStamp = useRef(stamp);
   useEffect(() => {
@@ -84,7 +85,7 @@ function JobDetails({ watch, job }) {
   const log = useJobLines(job.id, job.last_seq);
   const wait = job.status === "waiting" ? job.waiting_for : null;
   const isLive = !ENDED.has(job.status);
-  // focus the heading, because the heading of the loading page had the focus and was removed
+  // Move the focus to the heading. The heading of the loading page had the focus, and was removed.
   useLayoutEffect(() => {
     if (document.activeElement === document.body) document.querySelector("h1").focus();
   }, []);
@@ -194,7 +195,7 @@ function Explained({ explained, job, isAsking }) {
   </p>`;
 }
 
-/** Number of jobs that wait for the same holder, and the time for which they have waited. */
+/** Shows how many jobs the same holder blocks, and for how long they have waited. */
 const HeldWith = ({ held }) =>
   held?.waiting > 1 &&
   html`<p class="muted">
@@ -203,7 +204,8 @@ const HeldWith = ({ held }) =>
   </p>`;
 
 /**
- * Return the sentence without the error message, because the page shows the error in full below.
+ * Return the sentence without the job's error message, because the page shows the full message
+ * below.
  */
 function withoutError(sentence, job) {
   const message = (job.error_message ?? "").trim().replace(/\s+/g, " ").slice(0, 80);
@@ -253,7 +255,7 @@ function Actions({ job, watch, duplicate, edit }) {
   </div>`;
 }
 
-/** The job's payload and result. */
+/** Shows the payload and the result of the job. */
 function JobData({ job }) {
   const { payload, result } = job;
   const part = (id, name, value) =>
@@ -268,8 +270,8 @@ function JobData({ job }) {
 }
 
 /**
- * Live output of one stream. If the reader has scrolled to the end, the view stays at the end when
- * text is added.
+ * Shows the live output of one stream. If the reader has scrolled to the end, the view scrolls on
+ * when text is added.
  */
 function StreamOutput({ name, content }) {
   const words = useRef(null);
@@ -277,7 +279,7 @@ function StreamOutput({ name, content }) {
   useLayoutEffect(() => {
     const box = words.current;
     const isAtEnd = box.scrollTop + box.clientHeight > box.scrollHeight - 8;
-    setText(box, text); // not as a child, because a new child would discard the selection
+    setText(box, text); // a new child would discard the reader's selection
     if (isAtEnd) box.scrollTop = box.scrollHeight;
   }, [text]);
   return html`<section class="card" aria-label=${`Output: ${name}`}>
@@ -290,7 +292,7 @@ function StreamOutput({ name, content }) {
   </section>`;
 }
 
-/** Timeline of a job and its children. */
+/** Timeline of a job and the job's child jobs. */
 function Timeline({ job, trace, isMoving, detailsOf }) {
   const children = (trace.value?.jobs ?? []).filter((one) => one.parent_id === job.id);
   const now = useNow(isMoving);
@@ -313,8 +315,8 @@ function Timeline({ job, trace, isMoving, detailsOf }) {
 }
 
 /**
- * Details of a row of the waterfall: They are the result of a step, the error of an attempt, or a
- * link to a child.
+ * Details of a row of the timeline: the result of a step, the error of an attempt, or a link to a
+ * child job.
  */
 function RowDetails({ row, job, steps, attempts, onReplay }) {
   if (row.key === job.id) return html`<p class="muted">The job's payload and result are above.</p>`;

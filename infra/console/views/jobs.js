@@ -1,5 +1,5 @@
-// Page of the jobs of a workspace, or of its failed jobs grouped by error. The page's address
-// contains the filters.
+// Page with the jobs of a workspace, or with the failed jobs grouped by error. The filters are
+// stored in the address of the page.
 
 import { setQuery, useQuery } from "../lib/router.js";
 import { html, useState } from "../lib/ui.js";

@@ -1,4 +1,4 @@
-// Overview of the system, with problems, live jobs, throughput, queue time and load.
+// Overview page of a workspace: problems, live jobs, throughput, queue time and load.
 
 import { jobs, engine } from "../api.js";
 import { atLeast, duration, number, percent } from "../lib/format.js";
@@ -62,7 +62,7 @@ export default function Overview({ workspace }) {
   </div>`;
 }
 
-/** Button that pauses or resumes the workspace's jobs. */
+/** Button that pauses and resumes the jobs of the workspace. */
 function Pause({ stats, workspace }) {
   const act = createAction(stats.refresh);
   if (!stats.value || workspace.role === "member") return null;
@@ -147,7 +147,7 @@ function Stats({ stats, series, words }) {
   `;
 }
 
-const HEALTHY_SUCCESS = 0.95; // minimum share of completed jobs, shown as a problem below it
+const HEALTHY_SUCCESS = 0.95; // a lower share of completed jobs is a problem
 
 const chart = (id, name, more) =>
   html`<section class="card" aria-labelledby=${id}>
@@ -155,7 +155,7 @@ const chart = (id, name, more) =>
     <${Chart} ...${more} />
   </section>`;
 
-/** Groups with the most failed jobs. */
+/** Shows the groups of failed jobs with the most jobs. */
 function Failures({ groups }) {
   if (groups.length === 0) return null;
   const largest = groups.slice(0, MAX_FAILURES);

@@ -1,4 +1,4 @@
-// Schedules of a workspace, with their jobs, their next runs, and their editor.
+// Page of a workspace's schedules, with their jobs, their next runs, and a form to edit a schedule.
 
 import { jobs, WORKSPACE_PATH, withIdempotencyKey, route, rpc } from "../api.js";
 import { local, parsePayload, pretty } from "../lib/format.js";
@@ -17,9 +17,9 @@ export const title = () => "Schedules";
 
 const put = route(`PUT ${WORKSPACE_PATH}/schedules/{name}`);
 const remove = route(`DELETE ${WORKSPACE_PATH}/schedules/{name}`);
-const MAX_READ = 200; // maximum jobs of one call
+const MAX_READ = 200; // maximum number of jobs that one call reads
 
-/** Read the schedules. `last` is the last job of each schedule. */
+/** Read the schedules of the workspace. `last` is the last job that the schedule has enqueued. */
 async function read(workspaceId, signal) {
   const { schedules } = await rpc("list_schedules", { p_workspace_id: workspaceId }, signal);
   const ids = schedules.map((schedule) => schedule.last_job_id).filter(Boolean);
@@ -125,7 +125,7 @@ export default function Schedules({ workspace }) {
 
 const TYPING_MS = 400;
 
-/** Next runs of a cron expression, updated while a person types. */
+/** Shows the next runs of a cron expression, while a person types the expression. */
 function NextRuns({ workspaceId, cron, timezone }) {
   const [expression, setExpression] = useState({ cron, timezone });
   useEffect(() => {
@@ -144,8 +144,8 @@ function NextRuns({ workspaceId, cron, timezone }) {
 }
 
 /**
- * Form of a schedule. `like` is the schedule that is changed. If `like` has no name, the form
- * creates a schedule.
+ * Form for a schedule. `like` is the schedule to change. If `like` has no name, the form creates a
+ * new schedule.
  */
 function Editor({ like, workspaceId, onClose }) {
   const isNew = !like.name;

@@ -1,5 +1,5 @@
-// Sign-in page: Sign-in with Supabase Auth by password, and with demo accounts on a developer's
-// machine.
+// Sign-in page. A person signs in to Supabase Auth by password. On a developer's machine, buttons
+// sign in as demo accounts.
 
 import { session, settings, signIn } from "../api.js";
 import { useStore } from "../lib/store.js";

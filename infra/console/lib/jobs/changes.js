@@ -1,6 +1,6 @@
-// Functions that change jobs through the Data API, with the rights of the signed-in person. Each
-// change is sent once. It is repeated only if the database has rejected it because of a concurrent
-// call, so that nothing was changed.
+// Functions that change jobs through Supabase's Data API, with the rights of the signed-in person.
+// Each change is sent once. A change is sent again only if the database has rejected it because of
+// a concurrent call, because the database has then stored nothing.
 
 import { call, QueueError, retryWhileLocked } from "./client.js";
 
@@ -13,8 +13,8 @@ async function change(client, schema, name, values, isWhole) {
 }
 
 /**
- * Throw a `QueueError` for values that JSON or a Postgres text cannot represent. The errors of a
- * browser would not name the invalid value.
+ * Throw a `QueueError` for values that JSON or Postgres's type `text` cannot represent. The error
+ * message of a browser would not name the invalid value.
  */
 function rejectInvalid(values) {
   const reject = (message) => {
@@ -30,7 +30,7 @@ function rejectInvalid(values) {
     JSON.stringify(values, check);
   } catch (error) {
     if (error instanceof QueueError) throw error;
-    reject(`the value must be JSON: ${error.message}`); // it is circular, or contains a bigint
+    reject(`the value must be JSON: ${error.message}`); // it is circular or has a bigint
   }
 }
 
@@ -39,10 +39,10 @@ const isRow = (data) => typeof data?.id === "string";
 const isCreated = (data) => isRow(data?.job);
 
 /**
- * Add one job. If a job with the same `idempotency_key` exists, return that job instead.
+ * Add one job. If a job with the same `idempotency_key` exists, return the existing job.
  *
- * The database checks the payload with the type's schema, and that the caller is a member of the
- * workspace.
+ * The database checks the payload with the schema of the job type, and checks that the caller is a
+ * member of the workspace.
  *
  * @example
  * const { job } = await enqueue(supabase, "invoices.mail", { invoice: 7 }, { workspace_id });
@@ -57,28 +57,29 @@ export const enqueue = (client, jobType, payload, { workspace_id, schema, ...opt
   );
 
 /**
- * Add 1 to 1,000 jobs `{ job_type, payload, …options }`. The call adds all of these jobs, or none.
+ * Add 1 to 1,000 jobs `{ job_type, payload, …options }`. The call adds either all of the jobs or
+ * none of them.
  */
 export const enqueueMany = (client, jobs, { workspace_id, schema }) =>
   change(client, schema, "enqueue_jobs", { p_workspace_id: workspace_id, p_jobs: jobs }, (data) =>
     Array.isArray(data?.jobs),
   );
 
-/** Cancel a job and its live children. Returns its row. */
+/** Cancel a job and its child jobs that have not ended. Returns the row of the job. */
 export const cancel = (client, jobId, { schema } = {}) =>
   change(client, schema, "cancel_job", { p_job_id: jobId }, isRow);
 
-/** Run a failed or cancelled job again, or a delayed job now. Returns its row. */
+/** Run a failed or cancelled job again, or run a delayed job now. Returns the row of the job. */
 export const retry = (client, jobId, { payload, schema } = {}) =>
   change(client, schema, "retry_job", { p_job_id: jobId, p_payload: payload ?? null }, isRow);
 
-/** Run a job again as a new job, from its start or from a finished step (`from_step`). */
+/** Create a copy of a job and run it, from the start or from a finished step (`from_step`). */
 export const replay = (client, jobId, { schema, ...request } = {}) =>
   change(client, schema, "replay_job", { p_job_id: jobId, p_request: request }, isCreated);
 
 /**
- * Answer a job's question. If the job has several questions, `name` chooses one. Returns the job's
- * row.
+ * Answer a question that a job asks. If the job asks several questions, `name` selects one. Returns
+ * the row of the job.
  */
 export const answer = (client, jobId, value, { name, schema } = {}) =>
   change(
@@ -90,8 +91,8 @@ export const answer = (client, jobId, value, { name, schema } = {}) =>
   );
 
 /**
- * Emit an event by name for the jobs that wait for it. Further events with the same name have no
- * effect.
+ * Emit an event by name, so that the jobs that wait for the event continue. A second event with the
+ * same name has no effect.
  */
 export const emitEvent = (client, name, payload, { workspace_id, schema }) =>
   change(

@@ -1,29 +1,32 @@
-// Calls of the Data API with the user's token, under row level security.
+// Calls of Supabase's Data API with the user's token. The database applies row level security.
 
 /** Timeout of a read in milliseconds. */
 export const READ_MS = 10_000;
 /**
- * Default name of the schema into which `minutehand install` puts the tables and functions for
- * clients.
+ * Default name of the database schema in which `minutehand install` creates the tables and
+ * functions for clients.
  */
 const DEFAULT_SCHEMA = "minutehand";
 
 const schemas = new WeakMap();
 
-/** Set the schema of a client's jobs. The option `schema` of a call overrides it. */
+/**
+ * Set the database schema that the calls of a client use. The option `schema` of a call overrides
+ * the schema of the client.
+ */
 export function setSchema(client, schema) {
   schemas.set(client, schema);
 }
 
-/** Return a supabase-js client of the schema that has Minutehand's tables and functions. */
+/** Return a supabase-js client that uses the schema with Minutehand's tables and functions. */
 export const inSchema = (client, schema) =>
   client.schema(schema ?? schemas.get(client) ?? DEFAULT_SCHEMA);
 
 const WHOLE_MESSAGE = /^(.*) \((\w+)\)(?: \[(.*)\])?$/s;
 
 /**
- * If the Data API returns only the code and the message of an error, read the hint and the details
- * from the message.
+ * Complete an error of the Data API. If the Data API returns only the code and the message of an
+ * error, extract the hint and the details from the message.
  */
 function completeError(error) {
   const match =
@@ -33,15 +36,15 @@ function completeError(error) {
   return { code: error.code, message, hint, details };
 }
 
-/** A call failed, because the queue rejected it or no response arrived. */
+/** Error of a call that the queue rejected, or that got no response. */
 export class QueueError extends Error {
   constructor(error, status) {
     const { message, code = "", hint, details } = completeError(error);
     super((status && message) || "The Data API did not respond"); // a browser's text is less clear
     this.name = "QueueError";
     /**
-     * Stable error code, for example `lease_lost`. `payload_invalid`. An error that the queue did
-     * not raise has the Data API's code.
+     * Stable error code, for example `lease_lost` or `payload_invalid`. If the queue did not raise
+     * the error, the code is the Data API's code.
      */
     this.code = (code.startsWith("PT") ? hint : null) || code;
     /** HTTP status, or 0 if there was no response. */
@@ -49,21 +52,24 @@ export class QueueError extends Error {
     this.details = details ?? null;
   }
 
-  /** Whether the server rejected the call, so that repeating it does not help. */
+  /** Is true if the server rejected the call, so that repeating the call does not help. */
   get reachable() {
     return this.status >= 400 && this.status < 500;
   }
 
   /**
-   * Whether the caller has no access. If the Data API does not know a function yet, this does not
-   * count as missing access.
+   * Is true if the caller may not access the job or the workspace. If the Data API does not know
+   * the called function yet, `isRefusal` is false.
    */
   get isRefusal() {
     const { status, code } = this;
     return status === 401 || status === 403 || (status === 404 && !code.startsWith("PGRST"));
   }
 
-  /** Whether no Data API server responded. A server that responds with an error does not count. */
+  /**
+   * Is true if no Data API server responded. If a server responded with an error, `isAway` is
+   * false.
+   */
   get isAway() {
     return this.status === 0 || (this.status >= 500 && !/^[0-9A-Z]{5}$/.test(this.code));
   }
@@ -75,15 +81,16 @@ const hasData = (data) => data !== null && data !== undefined;
 async function unwrap(query, isWhole = hasData) {
   const { data, error, status } = await query;
   const isSuccess = status >= 200 && status < 300;
-  // supabase-js reports success even if the response is empty or incomplete
+  // supabase-js reports success even if the response is empty or truncated
   if (isSuccess && (error || !isWhole(data))) throw new QueueError({}, 0);
   if (error) throw new QueueError(error, status);
   return data;
 }
 
 /**
- * Return the result of `run(signal)`, or throw the reason of the abort if `limit` aborts first.
- * The call then also ends if it ignores the signal, as supabase-js does while it renews a token.
+ * Return the result of `run(signal)`, or throw the abort reason of `limit` if `limit` aborts first.
+ * `withTimeout` then also ends if `run` ignores its signal. supabase-js ignores the signal while it
+ * renews a token.
  */
 export function withTimeout(run, limit) {
   return new Promise((resolve, reject) => {
@@ -96,9 +103,9 @@ export function withTimeout(run, limit) {
 }
 
 /**
- * Repeat a read while too many reads of its workspace are in flight. The pause between two tries
- * grows to one second and is random, so that pages do not all read at once. A server that stays
- * busy counts as reachable.
+ * Repeat a read while the database rejects it because too many reads of the workspace are in
+ * flight. The pause between two tries grows up to one second and is random, so that many pages do
+ * not read at the same moment. A server that stays busy is not treated as an outage.
  */
 async function retryWhileBusy(read, signal, ms = READ_MS, isRejected = isRateLimited) {
   const until = Date.now() + 0.8 * ms;
@@ -111,9 +118,9 @@ async function retryWhileBusy(read, signal, ms = READ_MS, isRejected = isRateLim
 }
 
 const isRateLimited = ({ status }) => status === 429;
-const BUSY_MS = 4000; // another call usually takes milliseconds
-// after a serialization failure or a deadlock, the database has stored nothing, so that the write
-// can be repeated
+const BUSY_MS = 4000; // another call usually locks a job for milliseconds
+// if the database reports a serialization failure or a deadlock, it has stored nothing, so that the
+// write can be repeated
 const LOCKED = ["job_busy", "40001", "40P01"];
 const isLocked = ({ error }) => {
   if (!error) return false;
@@ -122,18 +129,21 @@ const isLocked = ({ error }) => {
 };
 
 /**
- * Repeat a write while another call changes the same job, or while two other changes of the person
- * are in flight.
+ * Repeat a write while the database rejects it because another call changes the same job, or
+ * because two other changes of the same person are in flight.
  */
 export const retryWhileLocked = (write, signal) => retryWhileBusy(write, signal, BUSY_MS, isLocked);
 
-/** Return the response of a query, or throw a `QueueError` after `ms` or when `signal` aborts. */
+/**
+ * Return the response of a query. Throw a `QueueError` after `ms` milliseconds, or when `signal`
+ * aborts.
+ */
 export async function readOnce(
   query,
   { ms = READ_MS, run = retryWhileBusy, isWhole, signal } = {},
 ) {
-  // switch off the retries of supabase-js, because the follower repeats reads itself and reports
-  // its freshness
+  // switch off the retries of supabase-js, because the follower repeats reads itself, and reports
+  // to the page that its data may be old
   const single = query.retry ? query.retry(false) : query;
   const send = (aborted) => run(() => single.abortSignal(aborted), aborted, ms);
   const limit = new AbortController();
@@ -150,6 +160,6 @@ export async function readOnce(
   }
 }
 
-/** Call one of Minutehand's functions and return its result. */
+/** Call one of Minutehand's database functions and return its result. */
 export const call = (client, schema, name, values, options) =>
   readOnce(inSchema(client, schema).rpc(name, values), options);

@@ -1,6 +1,7 @@
-// Follows one subject. It joins the subject's Realtime topic, then reads the changes that it may
-// have missed, and reports its freshness. Subclasses read and interpret messages. The session
-// handles changes of the user, the socket and outages.
+// Follows one subject: a job, a list of jobs, a workspace or a session. The class `Follower` joins
+// the Realtime topic of the subject. It then reads the changes that happened before the join, and
+// reports how fresh its data is. The subclasses read rows and interpret messages. The module
+// session.js handles changes of the user, the socket and outages.
 
 import { later, nextFrame, notify } from "./page.js";
 import { HUNG, OUTDATED } from "./session.js";
@@ -11,67 +12,68 @@ export const FRESHNESS = ["live", "catching-up", "polling", "offline"];
 
 const DEFAULTS = {
   pollingInterval: 3000, // ms between reads while Realtime is unavailable
-  // maximum milliseconds until a read checks that no message was missed. Infinity: only if `seq`
-  // has moved.
+  // Maximum milliseconds until a read checks that no message was missed. `Infinity` means that the
+  // follower checks only if the topic's position (`seq`) has changed.
   silence: 30_000,
-  firstSilence: 1500, // minimum ms until that read, because Realtime drops messages silently
-  // milliseconds after a join within which Realtime reports that messages arrive. Realtime gives up
-  // after 60,000 ms, and a server from before 2026 sends no report.
+  firstSilence: 1500, // minimum ms until a check, because Realtime drops messages without notice
+  // Time in milliseconds after a join, within which Realtime must report that messages arrive.
+  // Realtime gives up after 60,000 ms, and a Realtime server from before 2026 sends no report.
   readyTimeout: 65_000,
   reorder: 100, // ms to wait for a missing event before it is read
   joinTimeout: 5000, // ms after which a first join counts as failed
 };
 const MAX_POLL_MS = 30_000;
-const SLOW_MS = 5000; // a read that takes longer may have hung
-const WITHHELD_MS = 750; // an earlier read does not show that no more messages are withheld
-const READ_FACTOR = 5; // a pause lasts at least this many reads, so that a loaded server can rest
-const CHECK_DIVISOR = 20; // a check is due after the time since the last change divided by this
-const SPREAD_MS = 300; // spreads the reads of followers that are woken together
-// If the socket has delivered a message within this time and now misses one, the socket is probably
-// not dead. Realtime drops messages without a notice when the rate of the project's plan is
-// exceeded. Realtime averages the rate over a minute, so after a second missed message the follower
-// reads for a minute. A single missed message may only be late.
+const SLOW_MS = 5000; // a read that takes longer may never get a response
+const WITHHELD_MS = 750; // ms in which the server may still withhold messages
+const READ_FACTOR = 5; // a pause is at least 5 times as long as a read, to spare a busy server
+const CHECK_DIVISOR = 20; // a check comes after 1/20 of the time since the last change
+const SPREAD_MS = 300; // followers that are woken together read within this time
+// If the socket has delivered a message within this time and now misses a message, the socket is
+// probably not dead. Realtime drops messages without a notice if a project sends more messages per
+// second than its plan allows. Realtime averages this rate over a minute, so after a second missed
+// message the follower reads for a minute. A single missed message may only be late.
 const LOSSY_MS = 60_000;
-const QUIET_MS = 4500; // ms without changes after which a suspect channel is trusted again
+const QUIET_MS = 4500; // ms without changes after which a silent topic counts as live again
 const SILENT = "silent";
 
-// Next states when the topic is joined or lost. TOPIC applies to most states, and SUSPECT to the
-// states of a silent topic.
+// Next states of a follower when its topic is joined or lost. `TOPIC` applies to most states.
+// `SUSPECT` applies to the states of a topic that delivered no messages.
 const TOPIC = { joined: "syncing", deaf: "deaf", lost: "polling" };
 const SUSPECT = { joined: "silent", lost: "polling" };
 
 /**
  * States of a follower.
  *
- * - `freshness`: the value that the watch reports.
- * - `reads`: `poll` or `often`. Without `reads`, the follower reads only to check that no message
- *   was missed.
- * - `on`: the next state for each event. An event that is not listed changes nothing.
+ * - `freshness`: the value that the follower reports while it is in the state.
+ * - `reads`: `poll` or `often`. In a state without `reads`, the follower reads only to check that
+ *   no
+ *   message was missed.
+ * - `on`: the next state for each event. An event that is not listed does not change the state.
  *
  * Events:
  *
  * - `joined`: the topic is joined and messages arrive.
  * - `deaf`: the topic is joined, but messages do not arrive yet.
  * - `lost`: the topic was lost.
- * - `left`: the topic was left because it was silent.
+ * - `left`: the follower left the topic because no messages arrived.
  * - `late`: the first join took too long.
- * - `early`: a message arrived before the first read after the join ended.
- * - `message`: a message arrived later.
+ * - `early`: a message arrived before the end of the first read after the join.
+ * - `message`: a message arrived after the first read had ended.
  * - `ended`: a read succeeded.
  * - `quiet`: a read found no change.
  * - `failed`: a read failed.
- * - `check`: a check begins.
- * - `withheld`: the server withholds messages.
- * - `missed`: a check found a change that no message delivered.
+ * - `check`: a read begins that checks for missed messages.
+ * - `withheld`: the server reports that it withholds messages.
+ * - `missed`: a read found a change that no message had delivered.
  */
 const STATES = {
-  // the first join has not succeeded or failed yet
+  // the first join of the topic has not succeeded or failed yet
   joining: { freshness: "catching-up", reads: "poll", on: { ...TOPIC, late: "polling" } },
-  // Realtime is unavailable
+  // Realtime is unavailable, so the follower polls the database
   polling: { freshness: "polling", reads: "poll", on: TOPIC },
   // the topic is joined, but messages do not arrive yet
   deaf: { freshness: "catching-up", reads: "often", on: { ...TOPIC, quiet: "live" } },
-  // messages arrive, and a read must return the changes from before the join
+  // messages arrive, and the follower must read the changes from before the join
   syncing: { freshness: "catching-up", on: { ...TOPIC, ended: "live", withheld: "lossy" } },
   live: {
     freshness: "live",
@@ -82,16 +84,17 @@ const STATES = {
     freshness: "live",
     on: { ...TOPIC, failed: "syncing", ended: "live", withheld: "lossy" },
   },
-  // the server withholds messages to stay within the plan, or Realtime drops them, so reads replace
-  // the messages
+  // the server withholds messages to stay within the rate of the plan, or Realtime drops messages,
+  // so the follower reads often instead
   lossy: { freshness: "catching-up", reads: "often", on: { ...TOPIC, quiet: "live" } },
-  // messages did not arrive, so reads replace them until a message arrives or nothing changes
+  // messages did not arrive, so the follower reads until a message arrives or nothing changes
   silent: {
     freshness: "polling",
     reads: "poll",
     on: { ...SUSPECT, left: "rejoining", early: "syncing", message: "live", quiet: "live" },
   },
-  // a silent topic was left and joined again, and messages of the new channel do not arrive yet
+  // the follower left a topic without messages and joined it again, and messages of the new channel
+  // do not arrive yet
   rejoining: { freshness: "polling", reads: "poll", on: SUSPECT },
   closed: { freshness: "offline", on: {} },
 };
@@ -104,22 +107,22 @@ export class Follower {
   #leave = () => {};
   #state = "joining";
   #joins = 0;
-  #isSynced = false; // whether a read that began after the last join has ended
-  #until = -Infinity; // reads that begin earlier do not end the state
+  #isSynced = false; // true after the end of a read that began after the last join
+  #until = -Infinity; // a read that begins before this time does not end the state
   #reading = null;
   #isReadRequested = false;
-  #isSlow = false; // whether the read in flight is slow
+  #isSlow = false; // true if the read in flight is slow
   #failures = 0;
   #error = null;
-  #readAt = 0; // when the last read ended
+  #readAt = 0; // time at which the last read ended
   #readMs = 0; // duration of the last read in ms
-  #receivedAt = -Infinity; // when the last message since the join arrived
+  #receivedAt = -Infinity; // time of the last message since the join
   #changedAt = -Infinity;
-  #missedAt = -Infinity; // when the last missed message since the join was noticed
-  #gapAt = Infinity; // when to read events that are known to be missing
-  #checkAt = Infinity; // when to check that no other message was missed
+  #missedAt = -Infinity; // time at which a missed message was last noticed since the join
+  #gapAt = Infinity; // time at which to read events that are known to be missing
+  #checkAt = Infinity; // time at which to check that no other message was missed
   #terms = { checkMs: 0 };
-  #seq; // position of the topic before the last read
+  #seq; // position (`seq`) of the topic before the last read
   #timer = null;
   #listeners = new Set();
   #notifying = false;
@@ -132,42 +135,46 @@ export class Follower {
   }
 
   /**
-   * Read all changes since the known state by calling `read`. If this function throws, the read is
-   * repeated.
+   * Read all changes since the known state, by calls of `read`. If `catchUp` throws an error, the
+   * follower calls it again.
    */
   async catchUp() {}
 
-  /** Discard all rows, because the user changed or lost access. */
+  /** Discard all rows, because another user signed in or the user lost access. */
   clear() {}
 
-  /** Apply a message of the Realtime topic. */
+  /** Apply a message of the subject's Realtime topic. */
   receive(_payload) {}
 
-  /** Whether an event is known to be missing. */
+  /** Is true if an event with a lower number than a received event is missing. */
   get hasGap() {
     return false;
   }
 
   /**
-   * Whether messages are numbered, so that each message shows whether an earlier message was lost.
+   * Is true if messages are numbered, so that the number of a message shows whether an earlier
+   * message was lost.
    */
   get isNumbered() {
     return false;
   }
 
   /**
-   * Called when a read has returned every change up to now, so that the socket need not deliver
-   * these changes.
+   * The follower calls `onSynced` after a read has returned every change up to now, so that the
+   * socket need not deliver these changes.
    */
   onSynced() {}
 
-  /** Whether the socket has delivered every change that reads returned since `onSynced`. */
+  /**
+   * Is true if the socket has delivered every change that reads have returned since the last call
+   * of `onSynced`.
+   */
   get receivedAll() {
     return true;
   }
 
   /**
-   * Whether the subject may change at any time, so that the follower must read if no message
+   * Is true if the subject may change at any time, so that the follower must read if no message
    * arrives for a while.
    */
   get isLive() {
@@ -179,16 +186,20 @@ export class Follower {
     return this.#options.silence;
   }
 
-  /** Called once, when the watch is closed. */
+  /** The follower calls `onClose` once, when the page closes the watch. */
   onClose() {}
 
   /**
+   * How fresh the follower's data is.
+   *
    * - `live`: the topic is joined, messages arrive, and a read after the join has returned all
    *   earlier changes.
-   * - `catching-up`: a read is in flight, an event is missing, or messages do not arrive yet, are
-   *   withheld to stay within the plan, or are dropped above it.
+   * - `catching-up`: a read is in flight, an event is missing, or messages do not arrive. The
+   *   server
+   *   withholds messages to stay within the rate of the plan, and Realtime drops messages above the
+   *   rate.
    * - `polling`: Realtime is unavailable, and the follower reads at intervals.
-   * - `offline`: Realtime and reads fail.
+   * - `offline`: Realtime is unavailable and reads fail.
    */
   get freshness() {
     const { freshness } = STATES[this.#state];
@@ -197,7 +208,7 @@ export class Follower {
     return freshness;
   }
 
-  /** Error of the last read, or null. */
+  /** Error of the last read, or null if the last read succeeded. */
   get error() {
     return this.#error ?? this.#session.problem;
   }
@@ -223,8 +234,8 @@ export class Follower {
   }
 
   /**
-   * Return the response of the query that `ask` makes. The function throws `OUTDATED` if the user
-   * changed in the meantime.
+   * Return the response of the query that `ask` makes. `read` throws `OUTDATED` if the user changed
+   * while the query was in flight.
    */
   async read(ask) {
     const response = await this.#session.read(ask);
@@ -240,21 +251,21 @@ export class Follower {
     this.#announce();
   }
 
-  /** Discard all rows and rejoin the topic, because the user has lost access. */
+  /** Discard all rows and join the topic again, because the user has lost access. */
   revoke() {
     this.clear();
     this.#announce();
     this.#session.rejoin(this.#topic, "refused");
   }
 
-  /** Read now. Resolves when a read that began after this call has ended. */
+  /** Read now. The returned promise resolves when a read that began after the call has ended. */
   refresh() {
     this.#isReadRequested = true;
     this.#reading ??= this.#readAll().finally(() => (this.#reading = null));
     return this.#reading;
   }
 
-  /** Call `listener` after changes of the state, at most once per frame. */
+  /** Call `listener` after changes of the follower's state, at most once per frame. */
   subscribe(listener) {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
@@ -298,15 +309,15 @@ export class Follower {
     this.#receivedAt = this.#missedAt = -Infinity;
     this.#changedAt = Date.now();
     this.#until = Date.now() + (isDeaf ? this.#options.readyTimeout : QUIET_MS);
-    // The read starts after the join, so that every commit is contained in the read or in a later
-    // message. If messages do not arrive yet, the follower continues to read.
+    // The read starts after the join, so every committed change is contained in the read or in a
+    // later message. If messages do not arrive yet, the follower continues to read at intervals.
     isDeaf ? this.#arm() : this.refresh();
     this.notify();
   }
 
   /**
-   * The server has sent the topic's current position. If the position has changed since the last
-   * read, read to check whether a message was missed.
+   * The server has sent the current position of the topic. If the position has changed since the
+   * last read, read to find out whether a message was missed.
    */
   #onRenewed() {
     if (!this.#isSynced || this.#reading || this.#terms.seq === this.#seq) return;
@@ -323,13 +334,13 @@ export class Follower {
 
   #onMessage(payload) {
     if (this.closed) return;
-    // this message shows that messages arrive
+    // the message shows that Realtime delivers the topic's messages
     if (["deaf", "rejoining"].includes(this.#state)) this.#onJoined(this.#terms);
     this.#move(this.#isSynced ? "message" : "early");
     this.#receivedAt = this.#changedAt = Date.now();
     const checkAt = Date.now() + this.#checkPause;
-    // Frequent messages must not postpone the check, unless messages have numbers that show a
-    // missing message.
+    // Frequent messages must not postpone the check for missed messages. If messages are numbered,
+    // the numbers show a missing message, so the check may be postponed.
     this.#checkAt = this.isNumbered ? checkAt : Math.min(this.#checkAt, checkAt);
     if (payload?.look_again === true) return void this.#onWithheld();
     this.receive(payload);
@@ -338,7 +349,10 @@ export class Follower {
     this.notify();
   }
 
-  /** The server withholds messages. Until a read finds no change, reads replace the messages. */
+  /**
+   * The server has announced that it withholds messages. Read often instead, until a read finds no
+   * change.
+   */
   #onWithheld() {
     this.#move("withheld");
     this.#until = Math.max(this.#until, Date.now() + WITHHELD_MS);
@@ -347,9 +361,9 @@ export class Follower {
   }
 
   /**
-   * Milliseconds until the next check. If Realtime drops a message, a check finds the missing
-   * change within a twentieth of the time since the last change, or later if the project has many
-   * followers.
+   * Milliseconds until the next check for missed messages. If Realtime drops a message, the check
+   * finds the change after at most a twentieth of the time since the last change. If the project
+   * has many followers, the check comes later.
    */
   get #checkPause() {
     const share = (Date.now() - this.#changedAt) / CHECK_DIVISOR;
@@ -393,13 +407,13 @@ export class Follower {
     this.#move("failed");
   }
 
-  /** Handle the end of a read that began after the latest join. */
+  /** Handle the end of a read that began after the latest join of the topic. */
   #onRead(isQuiet) {
     if (isQuiet) this.#move("quiet");
     else if (this.#state === "silent")
       this.#until = Math.max(this.#until, this.#changedAt + QUIET_MS);
     const isChecked = this.#state === "checking";
-    // only the read of a check is compared with the messages of the socket
+    // only a read that checks for missed messages is compared with the messages of the socket
     if (!this.#isSynced || !(isChecked || this.#state === "silent")) this.onSynced();
     this.#isSynced = true;
     this.#move("ended");
@@ -412,14 +426,14 @@ export class Follower {
     const isRefused = error?.isRefusal && !this.#error?.isRefusal;
     this.#failures += 1;
     this.#error = error;
-    if (error?.status !== 429) this.#onUnsynced(); // a busy server will respond later
+    if (error?.status !== 429) this.#onUnsynced(); // 429: a busy server will respond later
     if (isRefused) this.revoke();
   }
 
-  /** Time of the next read if no one requests one, in milliseconds since 1970. */
+  /** Time of the next read in milliseconds since 1970, if no one requests an earlier read. */
   #dueAt() {
     const { pollingInterval, firstSilence } = this.#options;
-    if (this.#session.isAway) return Infinity; // the session probes for all followers
+    if (this.#session.isAway) return Infinity; // in an outage, the session probes for all
     const { reads } = STATES[this.#state];
     if (this.#failures > 0 || reads === "poll") {
       const wait = pollingInterval * (this.isLive ? 1 : 5) * 1.6 ** this.#failures;
@@ -443,15 +457,18 @@ export class Follower {
     this.refresh();
   }
 
-  /** After `ms`, check whether the socket has delivered the changes that reads returned. */
+  /**
+   * After `ms` milliseconds, check whether the socket has delivered the changes that reads have
+   * returned.
+   */
   #verifyIn(ms) {
     const joins = this.#joins;
     later(() => joins === this.#joins && !this.receivedAll && this.#onMissed(), ms);
   }
 
   /**
-   * The socket did not deliver a change that a read returned. Either Realtime drops messages, or
-   * the socket is dead.
+   * The socket has not delivered a change that a read returned. The cause is that Realtime drops
+   * messages, or that the socket is dead.
    */
   #onMissed() {
     if (!this.#isJoined) return;
@@ -461,11 +478,11 @@ export class Follower {
       this.#move("withheld");
       this.#until = Date.now() + (isSecond ? LOSSY_MS : QUIET_MS);
       this.#missedAt = Date.now();
-      this.onSynced(); // the socket will not deliver the dropped messages
+      this.onSynced(); // Realtime will not deliver the dropped messages later
     } else if (this.#state === "silent") {
       this.#session.rejoin(this.#topic, SILENT);
     } else {
-      this.#move("missed"); // the first message may only be late, and a new channel would lose it
+      this.#move("missed"); // a late message would be lost by a new channel
       this.#until = Date.now() + QUIET_MS;
       this.#verifyIn(this.#options.pollingInterval);
     }

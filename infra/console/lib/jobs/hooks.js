@@ -1,5 +1,5 @@
-// Hooks for one client, built on the hooks of a framework. `minutehand/react` builds these hooks on
-// React.
+// Hooks for one supabase-js client, made from the hooks of a framework. `minutehand/react` makes
+// these hooks from React's hooks.
 
 import { answer, cancel, enqueue, retry } from "./changes.js";
 import { watchJobs } from "./watch.js";
@@ -7,14 +7,16 @@ import { stateOf, watchJob } from "./watch-job.js";
 
 const NO_JOBS = { jobs: [], isLoading: true, freshness: "catching-up", problem: null };
 
-/** Create the hooks from `React`, `preact/hooks`, or a library with the same contract. */
+/**
+ * Create the hooks from `React`, from `preact/hooks`, or from a library with the same functions.
+ */
 export function createHooks({ useState, useEffect, useRef }, client, defaults = {}) {
   const { schema } = defaults;
   const getClient = () => (typeof client === "function" ? client() : client);
 
   /**
-   * Return the state of the watch that `start` creates for `subject`. The state is read at each
-   * render.
+   * Return the current state of the watch that `start` creates for `subject`. Each render reads the
+   * state again.
    */
   function useWatch(subject, start, initial) {
     const [current, setCurrent] = useState(null);
@@ -29,7 +31,7 @@ export function createHooks({ useState, useEffect, useRef }, client, defaults = 
     return { ...(watch?.state ?? initial), refresh: () => watch?.refresh() };
   }
 
-  /** Follow one job. If the id is missing, no job is followed. */
+  /** Follow one job. If `jobId` is missing, the hook follows no job. */
   function useJob(jobId, { session_id, pollingInterval, silence, history, onEvent, onEnd } = {}) {
     const latest = useRef(null);
     latest.current = { onEvent, onEnd };
@@ -59,7 +61,9 @@ export function createHooks({ useState, useEffect, useRef }, client, defaults = 
     };
   }
 
-  /** Return `enqueue(payload)`, which adds a job of this type, and the state of that job. */
+  /**
+   * Return `enqueue(payload)`, which adds a job of the type `jobType`, and the state of that job.
+   */
   function useEnqueue(jobType, options) {
     const [request, setRequest] = useState({ id: null, isLoading: false, problem: null });
     const watched = useJob(request.id, options);
@@ -97,7 +101,10 @@ export function createHooks({ useState, useEffect, useRef }, client, defaults = 
     return useWatch(subject, start, NO_JOBS);
   }
 
-  /** Alias of `useJob`. Guides of other frameworks use this name. */
+  /**
+   * Alias of `useJob`, for readers of guides for other frameworks, which use the name
+   * `useJobStatus`.
+   */
   const useJobStatus = ({ jobId, ...options }) => useJob(jobId, options);
 
   return { useJob, useJobStatus, useJobs, useEnqueue };

@@ -1,47 +1,52 @@
-// Content of a job's streams, merged by offset. A stream is a text of characters or a list of
-// items. This module is pure. It uses no I/O and no clock.
+// Content of a job's streams, which is merged from pieces in the order of their offsets. A stream
+// is a text of characters or a list of items. The module does no I/O and uses no clock.
 
 /**
- * Maximum number of pieces that are kept for a stream while an earlier piece is missing. Further
- * pieces are read from the database later.
+ * Maximum number of pieces that are kept for a stream while an earlier piece is missing. The pieces
+ * above the maximum are read from the database later.
  */
 const MAX_WAITING = 1000;
 
 /**
- * Merges the pieces of streams, so that each character and item is delivered once and in order.
- * Pieces may be lost, repeated or reordered. When a later attempt writes to a stream, the stream
- * begins again and the content of the earlier attempt is discarded.
+ * Merges the pieces of a job's streams, so that each character and each item is delivered once and
+ * in order. Pieces may be lost, repeated or reordered. When a later attempt of the job writes to a
+ * stream, the stream begins again, and the content of the earlier attempt is discarded.
  */
 export class Output {
   #streams = new Map();
   #content = {};
 
-  /** `after`: the known `ends`. An entry without `attempt` belongs to the job's current attempt. */
+  /**
+   * `after` contains the ends of the streams that the caller already has, like `ends`. An entry
+   * without `attempt` belongs to the job's current attempt.
+   */
   constructor(after = {}) {
     for (const [name, { attempt, next }] of Object.entries(after))
       this.#streams.set(name, createStream(attempt, next ?? 0));
   }
 
-  /** Text or items by stream. A new object is created for each change. */
+  /** Text or list of items of each stream. The property returns a new object after each change. */
   get content() {
     return this.#content;
   }
 
   /**
-   * End of each stream as far as it is known, in the same form as in `job_output` and in the job's
-   * row.
+   * Known end of each stream, as `{ attempt, next }`. The function `job_output` and the job's row
+   * use the same form.
    */
   get ends() {
     const ends = [...this.#streams].map(([name, { attempt, next }]) => [name, { attempt, next }]);
     return Object.fromEntries(ends);
   }
 
-  /** Whether a piece is missing although a later piece has arrived or was announced. */
+  /** Is true if a piece is missing although a later piece has arrived or was announced. */
   get hasGap() {
     return [...this.#streams.values()].some(({ next, announced }) => next < announced);
   }
 
-  /** Whether the job's row reports output that this object does not have yet. */
+  /**
+   * Return whether `ends`, from the job's row, contains output that this object does not have yet.
+   */
   isBehind(ends) {
     return Object.entries(ends ?? {}).some(([name, { attempt, next }]) => {
       const known = this.#streams.get(name);
@@ -49,7 +54,10 @@ export class Output {
     });
   }
 
-  /** Whether messages have delivered everything that reads returned since `markReceived`. */
+  /**
+   * Is true if messages have delivered all output that reads have returned since the last call of
+   * `markReceived`.
+   */
   get isReceived() {
     return [...this.#streams.values()].every(({ next, received }) => received >= next);
   }
@@ -60,7 +68,8 @@ export class Output {
   }
 
   /**
-   * Add a piece from a message or a read. Returns the new content in order, without repetitions.
+   * Add a piece from a message or from a read. Returns the content that is new, in order and
+   * without repetitions.
    */
   add({ stream, attempt, from, next, text, items }, { isMessage = false } = {}) {
     let known = this.#streams.get(stream);
@@ -73,7 +82,7 @@ export class Output {
     if (attempt < known.attempt) return [];
     if (isMessage) known.received = Math.max(known.received, next);
     known.announced = Math.max(known.announced, next);
-    const content = text ?? items; // a message omits content that is too long
+    const content = text ?? items; // a message contains no content that is too long
     if (content !== undefined && next > known.next && known.waiting.length < MAX_WAITING)
       known.waiting.push({ from, next, content });
     const ready = this.#advance(stream, known);
@@ -122,6 +131,6 @@ function sliceAfter(content, count) {
   return typeof content === "string" ? [...content].slice(count).join("") : content.slice(count);
 }
 
-/** Format the content of a stream as text, with one item per line. */
+/** Format the content of a stream as text. A list is formatted with one item per line. */
 export const outputText = (content) =>
   typeof content === "string" ? content : content.map((item) => JSON.stringify(item)).join("\n");

@@ -1,8 +1,8 @@
-// Timers, frames and wake-ups of a page, or of a script in Node.
+// Timers, animation frames and wake-ups for a page in a browser, or for a script in Node.
 
 /**
- * Call a listener of the page's code. If the listener throws, report the error as uncaught and
- * continue.
+ * Call a listener that belongs to the page. If the listener throws an error, report the error as
+ * uncaught and continue.
  */
 export function notify(listener, ...values) {
   try {
@@ -14,21 +14,23 @@ export function notify(listener, ...values) {
   }
 }
 
-/** Start a timer that does not keep a Node process running. */
+/** Start a timer that does not keep a Node process alive. */
 export function later(run, wait) {
   const timer = setTimeout(run, wait);
   timer.unref?.();
   return timer;
 }
 
-/** Call `run` in the next frame, or soon if the page has no frames. */
+/** Call `run` in the next animation frame, or after a short time if the page gets no frames. */
 export function nextFrame(run) {
   const { document, requestAnimationFrame } = globalThis;
   if (document?.visibilityState === "visible" && requestAnimationFrame) requestAnimationFrame(run);
-  else setTimeout(run, document ? 250 : 0); // hidden pages get no frames
+  else setTimeout(run, document ? 250 : 0); // hidden pages get no animation frames
 }
 
-/** Set a node's text. If the text only grows, keep the reader's selection. */
+/**
+ * Set the text of a node. If the new text only adds to the old text, keep the reader's selection.
+ */
 export function setText(node, text) {
   const now = node.textContent;
   if (now && text.startsWith(now)) node.firstChild.appendData(text.slice(now.length));
@@ -37,7 +39,7 @@ export function setText(node, text) {
 
 // A page may have missed messages if it was hidden or if the network was lost.
 
-/** Call `wake` each time that the page may have missed messages, until `signal` aborts. */
+/** Call `wake` each time when the page may have missed messages, until `signal` aborts. */
 export function onWake(wake, signal) {
   for (const name of ["online", "offline", "focus", "pageshow"])
     globalThis.addEventListener?.(name, wake, { signal });
@@ -45,7 +47,7 @@ export function onWake(wake, signal) {
   globalThis.document?.addEventListener("visibilitychange", onVisible, { signal });
 }
 
-/** Whether the page is hidden in the browser. False in Node. */
+/** Return whether the page is hidden in the browser. In Node, return false. */
 export const isHidden = () => globalThis.document?.visibilityState === "hidden";
 
 export const sleep = (ms) => new Promise((then) => later(then, ms));

@@ -1,19 +1,20 @@
-// The pieces of a job's stream, from its beginning or an offset, until the job ends.
+// Yields the pieces of a job's stream, from the stream's beginning or from an offset, until the job
+// ends.
 
 import { Output } from "./output.js";
 import { JobGone, watchJob } from "./watch-job.js";
 
 /**
- * Yield the pieces `{ attempt, from, next, text or items }` of a job's stream, each character and
- * each item once and in order.
+ * Yield the pieces `{ attempt, from, next, text or items }` of a job's stream, so that each
+ * character and each item is yielded once and in order.
  *
- * A piece with `from` 0 begins the stream again under another attempt, so discard all earlier
- * pieces. The generator ends with the job and returns its row. It throws `JobGone` if the job was
- * deleted or the user changes, for example by a sign-out.
+ * If a piece has `from` 0, a new attempt of the job has begun the stream again. The caller must
+ * then discard all earlier pieces. The generator ends when the job ends, and returns the job's row.
+ * It throws `JobGone` if the job was deleted or if the user changes, for example by a sign-out.
  */
 export async function* outputOf(client, jobId, name, { from, attempt, signal, ...options } = {}) {
   const after = from === undefined ? {} : { [name]: { attempt, next: from } };
-  const merged = new Output(after); // a new read repeats pieces
+  const merged = new Output(after); // drops the pieces that a new read repeats
   const pieces = [];
   let isOver = false;
   let isGone = false;

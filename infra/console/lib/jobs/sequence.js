@@ -1,20 +1,20 @@
-// Puts a job's events in order, and computes the job's row after each event. The module is pure,
-// without I/O or clock.
+// Puts the events of a job in order, and computes the job's row after each event. The module does
+// no I/O and uses no clock.
 
-/** Statuses of a finished job. */
+/** Values of `status` of a job that has ended. */
 export const ENDED = new Set(["completed", "failed", "cancelled"]);
 
 /**
- * Maximum number of events to keep while an earlier event is missing. Further events are read from
- * the database later.
+ * Maximum number of events that are kept while an earlier event is missing. The events above the
+ * maximum are read from the database later.
  */
 const MAX_WAITING = 1000;
 
 /**
- * Delivers the events of a job in the order of `seq`, which has no gaps, each event once.
+ * Delivers each event of a job once, in the order of `seq`, which has no gaps.
  *
- * An event that arrives too early waits. If `hasGap` is true, an earlier event is missing and must
- * be read.
+ * An event that arrives too early is kept until the earlier events have arrived. If `hasGap` is
+ * true, the caller must read the missing events from the database.
  */
 export class Sequence {
   #next;
@@ -25,18 +25,18 @@ export class Sequence {
     this.#next = after + 1;
   }
 
-  /** `seq` of the last event that was delivered. */
+  /** The number `seq` of the last delivered event. */
   get last() {
     return this.#next - 1;
   }
 
-  /** Whether an event is missing although a later event has arrived. */
+  /** Is true if an event is missing although a later event has arrived. */
   get hasGap() {
     return this.#waiting.size > 0 || this.#dropped;
   }
 
   /**
-   * Add events in any order and any number of times. Returns the events that can be delivered now.
+   * Add events, in any order and with repetitions. Returns the events that can be delivered now.
    */
   offer(events) {
     const ready = [];
@@ -50,9 +50,11 @@ export class Sequence {
   }
 
   /**
-   * Add a page from the database that contains, in order, every event after one that was delivered.
+   * Add a page of events from the database. The page contains, in order, every event after an event
+   * that was already delivered.
    *
-   * The database removes events only by retention, so a missing number in a page is skipped.
+   * If a number is missing in the page, the database has deleted the event because of its age, so
+   * the number is skipped.
    */
   offerPage(page, { isLast }) {
     const ready = [];
@@ -71,8 +73,8 @@ export class Sequence {
 }
 
 /**
- * Return the events in a message of a topic. The message is one event, a list of events, or a list
- * of groups. The events of a group differ only in job and `seq`.
+ * Return the events in a message of a Realtime topic. A message is one event, a list of events, or
+ * a list of groups. The events of a group are equal except for the job and `seq`.
  */
 export function eventsOf(payload) {
   if (Array.isArray(payload?.groups)) return payload.groups.flatMap(eventsOfGroup);
@@ -80,8 +82,8 @@ export function eventsOf(payload) {
 }
 
 /**
- * Return the events of a group, one for each job. `seqs` has a number for each job, or one number
- * for all jobs.
+ * Return the events of a group, one event for each job. `seqs` is a list with a number for each
+ * job, or one number for all jobs.
  */
 function eventsOfGroup(group) {
   const { job_ids: jobs, seqs, ...rest } = group ?? {};
@@ -91,13 +93,15 @@ function eventsOfGroup(group) {
 }
 
 /**
- * Whether an event of this type changes fields of the job's row that the event does not contain.
+ * Return whether an event of the type changes fields of the job's row that the event does not
+ * contain.
  */
 export const needsRow = (type) => type !== "job.progress" && type !== "job.log";
 
 /**
- * Return the job's row after an event. If the row already contains the event (`seq` up to its
- * `last_seq`), nothing changes. A snapshot and a stream may therefore overlap.
+ * Return the job's row after an event. If the row already contains the event, because `seq` is not
+ * higher than `last_seq` of the row, the row does not change. A page may therefore apply events
+ * that happened before it read the row.
  */
 export function applyEvent(job, event) {
   if (!job || event.seq <= (job.last_seq ?? 0)) return job;
@@ -105,7 +109,7 @@ export function applyEvent(job, event) {
   const next = { ...job, last_seq: event.seq, updated_at: event.at ?? job.updated_at };
   if (typeof data.status === "string" && data.status !== job.status) {
     next.status = data.status;
-    delete next.state; // the engine derives the state, so the row is read again
+    delete next.state; // the database derives `state`, so the row is read again
   }
   if (Number.isInteger(data.attempts)) next.attempts = data.attempts;
   if (data.progress && typeof data.progress === "object") next.progress = data.progress;
@@ -124,8 +128,8 @@ export function applyEvent(job, event) {
 }
 
 /**
- * Convert an event to one form. An event from Realtime has `at`, and an event from a row has
- * `created_at`.
+ * Convert an event to the form of Realtime's events. An event from Realtime has `at`, and an event
+ * from a database row has `created_at`.
  */
 export function normalizeEvent(raw) {
   if (typeof raw?.type !== "string") return null;

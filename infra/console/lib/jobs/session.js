@@ -1,6 +1,6 @@
-// State that all watches of one supabase-js client share. It has the user, the socket, and whether
-// reads get a response. If the user changes or loses access, every row is discarded. During an
-// outage, no row is discarded.
+// State that all watches of one supabase-js client share: the user, the socket, and whether reads
+// get a response. If the user changes or loses access, the watches discard all rows. During an
+// outage, the watches keep their rows.
 
 import { withTimeout, QueueError, READ_MS } from "./client.js";
 import { later, onWake } from "./page.js";
@@ -8,22 +8,25 @@ import { Socket } from "./socket.js";
 
 const PROBE_MS = [500, 1000, 2000]; // pauses between probes during an outage
 const MAX_PROBE_MS = 3000;
-const HUNG_MS = 3000; // a read that takes longer may never end
+const HUNG_MS = 3000; // a read that takes longer may never get a response
 const MAX_PROBES = 2;
-const SPREAD_MS = 300; // spreads the reads of followers that are woken together
-const SETTLE_MS = 50; // a page that returns fires several events
+const SPREAD_MS = 300; // followers that are woken together read within this time
+const SETTLE_MS = 50; // a page that becomes visible again fires several events
 
 /**
- * Error of a read whose response would belong to another user. After this error, the session
- * requests a new read.
+ * Error of a read whose response would belong to another user. After an error `OUTDATED`, the
+ * session requests a new read.
  */
 export const OUTDATED = new Error("read for another user");
-/** Error of a read that hangs while other reads get a response. Such a read must be repeated. */
+/**
+ * Error of a read that got no response for too long while other reads got a response. The watch
+ * repeats a read that failed with `HUNG`.
+ */
 export const HUNG = new Error("hung");
 
 const sessions = new WeakMap();
 
-/** Return the session of a client. There is one session for each client. */
+/** Return the session of a supabase-js client. Each client has one session. */
 export function sessionOf(client) {
   let session = sessions.get(client);
   if (!session) sessions.set(client, (session = new Session(client)));
@@ -36,37 +39,37 @@ class Session {
   #followers = new Set();
   #user; // undefined until the user is known
   #epoch = 0;
-  #hasSessions = false; // whether supabase-js manages sessions and reports each change
+  #hasSessions = false; // true if supabase-js has Auth sessions and reports their changes
   #userRequest = null;
   #problem = null; // error of the last read during an outage
   #tries = 0;
-  #probeRead = null; // the last read, repeated to learn whether reads get a response
+  #probeRead = null; // the read that is repeated as a probe during an outage
   #probeTimer = null;
   #probes = [];
-  #hung = new AbortController(); // ends the reads in flight
+  #hung = new AbortController(); // aborts the reads in flight
   #wakeTimer = null;
-  #listening = null; // ends the subscriptions
+  #listening = null; // AbortController that ends the subscriptions to events
 
   constructor(client) {
     this.#client = client;
     const authorize = () => inTime(() => client.realtime.setAuth());
-    // Some time after the last follower has ended, the channel is still joined as the user, so
-    // listen for a change of the user until then.
+    // After the last follower has ended, the channel stays joined with the user's rights for a
+    // short time. The session listens for a change of the user until the channel is left.
     const onIdle = () => this.#stop();
     this.#socket = new Socket(client, { authorize, onIdle, wake: () => this.wake() });
   }
 
-  /** Whether reads currently get no response. */
+  /** Is true if reads currently get no response. */
   get isAway() {
     return this.#problem !== null;
   }
 
-  /** Error of the current outage, or null. */
+  /** Error of the current outage, or null if reads get responses. */
   get problem() {
     return this.#problem;
   }
 
-  /** Follow a topic until the returned function is called. */
+  /** Follow a Realtime topic until the caller calls the returned function. */
   follow(follower, { topic, listener, schema }) {
     if (!this.#listening) this.#start();
     this.#followers.add(follower);
@@ -78,9 +81,9 @@ class Session {
   }
 
   /**
-   * Return the response of `ask(signal)`. Throws `OUTDATED` if the user changed, and `HUNG` if this
-   * read hangs while other reads get a response. If the read is rejected but the token is not the
-   * user's token, this counts as an outage.
+   * Return the response of `ask(signal)`. Throws `OUTDATED` if the user changed, and `HUNG` if the
+   * read gets no response while other reads get a response. If the server rejects the read, but the
+   * token of the read was not the user's token, the session treats the rejection as an outage.
    */
   async read(ask) {
     let epoch = this.#epoch;
@@ -105,7 +108,7 @@ class Session {
     }
   }
 
-  /** Check the socket, because a topic missed a message. */
+  /** Check the socket, because a topic has missed a message. */
   checkSocket() {
     this.#socket.check();
   }
@@ -115,8 +118,8 @@ class Session {
   }
 
   /**
-   * Reconnect and read all subjects, because the page is visible again, the network has returned or
-   * a new token has arrived.
+   * Reconnect the socket and read all subjects again, because the page is visible again, the
+   * network has returned, or a new token has arrived.
    */
   wake() {
     clearTimeout(this.#wakeTimer);
@@ -152,13 +155,13 @@ class Session {
       this.#hasSessions = true;
       signal.addEventListener("abort", () => data.subscription.unsubscribe());
     } catch {
-      // A client that passes its own access token has no Auth sessions, so each read checks the
-      // token.
+      // A supabase-js client with its own access token has no sessions of Supabase Auth, so each
+      // read checks whether the token's user has changed.
       this.#hasSessions = false;
     }
   }
 
-  /** Determine the current user before and after each read. */
+  /** Determine the current user, before and after each read. */
   async #checkUser({ again = false } = {}) {
     if (this.#hasSessions) {
       if (again || this.#user !== undefined) return;
@@ -169,8 +172,8 @@ class Session {
   }
 
   /**
-   * Return the id of the user to whom the token of the next call belongs. Throws the error of an
-   * outage if the token cannot be renewed.
+   * Return the user id in the token of the next call. Throws the error of an outage if supabase-js
+   * cannot renew the token.
    */
   async #readUserId() {
     try {
@@ -188,7 +191,7 @@ class Session {
     }
   }
 
-  /** Set the user. If the user changed, discard all rows and return true. */
+  /** Set the current user. If the user has changed, discard all rows and return true. */
   #setUser(user) {
     const was = this.#user;
     this.#user = user;
@@ -196,7 +199,7 @@ class Session {
     this.#epoch += 1;
     for (const follower of [...this.#followers]) follower.reset();
     this.#socket.renew();
-    this.wake(); // with a delay, because a person who signs out leaves the page
+    this.wake(); // after a delay, because a person who signs out leaves the page
     return true;
   }
 
@@ -209,8 +212,8 @@ class Session {
   }
 
   /**
-   * Send one read as a probe for all followers, until a response arrives. A read that hangs is not
-   * aborted.
+   * Send the same read again and again as a probe for all followers, until a response arrives. A
+   * probe without a response is not aborted at once.
    */
   #startProbes(ask) {
     this.#socket.check();
@@ -232,8 +235,9 @@ class Session {
 
   async #probe(read) {
     const controller = new AbortController();
-    // A read that hangs blocks its connection, so send further reads. If the server is slow, at
-    // most two more reads are sent before the first is aborted.
+    // A read without a response blocks its connection, so send the read again on another
+    // connection. If the server is only slow, at most two more reads are sent before the first read
+    // is aborted.
     if (this.#probes.push(controller) > MAX_PROBES) this.#probes.shift().abort();
     try {
       await read(controller.signal);
@@ -263,7 +267,10 @@ class Session {
 const isAway = (error) => error?.isAway ?? error?.status === 0;
 const inTime = (run) => withTimeout(run, AbortSignal.timeout(READ_MS));
 
-/** Return the client's access token, or null. Throws if the token cannot be renewed. */
+/**
+ * Return the access token of the client, or null if there is none. Throws if supabase-js cannot
+ * renew the token.
+ */
 async function tokenOf(client) {
   if (typeof client.accessToken === "function") return client.accessToken();
   const { data, error } = await client.auth.getSession();
@@ -271,7 +278,7 @@ async function tokenOf(client) {
   return data.session?.access_token ?? null;
 }
 
-/** Return the user id in a token, or null. */
+/** Return the id of the user in a token, or null if the token has none. */
 function subjectOf(token) {
   try {
     const claims = token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");

@@ -1,28 +1,28 @@
-// Private Realtime topics that one supabase-js client follows. The followers of a topic share one
-// channel. supabase-js itself replaces a dead socket and joins its channels again. This module does
-// the same, but sooner.
+// Private Realtime topics that one supabase-js client follows. All followers of a topic share one
+// Realtime channel. supabase-js replaces a dead socket and joins its channels again, but only after
+// a long time. The class in this module reconnects sooner.
 
 import { inSchema } from "./client.js";
 import { isHidden, later, sleep } from "./page.js";
 import { eventsOf } from "./sequence.js";
 
-// Realtime sends this text when messages from the database begin to arrive. The reply to the join
-// arrives earlier.
+// Realtime sends this text when messages from the database begin to arrive. Realtime's reply to the
+// join arrives before that.
 const READY = "Replication connection established";
-const LINGER_MS = 1500; // a page that returns within this time finds its channel still joined
+const LINGER_MS = 1500; // ms for which a channel stays joined after its last listener
 const REJOIN_MS = [500, 1000, 2000, 5000, 10_000]; // pauses after the server closed a channel
 const MAX_REJOIN_MS = 30_000;
 const REPLY_MS = 2500; // timeout of a heartbeat's reply
-const TICK_MS = 5000;
+const TICK_MS = 5000; // ms between two checks of the socket
 const MAX_SLOW_TICKS = 2;
 const CLOSING_MS = 40;
 const FOLLOW_TIMEOUT_MS = 3000;
 const FOLLOW_RENEWAL_SECONDS = 60;
-const FOLLOW_RETRY_SECONDS = 3; // short, because a job's topic without followers gets no messages
+const FOLLOW_RETRY_SECONDS = 3; // short: a topic without followers gets no messages
 const SLEPT_MS = 15_000;
 const RENEW_MS = 100;
 
-/** Reason for which a topic is left, so that it can be joined again for another user. */
+/** Reason why a topic is left: another user has signed in, as whom the topic is joined again. */
 export const ANOTHER_USER = "another user";
 
 export class Socket {
@@ -31,11 +31,11 @@ export class Socket {
   #entries = new Map();
   #authorizing = null;
   #timer = null;
-  #slowTicks = 0; // consecutive ticks while the socket was connecting
+  #slowTicks = 0; // consecutive checks that found the socket still connecting
 
   /**
-   * `session` sets the socket's token (`authorize`). The socket calls `wake` when the page was
-   * asleep, and `onIdle` when no topic remains.
+   * `session.authorize` sets the token of the socket. The socket calls `session.wake` when the page
+   * was asleep, and `session.onIdle` when it follows no topics any more.
    */
   constructor(client, session) {
     this.#client = client;
@@ -43,8 +43,8 @@ export class Socket {
   }
 
   /**
-   * Follow a private topic. The socket joins the topic, joins it again after failures, and renews
-   * its token.
+   * Follow a private topic. The socket joins the topic, joins it again after failures, and
+   * regularly renews the registration of this client as a follower.
    */
   join(topic, listener, schema) {
     const entry = this.#entries.get(topic) ?? this.#create(topic, schema);
@@ -61,14 +61,14 @@ export class Socket {
     };
   }
 
-  /** Leave every channel and join it again as the new user. */
+  /** Leave every channel, and join the channels again as the new user. */
   renew() {
     for (const entry of this.#entries.values()) {
       entry.id = crypto.randomUUID();
       entry.failures = 0;
       this.#leave(entry, ANOTHER_USER);
-      // Wait, because supabase-js may hold its lock, and because a person who signs out leaves the
-      // topic first.
+      // Wait a moment, because supabase-js may still hold its lock. A person who signs out also
+      // leaves the page and thereby the topic, so that the topic need not be joined again.
       entry.timer = later(() => this.#openChannel(entry), RENEW_MS);
     }
   }
@@ -91,19 +91,22 @@ export class Socket {
     }
   }
 
-  /** Leave a topic and join it again, because it is silent or because its reads were rejected. */
+  /**
+   * Leave a topic and join it again, because no messages arrive or because the server rejected a
+   * read of the subject.
+   */
   rejoin(topic, reason) {
     const entry = this.#entries.get(topic);
     if (entry?.isJoined) this.#rejoinLater(entry, reason);
   }
 
-  /** Send a heartbeat. If no reply arrives, supabase-js replaces the socket. */
+  /** Send a heartbeat to Realtime. If no reply arrives, supabase-js replaces the socket. */
   check() {
     const { realtime } = this.#client;
     if (!realtime.isConnected()) return void this.nudge();
     if (!realtime.pendingHeartbeatRef) realtime.sendHeartbeat();
     const ref = realtime.pendingHeartbeatRef;
-    // if a second heartbeat is sent before the reply to the first, supabase-js closes the socket
+    // if supabase-js sends a second heartbeat before the reply to the first, it closes the socket
     if (ref)
       later(() => realtime.pendingHeartbeatRef === ref && realtime.sendHeartbeat(), REPLY_MS);
   }
@@ -130,9 +133,10 @@ export class Socket {
   }
 
   /**
-   * Register this client as a follower of a topic. The plan of the project counts each delivery of
-   * a message, so the server notes who follows. If it withholds messages, it informs the job's
-   * followers. If no response arrives, the call is repeated soon.
+   * Register this client as a follower of a topic. Supabase's plan limits how many messages the
+   * project may deliver, so the server counts the followers of each topic. If the server withholds
+   * messages, it informs the followers of the job. If no response arrives, repeat the registration
+   * soon.
    */
   async #follow(entry) {
     const { id } = entry;
@@ -140,7 +144,7 @@ export class Socket {
       .rpc("follow_topic", { p_topic: entry.topic, p_follower_id: id })
       .abortSignal(AbortSignal.timeout(FOLLOW_TIMEOUT_MS));
     if (this.#entries.get(entry.topic) !== entry || entry.id !== id) return;
-    // multiply the interval, because each listener of the topic reads separately
+    // multiply the time between checks, because each listener of the topic reads separately
     const checkMs = 1000 * (data?.check_seconds ?? 0) * entry.listeners.size;
     if (data) Object.assign(entry.terms, { checkMs, seq: data.seq });
     for (const listener of [...entry.listeners]) listener.renewed?.();
@@ -160,10 +164,11 @@ export class Socket {
       await (this.#authorizing ??= this.#session.authorize().finally(() => {
         this.#authorizing = null;
       }));
-      while (realtime.isDisconnecting()) await sleep(CLOSING_MS); // connect() would do nothing yet
+      while (realtime.isDisconnecting()) await sleep(CLOSING_MS); // connect() would be ignored
       if (attempt === entry.attempts) this.#subscribe(entry);
     } catch {
-      // without a token the join would be rejected, or the page is not allowed to open a socket
+      // without a token, Realtime would reject the join, or the page is not allowed to open a
+      // socket
       if (attempt === entry.attempts) this.#rejoinLater(entry, "unavailable");
     }
   }
@@ -174,13 +179,13 @@ export class Socket {
     });
     entry.channel = channel;
     entry.following = this.#follow(entry);
-    // A message names only its topic, and not the join to which it belongs. If a message arrives
-    // before the reply to this join, it was sent for the previous channel, which may have belonged
-    // to another user.
+    // A Realtime message contains the name of its topic, but does not identify the join. A message
+    // that arrives before the reply to this join was sent to the previous channel, which may have
+    // belonged to another user.
     let isOurs = false;
     channel.on("broadcast", { event: "*" }, (message) => {
       if (entry.channel !== channel || !isOurs) return;
-      // one message contains, in order, all events that a statement has for this topic
+      // one message contains, in order, all events for this topic that an SQL statement has created
       for (const payload of eventsOf(message.payload))
         for (const listener of [...entry.listeners]) listener.message(payload);
     });
@@ -235,8 +240,8 @@ export class Socket {
     if (this.#entries.size > 0) return;
     this.#session.onIdle();
     clearTimeout(this.#timer);
-    // disconnect the socket, because supabase-js would otherwise open another socket after a
-    // heartbeat without a reply, even without channels
+    // Disconnect the socket. Otherwise supabase-js would open another socket after a heartbeat
+    // without a reply, even if there are no channels.
     const { realtime } = this.#client;
     const disconnect = () => realtime.getChannels().length === 0 && realtime.disconnect();
     this.#timer = later(disconnect, 2 * realtime.heartbeatIntervalMs);
@@ -252,13 +257,11 @@ export class Socket {
       this.#slowTicks = realtime.isConnecting() ? this.#slowTicks + 1 : 0;
       if (Date.now() - due > SLEPT_MS) this.#session.wake();
       else if (this.#slowTicks > MAX_SLOW_TICKS) this.#reconnect();
-      else if (!isHidden()) this.#connect(); // earlier than supabase-js would
+      else if (!isHidden()) this.#connect(); // earlier than supabase-js reconnects
     }, TICK_MS);
   }
 
-  /**
-   * Begin a new connection attempt, because a browser would continue the old attempt for minutes.
-   */
+  /** Begin a new attempt to connect. The browser would continue the old attempt for minutes. */
   async #reconnect() {
     this.#slowTicks = 0;
     await this.#client.realtime.disconnect();

@@ -1,12 +1,12 @@
-// Wait for many jobs to end.
+// Waits until all jobs of a list have ended.
 
 import { watchJob } from "./watch-job.js";
 
 const MAX_FOLLOWED = 20; // jobs that one call follows at the same time
 
 /**
- * Wait until all jobs have ended, and return their rows in the order of the ids. Rejects if one of
- * the jobs was deleted, or with the reason of `signal`.
+ * Wait until all jobs have ended, and return their rows in the order of the ids. The promise
+ * rejects if one of the jobs was deleted, or with the abort reason of `signal`.
  */
 export async function waitAll(client, jobIds, { schema, signal } = {}) {
   const left = [...jobIds.entries()];

@@ -1,4 +1,4 @@
-// Follows one job, with its row, its events and its output.
+// Follows one job: its row, its events and its output.
 
 import { call, readOnce, inSchema } from "./client.js";
 import { Follower } from "./follower.js";
@@ -10,7 +10,7 @@ import { sessionOf } from "./session.js";
 const PAGE = 500;
 const ROW_DELAY_MS = 30;
 
-/** The job was deleted, or the caller is not allowed to see it. */
+/** Error for a job that was deleted, or that the caller is not allowed to see. */
 export class JobGone extends Error {
   constructor(jobId) {
     super(`job ${jobId} does not exist, or you may not see it`);
@@ -19,7 +19,7 @@ export class JobGone extends Error {
   }
 }
 
-/** Return the current state of a job that is watched. */
+/** Return the state that a watch of a job reports to the page. */
 export function stateOf(job, known = {}) {
   const status = job?.status ?? null;
   return {
@@ -42,13 +42,16 @@ export function stateOf(job, known = {}) {
   };
 }
 
-/** Watch of one job. It has the job's row, events in order, output, and their freshness. */
+/**
+ * Watch of one job. The watch has the job's row, the events in order and the output, and reports
+ * how fresh they are.
+ */
 class JobWatch extends Follower {
   #client;
   #id;
   #options;
   #job = null; // the last row with the later events applied
-  #whole = null; // the row to show. The end appears only with the row that has the result.
+  #whole = null; // the row to show: it has ended only once the result is known
   #missing = false;
   #sequence = null;
   #received = 0;
@@ -58,9 +61,9 @@ class JobWatch extends Follower {
   #delivered = null; // `seq` of the last delivered event
   #events = [];
   #output;
-  #shown; // the last output that `onOutput` received
+  #shown; // the output of the last call of `onOutput`
   #settled = null;
-  #endedAt = null; // the run whose end was announced
+  #endedAt = null; // `finished_at` of the last end for which `onEnd` was called
 
   constructor(client, id, options) {
     const { session_id: session } = options;
@@ -75,7 +78,7 @@ class JobWatch extends Follower {
     if (onChange) this.subscribe(() => onChange(this.state));
   }
 
-  /** Current state. */
+  /** Current state of the watch, for the page. */
   get state() {
     const { freshness, error: problem } = this;
     const output = this.#output.content;
@@ -85,8 +88,8 @@ class JobWatch extends Follower {
   }
 
   /**
-   * Promise of the job's row after the job has ended. Rejects if the job was deleted or the watch
-   * is closed.
+   * Promise of the job's row after the job has ended. The promise rejects if the job was deleted or
+   * the watch was closed.
    */
   get ended() {
     this.#settled ??= deferred();
@@ -121,7 +124,7 @@ class JobWatch extends Follower {
     if (payload?.type === "job.output" && payload.job_id === this.#id)
       return void this.#addOutput([payload.data], { isMessage: true });
     const event = normalizeEvent(payload);
-    if (!event) return void this.refresh(); // the database has the event
+    if (!event) return void this.refresh(); // the event can be read from the database
     if (event.job_id !== this.#id) return;
     this.#received = Math.max(this.#received, event.seq);
     if (this.#sequence) this.#applyEvents(this.#sequence.offer([event]));
@@ -131,7 +134,7 @@ class JobWatch extends Follower {
   async catchUp() {
     const row = await this.#row();
     if (!row) return false;
-    const hasOutput = await this.#readOutput(row); // first, so that the end comes with all output
+    const hasOutput = await this.#readOutput(row); // before the end is shown
     this.#takeRow(row);
     const sequence = this.#sequence ?? this.#begin(row);
     const before = sequence.last;
@@ -164,7 +167,7 @@ class JobWatch extends Follower {
 
   onClose() {
     clearTimeout(this.#rowTimer);
-    this.#settled?.promise.catch(() => {}); // no warning, because the page closed the watch
+    this.#settled?.promise.catch(() => {}); // no warning of an unhandled rejection
     this.#settle();
   }
 
@@ -189,8 +192,8 @@ class JobWatch extends Follower {
   }
 
   /**
-   * Read the job's row, including the fields that the database derives. Returns null if no such job
-   * is visible to the caller.
+   * Read the job's row, with the fields that the database derives. Returns null if the job does not
+   * exist or the caller may not see it.
    */
   async #row() {
     const isWhole = (row) => row?.id === this.#id && Number.isInteger(row.last_seq);
@@ -207,7 +210,7 @@ class JobWatch extends Follower {
     }
   }
 
-  /** Parameters of a guest, whose access comes from the job's session id. */
+  /** Parameters of a call by a guest, who gets access by the session id of the job. */
   get #guest() {
     const { session_id: session } = this.#options;
     return session ? { p_session_id: session } : {};
@@ -221,7 +224,7 @@ class JobWatch extends Follower {
     );
   }
 
-  /** Read one page of the job's events, in order. */
+  /** Read one page of the job's events, in the order of `seq`. */
   async #eventsAfter(seq) {
     if (this.#options.session_id) {
       const isWhole = (found) => Array.isArray(found?.events);
@@ -239,8 +242,8 @@ class JobWatch extends Follower {
   }
 
   /**
-   * Read output until it reaches the ends that the row reports in `streams`. Returns whether there
-   * was new output.
+   * Read output until this object has all output up to the ends that the row contains in `streams`.
+   * Returns whether there was new output.
    */
   async #readOutput(row) {
     const isWhole = (found) => Array.isArray(found?.streams);
@@ -251,14 +254,14 @@ class JobWatch extends Follower {
       const { streams } = await this.#call("job_output", parameters, isWhole);
       const isNew = this.#addOutput(streams);
       hasOutput ||= isNew;
-      // Messages may have delivered the output of this response already, while later output is
+      // Messages may already have delivered the output in this response, although later output is
       // still missing.
       if (!isNew && JSON.stringify(this.#output.ends) === JSON.stringify(ends)) break;
     }
     return hasOutput;
   }
 
-  /** Add pieces to the output. Returns whether one of the pieces had new content. */
+  /** Add pieces to the output. Returns whether one of the pieces contained new content. */
   #addOutput(pieces, options) {
     const ready = pieces.flatMap((piece) => this.#output.add(piece, options));
     for (const piece of ready) notify(this.#options.onPiece, piece);
@@ -278,7 +281,7 @@ class JobWatch extends Follower {
     for (const event of events) {
       if (event.seq > (this.#job?.last_seq ?? 0) && needsRow(event.type)) this.#rowIsOld = true;
       this.#job = applyEvent(this.#job, event);
-      if (event.seq <= (this.#delivered ?? 0)) continue; // a new read returns it again
+      if (event.seq <= (this.#delivered ?? 0)) continue; // a new read repeats events
       this.#delivered = event.seq;
       notify(this.#options.onEvent, event);
     }
@@ -305,7 +308,7 @@ class JobWatch extends Follower {
     if (this.#missing) return void this.#settled?.reject(new JobGone(this.#id));
     const job = this.#job;
     const isOver = ENDED.has(job?.status) && !this.#rowIsOld;
-    if (isOver && !this.closed) this.#showOutput(); // before the end, on which the page may close
+    if (isOver && !this.closed) this.#showOutput(); // before `onEnd`, which may close the watch
     if (isOver) this.#settled?.resolve(job);
     else if (this.closed) this.#settled?.reject(new Error("the watch was closed"));
     // do not call onEnd after the watch was closed
@@ -315,7 +318,10 @@ class JobWatch extends Follower {
   }
 }
 
-/** Create a promise with `resolve` and `reject`, like `Promise.withResolvers` of newer runtimes. */
+/**
+ * Return a promise with its functions `resolve` and `reject`, like `Promise.withResolvers` in newer
+ * runtimes.
+ */
 function deferred() {
   const handle = {};
   handle.promise = new Promise((resolve, reject) => Object.assign(handle, { resolve, reject }));
@@ -323,8 +329,8 @@ function deferred() {
 }
 
 /**
- * Follow one job. The watch has `state`, `ended`, `subscribe()`, `refresh()` and `close()`. A guest
- * passes the job's `session_id`, which grants access.
+ * Follow one job. The returned watch has `state`, `ended`, `subscribe()`, `refresh()` and
+ * `close()`. A guest passes the job's `session_id`, which grants access.
  */
 export function watchJob(client, jobId, options = {}) {
   const watch = new JobWatch(client, jobId, options);

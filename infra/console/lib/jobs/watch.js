@@ -1,4 +1,4 @@
-// Follows a list of jobs, or reports any change of a workspace or session.
+// Follows a list of jobs, or reports each change of a workspace or session.
 
 import { call } from "./client.js";
 import { Follower } from "./follower.js";
@@ -7,12 +7,12 @@ import { ENDED, normalizeEvent } from "./sequence.js";
 import { sessionOf } from "./session.js";
 
 const REORDER_MS = 400; // minimum ms between reads of a busy topic
-const PROGRESS_MS = 2000; // reads while jobs run, because a workspace's topic has no progress
+const PROGRESS_MS = 2000; // ms between reads while jobs run: the topic sends no progress
 const MAX_ENDS = 200; // maximum rows of one read
 
 /**
- * Watch of a list of jobs, without the events of the jobs. Each event causes a new read of the
- * list.
+ * Watch of a list of jobs. The watch does not keep the events of the jobs. After each event, the
+ * watch reads the list again.
  */
 class JobsWatch extends Follower {
   #read;
@@ -27,8 +27,8 @@ class JobsWatch extends Follower {
   #options;
 
   /**
-   * `read()` returns the list. `readEnds(ids)` returns jobs that have left the list. Without
-   * `readEnds`, the page itself reads the progress of jobs.
+   * `read()` returns the rows of the list. `readEnds(ids)` returns the rows of jobs that have left
+   * the list. Without `readEnds`, the page itself reads the progress of jobs.
    */
   constructor(client, topic, { read, readEnds }, options) {
     super(sessionOf(client), topic, { reorder: REORDER_MS, ...options });
@@ -52,7 +52,10 @@ class JobsWatch extends Follower {
     return this.#missed.size === 0;
   }
 
-  /** Whether the list may change without a message, so that reads must check for missed changes. */
+  /**
+   * Is true if the list may change without a message, so that the watch must read at intervals to
+   * find missed changes.
+   */
   get isLive() {
     return this.#options.isLive ?? true;
   }
@@ -101,7 +104,7 @@ class JobsWatch extends Follower {
         .map((row) => row.created_at)
         .sort()
         .at(-1) ?? "";
-    // When a row leaves the list, an older row moves up into it without a message.
+    // When a row leaves the list, an older row moves into the list without a message.
     const changed = found.filter(({ id, status, created_at: createdAt }) =>
       before.has(id) ? before.get(id).status !== status : !(createdAt <= newest),
     );
@@ -109,7 +112,7 @@ class JobsWatch extends Follower {
       if (!this.#isLoading && !this.#received.has(id)) this.#missed.add(id);
     this.#received.clear();
     this.#rows = found.map((row) => {
-      const known = before.get(row.id); // a message may have overtaken this read
+      const known = before.get(row.id); // a message may be newer than the response of the read
       return known?.last_seq > row.last_seq
         ? { ...row, last_seq: known.last_seq, progress: known.progress }
         : row;
@@ -120,9 +123,9 @@ class JobsWatch extends Follower {
   }
 
   /**
-   * Report the end of each job once, even if the job has left the list. Report only jobs that were
-   * live before, or whose end a message reported. A job that ended before the first read is not
-   * reported.
+   * Report the end of each job once, even if the job has left the list. Report only jobs that the
+   * watch has seen before they ended, or whose end a message reported. The end of a job that ended
+   * before the first read is not reported.
    */
   async #announceEnds() {
     const listed = new Set(this.#rows.map(({ id }) => id));
@@ -147,9 +150,9 @@ function start(watch) {
 }
 
 /**
- * Follow the newest jobs of a workspace or session with any filter of `list_jobs`. The id of a
- * guest session grants access without a signed-in user. The jobs of a guest session have no
- * payloads.
+ * Follow the newest jobs of a workspace or session, with any filter of the function `list_jobs`.
+ * The id of a guest session grants access without a signed-in user. The rows of a guest session
+ * have no payloads.
  */
 export function watchJobs(client, filter, { limit = 20, ...options } = {}) {
   const { workspace_id: workspace, session_id: session } = filter;
@@ -161,7 +164,7 @@ export function watchJobs(client, filter, { limit = 20, ...options } = {}) {
   const ask = async (parameters, signal) =>
     (await call(client, options.schema, name, parameters, { isWhole, signal })).jobs;
   const ends = (ids) => ({
-    p_filter: { ...filter, ids, status: null, state: null }, // the end changes both fields
+    p_filter: { ...filter, ids, status: null, state: null }, // both change at the end
     p_limit: ids.length,
   });
   const reads = {
@@ -173,8 +176,8 @@ export function watchJobs(client, filter, { limit = 20, ...options } = {}) {
 }
 
 /**
- * Call `onRead` at the start, and again whenever the subject may have changed. If `onRead` returns
- * rows of jobs, the watch uses them to check whether messages arrive.
+ * Call `onRead` at the start, and again each time when the subject of the topic may have changed.
+ * If `onRead` returns rows of jobs, the watch uses the rows to check whether messages arrive.
  */
 export const watchTopic = (client, topic, { onRead, ...options }) =>
   start(new JobsWatch(client, topic, { read: async () => onRead?.() }, options));

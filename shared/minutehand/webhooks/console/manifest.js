@@ -1,8 +1,8 @@
-// The webhooks of a workspace in the console.
+// Adds the page of webhooks to the console.
 
 export default {
   name: "Webhooks",
-  menu: "main", // beside jobs and schedules, for those who look after them
+  menu: "main", // next to jobs and schedules, not with the apps
   nav: [{ path: "/webhooks", label: "Webhooks", icon: "send" }],
   routes: [{ path: "/webhooks", load: () => import("./webhooks.js") }],
 };

@@ -1,4 +1,5 @@
-// Webhooks of a workspace: It shows their events, deliveries and secrets. A secret is shown once.
+// Page of a workspace's webhooks, with their events, deliveries and secrets. A secret is shown only
+// once.
 
 import { jobs, WORKSPACE_PATH, route, rpc } from "../../api.js";
 import { pluralize } from "../../lib/format.js";
@@ -21,13 +22,16 @@ const remove = route(`DELETE ${WORKSPACE_PATH}/webhooks/{webhook_id}`);
 const rotate = route(`POST ${WORKSPACE_PATH}/webhooks/{webhook_id}/rotate-secret`);
 const sendTest = route(`POST ${WORKSPACE_PATH}/webhooks/{webhook_id}/test`);
 
-const DELIVERY = "webhook_delivery"; // the type of the jobs that deliver
+const DELIVERY = "webhook_delivery"; // type of the jobs that deliver events
 const isBroken = (one) => Boolean(one.disabled_reason) || one.failures > 0;
 
 const MOST_ANSWERS = 5;
-const ANSWERED = ["retrying", "completed", "failed"]; // many deliveries wait behind one retry
+const ANSWERED = ["retrying", "completed", "failed"]; // states of deliveries with a response
 
-/** Read the webhooks. Disabled and failing webhooks come first, with their latest deliveries. */
+/**
+ * Read the webhooks. Disabled and failing webhooks come first, and are returned with their latest
+ * deliveries.
+ */
 async function read(workspaceId, signal) {
   const { webhooks } = await rpc("list_webhooks", { p_workspace_id: workspaceId }, signal);
   const latestOf = async ({ id }) => {
@@ -42,17 +46,20 @@ async function read(workspaceId, signal) {
   );
 }
 
-/** Return the reason for which a webhook was disabled, or "" if the webhook only fails. */
+/**
+ * Return why a webhook was disabled. Return "" if the webhook is enabled but fails, and null if it
+ * has no problem.
+ */
 const problemOf = ({ disabled_reason: why, failures }) =>
   why ? `disabled: ${why}` : failures > 0 ? "" : null;
 
-/** Return the link to the jobs that deliver the events of a webhook. */
+/** Return a link to the list of the jobs that deliver the events of a webhook. */
 function deliveriesOf({ id }) {
   const payload = encodeURIComponent(JSON.stringify({ webhook_id: id }));
   return `/jobs?job_type=${DELIVERY}&payload=${payload}`;
 }
 
-/** Responses that a failing webhook's endpoint gave to the latest deliveries. */
+/** Shows the HTTP responses to the latest deliveries of a failing webhook. */
 const Answers = ({ latest, last_answer: known }) =>
   latest.length > 0 &&
   html`<ul class="small" aria-label="Latest deliveries">

@@ -1,11 +1,14 @@
-// The answers of a job: The table has a row for each question, with its text and category, and a
-// column for each region.
+// Table of the answers of a job. The table has a row for each question, with the question's text
+// and category, and a column for each region.
 
 import { html } from "../../lib/ui.js";
 import { Tag } from "../../parts/badge.js";
 import { questionsOf, responsesOf, STATES } from "./data.js";
 
-/** Tag that shows whether all regions gave the same answer, if two or more regions answered. */
+/**
+ * Tag that shows whether all regions gave the same answer. The tag is shown if at least two regions
+ * have answered.
+ */
 const Agreement = ({ texts }) =>
   texts.length < 2
     ? null

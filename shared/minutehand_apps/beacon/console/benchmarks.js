@@ -1,4 +1,5 @@
-// Page of benchmarks, with a workspace's jobs, newest first, and jobs that could not be queued.
+// Page of benchmarks. The page lists the jobs of a workspace, newest first, and the jobs that could
+// not be queued.
 
 import { pluralize } from "../../lib/format.js";
 import { useLivePages } from "../../parts/live.js";
@@ -18,7 +19,10 @@ loadStyles("/apps/beacon/beacon.css");
 
 export const title = () => "Benchmarks";
 
-/** A region with its state. The state is a colour, and a word for screen readers and tooltips. */
+/**
+ * Shows a region with its state. The state is a colour, and a word in the tooltip and for screen
+ * readers.
+ */
 const regionOf = ({ region, status }) => {
   const { tone, word } = STATES[status];
   return html`<li key=${region} data-tone=${tone} title=${word}>

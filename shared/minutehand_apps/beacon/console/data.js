@@ -1,4 +1,4 @@
-// Requests that the benchmark pages send to the app's routes.
+// Requests from the benchmark pages to the routes of the beacon app.
 
 import { callRoute } from "../../api.js";
 import { STATES as OF_JOBS } from "../../lib/states.js";
@@ -18,18 +18,21 @@ export const beacon = {
   keys: () => call("GET /api/v1/keys"),
 };
 
-/** The states of jobs and executions that the engine does not know. */
+/**
+ * Words and colours for the states of jobs and executions, including states that the job queue does
+ * not know.
+ */
 export const STATES = {
   ...OF_JOBS,
   created: { word: "Created", tone: "pending" },
   pending: { word: "Pending", tone: "pending" },
   processing: OF_JOBS.running,
 };
-/** Format the version 1 as `v1`. A version that starts with v stays unchanged. */
+/** Format a version such as 1 as `v1`. A version that already starts with v is unchanged. */
 export const versionOf = ({ version }) => (version.startsWith("v") ? version : `v${version}`);
 export const isOver = (status) => ["completed", "failed", "cancelled"].includes(status);
 
-/** Return the questions of a job spec in order, as `{question_id, question, category}`. */
+/** Return the questions of a job spec in their order, as `{question_id, question, category}`. */
 export const questionsOf = (spec) =>
   spec.questions.map((one, index) =>
     typeof one === "string"
@@ -37,6 +40,9 @@ export const questionsOf = (spec) =>
       : { question_id: one.id, question: one.question, category: one.category },
   );
 
-/** Return the answers in an output. The answers are in `data.data` or in `data`. */
+/**
+ * Return the answers in the output of an execution. The output contains the answers in `data.data`
+ * or in `data`.
+ */
 export const responsesOf = (output) =>
   output ? ("data" in output.data ? output.data.data : output.data).responses : [];

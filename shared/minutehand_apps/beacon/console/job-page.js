@@ -1,4 +1,5 @@
-// Page of one job, with the state of each region, the answers by region, and the receipts.
+// Page of one job of the beacon app, with the state of each region, the answers by region, and the
+// receipts.
 
 import { pluralize } from "../../lib/format.js";
 import { useTopicRefresh } from "../../parts/live.js";
@@ -21,7 +22,8 @@ export const title = () => "Benchmark";
 export default function JobPage({ id, workspace }) {
   const found = useFetch((signal) => beacon.job(id, signal), [id]);
   const job = found.value;
-  // A job and its executions share a session, which exists once the queue has the job.
+  // A beacon job and its executions share a session. The session exists as soon as the queue has a
+  // job for the beacon job.
   const topic = job?.queue_job_id ? `session:beacon:${job.id}` : `workspace:${workspace.id}`;
   const isLive = job && !isOver(job.status);
   const freshness = useTopicRefresh(found, [topic], isLive ?? true);

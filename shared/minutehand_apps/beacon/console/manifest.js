@@ -1,4 +1,4 @@
-// The beacon app's pages in the console.
+// Adds the pages of the beacon app to the console.
 
 export default {
   name: "Beacon",

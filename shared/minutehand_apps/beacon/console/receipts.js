@@ -1,5 +1,5 @@
-// Downloads of a job's receipts, so that they can be verified elsewhere, and the page of one
-// receipt.
+// Downloads of the receipts of a job, so that a person can verify them elsewhere, and the page of
+// one receipt.
 
 import { shortId } from "../../lib/format.js";
 import { useFetch } from "../../lib/store.js";

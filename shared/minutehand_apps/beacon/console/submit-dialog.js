@@ -1,5 +1,5 @@
-// Submits a job spec from a form with the name, the regions, and one question per line. The API
-// validates.
+// Dialog that submits a job spec. The form has the name, the regions, and one question per line.
+// The API validates the job spec.
 
 import { html, useState } from "../../lib/ui.js";
 import { DialogForm } from "../../parts/dialog.js";
@@ -8,7 +8,7 @@ import { beacon } from "./data.js";
 
 /**
  * Example that fills the form for a first benchmark. Each question of the example has exactly one
- * right answer.
+ * correct answer.
  */
 const EXAMPLE = {
   name: "Everyday knowledge",
@@ -21,7 +21,10 @@ history: In which year did people first walk on the Moon?`,
 
 const words = (text) => text.split(/[\s,]+/).filter(Boolean);
 
-/** Parse a line with a question, which may follow a category of one word and a colon. */
+/**
+ * Parse a line that contains a question. A category of one word and a colon may precede the
+ * question.
+ */
 function questionOf(line, index) {
   const found = /^([A-Za-z][\w-]*):\s+(.+)$/.exec(line);
   return found ? { id: `q${index + 1}`, question: found[2], category: found[1] } : line;

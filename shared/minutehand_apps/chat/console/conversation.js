@@ -1,4 +1,5 @@
-// Page of a session, with messages, streamed replies, a card for each work item, and a text input.
+// Page of a chat session, with messages, streamed replies, a card for each work item, and a text
+// input.
 
 import { callRoute, jobs as api, supabase } from "../../api.js";
 import { createHooks } from "../../lib/jobs/hooks.js";
@@ -28,7 +29,7 @@ const { useJob } = createHooks(hooks, supabase);
 const FOLLOWED = { silence: Infinity };
 const LATE_MS = 9000;
 const LATE = "No answer yet. You can wait, or stop it and ask again.";
-/** Maps the status of a work item to the status of a job. */
+/** Job status for each status of a work item. */
 const STATUS = {
   accepted: "pending",
   in_progress: "processing",
@@ -38,7 +39,7 @@ const STATUS = {
 const LIVE = ["pending", "processing", "waiting"];
 const namedBy = (hash) => /^#([A-Za-z0-9._~:-]{1,200})$/.exec(hash)?.[1];
 
-/** Read a session. If a session has no messages, it is shown as an empty conversation. */
+/** Read a session. A session without messages is shown as an empty conversation. */
 async function readSession(id, signal) {
   const as = { headers: { "X-Session-Id": id }, signal };
   const [talk, state] = await Promise.all([
@@ -48,7 +49,9 @@ async function readSession(id, signal) {
   return { ...talk, work: [...state.activeWork, ...state.endedWork], asks: state.pendingQuestions };
 }
 
-/** Scroll to the end of the page when text is added, unless the person has scrolled up. */
+/**
+ * Scroll to the end of the page when text is added. If the person has scrolled up, do not scroll.
+ */
 function useEndInSight(isThere) {
   const [log, end] = [useRef(null), useRef(null)];
   const isAtEnd = useRef(true);
@@ -114,8 +117,8 @@ function Conversation({ id, workspaceId }) {
   const send = async (content, key = crypto.randomUUID()) => {
     goThere();
     await callRoute("POST /api/chat", {
-      // ask for a response immediately, because the page follows the job and need not wait for the
-      // reply
+      // ask for a response at once, because the page follows the job and need not wait for the
+      // reply in the response
       headers: { ...headers, "Idempotency-Key": key, Prefer: "respond-async" },
       body: { messages: [{ role: "user", content }], workspace_id: workspaceId },
     });
@@ -130,7 +133,7 @@ function Conversation({ id, workspaceId }) {
   const requests = new Map(
     messages.filter((one) => one.type === "message").map((one) => [one.job, one.content]),
   );
-  // a message that is not an answer and starts no work
+  // messages that have no reply yet and have not started a work item
   const open = messages.filter(
     (one) =>
       one.type === "message" && !one.work && !replied.has(one.job) && one.status !== "completed",
@@ -163,7 +166,8 @@ function Conversation({ id, workspaceId }) {
           callRoute("POST /api/async-cancel", { headers, body: { workId } }),
         )} />`;
   };
-  // Hide questions that a card already shows, and the message that announces work.
+  // Do not show a question as a message if a card shows the question. Do not show the message that
+  // announces a work item.
   const isShown = (one) =>
     !session.asks.some((ask) => ask.id === one.id) && !(one.type === "reply" && one.work);
   const retry = (one) => {
@@ -212,7 +216,7 @@ function Conversation({ id, workspaceId }) {
   </article>`;
 }
 
-/** Text that an empty conversation shows. */
+/** Text that is shown in an empty conversation. */
 const Beginning = () =>
   html`<div class="chat-empty">
     <p class="strong">What would you like to know or create?</p>
@@ -222,13 +226,16 @@ const Beginning = () =>
     </p>
   </div>`;
 
-/** A small button of a message, with an icon and a label for screen readers and tooltips. */
+/**
+ * Small button of a message, with an icon. The label is shown as a tooltip and read by screen
+ * readers.
+ */
 const tool = (icon, word, run) =>
   html`<${ActionButton} className="tool" run=${run} title=${word} aria-label=${word}>
     <${Icon} name=${icon} />
   <//>`;
 
-/** The actions of a message, in one line below the message. */
+/** Buttons for the actions of a message, in one line below the message. */
 const Below = ({ at, children }) =>
   html`<div class="chat-below">
     ${children} <span class="hint"><${When} at=${new Date(at).toISOString()} /></span>
@@ -257,7 +264,9 @@ function Theirs({ message: { type, content, result, used, timestamp }, question,
   </article>`;
 }
 
-/** Whether a person has waited so long for something that the page should explain it. */
+/**
+ * Return whether a person has waited for a reply so long that the page should explain the delay.
+ */
 function useLate(isAwaited) {
   const [isLate, setIsLate] = useState(false);
   useEffect(() => {
@@ -270,11 +279,14 @@ function useLate(isAwaited) {
   return isLate;
 }
 
-/** A reply that is being written, with its text so far, or with the reason why there is none. */
+/**
+ * Shows a reply that is being written. It shows the text so far, or the reason why there is no
+ * text.
+ */
 function Answer({ of: message, onRetry }) {
   const isLive = LIVE.includes(message.status);
   const { output, progress, isCancelling, status } = useJob(isLive ? message.job : null, FOLLOWED);
-  // after a retry, the job streams the whole text again
+  // after a retry, the job streams the text from the beginning again
   const text = (isLive ? status !== "pending" && output.reply : message.said) || "";
   const isFailed = message.status === "failed";
   const isLate = useLate(isLive && !text);
@@ -359,7 +371,8 @@ function WorkCard({ item, question, onAnswer, onCancel }) {
 }
 
 function Composer({ box, text, setText, onSend, stop }) {
-  // use the same key for the same text, so that sending twice creates one message
+  // use the same idempotency key for the same text, so that a text that is sent twice creates one
+  // message
   const [key, setKey] = useState(() => crypto.randomUUID());
   const [problem, setProblem] = useState("");
   const change = (words) => {
@@ -376,7 +389,7 @@ function Composer({ box, text, setText, onSend, stop }) {
       await onSend(words, key);
     } catch (error) {
       setProblem(error.message);
-      if (box.current.value) return; // the person has written something else
+      if (box.current.value) return; // the person has typed another text in the meantime
       setText(words);
       setKey(key);
     }

@@ -1,4 +1,4 @@
-// The chat app's pages in the console.
+// Adds the pages of the chat app to the console.
 
 export default {
   name: "Chat",

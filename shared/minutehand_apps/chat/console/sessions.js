@@ -1,4 +1,4 @@
-// Sessions of a workspace, newest first.
+// Page with the chat sessions of a workspace, newest first.
 
 import { data, unwrap } from "../../api.js";
 import { useLatest } from "../../parts/live.js";
@@ -13,8 +13,8 @@ import { When } from "../../parts/when.js";
 export const title = () => "Chat";
 
 /**
- * The id of a session is in the fragment of the URL, which browsers do not send, because the id
- * grants access to guest sessions.
+ * Return the address of a session. The session's id is in the fragment of the URL, because browsers
+ * do not send the fragment to servers, and the id grants access to guest sessions.
  */
 const addressOf = (id) => `/chat/session#${id}`;
 
@@ -54,8 +54,8 @@ export default function Sessions({ workspace }) {
 }
 
 /**
- * List of the latest conversations, with a search in their titles. The list is read again when a
- * new conversation has its first message (`hasBegun`).
+ * List of the latest conversations, with a search in their titles. When a new conversation gets its
+ * first message (`hasBegun`), the list is read again.
  */
 export function SessionList({ id, workspaceId, hasBegun }) {
   const [words, setWords] = useState("");

@@ -1,5 +1,5 @@
-// Page of one account, with its fields, contacts and enrichment. New values of fields appear while
-// the job runs.
+// Page of one account, with the account's fields, contacts and enrichment. While the enrichment job
+// runs, new values of fields appear on the page.
 
 import { duration, number } from "../../lib/format.js";
 import { ENDED } from "../../lib/jobs/sequence.js";
@@ -29,7 +29,7 @@ export default function AccountPage({ id, workspace }) {
     [id],
   );
   const job = found.value?.history.find((one) => !ENDED.has(one.status));
-  // A colleague may start an enrichment, or the same person in another tab.
+  // A colleague may start an enrichment, or the same person may start one in another tab.
   useTopicRefresh(found, [`workspace:${workspace.id}`, job && `job:${job.id}`], Boolean(job));
   const unread = placeholderPage("Account", found, "account");
   if (unread) return unread;
@@ -150,7 +150,10 @@ const FIELDS = [
   ["country", "Country"],
 ];
 
-/** Apollo's value for a field that a person has edited, with a button that uses this value. */
+/**
+ * If a person has edited a field, shows the value from Apollo, with a button that restores Apollo's
+ * value.
+ */
 function Beside({ account, name, label, kind, onSaved }) {
   const apolloValue = account.metadata?.apollo_fields?.[name] ?? null;
   if (apolloValue === null || String(apolloValue) === String(account[name] ?? "")) return null;
@@ -166,7 +169,9 @@ function Beside({ account, name, label, kind, onSaved }) {
   </div>`;
 }
 
-/** Who wrote the value of a field, and when: a person, or the client of Apollo. */
+/**
+ * Shows who wrote the value of a field, and when. The writer is a person or the client of Apollo.
+ */
 function Origin({ account, name }) {
   const { [name]: value, edited_at, enriched_at, metadata } = account;
   const isApollos = String(metadata?.apollo_fields?.[name] ?? "") === String(value ?? "");
@@ -177,7 +182,10 @@ function Origin({ account, name }) {
   return html`<div class="hint">${by} <${When} at=${edited_at[name] ?? enriched_at} /></div>`;
 }
 
-/** The names of fields that changed after the page was opened, in the order of the fields. */
+/**
+ * Return the names of the fields that have changed since the page was opened, in the order of the
+ * fields.
+ */
 function useArrived(account) {
   const first = useRef(account);
   const names = FIELDS.map(([name]) => name);

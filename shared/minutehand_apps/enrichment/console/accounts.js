@@ -1,4 +1,4 @@
-// Page of accounts, with a list, search, enrichment, and a form for a new account.
+// Page of accounts, with a list, a search, buttons for enrichment, and a form for a new account.
 
 import { number, pluralize } from "../../lib/format.js";
 import { navigate } from "../../lib/router.js";
@@ -29,7 +29,7 @@ const COLUMNS = [
 
 export default function Accounts({ workspace }) {
   const [adding, setAdding] = useState(false);
-  const [imported, setImported] = useState(0); // counts imports, to reload the list
+  const [imported, setImported] = useState(0); // number of imports. A change reloads the list.
   const close = () => setAdding(false);
   const read = async (file) => add("accounts", accountsIn(await readCsv(file), workspace.id));
   const importFile = ({ target }) =>

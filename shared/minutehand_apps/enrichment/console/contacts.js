@@ -1,4 +1,5 @@
-// Page of contacts, who are people of the accounts, with enrichment and a form for a new contact.
+// Page of contacts, who are the people of the accounts, with buttons for enrichment and a form for
+// a new contact.
 
 import { safeUrl } from "../../lib/format.js";
 import { useFetch } from "../../lib/store.js";
@@ -13,7 +14,7 @@ export const title = () => "Contacts";
 
 const nameOf = (row) => row.name ?? row.email ?? "unnamed contact";
 
-/** Link to a profile, if its URL is valid. */
+/** Link to a contact's profile. If the URL is invalid, there is no link. */
 const Profile = ({ url }) =>
   safeUrl(url)
     ? html`<a href=${safeUrl(url)} target="_blank" rel="noreferrer noopener">Profile</a>`
@@ -37,7 +38,7 @@ const COLUMNS = [
 
 export default function Contacts({ workspace }) {
   const [adding, setAdding] = useState(false);
-  const [added, setAdded] = useState(0); // counts new contacts, to reload the list
+  const [added, setAdded] = useState(0); // number of new contacts. A change reloads the list.
   return html`
     <${RecordsPage}
       key=${added}

@@ -1,5 +1,5 @@
-// Requests of the enrichment pages. Reads go through row level security, and writes go through the
-// API.
+// Requests of the enrichment pages. The pages read tables under row level security, and write
+// through the HTTP API.
 
 import { callRoute, supabase, unwrap } from "../../api.js";
 import { pluralize } from "../../lib/format.js";
@@ -12,7 +12,7 @@ const TEXT = {
   contacts: ["name", "email", "title"],
 };
 
-/** Columns of an account in a CSV file. */
+/** Columns of a CSV file of accounts. */
 const COLUMNS = [
   "name",
   "domain",
@@ -23,14 +23,14 @@ const COLUMNS = [
   "state",
   "country",
 ];
-const MAX_ROWS = 1000; // of a CSV file, and of a response of the Data API
+const MAX_ROWS = 1000; // maximum rows of a CSV file, and of a response of the Data API
 
-/** Names of the sources of values, by client. */
+/** Names of the sources of field values, by the name of the client that wrote the value. */
 export const SOURCES = { apollo: "Apollo", offline: "Sample data" };
 
 /**
- * Read a page of accounts or contacts, whose name is `name`. `search` is compared with all text
- * columns.
+ * Read a page of accounts or contacts, in the order of their names. `search` is
+ * compared with all text columns.
  */
 export async function page(table, workspaceId, { search, cursor = 0, signal }) {
   let query = supabase()
@@ -50,12 +50,12 @@ export async function page(table, workspaceId, { search, cursor = 0, signal }) {
 }
 
 /**
- * Replace characters that have a meaning in filters, because Data APIs quote such characters
- * differently.
+ * Replace the characters that have a meaning in filters of the Data API, because versions of the
+ * Data API quote these characters differently.
  */
 const plain = (text) => text.replace(/[^\p{L}\p{N} -]/gu, "_");
 
-/** Read all accounts of a workspace, with the columns of a CSV file. */
+/** Read all accounts of a workspace, with the columns of a CSV file of accounts. */
 export async function allAccounts(workspaceId) {
   const accounts = () =>
     supabase()
@@ -70,7 +70,7 @@ export async function allAccounts(workspaceId) {
   }
 }
 
-/** Return the accounts in the rows of a CSV file. Other columns of the file are ignored. */
+/** Return the accounts in the rows of a CSV file. Unknown columns of the file are ignored. */
 export function accountsIn(rows, workspaceId) {
   if (!rows.some(({ name }) => name))
     throw new Error(`The first line must name the columns, such as ${COLUMNS.join(", ")}.`);
@@ -102,7 +102,10 @@ export const jobsOf = (accountId, signal) =>
       .limit(5),
     signal,
   );
-/** Read a workspace's running enrichment jobs into a map by the id of the record. */
+/**
+ * Read the running enrichment jobs of a workspace. Returns a map from the id of each record to its
+ * job.
+ */
 export async function running(kind, workspaceId, signal) {
   const jobs = await unwrap(
     enrichmentsOf(kind)
@@ -114,12 +117,15 @@ export async function running(kind, workspaceId, signal) {
   return new Map(jobs.map((job) => [job.payload[`${kind}_id`], job]));
 }
 
-/** Change fields of an account as a person, so that an enrichment will not overwrite them. */
+/**
+ * Change fields of an account as a person. An enrichment does not overwrite fields that a person
+ * has changed.
+ */
 export const edit = (id, changes) =>
   unwrap(supabase().from("accounts").update(changes).eq("id", id).select("*"));
 export const add = (table, values) => unwrap(supabase().from(table).insert(values).select("*"));
 
-/** Maximum cost of a number of calls to Apollo. */
+/** Describe the maximum cost of a number of calls to Apollo. */
 export const costOf = (count) => `at most ${pluralize(count, "credit")}`;
 
 export const enrichment = (kind, id) =>

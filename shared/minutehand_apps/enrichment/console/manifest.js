@@ -1,4 +1,4 @@
-// The enrichment app's pages in the console.
+// Adds the pages of the enrichment app to the console.
 
 export default {
   name: "Enrichment",

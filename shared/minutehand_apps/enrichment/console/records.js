@@ -1,4 +1,4 @@
-// A list of accounts or contacts, with search and enrichment.
+// Page that lists accounts or contacts, with a search and buttons for enrichment.
 
 import { useLivePages } from "../../parts/live.js";
 import { setQuery, useQuery } from "../../lib/router.js";
@@ -16,7 +16,7 @@ import { costOf, enrichment, page, running } from "./data.js";
 
 loadStyles("/apps/enrichment/enrichment.css");
 
-/** Button that enriches a record. The button's tooltip shows the maximum cost. */
+/** Button that enriches a record. The tooltip of the button shows the maximum cost. */
 export function EnrichButton({ kind, id, name, job, refresh, className = "small" }) {
   const run = () => createAction(refresh)(`${name} was not enriched`, () => enrichment(kind, id));
   return html`<${ActionButton}
@@ -29,7 +29,7 @@ export function EnrichButton({ kind, id, name, job, refresh, className = "small"
   <//>`;
 }
 
-/** State of the running enrichment, or the time of the last enrichment. */
+/** Shows the state of the running enrichment job, or the time of the last enrichment. */
 export const Enriched = ({ row, job }) =>
   job
     ? html`<${StateBadge} job=${job} />`
@@ -41,11 +41,11 @@ export const Enriched = ({ row, job }) =>
         </span>`
       : html`<${Tag} tone="pending">Not enriched<//>`;
 
-/** The first letter of a name, shown as an icon. */
+/** Shows the first letter of a name as an icon. */
 const Mark = ({ name }) =>
   html`<span class="mark" aria-hidden="true">${[...name.trim()][0]?.toUpperCase() ?? "?"}</span>`;
 
-/** The name of a record, with a second line below it. */
+/** Shows the name of a record, with a second line of text below the name. */
 export const Named = ({ name, href, under }) =>
   html`<span class="named">
     <${Mark} name=${name} />
@@ -56,8 +56,8 @@ export const Named = ({ name, href, under }) =>
   </span>`;
 
 /**
- * Page that lists accounts or contacts, with the form `add`, more buttons (`actions`), and the
- * table's `columns`.
+ * Page that lists accounts or contacts. `add` opens the form for a new record, `actions` are more
+ * buttons, and `columns` are the columns of the table.
  */
 export function RecordsPage({ kind, label, nameOf, columns, hint, add, actions, workspace }) {
   const search = useQuery().get("search") ?? "";

@@ -1,4 +1,5 @@
-// A workspace's key for Apollo. A person can save, test and remove the key, but never read it.
+// Page for the Apollo key of a workspace. A person can save, test and remove the key, but cannot
+// read the key.
 
 import { number } from "../../lib/format.js";
 import { useFetch } from "../../lib/store.js";

@@ -1,4 +1,4 @@
-// The plans app's pages in the console.
+// Adds the pages of the plans app to the console.
 
 export default {
   name: "Plans",

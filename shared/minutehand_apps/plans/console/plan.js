@@ -1,4 +1,4 @@
-// Page of one plan, with its report so far, its stages, and its log.
+// Page of one plan, with the report as far as it is written, the stages, and the log.
 
 import { callRoute, supabase } from "../../api.js";
 import { createHooks } from "../../lib/jobs/hooks.js";
@@ -31,7 +31,7 @@ const FORMATS = [
   { name: "Markdown", type: "text/markdown", file: "plan.md" },
 ];
 
-/** Read a plan and its report. */
+/** Read a plan and the plan's report. */
 async function readPlan(id, signal) {
   const params = { plan_id: id };
   const [plan, report] = await Promise.all([
@@ -45,7 +45,7 @@ export default function PlanPage({ id }) {
   const found = useFetch((signal) => readPlan(id, signal), [id]);
   const plan = found.value;
   const live = isLive(plan?.status);
-  const session = plan?.session_id; // null for members' plans, which are followed by their job
+  const session = plan?.session_id; // null for a member's plan, whose job is followed
   useTopicRefresh(found, [live && (session ? `session:${session}` : `job:${plan.job_id}`)]);
   const { output } = useJob(live ? plan.job_id : null, { session_id: session, silence: Infinity });
   const unread = placeholderPage("Plan", found, "plan");
@@ -144,7 +144,10 @@ export default function PlanPage({ id }) {
   </article>`;
 }
 
-/** Log of the plan. It is read when a person opens it, and after each change of the plan. */
+/**
+ * Shows the log of the plan. The log is read when a person opens it, and after each change of the
+ * plan.
+ */
 function Log({ plan }) {
   const [isOpen, setIsOpen] = useState(false);
   const read = async (signal) => {
@@ -182,7 +185,7 @@ const WORDS = {
 };
 const TONES = { completed: "completed", failed: "failed", running: "processing" };
 
-/** List of all chapters, with the state of each. */
+/** List of all chapters, with the state of each chapter. */
 const Outline = ({ of }) =>
   html`<nav class="outline" aria-label="Chapters">
     <ol>
@@ -216,7 +219,7 @@ function ReportSection({ report, output, redo, edit }) {
   </section>`;
 }
 
-/** Return the text of a chapter that a person can edit, or null if the chapter has a table. */
+/** Return the text of a chapter for editing, or null if the chapter contains a table. */
 function editableText(blocks) {
   if (blocks?.length !== 1) return null;
   if (typeof blocks[0] === "string") return blocks[0];
@@ -273,7 +276,10 @@ function Chapter({ of: { stage, title: name, status, reason }, blocks, text, red
 
 const isNumber = (text) => /^-?[\d.,]+$/.test(text);
 
-/** Render a block of the report as text nodes, so that no text becomes markup. */
+/**
+ * Show a block of the report as text nodes, so that the browser never interprets the text as
+ * markup.
+ */
 function blockOf(block) {
   if (typeof block === "string") return html`<p>${block}</p>`;
   if (block.length === 0) return null;

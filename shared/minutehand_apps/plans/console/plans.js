@@ -1,4 +1,4 @@
-// Plans of a workspace, newest first, and a form for a new plan.
+// Page with the plans of a workspace, newest first, and a form for a new plan.
 
 import { callRoute } from "../../api.js";
 import { useLatest } from "../../parts/live.js";
@@ -22,7 +22,7 @@ const SPEEDS = [
 
 export const isLive = (status) => ["pending", "running", "cancelling"].includes(status);
 
-/** Map a plan's status to a tone of the console's badges. */
+/** Return the colour (tone) of the console's badges for a plan's status. */
 export const toneOf = (status) =>
   status === "cancelling"
     ? { tone: "processing", word: "Cancelling" }
@@ -73,7 +73,7 @@ export default function Plans({ workspace }) {
 function NewPlan({ workspaceId, onClose }) {
   const [prompt, setPrompt] = useState("");
   const [speed, setSpeed] = useState("balanced_speed_and_detail");
-  // Each form has one idempotency key, so that a double click creates one plan.
+  // Each form has one idempotency key, so that a double click creates only one plan.
   const key = useMemo(() => crypto.randomUUID(), [prompt, speed]);
   const create = async () => {
     const plan = await callRoute("POST /api/plans", {

@@ -1,4 +1,4 @@
-// Labelled progress bar.
+// Progress bar with a label.
 
 import { html } from "../../lib/ui.js";
 import { JobProgress } from "../../parts/badge.js";

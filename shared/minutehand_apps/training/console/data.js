@@ -1,16 +1,19 @@
-// Requests that the training pages send, and texts for the state of a training.
+// Requests of the training pages, and texts for the state of a training.
 
 import { callRoute as call, supabase, unwrap } from "../../api.js";
 import { pluralize } from "../../lib/format.js";
 
-/** Submit a recording as in the guide, and return the id of the job that transcribes it. */
+/**
+ * Submit a recording in the way that the guide describes. Returns the id of the job that
+ * transcribes the recording.
+ */
 export const createTranscriptionJob = (userId, companyId, audioUrl, trainingId) =>
   call("POST /api/trainings/{training_id}/transcription", {
     params: { training_id: trainingId },
     body: { user_id: userId, company_id: companyId, audio_url: audioUrl },
   }).then((job) => job.job_id);
 
-/** Call a route with the id of a training. */
+/** Return a function that calls a route with the id of a training. */
 const ofTraining = (route) => (id, signal, body) =>
   call(route, { params: { training_id: id }, signal, body });
 
@@ -39,8 +42,8 @@ const RUNNING = ["processing", "cancelling"];
 export const isLiveJob = ({ status }) => status === "pending" || RUNNING.includes(status);
 
 /**
- * Read a page of the jobs of all trainings. The newest jobs come first. The response with the first
- * page also counts the jobs by state.
+ * Read a page of the jobs of all trainings, newest first. The response with the first page also
+ * contains the number of jobs in each state.
  */
 export async function monitored(workspaceId, { status, type, after }, signal) {
   const select = (columns) => {
@@ -74,25 +77,25 @@ export const STATES = {
   failed: { word: "Failed", tone: "failed" },
   cancelled: { word: "Cancelled", tone: "cancelled" },
 };
-/** Names that people see for the results of jobs. */
+/** Names of the results of jobs, by job type. */
 export const MAKES = {
   transcription: "Transcript",
   sop_generation: "Procedure",
   mux_upload: "Video",
 };
-/** Text for a running job of each type. */
+/** Text that describes a running job, by job type. */
 const DOES = {
   transcription: "Transcribing the sound",
   sop_generation: "Writing a procedure",
   mux_upload: "Preparing the video",
 };
 /**
- * Return why a pending job does not run. It waits for an event, or was delayed by an error and will
- * be retried.
+ * Return why a pending job does not run. The job waits for an event, or an error has delayed the
+ * job until its retry.
  */
 const waitsFor = ({ status, stage, progress_message: message, error_data: error }) =>
   status === "pending" && (stage === "waiting" ? message : error?.message);
-/** Describe the running jobs of a training, or why no job runs. */
+/** Describe the running jobs of a training. If no job runs, say why. */
 export const nowOf = ({ jobs }) =>
   jobs
     .filter((job) => job.status === "processing")
@@ -100,7 +103,7 @@ export const nowOf = ({ jobs }) =>
     .join("; ") ||
   jobs.map(waitsFor).find(Boolean) ||
   "Waiting for its turn";
-/** Describe the results of a finished training. For other trainings, describe the running jobs. */
+/** Describe the results of a finished training, or the running jobs of another training. */
 export function aboutOf(training) {
   if (training.reason) return training.reason;
   if (!isOver(training.status)) return nowOf(training);
@@ -114,7 +117,7 @@ export function aboutOf(training) {
 }
 export const isOver = (status) => ["completed", "failed", "cancelled"].includes(status);
 
-/** Format a time in a video, for example as 0:05, 12:40 or 1:02:03. */
+/** Format a time in a video as 0:05, 12:40 or 1:02:03. */
 export function clock(seconds) {
   const text = new Date(Math.max(0, seconds) * 1000).toISOString().slice(11, 19);
   return text.replace(/^00:0?|^0/, "");

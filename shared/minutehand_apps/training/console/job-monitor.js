@@ -1,4 +1,4 @@
-// Columns for the jobs of trainings: They show result, state and error.
+// Columns of a table of the jobs of trainings, with the result, state and error of each job.
 
 import { jobs as api } from "../../api.js";
 import { pluralize, duration, serverNow } from "../../lib/format.js";
@@ -19,7 +19,7 @@ const TRAINING = heading(
   (job) => html`<a href=${`/trainings/${job.training_id}`}>${job.title}</a>`,
 );
 
-/** A job's state. A failed job that will run again is shown with the state retrying. */
+/** Shows the state of a job. A failed job that will run again has the state retrying. */
 export function JobState({ job }) {
   const cancelling = job.status === "cancelling";
   const status = cancelling ? "processing" : job.status;
@@ -31,7 +31,7 @@ const STATE = column("State", "state bare", (job) => html`<${JobState} job=${job
 const RUNS = ["processing", "cancelling"];
 const FAILS = ["failed", "pending"];
 
-/** The progress message of a job, or the reason why the job does not run. */
+/** Column with the progress message of a job, or with the reason why the job does not run. */
 const SAYS = column("Message", "wrap bare", (job) => {
   const { status, next_retry_at: next, retry_count: retries } = job;
   const why = FAILS.includes(status) && job.error_data?.message;
@@ -60,8 +60,8 @@ const DURATION = column("Duration", "num", ({ status, started_at: from, complete
 );
 
 /**
- * The columns of the table of jobs. `refresh` is called after a person has cancelled or retried a
- * job.
+ * Return the columns of the table of jobs. `refresh` is called after a person has cancelled or
+ * retried a job.
  */
 export function columnsOf(refresh, isOfOne = false) {
   const act = createAction(refresh);
@@ -86,5 +86,5 @@ export function columnsOf(refresh, isOfOne = false) {
   ];
 }
 
-/** Attributes of a row that tests and styles use. */
+/** Attributes of a table row, which tests and styles use. */
 export const attributesOf = (job) => ({ "data-job": job.job_type, "data-state": job.status });

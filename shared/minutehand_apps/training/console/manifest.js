@@ -1,4 +1,4 @@
-// The training app's pages in the console.
+// Adds the pages of the training app to the console.
 
 export default {
   name: "Training",

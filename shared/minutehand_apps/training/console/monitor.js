@@ -1,4 +1,4 @@
-// Job monitor over all trainings. The URL contains the filter.
+// Page that lists the jobs of all trainings. The filters are stored in the URL of the page.
 
 import { atLeast } from "../../lib/format.js";
 import { setQuery, useQuery } from "../../lib/router.js";
@@ -34,7 +34,7 @@ export default function Monitor({ workspace }) {
     },
   );
   const rows = found.value?.flatMap((page) => page.jobs) ?? [];
-  const last = useRef({}); // keeps the counts while another filter loads
+  const last = useRef({}); // last counts, shown while the jobs for another filter load
   if (found.value) last.current = found.value[0].counts;
   const counts = last.current;
   const tab = (name, word, tone) => {

@@ -42,7 +42,7 @@ export default function TrainingPage({ id }) {
 
 function Training({ id, remove }) {
   const player = useRef(null);
-  const [at, setAt] = useState(null); // position of the playing video
+  const [at, setAt] = useState(null); // current time in the video
   const found = useFetch((signal) => trainings.read(id, signal), [id]);
   const training = found.value;
   const isLive = Boolean(training) && !isOver(training.status);
@@ -57,7 +57,7 @@ function Training({ id, remove }) {
   const unread = placeholderPage("Training", found, "training");
   if (unread) return unread;
   const act = createAction(found.refresh);
-  const cancel = () => act("Could not stop", () => trainings.cancel(id)); // finished results stay
+  const cancel = () => act("Could not stop", () => trainings.cancel(id)); // keeps finished results
   const { word, tone } = STATES[training.status];
   const jump = (seconds) => player.current?.jump(seconds);
   const { share_id: shareId } = training;
@@ -143,7 +143,7 @@ function Training({ id, remove }) {
   </article>`;
 }
 
-/** List of the results that are expected. It is shown in the place of the results. */
+/** List of the expected results. The list is shown where the results will appear. */
 const Coming = ({ jobs }) =>
   html`<section class="card stack coming" aria-labelledby="h-coming">
     <h2 id="h-coming">Results</h2>
@@ -160,7 +160,7 @@ const Coming = ({ jobs }) =>
     </p>
   </section>`;
 
-/** The jobs of a training. */
+/** Table of the jobs of a training. */
 const Details = ({ training: { title: name, jobs }, refresh }) =>
   html`<details class="more">
     <summary>Details</summary>
@@ -178,7 +178,7 @@ const Details = ({ training: { title: name, jobs }, refresh }) =>
     </div>
   </details>`;
 
-/** Show a message when a training ends while its page is open. */
+/** Show a message when the training ends while its page is open. */
 function useNotice(training) {
   const before = useRef(null);
   const status = training?.status;

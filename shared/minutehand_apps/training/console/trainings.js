@@ -1,4 +1,5 @@
-// Page of trainings, with the videos of a workspace, running uploads, and a form for another video.
+// Page of trainings, with the videos of a workspace, the running uploads, and a form for a new
+// video.
 
 import { useLivePages } from "../../parts/live.js";
 import { html, useState } from "../../lib/ui.js";
@@ -13,7 +14,7 @@ import { Uploading } from "./uploading.js";
 
 export const title = () => "Training";
 
-/** Progress of a training that has not ended yet. */
+/** Column with the progress of trainings that have not ended yet. */
 const PROGRESS = column("Progress", "bare", (one) =>
   isOver(one.status)
     ? null

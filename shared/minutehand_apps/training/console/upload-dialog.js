@@ -1,4 +1,5 @@
-// Chooses a video. The upload of the new video continues after the dialog is closed.
+// Dialog in which a person chooses a video. The upload of the video continues after the dialog is
+// closed.
 
 import { bytes } from "../../lib/format.js";
 import { html, useState } from "../../lib/ui.js";
@@ -9,15 +10,16 @@ import { uploads } from "./uploading.js";
 
 const SAMPLE = "/apps/training/sample.mp4";
 
-const MAX_BYTES = 5 * 1024 ** 3; // the default of UPLOADS_MAX_BYTES
+const MAX_BYTES = 5 * 1024 ** 3; // default of the setting UPLOADS_MAX_BYTES
 
-/** Return why a file is rejected because of its name or size, or null if it is accepted. */
+/** Return why a file is rejected because of its size or type, or null if the file is accepted. */
 function problemOf(file) {
   if (!file) return null;
   if (file.size === 0) return `${file.name} is empty.`;
   if (file.size > MAX_BYTES)
     return `${file.name} has ${bytes(file.size)}, but at most 5 GB are accepted.`;
-  // The name is also checked, because browsers do not know the type of every container.
+  // The name of the file is checked too, because browsers do not know the type of every video
+  // format.
   if (!file.type || /^(video|audio)\//.test(file.type)) return null;
   return `${file.name} is not a video. Choose an MP4, MOV, WebM, MKV or AVI file with sound.`;
 }
@@ -41,7 +43,7 @@ export function UploadDialog({ workspaceId, whose, onClose }) {
     }
   };
   const submit = async () => {
-    const content_type = file.type || "video/mp4"; // browsers do not know every container
+    const content_type = file.type || "video/mp4"; // browsers do not know every format
     const fields = { workspace_id: workspaceId, title: title.trim(), content_type };
     await uploads.begin(file, fields, whose);
     onClose();

@@ -1,4 +1,4 @@
-// The running uploads. Each upload shows its progress and its actions.
+// List of the running uploads. Each upload shows its progress and has buttons for its actions.
 
 import { bytes } from "../../lib/format.js";
 import { navigate } from "../../lib/router.js";
@@ -16,7 +16,7 @@ const WORDS = {
   finishing: ["Completing", "processing"],
 };
 
-/** Open the page of the training after its upload, or show why the upload failed. */
+/** Open the page of a training after its file was uploaded, or show why the upload failed. */
 function started(upload, error) {
   const training = upload?.training;
   if (!training) return notifyFailure("Could not upload", error ?? null);

@@ -1,17 +1,18 @@
 /**
- * Uploads files from the browser, part by part, directly to the storage.
+ * Uploads files from the browser in parts, directly to the storage.
  *
- * Uploads continue while other pages of the console are open. After the page is reloaded, the
- * person chooses the same file again, and only the missing parts are sent. This module does not use
- * Uppy, because the signature of each part covers the part's SHA-256, and Uppy's `signRequest` does
- * not get the bytes of the part.
+ * Uploads continue while other pages of the console are open. After the page was reloaded, the
+ * person chooses the same file again, and only the missing parts are sent. The module does not use
+ * the library Uppy. The signature of each part covers the SHA-256 of the part, and Uppy's function
+ * `signRequest` does not get the bytes of the part.
  */
 
 import { request } from "../../api.js";
 import { createStore, isTransient } from "../../lib/store.js";
 
 const ROUTE = "/api/uploads";
-// The upload's id follows this prefix, so that two tabs never share an entry.
+// The id of the upload follows this prefix in the key of `localStorage`, so that two tabs never
+// write the same entry.
 const PREFIX = "minutehand.uploads ";
 const CONCURRENT_PARTS = 3;
 const MAX_TRIES = 10;
@@ -24,12 +25,12 @@ const PART_TIMEOUT_MS = 15 * 60_000;
 export class Uploads {
   #store = createStore(readKept());
   #files = new Map();
-  #sending = new Map(); // the AbortController of each running upload
+  #sending = new Map(); // AbortController of each running upload
   #onEnd;
 
   /**
-   * `onEnd(upload)` is called when an upload is complete, and `onEnd(null, error)` when an upload
-   * is lost.
+   * The class calls `onEnd(upload)` when an upload is complete, and `onEnd(null, error)` when an
+   * upload is lost.
    */
   constructor(onEnd) {
     this.#onEnd = onEnd;
@@ -39,8 +40,8 @@ export class Uploads {
   subscribe = (listener) => this.#store.subscribe(listener);
 
   /**
-   * Start an upload. Returns when the browser has started to send. The API checks the file's size,
-   * type and name.
+   * Start an upload. The promise resolves when the browser has begun to send. The API checks the
+   * size, type and name of the file.
    */
   async begin(file, fields, whose) {
     const body = { filename: file.name || "file", size: file.size, ...fields };
@@ -53,8 +54,8 @@ export class Uploads {
   }
 
   /**
-   * Send the missing parts, and complete the upload. After the page is reloaded, `file` is
-   * required.
+   * Send the missing parts, and then complete the upload. After the page was reloaded, the caller
+   * must pass `file`.
    */
   async resume(id, file = this.#files.get(id)) {
     const { name, size, modified } = this.get().find((one) => one.id === id);
@@ -70,7 +71,7 @@ export class Uploads {
       this.#onEnd(upload);
     } catch (error) {
       if (stop.signal.aborted) return;
-      stop.abort(); // also stops the other parts
+      stop.abort(); // stops the other parts of the upload
       if (error.status !== 404)
         return this.#change(id, { state: "interrupted", problem: error.message });
       this.#forget(id);
@@ -78,7 +79,7 @@ export class Uploads {
     }
   }
 
-  /** Stop an upload, and let the API delete the parts that have arrived. */
+  /** Stop an upload. The API then deletes the parts that have arrived in the storage. */
   async abort(id) {
     this.#sending.get(id)?.abort();
     this.#change(id, { state: "interrupted" });
@@ -109,7 +110,7 @@ const readKept = () =>
     .filter((name) => name.startsWith(PREFIX))
     .map((name) => interrupted(JSON.parse(localStorage[name])));
 
-/** Send the missing parts, and complete the upload. */
+/** Send the missing parts of an upload, and then complete the upload. */
 async function send(id, file, signal, change) {
   const call = (method, more, body) =>
     repeat(() => request(method, routeOf(id) + more, { body, signal }), signal);
@@ -131,7 +132,7 @@ async function send(id, file, signal, change) {
   };
 
   const sendPart = async (number) => {
-    // Request a new URL for each try, because a URL expires.
+    // Request a new signed URL for each try, because a signed URL expires.
     const body = { parts: [{ part_number: number, checksum: hex(await sumOf(number)) }] };
     const signed = await request("POST", `${routeOf(id)}/parts`, { body, signal });
     await put(signed.parts[0], partOf(number), signal, (bytes) => report(number, bytes));
@@ -148,7 +149,7 @@ async function send(id, file, signal, change) {
   return call("POST", "/complete", { checksum: `${hex(whole)}-${upload.part_count}` });
 }
 
-/** Call `run` again if the connection, the storage or the API fails temporarily. */
+/** Call `run` again if the connection, the storage or the API has failed temporarily. */
 async function repeat(run, signal) {
   for (let attempt = 1; ; attempt += 1) {
     try {
@@ -165,10 +166,10 @@ const hash = async (blob) =>
   new Uint8Array(await crypto.subtle.digest("SHA-256", await blob.arrayBuffer()));
 const hex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 
-/** Send a part by XMLHttpRequest, because fetch does not report upload progress. */
+/** Send a part with `XMLHttpRequest`, because `fetch` does not report the progress of an upload. */
 function put({ url, headers }, body, signal, onBytes) {
   return new Promise((resolve, reject) => {
-    signal.throwIfAborted(); // stopped while the URL was requested
+    signal.throwIfAborted(); // the upload was stopped while the URL was requested
     const http = new XMLHttpRequest();
     signal.addEventListener("abort", () => http.abort());
     const fail = (message) => () =>

@@ -1,16 +1,18 @@
-// The video player. The URL for a part is signed for an hour, and requested again when it has
-// expired.
+// Video player of a training. The signed URL of the video is valid for an hour, and the player
+// requests a new URL when the URL has expired.
 
 import { useFetch } from "../../lib/store.js";
 import { html, useRef } from "../../lib/ui.js";
 import { Placeholder } from "../../parts/states-of-view.js";
 import { trainings } from "./data.js";
 
-/** The URL of a training's video, or null until the video has been checked. */
+/** Return the URL of a training's video, or null until the video has been checked. */
 export const useVideo = (id) =>
   useFetch(async (signal) => (id ? trainings.video(id, signal) : null), [id]);
 
-/** Frame of a training's video at a given time. A click plays the video from this time. */
+/**
+ * Shows the frame of a training's video at a given time. A click plays the video from this time.
+ */
 export const Picture = ({ address, seconds, title, jump }) =>
   html`<button
     type="button"
@@ -26,7 +28,10 @@ export const Picture = ({ address, seconds, title, jump }) =>
       aria-hidden="true"></video>
   </button>`;
 
-/** Print the procedure. Browsers print no frame of a video, so a canvas shows each frame. */
+/**
+ * Print the procedure. Browsers do not print a frame of a video, so each frame is copied to a
+ * canvas.
+ */
 export function printProcedure() {
   document.querySelectorAll(".picture canvas").forEach((canvas) => canvas.remove());
   for (const video of document.querySelectorAll(".picture video")) {
@@ -40,19 +45,19 @@ export function printProcedure() {
 
 export function Video({ of: found, title, handle, onTime }) {
   const element = useRef(null);
-  const startAt = useRef(0); // time at which to continue after the URL was replaced
+  const startAt = useRef(0); // time in the video at which to continue with a new URL
   const renewed = useRef(0);
   handle.current = {
     jump: (seconds) => {
       startAt.current = seconds;
       if (!element.current) return;
       element.current.currentTime = seconds;
-      element.current.play().catch(() => {}); // a browser may require a click on the video itself
+      element.current.play().catch(() => {}); // a browser may require a click on the video
       element.current.scrollIntoView({ block: "nearest" });
     },
   };
   const expired = () => {
-    if (Date.now() - renewed.current < 10_000) return; // a URL this new has not expired
+    if (Date.now() - renewed.current < 10_000) return; // the new URL has not expired
     renewed.current = Date.now();
     startAt.current = element.current?.currentTime || startAt.current;
     found.refresh();
