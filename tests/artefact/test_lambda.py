@@ -110,36 +110,33 @@ def test_the_jobs_function_answers_what_no_route_sends_elsewhere(
     assert response["statusCode"] == 200, response
 
 
-def test_a_tick_runs_the_projects_processor(
-    functions: dict[str, LambdaFunction], project: Project
-) -> None:
+@pytest.fixture
+def worker(functions: dict[str, LambdaFunction]) -> LambdaFunction:
+    """The worker's function after its first tick, which registers the job types."""
+    functions["worker"].invoke(TICK, seconds=120)
+    return functions["worker"]
+
+
+def test_a_tick_runs_the_projects_processor(worker: LambdaFunction, project: Project) -> None:
     """The zip contains the project's code, the locked wheels and this package."""
-    functions["worker"].invoke(TICK, seconds=120)  # the first tick registers the type
     job = project.insert("test.nap")
 
-    functions["worker"].invoke(TICK)
+    worker.invoke(TICK)
 
     assert project.row(job)["status"] == "completed"
 
 
-def test_a_tick_answers_before_its_deadline(
-    functions: dict[str, LambdaFunction], project: Project
-) -> None:
+def test_a_tick_answers_before_its_deadline(worker: LambdaFunction, project: Project) -> None:
     """A run abandons a job that it cannot finish, so that Lambda does not kill the run."""
-    functions["worker"].invoke(TICK, seconds=120)
     job = project.insert("test.nap", {"seconds": 600})
 
-    functions["worker"].invoke(TICK, seconds=20)
+    worker.invoke(TICK, seconds=20)
 
     assert project.row(job)["status"] == "pending"
 
 
-def test_a_killed_tick_loses_nothing(
-    functions: dict[str, LambdaFunction], project: Project
-) -> None:
+def test_a_killed_tick_loses_nothing(worker: LambdaFunction, project: Project) -> None:
     """The lease expires, and the next tick runs the job again."""
-    worker = functions["worker"]
-    worker.invoke(TICK, seconds=120)
     job = project.insert("test.nap", {"seconds": 600})
 
     def invoke() -> None:
@@ -161,11 +158,9 @@ def test_a_killed_tick_loses_nothing(
 
 
 def test_a_run_whose_process_dies_costs_the_jobs_beside_it_no_attempt(
-    functions: dict[str, LambdaFunction], project: Project
+    worker: LambdaFunction, project: Project
 ) -> None:
     """The job that ended its process fails, and the other jobs of the process complete later."""
-    worker = functions["worker"]
-    worker.invoke(TICK, seconds=120)
     naps = [project.insert("test.nap", {"seconds": 2}) for _ in range(20)]
     guilty = project.insert("test.exit", {"seconds": 1}, max_attempts=2)
 
