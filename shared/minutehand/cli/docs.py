@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterator
 from typing import Annotated, Final
 
 import typer
@@ -17,7 +19,14 @@ from minutehand.terminal.connection import CommandFailed, load_values
 from minutehand.terminal.options import verb
 from minutehand.terminal.output import Output
 
-MAX_SECTIONS: Final = 20
+MAX_SECTIONS: Final = 10
+#: Words of a question that no search needs.
+_FILLERS: Final = re.compile(
+    "a|all|an|and|are|by|can|do|does|each|every|for|from|how|i|in|is|it|many|much|my|of|on|only|or"
+    "|per|some|the|their|to|use|user|what|when|with"
+)
+#: Endings without which a word is the start of its other forms.
+_ENDINGS: Final = re.compile(r"(?<=\w{3})(ies|ing|es|ed|s|y|e)$")
 
 
 @verb
@@ -62,29 +71,50 @@ def find_page(topic: str) -> Page | None:
 
 
 def find_sections(query: str) -> list[dict[str, str]]:
-    """Find the sections that contain the most words of a query.
+    """Find the sections that answer a question best.
 
-    Sections whose heading contains more of the words come first. Next come sections with a line
-    that contains more of the words.
+    A word counts more if fewer sections have it. A word counts again if it is in the line with
+    most of the words, in the first line or in the section's name. A question of the first page
+    counts as a text of the sections that answer it.
     """
-    patterns = [re.compile(rf"\b{re.escape(word)}", re.IGNORECASE) for word in query.split()]
+    words = re.findall(r"[\w-]+", query.lower())
+    asked = [word for word in words if not _FILLERS.fullmatch(word)] or words
+    stems = {_ENDINGS.sub("", word) for word in asked}
+    patterns = [re.compile(rf"\b{re.escape(stem)}", re.IGNORECASE) for stem in stems]
+    sections = list(list_sections())
+    counts = [sum(1 for *_, text in sections if word.search(text)) for word in patterns]
+    weights = [math.log(1 + len(sections) / count) if count else 0.0 for count in counts]
 
-    def count(text: str) -> int:
-        return sum(1 for word in patterns if word.search(text))
+    def rate(text: str) -> float:
+        return sum(
+            weight for word, weight in zip(patterns, weights, strict=True) if word.search(text)
+        )
 
-    found: dict[tuple[str, str], tuple[int, int, int]] = {}
-    for page in PAGES:
-        for text in re.split(r"^(?=#)", page.text, flags=re.MULTILINE):
-            heading, *lines = text.splitlines() or [""]
-            section = page.topic, heading.strip("# ") or page.title
-            found[section] = (count(text), count(heading), max(map(count, lines), default=0))
-    most = max(words for words, *_ in found.values())
+    found: dict[tuple[str, str], float] = {}
+    for topic, section, text in sections:
+        first, *lines = text.splitlines() or [""]
+        best = max(map(rate, lines or [first]))
+        score = rate(text) + rate(first) + rate(section) + best
+        found[topic, section] = max(found.get((topic, section), 0.0), score)
+    most = max(found.values())
     ranked = sorted(found, key=found.__getitem__, reverse=True) if most else []
     return [
         {"topic": topic, "section": section}
         for topic, section in ranked[:MAX_SECTIONS]
-        if found[topic, section][0] == most
+        if 2 * found[topic, section] > most
     ]
+
+
+def list_sections() -> Iterator[tuple[str, str, str]]:
+    """List topic, heading and text of the questions on the first page, and of all sections."""
+    index, *pages = PAGES
+    for question, answers in re.findall(r"^\| (.+\?) \| (.+) \|$", index.printed, re.MULTILINE):
+        for section, topic in re.findall(r"(.+?) \(`minutehand docs ([\w-]+)`\)(?:, )?", answers):
+            yield topic, section, question
+    for page in pages:
+        for text in re.split(r"^(?=#)", page.text, flags=re.MULTILINE):
+            heading = text.partition("\n")[0].strip("# ")
+            yield page.topic, heading or page.title, text
 
 
 def project_names(project: Project) -> tuple[str, str, str]:
