@@ -188,8 +188,8 @@ $$;
 -- Return how many further jobs of a concurrency key may be admitted now, but at most 1,000. The
 -- concurrency limit applies to admitted jobs. The rate limit applies to starts, and each admitted
 -- job that has not started reserves one start. The function first takes one token for each job that
--- has started since the last call, as of the job's start time. The function then deletes those rows
--- of ended jobs from queue.gated for which a token was taken.
+-- has started since the last call, as of the job's start time. If such a job has ended, the function
+-- then deletes the job's row of queue.gated.
 -- tokens: Number of starts that the rate limit allows at the time `at`, minus the reserved starts.
 -- is_held: True if the row of an ended job still counts against a limit, because another
 --   transaction has locked this row, for example to delete the job. The caller must then call
@@ -699,8 +699,9 @@ end;
 $$;
 
 -- Take tokens of a person's rate limit before a call does its work, or reject the call with status
--- 429. Concurrent calls of the person do not wait for each other, because each call updates a
--- sequence, and only one of the calls updates the bucket's row of queue.buckets.
+-- 429. Each call stores in a sequence the time when the person's bucket will be full again, which
+-- needs no row lock. Only a call that gets the bucket's advisory lock also updates the row of
+-- queue.buckets. Concurrent calls of a person therefore do not wait for each other.
 -- p_cost: Number of tokens to take. A negative number returns tokens that an earlier call took.
 create function queue.charge(
   p_bucket text,

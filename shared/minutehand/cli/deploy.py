@@ -101,7 +101,11 @@ def deploy(
         typer.Option("--no-database", help="Skip the migrations if something else applies them."),
     ] = False,
     secrets_only: Annotated[
-        bool, typer.Option("--secrets-only", help="Only write the secrets, e.g. to rotate them.")
+        bool,
+        typer.Option(
+            "--secrets-only",
+            help="Write the secrets to AWS and deploy nothing, for example to rotate a key.",
+        ),
     ] = False,
 ) -> None:
     """Deploy a stage to AWS."""

@@ -18,7 +18,10 @@ from minutehand.terminal.output import Output
 UserId = Annotated[UUID, typer.Argument(metavar="USER_ID", help="The user's id in Auth.")]
 MatchedTexts = Annotated[
     list[str] | None,
-    typer.Option("--word", help="Also match this text, e.g. a name or an address; repeatable."),
+    typer.Option(
+        "--word",
+        help="Also find this text about the person, such as a name or an e-mail address; repeatable.",
+    ),
 ]
 
 

@@ -124,7 +124,7 @@ def _queue_error(error: QueueError, request: Request) -> ApiError:
             "the database lacks functions that this version needs",
             extra={"event": "queue.mismatch", "sqlstate": error.code, "reason": error.message},
         )
-        return unavailable("The database is not ready for this request")
+        return unavailable("The database lacks functions that this version of the API needs")
     logger.warning(
         "the database rejected a request",
         extra={"event": "queue.refused", "sqlstate": error.code, "reason": error.message},

@@ -299,7 +299,10 @@ def serve_worker(environ: Mapping[str, str], start: Start, load: Callable[[], ob
 
 
 async def _run_suspects(start: Start) -> None:
-    """Run a worker for suspects until no suspect waits, or until SIGTERM."""
+    """Run a worker for suspects, which are jobs that may have ended a process.
+
+    The worker ends when no suspect waits, or at SIGTERM.
+    """
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, lambda: None)
