@@ -20,7 +20,7 @@ MatchedTexts = Annotated[
     list[str] | None,
     typer.Option(
         "--word",
-        help="Also find this text about the person, such as a name or an e-mail address; repeatable.",
+        help="Also find this text, such as the person's name or e-mail address; repeatable.",
     ),
 ]
 

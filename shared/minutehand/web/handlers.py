@@ -121,10 +121,10 @@ def _queue_error(error: QueueError, request: Request) -> ApiError:
     # an error without one of the engine's hint words may name tables, so its text is only logged
     if error.code.startswith("PGRST2") or not 400 <= error.status < 500:
         logger.error(
-            "the database lacks functions that this version needs",
+            "the database failed, or lacks functions that this version needs",
             extra={"event": "queue.mismatch", "sqlstate": error.code, "reason": error.message},
         )
-        return unavailable("The database lacks functions that this version of the API needs")
+        return unavailable("The database could not answer this request")
     logger.warning(
         "the database rejected a request",
         extra={"event": "queue.refused", "sqlstate": error.code, "reason": error.message},
