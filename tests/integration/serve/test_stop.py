@@ -69,8 +69,10 @@ def test_a_host_reports_a_process_that_dies_while_the_host_stops(
     stack: RunningStack, tmp_path: Path
 ) -> None:
     """Otherwise its jobs would wait until their leases expire."""
-    environ = {"DATABASE_URL": stack.database_url}
-    with stack.connect() as connection, served(stack, tmp_path, **environ) as (_, process):
+    with (
+        stack.connect() as connection,
+        served(stack, tmp_path, DATABASE_URL=stack.database_url) as (_, process),
+    ):
         host = Served(connection, tmp_path / "serve.log")
         host.wait_for_types()
         jobs = host.enqueue("served.stubborn", 2, seconds=50)
