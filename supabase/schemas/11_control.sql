@@ -185,7 +185,7 @@ begin
   elsif not (
     queue.is_service() or queue.is_manager(old.workspace_id) or queue.is_operator()
   ) then
-    -- only managers may cancel many jobs, as in queue.change_jobs
+    -- only managers may cancel more than one job at once, as in queue.change_jobs
     if current_setting('minutehand.has_cancelled', true) = 'yes' then
       perform queue.refuse(
         403,

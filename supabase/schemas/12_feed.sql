@@ -36,8 +36,8 @@ values
 -- Counters of Realtime messages. A message counts once, and each delivery of the message to a
 -- client counts once more, as in Supabase's plans. The counters are sequences, because a
 -- transaction increases a sequence without a row lock, and other transactions see the new value
--- before the commit. The sequences are unlogged. They may restart at zero after a crash of the
--- server, because no client is connected then.
+-- before the commit. The sequences are unlogged, because they may restart at zero after a crash of
+-- the server, when no client is connected.
 create unlogged sequence queue.messages_counted; -- noqa: PRS
 create unlogged sequence queue.messages_second minvalue 0; -- current second, as Unix time
 -- value of messages_counted, and next number of a feed row, at the start of the current second
@@ -438,10 +438,10 @@ end;
 $$;
 
 -- Publish changes of jobs. The caller must have locked the jobs. A change with seqs is sent as
--- Realtime messages (queue.send). Each change is also inserted into queue.feed. A change about log
--- lines, output, or progress of a job without a session is inserted only if its message was not
--- sent. Because the function is strict, it returns null and does nothing if p_changes is null.
--- Otherwise the function returns true.
+-- Realtime messages (queue.send). Each change is also inserted into queue.feed, except for changes
+-- about log lines, output, or progress of a job without a session, if their message was sent. If
+-- p_changes is null, this strict function returns null and does nothing. If p_changes is not null,
+-- the function returns true.
 -- p_is_soon: True if new jobs are due within a minute, so that the commit notifies idle workers.
 create function queue.publish(
   p_changes queue.change[],
@@ -503,8 +503,8 @@ begin
   end if;
   v_budget := queue.message_budget('{}');
   -- A transaction that was still running at the time of the last round may have added feed rows
-  -- with low numbers. If a transaction that was running at that time has ended, begin the new round
-  -- with the number of the transaction.
+  -- with low numbers. If a transaction that was running during the last round has ended, begin the
+  -- new round with the number of the transaction.
   select p.*, l.*
   into v_at
   from (
@@ -1423,8 +1423,8 @@ select queue.allow('job_worker, service_role', 'public.guest_key');
 -- 429. The limit for each network address is the setting whose name is p_name with the suffix
 -- _per_minute. If the setting with the suffix _per_minute is null, guests have no limit. An IPv6
 -- address counts as its /64 network. The address must be signed by the API or set by the gateway,
--- because a client could forge any other address. The limit applies neither to the project's own
--- server nor to users with an account.
+-- because a client could forge any other address. The limit does not apply to the project's own
+-- server or to users with an account.
 create function queue.admit_guest(p_name text, p_workspace_id uuid)
 returns void
 language plpgsql
