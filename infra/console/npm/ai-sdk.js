@@ -5,7 +5,7 @@ import { readUIMessageStream } from "ai";
 import { cancel, enqueue } from "./jobs/changes.js";
 import { call } from "./jobs/client.js";
 import { outputOf } from "./jobs/pieces.js";
-import { ENDED } from "./jobs/sequence.js";
+import { ENDED } from "./jobs/ended.js";
 
 const STREAM = "reply";
 /**

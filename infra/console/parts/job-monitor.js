@@ -11,7 +11,7 @@ import {
   shortId,
 } from "../lib/format.js";
 import { useJobList } from "./job-list.js";
-import { ENDED } from "../lib/jobs/sequence.js";
+import { ENDED } from "../lib/jobs/ended.js";
 import { isTyping, useKey } from "../lib/keys.js";
 import { isDelayed, NAMES, nextRunOf, stateAt, STATES } from "../lib/states.js";
 import { usePolling, useFetch } from "../lib/store.js";

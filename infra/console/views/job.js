@@ -7,7 +7,7 @@ import { useJobLines } from "../parts/job-lines.js";
 import { createHooks } from "../lib/jobs/hooks.js";
 import { outputText } from "../lib/jobs/output.js";
 import { setText } from "../lib/jobs/page.js";
-import { ENDED } from "../lib/jobs/sequence.js";
+import { ENDED } from "../lib/jobs/ended.js";
 import { nextRunOf } from "../lib/states.js";
 import { usePolling, useFetch } from "../lib/store.js";
 import {

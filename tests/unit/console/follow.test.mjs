@@ -35,13 +35,9 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { beforeEach, mock, test } from "node:test";
 import { Follower } from "../../../infra/console/lib/jobs/follower.js";
+import { eventsOf } from "../../../infra/console/lib/jobs/messages.js";
 import { outputOf } from "../../../infra/console/lib/jobs/pieces.js";
-import {
-  applyEvent,
-  eventsOf,
-  normalizeEvent,
-  Sequence,
-} from "../../../infra/console/lib/jobs/sequence.js";
+import { applyEvent, normalizeEvent, Sequence } from "../../../infra/console/lib/jobs/sequence.js";
 import { sessionOf } from "../../../infra/console/lib/jobs/session.js";
 import { watchJobs, watchWorkspace } from "../../../infra/console/lib/jobs/watch.js";
 import { JobGone, watchJob } from "../../../infra/console/lib/jobs/watch-job.js";

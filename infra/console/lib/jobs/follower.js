@@ -4,8 +4,7 @@
 // session.js handles changes of the user, the socket and outages.
 
 import { later, nextFrame, notify } from "./page.js";
-import { HUNG, OUTDATED } from "./session.js";
-import { ANOTHER_USER } from "./socket.js";
+import { ANOTHER_USER, OUTDATED } from "./session.js";
 
 /** Values of `Follower.freshness`. */
 export const FRESHNESS = ["live", "catching-up", "polling", "offline"];
@@ -422,7 +421,7 @@ export class Follower {
 
   #onFailure(error) {
     if (error === OUTDATED) return;
-    if (error === HUNG) return void (this.#isReadRequested = true);
+    if (error?.isHung) return void (this.#isReadRequested = true);
     const isRefused = error?.isRefusal && !this.#error?.isRefusal;
     this.#failures += 1;
     this.#error = error;

@@ -1,8 +1,7 @@
 // Puts the events of a job in order, and computes the job's row after each event. The module does
 // no I/O and uses no clock.
 
-/** Values of `status` of a job that has ended. */
-export const ENDED = new Set(["completed", "failed", "cancelled"]);
+export { ENDED } from "./ended.js"; // for pages of apps
 
 /**
  * Maximum number of events that are kept while an earlier event is missing. The events above the
@@ -73,58 +72,23 @@ export class Sequence {
 }
 
 /**
- * Return the events in a message of a Realtime topic. A message is one event, a list of events, or
- * a list of groups. The events of a group are equal except for the job and `seq`.
- */
-export function eventsOf(payload) {
-  if (Array.isArray(payload?.groups)) return payload.groups.flatMap(eventsOfGroup);
-  return Array.isArray(payload?.events) ? payload.events : [payload];
-}
-
-/**
- * Return the events of a group, one event for each job. `seqs` is a list with a number for each
- * job, or one number for all jobs.
- */
-function eventsOfGroup(group) {
-  const { job_ids: jobs, seqs, ...rest } = group ?? {};
-  if (!Array.isArray(jobs) || !Array.isArray(seqs)) return [{}];
-  if (seqs.length !== 1 && seqs.length !== jobs.length) return [{}];
-  return jobs.map((job_id, n) => ({ job_id, seq: seqs[n] ?? seqs[0], ...rest }));
-}
-
-/**
  * Return whether an event of the type changes fields of the job's row that the event does not
  * contain.
  */
 export const needsRow = (type) => type !== "job.progress" && type !== "job.log";
 
 /**
- * Return the job's row after an event. If the row already contains the event, because `seq` is not
- * higher than `last_seq` of the row, the row does not change. A page may therefore apply events
- * that happened before it read the row.
+ * Return the job's row with the status and the progress of an event. If the event changes other
+ * fields, clear fields of the old status, because the row is read again. If the row already
+ * contains the event, because `seq` is not higher than `last_seq` of the row, the row does not
+ * change. A page may therefore apply events that happened before it read the row.
  */
-export function applyEvent(job, event) {
-  if (!job || event.seq <= (job.last_seq ?? 0)) return job;
-  const data = event.data ?? {};
-  const next = { ...job, last_seq: event.seq, updated_at: event.at ?? job.updated_at };
-  if (typeof data.status === "string" && data.status !== job.status) {
-    next.status = data.status;
-    delete next.state; // the database derives `state`, so the row is read again
-  }
-  if (Number.isInteger(data.attempts)) next.attempts = data.attempts;
-  if (data.progress && typeof data.progress === "object") next.progress = data.progress;
-  if (typeof data.error_message === "string") next.error_message = data.error_message;
-  if ("next_retry_at" in data) next.next_retry_at = data.next_retry_at;
-  else if (needsRow(event.type)) next.next_retry_at = null;
-  if (event.type === "job.waiting") next.waiting_for = data.wait ?? null;
-  else if (next.status !== "waiting") next.waiting_for = null;
-  if (event.type === "job.leased") next.started_at = job.started_at ?? event.at;
-  if (event.type === "job.cancel_requested") next.cancel_requested_at = event.at;
-  if (event.type === "job.redriven")
-    Object.assign(next, { result: null, cancel_requested_at: null, scheduled_for: null });
-  next.finished_at = ENDED.has(next.status) ? (job.finished_at ?? event.at) : null;
-  next.completed_at = next.status === "completed" ? next.finished_at : null;
-  return next;
+export function applyEvent(job, { type, seq, data }) {
+  if (!job || seq <= (job.last_seq ?? 0)) return job;
+  const next = { ...job, ...(data.progress && { progress: data.progress }), last_seq: seq };
+  if (!needsRow(type)) return next;
+  const status = data.status ?? job.status;
+  return { ...next, status, state: undefined, next_retry_at: null, waiting_for: null };
 }
 
 /**

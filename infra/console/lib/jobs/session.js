@@ -3,14 +3,10 @@
 // outage, the watches keep their rows.
 
 import { withTimeout, QueueError, READ_MS } from "./client.js";
-import { later, onWake } from "./page.js";
-import { Socket } from "./socket.js";
+import { later, onWake, sleep } from "./page.js";
 
-const PROBE_MS = [500, 1000, 2000]; // pauses between probes during an outage
-const MAX_PROBE_MS = 3000;
 const HUNG_MS = 3000; // a read that takes longer may never get a response
-const MAX_PROBES = 2;
-const SPREAD_MS = 300; // followers that are woken together read within this time
+const LOAD_MS = 5000; // pause before modules that could not be loaded are loaded again
 const SETTLE_MS = 50; // a page that becomes visible again fires several events
 
 /**
@@ -18,11 +14,8 @@ const SETTLE_MS = 50; // a page that becomes visible again fires several events
  * session requests a new read.
  */
 export const OUTDATED = new Error("read for another user");
-/**
- * Error of a read that got no response for too long while other reads got a response. The watch
- * repeats a read that failed with `HUNG`.
- */
-export const HUNG = new Error("hung");
+/** Reason why a topic is left: another user has signed in, as whom the topic is joined again. */
+export const ANOTHER_USER = "another user";
 
 const sessions = new WeakMap();
 
@@ -35,49 +28,72 @@ export function sessionOf(client) {
 
 class Session {
   #client;
-  #socket;
+  // null until the modules are loaded. Until then, followers only read.
+  #socket = null;
+  #outage = null;
+  #loading = null;
   #followers = new Set();
   #user; // undefined until the user is known
   #epoch = 0;
   #hasSessions = false; // true if supabase-js has Auth sessions and reports their changes
   #userRequest = null;
-  #problem = null; // error of the last read during an outage
-  #tries = 0;
-  #probeRead = null; // the read that is repeated as a probe during an outage
-  #probeTimer = null;
-  #probes = [];
   #hung = new AbortController(); // aborts the reads in flight
   #wakeTimer = null;
   #listening = null; // AbortController that ends the subscriptions to events
 
   constructor(client) {
     this.#client = client;
-    const authorize = () => inTime(() => client.realtime.setAuth());
-    // After the last follower has ended, the channel stays joined with the user's rights for a
-    // short time. The session listens for a change of the user until the channel is left.
-    const onIdle = () => this.#stop();
-    this.#socket = new Socket(client, { authorize, onIdle, wake: () => this.wake() });
   }
 
   /** Is true if reads currently get no response. */
   get isAway() {
-    return this.#problem !== null;
+    return this.problem !== null;
   }
 
   /** Error of the current outage, or null if reads get responses. */
   get problem() {
-    return this.#problem;
+    return this.#outage?.problem ?? null;
   }
 
   /** Follow a Realtime topic until the caller calls the returned function. */
   follow(follower, { topic, listener, schema }) {
     if (!this.#listening) this.#start();
     this.#followers.add(follower);
-    const leave = this.#socket.join(topic, listener, schema);
+    const join = () => this.#socket.join(topic, listener, schema);
+    let leave = this.#socket && join();
+    this.#loading ??= this.#load();
+    if (!leave) this.#loading.then(() => this.#followers.has(follower) && (leave = join()));
     return () => {
-      leave();
       this.#followers.delete(follower);
+      if (leave) leave();
+      else if (this.#followers.size === 0) this.#stop();
     };
+  }
+
+  /**
+   * Load the modules of the socket and of outages, which a page needs only after its first read.
+   * Without these modules, followers poll.
+   */
+  async #load() {
+    const client = this.#client;
+    const authorize = () => inTime(() => client.realtime.setAuth());
+    // After the last follower has ended, the channel stays joined with the user's rights for a
+    // short time. The session listens for a change of the user until the channel is left.
+    const onIdle = () => this.#stop();
+    while (true) {
+      try {
+        const { Outage, Socket } = await import("./live.js");
+        const socket = new Socket(client, { authorize, onIdle, wake: () => this.wake() });
+        this.#outage = new Outage(this.#followers, socket, (reason) => {
+          this.#hung.abort(reason);
+          this.#hung = new AbortController();
+        });
+        this.#socket = socket;
+        return;
+      } catch {
+        await sleep(LOAD_MS);
+      }
+    }
   }
 
   /**
@@ -87,21 +103,21 @@ class Session {
    */
   async read(ask) {
     let epoch = this.#epoch;
-    const hung = later(() => this.#probeRead ?? this.#startProbes(ask), HUNG_MS);
+    const hung = later(() => this.#outage?.probe(ask), HUNG_MS);
     try {
       await this.#checkUser();
       epoch = this.#epoch;
       const response = await withTimeout(ask, this.#hung.signal);
       await this.#checkUser({ again: true });
       if (epoch !== this.#epoch) throw OUTDATED;
-      this.#onResponse();
+      this.#outage?.end();
       return response;
     } catch (error) {
       if (epoch !== this.#epoch) throw OUTDATED;
       const isTheirs = !error?.isRefusal || (await this.#isCurrentUser(this.#user));
       if (epoch !== this.#epoch) throw OUTDATED;
       const problem = isTheirs ? error : new QueueError({}, 0);
-      if (isAway(problem)) this.#onOutage(problem, ask);
+      if (isAway(problem)) this.#outage?.begin(problem, ask);
       throw problem;
     } finally {
       clearTimeout(hung);
@@ -110,11 +126,11 @@ class Session {
 
   /** Check the socket, because a topic has missed a message. */
   checkSocket() {
-    this.#socket.check();
+    this.#socket?.check();
   }
 
   rejoin(topic, reason) {
-    this.#socket.rejoin(topic, reason);
+    this.#socket?.rejoin(topic, reason);
   }
 
   /**
@@ -124,7 +140,7 @@ class Session {
   wake() {
     clearTimeout(this.#wakeTimer);
     this.#wakeTimer = later(() => {
-      this.#socket.nudge();
+      this.#socket?.nudge();
       for (const follower of this.#followers) follower.refresh();
     }, SETTLE_MS);
   }
@@ -140,10 +156,9 @@ class Session {
   #stop() {
     this.#listening.abort();
     this.#listening = null;
-    clearTimeout(this.#probeTimer);
+    this.#outage?.stop();
     clearTimeout(this.#wakeTimer);
-    this.#problem = this.#probeRead = this.#userRequest = null;
-    this.#tries = 0;
+    this.#userRequest = null;
   }
 
   #listen(signal) {
@@ -198,73 +213,13 @@ class Session {
     if (was === undefined || was === user) return false;
     this.#epoch += 1;
     for (const follower of [...this.#followers]) follower.reset();
-    this.#socket.renew();
+    this.#socket?.renew();
     this.wake(); // after a delay, because a person who signs out leaves the page
     return true;
   }
-
-  #onOutage(problem, ask) {
-    const wasAway = this.isAway;
-    this.#problem = problem;
-    if (wasAway) return;
-    for (const follower of this.#followers) follower.notify();
-    this.#startProbes(ask);
-  }
-
-  /**
-   * Send the same read again and again as a probe for all followers, until a response arrives. A
-   * probe without a response is not aborted at once.
-   */
-  #startProbes(ask) {
-    this.#socket.check();
-    if (this.#probeRead) return;
-    this.#probeRead = ask;
-    this.#scheduleProbe();
-  }
-
-  #scheduleProbe() {
-    const wait = PROBE_MS[this.#tries++] ?? MAX_PROBE_MS;
-    this.#probeTimer = later(
-      () => {
-        this.#scheduleProbe();
-        this.#probe(this.#probeRead);
-      },
-      wait * (0.7 + 0.3 * Math.random()),
-    );
-  }
-
-  async #probe(read) {
-    const controller = new AbortController();
-    // A read without a response blocks its connection, so send the read again on another
-    // connection. If the server is only slow, at most two more reads are sent before the first read
-    // is aborted.
-    if (this.#probes.push(controller) > MAX_PROBES) this.#probes.shift().abort();
-    try {
-      await read(controller.signal);
-    } catch (error) {
-      if (isAway(error)) return;
-    }
-    if (read !== this.#probeRead) return;
-    this.#hung.abort(HUNG); // each follower repeats its read immediately
-    this.#hung = new AbortController();
-    this.#onResponse();
-  }
-
-  #onResponse() {
-    if (!this.#probeRead) return;
-    clearTimeout(this.#probeTimer);
-    const wasAway = this.isAway;
-    this.#problem = this.#probeRead = null;
-    this.#tries = 0;
-    for (const controller of this.#probes.splice(0)) controller.abort();
-    if (!wasAway) return;
-    this.#socket.nudge();
-    for (const follower of this.#followers)
-      later(() => follower.refresh(), Math.random() * SPREAD_MS);
-  }
 }
 
-const isAway = (error) => error?.isAway ?? error?.status === 0;
+export const isAway = (error) => error?.isAway ?? error?.status === 0;
 const inTime = (run) => withTimeout(run, AbortSignal.timeout(READ_MS));
 
 /**

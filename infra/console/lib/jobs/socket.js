@@ -3,8 +3,9 @@
 // a long time. The class in this module reconnects sooner.
 
 import { inSchema } from "./client.js";
+import { eventsOf } from "./messages.js";
 import { isHidden, later, sleep } from "./page.js";
-import { eventsOf } from "./sequence.js";
+import { ANOTHER_USER } from "./session.js";
 
 // Realtime sends this text when messages from the database begin to arrive. Realtime's reply to the
 // join arrives before that.
@@ -21,9 +22,6 @@ const FOLLOW_RENEWAL_SECONDS = 60;
 const FOLLOW_RETRY_SECONDS = 3; // short: a topic without followers gets no messages
 const SLEPT_MS = 15_000;
 const RENEW_MS = 100;
-
-/** Reason why a topic is left: another user has signed in, as whom the topic is joined again. */
-export const ANOTHER_USER = "another user";
 
 export class Socket {
   #client;

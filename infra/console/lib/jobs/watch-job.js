@@ -1,14 +1,14 @@
 // Follows one job: its row, its events and its output.
 
 import { call, readOnce, inSchema } from "./client.js";
+import { ENDED } from "./ended.js";
 import { Follower } from "./follower.js";
-import { Output } from "./output.js";
 import { later, notify } from "./page.js";
-import { applyEvent, ENDED, needsRow, normalizeEvent, Sequence } from "./sequence.js";
 import { sessionOf } from "./session.js";
 
 const PAGE = 500;
 const ROW_DELAY_MS = 30;
+const NO_OUTPUT = {};
 
 /** Error for a job that was deleted, or that the caller is not allowed to see. */
 export class JobGone extends Error {
@@ -57,11 +57,12 @@ class JobWatch extends Follower {
   #received = 0;
   #rowIsOld = false;
   #rowTimer = null;
-  #early = []; // events that arrived before the first read
+  #early = []; // messages that arrived before the first read
+  #live; // the modules that are loaded on demand
   #delivered = null; // `seq` of the last delivered event
   #events = [];
-  #output;
-  #shown; // the output of the last call of `onOutput`
+  #output = null; // null until the job has output, because most jobs have none
+  #shown = NO_OUTPUT; // the output of the last call of `onOutput`
   #settled = null;
   #endedAt = null; // `finished_at` of the last end for which `onEnd` was called
 
@@ -71,8 +72,6 @@ class JobWatch extends Follower {
     this.#client = client;
     this.#id = id;
     this.#options = options;
-    this.#output = new Output(options.knownOutput);
-    this.#shown = this.#output.content;
     const { onChange, onOutput } = options;
     if (onOutput) this.subscribe(() => this.#showOutput());
     if (onChange) this.subscribe(() => onChange(this.state));
@@ -81,7 +80,7 @@ class JobWatch extends Follower {
   /** Current state of the watch, for the page. */
   get state() {
     const { freshness, error: problem } = this;
-    const output = this.#output.content;
+    const output = this.#content;
     const known = { freshness, problem, missing: this.#missing, events: this.#events, output };
     const isLoading = !this.#whole && !this.#missing && !problem;
     return stateOf(this.#whole, { ...known, isLoading });
@@ -99,7 +98,7 @@ class JobWatch extends Follower {
 
   get hasGap() {
     if (!this.#sequence) return false;
-    if (this.#output.hasGap) return true;
+    if (this.#output?.hasGap) return true;
     return this.#sequence.hasGap || this.#sequence.last < (this.#job?.last_seq ?? 0);
   }
 
@@ -108,11 +107,11 @@ class JobWatch extends Follower {
   }
 
   get receivedAll() {
-    return this.#received >= (this.#sequence?.last ?? 0) && this.#output.isReceived;
+    return this.#received >= (this.#sequence?.last ?? 0) && this.#output?.isReceived !== false;
   }
 
   onSynced() {
-    this.#output.markReceived();
+    this.#output?.markReceived();
     this.#received = Math.max(this.#received, this.#sequence?.last ?? 0);
   }
 
@@ -121,14 +120,14 @@ class JobWatch extends Follower {
   }
 
   receive(payload) {
-    if (payload?.type === "job.output" && payload.job_id === this.#id)
+    if (this.#output && payload?.type === "job.output" && payload.job_id === this.#id)
       return void this.#addOutput([payload.data], { isMessage: true });
-    const event = normalizeEvent(payload);
+    if (!this.#sequence) return void this.#early.push(payload);
+    const event = this.#live.normalizeEvent(payload);
     if (!event) return void this.refresh(); // the event can be read from the database
     if (event.job_id !== this.#id) return;
     this.#received = Math.max(this.#received, event.seq);
-    if (this.#sequence) this.#applyEvents(this.#sequence.offer([event]));
-    else this.#early.push(event);
+    this.#applyEvents(this.#sequence.offer([event]));
   }
 
   async catchUp() {
@@ -136,12 +135,13 @@ class JobWatch extends Follower {
     if (!row) return false;
     const hasOutput = await this.#readOutput(row); // before the end is shown
     this.#takeRow(row);
+    this.#live ??= await import("./live.js");
     const sequence = this.#sequence ?? this.#begin(row);
     const before = sequence.last;
     while (sequence.last < row.last_seq || sequence.hasGap) {
       const page = await this.#eventsAfter(sequence.last);
       const isLast = page.length < PAGE;
-      const events = page.map(normalizeEvent).filter((event) => event !== null);
+      const events = page.map(this.#live.normalizeEvent).filter((event) => event !== null);
       this.#applyEvents(sequence.offerPage(events, { isLast }));
       if (isLast) break;
     }
@@ -161,7 +161,7 @@ class JobWatch extends Follower {
     this.#early = [];
     this.#events = [];
     this.#received = 0;
-    this.#output = new Output(this.#options.knownOutput);
+    this.#output = null;
     notify(this.#options.onClear);
   }
 
@@ -176,10 +176,10 @@ class JobWatch extends Follower {
     const known = history
       ? Math.max(0, row.last_seq - historyLimit)
       : (this.#delivered ?? row.last_seq);
-    const sequence = new Sequence(this.#options.after ?? known);
+    const sequence = new this.#live.Sequence(this.#options.after ?? known);
     this.#delivered ??= sequence.last;
     this.#sequence = sequence;
-    this.#applyEvents(sequence.offer(this.#early.splice(0)));
+    for (const payload of this.#early.splice(0)) this.receive(payload);
     return sequence;
   }
 
@@ -247,6 +247,11 @@ class JobWatch extends Follower {
    */
   async #readOutput(row) {
     const isWhole = (found) => Array.isArray(found?.streams);
+    if (!this.#output && Object.keys(row?.streams ?? {}).length === 0) return false;
+    if (!this.#output) {
+      const { Output } = await import("./output.js");
+      this.#output ??= new Output(this.#options.knownOutput);
+    }
     let hasOutput = false;
     while (this.#output.hasGap || this.#output.isBehind(row?.streams)) {
       const { ends } = this.#output;
@@ -269,8 +274,12 @@ class JobWatch extends Follower {
     return ready.length > 0;
   }
 
+  get #content() {
+    return this.#output?.content ?? NO_OUTPUT;
+  }
+
   #showOutput() {
-    const { content } = this.#output;
+    const content = this.#content;
     if (content === this.#shown) return;
     this.#shown = content;
     notify(this.#options.onOutput, content);
@@ -278,6 +287,7 @@ class JobWatch extends Follower {
 
   #applyEvents(events) {
     if (events.length === 0 || this.closed) return;
+    const { applyEvent, needsRow } = this.#live;
     for (const event of events) {
       if (event.seq > (this.#job?.last_seq ?? 0) && needsRow(event.type)) this.#rowIsOld = true;
       this.#job = applyEvent(this.#job, event);

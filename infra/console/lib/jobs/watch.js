@@ -1,9 +1,10 @@
 // Follows a list of jobs, or reports each change of a workspace or session.
 
 import { call } from "./client.js";
+import { ENDED } from "./ended.js";
 import { Follower } from "./follower.js";
 import { notify } from "./page.js";
-import { ENDED, normalizeEvent } from "./sequence.js";
+import { normalizeEvent } from "./sequence.js";
 import { sessionOf } from "./session.js";
 
 const REORDER_MS = 400; // minimum ms between reads of a busy topic

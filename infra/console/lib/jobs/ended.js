@@ -1,0 +1,2 @@
+/** Statuses of a finished job. */
+export const ENDED = new Set(["completed", "failed", "cancelled"]);
