@@ -188,8 +188,8 @@ $$;
 -- Return how many further jobs of a concurrency key may be admitted now, but at most 1,000. The
 -- concurrency limit applies to admitted jobs. The rate limit applies to starts, and each admitted
 -- job that has not started reserves one start. The function first takes one token for each job that
--- has started since the last call, as of the job's start time. If such a job has ended, the function
--- then deletes the job's row of queue.gated.
+-- has started since the last call, as of the job's start time. If a job that started has ended, the
+-- function then deletes the job's row of queue.gated.
 -- tokens: Number of starts that the rate limit allows at the time `at`, minus the reserved starts.
 -- is_held: True if the row of an ended job still counts against a limit, because another
 --   transaction has locked this row, for example to delete the job. The caller must then call

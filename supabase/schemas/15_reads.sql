@@ -1066,8 +1066,8 @@ select
 from unnest(p_job_types, p_queues) as t (job_type, queue)
 $$;
 
--- Return the enabled schedules of a workspace whose job types no live worker serves, or no worker
--- has published.
+-- Return the enabled schedules of a workspace whose job type no live worker serves, or whose job
+-- type no worker has published.
 -- p_workspace_id: Null to return the schedules of all workspaces.
 create function queue.unserved_schedules(p_workspace_id uuid, p_now timestamptz)
 returns table (name text, job_type text)
@@ -1930,8 +1930,9 @@ end
 $$;
 
 -- Return texts that count how often the worker of a job was lost, and no other job can have ended
--- the worker's process. ended_times: Number of losses with evidence of how the worker's process
--- ended, for example 'twice'. Null if there is no evidence of how any of the processes ended.
+-- the worker's process.
+-- ended_times: Number of losses with evidence of how the worker's process ended, for example
+--   'twice'. Null if there is no evidence of how any of the processes ended.
 -- alone: The text ', alone' if the job was the only job of its process in each loss with evidence.
 -- lost_times: Number of all losses as text, for example 'once'.
 create function queue.losses_of(p_job public.jobs)
@@ -1953,8 +1954,10 @@ from queue.attempts as a
 where a.job_id = p_job.id and a.outcome = 'lost'
 $$;
 
--- Return an object with times, how often the processor has snoozed a job, as text, and first_at,
--- the time of the first snooze. The key times is null for less than two snoozes.
+-- Return an object with the keys times and first_at for the snoozes of a job.
+-- times: Number of times that the processor snoozed the job, as text. Null for less than two
+--   snoozes.
+-- first_at: Time of the first snooze of the job.
 create function queue.snoozes_of(p_job public.jobs)
 returns jsonb
 language sql stable
@@ -1985,8 +1988,9 @@ $$;
 -- seen.
 -- slots: Number of slots that can run the job. Null if a worker did not report its slots, or if no
 --   worker runs.
--- ended_at: Time at which the last run of these workers ended. Null if one of the workers runs.
--- yet: Empty text if no live worker has such slots, otherwise null.
+-- ended_at: Time at which the last run of the workers with such slots ended. Null if one of these
+--   workers still runs.
+-- yet: Empty text if no live worker has slots that can run the job, otherwise null.
 create function queue.slots_for(p_job public.jobs, p_alive queue.workers[])
 returns table (
   slots bigint,
@@ -2079,7 +2083,7 @@ $$;
 -- sign: Kind of the job's last update as text, for example 'its last log line'.
 -- silent: Time since the last update of the job, as text. Null for less than 20 seconds, because
 --   workers report updates of jobs only every 15 seconds.
--- blocker: Database session that has the lock for which the silent job's session, pid, waits.
+-- blocker: Database session that holds a lock for which the session of the silent job waits.
 -- usual: Duration that 99 % of the jobs of the type do not exceed, as text. Null while the time
 --   since the job's last update is shorter than this duration, or shorter than a minute.
 create function queue.pulse_of(p_job public.jobs, p_now timestamptz)
@@ -2620,10 +2624,10 @@ begin
 end;
 $$;
 
--- Return how many jobs in the workspace wait for the same reason as the job p_job. waiting: Number
--- of jobs that wait for the same reason, at most 1,000. The number is 0 if p_job runs or waits for
--- an answer, because no other job waits for the same reason. more: True if `waiting` is 1,000, so
--- that even more jobs may wait.
+-- Return how many jobs in the workspace wait for the same reason as the job p_job.
+-- waiting: Number of jobs that wait for the same reason, at most 1,000. The number is 0 if p_job
+--   runs or waits for an answer, because no other job waits for the same reason.
+-- more: True if `waiting` is 1,000, so that even more jobs may wait.
 create function queue.count_alike(p_job public.jobs, p_reason text)
 returns jsonb
 language plpgsql stable
@@ -2651,7 +2655,8 @@ end;
 $$;
 
 -- Return the holder of a job as an object with the keys kind, holder, since, until, waiting and
--- more. p_found: Reason why the job waits, as queue.explain_row or queue.explain_ready returned it.
+-- more.
+-- p_found: Reason why the job waits, as queue.explain_row or queue.explain_ready returned it.
 -- p_is_open: True to also return jobs of other workspaces, and the names of applications that hold
 --   locks.
 create function queue.held_by(
