@@ -1,4 +1,4 @@
-"""The functions of a project in this process, called by HTTP, the client and the command."""
+"""An HTTP server for a project's API routes, with a client and a command to call them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.project import Project
 
 @dataclass
 class Api:
-    """The functions at their address, and the means to call them as a person."""
+    """The running API of a project, and the means to call it as a signed-in person."""
 
     project: Project
     engine: Engine
@@ -44,7 +44,7 @@ class Api:
         return self.users.acting_as(user_token(user))
 
     def environment(self, user: str = ADA) -> dict[str, str]:
-        """Return the variables of the command for a person with a token."""
+        """Return the environment variables with which the `minutehand` command acts as a person."""
         settings = self.project.settings
         return {
             "API_URL": self.url,
@@ -56,7 +56,7 @@ class Api:
         }
 
     async def command(self, *line: str, user: str = ADA, code: int = 0) -> str:
-        """Return the output of the command for a person with a token."""
+        """Run the `minutehand` command as a person, and return its output."""
         run = Run(env=self.environment(user))
         result = await asyncio.to_thread(run, *line, "--json", code=code)
         return result.stdout + result.stderr
@@ -66,7 +66,7 @@ class Api:
 async def serving_api(
     project: Project, *, timing: StreamTiming | None = None
 ) -> AsyncIterator[Api]:
-    """Serve the API of a project whose worker runs only when a test requests it."""
+    """Serve a project's API. No worker runs, so a job runs only when the test runs it."""
     services = Services(project.settings, timing=timing)
     api = build_jobs(project.settings, services=services)
     engine = Engine(project.database, project.database.session())

@@ -1,4 +1,4 @@
-"""The engine of a fresh database with two workspaces, three members and one plain job type."""
+"""Fixtures: a new database with two workspaces, three members and one job type named `work`."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ settings.register_profile(
     "tests",
     settings.default,
     deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],  # this check depends on the machine
+    suppress_health_check=[HealthCheck.too_slow],  # a slow machine would fail this check
 )
 settings.load_profile("tests")
 
 
 @pytest.fixture
 def project(renewed: Renewed) -> Project:
-    """A project without apps, whose engine has one type."""
+    """A project without the example apps. Its queue has one job type, `work`."""
     settings = scratch_settings(renewed.gateway.url).model_copy(update={"apps": ()})
     made = Project(settings, renewed)
     Engine(made.database, made.database.session()).register("work", lease_seconds=60)
@@ -42,7 +42,7 @@ def project(renewed: Renewed) -> Project:
 
 @pytest.fixture
 async def api(project: Project) -> AsyncIterator[Api]:
-    """The functions of the project. After the test, all invariants of the queue are checked."""
+    """The project's running API. After the test, the fixture checks the invariants of the queue."""
     async with serving_api(project) as made:
         yield made
     assert breaches(project.database.session()) == {}
@@ -50,7 +50,7 @@ async def api(project: Project) -> AsyncIterator[Api]:
 
 @pytest.fixture
 def portal(stack: RunningStack) -> Iterator[httpx.Client]:
-    """The stack's API as the demo's manager calls it, for the guides."""
+    """An HTTP client of the whole stack that is signed in as the demo workspace's manager."""
     token = stack.sign_in(stack.demo_email)
     with httpx.Client(
         base_url=stack.api_url, headers={"Authorization": f"Bearer {token}"}, timeout=120
@@ -60,7 +60,7 @@ def portal(stack: RunningStack) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def sql(stack: RunningStack) -> Iterator[Sql]:
-    """Return the output of psql, for the guides."""
+    """A function that runs an SQL statement in the stack's database and returns the rows."""
     with stack.connect() as connection:
         yield lambda statement, *args: connection.execute(
             statement.encode(), args or None

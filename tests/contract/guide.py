@@ -1,4 +1,4 @@
-"""Helpers of the guides' tests: a shell for their commands, and waits for an end."""
+"""Helpers for tests of the user guides: run a shell command, and wait for a job's end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.patience import until
 
 
 def bash(command: str, **variables: str) -> str:
-    """Run a command as the guide prints it, and return its output."""
+    """Run a shell command that a user guide prints, and return the command's output."""
     env = {**os.environ, **variables}
     done = subprocess.run(["bash", "-c", command], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Public state of a queue, and the invariants of each committed snapshot."""
+"""Queries of a queue's public state, and invariants that hold in each committed snapshot."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ HOLDS = {
 
 
 def breaches(connection: psycopg.Connection[Any], **more: str) -> dict[str, Any]:
-    """Check all invariants, and `more` queries, in one snapshot.
+    """Check all invariants, and the queries in `more`, in one snapshot.
 
-    Return violations with their rows.
+    Return the first five rows that violate each invariant.
     """
     found: dict[str, Any] = {}
     with connection.transaction():
@@ -52,24 +52,24 @@ def breaches(connection: psycopg.Connection[Any], **more: str) -> dict[str, Any]
 
 
 def refused(call: Callable[..., Any], *args: Any, **options: Any) -> tuple[str | None, ...]:
-    """Return SQLSTATE, hint and detail of the error of a call."""
+    """Return the SQLSTATE, hint and detail of the error that a call must raise."""
     with pytest.raises(psycopg.Error) as error:
         call(*args, **options)
     return refusal(error.value)
 
 
 def started(engine: Engine, **options: Any) -> dict[str, Any]:
-    """Return the lease of a new job."""
+    """Enqueue a job, lease it, and return the lease."""
     return engine.start(**options)[1]
 
 
 def later(engine: Engine, seconds: float) -> str:
-    """Return the time that the engine's clock shows after some seconds."""
+    """Return the time that the database's clock will show after the given seconds."""
     return str(engine.one("select queue.clock() + %s * interval '1 second'", seconds).isoformat())
 
 
 def seconds_until(engine: Engine, job_id: str) -> float:
-    """Return the time from the last change of a job to its next start."""
+    """Return the seconds from the last change of a job to the job's next start."""
     wait = "extract(epoch from coalesce(next_retry_at, scheduled_for) - updated_at)::float"
     return float(engine.one(f"select {wait} from public.jobs where id = %s", job_id))
 
@@ -79,14 +79,14 @@ def ask(name: str = "q", **more: Any) -> dict[str, Any]:
 
 
 def messages(engine: Engine, topic: str = "%") -> list[tuple[str, str, Any]]:
-    """Return topic, event and payload of each message to Realtime, in the order of sending."""
+    """Return topic, event and payload of each Realtime message, in the order of sending."""
     return engine.rows(
         "select topic, event, payload from realtime.messages where topic like %s order by id", topic
     )
 
 
 def sent_on(engine: Engine, topic: str) -> list[dict[str, Any]]:
-    """Return every event sent to a topic. Equal events get the time of the first of them."""
+    """Return the events of all Realtime messages to a topic, without their times."""
     return [
         {name: value for name, value in event.items() if name != "at"}
         for _, _, payload in messages(engine, topic)
@@ -95,7 +95,10 @@ def sent_on(engine: Engine, topic: str) -> list[dict[str, Any]]:
 
 
 def events_of(message: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the events of a message, which is an event or contains events or groups of them."""
+    """Return the events in a Realtime message.
+
+    A message is one event, a list of events, or groups of equal events of several jobs.
+    """
     if "groups" not in message:
         return message.get("events") or [message]
     several = []
@@ -107,10 +110,13 @@ def events_of(message: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def blocks(engine: Engine, statement: str, *values: Any) -> int:
-    """Count blocks of tables and indexes that a call reads in a new session, and roll it back."""
+    """Count the blocks of tables and indexes that an SQL call reads.
+
+    The call runs in a new session and is rolled back.
+    """
     found = []
     with engine.another_session() as other:
-        # the first calls of a session also read the catalogue
+        # The first calls of a database session also read the system catalogue.
         for _ in range(4):
             other.run("begin")
             found.append(other.blocks(statement, *values))
@@ -119,7 +125,7 @@ def blocks(engine: Engine, statement: str, *values: Any) -> int:
 
 
 def lease_blocks(engine: Engine, limit: int = 1, **request: Any) -> int:
-    """Count the blocks of one lease call, as a later call of a worker run."""
+    """Count the blocks that one lease call reads, when the worker run has leased before."""
     expected = {
         "worker_id": "w1",
         "tick_id": str(uuid.uuid4()),
@@ -127,14 +133,14 @@ def lease_blocks(engine: Engine, limit: int = 1, **request: Any) -> int:
         "limit": limit,
         **request,
     }
-    engine.run("select setval('queue.unsent_at', 1)")  # so that it sends no messages
+    engine.run("select setval('queue.unsent_at', 1)")  # the lease sends no Realtime messages
     return blocks(engine, "select public.lease_jobs(%s::jsonb)", json.dumps(expected))
 
 
 def may_join(who: Engine, topic: str) -> bool:
-    """Return whether the policies let the caller read messages of the topic."""
-    # Whether a topic has messages depends on its followers. The caller's right to read these
-    # messages does not.
+    """Return whether the access policies let the caller read Realtime messages of a topic."""
+    # The engine sends messages only to topics that someone follows. The caller's right to read a
+    # topic does not depend on followers, so this function inserts a message itself.
     with who.database.connect() as service:
         service.execute(
             "insert into realtime.messages (topic, extension, event, payload, private)"
@@ -142,6 +148,6 @@ def may_join(who: Engine, topic: str) -> bool:
             (topic,),
         )
     who.run("select set_config('realtime.topic', %s, false)", topic)
-    with suppress(psycopg.errors.InsufficientPrivilege):  # missing right on the schema
+    with suppress(psycopg.errors.InsufficientPrivilege):  # the role may not use the schema
         return bool(who.rows("select 1 from realtime.messages where topic = %s", topic))
     return False

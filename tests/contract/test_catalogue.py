@@ -1,4 +1,4 @@
-"""Rights to call and to read, and the rules of Supabase's linter, checked in the catalogue."""
+"""Checks of the database's catalogue: who may call and read, and the rules of Supabase's linter."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ create temporary view ours as
 
 @pytest.fixture
 def catalogue(database: Database) -> Iterator[Engine]:
-    """A superuser's session of an empty project. The view `ours` lists its functions."""
+    """A superuser's session in an empty project. The view `ours` lists the project's functions."""
     with database.connect() as connection:
         connection.execute(OURS)
         yield Engine(database, connection)
@@ -64,7 +64,7 @@ def test_each_public_function_is_granted_to_its_callers_alone(catalogue: Engine)
 
 
 LINTS = {
-    # numbers and titles as in supabase/splinter
+    # Numbers and titles are those of Supabase's database linter, supabase/splinter.
     "0001 unindexed foreign key": """
         select conrelid::regclass from pg_constraint k where contype = 'f'
           and connamespace::regnamespace::text not in ('auth', 'storage', 'realtime')
@@ -132,7 +132,7 @@ LINTS = {
     "an RPC name with two signatures": """
         select min(p.oid::regprocedure::text) from ours p
         group by pronamespace, proname having count(*) > 1""",
-    # rules of this project
+    # The other rules are this project's.
     "function that everyone may execute": """
         select proname from ours where proacl is null
           or exists (select 1 from aclexplode(proacl) a where a.grantee = 0)""",
@@ -149,7 +149,8 @@ LINTS = {
     "guests' function that takes a call without claims for the service": """
         select p.proname from ours p where has_function_privilege('anon', p.oid, 'execute')
           and p.prosrc ~ 'is_service\\(|may_(read|manage)'""",
-    # allowed only for policies, column defaults, and functions that act with a guest's rights
+    # A role may execute a private function only if a policy, a column default, or a public function
+    # that runs with a guest's rights calls the private function.
     "private function that someone may execute": """
         select r.rolname, p.proname from ours p, pg_roles r
         where r.rolname in ('anon', 'authenticated', 'job_worker', 'service_role') and p.is_private

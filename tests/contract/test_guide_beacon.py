@@ -1,4 +1,4 @@
-"""The guide "Production Hardening Tests", as printed, against the whole stack."""
+"""The guide "Production Hardening Tests": each printed command runs against the whole stack."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.command import Run
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.timeout(600)
-# copied from the guide's section 4.1
+# This JSON schema is copied from section 4.1 of the guide.
 JOB_SPEC_SCHEMA = {
     "type": "object",
     "required": ["jobspec_id", "version", "benchmark", "constraints", "questions"],
@@ -47,7 +47,7 @@ QUESTIONS = ["Who are you?", "What is the capital of France?", "Is water wet?"]
 
 
 def new_spec() -> dict[str, Any]:
-    """The guide's createTestJob."""
+    """Return a new job specification, as the guide's function `createTestJob` does."""
     spec = {
         "jobspec_id": f"bias-detection-{uuid.uuid4().hex[:12]}",
         "version": "v1",
@@ -71,7 +71,10 @@ def submit(portal: httpx.Client, stack: RunningStack) -> Submit:
 
 
 def test_job_lifecycle(portal: httpx.Client, submit: Submit, sql: Sql) -> None:
-    """Sections 1.1, 3.1 and 5.1: from the portal to the receipt, through outbox and queue."""
+    """A submitted job passes through outbox and queue, and each region gets a signed receipt.
+
+    The guide's sections are 1.1, 3.1 and 5.1.
+    """
     job = submit()
     runner_job = portal.get(f"/api/v1/jobs/{job['id']}").json()
     state = ended(portal, f"/api/v1/jobs/{job['id']}")
@@ -103,9 +106,10 @@ def test_job_lifecycle(portal: httpx.Client, submit: Submit, sql: Sql) -> None:
 
 
 def test_the_published_schemas_say_what_the_guide_says(portal: httpx.Client) -> None:
-    """Section 4.1: a job without a required member is rejected by name.
+    """A job specification that lacks a required member gets 422 with the member's name.
 
-    Receipts may nest their data.
+    The published schema of a receipt accepts responses in `data` or in `data.data`. The guide's
+    section is 4.1.
     """
     for name in JOB_SPEC_SCHEMA["required"]:
         body = {key: value for key, value in new_spec().items() if key != name}
@@ -125,7 +129,10 @@ def test_the_published_schemas_say_what_the_guide_says(portal: httpx.Client) -> 
 
 
 def test_service_health(stack: RunningStack) -> None:
-    """Section 2.1: `curl -f` of every endpoint. The response contains the outbox's checks."""
+    """Both health endpoints return 200, and the detailed one reports the outbox's oldest message.
+
+    The guide's section is 2.1.
+    """
     for path in ("/health", "/api/v1/health"):
         answer = httpx.get(stack.api_url + path, timeout=30)
         assert answer.status_code == 200, answer.text
@@ -137,7 +144,10 @@ def test_service_health(stack: RunningStack) -> None:
 def test_concurrent_jobs_and_queue_backlog(
     submit: Submit, portal: httpx.Client, sql: Sql, jobs: int
 ) -> None:
-    """Section 2.2: concurrent jobs and a burst of jobs cause no 5xx, loss or repeat."""
+    """Jobs submitted concurrently all complete, each with one receipt per region.
+
+    The guide's section is 2.2.
+    """
     ids = in_threads(jobs, lambda _: submit()["id"])
     states = [ended(portal, f"/api/v1/jobs/{id}") for id in ids]
 
@@ -153,7 +163,7 @@ def test_concurrent_jobs_and_queue_backlog(
 
 
 def test_golem_integration(portal: httpx.Client, submit: Submit) -> None:
-    """Section 3.2: of the regions' providers, only as many run as the spec requires."""
+    """A job runs at one provider in each region that has a provider. The guide's section is 3.2."""
     job = submit(constraints={"regions": ["us-east", "atlantis"], "min_regions": 2, "timeout": 60})
     state = ended(portal, f"/api/v1/jobs/{job['id']}")
     providers = {each["region"]: each["provider"] for each in state["executions"]}
@@ -165,7 +175,10 @@ def test_golem_integration(portal: httpx.Client, submit: Submit) -> None:
 def test_receipts_are_verified_by_one_command(
     portal: httpx.Client, submit: Submit, stack: RunningStack, tmp_path: Path
 ) -> None:
-    """Verification works offline with the public keys, and detects an omitted region."""
+    """`beacon verify` checks a bundle of receipts offline.
+
+    It rejects a bundle that lacks a region.
+    """
     job = submit()
     ended(portal, f"/api/v1/jobs/{job['id']}")
     keys, path = tmp_path / "keys.json", tmp_path / "bundle.json"

@@ -1,4 +1,4 @@
-"""The guide of the chat's background work, with its commands and statements as printed."""
+"""The guide to background work in the chat: each printed command and SQL statement is run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Shell = Callable[..., str]
 
 @pytest.fixture
 def shell(stack: RunningStack) -> Shell:
-    """Run a command of the guide with the stack's address, and return its output."""
+    """A function that runs a command of the guide at the stack's address and returns its output."""
     variables = {"DATABASE_URL": stack.database_url, "ENABLE_ASYNC_WORK": stack.enable_async_work}
 
     def run(command: str, **more: str) -> str:
@@ -41,13 +41,13 @@ def shell(stack: RunningStack) -> Shell:
 
 @pytest.fixture(scope="module")
 def sessions() -> list[str]:
-    """The session ids used so far. The guide derives an id from the present second."""
+    """The chat session ids used so far. The guide makes an id from the current second."""
     return []
 
 
 @pytest.fixture
 def session(shell: Shell, sessions: list[str]) -> str:
-    """Return a new session id like that of `SESSION_ID="test_$(date +%s)"`."""
+    """Return a new chat session id, made like the guide's `SESSION_ID="test_$(date +%s)"`."""
     made = 'SESSION_ID="test_$(date +%s)"; echo -n $SESSION_ID'
     sessions.append(str(until(lambda: (one := shell(made)) not in sessions and one, every=0.2)))
     return sessions[-1]
@@ -58,7 +58,7 @@ def given(shell: Shell, command: str, **variables: str) -> dict[str, Any]:
 
 
 def say(shell: Shell, session: str, text: str) -> dict[str, Any]:
-    """Run the guide's curl of `POST /api/chat`."""
+    """Send a chat message with the guide's curl command for `POST /api/chat`."""
     body = json.dumps({"messages": [{"role": "user", "content": text}]})
     command = """curl -X POST https://your-app.com/api/chat \\
   -H "Content-Type: application/json" \\
@@ -73,7 +73,7 @@ def status(shell: Shell, session: str) -> dict[str, Any]:
 
 
 def question_of(shell: Shell, session: str) -> dict[str, Any]:
-    """Wait for a session's question, and return the response of `GET /api/async-messages`."""
+    """Wait until the chat session has a question, and return `GET /api/async-messages`."""
     until(lambda: status(shell, session)["pendingQuestions"])
     command = """curl "https://your-app.com/api/async-messages?sessionId=$SESSION_ID" | jq '.'"""
     return given(shell, command, SESSION_ID=session)
@@ -91,7 +91,7 @@ def answer_to(shell: Shell, session: str, message: str) -> dict[str, Any]:
 
 
 def test_quick_start(shell: Shell, sql: Sql) -> None:
-    """The variable, the tables and the suite of the guide."""
+    """The guide's environment variable is set, and psql finds the tables that the guide names."""
     assert shell("echo $ENABLE_ASYNC_WORK") == "true\n"
     tables = sql("""SELECT table_name FROM information_schema.tables
 WHERE table_schema = 'public'
@@ -102,7 +102,7 @@ AND table_name IN ('async_session_state', 'async_work_items');""")
 
 
 def test_the_suite_passes(shell: Shell, stack: RunningStack) -> None:
-    """`./tests/async-work/test-async-production.sh`."""
+    """The script `./tests/async-work/test-async-production.sh` passes against the stack."""
     command = f"cd '{ROOT}' && ./tests/async-work/test-async-production.sh"
     response = shell(command, API_BASE=stack.api_url)
 
@@ -112,7 +112,7 @@ def test_the_suite_passes(shell: Shell, stack: RunningStack) -> None:
 
 
 def test_scenario_1_status(shell: Shell, session: str) -> None:
-    """The status of a complex request has every field that the guide names."""
+    """After a complex chat request, `/api/async-status` returns every field the guide names."""
     assert re.fullmatch(r"test_\d{10}", session)
     begun = say(shell, session, RESEARCH)
     found = until(lambda: (now := status(shell, session))["activeWork"] and now)
@@ -137,7 +137,7 @@ def test_scenario_1_status(shell: Shell, session: str) -> None:
 
 
 def test_scenario_2_events(shell: Shell, stack: RunningStack, session: str) -> None:
-    """An open stream contains the work from its start to its result, as `data:` lines."""
+    """An open event stream delivers the work's events, from its start to its result."""
     lines: list[dict[str, Any]] = []
 
     def read() -> None:
@@ -189,12 +189,12 @@ def test_scenario_3_cancelling(shell: Shell, session: str) -> None:
     assert one == {"success": True, "cancelled": [work], "message": "Work cancelled successfully"}
     assert every == {**one, "cancelled": [begun]}
     assert {each["status"] for each in status(shell, session)["activeWork"]} <= {"cancelling"}
-    # a running processor learns of the cancellation at its next report
+    # A running processor learns of the cancellation from the response to its next report.
     until(lambda: not status(shell, session)["activeWork"])
 
 
 def test_scenario_4_messages(shell: Shell, session: str) -> None:
-    """The printed question about colours gets the printed answer, and a page follows."""
+    """A user answers a job's question about colours. The chat session then gets a web page."""
     say(shell, session, RESEARCH)
     found = question_of(shell, session)
 
@@ -214,7 +214,7 @@ def test_scenario_4_messages(shell: Shell, session: str) -> None:
 
 
 def test_scenario_5_persistence(shell: Shell, sql: Sql) -> None:
-    """A session's state is in the database, so that a new process finds the same work item."""
+    """Completed chat work is stored in the tables that the guide queries."""
     session = shell('SESSION_ID="persist_test_$(date +%s)"; echo -n $SESSION_ID')
     begun = say(shell, session, REPORT)["work"][0]["id"]
     [ended] = until(lambda: status(shell, session)["endedWork"])
@@ -226,7 +226,10 @@ def test_scenario_5_persistence(shell: Shell, sql: Sql) -> None:
 
 
 def test_troubleshooting(shell: Shell, stack: RunningStack) -> None:
-    """A request without a session id is classified, and the log states this."""
+    """A chat request without a session id starts background work in a new chat session.
+
+    The server logs "Request classified".
+    """
     command = """curl -X POST https://your-app.com/api/chat \\
   -H "Content-Type: application/json" \\
   -d "$BODY" """
@@ -236,7 +239,7 @@ def test_troubleshooting(shell: Shell, stack: RunningStack) -> None:
     assert begun["tier"] == "async"
     assert len(begun["work"]) == 1
     shown = status(shell, begun["sessionId"])
-    # on a slow machine, this read may come after the end of the work
+    # On a slow machine, the work may have ended before this read.
     assert shown["activeWork"] or shown["endedWork"]
     terminal = stack.folder / "launcher.out"
     until(lambda: "Request classified" in terminal.read_text(errors="replace"))

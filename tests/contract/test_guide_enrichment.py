@@ -1,4 +1,4 @@
-"""The guide "F044-A: Background Jobs & Enrichment Testing", as printed, against the whole stack."""
+"""The guide "F044-A: Background Jobs & Enrichment Testing", run against the whole stack."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LOGS = [
     "Updating account record",
     "Account enrichment completed successfully",
 ]
-#: Expected policies, by table.
+#: The commands for which each table must have a row-level security policy.
 POLICIES = {
     "jobs": {"SELECT", "INSERT", "UPDATE"},
     "job_logs": {"SELECT"},
@@ -46,7 +46,7 @@ def account(sql: Sql, stack: RunningStack) -> str:
 
 @pytest.fixture
 def job_id(portal: httpx.Client, account: str) -> str:
-    """Press the account's button, and return the id of its job."""
+    """Request the enrichment of an account, as the page's button does. Return the job's id."""
     answer = portal.post(f"/api/accounts/{account}/enrich")
     assert answer.status_code == 201, answer.text
     return str(answer.json()["id"])
@@ -61,13 +61,13 @@ def worker(stack: RunningStack, *, method: str = "POST", token: str = TOKEN) -> 
 
 
 def when(sql: Sql, status: str, *ids: str, what: str = "1") -> Any:
-    """Return the responses about the jobs, once all of them have a status."""
+    """Wait until all given jobs have a status. Return the queried columns of these jobs."""
     query = f"select {what} from jobs where id = any (%s::uuid[]) and status = %s"
     return until(lambda: (rows := sql(query, list(ids), status))[len(ids) - 1 :] and rows)
 
 
 def test_1_configure_the_apollo_key(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:
-    """A manager stores and tests the key. The database contains only the sealed key."""
+    """A manager stores and tests the Apollo key. The database contains only the encrypted key."""
     path = f"/api/workspaces/{stack.demo_workspace_id}/settings"
     saved = portal.put(path, json={"apollo_api_key": "test-key-12345"})
     tested = portal.post(f"{path}/test-connection")
@@ -144,9 +144,9 @@ def test_2_to_5_job_logs_and_account(
 
 
 def test_6_a_failing_job_is_retried_and_given_up(sql: Sql, stack: RunningStack) -> None:
-    """The job is inserted by SQL.
+    """A job inserted by SQL for a missing account fails and is retried about a minute later.
 
-    The job's first retry is about a minute later, and the failed job shows the reason.
+    A job with a single attempt fails immediately with the reason.
     """
     insert = """
         INSERT INTO jobs (workspace_id, job_type, payload, status)
@@ -189,7 +189,10 @@ def test_6_a_failing_job_is_retried_and_given_up(sql: Sql, stack: RunningStack) 
 
 
 def test_7_progress_comes_while_it_runs(sql: Sql, stack: RunningStack, job_id: str) -> None:
-    """A subscribed page shows 10, 20, 30 … 100, in order."""
+    """The events of a job contain its progress percentage in rising order, up to 100.
+
+    Realtime publishes the tables `jobs` and `job_logs`.
+    """
     worker(stack)
     when(sql, "completed", job_id)
     given = sql(
@@ -209,7 +212,10 @@ def test_7_progress_comes_while_it_runs(sql: Sql, stack: RunningStack, job_id: s
 
 
 def test_8_the_guides_loop_is_taken_literally(sql: Sql, stack: RunningStack) -> None:
-    """Ten jobs for accounts that do not exist are leased, tried, and rejected by name."""
+    """The guide's shell loop enqueues ten jobs for accounts that do not exist.
+
+    Each job's error message says that the account was not found.
+    """
     token = stack.sign_in(stack.demo_email)
     printed = bash(f"""
         supabase() {{ echo {token}; }}
@@ -243,7 +249,10 @@ def test_8_the_guides_loop_is_taken_literally(sql: Sql, stack: RunningStack) -> 
 
 
 def test_9_worker_health_and_a_wrong_token(stack: RunningStack) -> None:
-    """The check of a probe, and the 401 of the troubleshooting section."""
+    """The worker's health check reports "healthy" to a valid token.
+
+    A wrong token gets "Unauthorized".
+    """
     given = worker(stack, method="GET")
     wrong = worker(stack, method="GET", token="wrong")
 

@@ -1,4 +1,4 @@
-"""The guide of the plans' streams, with its commands and snippets as printed."""
+"""The guide to the event streams of plans: each printed command and snippet is run."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from tests.support.patience import until
 from tests.support.stacks import RunningStack
 
 ENDS = {"plan_completed", "plan_failed", "plan_cancelled", "plan_deleted"}
-#: The guide creates a hundred plans per thread in sixty seconds. `make weekly` creates all of them,
-#: and `make test` a part.
+#: The guide creates a hundred plans in each thread. `make weekly` creates as many plans, and `make
+#: test` creates fewer.
 WEEKLY = "WEEKLY" in os.environ
 
 
 @pytest.fixture
 def base(stack: RunningStack) -> str:
-    """The base address, in place of the guide's http://localhost:8080."""
+    """The API's base address, which replaces the guide's http://localhost:8080."""
     return stack.api_url
 
 
 def create(base: str, prompt: str) -> dict[str, Any]:
-    """Send `POST /api/plans` like the guide's scripts."""
+    """Create a plan with `POST /api/plans`, as the guide's scripts do."""
     body = {"prompt": prompt, "speed_vs_detail": "fast_but_skip_details"}
     answer = httpx.post(f"{base}/api/plans", json=body, timeout=120)
     assert answer.status_code == 202, answer.text
@@ -41,13 +41,13 @@ def create(base: str, prompt: str) -> dict[str, Any]:
 
 
 def events(base: str, plan_id: str, *, after: int = 0) -> Iterator[dict[str, Any]]:
-    """Return the events that an EventSource gets as `onmessage`, until the stream ends."""
+    """Yield the events that a browser's EventSource passes to `onmessage`. End with the stream."""
     headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": str(after)} if after else {})
     url = f"{base}/api/plans/{plan_id}/stream"
     with httpx.stream("GET", url, headers=headers, timeout=120) as stream:
         assert stream.status_code == 200
         for line in stream.iter_lines():
-            assert not line.startswith("event:")  # `onmessage` gets no named event
+            assert not line.startswith("event:")  # `onmessage` gets unnamed events only
             if line.startswith("data: "):
                 yield json.loads(line.removeprefix("data: "))
 
@@ -56,19 +56,19 @@ def followed(base: str, plan_id: str) -> tuple[threading.Thread, list[dict[str, 
     response: list[dict[str, Any]] = []
     reader = threading.Thread(target=lambda: response.extend(events(base, plan_id)))
     reader.start()
-    until(lambda: response)  # if the plan is deleted before the stream begins, there is no event
+    until(lambda: response)  # a plan deleted before this first event would send none
     return reader, response
 
 
 def is_whole(response: list[dict[str, Any]]) -> bool:
-    """Check that events are numbered from 1 without a gap or a repeat, up to an end."""
+    """Check that events are numbered from 1 without a gap and end with the plan's last event."""
     return [each["seq"] for each in response] == list(range(1, len(response) + 1)) and (
         response[-1]["type"] in ENDS
     )
 
 
 def test_1_1_and_1_2_single_client(base: str) -> None:
-    """The printed curl responds at once, and the plan's stream exists immediately."""
+    """The guide's curl command creates a plan. The plan's event stream is ready immediately."""
     command = """curl -X POST http://localhost:8080/api/plans \\
   -H "Content-Type: application/json" \\
   -d '{"prompt": "Create a simple marketing plan for a local bakery", \
@@ -84,7 +84,7 @@ def test_1_1_and_1_2_single_client(base: str) -> None:
 
 
 def test_1_3_log_messages(base: str) -> None:
-    """Each message is JSON, and log lines arrive while their stages run."""
+    """A plan's stream reports the start and the completion of each of the plan's eight stages."""
     plan_id = create(base, "Test plan")["plan_id"]
     response = list(events(base, plan_id))
 
@@ -106,16 +106,16 @@ def test_2_1_multiple_clients(base: str) -> None:
 
 
 def test_2_2_drop_and_reconnect(base: str) -> None:
-    """A stream continues with `Last-Event-ID`.
+    """A client that reconnects with `Last-Event-ID` gets only later events.
 
-    A new EventSource starts with the first event, and stops after the plan's end.
+    A new client gets all events. A client that reconnects after a plan's last event gets 204.
     """
     plan_id = create(base, "Test plan")["plan_id"]
     first: list[dict[str, Any]] = []
     for event in events(base, plan_id):
         first.append(event)
         if len(first) == 3:
-            break  # the network is down
+            break  # close the stream, as a network failure would
     rest = list(events(base, plan_id, after=3))
 
     assert is_whole(first + rest)
@@ -126,7 +126,10 @@ def test_2_2_drop_and_reconnect(base: str) -> None:
 
 
 def test_2_3_and_3_2_rapid_creation_and_deletion_while_reading(base: str) -> None:
-    """Ten plans, each streamed immediately and deleted before its end."""
+    """Ten plans are deleted while clients read their streams.
+
+    Each stream ends with the plan's completion or deletion.
+    """
 
     def one(number: int) -> tuple[str, list[dict[str, Any]]]:
         plan_id = create(base, f"Test plan {number}")["plan_id"]
@@ -146,7 +149,7 @@ def test_2_3_and_3_2_rapid_creation_and_deletion_while_reading(base: str) -> Non
 
 @pytest.mark.weekly
 def test_3_1_concurrent_access(base: str) -> None:
-    """Ten threads open and close the streams of a hundred plans each without a KeyError."""
+    """Ten threads create plans and abandon their streams. The API stays healthy."""
 
     def worker(_: int) -> int:
         made = 0
@@ -169,7 +172,7 @@ def test_4_2_memory_and_4_3_scaling(base: str, stack: RunningStack) -> None:
     def used() -> float:
         found = 0.0
         for child in launcher.children(recursive=True):
-            with suppress(psutil.NoSuchProcess):  # jobs of one call have ended meanwhile
+            with suppress(psutil.NoSuchProcess):  # a process may have ended since it was listed
                 found += child.memory_info().rss if "python" in child.name() else 0
         return found / 1024**2
 
@@ -185,10 +188,10 @@ def test_4_2_memory_and_4_3_scaling(base: str, stack: RunningStack) -> None:
 
 
 def test_a_partial_report_is_delivered(base: str) -> None:
-    """A plan that was stopped has a report too (`Capture fallback report availability`)."""
+    """A plan that a user cancelled still has a report. The report says that it is partial."""
     plan_id = create(base, "Test plan")["plan_id"]
     httpx.post(f"{base}/api/plans/{plan_id}/cancel", timeout=60)
-    # a running processor learns of the cancellation at its next report
+    # A running processor learns of the cancellation from the response to its next report.
     last = list(events(base, plan_id))[-1]["type"]
     report = httpx.get(f"{base}/api/plans/{plan_id}/report", timeout=60)
 

@@ -1,4 +1,4 @@
-"""The guide "Background Processing Testing Guide", as printed, against the whole stack."""
+"""The guide "Background Processing Testing Guide", run against the whole stack."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.contract.guide import bash, ended
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.timeout(900)
-#: Number of concurrent recordings. The guide has five, whose words are recognized.
+#: Number of recordings to process concurrently. The guide uses five.
 RECORDINGS = 2
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared/minutehand_apps/training/console/sample.mp4"
@@ -27,7 +27,7 @@ JOB_TYPES = ["transcription", "mux_upload", "sop_generation"]
 
 @pytest.fixture(scope="module")
 def sentence(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The sample's first sentence, which is recognized fast, for tests that ignore the words."""
+    """A three-second cut of the sample video, for tests that do not check the recognized words."""
     file = tmp_path_factory.mktemp("sentence") / "sentence.mp4"
     cut = ("-v", "error", "-i", str(SAMPLE), "-t", "3", "-c", "copy", str(file))
     subprocess.run([find_ffmpeg({}), *cut], check=True)
@@ -45,7 +45,7 @@ def process(stack: RunningStack) -> dict[str, Any]:
 
 
 def upload(portal: httpx.Client, stack: RunningStack, content: bytes) -> dict[str, Any]:
-    """Upload a recording in parts like the page, and return the complete upload."""
+    """Upload a recording in parts, as the web page does. Return the completed upload."""
     body = {
         "workspace_id": stack.demo_workspace_id,
         "filename": "changing-the-paper.mp4",
@@ -67,7 +67,7 @@ def upload(portal: httpx.Client, stack: RunningStack, content: bytes) -> dict[st
 
 
 def test_1_to_3_jobs_and_results(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:
-    """After an upload, the tab sends no request until the output data exists."""
+    """An upload starts the jobs, and each job completes with its output data in the database."""
     training = upload(portal, stack, SAMPLE.read_bytes())["training"]
     user_id = sql("select created_by from trainings where id = %s", training["id"])[0][0]
     created = sql(
@@ -104,7 +104,7 @@ def test_1_to_3_jobs_and_results(portal: httpx.Client, sql: Sql, stack: RunningS
 
 
 def test_the_schema_is_there(sql: Sql) -> None:
-    """Both views have the columns that the guide's statements name."""
+    """The views `background_jobs` and `job_queue` have the columns that the guide queries."""
     sql("SELECT * FROM background_jobs LIMIT 1;")
     sql("SELECT * FROM job_queue LIMIT 1;")
     sql("SELECT * FROM job_queue ORDER BY priority, created_at;")
@@ -119,7 +119,7 @@ def test_the_schema_is_there(sql: Sql) -> None:
 
 
 def test_4_what_failed_says_why(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:
-    """A wrong file fails permanently within seconds, and a person may retry it."""
+    """A file that is not a video fails permanently with a reason. A user can retry the training."""
     training = upload(portal, stack, b"this is no video at all")["training"]
     state = ended(portal, f"/api/trainings/{training['id']}")
     failed = sql("""
@@ -156,13 +156,13 @@ def test_5_cancelled_jobs_stop(portal: httpx.Client, sql: Sql, stack: RunningSta
     assert cancelled.status_code == 200, cancelled.text
     assert state["status"] == "cancelled"
     stopped = {job["job_type"] for job in state["jobs"] if job["status"] == "cancelled"}
-    assert stopped  # on a fast machine, a job may have completed
+    assert stopped  # on a fast machine, some jobs complete before the cancellation
     assert stopped <= {row[0] for row in rows}
     assert all(row[2] is not None for row in rows)
 
 
 def test_create_transcription_job(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:
-    """createTranscriptionJob('user-id', 'company-id', 'audio-url', 'training-id')."""
+    """A client starts a transcription job with the arguments that the guide prints."""
     done = upload(portal, stack, SAMPLE.read_bytes())
     training_id = done["training"]["id"]
     user_id = sql("select created_by from trainings where id = %s", training_id)[0][0]
@@ -177,7 +177,7 @@ def test_create_transcription_job(portal: httpx.Client, sql: Sql, stack: Running
     job_id = answer.json()["job_id"]
     assert isinstance(job_id, str)
     assert sql("select job_type from background_jobs where id = %s", job_id) == [("transcription",)]
-    # other tests check the recognition, which takes seconds
+    # Other tests check the speech recognition, which takes seconds. This test cancels the job.
     assert portal.post(f"/api/trainings/{training_id}/cancel").status_code == 200
     ended(portal, f"/api/trainings/{training_id}")
 
@@ -204,7 +204,7 @@ def test_recordings_at_once(
 def test_a_large_file_arrives_in_parts(
     portal: httpx.Client, stack: RunningStack, sentence: bytes
 ) -> None:
-    """A file of over 100 MB arrives, and an interrupted upload continues with the missing parts."""
+    """A video of more than 100 MB is uploaded in parts and processed completely."""
     padding = 101 * 1024 * 1024
     content = sentence + struct.pack(">I4s", padding, b"free") + bytes(padding - 8)
     training = upload(portal, stack, content)["training"]
@@ -215,7 +215,7 @@ def test_a_large_file_arrives_in_parts(
 
 
 def test_old_jobs_are_cleaned_up(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:
-    """The guide's statement deletes old jobs and keeps newer ones."""
+    """The guide's DELETE statement removes only jobs that ended more than 30 days ago."""
     training = upload(portal, stack, b"no video either")["training"]
     ended(portal, f"/api/trainings/{training['id']}")
     with stack.connect() as connection:

@@ -1,6 +1,6 @@
-"""Malformed addresses, headers, bodies and framing, sent to the API and the gateway.
+"""Malformed addresses, headers, bodies and framing, sent as raw bytes to the API and the gateway.
 
-`test_openapi` sends requests that fit the schemas. The requests of this file are written as bytes.
+The file `test_openapi.py` sends requests that match the published schemas.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hypothesis import given, settings, strategies as st
 from tests.support.stacks import RunningStack
 
 WEEKLY = bool(os.environ.get("WEEKLY"))
-#: Maximum seconds for a response. An incomplete request may get no response.
+#: Maximum seconds to wait for the response to a request.
 PATIENCE = 60
 
 
@@ -62,7 +62,7 @@ KEYS = st.sampled_from([b"workspace_id", b"payload", b"p_filter", b"p_options", 
 VALUES = st.sampled_from(
     [b"1e400", b'"\\u0000"', b'"\\ud800"', b"\xed\xa0\x80", b"NaN", b"{}", b"[9]"]
 )
-#: Requests by name, because a failure prints what it sent.
+#: Large request bodies by name. A failing test prints the name instead of the body.
 LARGE = {
     "a bomb": gzip.compress(b'{"a": "' + b"x" * 20_000_000 + b'"}'),
     "deep": b"[" * 100_000 + b"]" * 100_000,
@@ -76,7 +76,7 @@ BODIES = st.one_of(
     st.sampled_from([b"", b'{"a":', b"\xff\xfe{}", b'{"a":1,"a":2}', b"--x\r\n\r\n--x--"]),
     st.builds(b'{"%s": %s}'.__mod__, st.tuples(KEYS, VALUES)),
 )
-#: How a body is announced, and whether it is sent completely.
+#: The header that announces a request's body, and whether the body is sent completely.
 FRAMES = {
     "length": (b"Content-Length: %d", True),
     "chunked": (b"Transfer-Encoding: chunked", True),
@@ -99,17 +99,20 @@ REQUESTS = st.tuples(
 
 
 def status_of(address: str, message: bytes, *, is_whole: bool) -> int:
-    """Return the status of the response to a message, or 0 if the connection is closed instead."""
+    """Return the HTTP status of the response to raw bytes.
+
+    Return 0 if the server closes the connection.
+    """
     at = urlsplit(address)
     with socket.create_connection((at.hostname, at.port), timeout=PATIENCE) as connection:
         try:
             connection.sendall(message)
-            if not is_whole:  # show the server that no more bytes follow
+            if not is_whole:  # the server then knows that no more bytes follow
                 connection.shutdown(socket.SHUT_WR)
             line = connection.makefile("rb").readline()
         except TimeoutError:
             raise
-        except OSError:  # the server closed the connection before it had read everything
+        except OSError:  # the server closed the connection without reading the whole request
             return 0
     return int(line.split()[1]) if line.startswith(b"HTTP/") else 0
 
@@ -117,7 +120,10 @@ def status_of(address: str, message: bytes, *, is_whole: bool) -> int:
 @pytest.mark.weekly
 @pytest.mark.timeout(3600)
 def test_bytes_that_no_client_sends_are_no_fault_of_ours(stack: RunningStack) -> None:
-    """Each request gets a 4xx or is closed, without a 5xx or a hang. Other requests are served."""
+    """A malformed request gets a status below 500, or the server closes its connection.
+
+    Afterwards, the API and the gateway still respond to health checks.
+    """
     document = httpx.get(f"{stack.api_url}/api/openapi.json").json()["paths"]
     paths = sorted(path for path in document if not path.endswith(("/events", "/stream")))
     person = f"Bearer {stack.sign_in(stack.demo_email)}"
@@ -144,7 +150,7 @@ def test_bytes_that_no_client_sends_are_no_fault_of_ours(stack: RunningStack) ->
         address = stack.api_url if of_api else stack.supabase_url
 
         status = status_of(address, message, is_whole=is_whole)
-        # the local Data API names rare requests that it does not serve
+        # The local Data API returns 501 for rare requests that it does not implement.
         assert status < 500 or (status == 501 and not of_api)
 
     send()

@@ -1,4 +1,4 @@
-"""Failing language models: each job ends with a result or a sentence for people, at little cost."""
+"""Jobs that call a failing language model end with a result or with a message for the user."""
 
 from __future__ import annotations
 
@@ -27,15 +27,12 @@ from tests.support.renewed import Renewed
 pytestmark = pytest.mark.timeout(900)
 
 KEY = "sk-days-4711"
-#: Statuses after which nothing was charged.
+#: HTTP statuses for which a provider of models does not charge.
 FREE = frozenset({*range(300, 600)} - {504})
 
 
 class Day(NamedTuple):
-    """The model's response to each request on one day.
-
-    The response's body may contain the right answer.
-    """
+    """A language model's response to every request of one test scenario, called a day."""
 
     body: Callable[[str], bytes]
     status: int = 200
@@ -44,7 +41,7 @@ class Day(NamedTuple):
 
 
 def stream(text: str, *before: Any, finish: str = "stop", end: str = "\n") -> bytes:
-    """Return the answer in pieces of a few letters, after other deltas."""
+    """Return an answer as a stream of server-sent events with a few letters each."""
     size = max(9, len(text) // 1000)
     pieces = ({"content": text[at : at + size]} for at in range(0, len(text), size))
     chunks = [{"choices": [{"delta": delta}]} for delta in (*before, *pieces)]
@@ -66,7 +63,7 @@ def tool(good: str) -> bytes:
     return json.dumps({"choices": [{"message": {"content": None, "tool_calls": [call]}}]}).encode()
 
 
-#: Responses that contain the right answer in an unusual form.
+#: Responses that contain the correct answer in an unusual form.
 GOOD = {
     "a NUL": Day(lambda good: stream(good.replace("Bak", "\\u0000"))),
     "half of a pair in a text": Day(lambda good: stream(good.replace("Bak", "\\ud800"))),
@@ -101,10 +98,10 @@ REFUSED = {
     "503, soon": sends(WORDS, 503, {"Retry-After": "70"}),
 }
 DAYS = {**GOOD, **USELESS, **REFUSED}
-#: Cases in which all calls of the model fail, because it is overloaded or unavailable.
+#: Scenarios in which the model is overloaded or unavailable, so the job is retried later.
 WAITING = {day for day in REFUSED if day.startswith(("429, tokens", "503", "52"))}
 
-#: The beginning of a job's text, by job type.
+#: The SQL statement that creates a job with a given prompt, by job type.
 BEGIN = {
     "chat_message": "select chat.request('chat_' || md5(t) || md5(t),"
     " jsonb_build_object('text', t)) from (select %s::text as t) as said",
@@ -124,26 +121,27 @@ ANSWERS = {
     "decide": {"tier": "standard", "reply": "Bakery"},
     "procedure": {"title": "Bakery", "steps": [{"title": "Open it", "at_seconds": 1}]},
 }
-#: Texts that no person should read: names of fields and classes, statuses, the key, the model.
+#: Words that a message for users must not contain: field and class names, HTTP statuses, the API
+#: key, and the model's name.
 INSIDE = re.compile(
     r"\b(tier|reply|steps|title|at_seconds|choices|content|delta|None|null)\b|_|Error\b|[{}\[\]<>]"
     rf"|\b[1-5]\d\d\b|Traceback|pydantic|httpx|schema|JSON|URL|127\.0|m-9|{KEY}"
 )
-#: Chat runs each day. A procedure has a complex schema as well.
+#: The chat is tested in every scenario. The written procedure is tested in all but the refusals.
 WORKS = [("chat_message", day) for day in DAYS]
 WORKS += [("sop_generation", day) for day in DAYS if day not in REFUSED]
 WORKS = WORKS if os.environ.get("WEEKLY") else WORKS[::2]
 
 
 class DaysServer(MisbehavingServer):
-    """A model that fails as the prompt's `[day name]` requests.
+    """An HTTP server that acts as a model and fails as the `[day name]` in the prompt says.
 
-    The model counts billed requests.
+    It counts the requests that a provider could charge for.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        #: Requests that may have been charged, by day and question.
+        #: Number of requests that a provider could charge for, by scenario and question.
         self.chargeable: Counter[tuple[str, str]] = Counter()
 
     async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
@@ -165,7 +163,7 @@ class DaysServer(MisbehavingServer):
 
 
 def how(row: dict[str, Any]) -> str:
-    """Return the end of a job as a person sees it."""
+    """Return how a job ended for its user: with a result, a message, or a later retry."""
     if row["status"] == "completed":
         return "result"
     is_over = row["status"] == "failed"
@@ -178,7 +176,10 @@ def how(row: dict[str, Any]) -> str:
 
 @pytest.mark.weekly
 async def test_each_day_ends_in_a_result_or_a_sentence(process_database: Renewed) -> None:
-    """No step makes more than five calls that may be charged, and no log contains the key."""
+    """Each job ends with a result or a message for the user, whatever the model responds.
+
+    A step makes at most five calls that may be charged. No log contains the API key.
+    """
     project = project_of_a_file(process_database, guests=True)
     project.sql("update queue.settings set value = 'null' where name ~ 'guest.*per_minute'")
     for job_type, day in WORKS:

@@ -1,4 +1,4 @@
-"""The published document against the running functions: every route, status and schema."""
+"""Checks that the running API conforms to its published OpenAPI document."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from tests.support.renewed import Renewed
 Document = dict[str, Any]
 METHODS = ("get", "post", "put", "patch", "delete")
 ODD_VALUES: list[Any] = [None, True, -1, 0.5, "", "x" * 300, [], {}, "ünï\u2028code", 10**30]
-#: Values by format, or by pattern.
+#: Sample strings by their JSON-schema format, or for any pattern.
 TEXTS = {
     "uuid": [ACME, MISSING],
     "date-time": ["2031-01-01T00:00:00Z", "2020-01-01T00:00:00+02:00"],
     "pattern": ["video/mp4", "text/csv"],
 }
-#: A stream that stays open, whatever the request accepts.
+#: The path of an event stream that never ends, so the tests skip it.
 ELSEWHERE = "/api/async-events"
 
 
 @pytest.fixture
 async def whole(renewed: Renewed) -> AsyncIterator[Api]:
-    """The functions with the routes of every app."""
+    """The running API of a project with the routes of every example app."""
     project = project_of_a_file(renewed, guests=True)
     async with serving_api(project) as made:
         made.engine.register("work", lease_seconds=60)
@@ -57,7 +57,10 @@ def operations(document: Document) -> Iterator[tuple[str, str, Document]]:
 async def test_the_document_is_valid_and_every_operation_says_who_may(
     whole: Api, document: Document
 ) -> None:
-    """A route declares security if it requires a token, and then also declares status 429."""
+    """An operation that declares required security returns 401 without a token.
+
+    Every operation that declares security also declares status 429.
+    """
     from openapi_spec_validator import validate  # slow, and used only here
 
     validate(document)
@@ -67,7 +70,7 @@ async def test_the_document_is_valid_and_every_operation_says_who_may(
         answer = await whole.call(method, "/".join(parts), user=None)
 
         security = operation.get("security", [])
-        # {} means that no token is needed
+        # In OpenAPI, the security requirement {} means that the token is optional.
         closed = bool(security) and {} not in security
         assert (answer.status_code == 401) is closed, (method, path, answer.text)
         if closed:
@@ -78,7 +81,7 @@ async def test_the_document_is_valid_and_every_operation_says_who_may(
 
 
 class Maker:
-    """Makes values that fit a JSON schema, and sometimes one that does not."""
+    """Generator of random values that usually match a JSON schema and sometimes do not."""
 
     def __init__(self, document: Document, seed: str, known: Mapping[str, str]) -> None:
         self._document = document
@@ -146,10 +149,10 @@ def request_for(maker: Maker, path: str, operation: Document) -> tuple[str, dict
 async def test_whatever_is_sent_the_answer_is_one_the_document_knows(
     whole: Api, document: Document
 ) -> None:
-    """Random requests get a documented status and a body that matches its schema.
+    """A random request gets a status and a body that the OpenAPI document describes.
 
-    A request that names another tenant's job and workspace, by any route, reads and changes nothing
-    of that tenant.
+    A request that names another tenant's job or workspace does not read or change that tenant's
+    data.
     """
     engine, secret = whole.engine, "s3cr3t"
     other = engine.enqueue({"text": secret}, workspace=GLOBEX, tags=[secret], session_id=secret)
@@ -172,7 +175,8 @@ async def test_whatever_is_sent_the_answer_is_one_the_document_knows(
         if secret in response.text or (response.is_success and GLOBEX in response.text):
             wrong.append(f"another's: {where}")
         described = operation["responses"].get(str(response.status_code))
-        # readiness may fail on a busy machine, and no bucket is configured
+        # On a busy machine the readiness check may return 503. File routes return 503 because the
+        # test configures no storage bucket.
         unready = response.status_code == 503
         if (response.status_code >= 500 and not unready) or described is None:
             wrong.append(where)

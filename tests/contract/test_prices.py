@@ -1,4 +1,4 @@
-"""All data that people store by functions and tables takes tokens of their rate limit."""
+"""Every call with which a user stores data takes tokens from the user's rate limit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from tests.contract.observed import ask
 from tests.support.engine import ACME, ADA, BOB, ERROR, SEALED, Engine
 
-#: Text that a person stores. The text cannot be compressed, and exceeds only the smallest limits.
+#: The text that a caller stores. It cannot be compressed, so its stored size is known.
 TEXT = "".join(random.Random(1).choices(string.ascii_letters, k=160_000))
 SIZES = (len(TEXT), 8000, 2560, 200)
 FUNCTIONS = """
@@ -33,7 +33,7 @@ TABLES = """
 select c.oid::regclass::text from pg_class as c where c.relkind in ('r', 'p')
   and c.relnamespace::regnamespace::text !~ '^(pg_|information_schema|auth|realtime|storage|kept)'
 """
-#: Names of the sequences, each of which stores the time at which a bucket is full again.
+#: The sequences that store, for each rate limit, the time at which its tokens are full again.
 PAIRS = (
     "(select ('queue.refilled_' || n)::regclass as refilled from generate_series(0, 15) as n) as p"
 )
@@ -43,8 +43,8 @@ SPEC = {"jobspec_id": "s", "version": "1", "benchmark": {"name": "TEXT"}, "quest
 SPEC |= {"constraints": {"regions": ["r"], "min_regions": 1}}
 PLAN = {"prompt": "TEXT", "speed_vs_detail": "fast_but_skip_details"}
 FILE = f"workspaces/{ACME}/{ADA}/{uuid.UUID(int=9)}/v.mp4"
-#: Arguments of each function. TEXT marks the texts of people. PENDING, FAILED, ASKING, PLAN,
-#: SHARED and so on are ids of objects that `world` creates.
+#: Arguments of each function that a user may call. TEXT marks the text to store. Other words in
+#: capitals are ids of rows that `world` creates.
 CALLS: dict[str, dict[str, Any]] = {
     "enqueue_job": {**OF, "p_job_type": "work", "p_payload": NOTE},
     "enqueue_jobs": {**OF, "p_jobs": [{"job_type": "work", "payload": NOTE}]},
@@ -103,9 +103,9 @@ CALLS: dict[str, dict[str, Any]] = {
     "open_stream": {},
 }
 NAMES = {"ACME": ACME, "ADA": ADA, "BOB": BOB, "TOPIC": f"workspace:{ACME}"}
-#: Functions of guests that take no tokens, because a call changes only the rows that its id names.
+#: Functions for guests that take no tokens, because a call changes only the rows of one id.
 UNPAID = {"chat_cancel", "chat_messages", "plan_cancel", "plan_delete", "plan_share"}
-#: Tables that policies let people write through the Data API, except `jobs`: a statement per right.
+#: A statement for each right to write a table through the Data API.
 ROWS = {
     "public.jobs INSERT": (
         "insert into public.jobs (workspace_id, user_id, job_type, payload, status)"
@@ -144,7 +144,7 @@ from information_schema.column_privileges
 where grantee in ('authenticated', 'anon') and privilege_type in ('INSERT', 'UPDATE')
   and table_schema !~ '^(auth|realtime|storage|supabase_functions|kept|extensions|graphql)'
 """
-#: Rows of the apps, as their people and workers create them.
+#: Rows of the example apps, as the apps' users and workers create them.
 APPS = """
 insert into public.async_session_state (session_id, workspace_id, title, created_by)
 values ('%(CHAT)s', '%(ACME)s', 't', %(OWNER)s);
@@ -179,7 +179,10 @@ insert into public.contacts (id, workspace_id, name) values ('%(CONTACT)s', '%(A
 
 
 def world(engine: Engine, owner: str | None) -> dict[str, str]:
-    """Create jobs in three states and apps' records. Return the ids by the words in CALLS."""
+    """Create jobs in three states and rows of the example apps.
+
+    Return their ids by the capitalized words that `CALLS` contains.
+    """
     engine.stop_clock()
     engine.publish_deliveries()
     for each in (
@@ -223,7 +226,7 @@ def world(engine: Engine, owner: str | None) -> dict[str, str]:
 
 
 def put(value: Any, ids: dict[str, str], text: str) -> Any:
-    """Return the value with ids and the text in place of the words for them."""
+    """Replace each capitalized word in the arguments by its id, and TEXT by the given text."""
     match value:
         case dict():
             return {key: put(each, ids, text) for key, each in value.items()}
@@ -237,11 +240,15 @@ def put(value: Any, ids: dict[str, str], text: str) -> Any:
 
 
 class Undone(Exception):
-    """The measured price of a call. Raising it rolls the transaction back."""
+    """The measured price of a call. The exception rolls back the transaction of the call."""
 
 
 def price(engine: Engine, role: str, sub: str | None, act: Callable[[Engine], None]) -> Undone:
-    """Return the rows that a call writes, its cost, and how much of TEXT one row contains."""
+    """Make a call and roll it back.
+
+    Return the number of rows written, the tokens taken, and how many letters of TEXT one row
+    stored.
+    """
     bucket, burst = ("u:%enqueues", "10000") if sub else ("g:%", "60")
     left = f"select coalesce(min(tokens), {burst}) from queue.buckets where name like %s"
     try:
@@ -263,7 +270,7 @@ def price(engine: Engine, role: str, sub: str | None, act: Callable[[Engine], No
 def longest(
     engine: Engine, name: str, role: str, sub: str | None, call: Callable[..., None]
 ) -> tuple[int, float, int]:
-    """Return the price of a call with the longest text that it accepts."""
+    """Return the price of a call that stores the longest text it accepts."""
     result = ""
     for size in SIZES:
         try:
@@ -276,7 +283,10 @@ def longest(
 
 @pytest.mark.parametrize("who", ["a person", "a guest"])
 def test_what_is_stored_is_paid_for(engine: Engine, who: str) -> None:
-    """A call takes one token, and a person's call takes one more for each 16 kB."""
+    """A call that writes takes at least one token from the caller's rate limit.
+
+    A signed-in person's call takes one more token for each 16 kB of text.
+    """
     role, sub = ("authenticated", ADA) if who == "a person" else ("anon", None)
     engine.allow_guests(60)
     functions = set(engine.rows(FUNCTIONS, role))
@@ -296,7 +306,10 @@ def test_what_is_stored_is_paid_for(engine: Engine, who: str) -> None:
 
 @pytest.mark.parametrize("many", [1, 250])
 def test_what_policies_let_people_write_is_paid_for(engine: Engine, many: int) -> None:
-    """A row of a table costs one change, and one more for each 16 kB."""
+    """Each row that a person writes through the Data API takes at least one token.
+
+    Each 16 kB of text takes one more token.
+    """
     assert set(engine.rows(RIGHTS)) == set(ROWS)
     ids = world(engine, ADA)
     unpaid = {}

@@ -1,4 +1,4 @@
-"""`ctx`: progress, steps, retries and waits of a processor."""
+"""Calls that a job's processor makes on its context `ctx`: progress, steps, retries and waits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Use = Callable[[JobContext], Awaitable[Any]]
 
 
 def of(use: Use) -> ProcessorTest[Payload]:
-    """Return a job whose processor is this function."""
+    """Return a test of a job whose processor calls this function with its context."""
 
     async def processor(job: Job[Payload], ctx: JobContext) -> Any:
         return await use(ctx)
@@ -32,7 +32,7 @@ def of(use: Use) -> ProcessorTest[Payload]:
 
 
 async def run(use: Use) -> Run:
-    """Run the job for the first time."""
+    """Run a job's first attempt with this function as the processor."""
     return await of(use).run()
 
 
@@ -53,7 +53,10 @@ async def run(use: Use) -> Run:
     ],
 )
 async def test_a_mistake_is_an_error(use: Use) -> None:
-    """A processor's invalid use of `ctx` fails the attempt."""
+    """A processor that passes an invalid argument to a method of `ctx` fails.
+
+    The error is a ValueError or a TypeError.
+    """
     assert (await run(use)).error.type in {"ValueError", "TypeError"}  # type: ignore[union-attr]
 
 
@@ -72,7 +75,10 @@ LONG = "x" * 300_000
     ],
 )
 async def test_what_is_too_long_to_be_stored_fails_for_good(use: Use, problem: str) -> None:
-    """The error is the queue's, with a remedy. Another attempt would fail in the same way."""
+    """A job whose result or payload is too large to store fails without a retry.
+
+    The error's message says what to do instead.
+    """
     response = await run(use)
 
     assert response.outcome == "failed"
@@ -80,14 +86,14 @@ async def test_what_is_too_long_to_be_stored_fails_for_good(use: Use, problem: s
 
 
 async def answer() -> str:
-    """Do what most steps of these tests do."""
+    """Return the result of a step, for tests in which the result does not matter."""
     return "answer"
 
 
 async def test_a_step_gives_json_the_first_time_too() -> None:
-    """The first attempt and a second one must get the same value of a step.
+    """A step returns its result after a conversion to JSON, so every attempt gets equal values.
 
-    A repeated step name gets a number.
+    A second step of one name is stored under the name and a number.
     """
 
     async def pair() -> tuple[int, set[int]]:
@@ -106,9 +112,9 @@ async def test_a_step_gives_json_the_first_time_too() -> None:
 async def test_a_step_is_tried_again_and_its_last_error_is_raised(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each pause is the backoff, or the pause that the error requests.
+    """A failing step is tried again after a backoff, or after the `retry_after` of its error.
 
-    A final error ends the step immediately.
+    An error with `retryable=False` ends the step immediately.
     """
     pauses: list[float] = []
 
@@ -133,14 +139,17 @@ async def test_a_step_is_tried_again_and_its_last_error_is_raised(
     errors[:] = [ProcessorError("final", retryable=False)]
     assert (await run(use)).outcome == "failed"
 
-    # the requested pause is longer than a worker should be blocked
+    # A pause of 90 seconds would block the worker too long, so the whole job is retried later.
     errors[:] = [ProcessorError("busy", retry_after=90)]
     response = await run(use)
     assert (response.outcome, response.retry_after_seconds) == ("retry", 90)
 
 
 async def test_a_try_of_a_step_has_its_time() -> None:
-    """A timeout raised by the step's own code stays unchanged."""
+    """A step that exceeds its timeout fails with StepTimeout.
+
+    A TimeoutError that the step's own code raises keeps its message.
+    """
 
     async def own() -> None:
         raise TimeoutError("own")
@@ -153,7 +162,10 @@ async def test_a_try_of_a_step_has_its_time() -> None:
 
 
 async def test_waits_end_the_run_and_continue_in_order() -> None:
-    """Each kind of wait ends the run, and `except Exception` catches none of them."""
+    """A sleep, a question or a wait for an event ends the processor's run.
+
+    `except Exception` in the processor does not catch the end of the run.
+    """
 
     async def use(ctx: JobContext) -> Any:
         try:
@@ -180,7 +192,11 @@ async def test_waits_end_the_run_and_continue_in_order() -> None:
 
 
 async def test_children_are_spawned_once_and_their_results_come_in_order() -> None:
-    """Each call spawns a limited number of children, and `on_failed` applies to failed children."""
+    """A processor spawns child jobs in groups of at most 500.
+
+    The argument `on_failed` decides whether a failed child is skipped, returned, or fails the
+    parent job.
+    """
 
     async def use(ctx: JobContext) -> Any:
         made = await ctx.spawn([NewJob(job_type="page", payload={})] * 700, name="pages")
@@ -208,9 +224,10 @@ async def test_children_are_spawned_once_and_their_results_come_in_order() -> No
 
 
 async def test_a_stream_keeps_its_words_and_says_which_attempt_speaks() -> None:
-    """Each opening of a stream starts without output.
+    """Each attempt opens an output stream empty.
 
-    Values that JSON or Postgres cannot store are replaced or rejected.
+    Characters that Postgres cannot store are replaced, and values that JSON cannot represent are
+    rejected.
     """
 
     async def use(ctx: JobContext) -> Any:
@@ -237,7 +254,10 @@ async def test_a_stream_keeps_its_words_and_says_which_attempt_speaks() -> None:
 
 
 async def test_what_a_finished_step_said_is_kept_and_what_a_failed_one_said_goes() -> None:
-    """The output keeps the order of the code, also of output that is written between steps."""
+    """A job's output keeps what completed steps wrote and drops what a failed try of a step wrote.
+
+    A later attempt writes the output in the same order.
+    """
     calls: list[str] = []
 
     async def use(ctx: JobContext) -> Any:

@@ -1,6 +1,6 @@
-"""A committed enqueue is never lost.
+"""A job whose enqueue was committed is never lost.
 
-An idempotency key gives one job, however many callers race.
+However many concurrent callers use one idempotency key, they create one job.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def test_a_job_exists_only_if_its_transaction_commits(engine: Engine) -> None:
 
 
 def test_what_commits_late_is_found_below_what_was_leased_meanwhile(engine: Engine) -> None:
-    """A lease has already read beyond the position of a job whose transaction commits later."""
+    """A job whose transaction commits late is leased, even after younger jobs were leased."""
     with engine.open_transaction() as slow:
         late = slow.enqueue()
         engine.advance(10)
@@ -69,7 +69,10 @@ def test_sixteen_racing_callers_of_one_key_get_one_job(engine: Engine) -> None:
 def test_a_key_that_was_answered_with_another_job_ends_with_that_one(
     engine: Engine, ends: str
 ) -> None:
-    """If the response were a deleted job, no job would do the work."""
+    """An idempotency key may return an existing unique job.
+
+    When that job is deleted, the next call with the key creates a new job.
+    """
     first = engine.enqueue(unique={"key": "u"})
     assert engine.enqueue(unique={"key": "u"}, idempotency_key="k") == first
     engine.run("delete from public.jobs where id = %s and %s = 'deleted'", first, ends)
@@ -85,7 +88,10 @@ def test_a_key_that_was_answered_with_another_job_ends_with_that_one(
 def test_racing_callers_of_one_key_replace_its_job_one_after_another(
     engine: Engine, option: str
 ) -> None:
-    """Each caller finds the previous caller's job, and no call deadlocks."""
+    """Concurrent callers that replace the job of one unique key change one job in turn.
+
+    No caller deadlocks.
+    """
 
     def replace(other: Engine) -> str:
         other.run("set deadlock_timeout = '50ms'")
@@ -101,9 +107,9 @@ def test_racing_callers_of_one_key_replace_its_job_one_after_another(
 
 
 def test_another_payload_under_the_same_key_is_a_conflict(engine: Engine) -> None:
-    """A response with the first job would hide the caller's mistake.
+    """A caller that repeats an idempotency key with another payload gets `idempotency_conflict`.
 
-    A key belongs to one workspace.
+    Other workspaces and job types may use the same idempotency key.
     """
     job_id = engine.enqueue({"a": 1}, idempotency_key="k")
     engine.register("other")
@@ -183,9 +189,9 @@ def test_a_bulk_is_all_or_nothing_and_names_the_bad_item(engine: Engine) -> None
 
 
 def test_unique_jobs_skip_until_the_first_has_finished(engine: Engine) -> None:
-    """The response is the existing job, waiting or running.
+    """Until a job ends, an enqueue with its unique key returns that job.
 
-    With `raise`, the error names the existing job. Of racing calls, one creates a job.
+    With `on_conflict` "raise", the enqueue fails and its error names the job.
     """
     unique = {"key": "daily"}
     [first] = {*engine.race(*[lambda other: other.enqueue(unique=unique)] * 8)}
@@ -198,7 +204,7 @@ def test_unique_jobs_skip_until_the_first_has_finished(engine: Engine) -> None:
     engine.settle(lease)
     assert engine.enqueue(unique=unique) != first
 
-    # the second enqueue means 'run once more after the present run'
+    # With `until` "leased", an enqueue during a run means "run once more after the present run".
     rebuild = {"key": "rebuild", "until": "leased"}
     first = engine.enqueue(unique=rebuild)
     lease = next(each for each in engine.lease() if each["job"]["id"] == first)
@@ -209,7 +215,10 @@ def test_unique_jobs_skip_until_the_first_has_finished(engine: Engine) -> None:
 
 
 def test_unique_with_replace_changes_a_pending_holder_only(engine: Engine) -> None:
-    """The newest payload wins while the job is pending, with the version that it was checked by."""
+    """An enqueue with `on_conflict` "replace" replaces the payload of a pending job.
+
+    A running or waiting job with the unique key keeps its payload.
+    """
     unique = {"key": "k", "on_conflict": "replace"}
     first = engine.enqueue({"v": 1}, unique=unique)
     engine.register("work", lease_seconds=60, schema_version=2)
@@ -260,7 +269,7 @@ def test_jobs_of_a_tenant_run_by_priority_and_then_by_age(engine: Engine) -> Non
 
 
 def test_a_tenants_due_jobs_do_not_wait_behind_anothers_flood_of_them(engine: Engine) -> None:
-    """More jobs fall due at once than one call of maintenance can move."""
+    """A tenant's due job is leased soon after 3,000 due jobs of another tenant."""
     engine.enqueue_many(3000, delay_seconds=1)
     theirs = engine.enqueue(workspace=GLOBEX, delay_seconds=2)
     engine.elapse(3)
@@ -269,7 +278,7 @@ def test_a_tenants_due_jobs_do_not_wait_behind_anothers_flood_of_them(engine: En
 
 
 def test_no_one_enqueues_in_anothers_name(engine: Engine, ada: Engine) -> None:
-    """Only the service may set `user_id`. Enqueues count against the caller's quota."""
+    """A signed-in person cannot set the `user_id` of a job. The job gets the caller's own id."""
     ada.enqueue(user_id=BOB)
     ada.enqueue_many(1, user_id=BOB)
 
@@ -283,7 +292,7 @@ def test_a_workspace_has_as_many_pending_jobs_as_its_quota(engine: Engine) -> No
         with other.member(ADA) as ada:
             ada.enqueue_many(jobs)
 
-    engine.race(*[enqueue] * 8)  # a call may be retried
+    engine.race(*[enqueue] * 8)  # a call that meets a lock may be retried
     assert count(engine) <= 5
     while count(engine) < 5:
         enqueue(engine)

@@ -1,4 +1,7 @@
-"""Only the worker with the current fence reports or settles, so a job settles exactly once."""
+"""Only the worker with the current fence reports or settles a job, so a job settles exactly once.
+
+The fence is a number that rises with each lease of the job.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def lost_lease(engine: Engine) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Let a lease expire and be leased again. Return the stale lease and the new one."""
+    """Let a job's lease expire and lease the job again. Return the old lease and the new one."""
     engine.enqueue()
     zombie = engine.lease_one(worker="zombie")
     engine.advance(61)
@@ -56,7 +59,11 @@ def snapshot(engine: Engine, job_id: str) -> Any:
 
 
 def test_no_function_of_a_worker_acts_on_a_job_without_its_lease(engine: Engine) -> None:
-    """Functions of apps check the lease too, because a thief of a key may know job ids."""
+    """Each function that a worker may call rejects a job id with a wrong fence.
+
+    The example apps' functions do so too, because someone with a stolen worker key may know job
+    ids.
+    """
     request = {**handle(started(engine)), "fence": 99, "name": "n", "children": []}
     others = {"lease_jobs", "run_maintenance"}
     says_so = {"report_jobs", "settle_jobs", "webhook_sent", "tick_finished"}
@@ -82,7 +89,10 @@ def test_a_zombies_settle_stores_nothing(engine: Engine, outcome: str, item: Ite
 
 
 def test_a_zombies_report_stores_nothing_and_renews_nothing(engine: Engine) -> None:
-    """A stale heartbeat must not renew the new lease, and it spawns no children."""
+    """A report with an expired lease does not renew the new lease.
+
+    It stores nothing and creates no child jobs.
+    """
     engine.stop_clock()
     zombie, heir = lost_lease(engine)
     before = snapshot(engine, heir["job"]["id"])
@@ -95,7 +105,10 @@ def test_a_zombies_report_stores_nothing_and_renews_nothing(engine: Engine) -> N
 
 
 def test_an_item_is_answered_for_itself_and_stored_by_its_own_fence(engine: Engine) -> None:
-    """A worker may lease the same job again, so the id alone does not identify an item's lease."""
+    """When one call contains an old and a new lease of a job, each item gets its own response.
+
+    Only the new lease's data is stored.
+    """
     zombie, heir = lost_lease(engine)
     missing = {"job_id": MISSING, "fence": 1}
     old, new = (
@@ -123,9 +136,9 @@ def test_an_item_is_answered_for_itself_and_stored_by_its_own_fence(engine: Engi
 def test_a_repeated_settle_is_answered_as_the_first(
     engine: Engine, outcome: str, item: Item
 ) -> None:
-    """A settle whose response was lost is repeated.
+    """A worker that repeats a settle, because the response was lost, gets the first response again.
 
-    The repeated settle must not fail, act twice or lease other jobs.
+    The repeat changes nothing.
     """
     engine.stop_clock()
     job_id, lease = engine.start()
@@ -145,9 +158,9 @@ def test_a_late_settle_of_an_expired_but_unclaimed_lease_counts(engine: Engine) 
 
 
 def test_a_repeated_lease_call_returns_the_same_leases(engine: Engine) -> None:
-    """A lost response must cost neither an attempt nor a lease.
+    """A worker that repeats a lease call, because the response was lost, gets equal leases again.
 
-    A repeat reads the jobs from the rows that the lease wrote, so their fields are compared.
+    The repeat counts no further attempt.
     """
     engine.register("work", lease_seconds=77, timeout_seconds=55, backoff={"first_seconds": 0})
     step = {"name": "s", "result": {"sum": 12.5, "of": ["a", None]}}
@@ -169,15 +182,16 @@ def test_a_repeated_lease_call_returns_the_same_leases(engine: Engine) -> None:
     assert call(1) == first
     assert len(call(2)) == 2
     engine.enqueue()
-    assert call(1) == first  # the call was in transit for a long time
+    assert call(1) == first  # as if the repeated call had been delayed in the network
     assert '"sum": 12.5' in str(first)
     assert engine.one("select count(*) from public.jobs where status = 'processing'") == 5
 
 
 def test_a_settle_may_carry_the_next_lease(engine: Engine) -> None:
-    """A batch of settles takes one round trip, which also leases the next job of a full key.
+    """A settle call can also lease the next jobs.
 
-    A repeated call returns the same response.
+    These include a job that waited for the settled job's concurrency key. A repeat of the call
+    returns an equal response.
     """
     engine.register("work", key_concurrency=1)
     first, second = engine.enqueue_many(2, concurrency_key="k")
@@ -194,7 +208,10 @@ def test_a_settle_may_carry_the_next_lease(engine: Engine) -> None:
 
 
 def test_an_unknown_outcome_fails_its_job_and_not_the_batch(engine: Engine) -> None:
-    """An unknown outcome, or a result that is too large, must not leave any job leased."""
+    """A settle with an unknown outcome, or with a result that is too large, fails that job.
+
+    The other jobs of the call are settled normally.
+    """
     engine.enqueue_many(3)
     first, second, third = (handle(lease) for lease in engine.lease(3))
     engine.settle_all(
@@ -211,7 +228,7 @@ def test_an_unknown_outcome_fails_its_job_and_not_the_batch(engine: Engine) -> N
 
 
 def test_log_lines_of_a_repeated_report_are_stored_once(engine: Engine) -> None:
-    """A worker repeats log lines if the response was lost. A settle repeats lines too."""
+    """A log line that a worker sends in several reports and in the settle is stored once."""
     job_id, lease = engine.start()
     lines = [{"level": "info", "message": message} for message in "abcd"]
 
@@ -224,7 +241,10 @@ def test_log_lines_of_a_repeated_report_are_stored_once(engine: Engine) -> None:
 
 
 def test_what_is_reported_while_an_apps_function_holds_the_job_is_stored(engine: Engine) -> None:
-    """After the response `ok`, the worker drops the reported lines and steps."""
+    """A report waits while another transaction has locked the job.
+
+    Afterwards, the report's log lines and steps are stored.
+    """
     job_id, lease = engine.start()
     step = {"name": "a", "result": 1}
     with engine.open_transaction() as other:

@@ -1,6 +1,6 @@
 """A lease expires by the database's clock only.
 
-Attempts are counted at the lease, up to a maximum.
+Each lease counts as an attempt, up to the job's maximum.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def reason_of(engine: Engine, job_id: str) -> str:
 
 
 def test_every_report_renews_and_silence_does_not(engine: Engine) -> None:
-    """A report renews the lease with or without updates.
+    """Every report renews a job's lease, whether it contains progress or not.
 
-    Without reports the job is offered again.
+    A job without reports is leased again after its lease time.
     """
     engine.stop_clock()
     lease = started(engine)
@@ -48,9 +48,9 @@ def test_every_report_renews_and_silence_does_not(engine: Engine) -> None:
 
 
 def test_a_failing_job_fails_after_its_last_attempt(engine: Engine) -> None:
-    """The maximum is five attempts, or the job's option.
+    """A job fails for good after five attempts, or after its own `max_attempts`.
 
-    The job is kept with its error for a person.
+    The failed job keeps its error and is listed among the dead letters.
     """
     given: dict[int, dict[str, Any]] = {5: {}, 2: {"max_attempts": 2}}
     for most, options in given.items():
@@ -82,7 +82,10 @@ def test_an_attempt_that_a_worker_dies_in_counts(engine: Engine) -> None:
 
 
 def test_a_job_whose_workers_keep_dying_fails_with_attempts_left(engine: Engine) -> None:
-    """Recovery must not go on forever. After a manual retry the job has all its attempts again."""
+    """A job whose worker disappears five times fails, even if it has attempts left.
+
+    After a manual retry, the job has all its attempts again.
+    """
     job_id = engine.enqueue(max_attempts=50)
     for _ in range(5):
         engine.lease_one()
@@ -106,14 +109,14 @@ def test_giving_back_spends_no_attempt(engine: Engine, outcome: str) -> None:
         lease = engine.lease_one()
         assert (lease["fence"], lease["job"]["attempts"]) == (fence, 1)
         engine.settle(lease, outcome, delay_seconds=0, wait=nap)
-        engine.advance(1.1)  # the shortest delay after an outcome for which no attempt counts
+        engine.advance(1.1)  # one second is the shortest delay after such an outcome
     engine.settle(engine.lease_one())
 
     assert (engine.status(job_id), engine.job(job_id)["attempts"]) == ("completed", 1)
 
 
 def test_a_processors_own_fail_is_not_retried(engine: Engine) -> None:
-    """The processor decides that an error is final, and may give a reason."""
+    """A job that its processor fails for good is not retried. The processor may give a reason."""
     for response, reason in (({}, "not_retryable"), ({"reason": "closed"}, "closed")):
         job_id = engine.enqueue()
         engine.settle(engine.lease_one(), "failed", error={**ERROR, **response})
@@ -137,7 +140,7 @@ def test_work_past_its_deadline_is_not_run(engine: Engine) -> None:
 
 @pytest.mark.parametrize("way", ["retry", "lost", "asking", "asking late"])
 def test_no_attempt_begins_after_the_deadline(engine: Engine, way: str) -> None:
-    """After its deadline, a job that failed, asked a question or lost its worker does not start.
+    """A job that was retried, asked a question or lost its worker does not start past its deadline.
 
     A manual retry removes the deadline.
     """
@@ -149,7 +152,7 @@ def test_no_attempt_begins_after_the_deadline(engine: Engine, way: str) -> None:
     engine.maintain()
     engine.advance(30)
     if way == "asking late":
-        engine.maintain()  # maintenance can do nothing while the job runs
+        engine.maintain()  # maintenance does not end a running job
         engine.settle(lease, "waiting", wait=ask())
     if way == "retry":
         assert engine.settle(lease, "retry", error=ERROR)["status"] == "failed"
@@ -163,7 +166,10 @@ def test_no_attempt_begins_after_the_deadline(engine: Engine, way: str) -> None:
 
 
 def test_a_job_that_has_not_started_in_time_is_cancelled(engine: Engine) -> None:
-    """The limit counts from the creation or the scheduled time, whichever is later."""
+    """A job that has not started within `start_by_seconds` is cancelled.
+
+    The seconds count from the job's creation or its scheduled time, whichever is later.
+    """
     engine.stop_clock()
     for name, policy in {"few": {"max_concurrency": 1}, "keyed": {"key_concurrency": 1}}.items():
         engine.register(name, **policy)
@@ -208,7 +214,7 @@ def test_a_job_that_has_not_started_in_time_is_cancelled(engine: Engine) -> None
 
 
 def test_what_has_started_is_not_late_to_start(engine: Engine) -> None:
-    """A job whose first lease was in time may run, wait for a retry, be released, or ask."""
+    """A job that was leased once within `start_by_seconds` is not cancelled later for its start."""
     engine.stop_clock()
     ids = engine.enqueue_many(4, start_by_seconds=30, scheduled_for="2000-01-01T00:00:00Z")
     leases = engine.lease(4)
@@ -232,9 +238,9 @@ def test_what_has_started_is_not_late_to_start(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("options", "replaced", "last"),
     [
-        # a burst that lasts longer than the limit is not cancelled before its end
+        # A job with debounce counts `start_by_seconds` from its postponed start.
         ({"debounce_seconds": 20, "start_by_seconds": 5}, [15, 15, 15], 20 + 5),
-        # the first job's scheduled time is long past
+        # A replaced job counts `start_by_seconds` from the time of its replacement.
         ({"start_by_seconds": 60}, [50], 60),
     ],
 )
@@ -256,7 +262,10 @@ def test_a_replacement_keeps_the_limit_and_counts_from_its_own_time(
 
 
 def test_a_job_is_started_or_cancelled_never_both(engine: Engine) -> None:
-    """A lease that is in progress at the time limit gets the job. A later lease does not."""
+    """A lease that begins before a job's `start_by_seconds` pass gets the job.
+
+    A lease that begins later does not.
+    """
     engine.stop_clock()
     first = engine.enqueue(start_by_seconds=30)
     with engine.another_session() as other:
@@ -281,9 +290,9 @@ def test_a_job_is_started_or_cancelled_never_both(engine: Engine) -> None:
 
 
 def test_a_dead_letter_starts_again_on_retry(engine: Engine) -> None:
-    """After the retry, attempts count from zero.
+    """After a manual retry, a failed job's attempts count from zero.
 
-    Fence and events continue, so an old lease is never taken for a new one.
+    Its fence and event numbers continue, so that its old lease stays invalid.
     """
     engine.stop_clock()
     job_id, zombie = engine.start(max_attempts=1, scheduled_for="2000-01-01T00:00:00Z")
@@ -303,9 +312,9 @@ def test_a_dead_letter_starts_again_on_retry(engine: Engine) -> None:
 
 
 def test_a_replay_keeps_the_steps_before_the_chosen_one(engine: Engine) -> None:
-    """Steps keep the order in which they finished.
+    """A replay of a job is a new job that has the results of all steps before the chosen step.
 
-    The replay is another job, and a repeated idempotency key returns the same replay.
+    A repeated idempotency key returns the existing replay.
     """
     origin = engine.enqueue({"n": 1}, priority=7, session_id="s")
     steps = [{"name": name, "result": name} for name in ("read", "price", "write")]

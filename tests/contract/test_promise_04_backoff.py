@@ -1,6 +1,6 @@
-"""Backoff is exponential with jitter, from a minute to an hour.
+"""A job's retries wait exponentially longer with jitter, by default from a minute to an hour.
 
-A service's delay has precedence.
+A delay that a remote service requests replaces the computed one.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ def test_waits_double_from_a_minute_to_an_hour_or_as_a_type_says(
 
 @pytest.mark.parametrize("backoff", [{"first_seconds": 60}, {"first_seconds": 3600}])
 def test_waits_spread(engine: Engine, backoff: dict[str, float]) -> None:
-    """Jobs that failed together are not retried together, not even at the cap."""
+    """Twenty jobs that fail at one moment are retried at different times.
+
+    This is also true for the longest backoff.
+    """
     engine.register("work", backoff=backoff)
     engine.enqueue_many(20)
     leases = engine.lease(20)
@@ -67,7 +70,7 @@ def test_waits_spread(engine: Engine, backoff: dict[str, float]) -> None:
     ],
 )
 def test_retry_after_wins(engine: Engine, outcome: str, asked: Any, seconds: int) -> None:
-    """The service knows when it will respond again. The same bounds as for a snooze apply."""
+    """A retry or snooze with its own delay starts after that delay, within the allowed range."""
     engine.stop_clock()
     engine.register("work", backoff={"first_seconds": 1, "cap_seconds": 5})
     job_id = engine.enqueue()

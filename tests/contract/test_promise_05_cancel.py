@@ -1,4 +1,7 @@
-"""Cancel works in every live state. A running processor is notified by its next report."""
+"""A job can be cancelled in every state before its end.
+
+A running processor learns of it from the response to its next report.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from tests.contract.observed import ask, later, refused
 from tests.support.engine import ACME, ADA, ERROR, Engine, handle, ids_of
 
 CHILD = [{"job_type": "work"}]
-#: States in which a job may be changed, by the function for the change.
+#: The states of a job in which each function accepts the job.
 MAY = {
     "cancel_job": {"pending", "delayed", "processing", "waiting", "cancelled"},
     "retry_job": {"delayed", "failed", "cancelled"},
@@ -31,9 +34,9 @@ def cancel(engine: Engine, job_id: str, way: str = "function") -> None:
 
 @pytest.mark.parametrize("way", ["function", "update"])
 def test_what_does_not_run_ends_at_once(engine: Engine, way: str) -> None:
-    """Ready, delayed, retrying and asking jobs end.
+    """A cancel ends a ready, delayed, retrying or waiting job at once.
 
-    The open question is removed, and the error of the last attempt is kept.
+    The job keeps the error of its last attempt.
     """
     retrying, asking = engine.enqueue(priority=1), engine.enqueue(priority=2)
     first, second = engine.lease(2)
@@ -56,9 +59,9 @@ def test_what_does_not_run_ends_at_once(engine: Engine, way: str) -> None:
 
 @pytest.mark.parametrize("way", ["function", "update"])
 def test_a_running_job_is_asked_to_stop(engine: Engine, way: str) -> None:
-    """The next report and each later report return `cancel`.
+    """After a cancel, each report of a running job returns `cancel`.
 
-    If the processor then returns a retry, it is ignored.
+    If the processor then requests a retry, the job is cancelled instead.
     """
     job_id, lease = engine.start()
 
@@ -95,7 +98,7 @@ def test_what_a_state_does_not_allow_is_refused(engine: Engine, function: str, s
 
 
 def test_a_completion_beats_a_cancel_that_came_too_late(engine: Engine) -> None:
-    """The work is done, so its result is kept."""
+    """A job that completes after a cancel request keeps the status `completed` and its result."""
     job_id, lease = engine.start()
     cancel(engine, job_id)
 
@@ -113,9 +116,9 @@ def test_a_cancelled_job_whose_worker_dies_is_not_run_again(engine: Engine) -> N
 
 
 def test_a_tree_is_cancelled_whole(engine: Engine) -> None:
-    """A cancel also cancels pending and running descendants.
+    """A cancel of a job also cancels its pending and running descendants.
 
-    Ended descendants do not change, and neither do the jobs that they spawned.
+    Descendants that have ended, and the jobs that they spawned, do not change.
     """
     root, lease = engine.start()
     child, done = engine.spawn(lease, "s", CHILD * 2)
@@ -133,7 +136,7 @@ def test_a_tree_is_cancelled_whole(engine: Engine) -> None:
 
 
 def test_a_child_that_begins_to_run_meanwhile_is_asked_to_stop(engine: Engine) -> None:
-    """If the running job ended like a waiting job, its worker would keep a lease."""
+    """A child job that is leased during its parent's cancel gets `cancel` at its next report."""
     root = engine.enqueue()
     engine.spawn(engine.lease_one(), "s", CHILD)
     with engine.open_transaction() as other:
@@ -148,7 +151,7 @@ def test_a_child_that_begins_to_run_meanwhile_is_asked_to_stop(engine: Engine) -
 
 @pytest.mark.parametrize("outcome", ["failed", "cancelled", "completed"])
 def test_children_end_with_a_parent_that_fails(engine: Engine, outcome: str) -> None:
-    """Work whose result no one will read stops, also if it was spawned late."""
+    """When a job fails or is cancelled, all its child jobs are cancelled, also late ones."""
     parent = engine.enqueue()
     engine.enqueue()
     lease, other = engine.lease(2)
@@ -157,7 +160,7 @@ def test_children_end_with_a_parent_that_fails(engine: Engine, outcome: str) -> 
         cancel(engine, parent)
     [late] = engine.spawn(lease, "late", CHILD)
 
-    settled = ((lease, outcome), (other, "failed"))  # settled in one call
+    settled = ((lease, outcome), (other, "failed"))  # one call settles these two jobs
     engine.settle_all([{**handle(one), "outcome": how} for one, how in settled])
     engine.maintain()
 
@@ -166,7 +169,10 @@ def test_children_end_with_a_parent_that_fails(engine: Engine, outcome: str) -> 
 
 
 def test_deleting_a_job_ends_what_depends_on_it(engine: Engine) -> None:
-    """The worker of a deleted job is notified, its children end, and no job waits for it."""
+    """When a running job is deleted, its worker's next report returns `lost`.
+
+    A parent that waited for the job continues, and the children of a deleted job are cancelled.
+    """
     parent, lease = engine.start()
     [child] = engine.spawn(lease, "s", CHILD)
     engine.settle(lease, "waiting", wait={"kind": "children", "name": "all", "job_ids": [child]})
@@ -184,7 +190,7 @@ def test_deleting_a_job_ends_what_depends_on_it(engine: Engine) -> None:
 
 
 def bulk(engine: Engine, function: str, criteria: dict[str, Any], limit: int) -> list[int]:
-    """Return how many jobs each call changed, until no more are left."""
+    """Return the number of jobs that each call of a bulk function changed, until none are left."""
     counts, cursor = [], None
     while True:
         answer = engine.rpc(
@@ -198,7 +204,10 @@ def bulk(engine: Engine, function: str, criteria: dict[str, Any], limit: int) ->
 
 
 def test_a_bulk_passes_over_what_cannot_change_and_ends(engine: Engine) -> None:
-    """Jobs that are already cancelled or whose unique key is in use delay no later job."""
+    """A bulk cancel or retry skips jobs that it cannot change.
+
+    These jobs do not stop it from reaching later jobs.
+    """
     older = engine.enqueue_many(3)
     engine.enqueue_many(2)
     for lease in engine.lease():
@@ -214,7 +223,10 @@ def test_a_bulk_passes_over_what_cannot_change_and_ends(engine: Engine) -> None:
 
 
 def test_a_large_family_ends_and_runs_again_in_slices(engine: Engine) -> None:
-    """One statement for all these jobs would exceed the project's statement timeout each time."""
+    """Maintenance cancels and retries 1,200 child jobs in limited groups.
+
+    One statement for all of them would exceed the database's statement timeout.
+    """
     parent, lease = engine.start()
     [deep] = engine.spawn(lease, "deep", CHILD)
     engine.settle(lease, "failed", error=ERROR)
@@ -224,7 +236,7 @@ def test_a_large_family_ends_and_runs_again_in_slices(engine: Engine) -> None:
         ACME,
         parent,
     )
-    with engine.open_transaction() as other:  # a locked job delays only itself
+    with engine.open_transaction() as other:  # another transaction locks one of the child jobs
         other.run("select from public.jobs where id = %s for update", deep)
         engine.maintain()
         assert engine.one("select count(*) from public.jobs where finished_at is null") == 1
@@ -238,7 +250,10 @@ def test_a_large_family_ends_and_runs_again_in_slices(engine: Engine) -> None:
 
 
 def test_one_job_may_be_cancelled_and_retried_by_many_at_once(engine: Engine) -> None:
-    """A cancel and a retry cannot interleave between their changes of two rows of the job."""
+    """Four sessions cancel and retry one job concurrently.
+
+    Each call succeeds or returns PT409, and no call deadlocks.
+    """
     job_id = engine.enqueue(delay_seconds=900)
 
     def steer(other: Engine) -> list[str]:

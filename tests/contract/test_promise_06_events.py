@@ -1,4 +1,7 @@
-"""The events of a job have a gapless seq from 1. Read after n, then listen, and miss nothing."""
+"""The events of a job are numbered from 1 without a gap.
+
+A client that reads all events up to n, and then listens, misses none.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,10 @@ def read(engine: Engine, cursor: str | None) -> tuple[Seen, str]:
 
 
 def test_a_life_is_logged_without_a_gap(engine: Engine) -> None:
-    """After each test, the fixture checks that the numbers of all events have no gap."""
+    """A job logs one event for each change, in order.
+
+    The fixture also checks that the events' numbers have no gap.
+    """
     engine.stop_clock()
     job_id, lease = engine.start()
     log = {"level": "info", "message": "x"}
@@ -53,9 +59,9 @@ def test_a_life_is_logged_without_a_gap(engine: Engine) -> None:
 
 
 def test_a_line_of_thousands_of_jobs_is_read_to_its_end(engine: Engine) -> None:
-    """One statement creates thousands of jobs.
+    """One statement creates 2,600 jobs.
 
-    A reader reads past the events of these jobs to later events.
+    A reader of the workspace's events gets all their events, and then the event of the next job.
     """
     made = "select %s, 'work' from generate_series(1, 2600)"
     engine.run(f"insert into public.jobs (workspace_id, job_type) {made}", ACME)
@@ -75,13 +81,13 @@ def test_a_minimal_type_logs_its_ends_alone(engine: Engine) -> None:
 
 
 def test_what_commits_late_is_read_late_and_not_lost(engine: Engine) -> None:
-    """A cursor by time or transaction id would skip events that commit late.
+    """A reader of a workspace's events gets the event of a transaction that commits late.
 
-    A rolled-back transaction leaves no event.
+    An event of a rolled-back transaction is never read.
     """
     _, cursor = read(engine, None)
     with engine.open_transaction() as slow, engine.open_transaction() as doomed:
-        early = slow.enqueue()  # this transaction is older than the next one, and still open
+        early = slow.enqueue()  # this transaction begins first and commits last
         doomed.enqueue()
         quick = engine.enqueue()
         first, cursor = read(engine, cursor)
@@ -94,7 +100,10 @@ def test_what_commits_late_is_read_late_and_not_lost(engine: Engine) -> None:
 
 
 def test_a_followers_messages_are_the_log(engine: Engine, ada: Engine) -> None:
-    """There is one message per topic and statement, with events in order and of one tenant."""
+    """A person who follows a job, a workspace or a session gets its logged events in order.
+
+    The messages contain no event of another tenant.
+    """
     session = str(uuid.uuid4())
     jobs = [engine.enqueue(session_id=session), engine.enqueue(workspace=GLOBEX)]
     topics = [f"job:{jobs[0]}", f"workspace:{ACME}", f"session:{session}"]
@@ -149,7 +158,10 @@ WRONG = "2001-01-01T00:00:00Z"
     ],
 )
 def test_a_length_counts_from_the_databases_now(engine: Engine, wait_: dict[str, Any]) -> None:
-    """The end time from the worker's clock is ignored. Only databases of version 0.4.4 use it."""
+    """A wait's length in seconds counts from the database's clock.
+
+    If the worker also sends an end time, the database ignores that end time.
+    """
     engine.stop_clock()
     wait(engine, **wait_)
 
@@ -168,7 +180,10 @@ def test_a_length_that_is_none_fails_its_job(engine: Engine, length: Any) -> Non
 
 
 def test_a_question_is_answered_once_by_one_of_its_options(engine: Engine, ada: Engine) -> None:
-    """Other answers are rejected, also to an earlier question. A timeout gives the default."""
+    """A job's question accepts one answer, which must be one of its options.
+
+    After the question's timeout, the job gets the default answer.
+    """
     job_id = wait(engine, **ask("go", options=["yes", "no"]))
     call = partial(engine.rpc, "answer_job", p_job_id=job_id)
     for response, hint in (
@@ -192,7 +207,10 @@ def test_a_question_is_answered_once_by_one_of_its_options(engine: Engine, ada: 
 
 @pytest.mark.parametrize("first", ["event", "wait"])
 def test_an_event_is_received_before_or_after_the_wait(engine: Engine, first: str) -> None:
-    """Only the first event of a name counts, and another tenant's event of that name does not."""
+    """A job that waits for a named event gets the first event of that name in its workspace.
+
+    The event may be emitted before or after the wait begins.
+    """
 
     def emit(value: int, workspace: str = ACME) -> Any:
         payload = {"n": value}
@@ -211,7 +229,10 @@ def test_an_event_is_received_before_or_after_the_wait(engine: Engine, first: st
 
 
 def test_racing_events_and_waits_lose_none(engine: Engine) -> None:
-    """Either transaction may commit last, and the waiting job may be locked."""
+    """A job that waits for an event continues even if the event is emitted concurrently.
+
+    Either transaction may commit last.
+    """
     engine.enqueue_many(20)
     leases = engine.lease(20)
 
@@ -239,7 +260,7 @@ def test_racing_events_and_waits_lose_none(engine: Engine) -> None:
 
 
 def test_children_are_gathered_in_order_with_their_fates(engine: Engine) -> None:
-    """The list includes children that failed, and children that ended before the call.
+    """A parent job gets the results of its child jobs, also of failed ones, in spawning order.
 
     A repeated spawn creates no more children.
     """

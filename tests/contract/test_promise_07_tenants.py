@@ -19,9 +19,9 @@ from tests.contract.test_prices import CALLS, put, world
 from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, MISSING, Engine, handle, ids_of, piece
 from tests.support.renewed import Renewed
 
-#: A user of Auth who belongs to no workspace.
+#: A user of Supabase Auth who belongs to no workspace.
 GUEST = "cccccccc-0000-4000-8000-000000000009"
-#: Names of functions for managers, which send data out, grant access, or stop colleagues.
+#: How the names of functions begin that only a workspace's managers may call.
 MANAGERS = ("test_", "put_", "delete_", "set_", "open_")
 
 
@@ -34,7 +34,10 @@ def asking_job(engine: Engine) -> str:
 
 
 def test_staff_see_every_tenant_by_a_claim_that_only_the_project_writes(engine: Engine) -> None:
-    """The claim is in `app_metadata`, which users cannot write themselves."""
+    """A user with the operator's claim in `app_metadata` reads the jobs of every tenant.
+
+    The claim in `user_metadata`, which users write themselves, has no effect.
+    """
     job_id = engine.enqueue(workspace=GLOBEX)
     for place, expected in (("app_metadata", [job_id]), ("user_metadata", [])):
         claims = {place: {"minutehand_operator": True}}
@@ -43,7 +46,10 @@ def test_staff_see_every_tenant_by_a_claim_that_only_the_project_writes(engine: 
 
 
 def said_to(who: Engine, function: str, **arguments: Any) -> str:
-    """Return the errors of a call without the ids that it names, and nothing of its result."""
+    """Return the error of a call with its ids replaced.
+
+    Return an empty text if the call succeeds.
+    """
     with who.connection.transaction(force_rollback=True):
         try:
             who.rpc(function, **arguments)
@@ -57,10 +63,10 @@ def said_to(who: Engine, function: str, **arguments: Any) -> str:
 def test_every_function_answers_nulls_and_strangers_in_its_own_words(
     engine: Engine, eve: Engine, bob: Engine, ada: Engine
 ) -> None:
-    """A foreign job or workspace looks like a missing one.
+    """A function returns one error for a job or workspace of another tenant and for a missing one.
 
-    This also holds for a former member, and for a token without a person, which some projects sign
-    for devices. Members get 403 for functions of managers.
+    A former member, and a token without a person, also get this error. Members who are no managers
+    get 403 for functions of managers.
     """
     job_id = asking_job(engine)
     before = engine.job(job_id)
@@ -91,11 +97,11 @@ def test_every_function_answers_nulls_and_strangers_in_its_own_words(
 
 
 def test_an_id_of_an_app_is_missing_to_a_stranger(engine: Engine, eve: Engine) -> None:
-    """Each function that takes an id of an app returns the same error as for a missing id."""
+    """To another tenant's user, a function of an example app returns the error of a missing id."""
     ids = world(engine, ADA)
     missing = dict.fromkeys(ids, MISSING)
     missing |= {"MESSAGE": f"msg_{MISSING}", "TOPIC": f"workspace:{MISSING}"}
-    # these functions start a session if its id does not exist yet
+    # These two functions open a new chat session for an unknown id.
     own = {"chat_request", "chat_messages"}
     for name in CALLS.keys() - own:
         theirs, none = (put(CALLS[name], each, "x") for each in (ids, missing))
@@ -107,7 +113,7 @@ def test_an_id_of_an_app_is_missing_to_a_stranger(engine: Engine, eve: Engine) -
             assert response.startswith("PT404"), name
 
 
-#: Callers for whom a workspace is foreign: a role, and the claims of a token.
+#: Callers who do not belong to the workspace: a database role, and the claims of the token.
 STRANGERS: dict[str, tuple[str, dict[str, Any]]] = {
     "a rival": ("authenticated", {"sub": EVE}),
     "of no workspace": ("authenticated", {"sub": GUEST}),
@@ -119,7 +125,7 @@ STRANGERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-#: Each table and view with its columns, and the types of required ones.
+#: A query of all tables and views, with their columns and the types of required columns.
 TABLES = """
 select c.table_schema || '.' || c.table_name, bool_or(t.tablename is not null), jsonb_object_agg(
   c.column_name, case when c.is_nullable = 'NO' and c.column_default is null then c.udt_name end)
@@ -132,7 +138,7 @@ VALUES = {"uuid": MISSING, "jsonb": {}, "timestamptz": "2030-01-01", "bool": Tru
 
 
 def fill(engine: Engine, table: str, columns: dict[str, str | None]) -> None:
-    """Insert a row of a workspace into a table in spite of its checks and triggers."""
+    """Insert a row of a workspace into a table without the table's checks and triggers."""
     needed = {name: kind for name, kind in columns.items() if kind}
     row = {name: VALUES.get(kind, [] if kind[0] == "_" else 1) for name, kind in needed.items()}
     row |= {"workspace_id": ACME} if "workspace_id" in columns else {}
@@ -147,7 +153,10 @@ def fill(engine: Engine, table: str, columns: dict[str, str | None]) -> None:
 
 
 def shows(by: psycopg.Connection[Any], statement: str, words: list[str]) -> bool:
-    """Return whether a result contains one of the words. Any error but a plain rejection counts."""
+    """Return whether a statement's result contains one of the words.
+
+    An error also counts, except a denied permission.
+    """
     try:
         rows = str(by.execute(statement.encode()).fetchall())
     except psycopg.Error as error:
@@ -156,9 +165,9 @@ def shows(by: psycopg.Connection[Any], statement: str, words: list[str]) -> bool
 
 
 def test_no_column_of_anothers_is_read_or_written(renewed: Renewed) -> None:
-    """This covers each table and view, also of apps, and any stranger.
+    """No user outside a workspace reads or writes any column of the workspace's rows.
 
-    The inserted rows break the engine's invariants, which are not checked here.
+    The test covers all tables and views, including those of the example apps.
     """
     engine = Engine(renewed, renewed.session())
     engine.register()
@@ -196,7 +205,10 @@ def test_another_tenants_job_is_no_parent_and_no_child(engine: Engine) -> None:
 
 
 def test_topics_are_open_to_their_members_alone(engine: Engine, eve: Engine, ada: Engine) -> None:
-    """Topics of jobs, workspaces and sessions, also in other case or with more text."""
+    """Only a workspace's members can join the Realtime topics of its jobs and its sessions.
+
+    No one can join a similar topic name, such as one in upper case.
+    """
     session = f"chat:{uuid.uuid4()}"
     job_id = engine.enqueue(session_id=session)
     topics = [f"workspace:{ACME}", f"session:{session}", f"job:{job_id}"]
@@ -220,7 +232,10 @@ def test_topics_are_open_to_their_members_alone(engine: Engine, eve: Engine, ada
 
 
 def test_the_topic_of_workers_is_open_to_no_person(engine: Engine) -> None:
-    """A worker joins without a token, because only responses to workers contain the topic."""
+    """No signed-in person can join the Realtime topic that wakes workers.
+
+    A worker joins without a token, because only responses to workers contain the topic's name.
+    """
     topic = engine.lease_call(listens=True)["wake_topic"]
     engine.enqueue()
     engine.rpc("emit_event", p_workspace_id=ACME, p_name="event")
@@ -239,7 +254,10 @@ def test_the_topic_of_workers_is_open_to_no_person(engine: Engine) -> None:
 
 
 def test_a_session_of_two_tenants_sends_nothing(engine: Engine, eve: Engine, ada: Engine) -> None:
-    """Neither tenant gets the other's events or detects that it has the session."""
+    """If jobs of two tenants have one session id, the session's Realtime topic sends no events.
+
+    When only one tenant's jobs are left, that tenant gets events again.
+    """
     topic, follow = "session:s", {"p_follower_id": str(uuid.uuid4())}
     theirs = engine.enqueue(workspace=GLOBEX, session_id="s")
     engine.enqueue(session_id="s")
@@ -292,7 +310,10 @@ def guest_sees(who: Engine, session: str) -> list[str]:
 def test_who_holds_a_guest_sessions_id_sees_it_and_nothing_else(
     engine: Engine, eve: Engine
 ) -> None:
-    """A guest sees no payload, no user and no log line, and no other job that names the session."""
+    """A guest with a session's id sees the session's jobs without payload, user and log lines.
+
+    The guest sees no other job.
+    """
     session, other = opened(engine), opened(engine)
     job_id = engine.enqueue({"prompt": "hidden"}, session_id=session)
     engine.enqueue(session_id=other)
@@ -322,7 +343,7 @@ def test_who_holds_a_guest_sessions_id_sees_it_and_nothing_else(
 
 
 def test_everything_but_the_id_opens_nothing(engine: Engine) -> None:
-    """Guessed, ordinary and ended sessions, and ids of tables, get the same response."""
+    """A guest with a guessed, ordinary or expired session id gets an error and no data."""
     session, short = opened(engine), opened(engine, ttl_seconds=30)
     plain = f"s-{uuid.uuid4()}"
     job_id, _, _ = (engine.enqueue(session_id=each) for each in (session, short, plain))
@@ -360,13 +381,16 @@ def test_a_users_guest_session_is_theirs_alone(engine: Engine) -> None:
 
 
 def revoke(engine: Engine, grace: int) -> None:
-    """Rotate the keys. Older keys stay valid for the grace time only."""
+    """Revoke the worker keys issued until now. They stay valid for the grace period only."""
     now = engine.one("select queue.clock()")
     engine.rpc("revoke_worker_keys", p_before=now, p_grace_seconds=grace)
 
 
 def test_a_revoked_worker_key_answers_nowhere(engine: Engine) -> None:
-    """An older key is valid for a grace time. A later rotation does not extend the grace time."""
+    """A revoked worker key is valid until its grace period ends.
+
+    A second rotation of keys does not extend that period.
+    """
     engine.stop_clock()
     now = time.time()
     engine.enqueue_many(3)
@@ -389,7 +413,10 @@ def test_a_revoked_worker_key_answers_nowhere(engine: Engine) -> None:
 
 
 def test_what_a_worker_read_signs_no_address_after_a_rotation(engine: Engine) -> None:
-    """A thief of a worker's key must not be able to impersonate any guest."""
+    """A rotation of worker keys also replaces the key that signs guest sessions.
+
+    A stolen worker key therefore cannot impersonate guests after the rotation.
+    """
     job_id = engine.enqueue()
     with engine.as_role("job_worker", iat=time.time()) as worker:
         assert ids_of(worker.lease(1, call=2)) == [job_id]
@@ -399,7 +426,10 @@ def test_what_a_worker_read_signs_no_address_after_a_rotation(engine: Engine) ->
 
 
 def test_who_was_made_a_member_unasked_may_leave(engine: Engine, bob: Engine, eve: Engine) -> None:
-    """A foreign manager may add anyone, whose calls still go to their own first workspace."""
+    """A manager may add any user to a workspace.
+
+    The user can leave it again, and the user's own first workspace stays the default.
+    """
     add = "insert into public.workspace_members (workspace_id, user_id) values (%s, %s)"
     eve.run(add, GLOBEX, BOB)
     assert bob.rpc("own_workspace") == {"workspace_id": ACME}
@@ -436,8 +466,8 @@ OUT: dict[str, tuple[str, dict[str, Any]]] = {
     "a worker's key of guests": ("guest_key", {}),
     "a worker's topics": ("stream_topics", {"p_topics": []}),
 }
-#: Rights to read: role, claims, the statement that ends the right, and the number of functions and
-#: topics that it opens.
+#: Rights to read: the role, the token's claims, the statement that ends the right, and the number
+#: of entries in OUT that the right allows.
 RIGHTS: dict[str, tuple[str, dict[str, Any], str, int]] = {
     "a membership": (
         "authenticated",
@@ -468,11 +498,9 @@ RIGHTS: dict[str, tuple[str, dict[str, Any], str, int]] = {
 
 @pytest.mark.parametrize("right", RIGHTS)
 def test_a_right_that_ends_ends_by_each_way_out(engine: Engine, right: str) -> None:
-    """Each read of a stream and each join checks the right.
+    """When a reader's right ends, each later read and each join of a Realtime topic is rejected.
 
-    No message is sent if its only follower has lost the right.
-
-    Other tests check that the Data API, the service and Realtime reject an expired token.
+    A topic whose only follower lost the right sends no message.
     """
     role, claims, end, count = RIGHTS[right]
     engine.set(allow_anonymous=True)

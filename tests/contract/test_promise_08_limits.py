@@ -1,4 +1,7 @@
-"""Limits are exact under races, pauses apply, and no backlog delays another tenant's job."""
+"""Concurrency and rate limits are exact even for racing workers.
+
+Pauses apply, and no backlog of one tenant delays another tenant's job.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ LIMITED = {"max_concurrency": 9, "workspace_concurrency": 6, "key_concurrency": 
 
 
 def test_racing_workers_never_exceed_any_limit(engine: Engine) -> None:
-    """Another session checks the limits in as many snapshots as possible."""
+    """Six sessions lease jobs concurrently.
+
+    No snapshot that another session reads exceeds a limit.
+    """
     engine.register("work", lease_seconds=60, **LIMITED)
     engine.limit(max_running=5)
     for workspace in (ACME, GLOBEX):
@@ -62,7 +68,10 @@ def test_racing_workers_never_exceed_any_limit(engine: Engine) -> None:
 )
 @pytest.mark.parametrize("call", [1, 2])
 def test_leases_of_one_hold_each_limit(engine: Engine, policy: dict[str, Any], call: int) -> None:
-    """Leases run in sequence, and two at the same time. A later lease uses a freed slot."""
+    """While one job uses up a concurrency or rate limit, no other session can lease a job.
+
+    After the job settles, one more job is leased.
+    """
     engine.stop_clock()
     engine.register("narrow", lease_seconds=60, **policy)
     engine.limit(max_running=2 if policy else 1)
@@ -79,7 +88,10 @@ def test_leases_of_one_hold_each_limit(engine: Engine, policy: dict[str, Any], c
 
 
 def test_a_lease_under_an_older_snapshot_does_not_break_a_limit(engine: Engine) -> None:
-    """An old snapshot does not contain later leases, so a lease that uses one is rejected."""
+    """A lease in an older REPEATABLE READ snapshot does not exceed a concurrency limit.
+
+    A newer lease, which the snapshot does not contain, has used up the limit.
+    """
     engine.register("work", max_concurrency=1)
     for workspace in (ACME, GLOBEX):
         engine.declare(f"q{workspace[0]}")
@@ -111,9 +123,9 @@ def test_a_key_is_that_of_a_type_in_a_workspace(engine: Engine) -> None:
 
 
 def test_a_rate_refills_with_time_and_never_beyond_itself(engine: Engine) -> None:
-    """Ten per minute: ten starts now, one after six seconds, and ten after a long pause.
+    """With a rate limit of ten per minute, ten jobs start at once and one more after six seconds.
 
-    A lease returns the time of the next start.
+    After a long pause, ten jobs start and not more.
     """
     engine.stop_clock()
     engine.register("work", lease_seconds=60, rate_limit={"limit": 10, "per_seconds": 60})
@@ -147,7 +159,10 @@ PAUSES = [
 
 @pytest.mark.parametrize("pause", PAUSES)
 def test_what_is_paused_does_not_start_until_resumed(engine: Engine, pause: dict[str, Any]) -> None:
-    """Running jobs continue. Paused jobs wait with the reason, and are not lost. Other jobs run."""
+    """Paused jobs do not start until they are resumed.
+
+    Jobs that were already running may complete, and other jobs start.
+    """
     engine.register("other", queue="slow")
     running = started(engine)
     job_id = engine.enqueue()
@@ -164,7 +179,10 @@ def test_what_is_paused_does_not_start_until_resumed(engine: Engine, pause: dict
 
 
 def test_a_worker_serves_a_type_while_it_has_no_slot_for_it(engine: Engine) -> None:
-    """If a worker uses all its slots for a type, it requests only other types."""
+    """A worker whose slots for a job type are full omits the type from its next lease request.
+
+    The worker still counts as a worker for that job type.
+    """
     engine.register("other")
     engine.advance(120)
     for job_types in (["work", "other"], ["other"]):
@@ -176,7 +194,10 @@ def test_a_worker_serves_a_type_while_it_has_no_slot_for_it(engine: Engine) -> N
 
 
 def test_people_pause_only_what_they_manage(engine: Engine, ada: Engine) -> None:
-    """A member may not stop colleagues. A stranger must not detect that the workspace exists."""
+    """A member who is no manager cannot pause a workspace.
+
+    A user of another workspace gets "workspace_not_found".
+    """
     by_type, by_queue, whole, type_of_it = PAUSES
     for user, pause, hint in (
         (BOB, whole, "forbidden"),
@@ -218,7 +239,10 @@ def test_the_only_job_of_a_tenant_is_leased_next_to_a_flood(engine: Engine) -> N
 @pytest.mark.parametrize("others", [1, 14, 40])
 @pytest.mark.parametrize("size", [1, 10, 33])
 def test_a_round_gives_a_large_weight_all_of_it(engine: Engine, others: int, size: int) -> None:
-    """A lease reads some jobs of each tenant, however many tenants it reads."""
+    """A tenant of weight 20 gets 20 jobs for each job of every other tenant.
+
+    The size of a lease call does not matter.
+    """
     engine.limit(weight=20)
     engine.enqueue_many(50)
     for workspace in engine.add_workspaces(others):

@@ -1,9 +1,7 @@
-"""A run never outlives its deadline.
+"""A worker run never outlives its deadline.
 
-At the deadline, a run releases jobs that have not started and settles the others.
-
-The tests use a model of the queue and a simulated clock: random histories, and single cases that
-are too rare in them.
+At the deadline, the run releases jobs that have not started and settles the others. The tests use a
+model of the queue and a simulated clock.
 """
 
 from __future__ import annotations
@@ -36,18 +34,18 @@ ONE_AT_A_TIME = TickOptions(concurrency=1, linger_seconds=0)
 
 
 class Work(BaseModel):
-    """Duration of the work, resistance to a stop, bytes of the result, and final log lines."""
+    """A job's payload: how long the job runs, how it reacts to a stop, and how much it returns."""
 
     seconds: float = 1.0
     bytes: int = 0
     resists: float = 0.0
     lines: int = 1
-    answers: bool = False  # Whether the processor returns when stopped.
+    answers: bool = False  # Whether a stopped processor returns a result.
 
 
 @dataclass
 class World:
-    """A worker over `queue`, and the actions of its processors."""
+    """A worker of the model queue, whose processors record when they run."""
 
     queue: ModelQueue
     options: TickOptions = OPTIONS
@@ -97,12 +95,13 @@ JOB = st.tuples(
 EVENT = st.tuples(st.floats(0, 100), st.sampled_from(["cancel", "take_back"]), st.integers(0, 7))
 
 
-# the same histories each time, without shrinking for minutes
+# Each run tests the same histories. Hypothesis does not shrink a failing history.
 @settings(max_examples=40, derandomize=True, phases=[Phase.generate])
 @given(
     jobs=st.lists(JOB, min_size=1, max_size=8),
     events=st.lists(EVENT, max_size=4),
-    # faults are far apart, because a queue that is down for most of a lease may lose the lease
+    # Faulty calls are not consecutive, because a queue that fails for most of a lease time may lose
+    # the lease.
     faults=st.dictionaries(st.integers(1, 8).map(lambda n: 2 * n), st.sampled_from(FAULTS)),
 )
 def test_no_history_breaks_a_rule_of_the_worker(
@@ -110,7 +109,10 @@ def test_no_history_breaks_a_rule_of_the_worker(
     events: list[tuple[float, str, int]],
     faults: dict[int | str, str],
 ) -> None:
-    """Jobs of any length, cancels, lost leases, and calls that are lost or hang."""
+    """A worker runs random jobs while jobs are cancelled, leases are lost, and calls fail or hang.
+
+    No job runs twice at once, and each cancel stops its processor in time.
+    """
     rows = [
         Row(str(n), {"seconds": seconds, "bytes": size, "resists": resists}, lease)
         for n, (seconds, lease, size, resists) in enumerate(jobs)
@@ -124,8 +126,7 @@ def test_no_history_breaks_a_rule_of_the_worker(
         ticking = asyncio.create_task(world.tick())
 
         def happen(at: float, kind: str, job_id: str) -> None:
-            # a job that is reclaimed before it starts still runs once without effect, and runs
-            # again
+            # A job that is reclaimed before it starts is not counted, because it runs again.
             is_leased = queue.rows[job_id].status == "processing"
             if world.alive[job_id] or (kind == "take_back" and is_leased):
                 taken.append((at, kind, job_id))
@@ -136,13 +137,13 @@ def test_no_history_breaks_a_rule_of_the_worker(
         await ticking
         before = len(queue.calls)
         await asyncio.sleep(300)
-        assert len(queue.calls) == before, "it calls after its end"
+        assert len(queue.calls) == before, "the worker calls the queue after its run has ended"
 
     leaping(story())
 
-    assert queue.expired == [], "a lease was not renewed"
+    assert queue.expired == [], "the worker did not renew a lease in time"
     assert faults or queue.early == []
-    # a job that resists is abandoned, and may run again at the same time
+    # The worker abandons a processor that resists a stop, so its job may run twice at once.
     assert world.most_alive <= 1 or any(resists for *_, resists in jobs)
     assert events or all(row.status == "completed" for row in rows)
     for row in rows:
@@ -150,12 +151,12 @@ def test_no_history_breaks_a_rule_of_the_worker(
             assert outcome != "completed" or row.lines[fence] == ["begun", "ended"]
         assert sum(outcome == "completed" for outcome in row.settled.values()) <= 1
         again = sum(kind == "take_back" and job == row.id for _, kind, job in taken)
-        assert world.runs[row.id] <= 1 + again, "it ran again for no reason"
+        assert world.runs[row.id] <= 1 + again, "a job ran again although its lease was not lost"
     for at, kind, job_id in taken:
         if kind == "cancel":
             noticed = 5 + len(faults) * (PATIENCE + 1)
             resists = rows[int(job_id)].payload["resists"]
-            assert world.ended_at[job_id] <= at + noticed + resists, "it was not stopped in time"
+            assert world.ended_at[job_id] <= at + noticed + resists, "the processor ran on too long"
     assert all(len(encode([one.wire() for one in items])) < 1_200_000 for items in queue.settles)
 
 
@@ -184,7 +185,10 @@ def test_a_result_that_is_refused_does_not_take_others_with_it() -> None:
 
 @pytest.mark.parametrize("away_from", [0, 5])
 def test_what_could_not_be_renewed_for_a_whole_lease_is_stopped(away_from: float) -> None:
-    """A report after five seconds does not renew the lease, for the worker and for the queue."""
+    """A worker stops a processor when no report has reached the queue for the job's lease time.
+
+    The worker does not settle the job.
+    """
     queue = ModelQueue([Row("1", {"seconds": 300}, 30.0)])
     world = World(queue)
 
@@ -204,7 +208,10 @@ def test_what_could_not_be_renewed_for_a_whole_lease_is_stopped(away_from: float
 
 @pytest.mark.parametrize(("cancelled", "resists"), [(True, 100), (False, 100), (False, 0)])
 def test_a_lease_that_is_lost_is_not_settled(cancelled: bool, resists: float) -> None:
-    """The processor stops at the next report, because the job belongs to another worker."""
+    """When a report returns that the lease is lost, the worker stops the job's processor.
+
+    The worker does not settle the job.
+    """
     row = Row("1", {"seconds": 100, "resists": resists}, 30.0)
     queue = ModelQueue([row])
     world = World(queue, TickOptions(concurrency=1, linger_seconds=0, grace_seconds=600))
@@ -264,7 +271,7 @@ def test_a_processor_knows_its_time_and_is_stopped_at_its_jobs_deadline() -> Non
 
     for row in rows[:2]:
         assert 20 <= world.ended_at[row.id] < 21
-        assert row.settled == {1: "retry"}, "the database decides that it was the last"
+        assert row.settled == {1: "retry"}, "the worker reports a retry; the database ends the job"
         assert 19 < world.remaining[row.id] <= 20
     assert 9 < world.remaining["shorter"] <= 10
     assert world.runs["shorter"] > 5
@@ -317,9 +324,9 @@ def test_what_falls_due_beside_a_held_job_begins_at_once() -> None:
 
 @pytest.mark.parametrize("lease", [60.0, 3_600.0, 43_200.0])
 def test_a_running_job_learns_of_a_cancel_within_five_seconds(lease: float) -> None:
-    """The processor learns of the cancellation whatever the lease time is.
+    """A running processor is stopped within five seconds of a cancel, however long its lease is.
 
-    Only a result from before the cancel is stored.
+    A result is stored only if the job completed before the cancel.
     """
     work = {"seconds": 10_000, "answers": True}
     queue = ModelQueue([Row("1", work, lease), Row("2", {"seconds": 1}, lease)])
@@ -358,7 +365,7 @@ def test_a_slow_settle_is_waited_for_and_not_sent_twice(budget: float) -> None:
     leaping(World(queue).tick(budget))
 
     assert most["settle"] == most["lease"] == 1
-    assert most["report"] <= 2, "news and looks at running jobs go apart"
+    assert most["report"] <= 2, "at most one report with updates and one without are in flight"
     assert queue.calls.count("settle") <= 3
     assert {row.status for row in queue.rows.values()} == {"completed"}
 
@@ -387,7 +394,11 @@ async def test_a_timed_out_attempt_says_where_it_hung() -> None:
 
 
 def test_an_attempt_that_was_cut_off_behind_a_step_spends_nothing() -> None:
-    """The job continues after its last step. Without a new step, the job spends an attempt."""
+    """A run's deadline stops a job.
+
+    If the job completed a new step, it continues later without a spent attempt. Otherwise it spends
+    an attempt.
+    """
 
     async def steps(job: Job[Any], ctx: JobContext) -> None:
         if job.id == "advances":
@@ -407,9 +418,9 @@ def test_an_attempt_that_was_cut_off_behind_a_step_spends_nothing() -> None:
 
 
 def test_maintenance_rests_half_of_the_time_and_is_called_beside_jobs() -> None:
-    """Maintenance pauses even if it has more work.
+    """The worker pauses maintenance for as long as the last call took, even if more work is left.
 
-    A busy worker calls maintenance once a second.
+    A worker with running jobs also calls maintenance.
     """
     began: list[float] = []
 
@@ -423,7 +434,7 @@ def test_maintenance_rests_half_of_the_time_and_is_called_beside_jobs() -> None:
     leaping(World(Cleaning([Row("1", {"seconds": 30})])).tick())
 
     pauses = [after - before for before, after in pairwise(began)]
-    assert all(pause >= 1.99 for pause in pauses[3:7]), "as long as the call itself took"
+    assert all(pause >= 1.99 for pause in pauses[3:7]), "a pause was too short"
     assert all(1.9 < pause < 3.5 for pause in pauses)
 
 

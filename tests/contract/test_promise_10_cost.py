@@ -1,4 +1,4 @@
-"""Waiting and ended jobs make no call more expensive, and an idle run makes one query."""
+"""Waiting and ended jobs make no call more expensive. A worker run without jobs makes one query."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ pytestmark = pytest.mark.fresh
 
 
 def test_a_lease_that_finds_nothing_reads_a_handful_and_writes_nothing(engine: Engine) -> None:
-    """If empty leases wrote, idle workers would use up transaction ids and fill the log."""
+    """A lease call that finds no job reads few blocks and writes nothing.
+
+    Otherwise idle workers would use up transaction ids and fill the write-ahead log.
+    """
     engine.stop_clock()
     tick = str(uuid.uuid4())
     engine.lease_call(1, tick_id=tick)
@@ -34,14 +37,17 @@ def test_a_lease_that_finds_nothing_reads_a_handful_and_writes_nothing(engine: E
 
 
 async def test_a_run_with_one_job_is_two_calls(engine: Engine, project: Project) -> None:
-    """An idle run makes one call. On Lambda each round trip costs money."""
+    """A worker run with one job makes two calls, and a run without jobs makes one.
+
+    On Lambda, each round trip costs money.
+    """
     sent: list[str] = []
     bodies: set[bytes] = set()
 
     class Noting(httpx.AsyncHTTPTransport):
         async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
             name, body = request.url.path.rpartition("/")[2], await request.aread()
-            if body not in bodies:  # a call without a response is repeated and counts once
+            if body not in bodies:  # a repeat after a lost response is not counted
                 sent.append(name)
             bodies.add(body)
             return await super().handle_async_request(request)
@@ -57,18 +63,18 @@ async def test_a_run_with_one_job_is_two_calls(engine: Engine, project: Project)
     for jobs, seconds in ((1, 0), (1, 0), (0, 0), (1, 60)):
         engine.enqueue_many(jobs)
         engine.maintain()
-        engine.advance(seconds)  # maintenance is then due
+        engine.advance(seconds)  # after 60 seconds, maintenance is due
         await worker.tick(budget_seconds=60)
     await worker.aclose()
 
     a_run = ["lease_jobs", "settle_jobs"]
     assert sent[:6] == ["register_job_types", *a_run, *a_run, "lease_jobs"]
-    assert sorted(sent[6:])[-2:] == ["run_maintenance", "settle_jobs"]  # or a lease
+    assert sorted(sent[6:])[-2:] == ["run_maintenance", "settle_jobs"]  # sent[6] may be a lease
     assert engine.one("select summary -> 'completed' from queue.workers") == 1
 
 
 def size(engine: Engine) -> int:
-    """Return the size of all tables and indexes of the project, after vacuum."""
+    """Return the total size of the project's tables and indexes after a vacuum."""
     engine.run("vacuum full")
     return int(
         engine.one(

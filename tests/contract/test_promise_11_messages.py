@@ -1,6 +1,6 @@
-"""The Realtime plan's rate is kept for each second.
+"""The engine sends at most as many Realtime messages per second as the project's plan allows.
 
-Beyond this rate, watchers are asked to read again.
+Beyond this rate, followers get a message that asks them to read again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tests.support.engine import ACME, ADA, EVE, GLOBEX, Engine
 from tests.support.patience import until
 
 BUDGET = 20
-#: Maximum messages in any six seconds, which contain five seconds of the plan.
+#: The length in seconds of the window in which messages are counted.
 WINDOW = 6
 
 
@@ -30,13 +30,13 @@ def follow(engine: Engine, topic: str, user: str = ADA) -> None:
 
 
 def most_in_a_window(engine: Engine) -> int:
-    """Return the maximum number of messages and deliveries in any six seconds."""
+    """Return the largest number of messages and deliveries in any window of six seconds."""
     sent = engine.rows("select extract(epoch from inserted_at)::float from realtime.messages")
     return max((2 * sum(0 <= at - first < WINDOW for at in sent) for first in sent), default=0)
 
 
 def until_sent(engine: Engine, topic: str, job_id: str, kind: str) -> None:
-    """Wait for a message with the event, or for a request to read again."""
+    """Wait until the topic gets a message with the job's event, or a request to read again."""
 
     def look() -> bool:
         engine.elapse(1)
@@ -66,7 +66,10 @@ def test_a_burst_stays_within_the_budget_and_no_watcher_stays_behind(counted: En
 
 
 def test_progress_is_held_back_before_states(counted: Engine) -> None:
-    """The next percentage replaces a missing one, but a missing end would keep people waiting."""
+    """When messages exceed the rate, progress messages are left out first.
+
+    The end of the job is still sent.
+    """
     job_id = counted.enqueue()
     follow(counted, f"job:{job_id}")
     lease = counted.lease_one()
@@ -81,7 +84,7 @@ def test_progress_is_held_back_before_states(counted: Engine) -> None:
 
 
 def test_a_tenants_burst_holds_back_nothing_of_another_that_is_watched(counted: Engine) -> None:
-    """Another tenant's messages arrive even if people watch the first tenant."""
+    """While one tenant's jobs exceed the message rate, another tenant's message is still sent."""
     follow(counted, f"workspace:{ACME}")
     for _ in range(2):
         for _ in range(60):
@@ -92,7 +95,7 @@ def test_a_tenants_burst_holds_back_nothing_of_another_that_is_watched(counted: 
 
 
 def test_many_connections_share_one_budget(counted: Engine) -> None:
-    """Each connection sees immediately the messages of all other connections, committed or not."""
+    """Six connections that enqueue concurrently together keep the limit of messages per second."""
 
     def enqueue(other: Engine) -> None:
         for _ in range(25):
@@ -103,7 +106,10 @@ def test_many_connections_share_one_budget(counted: Engine) -> None:
 
 
 def test_one_transaction_takes_a_part_alone_and_a_rollback_none(counted: Engine) -> None:
-    """Messages are counted when they are sent, but Realtime counts them at the commit."""
+    """One transaction uses at most half of the message rate.
+
+    Messages of a rolled-back transaction are not sent.
+    """
     with counted.connection.transaction():
         for _ in range(300):
             counted.enqueue()

@@ -1,4 +1,4 @@
-"""Each option of a job follows the same rules by all six ways to enqueue."""
+"""Each option of a job follows equal rules in all six ways to enqueue a job."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from tests.contract.api import Api
 from tests.contract.observed import refused
 from tests.support.engine import ACME, Engine
 
-#: Placeholder for a text that is unique in the test.
+#: A placeholder that is replaced by a unique text at each use.
 ONCE = "<once>"
 LATER = "2031-01-01T00:00:00+00:00"
 INSTANTS = ["1969-12-31T23:59:59Z", "9999-06-01T00:00:00Z", "soon"]
-TYPE_ERROR = None  # the value has another type than the column, and Postgres names no field
+TYPE_ERROR = None  # Postgres rejects a value of a wrong type without a column name
 Way = Callable[[dict[str, Any]], Awaitable[str]]
 Ways = dict[str, Way]
 
-#: Good and bad values by option.
+#: For each option: values that an enqueue must accept, and values that it must reject.
 TABLE: dict[str, tuple[list[Any], list[Any]]] = {
     "queue": (["q", "q" * 100], ["", "q" * 101, "q\x07", "undeclared"]),
     "priority": ([0, 1000], [-1, 1001, "high"]),
@@ -54,16 +54,16 @@ TABLE: dict[str, tuple[list[Any], list[Any]]] = {
     "schema_version": ([1], [0, 2, "new"]),
     "tags": ([["a", "b"]], [["t"] * 21, [""], ["t" * 101], "tag", [["t"], ["u"]]]),
 }
-#: Pairs of options that contradict or require each other.
+#: Combinations of options, and whether an enqueue accepts the combination.
 PAIRS: list[tuple[dict[str, Any], bool]] = [
     ({"scheduled_for": LATER, "delay_seconds": 60}, False),
     ({"unique": {"key": ONCE}, "debounce_seconds": 0.05}, False),
     ({"unique": {"key": ONCE}, "debounce_seconds": 30}, True),
     ({"prioritty": 5}, False),
 ]
-#: Options of a call and not of a row, which a plain insert does not have.
+#: Options of the enqueue functions that are not columns of `jobs`, so an INSERT lacks them.
 NOT_COLUMNS = {"delay_seconds", "unique", "debounce_seconds", "prioritty"}
-#: Options that a replacement cannot change.
+#: Options that a replacement of the unique job cannot change.
 AS_MADE = {
     *("queue", "max_attempts", "timeout_seconds", "deadline_at"),
     *("concurrency_key", "session_id"),
@@ -71,7 +71,7 @@ AS_MADE = {
 
 
 class Refused(Exception):
-    """An enqueue was rejected. `field` is the option that the error names."""
+    """An enqueue was rejected. The attribute `field` is the option that the error names."""
 
     def __init__(self, field: str | None) -> None:
         self.field = field
@@ -79,7 +79,7 @@ class Refused(Exception):
 
 
 def field_of(detail: str | None) -> str | None:
-    """Return the option in the detail of an error, wherever the job is in the request."""
+    """Return the option that an error's detail names, without the job's path in the request."""
     if detail is None:
         return None
     return re.split(r"[.\[]", re.sub(r"^(jobs|children)(\.0|\[0\])\.", "", detail))[0]
@@ -87,7 +87,10 @@ def field_of(detail: str | None) -> str | None:
 
 @pytest.fixture
 def ways(api: Api) -> Ways:
-    """Return the ways to enqueue. Each way returns a job's id, or raises Refused."""
+    """The six ways to enqueue a job.
+
+    Each is a function that returns the job's id or raises Refused.
+    """
     engine = api.engine
     engine.declare("q", "q" * 100)
     engine.enqueue()
@@ -118,7 +121,7 @@ def ways(api: Api) -> Ways:
             try:
                 return action(fresh(options))
             except psycopg.Error as error:
-                if (error.sqlstate or "")[:2] == "22":  # a plain insert's value of another type
+                if (error.sqlstate or "")[:2] == "22":  # a value of a wrong type in an INSERT
                     raise Refused(TYPE_ERROR) from error
                 if error.sqlstate not in {"PT400", "PT422"}:
                     raise
@@ -156,7 +159,10 @@ def that_know(ways: Ways, options: dict[str, Any]) -> Ways:
 
 
 async def answers(ways: Ways, options: dict[str, Any]) -> dict[str, Any]:
-    """Return for each way True if it accepted the job, otherwise the option that it rejected."""
+    """Enqueue in each way.
+
+    Return True for each way that accepted the job, and otherwise the rejected option.
+    """
     found: dict[str, Any] = {}
     for name, way in that_know(ways, options).items():
         try:
@@ -170,7 +176,10 @@ async def answers(ways: Ways, options: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("option", TABLE)
 async def test_what_one_way_refuses_all_refuse_by_name(ways: Ways, option: str) -> None:
-    """A rule that only one way applies could be avoided by another."""
+    """An invalid value of an option is rejected in every way to enqueue.
+
+    The error names the option.
+    """
     for value in TABLE[option][1]:
         found = await answers(ways, {option: value})
 
@@ -195,10 +204,10 @@ async def test_what_one_way_accepts_all_keep_alike(ways: Ways, api: Api, option:
 
 @pytest.mark.parametrize("how", ["replace", "debounce"])
 def test_a_replacement_keeps_each_option_unless_it_brings_its_own(engine: Engine, how: str) -> None:
-    """A replacement keeps options that it does not set. A debounce sets a new time."""
+    """A replacement of a unique job keeps each option that the second call does not set."""
     engine.declare("q", "q" * 100)
     own = {"scheduled_for"} if how == "debounce" else set()
-    # the parent and the idempotency key identify the job, so a replacement keeps them
+    # A replacement keeps the parent and the idempotency key, because they identify the job.
     others = TABLE.keys() - NOT_COLUMNS - own - {"parent_id", "idempotency_key"}
     kept, brought = set[str](), set[str]()
     for option in others:
@@ -221,7 +230,7 @@ def test_a_replacement_keeps_each_option_unless_it_brings_its_own(engine: Engine
 
 @pytest.mark.parametrize(("options", "good"), PAIRS)
 async def test_all_agree_on_pairs(ways: Ways, options: dict[str, Any], good: bool) -> None:
-    """A job must not start in a minute by one way and in years by another."""
+    """Every way to enqueue accepts, or rejects, a given combination of options."""
     found = await answers(ways, options)
 
     assert {each is True for each in found.values()} == {good}, found
@@ -238,9 +247,9 @@ def test_a_member_cancels_by_update_and_changes_nothing_else(engine: Engine, ada
 
 @pytest.mark.parametrize("role", ["postgres", "service_role"])
 def test_plain_statements_of_the_owner_keep_the_queue_whole(engine: Engine, role: str) -> None:
-    """This also holds in the SQL editor.
+    """The table's owner may cancel or delete a job with plain SQL.
 
-    Changes that would corrupt the queue are rejected by name.
+    Other changes of the job's state, which would corrupt the queue, are rejected.
     """
     first, second = (engine.enqueue(unique={"key": key}) for key in ("a", "b"))
     with engine.another_session() as owner:
@@ -251,7 +260,7 @@ def test_plain_statements_of_the_owner_keep_the_queue_whole(engine: Engine, role
             changes += ["scheduled_for = now()", "priority = 1"]
             changes += ["status = 'completed', updated_at = now()", "start_by_at = now()"]
             assert refused(owner.run, "truncate public.jobs")[0] == "PT409"
-        else:  # only the engine may set a lane, because rows with a lane are not checked
+        else:  # rows with a lane skip the checks, so only the engine may set it
             insert = "insert into public.jobs (workspace_id, job_type, lane) values (%s, 'work', 1)"
             assert refused(owner.run, insert, ACME)[0] == "42501"
         for change in changes:
@@ -267,9 +276,9 @@ def test_plain_statements_of_the_owner_keep_the_queue_whole(engine: Engine, role
 def test_a_number_that_no_client_can_read_is_refused_by_every_way(
     engine: Engine, number: str
 ) -> None:
-    """The number has few bytes in the database, but a hundred thousand digits for a reader.
+    """An enqueue with a number beyond the range of a double is rejected.
 
-    This also applies to types without a schema.
+    Postgres stores such a number in few bytes, but its text can have a hundred thousand digits.
     """
     payload = f'{{"n": {number}}}'
     job = f'{{"job_type": "work", "payload": {payload}}}'

@@ -1,4 +1,4 @@
-"""No result, error or output of a processor stops its worker or the jobs beside it.
+"""No result, error or output of a processor stops its worker or the other jobs.
 
 A worker that cannot continue releases its jobs and ends. The tests use a model of the queue.
 """
@@ -32,7 +32,7 @@ from tests.support.virtual_time import leaping
 
 
 class Raises:
-    """A value that raises whenever it is inspected."""
+    """A value whose text representation raises an exception."""
 
     def __repr__(self) -> str:
         raise RuntimeError("no repr")
@@ -57,7 +57,7 @@ def exits(*_: Any) -> Any:
 
 
 class Exits(Exception):
-    """An error that ends its process whenever it or its class is inspected."""
+    """An exception that raises SystemExit whenever code reads it or its class."""
 
     __str__ = __repr__ = __float__ = __getattribute__ = exits
     retry_after = response = property(exits)
@@ -103,13 +103,13 @@ async def raises(error: BaseException) -> None:
 
 
 async def noting(ctx: JobContext, **result: Any) -> None:
-    """Log the value, and keep working while it is sent."""
+    """Log the value, and keep running while the worker sends the log line."""
     ctx.log("info", result.pop("message", "m"), **result)
     await asyncio.sleep(1)
 
 
 async def staging(ctx: JobContext, value: Any) -> None:
-    """Report the value, and keep working while it is sent."""
+    """Report the value as progress, and keep running while the worker sends the report."""
     ctx.progress(10, value, value)
     await asyncio.sleep(1)
 
@@ -146,7 +146,7 @@ USES: dict[str, Callable[[JobContext, Any], Any]] = {
 
 @pytest.fixture
 def no_log() -> Iterator[None]:
-    """Disable logging, because these texts are too large for the reports of a test."""
+    """Disable logging, because the logged values are too large for a test report."""
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
@@ -155,9 +155,9 @@ def no_log() -> Iterator[None]:
 @pytest.mark.usefixtures("no_log")
 @pytest.mark.parametrize("use", sorted(USES))
 def test_what_a_processor_hands_over_costs_its_own_attempt_alone(use: str) -> None:
-    """Each odd value runs next to an ordinary job.
+    """A processor passes a value that cannot be serialized, or is too large, to the worker.
 
-    All jobs settle, in calls of limited size that can be encoded.
+    Its job and an ordinary job in the same run are both settled.
     """
     sizes: list[int] = []
 
@@ -193,7 +193,7 @@ def test_what_a_processor_hands_over_costs_its_own_attempt_alone(use: str) -> No
 
 
 async def tick(queue: ModelQueue, work: Callable[..., Any]) -> None:
-    """Run each job of the queue once."""
+    """Run each job of the model queue once."""
     worker = queue.worker(work, options=TickOptions(concurrency=100, linger_seconds=0))
     running = asyncio.create_task(worker.run_forever())
     await asyncio.sleep(20)
@@ -203,7 +203,10 @@ async def tick(queue: ModelQueue, work: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize("call", ["report", "settle", "lease", "maintain"])
 def test_an_error_that_no_rule_knows_ends_the_loop_and_gives_back_what_runs(call: str) -> None:
-    """The process then ends, and its host starts another one, so that no loop dies unnoticed."""
+    """An unexpected error in one of the worker's loops ends the worker.
+
+    The worker releases its running jobs, so that no loop stops unnoticed.
+    """
     queue = ModelQueue([Row("1", {}), Row("2", {})])
 
     async def work(job: Job[Any], ctx: JobContext) -> None:

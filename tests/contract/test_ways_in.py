@@ -1,7 +1,6 @@
-"""One table of all public functions, each called by SQL, HTTP, client and command.
+"""Each public function can be called by SQL, HTTP, the Python client and the command.
 
-The rules of a function are tested in the promises' files. Here a change must leave the same state
-by each way, a read must return the same, and a stranger must get 404.
+Each of these four ways must have an equal effect. Another tenant's user must get 404.
 """
 
 from __future__ import annotations
@@ -212,7 +211,10 @@ def put(value: Any, job_id: str) -> Any:
 
 
 async def take(api: Api, way: str, function: str, ways: Ways, job_id: str, user: str) -> str:
-    """Call the function in one of the ways, and return the response as text, or the error."""
+    """Call the function in one of the four ways.
+
+    Return the response, or the error's code, as text.
+    """
     arguments = put(ways.sql, job_id)
     if way == "SQL":
         try:
@@ -246,7 +248,10 @@ async def take(api: Api, way: str, function: str, ways: Ways, job_id: str, user:
 
 @pytest.mark.parametrize("function", TABLE)
 async def test_every_way_arrives(api: Api, function: str) -> None:
-    """Each way to call a function has the same effect or result, and rejects a stranger."""
+    """A call by SQL, HTTP, the client or the command has an equal effect or result.
+
+    Another tenant's user is rejected in every way.
+    """
     ways = TABLE[function]
     given = {"SQL": True, "HTTP": ways.http, "client": function != "queue_health"}
     left: dict[str, Any] = {}
@@ -278,7 +283,10 @@ def undo(engine: Engine) -> None:
 
 
 async def test_a_keys_job_is_made_once_by_whatever_way(api: Api) -> None:
-    """The first call returns 201 with the job, a repeated key 200 with the same job."""
+    """The first HTTP request with an idempotency key returns 201 with a new job.
+
+    A repeat by HTTP, the client or the command returns that job.
+    """
     key = {"idempotency-key": "k"}
     body = {"workspace_id": ACME, "job_type": "work", "payload": {}}
     answers = [await api.call("POST", "/api/jobs", json=body, headers=key) for _ in range(2)]
@@ -296,7 +304,10 @@ async def test_a_keys_job_is_made_once_by_whatever_way(api: Api) -> None:
 
 
 async def test_a_mistyped_type_is_no_silence(api: Api) -> None:
-    """The job waits, because a worker may come later. The response names the most similar type."""
+    """An enqueue of an unknown job type succeeds, because a worker for it may start later.
+
+    The response warns the caller and names the most similar known type.
+    """
     warnings = []
     for job_type in ("work", "works", "xyzzy"):
         body: dict[str, Any] = {"workspace_id": ACME, "job_type": job_type, "payload": {}}

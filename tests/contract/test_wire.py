@@ -1,7 +1,6 @@
-"""Names and types of each field in Python, SQL and the npm client.
+"""Checks that Python, SQL and the npm client agree on the names and types of all fields.
 
-The catalogue and real responses are compared with the models, so a field that one side lacks is
-found.
+The database's catalogue and real responses are compared with the Python models.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from minutehand.queue.worker_client import WorkerQueue
 from tests.support.engine import ACME, ERROR, Engine, handle
 from tests.support.paths import ROOT
 
-#: Fields that SQL fills itself, so that no request contains them.
+#: Fields of an SQL type that SQL fills itself. No request contains them.
 INTERNAL = {"lease_request": {"worker", "job_ids"}, "worker_item": set[str]()}
 #: Fields that a public function reads before it converts the request to a composite type.
 READ_FIRST = {"lease_request": {"listens": "boolean"}}
-#: By type or format of a model's JSON schema: types in SQL, and the type in TypeScript.
+#: For each type or format of a JSON schema: the types in SQL, and the type in TypeScript.
 TYPES = {
     "integer": ({"integer", "bigint"}, "number"),
     "number": ({"double precision", "integer"}, "number"),
@@ -34,10 +33,10 @@ TYPES = {
     "string": ({"text", "uuid"}, "string"),
     "date-time": ({"timestamp with time zone"}, "string"),
 }
-#: All others.
+#: The types of all other fields.
 OTHERS = ({"jsonb", "text[]"}, "")
 
-#: Options that belong to one job, and options that a member's plain insert may not set.
+#: Options that a schedule or a replay does not copy to its jobs.
 OF_ONE_JOB = {
     "scheduled_for",
     "deadline_at",
@@ -49,7 +48,7 @@ OF_ONE_JOB = {
 OF_THE_SERVICE = {"parent_id", "timeout_seconds", "traceparent", "schema_version"}
 MODELS = "models.py"
 TYPESCRIPT = "index.d.ts"
-#: Fields that a response may omit, because Python has a default.
+#: Fields that a response may omit, because the Python model has a default.
 LEFT_OUT = {
     "new job": {"streams"},
     "new job of many": {
@@ -64,7 +63,7 @@ LEFT_OUT = {
 
 
 def schema_in(engine: Engine, function: str) -> dict[str, Any]:
-    """Return the constant c_schema of a function, as written."""
+    """Return the JSON schema in the constant `c_schema` of an SQL function."""
     source = engine.one("select prosrc from pg_proc where oid = %s::regproc", function)
     pattern = r"c_schema constant jsonb := (?:'|\$json\$)(.*?)(?:'|\$json\$);"
     [text] = re.findall(pattern, source, re.DOTALL)
@@ -79,13 +78,13 @@ def fields_of(model: Any) -> dict[str, tuple[set[str], str]]:
     """Return the fields of a model or dataclass, with their types in SQL and TypeScript."""
     types = {}
     for name, field in schema_of(model)["properties"].items():
-        either = field.get("anyOf", [field])[0]  # the second type is null
+        either = field.get("anyOf", [field])[0]  # in `anyOf`, the second type is null
         types[name] = TYPES.get(either.get("format", either.get("type")), OTHERS)
     return types
 
 
 def lacking(sides: Mapping[str, Iterable[str]]) -> dict[str, set[str]]:
-    """Return by file the fields that the file lacks and another file has."""
+    """Return, for each file, the fields that other files have and this file lacks."""
     known = set[str]().union(*sides.values())
     lacks = {file: known.difference(fields) for file, fields in sides.items()}
     return {file: fields for file, fields in lacks.items() if fields}
@@ -98,7 +97,10 @@ def lacking(sides: Mapping[str, Iterable[str]]) -> dict[str, set[str]]:
 def test_a_request_has_the_fields_that_sql_reads(
     engine: Engine, composite: str, model: type
 ) -> None:
-    """`jsonb_populate_record` silently drops a field that it does not know."""
+    """Each field that Python sends exists in the SQL type of the request.
+
+    `jsonb_populate_record` would silently drop an unknown field.
+    """
     rows = engine.connection.execute(
         "select attname, atttypid::regtype::text from pg_attribute"
         " where attrelid = ('queue.' || %s)::regclass and attnum > 0",
@@ -115,7 +117,7 @@ def test_a_request_has_the_fields_that_sql_reads(
 
 @pytest.fixture
 def answers(engine: Engine) -> dict[str, Any]:
-    """Return a real response of each function that a client parses as a model."""
+    """A real response of each function whose response a client parses as a model."""
     mine = {"p_workspace_id": ACME}
     made = engine.rpc("enqueue_job", **mine, p_job_type="work", p_payload={}, p_options={})
     many = engine.rpc("enqueue_jobs", **mine, p_jobs=[{"job_type": "work", "payload": {}}])
@@ -150,11 +152,11 @@ def answers(engine: Engine) -> dict[str, Any]:
 
 
 def test_an_answer_has_the_fields_that_python_reads(answers: dict[str, Any]) -> None:
-    """Fields that one side sends and the other side does not read would cost time in each call."""
+    """Each response of an SQL function has exactly the fields of its Python model."""
     for function, (answer, model) in answers.items():
         fields = fields_of(model)
         left_out = LEFT_OUT.get(function, set())
-        # the response to a report has fields that the worker does not read
+        # A report's response also has fields that the worker does not read.
         read = answer.keys() & fields.keys() if issubclass(model, models.Report) else answer.keys()
         sides = {MODELS: fields, f"{function}, in SQL": read | left_out}
         assert lacking(sides) == {}
@@ -164,7 +166,7 @@ def test_an_answer_has_the_fields_that_python_reads(answers: dict[str, Any]) -> 
 
 
 def test_a_job_is_the_same_for_python_sql_and_typescript(answers: dict[str, Any]) -> None:
-    """All readers use the same names and types. The job's cost is a total."""
+    """A job has equal fields and types in the Python model, the SQL response and the npm client."""
     source = (ROOT / "infra/console/npm/index.d.ts").read_text()
     [body] = re.findall(r"export type Job<.*?> = \{\n(.*?)\n\};", source, re.DOTALL)
     typed = dict(re.findall(r"^  (\w+)\??: (.+?);$", body, re.MULTILINE))
@@ -180,13 +182,13 @@ def test_a_job_is_the_same_for_python_sql_and_typescript(answers: dict[str, Any]
 
 
 def read_by_sql(engine: Engine) -> set[str]:
-    """Return the options that SQL reads from every caller."""
+    """Return the options of an enqueue that SQL accepts from every caller."""
     schema = schema_in(engine, "queue.read_options")
     return set(schema["properties"]) - {"user_id"}
 
 
 def test_each_option_of_an_enqueue_is_known_by_all(engine: Engine) -> None:
-    """Python's model, SQL, the type of the npm client, and the documentation."""
+    """Each option of an enqueue exists in Python, SQL, the npm types and the documentation."""
     source = (ROOT / "infra/console/npm/index.d.ts").read_text()
     [body] = re.findall(r"export type EnqueueOptions = \{\n(.*?)\n\};", source, re.DOTALL)
     typed = set(re.findall(r"^  (\w+)\?:", body, re.MULTILINE))
@@ -206,7 +208,10 @@ def test_each_option_of_an_enqueue_is_known_by_all(engine: Engine) -> None:
 
 
 def test_each_option_is_carried_on_or_is_of_one_job(engine: Engine) -> None:
-    """Schedules, replays and plain inserts carry the options."""
+    """Schedules and replays copy each option of a job, except the options that belong to one job.
+
+    The service role may set every option in a plain INSERT.
+    """
     fields = read_by_sql(engine)
     runs = schema_in(engine, "queue.save_schedule")["properties"]["options"]["properties"]
     replay = engine.one("select prosrc from pg_proc where oid = 'public.replay_job'::regproc")
@@ -228,9 +233,9 @@ def test_each_option_is_carried_on_or_is_of_one_job(engine: Engine) -> None:
 
 
 async def test_a_connection_of_the_workers_own_carries_the_same(engine: Engine) -> None:
-    """The connection acts as job_worker, which may call functions and read no table.
+    """A worker with a direct connection to Postgres acts as the role `job_worker`.
 
-    Errors are the same as over the Data API.
+    Calls return the same data and errors as through the Data API.
     """
     job_id = engine.enqueue({"n": 1})
     api = DirectApi(engine.database.url, schema="public")
