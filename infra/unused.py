@@ -31,10 +31,10 @@ COLUMN = re.compile(r"^  (?!constraint|primary|unique|check)(\w+) [\w.]+", re.MU
 #: Pattern of columns that a statement writes, which is not a use of the column.
 WRITTEN = re.compile(r"(insert into \S+(?: as \w+)?) \([^)]*\)|^\s+(?:set )?\w+ = ", re.MULTILINE)
 RIGHTS = re.compile(r"\s*(?:comment on|revoke|grant|select queue\.allow\()")
-#: Definitions that are used outside of this code: titles of pages, exports of the npm package, CSS
-#: classes of uPlot and highlight.js, methods that Python, a build, Click, httpx and botocore call,
-#: functions whose names are composed, a function that copied pages import, and a column in the JSON
-#: of a row.
+#: Definitions that other programs use, and not the code of the project: titles of pages, exports of
+#: the npm package, CSS classes of uPlot and highlight.js, methods that Python, a build, Click,
+#: httpx and botocore call, functions whose names are composed, a function that copied pages import,
+#: and a column in the JSON of a row.
 USED_BY_OTHERS = re.compile(
     r" title$| __\w+__$|infra/console/npm/| u-|: hljs-|ResourcesHook$|resources.py: initialize$"
     r"| format_commands$| auth_flow$| access_key$|queue\.(do|findings_of)_"

@@ -9,7 +9,10 @@ MEASUREMENTS = ("worker", "instructions")
 
 
 def main() -> int:
-    """Run the measurement that the first argument names, with the other arguments."""
+    """Run the measurement that the first argument names.
+
+    The measurement gets the remaining arguments.
+    """
     has_name = len(sys.argv) > 1 and not sys.argv[1].startswith("-")
     name, *rest = sys.argv[1:] if has_name else ["worker", *sys.argv[1:]]
     if name not in MEASUREMENTS:

@@ -75,7 +75,7 @@ async def drain(name: str, url: str, jobs: int, ms: int, is_tuned: bool) -> None
     drain_seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
     result = {"drain": drain_seconds, "cpu": cpu_seconds, "done": done}
     print("SEEN" + json.dumps(result), flush=True)
-    await asyncio.sleep(0.3)  # so that the parent can read the CPU time of this session before
+    await asyncio.sleep(0.3)  # the parent reads the session's CPU time before its end
 
 
 name, url, jobs, ms, way = sys.argv[1:]

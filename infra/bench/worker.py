@@ -1,6 +1,6 @@
 """Compares our worker with workers of other queues, by jobs per second and CPU time per job.
 
-The cases differ in these respects:
+The measured cases differ in the following respects:
 
 - calls over HTTPS by the local gateway, or over a connection to Postgres
 - default options, or tuned options (ours with 200 slots)
@@ -96,7 +96,7 @@ class Meter:
 
 
 class Peers(NamedTuple):
-    """Installations of the other queues' packages."""
+    """Installations of the packages of pg-boss, graphile-worker and other job queues."""
 
     folder: Path
 

@@ -19,7 +19,8 @@ from minutehand.install.sources import FILE_NAME
 from supabase_local import migrations
 from supabase_local.postgres import Postgres
 
-#: Line in a file of steps. Statements after this line are placed after all generated statements.
+#: Line in a file of steps. The SQL statements after the line are placed after all generated
+#: statements.
 AFTERWARDS = "-- afterwards\n"
 
 

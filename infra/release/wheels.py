@@ -56,7 +56,7 @@ def checkout_copy(folder: Path) -> Path:
 def commit_instant() -> str:
     """Return the time of the last commit, in seconds since 1970.
 
-    Files in an archive get this time.
+    The files in an archive of the release get the returned time as their modification time.
     """
     command = ["git", "log", "-1", "--format=%ct"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -1,9 +1,9 @@
 """`make truth` compares the local stack with real servers of Supabase.
 
 With a URL and keys, the servers are those of any project. The part `requests` writes only a guest
-session and a row. The other parts need a project for tests, which may be used again, and
-DATABASE_URL of a superuser. Without a URL, the Supabase CLI starts the images of compose.yml, which
-needs Docker. `--write` records the responses of the real server.
+session and a row. The parts except `requests` need a Supabase project for tests, which may be used
+again, and DATABASE_URL of a superuser. Without a URL, the Supabase CLI starts the images of
+compose.yml, which needs Docker. `--write` records the responses of the real server.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ def _run(values: Mapping[str, str], options: argparse.Namespace) -> int:
         record(api)
         print("recorded; `git diff infra/truth/recorded` shows the changes")
         return 0
-    # run `requests` first, because its responses would otherwise contain rows of the other parts
+    # run `requests` first, because its responses would otherwise contain rows that other parts have
+    # created
     parts = options.part or (PARTS if values.get("DATABASE_URL") else ("requests",))
     results = {part: _differences(part, api, values) for part in PARTS if part in parts}
     for part, names in results.items():

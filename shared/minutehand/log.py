@@ -24,7 +24,10 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime
 
 
 def current_request_id() -> str | None:
-    """Return the id of the current request or worker run. Return None outside of both."""
+    """Return the id of the current request or worker run.
+
+    Return None outside of a request and a worker run.
+    """
     return _request_id.get()
 
 

@@ -45,11 +45,11 @@ def retry_after(value: str | None, *, now: datetime) -> timedelta | None:
 def requested_wait(headers: Mapping[str, str], *, now: datetime) -> timedelta | None:
     """Return the wait that the headers of an error request. Their names must be in lower case.
 
-    The headers are read in this order: `retry-after-ms`, `retry-after`, `x-ratelimit-reset…`. A
-    service sends a header `x-ratelimit-reset…` for each of its limits. Of all limits whose
-    `x-ratelimit-remaining…` is 0, the longest wait is used. Without such a limit, the shortest wait
-    is used, because another error costs nothing. A time is compared with the header `date` of the
-    same response, because `now` is the time of another clock.
+    The response headers are read in the following order: `retry-after-ms`, `retry-after`,
+    `x-ratelimit-reset…`. A service sends a header `x-ratelimit-reset…` for each of its limits. Of
+    all limits whose `x-ratelimit-remaining…` is 0, the longest wait is used. Without such a limit,
+    the shortest wait is used, because another error costs nothing. A time is compared with the
+    header `date` of the same response, because `now` is the time of another clock.
 
     References:
         https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers

@@ -53,7 +53,7 @@ def start(environ: Mapping[str, str], *, version: str) -> None:
             os.environ.setdefault(name, value)  # a header with a token may be one of the secrets
     try:
         _provide(version)
-    except Exception as error:  # an exporter may raise any error, which must not fail a request
+    except Exception as error:  # an exporter's error must not fail a request
         logging.getLogger(__name__).warning(
             "OpenTelemetry exports nothing: pip install 'minutehand[otel]', or unset "
             "OTEL_EXPORTER_OTLP_ENDPOINT",

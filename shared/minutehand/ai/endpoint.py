@@ -32,8 +32,8 @@ MAX_RESPONSE_BYTES: Final = 2_000_000
 MAX_STREAM_BYTES: Final = 60_000_000
 #: HTTP statuses that the prompt can cause. Any other 4xx status means a wrong URL or a wrong model.
 _PROMPT_STATUSES: Final = frozenset({400, 413, 422, 451})
-#: Words in errors about an account without credit. Some endpoints return errors about credit with
-#: status 400 or 429.
+#: Words in errors about an account without credit. Some endpoints report an account without credit
+#: with status 400 or 429.
 _NO_CREDIT: Final = re.compile("insufficient_quota|exceeded_current_quota|billing|credit balance")
 #: Possible first bytes of a JSON body. A server-sent event begins with none of these bytes.
 _JSON_START: Final = b'{["<'

@@ -40,7 +40,7 @@ class LanguageModelError(VendorError):
 
 
 class InputRefused(LanguageModelError):
-    """The model or its endpoint rejects this prompt."""
+    """The language model or its endpoint rejects the prompt of the request."""
 
     code = "input_refused"
     hope = "differently"

@@ -28,7 +28,8 @@ Shape = TypeVar("Shape", bound=BaseModel)
 MAX_QUOTED: Final = 4_000
 #: Pattern of white space and an opening Markdown fence at the start of an answer.
 _FENCE: Final = re.compile(r"\A\s*(?:```\w*\s*)?")
-#: If two answers have this many first characters in common, the model began its answer again.
+#: Number of characters. If two answers begin with the same characters up to this number, the
+#: language model began its answer again.
 SAME_START: Final = 12
 #: Message for users about a truncated answer for which the endpoint gives no reason.
 TRUNCATED_MESSAGE: Final = (
@@ -61,7 +62,8 @@ async def ask_for(
         check: Function that raises ValueError to reject an answer. The model gets the text of the
             error.
         into: Object that receives the text of `field` while the model produces it.
-        field: The field that users read. If the answer is prose, this field gets the prose.
+        field: Name of the field that users read. If the language model answers with prose, the
+            field gets the prose.
             Default: the only required field of `shape`, if it is a string.
 
     Raises:

@@ -24,7 +24,7 @@ class Prompt:
     """One request to a language model.
 
     Attributes:
-        name: One word that names the request. The schema of the answer has the same name.
+        name: One word that names the kind of request. The schema of the answer has the same name.
         instructions: The instructions for the model, which must not contain text from strangers.
         material: Input texts for the model, the most important text first.
         schema: JSON Schema of the answer. None for plain text.

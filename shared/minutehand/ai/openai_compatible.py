@@ -38,9 +38,11 @@ _OPTIONAL: Final = {
     "stream": r"\bstream(?:ing)?\b",
 }
 _CALLED: Final = "is a tool call, but no tools are offered; only text can be used"
-#: If a retry without a rejected option succeeds, requests omit the option for this many seconds.
+#: Seconds for which requests omit an option of the API that the endpoint has rejected, if the retry
+#: without the option succeeded.
 REJECTED_SECONDS: Final = 3600.0
-#: After this many consecutive responses in an unknown format, the URL is considered wrong.
+#: Number of consecutive responses in an unknown format, after which the endpoint's URL is
+#: considered wrong.
 MIN_UNKNOWN_FORMATS: Final = 2
 #: Message that asks the model for the rest of its answer.
 _CONTINUE: Final = (

@@ -45,7 +45,9 @@ MAX_NAME_AT: Final = 100
 
 
 class UnparsableOutput(Exception):
-    """A text contains no value of the requested type. The model gets the message of this error.
+    """A text contains no value of the requested type.
+
+    The repeated request to the language model contains the message of the error.
 
     Attributes:
         cut_off: True if the text is only the beginning of an answer.
@@ -69,7 +71,8 @@ def read_shape(
         whole: False if the model stopped at the token limit.
 
     Raises:
-        UnparsableOutput: No object in the text fits. The message names the invalid fields.
+        UnparsableOutput: No object in the text fits. The message of the error names the invalid
+            fields of the answer.
     """
     field = field or only_text(shape)
     candidates = _values(text, whole=whole)
@@ -251,7 +254,10 @@ def _without_blanks(value: Any) -> Any:
 
 
 def _clip(data: Any, details: Any) -> bool:
-    """If a validation error is about a too long value, cut the value. Return whether it was cut."""
+    """If a value of the answer is longer than the schema allows, cut the value.
+
+    Return whether it was cut.
+    """
     limit = details.get("ctx", {}).get("max_length", 0)
     minimum = {"too_long": 1, "string_too_long": MIN_CLIPPED}.get(details["type"])
     if minimum is None or limit < minimum:

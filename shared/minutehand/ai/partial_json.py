@@ -11,12 +11,13 @@ from pydantic_core import from_json
 #: Patterns of the possible start of a JSON object, and of first characters of data or reasoning.
 _OBJECT: Final = re.compile(r'\{(?=\s*["}])')
 _DATA: Final = re.compile(r"[\[{`<]")
-#: If this many first characters contain no data, an answer is prose, because no preamble is longer.
+#: Maximum length of a preamble before the data of an answer. An answer whose first characters up to
+#: this number contain no data is prose.
 MIN_PLAIN_TEXT: Final = 60
 #: Number of first characters that decide whether an answer is prose.
 PLAIN_TEXT_SAMPLE: Final = 500
-#: Up to this length, a text is parsed after each chunk. A longer text is parsed when its length has
-#: grown by the factor PARSE_GROWTH.
+#: Length of a text in characters, up to which the text is parsed after each chunk. A longer text is
+#: parsed when its length has grown by the factor PARSE_GROWTH.
 ALWAYS_PARSED: Final = 16_000
 PARSE_GROWTH: Final = 1 / 400
 #: Maximum characters that are streamed, so that a long answer does not exceed the job's stream
@@ -54,7 +55,10 @@ class PartialField:
         self.written = ""
 
     def restart(self, text: str = "") -> None:
-        """Start a new answer with this text. Text that was already written is not written again."""
+        """Discard the text of the old answer, and start a new answer with `text`.
+
+        Text that was already written is not written again.
+        """
         self.text, self._parse_at, self._object_at = "", 0, None
         self.add(text)
 

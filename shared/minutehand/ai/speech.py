@@ -51,7 +51,7 @@ class SpeechToText(Protocol):
 
     @property
     def offline(self) -> bool:
-        """True if this is the offline engine."""
+        """True if the engine recognizes speech offline, without a call of a service."""
 
     async def transcribe(self, audio: bytes, *, on_share: OnShare | None = None) -> Transcript:
         """Transcribe `audio`: up to some minutes of raw samples. Silence has no segments.

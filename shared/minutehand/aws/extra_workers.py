@@ -19,8 +19,8 @@ EXTRA_WORKER_SOURCE: Final = "minutehand.extra_worker"
 async def start_extra_workers(settings: Settings, count: int) -> int:
     """Invoke the worker's function `count` times, and return how many invocations were accepted.
 
-    A response with status 429 is not an error, because the next worker run starts the other
-    workers.
+    A response of Lambda with status 429 is not an error, because the next worker run starts the
+    other workers.
     """
     if not settings.worker_function_name:
         return 0

@@ -39,7 +39,7 @@ class JobMetrics:
     async def report_oldest_due(self, due_left: int) -> None:
         """Write the age of the oldest due job.
 
-        Only this metric shows jobs that no worker run leases.
+        No other metric shows jobs that no worker run leases.
 
         If no job is due, no query is needed.
         """

@@ -67,7 +67,7 @@ class DataKeys(Protocol):
         ...
 
     def unwrap(self, key_id: str, wrapped: bytes, context: Mapping[str, str]) -> bytes:
-        """Decrypt a data key. Raise `SealBroken` if this is impossible."""
+        """Decrypt a data key. Raise `SealBroken` if the key cannot be decrypted."""
         ...
 
 
@@ -93,7 +93,7 @@ class KmsDataKeys:
         return DataKey(response["KeyId"], response["Plaintext"], response["CiphertextBlob"])
 
     def unwrap(self, key_id: str, wrapped: bytes, context: Mapping[str, str]) -> bytes:
-        """Decrypt a data key. Raise `SealBroken` if this is impossible."""
+        """Decrypt a data key. Raise `SealBroken` if the key cannot be decrypted."""
         from botocore.exceptions import ClientError, ParamValidationError
 
         try:
@@ -125,7 +125,7 @@ class FileDataKeys:
         return DataKey(self.KEY_ID, plain, wrapped)
 
     def unwrap(self, key_id: str, wrapped: bytes, context: Mapping[str, str]) -> bytes:
-        """Decrypt a data key. Raise `SealBroken` if this is impossible."""
+        """Decrypt a data key. Raise `SealBroken` if the key cannot be decrypted."""
         return _decrypt(self._key(), wrapped, _auth_data(key_id, context))
 
     def _key(self) -> bytes:

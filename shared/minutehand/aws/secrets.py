@@ -32,8 +32,8 @@ def read_secrets(environ: Mapping[str, str]) -> Mapping[str, str]:
         headers=_HEADERS,
         region=environ["AWS_REGION"],
         address=find_endpoint("ssm", environ["AWS_REGION"], environ),
-        # both attempts together are shorter than an invocation, so that the function continues with
-        # its previous secrets if SSM hangs
+        # the two attempts of a call to SSM together are shorter than an invocation of the function,
+        # so that the function continues with its previous secrets if SSM hangs
         read_seconds=2.0,
         attempts=2,
     )

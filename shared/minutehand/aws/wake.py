@@ -26,8 +26,8 @@ class LambdaWaker:
 
     It never raises an error, and waits only briefly.
 
-    Calls of `wake` during an invocation share the next invocation. It begins after the enqueues of
-    these calls have committed, so that the worker finds their jobs.
+    Calls of `wake` during an invocation share the next invocation. The invocation begins after the
+    enqueues of all its callers have committed, so that the worker finds the jobs.
     """
 
     def __init__(self, settings: Settings, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:

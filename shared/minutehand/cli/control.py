@@ -226,6 +226,9 @@ def _target(job_type: str | None, queue: str | None, all_matching: bool) -> tupl
 
 
 def _pause_as_operator(connection: Connection, kind: str, name: str, **change: Any) -> Any:
-    """Pause or resume a type or queue of all workspaces by SQL, because no route allows this."""
+    """Pause or resume a job type or queue of all workspaces by SQL.
+
+    No route of the API acts on all workspaces.
+    """
     request = {"kind": kind, "name": name, **change}
     return connection.rpc("pause_jobs", {"p_request": request}, as_operator=True)

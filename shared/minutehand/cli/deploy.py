@@ -166,7 +166,7 @@ class Deployment:
     stage: Stage
     secrets: Mapping[str, str]
     output: Output
-    #: True if this deployment pushes the migrations.
+    #: True if the deployment applies the migrations to the database.
     migrates: bool
 
     def check(self) -> None:

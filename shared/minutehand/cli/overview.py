@@ -126,7 +126,7 @@ def _print_problems(output: Output, explanation: dict[str, Any]) -> None:
 
 
 def _with_effects(group: dict[str, Any]) -> dict[str, Any]:
-    """Add the other jobs that failed because jobs of this group failed."""
+    """Add to a group of failed jobs the other jobs that failed because of the group."""
     effects = ", ".join(
         f"{effect['jobs']} {effect['job_type']}" for effect in group["consequences"]
     )

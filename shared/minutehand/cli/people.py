@@ -62,7 +62,7 @@ def erase(
 def _delete_files(settings: Settings, keys: Sequence[str]) -> None:
     """Delete files of the uploads bucket.
 
-    If this fails, the error lists the files that are left.
+    If a file cannot be deleted, the error lists the files that are left.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 

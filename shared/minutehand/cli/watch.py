@@ -141,8 +141,9 @@ def omit_deliveries(
 ) -> Generator[ServerSentEvent]:
     """Yield the events of a workspace's jobs, without the events of webhook deliveries.
 
-    The event `job.created` contains the job's type. Without this event the job is read, because it
-    is older than the feed or its type has minimal events.
+    The event `job.created` contains the job's type. If the event of the job's creation is missing,
+    read the job from the database. The job is then older than the events, or its job type has
+    minimal events.
     """
     types: dict[str, str] = {}
     for event in events:

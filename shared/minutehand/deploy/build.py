@@ -40,7 +40,7 @@ PLATFORM = "aarch64-manylinux_2_28"
 ARCHIVE = "app.zip"
 #: Maximum unzipped size: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 LAMBDA_BYTES = 250 * 1024 * 1024
-#: Packages that Lambda's image contains. The zip would be 33 MB larger with these packages.
+#: Packages that Lambda's image contains. With the listed packages, the zip would be 33 MB larger.
 IN_THE_RUNTIME = ("boto3", "botocore", "s3transfer", "jmespath")
 #: Folders of this package and of apps whose modules no function imports.
 NOT_ON_LAMBDA = (

@@ -284,7 +284,7 @@ def processor_files(folder: Path, package: str, job_type: str) -> list[FileWrite
     if not home.exists():
         parents = [part for part in home.parents[: package.count(".")] if not part.exists()]
         files = [
-            # add these files, because otherwise pytest does not find the package
+            # add the files `__init__.py`, because otherwise pytest does not find the package
             *(FileWrite(part / "__init__.py", "") for part in parents),
             FileWrite(home / "__init__.py", '"""Background jobs of this project."""\n'),
             FileWrite(

@@ -1,7 +1,7 @@
 """Replaces the two schema names in the SQL sources by the schema names of a project.
 
-The sources use `public.` for objects that clients see, and `queue.` for objects of the engine. Only
-these two words are replaced, and only where they name a schema.
+The sources use `public.` for objects that clients see, and `queue.` for objects of the engine. The
+words `public` and `queue` are replaced only where they name a schema.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The kinds of tenants: rows of the engine's tables, rows of an application's tables, or users.
 
-The engine reads two views, `tenants` and `tenant_members`. Its migrations create these views over
-the engine's own tables. For the two other kinds of tenants, the SQL of this module runs last and
-replaces the two views.
+The engine reads two views, `tenants` and `tenant_members`. The migrations of Minutehand create the
+views over Minutehand's own tables. For the two other kinds of tenants, the SQL of this module runs
+last and replaces the two views.
 """
 
 from __future__ import annotations

@@ -105,7 +105,9 @@ def demo_values(tenancy: Tenancy = "workspaces") -> dict[str, str]:
 
 
 def remote_values(url: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the settings of a Supabase that already runs. Both names of a key are accepted.
+    """Return the settings of a Supabase that already runs.
+
+    The old name and the new name of each key are accepted.
 
     Without `DATABASE_URL` the worker polls, and nothing wakes it. `environ` may also contain
     accounts of the demo workspaces, under the names of `demo_values`.

@@ -110,8 +110,8 @@ class Stack(SupabaseStack):
     def apply(self, owner: str) -> list[Path]:
         """Apply the pending migrations, and check that the engine is installed.
 
-        Another tool, such as Prisma, may create the tables of the tenants in this database. In this
-        case, wait until the tables exist.
+        Another tool, such as Prisma, may create the tables of the tenants in this database. If
+        another tool creates the tables, `apply` waits until the tables exist.
         """
         is_waiting = False
         while True:

@@ -126,7 +126,8 @@ class DataApi:
         except (JobBusy, RateLimited) as error:
             if not _is_busy(error):
                 raise
-            # the other call ends after milliseconds, or after about a second on a loaded server
+            # the call that holds the lock ends after milliseconds, or after about a second on a
+            # loaded server
             free = retrying(_is_busy, max_seconds=BUSY_SECONDS)
             result = await free(retries, self._send_once, request, parse)
         return result

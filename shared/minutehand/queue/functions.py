@@ -59,7 +59,7 @@ class WorkerFunctions:
             if error.code != "PGRST202":
                 raise
             # a Data API that has just started, or is reloading its schema, knows no function for a
-            # moment. This must not fail a job.
+            # moment. The missing function must not fail a job.
             raise QueueUnavailable(str(error), status=error.status, code=error.code) from error
 
     async def call_held(

@@ -32,7 +32,7 @@ JobState = Literal[
 SettleOutcome = Literal[
     "completed", "retry", "failed", "snoozed", "released", "waiting", "cancelled"
 ]
-#: Statuses of ended jobs. A job with such a status runs again only if a person retries it.
+#: Statuses of ended jobs. A job with one of the statuses runs again only if a person retries it.
 ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 
 
@@ -615,8 +615,8 @@ class ErrorInfo(Model):
     type: str
     message: str
     data: Any = None
-    #: HTTP status of a vendor's response, and name of a system error such as ENOSPC. Remedies
-    #: depend on these codes.
+    #: HTTP status of a vendor's response, and name of a system error such as ENOSPC. The suggested
+    #: remedies depend on `status` and `errno`.
     status: int | None = None
     errno: str | None = None
     #: SQLSTATE of a Postgres error, and name of the signal that ended a program.

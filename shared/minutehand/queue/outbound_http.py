@@ -88,7 +88,7 @@ class NoResponse(Exception):
 
     @classmethod
     def of(cls, error: Exception) -> NoResponse:
-        """Convert an error of httpx to this error."""
+        """Convert an error of httpx to the error class."""
         name = type(error).__name__
         if isinstance(error, UNSENT_ERRORS):
             return cls(f"could not be reached ({name})", "unsent")

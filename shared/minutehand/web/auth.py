@@ -64,7 +64,7 @@ def _token_of(request: Request, access_token: str | None) -> str | None:
 
 
 async def verify(request: Request, token: str | None) -> Caller:
-    """Return the caller whose `token` this is: a user or the project's service.
+    """Return the caller to whom `token` belongs: a user or the project's service.
 
     For any other token, raise an ApiError with status 401.
     """

@@ -33,8 +33,8 @@ class Body(BaseModel):
 class BoundedBody:
     """ASGI layer that responds with 413 as soon as a body exceeds its route's limit.
 
-    A body with the default content type of clients such as `curl -d` is read as JSON. This is safe,
-    because callers authenticate by bearer token and never by cookie.
+    A body with the default content type of clients such as `curl -d` is read as JSON. Any content
+    type is safe, because callers authenticate by bearer token and never by cookie.
     """
 
     def __init__(self, app: ASGIApp, *, limits: Mapping[str, int]) -> None:

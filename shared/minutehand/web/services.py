@@ -68,8 +68,8 @@ class StreamTiming:
     #: `max_poll`.
     poll: float = 0.2
     max_poll: float = 1.0
-    #: Interval between reads while notifications arrive. These reads find changes without an event,
-    #: such as the end of a membership.
+    #: Interval between reads while notifications arrive. Reads at this interval find changes
+    #: without an event, such as the end of a membership.
     max_recheck: float = 10.0
     #: Seconds after which a client that accepts no data is disconnected.
     stall_timeout: float = 30.0
@@ -284,8 +284,8 @@ class Services:
     def provide(self, kind: type[T], make: Callable[[], T]) -> T:
         """Return the process's only instance of `kind`. The first call builds the instance.
 
-        If the instance has `aclose`, it is closed together with the services. On Lambda this
-        happens when secrets are rotated, because the lifespan of an app never ends on Lambda.
+        If the instance has `aclose`, it is closed together with the services. On Lambda, services
+        are closed when secrets are rotated, because the lifespan of an app never ends on Lambda.
         """
         if kind not in self._provided:
             self._provided[kind] = make()

@@ -45,7 +45,7 @@ _NO_KEYS = "The signing keys could not be fetched"
 _UNKNOWN_KEY = "the token's signing key is unknown"
 
 AUDIENCE = "authenticated"
-#: Latest expiry of a token in seconds since 1970. The time is in the year 2096.
+#: Latest expiry of a token in seconds since 1970. The number is a time in the year 2096.
 _MAX_TIMESTAMP = 4_000_000_000
 #: Issuers of the legacy API keys, which are JWTs without a subject.
 _API_KEY_ISSUERS = frozenset({"supabase", "supabase-demo"})

@@ -28,7 +28,7 @@ class NewSecret:
 
 
 class WebhookSecrets:
-    """Creates and decrypts signing secrets. A process needs one instance."""
+    """Creates and decrypts signing secrets. A process needs only one instance of the class."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

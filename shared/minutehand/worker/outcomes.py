@@ -41,7 +41,7 @@ class Snooze:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """Make the job a dead letter now, even with attempts left."""
+    """Fail the job now without a retry, even if it has attempts left."""
 
     reason: str
     data: Mapping[str, Any] | None = None

@@ -15,7 +15,7 @@ from pydantic_core import from_json, to_json
 
 #: Maximum bytes of a result, step or error as JSON.
 MAX_BYTES: Final = 1_000_000
-#: Maximum depth of nested values. JSON parsers reject about twice this depth.
+#: Maximum depth of nested values. JSON parsers reject values that are nested about twice as deep.
 MAX_LEVELS: Final = 100
 #: Maximum characters of a log message or progress message, and maximum bytes of a log row's
 #: metadata.

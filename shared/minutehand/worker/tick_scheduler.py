@@ -48,10 +48,10 @@ class Reason(StrEnum):
     NOTIFIED = "notified"
     #: Maintenance has made jobs ready, or may make jobs ready.
     MAINTENANCE = "maintenance"
-    #: The interval between two polls is over.
+    #: The worker polls, because the interval between two polls has ended.
     POLL = "poll"
     JOBS_ENDED = "jobs ended"
-    #: A leased job has waited too long for a slot.
+    #: A leased job has waited too long for a free slot of the worker.
     NO_SLOT = "no slot"
     #: A batch has waited long enough for more jobs.
     BATCH = "batch"
@@ -75,7 +75,7 @@ class RunSnapshot:
         running: True if jobs are running.
         must_stop: True if the run has not yet stopped some of its running jobs.
         to_settle: True if jobs have ended and must be settled, or leases must be released.
-        retry_settle_at: Time at which jobs whose rows were locked are settled again.
+        retry_settle_at: Time at which the results of jobs whose rows were locked are sent again.
         start_at: Time at which a batch starts although it is not full.
         release_at: Time at which the first waiting job is released, because no slot was free.
         has_free_slot: True if a job could start now.

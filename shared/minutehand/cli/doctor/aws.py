@@ -115,7 +115,7 @@ class Resources:
     ) -> None:
         """Raise an error for fields that differ from the template of the deployment.
 
-        The fix adds the deployed values of these fields to `request`.
+        The fix adds the deployed values of the differing fields to `request`.
         """
         if wrong := [field for field in deployed if found.get(field) != deployed[field]]:
             request |= {name: deployed[name] for name in wrong if deployed[name] is not None}

@@ -53,7 +53,8 @@ from minutehand.terminal.connection import CommandFailed
 from minutehand.version import VERSION
 
 # A fix begins with text to paste unchanged into the settings, a terminal or the SQL editor. A
-# comment may follow this text. The character … marks a value that only the reader of the fix knows.
+# comment may follow the text to paste. The character … marks a value that only the reader of the
+# fix knows.
 API = "API_URL=https://…  # printed by `minutehand deploy`; the local address is in .local/env"
 PUBLISHABLE = "SUPABASE_PUBLISHABLE_KEY=sb_publishable_…  # from Project settings → API keys"
 SECRET = "SUPABASE_SECRET_KEY=sb_secret_…  # from Project settings → API keys"
@@ -365,7 +366,7 @@ def _find_cause(
 ) -> str | None:
     """Find the project's own triggers, or its constraint, without which the job can be created."""
     if isinstance(error, (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable)):
-        return None  # the job was not rejected by a trigger or a constraint
+        return None  # no trigger or constraint has rejected the job
     found = owner.execute(rewrite(OWN_TRIGGERS, target.schemas).encode()).fetchall()
     triggers = [str(statement) for (statement,) in found]
     candidates = [*triggers, ";\n        ".join(triggers)] if triggers else []

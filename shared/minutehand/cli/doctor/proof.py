@@ -35,8 +35,8 @@ TYPE: Final = "minutehand.doctor"
 SPEC: Final = {"job_type": TYPE, "lease_seconds": 60, "timeout_seconds": 30, "max_attempts": 1}
 TIMEOUT_SECONDS: Final = 15
 #: Realtime sends this message when it receives the database's messages, after a join with
-#: `replication_ready`. Realtime accepts the join earlier. Messages of transactions that commit
-#: between the join and this message are lost.
+#: `replication_ready`. Realtime accepts the join earlier. Realtime loses the messages of
+#: transactions that commit between the join and the message `READY`.
 READY: Final = "Replication connection established"
 #: Maximum wait for the message READY. Realtime gives up after 60 s. Versions before 2026 never send
 #: it.
@@ -216,7 +216,7 @@ class Topic:
             self.message.set()
 
     def _on_state(self, state: str, error: Exception | None) -> None:
-        if state != "SUBSCRIBED":  # this state is not the event `joined`, see READY
+        if state != "SUBSCRIBED":  # SUBSCRIBED does not set `joined`, see READY
             reason = f"{state} {error or ''}".strip()
             self._lost = f"Realtime does not serve {self.name}: {reason}"
             self.joined.set()

@@ -20,8 +20,8 @@ from minutehand.terminal.connection import CommandFailed, load_values
 
 #: Environment variables that are used with --stage: the sign-in and the database's address.
 STAGE_VARIABLES = ("DATABASE_URL", "MINUTEHAND_EMAIL", "MINUTEHAND_PASSWORD", "MINUTEHAND_TOKEN")
-#: Error codes of missing optional settings. A check that fails with such a code is skipped, unless
-#: --only names the check.
+#: Error codes of missing optional settings. A check that fails with one of the error codes is
+#: skipped, unless --only names the check.
 OPTIONAL_CODES = {"missing_setting", "not_signed_in", "workspace_needed"}
 #: Settings whose example values cannot be used as they are.
 EXAMPLES = {"SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY"}

@@ -86,7 +86,10 @@ async def _warning(queue: UserQueue, jobs: Iterable[Job]) -> str | None:
 
 
 async def _unpublished(queue: UserQueue, job_type: str, workspace_id: str) -> str | None:
-    """Return a warning with the most similar job type, or None if a worker has published this."""
+    """Return a warning that names the most similar job type.
+
+    Return None if a worker has published the job type.
+    """
     try:
         page = await queue.call("list_job_types", workspace_id=workspace_id, job_type=job_type)
     except QueueError as error:
@@ -140,7 +143,7 @@ async def create_jobs(
 async def cancel_jobs(body: ManyJobs, queue: CallerQueue) -> dict[str, Any]:
     """Cancel a batch of a workspace's live jobs that match the filter.
 
-    Only managers may do this.
+    Only managers of the workspace may call the route.
     """
     return await queue.call("cancel_jobs", **dict(body))
 
@@ -149,7 +152,7 @@ async def cancel_jobs(body: ManyJobs, queue: CallerQueue) -> dict[str, Any]:
 async def retry_jobs(body: ManyJobs, queue: CallerQueue, services: Provided) -> dict[str, Any]:
     """Retry a batch of a workspace's failed jobs that match the filter.
 
-    Only managers may do this.
+    Only managers of the workspace may call the route.
     """
     changed: dict[str, Any] = await queue.call("retry_jobs", **dict(body))
     await services.waker.wake()

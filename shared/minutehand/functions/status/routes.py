@@ -99,8 +99,8 @@ async def list_jobs(queue: CallerQueue, query: Annotated[ListQuery, Query()]) ->
     """List jobs, newest first. A job that is enqueued between two pages does not shift the pages.
 
     The list ends when `next_cursor` is null. The database reads a list that is filtered by type,
-    queue or search in slices. A page of such a list may therefore have fewer jobs than `limit`, or
-    none, although more jobs follow.
+    queue or search in slices. A page of a filtered list may therefore have fewer jobs than `limit`,
+    or none, although more jobs follow.
     """
     return await queue.list_jobs(**query.filters(), cursor=query.cursor, limit=query.limit)
 

@@ -146,8 +146,8 @@ def build_worker(
         if realtime is not None:
             realtime.follow(response.wake_topic)
         if response.suspects and pipe:
-            # if the pipe is full, the host will read earlier notifications, so this one is not
-            # needed
+            # if the pipe is full, the host will read earlier notifications, so the new notification
+            # is not needed
             with contextlib.suppress(BlockingIOError):
                 os.write(int(pipe), b".")
 

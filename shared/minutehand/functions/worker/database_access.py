@@ -71,7 +71,7 @@ class DatabaseAccess:
     def listen(self, wake: Callable[[], object]) -> asyncio.Task[None] | None:
         """Call `wake` after each committed enqueue, in a task.
 
-        Return None without notifications.
+        Return None if the worker does not listen for notifications.
         """
         if not self.is_notified:
             return None

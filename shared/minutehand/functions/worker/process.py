@@ -100,7 +100,8 @@ class WorkerProcess:
         self._suspects_seconds = SUSPECTS_SECONDS
         self._numbers = itertools.count()
         self._exit_reporter = ExitReporter(environ)
-        #: Event that is set when the worker has found suspects.
+        #: Event that is set when the worker has found jobs that are suspected of killing their
+        #: process.
         self._found = asyncio.Event()
         self._is_stopping = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -201,7 +202,8 @@ class WorkerProcess:
         while True:
             await self._found.wait()
             await asyncio.sleep(self._suspects_seconds)
-            # if a process leased no suspect yet, it may still lease these, or a limit blocks all
+            # if a process has leased no suspected job yet, it may still lease one, or a limit
+            # blocks all of them
             if all(report.has_leased() for report in self._suspects.values()):
                 self._found.clear()
                 self._suspects_seconds = min(2 * self._suspects_seconds, MAX_RESTART_SECONDS)
