@@ -1,4 +1,4 @@
-"""A temporary project with its own Postgres and Data API. It is deleted at the end.
+"""A temporary project with its own Postgres and Data API. The project is deleted at the end.
 
 The worker's tests also use such projects. The folder `.local` is never used.
 """

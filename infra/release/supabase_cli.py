@@ -36,7 +36,8 @@ def fetch(name: str, *packages: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # npm writes this file last. If it is missing, an earlier installation was interrupted.
+        # npm writes the file at the end of an installation. If the file is missing, an earlier
+        # installation was interrupted.
         if not (folder / "node_modules" / ".package-lock.json").exists():
             (folder / "package.json").write_text('{"private": true}')
             binaries = Path(sys.executable).parent

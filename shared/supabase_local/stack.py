@@ -48,7 +48,8 @@ class Stack:
         values: Content of the env file of the stack.
         environment: Environment variables of each part.
         parts: Parts of the stack, in the order in which they start.
-        postgres: The stack's Postgres server. None if the parts use a Supabase that already runs.
+        postgres: The stack's Postgres server. `postgres` is None if the parts use a Supabase that
+            already runs.
     """
 
     def __init__(

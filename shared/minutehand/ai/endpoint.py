@@ -45,7 +45,7 @@ class Endpoint:
     Args:
         url: Base URL with the API's version, e.g. https://api.openai.com/v1. `path` is appended.
         model: Name of the model at the endpoint.
-        key: Bearer token. None if the endpoint needs no authentication.
+        key: Bearer token. `key` is None if the endpoint needs no authentication.
         response_seconds: Maximum seconds without data, before the response or between its chunks.
         sleep: Function that waits between two requests.
     """

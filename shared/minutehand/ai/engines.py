@@ -9,7 +9,8 @@ from minutehand.ai.language_model import Completion, CompletionStream, LanguageM
 from minutehand.ai.speech import SpeechToText
 from minutehand.config import Settings
 
-#: Label of a sample answer from an app's script. Users see the label, which names no setting.
+#: Label of a sample answer from an app's script. Users see the label, so it contains no name of a
+#: setting.
 SAMPLE: Final = "sample: no language model is connected"
 
 

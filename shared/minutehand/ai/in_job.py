@@ -54,7 +54,7 @@ async def ask_for(
     Call this function in a step or stage. An answer is parsed leniently, see `parsing.read_shape`.
     If an answer is truncated, the model is asked once to continue it. If an answer does not fit the
     schema, the model is asked once more, with a description of the error. Calls that may have been
-    charged count towards `vendor.MAX_CALLS` per step. Their cost is added to the job.
+    charged count towards `vendor.MAX_CALLS` per step. The cost of these calls is added to the job.
 
     Args:
         patient: False if a user waits for the answer. The job then fails while the model is

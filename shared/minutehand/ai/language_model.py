@@ -27,8 +27,9 @@ class Prompt:
         name: One word that names the kind of request. The schema of the answer has the same name.
         instructions: The instructions for the model, which must not contain text from strangers.
         material: Input texts for the model, the most important text first.
-        schema: JSON Schema of the answer. None for plain text.
-        most_tokens: Maximum tokens of the answer. None selects the limit of the model.
+        schema: JSON Schema of the answer. `schema` is None for plain text.
+        most_tokens: Maximum tokens of the answer. A `most_tokens` of None selects the limit of the
+            model.
         begun: Beginning of an earlier answer, which the model is asked to continue.
     """
 

@@ -33,7 +33,8 @@ class Transcript:
     Attributes:
         engine: Name of the engine, which results contain.
         offline: True if the offline engine made the transcript.
-        language: Name of the language in the words of the engine. None if it is unknown.
+        language: Name of the language in the words of the engine. `language` is None if the
+            engine does not recognize it.
     """
 
     segments: tuple[Segment, ...]

@@ -75,7 +75,9 @@ class TranscriptionEndpoint(Endpoint):
 
 
 def parse_segments(response: Mapping[str, Any], seconds: float) -> tuple[Segment, ...]:
-    """Return the segments in order. Their times are limited to the `seconds` of the audio.
+    """Return the segments of a transcript in order.
+
+    No segment ends after the end of the audio (`seconds`).
 
     If a segment is invalid, return one segment with the whole text. No words are then lost, but the
     times of the segments are.

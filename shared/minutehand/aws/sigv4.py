@@ -68,7 +68,7 @@ def _boto3_credentials() -> Any:
 def configured_endpoint(service: str, environ: Mapping[str, str]) -> str | None:
     """Return the endpoint that environment variables set for one service or for all services.
 
-    None selects AWS's default endpoint.
+    A `configured_endpoint` of None selects AWS's default endpoint.
 
     References:
         https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html

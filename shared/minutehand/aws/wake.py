@@ -24,7 +24,7 @@ SOURCE = "minutehand.wake"
 class LambdaWaker:
     """Invokes the worker with InvocationType=Event.
 
-    It never raises an error, and waits only briefly.
+    `wake` never raises an error, and waits only briefly.
 
     Calls of `wake` during an invocation share the next invocation. The invocation begins after the
     enqueues of all its callers have committed, so that the worker finds the jobs.

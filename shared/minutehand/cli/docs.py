@@ -125,7 +125,7 @@ def project_names(project: Project) -> tuple[str, str, str]:
         if default_user.is_available(values) and (member := default_user.find_member(values)):
             tenant = member.tenant
     except (CommandFailed, ConnectionError):
-        pass  # no local stack is running
+        pass  # without a local stack, no tenant is known
     for package in project.packages:
         for root in project.import_roots:
             files = package_folder(root, package).rglob("*.py")

@@ -73,7 +73,10 @@ class Stage:
             )
 
     def client(self, service: str) -> Any:
-        """A boto3 client without retries. Its timeout is longer than a whole worker run."""
+        """A boto3 client without retries.
+
+        The client's timeout is longer than a whole worker run.
+        """
         import boto3
         from botocore.config import Config
 

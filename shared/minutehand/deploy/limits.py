@@ -111,7 +111,7 @@ REASONS: tuple[tuple[str, str], ...] = (
 def explain_failure(cloudformation: Any, stack: str) -> tuple[str, str] | None:
     """Return the first failure in a stack's latest events, and its remedy.
 
-    None if there is none.
+    Return None if the stack's latest events contain no failure.
     """
     from botocore.exceptions import ClientError
 

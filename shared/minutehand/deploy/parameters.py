@@ -78,8 +78,8 @@ def write_parameters(
         stage: Name of the stage.
         values: Secrets by name. Secrets that no function may read are ignored.
         needs: Requirements of the apps.
-        key_id: KMS key that encrypts the parameters. None selects the account's default key for
-            SSM.
+        key_id: KMS key that encrypts the parameters. A `key_id` of None selects the account's
+            default key for SSM.
     """
     names = []
     for function in NEEDED:

@@ -84,7 +84,8 @@ class CatalogEntry(NamedTuple):
     object: str
     statement: str
     undo: str | None
-    #: True if a project may change the object. Only a comparison of two releases then includes it.
+    #: True if a project may change the object. An object that a project may change is compared only
+    #: between two releases.
     is_editable: bool = False
 
     @property

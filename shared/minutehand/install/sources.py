@@ -80,7 +80,7 @@ class Installed:
     path: Path
     version: str
     origin: str
-    #: Hash of the text when it was written. None if the project may edit the part.
+    #: Hash of the text when it was written. The hash is None if the project may edit the part.
     expected: str | None
     text: str
 
@@ -105,8 +105,8 @@ def upgrade_migrations(
     """Return the parts of the two migrations that upgrade a database while calls run.
 
     The first migration makes each call wait before the call's first statement, until the second
-    migration has ended. Otherwise a call would wait inside an old function, and then fail because
-    the upgrade has dropped an object that the function uses.
+    migration has ended. Without the first migration, a call would wait inside an old function, and
+    then fail because the upgrade has dropped an object that the function uses.
     """
     folders = (resource("schemas"), resource("migrations"))
     files = [path for folder in folders for path in folder.glob("*.sql")]
@@ -192,7 +192,10 @@ def installed(folder: Path) -> list[Installed]:
 
 
 def installed_release(folder: Path) -> str | None:
-    """Return the newest release of the engine in a project. None if the engine is not installed."""
+    """Return the newest release of the engine in a project.
+
+    Return None if the engine is not installed.
+    """
     releases = [
         part.version for part in installed(folder) if part.origin.startswith(f"{ENGINE_ORIGIN}/")
     ]

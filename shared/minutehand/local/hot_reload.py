@@ -1,4 +1,6 @@
-"""Ends the local worker after a change of its apps' files. Its host then starts a new worker.
+"""Ends the local worker after a change of its apps' files.
+
+The host process then starts a new worker.
 
 Running jobs are released. The new worker continues each job after its last finished step.
 """

@@ -23,7 +23,8 @@ class DemoUser:
     id: UUID
     email: str
     role: str
-    #: Workspace of the user. None for the operator, who is not a member of a workspace.
+    #: Workspace of the user. `workspace_id` is None for the operator, who is not a member of a
+    #: workspace.
     workspace_id: UUID | None
 
 

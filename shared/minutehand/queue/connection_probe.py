@@ -38,8 +38,8 @@ class AddressProbe:
     Attributes:
         error: Reason why the address did not respond. All features are then false.
         libpq_error: Reason why libpq rejects the address, for example a parameter for Prisma only.
-        sessions: True if each connection has its own session. Otherwise the check ends here,
-            because its settings would affect other clients.
+        sessions: True if each connection has its own session. If connections share sessions, the
+            check ends, because its settings would affect other clients.
         notifications: True if a session that listens receives notifications.
         role: True if the database user may switch to the worker's role.
     """

@@ -118,7 +118,10 @@ def days_left(token: str | None, now: datetime) -> float | None:
 
 
 def caller_headers(settings: Settings, token: str | None) -> dict[str, str]:
-    """Return the headers of a request with `token`. None is for an anonymous guest."""
+    """Return the headers of a request with `token`.
+
+    If `token` is None, the headers are those of an anonymous guest.
+    """
     headers = {"apikey": settings.supabase_publishable_key}
     if token is not None and token.startswith(SECRET_PREFIX):
         headers = secret_headers(token)

@@ -345,8 +345,8 @@ class Lease:
     job: LeasedJob
     fence: int
     lease_seconds: float = 60.0
-    #: Results of steps and ended waits of earlier attempts by name. None if the results are too
-    #: large for a lease response. `WorkerQueue.read_steps` then reads the results.
+    #: Results of steps and ended waits of earlier attempts by name. `steps` is None if the results
+    #: are too large for a lease response. `WorkerQueue.read_steps` then reads the results.
     steps: dict[str, Any] | None = field(default_factory=dict)
 
 
@@ -356,14 +356,15 @@ class RunEnd(Model):
     stay_ms: Number
     #: True if maintenance has just run. The run may then end although maintenance is due.
     maintained: bool | None = None
-    #: Summary of the run, which is stored with the worker. None keeps an earlier run's summary.
+    #: Summary of the run, which is stored with the worker. A `summary` of None keeps an earlier
+    #: run's summary.
     summary: dict[str, Any] | None = None
 
 
 class RunState(Model):
     """State of a run that a lease request began or ended."""
 
-    #: Number of further runs that may begin now. None if this run was rejected.
+    #: Number of further runs that may begin now. `free` is None if this run was rejected.
     free: int | None = None
     ended: bool = False
     #: True if another run was rejected while this run was active. The jobs that the other run would
@@ -374,7 +375,8 @@ class RunState(Model):
 class ReleasedJobs(Model):
     """The jobs of a worker whose process died, after their leases were released."""
 
-    #: Jobs that ended the process. The attempt of each guilty job counts.
+    #: Jobs that ended the process. The failed attempt of each of these jobs counts towards its
+    #: `max_attempts`.
     guilty: tuple[JobId, ...] = ()
     #: Number of groups of jobs that may have ended the process. Each group next runs in its own
     #: process.
@@ -414,11 +416,11 @@ class LeaseRequest(Model):
     #: Free slots for new jobs. If None, the database counts the slots that this lease leaves free.
     #: If -1, an enqueue does not rely on this run and wakes a worker.
     free_slots: int | None = None
-    #: All slots of the worker, so that `explain` can report that a job waits for a slot. None in
-    #: later requests of a run.
+    #: All slots of the worker, so that `explain` can report that a job waits for a slot. `slots` is
+    #: None in later requests of a run.
     slots: tuple[LeasePool, ...] | None = None
-    #: Jobs whose abandoned processors still run. None if the list has not changed since the last
-    #: request.
+    #: Jobs whose abandoned processors still run. `abandoned` is None if the list has not changed
+    #: since the last request.
     abandoned: tuple[AbandonedJob, ...] | None = None
     #: True to request the exact number of due jobs. Otherwise only a run's first request counts
     #: them.
@@ -446,7 +448,8 @@ class LeaseResponse(Model):
     run: RunState | None = None
     #: True if this worker runs suspects now, or may lease only suspects.
     alone: bool | None = None
-    #: Number of groups of suspects that are ready to run. None if there are no suspects.
+    #: Number of groups of suspects that are ready to run. `suspects` is None if there are no
+    #: suspects.
     suspects: int | None = None
     wake_topic: str | None = None
     #: Current time of the database's clock.
@@ -462,7 +465,10 @@ class LeaseResponse(Model):
 
     @classmethod
     def of(cls, body: dict[str, Any], size: int) -> Self:
-        """Parse a response without its invalid leases. They expire while the other jobs run."""
+        """Parse a response without its invalid leases.
+
+        Invalid leases expire while the other jobs run.
+        """
         body["size"] = size
         try:
             return cls.model_validate(body)

@@ -1,6 +1,6 @@
 """A uvicorn server.
 
-When it stops, it ends event streams first, because they would delay the stop.
+When the server stops, it ends event streams first, because open streams would delay the stop.
 """
 
 from __future__ import annotations

@@ -211,7 +211,8 @@ class Services:
             streaming=settings.streaming, buffered_wait=settings.stream_wait_seconds
         )
         self._provided: dict[type[Any], Any] = {}
-        #: Event that ends all streams. Their clients then reconnect to the next process.
+        #: Event that ends all streams. The clients of the streams then reconnect to the next
+        #: process.
         self.closing = asyncio.Event()
 
     @cached_property
@@ -261,7 +262,7 @@ class Services:
     def queue_of(self, caller: Caller | None) -> UserQueue:
         """Return a client with the rights of `caller`.
 
-        None selects the rights of an anonymous guest.
+        If `caller` is None, the client has the rights of an anonymous guest.
         """
         return self.queue.acting_as(token_of(caller), signed=self._signer.headers)
 

@@ -164,7 +164,8 @@ class HistoryFeed:
 
     Args:
         read_after: Function that reads the page after a cursor with the reader's token.
-        after: Cursor at which the feed begins. None selects the default of SQL's function.
+        after: Cursor at which the feed begins. If `after` is None, the SQL function's
+            default applies.
     """
 
     def __init__(

@@ -104,7 +104,7 @@ class CrashRecord:
     """File with a worker process's running jobs, which its host reads if the process is killed.
 
     Args:
-        path: Path of the file. None if no host reads the file.
+        path: Path of the file. `path` is None if no host reads the file.
     """
 
     def __init__(self, path: str | None, registry: Registry) -> None:

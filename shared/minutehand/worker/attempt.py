@@ -204,8 +204,8 @@ class Attempt:
     def stop(self, reason: StopReason, *, grace_seconds: float | None = None) -> None:
         """Stop the processor. The reason `lost` replaces an earlier reason.
 
-        A processor that still runs after the grace time is abandoned. Its slot becomes free, and
-        its result is not stored.
+        A processor that still runs after the grace time is abandoned. The slot of an abandoned
+        processor becomes free, and its result is not stored.
         """
         if self.result is not None:
             return

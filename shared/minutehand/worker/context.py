@@ -211,15 +211,15 @@ class JobContext:
     ) -> None:
         self._port = port
         self._updates = updates
-        #: Results of steps and waits by name. Results that were too large for the lease are added
-        #: later.
+        #: Results of steps and waits by name. Results that were too large for the lease response
+        #: are read and added later.
         self._steps = steps
         self.clock = clock
         self._names: dict[str, int] = {}
         self._streams: dict[str, Stream] = {}
         #: Memos that this attempt opened and `clear_memos` empties.
         self.open_memos: list[StepMemo] = []
-        #: Calls that the processor must await. None before the first call.
+        #: Calls that the processor must await. `calls` is None before the first call.
         self.calls: CallTracker | None = None
         #: Middleware of each step of this attempt, the first outermost.
         self.around_steps: list[AroundStep] = []

@@ -37,8 +37,8 @@ class DatabaseClock:
         self._lock = threading.Lock()
         #: The latest time that `now` has returned.
         self._latest: datetime | None = None
-        #: Seconds by which this machine's clock is ahead of the database's. None if the clocks
-        #: agree.
+        #: Seconds by which this machine's clock is ahead of the database's. `skew_seconds` is None
+        #: if the clocks agree.
         self.skew_seconds: float | None = None
 
     def now(self) -> datetime:

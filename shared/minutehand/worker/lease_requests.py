@@ -51,11 +51,11 @@ class LeaseRequests:
         self.pending: LeaseRequest | None = None
         #: Number of due jobs that were not leased. The database counts only up to a limit.
         self.due = 0
-        #: Summary of the run, to store if the next lease request finds no jobs. None if the run
-        #: continues.
+        #: Summary of the run, to store if the next lease request finds no jobs. The summary is None
+        #: if the run continues.
         self.last: TickSummary | None = None
-        #: Abandoned jobs that the last request reported to the database. None before the first
-        #: response.
+        #: Abandoned jobs that the last request reported to the database. The tuple is None before
+        #: the first response to a request.
         self._abandoned: tuple[AbandonedJob, ...] | None = None
         #: True if the latest request covers every pool.
         self._covers_all_pools = False

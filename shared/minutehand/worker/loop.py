@@ -48,11 +48,12 @@ class Worker:
     """State of a worker that remains between ticks: connections, registry and identity.
 
     Args:
-        registry: The processors. None selects the default registry.
-        worker_id: Id of the worker in its leases. None generates an id.
+        registry: The processors. A `registry` of None selects the default registry.
+        worker_id: Id of the worker in its leases. A `worker_id` of None generates an id.
         fan_out: Policy for extra workers of a tick.
         start_extra_workers: Starts extra workers and returns how many were accepted.
-        most: Maximum concurrent runs of all workers, which `tick` explains. None sets no limit.
+        most: Maximum concurrent runs of all workers, which `tick` explains. A `most` of None sets
+            no limit.
         on_tick: Called with the summary of each finished tick, e.g. to write metrics.
         on_response: Called with each response to a lease request.
     """
@@ -97,7 +98,7 @@ class Worker:
         self._most = most
         self._on_tick = on_tick
         self._on_response = on_response
-        #: Time of the loop's last iteration. None while the loop does not run.
+        #: Time of the loop's last iteration. `_iterated_at` is None while the loop does not run.
         self._iterated_at: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         deployed_at = settings.deployed_at
@@ -140,7 +141,7 @@ class Worker:
 
         Args:
             budget_seconds: Time until the tick must end, e.g. Lambda's remaining time.
-            job_types: Job types to run. None selects all types with a processor.
+            job_types: Job types to run. A `job_types` of None selects all types with a processor.
             fan_out: True if this tick may start extra workers. False for an extra worker.
             wakeups: Event that makes the running tick lease immediately when it is set.
             options: Options that replace the worker's options.

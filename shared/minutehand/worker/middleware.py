@@ -32,7 +32,10 @@ def wrap(around: Sequence[Middleware], call: Call, job: Job[Any], ctx: JobContex
 
 
 def _expected(call: Call, ctx: JobContext) -> Awaitable[Returned]:
-    """Return a call that the middleware must await. Otherwise the processor would not run."""
+    """Return a call that the middleware must await.
+
+    If the middleware did not await the call, the processor would not run.
+    """
     return tracked(ctx, "call", call())
 
 

@@ -45,7 +45,8 @@ class TypeOptions(TypedDict, total=False):
     #: Attempts after which a job that still fails is a dead letter. Default: 5.
     max_attempts: int
     backoff: Backoff
-    #: `minimal` stores no events of a job's creation and lease. `minimal` suits very many jobs.
+    #: `minimal` stores no events of a job's creation and lease. Choose `minimal` for a job type
+    #: with very many jobs.
     events: Literal["full", "minimal"]
     #: True if only the platform's own code may enqueue jobs of this type.
     internal: bool

@@ -94,7 +94,7 @@ class JobType(Generic[P]):
     payload: type[P]
     is_async: bool
     options: TypeOptions
-    #: Maximum jobs of one call of the processor. None if each job has its own call.
+    #: Maximum jobs of one call of the processor. `batch` is None if each job has its own call.
     batch: int | None = None
     batch_wait: float = 0.0
     version: int = 1
@@ -202,7 +202,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._types: dict[str, JobType[Any]] = {}
-        #: Publishers of apps with an outbox, by name. Each worker run calls them.
+        #: Publishers of apps with an outbox, by name. Each worker run calls the publishers.
         self.publishers: dict[str, Publisher] = {}
         self._around: list[Middleware] = []
 

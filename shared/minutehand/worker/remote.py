@@ -67,7 +67,7 @@ class Service(Protocol[R_co]):
 class StillRunning:
     """Work of a service that takes longer than a worker should keep the job.
 
-    The job snoozes. Its next attempt polls the work again.
+    The job snoozes, and the job's next attempt polls the service again.
     """
 
     service: str
@@ -89,7 +89,8 @@ async def run_remote(
         services: Services in the order in which they are tried.
         max_seconds: Total seconds for the work.
         left: Seconds that remain for the work.
-        resume: Work that an earlier attempt has submitted. Its service is called first.
+        resume: Work that an earlier attempt has submitted. The service of the submitted work is
+            called first.
         call_seconds: Maximum seconds of a single call.
         on_failed: Called with the name and the problem of each failed service.
 

@@ -215,7 +215,7 @@ class Settler:
     def _can_log(self) -> bool:
         """Return whether a line may be logged in this second.
 
-        Otherwise count the job for a summary.
+        If no line may be logged, count the job for a summary.
         """
         second = int(self._run.clock.monotonic())
         if second != self._period:

@@ -22,7 +22,7 @@ WINDOW_SECONDS: Final = 0.1
 MAX_PREFETCH: Final = 800
 MAX_PREFETCH_BYTES: Final = 2_000_000
 #: Maximum seconds that a leased job waits for a slot, or a quarter of its lease if this is shorter.
-#: Then the job's lease is released.
+#: After the maximum time, the job's lease is released.
 WAIT_SECONDS: Final = 1.0
 #: Approximate maximum bytes of the jobs that one request leases for a type with batches. A request
 #: may always lease one full batch. A job's size is assumed until the first job is leased.
@@ -137,7 +137,7 @@ class BatchPool(Pool):
         return min((self.size - self._used) * self._batch, limit) - self._count_waiting()
 
     def next_start_at(self) -> float | None:
-        """Return the start time of the oldest incomplete batch. None if no slot is free."""
+        """Return the start time of the oldest incomplete batch. Return None if no slot is free."""
         if self._used >= self.size:
             return None
         return min((jobs[0][1] + self._wait for jobs in self._waiting.values()), default=None)
@@ -222,7 +222,10 @@ class Slots:
                 yield pool.batch_type, leased
 
     def ended(self, attempt: Attempt) -> None:
-        """Record the end of an attempt. Its slot is then free, unless its batch continues."""
+        """Record the end of an attempt.
+
+        The attempt's slot is then free, unless the attempt's batch continues.
+        """
         pool = self._by_type.get(attempt.job_type, self._pools[0])
         frees = attempt.batch is None or attempt.batch.has_ended
         ended_at = attempt.ended_at

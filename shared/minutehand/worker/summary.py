@@ -31,16 +31,17 @@ class TickSummary:
     reports: int = 0
     duration_ms: float = field(default=0.0, compare=False)
     busy_ms: float = 0.0
-    #: Seconds by which the worker's clock is ahead of the database's clock. None if the clocks
-    #: agree.
+    #: Seconds by which the worker's clock is ahead of the database's clock. `clock_skew_seconds` is
+    #: None if the clocks agree.
     clock_skew_seconds: float | None = field(default=None, compare=False)
     error: str | None = None
     #: True if the maximum number of workers already ran, so that this worker leased nothing.
     crowded_out: bool = False
-    #: Milliseconds until the next scheduled job falls due. None if no job is scheduled.
+    #: Milliseconds until the next scheduled job falls due. `next_due_in_ms` is None if no job is
+    #: scheduled.
     next_due_in_ms: float | None = field(default=None, compare=False)
-    #: Milliseconds until the next lease request, and its reason, see `tick_scheduler.py`. None if
-    #: only a notification announces new jobs.
+    #: Milliseconds until the next lease request, and its reason, see `tick_scheduler.py`.
+    #: `next_in_ms` is None if only a notification announces new jobs.
     next_in_ms: float | None = field(default=None, compare=False)
     next_reason: str | None = field(default=None, compare=False)
 

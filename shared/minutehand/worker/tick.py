@@ -40,7 +40,7 @@ class Tick:
     """One run of a worker. Create the object, `run` it once, and read its summary.
 
     Args:
-        fan_out: Policy for extra workers. None starts no extra workers.
+        fan_out: Policy for extra workers. A `fan_out` of None starts no extra workers.
         start_extra_workers: Starts extra workers.
         wakeups: Event that makes the run lease immediately when another task sets it.
         on_iteration: Function that is called in each iteration of the run's loop.
@@ -666,5 +666,8 @@ class Tick:
 
 
 def _release_item(lease: Lease) -> SettleItem:
-    """Return an item that releases a job that never started. Its attempt does not count."""
+    """Return an item that releases a job that never started.
+
+    The attempt of the job does not count.
+    """
     return SettleItem(job_id=lease.job.id, fence=lease.fence, outcome="released", duration_ms=0)

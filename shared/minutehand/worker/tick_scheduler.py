@@ -305,7 +305,7 @@ class TickScheduler:
     def next_lease(self) -> NextAction | None:
         """The worker's next lease request after this run has ended.
 
-        None if only a notification leads to the next lease request.
+        Return None if only a notification leads to the next lease request.
         """
         return self._lease
 

@@ -1,4 +1,6 @@
-"""Detects calls of a job's context that the processor never awaits. They would do nothing.
+"""Detects calls of a job's context that the processor never awaits.
+
+Calls that are never awaited do nothing.
 
 The context records its calls, so that a job that makes no calls has no overhead.
 """

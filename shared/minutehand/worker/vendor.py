@@ -164,7 +164,8 @@ class VendorCalls:
 
     Args:
         name: Name of the request. Requests of one step need different names.
-        patient: False if a person waits for the result. Then the first error ends the job.
+        patient: False if a person waits for the result. If a person waits, the first error ends the
+            job.
     """
 
     def __init__(self, job: Job[Any], ctx: JobContext, name: str, *, patient: bool = True) -> None:
@@ -186,7 +187,10 @@ class VendorCalls:
         return self._charged
 
     async def get(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Return the result of a call of the service. If it fails, end the attempt, see `end`."""
+        """Return the result of a call of the service.
+
+        If the call fails, end the attempt, see `end`.
+        """
         try:
             return await self.make(call)
         except VendorError as error:

@@ -38,7 +38,7 @@ class Token:
 
     text: str
     claims: Mapping[str, Any]
-    #: Expiry in seconds since 1970. None for a project key, which does not expire.
+    #: Expiry in seconds since 1970. `expires_at` is None for a project key, which does not expire.
     expires_at: float | None
 
     @property

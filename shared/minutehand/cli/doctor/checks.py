@@ -176,7 +176,7 @@ def _import_fix(name: str, error: Exception) -> str:
 def normalize_origin(address: str) -> str:
     """Return the origin that a browser sends for an address.
 
-    An origin has no path and a host in lower case. It omits the default port of its scheme.
+    An origin has no path and a host in lower case. An origin omits the default port of its scheme.
     """
     if address == "*":
         return address

@@ -89,7 +89,10 @@ class ManyJobs(Body):
 
 
 class EditJob(Body):
-    """The new payload of a job that runs again. It replaces the whole previous payload."""
+    """The new payload of a job that runs again.
+
+    The new payload replaces the whole previous payload.
+    """
 
     payload: Payload
 

@@ -75,7 +75,10 @@ async def list_schedules(queue: WorkspaceQueue) -> dict[str, Any]:
 async def put_schedule(
     name: ScheduleName, body: ScheduleBody, queue: WorkspaceQueue, response: Response
 ) -> dict[str, Any]:
-    """Create or change a schedule. Its next job's time changes only with the cron expression."""
+    """Create or change a schedule.
+
+    The time of the next job changes only if the cron expression changes.
+    """
     schedule = {**body.model_dump(mode="json"), "name": name}
     stored = await queue("put_schedule", schedule=schedule)
     if stored["created_at"] == stored["updated_at"]:

@@ -303,7 +303,7 @@ async def _operator_or_user(
         yield caller
 
 
-#: The caller of a route about the whole queue. None if the caller is an operator.
+#: The caller of a route about the whole queue. The value is None if the caller is an operator.
 OperatorOrUser = Annotated[Caller | None, Depends(_operator_or_user)]
 
 

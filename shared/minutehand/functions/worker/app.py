@@ -86,8 +86,8 @@ async def run_worker(
     """Run the worker's loop until the context ends.
 
     Args:
-        poll_seconds: Poll interval. None selects the interval that suits the connection. With None,
-            the worker also uses Realtime if it gets no other notifications.
+        poll_seconds: Poll interval. A `poll_seconds` of None selects the interval that suits the
+            connection. With None, the worker also uses Realtime if it gets no other notifications.
         tick_per_request: True if a request runs a tick and returns its summary. Otherwise a request
             wakes the worker's loop.
         on_error: Function that is called for each module of processors that fails to load.

@@ -28,7 +28,8 @@ logger = logging.getLogger(__name__)
 
 #: Maximum seconds for a report to the queue. The next worker process starts after the report.
 _MAX_SECONDS: Final = 10.0
-#: Maximum seconds of a report for the check of DATABASE_URL. The rest is for a call over HTTPS.
+#: Maximum seconds of a report for the check of DATABASE_URL. The rest of `_MAX_SECONDS` is for a
+#: call over HTTPS.
 _MAX_PROBE_SECONDS: Final = 2.0
 #: Maximum stack lines in a report. The lines of the failed thread come first.
 _MAX_LINES: Final = 40
@@ -53,7 +54,7 @@ class ExitReport:
         self.variables = {CRASH_RECORD: str(path)}
         self._path = path
         self._environ = environ
-        #: Worker id of the process's leases. None if the process never leased a job.
+        #: Worker id of the process's leases. The id is None if the process never leased a job.
         self.worker_id: str | None = None
 
     def __enter__(self) -> ExitReport:
@@ -109,7 +110,10 @@ class ExitReporter:
         self.access = DatabaseAccess()
 
     async def probe(self) -> None:
-        """Find the worker's connection, because HTTPS fails if this machine's clock is wrong."""
+        """Find the worker's direct database connection.
+
+        HTTPS fails if the clock of the machine is wrong, but a direct connection may work.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_MAX_PROBE_SECONDS):
                 settings = Settings.from_env(self._environ)

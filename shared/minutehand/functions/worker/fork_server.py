@@ -252,5 +252,5 @@ def _is_single_threaded() -> bool:
     """Return whether this process has only one thread. Threads of libraries count."""
     try:
         return len(os.listdir("/proc/self/task")) == 1
-    except FileNotFoundError:  # not Linux, where libraries may not work after a fork
+    except FileNotFoundError:  # not Linux: libraries may fail after a fork
         return False

@@ -33,7 +33,7 @@ HTTP_SECONDS: Final = 25.0
 
 
 class LambdaWorker:
-    """A worker on its own event loop. It keeps its connections open between invocations."""
+    """A worker on its own event loop. The worker keeps its connections open between invocations."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
