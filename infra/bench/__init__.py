@@ -1,1 +1,4 @@
-"""Measurements of the engine and of other queues. No test asserts their results."""
+"""Measurements of the engine and of other queues.
+
+No test asserts the results of the measurements.
+"""

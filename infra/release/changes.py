@@ -97,7 +97,10 @@ class Statement:
 
 @dataclass(frozen=True)
 class Change:
-    """Generated statements that change one database into another. They do not include steps."""
+    """Generated statements that change one database into another.
+
+    The generated statements do not include steps that a person wrote.
+    """
 
     #: Objects of the current sources that are new or have changed, each as `kind name`.
     created: frozenset[str]

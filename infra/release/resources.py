@@ -12,7 +12,8 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-#: Paths in the wheel by path in the checkout. `minutehand/resources.py` contains the reverse.
+#: Paths in the wheel by path in the checkout. `minutehand/resources.py` maps the folders in the
+#: other direction.
 SHIPPED = {
     "functions/README.md": "docs/http.md",
     "infra/aws/README.md": "docs/aws.md",

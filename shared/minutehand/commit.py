@@ -16,10 +16,10 @@ COMMIT, DEPLOYED_AT = "MINUTEHAND_COMMIT", "MINUTEHAND_DEPLOYED_AT"
 def code_environment(project: Project, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the variables in which workers find the commit of their code and its deploy's time.
 
-    Variables that are already set are not returned. Without git, none are returned. The name of a
-    commit ends in `-dirty` if tracked files have uncommitted changes. The deploy's time is the time
-    at which a pull, a commit or a roll-back moved the checkout to the commit, so that a restart of
-    a process does not change it.
+    Variables that are already set are not returned. Without git, no variables are returned. The
+    name of a commit ends in `-dirty` if tracked files have uncommitted changes. The deploy's time
+    is the time at which a pull, a commit or a roll-back moved the checkout to the commit, so that a
+    restart of a process does not change it.
     """
     values: dict[str, str] = {}
     if not environ.get(COMMIT) and (commit := _git(project.root, "rev-parse", "HEAD")):

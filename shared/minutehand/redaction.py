@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, Final
 
 HIDDEN: Final = "[hidden]"
-#: Maximum characters of an error that are read. Far fewer are stored.
+#: Maximum characters of an error that are read. The database stores far fewer characters.
 MAX_READ: Final = 20_000
 #: Maximum characters to which a pattern is applied. A text is split at line breaks and spaces.
 _WINDOW: Final = 400
@@ -120,7 +120,7 @@ def _chunks(text: str) -> Iterator[str]:
 
 
 class Redactor:
-    """Redacts all parts of one error. In total it returns at most `MAX_READ` characters."""
+    """Redacts all parts of one error. All parts together have at most `MAX_READ` characters."""
 
     def __init__(self) -> None:
         self._remaining = MAX_READ

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Iterable
 from typing import Any
 
-#: Seconds after which a task that still runs is cancelled again. Clean-up takes less time.
+#: Seconds after which a task that still runs is cancelled again. The clean-up of a cancelled task
+#: takes less time.
 RECANCEL_SECONDS = 5.0
 
 

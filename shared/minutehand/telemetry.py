@@ -174,7 +174,10 @@ def child_traceparent(traceparent: str | None) -> str:
 
 
 def trace_headers() -> dict[str, str]:
-    """Return the header `traceparent` for an outgoing call. Outside of an attempt, return none."""
+    """Return the header `traceparent` for an outgoing call.
+
+    Outside of an attempt of a job, return no header.
+    """
     traceparent = _current.get()
     return {} if traceparent is None else {"traceparent": traceparent}
 

@@ -89,7 +89,10 @@ class Stack:
         return migrations.apply_migrations(owner, self.migrations())
 
     def before_seeds(self, url: str) -> None:
-        """Create rows to which seeds refer, as the superuser in `url`. This class creates none."""
+        """Create rows to which seeds refer, as the superuser in `url`.
+
+        The base class creates no objects.
+        """
 
     def seeds(self) -> list[Path]:
         """List the seeds of the project, in the order in which they run."""

@@ -45,7 +45,7 @@ class StateFolder:
     def lock(self) -> None:
         """Lock the folder until this process ends.
 
-        Raises AlreadyRunning if another has locked it.
+        Raises AlreadyRunning if another process has locked the folder.
         """
         lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:

@@ -229,7 +229,7 @@ class _ReasoningFilter:
 
     @property
     def text(self) -> str:
-        """The text without the reasoning. Without an end tag, the whole text."""
+        """The text without the model's reasoning. If no tag ends the reasoning, the whole text."""
         return self.raw[self._start :]
 
     def add(self, chunk: str, *, is_last: bool = False) -> str:

@@ -55,7 +55,9 @@ class SpeechToText(Protocol):
         """True if the engine recognizes speech offline, without a call of a service."""
 
     async def transcribe(self, audio: bytes, *, on_share: OnShare | None = None) -> Transcript:
-        """Transcribe `audio`: up to some minutes of raw samples. Silence has no segments.
+        """Transcribe `audio`: up to some minutes of raw samples.
+
+        Silence produces no segments of the transcript.
 
         Raises:
             LanguageModelError: See errors.py.

@@ -15,7 +15,9 @@ _HEADERS = {"content-type": "application/x-amz-json-1.1", "x-amz-target": "Amazo
 
 
 def read_secrets(environ: Mapping[str, str]) -> Mapping[str, str]:
-    """Read the secrets in the parameter that SECRETS_PARAMETER names. Without it, return none.
+    """Read the secrets in the parameter that SECRETS_PARAMETER names.
+
+    If the variable is not set, return no secrets.
 
     A CloudFormation template contains only the name of the parameter, and never a secret.
 

@@ -305,7 +305,7 @@ class Deployment:
 def connect_worker(
     stage: Stage, secrets: Mapping[str, str], url: str | None, token: str | None
 ) -> str | None:
-    """Let the database wake the worker at `url`. Without a URL, it wakes no worker.
+    """Let the database wake the worker at `url`. Without a URL, the database wakes no worker.
 
     Without the operator's key, return the SQL for an operator to run.
     """

@@ -103,7 +103,7 @@ def status(output: Output, connection: Connection) -> None:
 def _read(connection: Connection, function: str, path: str) -> Any:
     """Read data of all workspaces with the operator's key.
 
-    Without it, read those of one workspace.
+    Without the operator's key, read the data of one workspace.
     """
     if connection.values.get("SUPABASE_SECRET_KEY"):
         return connection.rpc(function, {}, as_operator=True)

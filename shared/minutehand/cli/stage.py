@@ -110,7 +110,7 @@ class Stage:
     def environment(self) -> dict[str, str]:
         """Read the functions' settings and secrets, and the API's address.
 
-        Never print the result.
+        The result contains secrets, so never print it.
         """
         outputs, functions = self.outputs(), self.client("lambda")
         values = {"API_URL": outputs.get("ConsoleUrl") or outputs.get("HttpApiUrl", "")}
@@ -129,7 +129,10 @@ class Stage:
 
 
 def resolve_region(option: str) -> str:
-    """Return the AWS region from the option, AWS_REGION or the AWS profile. There is no default."""
+    """Return the AWS region from the option, AWS_REGION or the AWS profile.
+
+    Minutehand has no default region.
+    """
     import boto3
 
     if region := option or boto3.Session().region_name:

@@ -1,6 +1,6 @@
 """Checks the values of a stage. CloudFormation would reject a wrong value only after minutes.
 
-Other modules check placeholders and missing secrets.
+Other modules check for placeholders and missing secrets.
 """
 
 from __future__ import annotations

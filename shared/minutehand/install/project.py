@@ -207,7 +207,9 @@ class InstallOptions:
 
 
 def plan_install(folder: Path, options: InstallOptions, *, now: datetime) -> Plan:
-    """Plan the files of an install into `folder`. Plan none if Minutehand is installed there.
+    """Plan the files of an install into `folder`.
+
+    Plan no files if Minutehand is already installed in the folder.
 
     If the project already has options, they must be the same. The migrations are written last, so
     that another install can complete an install that failed before.

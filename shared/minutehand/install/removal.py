@@ -174,7 +174,8 @@ def removal_sql(folder: Path) -> str:
 
 def _objects(texts: str, schema: str) -> list[tuple[str, str]]:
     """List Minutehand's objects in the order of their drops: views, tables, then functions."""
-    # find objects by name, because the schema may contain others. No function has overloads.
+    # find objects by name, because the schema may contain others. No function of Minutehand has
+    # overloads, so the name identifies it.
     pattern = rf"^create (?:or replace |unlogged )?({'|'.join(_KINDS)}) {schema}\.(\w+)"
     # the last statement for a name decides, because a view may replace a table of the tenants
     kinds = {name: kind for kind, name in re.findall(pattern, texts, re.MULTILINE)}

@@ -171,7 +171,7 @@ def _source(path: Path, schemas: Schemas, origin: str = ENGINE_ORIGIN) -> Source
 def migration_files(folder: Path) -> list[Path]:
     """List the migrations in supabase/migrations of `folder`.
 
-    Ignore subfolders, as the CLI does.
+    Ignore subfolders, like the Supabase CLI.
     """
     paths = (folder / "supabase" / "migrations").glob("*.sql")
     return sorted(path for path in paths if path.is_file())

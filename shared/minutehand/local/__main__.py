@@ -1,7 +1,7 @@
 """`python -m minutehand.local up` runs the local stack in the foreground until Ctrl-C.
 
-Exit codes: 0 after Ctrl-C, or with --once if all demo jobs ended as expected. 1 if something
-failed. 3 if another stack runs in this folder.
+Exit codes: 0 after Ctrl-C, or with --once if all demo jobs ended as expected. 1 if a part of the
+stack or a demo job failed. 3 if another stack runs in this folder.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def read_status(project: Project, environ: Mapping[str, str]) -> dict[str, str]:
                 timeout=STATUS_SECONDS,
                 env={**environ, "PATH": search_path},
             )
-        except subprocess.TimeoutExpired:  # for example, because Docker hangs
+        except subprocess.TimeoutExpired:  # for example if Docker hangs
             return {}
         values = parse_env(result.stdout)
         if result.returncode == 0 and values.get("API_URL"):

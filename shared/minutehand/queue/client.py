@@ -159,7 +159,10 @@ class UserQueue(CallerFunctions):
     async def workspace_feed(
         self, workspace_id: WorkspaceId | str, cursor: str | None = None, *, limit: int = 500
     ) -> FeedPage:
-        """Return a page of state changes of a workspace's jobs. Without a cursor, it begins now."""
+        """Return a page of state changes of a workspace's jobs.
+
+        Without a cursor, the feed begins now.
+        """
         page = reading(FeedPage)
         return await self.call(
             "event_feed", parse=page, workspace_id=workspace_id, cursor=cursor, limit=limit
@@ -168,7 +171,10 @@ class UserQueue(CallerFunctions):
     async def session_feed(
         self, session_id: str, cursor: str | None = None, *, limit: int = 500
     ) -> FeedPage:
-        """Return events of a session's jobs, except logs. Without a cursor, begin at the first."""
+        """Return events of a session's jobs, except logs.
+
+        Without a cursor, the page begins at the first event.
+        """
         page = reading(FeedPage)
         return await self.call(
             "session_feed", parse=page, session_id=session_id, cursor=cursor, limit=limit
@@ -227,7 +233,7 @@ class UserQueue(CallerFunctions):
     ) -> dict[str, Any]:
         """Pause or resume a workspace, or one of its job types.
 
-        No job of the target then starts.
+        While the workspace or job type is paused, none of its jobs start.
         """
         workspace = str(workspace_id)
         kind, name = ("workspace", workspace) if job_type is None else ("workspace_type", job_type)

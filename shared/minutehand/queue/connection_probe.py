@@ -24,8 +24,8 @@ PARAMETERS: Final = (
 #: Maximum seconds for the whole check of an address, and for a notification to arrive.
 PROBE_SECONDS: Final = 5.0
 NOTIFY_SECONDS: Final = 1.0
-#: Order of queries on two connections. The results show whether each connection has its own session
-#: on the server.
+#: Order of queries on two connections. The results of the queries show whether each connection has
+#: its own session on the server.
 _ORDER: Final = (0, 1, 1, 0, 0, 1)
 
 Session = psycopg.AsyncConnection[Any]
@@ -36,7 +36,8 @@ class AddressProbe:
     """Features that the address of a database supports.
 
     Attributes:
-        error: Reason why the address did not respond. All features are then false.
+        error: Reason why the address did not respond. If the address did not respond, all features
+            are false.
         libpq_error: Reason why libpq rejects the address, for example a parameter for Prisma only.
         sessions: True if each connection has its own session. If connections share sessions, the
             check ends, because its settings would affect other clients.

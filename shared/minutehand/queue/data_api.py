@@ -197,7 +197,10 @@ def _is_busy(error: BaseException) -> bool:
 
 
 async def retry_rate_limited(read: Callable[[], Awaitable[Read]], *, max_seconds: float) -> Read:
-    """Read a stream's events, and retry while the read is rate limited. No events are lost."""
+    """Read a stream's events, and retry while the read is rate limited.
+
+    The caller loses no events by a retry.
+    """
     retries = retrying(lambda error: isinstance(error, RateLimited), max_seconds=max_seconds)
     result: Read = await retries(read)
     return result

@@ -84,7 +84,7 @@ class WorkerFunctions:
 
 
 class CallerFunctions:
-    """Client of the functions granted to members and guests. Creating a client takes no time.
+    """Client of the functions granted to members and guests. Creating a client sends no request.
 
     Args:
         signed: Function that returns additional headers for each call: those of a valid token, or

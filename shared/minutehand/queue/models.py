@@ -555,7 +555,8 @@ class OutputChunk(Model):
     """A part of an output stream to store, with either text or items."""
 
     stream: str
-    #: Number of starts of the stream so far. Each start begins without output.
+    #: Number of starts of the stream so far. Each start of a stream discards the earlier output of
+    #: the stream.
     attempt: int
     #: Number of characters or items in the stream before this chunk.
     start: int

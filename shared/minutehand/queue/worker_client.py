@@ -1,4 +1,7 @@
-"""Client of the queue for workers: lease, report, settle and spawn. Each call is repeatable."""
+"""Client of the queue for workers: lease, report, settle and spawn.
+
+Each call of the client can be repeated without a further effect.
+"""
 
 from __future__ import annotations
 

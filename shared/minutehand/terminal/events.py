@@ -49,7 +49,10 @@ def stream(connection: Connection, path: str) -> Iterator[ServerSentEvent]:
 def _read_response(
     connection: Connection, path: str, cursor: str | None
 ) -> Iterator[ServerSentEvent]:
-    """Yield the events of one response, without comments and retry hints. For 204, yield `end`."""
+    """Yield the events of one response, without comments and retry hints.
+
+    If the server responds with status 204, yield the event `end`.
+    """
     headers = {"accept": "text/event-stream"} | ({"last-event-id": cursor} if cursor else {})
     timeout = httpx.Timeout(60.0, connect=5.0)
     with connection.api.stream("GET", path, headers=headers, timeout=timeout) as response:

@@ -89,7 +89,7 @@ async def require_caller(request: Request, _: Credentials) -> AsyncIterator[Call
 async def stream_caller(
     request: Request, _: Credentials, access_token: str | None = None
 ) -> Caller:
-    """Return the signed-in user of an event stream. Event streams have their own limit."""
+    """Return the signed-in user of an event stream. Event streams have a separate limit."""
     return await verify(request, _token_of(request, access_token))
 
 

@@ -1,7 +1,7 @@
 """Wakes event streams when the database sends a notification about their job or session.
 
-A process keeps one connection to Postgres while it has open streams. Without the connection, its
-streams poll.
+A process keeps one connection to Postgres while it has open streams. Without the connection, event
+streams poll the database.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ from minutehand.web.errors import ApiError
 
 #: Maximum bytes of a request body. A route in `body_limits` accepts larger bodies.
 MAX_BODY_BYTES = 1024 * 1024
-#: A job's payload, which is JSON of bounded nesting. SQL limits the payload's size.
+#: A job's payload, which is JSON of bounded nesting. The SQL functions limit the size of the
+#: payload.
 Payload = dict[str, JsonValue]
 
 #: Content types that clients such as `curl -d` send by default.

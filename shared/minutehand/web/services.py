@@ -43,7 +43,7 @@ class Waker(Protocol):
 
 
 class NoWaker:
-    """Requests no worker run. The worker run of the next minute starts the jobs."""
+    """Waker that requests no worker run. The worker run of the next minute starts the jobs."""
 
     async def wake(self) -> None:
         """Do nothing, because the worker run of the next minute starts the jobs."""

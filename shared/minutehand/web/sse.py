@@ -95,7 +95,7 @@ class Batch:
 class Feed(Protocol):
     """Reads the events of one subject from a cursor.
 
-    `subject` is its topic, e.g. `session:<id>`.
+    `subject` is the topic of the feed, e.g. `session:<id>`.
     """
 
     subject: str

@@ -43,7 +43,7 @@ def is_public(address: str, *, or_loopback: bool = False) -> bool:
 
 
 async def resolve(host: str, port: int, *, loopback: bool) -> list[str]:
-    """Resolve a host name, and return its addresses. All of them must be public.
+    """Resolve a host name, and return its addresses. All IP addresses of the host must be public.
 
     Args:
         loopback: True to accept addresses of this machine, for development.

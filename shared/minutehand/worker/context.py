@@ -448,9 +448,9 @@ class JobContext:
             call_seconds: Maximum seconds of a single call of a service.
 
         Raises:
-            ProcessorError: No service succeeded. Another attempt calls the services again. After
-                the deadline the error is not retryable, and the service that still works was asked
-                to stop.
+            ProcessorError: No service succeeded. Another attempt of the job calls the services
+                again. After the deadline the error is not retryable, and the service that still
+                works was asked to stop.
         """
         started_at = await self.step(f"{name}: begun", self._now)
         deadline = datetime.fromisoformat(started_at) + timedelta(seconds=seconds(within))

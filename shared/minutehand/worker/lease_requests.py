@@ -1,4 +1,7 @@
-"""The lease requests of a tick, and their repetition. `tick_scheduler.py` decides their times."""
+"""The lease requests of a tick, and their repetition.
+
+`tick_scheduler.py` decides when a lease request is sent.
+"""
 
 from __future__ import annotations
 

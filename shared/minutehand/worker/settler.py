@@ -113,8 +113,8 @@ class Settler:
         try:
             response = await self._settle_with_retry(items, lease)
         except (QueueUnavailable, TokenRefused) as error:
-            # the leases expire, and the jobs run again. At-least-once execution permits a
-            # repetition.
+            # the leases expire, and the jobs run again. Jobs are executed at least once, so a job
+            # may run again.
             self._summary.lost += len(items)
             self._summary.error = str(error)
             logger.error(

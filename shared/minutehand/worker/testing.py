@@ -250,7 +250,7 @@ def _thread_of(run: object) -> str | None:
 class HeldFunctions(WorkerFunctions):
     """Fake of your SQL functions that returns fixed results.
 
-    `calls` lists each call's arguments.
+    `calls` lists the arguments of each call of the service.
     """
 
     def __init__(self, **answers: Any) -> None:

@@ -484,7 +484,7 @@ class Tick:
     def _abandon_rest(self) -> None:
         """Count the unsettled jobs as lost, because the run's time is over.
 
-        Other workers will run these jobs again.
+        Other workers will run the released jobs again.
         """
         if left := self._running_job_ids():
             self.summary.lost += len(self._in_flight.running)

@@ -142,7 +142,7 @@ class TickScheduler:
         #: database may have leased jobs for the request.
         self._has_no_response = False
         #: True if the last lease request covered every pool and returned no job, and no other
-        #: request is in flight. Otherwise the run may not end.
+        #: request is in flight. The run may end only if the field is true.
         self._last_lease_empty = False
         #: True if the last lease request did not return all due jobs, e.g. because another session
         #: has locked them.

@@ -82,7 +82,8 @@ class Updates:
         self._running: dict[str, float] = {}
         self._tags: list[str] = []
         self._buffers: list[_OutputBuffer] = []
-        #: Number of the latest start of each stream. Output of earlier starts is not sent.
+        #: Number of the latest start of each stream. Output from before the stream's latest start
+        #: is not sent.
         self._attempts: dict[str, int] = {}
 
     def __bool__(self) -> bool:
@@ -113,7 +114,7 @@ class Updates:
         )
 
     def set_progress(self, progress: Progress) -> None:
-        """Set the progress. Only the latest progress is stored."""
+        """Set the progress. Of several progress reports, only the latest is stored."""
         self._mark("progress")
         with self._lock:
             self._progress = progress

@@ -67,7 +67,7 @@ _TIMED_OUT: Final = frozenset({408, 460, 499, 504, 524})
 
 
 class Failure(NamedTuple):
-    """Classification of a failed call. VendorError explains the fields."""
+    """Classification of a failed call. The class VendorError explains the fields."""
 
     code: str
     hope: RetryAdvice

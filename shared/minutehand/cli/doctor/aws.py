@@ -17,7 +17,7 @@ from minutehand.terminal.connection import CommandFailed
 RESPONSE_FIELDS = {"Arn", "CreationDate", "LastModificationDate", "ResponseMetadata"}
 #: Fields of a Lambda function that the check compares with the template.
 FUNCTION_FIELDS = ("Timeout", "MemorySize", "Handler", "Runtime", "Role")
-#: Network of a function without one.
+#: Network settings of a Lambda function that is in no VPC.
 NO_VPC: dict[str, list[str]] = {"SubnetIds": [], "SecurityGroupIds": []}
 #: Start and end of a schedule, which no deployment sets.
 LIMITS = ("StartDate", "EndDate")

@@ -35,11 +35,11 @@ TYPE: Final = "minutehand.doctor"
 SPEC: Final = {"job_type": TYPE, "lease_seconds": 60, "timeout_seconds": 30, "max_attempts": 1}
 TIMEOUT_SECONDS: Final = 15
 #: Realtime sends this message when it receives the database's messages, after a join with
-#: `replication_ready`. Realtime accepts the join earlier. Realtime loses the messages of
-#: transactions that commit between the join and the message `READY`.
+#: `replication_ready`. Realtime accepts the join before it sends the message. Realtime loses the
+#: messages of transactions that commit between the join and the message `READY`.
 READY: Final = "Replication connection established"
-#: Maximum wait for the message READY. Realtime gives up after 60 s. Versions before 2026 never send
-#: it.
+#: Maximum wait for the message READY. Realtime gives up after 60 s. Realtime servers from before
+#: 2026 never send the message.
 READY_SECONDS: Final = 65.0
 PRIVATE: Final[Any] = {
     "config": {

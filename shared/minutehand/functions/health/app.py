@@ -64,7 +64,10 @@ async def get_all_health(request: Request, services: Provided) -> JSONResponse:
 @router.head("/api/health/ready", include_in_schema=False)
 @router.get("/api/health/ready", responses=_NOT_READY)
 async def get_readiness(request: Request, services: Provided) -> JSONResponse:
-    """Return verdicts on database, queue depth, oldest due job and last tick. 503 if not ready."""
+    """Return verdicts on database, queue depth, oldest due job and last tick.
+
+    The status is 503 if the service is not ready.
+    """
     return await _respond(request, services, {})
 
 

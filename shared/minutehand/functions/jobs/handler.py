@@ -1,4 +1,4 @@
-"""The AWS Lambda handler of the `jobs` function. Nothing imports this module."""
+"""The AWS Lambda handler of the `jobs` function. AWS Lambda loads the module by its name."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def _text_only(value: Any) -> Any:
     return value
 
 
-#: A UTC time as an ISO 8601 string. Pydantic alone would also accept a number.
+#: A UTC time as an ISO 8601 string. Without the validator, Pydantic would also accept a number.
 Timestamp = Annotated[AwareDatetime, BeforeValidator(_text_only)]
 
 

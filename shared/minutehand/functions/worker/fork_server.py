@@ -249,7 +249,10 @@ def _start_process(variables: Mapping[str, str], stdin: int) -> int:
 
 
 def _is_single_threaded() -> bool:
-    """Return whether this process has only one thread. Threads of libraries count."""
+    """Return whether this process has only one thread.
+
+    The threads that libraries have started count too.
+    """
     try:
         return len(os.listdir("/proc/self/task")) == 1
     except FileNotFoundError:  # not Linux: libraries may fail after a fork

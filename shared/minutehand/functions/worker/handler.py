@@ -1,4 +1,4 @@
-"""The AWS Lambda handler of the worker. Nothing imports this module."""
+"""The AWS Lambda handler of the worker. AWS Lambda loads the module by its name."""
 
 from __future__ import annotations
 
