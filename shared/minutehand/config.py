@@ -173,7 +173,8 @@ class Settings(BaseModel):
     worker_queues: CommaSeparated = ()
     #: Maximum extra workers that one worker run starts for due jobs.
     extra_workers: From1To1000 = 10
-    #: Maximum concurrent worker runs of all invocations. A `workers_at_once` of None sets no limit.
+    #: Maximum concurrent worker runs of all invocations. None means that the number of runs is not
+    #: limited.
     workers_at_once: int | None = Field(None, ge=1, le=10_000, examples=["5"])
     #: Packages with processors, routes and pages, see `minutehand.app`.
     apps: CommaSeparated = ()

@@ -250,7 +250,7 @@ def _check_unchanged(path: Path, recorded: list[str] | None, now: list[str]) -> 
 
 def _statements(path: Path) -> list[str]:
     try:
-        return split_statements(path.read_text("utf-8-sig"))  # without a byte order mark, as psql
+        return split_statements(path.read_text("utf-8-sig"))  # like psql, skip a byte order mark
     except UnicodeDecodeError as error:
         raise MigrationFailed(f"{path.name} must be UTF-8: {error}") from error
 

@@ -299,7 +299,7 @@ class Move:
             self._all(
                 self.destination, f"delete from {name} as t using moved_rows as m where {same}"
             )
-        # keep the row of a newer job in the destination that has the key of a moved job
+        # if a newer job in the destination has the key of a moved job, keep the newer job's row
         kept = " on conflict do nothing" if table.name == "job_keys" else ""
         self._all(
             self.destination,

@@ -80,7 +80,7 @@ class EventListener:
             logger.warning("event streams poll; a topic could not be registered", extra=extra)
 
     async def _listen(self) -> None:
-        # imported here, because psycopg is optional
+        # import late: psycopg is optional
         from minutehand.queue.connection_probe import probe_until_up
         from minutehand.queue.direct import notifications
 

@@ -192,8 +192,8 @@ class Attempt:
             self.start_timeout()
             return
         call = None
-        # halve a batch only after the type's timeout. A call that passes the deadline of one job
-        # does not hang.
+        # halve a batch only after the type's timeout. If a call only passes the deadline of one of
+        # its jobs, the call does not hang.
         if self.batch is not None and self.timeout_seconds == self.lease.job.timeout_seconds:
             call = self.batch.halve_expired_call(self.job_id)
         if call is None:

@@ -44,9 +44,9 @@ class TickOptions:
         ends_blocked: True to end the process, with its stacks in the log, before a lease is lost
             because a processor blocks the event loop. Only for a process that runs nothing but the
             worker.
-        usual_seconds: Usual duration of this worker's ticks, if this tick is shorter. The attempt
-            of a job that a short tick must stop does not count, because the job had too little
-            time.
+        usual_seconds: Usual duration of the worker's ticks. Set only if the next tick is shorter
+            than usual. The attempt of a job that a short tick must stop does not count, because the
+            job had too little time.
         suspects: True for a process that runs only suspects, which are jobs that may have ended a
             process. False if another process runs the suspects, None if the database decides at
             each lease.

@@ -52,8 +52,8 @@ class Worker:
         worker_id: Id of the worker in its leases. A `worker_id` of None generates an id.
         fan_out: Policy for extra workers of a tick.
         start_extra_workers: Starts extra workers and returns how many were accepted.
-        most: Maximum concurrent runs of all workers, which `tick` explains. A `most` of None sets
-            no limit.
+        most: Maximum concurrent runs of all workers, which `tick` explains. None means that the
+            number of runs is not limited.
         on_tick: Called with the summary of each finished tick, e.g. to write metrics.
         on_response: Called with each response to a lease request.
     """

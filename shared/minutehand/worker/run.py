@@ -75,7 +75,8 @@ class Run:
         job_types: Names of the types that the run serves.
         queues: Named queues from which the run leases jobs. `queues` is None for all queues.
         summary: Counts to which all parts of the run add.
-        most: Maximum concurrent runs of all workers. A `most` of None sets no limit.
+        most: Maximum concurrent runs of all workers. None means that the number of runs is not
+            limited.
         backoff: Backoff that all runs of a worker share.
         lease_id: Id of lease requests. Only one run of a worker at a time uses the id.
         on_response: Called with each response to a lease request.

@@ -72,7 +72,7 @@ class _Thread:
         with self._lock:
             call.is_stopped = True
             if self._running is call:
-                import ctypes  # imported here, as it is rarely needed
+                import ctypes  # import late: it is rarely needed
 
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(
                     ctypes.c_ulong(self._thread.ident or 0), ctypes.py_object(ThreadStopped)

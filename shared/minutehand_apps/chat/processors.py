@@ -114,7 +114,10 @@ class _Run:
         return {"text": self._marked(result.text), "page": None}
 
     def _marked(self, text: str) -> str:
-        """Append the source of a result to its text. A sample already contains its source."""
+        """Append the source of a result to its text.
+
+        The text of a sample answer already says that it is a sample.
+        """
         return text if self._app.model.offline else f"{text}\n\n{BY_MODEL}"
 
     async def _question(self, decision: Decision) -> str | None:

@@ -28,7 +28,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Plan:
-    """Division of a file of `size_bytes`. All parts except the last have `part_bytes`."""
+    """Plan for dividing a file of `size_bytes` into parts.
+
+    All parts except the last have `part_bytes`.
+    """
 
     size_bytes: int
     part_bytes: int

@@ -15,7 +15,7 @@ _BETWEEN = re.compile(r",(?![^(]*\))")
 
 
 class InvalidEntry(ValueError):
-    """The subscription is not valid. The client gets the message of this error."""
+    """The subscription is not valid. Realtime sends the message of the error to the client."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ def load() -> None:
     for name in ("jwt", "uvicorn.loops.auto", "uvicorn.protocols.http.auto"):
         import_module(name)
     if "DATABASE_URL" in os.environ:
-        import_module("minutehand.queue.direct")  # here, because psycopg is optional
+        import_module("minutehand.queue.direct")  # import late: psycopg is optional
 
 
 @asynccontextmanager

@@ -64,7 +64,7 @@ class DatabaseAccess:
         """Return the Postgres client of the queue's functions, or None to use HTTPS."""
         if not self.is_direct:
             return None
-        from minutehand.queue.direct import DirectApi  # here, because psycopg is optional
+        from minutehand.queue.direct import DirectApi  # import late: psycopg is optional
 
         return DirectApi(self.url, schema=settings.schema_name)
 
@@ -75,7 +75,7 @@ class DatabaseAccess:
         """
         if not self.is_notified:
             return None
-        from minutehand.queue.direct import listen  # here, because psycopg is optional
+        from minutehand.queue.direct import listen  # import late: psycopg is optional
 
         return asyncio.create_task(listen(self.url, wake), name="listen")
 
@@ -106,7 +106,7 @@ async def find_database_access(
     url = settings.environ.get("DATABASE_URL", "")
     if not url:
         return DatabaseAccess()
-    from minutehand.queue.connection_probe import (  # here, because psycopg is optional
+    from minutehand.queue.connection_probe import (  # import late: psycopg is optional
         AddressProbe,
         probe_until_up,
     )
