@@ -104,7 +104,11 @@ async def test_each_address_says_what_its_probe_asks_for(
     ],
 )
 async def test_a_database_that_refuses_or_is_silent_fails_everything(
-    settings: Settings, answer: Any, result: str, monkeypatch: pytest.MonkeyPatch
+    settings: Settings,
+    answer: Any,
+    result: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The check takes bounded time and hides the address. A revoked key is not a timeout."""
     monkeypatch.setattr(app, "CHECK_TIMEOUT_SECONDS", 0.05)
@@ -114,6 +118,7 @@ async def test_a_database_that_refuses_or_is_silent_fails_everything(
 
     assert (status, body["status"]) == (503, "not_ready")
     assert {check["verdict"] for check in body["checks"].values()} == {"fail"}
+    assert result in caplog.text
     assert body["checks"]["database"]["detail"] == result
 
 

@@ -52,19 +52,6 @@ where p.polrelid in (to_regclass('public.workspaces'), to_regclass('public.works
   and p.polpermissive and p.polcmd in ('r', '*') and pg_get_expr(p.polqual, p.polrelid) = 'true'
   and p.polroles && array[0::oid, to_regrole('anon')::oid, to_regrole('authenticated')::oid]
 union all
--- PostgREST calls this function of the project in each request, as the role of the request
-select 'fail', format('the worker may not call %s, which runs before each request', p.oid::regproc),
-  format('grant usage on schema %s to job_worker; grant execute on function %s to job_worker'
-    '  -- also rights on all that the function reads', p.pronamespace::regnamespace,
-    p.oid::regprocedure)
-from pg_roles as r
-cross join unnest(r.rolconfig) as c (setting)
-cross join substring(c.setting, '^pgrst\.db_pre_request="?([^"]+)') as v (name)
-join pg_proc as p on p.oid = to_regproc(v.name)
-where r.rolname = 'authenticator'
-  and not (has_schema_privilege('job_worker', p.pronamespace, 'usage')
-    and has_function_privilege('job_worker', p.oid, 'execute'))
-union all
 -- without a statement_timeout of at most 60 s, a read can run for hours
 select 'warn', format('%s has %s: a call may occupy a connection for hours', s.setrole::regrole,
     c.setting),
@@ -106,8 +93,6 @@ select 'fail', format('a revoked worker key may call %s', oid::regprocedure),
     '  -- or let it begin with: perform queue.refuse_revoked();', oid::regprocedure)
 from pg_proc
 where proacl::text ~ '[{,]job_worker=' and strpos(prosrc, 'refuse_revoked();') = 0
-  and not exists (select from pg_roles
-    where rolname = 'authenticator' and strpos(rolconfig::text, '.' || proname) > 0)
 union all
 select 'fail', format('the worker may not use the schema of %s', oid::regproc),
   format('grant usage on schema %s to job_worker', pronamespace::regnamespace)

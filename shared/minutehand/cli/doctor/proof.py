@@ -49,7 +49,8 @@ PRIVATE: Final[Any] = {
     }
 }
 ATTACH: Final = (
-    "grant select, insert on realtime.messages to authenticated; select {}.attach_extensions()"
+    "grant usage on schema realtime to authenticated; grant select, insert on realtime.messages"
+    " to authenticated; select {}.attach_extensions()"
     "  -- if this does not help, see the Realtime logs"
 )
 LEFT: Final = "delete from public.jobs where id = %s"

@@ -7,6 +7,7 @@ ready if one of the parts fails.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from minutehand.queue.worker_client import WorkerQueue
 from minutehand.web.application import create_app
 from minutehand.web.services import Provided, Services
 
+logger = logging.getLogger(__name__)
 router = APIRouter(tags=["health"])
 
 
@@ -99,6 +101,7 @@ async def check_queue(queue: WorkerQueue, settings: Settings) -> tuple[int, dict
         async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
             health = await queue.health()
     except Exception as error:  # any error means that the queue cannot be used
+        logger.warning("The queue does not answer the worker: %s", describe(error))
         unknown = "unknown while the database is unavailable"
         units = {"queue_depth": "jobs", "oldest_due": "s", "last_tick": "s"}
         unknown_results = {
