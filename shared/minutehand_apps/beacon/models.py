@@ -25,7 +25,7 @@ JobStatus = Literal["created", "queued", "processing", "completed", "failed", "c
 ExecutionStatus = Literal["pending", "processing", "completed", "failed", "cancelled"]
 
 
-_VISIBLE = r"[^ \t\n\r]"  # at least one visible character
+_VISIBLE = r"[^ \t\n\r]"  # the text has at least one visible character
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_VISIBLE)]
 QuestionText = Annotated[str, StringConstraints(min_length=1, max_length=10000, pattern=_VISIBLE)]
 JobspecId = Annotated[
@@ -251,7 +251,10 @@ class ExecutionRow(Row):
 
 
 class Started(Row):
-    """Rows for a leased job: its executions, or its only execution. `job` is None if deleted."""
+    """Rows for a leased job: its executions, or its only execution.
+
+    `job` is None if the job was deleted.
+    """
 
     job: JobRow | None
     executions: list[ExecutionRow] = []

@@ -1,4 +1,6 @@
-"""The publisher of the outbox, which each worker run calls. SQL defines the outbox's rules.
+"""The publisher of the outbox, which each worker run calls.
+
+The SQL functions of the app enforce the rules of the outbox.
 
 The guide for this app requires an outbox. A copy of the app should instead call `enqueue_job` in
 the transaction that inserts the job, which has the same guarantee with less code.
@@ -14,7 +16,7 @@ from minutehand_apps.beacon.services import Beacon
 
 logger = logging.getLogger(__name__)
 
-#: Maximum seconds of one call. A call that did not commit in this time is repeated later.
+#: Maximum seconds of one call. A call that did not commit within the timeout is repeated later.
 CALL_SECONDS = 5.0
 #: Maximum messages that one call publishes.
 BATCH = 50

@@ -1,7 +1,7 @@
 """The processors of a job and of its executions. Each execution ends with a signed receipt.
 
-`provider_client` calls the providers, and `receipts` signs the receipts. SQL decides whether enough
-regions succeeded.
+`provider_client` calls the providers, and `receipts` signs the receipts. A SQL function decides
+whether enough regions have succeeded.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ from minutehand_apps.beacon.models import (
 )
 from minutehand_apps.beacon.settings import Provider
 
-#: Maximum seconds without data from a provider in one call. A call takes at most twice this time.
+#: Maximum seconds without data from a provider in one call. A call takes at most twice the timeout.
 CALL_SECONDS = 5.0
 #: Maximum bytes of a response, which 500 answers of normal length do not reach.
 MAX_RESPONSE_BYTES = 8 * 1024 * 1024
@@ -166,7 +166,7 @@ class AtProvider:
 
 
 class Unanswered(ValueError):
-    """A question has no usable answer. The message of this error is for people."""
+    """A question has no usable answer. People read the message of the error."""
 
 
 def read_output(data: Any, spec: JobSpec) -> Output:

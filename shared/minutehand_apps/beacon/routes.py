@@ -1,7 +1,7 @@
 """The app's routes below /api/v1, which the `jobs` function finds and serves.
 
-Each route calls a SQL function, or reads rows, with the caller's token. SQL decides what the caller
-may do. Rows of other workspaces count as missing.
+Each route calls a SQL function, or reads rows, with the caller's token. The SQL functions decide
+what the caller may do. A row of another workspace is treated like a missing row.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Redrive(Exact):
 
 
 class Redriven(BaseModel):
-    """Number of dead letters that are pending again. One call publishes up to 500."""
+    """Number of dead letters that are pending again. One call publishes up to 500 messages."""
 
     count: int
 
@@ -250,7 +250,7 @@ async def get_bundle(job: FoundJob, functions: UserFunctions) -> Bundle:
 async def cancel(job: FoundJob, functions: UserFunctions) -> Submitted:
     """Cancel a job and its executions.
 
-    The call is repeatable. 409 if the job has ended otherwise.
+    The call is repeatable. The status is 409 if the job has completed or failed.
     """
     return await functions.call("beacon_cancel", parse=reading(Submitted), id=job["id"])
 
@@ -292,7 +292,10 @@ async def list_executions(
     responses={200: {"model": Receipt, "description": "The receipt, as it was signed."}},
 )
 async def get_receipt(id: UUID, functions: UserFunctions) -> JSONResponse:
-    """Return the signed receipt of an execution. 404 if it has no receipt yet."""
+    """Return the signed receipt of an execution.
+
+    The status is 404 if the execution has no receipt yet.
+    """
     rows = await functions.select("beacon_executions", ("select", "receipt"), ("id", f"eq.{id}"))
     if not rows or rows[0]["receipt"] is None:
         raise not_found("receipt")
@@ -317,7 +320,10 @@ async def get_keys(services: Provided) -> Response:
 
 @routes.post("/outbox/redrive")
 async def redrive(body: Redrive, functions: UserFunctions, services: Provided) -> Redriven:
-    """Publish dead letters of the outbox again. Their jobs get the status `created` again."""
+    """Publish dead letters of the outbox again.
+
+    The jobs of the messages get the status `created` again.
+    """
     result = await functions.call("beacon_redrive", workspace_id=body.workspace_id)
     if result["wake"]:
         await services.waker.wake()

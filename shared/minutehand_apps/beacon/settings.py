@@ -24,7 +24,8 @@ class Provider(BaseModel):
     name: ShortText
     url: Annotated[str, StringConstraints(pattern=r"^https?://[^ ]*[^ /]$")]
     regions: tuple[Region | str, ...] = Field(min_length=1)
-    #: Bearer token for calls of the provider. Without a token, calls send none.
+    #: Bearer token for calls of the provider. Without a token, calls contain no `Authorization`
+    #: header.
     token: str | None = Field(default=None, repr=False)
 
 
@@ -33,7 +34,7 @@ _PROVIDERS = TypeAdapter(tuple[Provider, ...], config=ConfigDict(hide_input_in_e
 
 
 def read_providers(environ: Mapping[str, str]) -> tuple[Provider, ...]:
-    """Read the providers in `BEACON_PROVIDERS`. If it is unset, return none.
+    """Read the providers in `BEACON_PROVIDERS`. If the variable is unset, return no providers.
 
     Raises:
         ConfigurationError: The value is not a list of providers, or two providers have one name.

@@ -1,6 +1,7 @@
 """`minutehand beacon`, which submits job specs, and exports receipts and verifies them offline.
 
-This module contains the input and output of the commands. receipts.py contains the checks.
+This module contains the input and output of the commands. The module receipts.py contains the
+checks of a verification.
 """
 
 from __future__ import annotations

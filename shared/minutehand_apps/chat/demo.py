@@ -1,4 +1,7 @@
-"""The app's demo. Its request becomes background work, and asks a question with a default."""
+"""The app's demo.
+
+The demo's request becomes background work, and asks a question with a default answer.
+"""
 
 from __future__ import annotations
 

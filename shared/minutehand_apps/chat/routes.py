@@ -1,7 +1,7 @@
 """The app's routes: chat, and a session's messages, work, events and cancellation.
 
 A session belongs to the user who created it. A guest's session is open to anyone who knows its id.
-SQL enforces these rules.
+The SQL functions enforce the rules.
 """
 
 from __future__ import annotations

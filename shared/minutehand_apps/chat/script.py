@@ -1,4 +1,4 @@
-"""Sample replies for use without a language model. They are marked as samples.
+"""Sample replies for use without a language model. The answers are marked as samples.
 
 A few keywords in a request decide how it is handled. The rest of the request is ignored.
 """

@@ -98,7 +98,10 @@ class ApolloKeyRejected(ApolloError):
 
 
 class ApolloRateLimited(ApolloError):
-    """There were too many calls. `retry_after` is `None` if Apollo requested no wait."""
+    """Apollo rejected the call, because there were too many calls.
+
+    `retry_after` is `None` if Apollo requested no wait.
+    """
 
     code = "rate_limited"
     hope = "later"

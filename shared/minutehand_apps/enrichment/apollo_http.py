@@ -1,6 +1,7 @@
 """Client of Apollo's v1 API. Each API key has its own client.
 
-This client retries only calls that cannot have been charged. For other failures, the job waits.
+This client retries only calls that cannot have been charged. After other failures of a call, the
+job waits.
 """
 
 from __future__ import annotations
@@ -93,7 +94,10 @@ class HttpApollo:
         return PersonMatch(person=person, credits=_cost(response, person), source="apollo")
 
     async def usage(self) -> Usage:
-        """Check the key, and read the balance if the key may read it. Both calls are free."""
+        """Check the key, and read the balance if the key may read it.
+
+        Apollo charges no credit for the two calls.
+        """
         health = await self._call("GET", "/auth/health")
         if health.get("is_logged_in") is not True:
             message = "Apollo rejected the API key"

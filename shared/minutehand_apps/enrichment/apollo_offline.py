@@ -1,4 +1,4 @@
-"""Apollo client without a network. It returns made-up data with `source` "offline".
+"""Apollo client without a network. The client returns made-up data with `source` "offline".
 
 A domain always gets the same data. This client is the default on the local stack
 (`USE_MOCK_APOLLO=true`). A domain below `.invalid` has no company.
@@ -27,7 +27,7 @@ class OfflineApollo:
     """Apollo client that returns a made-up result after `call_seconds`, without a network.
 
     Args:
-        api_key: A key that begins with `test-key-` is accepted. Other keys are rejected.
+        api_key: A key that begins with `test-key-` is accepted. The client rejects all other keys.
         call_seconds: Duration of a call.
     """
 

@@ -29,7 +29,10 @@ async def enqueue(api: httpx.AsyncClient, data: httpx.AsyncClient, workspace_id:
 
 
 async def _has_demo_key(api: httpx.AsyncClient, workspace_id: str) -> bool:
-    """Return whether the workspace uses the demo's API key. If it has no key, store this key."""
+    """Return whether the workspace uses the demo's API key.
+
+    If the workspace has no key, store the demo key.
+    """
     path = f"/api/workspaces/{workspace_id}/settings"
     answer = await api.get(path)
     answer.raise_for_status()

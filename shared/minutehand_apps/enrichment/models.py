@@ -1,6 +1,7 @@
 """Payloads, records and results of enrichment, and functions that parse domains and addresses.
 
-This module decides which fields Apollo's data may set. SQL decides which fields are overwritten.
+This module decides which fields Apollo's data may set. A SQL function decides which fields of an
+account are overwritten.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ Kind = Literal["account", "contact"]
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"(?=.{{3,253}}$)(?:{_LABEL}\.)+[a-z](?:[a-z0-9-]{{0,61}}[a-z0-9])")
 _EMAIL = re.compile(r"[^@\s<>,;\"]{1,64}@([^@\s]{3,253})")
-#: Maximum characters of text columns in the tables. The maximum of other columns is 200.
+#: Maximum characters of text columns in the tables. The maximum length of other text columns is 200
+#: characters.
 _LIMITS = {"name": 500, "industry": 500, "title": 500, "linkedin_url": 2000}
 
 RecordId = Annotated[str, Field(min_length=1, max_length=200)]
@@ -46,8 +48,8 @@ class Loaded(Row):
 
     record: dict[str, Any] | None = None
     sealed_key: str | None = Field(default=None, repr=False)
-    #: Seconds that remain of the wait that Apollo requested for this key. None or negative if there
-    #: is no wait.
+    #: Seconds that remain of the wait that Apollo requested for this key. The number is None or
+    #: negative if the job need not wait.
     paused_seconds: float | None = None
 
 
@@ -117,7 +119,7 @@ def find_domain(text: str | None) -> str | None:
 
     Returns:
         The domain in lower case without `www.`, with international names in their `xn--` form.
-        `None` if the text contains no domain.
+        Return None if the text contains no domain.
     """
     if not text:
         return None

@@ -19,7 +19,10 @@ from minutehand_apps.enrichment.settings_routes import routes
 async def enrich(
     kind: Kind, record_id: UUID, functions: CallerFunctions, services: Services, response: Response
 ) -> Job:
-    """Enqueue the enrichment of a record. If it already runs, return its job with status 200."""
+    """Enqueue the enrichment of a record.
+
+    If an enrichment already runs, return its job with status 200.
+    """
     record: dict[str, Any] = {f"{kind}_id": record_id}
     answer = await functions.call(f"enrich_{kind}", **record)
     if answer["wake"]:

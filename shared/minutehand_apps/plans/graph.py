@@ -21,7 +21,7 @@ LEVELS: Final[dict[Speed, int]] = {
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stage of a plan. It runs when the stages that it needs have completed.
+    """A stage of a plan. A stage runs when the stages that it needs have completed.
 
     Attributes:
         level: Minimum level of detail of a plan in which the stage runs.

@@ -27,7 +27,7 @@ class PlanFeed:
         self._is_known = False
 
     async def read(self) -> sse.Batch:
-        """Read the events after the last event that was read. If none can follow, set `end`.
+        """Read the events after the last event that was read. If no event can follow, set `end`.
 
         Raises:
             QueueError: Only in the first read. The status is 404 if the plan does not exist or

@@ -146,7 +146,10 @@ def _lines(block: Block) -> Iterator[str]:
 
 
 def html(plan: ReportedPlan) -> HTMLResponse:
-    """Return the report as an HTML page without other files. All texts are escaped."""
+    """Return the report as an HTML page without other files.
+
+    All texts of the report are escaped.
+    """
     parts = [
         f"<blockquote>{escape(plan.prompt)}</blockquote>",
         f'<p class="meta">Status: {plan.status}. {escape(notice(plan))}</p>',

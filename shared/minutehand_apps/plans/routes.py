@@ -77,20 +77,26 @@ async def get_plan(plan_id: UUID, functions: UserOrGuestFunctions) -> Plan:
 
 @routes.delete("/{plan_id}", status_code=204)
 async def delete(plan_id: UUID, functions: UserOrGuestFunctions) -> None:
-    """Cancel and delete a plan. Its streams end, and its routes return 404 from then on."""
+    """Cancel and delete a plan.
+
+    The streams of the plan end, and its routes return 404 from then on.
+    """
     await functions.call("plan_delete", plan_id=plan_id, repeatable=False)
 
 
 @routes.post("/{plan_id}/cancel")
 async def cancel(plan_id: UUID, functions: UserOrGuestFunctions) -> Plan:
-    """Cancel a plan. Its report keeps the finished stages. The call may be repeated."""
+    """Cancel a plan. The report of the plan keeps the finished stages. The call may be repeated."""
     await functions.call("plan_cancel", plan_id=plan_id)
     return await get_plan(plan_id, functions)
 
 
 @routes.post("/{plan_id}/retry")
 async def retry(plan_id: UUID, functions: UserOrGuestFunctions, services: Provided) -> Plan:
-    """Continue a failed or cancelled plan after its finished stages. 409 for any other plan."""
+    """Continue a failed or cancelled plan after its finished stages.
+
+    The status is 409 for any other plan.
+    """
     await functions.call("plan_retry", plan_id=plan_id, repeatable=False)
     await services.waker.wake()
     return await get_plan(plan_id, functions)
@@ -100,7 +106,10 @@ async def retry(plan_id: UUID, functions: UserOrGuestFunctions, services: Provid
 async def redo(
     plan_id: UUID, stage: str, functions: UserOrGuestFunctions, services: Provided
 ) -> Plan:
-    """Write one chapter of an ended plan again, and keep the other chapters. 409 before its end."""
+    """Write one chapter of an ended plan again, and keep the other chapters.
+
+    The status is 409 before the end of the plan.
+    """
     plan = await get_plan(plan_id, functions)
     if stage not in {stage_.name for stage_ in select_stages(plan.speed_vs_detail)}:
         raise not_found("chapter")
@@ -114,7 +123,10 @@ async def redo(
 async def edit(
     plan_id: UUID, stage: str, body: ChapterText, functions: UserOrGuestFunctions
 ) -> Plan:
-    """Replace the text of a chapter, or its points, one per line. 409 for a table."""
+    """Replace the text of a chapter, or its points, one per line.
+
+    The status is 409 for a chapter with a table.
+    """
     await functions.call("plan_edit", plan_id=plan_id, stage=stage, text=body.text)
     return await get_plan(plan_id, functions)
 

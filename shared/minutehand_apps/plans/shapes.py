@@ -22,7 +22,7 @@ Block = str | list[str] | list[list[str]]
 class Chapter(BaseModel):
     """Result of a stage. Unknown fields of the model's answer are dropped."""
 
-    #: Field whose text is streamed while the model writes it. None for a table.
+    #: Field whose text is streamed while the model writes it. The field is None for a table.
     streamed_field: ClassVar[str | None] = None
 
     def check(self, results: Mapping[str, Any]) -> None:

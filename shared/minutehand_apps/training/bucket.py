@@ -181,7 +181,7 @@ class Bucket:
         """Read an object, optionally copy it to a file, and return its checksums.
 
         Args:
-            into: The file. None computes only the checksums.
+            into: The file. If the argument is None, only the checksums are computed.
             on_bytes: Function that gets the number of bytes read so far, and the total number.
         """
         stop = threading.Event()

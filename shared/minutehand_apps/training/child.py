@@ -56,7 +56,10 @@ async def run_child(
 
 
 def _bind(pid: int, seconds: int, max_bytes: int) -> None:
-    """Set the resource limits of a process that has just started. Only Linux has this function."""
+    """Set the resource limits of a process that has just started.
+
+    Only Linux has the function `prlimit`.
+    """
     limits = {"CORE": 0, "CPU": seconds, "FSIZE": max_bytes, "AS": MEMORY_BYTES}
     for name, limit in limits.items() if hasattr(resource, "prlimit") else ():
         with contextlib.suppress(ProcessLookupError):

@@ -1,7 +1,7 @@
 """Reads the description and the audio of a video by ffmpeg.
 
 The files are untrusted. ffmpeg therefore runs as a child process, with limits on time, memory and
-output, and without a shell. It accepts only local files, and only video and audio formats.
+output, and without a shell. The module accepts only local files, and only video and audio formats.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from minutehand.config import ConfigurationError, read_text
 from minutehand_apps.training.child import run_child
 from minutehand_apps.training.errors import later, refused
 
-#: Formats that are accepted. The list is needed, because ffmpeg also reads playlists, pictures and
-#: texts.
+#: Names of the accepted formats, as ffmpeg knows them. The list is needed, because ffmpeg also
+#: reads playlists, pictures and texts.
 FORMATS: Final = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,asf,flv,ogg,wav,mp3,flac,aac,aiff"
 )

@@ -1,6 +1,6 @@
 """Models of database rows, payloads and responses.
 
-SQL enforces the rules for trainings.
+The SQL functions enforce the rules for trainings.
 """
 
 from __future__ import annotations

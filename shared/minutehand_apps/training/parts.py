@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 MIB: Final = 1024 * 1024
-#: Limits of parts. S3 accepts up to 10,000 parts of 5 MiB to 5 GiB. Fewer parts make responses
-#: shorter.
+#: Limits of parts. S3 accepts up to 10,000 parts of 5 MiB to 5 GiB. A file with fewer parts has
+#: shorter responses.
 MIN_PART_BYTES: Final = 8 * MIB
 MAX_PARTS: Final = 2_000
 MAX_BYTES: Final = 16 * 1024 * MIB
@@ -54,7 +54,7 @@ class Plan:
 
 
 def plan(size_bytes: int) -> Plan:
-    """Plan parts of a file. Their number and their size are within the limits of S3."""
+    """Plan parts of a file. The number and the size of the parts are within the limits of S3."""
     if not 0 <= size_bytes <= MAX_BYTES:
         raise ValueError(f"a file must have 0 to {MAX_BYTES} bytes, but this one has {size_bytes}")
     part = max(MIN_PART_BYTES, -(-size_bytes // MAX_PARTS))

@@ -156,7 +156,7 @@ async def get_video(training_id: UUID, functions: UserFunctions, app: App) -> Vi
 
 @routes.post("/{training_id}/cancel")
 async def cancel(training_id: UUID, functions: UserFunctions) -> TrainingState:
-    """Stop the jobs of a training. Finished results are kept."""
+    """Stop the jobs of a training. The finished results of the training are kept."""
     await functions.call("training_cancel", training_id=training_id)
     return await get_training(training_id, functions)
 
@@ -176,7 +176,7 @@ async def edit_step(
 ) -> TrainingState:
     """Replace the text of one step of the procedure.
 
-    Steps are numbered from 1. The time is kept.
+    The steps of a procedure are numbered from 1. The time is kept.
     """
     await functions.call(
         "training_edit_step",

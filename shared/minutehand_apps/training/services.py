@@ -75,7 +75,7 @@ class Training(Dependencies):
         return Mux(token_id, secret, base_url=base_url)
 
     async def ffmpeg(self) -> Ffmpeg:
-        """Find ffmpeg. Raises ConfigurationError if this machine has none."""
+        """Find ffmpeg. Raises ConfigurationError if the machine has no ffmpeg."""
         from minutehand_apps.training.media import Ffmpeg, find_ffmpeg
 
         # use a thread, because the package runs ffmpeg once to check it

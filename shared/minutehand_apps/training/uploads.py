@@ -102,7 +102,7 @@ class SignedParts(BaseModel):
 
 
 class Upload(BaseModel):
-    """An upload with its missing parts. After its completion, it has a training."""
+    """An upload with its missing parts. After its completion, an upload has a training."""
 
     id: str
     key: str = Field(description="Key of the object in the bucket.")
@@ -135,7 +135,7 @@ class UploadToken(BaseModel):
 
     @property
     def named(self) -> re.Match[str]:
-        """Workspace and owner in the key.
+        """Workspace and owner that the object's key contains.
 
         Raises ValueError if the key is not the key of an upload.
         """

@@ -141,7 +141,10 @@ def _away() -> Response:
 
 
 def main(environ: Mapping[str, str]) -> int:
-    """Serve all providers in PROVIDER_NAMES on PORT until SIGTERM. Paths begin with their names."""
+    """Serve all providers in PROVIDER_NAMES on PORT until SIGTERM.
+
+    The path of a request begins with the name of the provider.
+    """
     import uvicorn  # imported here, because Lambda functions do not have uvicorn
 
     names = environ["PROVIDER_NAMES"].split(",")
