@@ -86,7 +86,7 @@ export function useFocusKeeper() {
   return box;
 }
 
-/** Button that runs its action. While the action runs, the button is disabled and looks busy. */
+/** Button that runs an action. While the action runs, the button is disabled and looks busy. */
 export function ActionButton({ run, children, className = "", disabled = false, ...rest }) {
   const [busy, setBusy] = useState(false);
   const click = async () => {
