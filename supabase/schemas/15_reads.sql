@@ -1710,6 +1710,13 @@ from (
       '/overview'
     ),
     (
+      'missing_right',
+      'Workers with the role job_worker may not execute {function}.',
+      'Grant the right: `grant execute on function {function}(jsonb) to job_worker`.',
+      null,
+      '/overview'
+    ),
+    (
       'open_transaction',
       'A session with an open transaction delays the queue.',
       'End the session if no one needs its transaction: `select pg_terminate_backend({pid})`.',

@@ -535,6 +535,19 @@ begin
     having count(*) > 0
     union all
     select
+      'fail',
+      'missing_right',
+      null,
+      null,
+      jsonb_build_object('function', f.function)
+    from unnest(
+      '{public.lease_jobs, public.report_jobs, public.settle_jobs,
+        public.run_maintenance}'::regproc[]
+    ) as f (function)
+    join pg_catalog.pg_roles as r on r.rolname = 'job_worker'
+    where not has_function_privilege(r.oid, f.function, 'execute')
+    union all
+    select
       'warn',
       'clock_skew',
       null,
@@ -1173,6 +1186,7 @@ begin
       f.data ->> 'workspace_id',
       f.data ->> 'url',
       f.data ->> 'worker_id',
+      f.data ->> 'function',
       f.data ->> 'asked'
     )
   ) as k (key);

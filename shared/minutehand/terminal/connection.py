@@ -32,7 +32,6 @@ FIXES: dict[str, str] = {
     "unauthorized": "sign in again with `minutehand token`, or omit --token",
     "unreachable": "`minutehand doctor` shows which part is unavailable",
     "unavailable": "`minutehand doctor` shows which part is unavailable",
-    "57014": "`minutehand doctor` shows which part is unavailable",
     "unreadable": "name a JSON file, or - for standard input",
     "no_env_file": "name one with KEY=value lines, as .local/env has them",
     "no_stack": "start the local one with `minutehand dev`, or name a file: --env-file prod.env",
@@ -338,7 +337,7 @@ def parse_response(response: httpx.Response) -> Any:
     more = f" ({description})" if description and str(message) not in description else ""
     raise CommandFailed(
         f"{message}{more}",
-        code=str(code or response.status_code),
+        code=str(code or ("unavailable" if response.is_server_error else response.status_code)),
         is_usage=response.status_code in (400, 422),
     )
 
