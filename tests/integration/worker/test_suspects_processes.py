@@ -65,6 +65,34 @@ async def test_the_pause_doubles_until_a_process_leases_suspects(
     assert [seconds for seconds, _ in groupby(pauses)] == [1, 2, 4, 8, 16, 30, 1]
 
 
+async def test_the_pause_does_not_grow_while_each_process_leases_suspects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The suspects run long, so that no process ends."""
+    leased = WORKER.replace("number // 6", "1").replace("sys.exit()", "os.read(0, 1)")
+    (tmp_path / "suspects_worker.py").write_text(leased)
+    file = tmp_path / "starts"
+    path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
+    host = WorkerProcess("suspects_worker", {**os.environ, "PYTHONPATH": path, "STARTS": str(file)})
+    pauses: list[float] = []
+    have_started = asyncio.Event()
+    sleep = asyncio.sleep
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if file.exists() and file.stat().st_size >= 6:
+            have_started.set()
+        await sleep(0.01)
+
+    monkeypatch.setattr(asyncio, "sleep", pause)
+    host.start()
+    async with asyncio.timeout(60):
+        await have_started.wait()
+    await host.aclose(timeout_seconds=60)
+
+    assert max(pauses) == 2
+
+
 #: Each process for suspects ends without a lease when the test has created its file `end`.
 DYING = """
 import json, os, sys, time

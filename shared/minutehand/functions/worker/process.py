@@ -206,7 +206,9 @@ class WorkerProcess:
             # blocks all of them
             if all(report.has_leased() for report in self._suspects.values()):
                 self._found.clear()
-                self._suspects_seconds = min(2 * self._suspects_seconds, MAX_RESTART_SECONDS)
+                # running processes have leased suspects, so the next process may lease some too
+                pause = SUSPECTS_SECONDS if self._suspects else 2 * self._suspects_seconds
+                self._suspects_seconds = min(pause, MAX_RESTART_SECONDS)
                 self._start_for_suspects(1)
 
     def _start_for_suspects(self, companies: int) -> None:
