@@ -1,4 +1,4 @@
-"""The engine of a fresh database with two workspaces, three members and one plain job type."""
+"""Fixtures: a new database with two workspaces, three members and one job type, and invariants."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from tests.contract.observed import breaches
 from tests.support.engine import ADA, BOB, EVE, Engine
 from tests.support.renewed import Renewed
 
-#: The lane of a gated job, if a worker serves the lane and nothing pauses it.
+#: A query: the job's row of queue.lanes, if a worker serves the lane and nothing pauses it. A lane
+#: is a job type in a queue.
 SERVED = """select from queue.lanes l where l.lane = g.lane and l.served_at is not null
   and not exists (select from queue.pauses p
     where (p.kind, p.name) in (('job_type', l.job_type), ('queue', l.queue)))"""
-#: The note of a gated job's key.
+#: A query: a row of queue.notes for the key of the job. The row makes the next lease check the key.
 NOTED = """select from queue.notes n join queue.lanes l on l.lane = n.lane
   where n.workspace_id = g.workspace_id and l.job_type = g.job_type and n.key = g.key"""
 #: Invariants of the engine's tables, as queries that find violations.
@@ -102,7 +103,10 @@ INVARIANTS = {
 
 @pytest.fixture
 def engine(renewed: Renewed) -> Iterator[Engine]:
-    """A session with the service's role. After the test, every invariant is checked."""
+    """A database session with the service's role.
+
+    After the test, the fixture checks the invariants.
+    """
     engine = Engine(renewed, renewed.session())
     engine.register("work", lease_seconds=60)
     yield engine

@@ -1,4 +1,4 @@
-"""Cost is flat: blocks that calls read with 100,000 waiting jobs, 10,000 tenants or keys."""
+"""Calls read few blocks even with 100,000 waiting jobs, 10,000 tenants or 10,000 keys."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.support.renewed import Renewed
 
 pytestmark = [pytest.mark.fresh, pytest.mark.timeout(600)]
 
-#: Statements that leave the planner's statistics up to date, missing, or collected while the tables
-#: were empty.
+#: Statements after which the planner's statistics are up to date, missing, or those of empty
+#: tables.
 STATISTICS = (
     "analyze",
     "delete from pg_statistic; update pg_class set reltuples = -1 where relkind = 'r'",
@@ -25,12 +25,15 @@ STATISTICS = (
     " where relkind in ('r', 'i') and relnamespace in (select oid from pg_namespace"
     " where nspname in ('queue', 'public', 'realtime'))",
 )
-#: A call, its argument, and the maximum number of blocks.
+#: An SQL call, its argument, and the maximum number of blocks that the call may read.
 Call = tuple[str, Any, int]
 
 
 def fill(engine: Engine, count: int, *columns: str) -> None:
-    """Insert jobs, with SQL for workspace, type and key of the nth job."""
+    """Insert jobs.
+
+    The columns are SQL expressions of n for workspace, job type and concurrency key.
+    """
     engine.run("set statement_timeout = '300s'")
     for start in range(0, count, 1000):
         engine.run(
@@ -40,7 +43,7 @@ def fill(engine: Engine, count: int, *columns: str) -> None:
 
 
 def open_turns(engine: Engine) -> None:
-    """Make leases apply all notes, which opens tenants' turns, and vacuum."""
+    """Call lease until all rows of queue.notes are applied, and then vacuum."""
     while engine.one("select exists (select from queue.notes)"):
         engine.lease(1)
     publish_all(engine)
@@ -48,7 +51,7 @@ def open_turns(engine: Engine) -> None:
 
 
 def publish_all(engine: Engine) -> None:
-    """Publish all pending events, so that no measured call has to publish them."""
+    """Publish all pending events, so that no measured call publishes them."""
     place = "select until is not null from queue.publisher order by round desc limit 1"
     engine.run("select queue.do_announcements(queue.clock(), null)")
     while engine.one(place):
@@ -67,7 +70,7 @@ def too_dear(engine: Engine, calls: dict[str, Call]) -> dict[str, int]:
 
 @pytest.fixture
 def crowded(renewed: Renewed) -> Engine:
-    """A tenant with 100,000 waiting jobs, and a thousand ended jobs."""
+    """A database in which a tenant has 100,000 waiting jobs and another 1,000 ended jobs."""
     engine = Engine(renewed, renewed.session())
     engine.run("set statement_timeout = '300s'")
     engine.register("work", lease_seconds=600)
@@ -83,18 +86,18 @@ def crowded(renewed: Renewed) -> Engine:
 
 
 def test_calls_beside_100_000_waiting_jobs_cost_no_more(crowded: Engine) -> None:
-    """The calls read no more blocks, whatever statistics the planner has.
+    """With 100,000 waiting jobs, each call reads a bounded number of blocks.
 
-    The first page of a job list and a job's position in the queue are also measured.
+    The planner's statistics may be missing or outdated.
     """
     for known in STATISTICS:
         crowded.run(known)
-        with crowded.another_session() as session:  # a new session plans its queries again
+        with crowded.another_session() as session:  # queries are planned per session
             check_calls(session)
 
 
 def check_calls(crowded: Engine) -> None:
-    """Check the blocks that calls read."""
+    """Check that each call reads at most the allowed number of blocks."""
     last = crowded.one(
         "select id::text from public.jobs where workspace_id = %s order by id desc limit 1", ACME
     )
@@ -115,7 +118,7 @@ def check_calls(crowded: Engine) -> None:
         "health": ("select public.queue_health()", None, 60_000),
     }
     assert too_dear(crowded, calls) == {}
-    crowded.advance(200)  # the job is overdue, so each lane is checked for jobs that wait
+    crowded.advance(200)  # all jobs are now overdue
     cost = blocks(crowded, "select public.explain_queue(%s)", ACME)
     assert cost <= 700
     crowded.advance(-200)
@@ -123,7 +126,7 @@ def check_calls(crowded: Engine) -> None:
 
 @pytest.mark.parametrize("lanes", [pytest.param(1, marks=pytest.mark.weekly(only=True)), 100])
 def test_a_lease_among_ten_thousand_turns_reads_a_few(engine: Engine, lanes: int) -> None:
-    """A lease reads as many turns along the ring as it requests jobs."""
+    """Among 10,000 tenants with waiting jobs, a lease reads blocks for the requested jobs only."""
     for number in range(lanes):
         engine.register(f"t{number}")
     engine.run(
@@ -138,14 +141,14 @@ def test_a_lease_among_ten_thousand_turns_reads_a_few(engine: Engine, lanes: int
 
 
 def test_a_free_job_beside_ten_thousand_keys_that_are_full_is_leased(engine: Engine) -> None:
-    """A gate hides the jobs that cannot run, so no turn is blocked."""
+    """A lease finds the only job that may run among jobs of 5,000 concurrency keys in use."""
     engine.register("keyed", key_concurrency=1)
     fill(engine, 10_000, f"'{ACME}'", "'keyed'", "'k' || n / 2")
     while engine.lease(500, job_types=["keyed"]):
         pass
     open_turns(engine)
 
-    # once a second a lease checks whether one of the 5,000 leases has expired
+    # Once a second, a lease also checks whether one of the 5,000 running leases has expired.
     assert lease_blocks(engine, job_types=["keyed"]) <= 2000
     free = engine.enqueue(job_type="keyed", concurrency_key="free")
     assert [lease["job"]["id"] for lease in engine.lease(5, job_types=["keyed"])] == [free]
@@ -153,7 +156,7 @@ def test_a_free_job_beside_ten_thousand_keys_that_are_full_is_leased(engine: Eng
 
 @pytest.fixture
 def busy(renewed: Renewed) -> Engine:
-    """Ten thousand running jobs, as many waiting jobs, 62 types and 190 ended workers."""
+    """A database with 10,000 running and 10,000 waiting jobs, 62 types and 190 ended workers."""
     engine = Engine(renewed, renewed.session())
     engine.run("set statement_timeout = '300s'")
     types = [f"t{number}" for number in range(62)]
@@ -179,7 +182,10 @@ def busy(renewed: Renewed) -> Engine:
 
 
 def test_no_read_looks_at_ten_thousand_running_jobs_more_than_once(busy: Engine) -> None:
-    """A count reads each running job once. A view of one job reads a few rows."""
+    """Among 10,000 running jobs, a count reads each job once.
+
+    A read of one job reads a few rows.
+    """
     runs = str(busy.one("select job_id from queue.leases limit 1"))
     waits = str(busy.one("select job_id from queue.ready limit 1"))
     running = json.dumps({"workspace_id": ACME, "state": ["running"]})
@@ -203,7 +209,7 @@ def test_no_read_looks_at_ten_thousand_running_jobs_more_than_once(busy: Engine)
 
 
 def test_a_sessions_words_cost_what_is_said_in_it(busy: Engine) -> None:
-    """An index finds a thousand jobs of a type among ten thousand other running jobs."""
+    """A read of a session's output reads few blocks, whatever the number of other running jobs."""
     busy.run(
         "update public.jobs set session_id = 's' where id = any (array(select id from public.jobs"
         " where id not in (select job_id from queue.leases) limit 1000))"
@@ -221,7 +227,7 @@ def test_a_sessions_words_cost_what_is_said_in_it(busy: Engine) -> None:
     busy.run("vacuum analyze public.jobs")
     with busy.member(ADA) as ada:
         look = "select public.session_output('s', %s::jsonb)"
-        result = ada.one(look, "{}")["jobs"]  # plans are made here, as in each call that follows
+        result = ada.one(look, "{}")["jobs"]  # this first call also plans the query
         known = {job["job_id"]: {"reply": {"attempt": 1, "next": 200}} for job in result}
         assert len(known) == 5
         costs = [ada.blocks(look, json.dumps(each)) for each in ({}, known)]
@@ -229,7 +235,10 @@ def test_a_sessions_words_cost_what_is_said_in_it(busy: Engine) -> None:
 
 
 def trickle(engine: Engine, count: int, tick: str) -> int:
-    """Return the blocks of a job's enqueue, lease and settlement while its type has other jobs."""
+    """Return the blocks that enqueue, lease and settlement of one job read.
+
+    The result is the median of the last 20 jobs.
+    """
     lease: dict[str, Any] = {"worker_id": "w1", "tick_id": tick, "limit": 5}
     items: list[dict[str, Any]] = []
     used = []
@@ -244,11 +253,14 @@ def trickle(engine: Engine, count: int, tick: str) -> int:
             settle = json.dumps({"items": items, "lease": lease})
             used[-1] += engine.blocks("select public.settle_jobs(%s::jsonb)", settle)
             items = []
-    return sorted(used[-20:])[10]  # once a second a call also does work that is due
+    return sorted(used[-20:])[10]  # a median, because once a second a call also does due work
 
 
 def test_a_trickle_beside_a_held_snapshot_costs_what_it_cost(engine: Engine) -> None:
-    """A turn is not written for each job, and dead rows are not read again."""
+    """While another session keeps an old snapshot, calls for one job read at most twice the blocks.
+
+    The snapshot prevents the vacuum of dead rows.
+    """
     tick = str(uuid.uuid4())
     first = trickle(engine, 60, tick)
     with engine.another_session() as other:
@@ -284,7 +296,10 @@ def test_an_empty_lease_beside_a_held_snapshot_does_not_read_closed_turns(engine
 
 
 def test_types_at_their_limit_need_no_lock(engine: Engine) -> None:
-    """A call may lock fewer types than are at their limit, but needs no lock to start no job."""
+    """Leases start one job of each of 150 job types with the limit 1.
+
+    A later lease of these full types takes no lock and reports that no job is due.
+    """
     types = [f"limited-{n}" for n in range(150)]
     limited = [{"job_type": each, "max_concurrency": 1} for each in types]
     engine.rpc("register_job_types", p_types=limited)
@@ -305,9 +320,9 @@ def test_types_at_their_limit_need_no_lock(engine: Engine) -> None:
 
 
 def test_no_call_takes_more_than_200_advisory_locks(engine: Engine, ada: Engine) -> None:
-    """The server has few advisory locks.
+    """No enqueue, lease or settlement takes more than 200 of the server's few advisory locks.
 
-    A call that gets no more locks leaves work to the next call.
+    A call that reaches the limit leaves the rest of the work to the next call.
     """
     engine.register("keyed", key_concurrency=1)
     engine.register("shared", workspace_concurrency=1)

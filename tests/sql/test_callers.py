@@ -1,4 +1,4 @@
-"""Limits of callers: call rates, concurrent large calls and worker runs, and settings."""
+"""Limits for callers: call rates, concurrent worker runs, stored bytes, and settings."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ OF_ACME = {"p_workspace_id": ACME}
 
 
 def test_a_bulk_cancel_names_what_it_cancels(engine: Engine) -> None:
-    """A null field is no filter, so the call would cancel every job of the workspace."""
+    """A bulk cancel whose filter is empty or null is rejected.
+
+    It would otherwise cancel every job of the workspace.
+    """
     for none in ({}, {"job_type": None}):
         assert refused(engine.rpc, "cancel_jobs", **OF_ACME, p_filter=none)[0] == "PT422"
 
 
 def test_guests_are_limited_by_the_address_that_they_come_from(engine: Engine) -> None:
-    """Guests are limited by address if the setting allows guests.
+    """A guest's calls are limited by the guest's network address, which the proxy adds last.
 
-    A guest can forge the addresses that the header lists before the proxy's entry.
+    Addresses that the guest adds to the header do not change the limit.
     """
     engine.stop_clock()
     engine.run("insert into queue.settings (name, value) values ('visits_per_minute', '2')")
@@ -49,12 +52,12 @@ def test_guests_are_limited_by_the_address_that_they_come_from(engine: Engine) -
 
 
 def test_no_text_of_a_caller_meets_a_lock_of_another_kind(engine: Engine) -> None:
-    """Advisory locks on a text have a negative class id, and advisory locks on lanes do not."""
+    """Each kind of advisory lock has its own key, also if a caller's text names another kind."""
     ours = "from pg_proc where pronamespace::regnamespace::text !~ '^(pg_|auth|realtime)'"
     words = "(regexp_matches(prosrc, 'try_lock\\(\\s*(?:format\\(\\s*)?''(\\w+)', 'g'))[1]"
     kinds = {*engine.rows(f"select {words} {ours}"), "both", "workspace"}
     with engine.connection.transaction(force_rollback=True):
-        for kind in kinds:  # also if the text contains the name of another kind
+        for kind in kinds:  # the text also names other kinds of locks
             assert engine.one("select queue.try_lock(%s)", f"{kind} turns maintenance")
         held = "select classid::bigint from pg_locks where locktype = 'advisory' and pid = %s"
         locks = engine.rows(held, engine.connection.info.backend_pid)
@@ -64,7 +67,7 @@ def test_no_text_of_a_caller_meets_a_lock_of_another_kind(engine: Engine) -> Non
 
 
 def test_a_large_quota_is_counted_now_and_then_and_holds(engine: Engine, ada: Engine) -> None:
-    """An enqueue does not count the backlog, so the limit may apply ten seconds late."""
+    """A workspace's limit of pending jobs is counted every ten seconds, not at each enqueue."""
     engine.limit(max_pending=2100)
     engine.enqueue_many(2100)
     assert refused(ada.enqueue) == ("PT429", "quota_exceeded", "max_pending")
@@ -74,7 +77,10 @@ def test_a_large_quota_is_counted_now_and_then_and_holds(engine: Engine, ada: En
 
 
 def test_runs_of_workers_are_bounded_and_a_killed_one_ends(engine: Engine) -> None:
-    """An account of ten concurrent invocations can reserve none."""
+    """At most two worker runs are active, and another run is rejected until one ends.
+
+    A killed run counts until its `run_seconds` are over.
+    """
     calls = itertools.count(1)
     engine.maintain()
 
@@ -88,7 +94,7 @@ def test_runs_of_workers_are_bounded_and_a_killed_one_ends(engine: Engine) -> No
 
     first, second, third = (str(uuid.uuid4()) for _ in range(3))
     assert lease(first) == {"free": 1}
-    assert lease(first) is None, "it is under way"
+    assert lease(first) is None, "the run is already active"
     assert lease(second) == {"free": 0}
     assert lease(third) == {"free": None}
     assert end(first) == {"ended": True, "refused": True}
@@ -100,12 +106,12 @@ def test_runs_of_workers_are_bounded_and_a_killed_one_ends(engine: Engine) -> No
         request = {"tick_id": third, "call": 99, "worker_id": third, "ends": {"stay_ms": 0}}
         response = other.rpc("lease_jobs", p_request=request)["run"]
         assert response == {"ended": True, "refused": True}
-        # the first worker leased a job that the other worker has not seen
+        # The other session's end of a run is not committed yet, so a new run waits for it.
         beginning = engine.blocked(lease, first)
         other.run("commit")
         assert beginning.result(60) == {"free": 0}
     engine.enqueue(delay_seconds=5)
-    assert lease(first, ends={"stay_ms": 5000}) is None, "it stays for what falls due"
+    assert lease(first, ends={"stay_ms": 5000}) is None, "the run waits for the delayed job"
     assert lease(third) == {"free": None}
     engine.advance(61)
     assert lease(third) == {"free": 1}
@@ -119,7 +125,7 @@ NO_VALUES: dict[str, list[Any]] = {
 
 
 def test_what_is_no_value_of_a_setting_is_refused(engine: Engine) -> None:
-    """A typing error must not seem to be accepted."""
+    """An unknown setting, or an invalid value of a setting, is rejected."""
     for name, values in NO_VALUES.items():
         for value in values:
             response = refused(engine.rpc, "set_settings", p_settings={name: value})
@@ -127,7 +133,10 @@ def test_what_is_no_value_of_a_setting_is_refused(engine: Engine) -> None:
 
 
 def test_what_falls_due_within_a_minute_is_notified_and_grows_old(engine: Engine) -> None:
-    """Workers poll once a minute. The oldest due job may be one that is not promoted yet."""
+    """An enqueue notifies workers of a job that is due within a minute.
+
+    Workers poll only once a minute. `queue_health` returns the age of the oldest due job.
+    """
     with engine.database.connect() as listening:
         listening.execute("listen minutehand_wakeup")
         for delay, notified, seconds in ((3600, 0, 0.2), (30, 1, 60)):
@@ -139,7 +148,10 @@ def test_what_falls_due_within_a_minute_is_notified_and_grows_old(engine: Engine
 
 
 def test_bytes_of_live_jobs_are_bounded_by_every_way_in(engine: Engine, ada: Engine) -> None:
-    """The limit counts stored bytes of live jobs, from a sum that is at most ten seconds old."""
+    """A user's live jobs may store a limited number of bytes.
+
+    Each way to enqueue rejects more, by a sum that is at most ten seconds old.
+    """
     engine.stop_clock()
     engine.set(user_pending_bytes_max=100_000)
     ended, *_ = (engine.enqueue() for _ in range(2))
@@ -163,7 +175,7 @@ def test_bytes_of_live_jobs_are_bounded_by_every_way_in(engine: Engine, ada: Eng
     full = ("PT429", "quota_exceeded", "user_pending_bytes_max")
     ada.enqueue({}, **replaced)
     first = ada.enqueue(large)
-    ada.enqueue(large)  # the count is valid for ten seconds
+    ada.enqueue(large)  # the sum is not computed again for ten seconds
     engine.advance(11)
     assert [refused(way, ada) for way in ways] == [full] * len(ways)
     ada.enqueue({"text": "small"})
@@ -173,7 +185,8 @@ def test_bytes_of_live_jobs_are_bounded_by_every_way_in(engine: Engine, ada: Eng
     ada.enqueue(large)
 
 
-#: By table, a statement that creates many rows, and the maintenance task that processes the table.
+#: For each table: a statement that inserts many rows, and the maintenance task that reads the
+#: table.
 CROWDS = {
     "signals": (
         "insert into queue.signals (kind, workspace_id, job_id)"
@@ -206,7 +219,7 @@ CROWDS = {
 
 @pytest.mark.parametrize("table", CROWDS)
 def test_another_tenants_crowd_holds_up_no_one(engine: Engine, table: str) -> None:
-    """Maintenance of a full table takes a share of rows from each workspace."""
+    """When one workspace fills a table, a maintenance call also handles another workspace's row."""
     crowd, task = CROWDS[table]
     job_type = "later" if table == "unpublished" else "work"
     engine.enqueue_many(1200, workspace=ACME, job_type=job_type)

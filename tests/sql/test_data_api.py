@@ -1,4 +1,4 @@
-"""Behaviour of a hosted project's Data API that restricts what functions may contain."""
+"""Restrictions that a hosted project's Data API sets for the text of SQL functions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REPEATED = re.compile(
 
 
 def unconditional(source: str) -> Iterator[str]:
-    """Return the updates and deletes of a function's text without a condition."""
+    """Return the UPDATE and DELETE statements without WHERE in a function's text."""
     text = re.sub(r"\s+", " ", COMMENT_OR_TEXT.sub("''", source).lower())
     for found in CHANGE.finditer(text):
         depth, end = 0, found.end()
@@ -33,9 +33,9 @@ def unconditional(source: str) -> Iterator[str]:
 
 
 def test_every_change_has_a_condition(engine: Engine) -> None:
-    """Hosted projects load safeupdate.
+    """No function contains an UPDATE or DELETE without a condition.
 
-    safeupdate rejects unconditional changes, also in functions.
+    Hosted projects load the extension safeupdate, which rejects such statements.
     """
     sources = engine.connection.execute(FUNCTIONS).fetchall()
     found = {name: [*unconditional(source)] for name, source in sources}
@@ -48,7 +48,10 @@ def test_every_change_has_a_condition(engine: Engine) -> None:
 
 
 def test_no_function_raises_what_postgrest_repeats(engine: Engine) -> None:
-    """PostgREST 14 repeats a call with such an error forever and never responds."""
+    """No function raises a serialization failure or a deadlock.
+
+    PostgREST 14 would repeat the call forever and never respond.
+    """
     sources = engine.connection.execute(FUNCTIONS).fetchall()
 
     assert [name for name, source in sources if REPEATED.search(source)] == []

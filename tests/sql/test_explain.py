@@ -1,4 +1,7 @@
-"""`explain_job` returns a reason and a sentence for each state in which a job can wait."""
+"""`explain_job` returns a reason and a sentence for each state in which a job can wait.
+
+`explain_queue` returns findings about the whole queue.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from psycopg.types.json import Jsonb
 from tests.support.engine import ACME, EVE, GLOBEX, TICK, Engine, handle
 from tests.support.patience import until
 
-#: A worker that calls and leases nothing.
+#: A lease request of a worker that requests no job.
 LOOK: dict[str, Any] = {"tick_id": TICK, "worker_id": "w9"}
 LOOK |= {"limit": 0, "call": 1}
 
@@ -23,7 +26,7 @@ def reason(engine: Engine, job_id: str) -> str:
 
 
 def test_every_place_of_a_life_has_its_reason(engine: Engine) -> None:
-    """`explain_job` has a reason for each state, from a delayed job to a completed job."""
+    """`explain_job` returns a reason in each state of a job, from scheduled to cancelled."""
     job_id = engine.enqueue(delay_seconds=60)
     assert reason(engine, job_id) == "scheduled"
     engine.advance(61)
@@ -37,7 +40,7 @@ def test_every_place_of_a_life_has_its_reason(engine: Engine) -> None:
     engine.advance(100)
     engine.settle(engine.lease_one(), "snoozed", delay_seconds=60)
     engine.advance(30)
-    assert reason(engine, job_id) == "backing_off"  # the last error is kept
+    assert reason(engine, job_id) == "backing_off"  # the snoozed job keeps its last error
     engine.advance(100)
     lease = engine.lease_one()
     engine.cancel(job_id)
@@ -62,7 +65,7 @@ def test_every_place_of_a_life_has_its_reason(engine: Engine) -> None:
 def test_a_limit_that_is_used_up_is_named(
     engine: Engine, expected: str, policy: dict[str, Any], limits: dict[str, Any]
 ) -> None:
-    """The explanation has the used share of the limit, and the job that has a key."""
+    """The explanation of a waiting job names the limit and the job that uses the limit up."""
     options: dict[str, Any] = {"concurrency_key": "k"} if expected == "key_limit" else {}
     engine.register("work", **policy)
     engine.limit(**limits)
@@ -79,13 +82,16 @@ def test_a_limit_that_is_used_up_is_named(
         assert said["next"][0]["command"] == f"minutehand cancel {holder}"
     [line] = engine.rpc("explain_queue")["holders"]
     assert (line["reason"], line["jobs"], line["sentence"]) == (expected, 1, said["sentence"])
-    # the console finds the rows that wait for a key by these
+    # The console searches jobs by these keys.
     assert line["keys"] == (["k"] if line["kind"] == "key" else None)
     assert (line["kind"] == "key") == (expected == "key_limit")
 
 
 def test_only_jobs_ahead_that_can_run_are_counted(engine: Engine) -> None:
-    """Jobs of other tenants or types, behind a gate, delayed, or too late to start do not count."""
+    """The explanation of a waiting job counts only earlier jobs that can run.
+
+    Jobs of other tenants or types, delayed jobs and expired jobs do not count.
+    """
     engine.register("other")
     engine.register("keyed", key_concurrency=1)
     engine.lease(1)
@@ -105,7 +111,10 @@ def test_only_jobs_ahead_that_can_run_are_counted(engine: Engine) -> None:
 
 
 def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -> None:
-    """Other types still run. The cause is a rejected registration of the unserved type."""
+    """When the last worker of a job type ends, `explain_job` says so.
+
+    If the type's registration was rejected, the rejection is the cause.
+    """
     engine.register("other")
     engine.advance(120)
     engine.lease_call(0, worker="w1", job_types=["work"])
@@ -129,14 +138,14 @@ def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -
 
 
 def test_jobs_that_only_fail_or_wait_are_a_finding(engine: Engine) -> None:
-    """A processor may wait for a file that never arrives."""
+    """`explain_queue` reports a job type whose jobs are only snoozed and never complete."""
     job_id = engine.enqueue()
     for _ in range(20):
         engine.settle(engine.lease_one(), "snoozed", delay_seconds=1)
         engine.elapse(2)
     engine.settle(engine.lease_one(), "snoozed", delay_seconds=60)
     assert ", 21 times since" in engine.explain(job_id)["sentence"]
-    engine.elapse(10)  # the statistics lag behind by some seconds
+    engine.elapse(10)  # maintenance then updates the statistics
     for workspace in (ACME, None):
         found = engine.findings(workspace)["no_success"]
         assert "snoozed: 21." in found["sentence"]
@@ -148,7 +157,7 @@ def test_jobs_that_only_fail_or_wait_are_a_finding(engine: Engine) -> None:
 
 
 def test_an_overdue_job_is_one_that_no_limit_or_pause_holds(engine: Engine) -> None:
-    """The holders show limits and pauses. A job that is paused longer is not overdue."""
+    """`explain_queue` reports a job as overdue only if no limit and no pause stops it."""
     engine.register("one", max_concurrency=1)
     engine.enqueue_many(2, job_type="one")
     engine.register("paused")
@@ -169,9 +178,9 @@ def test_an_overdue_job_is_one_that_no_limit_or_pause_holds(engine: Engine) -> N
 
 
 def test_a_job_that_the_project_refuses_to_change_is_said(engine: Engine) -> None:
-    """A trigger of the project rejects the change.
+    """If a trigger of the project rejects a change of a job, `explain_job` returns the error.
 
-    The explanation has the error, its time and a remedy.
+    It also returns the error's time and a remedy.
     """
     sleeper, starter = engine.enqueue_many(2)
     wait = {"kind": "sleep", "name": "s", "until": str(engine.one("select queue.clock()"))}
@@ -194,7 +203,8 @@ def test_a_job_that_the_project_refuses_to_change_is_said(engine: Engine) -> Non
     engine.run_all()
 
 
-#: The error's type, other columns of the failed job, and a word of the expected advice.
+#: For each failed job: the error's type, more fields of the error, and a word of the expected
+#: advice.
 ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("AttemptTimeout", {}, "traceback"),
     ("httpx.ReadTimeout", {}, "Fix the cause"),
@@ -217,7 +227,10 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
 
 
 def test_advice_follows_what_an_error_is(engine: Engine) -> None:
-    """The advice depends on status, SQLSTATE or our own code, never on the name of a class."""
+    """The advice for a failed job depends on the error's HTTP status, SQLSTATE or system code.
+
+    It does not depend on the name of the error's class, except for the project's own classes.
+    """
     for error_type, rest, advice in ERRORS:
         job_id = engine.enqueue()
         error = {"type": error_type, "message": "x", **rest}
@@ -229,10 +242,13 @@ def test_advice_follows_what_an_error_is(engine: Engine) -> None:
 
 
 def test_every_reason_says_what_to_do_next(engine: Engine) -> None:
-    """The command and the page show it. A missing value leaves no gap in a sentence."""
+    """Every reason that `explain_job` or `explain_queue` can return has advice.
+
+    Advice whose values are missing has no unfilled placeholder.
+    """
     sources = engine.rows(
         "select prosrc from pg_proc where proname ~ '^(explain_|findings_)'"
-        " and proname <> 'findings_of_webhooks'"  # apps have sentences of their own
+        " and proname <> 'findings_of_webhooks'"  # the example apps have their own sentences
     )
     words = r"(?:'reason', |'warn', |'fail', |then |else |end,\s+)'([a-z_]+)'"
     said = re.findall(words, " ".join(sources))
@@ -248,7 +264,7 @@ def test_every_reason_says_what_to_do_next(engine: Engine) -> None:
 
 
 def test_what_is_wrong_with_the_whole_is_said_once(engine: Engine) -> None:
-    """Members see findings of their workspace, each with time, cause and next step."""
+    """`explain_queue` returns each problem once, with its time, cause and next step."""
     engine.lease(1)
     assert engine.findings() == {}
     engine.enqueue()
@@ -264,11 +280,14 @@ def test_what_is_wrong_with_the_whole_is_said_once(engine: Engine) -> None:
 
 
 def test_a_disk_that_fills_up_is_said_before_it_is_full(engine: Engine, ada: Engine) -> None:
-    """Operators see the finding about the disk, if they have set the disk size."""
+    """If operators have set the disk's size, they get a finding before the disk is full.
+
+    Members of a workspace do not.
+    """
     engine.lease(1)
 
     def said(share: float) -> list[str]:
-        """Other databases of the server are created and dropped."""
+        """Return the findings while the databases use this share of the disk."""
         size = (
             "select (sum(pg_database_size(oid)) + (select sum(size) from pg_ls_waldir()))::bigint"
         )
@@ -286,7 +305,10 @@ def test_a_disk_that_fills_up_is_said_before_it_is_full(engine: Engine, ada: Eng
 
 
 def test_a_resume_says_what_still_stops_the_jobs(engine: Engine, ada: Engine) -> None:
-    """The response lists the other pauses. A second pause keeps the first pause's reason."""
+    """The response to a resume lists the other pauses that still stop the jobs.
+
+    A second pause keeps the first pause's reason.
+    """
     job_id = engine.enqueue()
     here = ("workspace_type", "work")
     engine.pause("job_type", "work", reason="on fire")
@@ -307,7 +329,10 @@ def test_a_resume_says_what_still_stops_the_jobs(engine: Engine, ada: Engine) ->
 
 
 def test_a_session_that_holds_a_row_is_named(engine: Engine, ada: Engine) -> None:
-    """Running, delayed and expired jobs are tested. Members do not see the session's name."""
+    """If a database session locks a job's row, `explain_job` names the session.
+
+    Members of a workspace do not see the session's application name.
+    """
     delayed = engine.enqueue(delay_seconds=5)
     runs, _ = engine.start()
     with engine.open_transaction() as session:
@@ -330,14 +355,17 @@ def test_a_session_that_holds_a_row_is_named(engine: Engine, ada: Engine) -> Non
         session.run("rollback; begin")
         assert reason(engine, runs) == "running"
 
-        # a foreign key's lock does not prevent a job from running
+        # A lock for a foreign key (FOR KEY SHARE) does not prevent a job from running.
         session.run("select from public.jobs where id = %s for key share", runs)
         engine.advance(10)
         assert reason(engine, runs) == "running"
 
 
 def test_a_session_for_which_a_processor_waits_is_named(engine: Engine) -> None:
-    """The worker reports the session of its query. The session that waits is not blamed."""
+    """If a processor's query waits for a lock, `explain_job` names the session that has the lock.
+
+    The advice is to end that session and not the processor's.
+    """
     job_id, lease = engine.start()
     with engine.another_session() as owner, engine.another_session() as waiting:
         owner.run("select pg_advisory_lock(7)")
@@ -359,17 +387,20 @@ def test_a_session_for_which_a_processor_waits_is_named(engine: Engine) -> None:
 
 
 def test_a_session_that_locks_a_row_for_a_moment_is_not_named(engine: Engine) -> None:
-    """A worker's session is idle when the sessions are read, and locks the row right after."""
+    """A session that locks a job's row only for a moment is not named in the job's explanation."""
     job_id, _ = engine.start()
     with engine.another_session() as worker:
-        engine.run("begin; select from pg_stat_activity")  # reads the sessions
+        engine.run("begin; select from pg_stat_activity")  # the list is from this moment
         worker.run(f"begin; select from public.jobs where id = '{job_id}' for update")
         assert reason(engine, job_id) == "running"
         engine.run("commit")
 
 
 def test_a_holder_of_another_workspace_is_only_said_to_be_that(engine: Engine, ada: Engine) -> None:
-    """If a limit is shared, neither the id nor the start of the other workspace's job is shown."""
+    """Another workspace's job may use up a shared limit.
+
+    Members then see neither that job's id nor its start.
+    """
     engine.register("work", max_concurrency=1)
     foreign, _ = engine.start(workspace=GLOBEX)
     waits = engine.enqueue(start_by_seconds=5)
@@ -391,7 +422,10 @@ def test_a_holder_of_another_workspace_is_only_said_to_be_that(engine: Engine, a
 
 @pytest.mark.parametrize("limit", ["max_concurrency", "workspace_concurrency", "key_concurrency"])
 def test_a_missed_start_names_its_holder_and_a_step(engine: Engine, limit: str) -> None:
-    """The holder is the job that used up the limit."""
+    """If a limit made a job miss its latest start, the explanation names the job that used it up.
+
+    The advice is a retry.
+    """
     engine.register("work", **{limit: 1})
     holder, late = engine.enqueue_many(2, concurrency_key="k", start_by_seconds=5)
     engine.lease(1, lease_seconds=600)
@@ -403,10 +437,10 @@ def test_a_missed_start_names_its_holder_and_a_step(engine: Engine, limit: str) 
 
 
 def test_an_advice_to_wait_has_an_end(engine: Engine) -> None:
-    """Each `Nothing to do until …` has an end."""
+    """The advice "Nothing to do until …" changes to another reason when its time has passed."""
     for delay, first, later in ((1, "due", "passed_over"), (0, "next_in_line", "not_leased")):
         job_id = engine.enqueue(delay_seconds=delay)
-        engine.rpc("lease_jobs", p_request=LOOK)  # so that a worker is known
+        engine.rpc("lease_jobs", p_request=LOOK)  # a worker is now known
         engine.advance(2)
         said = engine.explain(job_id)
         assert said["reason"] == first
@@ -420,7 +454,10 @@ def test_an_advice_to_wait_has_an_end(engine: Engine) -> None:
 def test_a_lack_of_slots_is_reported_only_if_leases_use_them_all(
     engine: Engine, ada: Engine
 ) -> None:
-    """After a right was revoked, the finding would otherwise blame a running job."""
+    """`explain_job` reports missing worker slots only if running jobs use all slots.
+
+    If workers may not call `lease_jobs`, it reports this instead.
+    """
     engine.register("plain")
     slots = [{"job_types": ["work"], "limit": 2}, {"job_types": ["plain"], "limit": 1}]
     call: dict[str, Any] = {"worker": "w1", "job_types": ["work", "plain"], "tick_id": TICK}
@@ -456,7 +493,10 @@ def test_a_lack_of_slots_is_reported_only_if_leases_use_them_all(
 
 
 def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) -> None:
-    """The process renews the lease for as long as it lives, so the lease shows no hang."""
+    """A job that hangs still renews its lease.
+
+    Its explanation shows how long it sent nothing, the line of code, and the usual duration.
+    """
     engine.enqueue_many(20)
     for lease in engine.lease(20):
         engine.settle(lease, duration_ms=1_000)
@@ -468,7 +508,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     said = engine.explain(hangs)
     assert "last seen at all.py:134" in said["sentence"]
     assert said["next"][0]["words"] == "Nothing to do."
-    for _ in range(12):  # the place does not change, so reports have no pulse
+    for _ in range(12):  # an unchanged line of code is not sent again
         engine.advance(20)
         engine.report(lease)
 
@@ -486,12 +526,12 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
 def test_a_limit_that_rejects_enqueues_is_a_finding_with_the_way_to_raise_it(
     engine: Engine,
 ) -> None:
-    """Both limits, on jobs and on bytes, are shown to the workspace and to operators."""
+    """A finding reports a used-up limit of pending jobs or stored bytes, and how to raise it."""
     engine.lease(1)
     engine.limit(max_pending=2)
     engine.enqueue({"text": "long " * 4000})
     assert engine.findings(ACME) == {}
-    engine.enqueue()  # the next enqueue would be rejected
+    engine.enqueue()  # now the workspace is full
     stored = engine.one("select sum(pg_column_size(payload)) from public.jobs")
     engine.set(user_pending_bytes_max=stored)
     engine.run("insert into queue.buckets values ('b:' || %s, %s, queue.clock())", ACME, stored)
@@ -505,7 +545,7 @@ def test_a_limit_that_rejects_enqueues_is_a_finding_with_the_way_to_raise_it(
 
 
 def test_a_schedule_whose_type_no_worker_has_is_a_finding(engine: Engine) -> None:
-    """The finding, and the list of schedules, have the nearest name of a served type."""
+    """A schedule of a job type that no worker serves is a finding and is marked in the list."""
     stored = engine.put_schedule(name="nightly", job_type="wrok")
     assert stored["problem"] == "no worker serves the job type wrok"
     engine.lease_call(0, job_types=["work"])
@@ -519,13 +559,16 @@ def test_a_schedule_whose_type_no_worker_has_is_a_finding(engine: Engine) -> Non
 def test_deliveries_to_a_receiver_are_one_holder_and_outside_of_the_default_list(
     engine: Engine,
 ) -> None:
-    """A failing receiver must fill neither the list of blocking jobs nor the list of jobs."""
+    """Waiting webhook deliveries are shown as one entry per receiver.
+
+    The default list of jobs does not contain them.
+    """
     engine.publish_deliveries()
     keys = ["hook1:a", "hook1:b", "hook1:c", "hook2:a"]
     for key in keys:
         engine.enqueue_many(3, job_type="webhook_delivery", concurrency_key=key)
     engine.lease(10, job_types=["webhook_delivery"])
-    engine.register("work", internal=True)  # jobs of internal types are also explained
+    engine.register("work", internal=True)  # `explain_queue` includes internal types
     own = engine.enqueue()
 
     holders = engine.rpc("explain_queue", p_workspace_id=ACME)["holders"]
@@ -548,7 +591,10 @@ def test_deliveries_to_a_receiver_are_one_holder_and_outside_of_the_default_list
 
 
 def test_a_processor_that_ignored_its_stop_is_shown_until_it_ends(engine: Engine) -> None:
-    """A processor that ignored its stop may charge a card although its job was cancelled."""
+    """`explain_job` shows that a cancelled job's processor still runs.
+
+    The text disappears when the worker reports the processor's end.
+    """
     job_id, lease = engine.start()
     engine.cancel(job_id)
     engine.settle(lease, "cancelled")

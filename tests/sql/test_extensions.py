@@ -1,4 +1,4 @@
-"""Extensions that a project may enable later: pg_cron, pg_net, Vault and Realtime's policies."""
+"""Extensions that a project enables later: pg_cron, pg_net, Vault and Realtime's policies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ def _switched_off_again(engine: Engine) -> Iterator[None]:
 
 
 def test_what_is_installed_later_is_attached_when_a_worker_registers(engine: Engine) -> None:
-    """`attach_extensions` does the same as a migration, and may be called repeatedly."""
+    """When pg_cron is installed later, a worker's registration creates the project's cron jobs.
+
+    `attach_extensions` may be called repeatedly.
+    """
     assert engine.rpc("attach_extensions")["pg_cron"] == "absent"
     create(engine.connection, PG_CRON)
     engine.register()
@@ -33,7 +36,10 @@ def test_what_is_installed_later_is_attached_when_a_worker_registers(engine: Eng
 
 
 def test_policies_come_back_and_one_refusal_keeps_none_of_the_others_away(engine: Engine) -> None:
-    """The project existed before Realtime. The response names the rejected policy."""
+    """`attach_extensions` restores Realtime's policies even if pg_cron rejects its jobs.
+
+    The response contains the rejection.
+    """
     create(engine.connection, PG_CRON)
     engine.run(
         "create or replace function cron.schedule(job_name text, schedule text, command text)"
@@ -51,7 +57,10 @@ def test_policies_come_back_and_one_refusal_keeps_none_of_the_others_away(engine
 def test_a_connected_worker_is_invoked_for_everyone_and_by_the_latest_token(
     engine: Engine, ada: Engine
 ) -> None:
-    """Without AWS, only the database can wake the worker after a browser's insert."""
+    """After `connect_worker`, an INSERT from a browser makes the database invoke the worker.
+
+    The invocation uses the latest token.
+    """
     create(engine.connection, PG_CRON, PG_NET, VAULT)
     engine.rpc("connect_worker", p_url="https://old.example.com/x", p_token=TOKEN + "0")
     made = engine.rpc("connect_worker", p_url=URL, p_token=TOKEN)
@@ -63,7 +72,7 @@ def test_a_connected_worker_is_invoked_for_everyone_and_by_the_latest_token(
     assert calls == [(URL, f"Bearer {TOKEN}")]
     assert engine.count("vault.secrets") == 1
 
-    made = engine.rpc("connect_worker", p_url=None, p_token=None)  # as after a stage was deleted
+    made = engine.rpc("connect_worker", p_url=None, p_token=None)  # disconnect the worker
     engine.enqueue()
     assert (made["pg_net"], made["url"]) == ("no_worker", None)
     assert engine.count("net.http_request_queue") == 1
@@ -81,7 +90,7 @@ def test_a_connected_worker_is_invoked_for_everyone_and_by_the_latest_token(
 def test_what_cannot_work_is_refused(
     engine: Engine, url: str, token: str, extensions: tuple[str, ...], answer: str
 ) -> None:
-    """Reject the call immediately, because later no one would see that no worker is invoked."""
+    """`connect_worker` rejects an invalid URL, a short token and a missing extension."""
     create(engine.connection, *extensions)
     assert refused(engine.rpc, "connect_worker", p_url=url, p_token=token)[1] == answer
 

@@ -1,7 +1,6 @@
-"""Tenants are served in rounds: a model of turns, rings and limits runs beside random mixes.
+"""Tenants are served in rounds.
 
-Types run out of slots among tenants with other work, tenants reach their limits, lanes fall behind,
-pauses end, and workers serve some of the lanes.
+A model of the rules runs beside random tenants, job types, limits, pauses and workers.
 """
 
 from __future__ import annotations
@@ -16,10 +15,11 @@ import pytest
 
 from tests.support.engine import Engine, handle
 
-#: While a job of a tenant may start, another tenant starts at most its weight in jobs per round.
+#: While a tenant's job may start but does not, another tenant starts at most this number times its
+#: weight of jobs.
 MAX_ROUNDS = 4
-#: Maximum consecutive lease calls that return no job although one may start. Each such call
-#: requests another call.
+#: Maximum number of consecutive lease calls that return no job although one may start. Each such
+#: call asks the worker to call again.
 MAX_EMPTY_CALLS = 10
 UNLIMITED = 1_000_000
 JOBS = """
@@ -34,13 +34,16 @@ class Tenant:
     max_running: int
     #: Types and ids of the waiting jobs in order.
     waiting: list[tuple[str, str]] = field(default_factory=list)
-    #: Number of started jobs, by type and tenant, while a job of this tenant could start but did
-    #: not.
+    #: For each job type, the number of jobs that other tenants started while a job of this tenant
+    #: could start but did not.
     passed: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
 
 class Mix:
-    """Random tenants, types and limits, made from a seed, and the jobs that may start."""
+    """Random tenants, job types and limits, made from a seed.
+
+    The class also computes the jobs that may start.
+    """
 
     def __init__(self, engine: Engine, seed: int) -> None:
         self.engine = engine
@@ -97,7 +100,7 @@ class Mix:
             self.tenants[workspace].waiting.append((job_type, job))
 
     def may_start(self, types: list[str]) -> Iterator[tuple[str, str]]:
-        """Yield each tenant that may start a job of these types, with the type of its next job."""
+        """Yield each tenant that may start a job of these types, and the type of its next job."""
         of_type = Counter(job_type for _, job_type in self.running.values())
         of_tenant = Counter(workspace for workspace, _ in self.running.values())
         of_both = Counter(self.running.values())
@@ -116,7 +119,7 @@ class Mix:
                     break
 
     def lease(self, limit: int, types: list[str], call: int) -> int | None:
-        """Make one call and compare it with the model. Return next_due_in_ms."""
+        """Lease jobs, compare them with the model, and return `next_due_in_ms`."""
         heads = list(self.may_start(types))
         answer = self.engine.rpc(
             "lease_jobs",
@@ -144,7 +147,7 @@ class Mix:
     def count_rounds(
         self, workspace: str, job_type: str, started: Counter[tuple[str, str]]
     ) -> None:
-        """Count the jobs that started before a tenant's: of its type if the type has few slots."""
+        """Count the jobs that other tenants started before this tenant's job."""
         kind = self.kind(job_type)
         passed = self.tenants[workspace].passed[kind]
         counted = {place: jobs for place, jobs in started.items() if self.kind(place[1]) == kind}
@@ -157,7 +160,10 @@ class Mix:
             self.rounds = max(self.rounds, rounds)
 
     def kind(self, job_type: str) -> str:
-        """Return a type of few slots, which has its own rounds, or an empty text for all others."""
+        """Return the job type if it has a concurrency limit, and an empty text otherwise.
+
+        A type with a limit has its own rounds.
+        """
         return job_type if self.max_of_type[job_type] < UNLIMITED else ""
 
     def settle(self, share: float) -> None:
@@ -169,7 +175,7 @@ class Mix:
             self.engine.settle_all(items)
 
     def pause(self) -> None:
-        """Pause a type or a tenant, or end the pauses."""
+        """Pause a job type or a tenant, or end all pauses."""
         kind, names = self.chance.choice(
             [("job_type", list(self.max_of_type)), ("workspace", list(self.tenants))]
         )
@@ -183,7 +189,10 @@ class Mix:
 
 @pytest.mark.parametrize("seed", range(28))
 def test_a_job_that_may_start_waits_a_few_rounds_at_most(engine: Engine, seed: int) -> None:
-    """If a lease call returns fewer jobs than requested, no other job may start."""
+    """A tenant's job that may start is leased within four rounds of the other tenants.
+
+    If a lease returns fewer jobs than requested, no other job may start.
+    """
     mix = Mix(engine, seed)
     chance = mix.chance
     engine.stop_clock()

@@ -1,6 +1,7 @@
-"""Floods of one account or one guest: how many calls run at a time, and what a rejected call costs.
+"""Floods of calls by one person or one guest.
 
-Each call is made in a transaction that stays open, so that the counts depend on no timing.
+Tests count how many calls run at a time and what a rejected call costs. Each call's transaction
+stays open, so that no result depends on timing.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from tests.contract.test_prices import CALLS, FUNCTIONS, PAIRS, ROWS, WRITTEN, p
 from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, ids_of, piece, refusal
 
 OF_ACME = {"p_workspace_id": ACME}
-#: Number of simultaneous calls. The pool of the Data API has ten connections.
+#: Number of simultaneous calls. The Data API's pool has ten connections.
 CLIENTS = 3
-#: Calls that neither wait nor change a row of another call.
+#: Calls that neither wait for another call nor change its rows.
 LIGHT = {"plan_start", "open_stream", "follow_topic", "explain_job", "enqueue_job", "enqueue_jobs"}
 GUESTS = {"chat_request", "chat_respond", "chat_cancel", "chat_messages", "plan_retry", "plan_redo"}
 GUESTS |= {"plan_cancel", "plan_share", "plan_delete"}
 JOB: dict[str, Any] = {"p_job_id": "PENDING"}
 REPLACED = {"key": "replaced", "on_conflict": "replace"}
-#: Calls of functions that change something, besides those of CALLS.
+#: Calls that change rows, in addition to those of CALLS.
 CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     "one idempotency key": (
         "enqueue_job",
@@ -72,7 +73,7 @@ READS: dict[str, tuple[str, dict[str, Any]]] = {
     "output of many jobs": ("session_output", {"p_session_id": "many"}),
     "much output": ("job_output", {"p_job_id": "WORDY"}),
 }
-#: Updates that select no row.
+#: UPDATE statements whose condition selects no row.
 NONE = {
     name: f"update public.jobs set status = 'cancelled' where {condition}"
     for name, condition in {
@@ -81,7 +82,7 @@ NONE = {
         "alternatives": " or ".join(f"payload::text like '%%{n}%%b'" for n in range(400)),
     }.items()
 }
-#: Plain statements, besides those of ROWS.
+#: Plain SQL statements, in addition to those of ROWS.
 STATEMENTS = {
     **ROWS,
     "all jobs": "update public.jobs set status = 'cancelled' where status = 'pending'",
@@ -102,7 +103,7 @@ STATEMENTS = {
 
 @dataclass(frozen=True)
 class Flood:
-    """A call that an account or a guest makes on many connections at a time."""
+    """A call that a person or a guest makes on many connections at a time."""
 
     path: str
     act: Callable[[Engine], Any]
@@ -110,7 +111,7 @@ class Flood:
 
 
 def floods(engine: Engine, shop: dict[str, str]) -> dict[str, Flood]:
-    """Return a flood of each function that people may call, and of each table they may write."""
+    """Return a flood of each function that people may call and each table they may write."""
     changes = {name: (name, CALLS[name]) for name in engine.rows(FUNCTIONS, "authenticated")}
     calls = [
         *((flood, ADA, *made) for flood, made in {**changes, **CHANGES, **READS}.items()),
@@ -130,9 +131,9 @@ def floods(engine: Engine, shop: dict[str, str]) -> dict[str, Flood]:
 
 @pytest.fixture
 def shop(engine: Engine) -> dict[str, str]:
-    """Ids of an object of each kind, and much output.
+    """Ids of one row of each kind, and a job with much output.
 
-    Guests are allowed and have no limit by address.
+    Guests are allowed without a limit by address.
     """
     engine.allow_guests()
     [wordy, *_] = engine.enqueue_many(201, session_id="many")
@@ -142,7 +143,7 @@ def shop(engine: Engine) -> dict[str, str]:
 
 
 def connect(stack: ExitStack, engine: Engine, user: str | None) -> Engine:
-    """Open a session of a person, or of a guest, in which a call that waits is cancelled."""
+    """Open a session of a person or a guest. A call that waits for five seconds is cancelled."""
     role = ("authenticated", {"sub": user}) if user else ("anon", {})
     connection = stack.enter_context(engine.database.as_role(*role))
     connection.execute("set statement_timeout = '5s'")
@@ -150,7 +151,7 @@ def connect(stack: ExitStack, engine: Engine, user: str | None) -> Engine:
 
 
 def open_transaction(stack: ExitStack, session: Engine, path: str = "") -> Engine:
-    """Open a transaction of a request to a path of the Data API, or of a project's own code."""
+    """Begin a transaction as the Data API does for a request path, or as a project's code."""
     session.run("begin")
     session.run("select set_config('request.path', %s, true)", path)
     stack.callback(session.run, "rollback")
@@ -158,14 +159,14 @@ def open_transaction(stack: ExitStack, session: Engine, path: str = "") -> Engin
 
 
 def begin(stack: ExitStack, engine: Engine, user: str | None) -> Engine:
-    """Open a transaction in a session of its own."""
+    """Begin a transaction in a new session of a person or a guest."""
     return open_transaction(stack, connect(stack, engine, user))
 
 
 def occupied(sessions: list[Engine], flood: Flood) -> int | str:
-    """Make the call in open transactions until one is rejected, and return the number that run.
+    """Make one call in several open transactions until one is rejected.
 
-    Return the error of a call that was neither accepted nor rejected with status 429.
+    Return how many ran. Return the error if it is no rejection with status 429.
     """
     running = 0
     with ExitStack() as stack:
@@ -187,15 +188,15 @@ def call(who: Engine, name: str, values: dict[str, Any]) -> None:
 
 
 def owed(engine: Engine) -> bool:
-    """Return whether a bucket is not full, also after a rollback."""
+    """Return whether a caller has used tokens of a rate limit, also in a rollback."""
     now = "date_part('epoch', queue.clock()) * 1e6"
     return bool(engine.rows(f"select from {PAIRS} where pg_sequence_last_value(refilled) > {now}"))
 
 
 def test_a_flood_occupies_at_most_two_connections(engine: Engine, shop: dict[str, str]) -> None:
-    """A plain statement's row is locked before a trigger of the row could reject it.
+    """A person or a guest who repeats one call on many connections occupies at most two of them.
 
-    Every function that people may call and that may read or write many rows is tested.
+    Each function that may read or write many rows is tested.
     """
     flooded = CALLS.keys() | {name for name, _ in READS.values()} | SESSION_READS
     assert set(engine.rows(GRANTED)) == flooded | BOUNDED
@@ -221,7 +222,7 @@ BOUNDED = {
     *("chat_outcome", "chat_page", "chat_said", "chat_status", "silence_finding"),
     *("plan_events", "plan_read", "plan_shared", "training_shared", "beacon_keys", "beacon_shared"),
 }
-#: Functions that take a slot for a large session, as `session_feed` does.
+#: Functions that count as one of the caller's concurrent reads if the session is large.
 SESSION_READS = {"chat_events", "guest_session_jobs"}
 GRANTED = """
 select p.proname from pg_proc as p
@@ -232,7 +233,7 @@ where p.pronamespace = 'public'::regnamespace and not p.prorettype = 'trigger'::
 
 
 def deliver_slowly(engine: Engine) -> None:
-    """Start deliveries to 20 endpoints that do not answer."""
+    """Start webhook deliveries to 20 endpoints that do not answer."""
     engine.register("webhook_delivery", workspace_concurrency=3, internal=True)
     for n in range(20):
         engine.enqueue(job_type="webhook_delivery", concurrency_key=str(n))
@@ -247,7 +248,7 @@ def cancel_a_family(engine: Engine) -> None:
 
 
 def repeat(act: Callable[[Engine, int], Any], count: int = 150) -> Callable[[Engine], None]:
-    """Return a flood of calls of ADA, some of which are rejected."""
+    """Return a function that repeats a call as Ada. Rejected calls are ignored."""
 
     def flood(engine: Engine) -> None:
         with engine.member(ADA) as ada:
@@ -276,7 +277,7 @@ def cancel_many(engine: Engine) -> None:
     repeat(lambda ada, _: ada.run("update public.jobs set status = 'cancelled'"), 1)(engine)
 
 
-#: Floods, each with the table in which it takes rows and the maximum number of rows.
+#: Floods, each with the table in which it adds rows and the maximum number of these rows.
 SHARES: dict[str, tuple[Callable[[Engine], Any], str, int]] = {
     "slow webhooks": (deliver_slowly, "queue.leases", 3),
     "sockets that no one reads": (repeat(follow), "queue.followers", 20),
@@ -289,7 +290,7 @@ SHARES: dict[str, tuple[Callable[[Engine], Any], str, int]] = {
 
 @pytest.mark.parametrize("flood", SHARES)
 def test_a_flood_takes_a_share(engine: Engine, flood: str) -> None:
-    """The flood reaches its limit, and the next lease returns another workspace's first job."""
+    """A flood adds rows up to its limit. The next lease still returns another workspace's job."""
     act, taken, most = SHARES[flood]
     act(engine)
     assert engine.one(f"select count(*) from {taken}") == most
@@ -298,7 +299,7 @@ def test_a_flood_takes_a_share(engine: Engine, flood: str) -> None:
 
 
 def test_others_have_slots_of_their_own(engine: Engine) -> None:
-    """A read of little output takes no slot."""
+    """While two persons use up their concurrent reads, other persons and workers are served."""
     engine.enqueue_many(100, session_id="s")
     with ExitStack() as stack:
         for user in (ADA, ADA, BOB, BOB):
@@ -309,7 +310,10 @@ def test_others_have_slots_of_their_own(engine: Engine) -> None:
 
 
 def test_a_person_has_six_places_for_plain_reads(engine: Engine) -> None:
-    """Four connections stay free for other callers. Realtime's reads have no request method."""
+    """A person may have six concurrent reads of a table through the Data API.
+
+    Reads by Realtime, which have no request method, are not limited.
+    """
     engine.enqueue()
     with ExitStack() as stack:
 
@@ -334,7 +338,8 @@ def test_guests_of_a_workspace_have_ten_slots_for_reads(engine: Engine) -> None:
         assert refused(late.rpc, "guest_session_jobs", p_session_id=session)[1] == "rate_limited"
 
 
-#: Functions of a project, one of which calls ours, and one of which has a name of ours in its text.
+#: A project's own functions: one calls a function of the engine, and one only contains a similar
+#: name.
 OWN_FUNCTIONS = """
 create function public.save() returns jsonb language sql
   begin atomic select public.cancel_job(gen_random_uuid()); end;
@@ -344,10 +349,9 @@ create function public.note() returns void language plpgsql as
 
 
 def test_rejected_work_is_paid_for(engine: Engine, ada: Engine, shop: dict[str, str]) -> None:
-    """A rollback does not return the rate limit tokens of a person's call.
+    """A call that is rolled back still costs its caller tokens of the rate limit.
 
-    Each function and statement is tested, also in a project's own transaction, whose lock timeout
-    stays.
+    A call also leaves the lock timeout of a project's own transaction unchanged.
     """
     unpaid = {"explain_job", "chat_messages", "accounts that exist", *NONE, *READS}
     unpaid -= {"output of many jobs", "much output"}
@@ -372,7 +376,7 @@ def test_rejected_work_is_paid_for(engine: Engine, ada: Engine, shop: dict[str, 
 def test_a_call_without_tokens_is_rejected_before_it_writes(
     engine: Engine, shop: dict[str, str]
 ) -> None:
-    """A caller could otherwise repeat rejected work without end."""
+    """A caller whose rate limit is used up is rejected before the call writes a row."""
     every = floods(engine, shop)
     engine.stop_clock()
     engine.set(user_enqueues_burst=1, user_stream_opens_burst=1)
@@ -393,7 +397,7 @@ def test_a_call_without_tokens_is_rejected_before_it_writes(
 
 
 def test_a_bulk_of_keys_takes_its_slot_first(engine: Engine, shop: dict[str, str]) -> None:
-    """It would otherwise wait for a key before it is rejected."""
+    """A bulk enqueue beyond the caller's concurrent calls is rejected before it waits for a key."""
     calls = floods(engine, shop)
     keyed = {"p_jobs": [{"job_type": "work", "idempotency_key": "k"}] * 101, **OF_ACME}
     with ExitStack() as stack:
@@ -407,7 +411,7 @@ def test_a_bulk_of_keys_takes_its_slot_first(engine: Engine, shop: dict[str, str
 def test_people_who_share_a_pair_of_sequences_pay_for_themselves(
     engine: Engine, ada: Engine
 ) -> None:
-    """After one person rolls back all allowed calls, the other person's calls run and count."""
+    """Two persons whose rate limits are stored in the same sequences each have all their tokens."""
     bucket = "hashtextextended(format('u:%%s/enqueues', id), 0) & 9223372036854775807"
     ids = f"select id::text, ({bucket}) / 2 %% 16 from (select %s::uuid as id union all"
     ids += " select gen_random_uuid() from generate_series(1, 999)) as i"
@@ -431,7 +435,10 @@ def test_people_who_share_a_pair_of_sequences_pay_for_themselves(
 
 
 def test_a_late_price_leaves_the_next_owners_price(engine: Engine, ada: Engine) -> None:
-    """Another person takes over the sequences while a call of the first person reads the bucket."""
+    """Another person takes over the two sequences of a rate limit during a call.
+
+    The late call does not overwrite the new owner's tokens.
+    """
     engine.stop_clock()
     micros = "(date_part('epoch', queue.clock()) * 1e6)::bigint"
     bucket = f"hashtextextended('u:{ADA}/stream_opens', 0) & 9223372036854775807 | 1"
@@ -450,7 +457,10 @@ def test_a_late_price_leaves_the_next_owners_price(engine: Engine, ada: Engine) 
 
 
 def test_a_person_enqueues_often_in_one_transaction(engine: Engine, ada: Engine) -> None:
-    """Each enqueue is counted, but none occupies a slot after its own call."""
+    """A person may enqueue 200 jobs in one transaction.
+
+    A completed call no longer counts as a concurrent call.
+    """
     engine.limit(max_pending=2000)
     with ada.connection.transaction():
         for _ in range(200):
@@ -461,7 +471,7 @@ def test_a_person_enqueues_often_in_one_transaction(engine: Engine, ada: Engine)
 def test_a_statement_for_many_workspaces_takes_a_bounded_number_of_locks(
     engine: Engine, ada: Engine
 ) -> None:
-    """A small limit is counted under a lock for each workspace, and a server has few locks."""
+    """An INSERT of jobs for 250 workspaces is rejected, because each workspace needs a lock."""
     engine.set(user_pending_max=1000)
     tenants = engine.add_workspaces(250)
     joins = "insert into public.workspace_members (workspace_id, user_id)"
@@ -472,7 +482,7 @@ def test_a_statement_for_many_workspaces_takes_a_bounded_number_of_locks(
 
 
 def test_a_search_costs_at_most_a_quarter_of_the_burst(engine: Engine, ada: Engine) -> None:
-    """A person could otherwise never search a large workspace."""
+    """A search in 21,000 jobs costs a person at most a quarter of the rate limit's tokens."""
     engine.stop_clock()
     engine.set(user_enqueues_burst=32)
     engine.enqueue_many(21_000)
@@ -482,7 +492,7 @@ def test_a_search_costs_at_most_a_quarter_of_the_burst(engine: Engine, ada: Engi
 
 
 def test_a_statement_pays_for_its_rows_alone(engine: Engine, ada: Engine) -> None:
-    """Unused tokens of the rate limit are returned. A statement's search takes tokens too."""
+    """A statement costs a person about one token of the rate limit for each row that it changes."""
     engine.stop_clock()
     left = "select tokens from queue.buckets where name = %s"
     add = "insert into public.accounts (workspace_id, name) select %s, 'a'"
@@ -507,9 +517,9 @@ def test_a_statement_pays_for_its_rows_alone(engine: Engine, ada: Engine) -> Non
 
 
 def test_calls_of_one_moment_are_all_charged(engine: Engine, bob: Engine) -> None:
-    """Calls do not wait for each other, and many connections give no advantage.
+    """Concurrent calls of one person on ten connections are all counted for the rate limit.
 
-    Calls are rejected for the time that the error states. Other people are not limited.
+    After the stated seconds the person may call again, and other persons are not limited.
     """
     engine.stop_clock()
     rate = {"user_enqueues_per_second": 1, "user_enqueues_burst": 32}
@@ -535,11 +545,11 @@ def test_calls_of_one_moment_are_all_charged(engine: Engine, bob: Engine) -> Non
             assert re.search('"limit": "enqueues".*"retry_after_seconds": [1-9]', str(detail))
             engine.advance(1)
             ada.enqueue()
-    bob.enqueue()  # each person has a rate, and the service has none
+    bob.enqueue()  # another person, and then the service, are not limited
     engine.enqueue_many(33)
 
 
-#: Calls that change a job which another transaction has locked, by the caller.
+#: The calls, for each caller, that change a job which another transaction has locked.
 HOLDERS = {
     ADA: {"cancel_job", "cancel_jobs", "retry_job", "answer_job", "a locked job", "locked jobs"},
     None: {"chat_respond", "chat_cancel", "plan_retry", "plan_redo", "plan_cancel"},
@@ -548,9 +558,9 @@ HOLDERS = {
 
 @pytest.mark.parametrize("user", HOLDERS)
 def test_a_call_waits_for_no_job(engine: Engine, user: str | None) -> None:
-    """A waiting call would occupy a connection that all callers of the Data API share.
+    """A person's call that meets a locked job is rejected with `job_busy` instead of waiting.
 
-    For guests, apps call functions with the service's role, and only the service may wait.
+    A waiting call would occupy a connection that all callers share.
     """
     engine.set(allow_anonymous=True)
     ids = world(engine, user)
@@ -568,7 +578,7 @@ def test_a_call_waits_for_no_job(engine: Engine, user: str | None) -> None:
                         flood.act(open_transaction(ends, session, flood.path))
                 except psycopg.Error as error:
                     said[name.removeprefix("a guest's ")] = refusal(error)
-    # a call waits for a locked row of an app for at most 100 ms
+    # A call waits for a locked row of an example app for at most 100 ms.
     others = [name for name, (state, *_) in said.items() if str(state)[:2] not in {"PT", "55"}]
     assert others == []
     busy = ("PT429", "job_busy", '{"retry_after_seconds": 1}')
@@ -577,7 +587,10 @@ def test_a_call_waits_for_no_job(engine: Engine, user: str | None) -> None:
 
 @pytest.mark.parametrize("taken", [{"idempotency_key": "k"}, {"unique": {"key": "k"}}])
 def test_one_call_of_a_person_waits_for_a_key(engine: Engine, taken: dict[str, Any]) -> None:
-    """A second click gets the first click's job. A flood occupies two connections."""
+    """While a person's enqueue with a key is open, one repeat waits and gets that job.
+
+    Further repeats are rejected.
+    """
     with ExitStack() as sessions:
         first, second, late = (sessions.enter_context(engine.member(ADA)) for _ in range(3))
         first.run("begin")
@@ -597,11 +610,9 @@ def test_one_call_of_a_person_waits_for_a_key(engine: Engine, taken: dict[str, A
 def test_a_bulk_that_is_refused_was_not_made_before(
     engine: Engine, ada: Engine, option: str
 ) -> None:
-    """A rejected bulk must not cost as much as an accepted one.
+    """A bulk enqueue that exceeds the rate limit is rejected before it inserts rows.
 
-    A repeated call with the same key gets the first call's response.
-
-    A plain SQL insert is rejected early too.
+    A repeated bulk with known idempotency keys still returns the existing jobs.
     """
     engine.stop_clock()
     engine.set(user_enqueues_burst=600)
@@ -624,6 +635,6 @@ def test_a_bulk_that_is_refused_was_not_made_before(
 
     assert refused(bulk, jobs[500:])[:2] == ("PT429", "rate_limited")
 
-    assert engine.one(lines) == published, "a number that no rollback gives back"
+    assert engine.one(lines) == published, "the rejected bulk inserted rows before its rollback"
     if option == "idempotency_key":
         assert bulk(jobs[:500])["ids"] == made["ids"]

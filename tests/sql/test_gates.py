@@ -1,4 +1,7 @@
-"""Gates and pauses with concurrent transactions: jobs that pass, and starts that take tokens."""
+"""Jobs that wait for a concurrency key, a rate limit or a pause, with concurrent transactions.
+
+Such jobs are rows of queue.gated, and a gate is all rows of one key.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,17 @@ HOLD = "select from queue.gated where job_id = %s for update"
 
 
 def wait_for_a_rate(engine: Engine, limit: int, jobs: int) -> None:
-    """Make jobs of one key wait for a rate of starts per minute."""
+    """Enqueue jobs of one key whose job type may start `limit` jobs of a key per minute."""
     engine.stop_clock()
     engine.register("work", rate_limit={"limit": limit, "per_seconds": 60, "per_key": True})
     engine.enqueue_many(jobs, concurrency_key="k")
 
 
 def test_a_gate_opens_beside_a_settlement_and_charges_each_start_once(engine: Engine) -> None:
-    """If settlements waited for gates, two settlements of several keys could deadlock."""
+    """A settlement does not wait for a locked row of another job of its key.
+
+    Each start of the key's jobs counts once for the rate limit.
+    """
     wait_for_a_rate(engine, 2, jobs=4)
     first, second = engine.lease(2)
     with engine.open_transaction() as other:
@@ -55,7 +61,10 @@ def test_a_start_that_is_committed_late_does_not_refill_the_rate_of_its_key(engi
 
 
 def test_a_start_whose_settlement_commits_while_its_gate_opens_is_charged(engine: Engine) -> None:
-    """The call that opens the gate skips a locked row, whose job may end one statement later."""
+    """A job's start counts for its key's rate limit.
+
+    This is true even if the settlement commits while a lease checks the key.
+    """
     wait_for_a_rate(engine, 4, jobs=8)
     engine.settle(engine.lease(1)[0])
     first, second = engine.lease(2, call=2)
@@ -72,13 +81,13 @@ def test_a_start_whose_settlement_commits_while_its_gate_opens_is_charged(engine
 
 
 def test_a_job_put_off_while_its_gate_opens_passes_it_later(engine: Engine) -> None:
-    """The job's earlier row still exists, and uses the slot until it is deleted."""
+    """A job that is released while its key is checked is leased by one of the next calls."""
     engine.register("work", lease_seconds=60, key_concurrency=3)
     engine.enqueue_many(3, concurrency_key="k")
     first, second, _ = engine.lease(3)
     with engine.open_transaction() as other:
         other.run("select queue.try_lock(%s)", f"gate {ACME}/work/k")
-        engine.settle(first)  # the next call that opens the gate deletes the row
+        engine.settle(first)  # the row is deleted by the next check of the key
     text = engine.one("select pg_get_functiondef('queue.open_gate'::regproc)")
     counted = "v_count := queue.free_of_key(v_type, p_workspace_id, p_key);"
     assert counted in text
@@ -100,7 +109,7 @@ def test_a_job_put_off_while_its_gate_opens_passes_it_later(engine: Engine) -> N
     [{"key_concurrency": 1}, {"rate_limit": {"limit": 5, "per_seconds": 1, "per_key": True}}],
 )
 def test_a_rolled_back_cancel_leaves_no_job_behind(engine: Engine, policy: dict[str, Any]) -> None:
-    """The call that opens the gate skips a locked job, and would not check the gate again."""
+    """A job whose cancellation is rolled back is still leased when its key is free."""
     engine.register("work", **policy)
     engine.enqueue(concurrency_key="k")
     first = engine.lease_one()
@@ -116,20 +125,20 @@ def test_a_rolled_back_cancel_leaves_no_job_behind(engine: Engine, policy: dict[
 
 
 def test_what_is_resumed_beside_a_lease_that_saw_the_pause_starts(engine: Engine) -> None:
-    """The lease blocks the tenant's turn because of the pause, which ends at the same time."""
+    """A job starts after a resume, even if a concurrent lease still saw the pause."""
     job_id = engine.enqueue()
     engine.lease_call(0)
     engine.pause("workspace")
     with engine.open_transaction() as other:
         assert other.lease(1, call=2) == []
-        engine.resume("workspace")  # the resume waits for no lease
+        engine.resume("workspace")  # the resume does not wait for the lease
     engine.maintain()
 
     assert ids_of(engine.lease(1, call=2)) == [job_id]
 
 
 def test_a_pause_that_begins_and_ends_within_a_lease_strands_nothing(engine: Engine) -> None:
-    """A lease that did not see the pause must neither delay the resume nor block a turn."""
+    """All jobs are leased although a pause began and ended during a lease call."""
     jobs = [engine.enqueue(), engine.enqueue(workspace=GLOBEX)]
     engine.lease_call(0)
     with engine.open_transaction() as other, engine.open_transaction() as third:
@@ -144,7 +153,7 @@ def test_a_pause_that_begins_and_ends_within_a_lease_strands_nothing(engine: Eng
 
 
 def test_where_another_lease_takes_the_jobs_a_worker_asks_again(engine: Engine) -> None:
-    """The first lease saw only some of the ready jobs. The test also exchanges the two leases."""
+    """A lease whose jobs another lease has locked asks the worker to call again."""
     for workspace in (ACME, GLOBEX):
         engine.enqueue(workspace=workspace)
     engine.lease_call(0)
@@ -156,7 +165,7 @@ def test_where_another_lease_takes_the_jobs_a_worker_asks_again(engine: Engine) 
 
 
 def test_a_rate_of_days_keeps_no_worker_busy_after_its_queue(engine: Engine) -> None:
-    """The key's pending check names the queue, which is deleted only after that check."""
+    """After its queue was deleted, a key with a rate limit of days no longer makes leases due."""
     rate = {"limit": 1, "per_seconds": 5 * 86_400, "per_key": True}
     engine.register("work", queue="old", rate_limit=rate)
     _, waits = engine.enqueue_many(2, concurrency_key="k")
@@ -170,7 +179,10 @@ def test_a_rate_of_days_keeps_no_worker_busy_after_its_queue(engine: Engine) -> 
 
 
 def test_a_full_key_with_a_rate_is_looked_at_when_its_job_ends(engine: Engine) -> None:
-    """While the key has no free slot, leases do not check its gate, whatever its rate allows."""
+    """Leases do not check a key whose concurrency is used up.
+
+    The settlement of its job makes the next lease check the key.
+    """
     rate = {"limit": 100, "per_seconds": 60, "per_key": True}
     engine.register("work", key_concurrency=1, rate_limit=rate)
     engine.enqueue_many(2, concurrency_key="k")
@@ -183,7 +195,10 @@ def test_a_full_key_with_a_rate_is_looked_at_when_its_job_ends(engine: Engine) -
 
 
 def test_settlements_of_many_jobs_take_them_in_one_order(engine: Engine) -> None:
-    """Settlements never wait for each other, whatever the order of a worker's list."""
+    """Settlements lock their jobs in the order of the ids, whatever the order in the request.
+
+    Two settlements therefore cannot deadlock.
+    """
     engine.enqueue_many(2)
     first, second = sorted(engine.lease(2), key=lambda lease: str(lease["job"]["id"]))
     items = [{**handle(lease), "outcome": "completed"} for lease in (second, first)]
@@ -199,7 +214,10 @@ def test_settlements_of_many_jobs_take_them_in_one_order(engine: Engine) -> None
 
 @pytest.mark.parametrize("is_paused", [True, False])
 def test_a_job_that_may_not_run_holds_no_slot_of_its_key(engine: Engine, is_paused: bool) -> None:
-    """The queue is paused or unserved, before or after its job passes the gate."""
+    """A job in a paused or unserved queue does not use up its concurrency key.
+
+    Jobs of the key in other queues run.
+    """
     engine.register("work", key_concurrency=1)
     engine.declare("slow")
     served: dict[str, Any] = {"queues": None if is_paused else ["default"]}
@@ -220,7 +238,7 @@ def test_a_job_that_may_not_run_holds_no_slot_of_its_key(engine: Engine, is_paus
 
 
 def test_a_tenants_keys_hold_up_no_other_tenants_first_job(engine: Engine) -> None:
-    """The other tenant's first job may have a key or not, and no lease returns nothing."""
+    """While one tenant has 2,000 jobs with keys, the first lease returns another tenant's jobs."""
     engine.register("keyed", key_concurrency=1)
     items = [{"job_type": "keyed", "concurrency_key": f"k{n}"} for n in range(1000)]
     for _ in range(2):
@@ -233,7 +251,7 @@ def test_a_tenants_keys_hold_up_no_other_tenants_first_job(engine: Engine) -> No
 
 
 def test_keys_that_no_worker_serves_delay_no_other_keys(engine: Engine) -> None:
-    """The gates of unserved keys admit no job, and open when a worker serves the keys."""
+    """Jobs with keys of a job type without workers do not delay jobs with keys of another type."""
     engine.register("mine", key_concurrency=1)
     engine.register("theirs", key_concurrency=1)
     for job_type, count in (("theirs", 500), ("mine", 5)):
@@ -245,7 +263,7 @@ def test_keys_that_no_worker_serves_delay_no_other_keys(engine: Engine) -> None:
 
 
 def test_keys_without_jobs_cost_the_next_leases_nothing(engine: Engine) -> None:
-    """Notes of these keys are deleted in bulk, because each lease would check fifty gates."""
+    """After the jobs of 899 keys were deleted, one lease removes the rows of all these keys."""
     engine.register("keyed", key_concurrency=1)
     engine.lease(1)
     items = [{"job_type": "keyed", "concurrency_key": str(number)} for number in range(900)]
@@ -259,7 +277,7 @@ def test_keys_without_jobs_cost_the_next_leases_nothing(engine: Engine) -> None:
 
 
 def test_a_lease_waits_for_no_one_who_deletes_a_job_of_its_key(engine: Engine) -> None:
-    """The gate's row of an ended attempt still exists, because the gate was locked at its end."""
+    """A lease does not wait for a transaction that deletes another job of the concurrency key."""
     engine.register("work", key_concurrency=1)
     first = engine.enqueue(concurrency_key="k")
     second, lease = engine.start(concurrency_key="k")
@@ -276,7 +294,7 @@ def test_a_lease_waits_for_no_one_who_deletes_a_job_of_its_key(engine: Engine) -
 
 
 def test_a_job_that_comes_while_the_only_other_of_its_key_is_deleted(engine: Engine) -> None:
-    """During the delete, a lease checks the key's gate and finds the slot in use."""
+    """A job enqueued while the only other job of its key is being deleted is leased afterwards."""
     engine.register("work", key_concurrency=1)
     first = engine.enqueue(concurrency_key="k")
     assert ids_of(engine.lease()) == [first]
@@ -288,12 +306,15 @@ def test_a_job_that_comes_while_the_only_other_of_its_key_is_deleted(engine: Eng
 
 
 def test_a_job_that_is_deleted_while_its_gate_admits_it_leaves_nothing(engine: Engine) -> None:
-    """The delete waits for the gate's lock, and then also deletes the row for the admitted job."""
+    """A delete of a job waits for a settlement that makes the job ready.
+
+    It then also deletes the job's row of queue.ready.
+    """
     engine.register("work", key_concurrency=1)
     first, second, third = engine.enqueue_many(3, concurrency_key="k")
     lease = engine.lease_one()
     with engine.open_transaction() as other, engine.another_session() as user:
-        other.settle(lease)  # admits the second
+        other.settle(lease)  # makes the second job ready
         deleting = other.blocked(user.delete, second)
         other.run("commit")
         deleting.result()
@@ -304,7 +325,7 @@ def test_a_job_that_is_deleted_while_its_gate_admits_it_leaves_nothing(engine: E
 
 
 def test_a_job_cancelled_while_its_gate_opens_keeps_no_place(engine: Engine) -> None:
-    """A leftover row would conflict with the row of a retry, and every lease would fail."""
+    """A job cancelled while a lease checks its key can be retried and leased."""
     engine.register("work", key_concurrency=2)
     first, second = engine.enqueue_many(2, concurrency_key="k")
     with engine.open_transaction() as other:

@@ -1,4 +1,4 @@
-"""The check for revoked keys, and differences of a database from the installed release."""
+"""Revoked worker keys, and the check for differences between a database and its release."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.engine import Engine
 
 
 def test_a_revoked_key_answers_in_no_function_of_a_worker(engine: Engine) -> None:
-    """A function without the check for revoked keys cannot be granted to workers."""
+    """A function that does not check for revoked keys cannot be granted to workers."""
     engine.run(
         "create function public.mine() returns integer language plpgsql security definer"
         " as $$ begin return 1; end $$"
@@ -27,7 +27,7 @@ def test_a_revoked_key_answers_in_no_function_of_a_worker(engine: Engine) -> Non
         engine.run("select queue.allow('job_worker', 'public.mine')")
 
 
-#: A call of every function that a worker may call, with a wrong fence.
+#: A query that returns a call of every function that workers may call, with a wrong fence.
 OF_WORKERS = """
 select format('select %%s(%%s)', p.oid::regproc, (
   select string_agg(case format_type(t, null) when 'jsonb' then %s else 'null::' || t::regtype end,
@@ -40,7 +40,7 @@ order by p.oid
 
 
 def test_a_revoked_key_learns_nothing_of_any_function(engine: Engine) -> None:
-    """The declare section rejects the key before a lost lease could be reported."""
+    """Each function for workers rejects a revoked key before it reads the request."""
     request = '{"job_id": "00000000-0000-4000-8000-000000000000", "fence": 7, "items": []}'
     calls = engine.rows(OF_WORKERS, f"'{request}'::jsonb")
     engine.rpc("revoke_worker_keys", p_before=engine.one("select queue.clock()"), p_grace_seconds=0)
@@ -55,7 +55,10 @@ def test_a_revoked_key_learns_nothing_of_any_function(engine: Engine) -> None:
 
 
 def test_what_a_stolen_key_registered_goes_with_it(engine: Engine, ada: Engine) -> None:
-    """The revocation removes types, queues, schedules and workers, but no type with live jobs."""
+    """A revocation of worker keys deletes job types, queues, schedules and workers.
+
+    Job types with live jobs stay.
+    """
     job_id = engine.enqueue()
     schedule = {"name": "evil", "cron": "@yearly"}
     engine.register("thief.1", queue="thief", schedules=[schedule])
@@ -77,7 +80,10 @@ def test_what_a_stolen_key_registered_goes_with_it(engine: Engine, ada: Engine) 
 
 
 def test_a_job_that_commits_after_keys_were_revoked_runs(engine: Engine) -> None:
-    """The revocation saw no job of the type. The next registration still finds the job."""
+    """A job whose transaction commits after worker keys were revoked is still leased.
+
+    The next registration of the job type finds it.
+    """
     with engine.open_transaction() as other:
         job_id, now = other.enqueue(), engine.one("select queue.clock()")
         assert engine.rpc("revoke_worker_keys", p_before=now, p_grace_seconds=None)["from"]
@@ -87,7 +93,7 @@ def test_a_job_that_commits_after_keys_were_revoked_runs(engine: Engine) -> None
 
 
 def differences(engine: Engine) -> list[Drift]:
-    """List the differences of the engine's database from the installed release."""
+    """Return the differences between the engine's database and the installed release."""
     recorded = read_record(Schemas(), built_in(()))
     assert recorded is not None
     return find_drifts(engine.connection, Schemas(), recorded)
@@ -95,13 +101,16 @@ def differences(engine: Engine) -> list[Drift]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_differs_from_the_release_is_named(engine: Engine, kind: str) -> None:
-    """The finding names the object, drawn at random, and the printed statements repair it."""
+    """The check names an object that differs from the release.
+
+    The statements that it prints repair the object.
+    """
     faults = [fault for fault in list_drifts() if fault.kind == kind]
     random.Random(f"{SEED} {kind}").shuffle(faults)
 
     assert differences(engine) == []
     with engine.connection.transaction(force_rollback=True):
-        for fault in faults:  # other objects may depend on the first ones
+        for fault in faults:  # the first fault that can be made; others have dependents
             with suppress(psycopg.Error), engine.connection.transaction():
                 engine.run(fault.text)
                 break
@@ -114,7 +123,7 @@ def test_what_differs_from_the_release_is_named(engine: Engine, kind: str) -> No
     assert left == []
 
 
-#: Statements of a project that are no drift from the installed release.
+#: Statements of a project that the check must not report.
 HARMLESS = """\
 create function public.jobs(public.workspaces) returns text return null
 alter role authenticated set app.session_timeout = 'never'
@@ -126,7 +135,7 @@ create policy debug on realtime.messages for select to service_role using (true)
 
 @pytest.mark.parametrize("statement", HARMLESS.splitlines())
 def test_what_a_project_adds_is_no_fault(engine: Engine, statement: str) -> None:
-    """If such an object counted as a difference, the printed fix would remove it."""
+    """The check does not report an object that a project added, because its fix would remove it."""
     with engine.connection.transaction(force_rollback=True):
         engine.run(statement)
 
@@ -147,7 +156,7 @@ def test_what_a_project_adds_is_no_fault(engine: Engine, statement: str) -> None
 def test_what_a_project_adds_replaces_nothing_that_is_missing(
     engine: Engine, statement: str
 ) -> None:
-    """A rename would take the project's table or column with its data."""
+    """For a missing table or column, the check does not propose to rename one of the project."""
     with engine.connection.transaction(force_rollback=True):
         engine.run(statement)
 

@@ -1,4 +1,4 @@
-"""Plain jobs and plain statements: bulks, deletes and inserts for many tenants."""
+"""Rows that each way to enqueue leaves, and deletes and INSERT statements for many tenants."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ WAYS = {
     "jsonb_build_object('job_type', %s::text, 'payload', '{\"n\": 1}'::jsonb)))",
     "bulk with options": "select public.enqueue_jobs(%s, jsonb_build_array(jsonb_build_object("
     "'job_type', %s::text, 'payload', '{\"n\": 1}'::jsonb, 'priority', 100)))",
-    # a caller may not set these columns
+    # The engine ignores these values of attempts, result and finished_at.
     "insert": "insert into public.jobs"
     " (workspace_id, job_type, payload, attempts, result, finished_at)"
     " select %s, %s, '{\"n\": 1}', 3, '1', '2020-01-01' returning null::json",
 }
-#: All rows that a new job leaves, without ids and times. A plain insert sets the worker to 0.
+#: A query of all rows that a new job leaves, without ids and times.
 LEFT = """
 select jsonb_build_object(
   'job', to_jsonb(j) - '{id,workspace_id,ord,created_at,updated_at,worker}'::text[]
@@ -56,7 +56,7 @@ def scrubbed(found: Any, job: str, workspace: str) -> Any:
 
 
 def that_name(engine: Engine, column: str, ids: list[str]) -> set[str]:
-    """Return the tables that have one of the ids in a column."""
+    """Return the tables in which the column contains one of the ids."""
     tables = engine.rows(
         "select table_schema || '.' || table_name from information_schema.columns"
         " where table_schema in ('queue', 'public') and column_name = %s",
@@ -119,7 +119,7 @@ def test_deleting_a_workspace_takes_its_jobs(engine: Engine) -> None:
 def test_each_way_in_leaves_what_the_others_leave(
     engine: Engine, policy: dict[str, Any], is_open: bool, traced: bool
 ) -> None:
-    """Plain jobs are enqueued by cheaper functions, which must leave the same rows."""
+    """Every way to enqueue a plain job leaves equal rows and returns equal responses."""
     engine.register("plain", **policy)
     engine.stop_clock()
     if traced:
@@ -130,11 +130,11 @@ def test_each_way_in_leaves_what_the_others_leave(
     left, answers = {}, {}
     for way, call in WAYS.items():
         [workspace] = engine.add_workspaces(1)
-        if is_open:  # the turn is open, so that no note is needed
+        if is_open:  # the workspace already has an open row of queue.turns
             engine.enqueue(workspace=workspace, job_type="plain")
             for lease in engine.lease():
                 engine.settle(lease)
-        engine.run("select setval('queue.wanted_ms', 0)")  # so that each call starts a worker
+        engine.run("select setval('queue.wanted_ms', 0)")  # each call then starts a worker
         answer = engine.one(call, workspace, "plain")
         found, job = engine.one(LEFT, workspace)
         left[way] = scrubbed(found, job, workspace)
@@ -150,9 +150,9 @@ def test_each_way_in_leaves_what_the_others_leave(
 
 
 def test_few_enqueues_are_subtransactions(engine: Engine) -> None:
-    """Only the insert of a message uses a subtransaction.
+    """Seventy enqueues in one transaction use at most ten subtransactions.
 
-    65 subtransactions in one transaction slow each snapshot of the server.
+    More than 64 would slow down each snapshot of the server.
     """
     calls = {
         "alone": "select public.enqueue_job(%s, 'work') from generate_series(1, 70)",
@@ -172,14 +172,17 @@ def test_few_enqueues_are_subtransactions(engine: Engine) -> None:
         )
         engine.run("commit")
 
-    assert max(found.values()) <= 10  # five per second, and the second may change
+    assert max(found.values()) <= 10  # five per second, in at most two seconds
 
 
 @pytest.mark.parametrize("policy", [{}, {"key_concurrency": 1}, {"events": "minimal"}])
 def test_what_a_projects_trigger_does_to_new_jobs_is_seen_when_they_are_placed(
     engine: Engine, policy: dict[str, Any]
 ) -> None:
-    """New jobs get their rows in the engine at the end of the statement, after triggers."""
+    """A project's trigger may delete, cancel or retry new jobs.
+
+    Only jobs that it left pending are leased.
+    """
     engine.register("keyed", **policy)
     engine.add_trigger(
         "after insert",
@@ -214,9 +217,9 @@ def test_what_a_projects_trigger_does_to_new_jobs_is_seen_when_they_are_placed(
 def test_a_turn_that_a_lease_closes_beside_an_enqueue_keeps_its_job(
     engine: Engine, way: str
 ) -> None:
-    """The enqueue began before the lease commits, so it must not rely on what it read.
+    """A job is leased although a concurrent lease closed the workspace's row of queue.turns.
 
-    The same applies to an enqueue during the lease's transaction.
+    The enqueue may begin before that lease or during its transaction.
     """
     engine.enqueue()
     engine.settle(engine.lease_one())
@@ -226,7 +229,7 @@ def test_a_turn_that_a_lease_closes_beside_an_enqueue_keeps_its_job(
     with engine.open_transaction() as other, engine.another_session() as ada:
         other.run("select pg_advisory_xact_lock(7)")
         made = engine.blocked(ada.run, WAYS[way], ACME, "work")
-        assert engine.lease(call=16) == []  # closes empty turns
+        assert engine.lease(call=16) == []  # each sixteenth call closes empty rows of queue.turns
         other.run("commit")
         made.result()
     engine.settle(engine.lease_one())
@@ -238,7 +241,7 @@ def test_a_turn_that_a_lease_closes_beside_an_enqueue_keeps_its_job(
 
 
 def test_a_unique_key_whose_record_is_gone_is_free(engine: Engine) -> None:
-    """A delete may skip the key because another transaction has locked it."""
+    """The unique key of a deleted job is free, even if the delete could not lock the key's row."""
     unique = {"key": "u"}
     gone = engine.enqueue(unique=unique)
     keys = "select job_id::text from queue.job_keys"

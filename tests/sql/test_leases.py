@@ -1,4 +1,4 @@
-"""Two concurrent leases, when one commits between two statements of the other."""
+"""Two concurrent leases, of which one commits between two statements of the other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tests.support.engine import ACME, ADA, BOB, GLOBEX, TICK, Engine, ids_of
 from tests.support.extensions import PG_NET, VAULT, create, drop
 
-#: Header of the API, which can start a worker.
+#: The request header of an API server that can start a worker.
 API = {"x-minutehand-wakes": "true"}
 
 
@@ -20,19 +20,19 @@ API = {"x-minutehand-wakes": "true"}
 def test_a_lease_that_finds_no_turn_while_another_opens_it_asks_again(
     engine: Engine, is_open_elsewhere: bool, limited: dict[str, Any]
 ) -> None:
-    """The lease sees the note but not yet the turn.
+    """A lease may find no job because another lease commits between its reads.
 
-    After the other lease commits, it sees the turn but not the note.
+    It then asks the worker to call again.
     """
     engine.register("work", **limited)
-    if is_open_elsewhere:  # an empty turn of another type, which is closed later
+    if is_open_elsewhere:  # leaves an empty row of queue.turns for another type
         engine.register("other")
         engine.enqueue(job_type="other")
         engine.settle(engine.lease_one())
     engine.enqueue_many(3)
     with engine.open_transaction() as one, engine.open_transaction() as pause:
         assert len(one.lease(1, job_types=["work"])) == 1
-        # the row of the call's number is written last, before the call computes the next one
+        # The lease waits here: it writes the call's number last, before it computes its next time.
         pause.run(
             "insert into queue.ticks (tick_id, seen_at, last_call) values (%s, now(), 0)", TICK
         )
@@ -49,7 +49,10 @@ def test_a_lease_that_finds_no_turn_while_another_opens_it_asks_again(
 def test_a_lease_closes_empty_turns_now_and_then(
     engine: Engine, tenants: int, call: int, left: int
 ) -> None:
-    """If empty turns stayed open, each later lease would read them again."""
+    """A lease that meets many empty rows of queue.turns closes them, and so does each 16th call.
+
+    Open empty rows would be read by each later lease.
+    """
     for workspace in engine.add_workspaces(tenants):
         engine.enqueue(workspace=workspace)
     engine.complete(engine.lease())
@@ -60,9 +63,9 @@ def test_a_lease_closes_empty_turns_now_and_then(
 
 
 def test_a_turn_that_someone_has_locked_is_not_left_behind(engine: Engine) -> None:
-    """Leases read only the last epoch of turns.
+    """A job is leased although its row of queue.turns was locked while a lease closed empty rows.
 
-    Therefore a new epoch begins only if every open turn moves to it.
+    The leases' epoch changes only if all open rows move to it.
     """
     for workspace in engine.add_workspaces(5):
         engine.enqueue(workspace=workspace)
@@ -78,7 +81,10 @@ def test_a_turn_that_someone_has_locked_is_not_left_behind(engine: Engine) -> No
 
 
 def test_few_turns_closed_at_a_time_begin_an_epoch_too(engine: Engine) -> None:
-    """Otherwise a slow queue would keep the dead index entries of its turns during a dump."""
+    """Leases begin a new epoch of queue.turns even after few closed rows.
+
+    Dead index entries therefore stay few.
+    """
     epochs = "select count(*) from queue.turn_epochs"
     for count in (0, 1):
         for workspace in engine.add_workspaces(3):
@@ -89,7 +95,7 @@ def test_few_turns_closed_at_a_time_begin_an_epoch_too(engine: Engine) -> None:
 
 
 def test_a_sweep_that_closes_turns_delays_no_lease(engine: Engine) -> None:
-    """Maintenance may run for seconds, during which other tenants' turns must be opened."""
+    """While maintenance closes rows of queue.turns, another tenant's job is leased."""
     *tenants, other = engine.add_workspaces(6)
     for workspace in tenants:
         engine.enqueue_many(2, workspace=workspace)
@@ -110,14 +116,17 @@ def test_a_sweep_that_closes_turns_delays_no_lease(engine: Engine) -> None:
 
 
 def test_single_jobs_of_many_tenants_open_no_turns(engine: Engine) -> None:
-    """During a database dump, dead versions of turns and deleted notes cannot be vacuumed."""
+    """A lease of tenants with one job each opens no rows of queue.turns.
+
+    Such rows would pile up as dead rows during a database dump.
+    """
     *tenants, paused = engine.add_workspaces(7)
     engine.pause("workspace", paused)
     for workspace in (*tenants, paused):
         engine.enqueue(workspace=workspace)
     with engine.open_transaction() as other:
-        other.enqueue(workspace=tenants[0])  # relies on the note of the tenant's first job
-        other.enqueue()  # inserts a note, which leases see late
+        other.enqueue(workspace=tenants[0])  # inserts no row of queue.notes, because one exists
+        other.enqueue()  # its row of queue.notes commits late
         other.run("select from queue.ready where workspace_id = %s for update", tenants[1])
         with engine.open_transaction() as lease:
             assert len(lease.lease(call=2)) == 5
@@ -146,7 +155,10 @@ def test_an_open_turn_gets_slots_beside_single_jobs_of_new_tenants(engine: Engin
 
 
 def test_notes_below_the_first_one_are_found_again(engine: Engine) -> None:
-    """After a restore of a database, the sequence may be ahead of the notes."""
+    """After a restore, a sequence may be ahead of queue.notes.
+
+    Maintenance corrects it, and the job is leased.
+    """
     engine.enqueue()
     engine.run("select setval('queue.notes_gone', 1000 + pg_current_xact_id()::text::bigint)")
     assert engine.lease(call=2) == []
@@ -157,20 +169,23 @@ def test_notes_below_the_first_one_are_found_again(engine: Engine) -> None:
 
 
 def advance(session: Engine, lanes: list[int], to_round: int) -> None:
-    """Record that a lease has served some lanes up to this round."""
+    """Record that a lease has served these lanes up to this round."""
     served = "select queue.advance_ring(%s, row(null, 0, %s, 1, %s)::queue.last_served)"
     session.run(served, lanes, to_round, ACME)
 
 
 def test_a_ring_never_goes_back(engine: Engine) -> None:
-    """If a ring went back, tenants that another lease has served would be served again first."""
+    """The recorded position of the last served tenant never goes back.
+
+    An older lease that writes late does not change it.
+    """
     engine.enqueue()
     [(ring, *lanes)] = engine.rows("select ring, lane from queue.lanes where job_type = 'work'")
     advance(engine, lanes, 3)
     with engine.open_transaction() as other, engine.another_session() as behind:
-        advance(behind, lanes, 4)  # the call prepares its statements
+        advance(behind, lanes, 4)  # the session plans its statements
         other.run("lock table queue.rings in share mode")
-        # the call has compared the positions, and waits to write
+        # The call has compared the positions and waits for the table lock to write.
         late = other.blocked(advance, behind, lanes, 5)
         other.run("update queue.rings set round = 9 where ring = %s", ring)
         other.run("commit")
@@ -196,7 +211,7 @@ def test_two_leases_do_not_take_one_ring_that_was_left(engine: Engine) -> None:
 
 
 def test_a_job_that_changes_between_look_and_lock_stays_ready(engine: Engine) -> None:
-    """The row changes after the lease has read it, so the lease leaves the job to the next one."""
+    """A job that changes between a lease's read and its lock is left to the next lease."""
     engine.enqueue()
     text = engine.one("select pg_get_functiondef('queue.take_jobs'::regproc)")
     looked = "and j.status = 'pending'"
@@ -221,7 +236,7 @@ def test_a_job_that_changes_between_look_and_lock_stays_ready(engine: Engine) ->
 
 
 def test_a_released_job_is_ready_since_it_was_released(engine: Engine) -> None:
-    """The queue time of a released job does not begin at its scheduled time."""
+    """The queue time of a released job begins with the release and not with its scheduled time."""
     engine.enqueue(delay_seconds=10)
     engine.advance(20)
     lease = engine.lease_one()
@@ -232,12 +247,12 @@ def test_a_released_job_is_ready_since_it_was_released(engine: Engine) -> None:
 
 
 def test_a_turn_that_someone_changes_is_opened_by_the_next_lease(engine: Engine) -> None:
-    """Maintenance changes turns in long transactions, which may need the lease's locks."""
+    """A tenant whose row of queue.turns is locked is served by the next lease."""
     engine.register("other")
     engine.enqueue()
     engine.enqueue(job_type="other", workspace=GLOBEX)
     engine.run_all()
-    engine.run("update queue.turns set blocked = true, look_at = null")  # closed
+    engine.run("update queue.turns set blocked = true, look_at = null")  # now both rows are closed
     with engine.open_transaction() as other:
         other.run("update queue.turns set changed_at = changed_at where workspace_id = %s", ACME)
         engine.enqueue()
@@ -256,7 +271,7 @@ def test_enqueues_count_on_a_run_until_it_says_otherwise(engine: Engine, says: s
         answer = engine.rpc("enqueue_job", p_workspace_id=ACME, p_job_type="work")
         return bool(answer["wake"])
 
-    assert not wakes(), "it has free slots, and looks again"
+    assert not wakes(), "the worker run has free slots and will lease the job"
     engine.settle(engine.lease_one(free_slots=0, call=2, **run))
     if says == "-1":
         engine.lease_call(call=3, free_slots=-1, **run)
@@ -266,16 +281,16 @@ def test_enqueues_count_on_a_run_until_it_says_otherwise(engine: Engine, says: s
     elif says == "tick_finished":
         engine.rpc("tick_finished", p_request={"tick_id": run["tick_id"]})
     assert wakes() == (says != "nothing")
-    assert not wakes(), "one is called"
+    assert not wakes(), "a worker was already called"
 
 
 @pytest.mark.parametrize("is_connected", [False, True])
 def test_a_committed_enqueue_has_called_a_worker_within_two_seconds(
     engine: Engine, is_connected: bool
 ) -> None:
-    """Only a committed call counts, and no call from a browser, a trigger or a rollback.
+    """Within two seconds of a committed enqueue, one call invokes a worker, and no more.
 
-    Anyone can claim to make calls, so a person's call counts for this person alone.
+    A false claim to have called a worker affects only the person who makes it.
     """
     insert = "insert into public.jobs (workspace_id, user_id, job_type) values (%s, %s, 'work')"
     requests = "with r as (delete from net.http_request_queue returning 1) select count(*) from r"

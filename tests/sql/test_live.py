@@ -1,4 +1,7 @@
-"""Messages to Realtime are few and within the plan's rate, and everything else is announced."""
+"""Messages to Realtime are few and stay within the plan's rate.
+
+A server process is notified of the events that it streams.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ from tests.support.engine import ACME, Engine, handle
 
 
 def test_a_statement_is_one_message_or_as_few_as_its_size_allows(engine: Engine) -> None:
-    """One message per job of a bulk would exceed a plan's message rate tenfold.
+    """One statement that changes 1,000 jobs sends one message, or several if it exceeds 256 kB.
 
-    Hosted Realtime accepts 256 kB per message.
+    Hosted Realtime rejects larger messages.
     """
     engine.run("set statement_timeout = '60s'")
     engine.enqueue_many(1000)
@@ -34,10 +37,9 @@ def events_sent(engine: Engine) -> list[tuple[str, int]]:
 
 
 def test_the_lives_of_jobs_in_a_busy_workspace_are_few_messages(engine: Engine) -> None:
-    """Each event is in one message, also if its transaction commits late.
+    """Each event of a busy workspace is in one Realtime message.
 
-    Rounds of messages also run inside a transaction, beside an open transaction, and with more rows
-    than one round reads.
+    This includes events whose transaction commits late. There are fewer messages than events.
     """
     announce = "select queue.do_announcements(queue.clock(), null)"
     engine.stop_clock()
@@ -81,9 +83,9 @@ def test_the_lives_of_jobs_in_a_busy_workspace_are_few_messages(engine: Engine) 
 def test_where_realtime_rejects_messages_no_job_fails_and_a_late_topic_stays(
     engine: Engine,
 ) -> None:
-    """Realtime rejects messages if the partition of the day is missing.
+    """If Realtime rejects messages, enqueues and leases still succeed.
 
-    Health has the reason, and watchers read again once Realtime accepts messages.
+    `queue_health` returns the reason. Later, followers get a message to read again.
     """
     engine.run(
         "insert into queue.late_topics (topic, workspace_id, since)"
@@ -105,7 +107,7 @@ def test_where_realtime_rejects_messages_no_job_fails_and_a_late_topic_stays(
 
 
 def test_messages_are_the_same_whether_anyone_follows(engine: Engine) -> None:
-    """Few events of a workspace need no query if no topic has a follower."""
+    """The messages computed for a topic are equal with and without the query for followers."""
     engine.enqueue()
     engine.complete(engine.lease())
     changes = (
@@ -123,9 +125,9 @@ def test_messages_are_the_same_whether_anyone_follows(engine: Engine) -> None:
 
 
 def test_a_server_is_notified_of_what_it_streams_alone(engine: Engine) -> None:
-    """A server is notified for a minute after it subscribes.
+    """A server process that registers topics is notified of their events for a minute.
 
-    If no server has a subscription, no commit sends a notification.
+    It gets no other notifications.
     """
     notified: list[str] = []
 
@@ -152,7 +154,7 @@ def test_a_server_is_notified_of_what_it_streams_alone(engine: Engine) -> None:
 
 
 def test_of_a_persons_many_topics_the_latest_are_followed(engine: Engine, ada: Engine) -> None:
-    """Closed pages count for a while, and must not prevent messages to the next page."""
+    """A person who follows 101 topics gets messages for the latest but not for the oldest."""
     job_ids = engine.enqueue_many(101)
     for job_id in job_ids:
         ada.follow(f"job:{job_id}")
@@ -160,5 +162,5 @@ def test_of_a_persons_many_topics_the_latest_are_followed(engine: Engine, ada: E
     engine.complete(engine.lease(200))
 
     assert messages(engine, f"job:{job_ids[0]}") == []
-    # one message, or two if a new second begins
+    # There is one message, or two if a new second begins.
     assert messages(engine, f"job:{job_ids[-1]}") != []

@@ -22,19 +22,22 @@ create or replace function queue.new_ids(p_count integer) returns uuid[] languag
 
 
 def sizes(engine: Engine) -> dict[str, int]:
-    """Return the number of rows of every table."""
+    """Return the number of rows of every table of the project."""
     return {table: engine.one(f"select count(*) from {table}") for table in engine.rows(TABLES)}
 
 
 def test_one_maintains_at_a_time_and_the_others_are_answered_busy(engine: Engine) -> None:
-    """Concurrent calls would only wait for the locks of the running call."""
+    """While one maintenance call runs, another call returns `busy` immediately."""
     with engine.open_transaction() as other:
         other.rpc("run_maintenance", p_request={})
         assert engine.rpc("run_maintenance", p_request={}).get("busy") is True
 
 
 def test_retention_removes_what_ended_by_how_it_ended(engine: Engine) -> None:
-    """Live jobs stay at any age, and children stay while their parent waits for them."""
+    """Ended jobs are deleted after the retention days of their status.
+
+    Live jobs stay, and so do child jobs for which a parent waits.
+    """
     kept = {"completed": 1, "cancelled": 1, "failed": 10}
     engine.set(retention_days=kept)
     done, failed, live, parent = engine.enqueue_many(4)
@@ -60,7 +63,7 @@ def test_retention_removes_what_ended_by_how_it_ended(engine: Engine) -> None:
 
 
 def some_life(engine: Engine, day: int) -> None:
-    """Create all kinds of rows, as a day does."""
+    """Create rows in every table, as one day of use does."""
     keys: dict[str, Any] = {"concurrency_key": f"k{day}", "session_id": f"s{day}"}
     keys |= {"idempotency_key": f"i{day}", "unique": {"key": f"u{day}"}, "tags": [f"t{day}"]}
     for workspace in (ACME, GLOBEX):
@@ -83,7 +86,7 @@ def some_life(engine: Engine, day: int) -> None:
 
 
 def test_a_simulated_year_leaves_every_table_flat(engine: Engine) -> None:
-    """Maintenance deletes old rows, so that no table grows from one four months to the next."""
+    """No table grows between the second and the last four months of a simulated year."""
     engine.register("keyed", key_concurrency=1, schedules=[{"name": "n", "cron": "@hourly"}])
     engine.register("rated", rate_limit={"limit": 5, "per_seconds": 60, "per_key": True})
     engine.publish_deliveries()
@@ -104,7 +107,7 @@ def test_a_simulated_year_leaves_every_table_flat(engine: Engine) -> None:
 
 
 def test_a_rate_of_a_week_is_not_forgiven_by_the_sweep(engine: Engine) -> None:
-    """A bucket without a row counts as full."""
+    """Maintenance keeps the state of a rate limit of one job per week until the week is over."""
     engine.stop_clock()
     for name, per_key in (("work", False), ("keyed", True)):
         rate = {"limit": 1, "per_seconds": 7 * 86400, "per_key": per_key}
@@ -119,19 +122,19 @@ def test_a_rate_of_a_week_is_not_forgiven_by_the_sweep(engine: Engine) -> None:
 
 
 def asks_for_maintenance(engine: Engine) -> bool:
-    """Return whether the response to a lease requests maintenance."""
+    """Return whether the response to a lease asks the worker to call maintenance."""
     return bool(engine.lease_call(1, call=2)["maintenance"])
 
 
 def test_a_lease_says_when_maintenance_is_due(engine: Engine) -> None:
-    """An idle queue costs one query per run. Due maintenance runs immediately."""
+    """A lease asks the worker to call maintenance as soon as work is due, and not before."""
     engine.maintain()
     assert not asks_for_maintenance(engine)
     engine.enqueue(delay_seconds=30)
     answer = engine.lease_call(1, call=2)
     assert 0 < answer["next_due_in_ms"] <= 30_000
     engine.advance(6)
-    assert asks_for_maintenance(engine), "statistics read that it was made"
+    assert asks_for_maintenance(engine), "maintenance must read the enqueue for the statistics"
     engine.maintain()
     engine.elapse(20)
     assert not asks_for_maintenance(engine)
@@ -140,7 +143,7 @@ def test_a_lease_says_when_maintenance_is_due(engine: Engine) -> None:
 
 
 def test_a_line_that_belongs_to_no_time_of_its_job_is_met_once(engine: Engine) -> None:
-    """A row of a deleted job, or with an outdated time, must not stay due forever."""
+    """Maintenance deletes a row of queue.deferred whose job is gone or has another time."""
     engine.maintain()
     later = engine.enqueue(delay_seconds=3600)
     lines = "select queue.clock(), i, %s, true from unnest(array[%s::uuid, queue.new_id()]) as i"
@@ -157,7 +160,10 @@ def test_a_line_that_belongs_to_no_time_of_its_job_is_met_once(engine: Engine) -
 
 @pytest.mark.parametrize("job_type", ["keyed", "work"])
 def test_a_job_retried_at_its_latest_start_has_one_place(engine: Engine, job_type: str) -> None:
-    """Two times of a job may be equal. Two rows of a job at a gate would block its key forever."""
+    """A job retried at the instant of its latest start runs once.
+
+    Its concurrency key stays usable.
+    """
     engine.register("keyed", key_concurrency=1)
     engine.stop_clock()
     options: dict[str, Any] = {"job_type": job_type, "concurrency_key": "k"}
@@ -173,7 +179,10 @@ def test_a_job_retried_at_its_latest_start_has_one_place(engine: Engine, job_typ
 
 
 def test_what_someone_holds_is_due_again_a_second_later(engine: Engine) -> None:
-    """If locked work stayed due, each lease would call maintenance. Unlocked work is done."""
+    """Maintenance that meets a locked job is due again one second later.
+
+    It does other work meanwhile.
+    """
     engine.stop_clock()
     engine.lease_call(1)
     held = engine.enqueue(delay_seconds=5)
@@ -191,11 +200,14 @@ def test_what_someone_holds_is_due_again_a_second_later(engine: Engine) -> None:
 
     engine.run("update queue.tasks set retry_at = queue.clock() + interval '1 hour'")
     engine.advance(60)
-    assert not asks_for_maintenance(engine), "all of it was put off"
+    assert not asks_for_maintenance(engine), "all tasks are postponed"
 
 
 def test_one_tenants_many_schedules_and_webhooks_delay_no_others(engine: Engine) -> None:
-    """The other tenant's first schedule and webhook are among the first two that are handled."""
+    """One tenant has 1,500 due schedules and webhooks.
+
+    Another tenant's first one is among the first two that maintenance handles.
+    """
     engine.register("other")
     for workspace in (ACME, GLOBEX):
         engine.put_webhook(workspace)
@@ -230,7 +242,7 @@ def test_a_workspace_has_a_most_of_schedules_webhooks_and_deliveries(engine: Eng
     engine.set(webhooks_max=1, schedules_max=1)
     engine.publish_deliveries()
     for _ in range(2):
-        engine.put_schedule(cron="@daily")  # the second call changes the first schedule
+        engine.put_schedule(cron="@daily")  # the second call updates the schedule
     most = ("PT429", "quota_exceeded", "schedules_max")
     assert refused(engine.put_schedule, name="t") == most
     engine.put_webhook()
@@ -247,7 +259,10 @@ def test_a_workspace_has_a_most_of_schedules_webhooks_and_deliveries(engine: Eng
 
 
 def test_a_clock_that_goes_back_delays_nothing(engine: Engine) -> None:
-    """No finished work gets a future date, and no lease is an hour longer."""
+    """A clock that was an hour ahead goes back.
+
+    Due jobs and expired leases are still handled in time.
+    """
     engine.enqueue_many(2)
     engine.elapse(3600)
     dead = engine.lease_one(limit=1)
@@ -256,7 +271,7 @@ def test_a_clock_that_goes_back_delays_nothing(engine: Engine) -> None:
     engine.advance(2)
     assert engine.rpc("run_maintenance", p_request={})["done"]["promotion"] == 1
     engine.elapse(61)
-    # the lost job runs alone, and the others in another process
+    # The job of the lost worker is leased alone, and the other jobs by another worker.
     leased = ids_of([*engine.lease(5, worker="w2"), *engine.lease(5, worker="w3")])
     assert {dead["job"]["id"], due} <= set(leased)
 
@@ -271,29 +286,32 @@ def test_retention_goes_on_until_its_time_is_over(engine: Engine) -> None:
 
 
 def test_a_task_that_failed_is_retried_soon_on_a_quiet_queue(engine: Engine) -> None:
-    """A lock of another session is usually over after seconds, but a quiet task rests an hour."""
+    """A maintenance task that failed is retried soon, even if the queue has no other work."""
     engine.maintain()
     engine.run("alter function queue.do_sweep rename to away")
     engine.elapse(61)
     engine.run("alter function queue.away rename to do_sweep")
-    engine.elapse(3600)  # all other tasks rest
+    engine.elapse(3600)  # no other task is due
     is_due = "select queue.maintenance_is_due(queue.clock(), false)"
     engine.advance(1)
     assert engine.one(is_due) is False
 
 
 def test_a_queue_that_nothing_names_for_a_day_is_swept(engine: Engine) -> None:
-    """If an ended job of the queue is retried, it goes to its type's queue."""
+    """A queue that no job type uses for a day is deleted.
+
+    A retried job of that queue goes to the queue of its job type.
+    """
     engine.register("work", queue="old")
     job_id = engine.enqueue()
     engine.settle(engine.lease_one(), "failed")
     engine.register("work", queue="new")
     for workspace in (ACME, GLOBEX):
         engine.enqueue(workspace=workspace)
-    engine.settle(engine.lease_one(limit=1))  # from now on the lanes share a position in the ring
+    engine.settle(engine.lease_one(limit=1))  # both queues now share one order of tenants
     engine.put_schedule(cron="@daily", options={"queue": None}, enabled=False)
     for seconds in (7300, 61, 80_000, 7000):
-        engine.enqueue(queue="old" if seconds == 61 else "new")  # an enqueue keeps no queue
+        engine.enqueue(queue="old" if seconds == 61 else "new")  # does not keep the queue
         engine.run_all()
         engine.elapse(seconds)
     engine.advance(86_500)

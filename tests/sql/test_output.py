@@ -1,4 +1,4 @@
-"""Output: pieces of streams, written with the fence, read by offset, joined at the job's end."""
+"""A job's output: text that a processor writes in pieces and that is joined when the job ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ def said(engine: Engine, job_id: str, stream: str = "reply", start: int = 0) -> 
 
 
 def test_pieces_are_read_from_any_character_and_change_nothing_of_the_job(engine: Engine) -> None:
-    """Offsets count code points, not bytes or UTF-16 units."""
+    """A reader gets a job's output from any offset, counted in code points.
+
+    Output changes neither the job's row nor its events.
+    """
     job_id, lease = engine.start()
     before = engine.one("select xmin::text || ctid from public.jobs where id = %s", job_id)
 
@@ -34,13 +37,13 @@ def test_pieces_are_read_from_any_character_and_change_nothing_of_the_job(engine
 
 
 def test_a_report_that_is_repeated_with_more_adds_the_rest_alone(engine: Engine) -> None:
-    """A report that timed out at the worker may have been stored, so the pieces overlap."""
+    """A repeated report of output, to which the worker has added more, stores only the new part."""
     job_id, lease = engine.start()
     engine.say(lease, piece("Hello"))
     for _ in range(2):
         assert engine.say(lease, piece("Hello, wor"), piece("ld", 10)) == "unfollowed"
     assert said(engine, job_id)["text"] == "Hello, world"
-    assert engine.say(lease, piece("later", 20)) == "refused"  # a gap is never stored
+    assert engine.say(lease, piece("later", 20)) == "refused"  # a piece after a gap is rejected
     items = {"stream": "facts", "attempt": 1}
     engine.say(lease, {**items, "start": 0, "items": [1, [2]]})
     engine.say(lease, {**items, "start": 0, "items": [1, [2], {"three": None}]})
@@ -48,7 +51,10 @@ def test_a_report_that_is_repeated_with_more_adds_the_rest_alone(engine: Engine)
 
 
 def test_a_lost_lease_writes_nothing_and_a_new_attempt_begins_again(engine: Engine) -> None:
-    """A new attempt removes the lost attempt's output, except the output of finished steps."""
+    """A worker with a lost lease writes no output.
+
+    A new attempt begins with the output of the finished steps only.
+    """
     job_id, zombie = engine.start()
     engine.say(zombie, piece("plan.", step="plan"), piece("half a sen", 5))
     engine.report(zombie, steps=[{"name": "plan", "result": 1}])
@@ -63,15 +69,15 @@ def test_a_lost_lease_writes_nothing_and_a_new_attempt_begins_again(engine: Engi
     engine.say(heir, piece("", attempt=2))
     assert said(engine, job_id) | {"attempt": 2, "next": 0} == said(engine, job_id)
     engine.say(heir, piece("plan.", attempt=2, step="plan"), piece("whole", 5, attempt=2))
-    assert engine.say(heir, piece("old", 5)) == "unfollowed"  # a late call of the previous attempt
+    assert engine.say(heir, piece("old", 5)) == "unfollowed"  # from the previous attempt
     assert said(engine, job_id)["text"] == "plan.whole"
     assert engine.rpc("read_output", p_request=held)["kept"] == kept["kept"]
 
 
 def test_who_knows_a_part_of_each_stream_reads_the_rest(engine: Engine) -> None:
-    """A position that names no attempt belongs to the current attempt.
+    """A reader that sends its position in each stream gets only the rest of each stream.
 
-    A stream that has ended is returned once.
+    A position without an attempt is a position in the current attempt.
     """
     job_id, lease = engine.start()
     pieces = [piece(f"{name} said", stream=name) for name in ("a", "b", "c")]
@@ -94,7 +100,7 @@ def test_a_long_stream_is_read_in_pages(engine: Engine) -> None:
     job_id, lease = engine.start()
     whole = "".join(random.Random(7).choices("aä€🌍", k=70_000))
     engine.say(lease, *[piece(whole[n : n + 35], n) for n in range(0, 70_000, 35)])
-    for _ in range(2):  # as pieces, and joined
+    for _ in range(2):  # first as pieces, then joined at the job's end
         text = ""
         while (page := said(engine, job_id, start=len(text)))["more"]:
             text += page["text"]
@@ -109,7 +115,7 @@ def test_of_a_job_that_ended_each_stream_is_one_row_as_long_as_the_job(engine: E
     for each in leases.values():
         engine.say(each, *[piece("x" * 9, 9 * n) for n in range(9)])
         engine.say(each, {"stream": "facts", "attempt": 1, "start": 0, "items": [1]})
-    more = piece("the end", 81)  # the settlement contains output that was not reported
+    more = piece("the end", 81)  # the settlement adds a last piece
     engine.settle(leases[job_id], output=[more])
     engine.elapse(61)
 
@@ -123,9 +129,9 @@ def test_of_a_job_that_ended_each_stream_is_one_row_as_long_as_the_job(engine: E
 
 
 def test_a_job_that_runs_again_passes_its_finished_steps(engine: Engine) -> None:
-    """A retry keeps the output of all finished steps, and a replay of the steps before its start.
+    """A retried job keeps the output of all finished steps.
 
-    The output is tested as separate pieces and as joined rows.
+    A replay keeps the output of the steps before its start.
     """
     job_id, lease = engine.start()
     engine.say(lease, piece("a", step="one"), piece("?", 1), piece("b", 2, step="one"))
@@ -171,7 +177,7 @@ def test_followers_get_each_piece_and_beyond_the_budget_are_asked_to_read(
     [(_, event, sent)] = messages(engine, f"job:{job_id}")
     assert event == "job.output"
     assert sent["data"] == {"stream": "reply", "attempt": 1, "from": 0, "next": 2, "text": "Hi"}
-    # longer than a message, so that the message names where to read
+    # This piece is too long for a message, so the message contains only its position.
     engine.say(lease, piece("x" * 9000, 2))
     assert messages(engine, f"job:{job_id}")[-1][2]["data"].get("text") is None
     assert messages(engine, "workspace:%") == []
@@ -185,7 +191,7 @@ def test_followers_get_each_piece_and_beyond_the_budget_are_asked_to_read(
 
 
 def test_a_job_has_twenty_streams_and_a_maximum_of_bytes(engine: Engine) -> None:
-    """The limit holds for every client, because each reader stores a position of each stream."""
+    """A job has at most 20 output streams, and each stream has a maximum number of bytes."""
     job_id, lease = engine.start()
     streams = [piece("x", stream=f"s{n}") for n in range(30)]
 

@@ -1,4 +1,4 @@
-"""Export and erasure of a person: every column, found by a search of all tables."""
+"""Export and erasure of a person's data, checked in every column of all tables."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.contract.test_promise_07_tenants import TABLES as ALL_COLUMNS, fill a
 from tests.support.databases import Database
 from tests.support.engine import ACME, ADA, BOB, Engine, refusal
 
-#: A name that JSON, patterns and texts write in different ways.
+#: A person's name with characters that JSON, LIKE patterns and texts write in different ways.
 MARK = 'Zö"e_50%'
 
-#: Columns without a person's words: ids of rows, and names that code and operators choose.
+#: Columns that contain no words of a person: ids of rows, and names that code and operators choose.
 IMPERSONAL = {
     *("id", "workspace_id", "job_id", "plan_id", "training_id", "account_id", "outbox_id"),
     *(
@@ -45,7 +45,8 @@ IMPERSONAL = {
     *("speed_vs_detail", "event_types", "job_types", "queues", "checksum", "request_hash"),
     *("edited_at", "reached", "jobspec_version", "kid", "x", "sealed"),
     *("attempts.origin", "guest_sessions.session_id", "step", "stream", "pauses.name"),
-    # columns of live jobs' rows, which are deleted with the job or by the next lease
+    # These columns belong to rows of live jobs, which are deleted with the job or by the next
+    # lease.
     *("gated.key", "leases.key", "notes.key", "leases.pulse", "workers.abandoned", "workers.slots"),
     *("job_types.commit", "job_types.description", "job_types.payload_schema"),
     *("job_types.refusal", "settings.name", "settings.value", "tasks.name"),
@@ -80,7 +81,8 @@ def test_each_column_says_whether_it_names_or_quotes_a_person(engine: Engine) ->
         for table, column in engine.rows(COLUMNS, each)
         if not IMPERSONAL & {column, f"{table}.{column}"}
     ]
-    # a comment `Person: …` on the column, as the head of people.sql describes, or a line above
+    # An unknown column needs a comment `Person: …`, which the head of people.sql describes, or an
+    # entry in IMPERSONAL.
     assert unknown == []
     kinds = set(engine.rows("select distinct kind from queue.personal_columns()"))
     assert kinds == {
@@ -90,12 +92,12 @@ def test_each_column_says_whether_it_names_or_quotes_a_person(engine: Engine) ->
 
 
 def call(engine: Engine, function: str, user: str, *words: str) -> dict[str, Any]:
-    """Call one of the two functions, and return its result."""
+    """Call `erase_person` or `export_person`, and return the result."""
     return dict(engine.one(f"select public.{function}(%s, %s)", user, list(words)))
 
 
 def found(engine: Engine, *words: str) -> list[str]:
-    """Return the tables that contain one of these words, also as JSON writes them."""
+    """Return the tables that contain one of these words, in plain or in JSON form."""
     forms = [*words, *(json.dumps(word, ensure_ascii=False)[1:-1] for word in words)]
     query = """
         select 1 from {} as t, unnest(%s::text[]) as w (word)
@@ -105,7 +107,7 @@ def found(engine: Engine, *words: str) -> list[str]:
 
 def empty(engine: Engine) -> list[tuple[str, str, str]]:
     """Return the columns for a person's words that do not contain MARK, with their types."""
-    form = "%" + MARK.replace('"', "%") + "%"  # JSON writes it in another way
+    form = "%" + MARK.replace('"', "%") + "%"  # JSON escapes the quotation mark
     columns = engine.rows(
         "select format('%s.%s', relnamespace::regnamespace, relname), name, type"
         " from queue.personal_columns() join pg_class as c on c.oid = relation"
@@ -119,7 +121,7 @@ def empty(engine: Engine) -> list[tuple[str, str, str]]:
 
 
 def fill(person: Engine, engine: Engine, text: str) -> None:
-    """Write a text, as a person and as a worker, into every field that accepts text."""
+    """As a person and as a worker, write a text into every field that accepts text."""
     engine.publish_deliveries()
     options: dict[str, Any] = {"tags": [text], "session_id": text, "concurrency_key": text}
     keys: dict[str, Any] = {"idempotency_key": text, "unique": {"key": text}}
@@ -181,7 +183,7 @@ insert into public.accounts (workspace_id, name, city, metadata)
 values (%(acme)s, %(text)s, null, '{}'),
   (%(acme)s, 'Kept', %(text)s, jsonb_build_object('by', %(text)s::text))
 """
-#: Everything that a member may read of a workspace.
+#: A query of everything that a member may read of a workspace.
 ANSWERS = """
 select public.list_jobs(), public.event_feed({acme}, '1:1:', 1000), public.list_schedules({acme}),
   public.list_webhooks({acme}), public.dead_letters({acme}), public.explain_queue({acme}),
@@ -192,7 +194,7 @@ select public.list_jobs(), public.event_feed({acme}, '1:1:', 1000), public.list_
 
 
 def put_into_apps(engine: Engine, statements: str) -> None:
-    """Execute statements, each with the values that it names."""
+    """Execute each statement with the values that it names."""
     values = {"acme": ACME, "text": MARK, "user": ADA, "id": str(uuid.uuid4())}
     for statement in statements.split(";\n"):
         if statement.strip():
@@ -200,7 +202,7 @@ def put_into_apps(engine: Engine, statements: str) -> None:
 
 
 def mark_all(engine: Engine) -> None:
-    """Write MARK into every text column. Insert a row into each empty table before."""
+    """Write MARK into every text column, in at least one row of each table."""
     put_into_apps(engine, APPS)
     put_into_apps(engine, OF_CONTACTS)
     columns = {table: needed for table, _, needed in engine.rows(ALL_COLUMNS)}
@@ -228,14 +230,17 @@ def answers(engine: Engine, user: str) -> str:
 def test_what_a_person_made_is_gone_after_one_call(
     engine: Engine, bob: Engine, ada: Engine
 ) -> None:
-    """No other row has the keys of deleted files. The command deletes the files."""
+    """After `erase_person`, no table contains the person's id or words.
+
+    The result lists the files that the command must delete.
+    """
     kept = bob.enqueue({"note": "Bob's"}, scheduled_for="2100-01-01T00:00:00Z")
     fill(ada, engine, MARK)
     put_into_apps(engine, APPS)
     about = engine.enqueue({"to": MARK}, tags=[f"user:{ADA}"])
     assert len(found(engine, MARK, ADA)) >= 22
 
-    engine.maintain()  # the emitted event is read
+    engine.maintain()  # maintenance reads the emitted event
     done = call(engine, "erase_person", ADA)
 
     assert found(engine, MARK, ADA) == []
@@ -252,7 +257,10 @@ def test_what_a_person_made_is_gone_after_one_call(
 
 
 def test_what_others_wrote_of_a_person_is_found_by_words(engine: Engine, ada: Engine) -> None:
-    """The export changes nothing, and contains all data that `erase_person` then erases."""
+    """`export_person` returns all rows that contain given words and changes nothing.
+
+    `erase_person` then erases these rows' words.
+    """
     fill(ada, engine, MARK)
     mark_all(engine)
     kept = ada.enqueue({"note": "Zoe"}, scheduled_for="2100-01-01T00:00:00Z")
@@ -279,7 +287,10 @@ def test_what_others_wrote_of_a_person_is_found_by_words(engine: Engine, ada: En
 
 
 def test_what_a_deleted_job_said_is_not_in_the_feed(engine: Engine, ada: Engine) -> None:
-    """A plain SQL delete erases the job's words, except in a feed row of another job too."""
+    """When jobs are deleted with plain SQL, their texts disappear from the event feed too.
+
+    A text stays if it also belongs to a job that is left.
+    """
     word = "maria"
     kept, *gone = (engine.enqueue(session_id=word) for _ in range(3))
     leases = {lease["job"]["id"]: lease for lease in engine.lease()}

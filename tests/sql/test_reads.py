@@ -1,4 +1,4 @@
-"""Reads of people: lists, counts, dead letters, attempts, traces and log lines."""
+"""Functions that people read with: lists, counts, dead letters, attempts, traces and log lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STATUSES = ["pending", "processing", "waiting", "completed", "failed", "cancelle
 
 
 def pages(engine: Engine, limit: int = 3, **filters: Any) -> list[str]:
-    """Return the ids of a whole list, page by page."""
+    """Return the ids of all jobs of a list, read page by page."""
     ids: list[str] = []
     cursor = None
     for _ in range(500):
@@ -30,7 +30,7 @@ def pages(engine: Engine, limit: int = 3, **filters: Any) -> list[str]:
 
 
 def settle_some(engine: Engine) -> None:
-    """Create jobs in every state, some states with several, in both workspaces."""
+    """Create jobs in every state in both workspaces."""
     engine.register("other")
     engine.register("keyed", key_concurrency=1)
     for workspace, job_type, n in itertools.product([ACME, GLOBEX], ["work", "other"], range(9)):
@@ -49,7 +49,7 @@ def settle_some(engine: Engine) -> None:
 
 
 def test_a_list_shows_what_a_plain_query_would(engine: Engine, ada: Engine) -> None:
-    """Every filter gives the same list, from narrow tables or slices, page by page."""
+    """A list of jobs with any filters returns the same jobs as a plain SQL query."""
     settle_some(engine)
     dice = random.Random(7)
     assert set(engine.rows("select distinct status from public.jobs")) == set(STATUSES)
@@ -72,7 +72,7 @@ def test_a_list_shows_what_a_plain_query_would(engine: Engine, ada: Engine) -> N
         filters: dict[str, Any] = {"workspace_id": ACME} if dice.random() < 0.7 else {}
         if dice.random() < 0.5:
             filters["status"] = dice.sample(STATUSES, dice.randint(1, 5))
-            if len(filters["status"]) == 1:  # a single value needs no list
+            if len(filters["status"]) == 1:  # a single status may be a plain string
                 [filters["status"]] = filters["status"]
         names = {list(conditions)[turn % len(conditions)], dice.choice(list(conditions))}
         chosen = {name: dice.choice(conditions[name][1]) for name in sorted(names)}
@@ -93,7 +93,10 @@ def test_a_list_shows_what_a_plain_query_would(engine: Engine, ada: Engine) -> N
 def test_a_list_is_of_the_workspace_joined_first_and_an_operators_of_all(
     engine: Engine, bob: Engine, ada: Engine
 ) -> None:
-    """Row level security does not apply here, so the function must check rights itself."""
+    """Without a workspace, a member lists jobs of the workspace joined first.
+
+    An operator lists jobs of all workspaces.
+    """
     settle_some(engine)
     everything = engine.rows("select id::text from public.jobs order by id desc")
     own = pages(ada, 20)
@@ -109,7 +112,10 @@ def test_a_list_is_of_the_workspace_joined_first_and_an_operators_of_all(
 
 
 def test_a_page_that_is_read_again_has_only_ids_of_jobs_that_had_ended(engine: Engine) -> None:
-    """If the list returned complete jobs, an open page would read 120 kB after each change."""
+    """A list that is read again returns only the ids of jobs that had ended before.
+
+    An open page would otherwise read 120 kB after each change.
+    """
     ended, runs = engine.enqueue_many(2)
     first, _ = engine.lease(2)
     engine.settle(first, "failed", error=ERROR)
@@ -145,13 +151,16 @@ def test_a_page_that_is_read_again_has_only_ids_of_jobs_that_had_ended(engine: E
 def test_a_filter_or_cursor_that_makes_no_sense_is_refused(
     engine: Engine, ada: Engine, field: str, arguments: dict[str, Any]
 ) -> None:
-    """A typing error must not match everything, and half a cursor must not read the first page."""
+    """A list rejects an unknown filter, an invalid value and an incomplete cursor."""
     result = refused(ada.rpc, "list_jobs", **arguments)
     assert result == ("PT400", "invalid_argument", field)
 
 
 def test_a_page_and_a_count_read_ten_thousand_jobs_at_most(engine: Engine) -> None:
-    """A sparse page may be empty and have a next one. Live and failed jobs are complete."""
+    """A page of a filtered list reads at most 10,000 jobs, so it may be empty and have a next page.
+
+    A count stops at 10,000 jobs too.
+    """
     engine.register("other")
     rare = engine.enqueue(job_type="other")
     asleep = engine.enqueue(job_type="other", delay_seconds=600)
@@ -174,7 +183,7 @@ def test_a_page_and_a_count_read_ten_thousand_jobs_at_most(engine: Engine) -> No
 
 
 def test_counts_are_those_of_the_list_in_every_state(engine: Engine) -> None:
-    """Jobs of internal types count too, so that both numbers agree."""
+    """The count of jobs in each state is equal to the length of the list in that state."""
     settle_some(engine)
     engine.run("update queue.job_types set internal = true where job_type = 'other'")
 
@@ -192,9 +201,9 @@ def fail(engine: Engine, message: str, workspace: str = ACME) -> None:
 
 
 def test_dead_letters_are_grouped_by_what_went_wrong(engine: Engine) -> None:
-    """Errors that differ in numbers or ids are one group. Each tenant has its own groups.
+    """Failed jobs whose errors differ only in numbers or ids form one group of dead letters.
 
-    A group is new if its first job failed after the deploy.
+    A group is new if its first job failed after the last deploy.
     """
     for n in range(2):
         fail(engine, f"user {n} is gone")
@@ -217,7 +226,10 @@ def test_dead_letters_are_grouped_by_what_went_wrong(engine: Engine) -> None:
 def test_attempts_show_how_each_ended_and_tracebacks_to_managers_alone(
     engine: Engine, bob: Engine, ada: Engine
 ) -> None:
-    """Tracebacks show code."""
+    """`job_attempts` returns how each attempt ended.
+
+    Only managers get tracebacks, because these show code.
+    """
     job_id = engine.enqueue()
     error = {"error": ERROR, "traceback": {"frames": []}}
     engine.settle(engine.lease_one(), "retry", **error, retry_after_seconds=0)
@@ -235,7 +247,7 @@ def test_attempts_show_how_each_ended_and_tracebacks_to_managers_alone(
 
 
 def test_a_trace_has_attempts_steps_waits_and_children_on_one_axis(engine: Engine) -> None:
-    """The job's page reads the whole trace in one call."""
+    """`job_trace` returns a job's attempts, steps, waits and child jobs in one response."""
     job_id, lease = engine.start()
     done, open_step = {"name": "a", "result": 1, "duration_ms": 5}, {"name": "b", "for_ms": 1}
     engine.report(lease, steps=[done], step=open_step)
@@ -252,9 +264,9 @@ def test_a_trace_has_attempts_steps_waits_and_children_on_one_axis(engine: Engin
 
 
 def test_a_child_that_failed_is_one_row_with_what_followed(engine: Engine) -> None:
-    """Failed parents are consequences of the child. Each way to end a process is one row.
+    """Failed parents of a failed job are shown as its consequences.
 
-    Kills of any worker with any amount of memory are one row, and ids are shortened.
+    Jobs whose processes were killed by one signal form one group of dead letters.
     """
     engine.register("top")
     parent, lease = engine.start(job_type="top")

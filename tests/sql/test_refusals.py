@@ -1,4 +1,4 @@
-"""A project's own trigger, foreign key or open transaction affects one job only."""
+"""A project's own trigger, foreign key or open transaction affects only the job it concerns."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from tests.contract.test_prices import CALLS, FUNCTIONS, PAIRS, put, world
 from tests.contract.test_ways_in import TABLE
 from tests.support.engine import ACME, ADA, GLOBEX, Engine, handle, ids_of, piece
 
-#: Drops the project's trigger that rejects changes.
+#: A statement that drops the project's trigger, which rejects changes.
 NO_TRIGGER = "drop trigger z_own on public.jobs"
 
 
 def refuse(engine: Engine, job_id: str) -> None:
-    """Create a trigger of the project that rejects every change of a job."""
+    """Create a project's trigger that rejects every change of one job."""
     body = "raise 'no change of %', old.id;"
     engine.add_trigger("before update or delete", body, f"old.id = '{job_id}'")
 
 
 def refusals(engine: Engine) -> list[tuple[str, str, str]]:
-    """Return task, job and the start of the reason, parsed from the finding."""
+    """Return the task, the job and the start of the reason of each rejected change."""
     found = engine.rpc("queue_health")["findings"]
     causes = [each["cause"] for each in found if each["reason"] == "failing_maintenance"]
     return re.findall(r"(\w+) skips job (\S+): (.{12})", str(causes))
 
 
 def three_jobs(engine: Engine, task: str) -> list[str]:
-    """Make jobs that a task of maintenance must change now."""
+    """Create three jobs that a maintenance task must change now."""
     if task == "cancel":
         parent = started(engine)
         ids = engine.spawn(parent, "s", [{"job_type": "work", "delay_seconds": 9999}] * 3)
@@ -69,7 +69,10 @@ PIECE = piece("x")
 def test_what_no_one_can_store_of_a_report_stops_no_other(
     engine: Engine, odd: dict[str, Any]
 ) -> None:
-    """The outcome is stored without the invalid value. A job may have two reports in one call."""
+    """A report with an invalid log line or output piece is stored without that part.
+
+    Other reports of the call are stored completely.
+    """
     engine.enqueue_many(2)
     first, good = engine.lease(2)
     result = [{**handle(good), "progress": {"percentage": n}, "output": [PIECE]} for n in (1, 2)]
@@ -93,9 +96,9 @@ def test_what_no_one_can_store_of_a_report_stops_no_other(
     ],
 )
 def test_a_refused_row_holds_up_no_other(engine: Engine, task: str, state: str | None) -> None:
-    """The call that skips the rejected row changes the other rows.
+    """If a project's trigger rejects one job's change, maintenance changes the other jobs.
 
-    A finding names the rejected row, which is changed once nothing rejects the change.
+    A finding names the rejected job, which is changed after the trigger is dropped.
     """
     first, middle, last = three_jobs(engine, task)
     refuse(engine, middle)
@@ -112,10 +115,7 @@ def test_a_refused_row_holds_up_no_other(engine: Engine, task: str, state: str |
 
 
 def test_what_is_refused_is_not_due_before_it_is_tried_again(engine: Engine) -> None:
-    """If rejected work stayed due, each worker would call maintenance each second.
-
-    Rejected work of a deleted job is not due either.
-    """
+    """A job whose change was rejected does not make maintenance due before its next try."""
     refuse(engine, three_jobs(engine, "promotion")[1])
     due = "select queue.maintenance_is_due(queue.clock(), false)"
 
@@ -147,7 +147,10 @@ def test_a_job_that_stays_refused_is_tried_less_and_less_often(engine: Engine) -
 
 
 def test_a_due_job_needs_no_change_of_its_row(engine: Engine) -> None:
-    """The promotion of the job moves only a row of the engine. The lease is rejected."""
+    """A project's trigger that rejects changes of a delayed job makes only its lease fail.
+
+    The job still becomes ready at its time.
+    """
     first, middle, last = three_jobs(engine, "due")
     refuse(engine, middle)
     engine.maintain()
@@ -163,7 +166,7 @@ def test_a_due_job_needs_no_change_of_its_row(engine: Engine) -> None:
 
 
 def test_a_lease_tries_no_more_jobs_than_it_may_take(engine: Engine) -> None:
-    """If all jobs of a tenant are rejected, a lease must not try thousands in nested blocks."""
+    """If a trigger rejects all jobs of a tenant, a lease tries no more jobs than it requests."""
     engine.enqueue_many(7)
     spared = engine.enqueue(workspace=GLOBEX)
     engine.add_trigger("before update", "raise 'no change of';", f"old.workspace_id = '{ACME}'")
@@ -189,7 +192,7 @@ def test_a_lease_tries_no_more_jobs_than_it_may_take(engine: Engine) -> None:
 def test_a_users_open_transaction_delays_its_job_alone(
     engine: Engine, act: str, outcomes: tuple[str, str]
 ) -> None:
-    """Workers report, renew and settle other jobs during the transaction.
+    """While a user's transaction locks one job, workers report and settle the other jobs.
 
     A transaction that only refers to a job by a foreign key delays no call.
     """
@@ -204,7 +207,7 @@ def test_a_users_open_transaction_delays_its_job_alone(
         items = [{**handle(held), **progress}, {**handle(free), **progress}, handle(last)]
         result = engine.report_all(items)
         assert [each["outcome"] for each in result] == [outcomes[0], "ok", "ok"]
-        engine.advance(40)  # every job's lease was renewed
+        engine.advance(40)  # each lease was renewed, also that of the locked job
         engine.maintain()
         stored = engine.rows("select job_id::text from queue.steps")
         assert set(stored) == {free["job"]["id"]} | ({ids[0]} if outcomes[0] == "ok" else set())
@@ -243,11 +246,11 @@ def test_two_transactions_that_wait_for_each_other_end(engine: Engine) -> None:
 
 #: A text that is too long for an index and cannot be compressed.
 LONG = "".join(random.Random(1).choices(string.ascii_letters, k=20_000))
-#: Values that no function takes, or that no row may have.
+#: Invalid values for the arguments of functions.
 WRONG: list[Any] = [None, "", LONG, -1, 10**9, True, {}, [], [{}]]
 OPTIONS = {"concurrency_key": "k", "unique": {"key": "k"}, "tags": ["t"], "queue": "default"}
 OPTIONS |= {"idempotency_key": "k", "session_id": "s"}
-#: More arguments, which are stored together with values of others or in an index.
+#: Further arguments of functions, which are stored in an index or together with other rows' values.
 STORED: dict[str, dict[str, Any]] = {
     "enqueue_job": {"p_options": OPTIONS},
     "plan_start": {"p_idempotency_key": "k"},
@@ -259,7 +262,7 @@ ROLES: dict[str, dict[str, Any]] = {"authenticated": {"sub": ADA}, "anon": {}, "
 
 
 def wrong_values(value: Any) -> Iterator[Any]:
-    """Yield copies of a value, each with one part replaced by a wrong value."""
+    """Yield copies of a value in which one part is replaced by an invalid value."""
     yield from WRONG
     if isinstance(value, list) and value:
         yield from ([wrong] for wrong in wrong_values(value[0]))
@@ -269,9 +272,9 @@ def wrong_values(value: Any) -> Iterator[Any]:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_a_wrong_value_is_the_callers_mistake_and_shows_no_row(engine: Engine, role: str) -> None:
-    """Postgres adds the failing row to an error, whose columns the caller may not select.
+    """A call with an invalid argument fails with an error that the Data API returns as 4xx.
 
-    The Data API responds with 4xx to a rejection, a type error or a violated constraint.
+    The error does not contain the failing row.
     """
     engine.allow_guests()
     ids = world(engine, ROLES[role].get("sub"))

@@ -1,7 +1,7 @@
-"""After a change of Postgres, each event reaches each reader once, or the reader gets `reset`.
+"""After a restore or an upgrade of Postgres, each reader gets each event once, or `reset`.
 
-The changes use Postgres' own tools: an upgrade, dumps into servers with lower and higher
-transaction ids, a copy of the data folder, a recovery to an instant, a promoted replica.
+The tests use an upgrade, dumps, a copy of the data folder, a recovery to an instant and a promoted
+replica.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ where job_type = 'work' and workspace_id = %s
 
 @dataclass
 class Source:
-    """An install with a job that all readers have read, and a later job."""
+    """A server with one job that all readers have read, and a second job that they have not."""
 
     database: Database
     engine: Engine
-    base: Path  # A copy of its data folder from before the second job.
+    base: Path  # A copy of the data folder from before the second job.
     read: str
     unread: str
     cursor: str  # Cursor of a reader that has read the first job.
@@ -76,14 +76,14 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Source]:
 
 @pytest.fixture
 def other(tmp_path: Path) -> Iterator[Postgres]:
-    """Return another server without a data folder."""
+    """A second server without a data folder."""
     server = Postgres(tmp_path / "other", scratch=True)
     yield server
     server.destroy()
 
 
 def copied_folder(server: Postgres, into: Path, *options: str) -> Path:
-    """Copy the data folder while the server runs."""
+    """Copy the server's data folder while the server runs."""
     folder = into / "copied"
     options = ("--checkpoint=fast", "--no-sync", *options)
     run_tool(server, "pg_basebackup", "-d", server.url(), "-D", folder, *options)
@@ -91,8 +91,8 @@ def copied_folder(server: Postgres, into: Path, *options: str) -> Path:
 
 
 def start_over(folder: Path, server: Postgres, source: Source, signal: str = "") -> None:
-    """Start a server on a copy of the source's data."""
-    subprocess.run(["cp", "-a", folder, server.data_dir], check=True)  # keep the owner
+    """Start a server on a copy of the source server's data."""
+    subprocess.run(["cp", "-a", folder, server.data_dir], check=True)  # `cp -a` keeps the owner
     if signal:
         (server.data_dir / signal).touch()
     shutil.copy(source.server.state_dir / "postgres.password", server.state_dir)
@@ -105,7 +105,10 @@ def wait_for_promotion(server: Postgres) -> None:
 
 
 def by_upgrade(source: Source, other: Postgres) -> str:
-    """pg_upgrade keeps rows and transaction ids. The system identifier is new."""
+    """Upgrade the data with pg_upgrade.
+
+    Rows and transaction ids stay, and the system identifier is new.
+    """
     old = Postgres(other.state_dir / "old", scratch=True)
     try:
         start_over(copied_folder(source.server, own_folder(old)), old, source)
@@ -133,7 +136,7 @@ def by_upgrade(source: Source, other: Postgres) -> str:
 
 
 def by_promotion(source: Source, other: Postgres) -> str:
-    """Promote a complete replica, which serves reads until its promotion."""
+    """Promote a replica that has all rows. It serves reads before its promotion."""
     folder = copied_folder(source.server, own_folder(other), "--write-recovery-conf")
     start_over(folder, other, source)
     url = other.url(database=source.database.name)
@@ -147,7 +150,7 @@ def by_promotion(source: Source, other: Postgres) -> str:
 
 
 def by_recovery(source: Source, other: Postgres) -> str:
-    """Recover to an instant before the second job, so that its transaction id is used again."""
+    """Recover to an instant before the second job, so that later transactions reuse its id."""
     with (source.base / "postgresql.auto.conf").open("a") as settings:
         settings.write(f"""
             restore_command = 'cp "{source.base.with_name("archive")}/%f" "%p"'
@@ -160,7 +163,7 @@ def by_recovery(source: Source, other: Postgres) -> str:
 
 
 def by_dump(source: Source, other: Postgres) -> str:
-    """Restore the roles, then the database, as the page on data describes."""
+    """Restore the roles and then the database from dumps, as the documentation describes."""
     if other.process is None:
         other.start()
     url = source.server.url(database="template1")
@@ -173,7 +176,7 @@ def by_dump(source: Source, other: Postgres) -> str:
 
 
 def by_dump_into_older(source: Source, other: Postgres) -> str:
-    """Restore the dump into a server whose transaction ids are higher."""
+    """Restore the dump into a server whose transaction ids are higher than the source's."""
     other.start()
     with psycopg.connect(other.url(), autocommit=True) as connection:
         connection.execute(SPEND.format(40_000))
@@ -181,13 +184,13 @@ def by_dump_into_older(source: Source, other: Postgres) -> str:
 
 
 def deliveries(engine: Engine) -> list[str]:
-    """Return the jobs with deliveries, each as often as one was enqueued."""
+    """Return the jobs of all webhook deliveries, once for each delivery."""
     made = "select payload ->> 'job_id' from public.jobs where job_type = 'webhook_delivery'"
     return engine.rows(f"{made} order by id")
 
 
 def page(engine: Engine, cursor: str) -> tuple[list[str], dict[str, Any]]:
-    """Read a page of the feed. Return the jobs with a creation event, and the page."""
+    """Read a page of the event feed. Return the jobs that it reports as created, and the page."""
     found = engine.rpc("event_feed", p_workspace_id=ACME, p_cursor=cursor, p_limit=1000)
     return [e["job_id"] for e in found["events"] if e["type"] == "job.created"], found
 
@@ -198,7 +201,7 @@ def page(engine: Engine, cursor: str) -> tuple[list[str], dict[str, Any]]:
         (by_upgrade, 0, False),
         (by_dump_into_older, 0, False),
         (by_dump, 0, True),
-        # the new ids exceed the old ones before anyone reads
+        # The new transaction ids exceed the old ones before anyone reads.
         pytest.param(by_dump, 30_000, True, marks=WEEKLY),
         (by_promotion, 0, True),
         (by_recovery, 0, True),
@@ -212,9 +215,9 @@ def test_each_event_reaches_each_reader_once(
     spent: int,
     resets: bool,
 ) -> None:
-    """Webhooks and statistics continue at their position.
+    """After the server was replaced, webhooks and statistics continue at their position.
 
-    A feed continues too, or returns `reset`.
+    A reader of the event feed continues too, or gets `reset`.
     """
     name = way(source, other)
     database = Database(other, name)

@@ -1,4 +1,4 @@
-"""Cron in SQL: expressions, zones, clock changes, missed runs and declared schedules."""
+"""Schedules in SQL: cron expressions, time zones, clock changes and missed runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AFTER = "select queue.first_run(%s, %s, %s)"
 
 
 def runs(engine: Engine, cron: str, zone: str, after: str, count: int) -> list[str]:
-    """Return the next runs after an instant, in UTC."""
+    """Return the next runs of a cron expression after an instant, in UTC."""
     found: list[Any] = [after]
     for _ in range(count):
         found.append(engine.one(AFTER, cron, zone, found[-1]))
@@ -23,7 +23,7 @@ def runs(engine: Engine, cron: str, zone: str, after: str, count: int) -> list[s
 
 
 def to_next_minute(engine: Engine) -> None:
-    """Move the clock to a second after a full minute, when schedules are due."""
+    """Move the clock to one second after a full minute, when schedules are due."""
     engine.advance(engine.one("select 61 - extract(second from queue.clock())::float"))
 
 
@@ -44,7 +44,10 @@ def to_next_minute(engine: Engine) -> None:
     ],
 )
 def test_expressions_are_those_of_cron(engine: Engine, cron: str, expected: list[str]) -> None:
-    """Lists, ranges, steps, names, Sunday as 0 and 7, and day-or-weekday."""
+    """Cron expressions may have lists, ranges, steps and names, and Sunday is 0 or 7.
+
+    If both day and weekday are given, either may match.
+    """
     assert runs(engine, cron, "UTC", "2026-01-01T00:00:00Z", len(expected)) == expected
 
 
@@ -55,12 +58,18 @@ NO_CRON = """
 
 @pytest.mark.parametrize("cron", [*NO_CRON.replace("\n", "").split("|"), "1," * 300_000])
 def test_what_is_no_expression_is_refused(engine: Engine, cron: str) -> None:
-    """A cron expression that is never due, such as 30 February, is also rejected."""
+    """An invalid cron expression is rejected.
+
+    An expression that is never due, such as 30 February, is rejected too.
+    """
     assert refused(engine.put_schedule, cron=cron) == ("PT400", "invalid_argument", "cron")
 
 
 def test_runs_follow_the_clocks_when_they_change(engine: Engine) -> None:
-    """Berlin skips 02:00-03:00 on 2026-03-29 and repeats it on 2026-10-25. 02:30 runs once each."""
+    """A daily run at 02:30 in Berlin runs once on the days of clock changes.
+
+    Clocks skip 02:00 to 03:00 on 2026-03-29 and repeat it on 2026-10-25.
+    """
     berlin, half_past_two = "Europe/Berlin", "30 2 * * *"
     spring = runs(engine, half_past_two, berlin, "2026-03-28T00:00:00Z", 3)
     assert spring == ["2026-03-28 01:30", "2026-03-29 01:30", "2026-03-30 00:30"]
@@ -92,7 +101,10 @@ def test_missed_runs_are_made_up_for_by_policy(engine: Engine, missed: str, jobs
 
 
 def test_a_schedule_that_no_longer_fits_says_so_and_stops_no_other(engine: Engine) -> None:
-    """The schedule's type has another schema now, or the server no longer knows its time zone."""
+    """A schedule whose payload or time zone became invalid shows its problem.
+
+    Other schedules run.
+    """
     engine.put_schedule(name="a", payload={"n": 1})
     engine.put_schedule(name="b", payload={"n": "text"})
     engine.put_schedule(name="c")
@@ -112,7 +124,7 @@ def test_a_schedule_that_no_longer_fits_says_so_and_stops_no_other(engine: Engin
 
 
 def declared(engine: Engine) -> list[tuple[str, str, str, str | None]]:
-    """Return workspace, name, cron and source of each schedule that code declares."""
+    """Return workspace, name, cron expression and source of each schedule that code declares."""
     return engine.rows(
         "select workspace_id::text, name, cron, source from queue.schedules"
         " where name like 'code:%' order by 1, 2"
@@ -120,9 +132,9 @@ def declared(engine: Engine) -> list[tuple[str, str, str, str | None]]:
 
 
 def test_schedules_declared_in_code_follow_the_deploy(engine: Engine) -> None:
-    """The declared schedules belong to the system workspace.
+    """Schedules that code declares belong to the system workspace.
 
-    A later version of the code changes or removes these schedules.
+    A later registration changes or removes them.
     """
     other = {"name": "all", "cron": "@daily"}
     source = "app.night:nightly"
@@ -135,14 +147,14 @@ def test_schedules_declared_in_code_follow_the_deploy(engine: Engine) -> None:
 
     engine.register("nightly", source=source, schedules=[{"name": "night", "cron": "0 4 * * *"}])
     assert declared(engine) == [(SYSTEM, "code:night", "0 4 * * *", source)]
-    engine.register("nightly", source=source)  # declares no schedules
+    engine.register("nightly", source=source)  # this registration says nothing about schedules
     assert len(declared(engine)) == 1
     engine.register("nightly", schedules=[])
     assert engine.rows("select name from queue.schedules") == ["s"]  # a person's own schedule
 
 
 def test_a_declared_schedule_rests_while_its_code_runs_nowhere(engine: Engine) -> None:
-    """The job type was removed from the code, which no worker reports to the database."""
+    """A schedule that code declares enqueues no job while no worker serves its job type."""
     engine.register("nightly", schedules=[{"name": "n", "cron": "@daily"}])
     engine.advance(86_400)
     engine.lease_call(0, call=2, job_types=["work"])
@@ -157,7 +169,7 @@ NEXT = "select next_at - queue.clock() from queue.schedules where name = %s"
 
 @pytest.mark.parametrize("days", [1.0, 1 / 24])
 def test_a_clock_that_was_ahead_for_a_moment_stops_no_schedule(engine: Engine, days: float) -> None:
-    """A schedule with an unknown time zone does not stop other schedules."""
+    """After the clock was ahead and went back, schedules run again within their normal interval."""
     for name, cron in (("minute", "* * * * *"), ("hour", "0 * * * *"), ("odd", "* * * * *")):
         engine.put_schedule(name=name, cron=cron)
     to_next_minute(engine)
@@ -179,7 +191,7 @@ def test_a_clock_that_was_ahead_for_a_moment_stops_no_schedule(engine: Engine, d
 
 
 def test_maintenance_asks_for_more_calls_until_every_due_run_is_enqueued(engine: Engine) -> None:
-    """More schedules may be due than one call can handle, and a minute later all are due again."""
+    """If one maintenance call cannot handle all 300 due schedules, it asks for more calls."""
     engine.stop_clock()
     engine.run(
         "insert into queue.schedules (workspace_id, name, cron, job_type, next_at)"
@@ -200,7 +212,7 @@ def test_maintenance_asks_for_more_calls_until_every_due_run_is_enqueued(engine:
 def test_maintenance_without_time_left_still_handles_a_schedule(
     engine: Engine, missed: str
 ) -> None:
-    """The result 0 would mean that no schedule is due, so that maintenance would rest."""
+    """A maintenance call without time left still handles one due schedule."""
     for name in "ab":
         engine.put_schedule(name=name, missed=missed)
     engine.run("update queue.schedules set next_at = queue.clock() - interval '1 hour'")

@@ -1,4 +1,4 @@
-"""Statistics, the backlog by cause, readiness, and types as people see them."""
+"""Statistics, waiting jobs by cause, readiness, and job types as people see them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from tests.contract.observed import refused, started
 from tests.support.engine import ACME, GLOBEX, Engine
 
-#: Maintenance reads the feed for statistics each five seconds.
+#: Seconds after which maintenance has read the event feed for the statistics again.
 READ_SECONDS = 6
 
 
@@ -17,7 +17,7 @@ def stats(engine: Engine, workspace: str | None = ACME) -> dict[str, Any]:
 
 
 def live_some(engine: Engine) -> None:
-    """Create two completed jobs, and one failed, cancelled and lost job each."""
+    """Create two completed jobs, and one failed, one cancelled and one lost job."""
     engine.enqueue_many(5)
     first, second, third, fourth, _ = engine.lease(5)
     engine.advance(2)
@@ -27,12 +27,15 @@ def live_some(engine: Engine) -> None:
     engine.settle(fourth, "cancelled")
     engine.advance(1)
     engine.settle(engine.lease_one(), duration_ms=1000)
-    engine.advance(70)  # the fifth job's worker is gone
+    engine.advance(70)  # the fifth job's lease expires
     engine.maintain()
 
 
 def test_each_outcome_is_counted_once_with_its_times(engine: Engine) -> None:
-    """Repeated maintenance counts nothing twice. The total is the sum of both workspaces."""
+    """Statistics count each outcome of a job once, even if maintenance runs repeatedly.
+
+    The total is the sum of all workspaces.
+    """
     live_some(engine)
     engine.enqueue(workspace=GLOBEX)
     for _ in range(3):
@@ -46,7 +49,7 @@ def test_each_outcome_is_counted_once_with_its_times(engine: Engine) -> None:
 
 
 def test_the_feed_is_read_in_parts_of_some_20000_jobs(engine: Engine) -> None:
-    """One transaction may write more feed rows than a statement can read."""
+    """Maintenance reads rows of the event feed for statistics in parts of limited size."""
     engine.run(
         "insert into queue.feed (number, at, workspace_id, type, data, job_ids)"
         " select 1e9, queue.clock(), %s, 'job.created', '{}', array_fill(%s::uuid, array[jobs])"
@@ -61,7 +64,7 @@ def test_the_feed_is_read_in_parts_of_some_20000_jobs(engine: Engine) -> None:
 
 
 def test_a_series_has_points_of_its_step_and_drops_what_is_old(engine: Engine) -> None:
-    """A series covers a quarter of an hour to eight days."""
+    """`queue_series` returns points of a fixed step. Points older than eight days are deleted."""
 
     def completed(minutes: int) -> int:
         series = engine.rpc("queue_series", p_workspace_id=ACME, p_minutes=minutes)
@@ -86,7 +89,10 @@ def test_a_series_has_points_of_its_step_and_drops_what_is_old(engine: Engine) -
 
 
 def test_the_backlog_says_what_keeps_each_due_job(engine: Engine) -> None:
-    """Readiness warns of types that no worker serves."""
+    """`queue_health` counts waiting jobs by the cause of their wait.
+
+    Causes are a pause, a limit or a missing worker.
+    """
     engine.register("other")
     engine.register("full", max_concurrency=1)
     engine.register("keyed", key_concurrency=1)
@@ -113,7 +119,10 @@ def test_the_backlog_says_what_keeps_each_due_job(engine: Engine) -> None:
 
 
 def test_types_show_who_serves_them_their_day_and_a_refusal(engine: Engine, ada: Engine) -> None:
-    """The list includes internal types only on request."""
+    """`list_job_types` returns each type's workers, its counts of a day and its rejection.
+
+    Internal types are listed only on request.
+    """
     engine.register("other", source="app:other", description="Does it.", key_concurrency=2)
     engine.register("other", schedules=[{"name": "n", "cron": "never"}])
     live_some(engine)
@@ -137,7 +146,7 @@ def test_types_show_who_serves_them_their_day_and_a_refusal(engine: Engine, ada:
 
 
 def test_figures_that_stand_still_say_since_when(engine: Engine) -> None:
-    """An open transaction prevents the feed from being read."""
+    """If an open transaction stops the statistics, `queue_stats` returns since when."""
     engine.lease(1)
     with engine.open_transaction() as session:
         session.run("create table public.another (n integer)")

@@ -1,4 +1,7 @@
-"""The job that ended its process spends an attempt, and no other job does."""
+"""When a worker's process dies, the job that ended it spends an attempt and no other job does.
+
+Until that job is known, the process's jobs are suspects and run in small groups.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,14 @@ from tests.support.engine import ACME, GLOBEX, TICK, Engine, ids_of
 
 
 class Workers:
-    """Processes with their own worker ids, which lease jobs and die when they run a poison job."""
+    """Worker processes that lease jobs, and that die when they run a poison job."""
 
     def __init__(
         self, engine: Engine, poison: Sequence[str] = (), companies: int | None = None
     ) -> None:
         self.engine = engine
         self.capacity = {"companies": companies} if companies else {}
-        #: On Lambda no host reports the end of a process.
+        #: On Lambda, no host reports the end of a process.
         self.is_reported = companies != 0
         self.poison = set(poison)
         self.deaths = 0
@@ -31,7 +34,7 @@ class Workers:
         return worker, self.engine.lease(limit, worker=worker, **request)
 
     def die(self, worker: str, **evidence: Any) -> None:
-        """End the process. The host reports how the process ended."""
+        """End a worker's process. Its host reports the end, if there is a host."""
         self.deaths += 1
         if not self.is_reported:
             self.engine.elapse(31)
@@ -45,13 +48,16 @@ class Workers:
         )
 
     def crash(self, **evidence: Any) -> list[dict[str, Any]]:
-        """Lease jobs in a process that then dies, and return their leases."""
+        """Lease jobs in a new process, end the process, and return the leases."""
         worker, leases = self.lease()
         self.die(worker, **evidence)
         return leases
 
     def run(self, **request: Any) -> bool:
-        """Run a process with the jobs that it leases. Return false without jobs."""
+        """Lease jobs in a new process and complete them, or die if one of them is poison.
+
+        Return whether any job was leased.
+        """
         worker, leases = self.lease(**request)
         ids = ids_of(leases)
         if self.poison & set(ids):
@@ -70,7 +76,7 @@ def states(engine: Engine, ids: Sequence[str]) -> set[tuple[str, int, int]]:
 
 
 def deaths(engine: Engine, job_id: str) -> int:
-    """Return the number of deaths, which is the same in a job, in a list and in its attempts."""
+    """Return how often a job's process died. Check that each function returns the same number."""
     [listed] = engine.rpc("list_jobs", p_filter={"ids": [job_id]})["jobs"]
     attempts = engine.rpc("job_attempts", p_job_id=job_id)["attempts"]
     died = [each for each in attempts if each["outcome"] == "died"]
@@ -85,7 +91,10 @@ def deaths(engine: Engine, job_id: str) -> int:
 def test_one_that_kills_its_process_is_named_by_parts_and_no_other_pays(
     engine: Engine, count: int, companies: int | None
 ) -> None:
-    """All other jobs complete with one attempt. The poison job fails after its two attempts."""
+    """A job that ends each process it runs in is found by halving the group of suspects.
+
+    It fails after its two attempts, and all other jobs complete with one attempt.
+    """
     for job_type in ("work", "other"):
         engine.register(job_type, lease_seconds=30)
     ids = engine.enqueue_many(count)
@@ -97,7 +106,7 @@ def test_one_that_kills_its_process_is_named_by_parts_and_no_other_pays(
         pass
 
     assert states(engine, ids) == {("completed", 1, 0)}
-    if workers.is_reported:  # without a report, a worker has already run the job again
+    if workers.is_reported:  # without a report, the job has already run again
         assert states(engine, [poison]) == {("pending", 1, 1)}
         assert deaths(engine, poison) == workers.deaths - 1
     halves = math.ceil(math.log(len(ids) + 1, companies or 2))
@@ -131,7 +140,10 @@ def test_a_type_whose_jobs_all_kill_their_process_is_soon_apart_from_others(engi
 
 
 def test_the_only_job_of_its_type_is_named_by_its_second_death(engine: Engine) -> None:
-    """The bad job is alone in its group, so all other jobs complete in their next attempt."""
+    """A job that is the only one of its type is found after two deaths.
+
+    All other jobs complete in their next attempt.
+    """
     engine.register("bad")
     ids = engine.enqueue_many(30)
     poison = engine.enqueue(job_type="bad", max_attempts=1)
@@ -155,7 +167,7 @@ def test_a_process_that_runs_suspects_leases_nothing_else(engine: Engine) -> Non
     second = workers.lease()[1]
 
     assert len(first) == len(second) == 2
-    # the free slots of this run are not for other jobs, so an enqueue starts another worker
+    # This run's free slots are not for other jobs, so an enqueue starts another worker.
     woken = engine.rpc(
         "enqueue_job", p_workspace_id=ACME, p_job_type="work", p_payload={}, p_options={}
     )
@@ -170,9 +182,9 @@ def test_a_process_that_runs_suspects_leases_nothing_else(engine: Engine) -> Non
 
 
 def test_a_worker_with_jobs_goes_on_beside_suspects(engine: Engine) -> None:
-    """Suspects that are earlier in the queue take no slot of other jobs.
+    """A worker that runs other jobs leases no suspects.
 
-    Another process runs the suspects, or they wait for a worker without jobs.
+    The suspects wait for a worker without jobs.
     """
     engine.enqueue_many(60)
     workers = Workers(engine)
@@ -184,14 +196,17 @@ def test_a_worker_with_jobs_goes_on_beside_suspects(engine: Engine) -> None:
     rest = engine.lease_call(10, worker="w1", suspects=False)
     assert (rest["leases"], rest["next_due_in_ms"]) == ([], None)
     assert engine.lease_call(1, worker="w2", suspects=True)["alone"]
-    # half of the suspects wait, and only workers of earlier releases are left
+    # Half of the suspects wait, and only workers of earlier releases are left.
     engine.advance(31)
     assert engine.lease(1, worker="w1") == []
     engine.elapse(60)
 
 
 def test_what_its_stack_names_pays_and_the_others_run_on(engine: Engine) -> None:
-    """The job in the stack trace loses an attempt. Jobs show no other tenant. Leases stay."""
+    """If the stack trace of a dead process names a job type, its job loses an attempt.
+
+    The other jobs run again without a lost attempt.
+    """
     engine.register("bad")
     guilty, *ids = [engine.enqueue(job_type="bad"), *engine.enqueue_many(3)]
     foreign = engine.enqueue(workspace=GLOBEX)
@@ -212,7 +227,7 @@ def test_what_its_stack_names_pays_and_the_others_run_on(engine: Engine) -> None
 
 
 def test_a_job_that_began_after_the_last_list_may_be_the_one(engine: Engine) -> None:
-    """The process records its jobs only now and then, so its list clears no job."""
+    """A job that is missing in a dead process's list of running jobs is a suspect too."""
     ids = engine.enqueue_many(3)
     workers = Workers(engine)
     workers.crash(jobs=ids[:1], running=1)
@@ -231,7 +246,10 @@ def test_a_job_that_began_after_the_last_list_may_be_the_one(engine: Engine) -> 
 
 
 def test_an_abandoned_processor_may_have_ended_the_process(engine: Engine) -> None:
-    """The job has no lease any more, but its thread may still use up the memory."""
+    """A dead process ran one leased job and an abandoned processor.
+
+    The leased job loses no attempt, because either may have ended the process.
+    """
     stopped, beside = engine.enqueue_many(2)
     workers = Workers(engine)
     worker, leases = workers.lease()
@@ -246,9 +264,9 @@ def test_an_abandoned_processor_may_have_ended_the_process(engine: Engine) -> No
 
 @pytest.mark.parametrize("held", [2, 3])
 def test_a_deleted_job_may_have_ended_the_process(engine: Engine, held: int) -> None:
-    """After a job was deleted, its worker still runs the processor until the next report.
+    """A job was deleted while it ran, and its process died.
 
-    A job that starts after that report and ends its process loses an attempt.
+    The process's other jobs lose no attempt. A job that later ends its process does.
     """
     deleted, *beside = engine.enqueue_many(held)
     workers = Workers(engine)
@@ -268,7 +286,7 @@ def test_a_deleted_job_may_have_ended_the_process(engine: Engine, held: int) -> 
 
 
 def test_a_worker_that_is_killed_from_outside_costs_no_attempt(engine: Engine) -> None:
-    """No one reports the process's end. Jobs run again while leases of other jobs still expire."""
+    """If a worker disappears without a report, its jobs run again and complete with one attempt."""
     engine.register("work", lease_seconds=30)
     engine.register("slow", lease_seconds=90)
     ids = [*engine.enqueue_many(5), engine.enqueue(job_type="slow")]
@@ -331,9 +349,9 @@ def test_a_dead_letter_that_ended_its_process_runs_alone_when_it_is_retried(engi
 
 
 def test_a_death_is_explained_until_its_job_has_ended(engine: Engine) -> None:
-    """The explanation shows why a suspect waits and runs alone.
+    """`explain_job` shows that a suspect runs alone next.
 
-    The explanation also shows how often the other job ended its process.
+    It also shows how often a job has ended its process.
     """
     poison, *others = engine.enqueue_many(4, max_attempts=2)
     workers = Workers(engine, [poison])
@@ -343,7 +361,7 @@ def test_a_death_is_explained_until_its_job_has_ended(engine: Engine) -> None:
     died = "Its process died (SIGKILL) with 1 other job."
     assert (result["reason"], result["sentence"]) == ("suspect", f"{died} It runs alone next.")
     assert result["next"][0]["words"].startswith("Nothing to do until ")
-    assert engine.explain(others[-1])["data"]["ahead"] == 1  # and no suspect
+    assert engine.explain(others[-1])["data"]["ahead"] == 1  # suspects ahead are not counted
     engine.advance(61)
     assert "Start another worker" in engine.explain(poison)["next"][0]["words"]
 
@@ -367,14 +385,14 @@ def test_a_death_is_explained_until_its_job_has_ended(engine: Engine) -> None:
 
 
 def findings(engine: Engine) -> dict[str, dict[str, Any]]:
-    engine.elapse(6)  # the statistics follow the feed
+    engine.elapse(6)  # the statistics are then up to date
     return engine.findings(ACME)
 
 
 def test_a_type_whose_jobs_all_end_their_process_is_a_finding_that_offers_a_pause(
     engine: Engine,
 ) -> None:
-    """The finding needs three different jobs in succession, without a completed job between."""
+    """If three jobs of one type in succession end their process, a finding proposes a pause."""
     engine.register("bad")
     workers = Workers(engine)
 
@@ -414,7 +432,7 @@ def test_one_job_that_ends_its_process_again_and_again_blames_no_type(engine: En
 
 
 def test_suspects_that_no_worker_can_run_are_a_finding(engine: Engine) -> None:
-    """The finding appears after a minute in which every worker for the type ran other jobs."""
+    """If suspects wait a minute while all workers run other jobs, `explain_queue` reports it."""
     engine.register("work", lease_seconds=600)
     first, _ = engine.enqueue_many(2)
     workers = Workers(engine)
@@ -463,9 +481,9 @@ def test_a_retry_delay_is_no_wait_for_a_worker_that_runs_nothing_else(engine: En
 def test_a_run_whose_process_died_makes_room_when_its_leases_expire(
     engine: Engine, is_reclaimed: bool
 ) -> None:
-    """The maximum duration of a dead run may be minutes.
+    """A dead worker run no longer counts as active when its leases expire.
 
-    During these minutes, no other run would reclaim the dead run's jobs.
+    A new run may then start.
     """
     engine.register("work", lease_seconds=30)
     engine.enqueue_many(2)
@@ -481,7 +499,10 @@ def test_a_run_whose_process_died_makes_room_when_its_leases_expire(
 
 
 def test_no_lease_is_left_to_a_process_that_has_ended(engine: Engine) -> None:
-    """The report of the process's end waits for a concurrent lease. Later calls get no job."""
+    """The report of a process's end also ends the leases of a concurrent call.
+
+    Later calls of the process get no job.
+    """
     worked, late = engine.enqueue_many(2)
     workers = Workers(engine)
     worker, _ = workers.lease(1)
@@ -497,11 +518,11 @@ def test_no_lease_is_left_to_a_process_that_has_ended(engine: Engine) -> None:
 
 
 def test_two_processes_lease_a_company_each_at_the_same_moment(engine: Engine) -> None:
-    """The report of the death opens the turn, which only one lease at a time can do."""
+    """Two workers that lease concurrently after a death each get one half of the suspects."""
     engine.enqueue_many(4)
     workers = Workers(engine)
     worker, _ = workers.lease()
-    assert engine.lease(call=16) == []  # each sixteenth call closes turns
+    assert engine.lease(call=16) == []  # each sixteenth call closes empty rows of queue.turns
     workers.die(worker)
     with engine.open_transaction() as other:
         companies = other.lease(worker="first"), engine.lease(worker="second")

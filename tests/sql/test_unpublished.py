@@ -1,4 +1,4 @@
-"""Jobs of an unpublished type are accepted, wait, and run once a worker has published it."""
+"""A job of a type that no worker has registered waits, and runs after the registration."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from tests.support.engine import ACME, GLOBEX, Engine, ids_of
 
 
 def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: Engine) -> None:
-    """A trigger may enqueue before its worker starts: in a seed, a reset or a deploy.
+    """A job that waits for its type's registration then gets the type's options.
 
-    An option that equals the default still overrides the type's option, in each way to enqueue and
-    after a retry.
+    An option that the caller set stays, even if it equals the default.
     """
     chosen: dict[str, Any] = {"queue": "default", "max_attempts": 5, "schema_version": 1}
     of_type, own = ("slow", 2, 3), tuple(chosen.values())
@@ -41,7 +40,7 @@ def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: 
     result = engine.explain(first)
     assert result["reason"] == "no_processor"
     assert "No worker has published the job type later" in result["sentence"]
-    engine.register("later", max_concurrency=0)  # the limit 0 is rejected
+    engine.register("later", max_concurrency=0)  # a registration with the limit 0 is rejected
     result = engine.explain(first)
     assert (result["reason"], result["data"]["unpublished"]) == ("no_processor", "later")
     assert "concurrency is at least 1" in result["cause"].replace("_", " ")
@@ -56,7 +55,7 @@ def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: 
 
 
 def test_options_hold_once_the_type_is_known(engine: Engine) -> None:
-    """Options: keys, a time, a deadline, a queue and attempts."""
+    """Keys, times, the queue and attempts of a job apply once a worker registers its type."""
     keyed = [engine.enqueue(job_type="later", concurrency_key="k") for _ in range(2)]
     timed = engine.enqueue(job_type="later", delay_seconds=3600)
     own = engine.enqueue(job_type="later", queue="mine", max_attempts=9)
@@ -97,9 +96,9 @@ def test_a_persons_job_of_a_type_that_turns_out_to_be_internal_fails(
 
 
 def test_types_that_no_worker_has_published_are_bounded(engine: Engine) -> None:
-    """A misspelt name in a loop must not fill the queue.
+    """A workspace may have jobs of at most 20 unregistered types, and a database of 1,000.
 
-    At most 20 unpublished types per workspace, and 1,000 in total, may have jobs.
+    Misspelt names in a loop therefore cannot fill the queue.
     """
     for number in range(20):
         engine.enqueue(job_type=f"t{number}", delay_seconds=60)
@@ -118,9 +117,9 @@ def test_types_that_no_worker_has_published_are_bounded(engine: Engine) -> None:
 
 
 def test_what_waits_is_shown_with_the_nearest_name(engine: Engine) -> None:
-    """People see a misspelt type in their lists.
+    """`explain_job` names the registered type that is most similar to a misspelt one.
 
-    A misspelt type of another workspace is not shown.
+    Another workspace does not see the misspelt type.
     """
     engine.register("reports.send")
     job = engine.enqueue(job_type="report.send")
@@ -134,7 +133,7 @@ def test_what_waits_is_shown_with_the_nearest_name(engine: Engine) -> None:
 
 
 def test_a_mistyped_type_warns_who_mistyped_it(engine: Engine, bob: Engine, ada: Engine) -> None:
-    """Other members could not correct the name, so no page of the workspace shows a banner."""
+    """Only the person who enqueued a misspelt job type, and operators, get a finding about it."""
     engine.lease_call(0)
     ada.enqueue(job_type="mistyped")
 
@@ -153,7 +152,10 @@ def test_a_mistyped_type_warns_who_mistyped_it(engine: Engine, bob: Engine, ada:
 
 
 def test_a_job_that_waits_for_its_type_is_replayed(engine: Engine) -> None:
-    """The original has no schema version that the copy could be checked against."""
+    """A job that waits for its type's registration can be replayed.
+
+    The replay has no schema version either.
+    """
     waiting = engine.enqueue({"n": 1}, job_type="later")
 
     again = engine.rpc("replay_job", p_job_id=waiting, p_request={})["job"]

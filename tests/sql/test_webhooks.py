@@ -1,4 +1,4 @@
-"""Webhooks: receivers, the order of deliveries, and when the engine gives up."""
+"""Webhooks: the endpoints, the order of deliveries, and when the engine disables an endpoint."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ def put(engine: Engine, **webhook: Any) -> dict[str, Any]:
 
 
 def subscribe(engine: Engine, *event_types: str) -> str:
-    """Create a webhook for events, or for all, and return its id."""
+    """Create a webhook for these event types, or for all, and return its id."""
     engine.publish_deliveries()
     return str(engine.put_webhook(event_types=list(event_types) or None)["id"])
 
 
 def shown(engine: Engine) -> dict[str, Any]:
-    """Return the only webhook, as a list shows it."""
+    """Return the only webhook as `list_webhooks` shows it."""
     [webhook] = engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
     return dict(webhook)
 
 
 def read_feed(engine: Engine) -> None:
-    """Let maintenance read the feed again."""
+    """Let maintenance read the event feed again."""
     engine.elapse(1.1)
 
 
 def deliver(engine: Engine, *, ok: bool = True, **result: Any) -> list[dict[str, Any]]:
-    """Let a worker send all due deliveries, and return them in order."""
+    """Send all due deliveries as a worker does, and return them in order."""
     sent: list[dict[str, Any]] = []
     read_feed(engine)
     while leases := engine.lease(50, job_types=["webhook_delivery"]):
@@ -48,7 +48,7 @@ def deliver(engine: Engine, *, ok: bool = True, **result: Any) -> list[dict[str,
 
 
 def warned(engine: Engine) -> str:
-    """Return the finding of `explain_queue` about the only webhook, which links to its page."""
+    """Return the sentence of the finding about the only webhook."""
     found = engine.rpc("explain_queue", p_workspace_id=ACME)["findings"]
     [warning] = [each for each in found if each["reason"].startswith("webhook_")]
     [step] = warning["next"]
@@ -57,18 +57,18 @@ def warned(engine: Engine) -> str:
 
 
 def types(sent: list[dict[str, Any]], job_id: str) -> list[str]:
-    """Return the types of a job's delivered events."""
+    """Return the types of the delivered events of a job."""
     return [m["body"]["type"] for m in sent if m["body"]["data"]["job_id"] == job_id]
 
 
 def test_what_commits_late_is_delivered_and_counted(engine: Engine) -> None:
-    """A reader that orders events by time would miss an event that commits late."""
+    """An event whose transaction commits late is delivered and counted in the statistics."""
     subscribe(engine, "job.created")
     with engine.open_transaction() as other, engine.open_transaction() as gone:
         late = other.enqueue()
         gone.enqueue()
         early = engine.enqueue()
-        engine.advance(6)  # statistics read the feed less often
+        engine.advance(6)  # statistics read the feed every five seconds
         engine.maintain()
         gone.run("rollback")
 
@@ -79,7 +79,10 @@ def test_what_commits_late_is_delivered_and_counted(engine: Engine) -> None:
 
 
 def test_what_cannot_be_enqueued_is_delivered_once_it_can(engine: Engine) -> None:
-    """No delivery is lost, the endpoint shows the reason, and other webhooks continue."""
+    """A delivery that cannot be enqueued is enqueued later.
+
+    Until then, the webhook shows the reason.
+    """
     subscribe(engine, "job.created")
     change = "update queue.job_types set payload_schema = %s where job_type = 'webhook_delivery'"
     engine.run(change, '{"required": ["never"]}')
@@ -90,15 +93,12 @@ def test_what_cannot_be_enqueued_is_delivered_once_it_can(engine: Engine) -> Non
     engine.run(change, None)
     with engine.open_transaction() as person:
         person.run("select from queue.webhooks for update")
-        read_feed(engine)  # the locked webhook raises no error
+        read_feed(engine)  # a locked webhook causes no error
     assert types(deliver(engine), job_id) == ["job.created"]
 
 
 def test_a_transaction_of_any_size_is_read_in_parts(engine: Engine) -> None:
-    """All feed rows of one transaction have the same transaction number.
-
-    All deliveries enqueued at once would exceed the call's time.
-    """
+    """Maintenance reads the events of a transaction with 6,000 jobs in several calls."""
     subscribe(engine, "job.completed")
     engine.stop_clock()
     with engine.open_transaction() as other:
@@ -110,7 +110,10 @@ def test_a_transaction_of_any_size_is_read_in_parts(engine: Engine) -> None:
 
 
 def test_a_later_event_of_a_job_waits_until_the_one_before_has_ended(engine: Engine) -> None:
-    """Deliveries keep the order of a job's events. Events of other jobs do not wait."""
+    """A job's later event is not delivered before the delivery of its earlier event has ended.
+
+    Events of other jobs do not wait.
+    """
     subscribe(engine, "job.created", "job.completed")
     job_id = engine.enqueue()
     assert types(deliver(engine, ok=False), job_id) == ["job.created"]
@@ -133,9 +136,9 @@ def test_a_later_event_of_a_job_waits_until_the_one_before_has_ended(engine: Eng
 
 
 def test_an_endpoint_that_fails_for_an_hour_is_disabled_with_its_reason(engine: Engine) -> None:
-    """A limit on the number of failures would be reached by one burst.
+    """An endpoint that fails for an hour is disabled with its last error.
 
-    A webhook that is enabled again starts a new hour.
+    When it is enabled again, a new hour begins.
     """
     hook = subscribe(engine, "job.created")
     engine.enqueue_many(50)
@@ -159,9 +162,9 @@ def test_an_endpoint_that_fails_for_an_hour_is_disabled_with_its_reason(engine: 
 
 
 def test_one_success_ends_the_time_that_counts_and_410_is_for_good(engine: Engine) -> None:
-    """An endpoint that fails sometimes stays enabled.
+    """An endpoint that succeeds once in an hour stays enabled.
 
-    An endpoint that is gone is disabled immediately.
+    An endpoint that returns 410 is disabled immediately.
     """
     subscribe(engine, "job.created")
     for ok in (False, True, False, False):
@@ -183,19 +186,25 @@ ODD = ["https://exa mple.com/", "https://a.example/x\r\nHost: b", None]
 
 @pytest.mark.parametrize("url", [*PRIVATE.split(), *ODD])
 def test_private_and_odd_addresses_are_refused(engine: Engine, url: str | None) -> None:
-    """URLs that only a resolver would parse as private addresses are also rejected."""
+    """A webhook's URL with a private address in any notation is rejected."""
     result = refused(engine.put_webhook, url=url)
     assert result == ("PT400", "invalid_argument", "url")
 
 
 def test_only_managers_read_a_webhooks_whole_address(engine: Engine, bob: Engine) -> None:
-    """The address of a chat service is its password."""
+    """A member who is no manager sees only the host of a webhook's URL.
+
+    The path may be a secret.
+    """
     engine.put_webhook(url="https://example.com/secret")
     assert shown(bob)["url"] == "https://example.com/…"
 
 
 def test_a_test_sends_the_latest_event_whatever_is_subscribed(engine: Engine) -> None:
-    """Before the first event, the test is rejected."""
+    """`test_webhook` delivers the latest event of any type.
+
+    Before the first event, it is rejected.
+    """
     hook = {"p_workspace_id": ACME, "p_webhook_id": subscribe(engine, "a.b")}
     assert refused(engine.rpc, "test_webhook", **hook)[:2] == ("PT409", "no_event")
     job_id = engine.enqueue()
@@ -206,7 +215,7 @@ def test_a_test_sends_the_latest_event_whatever_is_subscribed(engine: Engine) ->
 
 
 def test_a_secret_rotates_with_overlap(engine: Engine) -> None:
-    """For a day after a rotation there are two signatures, whatever other fields are changed."""
+    """For a day after a change of the secret, deliveries are signed with both secrets."""
     hook, new = subscribe(engine, "job.created"), f"{SEALED}bmV3"
     put(engine, id=hook, sealed_secret=new)
 
