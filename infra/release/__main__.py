@@ -2,8 +2,8 @@
 
 The command writes a migration of the engine, and of webhooks if they changed. It compares the last
 release with the current sources (`schemas/`), and adds the steps that a person wrote
-(`steps/0.4.0.sql`). Then it adds the hash of each new file to `supabase/RELEASES.json`. If a step
-is missing or a released file has changed, it writes nothing.
+(`steps/0.4.0.sql`). The command also adds the hash of each new file to `supabase/RELEASES.json`. If
+a step is missing or a released file has changed, it writes nothing.
 """
 
 from __future__ import annotations

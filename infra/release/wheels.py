@@ -91,7 +91,10 @@ def build_wheel(root: Path, folder: Path) -> None:
 
 
 def find_record(source: Path) -> Path:
-    """Return the path of the record of a checkout's database objects. Write it if it is missing."""
+    """Return the path of the record of a checkout's database objects.
+
+    Write the file if it is missing.
+    """
     path = record_file(source)
     if not path.exists():
         with scratch() as server:

@@ -86,7 +86,10 @@ def listed_reasons() -> dict[str, str]:
 
 
 def find_reason(name: str) -> str | None:
-    """Return why the response of a request may differ. Return None if it must not differ."""
+    """Return why the response of a request may differ.
+
+    Return None if the response must not differ.
+    """
     reasons = listed_reasons().items()
     return next((text for names, text in reasons if fnmatch.fnmatchcase(name, names)), None)
 

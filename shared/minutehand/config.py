@@ -148,18 +148,20 @@ class Settings(BaseModel):
     #: response occupies a Lambda function.
     stream_wait_seconds: int = Field(20, ge=0, le=20)
     log_level: Level = "INFO"
-    #: URL of an OpenAI-compatible language model. If it is unset, apps use their sample answers.
+    #: URL of an OpenAI-compatible language model. If the URL is unset, apps use their sample
+    #: answers.
     language_model_url: Url | None = Field(None, examples=["https://api.openai.com/v1"])
     language_model_key: str | None = Field(None, repr=False)
     language_model: str | None = Field(None, examples=["gpt-4o-mini"])
-    #: US dollars per million input tokens and output tokens. If they are unset, costs are unknown.
+    #: US dollars per million input tokens and output tokens. If the prices are unset, costs are
+    #: unknown.
     language_model_prices: Prices | None = Field(None, examples=["0.15,0.60"])
     #: Maximum tokens of a language model's answer.
     language_model_most_tokens: int = Field(16_000, ge=1, le=1_000_000)
     #: Maximum seconds without data from a language model, before its response and during it.
     language_model_silence_seconds: Silence = 120.0
-    #: URL of an OpenAI-compatible speech-to-text service. If it is unset, the offline engine is
-    #: used.
+    #: URL of an OpenAI-compatible speech-to-text service. If the URL is unset, the offline engine
+    #: is used.
     speech_url: Url | None = Field(None, examples=["https://api.openai.com/v1"])
     speech_key: str | None = Field(None, repr=False)
     speech_model: str | None = Field(None, examples=["whisper-1"])
@@ -249,7 +251,7 @@ def _example(name: str) -> str:
 
 
 def read_text(environ: Mapping[str, str], name: str) -> str | None:
-    """Read a variable without surrounding blanks. Return None if it is unset or empty."""
+    """Read a variable without surrounding blanks. Return None if the variable is unset or empty."""
     return environ.get(name, "").strip() or None
 
 

@@ -85,7 +85,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def _install(home: Path) -> None:
-    """Run `npm ci`. If it fails, raise NodeMissing with npm's message."""
+    """Run `npm ci`. If the installation fails, raise NodeMissing with npm's message."""
     with atomic_folder(home) as draft:
         shutil.copytree(resource("node"), draft, dirs_exist_ok=True)
         flags = ["--omit=dev", "--ignore-scripts", "--loglevel=error", "--no-audit", "--no-fund"]

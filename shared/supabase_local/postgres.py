@@ -189,7 +189,10 @@ class Postgres:
             (self.state_dir / "postgres.location").unlink(missing_ok=True)
 
     def wait_ready(self) -> None:
-        """Wait until the server responds. If it has ended, raise PostgresFailed with its output."""
+        """Wait until the server responds.
+
+        If the server has ended, raise PostgresFailed with its output.
+        """
         assert self.process is not None
         deadline = time.monotonic() + START_SECONDS
         while True:

@@ -51,7 +51,7 @@ class Completion:
     """An answer of a language model.
 
     Attributes:
-        cost_usd: Cost of the call in US dollars. 0 if the prices are unknown.
+        cost_usd: Cost of the call in US dollars. The cost is 0 if the prices are unknown.
         whole: False if the answer is incomplete, for example because it reached the token limit.
     """
 

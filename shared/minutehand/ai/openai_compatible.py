@@ -364,7 +364,10 @@ class _ResponseState:
 
 
 def _text(content: Any) -> str:
-    """Return the text of a message. If its content is a list, join the texts in the list."""
+    """Return the text of a message.
+
+    If the content of the message is a list, join the texts in the list.
+    """
     if isinstance(content, list):
         return "".join(
             part if isinstance(part, str) else part["text"]

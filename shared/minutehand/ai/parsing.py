@@ -256,7 +256,7 @@ def _without_blanks(value: Any) -> Any:
 def _clip(data: Any, details: Any) -> bool:
     """If a value of the answer is longer than the schema allows, cut the value.
 
-    Return whether it was cut.
+    Return whether the value was cut.
     """
     limit = details.get("ctx", {}).get("max_length", 0)
     minimum = {"too_long": 1, "string_too_long": MIN_CLIPPED}.get(details["type"])

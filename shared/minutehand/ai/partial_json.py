@@ -63,7 +63,10 @@ class PartialField:
         self.add(text)
 
     def add(self, chunk: str) -> None:
-        """Add a chunk of the answer. Ignore it after `MAX_WRITTEN` characters were written."""
+        """Add a chunk of the answer.
+
+        Ignore the text after `MAX_WRITTEN` characters were written.
+        """
         if len(self.written) == MAX_WRITTEN:
             return
         self.text += chunk

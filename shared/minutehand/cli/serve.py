@@ -13,7 +13,8 @@ from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed, read_env_file
 from minutehand.terminal.options import command_output
 
-#: Maximum number of connections, including event streams. uvicorn rejects more with status 503.
+#: Maximum number of connections, including event streams. uvicorn rejects requests above this
+#: number with status 503.
 MAX_CONNECTIONS = 800
 
 

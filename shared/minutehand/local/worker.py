@@ -62,7 +62,7 @@ def end() -> None:
 def report_module(name: str, error: Exception) -> None:
     """Log that a module of processors could not be loaded.
 
-    When its file changes, it is loaded again.
+    When the file of a module changes, the module is loaded again.
     """
     logger.error(
         "%s cannot be loaded; the others run, and saving it loads it",

@@ -294,7 +294,10 @@ class BearerAuth(httpx.Auth):
         self._connection = connection
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Send a request. If its token is rejected, send the request once more with a new token."""
+        """Send a request.
+
+        If the server rejects the token, send the request once more with a new token.
+        """
         request.headers["authorization"] = f"Bearer {self._connection.token}"
         response = yield request
         if response.status_code == 401 and self._connection.drop_token():

@@ -65,7 +65,7 @@ class Output:
             self.text(text)
 
     def print_json(self, value: Any) -> bool:
-        """Print a value as JSON if JSON was requested. Return whether it was."""
+        """Print a value as JSON if JSON was requested. Return whether JSON was printed."""
         if self.as_json:
             self.line(value)
         return self.as_json

@@ -43,7 +43,10 @@ class WebhookSecrets:
         return NewSecret(plain, await self._sealer.seal(plain, context=_context(workspace_id)))
 
     async def open(self, workspace_id: str, values: Sequence[str]) -> list[str]:
-        """Decrypt secrets that were encrypted for the workspace. Return them in the same order."""
+        """Decrypt secrets that were encrypted for the workspace.
+
+        Return the secrets in the same order.
+        """
         context = _context(workspace_id)
         return [await self._sealer.open(value, context=context) for value in values]
 

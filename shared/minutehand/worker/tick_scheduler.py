@@ -145,7 +145,7 @@ class TickScheduler:
         #: request is in flight. The run may end only if the field is true.
         self._last_lease_empty = False
         #: True if the last lease request did not return all due jobs, e.g. because another session
-        #: has locked them.
+        #: has locked the jobs.
         self._has_due_jobs = False
         self._recheck_pending = False
         #: True if the database admits no other run, so that this run polls while its jobs run.
@@ -179,7 +179,7 @@ class TickScheduler:
         Args:
             found: True if the response contains jobs.
             of_all: True if the lease request covered every pool.
-            due_in_seconds: Seconds until a job falls due. 0 if due jobs are locked.
+            due_in_seconds: Seconds until a job falls due. The number is 0 if due jobs are locked.
             recheck_pending: True if an enqueue may have relied on this run's free slots and may
                 commit later.
         """

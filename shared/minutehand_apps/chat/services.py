@@ -32,7 +32,10 @@ class Chat(Dependencies):
 
     @cached_property
     def model(self) -> LanguageModel:
-        """The language model that decides and writes. Sample replies are used if it is offline."""
+        """The language model that decides and writes.
+
+        Sample replies are used if the model is offline.
+        """
         from minutehand.ai import make_language_model
 
         return make_language_model(self.settings)

@@ -48,7 +48,7 @@ class Members:
         self._members[channel.topic, channel.private][channel] = None
 
     def leave(self, channel: Member) -> None:
-        """Remove a channel. If its topic has no other channel, remove the topic."""
+        """Remove a channel. If the topic of the channel has no other channel, remove the topic."""
         key = (channel.topic, channel.private)
         members = self._members.get(key, {})
         members.pop(channel, None)

@@ -52,7 +52,10 @@ def change_id(entry: dict[str, Any]) -> int:
 
 
 def parse_entry(params: dict[str, Any]) -> Entry:
-    """Parse a subscription. Raises InvalidEntry if it has no table or a filter is not valid."""
+    """Parse a subscription.
+
+    Raises InvalidEntry if the subscription has no table or a filter is not valid.
+    """
     schema, table = params.get("schema"), params.get("table")
     if not isinstance(schema or table, str):
         raise InvalidEntry(
