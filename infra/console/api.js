@@ -340,8 +340,8 @@ export const jobs = {
   replay: route("POST /api/jobs/{job_id}/replay"),
   answer: route("POST /api/jobs/{job_id}/answer"),
   /**
-   * Cancel a batch of the jobs that match a filter. Repeat the call while the response contains
-   * `more: true`.
+   * Cancel a batch of the jobs that match a filter. Repeat the call while the response has a
+   * true `more`.
    */
   cancelAll: route("POST /api/jobs/cancel"),
   retryAll: route("POST /api/jobs/retry"),
