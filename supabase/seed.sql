@@ -11,8 +11,8 @@ insert into public.workspace_members (workspace_id, user_id, role) values
   ('22222222-2222-4222-8222-222222222222', 'aaaaaaaa-0000-4000-8000-000000000003', 'manager')
 on conflict (user_id, workspace_id) do nothing;
 
--- Allow anonymous guests on the local stack only, which records migrations named hosted/….
--- On every other database, for example a Supabase branch with seeds, the operator sets
+-- Allow anonymous guests on the local stack only. The query recognizes the local stack by its
+-- migrations, which are named hosted/…. On every other database, for example a Supabase branch with seeds, the operator sets
 -- allow_anonymous.
 update queue.settings set value = 'true', updated_at = queue.clock()
 where name = 'allow_anonymous' and exists (

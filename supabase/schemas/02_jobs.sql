@@ -293,10 +293,11 @@ create index turns_by_lane on queue.turns (lane, epoch, rank, workspace_id)
   where not blocked;
 create index turns_blocked on queue.turns (look_at) where blocked;
 
--- Epochs of the rows of queue.turns. Leases read only rows with the highest epoch, because Postgres
--- keeps the dead index entries of closed rows as long as an old snapshot exists, for example the
--- snapshot of a dump. If at least as many rows of queue.turns were closed in the last epoch as are
--- open now, a lease sets a new epoch in the open rows (queue.begin_epoch).
+-- Numbers of the epochs of queue.turns. While an old snapshot exists, for example of a dump,
+-- Postgres keeps the index entries of rows that were closed since then. Each epoch has its own range
+-- of the index, and leases read only the range of the latest epoch, to skip these entries. If at
+-- least as many rows of queue.turns were closed in the last epoch as are open now, a lease sets a
+-- new epoch in the open rows (queue.begin_epoch).
 create table queue.turn_epochs (epoch bigint primary key);
 -- Approximate number of rows of queue.turns that were closed in the last epoch.
 create unlogged sequence queue.turns_closed minvalue 0 start 0; -- noqa: PRS

@@ -493,8 +493,8 @@ create trigger jobs_check_insert
 -- After a client's own SQL has inserted jobs into public.jobs, insert a row for each new job into
 -- queue.ready, queue.deferred, queue.gated or queue.unpublished, and publish the creation of the
 -- jobs. A trigger of the project that fires earlier may already have changed or deleted some of the
--- jobs. If such a trigger has made a scheduled job due now, the job already has a row in
--- queue.ready or in another table of waiting jobs.
+-- jobs. If such a trigger has changed the due time of a job, another trigger of the engine has
+-- already inserted the row, and this function inserts none.
 create function queue.place_inserted()
 returns trigger
 language plpgsql

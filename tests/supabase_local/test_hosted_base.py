@@ -78,7 +78,7 @@ def apply(database: Database, folder: Path, text: str) -> None:
 def test_a_migration_may_do_what_hosteds_extension_lets_it(
     database: Database, tmp_path: Path
 ) -> None:
-    """A statement that hosted projects accepted until 2025 is skipped if it changes nothing."""
+    """The local Supabase skips statements that changed nothing in hosted projects until 2025."""
     apply(
         database,
         tmp_path,

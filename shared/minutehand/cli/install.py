@@ -31,7 +31,7 @@ Folder = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="List the files without writing them.")]
 NEXT = """
 Next:
-1. only with `supabase start`: supabase migration up, once config.toml has its schema
+1. if you use `supabase start`: restart it for the new config.toml, then supabase migration up
 2. minutehand dev
 3. in a second terminal: minutehand enqueue {package}.hello '{{"name": "Ada"}}' --watch
 `minutehand docs` prints the pages with these names."""
@@ -125,7 +125,7 @@ def upgrade(
         if plan.files and not dry_run and not output.as_json:
             output.text(
                 "\nNext: minutehand deploy <stage>, which pushes the migrations first. Locally,"
-                " restart `minutehand dev`, or with `supabase start` run: supabase migration up"
+                " restart `minutehand dev`. If you use `supabase start`, run: supabase migration up"
             )
 
 

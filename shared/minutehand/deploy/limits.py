@@ -89,7 +89,8 @@ def _current_reservation(client: Any, stack: str) -> int:
     return int(response.get("ReservedConcurrentExecutions") or 0)
 
 
-#: Remedies for limits, each with a part of CloudFormation's message.
+#: Errors of CloudFormation about limits of an account. Each has a part of the error's message, by
+#: which the error is recognized, and the remedy.
 REASONS: tuple[tuple[str, str], ...] = (
     (
         "must be verified before you can add new CloudFront",

@@ -110,7 +110,8 @@ async def _user_or_holder(request: Request, token: str | None, session_id: str) 
 
 #: Id of a guest session. The id authorizes a guest to read the session's jobs.
 GuestSession = Annotated[
-    str | None, Query(max_length=255, description="Id of a guest session with the job.")
+    str | None,
+    Query(max_length=255, description="Id of the guest session to which the job belongs."),
 ]
 
 

@@ -107,9 +107,9 @@ class LeaseRequests:
             pools=None if [pool.job_types for pool in pools] == [all_types] else pools,
             queues=self._run.queues,
             version=self._options.code,
-            # None: the database counts the run's free slots, and enqueues rely on the free slots.
-            # -1: enqueues no longer rely on the free slots of this run. 0: no change, because the
-            # run had reported no free slots or gets notifications of enqueues.
+            # While a run has free slots, an enqueue starts no other worker. None: the database
+            # counts this run's free slots. -1: an enqueue must not count on this run any longer.
+            # 0: no change, because the run had reported no free slots or gets notifications.
             free_slots=None if self._has_capacity else -1 if self._recheck_pending else 0,
             slots=slots_of_run,
             abandoned=None if abandoned == self._abandoned else abandoned,

@@ -167,7 +167,7 @@ async def said(functions: UserOrGuestFunctions, named: Session) -> dict[str, Any
 
 @routes.get("/api/chat/pages/msg_{message_id}", response_class=HTMLResponse)
 async def page(request: Request, message_id: UUID, services: Provided) -> HTMLResponse:
-    """Show the page with a result. The random id of the page grants access."""
+    """Show the HTML page that a job built for a message. The random id grants access."""
     async with services.request_slot(request, None):
         found = await services.queue_of(None).call("chat_page", message_id=message_id)
     content = found["page"]

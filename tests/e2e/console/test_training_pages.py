@@ -20,7 +20,8 @@ from tests.support.stacks import RunningStack
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 TITLE = "Changing the paper <img src=x onerror=alert(1)>"
-PATIENCE = 300_000  # a real recogniser on a busy machine
+#: Timeout for a real speech recognition on a busy machine.
+PATIENCE = 300_000
 
 
 PROCEDURE = {
