@@ -1,4 +1,7 @@
-"""The API of a test's own project, whose worker runs only on demand."""
+"""Fixture: the API of a test's own project.
+
+No worker runs, so jobs run only when a test runs them.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from tests.support.renewed import Renewed
 
 @pytest.fixture
 async def api(renewed: Renewed) -> AsyncIterator[Api]:
-    """The API over real sockets, with streams that stay open. The engine has one type."""
+    """The running API, whose event streams stay open. The queue has one job type."""
     settings = scratch_settings(renewed.gateway.url).model_copy(
         update={"apps": (), "streaming": True}
     )

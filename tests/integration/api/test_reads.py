@@ -1,4 +1,4 @@
-"""Statistics of the read routes."""
+"""The route `/api/status`, which returns statistics of the queue."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from tests.unit.web.conftest import error_of
 
 
 async def test_status_is_the_operators_or_the_members_own(api: Api) -> None:
-    """A secret key sees everything, a member one workspace, other callers nothing."""
+    """A caller with a secret key reads the statistics of all workspaces.
+
+    A member reads those of one workspace, and other callers get 401.
+    """
     api.engine.enqueue()
     api.engine.maintain()
 

@@ -29,7 +29,7 @@ from tests.support.renewed import Renewed
 
 @dataclass
 class Read:
-    """Events of one connection of a stream."""
+    """The events that a client got from one connection to an event stream."""
 
     status: int = 0
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -46,7 +46,7 @@ async def follow(
     until: int | None = None,
     user: str | None = ADA,
 ) -> Read:
-    """Read a stream until it ends, or until `until` events have come."""
+    """Read an event stream until it ends, or until `until` events have arrived."""
     read = Read(last_id=last_id)
     headers = {"authorization": f"Bearer {user_token(user)}"} if user else {}
     headers |= {"last-event-id": last_id} if last_id else {}
@@ -73,7 +73,10 @@ def events_path(job_id: str) -> str:
 async def test_an_end_that_comes_amid_a_look_has_its_last_words(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Output and events between the two reads of a poll come with the next poll, in order."""
+    """A job may end between the two reads of a poll.
+
+    The next poll then returns the job's last output and its end.
+    """
     queue, job_id = api.client(), api.engine.enqueue()
     lease, events_after = api.engine.lease_one(), queue.events_after
 
@@ -93,7 +96,7 @@ async def test_an_end_that_comes_amid_a_look_has_its_last_words(
 
 
 async def test_a_look_that_fails_loses_no_words(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Output that was read and not sent is read again, in streams of jobs and sessions."""
+    """After a poll failed, the next poll returns output that the failed poll had read."""
     queue, job_id = api.client(), api.engine.enqueue(session_id="s")
     lease = api.engine.lease_one()
     api.engine.say(lease, piece("words"))
@@ -117,7 +120,7 @@ async def test_a_look_that_fails_loses_no_words(api: Api, monkeypatch: pytest.Mo
 
 
 async def test_a_stream_says_a_jobs_words_and_continues_in_mid_sentence(api: Api) -> None:
-    """A stream that resumes by `Last-Event-ID` has each event and character once.
+    """A client that resumes a job's stream with `Last-Event-ID` gets each event and character once.
 
     The output of another attempt starts from 0.
     """
@@ -141,7 +144,7 @@ async def test_a_stream_says_a_jobs_words_and_continues_in_mid_sentence(api: Api
     result = [[(page["attempt"], page["from"], page["text"]) for page in pages] for pages in reads]
     assert result[:2] == [[(1, 0, "Grüße 🌍, ")], [(1, 9, "Welt")]]
     assert result[2] == [(2, 0, "a" * 30_000), (2, 30_000, "a" * 10_000)]
-    assert (third.end, fourth.status) == ("completed", 204)  # 204 ends EventSource
+    assert (third.end, fourth.status) == ("completed", 204)  # 204 ends an EventSource
     assert (first_time.status, first_time.end) == (200, "completed")
     logged = (await api.call("GET", path)).json()["events"]
     events = [each for read in (first, third) for each in read.events if "seq" in each]
@@ -157,7 +160,10 @@ async def test_a_stream_says_a_jobs_words_and_continues_in_mid_sentence(api: Api
 
 
 async def test_watch_of_a_workspace_omits_webhook_deliveries(api: Api) -> None:
-    """A failing endpoint causes thousands of deliveries. The watch does not read each delivery."""
+    """`minutehand watch` of a workspace omits events of webhook deliveries.
+
+    It does not read the delivery's job again for each event.
+    """
     api.engine.publish_deliveries()
     delivery = api.engine.enqueue(job_type="webhook_delivery")
     api.engine.settle(api.engine.lease_one(), "failed")
@@ -178,7 +184,10 @@ async def test_watch_of_a_workspace_omits_webhook_deliveries(api: Api) -> None:
 
 
 async def test_a_sessions_stream_says_the_words_of_its_jobs_wherever_it_is_cut(api: Api) -> None:
-    """From any position, each event and character comes once, and before the job's end."""
+    """A client that resumes a session's stream at any position gets each event and character once.
+
+    A job's output arrives before the job's end.
+    """
     engine, path = api.engine, "/api/sessions/s/events"
     engine.enqueue(session_id="other")
     jobs = engine.enqueue_many(25, session_id="s")
@@ -222,13 +231,13 @@ async def test_a_sessions_stream_says_the_words_of_its_jobs_wherever_it_is_cut(a
     logged = "select job_id::text, seq from public.job_events where job_id = any (%s)"
     assert sorted(seen) == sorted(engine.rows(logged, jobs))
     assert last is not None
-    assert "{" not in last  # streams of ended jobs are not in the cursor
+    assert "{" not in last  # the cursor does not contain ended jobs
     refusals = [await follow(api, path, last_id=f"{last} {bad}") for bad in ("{", '{"a": 1}')]
     assert [answer.status for answer in refusals] == [400, 400]
 
 
 async def test_a_guest_reads_the_words_of_their_session(renewed: Renewed) -> None:
-    """The session's id opens a stream and pages, but only of the session's jobs."""
+    """A guest with a session's id reads the streams and the output of that session's jobs only."""
     project = project_of_a_file(renewed, guests=True)
     async with serving_api(project) as api:
         engine = api.engine
@@ -250,7 +259,10 @@ async def test_a_guest_reads_the_words_of_their_session(renewed: Renewed) -> Non
 
 
 async def test_events_arrive_by_notifications_alone(renewed: Renewed) -> None:
-    """One connection, which may be closed, notifies all streams. No stream polls in this test."""
+    """One database connection notifies all event streams of new events.
+
+    After a loss, it is opened again. No stream polls in this test.
+    """
     given = {"apps": (), "streaming": True, "environ": {"DATABASE_URL": renewed.url}}
     settings = scratch_settings(renewed.gateway.url).model_copy(update=given)
     never = StreamTiming(streaming=True, poll=900, max_poll=900, max_recheck=900)

@@ -1,4 +1,4 @@
-"""Responses of the write routes while another transaction changes the same job."""
+"""Routes that write, while another transaction or request works on the same data."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from tests.unit.web.conftest import error_of
 
 
 async def test_one_bulk_of_a_caller_runs_and_the_body_of_another_is_not_read(api: Api) -> None:
-    """Reading and running a bulk request slow down the one process that serves everyone."""
+    """While one bulk request of a person runs, a second one gets 429 before its body is read.
+
+    A bulk slows down the process that serves all callers.
+    """
     bulk = {"workspace_id": ACME, "jobs": [{"job_type": "work"}] * 2}
     waits = "select exists (select from pg_locks where not granted)"
     with api.engine.open_transaction() as other:
         other.run("lock table public.jobs in share mode")
         first = asyncio.create_task(api.call("POST", "/api/jobs/bulk", json=bulk))
-        while not other.one(waits):  # noqa: ASYNC110 - until the first one is under way
+        while not other.one(waits):  # noqa: ASYNC110 - until the first request waits
             await asyncio.sleep(0.01)
         refused = await api.call("POST", "/api/jobs/bulk", content=b"{")
 
@@ -32,7 +35,7 @@ async def test_one_bulk_of_a_caller_runs_and_the_body_of_another_is_not_read(api
 
 
 async def test_a_bulk_without_a_valid_token_is_not_read(api: Api) -> None:
-    """The project's service has no request limit, and anyone can invent a secret key."""
+    """A bulk request without a valid token or key gets 401 before its body is read."""
     for headers in (
         {},
         {"authorization": "Bearer x.y.z"},

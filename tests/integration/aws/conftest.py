@@ -1,4 +1,4 @@
-"""Settings for moto's AWS."""
+"""Fixtures: a fake AWS by moto, and settings that use it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.fake_aws import fake_aws
 
 @pytest.fixture(scope="session")
 def aws() -> Iterator[str]:
-    """Address of a fake AWS."""
+    """The address of a fake AWS with the parameter store SSM."""
     with fake_aws("ssm") as endpoint, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", "testing")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")

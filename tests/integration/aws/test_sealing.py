@@ -1,4 +1,4 @@
-"""Sealed values can be opened only in their own row and with their own key."""
+"""Sealed (encrypted) values can be opened only in their own row and with their own key."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SECRET = "apollo-key-sehr-geheim-é"
 
 @pytest.fixture(params=["file", "kms"])
 def keys(request: pytest.FixtureRequest, tmp_path: Path, settings: Settings) -> DataKeys:
-    """Both sources of data keys, which have the same guarantees."""
+    """Data keys from a local file and from KMS. Every test runs with each."""
     if request.param == "file":
         return FileDataKeys(tmp_path / "keys" / "sealing.key")
     key = client(settings, "kms").create_key()["KeyMetadata"]["Arn"]
@@ -36,7 +36,7 @@ def keys(request: pytest.FixtureRequest, tmp_path: Path, settings: Settings) -> 
 
 
 async def test_a_sealed_value_opens_in_its_own_row(keys: DataKeys) -> None:
-    """The value also opens in another process, which shares only the wrapping key."""
+    """A sealed value can be opened by another process that has the wrapping key."""
     sealed = await Sealer(keys).seal(SECRET, context=ACME)
 
     assert SECRET not in sealed
@@ -45,7 +45,10 @@ async def test_a_sealed_value_opens_in_its_own_row(keys: DataKeys) -> None:
 
 
 async def test_a_value_copied_to_another_row_stays_shut(keys: DataKeys) -> None:
-    """A person who can write to the table must not be able to use another tenant's key."""
+    """A sealed value that was copied to another workspace's row cannot be opened.
+
+    No one can therefore use another tenant's key.
+    """
     sealer = Sealer(keys)
     sealed = await sealer.seal(SECRET, context=ACME)
     await sealer.open(sealed, context=ACME)
@@ -79,7 +82,10 @@ class FailingKms:
 def test_an_outage_of_kms_is_not_taken_for_a_broken_value(
     code: str, raised: type[Exception], settings: Settings
 ) -> None:
-    """A person must enter a broken value again, whereas the worker retries after an outage."""
+    """Errors of KMS about the value raise SealBroken, because a person must enter it again.
+
+    Other errors of KMS are passed on, so that the worker retries.
+    """
     keys = KmsDataKeys(settings, "alias/any", kms=FailingKms(code))
 
     with pytest.raises(raised):
@@ -87,7 +93,7 @@ def test_an_outage_of_kms_is_not_taken_for_a_broken_value(
 
 
 def test_the_key_file_is_private_and_made_once_by_the_first(tmp_path: Path) -> None:
-    """API and worker start at the same time on a new clone."""
+    """Eight threads that need the key file at once create one file. Only its owner may read it."""
     path = tmp_path / "deep" / "er" / "sealing.key"
     keys: list[DataKey] = []
     start = threading.Barrier(8)

@@ -1,4 +1,4 @@
-"""Secrets from SSM are read once and refreshed in time, and errors name the parameter."""
+"""Secrets from the AWS parameter store (SSM) are read once and read again after five minutes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def put(settings: Settings, name: str, value: str) -> None:
 
 
 def function_environment(settings: Settings, parameter: str) -> dict[str, str]:
-    """Return a function's environment with the name of its parameter."""
+    """Return the environment of a Lambda function, with the name of its secrets' parameter."""
     return {
         "SECRETS_PARAMETER": parameter,
         "AWS_ENDPOINT_URL": settings.aws_endpoint_url or "",
@@ -34,7 +34,7 @@ def function_environment(settings: Settings, parameter: str) -> dict[str, str]:
 
 
 class Built:
-    """A handler that returns the token with which it was built."""
+    """A handler that returns the token that it was built with."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.token = environ["TOKEN"]
@@ -52,7 +52,7 @@ BUILT: list[Built] = []
 
 
 class Rotation:
-    """A handler with secrets of one parameter and a wall clock that the test sets."""
+    """A handler whose secrets come from one parameter, and a clock that the test sets."""
 
     def __init__(self, settings: Settings, parameter: str) -> None:
         self.now = 0.0
@@ -69,7 +69,10 @@ class Rotation:
 def test_a_rotated_secret_is_taken_up_within_minutes(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A rotation of a secret needs no deploy, and a request causes no call of SSM."""
+    """A changed secret is used after five minutes without a deploy.
+
+    Requests before that do not call SSM.
+    """
     put(settings, "/minutehand/test/a", json.dumps({"TOKEN": "one"}))
     rotation = Rotation(settings, "/minutehand/test/a")
 
@@ -93,7 +96,7 @@ def test_a_rotated_secret_is_taken_up_within_minutes(
 
 
 def test_a_cold_start_reads_its_secrets_without_boto3(settings: Settings) -> None:
-    """A client of boto3 takes as much CPU as all imports of a worker."""
+    """A cold start reads its secrets without boto3, whose import would take too long."""
     put(settings, "/minutehand/test/b", json.dumps({"TOKEN": "one"}))
     code = (
         "import os, sys; from minutehand.aws.secrets import read_secrets;"
@@ -119,7 +122,10 @@ def test_a_cold_start_reads_its_secrets_without_boto3(settings: Settings) -> Non
 def test_a_parameter_of_another_shape_is_rejected(
     settings: Settings, value: str, problem: str
 ) -> None:
-    """The error does not contain the parameter's value."""
+    """A parameter that is no JSON object of strings is rejected.
+
+    The error names the parameter and does not contain its value.
+    """
     put(settings, "/minutehand/test/c", value)
 
     with pytest.raises(ConfigurationError, match=problem) as error:

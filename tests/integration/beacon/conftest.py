@@ -1,4 +1,4 @@
-"""A project with three provider servers, and beacon's API and worker."""
+"""Fixtures: a project with three provider servers, and the beacon app's API and worker."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _names = itertools.count(1)
 
 @pytest.fixture(scope="module")
 def project(process_database: Renewed, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A seeded database with a Data API."""
+    """A database with seed data and a Data API."""
     made = project_of_a_file(process_database)
     keys: Path = tmp_path_factory.mktemp("keys") / "sealing.json"
     made.settings = made.settings.model_copy(update={"sealing_key_file": str(keys)})
@@ -48,7 +48,7 @@ class Providers:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Providers]:
-        """Serve until the block is left."""
+        """Serve the providers until the block ends."""
         async with AsyncExitStack() as stack:
             listed = []
             for name, provider in self.by_name.items():
@@ -59,7 +59,7 @@ class Providers:
 
 
 class Station(AppHarness):
-    """The whole beacon app: its API, and a worker that runs on demand."""
+    """The beacon app: its API, and a worker that runs when the test runs it."""
 
     below = "/api/v1"
 
@@ -70,7 +70,10 @@ class Station(AppHarness):
         self.outbox = Outbox(self.beacon)
 
     def spec(self, **fields: Any) -> dict[str, Any]:
-        """Return a job spec with a unique id. `constraints` are merged."""
+        """Return a job specification with a unique id.
+
+        The given `constraints` are merged into it.
+        """
         constraints = {"regions": ["us-east", "eu-west"], "min_regions": 1}
         return {
             "jobspec_id": f"spec-{next(_names)}",
@@ -85,27 +88,27 @@ class Station(AppHarness):
         }
 
     async def submit(self, **fields: Any) -> Any:
-        """Submit a spec for Acme."""
+        """Submit a job specification for the workspace Acme."""
         return await self.ok("POST", "/jobs", json={"workspace_id": ACME, **self.spec(**fields)})
 
     async def look(self, job: dict[str, Any]) -> Any:
-        """Read the job as its members see it."""
+        """Read a beacon job as the workspace's members see it."""
         return await self.ok("GET", f"/jobs/{job['id']}")
 
     async def ended(self, job: dict[str, Any]) -> Any:
-        """Run the worker without backoffs until the job has ended."""
+        """Run the worker, without waiting for backoffs, until the beacon job has ended."""
         return await self.tick_until(lambda: self.look(job), lambda state: state["status"] in ENDED)
 
 
 @pytest.fixture
 async def providers() -> AsyncIterator[Providers]:
-    """The provider servers."""
+    """The three running provider servers."""
     async with Providers().open() as running:
         yield running
 
 
 @pytest.fixture
 async def station(project: Project, providers: Providers) -> AsyncIterator[Station]:
-    """The app with this project."""
+    """The running beacon app."""
     async with Station(project, providers).open() as station:
         yield station

@@ -1,4 +1,4 @@
-"""Promises of the app beyond its guide: failover, the outbox, cancellation, receipts, tenants."""
+"""Rules of the beacon app that its guide does not test: failover, outbox, cancel, receipts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ async def verdict(station: Station, bundle: dict[str, Any]) -> str:
 async def test_workers_killed_in_each_stage_make_one_receipt_of_each_execution(
     station: Station, providers: Providers
 ) -> None:
-    """Nothing is lost or duplicated, and the job ends as if no worker had died."""
+    """Workers are killed after each write.
+
+    The beacon job still completes with one receipt per execution.
+    """
     job = await station.submit(constraints={"min_regions": 2})
 
     async def ended() -> object:
@@ -63,9 +66,9 @@ async def test_workers_killed_in_each_stage_make_one_receipt_of_each_execution(
 async def test_a_region_fails_over_and_says_why_when_all_its_providers_fail(
     station: Station, providers: Providers, faults: dict[str, Any], reason: str
 ) -> None:
-    """After any fault of the first provider, the second one is tried.
+    """When a region's first provider fails, the second one is tried.
 
-    A job with too few regions fails.
+    A job that reaches too few regions fails with each provider's error.
     """
     providers.faults("alpha", **faults)
     providers.faults("gamma", "us-east", **faults)
@@ -81,7 +84,10 @@ async def test_a_region_fails_over_and_says_why_when_all_its_providers_fail(
 
 
 async def test_the_answers_have_a_public_link(station: Station) -> None:
-    """The page has every answer as text and no id. Only a member makes or ends the link."""
+    """A member creates a public link to the job's answers, which contains no ids.
+
+    Other tenants cannot create a link, and an ended link returns 404.
+    """
     job = await station.ended(await station.submit(questions=["1 < <b>2</b>?"]))
     place = f"/jobs/{job['id']}/share"
     other = await station.call("PUT", place, json={"shared": True}, user=EVE)
@@ -103,7 +109,7 @@ async def test_the_answers_have_a_public_link(station: Station) -> None:
 async def test_a_provider_that_takes_too_long_ends_with_the_deadline(
     station: Station, providers: Providers
 ) -> None:
-    """All work of a region has one deadline."""
+    """A job whose provider exceeds the job's timeout fails with that reason."""
     providers.faults(None, "us-east", delay_seconds=600)
     job = await station.submit(constraints={"regions": ["us-east"], "timeout": 1})
     state = await station.ended(job)
@@ -115,7 +121,10 @@ async def test_a_provider_that_takes_too_long_ends_with_the_deadline(
 async def test_an_unknown_message_is_a_dead_letter_and_redrive_publishes_it_again(
     station: Station,
 ) -> None:
-    """An invalid message blocks no other message, its job shows the reason, and can be retried."""
+    """An outbox message that cannot be read fails its job and blocks no other message.
+
+    After a repair, `redrive` publishes the message again.
+    """
     strange, good = await station.submit(), await station.submit()
     rewrite = "update public.beacon_outbox set message = message || %s where job_id = %s"
     station.project.sql(rewrite, Jsonb({"version": 9}), strange["id"])
@@ -133,7 +142,7 @@ async def test_an_unknown_message_is_a_dead_letter_and_redrive_publishes_it_agai
 async def test_publishers_side_by_side_publish_each_message_once(
     station: Station, providers: Providers
 ) -> None:
-    """Two workers publish the same outbox at the same time."""
+    """Two workers that publish one outbox at the same time publish each message once."""
     jobs = [await station.submit() for _ in range(12)]
     async with Station(station.project, providers).open() as other:
         await asyncio.gather(*(each.outbox.run() for each in (station, other) for _ in range(3)))
@@ -147,9 +156,9 @@ async def test_publishers_side_by_side_publish_each_message_once(
 
 
 async def test_a_cancelled_job_runs_nowhere(station: Station, providers: Providers) -> None:
-    """A cancel works while the job is in the outbox and while a provider works.
+    """A beacon job can be cancelled in the outbox and while a provider runs it.
 
-    A finished job keeps its state.
+    A completed job cannot be cancelled.
     """
     waiting = await station.submit()
     await station.ok("POST", f"/jobs/{waiting['id']}/cancel")
@@ -160,7 +169,7 @@ async def test_a_cancelled_job_runs_nowhere(station: Station, providers: Provide
     before = len(tasks)
 
     async def work() -> None:
-        while len(tasks) == before:  # the first runs may only accept the task
+        while len(tasks) == before:  # the first runs may not reach the provider
             await station.worker.tick(budget_seconds=30)
 
     running = asyncio.create_task(work())
@@ -179,7 +188,10 @@ async def test_a_cancelled_job_runs_nowhere(station: Station, providers: Provide
 async def test_a_stored_receipt_that_the_key_did_not_sign_is_not_given_out(
     station: Station,
 ) -> None:
-    """Write access to the table is not enough to change an answer."""
+    """A receipt that was changed in the database has an invalid signature.
+
+    The API does not return it.
+    """
     state = await station.ended(await station.submit(constraints={"regions": ["us-east"]}))
     [execution] = state["executions"]
     station.project.sql(
@@ -194,7 +206,7 @@ async def test_a_stored_receipt_that_the_key_did_not_sign_is_not_given_out(
 
 
 def test_a_spec_that_no_reader_could_parse_is_refused(station: Station) -> None:
-    """Every way to submit rejects the spec, whatever the stack size of the server."""
+    """A job specification that is nested deeper than 100 levels is rejected."""
     spec = json.dumps({**station.spec(), "benchmark": "DEEP"})
     for levels in (200, 5000):
         deep = spec.replace('"DEEP"', "[" * levels + "]" * levels)

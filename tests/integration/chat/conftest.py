@@ -1,4 +1,4 @@
-"""One project for this folder's tests, a language model's server, and a harness for the chat."""
+"""Fixtures of the chat app: a project, a language model's server, and a test harness."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.project import Project, project_of_a_file
 from tests.support.renewed import Renewed
 from tests.unit.ai.model_server import ModelServer
 
-#: Responses of the server: research with a question and a page.
+#: Responses of the model's server. The work is research with a question and a web page.
 ANSWERS: dict[str, Any] = {
     "decide": {
         "tier": "async",
@@ -38,14 +38,14 @@ ANSWERS: dict[str, Any] = {
     },
     "write": {"text": "Two a day."},
 }
-#: Messages from which the script chooses each kind of work.
+#: Messages for which the offline script chooses a web page, and a text.
 PAGE = "Research the latest AI trends and build me an interactive dashboard to visualize them"
 TEXT = "Research AI safety and build a comprehensive report"
 
 
 @pytest.fixture(scope="module")
 def project(process_database: Renewed) -> Project:
-    """A database with a Data API for guests."""
+    """A database with a Data API that allows guests."""
     made = project_of_a_file(process_database, guests=True)
     made.sql(
         "update queue.settings set value = 'null' where name = 'chat_guest_messages_per_minute'"
@@ -55,14 +55,14 @@ def project(process_database: Renewed) -> Project:
 
 @pytest.fixture
 async def server() -> AsyncIterator[ModelServer]:
-    """The language model's server."""
+    """The running server of the language model."""
     async with ModelServer() as running:
         running.answers = dict(ANSWERS)
         yield running
 
 
 class Harness(AppHarness):
-    """The whole app. A session is identified by its id."""
+    """The chat app. Its chat sessions are identified by an id."""
 
     below = "/api"
 
@@ -71,13 +71,13 @@ class Harness(AppHarness):
         super().__init__(project, settings, register, self.chat)
 
     def begin(self) -> str:
-        """Return the id of a new session."""
+        """Return the id of a new chat session."""
         return f"chat_{secrets.token_hex(32)}"
 
     async def say(
         self, session: str, text: str, *, user: str | None = None, **options: Any
     ) -> httpx.Response:
-        """POST /api/chat while a worker runs."""
+        """Send a chat message while a worker runs."""
         headers = {"x-session-id": session, **options.pop("headers", {})}
         body = {"messages": [{"role": "user", "content": text}], **options}
         asked = asyncio.ensure_future(
@@ -90,31 +90,34 @@ class Harness(AppHarness):
         return asked.result()
 
     async def status(self, session: str) -> Any:
-        """GET /api/async-status."""
+        """Return the status of a chat session."""
         return await self.ok("GET", f"/async-status?sessionId={session}", user=None)
 
     async def talk(self, session: str, user: str | None = None) -> list[dict[str, Any]]:
-        """Read the session's conversation."""
+        """Return the messages of a chat session."""
         response = await self.ok("GET", f"/chat?sessionId={session}", user=user)
         messages: list[dict[str, Any]] = response["messages"]
         return messages
 
     async def respond(self, session: str, text: str) -> httpx.Response:
-        """Answer the session's latest question."""
+        """Answer the chat session's latest question."""
         found = await self.ok("GET", f"/async-messages?sessionId={session}", user=None)
         [question] = [each for each in found["messages"] if each["type"] == "question"]
         body = {"messageId": question["id"], "sessionId": session, "content": text}
         return await self.call("POST", "/async-messages", user=None, json=body)
 
     async def ended(self, session: str) -> Any:
-        """Run the worker until all work has ended, and return the first work item."""
+        """Run the worker until all work of the chat session has ended.
+
+        Return the first work item.
+        """
         found = await self.tick_until(
             lambda: self.status(session), lambda seen: not seen["activeWork"]
         )
         return found["endedWork"][0]
 
     async def asking(self, session: str) -> Any:
-        """Run the worker until a question is open, and return it."""
+        """Run the worker until the chat session has an open question, and return the question."""
         found = await self.tick_until(
             lambda: self.status(session), lambda seen: seen["pendingQuestions"]
         )
@@ -123,13 +126,13 @@ class Harness(AppHarness):
 
 @pytest.fixture
 def settings(project: Project) -> Settings:
-    """Settings with guests and background work."""
+    """Settings that allow guests and background work."""
     return project.settings.with_environ(ENABLE_ASYNC_WORK="true")
 
 
 @pytest.fixture
 async def harness(project: Project, settings: Settings) -> AsyncIterator[Harness]:
-    """The app without a language model."""
+    """The running chat app without a language model."""
     async with Harness(project, settings).open() as made:
         yield made
 
@@ -138,6 +141,6 @@ async def harness(project: Project, settings: Settings) -> AsyncIterator[Harness
 async def with_model(
     project: Project, settings: Settings, server: ModelServer
 ) -> AsyncIterator[Harness]:
-    """The app with a language model."""
+    """The running chat app with a language model."""
     async with Harness(project, server.known_to(settings)).open() as made:
         yield made

@@ -1,6 +1,6 @@
-"""The chat with and without a model: replies, work, questions, pages, and failures.
+"""The chat app with and without a language model: replies, work, questions, pages and failures.
 
-tests/contract/test_guide_chat.py has the guide's own statements.
+The file tests/contract/test_guide_chat.py tests the commands of the guide.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ SAMPLE = "sample: no language model is connected"
 async def test_a_model_decides_asks_and_fills_a_page(
     with_model: Harness, server: ModelServer
 ) -> None:
-    """The model's text is escaped, unknown fields are dropped, and the source is stated."""
+    """The model's answer starts work with a question and a web page.
+
+    The page escapes the model's text.
+    """
     session = with_model.begin()
     await with_model.say(session, "Show me the tides.")
     assert (await with_model.asking(session))["options"] == ["North", "South"]
@@ -43,7 +46,10 @@ async def test_a_model_decides_asks_and_fills_a_page(
 
 
 async def test_a_reply_that_fails_says_why(with_model: Harness, server: ModelServer) -> None:
-    """The session keeps a 502 and a sentence for people. The log has the vendor's message."""
+    """If the model's server fails, the request gets 502 with a sentence for the user.
+
+    The job's log contains the server's own message.
+    """
     server.faults["decide"] = [Fault(400, {"error": {"message": "no such model"}})] * 9
     session = with_model.begin()
     response = await with_model.say(session, "Hello")
@@ -71,9 +77,9 @@ async def test_a_reply_that_fails_says_why(with_model: Harness, server: ModelSer
 async def test_a_reply_that_broke_off_fails_at_once_and_continues_when_it_is_retried(
     with_model: Harness, server: ModelServer
 ) -> None:
-    """A person retries the reply. The model gets the text so far, and does not repeat it.
+    """If the model's answer breaks off, the reply fails.
 
-    A reply of the maximum length that a page streams is stored whole.
+    After the user's retry, the model continues the text and does not repeat it.
     """
     reply = "Rain is water that falls from clouds. " * 5000
     answer = json.dumps({"tier": "standard", "reply": reply})
@@ -97,7 +103,7 @@ async def test_a_reply_that_broke_off_fails_at_once_and_continues_when_it_is_ret
 
 
 async def test_events_resume_without_a_gap_or_a_repeat(harness: Harness) -> None:
-    """Several jobs in one session, one with a question, read to the end and from each position."""
+    """A client that resumes a chat session's events at any position gets each later event once."""
     session = harness.begin()
     await harness.say(session, "Hello!")
     await harness.say(session, PAGE)
@@ -128,7 +134,10 @@ async def test_events_resume_without_a_gap_or_a_repeat(harness: Harness) -> None
 async def test_what_is_decided_while_another_message_is_answered_is_all_in_the_stream(
     with_model: Harness, server: ModelServer
 ) -> None:
-    """The stream is complete also for a reader who received the other reply before the decision."""
+    """A client got one reply before another message's work began.
+
+    Its resumed stream contains all events of that work.
+    """
     held, work = asyncio.Event(), ANSWERS["decide"] | {"question": ""}
     server.faults["decide"] = [Fault(until=held)]
     server.answers["decide"] = lambda body: (
@@ -139,7 +148,7 @@ async def test_what_is_decided_while_another_message_is_answered_is_all_in_the_s
     await until(lambda: server.seen)
     await with_model.say(session, "What is rain?")
     seen: list[tuple[str, Any]] = []
-    while len(seen) < 2:  # the message is posted a moment before its job ends
+    while len(seen) < 2:  # the reply is stored shortly before its job ends
         seen = await events(with_model, session)
     held.set()
     await first
@@ -153,13 +162,16 @@ async def test_what_is_decided_while_another_message_is_answered_is_all_in_the_s
 
 
 async def events(harness: Harness, session: str, **headers: str) -> list[tuple[str, Any]]:
-    """Return the events in a session's stream so far."""
+    """Return the events in a chat session's stream so far."""
     path = f"/async-events?sessionId={session}"
     return await asyncio.wait_for(harness.stream(path, user=None, **headers), 60)
 
 
 async def test_answering_and_cancelling_are_for_work_that_waits(harness: Harness) -> None:
-    """A second answer or cancellation returns 409, and one for an unknown id 404."""
+    """A second answer or a second cancel of chat work returns 409.
+
+    An unknown work id returns 404.
+    """
     session = harness.begin()
     await harness.say(session, PAGE)
     await harness.asking(session)
@@ -181,7 +193,7 @@ async def test_answering_and_cancelling_are_for_work_that_waits(harness: Harness
 async def test_a_question_that_no_one_answers_shows_the_default_that_was_used(
     harness: Harness,
 ) -> None:
-    """A question with an answer shows none."""
+    """A question that times out shows the default that was used. An answered question does not."""
     used = []
     for answer in ("Blue", None):
         session = harness.begin()
@@ -197,9 +209,9 @@ async def test_a_question_that_no_one_answers_shows_the_default_that_was_used(
 
 
 async def test_a_caller_may_prefer_not_to_wait_for_the_reply(harness: Harness) -> None:
-    """The response has the job, before any worker runs it.
+    """With `Prefer: respond-async`, a chat request returns 202 before a worker runs the job.
 
-    A repeated key returns the same message, and with another text 409.
+    A repeated idempotency key returns the same message, and 409 for another text.
     """
     session = harness.begin()
     headers = {"x-session-id": session, "Idempotency-Key": "k", "Prefer": "respond-async"}
@@ -218,7 +230,7 @@ async def test_a_caller_may_prefer_not_to_wait_for_the_reply(harness: Harness) -
 
 
 async def test_production_refuses_guessable_ids(harness: Harness) -> None:
-    """The minimum length of session ids is a setting, which the local stack's seed lowers."""
+    """A chat session id that is shorter than the configured minimum is rejected."""
     harness.project.sql(
         "update queue.settings set value = '32' where name = 'chat_session_id_min_characters'"
     )
@@ -226,7 +238,10 @@ async def test_production_refuses_guessable_ids(harness: Harness) -> None:
 
 
 async def test_killed_workers_say_it_once(harness: Harness) -> None:
-    """A worker dies after each of its writes. The session has each message once."""
+    """A worker is killed after each of its writes.
+
+    The chat session still contains each message once.
+    """
     session = harness.begin()
     await harness.say(session, TEXT)
 

@@ -1,7 +1,7 @@
-"""Faults of a project's database and settings, drawn at random, and the doctor in use.
+"""Random faults of a project's database and settings, and a user who follows `minutehand doctor`.
 
 A fix is SQL for the editor, `NAME=value` for the settings, or a command. A comment may follow the
-fix, and … marks a value that only the reader has.
+fix, and … marks a value that only the user has.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SEED = int(os.environ.get("DOCTOR_SEED") or 0)
 REF = "abcdefghijklmnopqrst"
 SERVICE_ROLE = jwt.encode({"role": "service_role"}, "x" * 32, "HS256")
 EXPIRED = jwt.encode({"role": "job_worker", "exp": 1}, "x" * 32, "HS256")
-#: Lines of faults.txt by the title of their part.
+#: The lines of faults.txt, by the title of their section.
 TABLE = {
     title: [line.strip() for line in lines.splitlines()]
     for part in Path(__file__).with_suffix(".txt").read_text("utf-8").split("\n\n")[1:]
@@ -42,7 +42,7 @@ DAMAGES = {
     for title, lines in TABLE.items()
     if title.startswith("damage ")
 }
-#: Kinds of differences from the catalogue.
+#: The kinds of faults that make a database differ from its release.
 KINDS = [line for lines in DAMAGES.values() for line in lines] + TABLE["drift"]
 SQL = re.compile(
     r"(select|set|alter|create|drop|grant|revoke|insert|delete|update)\b", re.IGNORECASE
@@ -50,7 +50,7 @@ SQL = re.compile(
 
 
 class Fault(NamedTuple):
-    """A statement or a setting that breaks a project, and a word that doctor must print."""
+    """A statement or a setting that breaks a project, and a word that the doctor must print."""
 
     kind: str
     word: str
@@ -58,12 +58,12 @@ class Fault(NamedTuple):
 
     @property
     def is_setting(self) -> bool:
-        """True if the text is NAME=value."""
+        """Whether the fault is a setting of the form NAME=value."""
         return self.text.partition("=")[0].isupper()
 
 
 def list_drifts() -> Iterator[Fault]:
-    """List damages of each object in the release's catalogue, and other differences."""
+    """List the faults that damage an object of the release, and other differences from it."""
     for fact in read_record(Schemas(), built_in(())) or ():
         for pattern, lines in DAMAGES.items():
             if match := re.match(pattern, fact.statement):
@@ -93,7 +93,7 @@ def list_faults(stack: RunningStack) -> Iterator[Fault]:
             service_key=jwt.encode(
                 {"role": "service_role", "exp": 4e9}, stack.values["SUPABASE_JWT_SECRET"], "HS256"
             ),
-            # the URL of a server without these paths
+            # These are URLs of servers that do not serve the expected paths.
             aws=stack.values["AWS_ENDPOINT_URL"],
             supabase=stack.values["SUPABASE_URL"],
             no_key=__file__,
@@ -107,19 +107,19 @@ def list_faults(stack: RunningStack) -> Iterator[Fault]:
 
 
 def draw(faults: list[Fault], rng: random.Random) -> Fault:
-    """Draw a kind of fault, then a fault of this kind."""
+    """Draw a random kind of fault, and then a random fault of this kind."""
     kind = rng.choice(sorted({fault.kind for fault in faults}))
     return rng.choice([fault for fault in faults if fault.kind == kind])
 
 
 class World:
-    """The parts that the doctor checks and a person can change."""
+    """The database and the settings, which the doctor checks and a user can change."""
 
     def __init__(self, stack: RunningStack) -> None:
         self.stack, self.values = stack, {**stack.values}
 
     def plant(self, fault: Fault) -> None:
-        """Break the project."""
+        """Break the project with this fault."""
         if fault.is_setting:
             name, _, value = fault.text.partition("=")
             self.values[name] = value
@@ -128,7 +128,7 @@ class World:
             sql.execute(fault.text.encode())
 
     def connect(self) -> psycopg.Connection[Any]:
-        """Connect as the project's owner, the user of the dashboard's editor."""
+        """Connect as the project's owner, as the dashboard's SQL editor does."""
         owner = as_user(self.stack.values["DATABASE_URL"], "postgres")
         return psycopg.connect(owner, autocommit=True)
 
@@ -139,7 +139,7 @@ class World:
         return [finding for finding in findings if finding.verdict in ("fail", "warn")]
 
     def paste(self, findings: list[CheckResult]) -> None:
-        """Apply all printed fixes literally, once."""
+        """Apply each printed fix once, exactly as printed."""
         for finding in findings:
             text = str(finding.fix)
             for fix in [text] if SQL.match(text) else text.splitlines():
@@ -153,7 +153,7 @@ class World:
         line, _, comment = (part.strip() for part in fix.partition("  # "))
         name, assigned, value = line.partition("=")
         if assigned and name.isupper():
-            is_known = "…" in value or REF in value  # REF means the stack's project
+            is_known = "…" in value or REF in value  # the user knows the project's real value
             self.values[name] = self.stack.values[name] if is_known else value
         elif line.startswith("minutehand ") and line != "minutehand dev":  # this command never ends
             output = Run(env=self.values)(*shlex.split(line)[1:]).stdout.strip()

@@ -1,4 +1,7 @@
-"""The commands of `minutehand` with the running stack; test_ways_in has the ways to enqueue."""
+"""The `minutehand` commands with the running stack.
+
+The file tests/contract/test_ways_in.py tests how commands enqueue jobs.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +28,13 @@ pytestmark = pytest.mark.usefixtures("acme_key")
 
 @pytest.fixture
 def run(stack: RunningStack) -> Run:
-    """Return a function that runs command lines on the stack as Ada."""
+    """A function that runs a command line on the stack as the user Ada."""
     return Run(env={"MINUTEHAND_ENV_FILE": str(stack.folder / "env")})
 
 
 @pytest.fixture
 def account(stack: RunningStack) -> str:
-    """Payload with an account of Ada's workspace."""
+    """A job payload that names an account of Ada's workspace."""
     with stack.connect() as connection:
         row = connection.execute(
             "insert into public.accounts (workspace_id, name, domain)"
@@ -43,23 +46,23 @@ def account(stack: RunningStack) -> str:
 
 
 def test_a_job_is_enqueued_and_followed_to_its_end(run: Run, account: str) -> None:
-    """A beginner's first command in a terminal."""
+    """`enqueue --watch` prints a job's events from its creation to its result."""
     lines = run("enqueue", "enrich_account", account, "--watch").stdout.splitlines()
 
     words = [line.split()[1] for line in lines]
     assert (words[0], words[-1]) == ("created", "completed")
-    assert '"credits":' in lines[-1]  # the result, not only the status
+    assert '"credits":' in lines[-1]  # the line contains the job's result
 
 
 def test_a_job_is_steered_by_either_end_of_its_id(run: Run, account: str) -> None:
-    """A person need not type 36 characters, of which the console shows the last eight."""
+    """A user may name a job by the beginning or the end of its id."""
     job: dict[str, Any] = run.json("enqueue", "enrich_account", account, "--in", "2h")
     end = job["id"][-10:]
 
     assert job["id"] in [row["id"] for row in run.json("ls", "-s", "scheduled")]
     assert job["id"] in run("show", job["id"][:30]).stdout
     assert "It is scheduled for" in run.json("explain", end)["sentence"]
-    assert "It is scheduled for" in run("explain", end).stdout  # in local time
+    assert "It is scheduled for" in run("explain", end).stdout  # as text, with local times
     assert run.json("cancel", end)["status"] == "cancelled"
     assert run.json("retry", end)["status"] in {"pending", "processing"}
     run("watch", end)
@@ -67,7 +70,7 @@ def test_a_job_is_steered_by_either_end_of_its_id(run: Run, account: str) -> Non
 
 
 def test_a_question_is_shown_with_the_way_to_answer_it(run: Run, stack: RunningStack) -> None:
-    """A person who watches in a terminal sees the command to type."""
+    """`show` prints a job's open question and the command that answers it."""
     with HandWorker(stack, stack.demo_workspace_id) as worker:
         job_id = worker.enqueue()
         wait = {"kind": "ask", "name": "size", "question": "Which size?", "options": ["XL", "it's"]}
@@ -81,7 +84,7 @@ def test_a_question_is_shown_with_the_way_to_answer_it(run: Run, stack: RunningS
 
 
 def test_the_workspace_is_listed(run: Run, account: str) -> None:
-    """Lists that the console also shows: schedules, webhooks, workers and logs."""
+    """The commands list schedules, webhooks, workers and log lines of the workspace."""
     job_id = run.json("enqueue", "enrich_account", account)["id"]
     run("watch", job_id)
 
@@ -91,7 +94,7 @@ def test_the_workspace_is_listed(run: Run, account: str) -> None:
 
 
 def test_new_log_lines_are_followed_without_the_old_ones(run: Run, stack: RunningStack) -> None:
-    """Thousands of lines may precede the first printed one, and a job may end with its last."""
+    """`logs -n 1 --follow` prints the last log line and then each new one."""
     command = [sys.executable, "-m", "minutehand.cli", "logs", "-n", "1", "--follow", "--json"]
     with HandWorker(stack, stack.demo_workspace_id) as worker:
         worker.enqueue()
@@ -120,7 +123,7 @@ def test_new_log_lines_are_followed_without_the_old_ones(run: Run, stack: Runnin
 
 
 def test_a_type_that_is_refused_says_why_in_the_list(run: Run, stack: RunningStack) -> None:
-    """Without the reason, the type's name would seem to be misspelt."""
+    """`types` marks a job type whose registration was rejected, and prints the reason."""
     schedules = [{"name": "edge.beat", "cron": "0 7 * * *", "timezone": "Europe/Berln"}]
     spec = json.dumps([{"job_type": "edge.beat", "schedules": schedules}])
     with stack.connect() as connection:
@@ -136,7 +139,10 @@ def test_a_type_that_is_refused_says_why_in_the_list(run: Run, stack: RunningSta
 
 
 def test_jobs_of_no_tenant_are_those_of_the_system(run: Run, stack: RunningStack) -> None:
-    """Only the operator sees jobs without a tenant, e.g. those of a processor's schedule."""
+    """The operator lists and cancels jobs of the system workspace.
+
+    Schedules in code enqueue such jobs.
+    """
     spec = json.dumps([{"job_type": "of.clock"}])
     enqueue = "select public.enqueue_job('ffffffff-ffff-4fff-bfff-ffffffffffff', 'of.clock', '{}')"
     secret = stack.values["SUPABASE_SECRET_KEY"]
@@ -152,7 +158,7 @@ def test_jobs_of_no_tenant_are_those_of_the_system(run: Run, stack: RunningStack
 
 
 def test_a_person_is_exported_and_erased(run: Run, account: str) -> None:
-    """Export and erasure need the operator's key, and an erasure needs a confirmation."""
+    """`export` and `erase` need the operator's key. `erase` also needs a confirmation."""
     user = str(uuid.uuid4())
     job = run.json("enqueue", "enrich_account", account, "--in", "2h", "--tag", f"user:{user}")
 
@@ -167,7 +173,7 @@ def test_a_person_is_exported_and_erased(run: Run, account: str) -> None:
 def test_the_files_of_an_erased_person_are_deleted(
     run: Run, stack: RunningStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error names the files, because no row names them afterwards."""
+    """`erase` also deletes a person's files from the uploads bucket."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "local")
     user = str(uuid.uuid4())
@@ -189,14 +195,14 @@ def test_the_files_of_an_erased_person_are_deleted(
 
 
 def test_bulk_changes_ask_before_they_touch_anything(run: Run) -> None:
-    """A script passes --yes."""
+    """A bulk retry without `--yes` changes nothing and asks for a confirmation."""
     assert run.refused("retry", "--all")["code"] == "not_confirmed"
     assert run.json("retry", "--type", "no_such_type", "--yes")["count"] == 0
     assert run.refused("retry", "--cause", "zz", "--yes")["code"] == "unknown_cause"
 
 
 def test_a_refusal_says_what_to_do_next(run: Run) -> None:
-    """The fix depends on the API's stable code, and not on its sentence."""
+    """When the API rejects a call, the command prints what to do next."""
     assert "minutehand token" in run.refused("ls", "--token", "x.y.z")["fix"]
     refusal = run.refused("show", "00000000")
     assert ("begin or end" in refusal["error"], "minutehand ls" in refusal["fix"]) == (True, True)
@@ -216,14 +222,14 @@ def test_a_refusal_says_what_to_do_next(run: Run) -> None:
 def test_a_wrong_argument_is_named_and_exits_with_2(
     run: Run, arguments: list[str], field: str
 ) -> None:
-    """A script can distinguish a typing error from a failure."""
+    """A wrong argument is named and the command exits with 2, so that scripts can detect it."""
     assert field in run(*arguments, code=2).stderr
 
 
 def test_a_type_is_shown_without_brackets_and_whole_ids_at_60_columns(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A broken id cannot be selected."""
+    """`types NAME` prints no JSON, and wraps no id even at 60 columns."""
     monkeypatch.setenv("COLUMNS", "60")
     lines = run("types", "enrich_account").stdout.splitlines()
 
@@ -235,7 +241,7 @@ def test_a_type_is_shown_without_brackets_and_whole_ids_at_60_columns(
 def test_without_a_stack_it_says_what_to_start(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Beginners often forget to start the stack."""
+    """A command without a running stack prints the command that starts one."""
     for name in ("MINUTEHAND_ENV_FILE", "SUPABASE_URL", "API_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MINUTEHAND_PROJECT", str(tmp_path))

@@ -1,8 +1,7 @@
-"""`minutehand deploy` with moto's AWS: checks before a deploy, resources, jobs and the deletion.
+"""`minutehand deploy` to a fake AWS by moto: checks, resources, a job, and the deletion.
 
-Two projects from the wheel, each with a database like a hosted project's, share an account. For the
-parts that moto lacks, tests/support/deployed.py runs routes and functions, and a wrapper of the CLI
-replaces the project's ref by the database's address.
+Two projects from the wheel, each with a database like a hosted one, share an AWS account.
+tests/support/deployed.py runs routes and functions, which moto cannot run.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from tests.support.pages import blocks
 from tests.support.patience import until
 from tests.support.stranger import Stranger
 
-# enough for four deploys, the wheel and the CLI on a busy machine
+# The time is enough for four deploys, the wheel and the Supabase CLI on a busy machine.
 pytestmark = pytest.mark.timeout(1200)
 
 SECRETS = {
@@ -47,7 +46,7 @@ dev: {supabaseUrl: 'https://abcdefghijklmnopqrst.supabase.co'}
 open: {}
 greedy: {supabaseUrl: 'https://abcdefghijklmnopqrst.supabase.co', workerReservedConcurrency: 50}
 """
-#: Values by placeholder of the page, for a project whose Data API is on this machine.
+#: Values for the placeholders of the documentation, for a project with a local Data API.
 PLACEHOLDERS = {
     "https://<project-ref>.supabase.co": "{url}\n  supabaseProject: {ref}",
     "sb_publishable_<key>": PUBLISHABLE_KEY,
@@ -70,13 +69,13 @@ exec {cli} "$@"
 
 @pytest.fixture
 def account() -> Iterator[Account]:
-    """A new, empty account that runs ten functions at once."""
+    """A new AWS account that may run ten functions at once."""
     with closing(Account()) as account:
         yield account
 
 
 class Deployer:
-    """The stranger's project with a name, and the command in it."""
+    """A user's project, and the command in its folder."""
 
     def __init__(self, project: Stranger, account: Account, name: str = "shop") -> None:
         self.project, self.folder, self.account = project, project.folder, account
@@ -88,7 +87,7 @@ class Deployer:
         self.programs = self.folder.with_name(f"{name}-programs")
 
     def write_secrets(self, values: dict[str, str]) -> None:
-        """Write the file for --secrets."""
+        """Write the file that `--secrets` reads."""
         self.secrets.write_text("".join(f"{k}={v}\n" for k, v in values.items()))
         self.secrets.chmod(0o600)
 
@@ -98,7 +97,7 @@ class Deployer:
 
     @property
     def environ(self) -> dict[str, str]:
-        """Environment variables with access to the account."""
+        """Environment variables that give access to the AWS account."""
         return {
             "PATH": f"{self.programs}{os.pathsep}{os.environ['PATH']}",
             "AWS_ENDPOINT_URL": self.account.url,
@@ -108,25 +107,25 @@ class Deployer:
         }
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the command."""
+        """Run a `minutehand` command in the project's folder."""
         command = ("-m", "minutehand.cli.entry", *arguments, "--json")
         return self.project.environment.run(self.folder, *command, env=self.environ, code=None)
 
     def refused(self, *arguments: str) -> dict[str, Any]:
-        """Run a deploy that must fail, without migrations, and return its error."""
+        """Run a deploy without migrations that must fail, and return its error."""
         done = self.deploy(*arguments, "--no-database")
         assert done.returncode == 1, done.stdout + done.stderr
         refusal: dict[str, Any] = json.loads(done.stderr.splitlines()[-1])
         return refusal
 
     def client(self, service: str) -> Any:
-        """Return a boto3 client of the account."""
+        """Return a boto3 client for the AWS account."""
         return self.account.client(service)
 
 
 @pytest.fixture
 def deployer(stranger: Stranger, tmp_path: Path, account: Account) -> Deployer:
-    """A project that is ready for a deploy."""
+    """A user's project that is ready for a deploy."""
     deployer = Deployer(stranger.copy(tmp_path / "shop"), account)
     (deployer.folder / "minutehand.stages.yml").write_text(STAGES)
     deployer.write_secrets(SECRETS)
@@ -134,7 +133,10 @@ def deployer(stranger: Stranger, tmp_path: Path, account: Account) -> Deployer:
 
 
 def test_what_is_not_filled_in_is_named_before_anything_is_built(deployer: Deployer) -> None:
-    """E.g. placeholders, unknown stages, missing secrets, a file that others may read."""
+    """A deploy with a placeholder, an unknown stage or a missing secret fails before it calls AWS.
+
+    The error names the value.
+    """
     assert "supabaseUrl" in deployer.refused("open")["error"]
     assert deployer.refused("prd")["code"] == "unknown_stage"
     deployer.secrets.chmod(0o644)
@@ -149,8 +151,8 @@ def test_what_is_not_filled_in_is_named_before_anything_is_built(deployer: Deplo
     assert (refusal["code"], "--region" in refusal["fix"]) == ("no_region", True)
     assert not deployer.account.asked
 
-    # the account cannot reserve so much concurrency, which CloudFormation would report after
-    # minutes
+    # The AWS account cannot reserve this concurrency. CloudFormation would report this only after
+    # minutes.
     deployer.region = "us-east-1"
     refusal = deployer.refused("greedy")
 
@@ -166,7 +168,7 @@ def version_of(cli: Path) -> str:
 
 
 class Live(Deployer):
-    """A project whose stage `prod` has its own database, prepared by the steps of the AWS page."""
+    """A project whose stage `prod` has its own database, set up as the documentation describes."""
 
     def __init__(
         self, project: Stranger, deployed: Deployed, name: str, database: HostedDatabase, api: Api
@@ -198,13 +200,13 @@ class Live(Deployer):
         (self.folder / "prod.env").write_text(f"STAGE=prod\nSUPABASE_URL={api.url}\n")
         self.sh(self.block("gen signing-key"))
         self.sh(self.block("token worker"))
-        # the local Data API signs with the legacy secret, for which the page has a line
+        # The local Data API uses the legacy JWT secret, for which the documentation has a line.
         text = self.secrets.read_text()
         legacy = f"SUPABASE_JWT_SECRET={JWT_SECRET}\nSUPABASE_SECRET_KEY={SECRET_KEY}\n"
         self.secrets.write_text(re.sub("SUPABASE_WORKER_KEY=.+\n", legacy, text))
 
     def block(self, text: str) -> str:
-        """Return the only shell block of the page that contains a text."""
+        """Return the only shell block of the documentation that contains a text."""
         [block] = [block for block in self.printed if text in block]
         return block
 
@@ -243,14 +245,14 @@ class Live(Deployer):
         return self.git("rev-parse", "HEAD")
 
     def deployed_now(self, *arguments: str) -> dict[str, Any]:
-        """Deploy and return the printed JSON."""
+        """Deploy the stage, and return the printed JSON."""
         done = self.deploy("prod", *arguments)
         assert done.returncode == 0, done.stderr
         output: dict[str, Any] = json.loads(done.stdout)
         return output
 
     def call(self, method: str, path: str, **body: Any) -> Any:
-        """Call the stack's API as Ada and return the response's body."""
+        """Call the deployed API as Ada, and return the response's body."""
         bearer = f"Bearer {user_token(ADA)}"
         text = json.dumps(body) if body else None
         response = self.deployed.request(self.stack, method, path, text, authorization=bearer)
@@ -258,7 +260,7 @@ class Live(Deployer):
         return json.loads(response["body"])
 
     def greeting(self) -> dict[str, Any]:
-        """Run a job by the API as Ada, and return its result."""
+        """Run a job through the API as Ada, and return its result."""
         body = {"workspace_id": ACME, "job_type": "work.hello", "payload": {"name": "Ada"}}
         job_id = self.call("POST", "/api/jobs", **body)["id"]
 
@@ -270,11 +272,11 @@ class Live(Deployer):
         return result
 
     def published(self) -> list[tuple[Any, ...]]:
-        """Read the commit of the published job types."""
+        """Return the commits of the registered job types."""
         return self.database.run("select distinct commit from minutehand_engine.job_types")
 
     def holdings(self) -> list[str]:
-        """List the account's resources with this project's name."""
+        """List the AWS resources that have this project's name."""
         return [name for name in self.account.holdings() if self.stack.partition("-")[0] in name]
 
 
@@ -286,7 +288,7 @@ def hosted(postgres: Postgres) -> Hosted:
 
 @pytest.fixture
 def deployed(tmp_path: Path) -> Iterator[Deployed]:
-    """A new account that runs its functions."""
+    """A new AWS account that runs its Lambda functions."""
     site = runtime_site(tmp_path / "site")
     with closing(Deployed(site, tmp_path / "code")) as deployed:
         yield deployed
@@ -296,7 +298,7 @@ def deployed(tmp_path: Path) -> Iterator[Deployed]:
 def projects(
     deployed: Deployed, stranger: Stranger, hosted: Hosted, tmp_path: Path
 ) -> Iterator[list[Live]]:
-    """Two projects in one account, each with a database and its Data API."""
+    """Two projects in one AWS account, each with its own database and Data API."""
     with ExitStack() as ends:
         made = []
         for name in ("shop", "bakery"):
@@ -308,7 +310,10 @@ def projects(
 
 @pytest.mark.weekly(only=True)
 def test_a_project_is_deployed_beside_another_and_deleted(projects: list[Live]) -> None:
-    """The first job is enqueued by the API; neither project affects the other."""
+    """Two projects are deployed to one AWS account, and each runs jobs.
+
+    A new release, a roll-back and a deletion of one project do not affect the other.
+    """
     shop, bakery = projects
     empty = shop.account.holdings()
     first = shop.commit()
@@ -331,7 +336,7 @@ def test_a_project_is_deployed_beside_another_and_deleted(projects: list[Live]) 
 
 
 def check_next_release_and_back(shop: Live, first: str) -> None:
-    """New code runs and publishes its types immediately; a roll-back deploys the older commit."""
+    """Deploy new code, which runs immediately, and then deploy the older commit again."""
     ours = shop.holdings()
     processor = shop.folder / "work" / "processors" / "hello.py"
     processor.write_text(processor.read_text().replace("Hello, {", "Good morning, {"))
@@ -350,7 +355,7 @@ def check_next_release_and_back(shop: Live, first: str) -> None:
 
 
 def check_first_deploy(shop: Live) -> None:
-    """Deploy migrations, stack and secrets, run the first tick and a job, and write the secrets."""
+    """Deploy the database, the stack and the secrets for the first time, and run a job."""
     before = list(shop.account.asked)
     assert "checked and packaged" in shop.sh(shop.block("--dry-run"))
     assert shop.account.asked == before
@@ -380,7 +385,7 @@ def check_first_deploy(shop: Live) -> None:
 
 
 def check_another_is_refused(shop: Live, bakery: Live) -> None:
-    """A project with the same name and another database must not replace the stack."""
+    """A project with an existing stack's name and another database must not replace that stack."""
     options = bakery.folder / "minutehand.toml"
     text = options.read_text()
     options.write_text(text.replace('"bakery"', '"shop"'))
@@ -395,9 +400,9 @@ def check_another_is_refused(shop: Live, bakery: Live) -> None:
 
 
 def check_deletion(shop: Live) -> None:
-    """`undeploy` also deletes resources that CloudFormation leaves.
+    """`undeploy` deletes all resources, also those that CloudFormation leaves.
 
-    Without --yes the command only lists the resources.
+    Without `--yes`, it only lists them.
     """
     before = shop.holdings()
     output = json.loads(shop.run("undeploy", "prod").stdout)
@@ -413,7 +418,7 @@ def check_deletion(shop: Live) -> None:
 
 
 def delete(project: Live) -> None:
-    """Undeploy a project, then delete its key, which undeploy keeps and prints."""
+    """Undeploy a project, and delete its encryption key, which `undeploy` keeps."""
     done = project.run("undeploy", "prod", "--yes", "--secrets", str(project.secrets))
 
     assert done.returncode == 0, done.stderr

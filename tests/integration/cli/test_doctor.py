@@ -1,4 +1,4 @@
-"""Frequent faults, planted one by one, which the doctor must find with their fixes."""
+"""Frequent faults of a stack, each of which `minutehand doctor` must find and fix."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from tests.support.stacks import RunningStack
 
 
 def planted(stack: RunningStack, changes: Mapping[str, str | None]) -> Target:
-    """Return the stack with planted settings; None removes a setting."""
+    """Return the stack's settings with these changes. None removes a setting."""
     values = {**stack.values, **changes}
     return Target({name: value for name, value in values.items() if value is not None})
 
 
 def run_one_check(stack: RunningStack, check: str, **changes: str | None) -> CheckResult:
-    """Run a check with planted settings and return its finding."""
+    """Run one check of the doctor with changed settings, and return its result."""
     [finding] = run_checks(planted(stack, changes), [check])
     return finding
 
 
 def test_a_healthy_stack_has_nothing_wrong(stack: RunningStack) -> None:
-    """False alarms would make people ignore the doctor."""
-    # repeated, because a tick or a response may be late on a busy machine
+    """The doctor reports no failure and no warning for a healthy stack."""
+    # The check is repeated, because a worker run or a response may be late on a busy machine.
     good = {"ok", "skip"}
     until(lambda: {f.verdict for f in run_checks(planted(stack, {}))} <= good, every=2)
 
 
 def test_the_tokens_of_schedules_are_tried_without_a_run(stack: RunningStack) -> None:
-    """A check of a deployed stage must not start the jobs of that stage."""
+    """The doctor tests the worker's tokens with requests that start no job."""
     bodies: dict[str, bytes] = {}
 
     def respond(path: str, _headers: object, body: bytes) -> tuple[int, bytes, dict[str, str]]:
@@ -46,12 +46,12 @@ def test_the_tokens_of_schedules_are_tried_without_a_run(stack: RunningStack) ->
     with http_server(respond) as url:
         assert run_one_check(stack, "api", API_URL=url).verdict == "ok"
 
-    # test_routes shows that the API rejects this body
+    # tests/unit/worker/test_routes.py shows that the API rejects this body.
     assert bodies == {"/health": b"", "/api/jobs/worker": b"", "/api/jobs/process": b"[]"}
 
 
 def test_a_data_api_that_shortens_errors_is_named(stack: RunningStack) -> None:
-    """The database cannot see this setting if it is a variable of PostgREST's environment."""
+    """The doctor reports a Data API that removes hint and details from errors."""
 
     def respond(path: str, *_: object) -> tuple[int, bytes, dict[str, str]]:
         is_health = path.endswith("/queue_health")
@@ -63,7 +63,7 @@ def test_a_data_api_that_shortens_errors_is_named(stack: RunningStack) -> None:
     assert (finding.verdict, "removes hint and details" in finding.detail) == ("fail", True)
 
 
-#: A package | the faulty module of its processors | a part of the fix
+#: Each line: a package, the faulty module of its processors, and a part of the fix.
 MODULES = """\
 lacking | import nonexist_lib | pip install nonexist_lib
 misspelt | from minutehand import processer | python -c 'import misspelt.processors.bad'
@@ -75,7 +75,7 @@ divides | 1 / 0 | python -c 'import divides.processors.bad'
 def test_processors_that_cannot_be_imported_are_a_finding(
     stack: RunningStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
 ) -> None:
-    """A user's module may raise anything, and must not cause a traceback, also with `--json`."""
+    """The doctor reports a module of processors that cannot be imported, without a traceback."""
     package, code, fix = module.split(" | ")
     folder = tmp_path / package / "processors"
     folder.mkdir(parents=True)
@@ -91,7 +91,8 @@ def test_processors_that_cannot_be_imported_are_a_finding(
     assert fix in finding["fix"]
 
 
-#: A check, its verdict, a part of the detail and of the fix, what breaks it, and the repair.
+#: Each entry: a check, its verdict, a part of the detail and of the fix, the statement that breaks
+#: the database, and the repair.
 BROKEN = [
     (
         *("migrations", "fail", "not applied", "migration"),
@@ -116,7 +117,7 @@ BROKEN = [
 
 @pytest.mark.parametrize("fault", BROKEN, ids=lambda fault: fault[2])
 def test_a_broken_database_is_found(stack: RunningStack, fault: tuple[str, ...]) -> None:
-    """A person, another tool or a full disk may break a database."""
+    """The doctor reports a database that a person, a tool or a full disk has broken."""
     check, verdict, detail, fix, breaks, repair = fault
     with stack.connect() as sql:
         sql.execute(breaks.encode())
@@ -132,7 +133,10 @@ def test_a_broken_database_is_found(stack: RunningStack, fault: tuple[str, ...])
 
 
 def test_an_open_topic_is_a_finding_and_realtime_is_still_checked(stack: RunningStack) -> None:
-    """Otherwise a Realtime that does not respond would stay unseen."""
+    """The doctor reports missing row-level security of Realtime's messages.
+
+    It still checks Realtime.
+    """
     toggle = "alter table realtime.messages {} row level security"
     with stack.connect() as sql:
         sql.execute(toggle.format("disable").encode())
@@ -147,7 +151,7 @@ def test_an_open_topic_is_a_finding_and_realtime_is_still_checked(stack: Running
 
 
 def test_a_locked_table_is_named_with_its_locker(stack: RunningStack) -> None:
-    """A lock that lasts two seconds is a fault. No other check waits for the lock."""
+    """The doctor names the session that locks a table. No other check waits for that lock."""
     with stack.connect() as locker, locker.transaction():
         pid = locker.info.backend_pid
         locker.execute("lock table public.jobs in access exclusive mode")
@@ -162,7 +166,7 @@ def test_a_locked_table_is_named_with_its_locker(stack: RunningStack) -> None:
 
 
 def test_the_report_has_an_exit_code(stack: RunningStack) -> None:
-    """People get each finding with its fix, programs a JSON list."""
+    """The doctor prints each result with its fix for people, or as JSON, and exits with 1."""
     run = Run(env={**stack.values, "SUPABASE_PUBLISHABLE_KEY": SERVICE_ROLE})
     report = run("doctor", "--only", "settings", code=1)
     findings = run.json("doctor", "--only", "settings", code=1)

@@ -1,4 +1,4 @@
-"""Faults of a deployed stage, each planted and repaired by a command line."""
+"""Faults of a stage on AWS. A command makes each fault, and the doctor's printed fix repairs it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ TICK: dict[str, Any] = {
 }
 
 
-#: The part of a stack's template that the doctor reads, as in infra/aws/worker.yml.
+#: The part of the stack's CloudFormation template that the doctor reads, as in
+#: infra/aws/worker.yml.
 RESOURCES: dict[str, dict[str, Any]] = {
     **{
         f"{name.title()}Role": {
@@ -94,10 +95,10 @@ OUTPUTS = {
 
 
 class Deployed(Account):
-    """An account with the stage `prod` of the project `shop`."""
+    """An AWS account with the stage `prod` of the project `shop`."""
 
     def deploy(self) -> None:
-        """Create what is missing, with the deployment's configuration."""
+        """Create the missing resources as a deploy does."""
         code = io.BytesIO()
         with zipfile.ZipFile(code, "w") as archive:
             archive.writestr("main.py", "")
@@ -121,9 +122,9 @@ class Deployed(Account):
             self.client("scheduler").create_schedule(**TICK)
 
     def run_command(self, line: str) -> None:
-        """Run a command line of the AWS CLI, or a deployment.
+        """Run a command line of the AWS CLI, or a deploy.
 
-        A person who reads the template deploys what is missing by hand.
+        After a command that prints the template, a person would deploy by hand.
         """
         _, service, verb, *words = shlex.split(line, comments=True)
         if service == "deploy" or verb == "get-template":
@@ -153,7 +154,7 @@ class Deployed(Account):
 
 @pytest.fixture(scope="module")
 def account() -> Iterator[Deployed]:
-    """The account after the first deploy."""
+    """The AWS account after the first deploy."""
     with closing(Deployed()) as account:
         account.client("cloudformation").create_stack(
             StackName="shop-prod",
@@ -171,7 +172,7 @@ def account() -> Iterator[Deployed]:
 
 @pytest.fixture(autouse=True)
 def project(account: Deployed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in the project's folder, signed in to the account."""
+    """Work in the project's folder with access to the AWS account."""
     (tmp_path / "minutehand.toml").write_text('name = "shop"\napps = []\n')
     (tmp_path / "minutehand.stages.yml").write_text(STAGES)
     monkeypatch.chdir(tmp_path)
@@ -182,23 +183,23 @@ def project(account: Deployed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @cache
 def stage() -> Stage:
-    """Return the stage with its clients, which take long to create."""
+    """Return the stage with its AWS clients, which take long to create."""
     return Stage("prod", "us-east-1")
 
 
 def check_stage() -> CheckResult:
-    """Run the check of AWS on the stage."""
+    """Run the doctor's check of AWS on the stage."""
     [finding] = run_checks(Target({}, stage()), ["aws"])
     return finding
 
 
-#: Lines of a part of the finding and the command that plants the fault.
+#: Each line: a part of the doctor's finding, and the command that makes the fault.
 _, *FAULTS = Path(__file__).with_name("faults_aws.txt").read_text("utf-8").splitlines()
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_of_the_stage_goes_by_its_fix(account: Deployed, fault: str) -> None:
-    """A part that was switched off in an emergency, for example, must not be forgotten."""
+    """A fault of the stage is reported, and the printed commands repair it completely."""
     name = random.Random(f"{SEED} {fault}").choice(["status", "worker", "health"])
     outputs = stage().outputs()
     key, queue = outputs["ServiceKeyArn"], outputs["FailuresUrl"]
@@ -222,7 +223,7 @@ def test_a_fault_of_the_stage_goes_by_its_fix(account: Deployed, fault: str) -> 
     finding = check_stage()
 
     assert detail in finding.detail, finding
-    assert "undeploy" not in str(finding.fix)  # the next stack's key could not read the secrets
+    assert "undeploy" not in str(finding.fix)  # a new stack could not decrypt the secrets
     for line in str(finding.fix).partition("  #")[0].split(" && "):
         account.run_command(line)
     assert check_stage() == CheckResult("ok", check="aws")
@@ -231,7 +232,7 @@ def test_a_fault_of_the_stage_goes_by_its_fix(account: Deployed, fault: str) -> 
 
 
 def test_a_deny_that_concerns_no_right_of_the_function_is_no_fault(account: Deployed) -> None:
-    """A company's policy may deny other actions, other regions or old sessions."""
+    """A company's policy that denies other actions than those of the function is no fault."""
     statements = [
         {"Effect": "Deny", "Action": "organizations:*", "Resource": "*"},
         {"Effect": "Deny", "NotAction": "logs:*", "Resource": "*"},
@@ -247,7 +248,7 @@ def test_a_deny_that_concerns_no_right_of_the_function_is_no_fault(account: Depl
 
 
 def test_a_right_that_the_caller_lacks_fails_no_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A role of an earlier release may lack rights to read roles, schedules and log groups."""
+    """The doctor names AWS calls that its user may not make, and reports no fault for them."""
     send = vars(BaseClient)["_make_api_call"]
     denied = {"GetRolePolicy", "GetSchedule", "DescribeLogGroups", "GetFunctionConcurrency"}
     denied |= {"DescribeKey", "GetQueueAttributes", "GetTemplate", "ListRolePolicies"}
@@ -267,7 +268,7 @@ def test_a_right_that_the_caller_lacks_fails_no_check(monkeypatch: pytest.Monkey
 
 
 def test_a_stage_of_another_region_is_named_and_nothing_else_is_checked() -> None:
-    """AWS only reports that a stack does not exist."""
+    """The doctor reports a stage that does not exist in the region. It skips all other checks."""
     target = find_target("prod", "eu-west-1", None)
     finding, *others = run_checks(target)
 

@@ -1,4 +1,4 @@
-"""The doctor in use: after a random fault, its fix is pasted unchanged, and all checks pass.
+"""A user pastes the fix that the doctor prints for a random fault, and then all checks pass.
 
 DOCTOR_SEED repeats a run, and DOCTOR_DRAWS is the number of faults.
 """
@@ -23,7 +23,7 @@ DRAWS = int(os.environ.get("DOCTOR_DRAWS") or (200 if "WEEKLY" in os.environ els
 
 @pytest.mark.timeout(60 + 20 * DRAWS)
 def test_a_random_fault_is_named_and_goes_by_one_paste(tmp_path: Path) -> None:
-    """For 19 of 20 faults, a finding names the object, and its fix makes all checks pass."""
+    """For 19 of 20 faults, the doctor names the object and its fix makes all checks pass."""
     rng, misses = random.Random(SEED), []
     with ExitStack() as ends:
         stack = ends.enter_context(running_stack(tmp_path / "0"))
@@ -32,11 +32,11 @@ def test_a_random_fault_is_named_and_goes_by_one_paste(tmp_path: Path) -> None:
             fault, world = plant(stack, faults, rng)
             findings = world.wrong()
             named = any(fault.word in f"{each.detail} {each.fix}" for each in findings)
-            if fault.is_setting:  # only the fault is reported, without its consequences
+            if fault.is_setting:  # one check reports it, and no consequences
                 named = named and len({each.check for each in findings}) == 1
             green = is_mended(world, findings)
             misses += [] if named and green else [(named, green, fault.text, findings)]
-            if not green:  # the next fault needs a stack without faults
+            if not green:  # the next fault needs a new stack
                 ends.close()
                 stack = ends.enter_context(running_stack(tmp_path / str(number)))
                 faults = list(list_faults(stack))
@@ -47,7 +47,7 @@ def test_a_random_fault_is_named_and_goes_by_one_paste(tmp_path: Path) -> None:
 
 
 def plant(stack: RunningStack, faults: list[Fault], rng: random.Random) -> tuple[Fault, World]:
-    """Draw and plant a fault, again if Postgres rejects it."""
+    """Draw a fault and break the stack with it. Draw again if Postgres rejects the fault."""
     while True:
         fault, world = draw(faults, rng), World(stack)
         try:
@@ -58,12 +58,12 @@ def plant(stack: RunningStack, faults: list[Fault], rng: random.Random) -> tuple
 
 
 def is_mended(world: World, findings: list[CheckResult]) -> bool:
-    """Paste the fixes once, and return whether all checks pass."""
+    """Apply the printed fixes once, and return whether all checks pass."""
     try:
         world.paste(findings)
         if [finding for finding in world.wrong() if finding.check != "schedule"]:
             return False
     except (psycopg.Error, AssertionError):
         return False
-    until(lambda: not world.wrong(), every=1)  # a tick may be late on a busy machine
+    until(lambda: not world.wrong(), every=1)  # a worker run may be late on a busy machine
     return True

@@ -1,7 +1,7 @@
-"""`explain` names the holder of an incident, and its printed steps resolve the incident.
+"""`explain` names the cause of an incident, and its printed steps resolve the incident.
 
-A worker that the test controls, or plain SQL, causes each incident in the running product. There is
-one incident per kind of step that sql/test_explain.py cannot run.
+Each test causes one incident in the running stack. The incidents are those that
+tests/sql/test_explain.py cannot resolve.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.support.stacks import RunningStack
 
 @dataclass
 class Night:
-    """A new workspace, which Ada manages, with its workers and open database sessions."""
+    """A new workspace, managed by Ada, with its own workers and open database sessions."""
 
     stack: RunningStack
     workspace_id: str
@@ -35,23 +35,23 @@ class Night:
 
     @property
     def run(self) -> Run:
-        """The command, as Ada in this workspace."""
+        """A function that runs a command as Ada in this workspace."""
         return Run(env={**self.stack.values, "MINUTEHAND_WORKSPACE_ID": self.workspace_id})
 
     def worker(self, **policy: Any) -> HandWorker:
-        """Start a worker of a new job type with this policy."""
+        """Start a worker of a new job type with these options."""
         return self.ends.enter_context(HandWorker(self.stack, self.workspace_id, **policy))
 
     def session(self) -> psycopg.Connection[Any]:
-        """Open another session of the database."""
+        """Open another database session."""
         session = self.stack.connect(autocommit=False)
-        self.ends.callback(session.close)  # the incident may have closed it
+        self.ends.callback(session.close)  # works even if the session was terminated
         return session
 
     def resolve(
         self, job_id: str, reason: str, kind: str, fix: Callable[[], object] = lambda: None
     ) -> None:
-        """Run the printed steps, also those of the job that they name, then the person's fix."""
+        """Run the steps that `explain` prints, for each job that it names, and then `fix`."""
         until(lambda: self.run.json("explain", job_id)["reason"] == reason)
         explanation = first = self.run.json("explain", job_id)
         assert first["held_by"]["kind"] == kind
@@ -77,7 +77,7 @@ class Night:
 
 @pytest.fixture
 def night(stack: RunningStack) -> Iterator[Night]:
-    """The workspace is deleted at the end of the test."""
+    """A new workspace, which is deleted after the test."""
     workspace = str(uuid4())
     with stack.connect() as connection:
         connection.execute(
@@ -94,7 +94,10 @@ def night(stack: RunningStack) -> Iterator[Night]:
 
 
 def test_the_holder_of_a_key_is_cancelled(night: Night) -> None:
-    """A worker settles the cancelled job within five seconds."""
+    """A job waits for its concurrency key.
+
+    The printed command cancels the job that uses the key.
+    """
     worker = night.worker(key_concurrency=1)
     worker.enqueue(concurrency_key="k")
     lease = worker.lease_soon()
@@ -107,14 +110,17 @@ def test_the_holder_of_a_key_is_cancelled(night: Night) -> None:
 
 
 def test_the_root_of_a_chain_of_sessions_is_ended(night: Night) -> None:
-    """The session that locks the job's row waits for another session, which is the cause."""
+    """A session that locks a job's row waits for another session.
+
+    The printed statement ends the other session.
+    """
     job_id = night.worker().enqueue()
     root, between = night.session(), night.session()
     root.execute("select pg_advisory_xact_lock(4711)")
     between.execute("select from public.jobs where id = %s for update", [job_id])
 
     def wait() -> None:
-        with suppress(psycopg.Error):  # the session was terminated
+        with suppress(psycopg.Error):  # `explain` terminates one of the sessions
             between.execute("select pg_advisory_xact_lock(4711)")
             between.rollback()
 
@@ -124,7 +130,10 @@ def test_the_root_of_a_chain_of_sessions_is_ended(night: Night) -> None:
 
 
 def test_the_question_of_a_grandchild_is_answered(night: Night) -> None:
-    """`explain` prints commands that lead to the grandchild, and then the command to answer."""
+    """A job waits for a grandchild's question.
+
+    The printed commands lead to the grandchild and answer it.
+    """
     worker = night.worker()
     top = worker.enqueue()
     for level in range(2):

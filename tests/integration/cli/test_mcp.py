@@ -1,4 +1,4 @@
-"""`minutehand mcp` started by an agent's program, with tools over standard input and output."""
+"""`minutehand mcp`, which offers tools to an agent's program over standard input and output."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ async def agent(stack: RunningStack, *options: str) -> AsyncIterator[ClientSessi
 
 
 async def call(session: ClientSession, name: str, **arguments: Any) -> dict[str, Any]:
-    """Call a tool that succeeds, and return its structured result."""
+    """Call a tool that must succeed, and return its structured result."""
     called = await session.call_tool(name, arguments)
     assert not called.is_error, called.content
     return dict(called.structured_content or {})
 
 
 async def test_an_agent_reads_jobs_and_changes_none(stack: RunningStack) -> None:
-    """Rights to change jobs come from the command line, and not from a prompt."""
+    """Without `--write`, an agent's program has only tools that read jobs."""
     async with agent(stack) as session:
         names = {tool.name for tool in (await session.list_tools()).tools}
         pages = {str(page.uri) for page in (await session.list_resources()).resources}
@@ -58,7 +58,10 @@ async def test_an_agent_reads_jobs_and_changes_none(stack: RunningStack) -> None
 
 
 async def test_an_agent_that_may_write_follows_its_job_to_the_end(stack: RunningStack) -> None:
-    """Eight short tools fit into an agent's context beside its other work."""
+    """With `--write`, an agent's program enqueues, explains, cancels and watches a job.
+
+    The descriptions of the eight tools are at most 12 kB.
+    """
     async with agent(stack, "--write") as session:
         tools = (await session.list_tools()).tools
         job = await call(

@@ -1,6 +1,6 @@
-"""`minutehand move-workspace` between two databases of one server: every state of a job, and kills.
+"""`minutehand move-workspace`, which moves a workspace's jobs to another database, with kills.
 
-The test has two databases of its own, because a move deletes what it moved.
+Each test has two databases, because a move deletes what it moved.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TYPES: dict[str, dict[str, Any]] = {
     "keyed": {"key_concurrency": 1},
     "rated": {"rate_limit": {"limit": 2, "per_seconds": 60, "per_key": True}},
 }
-#: Rows of a job that its owner can see, by job.
+#: A query of everything that a job's owner can see of the job.
 SEEN = """
 select j.id, to_jsonb(j) - '{lane,worker}'::text[],
   (select jsonb_agg(to_jsonb(e) order by e.seq) from public.job_events as e where e.job_id = j.id),
@@ -46,7 +46,7 @@ from public.jobs as j where j.workspace_id = %s order by j.id
 
 @pytest.fixture
 def engines(postgres: Postgres) -> Iterator[tuple[Engine, Engine]]:
-    """Two databases that serve the same types. The second one has other lanes and workers."""
+    """Two databases with equal job types. The second one has other lanes and workers."""
     with ExitStack() as stack:
         databases = [
             stack.enter_context(fresh_database(postgres, template=SEEDED)) for _ in range(2)
@@ -65,7 +65,7 @@ def engines(postgres: Postgres) -> Iterator[tuple[Engine, Engine]]:
 
 
 def _fill(engine: Engine, ended: int = 5) -> None:
-    """Give the tenant Acme a job in every state, with their records."""
+    """Create a job in every state for the workspace Acme, with events, steps and log lines."""
     engine.put_webhook(event_types=["job.failed"])
     engine.enqueue_many(ended)
     engine.run_all()
@@ -84,7 +84,7 @@ def _fill(engine: Engine, ended: int = 5) -> None:
         lease, "waiting", wait={"kind": "children", "step": "gather", "job_ids": children}
     )
     assert parent not in children
-    engine.settle(engine.lease(1)[0])  # one child has ended, the other one waits
+    engine.settle(engine.lease(1)[0])  # one child has ended, and the other is ready
     wait = {"kind": "event", "step": "event:paid", "event_name": "paid"}
     engine.settle(engine.lease_one(), "waiting", wait=wait)
     engine.enqueue(delay_seconds=3600, deadline_at="2099-01-01T00:00:00Z", start_by_seconds=9000)
@@ -98,7 +98,7 @@ def _fill(engine: Engine, ended: int = 5) -> None:
 
 
 def _read_events(engine: Engine) -> None:
-    """Let the webhook read all events, also those of its deliveries."""
+    """Let the webhook read all events, including those of its deliveries."""
     for _ in range(2):
         engine.elapse(2)
 
@@ -109,11 +109,11 @@ def _command(source: Engine, destination: Engine) -> list[str]:
 
 def test_every_state_arrives_and_ends_there(engines: tuple[Engine, Engine]) -> None:
     source, destination = engines
-    source.run("select setval('queue.feed_base', 1000000000)")  # far ahead of the destination
+    source.run("select setval('queue.feed_base', 1000000000)")  # higher event numbers
     _fill(source)
     before = source.rows(SEEN, ACME)
     command = _command(source, destination)
-    assert RUN.refused(*command)["code"] == "invalid_state"  # not paused
+    assert RUN.refused(*command)["code"] == "invalid_state"  # the workspace is not paused
     source.pause("workspace")
     moved = RUN.json(*command)["rows"]
 
@@ -140,7 +140,7 @@ def test_every_state_arrives_and_ends_there(engines: tuple[Engine, Engine]) -> N
 
 @pytest.fixture
 def move(engines: tuple[Engine, Engine], monkeypatch: pytest.MonkeyPatch) -> Iterator[Move]:
-    """A move between both databases, whose rounds have one family."""
+    """A move between the two databases in rounds of one family of jobs."""
     monkeypatch.setattr("minutehand.cli.move.FAMILIES", 1)
     with ExitStack() as stack:
         here, there = (stack.enter_context(engine.database.connect()) for engine in engines)
@@ -217,7 +217,7 @@ def test_wrong_arguments_are_errors(engines: tuple[Engine, Engine]) -> None:
     assert RUN.refused("move-workspace", *command)["code"] == "invalid_state"
 
 
-#: Makes the commit of a round wait in the source, after the destination has committed.
+#: A trigger that makes the source's commit wait after the destination has committed.
 LATE_COMMIT = """
 create function public.wait_at_commit() returns trigger language plpgsql as $$
 begin
@@ -231,7 +231,7 @@ alter table public.jobs enable always trigger wait_at_commit;
 
 
 def _kill_a_move(source: Engine, destination: Engine) -> None:
-    """Kill a move when a round is committed in the destination and not yet in the source."""
+    """Kill a move after the destination's commit of a round and before the source's."""
     environment = {**os.environ, **RUN.env}
     command = [sys.executable, "-m", "minutehand.cli", *_command(source, destination)]
     waiting = (
@@ -251,7 +251,7 @@ def _kill_a_move(source: Engine, destination: Engine) -> None:
 @pytest.mark.parametrize("moves", [2, pytest.param(10, marks=pytest.mark.weekly(only=True))])
 def test_kills_lose_and_double_nothing(engines: tuple[Engine, Engine], moves: int) -> None:
     source, destination = engines
-    _fill(source, ended=600)  # two rounds
+    _fill(source, ended=600)  # so many jobs that the move has two rounds
     source.pause("workspace")
     for _ in range(moves):
         source.enqueue({"late": True})
@@ -261,7 +261,7 @@ def test_kills_lose_and_double_nothing(engines: tuple[Engine, Engine], moves: in
         assert source.rows(SEEN, ACME) == before
         moved = {str(row[0]) for row in destination.rows(SEEN, ACME)}
         assert 500 <= len(moved) < len(before)
-        assert destination.lease(1000) == []  # still paused
+        assert destination.lease(1000) == []  # the workspace is still paused
         late = source.enqueue({"later": True})
         _read_events(source)
         RUN(*_command(source, destination))

@@ -1,4 +1,4 @@
-"""`doctor --stage` runs a temporary job, and finds the faults that the tests plant."""
+"""`doctor --stage` runs a temporary job in the stage and reports the step that fails."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAUSE = "insert into queue.pauses (kind, name) values ('queue', 'default')"
 
 
 def run_proof(stack: RunningStack, **changes: str | None) -> CheckResult:
-    """Run the proof, which must leave nothing behind, and return its finding."""
+    """Run the temporary job, check that nothing is left of it, and return the result."""
     finding = run_one_check(stack, "proof", **changes)
     with stack.connect() as sql:
         assert sql.execute(LEFT).fetchall() == [(0,), (0,)]
@@ -22,7 +22,7 @@ def run_proof(stack: RunningStack, **changes: str | None) -> CheckResult:
 
 
 def test_a_sound_project_is_proved_step_by_step(stack: RunningStack) -> None:
-    """The finding has the duration of each step and of each kind of topic."""
+    """In a healthy stack, the doctor reports the duration of each step of the temporary job."""
     finding = run_proof(stack)
 
     assert finding.verdict == "ok", finding
@@ -31,7 +31,7 @@ def test_a_sound_project_is_proved_step_by_step(stack: RunningStack) -> None:
 
 
 def test_the_step_that_fails_is_named_with_its_fix(stack: RunningStack) -> None:
-    """The finding names the first step that fails."""
+    """If the queue is paused, the doctor reports that the temporary job was not leased."""
     with stack.connect() as sql:
         sql.execute(PAUSE.encode())
         try:

@@ -1,4 +1,4 @@
-"""A local server in Apollo's documented v1 format, with faults on request."""
+"""A local server in the documented v1 format of Apollo's API, with faults on request."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ KEY = "live-key-0001"
 
 
 class ApolloServer(MisbehavingServer):
-    """Responds to organization, people and health calls, first with `faults` in their order."""
+    """Responds to calls for companies, people and health.
+
+    The `faults` are returned first, in order.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.faults: list[Fault] = []
-        #: The key and path of each request.
+        #: The API key and the path of each request.
         self.seen: list[tuple[str | None, str]] = []
 
     @property
     def base_url(self) -> str:
-        """Value for APOLLO_BASE_URL."""
+        """The value for APOLLO_BASE_URL."""
         return f"{self.origin}/api/v1"
 
     async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
@@ -51,12 +54,12 @@ class ApolloServer(MisbehavingServer):
             case "auth/health":
                 return 200, {"healthy": True, "is_logged_in": True}
             case "usage_stats/credit_usage_stats":
-                return 403, {"error": "API_INACCESSIBLE"}  # allowed only for master keys
+                return 403, {"error": "API_INACCESSIBLE"}  # only master keys may call it
         return 404, {"error": "no such endpoint"}
 
 
 def organization(domain: str) -> dict[str, Any]:
-    """Return a company with the fields of the reference page, some unused fields, and a blank."""
+    """Return a company with the documented fields, some unused fields, and a blank field."""
     return {
         "id": f"org-{domain}",
         "name": f"The {domain} Company",

@@ -1,4 +1,4 @@
-"""A project per test with enrichment's seed: a database, a Data API, the API, a worker.
+"""Fixtures of the enrichment app: a database with seed data, a Data API, the API and a worker.
 
 Tests run the worker themselves, so that the state between two runs is certain.
 """
@@ -31,7 +31,7 @@ SETTINGS = f"/api/workspaces/{ACME}/settings"
 
 @pytest.fixture
 def project(renewed: Renewed, tmp_path: Path) -> Project:
-    """A seeded database with a Data API, and Apollo offline as in local development."""
+    """A database with seed data, a Data API, and the offline client of Apollo."""
     settings = scratch_settings(renewed.gateway.url).model_copy(
         update={
             "sealing_key_file": str(tmp_path / "sealing.json"),
@@ -42,19 +42,19 @@ def project(renewed: Renewed, tmp_path: Path) -> Project:
 
 
 class Office(AppHarness):
-    """The whole app, with functions to enqueue jobs, run the worker and read the tables."""
+    """The enrichment app, with functions to enqueue jobs, run the worker and read the tables."""
 
     def __init__(self, settings: Settings, project: Project) -> None:
         self.enrichment = Enrichment(settings, offline_call_seconds=0.01)
         super().__init__(project, settings, register, self.enrichment, grace_seconds=0.3)
 
     async def enqueue(self, job_type: str, payload: dict[str, Any], *, user: str = ADA) -> str:
-        """Create a job over HTTP."""
+        """Create a job over HTTP, and return its id."""
         body = {"workspace_id": ACME, "job_type": job_type, "payload": payload}
         return str((await self.ok("POST", "/api/jobs", user=user, json=body))["id"])
 
     async def tick(self, job_id: str) -> dict[str, Any]:
-        """Run the worker until the job was leased once more, and read its row."""
+        """Run the worker until it has leased the job once more, and return the job's row."""
         fence = self.project.row(job_id)["fence"]
         while True:
             summary = await self.worker.tick(budget_seconds=60)
@@ -62,10 +62,10 @@ class Office(AppHarness):
             row = self.project.row(job_id)
             if row["fence"] > fence:
                 return row
-            await asyncio.sleep(0.1)  # due jobs are looked for once a second
+            await asyncio.sleep(0.1)  # due jobs become ready once a second
 
     async def run(self, job_type: str, payload: dict[str, Any]) -> dict[str, Any]:
-        """Create a job, run the worker once, and read the job's row."""
+        """Create a job, run the worker until it has leased the job, and return the job's row."""
         return await self.tick(await self.enqueue(job_type, payload))
 
     def record(self, table: str, record_id: str) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class Office(AppHarness):
         return row
 
     def credits(self) -> int:
-        """Credits counted for Acme so far."""
+        """The credits that were counted for the workspace Acme so far."""
         [row] = self.project.sql(
             "select enrichment_credits_used as used from public.workspace_settings"
             " where workspace_id = %s",
@@ -85,21 +85,21 @@ class Office(AppHarness):
 
 @pytest.fixture
 async def office(project: Project) -> AsyncIterator[Office]:
-    """The app on a project of this test, with Apollo offline."""
+    """The running enrichment app with the offline client of Apollo."""
     async with Office(project.settings, project).open() as office:
         yield office
 
 
 @pytest.fixture
 async def apollo() -> AsyncIterator[ApolloServer]:
-    """Apollo's local server."""
+    """The running local server of Apollo's API."""
     async with ApolloServer() as server:
         yield server
 
 
 @pytest.fixture
 async def online(project: Project, apollo: ApolloServer) -> AsyncIterator[Office]:
-    """The app with the real client and a local Apollo, and a key of Acme."""
+    """The running app with the real client, the local Apollo server and a key of Acme."""
     live = project.settings.with_environ(USE_MOCK_APOLLO="false", APOLLO_BASE_URL=apollo.base_url)
     async with Office(live, project).open() as office:
         await office.ok("PUT", SETTINGS, json={"apollo_api_key": KEY})

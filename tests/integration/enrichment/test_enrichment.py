@@ -1,4 +1,4 @@
-"""Promises of the app beyond its guide: payments, edits, failures, the key, tenants."""
+"""Rules of the enrichment app that its guide does not test: credits, edits, failures and keys."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ def wait_of(job: dict[str, Any]) -> timedelta:
 
 @pytest.mark.timeout(600)
 async def test_workers_killed_in_each_stage_pay_and_fill_once(office: Office) -> None:
-    """A call with a stored answer is never repeated, and no lease outlives its worker."""
+    """Workers are killed after each write.
+
+    The account is still filled and one credit is charged.
+    """
     job_id = await office.enqueue("enrich_account", {"account_id": INITECH})
 
     async def ended() -> object:
@@ -54,7 +57,7 @@ async def test_workers_killed_in_each_stage_pay_and_fill_once(office: Office) ->
 async def test_the_real_client_fills_accounts_and_contacts(
     online: Office, apollo: ApolloServer
 ) -> None:
-    """Only the configuration selects the real client. A contact gets all its fields."""
+    """With the real client, a job fills an account or a contact with Apollo's data."""
     job = await online.run("enrich_account", {"account_id": INITECH})
     contact = await online.run("enrich_contact", {"contact_id": PETER})
 
@@ -92,9 +95,9 @@ UNUSABLE = "Apollo's answer could not be used."
 async def test_what_apollo_answers_decides_how_a_job_continues(
     online: Office, apollo: ApolloServer, fault: Fault, status: str, attempts: int, message: str
 ) -> None:
-    """A fault that a person must correct fails immediately, in its own words.
+    """If Apollo returns an error that a person must correct, the job fails immediately.
 
-    The job waits for the end of a temporary fault, and the answer is charged once.
+    After a temporary error, the job waits and then completes with one credit.
     """
     apollo.faults = [fault]
     job_id = await online.enqueue("enrich_account", {"account_id": INITECH})
@@ -114,7 +117,7 @@ async def test_what_apollo_answers_decides_how_a_job_continues(
     ("change", "message"),
     [
         ("delete from public.workspace_settings", "key not configured for this workspace"),
-        # A restored backup may contain keys of another deployment.
+        # This key is encrypted for another deployment, as after a restore.
         (
             "update public.workspace_settings"
             " set apollo_api_key_encrypted = 'mh1.bG9jYWw=.AAAA.AAAA'",
@@ -124,7 +127,7 @@ async def test_what_apollo_answers_decides_how_a_job_continues(
     ],
 )
 async def test_what_is_not_set_fails_at_once(office: Office, change: str, message: str) -> None:
-    """The job fails immediately, because a wait would not help."""
+    """A job without a usable key or domain fails immediately, because a wait would not help."""
     office.project.sql(change)
     job = await office.run("enrich_account", {"account_id": INITECH})
 
@@ -135,12 +138,15 @@ async def test_what_is_not_set_fails_at_once(office: Office, change: str, messag
 async def test_a_rate_limit_waits_as_long_as_apollo_says_and_holds_the_whole_key(
     online: Office, apollo: ApolloServer
 ) -> None:
-    """No attempt counts. Other jobs with this key wait too, so they do not each reach the limit."""
+    """After Apollo's rate limit, all jobs with the key wait as long as Apollo says.
+
+    No attempt counts.
+    """
     apollo.faults = [Fault(429, {}, {"retry-after": "700"})]
     first = await online.run("enrich_account", {"account_id": INITECH})
     other = await online.run("enrich_account", {"account_id": UNKNOWN_LTD})
     asked = len(apollo.seen)
-    await online.call("PUT", SETTINGS, json={"apollo_api_key": KEY})  # a new key clears the pause
+    await online.call("PUT", SETTINGS, json={"apollo_api_key": KEY})  # a changed key ends the wait
     online.project.make_due()
     done = await online.tick(str(first["id"]))
 
@@ -154,16 +160,19 @@ async def test_a_rate_limit_waits_as_long_as_apollo_says_and_holds_the_whole_key
 
 
 async def test_an_account_of_another_workspace_is_missing(office: Office) -> None:
-    """The account's transaction may commit a moment later, so the job is retried."""
+    """A job for another workspace's account does not find the account.
+
+    It is retried, because the account's transaction may commit later.
+    """
     job = await office.tick(await office.enqueue("enrich_account", {"account_id": SOYLENT}))
 
     assert (job["status"], job["error_message"]) == ("pending", f"Account not found: {SOYLENT}")
 
 
 async def test_what_a_person_wrote_is_never_overwritten(office: Office) -> None:
-    """A person's edits before, during and after the job are kept.
+    """An enrichment keeps a person's edits from before and during the job.
 
-    Fields that were emptied before the job are filled.
+    It fills fields that were empty before.
     """
     body = {"workspace_id": ACME, "name": "Umbrella GmbH", "domain": "u.example", "country": "DE"}
     account_id = str(uuid4())
@@ -190,7 +199,7 @@ async def test_what_a_person_wrote_is_never_overwritten(office: Office) -> None:
 
 
 async def test_a_company_apollo_does_not_know_is_no_failure(office: Office) -> None:
-    """The job completes with no match, the account is unchanged, and nothing is charged."""
+    """If Apollo does not know the company, the job completes without a change or a charge."""
     before = office.record("accounts", UNKNOWN_LTD)
     job = await office.run("enrich_account", {"account_id": UNKNOWN_LTD})
 
@@ -201,7 +210,11 @@ async def test_a_company_apollo_does_not_know_is_no_failure(office: Office) -> N
 async def test_a_button_pressed_twice_makes_one_job_and_a_new_account_its_own(
     office: Office,
 ) -> None:
-    """Records of others return 404."""
+    """A second request for an account returns the first job.
+
+    A new account is enriched automatically if the workspace wants it, and an account of others
+    returns 404.
+    """
     first = await office.call("POST", f"/api/accounts/{INITECH}/enrich")
     again = await office.call("POST", f"/api/accounts/{INITECH}/enrich")
     foreign = await office.call("POST", f"/api/accounts/{SOYLENT}/enrich")
@@ -217,7 +230,10 @@ async def test_a_button_pressed_twice_makes_one_job_and_a_new_account_its_own(
 
 
 async def test_the_key_goes_in_and_never_comes_out(online: Office, apollo: ApolloServer) -> None:
-    """Members see four characters, others nothing, and jobs and logs never contain the key."""
+    """Members see four characters of the Apollo key, and others see nothing.
+
+    Jobs and logs never contain the key.
+    """
     apollo.faults = [Fault(500, {"error": f"echo {KEY}"})]
     job_id = await online.enqueue("enrich_account", {"account_id": INITECH})
     await online.tick(job_id)

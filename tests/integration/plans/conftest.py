@@ -1,4 +1,4 @@
-"""One project for this folder's tests, a language model's server, and a harness for the plans."""
+"""Fixtures of the plans app: a project, a language model's server, and a test harness."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.renewed import Renewed
 from tests.unit.ai.model_server import ModelServer
 
 POINTS = {"points": ["A line <b>"]}
-#: Responses of the server, by stage.
+#: Responses of the model's server, by stage of the plan.
 ANSWERS: dict[str, Any] = {
     "understand": {"title": "Bakery", "goal": "Sell bread.", "facts": ["200 guests"], "more": 1},
     "work_breakdown": {
@@ -41,20 +41,20 @@ OTHERS = ("assumptions", "constraints", "team", "quality", "communication", "wha
 
 @pytest.fixture(scope="module")
 def project(process_database: Renewed) -> Project:
-    """A database with a Data API for guests."""
+    """A database with a Data API that allows guests."""
     return project_of_a_file(process_database, guests=True)
 
 
 @pytest.fixture
 async def server() -> AsyncIterator[ModelServer]:
-    """The language model's server."""
+    """The running server of the language model."""
     async with ModelServer() as running:
         running.answers = {**ANSWERS, **dict.fromkeys(OTHERS, POINTS)}
         yield running
 
 
 class Harness(AppHarness):
-    """The whole app."""
+    """The plans app, with functions to create and read plans."""
 
     below = "/api/plans"
 
@@ -65,23 +65,23 @@ class Harness(AppHarness):
     async def create(
         self, speed: str = "fast_but_skip_details", *, user: str | None = None, **options: Any
     ) -> str:
-        """Create a plan, as a guest unless a user is given, and return its id."""
+        """Create a plan as a user, or as a guest if no user is given. Return its id."""
         body = {"prompt": "Create a simple plan for a local bakery", "speed_vs_detail": speed}
         return str((await self.ok("POST", "", user=user, json=body, **options))["plan_id"])
 
     async def look(self, plan_id: str, user: str | None = None) -> dict[str, Any]:
-        """GET the plan."""
+        """Return the plan as the API shows it."""
         return dict(await self.ok("GET", f"/{plan_id}", user=user))
 
     async def ended(self, plan_id: str, user: str | None = None) -> dict[str, Any]:
-        """Run the worker until the plan has ended, and return it."""
+        """Run the worker until the plan has ended, and return the plan."""
         return await self.tick_until(
             lambda: self.look(plan_id, user),
             lambda seen: seen["status"] in {"completed", "failed", "cancelled"},
         )
 
     async def report(self, plan_id: str, accept: str = "text/markdown", **options: Any) -> str:
-        """GET the report."""
+        """Return the plan's report."""
         answer: httpx.Response = await self.call(
             "GET", f"/{plan_id}/report", user=None, headers={"Accept": accept}, **options
         )
@@ -91,13 +91,13 @@ class Harness(AppHarness):
 
 @pytest.fixture
 async def harness(project: Project) -> AsyncIterator[Harness]:
-    """The app without a language model."""
+    """The running plans app without a language model."""
     async with Harness(project, project.settings).open() as made:
         yield made
 
 
 @pytest.fixture
 async def with_model(project: Project, server: ModelServer) -> AsyncIterator[Harness]:
-    """The app with a language model."""
+    """The running plans app with a language model."""
     async with Harness(project, server.known_to(project.settings)).open() as made:
         yield made

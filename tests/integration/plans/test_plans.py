@@ -1,6 +1,6 @@
-"""Plans with and without a model: parallel stages, partial reports, streams, and access.
+"""The plans app with and without a language model: stages, reports, streams and access.
 
-tests/contract/test_guide_plans.py has the guide's own statements.
+The file tests/contract/test_guide_plans.py tests the commands of the guide.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ SAMPLE = "sample: no language model is connected"
 async def test_without_a_model_there_is_one_sample_under_its_banner(
     harness: Harness, speed: Any, stages: int
 ) -> None:
-    """The whole flow, and a report that states that it is not about the prompt."""
+    """Without a language model, a plan completes with a sample.
+
+    The report states that it is not about the prompt.
+    """
     plan_id = await harness.create(speed)
     plan = await harness.ended(plan_id)
 
@@ -48,9 +51,9 @@ async def test_without_a_model_there_is_one_sample_under_its_banner(
 async def test_a_model_makes_the_plan_and_the_code_adds_it_up(
     with_model: Harness, server: ModelServer
 ) -> None:
-    """One request per stage. Days along the longest chain and costs are sums.
+    """With a language model, each stage sends one request.
 
-    All text is escaped.
+    The code computes the sums, and the report escapes the model's text.
     """
     plan_id = await with_model.create("all_details_but_slow")
     plan = await with_model.ended(plan_id)
@@ -73,10 +76,7 @@ async def test_a_model_makes_the_plan_and_the_code_adds_it_up(
 async def test_stages_that_need_nothing_of_each_other_run_side_by_side(
     with_model: Harness, server: ModelServer
 ) -> None:
-    """The model gets the requests of both stages before it responds to one of them.
-
-    The plan's stream is also JSON after any of its events.
-    """
+    """Stages that do not depend on each other send their requests before either gets a response."""
     plan_id = await with_model.create("balanced_speed_and_detail")
     await with_model.ended(plan_id)
     asked = [seen.name for seen in server.seen]
@@ -102,7 +102,10 @@ UNKNOWN = {"order": [{"task": "C", "after": ["Paint"]}]}
 async def test_an_order_that_cannot_be_is_mended_once(
     with_model: Harness, server: ModelServer, wrong: Any, response: str
 ) -> None:
-    """The model is sent the names of the known tasks. A second error fails only this stage."""
+    """If the model orders tasks in a cycle or names unknown tasks, it is asked once more.
+
+    A second error fails only this stage.
+    """
     good = server.answers["dependencies"]
     server.answers["dependencies"] = lambda body: (
         good if response in body["messages"][0]["content"] else wrong
@@ -129,9 +132,9 @@ DOWN = Fault(500, {"error": {"message": "out of order"}})
 async def test_a_permanent_error_costs_a_handful_of_requests(
     with_model: Harness, server: ModelServer
 ) -> None:
-    """A report never states that no model was called when one was.
+    """If every request to the model fails, the plan fails after at most ten requests.
 
-    After the failure, anyone may retry the plan.
+    A user may then retry the plan.
     """
     server.faults["*"] = [DOWN] * 99
     plan_id = await with_model.create("all_details_but_slow")
@@ -156,9 +159,9 @@ async def test_a_permanent_error_costs_a_handful_of_requests(
 async def test_a_plan_waits_for_a_model_that_is_away(
     with_model: Harness, server: ModelServer
 ) -> None:
-    """The job waits after any number of failures.
+    """A plan waits while the model's rate limit is reached, and shows when it asks again.
 
-    No attempt counts, and the plan shows the time of the next call.
+    No attempt counts.
     """
     server.faults["budget"] = [Fault(429, {}, {"Retry-After": "20"})] * 9
     plan_id = await with_model.create()
@@ -177,9 +180,9 @@ async def test_a_plan_waits_for_a_model_that_is_away(
 
 
 async def test_a_members_plan_is_their_workspaces(harness: Harness) -> None:
-    """Guests and people of other workspaces get 404.
+    """Guests and other tenants get 404 for a member's plan.
 
-    A repeated key finds the same plan, but not with another prompt.
+    A repeated idempotency key returns the plan, and 409 for another prompt.
     """
     key = {"Idempotency-Key": "k"}
     plan_id = await harness.create(user=ADA, headers=key)
@@ -197,9 +200,9 @@ async def test_a_members_plan_is_their_workspaces(harness: Harness) -> None:
 
 
 async def test_a_shared_report_shows_no_id_of_its_plan(harness: Harness) -> None:
-    """The link has its own id, and a new id each time it is created.
+    """A public link to a plan's report has its own id and shows no other id.
 
-    The Data API returns the report to anyone, who could otherwise open a guest's plan.
+    A link that was ended returns 404.
     """
     plan_id = await harness.create(user=ADA)
     place = f"/{plan_id}/share"
@@ -226,9 +229,9 @@ async def test_a_shared_report_shows_no_id_of_its_plan(harness: Harness) -> None
 async def test_one_chapter_is_made_again_and_the_others_are_kept(
     with_model: Harness, server: ModelServer
 ) -> None:
-    """A new job rewrites the chapter and sends no other request to the model.
+    """A retry of one chapter sends one request to the model and keeps the other chapters.
 
-    A running plan rejects the rewrite.
+    While the plan runs, the retry is rejected.
     """
     plan_id = await with_model.create()
     place = f"/{plan_id}/chapters/strategy/retry"
@@ -250,7 +253,7 @@ async def test_one_chapter_is_made_again_and_the_others_are_kept(
 
 
 async def test_a_person_edits_chapters_and_no_rewrite_replaces_them(with_model: Harness) -> None:
-    """Texts and points can be edited, tables cannot. A refused text changes nothing."""
+    """A user may edit chapters of text and points. A retry of another chapter keeps the edits."""
     plan_id = await with_model.create()
     await with_model.ended(plan_id)
 
@@ -281,7 +284,7 @@ async def test_a_person_edits_chapters_and_no_rewrite_replaces_them(with_model: 
 async def test_a_report_is_there_whichever_chapter_is_made_again(
     with_model: Harness, server: ModelServer
 ) -> None:
-    """Chapters that depend on another are shown without it, and later with its new version."""
+    """While a chapter is written again, the report is available without it."""
     plan_id = await with_model.create()
     await with_model.ended(plan_id)
     others = {"tasks": [{"id": "X", "title": "Else", "days": 1}]}
@@ -302,7 +305,7 @@ async def test_a_report_is_there_whichever_chapter_is_made_again(
 
 
 async def test_killed_workers_lose_no_stage(harness: Harness) -> None:
-    """A worker dies after each of its writes. Each stage is completed once."""
+    """A worker is killed after each of its writes. Each stage of the plan still completes once."""
     plan_id = await harness.create()
 
     async def ended() -> object:

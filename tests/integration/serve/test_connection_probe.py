@@ -1,6 +1,6 @@
-"""A worker probes its DATABASE_URL and changes nothing there.
+"""A worker finds out what its DATABASE_URL supports, and changes nothing there.
 
-The tests use a real PgBouncer in each mode, whose port does not reveal the mode.
+The tests use a real PgBouncer in each mode.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.support.queue_model import SETTINGS
 from tests.support.renewed import Renewed
 
 OWN = AddressProbe(sessions=True, notifications=True, role=True)
-#: The expected result of a probe, by mode and number of sessions.
+#: The expected result of the probe, by PgBouncer's mode and its number of sessions.
 MODES: list[tuple[str, int, AddressProbe]] = [
     ("session", 20, OWN),
     ("transaction", 20, AddressProbe()),
@@ -40,7 +40,10 @@ def test_what_an_address_keeps_is_asked_of_it(
     sessions: int,
     expected: AddressProbe,
 ) -> None:
-    """Neither the probe nor a call changes the role of a session of others."""
+    """The worker's probe finds whether the address keeps sessions and notifications.
+
+    It leaves the role of PgBouncer's sessions unchanged.
+    """
     with pooled(renewed.url, tmp_path, mode=mode, sessions=sessions) as url:
         settings = SETTINGS.model_copy(update={"environ": {"DATABASE_URL": url}})
         access = asyncio.run(call_if_direct(settings))
@@ -71,7 +74,7 @@ async def call_if_direct(settings: Settings) -> DatabaseAccess:
 
 
 def test_a_role_that_may_not_become_the_workers_is_named(renewed: Renewed) -> None:
-    """The database accepts this user, but a worker with this user could call no function."""
+    """The probe reports a database user that may not become the role `job_worker`."""
     with renewed.connect() as owner:
         owner.execute("create role address_test login password 'p'")
     port = urlsplit(renewed.url).port

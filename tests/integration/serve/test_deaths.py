@@ -1,6 +1,6 @@
 """The job that ends its worker's process spends an attempt, and no other job does.
 
-The processes, signals and exit codes are real. One host serves these job types.
+The processes, signals and exit codes are real.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
             stack,
             folder,
             DATABASE_URL=stack.database_url,
-            # the API rejects this worker's tokens, as if the machine's clock were wrong
+            # The API rejects this worker's tokens, as if its clock were wrong.
             SUPABASE_JWT_SECRET=secrets.token_hex(32),
             WORKER_CONCURRENCY="250",
         ) as (_, process),
@@ -40,9 +40,9 @@ def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def test_a_thousand_jobs_beside_one_that_ends_its_process_take_one_attempt(host: Served) -> None:
-    """The other jobs are coroutines and threads of two tenants.
+    """One of 1,021 jobs ends each process that runs it.
 
-    The guilty job fails after its attempts.
+    That job fails after its two attempts, and all others complete with one.
     """
     ids = [
         *host.enqueue("served.slow", 500, seconds=0.05),
@@ -64,13 +64,16 @@ def test_a_thousand_jobs_beside_one_that_ends_its_process_take_one_attempt(host:
         json.loads(line) for line in host.log.read_text().splitlines() if "worker.died" in line
     ]
     assert [guilty] in [line.get("guilty") for line in lines]
-    # the first death, 10 deaths that halve 1,021 jobs until one runs alone, and the death of its
-    # second attempt
+    # The processes die at most 12 times: once with all jobs, 10 times while the suspects are
+    # halved, and once in the second attempt.
     assert len(lines) <= 12
 
 
 def test_a_job_that_blocks_its_process_is_named_by_the_stack(host: Served) -> None:
-    """The process ends itself before its leases expire, and the other job runs again."""
+    """A job blocks its whole process, which then ends itself.
+
+    The stack trace names that job, and the other job loses no attempt.
+    """
     beside = host.enqueue("served.plain", seconds=30)
     until(lambda: host.rows("status", beside) == [("processing",)])
     guilty = host.enqueue("served.block")
@@ -79,7 +82,7 @@ def test_a_job_that_blocks_its_process_is_named_by_the_stack(host: Served) -> No
     assert host.rows("status, lost_attempts", guilty) == [("failed", 1)]
     assert host.rows("lost_attempts", beside) == [(0,)]
     [(evidence,)] = host.rows("error_data -> 'evidence'", guilty)
-    # the process's list of jobs may be older than the blocking job's start, but not its stack trace
+    # The recorded list of jobs may be older than the blocking job. The stack trace is not.
     assert {*beside} <= {*evidence["jobs"]} <= {*beside, *guilty}
     assert evidence["line"].endswith("in block")
     assert evidence["stack"].index(f"  {evidence['line']}") < 5
@@ -101,8 +104,11 @@ def test_a_job_that_blocks_its_process_is_named_by_the_stack(host: Served) -> No
 def test_a_batch_that_fails_costs_only_the_item_that_made_it_fail(
     host: Served, batches: list[tuple[str, int, str, str]]
 ) -> None:
-    """The guilty job of each batch fails after one attempt, and the other jobs complete."""
-    with host.connection.transaction():  # so that one call gets all jobs of a batch
+    """If one job makes the call for its batch fail, that job fails.
+
+    The other jobs of the batch complete.
+    """
+    with host.connection.transaction():  # one call then gets all jobs of a batch
         beside = [host.enqueue(job_type, count) for job_type, count, _, _ in batches]
         guilty = [host.enqueue(job_type, how=how) for job_type, _, how, _ in batches]
     ids = [job for batch in beside for job in batch]
@@ -115,7 +121,10 @@ def test_a_batch_that_fails_costs_only_the_item_that_made_it_fail(
 
 
 def test_two_of_different_types_are_both_named_and_no_other_pays(host: Served) -> None:
-    """Jobs with a gate, a limit, steps, streams and children keep their guarantees."""
+    """Two jobs of different types end their process.
+
+    They fail, and jobs with keys, limits, steps and children complete with one attempt.
+    """
     keyed = host.enqueue("served.keyed", 3, seconds=0.2, key="k")
     families = host.enqueue("served.family", 4, seconds=0.2)
     ids = [*keyed, *families, *host.enqueue("served.slow", 10, seconds=0.2)]
@@ -135,7 +144,7 @@ def test_two_of_different_types_are_both_named_and_no_other_pays(host: Served) -
 
 
 def test_a_worker_that_is_killed_from_outside_costs_no_attempt(host: Served) -> None:
-    """All of the worker's jobs become suspects. The jobs complete within two minutes."""
+    """A worker's process is killed from outside. All its 250 jobs complete with one attempt."""
     ids = host.enqueue("served.slow", 250, seconds=2)
     running = "select count(*) from queue.leases where job_id = any(%s::uuid[])"
     until(lambda: host.connection.execute(running, (ids,)).fetchone() == (250,))
@@ -150,7 +159,10 @@ def test_a_worker_that_is_killed_from_outside_costs_no_attempt(host: Served) -> 
 
 
 def test_code_that_ends_each_process_stops_no_other_job(host: Served) -> None:
-    """A finding with the commit offers a pause before there are dead letters."""
+    """While all jobs of one type end their process, other jobs complete.
+
+    A finding names the commit and proposes a pause.
+    """
     finding = (
         "select f from jsonb_array_elements(public.explain_queue() -> 'findings') as f"
         " where f ->> 'key' = 'ends_process served.broken'"

@@ -1,4 +1,4 @@
-"""A worker's own connections to the database during an outage of network or database."""
+"""A worker's own connections to the database during an outage of the network or the database."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tests.support.renewed import Renewed
 async def test_a_call_that_the_network_swallows_is_an_outage(
     renewed: Renewed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker must notice the outage.
+    """A database call without a response raises QueueUnavailable.
 
-    Otherwise the worker would neither renew nor drop its leases, and their jobs would run twice.
+    The worker could otherwise not renew its leases, and jobs would run twice.
     """
     monkeypatch.setattr(direct, "STATEMENT_SECONDS", 0)
     database, swallows = urlsplit(renewed.url), False
@@ -52,7 +52,7 @@ async def test_a_call_that_the_network_swallows_is_an_outage(
 
 
 async def test_a_database_that_is_away_wakes_no_one(caplog: pytest.LogCaptureFixture) -> None:
-    """The worker retries after growing pauses."""
+    """While the database is unreachable, the worker tries again and is not woken."""
     caplog.set_level("INFO", logger=direct.__name__)
     woken: list[bool] = []
     url = f"postgresql://127.0.0.1:{reserve_port()}/none"

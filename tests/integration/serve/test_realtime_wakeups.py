@@ -1,4 +1,7 @@
-"""Realtime wakes a served worker without a DATABASE_URL. The test needs the stack's Realtime."""
+"""A worker without a DATABASE_URL is woken by a Realtime message.
+
+The test needs the stack's Realtime.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ from tests.support.stacks import RunningStack
 async def test_an_idle_worker_leases_on_the_message_of_a_commit(
     stack: RunningStack, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Polls are a day apart, so that only the message can cause the lease."""
+    """An idle worker leases a new job after Realtime's message.
+
+    Its polls are a day apart in this test.
+    """
     monkeypatch.setattr(database_access, "NOTIFIED_POLL_SECONDS", 86_400.0)
     environ = {
         name: stack.values[name]
@@ -28,7 +34,7 @@ async def test_an_idle_worker_leases_on_the_message_of_a_commit(
         monkeypatch.setenv(name, value)
     insert = """insert into public.jobs (workspace_id, job_type, payload)
       values (%s, 'served.greet', '{"name": "Ada"}') returning id"""
-    # wait until the worker run has ended, so that only a message can cause a lease
+    # Wait until the worker run has ended, so that only a message can cause the next lease.
     ended = """select from public.jobs as j join queue.workers as w using (worker)
       where j.id = %s and j.status = 'completed' and w.ended_at is not null"""
 

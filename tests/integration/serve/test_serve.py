@@ -1,8 +1,7 @@
-"""The whole product without AWS: `minutehand serve`, invoked by the database alone.
+"""`minutehand serve` without AWS: a host that the database invokes.
 
-The command and the database are real. pg_net, pg_cron and the Vault are stand-ins that record what
-`performed` does, as their background workers would. The stack's own worker knows none of the job
-types here.
+The command and the database are real. pg_net, pg_cron and the Vault are stand-ins whose recorded
+calls `performed` makes.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ returning id
 
 @dataclass
 class Served:
-    """A served process and its database."""
+    """A process of `minutehand serve`, and its database."""
 
     connection: psycopg.Connection[Any]
     log: Path
@@ -51,13 +50,13 @@ class Served:
     pid: int = 0
 
     def one(self, query: str, *values: Any) -> Any:
-        """Return the first column of a statement's row."""
+        """Return the first column of the row that a statement returns."""
         row = self.connection.execute(query.encode(), values or None).fetchone()
         assert row is not None
         return row[0]
 
     def wait_for_types(self) -> None:
-        """Wait until the first run has published the job types."""
+        """Wait until the first worker run has registered the job types."""
         known = "select count(*) from queue.job_types where job_type = 'served.greet'"
         until(lambda: self.one(known))
 
@@ -70,12 +69,12 @@ class Served:
         key: str | None = None,
         **payload: Any,
     ) -> list[str]:
-        """Enqueue by plain SQL in a transaction of an application."""
+        """Insert jobs with plain SQL, as an application does."""
         values = (workspace, job_type, json.dumps(payload), key, count)
         return [str(job) for (job,) in self.connection.execute(ENQUEUE, values).fetchall()]
 
     def rows(self, columns: str, ids: Sequence[str]) -> list[Any]:
-        """Return the different values of some jobs' columns."""
+        """Return the distinct values of these columns of some jobs."""
         query = f"select distinct {columns} from public.jobs where id = any(%s::uuid[])"
         return self.connection.execute(query.encode(), (list(ids),)).fetchall()
 
@@ -88,7 +87,7 @@ class Served:
 def served(
     stack: RunningStack, folder: Path, *, console: Path | None = None, **environ: str
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """`minutehand serve` on a free port, as a container starts it."""
+    """Run `minutehand serve` on a free port, as a container does."""
     port = reserve_port()
     names = ("URL", "PUBLISHABLE_KEY", "JWT_SECRET")
     environment = {
@@ -132,7 +131,7 @@ def served(
 
 @contextmanager
 def performed(stack: RunningStack) -> Iterator[None]:
-    """Make the calls that pg_net has recorded, once their transactions have committed."""
+    """Make the HTTP calls that pg_net's stand-in has recorded."""
     stopping = threading.Event()
 
     def run() -> None:
@@ -159,7 +158,7 @@ def performed(stack: RunningStack) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A served process that the database is connected to, by the statement of the page."""
+    """A process of `minutehand serve` that the database invokes."""
     folder = tmp_path_factory.mktemp("serve")
     environ = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'shared'}"}
     command = [sys.executable, "-m", "minutehand.deploy.console", str(folder / "console")]
@@ -174,7 +173,8 @@ def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
             worker = f"{url}/api/jobs/worker"
             made.one("select public.connect_worker(%s, %s)", worker, TOKEN)
             with performed(stack):
-                # call as pg_cron does each minute, as its owner. This run publishes the job types.
+                # Make pg_cron's call of each minute as its owner. This worker run registers the job
+                # types.
                 minute = "select username, command from cron.job where schedule = '* * * * *'"
                 [(owner, command)] = connection.execute(minute).fetchall()
                 with stack.connect(options=f"-c role={owner}") as session:
@@ -187,7 +187,7 @@ def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def test_a_job_of_plain_sql_runs_on_arrival(host: Served) -> None:
-    """The database calls the worker when the transaction commits."""
+    """When an INSERT of a job commits, the database calls the worker, which runs the job."""
     job = host.enqueue("served.greet", name="Ada")
 
     until(lambda: host.rows("status", job) == [("completed",)])
@@ -204,11 +204,11 @@ def samples_of(host: Served) -> dict[tuple[str, ...], float]:
 
 
 def test_prometheus_reads_the_whole_queue(host: Served) -> None:
-    """The format is OpenMetrics, and only the worker's secret opens it."""
+    """`/metrics` returns OpenMetrics samples of the queue. A caller needs the worker's secret."""
     counted = ("minutehand_jobs_last_hour", "served.greet", "completed")
 
     def another_is_counted() -> float | None:
-        # statistics follow the feed with the maintenance of later runs
+        # Maintenance of later worker runs updates the statistics.
         job = host.enqueue("served.greet", name="Ada")
         until(lambda: host.rows("status", job) == [("completed",)])
         return samples_of(host).get(counted)
@@ -231,7 +231,10 @@ def test_prometheus_reads_the_whole_queue(host: Served) -> None:
 
 
 def test_the_api_accepts_and_runs(host: Served, stack: RunningStack) -> None:
-    """The same routes as on AWS, in the same process."""
+    """The API's routes on the served host accept a job, which then runs.
+
+    Unknown routes return 404.
+    """
     headers = {"Authorization": f"Bearer {stack.sign_in(stack.demo_email)}"}
     body = {"workspace_id": ACME, "job_type": "served.greet", "payload": {"name": "Eve"}}
     with httpx.Client(base_url=host.url, headers=headers) as client:
@@ -251,12 +254,12 @@ def test_the_api_accepts_and_runs(host: Served, stack: RunningStack) -> None:
 
 
 def test_the_console_is_served_beside_the_api(host: Served, stack: RunningStack) -> None:
-    """Files, pages and the host's configuration have one origin."""
+    """The served host also serves the console's files, with a strict content security policy."""
     with httpx.Client(base_url=host.url) as client:
         page, deep, config, script = (
             client.get(path) for path in ("/", "/jobs/1", "/config.json", "/app.js")
         )
-        # an open page of 0.4.4 may request a view
+        # A console page of version 0.4.4 that is still open may request these files.
         missing = {client.get(f"/{name}.js").status_code for name in ("parts/no", "views/job")}
 
     assert page.text == deep.text

@@ -1,7 +1,6 @@
-"""A served host that is stopped, as a deploy or a container platform stops it.
+"""A host of `minutehand serve` that is stopped, as by a deploy or a container platform.
 
-No other host serves these job types, so only the stopped host can have leased the jobs. The hosts
-of `test_serve.py` have ended before this file begins.
+No other host serves these job types at the time.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from tests.support.patience import until
 from tests.support.stacks import RunningStack
 
 JOBS = 30
-#: Number of jobs in a list that have started, by the worker that holds their leases.
+#: A query of the number of started jobs in a list, by worker.
 RUNNING = """
 select workers.worker_id, count(*)
 from queue.leases as leases
@@ -34,9 +33,9 @@ group by workers.worker_id
 def test_a_stopped_host_releases_the_jobs_that_it_runs_unspent(
     stack: RunningStack, tmp_path: Path, send: Callable[[int, int], None]
 ) -> None:
-    """After SIGTERM under load, to the host or its process group, the host waits for its worker.
+    """A host that gets SIGTERM waits for its worker to release all jobs.
 
-    Before the host ends, every job is pending again, and each of its processes has ended.
+    The jobs are pending again without a spent attempt.
     """
     with stack.connect() as connection, served(stack, tmp_path) as (_, process):
         host = Served(connection, tmp_path / "serve.log")
@@ -59,7 +58,7 @@ def test_a_stopped_host_releases_the_jobs_that_it_runs_unspent(
         finally:
             connection.execute("delete from public.jobs where id = any(%s::uuid[])", (jobs,))
 
-    assert worker in host.log.read_text(), "another worker had the jobs"
+    assert worker in host.log.read_text(), "a worker of another host leased the jobs"
     assert running == JOBS
     assert alive == []
     assert left == [("pending", 0, 0)]
@@ -68,7 +67,10 @@ def test_a_stopped_host_releases_the_jobs_that_it_runs_unspent(
 def test_a_host_reports_a_process_that_dies_while_the_host_stops(
     stack: RunningStack, tmp_path: Path
 ) -> None:
-    """Otherwise its jobs would wait until their leases expire."""
+    """If a worker's process dies while its host stops, the host reports it.
+
+    The jobs are pending again immediately.
+    """
     with (
         stack.connect() as connection,
         served(stack, tmp_path, DATABASE_URL=stack.database_url) as (_, process),

@@ -1,8 +1,7 @@
-"""Failures in a project while jobs are enqueued and run: parts that die, hang or have no room.
+"""Failures of a stack while jobs are enqueued and run: parts that die, hang or run out of room.
 
-A thread enqueues through the Data API and repeats calls without a response, as a caller would. A
-worker in another process runs the jobs. No enqueued job is lost, and each ends once. The number of
-jobs that ran twice is printed, because a job runs at least once.
+A thread enqueues through the Data API and repeats calls without a response. No enqueued job is
+lost, and each ends once.
 """
 
 from __future__ import annotations
@@ -29,19 +28,19 @@ from tests.support.stacks import RunningStack
 pytestmark = [pytest.mark.stack, pytest.mark.weekly(only=True)]
 
 JOBS, BULK = 10_000, 100
-#: Duration of a fault, in seconds.
+#: The duration of a failure in seconds.
 SECONDS = 15
 
 
 @dataclass
 class Day:
-    """A stack and the enqueued jobs."""
+    """A stack, and the ids of the enqueued jobs."""
 
     stack: RunningStack
     ids: list[str] = field(default_factory=list)
 
     def enqueue(self, is_third: threading.Event) -> None:
-        """Enqueue all jobs, repeating each bulk until there is a response."""
+        """Enqueue all jobs, and repeat each bulk until there is a response."""
         headers = {"apikey": self.stack.supabase_secret_key}
         url = f"{self.stack.supabase_url}/rest/v1/rpc/enqueue_jobs"
         for number in range(0, JOBS, BULK):
@@ -75,7 +74,7 @@ class Day:
 
 
 def dies(part: str) -> Callable[[Day], None]:
-    """A part is killed, and the launcher restarts it."""
+    """Return a function that kills a part of the stack and waits for its restart."""
 
     def kill(day: Day) -> None:
         before = children(day.stack.launcher)[part]
@@ -87,7 +86,7 @@ def dies(part: str) -> Callable[[Day], None]:
 
 
 def network_freezes(day: Day) -> None:
-    """The Data API accepts connections but does not respond."""
+    """Stop the gateway for some seconds, so that it accepts connections but does not respond."""
     gateway = children(day.stack.launcher)["gateway"]
     gateway.send_signal(signal.SIGSTOP)
     threading.Event().wait(SECONDS)
@@ -121,7 +120,7 @@ def test_no_job_is_lost(doomed: RunningStack, tmp_path: Path, trouble: str) -> N
         TROUBLES[trouble](day)
 
         enqueuing.join(900)
-        # No job waits forever for a dead worker or because the clock was set.
+        # No job may wait forever, for a dead worker or for a clock that was changed.
         until(lambda: day.left() == 0, seconds=900)
     counted = "select count(*), count(*) filter (where attempts > 1) from public.jobs"
     with doomed.connect() as connection:

@@ -1,4 +1,4 @@
-"""A part of the stack or its launcher is killed without warning."""
+"""A part of the local stack, or its launcher, is killed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def children(launcher: subprocess.Popen[bytes]) -> dict[str, psutil.Process]:
     for process in psutil.Process(launcher.pid).children():
         try:
             words = process.cmdline()
-        except psutil.NoSuchProcess:  # a zombie until the launcher reaps it
+        except psutil.NoSuchProcess:  # the process has ended
             continue
         for name, mark in marks.items():
             if any(word.endswith(mark) for word in words):
@@ -51,7 +51,7 @@ def answers(url: str) -> bool:
 def test_a_part_that_is_killed_comes_back_and_the_stack_says_so(
     doomed: RunningStack, part: str
 ) -> None:
-    """A silent restart would hide a bug, and no restart would end the developer's session."""
+    """The launcher restarts a part of the stack that was killed, and prints this."""
     victim = children(doomed.launcher)[part]
     before = len(output_of(doomed))
 
@@ -64,7 +64,7 @@ def test_a_part_that_is_killed_comes_back_and_the_stack_says_so(
 
 
 def test_nothing_outlives_a_killed_launcher_and_the_next_one_starts(doomed: RunningStack) -> None:
-    """After kill -9, the kernel ends the processes, and the next start cleans up."""
+    """When the launcher is killed, all parts of the stack end. The next start keeps the data."""
     secret = doomed.supabase_jwt_secret
     with doomed.connect() as connection:
         connection.execute("create table public.scratch_outlived ()")
@@ -84,7 +84,7 @@ def test_nothing_outlives_a_killed_launcher_and_the_next_one_starts(doomed: Runn
 
 
 def test_a_second_launcher_is_sent_away(doomed: RunningStack) -> None:
-    """Two launchers with one data folder would corrupt it."""
+    """A second launcher with the same data folder exits and names the first one."""
     second = subprocess.run(
         [sys.executable, "-m", "minutehand.local", "up", "--state", str(doomed.folder)],
         cwd=ROOT,

@@ -19,7 +19,7 @@ from tests.support.stacks import RunningStack
 
 @pytest.mark.stack
 async def test_a_job_is_enqueued_and_read_to_its_end(stack: RunningStack) -> None:
-    """The client uses a person's token, whatever key the official client has."""
+    """The client enqueues a job with a person's token and reads its events to the end."""
     with HandWorker(stack, stack.demo_workspace_id) as worker:
         async with (
             stack.official_client() as supabase,
@@ -41,7 +41,7 @@ async def test_a_job_is_enqueued_and_read_to_its_end(stack: RunningStack) -> Non
 # supabase-py passes these parameters to its own client of the Data API.
 @pytest.mark.filterwarnings("ignore:The '.+' parameter is deprecated:DeprecationWarning")
 def test_synchronous_code_enqueues_and_reads_as_the_page_says(stack: RunningStack) -> None:
-    """Synchronous code needs only supabase-py and the secret key."""
+    """The documentation's example enqueues and reads a job with supabase-py and a secret key."""
     recipes = next(page for page in PAGES if page.topic == "recipes")
     with HandWorker(stack, stack.demo_workspace_id) as worker:
         names = Names(Schemas("public"), job_type=worker.job_type)
@@ -61,6 +61,6 @@ def test_synchronous_code_enqueues_and_reads_as_the_page_says(stack: RunningStac
 
 
 def test_a_synchronous_client_is_refused_with_what_to_write() -> None:
-    """The first call of a synchronous client would await something that is not a coroutine."""
+    """A synchronous Supabase client is rejected with the call to write instead."""
     with pytest.raises(TypeError, match=r'`supabase\.schema\("mine"\)\.rpc\("enqueue_job", …\)'):
         Client(create_client("http://127.0.0.1:1", "key"), schema="mine")  # type: ignore[arg-type]

@@ -1,7 +1,6 @@
-"""A process as Lambda keeps it, which runs its functions on events of its input.
+"""A process that runs the project's functions on events from its input, as Lambda does.
 
-Each input line is a list of events. For each line, the process writes a list of the responses'
-statuses.
+Each input line is an event. The process writes the response's status for each.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ handlers: dict[str, Any] = {
 
 
 def work() -> dict[str, Any]:
-    """Run one attempt of the engine's own processor inside the middleware."""
+    """Run one attempt of the project's own processor inside the middleware."""
 
     async def run() -> str:
         kind = next(iter(build_worker(settings).registry))

@@ -1,4 +1,4 @@
-"""One variable exports spans and metrics, and no response waits long for the export."""
+"""One environment variable exports spans and metrics. No response waits long for the export."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 @dataclass
 class Servers:
-    """A collector, and a project that rejects each call. Both servers keep the requests."""
+    """A collector, and a project that rejects each call. The requests to each are recorded."""
 
     url: str = ""
     received: list[tuple[str, bytes]] = field(default_factory=list)
@@ -39,7 +39,7 @@ class Servers:
         return b"".join(body for path, body in self.received if part in path)
 
     def spans(self) -> dict[str, tuple[Span, dict[str, Any]]]:
-        """Return each span with its attributes, by name."""
+        """Return each exported span with its attributes, by name."""
         return {
             span.name: (span, {one.key: _value(one) for one in span.attributes})
             for path, body in self.received
@@ -71,7 +71,7 @@ def servers() -> Iterator[Servers]:
 
 
 def answers(servers: Servers, *events: dict[str, Any], **variables: str) -> list[Any]:
-    """Return the status of each of the process's responses to `events`."""
+    """Return the status of the process's response to each event."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.integration.telemetry.process"],
         input="\n".join(map(json.dumps, events)),
@@ -95,7 +95,7 @@ def answers(servers: Servers, *events: dict[str, Any], **variables: str) -> list
 
 
 def at(function: str, path: str, query: str = "", *, body: str | None = None) -> dict[str, Any]:
-    """Return a request of a signed-in person from API Gateway. With a body it is a POST."""
+    """Return a signed-in person's request as API Gateway sends it. With a body, it is a POST."""
     claims = {"sub": "aaaaaaaa-0000-4000-8000-000000000001", "aud": "authenticated"}
     claims |= {"role": "authenticated", "exp": int(time.time()) + 600}  # type: ignore[dict-item]
     headers = {
@@ -119,7 +119,10 @@ HEALTH = at("health", "/health")
 
 
 def test_requests_and_attempts_are_spans_and_a_job_carries_its_own(servers: Servers) -> None:
-    """Spans have the route and the caller's parent, and no payload, token or query."""
+    """Requests and attempts are exported as spans with route and parent.
+
+    A span contains no payload, token or query.
+    """
     [created, *_, worked] = answers(
         servers,
         create_job(),
@@ -148,7 +151,7 @@ def test_requests_and_attempts_are_spans_and_a_job_carries_its_own(servers: Serv
 
 @pytest.mark.parametrize("collector", ["down", "slow"])
 def test_a_collector_that_does_not_answer_fails_nothing(servers: Servers, collector: str) -> None:
-    """Neither a response nor the end of the process waits for the collector."""
+    """Neither a response nor the process's end waits for an unreachable or slow collector."""
     servers.is_slow = collector == "slow"
     url = servers.url if servers.is_slow else "http://127.0.0.1:9"
     variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_EXPORTER_OTLP_TIMEOUT": "100000"}

@@ -1,4 +1,4 @@
-"""A harness for the training app: its API per user, a local S3, and worker runs on demand."""
+"""Fixtures of the training app: its API, a local S3, and a worker that runs when a test runs it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SAMPLE = Path(__file__).resolve().parents[3] / "shared/minutehand_apps/training/
 
 
 class QuickEar:
-    """Returns the words that the test sets. The contract's test uses the offline engine."""
+    """A speech recognizer that returns the words that the test sets."""
 
     name = "quick"
     offline = True
@@ -52,7 +52,7 @@ class QuickEar:
 
 @pytest.fixture(scope="module")
 def s3_server() -> Iterator[str]:
-    """A local S3. moto keeps its data in the process, and other test files may empty it."""
+    """A local S3 server of this file's tests. moto stores its data in the process."""
     with fake_aws() as endpoint:
         assert httpx.put(f"{endpoint}/{BUCKET}", trust_env=False).is_success
         yield endpoint
@@ -60,7 +60,7 @@ def s3_server() -> Iterator[str]:
 
 @pytest.fixture
 def settings(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Settings with a bucket and without other services."""
+    """Settings with an uploads bucket and without other services."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     return scratch_settings("http://127.0.0.1:1").model_copy(
@@ -70,13 +70,13 @@ def settings(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 @pytest.fixture
 def project(renewed: Renewed, settings: Settings) -> Project:
-    """A seeded database with a Data API, and that bucket."""
+    """A database with seed data and a Data API, and the uploads bucket."""
     here = settings.model_copy(update={"supabase_url": renewed.gateway.url})
     return Project(here, renewed)
 
 
 class Studio(AppHarness):
-    """The whole app."""
+    """The training app, with functions to start and read trainings."""
 
     def __init__(self, project: Project, settings: Settings, **given: Any) -> None:
         self.app = Training(settings)
@@ -84,13 +84,16 @@ class Studio(AppHarness):
         super().__init__(project, settings, register, self.app, concurrency=4)
 
     def objects(self, below: str = "") -> set[str]:
-        """Return the keys in the bucket below Acme's prefix."""
+        """Return the keys of the files in Acme's part of the bucket."""
         s3 = self.app.bucket._s3
         listed = s3.list_objects_v2(Bucket=BUCKET, Prefix=f"workspaces/{ACME}/{below}")
         return {each["Key"] for each in listed.get("Contents", ())}
 
     async def start(self, content: bytes | None = None, *, user: str = ADA) -> dict[str, Any]:
-        """Put a recording into the bucket as if that user had uploaded it, and transcribe it."""
+        """Put a recording into the bucket as if the user had uploaded it.
+
+        Start its transcription.
+        """
         key = f"workspaces/{ACME}/{user}/{uuid.uuid4()}/clip.mp4"
         video = SAMPLE.read_bytes() if content is None else content
         await self.app.bucket.call("put_object", Key=key, Body=video)
@@ -100,7 +103,7 @@ class Studio(AppHarness):
         return await self.look(made["training_id"])
 
     async def look(self, training_id: str) -> dict[str, Any]:
-        """Read the training as its members see it."""
+        """Read the training as the workspace's members see it."""
         return dict(await self.ok("GET", f"/api/trainings/{training_id}"))
 
     async def ended(self, training: dict[str, Any]) -> dict[str, Any]:
@@ -113,19 +116,19 @@ class Studio(AppHarness):
 
 @pytest.fixture
 def ear() -> QuickEar:
-    """The speech recognition of the harness."""
+    """The speech recognizer of the training app."""
     return QuickEar()
 
 
 @pytest.fixture
 async def host() -> AsyncIterator[MuxServer]:
-    """The video host."""
+    """The running server of the video host."""
     async with MuxServer() as running:
         yield running
 
 
 @pytest.fixture
 async def studio(project: Project, ear: QuickEar) -> AsyncIterator[Studio]:
-    """The app with a fast recogniser, without a language model and a video host."""
+    """The running training app with the test's recognizer, without a model and a video host."""
     async with Studio(project, project.settings, speech=ear).open() as studio:
         yield studio

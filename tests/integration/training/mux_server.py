@@ -1,4 +1,4 @@
-"""A local server for Mux's video API and its storage, as documented, with faults on request."""
+"""A local server with the documented video API of Mux and its storage, with faults on request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.misbehaving import Fault, MisbehavingServer, Request, write
 
 
 class MuxServer(MisbehavingServer):
-    """Stores uploads and assets. `faults` are by method and first word of the path."""
+    """Stores uploads and assets. The `faults` are listed by method and first word of the path."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,13 +24,13 @@ class MuxServer(MisbehavingServer):
         self.asset_status = "ready"
 
     def known_to(self, settings: Settings) -> Settings:
-        """Return settings that use this server as video host."""
+        """Return settings that use this server as the video host."""
         return settings.with_environ(
             MUX_TOKEN_ID="mux-id", MUX_TOKEN_SECRET="mux-secret", MUX_BASE_URL=self.origin
         )
 
     async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
-        """Respond to a call of the API, or accept a piece of a video."""
+        """Respond to a call of the API, or store a piece of a video."""
         path = request.target.removeprefix("/video/v1").strip("/")
         kind, _, name = path.partition("/")
         queue = self.faults[f"{request.method} {kind}"]

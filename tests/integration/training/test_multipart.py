@@ -1,4 +1,4 @@
-"""The parts of a multipart upload, in S3's protocol."""
+"""Multipart uploads to S3."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def _put(url: str, content: bytes) -> None:
 
 
 async def test_a_part_beyond_the_plan_is_not_joined(settings: Settings) -> None:
-    """The file would be larger than announced and allowed."""
+    """A part that exceeds the announced size is not joined into the uploaded file."""
     bucket = Bucket(settings)
     cut = plan(MIN_PART_BYTES)
     upload_id = await bucket.create("videos/c.mp4", content_type="video/mp4")

@@ -1,4 +1,4 @@
-"""Promises of the app beyond its guide: stages done once, wrong files, the host, tenants."""
+"""Rules of the training app that its guide does not test: stages, wrong files, the video host."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def code_of(state: dict[str, Any], job_type: str = "transcription") -> Any:
 
 
 async def make(app: Training, file: Path, *arguments: str) -> bytes:
-    """Create a file with ffmpeg."""
+    """Create a file with ffmpeg, and return its content."""
     path = (await app.ffmpeg())._path
     command = [path, "-hide_banner", "-v", "error", "-y", *arguments, str(file)]
     await asyncio.to_thread(subprocess.run, command, check=True, timeout=120)
@@ -45,7 +45,10 @@ async def make(app: Training, file: Path, *arguments: str) -> bytes:
 async def test_workers_killed_in_each_stage_transcribe_once_and_send_one_video(
     project: Project, host: MuxServer
 ) -> None:
-    """Workers die after each of their writes."""
+    """Workers are killed after each write.
+
+    The recording is still transcribed once, and the video is sent once.
+    """
     async with SpeechServer() as ears:
         settings = host.known_to(ears.known_to(project.settings))
         async with Studio(project, settings).open() as studio:
@@ -58,7 +61,7 @@ async def test_workers_killed_in_each_stage_transcribe_once_and_send_one_video(
                 studio.project,
                 "training",
                 ended,
-                WORKER_CONCURRENCY="1",  # so that no other job is interrupted
+                WORKER_CONCURRENCY="1",  # a kill then interrupts one job only
                 SPEECH_URL=settings.speech_url,
                 SPEECH_KEY=settings.speech_key,
                 SPEECH_MODEL=settings.speech_model,
@@ -81,9 +84,9 @@ async def test_workers_killed_in_each_stage_transcribe_once_and_send_one_video(
 async def test_a_models_procedure_is_checked_and_asked_for_again(
     project: Project, ear: QuickEar
 ) -> None:
-    """A step at a time without speech is rejected. After a second wrong output the job fails.
+    """A step at a time without speech is rejected, and the model is asked once more.
 
-    A person can then edit the words of a step.
+    After a second wrong output, the job fails. A user can edit the words of a step.
     """
     nowhere = {"title": "Paper", "steps": [{"title": "Wash the car", "at_seconds": 900}]}
     answers = [nowhere, GOOD, nowhere, nowhere]
@@ -125,12 +128,15 @@ async def test_a_models_procedure_is_checked_and_asked_for_again(
 async def test_a_wrong_file_says_so_at_once_for_all_its_jobs(
     studio: Studio, tmp_path: Path, arguments: tuple[str, ...], code: str
 ) -> None:
-    """The job is not retried. The guide's query for permanent failures finds this job."""
+    """A file that is empty, silent or no video fails its training without a retry.
+
+    The error code says which it is.
+    """
     content = b"" if not arguments else b"no video at all"
     if len(arguments) > 1:
         content = await make(studio.app, tmp_path / "file.mp4", *arguments)
     if code == "incomplete":
-        content = content[: len(content) // 2]  # the index is at the end of the file
+        content = content[: len(content) // 2]  # the cut removes the index at the file's end
     state = await studio.ended(await studio.start(content))
     found = studio.project.sql(
         "select job_type from background_jobs where training_id = %s and status = 'failed'"
@@ -146,7 +152,10 @@ async def test_a_wrong_file_says_so_at_once_for_all_its_jobs(
 async def test_half_a_file_says_so_and_a_second_sound_is_used(
     studio: Studio, tmp_path: Path
 ) -> None:
-    """The available part of a truncated file is transcribed. A silent first track is skipped."""
+    """The available part of a truncated video is transcribed.
+
+    If the first sound track is silent, the second is used.
+    """
     front = ("-i", str(SAMPLE), "-c", "copy", "-movflags", "+faststart")
     whole = await make(studio.app, tmp_path / "file.mp4", *front)
     half = await studio.ended(await studio.start(whole[: len(whole) // 2]))
@@ -163,9 +172,9 @@ async def test_half_a_file_says_so_and_a_second_sound_is_used(
 async def test_a_passing_fault_is_tried_again_and_a_retry_continues_after_what_is_finished(
     studio: Studio, ear: QuickEar
 ) -> None:
-    """The job waits for the end of a rate limit.
+    """A training waits for the end of a rate limit and then completes.
 
-    Without words the job fails, and a retry transcribes the same chunks again.
+    If no words were recognized, it fails, and a user's retry transcribes the sound again.
     """
     ear.before = [LanguageModelError("busy", code="rate_limited")]
     assert (await studio.ended(await studio.start()))["status"] == "completed"
@@ -181,7 +190,7 @@ async def test_a_passing_fault_is_tried_again_and_a_retry_continues_after_what_i
 
 
 async def test_a_chunk_whose_sound_was_deleted_says_so(studio: Studio, ear: QuickEar) -> None:
-    """The error code differs from the code for a missing video."""
+    """If the extracted sound was deleted from the bucket, the training fails with that reason."""
     ear.before = [LanguageModelError("busy", code="rate_limited")]
     training = await studio.start()
     await studio.tick_until(lambda: studio.look(training["id"]), lambda _: not ear.before)
@@ -198,7 +207,7 @@ async def test_a_chunk_whose_sound_was_deleted_says_so(studio: Studio, ear: Quic
 
 
 async def test_a_cancelled_training_stops_and_continues_when_it_is_retried(studio: Studio) -> None:
-    """The jobs of a cancelled training end immediately. A finished training cannot be cancelled."""
+    """A cancelled training stops immediately and can be retried. A second cancel returns 409."""
     training = await studio.start()
     path = f"/api/trainings/{training['id']}"
     cancelled = await studio.call("POST", f"{path}/cancel")
@@ -213,7 +222,7 @@ async def test_a_cancelled_training_stops_and_continues_when_it_is_retried(studi
 async def test_the_video_host_is_asked_until_it_is_ready(
     project: Project, ear: QuickEar, host: MuxServer
 ) -> None:
-    """The video is sent only once, whatever fault the video host has."""
+    """The training waits until the video host has processed the video. The video is sent once."""
     host.asset_status = "preparing"
     host.faults["POST uploads"] = [Fault(500, {})]
     async with Studio(project, host.known_to(project.settings), speech=ear).open() as studio:
@@ -231,7 +240,7 @@ async def test_the_video_host_is_asked_until_it_is_ready(
 
 
 async def test_an_upload_is_its_owners_and_a_deleted_one_leaves_nothing(studio: Studio) -> None:
-    """No one may transcribe another person's upload."""
+    """No one may transcribe another person's upload. A deleted training leaves no files."""
     before = studio.objects()
     state = await studio.ended(await studio.start())
     [key] = studio.objects() - before
@@ -248,7 +257,7 @@ async def test_an_upload_is_its_owners_and_a_deleted_one_leaves_nothing(studio: 
 
 
 def test_sound_is_cut_in_pauses_into_chunks_of_about_half_a_minute() -> None:
-    """Nothing between two chunks is lost."""
+    """Sound is cut in pauses into chunks of about half a minute, without a gap."""
     chunks = cut(100.0, [(28.0, 30.0), (61.0, 62.0)])
     assert [start for start, _ in chunks] == [0.0, 29.0, 61.5]
     assert [end for _, end in chunks] == [29.0, 61.5, 100.0]

@@ -27,7 +27,7 @@ def signed_in(stack: RunningStack, user: DemoUser) -> httpx.AsyncClient:
 
 @pytest.fixture
 async def ada(stack: RunningStack) -> AsyncIterator[httpx.AsyncClient]:
-    """The API as a member of Acme."""
+    """An HTTP client of the API that is signed in as a member of Acme."""
     async with signed_in(stack, ADA) as client:
         yield client
 
@@ -62,7 +62,10 @@ async def put(part: dict[str, Any]) -> None:
 
 
 async def test_an_upload_is_resumed_and_completed(ada: httpx.AsyncClient) -> None:
-    """The page may be closed during the upload, because resuming needs only the upload's id."""
+    """A user resumes an interrupted upload with its id and completes it.
+
+    A repeated completion returns the same training.
+    """
     begun = await ada.post("/api/uploads", json=described())
     assert begun.status_code == 201, begun.text
     upload = begun.json()
@@ -85,14 +88,17 @@ async def test_an_upload_is_resumed_and_completed(ada: httpx.AsyncClient) -> Non
     assert (await ada.get(path)).json()["complete"] is True
     assert upload["key"].startswith(f"workspaces/{ACME}/")
     assert upload["key"].endswith("/Uber-uns-..-clip-1-.mp4")
-    # The response has the training's jobs, so the tab may be closed.
+    # The response contains the training's jobs, so the user may close the page.
     training = done.json()["training"]
     assert again.json()["training"]["id"] == training["id"]
     assert {job["job_type"] for job in training["jobs"]} >= {"transcription", "mux_upload"}
 
 
 async def test_an_upload_is_its_owners_alone(ada: httpx.AsyncClient, stack: RunningStack) -> None:
-    """A colleague is rejected like a stranger, and no one uploads into the workspace of others."""
+    """A colleague and another tenant's user get 404 for a user's upload.
+
+    No one may upload into another workspace.
+    """
     upload = (await ada.post("/api/uploads", json=described())).json()
     path = f"/api/uploads/{upload['id']}"
 
@@ -114,7 +120,7 @@ async def test_an_upload_is_its_owners_alone(ada: httpx.AsyncClient, stack: Runn
 
 
 async def test_a_file_that_is_not_the_one_that_was_sent_is_removed(ada: httpx.AsyncClient) -> None:
-    """Completing the upload again with another checksum must not create a training."""
+    """An upload whose checksum differs is removed. Completing it again returns 404."""
     upload = (await ada.post("/api/uploads", json=described())).json()
     path = f"/api/uploads/{upload['id']}"
     for part in (await ada.post(f"{path}/parts", json=TO_SIGN)).json()["parts"]:

@@ -1,4 +1,4 @@
-"""From a job's event to a subscriber's server, through queue, worker and network."""
+"""Deliveries from a job's event to a subscriber's server, through queue, worker and network."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.renewed import Renewed
 
 
 class Endpoint(MisbehavingServer):
-    """A subscriber's server, which returns scripted responses, then 200."""
+    """A subscriber's server. It returns the listed statuses first, and then 200."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,13 +51,13 @@ class Nothing(BaseModel):
 
 
 async def work(_job: Job[Nothing], _ctx: JobContext) -> dict[str, bool]:
-    """Run a job that makes events."""
+    """Run a job, which creates events."""
     return {"done": True}
 
 
 @dataclass
 class Post:
-    """Jobs, a worker and the subscriptions."""
+    """A project with a worker and webhooks."""
 
     project: Project
     engine: Engine
@@ -76,9 +76,9 @@ class Post:
         return dict(webhook)
 
     async def settle(self) -> list[dict[str, Any]]:
-        """Tick until no job is due, and return the rows of the deliveries in order.
+        """Run the worker until no job is due, and return the rows of the deliveries in order.
 
-        Maintenance reads events a second after they happened, so this function calls maintenance.
+        Maintenance reads events a second late, so this function also calls maintenance.
         """
         for _ in range(3):
             await drain(self.worker)
@@ -93,7 +93,7 @@ class Post:
 
 @asynccontextmanager
 async def posting(project: Project, *, stage: str = "local") -> AsyncIterator[Post]:
-    """Yield a worker that runs at a stage, such as `local`."""
+    """Run a worker that knows its stage, such as `local`."""
     settings = project.settings.model_copy(update={"stage": stage})
     registry = Registry()
     webhooks = register(registry, settings)
@@ -111,7 +111,7 @@ async def posting(project: Project, *, stage: str = "local") -> AsyncIterator[Po
 
 @pytest.fixture
 def project(renewed: Renewed, tmp_path: Path) -> Project:
-    """A database with a Data API. The engine allows webhooks to this machine."""
+    """A database with a Data API. Its settings allow webhooks to this machine."""
     key_file = {"sealing_key_file": str(tmp_path / "sealing.json")}
     settings = scratch_settings(renewed.gateway.url).model_copy(update=key_file)
     made = Project(settings, renewed)
@@ -121,7 +121,7 @@ def project(renewed: Renewed, tmp_path: Path) -> Project:
 
 @pytest.fixture
 async def endpoint() -> AsyncIterator[Endpoint]:
-    """A subscriber."""
+    """A subscriber's running server."""
     async with Endpoint() as running:
         yield running
 
@@ -129,7 +129,10 @@ async def endpoint() -> AsyncIterator[Endpoint]:
 async def test_each_event_arrives_signed_and_in_order_per_job(
     project: Project, endpoint: Endpoint
 ) -> None:
-    """Three jobs run at once, and the events of each arrive in order."""
+    """Each event of three concurrent jobs is delivered with a valid signature.
+
+    A job's events arrive in order.
+    """
     async with posting(project) as post:
         secret = await post.subscribe(f"{endpoint.origin}/in")
         jobs = [project.insert("work") for _ in range(3)]
@@ -150,11 +153,9 @@ async def test_each_event_arrives_signed_and_in_order_per_job(
 async def test_a_failure_is_sent_again_under_the_same_id(
     project: Project, endpoint: Endpoint
 ) -> None:
-    """A delivery gets two 500s, then a 200.
+    """A failed delivery is sent again with the same id and body, and later events of the job wait.
 
-    Later events of the job wait, and a success ends the period of failures.
-
-    Some kilobytes from a stranger could use up the worker's memory if they were unpacked.
+    The body of a compressed response is not read.
     """
     async with posting(project) as post:
         await post.subscribe(f"{endpoint.origin}/in", event_types=["job.created", "job.completed"])
@@ -184,7 +185,7 @@ async def test_a_failure_is_sent_again_under_the_same_id(
 
 
 async def test_the_error_of_a_connection_is_named(project: Project) -> None:
-    """A wrong certificate and a closed port need different fixes."""
+    """A delivery that fails at the TLS handshake stores that error."""
     server = await asyncio.start_server(lambda _, writer: writer.write(b"plain text"), "127.0.0.1")
     async with server, posting(project) as post:
         port = server.sockets[0].getsockname()[1]
@@ -199,7 +200,7 @@ async def test_the_error_of_a_connection_is_named(project: Project) -> None:
 async def test_this_machine_is_refused_outside_development(
     project: Project, endpoint: Endpoint
 ) -> None:
-    """The worker rejects the address, whatever the engine's setting is."""
+    """Outside development, the worker rejects a webhook whose address is not public."""
     url = endpoint.origin.replace("http", "https", 1)
     async with posting(project, stage="prod") as post:
         await post.subscribe(url, event_types=["job.created"])

@@ -1,4 +1,4 @@
-"""The engine of a fresh database, for workers that call it over a Data API or a connection."""
+"""Fixtures: a new database for workers that call it over a Data API or a connection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.renewed import Renewed
 
 @pytest.fixture
 def engine(renewed: Renewed) -> Iterator[Engine]:
-    """Yield a service session, and check every invariant at the end of the test."""
+    """A database session with the service's role. After the test, invariants are checked."""
     made = Engine(renewed, renewed.session())
     yield made
     assert breaches(made.connection) == {}
@@ -22,7 +22,7 @@ def engine(renewed: Renewed) -> Iterator[Engine]:
 
 @pytest.fixture
 def environ(engine: Engine) -> dict[str, str]:
-    """The variables of a host, as a worker of its own reads them."""
+    """The environment variables of a host, which its worker reads."""
     assert isinstance(engine.database, Renewed)
     return {
         "SUPABASE_URL": engine.database.gateway.url,

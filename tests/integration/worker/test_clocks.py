@@ -1,4 +1,4 @@
-"""A worker on a machine with a wrong clock, whose waits use the database's clock."""
+"""A worker on a machine with a wrong clock. Its waits use the database's clock."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ WRONG = (timedelta(hours=1), timedelta(days=-3))
 
 
 class WrongClock(SystemClock):
-    """The machine's clock, set wrong."""
+    """A machine's clock that is wrong by a fixed time."""
 
     def __init__(self, ahead: timedelta) -> None:
         self._ahead = ahead
 
     def now(self) -> datetime:
-        """Return a wrong instant."""
+        """Return the wrong time."""
         return super().now() + self._ahead
 
 
 @asynccontextmanager
 async def working(engine: Engine, registry: Registry, ahead: timedelta) -> AsyncIterator[Worker]:
-    """Yield a worker with a direct connection, which needs no token with a time."""
+    """Run a worker with a direct connection, which needs no token with a time."""
     assert isinstance(engine.database, Renewed)
     settings = scratch_settings(engine.database.gateway.url)
     queue = WorkerQueue(settings, api=DirectApi(engine.database.url, schema="public"))
@@ -50,7 +50,10 @@ async def working(engine: Engine, registry: Registry, ahead: timedelta) -> Async
 
 @pytest.mark.parametrize("ahead", WRONG)
 async def test_a_wait_lasts_as_long_as_it_was_to_last(engine: Engine, ahead: timedelta) -> None:
-    """A job also has all of the time until its deadline. The job's log has the database's time."""
+    """A job's wait of two seconds lasts two seconds, although the worker's clock is wrong.
+
+    The job's deadline and log times follow the database's clock.
+    """
     registry = Registry()
 
     @registry.processor("naps", payload=dict, timeout=7200)
@@ -151,4 +154,4 @@ async def test_a_worker_logs_once_that_its_clock_is_wrong_and_a_finding_names_it
 
 
 async def _nothing(job: Job[dict[str, Any]], ctx: JobContext) -> None:
-    """Serve a type."""
+    """Do nothing, as the processor of a registered type."""

@@ -1,6 +1,6 @@
-"""A run ends, and a worker sleeps, only when no job of any of its types is left.
+"""A worker run ends only when no job of its types is left.
 
-The tests run whole workers on the real database, with all kinds of processors.
+The tests run whole workers on a real database.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.integration.worker.functions.processors import GATE, NAME as FUNCTION
 from tests.support.engine import ACME, Engine
 from tests.support.renewed import Renewed
 
-#: Apps of a project. Each app also has the platform's own coroutine, which delivers webhooks.
+#: The apps of a project. Each project also has the webhooks' own coroutine.
 BOTH = ["coroutines", "functions"]
 
 
@@ -34,13 +34,13 @@ def _types(engine: Engine) -> None:
 
 @pytest.fixture(autouse=True)
 def _as_many_ahead_on_any_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the number of jobs leased ahead, and their wait, independent of the machine."""
+    """Make the number of jobs that a worker leases ahead independent of the machine."""
     monkeypatch.setattr(slots, "WINDOW_SECONDS", 3600.0)
     monkeypatch.setattr(slots, "WAIT_SECONDS", 3600.0)
 
 
 def settings_of(engine: Engine, apps: Sequence[str], **more: Any) -> Settings:
-    """Return the settings of a project with only these apps."""
+    """Return the settings of a project that has only these apps."""
     assert isinstance(engine.database, Renewed)
     names = tuple(f"tests.integration.worker.{name}" for name in apps)
     made = scratch_settings(engine.database.gateway.url)
@@ -48,13 +48,13 @@ def settings_of(engine: Engine, apps: Sequence[str], **more: Any) -> Settings:
 
 
 def due(engine: Engine, *job_types: str) -> int:
-    """Return the number of due jobs in the table."""
+    """Return the number of ready jobs of these types."""
     found = "select count(*) from queue.ready as r join queue.lanes as l on l.lane = r.lane"
     return int(engine.one(f"{found} where l.job_type = any (%s)", list(job_types)))
 
 
 def by_lambda(settings: Settings) -> dict[str, Any]:
-    """Run one tick of the minute schedule, like AWS, and return its summary."""
+    """Run the worker as Lambda does on the minute schedule, and return the summary."""
     with closing(LambdaWorker(settings)) as worker:
         summary: dict[str, Any] = worker({"source": SCHEDULE_SOURCE}, None)
         return summary
@@ -63,7 +63,7 @@ def by_lambda(settings: Settings) -> dict[str, Any]:
 def ticked(
     settings: Settings, registry: Registry, budget: float = 60, **more: Any
 ) -> dict[str, Any]:
-    """Return the summary of one run."""
+    """Run the worker once, and return the summary."""
 
     async def run() -> dict[str, Any]:
         worker = Worker(settings, registry=registry)
@@ -87,7 +87,10 @@ def test_a_run_of_one_queue_ends_with_what_that_queue_has(engine: Engine) -> Non
 
 
 def test_a_job_that_comes_just_after_a_run_starts_another(engine: Engine) -> None:
-    """On AWS, such a job must not wait for the next tick of the minute schedule."""
+    """A job enqueued just after a worker run wakes another worker.
+
+    It does not wait for the next minute.
+    """
     settings = settings_of(engine, ["coroutines"])
     wakes: list[bool] = []
 
@@ -96,7 +99,7 @@ def test_a_job_that_comes_just_after_a_run_starts_another(engine: Engine) -> Non
 
         @registry.processor("brief", payload=dict)
         async def brief(job: Any, ctx: Any) -> None:
-            await asyncio.sleep(0.7)  # the worker requests more jobs meanwhile
+            await asyncio.sleep(0.7)  # meanwhile the worker calls lease again
             answer = engine.rpc("enqueue_job", p_workspace_id=ACME, p_job_type="other")
             wakes.append(answer["wake"])
 
@@ -116,7 +119,7 @@ def test_a_job_that_comes_just_after_a_run_starts_another(engine: Engine) -> Non
 
 
 def test_what_a_run_leaves_is_counted_for_all_types_that_it_serves(engine: Engine) -> None:
-    """A job at its limit cannot be leased now. Paused jobs are not due."""
+    """A worker run's summary counts jobs that a limit blocks. Paused jobs are not counted."""
     engine.pause("job_type", FUNCTION)
     engine.register("full", max_concurrency=1)
     engine.enqueue_many(4, job_type="full")
@@ -155,7 +158,10 @@ def test_a_run_for_named_types_drains_these_and_counts_no_others(
 
 
 def test_threads_that_block_for_good_keep_no_coroutine_waiting(engine: Engine) -> None:
-    """The run ends at its deadline, and counts the backlog of all its types."""
+    """While all threads of a worker are blocked, its coroutines still run.
+
+    The run ends at its deadline.
+    """
     engine.enqueue_many(300, job_type=COROUTINE)
     for _ in range(8):
         engine.enqueue({"waits": True}, job_type=FUNCTION)
@@ -173,7 +179,10 @@ def test_threads_that_block_for_good_keep_no_coroutine_waiting(engine: Engine) -
 
 
 def test_one_request_bounds_each_pool_and_a_tenants_limit_over_all(engine: Engine) -> None:
-    """A repeated call returns the same leases of every pool."""
+    """One lease call limits each pool of job types and the workspace in total.
+
+    A repeated call returns the same leases.
+    """
     engine.enqueue_many(10, job_type=COROUTINE)
     engine.enqueue_many(10, job_type=FUNCTION)
     engine.limit(max_running=5)

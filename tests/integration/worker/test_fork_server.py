@@ -1,6 +1,6 @@
-"""A fork server starts processes that share its imported modules, and ends with its host.
+"""A fork server starts processes that share its imported modules.
 
-The processes are real. Each process runs the code in its variable DO.
+It ends with its host. The processes are real, and each runs the code in its variable DO.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ SAY_PID = "os.write(int(os.environ['SAYS']), b'%d' % os.getpid()); "
 
 @asynccontextmanager
 async def fork_server(**environ: str) -> AsyncIterator[tuple[ForkServer, int]]:
-    """Yield a fork server, and a pipe to which its processes may write."""
+    """Start a fork server, and a pipe to which its processes may write."""
     read, write = os.pipe()
     environ = {**os.environ, "SAYS": str(write), **environ}
     server = ForkServer((sys.executable, "-c", PROGRAM), environ, pass_fds=(write,))
@@ -68,9 +68,9 @@ async def fork_server(**environ: str) -> AsyncIterator[tuple[ForkServer, int]]:
 async def test_a_process_is_forked_unless_a_module_failed_or_started_a_thread(
     load: str, is_forked: bool
 ) -> None:
-    """Each process ends with its own exit code or signal.
+    """A process is forked with the loaded modules.
 
-    A fork server that does not fork has one thread, because it has restarted without the modules.
+    If a module fails or starts a thread, the process starts without them.
     """
     async with fork_server(LOAD=load) as (server, _):
         codes = await asyncio.gather(
@@ -85,7 +85,7 @@ async def test_a_process_is_forked_unless_a_module_failed_or_started_a_thread(
 async def waiting_process(
     server: ForkServer, pipe: int
 ) -> tuple[asyncio.Task[int | None], psutil.Process, psutil.Process]:
-    """Start a process that waits, and return its run, the process and the fork server."""
+    """Start a process that waits. Return its run, the process and the fork server."""
     running = asyncio.create_task(server.run({"DO": SAY_PID + "os.read(0, 1)"}))
     process = psutil.Process(int(await asyncio.to_thread(os.read, pipe, 20)))
     parent = process.parent()
@@ -94,7 +94,10 @@ async def waiting_process(
 
 
 async def test_processes_notice_that_the_fork_server_was_killed() -> None:
-    """The standard input of the processes ends. The next process has another fork server."""
+    """When the fork server is killed, its processes end.
+
+    The next process gets a new fork server.
+    """
     async with fork_server() as (server, pipe):
         running, process, parent = await waiting_process(server, pipe)
         parent.kill()
@@ -109,7 +112,7 @@ async def test_processes_notice_that_the_fork_server_was_killed() -> None:
 async def test_the_host_ends_processes_by_sigterm_and_kills_the_others(
     handler: str, imports: bool
 ) -> None:
-    """The waiting process is a forked one, or the fork server, which still imports."""
+    """The host ends its processes with SIGTERM, and kills those that ignore it."""
     ends = handler == "SIG_DFL"
     waits = f"signal.signal(signal.SIGTERM, signal.{handler}); {SAY_PID} signal.pause()"
     async with fork_server(LOAD=waits if imports else "") as (server, pipe):
@@ -121,7 +124,7 @@ async def test_the_host_ends_processes_by_sigterm_and_kills_the_others(
 
 
 async def test_a_sigterm_to_the_process_group_leaves_the_fork_server_to_its_host() -> None:
-    """If the fork server ended, its host would not wait for processes that release their jobs."""
+    """The fork server ignores SIGTERM, so that its host can wait for the processes' end."""
     async with fork_server() as (server, pipe):
         running, process, parent = await waiting_process(server, pipe)
         parent.terminate()
@@ -131,7 +134,7 @@ async def test_a_sigterm_to_the_process_group_leaves_the_fork_server_to_its_host
 
 
 async def test_processes_that_end_together_end_no_other() -> None:
-    """The newer processes have ended when the fork server first checks the oldest process."""
+    """When several processes end at once, the fork server reports each end and keeps the others."""
     async with fork_server(LOAD=END_OTHERS) as (server, pipe):
         runs, pids = [], []
         for _ in range(3):
@@ -146,7 +149,7 @@ async def test_processes_that_end_together_end_no_other() -> None:
 
 
 async def test_a_process_that_the_system_refuses_ends_no_other() -> None:
-    """The test makes the first fork fail. A fork server without a command does not start."""
+    """If the system rejects one fork, that run returns an error code and the next fork succeeds."""
     fails_once = "os.fork = lambda fork=os.fork: setattr(os, 'fork', fork) or os.rmdir('/none')"
     async with fork_server(LOAD=fails_once) as (server, _):
         assert await server.run({}) == os.EX_OSERR

@@ -1,4 +1,4 @@
-"""Examples of pages that need a vendor, a model or a session."""
+"""Examples in the documentation that need a vendor, a model or a database session."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def example(page: Path, response: str) -> str:
 
 
 def defined(code: str, **names: Any) -> dict[str, Any]:
-    """Return the names that a block defines, given the names that it requires."""
+    """Run a block, given the names it needs, and return the names that it defines."""
     space: dict[str, Any] = {"__name__": "page", **names}
     exec(compile(code, "page", "exec"), space)
     return space
 
 
 async def awaited(code: str, names: dict[str, Any]) -> None:
-    """Run a block that may await, like the body of a coroutine, in the given names."""
+    """Run a block that may contain `await`, as the body of a coroutine, in the given names."""
     made = eval(compile(code, "page", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
     if isinstance(made, Awaitable):  # otherwise the block had no `await` and has already run
         await made
@@ -63,7 +63,7 @@ async def awaited(code: str, names: dict[str, Any]) -> None:
 def test_a_route_of_the_app_does_the_work(
     status: int, outcome: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The processor calls the route."""
+    """The example's processor calls an HTTP route. The route's status decides the job's outcome."""
     route = httpx.MockTransport(lambda request: httpx.Response(status, json={"url": "t"}))
     monkeypatch.setattr(httpx, "AsyncClient", partial(httpx.AsyncClient, transport=route))
     try:
@@ -77,7 +77,7 @@ def test_a_route_of_the_app_does_the_work(
 
 
 async def test_only_what_can_pass_is_retried() -> None:
-    """The example retries only a vendor's temporary errors."""
+    """The example retries a vendor's temporary errors and no others."""
     space = defined(
         example(RECIPES, "def fetch"), httpx=httpx, Any=Any, ProcessorError=ProcessorError
     )
@@ -92,21 +92,21 @@ async def test_only_what_can_pass_is_retried() -> None:
 
 
 def test_failures_are_reported_by_the_apps_own_init() -> None:
-    """The page's function `register` initialises Sentry."""
+    """The example's function `register` adds a middleware that reports errors to Sentry."""
     import sentry_sdk  # slow, and needed only here
 
     space = defined(example(RECIPES, "report_errors"), sentry_sdk=sentry_sdk)
     registry = Registry()
 
     space["register"](registry, scratch_settings("http://127.0.0.1:1"))
-    # remove the client, which would also report errors of later tests
+    # Remove the client, which would also report errors of later tests.
     sentry_sdk.get_global_scope().set_client(None)
 
     assert [each.__name__ for each in registry._around] == ["report_errors"]
 
 
 async def test_a_job_of_the_sessions_own_transaction(database: Database) -> None:
-    """The test binds the statement's parameters as SQLAlchemy does."""
+    """The example enqueues a job in the transaction of an SQLAlchemy session."""
     session = MagicMock(execute=AsyncMock())
     order = SimpleNamespace(tenant_id=ACME, customer="Ada")
     names = {"session": session, "order": order, "text": str, "json": json}
@@ -114,7 +114,7 @@ async def test_a_job_of_the_sessions_own_transaction(database: Database) -> None
     await awaited(example(RECIPES, "session.begin"), names)
 
     statement, given = session.execute.await_args.args
-    # this test's database has its jobs in `public`
+    # In this test's database, the jobs are in the schema `public`.
     bound = re.sub(r"(?<!:):(\w+)", r"%(\1)s", statement).replace("minutehand.", "public.")
     with database.connect() as connection:
         connection.execute("insert into public.workspaces values (%s, 'Acme')", (ACME,))
@@ -125,7 +125,7 @@ async def test_a_job_of_the_sessions_own_transaction(database: Database) -> None
 async def test_a_worker_of_ones_own_runs_what_is_there(
     engine: Engine, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker runs in a function, and in the lifespan of an app."""
+    """The examples run a worker in a function and in the lifespan of an app."""
     environ["MINUTEHAND_APPS"] = "tests.integration.worker.coroutines"
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
@@ -140,19 +140,19 @@ async def test_a_worker_of_ones_own_runs_what_is_there(
 
 
 class Outline(BaseModel):
-    """The pydantic model of the page."""
+    """The pydantic model that the example names."""
 
     phases: list[str]
 
 
 class Reply(BaseModel):
-    """A model that streams its words."""
+    """A pydantic model whose text is streamed."""
 
     text: str
 
 
 async def test_a_model_is_asked_in_a_job(capsys: pytest.CaptureFixture[str]) -> None:
-    """The two blocks of the page run in order."""
+    """The two examples ask a language model for structured output and stream its text."""
     first, second = blocks(AI.read_text(), "python")
     written: list[str] = []
 
@@ -182,7 +182,7 @@ async def test_a_model_is_asked_in_a_job(capsys: pytest.CaptureFixture[str]) -> 
 
 
 async def failing(job: Job[Any], ctx: JobContext) -> None:
-    """A processor that fails as its payload requests."""
+    """A processor that fails in the way that its payload names."""
     raise {"listed": TimeoutError, "other": KeyError, "final": ProcessorError}[job.payload]("no")
 
 
@@ -196,7 +196,7 @@ async def failing(job: Job[Any], ctx: JobContext) -> None:
     ],
 )
 async def test_only_listed_exceptions_are_retried(job_type: str, how: str, outcome: str) -> None:
-    """The middleware is that of the page about Celery."""
+    """The example's middleware for former Celery users retries only the listed exceptions."""
     try:
         space = defined(example(CELERY, "RETRIED"))
     finally:
@@ -209,7 +209,7 @@ async def test_only_listed_exceptions_are_retried(job_type: str, how: str, outco
 
 
 async def test_the_last_failure_is_followed_by_another_job() -> None:
-    """The page's `link_error` job is enqueued once, when the last attempt fails."""
+    """The example enqueues its `link_error` job once, when the last attempt fails."""
     first, second = example(CELERY, "RETRIED"), example(CELERY, "link_error")
     try:
         space = defined(f"{first}\n{second}")
@@ -226,7 +226,7 @@ async def test_the_last_failure_is_followed_by_another_job() -> None:
 
 
 async def test_a_job_is_asked_for_until_it_has_ended() -> None:
-    """The poll ends with the caller's time limit."""
+    """The example polls a job until it has ended, or until a time limit."""
     space = defined(example(CELERY, "async def ended"))
     asked: list[str] = []
 
@@ -243,7 +243,7 @@ async def test_a_job_is_asked_for_until_it_has_ended() -> None:
 
 
 class LambdaClient:
-    """The calls of boto3's client that the page makes, on AWS's own runner of durable functions."""
+    """The calls of boto3's Lambda client that the examples make, on AWS's local runner."""
 
     def __init__(self) -> None:
         self.started: list[dict[str, Any]] = []
@@ -268,7 +268,7 @@ def running(function: Any) -> Iterator[Any]:
 
 @pytest.fixture
 def durable(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[dict[str, Any], LambdaClient]]:
-    """The names that the page about durable functions defines, and what they call."""
+    """The names that the examples of durable functions define, and the calls that they make."""
     functions = LambdaClient()
     calls: list[tuple[Any, ...]] = []
     monkeypatch.setattr("boto3.client", lambda service: functions)
@@ -283,7 +283,7 @@ def durable(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[dict[str, Any], L
 async def test_a_durable_function_waits_for_the_end_of_a_job(
     durable: tuple[dict[str, Any], LambdaClient],
 ) -> None:
-    """The callback's id travels in the payload, and comes back when the job ends."""
+    """A durable function enqueues a job with its callback id, and continues when the job ends."""
     space, functions = durable
     with running(space["nightly"]) as runner:
         functions.runner = runner
@@ -302,7 +302,7 @@ async def test_a_durable_function_waits_for_the_end_of_a_job(
 async def test_a_job_waits_for_the_end_of_a_durable_function(
     durable: tuple[dict[str, Any], LambdaClient],
 ) -> None:
-    """The job starts one execution under its own id, whose event ends the wait."""
+    """A job starts one durable function and continues when the function emits its event."""
     space, functions = durable
     test = ProcessorTest(space["approve"], space["Order"](amount=12))
     waiting = await test.run()

@@ -1,4 +1,4 @@
-"""The worker as a separate process."""
+"""A worker in its own process: exit code, imports, and the report of its end."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ sys.modules.update(click=None, rich=None)  # httpx loads them where they are, an
 import minutehand.aws.rotation, minutehand.functions.worker.invocations
 print(len(sys.modules), *{name.partition(".")[0] for name, module in sys.modules.items() if module})
 """
-#: Modules that a worker always loads. httpx loads idna and certifi, and pydantic loads the modules
-#: of the second line.
+#: The packages that a worker always imports. httpx imports idna and certifi, and pydantic imports
+#: those of the second line.
 NEEDED = {"minutehand", "tenacity", "httpx", "idna", "certifi", "pydantic", "pydantic_core"}
 NEEDED |= {"annotated_types", "typing_extensions", "typing_inspection"}
 
 
 def test_a_worker_that_ends_in_good_order_is_not_taken_for_a_crash(tmp_path: Path) -> None:
-    """Threads that processors leave behind do not change the exit code.
+    """A worker that ends normally exits with 0, even if a task of a processor never stops.
 
-    An exit code other than 0 would delay the next worker.
+    Another exit code would delay the next worker.
     """
     command = [sys.executable, "-c", ENDS_AS_HOT_RELOAD_DOES]
     environ = {**os.environ, "WORKER_SOCKET": str(tmp_path / "socket")}
@@ -66,7 +66,7 @@ def test_a_worker_that_ends_in_good_order_is_not_taken_for_a_crash(tmp_path: Pat
 
 @pytest.mark.parametrize("exits", [SystemExit, KeyboardInterrupt])
 def test_a_task_that_exits_ends_nothing_but_itself(exits: type[BaseException]) -> None:
-    """The processor that started the task has ended, or awaits it. Other jobs continue."""
+    """A task that raises SystemExit or KeyboardInterrupt ends alone. Other jobs continue."""
 
     async def exit_soon() -> None:
         raise exits
@@ -82,7 +82,7 @@ def test_a_task_that_exits_ends_nothing_but_itself(exits: type[BaseException]) -
 
 
 def test_a_cold_start_imports_what_a_run_needs() -> None:
-    """Each imported module makes every start slower."""
+    """A worker's cold start imports only the needed packages and fewer than 410 modules."""
     command = [sys.executable, "-c", STARTS_COLD]
     done = subprocess.run(command, capture_output=True, check=True)
     count, *packages = done.stdout.decode().split()
@@ -91,7 +91,7 @@ def test_a_cold_start_imports_what_a_run_needs() -> None:
 
 
 def test_a_cold_start_of_the_api_imports_no_worker() -> None:
-    """The metrics library is imported only at the first scrape."""
+    """The API's cold start imports no worker, no boto3 and no metrics library."""
     code = "import sys, minutehand.functions.jobs.app; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     loaded = set(done.stdout.decode().split())
@@ -102,7 +102,7 @@ def test_a_cold_start_of_the_api_imports_no_worker() -> None:
 async def test_the_end_of_a_process_is_reported_when_its_database_url_is_silent(
     engine: Engine, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """The report tries one database connection, and then has time left to use HTTPS."""
+    """If the DATABASE_URL does not respond, the host reports a process's end over HTTPS."""
     engine.register()
     engine.enqueue()
     engine.lease_one()

@@ -1,4 +1,4 @@
-"""The Postgres session in which a running attempt waits, from the attempt's stack."""
+"""The Postgres session for which a running attempt waits, found in the attempt's stack."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.patience import until
 
 
 async def test_the_session_of_a_processors_query_is_found(engine: Engine) -> None:
-    """A processor opens its own connection, of which the worker has no reference."""
+    """The worker finds the session of a query on a connection that the processor opened itself."""
     async with await psycopg.AsyncConnection.connect(engine.database.url) as connection:
         task = asyncio.create_task(connection.execute("select pg_sleep(600)"))
         session = await asyncio.to_thread(until, partial(database_session, task, ""))

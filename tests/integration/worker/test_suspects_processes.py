@@ -1,6 +1,6 @@
-"""A host starts a process for suspects that its worker has found.
+"""A host starts extra processes for suspects: jobs that may have ended a worker's process.
 
-The processes are real, and the worker always finds suspects, unless a test says otherwise.
+The processes are real.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ while select.select([], [pipe], []):
 async def test_the_pause_doubles_until_a_process_leases_suspects(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only the sixth process can lease suspects. No pause takes time in this test."""
+    """The host's pause between processes for suspects doubles until a process leases suspects."""
     (tmp_path / "suspects_worker.py").write_text(WORKER)
     file = tmp_path / "starts"
     path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
@@ -93,7 +93,8 @@ async def test_the_pause_does_not_grow_while_each_process_leases_suspects(
     assert max(pauses) == 2
 
 
-#: Each process for suspects ends without a lease when the test has created its file `end`.
+#: A worker program. Each of its processes for suspects ends without a lease when the test creates
+#: the file `end`.
 DYING = """
 import json, os, sys, time
 from pathlib import Path
@@ -139,7 +140,10 @@ def count_started(folder: Path) -> int:
 async def test_suspects_found_beside_a_process_that_leases_none_get_a_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker finds them once, while a process that was too early for them still runs."""
+    """The worker finds suspects while an earlier process for suspects still runs.
+
+    The host then starts another process.
+    """
     (tmp_path / "dying_worker.py").write_text(DYING)
     path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
     environ = {**os.environ, "PYTHONPATH": path, "FOLDER": str(tmp_path)}
@@ -162,7 +166,10 @@ async def test_suspects_found_beside_a_process_that_leases_none_get_a_process(
 async def test_processes_that_share_the_suspects_of_a_death_delay_no_later_process(
     engine: Engine, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Eight processes start for eight suspects, and a few of them may lease all suspects."""
+    """Eight processes start for eight suspects.
+
+    Those that find no suspect do not delay the next process.
+    """
     engine.register()
     jobs = " ".join(engine.enqueue_many(8))
     engine.lease(8, worker="dies")

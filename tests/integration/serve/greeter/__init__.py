@@ -1,1 +1,1 @@
-"""An app of the tests, whose job types only the served process knows."""
+"""An app for tests. Only the served process knows its job types."""

@@ -1,4 +1,4 @@
-"""Job types that greet, take time, block their worker or end it."""
+"""Job types that greet, take time, block their worker's process or end it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Slow(BaseModel):
 
 @processor("served.greet", payload=Greet)
 async def greet(job: Job[Greet], ctx: JobContext) -> dict[str, str]:
-    """Greet by name."""
+    """Return a greeting with the name."""
     return {"greeting": f"Hello, {job.payload.name}!"}
 
 
 @processor("served.slow", payload=Slow, timeout=60)
 async def slow(job: Job[Slow], ctx: JobContext) -> dict[str, bool]:
-    """Run for the requested time."""
+    """Run for the requested number of seconds."""
     ctx.progress(1, "begun")
     await asyncio.sleep(job.payload.seconds)
     return {"slept": True}
@@ -55,44 +55,44 @@ class Nothing(BaseModel):
 
 @processor("served.block", payload=Nothing, lease=16, max_attempts=1)
 async def block(job: Job[Nothing], ctx: JobContext) -> None:
-    """Hold Python's GIL in C code like an endless regular expression, without using CPU."""
+    """Block Python's GIL in C code without using CPU, as an endless regular expression would."""
     ctypes.PyDLL(None).read(os.pipe()[0], ctypes.create_string_buffer(1), 1)
 
 
 @processor("served.die", payload=Nothing, lease=20, max_attempts=1)
 async def die(job: Job[Nothing], ctx: JobContext) -> None:
-    """End the process as the kernel does when memory runs out."""
+    """Kill the process, as the kernel does when memory runs out."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 @processor("served.plain", payload=Slow, timeout=60)
 def plain(job: Job[Slow], ctx: JobContext) -> dict[str, bool]:
-    """Run for the requested time in a thread."""
+    """Run for the requested number of seconds in a thread."""
     time.sleep(job.payload.seconds)
     return {"slept": True}
 
 
 @processor("served.exit", payload=Nothing, backoff=Backoff(first=1, cap=1), max_attempts=2)
 async def leave(job: Job[Nothing], ctx: JobContext) -> None:
-    """End the process without a message like a C extension."""
+    """End the process without a message, as a C extension may."""
     os._exit(7)
 
 
 @processor("served.broken", payload=Nothing)
 async def broken(job: Job[Nothing], ctx: JobContext) -> None:
-    """End the process, as each job of a faulty deploy may."""
+    """End the process, as every job of a faulty deploy may."""
     os._exit(9)
 
 
 class Item(BaseModel):
-    """How the item makes a call of its batch fail: dies, raises or hangs."""
+    """How the item makes the call for its batch fail: it dies, raises or hangs."""
 
     how: str | None = None
 
 
 @processor("served.batch", payload=Item, batch=10, batch_wait=0.2, timeout=1, max_attempts=1)
 async def together(jobs: list[BatchedJob[Item]]) -> list[None]:
-    """Fail if one item does, as a batch with a poison item."""
+    """Fail the whole batch if one item says so."""
     for job in jobs:
         if job.payload.how == "dies":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -113,19 +113,19 @@ def together_in_a_thread(jobs: list[BatchedJob[Item]]) -> list[None]:
 
 @processor("served.abort", payload=Nothing, max_attempts=1)
 def abort(job: Job[Nothing], ctx: JobContext) -> None:
-    """End the process in a thread, with a core dump's signal."""
+    """End the process from a thread with the signal SIGABRT."""
     os.abort()
 
 
 @processor("served.keyed", payload=Slow, key_concurrency=1, timeout=60)
 async def keyed(job: Job[Slow], ctx: JobContext) -> None:
-    """Run for the requested time, one job at a time per key."""
+    """Run for the requested number of seconds, with one job at a time per key."""
     await asyncio.sleep(job.payload.seconds)
 
 
 @processor("served.family", payload=Slow, max_concurrency=3, timeout=60)
 async def family(job: Job[Slow], ctx: JobContext) -> dict[str, object]:
-    """Run a step, wait for a child, and stream two words."""
+    """Run a step, wait for a child job, and stream two words."""
     count = await ctx.step("count", once)
     child = NewJob(job_type="served.slow", payload={"seconds": 0.1})
     await ctx.gather(await ctx.spawn([child]))
@@ -137,5 +137,5 @@ async def family(job: Job[Slow], ctx: JobContext) -> dict[str, object]:
 
 
 async def once() -> int:
-    """Return a step's result."""
+    """Return the step's result."""
     return 1

@@ -1,1 +1,1 @@
-"""An app of the tests with one coroutine processor."""
+"""An app for tests with one coroutine as its processor."""

@@ -1,4 +1,4 @@
-"""A coroutine that ends immediately."""
+"""A processor that is a coroutine and returns immediately."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ NAME = "drain.coroutine"
 
 
 def register(registry: Registry, settings: Settings) -> None:
-    """Add the processor."""
+    """Register the processor."""
 
     @registry.processor(NAME, payload=dict)
     async def run(job: Job[dict[str, bool]], ctx: JobContext) -> None:

@@ -1,1 +1,1 @@
-"""An app of the tests with one plain function as processor."""
+"""An app for tests with one plain function as its processor."""

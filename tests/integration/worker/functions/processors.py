@@ -1,4 +1,4 @@
-"""A plain function that ends immediately, or when the test allows it."""
+"""A processor that is a plain function. It returns immediately, or when the test allows it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from minutehand.config import Settings
 from minutehand.worker import Job, JobContext, Registry
 
 NAME = "drain.function"
-#: Set by the test when waiting jobs may end.
+#: The test sets this event when blocked jobs may return.
 GATE = threading.Event()
 
 
 def register(registry: Registry, settings: Settings) -> None:
-    """Add the processor."""
+    """Register the processor."""
 
     @registry.processor(NAME, payload=dict)
     def run(job: Job[dict[str, bool]], ctx: JobContext) -> None:
