@@ -5,8 +5,10 @@ No other host serves these job types at the time.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,3 +89,25 @@ def test_a_host_reports_a_process_that_dies_while_the_host_stops(
             connection.execute("delete from public.jobs where id = any(%s::uuid[])", (jobs,))
 
     assert left == [("pending", 0, "process_died")]
+
+
+def test_suspects_that_a_host_finds_at_its_start_run_at_the_same_time(
+    stack: RunningStack, tmp_path: Path
+) -> None:
+    """Each job is alone in its group, and runs until after the worker's next poll."""
+    with stack.connect() as connection:
+        with served(stack, tmp_path):
+            host = Served(connection, tmp_path / "serve.log")
+            host.wait_for_types()
+        jobs = host.enqueue("served.slow", 3, seconds=3600)
+        try:
+            request = {"worker_id": "dies", "limit": 3, "job_types": ["served.slow"]}
+            request["tick_id"] = str(uuid.uuid4())
+            host.one("select public.lease_jobs(%s)", json.dumps(request))
+            died = {"worker_id": "dies", "evidence": {"signal": "SIGKILL", "companies": 3}}
+            assert host.one("select public.tick_finished(%s)", json.dumps(died))["suspects"] == 3
+            with served(stack, tmp_path):
+                running = "select count(*) from queue.leases where job_id = any(%s::uuid[])"
+                until(lambda: connection.execute(running, (jobs,)).fetchone() == (3,), seconds=55)
+        finally:
+            connection.execute("delete from public.jobs where id = any(%s::uuid[])", (jobs,))

@@ -145,7 +145,8 @@ def build_worker(
     def on_response(response: LeaseResponse) -> None:
         if realtime is not None:
             realtime.follow(response.wake_topic)
-        if response.suspects and pipe:
+        # if limits block all suspects, a process that leases none must not start another process
+        if response.suspects and pipe and (response.leases or not suspects):
             # if the pipe is full, the host will read earlier notifications, so the new notification
             # is not needed
             with contextlib.suppress(BlockingIOError):

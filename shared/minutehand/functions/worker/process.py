@@ -176,7 +176,7 @@ class WorkerProcess:
 
     async def _keep(self) -> None:
         loop = asyncio.get_running_loop()
-        variables = {SOCKET: str(self._socket), PIPE: str(self._pipe_end)}
+        variables = {SOCKET: str(self._socket)}
         failures = 0
         while not self._is_stopping:
             started = loop.time()
@@ -244,7 +244,8 @@ class WorkerProcess:
         started = asyncio.get_running_loop().time()
         try:
             access = self._exit_reporter.access.variables
-            code = await self._forks.run({**report.variables, **access, **variables})
+            variables = {**report.variables, **access, **variables, PIPE: str(self._pipe_end)}
+            code = await self._forks.run(variables)
             if code == 0:
                 return None
             # if the fork server has ended, its worker processes release their jobs themselves
