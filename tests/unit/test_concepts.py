@@ -1,4 +1,4 @@
-"""The page of concepts and the schemas define a term by the same words."""
+"""The page of concepts and the SQL schemas define each term in the same words."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ TERM = re.compile(r"(An? [\w ]+?) is (?:an?|the) .*")
 
 
 def definitions(text: str) -> set[str]:
-    """Return the items of a text, one line each, without marks and the name of the schema."""
+    """Return the list items of a text, without marks and the schema's name."""
     items = (" ".join(item.split()) for item in re.findall(DEFINITION, text, re.M))
     return {re.sub(r"`|\bqueue\.", "", item) for item in items}
 
 
 def test_the_page_defines_no_term_of_the_engine_in_another_sense() -> None:
-    """A reader must not learn two meanings of a word."""
+    """A term that both the page and the schema define has one definition."""
     schema = (ROOT / "supabase/schemas/01_foundation.sql").read_text("utf-8")
     head = re.sub(r"^-- ?", "", schema.partition("\n\n")[0], flags=re.M)
     [page] = [page for page in PAGES if page.topic == "concepts"]
@@ -34,9 +34,9 @@ def test_the_page_defines_no_term_of_the_engine_in_another_sense() -> None:
 
 
 def test_the_comment_of_jobs_defines_a_job_as_the_page_does() -> None:
-    """The Data API and the console's readers see this comment.
+    """The SQL comment of the table `jobs` is the page's definition of a job.
 
-    The comment of workspaces cannot change, because a project may have replaced that table.
+    Users of the Data API see this comment.
     """
     schema = (ROOT / "supabase/schemas/02_jobs.sql").read_text("utf-8")
     [page] = [page for page in PAGES if page.topic == "concepts"]

@@ -1,4 +1,4 @@
-"""The site of the pages and the first page: everything is there, short, and linked."""
+"""The documentation's site: each page exists, is linked, and can be searched."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from minutehand.docs import PAGES
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write the site's pages, without MkDocs."""
+    """The pages of the site, written without MkDocs."""
     folder = tmp_path_factory.mktemp("docs") / "pages"
     write_pages(folder)
     return folder
 
 
 def slug(heading: str) -> str:
-    """Return the anchor of a heading, as the site makes it."""
+    """Return the anchor of a heading on the site."""
     return re.sub(r"[^\w\s-]", "", heading.lower()).strip().replace(" ", "-")
 
 
 def test_every_question_and_link_leads_to_its_answer(site: Path) -> None:
-    """Links of pages, and questions of the index, lead to existing sections."""
+    """Each link of a page, and each question of the index, leads to an existing section."""
     texts = {page.name: page.read_text("utf-8") for page in site.glob("*.md")}
     titles = {name: re.findall(r"^#+ (.*)$", text, re.M) for name, text in texts.items()}
     dead = [
@@ -41,7 +41,7 @@ def test_every_question_and_link_leads_to_its_answer(site: Path) -> None:
 
 
 def test_every_promise_names_the_tests_that_hold_it() -> None:
-    """A sentence must not outlive its test."""
+    """Each promise on the page of promises names existing test files."""
     page = next(page for page in PAGES if page.topic == "promises")
     promised, held = (
         re.findall(r"^\| ([^|]+) \| (.+) \|$", part.partition("|---|---|\n")[2], re.M)
@@ -55,7 +55,7 @@ def test_every_promise_names_the_tests_that_hold_it() -> None:
 
 
 def test_a_link_to_what_is_not_there_ends_the_build() -> None:
-    """The build finds a dead link before a reader does."""
+    """A dead link makes the site's build fail."""
     with pytest.raises(DeadLink, match="nowhere"):
         site_links("[there](../nowhere.md)", ROOT / "infra" / "docs" / "index.md", {})
 
@@ -74,7 +74,7 @@ def test_an_agent_finds_every_page(site: Path) -> None:
 
 
 def test_a_page_is_found_by_its_topic_or_by_a_word_of_its_title_alone() -> None:
-    """People type the name of their old queue. A word in several titles finds no page."""
+    """A page is found by its topic, or by a word that only its title contains."""
     found = {
         word: find_page(word)
         for word in ("adopt", "Celery", "pg_cron", "own_data", "your", "beans")
@@ -89,7 +89,7 @@ def test_a_page_is_found_by_its_topic_or_by_a_word_of_its_title_alone() -> None:
     }
 
 
-#: Questions of engineers, and the page that answers each.
+#: Questions of engineers, and the topic of the page that answers each.
 QUESTIONS = """\
 Alembic | install
 Atlas schema diff | install
@@ -116,7 +116,7 @@ chat approval tool beans | nextjs
 
 @pytest.mark.parametrize("question", QUESTIONS.splitlines())
 def test_the_first_section_answers_the_question(question: str) -> None:
-    """Fillers and endings of words do not matter, and a word that is rare counts more."""
+    """A search with an engineer's question returns a section of the expected page first."""
     words, topic = question.split(" | ")
     assert find_sections(words)[0]["topic"] == topic
 

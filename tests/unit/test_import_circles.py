@@ -1,4 +1,4 @@
-"""Files import each other in one direction only. Shared code is in a third file below both."""
+"""Python files import each other in one direction only."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import graphlib
 
 
 def test_no_two_files_import_each_other_in_a_loop() -> None:
-    """Imports inside functions count, and imports for types only."""
+    """The import graph of all packages has no cycle, including imports inside functions."""
     import grimp  # slow, and needed here alone
 
     packages = ("minutehand", "supabase_local", "functions", "infra", "tests")
@@ -14,5 +14,5 @@ def test_no_two_files_import_each_other_in_a_loop() -> None:
     below = {each: graph.find_modules_directly_imported_by(each) for each in graph.modules}
 
     assert len(below) > 300
-    # raises CycleError, which names the files
+    # `prepare` raises CycleError, which names the files, if there is a cycle.
     graphlib.TopologicalSorter(below).prepare()

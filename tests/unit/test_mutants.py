@@ -1,4 +1,4 @@
-"""The edits of `make mutants` fit the code, which changes between its weekly runs."""
+"""Each code edit that `make mutants` tests still applies to the code."""
 
 from infra.mutants import mutants
 from tests.support.paths import ROOT

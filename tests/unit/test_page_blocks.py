@@ -1,4 +1,4 @@
-"""A test runs every code block of a page, or this file gives the reason."""
+"""Each code block in the documentation is run by a test, or this file gives the reason why not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXAMPLES = "tests/integration/worker/test_page_examples.py"
 DRAINED = "tests/integration/worker/test_drain.py"
 DEPLOYED = "tests/integration/cli/test_deploy.py"
 NPM = "tests/e2e/npm/test_stranger.py"
-#: Number of blocks that are run by page, besides whole kinds, and the files that run them.
+#: For each page: the number of code blocks that tests run individually, and the test files.
 RUN: dict[str, tuple[int, *tuple[str, ...]]] = {
     "README.md": (3, NPM, WHEEL, "tests/install/test_projects.py"),
     "functions/README.md": (2, WHEEL),
@@ -43,7 +43,7 @@ RUN: dict[str, tuple[int, *tuple[str, ...]]] = {
     "shared/minutehand/worker/README.md": (1, DRAINED),
     "shared/minutehand/webhooks/README.md": (1, WHEEL),
 }
-#: By page, the beginnings of blocks that are not run, each below its reason.
+#: For each page: the beginnings of the code blocks that no test runs, each below its reason.
 NOT_RUN = {
     "README.md": [
         # an extract of the block in worker/CONTEXT.md, which is run
@@ -102,18 +102,18 @@ NOT_RUN = {
         "OTEL_EXPORTER"
     ],
 }
-#: Kinds of blocks, every block of which is run in these pages.
+#: For each language: the pages in which every block of the language is run.
 KINDS = {
     "sql": {page.path for page in PAGES if page.topic != "aws"},
     "yaml": {page.path for page in PAGES},
     "python": {f"shared/minutehand/{name}.md" for name in PYTHON_PAGES},
 }
-#: Pages of the checkout only, whose code is run by their app's own tests.
+#: The folder of pages whose code the apps' own tests run.
 OF_APPS = "shared/minutehand_apps/"
 
 
 def pages() -> list[str]:
-    """Return every page of the repository that prints code."""
+    """Return every page of the repository that contains a code block."""
     listed = subprocess.run(
         ["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -122,13 +122,16 @@ def pages() -> list[str]:
 
 
 def is_of_a_kind(path: str, block: Block) -> bool:
-    """Return whether every block of its language in this page is run."""
+    """Return whether all blocks of this language in the page are run."""
     return path in KINDS.get(block.language, ())
 
 
 @pytest.mark.parametrize("path", pages())
 def test_each_block_has_a_test_or_a_reason(path: str) -> None:
-    """Each reason is for one block. A new block must be run, or listed in NOT_RUN."""
+    """Each code block of a page is counted in RUN or listed in NOT_RUN.
+
+    Blocks of the languages in KINDS are excepted.
+    """
     begins = NOT_RUN.get(path, [])
     codes = [
         block.code.strip()

@@ -1,4 +1,4 @@
-"""Apps use only names that packages of `minutehand` export."""
+"""The names that packages of `minutehand` export, and that the apps use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ SOURCE = ROOT / "shared"
 
 
 def test_apps_import_exported_names_alone() -> None:
-    """A name is exported by a module directly below `minutehand`, or by an `__init__.py`."""
+    """The example apps import only exported names.
+
+    A name is exported by a module directly below `minutehand`, or by an `__init__.py`.
+    """
     apps = sorted((SOURCE / "minutehand_apps").rglob("*.py"))
     found = [
         f"{path.relative_to(ROOT)}:{line}: {module}.{name}"
@@ -29,7 +32,7 @@ def test_apps_import_exported_names_alone() -> None:
 
 
 def imports_in(path: Path) -> Iterator[tuple[int, str, str]]:
-    """Return each imported name with its line and module. For `import a.b` there is no name."""
+    """Yield line, module and name of each import in a file. For `import a.b` there is no name."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             yield from ((node.lineno, node.module or "", alias.name) for alias in node.names)
@@ -46,7 +49,7 @@ def is_exported(module: str, name: str) -> bool:
 
 
 def test_each_export_is_found() -> None:
-    """Names that type checkers read in `__init__.py` are those that Python loads."""
+    """Each name that an `__init__.py` declares for type checkers can be imported."""
     for package in ("ai", "aws", "queue", "terminal", "web", "worker"):
         module = __import__(f"minutehand.{package}", fromlist=["*"])
         inside = SOURCE / "minutehand" / package / "__init__.py"
@@ -55,7 +58,7 @@ def test_each_export_is_found() -> None:
                 assert getattr(module, name), name
 
 
-#: Names that packages of 0.4.4 exported. A removed name stays as an alias for one release.
+#: Names that version 0.4.4 exported. A removed name stays as an alias for one release.
 RELEASED = {
     "minutehand": "Backoff BatchedJob Call Cancel ChildrenFailed EnqueueOptions Fail Job"
     " JobContext NewJob Outcome ProcessorError RateLimit Registry Retry Returned Schedule Snooze"
@@ -71,7 +74,7 @@ RELEASED = {
 
 
 def test_released_names_can_be_imported() -> None:
-    """A project that upgrades need not change its imports."""
+    """Each name that an earlier release exported can still be imported."""
     missing = [
         f"{module}.{name}"
         for module, names in RELEASED.items()

@@ -1,4 +1,4 @@
-"""Text that looks like a secret is hidden in messages, data and code, and little else."""
+"""Text that looks like a secret is hidden in messages, data and code. Other text stays."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ SECRETS = ("hunter22", "abcdefghij", "c2lnbm", "AKIA", "0123456", "pa/ss", "w@rd
     ],
 )
 def test_what_looks_like_a_secret_is_replaced(text: str) -> None:
-    """Secrets of any vendor are replaced."""
+    """A text that looks like any vendor's secret is replaced."""
     shown = without_secrets(text)
     assert HIDDEN in shown
     assert not any(word in shown for word in SECRETS), shown
@@ -78,12 +78,15 @@ def test_what_looks_like_a_secret_is_replaced(text: str) -> None:
     ],
 )
 def test_ordinary_words_stay(text: str) -> None:
-    """An error message without its ordinary words would not help."""
+    """A text with ordinary words that only resemble secrets stays unchanged."""
     assert without_secrets(text) == text
 
 
 def test_data_is_filtered_at_every_level_and_by_its_names() -> None:
-    """Numbers stay, and so do names that only look similar."""
+    """Secrets in nested data are replaced, by their form and by the names of their fields.
+
+    Numbers stay.
+    """
     data = {
         "request": {"headers": [{"Authorization": "x"}, "Bearer abcdefghijklmnop"], "api_key": "k"},
         "url": "https://api.example/?token=hunter22",
@@ -107,18 +110,21 @@ def test_data_is_filtered_at_every_level_and_by_its_names() -> None:
 
 @pytest.mark.parametrize("piece", ["a://b:", "-", "token='", "x" * 50 + "://"])
 def test_a_text_without_end_is_matched_in_pieces_and_bounded_for_a_whole_error(piece: str) -> None:
-    """A tenant chooses its errors' texts, which must not slow down other jobs of the worker."""
+    """Long texts are searched for secrets in pieces of limited size.
+
+    One tenant's error therefore cannot slow down a worker.
+    """
     assert max(len(part) for part in _chunks(piece * 5_000)) <= 400
 
     kept = Redactor().data([piece * 5_000] * 50)
 
     assert sum(map(len, kept)) < 2 * MAX_READ
-    # cutting the text first would show the end of a secret
+    # If the text were cut before the search, the end of a secret would stay.
     assert without_secrets("z" * 1_200 + " b") == "z" * 400 + HIDDEN + " b"
 
 
 def test_a_log_lines_exception_is_filtered() -> None:
-    """An exception and its cause may quote the request to a vendor."""
+    """Secrets in an exception are hidden in the log line."""
     try:
         raise ValueError("refused: api_key=hunter22hunter")
     except ValueError:

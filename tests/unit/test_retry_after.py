@@ -1,4 +1,4 @@
-"""Delays that a service requests, in each of the ways of vendors."""
+"""Delays that a service requests in the headers of a response."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 RESET, LEFT = "x-ratelimit-reset", "x-ratelimit-remaining"
 MOST = MAX_WAIT.total_seconds()
-#: Seconds by the value of `Retry-After`, which may be seconds or a date (RFC 9110 §10.2.3), or a
-#: duration. A hostile endpoint may send anything.
+#: The expected seconds for each value of `Retry-After`. The value is a number of seconds, a date
+#: (RFC 9110 §10.2.3) or a duration. A hostile endpoint may send anything.
 VALUES: dict[str, float | None] = {
     "": None,
     "soon": None,
@@ -52,7 +52,7 @@ VALUES: dict[str, float | None] = {
     ],
 )
 def test_a_wait_is_read_bounded_or_left(headers: dict[str, str], seconds: float | None) -> None:
-    """The most exact header has precedence."""
+    """The delay is read from the most exact header, limited to a maximum, or ignored if invalid."""
     wait = None if seconds is None else timedelta(seconds=seconds)
     assert requested_wait(headers, now=NOW) == wait
 
@@ -65,6 +65,6 @@ def test_a_wait_is_read_bounded_or_left(headers: dict[str, str], seconds: float 
     ],
 )
 def test_an_instant_is_by_the_clock_of_its_service(headers: dict[str, str]) -> None:
-    """The reader's clock may be three hours behind."""
+    """A delay that ends at a date is computed with the service's clock, not the reader's."""
     headers |= {"date": "Thu, 01 Jan 2026 03:00:00 GMT"}
     assert requested_wait(headers, now=NOW) == timedelta(seconds=30)

@@ -1,4 +1,4 @@
-"""Settings are read from the environment once, and errors name the invalid variable."""
+"""Settings, which are read from environment variables. Errors name the invalid variable."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ SECRET += ["LANGUAGE_MODEL_KEY", "SPEECH_KEY", "WORKER_SECRET_TOKEN", "BACKGROUN
 
 
 def test_two_variables_are_enough() -> None:
-    """Empty variables count as missing. Secrets are not in the text of the settings."""
+    """Two variables suffice, and empty ones count as missing.
+
+    The text of the settings contains no secret.
+    """
     settings = Settings.from_env({**LEAST, **dict.fromkeys(SECRET, " ")})
 
     assert settings.supabase_url == "http://127.0.0.1:54321"
@@ -41,7 +44,7 @@ def test_two_variables_are_enough() -> None:
     ],
 )
 def test_a_wrong_variable_is_named_with_an_example(name: str, value: str) -> None:
-    """The person who deploys sees only this message."""
+    """An invalid variable raises an error with its name and a valid example."""
     with pytest.raises(ConfigurationError, match=f"^{name} ") as caught:
         Settings.from_env({**LEAST, name: value})
 

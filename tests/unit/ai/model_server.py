@@ -1,4 +1,4 @@
-"""A local server with the documented format of chat completions, which can fail in many ways."""
+"""A local server with the documented format of chat completions, with faults on request."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class Fault(misbehaving.Fault):
 
 @dataclass(frozen=True)
 class Seen:
-    """One request as it arrived."""
+    """A request that the server received."""
 
     name: str
     body: dict[str, Any]
 
 
 class ModelServer(MisbehavingServer):
-    """Responds to each prompt by its schema's name, from `answers`."""
+    """Responds to each prompt with the answer for its schema's name."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class ModelServer(MisbehavingServer):
         return f"{self.origin}/v1"
 
     def known_to(self, settings: Settings) -> Settings:
-        """Return settings that use this server as language model."""
+        """Return settings that use this server as the language model."""
         return settings.model_copy(
             update={
                 "language_model_url": self.url,
@@ -96,12 +96,10 @@ class ModelServer(MisbehavingServer):
         write(writer, 200, answer, cut=fault.cut)
 
     def _stream(self, writer: asyncio.StreamWriter, text: str, fault: Fault) -> None:
-        """Answer in pieces of a few letters, as vendors do.
+        """Stream an answer in pieces of a few letters, as vendors do.
 
-        The fault `cut` ends the answer inside a piece.
-
-        A text of megabytes comes in larger pieces, because the parser's work per piece is not
-        tested here.
+        The fault `cut` ends the answer inside a piece. A text of megabytes is streamed in larger
+        pieces, because the parser's work per piece is not tested here.
         """
         size = max(7, len(text) // 10_000)
         chunks: list[dict[str, Any]] = [

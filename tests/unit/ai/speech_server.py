@@ -1,4 +1,4 @@
-"""Speech to text in OpenAI's documented format, which can fail in many ways."""
+"""A local speech-to-text server in OpenAI's documented format, with faults on request."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SAID = {
 
 
 class SpeechServer(MisbehavingServer):
-    """`POST /v1/audio/transcriptions`. `faults` are used first, in order, then `said`."""
+    """Serves `POST /v1/audio/transcriptions`. It returns the `faults` first, and then `said`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,13 +37,13 @@ class SpeechServer(MisbehavingServer):
         return f"{self.origin}/v1"
 
     def known_to(self, settings: Settings) -> Settings:
-        """Return settings that use this server as speech-to-text service."""
+        """Return settings that use this server as the speech-to-text service."""
         return settings.model_copy(
             update={"speech_url": self.url, "speech_key": KEY, "speech_model": "whisper-1"}
         )
 
     async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
-        """Return the words."""
+        """Return the recognized words."""
         self.seen.append(request.body)
         fault = self.faults.pop(0) if self.faults else Fault()
         if request.headers.get("authorization") != f"Bearer {KEY}":

@@ -1,4 +1,4 @@
-"""The client against a local server with the documented format, which can fail in many ways."""
+"""The client of a language model against a local server that can fail in many ways."""
 
 from __future__ import annotations
 
@@ -30,32 +30,32 @@ SAID = "Move on Friday."
 
 
 class Titled(BaseModel):
-    """The shape of an answer."""
+    """The model's answer: an object with a title."""
 
     title: str
 
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Server and client share one loop, so a connection may take more than 5 s."""
+    """Allow 60 seconds to connect, because server and client share one event loop."""
     monkeypatch.setattr("minutehand.queue.outbound_http.CONNECT_SECONDS", 60.0)
 
 
 class Words(list[str]):
-    """The written text, piece by piece."""
+    """The streamed text, as a list of its pieces."""
 
     write = list.append
 
 
 @pytest.fixture
 async def server() -> AsyncIterator[ModelServer]:
-    """The endpoint."""
+    """The running server of the language model."""
     async with ModelServer() as running:
         yield running
 
 
 def client(server: ModelServer, **options: Any) -> OpenAICompatible:
-    """Return a client that waits no time."""
+    """Return a client of the server that does not sleep between attempts."""
 
     async def sleep(seconds: float) -> None:
         return
@@ -66,14 +66,14 @@ def client(server: ModelServer, **options: Any) -> OpenAICompatible:
 
 @pytest.fixture
 async def model(server: ModelServer) -> AsyncIterator[OpenAICompatible]:
-    """A client of the endpoint."""
+    """A client of the server."""
     model = client(server)
     yield model
     await model.aclose()
 
 
 async def ask(model: OpenAICompatible, **options: Any) -> Any:
-    """Run a job that asks the model for a title, and return the answer."""
+    """Run a job that asks the model for a title, and return the run."""
 
     async def title(job: Job[None], ctx: JobContext) -> str:
         return (await ask_for(job, ctx, model, PROMPT, Titled, **options)).title
@@ -82,7 +82,7 @@ async def ask(model: OpenAICompatible, **options: Any) -> Any:
 
 
 async def complete(server: ModelServer, *faults: Fault, **options: Any) -> Completion:
-    """Return the completion of a server with this answer."""
+    """Return the completion that the client makes of the server's faulty responses."""
     server.faults["answer"] = list(faults)
     model = client(server, **options)
     try:
@@ -96,7 +96,10 @@ def rejection(status: int, **error: str) -> Fault:
 
 
 async def test_an_answer_is_counted_and_priced(server: ModelServer) -> None:
-    """The request is as documented, and its schema as strict endpoints accept it."""
+    """An answer has its text without the model's reasoning, and its cost.
+
+    The request's schema has the form that strict endpoints accept.
+    """
     done = await complete(server, Fault(said=f"<think>\nHm.\n</think>\n{SAID}"))
 
     assert done.text == SAID
@@ -122,7 +125,7 @@ async def test_an_endpoint_with_the_newer_name_of_a_limit_is_asked_by_that_name(
 
 
 class Many(BaseModel):
-    """An answer with limits on its texts and lists."""
+    """An answer whose texts and lists have maximum lengths."""
 
     name: str = Field(max_length=5)
     text: str = Field(max_length=50)
@@ -132,7 +135,10 @@ class Many(BaseModel):
 async def test_what_is_too_long_is_clipped_and_a_mending_note_says_what_was_wrong(
     server: ModelServer, model: OpenAICompatible
 ) -> None:
-    """A name is not cut, because other fields refer to it. The prompt has the limits."""
+    """A text or a list that exceeds its maximum length is cut.
+
+    A name is not cut, so the model is asked once more and given the error.
+    """
     costs = []
     long = {"name": "Move", "text": "x" * 99, "lines": ["y" * 99] * 3}
 
@@ -159,7 +165,7 @@ WHOLE = json.dumps({"title": LONG})
 
 
 def rest(body: dict[str, Any]) -> str:
-    """Continue an answer at its last character."""
+    """Return the rest of the answer after the text in the prompt."""
     return WHOLE.removeprefix(body["messages"][-2]["content"])
 
 
@@ -173,9 +179,9 @@ CUT, LIMITED = Fault(cut=True), Fault(said=WHOLE[:9], finish="length")
         (LIMITED, rest, LONG, "answer text"),
         (CUT, WHOLE, LONG, "answer text"),
         (LIMITED, WHOLE, LONG, "answer text"),
-        # the endpoint cannot continue
+        # The endpoint cannot continue the answer, so the client asks again.
         (CUT, "I cannot", LONG, "answer text answer"),
-        # the second call's whole answer in other words is also paid
+        # The second call returns a whole answer in other words, which is used.
         (
             Fault(said='Sure: {"title": "Mo', finish="length"),
             '{ "title": "Move on Monday." }',
@@ -192,7 +198,10 @@ async def test_an_answer_that_was_cut_continues_from_its_last_word(
     result: str,
     calls: str,
 ) -> None:
-    """Each word is streamed once, also if the model starts its answer again."""
+    """The client asks the model to continue an answer that broke off.
+
+    Each word is streamed once.
+    """
     written = Words()
     server.answers = {"answer": WHOLE, "text": continued}
     server.faults["answer"] = [fault]
@@ -205,7 +214,10 @@ async def test_an_answer_that_was_cut_continues_from_its_last_word(
 
 
 async def test_an_answer_that_is_cut_twice_fails(server: ModelServer) -> None:
-    """The log names the output limit, which the second call cannot raise."""
+    """An answer that reaches the output limit twice fails the job.
+
+    The log names the setting of the limit.
+    """
     server.faults["*"] = [Fault(said='{"titl', finish="length"), Fault(said="e", finish="length")]
     model = client(server, most_tokens=3_000)
     run = await ask(model)
@@ -221,7 +233,10 @@ async def test_an_answer_that_is_cut_twice_fails(server: ModelServer) -> None:
 async def test_an_answer_comes_in_pieces_without_its_thought(
     server: ModelServer, model: OpenAICompatible
 ) -> None:
-    """The result of a streamed answer contains the cost. Without streaming, one piece arrives."""
+    """The client streams an answer in pieces without the model's reasoning.
+
+    An endpoint that does not stream gives one piece.
+    """
     server.answers["answer"] = f"<think>Hm, {SAID}</think>\n\n{SAID}"
     async with model.stream(PROMPT) as streamed:
         pieces = [piece async for piece in streamed]
@@ -238,7 +253,7 @@ async def test_an_answer_comes_in_pieces_without_its_thought(
 
 
 class Counted(_ReasoningFilter):
-    """Counts how often all pieces are joined."""
+    """A filter that counts how often it joins all pieces of a text."""
 
     joins = 0
 
@@ -260,7 +275,10 @@ class Counted(_ReasoningFilter):
     ],
 )
 def test_a_thought_is_removed_wherever_it_is_cut(text: str, shown: str, size: int) -> None:
-    """A new piece of a thought does not join all earlier pieces, because there may be thousands."""
+    """The model's reasoning is removed from a streamed answer, whatever the size of the pieces.
+
+    The filter joins all pieces at most once, because there may be thousands.
+    """
     words = Counted()
     pieces = [words.add(text[at : at + size]) for at in range(0, len(text), size)]
 
@@ -269,11 +287,14 @@ def test_a_thought_is_removed_wherever_it_is_cut(text: str, shown: str, size: in
 
 
 async def close(_: asyncio.StreamWriter) -> None:
-    """End the response."""
+    """Return, so that the response ends."""
 
 
 class Dripping(MisbehavingServer):
-    """Streams `pieces`, and then calls `then`, or sends nothing without `then`."""
+    """A server that streams `pieces` and then calls `then`.
+
+    Without `then` it sends nothing more.
+    """
 
     def __init__(self, *pieces: str, then: Any = None) -> None:
         super().__init__()
@@ -305,7 +326,7 @@ def delta(text: str) -> str:
 async def test_a_whole_answer_is_used_whatever_its_connection_does(
     server: Dripping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An answer is complete if it has the end marker, or if its object is complete."""
+    """An answer whose JSON object is complete is used, even if the connection then fails."""
     monkeypatch.setattr("minutehand.ai.openai_compatible.AFTER_END_SECONDS", 0.05)
     async with server:
         model = OpenAICompatible(f"{server.origin}/v1", model="m", response_seconds=0.2)
@@ -316,7 +337,7 @@ async def test_a_whole_answer_is_used_whatever_its_connection_does(
 
 
 async def test_an_answer_without_an_end_fails_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An endless answer is never silent, so another limit must end it."""
+    """An answer that never ends fails the job with the code `answer_too_long`."""
     monkeypatch.setattr("minutehand.ai.openai_compatible.MIN_LIMIT_SECONDS", 0.1)
     monkeypatch.setattr("minutehand.ai.openai_compatible.LIMIT_SILENCES", 0.0)
 
@@ -336,11 +357,14 @@ async def test_an_answer_without_an_end_fails_once(monkeypatch: pytest.MonkeyPat
 
 
 async def test_a_cancel_ends_the_request_and_keeps_what_was_said() -> None:
-    """The connection is closed while the cancel is delivered, so that the vendor stops."""
+    """A cancel of the job closes the connection to the model.
+
+    The streamed words and the cost are kept.
+    """
     left = asyncio.Event()
 
     async def ping(writer: asyncio.StreamWriter) -> None:
-        while True:  # until a write to the closed connection fails
+        while True:  # ends when the client has closed the connection
             writer.write(b": ping\n\n")
             try:
                 await writer.drain()
@@ -380,7 +404,7 @@ async def test_a_cancel_ends_the_request_and_keeps_what_was_said() -> None:
 
 
 async def test_a_character_in_two_halves_is_joined() -> None:
-    """Some endpoints cut an answer by UTF-16 units."""
+    """A character that the endpoint splits into two UTF-16 halves is joined."""
     pieces = [delta("a\ud83d"), delta("\ude00b"), delta("\ud83d"), "[DONE]"]
     async with Dripping(*pieces, then=close) as server:
         model = OpenAICompatible(f"{server.origin}/v1", model="m", response_seconds=5)
@@ -391,7 +415,10 @@ async def test_a_character_in_two_halves_is_joined() -> None:
 
 
 async def test_silence_between_two_pieces_is_what_is_limited() -> None:
-    """A long answer may take long, and the reader's own work does not count as silence."""
+    """A request fails if the endpoint is silent too long between two pieces.
+
+    The reader's own work does not count as silence.
+    """
     async with Dripping(*[delta(f"{number} ") for number in range(3)]) as server:
         model = OpenAICompatible(f"{server.origin}/v1", model="m", response_seconds=0.2)
         came: list[str] = []
@@ -413,7 +440,10 @@ async def test_silence_between_two_pieces_is_what_is_limited() -> None:
 async def test_a_rejected_option_is_left_out_of_later_calls(
     server: ModelServer, model: OpenAICompatible
 ) -> None:
-    """The option is left out only after a call without it has succeeded."""
+    """If the endpoint rejects an option, the client repeats the call without it.
+
+    If that call succeeds, later calls omit the option.
+    """
     server.answers = {"answer": "{}", "text": "{}"}
     server.faults["answer"] = [rejection(400, message="response_format is unknown")] * 2
     server.faults["text"] = [rejection(400, message="your prompt is rude")]
@@ -429,7 +459,7 @@ async def test_a_rejected_option_is_left_out_of_later_calls(
 @pytest.mark.parametrize(
     ("fault", "code", "calls"),
     [
-        # the vendor may charge for a call although no response arrived
+        # The vendor may charge for this call although no response arrived.
         (Fault(hang=True), "silent", 1),
         (Fault(308, b"", {"location": "https://x.test/v2"}), "misconfigured", 1),
         (rejection(429, code="insufficient_quota"), "out_of_credit", 1),
@@ -445,9 +475,10 @@ async def test_a_rejected_option_is_left_out_of_later_calls(
 async def test_a_failure_is_classified_and_repeated_only_if_it_was_not_charged(
     server: ModelServer, fault: Fault, code: str, calls: int
 ) -> None:
-    """A job does not wait for an account without credit.
+    """Each failure of the endpoint gets a code.
 
-    A rate limit is not mistaken for an account without credit.
+    A call that may have been charged is not repeated. A rate limit differs from an account without
+    credit.
     """
     with pytest.raises(LanguageModelError) as raised:
         await complete(server, fault, fault, response_seconds=0.2 if fault.hang else 60)
@@ -461,9 +492,9 @@ async def test_a_failure_is_classified_and_repeated_only_if_it_was_not_charged(
 async def test_an_api_of_another_form_is_a_wrong_setting_and_one_odd_response_is_not(
     server: ModelServer, model: OpenAICompatible, body: Any
 ) -> None:
-    """Two invalid responses in succession show that the URL is wrong.
+    """One response in an unknown format is asked for again.
 
-    Later jobs make one call each until a call succeeds.
+    Two in succession fail the job, because LANGUAGE_MODEL_URL is probably wrong.
     """
     server.answers["answer"] = {"title": SAID}
     calls, ends = [], []
@@ -483,7 +514,7 @@ async def test_an_api_of_another_form_is_a_wrong_setting_and_one_odd_response_is
     "content", [[SAID], [{"type": "output_text", "text": SAID}, {"type": "thinking"}]]
 )
 async def test_parts_of_an_answer_are_its_words(server: ModelServer, content: list[Any]) -> None:
-    """Endpoints name parts in several ways. An invalid index counts as the first."""
+    """An answer that the endpoint returns as a list of parts is joined."""
     choice = {"index": None, "message": {"content": content}, "finish_reason": "stop"}
     found = await complete(server, Fault(answer={"choices": [choice]}))
 

@@ -1,4 +1,4 @@
-"""Parsing of model output into the requested shape."""
+"""Parsing of a language model's output into the requested JSON shape."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ Line = Annotated[str, Field(min_length=1, max_length=60)]
 
 
 class Text(BaseModel):
-    """A shape with one text."""
+    """A shape with one text member."""
 
     text: Line
 
 
 class Lines(BaseModel):
-    """A shape with one list."""
+    """A shape with one list member."""
 
     points: Annotated[list[Line], Field(min_length=1)]
 
 
 class Reply(BaseModel):
-    """A shape without required members. A text must name a member to fit the shape."""
+    """A shape without required members. A text must name a member to match the shape."""
 
     tier: Literal["standard", "async"] = "standard"
     reply: str = ""
@@ -38,7 +38,7 @@ class Reply(BaseModel):
 
 
 class Costs(BaseModel):
-    """A response with numbers."""
+    """A shape with a title and a list of numbers."""
 
     title: Line
     costs: list[float]
@@ -82,7 +82,7 @@ Shaped = type[BaseModel]
     ],
 )
 def test_an_answer_is_read_leniently(text: str, shape: Shaped, expected: Any) -> None:
-    """The answer is already paid for."""
+    """An answer with extra text or small JSON errors is read, because it is already paid for."""
     field = "reply" if shape is Reply else None
     found = read_shape(text, shape, field=field)
     assert found == shape.model_validate(expected)
@@ -106,7 +106,10 @@ def test_an_answer_is_read_leniently(text: str, shape: Shaped, expected: Any) ->
     ],
 )
 def test_what_is_no_answer_says_why(text: str, shape: Shaped, why: str) -> None:
-    """The retry's prompt contains these reasons. A blank text is not an answer."""
+    """An output that does not match the shape is rejected with a reason.
+
+    The reason is given to the model in the second prompt.
+    """
     with pytest.raises(UnparsableOutput, match=why) as raised:
         read_shape(text, shape, field="reply" if shape is Reply else None)
     assert not raised.value.cut_off
@@ -134,7 +137,10 @@ def test_a_repair_that_takes_too_long_is_stopped(monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_an_object_in_another_notation_is_no_prose(text: str) -> None:
-    """If such an object counted as prose, people would read its field names."""
+    """An object in another notation, such as YAML or XML, is not accepted as a plain text answer.
+
+    Users would otherwise read field names.
+    """
     of_text = re.sub("(?i)reply", "text", text)
     for tried, shape, field in ((text, Reply, "reply"), (of_text, Text, "text")):
         with pytest.raises(UnparsableOutput, match="no JSON"):
@@ -163,7 +169,7 @@ def test_a_word_that_is_also_a_members_name_is_prose(text: str) -> None:
 
 @pytest.mark.parametrize("cut", range(2, len(COSTS)))
 def test_a_beginning_is_no_answer(cut: int) -> None:
-    """After a repair, half of an answer would look complete."""
+    """The beginning of an answer that broke off is not repaired into a whole answer."""
     for before in ("Sure:", COSTS):
         with pytest.raises(UnparsableOutput) as raised:
             read_shape(f"{before}\n{COSTS[:cut]}", Costs)
@@ -179,7 +185,7 @@ def test_only_a_whole_object_counts_where_the_model_stopped_at_its_limit() -> No
 
 
 class Written(list[str]):
-    """The written text, piece by piece."""
+    """The streamed text, as a list of its pieces."""
 
     write = list.append
 
@@ -190,7 +196,10 @@ class Written(list[str]):
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 400])
 def test_a_field_is_written_as_it_grows(size: int) -> None:
-    """No letter is lost, repeated or withdrawn, whatever the size of the pieces."""
+    """The value of a JSON field is streamed while it arrives.
+
+    No letter is lost or repeated, whatever the size of the pieces.
+    """
     reply = 'He said "no" \\ twice: \u00e9 \U0001f327 \n' * 5
     text = f"Sure!\n{json.dumps({'tier': 'standard', 'reply': reply, 'more': [1]})}"
     written = Written()
@@ -205,7 +214,7 @@ def test_a_field_is_written_as_it_grows(size: int) -> None:
 
 
 def test_what_is_longer_than_any_answer_is_shown_in_part() -> None:
-    """The job must fail because the answer is too long, not because its stream is."""
+    """An answer that is too long is streamed up to a maximum length."""
     written = Written()
     growing = PartialField("reply", written, is_plain_text=bool)
     for _ in range(60):
@@ -215,9 +224,9 @@ def test_what_is_longer_than_any_answer_is_shown_in_part() -> None:
 
 
 def test_prose_is_written_once_it_is_no_preamble_and_another_answer_is_not_doubled() -> None:
-    """A second answer is streamed only if it begins like the first answer.
+    """Plain text is streamed when it is clearly no preamble.
 
-    Otherwise only the job's result has the second answer.
+    A second answer is streamed only if it begins like the first.
     """
     written = Written()
     growing = PartialField("reply", written, is_plain_text=bool)

@@ -1,4 +1,4 @@
-"""Speech to text: the client with a server in the documented format, and the offline engine."""
+"""Speech to text: the client with a local server, and the offline engine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SECOND = b"\x01\x02" * 16_000
 
 @pytest.fixture
 async def server() -> AsyncIterator[SpeechServer]:
-    """The endpoint."""
+    """The running speech-to-text server."""
     async with SpeechServer() as running:
         yield running
 
@@ -32,7 +32,10 @@ def endpoint(server: SpeechServer) -> TranscriptionEndpoint:
 
 
 async def test_segments_come_with_their_times(server: SpeechServer) -> None:
-    """The audio is sent as a WAV file in a form. Segment times are ordered and within the audio."""
+    """The client sends the sound as a WAV file.
+
+    The returned segments have ordered times within the sound.
+    """
     model = endpoint(server)
     found = await model.transcribe(SECOND)
     await model.aclose()
@@ -46,9 +49,9 @@ async def test_segments_come_with_their_times(server: SpeechServer) -> None:
 
 
 async def test_a_model_without_segments_is_asked_in_its_own_way(server: SpeechServer) -> None:
-    """Newer models reject `verbose_json`.
+    """If the model rejects `verbose_json`, the client asks again without it and gets one segment.
 
-    Each call first sends the option again, because the earlier error may have been wrong.
+    Each call tries `verbose_json` first.
     """
     refusal = Fault(400, {"error": {"message": "response_format is not compatible"}})
     server.faults = [refusal, Fault(), refusal]
@@ -64,14 +67,17 @@ async def test_a_model_without_segments_is_asked_in_its_own_way(server: SpeechSe
 
 @pytest.mark.parametrize("text", [None, 7, ["Turn"], {"text": "Turn"}])
 def test_a_segment_whose_text_is_none_loses_its_time_and_no_word(text: object) -> None:
-    """A word that an engine returns for silence was not spoken."""
+    """If a segment's text is invalid, the whole text becomes one segment."""
     listed = [{"start": 0, "end": 1, "text": "Turn it off."}, {"start": 1, "end": 2, "text": text}]
     found = parse_segments({"text": "Turn it off. Wait.", "segments": listed}, 2.0)
     assert found == (Segment(0.0, 2.0, "Turn it off. Wait."),)
 
 
 def test_words_are_joined_and_cut_where_the_speaker_pauses() -> None:
-    """Silence and noise are no words. Other pronunciations of a word are that word."""
+    """Recognized words are joined into segments, which end at pauses.
+
+    Marks for silence and for pronunciations are removed.
+    """
     words = [
         ("<s>", 0, 10),
         ("turn", 11, 40),
@@ -83,14 +89,14 @@ def test_words_are_joined_and_cut_where_the_speaker_pauses() -> None:
 
 
 async def test_what_is_not_installed_names_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The zip of the functions does not contain pocketsphinx."""
+    """Without pocketsphinx, the offline engine fails with the name of the setting SPEECH_URL."""
     monkeypatch.setitem(sys.modules, "pocketsphinx", None)
     with pytest.raises(ConfigurationError, match="SPEECH_URL is not set, and pocketsphinx"):
         await OfflineSpeechToText().transcribe(SECOND)
 
 
 async def test_cancelling_ends_the_process_and_the_next_chunk_is_transcribed() -> None:
-    """After a cancelled chunk, a silent chunk is transcribed."""
+    """A cancel ends the offline engine's process. The next chunk of sound is transcribed."""
     model = OfflineSpeechToText()
     progressed = asyncio.Event()
     running = asyncio.create_task(

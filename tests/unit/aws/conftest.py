@@ -1,4 +1,4 @@
-"""A service of AWS with prepared responses on a free port."""
+"""Fixtures: a local HTTP server that acts as an AWS service and returns prepared responses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.http_server import http_server
 
 @pytest.fixture(autouse=True)
 def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set keys that sign, for no account."""
+    """Set AWS keys that sign requests but belong to no account."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -32,21 +32,24 @@ def settings() -> Settings:
 
 
 class Service:
-    """An endpoint of AWS that stores requests and returns first `left`, then always `answer`."""
+    """An AWS service that stores requests.
+
+    It returns the responses in `left`, and then `answer`.
+    """
 
     def __init__(self) -> None:
         self.url = ""
         self.asked: list[tuple[str, Message, bytes]] = []
         self.left: list[tuple[int, bytes]] = []
         self.answer: tuple[int, bytes] = (202, b"")
-        #: While `gate` is not set, no response is sent.
+        #: The server sends no response while `gate` is not set.
         self.gate, self.arrived = threading.Event(), threading.Event()
         self.gate.set()
 
     def respond(
         self, path: str, headers: Message, body: bytes
     ) -> tuple[int, bytes, dict[str, str]]:
-        """Store a request and return the next response."""
+        """Store the request and return the next response."""
         self.asked.append((path, headers, body))
         self.arrived.set()
         self.gate.wait(60)

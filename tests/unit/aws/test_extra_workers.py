@@ -1,4 +1,4 @@
-"""Extra workers for a backlog, started once and up to a limit."""
+"""Extra workers, which a worker starts once for a backlog, up to a limit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.virtual_time import leaping
 
 
 class Answering(ModelQueue):
-    """A queue whose responses to lease calls have more fields."""
+    """A model queue that adds fields to its responses to lease calls."""
 
     def __init__(self, jobs: int, **fields: Any) -> None:
         super().__init__([Row(str(n), {}) for n in range(jobs)])
@@ -63,9 +63,9 @@ def tick(
 def test_a_backlog_starts_as_many_as_it_is_worth(
     due: int, most: int, fan_out: bool, expected: list[int]
 ) -> None:
-    """Extra workers are requested once, up to the limit of runs.
+    """A worker with a backlog requests extra workers once, up to the limit of concurrent runs.
 
-    Extra workers and idle workers request none.
+    An extra worker requests none.
     """
     queue = Answering(3, due=due, run=RunState(free=4))
 
@@ -79,7 +79,10 @@ def test_a_backlog_starts_as_many_as_it_is_worth(
 def test_a_run_of_suspects_starts_others_for_what_it_may_not_lease(
     alone: bool, suspects: int, due: int, expected: list[int]
 ) -> None:
-    """One worker starts for each other group of suspects, and one for all other jobs."""
+    """A worker that may run only suspects requests one worker for each other group of suspects.
+
+    It requests one more for other jobs.
+    """
     queue = Answering(1, due=due, alone=alone, suspects=suspects)
 
     assert tick(queue, 1, 5)[0] == expected
@@ -89,7 +92,7 @@ def test_a_run_of_suspects_starts_others_for_what_it_may_not_lease(
 def test_what_a_run_leaves_when_it_leases_no_more_is_counted(
     before: int, left: int, expected: list[int]
 ) -> None:
-    """Another worker continues with the jobs that this run could not lease, unless at a limit."""
+    """A worker run near its deadline requests another worker if ready jobs are left."""
 
     class Later(Answering):
         def _lease(self, request: Any) -> LeaseResponse:

@@ -1,4 +1,4 @@
-"""The files of a project's folder that the packager uses."""
+"""The files of a project's folder that the packager links into a build."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from minutehand.deploy.package import _mirror
 
 
 def test_no_secret_is_linked_into_the_build(tmp_path: Path) -> None:
-    """Included files are linked, but not the files that `install` keeps out of git."""
+    """The packager does not link secrets and settings files into the build."""
     root, service = tmp_path / "shop", tmp_path / "service"
     root.mkdir()
     for name in ("serverless.yml", "alarms.yml", "secrets.env", "prod.env", "key.json", ".env"):

@@ -1,4 +1,4 @@
-"""Calls of AWS without a client of boto3, with the retries and endpoints of boto3."""
+"""Signed calls to AWS without boto3, with boto3's retries and endpoints."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TARGET = {"content-type": "application/x-amz-json-1.1", "x-amz-target": "AmazonS
 
 
 def ask(service: Service, attempts: int = 1) -> bytes:
-    """Call the service as SSM is called."""
+    """Call the local service as SSM is called."""
     return call(
         "ssm",
         "/",
@@ -44,7 +44,7 @@ def test_what_may_pass_is_asked_again_once(
     left: int,
     result: str | None,
 ) -> None:
-    """Many functions start at once, and SSM limits its calls."""
+    """A call that AWS throttles or fails temporarily is repeated once. Other errors are not."""
     monkeypatch.setattr("tenacity.wait_random", lambda *_: tenacity.wait_none())
     service.left = answers
     if result is None:
@@ -58,7 +58,7 @@ def test_what_may_pass_is_asked_again_once(
 def test_without_credentials_of_the_environment_those_of_boto3_sign(
     service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A host has an AWS profile. A restored function has a URL that returns credentials."""
+    """Without AWS keys in the environment, the credentials that boto3 finds sign a call."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     profile = tmp_path / "credentials"
@@ -75,7 +75,7 @@ def test_without_credentials_of_the_environment_those_of_boto3_sign(
 def test_a_function_s_session_token_is_sent_and_signed(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """AWS rejects a role's keys without the session token."""
+    """A call with a session token sends and signs the token, which AWS requires of a role."""
     monkeypatch.setenv("AWS_SESSION_TOKEN", "of-the-role")
     service.left = [(200, b"{}")]
 
@@ -83,7 +83,7 @@ def test_a_function_s_session_token_is_sent_and_signed(
 
     [(_, headers, _)] = service.asked
     assert headers["x-amz-security-token"] == "of-the-role"
-    assert "x-amz-security-token" in headers["authorization"]  # it is a signed header
+    assert "x-amz-security-token" in headers["authorization"]  # the token's header is signed
 
 
 OWN, OTHER = "http://127.0.0.1:1", "http://127.0.0.1:2"
@@ -105,7 +105,7 @@ FIPS = {"AWS_USE_FIPS_ENDPOINT": "True"}
 def test_an_address_is_where_boto3_asks(
     monkeypatch: pytest.MonkeyPatch, service: str, region: str, environ: dict[str, str]
 ) -> None:
-    """A cold start must call the same host as all later calls."""
+    """A call goes to the endpoint that boto3 would use in each region and environment."""
     import boto3  # slow, and needed here alone
 
     for name, value in environ.items():

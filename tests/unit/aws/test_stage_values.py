@@ -1,4 +1,4 @@
-"""Values of a stage that CloudFormation would reject after minutes."""
+"""Values in a stage's settings that CloudFormation would reject only after minutes."""
 
 from __future__ import annotations
 

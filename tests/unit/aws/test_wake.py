@@ -1,4 +1,7 @@
-"""The wake-up hint is sent as Lambda expects it, shared by concurrent calls, and fails none."""
+"""Invocations of the worker's Lambda function.
+
+Concurrent calls share one invocation, and a failed one raises no error.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from tests.unit.aws.conftest import Service
 
 @pytest.fixture
 def settings(settings: Settings, service: Service) -> Settings:
-    """Settings with the address of the fake service."""
+    """Settings whose AWS endpoint is the local service."""
     return settings.model_copy(update={"aws_endpoint_url": service.url})
 
 
@@ -27,7 +30,7 @@ def waker(settings: Settings) -> LambdaWaker:
 
 
 async def test_the_worker_is_invoked_asynchronously(waker: LambdaWaker, service: Service) -> None:
-    """An Event invoke returns immediately and has the id of the request."""
+    """The worker is invoked asynchronously, and the event contains the request's id."""
     with request_context("request-4711"):
         await waker.wake()
 
@@ -41,7 +44,7 @@ async def test_the_worker_is_invoked_asynchronously(waker: LambdaWaker, service:
 async def test_extra_workers_that_are_refused_are_left_to_the_next_tick(
     settings: Settings, service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A 429 is normal, because the account limits concurrent runs."""
+    """Extra workers that AWS rejects with 429 are logged and not requested again."""
     assert await start_extra_workers(settings, 3) == 3
     sources = [json.loads(body)["source"] for _, _, body in service.asked]
     assert sources == ["minutehand.extra_worker"] * 3
@@ -54,13 +57,16 @@ async def test_extra_workers_that_are_refused_are_left_to_the_next_tick(
 async def test_a_crowd_shares_one_invoke_that_starts_after_its_commits(
     waker: LambdaWaker, service: Service
 ) -> None:
-    """A call during an invoke may have committed after that worker's lease."""
+    """Fifty concurrent wake calls share one invocation.
+
+    It starts after the call that came before them has ended.
+    """
     service.gate.clear()
     first = asyncio.ensure_future(waker.wake())
     await asyncio.to_thread(service.arrived.wait, 60)
 
     crowd = []
-    for _ in range(5):  # later calls arrive while earlier calls still wait
+    for _ in range(5):  # more calls arrive while the first is in flight
         crowd += [asyncio.ensure_future(waker.wake()) for _ in range(10)]
         await asyncio.sleep(0.01)
     service.gate.set()
@@ -74,7 +80,10 @@ async def test_a_crowd_shares_one_invoke_that_starts_after_its_commits(
 async def test_a_refused_invoke_is_a_warning_and_nothing_more(
     waker: LambdaWaker, service: Service, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The job is committed; the minute tick will find it."""
+    """If AWS rejects an invocation, a warning is logged and no error is raised.
+
+    The next minute's run finds the job.
+    """
     service.answer = (status, b"")
 
     with caplog.at_level(logging.WARNING):

@@ -1,4 +1,4 @@
-"""Small parts of the command: texts of strangers, settings files, tokens."""
+"""Small parts of the `minutehand` command: texts of other users, settings files, tokens."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.paths import ROOT
 def test_brackets_and_escapes_of_strangers_are_only_shown(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Jobs and other members write questions, reasons and errors."""
+    """The command prints brackets and control characters of other users' texts literally."""
     output = Output()
 
     output.hint("Which one? [yes, no] [/dim]")
@@ -43,7 +43,7 @@ def test_brackets_and_escapes_of_strangers_are_only_shown(
 
 @pytest.mark.parametrize("content", [b"", b"<html>soon</html>", b'{"jobs": ['])
 def test_a_response_without_json_is_a_sentence(content: bytes) -> None:
-    """The body may be a proxy's page, incomplete or empty; only 204 may have no body."""
+    """If the API's response is no JSON, the command fails with the URL and the status."""
     request = httpx.Request("GET", "https://api/api/jobs")
 
     assert parse_response(httpx.Response(204, request=request)) is None
@@ -56,7 +56,7 @@ def test_a_response_without_json_is_a_sentence(content: bytes) -> None:
 
 
 def test_a_token_that_no_header_can_carry_is_a_sentence() -> None:
-    """The token may have been copied with one character too many."""
+    """A token with a character that no HTTP header may contain is rejected with a sentence."""
     with pytest.raises(CommandFailed, match="ASCII characters"):
         _ = Connection({}, given_token="x\N{SNOWMAN}").token
 
@@ -64,8 +64,8 @@ def test_a_token_that_no_header_can_carry_is_a_sentence() -> None:
 def test_a_named_file_wins_over_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Variables of the shell must not override values of `--env-file prod.env`."""
-    monkeypatch.chdir(tmp_path)  # leave the checkout, whose local stack would have precedence
+    """The values of `--env-file` have precedence over variables of the shell."""
+    monkeypatch.chdir(tmp_path)  # a local stack of the checkout would have precedence
     file = tmp_path / "prod.env"
     file.write_text("# a comment\nexport API_URL='https://api'\n\nSUPABASE_URL=https://x=y\n")
     environ = {"API_URL": "http://other", "SUPABASE_URL": "http://other", "HOME": "/"}
@@ -76,19 +76,19 @@ def test_a_named_file_wins_over_the_environment(
     assert load_values(file, environ)["SUPABASE_URL"] == "https://x"
     assert load_values(None, environ)["API_URL"] == "http://other"
     without_api = {"SUPABASE_URL": "https://x", "MINUTEHAND_PROJECT": str(tmp_path)}
-    assert load_values(None, without_api) == without_api  # before an API is deployed
+    assert load_values(None, without_api) == without_api  # as before the first deploy
     (tmp_path / ".local").mkdir()
     (tmp_path / ".local" / "env").write_text("API_URL=http://local\nSUPABASE_URL=http://supabase\n")
     with_api = {"API_URL": "http://mine", "MINUTEHAND_PROJECT": str(tmp_path)}
     assert load_values(None, with_api)["API_URL"] == "http://mine"
     printed = {"API_URL": "http://supabase", "MINUTEHAND_PROJECT": str(tmp_path)}
-    assert load_values(None, printed)["API_URL"] == "http://local", "by `supabase status`"
+    assert load_values(None, printed)["API_URL"] == "http://local", "the local stack's API"
     with pytest.raises(CommandFailed, match="must be a file"):
         load_values(tmp_path / "missing", environ)
 
 
 def test_a_duration_is_the_consoles() -> None:
-    """Command and console agree to the last digit, also on halves and at changes of unit."""
+    """The command and the console print equal texts for each duration."""
     rng = random.Random(90)
     edges = [0, 68.5, 999.5, 1250, 59_949, 59_950, 59_999, 3_599_500, 3_600_000, 86_399_000, 10**9]
     durations = edges + [round(10 ** rng.uniform(0, 9), 1) for _ in range(500)]
@@ -103,7 +103,7 @@ console.log(JSON.stringify({json.dumps(durations)}.map(duration)));"""
 
 
 def test_the_fields_of_a_payload_have_their_types() -> None:
-    """The types as pydantic and other clients declare them."""
+    """The command lists a payload's fields with types from a JSON schema of any client."""
     schema = {
         "required": ["size"],
         "properties": {

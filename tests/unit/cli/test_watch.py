@@ -1,4 +1,4 @@
-"""`watch` prints a job's output as it arrives, without extra line breaks."""
+"""`minutehand watch`, which prints a job's output as it arrives."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ def page(**more: Any) -> dict[str, Any]:
 
 
 def test_words_flow_on_and_what_follows_begins_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """A new attempt starts a new line, and control characters of a job are escaped."""
+    """Pieces of output are printed without line breaks between them.
+
+    A new attempt begins a line, and control characters are escaped.
+    """
     printer = OutputPrinter(Output())
     printer.print(page(text="Grüße, "))
     printer.print(page(text="We\x1b[2Jlt", **{"from": 7}))
@@ -36,7 +39,7 @@ def test_words_flow_on_and_what_follows_begins_a_line(capsys: pytest.CaptureFixt
 def test_output_that_the_next_attempt_keeps_is_printed_once(
     capsys: pytest.CaptureFixture[str], text: bool
 ) -> None:
-    """After a wait, an attempt begins with the output of finished steps."""
+    """Output that a later attempt repeats from finished steps is printed once."""
     printer = OutputPrinter(Output())
     lines = []
     for attempt, start, new in [(1, 0, "abc"), (2, 0, "ab"), (2, 2, "cd"), (3, 0, "abx")]:
@@ -48,7 +51,7 @@ def test_output_that_the_next_attempt_keeps_is_printed_once(
 
 
 def test_a_retry_that_is_past_is_no_next_try() -> None:
-    """A watch also prints earlier events, whose retry has already started."""
+    """An event about a retry in the past is printed without the time of a next try."""
     for year, has_try in ((2000, False), (9000, True)):
         data = json.dumps({"data": {"next_retry_at": f"{year}-01-01T00:00:00+00:00"}})
         text = format_event(ServerSentEvent("job.retried", data)).plain
@@ -57,7 +60,7 @@ def test_a_retry_that_is_past_is_no_next_try() -> None:
 
 @pytest.fixture
 def tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A reader nine hours ahead of UTC, all year."""
+    """A user whose clock is nine hours ahead of UTC."""
     with monkeypatch.context() as set_back:
         set_back.setenv("TZ", "Asia/Tokyo")
         time.tzset()
@@ -67,7 +70,7 @@ def tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("tokyo")
 def test_instants_are_by_the_readers_clock() -> None:
-    """Times are local as in the console, with the date if it is not today. Programs get UTC."""
+    """Times are printed in the user's time zone, with the date if it is not today."""
     line = {"created_at": "2026-01-31T15:04:05.678901+00:00", "log_level": "info", "message": "x"}
     assert format_log_line(line).plain == "00:04:05.678  info    x"
     assert localize_times("since 2026-01-31 15:04:05+00.") == "since 2026-02-01 00:04:05."

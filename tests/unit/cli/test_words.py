@@ -1,4 +1,4 @@
-"""Every command that documents, runbooks and fixes name must exist."""
+"""Every `minutehand` command that documents, runbooks and fixes name exists."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from tests.support.command import commands
 from tests.support.paths import ROOT
 
 COMMAND = re.compile(r"minutehand ((?:[a-z]+(?:-[a-z]+)*)(?: [^`\"'\n;|)]*)?)")
-#: Words after the command's name in running text.
+#: Words that follow the command's name in running text and are no commands.
 PROSE = "on else and is in with the talks reads command deploy. import"
 
-#: Folders whose pages and messages name commands.
+#: The folders whose pages and messages name commands.
 PARTS = ("cli", "deploy", "local", "terminal")
 
 
 def lines_to_type() -> Iterator[tuple[Path, str]]:
-    """Yield the commands in documents, runbooks, fixes and the database's advice."""
+    """Yield each command line in documents, runbooks, fixes and the database's advice."""
     files = [
         ROOT / "README.md",
         *(ROOT / "supabase" / "schemas").glob("*.sql"),
@@ -39,7 +39,7 @@ def lines_to_type() -> Iterator[tuple[Path, str]]:
 
 
 def options_of(command: Any, words: list[str]) -> set[str]:
-    """Return the options of a command, or of its subcommand if one is named."""
+    """Return the options of a command, or of the subcommand that the words name."""
     for word in words:
         if word in getattr(command, "commands", {}):
             return options_of(command.commands[word], [])
@@ -47,7 +47,7 @@ def options_of(command: Any, words: list[str]) -> set[str]:
 
 
 def test_every_command_that_is_named_exists_with_its_options() -> None:
-    """A misspelt option in a runbook costs minutes at three in the morning."""
+    """Each command line in a document or message names an existing command and existing options."""
     known = commands()
     wrong = []
     count = 0
@@ -68,7 +68,7 @@ def test_every_command_that_is_named_exists_with_its_options() -> None:
 
 
 def test_the_readme_names_every_command() -> None:
-    """The README's table is the index of the commands. Each command also has a help text."""
+    """The README's table names each command, and each command has a help text."""
     table = (ROOT / "shared" / "minutehand" / "cli" / "README.md").read_text("utf-8")
 
     assert [name for name in commands() if f"`{name}" not in table] == []

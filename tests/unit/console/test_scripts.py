@@ -1,4 +1,4 @@
-"""The console's modules that need no page, under Node's own test runner."""
+"""The console's JavaScript modules that need no page, and their tests under Node."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ CONSOLE = ROOT / "infra" / "console"
 
 #: Layers from the bottom: modules without a page, requests, shared parts, pages, the shell.
 LAYERS = ("lib/jobs/", "lib/", "api.js", "parts/", "views/", "app.js")
-#: A file of another host, in a tag, an import or a style sheet.
+#: A pattern of a file on another host, in a tag, an import or a style sheet.
 FOREIGN = re.compile(r"""(?:src=|href=|from|import|url)[\s("'`]*(?:https?:)?//\w""")
 IMPORT = re.compile(r"""(?:from|import\() ?"(\.[^"]+)\"""")
 
 
 def layer_of(file: Path) -> int:
-    """Return the layer of a module."""
+    """Return the number of a module's layer."""
     name = file.relative_to(CONSOLE).as_posix()
     return next(rank for rank, room in enumerate(LAYERS) if name.startswith(room))
 
 
 def test_no_module_of_the_console_imports_from_above() -> None:
-    """No view imports another view, because shared code must be in a part."""
+    """No module of the console imports one of a higher layer, and no view imports another view."""
     wrong = []
     for file in sorted(CONSOLE.rglob("*.js")):
         if file.is_relative_to(CONSOLE / "npm"):
@@ -40,7 +40,7 @@ def test_no_module_of_the_console_imports_from_above() -> None:
         for found in IMPORT.findall(file.read_text("utf-8")):
             other = (file.parent / found).resolve()
             if not other.is_relative_to(CONSOLE) or not other.exists():
-                continue  # the file belongs to an app
+                continue  # the module belongs to an app
             own = layer_of(file)
             if layer_of(other) > own or layer_of(other) == own == LAYERS.index("views/"):
                 wrong.append(f"{file.relative_to(CONSOLE)} imports {found}")
@@ -49,7 +49,7 @@ def test_no_module_of_the_console_imports_from_above() -> None:
 
 
 def test_nothing_is_loaded_from_another_host() -> None:
-    """Neither the bundle nor a page of an app imports or links a file of another host."""
+    """No file of the console or of an app's page loads a file from another host."""
     files = [
         *(file for file in console_folder().rglob("*") if file.suffix in {".js", ".css", ".html"}),
         *ROOT.glob("shared/minutehand*/*/console/*.js"),
@@ -70,7 +70,10 @@ def test_only_bundles_of_a_week_ago_are_deleted(tmp_path: Path) -> None:
 
 
 def test_the_bundle_has_what_pages_of_apps_import_and_the_licenses_of_its_packages() -> None:
-    """A missing file would appear only on the page that needs it."""
+    """The console's bundle contains each file that pages of apps import.
+
+    It also contains the licenses of its packages.
+    """
     folder = console_folder()
     pages = [*ROOT.glob("shared/minutehand*/*/console/*.js")]
     imported = {name for page in pages for name in IMPORT.findall(page.read_text("utf-8"))}
@@ -84,10 +87,10 @@ def test_the_bundle_has_what_pages_of_apps_import_and_the_licenses_of_its_packag
 
 @pytest.mark.parametrize("file", sorted(HERE.glob("*.test.mjs")), ids=lambda file: file.stem)
 def test_the_javascript_tests_pass(file: Path) -> None:
-    """Node's test runner runs the tests that need no browser."""
+    """Node's test runner passes each JavaScript test file that needs no browser."""
     done = subprocess.run(
-        # do not pass `--test`, which adds a process. Timers of supabase-js would keep the process
-        # running.
+        # The option `--test` would add a process. `--test-force-exit` is needed because timers of
+        # supabase-js keep the process running.
         [node_binary(), "--test-force-exit", "--test-timeout=60000", str(file)],
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""Settings of a running `supabase start`. A script with recorded responses replaces the CLI."""
+"""Settings of a stack that `supabase start` runs. A script replaces the Supabase CLI."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ PRINTED = {
     "PUBLISHABLE_KEY": "sb_publishable_x",
     "SECRET_KEY": "sb_secret_x",
 }
-#: Option that the stack accepts, and its values.
+#: For each kind of stack: the CLI's option that prints the values, and the values.
 STACKS = {"containers": ("-o", {**PRINTED, "JWT_SECRET": "s" * 40}), "native": ("--env", PRINTED)}
 
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """The port of a server, as that of a stack's gateway."""
+    """The port of a local server, which acts as a stack's gateway."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
     yield server.server_port
@@ -34,7 +34,7 @@ def port() -> Iterator[int]:
 
 
 def project_with_cli(folder: Path, port: int, option: str, values: dict[str, str]) -> Project:
-    """Create a project whose node_modules has a CLI that accepts one option."""
+    """Create a project whose node_modules contains a CLI that accepts one option."""
     (folder / "supabase").mkdir()
     (folder / "supabase/config.toml").write_text(f"[api]\nport = {port}\n")
     program = folder / "node_modules/.bin/supabase"
@@ -50,7 +50,7 @@ def project_with_cli(folder: Path, port: int, option: str, values: dict[str, str
 
 @pytest.mark.parametrize("kind", STACKS)
 def test_a_running_stack_of_the_cli_is_found(tmp_path: Path, port: int, kind: str) -> None:
-    """For each kind of stack, another option of the CLI prints the values."""
+    """The settings of a running Supabase stack are found, with or without containers."""
     option, values = STACKS[kind]
     project = project_with_cli(tmp_path, port, option, values)
 
@@ -63,7 +63,10 @@ def test_a_running_stack_of_the_cli_is_found(tmp_path: Path, port: int, kind: st
 
 
 def test_the_cli_is_not_asked_if_nothing_listens(tmp_path: Path) -> None:
-    """If the variable for stacks without Docker is set, the CLI is always called."""
+    """The CLI is called only if the gateway's port is open.
+
+    For stacks without Docker it is always called.
+    """
     project = project_with_cli(tmp_path, 1, "--env", PRINTED)
 
     assert read_status(project, {"PATH": "/usr/bin:/bin"}) == {}

@@ -1,4 +1,4 @@
-"""The local worker ends when a file of its apps changes, and is then started again."""
+"""The local worker, which ends when a file of its apps changes, and is then started again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.queue_model import SETTINGS
 
 
 async def test_a_change_ends_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A change during the import of the processors also ends the worker."""
+    """A change of an app's file during the import of its processors ends the worker."""
     app = tmp_path / "reloaded"
     app.mkdir()
     for name in ("__init__", "processors"):

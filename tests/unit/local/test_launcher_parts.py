@@ -1,4 +1,4 @@
-"""Small parts of the launcher: environment, keys and settings."""
+"""Parts of the local stack's launcher: environment, keys and settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PORTS = {"gateway": 1, "realtime": 2, "aws": 3, "api": 4}
 
 
 def test_a_developers_own_accounts_do_not_reach_the_stack(tmp_path: Path) -> None:
-    """A profile in the shell must not let a local job write to production."""
+    """AWS and Supabase credentials in the developer's shell are not passed to the local stack."""
     parent_env = {
         "PATH": "/bin",
         "AWS_PROFILE": "production",
@@ -44,12 +44,15 @@ def test_a_developers_own_accounts_do_not_reach_the_stack(tmp_path: Path) -> Non
     assert (made["PATH"], made["LOG_LEVEL"]) == ("/bin", "DEBUG")
     assert made["MUX_TOKEN_ID"] == "named by an app's lambda.yml"
     assert (made["USE_MOCK_APOLLO"], made["BEACON_PROVIDERS"]) == ("false", "[]")
-    assert made["CHAT_PACE_SECONDS"] == "0.6"  # an empty variable counts as unset
+    assert made["CHAT_PACE_SECONDS"] == "0.6"  # an empty variable in the shell counts as unset
     assert made["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://127.0.0.1:4318"
 
 
 def test_two_machines_seal_alike_beside_one_supabase(tmp_path: Path) -> None:
-    """Another machine must be able to open a sealed value, so old local keys are not used."""
+    """Two machines that use one Supabase project get one encryption key.
+
+    Each machine can therefore open values that the other sealed.
+    """
     keys = {"SUPABASE_PUBLISHABLE_KEY": "sb_publishable_x", "SERVICE_ROLE_KEY": "sb_secret_x"}
     remote = remote_values("https://project.supabase.co", keys)
     logs = Logs(Console(), tmp_path)
@@ -66,7 +69,7 @@ def test_two_machines_seal_alike_beside_one_supabase(tmp_path: Path) -> None:
 
 
 def test_a_setting_that_only_aws_has_is_named_at_the_start() -> None:
-    """A person who writes a variable into `lambda.yml` expects it in the local stack too."""
+    """The launcher names the variables of `lambda.yml` that the local stack lacks."""
     given = {"SHOP_DB": "shop.db", "LIMIT": 5, "PACE": "1", "OWN": "x", "STAGE_S": "${param:s}"}
     given["BUCKET"] = {"Ref": "Bucket"}
     worker = {"environment": given, "secrets": ["KEY"]}

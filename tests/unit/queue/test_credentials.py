@@ -1,4 +1,4 @@
-"""Workers' sign-in, and signatures of guests' addresses."""
+"""The credentials of a worker, and signatures of guests' network addresses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def token_of(key: WorkerKey) -> str:
 
 
 def test_a_minted_key_is_a_short_lived_job_worker() -> None:
-    """A stolen token must be valid only briefly. Workers replace their token before it expires."""
+    """A worker signs a token for the role `job_worker` that is valid for ten minutes.
+
+    It replaces the token before it expires.
+    """
     clock = FrozenClock()
     key = WorkerKey(settings(supabase_jwt_secret=SECRET), clock=clock)
     first = token_of(key)
@@ -42,25 +45,28 @@ def test_a_minted_key_is_a_short_lived_job_worker() -> None:
     clock.advance(seconds=1)
 
     assert (claims["role"], claims["iss"]) == ("job_worker", "https://project.example/auth/v1")
-    # issued in the past, for a server whose clock is behind
+    # The token's time of issue is in the past, for servers whose clock is behind.
     assert claims["iat"] <= now - 30 < now < claims["exp"] <= now + 600
     assert kept == first != token_of(key)
 
 
 def test_a_worker_whose_signature_is_rejected_uses_the_secret_key() -> None:
-    """A project with its own signing keys rejects tokens that the legacy secret signs."""
+    """A worker whose signed token is rejected uses the project's secret key instead."""
     given = settings(supabase_jwt_secret=SECRET, supabase_secret_key="sb_secret_x")
     key = WorkerKey(given, clock=FrozenClock())
     minted = token_of(key)
 
-    key.invalidate("PGRST303")  # expired
+    key.invalidate("PGRST303")  # the token has only expired
     assert token_of(key) == minted
     key.invalidate("PGRST301")
     assert key.headers() == {"apikey": "sb_secret_x"}
 
 
 def test_the_keys_that_let_a_worker_in_have_their_order() -> None:
-    """A legacy secret key is a JWT and a bearer token, and an opaque secret key is neither."""
+    """A worker key has precedence over a JWT secret.
+
+    A legacy secret key is also sent as a bearer token, and a new one is not.
+    """
     given = WorkerKey(settings(supabase_worker_key="given", supabase_jwt_secret=SECRET))
     opaque = WorkerKey(settings(supabase_secret_key="sb_secret_x"))
     legacy = WorkerKey(settings(supabase_secret_key="e.y.J"))
@@ -74,7 +80,10 @@ def test_the_keys_that_let_a_worker_in_have_their_order() -> None:
 
 @pytest.mark.parametrize("status", [200, 500])
 async def test_a_guests_address_is_signed_with_the_time(status: int) -> None:
-    """The engine checks the signature. Outside of a request, or without a key, none is sent."""
+    """A guest's network address is sent with a signature and the time.
+
+    Outside of a request, or without a key, it is not sent.
+    """
     asked: list[httpx.Request] = []
 
     def give(request: httpx.Request) -> httpx.Response:
@@ -89,7 +98,7 @@ async def test_a_guests_address_is_signed_with_the_time(status: int) -> None:
         result = (await signer.headers()).get(HEADER)
         assert (await signer.headers()).get(HEADER) == result
 
-    assert len(asked) == 1, "a key is kept, and a refusal for some seconds"
+    assert len(asked) == 1, "the key, or its rejection, is requested once"
     if status == 500:
         assert result is None
         return
@@ -102,6 +111,6 @@ async def test_a_guests_address_is_signed_with_the_time(status: int) -> None:
 
 @pytest.mark.parametrize("function", [None, "minutehand-prod-worker"])
 def test_only_a_process_that_can_start_the_worker_says_so(function: str | None) -> None:
-    """The database relies on this header, and then starts no worker for later enqueues."""
+    """Only a process that can invoke the worker sends the header X-Minutehand-Wakes."""
     headers = caller_headers(settings(worker_function_name=function), "token")
     assert headers.get("X-Minutehand-Wakes") == ("true" if function else None)

@@ -1,4 +1,4 @@
-"""Calls that are repeated, and calls that are not, over a network that fails on purpose."""
+"""Repetition of calls to the Data API when the network fails."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Answer = httpx.Response | Exception
 
 
 class Network:
-    """Returns the prepared responses in order, then 200 with an empty object.
+    """A network that returns the prepared responses in order, then 200 with an empty object.
 
-    Each request advances the network's clock by a second.
+    Each request advances the clock by a second.
     """
 
     def __init__(self, *answers: Answer) -> None:
@@ -51,7 +51,7 @@ def api(network: Callable[[httpx.Request], httpx.Response]) -> DataApi:
 
 
 def busy(hint: str, details: str = "{}") -> list[Answer]:
-    """Return more responses than attempts, each of which says that nothing was done."""
+    """Return several responses with status 429, each of which says that nothing was done."""
     body = {"code": "PT429", "message": "held", "details": details, "hint": hint}
     return [httpx.Response(429, json=body)] * (ATTEMPTS + 2)
 
@@ -61,7 +61,7 @@ HUNG = httpx.ReadTimeout("hung")
 
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Repeat calls immediately, because these tests count them."""
+    """Repeat calls without a pause, because the tests only count them."""
     monkeypatch.setattr(outbound_http, "_wait", lambda state: 0.0)
 
 
@@ -71,13 +71,13 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
         ([HUNG, httpx.Response(503, json={})], True, 3, True),
         ([httpx.ConnectError("refused")], False, 2, True),
         ([httpx.Response(200, content=b'{"leases": [{'), httpx.Response(204)], True, 3, True),
-        # the call may have had its effect although the response was lost
+        # The call may have had its effect although the response was lost.
         ([HUNG], False, 1, False),
-        # the call had no effect, because its transaction was rolled back
+        # The call had no effect, because its transaction was rolled back.
         ([httpx.Response(500, json={"code": "40P01"})], False, 2, True),
         ([httpx.Response(422, json={"code": "PT422", "hint": "unknown_type"})], True, 1, False),
         ([httpx.Response(500)] * 9, True, 3, False),
-        # calls with these responses are repeated until the call's time-out
+        # Calls with these responses are repeated until the call's time-out.
         (busy("job_busy"), False, ATTEMPTS + 3, True),
         (busy("rate_limited", '{"limit": "calls_at_once"}'), False, ATTEMPTS + 3, True),
     ],
@@ -85,7 +85,10 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_call_is_sent_as_often_as_it_may_be(
     answers: list[Answer], repeatable: bool, sent: int, arrives: bool
 ) -> None:
-    """A lease call may be repeated, because it is idempotent by tick and call number."""
+    """A call is repeated after a lost response only if it is idempotent.
+
+    A call that had no effect is always repeated.
+    """
     network = Network(*answers)
 
     with nullcontext() if arrives else pytest.raises(QueueError):
@@ -96,7 +99,7 @@ async def test_a_call_is_sent_as_often_as_it_may_be(
 
 @pytest.mark.parametrize(("key", "sent"), [("a", 2), (None, 1)])
 async def test_an_enqueue_is_repeated_where_it_has_a_key(key: str | None, sent: int) -> None:
-    """A repeated enqueue without an idempotency key would create two jobs."""
+    """An enqueue without a response is repeated only if it has an idempotency key."""
     network = Network(HUNG, httpx.Response(403, json={}))
 
     with pytest.raises(QueueError):
@@ -105,7 +108,7 @@ async def test_an_enqueue_is_repeated_where_it_has_a_key(key: str | None, sent: 
     assert len(network.requests) == sent
 
 
-#: Responses with 200 or 204 of a CDN, a proxy or a gateway in place of the queue.
+#: Successful responses of a CDN, a proxy or a gateway instead of the queue.
 FOREIGN = [
     b"",
     b"null",
@@ -115,7 +118,7 @@ FOREIGN = [
     b"[1]",
     b'"',
 ]
-#: A call for each way to parse a response.
+#: One call for each way to parse a response.
 CALLS: dict[str, Callable[[UserQueue, WorkerQueue], Awaitable[object]]] = {
     "lease_jobs": lambda _, worker: worker.lease(
         LeaseRequest(worker_id="w", tick_id="t", call=1, limit=1)
@@ -132,7 +135,7 @@ CALLS: dict[str, Callable[[UserQueue, WorkerQueue], Awaitable[object]]] = {
 @pytest.mark.parametrize("content", FOREIGN)
 @pytest.mark.parametrize("name", CALLS)
 async def test_what_is_no_answer_to_the_call_is_as_no_answer(name: str, content: bytes) -> None:
-    """A worker that accepted a foreign response would end, or assume that no job is ready."""
+    """A successful response without the expected content raises QueueUnavailable."""
     foreign = api(lambda _: httpx.Response(200 if content else 204, content=content))
 
     with pytest.raises(QueueUnavailable):
@@ -141,7 +144,10 @@ async def test_what_is_no_answer_to_the_call_is_as_no_answer(name: str, content:
 
 @pytest.mark.parametrize("content", [b"null", b"true", b"[1]", b'{"a": 1}'])
 async def test_a_projects_own_function_answers_what_it_likes(content: bytes) -> None:
-    """A project's function may return null for a missing row. An empty body is no response."""
+    """A project's own function may return any JSON, including null.
+
+    Only an empty body is repeated.
+    """
     answers = iter([b"", content])
     own = api(lambda _: httpx.Response(200, content=next(answers)))
 
@@ -149,7 +155,10 @@ async def test_a_projects_own_function_answers_what_it_likes(content: bytes) -> 
 
 
 async def test_a_token_that_no_header_can_carry_is_refused() -> None:
-    """The error is the same as for an unknown token, because a header cannot contain the token."""
+    """A token with a character that no HTTP header may contain raises TokenRefused.
+
+    No request is sent.
+    """
     network = Network()
     user = UserQueue(api(network), {"Authorization": "Bearer \N{SNOWMAN}"})
 
@@ -160,14 +169,20 @@ async def test_a_token_that_no_header_can_carry_is_refused() -> None:
 
 
 def test_what_json_lacks_is_null_or_refused_before_it_is_sent() -> None:
-    """Postgres would reject the whole batch because of half a surrogate pair."""
+    """NaN and infinity are sent as null.
+
+    Half of a surrogate pair raises an error before the request.
+    """
     assert encode({"a": float("nan"), "b": float("inf")}) == b'{"a":null,"b":null}'
     with pytest.raises(ValueError, match="surrogate"):
         encode({"text": "\ud800"})
 
 
 async def test_callers_who_leave_use_up_no_connection_and_late_ones_are_unsent() -> None:
-    """A locked table and a hundred readers must not use up a process's connections."""
+    """Cancelled callers free their place among the connections.
+
+    A caller that got no connection in time learns that its call was not sent.
+    """
     answering, arrived, sent = asyncio.Event(), asyncio.Semaphore(0), []
 
     async def serve(request: httpx.Request) -> httpx.Response:
@@ -188,12 +203,12 @@ async def test_callers_who_leave_use_up_no_connection_and_late_ones_are_unsent()
     for _ in range(2):
         await arrived.acquire()
     with pytest.raises(QueueUnavailable, match="busy") as refused:
-        await ask()  # the call was not sent, so it may be repeated
+        await ask()  # there is no free connection
     for caller in callers:
         caller.cancel()
     await asyncio.gather(*callers, return_exceptions=True)
     answering.set()
-    await asyncio.wait(slow._pending)  # on a busy machine they may end late
+    await asyncio.wait(slow._pending)  # wait until the cancelled calls have ended
     await ask()
 
     await slow.aclose()
@@ -202,7 +217,10 @@ async def test_callers_who_leave_use_up_no_connection_and_late_ones_are_unsent()
 
 @pytest.mark.parametrize(("code", "is_outage"), [("PGRST202", True), ("PGRST116", False)])
 async def test_a_function_missing_for_a_moment_is_an_outage(code: str, is_outage: bool) -> None:
-    """While the Data API reloads its schema, it knows no function. The call is repeated."""
+    """A function that the Data API does not know counts as an outage.
+
+    The Data API may be loading its schema.
+    """
     network = Network(*[httpx.Response(404, json={"code": code, "message": "no"})] * 9)
 
     with pytest.raises(QueueError) as raised:
@@ -212,9 +230,9 @@ async def test_a_function_missing_for_a_moment_is_an_outage(code: str, is_outage
 
 
 async def test_a_key_that_was_refused_is_made_again_once() -> None:
-    """The first token may be rejected because clocks differ or a secret was rotated.
+    """A worker whose token is rejected signs one new token and repeats the call.
 
-    A second rejected token is an error.
+    A second rejection raises an error.
     """
     network = Network(*[httpx.Response(401, json={"code": "PGRST303", "message": "no"})] * 9)
 
@@ -226,7 +244,7 @@ async def test_a_key_that_was_refused_is_made_again_once() -> None:
 
 
 async def test_steps_that_do_not_fit_a_worker_are_read_no_further() -> None:
-    """Each page is small, but together they would use up the memory of other jobs."""
+    """A job whose steps exceed the maximum size fails before all pages are read."""
     page = {"bytes": MAX_STEP_BYTES * 2 // 5, "lines": [], "next": {"name": "s"}}
     network = Network(*[httpx.Response(200, json=page)] * 9)
 
@@ -237,7 +255,7 @@ async def test_steps_that_do_not_fit_a_worker_are_read_no_further() -> None:
 
 
 async def test_the_steps_of_a_job_are_read_page_by_page_with_their_children() -> None:
-    """A gather of thousands of children needs more than one page."""
+    """A job's steps are read page by page. Results of many child jobs are joined over pages."""
     place = {"name": "gather", "nth": 1}
     first = [
         {"nth": 0, "name": "a", "value": 1},

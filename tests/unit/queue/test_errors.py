@@ -1,4 +1,4 @@
-"""Responses of the Data API and the errors that they become."""
+"""Error responses of the Data API, and the exceptions that they become."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def ours(word: str) -> dict[str, str]:
 
 
 def test_a_message_has_word_and_details_if_the_data_api_returns_nothing_else() -> None:
-    """With `client_error_verbosity = minimal`, PostgREST 16 returns code and message."""
+    """If the Data API returns only code and message, hint and details are read from the message."""
     short = {"code": "PT409", "message": "it exists (twice) (duplicate_job) [d-1]"}
 
     error = errors.error_from_response(409, short)
@@ -45,7 +45,7 @@ def test_a_message_has_word_and_details_if_the_data_api_returns_nothing_else() -
 def test_our_word_decides_the_type_or_else_code_and_status(
     status: int, body: dict[str, str] | None, kind: type[errors.QueueError]
 ) -> None:
-    """The client parses no message text, and repeats calls only after temporary errors."""
+    """The hint of an error decides the exception's type. Without a hint, code and status decide."""
     error = errors.error_from_response(status, body)
 
     assert (type(error), error.status) == (kind, status)

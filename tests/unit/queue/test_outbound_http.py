@@ -1,4 +1,4 @@
-"""The client of foreign services, over a transport that fails."""
+"""The HTTP client for foreign services."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from minutehand.queue.outbound_http import HttpResponse, NoResponse, connect, ex
 
 
 async def test_an_answer_is_read_up_to_its_bound_without_cookies_or_redirects() -> None:
-    """Keys share connections, but a stored cookie would belong to one key only."""
+    """A response that is too long is rejected.
+
+    The client stores no cookies and follows no redirects.
+    """
     seen: list[httpx.Request] = []
 
     def move(request: httpx.Request) -> httpx.Response:
@@ -29,7 +32,7 @@ async def test_an_answer_is_read_up_to_its_bound_without_cookies_or_redirects() 
 
 
 class Busy(Exception):
-    """An error with the time of the next try."""
+    """An error that may name the time of the next try."""
 
     def __init__(self, retry_after: timedelta | None) -> None:
         self.retry_after = retry_after
@@ -48,7 +51,10 @@ class Busy(Exception):
 async def test_short_waits_are_waited_for_and_long_ones_are_the_jobs(
     asked: timedelta | None, worth: bool, calls: int
 ) -> None:
-    """A worker's slot must not be used for waiting."""
+    """A call is repeated after short waits only.
+
+    A longer wait is left to the job, so that no slot is blocked.
+    """
     waits: list[float] = []
     made = 0
 

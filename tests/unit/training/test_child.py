@@ -1,4 +1,4 @@
-"""Child processes for foreign files: their environment, and their end."""
+"""Child processes that handle uploaded files: their environment, limits and end."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def program(folder: Path, does: str) -> str:
 async def test_a_child_has_no_more_than_it_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A child process has none of our keys, and its memory, time and disk are limited."""
+    """A child process has no secrets in its environment. Its memory, time and disk are limited."""
     monkeypatch.setenv("SUPABASE_SECRET_KEY", "secret")
     result: list[str] = []
-    # the limit of memory is set last
+    # The memory limit is set last, so the program waits for it.
     speak = program(
         tmp_path,
         'until [ "$(ulimit -v)" = 2097152 ]; do :; done\n'
@@ -43,10 +43,7 @@ async def test_a_child_has_no_more_than_it_is_given(
 async def test_a_child_ends_with_all_it_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A time-out or a cancel ends the child process and its own children.
-
-    Output without a line break is not an error.
-    """
+    """A time-out or a cancel ends a child process and the processes that it started."""
     monkeypatch.setattr("minutehand_apps.training.child.ELAPSED_PER_CPU_SECOND", 1)
     result: asyncio.Queue[str] = asyncio.Queue()
     forking = program(tmp_path, "sleep 600 & echo $! >&2; head -c 200000 /dev/zero >&2; wait\n")
@@ -60,6 +57,6 @@ async def test_a_child_ends_with_all_it_started(
         await run_child([forking], lambda _: None, seconds=0.1)
 
     with contextlib.suppress(psutil.NoSuchProcess):
-        # the process is dead, and init removes its entry later
+        # The process is dead. init removes its entry later.
         while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:  # noqa: ASYNC110 - no child
             await asyncio.sleep(0.02)

@@ -1,4 +1,4 @@
-"""The parts of an uploaded file."""
+"""The division of an uploaded file into parts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from minutehand_apps.training.parts import MAX_BYTES, MAX_PARTS, MIB, MIN_PART_B
     "size", [0, 1, MIN_PART_BYTES, MIN_PART_BYTES + 1, 10_000 * MIB, MAX_BYTES - 1, MAX_BYTES]
 )
 def test_any_file_is_cut_into_parts_that_s3_takes(size: int) -> None:
-    """Sizes add up, parts are large enough, and there are not too many."""
+    """A file of any allowed size is divided into parts that S3 accepts, and their sizes add up."""
     cut = plan(size)
 
     assert cut.part_bytes >= MIN_PART_BYTES

@@ -1,4 +1,4 @@
-"""Settings, keys and tokens of a made-up project, and an app around any router."""
+"""Fixtures: settings, keys and tokens of an invented project, and a client for an app."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def settings() -> Settings:
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    """Return a signed-in user's claims. A change to None removes that claim."""
+    """Return the token claims of a signed-in user. A change to None removes that claim."""
     now = int(time.time())
     all_claims = {
         "sub": ADA,
@@ -50,7 +50,7 @@ def claims(**changes: Any) -> dict[str, Any]:
 
 @dataclass
 class Signer:
-    """A key pair with an id, as in Supabase Auth."""
+    """A key pair with an id, as Supabase Auth has."""
 
     kid: str
     algorithm: str
@@ -91,14 +91,14 @@ def secret_token() -> Callable[..., str]:
 
 @asynccontextmanager
 async def calling(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    """Yield a client of `app` without a network."""
+    """Yield an HTTP client that calls the app without a network."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=True)
     async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as client:
         yield client
 
 
 def error_of(response: httpx.Response) -> dict[str, Any]:
-    """Check that the error body is complete and matches its header, and return it."""
+    """Check that the error's body is complete and matches its header. Return the body."""
     body: dict[str, Any] = response.json()
     assert set(body) == {"error", "code", "detail", "request_id"}, body
     assert body["error"]

@@ -1,4 +1,4 @@
-"""Guarantees of the app factory for every route: error bodies, limits, headers, one log line."""
+"""Rules of the app factory for every route: error bodies, limits, headers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BUSY = QueueError("busy", status=429, code="PT429", details='{"a": 1}', hint="jo
 LOCKED = QueueUnavailable("canceling statement", status=500, code="55P03")
 COLUMN = QueueError("column secret_column", status=400, code="22P02")
 EXPIRED = TokenRefused("JWT expired", status=401, code="PGRST301")
-#: A raised error, and its status, code and detail in the response.
+#: For each error that a route raises: the status, code and detail of the response.
 ERRORS: dict[str, tuple[Exception, int, str, Any]] = {
     "planned": (ApiError(409, "in_the_way", "It is", detail={"a": 1}), 409, "in_the_way", {"a": 1}),
     "unplanned": (RuntimeError("the password is hunter2"), 500, "internal_error", None),
@@ -80,7 +80,7 @@ async def api(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def test_no_answer_leads_to_the_host_that_a_caller_names(api: httpx.AsyncClient) -> None:
-    """A redirect without the last slash would otherwise contain that host."""
+    """A request with a forged Host header is not redirected to that host."""
     answer = await api.get("/api/things/1/", headers={"host": "evil.example"})
 
     assert (answer.status_code, answer.headers.get("location")) == (404, None)
@@ -90,7 +90,7 @@ async def test_no_answer_leads_to_the_host_that_a_caller_names(api: httpx.AsyncC
 async def test_every_error_has_the_common_body_and_no_secrets(
     api: httpx.AsyncClient, name: str
 ) -> None:
-    """Clients can act on ids and states in the body, which shows no internal details."""
+    """Every error has the common body with code and detail, and shows no internal text."""
     _, status, code, detail = ERRORS[name]
 
     response = await api.get(f"/api/errors/{name}")
@@ -108,7 +108,7 @@ async def test_every_error_has_the_common_body_and_no_secrets(
 
 
 async def test_a_422_names_the_field_and_not_its_value(api: httpx.AsyncClient) -> None:
-    """The value may be a key that somebody pasted into the wrong field."""
+    """A 422 names the invalid field but not its value, which may be a secret."""
     response = await api.post("/api/things", json={"name": 5, "count": "sk-secret-value"})
 
     body = error_of(response)
@@ -124,7 +124,7 @@ async def test_a_422_names_the_field_and_not_its_value(api: httpx.AsyncClient) -
 async def test_a_body_without_a_length_is_counted_while_it_is_read(
     app: FastAPI, content_type: str
 ) -> None:
-    """Chunked bodies have no length. Reading stops at the limit."""
+    """A chunked request body is read up to the limit only, and then gets 413."""
     chunks = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -145,7 +145,7 @@ async def test_a_body_without_a_length_is_counted_while_it_is_read(
 
 @pytest.mark.parametrize("path", ["/api/things/1", "/nowhere", "/api/errors/unplanned"])
 async def test_an_allowed_origin_may_read_even_errors(api: httpx.AsyncClient, path: str) -> None:
-    """Without CORS headers, a browser hides the error from developers."""
+    """A response has CORS headers for an allowed origin, also if it is an error."""
     allowed = await api.get(path, headers={"origin": "https://app.example.com"})
     stranger = await api.get(path, headers={"origin": "https://evil.example"})
 
@@ -162,7 +162,7 @@ async def test_an_allowed_origin_may_read_even_errors(api: httpx.AsyncClient, pa
 async def test_json_that_postgres_cannot_store_is_refused(
     api: httpx.AsyncClient, value: str
 ) -> None:
-    """The status is the caller's error. Postgres would raise a 500, or store different data."""
+    """A JSON body that Postgres cannot store gets 400 or 422 instead of 500."""
     content = b'{"name": "x", "payload": {"a": ' + value.encode("latin-1") + b"}}"
 
     answer = await api.post("/api/things", content=content)

@@ -1,4 +1,4 @@
-"""User tokens: the ones that are accepted, and every known forgery."""
+"""User tokens: which are accepted, and how forgeries are rejected."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MakeToken = Callable[..., str]
 
 
 class KeyServer:
-    """Auth's key endpoint, which counts requests and may fail."""
+    """Supabase Auth's endpoint for public keys. It counts requests and may fail."""
 
     def __init__(self, *signers: Signer) -> None:
         self.keys: list[Any] = [signer.jwk for signer in signers]
@@ -62,7 +62,7 @@ async def refusal(verify: TokenVerifier, token: str) -> str:
 async def test_a_users_token_is_recognised(
     settings: Settings, secret_token: MakeToken, kind: str, request: pytest.FixtureRequest
 ) -> None:
-    """Projects sign with ES256 by default, some with RS256, older ones with a shared secret."""
+    """A token that is signed with ES256, RS256 or the legacy secret is accepted."""
     if kind == "legacy secret":
         server, token = KeyServer(), secret_token(is_anonymous=True, app_metadata={"plan": "x"})
     else:
@@ -80,7 +80,7 @@ async def test_a_users_token_is_recognised(
 async def test_localhost_is_the_loopback_address_in_an_issuer(
     settings: Settings, secret_token: MakeToken
 ) -> None:
-    """The Supabase CLI writes 127.0.0.1 into tokens, also if its address is set as localhost."""
+    """A token whose issuer is 127.0.0.1 is accepted if the settings say localhost."""
     local = settings.model_copy(update={"supabase_url": "http://localhost:54321"})
     token = secret_token(iss="http://127.0.0.1:54321/auth/v1")
 
@@ -88,7 +88,7 @@ async def test_localhost_is_the_loopback_address_in_an_issuer(
 
 
 def _forged(algorithm: str, sign: Callable[[bytes], bytes], **header: str) -> str:
-    """Return a token with this signature, or none."""
+    """Return a token with this algorithm and the signature that `sign` returns."""
     header = {"alg": algorithm, "typ": "JWT", **header}
     parts = [json.dumps(part).encode() for part in (header, claims())]
     text = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts)
@@ -96,7 +96,7 @@ def _forged(algorithm: str, sign: Callable[[bytes], bytes], **header: str) -> st
 
 
 async def test_a_forged_token_is_refused(settings: Settings, rs256: Signer, es256: Signer) -> None:
-    """This is `alg: none`, or HS256 with the public key, which everyone can download."""
+    """A token without a signature, or signed with the public key as a secret, is rejected."""
     known = settings.model_copy(update={"supabase_jwks": {"keys": [rs256.jwk, es256.jwk]}})
     verify = verifier(known)
     for algorithm in ("none", "None", "NONE"):
@@ -131,20 +131,19 @@ NOW = int(time.time())
 async def test_a_token_that_does_not_fit_is_refused(
     settings: Settings, secret_token: MakeToken, changes: dict[str, Any], result: str
 ) -> None:
-    """A token is rejected after it has expired, or if it was issued for another purpose."""
+    """A token that has expired, or that was issued for another purpose, is rejected."""
     verify = verifier(settings)
 
-    await verify.verify(secret_token(exp=int(time.time()) - 2))  # clocks of hosts may differ
+    await verify.verify(secret_token(exp=int(time.time()) - 2))  # clocks differ
     assert await refusal(verify, secret_token(**changes)) == f"the token {result}"
 
 
 async def test_keys_are_fetched_again_when_old_and_kept_while_auth_is_unavailable(
     settings: Settings, es256: Signer
 ) -> None:
-    """A revoked key is dropped. An outage of Auth rejects no one.
+    """Public keys are fetched again when they are old, and kept while Auth is unavailable.
 
-    Before the first keys are read, the status is 503, because a valid token's holder must not be
-    signed out.
+    Before the first fetch succeeds, requests get 503.
     """
     server = KeyServer(es256)
     server.status = 502
@@ -166,7 +165,7 @@ async def test_keys_are_fetched_again_when_old_and_kept_while_auth_is_unavailabl
     server.status = 500
     clock.advance(seconds=600)
     await verify.verify(es256.token())
-    assert server.asked == asked, "they are not old yet"
+    assert server.asked == asked, "the keys are not old yet"
     clock.advance(seconds=1)
     for _ in range(2):
         await verify.verify(es256.token())
@@ -182,7 +181,7 @@ async def test_keys_are_fetched_again_when_old_and_kept_while_auth_is_unavailabl
 
 
 def app_of(settings: Settings, **changes: Any) -> FastAPI:
-    """Return an app with a route for each kind of caller, which returns the caller's kind."""
+    """Return an app with a route for each kind of caller. A route returns the caller's kind."""
     router = APIRouter()
 
     def of(caller: Caller | None) -> str:
@@ -237,7 +236,10 @@ async def test_a_route_takes_a_token_or_a_guest_where_it_may(
     headers: dict[str, str],
     answer: str | None,
 ) -> None:
-    """Only streams accept a guest session in the URL, because EventSource sends no header."""
+    """Each route accepts only the kinds of callers that it allows.
+
+    Only streams accept a token in the URL, because EventSource sends no header.
+    """
     token = secret_token()
 
     address = path.format(token=token)
@@ -259,7 +261,7 @@ async def test_a_route_takes_a_token_or_a_guest_where_it_may(
 async def test_a_user_has_so_many_requests_under_way(
     settings: Settings, secret_token: MakeToken
 ) -> None:
-    """Some requests run, others wait without a connection, and further ones are rejected."""
+    """Four requests of a user run at once, 200 more wait, and further ones get 429."""
     app, ended, running = app_of(settings), asyncio.Event(), 0
 
     @app.get("/slow")

@@ -1,4 +1,4 @@
-"""Events of API Gateway with any prefix before the path that a route matched."""
+"""Events of API Gateway, whose path may have a prefix before the route."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from tests.support.lambda_events import LambdaContext, http_event
 def test_a_route_and_its_location_are_below_the_services_mount(
     settings: Settings, prefix: str
 ) -> None:
-    """Locations contain the API's stage or mapping. A guest's address is the one that AWS saw."""
+    """A response's location contains the prefix of the API's stage.
+
+    A guest's address is the one that AWS saw.
+    """
     app = FastAPI()
     app.state.services = Services(settings)
 

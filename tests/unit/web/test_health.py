@@ -1,4 +1,4 @@
-"""Readiness: each part has a verdict, and only failures make a service not ready."""
+"""Readiness of a service: each part has a verdict, and only failures make it not ready."""
 
 from __future__ import annotations
 
@@ -54,7 +54,10 @@ class Queue:
 async def test_readiness_shows_each_part(
     settings: Settings, queue: Any, status: int, word: str, verdicts: dict[str, str]
 ) -> None:
-    """A schedule that no longer runs is a failure, but a backlog is not."""
+    """A finding changes the verdict of its part.
+
+    A failure makes the service not ready, and a warning does not.
+    """
     found, body = await check_queue(Queue(queue), settings)  # type: ignore[arg-type]
 
     assert (found, body["status"]) == (status, word)
@@ -76,7 +79,7 @@ async def test_readiness_shows_each_part(
 async def test_each_address_says_what_its_probe_asks_for(
     settings: Settings, address: str, status: int, word: str
 ) -> None:
-    """A load balancer removes a host after a 503, and adds it again after a 200."""
+    """The health route returns 200 without the database. The readiness routes return 503."""
     services = Services(settings)
     services.__dict__["operator_queue"] = Queue(ConnectionError("away"))
     transport = httpx.ASGITransport(build_app(settings, services=services))
@@ -110,7 +113,7 @@ async def test_a_database_that_refuses_or_is_silent_fails_everything(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The check takes bounded time and hides the address. A revoked key is not a timeout."""
+    """If the database rejects the worker or is silent, each part fails within a bounded time."""
     monkeypatch.setattr(app, "CHECK_TIMEOUT_SECONDS", 0.05)
 
     async with asyncio.timeout(60):
@@ -125,7 +128,10 @@ async def test_a_database_that_refuses_or_is_silent_fails_everything(
 async def test_guests_are_counted_by_their_network_and_in_all(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """This includes probes. Guests choose their IPv6 address and their session id."""
+    """Concurrent probes of guests are limited for each network and in total.
+
+    A guest's many IPv6 addresses count as one network.
+    """
     monkeypatch.setattr(app, "CHECK_TIMEOUT_SECONDS", 900)
 
     services, queue, probes = Services(settings), Queue(None), []

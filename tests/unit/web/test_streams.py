@@ -1,4 +1,4 @@
-"""Event streams: their ends, the outages that they survive, and slow readers."""
+"""Event streams: how they end, how they survive outages, and slow readers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ QUICK = StreamTiming(streaming=True, keep_alive=900, poll=0.01, max_poll=0.01, s
 
 
 class Script:
-    """A feed that returns the test's items, one per read. An error is raised."""
+    """An event feed that returns the test's items, one for each read. An error is raised."""
 
     subject = f"job:{JOB}"
 
@@ -44,7 +44,7 @@ def line(seq: int) -> SseEvent:
 
 
 class Client:
-    """The data sent to a client, which may stop reading or disconnect."""
+    """A client of a stream that stores what it receives. It may stop reading or disconnect."""
 
     def __init__(self) -> None:
         self.received = b""
@@ -63,7 +63,7 @@ class Client:
     async def open(
         self, services: Services, feed: Script, caller: Caller | None = None, **more: Any
     ) -> str:
-        """Read a stream to its end."""
+        """Read a stream to its end, and return its text."""
         scope = {"type": "http", "method": "GET", "headers": []}
         response = await stream_response(
             Request(scope, self.receive), services, caller, feed, **more
@@ -76,7 +76,7 @@ class Client:
 
 @pytest.fixture
 async def services() -> AsyncIterator[Services]:
-    """Services of a process whose database does not respond."""
+    """The services of a process whose database does not respond."""
     settings = Settings(supabase_url="http://127.0.0.1:1", supabase_publishable_key="p")
     made = Services(settings, timing=QUICK)
     yield made
@@ -89,7 +89,7 @@ def ada(seconds: float) -> Caller:
 
 
 async def test_a_stream_reads_on_over_silence_and_outage_to_its_end(services: Services) -> None:
-    """A stream does not end while the database is unavailable."""
+    """A stream continues after an outage of the database and ends with its feed."""
     feed = Script(
         Batch([line(1)]),
         Batch(),
@@ -113,14 +113,14 @@ async def test_a_stream_reads_on_over_silence_and_outage_to_its_end(services: Se
 async def test_a_stream_ends_with_its_subject_and_its_readers_token(
     services: Services, found: Batch | Exception, seconds: float, reason: str
 ) -> None:
-    """The stream sends the reason for its end, so that the page can act on the reason."""
+    """A stream ends with a reason when its job is gone or the reader's token has expired."""
     text = await Client().open(services, Script(Batch([line(1)]), found), ada(seconds))
 
     assert f'{{"reason":"{reason}"}}' in text
 
 
 async def test_a_reader_that_takes_nothing_is_let_go(services: Services) -> None:
-    """The slot of a slow reader becomes free, and at most one chunk was kept for the reader."""
+    """A stream ends if its client stops reading. At most one chunk is kept for that client."""
     client, feed = Client(), Script(*(Batch([line(seq)]) for seq in range(1, 99)))
     client.taking.clear()
 

@@ -1,4 +1,4 @@
-"""Webhooks may use only public addresses, and connect to the address that was checked."""
+"""Webhook requests go only to public addresses, and to the address that was checked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 from minutehand.webhooks.outbound import AddressRejected, PublicTransport, is_public, resolve
 
 NAME = "hook.example"
-#: Private, shared, loopback, link-local, multicast, reserved, and IPv4 wrapped in IPv6.
+#: Addresses that are not public: private, shared, loopback, link-local, multicast, reserved, and
+#: IPv4 inside IPv6.
 NOT_PUBLIC = (
     "0.0.0.0 10.1.2.3 100.64.0.1 127.0.0.1 169.254.169.254 192.0.0.8 192.88.99.1 198.18.0.1 "
     "224.0.0.1 240.0.0.1 :: ::1 ::ffff:127.0.0.1 64:ff9b::7f00:1 64:ff9b:1::1 100::1 2001::1 "
@@ -32,7 +33,7 @@ def test_what_is_not_public_is_refused(address: str) -> None:
 
 @pytest.mark.parametrize("url", ODD_SPELLINGS.split())
 async def test_odd_spellings_lead_nowhere(url: str) -> None:
-    """The resolved address is checked, and not the spelling."""
+    """A URL that spells a private address in an unusual way is rejected."""
     async with httpx.AsyncClient(transport=PublicTransport(loopback=False)) as http:
         with pytest.raises((AddressRejected, httpx.ConnectError)):
             await http.post(url)
@@ -41,7 +42,7 @@ async def test_odd_spellings_lead_nowhere(url: str) -> None:
 async def test_one_private_address_among_public_ones_is_enough(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A DNS response that mixes public and private addresses is suspicious."""
+    """A host name that resolves to a private and a public address is rejected."""
     answer_with(monkeypatch, ["93.184.216.34", "10.0.0.1"])
 
     with pytest.raises(AddressRejected, match=NAME):
@@ -51,7 +52,10 @@ async def test_one_private_address_among_public_ones_is_enough(
 async def test_the_checked_address_is_connected_to_under_the_name_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The name is resolved only once, and is sent as the Host header."""
+    """The host name is resolved once, and the request goes to the checked address.
+
+    The Host header contains the name.
+    """
     heads: list[bytes] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -72,7 +76,7 @@ async def test_the_checked_address_is_connected_to_under_the_name_asked_for(
 
 
 def answer_with(monkeypatch: pytest.MonkeyPatch, addresses: list[str]) -> list[str]:
-    """Let the system's resolver return these addresses; return the list of resolved names."""
+    """Make the resolver return these addresses. Return the list of resolved names."""
     names: list[str] = []
 
     def look_up(host: Any, port: Any, *_args: Any, **_options: Any) -> list[Any]:

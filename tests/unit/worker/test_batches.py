@@ -1,4 +1,4 @@
-"""Jobs that share a call: its start, the outcome of each job, and a stop of one job."""
+"""Batches: several jobs that one call of a processor handles, each with its own outcome."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ OPTIONS = TickOptions(linger_seconds=0, grace_seconds=1)
 
 @dataclass
 class World:
-    """A run over these rows, and the calls of its processor."""
+    """A worker run over these rows, and the calls of its processor."""
 
     rows: Sequence[Row]
     run: Callable[[Jobs], Any]
     calls: list[list[str]] = field(default_factory=list)
     options: TickOptions = OPTIONS
     registry: Registry = field(default_factory=Registry)
-    #: Events of the run, by their time.
+    #: Functions that the run calls, by their time.
     later: dict[float, Callable[[], object]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -64,7 +64,7 @@ class World:
 
     @property
     def ends(self) -> dict[str, SettleItem]:
-        """Return each job's first settlement, because the model leases jobs again immediately."""
+        """Return each job's first settlement. The model queue leases jobs again immediately."""
         settled = [item for items in self.queue.settles for item in items]
         return {item.job_id: item for item in reversed(settled)}
 
@@ -78,12 +78,15 @@ def rows(*ids: str, **more: Any) -> list[Row]:
 
 
 async def results(jobs: Jobs) -> Any:
-    """Return each job's own id."""
+    """Return the id of each job as its result."""
     return [str(job.id) for job in jobs]
 
 
 def test_a_call_has_jobs_of_one_tenant_and_tenants_take_turns() -> None:
-    """A tenant's remaining jobs come after the first batches of the other waiting tenants."""
+    """A batch contains jobs of one tenant only.
+
+    Waiting tenants get one batch each before a tenant gets its second.
+    """
 
     async def run(jobs: Jobs) -> Any:
         await asyncio.sleep(0.5)
@@ -100,7 +103,10 @@ def test_a_call_has_jobs_of_one_tenant_and_tenants_take_turns() -> None:
 
 
 def test_each_comes_to_what_is_in_its_place() -> None:
-    """An exception in the result list fails only its job. Invalid payloads are not in the call."""
+    """Each job of a batch gets the outcome at its position in the returned list.
+
+    A job with an invalid payload is not in the call.
+    """
 
     async def mixed(jobs: Jobs) -> Any:
         response: dict[str, Any] = {"b": Retry("later", after=1), "c": Fail("no")}
@@ -147,15 +153,16 @@ def test_what_is_no_list_of_as_many_retries_them_all_and_says_why(
 @pytest.mark.parametrize("poison", ["a", "c", "e"])
 @pytest.mark.parametrize("how", ["raises", "hangs", "ignores its timeout"])
 def test_a_call_that_raises_or_hangs_is_run_again_in_halves(poison: str, how: str) -> None:
-    """The call is repeated in halves until the job that causes the error is alone.
+    """A batch that raises or hangs is run again in halves, until the job that causes it is alone.
 
-    Only the job that causes the error fails.
+    Only that job fails.
     """
 
     async def run(jobs: Jobs) -> Any:
         if any(job.id == poison for job in jobs):
             if how == "raises":
-                # use a final error, because the model leases a retried job again immediately
+                # This error is final, because the model queue would lease a retried job again
+                # immediately.
                 raise ProcessorError("broken", retryable=False)
             for _ in range(1 + 2 * (how == "ignores its timeout")):
                 with contextlib.suppress(asyncio.CancelledError):
@@ -191,14 +198,14 @@ HALVES = [["a", "b", "c"], ["a", "b"], ["a"], ["b"], ["c"]]
         (ProcessorError("final", retryable=False), ("failed", None), HALVES),
         (SystemExit(1), ("retry", None), HALVES),
         (StopIteration(), ("retry", None), HALVES),
-        # further calls would meet the same rate limit
+        # Further calls would meet the same rate limit, so there is one call.
         (ProcessorError("busy", retry_after=77), ("retry", 77), HALVES[:1]),
     ],
 )
 def test_an_exception_of_every_call_is_each_jobs(
     error: BaseException, outcome: tuple[str, int | None], calls: list[list[str]]
 ) -> None:
-    """The traceback has only the processor's frames, however many jobs the error failed."""
+    """If every call of the batch raises an exception, each job fails with it."""
 
     async def run(jobs: Jobs) -> Any:
         raise error
@@ -226,7 +233,7 @@ def test_the_jobs_that_wait_when_the_run_ends_have_spent_no_attempt() -> None:
 
 
 async def test_a_call_in_halves_finds_the_steps_and_streams_of_the_first() -> None:
-    """Finished steps are kept. Tasks of the first call do not affect the calls in halves."""
+    """A batch that is run again in halves keeps the first call's finished steps and streams."""
     paid: list[int] = []
 
     async def pay(number: int, ctx: JobContext) -> str:
@@ -259,7 +266,10 @@ async def test_a_call_in_halves_finds_the_steps_and_streams_of_the_first() -> No
 
 
 def test_a_wait_belongs_to_the_job_in_whose_place_it_is_returned() -> None:
-    """A raised wait would stop all jobs, so it is rejected with a remedy."""
+    """A job of a batch waits if its wait is returned at its position.
+
+    A raised wait fails all jobs, with a remedy in the error.
+    """
 
     async def one(job: BatchedJob[Any]) -> Any:
         if job.id == "b":
@@ -283,7 +293,7 @@ def test_a_wait_belongs_to_the_job_in_whose_place_it_is_returned() -> None:
 
 @pytest.mark.parametrize("stop", ["cancel", "take_back"])
 def test_one_that_is_stopped_leaves_the_call_to_the_others(stop: str) -> None:
-    """A job that was cancelled or lost its lease stores nothing."""
+    """If one job of a batch is cancelled or loses its lease, the call continues for the others."""
     interrupted: list[str] = []
 
     async def run(jobs: Jobs) -> Any:
@@ -307,7 +317,10 @@ def test_one_that_is_stopped_leaves_the_call_to_the_others(stop: str) -> None:
 
 
 def test_the_deadline_of_one_job_leaves_the_call_to_the_others() -> None:
-    """The call stops only at the deadline of its last job, and then may still return."""
+    """A job whose deadline passes during a batch is retried.
+
+    The call is stopped only at its last job's deadline.
+    """
     stopped_at: list[float] = []
 
     async def run(jobs: Jobs) -> Any:
@@ -344,14 +357,14 @@ def test_the_last_attempt_is_alone_so_that_no_other_job_can_make_it_fail() -> No
         ("a", 0.1, {"batch_wait": 0.3}, ["ab"], [0.3]),
         ("a", 0.5, {"batch_wait": 0.3}, ["a", "b"], [0.3]),
         ("abc", 99, {"batch_wait": 3}, ["abc"], [0]),
-        # a run without time to begin a job releases the job, which has spent no attempt
+        # A run without time to begin the batch releases the job without a spent attempt.
         ("a", 99, {"batch_wait": 3, "budget": 1.2}, [], []),
     ],
 )
 def test_a_batch_waits_for_more_and_no_longer(
     ids: str, comes_at: float, options: dict[str, float], calls: list[str], began_at: list[float]
 ) -> None:
-    """At the end of its wait, the batch leases once more, and starts with the response."""
+    """A batch that is not full waits `batch_wait` for more jobs and then starts."""
     began: list[float] = []
 
     async def run(jobs: Jobs) -> Any:
@@ -373,7 +386,7 @@ def test_a_batch_is_one_slot_of_its_types_own() -> None:
     world = World(rows(*"abcdefg"), results, options=TickOptions(concurrency=2, linger_seconds=0))
 
     async def nothing(job: Job[Any], ctx: JobContext) -> None:
-        """Beside them."""
+        """Do nothing, as the processor of another type."""
 
     world.registry.processor("other", payload=dict)(nothing)
     world.tick()
@@ -384,7 +397,10 @@ def test_a_batch_is_one_slot_of_its_types_own() -> None:
 
 
 def test_middleware_is_around_each_job() -> None:
-    """Middleware that returns a result itself keeps its job out of the call."""
+    """Middleware runs for each job of a batch.
+
+    If it returns a result itself, its job is not in the call.
+    """
     world = World(rows(*"abc"), results)
 
     @world.registry.around
@@ -399,7 +415,7 @@ def test_middleware_is_around_each_job() -> None:
 
 
 def test_one_that_is_stopped_before_the_call_begins_is_not_in_it() -> None:
-    """If the call contained the stopped job, nothing would end that job's attempt."""
+    """A job that is cancelled before its batch starts is not in the call."""
     world = World(rows(*"ab"), results)
     world.later[1] = lambda: world.queue.cancel("a")
 
@@ -450,7 +466,7 @@ def test_a_call_that_is_abandoned_is_interrupted_once_more() -> None:
 
     World(rows(*"ab", timeout=5), run).tick(budget=30)
 
-    assert interrupted[1] - interrupted[0] == pytest.approx(1, abs=0.1), "its grace time"
+    assert interrupted[1] - interrupted[0] == pytest.approx(1, abs=0.1), "the grace time"
 
 
 def test_a_call_keeps_its_slot_until_its_last_job_has_ended() -> None:

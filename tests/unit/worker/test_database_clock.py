@@ -1,4 +1,4 @@
-"""The database's clock as a worker knows it."""
+"""The database's clock as a worker estimates it from responses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_instants_keep_their_order_when_a_response_took_longer_than_the_one_befo
     own.advance(seconds=1)
     first = clock.now()
 
-    clock.receive(sent + timedelta(seconds=0.9))  # 100 ms late
+    clock.receive(sent + timedelta(seconds=0.9))  # this response is 100 ms late
     later = [clock.now() for _ in range(3)]
     own.advance(seconds=0.2)
 

@@ -1,4 +1,4 @@
-"""Stored data of an error: class, message, data, codes and frames, without secrets."""
+"""The stored form of an error: class, message, data, codes and frames, without secrets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECRET = "sk_live_0123456789abcdef0123456789abcdef"
 
 
 def raised(error: BaseException, cause: BaseException | None = None) -> ErrorInfo:
-    """Return the stored form of an error that this module raised."""
+    """Raise an error in this module and return its stored form."""
     try:
         raise error from cause
     except BaseException as caught:
@@ -32,7 +32,7 @@ def raised(error: BaseException, cause: BaseException | None = None) -> ErrorInf
 
 
 def refused() -> BaseException:
-    """Return the error of an HTTP client."""
+    """Return an error of an HTTP client."""
     request = httpx.Request("GET", "https://a.test")
     return httpx.HTTPStatusError("no", request=request, response=httpx.Response(429))
 
@@ -53,7 +53,7 @@ def refused() -> BaseException:
 def test_a_code_is_what_its_class_says_also_of_a_cause(
     error: BaseException, code: dict[str, Any]
 ) -> None:
-    """Advice depends on error codes, because a library's messages change between releases."""
+    """The stored error has the status, errno, SQLSTATE or signal of the error or its cause."""
     [(name, value)] = code.items()
 
     assert getattr(raised(error), name) == value
@@ -61,7 +61,10 @@ def test_a_code_is_what_its_class_says_also_of_a_cause(
 
 
 def test_frames_are_own_first_and_hold_no_values() -> None:
-    """Frames of libraries come last. A cause has its own frames; a ProcessorError has no cause."""
+    """A stored traceback lists the project's own frames before those of libraries.
+
+    It contains no values.
+    """
     password = SECRET
 
     def reads() -> None:
@@ -86,7 +89,7 @@ def test_frames_are_own_first_and_hold_no_values() -> None:
 
 
 def test_a_failed_request_names_the_address() -> None:
-    """A refused connection, an unknown host or an error of urllib otherwise names no server."""
+    """The message of a failed request contains the server's host and port, but no secret."""
     request = httpx.Request("POST", "https://u:secret@vendor.test/v1/chat?key=secret")
     below = httpx.ConnectError("[Errno 111] Connection refused", request=request)
     busy = HTTPError(str(request.url), 503, "Busy", Message(), BytesIO())
@@ -101,14 +104,14 @@ def test_a_failed_request_names_the_address() -> None:
 
 
 def test_of_a_task_group_the_first_error_is_named() -> None:
-    """The message contains the number of the other errors."""
+    """The stored error of a task group is its first error, with the number of the others."""
     result = raised(ExceptionGroup("both", [ValueError("one"), OSError("two")]))
 
     assert (result.type, result.message) == ("ValueError", "one (and 1 more in its task group)")
 
 
 async def test_what_a_processor_returns_is_filtered_too() -> None:
-    """A `Fail` may quote secrets. Data that is no mapping is stored under a name."""
+    """Secrets in the message and data of a returned `Fail` are hidden."""
 
     async def fail(job: Job[Any], ctx: JobContext) -> Fail:
         return Fail(f"token={SECRET}", data={"api_key": SECRET, "n": 3})

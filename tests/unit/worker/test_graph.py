@@ -1,4 +1,4 @@
-"""Stages with dependencies, as in plans, when one of them fails."""
+"""A job's graph of stages that depend on each other, when one stage fails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ async def test_an_error_beside_a_wait_is_no_wait() -> None:
 
 
 async def test_a_failed_stage_stops_only_what_needs_it_and_runs_again_alone() -> None:
-    """The next attempt repeats no finished stage. A waiting stage ends no other stage."""
+    """If a stage fails, only stages that depend on it do not run.
+
+    The next attempt repeats no finished stage.
+    """
     ran: Counter[str] = Counter()
     faults: dict[str, Exception] = {"left": ConnectionError("no answer")}
 

@@ -1,4 +1,4 @@
-"""An option of the wrong type is rejected where it is written, by its name and its job type."""
+"""Options of a processor that have a wrong type or value are rejected with their name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.virtual_time import LoopClock, leaping
 
 COMMIT = "c0ffee" * 6 + "c0de"
 DEPLOYED_AT = datetime(2026, 1, 1, tzinfo=UTC)
-#: Types of option values, a word of the expected error, and rejected arguments.
+#: For each class of an option: the word in the expected error, and the rejected arguments.
 PARTS: list[tuple[Callable[..., Any], str, dict[str, Any]]] = [
     (RateLimit, "per", {"limit": 10, "per": "minute"}),
     (Backoff, "cap", {"cap": None}),
@@ -27,7 +27,7 @@ PARTS: list[tuple[Callable[..., Any], str, dict[str, Any]]] = [
 
 
 async def nothing(*given: Any) -> Any:
-    """A processor for any payload."""
+    """Do nothing, as a processor for any payload."""
 
 
 def _takes_no_ctx(job: Any) -> None: ...
@@ -42,7 +42,7 @@ def _takes_more(job: Any, ctx: Any, clock: Any) -> None: ...
 def _takes_by_name(job: Any, *, ctx: Any) -> None: ...
 
 
-#: Options of a wrong type. pydantic checks all of them, by the annotations.
+#: Options of a wrong type, which pydantic rejects.
 WRONG_TYPES: dict[str, Any] = {
     "queue": 5,
     "max_concurrency": "5",
@@ -52,7 +52,7 @@ WRONG_TYPES: dict[str, Any] = {
     "batch": True,
 }
 TWO_ARGUMENTS = "'work' must take two arguments, the job and its ctx; it"
-#: Rejected declarations: options, function, and message.
+#: For each rejected declaration: the options, the function and the message.
 REJECTED: list[tuple[dict[str, Any], Any, str]] = [
     *(
         ({name: value}, nothing, f"^processor of 'work': {name}: .*, got ")
@@ -78,9 +78,9 @@ REJECTED: list[tuple[dict[str, Any], Any, str]] = [
 def test_a_wrong_processor_is_rejected_where_it_is_declared(
     options: dict[str, Any], run: Any, message: str
 ) -> None:
-    """A published wrong option would stop the worker's other types.
+    """A processor with a wrong option or wrong parameters is rejected at its declaration.
 
-    Each job of a wrong function would use all of its attempts on one TypeError.
+    Otherwise each of its jobs would spend all attempts on one TypeError.
     """
     with pytest.raises((TypeError, ValueError), match=message):
         Registry().processor("work", **{"payload": dict, **options})(run)
@@ -102,7 +102,10 @@ def test_a_part_of_another_kind_is_refused_by_its_name(
 
 
 def test_a_type_that_cannot_be_published_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
-    """A payload without JSON Schema, or a rejection by the database, is logged with its reason."""
+    """If a job type has no JSON schema or is rejected by the database, the reason is logged.
+
+    The worker runs its other types.
+    """
 
     class Calls(BaseModel):
         back: Callable[[], None]

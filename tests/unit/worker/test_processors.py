@@ -1,4 +1,4 @@
-"""Processors of apps that a worker finds at its start."""
+"""The processors that a worker finds in the packages of apps at its start."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REGISTERS = """
 def register(registry, settings):
     registry.processor("NAME", payload=dict)(print)
 """
-#: Files of a package, and whether a worker finds its processor.
+#: For each package: its files, and whether a worker finds its processor.
 SHAPES = {
     "in_a_module": ({"processors.py": PROCESSORS}, True),
     "in_modules_of_a_package": (
@@ -37,7 +37,7 @@ SHAPES = {
 
 @pytest.fixture(autouse=True)
 def _registry_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Isolate the registry of `@processor`, which the whole process shares."""
+    """Replace the registry of `@processor`, which the whole process shares."""
     monkeypatch.setattr(default_registry, "_types", {})
 
 
@@ -45,7 +45,7 @@ def _registry_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_package_without_processors_is_named_at_the_start(
     shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The jobs of such a package would wait forever while the worker looks idle."""
+    """A worker logs a warning for a package in which it finds no processors."""
     files, found = SHAPES[shape]
     for path, text in {"__init__.py": "", **files}.items():
         file = tmp_path / shape / path
@@ -74,7 +74,7 @@ def test_apps_that_name_no_package_are_said(
     assert caplog.messages == ["MINUTEHAND_APPS=empty_folder.* names no package with processors"]
 
 
-#: Files of a package with two processors of a type, and the module that is left out.
+#: For each package with two processors of one type: its files, and the module that is left out.
 TWICE = {
     "in_two_modules": ({"a.py": PROCESSORS, "b.py": PROCESSORS}, "b"),
     "in_one_module": ({"b.py": PROCESSORS + PROCESSORS}, "b"),
@@ -87,7 +87,10 @@ TWICE = {
 def test_a_type_with_two_processors_names_both_and_stops_no_other(
     shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A module is loaded although its name begins with the name of the module that is left out."""
+    """If two processors have one job type, the second module is left out with an error.
+
+    All other modules are loaded.
+    """
     files, left_out = TWICE[shape]
     folder = tmp_path / shape / "processors"
     folder.mkdir(parents=True)

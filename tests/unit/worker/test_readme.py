@@ -1,4 +1,4 @@
-"""The pages about processors: their examples run, and their tests pass."""
+"""Code examples on the pages about processors run, and their own tests pass."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from minutehand.worker import Job, JobContext, default_registry
 from tests.support.pages import blocks
 from tests.support.paths import ROOT
 
-#: Names that a host of workers imports, but no processor.
+#: Names that a host of workers imports and a processor does not.
 HOSTS = {"Worker", "default_registry", "trace_headers"}
 PAGES = ("worker/README", "worker/CONTEXT", "pages/own_data", "pages/app", "pages/SKILL")
 
@@ -32,7 +32,7 @@ async def test_the_examples_are_true(page: str) -> None:
         for test in tests:
             if inspect.iscoroutinefunction(test):
                 await test()
-            else:  # the example starts its own loop
+            else:  # the example starts its own event loop
                 await asyncio.to_thread(test)
     finally:
         default_registry.forget("readme")
@@ -42,7 +42,7 @@ async def test_the_examples_are_true(page: str) -> None:
 
 
 def named(heading: str) -> set[str]:
-    """Return the names in the first column of the table under a heading of the page about `ctx`."""
+    """Return the names in the first column of a table on the page about `ctx`."""
     text = (ROOT / "shared" / "minutehand" / "worker" / "CONTEXT.md").read_text()
     part = text[text.index(heading) :].partition("\n## ")[0]
     rows = re.findall(r"^\| (`.*?) \| ", part, re.MULTILINE)
@@ -55,7 +55,7 @@ def test_the_tables_have_what_ctx_and_the_job_have() -> None:
 
 
 def test_what_pages_import_of_the_worker_is_there_by_the_short_name() -> None:
-    """People first try `from minutehand import …`."""
+    """Each name that a page imports from `minutehand.worker` can be imported from `minutehand`."""
     for page in docs.PAGES:
         for code in blocks(page.text, "python", "py"):
             for line in re.findall(r"^from minutehand\.worker import (.+)$", code, re.M):

@@ -1,4 +1,4 @@
-"""Wake-ups by Realtime."""
+"""Messages of Supabase Realtime that wake a worker."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from tests.support.harness import until
 async def test_an_error_of_any_kind_ends_no_wake_ups_and_is_a_warning_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The Realtime library raises a ValueError for the address in this test."""
+    """If the connection to Realtime fails with any error, the worker tries again.
+
+    Only the first failure is a warning.
+    """
     monkeypatch.setattr(realtime_wakeups, "RETRY_DELAY_SECONDS", 0)
     caplog.set_level(logging.DEBUG, logger=realtime_wakeups.__name__)
     settings = Settings(supabase_url="http://127.0.0.1:1", supabase_publishable_key="p")

@@ -1,4 +1,4 @@
-"""The worker's routes: authentication, job types, and responses of a tick."""
+"""The worker's HTTP routes: authentication, job types, and responses of a worker run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def ask(
     queue: ModelQueue | None = None,
     **more: Any,
 ) -> Reply:
-    """Return the response of one request."""
+    """Send one request to the worker's routes, and return the response."""
     registry = Registry()
 
     async def work(job: Job[dict[str, Any]], ctx: JobContext) -> None:
@@ -71,7 +71,7 @@ async def ask(
     ],
 )
 async def test_what_is_wrong_is_refused(asked: dict[str, Any], status: int, code: str) -> None:
-    """Each token opens its own route."""
+    """A request with a wrong token, path, method or body is rejected with its code."""
     reply = await ask(**asked)
 
     assert (reply.status, reply.body["code"]) == (status, code)
@@ -79,7 +79,10 @@ async def test_what_is_wrong_is_refused(asked: dict[str, Any], status: int, code
 
 @pytest.mark.parametrize("token", ["old", "new"])
 async def test_a_tick_answers_what_it_did(token: str) -> None:
-    """The old and the new token work during a rotation."""
+    """A worker run returns its summary.
+
+    The old and the new token are both accepted during a rotation.
+    """
     reply = await ask(token=token, queue=ModelQueue([Row("1", {})]))
 
     assert reply.status == 200
@@ -89,7 +92,10 @@ async def test_a_tick_answers_what_it_did(token: str) -> None:
 
 
 async def test_a_run_over_types_takes_their_parts_too() -> None:
-    """If the run left out the child types, a job would wait for its children forever."""
+    """A worker run for a job type also leases the types of its child jobs.
+
+    The parent would otherwise wait forever.
+    """
     queue = ModelQueue()
     await ask(path=PROCESS_PATH, token="jobs", body={"jobTypes": ["work"]}, queue=queue)
 
@@ -97,7 +103,7 @@ async def test_a_run_over_types_takes_their_parts_too() -> None:
 
 
 async def test_a_worker_whose_loop_runs_is_woken() -> None:
-    """The database requests a run each time a job is enqueued."""
+    """A request to a worker that runs continuously wakes it and returns 202."""
     woken: list[bool] = []
     reply = await ask(wake=lambda: woken.append(True))
     assert (reply.status, reply.body["running"], woken) == (202, True, [True])
@@ -110,7 +116,7 @@ async def test_a_worker_whose_loop_runs_is_woken() -> None:
 async def test_a_queue_that_refuses_is_no_error_of_the_caller(
     error: QueueError, status: int
 ) -> None:
-    """The status shows the caller that a repeated request may succeed."""
+    """If the queue fails or rejects the worker, the route returns a 5xx status."""
 
     class Failing(ModelQueue):
         async def lease(self, request: Any) -> Any:

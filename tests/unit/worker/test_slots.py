@@ -1,4 +1,4 @@
-"""A job that waits for a slot is released once it has waited too long, and not before."""
+"""A leased job that waits for a slot is released when it has waited too long."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.virtual_time import BEGAN
 
 
 def pool_of(kind: str) -> Pool:
-    """Return a pool with one occupied slot."""
+    """Return a pool whose only slot is in use."""
     registry = Registry()
 
     async def work(jobs: list[BatchedJob[Any]]) -> list[None]:
@@ -31,7 +31,7 @@ def pool_of(kind: str) -> Pool:
 
 
 def leased(job_id: str, lease_seconds: float) -> tuple[Lease, float]:
-    """Return a job that was leased at time 0."""
+    """Return a job that was leased at time 0, and that time."""
     job = LeasedJob(
         id=JobId(job_id), workspace_id=WorkspaceId(ACME), job_type="work", created_at=BEGAN
     )
@@ -41,10 +41,9 @@ def leased(job_id: str, lease_seconds: float) -> tuple[Lease, float]:
 @pytest.mark.parametrize("kind", ["jobs", "batches"])
 @pytest.mark.parametrize(("lease_seconds", "most"), [(60.0, 1.0), (2.0, 0.5)])
 def test_what_waits_too_long_is_given_back(kind: str, lease_seconds: float, most: float) -> None:
-    """The job is released at the announced instant.
+    """A waiting job is released at the time that the pool announces.
 
-    If the job were released later, the run would wake repeatedly without work. At its end, a run
-    releases all waiting jobs.
+    At the end of a run, all waiting jobs are released.
     """
     pool = pool_of(kind)
     for job_id in ("first", "second"):

@@ -1,4 +1,4 @@
-"""Number of calls of a worker while jobs cannot run yet, with a simulated clock."""
+"""The number of calls that a worker makes while no job can run, with a simulated clock."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.support.virtual_time import BEGAN, leaping
 MINUTES = 2
 HELD: dict[str, Any] = {"run_at": 1e-9, "is_locked": True}
 
-#: Content of the queue, and maximum numbers: leases and settles per minute of a loop, calls of
-#: maintenance per minute, and calls of a whole run with a deadline.
+#: For each situation: the rows, and the maximum numbers of calls. They are leases and settles per
+#: minute, maintenance calls per minute, and calls of a run with a deadline.
 SITUATIONS: dict[str, tuple[Callable[[], Iterable[Row]], int, int, int]] = {
     "nothing": (lambda: (), 60, 0, 1),
     "a paused queue": (lambda: [Row("1", {}, status="paused")], 60, 0, 1),
@@ -46,7 +46,7 @@ class Thorough(ModelQueue):
 @pytest.mark.parametrize("situation", SITUATIONS)
 @pytest.mark.parametrize("is_loop", [True, False])
 def test_nothing_spins(situation: str, is_loop: bool) -> None:
-    """A loop and a run on Lambda pause between calls that find nothing."""
+    """A worker pauses between calls that find nothing to do, so that it makes few calls."""
     rows, most_leases, most_maintenance, most_of_run = SITUATIONS[situation]
     queue = Thorough(rows())
     if situation == "maintenance that fails":

@@ -1,4 +1,4 @@
-"""A stream's pieces: characters in two halves, and openings of an open stream."""
+"""Output streams: characters that are split into two halves, and streams that are already open."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOST = "In stream 'reply' broken surrogates were replaced"
 
 
 async def write(*pieces: Any) -> Run:
-    """Run a job that writes these pieces and returns the whole text."""
+    """Run a job that writes these pieces to a stream and returns the whole text."""
 
     async def run(job: Job[Any], ctx: JobContext) -> str:
         async with ctx.stream("reply") as words:
@@ -45,7 +45,7 @@ async def write(*pieces: Any) -> Run:
 async def test_halves_of_a_character_are_joined_and_a_lone_one_is_logged(
     pieces: tuple[str, ...], text: str, lost: list[str]
 ) -> None:
-    """Readers, the stream's own text and the result get the joined character."""
+    """Two halves of a character in two pieces are joined. A single half is replaced and logged."""
     run = await write(*pieces)
 
     assert (run.output["reply"], run.result) == (text, text)
@@ -53,10 +53,7 @@ async def test_halves_of_a_character_are_joined_and_a_lone_one_is_logged(
 
 
 def test_a_half_stays_with_the_step_that_wrote_it() -> None:
-    """A repeated step writes the first half of a split character again.
-
-    Another step's text cannot complete the half.
-    """
+    """A half of a character that one step wrote is not joined with another step's half."""
     tries: list[str] = []
 
     async def run(job: Job[Any], ctx: JobContext) -> str:
@@ -95,7 +92,7 @@ async def test_what_is_changed_in_an_item_is_logged() -> None:
 
 
 async def test_a_stream_that_is_open_cannot_be_opened() -> None:
-    """A stream counts as open while it is being opened, and keeps the first writer's text."""
+    """Opening a stream that is already open raises an error. The first writer's text is kept."""
 
     async def run(job: Job[Any], ctx: JobContext) -> list[str]:
         async def opening() -> str:

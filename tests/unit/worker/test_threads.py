@@ -1,4 +1,4 @@
-"""Threads of plain processors are reused, unless a stop was raised in them."""
+"""Threads that run plain functions are reused, unless a stop was raised in them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def test_one_that_is_stuck_is_no_other_calls() -> None:
 
 @pytest.mark.parametrize("turns", range(4))
 async def test_a_stop_reaches_its_own_call_alone(turns: int) -> None:
-    """A stop may arrive before the call has started, or as the call ends."""
+    """A stop of a call in a thread does not stop the thread's next call."""
     stopped: list[threading.Thread] = []
 
     def spin() -> None:

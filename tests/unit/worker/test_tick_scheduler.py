@@ -1,4 +1,4 @@
-"""Table of states of a run, with the next action, its time and its reason, in simulated time."""
+"""The next action of a worker run, its time and its reason, for each situation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from minutehand.worker.tick_scheduler import Action, Reason, RunSnapshot, TickSc
 from tests.support.queue_model import ModelQueue, Row
 from tests.support.virtual_time import leaping
 
-#: Deadlines of a run on Lambda, which leases until 90, works until 97 and must end by 99.7.
+#: A run on Lambda leases until 90 s, works until 97 s and must end by 99.7 s.
 RUN = Deadlines(start=0.0, stop_leasing=90.0, stop_working=97.0, end=99.7)
 LOOP = Deadlines.until(0.0, math.inf)
 IDLE = RunSnapshot()
@@ -54,11 +54,11 @@ def is_(name: str) -> Said:
 
 
 def in_vain(times: int) -> Said:
-    """Record some responses without any of the due jobs."""
+    """Record responses that contained none of the due jobs."""
     return lambda scheduler: [answered(10.0, 0.0)(scheduler) for _ in range(times)]
 
 
-#: By situation at 10: events before it, the snapshot, and the next action.
+#: For each situation at 10 s: earlier events, the snapshot, and the expected next action.
 TABLE: dict[str, tuple[list[Said], RunSnapshot, tuple[float, Action, Reason]]] = {
     "nothing was found": ([answered(10)], IDLE, (10, Action.EXIT, Reason.END_OF_RUN)),
     "nothing of some pools was found": (
@@ -153,9 +153,9 @@ def test_the_next_instant_and_its_reason(case: str) -> None:
 
 
 def test_the_end_of_a_run_comes_in_its_order() -> None:
-    """At its end, a run counts the backlog and releases waiting jobs.
+    """At its end, a run starts extra workers and releases waiting jobs.
 
-    Then the run stops running jobs, and abandons jobs that ignore the stop.
+    Then it stops running jobs, and abandons jobs that ignore the stop.
     """
     scheduler = a_run(answered(89.8))
     waits = RunSnapshot(running=True, must_stop=True, has_free_slot=False, release_at=90.9)
@@ -176,7 +176,10 @@ def test_the_end_of_a_run_comes_in_its_order() -> None:
 
 
 def test_a_run_leaves_only_when_it_may_and_never_waits_for_nothing() -> None:
-    """The test combines all possible snapshots with all possible earlier events."""
+    """In no combination of snapshots and earlier events does a run end too early.
+
+    A run also never waits for nothing.
+    """
     flags = ("running", "to_settle", "has_free_slot", "exchanging", "is_stopping", "maintaining")
     tellings = [result for result, _, _ in TABLE.values()]
     for result, deadlines in itertools.product(tellings, (RUN, LOOP)):
@@ -189,7 +192,7 @@ def test_a_run_leaves_only_when_it_may_and_never_waits_for_nothing() -> None:
             if entry.action is Action.EXIT:
                 assert not snapshot.holds
                 may = scheduler.can_lease(10.0, snapshot)
-                assert not (may and snapshot.maintaining), "it leaves what is made ready to no one"
+                assert not (may and snapshot.maintaining), "maintenance may make jobs ready"
             if entry.action is Action.LEASE:
                 assert scheduler.can_lease(10.0, snapshot)
                 assert not snapshot.exchanging
@@ -198,7 +201,7 @@ def test_a_run_leaves_only_when_it_may_and_never_waits_for_nothing() -> None:
 
 
 def test_a_run_does_not_leave_what_a_lost_answer_may_have_leased() -> None:
-    """The run does not wait for jobs that fall due, but repeats the request."""
+    """After a lost response to a lease call, a run repeats the call before it ends."""
     scheduler = TickScheduler(RUN, TickOptions(linger_seconds=0), IdleBackoff())
     asked(9.0)(scheduler)
     back_off(10.0, 0.5, has_no_response=True)(scheduler)
@@ -222,9 +225,9 @@ def test_a_run_does_not_leave_what_a_lost_answer_may_have_leased() -> None:
 def test_when_a_loop_looks_again(
     result: list[Said], was_notified: bool, expected: tuple[float, Reason]
 ) -> None:
-    """A run without wake-ups polls after a minute.
+    """A continuous worker polls after a minute, when a job is due, or when it is notified.
 
-    A rejected request is repeated after its pause.
+    After a rejection, it waits for the pause.
     """
     entry = a_run(*result, deadlines=LOOP).next_poll(
         10.0, poll_seconds=60, was_notified=was_notified

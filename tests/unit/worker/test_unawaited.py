@@ -1,4 +1,4 @@
-"""An attempt fails if its processor makes a call that it never awaits."""
+"""A job fails if its processor calls a method of `ctx` and never awaits it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tests.support.queue_model import SETTINGS, ModelQueue, Row
 
 
 async def nothing(*given: Any) -> None:
-    """Do nothing, as the function of a step."""
+    """Do nothing, as a step's function."""
 
 
-#: Each coroutine method of the context, with valid arguments.
+#: Each coroutine method of `ctx`, with valid arguments.
 CALLS: dict[str, tuple[Any, ...]] = {
     "step": ("s", nothing),
     "graph": ([Stage(name="s", run=nothing)],),
@@ -34,7 +34,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
 
 
 def made(ctx: JobContext, name: str) -> Any:
-    """Call a method of the context, and return the coroutine without awaiting it."""
+    """Call a method of `ctx`, and return the coroutine without awaiting it."""
     return getattr(ctx, name)(*CALLS[name], **({"within": 60} if name == "remote" else {}))
 
 
@@ -47,7 +47,7 @@ def test_each_method_that_is_awaited_is_among_these() -> None:
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("ends", ["plainly", "async", "in a task", "by a wait"])
 async def test_a_call_that_is_never_awaited_fails_the_attempt(name: str, ends: str) -> None:
-    """The error names the fix, because a result or a wait would hide the mistake."""
+    """A method of `ctx` that is never awaited fails the job. The error shows the correct code."""
 
     def plainly(job: Job[Any], ctx: JobContext) -> str:
         made(ctx, name)
@@ -72,7 +72,7 @@ async def test_a_call_that_is_never_awaited_fails_the_attempt(name: str, ends: s
 
 
 async def test_a_middleware_that_does_not_await_the_call_fails_the_attempt() -> None:
-    """If the attempt did not fail, the job would complete without having run."""
+    """Middleware that does not await its call fails the job, because the job would not have run."""
 
     async def forgets(job: Job[Any], ctx: JobContext, call: Call) -> None:
         call()
@@ -97,7 +97,7 @@ async def test_a_middleware_that_does_not_await_the_call_fails_the_attempt() -> 
 
 async def test_what_is_awaited_in_any_way_is_no_fault() -> None:
     async def run(job: Job[Any], ctx: JobContext) -> list[Any]:
-        """Make more calls at once than the context stores before it removes ended calls."""
+        """Make more calls at once than `ctx` stores before it removes ended calls."""
         for number in range(PRUNE_AFTER):
             await ctx.step(f"one {number}", nothing)
         calls = [ctx.step(f"side {number}", nothing) for number in range(3 * PRUNE_AFTER)]
@@ -114,7 +114,7 @@ async def test_what_is_awaited_in_any_way_is_no_fault() -> None:
 
 
 async def test_a_call_under_way_at_the_end_is_said_in_the_jobs_log() -> None:
-    """Effects of the call are stored if the call ends before the job."""
+    """A call of `ctx` that is still running when the processor returns is logged."""
     kept: list[asyncio.Task[Any]] = []
 
     async def run(job: Job[Any], ctx: JobContext) -> str:
@@ -132,7 +132,7 @@ async def test_a_call_under_way_at_the_end_is_said_in_the_jobs_log() -> None:
 
 
 async def test_a_mock_of_the_context_has_methods_to_await() -> None:
-    """People use mocks to test a processor."""
+    """A mock of `ctx` has methods that can be awaited. People test processors with it."""
     ctx = AsyncMock(spec=JobContext)
     ctx.step.return_value = "r-1"
 
@@ -140,7 +140,7 @@ async def test_a_mock_of_the_context_has_methods_to_await() -> None:
 
 
 def plainly(job: Job[Any], ctx: JobContext) -> None:
-    """Do not await the call of the second job."""
+    """Do not await a call of `ctx` in the second job."""
     if job.id == "two":
         ctx.spawn([])  # type: ignore[unused-coroutine]
 
@@ -153,7 +153,10 @@ async def in_batches(jobs: list[Any]) -> list[None]:
 
 @pytest.mark.parametrize(("run", "options"), [(plainly, {}), (in_batches, {"batch": 2})])
 def test_a_worker_settles_it_as_a_failure(run: Any, options: dict[str, Any]) -> None:
-    """Calls in threads and batches also count. Each job fails only by its own calls."""
+    """A job in a thread or a batch fails if it does not await its own call.
+
+    Other jobs do not fail.
+    """
     registry = Registry()
     registry.processor("work", payload=dict, **options)(run)
     queue = ModelQueue([Row("one", {}), Row("two", {})])
@@ -162,7 +165,7 @@ def test_a_worker_settles_it_as_a_failure(run: Any, options: dict[str, Any]) -> 
         more: dict[str, Any] = {"queue": queue, "options": TickOptions(linger_seconds=0)}
         await Worker(SETTINGS, registry=registry, **more).tick(budget_seconds=60)
 
-    asyncio.run(tick())  # use the real clock, because the virtual one does not wait for a thread
+    asyncio.run(tick())  # the virtual clock would not wait for the thread
 
     ended = {row.id: row.status for row in queue.rows.values()}
     assert ended == {"one": "completed", "two": "failed"}
@@ -178,9 +181,9 @@ def test_a_worker_settles_it_as_a_failure(run: Any, options: dict[str, Any]) -> 
     ids=["a plain function", "no function", "the call itself"],
 )
 async def test_a_step_of_what_cannot_be_awaited_says_what_to_write(run: Any, fix: str) -> None:
-    """The job fails without a retry.
+    """A step whose function is no coroutine function fails the job without a retry.
 
-    The call may have run, and another attempt would repeat the call.
+    The error shows what to write.
     """
 
     async def steps(job: Job[Any], ctx: JobContext) -> None:

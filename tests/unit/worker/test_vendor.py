@@ -1,4 +1,4 @@
-"""Paid calls are counted over all attempts. The maximum wait starts at the first rejection."""
+"""Calls to a paid service: counted over all attempts of a job, with a maximum wait."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from minutehand.worker.vendor import MAX_CALLS, MAX_WAIT, VendorCalls, VendorErr
 
 
 class Vendor:
-    """Returns scripted responses, the last one repeatedly."""
+    """A paid service that returns scripted responses, and then the last one repeatedly."""
 
     def __init__(self, *answers: VendorError | str) -> None:
         self.answers = list(answers)
@@ -37,7 +37,7 @@ class Vendor:
         return await ctx.step("paid", paid)
 
     async def run(self) -> Run:
-        """Run one attempt after the wait that the previous attempt requested."""
+        """Run one attempt, and advance the clock by the wait that it requested."""
         run = await self.test.run()
         wait = run.delay_seconds or run.retry_after_seconds or 0
         self.clock.advance(seconds=wait)
@@ -57,9 +57,9 @@ BUSY = VendorError("busy", code="rate_limited", retry_after=timedelta(hours=24))
 
 
 async def test_what_may_have_been_charged_is_asked_five_times() -> None:
-    """The five calls spend no attempt, and each pause is longer.
+    """A call that may have been charged is repeated at most four times with growing pauses.
 
-    After the fifth call, the job fails with a sentence.
+    Then the job fails.
     """
     vendor = Vendor(SILENT)
     runs = await vendor.until_over()
@@ -72,7 +72,10 @@ async def test_what_may_have_been_charged_is_asked_five_times() -> None:
 
 
 async def test_no_more_is_asked_beside_a_step_that_waits_but_by_a_persons_retry() -> None:
-    """A job ends when all of its steps have ended."""
+    """A step that has used all its calls makes no more while another step waits.
+
+    After a person's retry, it calls again.
+    """
     silent, away = Vendor(SILENT), Vendor(AWAY)
 
     async def processor(job: Job[None], ctx: JobContext) -> None:
@@ -103,9 +106,9 @@ async def test_no_more_is_asked_beside_a_step_that_waits_but_by_a_persons_retry(
 
 
 async def test_refusals_cost_no_try_and_the_patience_begins_with_the_first() -> None:
-    """The maximum wait starts at the first rejection, however old the job is.
+    """Rejected calls spend no attempt until a maximum wait has passed since the first rejection.
 
-    After the maximum wait, each rejection spends an attempt.
+    Then each rejection spends an attempt.
     """
     vendor = Vendor(AWAY)
     vendor.clock.advance(seconds=90_000)
@@ -122,7 +125,7 @@ async def test_refusals_cost_no_try_and_the_patience_begins_with_the_first() -> 
 
 
 async def test_an_answer_ends_a_row_of_refusals() -> None:
-    """After an answer, the maximum wait starts again with the next rejection."""
+    """After any other response, the maximum wait begins again with the next rejection."""
     vendor = Vendor(AWAY, SILENT, AWAY, "done")
     runs = [await vendor.run()]
     vendor.clock.advance(seconds=MAX_WAIT.total_seconds())
@@ -133,7 +136,10 @@ async def test_an_answer_ends_a_row_of_refusals() -> None:
 
 
 async def test_a_wait_of_a_day_is_one() -> None:
-    """The log and the progress show the date at which a long wait ends."""
+    """A job waits a day if the service requests it.
+
+    The progress shows the date of the next call.
+    """
     vendor = Vendor(BUSY, "done")
     first, done = await vendor.until_over()
 
@@ -146,7 +152,7 @@ async def test_a_wait_of_a_day_is_one() -> None:
 
 
 async def test_a_call_whose_answer_could_not_be_taken_counts() -> None:
-    """For example, an answer may exceed the limit of its stream."""
+    """A call whose response raises an error in the job counts as a call."""
     vendor = Vendor("done")
 
     async def fails() -> str:

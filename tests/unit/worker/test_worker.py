@@ -1,4 +1,4 @@
-"""A worker: outboxes, middleware, types, admission, and long calls."""
+"""A worker run on a model queue: publishers, middleware, job types, leases and settlements."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.virtual_time import leaping, pass_time
 
 
 def of(run: Callable[[Job[Any], JobContext], Any], **options: Any) -> Registry:
-    """Return a registry with this processor."""
+    """Return a registry that contains this processor."""
     registry = Registry()
     registry.processor("work", payload=dict, **options)(run)
     return registry
@@ -43,7 +43,7 @@ async def nothing(job: Job[Any], ctx: JobContext) -> None:
 async def start(
     queue: ModelQueue, registry: Registry, *, budget: float = 60, **options: Any
 ) -> TickSummary:
-    """Run a worker once, which is created inside its loop."""
+    """Run a worker once, created inside the event loop."""
     options = {"options": TickOptions(linger_seconds=0, grace_seconds=1), **options}
     return await queue.worker(registry, **options).tick(budget_seconds=budget)
 
@@ -54,7 +54,10 @@ def tick(*given: Any, **options: Any) -> TickSummary:
 
 
 def test_an_outbox_is_read_before_each_lease_and_while_a_run_lasts() -> None:
-    """A publisher that fails or hangs stops neither the run nor other publishers."""
+    """A registered publisher is called before each lease and once a second.
+
+    A publisher that fails stops neither the run nor other publishers.
+    """
     queue = ModelQueue([Row("first", {})])
     calls: list[float] = []
 
@@ -82,9 +85,9 @@ def test_an_outbox_is_read_before_each_lease_and_while_a_run_lasts() -> None:
 
 
 async def test_middleware_is_nested_and_counts_for_types_that_are_added_later() -> None:
-    """A worker has one registry for `@processor` and `register`, so no error report is missing.
+    """Middleware applies to job types that are registered before and after it.
 
-    Middleware of `around_all` is outside of all other middleware.
+    Middleware of `around_all` is the outermost.
     """
     decorated, registry, output = of(nothing), Registry(), []
 
@@ -111,7 +114,7 @@ async def test_middleware_is_nested_and_counts_for_types_that_are_added_later() 
 
 
 def test_a_type_is_published_with_all_that_was_said_of_it() -> None:
-    """The fields have the names of `register_job_types`."""
+    """A job type is registered with all its options, under the names of `register_job_types`."""
 
     async def run(job: Job[Any], ctx: JobContext) -> None:
         """Do the work.
@@ -132,7 +135,10 @@ def test_a_type_is_published_with_all_that_was_said_of_it() -> None:
 
 @pytest.mark.parametrize("admitted", [True, False])
 def test_a_run_beyond_the_bound_leases_nothing(admitted: bool) -> None:
-    """An admitted run polls for jobs if another run was rejected meanwhile."""
+    """A worker run beyond the maximum number of runs leases no job.
+
+    An active run leases once more if another run was rejected.
+    """
     refused = [True]
 
     class Bounded(ModelQueue):
@@ -155,7 +161,10 @@ def test_a_run_beyond_the_bound_leases_nothing(admitted: bool) -> None:
 
 
 def test_a_step_returns_when_it_is_stored_and_lease_calls_are_numbered_again() -> None:
-    """Code after a step runs once the step is stored. Lease calls get a new tick id each minute."""
+    """Code after a step runs only when the step is stored.
+
+    Lease calls get a new tick id each minute.
+    """
     stored: list[str] = []
     seen: list[list[str]] = []
 
@@ -179,12 +188,15 @@ def test_a_step_returns_when_it_is_stored_and_lease_calls_are_numbered_again() -
 
 
 def test_what_someone_else_holds_is_reported_and_settled_again() -> None:
-    """A job that a transaction has locked is settled once it is free, and delays no other job."""
+    """A job that another transaction has locked is settled when it is free.
+
+    Other jobs are not delayed.
+    """
     held, other = Row("held", {}), Row("other", {})
     free_at: list[float] = []
 
     def lock() -> None:
-        """Lock the row for five seconds, in which a report or a settlement finds it busy."""
+        """Lock the job for five seconds, in which reports and settlements find it busy."""
         held.is_locked = True
         free_at.append(asyncio.get_running_loop().time() + 5)
         asyncio.get_running_loop().call_later(5, setattr, held, "is_locked", False)
@@ -205,7 +217,10 @@ def test_what_someone_else_holds_is_reported_and_settled_again() -> None:
 
 
 def test_an_error_says_where_its_log_is_and_an_instant_is_in_utc() -> None:
-    """The attempt's page links to its log. Postgres rejects time zones of 16 hours and more."""
+    """A settled error contains the address of its log.
+
+    A time is sent in UTC, because Postgres rejects some time zones.
+    """
     zone = timezone(timedelta(hours=23))
 
     async def ends(job: Job[Any], ctx: JobContext) -> Snooze:
@@ -225,7 +240,7 @@ def test_an_error_says_where_its_log_is_and_an_instant_is_in_utc() -> None:
 
 @pytest.mark.parametrize(("end", "threads"), [("resolves", 1), ("fails", 20)])
 async def test_jobs_that_block_threads_hold_up_no_one_else(end: str, threads: int) -> None:
-    """Failed jobs are settled, and host names are resolved, so that leases are renewed."""
+    """While jobs block all threads, other jobs are settled and host names are resolved."""
     gate = threading.Event()
 
     async def work(job: Job[Any], ctx: JobContext) -> None:
@@ -249,7 +264,7 @@ async def test_jobs_that_block_threads_hold_up_no_one_else(end: str, threads: in
 
 
 def test_a_refused_lease_is_asked_again_after_a_pause() -> None:
-    """During the pause, running jobs continue and are settled."""
+    """After a rejected lease call, the worker pauses before the next. Running jobs continue."""
     asked: list[float] = []
 
     class Refusing(ModelQueue):
@@ -271,7 +286,7 @@ def test_a_refused_lease_is_asked_again_after_a_pause() -> None:
 
 
 def test_a_job_that_is_leased_again_ends_its_older_run_at_once() -> None:
-    """The worker that leases the job again ends the older run without waiting for a report."""
+    """A worker that leases a job again immediately stops its older run of that job."""
     began: dict[int, float] = {}
     stopped: dict[int, float] = {}
 
@@ -294,7 +309,7 @@ def test_a_job_that_is_leased_again_ends_its_older_run_at_once() -> None:
 
 
 def test_long_results_are_settled_in_calls_of_a_bounded_size() -> None:
-    """Jobs that end together are settled in one call, up to its maximum size."""
+    """Jobs that end at once are settled in one call, or in several if their results are large."""
 
     async def returns(job: Job[Any], ctx: JobContext) -> str:
         return "x" * 400_000
@@ -306,7 +321,10 @@ def test_long_results_are_settled_in_calls_of_a_bounded_size() -> None:
 
 
 def test_a_job_that_blocks_the_loop_beyond_its_timeout_fails_and_no_other_does() -> None:
-    """A timer cannot stop a blocked loop. Jobs that it delayed get their timeout again, once."""
+    """A job that blocks the event loop beyond its timeout fails.
+
+    Jobs that it delayed get their timeout once more.
+    """
     blocks = {"late": 3}
 
     async def runs(job: Job[Any], ctx: JobContext) -> str:
@@ -333,7 +351,7 @@ def test_a_job_that_blocks_the_loop_beyond_its_timeout_fails_and_no_other_does()
 
 @pytest.mark.parametrize(("average_size", "extra"), [(100, 800), (20_000, 100)])
 def test_what_is_leased_ahead_is_bounded_in_number_and_bytes(average_size: int, extra: int) -> None:
-    """The bounds hold, however many jobs have just ended."""
+    """The number of jobs leased ahead is limited by count and by size."""
     pool = Pool(("work",), 10)
     for _ in range(5_000):
         pool.record_end(0.0, frees=False)
@@ -342,7 +360,7 @@ def test_what_is_leased_ahead_is_bounded_in_number_and_bytes(average_size: int, 
 
 
 class Watched(ModelQueue):
-    """Records which settles are in flight at a time, and whether each of them leases."""
+    """A model queue that records concurrent settle calls, and which of them also lease."""
 
     def __init__(self, jobs: int) -> None:
         super().__init__(Row(str(n), {}) for n in range(jobs))
@@ -363,7 +381,10 @@ class Watched(ModelQueue):
 def test_many_that_have_ended_are_settled_beside_a_call_and_few_wait_for_it(
     jobs: int, at_once: int
 ) -> None:
-    """The database and the worker work in parallel, and one call at a time leases jobs."""
+    """Many ended jobs are settled by two concurrent calls, of which one leases.
+
+    Few ended jobs wait for the running call.
+    """
     queue = Watched(jobs)
     options = TickOptions(concurrency=50, linger_seconds=0)
     summary = tick(queue, of(nothing), options=options)
@@ -374,7 +395,7 @@ def test_many_that_have_ended_are_settled_beside_a_call_and_few_wait_for_it(
 
 
 class Reported(ModelQueue):
-    """Keeps the items of reports."""
+    """A model queue that stores the items of reports."""
 
     items: list[ReportItem] = []  # noqa: RUF012
 
@@ -384,7 +405,10 @@ class Reported(ModelQueue):
 
 
 def test_a_job_that_hangs_sends_its_line_once_and_is_listed_while_abandoned() -> None:
-    """The silence is counted from the job's last update, without further reports."""
+    """A job that hangs reports its line of code once.
+
+    While its processor is abandoned, lease requests list it.
+    """
     queue = Reported([Row("hangs", {}), Row("beside", {})])
 
     async def run(job: Job[Any], ctx: JobContext) -> None:
@@ -412,13 +436,16 @@ class Letter(BaseModel):
 
 
 def letters(registry: Registry, settings: Any, *names: str) -> None:
-    """Return types that share a model."""
+    """Register job types that share a payload model."""
     for name in names:
         registry.processor(name, payload=Letter)(nothing)
 
 
 def test_one_of_several_types_with_a_payload_is_tested_by_its_name() -> None:
-    """If the test names no type, the error lists the types."""
+    """A test must name the job type if several types have the payload model.
+
+    Otherwise the error lists the types.
+    """
     assert ProcessorTest.of(letters, Letter(), "a").job_type == "a"
     assert ProcessorTest.of(letters, Letter(), "a", "b", job_type="b").job_type == "b"
     with pytest.raises(ValueError, match=r"2 processors .*payload Letter; .* \['a', 'b'\]"):
@@ -429,7 +456,7 @@ def test_one_of_several_types_with_a_payload_is_tested_by_its_name() -> None:
 
 @pytest.mark.parametrize("fault", ["lose_request", "lose_answer"])
 def test_log_lines_are_stored_once_if_a_report_is_lost(fault: str) -> None:
-    """Lines that are sent again keep their numbers, so that the queue knows them."""
+    """Log lines of a lost report are sent again with their numbers and stored once."""
     queue = ModelQueue([Row("1", {})], faults={"report": fault})
 
     async def run(job: Job[dict[str, str]], ctx: JobContext) -> None:
@@ -444,7 +471,7 @@ def test_log_lines_are_stored_once_if_a_report_is_lost(fault: str) -> None:
 
 
 def test_a_lease_without_a_response_is_requested_again_under_its_number() -> None:
-    """Under a new call number, the jobs in the lost response would wait for their leases' end."""
+    """A lease call without a response is repeated with its number, and returns the leased jobs."""
     queue = ModelQueue([Row("1", {})])
 
     def enqueue() -> None:
@@ -464,7 +491,7 @@ def test_a_lease_without_a_response_is_requested_again_under_its_number() -> Non
 
 
 def test_a_worker_with_more_slots_than_a_lease_may_bring_leases() -> None:
-    """The queue rejects a lease of more than a thousand jobs in all pools together."""
+    """A worker with more than a thousand free slots requests at most a thousand jobs."""
     queue = ModelQueue([Row(str(number), {}) for number in range(3)])
     registry = of(nothing)
     registry.processor("plain", payload=dict)(print)
