@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from functools import partial
 
 import psycopg
@@ -15,11 +14,11 @@ from tests.support.patience import until
 
 async def test_the_session_of_a_processors_query_is_found(engine: Engine) -> None:
     """The worker finds the session of a query on a connection that the processor opened itself."""
+    engine.run("select pg_advisory_lock(7)")
     async with await psycopg.AsyncConnection.connect(engine.database.url) as connection:
-        task = asyncio.create_task(connection.execute("select pg_sleep(600)"))
+        task = asyncio.create_task(connection.execute("select pg_advisory_lock(7)"))
         session = await asyncio.to_thread(until, partial(database_session, task, ""))
-        connection.cancel()
-        with suppress(psycopg.errors.QueryCanceled):
-            await task
+        engine.run("select pg_advisory_unlock(7)")
+        await task
         assert session == connection.info.backend_pid
     assert database_session(task, "") is None
