@@ -22,8 +22,8 @@ from tests.support.paths import ROOT
 from tests.support.run_report import install, leave_out
 from tests.support.stranger import environment, stranger, wheel
 
-# every process of a test run imports this file, so each fixture imports the modules that it needs
-# only when it runs
+# Every test process imports this file. A fixture therefore imports the modules that it needs when
+# it runs.
 if TYPE_CHECKING:
     from supabase_local.postgres import Postgres
     from tests.support.databases import Database
@@ -36,16 +36,16 @@ os.environ.pop("COLUMNS", None)
 #: With `CI` or `FORCE_COLOR`, programs would colour their output in a pipe.
 os.environ["NO_COLOR"] = "1"
 os.environ.pop("FORCE_COLOR", None)
-#: Cache of compiled JavaScript. The cache halves the start of each Data API, osls and tsc in tests.
+#: A cache of compiled JavaScript halves the start time of each Data API, osls and tsc in tests.
 os.environ.setdefault("NODE_COMPILE_CACHE", str(ROOT / ".local" / "test-node"))
-#: Collect garbage rarely. The objects of tests and modules stay in memory, and collection took a
-#: tenth of the time.
+#: Collect garbage rarely. Objects of tests and modules stay in memory, and collection took a tenth
+#: of the time.
 gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _patient_http() -> Iterator[None]:
-    """Set a long timeout for requests without one, and read the certificates once."""
+    """Set a long timeout for HTTP requests without one, and read the certificates once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transports, "create_ssl_context", functools.cache(httpx.create_ssl_context))
         for name in ("connect", "read", "write", "pool"):
@@ -55,7 +55,7 @@ def _patient_http() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _root_logger_as_it_was() -> Iterator[None]:
-    """Restore the log level, because the next test would otherwise find more log lines."""
+    """Restore the log level, because a changed level would add log lines to the next test."""
     root = logging.getLogger()
     level = root.level
     yield
@@ -64,7 +64,7 @@ def _root_logger_as_it_was() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    """A scratch Postgres of this test process without durability."""
+    """The Postgres server of this test process, which does not write durably."""
     from tests.support.databases import prepared_server
 
     server = prepared_server(tmp_path_factory.mktemp("postgres"))
@@ -77,7 +77,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
 
 @pytest.fixture
 def database(postgres: Postgres) -> Iterator[Database]:
-    """A database of one test: `.url`, `.connect()`, `.as_role(role, claims)`."""
+    """The database of one test: `.url`, `.connect()`, `.as_role(role, claims)`."""
     from tests.support.databases import fresh_database
 
     with fresh_database(postgres) as fresh:
@@ -95,14 +95,14 @@ def process_database(postgres: Postgres) -> Iterator[Renewed]:
 
 @pytest.fixture
 def renewed(request: pytest.FixtureRequest, process_database: Renewed) -> Renewed:
-    """A database with only the demo users and the seeds. `.gateway` is its Data API."""
+    """A database with only the demo users and the seeds' rows. `.gateway` is its Data API."""
     process_database.renew(fresh=request.node.get_closest_marker("fresh") is not None)
     return process_database
 
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """The whole stack, shared by tests, which create their own rows and leave the parts running."""
+    """The whole local stack. Tests share it, create their own rows and stop none of its parts."""
     from tests.support.stacks import running_stack
 
     with running_stack(tmp_path_factory.mktemp("stack")) as running:
@@ -111,7 +111,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
 
 @pytest.fixture(scope="session")
 def doomed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """A second stack to break. Each test repairs it."""
+    """A second stack, which tests may break. Each test repairs it."""
     from tests.support.stacks import running_stack
 
     with running_stack(tmp_path_factory.mktemp("doomed")) as running:
@@ -120,7 +120,7 @@ def doomed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
 
 @pytest.fixture
 def acme_key(stack: RunningStack) -> None:
-    """Acme's working offline Apollo key, set through the API as the demo does."""
+    """Set a working offline Apollo key for the demo workspace, through the API as the demo does."""
     answer = httpx.put(
         f"{stack.api_url}/api/workspaces/{stack.demo_workspace_id}/settings",
         headers={"Authorization": f"Bearer {stack.sign_in(stack.demo_email)}"},
@@ -130,7 +130,7 @@ def acme_key(stack: RunningStack) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Report a run of several processes."""
+    """Show the progress of a test run with several processes."""
     install(config)
 
 

@@ -1,4 +1,4 @@
-"""A stranger's deployment, built once per run: a stage's template, and a zip for this machine."""
+"""Fixtures: a user's deployment, built once per test run: a stage's template and a zip."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def end_process(job: Job[Nap], ctx: JobContext) -> None:
 
 @pytest.fixture(scope="session")
 def template(stranger: Stranger, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the stranger's compiled stage `dev`. An empty zip is enough for osls."""
+    """The folder of the user's compiled stage `dev`. An empty zip is enough for osls."""
 
     def compile_stage(folder: Path) -> None:
         project = stranger.copy(folder)
@@ -78,14 +78,14 @@ def template(stranger: Stranger, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="session")
 def stack(template: Path) -> dict[str, Any]:
-    """Content of the template."""
+    """The content of the compiled template."""
     stack: dict[str, Any] = json.loads((template / TEMPLATE).read_text("utf-8"))
     return stack
 
 
 @pytest.fixture(scope="session")
 def tree(stranger: Stranger, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Unpacked zip of the stranger's project with one more processor, for this machine."""
+    """The unpacked zip of the user's project with one more processor, built for this machine."""
 
     def build_project(folder: Path) -> None:
         project = stranger.copy(folder)
@@ -98,5 +98,5 @@ def tree(stranger: Stranger, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Packages of Lambda's image."""
+    """The folder with the packages of Lambda's image."""
     return runtime_site(tmp_path_factory.mktemp("site"))

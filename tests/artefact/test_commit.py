@@ -1,4 +1,4 @@
-"""The commit and the time of deploy that a project's workers report."""
+"""The commit and the deploy time that a project's workers report."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from minutehand.project import Project
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """Run git as Ada."""
+    """Run git as the user Ada."""
     author = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com")
     return subprocess.check_output(["git", *author, *arguments], cwd=folder, text=True).strip()
 
 
 def test_a_commit_and_what_is_not_committed(tmp_path: Path) -> None:
-    """Untracked files are ignored, and variables that a pipeline sets are kept."""
+    """A worker's commit says whether files were changed since, and ignores untracked files.
+
+    Variables of a pipeline have precedence.
+    """
     project = Project(root=tmp_path)
     assert code_environment(project, {}) == {}
     git(tmp_path, "init", "-q")
@@ -39,7 +42,10 @@ def test_a_commit_and_what_is_not_committed(tmp_path: Path) -> None:
 def test_a_checkout_is_deployed_when_it_comes_to_a_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A roll-back to an older commit is also a deploy. A second call returns the same time."""
+    """The deploy time is the time at which the checkout came to its commit.
+
+    A roll-back to an older commit is also a deploy.
+    """
     project = Project(root=tmp_path)
     git(tmp_path, "init", "-q")
     instants = []

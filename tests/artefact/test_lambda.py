@@ -1,4 +1,4 @@
-"""The zip with AWS's runtime client and no other packages: start, deadline, kill."""
+"""The zip that a deploy uploads, run with AWS's runtime client and no other packages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TICK = {"source": "minutehand.tick"}
 
 @pytest.fixture
 def project(renewed: Renewed) -> Project:
-    """A database behind a Data API."""
+    """A database with a Data API."""
     return project_of_a_file(renewed)
 
 
@@ -54,7 +54,7 @@ def parameter() -> Iterator[dict[str, str]]:
 def functions(
     project: Project, tree: Path, site: Path, parameter: dict[str, str]
 ) -> Iterator[dict[str, LambdaFunction]]:
-    """The four functions of the zip."""
+    """The four Lambda functions of the zip."""
     environ = {
         "SUPABASE_URL": project.settings.supabase_url,
         "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
@@ -85,7 +85,7 @@ def reclaim(project: Project) -> None:
 
 
 def test_every_function_starts_and_answers(functions: dict[str, LambdaFunction]) -> None:
-    """Each handler imports, routes and rejects a request with only the zip."""
+    """Each Lambda function starts from the zip alone and rejects a request without a token."""
     requests = {
         "health": ("GET", "/metrics", 401),
         "jobs": ("POST", "/api/jobs", 401),
@@ -101,7 +101,7 @@ def test_every_function_starts_and_answers(functions: dict[str, LambdaFunction])
 def test_the_jobs_function_answers_what_no_route_sends_elsewhere(
     functions: dict[str, LambdaFunction], project: Project
 ) -> None:
-    """The route `ANY /api/{proxy+}` sends the `status` function all reads without another route."""
+    """The function `jobs` answers routes that the template sends to no other function."""
     bearer = f"Bearer {user_token()}"
 
     event = http_event("GET", "/api/types", query=f"workspace_id={ACME}", authorization=bearer)
@@ -112,13 +112,13 @@ def test_the_jobs_function_answers_what_no_route_sends_elsewhere(
 
 @pytest.fixture
 def worker(functions: dict[str, LambdaFunction]) -> LambdaFunction:
-    """The worker's function after its first tick, which registers the job types."""
+    """The worker's Lambda function after its first run, which registered the job types."""
     functions["worker"].invoke(TICK, seconds=120)
     return functions["worker"]
 
 
 def test_a_tick_runs_the_projects_processor(worker: LambdaFunction, project: Project) -> None:
-    """The zip contains the project's code, the locked wheels and this package."""
+    """A worker run on Lambda runs a job of the project's own processor from the zip."""
     job = project.insert("test.nap")
 
     worker.invoke(TICK)
@@ -127,7 +127,10 @@ def test_a_tick_runs_the_projects_processor(worker: LambdaFunction, project: Pro
 
 
 def test_a_tick_answers_before_its_deadline(worker: LambdaFunction, project: Project) -> None:
-    """A run abandons a job that it cannot finish, so that Lambda does not kill the run."""
+    """A worker run on Lambda returns before its deadline.
+
+    It abandons a job that cannot end in time.
+    """
     job = project.insert("test.nap", {"seconds": 600})
 
     worker.invoke(TICK, seconds=20)
@@ -136,7 +139,7 @@ def test_a_tick_answers_before_its_deadline(worker: LambdaFunction, project: Pro
 
 
 def test_a_killed_tick_loses_nothing(worker: LambdaFunction, project: Project) -> None:
-    """The lease expires, and the next tick runs the job again."""
+    """If Lambda kills a worker run, its job runs again in the next run."""
     job = project.insert("test.nap", {"seconds": 600})
 
     def invoke() -> None:
@@ -160,7 +163,10 @@ def test_a_killed_tick_loses_nothing(worker: LambdaFunction, project: Project) -
 def test_a_run_whose_process_dies_costs_the_jobs_beside_it_no_attempt(
     worker: LambdaFunction, project: Project
 ) -> None:
-    """The job that ended its process fails, and the other jobs of the process complete later."""
+    """A job that ends its Lambda process fails.
+
+    The other jobs of the process complete without a lost attempt.
+    """
     naps = [project.insert("test.nap", {"seconds": 2}) for _ in range(20)]
     guilty = project.insert("test.exit", {"seconds": 1}, max_attempts=2)
 

@@ -1,4 +1,4 @@
-"""The compiled stage `dev` is the recorded one, and cfn-lint accepts it."""
+"""The CloudFormation template of a stage: it equals the recorded one, and cfn-lint accepts it."""
 
 from __future__ import annotations
 
@@ -13,25 +13,29 @@ from minutehand.deploy.package import TEMPLATE
 from tests.support.paths import ROOT
 
 RECORDED = ROOT / "tests" / "artefact" / "template.jsonl"
-#: Values that differ between builds: the zip's key, hash, commit and time, and the Python version.
+#: A pattern of values that differ between builds: the zip's key, hash, commit and time, and the
+#: Python version.
 _VARYING = re.compile(
     r'(?<="S3Key": ")[^"]+|(?<="MINUTEHAND_COMMIT": ")[^"]*|(?<="MINUTEHAND_SOURCE": ")[^"]*'
     r'|(?<="MINUTEHAND_DEPLOYED_AT": ")[^"]*|(?<="MINUTEHAND_VERSION": ")[^"]*'
     r'|(?<="Runtime": "python)[\d.]+'
 )
-#: Rule that rejects redundant `DependsOn`, which osls writes.
+#: The cfn-lint rule that rejects redundant `DependsOn`, which osls writes.
 ALLOWED = "W3005"
 
 
 def lines(stack: dict[str, Any]) -> list[str]:
-    """Return a line per resource and output, so that a changed resource is a changed line."""
+    """Return one line per resource and output, so that `git diff` shows each change."""
     parts = {**stack["Resources"], **{f"Output {k}": v for k, v in stack["Outputs"].items()}}
     text = (json.dumps({name: part}, sort_keys=True) for name, part in sorted(parts.items()))
     return [_VARYING.sub("…", line) for line in text]
 
 
 def test_the_template_is_the_recorded_one(stack: dict[str, Any]) -> None:
-    """Rights, routes, limits and alarms must change only on purpose; `git diff` shows a change."""
+    """The compiled template equals the recorded one.
+
+    Rights, routes, limits and alarms therefore change only on purpose.
+    """
     recorded = RECORDED.read_text("utf-8").splitlines() if RECORDED.exists() else []
     actual = lines(stack)
     if actual != recorded:
@@ -41,7 +45,7 @@ def test_the_template_is_the_recorded_one(stack: dict[str, Any]) -> None:
 
 
 def test_cfn_lint_accepts_it(template: Path) -> None:
-    """cfn-lint checks AWS's schemas, which moto does not have."""
+    """cfn-lint accepts the compiled template, which it checks against AWS's schemas."""
     command = [str(Path(sys.executable).with_name("cfn-lint")), "--ignore-checks", ALLOWED]
 
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Workflows run none of our code with a token that may write."""
+"""GitHub workflows run none of our code with a token that may write."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import yaml
 
 from tests.support.paths import ROOT
 
-#: Programs that a job with such a token may start, because none of them runs our code.
+#: Programs that a job with a writing token may start, because they run none of our code.
 HARMLESS = {"(cd", "gh", "sha256sum"}
 
 
 def test_what_may_write_runs_nothing_that_was_resolved_or_built() -> None:
-    """A hijacked package must not get a token that can publish."""
+    """A workflow job with a writing token starts only listed programs.
+
+    A hijacked package therefore gets no token that can publish.
+    """
     writing = set()
     for path in (ROOT / ".github" / "workflows").glob("*.yml"):
         workflow = yaml.safe_load(path.read_text("utf-8"))

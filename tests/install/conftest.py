@@ -1,4 +1,4 @@
-"""A wheel of a made-up next release, built once per test run, and the real Supabase CLI."""
+"""Fixtures: a wheel of an invented next release, built once per run, and the Supabase CLI."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.stranger import environment_of
 
 @pytest.fixture(scope="session")
 def released(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A read-only copy of the wheel's sources, with a release of the present version."""
+    """A read-only copy of the wheel's sources in which the current version is released."""
 
     def build(folder: Path) -> None:
         shutil.copytree(wheel / "source", folder, dirs_exist_ok=True)
@@ -33,7 +33,7 @@ def released(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def texts(released: Path) -> list[str]:
-    """Return the migrations of the next release; none if this version is released."""
+    """The migrations of the next release. There are none if the current version is released."""
     made = releases.migrations(released).keys() - releases.migrations().keys()
     return [
         (released / name).read_text() for name in sorted(made, key=lambda name: Path(name).name)
@@ -42,7 +42,7 @@ def texts(released: Path) -> list[str]:
 
 @pytest.fixture(scope="session")
 def newer(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """An environment with a made-up next release."""
+    """A Python environment with the invented next release."""
 
     def build(folder: Path) -> None:
         shutil.copytree(released, folder / "source")
@@ -61,5 +61,5 @@ def cli() -> Path:
 
 @pytest.fixture
 def hosted(postgres: Postgres, cli: Path) -> Hosted:
-    """A server for databases like those of hosted projects, and the CLI to push to them."""
+    """A server with databases like those of hosted projects, and the CLI that pushes to them."""
     return Hosted(postgres, cli)

@@ -1,4 +1,4 @@
-"""Projects that are not ours, and a hosted database for each."""
+"""Users' projects for the tests of the install, each with a database like a hosted one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.engine import ADA, EVE
 
 _numbers = itertools.count(1)
 
-#: Program of a worker that runs until no job is due.
+#: The program of a worker that runs until no job is due.
 WORK = """\
 import asyncio, os
 from minutehand.config import Settings
@@ -51,14 +51,14 @@ asyncio.run(main())
 def install(
     folder: Path, schema: str, tenants: Tenants | None = None, *, without: tuple[str, ...] = ()
 ) -> None:
-    """Write an install into a folder."""
+    """Write the files of an install into a project's folder."""
     options = InstallOptions(Schemas(schema), tenants or Tenants(), without=without)
     plan_install(folder, options, now=datetime.now(UTC)).apply()
 
 
 @dataclass
 class HostedDatabase:
-    """Database of one project."""
+    """The database of one project."""
 
     name: str
     url: str
@@ -70,11 +70,11 @@ class HostedDatabase:
         return push(self.cli, project, self.owner_url, *flags)
 
     def apply(self, project: Path) -> None:
-        """Apply a project's migrations by our own runner."""
+        """Apply the project's migrations with our own runner."""
         apply_migrations(self.owner_url, migrations_in(project / "supabase/migrations"))
 
     def run(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Run a statement as the superuser."""
+        """Run an SQL statement as the superuser."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             cursor = connection.execute(statement.encode(), values or None)
             return cursor.fetchall() if cursor.description else []
@@ -85,11 +85,11 @@ class HostedDatabase:
             connection.execute(script.encode())
 
     def everything(self) -> list[str]:
-        """List all schemas, relations, functions, policies, triggers and types of the project."""
+        """List all schemas, tables, functions, policies, triggers and types of the project."""
         return [row[0] for row in self.run(EVERYTHING)]
 
     def sign_up(self) -> None:
-        """Create accounts for Ada and Eve."""
+        """Create accounts for the users Ada and Eve."""
         for user, email in ((ADA, "ada@acme.test"), (EVE, "eve@globex.test")):
             self.run("insert into auth.users (id, email) values (%s, %s)", user, email)
 
@@ -115,7 +115,7 @@ order by 1
 
 @dataclass(frozen=True)
 class Hosted:
-    """A server whose databases are like those of new hosted projects."""
+    """A Postgres server whose databases are like those of new hosted projects."""
 
     postgres: Postgres
     cli: Path
@@ -143,12 +143,12 @@ class Client:
     schema: str
 
     def rpc(self, name: str, **arguments: Any) -> httpx.Response:
-        """Call a function."""
+        """Call an SQL function through the Data API."""
         body = {f"p_{key}": value for key, value in arguments.items()}
         return httpx.post(f"{self.url}/rest/v1/rpc/{name}", json=body, headers=self._headers())
 
     def rows(self, table: str, **filters: str) -> list[dict[str, Any]]:
-        """Read a table under row level security."""
+        """Read a table through the Data API, under row level security."""
         url = f"{self.url}/rest/v1/{table}"
         response = httpx.get(url, params=filters, headers=self._headers())
         assert response.status_code == 200, response.text
@@ -165,15 +165,15 @@ class Client:
 
 @dataclass(frozen=True)
 class Api:
-    """Data API of a project."""
+    """The Data API of a project."""
 
     url: str
     schema: str
-    #: Environment of the project's worker.
+    #: The environment variables of the project's worker.
     env: dict[str, str]
 
     def of(self, user: str, schema: str | None = None) -> Client:
-        """Return a user's client."""
+        """Return the client of a user."""
         return Client(self.url, user, schema or self.schema)
 
 

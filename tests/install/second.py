@@ -1,4 +1,4 @@
-"""A made-up next release, whose engine has one more function."""
+"""An invented next release, whose engine has one more SQL function."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ revoke execute on function queue.greetings from public;
 
 
 def make_second_release(copy: Path) -> None:
-    """Release a next version in a copy of the checkout that contains this version's release."""
+    """Release a next version in a copy of the checkout in which the current version is released."""
     text = copy / "supabase/schemas/20_extensions.sql"
     text.write_text(text.read_text() + SECOND_SQL)
     make_release(copy, NEXT, now=datetime.now(UTC))
 
 
 def make_release(copy: Path, version: str, *, now: datetime) -> list[Path]:
-    """Release a copy of the checkout as a version and return the migrations."""
+    """Release a copy of the checkout as this version, and return the migrations."""
     changelog = copy / "CHANGELOG.md"
     text = changelog.read_text() if changelog.exists() else ""
     changelog.write_text(f"## [{version}]\n{text}")

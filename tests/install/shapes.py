@@ -34,14 +34,14 @@ BREAKPOINT = "--> statement-breakpoint"
 
 @dataclass(frozen=True)
 class Shape:
-    """A project's own files before an install."""
+    """A project's own files, as they are before an install."""
 
     name: str
     install: tuple[str, ...]
     table: str
     tenant: str
     sets: str
-    #: Files by path in the project, in the order of application.
+    #: The project's files by path, in the order in which they are applied.
     files: dict[str, str]
     extras: dict[str, str]
     rows: dict[str, str]
@@ -55,7 +55,7 @@ class Shape:
         sections: dict[str, list[tuple[str, str]]] = defaultdict(list)
         for kind, argument, body in _sections(text):
             sections[kind].append((argument, body))
-        # a name may be quoted and contain a blank
+        # A table's name may be quoted and contain a blank.
         table, tenant, sets = re.match(
             r'((?:"[^"]*"|[\w.])+) ((?:"[^"]*"|\S)+) (.*)', sections["job"][0][0]
         ).groups()  # type: ignore[union-attr]
@@ -73,12 +73,12 @@ class Shape:
 
     @property
     def schema(self) -> str:
-        """Schema of the jobs that clients see."""
+        """The schema of the tables and functions that clients use."""
         options = dict(zip(self.install, self.install[1:], strict=False))
         return options.get("--schema", "minutehand")
 
     def write(self, project: Path) -> None:
-        """Write the files into a project."""
+        """Write the project's files into a folder."""
         for name, text in {**self.files, **self.extras}.items():
             path = project / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ class Shape:
 
 
 def shapes() -> list[Shape]:
-    """Read all shapes, sorted by name."""
+    """Read all projects of the corpus, sorted by name."""
     return [Shape.read(path) for path in sorted(CORPUS.glob("*.sql"))]
 
 
@@ -97,5 +97,5 @@ def _sections(text: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _options(line: str) -> tuple[str, ...]:
-    # quotes belong to SQL names, and not to a shell
+    # Quotes in the line belong to SQL names, and not to a shell.
     return tuple(shlex.split(line.replace('"', r"\""), posix=True))

@@ -1,8 +1,8 @@
-"""Install into projects of many shapes, a job by their own trigger, and the removal.
+"""Installs into projects of many shapes, a job by the project's own trigger, and the removal.
 
-The project's migrations are applied to the local base. A trigger of the project enqueues the job,
-which changes the row by a function of the project. Only the row's tenant can watch the job. After
-the removal the database is as before. Upgrades are in test_projects.py and test_releases.py.
+A trigger of the project enqueues the job, which changes a row by a function of the project. Only
+the row's tenant can watch the job. After the removal, the database is as before. Upgrades are
+tested in test_projects.py and test_releases.py.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from tests.support.postgres_tools import run_tool
 pytestmark = pytest.mark.timeout(300)
 
 WEEKLY = pytest.mark.weekly(only=True)
-#: Shapes of every run: tenants in our tables, and single users in a schema with another name.
+#: The shapes that every test run tests: tenants in our tables, and single users in a schema with
+#: another name.
 ALWAYS = {"our_workspaces", "api_schema"}
 
-#: SQL that a project adds for its job: a trigger, and a function for the worker.
+#: SQL that a project adds for its job: a trigger, and a function that the worker calls.
 TRIGGER = """
 create function public.corpus_enqueue() returns trigger language plpgsql
 security definer set search_path = '' as $$
@@ -74,7 +75,7 @@ def register(registry, settings):
 
 @pytest.fixture
 def server(postgres: Postgres) -> Hosted:
-    """A server for databases like those of hosted projects."""
+    """A server with databases like those of hosted projects."""
     return Hosted(postgres, Path())
 
 
@@ -88,7 +89,7 @@ def server(postgres: Postgres) -> Hosted:
 def test_a_project_installs_works_and_leaves(
     shape: Shape, server: Hosted, environment: Environment, tmp_path: Path
 ) -> None:
-    """A job of the project runs, and the removal leaves nothing."""
+    """A project of each shape installs the engine, runs a job, and removes the engine."""
     shape.write(tmp_path)
     with server.database() as database:
         database.sign_up()
@@ -113,14 +114,14 @@ def test_a_project_installs_works_and_leaves(
 
 
 def names_of(shape: Shape) -> dict[str, str]:
-    """Return the names that the SQL scripts of this file need."""
+    """Return the names with which the SQL scripts of this file are completed."""
     engine = "queue" if shape.schema == "public" else f"{shape.schema}_engine"
     names = {"schema": shape.schema, "engine": engine, "table": shape.table}
     return names | {"tenant": shape.tenant, "sets": shape.sets}
 
 
 def apply_own(shape: Shape, database: HostedDatabase, project: Path) -> None:
-    """Apply the project's migrations by the local stack's runner, or as its own tool does."""
+    """Apply the project's own migrations with the tool that the project uses."""
     with psycopg.connect(database.owner_url, autocommit=True) as owner:
         for name, text in shape.files.items():
             if not name.startswith("supabase/"):
@@ -139,7 +140,10 @@ def apply_pending(database: HostedDatabase, project: Path) -> None:
 def watch_a_job(
     shape: Shape, database: HostedDatabase, api: Api, work: Callable[[], object]
 ) -> None:
-    """Insert a row. The row's tenant sees the job completely and live, and a stranger does not."""
+    """Insert a row, whose trigger enqueues a job.
+
+    The row's tenant sees the job live, and another user does not.
+    """
     ada, eve = api.of(ADA), api.of(EVE)
     database.as_owner(shape.rows["insert"])
     [job] = ada.rows("jobs")
@@ -156,7 +160,7 @@ def watch_a_job(
 
 
 def expect_done(tenant: Client, job_id: str) -> None:
-    """Check a job's result, and that it has all of its events."""
+    """Check that a job has completed with its result and all of its events."""
     [done] = tenant.rows("jobs", id=f"eq.{job_id}")
     assert (done["status"], done["result"]) == ("completed", {"touched": True}), done
     events = tenant.rows("job_events", job_id=f"eq.{job_id}", order="seq")
@@ -165,6 +169,6 @@ def expect_done(tenant: Client, job_id: str) -> None:
 
 
 def dump(server: Hosted, database: HostedDatabase) -> str:
-    """Dump the schema, without lines that differ between runs."""
+    """Dump the database's schema, without lines that differ between runs."""
     lines = run_tool(server.postgres, "pg_dump", "--schema-only", database.url).splitlines()
     return "\n".join(line for line in lines if not line.startswith(("\\restrict", "\\unrest")))

@@ -1,4 +1,7 @@
-"""`minutehand init … --reads … --writes …` finds a row's tenant and skips certain columns."""
+"""Functions that `minutehand init … --reads … --writes …` writes for a project's own tables.
+
+They find a row's tenant, and leave out certain columns.
+"""
 
 from __future__ import annotations
 

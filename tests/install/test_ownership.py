@@ -1,4 +1,4 @@
-"""An install changes no object of someone else, and its removal drops none."""
+"""An install changes no object of the project, and its removal drops none."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ create function app.hello() returns integer language sql as 'select count(*)::in
 FUNCTION = "create function app.enqueue_job() returns int language sql as 'select 1'"
 
 
-#: The requested schema of clients, existing objects, and the object that the error names.
+#: For each test: the requested schema, the project's existing objects, and the object that the
+#: error names.
 TAKEN = [
     ("public", QUEUE, "a schema queue"),
     ("minutehand", "create schema minutehand_engine", "a schema minutehand_engine"),
@@ -44,7 +45,10 @@ TAKEN = [
 def test_a_name_that_is_taken_stops_the_install(
     hosted: Hosted, tmp_path: Path, schema: str, theirs: str, named: str
 ) -> None:
-    """The install stops before any change, and its error names the option to use."""
+    """If the project already has an object of a needed name, the install changes nothing.
+
+    The error names the object and the option for another schema.
+    """
     with hosted.database() as database:
         database.as_owner(theirs)
         before = database.everything()
@@ -62,9 +66,10 @@ def test_a_name_that_is_taken_stops_the_install(
 
 
 def test_a_schema_of_theirs_may_be_shared_and_stays(hosted: Hosted, tmp_path: Path) -> None:
-    """The project's tables stay. The removal stops if objects of the project use our objects.
+    """An install may use a schema that contains tables of the project.
 
-    The removal also deletes Minutehand's schedule, which the removing role has not created.
+    The removal stops while objects of the project use the engine, and later leaves the project's
+    tables.
     """
     with hosted.database() as database:
         database.as_owner(APP.replace("app", "minutehand"))
@@ -107,7 +112,7 @@ def test_a_schema_of_theirs_may_be_shared_and_stays(hosted: Hosted, tmp_path: Pa
 
 
 def test_a_removal_elsewhere_drops_nothing(hosted: Hosted, tmp_path: Path) -> None:
-    """A removal script of one project fails in another project's database."""
+    """The removal script of one project fails in the database of another project."""
     install(tmp_path, "public")
     with hosted.database() as database:
         database.as_owner(QUEUE + "create table public.jobs (id int)")
@@ -119,7 +124,10 @@ def test_a_removal_elsewhere_drops_nothing(hosted: Hosted, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("home", ["supabase", "shared/minutehand/webhooks"])
 def test_every_name_of_ours_is_guarded(home: str) -> None:
-    """The first file must list each name, so that no project's object of the name is replaced."""
+    """The install checks the name of each public table, view, type and function.
+
+    No object of a project can therefore be replaced.
+    """
     files = sorted((ROOT / home / "schemas").glob("*.sql"))
     texts = "".join(file.read_text() for file in files)
     [names] = re.findall(r"c_names constant text\[\] := '\{(.*?)\}'", texts, re.DOTALL)

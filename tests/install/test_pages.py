@@ -1,4 +1,4 @@
-"""The examples that `minutehand docs` prints in a stranger's project can be run unchanged."""
+"""The examples that `minutehand docs` prints in a user's project run unchanged."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from tests.support.patience import until
 from tests.support.stacks import RunningStack, end, launch, wait_ready
 from tests.support.stranger import Stranger
 
-# long, because the first test builds the wheel and starts its stack
+# The timeout is long, because the first test builds the wheel and starts a stack.
 pytestmark = pytest.mark.timeout(600)
-#: SQL that drops another test's table, and creates tables of other queues, which a page reads.
+#: SQL that drops another test's table, and creates the tables of other queues that a page reads.
 BEFORE = """
 drop table if exists public.invoices cascade; create schema pgboss;
 create table pgboss.job
@@ -41,16 +41,16 @@ create table graphile_worker._private_jobs
 insert into graphile_worker._private_tasks values (1, 'greet');
 insert into graphile_worker._private_jobs values (1, 1, '{"name": "Ada"}', now())
 """
-#: SQL that drops objects of other pages, because they would stop the removal.
+#: SQL that drops objects of other pages, which would stop the removal.
 OF_OTHER_PAGES = b"""
 drop table if exists public.invoices, public.orders cascade;
 drop function if exists public.greet_customer(), public.send_invoices_invoice(jsonb) cascade
 """
-#: Page that inserts into our table of workspaces, which this project does not have.
+#: The page that inserts into our table of workspaces, which this project does not have.
 OF_WORKSPACES = "aws"
-#: Page that drops tables of other tests in this file; tests/install/test_without.py tests it.
+#: The page that drops tables of other tests in this file. tests/install/test_without.py tests it.
 DROPS_TABLES = "webhooks"
-#: Program that prints the outputs of command lines.
+#: A program that prints the outputs of command lines.
 PRINT_OUTPUTS = """
 import json, sys
 from typer.testing import CliRunner
@@ -60,7 +60,7 @@ done = [CliRunner().invoke(app, line.split()) for line in json.loads(sys.argv[1]
 assert not any(result.exit_code for result in done), done
 print(json.dumps([result.stdout for result in done]))
 """
-#: Text about parts of the checkout, which the wheel's user does not have.
+#: A pattern of text about parts of the checkout, which a user of the wheel does not have.
 OF_THE_CLONE = re.compile(
     r"(?:`|^)make [a-z]|enrich_account|\.venv|\]\((?!http)|tests/(?!test_)"
     r"|README|DECISIONS|shared/|infra/"
@@ -69,13 +69,13 @@ OF_THE_CLONE = re.compile(
 
 @pytest.fixture(scope="module")
 def project(stranger: Stranger, tmp_path_factory: pytest.TempPathFactory) -> Stranger:
-    """A copy of the project for this file."""
+    """A copy of the user's project for this file."""
     return stranger.copy(tmp_path_factory.mktemp("pages") / "bakery")
 
 
 @pytest.fixture(scope="module")
 def dev(project: Stranger) -> Iterator[RunningStack]:
-    """The project's stack, run by the wheel's `minutehand dev`."""
+    """The stack of the user's project, run by the wheel's `minutehand dev`."""
     state, environment = project.folder / ".local", project.environment
     environ = {"PYTHONPATH": "", "XDG_CACHE_HOME": str(environment.cache)}
     environ["MINUTEHAND_PROJECT"] = str(project.folder)
@@ -87,7 +87,7 @@ def dev(project: Stranger) -> Iterator[RunningStack]:
 
 
 def run(project: Stranger, script: str) -> str:
-    """Run a shell script with the wheel's command in its path, and return the output."""
+    """Run a shell script that can call the wheel's command, and return the output."""
     bin_ = project.environment.python.parent
     command = bin_ / "minutehand"
     if not command.exists():
@@ -101,7 +101,7 @@ def run(project: Stranger, script: str) -> str:
 
 
 def printed(project: Stranger, *commands: str) -> list[str]:
-    """Run command lines in one process, because its start is slow, and return the outputs."""
+    """Run command lines in one process, because a start is slow, and return the outputs."""
     done = project.environment.run(project.folder, "-c", PRINT_OUTPUTS, json.dumps(commands))
     outputs: list[str] = json.loads(done.stdout)
     return outputs
@@ -109,7 +109,7 @@ def printed(project: Stranger, *commands: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def pages(project: Stranger, dev: RunningStack) -> dict[str, str]:
-    """Printed pages by topic."""
+    """The printed pages by topic."""
     topics = [page.topic for page in PAGES]
     texts = printed(project, *(f"docs {topic}" for topic in topics))
     return dict(zip(topics, texts, strict=True))
@@ -118,7 +118,10 @@ def pages(project: Stranger, dev: RunningStack) -> dict[str, str]:
 def test_every_page_speaks_the_projects_names_and_its_code_is_code(
     pages: dict[str, str], dev: RunningStack
 ) -> None:
-    """SQL is run as in the dashboard's editor. Python and YAML are only parsed."""
+    """Each page contains the project's own names.
+
+    Its SQL runs, and its Python and YAML can be parsed.
+    """
     owner = as_user(dev.values["DATABASE_URL"], "postgres")
     with psycopg.connect(owner, autocommit=True) as connection:
         connection.execute(BEFORE)
@@ -139,7 +142,7 @@ def test_every_page_speaks_the_projects_names_and_its_code_is_code(
 def test_the_first_person_of_a_workspace_is_added_as_the_page_of_aws_says(
     database: Database,
 ) -> None:
-    """The page's SQL needs our table of workspaces, which the stranger's project does not have."""
+    """The SQL on the page about AWS creates a workspace with its first manager."""
     [aws] = [page for page in PAGES if page.topic == OF_WORKSPACES]
     [block] = blocks(render(aws.printed, Names(Schemas("public"))), "sql")
     with database.connect() as connection:
@@ -155,7 +158,7 @@ def test_the_first_person_of_a_workspace_is_added_as_the_page_of_aws_says(
 
 
 def test_no_page_keeps_the_default_names_in_another_schema() -> None:
-    """The default names are replaced in SQL and in the text."""
+    """For a project with another schema, pages contain no default names in SQL and text."""
     default_names = r'minutehand_engine|chema\((?:supabase, )?"minutehand"| -n minutehand\b'
     default_names += r"|minutehand\.(?:\w+\(|job|workspace)|[` ]jobs/`|pytest jobs"
     names = Names(Schemas("tasks"), package="work")
@@ -166,7 +169,7 @@ def test_no_page_keeps_the_default_names_in_another_schema() -> None:
 def test_the_first_job_and_the_calls_over_http_run(
     project: Stranger, dev: RunningStack, pages: dict[str, str]
 ) -> None:
-    """The README's job runs in a terminal, the page's calls with curl and jq."""
+    """The README's first job and the HTTP page's curl commands run as printed."""
     output = run(project, """minutehand enqueue work.hello '{"name": "Ada"}' --watch""")
     assert '"greeting": "Hello, Ada!"' in output
     assert "work.hello" in run(project, "minutehand enqueue work.helo '{}' 2>&1")
@@ -182,13 +185,13 @@ def test_the_first_job_and_the_calls_over_http_run(
 def test_own_tables_work_as_their_page_says(
     project: Stranger, dev: RunningStack, pages: dict[str, str]
 ) -> None:
-    """Table, functions, processor and job are added while the stack runs."""
+    """The page about own tables is followed while the stack runs, and its job completes."""
     text = pages["own-data"]
     [table], [processor, _] = blocks(text, "sql"), blocks(text, "python")
     migrations = project.folder / "supabase" / "migrations"
     newest = max(path.name.partition("_")[0] for path in migrations.glob("*.sql"))
     file = migrations / f"{int(newest) + 1}_create_invoices.sql"
-    # another test has run the page's SQL, which is a migration here
+    # Another test has run the SQL that is a migration in this test.
     with dev.connect() as connection:
         connection.execute("drop table if exists public.invoices")
     file.write_text(table)
@@ -211,7 +214,7 @@ def test_own_tables_work_as_their_page_says(
 def test_the_skill_file_is_followed_to_the_letter(
     project: Stranger, dev: RunningStack, pages: dict[str, str]
 ) -> None:
-    """The test uses the file's processor, test and command as an assistant would."""
+    """The processor, the test and the command of the skill file work as printed."""
     text = pages["skill"]
     [processor, test], folder = blocks(text, "python"), project.folder / "work"
     (folder / "processors" / "greet.py").write_text(processor)
@@ -232,7 +235,7 @@ def test_the_skill_file_is_followed_to_the_letter(
 def test_people_and_webhooks_are_made_in_a_shell(
     project: Stranger, dev: RunningStack, pages: dict[str, str]
 ) -> None:
-    """The commands for curl and psql on the pages about the local stack and webhooks work."""
+    """The printed curl and psql commands create users and webhooks, and export a user's data."""
     [signs_up, by_sql] = blocks(pages["local"], "sh")
     [subscribes] = blocks(pages["webhooks"], "sh")
     here = "set -a; . .local/env; set +a\nTOKEN=$(minutehand token)\n"
@@ -258,7 +261,7 @@ def test_people_and_webhooks_are_made_in_a_shell(
 def test_an_assistant_gets_its_skill_file_and_an_image_its_commit(
     project: Stranger, pages: dict[str, str]
 ) -> None:
-    """Run the remaining examples that need no stack."""
+    """The printed commands write the skill file and set the commit of a container image."""
     [_, skill] = blocks(pages["agents"], "sh")
     run(project, skill)
     assert (project.folder / ".claude/skills/minutehand/SKILL.md").read_text().startswith("---")
@@ -275,7 +278,10 @@ def test_an_assistant_gets_its_skill_file_and_an_image_its_commit(
 def test_the_last_page_takes_it_out_again(
     project: Stranger, dev: RunningStack, pages: dict[str, str]
 ) -> None:
-    """The printed lines are run while the stack runs; this is the last test of the file."""
+    """The printed commands remove the engine while the stack runs.
+
+    This is the last test of the file.
+    """
     [*_, removal] = blocks(pages["install"], "sh")
     lines = [line for line in removal.splitlines() if not line.startswith("pip ")]
     with dev.connect() as connection:

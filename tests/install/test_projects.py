@@ -1,7 +1,7 @@
-"""The wheel is installed into an ordinary project, runs a job, is upgraded, and is removed.
+"""The wheel is installed into an ordinary project, runs a job, is upgraded and is removed.
 
-The migrations are pushed by the real Supabase CLI. The project has extensions, storage, a seed, its
-own table `jobs` and organizations. Other shapes are in test_corpus.py.
+The real Supabase CLI pushes the migrations. The project has extensions, storage, a seed, its own
+table `jobs` and organizations. test_corpus.py tests other projects.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from tests.install.projects import WORK, Api, Hosted, data_api
 from tests.support.engine import ACME, ADA, EVE, GLOBEX
 from tests.support.stranger import THEIRS, bakery
 
-# long, because the first test builds the wheels and installs the CLI on a machine that may be busy
+# The timeout is long, because the first test builds the wheels and installs the CLI.
 pytestmark = pytest.mark.timeout(900)
-#: Query for rights that would prevent a drop of the worker's role.
+#: A query of the rights that would prevent a drop of the worker's role.
 LEFT_RIGHTS = """
 select d.classid::regclass, d.objid from pg_shdepend as d join pg_roles as r on r.oid = d.refobjid
 where r.rolname = 'job_worker'
@@ -34,9 +34,9 @@ where r.rolname = 'job_worker'
 def test_an_ordinary_project_from_its_first_install_through_an_upgrade(
     environment: Environment, newer: Environment, hosted: Hosted, tmp_path: Path
 ) -> None:
-    """The project's tables, files and configuration do not change.
+    """A project installs, runs a job, upgrades and removes the engine.
 
-    The project's organizations are the tenants.
+    Its own tables, files and configuration do not change, and its organizations are the tenants.
     """
     project = bakery(tmp_path)
     with hosted.database() as database:
@@ -73,7 +73,7 @@ def test_an_ordinary_project_from_its_first_install_through_an_upgrade(
             assert [row["title"] for row in api.of(EVE, "public").rows("jobs")] == ["Baker"]
 
             upgraded = newer.minutehand(project, "upgrade")
-            assert len(upgraded["written"]) == 2, "calls wait for the upgrade from the first on"
+            assert len(upgraded["written"]) == 2, "calls wait for the upgrade"
             assert newer.minutehand(project, "upgrade")["written"] == []
             database.push(project)
             assert database.run("select minutehand_engine.greetings()") == [(1,)]
@@ -88,7 +88,10 @@ def test_an_ordinary_project_from_its_first_install_through_an_upgrade(
 
 
 def test_an_edited_part_stops_an_upgrade(environment: Environment, tmp_path: Path) -> None:
-    """The error names the edited part and the remedy. Only the tenancy's part may be edited."""
+    """An upgrade stops if the project has edited the engine's migration.
+
+    The project may edit the views of its tenants.
+    """
     project = bakery(tmp_path)
     environment.minutehand(
         project, "install", *THEIRS[2:]
@@ -107,7 +110,7 @@ def test_an_edited_part_stops_an_upgrade(environment: Environment, tmp_path: Pat
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Read the texts of all files, without Python's byte code."""
+    """Return the texts of all files in a folder, without Python's byte code."""
     return {
         str(path.relative_to(folder)): path.read_text()
         for path in folder.rglob("*")
@@ -116,10 +119,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def run_job(environment: Environment, project: Path, api: Api) -> str:
-    """Run a job of the scaffolded processor through the Data API, and return its id.
-
-    The job may be enqueued before the worker publishes its type.
-    """
+    """Enqueue a job through the Data API, run the project's processor, and return the job's id."""
     arguments = {"workspace_id": ACME, "job_type": "jobs.hello", "payload": {"name": "Ada"}}
     response = api.of(ADA).rpc("enqueue_job", **arguments)
     assert response.status_code == 200, response.text
@@ -133,7 +133,10 @@ def run_job(environment: Environment, project: Path, api: Api) -> str:
 def test_a_failed_install_is_completed_with_its_options(
     environment: Environment, tmp_path: Path
 ) -> None:
-    """The options are in minutehand.toml before the migrations exist; others are an error."""
+    """An install that failed is completed by a repeat without options.
+
+    A repeat with other options is rejected.
+    """
     for obstacle in (tmp_path / "acme", tmp_path / "supabase"):
         obstacle.touch()
         options = ("--package", "acme.jobs", "--schema", "tasks")
@@ -153,7 +156,7 @@ def test_a_failed_install_is_completed_with_its_options(
 
 
 def test_what_a_commit_must_not_take_is_named(environment: Environment, tmp_path: Path) -> None:
-    """If a project has a `.gitignore`, the note of the install lists the missing lines."""
+    """The install lists the lines that the project's `.gitignore` lacks."""
     ignored = tmp_path / ".gitignore"
     ignored.write_text("/node_modules\n/build\n.env*\n")
     [note] = environment.minutehand(tmp_path, "install", "--dry-run")["notes"]
@@ -176,7 +179,10 @@ def test_what_a_commit_must_not_take_is_named(environment: Environment, tmp_path
     ],
 )
 def test_a_declared_schema_is_noted(tmp_path: Path, paths: list[str], notes: tuple[str]) -> None:
-    """The next diff would drop an engine that no declared file has."""
+    """The install warns a project with declared schemas.
+
+    The project's next diff would drop the engine.
+    """
     (tmp_path / "supabase/schemas").mkdir(parents=True)
     (tmp_path / "supabase/config.toml").write_text(f"[db.migrations]\nschema_paths = {paths}\n")
     options = InstallOptions(Schemas("public"), Tenants())
@@ -186,7 +192,7 @@ def test_a_declared_schema_is_noted(tmp_path: Path, paths: list[str], notes: tup
 def test_coding_agents_read_of_the_jobs_in_the_projects_own_file(
     environment: Environment, tmp_path: Path
 ) -> None:
-    """The section is appended to an existing file, and only once."""
+    """The install appends a section about jobs to AGENTS.md once."""
     agents = tmp_path / "AGENTS.md"
     agents.write_text("Use tabs.\n")
     environment.minutehand(tmp_path, "install", "--package", "backend/work")

@@ -1,4 +1,4 @@
-"""A release leads from the last release to the present sources, and its files never change."""
+"""A release upgrades the last release to the current sources. Released files never change."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from tests.support.stranger import bakery
 
 NOW = datetime.now(UTC)
 SCHEMAS = Schemas("public")
-#: Change of a table, which needs a step.
+#: A change of a table, which needs a step in supabase/steps.
 STEP = "alter table queue.pauses add column said text;\n"
-#: Tenants in a project's organizations, or in our tables.
+#: The tenants are a project's organizations, or rows of our tables.
 TENANCIES = {
     "minutehand": existing("organizations(id,name)", "memberships(organization_id,user_id,role)"),
     "public": Tenants(),
@@ -43,24 +43,27 @@ TENANCIES = {
 
 
 def test_no_released_file_has_changed() -> None:
-    """The files have the hashes in supabase/RELEASES.json."""
+    """Each released migration has the hash that supabase/RELEASES.json records."""
     assert releases.problems() == []
 
 
 def test_the_one_migration_of_an_app_is_its_present_text() -> None:
-    """After a change of an app's schemas, run `python -m infra.release.apps`."""
+    """An example app's migration is equal to its schemas.
+
+    After a change, run `python -m infra.release.apps`.
+    """
     written = {app.name: [path.read_text() for path in app.migrations] for app in apps_of(ROOT)}
     assert written == {app.name: [apps.migration_text(app)] for app in apps_of(ROOT)}
 
 
 def test_the_present_text_is_its_release_or_can_be_one() -> None:
-    """A released version's engine is unchanged. The next version has all steps that it needs."""
+    """The current sources equal their release if it exists. Otherwise they can be released."""
     releases.check_present()
 
 
 @pytest.fixture
 def copy(released: Path, tmp_path: Path) -> Path:
-    """A copy of the checkout with this version released, which a test may change."""
+    """A copy of the checkout in which this version is released, and which a test may change."""
     for name in ("supabase", "shared/minutehand/webhooks"):
         shutil.copytree(released / name, tmp_path / name)
     shutil.copy(released / "shared/minutehand/version.py", tmp_path / "shared/minutehand")
@@ -68,7 +71,10 @@ def copy(released: Path, tmp_path: Path) -> Path:
 
 
 def test_a_changed_function_is_one_migration(copy: Path) -> None:
-    """The migration has the function and the step. A function with other arguments replaces it."""
+    """A release writes the changed functions and the steps into one migration.
+
+    A function with changed arguments is dropped first.
+    """
     lane = copy / "supabase/schemas/04_enqueue.sql"
     text = lane.read_text()
     [function] = re.findall(r"create function queue\.lane_of.*?\nend", text, re.DOTALL)
@@ -92,7 +98,7 @@ def test_a_changed_function_is_one_migration(copy: Path) -> None:
 
 
 def test_an_upgrade_holds_all_tables_or_none(database: Database) -> None:
-    """A transaction that holds one table and then locks another causes no deadlock."""
+    """An upgrade does not deadlock with a transaction that locks several tables."""
     lock_tables, *_ = upgrade_migrations([], Schemas(), [])[1]
     with database.connect() as connection:
         engine = Engine(database, connection)
@@ -105,7 +111,7 @@ def test_an_upgrade_holds_all_tables_or_none(database: Database) -> None:
 
 
 def test_what_cannot_be_released_is_refused_in_words(copy: Path) -> None:
-    """For example an edited released file, a forgotten version, or a table that needs a step."""
+    """A release is rejected for an edited released file, a forgotten version or a missing step."""
     jobs = copy / "supabase/schemas/02_jobs.sql"
     jobs.write_text(jobs.read_text() + STEP)
     with pytest.raises(CannotRelease, match=f"those of {VERSION}, which is released, or"):
@@ -137,7 +143,7 @@ def test_what_cannot_be_released_is_refused_in_words(copy: Path) -> None:
 def test_an_upgrade_ends_where_a_first_install_begins(
     schema: str, texts: list[str], hosted: Hosted, tmp_path: Path
 ) -> None:
-    """Version 0.3.0 with the migrations of later releases equals the present engine."""
+    """An upgrade from version 0.3.0 leaves the objects of a new install."""
     schemas, tenants = Schemas(schema), TENANCIES[schema]
     catalogues = []
     for name, parts in {"upgraded": first_release(schemas, tenants), "new": []}.items():
@@ -164,7 +170,7 @@ def test_an_upgrade_ends_where_a_first_install_begins(
 
 @contextmanager
 def engine_of(hosted: Hosted, database: HostedDatabase) -> Iterator[Engine]:
-    """Call the functions of a project with one workspace."""
+    """Yield an engine that calls a project's functions, with one workspace."""
     with psycopg.connect(database.url, autocommit=True) as connection:
         engine = Engine(Database(hosted.postgres, database.name), connection)
         engine.run("insert into public.workspaces (id, name) values (%s, 'Acme')", ACME)
@@ -172,7 +178,7 @@ def engine_of(hosted: Hosted, database: HostedDatabase) -> Iterator[Engine]:
 
 
 def test_a_removal_holds_all_tables_or_none(hosted: Hosted, tmp_path: Path) -> None:
-    """The worker of `minutehand dev` may run while a person removes the engine."""
+    """A removal does not deadlock with a worker's transaction that locks several tables."""
     (tmp_path / "supabase/migrations").mkdir(parents=True)
     install(tmp_path, "public")
     with hosted.database() as database:
@@ -191,7 +197,7 @@ def test_a_removal_holds_all_tables_or_none(hosted: Hosted, tmp_path: Path) -> N
 
 @pytest.fixture
 def old_project(tmp_path: Path) -> Path:
-    """A project with the migrations of 0.3.0."""
+    """A project with the migrations of version 0.3.0."""
     (tmp_path / "supabase/migrations").mkdir(parents=True)
     write(tmp_path, first_release(SCHEMAS, Tenants()))
     return tmp_path
@@ -200,7 +206,10 @@ def old_project(tmp_path: Path) -> Path:
 def test_an_upgrade_in_flight_loses_no_job_and_runs_none_twice(
     texts: list[str], hosted: Hosted, old_project: Path
 ) -> None:
-    """There are jobs of 0.3.0 in every state, and a worker that has leased but not settled."""
+    """During an upgrade from 0.3.0 there are jobs in every state.
+
+    Each job then ends, and none runs twice.
+    """
     with hosted.database() as database:
         before = database.everything()
         database.apply(old_project)
@@ -220,7 +229,7 @@ def test_an_upgrade_in_flight_loses_no_job_and_runs_none_twice(
 
 
 def fill(engine: Engine) -> list[dict[str, Any]]:
-    """Create jobs in every state, and return the settlement of those that are running."""
+    """Create jobs in every state. Return the settlements of those that are running."""
     engine.register("plain")
     engine.register("keyed", key_concurrency=1)
     engine.enqueue_many(30, job_type="plain")
@@ -246,7 +255,7 @@ def fill(engine: Engine) -> list[dict[str, Any]]:
 
 
 def drain(engine: Engine) -> Counter[str]:
-    """Run all remaining jobs an hour later, and return the number of leases of each."""
+    """Run all remaining jobs an hour later. Return how often each was leased."""
     for job_id in engine.rows("select job_id from queue.waits"):
         engine.rpc("answer_job", p_job_id=job_id, p_answer={"answer": 1})
     engine.register("later")
@@ -254,7 +263,7 @@ def drain(engine: Engine) -> Counter[str]:
     leased: Counter[str] = Counter()
     while leases := engine.lease(100):
         types = Counter(lease["job"]["job_type"] for lease in leases)
-        assert types["keyed"] <= 5, "a key is beyond its limit"
+        assert types["keyed"] <= 5, "more jobs of a key run than allowed"
         leased.update(ids_of(leases))
         engine.complete(leases)
     return leased
@@ -263,7 +272,7 @@ def drain(engine: Engine) -> Counter[str]:
 def test_an_upgrade_keeps_webhooks_and_deliveries_under_way(
     texts: list[str], hosted: Hosted, old_project: Path
 ) -> None:
-    """Version 0.3.0 had webhooks in its engine. Rows, sealed secrets and leased deliveries stay."""
+    """An upgrade from 0.3.0 keeps webhooks, their secrets and leased deliveries."""
     rows = "select to_jsonb(w) from queue.webhooks as w"
     with hosted.database() as database:
         database.apply(old_project)
@@ -274,7 +283,7 @@ def test_an_upgrade_keeps_webhooks_and_deliveries_under_way(
             job_id = engine.enqueue()
             engine.maintain()
             lease = engine.lease_one(job_types=["webhook_delivery"])
-            engine.enqueue()  # maintenance has not read the event of this job
+            engine.enqueue()  # its event is not yet read by maintenance
             kept = engine.rows(rows)
             upgrade(old_project, texts, SCHEMAS)
             database.apply(old_project)

@@ -1,4 +1,4 @@
-"""An existing tenancy: its roles, and tables that another tool creates later."""
+"""A project's own tenants: their roles, and tables that another tool creates later."""
 
 from __future__ import annotations
 
@@ -49,7 +49,10 @@ KNOWN = "text check (\"Role\" in ('owner', 'member'))"
 def test_an_unknown_role_is_refused_with_the_words_found(
     hosted: Hosted, tmp_path: Path, type_: str, rows: str, words: str | None
 ) -> None:
-    """Users with an unknown role would not be members. The error names the view to edit."""
+    """An install stops if the project's members have a role that it does not know.
+
+    The error names the role and the view to edit.
+    """
     install(tmp_path, "minutehand", TENANTS)
     with hosted.database() as database:
         enum = "create schema if not exists rbac; create type rbac.role as enum ('owner', 'guest');"
@@ -86,7 +89,7 @@ MEMBERS = "members(org,person)"
     ],
 )
 def test_a_mistyped_table_is_an_error(organizations: str, memberships: str) -> None:
-    """Another column would decide who sees which jobs."""
+    """A misspelt option for the tenants' tables is rejected with an example."""
     with pytest.raises(TenancyError, match=r"must name the table.*, e\.g\. "):
         existing(organizations, memberships)
 
@@ -94,7 +97,7 @@ def test_a_mistyped_table_is_an_error(organizations: str, memberships: str) -> N
 def test_dev_waits_for_the_tables_of_another_tool(
     hosted: Hosted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Prisma, Drizzle and Alembic create tables in the running database of `minutehand dev`."""
+    """`minutehand dev` waits until another tool has created the tenants' tables."""
     install(tmp_path, "minutehand", TENANTS)
     response = list[str]()
     stack = _stack(tmp_path, monkeypatch, response)
@@ -111,7 +114,7 @@ def test_dev_waits_for_the_tables_of_another_tool(
 def test_dev_starts_if_the_project_rejects_the_demo_accounts(
     hosted: Hosted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tenants: Tenants | None
 ) -> None:
-    """A trigger on auth.users may require fields that only the project's sign-up sets."""
+    """`minutehand dev` starts without demo accounts if a trigger of the project rejects them."""
     install(tmp_path, "minutehand", tenants)
     response = list[str]()
     stack = _stack(tmp_path, monkeypatch, response)
@@ -123,12 +126,12 @@ def test_dev_starts_if_the_project_rejects_the_demo_accounts(
         stack.before_seeds(database.url)
     assert "full name" in response[0]
     assert "DEMO_EMAIL" not in StateFolder(tmp_path).env_file.read_text()
-    assert "DEMO_EMAIL" not in stack.environment  # with it, the console would offer the accounts
+    assert "DEMO_EMAIL" not in stack.environment  # the console then offers no demo accounts
     assert stack.seeds() == []
 
 
 def _stack(folder: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]) -> Stack:
-    """Make the stack of an installed project, without its apps."""
+    """Return the stack of an installed project, without its apps."""
     toml = folder / "minutehand.toml"
     toml.write_text(toml.read_text().replace('apps = ["jobs"]', "apps = []"))
     monkeypatch.setenv(VARIABLE, str(folder))

@@ -1,4 +1,4 @@
-"""An upgrade from each earlier release fails no call that is made during the upgrade."""
+"""Calls that are made during an upgrade from an earlier release succeed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.paths import ROOT
 from tests.support.patience import until
 
 SCHEMAS = Schemas("public")
-#: A project with a manager, a trigger that enqueues a job, and a table that the trigger is on.
+#: A project with a workspace's manager, a table, and a trigger that enqueues a job.
 PROJECT = f"""
 insert into public.workspaces (id, name) values ('{ACME}', 'Acme');
 insert into public.workspace_members values ('{ACME}', '{ADA}', 'manager');
@@ -40,7 +40,7 @@ create trigger enqueue_order after insert on public.orders
 for each row execute function public.enqueue_order();
 """
 HOOK = {"url": "https://example.com", "sealed_secret": "mh1.a.b.c", "event_types": ["job.created"]}
-#: Statements that each create one job.
+#: Statements, each of which creates one job.
 ENQUEUES = [
     f"select public.enqueue_job('{ACME}', 'plain', '{{}}')",
     f"select public.enqueue_jobs('{ACME}', '{json.dumps([{'job_type': 'plain'}])}')",
@@ -70,9 +70,9 @@ WEEKLY = [pytest.param(name, marks=pytest.mark.weekly(only=True)) for name in BE
 def test_calls_during_an_upgrade_succeed_once(
     release: str, texts: list[str], hosted: Hosted, tmp_path: Path
 ) -> None:
-    """Calls from SQL, a trigger, a plain insert, the Data API and a worker wait for the upgrade.
+    """Calls from SQL, a trigger, the Data API and a worker wait during an upgrade and succeed once.
 
-    Half of the sessions have made the same calls before and have cached query plans.
+    Half of the sessions have cached query plans of the old functions.
     """
     versions = list(releases.read())
     home = tmp_path / "supabase/migrations"
@@ -125,6 +125,6 @@ def test_calls_during_an_upgrade_succeed_once(
 
 
 def waiting(database: HostedDatabase) -> int:
-    """Count the calls that wait for a lock."""
+    """Return the number of calls that wait for a lock."""
     [(count,)] = database.run("select count(*) from pg_locks where not granted")
     return int(count)

@@ -1,4 +1,4 @@
-"""An app of the package is part of a project unless it is left out, at the install or later."""
+"""A project that leaves out the package's webhooks at the install, or removes them later."""
 
 from __future__ import annotations
 
@@ -23,12 +23,15 @@ PAGE = ROOT / "shared/minutehand/webhooks/README.md"
 
 
 def state(database: HostedDatabase) -> list[str]:
-    """List the objects of a database and the rows of a new install."""
+    """Return the objects of a database and the rows of a new install."""
     return catalogue(database.url, SCHEMAS)
 
 
 def test_webhooks_are_left_out_or_taken_out_without_a_trace(hosted: Hosted, tmp_path: Path) -> None:
-    """The install's option or the page's SQL removes webhooks. Maintenance works without them."""
+    """A project installed without webhooks equals one whose webhooks the page's SQL removed.
+
+    Maintenance works without them.
+    """
     [removal] = re.findall(r"```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)
     with hosted.database() as one, hosted.database() as other:
         before = one.everything()
@@ -41,7 +44,7 @@ def test_webhooks_are_left_out_or_taken_out_without_a_trace(hosted: Hosted, tmp_
         other.as_owner(removal)
 
         assert differences(state(one), state(other)) == []
-        left = [re.sub("--.*", "", line) for line in state(one)]  # a comment may name them
+        left = [re.sub("--.*", "", line) for line in state(one)]  # comments may name webhooks
         assert [line for line in left if "webhook" in line] == []
         [(done,)] = one.run("select minutehand.run_maintenance()")
         [(explained,)] = one.run("select minutehand.explain_queue()")
@@ -61,7 +64,7 @@ def test_webhooks_are_left_out_or_taken_out_without_a_trace(hosted: Hosted, tmp_
 
 
 def test_an_app_of_the_package_is_found_unless_it_is_taken_out() -> None:
-    """An app is left out by its import name, and a misspelt name is an error."""
+    """An app is left out by its import name, and a misspelt name raises an error."""
     assert [app.name for app in find_apps([])] == ["webhooks"]
     assert find_apps(["-minutehand.webhooks"]) == []
     chat = "minutehand_apps.chat"

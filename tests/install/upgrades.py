@@ -1,4 +1,4 @@
-"""Projects of earlier releases, and their upgrade to the present sources."""
+"""Projects with the migrations of earlier releases, and their upgrade to the current sources."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.paths import ROOT
 
 
 def first_release(schemas: Schemas, tenants: Tenants) -> list[Source]:
-    """Read the parts that 0.3.0 wrote into a project."""
+    """Return the migrations that version 0.3.0 wrote into a project."""
     own = tenants.migration(schemas)
     engine = [
         Source(f"engine/{path.name}", rewrite(path.read_text(), schemas))
@@ -26,7 +26,7 @@ def first_release(schemas: Schemas, tenants: Tenants) -> list[Source]:
 
 
 def upgrade(project: Path, texts: list[str], schemas: Schemas, *, release: str = "0.3.0") -> None:
-    """Write the migrations of the releases after `release`, including the next release."""
+    """Write the migrations of all releases after this one, and of the next release."""
     if texts:
         later = list(releases.read())[list(releases.read()).index(release) + 1 :]
         ours = [(ROOT / name).read_text() for name in files_of(later)]
@@ -38,7 +38,7 @@ def upgrade(project: Path, texts: list[str], schemas: Schemas, *, release: str =
 
 
 def files_of(versions: Iterable[str]) -> list[str]:
-    """List the migrations of releases in the order of application."""
+    """Return the migrations of these releases in the order in which they are applied."""
     return in_order(name for version in versions for name in releases.read()[version])
 
 
@@ -48,7 +48,7 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def write(project: Path, parts: list[Source], *, name: str = "29991231000000_minutehand") -> None:
-    """Write parts into one migration like an install, and the project's options."""
+    """Write these sources into one migration, and the project's options, as an install does."""
     text = "-- Installed by minutehand 0.3.0.\n\n" + "\n".join(part.part for part in parts)
     for schema in re.findall(r"^create table (\w+)\.jobs ", text, re.MULTILINE):
         (project / "minutehand.toml").write_text(

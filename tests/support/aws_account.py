@@ -1,4 +1,4 @@
-"""An AWS account for `minutehand deploy`: moto, and the parts of an account that moto lacks."""
+"""An AWS account for `minutehand deploy`: moto, and the parts of AWS that moto lacks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import boto3
 
 from minutehand.local.aws import App, MotoServer, Start
 
-#: moto validates with another version of cfn-lint. The tests of the artefact use the pinned
+#: moto would validate templates with another version of cfn-lint. tests/artefact uses the pinned
 #: version.
 VALID = (
     '<ValidateTemplateResponse xmlns="http://cloudformation.amazonaws.com/doc/2010-05-15/">'
@@ -32,7 +32,7 @@ class Account:
     def __init__(self, run: Callable[[str, Any], Any] | None = None) -> None:
         self.asked: list[str] = []
         self.invoked: list[str] = []
-        #: The latest uploaded template of each stack.
+        #: The last uploaded template of each CloudFormation stack.
         self.templates: dict[str, dict[str, Any]] = {}
         self._run = run or (lambda name, event: {})
         self._server = MotoServer("127.0.0.1", 0, self._before)
@@ -70,10 +70,7 @@ class Account:
         return boto3.client(service, **about)  # type: ignore[call-overload]
 
     def holdings(self) -> list[str]:
-        """Return everything that moto has created and not deleted, by kind.
-
-        Deleted keys are left out.
-        """
+        """Return all AWS resources that exist, by kind. Deleted keys are left out."""
         keys = [
             f"{key['Description']} {key['KeyId']}"
             for each in self.client("kms").list_keys()["Keys"]
@@ -125,7 +122,7 @@ def _answer(
 
 
 def show_outputs() -> None:
-    """Return the outputs of a stack's newest template, because change sets keep the old ones."""
+    """Update the outputs of all stacks from their newest templates, which moto does not do."""
     from moto.cloudformation.models import cloudformation_backends
 
     for account in cloudformation_backends.values():
@@ -133,12 +130,12 @@ def show_outputs() -> None:
             for stack in backend.stacks.values():
                 stack._parse_template()
                 stack.output_map = stack._create_output_map()
-                backend.exports |= {each.name: each for each in stack.exports}  # deletion reads it
+                backend.exports |= {each.name: each for each in stack.exports}
 
 
 def for_moto(template: dict[str, Any]) -> str:
-    """Keep the resources that moto can create, and replace references to other resources."""
-    # the import takes seconds, and only in this file's process
+    """Return the template with only the resources that moto can create."""
+    # This import takes seconds, so only processes that need it run it.
     from moto.cloudformation.parsing import get_model_map
 
     makes = get_model_map()

@@ -1,4 +1,4 @@
-"""The command `minutehand` with the subcommands of this project's apps."""
+"""The command `minutehand` with the subcommands of the example apps."""
 
 import json
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from minutehand.cli.__main__ import app
 
 @dataclass(frozen=True)
 class Run:
-    """Runs command lines with `env` added to the environment."""
+    """Runs command lines with `env` added to the environment variables."""
 
     env: Mapping[str, str] = field(default_factory=dict)
 
@@ -34,6 +34,6 @@ class Run:
 
 @cache
 def commands() -> dict[str, Any]:
-    """Return all commands by name; the type is Any because Typer has its own copy of Click."""
+    """Return all commands by name. The type is Any because Typer contains its own copy of Click."""
     group: Any = typer.main.get_command(app)
     return {name: group.get_command(None, name) for name in group.list_commands(None)}

@@ -1,7 +1,7 @@
-"""A scratch Postgres per test process and a fresh database per test, cloned from a template.
+"""A Postgres server per test process, and a new database per test, cloned from a template.
 
-The templates of a hosted project, of all migrations and of the seeds are made once a day for the
-same sources. Each server, also a stack's server, starts on a copy of the templates' data folder.
+The templates are created once a day for equal sources: a hosted project, all migrations, and the
+seeds. Each server starts on a copy of the templates' data folder.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _numbers = itertools.count(1)
 
 
 class Database:
-    """The database of one test, with every migration and no other rows."""
+    """The database of one test, with all migrations applied and no other rows."""
 
     def __init__(self, server: Postgres, name: str, url: str = "") -> None:
         self.server = server
@@ -55,7 +55,7 @@ class Database:
     def session(self) -> psycopg.Connection[Any]:
         """Return a superuser's session without settings and locks.
 
-        The session keeps its query plans between tests.
+        The session is reused, so it keeps its query plans between tests.
         """
         if self._session is not None:
             try:
@@ -90,7 +90,10 @@ class Database:
 
 
 def prepared_server(folder: Path) -> Postgres:
-    """Return an unstarted server with the templates, which a stack's launcher can also use."""
+    """Return a server that has the templates and is not started.
+
+    A stack's launcher can also use it.
+    """
     prepared = made_once_in(_CACHE / _fingerprint(), _make_prepared)
     _copy(prepared / "postgres.password", folder / "postgres.password")
     server = _scratch_server(folder)
@@ -99,7 +102,10 @@ def prepared_server(folder: Path) -> Postgres:
 
 
 def _scratch_server(folder: Path) -> Postgres:
-    """Return a server without durability. POSTGRES_BINARIES may name another version's folder."""
+    """Return a server that does not write durably.
+
+    POSTGRES_BINARIES may name another version's folder.
+    """
     binaries = os.environ.get("POSTGRES_BINARIES")
     return Postgres(folder, scratch=True, binaries=Path(binaries) if binaries else None)
 
@@ -117,7 +123,7 @@ def _fingerprint() -> str:
     ]
     binaries, today = os.environ.get("POSTGRES_BINARIES", ""), datetime.now(UTC).date()
     texts = (f"{path.name}\n{path.read_text()}" for path in files)
-    parts = [binaries, str(today), *texts]  # seeds depend on the day
+    parts = [binaries, str(today), *texts]  # the seeds' rows depend on the day
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
@@ -129,7 +135,7 @@ def _make_prepared(folder: Path) -> None:
     try:
         server.start()
         with psycopg.connect(server.url(), autocommit=True) as connection:
-            # the test chooses the planner's statistics
+            # Each test chooses the planner's statistics itself.
             connection.execute("alter system set autovacuum = off")
         make_templates(server)
         server.stop()
@@ -140,7 +146,7 @@ def _make_prepared(folder: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    # keep the owner, because root starts the server as another user
+    # `cp -a` keeps the owner, because root starts the server as another user.
     subprocess.run(["cp", "-a", source, target], check=True)
 
 
@@ -178,7 +184,10 @@ def fresh_database(server: Postgres, *, template: str = TEMPLATE) -> Iterator[Da
 
 
 def create_clone(connection: psycopg.Connection[Any], name: str, *, template: str) -> None:
-    """Copy a template. Copies of a project's template belong to the project's owner."""
+    """Create a database as a copy of a template.
+
+    A copy of a project's template belongs to the project's owner.
+    """
     owner = "" if template == "template0" else " owner postgres"
     connection.execute(
         f"create database {name} template {template}{owner} strategy file_copy".encode()
@@ -186,7 +195,10 @@ def create_clone(connection: psycopg.Connection[Any], name: str, *, template: st
 
 
 def drop(connection: psycopg.Connection[Any], name: str) -> None:
-    """Close connections, then drop. `with (force)` alone checks again only every 100 ms."""
+    """Close a database's connections, and then drop it.
+
+    `with (force)` alone would wait in steps of 100 ms.
+    """
     cut = "select pg_terminate_backend(pid) from pg_catalog.pg_stat_activity where datname = %s"
     until(lambda: not connection.execute(cut, (name,)).rowcount, every=0.002)
     connection.execute(f"drop database {name} with (force)".encode())

@@ -1,4 +1,4 @@
-"""Runs an account's deployed functions, from their zip and behind their routes.
+"""Runs the Lambda functions that a deploy uploaded, from their zip and behind their routes.
 
 Each function runs under AWS's runtime client with its variables from CloudFormation. Modules
 compiled for Lambda are replaced by those of this machine, of the same lock file.
@@ -35,13 +35,13 @@ class Deployed:
         self._one_at_a_time: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def close(self) -> None:
-        """End every function, and the account."""
+        """End every running function, and the account."""
         self.account.close()
         for _, function in self._running.values():
             function.close()
 
     def invoke(self, name: str, event: Any) -> Any:
-        """Invoke a function as it is deployed now, after ending an older one of its name."""
+        """Invoke a function as it is deployed now. End an older version of the function before."""
         with self._one_at_a_time[name]:
             return self._function(name).invoke(event, seconds=240)
 
@@ -85,7 +85,7 @@ class Deployed:
 
 
 def compile_for_this_machine(tree: Path) -> None:
-    """Replace modules compiled for Lambda by the modules of this environment."""
+    """Replace the modules that are compiled for Lambda by this environment's modules."""
     sites = [Path(path) for path in sys.path if path.endswith("site-packages")]
     for foreign in tree.rglob("*.so"):
         folder, module = foreign.parent, foreign.name.partition(".")[0]

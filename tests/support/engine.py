@@ -24,7 +24,7 @@ BOB = "aaaaaaaa-0000-4000-8000-000000000002"
 EVE = "aaaaaaaa-0000-4000-8000-000000000003"
 #: An id that no row has.
 MISSING = "00000000-0000-4000-8000-00000000dead"
-#: Id of a worker run.
+#: The id of a worker run.
 TICK = "00000000-0000-4000-8000-000000000001"
 ERROR = {"type": "E", "message": "no"}
 SEALED = "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="
@@ -48,7 +48,7 @@ class Engine:
         self.connection.execute(statement, values or None)
 
     def rows(self, statement: str, *values: Any) -> list[Any]:
-        """Return all rows. A row of one column is returned as its value."""
+        """Return all rows. A row with one column is returned as its value."""
         found = self.connection.execute(statement, values or None).fetchall()
         return [row[0] if len(row) == 1 else row for row in found]
 
@@ -57,12 +57,12 @@ class Engine:
         return row
 
     def blocks(self, statement: str, *values: Any) -> int:
-        """Execute one statement, and return how many blocks of tables and indexes it read."""
+        """Run an SQL statement, and return how many blocks of tables and indexes it read."""
         [found] = self.one(f"explain (analyze, buffers, format json) {statement}", *values)
         return int(found["Plan"]["Shared Hit Blocks"] + found["Plan"]["Shared Read Blocks"])
 
     def rpc(self, function: str, **arguments: Any) -> Any:
-        """Call a public function by named arguments. Dicts and lists are sent as jsonb."""
+        """Call a public SQL function with named arguments. Dicts and lists are sent as jsonb."""
         places = ", ".join(f"{name} => %({name})s" for name in arguments)
         values = {
             name: Jsonb(value) if isinstance(value, dict | list) else value
@@ -78,7 +78,7 @@ class Engine:
         self.rpc("set_settings", p_settings=settings)
 
     def allow_guests(self, per_minute: int | None = None) -> None:
-        """Allow guests, with limits by address only if one is passed."""
+        """Allow guests. Guests' calls are limited by address only if a limit is given."""
         self.set(allow_anonymous=True)
         limits = "update queue.settings set value = %s where name ~ '_guest_.*_per_minute'"
         self.run(limits, Jsonb(per_minute))
@@ -93,7 +93,7 @@ class Engine:
         return self.pause(kind, name, paused=False, **more)
 
     def put_schedule(self, workspace: str = ACME, **schedule: Any) -> dict[str, Any]:
-        """Put a schedule that is due every minute, unless the arguments change it."""
+        """Store a schedule that is due every minute, unless the arguments change it."""
         wanted = {"name": "s", "cron": "* * * * *", "job_type": "work", **schedule}
         return dict(self.rpc("put_schedule", p_workspace_id=workspace, p_schedule=wanted))
 
@@ -106,7 +106,7 @@ class Engine:
         return self.rows(f"{made} returning id::text", count)
 
     def add_trigger(self, event: str, body: str, condition: str = "true") -> None:
-        """Create a trigger of the project on jobs, with the condition on the row."""
+        """Create a project's trigger on the table jobs, with a condition on the row."""
         self.run(
             "create function public.own() returns trigger language plpgsql"
             f" as $$ begin {body} end $$;"
@@ -115,13 +115,13 @@ class Engine:
         )
 
     def publish_deliveries(self) -> None:
-        """Publish the type of webhook deliveries like a worker."""
+        """Register the job type of webhook deliveries, as a worker does."""
         wait = {"first_seconds": 10}
         policy = {"key_concurrency": 1, "events": "minimal", "internal": True, "backoff": wait}
         self.register("webhook_delivery", **policy)
 
     def declare(self, *queues: str) -> None:
-        """Create queues for enqueues, by publishing a type in each queue."""
+        """Create queues by registering a job type in each."""
         for queue in queues:
             self.register(f"type-of-{queue}"[:100], queue=queue)
 
@@ -152,14 +152,14 @@ class Engine:
         return ids
 
     def enqueue_all(self, items: list[dict[str, Any]], workspace: str = ACME) -> list[str]:
-        """Enqueue jobs by one call."""
+        """Enqueue several jobs in one call."""
         answer = self.rpc("enqueue_jobs", p_workspace_id=workspace, p_jobs=items, p_return="ids")
         return list(answer["ids"])
 
     def start(
         self, payload: dict[str, Any] | None = None, **options: Any
     ) -> tuple[str, dict[str, Any]]:
-        """Enqueue a job and lease it. Return its id and its lease."""
+        """Enqueue a job and lease it. Return the job's id and the lease."""
         return self.enqueue(payload, **options), self.lease_one()
 
     def cancel(self, job_id: str) -> dict[str, Any]:
@@ -205,7 +205,7 @@ class Engine:
         return dict(self.rpc("lease_jobs", p_request=request))
 
     def maintain(self) -> dict[str, int]:
-        """Do all due maintenance, however long it takes, and return counts by task."""
+        """Run all due maintenance, and return the counts by task."""
         counts: Counter[str] = Counter()
         for _ in range(1000):
             answer = self.rpc("run_maintenance", p_request={"budget_ms": 5000})
@@ -226,7 +226,7 @@ class Engine:
         return str(result["outcome"])
 
     def say(self, lease: dict[str, Any], *pieces: dict[str, Any]) -> str:
-        """Report output, and return the result of its storage."""
+        """Report pieces of output, and return how they were stored."""
         [result] = self.report_all([{**handle(lease), "output": list(pieces)}])
         return str(result["output"])
 
@@ -263,14 +263,14 @@ class Engine:
         self.run(clock.format(seconds=self.ahead, instant=self.stopped_at))
 
     def elapse(self, seconds: float) -> None:
-        """Advance the clock, and do the maintenance that is then due."""
+        """Advance the clock, and run the maintenance that is then due."""
         self.advance(seconds)
         self.maintain()
 
     def stop_clock(self) -> None:
-        """Let the clock advance only by `advance`.
+        """Stop the clock, so that only `advance` moves it.
 
-        The duration of statements then refills no bucket.
+        The duration of statements then does not refill a rate limit.
         """
         self.stopped_at, self.ahead = self.one("select queue.clock()"), 0.0
         self.advance(0)
@@ -282,7 +282,7 @@ class Engine:
 
     @contextmanager
     def open_transaction(self) -> Iterator[Engine]:
-        """Yield a session in a transaction, which commits at the end unless the test ended it."""
+        """Yield a session in a transaction, which is committed at the end."""
         with self.another_session() as other:
             other.run("begin")
             yield other
@@ -290,7 +290,7 @@ class Engine:
 
     @contextmanager
     def as_role(self, role: str, **claims: Any) -> Iterator[Engine]:
-        """Yield a session with a role and a token's claims, as the Data API opens it."""
+        """Yield a session with a database role and a token's claims, as the Data API opens it."""
         with self.database.as_role(role, claims) as connection:
             yield Engine(self.database, connection)
 
@@ -299,7 +299,7 @@ class Engine:
         return self.as_role("authenticated", sub=user_id)
 
     def race(self, *actions: Callable[[Engine], Any]) -> list[Any]:
-        """Run each call in its own session and thread. Return values or database errors."""
+        """Run each call in its own session and thread. Return their results or database errors."""
         gate = threading.Barrier(len(actions))
 
         def act(action: Callable[[Engine], Any]) -> Any:
@@ -314,10 +314,7 @@ class Engine:
             return list(threads.map(act, actions))
 
     def blocked(self, call: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
-        """Run a call in a thread.
-
-        Return once the call's session waits for a lock, or for its next attempt to lock.
-        """
+        """Start a call in a thread. Return when the call's session waits for a lock."""
         result = ThreadPoolExecutor(1).submit(call, *args, **options)
         waiting = (
             "select from pg_stat_activity where datname = current_database()"
@@ -329,7 +326,7 @@ class Engine:
 
 
 def piece(text: str, start: int = 0, *, attempt: int = 1, **more: Any) -> dict[str, Any]:
-    """Return a piece of output. `more` may replace the default stream `reply`."""
+    """Return a piece of a job's output stream. The default stream is `reply`."""
     return {"stream": "reply", "attempt": attempt, "start": start, "text": text, **more}
 
 

@@ -1,4 +1,4 @@
-"""Local replacements of pg_net, pg_cron and the Vault, switched on and off."""
+"""Local replacements of pg_net, pg_cron and the Vault, which tests create and drop."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ PG_NET, PG_CRON, VAULT = "pg_net", "pg_cron", "supabase_vault"
 
 
 def create(connection: psycopg.Connection[Any], *names: str) -> None:
-    """Switch extensions on after the migrations like the dashboard."""
+    """Create extensions after the migrations, as the dashboard does."""
     for name in names:
         if connection.info.server_version >= 180000:
             connection.execute(f"create extension if not exists {name}".encode())
-        else:  # older versions cannot load our extensions, so run their scripts
+        else:  # older versions cannot load our extensions
             text = next(STAND_INS.glob(f"{name}--*.sql")).read_text()
             connection.execute("create schema if not exists vault")
             connection.execute(text.replace("@extschema@", "vault").encode())

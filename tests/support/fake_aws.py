@@ -1,4 +1,4 @@
-"""AWS on this machine by moto: S3, KMS, SSM and SQS at one address.
+"""A fake AWS by moto: S3, KMS, SSM and SQS at one address.
 
 Resources stay until the end of the test process, so tests must use different names.
 """

@@ -1,13 +1,13 @@
-"""Groups of files that one process runs together. Other files run one by one."""
+"""Groups of test files that one process runs together. Other files run one by one."""
 
 from __future__ import annotations
 
 from xdist.scheduler import LoadFileScheduling
 
-#: Beginnings of the files' paths by group. A process runs a whole group in this order with shared
-#: fixtures, because a stack costs as much as sixty tests.
+#: The beginnings of the paths of files, by group. One process runs a whole group in this order with
+#: shared fixtures, because a stack takes as long as sixty tests.
 GROUPS = (
-    # the stack, and Chromium before it
+    # These tests use the stack and Chromium.
     ("tests/e2e/console/", "tests/e2e/live/"),
     # the stack
     (
@@ -27,7 +27,7 @@ GROUPS = (
         "tests/integration/stack/test_python_client.py",
         "tests/integration/training/test_uploads.py",
     ),
-    # tests that break the stack
+    # These tests break the stack.
     (
         "tests/integration/cli/test_doctor_loop.py",
         "tests/integration/stack/test_dying.py",
@@ -37,7 +37,7 @@ GROUPS = (
 
 
 def group_of(file: str) -> tuple[int, int]:
-    """Return a file's group and its position in the group. Files without a group come last."""
+    """Return a file's group and its position in the group. Files without a group sort last."""
     for number, files in enumerate(GROUPS):
         for place, beginning in enumerate(files):
             if file.startswith(beginning):
@@ -46,7 +46,7 @@ def group_of(file: str) -> tuple[int, int]:
 
 
 class Grouped(LoadFileScheduling):  # type: ignore[misc]  # it has no types
-    """Gives a process a whole group or a whole file."""
+    """A scheduler that gives each process a whole group or a whole file."""
 
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)

@@ -1,4 +1,4 @@
-"""An app with its API per user, and worker runs on demand. Each app's tests add methods."""
+"""A harness for an example app: its API, called as a user, and a worker that tests run."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ async def serving(app: Any) -> AsyncIterator[str]:
 
 
 class AppHarness:
-    """The app behind the API of these settings, and a worker that runs on demand."""
+    """An app's API, and a worker that runs when a test runs it. Each app's tests add methods."""
 
-    #: Prefix of the paths given to `call`.
+    #: The prefix of the paths that `call` gets.
     below = ""
 
     def __init__(
@@ -60,7 +60,8 @@ class AppHarness:
         self.worker = Worker(
             settings, registry=registry, options=TickOptions(linger_seconds=0, **options)
         )
-        # routes of other apps, and the platform's before them, take longer to add than most tests
+        # Only the app's own routes are added, and tried first, because other routes take long to
+        # add.
         own = type(self._app).__module__.rpartition(".")[0]
         self._api = build_app(settings.model_copy(update={"apps": (own,)}))
         self._api.router.routes.reverse()
@@ -75,14 +76,14 @@ class AppHarness:
                 await self.worker.register()
                 yield self
         finally:
-            # stop the worker after the API, which may still send wake-ups
+            # Stop the worker after the API, which may still wake it.
             for each in (self._http, self.worker, self._app):
                 await each.aclose()
 
     async def call(
         self, method: str, path: str, *, user: str | None = ADA, **options: Any
     ) -> httpx.Response:
-        """Call the API as a user, by default Ada, or signed out with None."""
+        """Call the API as a user, by default Ada. With None, call it without a token."""
         headers = dict(options.pop("headers", {}))
         if user is not None:
             headers["Authorization"] = f"Bearer {user_token(user)}"
@@ -97,7 +98,7 @@ class AppHarness:
     async def stream(
         self, path: str, *, user: str | None = ADA, **headers: str
     ) -> list[tuple[str, dict[str, Any]]]:
-        """Return the ids and events of a stream until it ends."""
+        """Return the ids and events of an event stream until it ends."""
         accepted = {"Accept": "text/event-stream", **headers}
         answer = await self.call("GET", path, user=user, headers=accepted)
         return [(one.id, one.json()) async for one in EventSource(answer).aiter_sse() if one.data]
@@ -112,10 +113,7 @@ class AppHarness:
     async def tick_until(
         self, look: Callable[[], Awaitable[Seen]], reached: Callable[[Seen], Any]
     ) -> Seen:
-        """Run the worker, with backoffs ended, until a condition of `look` holds.
-
-        Return its value.
-        """
+        """Run the worker until `reached` accepts what `look` returns. Backoffs end immediately."""
         give_up = time.monotonic() + 280
         while time.monotonic() < give_up:
             await drain(self.worker)
@@ -124,4 +122,4 @@ class AppHarness:
                 return state
             self.project.make_due()
             await asyncio.sleep(0.02)  # expired leases are reclaimed only at intervals
-        raise AssertionError(f"it does not get there: {state}")
+        raise AssertionError(f"the expected state was not reached: {state}")

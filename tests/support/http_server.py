@@ -1,4 +1,4 @@
-"""An HTTP server on this machine, whose responses a test returns."""
+"""A local HTTP server whose responses a test decides."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
-#: A function that returns status, body and headers for the path, headers and body of a request.
+#: A function that returns status, body and headers for a request's path, headers and body.
 Respond = Callable[[str, Message, bytes], tuple[int, bytes, Mapping[str, str]]]
 
 

@@ -1,4 +1,7 @@
-"""Worker processes that die after each of their writes. Run as a module, this is the process."""
+"""Worker processes that are killed after each of their writes.
+
+Run as a module, this file is such a process.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from minutehand.queue.outbound_http import trusted
 from minutehand.worker import TickOptions, Worker
 from tests.support.project import Project
 
-#: Maximum number of workers until all jobs have ended.
+#: The maximum number of workers until all jobs have ended.
 MOST = 300
 
 
@@ -70,7 +73,7 @@ async def survive(
 
 
 def _writes(function: str, arguments: Mapping[str, Any]) -> Iterator[str]:
-    """Return what a call stores of leased jobs, in a form that is equal in another attempt."""
+    """Yield what a call stores for leased jobs, in a form that is equal in another attempt."""
     plain = json.loads(encode(arguments))
     request = plain.get("p_request")
     request = request if isinstance(request, dict) else plain
@@ -79,14 +82,14 @@ def _writes(function: str, arguments: Mapping[str, Any]) -> Iterator[str]:
         if "outcome" in item:
             yield f"{item['job_id']} {item['outcome']}"
     if request.keys() & {"fence", "p_fence"}:
-        # digits that differ between attempts: fences, instants, durations
+        # These digits differ between attempts: fences, times and durations.
         yield f"{function} {re.sub(r'[0-9]+', '#', json.dumps(request, sort_keys=True))}"
 
 
 async def _work(survived: set[str], pipe: int) -> None:
-    """Run all due jobs, and die right after the first new write."""
+    """Run all due jobs, and kill this process right after the first new write."""
     rpc = DataApi.rpc
-    one = asyncio.Lock()  # one call at a time, so that no other write is stored
+    one = asyncio.Lock()  # one call at a time
 
     async def dying(self: DataApi, function: str, arguments: Mapping[str, Any], **how: Any) -> Any:
         async with one:
@@ -96,7 +99,7 @@ async def _work(survived: set[str], pipe: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
         return answer
 
-    DataApi.rpc = dying  # type: ignore[method-assign]  # this process is for nothing else
+    DataApi.rpc = dying  # type: ignore[method-assign]  # only this process is affected
     settings = Settings.from_env(os.environ)
     concurrency = settings.worker_concurrency
     options = TickOptions(concurrency=concurrency, linger_seconds=0, grace_seconds=0.3)
@@ -106,8 +109,8 @@ async def _work(survived: set[str], pipe: int) -> None:
 
 
 def main() -> None:
-    """Run a worker for each input line, and print the dead worker's last write as a list."""
-    # fork with imports and certificates loaded, so that each death costs little time
+    """Run a worker for each input line, and print the killed worker's last write as a list."""
+    # Fork with imports and certificates loaded, so that each worker starts fast.
     trusted()
     load_processors(Settings.from_env(os.environ))
     survived: set[str] = set()

@@ -1,4 +1,4 @@
-"""API Gateway's HTTP events, payload format 2.0, and contexts, as Lambda receives them."""
+"""HTTP events of API Gateway with payload format 2.0, and contexts, as Lambda passes them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def http_event(
 
 
 class LambdaContext:
-    """A Lambda context, as the runtime passes it to a function with a short timeout."""
+    """A Lambda context of a function with a short timeout."""
 
     aws_request_id = "8f507cfc-26d8-4e3e-9b1a-2d5d1f1b6c0e"
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from tests.support.http_server import http_server
 
-#: Packages of Lambda's image besides Python.
+#: The packages of Lambda's image besides Python.
 IMAGE = (
     *("awslambdaric", "simplejson", "snapshot-restore-py"),
     *("boto3", "botocore", "s3transfer", "jmespath", "python-dateutil", "six", "urllib3"),
@@ -31,7 +31,7 @@ IMAGE = (
 
 
 def runtime_site(folder: Path) -> Path:
-    """Make a folder of the contents of Lambda's image, as links into this environment."""
+    """Create a folder with the packages of Lambda's image, as links into this environment."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in IMAGE:
         for file in distribution(name).files or ():
@@ -42,7 +42,10 @@ def runtime_site(folder: Path) -> Path:
 
 
 class LambdaFunction:
-    """One execution environment, started at its first invocation and killed at a deadline."""
+    """An execution environment of Lambda.
+
+    It starts at the first invocation and is killed at a deadline.
+    """
 
     def __init__(self, handler: str, *, tree: Path, site: Path, environ: Mapping[str, str]) -> None:
         self._events: queue.Queue[tuple[str, bytes, float]] = queue.Queue()
@@ -90,7 +93,7 @@ class LambdaFunction:
         return json.loads(body)
 
     def kill(self) -> None:
-        """End the environment immediately."""
+        """Kill the environment."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

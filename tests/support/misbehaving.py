@@ -1,4 +1,4 @@
-"""The base of a vendor's server on this machine, which fails on demand."""
+"""The base class of a local server of a vendor's API that can fail on request."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Request:
 
 
 class MisbehavingServer:
-    """A vendor's server. The method `answer` of a vendor's subclass decides the response."""
+    """A server of a vendor's API. A subclass's method `answer` decides the response."""
 
     def __init__(self) -> None:
         self._stop = asyncio.Event()
@@ -51,7 +51,7 @@ class MisbehavingServer:
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
-        """Respond by `write` or in pieces. The connection is closed afterwards."""
+        """Respond with `write` or in pieces. The connection is closed afterwards."""
         raise NotImplementedError
 
     async def hang(self) -> NoReturn:
@@ -80,7 +80,10 @@ def write(
     *,
     cut: bool = False,
 ) -> None:
-    """Write bytes unchanged, other values as JSON, or half of it for the fault `cut`."""
+    """Write a response: bytes unchanged, and other values as JSON.
+
+    With `cut`, write half of the body.
+    """
     raw = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
     headers = {"content-type": "application/json", **(headers or {})}
     more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())

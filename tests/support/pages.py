@@ -1,4 +1,4 @@
-"""Code blocks of printed pages."""
+"""The code blocks of a page of the documentation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _BLOCK = re.compile(r"^[ ]*```(\w*)\n(.*?)^[ ]*```[ ]*$", re.DOTALL | re.MULTILI
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block, and the text between it and the block before."""
+    """A fenced code block, and the text between it and the previous block."""
 
     language: str
     code: str
@@ -18,7 +18,7 @@ class Block:
 
 
 def blocks_of(text: str) -> list[Block]:
-    """Return every block of a page in order. The language of a plain block is empty."""
+    """Return the code blocks of a page in order. The language of a plain block is empty."""
     found, end = [], 0
     for each in _BLOCK.finditer(text):
         found.append(Block(each[1], each[2], text[end : each.start()]))
@@ -27,5 +27,5 @@ def blocks_of(text: str) -> list[Block]:
 
 
 def blocks(text: str, *languages: str) -> list[str]:
-    """Return the code of a page in some languages."""
+    """Return the code of a page's blocks in these languages."""
     return [each.code for each in blocks_of(text) if each.language in languages]

@@ -1,4 +1,4 @@
-"""The checkout that is tested."""
+"""The folder of the checkout that is tested."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Waiting for a condition."""
+"""A function that waits for a condition."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ def until(look: Callable[[], Seen | None], *, seconds: float = 240, every: float
     give_up = time.monotonic() + seconds
     while not (seen := look()):
         if time.monotonic() > give_up:
-            raise TimeoutError(f"it did not come within {seconds} s: {seen}")
+            raise TimeoutError(f"the condition was not met within {seconds} s: {seen}")
         time.sleep(every)
     return seen

@@ -1,4 +1,4 @@
-"""A real PgBouncer before a Postgres, on a port that is not typical of a pooling mode."""
+"""A real PgBouncer in front of Postgres, on a port that does not reveal its pooling mode."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ import psycopg
 from supabase_local.ports import reserve_port
 from tests.support.patience import until
 
-#: The user without rights, on Linux.
+#: The id of the user without rights on Linux.
 UNPRIVILEGED = 65534
 
 
 @cache
 def program() -> str:
-    """Return the program's path, which may be outside of a user's PATH on Debian."""
+    """Return the path of PgBouncer, which on Debian may be outside of a user's PATH."""
     found = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
     assert found, "pgbouncer is missing: apt-get install pgbouncer, as .ci/run does"
     return found

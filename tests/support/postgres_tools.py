@@ -1,4 +1,4 @@
-"""Programs of Postgres, run as the account of the server."""
+"""Runs Postgres's programs as the user of the server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from supabase_local.postgres import Postgres
 
 
 def run_tool(server: Postgres, name: str, *arguments: object, text: str = "") -> str:
-    """Run a program and return its output, or fail with its errors."""
+    """Run a program of Postgres and return its output, or fail with its errors."""
     account = server.user.pw_uid if server.user else None
     done = subprocess.run(
         [server.binary(name), *map(str, arguments)],
@@ -27,7 +27,7 @@ def run_tool(server: Postgres, name: str, *arguments: object, text: str = "") ->
 
 
 def own_folder(server: Postgres) -> Path:
-    """Make a folder next to the data in which the server's account may write."""
+    """Return a folder next to the data in which the server's user may write."""
     folder = server.home / "tools"
     folder.mkdir(exist_ok=True)
     if server.user:

@@ -1,4 +1,4 @@
-"""A project of one test: a fresh database with a Data API process."""
+"""A project of one test: settings, a new database, and its Data API."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Project:
 
     def sql(self, statement: str, *args: Any) -> list[dict[str, Any]]:
         cursor = self.database.session().cursor(row_factory=dict_row)
-        cursor.execute(statement.encode(), args, prepare=False)  # a test may change the table
+        cursor.execute(statement.encode(), args, prepare=False)  # tests may change tables
         return cursor.fetchall() if cursor.description else []
 
     def row(self, job_id: str) -> dict[str, Any]:
@@ -30,7 +30,7 @@ class Project:
         return row
 
     def insert(self, job_type: str, payload: Any = None, **columns: Any) -> str:
-        """Enqueue by a plain insert, as SQL users do."""
+        """Enqueue a job with a plain INSERT."""
         values = {
             "workspace_id": ACME,
             "job_type": job_type,
@@ -44,7 +44,7 @@ class Project:
         return str(row["id"])
 
     def expire(self) -> None:
-        """Expire every lease, as if its worker had died."""
+        """Let every lease expire, as if its worker had died."""
         self.sql("update queue.leases set expires_at = queue.clock() - interval '1 second'")
         self._let_run("reclaim")
 
@@ -67,7 +67,7 @@ class Project:
         self._let_run("promotion")
 
     def _let_run(self, task: str) -> None:
-        """Let the next call run a task of maintenance, which rests for a second after a run."""
+        """Make a maintenance task due for the next call."""
         self.sql("update queue.tasks set done_at = '-infinity' where name = %s", task)
 
 

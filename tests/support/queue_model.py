@@ -1,4 +1,4 @@
-"""The queue as a worker sees it, in memory: leases, fences, and calls that fail in transit."""
+"""A model of the queue in memory, as a worker sees it: leases, fences and failing calls."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from tests.support.virtual_time import BEGAN, LoopClock
 T = TypeVar("T")
 
 WORKSPACE = "11111111-1111-4111-8111-111111111111"
-#: Address of the model's project, where nothing listens.
+#: The address of the model's project, at which nothing listens.
 SETTINGS = scratch_settings("http://127.0.0.1:9")
-#: Duration of a call, and the time-out of the caller if a call hangs.
+#: The duration of a call, and the caller's time-out if a call hangs.
 LATENCY = 0.02
 PATIENCE = 6.0
 FAULTS = ("lose_request", "lose_answer", "hang")
@@ -47,10 +47,10 @@ class Row:
     lease_seconds: float = 60.0
     deadline: float | None = None
     timeout: float | None = None
-    #: Time after which maintenance makes the job ready.
+    #: The time after which maintenance makes the job ready.
     run_at: float = 0.0
-    #: A user's transaction has locked the job, so that maintenance and leases skip the job, and
-    #: reports and settlements find it busy.
+    #: A user's transaction has locked the job. Maintenance and leases skip the job, and reports and
+    #: settlements find it busy.
     is_locked: bool = False
     workspace: str = WORKSPACE
     status: str = "pending"
@@ -58,12 +58,12 @@ class Row:
     expires_at: float = 0.0
     cancel_requested: bool = False
     settled: dict[int, str] = field(default_factory=dict)
-    #: Log lines by fence.
+    #: The log lines of each lease, by fence.
     lines: dict[int, list[str]] = field(default_factory=dict)
     steps: list[str] = field(default_factory=list)
 
     def keep(self, item: ReportItem | SettleItem) -> None:
-        """Append the steps and the log lines to the stored ones."""
+        """Append the item's steps and log lines to the stored ones."""
         self.steps += [step.name for step in item.steps]
         kept = self.lines.setdefault(item.fence, [])
         if item.logs:
@@ -85,22 +85,22 @@ class ModelQueue(WorkerQueue):
         self.faults = dict(faults or {})
         self.calls: list[str] = []
         self.requests: list[LeaseRequest] = []
-        #: Leases whose worker reported without updates sooner than allowed.
+        #: Leases that a worker reported without updates sooner than allowed.
         self.early: list[tuple[str, int]] = []
         self._reported_at: dict[tuple[str, int], float] = {}
         #: Leases that expired because their worker did not renew them.
         self.expired: list[tuple[str, int]] = []
         self.settles: list[Sequence[SettleItem]] = []
-        #: Error that maintenance raises, if any.
+        #: The error that maintenance raises, or None.
         self.maintenance_problem: QueueUnavailable | None = None
         self._answers: dict[tuple[str, int], list[Lease]] = {}
         for row in self.rows.values():
             row.status = "deferred" if row.run_at else row.status
 
     def worker(self, work: Registry | Callable[..., Any], **options: Any) -> Worker:
-        """Return a worker of these types, or of one.
+        """Return a worker with these processors, or with one.
 
-        The worker's clock is that of the running loop.
+        Its clock is that of the event loop.
         """
         registry = work if isinstance(work, Registry) else Registry()
         if not isinstance(work, Registry):
@@ -108,7 +108,7 @@ class ModelQueue(WorkerQueue):
         return Worker(SETTINGS, **{"clock": LoopClock(), **options}, registry=registry, queue=self)
 
     def take_back(self, job_id: str) -> None:
-        """End a lease like an operator or an expiry, so that the job may be leased again."""
+        """End a lease as an operator or an expiry does, so that the job may be leased again."""
         row = self.rows[job_id]
         if row.status == "processing":
             row.status = "cancelled" if row.cancel_requested else "pending"

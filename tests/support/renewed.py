@@ -1,4 +1,4 @@
-"""The seeded database of a test process, reset before every test, and its Data API."""
+"""A seeded database of a test process, which is reset before every test, and its Data API."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.patience import until
 
 
 class Renewed(Database):
-    """The database after the seeds, once `renew` has returned. A test may change it in any way."""
+    """The seeded database. `renew` resets it, and a test may change it in any way."""
 
     def __init__(self, server: Postgres) -> None:
         super().__init__(server, "renewed")
@@ -35,9 +35,9 @@ class Renewed(Database):
         return self._gateway
 
     def renew(self, *, fresh: bool = False) -> None:
-        """Reset every row.
+        """Reset the rows.
 
-        Create the database again if a test needs a fresh database or has changed more than rows.
+        Create the database again if a test needs a new one or changed more than rows.
         """
         if fresh or not self._put_back():
             self._make()
@@ -52,11 +52,11 @@ class Renewed(Database):
         self._keeper = None
 
     def _put_back(self) -> bool:
-        """Reset every row, and return False if a test has changed more than rows."""
+        """Reset the rows. Return False if a test has changed more than rows."""
         keeper = self._keeper
         if keeper is None:
             return False
-        # the session may still be in a transaction, which `session` ends
+        # The session may still be in a transaction, which the method `session` ends.
         own = -1 if self._session is None else self._session.info.backend_pid
         busy = (
             "select from pg_catalog.pg_stat_activity where datname = current_database()"
@@ -64,9 +64,9 @@ class Renewed(Database):
             f" and pid not in (pg_backend_pid(), {own})"
         )
         try:
-            # wait for transactions that a test left behind
+            # Wait for transactions that a test left open.
             until(lambda: not keeper.execute(busy.encode()).rowcount, every=0.002)
-            # count this write immediately, and not while a test counts other writes
+            # Flush the statistics of this write now, so that no test counts it.
             put_back = "select kept.put_back(), pg_stat_force_next_flush()"
             [(is_done, _)] = keeper.execute(put_back.encode()).fetchall()
         except (psycopg.Error, TimeoutError):  # the test crashed the server or closed every session
@@ -77,7 +77,8 @@ class Renewed(Database):
         self.close()
         with psycopg.connect(self.server.url(), autocommit=True) as connection:
             create_clone(connection, self.name, template=SEEDED)
-        # triggers are off, for which a session discards its plans, so this session is separate
+        # This separate session runs without triggers. A session that switches triggers off discards
+        # its query plans.
         self._keeper = psycopg.connect(
             self.url, autocommit=True, options="-c session_replication_role=replica"
         )

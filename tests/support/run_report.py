@@ -1,4 +1,4 @@
-"""Hooks of pytest that show a long run: each file as it ends, each failure with its command."""
+"""Pytest hooks that show the progress of a long test run, and each failure with its command."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Any
 
 import pytest
 
-#: Set in the processes of a run that reaches no registry.
+#: The environment variable that is set when no package registry can be reached.
 OFFLINE = "MINUTEHAND_TESTS_OFFLINE"
-#: Files and fixtures that install packages from npm or PyPI.
+#: The test files and fixtures that install packages from npm or PyPI.
 FETCHING_FILES = ("tests/e2e/npm/",)
 FETCHING_FIXTURES = {"tree", "cli", "hosted"}
 
 
 def is_offline() -> bool:
-    """Return whether npm's registry is unreachable with the machine's settings."""
+    """Return whether npm's registry cannot be reached with the machine's settings."""
     npm = str(Path(sys.executable).with_name("npm"))
     ask = [npm, "view", "npm", "version", "--fetch-retries=0", "--fetch-timeout=20000"]
     return subprocess.run(ask, capture_output=True, check=False).returncode != 0
 
 
 class RunReport:
-    """Prints a run of several processes. The processes themselves print nothing."""
+    """Prints the progress of a test run with several processes."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
@@ -41,7 +41,7 @@ class RunReport:
         self.config.get_terminal_writer().line(text, **markup)
 
     def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
-        """Count the tests of each file, once."""
+        """Count the tests of each file."""
         self.left = self.left or Counter(nodeid.partition("::")[0] for nodeid in ids)
         self.all = len(ids)
 
@@ -50,7 +50,7 @@ class RunReport:
         self.ended[nodeid.partition("::")[0]]
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
-        """Omit pytest's dots during the run. The summary has pytest's own words."""
+        """Omit pytest's dots during the run, but not the words in its summary."""
         if self.is_over:
             return None
         failed_outside = report.failed and report.when != "call"
@@ -82,7 +82,7 @@ class RunReport:
                 )
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """List the slowest files, and what was left out with its reason."""
+        """List the slowest files, and the tests that were left out with the reason."""
         self.is_over = True
         terminalreporter.section("slowest files")
         for file, seconds in self.seconds.most_common(5):
@@ -98,12 +98,12 @@ class RunReport:
 
 
 def install(config: pytest.Config) -> None:
-    """Report a run of several processes, and leave out what it cannot install."""
+    """Report a run with several processes. Leave out tests whose packages cannot be installed."""
     if config.getoption("dist", "no") == "no" or hasattr(config, "workerinput"):
         return
     config.pluginmanager.register(RunReport(config))
     os.environ.pop(OFFLINE, None)
-    # unit tests install nothing
+    # Unit tests install nothing.
     if any(not path.startswith("tests/unit") for path in config.args) and is_offline():
         os.environ[OFFLINE] = "1"
 

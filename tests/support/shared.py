@@ -1,4 +1,4 @@
-"""Folders made once for all test processes of a run, by the first one that needs them."""
+"""Folders that the first test process creates, and all test processes of a run use."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """Return the run's folder `name`, filled by `make(folder)`; it is for reading only."""
+    """Return the folder `name` of the test run, which `make` filled once. Tests only read it."""
     base = factory.getbasetemp()
-    # pytest-xdist gives each process a folder inside the run's
+    # pytest-xdist gives each process a folder inside the run's folder.
     return made_once_in((base.parent if base.name.startswith("popen-") else base) / name, make)
 
 
@@ -23,7 +23,7 @@ def made_once_in(folder: Path, make: Callable[[Path], object]) -> Path:
     with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not whole.exists():
-            shutil.rmtree(folder, ignore_errors=True)  # left by a creation that failed
+            shutil.rmtree(folder, ignore_errors=True)  # remains of a failed creation
             folder.mkdir()
             make(folder)
             whole.touch()

@@ -1,4 +1,4 @@
-"""The whole local stack for tests, with its own launcher, folder and ports."""
+"""Whole local stacks for tests, each with its own launcher, folder and ports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.databases import prepared_server
 from tests.support.paths import ROOT
 
 START_SECONDS = 240.0
-#: The real project that tests are compared with, see infra/truth. Empty for local tests.
+#: The URL of a real project with which tests compare, see infra/truth. It is empty for local tests.
 TRUTH_URL = os.environ.get("TRUTH_URL", "")
 
 
@@ -40,7 +40,7 @@ class RunningStack:
             raise AttributeError(name) from None
 
     def start_again(self) -> None:
-        """Start a launcher in place of one that has ended."""
+        """Start a launcher after the previous one has ended."""
         self.launcher = launch(self.folder, "--no-demo")
         self.values = wait_ready(self.folder, self.launcher).values
         self._sessions.clear()
@@ -53,7 +53,7 @@ class RunningStack:
         return str(self.session_of(email)["access_token"])
 
     def session_of(self, email: str) -> dict[str, Any]:
-        """Return a demo user's session, kept for half of its life. Passwords are slow in Auth."""
+        """Return a demo user's session, reused for half of its life. Sign-in is slow."""
         session, renewal = self._sessions.get(email, ({}, 0.0))
         if time.monotonic() >= renewal:
             answer = httpx.post(
@@ -67,7 +67,7 @@ class RunningStack:
 
     @asynccontextmanager
     async def official_client(self) -> AsyncIterator[Any]:
-        """Return the official Python client, without its deprecated HTTP options."""
+        """Yield the official Python client, without its deprecated HTTP options."""
         from supabase import AsyncClient, AsyncClientOptions  # slow, and needed by few tests
 
         async with httpx.AsyncClient(trust_env=False) as http:
@@ -82,10 +82,10 @@ def launch(
     root: str | Path = ROOT,
     **environment: str,
 ) -> subprocess.Popen[bytes]:
-    """Start a launcher of an environment in a project.
+    """Start a stack's launcher in a project.
 
-    The launcher writes its output to the folder's launcher.out. A new stack of this checkout starts
-    on a copy of the prepared database.
+    The output goes to launcher.out in the folder. A new stack of this checkout starts on a copy of
+    the prepared database.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if TRUTH_URL:
@@ -94,7 +94,7 @@ def launch(
         ours = root == ROOT and "--supabase-url" not in arguments
         if ours and not (folder / "postgres.password").exists():
             server = prepared_server(folder)
-            (server.data_dir / "postgresql.auto.conf").write_text("")  # autovacuum, as elsewhere
+            (server.data_dir / "postgresql.auto.conf").write_text("")  # switch autovacuum on again
     command = [python, "-m", "minutehand.local", "up", "--any-ports", "--scratch"]
     command += ["--with-parent", "--state", str(folder), *arguments]
     with (folder / "launcher.out").open("ab") as output:
@@ -110,7 +110,7 @@ def launch(
 
 def wait_ready(folder: Path, launcher: subprocess.Popen[bytes]) -> RunningStack:
     deadline = time.monotonic() + START_SECONDS
-    note = folder / "ready"  # a killed launcher leaves its processes behind
+    note = folder / "ready"  # the file contains the launcher's pid
     while not note.exists() or note.read_text().strip() != str(launcher.pid):
         if launcher.poll() is not None or time.monotonic() > deadline:
             words = (folder / "launcher.out").read_text(errors="replace")[-4000:]

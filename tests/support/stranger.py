@@ -1,4 +1,4 @@
-"""The suite's default project, installed from the wheel, with its own organizations as tenants."""
+"""A user's project that is installed from the wheel, with its own organizations as tenants."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from minutehand.version import VERSION
 from tests.support.paths import ROOT
 from tests.support.shared import made_once
 
-if TYPE_CHECKING:  # the conftest of all tests imports this module
+if TYPE_CHECKING:  # all tests import this module
     from infra.release.wheels import Environment
 
 FIRST_SQL = """\
@@ -49,7 +49,7 @@ create policy "everybody reads adverts" on public.jobs
 grant select on public.jobs to anon, authenticated;
 insert into public.jobs (title) values ('Baker');
 """
-#: Two people with passwords as tutorials create them, each with an organization.
+#: Two users with passwords, created as tutorials do, each with an organization.
 SEED = """\
 insert into auth.users (instance_id, id, aud, role, email, encrypted_password, email_confirmed_at,
   raw_app_meta_data, raw_user_meta_data, created_at, updated_at, confirmation_token)
@@ -65,9 +65,9 @@ CONFIG = 'project_id = "bakery"\n\n[api]\nschemas = ["public"]\n\n[db]\nmajor_ve
 
 
 def bakery(folder: Path) -> Path:
-    """Write a project with organizations, a seed, a table named jobs, extensions and storage.
+    """Write a user's project with organizations, a seed, a table named jobs and extensions.
 
-    One migration is dated tomorrow.
+    One of its migrations is dated tomorrow.
     """
     from tests.support import engine
 
@@ -85,7 +85,7 @@ def bakery(folder: Path) -> Path:
     return folder
 
 
-#: The install options that make its organizations the tenants.
+#: The install options that make the project's organizations the tenants.
 THEIRS = (
     *("--tenancy", "existing", "--organizations", "organizations(id,name)"),
     *("--memberships", "memberships(organization_id,user_id,role)"),
@@ -94,7 +94,7 @@ THEIRS = (
 
 @dataclass(frozen=True)
 class Stranger:
-    """A project and the environment that it was installed from."""
+    """A user's project, and the Python environment that installed it."""
 
     environment: Environment
     folder: Path
@@ -107,7 +107,7 @@ class Stranger:
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder with this release's wheels, and the checkout's copy."""
+    """The folder with the wheels of this release and the copied checkout."""
     from infra.release.wheels import build_wheels, checkout_copy
 
     def build(folder: Path) -> None:
@@ -118,13 +118,16 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """An environment with this release."""
+    """A Python environment with the wheel of this release."""
     return environment_of(tmp_path_factory, wheel / VERSION)
 
 
 @pytest.fixture(scope="session")
 def stranger(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Stranger:
-    """The project, which tests only read. `copy` returns a project that a test may change."""
+    """The user's project, which tests only read.
+
+    `copy` returns a project that a test may change.
+    """
 
     def install(folder: Path) -> None:
         bakery(folder)
@@ -135,7 +138,7 @@ def stranger(environment: Environment, tmp_path_factory: pytest.TempPathFactory)
 
 
 def environment_of(factory: pytest.TempPathFactory, wheels: Path) -> Environment:
-    """Return an environment with a folder's wheel, and packages as from npm and PyPI."""
+    """Return a Python environment with a folder's wheel, and with packages as from npm and PyPI."""
     from infra.release.wheels import Environment
 
     def make(folder: Path) -> None:

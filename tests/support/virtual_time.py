@@ -1,4 +1,4 @@
-"""Simulated time: an event loop that advances to its next timer."""
+"""Simulated time: an event loop that jumps to its next timer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BEGAN = datetime(2026, 11, 20, 8, tzinfo=UTC)
 
 
 class LeapingLoop(asyncio.SelectorEventLoop):
-    """Advances when nothing is ready and no call in a thread is awaited."""
+    """An event loop whose time jumps to the next timer when nothing is ready and no thread runs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class LeapingLoop(asyncio.SelectorEventLoop):
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Any, *args: Any
     ) -> Any:
-        """Run a call in a thread. The time does not advance until the call has ended."""
+        """Run a call in a thread. The simulated time stops until the call has ended."""
         called = super().run_in_executor(executor, func, *args)
         self._in_threads.add(called)
         called.add_done_callback(self._in_threads.discard)
@@ -44,7 +44,7 @@ class LeapingLoop(asyncio.SelectorEventLoop):
 
 
 class LoopClock:
-    """The time of the loop in which it was created, for any thread."""
+    """A clock that shows the time of the event loop in which it was created."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -58,13 +58,13 @@ class LoopClock:
 
 
 def leaping(story: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end on such a loop."""
+    """Run a coroutine to its end with simulated time."""
     with asyncio.Runner(loop_factory=LeapingLoop) as runner:
         return runner.run(story)
 
 
 def pass_time(seconds: float) -> None:
-    """Advance time while the loop does nothing else, as when a processor blocks it."""
+    """Advance the simulated time while the loop is blocked, as by a processor."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, LeapingLoop)
     loop._at += seconds

@@ -1,4 +1,4 @@
-"""Path and flags of Chromium."""
+"""The path and the flags of Chromium."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ FLAGS = [
 
 
 def chromium() -> str:
-    """Return the path of Chromium: CHROMIUM, or the system's, first the headless shell.
+    """Return Chromium's path from CHROMIUM, or the system's, and the headless shell if it exists.
 
-    The headless shell opens a page in a ninth of the whole browser's time.
+    The headless shell opens a page nine times as fast as the whole browser.
     """
     names = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
     found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)

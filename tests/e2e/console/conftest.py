@@ -1,4 +1,7 @@
-"""A real Chromium in front of the running stack. A page's errors and warnings fail its test."""
+"""Fixtures: a real Chromium that shows the running stack's console.
+
+A test fails if a page logs errors or warnings.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,9 @@ RUNNING = pytest.StashKey[Browser]()
 
 @pytest.fixture(scope="module")
 def browser(request: pytest.FixtureRequest) -> Browser:
-    """One browser for this folder.
+    """The browser of this folder's tests.
 
-    The browser's event loop must end before async tests elsewhere begin.
+    Its event loop must end before async tests elsewhere begin.
     """
     folder: pytest.Collector = request.node.parent
     if RUNNING not in folder.stash:
@@ -45,7 +48,7 @@ def browser(request: pytest.FixtureRequest) -> Browser:
 
 @pytest.fixture
 def workspace(stack: RunningStack) -> Iterator[dict[str, str]]:
-    """A new workspace per test. Ada manages it, Bob is a member, and Eve has no access."""
+    """A new workspace for each test. Ada manages it, Bob is a member, and Eve has no access."""
     made = {"id": str(uuid4()), "name": f"Test {uuid4().hex[:6]}"}
     with stack.connect() as connection:
         connection.execute(
@@ -79,7 +82,10 @@ Visit = Callable[..., Visitor]
 
 @pytest.fixture
 def visit(browser: Browser, stack: RunningStack, workspace: dict[str, str]) -> Iterator[Visit]:
-    """Return a function that opens the console. At the end no page may have errors."""
+    """A function that opens the console as a user.
+
+    After the test, no page may have logged errors.
+    """
     visitors: list[Visitor] = []
 
     def open_console(
@@ -103,6 +109,6 @@ def visit(browser: Browser, stack: RunningStack, workspace: dict[str, str]) -> I
 
 @pytest.fixture
 def worker(stack: RunningStack, workspace: dict[str, str]) -> Iterator[HandWorker]:
-    """A worker that the test controls, with a job type per test."""
+    """A worker that the test controls, with its own job type."""
     with HandWorker(stack, workspace["id"]) as hand:
         yield hand

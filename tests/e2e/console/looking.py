@@ -1,4 +1,4 @@
-"""Checks of a page: accessibility by axe, and its width."""
+"""Checks of a page: accessibility with axe, and the width."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tests.support.paths import ROOT
 
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-#: Rules whose result depends on the colour scheme.
+#: The axe rules whose result depends on the colour scheme.
 OF_COLOURS = ["color-contrast", "link-in-text-block"]
 
 
 def violations(page: Page, *, colours_only: bool = False) -> list[str]:
-    """Return the violations that axe finds, one line each."""
+    """Return the accessibility violations that axe finds, one line each."""
     if not page.evaluate("'axe' in window"):
         axe = (ROOT / "node_modules/axe-core/axe.min.js").read_text()
         page.evaluate(f"() => {{ {axe} }}")
@@ -24,7 +24,7 @@ def violations(page: Page, *, colours_only: bool = False) -> list[str]:
         {"type": "rule", "values": OF_COLOURS} if colours_only else {"type": "tag", "values": TAGS}
     )
     found: list[dict[str, Any]] = page.evaluate(
-        # axe cannot check a sandboxed frame, because the frame has an opaque origin
+        # axe cannot check a sandboxed frame, because the frame has an opaque origin.
         "(runOnly) => axe.run(document, {runOnly, resultTypes: ['violations'], iframes: false})"
         ".then((r) => r.violations)",
         only,
@@ -37,7 +37,7 @@ def violations(page: Page, *, colours_only: bool = False) -> list[str]:
 
 
 def check_page(visitor: Visitor) -> None:
-    """Check a page: all rules in light, rules about colours in dark, and the width of a phone."""
+    """Check a page's accessibility in light and dark, and its width on a phone."""
     page, wide = visitor.page, visitor.page.viewport_size
     for scheme in SCHEMES:
         page.emulate_media(color_scheme=scheme)
@@ -50,5 +50,5 @@ def check_page(visitor: Visitor) -> None:
 
 
 def fits(page: Page) -> None:
-    """Wait until nothing is wider than the window. A resize is drawn a moment later."""
+    """Wait until no element is wider than the window. A resize is drawn a moment later."""
     page.wait_for_function("() => document.documentElement.scrollWidth <= innerWidth")

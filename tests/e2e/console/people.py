@@ -1,4 +1,4 @@
-"""Visitors of the console. A visitor's browser context collects the errors of its pages."""
+"""Users of the console. A user's browser context collects the errors of its pages."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from tests.support.stacks import RunningStack
 
 __all__ = ["ADA", "BOB", "EVE", "OLGA", "Visitor", "click", "expect", "press"]
 
-#: Timeout for a machine ten times slower than a developer's. A condition that holds costs no time.
+#: The timeout for a machine ten times slower than a developer's. A condition that holds is not
+#: delayed.
 PATIENCE_MS = 40_000
 expect.set_options(timeout=PATIENCE_MS)
 
 
-#: Message about a third concurrent large read. The page repeats such a read after a tenth of a
+#: The message about a third concurrent large read, which the page repeats after a tenth of a
 #: second.
 BUSY = re.compile(r"status of 429 .*/rest/v1/rpc/")
-#: Warning if a page is left before its socket is open.
+#: The warning if a user leaves a page before its socket is open.
 NOT_OPEN_YET = re.compile("WebSocket is closed before the connection is established")
-#: Errors that a browser reports for a lost connection.
+#: The errors that a browser reports for a lost connection.
 NETWORK = r"Failed to load resource|WebSocket connection|ERR_"
 _SETTLED = """() => !document.querySelector('main .loading, .freshness[data-freshness=catching-up]')
   && document.getAnimations().every((one) => one.playState !== 'running'
@@ -35,17 +36,17 @@ _GO = """async (path) => {
 
 
 def click(place: Page | Locator, name: str | re.Pattern[str], *, exact: bool = False) -> None:
-    """Click the button with a name."""
+    """Click the button with this name."""
     place.get_by_role("button", name=name, exact=exact).click()
 
 
 def press(place: Page | Locator, name: str, *, exact: bool = False) -> None:
-    """Press the button with a name by the keyboard."""
+    """Press the button with this name by the keyboard."""
     place.get_by_role("button", name=name, exact=exact).press("Enter")
 
 
 class Visitor:
-    """One person's browser context, with its own storage and one page. It collects errors."""
+    """A user's browser context, with its own storage and one page. It collects errors."""
 
     def __init__(
         self, browser: Browser, stack: RunningStack, *, workspace_id: str | None, **options: Any
@@ -82,34 +83,34 @@ class Visitor:
             self._said.append(f"{message.type}: {message.text} ({message.location.get('url')})")
 
     def problems(self) -> list[str]:
-        """Return the unexpected console messages."""
+        """Return the unexpected messages in the browser's console."""
         return [said for said in self._said if not any(p.search(said) for p in self.allowed)]
 
     def remember(self, key: str, value: str) -> None:
         """Set an item of local storage before the first script of any page runs."""
         pair = f"{json.dumps(key)}, {json.dumps(value)}"
         self.context.add_init_script(
-            # a sandboxed frame has no storage and must get no session
+            # A sandboxed frame has no storage and must not get a session.
             "if (top === window && localStorage.getItem("
             f"{json.dumps(key)}) === null) localStorage.setItem({pair})"
         )
 
     def sign_in(self, who: DemoUser) -> None:
-        """Sign in without the form."""
+        """Sign in without the sign-in form."""
         self.remember("minutehand.session", json.dumps(self.stack.session_of(who.email)))
 
     def open(self, path: str) -> None:
-        """Load an address and wait for its view."""
+        """Load an address and wait until the page is drawn."""
         self.page.goto(path)
         self.page.locator("h1").first.wait_for()
 
     def go(self, path: str) -> None:
-        """Navigate as a link does, without loading the page again, then call `settle`."""
+        """Navigate as a link does, without a reload of the page, and then call `settle`."""
         self.page.evaluate(_GO, path)
         self.settle()
 
     def settle(self) -> None:
-        """Wait until the page has no reads in flight and nothing moves."""
+        """Wait until the page has no reads in flight and no animation runs."""
         self.page.wait_for_function(_SETTLED)
 
     def close(self) -> None:

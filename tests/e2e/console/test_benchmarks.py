@@ -1,4 +1,4 @@
-"""Beacon's pages: submit a benchmark, compare the regions' answers, download the receipts."""
+"""Pages of the beacon app: submit a benchmark, compare regions' answers, download receipts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ pytestmark = pytest.mark.browser
 
 
 def test_a_benchmark_is_submitted_answered_and_signed(visit: Visit) -> None:
-    """A member uses the form. No page is reloaded, and the pages fit a narrow screen."""
+    """A member submits a benchmark with the form and sees its answers and signed receipts live.
+
+    The pages fit a narrow screen.
+    """
     visitor = visit(BOB, "/benchmarks", allow=("422",))
     page = visitor.page
     click(page, "New benchmark")

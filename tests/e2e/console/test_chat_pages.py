@@ -1,4 +1,4 @@
-"""The chat's pages: live answers, cards of work with questions, and the page that work builds."""
+"""Pages of the chat app: live answers, cards of background work with questions, and built pages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ print("<b>")
 
 
 def test_no_content_breaks_the_page(visit: Visit, worker: HandWorker) -> None:
-    """Text that nests too deeply is shown as it is, and Hebrew begins at the right."""
+    """Text that is nested too deeply is shown unchanged. Hebrew text is aligned to the right."""
     deep = ">" * 5001 + " deep"
     session = f"chat_{uuid4()}"
     hebrew = "שלום **עולם**.\n\n- [x] כן"
@@ -44,7 +44,7 @@ def test_no_content_breaks_the_page(visit: Visit, worker: HandWorker) -> None:
 
 
 def test_a_chat_with_work(visit: Visit) -> None:
-    """The keyboard is enough from the list to the page that a job has built, and back."""
+    """A user chats, answers a question and opens the page that a job built, by keyboard alone."""
     visitor = visit(ADA, "/chat")
     page = visitor.page
     expect(page.get_by_text("No conversations yet")).to_be_visible()
@@ -93,7 +93,10 @@ def test_a_chat_with_work(visit: Visit) -> None:
 
 
 def test_a_message_that_is_sent_again_is_one_message(visit: Visit) -> None:
-    """After a lost response, the message is sent again with the same idempotency key."""
+    """A chat message whose response was lost is sent again with its idempotency key.
+
+    It is stored once.
+    """
     visitor = visit(ADA, f"/chat/session#chat_{uuid4()}", allow=(NETWORK,))
     page = visitor.page
     lost: list[APIResponse] = []
@@ -121,7 +124,10 @@ def test_a_message_that_is_sent_again_is_one_message(visit: Visit) -> None:
 
 
 def test_an_answer_is_streamed_stopped_retried_and_fails(visit: Visit, worker: HandWorker) -> None:
-    """The answer appears live as Markdown. The text stays after a stop. An error is shown."""
+    """A chat answer appears live as Markdown.
+
+    It keeps its text after a stop, and it shows an error.
+    """
     session = f"chat_{uuid4()}"
     job = worker.enqueue(session_id=session)
     worker.write_chat(session, job, message="How?")

@@ -1,4 +1,4 @@
-"""The element and the hooks on a foreign page without a build, with the page's own client."""
+"""The element `minutehand-job` and the hooks on a user's page without a build step."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ await import("/mine/infra/console/lib/element.js");
 """
 
 
-#: A component that enqueues, and one that shows a job and records each render.
+#: A component that enqueues a job, shows it and records each render.
 HOOKS = """
 const { url, key, token, workspace_id, type } = VALUES;
 const client = globalThis.supabase.createClient(url, key, { accessToken: async () => token });
@@ -56,7 +56,7 @@ render(h(Mine), document.getElementById("mine"));
 """
 
 
-#: Script that draws a part which fails inside `Guarded`, and then a part which does not fail.
+#: A script that draws a part which fails inside `Guarded`, and then one which does not fail.
 GUARDED = """
 const { h, render } = await import("/lib/ui.js");
 const { Guarded } = await import("/parts/states-of-view.js");
@@ -74,7 +74,7 @@ globalThis.draw(null);
 def mine(visit: Visit, worker: HandWorker, stack: RunningStack) -> Callable[..., Page]:
     """Open a page of the console, remove its content, and run a script in it.
 
-    `/mine/` has the files of the checkout.
+    `/mine/` serves the files of the checkout.
     """
 
     def open_page(script: str, **values: str | None) -> Page:
@@ -104,7 +104,10 @@ def mine(visit: Visit, worker: HandWorker, stack: RunningStack) -> Callable[...,
 def test_hooks_return_the_job_of_their_id_and_change_it(
     mine: Callable[..., Page], worker: HandWorker
 ) -> None:
-    """Two jobs follow one another. No render shows the first job's end after the second began."""
+    """The hooks enqueue two jobs one after the other.
+
+    No render shows the first job's end with the second job.
+    """
     page = mine(HOOKS, workspace_id=worker.workspace_id, type=worker.job_type)
     status = page.locator("#mine p")
     expect(status).to_have_text("none")
@@ -133,7 +136,10 @@ def test_hooks_return_the_job_of_their_id_and_change_it(
 
 
 def test_a_page_without_a_build_shows_a_job(mine: Callable[..., Page], worker: HandWorker) -> None:
-    """The page shows state, progress, question and result, text as text, and a foreign id."""
+    """The element shows a job's state, progress, output, question and result, and escapes text.
+
+    For a foreign id it shows an error.
+    """
     page = mine(PAGE, id=worker.enqueue({}))
     job = page.locator("minutehand-job")
     expect(job.locator(".state")).to_have_text("Queued")
@@ -172,7 +178,7 @@ def test_a_page_without_a_build_shows_a_job(mine: Callable[..., Page], worker: H
 def test_a_guest_sees_the_job_of_their_session_live(
     mine: Callable[..., Page], worker: HandWorker
 ) -> None:
-    """The session's id is enough to see state, progress, output and the end."""
+    """A guest with a session's id sees a job's state, progress, output and end."""
     opened = worker.engine.rpc("open_guest_session", p_workspace_id=worker.workspace_id)
     session = opened["session_id"]
     page = mine(PAGE, id=worker.enqueue({}, session_id=session), session=session, token=None)

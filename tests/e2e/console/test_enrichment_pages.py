@@ -1,4 +1,4 @@
-"""The enrichment app's pages, from the key to the account that fills itself."""
+"""Pages of the enrichment app, from the Apollo key to an enriched account."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ pytestmark = pytest.mark.browser
 
 
 def test_from_the_key_to_the_account_that_fills_itself(visit: Visit) -> None:
-    """Save the key, test it, add an account, press its button, see its job. No page is reloaded."""
+    """A manager saves and tests the Apollo key, adds an account, enriches it and sees its job.
+
+    No page is reloaded.
+    """
     visitor = visit(ADA, "/workspace/settings/api")
     page = visitor.page
     expect(page.get_by_text("Not configured")).to_be_visible()
@@ -85,7 +88,10 @@ def test_from_the_key_to_the_account_that_fills_itself(visit: Visit) -> None:
 
 
 def test_accounts_are_imported_from_csv_and_exported(visit: Visit) -> None:
-    """A spreadsheet's file creates accounts, all or none. The export is safe for a spreadsheet."""
+    """A CSV file creates all its accounts or none.
+
+    The export contains no formulas for a spreadsheet.
+    """
     page = visit(ADA, "/accounts").page
 
     def choose(text: str) -> None:

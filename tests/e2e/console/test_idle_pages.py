@@ -1,4 +1,4 @@
-"""An idle tab sends no requests, because its socket delivers every change."""
+"""An idle tab of the console sends no requests, because its socket delivers every change."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tests.e2e.console.worker import HandWorker
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
-#: A subscription is renewed once a minute.
+#: The request with which a page renews its subscription once a minute.
 KEPT = "/rpc/follow_topic"
 LATER = {"delay_seconds": 3600}
-STEP_MS = 2000  # by the page's clock, and shorter than the timeout of a reply
-STEPS_TO_REST = 8  # longer than a heartbeat's interval; its reply follows all earlier messages
-STEPS = 45  # all pages together need less time than a token is valid
+STEP_MS = 2000  # in the page's time, and shorter than a reply's timeout
+STEPS_TO_REST = 8  # longer than a heartbeat's interval
+STEPS = 45  # in all pages together shorter than a token's life
 
 
-#: Message of Realtime once a topic's messages arrive.
+#: The message of Realtime when a topic's messages begin to arrive.
 READY = "Replication connection established"
 ASKS, REPLY = {"heartbeat", "phx_join"}, {"phx_reply"}
 HIDE = """() => {
@@ -35,7 +35,7 @@ HIDE = """() => {
 
 
 class _Heart:
-    """Advances a page's clock in steps, and waits after each step for the server's replies."""
+    """Advances a page's clock in steps, and waits after each for the server's replies."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
@@ -67,7 +67,7 @@ class _Heart:
             self._waiting.discard(topic)
 
     def beat(self) -> None:
-        """Advance the page's clock by a step, then wait for the server's replies."""
+        """Advance the page's clock by a step, and wait for the server's replies."""
         self._page.clock.run_for(STEP_MS)
         while self._waiting:
             self._page.wait_for_timeout(5)
@@ -86,16 +86,16 @@ def _requests_of(page: Page) -> list[str]:
 
 
 def _repeated(heart: _Heart, page: Page) -> list[str]:
-    """Return the requests that a page repeats after it has loaded and joined its topics."""
+    """Return the requests that a page repeats after it was loaded and joined its topics."""
     for _ in range(STEPS_TO_REST):
-        heart.beat()  # the topic is joined, and later changes are read
+        heart.beat()  # the topic is joined now
     asked = _requests_of(page)
     for _ in range(STEPS):
         heart.beat()
     return [one for one in asked if asked.count(one) > 1 and KEPT not in one]
 
 
-#: Records of each app whose jobs have not ended.
+#: Rows of each app whose jobs have not ended.
 WORK = """
 insert into public.plans (id, workspace_id, prompt, speed_vs_detail, job_id, created_by)
 values (%(id)s, %(workspace)s, 'A fair', 'all_details_but_slow', %(plan)s, %(ada)s),
@@ -123,7 +123,7 @@ values (%(workspace)s, %(id)s, 'trivia', 'us-east');
 
 @pytest.fixture
 def paths(worker: HandWorker) -> list[str]:
-    """Pages with work that waits, and pages whose work has ended or that have none."""
+    """The paths of pages with unfinished work, and of pages without."""
     work, ended = str(uuid4()), str(uuid4())
     jobs = [worker.enqueue(session_id=f"chat_{ended}"), worker.enqueue()]
     for lease in worker.lease(len(jobs)):
@@ -146,9 +146,9 @@ def paths(worker: HandWorker) -> list[str]:
 
 
 def test_an_idle_tab_sends_no_requests(visit: Visit, paths: list[str]) -> None:
-    """While each page's clock advances, no request repeats and no socket is opened again.
+    """While the clock of each page advances, no request repeats and no socket opens again.
 
-    Each topic's position still equals that of the server, which shows that the page missed nothing.
+    The position in each topic equals that of the server, so the page missed nothing.
     """
     visitor = visit(ADA, "/plans")
     page = visitor.page
@@ -159,7 +159,7 @@ def test_an_idle_tab_sends_no_requests(visit: Visit, paths: list[str]) -> None:
         visitor.open(path)
         visitor.settle()
         repeated[path] = _repeated(heart, page)
-    # a hidden page without work keeps no subscription
+    # A hidden page without work has no subscription.
     page.evaluate(HIDE)
     heart.beat()
     asked = _requests_of(page)

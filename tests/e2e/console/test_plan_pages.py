@@ -1,4 +1,4 @@
-"""The pages of plans: a prompt, its live report, its log, and deletion."""
+"""Pages of the plans app: a prompt, its live report, its log, and the deletion."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ undefined;
 
 
 def test_a_plan_from_its_prompt_to_its_deletion(visit: Visit, browser: Browser) -> None:
-    """The keyboard is enough, and written text stays text."""
+    """A user creates, edits and deletes a plan by keyboard alone. Written text is escaped."""
     visitor = visit(ADA, "/plans", allow=(r"404 .*/api/plans", r"status of 404"))
     page = visitor.page
     expect(page.get_by_text("No plans yet")).to_be_visible()

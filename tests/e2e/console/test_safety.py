@@ -1,4 +1,4 @@
-"""Foreign text never becomes markup, and a page loads few files."""
+"""Other users' text never becomes markup in the console, and a page loads few files."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ HOSTILE = (
     '<img src=x onerror="window.breached=1"><script>window.breached=1</script>'
     "<svg/onload=window.breached=1>'\"--></textarea></style>"
 )
-#: Maximum bytes, with headers, until the page is live, without the list of jobs. These bytes take
-#: three seconds at 50 kB/s.
+#: The maximum number of bytes, with headers, until the page is live, without the list of jobs. They
+#: take three seconds at 50 kB/s.
 FIRST_LOAD_BYTES = 150_000
-#: Maximum requests until the page is live, with the manifests of six apps.
+#: The maximum number of requests until the page is live, with the manifests of six apps.
 FIRST_LOAD_REQUESTS = 20
-#: Maximum bytes of a hundred jobs from the local Data API, which does not compress responses.
+#: The maximum number of bytes of a hundred jobs from the local Data API, which does not compress.
 LIST_BYTES = 150_000
 
 
 @pytest.mark.browser
 def test_hostile_payloads_logs_errors_and_names_are_text(visit: Visit, worker: HandWorker) -> None:
-    """No content of a job becomes markup or script on any page."""
+    """No text of a job becomes markup or script on any page of the console."""
     job_id = worker.enqueue({HOSTILE: [HOSTILE]}, idempotency_key=HOSTILE[:200])
     [lease] = worker.lease()
     worker.report(
@@ -62,7 +62,10 @@ def test_hostile_payloads_logs_errors_and_names_are_text(visit: Visit, worker: H
 
 @pytest.mark.browser
 def test_the_first_load_is_small(visit: Visit, worker: HandWorker) -> None:
-    """One small request reads a hundred jobs with payloads of 180 kB each."""
+    """The first page loads few files.
+
+    One small request reads a hundred jobs with payloads of 180 kB.
+    """
     for _ in range(5):
         worker.enqueue_many([{"payload": {"to": "ada", "body": "x" * 180_000}}] * 20)
     visitor = visit(None, "/nowhere")

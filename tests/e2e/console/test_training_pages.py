@@ -1,4 +1,4 @@
-"""The training app's pages: from a video to its transcript, on wide and narrow screens."""
+"""Pages of the training app: from a video to its transcript, on wide and narrow screens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.stacks import RunningStack
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 TITLE = "Changing the paper <img src=x onerror=alert(1)>"
-#: Timeout for a real speech recognition on a busy machine.
+#: The timeout for a real speech recognition on a busy machine.
 PATIENCE = 300_000
 
 
@@ -44,7 +44,10 @@ HAS_PICTURES = (
 def test_a_video_becomes_a_transcript_live(
     visit: Visit, stack: RunningStack, browser: Browser
 ) -> None:
-    """Upload, process, play from a line, retry and delete a video. No page is reloaded."""
+    """A user uploads a video, plays it from a transcript's line, retries and deletes it.
+
+    No page is reloaded.
+    """
     visitor = visit(ADA, "/trainings")
     page = visitor.page
     expect(page.get_by_text("No videos yet")).to_be_visible()
@@ -119,7 +122,10 @@ def test_a_video_becomes_a_transcript_live(
 def test_an_upload_survives_an_outage_and_a_reload_and_is_aborted(
     visit: Visit, tmp_path: Path
 ) -> None:
-    """Only a part that failed is sent again. An aborted upload leaves no file."""
+    """After an outage, an upload sends only its failed part again.
+
+    An aborted upload leaves no file.
+    """
     file = tmp_path / "long.mp4"
     file.write_bytes(bytes(MIN_PART_BYTES + 5))
     page = visit(ADA, "/trainings", allow=("net::ERR_FAILED",)).page
@@ -161,7 +167,10 @@ def test_an_upload_survives_an_outage_and_a_reload_and_is_aborted(
 
 
 def test_a_wrong_file_shows_why_and_is_retried_in_the_monitor(visit: Visit, tmp_path: Path) -> None:
-    """The error appears within seconds. The monitor has the failed jobs of all trainings."""
+    """A file that is no video shows its error within seconds.
+
+    The monitor lists and retries the failed jobs.
+    """
     picture, empty, file = (tmp_path / name for name in ("roof.png", "none.mp4", "notes.mp4"))
     picture.write_bytes(b"no matter")
     empty.touch()

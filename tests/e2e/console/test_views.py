@@ -1,4 +1,4 @@
-"""Each view in Chromium: its purpose, axe in light and dark, and a phone's width."""
+"""Each view of the console in Chromium: its function, accessibility, and width on a phone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ pytestmark = pytest.mark.browser
 
 
 def test_jobs_are_live_filtered_and_retried(visit: Visit, worker: HandWorker) -> None:
-    """Jobs appear and change state live. A retry of a selection or an error names its jobs."""
+    """The list of jobs changes live and can be filtered.
+
+    A user retries selected jobs or all jobs of an error.
+    """
     visitor = visit(ADA, "/jobs")
     page = visitor.page
     expect(page.get_by_text("No jobs yet")).to_be_visible()
@@ -93,7 +96,7 @@ def test_pages_that_arrive_during_a_refresh_stay(visit: Visit, worker: HandWorke
 
 
 def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker) -> None:
-    """Progress, log, question, attempts and result appear without a reload."""
+    """A job's page shows progress, log lines, question, attempts and result without a reload."""
     job_id = worker.enqueue({"n": 1})
     visitor = visit(ADA, f"/jobs/{job_id}")
     page = visitor.page
@@ -138,7 +141,10 @@ def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker) -> Non
 def test_a_failed_job_shows_why_and_is_retried_with_another_payload(
     visit: Visit, worker: HandWorker
 ) -> None:
-    """The first screen shows the cause, its line and the step to resolve it."""
+    """A failed job's page shows the cause, the line of code and the next step.
+
+    A user retries it with another payload.
+    """
     job_id = worker.enqueue({"month": "2026-13"})
     frame = {"file": "invoices.py", "line": 42, "function": "mail", "own": True}
     error = {"type": "Boom", "message": "there is no month 13", "traceback": {"frames": [frame]}}
@@ -163,7 +169,7 @@ def test_a_failed_job_shows_why_and_is_retried_with_another_payload(
 
 
 def test_a_data_api_that_hangs_is_reported_and_read_again(visit: Visit, worker: HandWorker) -> None:
-    """A read has a timeout. The page then names what it could not read, and continues."""
+    """If the Data API hangs, the page names what it could not read, and later reads it."""
     worker.enqueue()
     visitor = visit(ADA, "/jobs", allow=(NETWORK,))
     page = visitor.page
@@ -182,7 +188,10 @@ def test_a_data_api_that_hangs_is_reported_and_read_again(visit: Visit, worker: 
 
 
 def test_a_form_enqueues_a_job_and_a_type_is_paused(visit: Visit, worker: HandWorker) -> None:
-    """The form names a rejected field. Every page names a pause and other causes of a stop."""
+    """The form names a rejected field and enqueues a job.
+
+    Every page names a pause and other reasons why jobs do not run.
+    """
     properties = {
         "month": {"type": "string"},
         "tags": {"type": "array"},
@@ -270,7 +279,7 @@ def test_managers_change_schedules_and_webhooks(visit: Visit, worker: HandWorker
 
 
 def test_the_overview_shows_rates_and_failures(visit: Visit, worker: HandWorker) -> None:
-    """The page of a held job names a pause from the Overview and links back to it."""
+    """The page of a paused job, opened from the overview, names the pause and links back."""
     worker.enqueue_many([{}] * 2)
     completed, failed = worker.lease(limit=2)
     worker.settle(completed)
@@ -302,7 +311,10 @@ def test_the_overview_shows_rates_and_failures(visit: Visit, worker: HandWorker)
 
 
 def test_sign_in_and_sign_out(visit: Visit) -> None:
-    """One click signs in to a demo account. Afterwards a sign-in returns to the same page."""
+    """A user signs in to a demo account with one click.
+
+    After a sign-out, a sign-in returns to the previous page.
+    """
     # a read that is in flight at the sign-out is rejected
     visitor = visit(None, "/jobs", allow=(r"/rpc/follow_topic",))
     page = visitor.page
@@ -314,7 +326,7 @@ def test_sign_in_and_sign_out(visit: Visit) -> None:
 
 
 def test_common_actions_work_by_keyboard(visit: Visit, worker: HandWorker) -> None:
-    """Find, open and cancel a job and open the help, all by keyboard."""
+    """A user finds, opens and cancels a job and opens the help by keyboard alone."""
     worker.enqueue({})
     visitor = visit(ADA, "/jobs")
     page = visitor.page

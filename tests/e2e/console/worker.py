@@ -34,7 +34,7 @@ def delete(stack: RunningStack, statement: str, *values: Any) -> None:
 
 
 class HandWorker:
-    """Leases jobs of one type that no other worker serves, by a connection of its own."""
+    """A worker that a test controls. No other worker serves its job type."""
 
     def __init__(
         self, stack: RunningStack, workspace_id: str, *, job_type: str | None = None, **policy: Any
@@ -47,7 +47,7 @@ class HandWorker:
         self.register(**policy)
 
     def register(self, **policy: Any) -> None:
-        """Register the type like a deploy."""
+        """Register the job type as a deploy does."""
         self.engine.register(self.job_type, **policy)
 
     def __enter__(self) -> Self:
@@ -63,12 +63,15 @@ class HandWorker:
         return self.enqueue_many([{"payload": payload or {}, **options}])[0]
 
     def enqueue_many(self, jobs: list[dict[str, Any]]) -> list[str]:
-        """Add jobs by one call."""
+        """Enqueue several jobs in one call."""
         items = [{"job_type": self.job_type, **job} for job in jobs]
         return self.engine.enqueue_all(items, self.workspace_id)
 
     def lease(self, limit: int = 1) -> list[dict[str, Any]]:
-        """Lease `limit` jobs. Repeat the call, because it skips rows that others have locked."""
+        """Lease `limit` jobs.
+
+        The call is repeated, because it skips rows that others have locked.
+        """
         leases: list[dict[str, Any]] = []
         request = {"job_types": [self.job_type], "lease_seconds": 900}
 
@@ -93,11 +96,11 @@ class HandWorker:
         return self.engine.report(lease, **{"logs": lines, **more})
 
     def settle(self, lease: dict[str, Any], outcome: str = "completed", **more: Any) -> None:
-        """End the attempt."""
+        """Settle a job's attempt."""
         self.engine.settle(lease, outcome, **more)
 
     def write_chat(self, session: str, job: str, **contents: str) -> None:
-        """Store the messages of a new session, by type."""
+        """Store messages of a new chat session, by type."""
         self.engine.run(
             "insert into public.async_session_state (session_id, workspace_id, title, created_by)"
             " values (%s, %s, 'How', %s)",

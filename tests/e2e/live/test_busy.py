@@ -1,4 +1,4 @@
-"""A watch continues while the database rejects its large reads because there are too many."""
+"""A watched page continues while the database rejects its large reads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from tests.support.engine import ACME, ADA
 
 
 async def test_a_watch_waits_while_large_reads_are_limited(api: Api) -> None:
-    """A stream continues and misses nothing. A rejected read returns `Retry-After`."""
+    """While large reads are rejected, an event stream continues and misses nothing.
+
+    A rejected read returns `Retry-After`.
+    """
     engine, path = api.engine, f"/api/workspaces/{ACME}/events?from=start"
     engine.enqueue_many(101)
     async with asyncio.timeout(60):
@@ -37,7 +40,10 @@ async def test_a_watch_waits_while_large_reads_are_limited(api: Api) -> None:
 
 
 async def test_a_cursor_is_no_longer_than_transactions_that_run(api: Api) -> None:
-    """A made-up cursor is rejected, because each of a thousand events would repeat its megabyte."""
+    """A very long invented cursor is rejected.
+
+    Otherwise each of a thousand events would repeat it.
+    """
     made_up = ",".join(map(str, range(1, 2000)))
     await api.client().workspace_feed(ACME, '(c,"1:3:1,2",,,,)')
     with pytest.raises(QueueError, match="unknown cursor"):

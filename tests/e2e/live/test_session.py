@@ -1,6 +1,6 @@
-"""Clients of the oldest and newest supported supabase-js through changes of user.
+"""Pages with the oldest and the newest supported supabase-js while users sign in and out.
 
-Everything is real: the client, the Data API, Auth and Realtime. test_words.py tests outages.
+The client, the Data API, Auth and Realtime are real. test_words.py tests outages.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DRIVER = Path(__file__).parent / "js" / "session.mjs"
 
 
 class Page:
-    """A Node process with a client, and its output."""
+    """A Node process that acts as a page with a client, and its output."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -37,7 +37,7 @@ class Page:
 
     @classmethod
     async def open(cls, stack: RunningStack, url: str, library: Path) -> Self:
-        """Start the process. The page does not follow a job or a list yet."""
+        """Start the process. It does not follow a job or a list yet."""
         key = stack.supabase_publishable_key
         request = {"url": url, "key": key, "library": str(library)}
         process = await asyncio.create_subprocess_exec(
@@ -79,7 +79,7 @@ class Page:
         return next((one for one in reversed(self.said) if one.get("of") == of), nothing)
 
     async def does(self, name: str, **values: Any) -> None:
-        """Send a command and wait until it is done."""
+        """Send a command to the page and wait until it is done."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{json.dumps({'name': name, **values})}\n".encode())
         await self.says(lambda said: said.get("done") == name)
@@ -91,7 +91,7 @@ class Page:
 
     @property
     def events(self) -> list[int]:
-        """Return the sequence numbers of the received events."""
+        """Return the sequence numbers of the events that the page received."""
         return [said["event"] for said in self.said if "event" in said]
 
     async def close(self) -> None:
@@ -102,7 +102,7 @@ class Page:
 
 
 class Pages:
-    """Two pages with the oldest and the newest supabase-js, which get the same commands."""
+    """Two pages with the oldest and the newest supabase-js. Each command goes to both."""
 
     def __init__(self, pages: list[Page]) -> None:
         self.pages = pages
@@ -116,7 +116,7 @@ class Pages:
         await self.all(lambda page: page.is_fresh(*words))
 
     async def end_with(self, events: list[int]) -> None:
-        """Wait for the job's end, and check that each event came once and in order."""
+        """Wait for the job's end. Check that each event arrived once and in order."""
         await self.all(lambda page: page.last("ended"))
         assert [page.events for page in self.pages] == [events, events]
 
@@ -176,10 +176,9 @@ async def sign_in(page: Page, stack: RunningStack, email: str) -> None:
 async def test_another_user_is_shown_nothing_of_the_first(
     stack: RunningStack, worker: HandWorker, libraries: list[Path]
 ) -> None:
-    """Ada signs out, and Eve signs in on the same page. Ada returns and has missed nothing.
+    """After Ada signs out, Eve signs in on the same page and sees none of Ada's data.
 
-    Messages to Ada arrive late on the same socket, while Eve's channel of the topic is joining.
-    supabase-js joins Eve's channel before the server has confirmed that Ada's channel is left.
+    Ada returns and has missed nothing. Late messages to Ada arrive while Eve's channel is joining.
     """
     async with pages_of(stack, worker, libraries) as (pages, wire, lease):
 
@@ -211,7 +210,7 @@ async def test_another_user_is_shown_nothing_of_the_first(
 async def test_a_token_that_cannot_be_renewed_discards_nothing(
     stack: RunningStack, worker: HandWorker, libraries: list[Path]
 ) -> None:
-    """A page that wakes with an old token during an outage of Auth does not sign out."""
+    """A page that wakes with an expired token while Auth is down does not sign the user out."""
     async with pages_of(stack, worker, libraries) as (pages, _, lease):
         await pages.all(lambda page: page.does("block", part="/auth/v1/token"))
         await pages.all(lambda page: page.does("sleep", seconds=3700))

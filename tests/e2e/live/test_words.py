@@ -1,4 +1,4 @@
-"""Events and output from the database to their readers over an unreliable network."""
+"""Events and output of a job, read by several clients over an unreliable network."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ALPHABET = "abc äöü€ 🌍\n"
 
 
 class Speaker:
-    """Writes a job's output stream, and reports its chunks as a worker does."""
+    """Writes a job's output stream as a worker does."""
 
     def __init__(self, worker: HandWorker, lease: dict[str, Any], chance: random.Random) -> None:
         self.text = ""
@@ -36,13 +36,13 @@ class Speaker:
         self._attempt = 0
 
     def begin(self) -> None:
-        """Begin the stream, or begin it again, which discards its content."""
+        """Begin the output stream, or begin it again without its content."""
         self._attempt += 1
         self.text = ""
         self._report("")
 
     def say(self) -> None:
-        """Append a short text, and now and then more than fits in a message."""
+        """Append a short text, and sometimes one that is too long for a message."""
         size = 9000 if self._chance.random() < 0.05 else self._chance.randint(1, 12)
         words = "".join(self._chance.choices(ALPHABET, k=size))
         self._report(words)
@@ -53,14 +53,14 @@ class Speaker:
         assert self._worker.report(self._lease, None, "a line", output=said) == "ok"
 
     def end(self) -> None:
-        """Complete the job. The settlement contains the last output."""
+        """Complete the job. Its settlement contains the last output."""
         said = [piece(" the end", len(self.text), attempt=self._attempt)]
         self.text += " the end"
         self._worker.settle(self._lease, result={}, output=said)
 
 
-#: By disturbance, the freshness that a page reports during it. Empty if a page cannot notice the
-#: disturbance.
+#: For each disturbance: the freshness that a page reports during it. It is empty if a page cannot
+#: notice the disturbance.
 TROUBLES = {
     "cut": (),
     "no budget": (),
@@ -73,7 +73,7 @@ TROUBLES = {
 
 @contextmanager
 def broken(stack: RunningStack, wire: Wire, trouble: str) -> Iterator[None]:
-    """Disturb Realtime, its budget or the network for a while."""
+    """Disturb Realtime, its message rate or the network for a while."""
     wire.closed, wire.is_hole = trouble == "cut", trouble == "black hole"
     if trouble == "black hole":
         wire.fall_silent()
@@ -104,9 +104,10 @@ def broken(stack: RunningStack, wire: Wire, trouble: str) -> Iterator[None]:
 async def test_every_reader_has_every_event_and_character(
     stack: RunningStack, worker: HandWorker, libraries: list[Path], trouble: str
 ) -> None:
-    """Each event and character arrives once and in order. A dead attempt's output is discarded.
+    """Each reader gets each event and character once and in order.
 
-    The reported freshness is true while Realtime stops, dies, or delivers nothing.
+    This holds while Realtime stops, dies or delivers nothing. Output of a dead attempt is
+    discarded.
     """
     async with pages_of(stack, worker, libraries) as (pages, wire, lease):
         speaker = Speaker(worker, lease, random.Random(85))

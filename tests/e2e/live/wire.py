@@ -40,11 +40,11 @@ class Wire:
 
     @property
     def url(self) -> str:
-        """URL for clients."""
+        """The address for clients."""
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     def cut(self) -> int:
-        """Abort every connection and return their number."""
+        """Abort every connection, and return how many there were."""
         for writers in self._links.values():
             for writer in writers:
                 writer.transport.abort()
@@ -55,11 +55,11 @@ class Wire:
         self._silent |= set(self._links)
 
     def hold(self) -> None:
-        """Hold messages to clients until `let_go`."""
+        """Delay messages to clients until `let_go` is called."""
         self._passes.clear()
 
     def let_go(self) -> None:
-        """Deliver the held messages in order, then pass new ones."""
+        """Deliver the delayed messages in order, and pass on new ones."""
         self._passes.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -89,7 +89,7 @@ class Wire:
         client: tuple[asyncio.StreamReader, asyncio.StreamWriter],
         server: tuple[asyncio.StreamReader, asyncio.StreamWriter],
     ) -> None:
-        """Relay data until one side disconnects. A client may upgrade an open connection."""
+        """Pass data on until one side disconnects."""
 
         async def send() -> None:
             while data := await client[0].read(65536):

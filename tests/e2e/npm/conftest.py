@@ -1,4 +1,4 @@
-"""The packed archive, and a project that uses it."""
+"""Fixtures: the packed npm package, and a project that uses it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["browser"]
 
 @pytest.fixture(scope="session")
 def npm_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Archive of the package, built as by `make dist`."""
+    """The archive of the npm package, built as `make dist` does."""
     [archive] = made_once(tmp_path_factory, "npm-archive", build_npm_archive).iterdir()
     return archive
 
 
 @pytest.fixture(scope="session")
 def unpacked(npm_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the archive's files."""
+    """The folder of the archive's files."""
     folder = tmp_path_factory.mktemp("unpacked")
     with tarfile.open(npm_archive) as tar:
         tar.extractall(folder, filter="data")
@@ -33,7 +33,7 @@ def unpacked(npm_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="session")
 def stranger(npm_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Stranger:
-    """New npm project with the archive and its dependencies."""
+    """A new npm project with the package and its dependencies."""
     types = [f"types-react-{version}@npm:@types/react@{version}" for version in REACTS]
     others = ["solid-js@1", "svelte@5", "svelte-check@4", "vue@3", "vue-tsc@3"]
     return Stranger.make(tmp_path_factory.mktemp("stranger"), npm_archive, *types, *others)

@@ -1,4 +1,4 @@
-"""A Next.js project built exactly by the page of a streaming chat, with its stack and pages."""
+"""A Next.js project that follows the page about a streaming chat, with its stack."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from tests.support.shared import made_once_in
 from tests.support.stacks import RunningStack, end, launch, wait_ready
 
 PAGE = ROOT / "shared" / "minutehand" / "pages" / "nextjs.md"
-#: Project of `create-next-app` with pages of the tests. The project's lock file pins the versions.
+#: A project of `create-next-app` with pages for the tests. Its lock file pins the versions.
 PROJECT = ROOT / "tests" / "fixtures" / "nextjs"
-#: Fake model whose answers a test writes. Each attempt reads its answer from its own file.
+#: A fake model whose answers a test writes. Each attempt reads its answer from its own file.
 PACED = """\
 import asyncio
 import json
@@ -61,7 +61,7 @@ async def paced(job: Job[Chat], ctx: JobContext) -> dict[str, int] | Fail:
 
 @dataclass(frozen=True)
 class Site:
-    """A running chat, and the file of its model's answers."""
+    """A running chat site, and the file with its model's answers."""
 
     url: str
     stack: RunningStack
@@ -73,7 +73,7 @@ class Site:
             script.writelines(f"{line}\n" for line in lines)
 
     def jobs(self, chat: str) -> list[tuple[str, int]]:
-        """Return the status and attempts of each job of a chat, the oldest first."""
+        """Return status and attempts of each job of a chat, the oldest first."""
         asked = (
             "select status::text, attempts from minutehand.jobs where session_id = %s order by id"
         )
@@ -82,16 +82,16 @@ class Site:
 
 
 def files_of(page: Path) -> dict[str, str]:
-    """Return the files of a page's code blocks by their paths."""
+    """Return the files that a page's code blocks define, by path."""
     block = r"^[^`\n]*`([\w/.\[\]]+\.(?:py|tsx?))`[^\n]*\n```(?:python|tsx?)\n(.*?)```"
     return dict(re.findall(block, page.read_text("utf-8"), re.DOTALL | re.MULTILINE))
 
 
 def write_project(folder: Path, environment: Environment, archive: Path) -> None:
-    """Follow the page up to its last command, with the built archive and wheel."""
+    """Follow the page up to its last command, with the built package and wheel."""
     shutil.copytree(PROJECT, folder, dirs_exist_ok=True)
     packages = made_once_in(_kept("packages"), _install)
-    # link the modules, because they are 400 MB and nothing writes into them
+    # Link the node modules, because they take 400 MB and nothing writes into them.
     subprocess.run(["cp", "-al", f"{packages}/node_modules", folder], check=True)
     with tarfile.open(archive) as tar:
         tar.extractall(folder / "unpacked", filter="data")
@@ -105,7 +105,7 @@ def write_project(folder: Path, environment: Environment, archive: Path) -> None
 
 
 def _kept(name: str) -> Path:
-    """Return a folder for this lock file that later runs use again."""
+    """Return a folder for this lock file that later test runs use again."""
     lock = hashlib.sha256((PROJECT / "package-lock.json").read_bytes()).hexdigest()
     return CACHE / f"nextjs-{name}-{lock[:16]}"
 
@@ -119,7 +119,7 @@ def _install(folder: Path) -> None:
 
 @contextmanager
 def running_site(folder: Path, environment: Environment) -> Iterator[Site]:
-    """Build a project and serve it together with its own stack."""
+    """Build a project, and serve it with its own stack."""
     environ = {"PYTHONPATH": "", "XDG_CACHE_HOME": str(environment.cache)}
     environ["MINUTEHAND_PROJECT"] = str(folder)
     state = folder / ".local"

@@ -1,4 +1,4 @@
-"""A foreign npm project with the packed archive, supabase-js and TypeScript."""
+"""A user's npm project with the packed package, supabase-js and TypeScript."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REACTS = ("18", "19")
 
 
 def install(folder: Path, *packages: str) -> None:
-    """Create a project in the folder and install packages by their npm names."""
+    """Create a project in the folder, and install packages by their npm names."""
     package = {"name": "stranger", "private": True, "type": "module"}
     (folder / "package.json").write_text(json.dumps(package))
     shutil.copyfile(ROOT / ".npmrc", folder / ".npmrc")
@@ -38,7 +38,7 @@ class Stranger:
 
     @classmethod
     def make(cls, folder: Path, archive: Path, *more: str) -> Stranger:
-        """Install the archive, its dependencies, and further packages, each `name@version`."""
+        """Install the package, its dependencies, and further packages, each `name@version`."""
         ours = json.loads((ROOT / "package.json").read_text("utf-8"))
         install(
             folder,
@@ -50,7 +50,7 @@ class Stranger:
         return cls(folder)
 
     def node(self, script: str, *arguments: str) -> str:
-        """Run a script of an installed package and return its output and errors."""
+        """Run a script of an installed package, and return its output and errors."""
         done = subprocess.run(
             [str(node_binary()), str(self.folder / "node_modules" / script), *arguments],
             cwd=self.folder,

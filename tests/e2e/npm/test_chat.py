@@ -1,4 +1,4 @@
-"""A streaming chat built by its page: `useChat` of the AI SDK in Next.js, with jobs as replies."""
+"""A streaming chat that follows its page: the AI SDK's `useChat` in Next.js, with jobs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 def site(
     environment: Environment, npm_archive: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
-    """A project that follows the page, with the wheel's stack and tenancy `personal`."""
+    """A running project that follows the page, with the wheel's stack."""
     folder = tmp_path_factory.mktemp("site") / "my-chat"
     write_project(folder, environment, npm_archive)
     with running_site(folder, environment) as running:
@@ -34,7 +34,7 @@ def site(
 
 @pytest.fixture
 def context(browser: Browser, site: Site) -> Iterator[BrowserContext]:
-    """Browser in which Ada has signed in by the page's form. No page may have errors."""
+    """A browser in which Ada has signed in with the page's form. No page may log errors."""
     context = browser.new_context(base_url=site.url)
     context.set_default_timeout(PATIENCE_MS)
     result: list[str] = []
@@ -52,14 +52,14 @@ def context(browser: Browser, site: Site) -> Iterator[BrowserContext]:
 
 
 class Tab:
-    """A tab with one chat."""
+    """A browser tab with one chat."""
 
     def __init__(self, context: BrowserContext, chat: str, query: str = "") -> None:
         self.page: Page = context.new_page()
         self.page.goto(f"/paced?{query}#{chat}")
 
     def does(self, button: str) -> None:
-        """Press a button."""
+        """Press a button in the tab."""
         self.page.get_by_role("button", name=button).click()
 
     def shows(self, *messages: str | re.Pattern[str]) -> None:
@@ -73,13 +73,13 @@ class Tab:
 
 @pytest.fixture
 def chat() -> str:
-    """A new chat per test."""
+    """The id of a new chat for each test."""
     return f"chat-{uuid4().hex}"
 
 
 @pytest.fixture
 def tab(context: BrowserContext, chat: str) -> Callable[..., Tab]:
-    """Open a tab with the chat."""
+    """Open a browser tab with the chat."""
     return lambda query="": Tab(context, chat, query)
 
 
@@ -104,7 +104,10 @@ def test_the_chat_shows_each_word_once_through_a_reload(context: BrowserContext)
 def test_two_tabs_read_live_and_stop_ends_the_answer_in_both(
     tab: Callable[..., Tab], site: Site, chat: str
 ) -> None:
-    """A reply continues if its tab is closed or resumes twice. A stopped reply keeps its text."""
+    """Two tabs show a reply live.
+
+    The reply continues if one tab is closed, and a stopped reply keeps its text.
+    """
     first = tab()
     first.does("Send")
     site.say(chat, "say one")
@@ -144,10 +147,9 @@ def test_an_answer_that_fails_is_the_chat_s_error(
 def test_items_of_a_stream_are_parts_of_the_answer(
     tab: Callable[..., Tab], site: Site, chat: str, payload: str
 ) -> None:
-    """Reasoning, tools, sources and text arrive as chunks of the SDK.
+    """Reasoning, tools, sources and text of a reply arrive as parts of the AI SDK's message.
 
-    They stay after the next message and a reload. The payload of the next message has the text
-    alone, or the messages with their parts.
+    They are shown after a reload.
     """
     items: list[dict[str, object]] = [
         {"type": "reasoning-start", "id": "r"},
@@ -199,7 +201,7 @@ def test_a_tool_runs_after_its_approval_only(tab: Callable[..., Tab]) -> None:
     first.shows("Question", paid, "Question", denied)
     first.is_now("ready")
 
-    # after the end of the job, the question has no buttons
+    # After the job's end, the question has no buttons.
     first.does("Send")
     first.shows("Question", paid, "Question", denied, "Question", asked)
     second.page.reload()
@@ -213,7 +215,7 @@ def test_a_tool_runs_after_its_approval_only(tab: Callable[..., Tab]) -> None:
 def test_an_answer_that_cannot_be_read_is_an_error(
     tab: Callable[..., Tab], site: Site, chat: str, context: BrowserContext
 ) -> None:
-    """If the answer is missing, an error is shown, so that the person does not pay for it again."""
+    """If a reply cannot be read, the chat shows an error instead of asking the model again."""
     shown = tab()
     shown.does("Send")
     site.say(chat, "say one", "end")
@@ -227,7 +229,10 @@ def test_an_answer_that_cannot_be_read_is_an_error(
 def test_an_answer_is_regenerated_and_continued(
     tab: Callable[..., Tab], site: Site, chat: str
 ) -> None:
-    """Each reply is a job. A continuation is part of its message, now and after a reload."""
+    """A regenerated reply is a new job.
+
+    A continued reply extends its message, also after a reload.
+    """
     shown = tab()
     shown.does("Send")
     site.say(chat, "say one", "end")

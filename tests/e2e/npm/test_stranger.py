@@ -1,4 +1,4 @@
-"""The packed archive in a foreign project: installed, compiled strictly, run and watched."""
+"""The packed npm package in a user's project: installed, compiled strictly and run."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ export const result: {} = ended[0].result;
 document.addEventListener("jobend", ({ detail }) => console.log(detail.job?.status));
 window.addEventListener("jobchange", ({ detail }) => console.log(detail.job?.id));
 """
-#: Uses of declared job types, of which the wrong ones must not compile.
+#: Uses of declared job types. The wrong ones must not compile.
 STRICT = """\
 import { createClient } from "@supabase/supabase-js";
 import { enqueue, outputOf, watchJob } from "minutehand";
@@ -145,14 +145,14 @@ def examples(page: Path = README, *, language: str = "ts") -> list[str]:
 
 @pytest.fixture(scope="module")
 def typed(stranger: Stranger) -> Stranger:
-    """The foreign project with the job types that the README declares."""
+    """The user's project with the job types that the README declares."""
     (stranger.folder / "jobs.d.ts").write_text(f'import "minutehand";\n{examples()[1]}')
     return stranger
 
 
 @pytest.fixture
 def mail(stack: RunningStack) -> Iterator[HandWorker]:
-    """A worker of the shop's only job type, which the test controls."""
+    """A worker of the project's only job type, which the test controls."""
     with HandWorker(stack, stack.demo_workspace_id, job_type="invoices.mail") as hand:
         yield hand
 
@@ -171,7 +171,7 @@ def test_the_package_has_no_dependencies_and_its_only_side_effect_is_the_element
     assert package["name"] == "minutehand"
     assert package["version"] != "0.0.0"
     assert "dependencies" not in package
-    # this import defines the element, and a bundler would drop an import without names
+    # This import defines the element. A bundler would otherwise drop an import without names.
     assert package["sideEffects"] == ["./element.js"]
     optional = {"optional": True}
     assert package["peerDependenciesMeta"] == {"ai": optional, "react": optional}
@@ -183,7 +183,7 @@ def test_the_package_has_no_dependencies_and_its_only_side_effect_is_the_element
     [*(pytest.param(old, marks=pytest.mark.weekly(only=True)) for old in REACTS[:-1]), REACTS[-1]],
 )
 def test_every_example_and_type_compiles(typed: Stranger, react: str) -> None:
-    """Check the React types with a component, and compile the examples that no test runs."""
+    """The React types compile with a component, and so do the examples that no test runs."""
     client = 'import { createClient } from "@supabase/supabase-js";\n'
     (typed.folder / "supabase.ts").write_text(
         f'{client}export const supabase = createClient("http://x", "k");\n'
@@ -210,7 +210,7 @@ def test_every_example_and_type_compiles(typed: Stranger, react: str) -> None:
 def test_without_declared_job_types_only_valid_options_compile(
     stranger: Stranger, file: str, text: str, jsx: str
 ) -> None:
-    """Any job type is allowed, filters are checked, and the element has its events in Solid."""
+    """Without declared job types, any job type compiles and invalid options do not."""
     (stranger.folder / "none.d.ts").write_text("export {};\n")
     (stranger.folder / file).write_text(text)
 
@@ -231,7 +231,10 @@ def test_without_declared_job_types_only_valid_options_compile(
 def test_svelte_and_vue_know_the_element(
     stranger: Stranger, kind: str, text: str, checker: tuple[str, str]
 ) -> None:
-    """The frameworks' checkers accept its properties and events, and reject other types."""
+    """The checkers of Svelte and Vue accept the element's properties and events.
+
+    They reject other types.
+    """
     right, wrong = f"Job.{kind}", f"Wrong.{kind}"
     (stranger.folder / right).write_text(text.replace("ID", "'id'"))
     (stranger.folder / wrong).write_text(text.replace("ID", "3"))
@@ -263,13 +266,13 @@ def test_svelte_and_vue_know_the_element(
 def test_the_readme_s_program_sees_its_job_live_to_completed(
     typed: Stranger, stack: RunningStack, mail: HandWorker
 ) -> None:
-    """The README's program is installed, compiled strictly and run from the packed archive.
+    """The README's program compiles strictly and follows a job to its end.
 
     Other payloads, types and streams do not compile.
     """
     follow, *_ = examples()
     program = f"{PRELUDE}{follow}process.exit(0);\n"
-    # the jobs of this stack are in the schema `public`
+    # The jobs of this stack are in the schema `public`.
     program = program.replace('(supabase, "minutehand")', '(supabase, "public")')
     (typed.folder / "program.ts").write_text(program)
     (typed.folder / "strict.ts").write_text(STRICT)
