@@ -1,4 +1,4 @@
-"""A project with only the Data API, for the tests of this folder."""
+"""Fixtures of this folder: a project of which only the Data API runs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.support.renewed import Renewed
 
 @pytest.fixture
 def project(renewed: Renewed) -> Project:
-    """A project with only the Data API."""
+    """A project of which only the Data API runs."""
     return Project(scratch_settings(renewed.gateway.url), renewed)
 
 
 @pytest.fixture
 def place(project: Project) -> DataApi:
-    """The project in the form that `make truth` uses."""
+    """The project in the form that `make truth` needs for a real project."""
     settings = project.settings
     return DataApi(
         rest_url=f"{settings.supabase_url}/rest/v1",
@@ -34,7 +34,7 @@ def place(project: Project) -> DataApi:
 
 @pytest.fixture
 def rest(project: Project) -> Iterator[httpx.Client]:
-    """The Data API as the service."""
+    """An HTTP client of the Data API with the service's key."""
     settings = project.settings
     key = {"apikey": settings.supabase_secret_key or ""}
     url = f"{settings.supabase_url}/rest/v1"

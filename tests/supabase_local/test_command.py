@@ -1,4 +1,4 @@
-"""The command `supabase-local` from its wheel, without the product."""
+"""The command `supabase-local` from its wheel, without Minutehand."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ grant select on public.notes to anon;
 
 @pytest.fixture
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """A Python environment with the wheel of supabase-local and no other of ours."""
+    """A Python environment with the wheel of supabase-local and no other package of ours."""
 
     def make(folder: Path) -> None:
         [built] = (wheel / VERSION).glob("supabase_local*")
@@ -41,7 +41,10 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environm
 
 @contextmanager
 def started(installed: Environment, folder: Path) -> Iterator[httpx.Client]:
-    """Run the command in a folder and stop it with Ctrl-C. The client has the publishable key."""
+    """Run the command in a folder, and stop it with Ctrl-C.
+
+    Yield a client with the publishable key.
+    """
     known = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     running = subprocess.Popen(
         [installed.python.with_name("supabase-local"), "--any-ports", "--scratch"],
@@ -69,7 +72,10 @@ def started(installed: Environment, folder: Path) -> Iterator[httpx.Client]:
 def test_it_starts_in_an_empty_folder_and_stops_clean(
     installed: Environment, tmp_path: Path
 ) -> None:
-    """The Data API, Auth and Realtime respond, and Ctrl-C leaves no process."""
+    """The command starts in an empty folder.
+
+    The Data API, Auth and Realtime respond, and Ctrl-C leaves no process.
+    """
     installed.run(tmp_path, "-c", "import minutehand", code=1)
     account = {"email": "ada@example.com", "password": "a long password"}
 
@@ -84,7 +90,7 @@ def test_it_starts_in_an_empty_folder_and_stops_clean(
 
 
 def test_it_applies_migrations_and_the_seed(installed: Environment, tmp_path: Path) -> None:
-    """A project of the Supabase CLI works unchanged."""
+    """The command applies the migrations and the seed of a project of the Supabase CLI."""
     supabase = tmp_path / "supabase"
     (supabase / "migrations").mkdir(parents=True)
     (supabase / "migrations" / "20250101000000_notes.sql").write_text(MIGRATION)

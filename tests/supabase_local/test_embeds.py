@@ -1,4 +1,4 @@
-"""Embedding in the local Data API by foreign keys, and the features that it rejects by name."""
+"""Embedded rows in the local Data API, and PostgREST's features that it rejects by name."""
 
 from __future__ import annotations
 
@@ -54,14 +54,17 @@ notify pgrst, 'reload schema';
 
 @pytest.fixture
 def ask(project: Project, rest: httpx.Client) -> Callable[..., Any]:
-    """Query a table as the service."""
+    """Send a request to the Data API as the service."""
     project.sql(TABLES)
     until(lambda: rest.get("/scratch_tagged").status_code == 200)
     return lambda table, **params: rest.get(f"/{table}", params=params).json()
 
 
 def test_rows_are_joined_by_their_keys_from_both_ends(ask: Any) -> None:
-    """A unique key embeds one row, any other key a list. A name selects one of several keys."""
+    """A foreign key embeds rows in both directions.
+
+    A unique key embeds one row, and another key embeds a list.
+    """
     tasks = ask("scratch_tasks", select="id,scratch_people!scratch_owner(name)", id="eq.3")
     ambiguous = ask("scratch_tasks", select="id,scratch_people(name)")
     people = ask("scratch_people", select="name,scratch_rooms(room)", order="id", limit="2")
@@ -77,7 +80,7 @@ def test_rows_are_joined_by_their_keys_from_both_ends(ask: Any) -> None:
 
 
 def test_a_key_and_a_join_table_to_the_same_table_are_ambiguous(ask: Any) -> None:
-    """A join table counts if its primary key contains both foreign keys."""
+    """A table that is related by a foreign key and by a join table can be embedded only by name."""
     ambiguous = ask("scratch_teams", select="id,scratch_people(name)")
 
     assert ambiguous["code"] == "PGRST201"
@@ -91,7 +94,10 @@ def test_a_key_and_a_join_table_to_the_same_table_are_ambiguous(ask: Any) -> Non
 
 
 def test_a_table_is_joined_to_itself(ask: Any) -> None:
-    """The table's name embeds the children, and the column's name embeds the parent."""
+    """A table may have a foreign key to itself.
+
+    Its name embeds the children, the column's name the parent.
+    """
     below = ask("scratch_people", select="scratch_people(name)", id="eq.1")
     above = ask("scratch_people", select="chief(name)", id="eq.2")
 
@@ -99,7 +105,7 @@ def test_a_table_is_joined_to_itself(ask: Any) -> None:
     assert above == [{"chief": {"name": "Ada"}}]
 
 
-#: Method, path and headers of requests that PostgREST answers and this server does not.
+#: The method, path and headers of requests that PostgREST answers and the local server does not.
 LEFT_OUT: list[tuple[str, str, dict[str, str]]] = [
     ("GET", "scratch_people?select=id,...scratch_badges(kind)", {}),
     ("GET", "scratch_people?select=scratch_latest(title)", {}),
@@ -121,7 +127,10 @@ LEFT_OUT: list[tuple[str, str, dict[str, str]]] = [
 
 
 def test_what_is_left_out_is_refused_by_name(rest: httpx.Client, ask: Any) -> None:
-    """The hint names `supabase start`, whose Data API is PostgREST."""
+    """A request for a feature that the local Data API lacks gets 501.
+
+    The hint names `supabase start`.
+    """
     for method, path, headers in LEFT_OUT:
         json = {"content-type": "application/json", **headers}
         response = rest.request(method, path, headers=json, content="{}")
@@ -131,7 +140,10 @@ def test_what_is_left_out_is_refused_by_name(rest: httpx.Client, ask: Any) -> No
 
 
 def test_the_root_may_be_asked_for_by_its_own_type(rest: httpx.Client) -> None:
-    """Type generators send this Accept header. Tables reject it."""
+    """The root of the Data API accepts the Accept header that type generators send.
+
+    Tables reject it.
+    """
     accept = {"accept": "application/openapi+json"}
 
     root, table = (rest.get(f"/{name}", headers=accept) for name in ("", "jobs"))
@@ -145,7 +157,7 @@ def test_aggregates_are_off_as_on_hosted_projects(ask: Any) -> None:
 
 
 def test_a_range_may_begin_behind_the_last_row_and_not_later(rest: httpx.Client, ask: Any) -> None:
-    """PostgREST accepts offset three for three rows, and rejects offset four."""
+    """For three rows, offset three returns an empty list, and offset four an error."""
     counted = {"prefer": "count=exact"}
 
     found = [rest.get(f"/scratch_people?offset={at}", headers=counted) for at in (2, 3, 4)]
@@ -154,7 +166,7 @@ def test_a_range_may_begin_behind_the_last_row_and_not_later(rest: httpx.Client,
 
 
 def test_more_rows_than_the_caller_accepts_are_an_error(ask: Any, rest: httpx.Client) -> None:
-    """A change that affects more rows than the caller accepts is rolled back."""
+    """A change that affects more rows than the caller allows is rolled back."""
     several, single = "/scratch_people?id=gt.0", {"accept": "application/vnd.pgrst.object+json"}
 
     read = rest.get(several, headers=single)

@@ -22,16 +22,13 @@ grant select, update, delete on public.scratch_parts to service_role;
 
 @pytest.fixture(autouse=True)
 def tables(project: Project, rest: httpx.Client) -> None:
-    """Tables of each type."""
+    """Tables with columns of each type."""
     project.sql(filters.TABLES + PARTS)
     until(lambda: rest.get("/scratch_parts").status_code == 200)
 
 
 def test_a_filter_finds_what_the_real_server_finds(project: Project, rest: httpx.Client) -> None:
-    """A text value is used literally, and without quotes in a list.
-
-    Other values are cast to the column's type.
-    """
+    """Each filter finds the rows that PostgREST finds."""
     assert len(filters.generate_filters()) > 700
     assert list(filters.compare_filters(rest, project.sql)) == []
 
@@ -39,7 +36,7 @@ def test_a_filter_finds_what_the_real_server_finds(project: Project, rest: httpx
 def test_conditions_reach_embedded_rows_and_what_is_changed(
     project: Project, rest: httpx.Client
 ) -> None:
-    """A condition applies to the table in its path, in every statement that uses it."""
+    """A filter with a path applies to the embedded table, in reads and in changes."""
 
     def ask(**params: str) -> Any:
         select = params.pop("select", "id,scratch_parts(id)")
@@ -55,7 +52,7 @@ def test_conditions_reach_embedded_rows_and_what_is_changed(
     assert project.sql("select id, word from scratch_parts") == [{"id": 9, "word": '"a"'}]
 
 
-#: PostgREST's error codes, by an invalid filter.
+#: PostgREST's error code for each invalid filter.
 REFUSED = {
     "word=foo.1": "PGRST100",
     "number=in.1": "PGRST100",

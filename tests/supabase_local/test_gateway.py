@@ -1,4 +1,4 @@
-"""Behaviour of the hosted Data API and Auth that the service relies on."""
+"""Behaviour of the hosted Data API and Auth on which Minutehand relies."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ create policy own on public.scratch_notes to authenticated using (owner = (selec
 grant select, insert on public.scratch_notes to authenticated;
 notify pgrst, 'reload schema';
 """
-#: The status of a raised SQLSTATE.
+#: The HTTP status for each raised SQLSTATE.
 STATUSES = {"PT409": 409, "PT422": 422, "PT503": 503, "P0001": 400, "57014": 500}
 Ask = Callable[..., httpx.Response]
 
 
 @pytest.fixture
 def ask(project: Project, place: DataApi) -> Iterator[Ask]:
-    """Send requests as Ada or another caller, once the Data API knows the objects to call."""
+    """Send requests to the Data API as Ada or as another user."""
     project.sql(SCRATCH)
     with httpx.Client(base_url=place.rest_url) as client:
 
@@ -58,7 +58,7 @@ def ask(project: Project, place: DataApi) -> Iterator[Ask]:
 
 
 def test_a_user_sees_own_rows_and_no_more(ask: Ask) -> None:
-    """Row level security decides, and lite's grants to the API roles must never happen."""
+    """A user reads only the rows that row-level security allows."""
     returned = {"prefer": "return=representation"}
     made = ask("POST", "/scratch_notes", headers=returned, json={"body": {"text": "it's \u00e9"}})
     eve = {"authorization": f"Bearer {user_token(EVE)}"}
@@ -78,7 +78,7 @@ def test_a_user_sees_own_rows_and_no_more(ask: Ask) -> None:
 
 
 def test_errors_keep_message_details_and_hint(ask: Ask) -> None:
-    """Clients read the hint. The package `lite` would drop it, except for SQLSTATEs PTnnn."""
+    """An error of an SQL function reaches the client with message, details and hint."""
     for sqlstate, status in STATUSES.items():
         answer = ask("POST", "/rpc/scratch_refuse", json={"p_code": sqlstate})
 
@@ -89,7 +89,7 @@ def test_errors_keep_message_details_and_hint(ask: Ask) -> None:
 
 
 def test_a_function_chooses_status_and_headers(ask: Ask) -> None:
-    """A project's function can set status and headers here as in production."""
+    """A project's SQL function can set the response's status and headers."""
     answer = ask("POST", "/rpc/scratch_say", json={})
 
     assert (answer.status_code, answer.json()) == (207, 1)
@@ -98,7 +98,10 @@ def test_a_function_chooses_status_and_headers(ask: Ask) -> None:
 
 
 def test_the_log_names_a_missing_feature_of_a_head_request(stack: RunningStack) -> None:
-    """The response to a HEAD request has no body, so its caller sees no reason."""
+    """If a HEAD request needs a missing feature, the log names the feature.
+
+    The response has no body.
+    """
     headers = {"apikey": stack.supabase_secret_key, "accept": "text/csv"}
     answer = httpx.head(f"{stack.supabase_url}/rest/v1/jobs", headers=headers)
 
@@ -108,7 +111,7 @@ def test_the_log_names_a_missing_feature_of_a_head_request(stack: RunningStack) 
 
 
 def test_no_change_of_every_row_by_mistake(ask: Ask) -> None:
-    """A hosted project loads safeupdate for its Data API."""
+    """An UPDATE or DELETE without a filter is rejected, as by a hosted project's safeupdate."""
     for method, body in (("PATCH", {"priority": 1}), ("DELETE", None)):
         answer = ask(method, "/jobs", "service", json=body)
         assert (answer.status_code, answer.json()["code"]) == (400, "21000")
@@ -116,7 +119,7 @@ def test_no_change_of_every_row_by_mistake(ask: Ask) -> None:
 
 @pytest.fixture
 def configure(project: Project) -> Iterator[Callable[..., None]]:
-    """Set settings of PostgREST in the project's database, which are reset at the end."""
+    """Set settings of PostgREST in the project's database. They are reset after the test."""
     role = f"alter role authenticator in database {project.database.name}"
 
     def set_all(**settings: str) -> None:
@@ -131,7 +134,7 @@ def configure(project: Project) -> Iterator[Callable[..., None]]:
 def test_what_a_project_sets_for_postgrest_holds(
     project: Project, rest: httpx.Client, configure: Callable[..., None]
 ) -> None:
-    """The project's pre-request function may reject a request. `db_max_rows` limits a list."""
+    """A pre-request function of the project can reject a request. `db_max_rows` limits a list."""
     project.sql(
         "create table public.scratch_rows as select generate_series(1, 3) as id;"
         " grant select on public.scratch_rows to service_role;"
@@ -148,7 +151,10 @@ def test_what_a_project_sets_for_postgrest_holds(
 def test_the_queues_words_survive_short_errors(
     rest: httpx.Client, configure: Callable[..., None]
 ) -> None:
-    """With `client_error_verbosity = minimal`, PostgREST 16 returns code and message alone."""
+    """With `client_error_verbosity = minimal`, the Data API returns only code and message.
+
+    The client still finds the hint.
+    """
     unknown = {"p_job_id": "00000000-0000-4000-8000-000000000000"}
     configure(client_error_verbosity="minimal")
 

@@ -1,4 +1,4 @@
-"""The local database grants its owner the rights of a hosted project, and rejects the rest."""
+"""The local database gives its owner the rights of a hosted project and no more."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.paths import ROOT
 
 FIXTURES = ROOT / "tests/fixtures/hosted"
 TABLES, *TAKEN = (FIXTURES / "takes.sql").read_text().split("\n\n")[1:]
-#: Statements that a hosted project rejects: its error, the reason, and the statement.
+#: Statements that a hosted project rejects, each with its error and the reason.
 REFUSED = re.findall(
     r"-- (.+) \((.+)\)\n((?:(?!--).+\n)+)",
     (FIXTURES / "refuses.sql").read_text().split("\n\n", 1)[1],
@@ -36,7 +36,10 @@ def test_hosted_takes_it(database: Database, paragraph: str) -> None:
     ids=lambda text: " ".join(text.split()[:6]),
 )
 def test_hosted_refuses_it(database: Database, result: str, statement: str) -> None:
-    """A migration must fail locally, and not only at the first push."""
+    """A statement that a hosted project rejects is rejected locally.
+
+    A migration thus fails before its push.
+    """
     with database.connect() as superuser:
         superuser.execute(TABLES.encode())
         superuser.execute(

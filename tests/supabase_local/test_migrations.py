@@ -1,4 +1,4 @@
-"""Migrations leave a database as `supabase db push` would, so that a push has nothing to do."""
+"""Local migrations leave a database in which `supabase db push` has nothing to do."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def apply(database: Database, folder: Path) -> list[str]:
 
 
 def test_history_is_what_the_cli_would_have_written(database: Database) -> None:
-    """The CLI compares versions with file names. Statements are stored as the CLI splits them."""
+    """The migration history has the versions, names and statements that the Supabase CLI writes."""
     with database.connect() as connection:
         rows = connection.execute(
             "select version, name, statements from supabase_migrations.schema_migrations"
@@ -39,7 +39,7 @@ def test_history_is_what_the_cli_would_have_written(database: Database) -> None:
 
 
 def test_a_failing_statement_leaves_nothing_of_its_file(database: Database, tmp_path: Path) -> None:
-    """A half-applied migration could neither be repeated nor repaired."""
+    """If a statement of a migration fails, nothing of the file is applied."""
     write(tmp_path, "29990101000000_first.sql", "create table public.scratch_first ();")
     write(
         tmp_path,
@@ -61,7 +61,7 @@ def test_a_failing_statement_leaves_nothing_of_its_file(database: Database, tmp_
 
 
 def test_an_index_is_created_concurrently(database: Database, tmp_path: Path) -> None:
-    """Postgres rejects the statement in a transaction, and the CLI applies the file."""
+    """A migration may create an index concurrently, which Postgres rejects in a transaction."""
     write(
         tmp_path,
         "29990101000000_index.sql",
@@ -78,7 +78,10 @@ def test_an_index_is_created_concurrently(database: Database, tmp_path: Path) ->
 
 
 def test_an_edited_or_a_late_migration_is_refused(database: Database, tmp_path: Path) -> None:
-    """Other databases may have applied the unedited or a later file, so the CLI rejects it too."""
+    """An edited migration that was applied is rejected.
+
+    A new one that sorts before it is rejected too.
+    """
     path = write(tmp_path, "29990101000000_first.sql", "create table public.scratch_first ();")
     apply(database, tmp_path)
     path.write_text("create table public.scratch_first (id int);")
@@ -93,7 +96,7 @@ def test_an_edited_or_a_late_migration_is_refused(database: Database, tmp_path: 
 def test_the_seed_runs_once_and_an_edited_one_is_only_noted(
     database: Database, tmp_path: Path
 ) -> None:
-    """The CLI does the same, because running a seed again could duplicate its rows."""
+    """A seed runs once. An edited seed is reported and does not run again."""
     url = migrations.as_user(database.url, "postgres")
     with database.connect(user="postgres") as connection:
         connection.execute("create table public.scratch_seeded (n int)")

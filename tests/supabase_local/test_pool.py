@@ -1,4 +1,4 @@
-"""The local Data API shares its connections as PostgREST does."""
+"""The local Data API limits its connections as PostgREST does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ create function public.scratch_wait() returns void language sql
 
 
 def test_one_caller_may_hold_every_connection(project: Project) -> None:
-    """Measurements and tests must not have more connections than in production."""
+    """Slow calls may use all connections of the local Data API, and further calls are rejected."""
     project.sql(WAITING)
     call = f"{project.settings.supabase_url}/rest/v1/rpc/scratch_wait"
     key = {"apikey": project.settings.supabase_publishable_key}

@@ -1,4 +1,4 @@
-"""The local Data API responds as PostgREST 16 and 14 did, except for listed differences."""
+"""The local Data API responds as PostgREST 16 and 14 do, except for listed differences."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ end $$;
 def versioned(
     request: pytest.FixtureRequest, project: Project, place: DataApi
 ) -> Iterator[DataApi]:
-    """The project behind a separate Data API process of each PostgREST version."""
+    """The project behind one Data API process for each PostgREST version."""
     project.sql(CROSS)
     gateway = Gateway(project.database.url, reserve_port(), version=request.param)
     gateway.start()
@@ -39,7 +39,7 @@ def versioned(
 
 
 def test_only_listed_answers_differ_and_each_of_them_does(versioned: DataApi) -> None:
-    """A response that differs from PostgREST's hides a defect until the first hosted project."""
+    """Each response equals the recorded one of PostgREST, or is listed as a difference."""
     found = compare(versioned)
 
     assert [each for each in found if find_reason(each.name) is None] == []
@@ -49,7 +49,7 @@ def test_only_listed_answers_differ_and_each_of_them_does(versioned: DataApi) ->
 def test_a_deadlock_reaches_the_caller_of_version_16_alone(
     project: Project, versioned: DataApi
 ) -> None:
-    """PostgREST 14 repeats the transaction that Postgres ended."""
+    """Version 16 returns a deadlock to the caller. Version 14 repeats the transaction."""
 
     def call(first: int, second: int) -> httpx.Response:
         return client.post("/rpc/scratch_cross", json={"p_first": first, "p_second": second})

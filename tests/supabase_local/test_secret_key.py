@@ -1,4 +1,4 @@
-"""A project's secret key, as sent by our workers and the official clients."""
+"""A project's secret key, as our workers and the official clients send it."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def _token(claims: dict[str, object], **head: str) -> str:
 def test_a_key_gives_its_rights_without_a_token_or_with_a_valid_one(
     project: Project, header: str | None, status: int
 ) -> None:
-    """The hosted gateway forwards any other header, and PostgREST reads only bearers.
+    """A secret key suffices alone or with a valid token.
 
-    The local PostgREST has no keys with an id, and rejects an audience that is not a string.
+    An invalid authorization header beside it gets 401.
     """
     url = f"{project.settings.supabase_url}/rest/v1/rpc/queue_health"
     headers = {"apikey": project.settings.supabase_secret_key or ""}
@@ -47,10 +47,7 @@ def test_a_key_gives_its_rights_without_a_token_or_with_a_valid_one(
 
 
 async def test_the_official_client_of_python_enters_with_it(project: Project) -> None:
-    """supabase-py also sends the key as bearer.
-
-    Missing services return an error with their name.
-    """
+    """supabase-py works with the secret key. A missing service returns an error with its name."""
     secret = project.settings.supabase_secret_key or ""
     async with httpx.AsyncClient() as connections:
         options = AsyncClientOptions(schema=project.settings.schema_name, httpx_client=connections)

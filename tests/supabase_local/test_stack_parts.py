@@ -1,4 +1,4 @@
-"""Parts of a stack: its state, its ports, its version."""
+"""Parts of a local stack: its state folder, its ports, its version."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.paths import ROOT
 
 
 def test_secrets_stay_and_only_the_owner_may_read_them(tmp_path: Path) -> None:
-    """Tokens must survive a restart, and other accounts of the machine must not read them."""
+    """A stack's secrets stay after a restart, and only the owner can read the file."""
     state = StateFolder(tmp_path)
 
     made = state.secrets()
@@ -34,7 +34,7 @@ def test_secrets_stay_and_only_the_owner_may_read_them(tmp_path: Path) -> None:
 
 
 def test_postgres_keeps_its_port_while_that_is_free(tmp_path: Path) -> None:
-    """People store the URL of a stack in other tools, but two stacks must still both start."""
+    """A stack's Postgres uses the same port at each start while the port is free."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
 

@@ -1,4 +1,4 @@
-"""Splitting of SQL into statements."""
+"""The division of an SQL script into statements."""
 
 from __future__ import annotations
 
@@ -38,5 +38,8 @@ from supabase_local.statements import split_statements
 def test_a_semicolon_ends_a_statement_only_where_postgres_thinks_so(
     text: str, statements: list[str]
 ) -> None:
-    """A wrong split would break a migration, or change its meaning."""
+    """A script is divided at semicolons that end a statement.
+
+    Semicolons in strings or bodies do not count.
+    """
     assert split_statements(text) == statements

@@ -1,4 +1,4 @@
-"""One project per module: a database with policies for the tests, and a Realtime server."""
+"""Fixtures, one per module: a database with policies for the tests, and a Realtime server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.supabase_local.realtime.support import RealServer, Server, Socket, op
 from tests.support.databases import HOSTED, Database, create_clone, fresh_database
 from tests.support.stacks import TRUTH_URL
 
-#: Rights per topic in a table, which the policies read as in a real project.
+#: A table with rights per topic, which the policies read as in a real project.
 POLICIES = """
   drop table if exists public.rt_rights cascade; -- of a run that was interrupted
   create table public.rt_rights (
@@ -31,7 +31,7 @@ POLICIES = """
     with check ((public.rt_right()).can_write);
 """
 
-#: Statements that drop everything that a module's tests created.
+#: Statements that drop everything that a module's tests have created.
 DROPS = """
   select format('drop table if exists %s cascade', oid::regclass) from pg_class
   where relkind = 'r' and relnamespace in ('public'::regnamespace, to_regnamespace('tasks'))
@@ -43,7 +43,10 @@ DROPS = """
 
 @pytest.fixture(scope="session")
 def bare_template(postgres: Postgres) -> str:
-    """A hosted project before its first migration. Realtime is tested without the engine."""
+    """The database of a hosted project before its first migration.
+
+    Realtime is tested without the engine.
+    """
     name = "template_realtime"
     with psycopg.connect(postgres.url(), autocommit=True) as connection:
         create_clone(connection, name, template=HOSTED)
@@ -54,7 +57,7 @@ def bare_template(postgres: Postgres) -> str:
 
 @pytest.fixture(scope="module")
 def project(postgres: Postgres, bare_template: str) -> Iterator[Database]:
-    """A database of this module with the policies."""
+    """The database of this module with the policies."""
     if TRUTH_URL:
         database = Database(postgres, "", os.environ["DATABASE_URL"])
         with database.connect() as connection:
@@ -79,9 +82,10 @@ def server(project: Database) -> Iterator[Server]:
 
 @pytest.fixture
 def sql(project: Database) -> Iterator[psycopg.Connection[Any]]:
-    """A superuser's autocommit connection."""
+    """A superuser's connection in autocommit mode."""
     with project.connect() as connection:
-        # A scratch server flushes its log late, and only flushed changes are streamed.
+        # A scratch server flushes its write-ahead log late, and Realtime streams only flushed
+        # changes.
         connection.execute("set synchronous_commit = on")
         yield connection
 
@@ -101,7 +105,10 @@ Open = Callable[..., Awaitable[Socket]]
 
 @pytest.fixture
 async def connect(server: Server) -> AsyncIterator[Open]:
-    """Open raw sockets to the module's server or to `server=`, and close them at the end."""
+    """A function that opens raw sockets to the module's Realtime server, or to `server=`.
+
+    The sockets are closed after the test.
+    """
     sockets: list[Socket] = []
 
     async def open_one(**options: Any) -> Socket:

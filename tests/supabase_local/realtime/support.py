@@ -22,7 +22,7 @@ from supabase_local.ports import reserve_port
 from tests.support.paths import ROOT
 from tests.support.stacks import TRUTH_URL
 
-#: Environment of the real project (see infra/truth), or empty for the local server.
+#: The environment of the real project (see infra/truth), or empty for the local server.
 REAL = os.environ if TRUTH_URL else {}
 SECRET = REAL.get("SUPABASE_JWT_SECRET", "super-secret-jwt-token-with-at-least-32-characters-long")
 PUBLISHABLE = REAL.get("SUPABASE_PUBLISHABLE_KEY", "sb_publishable_test")
@@ -30,7 +30,7 @@ SECRET_KEY = REAL.get("SUPABASE_SECRET_KEY", "sb_secret_test")
 ADA = "aaaaaaaa-0000-4000-8000-000000000001"
 EVE = "aaaaaaaa-0000-4000-8000-000000000003"
 PATIENCE = 60.0
-#: Time after which a message that must not arrive would have arrived.
+#: Seconds after which a message that must not arrive would have arrived.
 QUIET = 0.3
 
 
@@ -47,7 +47,7 @@ def unique(prefix: str = "room") -> str:
 
 
 class Server:
-    """`python -m supabase_local.realtime` as a process."""
+    """A process of `python -m supabase_local.realtime`."""
 
     def __init__(self, url: str) -> None:
         self.port = reserve_port()
@@ -58,7 +58,10 @@ class Server:
         self.wait_for_health(200)
 
     def wait_for_health(self, status: int) -> None:
-        """Wait until the server streams messages (200), or no longer does (503)."""
+        """Wait until the server's health check returns this status.
+
+        It is 200 while messages stream, else 503.
+        """
         give_up = time.monotonic() + PATIENCE * 3
         while time.monotonic() < give_up:
             with contextlib.suppress(httpx.TransportError):
@@ -83,7 +86,7 @@ class Server:
 
 
 class RealServer(Server):
-    """The server of the real project for `make truth`."""
+    """The Realtime server of the real project, for `make truth`."""
 
     def __init__(self) -> None:
         pass
@@ -97,7 +100,7 @@ class RealServer(Server):
 
 
 class Socket:
-    """A raw client of either version, which sees exactly what the server sends."""
+    """A raw client of the protocol's version 1 or 2, which shows exactly what the server sends."""
 
     def __init__(self, connection: ClientConnection, version: int) -> None:
         self.connection = connection
@@ -132,7 +135,7 @@ class Socket:
         return decode(await asyncio.wait_for(self.connection.recv(), seconds))
 
     async def expect(self, event: str, *, topic: str | None = None) -> dict[str, Any]:
-        """Return the next frame with that event, and keep others for later."""
+        """Return the next frame with this event, and store other frames for later."""
         return await self._first(
             lambda frame: frame["event"] == event and topic in (None, frame["topic"])
         )
@@ -169,7 +172,7 @@ class Socket:
         return {**reply, "join_ref": ref}
 
     async def joined(self, topic: str, **options: Any) -> str:
-        """Join and return the join_ref. Any reply but ok fails the test."""
+        """Join the topic and return the join's ref. Any reply except ok fails the test."""
         reply = await self.join(topic, **options)
         assert reply["status"] == "ok", reply
         return str(reply["join_ref"])
@@ -179,7 +182,7 @@ class Socket:
         return await self.push(f"realtime:{topic}", "broadcast", body)
 
     async def is_alive(self) -> bool:
-        """Return whether a heartbeat is answered."""
+        """Return whether the server replies to a heartbeat."""
         ref = await self.push("phoenix", "heartbeat", {})
         return bool((await self.reply_to(ref))["status"] == "ok")
 

@@ -1,4 +1,4 @@
-"""Broadcasts between clients, in both versions and in binary."""
+"""Realtime broadcasts between clients, in both protocol versions and in binary frames."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ UNICODE = {"text": 'naïve 日本語 🚀 \u2028 \\ " </script>', "ключ": ["
 async def test_public_and_private_rooms_of_a_topic_are_separate(
     connect: Any, sql: psycopg.Connection[Any]
 ) -> None:
-    """A broadcast stays in its room.
+    """A broadcast to the public room of a topic does not reach its private room, and vice versa.
 
-    Clients, REST and the database send to both rooms.
+    Clients, REST and the database can send to both rooms.
     """
     topic = unique()
     public, private, sender = [await connect(key=SECRET_KEY) for _ in range(3)]
@@ -43,7 +43,10 @@ async def test_public_and_private_rooms_of_a_topic_are_separate(
 
 
 async def test_without_the_right_to_write_a_broadcast_vanishes(connect: Any, grant: Any) -> None:
-    """The writer gets no ack, no one gets the message, and the channel still receives."""
+    """A broadcast without the right to write is dropped without an ack.
+
+    The sender's channel still receives messages.
+    """
     topic = unique()
     reader, writer = await connect(), await connect()
     grant(topic, ADA, write=False)
@@ -60,7 +63,7 @@ async def test_without_the_right_to_write_a_broadcast_vanishes(connect: Any, gra
 
 
 async def test_a_binary_broadcast_is_text_to_those_of_version_one(connect: Any) -> None:
-    """Clients get the frames of supabase-js, without metadata."""
+    """A binary broadcast reaches a client of protocol version 1 as text."""
     topic, event = unique("réunion"), "événement"
     sender, other = await connect(), await connect(version=1)
     third = await connect()

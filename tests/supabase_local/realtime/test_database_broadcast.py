@@ -1,4 +1,4 @@
-"""Broadcasts of a transaction: after its commit, in order, once."""
+"""Broadcasts that a database transaction sends: after its commit, in order, once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ for each statement execute function public.rt_send();
 
 @pytest.fixture
 def transaction(project: Database) -> Iterator[psycopg.Connection[Any]]:
-    """A connection that commits on demand."""
+    """A database connection that commits when the test says so."""
     with project.connect(autocommit=False) as connection:
         yield connection
 
@@ -40,9 +40,9 @@ def transaction(project: Database) -> Iterator[psycopg.Connection[Any]]:
 async def test_a_thousand_messages_of_one_transaction_arrive_once_and_in_order(
     connect: Any, transaction: psycopg.Connection[Any], version: int
 ) -> None:
-    """No message arrives before the commit, or after a rollback, also to a savepoint.
+    """A thousand messages of one transaction arrive after its commit, once and in order.
 
-    The payload contains the message's id.
+    Messages of a rolled-back transaction or savepoint do not arrive.
     """
     topic = unique()
     socket = await connect(key=SECRET_KEY, version=version)
@@ -71,8 +71,8 @@ async def test_a_thousand_messages_of_one_transaction_arrive_once_and_in_order(
 async def test_a_frame_is_the_real_servers_byte_by_byte(
     connect: Any, sql: psycopg.Connection[Any]
 ) -> None:
-    """A broadcast is a binary frame of kind 4. A real server sends the same bytes."""
-    # From test/realtime_web/socket/v2_serializer_test.exs in supabase/realtime.
+    """A broadcast has exactly the bytes that a real Realtime server sends."""
+    # These bytes are from test/realtime_web/socket/v2_serializer_test.exs in supabase/realtime.
     head = b"\x04\x05\x0a\x11\x01"
     frame = head + b'topicuser_event{"replayed":true}{"a":"b"}'
     assert encode_broadcast("topic", "user_event", '{"replayed":true}', '{"a":"b"}') == frame
@@ -91,7 +91,7 @@ async def test_a_frame_is_the_real_servers_byte_by_byte(
 async def test_a_trigger_broadcasts_the_changes_of_its_table(
     connect: Any, sql: psycopg.Connection[Any]
 ) -> None:
-    """The trigger calls `broadcast_changes` for each row, as in Supabase's guide."""
+    """A trigger that calls `broadcast_changes`, as in Supabase's guide, sends each row change."""
     socket, topic = await connect(key=SECRET_KEY), unique()
     await socket.joined(topic, private=True)
     sql.execute(TRIGGER.replace("TOPIC", topic))

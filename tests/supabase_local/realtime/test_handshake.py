@@ -1,4 +1,4 @@
-"""Rejected handshakes and their messages."""
+"""Handshakes that the Realtime server rejects, and the messages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UPGRADE = {
 def test_a_bad_key_is_refused_with_401_and_says_why(
     server: Server, key: str | None, message: str
 ) -> None:
-    """Rejections are plain HTTP responses with a JSON body."""
+    """A handshake with a bad key gets a plain HTTP response 401 with a reason in JSON."""
     url = server.websocket_url(key=key).replace("ws://", "http://")
 
     answer = httpx.get(url, headers=UPGRADE)

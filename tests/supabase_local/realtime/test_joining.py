@@ -1,4 +1,4 @@
-"""Joining, leaving, joining again, and the rights for private topics."""
+"""Joining and leaving a Realtime topic, and the rights for private topics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ def refusal(topic: str) -> str:
 async def test_a_policy_lets_its_user_join_and_no_one_else(
     connect: Any, grant: Any, version: int
 ) -> None:
-    """The policy uses realtime.topic(), the extension and auth.uid()."""
+    """A policy with realtime.topic() and auth.uid() lets its user join a private topic.
+
+    Other users are rejected.
+    """
     socket, topic = await connect(version=version), unique()
     grant(topic, ADA)
 
@@ -30,7 +33,7 @@ async def test_a_policy_lets_its_user_join_and_no_one_else(
 
 
 async def test_leaving_is_answered_then_closed_with_the_joins_ref(connect: Any) -> None:
-    """Clients ignore a close whose ref is not the join's ref."""
+    """A client that leaves a topic gets a reply and then a close with the ref of its join."""
     socket, other, topic = await connect(), await connect(), unique()
     join_ref = await socket.joined(topic)
     await other.joined(topic)
@@ -48,9 +51,9 @@ async def test_leaving_is_answered_then_closed_with_the_joins_ref(connect: Any) 
 
 
 async def test_joining_twice_closes_the_first_instance(connect: Any) -> None:
-    """After the second join, a message is delivered once.
+    """A client that joins a topic twice gets each message once.
 
-    The reply to the new join comes before the end of the old join.
+    The first join is closed after the second was accepted.
     """
     socket, other, topic = await connect(), await connect(), unique()
     first = await socket.joined(topic)
@@ -73,7 +76,7 @@ MALFORMED = ["", "garbage", "null", "[1,2,3]", "[" * 100_000, b"", b"\x09" * 40]
 async def test_malformed_frames_are_dropped_and_the_socket_stays(
     connect: Any, version: int
 ) -> None:
-    """There is no reply and no close, and other channels are not affected."""
+    """The server ignores malformed frames, and the socket and its channels stay open."""
     socket, other, topic = await connect(version=version), await connect(), unique()
     await socket.joined(topic, broadcast={"self": True})
     await other.joined(topic)
@@ -88,7 +91,7 @@ async def test_malformed_frames_are_dropped_and_the_socket_stays(
 
 
 async def test_a_topic_that_no_one_can_join_is_answered(connect: Any) -> None:
-    """A join whose topic is not a string also gets an error."""
+    """A join whose topic is not a string gets an error reply."""
     socket = await connect()
 
     for topic in (7, "elsewhere"):

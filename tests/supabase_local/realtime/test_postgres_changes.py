@@ -1,4 +1,4 @@
-"""Row changes of published tables: their form, filters, RLS, and invalid entries."""
+"""Row changes of published tables that Realtime streams: form, filters, policies and errors."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ TABLES = """
 
 @pytest.fixture(scope="module", autouse=True)
 def tables(project: Any) -> None:
-    """The tables for this module."""
+    """The published tables of this module."""
     with project.connect() as connection:
         connection.execute(TABLES)
 
 
 @pytest.fixture(autouse=True)
 def empty(sql: psycopg.Connection[Any]) -> None:
-    """Every test starts with empty tables."""
+    """Empty the tables before every test."""
     sql.execute("truncate public.items, public.open_items")
 
 
@@ -49,7 +49,7 @@ def entry(table: str = "open_items", event: str = "*", **more: Any) -> dict[str,
 async def listen(
     socket: Socket, *entries: dict[str, Any], access_token: str | None = None
 ) -> tuple[str, list[int]]:
-    """Join a topic, wait for its subscriptions, and return the topic and the entries' ids."""
+    """Join a topic with entries for row changes. Return the topic and the entries' ids."""
     topic = unique("changes")
     reply = await socket.join(topic, access_token=access_token, postgres_changes=list(entries))
     assert reply["status"] == "ok", reply
@@ -71,7 +71,10 @@ async def records(socket: Socket, count: int) -> list[Any]:
 async def test_each_kind_of_change_has_its_exact_shape(
     connect: Any, sql: psycopg.Connection[Any], version: int
 ) -> None:
-    """INSERT has no old_record, and DELETE has no record."""
+    """INSERT, UPDATE and DELETE are streamed in the documented form.
+
+    INSERT has no old_record, and DELETE has no record.
+    """
     socket = await connect(version=version)
     _, ids = await listen(socket, entry())
 
@@ -107,7 +110,7 @@ FILTERS = [
 async def test_filters_select_rows(
     connect: Any, sql: psycopg.Connection[Any], text: str, expected: list[int]
 ) -> None:
-    """NULL never matches."""
+    """A filter of an entry selects the matching rows. Null matches no filter."""
     socket = await connect()
     await listen(socket, entry(event="INSERT", filter=text))
 
@@ -123,9 +126,9 @@ async def test_filters_select_rows(
 async def test_each_tenant_sees_its_own_rows_only(
     connect: Any, sql: psycopg.Connection[Any]
 ) -> None:
-    """RLS decides, anon sees nothing, and column grants limit the record.
+    """A user gets only the rows and columns that row-level security and grants allow.
 
-    A deleted row cannot be tested against a policy, so everyone sees its key.
+    A deleted row cannot be checked, so every user sees its key.
     """
     ada, eve, anon, service = [await connect() for _ in range(3)] + [await connect(key=SECRET_KEY)]
     await listen(ada, entry("items"), access_token=token(ADA))
@@ -161,7 +164,10 @@ async def test_each_tenant_sees_its_own_rows_only(
 async def test_a_bad_entry_joins_and_then_says_what_is_wrong(
     connect: Any, sql: psycopg.Connection[Any], bad: dict[str, Any], message: str
 ) -> None:
-    """One bad entry fails all entries of its channel, but no other channel's."""
+    """A channel with an invalid entry joins and then gets an error.
+
+    All its entries fail, and other channels work.
+    """
     socket, topic = await connect(), unique()
     await listen(socket, entry())
 

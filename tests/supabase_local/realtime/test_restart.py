@@ -1,4 +1,4 @@
-"""A restart of Postgres while the server runs."""
+"""A restart of Postgres while the Realtime server runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AWAY = "UnableToConnectToProject: Realtime was unable to connect to the project 
 
 @pytest.fixture
 def own_postgres(tmp_path: Path) -> Iterator[Postgres]:
-    """A Postgres of this test, which will be stopped."""
+    """A Postgres server of this test, which the test stops."""
     server = Postgres(tmp_path, scratch=True)
     server.start()
     migrations.prepare_hosted(server.url())
@@ -27,7 +27,7 @@ def own_postgres(tmp_path: Path) -> Iterator[Postgres]:
 
 @pytest.fixture
 def own_server(own_postgres: Postgres) -> Iterator[Server]:
-    """The Realtime server for that Postgres."""
+    """A Realtime server for that Postgres."""
     server = Server(own_postgres.url())
     yield server
     server.stop()
@@ -36,7 +36,7 @@ def own_server(own_postgres: Postgres) -> Iterator[Server]:
 async def test_the_server_survives_a_restart_of_postgres(
     own_postgres: Postgres, own_server: Server
 ) -> None:
-    """Joins during the restart are rejected with a documented reason, and later joins succeed."""
+    """While Postgres restarts, joins are rejected with a documented reason. Later joins succeed."""
     server, topic = own_server, unique()
     socket = await open_socket(server, key=SECRET_KEY)
     await socket.joined(topic, private=True)

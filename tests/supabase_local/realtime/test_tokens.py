@@ -1,4 +1,4 @@
-"""Tokens during a channel's life: replaced, expired, or with fewer rights than before."""
+"""The token of a Realtime channel is replaced, expires, or loses rights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ async def refresh(socket: Socket, topic: str, value: Any) -> None:
 
 
 async def ended(socket: Socket, topic: str, join_ref: str) -> str:
-    """Wait for the channel's end and return the reason. The socket must stay open."""
+    """Wait until the channel ends, and return the reason. The socket must stay open."""
     system = await socket.expect("system")
     close = await socket.expect("phx_close")
     assert system["payload"]["extension"] == "system"
@@ -30,7 +30,10 @@ async def ended(socket: Socket, topic: str, join_ref: str) -> str:
 async def test_a_removed_member_is_out_at_the_next_refresh(
     connect: Any, grant: Any, sql: psycopg.Connection[Any]
 ) -> None:
-    """A removal takes effect within the token's life, and immediately for a new join."""
+    """A user who loses the right to a topic is removed at the next token refresh.
+
+    A new join is rejected immediately.
+    """
     socket, topic = await connect(), unique()
     grant(topic, ADA)
     join_ref = await socket.joined(topic, access_token=token(ADA), private=True)
@@ -52,7 +55,7 @@ async def test_a_removed_member_is_out_at_the_next_refresh(
 async def test_a_channel_ends_when_its_token_expires(
     connect: Any, grant: Any, private: bool
 ) -> None:
-    """Only the channel ends, and the socket stays open."""
+    """A channel whose token expires ends, and the socket stays open."""
     socket, topic = await connect(), unique()
     grant(topic, ADA)
     life, reply = 1, {"status": "error"}
