@@ -51,7 +51,10 @@ class MisbehavingServer:
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
-        """Respond with `write` or in pieces. The connection is closed afterwards."""
+        """Each subclass writes its response to a request here.
+
+        The server closes the connection afterwards.
+        """
         raise NotImplementedError
 
     async def hang(self) -> NoReturn:

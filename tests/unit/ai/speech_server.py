@@ -23,7 +23,10 @@ SAID = {
 
 
 class SpeechServer(MisbehavingServer):
-    """Serves `POST /v1/audio/transcriptions`. It returns the `faults` first, and then `said`."""
+    """A speech-to-text server.
+
+    It responds with the errors in `faults` first, then with the text `said`.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +46,7 @@ class SpeechServer(MisbehavingServer):
         )
 
     async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
-        """Return the recognized words."""
+        """Respond to a transcription request with the next fault, or with the recognized text."""
         self.seen.append(request.body)
         fault = self.faults.pop(0) if self.faults else Fault()
         if request.headers.get("authorization") != f"Bearer {KEY}":
