@@ -232,7 +232,10 @@ def test_a_fault_of_the_stage_goes_by_its_fix(account: Deployed, fault: str) -> 
 
 
 def test_a_deny_that_concerns_no_right_of_the_function_is_no_fault(account: Deployed) -> None:
-    """A company's policy that denies other actions than those of the function is no fault."""
+    """An AWS policy may deny actions that the function does not need.
+
+    The doctor then reports no fault.
+    """
     statements = [
         {"Effect": "Deny", "Action": "organizations:*", "Resource": "*"},
         {"Effect": "Deny", "NotAction": "logs:*", "Resource": "*"},
