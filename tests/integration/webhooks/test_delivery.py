@@ -186,7 +186,12 @@ async def test_a_failure_is_sent_again_under_the_same_id(
 
 async def test_the_error_of_a_connection_is_named(project: Project) -> None:
     """A delivery that fails at the TLS handshake stores that error."""
-    server = await asyncio.start_server(lambda _, writer: writer.write(b"plain text"), "127.0.0.1")
+
+    def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"plain text")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1")
     async with server, posting(project) as post:
         port = server.sockets[0].getsockname()[1]
         await post.subscribe(f"https://127.0.0.1:{port}")
