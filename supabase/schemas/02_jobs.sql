@@ -294,8 +294,8 @@ create index turns_by_lane on queue.turns (lane, epoch, rank, workspace_id)
 create index turns_blocked on queue.turns (look_at) where blocked;
 
 -- Numbers of the epochs of queue.turns. While an old snapshot exists, for example of a dump,
--- Postgres keeps the index entries of rows that were closed since then. Each epoch has its own range
--- of the index, and leases read only the range of the latest epoch, to skip these entries. If at
+-- Postgres keeps the index entries of rows that were closed since then. Each epoch has its own part
+-- of the index, and leases read only the part of the latest epoch, to skip these entries. If at
 -- least as many rows of queue.turns were closed in the last epoch as are open now, a lease sets a
 -- new epoch in the open rows (queue.begin_epoch).
 create table queue.turn_epochs (epoch bigint primary key);

@@ -662,11 +662,11 @@ end;
 $$;
 
 -- A pair of Postgres sequences stores a person's token bucket: the hash of its name, and the time
--- when the bucket will be full. Return the number of the pair, and this time. The hash of the
--- bucket's name selects four candidate pairs. If none of the four pairs stores the bucket, take over
--- a pair whose bucket is full. If each of the four pairs stores a bucket that is not full, return
--- null. The function reads the time of a pair before the name of its bucket, because another bucket
--- may take over the pair between the two reads.
+-- when the bucket will be full. Return the number of the pair, and this time. The hash of the name
+-- selects four candidate pairs. If none of the four pairs stores the bucket, take over a pair whose
+-- bucket is full. If each of the four pairs stores a bucket that is not full, return null. The
+-- function reads the time of a pair before the name of its bucket, because another bucket may take
+-- over the pair between the two reads.
 create function queue.find_pair(
   p_hash bigint,
   p_micros bigint,
