@@ -74,10 +74,10 @@
 --    the rows of about n tenants in queue.turns.
 -- 3. An enqueue without an idempotency key or unique key never waits for another transaction. An
 --    enqueue tries to take a shared advisory lock for the job's tenant, job type and queue (the
---    turn), and inserts the job. If the lock is not free, or if the row of queue.turns is not open,
---    the enqueue inserts a row into queue.notes. A lease that closes a row of queue.turns, or
---    increases its from_ord, takes the advisory lock exclusively, so that no enqueue can add an
---    earlier job at the same moment.
+--    turn), and inserts the job. If the lock is not free, or if leases skip the row of queue.turns,
+--    the enqueue also inserts a row into queue.notes, so that a later lease finds the job. A lease
+--    that closes a row of queue.turns, or increases its from_ord, takes the advisory lock
+--    exclusively, so that no enqueue can add an earlier job at the same moment.
 -- 4. The engine enforces the limits of job types and workspaces by counting running jobs, and
 --    stores no counter. A lease tries to take an advisory lock for each limit of a job type or
 --    workspace. After the lock, the next statement of the lease counts the running jobs. A gate

@@ -105,7 +105,7 @@ CALLS: dict[str, dict[str, Any]] = {
 NAMES = {"ACME": ACME, "ADA": ADA, "BOB": BOB, "TOPIC": f"workspace:{ACME}"}
 #: Functions for guests that take no tokens, because a call changes only the rows of one id.
 UNPAID = {"chat_cancel", "chat_messages", "plan_cancel", "plan_delete", "plan_share"}
-#: A statement for each right to write a table through the Data API.
+#: For each right to write a table through the Data API, an SQL statement that uses the right.
 ROWS = {
     "public.jobs INSERT": (
         "insert into public.jobs (workspace_id, user_id, job_type, payload, status)"

@@ -34,7 +34,7 @@ Next:
 1. if you use `supabase start`: restart it for the new config.toml, then supabase migration up
 2. minutehand dev
 3. in a second terminal: minutehand enqueue {package}.hello '{{"name": "Ada"}}' --watch
-`minutehand docs` prints the pages with these names."""
+4. read the pages: minutehand docs"""
 
 
 @verb

@@ -26,10 +26,11 @@ def init(
     output: Output,
     job_type: Annotated[str, typer.Argument(help="<app>.<verb>, e.g. greetings.send.")],
     reads: Annotated[
-        str, typer.Option(help="Your tables in `public` that it reads, e.g. leads,notes.")
+        str,
+        typer.Option(help="Your tables in `public` that the processor reads, e.g. leads,notes."),
     ] = "",
     writes: Annotated[
-        str, typer.Option(help="Your tables in `public` that it reads and writes.")
+        str, typer.Option(help="Your tables in `public` that the processor reads and writes.")
     ] = "",
     tenant: Annotated[
         str,

@@ -281,7 +281,10 @@ class TickScheduler:
             )
 
     def _stays(self, now: float, snapshot: RunSnapshot) -> bool:
-        """Return whether a run without jobs waits, because a job is due soon or was announced."""
+        """Return whether a run without jobs must wait instead of ending.
+
+        The run waits if a job is due soon, or if a notification announced a job.
+        """
         if not self.can_lease(now, snapshot):
             return False
         if (

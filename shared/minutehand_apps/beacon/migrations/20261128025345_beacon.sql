@@ -26,8 +26,8 @@ create table public.beacon_jobs (
   created_at timestamptz not null default queue.clock(),
   started_at timestamptz,
   finished_at timestamptz,
-  -- Signed receipt that closes the job, with the number of the job's other receipts. The receipt is
-  -- null until the job ends.
+  -- Signed receipt that is issued when the job ends. The receipt states how many other receipts the
+  -- job has, so that a missing receipt is detected. Null until the job ends.
   closing jsonb,
   share_id uuid, -- random key of the public link, null without a link
   constraint beacon_jobs_one_share unique (share_id),

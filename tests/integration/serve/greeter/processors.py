@@ -85,7 +85,7 @@ async def broken(job: Job[Nothing], ctx: JobContext) -> None:
 
 
 class Item(BaseModel):
-    """How the item makes the call for its batch fail: it dies, raises or hangs."""
+    """Payload that says what the processor of the batch does: end its process, raise or hang."""
 
     how: str | None = None
 
