@@ -67,7 +67,7 @@ class JsonFormatter(logging.Formatter):
         return text.encode("utf-8", "replace").decode()
 
 
-def configure_logging(level: str, *, stream: TextIO | None = None) -> None:
+def configure_logging(level: str = "INFO", *, stream: TextIO | None = None) -> None:
     """Write the log lines of all loggers to `stream`, by default to stdout, as JSON.
 
     Handlers that a runtime such as AWS Lambda has added to the root logger are replaced, so that no

@@ -44,7 +44,7 @@ def probe(url: str, is_satisfied: Callable[[httpx.Response], bool]) -> Probe:
 
 
 def supabase_parts(
-    *, gateway_port: int, realtime_port: int, site_url: str, schemas: Iterable[str]
+    *, gateway_port: int, realtime_port: int, site_url: str, schemas: Iterable[str] = ()
 ) -> list[Part]:
     """Return Realtime, and the gateway, which serves the Data API and Auth and forwards sockets.
 

@@ -147,7 +147,7 @@ class UserQueue(CallerFunctions):
         )
 
     async def guest_events_after(
-        self, session_id: str, job_id: JobId | str, seq: int
+        self, session_id: str, job_id: JobId | str, seq: int = 0
     ) -> list[JobEvent]:
         """Return up to 500 events of a guest session's job. A log event has only its `seq`."""
         page = reading(GuestJob)
