@@ -6,6 +6,7 @@ import { navigate } from "../../lib/router.js";
 import { useFetch } from "../../lib/store.js";
 import { html, useState } from "../../lib/ui.js";
 import { ActionButton } from "../../parts/dialog.js";
+import { SearchBox } from "../../parts/search.js";
 import { Empty, pageHead } from "../../parts/states-of-view.js";
 import { column, heading, liveList } from "../../parts/table.js";
 import { When } from "../../parts/when.js";
@@ -68,12 +69,7 @@ export function SessionList({ id, workspaceId, hasBegun }) {
   const found = useFetch((signal) => unwrap(latest(), signal), [workspaceId, hasBegun]);
   const isFound = ({ title: text }) => text.toLowerCase().includes(words.trim().toLowerCase());
   return html`<nav class="chat-list" aria-label="Conversations">
-    <input
-      type="search"
-      aria-label="Search conversations"
-      placeholder="Search conversations"
-      value=${words}
-      onInput=${(event) => setWords(event.target.value)} />
+    <${SearchBox} value=${words} placeholder="Search conversations" onChange=${setWords} />
     <ul>
       ${(found.value ?? []).filter(isFound).map(
         (one) => html`<li key=${one.session_id}>

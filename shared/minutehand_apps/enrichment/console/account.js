@@ -174,12 +174,13 @@ function Beside({ account, name, label, kind, onSaved }) {
  */
 function Origin({ account, name }) {
   const { [name]: value, edited_at, enriched_at, metadata } = account;
-  const isApollos = String(metadata?.apollo_fields?.[name] ?? "") === String(value ?? "");
-  const by = edited_at[name]
-    ? "Edited"
-    : enriched_at && isApollos && SOURCES[metadata.apollo_source];
-  if (!by || (value ?? null) === null) return null;
-  return html`<div class="hint">${by} <${When} at=${edited_at[name] ?? enriched_at} /></div>`;
+  if ((value ?? null) === null) return null;
+  const isApollos = String(metadata?.apollo_fields?.[name] ?? "") === String(value);
+  // an enrichment also fills a field that a person emptied before
+  const isFilled = isApollos && !(Date.parse(edited_at[name]) > Date.parse(enriched_at));
+  const by = isFilled ? SOURCES[metadata.apollo_source] : edited_at[name] && "Edited";
+  const at = isFilled ? enriched_at : edited_at[name];
+  return by && html`<div class="hint">${by} <${When} at=${at} /></div>`;
 }
 
 /**

@@ -66,7 +66,7 @@ export async function allAccounts(workspaceId) {
     const query = accounts().eq("workspace_id", workspaceId).order("name").order("id");
     const next = await unwrap(query.range(rows.length, rows.length + MAX_ROWS - 1));
     rows.push(...next);
-    if (next.length < MAX_ROWS) return rows;
+    if (next.length === 0) return rows; // a project may set fewer rows per response
   }
 }
 
