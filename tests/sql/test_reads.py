@@ -156,6 +156,15 @@ def test_a_filter_or_cursor_that_makes_no_sense_is_refused(
     assert result == ("PT400", "invalid_argument", field)
 
 
+def test_a_cursor_of_a_feed_is_no_longer_than_running_transactions_make_it(ada: Engine) -> None:
+    """A feed rejects a very long cursor, because each event would repeat the cursor."""
+    feed = {"p_workspace_id": ACME}
+    ada.rpc("event_feed", **feed, p_cursor='(c,"1:3:1,2",,,,)')
+    running = ",".join(map(str, range(1, 2000)))
+    result = refused(ada.rpc, "event_feed", **feed, p_cursor=f'(c,"1:2000:{running}",,,,)')
+    assert result == ("PT400", "invalid_argument", "cursor")
+
+
 def test_a_page_and_a_count_read_ten_thousand_jobs_at_most(engine: Engine) -> None:
     """A page of a filtered list reads at most 10,000 jobs, so it may be empty and have a next page.
 

@@ -12,6 +12,7 @@ from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import fits, violations
 from tests.e2e.console.people import ADA, NETWORK, press
 from tests.e2e.console.worker import HandWorker
+from tests.support.engine import piece
 
 pytestmark = pytest.mark.browser
 
@@ -134,9 +135,8 @@ def test_an_answer_is_streamed_stopped_retried_and_fails(visit: Visit, worker: H
     visitor = visit(ADA, f"/chat/session#{session}")
     page = visitor.page
     answer = page.locator("[data-type=answer]")
-    lease = worker.lease_soon()
-    piece = {"stream": "reply", "attempt": 1, "start": 0, "text": MARKDOWN}
-    worker.report(lease, output=[piece])
+    lease = worker.lease_one()
+    worker.say(lease, piece(MARKDOWN))
     expect(answer.locator("strong")).to_have_text("ways")
     expect(answer.locator("pre")).to_have_text('print("<b>")\n')
     expect(answer.locator("pre .hljs-string")).to_have_text('"<b>"')
@@ -158,8 +158,8 @@ def test_an_answer_is_streamed_stopped_retried_and_fails(visit: Visit, worker: H
     expect(answer).to_contain_text("Thinking…")
     page.clock.run_for(10_000)
     expect(answer).to_contain_text("No answer yet.")
-    lease = worker.lease_soon()
-    worker.report(lease, output=[{**piece, "attempt": 2, "text": "Once more"}])
+    lease = worker.lease_one()
+    worker.say(lease, piece("Once more", attempt=2))
     expect(answer).to_have_text("Once more")
     worker.settle(lease, "failed", error={"type": "Fail", "message": "The model is away."})
     expect(answer.get_by_role("alert")).to_have_text("The model is away.")

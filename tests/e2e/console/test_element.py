@@ -11,6 +11,7 @@ from playwright.sync_api import Page, Route, expect
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import violations
 from tests.e2e.console.worker import HandWorker
+from tests.support.engine import MISSING, piece
 from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack
 
@@ -114,10 +115,9 @@ def test_hooks_return_the_job_of_their_id_and_change_it(
     ids = []
     for _ in range(2):
         page.evaluate("void mine.made.enqueue({ n: 1 })")
-        lease = worker.lease_soon()
+        lease = worker.lease_one()
         ids.append(lease["job"]["id"])
-        response = {"stream": "reply", "attempt": 1, "start": 0, "text": ids[-1]}
-        worker.settle(lease, result={"answer": 42}, output=[response])
+        worker.settle(lease, result={"answer": 42}, output=[piece(ids[-1])])
         page.wait_for_function("(id) => ends.at(-1) === id", arg=ids[-1])
         page.wait_for_function("(id) => mine.followed.output.reply === id", arg=ids[-1])
     page.evaluate("void mine.made.enqueue({ n: 3 }, { delay_seconds: 900 })")
@@ -140,22 +140,21 @@ def test_a_page_without_a_build_shows_a_job(mine: Callable[..., Page], worker: H
 
     For a foreign id it shows an error.
     """
-    page = mine(PAGE, id=worker.enqueue({}))
+    page = mine(PAGE, id=worker.enqueue())
     job = page.locator("minutehand-job")
     expect(job.locator(".state")).to_have_text("Queued")
 
-    lease = worker.lease_soon()
-    worker.report(lease, None, progress={"percentage": 40, "message": EVIL})
+    lease = worker.lease_one()
+    worker.report(lease, progress={"percentage": 40, "message": EVIL})
     expect(job.locator(".state")).to_have_text("Läuft")
     expect(job.get_by_role("progressbar")).to_have_js_property("value", 40)
     expect(job.locator(".message")).to_have_text(EVIL)
 
-    response = {"stream": "reply", "attempt": 1}
-    worker.report(lease, output=[{**response, "start": 0, "text": f"{EVIL} is"}])
+    worker.say(lease, piece(f"{EVIL} is"))
     expect(job.locator(".output")).to_have_text(f"{EVIL} is")
     select = "({ firstChild: said }) => getSelection().setBaseAndExtent(said, 1, said, 4)"
     job.locator(".output").evaluate(select)
-    worker.report(lease, output=[{**response, "start": len(EVIL) + 3, "text": " text"}])
+    worker.say(lease, piece(" text", len(EVIL) + 3))
     expect(job.locator(".output")).to_have_text(f"{EVIL} is text")
     assert page.evaluate("getSelection().toString()") == "img", "a selection stays"
 
@@ -166,12 +165,11 @@ def test_a_page_without_a_build_shows_a_job(mine: Callable[..., Page], worker: H
     job.get_by_role("button", name="blue").click()
     expect(job.locator(".question")).to_be_hidden()
 
-    worker.settle(worker.lease_soon(), result={"answer": "42"})
+    worker.settle(worker.lease_one(), result={"answer": "42"})
     expect(job.locator(".state")).to_have_text("Completed")
     expect(page.locator("h1")).to_have_text("42")
     assert page.title() != "breached"
-    missing = "00000000-0000-7000-8000-000000000000"
-    job.evaluate("(job, id) => job.setAttribute('job-id', id)", missing)
+    job.evaluate("(job, id) => job.setAttribute('job-id', id)", MISSING)
     expect(job.locator(".problem")).to_have_text("Job not found, or not yours.")
 
 
@@ -179,14 +177,13 @@ def test_a_guest_sees_the_job_of_their_session_live(
     mine: Callable[..., Page], worker: HandWorker
 ) -> None:
     """A guest with a session's id sees a job's state, progress, output and end."""
-    opened = worker.engine.rpc("open_guest_session", p_workspace_id=worker.workspace_id)
+    opened = worker.rpc("open_guest_session", p_workspace_id=worker.workspace_id)
     session = opened["session_id"]
-    page = mine(PAGE, id=worker.enqueue({}, session_id=session), session=session, token=None)
+    page = mine(PAGE, id=worker.enqueue(session_id=session), session=session, token=None)
     job = page.locator("minutehand-job")
     expect(job.locator(".state")).to_have_text("Pending")
-    lease = worker.lease_soon()
-    response = {"stream": "reply", "attempt": 1, "start": 0, "text": "dear guest"}
-    worker.report(lease, 40, "a line that is not theirs", output=[response])
+    lease = worker.lease_one()
+    worker.report(lease, 40, "a line that is not theirs", output=[piece("dear guest")])
     expect(job.locator(".output")).to_have_text("dear guest")
     expect(job.get_by_role("progressbar")).to_have_js_property("value", 40)
     worker.settle(lease, result={"answer": "42"})

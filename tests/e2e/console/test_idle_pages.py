@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 #: The request with which a page renews its subscription once a minute.
 KEPT = "/rpc/follow_topic"
-LATER = {"delay_seconds": 3600}
+LATER: dict[str, Any] = {"delay_seconds": 3600}
 STEP_MS = 2000  # in the page's time, and shorter than a reply's timeout
 STEPS_TO_REST = 8  # longer than a heartbeat's interval
 STEPS = 45  # in all pages together shorter than a token's life
@@ -135,7 +135,7 @@ def paths(worker: HandWorker) -> list[str]:
     for session, job in ((chat, ids["chat"]), (f"chat_{ended}", jobs[0])):
         worker.write_chat(session, job, message="?")
     ids |= {"ended": ended, "ended_plan": jobs[1]}
-    ClientCursor(worker.engine.connection).execute(WORK, ids)
+    ClientCursor(worker.connection).execute(WORK, ids)
     return [
         *(f"/chat/session#{session}" for session in (chat, f"chat_{ended}")),
         *(f"/plans/{plan}" for plan in (work, ended)),

@@ -46,7 +46,7 @@ def test_hostile_payloads_logs_errors_and_names_are_text(visit: Visit, worker: H
         " values (%(text)s, %(id)s, 'javascript:window.breached=1')",
         "update public.workspaces set name = %(text)s where id = %(id)s",
     ):
-        worker.engine.connection.execute(statement, {"text": HOSTILE, "id": worker.workspace_id})
+        worker.connection.execute(statement, {"text": HOSTILE, "id": worker.workspace_id})
     visitor = visit(ADA, f"/jobs/{job_id}")
     page = visitor.page
     expect(page.locator(".error-text")).to_have_text(HOSTILE)
@@ -67,7 +67,7 @@ def test_the_first_load_is_small(visit: Visit, worker: HandWorker) -> None:
     One small request reads a hundred jobs with payloads of 180 kB.
     """
     for _ in range(5):
-        worker.enqueue_many([{"payload": {"to": "ada", "body": "x" * 180_000}}] * 20)
+        worker.enqueue_all([{"payload": {"to": "ada", "body": "x" * 180_000}}] * 20)
     visitor = visit(None, "/nowhere")
     visitor.sign_in(ADA)
     wire = visitor.context.new_cdp_session(visitor.page)

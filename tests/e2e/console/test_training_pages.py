@@ -69,7 +69,6 @@ def test_a_video_becomes_a_transcript_live(
     expect(transcript).to_contain_text("front door of the machine")
     transcript.get_by_role("button").last.click()
     page.wait_for_function("() => document.querySelector('video').currentTime > 0")
-    page.set_viewport_size({"width": 320, "height": 700})
     check_page(visitor)
 
     with stack.connect() as connection:
@@ -119,16 +118,22 @@ def test_a_video_becomes_a_transcript_live(
     expect(page.get_by_text("No videos yet")).to_be_visible()
 
 
-def test_an_upload_survives_an_outage_and_a_reload_and_is_aborted(
+def test_an_upload_is_resumed_aborted_and_its_failure_is_retried(
     visit: Visit, tmp_path: Path
 ) -> None:
-    """After an outage, an upload sends only its failed part again.
+    """After an outage and a reload, an upload sends only its missing part.
 
-    An aborted upload leaves no file.
+    An aborted upload leaves no file. A file that is no video shows its error, and the monitor lists
+    and retries the failed jobs.
     """
-    file = tmp_path / "long.mp4"
+    picture, empty, file = (tmp_path / name for name in ("roof.png", "none.mp4", "long.mp4"))
+    picture.write_bytes(b"no matter")
+    empty.touch()
     file.write_bytes(bytes(MIN_PART_BYTES + 5))
-    page = visit(ADA, "/trainings", allow=("net::ERR_FAILED",)).page
+    visitor = visit(ADA, "/trainings", allow=("net::ERR_FAILED",))
+    page = visitor.page
+    video = page.get_by_role("dialog").get_by_label("Video")
+    upload = page.get_by_role("button", name="Upload", exact=True)
     parts: list[str] = []
 
     def storage(route: Route) -> None:
@@ -138,13 +143,14 @@ def test_an_upload_survives_an_outage_and_a_reload_and_is_aborted(
         elif parts[-1] == "1":
             route.continue_()  # the other part gets no response
 
-    def begin() -> None:
-        click(page, "New video")
-        page.get_by_role("dialog").get_by_label("Video").set_input_files(file)
-        click(page, "Upload", exact=True)
-
     page.route(lambda url: "partNumber=" in url, storage)
-    begin()
+    click(page, "New video")
+    for wrong, words in ((picture, "roof.png is not a video"), (empty, "none.mp4 is empty")):
+        video.set_input_files(wrong)
+        expect(page.get_by_role("alert")).to_contain_text(words)
+        expect(upload).to_be_disabled()
+    video.set_input_files(file)
+    upload.click()
     with page.expect_response(lambda response: "partNumber=1" in response.url):
         pass
     page.reload()
@@ -156,35 +162,17 @@ def test_an_upload_survives_an_outage_and_a_reload_and_is_aborted(
     expect(page).to_have_url(re.compile(r"/trainings/[0-9a-f-]{36}$"), timeout=PATIENCE)
     assert parts.count("1") == 2
     assert [url for url in sent if "partNumber=1&" in url] == []
+    expect(page.get_by_role("alert")).to_contain_text("not a video", timeout=PATIENCE)
 
     page.go_back()
     page.route(lambda url: "partNumber=" in url, lambda _: None)
-    begin()
+    click(page, "New video")
+    video.set_input_files(file)
+    upload.click()
     with page.expect_response(lambda one: one.request.method == "DELETE") as deleted:
         click(page, "Abort")
     assert deleted.value.status == 204
     expect(page.locator("[data-upload]")).to_have_count(0)
-
-
-def test_a_wrong_file_shows_why_and_is_retried_in_the_monitor(visit: Visit, tmp_path: Path) -> None:
-    """A file that is no video shows its error within seconds.
-
-    The monitor lists and retries the failed jobs.
-    """
-    picture, empty, file = (tmp_path / name for name in ("roof.png", "none.mp4", "notes.mp4"))
-    picture.write_bytes(b"no matter")
-    empty.touch()
-    file.write_text("this is no video")
-    visitor = visit(ADA, "/trainings")
-    page = visitor.page
-    click(page, "New video")
-    for wrong, words in ((picture, "roof.png is not a video"), (empty, "none.mp4 is empty")):
-        page.get_by_role("dialog").get_by_label("Video").set_input_files(wrong)
-        expect(page.get_by_role("alert")).to_contain_text(words)
-        expect(page.get_by_role("button", name="Upload", exact=True)).to_be_disabled()
-    page.get_by_role("dialog").get_by_label("Video").set_input_files(file)
-    click(page, "Upload", exact=True)
-    expect(page.get_by_role("alert")).to_contain_text("not a video", timeout=PATIENCE)
 
     visitor.go("/trainings/monitor")
     page.get_by_role("link", name="Failed 2").click(timeout=PATIENCE)

@@ -12,6 +12,7 @@ from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import check_page
 from tests.e2e.console.people import ADA, BOB, NETWORK, click, press
 from tests.e2e.console.worker import HandWorker
+from tests.support.engine import piece
 from tests.support.patience import until
 
 pytestmark = pytest.mark.browser
@@ -27,7 +28,7 @@ def test_jobs_are_live_filtered_and_retried(visit: Visit, worker: HandWorker) ->
     expect(page.get_by_text("No jobs yet")).to_be_visible()
     check_page(visitor)
 
-    ids = worker.enqueue_many([{"payload": {"customer": n}, "tags": ["due"]} for n in range(3)])
+    ids = worker.enqueue_all([{"payload": {"customer": n}, "tags": ["due"]} for n in range(3)])
     rows = page.locator("tr.job-row")
     expect(rows).to_have_count(3)
     for lease in worker.lease(limit=2):
@@ -63,7 +64,7 @@ def test_jobs_are_live_filtered_and_retried(visit: Visit, worker: HandWorker) ->
 
 
 def test_pages_that_arrive_during_a_refresh_stay(visit: Visit, worker: HandWorker) -> None:
-    worker.enqueue_many([{}] * 450)
+    worker.enqueue_many(450)
     page = visit(ADA, "/jobs").page
     box, foot = page.locator(".table-scroll"), page.locator(".foot")
     held: list[Route] = []
@@ -101,20 +102,19 @@ def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker) -> Non
     visitor = visit(ADA, f"/jobs/{job_id}")
     page = visitor.page
     expect(page.locator("h1 .badge")).to_have_text("Queued")
-    lease = worker.lease_soon()
+    lease = worker.lease_one()
     expect(page.locator("h1 .badge")).to_have_text("Running")
     expect(page.get_by_role("progressbar")).to_have_count(0)  # before the first report
     worker.report(lease, 40, "half of it")
     expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "40")
     expect(page.locator(".log")).to_contain_text("half of it")
 
-    response, text = {"stream": "reply", "attempt": 1}, "What " + "a" * 300 + "\n🌍"
-    worker.report(lease, output=[{**response, "start": 0, "text": text}])
+    text = "What " + "a" * 300 + "\n🌍"
+    worker.say(lease, piece(text))
     words = page.get_by_role("region", name="Output: reply").locator(".words")
     expect(words).to_have_text(text, use_inner_text=True)
-    more = [f"line {n}\n" for n in range(99)]
-    worker.report(lease, output=[{**response, "start": 307, "text": "".join(more)}])
-    expect(words).to_contain_text("line 98")
+    worker.say(lease, piece("line\n" * 99 + "the last", 307))
+    expect(words).to_contain_text("the last")
     below = "(box) => box.scrollTop > 0 && box.scrollHeight - box.scrollTop - box.clientHeight"
     assert words.evaluate(below) <= 1
 
@@ -125,7 +125,7 @@ def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker) -> Non
     click(page, "Answer", exact=True)
 
     step = {"name": "paint", "result": "blue"}
-    worker.settle(worker.lease_soon(), result={"answer": 42}, steps=[step])
+    worker.settle(worker.lease_one(), result={"answer": 42}, steps=[step])
     expect(page.locator("h1 .badge")).to_have_text("Completed")
     expect(page.get_by_role("region", name="Result")).to_contain_text("42")
     waterfall = page.get_by_role("list", name="Waterfall")
@@ -148,7 +148,7 @@ def test_a_failed_job_shows_why_and_is_retried_with_another_payload(
     job_id = worker.enqueue({"month": "2026-13"})
     frame = {"file": "invoices.py", "line": 42, "function": "mail", "own": True}
     error = {"type": "Boom", "message": "there is no month 13", "traceback": {"frames": [frame]}}
-    worker.settle(worker.lease_soon(), "failed", error=error)
+    worker.settle(worker.lease_one(), "failed", error=error)
     visitor = visit(ADA, f"/jobs/{job_id}")
     page = visitor.page
     expect(page.locator(".error-text")).to_have_text("there is no month 13")
@@ -225,7 +225,7 @@ def test_a_form_enqueues_a_job_and_a_type_is_paused(visit: Visit, worker: HandWo
     expect(page.locator(".incidents")).to_contain_text(f"{worker.job_type} has been paused")
     check_page(visitor)
 
-    worker.engine.pause("job_type", worker.job_type)
+    worker.pause("job_type", worker.job_type)
     visitor.open(f"/types/{worker.job_type}")
     page.get_by_role("button", name="Resume", exact=True).first.click()
     expect(page.locator(".toast")).to_contain_text("still paused. An operator can resume the type")
@@ -266,7 +266,7 @@ def test_managers_change_schedules_and_webhooks(visit: Visit, worker: HandWorker
 
     # no server listens at the webhook's address, so the page shows each delivery's error
     failed = "select from queue.webhooks where url = 'https://hooks.invalid/hooks' and failures > 0"
-    until(lambda: worker.engine.rows(failed))
+    until(lambda: worker.rows(failed))
     visitor.open("/webhooks")
     latest = hook.get_by_role("list", name="Latest deliveries").get_by_role("listitem")
     expect(latest.first).to_contain_text("Retrying")
@@ -280,17 +280,16 @@ def test_managers_change_schedules_and_webhooks(visit: Visit, worker: HandWorker
 
 def test_the_overview_shows_rates_and_failures(visit: Visit, worker: HandWorker) -> None:
     """The page of a paused job, opened from the overview, names the pause and links back."""
-    worker.enqueue_many([{}] * 2)
+    worker.enqueue_many(2)
     completed, failed = worker.lease(limit=2)
     worker.settle(completed)
     worker.settle(failed, "failed", error={"type": "Boom", "message": "the ledger is closed"})
-    engine = worker.engine
 
     def is_counted() -> bool:
         # do not wait five seconds for the next counts
-        engine.run("update queue.tasks set done_at = '-infinity' where name = 'statistics'")
-        engine.maintain()
-        return bool(engine.rpc("queue_series", p_workspace_id=worker.workspace_id)["points"])
+        worker.run("update queue.tasks set done_at = '-infinity' where name = 'statistics'")
+        worker.maintain()
+        return bool(worker.rpc("queue_series", p_workspace_id=worker.workspace_id)["points"])
 
     until(is_counted)
     visitor = visit(ADA, "/overview")

@@ -33,81 +33,69 @@ def delete(stack: RunningStack, statement: str, *values: Any) -> None:
                 time.sleep(0.05)
 
 
-class HandWorker:
+class HandWorker(Engine):
     """A worker that a test controls. No other worker serves its job type."""
 
     def __init__(
         self, stack: RunningStack, workspace_id: str, *, job_type: str | None = None, **policy: Any
     ) -> None:
+        # this engine opens no other session
+        super().__init__(cast("Database", stack), stack.connect())
+        self._stack = stack
         self.job_type = job_type or f"by_hand_{uuid4().hex[:8]}"
         self.workspace_id = workspace_id
-        self._stack = stack
-        # this engine opens no other session
-        self.engine = Engine(cast("Database", stack), stack.connect())
-        self.register(**policy)
-
-    def register(self, **policy: Any) -> None:
-        """Register the job type as a deploy does."""
-        self.engine.register(self.job_type, **policy)
+        self.register(self.job_type, **policy)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.engine.connection.close()
+        self.connection.close()
         for table in ("public.jobs", "queue.job_types"):
             delete(self._stack, f"delete from {table} where job_type = %s", self.job_type)
 
-    def enqueue(self, payload: Any = None, **options: Any) -> str:
+    def enqueue(self, payload: dict[str, Any] | None = None, **options: Any) -> str:
         """Add a job and return its id."""
-        return self.enqueue_many([{"payload": payload or {}, **options}])[0]
+        return self.enqueue_all([{"payload": payload or {}, **options}])[0]
 
-    def enqueue_many(self, jobs: list[dict[str, Any]]) -> list[str]:
+    def enqueue_all(self, items: list[dict[str, Any]], _: str = "") -> list[str]:
         """Enqueue several jobs in one call."""
-        items = [{"job_type": self.job_type, **job} for job in jobs]
-        return self.engine.enqueue_all(items, self.workspace_id)
+        jobs = [{**job, "job_type": self.job_type} for job in items]
+        return super().enqueue_all(jobs, self.workspace_id)
 
-    def lease(self, limit: int = 1) -> list[dict[str, Any]]:
+    def lease(self, limit: int = 1, **request: Any) -> list[dict[str, Any]]:
         """Lease `limit` jobs.
 
         The call is repeated, because it skips rows that others have locked.
         """
         leases: list[dict[str, Any]] = []
-        request = {"job_types": [self.job_type], "lease_seconds": 900}
+        request |= {"job_types": [self.job_type], "lease_seconds": 900}
 
         def has_all() -> bool:
-            leases.extend(self.engine.lease(limit - len(leases), **request))
+            leases.extend(super(HandWorker, self).lease(limit - len(leases), **request))
             return len(leases) == limit
 
         until(has_all)
         return leases
 
-    def lease_soon(self) -> dict[str, Any]:
-        """Lease one job."""
-        return self.lease()[0]
-
     def report(
-        self, lease: dict[str, Any], percentage: float | None = None, *logs: str, **more: Any
+        self, lease: dict[str, Any], percentage: float | None = None, *logs: str, **news: Any
     ) -> str:
         """Report progress and log lines. Returns ok, cancel or lost."""
         if percentage is not None:
-            more["progress"] = {"percentage": percentage, "stage": f"at {percentage}"}
+            news["progress"] = {"percentage": percentage, "stage": f"at {percentage}"}
         lines = [{"level": "info", "message": line} for line in logs]
-        return self.engine.report(lease, **{"logs": lines, **more})
-
-    def settle(self, lease: dict[str, Any], outcome: str = "completed", **more: Any) -> None:
-        """Settle a job's attempt."""
-        self.engine.settle(lease, outcome, **more)
+        return super().report(lease, **{"logs": lines, **news})
 
     def write_chat(self, session: str, job: str, **contents: str) -> None:
         """Store messages of a new chat session, by type."""
-        self.engine.run(
+        self.run(
             "insert into public.async_session_state (session_id, workspace_id, title, created_by)"
             " values (%s, %s, 'How', %s)",
             *(session, self.workspace_id, ADA.id),
         )
         for kind, content in contents.items():
-            self.engine.run(
+            self.run(
                 "insert into public.async_messages (session_id, workspace_id, job_id, type,"
                 " content) values (%s, %s, %s, %s, %s)",
                 *(session, self.workspace_id, job, kind, content),

@@ -298,7 +298,7 @@ def test_the_readme_s_program_sees_its_job_live_to_completed(
         for line in run.stdout:
             lines.append(line.strip())
             if lease is None and re.match("pending .* live$", line):
-                lease = mail.lease_soon()
+                lease = mail.lease_one()
                 mail.report(lease, 50)
             elif lease is not None and line.startswith("processing 50 live"):
                 mail.settle(lease, result={"sent_to": ["ada@acme.test"]})

@@ -74,13 +74,13 @@ def test_a_question_is_shown_with_the_way_to_answer_it(run: Run, stack: RunningS
     with HandWorker(stack, stack.demo_workspace_id) as worker:
         job_id = worker.enqueue()
         wait = {"kind": "ask", "name": "size", "question": "Which size?", "options": ["XL", "it's"]}
-        worker.settle(worker.lease_soon(), "waiting", wait=wait)
+        worker.settle(worker.lease_one(), "waiting", wait=wait)
 
         output = run("show", job_id).stdout
         assert "It waits for an answer to: Which size? [XL, it's]" in output
         assert f"minutehand answer {job_id}" in output
         assert "answered; it is pending" in run("answer", job_id, "XL").stdout
-        worker.settle(worker.lease_soon(), "completed", result={})
+        worker.settle(worker.lease_one(), "completed", result={})
 
 
 def test_the_workspace_is_listed(run: Run, account: str) -> None:
@@ -98,10 +98,10 @@ def test_new_log_lines_are_followed_without_the_old_ones(run: Run, stack: Runnin
     command = [sys.executable, "-m", "minutehand.cli", "logs", "-n", "1", "--follow", "--json"]
     with HandWorker(stack, stack.demo_workspace_id) as worker:
         worker.enqueue()
-        lease = worker.lease_soon()
+        lease = worker.lease_one()
 
         def log(message: str) -> None:
-            worker.engine.report(lease, logs=[{"level": "info", "message": message}])
+            worker.report(lease, logs=[{"level": "info", "message": message}])
 
         log("old")
         log("older")

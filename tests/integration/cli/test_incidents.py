@@ -100,7 +100,7 @@ def test_the_holder_of_a_key_is_cancelled(night: Night) -> None:
     """
     worker = night.worker(key_concurrency=1)
     worker.enqueue(concurrency_key="k")
-    lease = worker.lease_soon()
+    lease = worker.lease_one()
 
     night.resolve(
         worker.enqueue(concurrency_key="k"),
@@ -137,15 +137,15 @@ def test_the_question_of_a_grandchild_is_answered(night: Night) -> None:
     worker = night.worker()
     top = worker.enqueue()
     for level in range(2):
-        lease = worker.lease_soon()
+        lease = worker.lease_one()
         child = {"job_type": worker.job_type, "payload": {}}
-        ids = worker.engine.spawn(lease, f"s{level}", [child])
+        ids = worker.spawn(lease, f"s{level}", [child])
         worker.settle(lease, "waiting", wait={"kind": "children", "name": "g", "job_ids": ids})
     wait = {"kind": "ask", "name": "n", "question": "Go on?"}
-    worker.settle(worker.lease_soon(), "waiting", wait=wait)
+    worker.settle(worker.lease_one(), "waiting", wait=wait)
 
     def go_on() -> None:
         for _ in range(2):
-            worker.settle(worker.lease_soon(), "completed", result={})
+            worker.settle(worker.lease_one(), "completed", result={})
 
     night.resolve(top, "waiting_for_children", "child", go_on)

@@ -12,6 +12,7 @@ import pytest
 from minutehand.ai.errors import LanguageModelError, UnusableOutput
 from minutehand_apps.training.bucket import sound_prefix
 from minutehand_apps.training.media import cut
+from minutehand_apps.training.parts import MIN_PART_BYTES, plan
 from minutehand_apps.training.services import Training
 from tests.integration.training.conftest import BUCKET, SAMPLE, QuickEar, Studio
 from tests.integration.training.mux_server import MuxServer
@@ -254,6 +255,19 @@ async def test_an_upload_is_its_owners_and_a_deleted_one_leaves_nothing(studio: 
     assert stolen.status_code == 404
     assert (gone.status_code, studio.objects()) == (204, before)
     assert (await studio.call("GET", path)).status_code == 404
+
+
+async def test_a_part_beyond_the_plan_is_not_joined(studio: Studio) -> None:
+    """A part that exceeds the announced size is not joined into the uploaded file."""
+    bucket, key, planned = studio.app.bucket, "videos/c.mp4", plan(MIN_PART_BYTES)
+    upload_id = await bucket.create(key, content_type="video/mp4")
+    part = {"Key": key, "UploadId": upload_id, "ChecksumAlgorithm": "SHA256"}
+    for number, size in ((1, MIN_PART_BYTES), (2, 5)):
+        await bucket.call("upload_part", **part, PartNumber=number, Body=bytes(size))
+
+    await bucket.join(key, upload_id, planned)
+
+    assert await bucket.find_size(key) == planned.size_bytes
 
 
 def test_sound_is_cut_in_pauses_into_chunks_of_about_half_a_minute() -> None:

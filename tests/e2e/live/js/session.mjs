@@ -1,93 +1,108 @@
-// A client that follows one job and the jobs of its workspace while its user, socket and network
-// change. It reads commands from stdin, each a line of JSON, and prints lines of JSON. A line has
-// {of, freshness, …}, {event}, {words}, {ended}, {read} with the pieces of the stream `reply`, or
-// {done} after each command.
+// Pages with different versions of supabase-js. Each follows one job and the jobs of its workspace
+// while its user, socket and network change. Commands arrive on stdin, each a line of JSON, and go
+// to all pages. Pages print lines of JSON with their number: {of, freshness, …}, {event}, {words},
+// {ended}, {read} with the pieces of the stream `reply`, or {done} after each command.
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 import { outputOf, setSchema, watchJob, watchJobs } from "../../../../infra/console/lib/jobs.js";
 
-const { url, key, library } = JSON.parse(process.argv[2]);
-const { createClient } = (await import(pathToFileURL(library).href)).default;
-const print = (value) => process.stdout.write(JSON.stringify(value) + "\n");
+const { url, key, libraries } = JSON.parse(process.argv[2]);
+const { now } = Date;
+const silence = 3000; // shorter than usual, so that a page soon notices that no messages arrive
 
 let blocked = null; // part of the addresses whose requests hang
 const pass = []; // functions that release the hanging requests
-const client = createClient(url, key, {
-  auth: { persistSession: false },
-  global: {
-    async fetch(address, init) {
-      if (blocked && String(address).includes(blocked))
-        await new Promise((then) => pass.push(then));
-      return fetch(address, init);
-    },
-  },
-});
-setSchema(client, "public");
-const watches = {};
-const said = {};
-
-/** Print the state of a watch if the state has changed. */
-function show(of) {
-  const { freshness, job, jobs, missing, problem } = watches[of]?.state ?? {};
-  const shown = job === undefined ? (jobs ?? []).map(({ id }) => id) : (job?.id ?? null);
-  const seen = { of, freshness, shown, missing, problem: problem?.code ?? null };
-  if (said[of] === JSON.stringify(seen)) return;
-  said[of] = JSON.stringify(seen);
-  print(seen);
+async function fetchUnlessBlocked(address, init) {
+  if (blocked && String(address).includes(blocked)) await new Promise((then) => pass.push(then));
+  return fetch(address, init);
 }
 
-async function readPieces(job) {
-  let text = "";
-  for await (const piece of outputOf(client, job, "reply"))
-    text = (piece.from === 0 ? "" : text) + piece.text;
-  print({ read: text });
-}
+class Page {
+  watches = {};
+  shown = {};
 
-const commands = {
+  constructor(number, { createClient }) {
+    this.print = (value) => console.log(JSON.stringify({ page: number, ...value }));
+    const options = { auth: { persistSession: false }, global: { fetch: fetchUnlessBlocked } };
+    this.client = createClient(url, key, options);
+    setSchema(this.client, "public");
+  }
+
+  /** Print the states that have changed. */
+  show() {
+    for (const [of, { state }] of Object.entries(this.watches)) {
+      const { freshness, job, jobs, missing, problem } = state;
+      const shown = jobs ? jobs.map(({ id }) => id) : (job?.id ?? null);
+      const seen = { of, freshness, shown, missing, problem: problem?.code ?? null };
+      if (this.shown[of] === JSON.stringify(seen)) continue;
+      this.shown[of] = JSON.stringify(seen);
+      this.print(seen);
+    }
+  }
+
+  async readPieces(job) {
+    let text = "";
+    for await (const piece of outputOf(this.client, job, "reply"))
+      text = (piece.from === 0 ? "" : text) + piece.text;
+    this.print({ read: text });
+  }
+
   block({ part }) {
     blocked = part;
     if (!blocked) pass.splice(0).forEach((go) => go());
-  },
+  }
+
   /** Set the clock forward, as for a page that slept until its token expired. */
   sleep({ seconds }) {
-    const { now } = Date;
     Date.now = () => now() + 1000 * seconds;
-  },
-  async in({ email, password }) {
-    const { error } = await client.auth.signInWithPassword({ email, password });
+  }
+
+  async in(credentials) {
+    const { error } = await this.client.auth.signInWithPassword(credentials);
     if (error) throw error;
-    for (const of of Object.keys(watches)) show(of);
-  },
+    this.show();
+  }
+
   async out() {
-    await client.auth.signOut({ scope: "local" });
-    for (const of of Object.keys(watches)) show(of);
-  },
+    await this.client.auth.signOut({ scope: "local" });
+    this.show();
+  }
+
   /** Wait until a channel is joining, or until no channel is joining. */
   async await({ joining }) {
-    while (client.getChannels().some(({ state }) => state === "joining") !== joining)
+    while (this.client.getChannels().some(({ state }) => state === "joining") !== joining)
       await new Promise((then) => setTimeout(then, 10));
-  },
-  async watch({ job, workspace }) {
-    watches.job = watchJob(client, job, {
+  }
+
+  watch({ job, workspace }) {
+    const { client, print } = this;
+    this.watches.job = watchJob(client, job, {
+      silence,
       after: 0,
       onEvent: ({ seq }) => print({ event: seq }),
       onOutput: (words) => print({ words }),
       onEnd: ({ status, result }) => print({ ended: status, result }),
-      onChange: () => show("job"),
+      onChange: () => this.show(),
     });
-    readPieces(job).catch(() => {}); // the user has changed
-    watches.list = watchJobs(
+    this.readPieces(job).catch(() => {}); // the user has changed
+    this.watches.list = watchJobs(
       client,
       { workspace_id: workspace },
-      { onEvent: ({ seq }) => print({ listed: seq }), onChange: () => show("list") },
+      { silence, onEvent: ({ seq }) => print({ listed: seq }), onChange: () => this.show() },
     );
-  },
-};
+  }
+}
 
-setInterval(() => Object.keys(watches).forEach(show), 10);
+const modules = await Promise.all(libraries.map((path) => import(pathToFileURL(path).href)));
+const pages = modules.map((module, number) => new Page(number, module.default));
+setInterval(() => pages.forEach((page) => page.show()), 10);
 for await (const line of createInterface({ input: process.stdin })) {
   const { name, ...values } = JSON.parse(line);
-  await commands[name](values);
-  print({ done: name });
+  await Promise.all(
+    pages.map(async (page) => {
+      await page[name](values);
+      page.print({ done: name });
+    }),
+  );
 }
 process.exit(0);
