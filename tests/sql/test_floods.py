@@ -405,7 +405,9 @@ def test_a_bulk_of_keys_takes_its_slot_first(engine: Engine, shop: dict[str, str
             calls[name].act(begin(stack, engine, ADA))
         begin(stack, engine, BOB).rpc("enqueue_jobs", **keyed)
         late = refused(begin(stack, engine, ADA).rpc, "enqueue_jobs", **keyed)
-    assert late[1] == "rate_limited"
+    # the clients repeat a call with this limit
+    limit = '{"limit": "calls_at_once", "retry_after_seconds": 1}'
+    assert late[1:] == ("rate_limited", limit)
 
 
 def test_people_who_share_a_pair_of_sequences_pay_for_themselves(

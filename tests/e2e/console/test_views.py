@@ -197,9 +197,8 @@ def test_a_form_enqueues_a_job_and_a_type_is_paused(visit: Visit, worker: HandWo
         "tags": {"type": "array"},
         "copies": {"type": "integer", "default": 1},
     }
-    worker.register(
-        payload_schema={"type": "object", "required": ["month"], "properties": properties}
-    )
+    schema = {"type": "object", "required": ["month"], "properties": properties}
+    worker.register(worker.job_type, payload_schema=schema)
     visitor = visit(ADA, "/types", allow=("422",))
     page = visitor.page
     check_page(visitor)
