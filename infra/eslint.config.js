@@ -4,6 +4,22 @@
 import js from "@eslint/js";
 import globals from "globals";
 
+const IMPORT = ":matches(ImportDeclaration, ImportExpression, ExportNamedDeclaration)";
+
+/** Forbid imports of paths that match, in files of the console. */
+const forbid = (path, files) => ({
+  files: [`infra/console/${files}`],
+  rules: {
+    "no-restricted-syntax": [
+      "error",
+      {
+        selector: `${IMPORT}[source.value=/${path}/]`,
+        message: "This module is of a higher layer.",
+      },
+    ],
+  },
+});
+
 export default [
   { ignores: ["**/node_modules/**", "**/*.d.ts"] },
   js.configs.recommended,
@@ -23,4 +39,9 @@ export default [
       "consistent-return": "off",
     },
   },
+  // The layers are, from the bottom: lib/jobs, lib, api.js, parts, views, app.js.
+  forbid("^\\.\\.", "lib/**"),
+  forbid("parts|views|app\\.js", "api.js"),
+  forbid("views|app\\.js", "parts/**"),
+  forbid("^\\.[^.]|app\\.js", "views/**"), // no view imports another view
 ];

@@ -9,7 +9,7 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from infra.release.supabase_cli import fetch
-from minutehand.local.users import ADA, EVE
+from minutehand.local.users import ADA, EVE, DemoUser
 from minutehand.node import node_binary
 from tests.e2e.console.worker import HandWorker
 from tests.e2e.live.wire import Wire
@@ -46,9 +46,12 @@ def shown(said: list[Line], of: str) -> Line:
 class Pages:
     """Two pages in one Node process, and the lines that each page printed."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, wire: Wire, lease: Line, password: str
+    ) -> None:
         self.said: tuple[list[Line], list[Line]] = ([], [])
-        self._process = process
+        self.wire, self.lease = wire, lease
+        self._process, self._password = process, password
         self._commands = 0
 
     async def until(self, is_it: Callable[[list[Line]], object]) -> None:
@@ -65,6 +68,10 @@ class Pages:
         self._process.stdin.write(f"{json.dumps({'name': name, **arguments})}\n".encode())
         self._commands += 1
         await self.until(lambda said: len(values(said, "done")) == self._commands)
+
+    async def sign_in(self, user: DemoUser) -> None:
+        """Sign in as a demo user."""
+        await self.do("in", email=user.email, password=self._password)
 
     async def are(self, *words: str) -> None:
         """Wait until the freshness of each page's job and list is one of these."""
@@ -110,11 +117,11 @@ def libraries() -> list[str]:
     return [str(one / json.loads((one / "package.json").read_text())["main"]) for one in packages]
 
 
-@asynccontextmanager
-async def pages_of(
+@pytest.fixture
+async def pages(
     stack: RunningStack, worker: HandWorker, libraries: list[str]
-) -> AsyncIterator[tuple[Pages, Wire, Line]]:
-    """Open two live pages of Ada through one proxy. Also yield the lease of the watched job."""
+) -> AsyncIterator[Pages]:
+    """Two live pages of Ada that watch a leased job through one proxy."""
     job, lease = await asyncio.to_thread(worker.start)
     async with Wire(int(stack.supabase_url.rsplit(":", 1)[1])) as wire:
         key = stack.supabase_publishable_key
@@ -126,59 +133,53 @@ async def pages_of(
             stdout=asyncio.subprocess.PIPE,
             limit=64 * 1024 * 1024,
         )
-        pages = Pages(process)
+        opened = Pages(process, wire, lease, stack.demo_password)
         try:
-            await pages.do("in", email=ADA.email, password=stack.demo_password)
-            await pages.do("watch", job=job, workspace=stack.demo_workspace_id)
-            await pages.are("live")
-            yield pages, wire, lease
+            await opened.sign_in(ADA)
+            await opened.do("watch", job=job, workspace=stack.demo_workspace_id)
+            await opened.are("live")
+            yield opened
         finally:
             process.kill()
             await process.communicate()
 
 
-async def test_another_user_is_shown_nothing_of_the_first(
-    stack: RunningStack, worker: HandWorker, libraries: list[str]
-) -> None:
+async def test_another_user_is_shown_nothing_of_the_first(pages: Pages, worker: HandWorker) -> None:
     """After Ada signs out, Eve signs in on the same page and sees none of Ada's data.
 
     Ada returns and has missed nothing. Late messages to Ada arrive while Eve's channel is joining.
     """
-    async with pages_of(stack, worker, libraries) as (pages, wire, lease):
-        wire.passes.clear()
-        await asyncio.to_thread(worker.report, lease, 50, output=[piece("Ada's")])
-        await pages.do("out")
-        await pages.do("in", email=EVE.email, password=stack.demo_password)
-        await pages.do("await", joining=True)
-        wire.passes.set()
-        await pages.do("await", joining=False)
-        await pages.until(
-            lambda said: shown(said, "job")["missing"] and shown(said, "list")["problem"]
-        )
-        given = ("shown", "event", "listed", "words", "read")
-        for said in pages.said:
-            since = said[said.index({"done": "out"}) :]
-            assert [line for line in since if any(map(line.get, given))] == []
-        await pages.do("in", email=ADA.email, password=stack.demo_password)
-        await pages.are("live")
-        await asyncio.to_thread(worker.settle, lease, result={"n": 1})
-        await pages.end_with([1, 2, 3, 4])
+    pages.wire.passes.clear()
+    await asyncio.to_thread(worker.report, pages.lease, 50, output=[piece("Ada's")])
+    await pages.do("out")
+    await pages.sign_in(EVE)
+    await pages.do("await", joining=True)
+    pages.wire.passes.set()
+    await pages.do("await", joining=False)
+    await pages.until(lambda said: shown(said, "job")["missing"] and shown(said, "list")["problem"])
+    given = ("shown", "event", "listed", "words", "read")
+    for said in pages.said:
+        since = said[said.index({"done": "out"}) :]
+        assert [line for line in since if any(map(line.get, given))] == []
+    await pages.sign_in(ADA)
+    await pages.are("live")
+    await asyncio.to_thread(worker.settle, pages.lease, result={"n": 1})
+    await pages.end_with([1, 2, 3, 4])
 
 
 async def test_a_token_that_cannot_be_renewed_discards_nothing(
-    stack: RunningStack, worker: HandWorker, libraries: list[str]
+    pages: Pages, worker: HandWorker
 ) -> None:
     """A page that wakes with an expired token while Auth is down does not sign the user out."""
-    async with pages_of(stack, worker, libraries) as (pages, _, lease):
-        await pages.do("block", part="/auth/v1/token")
-        await pages.do("sleep", seconds=3700)
-        await pages.are("catching-up")
-        await asyncio.to_thread(worker.report, lease, 50)
-        await pages.until(lambda said: 3 in values(said, "event"))
-        await pages.do("block", part=None)
-        await pages.are("live")
-        await asyncio.to_thread(worker.settle, lease, result={"n": 1})
-        await pages.end_with([1, 2, 3, 4])
+    await pages.do("block", part="/auth/v1/token")
+    await pages.do("sleep", seconds=3700)
+    await pages.are("catching-up")
+    await asyncio.to_thread(worker.report, pages.lease, 50)
+    await pages.until(lambda said: 3 in values(said, "event"))
+    await pages.do("block", part=None)
+    await pages.are("live")
+    await asyncio.to_thread(worker.settle, pages.lease, result={"n": 1})
+    await pages.end_with([1, 2, 3, 4])
 
 
 class Speaker:
@@ -255,28 +256,27 @@ def broken(stack: RunningStack, wire: Wire, trouble: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("trouble", TROUBLES)
 async def test_every_reader_has_every_event_and_character(
-    stack: RunningStack, worker: HandWorker, libraries: list[str], trouble: str
+    stack: RunningStack, worker: HandWorker, pages: Pages, trouble: str
 ) -> None:
     """Each reader gets each event and character once and in order.
 
     This holds while Realtime stops, dies or delivers nothing. Output of a dead attempt is
     discarded.
     """
-    async with pages_of(stack, worker, libraries) as (pages, wire, lease):
-        speaker = Speaker(worker, lease)
-        await asyncio.to_thread(speaker.begin)
-        await asyncio.to_thread(speaker.speak, 5)
-        with broken(stack, wire, trouble):
-            await asyncio.to_thread(speaker.speak, 20)
-            await asyncio.to_thread(speaker.begin)
-            if TROUBLES[trouble]:
-                await pages.are(*TROUBLES[trouble])
-        if TROUBLES[trouble]:
-            await pages.are("live")
+    speaker = Speaker(worker, pages.lease)
+    await asyncio.to_thread(speaker.begin)
+    await asyncio.to_thread(speaker.speak, 5)
+    with broken(stack, pages.wire, trouble):
         await asyncio.to_thread(speaker.speak, 20)
-        await asyncio.to_thread(speaker.end)
+        await asyncio.to_thread(speaker.begin)
+        if TROUBLES[trouble]:
+            await pages.are(*TROUBLES[trouble])
+    if TROUBLES[trouble]:
+        await pages.are("live")
+    await asyncio.to_thread(speaker.speak, 20)
+    await asyncio.to_thread(speaker.end)
 
-        written = "select seq from public.job_events where job_id = %s order by seq"
-        await pages.end_with(worker.rows(written, lease["job"]["id"]))
-        assert await pages.last("words") == [{"reply": speaker.text}] * 2
-        assert await pages.last("read") == [speaker.text] * 2
+    written = "select seq from public.job_events where job_id = %s order by seq"
+    await pages.end_with(worker.rows(written, pages.lease["job"]["id"]))
+    assert await pages.last("words") == [{"reply": speaker.text}] * 2
+    assert await pages.last("read") == [speaker.text] * 2

@@ -15,48 +15,7 @@ from minutehand.node import node_binary
 from tests.support.paths import ROOT
 
 HERE = Path(__file__).resolve().parent
-CONSOLE = ROOT / "infra" / "console"
-
-
-#: Layers from the bottom: modules without a page, requests, shared parts, pages, the shell.
-LAYERS = ("lib/jobs/", "lib/", "api.js", "parts/", "views/", "app.js")
-#: A pattern of a file on another host, in a tag, an import or a style sheet.
-FOREIGN = re.compile(r"""(?:src=|href=|from|import|url)[\s("'`]*(?:https?:)?//\w""")
 IMPORT = re.compile(r"""(?:from|import\() ?"(\.[^"]+)\"""")
-
-
-def layer_of(file: Path) -> int:
-    """Return the number of a module's layer."""
-    name = file.relative_to(CONSOLE).as_posix()
-    return next(rank for rank, room in enumerate(LAYERS) if name.startswith(room))
-
-
-def test_no_module_of_the_console_imports_from_above() -> None:
-    """No module of the console imports one of a higher layer, and no view imports another view."""
-    wrong = []
-    for file in sorted(CONSOLE.rglob("*.js")):
-        if file.is_relative_to(CONSOLE / "npm"):
-            continue
-        for found in IMPORT.findall(file.read_text("utf-8")):
-            other = (file.parent / found).resolve()
-            if not other.is_relative_to(CONSOLE) or not other.exists():
-                continue  # the module belongs to an app
-            own = layer_of(file)
-            if layer_of(other) > own or layer_of(other) == own == LAYERS.index("views/"):
-                wrong.append(f"{file.relative_to(CONSOLE)} imports {found}")
-
-    assert wrong == []
-
-
-def test_nothing_is_loaded_from_another_host() -> None:
-    """No file of the console or of an app's page loads a file from another host."""
-    files = [
-        *(file for file in console_folder().rglob("*") if file.suffix in {".js", ".css", ".html"}),
-        *ROOT.glob("shared/minutehand*/*/console/*.js"),
-    ]
-
-    assert [file.name for file in files if FOREIGN.search(file.read_text("utf-8"))] == []
-    assert FOREIGN.search('import("https://esm.sh/marked")')
 
 
 def test_only_bundles_of_a_week_ago_are_deleted(tmp_path: Path) -> None:
