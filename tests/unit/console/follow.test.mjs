@@ -7,16 +7,18 @@
 // - log: events in the database, by `seq`
 // - after: the last `seq` that the reader knows
 // - ended: whether the job has ended
+// - unchecked: whether the watch never reads because of silence
 // - read_takes: seconds until the database responds to a read
 // - database: there, away (no response), busy (429), broken (500) or refuses (404)
 //
 // Each step of a story does its actions in this order, then checks its expectations. A list of
 // numbers may be written {"from": 1, "to": 9}.
-// - database: changes the field `database`
+// - database, read_takes: changes the field
 // - commit: adds events to the log
 // - prune: removes events up to a number
 // - end: ends the job by its latest event
 // - join: Realtime accepts the subscription, with these terms of `follow_topic`
+// - renew: the database responds to the next call of `follow_topic` with these terms
 // - ready: Realtime reports that the subscription delivers messages
 // - drop: Realtime closes or rejects the subscription
 // - message: the socket delivers these events, one message each. "look again" requests a read,
@@ -34,11 +36,11 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { beforeEach, mock, test } from "node:test";
-import { Follower } from "../../../infra/console/lib/jobs/follower.js";
+
 import { eventsOf } from "../../../infra/console/lib/jobs/messages.js";
 import { outputOf } from "../../../infra/console/lib/jobs/pieces.js";
 import { applyEvent, normalizeEvent, Sequence } from "../../../infra/console/lib/jobs/sequence.js";
-import { sessionOf } from "../../../infra/console/lib/jobs/session.js";
+
 import { watchJobs, watchWorkspace } from "../../../infra/console/lib/jobs/watch.js";
 import { JobGone, watchJob } from "../../../infra/console/lib/jobs/watch-job.js";
 
@@ -122,7 +124,7 @@ class World {
   }
 
   #call(name) {
-    if (name !== "follow_topic") return { abortSignal: () => this.#job() };
+    if (name !== "follow_topic") return { abortSignal: () => this.#read(name) };
     const { channel } = this;
     const terms = new Promise((then) => (channel.follow = then));
     return { abortSignal: () => terms };
@@ -148,17 +150,18 @@ class World {
     channel.follow({ data: this.terms, status: 200 });
   }
 
-  async #job() {
+  async #read(name) {
     this.reads += 1;
     this.shown = [...this.log];
     const { database } = this;
-    const data = {
+    const job = {
       id: "j",
       status: this.ended ? "completed" : "processing",
       result: this.ended ? "the result" : null,
       last_seq: this.log.at(-1)?.seq ?? 0,
     };
     if (this.takes) await new Promise((then) => setTimeout(then, 1000 * this.takes));
+    const data = name === "list_jobs" ? { jobs: [job] } : job;
     if (database === "there") return { data, error: null, status: 200 };
     const error = { message: database, code: database === "broken" ? "XX000" : "" };
     return { data: null, error, status: REFUSALS[database] };
@@ -182,6 +185,7 @@ class World {
   /** Apply one step of a story. */
   do(step) {
     this.database = step.database ?? this.database;
+    this.takes = step.read_takes ?? this.takes;
     this.log.push(...numbers(step.commit).map(event));
     this.log = this.log.filter((one) => one.seq > (step.prune ?? 0));
     if (step.end) {
@@ -192,6 +196,8 @@ class World {
       this.terms = { again_seconds: 60, ...step.join };
       this.#join();
     }
+    if (step.renew)
+      this.channel.follow({ data: { again_seconds: 60, ...step.renew }, status: 200 });
     if (step.ready) this.channel.system({ message: READY });
     if (step.drop) {
       this.channel.isCut = true;
@@ -212,6 +218,7 @@ for (const story of cases.stories)
     const watch = watchJob(world.client, "j", {
       after: story.after ?? 0,
       onEvent: ({ seq }) => delivered.push(seq),
+      ...(story.unchecked && { silence: Infinity }),
     });
     for (const [at, step] of story.steps.entries()) {
       const { reads } = world;
@@ -291,37 +298,6 @@ test("the output of a job ends with an error immediately when its reader signs o
   await ended;
 });
 
-test("a read that hangs is repeated once another read gets a response", async () => {
-  const world = new World({ log: [1], read_takes: 1000 });
-  const watch = watchJob(world.client, "j", { after: 0 });
-  await leap(1000);
-  world.takes = 0;
-  await leap(4000);
-  assert.equal(watch.state.job.id, "j");
-  watch.close();
-});
-
-test("without checks, a lost message is found once the position of the topic has moved", async () => {
-  const world = new World({ log: [1] });
-  const delivered = [];
-  const onEvent = ({ seq }) => delivered.push(seq);
-  const watch = watchJob(world.client, "j", { after: 0, silence: Infinity, onEvent });
-  const renew = async (seq) => {
-    world.channel.follow({ data: { again_seconds: 60, seq }, status: 200 });
-    await leap(60_000);
-  };
-  await leap(100);
-  world.do({ join: { seq: "1" }, ready: true });
-  await leap(60_000);
-  const { reads } = world;
-  await renew("1");
-  assert.equal(world.reads, reads);
-  world.do({ commit: [2] });
-  await renew("2");
-  assert.deepEqual(delivered, [1, 2]);
-  watch.close();
-});
-
 const progressTo = (percentage) => ({
   payload: { ...event(2), type: "job.progress", data: { progress: { percentage } }, at: "t" },
 });
@@ -341,15 +317,6 @@ test("a row that a message has overtaken changes nothing", async () => {
 
 test("a list that a message has overtaken keeps the newer progress", async () => {
   const world = new World({ log: [1], read_takes: 1 });
-  const { schema } = world.client;
-  world.client.schema = () => ({
-    rpc: (name) => ({
-      async abortSignal(signal) {
-        const { data, ...rest } = await schema().rpc(name).abortSignal(signal);
-        return { data: name === "list_jobs" ? { jobs: [data] } : data, ...rest };
-      },
-    }),
-  });
   const watch = watchJobs(world.client, { workspace_id: "w" });
   await leap(1500);
   world.do({ join: {}, ready: true });
@@ -357,6 +324,32 @@ test("a list that a message has overtaken keeps the newer progress", async () =>
   world.channel.broadcast(progressTo(50));
   await leap(1000);
   assert.equal(watch.state.jobs[0].progress.percentage, 50);
+  watch.close();
+});
+
+test("a job ends once its row has the result", async () => {
+  const world = new World({ log: [1] });
+  const watch = watchJob(world.client, "j", { after: 0 });
+  await leap(100);
+  world.do({ join: {}, ready: true });
+  await leap(500);
+  const { ended } = watch;
+  world.do({ read_takes: 1, commit: [2], end: true, message: [2] });
+  await leap(3000);
+  assert.equal((await ended).result, "the result");
+  watch.close();
+});
+
+test("a list discards its rows when its reader loses access", async () => {
+  const world = new World({ log: [1] });
+  const watch = watchJobs(world.client, { workspace_id: "w" });
+  await leap(500);
+  assert.equal(watch.state.jobs.length, 1);
+
+  world.database = "refuses";
+  await watch.refresh();
+
+  assert.deepEqual(watch.state.jobs, []);
   watch.close();
 });
 
@@ -373,46 +366,6 @@ test("a list whose reads find a new job without a message gets another channel",
   rows.unshift({ id: "c", status: "pending", created_at: "2026-11-20T08:00:03Z" });
   await leap(10_000);
   assert.deepEqual([watch.freshness, world.reconnects], ["polling", 1]);
-  watch.close();
-});
-
-test("a job ends once its row has the result", async () => {
-  const world = new World({ log: [1] });
-  const watch = watchJob(world.client, "j", { after: 0 });
-  await leap(100);
-  world.do({ join: {}, ready: true });
-  await leap(500);
-  world.takes = 1;
-  world.do({ commit: [2], end: true, message: [2] });
-  const ended = watch.ended;
-  await leap(3000);
-  assert.equal((await ended).result, "the result");
-  watch.close();
-});
-
-test("a watch discards its rows when its reader loses access", async () => {
-  let isRefused = false;
-  class Rows extends Follower {
-    rows = [];
-
-    async catchUp() {
-      if (isRefused) throw Object.assign(new Error("not a member"), { isRefusal: true });
-      this.rows = [1];
-    }
-
-    clear() {
-      this.rows = [];
-    }
-  }
-  const watch = new Rows(sessionOf(new World({}).client), "rows");
-  watch.start();
-  await leap(100);
-  assert.deepEqual(watch.rows, [1]);
-
-  isRefused = true;
-  await watch.refresh();
-
-  assert.deepEqual(watch.rows, []);
   watch.close();
 });
 
