@@ -333,8 +333,8 @@ test("a job ends once its row has the result", async () => {
   await leap(100);
   world.do({ join: {}, ready: true });
   await leap(500);
-  const { ended } = watch;
   world.do({ read_takes: 1, commit: [2], end: true, message: [2] });
+  const { ended } = watch;
   await leap(3000);
   assert.equal((await ended).result, "the result");
   watch.close();
