@@ -186,13 +186,6 @@ def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
             connection.execute("delete from queue.settings where name like 'worker_%'")
 
 
-def test_a_job_of_plain_sql_runs_on_arrival(host: Served) -> None:
-    """When an INSERT of a job commits, the database calls the worker, which runs the job."""
-    job = host.enqueue("served.greet", name="Ada")
-
-    until(lambda: host.rows("status", job) == [("completed",)])
-
-
 def samples_of(host: Served) -> dict[tuple[str, ...], float]:
     """Return the samples of `/metrics` by name and labels."""
     response = httpx.get(f"{host.url}/metrics", headers={"authorization": f"Bearer {TOKEN}"})
@@ -204,7 +197,10 @@ def samples_of(host: Served) -> dict[tuple[str, ...], float]:
 
 
 def test_prometheus_reads_the_whole_queue(host: Served) -> None:
-    """`/metrics` returns OpenMetrics samples of the queue. A caller needs the worker's secret."""
+    """`/metrics` returns OpenMetrics samples of the queue. A caller needs the worker's secret.
+
+    When an INSERT of a job commits, the database calls the worker, which runs the job.
+    """
     counted = ("minutehand_jobs_last_hour", "served.greet", "completed")
 
     def another_is_counted() -> float | None:
