@@ -48,11 +48,9 @@ class Nap(BaseModel):
 
 
 @processor("test.nap", payload=Nap, lease=30)
-async def nap(job: Job[Nap], ctx: JobContext) -> dict[str, int]:
-    """Sleep only in the first attempt."""
-    if job.attempt == 1:
-        await asyncio.sleep(job.payload.seconds)
-    return {"attempt": job.attempt}
+async def nap(job: Job[Nap], ctx: JobContext) -> None:
+    """Sleep for the requested number of seconds."""
+    await asyncio.sleep(job.payload.seconds)
 
 
 @processor("test.exit", payload=Nap, lease=30)
