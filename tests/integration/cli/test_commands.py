@@ -45,15 +45,6 @@ def account(stack: RunningStack) -> str:
     return json.dumps({"account_id": str(row[0])})
 
 
-def test_a_job_is_enqueued_and_followed_to_its_end(run: Run, account: str) -> None:
-    """`enqueue --watch` prints a job's events from its creation to its result."""
-    lines = run("enqueue", "enrich_account", account, "--watch").stdout.splitlines()
-
-    words = [line.split()[1] for line in lines]
-    assert (words[0], words[-1]) == ("created", "completed")
-    assert '"credits":' in lines[-1]  # the line contains the job's result
-
-
 def test_a_job_is_steered_by_either_end_of_its_id(run: Run, account: str) -> None:
     """A user may name a job by the beginning or the end of its id."""
     job: dict[str, Any] = run.json("enqueue", "enrich_account", account, "--in", "2h")
@@ -83,11 +74,16 @@ def test_a_question_is_shown_with_the_way_to_answer_it(run: Run, stack: RunningS
         worker.settle(worker.lease_one(), "completed", result={})
 
 
-def test_the_workspace_is_listed(run: Run, account: str) -> None:
-    """The commands list schedules, webhooks, workers and log lines of the workspace."""
-    job_id = run.json("enqueue", "enrich_account", account)["id"]
-    run("watch", job_id)
+def test_a_job_is_watched_and_the_workspace_is_listed(run: Run, account: str) -> None:
+    """`watch` prints a job's events from its creation to its result.
 
+    Other commands list schedules, webhooks, workers and log lines of the workspace.
+    """
+    job_id = run.json("enqueue", "enrich_account", account)["id"]
+    lines = run("watch", job_id).stdout.splitlines()
+
+    assert [line.split()[1] for line in (lines[0], lines[-1])] == ["created", "completed"]
+    assert '"credits":' in lines[-1]  # the line contains the job's result
     assert run.json("schedules") == run.json("webhooks") == []
     assert "enrich_account" in run.json("workers")[0]["job_types"]
     assert job_id[-8:] in run("logs", "-n", "50").stdout
@@ -157,26 +153,14 @@ def test_jobs_of_no_tenant_are_those_of_the_system(run: Run, stack: RunningStack
     run("cancel", job["id"], "-w", "system", "--token", secret)
 
 
-def test_a_person_is_exported_and_erased(run: Run, account: str) -> None:
-    """`export` and `erase` need the operator's key. `erase` also needs a confirmation."""
-    user = str(uuid.uuid4())
-    job = run.json("enqueue", "enrich_account", account, "--in", "2h", "--tag", f"user:{user}")
-
-    [exported] = json.loads(run("export", user).stdout)["tables"]["public.jobs"]
-    assert exported["id"] == job["id"]
-    assert run.refused("erase", user)["code"] == "not_confirmed"
-    assert "deleted 1 in public.jobs" in run("erase", user, "--yes").stdout
-    assert "no data of this person" in run("erase", user, "--yes").stdout
-    assert run.json("export", user, "--word", user)["tables"] == {}
-
-
-def test_the_files_of_an_erased_person_are_deleted(
-    run: Run, stack: RunningStack, monkeypatch: pytest.MonkeyPatch
+def test_a_person_is_exported_and_erased_with_all_files(
+    run: Run, stack: RunningStack, account: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`erase` also deletes a person's files from the uploads bucket."""
+    """`export` and `erase` need the operator's key. `erase` also needs a confirmation."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "local")
     user = str(uuid.uuid4())
+    job = run.json("enqueue", "enrich_account", account, "--in", "2h", "--tag", f"user:{user}")
     key = f"workspaces/{stack.demo_workspace_id}/{user}/ada-speaks.mp4"
     settings = Settings.from_env(stack.values)
     storage = client(settings, "s3")
@@ -188,42 +172,46 @@ def test_the_files_of_an_erased_person_are_deleted(
             (stack.demo_workspace_id, key, user),
         )
 
-    assert f"deleted file {key}" in run("erase", user, "--yes").stdout
-
+    [exported] = json.loads(run("export", user).stdout)["tables"]["public.jobs"]
+    assert exported["id"] == job["id"]
+    assert run.refused("erase", user)["code"] == "not_confirmed"
+    erased = run("erase", user, "--yes").stdout
+    assert "deleted 1 in public.jobs" in erased
+    assert f"deleted file {key}" in erased
     listed = storage.list_objects_v2(Bucket=settings.uploads_bucket, Prefix=key)
     assert listed["KeyCount"] == 0
+    assert "no data of this person" in run("erase", user, "--yes").stdout
+    assert run.json("export", user, "--word", user)["tables"] == {}
 
 
-def test_bulk_changes_ask_before_they_touch_anything(run: Run) -> None:
-    """A bulk retry without `--yes` changes nothing and asks for a confirmation."""
-    assert run.refused("retry", "--all")["code"] == "not_confirmed"
-    assert run.json("retry", "--type", "no_such_type", "--yes")["count"] == 0
-    assert run.refused("retry", "--cause", "zz", "--yes")["code"] == "unknown_cause"
+#: The code of each rejected command, or a part of its fix or message.
+REFUSED = {
+    "retry --all": "not_confirmed",
+    "retry --cause zz --yes": "unknown_cause",
+    "ls --token x.y.z": "minutehand token",
+    "show 00000000": "minutehand ls",
+}
+#: For each command line with a wrong argument, the name that its message must contain.
+WRONG = {
+    "retry": "a criterion must be given",
+    "pause": "--type, --queue and --all",
+    "ls --state nope": "state.0",
+    "enqueue enrich_account {} --at yesterday": "--at",
+    "enqueue enrich_account words": "PAYLOAD",
+    "export nobody": "USER_ID",
+}
 
 
-def test_a_refusal_says_what_to_do_next(run: Run) -> None:
-    """When the API rejects a call, the command prints what to do next."""
-    assert "minutehand token" in run.refused("ls", "--token", "x.y.z")["fix"]
-    refusal = run.refused("show", "00000000")
-    assert ("begin or end" in refusal["error"], "minutehand ls" in refusal["fix"]) == (True, True)
+@pytest.mark.parametrize("line", [*REFUSED, *WRONG])
+def test_a_refused_command_says_what_to_do(run: Run, line: str) -> None:
+    """A rejected command prints the reason and what to do next.
 
-
-@pytest.mark.parametrize(
-    ("arguments", "field"),
-    [
-        (["retry"], "a criterion must be given"),
-        (["pause"], "--type, --queue and --all"),
-        (["ls", "--state", "nope"], "state.0"),
-        (["enqueue", "enrich_account", "{}", "--at", "yesterday"], "--at"),
-        (["enqueue", "enrich_account", "words"], "PAYLOAD"),
-        (["export", "nobody"], "USER_ID"),
-    ],
-)
-def test_a_wrong_argument_is_named_and_exits_with_2(
-    run: Run, arguments: list[str], field: str
-) -> None:
-    """A wrong argument is named and the command exits with 2, so that scripts can detect it."""
-    assert field in run(*arguments, code=2).stderr
+    A wrong argument is named and the command exits with 2, so that scripts can detect it.
+    """
+    if line in WRONG:
+        assert WRONG[line] in run(*line.split(), code=2).stderr
+    else:
+        assert REFUSED[line] in str(run.refused(*line.split()))
 
 
 def test_a_type_is_shown_without_brackets_and_whole_ids_at_60_columns(

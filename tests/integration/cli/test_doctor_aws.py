@@ -202,22 +202,22 @@ def test_a_fault_of_the_stage_goes_by_its_fix(account: Deployed, fault: str) -> 
     """A fault of the stage is reported, and the printed commands repair it completely."""
     name = random.Random(f"{SEED} {fault}").choice(["status", "worker", "health"])
     outputs = stage().outputs()
-    key, queue = outputs["ServiceKeyArn"], outputs["FailuresUrl"]
-    tick = json.dumps(TICK | {"State": "DISABLED"})
-    daily = json.dumps(TICK | {"ScheduleExpression": "rate(1 day)"})
-    ended = json.dumps(TICK | {"EndDate": "2020-01-01T00:00:00"})
     target = TICK["Target"] | {"Arn": TICK["Target"]["Arn"].replace("worker", "jobs")}
-    other = json.dumps(TICK | {"Target": target})
-    deny = json.dumps(POLICY | {"Statement": [STATEMENT, STATEMENT | {"Effect": "Deny"}]})
-    secrets = json.dumps(SECRETS | {"WORKER_SECRET_TOKEN": "x" * 32})
-    values = {"name": name, "key": key, "queue": queue, "tick": tick, "daily": daily}
-    values |= {
-        "other": other,
-        "ended": ended,
-        "deny": deny,
-        "none": json.dumps(POLICY | {"Statement": [STATEMENT | {"Action": "s3:*"}]}),
+    values = {
+        "tick": TICK | {"State": "DISABLED"},
+        "daily": TICK | {"ScheduleExpression": "rate(1 day)"},
+        "ended": TICK | {"EndDate": "2020-01-01T00:00:00"},
+        "other": TICK | {"Target": target},
+        "deny": POLICY | {"Statement": [STATEMENT, STATEMENT | {"Effect": "Deny"}]},
+        "none": POLICY | {"Statement": [STATEMENT | {"Action": "s3:*"}]},
+        "secrets": SECRETS | {"WORKER_SECRET_TOKEN": "x" * 32},
     }
-    detail, command = fault.format(**values, secrets=secrets).split(" | ")
+    detail, command = fault.format(
+        name=name,
+        key=outputs["ServiceKeyArn"],
+        queue=outputs["FailuresUrl"],
+        **{key: json.dumps(value) for key, value in values.items()},
+    ).split(" | ")
     account.run_command(command)
 
     finding = check_stage()

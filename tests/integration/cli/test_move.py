@@ -182,19 +182,14 @@ def test_newer_jobs_of_the_destination_keep_their_keys(engines: tuple[Engine, En
     _fill(source)
     newer = destination.enqueue(idempotency_key="once", unique={"key": "one"})
     destination.put_schedule(name="daily", cron="@hourly")
-    source.pause("workspace")
-    RUN(*_command(source, destination))
-    assert destination.enqueue(idempotency_key="once") == newer
-    assert destination.one("select cron from queue.schedules") == "@daily"
-    destination.run_all()
-
-
-def test_only_the_pause_of_the_move_ends(engines: tuple[Engine, Engine]) -> None:
-    source, destination = engines
     for engine in engines:
         engine.pause("workspace")
     RUN(*_command(source, destination))
-    assert destination.count("queue.pauses") == 1
+    assert destination.count("queue.pauses") == 1  # only the pause of the move ends
+    destination.resume("workspace")
+    assert destination.enqueue(idempotency_key="once") == newer
+    assert destination.one("select cron from queue.schedules") == "@daily"
+    destination.run_all()
 
 
 def test_a_refused_move_changes_nothing(engines: tuple[Engine, Engine]) -> None:
@@ -204,17 +199,13 @@ def test_a_refused_move_changes_nothing(engines: tuple[Engine, Engine]) -> None:
     source.pause("workspace")
     command = _command(source, destination)
     assert "webhooks" in RUN.refused(*command)["error"]
+    command[2] = "postgresql://127.0.0.1:1/none"
+    assert RUN.refused(*command)["code"] == "unreachable"
+    command[2] = "missing.env"
+    assert RUN.refused(*command, code=2)["code"] == "bad_usage"
+    command[2], command[4] = destination.database.url, "nonsense"
+    assert RUN.refused(*command)["code"] == "invalid_state"
     assert destination.count("queue.pauses") == 0
-
-
-def test_wrong_arguments_are_errors(engines: tuple[Engine, Engine]) -> None:
-    _, *command = _command(*engines)
-    command[1] = "postgresql://127.0.0.1:1/none"
-    assert RUN.refused("move-workspace", *command)["code"] == "unreachable"
-    command[1] = "missing.env"
-    assert RUN.refused("move-workspace", *command, code=2)["code"] == "bad_usage"
-    command[1], command[3] = engines[1].database.url, "nonsense"
-    assert RUN.refused("move-workspace", *command)["code"] == "invalid_state"
 
 
 #: A trigger that makes the source's commit wait after the destination has committed.
