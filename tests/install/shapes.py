@@ -6,7 +6,6 @@ A file has comments of the form `-- @directive arguments`. The text below a comm
 - `@job TABLE TENANT ASSIGNMENT` describes a job for each new row of TABLE. TENANT is an expression
   for the id of the row's tenant. The job changes the row by ASSIGNMENT, an SQL `set` clause.
 - `@file NAME` is a migration of the project.
-- `@repeat COUNT NAME` is COUNT migrations, which replace `{n}` in text and name by their number.
 - `@extra PATH` is a file of the project that is not applied.
 - `@seed` has statements that run before the install, and `@seed-after` after the install.
 - `@insert` inserts a row into TABLE.
@@ -16,9 +15,7 @@ A file has comments of the form `-- @directive arguments`. The text below a comm
 from __future__ import annotations
 
 import re
-import shlex
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -29,7 +26,6 @@ from tests.support.paths import ROOT
 CORPUS = ROOT / "tests" / "fixtures" / "corpus"
 _PEOPLE = {"{ADA}": ADA, "{EVE}": EVE, "{ACME}": ACME, "{GLOBEX}": GLOBEX}
 _SECTION = re.compile(r"^-- @(\w[\w-]*) ?(.*)\n", re.MULTILINE)
-BREAKPOINT = "--> statement-breakpoint"
 
 
 @dataclass(frozen=True)
@@ -41,9 +37,8 @@ class Shape:
     table: str
     tenant: str
     sets: str
-    #: The project's files by path, in the order in which they are applied.
+    #: The project's files by path.
     files: dict[str, str]
-    extras: dict[str, str]
     rows: dict[str, str]
 
     @classmethod
@@ -53,23 +48,15 @@ class Shape:
         for name, value in _PEOPLE.items():
             text = text.replace(name, value)
         sections: dict[str, list[tuple[str, str]]] = defaultdict(list)
-        for kind, argument, body in _sections(text):
+        _, *parts = _SECTION.split(text)
+        for kind, argument, body in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
             sections[kind].append((argument, body))
-        # A table's name may be quoted and contain a blank.
-        table, tenant, sets = re.match(
-            r'((?:"[^"]*"|[\w.])+) ((?:"[^"]*"|\S)+) (.*)', sections["job"][0][0]
-        ).groups()  # type: ignore[union-attr]
-        files = {}
-        for name, body in sections["file"]:
-            files[name if "/" in name else f"supabase/migrations/{name}"] = body
-        for argument, body in sections["repeat"]:
-            count, _, pattern = argument.partition(" ")
-            for n in range(len(files), len(files) + int(count)):
-                files[pattern.replace("{n:04}", f"{n:04}")] = body.replace("{n}", str(n))
-        rows = {kind: body for kind, parts in sections.items() for name, body in parts if not name}
-        extras = dict(sections["extra"])
-        options = _options(sections["install"][0][0])
-        return cls(path.stem, options, table, tenant, sets, files, extras, rows)
+        table, tenant, sets = sections["job"][0][0].split(" ", 2)
+        files = {f"supabase/migrations/{name}": body for name, body in sections["file"]}
+        files |= dict(sections.get("extra", ()))
+        rows = {kind: body for kind, [(name, body), *_] in sections.items() if not name}
+        options = tuple(sections["install"][0][0].split())
+        return cls(path.stem, options, table, tenant, sets, files, rows)
 
     @property
     def schema(self) -> str:
@@ -79,7 +66,7 @@ class Shape:
 
     def write(self, project: Path) -> None:
         """Write the project's files into a folder."""
-        for name, text in {**self.files, **self.extras}.items():
+        for name, text in self.files.items():
             path = project / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, "utf-8")
@@ -88,14 +75,3 @@ class Shape:
 def shapes() -> list[Shape]:
     """Read all projects of the corpus, sorted by name."""
     return [Shape.read(path) for path in sorted(CORPUS.glob("*.sql"))]
-
-
-def _sections(text: str) -> Iterator[tuple[str, str, str]]:
-    marks = list(_SECTION.finditer(text))
-    for mark, following in zip(marks, [*marks[1:], None], strict=True):
-        yield mark[1], mark[2], text[mark.end() : following.start() if following else len(text)]
-
-
-def _options(line: str) -> tuple[str, ...]:
-    # Quotes in the line belong to SQL names, and not to a shell.
-    return tuple(shlex.split(line.replace('"', r"\""), posix=True))

@@ -11,14 +11,13 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from infra.release.wheels import Environment
 from supabase_local.migrations import apply_migrations, as_user, migrations_in
 from supabase_local.postgres import Postgres
 from tests.install.projects import WORK, Api, Client, Hosted, HostedDatabase, data_api
-from tests.install.shapes import BREAKPOINT, Shape, shapes
+from tests.install.shapes import Shape, shapes
 from tests.support.engine import ADA, EVE
 from tests.support.postgres_tools import run_tool
 
@@ -93,7 +92,8 @@ def test_a_project_installs_works_and_leaves(
     shape.write(tmp_path)
     with server.database() as database:
         database.sign_up()
-        apply_own(shape, database, tmp_path)
+        apply_pending(database, tmp_path)
+        database.as_owner(shape.rows.get("seed", ""))
         before = dump(server, database), database.everything()
 
         environment.minutehand(tmp_path, "install", *shape.install)
@@ -118,17 +118,6 @@ def names_of(shape: Shape) -> dict[str, str]:
     engine = "queue" if shape.schema == "public" else f"{shape.schema}_engine"
     names = {"schema": shape.schema, "engine": engine, "table": shape.table}
     return names | {"tenant": shape.tenant, "sets": shape.sets}
-
-
-def apply_own(shape: Shape, database: HostedDatabase, project: Path) -> None:
-    """Apply the project's own migrations with the tool that the project uses."""
-    with psycopg.connect(database.owner_url, autocommit=True) as owner:
-        for name, text in shape.files.items():
-            if not name.startswith("supabase/"):
-                for statement in text.split(BREAKPOINT):
-                    owner.execute(statement.encode())
-    apply_pending(database, project)
-    database.as_owner(shape.rows.get("seed", ""))
 
 
 def apply_pending(database: HostedDatabase, project: Path) -> None:

@@ -97,19 +97,6 @@ def test_a_changed_function_is_one_migration(copy: Path) -> None:
     assert "comment on function queue.do_webhooks is" in app.read_text()
 
 
-def test_an_upgrade_holds_all_tables_or_none(database: Database) -> None:
-    """An upgrade does not deadlock with a transaction that locks several tables."""
-    lock_tables, *_ = upgrade_migrations([], Schemas(), [])[1]
-    with database.connect() as connection:
-        engine = Engine(database, connection)
-        with engine.open_transaction() as other, engine.another_session() as upgrade:
-            other.run("lock table queue.leases in row share mode")
-            done = engine.blocked(upgrade.run, lock_tables.text)
-            other.run("lock table queue.pauses in row share mode")
-            other.run("commit")
-            done.result()
-
-
 def test_what_cannot_be_released_is_refused_in_words(copy: Path) -> None:
     """A release is rejected for an edited released file, a forgotten version or a missing step."""
     jobs = copy / "supabase/schemas/02_jobs.sql"
@@ -177,22 +164,21 @@ def engine_of(hosted: Hosted, database: HostedDatabase) -> Iterator[Engine]:
         yield engine
 
 
-def test_a_removal_holds_all_tables_or_none(hosted: Hosted, tmp_path: Path) -> None:
-    """A removal does not deadlock with a worker's transaction that locks several tables."""
+def test_an_upgrade_and_a_removal_hold_all_tables_or_none(hosted: Hosted, tmp_path: Path) -> None:
+    """Neither deadlocks with a worker's transaction that locks several tables."""
     (tmp_path / "supabase/migrations").mkdir(parents=True)
     install(tmp_path, "public")
+    lock_tables, *_ = upgrade_migrations([], Schemas(), [])[1]
     with hosted.database() as database:
         database.apply(tmp_path)
-        with (
-            engine_of(hosted, database) as engine,
-            engine.open_transaction() as other,
-            engine.another_session() as session,
-        ):
-            other.run("lock table queue.leases in row share mode")
-            done = engine.blocked(session.run, removal_sql(tmp_path))
-            other.run("lock table queue.pauses in row share mode")
-            other.run("commit")
-            done.result()
+        with engine_of(hosted, database) as engine, engine.another_session() as session:
+            for script in (lock_tables.text, removal_sql(tmp_path)):
+                with engine.open_transaction() as other:
+                    other.run("lock table queue.leases in row share mode")
+                    done = engine.blocked(session.run, script)
+                    other.run("lock table queue.pauses in row share mode")
+                    other.run("commit")
+                    done.result()
 
 
 @pytest.fixture
