@@ -6,8 +6,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from minutehand.terminal.connection import read_env_file
 from supabase_local.launcher import reset
 from tests.support.databases import prepared_server
 from tests.support.paths import ROOT
+from tests.support.patience import until
 
-START_SECONDS = 240.0
 #: The URL of a real project with which tests compare, see infra/truth. It is empty for local tests.
 TRUTH_URL = os.environ.get("TRUTH_URL", "")
 
@@ -65,15 +65,6 @@ class RunningStack:
             self._sessions[email] = session, time.monotonic() + session["expires_in"] / 2
         return session
 
-    @asynccontextmanager
-    async def official_client(self) -> AsyncIterator[Any]:
-        """Yield the official Python client, without its deprecated HTTP options."""
-        from supabase import AsyncClient, AsyncClientOptions  # slow, and needed by few tests
-
-        async with httpx.AsyncClient(trust_env=False) as http:
-            options = AsyncClientOptions(httpx_client=http)
-            yield AsyncClient(self.supabase_url, self.supabase_publishable_key, options)
-
 
 def launch(
     folder: Path,
@@ -109,13 +100,14 @@ def launch(
 
 
 def wait_ready(folder: Path, launcher: subprocess.Popen[bytes]) -> RunningStack:
-    deadline = time.monotonic() + START_SECONDS
     note = folder / "ready"  # the file contains the launcher's pid
-    while not note.exists() or note.read_text().strip() != str(launcher.pid):
-        if launcher.poll() is not None or time.monotonic() > deadline:
-            words = (folder / "launcher.out").read_text(errors="replace")[-4000:]
-            raise AssertionError(f"it ended with {launcher.poll()} or is too slow:\n{words}")
-        time.sleep(0.05)
+
+    def is_ready() -> bool:
+        output = (folder / "launcher.out").read_text(errors="replace")
+        assert launcher.poll() is None, output[-4000:]
+        return note.exists() and note.read_text().strip() == str(launcher.pid)
+
+    until(is_ready)
     return RunningStack(folder, launcher, read_env_file(folder / "env"))
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httpx
 import pytest
 
 from minutehand.client import Client
 from minutehand.docs import PAGES, Names, render
 from minutehand.install.rewrite import Schemas
 from minutehand.local.users import ADA
-from supabase import create_client
+from supabase import AsyncClient, AsyncClientOptions, create_client
 from tests.e2e.console.worker import HandWorker
 from tests.support.pages import blocks
 from tests.support.stacks import RunningStack
@@ -21,10 +22,10 @@ from tests.support.stacks import RunningStack
 async def test_a_job_is_enqueued_and_read_to_its_end(stack: RunningStack) -> None:
     """The client enqueues a job with a person's token and reads its events to the end."""
     with HandWorker(stack, stack.demo_workspace_id) as worker:
-        async with (
-            stack.official_client() as supabase,
-            Client(supabase, schema="public", token=stack.sign_in(ADA.email)) as client,
-        ):
+        async with httpx.AsyncClient(trust_env=False) as http:
+            options = AsyncClientOptions(httpx_client=http)
+            supabase = AsyncClient(stack.supabase_url, stack.supabase_publishable_key, options)
+            client = Client(supabase, schema="public", token=stack.sign_in(ADA.email))
             made = await client.enqueue(
                 worker.job_type, {"n": 1}, workspace_id=stack.demo_workspace_id
             )

@@ -20,6 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from supabase_local.ports import reserve_port
 from tests.support.paths import ROOT
+from tests.support.patience import until
 from tests.support.stacks import TRUTH_URL
 
 #: The environment of the real project (see infra/truth), or empty for the local server.
@@ -62,13 +63,13 @@ class Server:
 
         It is 200 while messages stream, else 503.
         """
-        give_up = time.monotonic() + PATIENCE * 3
-        while time.monotonic() < give_up:
+
+        def is_expected() -> bool:
             with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{self.http}/realtime/v1/health").status_code == status:
-                    return
-            time.sleep(0.05)
-        raise AssertionError(f"its health was never {status}")
+                return httpx.get(f"{self.http}/realtime/v1/health").status_code == status
+            return False
+
+        until(is_expected)
 
     @property
     def http(self) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import http.server
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 from minutehand.local.cli_stack import read_status
 from minutehand.local.environment import remote_values
 from minutehand.project import Project
+from tests.support.http_server import http_server
 
 PRINTED = {
     "API_URL": "http://127.0.0.1:54321",
@@ -26,11 +25,8 @@ STACKS = {"containers": ("-o", {**PRINTED, "JWT_SECRET": "s" * 40}), "native": (
 @pytest.fixture
 def port() -> Iterator[int]:
     """The port of a local server, which acts as a stack's gateway."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
-    yield server.server_port
-    server.shutdown()
-    server.server_close()
+    with http_server(lambda *_: (200, b"", {})) as url:
+        yield int(url.rpartition(":")[2])
 
 
 def project_with_cli(folder: Path, port: int, option: str, values: dict[str, str]) -> Project:
