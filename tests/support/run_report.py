@@ -6,7 +6,8 @@ import os
 import shlex
 import subprocess
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,10 @@ class RunReport:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.left: Counter[str] = Counter()
-        self.all = self.done = 0
+        self.all = 0
         self.is_over = False
-        self.ended: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        self.seconds: Counter[str] = Counter()
+        #: The seconds of each file that has begun.
+        self.seconds: dict[str, float] = {}
 
     def write(self, text: str, **markup: bool) -> None:
         self.config.get_terminal_writer().line(text, **markup)
@@ -47,23 +48,18 @@ class RunReport:
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """Record that a file is running."""
-        self.ended[nodeid.partition("::")[0]]
+        self.seconds.setdefault(nodeid.partition("::")[0], 0)
 
-    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+    @pytest.hookimpl(wrapper=True)
+    def pytest_report_teststatus(self) -> Generator[None, Any, Any]:
         """Omit pytest's dots during the run, but not the words in its summary."""
-        if self.is_over:
-            return None
-        failed_outside = report.failed and report.when != "call"
-        if report.when != "call" and report.passed:
-            return "", "", ""
-        return "error" if failed_outside else report.outcome, "", ""
+        category, *words = yield
+        return (category, *(words if self.is_over else ("", "")))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Print a failure immediately, and a file after its last test."""
         file = report.nodeid.partition("::")[0]
-        self.seconds[file] += report.duration  # type: ignore[assignment]
-        if report.when == "call" or not report.passed:
-            self.ended[file][report.outcome] += 1
+        self.seconds[file] += report.duration
         if report.failed:
             result = getattr(getattr(report.longrepr, "reprcrash", None), "message", "")
             self.write(f"FAILED {report.nodeid}: {result.partition(chr(10))[0][:200]}", red=True)
@@ -71,22 +67,17 @@ class RunReport:
             self.write(f"       repeat it: {command}")
         if report.when == "teardown":
             self.left[file] -= 1
-            self.done += 1
             if not self.left[file]:
-                ended = ", ".join(f"{count} {name}" for name, count in self.ended[file].items())
-                running = [name for name in self.ended if self.left[name] > 0]
-                self.write(
-                    f"{100 * self.done // max(1, self.all):3} % {file}: {ended},"
-                    f" {self.seconds[file]:.0f} s"
-                    + (f" (runs: {', '.join(running)})" if running else "")
-                )
+                running = ", ".join(name for name in self.seconds if self.left[name])
+                done = 100 - 100 * self.left.total() // self.all
+                self.write(f"{done:3} % {file}: {self.seconds[file]:.0f} s (runs: {running})")
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """List the slowest files, and the tests that were left out with the reason."""
         self.is_over = True
         terminalreporter.section("slowest files")
-        for file, seconds in self.seconds.most_common(5):
-            self.write(f"{seconds:6.0f} s {file}")
+        for file in sorted(self.seconds, key=self.seconds.__getitem__)[-5:]:
+            self.write(f"{self.seconds[file]:6.0f} s {file}")
         if "WEEKLY" not in os.environ:
             self.write(
                 "left out: deploys, Lambda's runtime, bad days, most of the doctor's loop, shapes"

@@ -31,17 +31,3 @@ def test_the_page_defines_no_term_of_the_engine_in_another_sense() -> None:
     terms = of_engine.keys() & of_page.keys()
     assert terms >= {"A fence", "A person"}
     assert {term for term in terms if of_engine[term] != of_page[term]} == set()
-
-
-def test_the_comment_of_jobs_defines_a_job_as_the_page_does() -> None:
-    """The SQL comment of the table `jobs` is the page's definition of a job.
-
-    Users of the Data API see this comment.
-    """
-    schema = (ROOT / "supabase/schemas/02_jobs.sql").read_text("utf-8")
-    [page] = [page for page in PAGES if page.topic == "concepts"]
-
-    comments = re.findall(r"comment on table public\.jobs is\s+E?'([^\\']+)", schema)
-
-    assert len(comments) == 1
-    assert set(comments) - definitions(page.text) == set()

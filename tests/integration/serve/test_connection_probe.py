@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import closing
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import psycopg
 import pytest
@@ -17,7 +21,8 @@ import pytest
 from minutehand.config import Settings
 from minutehand.functions.worker.database_access import DatabaseAccess, find_database_access
 from minutehand.queue.connection_probe import AddressProbe, probe
-from tests.support.pgbouncer import pooled
+from supabase_local.ports import reserve_port
+from tests.support.patience import until
 from tests.support.queue_model import SETTINGS
 from tests.support.renewed import Renewed
 
@@ -29,6 +34,56 @@ MODES: list[tuple[str, int, AddressProbe]] = [
     ("transaction", 1, AddressProbe()),
     ("statement", 20, AddressProbe()),
 ]
+
+
+@contextmanager
+def pooled(database_url: str, folder: Path, *, mode: str, sessions: int) -> Iterator[str]:
+    """Yield the address of a PgBouncer in this mode, which signs in as `database_url` does.
+
+    The port does not reveal the mode.
+
+    Args:
+        sessions: Maximum connections that the pooler opens.
+    """
+    # On Debian, the program may be outside of a user's PATH.
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    assert program, "pgbouncer is missing: apt-get install pgbouncer, as .ci/run does"
+    target, port = urlsplit(database_url), reserve_port()
+    name = target.path.lstrip("/")
+    credentials = f"user={target.username} password='{unquote(target.password or '')}'"
+    # PgBouncer refuses to run as root.
+    user = "user = nobody" if os.geteuid() == 0 else ""
+    config = folder / "pgbouncer.ini"
+    config.write_text(f"""
+[databases]
+{name} = host={target.hostname} port={target.port} {credentials}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = any
+pool_mode = {mode}
+default_pool_size = {sessions}
+ignore_startup_parameters = extra_float_digits,options
+{user}
+""")
+    with (folder / "pgbouncer.log").open("wb") as log:
+        process = subprocess.Popen([program, config], stdout=log, stderr=subprocess.STDOUT)
+    url = f"postgresql://{target.username}:any@127.0.0.1:{port}/{name}"
+
+    def answers() -> bool:
+        assert process.poll() is None, (folder / "pgbouncer.log").read_text()
+        with suppress(psycopg.OperationalError):
+            psycopg.connect(url, connect_timeout=2).close()
+            return True
+        return False
+
+    try:
+        until(answers, seconds=30)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 @pytest.mark.parametrize(("mode", "sessions", "expected"), MODES)

@@ -25,14 +25,15 @@ async def test_a_job_is_enqueued_and_read_to_its_end(stack: RunningStack) -> Non
         async with httpx.AsyncClient(trust_env=False) as http:
             options = AsyncClientOptions(httpx_client=http)
             supabase = AsyncClient(stack.supabase_url, stack.supabase_publishable_key, options)
-            client = Client(supabase, schema="public", token=stack.sign_in(ADA.email))
-            made = await client.enqueue(
-                worker.job_type, {"n": 1}, workspace_id=stack.demo_workspace_id
-            )
-            [lease] = await asyncio.to_thread(worker.lease)
-            await asyncio.to_thread(worker.settle, lease, result={"done": True})
-            events = await client.events_after(made.job.id)
-            job = await client.get_job(made.job.id)
+            token = stack.sign_in(ADA.email)
+            async with Client(supabase, schema="public", token=token) as client:
+                made = await client.enqueue(
+                    worker.job_type, {"n": 1}, workspace_id=stack.demo_workspace_id
+                )
+                [lease] = await asyncio.to_thread(worker.lease)
+                await asyncio.to_thread(worker.settle, lease, result={"done": True})
+                events = await client.events_after(made.job.id)
+                job = await client.get_job(made.job.id)
 
     assert [event.type for event in events] == ["job.created", "job.leased", "job.completed"]
     assert (job.status, job.result) == ("completed", {"done": True})
