@@ -88,12 +88,8 @@ def dev(project: Stranger) -> Iterator[RunningStack]:
 
 def run(project: Stranger, script: str) -> str:
     """Run a shell script that can call the wheel's command, and return the output."""
-    bin_ = project.environment.python.parent
-    command = bin_ / "minutehand"
-    if not command.exists():
-        command.write_text(f'#!/bin/sh\nexec {bin_}/python -m minutehand.cli.entry "$@"\n')
-        command.chmod(0o755)
-    environ = {"PATH": f"{bin_}:{os.environ['PATH']}", "HOME": os.environ["HOME"]}
+    path = f"{project.environment.python.parent}:{os.environ['PATH']}"
+    environ = {"PATH": path, "HOME": os.environ["HOME"]}
     options: Any = {"capture_output": True, "text": True, "timeout": 120, "check": False}
     done = subprocess.run(["bash", "-ec", script], cwd=project.folder, env=environ, **options)
     assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"

@@ -32,8 +32,6 @@ class Account:
     def __init__(self, run: Callable[[str, Any], Any] | None = None) -> None:
         self.asked: list[str] = []
         self.invoked: list[str] = []
-        #: The last uploaded template of each CloudFormation stack.
-        self.templates: dict[str, dict[str, Any]] = {}
         self._run = run or (lambda name, event: {})
         self._server = MotoServer("127.0.0.1", 0, self._before)
         self._server.start()
@@ -55,9 +53,7 @@ class Account:
                 show_outputs()
             is_template = path.endswith("/compiled-cloudformation-template.json")
             if is_template and environ["REQUEST_METHOD"] == "PUT":
-                template = json.loads(body)
-                self.templates["-".join(path.split("/")[3:5])] = template
-                body = for_moto(template).encode()
+                body = for_moto(json.loads(body)).encode()
             environ |= {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
             return moto(environ, start)
 
@@ -78,9 +74,8 @@ class Account:
                 "Enabled"
             ]
         ]
-        stacks = self.client("cloudformation").describe_stacks()["Stacks"]
         found = {
-            "stack": [each["StackName"] for each in stacks],
+            "stack": self._named("cloudformation", "describe_stacks", "Stacks", "StackName"),
             "key": keys,
             "function": self._named("lambda", "list_functions", "Functions", "FunctionName"),
             "role": self._named("iam", "list_roles", "Roles", "RoleName"),

@@ -1,4 +1,4 @@
-"""Runs the Lambda functions that a deploy uploaded, from their zip and behind their routes.
+"""Runs the Lambda functions that a deploy uploaded, from their zip.
 
 Each function runs under AWS's runtime client with its variables from CloudFormation. Modules
 compiled for Lambda are replaced by those of this machine, of the same lock file.
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.aws_account import Account
-from tests.support.lambda_events import http_event
 from tests.support.lambda_runtime import LambdaFunction
 
 
@@ -44,16 +43,6 @@ class Deployed:
         """Invoke a function as it is deployed now. End an older version of the function before."""
         with self._one_at_a_time[name]:
             return self._function(name).invoke(event, seconds=240)
-
-    def request(
-        self, stack: str, method: str, path: str, body: str | None = None, **headers: str
-    ) -> dict[str, Any]:
-        """Send a request through the stack's routes, as API Gateway does."""
-        function = function_of(self.account.templates[stack], method, path)
-        answer: dict[str, Any] = self.invoke(
-            function, http_event(method, path, body=body, **headers)
-        )
-        return answer
 
     def _function(self, name: str) -> LambdaFunction:
         from moto.awslambda.models import lambda_backends
@@ -93,25 +82,3 @@ def compile_for_this_machine(tree: Path) -> None:
         [ours] = [file for site in sites for file in (site / place).glob(f"{module}.*so")]
         foreign.unlink()
         (folder / ours.name).symlink_to(ours)
-
-
-def function_of(template: dict[str, Any], method: str, path: str) -> str:
-    """Return the name of the function for a template's most specific route.
-
-    https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-routes.html
-    """
-    resources = template["Resources"]
-    routes = [
-        (*each["Properties"]["RouteKey"].split(), each["Properties"]["Target"]["Fn::Join"])
-        for each in resources.values()
-        if each["Type"] == "AWS::ApiGatewayV2::Route"
-    ]
-    fitting = [
-        ("{" in route, -len(route), verb == "ANY", target)
-        for verb, route, target in routes
-        if verb in (method, "ANY") and re.fullmatch(re.sub(r"\{\w+\+\}", ".+", route), path)
-    ]
-    *_, (_, (_, integration)) = min(fitting, key=lambda each: each[:3])
-    uri = resources[integration["Ref"]]["Properties"]["IntegrationUri"]
-    name: str = resources[uri["Fn::GetAtt"][0]]["Properties"]["FunctionName"]
-    return name

@@ -12,20 +12,20 @@ import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY, SECRET_KEY, user_token
-from infra.release.supabase_cli import supabase_cli
+from infra.release.supabase_cli import CLI, supabase_cli
 from minutehand.project import Project
 from supabase_local.postgres import Postgres
 from tests.install.projects import Api, Hosted, HostedDatabase, data_api
 from tests.support.aws_account import Account
 from tests.support.deployed import Deployed
 from tests.support.engine import ACME, ADA
+from tests.support.lambda_events import http_event
 from tests.support.lambda_runtime import runtime_site
 from tests.support.pages import blocks
 from tests.support.patience import until
@@ -56,7 +56,7 @@ PLACEHOLDERS = {
 #: Wrapper of the Supabase CLI. The CLI asks the Management API for the address of a project's
 #: database. Tests cannot reach that API, so the wrapper passes the address. The wrapper also prints
 #: the CLI's version, because the CLI takes long to do so.
-CLI = """#!/bin/sh
+WRAPPER = """#!/bin/sh
 [ "$*" != --version ] || exec echo {version}
 for word; do
   shift
@@ -84,7 +84,6 @@ class Deployer:
         options.write_text(options.read_text().replace(old_line, f'name = "{name}"'))
         self.region = "us-east-1"
         self.secrets = self.folder / "secrets.env"
-        self.programs = self.folder.with_name(f"{name}-programs")
 
     def write_secrets(self, values: dict[str, str]) -> None:
         """Write the file that `--secrets` reads."""
@@ -98,8 +97,9 @@ class Deployer:
     @property
     def environ(self) -> dict[str, str]:
         """Environment variables that give access to the AWS account."""
+        programs = self.project.environment.python.parent
         return {
-            "PATH": f"{self.programs}{os.pathsep}{os.environ['PATH']}",
+            "PATH": f"{self.folder.parent}:{programs}:{os.environ['PATH']}",
             "AWS_ENDPOINT_URL": self.account.url,
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
@@ -160,13 +160,6 @@ def test_what_is_not_filled_in_is_named_before_anything_is_built(deployer: Deplo
     assert "request-service-quota-increase" in refusal["fix"]
 
 
-@cache
-def version_of(cli: Path) -> str:
-    """Run a program with --version and return its output."""
-    done = subprocess.run([cli, "--version"], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
 class Live(Deployer):
     """A project whose stage `prod` has its own database, set up as the documentation describes."""
 
@@ -177,17 +170,11 @@ class Live(Deployer):
         self.deployed, self.database, self.stack = deployed, database, f"{name}-prod"
         self.git("init", "--quiet")
         ref = (name * 20)[:20]
-        python = project.environment.python
-        for program, text in {
-            "supabase": CLI.format(
-                ref=ref, url=database.owner_url, cli=database.cli, version=version_of(database.cli)
-            ),
-            "minutehand": f'#!/bin/sh\nexec {python} -m minutehand.cli.entry "$@"\n',
-        }.items():
-            path = self.programs / program
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(text)
-            path.chmod(0o755)
+        cli = self.folder.parent / "supabase"
+        version = CLI.partition("@")[2]
+        text = WRAPPER.format(ref=ref, url=database.owner_url, cli=database.cli, version=version)
+        cli.write_text(text)
+        cli.chmod(0o755)
         text = self.sh("minutehand docs aws")
         self.printed = blocks(text, "sh")
         assert json.loads(self.run("deploy", "prod", "--dry-run").stderr.splitlines()[-1])[
@@ -255,7 +242,10 @@ class Live(Deployer):
         """Call the deployed API as Ada, and return the response's body."""
         bearer = f"Bearer {user_token(ADA)}"
         text = json.dumps(body) if body else None
-        response = self.deployed.request(self.stack, method, path, text, authorization=bearer)
+        event = http_event(method, path, body=text, authorization=bearer)
+        # The recorded template shows the functions of all routes.
+        function = "jobs" if method == "POST" else "status"
+        response = self.deployed.invoke(f"{self.stack}-{function}", event)
         assert response["statusCode"] < 300, response
         return json.loads(response["body"])
 
@@ -304,7 +294,8 @@ def projects(
         for name in ("shop", "bakery"):
             database = ends.enter_context(hosted.database())
             api = ends.enter_context(data_api(database, "minutehand"))
-            made.append(Live(stranger.copy(tmp_path / name), deployed, name, database, api))
+            project = stranger.copy(tmp_path / name / "project")
+            made.append(Live(project, deployed, name, database, api))
         yield made
 
 
