@@ -92,23 +92,16 @@ def test_a_page_is_found_by_its_topic_or_by_a_word_of_its_title_alone() -> None:
 #: Questions of engineers, and the topic of the page that answers each.
 QUESTIONS = """\
 Alembic | install
-Atlas schema diff | install
 use with Django | recipes
 report for each tenant every night | recipes
-run in a second region | processors
 local development without Docker | local
-how to test a processor | processors
 retry with backoff only some errors | recipes
 job priorities | sql
 rate limit per tenant | recipes
 GDPR delete a user's data | data
-rotate secrets | aws
 how much does it cost per month | aws
 cold start of lambda | promises
-apply migrations in CI | recipes
 monitoring and alerts | aws
-idempotency key | sql
-cron schedule | sql
 dead letter queue | concepts
 chat approval tool beans | nextjs
 """

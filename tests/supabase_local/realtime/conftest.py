@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from supabase_local.postgres import Postgres
-from tests.supabase_local.realtime.support import RealServer, Server, Socket, open_socket
+from tests.supabase_local.realtime.support import Server, Socket, open_socket
 from tests.support.databases import HOSTED, Database, create_clone, fresh_database
 from tests.support.stacks import TRUTH_URL
 
@@ -75,7 +75,7 @@ def project(postgres: Postgres, bare_template: str) -> Iterator[Database]:
 @pytest.fixture(scope="module")
 def server(project: Database) -> Iterator[Server]:
     """The Realtime server of this module."""
-    running = RealServer() if TRUTH_URL else Server(project.url)
+    running = Server(project.url)
     yield running
     running.stop()
 

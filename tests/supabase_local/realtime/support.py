@@ -48,12 +48,17 @@ def unique(prefix: str = "room") -> str:
 
 
 class Server:
-    """A process of `python -m supabase_local.realtime`."""
+    """A process of `python -m supabase_local.realtime`, or the real project's server."""
 
     def __init__(self, url: str) -> None:
-        self.port = reserve_port()
+        self.process: subprocess.Popen[bytes] | None = None
+        self.http = TRUTH_URL
+        if TRUTH_URL:
+            return
+        port = reserve_port()
+        self.http = f"http://127.0.0.1:{port}"
         keys = {"SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE, "SUPABASE_SECRET_KEY": SECRET_KEY}
-        given = {"SUPABASE_JWT_SECRET": SECRET, "DATABASE_URL": url, "PORT": str(self.port)}
+        given = {"SUPABASE_JWT_SECRET": SECRET, "DATABASE_URL": url, "PORT": str(port)}
         command = [sys.executable, "-m", "supabase_local.realtime"]
         self.process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **keys, **given})
         self.wait_for_health(200)
@@ -71,10 +76,6 @@ class Server:
 
         until(is_expected)
 
-    @property
-    def http(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
     def websocket_url(self, *, key: str | None, vsn: str | None = "2.0.0") -> str:
         pairs = [("apikey", key), ("vsn", vsn)]
         query = "&".join(f"{name}={value}" for name, value in pairs if value is not None)
@@ -82,22 +83,9 @@ class Server:
 
     def stop(self) -> None:
         """End the process with SIGTERM like a launcher."""
-        self.process.terminate()
-        self.process.wait(60)
-
-
-class RealServer(Server):
-    """The Realtime server of the real project, for `make truth`."""
-
-    def __init__(self) -> None:
-        pass
-
-    @property
-    def http(self) -> str:
-        return TRUTH_URL
-
-    def stop(self) -> None:
-        """Do nothing, because the server is not ours."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(60)
 
 
 class Socket:
