@@ -31,7 +31,8 @@ class Deployed:
         self.account = Account(self.invoke)
         self._site, self._folder = site, folder
         self._running: dict[str, tuple[object, LambdaFunction]] = {}
-        self._one_at_a_time: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        #: A lock of each function, which an invocation holds.
+        self.one_at_a_time: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def close(self) -> None:
         """End every running function, and the account."""
@@ -39,10 +40,10 @@ class Deployed:
         for _, function in self._running.values():
             function.close()
 
-    def invoke(self, name: str, event: Any) -> Any:
+    def invoke(self, name: str, event: Any, seconds: float = 240) -> Any:
         """Invoke a function as it is deployed now. End an older version of the function before."""
-        with self._one_at_a_time[name]:
-            return self._function(name).invoke(event, seconds=240)
+        with self.one_at_a_time[name]:
+            return self._function(name).invoke(event, seconds=seconds)
 
     def _function(self, name: str) -> LambdaFunction:
         from moto.awslambda.models import lambda_backends

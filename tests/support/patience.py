@@ -1,10 +1,12 @@
-"""A function that waits for a condition."""
+"""Functions that wait for a condition and for a server."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from typing import TypeVar
+
+import httpx
 
 Seen = TypeVar("Seen")
 
@@ -17,3 +19,11 @@ def until(look: Callable[[], Seen | None], *, seconds: float = 240, every: float
             raise TimeoutError(f"the condition was not met within {seconds} s: {seen}")
         time.sleep(every)
     return seen
+
+
+def responds(url: str, status: int = 200) -> bool:
+    """Return whether a server responds to a GET request with this status."""
+    try:
+        return httpx.get(url).status_code == status
+    except httpx.TransportError:
+        return False

@@ -77,13 +77,12 @@ class Built:
     python: str
 
 
-def build(out: Path, project: Project, *, for_lambda: bool = True) -> Built:
+def build(out: Path, project: Project) -> Built:
     """Build `app.zip`, and the folder `app` with its files, in `out`.
 
     Args:
         out: Folder for the zip and for the folder `app`.
         project: Project with the lock file and the code.
-        for_lambda: False to build for this machine, so that a test can run the code.
 
     Raises:
         PackagingError: A program failed, Lambda does not run this Python version, or the zip is too
@@ -96,7 +95,7 @@ def build(out: Path, project: Project, *, for_lambda: bool = True) -> Built:
     tree = out / "app"
     shutil.rmtree(tree, ignore_errors=True)
     tree.mkdir(parents=True)
-    _install(lock_requirements(project, out), tree, for_lambda=for_lambda)
+    _install(lock_requirements(project, out), tree)
     for source, relative_path in sources(project):
         copy = tree / relative_path
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +104,7 @@ def build(out: Path, project: Project, *, for_lambda: bool = True) -> Built:
     command += ["-p", "/var/task", "--invalidation-mode", "unchecked-hash", str(tree)]
     run(command, "the byte code could not be compiled")
     size = sum(path.stat().st_size for path in tree.rglob("*") if path.is_file())
-    if for_lambda and size > LAMBDA_BYTES:
+    if size > LAMBDA_BYTES:
         raise PackagingError(
             f"the unzipped size must be at most {LAMBDA_BYTES / 1e6:,.0f} MB on Lambda, and is "
             f"{size / 1e6:,.0f} MB: {LOCK} should pin only what the functions import. Delete it, "
@@ -198,12 +197,11 @@ def _is_needed(path: Path) -> bool:
     )
 
 
-def _install(lock: Path, tree: Path, *, for_lambda: bool) -> None:
+def _install(lock: Path, tree: Path) -> None:
     command = [find_tool("uv"), "pip", "install", "--quiet", "--no-deps", "--no-config"]
     command += ["--only-binary", ":all:", "--link-mode", "copy", "--target", str(tree)]
     command += ["--python-version", PYTHON, "--python", sys.executable, "-r", str(lock)]
-    if for_lambda:
-        command += ["--python-platform", PLATFORM]
+    command += ["--python-platform", PLATFORM]
     run(command, "the locked wheels could not be installed")
     for name in (*IN_THE_RUNTIME, "bin"):
         for path in (tree / name, *tree.glob(f"{name}-*.dist-info")):

@@ -198,7 +198,7 @@ WRONG = {
     "ls --state nope": "state.0",
     "enqueue enrich_account {} --at yesterday": "--at",
     "enqueue enrich_account words": "PAYLOAD",
-    "export nobody": "USER_ID",
+    "export ada": "USER_ID",
 }
 
 

@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,44 @@ for word; do
   set -- "$@" "$word"
 done
 exec {cli} "$@"
+"""
+
+
+#: An event of the schedule that runs due jobs.
+TICK = {"source": "minutehand.tick"}
+#: Processors of the project, which time out or end their process.
+PROCESSORS = """
+import asyncio
+import os
+
+from pydantic import BaseModel
+
+from minutehand.worker import Job, JobContext, processor
+
+
+class Nap(BaseModel):
+    seconds: float
+
+
+@processor("test.nap", payload=Nap, lease=30)
+async def nap(job: Job[Nap], ctx: JobContext) -> None:
+    await asyncio.sleep(job.payload.seconds)
+
+
+@processor("test.exit", payload=Nap, lease=30)
+async def end_process(job: Job[Nap], ctx: JobContext) -> None:
+    await asyncio.sleep(job.payload.seconds)
+    os._exit(7)
+"""
+INSERT = """
+insert into minutehand.jobs (workspace_id, job_type, payload, max_attempts)
+select %s, %s, jsonb_build_object('seconds', %s), 2 from generate_series(1, %s) returning id
+"""
+#: SQL that lets the leases of a dead process expire, because on Lambda no host reports its end.
+EXPIRE = """
+update minutehand_engine.leases set expires_at = minutehand_engine.clock() - interval '1 second';
+update minutehand_engine.tasks set done_at = '-infinity' where name = 'reclaim';
+select minutehand.run_maintenance();
 """
 
 
@@ -261,6 +299,19 @@ class Live(Deployer):
         result: dict[str, Any] = until(finished)["result"]
         return result
 
+    def tick(self, seconds: float = 240) -> None:
+        """Run the deployed worker until no job is due."""
+        self.deployed.invoke(f"{self.stack}-worker", TICK, seconds)
+
+    def insert(self, job_type: str, count: int = 1, *, seconds: float) -> list[Any]:
+        """Insert jobs with plain SQL, and return their ids."""
+        return [job for (job,) in self.database.run(INSERT, ACME, job_type, seconds, count)]
+
+    def states(self, columns: str, ids: list[Any]) -> list[tuple[Any, ...]]:
+        """Return the distinct values of these columns of some jobs."""
+        query = f"select distinct {columns} from minutehand.jobs where id = any(%s)"
+        return self.database.run(query, ids)
+
     def published(self) -> list[tuple[Any, ...]]:
         """Return the commits of the registered job types."""
         return self.database.run("select distinct commit from minutehand_engine.job_types")
@@ -303,12 +354,16 @@ def projects(
 def test_a_project_is_deployed_beside_another_and_deleted(projects: list[Live]) -> None:
     """Two projects are deployed to one AWS account, and each runs jobs.
 
-    A new release, a roll-back and a deletion of one project do not affect the other.
+    All functions start from the zip alone. A new release, a roll-back and a deletion of one project
+    do not affect the other.
     """
     shop, bakery = projects
     empty = shop.account.holdings()
+    (shop.folder / "work/processors/nap.py").write_text(PROCESSORS)
     first = shop.commit()
     check_first_deploy(shop)
+    check_deadline(shop)
+    check_death(shop)
     bakery.commit()
     bakery.deployed_now()
     bakery.database.as_owner((bakery.folder / "supabase/seed.sql").read_text())
@@ -367,12 +422,54 @@ def check_first_deploy(shop: Live) -> None:
 
     shop.database.as_owner((shop.folder / "supabase/seed.sql").read_text())
     assert shop.greeting() == {"greeting": "Hello, Ada!"}
+    health = shop.deployed.invoke("shop-prod-health", http_event("GET", "/metrics"))
+    assert health["statusCode"] == 401
 
     worker = {"Name": "/shop/prod/worker"}
     ssm.put_parameter(**worker, Value="{}", Type="SecureString", Overwrite=True)
     shop.sh(shop.block("--secrets-only"))
     stored = ssm.get_parameter(**worker, WithDecryption=True)["Parameter"]["Value"]
     assert set(json.loads(stored)) == {*SECRETS}
+
+
+def check_deadline(shop: Live) -> None:
+    """A worker run on Lambda returns before its deadline, without a job that cannot end in time."""
+    [job] = shop.insert("test.nap", seconds=600)
+
+    shop.tick(seconds=20)
+
+    assert shop.states("status", [job]) == [("pending",)]
+    shop.database.run("delete from minutehand.jobs where id = %s", job)
+
+
+def check_death(shop: Live) -> None:
+    """A job that ends its Lambda process fails.
+
+    The other jobs of the process complete without a lost attempt.
+    """
+    naps = shop.insert("test.nap", 20, seconds=2)
+    guilty = shop.insert("test.exit", seconds=1)
+
+    def is_reclaimed() -> bool:
+        shop.database.run(EXPIRE)
+        return not shop.database.run("select job_id from minutehand_engine.leases")
+
+    with pytest.raises(RuntimeError, match="exit status 7"):
+        shop.tick()
+    while shop.states("status", guilty) != [("failed",)]:
+        with shop.deployed.one_at_a_time[f"{shop.stack}-worker"]:  # no run holds a lease
+            until(is_reclaimed)  # maintenance reclaims leases once a second
+        with suppress(RuntimeError):  # an extra worker may run the job
+            shop.tick()
+
+    def are_completed() -> bool:
+        shop.tick()
+        return shop.states("status, attempts, lost_attempts", naps) == [("completed", 1, 0)]
+
+    until(are_completed)
+    assert shop.states("attempts, lost_attempts", guilty) == [(2, 2)]
+    [(message,)] = shop.states("error_message", guilty)
+    assert "stopped reporting" in message
 
 
 def check_another_is_refused(shop: Live, bakery: Live) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import pwd
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ from tests.support.patience import until
 from tests.support.queue_model import SETTINGS
 from tests.support.renewed import Renewed
 
+#: The id of the user without rights on Linux.
+UNPRIVILEGED = 65534
 OWN = AddressProbe(sessions=True, notifications=True, role=True)
 #: The expected result of the probe, by PgBouncer's mode and its number of sessions.
 MODES: list[tuple[str, int, AddressProbe]] = [
@@ -52,7 +55,7 @@ def pooled(database_url: str, folder: Path, *, mode: str, sessions: int) -> Iter
     name = target.path.lstrip("/")
     credentials = f"user={target.username} password='{unquote(target.password or '')}'"
     # PgBouncer refuses to run as root.
-    user = "user = nobody" if os.geteuid() == 0 else ""
+    user = f"user = {pwd.getpwuid(UNPRIVILEGED).pw_name}" if os.geteuid() == 0 else ""
     config = folder / "pgbouncer.ini"
     config.write_text(f"""
 [databases]

@@ -21,18 +21,14 @@ from tests.support.stacks import RunningStack
 @pytest.fixture(scope="module")
 def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("deaths")
-    with (
-        stack.connect() as connection,
-        served(
-            stack,
-            folder,
-            DATABASE_URL=stack.database_url,
-            # The API rejects this worker's tokens, as if its clock were wrong.
-            SUPABASE_JWT_SECRET=secrets.token_hex(32),
-            WORKER_CONCURRENCY="250",
-        ) as (_, process),
-    ):
-        made = Served(connection, folder / "serve.log", pid=process.pid)
+    with served(
+        stack,
+        folder,
+        DATABASE_URL=stack.database_url,
+        # The API rejects this worker's tokens, as if its clock were wrong.
+        SUPABASE_JWT_SECRET=secrets.token_hex(32),
+        WORKER_CONCURRENCY="250",
+    ) as made:
         made.wait_for_types()
         yield made
 
@@ -66,7 +62,7 @@ def test_a_thousand_jobs_beside_one_that_ends_its_process_take_one_attempt(host:
     # halved, and once in the second attempt.
     assert len(lines) <= 12
     # The extra processes for suspects end.
-    [fork_server] = psutil.Process(host.pid).children()
+    [fork_server] = psutil.Process(host.process.pid).children()
     until(lambda: len(fork_server.children()) == 1)
 
 

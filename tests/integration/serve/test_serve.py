@@ -26,7 +26,7 @@ from supabase_local.ports import reserve_port
 from tests.support.engine import ACME
 from tests.support.extensions import PG_CRON, PG_NET, VAULT, create, drop
 from tests.support.paths import ROOT
-from tests.support.patience import until
+from tests.support.patience import responds, until
 from tests.support.stacks import RunningStack
 
 TOKEN = "a-worker-secret-of-this-test-alone"
@@ -46,8 +46,8 @@ class Served:
 
     connection: psycopg.Connection[Any]
     log: Path
-    url: str = ""
-    pid: int = 0
+    url: str
+    process: subprocess.Popen[bytes]
 
     def one(self, query: str, *values: Any) -> Any:
         """Return the first column of the row that a statement returns."""
@@ -85,8 +85,8 @@ class Served:
 
 @contextmanager
 def served(
-    stack: RunningStack, folder: Path, *, console: Path | None = None, **environ: str
-) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    stack: RunningStack, folder: Path, *options: str | Path, **environ: str
+) -> Iterator[Served]:
     """Run `minutehand serve` on a free port, as a container does."""
     port = reserve_port()
     names = ("URL", "PUBLISHABLE_KEY", "JWT_SECRET")
@@ -100,9 +100,9 @@ def served(
         **environ,
     }
     command = [sys.executable, "-m", "minutehand.cli", "serve"]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
-    command += ["--console", str(console)] if console else []
-    with (folder / "serve.log").open("wb") as log:
+    command += ["--host", "127.0.0.1", "--port", str(port), *map(str, options)]
+    log_file = folder / "serve.log"
+    with log_file.open("wb") as log:
         process = subprocess.Popen(
             command,
             cwd=folder,
@@ -113,17 +113,14 @@ def served(
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        with httpx.Client(timeout=20) as client:
 
-            def alive() -> bool:
-                assert process.poll() is None, (folder / "serve.log").read_text()
-                try:
-                    return client.get(f"{url}/health").is_success
-                except httpx.TransportError:
-                    return False
+        def is_alive() -> bool:
+            assert process.poll() is None, log_file.read_text()
+            return responds(f"{url}/health")
 
-            until(alive, seconds=120)
-        yield url, process
+        until(is_alive, seconds=120)
+        with stack.connect() as connection:
+            yield Served(connection, log_file, url, process)
     finally:
         process.terminate()
         process.wait(120)
@@ -163,14 +160,11 @@ def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
     environ = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'shared'}"}
     command = [sys.executable, "-m", "minutehand.deploy.console", str(folder / "console")]
     subprocess.run(command, cwd=ROOT, env=environ, check=True, capture_output=True)
-    with (
-        stack.connect() as connection,
-        served(stack, folder, console=folder / "console") as (url, _),
-    ):
+    with served(stack, folder, "--console", folder / "console") as made:
+        connection = made.connection
         create(connection, PG_NET, VAULT, PG_CRON)
-        made = Served(connection, folder / "serve.log", url)
         try:
-            worker = f"{url}/api/jobs/worker"
+            worker = f"{made.url}/api/jobs/worker"
             made.one("select public.connect_worker(%s, %s)", worker, TOKEN)
             with performed(stack):
                 # Make pg_cron's call of each minute as its owner. This worker run registers the job

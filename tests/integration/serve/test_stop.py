@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -19,16 +19,32 @@ from tests.integration.serve.test_serve import Served, served
 from tests.support.patience import until
 from tests.support.stacks import RunningStack
 
-JOBS = 30
-#: A query of the number of started jobs in a list, by worker.
-RUNNING = """
-select workers.worker_id, count(*)
+#: A query of the workers of the started jobs in a list.
+WORKERS = """
+select workers.worker_id
 from queue.leases as leases
 join queue.workers as workers using (worker)
 join public.jobs as jobs on jobs.id = leases.job_id
 where leases.job_id = any(%s::uuid[]) and jobs.progress ->> 'stage' = 'begun'
-group by workers.worker_id
 """
+
+
+@pytest.fixture
+def delete_jobs(stack: RunningStack) -> Iterator[None]:
+    """Delete the jobs of the test at its end, because no other host may run them."""
+    yield
+    with stack.connect() as connection:
+        connection.execute("delete from public.jobs where job_type like 'served.%'")
+
+
+pytestmark = pytest.mark.usefixtures("delete_jobs")
+
+
+def wait_for_start(host: Served, jobs: list[str], seconds: float = 240) -> set[str]:
+    """Wait until all of these jobs have started, and return their workers."""
+    find = host.connection.execute
+    until(lambda: find(WORKERS, (jobs,)).rowcount == len(jobs), seconds=seconds)
+    return {worker for (worker,) in find(WORKERS, (jobs,))}
 
 
 @pytest.mark.parametrize("send", [os.kill, os.killpg])
@@ -39,31 +55,17 @@ def test_a_stopped_host_releases_the_jobs_that_it_runs_unspent(
 
     The jobs are pending again without a spent attempt.
     """
-    with stack.connect() as connection, served(stack, tmp_path) as (_, process):
-        host = Served(connection, tmp_path / "serve.log")
+    with served(stack, tmp_path) as host:
         host.wait_for_types()
-        jobs = host.enqueue("served.slow", JOBS, seconds=50)
-        try:
-            [(worker, running)] = until(
-                lambda: (
-                    rows
-                    if (rows := connection.execute(RUNNING, (jobs,)).fetchall())
-                    and sum(count for _, count in rows) == JOBS
-                    else None
-                )
-            )
-            children = psutil.Process(process.pid).children(recursive=True)
-            send(process.pid, signal.SIGTERM)
-            process.wait(120)
-            alive = [child for child in children if child.is_running()]
-            left = host.rows("status, attempts, lost_attempts", jobs)
-        finally:
-            connection.execute("delete from public.jobs where id = any(%s::uuid[])", (jobs,))
+        jobs = host.enqueue("served.slow", 30, seconds=50)
+        [worker] = wait_for_start(host, jobs)
+        children = psutil.Process(host.process.pid).children(recursive=True)
+        send(host.process.pid, signal.SIGTERM)
+        host.process.wait(120)
 
-    assert worker in host.log.read_text(), "a worker of another host leased the jobs"
-    assert running == JOBS
-    assert alive == []
-    assert left == [("pending", 0, 0)]
+        assert worker in host.log.read_text(), "a worker of another host leased the jobs"
+        assert [child for child in children if child.is_running()] == []
+        assert host.rows("status, attempts, lost_attempts", jobs) == [("pending", 0, 0)]
 
 
 def test_a_host_reports_a_process_that_dies_while_the_host_stops(
@@ -73,41 +75,29 @@ def test_a_host_reports_a_process_that_dies_while_the_host_stops(
 
     The jobs are pending again immediately.
     """
-    with (
-        stack.connect() as connection,
-        served(stack, tmp_path, DATABASE_URL=stack.database_url) as (_, process),
-    ):
-        host = Served(connection, tmp_path / "serve.log")
+    with served(stack, tmp_path, DATABASE_URL=stack.database_url) as host:
         host.wait_for_types()
         jobs = host.enqueue("served.stubborn", 2, seconds=50)
-        try:
-            until(lambda: sum(count for _, count in connection.execute(RUNNING, (jobs,))) == 2)
-            process.terminate()
-            process.wait(120)
-            left = host.rows("status, attempts, error_data ->> 'reason'", jobs)
-        finally:
-            connection.execute("delete from public.jobs where id = any(%s::uuid[])", (jobs,))
+        wait_for_start(host, jobs)
+        host.process.terminate()
+        host.process.wait(120)
 
-    assert left == [("pending", 0, "process_died")]
+        left = host.rows("status, attempts, error_data ->> 'reason'", jobs)
+        assert left == [("pending", 0, "process_died")]
 
 
 def test_suspects_that_a_host_finds_at_its_start_run_at_the_same_time(
     stack: RunningStack, tmp_path: Path
 ) -> None:
     """Each job is alone in its group, and runs until after the worker's next poll."""
-    with stack.connect() as connection:
-        with served(stack, tmp_path):
-            host = Served(connection, tmp_path / "serve.log")
-            host.wait_for_types()
+    with served(stack, tmp_path) as host:
+        host.wait_for_types()
+    with stack.connect() as host.connection:
         jobs = host.enqueue("served.slow", 3, seconds=3600)
-        try:
-            request = {"worker_id": "dies", "limit": 3, "job_types": ["served.slow"]}
-            request["tick_id"] = str(uuid.uuid4())
-            host.one("select public.lease_jobs(%s)", json.dumps(request))
-            died = {"worker_id": "dies", "evidence": {"signal": "SIGKILL", "companies": 3}}
-            assert host.one("select public.tick_finished(%s)", json.dumps(died))["suspects"] == 3
-            with served(stack, tmp_path):
-                running = "select count(*) from queue.leases where job_id = any(%s::uuid[])"
-                until(lambda: connection.execute(running, (jobs,)).fetchone() == (3,), seconds=55)
-        finally:
-            connection.execute("delete from public.jobs where id = any(%s::uuid[])", (jobs,))
+        request = {"worker_id": "dies", "limit": 3, "job_types": ["served.slow"]}
+        request["tick_id"] = str(uuid.uuid4())
+        host.one("select public.lease_jobs(%s)", json.dumps(request))
+        died = {"worker_id": "dies", "evidence": {"signal": "SIGKILL", "companies": 3}}
+        assert host.one("select public.tick_finished(%s)", json.dumps(died))["suspects"] == 3
+        with served(stack, tmp_path):
+            wait_for_start(host, jobs, seconds=55)

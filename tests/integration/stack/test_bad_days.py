@@ -20,9 +20,9 @@ import psycopg
 import pytest
 
 from tests.integration.serve.test_serve import served
-from tests.integration.stack.test_dying import answers, children
+from tests.integration.stack.test_dying import children
 from tests.support.engine import ACME
-from tests.support.patience import until
+from tests.support.patience import responds, until
 from tests.support.stacks import RunningStack
 
 pytestmark = [pytest.mark.stack, pytest.mark.weekly(only=True)]
@@ -80,7 +80,7 @@ def dies(part: str) -> Callable[[Day], None]:
         before = children(day.stack.launcher)[part]
         before.kill()
         until(lambda: children(day.stack.launcher).get(part, before) != before)
-        until(lambda: answers(f"{day.stack.supabase_url}/_ready"))
+        until(lambda: responds(f"{day.stack.supabase_url}/_ready"))
 
     return kill
 

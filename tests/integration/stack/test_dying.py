@@ -5,12 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import httpx
 import psutil
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.patience import until
+from tests.support.patience import responds, until
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.stack
@@ -40,13 +39,6 @@ def output_of(stack: RunningStack) -> str:
     return (stack.folder / "launcher.out").read_text(errors="replace")
 
 
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url).status_code == 200
-    except httpx.TransportError:
-        return False
-
-
 @pytest.mark.parametrize("part", ["postgres", "api", "gateway", "realtime", "aws"])
 def test_a_part_that_is_killed_comes_back_and_the_stack_says_so(
     doomed: RunningStack, part: str
@@ -60,7 +52,7 @@ def test_a_part_that_is_killed_comes_back_and_the_stack_says_so(
     until(lambda: f"{part} is back" in output_of(doomed)[before:])
     assert children(doomed.launcher)[part] != victim
     assert f"{part} was killed by SIGKILL" in output_of(doomed)[before:]
-    until(lambda: answers(f"{doomed.api_url}/health"))
+    until(lambda: responds(f"{doomed.api_url}/health"))
 
 
 def test_nothing_outlives_a_killed_launcher_and_the_next_one_starts(doomed: RunningStack) -> None:
@@ -96,4 +88,4 @@ def test_a_second_launcher_is_sent_away(doomed: RunningStack) -> None:
 
     assert second.returncode == 3
     assert str(doomed.launcher.pid) in second.stdout
-    assert answers(f"{doomed.api_url}/health")
+    assert responds(f"{doomed.api_url}/health")

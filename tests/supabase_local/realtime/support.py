@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import json
 import os
@@ -14,13 +13,12 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import jwt
 from websockets.asyncio.client import ClientConnection, connect
 
 from supabase_local.ports import reserve_port
 from tests.support.paths import ROOT
-from tests.support.patience import until
+from tests.support.patience import responds, until
 from tests.support.stacks import TRUTH_URL
 
 #: The environment of the real project (see infra/truth), or empty for the local server.
@@ -68,13 +66,7 @@ class Server:
 
         It is 200 while messages stream, else 503.
         """
-
-        def is_expected() -> bool:
-            with contextlib.suppress(httpx.TransportError):
-                return httpx.get(f"{self.http}/realtime/v1/health").status_code == status
-            return False
-
-        until(is_expected)
+        until(lambda: responds(f"{self.http}/realtime/v1/health", status))
 
     def websocket_url(self, *, key: str | None, vsn: str | None = "2.0.0") -> str:
         pairs = [("apikey", key), ("vsn", vsn)]
