@@ -36,6 +36,12 @@ os.environ.pop("COLUMNS", None)
 #: With `CI` or `FORCE_COLOR`, programs would colour their output in a pipe.
 os.environ["NO_COLOR"] = "1"
 os.environ.pop("FORCE_COLOR", None)
+#: No test may use a developer's AWS account.
+os.environ |= {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
 #: A cache of compiled JavaScript halves the start time of each Data API, osls and tsc in tests.
 os.environ.setdefault("NODE_COMPILE_CACHE", str(ROOT / ".local" / "test-node"))
 #: Collect garbage rarely. Objects of tests and modules stay in memory, and collection took a tenth

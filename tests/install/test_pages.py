@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
-import subprocess
 from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import datetime
-from typing import Any
 
 import psycopg
 import pytest
@@ -86,16 +83,6 @@ def dev(project: Stranger) -> Iterator[RunningStack]:
         end(state, launcher)
 
 
-def run(project: Stranger, script: str) -> str:
-    """Run a shell script that can call the wheel's command, and return the output."""
-    path = f"{project.environment.python.parent}:{os.environ['PATH']}"
-    environ = {"PATH": path, "HOME": os.environ["HOME"]}
-    options: Any = {"capture_output": True, "text": True, "timeout": 120, "check": False}
-    done = subprocess.run(["bash", "-ec", script], cwd=project.folder, env=environ, **options)
-    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
-    return str(done.stdout)
-
-
 def printed(project: Stranger, *commands: str) -> list[str]:
     """Run command lines in one process, because a start is slow, and return the outputs."""
     done = project.environment.run(project.folder, "-c", PRINT_OUTPUTS, json.dumps(commands))
@@ -166,13 +153,13 @@ def test_the_first_job_and_the_calls_over_http_run(
     project: Stranger, dev: RunningStack, pages: dict[str, str]
 ) -> None:
     """The README's first job and the HTTP page's curl commands run as printed."""
-    output = run(project, """minutehand enqueue work.hello '{"name": "Ada"}' --watch""")
+    output = project.sh("""minutehand enqueue work.hello '{"name": "Ada"}' --watch""")
     assert '"greeting": "Hello, Ada!"' in output
-    assert "work.hello" in run(project, "minutehand enqueue work.helo '{}' 2>&1")
+    assert "work.hello" in project.sh("minutehand enqueue work.helo '{}' 2>&1")
     text = pages["http"]
     assert ACME in text
 
-    done = run(project, "\n".join(blocks(text, "sh")))
+    done = project.sh("\n".join(blocks(text, "sh")))
 
     assert '"greeting": "Hello, Ada!"' in done
     assert '"more":false,"count":0' in done
@@ -191,9 +178,9 @@ def test_own_tables_work_as_their_page_says(
     with dev.connect() as connection:
         connection.execute("drop table if exists public.invoices")
     file.write_text(table)
-    run(project, blocks(text, "sh")[0])
+    project.sh(blocks(text, "sh")[0])
     its_test = "from work.tests.test_invoices_send import *; test_send_invoices_works_on_its_rows()"
-    run(project, f"python -c '{its_test}'")
+    project.sh(f"python -c '{its_test}'")
     (project.folder / "work" / "processors" / "invoices_send.py").write_text(processor)
     with dev.connect() as connection:
         row = "insert into public.invoices (organization_id, customer, amount) select %s, 'Ada', 12"
@@ -201,10 +188,10 @@ def test_own_tables_work_as_their_page_says(
         until(lambda: connection.execute(exists).fetchone() == (True,))
         connection.execute(row.encode(), [ACME])
 
-    output = run(project, """minutehand enqueue invoices.send '{"invoice_id": 1}' --watch""")
+    output = project.sh("""minutehand enqueue invoices.send '{"invoice_id": 1}' --watch""")
 
     assert '"message_id": "message to Ada: 12.0 EUR"' in output
-    assert "0 failed" in run(project, "minutehand doctor")
+    assert "0 failed" in project.sh("minutehand doctor")
 
 
 def test_the_skill_file_is_followed_to_the_letter(
@@ -217,15 +204,15 @@ def test_the_skill_file_is_followed_to_the_letter(
     (folder / "tests" / "test_greet.py").write_text(
         f"from work.processors.greet import Greet, greet\n{test}"
     )
-    run(project, "python -m pytest -q -p no:cacheprovider work/tests/test_greet.py")
+    project.sh("python -m pytest -q -p no:cacheprovider work/tests/test_greet.py")
     with dev.connect() as connection:
         published = "select from minutehand_engine.job_types where job_type = 'jobs.greet'"
         until(lambda: connection.execute(published).rowcount)
-    assert "jobs.greet" in run(project, "minutehand types")
+    assert "jobs.greet" in project.sh("minutehand types")
     [command] = re.findall(r"`(minutehand enqueue jobs\.greet .* --watch)`", text)
 
-    assert '"said": "Hello Ada"' in run(project, command)
-    assert "0 failed" in run(project, "minutehand doctor")
+    assert '"said": "Hello Ada"' in project.sh(command)
+    assert "0 failed" in project.sh("minutehand doctor")
 
 
 def test_people_and_webhooks_are_made_in_a_shell(
@@ -236,10 +223,10 @@ def test_people_and_webhooks_are_made_in_a_shell(
     [subscribes] = blocks(pages["webhooks"], "sh")
     here = "set -a; . .local/env; set +a\nTOKEN=$(minutehand token)\n"
 
-    run(project, signs_up)
-    run(project, here + by_sql)
+    project.sh(signs_up)
+    project.sh(here + by_sql)
 
-    assert "https://example.com/hooks" in run(project, here + subscribes)
+    assert "https://example.com/hooks" in project.sh(here + subscribes)
     with dev.connect() as connection:
         emails = "select email from auth.users where email ~ '^(you|new)@example' order by 1"
         assert [email for (email,) in connection.execute(emails.encode())] == [
@@ -250,7 +237,7 @@ def test_people_and_webhooks_are_made_in_a_shell(
     [exports] = [block for block in blocks(pages["data"], "sh") if "erase" in block]
     # --yes, because at a terminal the command asks for confirmation
     exports = exports.replace("USER_ID", str(user)).replace("erase ", "erase --yes ")
-    run(project, here + exports)
+    project.sh(here + exports)
     assert json.loads((project.folder / "ada.json").read_text())
 
 
@@ -259,12 +246,12 @@ def test_an_assistant_gets_its_skill_file_and_an_image_its_commit(
 ) -> None:
     """The printed commands write the skill file and set the commit of a container image."""
     [_, skill] = blocks(pages["agents"], "sh")
-    run(project, skill)
+    project.sh(skill)
     assert (project.folder / ".claude/skills/minutehand/SKILL.md").read_text().startswith("---")
 
     [names] = blocks(pages["deploys"], "sh")
-    printed = run(
-        project, f"GITHUB_SHA=abc\n{names}\necho $MINUTEHAND_COMMIT $MINUTEHAND_DEPLOYED_AT"
+    printed = project.sh(
+        f"GITHUB_SHA=abc\n{names}\necho $MINUTEHAND_COMMIT $MINUTEHAND_DEPLOYED_AT"
     )
     commit, at = printed.split()
     assert commit == "abc"
@@ -283,7 +270,7 @@ def test_the_last_page_takes_it_out_again(
     with dev.connect() as connection:
         connection.execute(OF_OTHER_PAGES)
 
-    run(project, "set -a; . .local/env; set +a\n" + "\n".join(lines))
+    project.sh("set -a; . .local/env; set +a\n" + "\n".join(lines))
 
     with dev.connect() as connection:
         assert connection.execute("select to_regnamespace('minutehand')").fetchone() == (None,)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -32,12 +33,10 @@ create table public.memberships (
 );
 create table public.jobs (id bigint generated always as identity primary key, title text not null);
 create table public.accounts (id uuid primary key default gen_random_uuid(), iban text);
-create table public.notes (id uuid primary key default gen_random_uuid(), said text);
 alter table public.organizations enable row level security;
 alter table public.memberships enable row level security;
 alter table public.jobs enable row level security;
 alter table public.accounts enable row level security;
-alter table public.notes enable row level security;
 create extension if not exists citext with schema extensions;
 create extension if not exists pg_net;
 alter table public.accounts add column email extensions.citext unique;
@@ -103,6 +102,20 @@ class Stranger:
         """Copy the project to a folder in which it may be changed."""
         shutil.copytree(self.folder, folder, dirs_exist_ok=True)
         return Stranger(self.environment, folder)
+
+    def sh(self, script: str, **environ: str) -> str:
+        """Run a shell script in the project's folder, and return the output."""
+        path = f"{self.environment.python.parent}:{os.environ['PATH']}"
+        done = subprocess.run(
+            ["bash", "-ec", script],
+            cwd=self.folder,
+            env={"PATH": path, "HOME": os.environ["HOME"], **environ},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
 
 
 @pytest.fixture(scope="session")

@@ -13,11 +13,7 @@ from tests.support.fake_aws import fake_aws
 @pytest.fixture(scope="session")
 def aws() -> Iterator[str]:
     """The address of a fake AWS with the parameter store SSM."""
-    with fake_aws("ssm") as endpoint, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        patch.setenv("NO_PROXY", "127.0.0.1")
+    with fake_aws("ssm") as endpoint:
         yield endpoint
 
 

@@ -154,11 +154,9 @@ def test_jobs_of_no_tenant_are_those_of_the_system(run: Run, stack: RunningStack
 
 
 def test_a_person_is_exported_and_erased_with_all_files(
-    run: Run, stack: RunningStack, account: str, monkeypatch: pytest.MonkeyPatch
+    run: Run, stack: RunningStack, account: str
 ) -> None:
     """`export` and `erase` need the operator's key. `erase` also needs a confirmation."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "local")
     user = str(uuid.uuid4())
     job = run.json("enqueue", "enrich_account", account, "--in", "2h", "--tag", f"user:{user}")
     key = f"workspaces/{stack.demo_workspace_id}/{user}/ada-speaks.mp4"

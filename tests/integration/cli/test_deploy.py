@@ -237,19 +237,10 @@ class Live(Deployer):
 
     def sh(self, script: str) -> str:
         """Run a shell script in the project's folder and return its output."""
-        environ = {"HOME": os.environ["HOME"], **self.environ}
-        environ["XDG_CACHE_HOME"] = str(self.project.environment.cache)
-        environ["NODE_COMPILE_CACHE"] = os.environ["NODE_COMPILE_CACHE"]
-        done = subprocess.run(
-            ["bash", "-ec", script],
-            cwd=self.folder,
-            env=environ,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
+        cache = str(self.project.environment.cache)
+        compiled = os.environ["NODE_COMPILE_CACHE"]
+        environ = {**self.environ, "XDG_CACHE_HOME": cache, "NODE_COMPILE_CACHE": compiled}
+        return self.project.sh(script, **environ)
 
     def git(self, *arguments: str) -> str:
         """Run git in the project's folder as Ada."""

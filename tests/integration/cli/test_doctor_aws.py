@@ -177,8 +177,6 @@ def project(account: Deployed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "minutehand.stages.yml").write_text(STAGES)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AWS_ENDPOINT_URL", account.url)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
 
 
 @cache

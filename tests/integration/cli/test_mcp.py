@@ -15,9 +15,6 @@ from tests.support.stacks import RunningStack
 if TYPE_CHECKING:
     from mcp import ClientSession
 
-READS = {"list_jobs", "explain", "watch", "status"}
-WRITES = {"enqueue", "retry", "cancel", "pause"}
-
 
 @asynccontextmanager
 async def agent(stack: RunningStack, *options: str) -> AsyncIterator[ClientSession]:
@@ -42,26 +39,16 @@ async def call(session: ClientSession, name: str, **arguments: Any) -> dict[str,
     return dict(called.structured_content or {})
 
 
-async def test_an_agent_reads_jobs_and_changes_none(stack: RunningStack) -> None:
-    """Without `--write`, an agent's program has only tools that read jobs."""
-    async with agent(stack) as session:
-        names = {tool.name for tool in (await session.list_tools()).tools}
-        pages = {str(page.uri) for page in (await session.list_resources()).resources}
-        listed = await call(session, "list_jobs", limit=1)
-        malformed = await session.call_tool("explain", {"job_id": "no-job"})
+async def test_an_agent_reads_jobs_and_follows_its_own_to_the_end(stack: RunningStack) -> None:
+    """Without `--write`, an agent's program has only tools that read jobs.
 
-    assert names == READS
-    assert pages == {f"docs://{page.topic}" for page in PAGES}
-    assert len(listed["result"]) <= 1
-    assert malformed.is_error
-    assert "no job ids begin or end with 'no-job'" in str(malformed.content)
-
-
-async def test_an_agent_that_may_write_follows_its_job_to_the_end(stack: RunningStack) -> None:
-    """With `--write`, an agent's program enqueues, explains, cancels and watches a job.
-
-    The descriptions of the eight tools are at most 12 kB.
+    With `--write`, it enqueues, explains, cancels and watches a job. The descriptions of the eight
+    tools are at most 12 kB.
     """
+    async with agent(stack) as session:
+        reads = {tool.name for tool in (await session.list_tools()).tools}
+        pages = {str(page.uri) for page in (await session.list_resources()).resources}
+        malformed = await session.call_tool("explain", {"job_id": "no-job"})
     async with agent(stack, "--write") as session:
         tools = (await session.list_tools()).tools
         job = await call(
@@ -71,11 +58,17 @@ async def test_an_agent_that_may_write_follows_its_job_to_the_end(stack: Running
             payload={"account_id": str(uuid4())},
             delay_seconds=3600,
         )
+        listed = await call(session, "list_jobs", limit=1)
         explained = await call(session, "explain", job_id=job["id"])
         cancelled = await call(session, "cancel", job_id=job["id"])
         watched = await call(session, "watch", job_id=job["id"][-12:])
 
-    assert {tool.name for tool in tools} == READS | WRITES
+    assert reads == {"list_jobs", "explain", "watch", "status"}
+    assert {tool.name for tool in tools} == reads | {"enqueue", "retry", "cancel", "pause"}
     assert sum(len(tool.model_dump_json(exclude_none=True)) for tool in tools) <= 12_000
+    assert pages == {f"docs://{page.topic}" for page in PAGES}
+    assert malformed.is_error
+    assert "no job ids begin or end with 'no-job'" in str(malformed.content)
+    assert len(listed["result"]) == 1
     assert explained["explained"]["sentence"]
     assert (cancelled["status"], watched["job"]["status"]) == ("cancelled", "cancelled")

@@ -59,10 +59,8 @@ def s3_server() -> Iterator[str]:
 
 
 @pytest.fixture
-def settings(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(s3_server: str) -> Settings:
     """Settings with an uploads bucket and without other services."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     return scratch_settings("http://127.0.0.1:1").model_copy(
         update={"uploads_bucket": BUCKET, "aws_endpoint_url": s3_server}
     )
