@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from infra.release.supabase_cli import supabase_cli
 from infra.release.wheels import Environment, build_wheels
 from minutehand.version import VERSION
 from supabase_local.postgres import Postgres
-from tests.install.projects import Hosted
+from tests.install.projects import HostedDatabase, hosted_database
 from tests.install.second import NEXT, make_release, make_second_release
 from tests.support.shared import made_once
 from tests.support.stranger import environment_of
@@ -60,6 +61,7 @@ def cli() -> Path:
 
 
 @pytest.fixture
-def hosted(postgres: Postgres, cli: Path) -> Hosted:
-    """A server with databases like those of hosted projects, and the CLI that pushes to them."""
-    return Hosted(postgres, cli)
+def hosted(postgres: Postgres) -> Iterator[HostedDatabase]:
+    """A database like that of a new hosted project."""
+    with hosted_database(postgres) as made:
+        yield made

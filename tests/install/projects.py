@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,17 +13,14 @@ import httpx
 import psycopg
 
 from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY, SECRET_KEY, Gateway, user_token
-from infra.release.supabase_cli import push
 from minutehand.install.project import InstallOptions, plan_install
 from minutehand.install.rewrite import Schemas
 from minutehand.install.tenancy import Tenants
 from supabase_local.migrations import apply_migrations, migrations_in
 from supabase_local.ports import reserve_port
 from supabase_local.postgres import Postgres
-from tests.support.databases import HOSTED, create_clone, drop
+from tests.support.databases import HOSTED, Database, fresh_database
 from tests.support.engine import ADA, EVE
-
-_numbers = itertools.count(1)
 
 #: The program of a worker that runs until no job is due.
 WORK = """\
@@ -56,18 +52,13 @@ def install(
     plan_install(folder, options, now=datetime.now(UTC)).apply()
 
 
-@dataclass
-class HostedDatabase:
-    """The database of one project."""
+class HostedDatabase(Database):
+    """A database like that of a new hosted project."""
 
-    name: str
-    url: str
-    owner_url: str
-    cli: Path
-
-    def push(self, project: Path, *flags: str) -> str:
-        """Run the real `supabase db push` and return its output."""
-        return push(self.cli, project, self.owner_url, *flags)
+    @property
+    def owner_url(self) -> str:
+        """The address at which the role `postgres` signs in."""
+        return self.server.url(database=self.name, user="postgres")
 
     def apply(self, project: Path) -> None:
         """Apply the project's migrations with our own runner."""
@@ -113,25 +104,11 @@ order by 1
 """
 
 
-@dataclass(frozen=True)
-class Hosted:
-    """A Postgres server whose databases are like those of new hosted projects."""
-
-    postgres: Postgres
-    cli: Path
-
-    @contextmanager
-    def database(self) -> Iterator[HostedDatabase]:
-        """Create a project's database, which is dropped at the end."""
-        name = f"hosted_{next(_numbers)}"
-        with psycopg.connect(self.postgres.url(), autocommit=True) as connection:
-            create_clone(connection, name, template=HOSTED)
-            url = self.postgres.url(database=name)
-            owner = self.postgres.url(database=name, user="postgres")
-            try:
-                yield HostedDatabase(name, url, owner, self.cli)
-            finally:
-                drop(connection, name)
+@contextmanager
+def hosted_database(server: Postgres) -> Iterator[HostedDatabase]:
+    """Create a project's database for the duration of the block."""
+    with fresh_database(server, template=HOSTED) as made:
+        yield HostedDatabase(server, made.name)
 
 
 @dataclass(frozen=True)

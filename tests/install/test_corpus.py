@@ -14,9 +14,7 @@ from pathlib import Path
 import pytest
 
 from infra.release.wheels import Environment
-from supabase_local.migrations import apply_migrations, as_user, migrations_in
-from supabase_local.postgres import Postgres
-from tests.install.projects import WORK, Api, Client, Hosted, HostedDatabase, data_api
+from tests.install.projects import WORK, Api, Client, HostedDatabase, data_api
 from tests.install.shapes import Shape, shapes
 from tests.support.engine import ADA, EVE
 from tests.support.postgres_tools import run_tool
@@ -72,12 +70,6 @@ def register(registry, settings):
 """
 
 
-@pytest.fixture
-def server(postgres: Postgres) -> Hosted:
-    """A server with databases like those of hosted projects."""
-    return Hosted(postgres, Path())
-
-
 @pytest.mark.parametrize(
     "shape",
     [
@@ -86,31 +78,28 @@ def server(postgres: Postgres) -> Hosted:
     ],
 )
 def test_a_project_installs_works_and_leaves(
-    shape: Shape, server: Hosted, environment: Environment, tmp_path: Path
+    shape: Shape, hosted: HostedDatabase, environment: Environment, tmp_path: Path
 ) -> None:
     """A project of each shape installs the engine, runs a job, and removes the engine."""
     shape.write(tmp_path)
-    with server.database() as database:
-        database.sign_up()
-        apply_pending(database, tmp_path)
-        database.as_owner(shape.rows.get("seed", ""))
-        before = dump(server, database), database.everything()
+    hosted.sign_up()
+    hosted.apply(tmp_path)
+    hosted.as_owner(shape.rows.get("seed", ""))
+    before = dump(hosted), hosted.everything()
 
-        environment.minutehand(tmp_path, "install", *shape.install)
-        apply_pending(database, tmp_path)
-        database.as_owner(TRIGGER.format(**names_of(shape)))
-        database.as_owner(shape.rows.get("seed-after", ""))
-        (tmp_path / "jobs/processors/touch.py").write_text(PROCESSOR)
-        with data_api(database, shape.schema) as api:
-            assert api.of(ADA).rows("jobs") == []
-            watch_a_job(
-                shape, database, api, lambda: environment.run(tmp_path, "-c", WORK, env=api.env)
-            )
+    environment.minutehand(tmp_path, "install", *shape.install)
+    hosted.apply(tmp_path)
+    hosted.as_owner(TRIGGER.format(**names_of(shape)))
+    hosted.as_owner(shape.rows.get("seed-after", ""))
+    (tmp_path / "jobs/processors/touch.py").write_text(PROCESSOR)
+    with data_api(hosted, shape.schema) as api:
+        assert api.of(ADA).rows("jobs") == []
+        watch_a_job(shape, hosted, api, lambda: environment.run(tmp_path, "-c", WORK, env=api.env))
 
-        database.as_owner(shape.rows.get("remove", f"delete from {shape.table}"))
-        database.as_owner(UNDO.format(**names_of(shape)))
-        database.as_owner(environment.minutehand(tmp_path, "uninstall")["sql"])
-        assert (dump(server, database), database.everything()) == before
+    hosted.as_owner(shape.rows.get("remove", f"delete from {shape.table}"))
+    hosted.as_owner(UNDO.format(**names_of(shape)))
+    hosted.as_owner(environment.minutehand(tmp_path, "uninstall")["sql"])
+    assert (dump(hosted), hosted.everything()) == before
 
 
 def names_of(shape: Shape) -> dict[str, str]:
@@ -118,12 +107,6 @@ def names_of(shape: Shape) -> dict[str, str]:
     engine = "queue" if shape.schema == "public" else f"{shape.schema}_engine"
     names = {"schema": shape.schema, "engine": engine, "table": shape.table}
     return names | {"tenant": shape.tenant, "sets": shape.sets}
-
-
-def apply_pending(database: HostedDatabase, project: Path) -> None:
-    """Apply pending migrations as `minutehand dev` does."""
-    owner = as_user(database.url, "postgres")
-    apply_migrations(owner, migrations_in(project / "supabase/migrations"))
 
 
 def watch_a_job(
@@ -157,7 +140,7 @@ def expect_done(tenant: Client, job_id: str) -> None:
     assert events[-1]["type"] == "job.completed"
 
 
-def dump(server: Hosted, database: HostedDatabase) -> str:
+def dump(database: HostedDatabase) -> str:
     """Dump the database's schema, without lines that differ between runs."""
-    lines = run_tool(server.postgres, "pg_dump", "--schema-only", database.url).splitlines()
+    lines = run_tool(database.server, "pg_dump", "--schema-only", database.url).splitlines()
     return "\n".join(line for line in lines if not line.startswith(("\\restrict", "\\unrest")))

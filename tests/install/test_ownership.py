@@ -11,7 +11,7 @@ import pytest
 
 from minutehand.install.removal import removal_sql
 from supabase_local.migrations import MigrationFailed
-from tests.install.projects import Hosted, install
+from tests.install.projects import HostedDatabase, install
 from tests.support.extensions import PG_CRON
 from tests.support.paths import ROOT
 
@@ -43,83 +43,80 @@ TAKEN = [
 
 @pytest.mark.parametrize(("schema", "theirs", "named"), TAKEN)
 def test_a_name_that_is_taken_stops_the_install(
-    hosted: Hosted, tmp_path: Path, schema: str, theirs: str, named: str
+    hosted: HostedDatabase, tmp_path: Path, schema: str, theirs: str, named: str
 ) -> None:
     """If the project already has an object of a needed name, the install changes nothing.
 
     The error names the object and the option for another schema.
     """
-    with hosted.database() as database:
-        database.as_owner(theirs)
-        before = database.everything()
-        install(tmp_path, schema)
-        with pytest.raises(MigrationFailed) as error:
-            database.apply(tmp_path)
+    hosted.as_owner(theirs)
+    before = hosted.everything()
+    install(tmp_path, schema)
+    with pytest.raises(MigrationFailed) as error:
+        hosted.apply(tmp_path)
 
-        assert named in str(error.value)
-        assert "minutehand install --schema" in str(error.value)
-        assert database.everything() == before
-        assert "Delete what the install wrote" in str(error.value)
-        shutil.rmtree(tmp_path)
-        install(tmp_path, "tasks")
-        database.apply(tmp_path)
+    assert named in str(error.value)
+    assert "minutehand install --schema" in str(error.value)
+    assert hosted.everything() == before
+    assert "Delete what the install wrote" in str(error.value)
+    shutil.rmtree(tmp_path)
+    install(tmp_path, "tasks")
+    hosted.apply(tmp_path)
 
 
-def test_a_schema_of_theirs_may_be_shared_and_stays(hosted: Hosted, tmp_path: Path) -> None:
+def test_a_schema_of_theirs_may_be_shared_and_stays(hosted: HostedDatabase, tmp_path: Path) -> None:
     """An install may use a schema that contains tables of the project.
 
     The removal stops while objects of the project use the engine, and later leaves the project's
     tables.
     """
-    with hosted.database() as database:
-        database.as_owner(APP.replace("app", "minutehand"))
-        database.as_owner("grant usage on schema minutehand to anon, authenticated, service_role")
-        database.as_owner(f"create extension {PG_CRON}")
-        database.as_owner("select cron.schedule('theirs', '* * * * *', 'select 1')")
-        before = database.everything()
-        install(tmp_path, "minutehand")
-        database.apply(tmp_path)
-        database.run("select cron.schedule('minutehand-tick', '* * * * *', 'select 2')")
-        removal = removal_sql(tmp_path)
-        database.as_owner("""
-          create function public.bake() returns void language sql as
-            $$ select minutehand.enqueue_job(null, 'jobs.hello') $$;
-          create view minutehand.queued as select id from minutehand.jobs;
-          create table minutehand.mine (
-            job uuid constraint minutehand_job references minutehand.jobs (id), w uuid);
-          create policy own on minutehand.mine
-            using (w in (select minutehand_engine.my_workspaces()));
-          create table minutehand_engine.theirs (id int)
-        """)
-        with pytest.raises(psycopg.errors.RaiseException) as error:
-            database.as_owner(removal)
-        for theirs in (
-            "policy own on minutehand.mine",
-            "minutehand_job on minutehand.mine",
-            "minutehand_engine.theirs",
-            "function public.bake()",
-            "view minutehand.queued",
-        ):
-            assert theirs in str(error.value)
-        assert database.run("select count(*) from minutehand.jobs") == [(0,)]
+    hosted.as_owner(APP.replace("app", "minutehand"))
+    hosted.as_owner("grant usage on schema minutehand to anon, authenticated, service_role")
+    hosted.as_owner(f"create extension {PG_CRON}")
+    hosted.as_owner("select cron.schedule('theirs', '* * * * *', 'select 1')")
+    before = hosted.everything()
+    install(tmp_path, "minutehand")
+    hosted.apply(tmp_path)
+    hosted.run("select cron.schedule('minutehand-tick', '* * * * *', 'select 2')")
+    removal = removal_sql(tmp_path)
+    hosted.as_owner("""
+      create function public.bake() returns void language sql as
+        $$ select minutehand.enqueue_job(null, 'jobs.hello') $$;
+      create view minutehand.queued as select id from minutehand.jobs;
+      create table minutehand.mine (
+        job uuid constraint minutehand_job references minutehand.jobs (id), w uuid);
+      create policy own on minutehand.mine
+        using (w in (select minutehand_engine.my_workspaces()));
+      create table minutehand_engine.theirs (id int)
+    """)
+    with pytest.raises(psycopg.errors.RaiseException) as error:
+        hosted.as_owner(removal)
+    for theirs in (
+        "policy own on minutehand.mine",
+        "minutehand_job on minutehand.mine",
+        "minutehand_engine.theirs",
+        "function public.bake()",
+        "view minutehand.queued",
+    ):
+        assert theirs in str(error.value)
+    assert hosted.run("select count(*) from minutehand.jobs") == [(0,)]
 
-        database.as_owner("drop table minutehand.mine, minutehand_engine.theirs")
-        database.as_owner("drop view minutehand.queued; drop function public.bake")
-        database.as_owner(removal)
-        assert database.run("select count(*) from minutehand.users") == [(1,)]
-        assert database.everything() == before
-        assert database.run("select jobname from cron.job") == [("theirs",)]
+    hosted.as_owner("drop table minutehand.mine, minutehand_engine.theirs")
+    hosted.as_owner("drop view minutehand.queued; drop function public.bake")
+    hosted.as_owner(removal)
+    assert hosted.run("select count(*) from minutehand.users") == [(1,)]
+    assert hosted.everything() == before
+    assert hosted.run("select jobname from cron.job") == [("theirs",)]
 
 
-def test_a_removal_elsewhere_drops_nothing(hosted: Hosted, tmp_path: Path) -> None:
+def test_a_removal_elsewhere_drops_nothing(hosted: HostedDatabase, tmp_path: Path) -> None:
     """The removal script of one project fails in the database of another project."""
     install(tmp_path, "public")
-    with hosted.database() as database:
-        database.as_owner(QUEUE + "create table public.jobs (id int)")
-        before = database.everything()
-        with pytest.raises(psycopg.errors.RaiseException, match="not installed in the schema"):
-            database.as_owner(removal_sql(tmp_path))
-        assert database.everything() == before
+    hosted.as_owner(QUEUE + "create table public.jobs (id int)")
+    before = hosted.everything()
+    with pytest.raises(psycopg.errors.RaiseException, match="not installed in the schema"):
+        hosted.as_owner(removal_sql(tmp_path))
+    assert hosted.everything() == before
 
 
 @pytest.mark.parametrize("home", ["supabase", "shared/minutehand/webhooks"])

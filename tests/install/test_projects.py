@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from infra.release.supabase_cli import push
 from infra.release.wheels import Environment
 from minutehand.install.project import DECLARED, InstallOptions, plan_install
 from minutehand.install.rewrite import Schemas
 from minutehand.install.tenancy import Tenants
 from minutehand.version import VERSION
-from tests.install.projects import WORK, Api, Hosted, data_api
+from tests.install.projects import WORK, Api, HostedDatabase, data_api
 from tests.support.engine import ACME, ADA, EVE, GLOBEX
 from tests.support.stranger import THEIRS, bakery
 
@@ -32,59 +33,56 @@ where r.rolname = 'job_worker'
 
 
 def test_an_ordinary_project_from_its_first_install_through_an_upgrade(
-    environment: Environment, newer: Environment, hosted: Hosted, tmp_path: Path
+    environment: Environment, newer: Environment, hosted: HostedDatabase, cli: Path, tmp_path: Path
 ) -> None:
     """A project installs, runs a job, upgrades and removes the engine.
 
     Its own tables, files and configuration do not change, and its organizations are the tenants.
     """
     project = bakery(tmp_path)
-    with hosted.database() as database:
-        assert "own_accounts" in database.push(project, "--include-seed")
-        before = database.everything()
-        theirs = contents(project)
+    assert "own_accounts" in push(cli, project, hosted.owner_url, "--include-seed")
+    before = hosted.everything()
+    theirs = contents(project)
 
-        tried = environment.minutehand(project, "install", *THEIRS, "--dry-run")
-        assert contents(project) == theirs
-        done = environment.minutehand(project, "install", *THEIRS)
-        assert tried["planned"] == done["written"]
-        assert 'schemas = ["public", "minutehand"]' in done["notes"][0]
-        assert {name: contents(project)[name] for name in theirs} == theirs
-        assert environment.minutehand(project, "install")["written"] == []
-        database.push(project)
-        assert "up to date" in database.push(project)
+    tried = environment.minutehand(project, "install", *THEIRS, "--dry-run")
+    assert contents(project) == theirs
+    done = environment.minutehand(project, "install", *THEIRS)
+    assert tried["planned"] == done["written"]
+    assert 'schemas = ["public", "minutehand"]' in done["notes"][0]
+    assert {name: contents(project)[name] for name in theirs} == theirs
+    assert environment.minutehand(project, "install")["written"] == []
+    push(cli, project, hosted.owner_url)
+    assert "up to date" in push(cli, project, hosted.owner_url)
 
-        changes = set(database.everything()) ^ set(before)
-        assert sorted(
-            line for line in changes if not re.match(r"published|\w+ minutehand", line)
-        ) == [
-            "policy realtime.messages minutehand: members and guests follow",
-            "trigger organizations minutehand_before_delete",
-        ]
-        with data_api(database, "minutehand") as api:
-            environment.run(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "jobs")
-            job_id = run_job(environment, project, api)
-            stranger = api.of(EVE)
-            assert stranger.rpc("cancel_job", job_id=job_id).status_code == 404
-            assert stranger.rows("jobs") == []
-            assert [row["id"] for row in stranger.rows("workspaces")] == [GLOBEX]
-            database.run("update memberships set role = 'guest' where user_id = %s", ADA)
-            assert api.of(ADA).rows("jobs") == []
-            assert [row["title"] for row in api.of(EVE, "public").rows("jobs")] == ["Baker"]
+    changes = set(hosted.everything()) ^ set(before)
+    assert sorted(line for line in changes if not re.match(r"published|\w+ minutehand", line)) == [
+        "policy realtime.messages minutehand: members and guests follow",
+        "trigger organizations minutehand_before_delete",
+    ]
+    with data_api(hosted, "minutehand") as api:
+        environment.run(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "jobs")
+        job_id = run_job(environment, project, api)
+        stranger = api.of(EVE)
+        assert stranger.rpc("cancel_job", job_id=job_id).status_code == 404
+        assert stranger.rows("jobs") == []
+        assert [row["id"] for row in stranger.rows("workspaces")] == [GLOBEX]
+        hosted.run("update memberships set role = 'guest' where user_id = %s", ADA)
+        assert api.of(ADA).rows("jobs") == []
+        assert [row["title"] for row in api.of(EVE, "public").rows("jobs")] == ["Baker"]
 
-            upgraded = newer.minutehand(project, "upgrade")
-            assert len(upgraded["written"]) == 2, "calls wait for the upgrade"
-            assert newer.minutehand(project, "upgrade")["written"] == []
-            database.push(project)
-            assert database.run("select minutehand_engine.greetings()") == [(1,)]
-            database.run("update memberships set role = 'owner' where user_id = %s", ADA)
-            run_job(newer, project, api)
-        database.run("delete from public.organizations where id = %s", ACME)
-        assert database.run("select count(*) from minutehand.jobs") == [(0,)]
+        upgraded = newer.minutehand(project, "upgrade")
+        assert len(upgraded["written"]) == 2, "calls wait for the upgrade"
+        assert newer.minutehand(project, "upgrade")["written"] == []
+        push(cli, project, hosted.owner_url)
+        assert hosted.run("select minutehand_engine.greetings()") == [(1,)]
+        hosted.run("update memberships set role = 'owner' where user_id = %s", ADA)
+        run_job(newer, project, api)
+    hosted.run("delete from public.organizations where id = %s", ACME)
+    assert hosted.run("select count(*) from minutehand.jobs") == [(0,)]
 
-        database.as_owner(newer.minutehand(project, "uninstall")["sql"])
-        assert database.run(LEFT_RIGHTS) == []
-        assert database.everything() == before
+    hosted.as_owner(newer.minutehand(project, "uninstall")["sql"])
+    assert hosted.run(LEFT_RIGHTS) == []
+    assert hosted.everything() == before
 
 
 def test_an_edited_part_stops_an_upgrade(environment: Environment, tmp_path: Path) -> None:

@@ -23,10 +23,10 @@ from minutehand.install.rewrite import Schemas
 from minutehand.install.sources import upgrade_migrations
 from minutehand.install.tenancy import Tenants, existing
 from minutehand.version import VERSION
-from tests.install.projects import Hosted, HostedDatabase, install
+from supabase_local.postgres import Postgres
+from tests.install.projects import HostedDatabase, hosted_database, install
 from tests.install.second import make_release
 from tests.install.upgrades import first_release, upgrade, write
-from tests.support.databases import Database
 from tests.support.engine import ACME, SEALED, Engine, handle, ids_of
 from tests.support.paths import ROOT
 from tests.support.stranger import bakery
@@ -128,7 +128,7 @@ def test_what_cannot_be_released_is_refused_in_words(copy: Path) -> None:
 
 @pytest.mark.parametrize("schema", TENANCIES)
 def test_an_upgrade_ends_where_a_first_install_begins(
-    schema: str, texts: list[str], hosted: Hosted, tmp_path: Path
+    schema: str, texts: list[str], postgres: Postgres, tmp_path: Path
 ) -> None:
     """An upgrade from version 0.3.0 leaves the objects of a new install."""
     schemas, tenants = Schemas(schema), TENANCIES[schema]
@@ -138,7 +138,7 @@ def test_an_upgrade_ends_where_a_first_install_begins(
         (project / "supabase/migrations").mkdir(parents=True)
         if schema != "public":  # the projects of this test have their own table public.jobs
             bakery(project)
-        with hosted.database() as database:
+        with hosted_database(postgres) as database:
             database.apply(project)
             before = database.everything()
             if parts:
@@ -156,29 +156,30 @@ def test_an_upgrade_ends_where_a_first_install_begins(
 
 
 @contextmanager
-def engine_of(hosted: Hosted, database: HostedDatabase) -> Iterator[Engine]:
+def engine_of(database: HostedDatabase) -> Iterator[Engine]:
     """Yield an engine that calls a project's functions, with one workspace."""
     with psycopg.connect(database.url, autocommit=True) as connection:
-        engine = Engine(Database(hosted.postgres, database.name), connection)
+        engine = Engine(database, connection)
         engine.run("insert into public.workspaces (id, name) values (%s, 'Acme')", ACME)
         yield engine
 
 
-def test_an_upgrade_and_a_removal_hold_all_tables_or_none(hosted: Hosted, tmp_path: Path) -> None:
+def test_an_upgrade_and_a_removal_hold_all_tables_or_none(
+    hosted: HostedDatabase, tmp_path: Path
+) -> None:
     """Neither deadlocks with a worker's transaction that locks several tables."""
     (tmp_path / "supabase/migrations").mkdir(parents=True)
     install(tmp_path, "public")
     lock_tables, *_ = upgrade_migrations([], Schemas(), [])[1]
-    with hosted.database() as database:
-        database.apply(tmp_path)
-        with engine_of(hosted, database) as engine, engine.another_session() as session:
-            for script in (lock_tables.text, removal_sql(tmp_path)):
-                with engine.open_transaction() as other:
-                    other.run("lock table queue.leases in row share mode")
-                    done = engine.blocked(session.run, script)
-                    other.run("lock table queue.pauses in row share mode")
-                    other.run("commit")
-                    done.result()
+    hosted.apply(tmp_path)
+    with engine_of(hosted) as engine, engine.another_session() as session:
+        for script in (lock_tables.text, removal_sql(tmp_path)):
+            with engine.open_transaction() as other:
+                other.run("lock table queue.leases in row share mode")
+                done = engine.blocked(session.run, script)
+                other.run("lock table queue.pauses in row share mode")
+                other.run("commit")
+                done.result()
 
 
 @pytest.fixture
@@ -190,28 +191,27 @@ def old_project(tmp_path: Path) -> Path:
 
 
 def test_an_upgrade_in_flight_loses_no_job_and_runs_none_twice(
-    texts: list[str], hosted: Hosted, old_project: Path
+    texts: list[str], hosted: HostedDatabase, old_project: Path
 ) -> None:
     """During an upgrade from 0.3.0 there are jobs in every state.
 
     Each job then ends, and none runs twice.
     """
-    with hosted.database() as database:
-        before = database.everything()
-        database.apply(old_project)
-        with engine_of(hosted, database) as engine:
-            held = fill(engine)
+    before = hosted.everything()
+    hosted.apply(old_project)
+    with engine_of(hosted) as engine:
+        held = fill(engine)
 
-            upgrade(old_project, texts, SCHEMAS)
-            database.apply(old_project)
-            assert {each["outcome"] for each in engine.settle_all(held)} == {"applied"}
-            leased = drain(engine)
+        upgrade(old_project, texts, SCHEMAS)
+        hosted.apply(old_project)
+        assert {each["outcome"] for each in engine.settle_all(held)} == {"applied"}
+        leased = drain(engine)
 
-            assert max(leased.values()) == 1, "a job ran twice"
-            states = "select status, count(*)::integer from public.jobs group by 1 order by 1"
-            assert engine.rows(states) == [("completed", 1128), ("failed", 4)]
-        database.as_owner(removal_sql(old_project))
-        assert database.everything() == before
+        assert max(leased.values()) == 1, "a job ran twice"
+        states = "select status, count(*)::integer from public.jobs group by 1 order by 1"
+        assert engine.rows(states) == [("completed", 1128), ("failed", 4)]
+    hosted.as_owner(removal_sql(old_project))
+    assert hosted.everything() == before
 
 
 def fill(engine: Engine) -> list[dict[str, Any]]:
@@ -256,30 +256,29 @@ def drain(engine: Engine) -> Counter[str]:
 
 
 def test_an_upgrade_keeps_webhooks_and_deliveries_under_way(
-    texts: list[str], hosted: Hosted, old_project: Path
+    texts: list[str], hosted: HostedDatabase, old_project: Path
 ) -> None:
     """An upgrade from 0.3.0 keeps webhooks, their secrets and leased deliveries."""
     rows = "select to_jsonb(w) from queue.webhooks as w"
-    with hosted.database() as database:
-        database.apply(old_project)
-        with engine_of(hosted, database) as engine:
-            engine.publish_deliveries()
-            engine.register()
-            engine.put_webhook(event_types=["job.created"])
-            job_id = engine.enqueue()
-            engine.maintain()
-            lease = engine.lease_one(job_types=["webhook_delivery"])
-            engine.enqueue()  # its event is not yet read by maintenance
-            kept = engine.rows(rows)
-            upgrade(old_project, texts, SCHEMAS)
-            database.apply(old_project)
+    hosted.apply(old_project)
+    with engine_of(hosted) as engine:
+        engine.publish_deliveries()
+        engine.register()
+        engine.put_webhook(event_types=["job.created"])
+        job_id = engine.enqueue()
+        engine.maintain()
+        lease = engine.lease_one(job_types=["webhook_delivery"])
+        engine.enqueue()  # its event is not yet read by maintenance
+        kept = engine.rows(rows)
+        upgrade(old_project, texts, SCHEMAS)
+        hosted.apply(old_project)
 
-            assert engine.rows(rows) == kept
-            message = engine.rpc("webhook_to_send", p_request=handle(lease))
-            assert message["sealed_secrets"] == [SEALED]
-            assert message["body"]["data"]["job_id"] == job_id
-            answer = {**handle(lease), "ok": True, "status": 200, "message": "delivered"}
-            assert engine.rpc("webhook_sent", p_request=answer)["enabled"]
-            engine.settle(lease)
-            engine.elapse(2)
-            assert len(engine.lease(job_types=["webhook_delivery"])) == 1
+        assert engine.rows(rows) == kept
+        message = engine.rpc("webhook_to_send", p_request=handle(lease))
+        assert message["sealed_secrets"] == [SEALED]
+        assert message["body"]["data"]["job_id"] == job_id
+        answer = {**handle(lease), "ok": True, "status": 200, "message": "delivered"}
+        assert engine.rpc("webhook_sent", p_request=answer)["enabled"]
+        engine.settle(lease)
+        engine.elapse(2)
+        assert len(engine.lease(job_types=["webhook_delivery"])) == 1

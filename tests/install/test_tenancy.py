@@ -15,7 +15,7 @@ from minutehand.project import VARIABLE
 from supabase_local.logs import Logs
 from supabase_local.migrations import MigrationFailed
 from supabase_local.state import StateFolder
-from tests.install.projects import Hosted, install
+from tests.install.projects import HostedDatabase, install
 from tests.support.engine import ACME, ADA
 from tests.support.patience import until
 
@@ -47,22 +47,21 @@ KNOWN = "text check (\"Role\" in ('owner', 'member'))"
     ],
 )
 def test_an_unknown_role_is_refused_with_the_words_found(
-    hosted: Hosted, tmp_path: Path, type_: str, rows: str, words: str | None
+    hosted: HostedDatabase, tmp_path: Path, type_: str, rows: str, words: str | None
 ) -> None:
     """An install stops if the project's members have a role that it does not know.
 
     The error names the role and the view to edit.
     """
     install(tmp_path, "minutehand", TENANTS)
-    with hosted.database() as database:
-        enum = "create schema if not exists rbac; create type rbac.role as enum ('owner', 'guest');"
-        script = TABLES.replace("create schema rbac;", enum).replace("{type}", type_)
-        database.as_owner(script + rows)
-        if words is None:
-            database.apply(tmp_path)
-            return
-        with pytest.raises(MigrationFailed) as error:
-            database.apply(tmp_path)
+    enum = "create schema if not exists rbac; create type rbac.role as enum ('owner', 'guest');"
+    script = TABLES.replace("create schema rbac;", enum).replace("{type}", type_)
+    hosted.as_owner(script + rows)
+    if words is None:
+        hosted.apply(tmp_path)
+        return
+    with pytest.raises(MigrationFailed) as error:
+        hosted.apply(tmp_path)
 
     assert words in str(error.value)
     assert "tenant_members" in str(error.value)
@@ -95,24 +94,24 @@ def test_a_mistyped_table_is_an_error(organizations: str, memberships: str) -> N
 
 
 def test_dev_waits_for_the_tables_of_another_tool(
-    hosted: Hosted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hosted: HostedDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`minutehand dev` waits until another tool has created the tenants' tables."""
     install(tmp_path, "minutehand", TENANTS)
     response = list[str]()
     stack = _stack(tmp_path, monkeypatch, response)
-    stack.postgres = hosted.postgres
-    with hosted.database() as database, ThreadPoolExecutor(1) as threads:
-        applied = threads.submit(stack.apply, database.owner_url)
+    stack.postgres = hosted.server
+    with ThreadPoolExecutor(1) as threads:
+        applied = threads.submit(stack.apply, hosted.owner_url)
         until(lambda: applied.done() or any("DATABASE_URL" in line for line in response))
-        database.as_owner(TABLES.replace("{type}", "text"))
+        hosted.as_owner(TABLES.replace("{type}", "text"))
         assert len(applied.result()) == 1
     assert "members" in response[0]
 
 
 @pytest.mark.parametrize("tenants", [None, PERSONAL])
 def test_dev_starts_if_the_project_rejects_the_demo_accounts(
-    hosted: Hosted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tenants: Tenants | None
+    hosted: HostedDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tenants: Tenants | None
 ) -> None:
     """`minutehand dev` starts without demo accounts if a trigger of the project rejects them."""
     install(tmp_path, "minutehand", tenants)
@@ -120,10 +119,9 @@ def test_dev_starts_if_the_project_rejects_the_demo_accounts(
     stack = _stack(tmp_path, monkeypatch, response)
     stack.values |= demo_values()
     stack.environment |= demo_values()
-    with hosted.database() as database:
-        database.apply(tmp_path)
-        database.as_owner(STRICT)
-        stack.before_seeds(database.url)
+    hosted.apply(tmp_path)
+    hosted.as_owner(STRICT)
+    stack.before_seeds(hosted.url)
     assert "full name" in response[0]
     assert "DEMO_EMAIL" not in StateFolder(tmp_path).env_file.read_text()
     assert "DEMO_EMAIL" not in stack.environment  # the console then offers no demo accounts

@@ -16,9 +16,8 @@ from infra.release import releases
 from minutehand.install.rewrite import Schemas
 from minutehand.version import VERSION
 from supabase_local.migrations import apply_migrations, migrations_in
-from tests.install.projects import Hosted, HostedDatabase, data_api
+from tests.install.projects import HostedDatabase, data_api
 from tests.install.upgrades import files_of, upgrade
-from tests.support.databases import Database
 from tests.support.engine import ACME, ADA, Engine
 from tests.support.paths import ROOT
 from tests.support.patience import until
@@ -68,7 +67,7 @@ WEEKLY = [pytest.param(name, marks=pytest.mark.weekly(only=True)) for name in BE
 
 @pytest.mark.parametrize("release", [OLDEST, *WEEKLY, LAST])
 def test_calls_during_an_upgrade_succeed_once(
-    release: str, texts: list[str], hosted: Hosted, tmp_path: Path
+    release: str, texts: list[str], hosted: HostedDatabase, tmp_path: Path
 ) -> None:
     """Calls from SQL, a trigger, the Data API and a worker wait during an upgrade and succeed once.
 
@@ -79,49 +78,46 @@ def test_calls_during_an_upgrade_succeed_once(
     home.mkdir(parents=True)
     upgrade(tmp_path, texts, SCHEMAS, release=release)
     pause, change = migrations_in(home)
-    with hosted.database() as database:
-        released = [ROOT / name for name in files_of(versions[: versions.index(release) + 1])]
-        apply_migrations(database.owner_url, released)
-        database.sign_up()
-        database.as_owner(PROJECT)
-        with data_api(database, "public") as api, ExitStack() as sessions:
-            calls: list[Any] = []
-            for statement in (*ENQUEUES, *OTHERS):
-                for is_warm in (True, False):
-                    session = sessions.enter_context(
-                        psycopg.connect(database.owner_url, autocommit=True)
-                    )
-                    call = partial(session.execute, statement.encode())
-                    if is_warm:
-                        call()
-                    calls.append(call)
-            engine = Engine(Database(hosted.postgres, database.name), session)
-            first, second = engine.lease(2, lease_seconds=600, job_types=["plain"])
-            one, other, third = (sessions.enter_context(engine.another_session()) for _ in range(3))
-            calls += [
-                partial(one.settle, first),
-                partial(other.report, second, progress={"percent": 5}),
-                partial(third.lease_call, call=2),
-            ]
-            member = api.of(ADA)
-            calls.append(partial(member.rpc, "enqueue_job", workspace_id=ACME, job_type="plain"))
-            [(before,)] = database.run(COUNT)
+    released = [ROOT / name for name in files_of(versions[: versions.index(release) + 1])]
+    apply_migrations(hosted.owner_url, released)
+    hosted.sign_up()
+    hosted.as_owner(PROJECT)
+    with data_api(hosted, "public") as api, ExitStack() as sessions:
+        calls: list[Any] = []
+        for statement in (*ENQUEUES, *OTHERS):
+            for is_warm in (True, False):
+                session = sessions.enter_context(psycopg.connect(hosted.owner_url, autocommit=True))
+                call = partial(session.execute, statement.encode())
+                if is_warm:
+                    call()
+                calls.append(call)
+        engine = Engine(hosted, session)
+        first, second = engine.lease(2, lease_seconds=600, job_types=["plain"])
+        one, other, third = (sessions.enter_context(engine.another_session()) for _ in range(3))
+        calls += [
+            partial(one.settle, first),
+            partial(other.report, second, progress={"percent": 5}),
+            partial(third.lease_call, call=2),
+        ]
+        member = api.of(ADA)
+        calls.append(partial(member.rpc, "enqueue_job", workspace_id=ACME, job_type="plain"))
+        [(before,)] = hosted.run(COUNT)
 
-            apply_migrations(database.owner_url, [pause])
-            with (
-                ThreadPoolExecutor(len(calls)) as callers,
-                psycopg.connect(database.owner_url) as running,
-            ):
-                running.execute(change.read_bytes())
-                results = [callers.submit(call) for call in calls]
-                until(lambda: waiting(database) + sum(map(Future.done, results)) >= len(calls))
-                running.commit()
-                errors = {str(result.exception()) for result in results} - {"None"}
+        apply_migrations(hosted.owner_url, [pause])
+        with (
+            ThreadPoolExecutor(len(calls)) as callers,
+            psycopg.connect(hosted.owner_url) as running,
+        ):
+            running.execute(change.read_bytes())
+            results = [callers.submit(call) for call in calls]
+            until(lambda: waiting(hosted) + sum(map(Future.done, results)) >= len(calls))
+            running.commit()
+            errors = {str(result.exception()) for result in results} - {"None"}
 
-            assert errors == set()
-            assert results[-1].result().status_code == 200, results[-1].result().text
-            made = len(ENQUEUES) * 2 + 1
-            assert database.run(COUNT) == [(before + made,)]
+        assert errors == set()
+        assert results[-1].result().status_code == 200, results[-1].result().text
+        made = len(ENQUEUES) * 2 + 1
+        assert hosted.run(COUNT) == [(before + made,)]
 
 
 def waiting(database: HostedDatabase) -> int:

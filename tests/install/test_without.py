@@ -15,7 +15,8 @@ from minutehand.install.catalog import find_drifts, read_record
 from minutehand.install.removal import removal_sql
 from minutehand.install.rewrite import Schemas
 from minutehand.project import Project
-from tests.install.projects import Hosted, HostedDatabase, install
+from supabase_local.postgres import Postgres
+from tests.install.projects import HostedDatabase, hosted_database, install
 from tests.support.paths import ROOT
 
 SCHEMAS = Schemas("minutehand")
@@ -27,13 +28,15 @@ def state(database: HostedDatabase) -> list[str]:
     return catalogue(database.url, SCHEMAS)
 
 
-def test_webhooks_are_left_out_or_taken_out_without_a_trace(hosted: Hosted, tmp_path: Path) -> None:
+def test_webhooks_are_left_out_or_taken_out_without_a_trace(
+    postgres: Postgres, tmp_path: Path
+) -> None:
     """A project installed without webhooks equals one whose webhooks the page's SQL removed.
 
     Maintenance works without them.
     """
     [removal] = re.findall(r"```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    with hosted.database() as one, hosted.database() as other:
+    with hosted_database(postgres) as one, hosted_database(postgres) as other:
         before = one.everything()
         install(tmp_path / "without", "minutehand", without=("-minutehand.webhooks",))
         install(tmp_path / "with", "minutehand")

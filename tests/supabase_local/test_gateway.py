@@ -117,24 +117,12 @@ def test_no_change_of_every_row_by_mistake(ask: Ask) -> None:
         assert (answer.status_code, answer.json()["code"]) == (400, "21000")
 
 
-@pytest.fixture
-def configure(project: Project) -> Iterator[Callable[..., None]]:
-    """Set settings of PostgREST in the project's database. They are reset after the test."""
-    role = f"alter role authenticator in database {project.database.name}"
+def test_what_a_project_sets_for_postgrest_holds(project: Project, rest: httpx.Client) -> None:
+    """A pre-request function of the project can reject a request. `db_max_rows` limits a list.
 
-    def set_all(**settings: str) -> None:
-        for name, value in settings.items():
-            project.sql(f"{role} set pgrst.{name} = '{value}'")
-        project.sql("notify pgrst, 'reload config'")
-
-    yield set_all
-    project.sql(f"{role} reset all; notify pgrst, 'reload config'")
-
-
-def test_what_a_project_sets_for_postgrest_holds(
-    project: Project, rest: httpx.Client, configure: Callable[..., None]
-) -> None:
-    """A pre-request function of the project can reject a request. `db_max_rows` limits a list."""
+    With `client_error_verbosity = minimal`, an error has only code and message. The client still
+    finds the hint.
+    """
     project.sql(
         "create table public.scratch_rows as select generate_series(1, 3) as id;"
         " grant select on public.scratch_rows to service_role;"
@@ -142,24 +130,18 @@ def test_what_a_project_sets_for_postgrest_holds(
         " if current_setting('request.headers')::json->>'x-mine' is null then"
         " raise exception using errcode = 'PT418', message = 'no'; end if; end $$;"
     )
-    configure(db_pre_request="public.scratch_guard", db_max_rows="2")
+    role = f"alter role authenticator in database {project.database.name}"
+    project.sql(
+        f"{role} set pgrst.db_pre_request = 'public.scratch_guard';"
+        f" {role} set pgrst.db_max_rows = 2;"
+        f" {role} set pgrst.client_error_verbosity = 'minimal'; notify pgrst, 'reload config'"
+    )
 
     until(lambda: rest.get("/scratch_rows").status_code == 418)
-    assert len(rest.get("/scratch_rows", headers={"x-mine": "1"}).json()) == 2
-
-
-def test_the_queues_words_survive_short_errors(
-    rest: httpx.Client, configure: Callable[..., None]
-) -> None:
-    """With `client_error_verbosity = minimal`, the Data API returns only code and message.
-
-    The client still finds the hint.
-    """
+    mine = {"x-mine": "1"}
+    assert len(rest.get("/scratch_rows", headers=mine).json()) == 2
     unknown = {"p_job_id": "00000000-0000-4000-8000-000000000000"}
-    configure(client_error_verbosity="minimal")
-
-    until(lambda: len(rest.post("/rpc/nothing", json={}).json()) == 2)
-    answer = rest.post("/rpc/cancel_job", json=unknown)
+    answer = rest.post("/rpc/cancel_job", json=unknown, headers=mine)
     error = error_from_response(answer.status_code, answer.json())
     assert answer.json().keys() == {"code", "message"}
     assert (type(error), error.code) == (JobNotFound, "PT404")

@@ -17,7 +17,7 @@ import pytest
 OFFLINE = "MINUTEHAND_TESTS_OFFLINE"
 #: The test files and fixtures that install packages from npm or PyPI.
 FETCHING_FILES = ("tests/e2e/npm/",)
-FETCHING_FIXTURES = {"tree", "cli", "hosted"}
+FETCHING_FIXTURES = {"cli", "projects"}
 
 
 def is_offline() -> bool:

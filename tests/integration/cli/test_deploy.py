@@ -21,7 +21,7 @@ from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY, SECRET_KEY, user_to
 from infra.release.supabase_cli import CLI, supabase_cli
 from minutehand.project import Project
 from supabase_local.postgres import Postgres
-from tests.install.projects import Api, Hosted, HostedDatabase, data_api
+from tests.install.projects import Api, HostedDatabase, data_api, hosted_database
 from tests.support.aws_account import Account
 from tests.support.deployed import Deployed
 from tests.support.engine import ACME, ADA
@@ -210,7 +210,7 @@ class Live(Deployer):
         ref = (name * 20)[:20]
         cli = self.folder.parent / "supabase"
         version = CLI.partition("@")[2]
-        text = WRAPPER.format(ref=ref, url=database.owner_url, cli=database.cli, version=version)
+        text = WRAPPER.format(ref=ref, url=database.owner_url, cli=supabase_cli(), version=version)
         cli.write_text(text)
         cli.chmod(0o755)
         text = self.sh("minutehand docs aws")
@@ -313,12 +313,6 @@ class Live(Deployer):
 
 
 @pytest.fixture
-def hosted(postgres: Postgres) -> Hosted:
-    """A server for databases like those of hosted projects."""
-    return Hosted(postgres, supabase_cli())
-
-
-@pytest.fixture
 def deployed(tmp_path: Path) -> Iterator[Deployed]:
     """A new AWS account that runs its Lambda functions."""
     site = runtime_site(tmp_path / "site")
@@ -328,13 +322,13 @@ def deployed(tmp_path: Path) -> Iterator[Deployed]:
 
 @pytest.fixture
 def projects(
-    deployed: Deployed, stranger: Stranger, hosted: Hosted, tmp_path: Path
+    deployed: Deployed, stranger: Stranger, postgres: Postgres, tmp_path: Path
 ) -> Iterator[list[Live]]:
     """Two projects in one AWS account, each with its own database and Data API."""
     with ExitStack() as ends:
         made = []
         for name in ("shop", "bakery"):
-            database = ends.enter_context(hosted.database())
+            database = ends.enter_context(hosted_database(postgres))
             api = ends.enter_context(data_api(database, "minutehand"))
             project = stranger.copy(tmp_path / name / "project")
             made.append(Live(project, deployed, name, database, api))
