@@ -76,6 +76,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "plan_retry": {"p_plan_id": "ENDED"},
     "plan_redo": {"p_plan_id": "ENDED", "p_stage": "outline"},
     "plan_edit": {"p_plan_id": "ENDED", "p_stage": "risks", "p_text": "TEXT"},
+    "plan_edit_task": {"p_plan_id": "ENDED", "p_change": {"task": "A", "days": 1, "after": []}},
     "plan_share": {"p_plan_id": "PLAN", "p_is_shared": True},
     "plan_delete": {"p_plan_id": "PLAN"},
     "training_start": {**OF, "p_title": "TEXT", "p_object_key": FILE},
@@ -156,7 +157,9 @@ insert into public.plans (id, workspace_id, prompt, speed_vs_detail, job_id, cre
 values ('%(PLAN)s', '%(ACME)s', 'p', 'fast_but_skip_details', '%(PENDING)s', %(OWNER)s),
   ('%(ENDED)s', '%(ACME)s', 'p', 'fast_but_skip_details', '%(FAILED)s', %(OWNER)s);
 insert into public.plan_stages (plan_id, name, workspace_id, result)
-values ('%(ENDED)s', 'risks', '%(ACME)s', '{"text": "r"}');
+values ('%(ENDED)s', 'risks', '%(ACME)s', '{"text": "r"}'),
+  ('%(ENDED)s', 'work_breakdown', '%(ACME)s', '{"tasks": [{"id": "A", "title": "a", "days": 1}]}'),
+  ('%(ENDED)s', 'dependencies', '%(ACME)s', '{"order": []}');
 insert into public.trainings (id, workspace_id, title, object_key, procedure)
 values
   (

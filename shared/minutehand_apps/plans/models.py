@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from minutehand_apps.plans.graph import Speed
-from minutehand_apps.plans.shapes import Block
+from minutehand_apps.plans.shapes import Block, Days, Line
 
 Status = Literal["pending", "running", "cancelling", "completed", "failed", "cancelled"]
 
@@ -124,6 +124,14 @@ class ChapterText(BaseModel):
     """The new text of a chapter, up to 6,000 characters, or its points, one per line."""
 
     text: str
+
+
+class TaskChange(BaseModel):
+    """The new days of a task, and the ids of the tasks that must be done before the task."""
+
+    task: Line
+    days: Days
+    after: Annotated[list[Line], Field(max_length=60)]
 
 
 class StreamStatus(BaseModel):

@@ -20,6 +20,7 @@ from minutehand.web import (
     Shared,
     UserOrGuestFunctions,
     UserOrGuestUnslotted,
+    invalid_argument,
     not_found,
     parse_key,
     sse,
@@ -33,9 +34,11 @@ from minutehand_apps.plans.models import (
     Report,
     ReportedPlan,
     StreamStatus,
+    TaskChange,
 )
 from minutehand_apps.plans.plan_feed import PlanFeed
 from minutehand_apps.plans.report import html, json_report, markdown
+from minutehand_apps.plans.shapes import Schedule
 
 JSON, HTML, MARKDOWN = "application/json", "text/html", "text/markdown"
 _TEXT: Final = {"schema": {"type": "string"}}
@@ -128,6 +131,25 @@ async def edit(
     The status is 409 for a chapter with a table.
     """
     await functions.call("plan_edit", plan_id=plan_id, stage=stage, text=body.text)
+    return await get_plan(plan_id, functions)
+
+
+@routes.put("/{plan_id}/tasks")
+async def edit_task(plan_id: UUID, body: TaskChange, functions: UserOrGuestFunctions) -> Plan:
+    """Change the days of a task and its order, from which the report computes the schedule.
+
+    The status is 400 if the tasks would depend on each other in a cycle, 404 for an unknown task,
+    and 409 before the schedule is written.
+    """
+    plan = await get_plan(plan_id, functions)
+    results = {stage.name: stage.result for stage in plan.stages if stage.result is not None}
+    if results.keys() >= {"work_breakdown", "dependencies"}:
+        try:
+            schedule = Schedule.model_validate(results["dependencies"])
+            schedule.check_change(results, body.task, body.after)
+        except ValueError as error:
+            raise invalid_argument("after", f"is not possible: {error}") from None
+    await functions.call("plan_edit_task", plan_id=plan_id, change=body.model_dump())
     return await get_plan(plan_id, functions)
 
 

@@ -105,13 +105,22 @@ class Order(BaseModel):
     after: list[Line] = Field(default_factory=list, max_length=60)
 
 
+def _check_order(after: Mapping[str, set[str]]) -> None:
+    try:
+        TopologicalSorter(after).prepare()
+    except CycleError as error:
+        circle = " → ".join(map(str, error.args[1]))
+        raise ValueError(f"the tasks depend on each other in a cycle: {circle}") from error
+
+
 _OUTDATED = "The work breakdown has changed. Rewrite this chapter to compute the days."
 
 
 class Schedule(Chapter):
     """The chapter with the order of the tasks."""
 
-    order: Annotated[list[Order], Field(max_length=60)]
+    #: Up to two entries per task, because a change of a task adds an entry.
+    order: Annotated[list[Order], Field(max_length=120)]
 
     def _after(self, results: Mapping[str, Any]) -> dict[str, set[str]]:
         """Return the ids of the tasks before each task.
@@ -132,11 +141,11 @@ class Schedule(Chapter):
 
     def check(self, results: Mapping[str, Any]) -> None:
         """Check that all named tasks exist, and that their order has no cycle."""
-        try:
-            TopologicalSorter(self._after(results)).prepare()
-        except CycleError as error:
-            circle = " → ".join(map(str, error.args[1]))
-            raise ValueError(f"the tasks depend on each other in a cycle: {circle}") from error
+        _check_order(self._after(results))
+
+    def check_change(self, results: Mapping[str, Any], task: str, after: list[str]) -> None:
+        """Raise ValueError if the order has a cycle with other tasks before a task."""
+        _check_order(self._after(results) | {task: set(after)})
 
     def blocks(self, results: Mapping[str, Any]) -> list[Block]:
         """Return a table with the earliest start day and end day of each task."""

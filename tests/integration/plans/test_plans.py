@@ -281,6 +281,27 @@ async def test_a_person_edits_chapters_and_no_rewrite_replaces_them(with_model: 
     assert results["assumptions"] == {"points": ["Rain", "Wind"]}
 
 
+async def test_a_person_changes_the_days_and_the_order_of_tasks(with_model: Harness) -> None:
+    """The report computes the schedule from the change. Wrong changes are rejected."""
+    plan_id = await with_model.create()
+    early = {"task": "A", "days": 1, "after": []}
+    assert (await with_model.call("PUT", f"/{plan_id}/tasks", json=early)).status_code == 409
+    await with_model.ended(plan_id)
+    cases = {
+        "a cycle": (400, {"task": "A", "days": 2, "after": ["C"]}),
+        "an unknown task": (404, {"task": "X", "days": 2, "after": []}),
+        "an unknown task before": (404, {"task": "A", "days": 2, "after": ["X"]}),
+        "negative days": (422, {"task": "A", "days": -1, "after": []}),
+        "a change": (200, {"task": "C", "days": 1.5, "after": ["B"]}),
+        "another change": (200, {"task": "B", "days": 2, "after": ["A"]}),
+    }
+    for name, (status, body) in cases.items():
+        response = await with_model.call("PUT", f"/{plan_id}/tasks", user=None, json=body)
+        assert response.status_code == status, (name, response.text)
+    report = await with_model.report(plan_id)
+    assert "| A |  | 0 | 2 |\n| B | A | 2 | 4 |\n| C | B | 4 | 5.5 |" in report
+
+
 async def test_a_report_is_there_whichever_chapter_is_made_again(
     with_model: Harness, server: ModelServer
 ) -> None:

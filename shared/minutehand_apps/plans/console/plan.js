@@ -16,6 +16,7 @@ import { Stale } from "../../parts/states-of-view.js";
 import { useTopicRefresh } from "../../parts/live.js";
 import { createAction } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
+import { Gantt } from "./gantt.js";
 import { isLive, toneOf } from "./plans.js";
 import { placeholderPage } from "../../parts/not-found.js";
 
@@ -82,6 +83,8 @@ export default function PlanPage({ id }) {
       params: { ...params, stage },
       body: { text },
     }).then(found.refresh);
+  const editTask = (body) =>
+    callRoute("PUT /api/plans/{plan_id}/tasks", { params, body }).then(found.refresh);
   const share = (shared) =>
     callRoute("PUT /api/plans/{plan_id}/share", { params, body: { shared } });
   const { tone, word } = toneOf(plan.status);
@@ -138,7 +141,8 @@ export default function PlanPage({ id }) {
         report=${plan.report}
         output=${output}
         redo=${live ? null : redo}
-        edit=${edit} />
+        edit=${edit}
+        editTask=${editTask} />
     </div>
     <${Log} plan=${plan} />
   </article>`;
@@ -202,8 +206,14 @@ const Outline = ({ of }) =>
     </ol>
   </nav>`;
 
-function ReportSection({ report, output, redo, edit }) {
+function ReportSection({ report, output, redo, edit, editTask }) {
   const blocks = new Map(report.chapters.map((chapter) => [chapter.stage, chapter.blocks]));
+  const [tasks] = blocks.get("work_breakdown") ?? [];
+  const [order] = blocks.get("dependencies") ?? [];
+  const gantt =
+    tasks && order?.[0].length === 4
+      ? html`<${Gantt} tasks=${tasks.slice(1)} order=${order.slice(1)} edit=${editTask} />`
+      : null;
   return html`<section class="card stack report" aria-labelledby="h-report" dir="auto">
     <h2 id="h-report">${report.title}</h2>
     ${report.notice && html`<p class="muted">${report.notice}</p>`}
@@ -214,7 +224,8 @@ function ReportSection({ report, output, redo, edit }) {
         blocks=${blocks.get(one.stage)}
         text=${output[one.stage]}
         redo=${redo && (() => redo(one.stage))}
-        edit=${(text) => edit(one.stage, text)} />`,
+        edit=${(text) => edit(one.stage, text)}
+        chart=${one.stage === "dependencies" ? gantt : null} />`,
     )}
   </section>`;
 }
@@ -234,7 +245,8 @@ function ChapterForm({ name, words, edit, onClose }) {
   <//>`;
 }
 
-function Chapter({ of: { stage, title: name, status, reason }, blocks, text, redo, edit }) {
+function Chapter({ of, blocks, text, redo, edit, chart }) {
+  const { stage, title: name, status, reason } = of;
   const [isEdited, setIsEdited] = useState(false);
   const words = editableText(blocks);
   const close = () => setIsEdited(false);
@@ -257,6 +269,7 @@ function Chapter({ of: { stage, title: name, status, reason }, blocks, text, red
           aria-label=${`Rewrite: ${name}`}>Rewrite<//>`
       }
     </div>
+    ${chart}
     ${
       blocks
         ? blocks.map(blockOf)

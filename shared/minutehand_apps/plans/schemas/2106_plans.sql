@@ -485,6 +485,82 @@ $$;
 comment on function plan.edit is
   'Replace the text of a written chapter, or its points, one per line: {plan_id}.';
 
+-- Change the days of a task, and the tasks before the task. The caller has checked that the order
+-- has no cycle. If two calls together make a cycle, the report shows the order without days.
+create function plan.edit_task(p_plan_id uuid, p_change jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$ -- guests have no rights on tables
+declare
+  v_plan public.plans := plan.plan_or_refuse(p_plan_id);
+  v_task constant text := p_change ->> 'task';
+  v_days constant jsonb := p_change -> 'days';
+  v_after constant text[] := case jsonb_typeof(p_change -> 'after')
+    when 'array' then array(select jsonb_array_elements_text(p_change -> 'after'))
+  end;
+  v_tasks jsonb;
+  v_ids text[];
+  v_names text[]; -- names by which the schedule may call the task
+begin
+  perform queue.hold_id(p_plan_id::text);
+  if queue.caller() is null then
+    perform queue.admit_guest('plan_guest_plans', v_plan.workspace_id);
+  end if;
+  select w.result -> 'tasks' into v_tasks
+  from public.plan_stages as w
+  join public.plan_stages as d using (plan_id)
+  where w.plan_id = v_plan.id
+    and w.name = 'work_breakdown'
+    and d.name = 'dependencies'
+    and d.result is not null;
+  if v_tasks is null then
+    perform queue.refuse(409, 'invalid_state', 'the schedule is not written yet', v_task);
+  end if;
+  v_ids := array(select t ->> 'id' from jsonb_array_elements(v_tasks) as t);
+  if (v_task = any (v_ids) and v_after <@ v_ids) is not true then
+    perform queue.refuse(404, 'task_not_found', 'the plan has no such task', v_task);
+  elsif (
+    jsonb_typeof(v_days) = 'number'
+    and v_days between '0' and '10000'
+    and cardinality(v_after) <= 60
+  ) is not true then
+    perform queue.refuse(
+      400,
+      'invalid_argument',
+      'days must be from 0 to 10,000, and after have up to 60 tasks',
+      'days'
+    );
+  end if;
+  v_names := array[
+    lower(v_task),
+    lower(v_tasks -> (array_position(v_ids, v_task) - 1) ->> 'title')
+  ];
+  update public.plan_stages as s
+  set result = case s.name
+    when 'work_breakdown' then jsonb_set(
+      s.result,
+      array['tasks', (array_position(v_ids, v_task) - 1)::text, 'days'],
+      v_days
+    )
+    else jsonb_set(
+      s.result,
+      '{order}',
+      jsonb_build_array(jsonb_build_object('task', v_task, 'after', v_after)) || (
+        select coalesce(jsonb_agg(o), '[]')
+        from jsonb_array_elements(s.result -> 'order') as o
+        where lower(regexp_replace(btrim(o ->> 'task'), '\s+', ' ', 'g')) <> all (v_names)
+      )
+    )
+  end
+  where s.plan_id = v_plan.id and s.name in ('work_breakdown', 'dependencies');
+  return jsonb_build_object('plan_id', v_plan.id);
+end;
+$$;
+comment on function plan.edit_task is
+  'Change a task {task, days, after} of a plan, where after are the ids of tasks: {plan_id}.';
+
 create function plan.delete(p_plan_id uuid)
 returns jsonb
 language plpgsql
@@ -598,6 +674,7 @@ select queue.allow_guests(
   'plan.retry',
   'plan.redo',
   'plan.edit',
+  'plan.edit_task',
   'plan.share',
   'plan.shared',
   'plan.delete'
