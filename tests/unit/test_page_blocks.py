@@ -66,8 +66,6 @@ NOT_RUN = {
     "infra/console/npm/README.md": [
         # fetches what is published; tests/e2e/npm installs the archive
         "npm install",
-        # a diff of an example chat, which the page about Next.js shows in full
-        "+const messages",
         # loads from a CDN; tests/e2e/console has the element
         "<minutehand-job",
     ],

@@ -71,7 +71,8 @@ export class JobChatTransport {
     );
     const job = await found;
     if (!job || this.#finished.has(job.id)) return null;
-    const isOver = ENDED.has(job.status);
+    // A failed reply is always read again, because the messages contain no error.
+    const isOver = ENDED.has(job.status) && job.status !== "failed";
     if (isOver && Date.parse(job.finished_at) < Date.now() - RECENT_MS) return null;
     const last = continued(messagesIn(job));
     const options = { ...this.#options, stream: this.#stream };
@@ -148,7 +149,7 @@ const isChunk = ({ type }) => CHUNKS.has(type) || String(type).startsWith("data-
  */
 const CONTINUING = /^(?!data-).*-(delta|end)$|^tool-(output|approval)-/;
 /** Types of the last chunk of a tool call that has no output yet. */
-const PENDING = /^tool-(input-(start|delta|available)|approval)/;
+const PENDING = /^tool-(input-(start|delta|available)|approval-request)/;
 
 /**
  * Return the AI SDK's chunk for an item of a job's stream. An item becomes a `data-item` part if it
@@ -157,26 +158,32 @@ const PENDING = /^tool-(input-(start|delta|available)|approval)/;
  */
 function chunkOf(item, begun) {
   const { type, id, toolCallId, approvalId } = item ?? {};
-  const part = `${String(type).split("-")[0]} ${id ?? toolCallId ?? approvalId}`;
+  const part =
+    type === "tool-approval-response"
+      ? `approval ${approvalId}`
+      : `${String(type).split("-")[0]} ${id ?? toolCallId}`;
   if (!item || !isChunk(item) || (CONTINUING.test(type) && !begun.has(part)))
     return { type: "data-item", data: item };
   if (type.endsWith("-end")) begun.delete(part);
   else begun.set(part, item);
-  if (type === "tool-approval-request") begun.set(`tool ${approvalId}`, {}); // for its response
+  if (type === "tool-approval-request") begun.set(`approval ${approvalId}`, {}); // for its response
   return item;
 }
 
 /**
  * Yield an error or denial for each tool call that has no output when the job ends, because the
- * ended job accepts no answer. After a completed job, a call of a tool that the page runs stays
- * open, because the page may send the tool's output with the next job.
+ * ended job accepts no answer. An approved call gets an error, because the tool may have run. After
+ * a completed job, a call of a tool that the page runs stays open, because the page may send the
+ * tool's output with the next job.
  */
 function* closing(begun, { id, status }) {
   for (const { type, toolCallId, approvalId } of begun.values()) {
     const isOpen = toolCallId && PENDING.test(type);
-    if (!isOpen || (status === "completed" && approvalId !== id)) continue;
+    const isOfJob = `${approvalId}`.startsWith(id);
+    if (!isOpen || (status === "completed" && !isOfJob)) continue;
     const errorText = "The job ended before the tool";
-    if (approvalId) yield { type: "tool-output-denied", toolCallId };
+    const response = begun.get(`approval ${approvalId}`);
+    if (approvalId && !response?.approved) yield { type: "tool-output-denied", toolCallId };
     else yield { type: "tool-output-error", toolCallId, errorText };
   }
 }
@@ -229,7 +236,7 @@ async function* chunksOf(job, pieces, { id: messageId, parts = [], tools = parts
     if (from === 0) {
       begun.clear();
       for (const { toolCallId, approval } of called)
-        begun.set(`tool ${toolCallId}`, {}).set(`tool ${approval?.id}`, {});
+        begun.set(`tool ${toolCallId}`, {}).set(`approval ${approval?.id}`, {});
     }
     const chunks = (items ?? []).map((item) => chunkOf(item, begun));
     // A new attempt of the job has begun the stream again. A version of the AI SDK that does not

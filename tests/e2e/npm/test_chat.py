@@ -141,6 +141,36 @@ def test_an_answer_that_fails_is_the_chat_s_error(
 
     shown.is_now("the model is away")
     shown.shows("Question", "one")
+    with site.stack.connect() as connection:
+        aged = "update minutehand.jobs set finished_at = %s where session_id = %s"
+        connection.execute(aged, ("2020-01-01", chat))
+    later = tab()
+    later.is_now("the model is away")
+    later.shows("Question", "one")
+
+
+def test_an_approved_call_of_a_failed_job_is_an_error(
+    tab: Callable[..., Tab], site: Site, chat: str
+) -> None:
+    """An approved tool call loses its buttons, and is not shown as denied if the job fails.
+
+    The approval has the id of its tool call, as with some of the AI SDK's models.
+    """
+    items: list[dict[str, object]] = [
+        {"type": "tool-input-available", "toolCallId": "t", "toolName": "refund", "input": {}},
+        {"type": "tool-approval-request", "toolCallId": "t", "approvalId": "t"},
+        {"type": "tool-approval-response", "approvalId": "t", "approved": True},
+    ]
+    site.say(chat, *(f"item {json.dumps(item)}" for item in items))
+    shown = tab()
+    shown.does("Send")
+    shown.shows("Question", "refund {} approval-responded")
+
+    site.say(chat, "fail the bank is away")
+
+    for each in (shown, tab()):
+        each.shows("Question", "refund {} output-error")
+        each.is_now("the bank is away")
 
 
 @pytest.mark.parametrize("payload", ["", "whole"])
@@ -185,7 +215,10 @@ def test_a_tool_runs_after_its_approval_only(tab: Callable[..., Tab]) -> None:
     asked = 'I need your approval.refund {"order":"Question"}?ApproveDeny'
     paid, denied = (
         f"I need your approval.refund {end}"
-        for end in ('"Question is refunded" output-available', '{"order":"Question"} output-denied')
+        for end in (
+            '"Question is refunded" output-availableQuestion is refunded',
+            '{"order":"Question"} output-denied',
+        )
     )
     first.does("Send")
     first.shows("Question", asked)
