@@ -12,10 +12,12 @@ import importlib.util
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 from minutehand.app import find_apps
 from minutehand.config import Settings
+from minutehand.deploy.apps import FILE
 
 logger = logging.getLogger("minutehand.local.hot_reload")
 
@@ -23,7 +25,7 @@ logger = logging.getLogger("minutehand.local.hot_reload")
 #: they can be lost under load or in new folders.
 SCAN_SECONDS = 0.5
 
-#: Version of each Python file, which is the file's modification time in ns and its size.
+#: Version of each file of the apps, which is the file's modification time in ns and its size.
 Files = Mapping[Path, tuple[int, int]]
 
 
@@ -41,6 +43,8 @@ async def end_on_change(settings: Settings, loaded: Files, end: Callable[[], obj
     changed = [path for path in {*loaded, *versions} if loaded.get(path) != versions.get(path)]
     names = sorted(path.name for path in changed)
     logger.info("files changed", extra={"event": "reload.seen", "files": names})
+    if FILE in names:
+        logger.warning("%s changed; start `minutehand dev` again to use its variables", FILE)
     drop_compiled(changed)
     end()
 
@@ -55,9 +59,10 @@ def drop_compiled(paths: Iterable[Path]) -> None:
 
 
 def files_of(folders: Iterable[Path]) -> Files:
-    """Return the versions of all Python files below these folders."""
+    """Return the versions of all Python files and `lambda.yml` files below these folders."""
     versions = {}
-    for path in (path for folder in folders for path in folder.rglob("*.py")):
+    found = (folder.rglob(name) for folder in folders for name in ("*.py", FILE))
+    for path in chain.from_iterable(found):
         with suppress(FileNotFoundError):  # the file was removed during the scan
             versions[path] = (path.stat().st_mtime_ns, path.stat().st_size)
     return versions

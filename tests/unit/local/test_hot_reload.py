@@ -12,12 +12,25 @@ from minutehand.local.hot_reload import end_on_change, files_of, reload_folders
 from tests.support.queue_model import SETTINGS
 
 
-async def test_a_change_ends_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "hints"),
+    [
+        ("another.py", []),
+        ("lambda.yml", ["lambda.yml changed; start `minutehand dev` again to use its variables"]),
+    ],
+)
+async def test_a_change_ends_the_worker(
+    name: str,
+    hints: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """A change of an app's file during the import of its processors ends the worker."""
     app = tmp_path / "reloaded"
     app.mkdir()
-    for name in ("__init__", "processors"):
-        (app / f"{name}.py").touch()
+    for module in ("__init__", "processors"):
+        (app / f"{module}.py").touch()
     monkeypatch.setattr("minutehand.local.hot_reload.SCAN_SECONDS", 0)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "reloaded", raising=False)
@@ -25,7 +38,8 @@ async def test_a_change_ends_the_worker(tmp_path: Path, monkeypatch: pytest.Monk
     ended = asyncio.Event()
     loaded = files_of(reload_folders(settings))
 
-    (app / "another.py").touch()
+    (app / name).touch()
 
     await asyncio.wait_for(end_on_change(settings, loaded, ended.set), 30)
     assert ended.is_set()
+    assert [line.getMessage() for line in caplog.records if line.levelname == "WARNING"] == hints

@@ -91,10 +91,10 @@ class ManyJobs(Body):
 class EditJob(Body):
     """The new payload of a job that runs again.
 
-    The new payload replaces the whole previous payload.
+    The new payload replaces the whole previous payload. Without it, the job keeps its payload.
     """
 
-    payload: Payload
+    payload: Payload | None = None
 
 
 class Answer(Body):
