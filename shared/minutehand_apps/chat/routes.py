@@ -60,6 +60,11 @@ class ChatRequest(BaseModel):
     ask_seconds: int | None = Field(
         default=None, ge=1, le=604_800, description="Seconds until a question's default is used."
     )
+    branch_from: str | None = Field(
+        default=None,
+        pattern="^msg_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$",
+        description="Id of a message. A new session begins with the messages before it.",
+    )
 
 
 class CancelRequest(BaseModel):
@@ -125,6 +130,7 @@ async def chat(
                 "client_id": key,
                 "ask_seconds": body.ask_seconds,
                 "workspace_id": body.workspace_id,
+                "branch_from": body.branch_from and body.branch_from.removeprefix("msg_"),
             },
         )
     if message["wake"]:

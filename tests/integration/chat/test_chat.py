@@ -12,7 +12,7 @@ from typing import Any
 
 from minutehand.worker.testing import drain
 from tests.integration.chat.conftest import ANSWERS, PAGE, TEXT, Harness
-from tests.support.engine import ACME, ADA
+from tests.support.engine import ACME, ADA, EVE
 from tests.support.harness import until
 from tests.support.killable import survive
 from tests.unit.ai.model_server import Fault, ModelServer
@@ -227,6 +227,34 @@ async def test_a_caller_may_prefer_not_to_wait_for_the_reply(harness: Harness) -
     assert again.json() == named
     other = await harness.say(session, "Bye", headers={"Idempotency-Key": "k"})
     assert other.status_code == 409
+
+
+async def test_an_edited_message_branches_into_a_new_session(
+    with_model: Harness, server: ModelServer
+) -> None:
+    """The new session begins with the messages before the edited one, and the old one is kept.
+
+    The model gets the copied messages. Only someone who may read the old session can branch it.
+    """
+    old, new = with_model.begin(), with_model.begin()
+    for words in ("One", "Two"):
+        await with_model.say(old, words, user=ADA, workspace_id=ACME)
+    before = await with_model.talk(old, ADA)
+    server.seen.clear()
+    edited = next(one for one in before if one["content"] == "Two")
+    branch = {"branch_from": edited["id"]}
+    assert (await with_model.say(with_model.begin(), "Mine", user=EVE, **branch)).status_code == 404
+    for _ in range(2):  # the second call repeats the first
+        key = {"Idempotency-Key": "edit"}
+        await with_model.say(new, "Three", user=ADA, headers=key, workspace_id=ACME, **branch)
+
+    after = await with_model.talk(new, ADA)
+    kept = [one["content"] for one in before[: before.index(edited)]]
+    assert [one["content"] for one in after if one["job"] != after[-1]["job"]] == kept
+    assert [one["content"] for one in after].count("Three") == 1
+    assert await with_model.talk(old, ADA) == before
+    assert "One" in json.dumps(server.seen[0].body)
+    assert "Two" not in json.dumps([seen.body for seen in server.seen])
 
 
 async def test_production_refuses_guessable_ids(harness: Harness) -> None:

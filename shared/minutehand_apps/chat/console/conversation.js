@@ -97,6 +97,7 @@ function Conversation({ id, workspaceId }) {
   const session = found.value;
   const [stopped, setStopped] = useState([]);
   const [text, setText] = useState("");
+  const [edited, setEdited] = useState(null); // id of the message that the person edits
   const box = useRef(null);
   const hasBegun = Boolean(session?.title);
   const messages = session?.messages ?? [];
@@ -114,18 +115,21 @@ function Conversation({ id, workspaceId }) {
   if (unread) return unread;
   const act = createAction(found.refresh);
   const headers = { "X-Session-Id": id };
-  const send = async (content, key = crypto.randomUUID()) => {
+  const send = async (content, key = crypto.randomUUID(), from = null) => {
     goThere();
+    const session = from ? `chat_${key}` : id; // the same session if the call is repeated
     await callRoute("POST /api/chat", {
       // ask for a response at once, because the page follows the job and need not wait for the
       // reply in the response
-      headers: { ...headers, "Idempotency-Key": key, Prefer: "respond-async" },
-      body: { messages: [{ role: "user", content }], workspace_id: workspaceId },
+      headers: { "X-Session-Id": session, "Idempotency-Key": key, Prefer: "respond-async" },
+      body: { messages: [{ role: "user", content }], workspace_id: workspaceId, branch_from: from },
     });
-    found.refresh();
+    if (from) location.hash = session;
+    else found.refresh();
   };
-  const edit = (words) => {
-    setText(words);
+  const edit = (message) => {
+    setEdited(message.id);
+    setText(message.content);
     box.current?.focus();
   };
   const again = (words) => act("Could not send again", () => send(words));
@@ -189,7 +193,7 @@ function Conversation({ id, workspaceId }) {
           (one) => html`<li key=${one.id}><${Guarded} what="This message">
             ${
               one.role === "user"
-                ? html`<${Mine} message=${one} onEdit=${edit} />`
+                ? html`<${Mine} message=${one} onEdit=${() => edit(one)} />`
                 : html`<${Theirs} message=${one} question=${one.type === "question" ? null : requests.get(one.job)} onRetry=${again} />`
             }
             ${open.includes(one) && html`<${Answer} of=${one} onRetry=${() => retry(one)} />`}
@@ -206,11 +210,18 @@ function Conversation({ id, workspaceId }) {
         html`<button type="button" class="chat-latest" aria-label="Latest message" title="Latest message"
           onClick=${goThere}><${Icon} name="down" /></button>`
       }
+      ${
+        edited &&
+        html`<p class="bar muted small">
+          The edited message starts a new conversation.
+          <${ActionButton} className="quiet" run=${async () => setEdited(null)}>Cancel edit<//>
+        </p>`
+      }
       <${Composer}
         box=${box}
         text=${text}
         setText=${setText}
-        onSend=${send}
+        onSend=${(words, key) => send(words, key, edited)}
         stop=${stoppable.length > 0 ? stop : null} />
     </div>
   </article>`;
@@ -247,7 +258,7 @@ function Mine({ message: { type, content, timestamp }, onEdit }) {
   return html`<article class="chat-mine" data-type=${type}>
     <p dir="auto">${content}</p>
     <${Below} at=${timestamp}>
-      ${copying(content)} ${type === "message" && tool("pen", "Edit", async () => onEdit(content))}
+      ${copying(content)} ${type === "message" && tool("pen", "Edit", async () => onEdit())}
     <//>
   </article>`;
 }

@@ -216,6 +216,55 @@ where session_id in (
 )
 $$;
 
+-- Copy the messages before p_message_id, up to the latest 100, into a new session. The copies
+-- belong to no job, so that the new session neither shows the work as running nor changes it.
+create function chat.branch(
+  p_session public.async_session_state,
+  p_message_id uuid
+)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_edited public.async_messages;
+begin
+  select * into v_edited
+  from public.async_messages as m
+  where m.id = p_message_id
+    and m.type = 'message'
+    and m.workspace_id = p_session.workspace_id
+    and (chat.session_or_null(m.session_id)).session_id is not null;
+  if not found then
+    perform queue.refuse(404, 'message_not_found', 'Message not found', p_message_id::text);
+  end if;
+  insert into public.async_messages (
+    session_id, workspace_id, job_id, type, content, work_type, work_title, question, read_at,
+    created_at
+  )
+  select
+    p_session.session_id,
+    m.workspace_id,
+    -- one id for each job, because a message and its reply have the same
+    md5(p_session.session_id || m.job_id)::uuid,
+    m.type,
+    m.content,
+    m.work_type,
+    m.work_title,
+    m.question,
+    queue.clock(),
+    m.created_at
+  from (
+    select *
+    from public.async_messages as x
+    where x.session_id = v_edited.session_id and x.seq < v_edited.seq
+    order by x.seq desc
+    limit 100
+  ) as m
+  order by m.seq;
+end;
+$$;
+
 create function chat.request(p_session_id text, p_request jsonb)
 returns jsonb
 language plpgsql
@@ -259,6 +308,11 @@ begin
       'wake', false
     );
   end if;
+  if p_request ->> 'branch_from' is not null and not exists (
+    select from public.async_messages as m where m.session_id = p_session_id
+  ) then
+    perform chat.branch(v_session, (p_request ->> 'branch_from')::uuid);
+  end if;
   v_message.id := gen_random_uuid();
   v_made := queue.enqueue(
     v_session.workspace_id,
@@ -300,7 +354,8 @@ exception when not_null_violation or check_violation then
 end;
 $$;
 comment on function chat.request is
-  'Post a message {text, client_id, ask_seconds, workspace_id}: {message_id, job_id, wake}.';
+  'Post a message {text, client_id, ask_seconds, workspace_id, branch_from}: {message_id, job_id, '
+  'wake}. branch_from is the id of a message whose session a new session copies up to there.';
 
 create function chat.milliseconds(p_at timestamptz)
 returns bigint
