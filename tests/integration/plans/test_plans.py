@@ -226,32 +226,6 @@ async def test_a_shared_report_shows_no_id_of_its_plan(harness: Harness) -> None
     assert harness.project.row(made_by)["status"] == "cancelled"
 
 
-async def test_one_chapter_is_made_again_and_the_others_are_kept(
-    with_model: Harness, server: ModelServer
-) -> None:
-    """A retry of one chapter sends one request to the model and keeps the other chapters.
-
-    While the plan runs, the retry is rejected.
-    """
-    plan_id = await with_model.create()
-    place = f"/{plan_id}/chapters/strategy/retry"
-    early = await with_model.call("POST", place, user=None)
-    before = await with_model.ended(plan_id)
-    server.seen.clear()
-    server.answers["strategy"] = {"text": "Bake more."}
-    unknown = await with_model.call("POST", f"/{plan_id}/chapters/weather/retry", user=None)
-    await with_model.ok("POST", place, user=None)
-    after = await with_model.ended(plan_id)
-
-    assert (early.status_code, unknown.status_code) == (409, 404)
-    assert [seen.name for seen in server.seen] == ["strategy"]
-    assert (after["status"], after["job_id"] != before["job_id"]) == ("completed", True)
-    results = [
-        {each["name"]: each["result"] for each in plan["stages"]} for plan in (before, after)
-    ]
-    assert results[1] == {**results[0], "strategy": {"text": "Bake more."}}
-
-
 async def test_a_person_edits_chapters_and_no_rewrite_replaces_them(with_model: Harness) -> None:
     """A user may edit chapters of text and points. A retry of another chapter keeps the edits."""
     plan_id = await with_model.create()
@@ -302,26 +276,43 @@ async def test_a_person_changes_the_days_and_the_order_of_tasks(with_model: Harn
     assert "| A |  | 0 | 2 |\n| B | A | 2 | 4 |\n| C | B | 4 | 5.5 |" in report
 
 
-async def test_a_report_is_there_whichever_chapter_is_made_again(
+async def test_one_chapter_is_made_again_and_the_others_are_kept(
     with_model: Harness, server: ModelServer
 ) -> None:
-    """While a chapter is written again, the report is available without it."""
+    """A retry of one chapter sends one request to the model and keeps the other chapters.
+
+    The report is available meanwhile. While the plan runs, another retry is rejected.
+    """
     plan_id = await with_model.create()
-    await with_model.ended(plan_id)
-    others = {"tasks": [{"id": "X", "title": "Else", "days": 1}]}
-    server.answers["work_breakdown"] = others
+    plan = await with_model.ended(plan_id)
+    server.answers["work_breakdown"] = {"tasks": [{"id": "X", "title": "Else", "days": 1}]}
+    server.answers["strategy"] = {"text": "Bake more."}
     formats = ("text/markdown", "text/html", "application/json")
+
+    async def retry(stage: str) -> int:
+        path = f"/{plan_id}/chapters/{stage}/retry"
+        return (await with_model.call("POST", path, user=None)).status_code
+
+    def results(plan: dict[str, Any]) -> dict[str, Any]:
+        return {each["name"]: each["result"] for each in plan["stages"]}
+
     for stage in select_stages("fast_but_skip_details"):
-        await with_model.ok("POST", f"/{plan_id}/chapters/{stage.name}/retry", user=None)
+        server.seen.clear()
+        before = results(plan)
+        assert [await retry(name) for name in (stage.name, stage.name, "weather")] == [200, 409, 404]
         for accept in formats:
             assert stage.title in await with_model.report(plan_id, accept)
-        await with_model.ended(plan_id)
+        plan = await with_model.ended(plan_id)
         for accept in formats:
             assert stage.title in await with_model.report(plan_id, accept)
+        assert [seen.name for seen in server.seen] == [stage.name]
+        after = results(plan)
+        assert {**before, stage.name: after[stage.name]} == after
         if stage.name == "work_breakdown":
             outdated = "| c | A,  sign |\n| Oven |  |\n\nThe work breakdown has changed"
             assert outdated in await with_model.report(plan_id)
             server.answers["dependencies"] = {"order": [{"task": "X"}]}
+    assert results(plan)["strategy"] == {"text": "Bake more."}
     assert "1 days along the longest chain" in await with_model.report(plan_id)
 
 
