@@ -25,7 +25,6 @@ GROUPS = (
         "tests/integration/serve/test_stop.py",
         "tests/supabase_local/test_gateway.py",
         "tests/integration/stack/test_python_client.py",
-        "tests/integration/training/test_uploads.py",
     ),
     # These tests break the stack.
     (

@@ -5,17 +5,16 @@ A test fails if a page logs errors or warnings.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
 from uuid import uuid4
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+from minutehand.local.users import ADA, BOB, DemoUser
 from tests.e2e.console.browsers import FLAGS, chromium
-from tests.e2e.console.people import ADA, BOB, EVE, OLGA, Visitor
+from tests.e2e.console.people import Visitor
 from tests.e2e.console.worker import HandWorker, delete
 from tests.support.stacks import RunningStack
 
@@ -89,21 +88,17 @@ def visit(browser: Browser, stack: RunningStack, workspace: dict[str, str]) -> I
     visitors: list[Visitor] = []
 
     def open_console(
-        who: Any = ADA, path: str = "/jobs", *, allow: tuple[str, ...] = (), **options: Any
+        who: DemoUser | None = ADA, path: str = "/jobs", *, allow: tuple[str, ...] = ()
     ) -> Visitor:
-        chosen = None if who in (EVE, OLGA) else workspace["id"]
-        visitor = Visitor(browser, stack, workspace_id=chosen, **options)
-        visitor.allowed += [re.compile(pattern) for pattern in allow]
-        visitors.append(visitor)
-        if who is not None:
-            visitor.sign_in(who)
-        visitor.open(path)
-        return visitor
+        visitors.append(Visitor(browser, stack, who, workspace["id"], allow))
+        if path:
+            visitors[-1].open(path)
+        return visitors[-1]
 
     yield open_console
-    problems = [problem for visitor in visitors for problem in visitor.problems()]
+    problems = [problem for visitor in visitors for problem in visitor.problems]
     for visitor in visitors:
-        visitor.close()
+        visitor.context.close()
     assert problems == []
 
 

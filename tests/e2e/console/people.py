@@ -8,10 +8,10 @@ from typing import Any
 
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
 
-from minutehand.local.users import ADA, BOB, EVE, OLGA, DemoUser
+from minutehand.local.users import ADA, BOB, DemoUser
 from tests.support.stacks import RunningStack
 
-__all__ = ["ADA", "BOB", "EVE", "OLGA", "Visitor", "click", "expect", "press"]
+__all__ = ["ADA", "BOB", "Visitor", "click", "expect", "press"]
 
 #: The timeout for a machine ten times slower than a developer's. A condition that holds is not
 #: delayed.
@@ -21,9 +21,9 @@ expect.set_options(timeout=PATIENCE_MS)
 
 #: The message about a third concurrent large read, which the page repeats after a tenth of a
 #: second.
-BUSY = re.compile(r"status of 429 .*/rest/v1/rpc/")
+BUSY = r"status of 429 .*/rest/v1/rpc/"
 #: The warning if a user leaves a page before its socket is open.
-NOT_OPEN_YET = re.compile("WebSocket is closed before the connection is established")
+NOT_OPEN_YET = "WebSocket is closed before the connection is established"
 #: The errors that a browser reports for a lost connection.
 NETWORK = r"Failed to load resource|WebSocket connection|ERR_"
 _SETTLED = """() => !document.querySelector('main .loading, .freshness[data-freshness=catching-up]')
@@ -49,23 +49,34 @@ class Visitor:
     """A user's browser context, with its own storage and one page. It collects errors."""
 
     def __init__(
-        self, browser: Browser, stack: RunningStack, *, workspace_id: str | None, **options: Any
+        self,
+        browser: Browser,
+        stack: RunningStack,
+        who: DemoUser | None,
+        workspace_id: str,
+        allow: tuple[str, ...],
     ) -> None:
-        options.setdefault("viewport", {"width": 1280, "height": 820})
-        options.setdefault("reduced_motion", "reduce")  # no test checks animations
-        self.stack = stack
-        self.context = browser.new_context(base_url=stack.api_url, **options)
+        stored = {"minutehand.workspace": workspace_id}
+        if who is not None:
+            stored["minutehand.session"] = json.dumps(stack.session_of(who.email))
+        items = [{"name": name, "value": value} for name, value in stored.items()]
+        origin: Any = {"origin": stack.api_url, "localStorage": items}
+        self.context = browser.new_context(
+            base_url=stack.api_url,
+            viewport={"width": 1280, "height": 820},
+            reduced_motion="reduce",  # no test checks animations
+            storage_state={"origins": [origin]},
+        )
         self.context.set_default_timeout(PATIENCE_MS)
-        self.allowed: list[re.Pattern[str]] = [BUSY, NOT_OPEN_YET]
-        self._said: list[str] = []
-        if workspace_id is not None:
-            self.remember("minutehand.workspace", workspace_id)
+        self._allowed = re.compile("|".join((BUSY, NOT_OPEN_YET, *allow)))
+        #: The unexpected messages in the browser's console.
+        self.problems: list[str] = []
         self.page: Page = self._new_page()
 
     def _new_page(self) -> Page:
         page = self.context.new_page()
         page.on("console", self._note)
-        page.on("pageerror", lambda error: self._said.append(f"uncaught: {error}"))
+        page.on("pageerror", lambda error: self.problems.append(f"uncaught: {error}"))
         page.add_init_script(
             "addEventListener('securitypolicyviolation', (e) =>"
             " console.error(`policy: ${e.violatedDirective} ${e.blockedURI}`))"
@@ -79,25 +90,9 @@ class Visitor:
         return page
 
     def _note(self, message: ConsoleMessage) -> None:
-        if message.type in {"error", "warning"}:
-            self._said.append(f"{message.type}: {message.text} ({message.location.get('url')})")
-
-    def problems(self) -> list[str]:
-        """Return the unexpected messages in the browser's console."""
-        return [said for said in self._said if not any(p.search(said) for p in self.allowed)]
-
-    def remember(self, key: str, value: str) -> None:
-        """Set an item of local storage before the first script of any page runs."""
-        pair = f"{json.dumps(key)}, {json.dumps(value)}"
-        self.context.add_init_script(
-            # A sandboxed frame has no storage and must not get a session.
-            "if (top === window && localStorage.getItem("
-            f"{json.dumps(key)}) === null) localStorage.setItem({pair})"
-        )
-
-    def sign_in(self, who: DemoUser) -> None:
-        """Sign in without the sign-in form."""
-        self.remember("minutehand.session", json.dumps(self.stack.session_of(who.email)))
+        said = f"{message.type}: {message.text} ({message.location.get('url')})"
+        if message.type in {"error", "warning"} and not self._allowed.search(said):
+            self.problems.append(said)
 
     def open(self, path: str) -> None:
         """Load an address and wait until the page is drawn."""
@@ -112,7 +107,3 @@ class Visitor:
     def settle(self) -> None:
         """Wait until the page has no reads in flight and no animation runs."""
         self.page.wait_for_function(_SETTLED)
-
-    def close(self) -> None:
-        """Close every page."""
-        self.context.close()

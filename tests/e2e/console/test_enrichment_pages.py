@@ -62,6 +62,7 @@ def test_from_the_key_to_the_account_that_fills_itself(visit: Visit) -> None:
     expect(lines.last).to_contain_text("Account enrichment completed successfully")
     expect(other.get_by_text("Sample: Mock Company for alpha.example")).to_be_visible()
     click(other, "Use what Apollo says for name")
+    expect(other.get_by_role("heading", level=1)).to_contain_text("Mock Company")
     visitor.go("/accounts")
     expect(page.get_by_role("link", name="Mock Company for alpha.example")).to_be_visible()
     add("Gamma", "gamma.invalid")

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ from pathlib import Path
 
 from infra.release.supabase_cli import CACHE
 from infra.release.wheels import Environment
-from minutehand.deploy.build import find_tool
 from minutehand.node import node_binary
+from tests.e2e.npm.stranger import npm
 from tests.support.paths import ROOT
 from tests.support.shared import made_once_in
 from tests.support.stacks import RunningStack, end, launch, wait_ready
@@ -67,9 +66,9 @@ class Site:
     stack: RunningStack
     folder: Path
 
-    def say(self, chat: str, *lines: str) -> None:
-        """Append lines for a chat's first attempt: `say …`, `item …`, `end` or `fail …`."""
-        with (self.folder / "scripts" / f"{chat}.1").open("a") as script:
+    def say(self, chat: str, *lines: str, mode: str = "a") -> None:
+        """Write lines for a chat's first attempt: `say …`, `item …`, `end` or `fail …`."""
+        with (self.folder / "scripts" / f"{chat}.1").open(mode) as script:
             script.writelines(f"{line}\n" for line in lines)
 
     def jobs(self, chat: str) -> list[tuple[str, int]]:
@@ -87,15 +86,13 @@ def files_of(page: Path) -> dict[str, str]:
     return dict(re.findall(block, page.read_text("utf-8"), re.DOTALL | re.MULTILINE))
 
 
-def write_project(folder: Path, environment: Environment, archive: Path) -> None:
+def write_project(folder: Path, environment: Environment, package: Path) -> None:
     """Follow the page up to its last command, with the built package and wheel."""
     shutil.copytree(PROJECT, folder, dirs_exist_ok=True)
     packages = made_once_in(_kept("packages"), _install)
     # Link the node modules, because they take 400 MB and nothing writes into them.
     subprocess.run(["cp", "-al", f"{packages}/node_modules", folder], check=True)
-    with tarfile.open(archive) as tar:
-        tar.extractall(folder / "unpacked", filter="data")
-    (folder / "unpacked" / "package").rename(folder / "node_modules" / "minutehand")
+    shutil.copytree(package, folder / "node_modules" / "minutehand")
     environment.minutehand(folder, "install", ".", "--tenancy", "personal")
     for name, text in {**files_of(PAGE), "jobs/processors/paced.py": PACED}.items():
         file = folder / name
@@ -111,10 +108,9 @@ def _kept(name: str) -> Path:
 
 
 def _install(folder: Path) -> None:
-    for file in (PROJECT / "package.json", PROJECT / "package-lock.json", ROOT / ".npmrc"):
+    for file in (PROJECT / "package.json", PROJECT / "package-lock.json"):
         shutil.copy(file, folder)
-    npm = [find_tool("npm"), "ci", "--prefer-offline", "--ignore-scripts"]
-    subprocess.run(npm, cwd=folder, check=True, capture_output=True)
+    npm(folder, "ci")
 
 
 @contextmanager

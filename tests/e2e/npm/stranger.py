@@ -16,18 +16,11 @@ from tests.support.paths import ROOT
 REACTS = ("18", "19")
 
 
-def install(folder: Path, *packages: str) -> None:
-    """Create a project in the folder, and install packages by their npm names."""
-    package = {"name": "stranger", "private": True, "type": "module"}
-    (folder / "package.json").write_text(json.dumps(package))
-    shutil.copyfile(ROOT / ".npmrc", folder / ".npmrc")
-    subprocess.run(
-        [find_tool("npm"), "install", "--prefer-offline", "--ignore-scripts", *packages],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+def npm(folder: Path, *arguments: str) -> None:
+    """Run a command of npm with this project's registry."""
+    shutil.copy(ROOT / ".npmrc", folder)
+    command = [find_tool("npm"), *arguments, "--prefer-offline", "--ignore-scripts"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
 
 
 @dataclass(frozen=True)
@@ -39,14 +32,11 @@ class Stranger:
     @classmethod
     def make(cls, folder: Path, archive: Path, *more: str) -> Stranger:
         """Install the package, its dependencies, and further packages, each `name@version`."""
-        ours = json.loads((ROOT / "package.json").read_text("utf-8"))
-        install(
-            folder,
-            str(archive),
-            f"@supabase/supabase-js@{ours['devDependencies']['@supabase/supabase-js']}",
-            f"typescript@{ours['devDependencies']['typescript']}",
-            *more,
-        )
+        ours = json.loads((ROOT / "package.json").read_text("utf-8"))["devDependencies"]
+        names = ("@supabase/supabase-js", "typescript")
+        package = {"name": "stranger", "private": True, "type": "module"}
+        (folder / "package.json").write_text(json.dumps(package))
+        npm(folder, "install", str(archive), *(f"{name}@{ours[name]}" for name in names), *more)
         return cls(folder)
 
     def node(self, script: str, *arguments: str) -> str:

@@ -23,11 +23,11 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def site(
-    environment: Environment, npm_archive: Path, tmp_path_factory: pytest.TempPathFactory
+    environment: Environment, unpacked: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
     """A running project that follows the page, with the wheel's stack."""
     folder = tmp_path_factory.mktemp("site") / "my-chat"
-    write_project(folder, environment, npm_archive)
+    write_project(folder, environment, unpacked)
     with running_site(folder, environment) as running:
         yield running
 
@@ -132,13 +132,13 @@ def test_two_tabs_read_live_and_stop_ends_the_answer_in_both(
     tab().shows("Question", "one two")
 
 
-def test_an_answer_that_fails_is_the_chat_s_error(
-    tab: Callable[..., Tab], site: Site, chat: str
+def test_an_answer_that_fails_or_cannot_be_read_is_an_error(
+    tab: Callable[..., Tab], site: Site, chat: str, context: BrowserContext
 ) -> None:
+    """If a reply cannot be read, the chat shows an error instead of asking the model again."""
     shown = tab()
     shown.does("Send")
     site.say(chat, "say one", "fail the model is away")
-
     shown.is_now("the model is away")
     shown.shows("Question", "one")
     with site.stack.connect() as connection:
@@ -147,6 +147,10 @@ def test_an_answer_that_fails_is_the_chat_s_error(
     later = tab()
     later.is_now("the model is away")
     later.shows("Question", "one")
+    context.route("**/rpc/session_output", lambda route: route.fulfill(json=None))
+
+    tab().is_now("The Data API did not respond")
+    assert site.jobs(chat) == [("failed", 1)]
 
 
 def test_an_approved_call_of_a_failed_job_is_an_error(
@@ -245,19 +249,6 @@ def test_a_tool_runs_after_its_approval_only(tab: Callable[..., Tab]) -> None:
         each.shows("Question", paid, "Question", denied, "Question", denied)
 
 
-def test_an_answer_that_cannot_be_read_is_an_error(
-    tab: Callable[..., Tab], site: Site, chat: str, context: BrowserContext
-) -> None:
-    """If a reply cannot be read, the chat shows an error instead of asking the model again."""
-    shown = tab()
-    shown.does("Send")
-    site.say(chat, "say one", "end")
-    shown.is_now("ready")
-    context.route("**/rpc/session_output", lambda route: route.fulfill(json=None))
-
-    tab().is_now("The Data API did not respond")
-
-
 @pytest.mark.weekly(only=True)
 def test_an_answer_is_regenerated_and_continued(
     tab: Callable[..., Tab], site: Site, chat: str
@@ -271,12 +262,12 @@ def test_an_answer_is_regenerated_and_continued(
     site.say(chat, "say one", "end")
     shown.shows("Question", "one")
     shown.is_now("ready")
-    (site.folder / "scripts" / f"{chat}.1").write_text("say two\nend\n")
+    site.say(chat, "say two", "end", mode="w")
 
     shown.does("Again")
     shown.shows("Question", "two")
     shown.is_now("ready")
-    (site.folder / "scripts" / f"{chat}.1").write_text("say three\n")
+    site.say(chat, "say three", mode="w")
     shown.does("Continue")
 
     shown.shows("Question", "two three")

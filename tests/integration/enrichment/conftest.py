@@ -17,7 +17,7 @@ from minutehand.config import Settings
 from minutehand_apps.enrichment.processors import register
 from minutehand_apps.enrichment.services import Enrichment
 from tests.integration.enrichment.apollo_server import KEY, ApolloServer
-from tests.support.engine import ACME, ADA
+from tests.support.engine import ACME
 from tests.support.harness import AppHarness
 from tests.support.project import Project
 from tests.support.renewed import Renewed
@@ -48,10 +48,11 @@ class Office(AppHarness):
         self.enrichment = Enrichment(settings, offline_call_seconds=0.01)
         super().__init__(project, settings, register, self.enrichment, grace_seconds=0.3)
 
-    async def enqueue(self, job_type: str, payload: dict[str, Any], *, user: str = ADA) -> str:
-        """Create a job over HTTP, and return its id."""
-        body = {"workspace_id": ACME, "job_type": job_type, "payload": payload}
-        return str((await self.ok("POST", "/api/jobs", user=user, json=body))["id"])
+    async def enqueue(self, record_id: str = INITECH, kind: str = "account") -> str:
+        """Create the enrichment job of a record over HTTP, and return the job's id."""
+        payload = {f"{kind}_id": record_id}
+        body = {"workspace_id": ACME, "job_type": f"enrich_{kind}", "payload": payload}
+        return str((await self.ok("POST", "/api/jobs", json=body))["id"])
 
     async def tick(self, job_id: str) -> dict[str, Any]:
         """Run the worker until it has leased the job once more, and return the job's row."""
@@ -64,9 +65,9 @@ class Office(AppHarness):
                 return row
             await asyncio.sleep(0.1)  # due jobs become ready once a second
 
-    async def run(self, job_type: str, payload: dict[str, Any]) -> dict[str, Any]:
+    async def run(self, *of: str) -> dict[str, Any]:
         """Create a job, run the worker until it has leased the job, and return the job's row."""
-        return await self.tick(await self.enqueue(job_type, payload))
+        return await self.tick(await self.enqueue(*of))
 
     def record(self, table: str, record_id: str) -> dict[str, Any]:
         """Read the row of an account or a contact."""

@@ -299,7 +299,11 @@ async def test_one_chapter_is_made_again_and_the_others_are_kept(
     for stage in select_stages("fast_but_skip_details"):
         server.seen.clear()
         before = results(plan)
-        assert [await retry(name) for name in (stage.name, stage.name, "weather")] == [200, 409, 404]
+        assert [await retry(name) for name in (stage.name, stage.name, "weather")] == [
+            200,
+            409,
+            404,
+        ]
         for accept in formats:
             assert stage.title in await with_model.report(plan_id, accept)
         plan = await with_model.ended(plan_id)
