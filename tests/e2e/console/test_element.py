@@ -20,12 +20,10 @@ pytestmark = pytest.mark.browser
 EVIL = "<img src=x onerror=\"document.title='breached'\">"
 BODY = '<main><h1>Mine</h1><div id="mine"></div></main>'
 PAGE = """
-const { url, key, token, id, session } = VALUES;
-const client = globalThis.supabase.createClient(url, key, { accessToken: async () => token });
 const job = document.createElement("minutehand-job");
 Object.assign(job, { client, texts: { running: "Läuft" } }); // set before it is defined
-job.setAttribute("job-id", id);
-if (session) job.setAttribute("session-id", session);
+job.setAttribute("job-id", given.id);
+if (given.session) job.setAttribute("session-id", given.session);
 job.setAttribute("schema", "public");
 document.getElementById("mine").append(job);
 document.addEventListener("jobend", ({ detail }) => {
@@ -35,15 +33,17 @@ await import("/mine/infra/console/lib/element.js");
 """
 
 
+#: The client of a page's script.
+CLIENT = """
+const { url, key, token } = given;
+const client = globalThis.supabase.createClient(url, key, { accessToken: async () => token });
+"""
 #: A component that enqueues a job, shows it and records each render.
 HOOKS = """
-const { url, key, token, workspace_id, type } = VALUES;
-const client = globalThis.supabase.createClient(url, key, { accessToken: async () => token });
 const { createHooks } = await import("/lib/jobs/hooks.js");
 const { h, hooks, render } = await import("/lib/ui.js");
-const { useEnqueue, useJob } = createHooks(hooks, client, {
-  workspace_id, schema: "public",
-});
+const { workspace_id, type } = given;
+const { useEnqueue, useJob } = createHooks(hooks, client, { workspace_id, schema: "public" });
 globalThis.renders = [];
 globalThis.ends = [];
 function Mine() {
@@ -95,8 +95,7 @@ def mine(visit: Visit, worker: HandWorker, stack: RunningStack) -> Callable[...,
         page.route("**/mine/**", serve)
         page.evaluate("(html) => void (document.body.innerHTML = html)", BODY)
         page.add_script_tag(url="/mine/node_modules/@supabase/supabase-js/dist/umd/supabase.js")
-        program = script.replace("VALUES", json.dumps(given))
-        page.evaluate(f"async () => {{ {program} }}")
+        page.evaluate(f"async () => {{ const given = {json.dumps(given)}; {CLIENT} {script} }}")
         return page
 
     return open_page

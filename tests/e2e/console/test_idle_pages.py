@@ -73,8 +73,8 @@ class _Heart:
             self._page.wait_for_timeout(5)
 
 
-def _requests_of(page: Page) -> list[str]:
-    """Record the page's requests and new sockets from now on."""
+def _requests_of(page: Page, heart: _Heart) -> list[str]:
+    """Return the page's requests and new sockets while its clock advances."""
     asked: list[str] = []
 
     def note(request: Request) -> None:
@@ -82,17 +82,9 @@ def _requests_of(page: Page) -> list[str]:
 
     page.on("request", note)
     page.on("websocket", lambda socket: asked.append(f"socket {socket.url.partition('?')[0]}"))
-    return asked
-
-
-def _repeated(heart: _Heart, page: Page) -> list[str]:
-    """Return the requests that a page repeats after it was loaded and joined its topics."""
-    for _ in range(STEPS_TO_REST):
-        heart.beat()  # the topic is joined now
-    asked = _requests_of(page)
     for _ in range(STEPS):
         heart.beat()
-    return [one for one in asked if asked.count(one) > 1 and KEPT not in one]
+    return asked
 
 
 #: Rows of each app whose jobs have not ended.
@@ -158,12 +150,12 @@ def test_an_idle_tab_sends_no_requests(visit: Visit, paths: list[str]) -> None:
     for path in paths:
         visitor.open(path)
         visitor.settle()
-        repeated[path] = _repeated(heart, page)
+        for _ in range(STEPS_TO_REST):
+            heart.beat()  # the page joins its topics
+        asked = _requests_of(page, heart)
+        repeated[path] = [one for one in asked if asked.count(one) > 1 and KEPT not in one]
+    assert repeated == {path: [] for path in paths}
     # A hidden page without work has no subscription.
     page.evaluate(HIDE)
     heart.beat()
-    asked = _requests_of(page)
-    for _ in range(STEPS):
-        heart.beat()
-    assert repeated == {path: [] for path in paths}
-    assert asked == []
+    assert _requests_of(page, heart) == []

@@ -9,18 +9,22 @@ from collections import defaultdict
 from typing import Any
 
 from minutehand.config import Settings
-from tests.support.misbehaving import Fault, MisbehavingServer, Request, write
+from tests.support.misbehaving import MisbehavingServer, Request, write
 
 
 class MuxServer(MisbehavingServer):
-    """Stores uploads and assets. The `faults` are listed by method and first word of the path."""
+    """Stores uploads and assets.
+
+    Attributes:
+        failures: Number of requests for an upload that fail before the others.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.uploads: dict[str, dict[str, Any]] = {}
         self.assets: dict[str, dict[str, Any]] = {}
         self.received: dict[str, bytearray] = defaultdict(bytearray)
-        self.faults: dict[str, list[Fault]] = defaultdict(list)
+        self.failures = 0
         self.asset_status = "ready"
 
     def known_to(self, settings: Settings) -> Settings:
@@ -31,25 +35,21 @@ class MuxServer(MisbehavingServer):
 
     async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
         """Respond to a call of the API, or store a piece of a video."""
-        path = request.target.removeprefix("/video/v1").strip("/")
-        kind, _, name = path.partition("/")
-        queue = self.faults[f"{request.method} {kind}"]
-        if queue:
-            fault = queue.pop(0)
-            write(writer, fault.status, fault.body or {}, fault.headers)
-        elif kind == "storage":
+        kind, _, name = request.target.removeprefix("/video/v1").strip("/").partition("/")
+        if kind == "storage":
             status, more = self._store(name, request.headers["content-range"], request.body)
             write(writer, status, {}, more)
-        elif (request.method, path) == ("POST", "uploads"):
+        elif request.method == "POST" and self.failures > 0:
+            self.failures -= 1
+            write(writer, 500, {})
+        elif request.method == "POST":
             name = f"upload{len(self.uploads) + 1}"
             asked = json.loads(request.body)
             url = f"{self.origin}/storage/{name}"
             self.uploads[name] = {"id": name, "status": "waiting", "url": url, **asked}
             write(writer, 201, {"data": self.uploads[name]})
-        elif (found := (self.uploads if kind == "uploads" else self.assets).get(name)) is None:
-            write(writer, 404, {"error": {"type": "not_found", "messages": ["Not found"]}})
         else:
-            write(writer, 200, {"data": found})
+            write(writer, 200, {"data": (self.uploads | self.assets)[name]})
 
     def _store(self, upload: str, result: str, piece: bytes) -> tuple[int, dict[str, str]]:
         found = re.fullmatch(r"bytes (?:\*|(\d+)-(\d+))/(\d+)", result)

@@ -18,7 +18,6 @@ from tests.integration.training.conftest import BUCKET, SAMPLE, QuickEar, Studio
 from tests.integration.training.mux_server import MuxServer
 from tests.support.engine import ACME, EVE
 from tests.support.killable import survive
-from tests.support.misbehaving import Fault
 from tests.support.project import Project
 from tests.unit.ai.model_server import ModelServer
 from tests.unit.ai.speech_server import SpeechServer
@@ -225,7 +224,7 @@ async def test_the_video_host_is_asked_until_it_is_ready(
 ) -> None:
     """The training waits until the video host has processed the video. The video is sent once."""
     host.asset_status = "preparing"
-    host.faults["POST uploads"] = [Fault(500, {})]
+    host.failures = 1
     async with Studio(project, host.known_to(project.settings), speech=ear).open() as studio:
         training = await studio.start()
         waiting = await studio.tick_until(
