@@ -25,9 +25,11 @@ from tests.support.stranger import Stranger
 
 # The timeout is long, because the first test builds the wheel and starts a stack.
 pytestmark = pytest.mark.timeout(600)
-#: SQL that drops another test's table, and creates the tables of other queues that a page reads.
+#: SQL that drops another test's table, and creates a table of the reader and the tables of other
+#: queues, which pages use.
 BEFORE = """
-drop table if exists public.invoices cascade; create schema pgboss;
+drop table if exists public.invoices cascade; create table public.notes (said text);
+create schema pgboss;
 create table pgboss.job
   (id uuid default gen_random_uuid(), name text, state text, data jsonb, start_after timestamptz);
 insert into pgboss.job (name, state, data) values ('greet', 'created', '{"name": "Ada"}');
