@@ -48,8 +48,9 @@ class LambdaFunction:
     """
 
     def __init__(self, handler: str, *, tree: Path, site: Path, environ: Mapping[str, str]) -> None:
-        self._events: queue.Queue[tuple[str, bytes, float]] = queue.Queue()
-        self._answers: dict[str, queue.Queue[tuple[bool, bytes]]] = {}
+        self._events: queue.Queue[tuple[bytes, float]] = queue.Queue()
+        #: For the invocation in flight: whether the function succeeded, and its response.
+        self._answer: queue.Queue[tuple[bool, bytes]] = queue.Queue()
         self._ends = ExitStack()
         url = self._ends.enter_context(http_server(self._respond))
         self._command = [sys.executable, "-S", "-m", "awslambdaric", handler]
@@ -71,7 +72,7 @@ class LambdaFunction:
         self._process: subprocess.Popen[bytes] | None = None
 
     def invoke(self, event: Any, *, seconds: float = 60.0) -> Any:
-        """Invoke the function and return its response.
+        """Invoke the function and return its response. There is one invocation at a time.
 
         Raises:
             TimeoutError: The function did not respond before its deadline, and was killed.
@@ -80,11 +81,10 @@ class LambdaFunction:
         if self._process is None or self._process.poll() is not None:
             self._process = subprocess.Popen(self._command, cwd=self._tree, env=self._environ)
             threading.Thread(target=self._watch, args=(self._process,), daemon=True).start()
-        request_id = str(uuid.uuid4())
-        answer = self._answers[request_id] = queue.Queue()
-        self._events.put((request_id, json.dumps(event).encode(), time.time() + seconds))
+        self._answer = queue.Queue()
+        self._events.put((json.dumps(event).encode(), time.time() + seconds))
         try:
-            succeeded, body = answer.get(timeout=seconds)
+            succeeded, body = self._answer.get(timeout=seconds)
         except queue.Empty:
             self.kill()
             raise TimeoutError(f"no answer within {seconds} s") from None
@@ -103,8 +103,7 @@ class LambdaFunction:
         """Respond with Lambda's error when the process ends."""
         code = process.wait()
         end = f"signal: {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        for answer in self._answers.values():
-            answer.put((False, f"Runtime exited with error: {end}".encode()))
+        self._answer.put((False, f"Runtime exited with error: {end}".encode()))
 
     def close(self) -> None:
         """End the environment and the API."""
@@ -114,19 +113,16 @@ class LambdaFunction:
     def _respond(self, path: str, _: Message, body: bytes) -> tuple[int, bytes, dict[str, str]]:
         """Serve the runtime API: return the next event, or store a result or a start error."""
         if path.endswith("/next"):
-            request_id, event, deadline = self._events.get()
+            event, deadline = self._events.get()
             return (
                 200,
                 event,
                 {
-                    "Lambda-Runtime-Aws-Request-Id": request_id,
+                    "Lambda-Runtime-Aws-Request-Id": str(uuid.uuid4()),
                     "Lambda-Runtime-Deadline-Ms": str(int(deadline * 1000)),
                     "Lambda-Runtime-Invoked-Function-Arn": "arn:aws:lambda:x",
                     "Content-Type": "application/json",
                 },
             )
-        request_id, kind = path.split("/")[-2:]
-        for each in [*self._answers] if request_id == "init" else [request_id]:
-            if each in self._answers:
-                self._answers[each].put((kind == "response", body))
+        self._answer.put((path.endswith("/response"), body))
         return 202, b"", {}
