@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +30,7 @@ class RunningStack:
         self.folder = folder
         self.launcher = launcher
         self.values = dict(values)
-        self._sessions: dict[str, tuple[dict[str, Any], float]] = {}
+        self._sessions: dict[str, dict[str, Any]] = {}
 
     def __getattr__(self, name: str) -> str:
         try:
@@ -53,17 +52,15 @@ class RunningStack:
         return str(self.session_of(email)["access_token"])
 
     def session_of(self, email: str) -> dict[str, Any]:
-        """Return a demo user's session, reused for half of its life. Sign-in is slow."""
-        session, renewal = self._sessions.get(email, ({}, 0.0))
-        if time.monotonic() >= renewal:
+        """Return a demo user's session of an hour. It is reused, because sign-in is slow."""
+        if email not in self._sessions:
             answer = httpx.post(
                 f"{self.supabase_url}/auth/v1/token?grant_type=password",
                 headers={"apikey": self.supabase_publishable_key},
                 json={"email": email, "password": self.demo_password},
             )
-            session = answer.raise_for_status().json()
-            self._sessions[email] = session, time.monotonic() + session["expires_in"] / 2
-        return session
+            self._sessions[email] = answer.raise_for_status().json()
+        return self._sessions[email]
 
 
 def launch(
