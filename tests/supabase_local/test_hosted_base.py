@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import psycopg
 import pytest
 
-from supabase_local import migrations
-from supabase_local.migrations import MigrationFailed, migrations_in
 from tests.support.databases import Database
 from tests.support.paths import ROOT
 
@@ -70,54 +67,6 @@ def test_a_sign_up_trigger_is_tried_as_auths_own_role(database: Database) -> Non
         auth.execute("insert into auth.users (id) values (gen_random_uuid())")
     with database.connect() as superuser:
         assert superuser.execute("select body from public.notes").fetchall() == [("welcome",)]
-
-
-def apply(database: Database, folder: Path, text: str) -> None:
-    (folder / "29990101000000_theirs.sql").write_text(text)
-    url = migrations.as_user(database.url, "postgres")
-    migrations.apply_migrations(url, migrations_in(folder))
-
-
-def test_a_migration_may_do_what_hosteds_extension_lets_it(
-    database: Database, tmp_path: Path
-) -> None:
-    """The local Supabase skips statements that changed nothing in hosted projects until 2025."""
-    apply(
-        database,
-        tmp_path,
-        """
-      -- files
-      alter table storage.objects enable row level security;
-      alter table if exists "auth"."users" enable row level security;
-      create publication everything for all tables;
-      drop publication everything;
-      create function public.enable() returns event_trigger language plpgsql as 'begin end';
-      create event trigger ensure_rls on ddl_command_end execute function public.enable();
-      drop event trigger ensure_rls;
-    """,
-    )
-
-
-def test_a_missing_extension_is_named_with_the_statement_that_needs_it(
-    database: Database, tmp_path: Path
-) -> None:
-    with pytest.raises(MigrationFailed) as failed:
-        apply(
-            database,
-            tmp_path,
-            """
-          create extension if not exists postgis with schema extensions;
-          create table public.shops (id int, at extensions.geography(point));
-        """,
-        )
-
-    for words in (
-        "line 3",
-        "extensions.geography(point)",
-        "of postgis, because it lacks",
-        "start`",
-    ):
-        assert words in str(failed.value)
 
 
 @pytest.mark.parametrize(

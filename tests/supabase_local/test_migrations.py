@@ -115,3 +115,42 @@ def test_the_seed_runs_once_and_an_edited_one_is_only_noted(
             "select hash from supabase_migrations.seed_files where path = 'seed.sql'"
         ).fetchone()
     assert row == (hashlib.sha256(seed.read_bytes()).hexdigest(),)
+
+
+def test_a_migration_may_do_what_hosteds_extension_lets_it(
+    database: Database, tmp_path: Path
+) -> None:
+    """The local Supabase skips statements that changed nothing in hosted projects until 2025."""
+    text = """
+      -- files
+      alter table storage.objects enable row level security;
+      alter table if exists "auth"."users" enable row level security;
+      create publication everything for all tables;
+      drop publication everything;
+      create function public.enable() returns event_trigger language plpgsql as 'begin end';
+      create event trigger ensure_rls on ddl_command_end execute function public.enable();
+      drop event trigger ensure_rls;
+    """
+    write(tmp_path, "29990101000000_theirs.sql", text)
+    assert apply(database, tmp_path) == ["29990101000000"]
+
+
+def test_a_missing_extension_is_named_with_the_statement_that_needs_it(
+    database: Database, tmp_path: Path
+) -> None:
+    text = """
+      create extension if not exists postgis with schema extensions;
+      create table public.shops (id int, at extensions.geography(point));
+    """
+    write(tmp_path, "29990101000000_theirs.sql", text)
+
+    with pytest.raises(MigrationFailed) as failed:
+        apply(database, tmp_path)
+
+    for words in (
+        "line 3",
+        "extensions.geography(point)",
+        "of postgis, because it lacks",
+        "start`",
+    ):
+        assert words in str(failed.value)
