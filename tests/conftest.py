@@ -141,12 +141,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Order the files by their groups, mix the others, and mark tests that need the stack."""
+    """Order the files by their groups, and mix the others."""
     leave_out(config, items)
-    for item in items:
-        fixtures = getattr(item, "fixturenames", ())
-        if "stack" in fixtures:
-            item.add_marker(pytest.mark.stack)
 
     def place(item: pytest.Item) -> tuple[tuple[int, int], bool, int]:
         file = item.nodeid.split("::")[0]

@@ -18,7 +18,6 @@ GROUPS = (
         "tests/integration/cli/test_doctor.py",
         "tests/integration/cli/test_incidents.py",
         "tests/integration/cli/test_mcp.py",
-        "tests/integration/cli/test_proof.py",
         "tests/integration/serve/test_deaths.py",
         "tests/integration/serve/test_serve.py",
         "tests/integration/serve/test_stop.py",

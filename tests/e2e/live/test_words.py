@@ -27,7 +27,7 @@ from tests.support.paths import ROOT
 from tests.support.patience import until
 from tests.support.stacks import RunningStack
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 DRIVER = Path(__file__).parent / "js" / "session.mjs"
 Line = dict[str, Any]

@@ -25,7 +25,7 @@ from tests.support.engine import ACME
 from tests.support.patience import responds, until
 from tests.support.stacks import RunningStack
 
-pytestmark = [pytest.mark.stack, pytest.mark.weekly(only=True)]
+pytestmark = pytest.mark.weekly(only=True)
 
 JOBS, BULK = 10_000, 100
 #: The duration of a failure in seconds.

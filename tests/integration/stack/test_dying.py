@@ -12,8 +12,6 @@ from tests.support.paths import ROOT
 from tests.support.patience import responds, until
 from tests.support.stacks import RunningStack
 
-pytestmark = pytest.mark.stack
-
 
 def children(launcher: subprocess.Popen[bytes]) -> dict[str, psutil.Process]:
     marks = {

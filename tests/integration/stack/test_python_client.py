@@ -18,7 +18,6 @@ from tests.support.pages import blocks
 from tests.support.stacks import RunningStack
 
 
-@pytest.mark.stack
 async def test_a_job_is_enqueued_and_read_to_its_end(stack: RunningStack) -> None:
     """The client enqueues a job with a person's token and reads its events to the end."""
     with HandWorker(stack, stack.demo_workspace_id) as worker:
@@ -39,7 +38,6 @@ async def test_a_job_is_enqueued_and_read_to_its_end(stack: RunningStack) -> Non
     assert (job.status, job.result) == ("completed", {"done": True})
 
 
-@pytest.mark.stack
 # supabase-py passes these parameters to its own client of the Data API.
 @pytest.mark.filterwarnings("ignore:The '.+' parameter is deprecated:DeprecationWarning")
 def test_synchronous_code_enqueues_and_reads_as_the_page_says(stack: RunningStack) -> None:
