@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from minutehand.docs import PAGES
-from tests.support.pages import Block, blocks_of
+from tests.support.pages import blocks_of
 from tests.support.paths import ROOT
 from tests.unit.worker.test_readme import PAGES as PYTHON_PAGES
 
@@ -119,11 +119,6 @@ def pages() -> list[str]:
     return [path for path in found if blocks_of((ROOT / path).read_text("utf-8"))]
 
 
-def is_of_a_kind(path: str, block: Block) -> bool:
-    """Return whether all blocks of this language in the page are run."""
-    return path in KINDS.get(block.language, ())
-
-
 @pytest.mark.parametrize("path", pages())
 def test_each_block_has_a_test_or_a_reason(path: str) -> None:
     """Each code block of a page is counted in RUN or listed in NOT_RUN.
@@ -132,9 +127,9 @@ def test_each_block_has_a_test_or_a_reason(path: str) -> None:
     """
     begins = NOT_RUN.get(path, [])
     codes = [
-        block.code.strip()
-        for block in blocks_of((ROOT / path).read_text("utf-8"))
-        if not is_of_a_kind(path, block)
+        code.strip()
+        for language, code in blocks_of((ROOT / path).read_text("utf-8"))
+        if path not in KINDS.get(language, ())
     ]
     found = [begin for code in codes for begin in begins if code.startswith(begin)]
     count, *files = RUN.get(path, (0,))
