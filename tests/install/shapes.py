@@ -64,13 +64,6 @@ class Shape:
         options = dict(zip(self.install, self.install[1:], strict=False))
         return options.get("--schema", "minutehand")
 
-    def write(self, project: Path) -> None:
-        """Write the project's files into a folder."""
-        for name, text in self.files.items():
-            path = project / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, "utf-8")
-
 
 def shapes() -> list[Shape]:
     """Read all projects of the corpus, sorted by name."""

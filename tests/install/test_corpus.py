@@ -18,6 +18,7 @@ from tests.install.projects import WORK, Api, Client, HostedDatabase, data_api
 from tests.install.shapes import Shape, shapes
 from tests.support.engine import ADA, EVE
 from tests.support.postgres_tools import run_tool
+from tests.support.stranger import write_files
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -81,7 +82,7 @@ def test_a_project_installs_works_and_leaves(
     shape: Shape, hosted: HostedDatabase, environment: Environment, tmp_path: Path
 ) -> None:
     """A project of each shape installs the engine, runs a job, and removes the engine."""
-    shape.write(tmp_path)
+    write_files(tmp_path, shape.files)
     hosted.sign_up()
     hosted.apply(tmp_path)
     hosted.as_owner(shape.rows.get("seed", ""))

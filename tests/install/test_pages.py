@@ -20,7 +20,7 @@ from tests.support.databases import Database
 from tests.support.engine import ACME
 from tests.support.pages import blocks
 from tests.support.patience import until
-from tests.support.stacks import RunningStack, end, launch, wait_ready
+from tests.support.stacks import RunningStack, project_stack
 from tests.support.stranger import Stranger
 
 # The timeout is long, because the first test builds the wheel and starts a stack.
@@ -75,14 +75,8 @@ def project(stranger: Stranger, tmp_path_factory: pytest.TempPathFactory) -> Str
 @pytest.fixture(scope="module")
 def dev(project: Stranger) -> Iterator[RunningStack]:
     """The stack of the user's project, run by the wheel's `minutehand dev`."""
-    state, environment = project.folder / ".local", project.environment
-    environ = {"PYTHONPATH": "", "XDG_CACHE_HOME": str(environment.cache)}
-    environ["MINUTEHAND_PROJECT"] = str(project.folder)
-    launcher = launch(state, "--no-demo", python=environment.python, root=project.folder, **environ)
-    try:
-        yield wait_ready(state, launcher)
-    finally:
-        end(state, launcher)
+    with project_stack(project.environment, project.folder) as running:
+        yield running
 
 
 def printed(project: Stranger, *commands: str) -> list[str]:

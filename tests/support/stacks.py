@@ -6,9 +6,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import psycopg
@@ -18,6 +18,9 @@ from supabase_local.launcher import reset
 from tests.support.databases import prepared_server
 from tests.support.paths import ROOT
 from tests.support.patience import until
+
+if TYPE_CHECKING:  # few tests need the wheel
+    from infra.release.wheels import Environment
 
 #: The URL of a real project with which tests compare, see infra/truth. It is empty for local tests.
 TRUTH_URL = os.environ.get("TRUTH_URL", "")
@@ -119,10 +122,23 @@ def end(folder: Path, launcher: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def running_stack(folder: Path) -> Iterator[RunningStack]:
-    running = RunningStack(folder, launch(folder, "--no-demo"), {})
+def running_stack(folder: Path, **options: Any) -> Iterator[RunningStack]:
+    """Run a stack with options of `launch` for the duration of the block."""
+    running = RunningStack(folder, launch(folder, "--no-demo", **options), {})
     try:
         running.values = wait_ready(folder, running.launcher).values
         yield running
     finally:
         end(folder, running.launcher)
+
+
+def project_stack(environment: Environment, folder: Path) -> AbstractContextManager[RunningStack]:
+    """Return the stack of a user's project, run by the wheel's `minutehand dev`."""
+    return running_stack(
+        folder / ".local",
+        python=environment.python,
+        root=folder,
+        PYTHONPATH="",
+        XDG_CACHE_HOME=str(environment.cache),
+        MINUTEHAND_PROJECT=str(folder),
+    )

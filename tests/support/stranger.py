@@ -33,10 +33,12 @@ create table public.memberships (
 );
 create table public.jobs (id bigint generated always as identity primary key, title text not null);
 create table public.accounts (id uuid primary key default gen_random_uuid(), iban text);
+create table public.notes (id uuid primary key default gen_random_uuid(), said text);
 alter table public.organizations enable row level security;
 alter table public.memberships enable row level security;
 alter table public.jobs enable row level security;
 alter table public.accounts enable row level security;
+alter table public.notes enable row level security;
 create extension if not exists citext with schema extensions;
 create extension if not exists pg_net;
 alter table public.accounts add column email extensions.citext unique;
@@ -77,11 +79,16 @@ def bakery(folder: Path) -> Path:
         "supabase/seed.sql": SEED.format_map(vars(engine)),
         "supabase/config.toml": CONFIG,
     }
+    write_files(folder, files)
+    return folder
+
+
+def write_files(folder: Path, files: dict[str, str]) -> None:
+    """Write files by their paths in a folder."""
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return folder
+        path.write_text(text, "utf-8")
 
 
 #: The install options that make the project's organizations the tenants.

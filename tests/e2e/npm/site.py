@@ -18,7 +18,7 @@ from minutehand.node import node_binary
 from tests.e2e.npm.stranger import npm
 from tests.support.paths import ROOT
 from tests.support.shared import made_once_in
-from tests.support.stacks import RunningStack, end, launch, wait_ready
+from tests.support.stacks import RunningStack, project_stack
 
 PAGE = ROOT / "shared" / "minutehand" / "pages" / "nextjs.md"
 #: A project of `create-next-app` with pages for the tests. Its lock file pins the versions.
@@ -116,20 +116,13 @@ def _install(folder: Path) -> None:
 @contextmanager
 def running_site(folder: Path, environment: Environment) -> Iterator[Site]:
     """Build a project, and serve it with its own stack."""
-    environ = {"PYTHONPATH": "", "XDG_CACHE_HOME": str(environment.cache)}
-    environ["MINUTEHAND_PROJECT"] = str(folder)
-    state = folder / ".local"
-    launcher = launch(state, "--no-demo", python=environment.python, root=folder, **environ)
-    try:
-        stack = wait_ready(state, launcher)
+    with project_stack(environment, folder) as stack:
         (folder / ".env.local").write_text(
             f"NEXT_PUBLIC_SUPABASE_URL={stack.supabase_url}\n"
             f"NEXT_PUBLIC_SUPABASE_PUBLISHABLE_KEY={stack.supabase_publishable_key}\n"
         )
         with _served(folder) as url:
             yield Site(url, stack, folder)
-    finally:
-        end(state, launcher)
 
 
 @contextmanager
