@@ -18,20 +18,8 @@ from tests.contract.guide import bash, ended
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.timeout(900)
-#: Number of recordings to process concurrently. The guide uses five.
-RECORDINGS = 2
-
 SAMPLE = Path(__file__).resolve().parents[2] / "shared/minutehand_apps/training/console/sample.mp4"
 JOB_TYPES = ["transcription", "mux_upload", "sop_generation"]
-
-
-@pytest.fixture(scope="module")
-def sentence(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A three-second cut of the sample video, for tests that do not check the recognized words."""
-    file = tmp_path_factory.mktemp("sentence") / "sentence.mp4"
-    cut = ("-v", "error", "-i", str(SAMPLE), "-t", "3", "-c", "copy", str(file))
-    subprocess.run([find_ffmpeg({}), *cut], check=True)
-    return file.read_bytes()
 
 
 def process(stack: RunningStack) -> dict[str, Any]:
@@ -119,7 +107,10 @@ def test_the_schema_is_there(sql: Sql) -> None:
 
 
 def test_4_what_failed_says_why(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:
-    """A file that is not a video fails permanently with a reason. A user can retry the training."""
+    """A file that is not a video fails permanently with a reason. A user can retry the training.
+
+    The guide's DELETE statement removes only jobs that ended more than 30 days ago.
+    """
     training = upload(portal, stack, b"this is no video at all")["training"]
     state = ended(portal, f"/api/trainings/{training['id']}")
     failed = sql("""
@@ -141,10 +132,30 @@ def test_4_what_failed_says_why(portal: httpx.Client, sql: Sql, stack: RunningSt
     assert len(for_good) == len(failed)
     assert retried.status_code == 200, retried.text
     assert ended(portal, f"/api/trainings/{training['id']}")["status"] == "failed"
+    with stack.connect() as connection:
+        deleted = connection.execute("""
+            DELETE FROM background_jobs
+            WHERE completed_at < NOW() - INTERVAL '30 days'
+              AND status IN ('completed', 'failed', 'cancelled');""")
+        assert deleted.rowcount == 0
+        connection.execute("delete from background_jobs where training_id = %s", (training["id"],))
+    assert sql("select 1 from background_jobs where training_id = %s", training["id"]) == []
 
 
 def test_5_cancelled_jobs_stop(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:
-    training = upload(portal, stack, SAMPLE.read_bytes())["training"]
+    """A client starts a transcription job as the guide prints. A cancellation stops all jobs."""
+    done = upload(portal, stack, SAMPLE.read_bytes())
+    training = done["training"]
+    body = {
+        "user_id": str(sql("select created_by from trainings where id = %s", training["id"])[0][0]),
+        "company_id": stack.demo_workspace_id,
+        "audio_url": done["key"],
+    }
+    created = portal.post(f"/api/trainings/{training['id']}/transcription", json=body)
+    assert created.status_code == 201, created.text
+    job_id = created.json()["job_id"]
+    assert isinstance(job_id, str)
+    assert sql("select job_type from background_jobs where id = %s", job_id) == [("transcription",)]
     cancelled = portal.post(f"/api/trainings/{training['id']}/cancel")
     state = ended(portal, f"/api/trainings/{training['id']}")
     rows = sql("""
@@ -161,35 +172,21 @@ def test_5_cancelled_jobs_stop(portal: httpx.Client, sql: Sql, stack: RunningSta
     assert all(row[2] is not None for row in rows)
 
 
-def test_create_transcription_job(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:
-    """A client starts a transcription job with the arguments that the guide prints."""
-    done = upload(portal, stack, SAMPLE.read_bytes())
-    training_id = done["training"]["id"]
-    user_id = sql("select created_by from trainings where id = %s", training_id)[0][0]
-    body = {
-        "user_id": str(user_id),
-        "company_id": stack.demo_workspace_id,
-        "audio_url": done["key"],
-    }
-    answer = portal.post(f"/api/trainings/{training_id}/transcription", json=body)
-
-    assert answer.status_code == 201, answer.text
-    job_id = answer.json()["job_id"]
-    assert isinstance(job_id, str)
-    assert sql("select job_type from background_jobs where id = %s", job_id) == [("transcription",)]
-    # Other tests check the speech recognition, which takes seconds. This test cancels the job.
-    assert portal.post(f"/api/trainings/{training_id}/cancel").status_code == 200
-    ended(portal, f"/api/trainings/{training_id}")
-
-
-def test_recordings_at_once(
-    portal: httpx.Client, sql: Sql, stack: RunningStack, sentence: bytes
+def test_recordings_at_once_and_a_large_file_in_parts(
+    portal: httpx.Client, sql: Sql, stack: RunningStack, tmp_path: Path
 ) -> None:
-    ids = [upload(portal, stack, sentence)["training"]["id"] for _ in range(RECORDINGS)]
+    """Two videos are processed concurrently. One has more than 100 MB and is uploaded in parts."""
+    file = tmp_path / "sentence.mp4"
+    cut = ("-v", "error", "-i", str(SAMPLE), "-t", "3", "-c", "copy", str(file))
+    subprocess.run([find_ffmpeg({}), *cut], check=True)
+    padding = 101 * 1024 * 1024
+    sentence = file.read_bytes()
+    large = sentence + struct.pack(">I4s", padding, b"free") + bytes(padding - 8)
+    ids = [upload(portal, stack, each)["training"]["id"] for each in (large, sentence)]
+    states = [ended(portal, f"/api/trainings/{id}") for id in ids]
 
-    assert [ended(portal, f"/api/trainings/{id}")["status"] for id in ids] == [
-        "completed"
-    ] * RECORDINGS
+    assert [state["status"] for state in states] == ["completed"] * 2, states
+    assert states[0]["media"]["bytes"] == len(large)
     times = sql("""
         SELECT
           job_type,
@@ -199,30 +196,3 @@ def test_recordings_at_once(
         WHERE completed_at IS NOT NULL
         GROUP BY job_type;""")
     assert {row[0] for row in times} == set(JOB_TYPES)
-
-
-def test_a_large_file_arrives_in_parts(
-    portal: httpx.Client, stack: RunningStack, sentence: bytes
-) -> None:
-    """A video of more than 100 MB is uploaded in parts and processed completely."""
-    padding = 101 * 1024 * 1024
-    content = sentence + struct.pack(">I4s", padding, b"free") + bytes(padding - 8)
-    training = upload(portal, stack, content)["training"]
-    state = ended(portal, f"/api/trainings/{training['id']}")
-
-    assert state["status"] == "completed", state["reason"]
-    assert state["media"]["bytes"] == len(content)
-
-
-def test_old_jobs_are_cleaned_up(portal: httpx.Client, sql: Sql, stack: RunningStack) -> None:
-    """The guide's DELETE statement removes only jobs that ended more than 30 days ago."""
-    training = upload(portal, stack, b"no video either")["training"]
-    ended(portal, f"/api/trainings/{training['id']}")
-    with stack.connect() as connection:
-        deleted = connection.execute("""
-            DELETE FROM background_jobs
-            WHERE completed_at < NOW() - INTERVAL '30 days'
-              AND status IN ('completed', 'failed', 'cancelled');""")
-        assert deleted.rowcount == 0
-        connection.execute("delete from background_jobs where training_id = %s", (training["id"],))
-    assert sql("select 1 from background_jobs where training_id = %s", training["id"]) == []
