@@ -1,4 +1,4 @@
-"""Jobs that call a failing language model end with a result or with a message for the user."""
+"""Chat jobs that call a failing language model end with a result or a message for the user."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from minutehand.worker import Registry
 from minutehand.worker.testing import drain
 from minutehand.worker.vendor import MAX_CALLS
 from minutehand_apps.chat import processors as chat
-from minutehand_apps.training import processors as training
 from tests.support.harness import AppHarness
 from tests.support.misbehaving import MisbehavingServer, Request, write
 from tests.support.project import project_of_a_file
@@ -72,9 +71,9 @@ GOOD = {
     "a tool's arguments": Day(tool),
 }
 USELESS = {
-    "YAML": says("title: Bakery\nsteps:\n  - title: Open it\nreply: Hello\ntier: standard\n"),
+    "YAML": says("reply: Hello\ntier: standard\nsteps:\n  - title: Open it\n"),
     "null": says("null"),
-    "wrong types": says('{"title": 7, "reply": ["x"], "steps": "none", "tier": 0}'),
+    "wrong types": says('{"reply": ["x"], "tier": 0}'),
     "many lists": says('{"reply": ' + "[" * 9_999 + "]" * 9_999 + "}"),
     "half of it": Day(lambda good: stream(good[: len(good) // 2], finish="content_filter")),
     "too much": says("x" * 2_100_000),
@@ -101,36 +100,19 @@ DAYS = {**GOOD, **USELESS, **REFUSED}
 #: Scenarios in which the model is overloaded or unavailable, so the job is retried later.
 WAITING = {day for day in REFUSED if day.startswith(("429, tokens", "503", "52"))}
 
-#: The SQL statement that creates a job with a given prompt, by job type.
-BEGIN = {
-    "chat_message": "select chat.request('chat_' || md5(t) || md5(t),"
-    " jsonb_build_object('text', t)) from (select %s::text as t) as said",
-    "sop_generation": """
-      with made as (
-        insert into public.trainings (workspace_id, title, object_key, transcript)
-        select id, %s, 'workspaces/' || id || '/' || gen_random_uuid(), '{}'
-        from public.workspaces limit 1 returning *),
-      received as (
-        insert into public.training_chunks (training_id, number, workspace_id, engine, offline,
-          segments)
-        select id, 1, workspace_id, 'e', false, '[{"start": 0, "end": 9, "text": "open it"}]'
-        from made)
-      select training.enqueue(made, 'sop_generation') from made""",
-}
-ANSWERS = {
-    "decide": {"tier": "standard", "reply": "Bakery"},
-    "procedure": {"title": "Bakery", "steps": [{"title": "Open it", "at_seconds": 1}]},
-}
+#: The SQL statement that creates a chat job with a given text.
+BEGIN = (
+    "select chat.request('chat_' || md5(t) || md5(t), jsonb_build_object('text', t))"
+    " from (select %s::text as t) as said"
+)
+ANSWER = json.dumps({"tier": "standard", "reply": "Bakery"})
 #: Words that a message for users must not contain: field and class names, HTTP statuses, the API
 #: key, and the model's name.
 INSIDE = re.compile(
-    r"\b(tier|reply|steps|title|at_seconds|choices|content|delta|None|null)\b|_|Error\b|[{}\[\]<>]"
+    r"\b(tier|reply|choices|content|delta|None|null)\b|_|Error\b|[{}\[\]<>]"
     rf"|\b[1-5]\d\d\b|Traceback|pydantic|httpx|schema|JSON|URL|127\.0|m-9|{KEY}"
 )
-#: The chat is tested in every scenario. The written procedure is tested in all but the refusals.
-WORKS = [("chat_message", day) for day in DAYS]
-WORKS += [("sop_generation", day) for day in DAYS if day not in REFUSED]
-WORKS = WORKS if os.environ.get("WEEKLY") else WORKS[::2]
+TESTED = list(DAYS) if os.environ.get("WEEKLY") else list(DAYS)[::2]
 
 
 class DaysServer(MisbehavingServer):
@@ -141,16 +123,15 @@ class DaysServer(MisbehavingServer):
 
     def __init__(self) -> None:
         super().__init__()
-        #: Number of requests that a provider could charge for, by scenario and question.
-        self.chargeable: Counter[tuple[str, str]] = Counter()
+        #: Number of requests that a provider could charge for, by scenario.
+        self.chargeable: Counter[str] = Counter()
 
     async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
         asked = json.dumps(json.loads(request.body)["messages"])
         [name] = re.findall(r"\[day ([^]]+)\]", asked)[:1]
-        question = "decide" if "assistant of a chat" in asked else "procedure"
         day = DAYS[name]
-        self.chargeable[name, question] += day.status not in FREE
-        body = day.body(json.dumps(ANSWERS[question]))
+        self.chargeable[name] += day.status not in FREE
+        body = day.body(ANSWER)
         if "without end" not in name:
             headers = {"content-type": "text/event-stream", **(day.headers or {})}
             write(writer, day.status, body, headers, cut=day.cut)
@@ -182,37 +163,33 @@ async def test_each_day_ends_in_a_result_or_a_sentence(process_database: Renewed
     """
     project = project_of_a_file(process_database, guests=True)
     project.sql("update queue.settings set value = 'null' where name ~ 'guest.*per_minute'")
-    for job_type, day in WORKS:
-        project.sql(BEGIN[job_type], f"Plan a bakery [day {day}]")
+    for day in TESTED:
+        project.sql(BEGIN, f"Plan a bakery [day {day}]")
 
-    def look() -> dict[tuple[str, str], dict[str, Any]]:
-        query = "select * from public.jobs where job_type = any (%s) order by created_at"
-        return dict(zip(WORKS, project.sql(query, list(BEGIN)), strict=True))
+    def look() -> dict[str, dict[str, Any]]:
+        query = "select * from public.jobs where job_type = 'chat_message' order by created_at"
+        return dict(zip(TESTED, project.sql(query), strict=True))
 
     async with DaysServer() as server:
-        apps: list[Any] = []
 
         def register(registry: Registry, settings: Settings, *, app: None) -> Any:
-            for each in (chat, training):
-                apps.append(each.register(registry, settings))
-                apps[-1].model = OpenAICompatible(
-                    f"{server.origin}/v1", model="m-9", key=KEY, response_seconds=5
-                )
-            return apps[0]
+            made: Any = chat.register(registry, settings)
+            made.model = OpenAICompatible(
+                f"{server.origin}/v1", model="m-9", key=KEY, response_seconds=5
+            )
+            return made
 
         async with AppHarness(project, project.settings, register, None).open() as harness:
             await drain(harness.worker)
             rows = look()
-            while {day for (_, day), row in rows.items() if row["status"] == "pending"} - WAITING:
+            while {day for day, row in rows.items() if row["status"] == "pending"} - WAITING:
                 project.make_due()
                 await drain(harness.worker)
                 rows = look()
-        await apps[1].aclose()
 
-    ends = {work: how(row) for work, row in rows.items()}
-    good = {"result", "sentence", "waits"}
-    assert {work: end for work, end in ends.items() if end not in good} == {}
-    assert {ends[work] for work in WORKS if work[1] in GOOD} == {"result"}
+    ends = {day: how(row) for day, row in rows.items()}
+    assert set(ends.values()) <= {"result", "sentence", "waits"}, ends
+    assert {ends[day] for day in TESTED if day in GOOD} == {"result"}
     assert max(server.chargeable.values()) <= MAX_CALLS
     logged = str(project.sql("select to_jsonb(l) as row from public.job_logs as l"))
     assert KEY not in logged + str(list(rows.values()))
