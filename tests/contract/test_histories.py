@@ -93,9 +93,6 @@ class QueueMachine(RuleBasedStateMachine):
     #: The clock continues over all histories, so rows that one history leaves are old in the next.
     ahead = 0.0
 
-    class Refused(Exception):
-        """The database raised an unexpected error."""
-
     @initialize(seed=st.integers(0, 2**32))
     def open(self, seed: int) -> None:
         self.random = random.Random(seed)
@@ -172,7 +169,7 @@ class QueueMachine(RuleBasedStateMachine):
                 session.run("rollback")
                 hold = False
             if not (answer.sqlstate or "").startswith("PT"):
-                raise self.Refused(f"{answer.sqlstate}: {answer}") from answer
+                raise answer
         if hold:
             self.open_since[index] = lambda: note(answer)
         else:

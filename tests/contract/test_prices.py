@@ -128,17 +128,13 @@ ROWS = {
         "insert into public.workspace_settings (workspace_id) values ('{ACME}');"
         "update public.workspace_settings set apollo_auto_enrich = true"
     ),
-    "public.accounts INSERT": (
-        "insert into public.accounts (workspace_id, name)"
-        " select '{ACME}', '{TEXT}' from generate_series(1, {MANY})"
-    ),
-    "public.accounts UPDATE": "update public.accounts set name = '{TEXT}'",
-    "public.contacts INSERT": (
-        "insert into public.contacts (workspace_id, name)"
-        " select '{ACME}', '{TEXT}' from generate_series(1, {MANY})"
-    ),
-    "public.contacts UPDATE": "update public.contacts set name = '{TEXT}'",
 }
+for _table in ("public.accounts", "public.contacts"):
+    ROWS[f"{_table} INSERT"] = (
+        f"insert into {_table} (workspace_id, name)"
+        " select '{ACME}', '{TEXT}' from generate_series(1, {MANY})"
+    )
+    ROWS[f"{_table} UPDATE"] = f"update {_table} set name = '{{TEXT}}'"
 RIGHTS = """
 select distinct format('%I.%I %s', table_schema, table_name, privilege_type)
 from information_schema.column_privileges
@@ -188,39 +184,18 @@ def world(engine: Engine, owner: str | None) -> dict[str, str]:
     """
     engine.stop_clock()
     engine.publish_deliveries()
-    for each in (
-        "chat_message",
-        "plan",
-        "transcription",
-        "mux_upload",
-        "enrich_account",
-        "enrich_contact",
-    ):
+    types = "chat_message plan transcription mux_upload enrich_account enrich_contact"
+    for each in types.split():
         engine.register(each)
     engine.run("delete from public.workspace_settings")
     engine.put_schedule(name="gone")
     made = {"HOOK": engine.put_webhook()["id"]}
-    for name, outcome, more in (
-        ("FAILED", "failed", {"error": ERROR}),
-        ("ASKING", "waiting", {"wait": {**ask(), "name": "q"}}),
-    ):
+    for name, outcome in (("FAILED", "failed"), ("ASKING", "waiting")):
         made[name] = engine.enqueue()
-        engine.settle(engine.lease_one(job_types=["work"]), outcome, **more)
+        engine.settle(engine.lease_one(job_types=["work"]), outcome, error=ERROR, wait=ask())
     made["PENDING"] = engine.enqueue(delay_seconds=900)
-    made |= {
-        name: str(uuid.uuid4())
-        for name in (
-            "CHAT",
-            "MESSAGE",
-            "PLAN",
-            "ENDED",
-            "TRAINING",
-            "TRIED",
-            "SPEC",
-            "ACCOUNT",
-            "CONTACT",
-        )
-    }
+    names = "CHAT MESSAGE PLAN ENDED TRAINING TRIED SPEC ACCOUNT CONTACT"
+    made |= {name: str(uuid.uuid4()) for name in names.split()}
     named = {**made, "ACME": ACME, "OWNER": f"'{owner}'" if owner else "null"}
     for statement in (APPS % named).split(";\n"):
         if statement.strip():
@@ -242,11 +217,9 @@ def put(value: Any, ids: dict[str, str], text: str) -> Any:
     return value
 
 
-class Undone(Exception):
-    """The measured price of a call. The exception rolls back the transaction of the call."""
-
-
-def price(engine: Engine, role: str, sub: str | None, act: Callable[[Engine], None]) -> Undone:
+def price(
+    engine: Engine, role: str, sub: str | None, act: Callable[[Engine], None]
+) -> tuple[int, float, int]:
     """Make a call and roll it back.
 
     Return the number of rows written, the tokens taken, and how many letters of TEXT one row
@@ -254,20 +227,17 @@ def price(engine: Engine, role: str, sub: str | None, act: Callable[[Engine], No
     """
     bucket, burst = ("u:%enqueues", "10000") if sub else ("g:%", "60")
     left = f"select coalesce(min(tokens), {burst}) from queue.buckets where name like %s"
-    try:
-        with engine.as_role(role, sub=sub) as who, who.connection.transaction():
-            act(who)
-            who.run("reset role")
-            written = who.one(WRITTEN)
-            cost = float(burst) - who.one(left, bucket)
-            held = 0
-            for table in who.rows(TABLES) if written else ():
-                holds = f"select 1 from {table} as t where strpos(t::text, %s) > 0 limit 1"
-                sizes = (size for size in SIZES if size > held)
-                held = next((n for n in sizes if who.rows(holds, TEXT[:n])), held)
-            raise Undone(written, cost, held)
-    except Undone as found:
-        return found
+    with engine.as_role(role, sub=sub) as who, who.connection.transaction(force_rollback=True):
+        act(who)
+        who.run("reset role")
+        written = who.one(WRITTEN)
+        cost = float(burst) - who.one(left, bucket)
+        held = 0
+        for table in who.rows(TABLES) if written else ():
+            holds = f"select 1 from {table} as t where strpos(t::text, %s) > 0 limit 1"
+            sizes = (size for size in SIZES if size > held)
+            held = next((n for n in sizes if who.rows(holds, TEXT[:n])), held)
+    return written, cost, held
 
 
 def longest(
@@ -277,8 +247,7 @@ def longest(
     result = ""
     for size in SIZES:
         try:
-            written, cost, held = price(engine, role, sub, partial(call, text=TEXT[:size])).args
-            return written, cost, held
+            return price(engine, role, sub, partial(call, text=TEXT[:size]))
         except psycopg.Error as error:
             result = str(error)
     raise AssertionError(f"{name} is refused: {result}")

@@ -82,8 +82,18 @@ class World:
         registry.processor("work", payload=Work)(self.work)
         return self.queue.worker(registry, options=self.options, most=9, worker_id="w")
 
-    async def tick(self, budget_seconds: float = math.inf) -> TickSummary:
-        return await self.worker().tick(budget_seconds=budget_seconds)
+    def run(self, budget_seconds: float = math.inf, *events: tuple[Any, ...]) -> TickSummary:
+        """Run the worker. Each event is a time and a call that another process makes then."""
+
+        async def story() -> TickSummary:
+            loop = asyncio.get_running_loop()
+            for at, call, *arguments in events:
+                loop.call_later(at, call, *arguments)
+            summary = await self.worker().tick(budget_seconds=budget_seconds)
+            self.ended_at["run"] = loop.time()
+            return summary
+
+        return leaping(story())
 
 
 JOB = st.tuples(
@@ -123,7 +133,7 @@ def test_no_history_breaks_a_rule_of_the_worker(
 
     async def story() -> None:
         loop = asyncio.get_running_loop()
-        ticking = asyncio.create_task(world.tick())
+        ticking = asyncio.create_task(world.worker().tick(budget_seconds=math.inf))
 
         def happen(at: float, kind: str, job_id: str) -> None:
             # A job that is reclaimed before it starts is not counted, because it runs again.
@@ -176,7 +186,7 @@ def test_a_result_that_is_refused_does_not_take_others_with_it() -> None:
 
     refused = {("bad", "completed"), ("worse", "completed"), ("worse", "failed")}
     queue = Refusing([Row(name, {}) for name in ("worse", "bad", "good", "again")])
-    leaping(World(queue, on_start=fail).tick(10))
+    World(queue, on_start=fail).run(10)
 
     settled = {name: row.settled.get(1) for name, row in queue.rows.items()}
     assert (settled["worse"], settled["bad"], settled["good"]) == (None, "failed", "completed")
@@ -192,15 +202,9 @@ def test_what_could_not_be_renewed_for_a_whole_lease_is_stopped(away_from: float
     queue = ModelQueue([Row("1", {"seconds": 300}, 30.0)])
     world = World(queue)
 
-    def go_away() -> None:
-        for call in range(1, 400):
-            queue.faults[call] = "lose_request"
+    outage = dict.fromkeys(range(1, 400), "lose_request")
 
-    async def story() -> None:
-        asyncio.get_running_loop().call_later(away_from, go_away)
-        await world.tick(60)
-
-    leaping(story())
+    world.run(60, (away_from, queue.faults.update, outage))
 
     assert 30 < world.ended_at["1"] < 32
     assert queue.settles == []
@@ -216,14 +220,9 @@ def test_a_lease_that_is_lost_is_not_settled(cancelled: bool, resists: float) ->
     queue = ModelQueue([row])
     world = World(queue, TickOptions(concurrency=1, linger_seconds=0, grace_seconds=600))
 
-    async def story() -> TickSummary:
-        loop = asyncio.get_running_loop()
-        if cancelled:
-            loop.call_later(1, queue.cancel, "1")
-        loop.call_later(15, setattr, row, "status", "failed")
-        return await world.tick()
+    events = [(1, queue.cancel, "1")] * cancelled
 
-    assert leaping(story()).lost == 1
+    assert world.run(math.inf, *events, (15, setattr, row, "status", "failed")).lost == 1
     assert queue.settles == []
     assert world.ended_at["1"] < 30 + resists
 
@@ -231,12 +230,10 @@ def test_a_lease_that_is_lost_is_not_settled(cancelled: bool, resists: float) ->
 @pytest.mark.parametrize("resists", [0, 100])
 def test_a_tick_is_over_before_its_time_is(resists: float) -> None:
     queue = ModelQueue([Row("1", {"seconds": 100, "resists": resists})])
+    world = World(queue)
+    world.run(10)
 
-    async def story() -> float:
-        await World(queue).tick(10)
-        return asyncio.get_running_loop().time()
-
-    assert leaping(story()) <= 10
+    assert world.ended_at["run"] <= 10
     assert queue.rows["1"].settled == {1: "retry"}
 
 
@@ -244,7 +241,7 @@ def test_a_job_that_comes_when_work_must_stop_is_given_back_unstarted() -> None:
     queue = ModelQueue([Row("1", {"seconds": 7.7}), Row("2", {})], faults={"settle": "slow"})
     world = World(queue, ONE_AT_A_TIME)
 
-    summary = leaping(world.tick(10))
+    summary = world.run(10)
 
     assert (world.runs["2"], queue.rows["2"].settled) == (0, {1: "released"})
     assert (summary.released, summary.lost) == (1, 0)
@@ -253,7 +250,7 @@ def test_a_job_that_comes_when_work_must_stop_is_given_back_unstarted() -> None:
 def test_a_job_that_began_late_in_a_run_is_not_charged_for_its_end() -> None:
     queue = ModelQueue([Row("early", {"seconds": 60}), Row("late", {"seconds": 300})])
 
-    leaping(World(queue, ONE_AT_A_TIME).tick(100))
+    World(queue, ONE_AT_A_TIME).run(100)
 
     assert [row.settled[1] for row in queue.rows.values()] == ["completed", "released"]
 
@@ -267,7 +264,7 @@ def test_a_processor_knows_its_time_and_is_stopped_at_its_jobs_deadline() -> Non
     ]
     world = World(ModelQueue(rows))
 
-    leaping(world.tick(100))
+    world.run(100)
 
     for row in rows[:2]:
         assert 20 <= world.ended_at[row.id] < 21
@@ -299,7 +296,7 @@ def test_a_run_that_is_cut_off_leaves_no_processor_behind() -> None:
     world = World(queue)
 
     async def story() -> None:
-        ticking = asyncio.create_task(world.tick())
+        ticking = asyncio.create_task(world.worker().tick(budget_seconds=math.inf))
         await asyncio.sleep(5)
         ticking.cancel()
         await asyncio.wait([ticking])
@@ -332,13 +329,8 @@ def test_a_running_job_learns_of_a_cancel_within_five_seconds(lease: float) -> N
     queue = ModelQueue([Row("1", work, lease), Row("2", {"seconds": 1}, lease)])
     world = World(queue)
 
-    async def story() -> None:
-        loop = asyncio.get_running_loop()
-        loop.call_later(0.99, queue.cancel, "2")
-        loop.call_later(17, queue.cancel, "1")
-        await world.tick()
+    world.run(math.inf, (0.99, queue.cancel, "2"), (17, queue.cancel, "1"))
 
-    leaping(story())
     assert 17 < world.ended_at["1"] <= 22
     assert queue.rows["1"].settled == {1: "cancelled"}
     assert queue.rows["2"].settled == {1: "completed"}
@@ -362,7 +354,7 @@ def test_a_slow_settle_is_waited_for_and_not_sent_twice(budget: float) -> None:
             return answer
 
     queue = Slow([Row(str(n), {"seconds": 20}) for n in range(3)])
-    leaping(World(queue).tick(budget))
+    World(queue).run(budget)
 
     assert most["settle"] == most["lease"] == 1
     assert most["report"] <= 2, "at most one report with updates and one without are in flight"
@@ -386,11 +378,9 @@ async def test_a_timed_out_attempt_says_where_it_hung() -> None:
     for row, run, function in ((rows[0], hangs, "inner"), (rows[1], blocks, "blocks")):
         queue = ModelQueue([row])
         await queue.worker(run, clock=SystemClock()).tick(budget_seconds=4)
-        error = queue.settles[0][0].error
-        assert error is not None
-        assert error.evidence is not None
+        error: Any = queue.settles[0][0].error
         assert error.evidence["jobs"] == [row.id]
-        assert function in [frame["function"] for frame in (error.traceback or {})["frames"]]
+        assert function in [frame["function"] for frame in error.traceback["frames"]]
 
 
 def test_an_attempt_that_was_cut_off_behind_a_step_spends_nothing() -> None:
@@ -411,10 +401,9 @@ def test_an_attempt_that_was_cut_off_behind_a_step_spends_nothing() -> None:
         await queue.worker(steps).tick(budget_seconds=30)
 
     leaping(story())
-    assert {row.id: row.settled[1] for row in queue.rows.values()} == {
-        "advances": "snoozed",
-        "stays": "retry",
-    }
+
+    settled = {row.id: row.settled[1] for row in queue.rows.values()}
+    assert settled == {"advances": "snoozed", "stays": "retry"}
 
 
 def test_maintenance_rests_half_of_the_time_and_is_called_beside_jobs() -> None:
@@ -431,32 +420,33 @@ def test_maintenance_rests_half_of_the_time_and_is_called_beside_jobs() -> None:
             more = 3 < len(began) < 8
             return MaintenanceResponse(done={"retention": 500} if more else {}, more=more)
 
-    leaping(World(Cleaning([Row("1", {"seconds": 30})])).tick())
+    World(Cleaning([Row("1", {"seconds": 30})])).run()
 
     pauses = [after - before for before, after in pairwise(began)]
     assert all(pause >= 1.99 for pause in pauses[3:7]), "a pause was too short"
     assert all(1.9 < pause < 3.5 for pause in pauses)
 
 
-def an_error(**attributes: Any) -> Exception:
-    error = Exception()
-    vars(error).update(attributes)
-    return error
+WAIT = {"Retry-After": "90"}
 
 
 @pytest.mark.parametrize(
-    "error",
-    [  # errors like those of httpx, requests and aiohttp
-        an_error(response=httpx.Response(429, headers={"retry-after": "90"})),
-        an_error(response=SimpleNamespace(headers={"Retry-After": "90"})),
-        an_error(headers={"Retry-After": "90"}),
+    "attributes",
+    [  # attributes of the errors of httpx, requests and aiohttp
+        {"response": httpx.Response(429, headers=WAIT)},
+        {"response": SimpleNamespace(headers=WAIT)},
+        {"headers": WAIT},
     ],
 )
-def test_what_a_foreign_service_asks_for_is_read_from_its_answer(error: Exception) -> None:
+def test_what_a_foreign_service_asks_for_is_read_from_its_answer(
+    attributes: dict[str, Any],
+) -> None:
     def refuse(job: Job[Work]) -> None:
+        error = Exception()
+        vars(error).update(attributes)
         raise error
 
     queue = ModelQueue([Row("1", {})])
-    leaping(World(queue, on_start=refuse).tick(10))
+    World(queue, on_start=refuse).run(10)
 
     assert queue.settles[0][0].retry_after_seconds == 90

@@ -10,7 +10,7 @@ import json
 import pytest
 
 from tests.contract.observed import messages
-from tests.support.engine import ACME, ADA, EVE, GLOBEX, Engine
+from tests.support.engine import ACME, GLOBEX, Engine
 from tests.support.patience import until
 
 BUDGET = 20
@@ -22,11 +22,6 @@ WINDOW = 6
 def counted(engine: Engine) -> Engine:
     engine.set(realtime_messages_per_second=BUDGET)
     return engine
-
-
-def follow(engine: Engine, topic: str, user: str = ADA) -> None:
-    with engine.member(user) as person:
-        person.follow(topic)
 
 
 def most_in_a_window(engine: Engine) -> int:
@@ -46,9 +41,11 @@ def until_sent(engine: Engine, topic: str, job_id: str, kind: str) -> None:
     until(look, seconds=60)
 
 
-def test_a_burst_stays_within_the_budget_and_no_watcher_stays_behind(counted: Engine) -> None:
+def test_a_burst_stays_within_the_budget_and_no_watcher_stays_behind(
+    counted: Engine, ada: Engine
+) -> None:
     topic = f"workspace:{ACME}"
-    follow(counted, topic)
+    ada.follow(topic)
     cursor = counted.rpc("event_feed", p_workspace_id=ACME)["cursor"]
     wakes = counted.lease_call(listens=True)["wake_topic"]
     emits = "select public.emit_event(%s, 'e' || i) from generate_series(1, 9) as i"
@@ -65,13 +62,13 @@ def test_a_burst_stays_within_the_budget_and_no_watcher_stays_behind(counted: En
     assert most_in_a_window(counted) <= WINDOW * BUDGET
 
 
-def test_progress_is_held_back_before_states(counted: Engine) -> None:
+def test_progress_is_held_back_before_states(counted: Engine, ada: Engine) -> None:
     """When messages exceed the rate, progress messages are left out first.
 
     The end of the job is still sent.
     """
     job_id = counted.enqueue()
-    follow(counted, f"job:{job_id}")
+    ada.follow(f"job:{job_id}")
     lease = counted.lease_one()
     for percentage in range(60):
         counted.report(lease, progress={"percentage": percentage})
@@ -83,15 +80,17 @@ def test_progress_is_held_back_before_states(counted: Engine) -> None:
         until_sent(counted, f"job:{job_id}", job_id, "job.completed")
 
 
-def test_a_tenants_burst_holds_back_nothing_of_another_that_is_watched(counted: Engine) -> None:
+def test_a_tenants_burst_holds_back_nothing_of_another_that_is_watched(
+    counted: Engine, ada: Engine, eve: Engine
+) -> None:
     """While one tenant's jobs exceed the message rate, another tenant's message is still sent."""
-    follow(counted, f"workspace:{ACME}")
+    ada.follow(f"workspace:{ACME}")
     for _ in range(2):
         for _ in range(60):
             counted.enqueue(workspace=GLOBEX)
         job_id = counted.enqueue()
         assert messages(counted, f"workspace:{ACME}")[-1][2]["job_id"] == job_id
-        follow(counted, f"workspace:{GLOBEX}", EVE)
+        eve.follow(f"workspace:{GLOBEX}")
 
 
 def test_many_connections_share_one_budget(counted: Engine) -> None:
