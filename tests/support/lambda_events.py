@@ -6,12 +6,18 @@ from typing import Any
 
 
 def http_event(
-    method: str, path: str, *, query: str = "", body: str | None = None, **headers: str
+    method: str,
+    path: str,
+    *,
+    route: str = "$default",
+    query: str = "",
+    body: str | None = None,
+    **headers: str,
 ) -> dict[str, Any]:
     """Return the fields of an event that our functions and their adapter read."""
     return {
         "version": "2.0",
-        "routeKey": "$default",
+        "routeKey": route,
         "rawPath": path,
         "rawQueryString": query,
         "headers": {
