@@ -46,7 +46,6 @@ def refused() -> BaseException:
         (psycopg.OperationalError("closed"), {"sqlstate": None}),
         (QueueError("no right", status=403, code="42501"), {"sqlstate": "42501"}),
         (QueueError("no function", status=404, code="PGRST202"), {"sqlstate": None}),
-        (QueueError("a vendor's code", status=400, code="QUOTA"), {"sqlstate": None}),
         (subprocess.CalledProcessError(-9, "ffmpeg"), {"signal": "SIGKILL"}),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -14,32 +14,14 @@ from pydantic import BaseModel
 
 from minutehand.worker import Backoff, RateLimit, Registry, Schedule, TickOptions, Worker
 from tests.support.queue_model import SETTINGS, ModelQueue, Row
-from tests.support.virtual_time import LoopClock, leaping
+from tests.support.virtual_time import leaping
 
 COMMIT = "c0ffee" * 6 + "c0de"
-DEPLOYED_AT = datetime(2026, 1, 1, tzinfo=UTC)
-#: For each class of an option: the word in the expected error, and the rejected arguments.
-PARTS: list[tuple[Callable[..., Any], str, dict[str, Any]]] = [
-    (RateLimit, "per", {"limit": 10, "per": "minute"}),
-    (Backoff, "cap", {"cap": None}),
-    (Schedule, "missed", {"cron": "@daily", "missed": "all"}),
-]
+DEPLOYED_AT = "2026-01-01T00:00:00+00:00"
 
 
 async def nothing(*given: Any) -> Any:
     """Do nothing, as a processor for any payload."""
-
-
-def _takes_no_ctx(job: Any) -> None: ...
-
-
-def _takes_two(job: Any, ctx: Any) -> None: ...
-
-
-def _takes_more(job: Any, ctx: Any, clock: Any) -> None: ...
-
-
-def _takes_by_name(job: Any, *, ctx: Any) -> None: ...
 
 
 #: Options of a wrong type, which pydantic rejects.
@@ -62,15 +44,13 @@ REJECTED: list[tuple[dict[str, Any], Any, str]] = [
     ({"payload": RateLimit(1)}, nothing, "payload of 'work' must be a model"),
     ({"schedule": [Schedule("@daily"), Schedule("@hourly")]}, nothing, "different names"),
     ({"upcasters": {1: nothing}}, nothing, "upcasters of 'work' must be from 1 to 0"),
-    ({"batch": 0}, nothing, "batch of 'work' must be from 1 to 500, not 0"),
-    ({"batch": 501}, nothing, "from 1 to 500"),
+    ({"batch": 501}, nothing, "batch of 'work' must be from 1 to 500, not 501"),
     ({"batch": 5, "batch_wait": 4}, nothing, "must be from 0 to 3 seconds, not 4"),
-    ({"batch": 5, "batch_wait": -1}, nothing, "from 0 to 3 seconds"),
     ({"batch_wait": 1}, nothing, "batch_wait of 'work' needs batch"),
-    ({}, _takes_no_ctx, TWO_ARGUMENTS),
-    ({}, _takes_more, TWO_ARGUMENTS),
-    ({}, _takes_by_name, TWO_ARGUMENTS),
-    ({"batch": 5}, _takes_two, "must take one argument, the list of its jobs"),
+    ({}, lambda job: None, TWO_ARGUMENTS),
+    ({}, lambda job, ctx, clock: None, TWO_ARGUMENTS),
+    ({}, lambda job, *, ctx: None, TWO_ARGUMENTS),
+    ({"batch": 5}, lambda job, ctx: None, "must take one argument, the list of its jobs"),
 ]
 
 
@@ -86,19 +66,22 @@ def test_a_wrong_processor_is_rejected_where_it_is_declared(
         Registry().processor("work", **{"payload": dict, **options})(run)
 
 
-@pytest.mark.parametrize(
-    "run", [print, lambda job, ctx, more=1: None, lambda *each: None, partial(_takes_more, clock=1)]
-)
+@pytest.mark.parametrize("run", [print, lambda job, ctx, more=1: None])
 def test_a_function_that_can_be_called_is_registered(run: Any) -> None:
     Registry().processor("work", payload=dict)(run)
 
 
-@pytest.mark.parametrize(("kind", "part", "given"), PARTS)
-def test_a_part_of_another_kind_is_refused_by_its_name(
-    kind: Any, part: str, given: dict[str, Any]
-) -> None:
-    with pytest.raises(TypeError, match=rf"^{kind.__name__}: {part}: .*, got "):
-        kind(**given)
+@pytest.mark.parametrize(
+    ("wrong", "given"),
+    [
+        ("RateLimit: per", partial(RateLimit, 10, per="minute")),
+        ("Backoff: cap", partial(Backoff, cap=None)),
+        ("Schedule: missed", partial(Schedule, "@daily", missed="all")),
+    ],
+)
+def test_a_part_of_another_kind_is_refused_by_its_name(wrong: str, given: Any) -> None:
+    with pytest.raises(TypeError, match=rf"^{wrong}: .*, got "):
+        given()
 
 
 def test_a_type_that_cannot_be_published_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
@@ -113,10 +96,7 @@ def test_a_type_that_cannot_be_published_stops_no_other(caplog: pytest.LogCaptur
     class Refusing(ModelQueue):
         async def register_job_types(self, types: Any) -> Any:
             assert [each["job_type"] for each in types] == ["never", "work"]
-            assert (types[0]["commit"], types[0]["deployed_at"]) == (
-                COMMIT,
-                DEPLOYED_AT.isoformat(),
-            )
+            assert types[0].items() >= {"commit": COMMIT, "deployed_at": DEPLOYED_AT}.items()
             return 1, {"never": "schedule of never: no such day"}
 
     registry = Registry()
@@ -126,10 +106,11 @@ def test_a_type_that_cannot_be_published_stops_no_other(caplog: pytest.LogCaptur
     queue = Refusing([Row("a", {})])
 
     async def tick() -> None:
-        settings = SETTINGS.model_copy(update={"commit": COMMIT, "deployed_at": DEPLOYED_AT})
+        deployed_at = datetime.fromisoformat(DEPLOYED_AT)
+        settings = SETTINGS.model_copy(update={"commit": COMMIT, "deployed_at": deployed_at})
         options = TickOptions.of(settings, origin={"commit": COMMIT}, linger_seconds=0)
-        more: dict[str, Any] = {"clock": LoopClock(), "options": options}
-        await Worker(settings, registry=registry, queue=queue, **more).tick(budget_seconds=10)
+        worker = Worker(settings, registry=registry, queue=queue, options=options)
+        await worker.tick(budget_seconds=10)
 
     with caplog.at_level(logging.INFO):
         leaping(tick())
@@ -140,5 +121,5 @@ def test_a_type_that_cannot_be_published_stops_no_other(caplog: pytest.LogCaptur
     assert result[0].startswith("Job type calls of tests.unit.worker.test_options.nothing (")
     assert "is rejected: Cannot generate a JsonSchema for " in result[0]
     assert result[1] == "Job type never is rejected: schedule of never: no such day"
-    [registered] = [each for each in caplog.records if each.getMessage() == "Job types registered"]
-    assert registered.__dict__["job_types"] == ["work"]
+    [job_types] = [vars(each)["job_types"] for each in caplog.records if "job_types" in vars(each)]
+    assert job_types == ["work"]

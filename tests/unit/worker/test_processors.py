@@ -33,6 +33,7 @@ SHAPES = {
     "in_a_misspelt_module": ({"processor.py": PROCESSORS}, False),
     "in_an_empty_module": ({"processors.py": ""}, False),
 }
+SETTINGS = scratch_settings("http://127.0.0.1:9")
 
 
 @pytest.fixture(autouse=True)
@@ -52,9 +53,8 @@ def test_a_package_without_processors_is_named_at_the_start(
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text.replace("NAME", f"{shape}.run"))
     monkeypatch.syspath_prepend(tmp_path)
-    settings = scratch_settings("http://127.0.0.1:9").model_copy(update={"apps": (shape,)})
 
-    names = load_processors(settings).names
+    names = load_processors(SETTINGS.model_copy(update={"apps": (shape,)})).names
 
     assert (f"{shape}.run" in names) is found
     expected = f"{shape} has no processors; write them in {shape}/processors.py"
@@ -67,9 +67,8 @@ def test_apps_that_name_no_package_are_said(
     (tmp_path / "empty_folder").mkdir()
     (tmp_path / "empty_folder" / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
-    settings = scratch_settings("http://127.0.0.1:9")
 
-    load_processors(settings.model_copy(update={"apps": ("empty_folder.*",)}))
+    load_processors(SETTINGS.model_copy(update={"apps": ("empty_folder.*",)}))
 
     assert caplog.messages == ["MINUTEHAND_APPS=empty_folder.* names no package with processors"]
 
@@ -98,12 +97,12 @@ def test_a_type_with_two_processors_names_both_and_stops_no_other(
     for path, text in {"../__init__.py": "", "__init__.py": "", **right, **files}.items():
         (folder / path).write_text(text.replace("NAME", "twice"))
     monkeypatch.syspath_prepend(tmp_path)
-    settings = scratch_settings("http://127.0.0.1:9").model_copy(update={"apps": (shape,)})
-    said: list[tuple[str, Exception]] = []
+    settings = SETTINGS.model_copy(update={"apps": (shape,)})
+    errors: list[tuple[str, Exception]] = []
 
-    registry = load_processors(settings, on_error=lambda *each: said.append(each))
+    registry = load_processors(settings, on_error=lambda *each: errors.append(each))
 
     assert {"right.a", "right.b"} <= set(registry.names)
-    [(module, error)] = said
+    [(module, error)] = errors
     assert module == f"{shape}.processors.{left_out}"
     assert "job type 'twice' has two processors: " in str(error)

@@ -15,12 +15,15 @@ from minutehand.functions.worker.routes import (
     WorkerRoutes,
 )
 from minutehand.queue.errors import QueueError, QueueUnavailable
-from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
+from minutehand.worker import Registry, TickOptions, Worker
 from tests.support.queue_model import SETTINGS, ModelQueue, Row
 
 SECRETS = SETTINGS.model_copy(
     update={"worker_secret_tokens": ("old", "new"), "background_job_tokens": ("jobs",)}
 )
+
+#: A request to run certain job types.
+PROCESS: dict[str, Any] = {"path": PROCESS_PATH, "token": "jobs"}
 
 
 async def ask(
@@ -35,17 +38,13 @@ async def ask(
     """Send one request to the worker's routes, and return the response."""
     registry = Registry()
 
-    async def work(job: Job[dict[str, Any]], ctx: JobContext) -> None:
+    async def work(job: Any, ctx: Any) -> None:
         return None
 
     registry.processor("work", payload=dict)(work)
     registry.processor("part", payload=dict, part_of="work")(work)
-    worker = Worker(
-        SECRETS,
-        registry=registry,
-        queue=queue or ModelQueue(),
-        options=TickOptions(linger_seconds=0),
-    )
+    options = TickOptions(linger_seconds=0)
+    worker = Worker(SECRETS, registry=registry, queue=queue or ModelQueue(), options=options)
     raw = body if isinstance(body, bytes) else json.dumps(body).encode() if body else b""
     headers = {"authorization": f"Bearer {token}"}
     return await WorkerRoutes(SECRETS, worker, **more).handle(Request(method, path, headers, raw))
@@ -54,20 +53,15 @@ async def ask(
 @pytest.mark.parametrize(
     ("asked", "status", "code"),
     [
-        ({"token": ""}, 401, "unauthorized"),
         ({"token": "jobs"}, 401, "unauthorized"),
-        ({"path": PROCESS_PATH, "token": "new"}, 401, "unauthorized"),
+        ({"path": PROCESS_PATH}, 401, "unauthorized"),
         ({"path": "/api/jobs"}, 404, "route_not_found"),
         ({"method": "PUT"}, 405, "method_not_allowed"),
-        ({"path": PROCESS_PATH, "token": "jobs", "body": b"{"}, 400, "invalid_json"),
-        ({"path": PROCESS_PATH, "token": "jobs", "body": [1]}, 400, "invalid_argument"),
-        ({"path": PROCESS_PATH, "token": "jobs", "body": {"jobTypes": 1}}, 400, "invalid_argument"),
-        (
-            {"path": PROCESS_PATH, "token": "jobs", "body": {"jobTypes": ["wrok"]}},
-            422,
-            "unknown_job_type",
-        ),
-        ({"path": PROCESS_PATH, "token": "jobs", "body": b"x" * 20_000}, 413, "body_too_large"),
+        (PROCESS | {"body": b"{"}, 400, "invalid_json"),
+        (PROCESS | {"body": [1]}, 400, "invalid_argument"),
+        (PROCESS | {"body": {"jobTypes": 1}}, 400, "invalid_argument"),
+        (PROCESS | {"body": {"jobTypes": ["wrok"]}}, 422, "unknown_job_type"),
+        (PROCESS | {"body": b"x" * 20_000}, 413, "body_too_large"),
     ],
 )
 async def test_what_is_wrong_is_refused(asked: dict[str, Any], status: int, code: str) -> None:
@@ -97,7 +91,7 @@ async def test_a_run_over_types_takes_their_parts_too() -> None:
     The parent would otherwise wait forever.
     """
     queue = ModelQueue()
-    await ask(path=PROCESS_PATH, token="jobs", body={"jobTypes": ["work"]}, queue=queue)
+    await ask(**PROCESS, body={"jobTypes": ["work"]}, queue=queue)
 
     assert [request.job_types for request in queue.requests] == [("part", "work")]
 

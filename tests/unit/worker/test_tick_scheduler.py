@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from minutehand.worker import Job, JobContext, TickOptions
+from minutehand.worker import TickOptions, TickSummary
 from minutehand.worker.deadlines import Deadlines
 from minutehand.worker.run import IdleBackoff
 from minutehand.worker.tick_scheduler import Action, Reason, RunSnapshot, TickScheduler
@@ -21,7 +22,9 @@ RUN = Deadlines(start=0.0, stop_leasing=90.0, stop_working=97.0, end=99.7)
 LOOP = Deadlines.until(0.0, math.inf)
 IDLE = RunSnapshot()
 RUNS = RunSnapshot(running=True, must_stop=True)
-FULL = RunSnapshot(running=True, must_stop=True, has_free_slot=False)
+FULL = replace(RUNS, has_free_slot=False)
+WAITS = replace(RUNS, to_settle=True, release_at=10.9)
+ENDS = (10, Action.EXIT, Reason.END_OF_RUN)
 
 Said = Callable[[TickScheduler], object]
 
@@ -49,8 +52,8 @@ def woken(reason: Reason) -> Said:
     return lambda scheduler: scheduler.wake(reason)
 
 
-def is_(name: str) -> Said:
-    return lambda scheduler: setattr(scheduler, name, True)
+def is_last(scheduler: TickScheduler) -> None:
+    scheduler.is_last = True
 
 
 def in_vain(times: int) -> Said:
@@ -60,7 +63,12 @@ def in_vain(times: int) -> Said:
 
 #: For each situation at 10 s: earlier events, the snapshot, and the expected next action.
 TABLE: dict[str, tuple[list[Said], RunSnapshot, tuple[float, Action, Reason]]] = {
-    "nothing was found": ([answered(10)], IDLE, (10, Action.EXIT, Reason.END_OF_RUN)),
+    "nothing was found": ([answered(10)], IDLE, ENDS),
+    "a response was lost": (
+        [asked(9), back_off(10, 0.5, has_no_response=True)],
+        IDLE,
+        (10.5, Action.LEASE, Reason.BACKOFF),
+    ),
     "nothing of some pools was found": (
         [answered(10, of_all=False)],
         IDLE,
@@ -79,16 +87,8 @@ TABLE: dict[str, tuple[list[Said], RunSnapshot, tuple[float, Action, Reason]]] =
     ),
     "something falls due soon": ([answered(10, 9)], IDLE, (19, Action.LEASE, Reason.DUE)),
     "something falls due later": ([answered(10, 50)], IDLE, (20, Action.HEARTBEAT, Reason.POLL)),
-    "something falls due after its patience": (
-        [answered(10, 56)],
-        IDLE,
-        (10, Action.EXIT, Reason.END_OF_RUN),
-    ),
-    "something falls due after its time": (
-        [answered(10, 80)],
-        IDLE,
-        (10, Action.EXIT, Reason.END_OF_RUN),
-    ),
+    "something falls due after its patience": ([answered(10, 56)], IDLE, ENDS),
+    "something falls due after its time": ([answered(10, 80)], IDLE, ENDS),
     "something falls due beside a job": (
         [answered(10, 0.3)],
         RUNS,
@@ -96,7 +96,7 @@ TABLE: dict[str, tuple[list[Said], RunSnapshot, tuple[float, Action, Reason]]] =
     ),
     "it looks beside a job": ([answered(10)], RUNS, (10.5, Action.LEASE, Reason.POLL)),
     "another holds what is due": ([in_vain(3)], IDLE, (10.08, Action.LEASE, Reason.BACKOFF)),
-    "another has held it for a second": ([in_vain(6)], IDLE, (10, Action.EXIT, Reason.END_OF_RUN)),
+    "another has held it for a second": ([in_vain(6)], IDLE, ENDS),
     "maintenance is at what is due": (
         [answered(10, 0.0)],
         RunSnapshot(maintaining=True),
@@ -108,35 +108,31 @@ TABLE: dict[str, tuple[list[Said], RunSnapshot, tuple[float, Action, Reason]]] =
         (10, Action.LEASE, Reason.MAINTENANCE),
     ),
     "the last that is admitted, with time until something is due": (
-        [answered(10, 50), is_("is_last")],
+        [answered(10, 50), is_last],
         IDLE,
         (10.5, Action.LEASE, Reason.POLL),
     ),
-    "the last that is admitted, without": (
-        [answered(5), is_("is_last")],
-        IDLE,
-        (10, Action.EXIT, Reason.END_OF_RUN),
-    ),
+    "the last that is admitted, without": ([answered(5), is_last], IDLE, ENDS),
     "a job ended": (
         [answered(10)],
-        RunSnapshot(running=True, must_stop=True, to_settle=True),
+        replace(RUNS, to_settle=True),
         (10, Action.SETTLE, Reason.JOBS_ENDED),
     ),
     "a job ended, and leased ones wait for slots": (
         [answered(9.985)],
-        RunSnapshot(running=True, must_stop=True, to_settle=True, release_at=10.9),
+        WAITS,
         (10.01, Action.SETTLE, Reason.JOBS_ENDED),
     ),
     "likewise, a while after the last call": (
         [answered(9.9, 0.0)],
-        RunSnapshot(running=True, must_stop=True, to_settle=True, release_at=10.9),
+        WAITS,
         (10, Action.SETTLE, Reason.JOBS_ENDED),
     ),
 }
 
 
-def a_run(*result: Said, deadlines: Deadlines = RUN, **options: Any) -> TickScheduler:
-    scheduler = TickScheduler(deadlines, TickOptions(**options), IdleBackoff())
+def a_run(*result: Said, deadlines: Deadlines = RUN) -> TickScheduler:
+    scheduler = TickScheduler(deadlines, TickOptions(), IdleBackoff())
     for each in result:
         each(scheduler)
     return scheduler
@@ -158,7 +154,7 @@ def test_the_end_of_a_run_comes_in_its_order() -> None:
     Then it stops running jobs, and abandons jobs that ignore the stop.
     """
     scheduler = a_run(answered(89.8))
-    waits = RunSnapshot(running=True, must_stop=True, has_free_slot=False, release_at=90.9)
+    waits = replace(FULL, release_at=90.9)
 
     assert scheduler.next(89.9, waits).at == 90.0
     assert scheduler.next(90.0, waits).action is Action.FAN_OUT
@@ -166,12 +162,8 @@ def test_the_end_of_a_run_comes_in_its_order() -> None:
     assert scheduler.next(90.0, waits).action is Action.RELEASE
     assert scheduler.next(90.0, RUNS).at == 97.0
     assert scheduler.next(97.1, RUNS).action is Action.STOP
-    stopped = RunSnapshot(running=True)
-    assert (scheduler.next(97.1, stopped).action, scheduler.next(97.1, stopped).at) == (
-        Action.ABANDON,
-        99.7,
-    )
-    assert scheduler.next(99.8, stopped).action is Action.ABANDON
+    abandons = scheduler.next(97.1, RunSnapshot(running=True))
+    assert (abandons.action, abandons.at) == (Action.ABANDON, 99.7)
     assert scheduler.next(97.1, IDLE).action is Action.EXIT
 
 
@@ -181,10 +173,12 @@ def test_a_run_leaves_only_when_it_may_and_never_waits_for_nothing() -> None:
     A run also never waits for nothing.
     """
     flags = ("running", "to_settle", "has_free_slot", "exchanging", "is_stopping", "maintaining")
-    tellings = [result for result, _, _ in TABLE.values()]
-    for result, deadlines in itertools.product(tellings, (RUN, LOOP)):
-        for values in itertools.product((False, True), repeat=len(flags)):
-            snapshot = RunSnapshot(**dict(zip(flags, values, strict=True)))
+    snapshots = [
+        RunSnapshot(**dict(zip(flags, values, strict=True)))
+        for values in itertools.product((False, True), repeat=len(flags))
+    ]
+    for result, _, _ in TABLE.values():
+        for snapshot, deadlines in itertools.product(snapshots, (RUN, LOOP)):
             scheduler = a_run(*result, deadlines=deadlines)
             entry = scheduler.next(10.0, snapshot)
 
@@ -198,17 +192,6 @@ def test_a_run_leaves_only_when_it_may_and_never_waits_for_nothing() -> None:
                 assert not snapshot.exchanging
             if not snapshot.holds and not snapshot.maintaining and snapshot.is_stopping:
                 assert entry.action is Action.EXIT
-
-
-def test_a_run_does_not_leave_what_a_lost_answer_may_have_leased() -> None:
-    """After a lost response to a lease call, a run repeats the call before it ends."""
-    scheduler = TickScheduler(RUN, TickOptions(linger_seconds=0), IdleBackoff())
-    asked(9.0)(scheduler)
-    back_off(10.0, 0.5, has_no_response=True)(scheduler)
-
-    entry = scheduler.next(10.0, IDLE)
-
-    assert (entry.at, entry.action) == (10.5, Action.LEASE)
 
 
 @pytest.mark.parametrize(
@@ -239,12 +222,9 @@ def test_when_a_loop_looks_again(
 
 
 def test_a_summary_says_when_more_is_due() -> None:
-    queue = ModelQueue([Row("late", {}, run_at=99.0)])
-
-    async def tick() -> Any:
-        return await queue.worker(work).tick(budget_seconds=30)
-
-    async def work(job: Job[Any], ctx: JobContext) -> None: ...
+    async def tick() -> TickSummary:
+        queue = ModelQueue([Row("late", {}, run_at=99.0)])
+        return await queue.worker(print).tick(budget_seconds=30)
 
     summary = leaping(tick())
 

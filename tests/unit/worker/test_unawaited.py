@@ -9,10 +9,10 @@ from unittest.mock import AsyncMock
 
 import pytest
 
-from minutehand.worker import Call, Job, JobContext, NewJob, Registry, Stage, TickOptions, Worker
+from minutehand.worker import Call, Job, JobContext, NewJob, Registry, Stage, TickOptions
 from minutehand.worker.testing import ProcessorTest
 from minutehand.worker.unawaited import PRUNE_AFTER
-from tests.support.queue_model import SETTINGS, ModelQueue, Row
+from tests.support.queue_model import ModelQueue, Row
 
 
 async def nothing(*given: Any) -> None:
@@ -64,11 +64,8 @@ async def test_a_call_that_is_never_awaited_fails_the_attempt(name: str, ends: s
     response = await ProcessorTest(plainly if ends == "plainly" else run, {}).run()
 
     assert response.outcome == "failed"
-    assert response.error is not None
-    assert response.error.message == (
-        f"ctx.{name}(…) was never awaited, so it did nothing; write `await ctx.{name}(…)`, "
-        "in an `async def`"
-    )
+    assert f"ctx.{name}(…) was never awaited" in str(response.error)
+    assert f"write `await ctx.{name}(…)`, in an `async def`" in str(response.error)
 
 
 async def test_a_middleware_that_does_not_await_the_call_fails_the_attempt() -> None:
@@ -84,15 +81,10 @@ async def test_a_middleware_that_does_not_await_the_call_fails_the_attempt() -> 
         ctx.around_steps.append(forgets_steps)
         await ctx.step("pay", nothing)
 
-    tests: list[ProcessorTest[Any]] = [
-        ProcessorTest(nothing, {}, around=[forgets]),
-        ProcessorTest(steps, {}),
-    ]
-    for test in tests:
+    for test in (ProcessorTest(nothing, {}, around=[forgets]), ProcessorTest(steps, {})):
         response = await test.run()
         assert response.outcome == "failed"
-        assert response.error is not None
-        assert "await call(…)" in response.error.message
+        assert "await call(…)" in str(response.error)
 
 
 async def test_what_is_awaited_in_any_way_is_no_fault() -> None:
@@ -152,7 +144,7 @@ async def in_batches(jobs: list[Any]) -> list[None]:
 
 
 @pytest.mark.parametrize(("run", "options"), [(plainly, {}), (in_batches, {"batch": 2})])
-def test_a_worker_settles_it_as_a_failure(run: Any, options: dict[str, Any]) -> None:
+async def test_a_worker_settles_it_as_a_failure(run: Any, options: dict[str, Any]) -> None:
     """A job in a thread or a batch fails if it does not await its own call.
 
     Other jobs do not fail.
@@ -161,24 +153,17 @@ def test_a_worker_settles_it_as_a_failure(run: Any, options: dict[str, Any]) -> 
     registry.processor("work", payload=dict, **options)(run)
     queue = ModelQueue([Row("one", {}), Row("two", {})])
 
-    async def tick() -> None:
-        more: dict[str, Any] = {"queue": queue, "options": TickOptions(linger_seconds=0)}
-        await Worker(SETTINGS, registry=registry, **more).tick(budget_seconds=60)
+    # Simulated time would not wait for the thread.
+    worker = queue.worker(registry, options=TickOptions(linger_seconds=0))
+    await worker.tick(budget_seconds=60)
 
-    asyncio.run(tick())  # the virtual clock would not wait for the thread
-
-    ended = {row.id: row.status for row in queue.rows.values()}
-    assert ended == {"one": "completed", "two": "failed"}
+    assert [row.status for row in queue.rows.values()] == ["completed", "failed"]
 
 
 @pytest.mark.parametrize(
     ("run", "fix"),
-    [
-        (lambda: 5, "`lambda: asyncio.to_thread(pay, order)`"),
-        (5, "`lambda: asyncio.to_thread(pay, order)`"),
-        (None, "`lambda: pay(order)`"),
-    ],
-    ids=["a plain function", "no function", "the call itself"],
+    [(lambda: 5, "`lambda: asyncio.to_thread(pay, order)`"), (None, "`lambda: pay(order)`")],
+    ids=["a plain function", "the call itself"],
 )
 async def test_a_step_of_what_cannot_be_awaited_says_what_to_write(run: Any, fix: str) -> None:
     """A step whose function is no coroutine function fails the job without a retry.
@@ -195,5 +180,4 @@ async def test_a_step_of_what_cannot_be_awaited_says_what_to_write(run: Any, fix
 
     response = await ProcessorTest(steps, {}).run()
 
-    assert response.error is not None
-    assert fix in response.error.message
+    assert fix in str(response.error)

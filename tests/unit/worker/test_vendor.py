@@ -36,17 +36,15 @@ class Vendor:
 
         return await ctx.step("paid", paid)
 
-    async def run(self) -> Run:
-        """Run one attempt, and advance the clock by the wait that it requested."""
-        run = await self.test.run()
-        wait = run.delay_seconds or run.retry_after_seconds or 0
-        self.clock.advance(seconds=wait)
-        return run
-
     async def until_over(self) -> list[Run]:
-        runs = [await self.run()]
-        while runs[-1].outcome in {"snoozed", "retry"} and self.test.attempt <= MOST_ATTEMPTS:
-            runs.append(await self.run())
+        """Run all attempts, and advance the clock by each wait that the job requests."""
+        runs: list[Run] = []
+        while not runs or runs[-1].outcome in {"snoozed", "retry"}:
+            runs.append(await self.test.run())
+            if self.test.attempt > MOST_ATTEMPTS:
+                break
+            wait = runs[-1].delay_seconds or runs[-1].retry_after_seconds or 0
+            self.clock.advance(seconds=wait)
         return runs
 
 
@@ -67,8 +65,8 @@ async def test_what_may_have_been_charged_is_asked_five_times() -> None:
     assert (vendor.calls, vendor.test.attempt) == (MAX_CALLS, 1)
     assert [run.delay_seconds for run in runs[:-1]] == [10, 30, 90, 270]
     assert runs[-1].outcome == "failed"
-    assert runs[-1].error is not None
-    assert runs[-1].error.message == "The service did not respond in time. It was asked 5 times."
+    message = "The service did not respond in time. It was asked 5 times."
+    assert message in str(runs[-1].error)
 
 
 async def test_no_more_is_asked_beside_a_step_that_waits_but_by_a_persons_retry() -> None:
@@ -82,12 +80,8 @@ async def test_no_more_is_asked_beside_a_step_that_waits_but_by_a_persons_retry(
         async def run(vendor: Vendor, _: Any) -> str:
             return await VendorCalls(job, ctx, "call").get(vendor.call)
 
-        await ctx.graph(
-            [
-                Stage(name="silent", run=partial(run, silent)),
-                Stage(name="away", run=partial(run, away)),
-            ]
-        )
+        vendors = {"silent": silent, "away": away}
+        await ctx.graph([Stage(name=name, run=partial(run, vendors[name])) for name in vendors])
 
     test = ProcessorTest(processor, None, clock=silent.clock)
     for _ in range(2 * MAX_CALLS):
@@ -98,8 +92,7 @@ async def test_no_more_is_asked_beside_a_step_that_waits_but_by_a_persons_retry(
     away.answers = ["done"]
     over = await test.run()
     assert (over.outcome, silent.calls) == ("failed", MAX_CALLS)
-    assert over.error is not None
-    assert "The service did not respond in time" in over.error.message
+    assert "The service did not respond in time" in str(over.error)
 
     silent.answers = ["done"]
     assert (await test.run()).outcome == "completed"
@@ -112,22 +105,19 @@ async def test_refusals_cost_no_try_and_the_patience_begins_with_the_first() -> 
     """
     vendor = Vendor(AWAY)
     vendor.clock.advance(seconds=90_000)
-    first = await vendor.run()
     runs = await vendor.until_over()
 
-    assert first.delay_seconds == 10
-    waits = [run.delay_seconds for run in runs if run.outcome == "snoozed"]
-    assert max(wait or 0 for wait in waits) == 60
-    assert MAX_WAIT.total_seconds() - 60 < sum(wait or 0 for wait in waits) + 10
-    assert [run.outcome for run in runs][len(waits) :] == ["retry"] * (len(runs) - len(waits))
-    assert len(runs) - len(waits) == MOST_ATTEMPTS
+    waits = [run.delay_seconds or 0 for run in runs if run.outcome == "snoozed"]
+    assert (waits[0], max(waits)) == (10, 60)
+    assert MAX_WAIT.total_seconds() - 60 < sum(waits)
+    assert [run.outcome for run in runs[len(waits) :]] == ["retry"] * MOST_ATTEMPTS
     assert len(vendor.test.steps) == 2
 
 
 async def test_an_answer_ends_a_row_of_refusals() -> None:
     """After any other response, the maximum wait begins again with the next rejection."""
     vendor = Vendor(AWAY, SILENT, AWAY, "done")
-    runs = [await vendor.run()]
+    runs = [await vendor.test.run()]
     vendor.clock.advance(seconds=MAX_WAIT.total_seconds())
     runs += await vendor.until_over()
 
@@ -169,7 +159,6 @@ async def test_a_call_whose_answer_could_not_be_taken_counts() -> None:
     [
         (301, "misconfigured", False),
         (403, "not_authorised", False),
-        (408, "silent", True),
         (429, "rate_limited", False),
         (451, "refused", False),
         (500, "failed", False),
