@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from minutehand.functions.worker.fork_server import FORK_SERVER, serve_forks
 if FORK_SERVER in os.environ:
     serve_forks(lambda: None)
 if "WORKER_SUSPECTS_ONLY" in os.environ:
-    starts = Path(os.environ["STARTS"])
+    starts = Path(os.environ["FOLDER"]) / "starts"
     with starts.open("a") as file:
         print(file=file)
     number = starts.stat().st_size
@@ -37,60 +38,53 @@ while select.select([], [pipe], []):
 """
 
 
-async def test_the_pause_doubles_until_a_process_leases_suspects(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Hosts:
+    """Runs a host of a worker program. The host's pauses last 10 ms, and are recorded."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.pauses: list[float] = []
+        self.folder = folder
+        sleep = asyncio.sleep
+
+        async def pause(seconds: float) -> None:
+            self.pauses.append(seconds)
+            await sleep(0.01)
+
+        self._sleep = sleep
+        monkeypatch.setattr(asyncio, "sleep", pause)
+
+    async def run(self, program: str, until: Callable[[], object], **environ: str) -> None:
+        """Run a host until the condition holds."""
+        (self.folder / "suspects_worker.py").write_text(program)
+        path = f"{self.folder}:{os.environ.get('PYTHONPATH', '')}"
+        environ = {**os.environ, "PYTHONPATH": path, "FOLDER": str(self.folder), **environ}
+        host = WorkerProcess("suspects_worker", environ)
+        host.start()
+        async with asyncio.timeout(60):
+            while not until():
+                await self._sleep(0.01)
+        await host.aclose(timeout_seconds=60)
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hosts:
+    return Hosts(tmp_path, monkeypatch)
+
+
+async def test_the_pause_doubles_until_a_process_leases_suspects(hosts: Hosts) -> None:
     """The host's pause between processes for suspects doubles until a process leases suspects."""
-    (tmp_path / "suspects_worker.py").write_text(WORKER)
-    file = tmp_path / "starts"
-    path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
-    host = WorkerProcess("suspects_worker", {**os.environ, "PYTHONPATH": path, "STARTS": str(file)})
-    pauses: list[float] = []
-    has_leased = asyncio.Event()
-    sleep = asyncio.sleep
+    await hosts.run(WORKER, lambda: 30 in hosts.pauses and hosts.pauses[-1] == 1)
 
-    async def pause(seconds: float) -> None:
-        starts = file.stat().st_size if file.exists() else 0
-        pauses.append(seconds)
-        if starts >= 6 and seconds == 1:
-            has_leased.set()
-            await asyncio.Event().wait()
-        await sleep(0)
-
-    monkeypatch.setattr(asyncio, "sleep", pause)
-    host.start()
-    await has_leased.wait()
-    await host.aclose(timeout_seconds=60)
-
-    assert [seconds for seconds, _ in groupby(pauses)] == [1, 2, 4, 8, 16, 30, 1]
+    assert [seconds for seconds, _ in groupby(hosts.pauses)] == [1, 2, 4, 8, 16, 30, 1]
 
 
-async def test_the_pause_does_not_grow_while_each_process_leases_suspects(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_pause_does_not_grow_while_each_process_leases_suspects(hosts: Hosts) -> None:
     """The suspects run long, so that no process ends."""
-    leased = WORKER.replace("number // 6", "1").replace("sys.exit()", "os.read(0, 1)")
-    (tmp_path / "suspects_worker.py").write_text(leased)
-    file = tmp_path / "starts"
-    path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
-    host = WorkerProcess("suspects_worker", {**os.environ, "PYTHONPATH": path, "STARTS": str(file)})
-    pauses: list[float] = []
-    have_started = asyncio.Event()
-    sleep = asyncio.sleep
+    program = WORKER.replace("number // 6", "1").replace("sys.exit()", "os.read(0, 1)")
+    starts = hosts.folder / "starts"
+    await hosts.run(program, lambda: starts.exists() and starts.stat().st_size >= 6)
 
-    async def pause(seconds: float) -> None:
-        pauses.append(seconds)
-        if file.exists() and file.stat().st_size >= 6:
-            have_started.set()
-        await sleep(0.01)
-
-    monkeypatch.setattr(asyncio, "sleep", pause)
-    host.start()
-    async with asyncio.timeout(60):
-        await have_started.wait()
-    await host.aclose(timeout_seconds=60)
-
-    assert max(pauses) == 2
+    assert max(hosts.pauses) == 2
 
 
 #: A worker program. Each of its processes for suspects ends without a lease when the test creates
@@ -137,34 +131,23 @@ def count_started(folder: Path) -> int:
     return len([*folder.glob("started-*")])
 
 
-async def test_suspects_found_beside_a_process_that_leases_none_get_a_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_suspects_found_beside_a_process_that_leases_none_get_a_process(hosts: Hosts) -> None:
     """The worker finds suspects while an earlier process for suspects still runs.
 
     The host then starts another process.
     """
-    (tmp_path / "dying_worker.py").write_text(DYING)
-    path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
-    environ = {**os.environ, "PYTHONPATH": path, "FOLDER": str(tmp_path)}
-    host = WorkerProcess("dying_worker", environ)
-    sleep = asyncio.sleep
 
-    async def pause(seconds: float) -> None:
-        await sleep(0.01)
-        if count_started(tmp_path):
-            asyncio.get_running_loop().call_soon((tmp_path / "end").touch)
+    def has_started_two() -> bool:
+        count = count_started(hosts.folder)
+        if count == 1 and 2 in hosts.pauses:
+            (hosts.folder / "end").touch()
+        return count == 2
 
-    monkeypatch.setattr(asyncio, "sleep", pause)
-    host.start()
-    async with asyncio.timeout(60):
-        while count_started(tmp_path) < 2:
-            await sleep(0.01)
-    await host.aclose(timeout_seconds=60)
+    await hosts.run(DYING, has_started_two)
 
 
 async def test_processes_that_share_the_suspects_of_a_death_delay_no_later_process(
-    engine: Engine, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, environ: dict[str, str], hosts: Hosts
 ) -> None:
     """Eight processes start for eight suspects.
 
@@ -173,23 +156,10 @@ async def test_processes_that_share_the_suspects_of_a_death_delay_no_later_proce
     engine.register()
     jobs = " ".join(engine.enqueue_many(8))
     engine.lease(8, worker="dies")
-    (tmp_path / "dying_worker.py").write_text(DYING.replace('"started-*")', '"ended-*", 8)'))
-    (tmp_path / "end").touch()
-    path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
-    folder = {"PYTHONPATH": path, "FOLDER": str(tmp_path), "JOBS": jobs}
-    host = WorkerProcess("dying_worker", {**os.environ, **environ, **folder})
-    pauses: list[float] = []
-    sleep = asyncio.sleep
+    program = DYING.replace('"started-*")', '"ended-*", 8)')
+    (hosts.folder / "end").touch()
 
-    async def pause(seconds: float) -> None:
-        pauses.append(seconds)
-        await sleep(0.01)
+    await hosts.run(program, lambda: hosts.pauses, **environ, JOBS=jobs)
 
-    monkeypatch.setattr(asyncio, "sleep", pause)
-    host.start()
-    async with asyncio.timeout(60):
-        while not pauses:
-            await sleep(0.01)
-    await host.aclose(timeout_seconds=60)
-    assert pauses[0] == 1
-    assert count_started(tmp_path) == 8
+    assert hosts.pauses[0] == 1
+    assert count_started(hosts.folder) == 8

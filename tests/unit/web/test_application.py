@@ -30,7 +30,6 @@ ERRORS: dict[str, tuple[Exception, int, str, Any]] = {
     "quota": (QUOTA, 429, "quota_exceeded", {"limit": "100"}),
     "busy": (BUSY, 429, "job_busy", {"a": 1}),
     "token": (EXPIRED, 401, "unauthorized", "the database rejected the token"),
-    "schema": (QueueError("function x", status=404, code="PGRST202"), 503, "unavailable", None),
     "locked": (LOCKED, 429, "job_busy", {"retry_after_seconds": 1}),
     "outage": (QueueError("of function x", status=500, code="XX000"), 503, "unavailable", None),
     "sqlstate": (COLUMN, 400, "invalid_argument", {"sqlstate": "22P02"}),
@@ -156,9 +155,7 @@ async def test_an_allowed_origin_may_read_even_errors(api: httpx.AsyncClient, pa
     assert allowed.headers["cache-control"] == "no-store"
 
 
-@pytest.mark.parametrize(
-    "value", ["NaN", "-Infinity", "1e400", r'"\ud800"', "[" * 300 + "]" * 300, '"\xff"']
-)
+@pytest.mark.parametrize("value", ["NaN", "1e400", r'"\ud800"', "[" * 300 + "]" * 300, '"\xff"'])
 async def test_json_that_postgres_cannot_store_is_refused(
     api: httpx.AsyncClient, value: str
 ) -> None:

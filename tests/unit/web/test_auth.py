@@ -62,9 +62,13 @@ async def refusal(verify: TokenVerifier, token: str) -> str:
 async def test_a_users_token_is_recognised(
     settings: Settings, secret_token: MakeToken, kind: str, request: pytest.FixtureRequest
 ) -> None:
-    """A token that is signed with ES256, RS256 or the legacy secret is accepted."""
+    """A token that is signed with ES256, RS256 or the legacy secret is accepted.
+
+    In the issuer of a token, 127.0.0.1 and localhost are the same.
+    """
     if kind == "legacy secret":
-        server, token = KeyServer(), secret_token(is_anonymous=True, app_metadata={"plan": "x"})
+        settings = settings.model_copy(update={"supabase_url": "http://localhost:54321"})
+        server, token = KeyServer(), secret_token(iss="http://127.0.0.1:54321/auth/v1")
     else:
         signer: Signer = request.getfixturevalue(kind)
         server, token = KeyServer(signer), signer.token()
@@ -75,16 +79,6 @@ async def test_a_users_token_is_recognised(
     assert caller.token == token
     assert token not in repr(caller)
     assert server.asked == len(server.keys)
-
-
-async def test_localhost_is_the_loopback_address_in_an_issuer(
-    settings: Settings, secret_token: MakeToken
-) -> None:
-    """A token whose issuer is 127.0.0.1 is accepted if the settings say localhost."""
-    local = settings.model_copy(update={"supabase_url": "http://localhost:54321"})
-    token = secret_token(iss="http://127.0.0.1:54321/auth/v1")
-
-    assert (await verifier(local).verify(token)).user_id == UUID(ADA)
 
 
 def _forged(algorithm: str, sign: Callable[[bytes], bytes], **header: str) -> str:
@@ -99,9 +93,8 @@ async def test_a_forged_token_is_refused(settings: Settings, rs256: Signer, es25
     """A token without a signature, or signed with the public key as a secret, is rejected."""
     known = settings.model_copy(update={"supabase_jwks": {"keys": [rs256.jwk, es256.jwk]}})
     verify = verifier(known)
-    for algorithm in ("none", "None", "NONE"):
-        for sign in (lambda _: b"", lambda _: b"x"):
-            await refusal(verify, _forged(algorithm, sign))
+    for algorithm in ("none", "NONE"):
+        await refusal(verify, _forged(algorithm, lambda _: b""))
     for signer in (rs256, es256):
         pem = signer.private.public_key().public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
@@ -123,7 +116,6 @@ NOW = int(time.time())
         ({"nbf": NOW + 36_000}, "is not valid yet"),
         ({"aud": "other"}, "has another audience"),
         ({"iss": "https://elsewhere.example/auth/v1"}, "has another issuer"),
-        ({"sub": None}, "names no subject"),
         ({"sub": "not-a-uuid"}, "names no subject"),
         ({"role": "anon"}, "does not belong to a signed-in user"),
     ],
@@ -216,7 +208,6 @@ GUEST, IN_ADDRESS = f"/sessions/guest_{'a' * 64}", "?access_token={token}"
     [
         ("/user", TOKEN, "user"),
         ("/user", {"apikey": "sb_publishable_x"}, "missing"),
-        ("/user", {}, "missing"),
         ("/user", {"authorization": "Bearer x"}, "invalid"),
         ("/user" + IN_ADDRESS, STREAM, "missing"),
         ("/stream" + IN_ADDRESS, STREAM, "user"),

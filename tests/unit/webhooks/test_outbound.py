@@ -20,8 +20,8 @@ NOT_PUBLIC = (
     "2002:7f00:1:: 3fff::1 fc00::1 fe80::1%eth0 fec0::1 ff02::1"
 )
 ODD_SPELLINGS = (
-    "https://[::ffff:127.0.0.1]/ https://0/ https://2130706433/ https://0x7f.0.0.1/ "
-    "https://[64:ff9b::7f00:1]/ https://localhost/ http://1.1.1.1/"
+    "https://0/ https://2130706433/ https://0x7f.0.0.1/ https://[64:ff9b::7f00:1]/ "
+    "https://localhost/ http://1.1.1.1/"
 )
 
 

@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 
 import pytest
@@ -72,16 +71,17 @@ def test_a_function_that_can_be_called_is_registered(run: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "given"),
+    ("kind", "wrong"),
     [
-        ("RateLimit: per", partial(RateLimit, 10, per="minute")),
-        ("Backoff: cap", partial(Backoff, cap=None)),
-        ("Schedule: missed", partial(Schedule, "@daily", missed="all")),
+        (RateLimit, {"limit": 10, "per": "minute"}),
+        (Backoff, {"cap": None}),
+        (Schedule, {"cron": "@daily", "missed": "all"}),
     ],
 )
-def test_a_part_of_another_kind_is_refused_by_its_name(wrong: str, given: Any) -> None:
-    with pytest.raises(TypeError, match=rf"^{wrong}: .*, got "):
-        given()
+def test_a_part_of_another_kind_is_refused_by_its_name(kind: Any, wrong: dict[str, Any]) -> None:
+    """The error names the last of the arguments."""
+    with pytest.raises(TypeError, match=rf"^{kind.__name__}: {[*wrong][-1]}: .*, got "):
+        kind(**wrong)
 
 
 def test_a_type_that_cannot_be_published_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:

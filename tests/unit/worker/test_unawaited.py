@@ -81,8 +81,8 @@ async def test_a_middleware_that_does_not_await_the_call_fails_the_attempt() -> 
         ctx.around_steps.append(forgets_steps)
         await ctx.step("pay", nothing)
 
-    for test in (ProcessorTest(nothing, {}, around=[forgets]), ProcessorTest(steps, {})):
-        response = await test.run()
+    for run, around in ((nothing, [forgets]), (steps, [])):
+        response = await ProcessorTest(run, {}, around=around).run()
         assert response.outcome == "failed"
         assert "await call(…)" in str(response.error)
 
