@@ -48,7 +48,7 @@ async def paced(job: Job[Chat], ctx: JobContext) -> dict[str, int] | Fail:
                 if verb == "say":
                     words.write(f"{text} ")
                 elif verb == "item":
-                    words.write(json.loads(text))
+                    words.write(json.loads(text.replace("JOB", job.id)))
                 elif verb == "end":
                     return {"lines": len(lines)}
                 elif verb == "fail":
@@ -67,7 +67,10 @@ class Site:
     folder: Path
 
     def say(self, chat: str, *lines: str, mode: str = "a") -> None:
-        """Write lines for a chat's first attempt: `say …`, `item …`, `end` or `fail …`."""
+        """Write lines for a chat's first attempt: `say …`, `item …`, `end` or `fail …`.
+
+        In an item, `JOB` is the id of the job.
+        """
         with (self.folder / "scripts" / f"{chat}.1").open(mode) as script:
             script.writelines(f"{line}\n" for line in lines)
 

@@ -158,7 +158,7 @@ def test_an_approved_call_of_a_failed_job_is_an_error(
 ) -> None:
     """An approved tool call loses its buttons, and is not shown as denied if the job fails.
 
-    The approval has the id of its tool call, as with some of the AI SDK's models.
+    The approval has the id of its tool call.
     """
     items: list[dict[str, object]] = [
         {"type": "tool-input-available", "toolCallId": "t", "toolName": "refund", "input": {}},
@@ -175,6 +175,26 @@ def test_an_approved_call_of_a_failed_job_is_an_error(
     for each in (shown, tab()):
         each.shows("Question", "refund {} output-error")
         each.is_now("the bank is away")
+
+
+@pytest.mark.parametrize(
+    ("approval", "shown"),
+    [("JOB:t", "refund {} output-denied"), ("other", "refund {}?ApproveDeny")],
+)
+def test_a_completed_job_closes_its_own_questions(
+    tab: Callable[..., Tab], site: Site, chat: str, approval: str, shown: str
+) -> None:
+    """A completed job denies a call whose approval id begins with the job's id, and no other."""
+    items: list[dict[str, object]] = [
+        {"type": "tool-input-available", "toolCallId": "t", "toolName": "refund", "input": {}},
+        {"type": "tool-approval-request", "toolCallId": "t", "approvalId": approval},
+    ]
+    site.say(chat, *(f"item {json.dumps(item)}" for item in items), "end")
+    page = tab()
+    page.does("Send")
+
+    page.is_now("ready")
+    page.shows("Question", shown)
 
 
 @pytest.mark.parametrize("payload", ["", "whole"])
