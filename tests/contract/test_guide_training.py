@@ -67,7 +67,8 @@ def test_1_to_3_jobs_and_results(portal: httpx.Client, sql: Sql, stack: RunningS
         user_id,
     )
     processed = process(stack)
-    state = ended(portal, f"/api/trainings/{training['id']}")
+    path = f"/api/trainings/{training['id']}"
+    state = ended(portal, path)
 
     assert {row[0] for row in created[:2]} == {"transcription", "mux_upload"}
     assert processed["success"] is True
@@ -82,12 +83,12 @@ def test_1_to_3_jobs_and_results(portal: httpx.Client, sql: Sql, stack: RunningS
     assert {name: row[1:3] for name, row in mine.items()} == dict.fromkeys(
         JOB_TYPES, ("completed", 100)
     )
-    transcript = portal.get(f"/api/trainings/{training['id']}/transcript").json()
+    transcript = portal.get(f"{path}/transcript").json()
     assert (transcript["complete"], transcript["language"]) == (True, "en")
     assert "the front door of the machine" in transcript["text"]
     assert state["procedure"]["offline"] is True  # without a model, there is no procedure
     assert state["procedure"]["procedure"] is None
-    video = portal.get(f"/api/trainings/{training['id']}/video").json()
+    video = portal.get(f"{path}/video").json()
     assert httpx.get(video["url"], headers={"Range": "bytes=0-9"}).status_code == 206
 
 
@@ -112,7 +113,8 @@ def test_4_what_failed_says_why(portal: httpx.Client, sql: Sql, stack: RunningSt
     The guide's DELETE statement removes only jobs that ended more than 30 days ago.
     """
     training = upload(portal, stack, b"this is no video at all")["training"]
-    state = ended(portal, f"/api/trainings/{training['id']}")
+    path = f"/api/trainings/{training['id']}"
+    state = ended(portal, path)
     failed = sql("""
         SELECT job_type, status, retry_count, error_data
         FROM background_jobs
@@ -123,7 +125,7 @@ def test_4_what_failed_says_why(portal: httpx.Client, sql: Sql, stack: RunningSt
         FROM background_jobs
         WHERE status = 'failed'
           AND retry_count >= max_retries;""")
-    retried = portal.post(f"/api/trainings/{training['id']}/retry")
+    retried = portal.post(f"{path}/retry")
 
     assert state["status"] == "failed"
     assert "not a video" in state["reason"]
@@ -131,7 +133,7 @@ def test_4_what_failed_says_why(portal: httpx.Client, sql: Sql, stack: RunningSt
     assert all(row[3]["message"] for row in failed)
     assert len(for_good) == len(failed)
     assert retried.status_code == 200, retried.text
-    assert ended(portal, f"/api/trainings/{training['id']}")["status"] == "failed"
+    assert ended(portal, path)["status"] == "failed"
     with stack.connect() as connection:
         deleted = connection.execute("""
             DELETE FROM background_jobs
@@ -146,18 +148,19 @@ def test_5_cancelled_jobs_stop(portal: httpx.Client, sql: Sql, stack: RunningSta
     """A client starts a transcription job as the guide prints. A cancellation stops all jobs."""
     done = upload(portal, stack, SAMPLE.read_bytes())
     training = done["training"]
+    path = f"/api/trainings/{training['id']}"
     body = {
         "user_id": str(sql("select created_by from trainings where id = %s", training["id"])[0][0]),
         "company_id": stack.demo_workspace_id,
         "audio_url": done["key"],
     }
-    created = portal.post(f"/api/trainings/{training['id']}/transcription", json=body)
+    created = portal.post(f"{path}/transcription", json=body)
     assert created.status_code == 201, created.text
     job_id = created.json()["job_id"]
     assert isinstance(job_id, str)
     assert sql("select job_type from background_jobs where id = %s", job_id) == [("transcription",)]
-    cancelled = portal.post(f"/api/trainings/{training['id']}/cancel")
-    state = ended(portal, f"/api/trainings/{training['id']}")
+    cancelled = portal.post(f"{path}/cancel")
+    state = ended(portal, path)
     rows = sql("""
         SELECT job_type, status, completed_at
         FROM background_jobs

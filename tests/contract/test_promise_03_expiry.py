@@ -68,33 +68,26 @@ def test_a_failing_job_fails_after_its_last_attempt(engine: Engine) -> None:
     assert (group["latest_id"], group["jobs"]) == (job_id, 2)
 
 
-def test_an_attempt_that_a_worker_dies_in_counts(engine: Engine) -> None:
-    job_id = engine.enqueue(max_attempts=2)
-    for _ in range(2):
+@pytest.mark.parametrize(("max_attempts", "deaths"), [(2, 2), (50, 5)])
+def test_an_attempt_that_a_worker_dies_in_counts(
+    engine: Engine, max_attempts: int, deaths: int
+) -> None:
+    """A job whose worker disappears in its last attempt fails.
+
+    A job whose worker disappears five times fails, even if it has attempts left. After a manual
+    retry, the job has all its attempts again.
+    """
+    job_id = engine.enqueue(max_attempts=max_attempts)
+    for _ in range(deaths):
         engine.lease_one(worker="mortal")
         engine.elapse(61)
 
     job = engine.job(job_id)
-    assert (job["status"], job["attempts"]) == ("failed", 2)
-    assert attempts_of(engine, job_id) == ["lost", "lost"]
+    assert (job["status"], job["attempts"]) == ("failed", deaths)
+    assert attempts_of(engine, job_id) == ["lost"] * deaths
+    assert job["error_data"]["reason"] == "worker_lost"
     assert "mortal" in job["error_message"]
     assert engine.events(job_id)[-2:] == ["job.reclaimed", "job.failed"]
-
-
-def test_a_job_whose_workers_keep_dying_fails_with_attempts_left(engine: Engine) -> None:
-    """A job whose worker disappears five times fails, even if it has attempts left.
-
-    After a manual retry, the job has all its attempts again.
-    """
-    job_id = engine.enqueue(max_attempts=50)
-    for _ in range(5):
-        engine.lease_one()
-        engine.advance(61)
-
-    assert engine.lease() == []
-    job = engine.job(job_id)
-    assert (job["status"], job["attempts"]) == ("failed", 5)
-    assert job["error_data"]["reason"] == "worker_lost"
     engine.retry(job_id)
     engine.lease_one()
     engine.advance(61)
