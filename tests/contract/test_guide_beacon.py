@@ -79,8 +79,9 @@ def test_job_lifecycle(
     The guide's sections are 1.1, 3.1 and 5.1.
     """
     job = submit()
-    runner_job = portal.get(f"/api/v1/jobs/{job['id']}").json()
-    state = ended(portal, f"/api/v1/jobs/{job['id']}")
+    path = f"/api/v1/jobs/{job['id']}"
+    runner_job = portal.get(path).json()
+    state = ended(portal, path)
     outbox = sql("select status, message from public.beacon_outbox where job_id = %s", job["id"])
     queued = sql(
         "select status, payload from public.jobs where job_type = 'beacon_job'"
@@ -106,12 +107,12 @@ def test_job_lifecycle(
     listed = portal.get("/api/v1/executions", params={"job_id": job["id"]})
     assert listed.status_code == 200, listed.text
     assert {each["status"] for each in listed.json()["executions"]} == {"completed"}
-    keys, path = tmp_path / "keys.json", tmp_path / "bundle.json"
+    keys, receipts = tmp_path / "keys.json", tmp_path / "bundle.json"
     keys.write_text(httpx.get(f"{stack.api_url}/api/v1/keys").text)
-    bundle = portal.get(f"/api/v1/jobs/{job['id']}/bundle").json()
+    bundle = portal.get(f"{path}/bundle").json()
     for given, code in ((bundle, 0), ({**bundle, "receipts": bundle["receipts"][:1]}, 1)):
-        path.write_text(json.dumps(given))
-        Run()("beacon", "verify", str(path), "--keys", str(keys), code=code)
+        receipts.write_text(json.dumps(given))
+        Run()("beacon", "verify", str(receipts), "--keys", str(keys), code=code)
 
 
 def test_the_published_schemas_say_what_the_guide_says(portal: httpx.Client) -> None:

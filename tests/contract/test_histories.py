@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -249,25 +250,23 @@ class QueueMachine(RuleBasedStateMachine):
 
         The first transaction may still be open.
         """
-        self.enqueue_with_key(at, key, 1)
-        self.enqueue_with_key(((at[0] + 1) % 3, False), key, payload)
 
-    def enqueue_with_key(self, at: At, key: str, payload: int) -> None:
-        def note(answer: Any) -> None:
+        def note(sent: int, answer: Any) -> None:
             known = self.keys.get(key)
             if isinstance(answer, psycopg.Error):
                 assert answer.diag.message_hint == "idempotency_conflict"
-                assert known is None or known[1] != payload, "a repeat was refused"
+                assert known is None or known[1] != sent, "a repeat was refused"
                 return
             job_id = answer["job"]["id"]
             if known is not None:
-                assert known == (job_id, payload), "a key stood for two jobs or two payloads"
+                assert known == (job_id, sent), "a key stood for two jobs or two payloads"
                 assert not answer["created"]
-            self.keys[key] = (job_id, payload)
+            self.keys[key] = (job_id, sent)
             self.made(answer)
 
         options = {"idempotency_key": f"{key} of {self.run_id}"}
-        self.enqueue_plain(at, note, p_payload={"v": payload}, p_options=options)
+        for place, sent in ((at, 1), (((at[0] + 1) % 3, False), payload)):
+            self.enqueue_plain(place, partial(note, sent), p_payload={"v": sent}, p_options=options)
 
     @rule(
         at=PLACES,
