@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import pytest
@@ -114,16 +115,6 @@ async def test_an_answer_is_counted_and_priced(server: ModelServer) -> None:
     }
 
 
-async def test_an_endpoint_with_the_newer_name_of_a_limit_is_asked_by_that_name(
-    server: ModelServer,
-) -> None:
-    server.answers["answer"] = "{}"
-    await complete(server, rejection(400, message="Unsupported parameter: 'max_tokens'."))
-
-    assert ["max_tokens" in seen.body for seen in server.seen] == [True, False]
-    assert server.seen[-1].body["max_completion_tokens"] == 16_000
-
-
 class Many(BaseModel):
     """An answer whose texts and lists have maximum lengths."""
 
@@ -224,9 +215,8 @@ async def test_an_answer_that_is_cut_twice_fails(server: ModelServer) -> None:
     await model.aclose()
 
     assert [seen.body["max_tokens"] for seen in server.seen] == [3_000, 3_000]
-    assert run.error is not None
     words = "The language model's answer was too long. Ask for less at once."
-    assert run.error.message == words
+    assert words in str(run.error)
     assert "LANGUAGE_MODEL_MOST_TOKENS" in run.messages[-1]
 
 
@@ -308,6 +298,14 @@ class Dripping(MisbehavingServer):
         await writer.drain()
         await (self._then(writer) if self._then else self.hang())
 
+    @asynccontextmanager
+    async def model(self, response_seconds: float) -> AsyncIterator[OpenAICompatible]:
+        """Yield a client that waits this long for a piece."""
+        options: dict[str, Any] = {"prices": (1.0, 2.0), "response_seconds": response_seconds}
+        model = OpenAICompatible(f"{self.origin}/v1", model="m", **options)
+        yield model
+        await model.aclose()
+
 
 def delta(text: str) -> str:
     return json.dumps({"choices": [{"delta": {"content": text}}]})
@@ -328,10 +326,8 @@ async def test_a_whole_answer_is_used_whatever_its_connection_does(
 ) -> None:
     """An answer whose JSON object is complete is used, even if the connection then fails."""
     monkeypatch.setattr("minutehand.ai.openai_compatible.AFTER_END_SECONDS", 0.05)
-    async with server:
-        model = OpenAICompatible(f"{server.origin}/v1", model="m", response_seconds=0.2)
+    async with server, server.model(0.2) as model:
         run = await ask(model)
-        await model.aclose()
 
     assert run.result == LONG
 
@@ -347,10 +343,8 @@ async def test_an_answer_without_an_end_fails_once(monkeypatch: pytest.MonkeyPat
             await writer.drain()
             await asyncio.sleep(0.01)
 
-    async with Dripping(then=endless) as server:
-        model = OpenAICompatible(f"{server.origin}/v1", model="m", response_seconds=60)
+    async with Dripping(then=endless) as server, server.model(60) as model:
         run = await ask(model)
-        await model.aclose()
 
     assert run.error is not None
     assert (run.outcome, run.error.data["code"]) == ("failed", "answer_too_long")
@@ -380,8 +374,10 @@ async def test_a_cancel_ends_the_request_and_keeps_what_was_said() -> None:
             written.append(text)
             said.set()
 
-    async with Dripping(delta('{"title": "Move on'), then=ping) as server:
-        model = OpenAICompatible(f"{server.origin}/v1", model="m", prices=(1.0, 2.0))
+    async with (
+        Dripping(delta('{"title": "Move on'), then=ping) as server,
+        server.model(60) as model,
+    ):
         costs: list[float] = []
 
         async def title(job: Job[None], ctx: JobContext) -> str:
@@ -396,7 +392,6 @@ async def test_a_cancel_ends_the_request_and_keeps_what_was_said() -> None:
         running.cancel()
         await running
         await left.wait()
-        await model.aclose()
 
     assert written == ["Move on"]
     assert costs[0] > 0
@@ -406,10 +401,8 @@ async def test_a_cancel_ends_the_request_and_keeps_what_was_said() -> None:
 async def test_a_character_in_two_halves_is_joined() -> None:
     """A character that the endpoint splits into two UTF-16 halves is joined."""
     pieces = [delta("a\ud83d"), delta("\ude00b"), delta("\ud83d"), "[DONE]"]
-    async with Dripping(*pieces, then=close) as server:
-        model = OpenAICompatible(f"{server.origin}/v1", model="m", response_seconds=5)
+    async with Dripping(*pieces, then=close) as server, server.model(5) as model:
         text = "".join([piece async for piece in model.stream(PROMPT)])
-        await model.aclose()
 
     assert text == "a😀b\ufffd"
 
@@ -419,18 +412,17 @@ async def test_silence_between_two_pieces_is_what_is_limited() -> None:
 
     The reader's own work does not count as silence.
     """
-    async with Dripping(*[delta(f"{number} ") for number in range(3)]) as server:
-        model = OpenAICompatible(f"{server.origin}/v1", model="m", response_seconds=0.2)
-        came: list[str] = []
+    came: list[str] = []
 
-        async def read() -> None:
-            async for piece in model.stream(PROMPT):
-                came.append(piece)
-                await asyncio.sleep(0.1)
+    async def read(model: OpenAICompatible) -> None:
+        async for piece in model.stream(PROMPT):
+            came.append(piece)
+            await asyncio.sleep(0.1)
 
+    pieces = [delta(f"{number} ") for number in range(3)]
+    async with Dripping(*pieces) as server, server.model(0.2) as model:
         with pytest.raises(LanguageModelError) as raised:
-            await read()
-        await model.aclose()
+            await read(model)
 
     assert len(came) == 3
     assert (raised.value.code, raised.value.charged) == ("silent", True)
@@ -442,18 +434,22 @@ async def test_a_rejected_option_is_left_out_of_later_calls(
 ) -> None:
     """If the endpoint rejects an option, the client repeats the call without it.
 
-    If that call succeeds, later calls omit the option.
+    If that call succeeds, later calls omit the option. The limit then has its newer name.
     """
     server.answers = {"answer": "{}", "text": "{}"}
-    server.faults["answer"] = [rejection(400, message="response_format is unknown")] * 2
+    server.faults["answer"] = [
+        rejection(400, message="Unsupported parameters: response_format, 'max_tokens'.")
+    ] * 2
     server.faults["text"] = [rejection(400, message="your prompt is rude")]
     with pytest.raises(LanguageModelError):
         await model.complete(PROMPT)
     for _ in range(2):
         await model.complete(PROMPT)
 
-    sent = ["response_format" in seen.body for seen in server.seen]
-    assert sent == [True, False, True, False, False]
+    for option in ("response_format", "max_tokens"):
+        sent = [option in seen.body for seen in server.seen]
+        assert sent == [True, False, True, False, False]
+    assert server.seen[-1].body["max_completion_tokens"] == 16_000
 
 
 @pytest.mark.parametrize(

@@ -65,16 +65,11 @@ Shaped = type[BaseModel]
         (f"<think>Is it {{so}}? No.\n{RAW}", Text, SAID),
         ('["a", " ", "b"]', Lines, {"points": ["a", "b"]}),
         ('```json\n{"title": "Roof", "costs": [1, 2,]}\n```', Costs, json.loads(COSTS)),
-        (
-            "[Rain](https://rain.test) is water.",
-            Reply,
-            {"reply": "[Rain](https://rain.test) is water."},
-        ),
+        ("[Rain](/rain) is water.", Reply, {"reply": "[Rain](/rain) is water."}),
         ('JSON is {"a": 1}.', Reply, {"reply": 'JSON is {"a": 1}.'}),
         ("42", Reply, {"reply": "42"}),
         ('{"text": "Line\nbreak"}', Text, {"text": "Line\nbreak"}),
         (json.dumps({"text": RAW}), Text, SAID),
-        (f"<answer>{RAW}</answer>", Text, SAID),
         (f"```json {RAW} ```", Text, SAID),
         (f"json\n{RAW}", Text, SAID),
         (f"\ufeff{RAW}", Text, SAID),
@@ -157,7 +152,6 @@ def test_an_object_in_another_notation_is_no_prose(text: str) -> None:
     "text",
     [
         "Title: Rain\n\nIt rains, and it rains.",
-        "**Reply:** I would write to them.",
         "**Title:** Rain\n**Reply:** I would write to them.",
         "**Question:** What is rain?\n**Options:** water, tea",
         "A `reply` of a server has a `tier` in its head.",
@@ -194,7 +188,7 @@ class Written(list[str]):
         return "".join(self)
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 400])
+@pytest.mark.parametrize("size", [1, 7, 400])
 def test_a_field_is_written_as_it_grows(size: int) -> None:
     """The value of a JSON field is streamed while it arrives.
 
@@ -230,23 +224,9 @@ def test_prose_is_written_once_it_is_no_preamble_and_another_answer_is_not_doubl
     """
     written = Written()
     growing = PartialField("reply", written, is_plain_text=bool)
-    for word in [
-        "Sure,",
-        "here",
-        "is",
-        "what",
-        "I",
-        "know",
-        "about",
-        "the",
-        "rain",
-        "that",
-        "falls",
-        "on",
-        "the",
-        "plain",
-    ]:
-        growing.add(f"{word} ")
+    growing.add("Sure, here is what I know about the rain")
+    assert written == []
+    growing.add(" that falls on the plain")
     assert written.text.startswith("Sure, here is what")
     before = written.text
 
