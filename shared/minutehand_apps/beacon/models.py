@@ -135,6 +135,18 @@ class JobMessage(Exact):
     jobspec_id: JobspecId
 
 
+class RepeatMessage(Exact):
+    """Payload of a `beacon_repeat` job, which submits a job again. A schedule enqueues it daily."""
+
+    job_id: UUID
+
+
+class Repeated(Row):
+    """The job that was submitted again, or None if its first job was deleted."""
+
+    id: UUID | None
+
+
 class ExecutionMessage(Exact):
     """Payload of the child job for one execution, in version 1."""
 

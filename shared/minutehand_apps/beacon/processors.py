@@ -17,6 +17,8 @@ from minutehand_apps.beacon.models import (
     Issued,
     JobMessage,
     JobSpec,
+    Repeated,
+    RepeatMessage,
     Row,
     Started,
 )
@@ -68,6 +70,13 @@ class Processors:
             return Fail(ended.error or f"The job is {ended.status}")
         ctx.progress(100, "finished", f"{len(ended.reached)} regions")
         return {"job_id": str(started.job.id), "reached": ended.reached}
+
+    async def repeat(self, job: Job[RepeatMessage], _: JobContext) -> dict[str, Any] | Fail:
+        """Submit a job again, so that its answers can be compared with the earlier ones."""
+        repeated = await self._call("beacon_repeat", job, Repeated)
+        if repeated.id is None:
+            return Fail(f"Job not found: {job.payload.job_id}")
+        return {"job_id": str(repeated.id)}
 
     async def execution(self, job: Job[ExecutionMessage], ctx: JobContext) -> dict[str, Any] | Fail:
         """Send the questions to a provider of the region, and sign its answers only once."""
@@ -123,6 +132,7 @@ def register(registry: Registry, settings: Settings, *, app: Beacon | None = Non
     registry.processor(
         "beacon_job", payload=JobMessage, backoff=Backoff(first=2, cap=60), internal=True
     )(processors.job)
+    registry.processor("beacon_repeat", payload=RepeatMessage)(processors.repeat)
     # limit the running executions, because submissions are not limited
     registry.processor(
         "beacon_execution",

@@ -122,6 +122,7 @@ class JobState(ListedJob):
 
     spec: dict[str, Any]
     share_id: UUID | None = Field(description="Key of the answers' public link, or null.")
+    previous_id: UUID | None = Field(description="Latest earlier job that completed.")
 
 
 class JobPage(BaseModel):

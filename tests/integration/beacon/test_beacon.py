@@ -11,9 +11,10 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
+from minutehand.worker.testing import drain
 from minutehand_apps.beacon.receipts import read_keys, verify
 from tests.integration.beacon.conftest import ENDED, Providers, Station
-from tests.support.engine import ACME, ADA, EVE
+from tests.support.engine import ACME, ADA, EVE, GLOBEX
 from tests.support.harness import until
 from tests.support.killable import survive
 
@@ -111,6 +112,22 @@ async def test_the_answers_have_a_public_link(station: Station) -> None:
     assert "<th>1 &lt; &lt;b&gt;2&lt;/b&gt;?</th>" in page.text
     ids = [job["id"], job["workspace_id"], job["created_by"], job["queue_job_id"]]
     assert [each for each in ids if each in page.text] == []
+
+
+async def test_a_job_is_repeated_and_names_the_one_before(station: Station) -> None:
+    """A `beacon_repeat` job submits the spec with a new version once, in its own workspace only."""
+    first = await station.ended(await station.submit())
+    assert first["previous_id"] is None
+    repeat = ("beacon_repeat", {"job_id": first["id"]})
+    own = station.project.insert(*repeat)
+    foreign = station.project.insert(*repeat, workspace_id=GLOBEX)
+    await drain(station.worker)
+    again = await station.ended({"id": station.project.row(own)["result"]["job_id"]})
+
+    assert again["previous_id"] == first["id"]
+    assert again["version"].startswith("1@20")
+    assert {**again["spec"], "version": "1"} == first["spec"]
+    assert station.project.row(foreign)["error_message"].startswith("Job not found")
 
 
 async def test_a_provider_that_takes_too_long_ends_with_the_deadline(

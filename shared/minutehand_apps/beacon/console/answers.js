@@ -1,8 +1,10 @@
 // Table of the answers of a job. The table has a row for each question, with the question's text
 // and category, and a column for each region.
 
+import { number, pluralize } from "../../lib/format.js";
 import { html } from "../../lib/ui.js";
 import { Tag } from "../../parts/badge.js";
+import { When } from "../../parts/when.js";
 import { questionsOf, responsesOf, STATES } from "./data.js";
 
 /**
@@ -16,13 +18,33 @@ const Agreement = ({ texts }) =>
       ? html`<${Tag} tone="completed">Same<//>`
       : html`<${Tag} tone="waiting">Differs<//>`;
 
-export function Answers({ job }) {
+/** Return the answers of an execution by the ids of the questions. */
+const answersOf = (execution) =>
+  new Map(responsesOf(execution?.output).map((each) => [each.question_id, each.response]));
+
+/**
+ * Sentence about the drift, which is the number of answers that differ from the answers of an
+ * earlier job with the same jobspec_id.
+ */
+const Drift = ({ columns, previous }) => {
+  const pairs = columns.flatMap(({ answers, before }) =>
+    [...answers].filter(([id]) => before.has(id)).map(([id, text]) => text !== before.get(id)),
+  );
+  return html`<p class="muted">
+    ${number(pairs.filter(Boolean).length)} of ${pluralize(pairs.length, "answer")} changed since
+    ${" "}<a href=${`/benchmarks/${previous.id}`}><${When} at=${previous.created_at} /></a>.
+  </p>`;
+};
+
+export function Answers({ job, previous }) {
   const columns = job.executions.map((one) => ({
     ...one,
-    answers: new Map(responsesOf(one.output).map((each) => [each.question_id, each])),
+    answers: answersOf(one),
+    before: answersOf(previous?.executions.find(({ region }) => region === one.region)),
   }));
   return html`<section class="card stack" aria-labelledby="h-answers">
     <h2 id="h-answers">Answers</h2>
+    ${previous && html`<${Drift} columns=${columns} previous=${previous} />`}
     <div class="scroll-x" tabindex="0" role="group" aria-label="Answers">
       <table class="table cards">
         <thead>
@@ -37,7 +59,7 @@ export function Answers({ job }) {
         </thead>
         <tbody>
           ${questionsOf(job.spec).map((one) => {
-            const responses = columns.map(({ answers }) => answers.get(one.question_id)?.response);
+            const responses = columns.map(({ answers }) => answers.get(one.question_id));
             return html`<tr
               key=${one.question_id}
               style=${{ verticalAlign: "top" }}
@@ -50,11 +72,16 @@ export function Answers({ job }) {
                 </div>
               </th>
               ${columns.map(
-                ({ id, region, status }, at) => html`<td
+                ({ id, region, status, before }, at) => html`<td
                   key=${id}
                   class=${responses[at] ? "wrap" : "muted"}
                   data-label=${region}>
                   ${responses[at] ?? STATES[status].word}
+                  ${
+                    responses[at] &&
+                    ![undefined, responses[at]].includes(before.get(one.question_id)) &&
+                    html` <${Tag} tone="waiting">Changed<//>`
+                  }
                 </td>`,
               )}
             </tr>`;

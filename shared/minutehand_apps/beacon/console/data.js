@@ -13,6 +13,11 @@ export const beacon = {
   cancel: (id) => call("POST /api/v1/jobs/{id}/cancel", { params: { id } }),
   share: (id, shared) => call("PUT /api/v1/jobs/{id}/share", { params: { id }, body: { shared } }),
   bundle: (id) => call("GET /api/v1/jobs/{id}/bundle", { params: { id } }),
+  repeatDaily: ({ id, workspace_id, jobspec_id }) =>
+    call("PUT /api/workspaces/{workspace_id}/schedules/{name}", {
+      params: { workspace_id, name: `Benchmark ${jobspec_id}` },
+      body: { cron: "0 6 * * *", job_type: "beacon_repeat", payload: { job_id: id } },
+    }),
   redrive: (workspaceId) =>
     call("POST /api/v1/outbox/redrive", { body: { workspace_id: workspaceId } }),
   keys: () => call("GET /api/v1/keys"),

@@ -22,6 +22,9 @@ export const title = () => "Benchmark";
 export default function JobPage({ id, workspace }) {
   const found = useFetch((signal) => beacon.job(id, signal), [id]);
   const job = found.value;
+  const previousId = job?.previous_id;
+  const readPrevious = async (signal) => previousId && beacon.job(previousId, signal);
+  const previous = useFetch(readPrevious, [previousId]);
   // A beacon job and its executions share a session. The session exists as soon as the queue has a
   // job for the beacon job.
   const topic = job?.queue_job_id ? `session:beacon:${job.id}` : `workspace:${workspace.id}`;
@@ -37,6 +40,12 @@ export default function JobPage({ id, workspace }) {
       action: "Cancel the job",
       danger: true,
     });
+  const repeat = () =>
+    act(
+      "Could not add the schedule",
+      () => beacon.repeatDaily(job),
+      "It runs each day at 06:00 UTC. The page Schedules changes the time.",
+    );
   const { constraints } = job.spec;
   const questions = pluralize(job.spec.questions.length, "question");
   const regions = pluralize(constraints.regions.length, "region");
@@ -57,6 +66,7 @@ export default function JobPage({ id, workspace }) {
         address=${job.share_id && `/api/v1/shared/${job.share_id}`}
         share=${(isShared) => beacon.share(job.id, isShared)}
         refresh=${found.refresh} />
+      ${workspace.role === "manager" && html`<${ActionButton} run=${repeat}>Run daily<//>`}
       ${isLive && html`<${ActionButton} className="danger" run=${cancel}>Cancel<//>`}
     </header>
     ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
@@ -93,7 +103,7 @@ export default function JobPage({ id, workspace }) {
         ],
       )}
     </section>
-    <${Answers} job=${job} />
+    <${Answers} job=${job} previous=${previous.value} />
     ${job.executions.some((one) => one.receipt_id) && html`<${Receipts} id=${job.id} />`}
   </article>`;
 }

@@ -184,7 +184,17 @@ select
   ) as executions,
   j.spec #>> '{benchmark,name}' as name,
   (j.spec #>> '{constraints,min_regions}')::numeric as min_regions,
-  j.share_id
+  j.share_id,
+  (
+    select p.id
+    from public.beacon_jobs as p
+    where p.workspace_id = j.workspace_id
+      and p.jobspec_id = j.jobspec_id
+      and p.status = 'completed'
+      and p.id < j.id
+    order by p.id desc
+    limit 1
+  ) as previous_id -- the job with which the page compares the answers
 from public.beacon_jobs as j
 join public.beacon_outbox as o on o.id = j.outbox_id
 left join public.jobs as q on q.id = j.queue_job_id;
@@ -252,20 +262,17 @@ select coalesce(
 )
 $$;
 
-create function public.beacon_submit(
+create function beacon.submit(
   p_spec jsonb,
-  p_workspace_id uuid default null,
-  p_priority integer default 100
+  p_workspace_id uuid,
+  p_user_id uuid,
+  p_priority integer
 )
 returns jsonb
 language plpgsql
-security definer -- members may not write jobs directly
 set search_path = ''
 as $$
 declare
-  v_workspace uuid := (
-    public.own_workspace(p_workspace_id) ->> 'workspace_id'
-  )::uuid;
   v_problem text := beacon.spec_problem(p_spec);
   v_job public.beacon_jobs;
   v_outbox uuid := queue.new_id();
@@ -274,25 +281,25 @@ begin
     perform queue.refuse(422, 'jobspec_invalid', v_problem, 'jobspec');
   end if;
   perform queue.check_json(p_spec, 'jobspec');
-  perform queue.hold_id(concat_ws('/', v_workspace, p_spec ->> 'jobspec_id'));
+  perform queue.hold_id(concat_ws('/', p_workspace_id, p_spec ->> 'jobspec_id'));
   insert into public.beacon_jobs (
     workspace_id, jobspec_id, version, spec, priority, outbox_id, created_by
   )
   values (
-    v_workspace,
+    p_workspace_id,
     p_spec ->> 'jobspec_id',
     p_spec ->> 'version',
     p_spec,
     p_priority,
     v_outbox,
-    queue.caller()
+    p_user_id
   )
   on conflict (workspace_id, jobspec_id, version) do nothing
   returning * into v_job;
   if not found then
     select * into v_job
     from public.beacon_jobs
-    where workspace_id = v_workspace
+    where workspace_id = p_workspace_id
       and jobspec_id = p_spec ->> 'jobspec_id'
       and version = p_spec ->> 'version';
     if v_job.spec <> p_spec then
@@ -311,14 +318,14 @@ begin
   end if;
   perform queue.admit(
     'jobs',
-    v_workspace,
-    queue.caller(), -- the number of executions
+    p_workspace_id,
+    p_user_id, -- the number of executions
     jsonb_array_length(p_spec #> '{constraints,regions}')
   );
   insert into public.beacon_outbox (id, workspace_id, job_id, message)
   values (
     v_outbox,
-    v_workspace,
+    p_workspace_id,
     v_job.id,
     jsonb_build_object(
       'version', 1,
@@ -327,13 +334,30 @@ begin
     )
   );
   insert into public.beacon_executions (workspace_id, job_id, jobspec_id, region)
-  select v_workspace, v_job.id, v_job.jobspec_id, r.region
+  select p_workspace_id, v_job.id, v_job.jobspec_id, r.region
   from jsonb_array_elements_text(
     p_spec #> '{constraints,regions}'
   ) with ordinality as r (region, place)
   order by r.place;
   return beacon.answer(v_job.id, true, queue.wake_worker());
 end;
+$$;
+create function public.beacon_submit(
+  p_spec jsonb,
+  p_workspace_id uuid default null,
+  p_priority integer default 100
+)
+returns jsonb
+language sql
+security definer -- members may not write jobs directly
+set search_path = ''
+as $$
+select beacon.submit(
+  p_spec,
+  (public.own_workspace(p_workspace_id) ->> 'workspace_id')::uuid,
+  queue.caller(),
+  p_priority
+)
 $$;
 comment on function public.beacon_submit is
   'Submit a job spec: {id, jobspec_id, status, workspace_id, created, wake}. A repeated spec '
@@ -714,6 +738,44 @@ comment on function public.beacon_start is
   'Start the job of a leased beacon_job {job_id, fence}: {job, executions}. job is null if it was '
   'deleted. For the worker.';
 
+create function public.beacon_repeat(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer -- the worker has no rights on the app's tables
+set search_path = ''
+as $$
+declare
+  v_held public.jobs := queue.held_job(
+    p_request,
+    array['beacon_repeat'],
+    'nothing was submitted'
+  );
+  v_job public.beacon_jobs;
+begin
+  perform queue.refuse_revoked();
+  select * into v_job
+  from public.beacon_jobs
+  where id::text = v_held.payload ->> 'job_id' and workspace_id = v_held.workspace_id;
+  if not found then
+    return '{"id": null}';
+  end if;
+  return beacon.submit(
+    -- the same version for each attempt, so that only one attempt submits a job
+    v_job.spec || jsonb_build_object('version', format(
+      '%s@%s',
+      left(v_job.version, 40),
+      to_char(v_held.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS')
+    )),
+    v_job.workspace_id,
+    v_job.created_by,
+    v_job.priority
+  );
+end;
+$$;
+comment on function public.beacon_repeat is
+  'Submit a job again, with the time in its version, for a leased beacon_repeat {job_id, fence}: '
+  'as beacon_submit. id is null if the job was deleted. For the worker.';
+
 create function public.beacon_start_execution(p_request jsonb)
 returns jsonb
 language plpgsql
@@ -1012,6 +1074,7 @@ select queue.allow(
   'public.beacon_publish',
   'public.beacon_reconcile',
   'public.beacon_start',
+  'public.beacon_repeat',
   'public.beacon_start_execution',
   'public.beacon_issue',
   'public.beacon_finish',

@@ -182,7 +182,17 @@ select
   ) as executions,
   j.spec #>> '{benchmark,name}' as name,
   (j.spec #>> '{constraints,min_regions}')::numeric as min_regions,
-  j.share_id
+  j.share_id,
+  (
+    select p.id
+    from public.beacon_jobs as p
+    where p.workspace_id = j.workspace_id
+      and p.jobspec_id = j.jobspec_id
+      and p.status = 'completed'
+      and p.id < j.id
+    order by p.id desc
+    limit 1
+  ) as previous_id -- the job with which the page compares the answers
 from public.beacon_jobs as j
 join public.beacon_outbox as o on o.id = j.outbox_id
 left join public.jobs as q on q.id = j.queue_job_id;

@@ -33,20 +33,17 @@ select coalesce(
 )
 $$;
 
-create function public.beacon_submit(
+create function beacon.submit(
   p_spec jsonb,
-  p_workspace_id uuid default null,
-  p_priority integer default 100
+  p_workspace_id uuid,
+  p_user_id uuid,
+  p_priority integer
 )
 returns jsonb
 language plpgsql
-security definer -- members may not write jobs directly
 set search_path = ''
 as $$
 declare
-  v_workspace uuid := (
-    public.own_workspace(p_workspace_id) ->> 'workspace_id'
-  )::uuid;
   v_problem text := beacon.spec_problem(p_spec);
   v_job public.beacon_jobs;
   v_outbox uuid := queue.new_id();
@@ -55,25 +52,25 @@ begin
     perform queue.refuse(422, 'jobspec_invalid', v_problem, 'jobspec');
   end if;
   perform queue.check_json(p_spec, 'jobspec');
-  perform queue.hold_id(concat_ws('/', v_workspace, p_spec ->> 'jobspec_id'));
+  perform queue.hold_id(concat_ws('/', p_workspace_id, p_spec ->> 'jobspec_id'));
   insert into public.beacon_jobs (
     workspace_id, jobspec_id, version, spec, priority, outbox_id, created_by
   )
   values (
-    v_workspace,
+    p_workspace_id,
     p_spec ->> 'jobspec_id',
     p_spec ->> 'version',
     p_spec,
     p_priority,
     v_outbox,
-    queue.caller()
+    p_user_id
   )
   on conflict (workspace_id, jobspec_id, version) do nothing
   returning * into v_job;
   if not found then
     select * into v_job
     from public.beacon_jobs
-    where workspace_id = v_workspace
+    where workspace_id = p_workspace_id
       and jobspec_id = p_spec ->> 'jobspec_id'
       and version = p_spec ->> 'version';
     if v_job.spec <> p_spec then
@@ -92,14 +89,14 @@ begin
   end if;
   perform queue.admit(
     'jobs',
-    v_workspace,
-    queue.caller(), -- the number of executions
+    p_workspace_id,
+    p_user_id, -- the number of executions
     jsonb_array_length(p_spec #> '{constraints,regions}')
   );
   insert into public.beacon_outbox (id, workspace_id, job_id, message)
   values (
     v_outbox,
-    v_workspace,
+    p_workspace_id,
     v_job.id,
     jsonb_build_object(
       'version', 1,
@@ -108,13 +105,30 @@ begin
     )
   );
   insert into public.beacon_executions (workspace_id, job_id, jobspec_id, region)
-  select v_workspace, v_job.id, v_job.jobspec_id, r.region
+  select p_workspace_id, v_job.id, v_job.jobspec_id, r.region
   from jsonb_array_elements_text(
     p_spec #> '{constraints,regions}'
   ) with ordinality as r (region, place)
   order by r.place;
   return beacon.answer(v_job.id, true, queue.wake_worker());
 end;
+$$;
+create function public.beacon_submit(
+  p_spec jsonb,
+  p_workspace_id uuid default null,
+  p_priority integer default 100
+)
+returns jsonb
+language sql
+security definer -- members may not write jobs directly
+set search_path = ''
+as $$
+select beacon.submit(
+  p_spec,
+  (public.own_workspace(p_workspace_id) ->> 'workspace_id')::uuid,
+  queue.caller(),
+  p_priority
+)
 $$;
 comment on function public.beacon_submit is
   'Submit a job spec: {id, jobspec_id, status, workspace_id, created, wake}. A repeated spec '

@@ -39,6 +39,44 @@ comment on function public.beacon_start is
   'Start the job of a leased beacon_job {job_id, fence}: {job, executions}. job is null if it was '
   'deleted. For the worker.';
 
+create function public.beacon_repeat(p_request jsonb)
+returns jsonb
+language plpgsql
+security definer -- the worker has no rights on the app's tables
+set search_path = ''
+as $$
+declare
+  v_held public.jobs := queue.held_job(
+    p_request,
+    array['beacon_repeat'],
+    'nothing was submitted'
+  );
+  v_job public.beacon_jobs;
+begin
+  perform queue.refuse_revoked();
+  select * into v_job
+  from public.beacon_jobs
+  where id::text = v_held.payload ->> 'job_id' and workspace_id = v_held.workspace_id;
+  if not found then
+    return '{"id": null}';
+  end if;
+  return beacon.submit(
+    -- the same version for each attempt, so that only one attempt submits a job
+    v_job.spec || jsonb_build_object('version', format(
+      '%s@%s',
+      left(v_job.version, 40),
+      to_char(v_held.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS')
+    )),
+    v_job.workspace_id,
+    v_job.created_by,
+    v_job.priority
+  );
+end;
+$$;
+comment on function public.beacon_repeat is
+  'Submit a job again, with the time in its version, for a leased beacon_repeat {job_id, fence}: '
+  'as beacon_submit. id is null if the job was deleted. For the worker.';
+
 create function public.beacon_start_execution(p_request jsonb)
 returns jsonb
 language plpgsql
@@ -337,6 +375,7 @@ select queue.allow(
   'public.beacon_publish',
   'public.beacon_reconcile',
   'public.beacon_start',
+  'public.beacon_repeat',
   'public.beacon_start_execution',
   'public.beacon_issue',
   'public.beacon_finish',
