@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import pytest
@@ -148,9 +149,8 @@ async def test_a_stream_says_a_jobs_words_and_continues_in_mid_sentence(api: Api
     assert (first_time.status, first_time.end) == (200, "completed")
     logged = (await api.call("GET", path)).json()["events"]
     events = [each for read in (first, third) for each in read.events if "seq" in each]
-    assert [(e["seq"], e["type"], e["data"]) for e in events] == [
-        (e["seq"], e["type"], e["data"]) for e in logged
-    ]
+    fields = itemgetter("seq", "type", "data")
+    assert [*map(fields, events)] == [*map(fields, logged)]
     rest = await api.call("GET", f"/api/jobs/{job_id}/output/reply?from=39990")
     assert rest.json()["text"] == "a" * 10
     for bad in ("1 {", '1 {"reply": {"next": -1}}'):
@@ -232,8 +232,8 @@ async def test_a_sessions_stream_says_the_words_of_its_jobs_wherever_it_is_cut(a
     assert sorted(seen) == sorted(engine.rows(logged, jobs))
     assert last is not None
     assert "{" not in last  # the cursor does not contain ended jobs
-    refusals = [await follow(api, path, last_id=f"{last} {bad}") for bad in ("{", '{"a": 1}')]
-    assert [answer.status for answer in refusals] == [400, 400]
+    for bad in ("{", '{"a": 1}'):
+        assert (await follow(api, path, last_id=f"{last} {bad}")).status == 400
 
 
 async def test_a_guest_reads_the_words_of_their_session(renewed: Renewed) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from minutehand.clock import SystemClock
 from minutehand.queue.direct import DirectApi
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker import Job, JobContext, Registry, Worker
-from minutehand.worker.remote import RemoteFailed, RemoteTask
+from minutehand.worker.remote import RemoteFailed
 from minutehand.worker.testing import drain
 from tests.support.engine import Engine
 from tests.support.renewed import Renewed
@@ -94,27 +95,13 @@ async def test_remote_work_has_one_deadline_for_workers_of_different_times(engin
     left_of: list[float] = []
     registry = Registry()
 
-    class Service:
-        """A service that rejects all work."""
-
-        name = "vendor"
-
-        async def submit(self, *, left: float) -> str:
-            left_of.append(left)
-            raise RemoteFailed("down")
-
-        async def poll(self, task_id: str) -> RemoteTask:
-            raise AssertionError
-
-        async def result(self, task_id: str) -> str:
-            raise AssertionError
-
-        async def cancel(self, task_id: str) -> None:
-            raise AssertionError
+    async def reject(*, left: float) -> str:
+        left_of.append(left)
+        raise RemoteFailed("down")
 
     @registry.processor("remote", payload=dict)
     async def run(job: Job[dict[str, Any]], ctx: JobContext) -> str:
-        services: Sequence[Any] = [Service()]
+        services: list[Any] = [SimpleNamespace(name="vendor", submit=reject)]
         return str(await ctx.remote("work", services, within=1000))
 
     job_id = ""
@@ -133,7 +120,7 @@ async def test_a_worker_logs_once_that_its_clock_is_wrong_and_a_finding_names_it
     engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     registry = Registry()
-    registry.processor("nothing", payload=dict)(_nothing)
+    registry.processor("nothing", payload=dict)(print)
     for ahead in (timedelta(seconds=2), *WRONG):
         async with working(engine, registry, ahead) as worker:
             for _ in range(2):
@@ -143,15 +130,9 @@ async def test_a_worker_logs_once_that_its_clock_is_wrong_and_a_finding_names_it
     findings = engine.rpc("explain_queue")["findings"]
     found = {each["key"]: each["sentence"] for each in findings if each["reason"] == "clock_skew"}
     assert sorted("3600 s ahead of" in sentence for sentence in found.values()) == [False, True]
-    response = [
+    ahead_of, behind = (
         each for each in caplog.records if getattr(each, "event", "") == "worker.clock_skew"
-    ]
-    assert [each.levelno for each in response] == [logging.WARNING] * 2
-    assert ["ahead of" in response[0].getMessage(), "behind" in response[1].getMessage()] == [
-        True,
-        True,
-    ]
-
-
-async def _nothing(job: Job[dict[str, Any]], ctx: JobContext) -> None:
-    """Do nothing, as the processor of a registered type."""
+    )
+    assert ahead_of.levelno == behind.levelno == logging.WARNING
+    assert "ahead of" in ahead_of.getMessage()
+    assert "behind" in behind.getMessage()

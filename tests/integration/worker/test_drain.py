@@ -94,14 +94,17 @@ def test_a_job_that_comes_just_after_a_run_starts_another(engine: Engine) -> Non
     settings = settings_of(engine, ["coroutines"])
     wakes: list[bool] = []
 
+    def enqueue() -> None:
+        answer = engine.rpc("enqueue_job", p_workspace_id=ACME, p_job_type="other")
+        wakes.append(answer["wake"])
+
     async def run() -> None:
         registry = Registry()
 
         @registry.processor("brief", payload=dict)
         async def brief(job: Any, ctx: Any) -> None:
             await asyncio.sleep(0.7)  # meanwhile the worker calls lease again
-            answer = engine.rpc("enqueue_job", p_workspace_id=ACME, p_job_type="other")
-            wakes.append(answer["wake"])
+            enqueue()
 
         worker = Worker(settings, registry=registry)
         await worker.register()
@@ -109,8 +112,7 @@ def test_a_job_that_comes_just_after_a_run_starts_another(engine: Engine) -> Non
         engine.enqueue(job_type="brief")
         summary = await worker.tick(budget_seconds=60)
         assert summary.completed == 1
-        answer = engine.rpc("enqueue_job", p_workspace_id=ACME, p_job_type="other")
-        wakes.append(answer["wake"])
+        enqueue()
         await worker.aclose()
 
     asyncio.run(run())
@@ -128,7 +130,7 @@ def test_what_a_run_leaves_is_counted_for_all_types_that_it_serves(engine: Engin
     engine.enqueue_many(3, job_type=FUNCTION)
     settings = settings_of(engine, BOTH)
     registry = load_processors(settings)
-    registry.processor("full", payload=dict, max_concurrency=1)(nothing)
+    registry.processor("full", payload=dict, max_concurrency=1)(print)
 
     result = ticked(settings, registry)
 
@@ -137,10 +139,6 @@ def test_what_a_run_leaves_is_counted_for_all_types_that_it_serves(engine: Engin
     stored = "select summary from queue.workers where summary ->> 'tick_id' = %s"
     assert engine.one(stored, result["tick_id"])["due_left"] == 3
     assert engine.settle(held)["outcome"] == "applied"
-
-
-async def nothing(job: Any, ctx: Any) -> None:
-    """Return immediately."""
 
 
 @pytest.mark.parametrize("named", [[COROUTINE], [FUNCTION], [COROUTINE, FUNCTION]])
@@ -192,8 +190,7 @@ def test_one_request_bounds_each_pool_and_a_tenants_limit_over_all(engine: Engin
 
     first, again = (engine.lease_call(0, **request) for _ in range(2))
 
-    assert [each["job"]["job_type"] for each in first["leases"]] == [COROUTINE] * 3 + [FUNCTION] * 2
-    assert {each["job"]["id"] for each in first["leases"]} == {
-        each["job"]["id"] for each in again["leases"]
-    }
+    jobs, same = ([each["job"] for each in found["leases"]] for found in (first, again))
+    assert [job["job_type"] for job in jobs] == [COROUTINE] * 3 + [FUNCTION] * 2
+    assert {job["id"] for job in jobs} == {job["id"] for job in same}
     assert first["due"] == 15
