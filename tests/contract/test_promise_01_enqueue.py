@@ -84,9 +84,9 @@ def test_a_key_that_was_answered_with_another_job_ends_with_that_one(
     assert (again == first) is (ends == "kept")
 
 
-@pytest.mark.parametrize("option", ["debounce_seconds", "on_conflict"])
+@pytest.mark.parametrize("options", [{"debounce_seconds": 60}, {}])
 def test_racing_callers_of_one_key_replace_its_job_one_after_another(
-    engine: Engine, option: str
+    engine: Engine, options: dict[str, Any]
 ) -> None:
     """Concurrent callers that replace the job of one unique key change one job in turn.
 
@@ -96,9 +96,7 @@ def test_racing_callers_of_one_key_replace_its_job_one_after_another(
     def replace(other: Engine) -> str:
         other.run("set deadlock_timeout = '50ms'")
         unique = {"key": "u", "on_conflict": "replace"}
-        options: dict[str, Any] = {"unique": unique}
-        options |= {"debounce_seconds": 60} if option != "on_conflict" else {}
-        return [other.enqueue({"n": n}, **options) for n in range(20)][-1]
+        return [other.enqueue({"n": n}, unique=unique, **options) for n in range(20)][-1]
 
     [only] = set(engine.race(*[replace] * 4))
 

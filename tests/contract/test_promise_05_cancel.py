@@ -259,12 +259,11 @@ def test_one_job_may_be_cancelled_and_retried_by_many_at_once(engine: Engine) ->
     def steer(other: Engine) -> list[str]:
         other.run("set deadlock_timeout = '50ms'")
         states = []
-        for _ in range(20):
-            for function in ("cancel_job", "retry_job"):
-                try:
-                    other.rpc(function, p_job_id=job_id)
-                except psycopg.Error as error:
-                    states.append(str(error.sqlstate))
+        for function in ["cancel_job", "retry_job"] * 20:
+            try:
+                other.rpc(function, p_job_id=job_id)
+            except psycopg.Error as error:
+                states.append(str(error.sqlstate))
         return states
 
     assert {state for one in engine.race(*[steer] * 4) for state in one} <= {"PT409"}
