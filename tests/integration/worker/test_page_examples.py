@@ -181,6 +181,14 @@ async def test_a_model_is_asked_in_a_job(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out == "It scatters."
 
 
+@pytest.fixture
+def celery() -> Iterator[dict[str, Any]]:
+    """The names that the examples for former Celery users define."""
+    code = [example(CELERY, name) for name in ("RETRIED", "link_error")]
+    yield defined("\n".join(code))
+    default_registry._around.clear()
+
+
 async def failing(job: Job[Any], ctx: JobContext) -> None:
     """A processor that fails in the way that its payload names."""
     raise {"listed": TimeoutError, "other": KeyError, "final": ProcessorError}[job.payload]("no")
@@ -195,27 +203,20 @@ async def failing(job: Job[Any], ctx: JobContext) -> None:
         ("another", "other", "retry"),
     ],
 )
-async def test_only_listed_exceptions_are_retried(job_type: str, how: str, outcome: str) -> None:
+async def test_only_listed_exceptions_are_retried(
+    celery: dict[str, Any], job_type: str, how: str, outcome: str
+) -> None:
     """The example's middleware for former Celery users retries only the listed exceptions."""
-    try:
-        space = defined(example(CELERY, "RETRIED"))
-    finally:
-        default_registry._around.clear()
-    test = ProcessorTest(failing, how, job_type=job_type, around=[space["autoretry_for"]])
+    test = ProcessorTest(failing, how, job_type=job_type, around=[celery["autoretry_for"]])
 
     run = await test.run()
 
     assert run.outcome == outcome
 
 
-async def test_the_last_failure_is_followed_by_another_job() -> None:
+async def test_the_last_failure_is_followed_by_another_job(celery: dict[str, Any]) -> None:
     """The example enqueues its `link_error` job once, when the last attempt fails."""
-    first, second = example(CELERY, "RETRIED"), example(CELERY, "link_error")
-    try:
-        space = defined(f"{first}\n{second}")
-    finally:
-        default_registry._around.clear()
-    test = ProcessorTest(failing, "other", max_attempts=2, around=[space["link_error"]])
+    test = ProcessorTest(failing, "other", max_attempts=2, around=[celery["link_error"]])
 
     made = []
     for _ in range(2):

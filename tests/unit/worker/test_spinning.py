@@ -22,7 +22,6 @@ HELD: dict[str, Any] = {"run_at": 1e-9, "is_locked": True}
 #: minute, maintenance calls per minute, and calls of a run with a deadline.
 SITUATIONS: dict[str, tuple[Callable[[], Iterable[Row]], int, int, int]] = {
     "nothing": (lambda: (), 60, 0, 1),
-    "a paused queue": (lambda: [Row("1", {}, status="paused")], 60, 0, 1),
     "a full key": (
         lambda: [Row("runs", {"seconds": 9_999}), Row("waits", {}, status="gated")],
         121,
