@@ -1,9 +1,9 @@
 """Generates statements that change a database of the last release into one of the current sources.
 
 A catalog entry is a statement that describes a database object. This module compares the entries of
-both databases. It generates statements for functions, views, triggers, policies, rights and
-comments, and for new or deleted objects. For changes of existing tables, types or rows, a person
-writes a step.
+both databases. It generates statements for functions, views, triggers, policies, rights, comments
+and new columns, and for new or deleted objects. For other changes of existing tables, types or
+rows, a person writes a step.
 """
 
 from __future__ import annotations
@@ -29,6 +29,12 @@ _CREATED = frozenset({"table", "type", "sequence"})
 _DROPPED = ("trigger", "view", "table", "function", "type", "sequence")
 #: Ranks of triggers, policies, rights and comments, which may change on any object.
 _ADDITIONS = frozenset({8, 9, RIGHTS, 20})
+#: A new column that has no default or a constant default. Postgres adds such a column without
+#: writing the rows of the table.
+_COLUMN = re.compile(
+    r"alter table (\S+) add column if not exists (\S+) (?:(?! default | generated ).)+"
+    r"(?P<default> default [^(]+)?"
+)
 _KIND = re.compile(
     r"(?i)create (?:or replace |unlogged |constraint )*(\w+) (?:if not exists )?(\"[^\"]+\"|[\w.]+)"
     r"|(comment) on (\w+ [\w.]+)|(grant)"
@@ -106,7 +112,10 @@ class Change:
     created: frozenset[str]
     #: Statements that drop objects which must be created again, by object.
     replaced: dict[str, Statement]
-    #: Statements that change policies and rights.
+    #: Statements that add columns to existing tables.
+    columns: tuple[Statement, ...]
+    #: Statements that change policies, rights and comments. `created` includes functions whose
+    #: comment has changed.
     rights: tuple[Statement, ...]
     dropped: tuple[Statement, ...]
 
@@ -154,7 +163,8 @@ def compare(before: Collection[CatalogEntry], after: Collection[CatalogEntry]) -
     return Change(
         frozenset(created),
         replaced,
-        (*_policies(old, new), *_rights(old, new, existing)),
+        tuple(_columns(new, existing)),
+        (*_policies(old, new), *_rights(old, new, existing), *_comments(new)),
         tuple(item.drop for item in dropped),
     )
 
@@ -188,6 +198,25 @@ def _repeatable(piece: Piece) -> str:
     return comment + re.sub(r"^create (?:or replace )?", "create or replace ", code)
 
 
+def _columns(new: list[Item], existing: Collection[str]) -> Iterator[Statement]:
+    """Yield statements that add columns to existing tables, in the order of the columns.
+
+    A column without a default that cannot be null needs a step, which sets its values.
+    """
+    statements = {item.entry.statement for item in new}
+    matches = filter(None, map(_COLUMN.fullmatch, statements))
+    added = {(match[1], match[2]): match for match in matches if match[1] in existing}
+    for item in new:
+        table, _, columns = item.entry.statement.partition(" has the columns ")
+        for column in columns.split(", "):
+            if (match := added.get((table, column))) is None:
+                continue
+            if f"alter table {table} alter column {column} set not null" not in statements:
+                yield Statement(table, f"{match[0]};")
+            elif match["default"]:
+                yield Statement(table, f"{match[0]} not null;")
+
+
 def _policies(old: Iterable[Item], new: Iterable[Item]) -> Iterator[Statement]:
     for item in old:
         if item.kind == "policy":
@@ -219,3 +248,12 @@ def _rights(
         for item in items:
             if item.kind == "grant" and item.name in existing:
                 yield Statement(item.name, f"{getattr(item.entry, text)};")
+
+
+def _comments(new: Iterable[Item]) -> Iterator[Statement]:
+    """Yield comments on all objects but functions. A `do` block may have set the comment."""
+    for item in new:
+        kind, _, name = item.name.partition(" ")
+        if item.kind == "comment" and kind != "function":
+            about = name.rpartition(".")[0] if kind == "column" else name
+            yield Statement(about, f"{item.entry.statement};")

@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 
 from infra.release.catalogue import catalogue, read_entries
-from infra.release.changes import CannotRelease, Change, compare, creations
+from infra.release.changes import CannotRelease, Change, Statement, compare, creations
 from infra.release.texts import Part, apps_of, parts_of, pieces_of
 from minutehand.install.sources import FILE_NAME
 from supabase_local import migrations
@@ -93,15 +93,18 @@ class Release:
     def text(self, part: Part, change: Change, owners: dict[str, Part]) -> str:
         """Return the migration of a part, or "" if the part has not changed."""
 
-        def is_of_part(about: str) -> bool:
-            name = about.rpartition(" on ")[2]
-            return owners.get(name, self.parts[0]) == part
+        def of_part(statements: Iterable[Statement]) -> list[str]:
+            return [
+                statement.text
+                for statement in statements
+                if owners.get(statement.about.rpartition(" on ")[2], self.parts[0]) == part
+            ]
 
         first, _, last = self.step(part).partition(AFTERWARDS)
-        statements = (*change.rights, *change.dropped)
         generated = [
+            *of_part(change.columns),
             *creations(pieces_of(part), change),
-            *(statement.text for statement in statements if is_of_part(statement.about)),
+            *of_part((*change.rights, *change.dropped)),
         ]
         texts = [text.strip() for text in (first, *generated, last) if text.strip()]
         if not texts:

@@ -25,15 +25,10 @@ _FORMS = tuple(
         ("view", rf"create (?:or replace )?view {_NAME}"),
         ("type", rf"create type {_NAME}"),
         ("trigger", rf"create (?:constraint )?trigger {_ON}"),
-        ("index", rf"create (?:unique )?index {_ON}"),
         ("table", rf"create (?:unlogged )?table (?:if not exists )?{_NAME}"),
         ("table", rf"alter table {_NAME} enable row level security"),
         ("table", rf"revoke all on {_NAME} from"),
         ("sequence", rf"create (?:unlogged )?sequence {_NAME}"),
-        ("schema", rf"create schema (?:if not exists )?{_NAME}"),
-        ("schema", rf"(?:revoke|grant) \w+ on schema {_NAME}"),
-        ("comment", r"comment on (?P<name>(?!function)\w+ [\w.]+)"),
-        ("rows", rf"insert into {_NAME} \("),
     )
 )
 
@@ -88,7 +83,7 @@ class Piece:
 
 
 def pieces_of(part: Part) -> list[Piece]:
-    """Split a part's current sources. Statements such as `do`, without an object, are omitted."""
+    """Split a part's current sources. Statements of other kinds than in `_FORMS` are omitted."""
     return [piece for path in part.schemas for piece in _pieces(path.read_text("utf-8"))]
 
 

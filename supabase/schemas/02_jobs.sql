@@ -5,8 +5,9 @@
 
 -- Some columns have the default nullif(0, 0), which is null. Tools that generate client types from
 -- the schema therefore show columns with this default as optional. The trigger queue.check_inserted
--- sets the values of the columns with this default. All columns of public.jobs are in the order of
--- their alignment, so that a row needs at most 220 bytes.
+-- sets the values of the columns with this default. The columns of public.jobs are in the order of
+-- their alignment, so that a row needs at most 220 bytes. Only columns that a later release added
+-- are at the end.
 create table public.jobs (
   created_at timestamptz not null default queue.clock(),
   updated_at timestamptz not null default queue.clock(),

@@ -429,6 +429,8 @@ begin
       'status'
     );
   end if;
+  -- Build the options only for a row that has some. To build them for each row would make an
+  -- insert without options 1.25 times as expensive.
   if new.priority <> 100
     or num_nonnulls(
       new.queue, new.scheduled_for, new.max_attempts, new.idempotency_key,

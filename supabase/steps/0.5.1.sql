@@ -1,11 +1,12 @@
--- The upgrade takes functions, views, triggers, policies, grants and comments from
--- supabase/schemas. This file has the changes that the schemas cannot express, for example a new
--- column or moved rows.
+-- The upgrade takes functions, views, triggers, policies, grants, comments and new columns from
+-- supabase/schemas. This file has the changes that the schemas cannot express, for example a
+-- changed index or moved rows.
+
+-- afterwards
 
 -- The indexes of the open rows of queue.turns now begin with the column epoch, so that a lease
 -- skips the dead index entries of closed rows. Postgres keeps these entries while an old snapshot
 -- exists.
-alter table queue.turns add column epoch bigint not null default 0;
 drop index queue.turns_in_order;
 drop index queue.turns_by_lane;
 create index turns_in_order on queue.turns (epoch, rank, workspace_id, lane) where not blocked;

@@ -34,7 +34,13 @@ from tests.support.stranger import bakery
 NOW = datetime.now(UTC)
 SCHEMAS = Schemas("public")
 #: A change of a table, which needs a step in supabase/steps.
-STEP = "alter table queue.pauses add column said text;\n"
+STEP = "alter table queue.pauses add column said text not null;\n"
+#: New columns, with a comment that a `do` block sets. These changes need no step.
+COLUMNS = """
+alter table queue.pauses add column note text;
+alter table queue.pauses add column is_noted boolean not null default false;
+do $$ begin execute format('comment on column queue.pauses.note is %L', 'Person: words'); end; $$;
+"""
 #: The tenants are a project's organizations, or rows of our tables.
 TENANCIES = {
     "minutehand": existing("organizations(id,name)", "memberships(organization_id,user_id,role)"),
@@ -71,7 +77,7 @@ def copy(released: Path, tmp_path: Path) -> Path:
 
 
 def test_a_changed_function_is_one_migration(copy: Path) -> None:
-    """A release writes the changed functions and the steps into one migration.
+    """A release writes the changed functions, new columns and the steps into one migration.
 
     A function with changed arguments is dropped first.
     """
@@ -80,21 +86,26 @@ def test_a_changed_function_is_one_migration(copy: Path) -> None:
     [function] = re.findall(r"create function queue\.lane_of.*?\nend", text, re.DOTALL)
     lane.write_text(text.replace(function, function.replace("p_within", "p_inside")))
     pauses = copy / "supabase/schemas/02_jobs.sql"
-    pauses.write_text(pauses.read_text() + STEP)
+    pauses.write_text(pauses.read_text() + STEP + COLUMNS)
     (copy / "supabase/steps/9.9.9.sql").write_text(STEP)
     note = copy / "shared/minutehand/webhooks/schemas/2100_webhooks.sql"
-    note.write_text(note.read_text() + "comment on function queue.do_webhooks is 'Send.';\n")
+    note.write_text(
+        f"{note.read_text()}comment on function queue.do_webhooks is 'Send.';\n"
+        "comment on column queue.webhooks.url is 'Address.';\n"
+    )
 
     engine, app = make_release(copy, "9.9.9", now=NOW)
 
     made = engine.read_text()
     changed = re.findall(r"^create or replace function (\S+)\(", made, re.MULTILINE)
     assert changed == ["queue.version", "queue.lane_of"]
-    assert made.count("alter table") == made.count(STEP) == 1
+    assert made.count("alter table") == 3
+    assert made.count(STEP) == made.count("comment on column") == 1
     assert made.index("drop function queue.lane_of(") < made.index(
         "replace function queue.lane_of("
     )
-    assert "comment on function queue.do_webhooks is" in app.read_text()
+    for about in ("function queue.do_webhooks", "column queue.webhooks.url"):
+        assert f"comment on {about} is" in app.read_text()
 
 
 def test_what_cannot_be_released_is_refused_in_words(copy: Path) -> None:

@@ -81,8 +81,8 @@ def test_each_column_says_whether_it_names_or_quotes_a_person(engine: Engine) ->
         for table, column in engine.rows(COLUMNS, each)
         if not IMPERSONAL & {column, f"{table}.{column}"}
     ]
-    # An unknown column needs a comment `Person: …`, which the head of people.sql describes, or an
-    # entry in IMPERSONAL.
+    # An unknown column needs a comment `Person: …`, which the head of 18_people.sql describes, or
+    # an entry in IMPERSONAL.
     assert unknown == []
     kinds = set(engine.rows("select distinct kind from queue.personal_columns()"))
     assert kinds == {
