@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import re
 import uuid
 from collections.abc import Awaitable, Callable
@@ -53,6 +53,7 @@ TABLE: dict[str, tuple[list[Any], list[Any]]] = {
     "debounce_seconds": ([], [1, -1, 86401, "long"]),
     "schema_version": ([1], [0, 2, "new"]),
     "tags": ([["a", "b"]], [["t"] * 21, [""], ["t" * 101], "tag", [["t"], ["u"]]]),
+    "traceparent": (["t", "t" * 255], ["", "t" * 256]),
 }
 #: Combinations of options, and whether an enqueue accepts the combination.
 PAIRS: list[tuple[dict[str, Any], bool]] = [
@@ -66,7 +67,14 @@ NOT_COLUMNS = {"delay_seconds", "unique", "debounce_seconds", "prioritty"}
 #: Options that a replacement of the unique job cannot change.
 AS_MADE = {
     *("queue", "max_attempts", "timeout_seconds", "deadline_at"),
-    *("concurrency_key", "session_id"),
+    *("concurrency_key", "session_id", "traceparent"),
+}
+#: Options that a retry removes.
+OF_ONE_START = {"scheduled_for", "deadline_at", "start_by_seconds"}
+#: Options that a replay does not copy and a schedule rejects.
+OF_ONE_JOB = {
+    *("scheduled_for", "deadline_at", "idempotency_key"),
+    *("parent_id", "debounce_seconds", "traceparent"),
 }
 
 
@@ -193,10 +201,11 @@ async def test_each_way_keeps_or_refuses_a_value_alike(ways: Ways, api: Api, opt
             job_id = await way({option: value})
             job = api.engine.job(job_id)
             assert job["status"] == "pending"
-            shown = None if value == ONCE else job.get(option)
-            kept[name] = [shown, api.engine.one(timers, job_id)]
+            if option not in NOT_COLUMNS and value != ONCE:
+                assert job[option] == value, name
+            kept[name] = api.engine.one(timers, job_id)
 
-        assert len({json.dumps(each) for each in kept.values()}) == 1, (value, kept)
+        assert len(set(kept.values())) == 1, (value, kept)
 
 
 @pytest.mark.parametrize("how", ["replace", "debounce"])
@@ -223,6 +232,37 @@ def test_a_replacement_keeps_each_option_unless_it_brings_its_own(engine: Engine
 
     assert kept == others
     assert brought == others - AS_MADE
+
+
+def test_retries_replays_and_schedules_keep_each_option(engine: Engine) -> None:
+    """A retry, a replay and the jobs of a schedule keep the options that concern no single job."""
+    engine.declare("q", "q" * 100)
+    options = {option: good[-1] for option, (good, _) in TABLE.items() if good}
+    columns = options.keys() - NOT_COLUMNS
+    values: dict[str, Any] = {}
+    accepted, retried, replayed = set[str](), set[str](), set[str]()
+    for option, given in options.items():
+        with contextlib.suppress(psycopg.Error):
+            engine.put_schedule(name=option, payload={"of": option}, options={option: given})
+            accepted.add(option)
+        if option in columns:
+            job_id = engine.enqueue(**{option: given})
+            values[option] = engine.job(job_id)[option]
+            engine.cancel(job_id)
+            if engine.rpc("replay_job", p_job_id=job_id)["job"][option] == values[option]:
+                replayed.add(option)
+            if engine.retry(job_id)[option] == values[option]:
+                retried.add(option)
+    engine.elapse(60)
+    jobs = engine.rows("select to_jsonb(j) from public.jobs as j where payload ? 'of'")
+
+    of_schedules = {job["payload"]["of"]: job for job in jobs}
+    assert of_schedules.keys() == accepted
+    for option in accepted & columns:
+        assert of_schedules[option][option] == values[option]
+    assert accepted == options.keys() - OF_ONE_JOB - {"schema_version"}
+    assert retried == columns - OF_ONE_START
+    assert replayed == columns - OF_ONE_JOB
 
 
 async def test_all_agree_on_pairs(ways: Ways) -> None:

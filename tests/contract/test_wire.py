@@ -18,6 +18,7 @@ from minutehand.queue import models
 from minutehand.queue.direct import DirectApi
 from minutehand.queue.errors import LeaseLost, QueueError
 from minutehand.queue.worker_client import WorkerQueue
+from tests.contract.test_promise_12_options import TABLE
 from tests.support.engine import ACME, ERROR, Engine, handle
 from tests.support.paths import ROOT
 
@@ -36,15 +37,7 @@ TYPES = {
 #: The types of all other fields.
 OTHERS = ({"jsonb", "text[]"}, "")
 
-#: Options that a schedule or a replay does not copy to its jobs.
-OF_ONE_JOB = {
-    "scheduled_for",
-    "deadline_at",
-    "idempotency_key",
-    "parent_id",
-    "debounce_seconds",
-    "traceparent",
-}
+#: Options that only the service role may set in a plain INSERT.
 OF_THE_SERVICE = {"parent_id", "timeout_seconds", "traceparent", "schema_version"}
 MODELS = "models.py"
 TYPESCRIPT = "index.d.ts"
@@ -188,7 +181,7 @@ def read_by_sql(engine: Engine) -> set[str]:
 
 
 def test_each_option_of_an_enqueue_is_known_by_all(engine: Engine) -> None:
-    """Each option of an enqueue exists in Python, SQL, the npm types and the documentation."""
+    """Each option of an enqueue exists in Python, SQL, the npm types, tests and documentation."""
     source = (ROOT / "infra/console/npm/index.d.ts").read_text()
     [body] = re.findall(r"export type EnqueueOptions = \{\n(.*?)\n\};", source, re.DOTALL)
     typed = set(re.findall(r"^  (\w+)\?:", body, re.MULTILINE))
@@ -200,6 +193,7 @@ def test_each_option_of_an_enqueue_is_known_by_all(engine: Engine) -> None:
     sides = {
         TYPESCRIPT: typed,
         MODELS: fields,
+        "test_promise_12_options.py": TABLE,
         "queue.read_options": taken,
         "comment on enqueue_job": taken & set(re.findall(r"\w+", comment)),
         "supabase/README.md": {name for name in taken if re.search(rf"`{name}\b", page)},
@@ -207,23 +201,9 @@ def test_each_option_of_an_enqueue_is_known_by_all(engine: Engine) -> None:
     assert lacking(sides) == {}
 
 
-def test_each_option_is_carried_on_or_is_of_one_job(engine: Engine) -> None:
-    """Schedules and replays copy each option of a job, except the options that belong to one job.
-
-    The service role may set every option in a plain INSERT.
-    """
+def test_each_option_may_be_set_by_a_plain_insert(engine: Engine) -> None:
+    """The service role may set every option in a plain INSERT, and a member most options."""
     fields = read_by_sql(engine)
-    runs = schema_in(engine, "queue.save_schedule")["properties"]["options"]["properties"]
-    replay = engine.one("select prosrc from pg_proc where oid = 'public.replay_job'::regproc")
-    replayed = {name for name in fields if f"'{name}', v_job.{name}" in replay}
-
-    of_one = {
-        "save_schedule": OF_ONE_JOB | {"schema_version"},
-        "replay_job": OF_ONE_JOB | {"tags", "unique", "delay_seconds", "schema_version"},
-    }
-    carried = {"save_schedule": set(runs), "replay_job": replayed}
-    wrong = {file: (fields - names) ^ of_one[file] for file, names in carried.items()}
-    assert {file: names for file, names in wrong.items() if names} == {}
     may = (
         "select attname from pg_attribute where attrelid = 'public.jobs'::regclass"
         " and attnum > 0 and not has_column_privilege(%s, attrelid, attnum, 'insert')"
