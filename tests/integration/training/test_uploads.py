@@ -9,7 +9,7 @@ import httpx
 
 from minutehand_apps.training.parts import MIN_PART_BYTES
 from tests.integration.training.conftest import Studio
-from tests.support.engine import ACME, BOB, EVE, GLOBEX
+from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX
 from tests.unit.web.conftest import error_of
 
 
@@ -72,7 +72,7 @@ async def test_an_upload_is_resumed_and_completed(studio: Studio) -> None:
 
 
 async def test_an_upload_is_its_owners_alone(studio: Studio) -> None:
-    """A colleague and another tenant's user get 404 for a user's upload.
+    """A colleague, another tenant's user and a former member get 404 for a user's upload.
 
     No one may upload into another workspace.
     """
@@ -93,6 +93,15 @@ async def test_an_upload_is_its_owners_alone(studio: Studio) -> None:
 
     assert (refused.status_code, error_of(refused)["code"]) == (404, "workspace_not_found")
     assert (await studio.call("GET", path)).status_code == 200
+    studio.project.sql("delete from public.workspace_members where user_id = %s returning 1", ADA)
+    left = await studio.call("GET", path)
+    studio.project.sql(
+        "insert into public.workspace_members (workspace_id, user_id, role) "
+        "values (%s, %s, 'manager') returning 1",
+        ACME,
+        ADA,
+    )
+    assert left.status_code == 404
 
 
 async def test_a_file_that_is_not_the_one_that_was_sent_is_removed(studio: Studio) -> None:

@@ -117,14 +117,14 @@ function Conversation({ id, workspaceId }) {
   const headers = { "X-Session-Id": id };
   const send = async (content, key = crypto.randomUUID(), from = null) => {
     goThere();
-    const session = from ? `chat_${key}` : id; // the same session if the call is repeated
+    const target = from ? `chat_${key}` : id; // the same session if the call is repeated
     await callRoute("POST /api/chat", {
       // ask for a response at once, because the page follows the job and need not wait for the
       // reply in the response
-      headers: { "X-Session-Id": session, "Idempotency-Key": key, Prefer: "respond-async" },
+      headers: { "X-Session-Id": target, "Idempotency-Key": key, Prefer: "respond-async" },
       body: { messages: [{ role: "user", content }], workspace_id: workspaceId, branch_from: from },
     });
-    if (from) location.hash = session;
+    if (from) location.hash = target;
     else found.refresh();
   };
   const edit = (message) => {
