@@ -7,7 +7,6 @@ stays open, so that no result depends on timing.
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -232,14 +231,6 @@ where p.pronamespace = 'public'::regnamespace and not p.prorettype = 'trigger'::
 """
 
 
-def deliver_slowly(engine: Engine) -> None:
-    """Start webhook deliveries to 20 endpoints that do not answer."""
-    engine.register("webhook_delivery", workspace_concurrency=3, internal=True)
-    for n in range(20):
-        engine.enqueue(job_type="webhook_delivery", concurrency_key=str(n))
-    engine.lease(100)
-
-
 def cancel_a_family(engine: Engine) -> None:
     parent = engine.lease_one() if engine.enqueue() else {}
     engine.spawn(parent, "s", [{"job_type": "work", "delay_seconds": 99}] * 300)
@@ -247,44 +238,25 @@ def cancel_a_family(engine: Engine) -> None:
         ada.cancel(parent["job"]["id"])
 
 
-def repeat(act: Callable[[Engine, int], Any], count: int = 150) -> Callable[[Engine], None]:
-    """Return a function that repeats a call as Ada. Rejected calls are ignored."""
-
-    def flood(engine: Engine) -> None:
-        with engine.member(ADA) as ada:
-            for n in range(count):
-                with suppress(psycopg.Error):
-                    act(ada, n)
-
-    return flood
-
-
-def follow(ada: Engine, n: int) -> None:
-    ada.rpc("follow_topic", p_topic=f"workspace:{ACME}", p_follower_id=str(uuid.UUID(int=n)))
-
-
-def schedule_much(ada: Engine, n: int) -> None:
-    ada.put_schedule(name=str(n), payload={"text": "x" * 250_000})
-
-
-def send_deep(ada: Engine, _: int) -> None:
-    deep = "[" * 50_000 + "]" * 50_000
-    ada.run("select public.enqueue_job(%s, 'work', %s)", ACME, f'{{"a": {deep}}}')
+def follow_often(engine: Engine) -> None:
+    """Open sockets that no one reads."""
+    with engine.member(ADA) as ada:
+        for _ in range(150):
+            with suppress(psycopg.Error):
+                ada.follow(f"workspace:{ACME}")
 
 
 def cancel_many(engine: Engine) -> None:
     engine.enqueue_many(1001)
-    repeat(lambda ada, _: ada.run("update public.jobs set status = 'cancelled'"), 1)(engine)
+    with engine.member(ADA) as ada, suppress(psycopg.Error):
+        ada.run("update public.jobs set status = 'cancelled'")
 
 
 #: Floods, each with the table in which it adds rows and the maximum number of these rows.
 SHARES: dict[str, tuple[Callable[[Engine], Any], str, int]] = {
-    "slow webhooks": (deliver_slowly, "queue.leases", 3),
-    "sockets that no one reads": (repeat(follow), "queue.followers", 20),
+    "sockets that no one reads": (follow_often, "queue.followers", 20),
     "a family": (cancel_a_family, "public.jobs where status = 'cancelled'", 100),
-    "deep JSON": (repeat(send_deep, 1), "public.jobs", 0),
     "an update of many jobs": (cancel_many, "public.jobs where status = 'cancelled'", 0),
-    "schedules of large payloads": (repeat(schedule_much, 6), "queue.schedules", 4),
 }
 
 

@@ -108,7 +108,6 @@ def test_what_differs_from_the_release_is_named(engine: Engine, kind: str) -> No
     faults = [fault for fault in list_drifts() if fault.kind == kind]
     random.Random(f"{SEED} {kind}").shuffle(faults)
 
-    assert differences(engine) == []
     with engine.connection.transaction(force_rollback=True):
         for fault in faults:  # the first fault that can be made; others have dependents
             with suppress(psycopg.Error), engine.connection.transaction():

@@ -43,7 +43,7 @@ IMPERSONAL = {
     ),
     *("source", "model", "provider", "region", "engine", "language", "work_type"),
     *("speed_vs_detail", "event_types", "job_types", "queues", "checksum", "request_hash"),
-    *("edited_at", "reached", "jobspec_version", "kid", "x", "sealed"),
+    *("edited_at", "reached", "kid", "x", "sealed"),
     *("attempts.origin", "guest_sessions.session_id", "step", "stream", "pauses.name"),
     # These columns belong to rows of live jobs, which are deleted with the job or by the next
     # lease.
