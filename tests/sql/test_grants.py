@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from contextlib import suppress
+from functools import cache
 
 import psycopg
 import pytest
@@ -13,7 +14,7 @@ from minutehand.cli.doctor.checks import QUERIES
 from minutehand.install.catalog import Drift, find_drifts, read_record
 from minutehand.install.rewrite import Schemas
 from tests.contract.observed import refused
-from tests.integration.cli.faults import KINDS, SEED, list_drifts
+from tests.integration.cli.faults import KINDS, SEED, Fault, list_drifts
 from tests.support.engine import Engine
 
 
@@ -99,13 +100,18 @@ def differences(engine: Engine) -> list[Drift]:
     return find_drifts(engine.connection, Schemas(), recorded)
 
 
+@cache
+def all_faults() -> list[Fault]:
+    return list(list_drifts())
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_differs_from_the_release_is_named(engine: Engine, kind: str) -> None:
     """The check names an object that differs from the release.
 
     The statements that it prints repair the object.
     """
-    faults = [fault for fault in list_drifts() if fault.kind == kind]
+    faults = [fault for fault in all_faults() if fault.kind == kind]
     random.Random(f"{SEED} {kind}").shuffle(faults)
 
     with engine.connection.transaction(force_rollback=True):
