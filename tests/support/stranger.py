@@ -33,12 +33,10 @@ create table public.memberships (
 );
 create table public.jobs (id bigint generated always as identity primary key, title text not null);
 create table public.accounts (id uuid primary key default gen_random_uuid(), iban text);
-create table public.notes (id uuid primary key default gen_random_uuid(), said text);
 alter table public.organizations enable row level security;
 alter table public.memberships enable row level security;
 alter table public.jobs enable row level security;
 alter table public.accounts enable row level security;
-alter table public.notes enable row level security;
 create extension if not exists citext with schema extensions;
 create extension if not exists pg_net;
 alter table public.accounts add column email extensions.citext unique;
