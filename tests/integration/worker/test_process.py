@@ -58,9 +58,8 @@ def test_a_worker_that_ends_in_good_order_is_not_taken_for_a_crash(tmp_path: Pat
     with subprocess.Popen(
         command, env=environ, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as worker:
-        code = worker.wait(60)
-        assert worker.stderr is not None
-        assert code == 0
+        assert worker.wait(60) == 0
+        assert worker.stderr
         assert "Traceback" not in worker.stderr.read()
 
 

@@ -76,9 +76,9 @@ def test_frames_are_own_first_and_hold_no_values() -> None:
         chosen = raised(ProcessorError("sorry"), error)
 
     assert result.message == "token=[hidden]"
-    assert result.traceback is not None
-    assert result.traceback["frames"][0]["function"] == "raised"
-    [cause] = result.traceback["causes"]
+    traceback: Any = result.traceback
+    assert traceback["frames"][0]["function"] == "raised"
+    [cause] = traceback["causes"]
     assert [frame["own"] for frame in cause["frames"][:2]] == [True, True]
     assert cause["frames"][0]["function"] == "reads"
     assert not cause["frames"][-1]["own"]
