@@ -6,7 +6,9 @@ The processes, signals and exit codes are real.
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import signal
 from collections.abc import Iterator
 
 import psutil
@@ -61,9 +63,6 @@ def test_a_thousand_jobs_beside_one_that_ends_its_process_take_one_attempt(host:
     # The processes die at most 12 times: once with all jobs, 10 times while the suspects are
     # halved, and once in the second attempt.
     assert len(lines) <= 12
-    # The extra processes for suspects end.
-    [fork_server] = psutil.Process(host.process.pid).children()
-    until(lambda: len(fork_server.children()) == 1)
 
 
 def test_a_job_that_blocks_its_process_is_named_by_the_stack(host: Served) -> None:
@@ -116,3 +115,66 @@ def test_a_batch_that_fails_costs_only_the_item_that_made_it_fail(
     signals = {"WorkerLost": "SIGKILL"}
     errors = [("failed", 1, error, signals.get(error)) for _, _, _, error in batches]
     assert [host.rows(ending, job) for job in guilty] == [[error] for error in errors]
+
+
+def test_two_of_different_types_are_both_named_and_no_other_pays(host: Served) -> None:
+    """Two jobs of different types end their process.
+
+    They fail, and jobs with keys, limits, steps and children complete with one attempt.
+    """
+    keyed = host.enqueue("served.keyed", 3, seconds=0.2, key="k")
+    families = host.enqueue("served.family", 4, seconds=0.2)
+    ids = [*keyed, *families, *host.enqueue("served.slow", 10, seconds=0.2)]
+    guilty = [*host.enqueue("served.die"), *host.enqueue("served.abort")]
+
+    until(lambda: host.has_ended([*ids, *guilty]), seconds=240)
+    assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
+    assert host.rows("status, attempts, lost_attempts", guilty) == [("failed", 1, 1)]
+    signals = host.rows("error_data -> 'evidence' ->> 'signal'", guilty)
+    assert {name for (name,) in signals} == {"SIGKILL", "SIGABRT"}
+    results = host.rows("result ->> 'count', result ->> 'text'", families)
+    assert results == [("1", "one two")]
+    assert (
+        host.one("select count(*) from queue.gated where job_type = 'served.keyed' and not ended")
+        == 0
+    )
+
+
+def test_a_worker_that_is_killed_from_outside_costs_no_attempt(host: Served) -> None:
+    """A worker's process is killed from outside. All its 250 jobs complete with one attempt."""
+    ids = host.enqueue("served.slow", 250, seconds=2)
+    running = "select count(*) from queue.leases where job_id = any(%s::uuid[])"
+    until(lambda: host.connection.execute(running, (ids,)).fetchone() == (250,))
+
+    [fork_server] = psutil.Process(host.process.pid).children()
+    for worker in fork_server.children():
+        os.kill(worker.pid, signal.SIGKILL)
+
+    until(lambda: host.has_ended(ids), seconds=120)
+    assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
+    until(lambda: len(fork_server.children()) == 1)
+
+
+def test_code_that_ends_each_process_stops_no_other_job(host: Served) -> None:
+    """While all jobs of one type end their process, other jobs complete.
+
+    A finding names the commit and proposes a pause.
+    """
+    finding = (
+        "select f from jsonb_array_elements(public.explain_queue() -> 'findings') as f"
+        " where f ->> 'key' = 'ends_process served.broken'"
+    )
+    with host.connection.transaction():
+        others = host.enqueue("served.slow", 10, seconds=0)
+        ids = host.enqueue("served.broken", 40)
+        others += host.enqueue("served.slow", 10, seconds=0)
+
+    [(found,)] = until(lambda: host.connection.execute(finding).fetchall(), seconds=240)
+    until(lambda: host.has_ended(others), seconds=240)
+    pause = {"kind": "job_type", "name": "served.broken"}
+    host.connection.execute("select public.pause_jobs(%s)", (json.dumps(pause),))
+
+    assert host.rows("status, attempts, lost_attempts", others) == [("completed", 1, 0)]
+    assert f"commit {COMMIT}" in found["sentence"]
+    assert 0 < found["jobs"] <= 40
+    assert host.rows("finished_at is null", ids) == [(True,)]

@@ -10,7 +10,7 @@ import time
 
 from pydantic import BaseModel
 
-from minutehand.worker import Backoff, BatchedJob, Job, JobContext, processor
+from minutehand.worker import Backoff, BatchedJob, Job, JobContext, NewJob, processor
 
 
 class Greet(BaseModel):
@@ -59,6 +59,12 @@ async def block(job: Job[Nothing], ctx: JobContext) -> None:
     ctypes.PyDLL(None).read(os.pipe()[0], ctypes.create_string_buffer(1), 1)
 
 
+@processor("served.die", payload=Nothing, lease=20, max_attempts=1)
+async def die(job: Job[Nothing], ctx: JobContext) -> None:
+    """Kill the process, as the kernel does when memory runs out."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 @processor("served.plain", payload=Slow, timeout=60)
 def plain(job: Job[Slow], ctx: JobContext) -> dict[str, bool]:
     """Run for the requested number of seconds in a thread."""
@@ -70,6 +76,12 @@ def plain(job: Job[Slow], ctx: JobContext) -> dict[str, bool]:
 async def leave(job: Job[Nothing], ctx: JobContext) -> None:
     """End the process without a message, as a C extension may."""
     os._exit(7)
+
+
+@processor("served.broken", payload=Nothing)
+async def broken(job: Job[Nothing], ctx: JobContext) -> None:
+    """End the process, as every job of a faulty deploy may."""
+    os._exit(9)
 
 
 class Item(BaseModel):
@@ -97,3 +109,33 @@ def together_in_a_thread(jobs: list[BatchedJob[Item]]) -> list[None]:
     if any(job.payload.how == "hangs" for job in jobs):
         time.sleep(600)
     return [None for _ in jobs]
+
+
+@processor("served.abort", payload=Nothing, max_attempts=1)
+def abort(job: Job[Nothing], ctx: JobContext) -> None:
+    """End the process from a thread with the signal SIGABRT."""
+    os.abort()
+
+
+@processor("served.keyed", payload=Slow, key_concurrency=1, timeout=60)
+async def keyed(job: Job[Slow], ctx: JobContext) -> None:
+    """Run for the requested number of seconds, with one job at a time per key."""
+    await asyncio.sleep(job.payload.seconds)
+
+
+@processor("served.family", payload=Slow, max_concurrency=3, timeout=60)
+async def family(job: Job[Slow], ctx: JobContext) -> dict[str, object]:
+    """Run a step, wait for a child job, and stream two words."""
+    count = await ctx.step("count", once)
+    child = NewJob(job_type="served.slow", payload={"seconds": 0.1})
+    await ctx.gather(await ctx.spawn([child]))
+    async with ctx.stream("words") as words:
+        words.write("one ")
+        await asyncio.sleep(job.payload.seconds)
+        words.write("two")
+    return {"count": count, "text": words.text}
+
+
+async def once() -> int:
+    """Return the step's result."""
+    return 1
