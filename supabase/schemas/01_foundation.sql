@@ -11,17 +11,23 @@
 -- - A lane is one job type in one queue.
 -- - The ord of a job is its position among the jobs of its tenant, by priority, and then by its
 --   scheduled time or creation time.
--- - A turn is a row of queue.turns for a tenant that has ready jobs in a lane (one job type in one
---   queue). To choose the next jobs, a lease reads the open rows of queue.turns in the order of the
---   tenants' ranks.
--- - A turn is blocked if leases skip its row of queue.turns, because the tenant has no ready jobs
---   (a closed turn), is paused or is at a limit. After its last job was leased, a turn stays open
---   until a later lease or the sweep (a task of maintenance) closes it.
+-- - A turn is a row of queue.turns for one tenant in one lane (one job type in one queue). To
+--   choose the next jobs, a lease reads the open turns in the order of the tenants' ranks. A turn
+--   is in one of four states.
+--   - Closed: The tenant had no ready job in the lane when a lease or the sweep (a task of
+--     maintenance) last checked. After its last job was leased, a turn stays open until this check.
+--   - Limited: The tenant was at a limit when a lease last checked.
+--   - Paused: A lease has found a pause of the tenant, or of the job type for this tenant.
+--   - Open: None of the three. Leases skip all other turns, which are called blocked.
+-- - The turn lock is an advisory lock of one turn. An enqueue takes it in shared mode, and a lease
+--   takes it exclusively before it closes the turn or increases from_ord (a lower bound of the ord
+--   of the turn's ready jobs). Therefore no enqueue adds an earlier job at the same moment.
 -- - The rank of a tenant is its position in the order in which leases serve the tenants, and is the
 --   same for all job types and queues. A new tenant gets a rank just below the rank of the tenant
 --   that was served last, so that leases serve most other tenants before the new tenant.
--- - A ring is a row of queue.rings that stores the tenant that was served last in a group of lanes
---   (job types in queues), so that the next lease of these lanes continues with the next tenant.
+-- - A ring is a row of queue.rings that stores the tenant after which the next lease of a group of
+--   lanes (job types in queues) begins. A lease that has skipped no tenant does not change the
+--   ring.
 -- - A round serves each tenant with ready jobs once, in the order of the tenants' ranks. A group of
 --   lanes that share a ring has its own rounds.
 -- - The weight of a tenant is the number of its jobs that leases take in each round.
@@ -32,35 +38,41 @@
 --   until its attempt ends.
 -- - A note is a row of queue.notes. A note names a turn that the next lease must open, or a
 --   concurrency key whose waiting jobs the next lease must admit. A statement that makes a job
---   ready inserts a row into queue.notes if the job's row of queue.turns is closed or starts at a
---   later job. A statement that frees a concurrency key inserts a row into queue.notes if the
---   statement cannot admit waiting jobs itself.
+--   ready inserts a note if the turn is missing or closed, if from_ord of the turn is greater than
+--   the job's ord, or if the turn lock is not free. A statement that frees a concurrency key
+--   inserts a note if the statement cannot admit waiting jobs itself.
 -- - A fence is the number of a job's lease. Each lease of the job has a higher number. A worker's
 --   write with an old fence is rejected, because another worker may have leased the job since.
 -- - A signal is a row that requests work from maintenance, for example the check of a parent job
 --   whose child job has ended.
+-- - A derived event follows from the job's row, and is not stored. The events of a job's creation,
+--   of its first lease and of a success at the first lease are derived.
 -- - A person is a signed-in user. A guest is a caller who knows only the id of a session. The
 --   service is the project's own server. Operators are the staff, and see all tenants.
 --
 -- Some other words have a special meaning here.
 --
 -- - A plain insert is an insert into public.jobs by a client's own SQL.
--- - A plain job has no options, for example no priority and no key. A simple job is a plain job
---   that public.enqueue_job enqueues.
+-- - A plain job has no options, for example no priority and no key. Its job type is published, and
+--   has neither a schema nor a rate limit per concurrency key. A simple job is a plain job with a
+--   small payload that the service enqueues with public.enqueue_job.
 -- - A plain completion is a success at the first lease of a job.
 -- - A call slot is a permit for one call that reads or writes many rows. The number of slots is
 --   limited.
 -- - The sweep is a task of maintenance that deletes rows that are no longer needed.
--- - In names of functions and columns, tick means a worker run, whatever started the run.
+-- - In names of functions and columns, tick means a worker run, whatever started the run. In
+--   results, last_tick_seconds is the time since the last call of a worker.
+-- - The name queue.take_place means a call slot. In JSON, place is a line of code that a processor
+--   executes, and places are cursors of the feed.
 -- - In names of functions, hold means to lock rows, or to take an advisory lock, until the
---   transaction ends.
+--   transaction ends. A held job is a leased job (queue.held_job and queue.lock_held).
 -- - queue.admit takes tokens of a person's rate limit for a call, and is unrelated to gates.
 --
 -- A job moves through the following places, but not every job has each place.
 --
 --   enqueue --> deferred --> gated --> ready --> leases --> completed, failed or cancelled
 --               due later    key at    awaits    runs on
---                            a limit   its turn  a worker
+--                            a limit   a lease   a worker
 --                  ^                                |
 --                  +------ retry, snooze, waits <---+
 --
@@ -68,31 +80,28 @@
 -- 1. public.jobs is the record of all jobs. Leases and settlements change no indexed column of
 --    public.jobs, except the tags that a processor sets, so that Postgres need not update the
 --    indexes (heap-only updates).
--- 2. Tenants are served in rounds. A lease begins after the tenant that the last lease of the same
---    job types and queues served, or with this tenant if it has got fewer jobs in the round than
---    its weight. Concurrent leases may begin at the same tenant. A lease that requests n jobs reads
---    the rows of about n tenants in queue.turns.
+-- 2. Tenants are served in rounds. A lease begins after the tenant that the ring of its lanes
+--    stores, or with this tenant if it has got fewer jobs in the round than its weight. Concurrent
+--    leases may begin at the same tenant. A lease that requests n jobs reads the turns of about n
+--    tenants.
 -- 3. An enqueue without an idempotency key or unique key never waits for another transaction. An
---    enqueue tries to take a shared advisory lock for the job's tenant, job type and queue (the
---    turn), and inserts the job. If the lock is not free, or if leases skip the row of queue.turns,
---    the enqueue also inserts a row into queue.notes, so that a later lease finds the job. A lease
---    that closes a row of queue.turns, or increases its from_ord, takes the advisory lock
---    exclusively, so that no enqueue can add an earlier job at the same moment.
+--    enqueue tries to take the turn lock, and inserts the job. If the turn lock is not free, or if
+--    leases would not find the job, the enqueue also inserts a note, so that a later lease opens
+--    the turn.
 -- 4. The engine enforces the limits of job types and workspaces by counting running jobs, and
 --    stores no counter. A lease tries to take an advisory lock for each limit of a job type or
 --    workspace. After the lock, the next statement of the lease counts the running jobs. A gate
 --    enforces the limit of a concurrency key, so that the number of ready and running jobs of the
 --    key never exceeds the limit.
--- 5. A fact that follows from a job's row is not stored. For example, the events of a job that ran
---    as planned are derived from its row. A statement that changes many jobs adds one row to
---    queue.feed for all jobs with the same tenant, session and event. Statistics, apps, and
---    browsers that follow jobs read queue.feed.
+-- 5. A fact that follows from a job's row is not stored (for example derived events). A statement
+--    that changes many jobs adds one row to queue.feed for all jobs with the same tenant, session
+--    and event. Statistics, apps, and browsers that follow jobs read queue.feed.
 -- 6. Calls of workers lock a job's row of queue.leases before its row of public.jobs, and leases
 --    skip locked rows. A cancel or retry locks the rows of all its jobs or of none
---    (queue.lock_jobs), so that no worker waits for a user's open transaction. If another
---    transaction has locked a row of one of the jobs, a person's cancel or retry is rejected
---    immediately. public.lease_jobs rejects every isolation level except read committed, because it
---    must count rows that other transactions have just committed.
+--    (queue.lock_jobs), so that no worker waits for a person's transaction. If another transaction
+--    has locked a row of one of the jobs, a person's cancel or retry is rejected immediately.
+--    public.lease_jobs rejects every isolation level except read committed, because it must count
+--    rows that other transactions have just committed.
 --
 -- Four patterns recur in the code:
 -- - `ctid = any (array(select … for update skip locked))` skips rows that another transaction has
@@ -721,8 +730,8 @@ begin
 end;
 $$;
 
--- Return true if the caller is the service, which uses the service role, the worker's role or plain
--- SQL. A function that guests may call must not rely on queue.is_service.
+-- Return true if the caller is the service, which uses the service role, the worker's role or a
+-- direct database connection. A function that guests may call must not rely on queue.is_service.
 create function queue.is_service()
 returns boolean
 language plpgsql stable
@@ -906,7 +915,7 @@ select queue.allow('authenticated, service_role', 'public.list_workspaces');
 -- workspace. Notify the API servers that have open streams of topics of the workspace, so that the
 -- servers end the removed member's streams. If the project's own table of members does not have
 -- this trigger, the subscriptions of a removed member expire after 150 seconds. The arguments of
--- the trigger are the names of the columns with the workspace's id and the user's id.
+-- the trigger are the names of the columns with the workspace's id and the member's id.
 create function queue.member_removed()
 returns trigger
 language plpgsql

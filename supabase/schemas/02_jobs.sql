@@ -18,7 +18,7 @@ create table public.jobs (
   scheduled_for timestamptz,
   deadline_at timestamptz,
   cancel_requested_at timestamptz,
-  ord bigint, -- position among the tenant's jobs, which a retry does not change
+  ord bigint, -- position among the tenant's jobs, which further attempts do not change
   id uuid not null default queue.new_id(),
   workspace_id uuid not null,
   user_id uuid,
@@ -232,10 +232,10 @@ create table queue.pauses (
     check (char_length(name) <= 200 and char_length(reason) <= 1000)
 );
 
--- Each row stores, for a group of lanes (job types in queues), the tenant that was served last, and
--- the number of the round in which this tenant was served. A new row of queue.lanes refers to the
--- first row of queue.rings. If leases serve some lanes faster than others, the lanes get separate
--- rows of queue.rings (queue.advance_ring).
+-- Each row (ring) stores, for a group of lanes (job types in queues), the tenant after which the
+-- next lease begins, and the number of the round in which this tenant was served. A new row of
+-- queue.lanes refers to the first row of queue.rings. If leases serve some lanes faster than
+-- others, the lanes get separate rows of queue.rings (queue.advance_ring).
 create table queue.rings (
   ring integer generated always as identity primary key,
   round bigint not null default 0,
@@ -259,8 +259,9 @@ create table queue.lanes (
   -- last minute in which a worker requested jobs of this job type and queue, or null if no worker
   -- serves them
   served_at timestamptz,
-  -- Time since which no job and no other row refers to this row. Maintenance deletes the row one
-  -- day later.
+  -- Time since which the lane has had no turn, note, lease or row of queue.gated, and no job type,
+  -- worker or schedule has named it. Maintenance deletes the row one day later. If a delayed or
+  -- waiting job then becomes ready, queue.place assigns another lane to the job.
   unused_since timestamptz,
   ring integer not null default 1 -- row of queue.rings, which leases may change
 ) with (fillfactor = 50);
@@ -269,10 +270,9 @@ create table queue.lanes (
 create index lanes_by_type on queue.lanes (job_type, queue);
 create index lanes_by_ring on queue.lanes (ring);
 
--- A turn is a row for a tenant that has ready jobs in a lane (job type in a queue). Leases skip the
--- blocked rows of queue.turns. In a blocked row, look_at is null if the tenant has no ready jobs
--- (closed), infinity if the tenant is paused, and otherwise the time at which leases check the
--- tenant's limits again.
+-- Turns, each for one tenant in one lane (job type in a queue). Leases skip blocked turns. The
+-- column look_at of a blocked turn is null if the turn is closed, infinity if it is paused, and the
+-- time at which leases check the tenant's limits again if it is limited.
 create table queue.turns (
   workspace_id uuid not null,
   lane integer not null,
@@ -282,10 +282,10 @@ create table queue.turns (
   -- Lower bound of the positions (ord) of the tenant's ready jobs. Leases begin to read queue.ready
   -- at this position, so that they skip the dead rows of jobs that were leased.
   from_ord bigint not null default 0,
-  changed_at timestamptz not null, -- time at which the row was opened or blocked
-  blocked boolean not null default false, -- true if leases skip the row
+  changed_at timestamptz not null, -- time at which a note opened the turn, or the turn was blocked
+  blocked boolean not null default false, -- true if leases skip the turn
   look_at timestamptz,
-  epoch bigint not null default 0, -- in an open row, the highest epoch of queue.turn_epochs
+  epoch bigint not null default 0, -- see queue.turn_epochs below
   primary key (workspace_id, lane)
 ) with (fillfactor = 50);
 create index turns_in_order on queue.turns (epoch, rank, workspace_id, lane)
@@ -295,12 +295,12 @@ create index turns_by_lane on queue.turns (lane, epoch, rank, workspace_id)
 create index turns_blocked on queue.turns (look_at) where blocked;
 
 -- Numbers of the epochs of queue.turns. While an old snapshot exists, for example of a dump,
--- Postgres keeps the index entries of rows that were closed since then. Each epoch has its own part
--- of the index, and leases read only the part of the latest epoch, to skip these entries. If at
--- least as many rows of queue.turns were closed in the last epoch as are open now, a lease sets a
--- new epoch in the open rows (queue.begin_epoch).
+-- Postgres keeps the index entries of turns that were closed since then. Each epoch has its own
+-- part of the index, and leases read only the part of the latest epoch, to skip these entries. If
+-- at least as many turns were closed in the last epoch as are open now, a lease sets a new epoch in
+-- the open turns (queue.begin_epoch).
 create table queue.turn_epochs (epoch bigint primary key);
--- Approximate number of rows of queue.turns that were closed in the last epoch.
+-- Approximate number of turns that were closed in the last epoch.
 create unlogged sequence queue.turns_closed minvalue 0 start 0; -- noqa: PRS
 create view queue.unblocked_turns as
 select *
@@ -316,9 +316,9 @@ where not blocked
     0
   );
 
--- Each row (note) names a row of queue.turns that the next lease must open, or a concurrency key
--- whose waiting jobs the next lease must admit. Transactions insert new rows and update no row,
--- because two transactions that update the same row would wait for each other.
+-- Each row (note) names a turn that the next lease must open, or a concurrency key whose waiting
+-- jobs the next lease must admit. Transactions insert new rows and update no row, because two
+-- transactions that update the same row would wait for each other.
 create table queue.notes (
   id bigint generated always as identity primary key,
   -- earliest time at which the rate limit of the key allows another start
@@ -326,14 +326,13 @@ create table queue.notes (
   lane integer not null,
   workspace_id uuid not null,
   ord bigint not null default 0, -- smallest ord of the new ready jobs
-  key text, -- concurrency key, or null in a note about a row of queue.turns
+  key text, -- concurrency key, or null in a note about a turn
   xid xid8 not null default pg_current_xact_id()
 );
--- The sequence stores a transaction id (xid). All notes about rows of queue.turns whose xid is
--- smaller than the stored xid are deleted. The view queue.turn_notes shows only notes with the
--- stored xid or a greater xid. Without this lower bound, leases would read the index entries of all
--- deleted notes, which Postgres keeps as long as an old snapshot exists, for example the snapshot
--- of a dump.
+-- The sequence stores a transaction id (xid). All notes about turns whose xid is smaller than the
+-- stored xid are deleted. The view queue.turn_notes shows only notes with the stored xid or a
+-- greater xid. Without this lower bound, leases would read the index entries of all deleted notes,
+-- which Postgres keeps as long as an old snapshot exists, for example the snapshot of a dump.
 create unlogged sequence queue.notes_gone minvalue 0 start 0; -- noqa: PRS
 create view queue.turn_notes as
 select *
@@ -342,8 +341,8 @@ where key is null
   and xid >= (
     select coalesce(pg_sequence_last_value('queue.notes_gone'), 0)::text::xid8
   );
--- Notes about rows of queue.turns and notes about concurrency keys have separate indexes, so that
--- many keys of one tenant do not slow down a lease that looks for ready jobs of other tenants.
+-- Notes about turns and notes about concurrency keys have separate indexes, so that many keys of
+-- one tenant do not slow down a lease that looks for ready jobs of other tenants.
 create index notes_of_turns on queue.notes (xid, id) where key is null;
 create index notes_of_gates on queue.notes (look_at, id) where key is not null;
 create index notes_of_gates_by_tenant on queue.notes (workspace_id, look_at, id)
@@ -410,9 +409,8 @@ create index unpublished_by_workspace on queue.unpublished (workspace_id, job_ty
 -- - Not admitted. The job waits in queue.gated until fewer jobs of its concurrency key than the
 --   limit are admitted.
 -- - Admitted. The job is ready or running, and counts against the limit of its key.
--- - Admitted and ended. The job's attempt has ended, and no longer counts against the limit. When
---   queue.open_gate next checks the limits of the key, it takes a token of the rate limit for the
---   job's start and deletes the row.
+-- - Ended. The job's attempt has ended. The next queue.free_of_key deletes the row. If the type has
+--   a rate limit per key, queue.free_of_key first takes the token of the job's start.
 create table queue.gated (
   lane integer not null,
   workspace_id uuid not null,
@@ -425,8 +423,7 @@ create table queue.gated (
   ord bigint not null,
   job_id uuid not null,
   admitted boolean not null default false,
-  -- true if the job's attempt has ended, so that the job no longer counts against the limit
-  ended boolean not null default false,
+  ended boolean not null default false, -- true if the job's attempt has ended
   -- Time at which the job started, if the type has a rate limit for each key. Null before the job
   -- starts. Infinity after a token of the rate limit was taken for this start.
   started_at timestamptz,
@@ -613,7 +610,7 @@ create table queue.steps (
 
 -- Token buckets of rate limits, and counts of live jobs that are used for some seconds before they
 -- are counted again. The bucket of a rate limit has the name r:<type>, k:<workspace>/<type>/<key>,
--- u:<user>/<limit> or g:<limit>/<workspace>/<address>. The row named q:<workspace> has the number
+-- u:<person>/<limit> or g:<limit>/<workspace>/<address>. The row named q:<workspace> has the number
 -- of the workspace's live jobs. The row named b:<workspace> has the number of bytes of the payloads
 -- of the workspace's live jobs.
 create table queue.buckets (
@@ -629,9 +626,9 @@ create table queue.buckets (
 create table queue.feed (
   id bigint generated always as identity,
   -- Readers of queue.feed read its rows in the order of number and id. The number of a feed row is
-  -- a transaction id plus queue.feed_base. The transaction id is xid, or the upper bound (xmax) of
-  -- the writer's snapshot if this is greater, so that later events of a job never have smaller
-  -- numbers.
+  -- queue.feed_base plus the greater of xid and the upper bound (xmax) of the writer's snapshot.
+  -- Because of xmax, a transaction that locks a job after another transaction gets the greater
+  -- number, even if its xid is smaller.
   number bigint not null,
   xid xid8 not null default pg_current_xact_id(), -- transaction that wrote the row
   at timestamptz not null,
@@ -693,9 +690,7 @@ create table queue.tasks (
   reads_feed boolean not null default false -- true if the task is due when the feed has unread rows
 ) with (fillfactor = 50);
 
--- Events of jobs. The events of a job's creation, of its first lease and of a success at the first
--- lease are not stored, because they follow from the job's row. The view public.job_events derives
--- these events from public.jobs, and adds them to the stored events.
+-- Stored and derived events of jobs. The view computes the derived events from public.jobs.
 create view public.job_events with (security_invoker = on) as
 select e.job_id, e.seq, e.type, e.data, e.created_at, e.workspace_id
 from queue.job_events as e

@@ -2,9 +2,8 @@
 -- enqueue, by function.
 --
 --   public.enqueue_job
---     queue.enqueue_simple     enqueues a job of the service without options in one statement, if
---                              its job type has no schema. For all other jobs, enqueue_job calls
---                              the following functions.
+--     queue.enqueue_simple     enqueues a simple job in one statement. For all other jobs,
+--                              enqueue_job calls the following functions.
 --     queue.may_read           rejects a caller without access to the workspace.
 --     queue.admit              takes tokens of the caller's rate limit (06_limits.sql).
 --     queue.require_type       returns the job type, even if no worker has published it.
@@ -140,7 +139,7 @@ declare
     from queue.lanes as l
     where l.job_type = p_job_type
       and l.queue = p_queue
-      -- skip a lane that maintenance is about to delete, because no job refers to it any more
+      -- skip a lane that maintenance will soon delete
       and (
         l.unused_since is null
         or l.unused_since > queue.clock() - interval '23 hours'
@@ -419,17 +418,16 @@ begin
 end;
 $$;
 
--- Take the advisory lock of a tenant's turn (its ready jobs of one job type and queue) in shared
--- mode, until this transaction ends. Other enqueues can take the same lock at the same time. A
--- lease takes the lock in exclusive mode before it closes a row of queue.turns or increases its
--- from_ord (queue.tidy_turns). Until this transaction ends, no lease can therefore skip a job that
--- this transaction adds. The setting minutehand.locks stores the lock that queue.hold_turn took
--- last, so that consecutive jobs of one tenant, job type and queue count as one lock
--- (queue.reserve_locks). Return false in three cases.
+-- Take the turn lock of a tenant and lane in shared mode, until this transaction ends. Other
+-- enqueues can take the same lock at the same time. A lease takes the lock in exclusive mode before
+-- it closes the turn or increases its from_ord (queue.tidy_turns). Until this transaction ends, no
+-- lease can therefore skip a job that this transaction adds. The setting minutehand.locks stores
+-- the lock that queue.hold_turn took last, so that consecutive jobs of one tenant, job type and
+-- queue count as one lock (queue.reserve_locks). Return false in three cases.
 -- - A lease has the lock in exclusive mode.
 -- - The transaction has already reserved 130 advisory locks.
 -- - The isolation level is not read committed. With another isolation level, statements after the
---   lock would not see the latest version of the row of queue.turns.
+--   lock would not see the latest version of the turn.
 create function queue.hold_turn(p_lane integer, p_workspace_id uuid)
 returns boolean
 language plpgsql
@@ -452,14 +450,14 @@ begin
 end;
 $$;
 
--- Make sure that a lease will find a new ready job. Insert a row into queue.notes for the job's
--- tenant, job type and queue, unless this transaction has the lock of queue.hold_turn and one of
--- two conditions applies.
--- - The tenant's row of queue.turns is open, and its from_ord is at most p_ord. While this
---   transaction has the lock, no lease can close the row of queue.turns.
--- - queue.notes already has a row for the same tenant, job type and queue, whose ord is at most
---   p_ord. A lease will then open the row of queue.turns, and read ready jobs from this ord on. The
---   function always returns true, so that queue.place can return the result of queue.note_turn.
+-- Make sure that a lease will find a new ready job. Insert a note for the job's turn, unless this
+-- transaction has the turn lock and one of two conditions applies.
+-- - The turn exists and is not closed, and its from_ord is at most p_ord. While this transaction
+--   has the lock, no lease can close the turn.
+-- - The turn already has a note whose ord is at most p_ord. A lease will then open the turn, and
+--   read ready jobs from this ord on.
+--
+-- The function always returns true, so that queue.place can return the result of queue.note_turn.
 create function queue.note_turn(p_lane integer, p_workspace_id uuid, p_ord bigint)
 returns boolean
 language plpgsql
@@ -468,7 +466,7 @@ as $$
 declare
   v_is_held constant boolean := queue.hold_turn(p_lane, p_workspace_id);
 begin
-  -- read queue.turns in a statement after the lock, so that this statement sees the changes that
+  -- read the turn in a statement after the lock, so that this statement sees the changes that
   -- leases committed before this transaction got the lock
   insert into queue.notes (lane, workspace_id, ord)
   select p_lane, p_workspace_id, p_ord
@@ -886,10 +884,9 @@ begin
 end;
 $$;
 
--- Enqueue a job without options and without keys, which is ready immediately. The job's type has no
--- schema and no rate limit per concurrency key. queue.enqueue_simple does the same as queue.add,
--- queue.publish and queue.job_json, but faster, in one statement. tests/sql/test_inserts.py
--- compares queue.enqueue_simple with the slower functions.
+-- Enqueue a simple job, which is ready immediately. queue.enqueue_simple does the same as
+-- queue.add, queue.publish and queue.job_json, but faster, in one statement.
+-- tests/sql/test_inserts.py compares queue.enqueue_simple with the slower functions.
 create function queue.enqueue_simple(
   p_workspace_id uuid,
   p_type record,
@@ -1023,6 +1020,7 @@ declare
   v_job public.jobs;
   v_is_published boolean;
 begin
+  -- a simple job of the service
   if v_options = '{}'
     and jsonb_typeof(v_payload) = 'object' -- the same test of the payload as in queue.new_job
     and pg_column_size(v_payload) <= 200
@@ -1210,10 +1208,10 @@ create constraint trigger feed_notify
   when (new.wakes)
   execute function queue.notify_workers();
 
--- Record that a worker run with free slots is about to end. The function sets queue.slots_ms, the
--- time at which the run last requested jobs, back by two seconds, so that the next enqueue starts a
--- worker (queue.wake_worker). Earlier enqueues started no worker because of this run, so the run
--- must request jobs once more before it ends.
+-- Record that a worker run with free slots is about to end. If queue.slots_ms (the time of the last
+-- request for jobs) is later than two seconds ago, the function sets it to two seconds ago, so that
+-- the next enqueue starts a worker (queue.wake_worker). Earlier enqueues started no worker because
+-- of this run, so the run must request jobs once more before it ends.
 create function queue.withdraw_run(p_now timestamptz)
 returns bigint
 language plpgsql
@@ -1235,12 +1233,11 @@ $$;
 -- transaction commits. A project without AWS then needs no other service that calls the worker. On
 -- AWS, the API and a schedule also call workers.
 --
--- After queue.wake_worker has returned true, it returns false for two seconds. The two seconds
--- begin only when the transaction of the enqueue has committed (queue.notify_workers), and only if
--- pg_net or the API calls the worker. The API identifies itself by a request header. A browser or a
--- trigger ignores the result and starts no worker, so the next call of queue.wake_worker must also
--- return true. Anyone can send the API's request header, so after a person's call, only calls of
--- the same person return false.
+-- Only a call of a worker by pg_net or by the API counts, and its time is recorded when the
+-- transaction commits (queue.notify_workers). The API identifies itself by a request header. A
+-- browser or a trigger ignores the result and starts no worker, so the next call of
+-- queue.wake_worker must also return true. Anyone can send the API's request header, so after a
+-- person's call, only calls of the same person return false.
 -- p_is_due: True for the call by pg_cron once a minute, which starts a worker even if a worker was
 --   called in the last two seconds.
 create function queue.wake_worker(
@@ -1304,7 +1301,7 @@ $$;
 -- a lock, because a deadlock could result. Settlements lock a job's row of queue.leases before its
 -- row of public.jobs, and deletes lock these rows in the opposite order. A short lock_timeout
 -- cannot replace queue.lock_jobs. If the timeout ended just when the lock was granted, Postgres
--- would report that the user cancelled the statement.
+-- would report a cancel of the statement by the user.
 create function queue.lock_jobs(p_ids uuid[])
 returns boolean
 language plpgsql
@@ -1342,8 +1339,8 @@ $$;
 
 -- Lock jobs that a call is about to change. If another transaction has locked one of the jobs,
 -- reject a person's call immediately, because all people share the few connections of the Data API.
--- The service and plain SQL have other connections, and wait up to eight seconds. The wait is
--- limited, because two transactions may each wait for a job that the other transaction has locked.
+-- The service has other connections, and waits up to eight seconds. The wait is limited, because
+-- two transactions may each wait for a job that the other transaction has locked.
 create function queue.hold_jobs(p_ids uuid[])
 returns void
 language plpgsql

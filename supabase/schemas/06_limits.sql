@@ -187,13 +187,13 @@ $$;
 
 -- Return how many further jobs of a concurrency key may be admitted now, but at most 1,000. The
 -- concurrency limit applies to admitted jobs. The rate limit applies to starts, and each admitted
--- job that has not started reserves one start. The function first takes one token for each job that
--- has started since the last call, as of the job's start time. If a job that started has ended, the
--- function then deletes the job's row of queue.gated.
+-- job that has not started reserves one start. The function first takes one token for each start
+-- for which no token was taken, each as of its started_at. The function then deletes the rows of
+-- ended jobs from queue.gated.
 -- tokens: Number of starts that the rate limit allows at the time `at`, minus the reserved starts.
--- is_held: True if the row of an ended job still counts against a limit, because another
---   transaction has locked this row, for example to delete the job. The caller must then call
---   queue.free_of_key again later.
+-- is_held: True if the row of an ended job still counts against the concurrency limit, because
+--   another transaction has locked the row, or because no token was taken yet for the job's start.
+--   The caller must then call queue.free_of_key again later.
 create function queue.free_of_key(
   p_type queue.job_types,
   p_workspace_id uuid,
@@ -407,8 +407,8 @@ begin
   from unnest(v_admitted.lanes) as l;
   v_look_at := case
     when v_admitted.jobs = 1000 then p_now -- more jobs of the key may be waiting
-    -- If jobs of the key still wait, other transactions have locked them. Check the key again one
-    -- second later, because the locked jobs may still be waiting then.
+    -- Fewer jobs than the limits allow were admitted, so no job still waits that could be admitted
+    -- now. Check the key again one second later for jobs that other transactions have locked.
     when v_admitted.jobs < v_count.free or v_count.is_held then p_now + interval '1 second'
     -- Check the key again at the earliest time at which the rate limit allows the next start. If
     -- the key has no rate limit, v_count.tokens and v_look_at are null.
@@ -649,9 +649,9 @@ $$;
 
 -- Token buckets for the rate limits of people. The buckets are stored in sequences, because a
 -- rollback does not restore the value of a sequence. A call that is rejected or times out therefore
--- also takes tokens. A bucket uses two sequences with the same number n. The sequence priced_<n>
--- stores a hash of the bucket's name, and the sequence refilled_<n> stores the time at which the
--- bucket is full again, in microseconds.
+-- also takes tokens. A bucket uses a pair of sequences with the same number n. The sequence
+-- priced_<n> stores a hash of the bucket's name, and the sequence refilled_<n> stores the time at
+-- which the bucket is full again, in microseconds.
 do $$
 begin
   for v_nth in 0 .. 15 loop
@@ -661,12 +661,11 @@ begin
 end;
 $$;
 
--- A pair of Postgres sequences stores a person's token bucket: the hash of its name, and the time
--- when the bucket will be full. Return the number of the pair, and this time. The hash of the name
--- selects four candidate pairs. If none of the four pairs stores the bucket, take over a pair whose
--- bucket is full. If each of the four pairs stores a bucket that is not full, return null. The
--- function reads the time of a pair before the name of its bucket, because another bucket may take
--- over the pair between the two reads.
+-- Return the number of the pair of sequences that stores a token bucket, and the time at which the
+-- bucket is full again. The hash of the bucket's name selects four candidate pairs. If none of the
+-- four pairs stores the bucket, take over a pair whose bucket is full. If each of the four pairs
+-- stores a bucket that is not full, return null. The function reads the time of a pair before the
+-- name of its bucket, because another bucket may take over the pair between the two reads.
 create function queue.find_pair(
   p_hash bigint,
   p_micros bigint,
@@ -898,8 +897,8 @@ create trigger admit_statement
   when (current_user = 'authenticated'::text)
   execute function queue.admit_statement();
 
--- Return the number of tokens that queue.admit_statement took before the statement, and delete
--- the stored number.
+-- Return the number of tokens that queue.admit_statement took before the statement, and delete the
+-- stored number.
 create function queue.take_reserved()
 returns double precision
 language plpgsql
@@ -980,12 +979,12 @@ end;
 $$;
 select queue.charge_rows('public.workspace_members');
 
--- Take one of p_most slots until the transaction ends, or reject the call with status 429.
--- p_id: Id of the person or workspace that the slots belong to. Null to take no slot.
--- p_most: Number of slots.
--- p_ms: Maximum time to wait for a slot, in milliseconds. A waiting call occupies a database
---   connection, so the caller must first take another slot without waiting, which limits the number
---   of waiting calls.
+-- Take one of p_most call slots until the transaction ends, or reject the call with status 429.
+-- p_id: Id of the person or workspace that the call slots belong to. Null to take no call slot.
+-- p_most: Number of call slots.
+-- p_ms: Maximum time to wait for a call slot, in milliseconds. A waiting call occupies a database
+--   connection, so the caller must first take another call slot without waiting, which limits the
+--   number of waiting calls.
 create function queue.take_place(p_id text, p_most integer, p_ms integer default 0)
 returns void
 language plpgsql
@@ -1053,10 +1052,11 @@ begin
 end;
 $$;
 
--- Lock an idempotency key or unique key before a job gets the key. If another transaction is taking
--- the same key, wait up to two seconds, because the response must contain the job that gets the
--- key. Only one call of a person may wait, and further calls are rejected. A transaction takes at
--- most 100 locks of keys, because the server has few advisory locks.
+-- For a person's call, lock an idempotency key or unique key before a job gets the key. If another
+-- transaction is taking the same key, wait up to two seconds, because the response must contain the
+-- job that gets the key. Only one call of a person may wait, and further calls are rejected. A
+-- transaction takes at most 100 locks of keys, because the server has few advisory locks. The
+-- service takes no lock, and waits for the key's row.
 create function queue.hold_key(p_workspace_id uuid, p_job_type text, p_key text)
 returns void
 language plpgsql
@@ -1351,8 +1351,9 @@ begin
     updated_at = v_now,
     value = to_jsonb(replace(concat(gen_random_uuid(), gen_random_uuid()), '-', ''))
   where name = 'guest_key';
-  -- Someone with a stolen key may have registered job types, so delete all types without jobs.
-  -- Workers register their types again.
+  -- Someone with a stolen key may have registered job types, so delete all types without turns,
+  -- notes, leases and rows of queue.gated. Workers register their types again. Until then, a
+  -- delayed job of a deleted type that becomes due waits in queue.unpublished.
   update queue.job_types
   set
     schema_version = least(schema_version, 1),
@@ -1388,6 +1389,7 @@ begin
   set unused_since = v_now - interval '23 hours'
   where job_type not in (select t.job_type from queue.job_types as t);
   delete from queue.workers as w
+  -- public.jobs has no index on worker, because leases change this column
   where not exists (select from public.jobs as j where j.worker = w.worker)
     and not exists (select from queue.leases as r where r.worker = w.worker);
   return jsonb_build_object(

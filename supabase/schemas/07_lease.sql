@@ -7,17 +7,17 @@
 --     queue.lease_ready       leases jobs for each pool (job types that share worker slots).
 --       queue.open_gates        admits waiting jobs of the concurrency keys in queue.notes.
 --       queue.noted_shares      selects jobs of tenants in queue.notes if every job gets a slot.
---       queue.open_turns        opens the rows of queue.turns that queue.notes names.
+--       queue.open_turns        opens the turns that queue.notes names, and due limited turns.
 --       queue.fill_pool         leases jobs for the free slots of one pool.
 --         queue.share_slots       divides the free slots among tenants.
 --           queue.lock_types        locks types with a limit and counts their running jobs.
 --           queue.next_turns        finds the tenants that are served next.
 --           queue.limit_turns       locks tenants with a limit and counts their running jobs.
 --           queue.divide_slots      gives each tenant as many slots per round as its weight.
---           queue.advance_ring      stores the tenant that was served last.
+--           queue.advance_ring      stores the tenant after which the next lease begins.
 --         queue.take              leases the jobs, but no job whose update a trigger rejects.
 --           queue.take_jobs         moves jobs from queue.ready to queue.leases.
---           queue.tidy_turns        closes rows of queue.turns without ready jobs.
+--           queue.tidy_turns        closes turns without ready jobs.
 --             queue.begin_epoch       lets leases skip dead index entries of queue.turns.
 --       queue.record_starts     stores events of leases and frees unique keys.
 --       queue.publish           adds the events to queue.feed and notifies browsers.
@@ -27,7 +27,8 @@
 -- queue.next_turns calls queue.ring_turns or queue.lane_turns. A worker repeats a request if the
 -- response was lost. The worker then gets the same leases again.
 
--- A worker's request for jobs.
+-- A worker's request for jobs. The comment on public.lease_jobs describes the fields that are not
+-- described here.
 -- worker: Number of the worker's row in queue.workers, set by queue.lease.
 -- pools: Array of {job_types, limit}, which gives the number of free slots for each group of job
 --   types. Null if all job types of the worker share its slots. If the request has pools, the sum
@@ -37,10 +38,6 @@
 --   at each request whether the worker leases suspects.
 -- job_ids: Ids of the suspects to lease, set by queue.lease_suspects. Null to lease jobs that are
 --   not suspects.
--- slots: Array of {job_types, limit} with all free and occupied slots of the worker. Null if the
---   slots have not changed since the worker's last request.
--- abandoned: Array of {job_id, place}, which lists the jobs that the worker has stopped although
---   their processors still run. Null if the list has not changed since the worker's last request.
 create type queue.lease_request as (
   worker_id text,
   worker integer,
@@ -62,10 +59,8 @@ create type queue.lease_request as (
   slots jsonb,
   abandoned jsonb
 );
--- A tenant with ready jobs of one job type and queue (a turn), with the limits that apply to the
--- jobs.
--- round: Number of the round in which the tenant gets its next jobs. In each round, leases serve
---   every tenant once.
+-- An open turn as a lease reads it, with the limits that apply to its jobs.
+-- round: Number of the round in which the tenant gets its next jobs.
 -- taken: Number of jobs that the tenant has already got in the current round.
 -- type_free: Number of further jobs of the job type that may start now, or null if the job type has
 --   no limit.
@@ -88,8 +83,7 @@ create type queue.turn as (
   tenant_free integer
 );
 -- The first ready jobs of a tenant, in the order in which they must start.
--- turns: For each job, the index of the array element (queue.turn) that describes the job's tenant,
---   job type and queue.
+-- turns: One entry per job, which is the index of the job's turn in p_turns (queue.divide_slots).
 create type queue.tenant_jobs as (
   turns integer[],
   weight integer,
@@ -389,10 +383,11 @@ $$;
 -- of queue.notes. Delete rows of queue.notes for job types that are paused or that no worker
 -- serves. When a paused job type is resumed, or when a worker serves a job type again,
 -- queue.note_gates inserts new rows for the keys of the job type. If queue.notes has very many
--- rows, also admit jobs of the oldest key of some further tenants, so that a tenant with few keys
--- does not wait for a tenant with many keys. Half of these further tenants have the smallest ids,
--- and the other half have the next ids after a random id. If queue.notes has very many rows, also
--- delete old rows for concurrency keys without jobs in queue.gated.
+-- rows, do two further things.
+-- - Admit jobs of the oldest key of up to p_most / 4 tenants from the smallest id on, and of up to
+--   p_most / 4 tenants from a random id on. A tenant with few keys then does not wait for a tenant
+--   with many keys.
+-- - Delete old rows for concurrency keys without jobs in queue.gated.
 -- p_most: Maximum number of concurrency keys of which the function admits jobs.
 create function queue.open_gates(p_most integer, p_now timestamptz)
 returns void
@@ -510,17 +505,16 @@ begin
 end;
 $$;
 
--- Open those rows of queue.turns (tenants with ready jobs) that queue.notes names, so that leases
--- serve these tenants. A tenant has the same rank in all its rows of queue.turns. A new tenant gets
--- a rank that is one less than the lowest last_rank in the rows of queue.rings for the tenant's
--- jobs. Leases serve tenants in the order of ranks, and therefore serve the new tenant near the end
--- of a round. Also unblock rows of queue.turns that were at a limit, if the time in their column
--- look_at has passed. If another transaction has locked a row of queue.turns, keep the rows of
--- queue.notes that name this row, so that the next lease opens the row of queue.turns.
--- p_most: Maximum number of rows of queue.turns to open because queue.notes names them.
--- p_done: Rows of queue.turns that the caller has locked because it has leased their ready jobs. If
---   a row in p_done has no other ready job, the function does not open the row, and only deletes
---   the rows of queue.notes that name this row.
+-- Open those turns (tenants with ready jobs) that queue.notes names, so that leases serve these
+-- tenants. A tenant has the same rank in all its turns. A new tenant gets a rank that is one less
+-- than the lowest last_rank in the rows of queue.rings for the tenant's jobs. Leases serve tenants
+-- in the order of ranks, and therefore serve the new tenant near the end of a round. Also open
+-- limited turns whose time look_at has passed. If another transaction has locked a turn, keep the
+-- notes that name this turn, so that the next lease opens the turn.
+-- p_most: Maximum number of turns to open because queue.notes names them.
+-- p_done: Turns whose turn locks the caller has taken, because it has leased their ready jobs. If a
+--   turn in p_done has no other ready job, the function does not open the turn, and only deletes
+--   the notes that name this turn.
 create function queue.open_turns(
   p_most integer,
   p_now timestamptz,
@@ -621,8 +615,8 @@ begin
     look_at = null,
     changed_at = p_now,
     epoch = v_epoch,
-    -- queue.notes has rows for all ready jobs of a closed row of queue.turns, so from_ord is the
-    -- position of the first job that queue.notes names
+    -- queue.notes has rows for all ready jobs of a closed turn, so from_ord is the position of the
+    -- first job that queue.notes names
     from_ord = case
       when t.blocked and t.look_at is null then excluded.from_ord
       else least(t.from_ord, excluded.from_ord)
@@ -640,15 +634,16 @@ begin
 end;
 $$;
 
--- Return the number of ready jobs for each of the first p_most turns (tenants with ready jobs of
--- one job type and queue) in queue.notes. The lease takes the returned jobs without opening rows of
--- queue.turns, because the order of the tenants does not matter if every job gets a slot. Return
--- null if the worker has fewer free slots than these tenants have ready jobs. Also return null if
--- an open row of queue.turns has a ready job for the worker, because leases must serve that row's
--- tenant in the order of ranks. Also return null if queue.turns would have at most four open rows
--- with these tenants, because a few open rows without ready jobs do not slow down leases
--- (queue.fill_pool). The function skips tenants and job types with a limit, a weight or a pause,
--- because queue.share_slots must check a limit, weight or pause first.
+-- Return the number of ready jobs for each of the first p_most turns in queue.notes. The lease
+-- takes the returned jobs without opening turns, because the order of the tenants does not matter
+-- if every job gets a slot. The function skips tenants and job types with a limit, a weight or a
+-- pause, because queue.share_slots must check a limit, weight or pause first. Return null in three
+-- cases.
+-- - The worker has fewer free slots than these turns have ready jobs.
+-- - An open turn has a ready job for the worker. Leases must serve the turn's tenant in the order
+--   of ranks.
+-- - With these turns, at most four turns would be open. A few open turns without ready jobs do not
+--   slow down leases (queue.fill_pool).
 -- p_most: Maximum number of turns to read from queue.notes.
 create function queue.noted_shares(p_request queue.lease_request, p_most integer)
 returns queue.share[]
@@ -837,15 +832,14 @@ begin
 end;
 $$;
 
--- Return the open rows of queue.turns (tenants with ready jobs) for all job types and queues, in
--- the order of (rank, workspace_id, lane). The result begins after the tenant that was served last
--- (row p_ring of queue.rings). After the highest rank, the result continues with the lowest rank.
--- In the query, lane_bound is 0 if the tenant that was served last may get more jobs in the current
--- round, so that this tenant comes first. Otherwise lane_bound is the greatest integer, so that the
--- tenant that was served last comes last.
+-- Return the open turns (tenants with ready jobs) for all job types and queues, in the order of
+-- (rank, workspace_id, lane). The result begins after the tenant that was served last (row p_ring
+-- of queue.rings). After the highest rank, the result continues with the lowest rank. In the query,
+-- lane_bound is 0 if the tenant that was served last may get more jobs in the current round, so
+-- that this tenant comes first. Otherwise lane_bound is the greatest integer, so that the tenant
+-- that was served last comes last.
 -- p_rows: Maximum number of rows to return.
--- is_cut: True in the last row of a result with p_rows rows, because queue.turns may have more open
---   rows.
+-- is_cut: True in the last row of a result with p_rows rows, because more turns may be open.
 create function queue.ring_turns(p_ring integer, p_rows integer)
 returns table (
   lane integer,
@@ -904,13 +898,13 @@ begin
 end;
 $$;
 
--- For each lane (job type in a queue) in p_lanes, return up to p_rows open rows of queue.turns
--- (tenants with ready jobs). The rows of each lane begin after the tenant that was served last in
--- this lane (queue.rings). queue.ring_turns and queue.lane_turns are separate functions, because
--- one query for all lanes and for single lanes would not read an index in order. If a job type had
--- no ready jobs for some time, its round is far behind the rounds of other job types. The function
--- then sets the job type one round behind the other job types, because otherwise leases would serve
--- only this job type until it had caught up.
+-- For each lane (job type in a queue) in p_lanes, return up to p_rows open turns (tenants with
+-- ready jobs). The rows of each lane begin after the tenant that was served last in this lane
+-- (queue.rings). queue.ring_turns and queue.lane_turns are separate functions, because one query
+-- for all lanes and for single lanes would not read an index in order. If a job type had no ready
+-- jobs for some time, its round is far behind the rounds of other job types. The function then sets
+-- the job type one round behind the other job types, because otherwise leases would serve only this
+-- job type until it had caught up.
 create function queue.lane_turns(p_lanes integer[], p_rows integer)
 returns table (
   lane integer,
@@ -986,10 +980,10 @@ union all
 select p.workspace_id
 from queue.pauses as p;
 
--- Return the open rows of queue.turns of those tenants that are served next in the lanes p_lanes
--- (job types in queues). If all these lanes refer to the same row of queue.rings, queue.ring_turns
--- first reads rows of all lanes together, up to a maximum number of rows. If queue.ring_turns found
--- too few tenants with requested job types, or if the lanes refer to several rows of queue.rings,
+-- Return the open turns of those tenants that are served next in the lanes p_lanes (job types in
+-- queues). If all these lanes refer to the same row of queue.rings, queue.ring_turns first reads
+-- rows of all lanes together, up to a maximum number of rows. If queue.ring_turns found too few
+-- tenants with requested job types, or if the lanes refer to several rows of queue.rings,
 -- queue.lane_turns reads the rows of each lane separately. If a read returned its maximum number of
 -- rows, drop the tenant of the last row and all later tenants, because rows of these tenants may be
 -- missing.
@@ -997,7 +991,7 @@ from queue.pauses as p;
 -- known: Number of different tenants in the result.
 -- is_all: True if the result has all tenants with ready jobs in the lanes p_lanes.
 -- is_limited: True if one of the returned tenants has a limit or a weight, or is paused.
--- is_empty: True if queue.turns has only one open row, and the tenant of this row has no ready job.
+-- is_empty: True if only one turn is open, and it has no ready job.
 create function queue.next_turns(
   p_lanes integer[],
   p_most integer,
@@ -1012,7 +1006,7 @@ set search_path = ''
 as $$
 declare
   v_rings integer[];
-  v_is_along boolean;
+  v_reads_all_lanes boolean;
 begin
   select
     coalesce(
@@ -1038,7 +1032,7 @@ begin
     )
   into turns, is_limited, is_empty
   from (select * from queue.unblocked_turns limit 2) as o;
-  -- queue.turns has at most one open row, for example if one tenant has all jobs
+  -- at most one turn is open, for example if one tenant has all jobs
   if turns[2] is null then
     is_all := true;
     known := 1;
@@ -1053,21 +1047,21 @@ begin
     from queue.lanes as l
     where l.lane = any (p_lanes)
   );
-  foreach v_is_along in array case
+  foreach v_reads_all_lanes in array case
     when v_rings[2] is null then array[true, false]
     else array[false]
   end loop
     with read as materialized (
       select a.*
       from queue.ring_turns(v_rings[1], 2 * p_most + 20 + cardinality(p_lanes)) as a
-      where v_is_along
+      where v_reads_all_lanes
       union all
       select e.*
       from queue.lane_turns(
         p_lanes,
         least(p_most, 2 + 20 * p_most / greatest(1, cardinality(p_lanes)))
       ) as e
-      where not v_is_along
+      where not v_reads_all_lanes
     ),
     cut as materialized ( -- first tenant that may have rows that were not read
       select r.round, r.rank, r.workspace_id
@@ -1107,14 +1101,13 @@ begin
 end;
 $$;
 
--- Take an advisory lock for each limit of the tenants in p_turns. For each element of p_turns (a
--- tenant with ready jobs of one job type and queue), count how many further jobs may start. If the
--- tenant is at a limit or paused, set blocked in its row of queue.turns, so that the next leases
--- skip the tenant.
+-- Take an advisory lock for each limit of the tenants in p_turns. For each turn in p_turns, count
+-- how many further jobs may start. If the tenant is at a limit or paused, set the turn to limited
+-- or paused, so that the next leases skip it.
 -- known: Number of tenants in the result, if the transaction could not take the advisory locks of
 --   all tenants in p_turns. Null if the result has all tenants of p_turns.
 -- is_busy: True if another lease has one of the advisory locks, or if another transaction is ending
---   a pause. The function then changes no row of queue.turns.
+--   a pause. The function then changes no turn.
 create function queue.limit_turns(
   p_turns queue.turn[],
   p_now timestamptz,
@@ -1146,7 +1139,7 @@ begin
     left join queue.tenant_limits as w on w.workspace_id = t.workspace_id
     cross join lateral (
       values
-        (
+        ( -- limit of a job type per tenant
           'both ' || t.workspace_id || y.job_type,
           y.workspace_concurrency is not null
         ),
@@ -1278,14 +1271,14 @@ from queue.suspects as s;
 -- Divide the free slots of a worker among tenants in rounds. In each round, every tenant gets slots
 -- for as many of its first ready jobs as its weight. The function skips a job that would exceed a
 -- limit, and does not count the skipped job against the weight.
--- p_depth: Number of ready jobs to read for each tenant, job type and queue. If the tenant's weight
---   is greater than p_depth, the function reads as many jobs as the weight. The caller passes null
---   as p_depth if the lease has not read all tenants with ready jobs. If p_depth is null, the
---   function reads as many jobs as the tenant's weight, and divides the slots for one round only.
+-- p_depth: Number of ready jobs to read for each turn. If the tenant's weight is greater than
+--   p_depth, the function reads as many jobs as the weight. Null if the lease has not read all
+--   tenants with ready jobs. The function then reads as many jobs as the weight, and divides the
+--   slots for one round only.
 -- p_most: Number of free slots.
 -- is_cut: True if a tenant may have more ready jobs than this function has read.
--- empty: Open rows of queue.turns whose tenants have no ready job.
--- lasts: Tenants that were served last, which queue.advance_ring stores.
+-- empty: Open turns whose tenants have no ready job.
+-- lasts: Tenants that were served last, for queue.advance_ring.
 create function queue.divide_slots(
   p_turns queue.turn[],
   p_depth integer,
@@ -1430,12 +1423,15 @@ begin
 end;
 $$;
 
--- Store the tenant that was served last in the lanes p_lanes (job types in queues), except for
--- lanes in which another lease has already served a later tenant. After the call, all these lanes
--- refer to one row of queue.rings. The lanes keep their present row of queue.rings if no other lane
--- refers to this row. Otherwise the lanes get an unused row of queue.rings or a new row. The update
--- of queue.rings checks again that no other lane refers to the row, because another lease may have
--- changed a lane in the meantime.
+-- Store the tenant that was served last in one ring for the lanes p_lanes (job types in queues),
+-- except for lanes in which another lease has already served a later tenant. The function uses the
+-- first of these rings that exists.
+-- - A present ring of these lanes to which no other lane refers.
+-- - A ring to which no lane refers.
+-- - A new ring.
+--
+-- The update of queue.rings checks again that no other lane refers to the ring, because another
+-- lease may have changed a lane in the meantime.
 create function queue.advance_ring(p_lanes integer[], p_last queue.last_served)
 returns void
 language plpgsql
@@ -1466,7 +1462,7 @@ begin
   if v_lanes = '{}' then
     return;
   end if;
-  if v_ring is null then -- use a row of queue.rings to which no lane refers any more
+  if v_ring is null then
     select r.ring into v_ring
     from queue.rings as r
     where not exists (select from queue.lanes as l where l.ring = r.ring)
@@ -1510,14 +1506,14 @@ begin
 end;
 $$;
 
--- Determine how many jobs a lease takes for each turn (a tenant with ready jobs of one job type and
--- queue), and which rows of queue.turns are open although their tenants have no ready job.
+-- Determine how many jobs a lease takes for each turn, and which turns are open although their
+-- tenants have no ready job.
 -- lanes: Lanes (job types in queues) that the worker requests and that are not paused.
 -- limited: Requested job types that have a limit.
 -- shares: Number of jobs that the lease takes for each tenant, job type and queue.
--- empty: Open rows of queue.turns whose tenants have no ready job.
--- is_only: True if queue.turns has only one open row for the requested lanes, and no limit, weight
---   or pause applies to it. The tenant of the open row may have no ready job.
+-- empty: Open turns whose tenants have no ready job.
+-- is_only: True if only one turn of the requested lanes is open, and no limit, weight or pause
+--   applies to it. The turn may have no ready job.
 -- is_limited: True if a limit, a weight or a pause applies to one of the tenants or job types.
 -- at_limit: Job types that have reached their limit, so that none of their jobs may start now.
 -- more: True if the worker should request jobs again immediately, because another lease has locked
@@ -1568,8 +1564,8 @@ begin
     at_limit := v_types.at_limit;
     more := v_types.is_busy;
   end if;
-  -- A row of queue.turns may be open although its tenant has no ready job. If none of the tenants
-  -- that were read has a ready job, read more tenants.
+  -- A turn may be open although its tenant has no ready job. If none of the tenants that were read
+  -- has a ready job, read more tenants.
   foreach v_reads in array array[
     v_most + v_most / 25 + 5,
     greatest(150, 2 * v_most)
@@ -1617,14 +1613,13 @@ begin
   -- store the tenant that was served last only if the lease has skipped a tenant
   if v_first.is_all
     and (v_first.known = 1 or not is_limited and v_slots < v_most)
-  -- the lease has skipped no tenant, because only one tenant has ready jobs or because the lease
-  -- took all jobs
   then
+    -- only one tenant has ready jobs, or the lease took all jobs
     return;
-  -- The lease has free slots left, so each tenant that it has read got as many jobs as the tenant's
-  -- weight. Store the last tenant that the lease has read, so that the next lease begins after this
-  -- tenant.
   elsif v_slots < v_most and not v_first.is_all then
+    -- The lease has free slots left, so each tenant that it has read got as many jobs as the
+    -- tenant's weight. Store the last tenant that the lease has read, so that the next lease begins
+    -- after this tenant.
     select null, 0, t.round, t.rank, t.workspace_id
     into v_last
     from unnest(v_turns) as t
@@ -1962,10 +1957,10 @@ begin
 end;
 $$;
 
--- Set a new epoch in all open rows of queue.turns, so that leases skip the dead index entries of
--- closed rows. Do nothing if more rows are open than were closed in the last epoch, or if another
--- transaction has locked one of the open rows. The caller has the advisory lock "turns", so that no
--- other transaction can open rows of queue.turns at this time.
+-- Set a new epoch in all open turns, so that leases skip the dead index entries of closed turns. Do
+-- nothing if more turns are open than were closed in the last epoch, or if another transaction has
+-- locked the row of an open turn. The caller has the advisory lock "turns", so that no other
+-- transaction can open turns at this time.
 create function queue.begin_epoch()
 returns void
 language plpgsql
@@ -2004,11 +1999,11 @@ begin
 end;
 $$;
 
--- In each row of queue.turns that p_turns names, set from_ord to the position of the tenant's first
--- ready job, or of the last leased job if no job is ready. Close a row of queue.turns if its tenant
--- has no ready job and the lease took none. Skip a row if another transaction has its advisory
--- lock, because that transaction may be adding a job for the row. Also skip the remaining rows if
--- this transaction can take no more advisory locks.
+-- In each turn that p_turns names, set from_ord to the position of the tenant's first ready job, or
+-- of the last leased job if no job is ready. Close a turn if its tenant has no ready job and the
+-- lease took none. Skip a turn if another transaction has the turn lock, because that transaction
+-- may be adding a job. Skip the remaining turns if this transaction can take no more advisory
+-- locks.
 -- p_turns: For each tenant, job type and queue, the number of leased jobs, and the position of the
 --   last leased job.
 create function queue.tidy_turns(p_turns queue.share[], p_now timestamptz)
@@ -2070,7 +2065,7 @@ $$;
 -- tenant's first jobs.
 -- p_request: The worker's request, reduced to the job types and the limit of this pool.
 -- unfilled: If the pool got no job, the lanes (job types in queues) of the pool whose job types are
---   not at a limit. Null if the pool got jobs.
+--   not at a limit. Null if the pool got jobs or has no free slot.
 create function queue.fill_pool(
   p_request queue.lease_request,
   p_now timestamptz,
@@ -2127,7 +2122,7 @@ begin
         or v_leased < v_expected and not exists (select from queue.withheld);
     end if;
   end if;
-  if v_shared.shares is null and p_request."limit" > 0 then
+  if v_leased = 0 and p_request."limit" > 0 then
     unfilled := lanes;
     if v_shared.at_limit <> '{}' then
       unfilled := array(
@@ -2140,11 +2135,11 @@ begin
   if v_leased > 0 and v_shared.is_limited then
     perform queue.spend_starts(taken.ids, leased_at);
   end if;
-  -- A row of queue.turns stays open for a while after the tenant's last ready job, so that the
-  -- tenant's next enqueue need not insert a row into queue.notes. In three cases, close the rows of
-  -- queue.turns without ready jobs, and set from_ord of all other rows to their first ready job.
-  -- - More than four open rows of queue.turns have no ready jobs. More rows without ready jobs
-  --   would make each lease slower.
+  -- A turn stays open for a while after the tenant's last ready job, so that the tenant's next
+  -- enqueue need not insert a row into queue.notes. In three cases, close the turns without ready
+  -- jobs, and set from_ord of all other turns to their first ready job.
+  -- - More than four open turns have no ready jobs. More turns without ready jobs would make each
+  --   lease slower.
   -- - The lease took 20 jobs or more, but fewer than its limit. With a new from_ord, the next lease
   --   need not read the dead rows of the leased jobs.
   -- - The number of this request within the worker run is a multiple of 16.
@@ -2248,8 +2243,8 @@ $$;
 
 -- Lease jobs for every pool (a group of job types that share slots) of a worker's request.
 -- p_changes: Events of the jobs that the same call of public.settle_jobs has settled.
--- p_has_notes: True if queue.notes has rows, so that the lease must first open rows of queue.turns
---   or admit waiting jobs of concurrency keys.
+-- p_has_notes: True if notes or limited turns are due, so that the lease must first open turns or
+--   admit waiting jobs of concurrency keys.
 -- lanes: Lanes (job types in queues) that the worker requests and that are not paused.
 -- limited: Requested job types that have a limit.
 -- unfilled: Lanes (job types in queues) of those pools that got no job, except lanes of job types
@@ -2277,7 +2272,7 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_at_once integer; -- maximum number of rows of queue.turns to open
+  v_at_once integer; -- maximum number of turns to open
   v_now timestamptz := p_now;
   v_pools queue.lease_request[];
   v_pool queue.lease_request;
@@ -2366,9 +2361,8 @@ $$;
 
 -- Return the number of milliseconds after which a worker with free slots should request jobs again,
 -- or null if the worker should wait for a notification. The function reads queue.notes and the open
--- rows of queue.turns in one statement. With two statements, another lease could delete a row of
--- queue.notes and open the row of queue.turns between the statements, so that neither statement
--- would find the ready job.
+-- turns in one statement. With two statements, another lease could delete a row of queue.notes and
+-- open the turn between the statements, so that neither statement would find the ready job.
 -- p_limited: Requested job types that have a limit.
 -- p_unfilled: Lanes (job types in queues) of the worker's pools that got no job. For a pool that
 --   got jobs, the worker requests jobs again anyway.
@@ -2493,7 +2487,8 @@ $$;
 -- Lease jobs for public.lease_jobs and public.settle_jobs. If a worker repeats a request, the
 -- second request waits until the first request has finished. The second request waits for an
 -- advisory lock, because a row lock would be a write, and a request that finds no jobs must write
--- nothing.
+-- nothing. The second request gets the leases of the first request. If the first request leased no
+-- job and was not the first of its run, it stored nothing, and the second request leases jobs.
 -- p_changes: Events of the jobs that the same call of public.settle_jobs has settled. queue.lease
 --   must publish the events of the settled jobs.
 create function queue.lease(p_request jsonb, p_changes queue.change[] default null)
@@ -2507,7 +2502,7 @@ declare
   v_ms bigint;
   v_ignored bigint;
   v_next_ms bigint;
-  -- stored state of the worker run and its worker, and whether queue.notes has rows
+  -- stored state of the worker run and its worker, and whether notes or limited turns are due
   v_tick record;
   v_noted record;
   v_run jsonb; -- field run of the response, if this call starts or ends the run
@@ -2602,7 +2597,8 @@ begin
     case when v_tick.has_suspects then queue.lease_mode(v_asked, v_now) end,
     v_now
   );
-  -- store the number of this request, so that queue.lease recognizes a repeated request
+  -- Store the number of this request, so that queue.lease recognizes a repeated request. A later
+  -- request that leased no jobs must write nothing.
   if v_tick.last_call is null or v_given.leased > 0 then
     insert into queue.ticks as t (tick_id, seen_at, worker, last_call)
     values (v_asked.tick_id, v_now, v_asked.worker, v_asked.call)

@@ -18,9 +18,13 @@
 --     queue.lease             leases the next jobs in the same call.
 --
 -- A plain completion is a success at the first lease of a job. If all items are plain completions,
--- queue.settle calls only queue.end_attempts, and queue.after_attempts for jobs with a key, a
--- parent or a deadline. If another transaction keeps one of the rows locked for more than 0.1 s,
--- queue.settle calls all functions of the list above.
+-- queue.settle calls only two functions of the list above.
+-- - queue.end_attempts, for all jobs.
+-- - queue.after_attempts, for jobs with a key, a parent, a deadline or a latest time for the start,
+--   and for jobs whose completion is not a derived event.
+--
+-- If another transaction keeps one of the rows locked for more than 0.1 s, queue.settle calls all
+-- functions of the list above.
 
 create type queue.worker_item as (
   job_id uuid,
@@ -398,12 +402,11 @@ $$;
 --   (successes at the first lease).
 -- changes: Events of the jobs, which the caller must publish.
 -- rest: Ids of jobs for which queue.after_attempts must run, because the jobs will run again, or
---   have a key, a parent, a deadline or an event to store.
--- with_event: Ids of jobs whose last event must be stored, because the event does not follow from
---   the job's row.
+--   have a key, a parent, a deadline, a latest time for the start, or an event to store.
+-- with_event: Ids of jobs whose last event must be stored, because it is not a derived event.
 -- results: Results for the response, if all items are plain completions with current lease numbers.
 --   Null in all other cases, so that the caller builds the response from the stored rows.
--- has_blocked: True if queue.turns has a row that leases skip because of a limit.
+-- has_blocked: True if a turn is limited.
 create function queue.end_attempts(
   p_items queue.worker_item[],
   p_transitions queue.transition[],
@@ -589,7 +592,8 @@ begin
   end if;
   changes := v_ended.changes;
   results := v_ended.results;
-  -- Build the response from the stored rows, so that a repeated call gets the same response.
+  -- Build the response from the stored rows, so that a repeated call gets the same outcomes. The
+  -- status is the present status of the job.
   if results is null or v_busy <> '{}' then
     select json_agg(json_strip_nulls(json_build_object(
       'job_id', i.job_id,
@@ -599,6 +603,7 @@ begin
         when j.id is null then 'not_found'
         when i.job_id = any (v_busy) then 'busy'
         when a.outcome = 'cancelled' then 'cancelled'
+        -- the outcome of the stored attempt, or the job's status if no attempt is stored
         when coalesce(a.outcome, case when j.fence = i.fence then j.status end)
             in (i.outcome, 'failed')
           then 'applied'
@@ -619,8 +624,8 @@ begin
     perform queue.after_attempts(v_ended.rest, v_now);
   end if;
   -- Let the next lease check the limits of the jobs' tenants again, by setting look_at in the
-  -- tenants' blocked rows of queue.turns. Attempts that have ended no longer count against the
-  -- limits of their tenants.
+  -- tenants' limited turns. Attempts that have ended no longer count against the limits of their
+  -- tenants.
   if v_ended.has_blocked then
     update queue.turns
     set look_at = '-infinity'
@@ -683,7 +688,7 @@ comment on function public.settle_jobs is
   E'Settle attempts, and lease the next jobs in the same call: {results, lease?}.\n\nItems: '
   '{job_id, fence, outcome: completed|retry|failed|snoozed|released|waiting|cancelled, result?, '
   'error?, retry_after_seconds?, until?, delay_seconds?, wait?, progress?, logs?, steps?, '
-  'output?, duration_ms?}. A repeated call returns the same results. An item with the fence of '
+  'output?, duration_ms?}. A repeated call returns the same outcomes. An item with the fence of '
   'an earlier lease changes nothing. Settle an item again if its outcome is busy.';
 select queue.allow('job_worker, service_role', 'public.settle_jobs');
 
@@ -796,10 +801,11 @@ declare
   v_tick constant uuid := p_request ->> 'tick_id';
   v_worker integer;
   v_refused boolean;
-  v_ignored bigint := queue.withdraw_run(queue.clock());
+  v_ignored bigint;
   v_response jsonb;
 begin
   perform queue.refuse_revoked();
+  v_ignored := queue.withdraw_run(queue.clock());
   -- wait until the last lease of the process has committed, because the process may have requested
   -- jobs just before its end
   perform queue.try_lock('process ' || (p_request ->> 'worker_id'), p_waits => true)
@@ -833,9 +839,8 @@ begin
   if p_request ->> 'evidence' is not null and v_worker is not null then
     perform queue.end_leases_of(v_worker, queue.clock());
     v_ignored := queue.do_reclaim(queue.clock(), clock_timestamp() + interval '2 seconds');
-    -- Open the rows of queue.turns for the reclaimed jobs now, because several processes will soon
-    -- lease the suspects at the same time. A lease does not see a row of queue.turns that another
-    -- lease is opening.
+    -- Open the turns of the reclaimed jobs now, because several processes will soon lease the
+    -- suspects at the same time. A lease does not see a turn that another lease is opening.
     perform queue.open_turns(200, queue.clock()) where queue.try_lock('turns');
     v_response := v_response || jsonb_build_object(
       'guilty', array(

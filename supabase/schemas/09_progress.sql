@@ -2,9 +2,9 @@
 -- progress, log lines and steps, and renews the job's lease. If a worker has lost the lease of a
 -- job, the engine ignores the worker's report about this job.
 
--- Lock the rows of jobs in queue.leases, and then in public.jobs. Skip a job that another
--- transaction keeps locked for more than 0.1 s, so that no worker waits for the transaction of a
--- user. Return the ids of the skipped jobs.
+-- Lock the rows of leased jobs in queue.leases, and then in public.jobs. Skip a job that another
+-- transaction keeps locked for more than 0.1 s, so that no worker waits for a person's transaction.
+-- Return the ids of the skipped jobs.
 create function queue.lock_held(p_ids uuid[])
 returns uuid[]
 language plpgsql

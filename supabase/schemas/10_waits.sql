@@ -43,7 +43,8 @@ create index waits_by_event on queue.waits (workspace_id, event_name)
 -- - retry: The job job_id was retried, so the children that were cancelled with this job must be
 --   retried.
 -- - event: A named event was emitted.
--- - resumed: A user ended a pause, so the jobs that it delayed may start.
+-- - resumed: A pause ended, or a pause of a job type or queue began. The next lease must check the
+--   paused turns, and the concurrency keys if the pause is of a job type or queue.
 create table queue.signals (
   id bigint generated always as identity primary key,
   kind text not null,
@@ -307,10 +308,10 @@ $$;
 -- - For a cancel or retry signal, process 500 child jobs, beginning with the job whose id is in the
 --   column `name`. If child jobs remain, are locked, or were not changed because of a trigger,
 --   insert new signals for these jobs.
--- - For a signal of the kind resumed, insert rows into queue.notes for the turns that the pause
---   blocked, so that the next lease opens the turns. If a type or a queue was paused, also insert
---   rows for all concurrency keys. A lease that read the pause before the pause ended may still
---   block a turn, so process the signal again until no such lease runs.
+-- - For a signal of the kind resumed, insert notes for the paused turns of the workspace, so that
+--   the next lease opens the turns. If the pause is of a type or a queue, insert notes for all
+--   concurrency keys instead. A lease that read the pause before the pause ended may still pause a
+--   turn, so process the signal again until no such lease runs.
 create function queue.handle_signal(p_signal queue.signals, p_now timestamptz)
 returns integer
 language plpgsql
@@ -348,8 +349,8 @@ declare
   v_done integer := 0;
 begin
   if p_signal.kind = 'resumed' then
-    -- queue.try_lock succeeds only if no lease is running, because each lease holds the lock
-    -- 'pauses' in shared mode.
+    -- A lease holds the lock 'pauses' in shared mode while it admits jobs of concurrency keys, or
+    -- sets turns to limited or paused. queue.try_lock succeeds only if no such lease is running.
     v_done := case when queue.try_lock('pauses') then 1 end;
     perform queue.note_gates(array(select l.lane from queue.lanes as l))
     where p_signal.workspace_id = queue.system_workspace();
@@ -397,7 +398,7 @@ begin
   limit 1;
   return v_done;
 exception when lock_not_available then
-  return null; -- a user's transaction has locked the unique key of a child
+  return null; -- another transaction has locked the unique key of a child
 end;
 $$;
 
@@ -425,7 +426,7 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_lines tid[];
+  v_first tid[];
   v_shares tid[];
 begin
   execute format(
@@ -435,10 +436,10 @@ begin
     p_due,
     p_order
   )
-  into v_lines
+  into v_first
   using p_now, p_passed_over;
-  if cardinality(v_lines) < 500 then
-    return v_lines;
+  if cardinality(v_first) < 500 then
+    return v_first;
   end if;
   execute format(
     $q$
@@ -479,7 +480,7 @@ begin
   )
   into v_shares
   using p_now, p_passed_over;
-  return v_lines[:250] || v_shares;
+  return v_first[:250] || v_shares;
 end;
 $$;
 
@@ -497,7 +498,7 @@ declare
   v_signals bigint[];
   v_kept bigint[];
   v_refused uuid[];
-  v_lines tid[];
+  v_rows tid[];
   v_waiting uuid[];
   v_signal queue.signals;
   v_passed integer;
@@ -506,7 +507,7 @@ declare
   v_done integer := 0;
 begin
   loop
-    v_lines := queue.fair_batch(
+    v_rows := queue.fair_batch(
       'queue.signals',
       'true',
       'o.look_at <= $1',
@@ -516,12 +517,12 @@ begin
     v_signals := array(
       select s.id
       from queue.signals as s
-      where s.ctid = any (v_lines) and s.look_at <= p_now
+      where s.ctid = any (v_rows) and s.look_at <= p_now
       order by s.id
       for update skip locked
     );
     v_refused := queue.refused('waits', p_now);
-    v_lines := queue.fair_batch(
+    v_rows := queue.fair_batch(
       'queue.waits',
       'o.timeout_at is not null',
       'o.timeout_at <= $1 and o.job_id <> all ($2)',
@@ -537,7 +538,7 @@ begin
         and w.job_id = any (array(
           select o.job_id
           from queue.waits as o
-          where o.ctid = any (v_lines)
+          where o.ctid = any (v_rows)
           union
           select s.job_id
           from queue.signals as s
@@ -773,7 +774,7 @@ begin
   select s.value into v_made
   from queue.steps as s
   where s.job_id = v_job.id and s.name = v_name and s.nth = -1;
-  if not found then -- the service creates the children, so there is no user
+  if not found then -- the service creates the children, so there is no person
     v_made := jsonb_build_object(
       'job_ids', case v_children
         when '[]' then '{}'

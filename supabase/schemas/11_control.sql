@@ -4,10 +4,10 @@
 
 -- Cancel the jobs p_ids and their live descendants. A pending or waiting job is cancelled
 -- immediately. For a running job, only a cancel request is stored, because its worker must stop the
--- job. If the caller has not locked the jobs, the function locks them, charges one token of the
--- user's rate limit for each job and descendant, and cancels the first 100 descendants. Maintenance
--- cancels the other descendants, for which signals are inserted. Return the number of jobs and
--- descendants, with at most 5,000 descendants.
+-- job. If the caller has not locked the jobs, the function locks them, takes one token of the
+-- person's rate limit for each job and descendant, and cancels the first 100 descendants.
+-- Maintenance cancels the other descendants, for which signals are inserted. Return the number of
+-- jobs and descendants, with at most 5,000 descendants.
 create function queue.cancel(
   p_ids uuid[],
   p_now timestamptz,
@@ -129,10 +129,10 @@ select queue.allow('authenticated, service_role', 'public.cancel_job');
 -- A client may cancel jobs with an SQL update of public.jobs, but may change nothing else. This
 -- trigger collects the ids of the updated jobs and skips the update of their rows, which the
 -- statement has already locked. queue.cancel_updated cancels the collected jobs after the
--- statement. A user may cancel up to 1,000 jobs in one statement. Jobs that the project's own
--- server cancels are processed in batches of 1,000. The trigger recognizes the engine's own
--- updates, because they change fence, last_seq, generation, lost_attempts or lane. A truncate of
--- public.jobs is rejected, because a truncate fires no row triggers.
+-- statement. A person may cancel up to 1,000 jobs in one statement. Jobs that the service cancels
+-- are processed in batches of 1,000. The trigger recognizes the engine's own updates, because they
+-- change fence, last_seq, generation, lost_attempts or lane. A truncate of public.jobs is rejected,
+-- because a truncate fires no row triggers.
 create function queue.cancel_by_update()
 returns trigger
 language plpgsql
@@ -285,9 +285,10 @@ create policy "members cancel jobs" on public.jobs
 grant update (status) on public.jobs to authenticated, service_role;
 
 -- Retry those of the jobs p_ids that failed or were cancelled. The caller must have locked the
--- jobs. Skip a job whose unique key now belongs to another job. Insert signals, so that maintenance
--- also retries child jobs that were cancelled because their parent ended. Return the number of
--- retried jobs.
+-- jobs. Skip a job whose unique key now belongs to another job. A retried job has its unique key
+-- until it finishes, because the option `until` of the first enqueue is not stored. Insert signals,
+-- so that maintenance also retries child jobs that were cancelled because their parent ended.
+-- Return the number of retried jobs.
 create function queue.retry(p_ids uuid[], p_now timestamptz)
 returns integer
 language plpgsql
@@ -821,6 +822,8 @@ begin
   else
     delete from queue.pauses where kind = v_kind and name = v_name;
   end if;
+  -- the begin of a pause of a type or queue also changes which jobs of concurrency keys are
+  -- admitted
   if (not v_paused or v_workspace is null)
     and queue.handle_signal(v_signal, queue.clock()) is null
   then

@@ -10,8 +10,8 @@
 -- the budget is too small for a topic's message, the followers of the topic later get a message
 -- that asks them to read the jobs again.
 
--- The number of a row of queue.feed is the id of the transaction that wrote the row, plus the value
--- of the sequence feed_base. The sequence feed_base is zero until a dump is restored on another
+-- The number of a row of queue.feed is a transaction id (see the column number) plus the value of
+-- the sequence feed_base. The sequence feed_base is zero until a dump is restored on another
 -- server. If the new server has lower transaction ids than the server of the dump,
 -- queue.feed_number raises the sequence.
 create sequence queue.feed_base minvalue 0;
@@ -61,25 +61,24 @@ create unlogged table queue.streamed_topics (
   constraint streamed_topics_are_bounded check (char_length(topic) <= 300)
 );
 
--- Rounds of the publisher, which is the function queue.do_announcements. Each round inserts a new
+-- Passes of the publisher, which is the function queue.do_announcements. Each pass inserts a new
 -- row, because updates of a single row would get slow while an old snapshot is open. The last row
--- stores which rows of queue.feed the publisher has sent. The publisher has sent all feed rows that
--- are visible in the snapshot `seen`. The publisher has also sent the feed rows of the transaction
--- `xid` with ids up to own_id. If the last round stopped before the end of the feed, the columns
--- `number` and `id` name the last feed row that the round read. The next round continues after this
--- feed row, and reads only feed rows that are visible in the snapshot `until`.
+-- stores which rows of queue.feed the publisher has read.
 create table queue.publisher (
-  round bigint generated always as identity primary key,
-  seen pg_snapshot not null,
-  xid xid8, -- transaction of the round
-  own_id bigint,
+  round bigint generated always as identity primary key, -- number of the pass
+  seen pg_snapshot not null, -- the publisher has read all feed rows that are visible in `seen`
+  xid xid8, -- transaction of the pass
+  own_id bigint, -- the publisher has also read the feed rows of `xid` with ids up to own_id
+  -- The next three columns are null if the pass reached the end of the feed. Otherwise the next
+  -- pass continues after the feed row (number, id), and reads only feed rows that are visible in
+  -- `until`.
   until pg_snapshot,
   number bigint,
   id bigint
 );
 -- The two sequences store times in tenths of a second since 1970. unsent_at is the last time at
 -- which a statement left its Realtime messages to the publisher. published_at is the last time at
--- which the publisher ran.
+-- which the call of a worker ran the publisher.
 create unlogged sequence queue.unsent_at minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.published_at minvalue 0 start 0; -- noqa: PRS
 
@@ -95,8 +94,8 @@ comment on column queue.late_topics.topic is 'Person: words'; -- see 18_people.s
 
 -- Return how many Realtime messages may be sent per second, and how many were already sent in the
 -- current second. The message budget is 80 % of the rate that Supabase's plan allows, because
--- Realtime averages the rate over five seconds, and five such seconds can overlap six of the
--- seconds that this function counts.
+-- Realtime averages the rate over five seconds. Five seconds can overlap six of the seconds that
+-- this function counts, so the budget must be less than 5/6 of the rate.
 -- p_changes: Changes of jobs that the caller is about to publish.
 -- is_streamed: True if an API server streams any topic to its clients.
 -- is_followed: True if any topic has a follower.
@@ -438,10 +437,9 @@ end;
 $$;
 
 -- Publish changes of jobs. The caller must have locked the jobs. A change with seqs is sent as
--- Realtime messages (queue.send). Each change is also inserted into queue.feed, except for changes
--- about log lines, output, or progress of a job without a session, if their message was sent. If
--- p_changes is null, this strict function returns null and does nothing. If p_changes is not null,
--- the function returns true.
+-- Realtime messages (queue.send). Each change is also inserted into queue.feed, unless its message
+-- was sent and it is about log lines, output, or progress of a job without a session. If p_changes
+-- is null, this strict function returns null and does nothing. Otherwise it returns true.
 -- p_is_soon: True if new jobs are due within a minute, so that the commit notifies idle workers.
 create function queue.publish(
   p_changes queue.change[],
@@ -480,12 +478,12 @@ begin
 end;
 $$;
 
--- Run one round of the publisher. A round reads up to 5,000 new rows of queue.feed, and sends one
--- message per topic for those rows whose statements sent no message. A round that reaches the end
--- of queue.feed also reads rows of the current transaction. If the feed rows of a topic are older
--- than two seconds, or if the message budget is too small, the message only asks the topic's
--- followers to read the jobs again. A message about output also only asks for a new read, because
--- the feed does not store output.
+-- Run one pass of the publisher. A pass reads up to 5,000 new rows of queue.feed, and sends one
+-- message per topic for those rows whose statements sent no message. A pass that reaches the end of
+-- queue.feed also reads rows of the current transaction. If the feed rows of a topic are older than
+-- two seconds, or if the message budget is too small, the message only asks the topic's followers
+-- to read the jobs again. A message about output also only asks for a new read, because the feed
+-- does not store output.
 create function queue.do_announcements(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -502,9 +500,10 @@ begin
     return 0;
   end if;
   v_budget := queue.message_budget('{}');
-  -- A transaction that was still running at the time of the last round may have added feed rows
-  -- with low numbers. If a transaction that was running during the last round has ended, begin the
-  -- new round with the number of the transaction.
+  -- A transaction that was still running during the last pass may have added feed rows with low
+  -- numbers. If such a transaction has ended, begin this pass with the number of the transaction.
+  -- For example, if transaction 7 ran while the last pass read up to the number 20, begin with 7,
+  -- and skip the feed rows that are visible in `seen`.
   select p.*, l.*
   into v_at
   from (
@@ -548,13 +547,13 @@ begin
         or f.at <= p_now - interval '2 seconds'
         or exists (select from queue.late_topics)
       ) filter (where f.unsent) as is_late,
-      count(*) as lines,
+      count(*) as feed_rows,
       coalesce(
         max(f.id) filter (where f.xid = v_xid),
-        case when p.xid = v_xid then p.own_id end, -- an earlier round of the transaction
+        case when p.xid = v_xid then p.own_id end, -- an earlier pass of the transaction
         0
       ) as last_own_id,
-      -- the last feed row that this round reads, if the round does not reach the end of the feed
+      -- the last feed row that this pass reads, if the pass does not reach the end of the feed
       (array_agg(f.number order by f.number, f.id))[5000] as last_number,
       (array_agg(f.id order by f.number, f.id))[5000] as last_id
     from (
@@ -589,10 +588,10 @@ begin
     values (
       v_at.seen, v_at.xid, v_at.own_id, v_at.visible, v_at.last_number, v_at.last_id
     );
-  -- If the round began at the number of a transaction that has ended, insert a row for the round
-  -- even without new feed rows. Without a new row in queue.publisher, the next rounds would begin
-  -- at the same number again.
-  elsif v_at.lines > 0 or v_at.until is not null or v_at.is_back then
+  -- If the pass began at the number of a transaction that has ended, insert a row for the pass even
+  -- without new feed rows. Without a new row in queue.publisher, the next passes would begin at the
+  -- same number again.
+  elsif v_at.feed_rows > 0 or v_at.until is not null or v_at.is_back then
     insert into queue.publisher (seen, xid, own_id)
     values (v_at.visible, v_xid, v_at.last_own_id);
   end if;
@@ -600,12 +599,13 @@ begin
 end;
 $$;
 
--- Return the messages that the publisher may send now, and store the topics of the remaining
--- messages in queue.late_topics. A message is late if its events are older than two seconds, or if
--- it has output. Messages of workspaces with few messages are sent first. The remaining part of the
--- message budget is used for messages that ask the followers of late topics to read the jobs again.
--- Among the late topics of a workspace, the topic that has waited longest comes first. A late topic
--- whose message alone exceeds the remaining budget comes last.
+-- Divide the message budget among the messages of the publisher, in three steps.
+-- 1. Return messages with recent events and without output, beginning with the workspaces that have
+--    the fewest messages. An event is recent for two seconds.
+-- 2. Store the topics of the remaining messages in queue.late_topics.
+-- 3. With the remaining budget, return messages that ask the followers of late topics to read the
+--    jobs again. Among the late topics of a workspace, the topic that has waited longest comes
+--    first. A late topic whose message alone exceeds the remaining budget comes last.
 create function queue.put_off(
   p_messages queue.message[],
   p_left bigint,
@@ -713,14 +713,14 @@ set search_path = ''
 as $$
 declare
   v_at constant bigint := (date_part('epoch', clock_timestamp()) * 10)::bigint;
+  v_ignored bigint;
 begin
   if v_at - pg_sequence_last_value('queue.unsent_at') between 0 and 20
     and v_at is distinct from pg_sequence_last_value('queue.published_at')
   then
+    v_ignored := setval('queue.published_at', v_at);
     begin
-      if queue.do_announcements(queue.clock(), null) > 0 then
-        return setval('queue.published_at', v_at) > 0;
-      end if;
+      return queue.do_announcements(queue.clock(), null) > 0;
     exception when others then
       raise warning 'messages were not sent: % (%)', sqlerrm, sqlstate;
     end;
@@ -783,9 +783,9 @@ $$;
 
 -- Return true if the caller may join a private topic of Realtime. A member of a workspace may join
 -- the topic of the workspace, and the topics of its jobs and sessions. A guest may join the topic
--- of an open guest session. If a guest session is for one user, this user may also join the topics
--- of the session's jobs. A worker may join the topic of queue.wake_topic if its token names no
--- user.
+-- of a guest session that has not ended. If a guest session is for one person, this person may also
+-- join the topics of the session's jobs. A worker may join the topic of queue.wake_topic if its
+-- token names no person.
 create function queue.may_follow(p_topic text)
 returns boolean
 language plpgsql stable
@@ -897,14 +897,13 @@ begin
     );
   end if;
   perform queue.admit('rows', null, queue.caller());
-  -- Keep only the 100 topics that a user followed most recently, so that no user can use up the
-  -- message budget. The limit of 100 topics does not apply to guests, because all guests share one
-  -- user id.
+  -- Keep only a person's 100 newest rows (a topic and a client), so that no person can use up the
+  -- message budget. The limit does not apply to guests, because all guests share one user id.
   delete from queue.followers
   where ctid = any (array(
     select o.ctid
     from (
-      -- skip locked rows, because two calls of a user could otherwise wait for each other
+      -- skip locked rows, because two calls of a person could otherwise wait for each other
       select f.topic, f.user_id, f.follower_id
       from queue.followers as f
       where f.user_id = queue.caller()
@@ -1072,13 +1071,13 @@ begin
     where ctid = any (array(select o.ctid from oldest as o where o.at < v_before))
     returning number
   )
-  select max(g.number) as number, count(*)::integer as lines
+  select max(g.number) as number, count(*)::integer as feed_rows
   into v_gone
   from gone as g;
   update queue.tasks
   set read_to = greatest(read_to, v_gone.number)
-  where name = 'live' and v_gone.lines > 0;
-  return v_gone.lines;
+  where name = 'live' and v_gone.feed_rows > 0;
+  return v_gone.feed_rows;
 end;
 $$;
 
@@ -1169,6 +1168,8 @@ begin
   );
   if v_cursor.history <> queue.history()
     or pg_snapshot_xmax(v_cursor.seen) > pg_snapshot_xmax(v_now)
+    -- feed rows after the cursor have been deleted, because read_to is the highest deleted number
+    -- (after a restore, read_to may be a number of another server, above queue.feed_end)
     or v_cursor.seen::text <> '1:1:'
       and exists (
         select from queue.tasks as t
@@ -1271,7 +1272,7 @@ begin
     from queue.feed_lines(p_workspace_id, p_session_id, v_cursor, 101) as f
   ) as f
   where f.events > 100;
-  with lines as materialized (
+  with feed_rows as materialized (
     select
       f.*,
       row_number() over w as n,
@@ -1283,7 +1284,7 @@ begin
   -- feed row may have thousands of events
   slice as (
     select l.*
-    from lines as l
+    from feed_rows as l
     where l.before - v_cursor.nth <= c_limit + 1000
   ),
   found as (
@@ -1333,8 +1334,8 @@ begin
     ) as places,
     case
       when count(*) > c_limit then (array_agg(f.cursor order by f.n))[c_limit]
-      when (select count(*) from lines) = 1000
-          or (select count(*) from slice) < (select count(*) from lines)
+      when (select count(*) from feed_rows) = 1000
+          or (select count(*) from slice) < (select count(*) from feed_rows)
         then (
           select row(
             v_history,
@@ -1388,12 +1389,12 @@ comment on function public.event_feed is
   'each event.';
 select queue.allow('authenticated, service_role', 'public.event_feed');
 
--- Guest sessions. A guest session is open to one user who is not a member of the workspace, or to
+-- Guest sessions. One person who is not a member of the workspace has access to a guest session, or
 -- everyone who has the session's unguessable id.
 create table queue.guest_sessions (
   session_id text primary key,
   workspace_id uuid not null, -- jobs of other workspaces with the same session_id are hidden
-  user_id uuid, -- the only user with access, or null for everyone who has the id
+  user_id uuid, -- the only person with access, or null for everyone who has the id
   opened_at timestamptz not null default queue.clock(),
   expires_at timestamptz not null,
   constraint guest_sessions_id_is_unguessable
@@ -1423,8 +1424,8 @@ select queue.allow('job_worker, service_role', 'public.guest_key');
 -- 429. The limit for each network address is the setting whose name is p_name with the suffix
 -- _per_minute. If the setting with the suffix _per_minute is null, guests have no limit. An IPv6
 -- address counts as its /64 network. The address must be signed by the API or set by the gateway,
--- because a client could forge any other address. The limit does not apply to the project's own
--- server or to users with an account.
+-- because a client could forge any other address. The limit does not apply to the service or to
+-- people with an account.
 create function queue.admit_guest(p_name text, p_workspace_id uuid)
 returns void
 language plpgsql
@@ -1514,10 +1515,10 @@ begin
 end;
 $$;
 
--- Return the guest session p_session_id if it has not ended and the caller may follow it. A guest
--- session for one user is open to this user, to members of the workspace and to the project's own
--- server. An anonymous user has access only while the setting allow_anonymous is true. A guest
--- session without a user is open to everyone while the setting allow_anonymous is true.
+-- Return the guest session p_session_id if it has not ended and the caller may follow it. While the
+-- setting allow_anonymous is true, everyone may follow a guest session without a person. A guest
+-- session for one person may be followed by this person, by members of the workspace and by the
+-- service. If the person is anonymous, the setting allow_anonymous must also be true.
 create function queue.guest_session(p_session_id text)
 returns setof queue.guest_sessions
 language sql stable
@@ -1539,7 +1540,7 @@ where s.session_id = p_session_id
   end
 $$;
 
--- Return a job as guests of its session see it, without its payload and the user who created it.
+-- Return a job as guests of its session see it, without its payload and the person who created it.
 create function queue.guest_json(p_job public.jobs)
 returns jsonb
 language sql stable
@@ -1585,7 +1586,7 @@ declare
 begin
   select s.* into v_session from queue.guest_session(p_session_id) as s;
   -- If no guest session was found, the session does not exist, has ended, or belongs to another
-  -- user. The error does not contain the session id, because the id may grant access.
+  -- person. The error does not contain the session id, because the id may grant access.
   if not found then
     perform queue.refuse(404, 'session_not_found', 'session not found');
   end if;
@@ -1697,7 +1698,7 @@ comment on function public.session_feed is
 select queue.allow('anon, authenticated, service_role', 'public.session_feed');
 
 -- Open a guest session of a workspace.
--- p_user_id: Id of the only user who may access the session. Null to give access to everyone who
+-- p_user_id: Id of the only person who may access the session. Null to give access to everyone who
 --   has the session's id.
 create function queue.open_session(
   p_workspace_id uuid,

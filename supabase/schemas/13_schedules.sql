@@ -201,7 +201,7 @@ create table queue.schedules (
   last_slot_at timestamptz, -- due time of the latest run
   last_job_id uuid, -- job of the latest run
   problem text, -- reason why the latest run enqueued no job, or null
-  -- name module:function of the code that declares the schedule, null if a user created the
+  -- name module:function of the code that declares the schedule, null if a person created the
   -- schedule
   source text,
   created_by uuid,

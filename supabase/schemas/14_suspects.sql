@@ -78,12 +78,12 @@ begin
         where o.job_id = any (p_ids)
       ))
     ),
-    typed as materialized ( -- lane_apart is null if a group may have jobs of several types
+    typed as materialized ( -- separate_lane is null if a group may have jobs of several types
       select
         h.*,
         case
           when max(h.nth_lane) over (partition by h.worker) <= h.companies then h.lane
-        end as lane_apart
+        end as separate_lane
       from held as h
     ),
     counted as materialized (
@@ -95,10 +95,10 @@ begin
           h.lost_with
         ) as candidates,
         ntile(case
-          when h.lane_apart is null then h.companies
+          when h.separate_lane is null then h.companies
           else (h.companies * h.held_of_lane + h.held - 1) / h.held -- rounded up
         end) over (
-          partition by h.worker, h.lane_apart, h.is_innocent
+          partition by h.worker, h.separate_lane, h.is_innocent
           order by h.lane, h.job_id
         ) as part
       from typed as h
@@ -119,7 +119,7 @@ begin
         c.worker,
         case c.candidates
           when 1 then c.job_id
-          else md5(concat_ws(' ', c.worker_id, c.part, c.lane_apart))::uuid
+          else md5(concat_ws(' ', c.worker_id, c.part, c.separate_lane))::uuid
         end,
         p_now
       from counted as c

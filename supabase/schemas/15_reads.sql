@@ -29,8 +29,8 @@ begin
 end;
 $$;
 
--- Return a text that an app may show to its users for the error of a job. If the processor raised
--- the error on purpose, the text is the error's message. The messages of other errors may contain
+-- Return a text that an app may show to people for the error of a job. If the processor raised the
+-- error on purpose, the text is the error's message. The messages of other errors may contain
 -- internals of the server, so a general sentence replaces them.
 create function queue.user_message(p_message text, p_error jsonb)
 returns text
@@ -317,7 +317,7 @@ $$;
 
 -- Return true if the engine itself enqueues the jobs of the type p_job_type, for example webhook
 -- deliveries. Return false for all other types, even for a type with the option `internal`, because
--- only the project's own server enqueues jobs of internal types.
+-- only the service enqueues jobs of internal types.
 create function queue.is_internal(p_job_type text)
 returns boolean
 language sql stable
@@ -557,9 +557,9 @@ begin
   end if;
   perform queue.take_call_slot(v_named);
   -- Search the workspace that the filter names. If the filter names no workspace, search the
-  -- workspace that the user joined first. If the filter has ids, a session or a parent, or if the
-  -- user is an operator, search all workspaces of the user. For the project's own server, a filter
-  -- with ids, a session or a parent searches all workspaces of the database.
+  -- workspace that the person joined first. If the filter has ids, a session or a parent, or if the
+  -- person is an operator, search all workspaces of the person. For the service, a filter with ids,
+  -- a session or a parent searches all workspaces of the database.
   v_found := queue.search_jobs(
     v_filter,
     case
@@ -569,7 +569,7 @@ begin
         from queue.my_workspaces() as w
         where v_filter ?| array['ids', 'parent_id', 'session_id']
           or queue.is_operator()
-          or not exists ( -- the workspace that the user joined first, as in public.own_workspace
+          or not exists ( -- the workspace that the person joined first, as in public.own_workspace
             select from public.workspace_members as m
             join public.workspace_members as o
               on o.user_id = m.user_id and o.created_at < m.created_at
@@ -2477,8 +2477,7 @@ $$;
 
 -- Holders. A holder is a database session, worker, pause or job that keeps other jobs from starting
 -- or ending. The functions below find the holders for public.explain_job and for queue.holders. If
--- the holder is a job of another workspace, only operators and the project's own server learn which
--- job it is.
+-- the holder is a job of another workspace, only operators and the service learn which job it is.
 
 -- Return the database sessions that have locked the rows of the jobs p_ids. A database session is
 -- returned only if its transaction has been open for at least two seconds. If a session that has

@@ -47,7 +47,7 @@ set search_path = ''
 as $$
 declare
   v_last constant bigint := queue.feed_end();
-  v_number bigint; -- the last line that was read
+  v_number bigint; -- number of the last feed row that was read
   v_id bigint;
   v_end record;
   v_done integer := 0;
@@ -57,15 +57,15 @@ begin
   where name = 'statistics';
   loop
     select f.number, f.id into v_end
-    from ( -- one transaction may have written any number of lines
+    from ( -- one transaction may have written any number of feed rows
       select
         l.number,
         l.id,
-        row_number() over lines as n,
-        sum(pg_column_size(l.job_ids) / 16) over lines as jobs
+        row_number() over w as n,
+        sum(pg_column_size(l.job_ids) / 16) over w as jobs
       from queue.feed as l
       where (l.number, l.id) > (v_number, v_id) and l.number < v_last
-      window lines as (order by l.number, l.id)
+      window w as (order by l.number, l.id)
       order by l.number, l.id
       limit 20000
     ) as f
@@ -253,9 +253,9 @@ $$;
 -- Return the number of due jobs for each reason why due jobs have not started. The reasons are
 -- paused, unserved (no worker serves the job type), suspect (the job's process died), at_limit,
 -- blocked (by a concurrency key) and ready. Only unserved jobs cause the verdict `warn`.
--- p_user_id: Id of the user who calls, or null to count the jobs of all users. Among jobs of
---   unpublished types, only the user's own jobs are counted, because the user cannot change the
---   jobs of other users.
+-- p_user_id: Id of the person who calls, or null to count the jobs of all callers. Among jobs of
+--   unpublished types, only the person's own jobs are counted, because the person cannot change the
+--   jobs of other people.
 create function queue.backlog(
   p_workspace_id uuid,
   p_now timestamptz,
@@ -888,7 +888,7 @@ having count(*) > 0
 $$;
 
 -- Return a finding for each workspace that has reached its limit of live jobs or of payload bytes,
--- because the engine then rejects enqueues by users. The number of rejected enqueues is unknown,
+-- because the engine then rejects enqueues by people. The number of rejected enqueues is unknown,
 -- because a rejected enqueue stores nothing. Counting takes time, so the live jobs of a workspace
 -- are counted only if its limit is at most 2,000, or if the last count was at least 90 % of the
 -- limit.

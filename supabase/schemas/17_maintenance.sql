@@ -147,8 +147,8 @@ $$;
 
 -- Move the jobs p_ids to their next table, for example from queue.deferred to queue.ready, or end
 -- them. A job ends if its deadline has passed, or if its latest time for a start has passed before
--- it started. A job of an internal type ends if a user enqueued it before the type was published,
--- because users may not enqueue jobs of internal types.
+-- it started. A job of an internal type ends if a person enqueued it before the type was published,
+-- because people may not enqueue jobs of internal types.
 create function queue.promote(p_ids uuid[], p_now timestamptz)
 returns integer
 language plpgsql
@@ -156,7 +156,7 @@ set search_path = ''
 as $$
 declare
   -- Lock the rows of queue.waits before the rows of public.jobs. Skip a job whose row in
-  -- queue.waits is locked, because a user is answering its question at this moment. The next
+  -- queue.waits is locked, because a person is answering its question at this moment. The next
   -- maintenance tries a skipped job again.
   v_locked constant uuid[] := array(
     select w.job_id
@@ -274,14 +274,14 @@ declare
       )
   );
   v_refused uuid[];
-  v_lines tid[];
+  v_rows tid[];
   v_adopted tid[];
   v_ids uuid[];
   v_done integer := 0;
 begin
   loop
     v_refused := queue.refused('promotion', p_now);
-    v_lines := queue.fair_batch(
+    v_rows := queue.fair_batch(
       'queue.deferred',
       'true',
       'o.run_at <= $1 and o.job_id <> all ($2)',
@@ -293,7 +293,7 @@ begin
     where ctid = any (array(
       select d.ctid
       from queue.deferred as d
-      where d.ctid = any (v_lines)
+      where d.ctid = any (v_rows)
         and not exists (
           select from public.jobs as j
           where j.id = d.job_id
@@ -319,7 +319,7 @@ begin
         select j.id
         from queue.deferred as d
         join public.jobs as j on j.id = d.job_id
-        where d.ctid = any (v_lines)
+        where d.ctid = any (v_rows)
         for no key update of d, j skip locked
       ) as h
       union
@@ -462,9 +462,9 @@ declare
   v_rows integer;
   v_done integer := 0;
 begin
-  -- Close each row of queue.turns that has not changed for an hour and whose tenant has no ready
-  -- jobs in the lane. The call passes a time two hours ago as p_now, so that the rule for
-  -- queue.turns below deletes the closed rows immediately.
+  -- Close each turn that has not changed for an hour and whose tenant has no ready jobs in the
+  -- lane. The call passes a time two hours ago as p_now, so that the rule for queue.turns below
+  -- deletes the closed rows immediately.
   perform queue.tidy_turns(
     array(
       select row(t.lane, t.workspace_id, null, 0)::queue.share
@@ -531,8 +531,7 @@ begin
         -- delete followers that have not called public.follow_topic for 150 seconds, because a
         -- connected client calls this function every 60 seconds
         ('followers', 'seen_at < clock_timestamp() - interval ''150 seconds'''),
-        -- delete rows of queue.turns that were closed an hour ago, because a lease can insert them
-        -- again
+        -- delete turns that were closed an hour ago, because a lease can insert them again
         (
           'turns',
           'blocked and look_at is null and changed_at < $1 - interval ''1 hour'''
@@ -604,7 +603,7 @@ begin
               and t.done_at <= p_now
             then t.done_at
           else '-infinity'
-        end as rests_until
+        end as skips_until
         offset 0 -- computed once
       ) as r
       where (
@@ -615,7 +614,7 @@ begin
           when 'promotion' then exists (
             select from queue.deferred as d
             where d.run_at <= p_now
-              and d.run_at > r.rests_until
+              and d.run_at > r.skips_until
               and d.job_id <> all ((
                 select queue.refused('promotion', p_now)
               )::uuid[])
@@ -623,11 +622,11 @@ begin
           when 'waits' then exists (
             select from queue.signals as s
             where s.look_at <= p_now
-              and (s.failures = 0 or r.rests_until = '-infinity')
+              and (s.failures = 0 or r.skips_until = '-infinity')
           )
             or exists (
               select from queue.waits as w
-              where w.timeout_at <= p_now and w.timeout_at > r.rests_until
+              where w.timeout_at <= p_now and w.timeout_at > r.skips_until
             )
         end
     ) then
@@ -644,28 +643,22 @@ begin
       and (
         t.every > interval '0'
         and (p_active or not t.was_idle or t.done_at <= p_now - interval '1 hour')
-        or (t.name, true) in (
-          -- a pass of queue.reset_schedules is unfinished, or the server's clock was set back
-          (t.name, t.after_id is not null or t.done_at > p_now + interval '1 minute'),
-          ('reclaim', exists (select from queue.leases)), -- any lease may have expired
-          ('announcements', exists (select from queue.late_topics)),
-          (
-            case when t.reads_feed then t.name end, -- the feed has rows to read
-            exists (select from queue.feed as f where f.number >= t.read_to)
-          ),
-          (
-            'schedules',
-            exists (select from queue.schedules as s where s.enabled and s.next_at <= p_now)
-          ),
-          (
-            'promotion',
-            exists (
-              select from queue.job_types as y
-              where y.schema_version > 0
-                and exists (select from queue.unpublished as u where u.job_type = y.job_type)
-            )
+        or t.after_id is not null -- a pass of queue.reset_schedules is unfinished
+        or t.done_at > p_now + interval '1 minute' -- the server's clock was set back
+        or t.reads_feed and exists (select from queue.feed as f where f.number >= t.read_to)
+        or case t.name
+          when 'reclaim' then exists (select from queue.leases) -- any lease may have expired
+          when 'announcements' then exists (select from queue.late_topics)
+          when 'schedules' then exists (
+            select from queue.schedules as s
+            where s.enabled and s.next_at <= p_now
           )
-        )
+          when 'promotion' then exists (
+            select from queue.job_types as y
+            where y.schema_version > 0
+              and exists (select from queue.unpublished as u where u.job_type = y.job_type)
+          )
+        end
       )
   );
 end;

@@ -191,8 +191,7 @@ group by c.relation, a.is_about
 order by c.relation::regclass::text
 $$;
 
--- Return patterns for ilike that match the person's id and each of p_words, in plain text and in
--- JSON.
+-- Return patterns for ilike that match the person's id and each of p_words, in text and in JSON.
 create function queue.person_patterns(p_user_id uuid, p_words text[])
 returns text[]
 language plpgsql immutable

@@ -557,7 +557,8 @@ begin
   where j.id = p_job_id
     and (
       auth.jwt() ->> 'role' = 'service_role'
-      or auth.jwt() is null and current_setting('role') <> 'anon' -- a plain SQL session
+      -- a direct database connection
+      or auth.jwt() is null and current_setting('role') <> 'anon'
       or queue.may_follow('job:' || p_job_id)
       or exists (
         select from queue.guest_session(p_session_id) as s
@@ -823,7 +824,7 @@ begin
         row_number() over a - row_number() over (
           partition by s.job_id, s.stream, s.attempt, s.step
           order by s.end_offset
-        ) as turn
+        ) as nth_part
       from said as s
       window a as (partition by s.job_id, s.stream, s.attempt order by s.end_offset)
     )
@@ -844,7 +845,7 @@ begin
     from placed as p
     join public.jobs as j on j.id = p.job_id
     where p.attempt = p.last or j.status <> 'completed'
-    group by p.job_id, p.stream, p.attempt, p.step, p.turn;
+    group by p.job_id, p.stream, p.attempt, p.step, p.nth_part;
     v_count := v_count + cardinality(v_ids);
     exit when cardinality(v_found) < 200
       or v_ids = '{}'

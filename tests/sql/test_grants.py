@@ -41,7 +41,11 @@ order by p.oid
 
 
 def test_a_revoked_key_learns_nothing_of_any_function(engine: Engine) -> None:
-    """Each function for workers rejects a revoked key before it reads the request."""
+    """Each function for workers rejects a revoked key before it reads the request.
+
+    A rejected call also changes no sequence, because a rollback does not restore a sequence.
+    """
+    engine.run("select setval('queue.slots_ms', %s)", 2**52)
     request = '{"job_id": "00000000-0000-4000-8000-000000000000", "fence": 7, "items": []}'
     calls = engine.rows(OF_WORKERS, f"'{request}'::jsonb")
     engine.rpc("revoke_worker_keys", p_before=engine.one("select queue.clock()"), p_grace_seconds=0)
@@ -53,6 +57,7 @@ def test_a_revoked_key_learns_nothing_of_any_function(engine: Engine) -> None:
 
     assert len(calls) > 30
     assert {call: word for call, word in result.items() if word != "key_revoked"} == {}
+    assert engine.one("select pg_sequence_last_value('queue.slots_ms')") == 2**52
 
 
 def test_what_a_stolen_key_registered_goes_with_it(engine: Engine, ada: Engine) -> None:

@@ -106,6 +106,13 @@ def test_where_realtime_rejects_messages_no_job_fails_and_a_late_topic_stays(
     assert engine.rows("select from realtime.messages where event = 'job.look_again'") != []
 
 
+def test_a_publisher_that_sends_nothing_also_runs_ten_times_a_second(engine: Engine) -> None:
+    now = "(date_part('epoch', clock_timestamp()) * 10)::bigint"
+    left = engine.one(f"select setval('queue.unsent_at', {now})")
+    engine.run("select queue.send_unsent()")
+    assert engine.one("select pg_sequence_last_value('queue.published_at')") >= left
+
+
 def test_messages_are_the_same_whether_anyone_follows(engine: Engine) -> None:
     """The messages computed for a topic are equal with and without the query for followers."""
     engine.enqueue()

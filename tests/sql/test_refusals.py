@@ -165,6 +165,22 @@ def test_a_due_job_needs_no_change_of_its_row(engine: Engine) -> None:
     assert refusals(engine) == []
 
 
+def test_a_lease_that_lost_its_jobs_is_due_again_beside_a_rejected_job(engine: Engine) -> None:
+    """A worker asks again at once for a job that another transaction has locked.
+
+    The worker does not ask again at once for a job whose start was rejected.
+    """
+    refused, locked = engine.enqueue_many(2)
+    engine.run("select queue.record_rejection('lease', %s, 'no', queue.clock())", refused)
+    with engine.open_transaction() as user:
+        user.run("select from public.jobs where id = %s for update", locked)
+        found = engine.lease_call(2)
+    assert (found["leases"], found["next_due_in_ms"]) == ([], 0)
+
+    assert ids_of(engine.lease(2)) == [locked]
+    assert engine.lease_call(2)["next_due_in_ms"] != 0
+
+
 def test_a_lease_tries_no_more_jobs_than_it_may_take(engine: Engine) -> None:
     """If a trigger rejects all jobs of a tenant, a lease tries no more jobs than it requests."""
     engine.enqueue_many(7)
