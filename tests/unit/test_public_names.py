@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.paths import ROOT
 
-#: Names that version 0.4.4 exported. A removed name stays as an alias for one release.
+#: Names that versions 0.4.4 and 0.5.0 exported. A removed name stays as an alias for one release.
 RELEASED = {
     "minutehand": "Backoff BatchedJob Call Cancel ChildrenFailed EnqueueOptions Fail Job"
     " JobContext NewJob Outcome ProcessorError RateLimit Registry Retry Returned Schedule Snooze"
@@ -23,7 +23,8 @@ RELEASED = {
     " Fail FanOut Job JobContext JobType LeaseLost Middleware NewJob Outcome OutputRefused"
     " ProcessorError RateLimit Registry Retry Returned Schedule Snooze Stage StagesFailed"
     " StepTimeout Stream Suspended TickOptions TickSummary Worker around default_registry"
-    " processor trace_headers",
+    " processor trace_headers AttemptEnded RemoteFailed RemoteTask RetryAdvice VendorCalls"
+    " VendorError classify_no_response classify_status clean_text clock_time is_blank user_message",
 }
 SOURCE = ROOT / "shared" / "minutehand"
 #: The names that packages with lazy imports declare for type checkers.
