@@ -234,8 +234,8 @@ create table queue.pauses (
 
 -- Each row (ring) stores, for a group of lanes (job types in queues), the tenant after which the
 -- next lease begins, and the number of the round in which this tenant was served. A new row of
--- queue.lanes refers to the first row of queue.rings. If leases serve some lanes faster than
--- others, the lanes get separate rows of queue.rings (queue.advance_ring).
+-- queue.lanes refers to the first ring. If leases serve some lanes faster than others, the lanes
+-- get separate rings (queue.advance_ring).
 create table queue.rings (
   ring integer generated always as identity primary key,
   round bigint not null default 0,
@@ -263,7 +263,7 @@ create table queue.lanes (
   -- worker or schedule has named it. Maintenance deletes the row one day later. If a delayed or
   -- waiting job then becomes ready, queue.place assigns another lane to the job.
   unused_since timestamptz,
-  ring integer not null default 1 -- row of queue.rings, which leases may change
+  ring integer not null default 1 -- ring of the lane, which leases may change
 ) with (fillfactor = 50);
 -- The index is not unique, so that two transactions that create the same lane do not wait for each
 -- other.

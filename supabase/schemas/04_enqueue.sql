@@ -11,7 +11,7 @@
 --       queue.new_job          checks payload and options (queue.read_options) and builds the row.
 --       queue.claim            stores the idempotency key and the unique key of the job.
 --       queue.place            inserts the job into queue.unpublished, deferred, gated or ready.
---         queue.note_turn      adds a row to queue.notes if leases would not find the job.
+--         queue.note_turn      adds a note if leases would not find the job.
 --     queue.publish            adds a row to queue.feed and notifies browsers (12_feed.sql).
 --     queue.wake_worker        decides whether the caller should start a worker.
 --

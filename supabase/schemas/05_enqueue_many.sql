@@ -428,8 +428,8 @@ begin
       'status'
     );
   end if;
-  -- Build the options only for a row that has some. To build them for each row would make an
-  -- insert without options 1.25 times as expensive.
+  -- Build the options only for a row that has some. To build them for each row would make an insert
+  -- without options 1.25 times as expensive.
   if new.priority <> 100
     or num_nonnulls(
       new.queue, new.scheduled_for, new.max_attempts, new.idempotency_key,
@@ -675,9 +675,9 @@ begin
     delete from queue.gated
     where ctid = any (array(select t.tid from theirs as t where not t.is_unpaid))
   )
-  -- Insert a row into queue.notes for the concurrency key, even if no other job has the key now.
-  -- Another transaction may be adding a job with the same key at this moment, and still count the
-  -- deleted job against the limit of the key.
+  -- Insert a note for the concurrency key, even if no other job has the key now. Another
+  -- transaction may be adding a job with the same key at this moment, and still count the deleted
+  -- job against the limit of the key.
   insert into queue.notes (lane, workspace_id, key)
   select distinct t.lane, t.workspace_id, t.key
   from theirs as t

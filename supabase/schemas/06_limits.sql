@@ -166,8 +166,8 @@ begin
 end;
 $$;
 
--- Insert a row into queue.notes for each concurrency key that has waiting jobs in these lanes (job
--- types in queues), so that the next lease checks whether the waiting jobs can be admitted.
+-- Insert a note for each concurrency key that has waiting jobs in these lanes (job types in
+-- queues), so that the next lease checks whether the waiting jobs can be admitted.
 create function queue.note_gates(p_lanes integer[])
 returns void
 language plpgsql
@@ -298,7 +298,7 @@ $$;
 -- Admit waiting jobs of a concurrency key (open its gate). Admit as many jobs as the limits of the
 -- key allow, but no job whose type or queue is paused or is not served by a worker. If another
 -- transaction is admitting jobs of the same key, or if this transaction can take no more advisory
--- locks, insert a row into queue.notes, so that a later lease admits the jobs.
+-- locks, insert a note, so that a later lease admits the jobs.
 -- p_lane: Any lane of the job type (a row of queue.lanes). The function admits jobs of all queues
 --   of the job type.
 -- p_is_reserved: True if the caller has reserved an advisory lock for this key
@@ -431,7 +431,7 @@ begin
       and g.key = p_key
       and not g.admitted
       and g.lane = any (v_open)
-      and not exists ( -- one row of queue.notes per key is enough
+      and not exists ( -- one note per key is enough
         select from queue.notes as n
         where n.workspace_id = p_workspace_id
           and n.lane = any (v_open)

@@ -270,13 +270,13 @@ $$;
 
 -- Update a worker's row of queue.workers, and the column served_at of the lanes (job types in
 -- queues) that the worker serves. Return the worker's number in queue.workers. When a job type in a
--- queue gets its first worker or loses its last worker, insert rows into queue.notes for the
--- concurrency keys of the job type, so that a lease checks which waiting jobs of these keys can be
--- admitted. Before the insert, the function takes the advisory lock "turns", because
--- queue.lease_ready takes this lock to admit jobs of concurrency keys.
+-- queue gets its first worker or loses its last worker, insert notes for the concurrency keys of
+-- the job type, so that a lease checks which waiting jobs of these keys can be admitted. Before the
+-- insert, the function takes the advisory lock "turns", because queue.lease_ready takes this lock
+-- to admit jobs of concurrency keys.
 -- p_is_changed: True if the job types, queues, version, slots or abandoned jobs of the worker have
 --   changed.
--- has_noted: True if this call has inserted rows for concurrency keys into queue.notes.
+-- has_noted: True if this call has inserted notes for concurrency keys.
 create function queue.record_worker(
   p_request queue.lease_request,
   p_is_changed boolean,
@@ -379,15 +379,14 @@ begin
 end;
 $$;
 
--- Admit waiting jobs of the concurrency keys that queue.notes names, beginning with the oldest row
--- of queue.notes. Delete rows of queue.notes for job types that are paused or that no worker
--- serves. When a paused job type is resumed, or when a worker serves a job type again,
--- queue.note_gates inserts new rows for the keys of the job type. If queue.notes has very many
--- rows, do two further things.
+-- Admit waiting jobs of the concurrency keys that queue.notes names, beginning with the oldest
+-- note. Delete notes for job types that are paused or that no worker serves. When a paused job type
+-- is resumed, or when a worker serves a job type again, queue.note_gates inserts new notes for the
+-- keys of the job type. If very many notes exist, do two further things.
 -- - Admit jobs of the oldest key of up to p_most / 4 tenants from the smallest id on, and of up to
 --   p_most / 4 tenants from a random id on. A tenant with few keys then does not wait for a tenant
 --   with many keys.
--- - Delete old rows for concurrency keys without jobs in queue.gated.
+-- - Delete old notes for concurrency keys without jobs in queue.gated.
 -- p_most: Maximum number of concurrency keys of which the function admits jobs.
 create function queue.open_gates(p_most integer, p_now timestamptz)
 returns void
@@ -476,8 +475,8 @@ begin
       order by min(n.ordinality)
       limit v_locks
     ),
-    -- delete the rows of queue.notes before counting jobs, so that a row that is inserted during
-    -- the count remains
+    -- delete the notes before counting jobs, so that a note that is inserted during the count
+    -- remains
     gone as (
       delete from queue.notes as n
       using noted as o, queue.lanes as l
@@ -507,10 +506,10 @@ $$;
 
 -- Open those turns (tenants with ready jobs) that queue.notes names, so that leases serve these
 -- tenants. A tenant has the same rank in all its turns. A new tenant gets a rank that is one less
--- than the lowest last_rank in the rows of queue.rings for the tenant's jobs. Leases serve tenants
--- in the order of ranks, and therefore serve the new tenant near the end of a round. Also open
--- limited turns whose time look_at has passed. If another transaction has locked a turn, keep the
--- notes that name this turn, so that the next lease opens the turn.
+-- than the lowest last_rank in the rings for the tenant's jobs. Leases serve tenants in the order
+-- of ranks, and therefore serve the new tenant near the end of a round. Also open limited turns
+-- whose time look_at has passed. If another transaction has locked a turn, keep the notes that name
+-- this turn, so that the next lease opens the turn.
 -- p_most: Maximum number of turns to open because queue.notes names them.
 -- p_done: Turns whose turn locks the caller has taken, because it has leased their ready jobs. If a
 --   turn in p_done has no other ready job, the function does not open the turn, and only deletes
@@ -615,8 +614,8 @@ begin
     look_at = null,
     changed_at = p_now,
     epoch = v_epoch,
-    -- queue.notes has rows for all ready jobs of a closed turn, so from_ord is the position of the
-    -- first job that queue.notes names
+    -- each ready job of a closed turn has a note whose ord is at most the job's ord, so from_ord is
+    -- the smallest ord of these notes
     from_ord = case
       when t.blocked and t.look_at is null then excluded.from_ord
       else least(t.from_ord, excluded.from_ord)
@@ -833,11 +832,10 @@ end;
 $$;
 
 -- Return the open turns (tenants with ready jobs) for all job types and queues, in the order of
--- (rank, workspace_id, lane). The result begins after the tenant that was served last (row p_ring
--- of queue.rings). After the highest rank, the result continues with the lowest rank. In the query,
--- lane_bound is 0 if the tenant that was served last may get more jobs in the current round, so
--- that this tenant comes first. Otherwise lane_bound is the greatest integer, so that the tenant
--- that was served last comes last.
+-- (rank, workspace_id, lane). The result begins after the tenant that the ring p_ring stores. After
+-- the highest rank, the result continues with the lowest rank. In the query, lane_bound is 0 if
+-- this tenant may get more jobs in the current round, so that it comes first. Otherwise lane_bound
+-- is the greatest integer, so that this tenant comes last.
 -- p_rows: Maximum number of rows to return.
 -- is_cut: True in the last row of a result with p_rows rows, because more turns may be open.
 create function queue.ring_turns(p_ring integer, p_rows integer)
@@ -899,12 +897,12 @@ end;
 $$;
 
 -- For each lane (job type in a queue) in p_lanes, return up to p_rows open turns (tenants with
--- ready jobs). The rows of each lane begin after the tenant that was served last in this lane
--- (queue.rings). queue.ring_turns and queue.lane_turns are separate functions, because one query
--- for all lanes and for single lanes would not read an index in order. If a job type had no ready
--- jobs for some time, its round is far behind the rounds of other job types. The function then sets
--- the job type one round behind the other job types, because otherwise leases would serve only this
--- job type until it had caught up.
+-- ready jobs). The rows of each lane begin after the tenant that the ring of the lane stores.
+-- queue.ring_turns and queue.lane_turns are separate functions, because one query for all lanes and
+-- for single lanes would not read an index in order. If a job type had no ready jobs for some time,
+-- its round is far behind the rounds of other job types. The function then sets the job type one
+-- round behind the other job types, because otherwise leases would serve only this job type until
+-- it had caught up.
 create function queue.lane_turns(p_lanes integer[], p_rows integer)
 returns table (
   lane integer,
@@ -978,15 +976,16 @@ select w.workspace_id
 from queue.tenant_limits as w
 union all
 select p.workspace_id
-from queue.pauses as p;
+from queue.pauses as p
+-- exclude the null of a pause of a type or queue, because `not in` is never true with a null
+where p.workspace_id is not null;
 
 -- Return the open turns of those tenants that are served next in the lanes p_lanes (job types in
--- queues). If all these lanes refer to the same row of queue.rings, queue.ring_turns first reads
--- rows of all lanes together, up to a maximum number of rows. If queue.ring_turns found too few
--- tenants with requested job types, or if the lanes refer to several rows of queue.rings,
--- queue.lane_turns reads the rows of each lane separately. If a read returned its maximum number of
--- rows, drop the tenant of the last row and all later tenants, because rows of these tenants may be
--- missing.
+-- queues). If all these lanes refer to the same ring, queue.ring_turns first reads rows of all
+-- lanes together, up to a maximum number of rows. If queue.ring_turns found too few tenants with
+-- requested job types, or if the lanes refer to several rings, queue.lane_turns reads the rows of
+-- each lane separately. If a read returned its maximum number of rows, drop the tenant of the last
+-- row and all later tenants, because rows of these tenants may be missing.
 -- p_most: Maximum number of tenants to return.
 -- known: Number of different tenants in the result.
 -- is_all: True if the result has all tenants with ready jobs in the lanes p_lanes.
@@ -2136,8 +2135,8 @@ begin
     perform queue.spend_starts(taken.ids, leased_at);
   end if;
   -- A turn stays open for a while after the tenant's last ready job, so that the tenant's next
-  -- enqueue need not insert a row into queue.notes. In three cases, close the turns without ready
-  -- jobs, and set from_ord of all other turns to their first ready job.
+  -- enqueue need not insert a note. In three cases, close the turns without ready jobs, and set
+  -- from_ord of all other turns to their first ready job.
   -- - More than four open turns have no ready jobs. More turns without ready jobs would make each
   --   lease slower.
   -- - The lease took 20 jobs or more, but fewer than its limit. With a new from_ord, the next lease
@@ -2294,8 +2293,8 @@ begin
     v_at_once := greatest(20, least(200, p_request."limit"));
     perform queue.open_gates(greatest(50, v_at_once), p_now)
     -- While another transaction is ending a pause, admit no jobs of concurrency keys. The
-    -- transaction that ends the pause inserts a row into queue.notes for each key, so that the next
-    -- lease admits the jobs.
+    -- transaction that ends the pause inserts a note for each key, so that the next lease admits
+    -- the jobs.
     where queue.try_lock('pauses', p_is_shared => true);
     if p_mode is null and p_request.pools is null and not is_short then
       v_noted := queue.noted_shares(p_request, v_at_once);
@@ -2361,8 +2360,8 @@ $$;
 
 -- Return the number of milliseconds after which a worker with free slots should request jobs again,
 -- or null if the worker should wait for a notification. The function reads queue.notes and the open
--- turns in one statement. With two statements, another lease could delete a row of queue.notes and
--- open the turn between the statements, so that neither statement would find the ready job.
+-- turns in one statement. With two statements, another lease could delete a note and open the turn
+-- between the statements, so that neither statement would find the ready job.
 -- p_limited: Requested job types that have a limit.
 -- p_unfilled: Lanes (job types in queues) of the worker's pools that got no job. For a pool that
 --   got jobs, the worker requests jobs again anyway.

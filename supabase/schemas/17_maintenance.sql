@@ -480,8 +480,8 @@ begin
     ),
     p_now - interval '2 hours'
   );
-  -- After the restore of a dump, the sequence queue.notes_gone may be ahead of the restored rows of
-  -- queue.notes, because pg_dump reads sequences after tables.
+  -- After the restore of a dump, the sequence queue.notes_gone may be ahead of the restored notes,
+  -- because pg_dump reads sequences after tables.
   perform setval('queue.notes_gone', 0)
   where exists (
     select from queue.notes as n

@@ -26,8 +26,8 @@ declare
     end
   );
 begin
-  -- read all rows of queue.notes again, because the database may have been restored on another
-  -- server, whose transaction ids are lower
+  -- read all notes again, because the database may have been restored on another server, whose
+  -- transaction ids are lower
   perform setval('queue.notes_gone', 0);
   foreach v_part in array array['pg_cron', 'realtime'] loop
     continue when v_part = 'pg_cron'

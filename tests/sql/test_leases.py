@@ -122,6 +122,7 @@ def test_single_jobs_of_many_tenants_open_no_turns(engine: Engine) -> None:
     """
     *tenants, paused = engine.add_workspaces(7)
     engine.pause("workspace", paused)
+    engine.pause("queue", "another")
     for workspace in (*tenants, paused):
         engine.enqueue(workspace=workspace)
     with engine.open_transaction() as other:
