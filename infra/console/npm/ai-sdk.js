@@ -217,9 +217,14 @@ async function* chunksOf(job, pieces, { id: messageId, parts = [], tools = parts
   let hasContent = false;
   const called = tools.filter(({ toolCallId }) => toolCallId);
   const begun = new Map();
+  /** Add the attempt to a chunk that begins a text, so that `textOf` finds the replaced texts. */
+  const marked = (chunk, attempt) => {
+    const providerMetadata = { ...chunk.providerMetadata, minutehand: { job, attempt } };
+    return chunk.type === "text-start" ? { ...chunk, providerMetadata } : chunk;
+  };
   const begin = (attempt) => {
     open = `attempt-${attempt}`;
-    return { type: "text-start", id: open, providerMetadata: { minutehand: { job, attempt } } };
+    return marked({ type: "text-start", id: open }, attempt);
   };
   const end = () => {
     const ended = open === null ? [] : [{ type: "text-end", id: open }];
@@ -238,7 +243,7 @@ async function* chunksOf(job, pieces, { id: messageId, parts = [], tools = parts
       for (const { toolCallId, approval } of called)
         begun.set(`tool ${toolCallId}`, {}).set(`approval ${approval?.id}`, {});
     }
-    const chunks = (items ?? []).map((item) => chunkOf(item, begun));
+    const chunks = (items ?? []).map((item) => marked(chunkOf(item, begun), attempt));
     // A new attempt of the job has begun the stream again. A version of the AI SDK that does not
     // know the chunk `reset-step` keeps the old part, which `textOf` then removes.
     if (from === 0 && hasContent) yield* [...end(), { type: "reset-step" }];

@@ -203,7 +203,8 @@ def test_items_of_a_stream_are_parts_of_the_answer(
 ) -> None:
     """Reasoning, tools, sources and text of a reply arrive as parts of the AI SDK's message.
 
-    They are shown after a reload.
+    They are shown after a reload. The text names its attempt, because versions 5 and 6 of the AI
+    SDK keep the text of an earlier attempt.
     """
     items: list[dict[str, object]] = [
         {"type": "reasoning-start", "id": "r"},
@@ -227,6 +228,7 @@ def test_items_of_a_stream_are_parts_of_the_answer(
     shown.does("Send")
     shown.shows("Question", answer)
     shown.is_now("ready")
+    expect(shown.page.locator("[data-attempt='1']")).to_have_text("The answer")
     shown.does("Send")
 
     shown.shows("Question", answer, "Question", answer)
