@@ -27,7 +27,7 @@ from supabase import AsyncClient, Client as SyncClient
 
 
 class Client(UserQueue):
-    """Jobs with the rights of a `supabase.AsyncClient`, or of `token`. A process needs one.
+    """Client of jobs with the rights of a `supabase.AsyncClient` or of `token`, for one process.
 
     Raises:
         TypeError: `supabase` is a synchronous client.

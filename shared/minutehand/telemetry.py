@@ -42,7 +42,8 @@ _flushing: Thread | None = None
 def start(environ: Mapping[str, str], *, version: str) -> None:
     """Export traces and metrics to the collector in `environ`, if there is one.
 
-    A provider that already exists is kept, e.g. that of `opentelemetry-instrument` or AWS's layer.
+    A provider that already exists is kept, such as that of `opentelemetry-instrument` or AWS's
+    layer.
     """
     global _started
     is_off = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
@@ -165,8 +166,8 @@ def current_traceparent() -> str | None:
 
 
 def child_traceparent(traceparent: str | None) -> str:
-    """Return the `traceparent` of a new span, in the given trace, or for None in a new trace."""
-    # not by `secrets`, because a system call for each job would be too slow
+    """Return the `traceparent` of a new span in the given trace. For None, begin a new trace."""
+    # do not use `secrets`, because a system call for each job would be too slow
     digits = f"{random.getrandbits(192):048x}"
     if traceparent and (match := _TRACEPARENT.fullmatch(traceparent)):
         return f"00-{match[1]}-{digits[32:]}-{match[2]}"

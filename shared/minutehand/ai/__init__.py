@@ -1,6 +1,6 @@
-"""Language models and speech engines. A small protocol describes each kind.
+"""Clients of language models and of speech engines, with a small protocol for each kind of service.
 
-Each name is imported at its first use, so that a function without a model imports no client.
+Python imports a client when its name is first used, so that a process without a model imports none.
 """
 
 from __future__ import annotations

@@ -30,10 +30,11 @@ from minutehand.worker.vendor import Failure, classify_no_response, classify_sta
 MAX_RESPONSE_BYTES: Final = 2_000_000
 #: Maximum bytes of a streamed response. Each chunk has about 300 bytes in addition to its text.
 MAX_STREAM_BYTES: Final = 60_000_000
-#: HTTP statuses that the prompt can cause. Any other 4xx status means a wrong URL or a wrong model.
+#: HTTP statuses with which an endpoint may reject a prompt. Any other 4xx status means that the URL
+#: or the model's name is wrong.
 _PROMPT_STATUSES: Final = frozenset({400, 413, 422, 451})
-#: Words in errors about an account without credit. Some endpoints report an account without credit
-#: with status 400 or 429.
+#: Words that an endpoint's error contains if the account has no credit. Some endpoints report an
+#: account without credit with status 400 or 429.
 _NO_CREDIT: Final = re.compile("insufficient_quota|exceeded_current_quota|billing|credit balance")
 #: Possible first bytes of a JSON body. A server-sent event begins with none of these bytes.
 _JSON_START: Final = b'{["<'
@@ -43,11 +44,13 @@ class Endpoint:
     """A client of one model endpoint. The client retries failed requests.
 
     Args:
-        url: Base URL with the API's version, e.g. https://api.openai.com/v1. `path` is appended.
+        url: Base URL with the API's version, such as https://api.openai.com/v1. The client appends
+            `path`.
         model: Name of the model at the endpoint.
         key: Bearer token. `key` is None if the endpoint needs no authentication.
-        response_seconds: Maximum seconds without data, before the response or between its chunks.
-        sleep: Function that waits between two requests.
+        response_seconds: Maximum seconds for which the endpoint may send no data, before the
+            response or between its chunks.
+        sleep: Function that waits before a request is retried.
     """
 
     offline: Final = False
@@ -84,8 +87,8 @@ class Endpoint:
         connection.
 
         Raises:
-            LanguageModelError: See errors.py. A failed request with a `repeatable` error was
-                already retried, unless the endpoint requested a long wait.
+            LanguageModelError: See errors.py. The client has already retried a request whose error
+                is `repeatable`, unless the endpoint requested a long wait.
         """
         try:
             async with self._open_response(content) as response:

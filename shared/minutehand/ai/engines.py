@@ -9,15 +9,15 @@ from minutehand.ai.language_model import Completion, CompletionStream, LanguageM
 from minutehand.ai.speech import SpeechToText
 from minutehand.config import Settings
 
-#: Label of a sample answer from an app's script. Users see the label, so it contains no name of a
-#: setting.
+#: Label of a sample that an app shows without a language model. Users see the label, so that the
+#: label names no setting.
 SAMPLE: Final = "sample: no language model is connected"
 
 
 class NoModel:
     """Placeholder for a language model if no model is configured.
 
-    An app that finds `offline` set uses a script instead.
+    If the model is `offline`, an app shows a sample or skips the model's work.
     """
 
     name: Final = "no language model"

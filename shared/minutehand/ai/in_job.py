@@ -57,8 +57,8 @@ async def ask_for(
     charged count towards `vendor.MAX_CALLS` per step. The cost of these calls is added to the job.
 
     Args:
-        patient: False if a user waits for the answer. The job then fails while the model is
-            unavailable, and does not wait.
+        patient: False if a user waits for the answer. If a user waits, an unavailable model fails
+            the job, and the job does not suspend.
         check: Function that raises ValueError to reject an answer. The model gets the text of the
             error.
         into: Object that receives the text of `field` while the model produces it.
@@ -128,7 +128,7 @@ def _joined(previous: str, rest: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """One request of `ask_for`, for which several calls of the model may be necessary."""
+    """State of one call of `ask_for`, which may call the model several times."""
 
     ctx: JobContext
     model: LanguageModel

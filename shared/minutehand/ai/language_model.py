@@ -1,4 +1,4 @@
-"""The interface of language models, which answer a prompt, whole or as a stream.
+"""The interface of language models, which return the answer to a prompt whole or as a stream.
 
 openai_compatible.py implements the interface, engines.py creates the model, and parsing.py parses
 its answers.
@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """Input text for the model. The text may come from strangers, so that it is not trusted."""
+    """Input text for the model. The text is not trusted, because strangers may have written it."""
 
     title: str
     text: str
@@ -24,8 +24,8 @@ class Prompt:
     """One request to a language model.
 
     Attributes:
-        name: One word that names the kind of request. The schema of the answer has the same name.
-        instructions: The instructions for the model, which must not contain text from strangers.
+        name: One word that names the kind of request. The answer's JSON Schema gets this name too.
+        instructions: Instructions for the model. They must not contain text that strangers wrote.
         material: Input texts for the model, the most important text first.
         schema: JSON Schema of the answer. `schema` is None for plain text.
         most_tokens: Maximum tokens of the answer. A `most_tokens` of None selects the limit of the
@@ -62,10 +62,10 @@ class Completion:
 
 
 class CompletionStream:
-    """A streamed answer. Iterate over its chunks, and close the stream to end the answer early.
+    """A streamed answer, as an iterator of text chunks. To end the answer early, close the stream.
 
-    When the stream is closed, or the iterating task is cancelled, the request and its connection
-    end.
+    When the stream is closed, or the task that reads the stream is cancelled, the client ends the
+    request and closes the connection.
     """
 
     def __init__(self, stream: AsyncGenerator[str], snapshot: Callable[[], Completion]) -> None:
@@ -96,7 +96,7 @@ class LanguageModel(Protocol):
 
     @property
     def name(self) -> str:
-        """Name of the model, which results contain."""
+        """Name of the model, for the results that store it."""
 
     @property
     def offline(self) -> bool:

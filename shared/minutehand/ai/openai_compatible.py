@@ -1,4 +1,4 @@
-"""Client of an endpoint with OpenAI's chat completions API. A process needs one client.
+"""Client of an endpoint with OpenAI's chat completions API. One client serves a whole process.
 
 The client retries only requests that were certainly not charged. If the endpoint requests a long
 wait, the job is suspended.
@@ -24,11 +24,13 @@ logger = logging.getLogger(__name__)
 
 #: Tags around the reasoning that a self-hosted model may write before its answer.
 _REASONING_START, _REASONING_END = "<think>", "</think>"
-#: Keywords of JSON Schema that strict endpoints reject. The schema in the prompt's text has them.
+#: Keywords of JSON Schema that strict endpoints reject. The client omits these keywords from
+#: `response_format`, but not from the schema in the prompt's text.
 _UNSUPPORTED: Final = frozenset(
     {"title", "default", "maxLength", "minLength", "maxItems", "minItems"}
 )
-#: Options that an endpoint may reject, with a pattern of the rejection. A retry omits the option.
+#: Options of a request that an endpoint may reject, each with a pattern of the error message. The
+#: client repeats the request without a rejected option.
 _OPTIONAL: Final = {
     "response_format": "response_format|json_schema",
     "max_tokens": "max_tokens|context length",
@@ -85,8 +87,8 @@ class OpenAICompatible(Endpoint):
         self._prices = prices
         self._rejected: frozenset[str] = frozenset()
         self._rejected_until = 0.0
-        #: Number of responses in an unknown format since the last answer. The client tolerates one
-        #: such response.
+        #: Number of responses in an unknown format since the last answer. After a single response
+        #: in an unknown format, the client does not yet consider the URL wrong.
         self._unknown_formats = 0
 
     async def complete(self, prompt: Prompt) -> Completion:
@@ -214,11 +216,11 @@ class _ReasoningFilter:
 
     def __init__(self) -> None:
         self._chunks: list[str] = []
-        #: The tag that is searched for, or "" after the end tag was found.
+        #: The tag that the filter searches for, or "" after the filter has found the end tag.
         self._tag = _REASONING_START
         #: Last characters of the text so far, which may be the beginning of `_tag`.
         self._tail = ""
-        #: Position at which the text after the reasoning begins, or None before it begins.
+        #: Position at which the text after the reasoning begins, or None during the reasoning.
         self._start: int | None = None
         self.length = 0
 

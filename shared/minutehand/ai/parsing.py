@@ -178,7 +178,7 @@ def _first_valid(
 
 
 def _candidates(value: Any, shape: type[BaseModel], field: str | None) -> Iterator[dict[str, Any]]:
-    """Yield the objects that an answer may contain: itself, an object inside it, or a plain value.
+    """Yield the answer, the objects inside the answer, and an object around a plain value.
 
     An object without any field of `shape` is skipped, even if all fields of `shape` are optional.
     """

@@ -77,7 +77,7 @@ class PartialField:
                 self._show(text)
 
     def end(self, value: Any) -> None:
-        """Write the rest of the field's text, which is part of its final value."""
+        """Write the rest of the field's text from `value`, the field's final value."""
         if isinstance(text := _as_text(value), str):
             self._show(text)
 

@@ -9,17 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-#: Audio format: one channel, 16,000 samples per second, 16 bits, little-endian.
+#: The audio has one channel and 16,000 samples per second, each of 16 bits, little-endian.
 SAMPLES_PER_SECOND: Final = 16_000
 BYTES_PER_SECOND: Final = 2 * SAMPLES_PER_SECOND
-#: Function that gets the share of the audio that is transcribed, from 0 to 1. Another thread may
-#: call the function, which must not raise an error.
+#: Callback with the share of the audio that is already transcribed, from 0 to 1. Any thread may
+#: call the callback. The callback must not raise an error.
 OnShare = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Some words that belong together, with times in seconds from the beginning of the audio."""
+    """A part of a transcript. `start` and `end` are seconds from the beginning of the audio."""
 
     start: float
     end: float
@@ -31,10 +31,10 @@ class Transcript:
     """The transcript of a chunk of audio.
 
     Attributes:
-        engine: Name of the engine, which results contain.
+        engine: Name of the speech engine.
         offline: True if the offline engine made the transcript.
-        language: Name of the language in the words of the engine. `language` is None if the
-            engine does not recognize it.
+        language: The engine's own name of the spoken language. `language` is None if the engine
+            does not recognize the language.
     """
 
     segments: tuple[Segment, ...]
@@ -48,14 +48,14 @@ class SpeechToText(Protocol):
 
     @property
     def name(self) -> str:
-        """Name of the engine, which results contain."""
+        """Name of the speech engine, for the transcript."""
 
     @property
     def offline(self) -> bool:
         """True if the engine recognizes speech offline, without a call of a service."""
 
     async def transcribe(self, audio: bytes, *, on_share: OnShare | None = None) -> Transcript:
-        """Transcribe `audio`: up to some minutes of raw samples.
+        """Transcribe `audio`, which contains up to some minutes of raw samples.
 
         Silence produces no segments of the transcript.
 

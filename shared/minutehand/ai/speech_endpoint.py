@@ -1,4 +1,4 @@
-"""Client of an endpoint with OpenAI's audio transcriptions API. A process needs one client.
+"""Client of an endpoint with OpenAI's audio transcriptions API. One client serves a whole process.
 
 The client retries only requests that were certainly not charged. If the endpoint requests a long
 wait, the job is suspended.

@@ -38,7 +38,7 @@ Word = tuple[str, int, int]
 
 
 class OfflineSpeechToText:
-    """Transcribes audio in a tenth to a fifth of its length, with one process per chunk.
+    """Transcribes audio in a tenth to a fifth of the audio's duration, with one process per chunk.
 
     A thread would block the whole worker, because pocketsphinx does not release Python's global
     lock. At most one process per CPU core runs at a time.
@@ -114,7 +114,8 @@ def join_words(words: Iterable[Word]) -> list[Segment]:
     spoken: list[str] = []
     begin = end = 0
     for word, first, last in words:
-        if word.startswith(("<", "[", "+")):  # silence, noise, ends of an utterance
+        # a marker of silence, of noise, or of an end
+        if word.startswith(("<", "[", "+")):
             continue
         pauses = first - end >= PAUSE_SECONDS * FRAMES
         if spoken and (pauses or last - begin > MAX_SEGMENT_SECONDS * FRAMES):
@@ -123,7 +124,7 @@ def join_words(words: Iterable[Word]) -> list[Segment]:
         if not spoken:
             begin = first
         end = last + 1
-        # the second and later pronunciations of a word have a number, e.g. read(2)
+        # pocketsphinx appends a number to a word's second and later pronunciations, as in read(2)
         spoken.append(word.partition("(")[0])
     if spoken:
         segments.append(Segment(begin / FRAMES, end / FRAMES, " ".join(spoken)))

@@ -1,4 +1,4 @@
-"""All functions on one origin without Lambda: the routes of the worker and of the API."""
+"""Serves the routes of the worker and of the API on one origin, on hosts other than Lambda."""
 
 from __future__ import annotations
 

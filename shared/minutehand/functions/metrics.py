@@ -1,4 +1,4 @@
-"""`GET /metrics` on every host: metrics of the whole queue in OpenMetrics, for Prometheus."""
+"""`GET /metrics`, which returns the metrics of the whole queue to Prometheus, as OpenMetrics."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ router = APIRouter()
 @router.get("/metrics", include_in_schema=False)
 async def metrics(services: Provided, secret: OperatorCredentials) -> Response:
     """Return the metrics. Prometheus must send the worker's secret as `Authorization: Bearer`."""
-    # imported at the first request, because the import takes 5 % of the API's start time
+    # import prometheus_client at the first request, because the import takes 5 % of the API's start
+    # time
     from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 
     offered = secret.credentials if secret else ""

@@ -1,4 +1,4 @@
-"""`GET /api/openapi.json`: the document of all operations with their errors.
+"""`GET /api/openapi.json`, the OpenAPI document of all operations with their errors.
 
 Paths and schemas come from the routes. This module adds the errors that all routes share.
 `functions/README.md` documents the worker's routes, which the document omits.

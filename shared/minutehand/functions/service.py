@@ -1,4 +1,4 @@
-"""The whole service as one ASGI app for your own host: API, console, worker, metrics.
+"""The API, the console, the worker and the metrics as one ASGI app for your own host.
 
 The worker is a separate process. No timer in this process starts worker runs. The database invokes
 the worker every minute and when jobs arrive (`connect_worker` in supabase/schemas), and the API

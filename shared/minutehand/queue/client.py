@@ -27,7 +27,7 @@ from minutehand.queue.responses import reading
 
 
 class QueueClient(DataApi):
-    """Client of the queue, of which a process needs one.
+    """Client of the queue for a whole process.
 
     `acting_as` returns a client that calls functions with the rights of one user.
     """
@@ -43,7 +43,7 @@ class QueueClient(DataApi):
     ) -> UserQueue:
         """Return a client with the rights of `token`.
 
-        Without a token, `signed` returns its headers.
+        For a guest, who has no token, `signed` returns additional headers.
         """
         headers = caller_headers(self._settings, token)
         return UserQueue(self, headers, signed=signed if token is None else None)
@@ -58,7 +58,7 @@ class UserQueue(CallerFunctions):
     async def enqueue(
         self, job_type: str, payload: Any = None, *, workspace_id: WorkspaceId | str, **options: Any
     ) -> Enqueued:
-        """Add a job. If a job has the same idempotency key, return that job and add none."""
+        """Add a job, or return the existing job with the same idempotency key."""
         arguments = {} if payload is None else payload
         request = JobRequest(job_type=job_type, payload=arguments, **options)
         return await self.add(request, workspace_id=workspace_id)
@@ -113,9 +113,9 @@ class UserQueue(CallerFunctions):
     async def logs(
         self, job_id: JobId | str, *, after: int = 0, level: str | None = None, limit: int = 200
     ) -> dict[str, Any]:
-        """Return log lines with an id above `after`, oldest first.
+        """Return a job's log lines with an id above `after`, oldest first.
 
-        Return none of an invisible job.
+        The page is empty if the user cannot see the job.
         """
         rows = await self.select(
             "job_logs",
@@ -132,9 +132,9 @@ class UserQueue(CallerFunctions):
     async def events_after(
         self, job_id: JobId | str, seq: int = 0, *, limit: int = 500
     ) -> list[JobEvent]:
-        """Return events numbered above `seq`, in order.
+        """Return a job's events numbered above `seq`, in order.
 
-        Return none of a job that the user cannot see.
+        The list is empty if the user cannot see the job.
         """
         return await self.select(
             "job_events",

@@ -136,7 +136,7 @@ async def _notifies(listener: Session, notifier: Session) -> bool:
     try:
         await listener.execute(f"listen {channel}".encode())
         await notifier.execute(f"notify {channel}".encode())
-    except psycopg.Error:  # for example, because the server is a standby
+    except psycopg.Error:  # the server may be a standby, for example
         return False
     async for _ in listener.notifies(timeout=NOTIFY_SECONDS, stop_after=1):
         return True

@@ -26,7 +26,7 @@ ATTEMPTS: Final = 3
 #: Maximum seconds of retries while another call changes the same job or uses the caller's call
 #: slots. The npm package retries for the same time.
 BUSY_SECONDS: Final = 4.0
-#: Number of connections for requests, and for all streams of a process together.
+#: Maximum connections of a client for requests, and of a process for all of its event streams.
 DEFAULT_CONNECTIONS: Final = 20
 STREAM_CONNECTIONS: Final = 8
 #: A response of at least this size is parsed in a thread, so that the event loop stays free.

@@ -39,7 +39,7 @@ def calling_from(address: str | None) -> Iterator[None]:
 
 
 class AddressSigner:
-    """Signs the client address of the current request. A process needs one per event loop."""
+    """Signs the client address of the current request. One signer serves a whole event loop."""
 
     def __init__(self, settings: Settings, api: DataApi, clock: Clock) -> None:
         self._clock = clock
@@ -79,7 +79,7 @@ class AddressSigner:
 
 
 class Dependencies:
-    """Base class of an app's dependencies. A subclass has a `cached_property` for each of them."""
+    """Base class of an app's dependencies, each of which is a `cached_property` of a subclass."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -88,12 +88,12 @@ class Dependencies:
     def worker(self) -> WorkerFunctions:
         """Client of the SQL functions for processors.
 
-        It raises LeaseLost if the job's lease is lost.
+        A call raises LeaseLost if the worker has lost the job's lease.
         """
         return WorkerFunctions(self.settings)
 
     async def aclose(self) -> None:
-        """Close the dependencies that this object has created, but not those passed to it."""
+        """Close the dependencies that this object has created, but none that it was given."""
         for name, value in list(vars(self).items()):
             is_cached = isinstance(getattr(type(self), name, None), cached_property)
             if is_cached and hasattr(value, "aclose"):

@@ -79,7 +79,7 @@ class DirectApi:
             try:
                 async with asyncio.timeout(STATEMENT_SECONDS + 1):
                     row = await (await connection.execute(query, values)).fetchone()
-            except TimeoutError as error:  # although statement_timeout should have ended the call
+            except TimeoutError as error:  # statement_timeout has not ended the call
                 raise QueueUnavailable("the database did not respond in time") from error
             except psycopg.Error as error:
                 raise self._error(error) from error

@@ -1,4 +1,4 @@
-"""Errors of calls to the queue. There is a type for each error that callers handle differently."""
+"""Errors of calls to the queue, with one type for each error that callers handle differently."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class InvalidState(QueueError):
 
 
 class TokenRefused(QueueError):
-    """The Data API rejected the token: it is expired, wrongly signed, or has an unknown role."""
+    """The Data API rejected a token that is expired, wrongly signed, or has an unknown role."""
 
 
 class RateLimited(QueueError):

@@ -1,4 +1,4 @@
-"""Clients of the SQL functions: one client for workers, and one for members and guests."""
+"""Two clients of the SQL functions, one for workers, and one for members and guests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class WorkerFunctions:
-    """Client of the functions granted to `job_worker`. A process needs one per event loop."""
+    """Client of the SQL functions granted to `job_worker`. One client serves a whole event loop."""
 
     def __init__(
         self,
@@ -58,8 +58,8 @@ class WorkerFunctions:
         except QueueError as error:
             if error.code != "PGRST202":
                 raise
-            # a Data API that has just started, or is reloading its schema, knows no function for a
-            # moment. The missing function must not fail a job.
+            # a Data API that has just started, or is reloading its schema, finds no function for a
+            # moment. A function that the Data API does not find yet must not fail a job.
             raise QueueUnavailable(str(error), status=error.status, code=error.code) from error
 
     async def call_held(

@@ -41,7 +41,7 @@ def compact_number(value: float) -> int | float:
     return int(value) if value.is_integer() else value
 
 
-#: A number in a request, whose whole values are serialized without a decimal point.
+#: A number in a request. A whole number is serialized without a decimal point.
 Number = Annotated[float, PlainSerializer(compact_number, when_used="json-unless-none")]
 
 
@@ -121,13 +121,13 @@ class _JobFields(Model):
     #: Time of the job's next run. The time is past if the job is due, and None if no next run is
     #: planned or its time is unknown.
     next_run_at: datetime | None = None
-    #: Event or answer for which a suspended job waits: `{kind, name, until, …}`.
+    #: Event or answer for which a suspended job waits, as `{kind, name, until, …}`.
     waiting_for: dict[str, Any] | None = None
     running_since: datetime | None = None
     worker_id: str | None = None
     #: The job's last error in one line, with the exception's type before its message.
     error: str | None = None
-    #: Queue time and duration of the job in milliseconds: `{queue_ms, run_ms, runs}`.
+    #: Queue time and duration of the job in milliseconds, as `{queue_ms, run_ms, runs}`.
     times: dict[str, Any] | None = None
 
     @property
@@ -154,15 +154,18 @@ class Job(_JobFields):
     payload: Any = None
     result: Any = None
     error_data: Any = None
-    #: End of each output stream of the job: `{name: {attempt, next}}`. `job_output` returns the
-    #: streams' contents.
+    #: Position of the end of each output stream of the job, as `{name: {attempt, next}}`.
+    #: `job_output` returns the streams' contents.
     streams: dict[str, dict[str, int]] | None = None
 
 
 class ListedJob(_JobFields):
-    """A job in a list. Its `error_message` has up to 500 characters, and `get_job` returns all."""
+    """A job in a list.
 
-    #: The first simple values of the job's payload in one line: `to: a@b.test, count: 3`.
+    `error_message` is cut to 500 characters, and `get_job` returns the whole text.
+    """
+
+    #: The first simple values of the job's payload in one line, such as `to: a@b.test, count: 3`.
     glimpse: str | None = None
 
 
@@ -197,11 +200,11 @@ class GuestJob(Model):
 
 
 class FeedPage(Model):
-    """A page of events of many jobs. The next page follows `cursor`, now if `more` is true."""
+    """A page of events of many jobs. If `more` is true, events after `cursor` can be read now."""
 
     events: tuple[JobEvent, ...]
     cursor: str
-    #: Cursor after each event, at which a stream continues that was interrupted.
+    #: For each event, the cursor from which an interrupted stream continues after the event.
     places: tuple[str, ...] = Field(default=(), exclude=True)
     more: bool = False
     #: True if the given cursor is from another database. Events may then be missing, so a client
@@ -279,7 +282,8 @@ class NewJob(Model):
 
     job_type: str
     payload: Any = Field(default_factory=dict)
-    #: The default is built without validation, because a validator slows down each cold start.
+    #: The default options are built without validation, because a validator slows down each cold
+    #: start.
     options: EnqueueOptions = EnqueueOptions.model_construct()
 
     @model_validator(mode="before")
@@ -313,10 +317,10 @@ class EnqueuedBatch(Model):
 
 @dataclass(kw_only=True)
 class LeasedJob:
-    """The fields of a job that its worker needs. The worker drops the payload when it is parsed.
+    """The fields of a job that its worker needs. The worker drops the raw payload after parsing.
 
-    This class and `Lease` are dataclasses, because each job has one of each. A model takes twice as
-    long to parse, and reading a model's field takes four times as long.
+    `LeasedJob` and `Lease` are dataclasses, because a worker creates both for each job. A pydantic
+    model takes twice as long to parse, and its fields take four times as long to read.
     """
 
     id: JobId
@@ -351,7 +355,7 @@ class Lease:
 
 
 class RunEnd(Model):
-    """Request to end the run if its lease finds no job, and no job falls due within `stay_ms`."""
+    """Request to end the run if no job is ready and no job falls due within `stay_ms`."""
 
     stay_ms: Number
     #: True if maintenance has just run. The run may then end although maintenance is due.
@@ -413,8 +417,9 @@ class LeaseRequest(Model):
     #: Lease time of the leased jobs, instead of the lease time of their job types.
     lease_seconds: int | None = None
     version: str | None = None
-    #: Free slots for new jobs. If None, the database counts the slots that this lease leaves free.
-    #: If -1, an enqueue does not rely on this run and wakes a worker.
+    #: Free slots for new jobs. If `free_slots` is None, the database counts the slots that this
+    #: lease leaves free. If `free_slots` is -1, an enqueue wakes a worker instead of relying on
+    #: this run.
     free_slots: int | None = None
     #: All slots of the worker, so that `explain` can report that a job waits for a slot. `slots` is
     #: None in later requests of a run.
@@ -422,8 +427,8 @@ class LeaseRequest(Model):
     #: Jobs whose abandoned processors still run. `abandoned` is None if the list has not changed
     #: since the last request.
     abandoned: tuple[AbandonedJob, ...] | None = None
-    #: True to request the exact number of due jobs. Otherwise only a run's first request counts
-    #: them.
+    #: True to request the exact number of due jobs. Otherwise the database counts due jobs only for
+    #: the first request of a run.
     count_due: bool | None = None
     #: Maximum number of concurrent runs, if the number is limited, and maximum duration of this
     #: run.
@@ -596,11 +601,12 @@ class ReportResult(Model):
     """The database's response to a worker's report about one job.
 
     Attributes:
-        outcome: `ok`, `cancel` if the job must stop, `lost` if the worker no longer has the lease,
-            or `busy` if another transaction has locked the job's row, so that the report must be
-            sent again.
-        output: `followed` if someone reads the job's streams, `unfollowed` if no one does,
-            `refused` if some output was not stored, or None if the report had no output.
+        outcome: The outcome is `cancel` if the job must stop, `lost` if the worker no longer has
+            the lease, `busy` if the report must be sent again because another transaction has
+            locked the job's row, and otherwise `ok`.
+        output: The value is `refused` if the database did not store some output, None if the report
+            had no output, and otherwise `followed` or `unfollowed`, depending on whether someone
+            reads the job's streams.
     """
 
     job_id: JobId
@@ -636,8 +642,8 @@ class ErrorInfo(Model):
     #: Stack frames without values of variables, see `minutehand.worker.errors`. The database stores
     #: the frames with the attempt.
     traceback: dict[str, Any] | None = None
-    #: Location of the worker's log and code: `{request_id, log_group, log_stream, region, commit,
-    #: source}`.
+    #: Location of the worker's log and code, as `{request_id, log_group, log_stream, region,
+    #: commit, source}`.
     origin: dict[str, str] | None = None
 
 
@@ -680,8 +686,8 @@ class SettleResult:
     """Result of the settlement of one job.
 
     Attributes:
-        outcome: `stale` if another worker has leased the job, or `busy` if another transaction has
-            locked the job's row, so that the job must be settled again.
+        outcome: The outcome is `stale` if another worker has leased the job, and `busy` if the job
+            must be settled again because another transaction has locked the job's row.
     """
 
     job_id: JobId

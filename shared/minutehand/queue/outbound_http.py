@@ -34,8 +34,8 @@ UNSENT_ERRORS: Final = (
     httpx.PoolTimeout,
     httpx.InvalidURL,
 )
-# httpcore imports sniffio for each request. If the package is missing, the failed import takes a
-# quarter of the time of a call.
+# httpcore tries to import sniffio for each request. If sniffio is not installed, this entry in
+# `sys.modules` saves Python's search, which takes a quarter of the time of a call.
 if find_spec("sniffio") is None:
     sys.modules["sniffio"] = None  # type: ignore[assignment]
 _back_off = tenacity.wait_random_exponential(multiplier=0.2, max=2.0)
@@ -72,7 +72,7 @@ class HttpResponse:
 
 
 class NoResponse(Exception):
-    """No complete response arrived.
+    """The service sent no complete response.
 
     The message continues a sentence that begins with the service's name.
     """
@@ -103,7 +103,7 @@ def is_local(url: str) -> bool:
 
 
 def timeouts(response_seconds: float) -> httpx.Timeout:
-    """Return limits: `response_seconds` without received data, and up to 5 s to connect."""
+    """Return timeouts of `response_seconds` without received data, and of up to 5 s to connect."""
     return httpx.Timeout(response_seconds, connect=min(CONNECT_SECONDS, response_seconds))
 
 

@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from minutehand.queue.errors import QueueUnavailable
 
 T = TypeVar("T")
-#: Function that parses a response's body. It raises an error if the body has an unexpected form.
+#: Function that parses a response's body, and raises an error if the body has an unexpected form.
 Parse = Callable[[bytes], T]
 
 
@@ -32,13 +32,13 @@ def decode(content: bytes) -> Any:
     try:
         return from_json(content)
     except ValueError:
-        # parse by `json`, which accepts deeper and larger values, because one such value must not
-        # make the whole response invalid
+        # parse the response by `json`, which accepts deeper nesting and larger values, because one
+        # unusual value must not make the whole response invalid
         return json.loads(content)
 
 
 def decode_any(content: bytes) -> Any:
-    """Parse any JSON value. A function of the project itself may return null."""
+    """Parse any JSON value, also null, which the project's own SQL functions may return."""
     value = decode(content)
     return QueueObject(value) if isinstance(value, dict) else value
 
@@ -69,7 +69,8 @@ def reading(shape: type[T]) -> Parse[T]:
     return parse
 
 
-#: Creates and caches adapters, because the creation of an adapter for a list takes milliseconds.
+#: Creates and caches pydantic's type adapters, because an adapter for a list takes milliseconds to
+#: create.
 _adapter: Final[Callable[[Any], TypeAdapter[Any]]] = cache(TypeAdapter)
 
 
@@ -77,8 +78,8 @@ def read(content: bytes, parse: Parse[T], *, status: int = 200) -> T:
     """Parse the body of a successful call.
 
     A proxy, a pooler or a CDN may respond instead of the queue, with status 200 or 204 and an HTML
-    page, a truncated body or no body. It is then unknown whether the call had an effect, as after a
-    timeout.
+    page, a truncated body or no body. After such a response, as after a timeout, the call may have
+    had an effect.
     """
     try:
         return parse(content)

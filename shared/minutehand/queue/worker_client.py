@@ -1,4 +1,4 @@
-"""Client of the queue for workers: lease, report, settle and spawn.
+"""Client of the queue for workers, which leases, reports and settles jobs.
 
 Each call of the client can be repeated without a further effect.
 """
@@ -50,8 +50,8 @@ class WorkerQueue(WorkerFunctions):
         api = api or DataApi(
             settings.supabase_url,
             schema=settings.schema_name,
-            # longer than a call may run in the database, so that the client never repeats a running
-            # call
+            # wait longer than a call may run in the database, so that the client never repeats a
+            # running call
             read_seconds=12.0,
             timeout_seconds=15.0,
         )
@@ -62,7 +62,7 @@ class WorkerQueue(WorkerFunctions):
         return await self._request("lease_jobs", request.wire(), parse=LeaseResponse.read)
 
     async def maintain(self, *, budget_seconds: float = 1.0) -> MaintenanceResponse:
-        """Run the due maintenance tasks: expired leases, delayed jobs, schedules, retention."""
+        """Run the due maintenance tasks of expired leases, delayed jobs, schedules or retention."""
         request = {"budget_ms": round(budget_seconds * 1000)}
         return await self._request(
             "run_maintenance", request, attempts=2, parse=reading(MaintenanceResponse)
@@ -91,7 +91,10 @@ class WorkerQueue(WorkerFunctions):
     async def spawn(
         self, job_id: JobId, fence: int, name: str, children: Sequence[NewJob]
     ) -> list[JobId]:
-        """Enqueue child jobs. A second call with the same `job_id` and `name` enqueues no more."""
+        """Enqueue child jobs.
+
+        A repeated call with the same `job_id` and `name` enqueues no further jobs.
+        """
         jobs = [child.wire() for child in children]
         body = await self.call_held(
             "spawn_jobs", job_id, fence, parse=decode_object, name=name, children=jobs
@@ -124,7 +127,7 @@ class WorkerQueue(WorkerFunctions):
                 return steps
 
     async def read_output(self, job_id: JobId, fence: int, stream: str) -> dict[str, Any]:
-        """Read the stored output of a job's stream: `{attempt, kept: {step: {text, items}}}`."""
+        """Read the stored output of a job's stream, as `{attempt, kept: {step: {text, items}}}`."""
         body: dict[str, Any] = await self.call_held(
             "read_output", job_id, fence, parse=decode_object, stream=stream
         )
@@ -133,10 +136,11 @@ class WorkerQueue(WorkerFunctions):
     async def register_job_types(self, types: Sequence[JobTypeSpec]) -> tuple[int, dict[str, str]]:
         """Publish job types.
 
-        The queue's functions then accept jobs of these types and validate them.
+        The queue's SQL functions accept jobs of published types, and validate the jobs' payloads.
 
         Returns:
-            The number of registered types, and by job type the reason why it was rejected.
+            The number of registered types, and the reason for each rejected type by the type's
+            name.
         """
         body = await self.call("register_job_types", {"p_types": types}, parse=decode_object)
         rejected = {str(line["job_type"]): str(line["message"]) for line in body["refused"]}

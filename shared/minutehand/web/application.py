@@ -75,8 +75,8 @@ def create_app(
     handlers.install(app)
     for router in routers:
         app.include_router(router)
-    # CORS is added last and is therefore outermost, so that even a response with status 500 has its
-    # headers
+    # CORS is added last and is therefore outermost, so that even a response with status 500 has
+    # CORS headers
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     app.add_middleware(BoundedBody, limits=body_limits or {})
     app.add_middleware(RequestContext)
@@ -94,7 +94,7 @@ def create_app(
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:=/+-]{7,127}")
 
-#: Headers of each response that does not set them itself. The API returns data, and no web pages.
+#: Default headers of each response, which suit an API that returns data and no web pages.
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -107,7 +107,7 @@ SECURITY_HEADERS = {
 def _choose_request_id(scope: Scope) -> str:
     """Return the caller's `x-request-id` if it is valid.
 
-    Otherwise return API Gateway's or a new id.
+    If the header is missing or invalid, return API Gateway's request id or a new id.
     """
     event: dict[str, Any] = scope.get("aws.event") or {}
     gateway = event.get("requestContext", {}).get("requestId") or uuid.uuid4().hex

@@ -1,4 +1,4 @@
-"""Dependencies that pass the caller to a route: a user with a JWT, or a guest with a session's id.
+"""Dependencies that pass a route's caller, who is a user with a JWT or a guest of a session.
 
 `tokens` verifies a token and builds a `caller.Caller`. Row level security grants access to rows.
 """
@@ -64,7 +64,7 @@ def _token_of(request: Request, access_token: str | None) -> str | None:
 
 
 async def verify(request: Request, token: str | None) -> Caller:
-    """Return the caller to whom `token` belongs: a user or the project's service.
+    """Return the caller to whom `token` belongs, which is a user or the project's service.
 
     For any other token, raise an ApiError with status 401.
     """

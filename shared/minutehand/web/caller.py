@@ -38,7 +38,7 @@ class Caller:
 
 
 def rate_limit_subject(scope: Scope, caller: Caller | None) -> str:
-    """Return the subject of a request's rate limits: the user's id, or the network of a guest.
+    """Return the id of a user or the network of a guest, to which a request's rate limits apply.
 
     The id of a guest's session is not used, because guests choose their session themselves.
     """

@@ -1,4 +1,4 @@
-"""Public HTML pages of apps. A page has no scripts, and may load one video's origin at most."""
+"""Public HTML pages of apps. A page has no scripts, and may load videos from at most one origin."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ p,li,td,th,h1,h2,h3,dt,blockquote{unicode-bidi:plaintext}
 
 
 class Share(BaseModel):
-    """True to give a page a public link, false to delete the link."""
+    """Request to create the public link of a page (true), or to delete the link (false)."""
 
     shared: bool
 
@@ -36,7 +36,7 @@ class Shared(BaseModel):
 
     @classmethod
     def below(cls, path: str, share_id: str | None) -> Shared:
-        """Return the link whose path is `path` and the key."""
+        """Return a link whose path consists of `path` and the link's key."""
         return cls(share_id=share_id, url=f"{path}/{share_id}" if share_id else None)
 
 

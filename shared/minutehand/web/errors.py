@@ -135,7 +135,7 @@ def unavailable_if_missing(resource: str) -> Iterator[None]:
     """Convert a missing setting, or an error of an AWS service, into a 503.
 
     Args:
-        resource: Name of the service in the message, e.g. `the key service`.
+        resource: Name of the service in the message, such as `the key service`.
     """
     try:
         yield

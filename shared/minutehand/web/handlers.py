@@ -53,7 +53,7 @@ def install(app: FastAPI) -> None:
 
 
 def _starlette_error(error: HTTPException) -> ApiError:
-    """Convert an error of Starlette: an unknown route, a wrong method, or an unreadable body."""
+    """Convert Starlette's error about an unknown route, a wrong method, or an unreadable body."""
     status, message = error.status_code, str(error.detail)
     phrase = HTTPStatus(status).phrase.lower().replace(" ", "_")
     code, text = {400: INVALID_JSON, 404: ROUTE_NOT_FOUND, 405: METHOD_NOT_ALLOWED}.get(
@@ -140,7 +140,7 @@ _GENERIC_ERRORS = {
 }
 
 
-#: Name of the field for an error's details in the response, by hint word of the error.
+#: Name of the response's field that contains an error's details, by the error's hint word.
 _DETAILS = {
     "duplicate_job": "job_id",
     "idempotency_conflict": "job_id",
@@ -158,7 +158,7 @@ _WITH_RETRY_AFTER = frozenset({"rate_limited", "job_busy"})
 
 
 def _detail(error: QueueError) -> Any:
-    """Return the details of the queue's error, if possible as an object with a named field."""
+    """Return the details of the queue's error, as an object with a named field if possible."""
     if (name := _DETAILS.get(error.word)) is not None:
         return {name: error.details}
     if error.word in _WITH_RETRY_AFTER:

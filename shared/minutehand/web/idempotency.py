@@ -44,5 +44,5 @@ def one_key(header: str | None, body: str | None) -> str | None:
 
 
 def key_of_part(header: str | None, index: int, own: str | None) -> str | None:
-    """Return the key of a bulk's job at `index`: its own key, or one made from the header's key."""
+    """Return the own key of a bulk's job at `index`, or a key made from the header's key."""
     return own if own is not None or header is None else f"{header}#{index}"

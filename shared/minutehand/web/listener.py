@@ -42,7 +42,7 @@ class EventListener:
 
     @contextmanager
     def subscribed(self, topic: str) -> Iterator[asyncio.Event]:
-        """Yield an event that is set when the streams of a topic, e.g. `job:<id>`, should read."""
+        """Yield an event that is set when the streams of a topic such as `job:<id>` should read."""
         event = asyncio.Event()
         self._streams[topic].add(event)
         if self._functions is not None and self._task is None:
@@ -86,7 +86,7 @@ class EventListener:
 
         address = await probe_until_up(self._url)
         if not address.notifications:
-            self._functions = None  # streams poll, and the address is not checked again
+            self._functions = None  # from now on streams poll without another check of the address
             extra = {"event": "sse.polling", **address.log_fields}
             logger.warning("event streams poll; DATABASE_URL passes no notifications", extra=extra)
             return

@@ -135,7 +135,7 @@ class SlotLimiter:
     """Slots for callers. A call without a free slot is rejected.
 
     Args:
-        name: Plural noun for the error message, e.g. `streams`.
+        name: Plural noun for the error message, such as `streams`.
         per_caller: Maximum slots of one caller.
         limit: Maximum slots of all callers.
 

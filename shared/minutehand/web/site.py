@@ -56,7 +56,8 @@ def security_headers(settings: Settings, environ: Mapping[str, str]) -> dict[str
         "media-src": f"'self' {storage}".strip(),
         "connect-src": f"'self' {settings.supabase_url} {socket}://{origin.netloc} {storage}",
         "manifest-src": "'self'",
-        # pages that jobs of an app have built, whose own policies forbid network access
+        # allow frames with pages that apps' jobs have built. The pages' own policies forbid network
+        # access.
         "frame-src": f"'self' {environ.get('API_URL', '')}".strip(),
         "base-uri": "'none'",
         "form-action": "'none'",

@@ -73,7 +73,7 @@ class SseEvent:
 
 @dataclass(frozen=True)
 class JobCursor:
-    """A reader's position in a job: the last event, and attempt and end of each output stream."""
+    """A reader's position in the events of a job, and in each output stream of the job."""
 
     seq: int = 0
     output: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -95,7 +95,7 @@ class Batch:
 class Feed(Protocol):
     """Reads the events of one subject from a cursor.
 
-    `subject` is the topic of the feed, e.g. `session:<id>`.
+    `subject` is the topic of the feed, such as `session:<id>`.
     """
 
     subject: str
@@ -139,7 +139,8 @@ class JobFeed:
             return Batch(lines, more=True)
         visible = [event for event in events if event.seq <= output["last_seq"]]
         lines += [_line(event, self._cursor_after(event.seq)) for event in visible]
-        # if the page is not full, the events that it does not contain are no longer stored
+        # a page that is not full contains all events up to `last_seq` that are still stored, so
+        # continue after `last_seq`
         is_full = len(visible) == READ_LIMIT
         self._seq = visible[-1].seq if is_full else max(self._seq, output["last_seq"])
         more = is_full or len(visible) < len(events)

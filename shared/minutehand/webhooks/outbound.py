@@ -90,7 +90,7 @@ class PublicTransport(httpx.AsyncBaseTransport):
             pinned = httpx.Request(
                 request.method,
                 url.copy_with(host=address),
-                headers=request.headers,  # with the host's name in the header Host
+                headers=request.headers,  # the header Host has the host's name
                 stream=request.stream,
                 extensions={**request.extensions, "sni_hostname": host},
             )

@@ -48,7 +48,7 @@ NOT_SENT = {
 
 
 class Delivery(BaseModel):
-    """Payload of a delivery: the ids of its endpoint and of its event."""
+    """Payload of a delivery, with the ids of the delivery's endpoint and event."""
 
     webhook_id: UUID
     job_id: UUID
@@ -159,7 +159,7 @@ class Webhooks:
             return SendResult(ok=False, message="the endpoint did not respond in time")
         except (AddressRejected, httpx.InvalidURL) as error:
             return SendResult(ok=False, message=str(error))
-        except UnicodeError:  # httpx decodes names that begin with xn-- only when it uses them
+        except UnicodeError:  # httpx decodes a host that begins with xn-- only at the request
             return SendResult(ok=False, message="the endpoint's host must be a domain name")
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
@@ -179,7 +179,7 @@ async def _read_start(response: httpx.Response) -> str:
     if response.headers.get("content-encoding", "identity") != "identity":
         return ""
     body = b""
-    with contextlib.suppress(httpx.HTTPError):  # without a body, the status is enough
+    with contextlib.suppress(httpx.HTTPError):  # a result without the body is enough
         async for chunk in response.aiter_raw():
             body += chunk
             if len(body) >= MAX_BODY_BYTES:
@@ -201,7 +201,7 @@ def _to_result(status: int, headers: httpx.Headers, text: str, now: datetime) ->
 
 
 def register(registry: Registry, settings: Settings, *, app: Webhooks | None = None) -> Webhooks:
-    """Add the processor to the registry. Return its dependencies, which the caller must close."""
+    """Register the processor, and return its dependencies, which the caller must close."""
     app = app or Webhooks(settings)
     # a job's events are sent one after the other. A tenant whose endpoints never respond occupies
     # at most three slots.

@@ -26,7 +26,10 @@ def router(_: Services) -> APIRouter:
 
 
 class WebhookChanges(Body):
-    """Changes to a webhook. A list that is null means all. An omitted field keeps its value."""
+    """Changes to a webhook.
+
+    A list of types that is null selects all types. An omitted field keeps its value.
+    """
 
     url: str | None = None
     description: str | None = None
@@ -62,7 +65,7 @@ async def list_webhooks(queue: WorkspaceQueue) -> dict[str, Any]:
 async def create_webhook(
     body: WebhookBody, queue: WorkspaceQueue, secret: Secret, request: Request, response: Response
 ) -> dict[str, Any]:
-    """Create a webhook. Only this response contains its signing secret."""
+    """Create a webhook. Only the response to the creation contains the webhook's signing secret."""
     webhook = {**body.model_dump(mode="json"), "sealed_secret": secret.sealed}
     created = await queue("put_webhook", repeatable=False, webhook=webhook)
     response.headers["Location"] = f"{request.scope['path']}/{created['id']}"
@@ -75,7 +78,7 @@ async def change_webhook(
 ) -> dict[str, Any]:
     """Change the fields of a webhook that the body contains.
 
-    `enabled: true` also resets its failures.
+    A change with `enabled` set to true also resets the webhook's failures.
     """
     webhook = {**body.model_dump(mode="json", exclude_unset=True), "id": str(webhook_id)}
     return await queue("put_webhook", webhook=webhook)
@@ -95,7 +98,7 @@ async def test_webhook(
 ) -> dict[str, Any]:
     """Send the workspace's latest event to the webhook.
 
-    `job_id` in the response is the delivery.
+    `job_id` in the response is the id of the delivery's job.
     """
     delivery = await queue("test_webhook", repeatable=False, webhook_id=str(webhook_id))
     await services.waker.wake()

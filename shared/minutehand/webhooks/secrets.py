@@ -1,6 +1,7 @@
-"""Signing secrets of webhooks. The API creates and encrypts them, and the processor decrypts them.
+"""Signing secrets of webhooks, which the API creates and encrypts, and the processor decrypts.
 
-The database stores only encrypted secrets, so that neither a dump nor a worker's key reveals them.
+The database stores only encrypted secrets, so that neither a dump nor a worker's key reveals a
+secret.
 """
 
 from __future__ import annotations
@@ -52,6 +53,6 @@ class WebhookSecrets:
 
 
 def _context(workspace_id: str) -> dict[str, str]:
-    # add `secret` to the context, so that a vendor's key of the workspace cannot be used as a
-    # secret
+    # add `secret` to the encryption context, so that an encrypted vendor's key of the workspace
+    # cannot be used as a signing secret
     return row_context(workspace_id=str(workspace_id), secret="webhook")

@@ -1,4 +1,4 @@
-"""The worker: lease, run, report, settle and fan out, for any application and cloud."""
+"""The worker, which leases, runs, reports and settles jobs of any application on any cloud."""
 
 import warnings
 from typing import TYPE_CHECKING, Any

@@ -30,8 +30,8 @@ MAX_JOBS: Final = 50
 class Watchdog:
     """Watchdog that the event loop must reset repeatedly.
 
-    If the event loop does not reset the watchdog, it ends the process before the first lease
-    expires.
+    If the event loop does not reset the watchdog, the watchdog ends the process before the first
+    lease expires.
     """
 
     #: Interval of the watchdog's resets, and minimum time until the watchdog ends the process.
@@ -39,11 +39,12 @@ class Watchdog:
     MIN_SECONDS = 2.0
     #: Jobs that start within this time are written into the crash record together.
     RECORD_SECONDS = 0.05
-    #: Minimum time between resets, because each reset starts a thread. The watchdog may therefore
-    #: end the process this much too early.
+    #: Minimum seconds between resets of the watchdog, because each reset starts a thread. The
+    #: watchdog may therefore end the process up to SET_SECONDS too early.
     SET_SECONDS = 0.25
-    #: The watchdog ends the process this many seconds before a lease ends, but at most a quarter of
-    #: the lease before. In this time the host can report the process's end, even on a busy machine.
+    #: The watchdog ends the process EARLY_SECONDS before a lease ends, or a quarter of the lease
+    #: before if this is shorter. Before the lease ends, even a busy host can then report the
+    #: process's end.
     EARLY_SECONDS = 10.0
 
     def __init__(self, run: Run, in_flight: InFlight) -> None:
@@ -51,8 +52,8 @@ class Watchdog:
         self._in_flight = in_flight
         self._summary = run.summary
         self._record = CrashRecord.of_process(run.registry)
-        #: Times on the monotonic clock: the time at which the watchdog will end the process, the
-        #: time of the watchdog's last reset, and the time of the last crash record.
+        #: On the monotonic clock, the time at which the watchdog will end the process, the time of
+        #: the watchdog's last reset, and the time of the last crash record.
         self._exit_at = math.inf
         self._set_at = self._recorded_at = -math.inf
 

@@ -1,4 +1,4 @@
-"""One attempt: a processor that runs a leased job until it ends or must stop."""
+"""One attempt, in which a processor runs a leased job until it ends or must stop."""
 
 from __future__ import annotations
 
@@ -46,18 +46,19 @@ REPORT_SECONDS: Final = 4.0
 PULSE_SECONDS: Final = 15.0
 #: If a timer fires this many seconds late, another job has blocked the event loop.
 BLOCKED_SECONDS: Final = 0.5
-#: Seconds between two reports of a job's output, while someone reads the output and otherwise.
+#: Seconds between two reports of a job's output, while someone reads the output and while no one
+#: does.
 FOLLOWED_SECONDS: Final = 0.08
 UNFOLLOWED_SECONDS: Final = 1.0
 
 
 class AttemptEnvironment:
-    """Objects that all attempts of a run share: the run, its event loop and thread, and callbacks.
+    """The run, its event loop and thread, and the callbacks that all attempts of the run share.
 
     Args:
-        on_updates: Called when an attempt has updates to report.
-        on_end: Called once when an attempt has ended, so that it can be settled.
-        beside: Returns the ids of the jobs that run in this process.
+        on_updates: Function that an attempt calls when the attempt has updates to report.
+        on_end: Function that an attempt calls once at its end, so that the attempt can be settled.
+        beside: Function that returns the ids of the jobs that run in this process.
     """
 
     def __init__(
@@ -81,12 +82,13 @@ class Attempt:
     """An attempt to run a leased job.
 
     Args:
-        sent_at: Time at which the lease was requested, so that the lease ends here before it ends
-            in the database.
+        sent_at: Time of the lease request. The worker counts the lease from this time, so that the
+            lease ends here earlier than in the database.
         batch: The batch of the job, if the processor takes batches.
     """
 
-    # defaults are class attributes, because there are many attempts and few change a default
+    # the defaults are class attributes, because a worker creates many attempts, and few of them
+    # change a default
     stop_reason: StopReason | None = None
     result: CallResult | None = None
     #: Time of the last report of output, and whether someone reads the job's output.
@@ -228,7 +230,10 @@ class Attempt:
         return self.stop_reason is None and self.result is not None and self.result.has_user_text
 
     def settlement(self) -> SettleItem | None:
-        """Return the item to settle, or None if nothing may be stored. May be called only once."""
+        """Return the item to settle, or None if nothing may be stored.
+
+        Call this method only once.
+        """
         if self.result is None:
             raise RuntimeError(f"job {self.job_id} is still running")
         item = settle_item(self.result, self._facts())
@@ -339,7 +344,7 @@ class Attempt:
         await flushed
 
     async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
-        """Enqueue child jobs. A second call with the same name enqueues no more jobs."""
+        """Enqueue child jobs. A repeated call with the same name enqueues no further jobs."""
         return await self._environment.run.queue.spawn(self.job_id, self.fence, name, children)
 
     async def stream_history(self, stream: str) -> StreamHistory:
@@ -363,7 +368,7 @@ class Attempt:
     def output_at(self) -> float:
         """Time of the next report of output.
 
-        Output that is written before is sent in one report.
+        One report contains all output that is written before this time.
         """
         if not self.updates.has_output:
             return float("inf")
@@ -380,8 +385,8 @@ class Attempt:
         """Return the due time of the next report, which renews the lease and may stop the job.
 
         Args:
-            fraction: Fraction of the report interval. After this fraction, a report of other jobs
-                may include this attempt.
+            fraction: Fraction of the report interval, after which a report of other jobs may
+                include this attempt.
         """
         return self._sent_at + min(REPORT_SECONDS, self.lease.lease_seconds / 3) * fraction
 

@@ -1,4 +1,4 @@
-"""Background tasks of a run: maintenance of the database, and outboxes of apps.
+"""Background tasks of a run, for maintenance of the database and for outboxes of apps.
 
 An error of a background task does not end the run.
 """
@@ -26,8 +26,8 @@ class Maintenance:
     request.
 
     Args:
-        on_done: Called after each call, with a flag that is true if the call may have made jobs
-            ready.
+        on_done: Function that is called after each `run_maintenance`, with true if jobs may have
+            become ready.
     """
 
     #: Maximum seconds between two calls of `run_maintenance` while jobs run.
@@ -127,7 +127,7 @@ class OutboxPublisher:
     The app defines its outbox, and decides when a message is a dead letter.
 
     Args:
-        on_jobs: Called when publishers have enqueued jobs.
+        on_jobs: Function that is called when publishers have enqueued jobs.
     """
 
     #: Interval of the calls of publishers during a run.

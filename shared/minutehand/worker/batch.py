@@ -82,8 +82,8 @@ class Batch:
         self._is_cancelled = False
         #: True if the current call has run until the timeout of one of its jobs.
         self._is_expired = False
-        #: Jobs in the current call of the processor. Before the first call, the jobs whose attempts
-        #: have called `join`.
+        #: Jobs in the current call of the processor. Before the first call, the field contains the
+        #: jobs whose attempts have called `join`.
         self._members: list[_Member] = []
         self._calls = 0
         #: Jobs of each later call of the processor. The next call runs the last list.
@@ -132,7 +132,7 @@ class Batch:
         self._expected.discard(job_id)
         self._start()
         if is_abandoned and not any(member.is_active for member in self._members):
-            self._call_next([])  # while the current call still runs
+            self._call_next([])  # start the next call while the abandoned call still runs
 
     def halve_expired_call(self, job_id: JobId) -> asyncio.Task[None] | None:
         """Stop the current call, because it has run until the timeout of this job.
@@ -150,7 +150,10 @@ class Batch:
         return call
 
     def abandon(self, call: asyncio.Task[None]) -> bool:
-        """Call the processor for each half of a hung call. Return False if the call has ended."""
+        """Call the processor for each half of a hung call's jobs.
+
+        Return False if the call has ended.
+        """
         if call is not self.task or call.done():
             return False
         call.cancel()
@@ -162,9 +165,9 @@ class Batch:
             self._call_next([self._members])
 
     def _call_next(self, parts: Sequence[Sequence[_Member]]) -> None:
-        """Call the processor for the first of these lists of jobs.
+        """Call the processor for the first list of jobs in `parts`.
 
-        Calls for the other lists follow.
+        When this call has ended, calls for the other lists follow.
         """
         self._parts += reversed(parts)
         while self._parts:

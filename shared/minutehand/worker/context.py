@@ -1,4 +1,4 @@
-"""The context of a processor: progress, logs, steps, waits and child jobs."""
+"""The context of a processor, for progress, logs, steps, waits and child jobs."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ _NO_OPTIONS: Final = EnqueueOptions.model_construct()
 
 
 class Suspended(BaseException):
-    """Raised to suspend the job, which is not an error. The worker runs other jobs meanwhile.
+    """Raised to suspend the job, so that the worker runs other jobs. A suspension is not an error.
 
     The class is a BaseException, so that a processor's `except Exception` does not catch it.
     """
@@ -75,7 +75,8 @@ class Suspended(BaseException):
 class AttemptEnded(BaseException):
     """Raised to end the attempt with an outcome, as if the processor had returned the outcome.
 
-    Code that a processor calls raises this class. The processor itself returns the outcome.
+    A function that a processor calls raises AttemptEnded. The processor itself can return the
+    outcome.
     """
 
     def __init__(self, outcome: Retry | Snooze | Fail) -> None:
@@ -88,7 +89,7 @@ class StepTimeout(ProcessorError):
 
 
 class ChildrenFailed(ProcessorError):
-    """Child jobs of a `gather` or `map` did not complete. `failed` lists these child jobs."""
+    """Child jobs of a `gather` or `map` did not complete, and are listed in `failed`."""
 
     def __init__(self, name: str, failed: Sequence[ChildResult]) -> None:
         self.failed = list(failed)
@@ -116,7 +117,7 @@ class ChildResult(BaseModel):
 
 
 class StepMemo:
-    """Values that a step stores for later attempts. The next report or settlement stores them.
+    """Values that a step keeps for later attempts. The next report or settlement stores new values.
 
     If the job fails or is cancelled, its memos are emptied, so that a retry by a person starts with
     empty memos.
@@ -152,14 +153,14 @@ class StepMemo:
 
 
 def clear_memos(context: JobContext, outcome: str, *, is_last: bool) -> None:
-    """Empty the memos of a job if this outcome ends the job. Call before the outcome is stored."""
+    """Empty the memos of a job if `outcome` ends the job, before the worker stores the outcome."""
     for memo in context.open_memos:
         if outcome in {"failed", "cancelled"} or (outcome == "retry" and is_last):
             memo.end()
 
 
 def restart_job(context: JobContext) -> None:
-    """Prepare another call of the processor in the same attempt. The call skips finished steps.
+    """Prepare another call of the processor in the same attempt, which will skip finished steps.
 
     Tasks that the processor's earlier call has left running can no longer write into streams.
     """
@@ -183,7 +184,7 @@ class ContextPort(Protocol):
         """
 
     async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
-        """Enqueue child jobs. A second call with the same name enqueues no more jobs."""
+        """Enqueue child jobs. A repeated call with the same name enqueues no further jobs."""
 
     async def stream_history(self, stream: str) -> StreamHistory:
         """Return the output that earlier attempts have written into a stream."""
@@ -196,7 +197,7 @@ class ContextPort(Protocol):
 
 
 class JobContext:
-    """Interface for processors: progress, steps, waits, child jobs, and the time left.
+    """Methods with which a processor reports progress, runs steps, waits, and enqueues child jobs.
 
     Every method is safe on the event loop. `progress`, `log`, `tag`, `cancelled` and `remaining`
     are also safe in the thread of a synchronous processor.
@@ -212,7 +213,7 @@ class JobContext:
         self._port = port
         self._updates = updates
         #: Results of steps and waits by name. Results that were too large for the lease response
-        #: are read and added later.
+        #: are added before the processor is called.
         self._steps = steps
         self.clock = clock
         self._names: dict[str, int] = {}
@@ -225,16 +226,17 @@ class JobContext:
         self.around_steps: list[AroundStep] = []
         #: Number of new steps that this attempt stored.
         self.new_steps = 0
-        #: Cost of this attempt in other services, in US dollars. A processor adds its costs.
+        #: Cost of this attempt in other services, in US dollars. The processor adds the cost of
+        #: each call.
         self.cost_usd = 0.0
 
     def progress(
         self, percentage: float | None = None, stage: str | None = None, message: str | None = None
     ) -> None:
-        """Report the progress of the job. At most every 250 ms, the latest progress is sent.
+        """Report the job's progress. The worker sends the latest progress at most every 250 ms.
 
         Args:
-            percentage: 0 to 100. A value outside of this range is clamped.
+            percentage: Number that is clamped to the range from 0 to 100.
             stage: Name of the current part of the processor's work.
             message: Text for people.
         """
@@ -255,10 +257,10 @@ class JobContext:
         """Add a line to the job's log, which members of its workspace can read.
 
         Args:
-            level: debug, info, warning or error.
+            level: The level is debug, info, warning or error.
             message: Text, up to 4,000 characters.
-            metadata: Up to 4,000 bytes. A value that is not JSON becomes text, and a longer value
-                is cut.
+            metadata: Named values of up to 4,000 bytes in total. A value that is not JSON becomes
+                text, and a value that is too long is cut.
         """
         known = _LEVELS.get(level.lower())
         if known is None:
@@ -577,7 +579,7 @@ class JobContext:
 
     @must_await
     async def spawn(self, children: Sequence[NewJob], *, name: str | None = None) -> list[JobId]:
-        """Enqueue child jobs, and continue. In a later attempt, return the ids of the same jobs.
+        """Enqueue child jobs, and return their ids. A later attempt gets the ids of the same jobs.
 
         Raises:
             LeaseLost: This worker no longer has the lease. Nothing was enqueued.
@@ -673,7 +675,7 @@ class JobContext:
 
     @property
     def cancelled(self) -> bool:
-        """True if the processor must end: cancellation, lost lease, timeout, or deadline."""
+        """True if the processor must end due to a cancellation, lost lease, timeout or deadline."""
         return self._port.stop_requested()
 
     @property
@@ -703,7 +705,7 @@ def _start_step(step: str, run: StepCall) -> Awaitable[Any]:
     else:
         message += f", not {type(run).__name__} that returned {type(called).__name__}"
         message += "; a plain one goes into a thread: `lambda: asyncio.to_thread(pay, order)`"
-    # do not call the function again, because it may have done its work
+    # do not call the function again, because the first call may have done the work
     raise ProcessorError(message, retryable=False)
 
 

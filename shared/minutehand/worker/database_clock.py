@@ -20,11 +20,11 @@ _RESOLUTION: Final = timedelta(microseconds=1)
 
 
 class DatabaseClock:
-    """Time in the latest response of the database, plus the monotonic time since the response.
+    """Clock that adds the monotonic time since the database's latest response to its time.
 
     Each returned time is later than the time returned before, so that log lines keep their order
     even if a response took longer than the previous response. If the database's clock is set back
-    by more than `SKEW_SECONDS`, this clock follows it.
+    by more than `SKEW_SECONDS`, this clock is set back too.
 
     Until the first response, `now` returns the time of this machine.
     """
@@ -44,7 +44,7 @@ class DatabaseClock:
     def now(self) -> datetime:
         """Return the database's time.
 
-        It is late by the transmission time of the latest response.
+        The returned time is late by the transmission time of the latest response.
         """
         if self._received is None:
             return self._own.now()

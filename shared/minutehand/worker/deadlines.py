@@ -42,16 +42,16 @@ class TickOptions:
         quiet: True to log an empty tick at DEBUG, for a loop that ticks often.
         grace_seconds: Maximum time for a cancelled processor to stop.
         ends_blocked: True to end the process, with its stacks in the log, before a lease is lost
-            because a processor blocks the event loop. Only for a process that runs nothing but the
-            worker.
-        usual_seconds: Usual duration of the worker's ticks. Set only if the next tick is shorter
-            than usual. The attempt of a job that a short tick must stop does not count, because the
-            job had too little time.
+            because a processor blocks the event loop. Set `ends_blocked` only in a process that
+            runs nothing but the worker.
+        usual_seconds: Usual duration of the worker's ticks. Set `usual_seconds` only if the next
+            tick is shorter than usual. The attempt of a job that a short tick must stop does not
+            count, because the job had too little time.
         suspects: True for a process that runs only suspects, which are jobs that may have ended a
             process. False if another process runs the suspects, None if the database decides at
             each lease.
         listens: True if Realtime may wake the worker, which then needs the topic of wake-ups.
-        origin: Location of this worker's log, for links: `{log_group, log_stream, region}`, or
+        origin: Location of this worker's log, for links, as `{log_group, log_stream, region}`, or
             None. The worker adds `commit` and `source` from its settings.
     """
 
@@ -83,7 +83,7 @@ class TickOptions:
 
     @property
     def code(self) -> str:
-        """The version with the commit, if known, e.g. `0.3.0+e7cc691d8`."""
+        """The version with the commit, if known, such as `0.3.0+e7cc691d8`."""
         commit = (self.origin or {}).get("commit")
         return f"{self.version}+{commit[:9]}" if commit else self.version
 

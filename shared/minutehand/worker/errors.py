@@ -1,4 +1,4 @@
-"""The stored form of an error: class, message, data, codes, and frames without values.
+"""The stored form of an error, with class, message, data, codes, and frames without values.
 
 The stored parts of one error together have a maximum number of characters, so that their redaction
 takes bounded time. Remedies depend on the class and the codes (HTTP status, SQLSTATE, errno,
@@ -63,7 +63,7 @@ def error_info(error: BaseException, module: str = "") -> ErrorInfo:
     message += f" (and {more} more in its task group)" if more else ""
     address = next(filter(None, map(_address, (first, *_causes(first)))), "")
     if address and address not in message and not isinstance(first, ProcessorError):
-        message += f" ({address})"  # not for a ProcessorError, whose text people read
+        message += f" ({address})"  # but users read a ProcessorError's text
     info = _info(name, message, attribute(first, "data"), redactor)
     try:
         parts = {**_codes(first, redactor), "traceback": _traceback(error, module, redactor)}

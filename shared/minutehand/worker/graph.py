@@ -1,4 +1,4 @@
-"""Graphs of stages: the order of their starts, and the effect of a failed stage on other stages."""
+"""Graphs of stages, with the order of the stages' starts and the effects of a failed stage."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class StagesFailed(ProcessorError):
         more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
         super().__init__(
             f"stage {name}{more} failed: {first}",
-            # retryable if the error of any failed stage is retryable
+            # the graph's error is retryable if any stage's error is
             retryable=any(getattr(error, "retryable", True) for error in failed.values()),
             retry_after=retry_after_of(first),
             data={"failed": list(failed), "missing": list(missing)},

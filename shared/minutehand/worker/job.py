@@ -30,8 +30,8 @@ class Job(Generic[P_co]):
     parent_id: str | None = None
     attempt: int = 1
     max_attempts: int = 5
-    #: Number of the lease. SQL functions of an app compare it, to reject calls of a worker that has
-    #: lost the lease.
+    #: Number of the lease. SQL functions of an app compare the number, to reject calls of a worker
+    #: that has lost the lease.
     fence: int = 0
     #: W3C trace context of the request that enqueued the job.
     traceparent: str | None = None

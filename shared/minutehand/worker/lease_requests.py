@@ -19,10 +19,10 @@ class LeaseRequests:
     """Sends the lease requests of a tick, and informs the scheduler about each response.
 
     Args:
-        is_notified: True if notifications wake the run, so that it need not poll for new jobs.
+        is_notified: True if notifications wake the run, so that the run need not poll for new jobs.
     """
 
-    #: Pause after a rejected lease, e.g. while a key is rotated.
+    #: Pause after a rejected lease request, which may be due to the rotation of a key.
     REJECTED_BACKOFF_SECONDS = 5.0
     #: Maximum delay before a lease request without a response is repeated.
     MAX_DELAY_SECONDS = 5.0
@@ -50,7 +50,7 @@ class LeaseRequests:
         #: slots.
         self._recheck_pending = False
         #: The last lease request, if no response arrived. The request is repeated unchanged, so
-        #: that the database returns the jobs that it may have leased.
+        #: that the database returns the jobs that it may already have leased for the request.
         self.pending: LeaseRequest | None = None
         #: Number of due jobs that were not leased. The database counts only up to a limit.
         self.due = 0
@@ -72,7 +72,7 @@ class LeaseRequests:
         slots: tuple[LeasePool, ...],
         count_due: bool | None = None,
     ) -> LeaseRequest:
-        """Return the next lease request for these pools, or the last one if it got no response."""
+        """Return the next lease request for these pools, or repeat an unanswered request."""
         now = self._clock.monotonic()
         self._scheduler.record_request(now)
         if self.pending is not None:
@@ -107,9 +107,9 @@ class LeaseRequests:
             pools=None if [pool.job_types for pool in pools] == [all_types] else pools,
             queues=self._run.queues,
             version=self._options.code,
-            # While a run has free slots, an enqueue starts no other worker. None: the database
-            # counts this run's free slots. -1: an enqueue must not count on this run any longer.
-            # 0: no change, because the run had reported no free slots or gets notifications.
+            # While a run has free slots, an enqueue starts no other worker. With None, the database
+            # counts this run's free slots. With -1, an enqueue no longer relies on this run. With
+            # 0, nothing changes, because the run had reported no free slots or gets notifications.
             free_slots=None if self._has_capacity else -1 if self._recheck_pending else 0,
             slots=slots_of_run,
             abandoned=None if abandoned == self._abandoned else abandoned,

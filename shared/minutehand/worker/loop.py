@@ -1,4 +1,4 @@
-"""A worker: its state between ticks, and a loop of ticks. A tick is one bounded run of the worker.
+"""A worker's state between ticks, and its loop of ticks. A tick is one bounded run of the worker.
 
 On Lambda each invocation runs one `tick`. On your own host `run_forever` runs ticks in a loop.
 """
@@ -45,17 +45,17 @@ THREADS_PER_SLOT = 4
 
 
 class Worker:
-    """State of a worker that remains between ticks: connections, registry and identity.
+    """A worker, whose connections, registry and identity remain between ticks.
 
     Args:
         registry: The processors. A `registry` of None selects the default registry.
         worker_id: Id of the worker in its leases. A `worker_id` of None generates an id.
         fan_out: Policy for extra workers of a tick.
-        start_extra_workers: Starts extra workers and returns how many were accepted.
-        most: Maximum concurrent runs of all workers, which `tick` explains. None means that the
-            number of runs is not limited.
-        on_tick: Called with the summary of each finished tick, e.g. to write metrics.
-        on_response: Called with each response to a lease request.
+        start_extra_workers: Function that starts extra workers, and returns the number accepted.
+        most: Maximum concurrent runs of all workers, see `tick`. None means that the number of runs
+            is not limited.
+        on_tick: Function that gets the summary of each finished tick, for example to write metrics.
+        on_response: Function that gets each response to a lease request.
     """
 
     #: Seconds without an iteration after which the loop is considered stalled.
@@ -136,11 +136,11 @@ class Worker:
     ) -> TickSummary:
         """Run one tick. If the maximum number of workers already runs, the tick is `crowded_out`.
 
-        The running workers then lease the waiting jobs. If another run was rejected while this run
-        was active, this run leases once more before its end.
+        The workers that already run then lease the waiting jobs. If another run was rejected while
+        this run was active, this run leases once more before its end.
 
         Args:
-            budget_seconds: Time until the tick must end, e.g. Lambda's remaining time.
+            budget_seconds: Time until the tick must end, such as Lambda's remaining time.
             job_types: Job types to run. A `job_types` of None selects all types with a processor.
             fan_out: True if this tick may start extra workers. False for an extra worker.
             wakeups: Event that makes the running tick lease immediately when it is set.

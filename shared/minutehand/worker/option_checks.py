@@ -13,7 +13,7 @@ Name = Annotated[str, Field(min_length=1)]
 
 
 def check_options(owner: str, kind: type, options: Mapping[str, Any]) -> None:
-    """Reject options that `kind`, a dataclass or TypedDict, does not have, and wrong types.
+    """Reject options that `kind`, a dataclass or TypedDict, lacks or declares with another type.
 
     Raises:
         TypeError: The message names the owner and each wrong option.

@@ -38,7 +38,7 @@ class TypeOptions(TypedDict, total=False):
     workspace_concurrency: int
     key_concurrency: int
     rate_limit: RateLimit
-    #: Time without a report after which the worker's lease on the job expires. Default: 60 s.
+    #: Time without a report, after which the worker's lease on the job expires. Default: 60 s.
     lease: Seconds
     #: Maximum duration of one attempt. Default: 300 s.
     timeout: Seconds

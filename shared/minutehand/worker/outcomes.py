@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from minutehand.retry_after import requested_wait
 
 _CENTURY: Final = 3_155_760_000.0
-#: A duration: a number of seconds, or a timedelta.
+#: A duration, given as a number of seconds or as a timedelta.
 Seconds = float | int | timedelta
 
 

@@ -42,9 +42,9 @@ AnyProcessor = AsyncProcessor[P] | SyncProcessor[P] | AsyncBatchProcessor[P] | S
 #: because the leases of waiting jobs may expire and a cancellation must arrive within five seconds.
 MAX_BATCH: Final = 500
 MAX_BATCH_WAIT: Final = 3.0
-#: Enqueues the jobs of an app's outbox, and returns their number.
+#: Function that enqueues the jobs of an app's outbox, and returns the number of jobs.
 Publisher = Callable[[], Awaitable[int]]
-#: Converts the raw payload of one version to the next version.
+#: Function that converts the raw payload of one version to the next version.
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -53,7 +53,7 @@ class ProcessorOptions(TypeOptions, total=False):
 
     #: Version of the payload's schema. Increase the version together with an upcaster.
     version: int
-    #: Upcasters by the version from which they convert, e.g. `{1: to_version_2}`.
+    #: Upcasters by the version from which they convert, such as `{1: to_version_2}`.
     upcasters: Mapping[int, Upcaster] | None
     #: Job type whose jobs spawn jobs of this type. A run that is limited to the parent type also
     #: runs this type.
@@ -74,14 +74,15 @@ class UnknownProcessor(JobServiceError):
 
 
 class PayloadRejected(JobServiceError):
-    """The payload does not match the processor's model, so that a retry is useless."""
+    """The payload does not match the processor's model, which a retry would not change."""
 
     def __init__(self, message: str, errors: Sequence[Mapping[str, Any]]) -> None:
         self.errors = list(errors)
         super().__init__(message)
 
 
-#: Options that are always published, so that a removed option gets its default again.
+#: Defaults that the worker always publishes, so that an option removed from the code gets its
+#: default again.
 _SPELT_OUT: dict[str, Any] = {"events": "full", "internal": False}
 
 
@@ -166,7 +167,7 @@ class JobType(Generic[P]):
 
     @property
     def where(self) -> str:
-        """Location of the processor's code for people: module and function, file and line."""
+        """Module and function, file and line of the processor's code, for people."""
         found = f"{self._code.__module__}.{self._code.__qualname__}"
         code = getattr(inspect.unwrap(self._code), "__code__", None)
         return found if code is None else f"{found} ({code.co_filename}:{code.co_firstlineno})"
@@ -234,7 +235,7 @@ class Registry:
         return self._types.get(name)
 
     def add(self, job_type: JobType[Any]) -> None:
-        """Add a job type, e.g. from another registry. The type's own middleware stays outermost.
+        """Add a job type, perhaps from another registry. The type's own middleware stays outermost.
 
         Raises:
             ValueError: A processor with this name already exists.
@@ -300,7 +301,7 @@ class Registry:
         for name in self.names:
             try:
                 found.append(self._types[name].spec())
-            except Exception as error:  # e.g. a user's model without a JSON Schema
+            except Exception as error:  # such as a model without a JSON Schema
                 reason = text(error, 500).partition("\n")[0]
                 extra = {"event": "worker.type_refused", "job_type": name}
                 where = self._types[name].where
@@ -451,7 +452,7 @@ def _reject_other_arguments(job_type: str, run: Any, *, is_batch: bool) -> None:
         ) from error
 
 
-#: The registry to which `@processor` and `@around` add. It is the default registry of workers.
+#: Default registry of workers, to which `@processor` and `@around` add processors and middleware.
 default_registry = Registry()
 processor = default_registry.processor
 around = default_registry.around

@@ -1,4 +1,4 @@
-"""Work in other services: it is submitted, polled, fetched or cancelled before one deadline."""
+"""Work in other services, which is submitted, polled, fetched or cancelled before a deadline."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ CALL_SECONDS = 10.0
 #: Seconds of polling after which the job leaves the worker, so that its slot is free.
 HOLD_SECONDS = 2.0
 FIRST_POLL_SECONDS, MAX_POLL_SECONDS = 0.05, 0.5
-#: Maximum seconds to cancel work, including the response to the submission of the work. The work
-#: may exceed its deadline by this time.
+#: Maximum seconds to cancel work, by which the work may exceed its deadline. The time includes the
+#: wait for the response to the work's submission.
 CANCEL_SECONDS = 0.5
 
 
@@ -92,10 +92,10 @@ async def run_remote(
         resume: Work that an earlier attempt has submitted. The service of the submitted work is
             called first.
         call_seconds: Maximum seconds of a single call.
-        on_failed: Called with the name and the problem of each failed service.
+        on_failed: Function that gets the name and the problem of each failed service.
 
     Raises:
-        ProcessorError: All services failed, or the time is over. In the second case, the service
+        ProcessorError: All services failed, or the time is over. If the time is over, the service
             that still works was asked to stop.
     """
     deadline = asyncio.get_running_loop().time() + left
@@ -129,7 +129,7 @@ async def run_remote(
 
 
 async def _submit(service: Service[R], left: float, call_seconds: float) -> str:
-    """Submit work. If this call is cancelled, cancel the work when the service has accepted it."""
+    """Submit work. If `_submit` is cancelled, cancel the work when the service has accepted it."""
     accepted = asyncio.ensure_future(service.submit(left=left))
     try:
         return await _call(service, asyncio.shield(accepted), call_seconds)

@@ -1,4 +1,4 @@
-"""Two background tasks for running jobs: one reports updates, and one renews leases.
+"""Two background tasks for running jobs, of which one reports updates and one renews leases.
 
 The two tasks also run during settlements, so that no lease of a live job expires. The tasks are
 separate, so that a report that waits for a lock does not delay renewals.
@@ -273,7 +273,8 @@ class Reporter:
     def _give_up_expired(self, now: float) -> None:
         """Stop jobs whose leases were not renewed in time, because other workers may have them."""
         for attempt in list(self._in_flight.running.values()):
-            # try a renewal first, because the database may still have the lease after a SIGSTOP
+            # stop a job only after a renewal that failed, because the lease may still be valid
+            # after a SIGSTOP
             has_expired = now > attempt.lease_until and self._renewed_at > attempt.lease_until
             if has_expired and attempt.result is None and attempt.stop_reason != "lost":
                 self._log_stop("Lease could not be renewed in time", attempt, "lost")

@@ -24,7 +24,7 @@ LeaseKey = tuple[JobId, int]
 
 @dataclass(slots=True)
 class IdleBackoff:
-    """Counts consecutive calls that did nothing although work was due, and computes the backoff.
+    """Counts consecutive leases and maintenance calls that did nothing, and computes the backoff.
 
     The counts remain after a run, because otherwise each run of a loop would start without a
     backoff.

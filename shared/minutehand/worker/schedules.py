@@ -22,8 +22,8 @@ class Schedule:
         cron: Five fields (minute hour day month weekday), or a name such as @hourly or @daily.
         timezone: IANA name of the time zone of the fields in `cron`.
         payload: Payload of the jobs. The payload must match the payload model of the type.
-        options: Options of the jobs with the names of `enqueue_job`, e.g. `unique` to prevent that
-            jobs overlap.
+        options: Options of the jobs with the names of `enqueue_job`, such as `unique`, which
+            prevents that jobs overlap.
         missed: If no worker ran at the scheduled times, `once` enqueues one job, and `skip`
             enqueues no job.
         name: Name of the schedule, unique within a type. Default: the job type.

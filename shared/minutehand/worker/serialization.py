@@ -109,7 +109,7 @@ def log_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
         if sanitized.refused is not None:
             result[name] = text(value, left // 2, repr)
             if len(to_json(result[name])) > left:
-                result[name] = text(value, left // 8, repr)  # a character may need six in JSON
+                result[name] = text(value, left // 8, repr)  # JSON may need six bytes for one
         left -= len(to_json({name: result[name]}))
     return result
 

@@ -33,7 +33,7 @@ class CallResult(NamedTuple):
 
     Attributes:
         abandoned: True if the processor did not stop when it was cancelled. The worker no longer
-            waits for its end.
+            waits for the end of an abandoned processor.
     """
 
     value: Any = None

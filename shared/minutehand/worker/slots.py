@@ -1,4 +1,4 @@
-"""The slots of a run: many for coroutine processors, and a few threads for synchronous ones.
+"""The slots of a run, which are many for coroutine processors, and a few for synchronous ones.
 
 Each job type with batches has its own slots, and each slot runs one call for a batch. The slots
 determine how many jobs to lease, and which jobs start next. While jobs are short, the run leases
@@ -49,7 +49,8 @@ class Pool:
         #: Waiting jobs by a key. Jobs with the same key run in one call. The key that was served
         #: last is at the end.
         self._waiting: dict[str | None, deque[Leased]] = {}
-        #: Number of jobs that ended since `_window_start`, and in the period before it.
+        #: Number of jobs that ended since `_window_start`, and in the period before
+        #: `_window_start`.
         self._ended = self._ended_before = 0
         self._window_start = 0.0
 
@@ -189,8 +190,8 @@ class Slots:
         free = sorted(pool for pool in free if pool[0] > 0)
         pools: list[LeasePool] = []
         left = MAX_LEASED
-        # begin with the smallest pool, so that larger pools get the part of the limit that it does
-        # not use
+        # begin with the smallest pool, so that larger pools get the part of the limit that a
+        # smaller pool does not use
         for remaining, (count, job_types) in zip(reversed(range(len(free))), free, strict=True):
             limit = min(count, left // (1 + remaining))
             pools.append(LeasePool(job_types=job_types, limit=limit))

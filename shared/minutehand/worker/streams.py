@@ -38,7 +38,7 @@ class OutputRefused(ProcessorError):
 
 
 class StreamHistory(NamedTuple):
-    """A stream's output in earlier attempts: the number of its starts, and its output by step."""
+    """A stream's number of starts in earlier attempts, and the output of each finished step."""
 
     attempt: int = 0
     #: The output of each finished step, which is a string or a list of items.

@@ -1,4 +1,4 @@
-"""Test helpers: run a processor without a queue, alone or in a batch, and drain a test queue."""
+"""Test helpers that run a processor without a queue, alone or in a batch, or drain a test queue."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Run:
     wait: Mapping[str, Any] | None = None
     progress: Sequence[Progress] = ()
     logs: Sequence[LogLine] = ()
-    #: Output of each stream by name: a string, or a list of items.
+    #: Output of each stream by name, as a string or a list of items.
     output: Mapping[str, str | list[Any]] = field(default_factory=dict)
 
     @property
@@ -185,7 +185,10 @@ class ProcessorTest(Generic[P]):
         )
 
     def answer(self, answer: Any) -> None:
-        """Answer the question of the job. If it has options, the answer must be one of them."""
+        """Answer the question of the job.
+
+        If the question has options, the answer must be an option.
+        """
         if answer not in ((self._waiting or {}).get("options") or [answer]):
             raise AssertionError(f"the answer {answer!r} must be an option: {self._waiting}")
         self._end_wait("ask", {"answer": answer})

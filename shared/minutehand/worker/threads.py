@@ -72,7 +72,7 @@ class _Thread:
         with self._lock:
             call.is_stopped = True
             if self._running is call:
-                import ctypes  # import late: it is rarely needed
+                import ctypes  # import late: calls are rarely stopped
 
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(
                     ctypes.c_ulong(self._thread.ident or 0), ctypes.py_object(ThreadStopped)
@@ -87,7 +87,7 @@ class _Thread:
             self._thread.name = IDLE  # `stack_of` finds a thread by its name
             is_last = call.is_stopped
             if not is_last:
-                _idle.append(self)  # before the result is set, because then the next call may start
+                _idle.append(self)  # first, because a result may start the next call
             call.set_result(result, error)
             del call, result, error  # free the call and its result while the thread waits
 

@@ -1,4 +1,4 @@
-"""One run of the worker (tick): lease, run, report, settle, start extra workers, end in time.
+"""One run of the worker (tick), which leases, runs and settles jobs, and ends in time.
 
 Read `Tick.run` first. `Worker` in loop.py starts runs and wakes them.
 """
@@ -82,8 +82,8 @@ class Tick:
         self._final_summary: TickSummary | None = None
         self._on_iteration = on_iteration
         self._run_count = 0
-        #: Log level of the run's start and of an empty lease. After the first leased job it is
-        #: DEBUG.
+        #: Log level of the run's start and of an empty lease. After the first leased job, the level
+        #: is DEBUG.
         self._level = logging.DEBUG if run.options.quiet else logging.INFO
         #: Items that release the leases of jobs that never started.
         self._to_release: list[SettleItem] = []
@@ -195,7 +195,7 @@ class Tick:
         for exchange in [call for call in self._calls_in_flight if call.done()]:
             self._calls_in_flight.remove(exchange)
             try:
-                exchange.result()  # raises the call's error
+                exchange.result()  # raise the call's error
             except Exception as error:
                 self._break(error)
         self._entry = self.scheduler.next(now, self._snapshot(now))
@@ -345,7 +345,7 @@ class Tick:
         self._start_jobs()
 
     def _apply_run_state(self, run: RunState) -> None:
-        """Apply what the response says about this run: whether it ended, and the limit of runs."""
+        """Apply a lease response's facts about this run and about the number of runs."""
         if run.ended:
             self._final_summary = self._leases.last
             self._request_lease(run.refused)
@@ -409,7 +409,7 @@ class Tick:
         self._schedule_fill()
 
     def _schedule_fill(self) -> None:
-        if not self._fill_scheduled:  # fill once for all jobs that end together
+        if not self._fill_scheduled:  # fill the slots once for all jobs that end together
             self._fill_scheduled = True
             self._environment.loop.call_soon(self._fill_slots)
 
@@ -417,8 +417,8 @@ class Tick:
         """Start jobs in free slots, and wake the loop if its next action may change.
 
         The next action does not change while a call is in flight, or while a settlement waits for
-        more jobs. The loop is not woken then, because otherwise each short job would cause an
-        iteration.
+        more jobs. The method does not wake the loop in these cases, because otherwise each short
+        job would cause an iteration.
         """
         self._fill_scheduled = False
         self._start_jobs()
@@ -502,7 +502,7 @@ class Tick:
         The run then releases and settles its jobs, and raises the error.
 
         Raises:
-            Exception: The first error, if an error was recorded before.
+            Exception: An error was recorded before, which is raised again.
         """
         if self._broken is not None:
             raise self._broken

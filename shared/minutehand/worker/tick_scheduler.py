@@ -117,7 +117,7 @@ class TickScheduler:
     MAX_EMPTY_LEASES = 6
     #: Seconds from the request that reports no more free slots to one more lease request. An
     #: enqueue that relied on the free slots may commit in this time. A loop also leases once more
-    #: after a notification for which it found no job.
+    #: after a notification for which the run found no job.
     RECHECK_SECONDS = 0.1
     #: Maximum seconds that a batch waits after its start time for a lease response, which may
     #: contain more jobs for the batch.
@@ -144,8 +144,8 @@ class TickScheduler:
         #: True if the last lease request covered every pool and returned no job, and no other
         #: request is in flight. The run may end only if the field is true.
         self._last_lease_empty = False
-        #: True if the last lease request did not return all due jobs, e.g. because another session
-        #: has locked the jobs.
+        #: True if the last lease request did not return all due jobs, for example because another
+        #: database session has locked the jobs.
         self._has_due_jobs = False
         self._recheck_pending = False
         #: True if the database admits no other run, so that this run polls while its jobs run.
@@ -191,8 +191,8 @@ class TickScheduler:
         if found:
             self._backoff.leases = 0
         elif self._has_due_jobs:
-            # pauses grow while due jobs cannot be leased, e.g. because another session has locked
-            # their rows
+            # pauses grow while due jobs cannot be leased, for example because another database
+            # session has locked the jobs' rows
             self._backoff.leases += 1
         if due_in_seconds is not None:
             delay = self._backoff.lease_backoff()
@@ -318,7 +318,7 @@ class TickScheduler:
         Args:
             poll_seconds: The interval of the loop's polls.
             was_notified: True if a notification started this run and the run found no job. The
-                job's commit may become visible soon afterwards.
+                commit that enqueued the announced job may become visible soon.
         """
         entry = NextAction(now + poll_seconds, Action.LEASE, Reason.POLL)
         if was_notified:

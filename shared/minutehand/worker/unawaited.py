@@ -61,7 +61,7 @@ class CallTracker:
         self._calls = []
         for _, call, state in states:
             if state == inspect.CORO_CREATED:
-                call.close()  # breaks a reference cycle, and prevents Python's warning
+                call.close()  # closing breaks a reference cycle, and avoids Python's warning
         by_state = {
             expected_state: [name for name, _, state in states if state == expected_state]
             for expected_state in (inspect.CORO_CREATED, inspect.CORO_SUSPENDED)

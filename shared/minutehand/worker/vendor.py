@@ -19,7 +19,7 @@ from minutehand.worker.job import Job
 from minutehand.worker.outcomes import Snooze
 
 T = TypeVar("T")
-#: Advice after a failed call: call again later, call with a different request, or give up.
+#: Advice after a failed call, which is to call again later, to change the request, or to give up.
 RetryAdvice = Literal["later", "differently", "none"]
 #: Maximum calls of one step that may have been charged.
 MAX_CALLS: Final = 5
@@ -29,13 +29,13 @@ MAX_WAIT: Final = timedelta(hours=6)
 #: the first rejection, and triples with each call that may have been charged.
 MIN_DELAY, MAX_DELAY = timedelta(seconds=10), timedelta(minutes=1)
 MAX_DELAY_IF_CHARGED: Final = timedelta(minutes=5)
-#: A time of day is shown with its date if it is at least this far away.
+#: A time of day is shown with its date if the time is at least this far away.
 _DATE_AFTER: Final = timedelta(hours=12)
-#: Error codes of a service that is unavailable or requests a pause. The attempt then does not
-#: count.
+#: Error codes of a service that is unavailable or requests a pause. An attempt that ends with such
+#: a code does not count.
 _UNAVAILABLE: Final = frozenset({"rate_limited", "unreachable", "silent", "cut_short"})
 _SETTINGS: Final = "An operator must check its settings."
-#: Messages for people by error code: what happened and what people can do, without technical terms.
+#: Messages for people by error code, which say what happened and what people can do.
 _MESSAGES: Final = {
     "not_authorised": f"{{}} refused access. {_SETTINGS}",
     "misconfigured": f"{{}} is set up incorrectly. {_SETTINGS}",
@@ -224,7 +224,7 @@ class VendorCalls:
         return result
 
     def wait(self, error: VendorError) -> None:
-        """Suspend the job if the service is unavailable. The attempt then does not count.
+        """Suspend the job if the service is unavailable. The suspended attempt does not count.
 
         Return without a wait if the step has no call left, or if the wait would exceed `MAX_WAIT`
         or the job's deadline.

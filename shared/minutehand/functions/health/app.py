@@ -1,4 +1,4 @@
-"""The health routes: liveness of the process, and readiness of its dependencies.
+"""The health routes, which report whether the process is alive and its dependencies are ready.
 
 Each checked part of the service, such as the queue's depth, gets a verdict. The service is not
 ready if one of the parts fails.
@@ -59,7 +59,7 @@ async def get_health(services: Provided) -> dict[str, Any]:
 @router.head("/api/v1/health", include_in_schema=False)
 @router.get("/api/v1/health", responses=_NOT_READY)
 async def get_all_health(request: Request, services: Provided) -> JSONResponse:
-    """Return the health of every part: healthy, degraded, or down with HTTP status 503."""
+    """Return the health of every part, which is healthy, degraded, or down with HTTP status 503."""
     return await _respond(request, services, {"ready": "healthy", "not_ready": "down"})
 
 
@@ -95,7 +95,7 @@ PASS, WARN, FAIL = "pass", "warn", "fail"
 
 
 async def check_queue(queue: WorkerQueue, settings: Settings) -> tuple[int, dict[str, Any]]:
-    """Return HTTP status and body: 200 `ready` or `degraded`, 503 `not_ready`."""
+    """Return 200 and a body (`ready` or `degraded`), or return 503 and a body (`not_ready`)."""
     started = time.perf_counter()
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):

@@ -1,1 +1,1 @@
-"""The write routes: signed-in users enqueue, cancel, retry and answer jobs."""
+"""The write routes, by which signed-in users enqueue, cancel, retry and answer jobs."""

@@ -24,7 +24,8 @@ Timestamp = Annotated[AwareDatetime, BeforeValidator(_text_only)]
 class JobSpec(JobRequest):
     """A job of a bulk request."""
 
-    model_config = ConfigDict(allow_inf_nan=False, defer_build=False)  # FastAPI builds the schema
+    # FastAPI needs the JSON Schema of the class when the app starts
+    model_config = ConfigDict(allow_inf_nan=False, defer_build=False)
 
     payload: Payload = Field(default_factory=dict)
     priority: StrictInt | None = Field(
@@ -58,7 +59,10 @@ class CreatedJob(Job):
 
 
 class CreatedJobs(EnqueuedBatch):
-    """The enqueued jobs. `warning` names up to five of their job types that no worker has."""
+    """The enqueued jobs.
+
+    `warning` names up to five of the jobs' types that no worker has published.
+    """
 
     warning: TypeWarning = None
 
@@ -80,7 +84,7 @@ class Replay(Body):
 
 
 class ManyJobs(Body):
-    """Filter of the jobs of a workspace to cancel or retry. A list of jobs has the same filters."""
+    """Jobs of a workspace to cancel or retry, selected by the filters of a list of jobs."""
 
     workspace_id: UUID
     filter: dict[str, Any] = Field(default_factory=dict)
@@ -91,7 +95,8 @@ class ManyJobs(Body):
 class EditJob(Body):
     """The new payload of a job that runs again.
 
-    The new payload replaces the whole previous payload. Without it, the job keeps its payload.
+    The new payload replaces the whole previous payload. Without a new payload, the job keeps the
+    previous one.
     """
 
     payload: Payload | None = None

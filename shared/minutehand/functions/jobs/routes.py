@@ -52,7 +52,8 @@ class _BulkRoute(APIRoute):
 router = APIRouter(prefix="/api", tags=["jobs"])
 bulks = APIRouter(prefix="/api", tags=["jobs"], route_class=_BulkRoute)
 
-#: Maximum bytes of a bulk request: a thousand jobs of four kilobytes each. Lambda accepts 6 MB.
+#: Maximum bytes of a bulk request, which has room for a thousand jobs of four kilobytes each.
+#: Lambda accepts 6 MB.
 BODY_LIMITS = {"/api/jobs/bulk": 4 * 1024 * 1024}
 #: Maximum unknown job types that the warning of a bulk request names, because each needs a read.
 MAX_WARNINGS = 5
@@ -69,7 +70,10 @@ async def create_job(
     response: Response,
     idempotency_key: IdempotencyHeader = None,
 ) -> CreatedJob:
-    """Enqueue a job. Until a worker publishes its job type, the job waits, and `warning` is set."""
+    """Enqueue a job.
+
+    If no worker has published the job's type, `warning` is set, and the job waits for a worker.
+    """
     key = one_key(idempotency_key, body.idempotency_key)
     enqueued = await queue.add(body.with_key(key), workspace_id=str(body.workspace_id))
     job = await _complete_response(enqueued, services, response)
@@ -95,7 +99,8 @@ async def _unpublished(queue: UserQueue, job_type: str, workspace_id: str) -> st
     except QueueError as error:
         if error.word != "unknown_job_type":
             raise
-        return None  # the job has ended and its workspace has no other job of the type
+        # no warning, because the job has ended and the workspace has no other job of the type
+        return None
     [kind] = page["types"]
     if kind["published"]:
         return None
@@ -106,7 +111,10 @@ async def _unpublished(queue: UserQueue, job_type: str, workspace_id: str) -> st
 
 
 async def _complete_response(enqueued: Enqueued, services: Provided, response: Response) -> Job:
-    """Wake a worker if needed, and set the response's headers. An existing job gets status 200."""
+    """Wake a worker if needed, and set the response's headers.
+
+    The status is 200 if the job existed.
+    """
     if enqueued.wake:
         await services.waker.wake()
     response.headers["Location"] = f"/api/jobs/{enqueued.job.id}"
@@ -123,7 +131,7 @@ async def create_jobs(
     services: Provided,
     idempotency_key: IdempotencyHeader = None,
 ) -> Response:
-    """Enqueue up to 1,000 jobs, all or none. A user may send one such request at a time."""
+    """Enqueue up to 1,000 jobs, all or none. A user may send one bulk request at a time."""
     header_key = parse_key(idempotency_key)
     keys = [key_of_part(header_key, at, job.idempotency_key) for at, job in enumerate(body.jobs)]
     batch = await queue.enqueue_many(

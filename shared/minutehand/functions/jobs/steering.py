@@ -1,4 +1,4 @@
-"""Routes that control a workspace: its pauses, schedules and limits.
+"""Routes that control the pauses, schedules and limits of a workspace.
 
 Each route calls one SQL function with the caller's token. The database decides which calls only a
 manager may make.
@@ -23,7 +23,7 @@ ScheduleName = Annotated[str, Path(max_length=200)]
 
 
 class PauseBody(Body):
-    """The target of a pause or resume: the whole workspace, or its jobs of one type."""
+    """The target of a pause or resume, which is the whole workspace or its jobs of one type."""
 
     job_type: str | None = None
     reason: str | None = None

@@ -1,1 +1,1 @@
-"""The read routes: jobs, their logs and events (also as a stream), explanations, statistics."""
+"""The routes that read jobs, logs, events (also as a stream), explanations and statistics."""

@@ -134,7 +134,7 @@ async def list_types(
 async def get_type(
     call: WorkspaceQueue, job_type: Annotated[str, Path(max_length=100)]
 ) -> dict[str, Any]:
-    """Return a job type: schema, limits, schedules, version, workers and today's outcomes."""
+    """Return a job type with schema, limits, schedules, version, workers and today's outcomes."""
     page = await call("list_job_types", job_type=job_type)
     return dict(page["types"][0])
 
@@ -303,7 +303,7 @@ async def _operator_or_user(
         yield caller
 
 
-#: The caller of a route about the whole queue. The value is None if the caller is an operator.
+#: The user who calls a route about the whole queue, or None if the caller is an operator.
 OperatorOrUser = Annotated[Caller | None, Depends(_operator_or_user)]
 
 

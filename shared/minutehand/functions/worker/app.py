@@ -52,7 +52,7 @@ _METHODS: Final = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 @dataclass(frozen=True)
 class Running:
-    """A running worker: its routes, its loop, and a function that makes it lease immediately."""
+    """A running worker. `wake` is a function that makes the worker lease jobs immediately."""
 
     routes: WorkerRoutes
     wake: Callable[[], object]
@@ -101,7 +101,7 @@ async def run_worker(
     should_listen = SUSPECTS_ONLY not in settings.environ
     realtime = None
     if should_listen and poll_seconds is None and not access.is_notified:
-        # imported here, because its import takes 0.2 s
+        # import Realtime's client only if needed, because the import takes 0.2 s
         from minutehand.functions.worker.realtime_wakeups import RealtimeWakeups
 
         realtime = RealtimeWakeups(settings, wakeups.set)
@@ -145,7 +145,8 @@ def build_worker(
     def on_response(response: LeaseResponse) -> None:
         if realtime is not None:
             realtime.follow(response.wake_topic)
-        # if limits block all suspects, a process that leases none must not start another process
+        # a process for suspects notifies the host only if it has leased a suspect, because
+        # otherwise limits may block all suspects, and another process would lease none either
         if response.suspects and pipe and (response.leases or not suspects):
             # if the pipe is full, the host will read earlier notifications, so the new notification
             # is not needed

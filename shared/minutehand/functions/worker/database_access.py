@@ -27,7 +27,7 @@ PROBE: Final = "WORKER_DATABASE_PROBE"
 NOTIFIED_POLL_SECONDS: Final = 60.0
 #: Poll interval if connections to DATABASE_URL receive no notifications.
 POLL_SECONDS: Final = 1.0
-#: Maximum wait for a database that is starting at the same time as the worker.
+#: Maximum seconds for which the worker waits until a database that is still starting responds.
 MAX_WAIT_SECONDS: Final = 10.0
 
 
@@ -55,7 +55,7 @@ class DatabaseAccess:
 
     @property
     def variables(self) -> dict[str, str]:
-        """Environment variables with the result, so that other worker processes need no check."""
+        """Environment variables with the check's result, so that other processes need no check."""
         if self.probe is None or not self.is_direct:
             return {}
         return {PROBE: json.dumps(asdict(self.probe))}
@@ -69,7 +69,7 @@ class DatabaseAccess:
         return DirectApi(self.url, schema=settings.schema_name)
 
     def listen(self, wake: Callable[[], object]) -> asyncio.Task[None] | None:
-        """Call `wake` after each committed enqueue, in a task.
+        """Start a task that calls `wake` after each committed enqueue.
 
         Return None if the worker does not listen for notifications.
         """

@@ -33,8 +33,8 @@ _MAX_SECONDS: Final = 10.0
 _MAX_PROBE_SECONDS: Final = 2.0
 #: Maximum stack lines in a report. The lines of the failed thread come first.
 _MAX_LINES: Final = 40
-#: Patterns in stacks from `faulthandler`: a frame, the headline of the thread that a signal ended,
-#: and a frame that only the event loop's thread contains.
+#: Patterns in stacks from `faulthandler`, which match a frame, the headline of the thread that a
+#: signal ended, and a frame that only the event loop's thread contains.
 _FRAME: Final = re.compile(r'File "(.+)", line \d+ in (.+)')
 _FATAL: Final = "Current thread"
 _LOOP: Final = "in run_until_done"

@@ -84,7 +84,7 @@ class ForkServer:
         ended = self._ended
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
-        self._process.terminate()  # has an effect only while the server imports modules
+        self._process.terminate()  # the server ignores SIGTERM after its imports
         await asyncio.wait([ended], timeout=timeout_seconds)
         for pid in self._pids.values():
             with contextlib.suppress(ProcessLookupError):

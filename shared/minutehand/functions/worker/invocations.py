@@ -1,4 +1,4 @@
-"""The worker in Lambda. The schedule, wake-ups, extra workers and HTTP requests invoke it.
+"""The Lambda worker, which the minute's schedule, wake-ups, other workers and HTTP requests invoke.
 
 This module uses no web framework, because a framework would delay the start of every worker run.
 `shared/minutehand/aws/rotation.py` builds a new worker when the worker's secrets are rotated.

@@ -46,7 +46,8 @@ logger = logging.getLogger(__name__)
 
 #: Environment variable with the path of the worker's Unix socket.
 SOCKET: Final = "WORKER_SOCKET"
-#: Connection attempts of a forwarded request, within 8 s, and maximum seconds until its response.
+#: Maximum connection attempts for a forwarded request, which take up to 8 s, and maximum seconds
+#: until the worker's response.
 CONNECT_RETRIES: Final = 5
 RESPONSE_SECONDS: Final = 40.0
 #: Seconds before a worker process that failed to start is restarted. The pause doubles each time,
@@ -55,10 +56,11 @@ RESTART_SECONDS: Final = 0.5
 #: Maximum seconds to report processes that died while the host stopped.
 REPORT_SECONDS: Final = 2.0
 MAX_RESTART_SECONDS: Final = 30.0
-#: Maximum number of processes for suspects in addition to the normal worker process, and number of
-#: groups into which the suspects of an ended process are split if they exceed the free processes.
-#: Only one job ended the process, so that at most one of the groups ends its process again. The
-#: other processes then finish, and this group can be split.
+#: MAX_SUSPECTS_PROCESSES is the maximum number of processes that run suspects beside the normal
+#: worker process. If an ended process had more suspects than there are free processes, the suspects
+#: are split into SUSPECTS_PARTS groups. Only one job ended the process, so that at most one group
+#: ends its process again. When the processes of the other groups have finished, this one group can
+#: be split.
 MAX_SUSPECTS_PROCESSES: Final = 12
 SUSPECTS_PARTS: Final = 4
 #: Minimum seconds between processes for suspects that the worker has found. The interval doubles
@@ -112,7 +114,7 @@ class WorkerProcess:
         self._tasks = [
             asyncio.create_task(self._keep(), name="worker-process"),
             asyncio.create_task(self._find_suspects(), name="suspects"),
-            # now, because the probe and its imports would delay the report of the first death
+            # probe now, because a later probe would delay the first report of an ended process
             asyncio.create_task(self._exit_reporter.probe(), name="probe"),
         ]
 
@@ -146,7 +148,7 @@ class WorkerProcess:
         request = Request(scope, receive)
         forwarded = self._http.build_request(
             request.method,
-            scope["path"],  # not `request.url`, which contains the caller's Host header
+            scope["path"],  # do not use `request.url`, which contains the caller's Host header
             # pass header values as bytes, because not every value can be decoded and encoded again
             headers=[
                 header
@@ -202,11 +204,12 @@ class WorkerProcess:
         while True:
             await self._found.wait()
             await asyncio.sleep(self._suspects_seconds)
-            # if a process has leased no suspected job yet, it may still lease one, or a limit
-            # blocks all of them
+            # start no process while another one has leased no suspect, because that process may
+            # still lease one, or a limit blocks all suspects
             if all(report.has_leased() for report in self._suspects.values()):
                 self._found.clear()
-                # running processes have leased suspects, so the next process may lease some too
+                # use the minimum pause if all running processes have leased suspects, because the
+                # next process may also lease some
                 pause = SUSPECTS_SECONDS if self._suspects else 2 * self._suspects_seconds
                 self._suspects_seconds = min(pause, MAX_RESTART_SECONDS)
                 self._start_for_suspects(1)
@@ -220,7 +223,10 @@ class WorkerProcess:
             task.add_done_callback(self._suspects.pop)
 
     def _free_processes(self) -> int:
-        """Return how many processes for suspects may start, also in place of the ended process."""
+        """Return how many more processes for suspects may start.
+
+        A process that has ended in the current task does not count.
+        """
         return MAX_SUSPECTS_PROCESSES - len(self._suspects.keys() - {asyncio.current_task()})
 
     def _next_report(self) -> ExitReport:
@@ -232,7 +238,7 @@ class WorkerProcess:
             if report.has_leased():
                 self._suspects_seconds = SUSPECTS_SECONDS
         if result is not None and result.guilty:
-            await self.wake()  # so that the worker schedules the retry of the guilty job
+            await self.wake()  # the worker then schedules the retry of the guilty job
 
     async def _run(self, report: ExitReport, variables: Mapping[str, str]) -> ReleasedJobs | None:
         """Run a process until it ends.

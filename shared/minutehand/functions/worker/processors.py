@@ -42,7 +42,7 @@ def load_processors(settings: Settings, *, on_error: OnError | None = None) -> R
     def without(name: str, error: Exception) -> None:
         if on_error is None:
             raise error
-        default_registry.forget(name)  # remove what the module registered before its import failed
+        default_registry.forget(name)  # remove types that the module has registered
         on_error(name, error)
 
     @contextmanager
@@ -77,7 +77,7 @@ def load_processors(settings: Settings, *, on_error: OnError | None = None) -> R
         with using(getattr(job_type.run, "__module__", job_type.name)):
             registry.add(job_type)
     if telemetry.is_started():
-        from minutehand.worker import otel  # here, because OpenTelemetry is optional
+        from minutehand.worker import otel  # import late: OpenTelemetry is optional
 
         registry.around_all(otel.spans)
     return registry

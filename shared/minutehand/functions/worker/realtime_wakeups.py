@@ -92,4 +92,4 @@ class RealtimeWakeups:
             return
         self._retry_delay = RETRY_DELAY_SECONDS
         logger.info("Realtime wakes the worker", extra={"event": "realtime.joined"})
-        self._wake()  # because jobs may have been enqueued before this connection
+        self._wake()  # jobs may have been enqueued before this connection

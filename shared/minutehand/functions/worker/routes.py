@@ -1,4 +1,4 @@
-"""The worker's routes without a web framework. `invocations.py` (Lambda) and `app.py` use them."""
+"""The worker's HTTP routes for Lambda and for other hosts, without a web framework."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ class WorkerRoutes:
     """Serves `GET` and `POST /api/jobs/worker`, and `POST /api/jobs/process`.
 
     Args:
-        wake: Function that makes a worker whose loop always runs lease immediately. A request then
-            calls it instead of running a tick.
+        wake: Function that makes a worker's permanent loop lease immediately. If `wake` is set, a
+            request calls `wake` and runs no tick.
     """
 
     def __init__(
