@@ -1,7 +1,8 @@
-"""Applies the edits of mutants.json one after the other, and prints edits that no test notices.
+"""Applies the edits of mutants.json one by one, and prints each edit that makes no test fail.
 
-Each edit is applied to a copy of the checkout. In the copy, the tests of the edited file run until
-one fails. Arguments select mutants by words of their file or description.
+Each edit is applied to a copy of the checkout. The tests that mutants.json lists for the edit then
+run in the copy until one test fails. Arguments of the command select edits (mutants) by words of
+the file's name or the description.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-#: Maximum seconds for the tests of a mutant. If the tests take longer, the mutant is noticed.
+#: Maximum seconds for the tests of a mutant. Tests that take longer count as failed.
 TIMEOUT_SECONDS = 900
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """An edit that breaks the code, and the tests of which one must fail."""
+    """An edit that breaks the code, and a list of tests, at least one of which must then fail."""
 
     what: str
     file: str
@@ -68,7 +69,7 @@ class Mutant:
 
 
 def mutants(words: list[str]) -> list[Mutant]:
-    """Return the mutants whose file or description contains all of the words."""
+    """Return the mutants whose file name or description contains all of the words."""
     every = [Mutant(**each) for each in json.loads((ROOT / "infra" / "mutants.json").read_text())]
     return [each for each in every if all(word in each.file + each.what for word in words)]
 

@@ -1,6 +1,6 @@
 """Finds definitions in SQL, Python, JavaScript and CSS that no other code uses.
 
-A use in a test does not count, except for the definitions of tools in `infra`.
+A test's use of a definition does not count, except if a tool in `infra` contains the definition.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ CREATED = re.compile(
 )
 INDEX = re.compile(r"\s*create (?:unique )?index|\s*create table")
 COLUMN = re.compile(r"^  (?!constraint|primary|unique|check)(\w+) [\w.]+", re.MULTILINE)
-#: Pattern of columns that a statement writes, which is not a use of the column.
+#: Pattern of columns that a statement writes. Writing a column does not count as a use.
 WRITTEN = re.compile(r"(insert into \S+(?: as \w+)?) \([^)]*\)|^\s+(?:set )?\w+ = ", re.MULTILINE)
 RIGHTS = re.compile(r"\s*(?:comment on|revoke|grant|select queue\.allow\()")
-#: Definitions that other programs use, and not the code of the project: titles of pages, exports of
+#: Definitions that no code of the project uses, but other programs do: titles of pages, exports of
 #: the npm package, CSS classes of uPlot and highlight.js, methods that Python, a build, Click,
 #: httpx and botocore call, functions whose names are composed, a function that copied pages import,
 #: and a column in the JSON of a row.
@@ -114,7 +114,7 @@ def exported(path: Path) -> Iterator[str]:
 def defined(path: Path) -> Iterator[str]:
     """Yield the definitions in a Python file that no code uses.
 
-    Decorated definitions count as used.
+    Definitions with a decorator count as used.
     """
     shared = tested if path.is_relative_to("infra") else set()
     for node in ast.walk(ast.parse(texts[path])):

@@ -1,4 +1,4 @@
-"""Finds words that this project does not use, and prints their places and a word to use instead.
+"""Finds words that this project avoids, and prints their places and a word to use instead.
 
 The program also finds names in Python that use a term of the engine in another sense.
 """
@@ -34,10 +34,10 @@ DROPPED = {
 }
 #: Pattern of a whole word, which may be a part of a name such as `heardAt` or `HEARD`.
 WORD = r"(?i:(?<![A-Za-z])(?:{}))(?![a-z]|(?<=[A-Z])[A-Z])"
-#: Files that are not checked: history, generated files, texts by others, and this file.
+#: Files that this program does not check: history, generated files, texts by others, and this file.
 EXCLUDED = r"CHANGELOG|DECISIONS|LICENSE|\.lock|-lock|/recorded/|fixtures/|infra/words"
-#: Pattern of terms of the engine, which only names in its SQL may contain, and published names with
-#: such terms.
+#: Pattern of terms of the engine, which only names in SQL may contain, and published names with
+#: these terms.
 TERMS = re.compile(r"(?:^|_)(?:turns?|rings?|note[sd]?|places?)(?:_|$)")
 PUBLISHED = {"notes", "place", "places", "TurnEnded"}
 has_matches = False

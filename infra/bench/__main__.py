@@ -1,4 +1,7 @@
-"""`python -m infra.bench [MEASUREMENT]` measures and prints tables. The default is `worker`."""
+"""`python -m infra.bench [MEASUREMENT]` measures and prints tables.
+
+The default measurement is `worker`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ MEASUREMENTS = ("worker", "instructions")
 def main() -> int:
     """Run the measurement that the first argument names.
 
-    The measurement gets the remaining arguments.
+    That measurement gets the remaining arguments of the command.
     """
     has_name = len(sys.argv) > 1 and not sys.argv[1].startswith("-")
     name, *rest = sys.argv[1:] if has_name else ["worker", *sys.argv[1:]]

@@ -2,12 +2,13 @@
 
 `python -m infra.bench.instructions` runs Postgres as a single process under valgrind, which must be
 installed. For each case, the table shows the difference between a long and a short run, so that the
-cost of starting is left out. The same runs count bytes of WAL and transaction ids (one per
-subtransaction that writes). WAL and ids also depend on the speed of the machine, because a call
-sends a Realtime message, in a subtransaction, only if the workspace had fewer than five changes in
-the current second. If only WAL or ids have increased, repeat the run. Each figure is followed by
-its ratio to the last release. The last line lists the figures that increased. Arguments select the
-cases whose names contain all arguments.
+cost of starting is left out. Each run also counts bytes of WAL and transaction ids (one per
+subtransaction that writes). The amounts of WAL and ids depend on the machine's speed, because a
+call sends a Realtime message, in a subtransaction, only if the workspace had fewer than five
+changes in the current second. If WAL or ids have increased but instructions have not, repeat the
+measurement. After each figure, the table shows the figure's ratio to the last release. The last
+line of the output lists the figures that increased. Arguments of the command select the cases whose
+names contain all arguments.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ TENANTS = (
     " 'ids')::text) from public.workspaces as w where w.name = 'T'",
 )
 #: Cases by name: the measured call, the number of calls, the number of jobs per call, and
-#: statements that create the jobs before.
+#: statements that create the jobs before the measurement.
 CASES: dict[str, tuple[str, int, int, tuple[str, ...]]] = {
     "enqueue_job": (f"{ENQUEUE}) is null", 50, 1, ()),
     "enqueue_job with a key": (f"{ENQUEUE}, {KEY}) is null", 50, 1, ()),
@@ -70,7 +71,7 @@ CASES: dict[str, tuple[str, int, int, tuple[str, ...]]] = {
     "settle and lease of one": (ONE, 50, 1, (BULK,)),
     "settle and lease of 500, a job": (MANY, 3, 500, (BULK,) * 6),
     "a lease that finds nothing": (ONE, 20, 1, ()),
-    # the last case, because its tenants stay in the engine's order of tenants
+    # this case must be the last, because its tenants stay in the engine's order of tenants
     "settle and lease of 500 of 1,000 tenants, a job": (MANY, 3, 500, TENANTS),
 }
 
@@ -78,7 +79,7 @@ CASES: dict[str, tuple[str, int, int, tuple[str, ...]]] = {
 def count(server: Postgres, copy: Path, lines: list[str]) -> list[int]:
     """Run statements on a copy of the data.
 
-    Count instructions, bytes of WAL and transaction ids.
+    Count the CPU instructions, bytes of WAL and transaction ids that the statements use.
     """
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(server.data_dir, copy)
@@ -111,7 +112,7 @@ class Figures(NamedTuple):
 
 
 class Engine:
-    """A Postgres server with the engine of the current sources, or of the last release."""
+    """A Postgres server with the engine from the current sources or from the last release."""
 
     def __init__(self, folder: Path, *, is_released: bool) -> None:
         self.copy = folder / "copy"

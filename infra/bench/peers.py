@@ -21,7 +21,10 @@ from pgqueuer.types import QueueExecutionMode
 
 
 async def pgqueuer_worker(url: str, job, is_tuned: bool):
-    """Return two functions. One enqueues 1,000 jobs, and one runs a worker until no job is left."""
+    """Return two functions.
+
+    The first function enqueues 1,000 jobs, and the second runs a worker until none is left.
+    """
     driver = AsyncpgDriver(await asyncpg.connect(url))
     queries = Queries(driver)
     await queries.install()
@@ -39,7 +42,7 @@ async def pgqueuer_worker(url: str, job, is_tuned: bool):
 
 
 async def procrastinate_worker(url: str, job, is_tuned: bool):
-    """Return the same two functions as `pgqueuer_worker`, for Procrastinate."""
+    """Return functions that enqueue and run jobs by Procrastinate, as `pgqueuer_worker` does."""
     app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=url))
     await app.open_async()
     await app.schema_manager.apply_schema_async()
@@ -56,7 +59,7 @@ async def procrastinate_worker(url: str, job, is_tuned: bool):
 
 
 async def drain(name: str, url: str, jobs: int, ms: int, is_tuned: bool) -> None:
-    """Enqueue all jobs, then run one worker until they have ended."""
+    """Enqueue all jobs, then run one worker until all jobs have ended."""
     done = 0
 
     async def job() -> None:

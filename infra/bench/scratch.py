@@ -1,6 +1,7 @@
 """A temporary project with its own Postgres and Data API. The project is deleted at the end.
 
-The worker's tests also use such projects. The folder `.local` is never used.
+The worker's tests also use these temporary projects. No temporary project uses `.local`, the folder
+of the local stack.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Gateway:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start the process, and wait until it responds.
+        """Start the Data API process, and wait until the process responds.
 
         Raises:
             RuntimeError: The process ended, or did not respond within 90 seconds.
@@ -84,7 +85,7 @@ class Gateway:
                 raise RuntimeError(f"the Data API on port {self.port} did not start; {code}")
 
     def stop(self) -> None:
-        """Stop the process. Calls in flight are lost."""
+        """Stop the process. Calls of the Data API in flight fail."""
         if self.process is not None:
             stop(self.process)
             self.process = None
@@ -126,7 +127,7 @@ class Scratch:
 
 
 def scratch_settings(url: str) -> Settings:
-    """Return the settings of a temporary project at `url`."""
+    """Return the settings of a temporary project whose address is `url`."""
     return Settings(
         supabase_url=url,
         supabase_publishable_key=PUBLISHABLE_KEY,
@@ -146,7 +147,7 @@ def user_token(user_id: str = USER) -> str:
 
 
 def prepare_database(server: Postgres, database: str, *, is_released: bool = False) -> str:
-    """Create a database with the migrations, users and seed. Return the database's URL.
+    """Create a database with the migrations, the demo's users and the seed. Return its URL.
 
     Args:
         server: A Postgres server that is running.

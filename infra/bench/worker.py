@@ -61,7 +61,7 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Case:
-    """A configuration of our worker that is measured."""
+    """A configuration of our worker that the benchmark measures."""
 
     how: str
     way: str = "shipped"
@@ -101,9 +101,9 @@ class Peers(NamedTuple):
     folder: Path
 
     def python(self) -> Path:
-        """Return a Python interpreter with PgQueuer and its driver.
+        """Return a Python interpreter with PgQueuer and its database driver.
 
-        The first call installs them.
+        The first call installs both packages.
         """
         interpreter = self.folder / "pgqueuer" / "bin" / "python"
         if not interpreter.exists():
@@ -113,7 +113,7 @@ class Peers(NamedTuple):
         return interpreter
 
     def node(self) -> Path:
-        """Return a folder with the npm packages of other queues. The first call installs them."""
+        """Return a folder with the npm packages of other queues, which the first call installs."""
         home = self.folder / "node"
         if not (home / "node_modules" / "pg-boss").exists():
             home.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,8 @@ class Peers(NamedTuple):
         """Enqueue jobs, and run all of them with another queue's worker.
 
         Raises:
-            RuntimeError: The worker failed. The message is the last line of its output.
+            RuntimeError: The worker failed. The error's message is the last line of the worker's
+                output.
         """
         command, cwd = [str(self.python()), str(HERE / "peers.py")], None
         if name in NODE_PEERS:
@@ -186,7 +187,7 @@ def workers(project: Scratch, case: Case) -> Iterator[list[subprocess.Popen[byte
 
 
 def measure(project: Scratch, jobs: int, case: Case) -> Figures:
-    """Drain jobs with the processes of a case."""
+    """Run jobs with the worker processes of a case until no job is left."""
     with project.connect() as session, workers(project, case) as processes:
         for workspace in (ACME, GLOBEX)[: case.tenants]:
             fill(session, jobs // case.tenants, workspace=workspace)
@@ -214,7 +215,7 @@ def measure(project: Scratch, jobs: int, case: Case) -> Figures:
 
 
 def measure_peer(project: Scratch, jobs: int, name: str, way: str, ms: int) -> Figures:
-    """Drain with a peer's own worker, in its own database on the same server."""
+    """Run jobs of another queue with its own worker, in a separate database on the same server."""
     with psycopg.connect(project.postgres.url(), autocommit=True) as session:
         session.execute("drop database if exists peer with (force)")
         session.execute("create database peer")
@@ -265,7 +266,7 @@ async def work() -> None:
 def list_runs(project: Scratch, jobs: int) -> dict[str, Callable[[], Figures]]:
     """Return the measurements of one round by name.
 
-    In cases whose jobs take 100 ms, a tenth of the jobs run.
+    A case whose jobs take 100 ms runs only a tenth of `jobs`.
     """
     runs: dict[str, Callable[[], Figures]] = {}
     cases = []
@@ -286,7 +287,7 @@ def list_runs(project: Scratch, jobs: int) -> dict[str, Callable[[], Figures]]:
 def main() -> None:
     """Print the medians of all rounds.
 
-    The arguments are jobs per round and the number of rounds.
+    The arguments of the command are the number of jobs per round and the number of rounds.
     """
     defaults = ("10000", "3")[len(sys.argv) - 1 :]
     jobs, rounds = (int(argument) for argument in (*sys.argv[1:], *defaults))

@@ -1,7 +1,7 @@
 """`make docs` builds the site of all pages, with a section for maintainers.
 
-The build fails if the site would fetch a file from another host, or if a link is dead. This program
-checks the links in the pages, and MkDocs checks the links in the site.
+The build fails if the site would fetch a file from another host, or if a link is dead. This module
+checks the links in the source pages, and MkDocs checks the links in the site.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _write(folder: Path, name: str, text: str) -> None:
 def site_links(text: str, page: Path, names: Mapping[Path, str]) -> str:
     """Rewrite a page's links for the site.
 
-    A link to a file outside of it is replaced by its text.
+    If the site does not contain the file of a link, the link is replaced by its text.
     """
 
     def link(match: re.Match[str]) -> str:
@@ -137,7 +137,7 @@ def site_links(text: str, page: Path, names: Mapping[Path, str]) -> str:
 
 
 def sql_reference() -> str:
-    """Write the reference of SQL functions for clients, workers and operators, from comments."""
+    """Write the reference of SQL functions for clients, workers and operators from SQL comments."""
     sources = sorted((ROOT / "supabase" / "schemas").glob("*.sql"))
     text = "\n".join(path.read_text("utf-8") for path in sources)
     signatures = {match["name"]: match for match in _FUNCTION.finditer(text)}

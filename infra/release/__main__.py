@@ -1,9 +1,10 @@
-"""Makes a release: `python -m infra.release 0.4.0`.
+"""Makes a release by `python -m infra.release 0.4.0`.
 
-The command writes a migration of the engine, and of webhooks if they changed. It compares the last
-release with the current sources (`schemas/`), and adds the steps that a person wrote
-(`steps/0.4.0.sql`). The command also adds the hash of each new file to `supabase/RELEASES.json`. If
-a step is missing or a released file has changed, it writes nothing.
+The command writes a migration of the engine, and of webhooks if they changed. The migration
+contains the differences between the last release and the current sources (`schemas/`), and the
+steps that a person wrote (`steps/0.4.0.sql`). The command also adds the hash of each new file to
+`supabase/RELEASES.json`. If a step is missing or a released file has changed, the command writes no
+files.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from minutehand.version import VERSION
 
 
 def main() -> int:
-    """Print the written files. If something prevents the release, print it and return 1."""
+    """Print the files of the release. If the release fails, print the reason and return 1."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("version", help=f"the version to release, that of the source: {VERSION}")
     version = parser.parse_args().version

@@ -1,9 +1,9 @@
 """Writes the migration of each app from its schemas: `python -m infra.release.apps`.
 
-An app is copied and never upgraded, so that its migration is its current schema, without a history.
-The name of the migration's file stays the same. The migration of a new app gets the version after
-the newest migration. If an app needs a newer release of the engine, first delete the app's
-migration, so that the new file gets a later version.
+A project copies an app and never upgrades the copy, so that an app's migration is the app's current
+schema, without a history. When an app's schema changes, the migration's file keeps its name. The
+migration of a new app gets the version after the newest migration. If an app needs a newer release
+of the engine, first delete the app's migration, so that the new file gets a later version.
 """
 
 from __future__ import annotations

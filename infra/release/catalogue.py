@@ -1,4 +1,4 @@
-"""Lists the objects of a database as sorted statements, so that databases can be compared."""
+"""Lists the objects of a database as sorted SQL statements, so that databases can be compared."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def read_entries(url: str, schemas: Schemas = Schemas()) -> list[CatalogEntry]: 
 def catalogue(url: str, schemas: Schemas = Schemas()) -> list[str]:  # noqa: B008 - frozen
     """List the statements that create all objects.
 
-    Databases with equal lists have equal schemas.
+    Databases have equal schemas if their lists of statements are equal.
     """
     return sorted(entry.statement for entry in read_entries(url, schemas))
 
 
 def differences(left: list[str], right: list[str]) -> list[str]:
-    """List lines of only one of two catalogues, with `-` for the left and `+` for the right."""
+    """List lines that only one catalogue has, marked `-` for the left or `+` for the right one."""
     return sorted(
         [f"- {line}" for line in set(left) - set(right)]
         + [f"+ {line}" for line in set(right) - set(left)],

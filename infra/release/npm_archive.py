@@ -1,4 +1,4 @@
-"""Builds the npm package `minutehand` in `dist/`, from modules of the console without changes.
+"""Builds the npm package `minutehand` in `dist/` from unchanged modules of the console.
 
 package.json, the README and the types are in infra/console/npm.
 """

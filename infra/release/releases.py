@@ -61,10 +61,11 @@ def problems(root: Path = ROOT) -> list[str]:
 
 
 def check_present(root: Path = ROOT, version: str = VERSION) -> None:
-    """Check that the current sources equal the release of their version, or can be released.
+    """Check that the current sources equal the release of their version, or can be a new release.
 
     Raises:
-        CannotRelease: The engine has changed and its version has not, or a step is missing.
+        CannotRelease: The engine has changed but its version has not, or a person's step is
+            missing.
     """
     if version not in read(root):
         write_migrations(root, version, now=datetime.now(UTC))
@@ -76,11 +77,13 @@ def check_present(root: Path = ROOT, version: str = VERSION) -> None:
 
 
 def release(version: str, root: Path = ROOT, *, now: datetime) -> list[Path]:
-    """Write the migrations of a release, and add them to the list. Return the new files' paths.
+    """Write the migrations of a release, and add the migrations to RELEASES.json.
+
+    Return the new files' paths.
 
     Raises:
-        CannotRelease: The release is not possible, and nothing was written. The message contains
-            the remedy.
+        CannotRelease: The release is not possible, and no file was written. The error's message
+            contains the remedy.
     """
     releases = dict(read(root))
     sentences = problems(root)
@@ -100,7 +103,7 @@ def release(version: str, root: Path = ROOT, *, now: datetime) -> list[Path]:
     known = {path for files in releases.values() for path in files}
     added = {path: digest for path, digest in migrations(root).items() if path not in known}
     all_releases = {**releases, version: added}
-    # write one line for each release
+    # write one line of JSON for each release
     lines = (f'"{name}": {json.dumps(files)}' for name, files in all_releases.items())
     (root / LIST).write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
     return [migration.path for migration in new]

@@ -1,7 +1,7 @@
 """Adds the files that `minutehand.resources` finds to the wheel.
 
-This module is a hook of the build, so that a wheel that pip builds from a checkout or a git address
-contains the files too.
+Hatchling runs this module as a build hook, so that a wheel that pip builds from a checkout or a git
+address also contains the files.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-#: Paths in the wheel by path in the checkout. `minutehand/resources.py` maps the folders in the
-#: other direction.
+#: Path in the wheel of each file or folder, by its path in the checkout. `minutehand/resources.py`
+#: maps folders of the wheel to folders of the checkout.
 SHIPPED = {
     "functions/README.md": "docs/http.md",
     "infra/aws/README.md": "docs/aws.md",
@@ -31,18 +31,20 @@ SHIPPED = {
     "package-lock.json": "node/package-lock.json",
     ".npmrc": "node/.npmrc",
 }
-#: Files that are not shipped, because only readers of the checkout need them.
+#: Names of files that the wheel does not contain, because only readers of the checkout need them.
 EXCLUDED = frozenset({"README.md", "DECISIONS.md"})
-#: Patterns of the files to ship, by folder. No upgrade needs the files of the first release.
+#: Patterns of the file names that the wheel contains, by folder. No upgrade needs the migrations of
+#: the first release, whose names do not match.
 PATTERNS = {"supabase/migrations": "*_minutehand_*.sql"}
 #: Environment variables with the paths of two results of `make dist`: the record of the engine's
-#: database objects, and the bundled console. A wheel that pip builds itself contains neither.
+#: database objects, and the bundled console. A wheel that pip builds, without `make dist`, contains
+#: neither result.
 RECORD = "MINUTEHAND_RECORD"
 CONSOLE = "MINUTEHAND_BUNDLE"
 
 
 def resource_files(root: Path) -> dict[str, str]:
-    """Return the paths in the wheel of all files to ship, by path in the checkout."""
+    """Return the path in the wheel of each file to include, by the file's path in the checkout."""
     paths: dict[str, str] = {}
     for source, target in SHIPPED.items():
         top = root / source
@@ -60,9 +62,9 @@ def resource_files(root: Path) -> dict[str, str]:
 
 
 class ResourcesHook(BuildHookInterface[Any]):
-    """Adds the files to a wheel during its build, but not to an editable install."""
+    """Adds the files of `resource_files` to a built wheel, but not to an editable install."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Add the files to the wheel before it is built."""
+        """Add the files of `resource_files` to the wheel before the wheel is built."""
         if version == "standard":
             build_data["force_include"].update(resource_files(Path(self.root)))

@@ -18,7 +18,7 @@ CACHE: Final = Path(tempfile.gettempdir()) / "minutehand-compatibility"
 
 
 class PushFailed(Exception):
-    """`supabase db push` failed. The message is the command's output."""
+    """`supabase db push` failed. The error's message is the output of the command."""
 
 
 def supabase_cli() -> Path:
@@ -27,7 +27,9 @@ def supabase_cli() -> Path:
 
 
 def fetch(name: str, *packages: str) -> Path:
-    """Install npm packages into a folder of their own if they are missing. Return its node_modules.
+    """Install npm packages into the cache folder `name` if missing.
+
+    Return the folder `node_modules`.
 
     If several processes call this function at the same time, one installs the packages and the
     others wait.
@@ -36,8 +38,8 @@ def fetch(name: str, *packages: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # npm writes the file at the end of an installation. If the file is missing, an earlier
-        # installation was interrupted.
+        # npm writes `.package-lock.json` at the end of an installation. If the file is missing, an
+        # earlier installation was interrupted.
         if not (folder / "node_modules" / ".package-lock.json").exists():
             (folder / "package.json").write_text('{"private": true}')
             binaries = Path(sys.executable).parent

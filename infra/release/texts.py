@@ -1,4 +1,4 @@
-"""Splits the current sources of the engine and of the apps into statements, with their objects."""
+"""Splits the SQL sources of the engine and of the apps into statements, with their objects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from minutehand.install.catalog import ENGINE
 from supabase_local.statements import split_statements
 
-# patterns that find the object which a statement creates or describes
+# patterns that match an SQL statement and find the object that the statement creates or describes
 _NAME = r'(?P<name>"[^"]+"|[\w.]+)'
 _ON = r'(?P<name>"[^"]+"|\w+)\b.*? on (?P<on>[\w.]+)'
 _FORMS = tuple(
@@ -35,7 +35,7 @@ _FORMS = tuple(
 
 @dataclass(frozen=True)
 class Part:
-    """The engine or an app with tables. Each part has its own migrations."""
+    """The engine, or an app with tables. Each such part of a release has its own migrations."""
 
     name: str
     home: Path
@@ -47,7 +47,7 @@ class Part:
 
     @property
     def migrations(self) -> list[Path]:
-        """Migrations of the releases, the oldest release first."""
+        """Migrations of the part's releases, the oldest release first."""
         return sorted((self.home / "migrations").glob("*.sql"))
 
     def steps(self, release: str) -> Path:
@@ -61,7 +61,7 @@ def parts_of(root: Path) -> list[Part]:
 
 
 def apps_of(root: Path) -> list[Part]:
-    """List the apps that are not part of a release."""
+    """List the apps whose migrations are not part of a release."""
     return _apps_in(root / "shared" / "minutehand_apps")
 
 
@@ -71,7 +71,7 @@ def _apps_in(folder: Path) -> list[Part]:
 
 @dataclass(frozen=True)
 class Piece:
-    """A statement, with the object that it creates or describes as `kind name`."""
+    """An SQL statement, with the object that the statement creates or describes as `kind name`."""
 
     object: str
     text: str
@@ -83,7 +83,10 @@ class Piece:
 
 
 def pieces_of(part: Part) -> list[Piece]:
-    """Split a part's current sources. Statements of other kinds than in `_FORMS` are omitted."""
+    """Split a part's SQL sources into statements.
+
+    Statements of other kinds than in `_FORMS` are omitted.
+    """
     return [piece for path in part.schemas for piece in _pieces(path.read_text("utf-8"))]
 
 
@@ -100,5 +103,5 @@ def _pieces(text: str) -> Iterator[Piece]:
 
 
 def without_comments(statement: str) -> str:
-    """Return the statement without the comment lines before it."""
+    """Return an SQL statement without the comment lines above the statement."""
     return re.sub(r"\A(?:\s*--[^\n]*\n)+", "", statement).lstrip()

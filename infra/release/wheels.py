@@ -1,4 +1,6 @@
-"""`make dist` builds both wheels and the npm archive in `dist/`. The builds are reproducible.
+"""`make dist` builds both wheels and the npm archive in `dist/`.
+
+Building equal sources again gives archives with equal bytes.
 
 For tests, this module also creates a virtual environment with the wheels and without the checkout.
 """
@@ -29,7 +31,7 @@ from minutehand.version import VERSION
 from supabase_local import migrations
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Sources of the wheel other than its resources.
+#: Sources of the wheel, except the files that `infra.release.resources` adds.
 SOURCES = (
     "shared",
     "supabase",
@@ -41,7 +43,7 @@ SOURCES = (
 
 
 def checkout_copy(folder: Path) -> Path:
-    """Copy the sources of a wheel into a folder, so that a test can change them."""
+    """Copy the sources of a wheel into a folder, so that a test can change the copies."""
     ignore = shutil.ignore_patterns("__pycache__", ".temp")
     for part in (*SOURCES, *SHIPPED):
         source, target = ROOT / part, folder / part
@@ -64,7 +66,10 @@ def commit_instant() -> str:
 
 
 def build_wheels(source: Path, folder: Path) -> Path:
-    """Build the wheels of both packages in a folder. Equal sources give equal bytes."""
+    """Build the wheels of minutehand and supabase-local in a folder.
+
+    Equal sources give equal bytes.
+    """
     os.environ[RECORD] = str(find_record(source))
     os.environ[CONSOLE] = str(console_folder())
     local = source / "shared" / "supabase_local"
@@ -83,7 +88,7 @@ def bundle_gateway(source: Path) -> None:
 
 def build_wheel(root: Path, folder: Path) -> None:
     """Build the wheel of the package whose pyproject.toml is in the folder `root`."""
-    from hatchling.builders.wheel import WheelBuilder  # a slow import, needed only here
+    from hatchling.builders.wheel import WheelBuilder  # a slow import
 
     os.environ.setdefault("SOURCE_DATE_EPOCH", commit_instant())
     folder.mkdir(parents=True, exist_ok=True)
@@ -91,9 +96,9 @@ def build_wheel(root: Path, folder: Path) -> None:
 
 
 def find_record(source: Path) -> Path:
-    """Return the path of the record of a checkout's database objects.
+    """Return the path of the file that records a checkout's database objects.
 
-    Write the file if it is missing.
+    If the file of the record is missing, write it.
     """
     path = record_file(source)
     if not path.exists():
@@ -113,21 +118,22 @@ class Environment:
 
     @property
     def python(self) -> Path:
-        """Path of the environment's Python interpreter."""
+        """Path of the virtual environment's Python interpreter."""
         return self.folder / "bin" / "python"
 
     @property
     def cache(self) -> Path:
-        """Cache folder for programs that run in the environment."""
+        """Cache folder for programs that run in the virtual environment."""
         return self.folder.with_name("cache")
 
     @classmethod
     def make(cls, folder: Path, wheels: Path) -> Environment:
-        """Create an environment with the wheels of a folder, without downloads."""
+        """Create a virtual environment with the wheels of a folder, without downloads."""
         venv.create(folder, symlinks=True)
         environment = cls(folder)
         [packages] = folder.glob("lib/python*/site-packages")
-        # link each environment's packages in the path, because one environment may extend another
+        # link the packages of each environment in `sys.path`, because one environment may extend
+        # another
         paths = [path for path in sys.path if path.endswith("site-packages")]
         (packages / "dependencies.pth").write_text("\n".join(paths))
         environment.pip("install", "--no-deps", "--offline", *map(str, wheels.glob("*.whl")))
@@ -147,10 +153,10 @@ class Environment:
         env: dict[str, str] | None = None,
         code: int | None = 0,
     ) -> subprocess.CompletedProcess[str]:
-        """Run Python in a project's folder. The checkout is not in Python's path.
+        """Run Python in a project's folder, without the checkout in Python's import path.
 
         Args:
-            code: Expected exit code. None accepts any exit code.
+            code: Expected exit code. If `code` is None, any exit code is accepted.
         """
         names = ("PATH", "HOME", "NODE_COMPILE_CACHE")
         inherited = {name: os.environ[name] for name in names if name in os.environ}

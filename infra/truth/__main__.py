@@ -1,9 +1,10 @@
 """`make truth` compares the local stack with real servers of Supabase.
 
-With a URL and keys, the servers are those of any project. The part `requests` writes only a guest
-session and a row. The parts except `requests` need a Supabase project for tests, which may be used
-again, and DATABASE_URL of a superuser. Without a URL, the Supabase CLI starts the images of
-compose.yml, which needs Docker. `--write` records the responses of the real server.
+With a URL and keys, the comparison uses the servers of that Supabase project. The part `requests`
+writes only a guest session and a row. The parts except `requests` need a Supabase project for
+tests, which several runs may use, and DATABASE_URL of a superuser. Without a URL, the Supabase CLI
+starts containers of the images in compose.yml, for which Docker must run. `--write` records the
+responses of the real server.
 """
 
 from __future__ import annotations
@@ -37,24 +38,27 @@ from supabase_local import migrations
 
 ROOT: Final = PACKAGE.parents[1]
 IMAGES: Final = Path(__file__).with_name("compose.yml")
-#: Parts of Supabase that are not started, because the comparison does not need them.
+#: Services of Supabase that the comparison does not need, so that they are not started.
 EXCLUDED: Final = "storage-api,imgproxy,mailpit,postgres-meta,studio,edge-runtime,logflare,vector"
 PROTOCOL: Final = "tests/supabase_local/realtime"
-#: Arguments of pytest, by part of the comparison.
+#: Arguments of pytest for each part of the comparison that consists of tests.
 TESTS: Final[Mapping[str, Sequence[str]]] = {
     "realtime": [PROTOCOL, f"--ignore={PROTOCOL}/test_restart.py"],
-    # tests with faults that can be simulated although Realtime does not run on this machine
+    # only tests of faults that a test can simulate although Realtime runs on another machine
     "clients": ["tests/e2e/live/test_words.py", "-k", "cut or renewed"],
 }
 PARTS: Final = ("requests", "filters", "realtime", "clients", "demo")
-#: Pattern of failures in the output: a test in pytest's summary, or a job of the demo.
+#: Pattern of failures in a command's output: a test in pytest's summary, or a job of the demo.
 FAILURES: Final = re.compile(
     r"(?<=^FAILED )\S+|(?<=^ERROR )\S+|\S+: (?:failed|cancelled)$|not every job ended", re.MULTILINE
 )
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the parts. Return 0 if only listed responses differ, and 3 if Docker is missing."""
+    """Run the parts of the comparison.
+
+    Return 3 if Docker is missing, 1 for an unlisted difference.
+    """
     parser = argparse.ArgumentParser(prog="make truth", description=__doc__)
     parser.add_argument("--url", help="address of a project whose keys are in the environment")
     parser.add_argument("--write", action="store_true", help="record the responses instead")
@@ -96,7 +100,7 @@ def _run(values: Mapping[str, str], options: argparse.Namespace) -> int:
 
 
 def _differences(part: str, api: DataApi, values: Mapping[str, str]) -> list[str]:
-    """Run a part of the comparison, and return the names of its unexpected differences."""
+    """Run a part of the comparison, and return the names of the part's unexpected differences."""
     if part == "requests":
         return _unlisted(compare(api))
     if part == "filters":
@@ -115,7 +119,7 @@ def _differences(part: str, api: DataApi, values: Mapping[str, str]) -> list[str
 
 
 def _unlisted(differences: Sequence[Difference]) -> list[str]:
-    """Print all differences, and return the names of differences that have no listed reason."""
+    """Print all differences. Return the names of those without a reason in differences.json."""
     _print(differences)
     names = [entry.name for entry in differences if find_reason(entry.name) is None]
     print(f"{len(differences)} responses differ, {len(names)} of them for no listed reason")
@@ -140,7 +144,7 @@ def _run_command(command: Sequence[str], values: Mapping[str, str]) -> list[str]
 
 
 def _filters(api: DataApi, database_url: str) -> list[str]:
-    """Compare the results of filters on two new tables, which are dropped at the end."""
+    """Compare the results of filters on two temporary tables."""
 
     def sql(statement: str, *args: Any) -> list[dict[str, Any]]:
         cursor = connection.execute(statement.encode(), args or None)
@@ -197,7 +201,7 @@ def _containers() -> Iterator[dict[str, str]]:
 
 
 def versions() -> dict[str, str]:
-    """Read the versions of the images, by the names that the Supabase CLI uses for its parts."""
+    """Read the images' versions in compose.yml, by the Supabase CLI's names of its services."""
     images = re.findall(r"image: \S+/(\w+):(v\S+)", IMAGES.read_text())
     return {{"postgrest": "rest"}.get(name, name): version for name, version in images}
 

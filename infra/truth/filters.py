@@ -1,10 +1,10 @@
-"""Compares filters of each operator and type with Postgres and PostgREST.
+"""Compares the local Data API's filters, of each operator and type, with Postgres and PostgREST.
 
 The results of filters on texts are compared with recorded results of PostgREST, because PostgREST
 parses texts in surprising ways. The results of all other filters are compared with the rows that
-Postgres returns for the filter's condition. PostgREST's grammar (`pOpExpr`, `pListVal` and
-`pLogicTree` in its QueryParams.hs) defines the condition, in which each value is a parameter of
-unknown type.
+Postgres returns for the filter's condition. The module translates each filter to an SQL condition
+by PostgREST's grammar (`pOpExpr`, `pListVal` and `pLogicTree` in QueryParams.hs). Each value in the
+condition is a parameter of unknown type.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import psycopg
 
 from infra.truth.requests import RECORDED, Difference
 
-#: Valid and invalid values for the column of each type.
+#: Valid and invalid values of filters for the column of each type, by the column's name.
 VALUES: Final = {
     "word": ["plain", '"quoted"', "a,b", "back\\slash", "null", "true", "1.0", " lead", "{x}", ""],
     "number": ["1", "12345678901234567", "-1", "1.0", "null", "x", ""],

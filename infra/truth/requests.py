@@ -1,6 +1,6 @@
-"""Sends the recorded requests to a project, and compares the responses with those of PostgREST.
+"""Sends the recorded requests to a project, and compares the responses with PostgREST's responses.
 
-`recorded/differences.json` lists the responses that may differ, and the reasons.
+`recorded/differences.json` lists the responses that may differ from PostgREST's, with reasons.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ADA: Final = "aaaaaaaa-0000-4000-8000-000000000001"
 ACME: Final = "11111111-1111-4111-8111-111111111111"
 _NAMES = "content-range content-type preference-applied proxy-status vary warning www-authenticate"
 HEADERS: Final = tuple(_NAMES.split())
-#: Claims in the token of each caller. Times in the claims are relative to now.
+#: Claims in the token of each caller. Times in the claims are seconds relative to now.
 CALLERS: Final[dict[str, dict[str, Any]]] = {
     "ada": {"sub": ADA, "role": "authenticated"},
     "nearexp": {"sub": ADA, "role": "authenticated", "exp": -10},
@@ -39,7 +39,7 @@ _GUEST: Final = re.compile(r"guest_[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class DataApi:
-    """A Data API, with its URL. If it is behind a gateway, it also has API keys."""
+    """A Data API, with its URL. A Data API behind a gateway also has API keys."""
 
     rest_url: str
     jwt_secret: str
@@ -80,7 +80,7 @@ class Difference(NamedTuple):
 
 
 def listed_reasons() -> dict[str, str]:
-    """Read why responses may differ, by the name of a request or a pattern of names."""
+    """Read why a response may differ, by the name of the request or a pattern of names."""
     reasons: dict[str, str] = json.loads((RECORDED / "differences.json").read_text())
     return reasons
 
@@ -88,14 +88,17 @@ def listed_reasons() -> dict[str, str]:
 def find_reason(name: str) -> str | None:
     """Return why the response of a request may differ.
 
-    Return None if the response must not differ.
+    Return None if no difference is listed for the request.
     """
     reasons = listed_reasons().items()
     return next((text for names, text in reasons if fnmatch.fnmatchcase(name, names)), None)
 
 
 def compare(api: DataApi) -> list[Difference]:
-    """Send all requests. List responses that differ from those of the same PostgREST version."""
+    """Send all requests.
+
+    List responses that differ from the recorded ones of the PostgREST version.
+    """
     pairs = json.loads((RECORDED / "answers.json").read_text())
     with httpx.Client(base_url=api.rest_url, timeout=30) as client:
         version = find_version(client, api)
@@ -141,7 +144,7 @@ def _answer(pair: dict[str, Any], version: int) -> dict[str, Any]:
 def _send_known(
     client: httpx.Client, api: DataApi, request: dict[str, Any], expected: dict[str, Any]
 ) -> dict[str, Any]:
-    """Repeat a request while it returns 404, because the API may not know a new object yet."""
+    """Repeat a request that returns 404, because PostgREST may not have read the new schema yet."""
     deadline = time.monotonic() + CACHE_SECONDS
     while True:
         response = _send(client, api, request)
@@ -172,7 +175,7 @@ def _send(client: httpx.Client, api: DataApi, request: dict[str, Any]) -> dict[s
 
 
 def mask_body(text: str, schema: str) -> Any:
-    """Replace parts of a body that differ between runs: times, guest sessions, the schema."""
+    """Replace parts of a response that differ between runs: times, guest sessions, the schema."""
     text = _GUEST.sub("guest_KEY", _INSTANT.sub('"INSTANT"', text))
     if schema != "public":
         text = re.sub(rf"\b{re.escape(schema)}(?=[.'])", "public", text)
@@ -182,5 +185,5 @@ def mask_body(text: str, schema: str) -> Any:
         return text
     if isinstance(body, dict) and "workspaces" in body:  # omit the workspaces of other users
         return {"workspaces": [row for row in body["workspaces"] if row["id"] == ACME]}
-    # omit the contents of the API's description, because they depend on the project
+    # omit the contents of the API's description (OpenAPI), because they depend on the project
     return {"swagger": body["swagger"]} if isinstance(body, dict) and "swagger" in body else body

@@ -60,7 +60,7 @@ class Client(UserQueue):
         await self._connections.aclose()
 
     async def _authorization(self) -> Mapping[str, str]:
-        """Return headers with the session's token, which supabase-py renews, or with the key."""
+        """Return a header with `token`, the session's token (renewed by supabase-py) or the key."""
         token = self._token
         if token is None:
             session = await self._supabase.auth.get_session()

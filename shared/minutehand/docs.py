@@ -1,7 +1,7 @@
-"""The pages for users. Their examples are printed with a project's own names.
+"""The pages for users, whose examples can be printed with a project's own names.
 
-The pages use the names of the default install, of its first job type and of the demo's workspace.
-The site (`make docs`) and `minutehand docs` show the same pages.
+In their sources, the pages' examples use the names of the default install, of its first job type
+and of the demo's workspace. The website (`make docs`) and `minutehand docs` show the same pages.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ PACKAGE_NAME: Final = "jobs"
 _SQL: Final = re.compile(
     r"^[ ]*```sql\n.*?```|`(?:select|insert|update|delete|alter) [^`]+`", re.S | re.M
 )
-#: Places outside of SQL that name the schema of clients, e.g. a call, a table,
-#: `.schema("minutehand")` or `-n minutehand`.
+#: Pattern of places in a page, outside of SQL, that name the schema of clients, e.g. a call, a
+#: table, `.schema("minutehand")` or `-n minutehand`.
 _CLIENTS: Final = re.compile(
     r'(?<![\w.])minutehand(?=\.(?:\w+\(|job|workspace))|(?<=chema\(")minutehand(?=")'
     r'|(?<=chema\(supabase, ")minutehand(?=")|(?<= -n )minutehand\b|(?<=df\+ )minutehand(?=\.)'
@@ -41,7 +41,7 @@ class Names:
     tenant: str = TENANT
     package: str = PACKAGE_NAME
     job_type: str = JOB_TYPE
-    #: Column with the tenant's id in the project's own tables.
+    #: Name of the column with the tenant's id in the project's own tables.
     tenant_column: str = "tenant_id"
 
 
@@ -66,7 +66,7 @@ class Page:
 
     @property
     def text(self) -> str:
-        """Text of the page, without sections that are only for a checkout."""
+        """Text of the page, without sections that apply only to a checkout of the repository."""
         text = self.file.read_text("utf-8")
         return re.sub(r"<!-- clone -->\n.*?<!-- /clone -->\n", "", text, flags=re.DOTALL)
 
@@ -74,7 +74,7 @@ class Page:
     def printed(self) -> str:
         """Text of the page for a terminal, without pictures.
 
-        Links to pages are replaced by topics.
+        A link to a page is replaced by the page's topic.
         """
         text = re.sub(r"^!\[.*\n", "", self.text, flags=re.MULTILINE)
         return re.sub(r"\[([^\]]+)\]\((?!https?:)([^)#]*)(?:#[^)]*)?\)", self._by_topic, text)
@@ -86,8 +86,8 @@ class Page:
 
 
 _SOURCE = "shared/minutehand"
-#: Pages in their order on the site. `infra/release/resources.py` lists pages outside of the
-#: package.
+#: Pages in their order on the website. A page outside of this package must also be in
+#: `infra/release/resources.py`.
 PAGES: Final[tuple[Page, ...]] = (
     Page("index", "Start", "Which page answers what", "infra/docs/index.md"),
     Page("install", "Start", "Into your project", f"{_SOURCE}/install/README.md"),

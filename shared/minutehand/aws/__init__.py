@@ -1,7 +1,7 @@
 """Calls of AWS: wake the worker, encrypt secrets by KMS, and read secrets from SSM.
 
-The import of this package does not import boto3. The first call that needs boto3 imports it, and
-the calls of each cold start do not need it.
+Importing this package does not import boto3. Only the first call that needs boto3 imports boto3,
+and no call at a cold start needs it.
 """
 
 from __future__ import annotations

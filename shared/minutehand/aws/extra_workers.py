@@ -1,4 +1,4 @@
-"""Extra workers for a long queue. A worker run starts them by invoking its own Lambda function."""
+"""A worker run starts extra workers for a long queue by invoking its own Lambda function."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from minutehand.config import Settings
 
 logger = logging.getLogger(__name__)
 
-#: `source` in the event that starts an extra worker. An extra worker starts no other workers.
+#: Value of `source` in the event that invokes an extra worker. An extra worker starts no workers.
 EXTRA_WORKER_SOURCE: Final = "minutehand.extra_worker"
 
 
 async def start_extra_workers(settings: Settings, count: int) -> int:
-    """Invoke the worker's function `count` times, and return how many invocations were accepted.
+    """Invoke the worker's function `count` times, and return how many invocations Lambda accepted.
 
-    A response of Lambda with status 429 is not an error, because the next worker run starts the
-    other workers.
+    A rejected invocation, for example with status 429, is only logged, because the next worker run
+    starts the missing workers.
     """
     if not settings.worker_function_name:
         return 0

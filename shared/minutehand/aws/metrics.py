@@ -24,7 +24,7 @@ Metrics = dict[str, tuple[float, str]]
 class JobMetrics:
     """Writes the metrics for the alarms of infra/aws/alarms.yml.
 
-    `/metrics` has all other metrics.
+    The route `/metrics` returns all other metrics.
     """
 
     def __init__(self, settings: Settings, queue: WorkerQueue) -> None:
@@ -37,11 +37,11 @@ class JobMetrics:
             self._write({"DeadLetters": (count, "Count")})
 
     async def report_oldest_due(self, due_left: int) -> None:
-        """Write the age of the oldest due job.
+        """Write the age of the oldest due job, and the days until the worker's key expires.
 
-        No other metric shows jobs that no worker run leases.
+        No other metric shows due jobs that no worker run leases.
 
-        If no job is due, no query is needed.
+        If no job is due, write the age 0 without a query.
         """
         age_seconds = 0.0
         if due_left:
@@ -60,7 +60,8 @@ class JobMetrics:
         self._write(gauges)
 
     def _write(self, metrics: Metrics) -> None:
-        # name the stack, because two projects in one account may have stages with the same name
+        # name the stack, not the stage, because two projects in an account may have equal stage
+        # names
         function_name = self._settings.worker_function_name or self._settings.stage
         stack, at_ms = {"stack": function_name.removesuffix("-worker")}, int(time.time() * 1000)
         sys.stdout.write(emf_line(metrics, stack, at_ms=at_ms) + "\n")
@@ -71,8 +72,8 @@ def emf_line(metrics: Metrics, dimensions: Mapping[str, str], *, at_ms: int) -> 
 
     Args:
         metrics: Value and CloudWatch unit of each metric, by the metric's name.
-        dimensions: Dimensions by name. There should be few, because AWS charges for each
-            combination.
+        dimensions: Dimensions by name. Use few dimensions, because AWS charges for each combination
+            of values.
         at_ms: Milliseconds since 1970.
     """
     directive = {

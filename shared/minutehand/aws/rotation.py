@@ -1,7 +1,7 @@
-"""A Lambda handler that is rebuilt when its secrets change, so that a rotation needs no deploy.
+"""A Lambda handler that is rebuilt when its secrets change, so that new secrets need no deploy.
 
-The modules of the functions create this handler. A Lambda environment that was frozen for a long
-time reads its secrets again before it handles an invocation.
+The modules of the Lambda functions create the handler `RotatingHandler`. Before it handles an
+invocation, the handler reads secrets again that are older than `MAX_AGE`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class RotatingHandler:
     """Builds a handler from settings and secrets, and builds a new handler when the secrets change.
 
     Args:
-        environ: Environment variables. A variable replaces a secret with the same name.
+        environ: Environment variables. An environment variable takes precedence over a secret with
+            the same name.
         build: Function that builds a handler from the environment variables and the secrets.
         wall_clock: Clock in seconds that also runs while Lambda freezes the environment.
     """
@@ -68,7 +69,7 @@ class RotatingHandler:
         self._read_at = self._now()
         try:
             secrets = read_secrets(self._environ)
-        except Exception as error:  # the previous secrets are probably still valid
+        except Exception as error:  # the old secrets are probably valid
             logger.warning(
                 "secrets could not be read; the previous secrets stay in use",
                 extra={"event": "secrets.stale", "reason": type(error).__name__},

@@ -1,8 +1,8 @@
 """Encryption ("sealing") of small secrets, e.g. a workspace's vendor key, for a database table.
 
-Each secret has its own data key, which is encrypted by KMS or, in development, by a key file. The
-identity of the row is part of the authenticated data, so that a sealed value that is copied to
-another row cannot be decrypted.
+Each secret has its own data key. KMS encrypts the data keys or, in development, the key in a local
+file does. The identity of the secret's row is part of the authenticated data, so that a sealed
+value cannot be decrypted if it was copied to another row.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from typing import Any, Protocol
 from minutehand.aws.clients import client
 from minutehand.config import ConfigurationError, JobServiceError, Settings
 
-#: Value of `purpose` in the encryption context. The functions may use the KMS key only with this
-#: value.
+#: Value of `purpose` in the encryption context of KMS. The Lambda functions may use the KMS key
+#: only with this value.
 PURPOSE = "vendor-key"
 _VERSION = "mh1"
 _NONCE_BYTES = 12
 _CACHED_KEYS = 256
-#: Error codes of KMS for a value that can never be decrypted, so that a retry is useless.
+#: Error codes of KMS that mean that the value can never be decrypted, so that a retry is useless.
 _PERMANENT_CODES = {
     "InvalidCiphertextException",
     "IncorrectKeyException",
@@ -44,7 +44,7 @@ def row_context(**row: str) -> dict[str, str]:
 
 
 class SealBroken(JobServiceError):
-    """A sealed value cannot be decrypted: its row or key is wrong, or it was changed."""
+    """A sealed value cannot be decrypted: its row or key is wrong, or the value was changed."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class DataKey:
 
 
 class DataKeys(Protocol):
-    """Creates and decrypts data keys. A call may block, so that `Sealer` calls it in a thread."""
+    """Creates and decrypts data keys. Methods may block, so `Sealer` calls them in a thread."""
 
     def generate(self, context: Mapping[str, str]) -> DataKey:
         """Generate a data key, encrypted by the current wrapping key."""
@@ -111,7 +111,10 @@ class KmsDataKeys:
 
 
 class FileDataKeys:
-    """Data keys for development, encrypted by a key in a local file. The first call creates it."""
+    """Data keys for development, encrypted by the key in a local file.
+
+    The first call writes the file.
+    """
 
     KEY_ID = "file"
 
@@ -135,8 +138,8 @@ class FileDataKeys:
             handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(handle, "w") as file:
                 file.write(_b64(secrets.token_bytes(32)))
-            # if another process has created the file, creating the link fails, and the file of the
-            # other process is used
+            # link the new key file, because creating the link fails if another process has created
+            # the key file, whose key is then used
             with contextlib.suppress(FileExistsError):
                 os.link(scratch, self._path)
             scratch.unlink()
@@ -151,7 +154,7 @@ class Sealer:
         self._key_cache: OrderedDict[tuple[str, bytes, bytes], bytes] = OrderedDict()
 
     async def seal(self, secret: str, *, context: Mapping[str, str]) -> str:
-        """Encrypt a secret for the row in `context`, see `row_context`."""
+        """Encrypt a secret for the table row that `context`, made by `row_context`, identifies."""
         key = await asyncio.to_thread(self._keys.generate, context)
         parts = [
             key.key_id.encode(),
@@ -161,11 +164,11 @@ class Sealer:
         return ".".join([_VERSION, *(_b64(part) for part in parts)])
 
     async def open(self, sealed: str, *, context: Mapping[str, str]) -> str:
-        """Decrypt a value that was encrypted for the same context.
+        """Decrypt a sealed value with the `context` for which it was encrypted.
 
         Raises:
-            SealBroken: The value was encrypted for another row, was changed, or its key was
-                deleted.
+            SealBroken: The sealed value was encrypted for another row, was changed, or its KMS key
+                was deleted.
         """
         key_id, wrapped, body = _split(sealed)
         auth_data = _auth_data(key_id, context)

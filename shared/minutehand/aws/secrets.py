@@ -1,6 +1,6 @@
-"""Reads the secrets of a Lambda function from SSM Parameter Store. Secrets are never logged.
+"""Reads the secrets of a Lambda function from SSM Parameter Store, and never logs secrets.
 
-rotation.py reads the secrets again when they may have changed.
+rotation.py reads the secrets again every few minutes, because they may have changed.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ _HEADERS = {"content-type": "application/x-amz-json-1.1", "x-amz-target": "Amazo
 
 
 def read_secrets(environ: Mapping[str, str]) -> Mapping[str, str]:
-    """Read the secrets in the parameter that SECRETS_PARAMETER names.
+    """Read the secrets in the SSM parameter that SECRETS_PARAMETER names.
 
-    If the variable is not set, return no secrets.
+    If SECRETS_PARAMETER is not set, return no secrets.
 
-    A CloudFormation template contains only the name of the parameter, and never a secret.
+    A CloudFormation template contains only the name of the SSM parameter, and never a secret.
 
     Raises:
-        ConfigurationError: The value of the parameter is not a JSON object of strings.
+        ConfigurationError: The value of the SSM parameter is not a JSON object of strings.
     """
     parameter = environ.get("SECRETS_PARAMETER")
     if not parameter:
@@ -34,8 +34,8 @@ def read_secrets(environ: Mapping[str, str]) -> Mapping[str, str]:
         headers=_HEADERS,
         region=environ["AWS_REGION"],
         address=find_endpoint("ssm", environ["AWS_REGION"], environ),
-        # the two attempts of a call to SSM together are shorter than an invocation of the function,
-        # so that the function continues with its previous secrets if SSM hangs
+        # two attempts of 2 s end before Lambda's timeout for the invocation, so that the function
+        # continues with its previous secrets if SSM does not respond
         read_seconds=2.0,
         attempts=2,
     )

@@ -1,8 +1,8 @@
-"""AWS calls of each cold start. botocore signs them, but no boto3 client is created.
+"""Calls to AWS that each cold start makes, signed by botocore without a boto3 client.
 
 A boto3 client takes 220 ms of CPU time before its first call, because it reads the model of its
-service. Importing botocore and signing a call takes a fifth of the 220 ms. Calls that only some
-functions need use `minutehand.aws.clients`.
+service. Importing botocore and signing a call takes only a fifth of that time. AWS calls that only
+some Lambda functions make use `minutehand.aws.clients`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class AwsError(JobServiceError):
 
 
 class _Credentials(NamedTuple):
-    """Credentials that sign a request. The attributes have the names that botocore expects."""
+    """AWS credentials that sign a request, with attributes of the names that botocore expects."""
 
     access_key: str
     secret_key: str
@@ -43,7 +43,7 @@ def _connections() -> httpx.Client:
 
 
 def _credentials() -> Any:
-    """Return the credentials that Lambda sets in the environment, or those that boto3 finds."""
+    """Return the AWS credentials in environment variables, as Lambda sets them, or boto3's."""
     if "AWS_ACCESS_KEY_ID" not in os.environ:
         return _boto3_credentials()
     return _Credentials(
@@ -55,7 +55,7 @@ def _credentials() -> Any:
 
 @cache
 def _boto3_credentials() -> Any:
-    """Find credentials of a profile, a container or a restored function. They renew themselves."""
+    """Find AWS credentials of a profile, a container or a restored function, which boto3 renews."""
     import boto3
     from botocore.exceptions import NoCredentialsError
 
@@ -66,9 +66,9 @@ def _boto3_credentials() -> Any:
 
 
 def configured_endpoint(service: str, environ: Mapping[str, str]) -> str | None:
-    """Return the endpoint that environment variables set for one service or for all services.
+    """Return the endpoint that environment variables set for this AWS service or for all services.
 
-    A `configured_endpoint` of None selects AWS's default endpoint.
+    A return value of None selects AWS's default endpoint.
 
     References:
         https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
@@ -84,7 +84,7 @@ def find_endpoint(service: str, region: str, environ: Mapping[str, str]) -> str:
     if (endpoint := configured_endpoint(service, environ)) is not None:
         return endpoint
     domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
-    # the normal endpoint of SSM in GovCloud complies with FIPS
+    # in AWS GovCloud, the normal endpoint of SSM already complies with FIPS
     is_always_fips = service == "ssm" and region.startswith("us-gov-")
     is_fips = _is_true(environ, "AWS_USE_FIPS_ENDPOINT") and not is_always_fips
     return f"https://{service}{'-fips' if is_fips else ''}.{region}.{domain}"
@@ -105,7 +105,7 @@ def call(
     read_seconds: float,
     attempts: int = 1,
 ) -> bytes:
-    """Send a signed POST request to a service, and return the body of the response.
+    """Send a signed POST request to an AWS service, and return the body of the response.
 
     Raises:
         AwsError: The service responded with an error.

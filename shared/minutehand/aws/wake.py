@@ -1,7 +1,7 @@
-"""The wake-up after an enqueue, which invokes the worker's Lambda function asynchronously.
+"""Wakes the worker after an enqueue by invoking the worker's Lambda function asynchronously.
 
-A lost wake-up is harmless, because the worker run of the next minute finds the job. The database
-decides whether an enqueue needs a wake-up, by `wake` in its response.
+A lost wake-up is harmless, because the worker run of the next minute finds the job. The field
+`wake` in the database's response says whether an enqueue needs a wake-up.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from minutehand.log import current_request_id
 
 logger = logging.getLogger(__name__)
 
-# not 0.3 s, because a small cold function then lost its wake-up while it opened its first TLS
-# connection
+# not 0.3 s, because a small Lambda function needed longer for its first TLS connection, so that its
+# wake-up was lost
 TIMEOUT_SECONDS = 1.0
 SOURCE = "minutehand.wake"
 
@@ -24,10 +24,10 @@ SOURCE = "minutehand.wake"
 class LambdaWaker:
     """Invokes the worker with InvocationType=Event.
 
-    `wake` never raises an error, and waits only briefly.
+    The method `wake` never raises an error, and waits only briefly.
 
-    Calls of `wake` during an invocation share the next invocation. The invocation begins after the
-    enqueues of all its callers have committed, so that the worker finds the jobs.
+    Calls of `wake` while an invocation is sent share the next invocation. The shared invocation is
+    sent after the enqueues of all callers have committed, so that the worker finds the jobs.
     """
 
     def __init__(self, settings: Settings, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
@@ -38,7 +38,7 @@ class LambdaWaker:
         self._next: asyncio.Task[None] | None = None
 
     async def wake(self) -> None:
-        """Request a worker run. Returns when the request was sent or failed."""
+        """Request a worker run, and return when the request has succeeded or failed."""
         if self._running is not None and not self._running.done():
             if self._next is None or self._next.done():
                 self._next = asyncio.ensure_future(self._after(self._running))

@@ -1,7 +1,7 @@
 """The program `minutehand`, also `python -m minutehand.cli`, with its commands.
 
-The module of a command is imported when the command is used, because most commands need neither a
-database driver nor AWS.
+`minutehand` imports the module of a command only when the command runs, because most commands need
+neither a database driver nor AWS.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from minutehand.app import App, find_apps
 from minutehand.project import Project
 from minutehand.version import VERSION
 
-#: Module and function of each command, by the heading in the help text and the command's name.
+#: Module and function of each command, by the command's heading in the help text and its name.
 GROUPS = {
     "Run": {
         "dev": "local:dev",
@@ -76,9 +76,9 @@ SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
 class CommandGroup(TyperGroup):
-    """The commands of the engine, and a group of commands per app.
+    """Contains the engine's commands, and a group of commands per app.
 
-    Each is imported on first use.
+    The module of a command is imported at the command's first use.
     """
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -86,7 +86,7 @@ class CommandGroup(TyperGroup):
         return [*COMMANDS, *(name for name in self._apps() if name not in COMMANDS)]
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write the engine's commands under their headings, and the apps' under another heading."""
+        """Write the help text with the engine's commands under their headings, then the apps."""
         sections = {
             heading: [(command, summary(path)) for command, path in group.items()]
             for heading, group in GROUPS.items()
@@ -98,14 +98,17 @@ class CommandGroup(TyperGroup):
                 formatter.write_dl(lines)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the command in a command line. For an unknown name, suggest the closest command."""
+        """Find the command that a command line names.
+
+        For an unknown command, suggest the command with the closest name.
+        """
         if self.get_command(ctx, args[0]) is None:
             near = get_close_matches(args[0], self.list_commands(ctx), n=1)
             ctx.fail(f"no command {args[0]!r}" + (f": did you mean {near[0]}?" if near else ""))
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Import a command. Return None for an unknown name."""
+        """Import a command. Return None if no command has the name."""
         if cmd_name not in self.commands:
             if (path := COMMANDS.get(cmd_name)) is not None:
                 module, _, attribute = path.partition(":")
@@ -187,7 +190,7 @@ def main(
 
 
 def run() -> None:
-    """Run the command. The project's own packages can be imported then."""
+    """Run `minutehand` with the packages of the current project in Python's import path."""
     Project.find().make_importable()
     sys.exit(app(prog_name="minutehand"))
 

@@ -22,7 +22,7 @@ OtherPayload = Annotated[
 Everything = Annotated[bool, typer.Option("--all", help="Every job of the workspace.")]
 
 
-#: Job statuses to which an action applies, by the name of the action.
+#: Job statuses to which an action on many jobs applies, by the name of the action.
 APPLIES_TO = {"cancel": ["pending", "processing", "waiting"], "retry": ["failed"]}
 
 
@@ -81,7 +81,7 @@ def _change_jobs(
     all_matching: bool = False,
     yes: bool,
 ) -> None:
-    """Ask for confirmation, then apply the action in batches until no job matches the criteria."""
+    """Ask for confirmation, then cancel or retry all jobs that match, in batches."""
     criteria = {name: value for name, value in matching.items() if value is not None}
     if not criteria and not all_matching:
         raise CommandFailed(
@@ -115,7 +115,7 @@ def confirm(output: Output, question: Callable[[], str]) -> None:
 
 
 def _count(connection: Connection, action: str, criteria: dict[str, Any]) -> str:
-    """Describe how many jobs an action would change. The jobs are counted up to 1,000."""
+    """Return a text with the number of jobs that an action would change, counted up to 1,000."""
     filters = {"workspace_id": connection.workspace, "status": APPLIES_TO[action], **criteria}
     count = len(read_jobs(connection, filters, 1001))
     return "1 job" if count == 1 else f"{count} jobs" if count < 1001 else "more than 1,000 jobs"
@@ -205,7 +205,7 @@ def resume(
     kind, name = _target(job_type, queue, all_matching)
     if queue:
         result = _pause_as_operator(connection, kind, name, paused=False)
-    else:  # end the workspace's own pause, and with the operator's key also the operator's pause
+    else:  # end the pause by the workspace, and with the operator's key the operator's pause too
         path = connection.path("resume")
         result = connection.call("POST", path, json={"job_type": job_type})
         is_operator = job_type and connection.values.get("SUPABASE_SECRET_KEY")
@@ -219,7 +219,7 @@ def resume(
 
 
 def _target(job_type: str | None, queue: str | None, all_matching: bool) -> tuple[str, str]:
-    """Return the kind and name of the pause's target. Raise an error unless one option is given."""
+    """Return the kind and name of the jobs to pause. Raise an error unless one option is given."""
     if sum(map(bool, (job_type, queue, all_matching))) != 1:
         raise CommandFailed("one of --type, --queue and --all must be given", code="bad_usage")
     return "queue" if queue else "job_type", job_type or queue or "the workspace"
@@ -228,7 +228,7 @@ def _target(job_type: str | None, queue: str | None, all_matching: bool) -> tupl
 def _pause_as_operator(connection: Connection, kind: str, name: str, **change: Any) -> Any:
     """Pause or resume a job type or queue of all workspaces by SQL.
 
-    No route of the API acts on all workspaces.
+    Call the SQL function, because no route of the API pauses jobs of all workspaces.
     """
     request = {"kind": kind, "name": name, **change}
     return connection.rpc("pause_jobs", {"p_request": request}, as_operator=True)

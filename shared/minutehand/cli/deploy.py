@@ -1,8 +1,9 @@
 """`minutehand deploy`, which deploys a project to AWS and prints each step.
 
-Migrations are pushed before the code is deployed, so that the schema is never older than the code.
-The stack creates the key that encrypts the functions' secrets. The first worker run comes last,
-because functions read their secrets at a cold start.
+The command pushes migrations before it deploys the code, so that the database schema is never older
+than the code. The CloudFormation stack creates the KMS key that encrypts the functions' secrets, so
+that the command writes the secrets after it creates the stack. The first worker run comes after
+that, because functions read their secrets at a cold start.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from minutehand.terminal.connection import CommandFailed, Connection, load_value
 from minutehand.terminal.options import Region, verb
 from minutehand.terminal.output import Output
 
-#: Region in the names of resources, if a template is compiled without an account.
+#: AWS region in the names of resources if `minutehand package` compiles a template without an
+#: account.
 ANY_REGION = "us-east-1"
 
 
@@ -76,7 +78,7 @@ def describe_build(build: Built) -> str:
 def build_package(stage: Stage) -> tuple[Built, Path]:
     """Build the zip of the functions, then compile the template that deploys it."""
     project = Project.find()
-    node_binary()  # fail now if Node is missing, because packaging takes a minute
+    node_binary()  # check first that Node is installed, because packaging takes a minute
     folder = project.root / "build" / "aws"
     add_to_gitignore(folder)
     artifact = build(folder, project)
@@ -144,7 +146,7 @@ def deploy(
 def read_secrets(path: Path | None) -> dict[str, str]:
     """Read secrets from a file that only its owner may read, or from the environment.
 
-    Git must not track the file.
+    Raise an error if git tracks the file.
     """
     if path is None:
         return dict(os.environ)
@@ -161,7 +163,10 @@ def read_secrets(path: Path | None) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Deployment:
-    """A stage with its secrets, and the steps of its deployment. Each step prints its docstring."""
+    """A stage with its secrets, and the steps that deploy the stage.
+
+    Each step prints its docstring.
+    """
 
     stage: Stage
     secrets: Mapping[str, str]
@@ -237,7 +242,7 @@ class Deployment:
                 **os.environ,
                 "MINUTEHAND_ARTIFACTS": str(build.resolve()),
                 **service_environment(project),
-                **({} if sys.stdout.isatty() else {"CI": "true"}),  # no spinner in a log
+                **({} if sys.stdout.isatty() else {"CI": "true"}),  # osls prints no spinner
             },
             check=False,
             stdout=sys.stderr,
@@ -268,7 +273,7 @@ class Deployment:
         bucket = outputs.get("ConsoleBucketName")
         if bucket is None:  # the stage has no console
             return
-        config = {  # all values are public
+        config = {  # every value is public
             "supabaseUrl": values["supabaseUrl"],
             "supabaseKey": values["supabasePublishableKey"],
             "schema": project.schema_,

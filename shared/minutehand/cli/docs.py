@@ -20,12 +20,12 @@ from minutehand.terminal.options import verb
 from minutehand.terminal.output import Output
 
 MAX_SECTIONS: Final = 10
-#: Words of a question that no search needs.
+#: Words in a question that the search of sections ignores.
 _FILLERS: Final = re.compile(
     "a|all|an|and|are|by|can|do|does|each|every|for|from|how|i|in|is|it|many|much|my|of|on|only|or"
     "|per|some|the|their|to|use|user|what|when|with"
 )
-#: Endings without which a word is the start of its other forms.
+#: Endings of words. The search removes them, so that `jobs` also finds `job`.
 _ENDINGS: Final = re.compile(r"(?<=\w{3})(ies|ing|es|ed|s|y|e)$")
 
 
@@ -58,7 +58,7 @@ def docs(
 
 
 def find_page(topic: str) -> Page | None:
-    """Find the page of a topic, or the only page whose title contains the word."""
+    """Find the page of a topic, or the only page whose title contains the topic as a word."""
     word = topic.replace("_", "-").lower()
     if page := next((page for page in PAGES if page.topic == word), None):
         return page
@@ -73,9 +73,9 @@ def find_page(topic: str) -> Page | None:
 def find_sections(query: str) -> list[dict[str, str]]:
     """Find the sections that answer a question best.
 
-    A word counts more if fewer sections have it. A word counts again if it is in the line with
-    most of the words, in the first line or in the section's name. A question of the first page
-    counts as a text of the sections that answer it.
+    A word of the question counts more if fewer sections contain it. The word counts again if it is
+    in the line with most of the question's words, in the section's first line or in its name. A
+    question on the first page counts as a text of the sections that answer the question.
     """
     words = re.findall(r"[\w-]+", query.lower())
     asked = [word for word in words if not _FILLERS.fullmatch(word)] or words
@@ -106,7 +106,7 @@ def find_sections(query: str) -> list[dict[str, str]]:
 
 
 def list_sections() -> Iterator[tuple[str, str, str]]:
-    """List topic, heading and text of the questions on the first page, and of all sections."""
+    """Yield topic, heading and text of each question on the first page and of each section."""
     index, *pages = PAGES
     for question, answers in re.findall(r"^\| (.+\?) \| (.+) \|$", index.printed, re.MULTILINE):
         for section, topic in re.findall(r"(.+?) \(`minutehand docs ([\w-]+)`\)(?:, )?", answers):
@@ -118,14 +118,14 @@ def list_sections() -> Iterator[tuple[str, str, str]]:
 
 
 def project_names(project: Project) -> tuple[str, str, str]:
-    """Find names for the examples: a local tenant's id, the processors' package, and a job type."""
+    """Find names for a page's examples: a local tenant's id, a package and a job type."""
     tenant = TENANT
     try:
         values = load_values(None)
         if default_user.is_available(values) and (member := default_user.find_member(values)):
             tenant = member.tenant
     except (CommandFailed, ConnectionError):
-        pass  # without a local stack, no tenant is known
+        pass  # keep the example's tenant if no local stack runs
     for package in project.packages:
         for root in project.import_roots:
             files = package_folder(root, package).rglob("*.py")

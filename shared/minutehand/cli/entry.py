@@ -1,10 +1,13 @@
-"""Entry point of the command `minutehand`. It names the extra that an installation lacks."""
+"""Entry point of the command `minutehand`.
+
+If a package is missing, the command prints the name of its pip extra.
+"""
 
 from __future__ import annotations
 
 import sys
 
-#: Packages that an extra installs, by the name of the extra.
+#: Packages that a pip extra of this package installs, by the name of the extra.
 EXTRAS = {
     "cli": ("typer", "rich", "httpx_sse"),
     "deploy": ("yaml", "uv", "psycopg"),
@@ -15,7 +18,10 @@ EXTRAS = {
 
 
 def run() -> None:
-    """Run the command. If a package is missing, print the name of its extra and exit with 1."""
+    """Run the command.
+
+    If a package is missing, print the pip extra that contains it, and exit with 1.
+    """
     try:
         from minutehand.cli.__main__ import run as command
 

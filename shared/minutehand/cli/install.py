@@ -85,7 +85,7 @@ def install(
                 (name for name in project.packages if name[-2:] != ".*"), None
             )
             source = source or (project.source if "source" in project.model_fields_set else "")
-        if installed(folder):  # the installed migrations define the tenants
+        if installed(folder):  # installed migrations define the tenants
             tenants = Tenants(tenancy or "workspaces")
         else:
             tenants = _tenants(tenancy, organizations, memberships)
@@ -151,9 +151,9 @@ def _translate_errors() -> Iterator[None]:
 
 
 def _project_folder(folder: Path) -> tuple[Path, str]:
-    """Return the folder that contains the folder `supabase`, and the path of `folder` within it.
+    """Return the folder that contains the folder `supabase`, and the path of `folder` inside.
 
-    The two folders differ in a monorepo whose backend has its own folder.
+    The returned folder differs from `folder` in a monorepo whose backend has its own folder.
     """
     folder = folder.resolve()
     if folder == checkout():
@@ -176,7 +176,7 @@ def _project_folder(folder: Path) -> tuple[Path, str]:
 def _check_same(
     project: Project, schema: str | None, tenancy: Tenancy | None, apps: list[str]
 ) -> None:
-    """Raise an error if a given option differs from the option of the existing install."""
+    """Raise an error if an option of this command differs from the existing install's options."""
     if (
         schema not in (None, project.schema_)
         or tenancy not in (None, project.tenancy)

@@ -63,7 +63,7 @@ def enqueue(
     options = {"delay_seconds": delay, "scheduled_for": at, "priority": priority, "tags": tag}
     given = {name: value for name, value in options.items() if value not in (None, [])}
     job = enqueue_job(connection, job_type, read_payload(payload), key, **given)
-    if job.get("schema_version") == 0:  # no worker has published the job's type yet
+    if job.get("schema_version") == 0:  # no worker has yet published the type
         explanation = connection.get(f"/api/jobs/{job['id']}/explain")
         parts = [explanation["sentence"], *(step["words"] for step in explanation["next"])]
         output.hint(localize_times(" ".join(parts)))
@@ -126,7 +126,7 @@ def ls(
 
 
 def _row(job: dict[str, Any]) -> dict[str, Any]:
-    """Convert a job to a row of the printed table."""
+    """Convert a job to a row of the table that `minutehand ls` prints."""
     due = job.get("next_run_at")
     return {
         **job,
@@ -136,7 +136,10 @@ def _row(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_jobs(connection: Connection, filters: dict[str, Any], limit: int) -> list[dict[str, Any]]:
-    """Read up to `limit` jobs, page by page. A page without jobs need not be the last page."""
+    """Read up to `limit` jobs, page by page.
+
+    The API may return a page without jobs before the last.
+    """
     jobs: list[dict[str, Any]] = []
     cursor = ""
     while cursor is not None and len(jobs) < limit:

@@ -18,10 +18,10 @@ from minutehand.terminal.output import SHORT_ID, Output, parse_columns
 SCHEDULE_COLUMNS = parse_columns("name job_type:TYPE cron timezone next_at enabled problem")
 WEBHOOKS = parse_columns("id url event_types:EVENTS enabled failures disabled_reason:PROBLEM")
 WORKER_COLUMNS = parse_columns("worker_id:WORKER state version seen_at:SEEN queues job_types:TYPES")
-#: Maximum number of log rows in one read.
+#: Maximum number of rows that one read of log lines returns.
 PAGE: Final = 1000
 POLL_SECONDS: Final = 1.0
-#: Maximum jobs in one read of logs, because the URL contains a condition per job.
+#: Maximum number of jobs in one read of log lines, because the URL contains a condition per job.
 MAX_JOBS: Final = 50
 
 
@@ -85,12 +85,12 @@ def logs(
 def _print_new_lines(
     output: Output, connection: Connection, job_ids: list[str], last_ids: dict[str, int]
 ) -> None:
-    """Print each job's log lines that follow the last line printed of it."""
+    """Print each job's log lines that follow the job's last printed line."""
     while True:
         new = ",".join(f"and(job_id.eq.{id_},id.gt.{last_ids[id_]})" for id_ in job_ids)
-        # order the rows as in the index, which has the columns job_id and id
+        # order the rows by the columns of an index, so that Postgres need not sort
         rows = connection.rows("job_logs", **{"or": f"({new})"}, order="job_id,id", limit=PAGE)
-        if not rows:  # a shorter page may not be the last, because the project may limit rows
+        if not rows:  # only an empty page is surely the last, as the Data API may limit rows
             return
         _print_lines(output, sorted(rows, key=lambda row: row["id"]))
         last_ids.update({row["job_id"]: row["id"] for row in rows})

@@ -24,7 +24,7 @@ def dev(
     ] = None,
 ) -> None:
     """Run the project's local stack and reload its processors, until Ctrl-C."""
-    if importlib.util.find_spec("supabase_local") is None:  # comes with the extra `dev`
+    if importlib.util.find_spec("supabase_local") is None:  # the extra `dev` installs this package
         raise ModuleNotFoundError(name="supabase_local")
     flags = [] if demo else ["--no-demo"]
     if supabase_url:

@@ -24,7 +24,7 @@ MAX_WATCH_SECONDS: Final = 25
 
 
 class Tools:
-    """The tools. The docstring of a tool is the description that the agent reads."""
+    """The tools for the agent. Each tool's docstring is the description that the agent reads."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

@@ -1,9 +1,10 @@
 """`minutehand move-workspace`, which moves a paused workspace's jobs to another database.
 
-A round moves some jobs, their descendants, and the jobs that await them. It uses one transaction in
-each database, and the destination commits first. If the command is interrupted between the two
-commits, the next call repeats the round and replaces the rows in the destination. The workspace is
-paused in both databases until the last round, so that no job runs twice.
+The command moves jobs in rounds. A round moves some jobs, their descendants, and the jobs that
+await them. Each round uses one transaction in each database, and the destination commits first. If
+the command is interrupted between the two commits, the next call of the command repeats the round
+and replaces the rows in the destination. The workspace is paused in both databases until the last
+round, so that no job runs twice.
 """
 
 from __future__ import annotations
@@ -25,28 +26,29 @@ from minutehand.terminal.connection import CommandFailed, Connection, read_env_f
 from minutehand.terminal.options import workspace_verb
 from minutehand.terminal.output import Output
 
-#: Number of jobs without a parent job that one round moves.
+#: Number of jobs without a parent job that one round moves with all their descendants.
 FAMILIES = 500
 REASON = "move-workspace"
-#: Tables that are not copied. The destination creates their rows itself, or the rows describe
-#: workers, messages and limits of the source.
+#: Tables that this command does not copy. The destination creates rows of these tables itself, or
+#: their rows describe workers, messages and limits of the source.
 NOT_COPIED = {
     *("ready", "unpublished", "notes", "turns", "refusals", "leases", "suspects"),
     *("feed", "followers", "stats"),
 }
-#: SQL condition of the rows to copy, by table. All rows of a table without a condition are copied.
+#: SQL condition of the rows to copy, by table. If a table has no condition here, all its rows are
+#: copied.
 CONDITIONS = {
     "deferred": "not t.is_place",
     "pauses": "t.kind = 'workspace_type'",
-    # jobs that count against the limit of their key while their start is delayed
+    # copy jobs that count against the limit of their concurrency key while their start is delayed
     "gated": (
         "t.admitted and not t.ended and exists (select from queue.job_types as y"
         " where y.job_type = t.job_type and y.in_order)"
     ),
 }
-#: SQL expression of a copied value, by column. The original values are numbers that are valid only
-#: in the source. A moved webhook reads the destination's feed from the feed's beginning, because
-#: jobs of the workspace may have run in the destination before the move.
+#: SQL expression of the value to write to the destination, by column. The source's values in these
+#: columns are valid only in the source. A moved webhook reads the destination's feed from the
+#: feed's beginning, because jobs of the workspace may have run in the destination before the move.
 VALUES = {
     "lane": "0",
     "read_to": "0::bigint",
@@ -119,7 +121,7 @@ family as (
 select id from family
 """
 PAUSES = "select reason from queue.pauses where kind = 'workspace' and name = %(workspace)s::text"
-#: Finds events that the source's webhooks have not read.
+#: Finds events that webhooks of the source database have not read.
 UNREAD = """
 select 1
 from queue.webhooks as w
@@ -158,12 +160,12 @@ class Table:
     columns: list[str]
     of_job: bool
     identity: str | None
-    #: Columns of each unique key of the table.
+    #: Columns of each primary or unique key of the table.
     keys: list[list[str]]
 
     @property
     def condition(self) -> str:
-        """SQL condition of the table's rows in a round. The alias of the table is t."""
+        """SQL condition of the table's rows that a round moves. The alias of the table is t."""
         if not self.of_job:
             return "t.workspace_id = %(workspace)s"
         column = "id" if self.name == "jobs" else "job_id"
@@ -171,11 +173,11 @@ class Table:
 
     @property
     def copied(self) -> str:
-        """SQL condition of the table's rows in a round that are copied."""
+        """SQL condition of the table's rows that a round copies to the destination."""
         return f"{self.condition} and {CONDITIONS.get(self.name, 'true')}"
 
     def select(self) -> str:
-        """Return a query of the rows to copy, with the values that they get in the destination."""
+        """Return a query of the rows to copy, with the values to write to the destination."""
         columns = ", ".join(VALUES.get(name, f"t.{name}") for name in self.columns)
         order = f" order by t.{self.identity}" if self.identity else ""
         return f"select {columns} from {self.schema}.{self.name} as t where {self.copied}{order}"
@@ -183,7 +185,7 @@ class Table:
 
 @dataclass
 class Move:
-    """Moves a workspace. Each database has one connection as the database's owner."""
+    """Moves a workspace by one connection to each database as the database's owner."""
 
     source: psycopg.Connection[Any]
     destination: psycopg.Connection[Any]
@@ -202,7 +204,7 @@ class Move:
                 code="invalid_state",
                 fix="run `minutehand upgrade` in both projects and push the migrations",
             )
-        # a second call of this command cannot take the lock, nor can a call with one database twice
+        # take a lock, so that a second call of this command fails, and a call with FROM equal to TO
         lock = (
             "select pg_try_advisory_lock(hashtextextended('move-workspace ' || %(workspace)s, 0))"
         )
@@ -222,7 +224,7 @@ class Move:
         self._check_source()
 
     def _check_source(self) -> None:
-        """Raise CommandFailed if jobs run in FROM, or if its webhooks have not read all events."""
+        """Raise CommandFailed if jobs run in FROM, or if its webhooks have events to read."""
         if not self._all(self.source, PAUSES):
             raise CommandFailed(
                 "the workspace must be paused in FROM",
@@ -257,8 +259,8 @@ class Move:
                 if not table.of_job and table.name not in NOT_COPIED:
                     self._copy_rows(table)
                     self._delete(self.source, table, table.copied)
-            self._all(self.destination, EVENTS)  # end waits for events that arrived during the move
-        while moved := self._move_jobs(tables):  # also move jobs that schedules enqueued meanwhile
+            self._all(self.destination, EVENTS)  # end waits for events that arrived meanwhile
+        while moved := self._move_jobs(tables):  # includes new jobs of schedules
             yield moved
         self._set_paused(paused=False)
 
@@ -283,9 +285,9 @@ class Move:
         return found
 
     def _copy_rows(self, table: Table) -> None:
-        """Copy the rows of a table in a round.
+        """Copy the rows of a table that belong to the round.
 
-        A copied row replaces a row of the workspace that has the same key.
+        A copied row replaces a row of the destination that has the same key.
         """
         name, columns = f"{table.schema}.{table.name}", ", ".join(table.columns)
         self._all(
@@ -299,7 +301,7 @@ class Move:
             self._all(
                 self.destination, f"delete from {name} as t using moved_rows as m where {same}"
             )
-        # if a newer job in the destination has the key of a moved job, keep the newer job's row
+        # if a newer job in the destination has the key of a copied row, keep the newer job's row
         kept = " on conflict do nothing" if table.name == "job_keys" else ""
         self._all(
             self.destination,
@@ -311,7 +313,8 @@ class Move:
     def _round(self) -> Iterator[None]:
         """Open a transaction in each database, in which no triggers run."""
         with self.source.transaction(), self.destination.transaction():
-            # the round fails if another transaction changes a row of the round meanwhile
+            # use an isolation level in which the round fails if another transaction changes its
+            # rows
             self.source.execute("set transaction isolation level repeatable read")
             for side in (self.source, self.destination):
                 side.execute(
@@ -326,7 +329,7 @@ class Move:
             yield
 
     def _map_workers(self) -> None:
-        """Register the workers that ran the moved jobs in the destination."""
+        """Register in the destination the workers that ran the moved jobs."""
         rows = self._all(
             self.source,
             "select w.worker, w.worker_id, w.started_at, w.seen_at, w.ended_at"
@@ -361,7 +364,7 @@ class Move:
                 copied.write(block)
 
     def _compare(self, table: Table) -> None:
-        """Raise CommandFailed if the copied rows differ from the rows in the source."""
+        """Raise CommandFailed if the copied rows differ from the rows in the source database."""
         checksum = "coalesce(sum(hashtextextended(r::text, 0)::numeric), 0)"
         query = f"select count(*), {checksum} from ({{}}) as r"
         [source] = self._all(self.source, query.format(table.select()))
@@ -377,7 +380,7 @@ class Move:
         self._all(side, f"delete from {table.schema}.{table.name} as t where {condition}")
 
     def _set_paused(self, *, paused: bool) -> None:
-        """Pause the workspace in TO unless it is paused, or end the pause by this command."""
+        """Pause the workspace in TO unless it is paused, or end a pause that this command began."""
         if self._all(self.destination, PAUSES) == ([] if paused else [(REASON,)]):
             request = {
                 "kind": "workspace",
@@ -434,7 +437,7 @@ def move_workspace(
             raise CommandFailed(
                 f"the round was rolled back: {error.diag.message_primary or error}",
                 code="move_interrupted",
-                # a repetition would violate the same constraint, so suggest none
+                # suggest no repetition, which would violate the same constraint
                 fix=None if isinstance(error, psycopg.IntegrityError) else hint,
             ) from error
     text = "\n".join(f"{count} {table}" for table, count in sorted(move.rows.items()))
@@ -442,7 +445,7 @@ def move_workspace(
 
 
 def _address(argument: str) -> str:
-    """Return the address in the argument, or DATABASE_URL in the file that the argument names."""
+    """Return the database's address in the argument, or DATABASE_URL in the file that it names."""
     if argument.startswith(("postgres://", "postgresql://")):
         return argument
     path = Path(argument)

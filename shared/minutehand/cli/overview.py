@@ -58,7 +58,7 @@ def types(
 def list_fields(schema: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the name of each field in a payload's schema, with its type in words."""
     for name, field in schema.get("properties", {}).items():
-        if not isinstance(field, dict):  # a field with the schema `true` accepts any value
+        if not isinstance(field, dict):  # JSON Schema `true` accepts any value
             yield name, "any"
             continue
         types = [_type_name(each) for each in field.get("anyOf", [field])]
@@ -68,7 +68,7 @@ def list_fields(schema: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _type_name(field: dict[str, Any]) -> str:
-    """Return the name of the definition to which a field refers, or the field's types."""
+    """Return the name of the definition to which a schema's field refers, or the field's types."""
     name = field.get("$ref", "").rpartition("/")[2] or field.get("type", "any")
     return " or ".join([name] if isinstance(name, str) else name)
 
@@ -101,7 +101,7 @@ def status(output: Output, connection: Connection) -> None:
 
 
 def _read(connection: Connection, function: str, path: str) -> Any:
-    """Read data of all workspaces with the operator's key.
+    """If the operator's key is set, read data of all workspaces.
 
     Without the operator's key, read the data of one workspace.
     """
@@ -111,7 +111,7 @@ def _read(connection: Connection, function: str, path: str) -> Any:
 
 
 def _print_problems(output: Output, explanation: dict[str, Any]) -> None:
-    """Print all problems, then the jobs that block other jobs, with the number of blocked jobs."""
+    """Print all problems, then what blocks jobs, with the number of blocked jobs."""
     for entry in explanation["findings"]:
         print_explanation(output, entry, entry["sentence"])
     for holder in explanation["holders"]:
@@ -126,7 +126,7 @@ def _print_problems(output: Output, explanation: dict[str, Any]) -> None:
 
 
 def _with_effects(group: dict[str, Any]) -> dict[str, Any]:
-    """Add to a group of failed jobs the other jobs that failed because of the group."""
+    """Add to a group of failed jobs a text about the jobs that failed as a consequence."""
     effects = ", ".join(
         f"{effect['jobs']} {effect['job_type']}" for effect in group["consequences"]
     )

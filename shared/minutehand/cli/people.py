@@ -1,4 +1,7 @@
-"""Commands that export or erase a person's data. Both commands need the operator's key."""
+"""Commands that export or erase a person's data.
+
+The commands `export` and `erase` need the operator's key.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,7 @@ def erase(
     """Delete a person's jobs and all other data that names the person; `export` prints it."""
     if not yes:
         confirm(output, lambda: f"Erase {user_id}? Their jobs will be deleted.")
-    settings = Settings.from_env(connection.values)  # raises an error before data is deleted
+    settings = Settings.from_env(connection.values)  # raise an error before data is deleted
     result = _call(connection, "erase_person", user_id, word)
     files = result.get("files", [])
     lines = [
@@ -62,7 +65,7 @@ def erase(
 def _delete_files(settings: Settings, keys: Sequence[str]) -> None:
     """Delete files of the uploads bucket.
 
-    If a file cannot be deleted, the error lists the files that are left.
+    If a file cannot be deleted, the error lists the files to delete.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 

@@ -1,6 +1,7 @@
-"""`minutehand init`, which creates files for a processor and its test. It overwrites no file.
+"""`minutehand init`, which creates files for a processor and its test, and overwrites no file.
 
-The files are written into the package that minutehand.toml names, or in a clone into a new app.
+`minutehand init` writes the files into the package that minutehand.toml names. In a clone of
+Minutehand's repository, the command creates a new app.
 """
 
 from __future__ import annotations

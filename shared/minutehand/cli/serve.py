@@ -1,4 +1,4 @@
-"""`minutehand serve`, which runs the service on your own host. The database invokes it."""
+"""`minutehand serve`, which runs the service on your own host, where the database invokes it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed, read_env_file
 from minutehand.terminal.options import command_output
 
-#: Maximum number of connections, including event streams. uvicorn rejects requests above this
-#: number with status 503.
+#: Maximum number of open HTTP connections, including event streams. If more connections are open,
+#: uvicorn rejects requests with status 503.
 MAX_CONNECTIONS = 800
 
 
@@ -89,7 +89,7 @@ def serve(
             service,
             host=host,
             port=port,
-            ws="none",  # with websockets, an upgrade request that has a body would never end
+            ws="none",  # otherwise an upgrade request with a body would never end
             log_config=None,
             access_log=False,
             timeout_keep_alive=75,

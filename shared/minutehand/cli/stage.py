@@ -1,4 +1,4 @@
-"""A stage on AWS: its parameters, its resources in the account, and sentences for AWS's errors.
+"""A stage on AWS, with its parameters, its resources and sentences about AWS's errors.
 
 The first call that needs boto3 imports it, because most commands never call AWS.
 """
@@ -35,12 +35,12 @@ class Stage:
 
     @property
     def service(self) -> str:
-        """Name of the project's service in the AWS account."""
+        """Name of the project on AWS, with which the names of its stacks begin."""
         return Project.find().name
 
     @property
     def stack(self) -> str:
-        """Name of the stage's stack and log group, and prefix of its functions' names."""
+        """Name of the stage's CloudFormation stack and log group, and prefix of function names."""
         return f"{self.service}-{self.name}"
 
     @property
@@ -57,7 +57,7 @@ class Stage:
         return {**stages["default"], **stages[self.name]}
 
     def check(self) -> None:
-        """Raise an error for a placeholder, or for a value that AWS or the functions reject."""
+        """Raise an error if a parameter is still a placeholder, or if its value is invalid."""
         values = self.values
         if names := sorted(n for n, value in values.items() if PLACEHOLDER.search(str(value))):
             raise CommandFailed(
@@ -73,9 +73,9 @@ class Stage:
             )
 
     def client(self, service: str) -> Any:
-        """A boto3 client without retries.
+        """Return the boto3 client of an AWS service.
 
-        The client's timeout is longer than a whole worker run.
+        The client of Lambda does not retry, and its timeout is longer than a whole worker run.
         """
         import boto3
         from botocore.config import Config
@@ -88,13 +88,16 @@ class Stage:
         return self._clients[service]
 
     def outputs(self) -> dict[str, str]:
-        """Read the outputs of the stack by name."""
+        """Read the outputs of the stage's CloudFormation stack by name."""
         with translate_aws_errors(self.region):
             stacks = self.client("cloudformation").describe_stacks(StackName=self.stack)["Stacks"]
         return {item["OutputKey"]: item["OutputValue"] for item in stacks[0].get("Outputs", [])}
 
     def read_secrets(self, function: str) -> dict[str, str]:
-        """Read a function's secrets from SSM. Return none if SSM has none, or no JSON."""
+        """Read a function's secrets from SSM.
+
+        Return {} if there are none, or if they are not JSON.
+        """
         ssm = self.client("ssm")
         with translate_aws_errors(self.region):
             try:
@@ -104,13 +107,13 @@ class Stage:
                 return {}
         try:
             return dict(json.loads(parameter["Value"]))
-        except ValueError:  # someone edited the parameter, and the functions reject it
+        except ValueError:  # someone has edited the SSM parameter
             return {}
 
     def environment(self) -> dict[str, str]:
-        """Read the functions' settings and secrets, and the API's address.
+        """Read the settings and secrets of all functions, and the API's address.
 
-        The result contains secrets, so never print it.
+        Never print the returned variables, because they contain secrets.
         """
         outputs, functions = self.outputs(), self.client("lambda")
         values = {"API_URL": outputs.get("ConsoleUrl") or outputs.get("HttpApiUrl", "")}
@@ -131,7 +134,7 @@ class Stage:
 def resolve_region(option: str) -> str:
     """Return the AWS region from the option, AWS_REGION or the AWS profile.
 
-    Minutehand has no default region.
+    Raise an error if no region is set, because Minutehand has no default region.
     """
     import boto3
 
@@ -177,7 +180,7 @@ def translate_aws_errors(region: str) -> Iterator[None]:
             fix="check the network, AWS_REGION and AWS_ENDPOINT_URL",
         ) from error
     except aws.BotoCoreError as error:
-        # errors of missing, incomplete or expired credentials have no common class
+        # search the error's text, because botocore's errors of credentials have no common class
         is_sign_in = re.search("[Cc]redential|[Tt]oken|SSO", f"{type(error).__name__} {error}")
         code, fix = ("no_credentials", SIGN_IN) if is_sign_in else ("aws_failed", None)
         raise CommandFailed(

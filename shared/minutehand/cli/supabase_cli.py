@@ -1,7 +1,7 @@
-"""The Supabase CLI as `deploy` uses it, to push the migrations to the project with a ref.
+"""Finds and runs the Supabase CLI, by which `deploy` pushes migrations to a hosted project.
 
 From version 3.0 on, `supabase db push` uses the local stack unless `--remote` names a project.
-Older versions use the project to which the folder is linked, so this module rejects them.
+This module rejects older versions, because they push to the project to which the folder is linked.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from minutehand.project import Project
 from minutehand.resources import checkout
 from minutehand.terminal.connection import CommandFailed
 
-#: Address https://<ref>.supabase.co of a hosted project. A ref has twenty lower-case letters.
+#: Pattern of the address of a hosted project, which contains the project's ref.
 HOSTED = re.compile(r"https://([a-z]{20})\.supabase\.(?:co|in|red)")
 GUIDE = "https://supabase.com/docs/guides/cli"
 INSTALL = f"install the Supabase CLI: npm install --global supabase, or {GUIDE}"
@@ -74,7 +74,7 @@ def find_cli() -> Path:
 def push(ref: str, project: Project) -> None:
     """Apply a project's pending migrations to the hosted project `ref`.
 
-    The CLI signs in with SUPABASE_ACCESS_TOKEN or `supabase login`, and connects with
+    The Supabase CLI signs in with SUPABASE_ACCESS_TOKEN or `supabase login`, and connects with
     SUPABASE_DB_PASSWORD or a temporary role.
     """
     with push_folder(project) as folder:
@@ -95,7 +95,7 @@ def push(ref: str, project: Project) -> None:
 
 @contextmanager
 def push_folder(project: Project) -> Iterator[Path]:
-    """Yield the folder for `db push`: the project, or a copy of the checkout with its apps."""
+    """Yield a folder with the migrations for `db push`, which in a checkout is a copy."""
     if checkout() != project.root:
         yield project.root
         return

@@ -50,15 +50,15 @@ def token(
 
 
 def new_worker_key(connection: Connection, signing_key: Path | None) -> str:
-    """Create a worker's key that is valid for a year, signed by the imported key or legacy secret.
+    """Create a worker's key, valid for a year, that the signing key or legacy JWT secret signs.
 
-    The key has only the rights of a database role that may execute a few functions.
+    The worker's key has only the rights of a database role that may execute a few functions.
     """
     now = int(time.time())
     claims = {
         "role": WORKER_ROLE,
         "iss": f"{connection.need('SUPABASE_URL')}/auth/v1",
-        "jti": secrets.token_hex(8),  # makes two keys of the same second differ
+        "jti": secrets.token_hex(8),  # unique even within one second
         "iat": now,
         "exp": now + 365 * 24 * 3600,
     }

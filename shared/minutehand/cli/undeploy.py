@@ -15,7 +15,8 @@ from minutehand.terminal.connection import CommandFailed
 from minutehand.terminal.options import Region, verb
 from minutehand.terminal.output import Output
 
-#: Outputs with the names of buckets. CloudFormation deletes only empty buckets.
+#: Outputs of the stack with the names of S3 buckets, which must be empty before CloudFormation
+#: deletes them.
 BUCKETS = ("ServerlessDeploymentBucketName", "ConsoleBucketName")
 
 

@@ -17,11 +17,11 @@ from minutehand.terminal.options import AnyJobId, workspace_verb
 from minutehand.terminal.output import COLOURS, SHORT_ID, Output, ago, local_time
 
 LEVELS = {"debug": "dim", "warning": "yellow", "error": "red"}
-#: Type of the jobs that deliver webhooks, which a watch of a workspace omits.
+#: Type of the jobs that deliver webhooks. `minutehand watch` omits these jobs of a workspace.
 DELIVERY = "webhook_delivery"
-#: Maximum number of jobs whose type a watch of a workspace remembers.
+#: Maximum number of jobs whose type `minutehand watch` keeps in memory.
 MAX_TYPES = 10_000
-#: Maximum characters of a result in the line that reports the job's end.
+#: Maximum characters of a job's result in the line that reports the job's end.
 MAX_RESULT_LENGTH = 400
 
 
@@ -41,7 +41,7 @@ def follow_job(output: Output, connection: Connection, job_id: str) -> None:
         if job is not None and event_type == job["status"] == "completed":
             text.append(format_result(job))
         output.value(event.json(), text=text)
-        # use the job's present status, because someone may have retried the job since this event
+        # check the job's current status, because someone may have retried the job since this event
         if job is not None and job["status"] in ENDED:
             break
     if connection.get(f"/api/jobs/{job_id}")["status"] != "completed":
@@ -49,16 +49,16 @@ def follow_job(output: Output, connection: Connection, job_id: str) -> None:
 
 
 class OutputPrinter:
-    """Prints a job's output streams. Output that a new attempt repeats is printed only once.
+    """Prints a job's output streams. Prints output that a new attempt repeats only once.
 
-    Text is printed without changes, and each item on its own line.
+    Prints a text stream unchanged, and each item of a list stream on its own line.
     """
 
     def __init__(self, output: Output) -> None:
         self._output = output
-        #: Printed characters or items, by stream.
+        #: Characters or items that were printed, by stream.
         self._printed: dict[str, list[Any]] = {}
-        #: Number of characters or items in the current attempt, by stream.
+        #: Number of characters or items that the current attempt has sent, by stream.
         self._counts: dict[str, int] = {}
 
     def print(self, event: dict[str, Any]) -> None:
@@ -92,7 +92,10 @@ class OutputPrinter:
 
 
 def format_result(job: dict[str, Any]) -> str:
-    """Format a job's result in one line. Shorten a long result, and return "" without a result."""
+    """Format a job's result in one line, shortened if it is long.
+
+    Return "" if there is no result.
+    """
     if job["result"] is None:
         return ""
     text = json.dumps(job["result"], ensure_ascii=False)
@@ -126,7 +129,7 @@ def format_event(event: ServerSentEvent) -> Text:
     elif event_type in {"failed", "retried"}:
         parts.append(data.get("error_message"))
         due = ago(data.get("next_retry_at") or "")
-        if due and not due.endswith("ago"):  # past events are printed too
+        if due and not due.endswith("ago"):  # the event may be old
             parts.append(f"(next try {due})")
     timestamp = record.get("at") or record.get("created_at")
     at = local_time(timestamp)[11:] if timestamp else ""
@@ -141,9 +144,9 @@ def omit_deliveries(
 ) -> Generator[ServerSentEvent]:
     """Yield the events of a workspace's jobs, without the events of webhook deliveries.
 
-    The event `job.created` contains the job's type. If the event of the job's creation is missing,
-    read the job from the database. The job is then older than the events, or its job type has
-    minimal events.
+    The event `job.created` contains the job's type. If no `job.created` precedes an event, read the
+    type from the database, because the job is older than the feed's first event, or its job type
+    has minimal events.
     """
     types: dict[str, str] = {}
     for event in events:

@@ -1,1 +1,1 @@
-"""Deployment to AWS, with the packager of the functions and the files for serverless.yml."""
+"""Deployment to AWS: packages the functions and writes the files that serverless.yml includes."""

@@ -1,8 +1,8 @@
-"""Requirements of apps on AWS, which their files `lambda.yml` contain.
+"""Requirements of apps on AWS, each in the app's file `lambda.yml`.
 
-This module validates and merges the files for the packager, the local stack and the doctor.
+This module validates and merges these files for the packager, the local stack and the doctor.
 
-All keys of a file are optional:
+All keys of `lambda.yml` are optional:
 
 ==============================  ==================================================================
 `parameters`                    parameters of a stage with their defaults
@@ -29,7 +29,8 @@ from minutehand.config import ConfigurationError
 
 FILE = "lambda.yml"
 Function = Literal["jobs", "status", "worker", "health"]
-#: Origins of uploaded files, which the console's pages may load and to which they may upload.
+#: Web origins of the uploads bucket, from which the console's pages may load files and to which
+#: they may upload files.
 UPLOAD_ORIGINS = (
     "https://${self:custom.uploadsBucket}.s3.${AWS::Region}.${AWS::URLSuffix}",
     "https://${self:custom.uploadsBucket}.s3.${AWS::URLSuffix}",
@@ -57,17 +58,20 @@ class Needs(BaseModel):
     uploads: bool = False
 
     def secrets(self, function: str) -> tuple[str, ...]:
-        """Return the names of the apps' secrets that a Lambda function reads."""
+        """Return the names of the apps' secrets that the Lambda function `function` reads."""
         return tuple(self._function_needs(function).secrets)
 
     def variables(self, inherited: Mapping[str, str]) -> dict[str, str]:
-        """Return the variables of the local stack. `inherited` values replace values of apps."""
+        """Return the apps' variables for the local stack.
+
+        Values in `inherited` replace the apps' values.
+        """
         names = {name for f in self.functions.values() for name in (*f.environment, *f.secrets)}
         defaults = {name: inherited.get(name) for name in names} | self.local
         return {name: v for name, value in defaults.items() if (v := inherited.get(name) or value)}
 
     def unset(self, inherited: Mapping[str, str]) -> list[str]:
-        """List the variables that have a fixed value on AWS and no value on the local stack."""
+        """List the apps' variables that have a fixed value on AWS but none on the local stack."""
         local = self.variables(inherited).keys() | self.local.keys()
         values = [item for f in self.functions.values() for item in f.environment.items()]
         unset = {
@@ -78,7 +82,7 @@ class Needs(BaseModel):
         return sorted(unset)
 
     def service(self) -> dict[str, Any]:
-        """Return data for serverless.yml: variables of functions, and policies of their roles."""
+        """Return data for serverless.yml: the functions' variables, and policies of their roles."""
         bucket = {"UPLOADS_BUCKET": {"Ref": "UploadsBucket"}} if self.uploads else {}
         variables = {name: needs.environment for name, needs in self.functions.items()}
         for name in ("jobs", "worker"):
@@ -113,7 +117,7 @@ def read_needs(apps: Iterable[App]) -> Needs:
     """Merge the `lambda.yml` files of `apps`.
 
     Raises:
-        ConfigurationError: A file is invalid, or two apps set a name to different values.
+        ConfigurationError: A `lambda.yml` is invalid, or two apps set a name to different values.
     """
     merged = Needs()
     for app in apps:

@@ -1,7 +1,7 @@
-"""Builds the zip that the four functions share, with wheels, this package and the project's code.
+"""Builds the zip of the four Lambda functions: wheels, this package and the project's code.
 
-A build needs a package registry or uv's cache, but no cloud account. The functions must run on the
-Python version of the build, because the zip contains byte code.
+A build needs a package registry or uv's cache, but no AWS account. The functions must run on the
+Python version with which the zip was built, because the zip contains byte code.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from minutehand.config import JobServiceError
 from minutehand.project import Project
 from minutehand.resources import PACKAGE, checkout
 
-#: Date on which Lambda ends its support, by Python version:
+#: Date on which AWS Lambda ends its support of a Python version, by version:
 #: https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html
 RUNTIMES = {
     "3.11": "30 June 2027",
@@ -34,42 +34,45 @@ RUNTIMES = {
     "3.14": "30 June 2029",
 }
 PYTHON = ".".join(platform.python_version_tuple()[:2])
-#: Platform of the wheels. Amazon Linux 2023 has glibc 2.34, and vendors publish wheels for glibc
-#: 2.28.
+#: Platform of the wheels in the zip. Vendors publish wheels for glibc 2.28, and these also run on
+#: Lambda's Amazon Linux 2023, which has glibc 2.34.
 PLATFORM = "aarch64-manylinux_2_28"
 ARCHIVE = "app.zip"
 #: Maximum unzipped size: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 LAMBDA_BYTES = 250 * 1024 * 1024
-#: Packages that Lambda's image contains. With the listed packages, the zip would be 33 MB larger.
+#: Packages that the zip omits because Lambda's image contains them. They would add 33 MB.
 IN_THE_RUNTIME = ("boto3", "botocore", "s3transfer", "jmespath")
-#: Folders of this package and of apps whose modules no function imports.
+#: Folders of this package and of apps that the zip omits, because no Lambda function imports their
+#: modules.
 NOT_ON_LAMBDA = (
     "cli console demo deploy examples install local migrations pages resources seeds terminal verbs"
 )
-#: Modules of apps that are not in the zip, because no function imports them.
+#: Modules of apps that the zip omits, because no Lambda function imports them.
 EXCLUDED_MODULES = frozenset({"demo", "local", "verbs"})
-#: Folders of a project that may contain Python code, but no code of its functions.
+#: Folders of a project that the zip omits, because they contain no code of the functions.
 NOT_PACKAGES = frozenset(
     {"build", "dist", "docs", "infra", "minutehand", "scripts", "supabase_local", "tests"}
 )
 EXCLUDED_SUFFIXES = (".pyc", ".pyi", ".pyx", ".pxd", ".c", ".h", ".typed", ".md", ".rst")
 LOCK = "requirements.lock"
-#: Files with this machine's certificates, which uv needs behind a proxy with its own certificate.
+#: Files with this machine's CA certificates, which uv needs behind a proxy with its own
+#: certificate.
 CERTIFICATES = (
     Path("/etc/ssl/certs/ca-certificates.crt"),
     Path("/etc/pki/tls/certs/ca-bundle.crt"),
 )
-#: Time of all files in the zip, so that the zip's bytes depend only on the files' contents.
+#: Modification time of all files in the zip, constant so that the zip's bytes depend only on the
+#: files' contents.
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 
 class PackagingError(JobServiceError):
-    """The zip cannot be built, or must not be deployed. The message contains the remedy."""
+    """The zip cannot be built or must not be deployed. The error's message contains the remedy."""
 
 
 @dataclass(frozen=True)
 class Built:
-    """Result of a build."""
+    """Result of a build of the zip."""
 
     archive: str
     sha256: str
@@ -78,15 +81,15 @@ class Built:
 
 
 def build(out: Path, project: Project) -> Built:
-    """Build `app.zip`, and the folder `app` with its files, in `out`.
+    """Build `app.zip` in `out`, and next to the zip the folder `app` with its unzipped files.
 
     Args:
         out: Folder for the zip and for the folder `app`.
         project: Project with the lock file and the code.
 
     Raises:
-        PackagingError: A program failed, Lambda does not run this Python version, or the zip is too
-            large.
+        PackagingError: A program failed, Lambda does not support this Python version, or the zip is
+            too large.
     """
     if PYTHON not in RUNTIMES:
         raise PackagingError(
@@ -118,7 +121,8 @@ def build(out: Path, project: Project) -> Built:
 def lock_requirements(project: Project, out: Path) -> Path:
     """Return the file with pinned requirements: requirements.lock, or uv.lock without its groups.
 
-    If the project has neither file, write requirements.lock, which the developer commits.
+    If the project has neither requirements.lock nor uv.lock, write requirements.lock, which the
+    developer commits.
     """
     lock = project.root / LOCK
     if not lock.is_file() and (project.root / "uv.lock").is_file():
@@ -167,7 +171,7 @@ def sources(project: Project) -> Iterator[tuple[Path, Path]]:
     tops = {PACKAGE}
     for app in apps:
         top = app.folder.parents[app.package.count(".") - 1] if "." in app.package else app.folder
-        if "site-packages" not in top.parts:  # wheels of the lock file contain installed apps
+        if "site-packages" not in top.parts:  # an installed app comes with the locked wheels
             tops.add(top)
     for root in project.import_roots:
         tops.update(path for path in root.iterdir() if _is_package(path))
@@ -226,7 +230,8 @@ def _write_zip(folder: Path, target: Path) -> str:
 def find_tool(name: str) -> str:
     """Find a program in the folder of this Python interpreter, or otherwise in the search path.
 
-    In a virtual environment, which need not be active, the program is in the interpreter's folder.
+    The interpreter's folder contains the programs of its virtual environment, even if the
+    environment is not active.
 
     Raises:
         PackagingError: The program is not installed.
@@ -242,7 +247,8 @@ def run(command: list[str], message: str, *, stdin: str | None = None) -> str:
     """Run a program and return its output.
 
     Raises:
-        PackagingError: The program failed. The error's text is `message` and the program's output.
+        PackagingError: The program failed. The error's message is `message` and the program's
+            output.
     """
     if Path(command[0]).stem == "uv" and any(path.exists() for path in CERTIFICATES):
         command = [*command, "--system-certs"]

@@ -1,6 +1,6 @@
-"""The console's files in an S3 bucket, with their content types and cache headers.
+"""Uploads the console's files to an S3 bucket, with their content types and cache headers.
 
-The files console.yml and pages.js define how CloudFront maps paths to files.
+infra/aws/console.yml and pages.js define how CloudFront maps a URL's path to a file.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from minutehand.console import console_folder
 from minutehand.deploy.build import PackagingError
 from minutehand.project import Project
 
-#: Content types by suffix of a file. `mimetypes` depends on the machine, and a browser needs the
-#: exact type because of `nosniff`.
+#: Content types by suffix of a file. Python's `mimetypes` is not used, because its results depend
+#: on the machine, and a browser needs the exact type because of the header `nosniff`.
 CONTENT_TYPES: Mapping[str, str] = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -33,20 +33,21 @@ CONTENT_TYPES: Mapping[str, str] = {
     ".webmanifest": "application/manifest+json",
     ".woff2": "font/woff2",
 }
-#: Suffix of type declarations, which only editors read.
+#: Suffix of TypeScript declarations, which are not uploaded, because only editors read them.
 TYPES = ".ts"
-#: Cache header of most files. A browser revalidates a file each time, because its name contains no
-#: hash. A CDN's edge may cache the file for a day, and each upload invalidates all edges.
+#: Cache header of most files. A browser revalidates a file at each use, because the file's name
+#: contains no hash. CloudFront's edges may cache a file for a day, because `minutehand deploy`
+#: invalidates all edges after each upload.
 CDN_CACHED = "public, max-age=0, must-revalidate, s-maxage=86400"
-#: Cache header of the files that a browser loads first, so that a browser sees a new upload
-#: immediately.
+#: Cache header of the files that a browser loads first. Browsers do not store these files, so that
+#: they use a new upload immediately.
 NO_STORE = "no-store"
 NO_STORE_FILES = frozenset({"config.json", "index.html"})
 
 
 @dataclass(frozen=True)
 class ConsoleFile:
-    """A file in the bucket, with its headers."""
+    """A file of the console in the S3 bucket, with the file's headers."""
 
     body: bytes
     content_type: str
@@ -54,7 +55,7 @@ class ConsoleFile:
 
 
 def console_files(config: Mapping[str, Any], apps: Iterable[App]) -> dict[str, ConsoleFile]:
-    """Return all files of the console by their key in the bucket, including `config`.
+    """Return all files of the console, including `config`, by their key in the S3 bucket.
 
     Raises:
         PackagingError: This wheel does not contain the console, or a file has an unknown suffix.
@@ -81,9 +82,9 @@ def console_files(config: Mapping[str, Any], apps: Iterable[App]) -> dict[str, C
 
 
 def upload(s3: Any, bucket: str, files: Mapping[str, ConsoleFile]) -> None:
-    """Upload all files. The page is last, so that it never refers to a file that is not uploaded.
+    """Upload all files, index.html last, so that the page never refers to a missing file.
 
-    No file is deleted, so that an open browser tab still finds its modules.
+    Old files are not deleted, so that an open browser tab still finds its modules.
     """
     for key in sorted(files, key=lambda key: (key in NO_STORE_FILES, key)):
         file = files[key]
@@ -108,7 +109,7 @@ def invalidate(cloudfront: Any, distribution: str) -> None:
 
 
 def write(folder: Path, files: Mapping[str, ConsoleFile]) -> None:
-    """Write all files below `folder`, for a server of static files."""
+    """Write all files of the console below `folder`, for a server of static files."""
     for key, file in files.items():
         path = folder / key
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +117,10 @@ def write(folder: Path, files: Mapping[str, ConsoleFile]) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the console with the pages of this project's apps. The server renders config.json."""
+    """Write the console and the pages of this project's apps.
+
+    Omit config.json, which a server renders.
+    """
     if len(arguments) != 1:
         print("usage: python -m minutehand.deploy.console FOLDER", file=sys.stderr)
         return 2

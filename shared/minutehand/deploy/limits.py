@@ -1,4 +1,4 @@
-"""Limits of an AWS account, which are checked before a deploy or explain a failed deploy."""
+"""Checks an AWS account's limits before a deploy, and explains a deploy that a limit made fail."""
 
 from __future__ import annotations
 
@@ -6,23 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-#: Service Quotas' code of the limit on concurrent executions of functions.
+#: Code, in AWS Service Quotas, of the limit on concurrent executions of Lambda functions.
 CONCURRENCY = "L-B99A9384"
-#: Concurrency that an account must keep unreserved, so that an account with less cannot reserve
-#: any:
+#: Number of concurrent executions that an AWS account must leave unreserved:
 #: https://docs.aws.amazon.com/lambda/latest/dg/configuration-concurrency.html
 MIN_UNRESERVED = 100
 DEFAULT_CONCURRENCY = 1000
-#: Maximum concurrent workers, unless the stage sets a maximum or a reservation.
+#: Default maximum of concurrent workers, unless the stage sets `workersAtOnce` or a reservation.
 WORKERS_AT_ONCE = 5
 
 
 @dataclass(frozen=True)
 class Limit:
-    """A limit, whether the stage is below it (`ok`, `warn` or `fail`), and the remedy.
+    """A limit of an AWS account, a verdict on the stage (`ok`, `warn` or `fail`), and the remedy.
 
-    If a limit is exceeded (`fail`), CloudFormation would reject the stack, or the stack could not
-    work.
+    With the verdict `fail`, CloudFormation would reject the stack, or the stack could not work.
     """
 
     verdict: str
@@ -31,7 +29,7 @@ class Limit:
 
 
 def quota_command(concurrency: int, region: str) -> str:
-    """Return the command line that requests a higher limit."""
+    """Return the command line that requests a higher limit on concurrent executions from AWS."""
     return (
         f"aws service-quotas request-service-quota-increase --service-code lambda "
         f"--quota-code {CONCURRENCY} --desired-value {concurrency} --region {region}"
@@ -39,7 +37,7 @@ def quota_command(concurrency: int, region: str) -> str:
 
 
 def concurrency_limit(client: Any, stack: str, region: str, values: Mapping[str, Any]) -> Limit:
-    """Check that the reservation is possible, and that enough functions are left for the API."""
+    """Check that AWS allows the workers' reservation, and that the API keeps enough concurrency."""
     account = client.get_account_settings()["AccountLimit"]
     limit, unreserved = account["ConcurrentExecutions"], account["UnreservedConcurrentExecutions"]
     command = quota_command(DEFAULT_CONCURRENCY, region)
@@ -81,7 +79,7 @@ def _number(values: Mapping[str, Any], name: str) -> int:
 
 
 def _current_reservation(client: Any, stack: str) -> int:
-    """Read the current reservation of the stack's worker, which an update may use again."""
+    """Read the stack's current reservation for its worker, which an update of the stack frees."""
     try:
         response = client.get_function_concurrency(FunctionName=f"{stack}-worker")
     except client.exceptions.ResourceNotFoundException:
@@ -89,8 +87,8 @@ def _current_reservation(client: Any, stack: str) -> int:
     return int(response.get("ReservedConcurrentExecutions") or 0)
 
 
-#: Errors of CloudFormation about limits of an account. Each has a part of the error's message, by
-#: which the error is recognized, and the remedy.
+#: Errors of CloudFormation about limits of an account. Each entry has a text that the error's
+#: message contains, and the remedy.
 REASONS: tuple[tuple[str, str], ...] = (
     (
         "must be verified before you can add new CloudFront",
@@ -128,7 +126,7 @@ def explain_failure(cloudformation: Any, stack: str) -> tuple[str, str] | None:
     ]
     if not failed:
         return None
-    first = failed[-1]  # the latest event comes first
+    first = failed[-1]  # events are listed newest first
     reason = str(first.get("ResourceStatusReason", ""))
     fix = next((fix for text, fix in REASONS if text in reason), "")
     return f"{first['LogicalResourceId']}: {reason}", fix

@@ -1,4 +1,4 @@
-"""Compiles the CloudFormation template that deploys the zip. This needs no AWS account."""
+"""Compiles the CloudFormation template that deploys the zip, without an AWS account."""
 
 from __future__ import annotations
 
@@ -18,31 +18,32 @@ from minutehand.project import Project
 from minutehand.resources import checkout
 from minutehand.version import VERSION
 
-#: File name of osls' template for the whole stack. Another template only creates the bucket.
+#: File name of osls' template for the whole stack. A separate template of osls creates the S3
+#: bucket.
 TEMPLATE = "cloudformation-template-update-stack.json"
 OSLS = Path("node_modules", "osls", "bin", "serverless.js")
-#: Files and folders of a project that no serverless.yml includes.
+#: Files and folders that a project's serverless.yml cannot include.
 NOT_INCLUDED = frozenset({"build", "dist", "node_modules", "serverless.yml"})
 
 
 def compile_template(stage: str, out: Path, *, artifacts: Path, region: str = "us-east-1") -> Path:
-    """Run osls on a copy of serverless.yml, and return the folder with the template.
+    """Run osls on a copy of serverless.yml, and return the folder with the compiled template.
 
     Args:
         stage: Name of the stage.
-        out: Folder for the templates.
+        out: Folder into which osls writes the templates.
         artifacts: Folder with the zip, whose hash the template contains.
-        region: Region in the names of resources.
+        region: AWS region in the names of resources.
 
     Raises:
         PackagingError: osls rejected serverless.yml.
     """
     project = Project.find()
-    # run osls in its own folder, because it writes files there and concurrent runs would share them
+    # run osls in a separate folder per run, because osls writes files into its working folder
     service = out / "service"
     _mirror(project.root, service)
     write_service(project, service, stage)
-    # remove AWS profiles and keys, so that the output does not depend on this machine
+    # remove AWS profiles and keys, so that the template does not depend on this machine
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "SLS_"))
     } | {
@@ -66,7 +67,7 @@ def compile_template(stage: str, out: Path, *, artifacts: Path, region: str = "u
 def service_environment(project: Project) -> dict[str, str]:
     """Return the environment variables that serverless.yml reads.
 
-    The deploy's time is now, even if the commit is older.
+    The variable DEPLOYED_AT is the current time, not the time of the commit.
     """
     handlers = "functions" if checkout() == project.root else "minutehand.functions"
     return {

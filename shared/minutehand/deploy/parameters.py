@@ -1,7 +1,8 @@
-"""Secrets of the functions. Each Lambda function has one SSM parameter.
+"""Writes the secrets of each Lambda function to one SSM parameter per function.
 
-`minutehand deploy` writes the secrets itself, because CloudFormation cannot create a SecureString
-and its templates must not contain secrets. minutehand/aws/secrets.py reads the secrets.
+`minutehand deploy` writes the secrets without CloudFormation, because CloudFormation cannot create
+a SecureString and its templates must not contain secrets. A function reads its secrets by
+minutehand/aws/secrets.py.
 """
 
 from __future__ import annotations
@@ -12,17 +13,18 @@ from typing import Any, Protocol
 
 from minutehand.deploy.apps import Needs
 
-#: Secrets with which a worker can sign in to the Data API. The first secret that is set is used.
+#: Secrets with which a worker can sign in to the Data API. The worker uses the first secret of this
+#: list that is set.
 WORKER_SIGN_IN = ("SUPABASE_WORKER_KEY", "SUPABASE_JWT_SECRET", "SUPABASE_SECRET_KEY")
 
-#: Required secrets by the name of a function.
+#: Required secrets of each Lambda function, by the function's name.
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "jobs": (),
     "status": ("WORKER_SECRET_TOKEN",),
     "worker": ("WORKER_SECRET_TOKEN", "BACKGROUND_JOB_TOKEN"),
     "health": (),
 }
-#: Optional secrets by the name of a function.
+#: Optional secrets of each Lambda function, by the function's name.
 OPTIONAL: Mapping[str, tuple[str, ...]] = {
     "jobs": ("SUPABASE_JWT_SECRET", "SUPABASE_JWKS"),
     "status": ("SUPABASE_JWT_SECRET", "SUPABASE_JWKS", *WORKER_SIGN_IN),
@@ -40,12 +42,12 @@ class Ssm(Protocol):
 
 
 def parameter_name(service: str, stage: str, function: str) -> str:
-    """Return the name of a function's SSM parameter, as functions.yml also defines it."""
+    """Return the name of a function's SSM parameter, which must equal the name in functions.yml."""
     return f"/{service}/{stage}/{function}"
 
 
 def select_secrets(function: str, values: Mapping[str, str], needs: Needs | None) -> dict[str, str]:
-    """Select the secrets that a function may read, including secrets of apps."""
+    """Select from `values` the secrets that a Lambda function may read, with secrets of apps."""
     app_secrets = () if needs is None else needs.secrets(function)
     names = dict.fromkeys((*NEEDED[function], *OPTIONAL[function], *app_secrets))
     return {name: values[name] for name in names if values.get(name)}
@@ -68,18 +70,18 @@ def write_parameters(
     key_id: str | None = None,
     needs: Needs | None = None,
 ) -> list[str]:
-    """Write the parameters of all functions, and return the parameters' names.
+    """Write the SSM parameters of all Lambda functions, and return the parameters' names.
 
-    Functions that are already running use the new values within minutes.
+    Lambda functions that are already running use the new secrets within minutes.
 
     Args:
         ssm: boto3's SSM client.
         service: Name of the project.
         stage: Name of the stage.
-        values: Secrets by name. Secrets that no function may read are ignored.
+        values: Secrets by name. Secrets that no Lambda function may read are not written.
         needs: Requirements of the apps.
-        key_id: KMS key that encrypts the parameters. A `key_id` of None selects the account's
-            default key for SSM.
+        key_id: KMS key that encrypts the SSM parameters. None selects the account's default key for
+            SSM.
     """
     names = []
     for function in NEEDED:

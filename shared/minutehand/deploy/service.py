@@ -1,7 +1,7 @@
-"""Writes the files that serverless.yml includes: CloudFormation, stages and apps' requirements.
+"""Writes the files that serverless.yml includes: CloudFormation resources, stages and apps' needs.
 
-The files are written into `build/minutehand` next to serverless.yml, which is therefore the same
-in a checkout and in a project that installed the package.
+The files are written into `build/minutehand` next to serverless.yml, so that serverless.yml is the
+same in a checkout and in a project that installed the package.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from minutehand.project import Project, add_to_gitignore
 from minutehand.resources import resource
 
 FOLDER = Path("build", "minutehand")
-#: Files that are copied into a project, which may then edit them.
+#: Files that are copied into a project, whose developers may edit the copies.
 PROJECT_FILES = frozenset({"serverless.yml", "stages.yml"})
 
 
@@ -51,7 +51,7 @@ def write_first_files(project: Project) -> list[Path]:
 
 
 def read_stages(project: Project) -> dict[str, dict[str, Any]]:
-    """Read the parameters of all stages. `default` contains the defaults of every stage.
+    """Read the parameters of all stages. The entry `default` contains the defaults of every stage.
 
     Raises:
         ConfigurationError: The project has no stages file, or the file is invalid.
@@ -76,7 +76,10 @@ def read_stages(project: Project) -> dict[str, dict[str, Any]]:
 
 
 def write_service(project: Project, root: Path, stage: str) -> None:
-    """Write the files that serverless.yml in `root` includes for a stage. Delete older files."""
+    """Write the files that serverless.yml in `root` includes for a stage.
+
+    Delete the earlier files.
+    """
     folder = root / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     add_to_gitignore(folder)

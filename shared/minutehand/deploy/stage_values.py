@@ -1,6 +1,6 @@
-"""Checks the values of a stage. CloudFormation would reject a wrong value only after minutes.
+"""Checks a stage's parameters, because CloudFormation rejects a wrong value only after minutes.
 
-Other modules check for placeholders and missing secrets.
+Other modules check that a stage has no placeholders and that no secret is missing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
-#: Log levels of a stage, which environment.cjs converts to LOG_LEVEL of the functions.
+#: Log levels that a stage may set. environment.cjs converts the level to LOG_LEVEL of the
+#: functions.
 _Level = Annotated[
     Literal["TRACE", "DEBUG", "INFO", "WARN", "WARNING", "ERROR", "FATAL", "CRITICAL"],
     BeforeValidator(lambda value: str(value).upper()),
@@ -28,13 +29,14 @@ def _number(minimum: int, maximum: int) -> Any:
 
 
 def _digits(text: Any) -> Any:
-    # accept only digits, because CloudFormation gets the string and cannot read 1_000 or 60.0
+    # accept only digits, because CloudFormation cannot parse numbers such as 1_000 or 60.0
     if not (isinstance(text, str) and text.isascii() and text.isdecimal()):
         raise ValueError("it must be a whole number")
     return text
 
 
-#: Types of the values, which are strings. An empty string selects the default of an optional value.
+#: Type of each parameter of a stage, by name. Values are strings, and an empty string selects the
+#: default of an optional parameter.
 TYPES: Mapping[str, Any] = {
     "logLevel": _Level,
     "logRetentionDays": Literal[*_RETENTION_DAYS.split()],
@@ -51,13 +53,13 @@ TYPES: Mapping[str, Any] = {
     "oldestDueSeconds": _number(1, 86_400),
     "uploadDays": _number(1, 3650),
     "alarmEmail": Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")],
-    # origins have no path, and the value * is not allowed
+    # reject origins with a path and the value *
     "corsOrigins": list[Annotated[str, Field(pattern=r"^https?://[^/*\s]+$")]],
 }
 
 
 def find_errors(values: Mapping[str, Any]) -> list[str]:
-    """Return one sentence for each invalid value of a stage."""
+    """Return one sentence for each invalid parameter of a stage."""
     errors = []
     for name in TYPES.keys() & values.keys():
         value = values[name]

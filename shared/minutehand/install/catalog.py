@@ -1,8 +1,8 @@
-"""A record of the database objects of a release, and its comparison with a database.
+"""Records the database objects of a release, and compares a database with the record.
 
 The record has a part for the engine and one for each app of Minutehand, because a project may leave
-out an app. The wheel contains the record. A checkout writes its record when it builds a database
-from the SQL sources. A record never comes from the database that is checked.
+out an app. The wheel contains the record. In a checkout, the code that builds a database from the
+SQL sources writes the record. The record never comes from the database that is compared.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from minutehand.resources import checkout, resource
 
 QUERY = Path(__file__).with_name("catalog.sql")
 NAME = "facts.json"
-#: Folders of a checkout with the SQL sources of the engine and of the apps.
+#: Paths in a checkout of the folders with the SQL sources of the engine and of the apps.
 SCHEMAS, SCHEMAS_OF_APPS = "supabase/schemas", "shared/minutehand/*/schemas"
-#: Name of the record's part that every project has.
+#: Name of the record's part for the engine, which every project has.
 ENGINE = "minutehand"
-#: Placeholder in the record for the role that owns the engine.
+#: Placeholder in the record for the database role that owns the engine.
 OWNER = "{owner}"
 _ROLES = "select rolname from pg_catalog.pg_roles"
 _OWNER = "select nspowner::regrole::text from pg_catalog.pg_namespace where nspname = %s"
@@ -32,13 +32,13 @@ _OWNER = "select nspowner::regrole::text from pg_catalog.pg_namespace where nspn
 FUNCTION, OWNERSHIP, RIGHTS = 4, 10, 11
 #: Ranks of the statements that create a table with its columns and constraints.
 _TABLE = (2, 3, 7)
-#: Prefix of entries for the row of a setting, whose value people may change.
+#: Prefix of a catalog entry for the row of a setting, whose value people may change.
 _SETTING = "setting "
-#: Ranks of functions and views, which `create or replace` cannot give other columns, parameters or
-#: results.
+#: Ranks of functions and views. `create or replace` cannot change their columns, parameters or
+#: results, so that they must be dropped first.
 _REPLACED = (FUNCTION, 5)
-#: SQL names of an object and of its part, by a pattern of the statement that creates the object or
-#: part.
+#: Formats of the SQL names of an object and of a part such as a column, by a pattern of the
+#: statement that creates them.
 _KINDS = {
     r"CREATE OR REPLACE FUNCTION \w+\.(\w+)\(": ("function {object}", ""),
     r"create or replace view \w+\.(\w+) ": ("view {object}", ""),
@@ -52,14 +52,14 @@ _KINDS = {
 }
 _COLUMN_OF = re.compile(r"alter table \S+ alter column \S+(?= type )")
 _DEFAULT = re.compile(r"(alter table \S+ alter column \S+) set (default|not null)")
-#: Statement that adds a column with a default or a generated value.
+#: Pattern of a statement that adds a column with a default or a generated value.
 _FILLED = re.compile(r"(alter table \S+) add column if not exists (\S+) .+ (?:default|generated) ")
 _OWNED = re.compile(r"alter (.+) owner to (.+)", re.DOTALL)
 _COLUMN_RIGHT = re.compile(r"grant \w+ \(")
-#: Role of a hosted project that a database elsewhere may lack.
+#: Database role of hosted Supabase projects, which may be missing in other databases.
 _OPTIONAL = "authenticator"
 _COLUMN = re.compile(r"alter table (\S+) add column if not exists (\S+) ")
-#: Query of the tables from which a column was dropped.
+#: Query of the tables from which someone has dropped a column.
 _SHORTENED = """
     select distinct a.attrelid::regclass::text from pg_catalog.pg_attribute as a
     join pg_catalog.pg_class as c on c.oid = a.attrelid
@@ -77,20 +77,20 @@ _TABLES = """
 
 
 class CatalogEntry(NamedTuple):
-    """A statement that describes a database object, and a statement that reverts it."""
+    """An SQL statement that describes a database object, and a statement that reverts it."""
 
-    #: Order of the statements. For example, a table is created before its index.
+    #: Position in the order of all statements. For example, a table is created before its index.
     rank: int
     object: str
     statement: str
     undo: str | None
-    #: True if a project may change the object. An object that a project may change is compared only
-    #: between two releases.
+    #: True if a project may change the object, so that the object is compared only between two
+    #: releases.
     is_editable: bool = False
 
     @property
     def key(self) -> str:
-        """Text that is compared: the statement, or for a setting only its name."""
+        """Text that comparisons use: the entry's statement, or for a setting only its name."""
         return self.object if self.object.startswith(_SETTING) else self.statement
 
 
@@ -110,7 +110,7 @@ def read_catalog(session: Any, schemas: Schemas) -> list[CatalogEntry]:
 
 
 def record_file(root: Path | None = None) -> Path:
-    """Return the path of the record. In a checkout, the path contains a hash of the SQL sources."""
+    """Return the path of the record, which in a checkout contains a hash of the SQL sources."""
     root = root or checkout()
     if root is None:
         return resource("record") / NAME
@@ -121,7 +121,7 @@ def record_file(root: Path | None = None) -> Path:
 
 
 def record_catalog(session: Any, path: Path, part: str) -> None:
-    """Record the database objects that a part has added, with the schema names of the sources."""
+    """Record the objects that a part (the engine or an app) has added to a database."""
     path.parent.mkdir(parents=True, exist_ok=True)
     record: dict[str, list[Any]] = json.loads(path.read_text("utf-8")) if path.exists() else {}
     record.pop(part, None)
@@ -130,11 +130,14 @@ def record_catalog(session: Any, path: Path, part: str) -> None:
     record[part] = [entry for entry in entries if entry not in known]
     new = path.with_name(f"{path.name}.new")
     new.write_text(json.dumps(record, ensure_ascii=False, indent=0), "utf-8")
-    new.replace(path)  # in one step, because another process may read or write the record
+    new.replace(path)  # replace the file in one step, because another process may read it
 
 
 def read_record(schemas: Schemas, apps: Iterable[App]) -> list[CatalogEntry] | None:
-    """Read the objects that the engine and the apps create. Return None if there is no record."""
+    """Read from the record the objects of the engine and of `apps`.
+
+    Return None without a record.
+    """
     path = record_file()
     if not path.exists():
         return None
@@ -152,16 +155,15 @@ def read_record(schemas: Schemas, apps: Iterable[App]) -> list[CatalogEntry] | N
 
 
 def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> list[Drift]:
-    """Compare a database with the record, and return the fixes in an order in which they can run.
+    """Compare a database with the record, and return fixes in an order in which they can run.
 
-    Objects that have other names are renamed in a transaction that is rolled back, because all
-    other objects are compared under their recorded names.
+    During the comparison, objects that someone has renamed get their recorded names back, in a
+    transaction that is rolled back, because other objects depend on these names.
 
-    An object that is not recorded is a drift in three cases. It adds a grant, a policy, a rule or a
-    role to a recorded object, or it overloads a recorded function. Or it adds to a table of the
-    engine anything but a plain index or a column that inserts may omit. The project may add all
-    other objects.
-    project.
+    An object that the record does not contain is a drift in three cases. First, it is a grant, a
+    policy, a rule or a role of a recorded object. Second, it overloads a recorded function. Third,
+    it changes a table of the engine, except by a plain index or a column that inserts may omit. The
+    project may add all other objects.
     """
     roles = {name for (name,) in session.execute(_ROLES).fetchall()}
     [(owner,)] = session.execute(_OWNER, (schemas.engine,)).fetchall()
@@ -178,7 +180,8 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
                 session.execute(item.fix.encode())
             actual = {entry.key: entry for entry in read_catalog(session, schemas)}
     existing = {entry.object for entry in actual.values()}
-    # our tables of tenants, which a project may extend, and whose names its own tables may have
+    # Minutehand's tables of tenants, which a project may extend or replace by tables of the same
+    # name
     tenants = f"{schemas.clients}.workspaces", f"{schemas.clients}.workspace_members"
     of_tenants = {key for key, entry in expected.items() if entry.object in tenants}
     are_ours = not of_tenants.isdisjoint(actual)
@@ -197,14 +200,13 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
         and (drop := _drop(entry)) in drops
         and (entry.rank not in _REPLACED or _head(entry) != _head(drops[drop]))
     }
-    # a dropped function or view also loses the objects of its other entries, which are created
-    # again
+    # if a fix drops a function or view, fixes must also restore the object's other entries
     recreated = {f.object for key, f in expected.items() if key in dropped and f.rank in _REPLACED}
-    # an object with a wrong owner loses grants when its owner is corrected, so all are repeated
+    # repeat all grants on an object with a wrong owner, because a new owner loses some grants
     owned = {f.object for key, f in expected.items() if f.rank == OWNERSHIP and key not in actual}
     function_names = {f.object.partition("(")[0] for f in expected.values() if f.rank == FUNCTION}
     columns = {match[0] for match in map(_COLUMN_OF.match, expected) if match}
-    # columns that the project has added, and that the engine's inserts may omit
+    # columns that the project has added, with a default, so that the engine's inserts may omit them
     omitted = {
         column
         for match in map(_FILLED.match, actual)
@@ -213,8 +215,8 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
 
     def revert_statement(entry: CatalogEntry) -> str | None:
         if entry.rank == FUNCTION and entry.object not in objects:
-            # an overload is a drift, because the Data API rejects each call of an overloaded
-            # function
+            # an overload of a recorded function is a drift, because the Data API rejects each call
+            # of an overloaded function
             return _drop(entry) if entry.object.partition("(")[0] in function_names else None
         column = entry.statement.partition(" set ")[0]
         is_part = entry.rank not in _REPLACED and (
@@ -230,7 +232,8 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
         for key, entry in actual.items()
         if key not in expected and (entry.object in objects or entry.rank == FUNCTION)
     ]
-    # revoking a right on a table also revokes it on the columns, so rights on columns are repeated
+    # repeat grants on columns, because a fix that revokes a right on the table also revokes it on
+    # columns
     revoked = {entry.object for entry in added if entry.undo and entry.rank == RIGHTS}
     missing = [
         Drift(
@@ -244,7 +247,8 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
         or (entry.object in revoked and _COLUMN_RIGHT.match(entry.statement))
     ]
     undone = (Drift(f"not by the release: {f.statement}", f.undo) for f in added if f.undo)
-    # unexpected objects come first, because for example an altered policy is dropped, then created
+    # remove unexpected objects first, because for example an altered policy is dropped, then
+    # created
     return [
         Drift(item.detail.replace(OWNER, owner), item.fix.replace(OWNER, owner))
         for item in (*repairs, *renamed, *undone, *missing)
@@ -252,7 +256,7 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
 
 
 def _restore_tables(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> list[Drift]:
-    """Rename tables back, and create tables whose rows are compared. Return these fixes."""
+    """Rename tables back, and create missing tables with rows. Return these statements as fixes."""
     columns: dict[str, set[str]] = {}
     for match in filter(None, (_COLUMN.match(entry.statement) for entry in record)):
         columns.setdefault(match[1], set()).add(match[2])
@@ -267,7 +271,8 @@ def _restore_tables(session: Any, schemas: Schemas, record: list[CatalogEntry]) 
             each
             for each in tables.keys() - columns.keys()
             if columns[table] == tables[each][2]
-            # in another schema with another name, a project's own table may have the same columns
+            # ignore a table in another schema with another name, because it may be the project's
+            # own
             and (tables[each][0] == schema or tables[each][1] == name)
         ]
     statements = []
@@ -296,8 +301,9 @@ def _find_renames(
 ) -> list[Drift]:
     """Find each missing object that exists under another name.
 
-    Only one object may have an unexpected name, and only one missing object may have had it. If a
-    table has lost a column, an unexpected column of this table may be the project's own.
+    A missing object counts as renamed only if exactly one unexpected object matches it, and the
+    unexpected object matches no other missing object. A column does not count as renamed if its
+    table has lost a column, because the unexpected column may be the project's own.
     """
     drifts: dict[tuple[str, str], list[Drift]] = {}
     shortened = {table for (table,) in session.execute(_SHORTENED.encode()).fetchall()}
@@ -327,16 +333,16 @@ def _find_renames(
 
 
 def _order(entry: CatalogEntry) -> tuple[int, bool]:
-    """Return a statement's rank, and whether it creates a function whose body is checked."""
+    """Return an entry's sort key: functions whose body Postgres checks follow other functions."""
     return entry.rank, entry.rank == FUNCTION and "$function$" not in entry.statement
 
 
 def _drop(entry: CatalogEntry) -> str:
-    """Return the statement that drops the entry's object or part, or an empty string."""
+    """Return the statement that drops the entry's object or part, or "" if there is none."""
     if match := _DEFAULT.match(entry.statement):
         return f"{match[1]} drop {match[2]}"
-    # types, sequences and columns are altered instead, and an entry of a policy has its own
-    # statement
+    # drop no type, sequence or column, which other fixes alter, and no policy, whose entry has
+    # `undo`
     for pattern in () if entry.undo or entry.rank in (1, 3) else _KINDS:
         if match := re.match(pattern, entry.statement):
             subject, part = _name_object(entry, pattern, match[1])
@@ -351,14 +357,15 @@ def _name_object(entry: CatalogEntry, pattern: str, name: str) -> list[str]:
 
 
 def _head(entry: CatalogEntry) -> str:
-    """Return a function's arguments and result, or a view's columns, from its statement."""
+    """Return a function's arguments and result, or a view's columns, from the statement."""
     return re.split(r"\n LANGUAGE |\) with | as\n", entry.statement)[0]
 
 
 def _fix(entry: CatalogEntry, existing: set[str], actual: Container[str]) -> str:
-    """Return the entry's statement. For a new object, also revoke Postgres's default rights.
+    """Return SQL that restores an entry. For a new object, also revoke Postgres's default rights.
 
-    An owner gets all rights, because rights of a wrong owner may have been revoked before.
+    Grant all rights to a corrected owner, who takes over the wrong owner's rights, because some of
+    these may have been revoked.
     """
     column, is_identity, _ = entry.statement.partition(" generated always as identity")
     if is_identity and column in actual:

@@ -1,9 +1,9 @@
 """`minutehand init … --reads … --writes …` creates SQL functions for a project's own tables.
 
-The processor calls the functions. They come from one template, and the owner of the tables edits
-them. Each table must have a column `id` and a column with the tenant's id. The functions never
-write these two columns or foreign keys. After a write, the functions check that the row still
-belongs to the tenant.
+The created processor calls these SQL functions. A template produces the functions, and the owner of
+the tables edits them. Each table must have a column `id` and a column with the tenant's id. The
+functions never write these two columns or foreign keys. After a write, the functions check that the
+row still belongs to the tenant.
 """
 
 from __future__ import annotations
@@ -129,15 +129,16 @@ def own_tables(
     writes: str,
     tenant: str = "",
 ) -> Plan:
-    """Plan the files of a job type that uses own tables. The plan's hint is an example payload.
+    """Plan the files of a job type that uses a project's own tables.
 
     Args:
-        reads: Tables of `public`, separated by commas.
-        writes: Tables of `public`, like `reads`. The processor also reads these tables.
-        tenant: Column with the tenant's id in these tables. Default: its name in the memberships.
+        reads: Names of tables in the schema `public` that the processor reads, separated by commas.
+        writes: Names of tables that the processor reads and writes, in the form of `reads`.
+        tenant: Column with the tenant's id in these tables. The default is the name of that column
+            in the memberships table.
 
     Raises:
-        InstallError: A name is invalid, or a file already exists.
+        InstallError: The name of a table or column is invalid, or a file already exists.
     """
     *new_files, processor, test = processor_files(source, package, job_type)
     names = processor_names(package, job_type)

@@ -1,7 +1,7 @@
 """The files of an install: migrations, settings, and a first processor.
 
-Each write is planned first, so that `--dry-run` lists exactly the files that an install writes. No
-write replaces an existing file.
+An install plans all files before it writes them, so that `--dry-run` lists exactly the files that
+an install writes. An install never replaces an existing file.
 """
 
 from __future__ import annotations
@@ -31,18 +31,19 @@ from minutehand.project import FILE, Project
 from minutehand.version import VERSION
 
 SETTINGS_EXAMPLE = "minutehand.env.example"
-#: Files with secrets or build results, which people create as the pages on deployment describe.
+#: Patterns of files with secrets or build results, which people create as the pages on deployment
+#: describe.
 SECRET_FILES = (".env", "*.env", "key.json", "build/")
-#: Files of Minutehand and its users that git must ignore.
+#: Patterns of files of Minutehand and of its users that git must ignore.
 OUR_FILES = (*SECRET_FILES, "__pycache__/")
 #: Folders of the Supabase CLI that git must ignore, unless `supabase init` wrote a .gitignore.
 CLI_FILES = ("supabase/.branches/", "supabase/.temp/")
-#: Note for a project in which the engine is already installed.
+#: Text that an install prints if the engine is already installed in the project.
 INSTALLED = (
     f"Minutehand is installed here with the options in {FILE}. `minutehand upgrade` adds a newer"
     " release."
 )
-#: Note for a project with declarative schema files.
+#: Text that an install prints if the project has declarative schema files.
 DECLARED = (
     "The next `supabase db diff` of declared files would drop the engine. See the section Declared"
     " schemas of `minutehand docs install`."
@@ -151,13 +152,13 @@ class FileWrite:
 
 @dataclass(frozen=True)
 class Plan:
-    """Files to write, and notes on changes that the project's owner must make."""
+    """Files to write, and texts about changes that the project's owner must make by hand."""
 
     files: tuple[FileWrite, ...]
     hints: tuple[str, ...] = ()
 
     def apply(self) -> None:
-        """Write the planned files.
+        """Write the files of the plan.
 
         Raises:
             InstallError: A file could not be written.
@@ -182,7 +183,7 @@ class InstallOptions:
     schemas: Schemas
     tenants: Tenants
     package: str = "jobs"
-    #: Folder of the package in the project, e.g. the backend's folder in a monorepo.
+    #: Folder of the project that contains the package, e.g. the backend's folder in a monorepo.
     source: str = ""
     #: Entries in `apps` of minutehand.toml that leave out an app of Minutehand.
     without: tuple[str, ...] = ()
@@ -211,8 +212,8 @@ def plan_install(folder: Path, options: InstallOptions, *, now: datetime) -> Pla
 
     Plan no files if Minutehand is already installed in the folder.
 
-    If the project already has options, they must be the same. The migrations are written last, so
-    that another install can complete an install that failed before.
+    If the project's minutehand.toml already has options, `options` must be the same. The migrations
+    are the last files of the plan, so that the next install can complete an install that failed.
 
     Raises:
         InstallError: A file in the folder conflicts with the options.
@@ -229,7 +230,7 @@ def plan_install(folder: Path, options: InstallOptions, *, now: datetime) -> Pla
             code="package_taken",
             fix="--package NAME, e.g. work; or delete it if an install that failed has written it",
         )
-    # append the options, because the file may exist without options
+    # append the options to minutehand.toml, because this file may exist without options
     text = _project_file(folder, options)
     project_file = [FileWrite(folder / FILE, text, appends=True)] if is_new else []
     first: list[FileWrite] = []
@@ -257,7 +258,7 @@ def plan_install(folder: Path, options: InstallOptions, *, now: datetime) -> Pla
 def plan_migrations(
     folder: Path, migrations: list[list[Source]], *, now: datetime
 ) -> list[FileWrite]:
-    """Plan one migration for each list of parts. Their versions follow the newest migration's."""
+    """Plan a migration for each list of parts, with versions after the newest migration."""
     first, version = int(timestamp(folder, now)), VERSION.replace(".", "_")
     return [
         FileWrite(
@@ -269,15 +270,16 @@ def plan_migrations(
 
 
 def package_folder(source: Path, package: str) -> Path:
-    """Return the folder of a package, which is below the folder from which it is imported."""
+    """Return the folder of a package that Python imports from the folder `source`."""
     return source.joinpath(*package.split("."))
 
 
 def processor_files(folder: Path, package: str, job_type: str) -> list[FileWrite]:
-    """Plan the files of a new processor and its test, in a package that is imported from `folder`.
+    """Plan the files of a processor and its test, in a package that Python imports from `folder`.
 
     Raises:
-        InstallError: A file already exists, or the package has all of its processors in one module.
+        InstallError: A planned file already exists, or the package has a module processors.py
+            instead of a folder.
     """
     names = processor_names(package, job_type)
     module = names["module"]
@@ -286,7 +288,7 @@ def processor_files(folder: Path, package: str, job_type: str) -> list[FileWrite
     if not home.exists():
         parents = [part for part in home.parents[: package.count(".")] if not part.exists()]
         files = [
-            # add the files `__init__.py`, because otherwise pytest does not find the package
+            # add files `__init__.py`, because otherwise pytest does not find the package
             *(FileWrite(part / "__init__.py", "") for part in parents),
             FileWrite(home / "__init__.py", '"""Background jobs of this project."""\n'),
             FileWrite(
@@ -333,7 +335,7 @@ def _ignored(folder: Path) -> tuple[list[FileWrite], list[str]]:
 
 
 def _instructions(folder: Path, options: InstallOptions) -> list[FileWrite]:
-    """Plan a section about jobs in the file with instructions for coding agents."""
+    """Plan a section about jobs in the project's file with instructions for coding agents."""
     path = folder / AGENTS
     path_in_project = f"{options.source}/{options.package}".strip("/").replace(".", "/")
     text = AGENTS_SECTION.format(
@@ -377,11 +379,12 @@ def _config(folder: Path, schema: str) -> tuple[list[FileWrite], list[str]]:
 
 
 def _project_file(folder: Path, options: InstallOptions) -> str:
-    # use a short name of simple characters, because names of roles and buckets contain it
+    # choose a short name of simple characters, because the names of AWS roles and buckets contain
+    # it
     name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).lstrip("-0123456789")[:20]
     name = name.rstrip("-")
     return PROJECT_FILE.format(
-        name=name if len(name) > 1 else "app",  # osls rejects a single letter
+        name=name if len(name) > 1 else "app",  # osls needs two characters
         apps=_quoted([options.package, *options.without]),
         schema=options.schemas.clients,
         tenancy=options.tenants.kind,

@@ -1,4 +1,4 @@
-"""The SQL that removes an installed engine from a database, and no object of the project."""
+"""Generates SQL that removes an installed engine from a database, but no object of the project."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ _KINDS = ("view", "table", "function")
 
 
 def removal_sql(folder: Path) -> str:
-    """Return the SQL for the project in `folder`.
+    """Return the SQL that removes the engine from the database of the project in `folder`.
 
     Raises:
         InstallError: Minutehand is not installed in the project.
@@ -152,7 +152,7 @@ def removal_sql(folder: Path) -> str:
     by_kind = {kind: [name for each, name in objects if each == kind] for kind in _KINDS}
     named = "|".join(name for _, name in objects)
     use = rf"\m{engine}\.|\m{clients}\.({named})\M"
-    if clients == CLIENTS:  # the project's SQL may call functions in public without the schema
+    if clients == CLIENTS:  # the project may call functions without `public.`
         use += rf"|\m({'|'.join(by_kind['function'])})\s*\("
     drops = (f"drop {kind} if exists {clients}.{name} cascade;\n" for kind, name in objects)
     engine_tables = [f"'{name}'" for kind, name in _objects(texts, engine) if kind == "table"]
@@ -173,10 +173,10 @@ def removal_sql(folder: Path) -> str:
 
 
 def _objects(texts: str, schema: str) -> list[tuple[str, str]]:
-    """List Minutehand's objects in the order of their drops: views, tables, then functions."""
-    # find objects by name, because the schema may contain others. No function of Minutehand has
-    # overloads, so the name identifies it.
+    """List Minutehand's objects in the order in which to drop them: views, tables, functions."""
+    # find Minutehand's objects by name, because the schema may contain the project's objects. A
+    # name identifies a function, because no function of Minutehand has overloads.
     pattern = rf"^create (?:or replace |unlogged )?({'|'.join(_KINDS)}) {schema}\.(\w+)"
-    # the last statement for a name decides, because a view may replace a table of the tenants
+    # use the last statement for a name, because a view may replace a table of the tenants
     kinds = {name: kind for kind, name in re.findall(pattern, texts, re.MULTILINE)}
     return sorted(((kind, name) for name, kind in kinds.items()), reverse=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-#: Schema names in the SQL sources.
+#: Schema names in the SQL sources, for the objects of clients and of the engine.
 CLIENTS, ENGINE = "public", "queue"
 _NAME = "(?P<name>public|queue)"
 _WRITTEN = tuple(
@@ -33,7 +33,7 @@ class Schemas:
 
     @property
     def engine(self) -> str:
-        """Name of the engine's schema."""
+        """Name of the schema with the engine's objects."""
         return ENGINE if self.clients == CLIENTS else f"{self.clients}_engine"
 
 

@@ -1,8 +1,9 @@
-"""The SQL of this version, and the parts of this SQL that a project has installed.
+"""Reads the SQL of this version, and finds parts of Minutehand's SQL in a project's migrations.
 
 A first install writes the current SQL of the engine. An upgrade writes the migrations of all
-releases after the installed release, and before them a file that makes calls wait until the upgrade
-is complete. Each part of a file names its origin and the hash of its text:
+releases after the installed release. Before these migrations, it writes a file that makes calls
+wait until the upgrade is complete. In a written file, a comment before each part has the part's
+origin and the hash of the part's text:
 
     -- Installed by minutehand 0.4.0. …
 
@@ -42,7 +43,10 @@ _FIRST_LINES = f"""\
 
 
 class InstallError(Exception):
-    """The project cannot be changed as requested. `fix` is the remedy, and `code` a stable word."""
+    """An install or upgrade cannot change the project as requested.
+
+    `fix` is the remedy, and `code` a stable error code.
+    """
 
     def __init__(self, message: str, *, code: str, fix: str) -> None:
         super().__init__(message)
@@ -59,16 +63,16 @@ def not_installed(folder: Path, *, fix: str) -> InstallError:
 
 @dataclass(frozen=True)
 class Source:
-    """A SQL file of this version, which becomes a part of a migration in a project."""
+    """An SQL file of this version, which becomes a part of a migration in a project."""
 
     origin: str
     text: str
-    #: True if the project may edit the part. An editable part is never compared.
+    #: True if the project may edit the part, so that its text is never compared with its hash.
     editable: bool = False
 
     @property
     def part(self) -> str:
-        """Text of the part, whose first line names its origin and hash."""
+        """Text of the part, whose first line is a comment with the part's origin and hash."""
         mark = "" if self.editable else f" sha256 {_digest(self.text)}"
         return f"-- minutehand: {self.origin}{mark}\n{self.text.strip()}\n"
 
@@ -80,13 +84,13 @@ class Installed:
     path: Path
     version: str
     origin: str
-    #: Hash of the text when it was written. The hash is None if the project may edit the part.
+    #: Hash of the part's text at the time of the install, or None if the project may edit the part.
     expected: str | None
     text: str
 
     @property
     def is_modified(self) -> bool:
-        """True if someone has edited the part since it was written."""
+        """True if someone has edited the part since the install or upgrade wrote it."""
         return self.expected not in (None, _digest(self.text))
 
 
@@ -95,18 +99,19 @@ def _digest(text: str) -> str:
 
 
 def migration(parts: list[Source]) -> str:
-    """Join parts into the text of one migration."""
+    """Return the text of one migration that consists of these parts."""
     return "\n".join([_FIRST_LINES, *(part.part for part in parts)])
 
 
 def upgrade_migrations(
     parts: list[Source], schemas: Schemas, apps: Iterable[App]
 ) -> list[list[Source]]:
-    """Return the parts of the two migrations that upgrade a database while calls run.
+    """Return the parts of the two migrations that upgrade a database in use.
 
-    The first migration makes each call wait before the call's first statement, until the second
-    migration has ended. Without the first migration, a call would wait inside an old function, and
-    then fail because the upgrade has dropped an object that the function uses.
+    The first migration makes each call of an SQL function wait at the start of the function, until
+    the second migration has ended. Without the first migration, a call would wait in the middle of
+    an old function, and then fail because the upgrade has dropped an object that the old function
+    uses.
     """
     folders = (resource("schemas"), resource("migrations"))
     files = [path for folder in folders for path in folder.glob("*.sql")]
@@ -130,18 +135,18 @@ def sources(schemas: Schemas, tenants: Tenants, apps: Iterable[App]) -> list[Sou
     """List the SQL of the engine, of the apps and of the tenants, in the order of execution."""
     parts = [_source(path, schemas) for path in sorted(resource("schemas").glob("*.sql"))]
     parts += [_source(path, schemas, app.name) for app in apps for path in app.files("schemas")]
-    # the views of the project's own tenants replace the engine's tables of tenants
+    # last, views over the project's own tenants replace the engine's tables of tenants
     if sql := tenants.migration(schemas):
         parts.append(Source(f"{TENANCY_ORIGIN}/{tenants.kind}", sql, editable=True))
     return parts
 
 
 def sources_since(release: str, schemas: Schemas, apps: Iterable[App]) -> list[Source]:
-    """List the migrations of the releases after `release`, up to this version.
+    """List the migrations of the releases after `release`, up to and including this version.
 
     Raises:
-        InstallError: This version has no migration yet, because its wheel was built before the
-            release.
+        InstallError: The wheel of this version contains no migration of this version, because the
+            wheel was built before the release.
     """
     files = [(path, ENGINE_ORIGIN) for path in resource("migrations").glob("*.sql")]
     files += [(path, app.name) for app in apps for path in app.files("migrations")]
@@ -171,14 +176,14 @@ def _source(path: Path, schemas: Schemas, origin: str = ENGINE_ORIGIN) -> Source
 def migration_files(folder: Path) -> list[Path]:
     """List the migrations in supabase/migrations of `folder`.
 
-    Ignore subfolders, like the Supabase CLI.
+    Files in subfolders are ignored, as by the Supabase CLI.
     """
     paths = (folder / "supabase" / "migrations").glob("*.sql")
     return sorted(path for path in paths if path.is_file())
 
 
 def installed(folder: Path) -> list[Installed]:
-    """List the installed parts in the migrations of `folder`."""
+    """List the parts of Minutehand's SQL in the migrations of the project in `folder`."""
     parts = []
     for path in migration_files(folder):
         text = path.read_text("utf-8-sig", errors="replace")
@@ -203,7 +208,7 @@ def installed_release(folder: Path) -> str | None:
 
 
 def timestamp(folder: Path, now: datetime) -> str:
-    """Return the version of a new migration: `now`, or the newest version plus 1 if it is later."""
+    """Return the version of a new migration, which is after all versions of existing migrations."""
     names = [path.name for path in migration_files(folder)]
     newest = max(
         (match["version"] for name in names if (match := FILE_NAME.match(name))), default=""

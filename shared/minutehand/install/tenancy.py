@@ -1,8 +1,8 @@
-"""The kinds of tenants: rows of the engine's tables, rows of an application's tables, or users.
+"""Defines what a tenant is: a row of Minutehand's table, a row of a project's own table, or a user.
 
-The engine reads two views, `tenants` and `tenant_members`. The migrations of Minutehand create the
-views over Minutehand's own tables. For the two other kinds of tenants, the SQL of this module runs
-last and replaces the two views.
+The engine reads tenants from two views, `tenants` and `tenant_members`. The migrations of
+Minutehand create these views over Minutehand's own tables. If tenants are rows of a project's table
+or users, the SQL of this module runs last and replaces the two views.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from minutehand.install.rewrite import Schemas
 from minutehand.project import Tenancy
 
-#: Roles of managers and of members, as SQL strings.
+#: Names of roles that make a member a manager or a plain member, as SQL strings.
 MANAGERS, MEMBERS = "'owner', 'admin', 'manager'", "'member'"
 
 _VIEWS = """\
@@ -53,8 +53,8 @@ comment on column {clients}.workspaces.name is 'Person: words to clear';
 comment on column {clients}.workspace_members.user_id is 'Person: owner';
 """
 
-#: SQL that stops the migration if it finds an unknown role, because users with this role would not
-#: be members.
+#: SQL that makes the migration fail if the memberships table contains an unknown role, because
+#: users with this role would not be members of their tenant.
 _ROLES = """
 do $$
 declare
@@ -83,23 +83,26 @@ $$;
 
 
 class TenancyError(Exception):
-    """The options do not name the tables of the tenants. The message shows the expected form."""
+    """The options do not name the tables of the tenants.
+
+    The error's message shows the expected form.
+    """
 
 
 @dataclass(frozen=True)
 class Tenants:
-    """A kind of tenants, with the values for the SQL that replaces the engine's tables."""
+    """A kind of tenants, with values for the SQL that replaces Minutehand's tables of tenants."""
 
     kind: Tenancy = "workspaces"
     values: Mapping[str, str] = field(default_factory=dict)
 
     def migration(self, schemas: Schemas) -> str | None:
-        """Return the SQL that replaces the engine's tables of tenants, or None if they are used."""
+        """Return SQL that replaces Minutehand's tables of tenants, or None to keep these tables."""
         names = {"engine": schemas.engine, "clients": schemas.clients}
         return _VIEWS.format(**self.values, **names) if self.values else None
 
 
-#: Each user is a tenant. The tenant's id is the user's id.
+#: Kind of tenants in which each user is a tenant, whose id is the user's id.
 PERSONAL = Tenants(
     "personal",
     {
@@ -119,7 +122,7 @@ def existing(organization_spec: str, membership_spec: str) -> Tenants:
     """Parse `app.organizations(id,name)` or `organizations.id`, and `memberships(org,user,role)`.
 
     Raises:
-        TenancyError: One of the options has another form. The message shows an example.
+        TenancyError: One of the options has another form. The error's message shows an example.
     """
     organization, columns = _read(organization_spec)
     if not columns and len(organization) > 1:
@@ -171,7 +174,7 @@ def sql_name(name: str) -> str:
 
 
 def _read(spec: str) -> tuple[list[str], list[str]]:
-    """Split a table with columns into the parts of the table's name and the columns, unquoted."""
+    """Split `schema.table(column,column)` into the parts of the table's name and the columns."""
     name = r"\s*[A-Za-z_]\w*\s*"
     pattern = rf"({name}(?:\.{name})*)(?:\(({name}(?:,{name})*)\)\s*)?"
     match = re.fullmatch(pattern, spec.replace('"', ""), re.ASCII)

@@ -1,4 +1,4 @@
-"""Upgrades a project's migrations to this version. It adds files and changes no existing file."""
+"""Upgrades a project's migrations to this version by new files, without changing existing files."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool) -> tuple[str
     """Return the installed release, and plan the migrations that the project does not have.
 
     Args:
-        keep_edited: True to continue although files were edited. The edits are kept.
+        keep_edited: True to continue and keep the edits if someone has edited installed files.
 
     Raises:
-        InstallError: The engine is not installed, a newer version is installed, or a file was
-            edited.
+        InstallError: The engine is not installed, a newer version is installed, or someone has
+            edited an installed file.
     """
     since = installed_release(folder)
     if since is None:

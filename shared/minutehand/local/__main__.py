@@ -38,7 +38,8 @@ def main() -> int:
     options = arguments()
     if options.command == "up":
         print("Minutehand: starting the local stack", flush=True)
-    # imported here, because these imports take time and would delay the first line of output
+    # import these modules only here, because their slow imports would delay the first line of
+    # output
     from minutehand.local.launcher import Launcher
     from minutehand.project import Project
     from supabase_local.launcher import reset

@@ -1,7 +1,7 @@
-"""The functions and the console on one origin without Lambda. It starts the worker's process.
+"""Serves the functions and the console on one origin without Lambda, and starts a worker process.
 
-`python -m minutehand.local.api` listens on API_PORT, with the same apps and the same worker as on
-AWS.
+`python -m minutehand.local.api` listens on API_PORT, and runs the same apps and the same worker as
+AWS Lambda.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from minutehand.local.site import console_routes
 from minutehand.log import configure_logging
 from minutehand.terminal.server import Server
 
-#: Seconds for the release of running jobs. One second later, the stack kills the process.
+#: Seconds in which a process that stops releases its running jobs. One second later, the local
+#: stack kills the process.
 STOP_SECONDS = 4.0
 
 
 def main(environ: Mapping[str, str]) -> int:
-    """Serve requests until SIGTERM."""
+    """Serve HTTP requests until SIGTERM."""
     settings = Settings.from_env(environ)
     configure_logging(settings.log_level)
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -39,13 +40,13 @@ def main(environ: Mapping[str, str]) -> int:
         host="127.0.0.1",
         port=int(environ["API_PORT"]),
         loop="uvloop",
-        ws="none",  # with websockets, an upgrade request that has a body would never end
+        ws="none",  # otherwise an upgrade request with a body would never end
         log_config=None,
         access_log=False,
-        timeout_keep_alive=75,  # as in API Gateway, so that clients close a connection first
+        timeout_keep_alive=75,  # long, so that clients close first
         timeout_graceful_shutdown=2,  # seconds for running requests
         server_header=False,
-        proxy_headers=False,  # there is no proxy, so the peer's address is the caller's address
+        proxy_headers=False,  # without a proxy, the peer is the caller
     )
     Server(config, service.end_streams).run()
     return 0

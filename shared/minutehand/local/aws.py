@@ -1,6 +1,6 @@
-"""AWS for the local stack, which is a moto server with the service's bucket.
+"""Simulates AWS for the local stack by a moto server with the uploads bucket.
 
-`python -m minutehand.local.aws` listens on AWS_PORT. Its data is lost when the server stops.
+`python -m minutehand.local.aws` listens on AWS_PORT. The moto server loses its data when it stops.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ App = Callable[[dict[str, Any], Start], Iterable[bytes]]
 
 
 class MotoServer:
-    """A moto server on this machine.
+    """A moto server on this machine, which simulates AWS.
 
     Args:
-        port: Port, or 0 for a free port.
+        port: Port to listen on, or 0 for a free port.
         around: Middleware that handles a request before moto.
     """
 
     def __init__(
         self, host: str, port: int, around: Callable[[App], App] = lambda app: app
     ) -> None:
-        # imported here, because only this process needs these imports, which are slow
+        # import moto only here, because only this process needs the slow import
         from moto.moto_server.werkzeug_app import (
             DomainDispatcherApplication,
             MotoRequestHandler as Handler,
@@ -48,7 +48,7 @@ class MotoServer:
         return f"http://{self._server.host}:{self._server.port}"
 
     def start(self) -> None:
-        """Serve requests in a thread until `stop`."""
+        """Serve requests in a thread until `stop` is called."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -60,7 +60,7 @@ class MotoServer:
 
 def client(service: str, endpoint: str, **options: Any) -> Any:
     """Create a boto3 client for the server at `endpoint`."""
-    import boto3  # imported here, because it is slow and rarely needed
+    import boto3  # a slow import that is rarely needed
 
     return boto3.client(  # type: ignore[call-overload]
         service,
@@ -83,7 +83,7 @@ def prepare(endpoint: str) -> None:
         "AllowedOrigins": ["*"],
         "AllowedMethods": ["GET", "PUT", "POST", "HEAD"],
         "AllowedHeaders": ["*"],
-        "ExposeHeaders": ["ETag"],  # which a browser reads to complete an upload
+        "ExposeHeaders": ["ETag"],  # browsers need it to complete an upload
     }
     s3.put_bucket_cors(Bucket=BUCKET, CORSConfiguration={"CORSRules": [rule]})
 
@@ -99,7 +99,7 @@ def main(environ: Mapping[str, str]) -> NoReturn:
     prepare(server.url)
     print(f"listening on {port}", flush=True)
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
-    os._exit(0)  # without clean-up, because unloading moto's modules takes seconds
+    os._exit(0)  # exit without clean-up, because unloading moto's modules takes seconds
 
 
 if __name__ == "__main__":

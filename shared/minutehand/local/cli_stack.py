@@ -14,17 +14,17 @@ from supabase_local.config import Config
 
 #: Environment variable by which the Supabase CLI runs its stack without Docker.
 NATIVE = "SUPABASE_EXPERIMENTAL_STACK"
-#: Options that make `supabase status` print values. A stack without Docker rejects the second
-#: option, and a stack with Docker the first.
+#: Options that make `supabase status` print KEY=value lines. A stack without Docker rejects `-o
+#: env`, and a stack with Docker rejects `--env`.
 OPTIONS = (("--env",), ("-o", "env"))
 STATUS_SECONDS = 30
 
 
 def read_status(project: Project, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the values of the stack that the Supabase CLI runs for the project, or none.
+    """Return the settings of the stack that the Supabase CLI runs for the project, or {}.
 
-    The CLI is not called if nothing listens on the address in `config.toml`, because a call of the
-    CLI takes seconds.
+    If nothing listens on the address in `config.toml`, the Supabase CLI is not called, because a
+    call takes seconds.
     """
     folder = project.root / "node_modules" / ".bin"
     search_path = f"{folder}:{environ.get('PATH', '')}"
@@ -42,7 +42,7 @@ def read_status(project: Project, environ: Mapping[str, str]) -> dict[str, str]:
                 timeout=STATUS_SECONDS,
                 env={**environ, "PATH": search_path},
             )
-        except subprocess.TimeoutExpired:  # for example if Docker hangs
+        except subprocess.TimeoutExpired:  # e.g. Docker does not respond
             return {}
         values = parse_env(result.stdout)
         if result.returncode == 0 and values.get("API_URL"):

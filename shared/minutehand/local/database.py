@@ -16,11 +16,11 @@ from supabase_local.migrations import MigrationFailed, apply_migrations
 
 
 def apply_project(url: str, project: Project | None = None) -> list[Path]:
-    """Apply the pending migrations of a project. In a checkout, record the database's objects too.
+    """Apply a project's pending migrations. In a checkout, also record the database's objects.
 
     Args:
         url: URL of the database. `apply_migrations` documents the errors.
-        project: Default: the project of the current folder.
+        project: The default is the project of the current folder.
     """
     project = project or Project.find()
     migrations = find_migrations(project)
@@ -31,7 +31,7 @@ def apply_project(url: str, project: Project | None = None) -> list[Path]:
 
 
 def apply_recorded(url: str, parts: Mapping[str, Iterable[Path]], record: Path) -> list[Path]:
-    """Apply the SQL of the engine and of Minutehand's apps, and record the objects of each."""
+    """Apply the SQL of each part (the engine or an app), and record the objects that it creates."""
     new_files: list[Path] = []
     for name, files in parts.items():
         if changed := apply_migrations(url, files):

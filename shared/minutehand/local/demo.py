@@ -1,8 +1,8 @@
-"""Enqueues the demo jobs as a signed-in user, and prints their ends in the terminal.
+"""Enqueues the demo jobs as a signed-in user, and prints how each job ends.
 
 The module `demo` of an app has `async def enqueue(api, data, workspace_id) -> list[str]`, which
-returns the ids of its jobs. `api` is an HTTP client of the service, and `data` is one of the Data
-API. Both clients send the user's token.
+returns the ids of the jobs that it enqueues. `api` is an HTTP client of Minutehand's API, and
+`data` is an HTTP client of Supabase's Data API. Both clients send the user's token.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class DemoFailed(Exception):
 
 
 async def show(values: Mapping[str, str], echo: Say, *, started: float) -> bool:
-    """Run the demo of each app. Return whether all demo jobs completed."""
+    """Run the demo jobs of each app. Return whether all demo jobs completed."""
     apps = find_apps(values["MINUTEHAND_APPS"].split(","))
     modules = {app.name: module for app in apps if (module := app.module("demo")) is not None}
     if not modules:
@@ -75,9 +75,9 @@ async def sign_in(data: httpx.AsyncClient, values: Mapping[str, str]) -> str:
 
 
 async def follow(data: httpx.AsyncClient, ids: list[str], echo: Say, *, started: float) -> bool:
-    """Print how each job ends, until all have ended. Return whether all jobs completed."""
+    """Print how each job ends, until all jobs have ended. Return whether all jobs completed."""
     ended: set[str] = set()
-    # wall time at which the command started
+    # time at which the command started, in seconds since 1970
     command_start = time.time() - (time.monotonic() - started)
     deadline = time.monotonic() + MAX_WAIT_SECONDS
     while True:
@@ -98,7 +98,7 @@ async def follow(data: httpx.AsyncClient, ids: list[str], echo: Say, *, started:
 
 
 async def read_jobs(data: httpx.AsyncClient, ids: list[str]) -> list[dict[str, Any]]:
-    """Read jobs with the user's rights. Return none while the database is unavailable."""
+    """Read jobs with the user's rights. Return an empty list while the database is unavailable."""
     columns = "id,job_type,status,finished_at,result"
     try:
         response = await data.get(f"/rest/v1/jobs?id=in.({','.join(ids)})&select={columns}")

@@ -23,7 +23,8 @@ from supabase_local.environment import (
 from supabase_local.ports import LOOPBACK, reserve_port
 
 PREFERRED_API = 8000
-#: Names of the keys of a Supabase project, and their names in `supabase status -o env`.
+#: Settings with the keys of a Supabase project, and the names of these keys in the output of
+#: `supabase status -o env`.
 CLI_NAMES = {
     "SUPABASE_PUBLISHABLE_KEY": ("PUBLISHABLE_KEY", "ANON_KEY"),
     "SUPABASE_SECRET_KEY": ("SECRET_KEY", "SERVICE_ROLE_KEY"),
@@ -31,15 +32,15 @@ CLI_NAMES = {
     "DATABASE_URL": ("DB_URL",),
 }
 FROM_CLI = "… (supabase status -o env prints it)"
-#: Variables of the launcher's environment that the processes of Minutehand get, in addition to
-#: Supabase's.
+#: Environment variables that Minutehand's processes inherit from the launcher, in addition to
+#: Supabase's variables.
 PASSED = frozenset({"WORKER_CONCURRENCY", "EXTRA_WORKERS", "WORKERS_AT_ONCE"})
 
 
 def choose_ports(*, prefer_known: bool) -> dict[str, int]:
     """Reserve a port of this machine for each part of the stack.
 
-    The documented ports are used if they are free, unless several stacks share this machine.
+    With `prefer_known`, the gateway and the API get their documented ports if these are free.
     """
     known = {"gateway": PREFERRED_GATEWAY, "api": PREFERRED_API} if prefer_known else {}
     return {name: reserve_port(known.get(name)) for name in ("gateway", "realtime", "aws", "api")}
@@ -52,9 +53,9 @@ def contract(
     state: Path,
     project: Project,
 ) -> dict[str, str]:
-    """Build the content of `.local/env`, which has the settings of the stack.
+    """Return the settings of the local stack, which `.local/env` contains.
 
-    `supabase` contains the keys of the Supabase that this stack starts, or all settings of a
+    `supabase` contains the keys of the local Supabase that this stack starts, or all settings of a
     Supabase that already runs.
     """
     api = f"http://{LOOPBACK}:{ports['api']}"
@@ -80,14 +81,17 @@ def contract(
 
 
 def sealing_key(values: Mapping[str, str]) -> str:
-    """Derive the encryption key from the project's secret, which is the same on all machines."""
+    """Derive the key that encrypts stored secrets from the project's secret.
+
+    All machines that share the project's secret have the same key.
+    """
     secret = values.get("SUPABASE_SECRET_KEY") or values["SUPABASE_JWT_SECRET"]
     digest = hmac.digest(secret.encode(), b"sealing key of a project", "sha256")
     return base64.urlsafe_b64encode(digest).decode()
 
 
 def demo_values(tenancy: Tenancy = "workspaces") -> dict[str, str]:
-    """Return the demo accounts, which are members of the demo workspaces or personal tenants.
+    """Return settings with the demo accounts, and with the ids of their tenants.
 
     A project with its own tables of tenants has no demo accounts, because its own seed creates
     users.
@@ -107,13 +111,13 @@ def demo_values(tenancy: Tenancy = "workspaces") -> dict[str, str]:
 def remote_values(url: str, environ: Mapping[str, str]) -> dict[str, str]:
     """Return the settings of a Supabase that already runs.
 
-    The old name and the new name of each key are accepted.
+    `environ` may contain each key under its old name or its new name.
 
-    Without `DATABASE_URL` the worker polls, and nothing wakes it. `environ` may also contain
-    accounts of the demo workspaces, under the names of `demo_values`.
+    Without `DATABASE_URL`, the worker polls, because the database cannot wake the worker. `environ`
+    may also contain demo accounts, in variables with the names that `demo_values` returns.
 
     Raises:
-        ConfigurationError: One of the keys is not set.
+        ConfigurationError: A required key of the Supabase project is not set.
     """
     url = url.rstrip("/")
     values = {"SUPABASE_URL": url, "REALTIME_URL": f"{url.replace('http', 'ws', 1)}/realtime/v1"}
@@ -131,10 +135,11 @@ def remote_values(url: str, environ: Mapping[str, str]) -> dict[str, str]:
 def for_children(
     values: Mapping[str, str], parent_env: Mapping[str, str], project: Project
 ) -> dict[str, str]:
-    """Build the environment variables of the stack's processes.
+    """Return the environment variables of the local stack's processes.
 
-    The processes get the launcher's variables for a local Supabase and for the worker, and those in
-    the apps' `lambda.yml`. Credentials of AWS are replaced, so that no real account is used.
+    The processes inherit the launcher's variables for a local Supabase, for the worker, and for
+    variables in the apps' `lambda.yml`. AWS credentials are replaced by placeholders, so that no
+    process uses a real AWS account.
     """
     app_variables = needs_of(project).variables(parent_env)
     extra_values = {
@@ -145,7 +150,7 @@ def for_children(
         or (value and name in app_variables)
     }
     return {
-        **supabase_environment(values, parent_env),  # with the apps' defaults and local servers
+        **supabase_environment(values, parent_env),  # includes apps' defaults
         **extra_values,
         VARIABLE: str(project.root),
         # let Python find the project's packages, as `python -m` does in the project's folder

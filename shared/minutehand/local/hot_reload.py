@@ -1,8 +1,9 @@
 """Ends the local worker after a change of its apps' files.
 
-The host process then starts a new worker.
+After the local worker has ended, the host process starts a new worker.
 
-Running jobs are released. The new worker continues each job after its last finished step.
+The old worker releases its running jobs, and the new worker continues each job after the job's last
+finished step.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from minutehand.deploy.apps import FILE
 
 logger = logging.getLogger("minutehand.local.hot_reload")
 
-#: Seconds between scans, each of which takes milliseconds. Events of files are not used, because
-#: they can be lost under load or in new folders.
+#: Seconds between scans of the apps' files. A scan takes milliseconds. The operating system's file
+#: events are not used, because they can be lost under load or in new folders.
 SCAN_SECONDS = 0.5
 
-#: Version of each file of the apps, which is the file's modification time in ns and its size.
+#: Version of each file of the apps, which consists of the file's modification time in ns and size.
 Files = Mapping[Path, tuple[int, int]]
 
 
@@ -33,8 +34,8 @@ async def end_on_change(settings: Settings, loaded: Files, end: Callable[[], obj
     """Watch the folders of the apps, and call `end` at the first change.
 
     Args:
-        loaded: Versions of the files when the processors were loaded. The first scan finds changes
-            since then.
+        loaded: Versions of the files before the worker loaded its processors, so that the first
+            scan finds later changes.
     """
     folders, versions = reload_folders(settings), loaded
     while versions == loaded:
@@ -52,7 +53,7 @@ async def end_on_change(settings: Settings, loaded: Files, end: Callable[[], obj
 def drop_compiled(paths: Iterable[Path]) -> None:
     """Delete byte code.
 
-    Python would use it after a change of a file within a second that keeps the file's size.
+    Python would use old byte code if a file changes twice within a second and keeps its size.
     """
     for path in paths:
         Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
@@ -63,7 +64,7 @@ def files_of(folders: Iterable[Path]) -> Files:
     versions = {}
     found = (folder.rglob(name) for folder in folders for name in ("*.py", FILE))
     for path in chain.from_iterable(found):
-        with suppress(FileNotFoundError):  # the file was removed during the scan
+        with suppress(FileNotFoundError):  # someone has removed the file
             versions[path] = (path.stat().st_mtime_ns, path.stat().st_size)
     return versions
 
@@ -71,7 +72,7 @@ def files_of(folders: Iterable[Path]) -> Files:
 def reload_folders(settings: Settings) -> list[Path]:
     """Return the folders of the apps.
 
-    For `package.*`, return the folder in which new apps appear.
+    For the setting `package.*`, this is the folder of the package, in which new apps appear.
     """
     wildcards = [name for name in settings.apps if name.endswith(".*")]
     project_apps = (app for app in find_apps(wildcards) if not app.is_built_in)

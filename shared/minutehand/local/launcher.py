@@ -38,10 +38,10 @@ class Launcher(supabase.Launcher):
         )
         self._options = options
         if options.once:
-            self.stopped = FAILED  # the exit code until all demo jobs have ended
+            self.stopped = FAILED  # exit code if the demo jobs do not end
 
     def describe(self, failure: Exception) -> str:
-        """Return the message about a failure for people."""
+        """Return a message for people about a failure of the local stack."""
         if isinstance(failure, PartMissing):
             return f"{failure}\nTo use it, run `supabase start` and `supabase migration up` first"
         return str(failure)
@@ -49,7 +49,8 @@ class Launcher(supabase.Launcher):
     def make_stack(self, state: StateFolder, logs: Logs) -> Stack:
         """Return the project's stack.
 
-        If the Supabase CLI's stack runs, the project's stack uses it.
+        If the Supabase CLI already runs a Supabase for the project, the local stack uses that
+        Supabase.
         """
         remote = None
         if url := self._options.supabase_url:
@@ -100,9 +101,9 @@ class Launcher(supabase.Launcher):
 
 
 def _signs_in(values: Mapping[str, str], name: str) -> bool:
-    """Return whether the demo account in the variable `name` can sign in.
+    """Return whether the demo account whose e-mail is in the variable `name` can sign in.
 
-    A seed of the project may have deleted the account.
+    A seed of the project may have deleted the demo account.
     """
     try:
         response = httpx.post(
@@ -117,7 +118,7 @@ def _signs_in(values: Mapping[str, str], name: str) -> bool:
 
 
 def _sign_in(values: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return the printed lines about the accounts that can sign in."""
+    """Return the lines to print about the accounts that can sign in."""
     if "DEMO_EMAIL" in values:
         names = ("DEMO_EMAIL", "DEMO_OTHER_EMAIL")
         emails = [values[name] for name in names if name in values and _signs_in(values, name)]

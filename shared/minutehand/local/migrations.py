@@ -1,6 +1,6 @@
-"""Lists the migrations and seeds of a project. In a checkout, they are the SQL of this version.
+"""Lists the SQL files of a project: migrations (in a checkout, the current schemas) and seeds.
 
-This module only lists files, so that it needs no local Supabase.
+This module only lists files, so that it does not import `supabase_local`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from minutehand.resources import checkout
 def find_migrations(project: Project | None = None) -> list[Path]:
     """List the SQL files that create a project's database, in the order of their execution.
 
-    In a checkout, the files are the current schemas of the engine and the apps. In a project, they
-    are its migrations, which contain the installed engine.
+    In a checkout, the files are the current schemas of the engine and the apps. In a project, the
+    files are the project's migrations, which contain the installed engine.
     """
     project = project or Project.find()
     if checkout() != project.root:
@@ -29,7 +29,7 @@ def find_migrations(project: Project | None = None) -> list[Path]:
 
 
 def find_applied(project: Project, versions: Collection[str]) -> list[Path]:
-    """List the SQL files from which a database with these versions was created.
+    """List the SQL files that created a database whose applied migrations have these versions.
 
     A checkout creates its local database from the current schemas, and the database of its hosted
     project from the migrations of the releases.
@@ -49,12 +49,12 @@ def history(project: Project) -> list[Path]:
 
 
 def version_of(migration: Path) -> str:
-    """Return the version, with which the file name of a migration begins."""
+    """Return the version at the start of a migration's file name."""
     return migration.name.partition("_")[0]
 
 
 def find_recorded(project: Project) -> dict[str, list[Path]]:
-    """List a checkout's SQL files of the engine and of each of Minutehand's apps, by name."""
+    """List a checkout's SQL files of the engine and of Minutehand's apps, by name of the part."""
     app_folders = {app.name: app.folder for app in built_in(project.apps)}
     migrations = find_migrations(project)
     return {

@@ -1,4 +1,4 @@
-"""Minutehand's parts of the local stack: the API with its worker, AWS, and servers of apps."""
+"""Minutehand's processes in the local stack: the API with a worker, AWS, and servers of apps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from supabase_local.ports import LOOPBACK, reserve_port
 
 
 def service_parts(api_port: int, aws_port: int) -> list[Part]:
-    """Return the part with the API, which starts the worker, and the part with AWS."""
+    """Return the process of the API, which starts the worker, and that of the AWS simulation."""
     return [
         Part(
             "api",
@@ -22,7 +22,7 @@ def service_parts(api_port: int, aws_port: int) -> list[Part]:
             # wait for the worker's first run, because it registers the job types
             probe(f"http://{LOOPBACK}:{api_port}/api/health/ready", _has_ticked),
             {"API_PORT": str(api_port)},
-            needs_database=True,  # a worker must not start between two migrations
+            needs_database=True,  # no worker may start between two migrations
         ),
         Part(
             "aws",
@@ -34,13 +34,13 @@ def service_parts(api_port: int, aws_port: int) -> list[Part]:
 
 
 def _has_ticked(response: httpx.Response) -> bool:
-    """Return whether the worker has run once. The first run registers the job types."""
-    # ignore other health checks, because the state of the queue must not prevent a start
+    """Return whether the worker has run once and has thereby registered the job types."""
+    # ignore other health checks, because a problem of the queue must not prevent the stack's start
     return bool(response.json()["checks"]["last_tick"]["verdict"] == "pass")
 
 
 def companions(apps: Sequence[App]) -> tuple[list[Part], dict[str, str]]:
-    """Return the apps' server processes, each on a free port, and variables with their URLs."""
+    """Return the apps' server processes, each on a free port, and variables with all URLs."""
     parts: list[Part] = []
     variables: dict[str, str] = {}
     for app in apps:

@@ -1,4 +1,4 @@
-"""The console on the origin of the local API, with its files, configuration and apps' pages."""
+"""Serves the console on the origin of the local API: files, configuration and apps' pages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from minutehand.web.site import ConsoleFiles, config_route, security_headers
 def console_routes(settings: Settings) -> list[BaseRoute]:
     """Create the routes of the console, which CloudFront serves in a deployment.
 
-    A wheel that pip built itself, for example from a git address, does not contain the console.
+    If the installed wheel does not contain the console, because pip built the wheel, for example
+    from a git address, return no routes.
     """
     headers = security_headers(settings, settings.environ)
     folder = console_folder()
@@ -46,7 +47,7 @@ def _demo_sign_ins(settings: Settings) -> list[dict[str, str]]:
 
 
 def _pages_of_apps(apps: Iterable[App], headers: Mapping[str, str]) -> list[BaseRoute]:
-    """Serve each app's pages below /apps/<name>, and the list of apps that have pages."""
+    """Return routes for each app's pages below /apps/<name>, and for the list of these apps."""
     with_pages = [app for app in apps if (app.folder / "console" / "manifest.js").is_file()]
     names = [app.name for app in with_pages]
 

@@ -1,4 +1,4 @@
-"""The stack of `minutehand dev`: a local Supabase and Minutehand's parts, or only the parts."""
+"""The stack of `minutehand dev`, which is Minutehand and, unless one already runs, a Supabase."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class Stack(SupabaseStack):
     """All processes of a local stack.
 
     Args:
-        state: Folder of the stack, which the caller has locked.
+        state: Folder with the stack's state, which the caller has locked.
         say: Function that prints a message for people.
-        parent_env: Environment variables of the launcher.
+        parent_env: Environment variables of the launcher process.
         scratch: True to disable the database's durability, for tests.
         prefer_known: True to use the documented ports if they are free.
-        remote: Settings of a Supabase that already runs. Then only the worker, the API and the
-            console start.
+        remote: Settings of a Supabase that already runs. With such settings, the stack starts only
+            the worker, the API and the console.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Stack(SupabaseStack):
         keys = remote or {**state.secrets(), **demo_values(project.tenancy)}
         values = contract(ports, keys, self.database_url, state.path, project)
         write_private(Path(values["SEALING_KEY_FILE"]), sealing_key(keys))
-        # start no servers of apps for a Supabase without demo accounts
+        # start no servers of apps if a running Supabase has no demo accounts
         has_no_demo = remote is not None and "DEMO_EMAIL" not in remote
         app_parts, variables = companions([] if has_no_demo else find_apps(project.apps))
         values |= variables
@@ -98,20 +98,20 @@ class Stack(SupabaseStack):
         )
 
     async def start(self) -> None:
-        """Start all parts. Raise StackFailed if a part ends or does not respond."""
+        """Start all processes. Raise StackFailed if a process ends or does not respond."""
         if self._is_remote:
             await self._check_remote()
         await super().start()
 
     def migrations(self) -> list[Path]:
-        """List the project's migrations. In a checkout, list the current schemas instead."""
+        """List the project's migrations, or in a checkout the current schemas."""
         return find_migrations(self.project)
 
     def apply(self, owner: str) -> list[Path]:
         """Apply the pending migrations, and check that the engine is installed.
 
-        Another tool, such as Prisma, may create the tables of the tenants in this database. If
-        another tool creates the tables, `apply` waits until the tables exist.
+        If the project's own tables of tenants do not exist, wait until another tool, such as
+        Prisma, has created them.
         """
         is_waiting = False
         while True:
@@ -143,7 +143,7 @@ class Stack(SupabaseStack):
         accounts = {"workspaces": DEMO_USERS, "personal": (ADA, EVE)}.get(self.project.tenancy, ())
         try:
             create_demo_users(url, accounts)
-        except psycopg.OperationalError:  # the database is unavailable, so no account was rejected
+        except psycopg.OperationalError:  # the database is unavailable
             raise
         except psycopg.DatabaseError as error:
             self.say(f"[yellow]no demo account: {escape(str(error).splitlines()[0])}[/]")
@@ -159,7 +159,7 @@ class Stack(SupabaseStack):
     def _demo_seed(self) -> list[Path]:
         """Return the seed with workspaces for the demo accounts.
 
-        A checkout has it as its own seed.
+        In a checkout, return no file, because the project's own seed creates the workspaces.
         """
         has_demo = self.project.tenancy == "workspaces" and "DEMO_EMAIL" in self.values
         if not has_demo or checkout() == self.project.root:

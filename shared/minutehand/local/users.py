@@ -1,6 +1,7 @@
-"""Inserts the demo users into Auth's tables, with fixed ids.
+"""Inserts the demo users into the tables of Supabase Auth, with fixed ids.
 
-The local Auth server has no admin API, and the demo's seed refers to the fixed ids.
+This module inserts users by SQL, because the local Auth server has no admin API and the demo's seed
+refers to the fixed ids.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from uuid import UUID
 import psycopg
 
 PASSWORD = "minutehand-demo"
-# hash with bcrypt's lowest cost, because the password is public
+# a hash with bcrypt's lowest cost is enough, because the password is public
 PASSWORD_HASH = "$2b$04$YSokj4P0m2zo8VWCYF6ACuk5uzXv2lLj8ai6hf4oaYLjgQ5nLw9m."
 
 
@@ -23,8 +24,7 @@ class DemoUser:
     id: UUID
     email: str
     role: str
-    #: Workspace of the user. `workspace_id` is None for the operator, who is not a member of a
-    #: workspace.
+    #: Id of the user's workspace, or None for the operator, who is not a member of a workspace.
     workspace_id: UUID | None
 
 
@@ -59,7 +59,7 @@ where not exists (
 
 
 def create_demo_users(url: str, accounts: Iterable[DemoUser] = DEMO_USERS) -> None:
-    """Insert the users that do not exist. The stack may call this function at each start."""
+    """Insert the users that do not exist. The local stack calls this function at each start."""
     with psycopg.connect(url) as connection:
         for user in accounts:
             values = {

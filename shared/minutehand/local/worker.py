@@ -1,6 +1,6 @@
-"""The worker process of the local stack, with its loop, its wake-ups and hot reload.
+"""The worker process of the local stack, which reloads changed files of apps.
 
-`minutehand.local.api` starts this process, and restarts it when it ends.
+`minutehand.local.api` starts the worker process, and starts a new one when it ends.
 """
 
 from __future__ import annotations
@@ -22,18 +22,21 @@ from minutehand.tasks import end_tasks
 
 logger = logging.getLogger("minutehand.local.worker")
 
-#: Maximum seconds for the release of running jobs when the process ends.
+#: Maximum seconds in which a worker process that ends releases its running jobs.
 STOP_SECONDS = 3.0
 
 
 @cache
 def reload_files() -> Files:
-    """Return the current versions of the files whose change ends this process."""
+    """Return the versions of the apps' files at the first call.
+
+    A change of a file ends this process.
+    """
     return files_of(reload_folders(Settings.from_env(os.environ)))
 
 
 def load_reload_files() -> None:
-    """Import the modules that worker processes share. Store the versions of their files before."""
+    """Store the versions of the apps' files, then import the worker processes' common modules."""
     reload_files()
     load()
 
@@ -55,14 +58,14 @@ async def start() -> AsyncIterator[Running]:
 
 
 def end() -> None:
-    """Shut down this process."""
+    """Shut down this worker process."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def report_module(name: str, error: Exception) -> None:
     """Log that a module of processors could not be loaded.
 
-    When the file of a module changes, the module is loaded again.
+    When the module's file changes, hot reload loads the module again.
     """
     logger.error(
         "%s cannot be loaded; the others run, and saving it loads it",

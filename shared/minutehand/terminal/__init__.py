@@ -1,4 +1,4 @@
-"""Building blocks for the commands of `minutehand` and of apps."""
+"""Building blocks for the commands of the program `minutehand` and of apps."""
 
 from minutehand.terminal.connection import CommandFailed, Connection
 from minutehand.terminal.inputs import loads, parse_object, read_text

@@ -1,7 +1,6 @@
-"""The connection of a command to a stack, with settings, a person's token and an HTTP client.
+"""Connects a command to a local or deployed stack, by settings, a person's token and HTTP.
 
-If a setting is missing, the error names it. Modules whose import takes long are imported where they
-are used.
+This module imports slow modules only in the functions that use them.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from minutehand.project import Project, is_tracked
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
-#: Next step for people, by error code of the API or of a command.
+#: Next step to print for a person, by error code of the API or of a command.
 FIXES: dict[str, str] = {
     "unknown_job_type": "`minutehand types` lists the names that workers have published",
     "unknown_queue": "name it in a job type (`queue=`), or start `minutehand serve --queue` once",
@@ -45,19 +44,19 @@ FIXES: dict[str, str] = {
 }
 
 
-#: Error codes for a wrong argument of a command.
+#: Error codes that mean that an argument of the command is wrong.
 USAGE_CODES = {"bad_usage", "bad_name", "unknown_check", "unreadable"}
 
 
 class CommandFailed(Exception):
-    """An error that a person can resolve. The command prints the error without a traceback.
+    """An error that a person can resolve, which commands print without a traceback.
 
     Any function of a command may raise this error, so that the docstrings of this package and of
     `minutehand.cli` do not mention it.
 
     Attributes:
         code: Stable error code of the API or of the command.
-        fix: Next step for the person. Default: the next step for the code in FIXES.
+        fix: Next step for the person. The default is the entry for `code` in FIXES.
         exit_code: Exit code of the command: 2 if an argument is wrong, otherwise 1.
     """
 
@@ -86,9 +85,9 @@ def read_env_file(path: Path) -> dict[str, str]:
 
 
 def parse_env(text: str) -> dict[str, str]:
-    """Parse KEY=value lines. Blank lines and comments are ignored, also a comment after a value.
+    """Parse KEY=value lines, and ignore blank lines and comments, also a comment after a value.
 
-    Quotes around a value are removed. Within quotes, `#` does not start a comment.
+    Quotes around a value are removed. Within quotes, the character `#` does not start a comment.
     """
     values = {}
     for line in text.splitlines():
@@ -106,17 +105,17 @@ def _value(text: str) -> str:
 
 
 def _with_aliases(values: Mapping[str, str]) -> dict[str, str]:
-    """Set unset variables from the variables that Supabase's guides name."""
+    """Set missing settings from variables with the names that Supabase's guides use."""
     names = {field.upper(): alias for field, alias in ALIASES.items() if "supabase" in field}
     resolved = {name: values.get(name) or values.get(alias) for name, alias in names.items()}
     return {**values, **{name: text for name, text in resolved.items() if text}}
 
 
 def load_values(env_file: Path | None, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Load the settings in the file, in an environment that has API_URL, or of the local stack.
+    """Load settings from `env_file`, from an environment with API_URL, or from the local stack.
 
-    An API_URL that equals Supabase's address is ignored, because `supabase status` prints such a
-    value.
+    An API_URL that equals Supabase's address does not count, because `supabase status` prints such
+    a variable for Supabase's own API.
     """
     if env_file is not None:
         if not env_file.is_file():
@@ -130,20 +129,23 @@ def load_values(env_file: Path | None, environ: Mapping[str, str] = os.environ) 
         return dict(environ)
     if local:
         return {**environ, **local}
-    if environ.get("SUPABASE_URL"):  # enough for commands that do not need the API
+    if environ.get("SUPABASE_URL"):  # some commands do not need the API
         return dict(environ)
     raise CommandFailed(
         "no stack found: SUPABASE_URL is not set, and .local/env does not exist", code="no_stack"
     )
 
 
-#: Workspace id for jobs without a tenant, which schedules of processors enqueue.
+#: Workspace id of jobs without a tenant, which the schedules that processors declare enqueue.
 SYSTEM: Final = "ffffffff-ffff-4fff-bfff-ffffffffffff"
 
 
 @dataclass
 class Connection:
-    """A stack and a person. The HTTP client is created at its first use, and `close` closes it."""
+    """A stack and a person.
+
+    The property `api` creates an HTTP client, and `close` closes the client.
+    """
 
     values: Mapping[str, str]
     given_token: str | None = None
@@ -151,7 +153,7 @@ class Connection:
     _token: str | None = None
 
     def need(self, name: str) -> str:
-        """Return a required setting. Raise an error if it is not set."""
+        """Return a required setting. Raise an error if the setting is missing."""
         value = self.values.get(name, "")
         if not value:
             api = self.values.get("API_URL")
@@ -178,7 +180,10 @@ class Connection:
         return self._token
 
     def drop_token(self) -> bool:
-        """Drop an expired token, so that the next call signs in. Return False for a given token."""
+        """Forget the token of a sign-in, so that the next call signs in.
+
+        Return False without one.
+        """
         expired, self._token = self._token, None
         return expired is not None
 
@@ -188,7 +193,7 @@ class Connection:
         return httpx.Client(base_url=self.need("API_URL"), timeout=TIMEOUT, auth=BearerAuth(self))
 
     def path(self, *parts: str) -> str:
-        """Return a path of the workspace's routes. A part of the path may contain a slash."""
+        """Return the path of a route of the workspace. Slashes within a part are quoted."""
         return "/".join(
             ["/api/workspaces", self.workspace, *(quote(part, safe="") for part in parts)]
         )
@@ -215,12 +220,12 @@ class Connection:
         raise CommandFailed(f"a workspace must be named; yours: {names}", code="workspace_needed")
 
     def call(self, method: str, path: str, **options: Any) -> Any:
-        """Call the service's API, and return the parsed response."""
+        """Call a route of the service's API, and return the parsed response."""
         with reachable(f"the API at {self.need('API_URL')}"):
             return parse_response(self.api.request(method, path, **options))
 
     def get(self, path: str, **params: Any) -> Any:
-        """Read from the service's API. Parameters that are None or empty are omitted."""
+        """Send a GET request to the service's API. Omit parameters that are None or empty."""
         query = {name: value for name, value in params.items() if value not in (None, "", [])}
         return self.call("GET", path, params=query)
 
@@ -288,7 +293,7 @@ class Connection:
 
 
 class BearerAuth(httpx.Auth):
-    """Authenticates requests by a person's token. An expired token of a sign-in is renewed."""
+    """Authenticates requests by a person's token, and renews an expired token of a sign-in."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -296,7 +301,7 @@ class BearerAuth(httpx.Auth):
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Send a request.
 
-        If the server rejects the token, send the request once more with a new token.
+        If the server rejects the token, sign in and send the request once more.
         """
         request.headers["authorization"] = f"Bearer {self._connection.token}"
         response = yield request
@@ -307,7 +312,7 @@ class BearerAuth(httpx.Auth):
 
 @contextmanager
 def reachable(server: str) -> Iterator[None]:
-    """Raise the error of a failed connection as `CommandFailed`, with the server's name."""
+    """Convert an error of the connection to `CommandFailed` with the name of the server."""
     try:
         yield
     except httpx.HTTPError as error:
@@ -317,12 +322,12 @@ def reachable(server: str) -> Iterator[None]:
 
 
 def parse_response(response: httpx.Response) -> Any:
-    """Parse the body of a successful response. Raise the body of an error as `CommandFailed`."""
+    """Return the parsed body of a response. If the status is an error, raise `CommandFailed`."""
     if response.status_code == 204:
         return None
     try:
         value = response.json()
-    except ValueError as error:  # for example, a proxy's page or an incomplete or empty body
+    except ValueError as error:  # e.g. a proxy's page or an empty body
         if response.is_success:
             raise CommandFailed(
                 f"{response.url} responded {response.status_code} without JSON", code="unreachable"
@@ -346,7 +351,7 @@ def parse_response(response: httpx.Response) -> Any:
 
 
 def _format_detail(detail: Any) -> str:
-    """Format the detail of an error, which is a list of invalid fields, an object or a string."""
+    """Format an error's detail, which is a list of invalid fields, an object or a string."""
     if isinstance(detail, list) and all(isinstance(item, dict) for item in detail):
         return "; ".join(f"{item.get('field')}: {item.get('problem')}" for item in detail)
     if isinstance(detail, dict):

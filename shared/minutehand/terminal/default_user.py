@@ -1,6 +1,6 @@
-"""The default user of a local stack, who is the first member of a tenant and need not sign in.
+"""The default user of a local stack, a member of a tenant for whom commands need no sign-in.
 
-The stack's key signs the access token, as it signs the tokens of Auth.
+This module signs the default user's access token with the local stack's key, as Supabase Auth does.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Member:
 
 
 def find_member(values: Mapping[str, str]) -> Member | None:
-    """Find the oldest account that is a member of a tenant. Return None if there is none.
+    """Find the oldest account that is a member of a tenant. Return None if no account is one.
 
     Raises:
         ConnectionError: The local database does not respond.
     """
-    import psycopg  # which the extra `dev` installs, as it installs the local stack
+    import psycopg  # installed by the extra `dev`, as is the local stack
 
     schema = Schemas(values.get("MINUTEHAND_SCHEMA") or Project.find().schema_).engine
     sql = f"""select u.id::text, coalesce(u.email, u.id::text), m.workspace_id::text
@@ -49,14 +49,14 @@ def find_member(values: Mapping[str, str]) -> Member | None:
 
 
 def is_available(values: Mapping[str, str]) -> bool:
-    """Return True if the stack runs on this machine and its key is known."""
+    """Return True if the settings are those of a stack on this machine, with the stack's key."""
     return all(values.get(name) for name in NEEDED) and is_local(values["SUPABASE_URL"])
 
 
 def make_token(values: Mapping[str, str]) -> str | None:
     """Make an access token for the first member, valid for an hour.
 
-    Return None without a member.
+    Return None if no user is a member of a tenant.
     """
     member = find_member(values) if is_available(values) else None
     if member is None:

@@ -1,7 +1,7 @@
-"""Reads a feed of the service as server-sent events. A cursor ensures that no event is lost.
+"""Reads an event feed of the service as server-sent events, by a cursor so that no event is lost.
 
-A gateway that buffers responses ends each response early. The next request continues after the
-cursor.
+A gateway that buffers responses ends each response early. The next request then continues after the
+last event.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from minutehand.terminal.connection import CommandFailed, Connection, parse_resp
 
 ENDED = {"completed", "failed", "cancelled"}
 RETRY_SECONDS = 1.0
-#: Maximum number of consecutive failed requests.
+#: Maximum number of failed requests in a row before the feed ends with an error.
 MAX_FAILURES = 30
 
 
 def stream(connection: Connection, path: str) -> Iterator[ServerSentEvent]:
     """Yield the events of a feed until the server ends it, by an event `end` or by status 204.
 
-    An access token is valid for an hour. A token that came from a sign-in is renewed.
+    When the access token expires after an hour, a token that came from a sign-in is renewed.
     """
     cursor, failures = None, 0
     while True:
@@ -49,7 +49,7 @@ def stream(connection: Connection, path: str) -> Iterator[ServerSentEvent]:
 def _read_response(
     connection: Connection, path: str, cursor: str | None
 ) -> Iterator[ServerSentEvent]:
-    """Yield the events of one response, without comments and retry hints.
+    """Yield the events of one response, without the stream's comments and retry hints.
 
     If the server responds with status 204, yield the event `end`.
     """

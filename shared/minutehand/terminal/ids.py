@@ -1,4 +1,4 @@
-"""Finds the id of a job by the part of the id that the console and `ls` show."""
+"""Finds a job's id by a part of the id, such as the end that the console and `ls` show."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from minutehand.terminal.connection import CommandFailed, Connection
 
 
 def resolve_job_id(connection: Connection, text: str) -> str:
-    """Return the id of the only job whose id equals `text`, or begins or ends with it."""
+    """Return the id of the only job whose id begins or ends with `text`."""
     if re.fullmatch(r"(?i)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text):
         return text
     part = text.lower().replace("-", "")

@@ -1,4 +1,4 @@
-"""Reads inputs that an argument of a command names: a file, or `-` for standard input."""
+"""Reads the input that a command's argument names: a file, or `-` for standard input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from minutehand.terminal.connection import CommandFailed
 
 
 def read_text(source: str) -> str:
-    """Read the text of a file. `-` is standard input."""
+    """Read the text of a file, or of standard input if `source` is `-`."""
     try:
         return sys.stdin.read() if source == "-" else Path(source).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -19,7 +19,7 @@ def read_text(source: str) -> str:
 
 
 def loads(text: str) -> Any:
-    """Parse JSON. Reject duplicate names in an object, because only the last value would be used.
+    """Parse JSON. Reject an object with a duplicate name, because its first value would be lost.
 
     Raises:
         ValueError: The text is not JSON, or an object contains a name twice.
@@ -35,7 +35,7 @@ def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def parse_object(text: str, source: str) -> dict[str, Any]:
-    """Parse a JSON object. `source` names the object's origin in errors."""
+    """Parse a JSON object. Errors name `source` as the origin of the text."""
     try:
         value = loads(text)
     except ValueError as error:

@@ -54,7 +54,7 @@ Payload = Annotated[str, typer.Argument(help="JSON, @file, or - for standard inp
 def command_output(as_json: bool) -> Iterator[Output]:
     """Yield the output of a command.
 
-    If the block raises an error, print it and exit with its code.
+    If the block raises CommandFailed, print the error and exit with the error's exit code.
     """
     output = Output(as_json=as_json)
     try:
@@ -84,9 +84,10 @@ Run = Callable[..., None]
 def verb(run: Run) -> Run:
     """Turn a function with the argument `output`, and optionally `connection`, into a command.
 
-    The command passes both arguments to the function. The command has the function's options and
-    --json. With a connection, it also has --token and --env-file. It prints an error, and exits
-    with 2 if an argument is wrong, otherwise with 1.
+    The command passes the arguments `output` and `connection` to the function. The command has the
+    function's options and --json. If the function has the argument `connection`, the command also
+    has --token and --env-file. The command prints an error, and exits with 2 if an argument is
+    wrong, otherwise with 1.
     """
     return _make_command(run, {"token": Token, "env_file": EnvFile})
 
@@ -117,7 +118,7 @@ def _make_command(run: Run, connection_options: dict[str, Any]) -> Run:
         for name, annotation in options.items()
     ]
     as_json = Parameter("as_json", Parameter.KEYWORD_ONLY, default=False, annotation=Json)
-    # Typer reads these parameters instead of the parameters of the function
+    # let Typer read these parameters instead of the parameters of the function `command`
     parameters = [*own.values(), *common, as_json]
     command.__dict__["__signature__"] = signature(lambda: None).replace(parameters=parameters)
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

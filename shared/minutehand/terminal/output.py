@@ -1,6 +1,6 @@
 """Output of a command, which is a table for people or JSON for programs.
 
-Only results are written to standard output, so that a pipe reads nothing else.
+Standard output contains only results, so that a pipe does not read remarks or errors.
 """
 
 from __future__ import annotations
@@ -29,22 +29,23 @@ COLOURS = {
     "running": "blue",
     "suspended": "magenta",
 }
-#: Visible replacement characters for control characters in texts of strangers, because a terminal
-#: would execute control characters.
+#: Visible replacements for control characters in printed texts, because the texts may come from
+#: strangers and a terminal would execute control characters.
 _VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}
 _VISIBLE |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
-# replace characters that change the direction of a line or end it
+# replace Unicode characters that end a line or change its text direction
 _VISIBLE |= dict.fromkeys([*range(0x2028, 0x202F), *range(0x2066, 0x206A)], 0xFFFD)
-#: Number of characters at the end of an id that tables and the console show. Commands accept them.
+#: Number of characters at the end of an id that tables and the console show. Commands accept such a
+#: short id.
 SHORT_ID = 8
-#: Pattern of a time in a sentence from the database.
+#: Pattern of a time in a sentence that the database has written.
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00")
 #: Units of an age in seconds, the longest unit first. The console uses the same units.
 _UNITS = {"d": 86_400, "h": 3600, "min": 60, "s": 1}
 
 
 def escape_controls(text: str, *, lines: bool = True) -> str:
-    """Replace the control characters in a text. Without `lines`, also replace line breaks."""
+    """Replace control characters in a text. If `lines` is false, also replace line breaks."""
     escaped = text.translate(_VISIBLE)
     return escaped if lines else escaped.replace("\n", "␊")
 
@@ -73,7 +74,7 @@ class Output:
     def text(self, text: str | Text, *, lines: bool = True) -> None:
         """Print a line for people.
 
-        A `str` is printed without styles, which only a `Text` can have.
+        Square brackets in a `str` are no markup for styles, because only a `Text` can have styles.
         """
         styled = Text(text) if isinstance(text, str) else text
         styled.plain = escape_controls(styled.plain, lines=lines)
@@ -102,9 +103,9 @@ class Output:
     ) -> None:
         """Print rows as a table with a heading per column.
 
-        Without rows, print `empty` to standard error.
+        If there are no rows, print the text `empty` to standard error.
 
-        `row` converts a row for people. JSON output contains the rows before this conversion.
+        The function `row` converts a row for people. JSON output contains the unconverted rows.
         """
         if self.print_json(list(rows)):
             return
@@ -142,7 +143,7 @@ class Output:
                 label = ""
 
     def sentence(self, text: str, *, label: str = "") -> None:
-        """Print a text after a label. Lines break only between words, so that ids are not split."""
+        """Print a text after a label. Break lines only between words, so that no id is split."""
         filled = textwrap.fill(
             text,
             10_000 if self.is_piped else max(len(label) + 30, self.out.width),
@@ -154,12 +155,12 @@ class Output:
         self.text(filled)
 
     def hint(self, text: str) -> None:
-        """Print a remark for people to standard error. With JSON, print no remarks."""
+        """Print a remark for people to standard error, unless JSON was requested."""
         if not self.as_json:
             self.err.print(Text(escape_controls(text), style="dim"))
 
     def failure(self, message: str, *, code: str, fix: str | None) -> None:
-        """Print the error of the command, and its remedy."""
+        """Print the error of the command and the error's remedy."""
         if self.as_json:
             sys.stderr.write(json.dumps({"error": message, "code": code, "fix": fix}) + "\n")
             return
@@ -171,7 +172,7 @@ class Output:
 def parse_columns(columns: str) -> dict[str, str]:
     """Parse `column:HEADING` pairs, e.g.
 
-    `id ran:TOOK`. The default heading is the column's name in capitals.
+    `id ran:TOOK`. Without a heading, the column's name in capitals is the heading.
     """
     parts = (column.partition(":") for column in columns.split())
     labels = {name: text or name.removesuffix("_at").upper() for name, _, text in parts}
@@ -192,7 +193,7 @@ def format_duration(milliseconds: float) -> str:
 
 
 def _rounded(value: float, digit: str = "1") -> Decimal:
-    """Round halves up, as JavaScript does. Python would round a half to the even digit."""
+    """Round halves up, as JavaScript does, because Python rounds a half to the even digit."""
     return Decimal(value).quantize(Decimal(digit), ROUND_HALF_UP)
 
 
@@ -203,7 +204,7 @@ def p95(times: Mapping[str, Any] | None) -> str | None:
 
 
 def format_value(value: Any) -> str:
-    """Format a value without brackets. A field is `name value`, and each record is one line."""
+    """Format a JSON value for people: a field as `name value`, each object of a list on a line."""
     if isinstance(value, Mapping):
         given = {name: item for name, item in value.items() if item not in (None, [], {})}
         return ", ".join(f"{name} {format_value(item)}" for name, item in given.items())
@@ -242,13 +243,13 @@ def local_time(timestamp: str) -> str:
 
 
 def localize_times(text: str) -> str:
-    """Convert the times in a sentence from the database to local time. Omit the date of today."""
+    """Convert the times in a sentence from the database to local time. Omit today's date."""
     today = local_time(datetime.now(UTC).isoformat())[:11]
     return _TIMESTAMP.sub(lambda match: local_time(match[0])[:19].removeprefix(today), text)
 
 
 def ago(timestamp: str) -> str:
-    """Format the time between now and an ISO 8601 time, in the format of the console."""
+    """Format how long ago or how far ahead an ISO 8601 time is, in the format of the console."""
     try:
         seconds = (datetime.now(UTC) - datetime.fromisoformat(timestamp)).total_seconds()
     except ValueError:

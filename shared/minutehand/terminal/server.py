@@ -1,6 +1,6 @@
 """A uvicorn server.
 
-When the server stops, it ends event streams first, because open streams would delay the stop.
+Before the server stops, it ends all event streams, because open streams would delay the stop.
 """
 
 from __future__ import annotations
@@ -22,6 +22,6 @@ class Server(uvicorn.Server):
         self._end_streams = end_streams
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Start the shutdown after a signal."""
+        """End the event streams, then shut the server down, when the process receives a signal."""
         self._end_streams()
         super().handle_exit(sig, frame)
