@@ -1,6 +1,6 @@
 """Traces of requests, jobs and their calls, by W3C trace context, exported by OpenTelemetry.
 
-`OTEL_EXPORTER_OTLP_ENDPOINT` enables the export. Without this variable, the module does not import
+`OTEL_EXPORTER_OTLP_ENDPOINT` enables the export. Without the variable, the module does not import
 OpenTelemetry. FastAPI creates the spans of requests, and `minutehand.worker.otel` creates the spans
 of attempts and steps.
 
@@ -105,8 +105,8 @@ def _provide(version: str) -> None:
 def flush() -> None:
     """Send all pending data within `FLUSH_SECONDS`, because Lambda freezes after a response.
 
-    If an earlier flush still waits for the collector, this call returns immediately. A collector
-    that is down therefore delays only one response in ten seconds (`OTEL_EXPORTER_OTLP_TIMEOUT`).
+    If an earlier flush still waits for the collector, a new flush returns immediately. A collector
+    that is down delays only one response in ten seconds (`OTEL_EXPORTER_OTLP_TIMEOUT`).
     """
     global _flushing
     if not _started or (_flushing is not None and _flushing.is_alive()):

@@ -1,6 +1,6 @@
 """Asks a language model for an answer in a job. If the model is unavailable, the job suspends.
 
-The caller chooses the prompt and the type of the answer, and its step stores the result.
+The caller chooses the prompt and the type of the answer, and the caller's step stores the result.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ Shape = TypeVar("Shape", bound=BaseModel)
 MAX_QUOTED: Final = 4_000
 #: Pattern of white space and an opening Markdown fence at the start of an answer.
 _FENCE: Final = re.compile(r"\A\s*(?:```\w*\s*)?")
-#: Number of characters. If two answers begin with the same characters up to this number, the
-#: language model began its answer again.
+#: Number of characters. If this many first characters of two answers are the same, the language
+#: model has begun its answer again.
 SAME_START: Final = 12
 #: Message for users about a truncated answer for which the endpoint gives no reason.
 TRUNCATED_MESSAGE: Final = (
@@ -51,10 +51,10 @@ async def ask_for(
 ) -> Shape:
     """Ask a model for an answer of the type `shape`. The prompt contains the type's JSON Schema.
 
-    Call this function in a step or stage. An answer is parsed leniently, see `parsing.read_shape`.
-    If an answer is truncated, the model is asked once to continue it. If an answer does not fit the
+    Call `ask_for` in a step or stage. An answer is parsed leniently, see `parsing.read_shape`. If
+    an answer is truncated, the model is asked once to continue it. If an answer does not fit the
     schema, the model is asked once more, with a description of the error. Calls that may have been
-    charged count towards `vendor.MAX_CALLS` per step. The cost of these calls is added to the job.
+    charged count towards `vendor.MAX_CALLS` per step, and add to the job's cost.
 
     Args:
         patient: False if a user waits for the answer. If a user waits, an unavailable model fails

@@ -1,7 +1,7 @@
 """The interface of language models, which return the answer to a prompt whole or as a stream.
 
 openai_compatible.py implements the interface, engines.py creates the model, and parsing.py parses
-its answers.
+the model's answers.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Prompt:
     """One request to a language model.
 
     Attributes:
-        name: One word that names the kind of request. The answer's JSON Schema gets this name too.
-        instructions: Instructions for the model. They must not contain text that strangers wrote.
+        name: One word that names the kind of request and the answer's JSON Schema.
+        instructions: Instructions for the model, without any text that strangers wrote.
         material: Input texts for the model, the most important text first.
         schema: JSON Schema of the answer. `schema` is None for plain text.
         most_tokens: Maximum tokens of the answer. A `most_tokens` of None selects the limit of the

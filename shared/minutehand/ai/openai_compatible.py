@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 
 #: Tags around the reasoning that a self-hosted model may write before its answer.
 _REASONING_START, _REASONING_END = "<think>", "</think>"
-#: Keywords of JSON Schema that strict endpoints reject. The client omits these keywords from
-#: `response_format`, but not from the schema in the prompt's text.
+#: Keywords of JSON Schema that strict endpoints reject, so that `response_format` omits the
+#: keywords. The schema in the prompt's text contains all keywords.
 _UNSUPPORTED: Final = frozenset(
     {"title", "default", "maxLength", "minLength", "maxItems", "minItems"}
 )

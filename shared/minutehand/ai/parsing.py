@@ -39,8 +39,8 @@ _NOT_PLAIN_TEXT: Final = re.compile(
 )
 #: Pattern of special tokens at the end of an answer, which the server should have removed.
 _END: Final = re.compile(r"(?:\s*(?:<\|\w+\|>|</s>))+\s*\Z")
-#: If the first characters, up to this number, contain the name of a type's only field, the answer
-#: is not prose.
+#: Number of first characters of an answer. If the first characters contain the name of a type's
+#: only field, the answer is not prose.
 MAX_NAME_AT: Final = 100
 
 
@@ -242,7 +242,7 @@ def _storable(value: Any) -> Any:
 
 
 def _without_blanks(value: Any) -> Any:
-    """Replace strings without visible characters by "". Remove such strings from lists."""
+    """Replace strings without visible characters by "", or remove such strings from a list."""
     if isinstance(value, str):
         return "" if is_blank(value) else value
     if isinstance(value, list):

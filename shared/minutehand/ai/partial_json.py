@@ -11,8 +11,8 @@ from pydantic_core import from_json
 #: Patterns of the possible start of a JSON object, and of first characters of data or reasoning.
 _OBJECT: Final = re.compile(r'\{(?=\s*["}])')
 _DATA: Final = re.compile(r"[\[{`<]")
-#: Maximum length of a preamble before the data of an answer. An answer whose first characters up to
-#: this number contain no data is prose.
+#: Maximum length of a preamble before the data of an answer. An answer with a longer preamble is
+#: prose.
 MIN_PLAIN_TEXT: Final = 60
 #: Number of first characters that decide whether an answer is prose.
 PLAIN_TEXT_SAMPLE: Final = 500

@@ -1,8 +1,8 @@
 """Repairs a text that is almost JSON, in a separate process that parsing.py starts.
 
-The process reads the text from standard input, and writes valid JSON. Its processor time is
-limited, because the time of json_repair grows with the square of the number of braces and quotes,
-or faster.
+The process reads the text from standard input, and writes valid JSON. The process has a limit of
+processor time, because the time of json_repair grows with the square of the number of braces and
+quotes, or faster.
 """
 
 import json

@@ -79,8 +79,8 @@ def parse_segments(response: Mapping[str, Any], seconds: float) -> tuple[Segment
 
     No segment ends after the end of the audio (`seconds`).
 
-    If a segment is invalid, return one segment with the whole text. No words are then lost, but the
-    times of the segments are.
+    If a segment is invalid, return one segment with the whole text. The one segment contains all
+    words, but the times of the other segments are lost.
     """
     rows = response.get("segments")
     segments, is_valid = [], True

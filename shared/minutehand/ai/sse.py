@@ -22,7 +22,7 @@ class SseParser:
         self._data: list[bytes] = []
 
     def add(self, chunk: bytes) -> Iterator[tuple[str, str]]:
-        """Yield in order the events that are complete after this chunk."""
+        """Yield, in order, the events that `chunk` completes."""
         *lines, self._rest = _ENDS.split(self._rest + chunk)
         for line in lines:
             yield from self._read(line)

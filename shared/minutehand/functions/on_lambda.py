@@ -22,7 +22,7 @@ from minutehand.web.services import Services
 
 
 def on_lambda(build_app: Callable[[Settings], FastAPI]) -> RotatingHandler:
-    """Build a Lambda handler. Its app uses the Lambda environment's variables and secrets."""
+    """Build a Lambda handler, whose app uses the Lambda environment's variables and secrets."""
 
     def build(environ: Mapping[str, str]) -> GatewayHandler:
         settings = Settings.from_env(environ)
@@ -56,7 +56,7 @@ class GatewayHandler:
         return response
 
     def close(self) -> None:
-        """Close the connections and the event loop. Lambda itself never calls this method."""
+        """Close the connections and the event loop. Lambda itself never calls `close`."""
         self._loop.run_until_complete(self._services.aclose())
         self._loop.close()
         asyncio.set_event_loop(None)

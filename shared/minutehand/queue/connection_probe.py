@@ -1,7 +1,7 @@
 """Checks which features the address in DATABASE_URL supports.
 
-A pooler in transaction mode may listen on any port. With such a pooler, settings of one client
-affect other clients, and notifications are lost.
+A pooler in transaction mode may listen on any port. With a pooler in transaction mode, settings of
+one client affect other clients, and notifications are lost.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class AddressProbe:
             are false.
         libpq_error: Reason why libpq rejects the address, for example a parameter for Prisma only.
         sessions: True if each connection has its own session. If connections share sessions, the
-            check ends, because its settings would affect other clients.
+            check ends, because the check's settings would affect other clients.
         notifications: True if a session that listens receives notifications.
         role: True if the database user may switch to the worker's role.
     """

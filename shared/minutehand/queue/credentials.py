@@ -28,7 +28,7 @@ _GUEST_SESSION_ID = re.compile(r"guest_[0-9A-Za-z]+")
 def is_guest_session(session_id: str) -> bool:
     """Return whether a session id was created by `open_guest_session`.
 
-    The id of a guest session must not be logged, because it grants access.
+    The id of a guest session must not be logged, because the id grants access.
     """
     return session_id.startswith(_GUEST_SESSION)
 

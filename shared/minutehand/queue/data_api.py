@@ -171,7 +171,8 @@ class DataApi:
         self._slots.release()
         self._pending.discard(task)
         if not task.cancelled():
-            task.exception()  # mark the exception as retrieved, because its caller may be cancelled
+            # mark the exception as retrieved, because the request's caller may be cancelled
+            task.exception()
 
 
 def _error_body(response: httpx.Response) -> object:
@@ -183,7 +184,7 @@ def _error_body(response: httpx.Response) -> object:
 
 
 def call_retrying(repeatable: bool, attempts: int, *, max_seconds: float) -> AsyncRetrying:
-    """Return a policy that retries a failed call if it is repeatable or was not sent."""
+    """Return a policy that retries a failed call if the call is repeatable or was not sent."""
     return retrying(
         lambda error: isinstance(error, QueueUnavailable) and (repeatable or error.unsent),
         attempts=attempts,

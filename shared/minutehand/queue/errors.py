@@ -99,7 +99,7 @@ class DatabaseReadOnly(QueueUnavailable):
 
 
 class ProcessorError(JobServiceError):
-    """Raise this error in a processor to fail the attempt with a message for people."""
+    """Raised in a processor to fail the attempt with a message for people."""
 
     def __init__(
         self,
@@ -129,8 +129,8 @@ _BY_WORD: Mapping[str, type[QueueError]] = {
 #: are classes of SQLSTATEs (connection, conflict, resources, locks, timeout, shutdown) and codes of
 #: PostgREST.
 _TRANSIENT: Final = ("08", "40", "53", "55", "57", "PGRST00")
-#: Pattern of an error message that also contains the error's hint and details. `queue.refuse`
-#: writes such messages for a Data API that returns no hints.
+#: Pattern of an error message that also contains the error's hint and details, as `queue.refuse`
+#: writes the message for a Data API that returns no hints.
 _FULL_MESSAGE: Final = re.compile(r"(.*) \((\w+)\)(?: \[(.*)\])?", re.DOTALL)
 #: SQLSTATEs of a serialization failure and of a deadlock. The failed call has stored nothing.
 #: PostgREST 14 repeats the call itself, and PostgREST 16 returns the error.

@@ -87,8 +87,8 @@ class CallerFunctions:
     """Client of the functions granted to members and guests. Creating a client sends no request.
 
     Args:
-        signed: Function that returns additional headers for each call: those of a valid token, or
-            of a guest's signed address.
+        signed: Function that returns additional headers for each call, which contain a valid token
+            or a guest's signed address.
     """
 
     def __init__(

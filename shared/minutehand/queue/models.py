@@ -112,10 +112,9 @@ class _JobFields(Model):
     replay_of: str | None = None
     replay_from: str | None = None
     lost_attempts: int = 0
-    #: Number of attempts that do not count, because their process ended while it also ran other
-    #: jobs.
+    #: Number of attempts that do not count, because the process ended while it also ran other jobs.
     deaths: int = 0
-    #: Cost of the job's attempts in other services, in US dollars, as processors reported it.
+    #: Cost of the job's attempts in other services, in US dollars, as reported by processors.
     cost_usd: float | None = None
     state: JobState | None = None
     #: Time of the job's next run. The time is past if the job is due, and None if no next run is
@@ -207,8 +206,8 @@ class FeedPage(Model):
     #: For each event, the cursor from which an interrupted stream continues after the event.
     places: tuple[str, ...] = Field(default=(), exclude=True)
     more: bool = False
-    #: True if the given cursor is from another database. Events may then be missing, so a client
-    #: reads the jobs' state again.
+    #: True if the given cursor is from another database. After a `reset`, events may be missing, so
+    #: that a client reads the jobs' state again.
     reset: bool = False
 
 
@@ -260,7 +259,10 @@ class EnqueueOptions(Model):
 
 
 class JobRequest(EnqueueOptions):
-    """A job to enqueue. Its options, type and payload are in one object, as in HTTP and SQL."""
+    """A job to enqueue.
+
+    The options, type and payload of the job are in one object, as in HTTP and SQL.
+    """
 
     job_type: str
     payload: Any = Field(default_factory=dict)
@@ -304,7 +306,7 @@ class Enqueued(Model):
 
     job: Job
     created: bool
-    #: True if the caller should wake a worker after its commit. HTTP responses omit this field.
+    #: True if the caller should wake a worker after its commit. HTTP responses omit `wake`.
     wake: bool = Field(default=False, exclude=True)
 
 
@@ -350,7 +352,7 @@ class Lease:
     fence: int
     lease_seconds: float = 60.0
     #: Results of steps and ended waits of earlier attempts by name. `steps` is None if the results
-    #: are too large for a lease response. `WorkerQueue.read_steps` then reads the results.
+    #: are too large for a lease response, so that `WorkerQueue.read_steps` must read the results.
     steps: dict[str, Any] | None = field(default_factory=dict)
 
 
@@ -358,7 +360,8 @@ class RunEnd(Model):
     """Request to end the run if no job is ready and no job falls due within `stay_ms`."""
 
     stay_ms: Number
-    #: True if maintenance has just run. The run may then end although maintenance is due.
+    #: True if maintenance has just run. If `maintained` is true, the run may end although
+    #: maintenance is due.
     maintained: bool | None = None
     #: Summary of the run, which is stored with the worker. A `summary` of None keeps an earlier
     #: run's summary.
@@ -379,11 +382,11 @@ class RunState(Model):
 class ReleasedJobs(Model):
     """The jobs of a worker whose process died, after their leases were released."""
 
-    #: Jobs that ended the process. The failed attempt of each of these jobs counts towards its
+    #: Jobs that ended the process. The failed attempt of a guilty job counts towards the job's
     #: `max_attempts`.
     guilty: tuple[JobId, ...] = ()
-    #: Number of groups of jobs that may have ended the process. Each group next runs in its own
-    #: process.
+    #: Number of groups of jobs that may have ended the process. Each group of suspects runs next in
+    #: its own process.
     suspects: int = 0
 
 
@@ -409,7 +412,7 @@ class LeaseRequest(Model):
     call: int
     limit: int
     #: All types that the worker serves, including types without a free slot. `due` in the response
-    #: counts jobs of these types.
+    #: counts jobs of all types that the worker serves.
     job_types: tuple[str, ...] | None = None
     #: Job types by the slots that they share, each with its own limit. `pools` replaces `limit`.
     pools: tuple[LeasePool, ...] | None = None
@@ -524,7 +527,7 @@ class StepResult(Model):
     name: str
     result: Any = None
     #: Duration of the step by the worker's monotonic clock. The database computes the step's start
-    #: from this duration.
+    #: from the duration.
     duration_ms: Number | None = None
 
 

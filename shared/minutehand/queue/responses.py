@@ -78,8 +78,8 @@ def read(content: bytes, parse: Parse[T], *, status: int = 200) -> T:
     """Parse the body of a successful call.
 
     A proxy, a pooler or a CDN may respond instead of the queue, with status 200 or 204 and an HTML
-    page, a truncated body or no body. After such a response, as after a timeout, the call may have
-    had an effect.
+    page, a truncated body or no body. After an unexpected response, as after a timeout, the call
+    may have had an effect.
     """
     try:
         return parse(content)

@@ -52,8 +52,8 @@ def bearer_token(request: Request) -> str | None:
 def _token_of(request: Request, access_token: str | None) -> str | None:
     """Return the token in the header. For a stream, also accept a token in the query.
 
-    EventSource cannot send headers. Query strings are never logged here, but a client that can send
-    a header should send the token in the header.
+    EventSource cannot send headers. The API never logs query strings, but a client that can send a
+    header should send the token in the header.
     """
     token = bearer_token(request)
     if token is None and access_token:
@@ -99,7 +99,7 @@ async def guest_caller(
     session_id: Annotated[str, Path(max_length=255)],
     access_token: str | None = None,
 ) -> Caller | None:
-    """Return the user who reads a session's events, or None for a guest who knows its id."""
+    """Return the user who reads a session's events, or None for a guest with the session's id."""
     return await _user_or_holder(request, _token_of(request, access_token), session_id)
 
 

@@ -1,6 +1,6 @@
 """The error body of every route, and the exception with which a route rejects a request.
 
-`minutehand.web.handlers` converts the exceptions of other packages into this error body.
+`minutehand.web.handlers` converts the exceptions of other packages into the error body.
 """
 
 from __future__ import annotations

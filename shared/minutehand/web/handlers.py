@@ -1,6 +1,6 @@
 """Exception handlers that turn errors of FastAPI, Starlette and the queue into the error body.
 
-`minutehand.web.errors` defines this error body.
+`minutehand.web.errors` defines the error body.
 """
 
 from __future__ import annotations

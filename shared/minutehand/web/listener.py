@@ -48,7 +48,7 @@ class EventListener:
         if self._functions is not None and self._task is None:
             self._task = asyncio.create_task(self._listen(), name="listener")
         elif self._is_listening:
-            event.set()  # the stream then reads, and each read registers the topic
+            event.set()  # wake the stream, whose next read registers the topic
         try:
             yield event
         finally:

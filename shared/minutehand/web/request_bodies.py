@@ -1,7 +1,7 @@
 """Request bodies. An ASGI layer checks a body's size while it is read, before FastAPI parses it.
 
-A body above the limit is therefore never completely in memory. Pydantic checks the types of a
-body's fields, and SQL checks the fields' values.
+A request body above the limit is never completely in memory. Pydantic checks the types of a body's
+fields, and SQL checks the fields' values.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Clients and dependencies of routes. A process builds them once as `request.app.state.services`.
+"""Clients and dependencies of routes, which a process builds once as `app.state.services`.
 
 `functions/` or the local stack chooses the waker of a process, which requests worker runs.
 """
@@ -53,8 +53,8 @@ class NoWaker:
 class StreamTiming:
     """Waits and timeouts of an event stream, in seconds."""
 
-    #: True if a response stays open. Otherwise a response ends after its events, and the client
-    #: reconnects.
+    #: True if a response stays open, and false if a response ends after its events, so that the
+    #: client reconnects.
     streaming: bool
     #: Maximum wait for the first event of a buffered response. The sum of `buffered_wait` and
     #: `read_timeout` must be below the function's 28 s and the gateway's 30 s.
@@ -68,7 +68,7 @@ class StreamTiming:
     #: `max_poll`.
     poll: float = 0.2
     max_poll: float = 1.0
-    #: Interval between reads while notifications arrive. Reads at this interval find changes
+    #: Interval between reads while notifications arrive. Reads without a notification find changes
     #: without an event, such as the end of a membership.
     max_recheck: float = 10.0
     #: Seconds after which a client that accepts no data is disconnected.
@@ -211,8 +211,7 @@ class Services:
             streaming=settings.streaming, buffered_wait=settings.stream_wait_seconds
         )
         self._provided: dict[type[Any], Any] = {}
-        #: Event that ends all streams. The clients of the streams then reconnect to the next
-        #: process.
+        #: Event that ends all streams, so that the clients reconnect to the next process.
         self.closing = asyncio.Event()
 
     @cached_property
@@ -285,8 +284,9 @@ class Services:
     def provide(self, kind: type[T], make: Callable[[], T]) -> T:
         """Return the process's only instance of `kind`. The first call builds the instance.
 
-        If the instance has `aclose`, it is closed together with the services. On Lambda, services
-        are closed when secrets are rotated, because the lifespan of an app never ends on Lambda.
+        If the instance has `aclose`, the instance is closed together with the services. On Lambda,
+        services are closed when secrets are rotated, because the lifespan of an app never ends on
+        Lambda.
         """
         if kind not in self._provided:
             self._provided[kind] = make()
@@ -310,7 +310,10 @@ def services_of(request: Request) -> Services:
 
 
 async def _services_of(request: Request) -> Services:
-    """Return the services. The function is async, because FastAPI runs others in a thread."""
+    """Return the services.
+
+    The function is async, because FastAPI runs a function that is not async in a thread.
+    """
     return services_of(request)
 
 

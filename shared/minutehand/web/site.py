@@ -1,7 +1,8 @@
 """The console's files and their headers, for hosts that serve the console on the API's origin.
 
 The server returns one page for every path of the console's router, as CloudFront does on AWS
-(infra/aws/console.yml). The Content-Security-Policy of this page allows only the console's scripts.
+(infra/aws/console.yml). The Content-Security-Policy of the console's page allows only the console's
+scripts.
 """
 
 from __future__ import annotations

@@ -46,7 +46,8 @@ READ_LIMIT: Final = 500
 BUFFERED_SECONDS: Final = 12.0
 #: The cursor before the first event.
 START_CURSOR: Final = "1:1:"
-#: Type of an event with a job's output. Such an event has no `seq` and is not in the job's history.
+#: Type of an event with a job's output. An event with output has no `seq` and is not in the job's
+#: history.
 OUTPUT: Final = "job.output"
 _Position = Annotated[int, Field(ge=0, lt=2**31)]
 _Positions = dict[str, dict[str, _Position]]
@@ -106,7 +107,10 @@ class Feed(Protocol):
 
 
 class JobFeed:
-    """Events of one job by `seq`, and its output by offset. The feed ends when its job ends."""
+    """Events of one job by `seq`, and the job's output by offset.
+
+    The feed ends when its job ends.
+    """
 
     def __init__(
         self, queue: UserQueue, job_id: str, *, after: JobCursor, session_id: str | None = None
@@ -121,8 +125,8 @@ class JobFeed:
     async def read(self) -> Batch:
         """Return the job's output, then the events that existed when the output was read.
 
-        The event that ends the job therefore follows all output. One call of SQL returns the output
-        and the last `seq`. Events are read only if there are new events.
+        The event that ends the job follows all output. One call of SQL returns the output and the
+        last `seq`. Events are read only if there are new events.
         """
         output = await self._queue.call(
             "job_output", job_id=self._job_id, after=self._output, session_id=self._session_id
@@ -160,7 +164,7 @@ class JobFeed:
 class HistoryFeed:
     """Events of all jobs of a workspace or session. The feed never ends.
 
-    A cursor is a snapshot of the database. Each event is therefore sent exactly once, in whatever
+    Because a cursor is a snapshot of the database, each event is sent exactly once, in whatever
     order transactions commit. The events of a job are sent in the order of `seq`.
 
     Args:
@@ -301,7 +305,7 @@ def _line(event: JobEvent, cursor: str) -> SseEvent:
 def parse_job_cursor(last_event_id: str | None, after: int | None) -> JobCursor:
     """Parse the start of a job's stream.
 
-    `Last-Event-ID` may also contain positions in its output.
+    `Last-Event-ID` may also contain positions in the job's output.
     """
     seq, output = _split_cursor(last_event_id, _OUTPUT)
     return JobCursor(parse_seq_cursor(seq, after), output)
@@ -343,7 +347,8 @@ async def stream_response(
 ) -> Response:
     """Build the response that streams `feed`.
 
-    When the stream is over, its last event `end` contains the reason: `completed`, `failed`,
+    When the stream is over, its last event `end` contains the reason, which is `completed`,
+    `failed`,
         `cancelled`, `gone` (deleted, or no longer visible to the reader), `token_expired` or
         `forbidden`. A stream that EventSource should continue ends without `end`.
 
@@ -384,7 +389,7 @@ async def _chunks(
     is_bare: bool,
 ) -> AsyncIterator[bytes]:
     clock, timing = services.clock, services.timing
-    # a guest's session expires in the database. The next read after its expiry fails.
+    # a guest's session expires in the database, so that the next read of an expired session fails.
     expires_at = caller.expires_at if caller else clock.now() + timedelta(days=31)
     # EventSource stores the id of a message without data, and dispatches no event for the message
     yield _encode(retry=int(timing.retry * 1000), id=None if batch.lines else batch.cursor)

@@ -1,7 +1,7 @@
 """HTTP requests to services of strangers, which must have public addresses.
 
 A request connects to exactly the address that was checked. If the host name resolves to another
-address meanwhile, the other address is not used.
+address after the check, the new address is not used.
 """
 
 from __future__ import annotations

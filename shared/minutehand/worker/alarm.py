@@ -70,7 +70,7 @@ class Watchdog:
         """Record that jobs start, because a new job may block the event loop immediately.
 
         Args:
-            lease_until: Earliest end of the leases of these jobs.
+            lease_until: Earliest end of the leases of the jobs that start.
         """
         now = self._clock.monotonic()
         is_stale = now > self._set_at + self.SET_SECONDS
@@ -86,7 +86,7 @@ class Watchdog:
         return running
 
     def set(self) -> None:
-        """Reset the watchdog, so that it ends the process before the first lease ends."""
+        """Reset the watchdog, so that the watchdog ends the process before the first lease ends."""
         now = self._set_at = self._clock.monotonic()
         running = self._record_jobs(now)
         if not running:

@@ -181,7 +181,7 @@ class Attempt:
         self._is_suspended, self.timeout_at = True, math.inf
 
     def _time_out(self) -> None:
-        """Stop the processor at its timeout, unless it is called again for halves of its batch.
+        """Stop the processor at its timeout, unless it is called again for halves of the batch.
 
         If another job has blocked the event loop, this processor could not run, and its timeout
         starts again. The timeout starts again only once, because this job may have blocked the

@@ -137,8 +137,8 @@ class Batch:
     def halve_expired_call(self, job_id: JobId) -> asyncio.Task[None] | None:
         """Stop the current call, because it has run until the timeout of this job.
 
-        Return the stopped call. After its end, the processor is called for each half of its jobs.
-        Return None if the call has no other job, or does not contain this job.
+        Return the stopped call. After the call's end, the processor is called for each half of the
+        call's jobs. Return None if the call has no other job, or does not contain this job.
         """
         call, active = self.task, [member for member in self._members if member.is_active]
         is_in = any(member.job.id == job_id and not member.end.done() for member in active)

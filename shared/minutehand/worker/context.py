@@ -296,9 +296,9 @@ class JobContext:
         Clients read the stream while the job runs. All output is stored when the block ends without
         an error.
 
-        Opening a stream restarts it, also in a later attempt. Readers then drop the stream's
-        earlier output. The output of a finished step is kept, and is written again when a later
-        attempt skips the step.
+        Opening a stream restarts it, also in a later attempt. When a stream is restarted, readers
+        drop the stream's earlier output. The output of a finished step is kept, and is written
+        again when a later attempt skips the step.
 
         Args:
             name: Name of 1 to 100 characters. A job may have 20 streams.
@@ -352,8 +352,8 @@ class JobContext:
     ) -> Any:
         """Run `run` once per job, and return its stored result in later attempts.
 
-        The result is converted to JSON and stored before this method returns. If the process
-        crashes after `run` and before the result is stored, a later attempt calls `run` again.
+        The result is converted to JSON and stored before `step` returns. If the process crashes
+        after `run` and before the result is stored, a later attempt calls `run` again.
 
         Args:
             name: Name of the step. The second call with a name gets the name with `#2`, the third
@@ -695,7 +695,7 @@ class JobContext:
 
 
 def _start_step(step: str, run: StepCall) -> Awaitable[Any]:
-    """Call the function of a step. Raise a ProcessorError if it does not return an awaitable."""
+    """Call the function of a step. Raise a ProcessorError if the function returns no awaitable."""
     called = run() if callable(run) else None
     if isinstance(called, Awaitable):
         return called

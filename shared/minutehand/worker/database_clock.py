@@ -20,7 +20,7 @@ _RESOLUTION: Final = timedelta(microseconds=1)
 
 
 class DatabaseClock:
-    """Clock that adds the monotonic time since the database's latest response to its time.
+    """Adds the monotonic time since the database's latest response to the response's time.
 
     Each returned time is later than the time returned before, so that log lines keep their order
     even if a response took longer than the previous response. If the database's clock is set back

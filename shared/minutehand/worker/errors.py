@@ -52,7 +52,8 @@ def error_info(error: BaseException, module: str = "") -> ErrorInfo:
 
     Args:
         error: The exception.
-        module: Module of the processor. The frames of its top-level package are marked as own.
+        module: Module of the processor. The frames of the module's top-level package are marked as
+            own.
     """
     redactor = Redactor()
     first = first_of(error)

@@ -54,7 +54,7 @@ J = TypeVar("J", bound=Job[Any])
 
 
 def job_of(kind: type[J], given: dict[str, Any]) -> J:
-    """Return a job with these fields. All fields are set in one step, because jobs are many."""
+    """Return a job with the given fields. All fields are set in one step, because jobs are many."""
     job = object.__new__(kind)
     object.__setattr__(job, "__dict__", given)
     return job

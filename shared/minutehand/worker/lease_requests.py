@@ -89,7 +89,7 @@ class LeaseRequests:
         self._is_first = False
         self._summary.calls += 1
         # enqueues wake no worker while a run reports free slots. A run that will not lease again
-        # before its end therefore reports no free slots.
+        # before its end reports no free slots.
         will_poll = now + self._options.poll_seconds < self._deadlines.stop_leasing
         reported_capacity = self._has_capacity
         self._has_capacity = staying and will_poll and not self._is_notified

@@ -136,8 +136,9 @@ class Worker:
     ) -> TickSummary:
         """Run one tick. If the maximum number of workers already runs, the tick is `crowded_out`.
 
-        The workers that already run then lease the waiting jobs. If another run was rejected while
-        this run was active, this run leases once more before its end.
+        A tick that is `crowded_out` leaves the waiting jobs to the workers that already run. If
+        another run was rejected while this run was active, this run leases once more before its
+        end.
 
         Args:
             budget_seconds: Time until the tick must end, such as Lambda's remaining time.
@@ -212,12 +213,13 @@ class Worker:
     ) -> None:
         """Run a tick on every wake-up, when jobs fall due, and every `poll_seconds`, until `stop`.
 
-        After an unexpected error, the loop releases its running jobs and raises the error. The
-        process should then end, so that its host starts a new process. A worker that runs only
-        suspects returns when no suspect is left. A suspect is a job that may have ended a process.
+        After an unexpected error, the loop releases its running jobs and raises the error. After an
+        error of the loop, the process should end, so that its host starts a new process. A worker
+        that runs only suspects returns when no suspect is left. A suspect is a job that may have
+        ended a process.
 
         Args:
-            wakeups: Event to set after an enqueue. Without this event, the loop finds jobs only by
+            wakeups: Event to set after an enqueue. Without `wakeups`, the loop finds jobs only by
                 polls.
             poll_seconds: Maximum time between two ticks.
         """

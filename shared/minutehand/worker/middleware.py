@@ -40,7 +40,7 @@ def _expected(call: Call, ctx: JobContext) -> Awaitable[Returned]:
 
 
 def calling(run: Callable[..., Any], *args: Any, thread: str | None) -> Callable[[], Any]:
-    """Return a function that calls a processor with these arguments.
+    """Return a function that calls a processor with the given arguments.
 
     The processor runs in the thread `thread`, or on the event loop if `thread` is None.
     """

@@ -1,8 +1,8 @@
-"""OpenTelemetry spans of attempts, with `around(spans)`. This module needs the extra `otel`.
+"""OpenTelemetry spans of attempts, with `around(spans)`. The module needs the extra `otel`.
 
 The setting `OTEL_EXPORTER_OTLP_ENDPOINT` adds `spans` to every job type, see
 `minutehand.telemetry`.
-Without this setting, the application sets a `TracerProvider` as OpenTelemetry documents.
+Without the setting, the application sets a `TracerProvider` as OpenTelemetry documents.
 
 References:
     https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/

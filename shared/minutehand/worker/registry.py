@@ -120,8 +120,9 @@ class JobType(Generic[P]):
             )
         if at < self.version and isinstance(raw, dict):
             raw = dict(raw)
-            # Apply all upcasters of this and later versions. There may be no upcaster of exactly
-            # this version, because a caller may send a version that never existed.
+            # Apply all upcasters of the payload's version and of later versions. There may be no
+            # upcaster of exactly the payload's version, because a caller may send a version that
+            # never existed.
             for step in sorted(step for step in self.upcasters if step >= at):
                 raw = self.upcasters[step](raw)
         try:
@@ -219,7 +220,7 @@ class Registry:
         return tuple(sorted(self._types))
 
     def with_parts(self, names: Iterable[str]) -> list[str]:
-        """Return these job types and their part types, because jobs wait for their parts.
+        """Return the job types in `names` with their part types, because jobs wait for their parts.
 
         A type is a part of the type that its `part_of` names.
         """
@@ -256,7 +257,7 @@ class Registry:
                 del self._types[name]
 
     def around(self, middleware: M) -> M:
-        """Decorate a middleware, which then runs around each attempt of this registry's processors.
+        """Decorate a middleware, so that it runs around each attempt of the registry's processors.
 
         The middleware also applies to processors that are already registered. The middleware that
         was added first is outermost.

@@ -120,7 +120,7 @@ class Reporter:
     def _report_at(self, attempt: Attempt) -> float:
         """Return when an attempt's updates are due.
 
-        A caller's flush is due now, others at intervals.
+        Updates for which a caller waits are due now, and other updates at intervals.
         """
         if attempt.busy_until is not None:
             return attempt.busy_until
@@ -152,7 +152,7 @@ class Reporter:
     def _is_full_report(self, batch: Sequence[Attempt]) -> bool:
         """Return whether to report all updates now.
 
-        Otherwise the next report contains only output.
+        If the result is false, the next report contains only output.
         """
         is_time = self._clock.monotonic() >= self._full_report_at + self.INTERVAL_SECONDS
         return any(

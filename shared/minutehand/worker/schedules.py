@@ -40,7 +40,10 @@ class Schedule:
         check_options("Schedule", Schedule, asdict(self))
 
     def to_json(self, name: str) -> dict[str, Any]:
-        """Return the schedule in the format of `register_job_types`. `name` is its default name."""
+        """Return the schedule in the format of `register_job_types`.
+
+        `name` is the schedule's default name.
+        """
         return {**asdict(self), "name": self.name or name}
 
 

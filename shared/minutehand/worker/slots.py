@@ -225,7 +225,7 @@ class Slots:
     def ended(self, attempt: Attempt) -> None:
         """Record the end of an attempt.
 
-        The attempt's slot is then free, unless the attempt's batch continues.
+        The end frees the attempt's slot, unless the attempt's batch continues.
         """
         pool = self._by_type.get(attempt.job_type, self._pools[0])
         frees = attempt.batch is None or attempt.batch.has_ended

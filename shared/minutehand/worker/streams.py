@@ -1,4 +1,4 @@
-"""Output streams of a processor, which clients read while it runs.
+"""Output streams of a processor, which clients read while the processor runs.
 
 A stream keeps all of its output in memory. The attempt's `Updates` also contain the output that is
 not yet stored.

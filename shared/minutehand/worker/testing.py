@@ -336,7 +336,7 @@ class _Stage:
 
 
 async def drain(worker: Worker, *, most_ticks: int = 50) -> list[TickSummary]:
-    """Run a worker's ticks until a tick finds no job. Use this function only on test databases.
+    """Run a worker's ticks until a tick finds no job. Use `drain` only on test databases.
 
     Raises:
         AssertionError: The worker still found jobs after `most_ticks` ticks.

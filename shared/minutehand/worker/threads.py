@@ -1,8 +1,8 @@
 """Runs synchronous processors in daemon threads, and stops them as far as Python permits.
 
 A thread cannot be killed. To stop a thread, an exception is raised at its next Python instruction.
-A function in C continues until it returns. If the job's lease has expired by then, the processor's
-result is not stored.
+A function in C continues until it returns. If the job's lease expires before the function returns,
+the processor's result is not stored.
 """
 
 from __future__ import annotations

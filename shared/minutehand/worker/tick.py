@@ -37,7 +37,7 @@ MAX_INFO_LOGS = 100
 
 
 class Tick:
-    """One run of a worker. Create the object, `run` it once, and read its summary.
+    """One run of a worker. Create a Tick, `run` it once, and read its summary.
 
     Args:
         fan_out: Policy for extra workers. A `fan_out` of None starts no extra workers.
@@ -227,7 +227,7 @@ class Tick:
         )
 
     async def _wait(self, seconds: float) -> bool:
-        """Wait this number of seconds. Return False if an event ended the wait."""
+        """Wait up to `seconds`. Return False if an event ended the wait."""
         try:
             async with asyncio.timeout(seconds):
                 await self._wakeup.wait()
@@ -417,8 +417,8 @@ class Tick:
         """Start jobs in free slots, and wake the loop if its next action may change.
 
         The next action does not change while a call is in flight, or while a settlement waits for
-        more jobs. The method does not wake the loop in these cases, because otherwise each short
-        job would cause an iteration.
+        more jobs. A fill that changes no action does not wake the loop, because otherwise each
+        short job would cause an iteration.
         """
         self._fill_scheduled = False
         self._start_jobs()
@@ -499,7 +499,7 @@ class Tick:
     def _break(self, error: BaseException) -> None:
         """Record an unexpected error.
 
-        The run then releases and settles its jobs, and raises the error.
+        After an unexpected error, the run releases and settles its jobs, and raises the error.
 
         Raises:
             Exception: An error was recorded before, which is raised again.

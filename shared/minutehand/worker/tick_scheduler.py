@@ -116,8 +116,8 @@ class TickScheduler:
     #: After this many consecutive leases that returned none of the due jobs, a run may end.
     MAX_EMPTY_LEASES = 6
     #: Seconds from the request that reports no more free slots to one more lease request. An
-    #: enqueue that relied on the free slots may commit in this time. A loop also leases once more
-    #: after a notification for which the run found no job.
+    #: enqueue that relied on the free slots may commit during these seconds. A loop also leases
+    #: once more after a notification for which the run found no job.
     RECHECK_SECONDS = 0.1
     #: Maximum seconds that a batch waits after its start time for a lease response, which may
     #: contain more jobs for the batch.

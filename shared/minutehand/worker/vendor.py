@@ -1,4 +1,4 @@
-"""Calls of a paid service by a job, with a limit per step, and waits while it is unavailable.
+"""Calls of a paid service by a job, with a limit per step, and with waits for the service.
 
 A call that may have been charged counts towards `MAX_CALLS`, which limits the calls of a step over
 all attempts. A call that the service rejected or that was never sent does not count. The caller of
@@ -31,8 +31,8 @@ MIN_DELAY, MAX_DELAY = timedelta(seconds=10), timedelta(minutes=1)
 MAX_DELAY_IF_CHARGED: Final = timedelta(minutes=5)
 #: A time of day is shown with its date if the time is at least this far away.
 _DATE_AFTER: Final = timedelta(hours=12)
-#: Error codes of a service that is unavailable or requests a pause. An attempt that ends with such
-#: a code does not count.
+#: Error codes of a service that is unavailable or requests a pause. An attempt that ends with one
+#: of the codes does not count.
 _UNAVAILABLE: Final = frozenset({"rate_limited", "unreachable", "silent", "cut_short"})
 _SETTINGS: Final = "An operator must check its settings."
 #: Messages for people by error code, which say what happened and what people can do.
@@ -278,7 +278,7 @@ class VendorCalls:
     def _count(self, error: VendorError) -> None:
         if error.charged:
             self._charged += 1
-            self._unavailable_since = None  # the service accepted this request
+            self._unavailable_since = None  # the service accepted the request
             self._remember(error)
         elif error.away and self._unavailable_since is None:
             self._unavailable_since = self._ctx.clock.now()

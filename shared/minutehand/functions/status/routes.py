@@ -54,7 +54,7 @@ _STREAMED: dict[int | str, dict[str, Any]] = {
 
 
 class ListQuery(BaseModel):
-    """Filters of a list of jobs, and its page. A listed job matches all filters that are set."""
+    """Filters and page of a list of jobs. A listed job matches all filters that are set."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -99,8 +99,8 @@ async def list_jobs(queue: CallerQueue, query: Annotated[ListQuery, Query()]) ->
     """List jobs, newest first. A job that is enqueued between two pages does not shift the pages.
 
     The list ends when `next_cursor` is null. The database reads a list that is filtered by type,
-    queue or search in slices. A page of a filtered list may therefore have fewer jobs than `limit`,
-    or none, although more jobs follow.
+    queue or search in slices. A page of a filtered list may have fewer jobs than `limit`, or none,
+    although more jobs follow.
     """
     return await queue.list_jobs(**query.filters(), cursor=query.cursor, limit=query.limit)
 
@@ -212,8 +212,8 @@ async def get_output(
 
     If anonymous use is allowed, a guest needs no token, but only the id of the job's guest session.
 
-    If `attempt` has changed since the last page, the job has restarted the stream. A client then
-    drops the stream's output and reads from 0.
+    If `attempt` has changed since the last page, the job has restarted the stream. After a restart,
+    a client drops the stream's output and reads from 0.
     """
     of: dict[str, Any] = {"job_id": job_id, "session_id": session_id}
     page: dict[str, Any] = {"stream": name, "from": start}
@@ -279,7 +279,7 @@ async def get_steps(
 ) -> dict[str, Any]:
     """Return a page of about 1 MB of a job's finished steps.
 
-    If there is a next page, `next` contains its `after_name` and `after_nth`.
+    For a next page, `next` contains the parameters `after_name` and `after_nth`.
     """
     after = None if after_name is None else {"name": after_name, "nth": after_nth}
     return await queue.call("job_steps", job_id=job_id, after=after)

@@ -43,7 +43,7 @@ FAILED: Final = 70
 WAKE_PATH: Final = "/wake"
 #: Environment variable with the file descriptor of a pipe to the host. The worker writes to the
 #: pipe when it finds suspects. A suspect is a job whose process ended while the process also ran
-#: other jobs. The host then starts processes for the suspects.
+#: other jobs. The host starts processes for the suspects that a worker has found.
 PIPE: Final = "WORKER_SUSPECTS_PIPE"
 #: Environment variable that is set for a worker process that runs only suspects.
 SUSPECTS_ONLY: Final = "WORKER_SUSPECTS_ONLY"
@@ -87,9 +87,10 @@ async def run_worker(
 
     Args:
         poll_seconds: Poll interval. A `poll_seconds` of None selects the interval that suits the
-            connection. With None, the worker also uses Realtime if it gets no other notifications.
-        tick_per_request: True if a request runs a tick and returns its summary. Otherwise a request
-            wakes the worker's loop.
+            connection. If `poll_seconds` is None and Postgres sends no notifications, the worker
+            uses Realtime.
+        tick_per_request: True if a request runs a tick and returns the tick's summary, and false if
+            a request wakes the worker's loop.
         on_error: Function that is called for each module of processors that fails to load.
         stop_seconds: Maximum seconds to release running jobs when the context ends.
     """

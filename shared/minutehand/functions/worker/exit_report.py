@@ -1,8 +1,8 @@
 """The reason why a worker process ended, for the host's log and for the jobs of the process.
 
 A worker process records its jobs, code locations and stacks in files (`minutehand.worker.alarm`).
-The host adds the exit code and reports the end of the process to the queue. The queue then releases
-the jobs of the process immediately.
+The host adds the exit code and reports the end of the process to the queue. After the report, the
+queue releases the jobs of the process immediately.
 """
 
 from __future__ import annotations

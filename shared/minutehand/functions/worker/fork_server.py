@@ -53,7 +53,7 @@ class ForkServer:
         self._codes: dict[int, asyncio.Future[int | None]] = {}
         self._pids: dict[int, int] = {}
         #: Socket to the running fork server, process of the fork server, and a future that
-        #: completes when this process ends.
+        #: completes when the fork server ends.
         self._socket: socket.socket | None = None
         self._process: subprocess.Popen[bytes]
         self._ended: asyncio.Future[None]
@@ -62,7 +62,7 @@ class ForkServer:
     async def run(self, variables: Mapping[str, str]) -> int | None:
         """Run a worker process with additional environment variables, and return its exit code.
 
-        Return None if the fork server has ended. The worker processes of the fork server then
+        Return None if the fork server has ended. If a fork server ends, its worker processes
         release their jobs and end, as after SIGTERM. Return EX_OSERR if the system cannot start a
         process.
         """

@@ -1,8 +1,8 @@
 """The worker in a separate process, which the host restarts when the process ends.
 
-A processor that blocks or kills the worker process therefore stops neither the API nor the console.
-The host reports the end of the worker process to the queue, which releases the process's jobs. The
-host and the process communicate by HTTP over a Unix socket.
+A processor that blocks or kills the worker process stops neither the API nor the console. The host
+reports the end of the worker process to the queue, which releases the process's jobs. The host and
+the process communicate by HTTP over a Unix socket.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class WorkerProcess:
     async def wake(self) -> None:
         """Make the worker lease jobs now.
 
-        A worker that is starting leases jobs without this call.
+        A worker that is starting leases jobs without a call of `wake`.
         """
         with contextlib.suppress(httpx.HTTPError, TimeoutError):
             async with asyncio.timeout(2.0):
@@ -238,7 +238,7 @@ class WorkerProcess:
             if report.has_leased():
                 self._suspects_seconds = SUSPECTS_SECONDS
         if result is not None and result.guilty:
-            await self.wake()  # the worker then schedules the retry of the guilty job
+            await self.wake()  # the woken worker schedules the retry of the guilty job
 
     async def _run(self, report: ExitReport, variables: Mapping[str, str]) -> ReleasedJobs | None:
         """Run a process until it ends.
@@ -274,7 +274,7 @@ class WorkerProcess:
 
 
 def serve_worker(environ: Mapping[str, str], start: Start, load: Callable[[], object]) -> int:
-    """Run a worker until SIGTERM or until its host ends. A `__main__` module calls this function.
+    """Run a worker until SIGTERM or until its host ends. A `__main__` module calls `serve_worker`.
 
     Args:
         load: Function that imports the modules that worker processes share.

@@ -30,8 +30,9 @@ def import_processors(settings: Settings) -> None:
 def load_processors(settings: Settings, *, on_error: OnError | None = None) -> Registry:
     """Return a registry with the processors of every app in the settings.
 
-    If an app fails to import, this function raises the error, because a worker without the app's
-    processors would only seem idle. For the same reason an app without processors is logged.
+    If an app fails to import, the function raises the error, because a worker without the app's
+    processors would only seem idle. An app without processors is logged, because its worker would
+    seem idle too.
 
     Args:
         on_error: Function that is called for each module that fails to load, so that the other
