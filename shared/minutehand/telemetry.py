@@ -51,7 +51,7 @@ def start(environ: Mapping[str, str], *, version: str) -> None:
         return
     for name, value in environ.items():
         if name.startswith("OTEL_"):
-            os.environ.setdefault(name, value)  # a header with a token may be one of the secrets
+            os.environ.setdefault(name, value)  # the secrets may include OTEL_ variables
     try:
         _provide(version)
     except Exception as error:  # an exporter's error must not fail a request
@@ -166,7 +166,7 @@ def current_traceparent() -> str | None:
 
 
 def child_traceparent(traceparent: str | None) -> str:
-    """Return the `traceparent` of a new span in the given trace. For None, begin a new trace."""
+    """Return the `traceparent` of a new span, in the trace of `traceparent` or in a new trace."""
     # do not use `secrets`, because a system call for each job would be too slow
     digits = f"{random.getrandbits(192):048x}"
     if traceparent and (match := _TRACEPARENT.fullmatch(traceparent)):

@@ -200,8 +200,8 @@ class Endpoint:
         message = self._redact(str(error.get("message") or "no message"))
         text = f"{self._title} answered {status}: {message}"
         wait = requested_wait(response.headers, now=datetime.now(UTC))
-        # search the message only for status 400, because a message about a rate limit may mention
-        # billing
+        # search the message for words about credit only if the status is 400, because a message
+        # about a rate limit may mention billing
         description = f"{error.get('code')} {error.get('type')} {message if status == 400 else ''}"
         is_empty = status in {400, 403, 429} and _NO_CREDIT.search(description)
         failure = classify_status(402 if is_empty else status)

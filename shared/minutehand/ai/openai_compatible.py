@@ -152,8 +152,8 @@ class OpenAICompatible(Endpoint):
                 is_other = isinstance(error, UnusableOutput) and not state.has_choice
                 self._unknown_formats += is_other
                 if is_other and self._unknown_formats >= MIN_UNKNOWN_FORMATS:
-                    # the URL belongs to another API. A repeated request would be charged again, and
-                    # fail too.
+                    # the endpoint's URL belongs to another API. A repeated request would be charged
+                    # again, and fail too.
                     reason: Any = {"code": "misconfigured", "hope": "none", "charged": True}
                     text = f"{error}; {self._setting} must be the URL of a chat completions API"
                     raise LanguageModelError(text, vendor=self._title, **reason) from error
@@ -231,7 +231,10 @@ class _ReasoningFilter:
 
     @property
     def text(self) -> str:
-        """The text without the model's reasoning. If no tag ends the reasoning, the whole text."""
+        """The text without the model's reasoning.
+
+        If no tag ends the reasoning, the text includes all of it.
+        """
         return self.raw[self._start :]
 
     def add(self, chunk: str, *, is_last: bool = False) -> str:
@@ -348,10 +351,7 @@ class _ResponseState:
 
     @property
     def cost_usd(self) -> float:
-        """Cost by the endpoint's token counts.
-
-        Without counts, an estimate by the length of the text.
-        """
+        """Cost of the answer by the endpoint's token counts, or estimated by the text's length."""
         if self._usage is None:
             return self._model.cost_of(self._prompt, self.words.raw)
         input_tokens, output_tokens = (

@@ -23,8 +23,8 @@ from minutehand.worker.serialization import has_text, is_blank, sanitize
 Shape = TypeVar("Shape", bound=BaseModel)
 #: Pattern of the possible start of a JSON object in a text.
 _OBJECT: Final = re.compile(r'\{(?=\s*["}])')
-#: Parser that reads NaN and infinity as null, so that validation names the field. Strings may
-#: contain line breaks.
+#: Parser that reads NaN and infinity as null, so that a validation error names the field. Strings
+#: may contain line breaks.
 _DECODER: Final = json.JSONDecoder(parse_constant=lambda _: None, strict=False)
 _FENCED: Final = re.compile(r"\s*`{3,}\w*\s*\n(.*?)\s*`{3,}\s*", re.DOTALL)
 #: Maximum seconds for the repair of an answer on a busy machine.
@@ -39,8 +39,7 @@ _NOT_PLAIN_TEXT: Final = re.compile(
 )
 #: Pattern of special tokens at the end of an answer, which the server should have removed.
 _END: Final = re.compile(r"(?:\s*(?:<\|\w+\|>|</s>))+\s*\Z")
-#: Number of first characters of an answer. If the first characters contain the name of a type's
-#: only field, the answer is not prose.
+#: An answer is not prose if the name of the type's only field is among this many first characters.
 MAX_NAME_AT: Final = 100
 
 
@@ -144,7 +143,7 @@ def _values(text: str, *, whole: bool) -> list[Any]:
         repaired = json.loads(process.stdout)
     except (subprocess.SubprocessError, ValueError, RecursionError):
         return []
-    # drop other values, because json_repair turns prose into strings and lists
+    # drop values that are not objects, because json_repair turns prose into strings and lists
     values = repaired[::-1] if isinstance(repaired, list) else [repaired]
     return [value for value in values if isinstance(value, dict)]
 

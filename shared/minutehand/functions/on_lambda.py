@@ -40,7 +40,8 @@ class GatewayHandler:
         settings = self._services.settings
         telemetry.start(settings.environ, version=settings.version)
         self._loop = asyncio.new_event_loop()
-        # Mangum gets the current event loop in each call, which is deprecated while no loop is set
+        # set the current event loop, because Mangum reads it in each call, which Python deprecates
+        # while no loop is set
         asyncio.set_event_loop(self._loop)
         self._mangum = Mangum(app, lifespan="off")
 

@@ -31,8 +31,8 @@ class Service:
     Args:
         console: Routes of the console. If there are none, the API serves every path.
         worker: Module that the worker's process runs.
-        stop_seconds: Maximum seconds for the worker to release its jobs. The release takes up to
-            eight seconds.
+        stop_seconds: Maximum seconds for the worker to release its jobs. A worker releases its jobs
+            within eight seconds.
     """
 
     def __init__(

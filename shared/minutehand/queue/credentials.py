@@ -91,7 +91,7 @@ class WorkerKey:
             claims = {
                 "role": WORKER_ROLE,
                 "iss": f"{self._settings.supabase_url}/auth/v1",
-                "iat": int(now) - 30,  # the server's clock may be behind
+                "iat": int(now) - 30,  # so that a server whose clock is late accepts the token
                 "exp": int(now) + self.LIFETIME_SECONDS,
             }
             self._cached_token = jwt.encode(claims, secret, "HS256")

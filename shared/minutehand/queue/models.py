@@ -302,7 +302,7 @@ class NewJob(Model):
 
 
 class Enqueued(Model):
-    """A job, and whether the call created the job or found it by its idempotency key."""
+    """A job that a call has created, or that the call has found by the job's idempotency key."""
 
     job: Job
     created: bool
@@ -506,7 +506,7 @@ class MaintenanceResponse(Model):
     done: dict[str, int]
     #: Tasks that failed and are retried later, see `queue_health`.
     failed: tuple[str, ...] = ()
-    #: True if another call would find more work to do.
+    #: True if another call of `run_maintenance` would find more work to do.
     more: bool = False
     #: True if another worker is running maintenance at the moment.
     busy: bool = False

@@ -215,7 +215,8 @@ async def opened(
     """Send one request and yield its response, whatever its status. Close the response at the end.
 
     Args:
-        max_silence: Maximum seconds until the headers arrive, and later without any data.
+        max_silence: Maximum seconds until the headers arrive, and maximum seconds without data
+            afterwards.
 
     Raises:
         NoResponse: The headers did not arrive within `max_silence`.

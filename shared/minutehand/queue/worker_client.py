@@ -147,7 +147,10 @@ class WorkerQueue(WorkerFunctions):
         return int(body["registered"]), rejected
 
     async def tick_finished(self, tick_id: str, *, summary: Mapping[str, Any] | None) -> bool:
-        """End a run that no lease request has ended. Return whether another run was rejected."""
+        """End a run that no lease request has ended.
+
+        Return whether another run was rejected while this run was active.
+        """
         request = {"tick_id": tick_id, "summary": summary}
         body = await self._request("tick_finished", request, parse=decode_object, attempts=1)
         return bool(body["refused"])

@@ -68,7 +68,7 @@ def create_app(
         lifespan=lifespan,
         # a redirect that adds or removes a final slash would echo the caller's Host header
         redirect_slashes=False,
-        # logs would contain the messages of exceptions, and spans of dependencies are not useful
+        # send no logs, which would contain the messages of exceptions, and no spans of dependencies
         telemetry={"logs": False, "operation_spans": False},
     )
     app.state.services = services

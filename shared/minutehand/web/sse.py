@@ -361,7 +361,8 @@ async def stream_response(
         services.timing.buffered_wait, wait or services.timing.buffered_wait
     )
     reader = f"reads of {rate_limit_subject(request.scope, caller)}"
-    reading = partial(services.requests.slot, reader, 2)  # streams share few connections
+    # limit a reader's concurrent reads, because all streams share few connections
+    reading = partial(services.requests.slot, reader, 2)
     with contextlib.ExitStack() as stack:
         stack.enter_context(services.stream_slot(request, caller))
         if caller is not None and not services.timing.streaming:

@@ -42,7 +42,7 @@ class TypeOptions(TypedDict, total=False):
     lease: Seconds
     #: Maximum duration of one attempt. Default: 300 s.
     timeout: Seconds
-    #: Attempts after which a job that still fails is a dead letter. Default: 5.
+    #: Maximum attempts of a job. A job whose last attempt fails is a dead letter. Default: 5.
     max_attempts: int
     backoff: Backoff
     #: `minimal` stores no events of a job's creation and lease. Choose `minimal` for a job type

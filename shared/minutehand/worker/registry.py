@@ -287,7 +287,7 @@ class Registry:
             )
 
     def publisher(self, name: str, publish: Publisher) -> None:
-        """Call `publish` before a worker run leases, on wake-ups of the run, and every second.
+        """Call `publish` before a run's first lease, after wake-ups of the run, and every second.
 
         Raises:
             ValueError: A publisher with this name already exists.
@@ -385,7 +385,7 @@ class Registry:
                     upcasters=steps,
                     part_of=part_of,
                     schedules=schedules,
-                    around=self._around,  # the registry's own list, which may grow
+                    around=self._around,  # share the registry's list, which may grow
                     adapter=adapter,
                 )
             )

@@ -298,7 +298,7 @@ class _Stage:
         return [chunk for chunk in chunks if chunk.attempt == chunks[-1].attempt]
 
     async def stream_history(self, stream: str) -> StreamHistory:
-        """Return the number of the latest start, and the latest output of finished steps."""
+        """Return the number of a stream's latest start, and the latest output of finished steps."""
         by_step: dict[str, list[OutputChunk]] = {}
         chunks = self.stream_output(stream) if stream in self.streams() else []
         for chunk in self._test._chunks:

@@ -72,7 +72,7 @@ class _Thread:
         with self._lock:
             call.is_stopped = True
             if self._running is call:
-                import ctypes  # import late: calls are rarely stopped
+                import ctypes  # import late, because few calls are stopped
 
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(
                     ctypes.c_ulong(self._thread.ident or 0), ctypes.py_object(ThreadStopped)

@@ -250,7 +250,7 @@ class Tick:
 
     @property
     def _needs_second_settle(self) -> bool:
-        """True if enough jobs have ended during a settlement for a second settlement."""
+        """True if enough jobs have ended during a settlement to start a second settlement."""
         return (
             len(self._calls_in_flight) == 1 and len(self._in_flight.ended) >= self.SECOND_SETTLE_AT
         )

@@ -40,7 +40,7 @@ class Action(StrEnum):
 class Reason(StrEnum):
     """Reasons for the time of a run's next action."""
 
-    #: A scheduled job falls due. The database has announced the time.
+    #: A scheduled job falls due at the time that the database has announced.
     DUE = "due"
     #: A lease request returned no job, was rejected or got no response. The request is repeated
     #: after a delay.
@@ -80,7 +80,7 @@ class RunSnapshot:
         release_at: Time at which the first waiting job is released, because no slot was free.
         has_free_slot: True if a job could start now.
         exchanging: True if a settlement call or a lease call is in flight.
-        needs_second_settle: True if a second settlement should start during the first one.
+        needs_second_settle: True if a second settlement should start during the first settlement.
         is_stopping: True if the host shuts down, or an unexpected error has occurred.
         maintaining: True if maintenance runs now, or will start soon.
     """
@@ -295,9 +295,8 @@ class TickScheduler:
         ):
             return True
         if self._has_due_jobs:
-            return (
-                self._backoff.leases < self.MAX_EMPTY_LEASES
-            )  # otherwise another database session has locked the due jobs
+            # after several empty leases, another database session must have locked the due jobs
+            return self._backoff.leases < self.MAX_EMPTY_LEASES
         if self._lease is None:
             return not self._last_lease_empty
         if self._lease.at >= self._deadlines.stop_leasing:

@@ -53,7 +53,7 @@ class _OutputBuffer:
 class Updates:
     """Updates of one attempt that are not yet stored. The class is thread-safe."""
 
-    #: Maximum number of unsent log lines, and maximum of their bytes.
+    #: Maximum number of unsent log lines, and maximum bytes of the unsent log lines.
     MAX_LOGS = 2_000
     MAX_LOG_BYTES = 1_000_000
     #: Maximum bytes of chunks that are joined. A longer chunk is sent alone.

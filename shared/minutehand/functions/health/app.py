@@ -117,7 +117,10 @@ async def check_queue(queue: WorkerQueue, settings: Settings) -> tuple[int, dict
 
 
 def describe(error: Exception) -> str:
-    """Return the database's message of an error. For a connection error, return only its type."""
+    """Return the database's message of an error.
+
+    For a connection error, return only the error's type.
+    """
     if isinstance(error, TokenRefused):
         return f"the worker's key is rejected: {error}"
     if isinstance(error, QueueError) and not isinstance(error, QueueUnavailable):

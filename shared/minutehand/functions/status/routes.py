@@ -156,7 +156,7 @@ async def get_logs(
     """Return a page of a job's log lines, oldest first."""
     page = await queue.logs(str(job_id), after=after or 0, level=level, limit=limit)
     if not page["logs"]:
-        await queue.get_job(str(job_id))  # responds 404 if the job does not exist
+        await queue.get_job(str(job_id))  # `get_job` fails with 404 if no job exists
     return page
 
 
@@ -187,7 +187,7 @@ async def get_events(
             if session_id is None:
                 events = await queue.events_after(str(job_id), after or 0, limit=limit)
                 if not events:
-                    await queue.get_job(str(job_id))  # responds 404 if the job does not exist
+                    await queue.get_job(str(job_id))  # `get_job` fails with 404 if no job exists
             else:
                 page = await queue.guest_events_after(session_id, str(job_id), after or 0)
                 events = page[:limit]

@@ -174,7 +174,7 @@ def end_process_with(task: asyncio.Task[None]) -> None:
                 extra={"event": "worker.broken", "task": task.get_name()},
             )
             logging.shutdown()
-            os._exit(FAILED)  # no cleanup, because the jobs were already released
+            os._exit(FAILED)  # exit without a clean-up, because the jobs were already released
 
     task.add_done_callback(ended)
 

@@ -43,7 +43,7 @@ _NOT_OWN: Final = re.compile(r"/(site-packages|lib/python[\d.]+|minutehand)/")
 
 
 class ExitReport:
-    """Finds the reason why a worker process ended in the files that the process wrote.
+    """Finds the reason for the end of a worker process in the files that the process wrote.
 
     Args:
         path: File in which the process records its jobs.

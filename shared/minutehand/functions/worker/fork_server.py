@@ -148,7 +148,8 @@ def serve_forks(load: Callable[[], object]) -> None:
     host = socket.socket(fileno=int(os.environ.pop(FORK_SERVER)))
     is_loaded = False
     if not os.environ.pop(_NOT_LOADED, None):
-        with contextlib.suppress(Exception):  # the worker process imports again and logs the error
+        # the worker process imports the modules again and logs the error
+        with contextlib.suppress(Exception):
             load()
             is_loaded = _is_single_threaded()
         _flush()
@@ -180,7 +181,7 @@ def serve_forks(load: Callable[[], object]) -> None:
                 code = os.waitstatus_to_exitcode(status)
                 _send(host, {"number": numbers.pop(pid), "code": code})
 
-    requests = host.makefile("rb", buffering=0)  # a request in a buffer would not wake `poll`
+    requests = host.makefile("rb", buffering=0)  # `poll` does not see a buffered request
     events = select.poll()
     events.register(host, select.POLLIN)
     events.register(exits, select.POLLIN)
@@ -255,5 +256,5 @@ def _is_single_threaded() -> bool:
     """
     try:
         return len(os.listdir("/proc/self/task")) == 1
-    except FileNotFoundError:  # not Linux: libraries may fail after a fork
+    except FileNotFoundError:  # do not fork outside of Linux, where libraries may fail after a fork
         return False
