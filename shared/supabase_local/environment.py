@@ -31,7 +31,7 @@ def addresses(gateway_port: int, database_url: str) -> dict[str, str]:
 
 
 def with_other_names(values: Mapping[str, str]) -> dict[str, str]:
-    """Add the values again under their other names."""
+    """Add each value a second time, under the other name of its variable."""
     others = {other: values[name] for name, other in OTHER_NAMES.items() if name in values}
     return {**values, **others}
 

@@ -123,7 +123,7 @@ class Launcher:
         return [(name, stack.values[name]) for name in names]
 
     async def show(self, stack: Stack) -> int | None:
-        """Do work while the stack is ready. If this returns an exit code, the stack ends."""
+        """Do work while the stack is ready. The stack ends when `show` returns an exit code."""
         return None
 
     async def _run(self, state: StateFolder) -> int:

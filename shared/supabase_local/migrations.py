@@ -23,7 +23,8 @@ from supabase_local.statements import split_statements
 HOSTED = Path(__file__).with_name("hosted")
 REALTIME_SCHEMA = Path(__file__).parent / "realtime" / "schema.sql"
 
-# this is the pattern of the CLI: https://github.com/supabase/cli pkg/migration/{file,history}.go
+# pattern of file names from the Supabase CLI:
+# https://github.com/supabase/cli pkg/migration/{file,history}.go
 FILE_NAME = re.compile(r"^(?P<version>[0-9]+)_(?P<name>.*)\.sql$")
 HISTORY = """
 create schema if not exists supabase_migrations;
@@ -62,8 +63,8 @@ _NO_TRANSACTION = re.compile(
     r"^\s*((create\s+(unique\s+)?index|drop\s+index|reindex\b[^;]*?)\s+concurrently\b|vacuum\b)",
     re.IGNORECASE | re.MULTILINE,
 )
-# Hosted projects accepted this statement until 2025. Here row level security is already enabled,
-# and `postgres` may not execute the statement.
+# Hosted projects accepted `enable row level security` on Supabase's tables until 2025. The local
+# tables have row level security, and `postgres` may not enable it.
 _ALREADY_ON = re.compile(
     r"^\s*alter\s+table\s+(if\s+exists\s+)?(only\s+)?\"?(auth|storage|realtime)\"?\."
     r'"?\w+"?\s+enable\s+row\s+level\s+security\s*\Z',
@@ -313,7 +314,7 @@ def _file_transaction(
 def _skipped_extensions(
     connection: psycopg.Connection[tuple[object, ...]], path: Path
 ) -> list[str]:
-    """Return the extensions that this or an earlier file creates and that are not available."""
+    """Return the unavailable extensions that the file `path` or an earlier file creates."""
     rows = connection.execute(
         "select array_to_string(statements, e'\n') from supabase_migrations.schema_migrations"
     )

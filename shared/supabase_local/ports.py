@@ -1,4 +1,4 @@
-"""Reserves TCP ports of this machine, so that two stacks that start never choose the same port.
+"""Reserves TCP ports of this machine, so that stacks that start together use different ports.
 
 A reservation is a locked file. The system unlocks the file when the process ends.
 """

@@ -43,18 +43,18 @@ SETTINGS = {
     "wal_level": "logical",
     "max_wal_senders": "20",
     "max_replication_slots": "20",
-    "max_slot_wal_keep_size": "512MB",  # so that an unused replication slot does not fill the disk
+    "max_slot_wal_keep_size": "512MB",  # an unused slot must not fill the disk
     "timezone": "UTC",
     "log_timezone": "UTC",
     "max_connections": "200",
     "shared_buffers": "128MB",
-    "search_path": '"$user", public, extensions',  # hosted projects set this for each database
-    "io_method": "sync",  # saves three processes on small machines
+    "search_path": '"$user", public, extensions',  # as in hosted projects
+    "io_method": "sync",  # avoid three I/O processes
     "log_checkpoints": "off",
     "log_line_prefix": "%p %q%u@%d ",
 }
-# use this provider from Postgres 17 on, so that the sort order is the same on every machine. Older
-# versions use the locale C.
+# use the built-in locale from Postgres 17 on, so that the sort order is the same on every machine.
+# Older versions use the locale C.
 BUILTIN_LOCALE = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8")
 # commits still reach the kernel, so that only a crash of the machine loses data
 SCRATCH_SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_wal_size": "256MB"}
@@ -159,7 +159,7 @@ class Postgres:
             del settings["io_method"]
         else:
             settings["extension_control_path"] = f"{self._write_extensions()}:$system"
-            settings["shared_preload_libraries"] = "pg_stat_statements"  # as hosted projects do
+            settings["shared_preload_libraries"] = "pg_stat_statements"  # as in hosted projects
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
             self.process = spawn(
@@ -170,7 +170,7 @@ class Postgres:
                     *(f"--{name}={value}" for name, value in settings.items()),
                 ],
                 **self._as_account,
-                end_by=signal.SIGINT,  # a fast shutdown, so that the next start needs no recovery
+                end_by=signal.SIGINT,  # shut down fast, without a later recovery
                 output=log.fileno(),
             )
 
@@ -377,7 +377,7 @@ def memory_folder(needed: int = MEMORY_BYTES) -> Path | None:
     """
     if not (MEMORY.is_dir() and enterable(MEMORY) and os.access(MEMORY, os.W_OK | os.X_OK)):
         return None
-    # require that programs can be executed there, because the binaries may be copied there too
+    # require a file system that can execute programs, because the binaries may be copied to it
     if os.statvfs(MEMORY).f_flag & os.ST_NOEXEC:
         return None
     room = min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory().available)

@@ -61,7 +61,7 @@ def spawn(
         stdout=output,
         stderr=subprocess.STDOUT if output is not None else None,
         process_group=0,
-        preexec_fn=die_with_parent(end_by),  # after setuid, which would reset the signal
+        preexec_fn=die_with_parent(end_by),  # runs after setuid, which resets the signal
     )
 
 

@@ -85,7 +85,7 @@ class Stack:
         return migrations.migrations_in(self.root / "supabase" / "migrations")
 
     def apply(self, owner: str) -> list[Path]:
-        """Apply the pending migrations as the owner in this URL. Return the migrations."""
+        """Apply pending migrations as the role in the URL `owner`. Return the migrations."""
         return migrations.apply_migrations(owner, self.migrations())
 
     def before_seeds(self, url: str) -> None:
@@ -101,7 +101,7 @@ class Stack:
     async def start(self) -> None:
         """Start all parts. Raises StackFailed if a part ends or does not respond."""
         self.state.write_env(self.values)
-        # start these parts before the database, because they wait for it and take longer to load
+        # start these parts first, because they load longer than the database and can wait for it
         for part in self._parts.values():
             if not part.needs_database:
                 self._spawn(part)

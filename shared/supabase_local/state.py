@@ -38,7 +38,7 @@ class StateFolder:
     def ready_file(self) -> Path:
         """File with the launcher's pid while all parts respond.
 
-        After a kill -9 it is out of date.
+        After a kill -9 of the launcher the file is out of date.
         """
         return self.path / "ready"
 
@@ -57,7 +57,7 @@ class StateFolder:
                 f"A stack is already running in {self.path} (process {owner}). Stop it first, or "
                 f"use it with the URLs in {self.env_file}."
             ) from held
-        self.ready_file.unlink(missing_ok=True)  # which a killed launcher may have left
+        self.ready_file.unlink(missing_ok=True)  # a killed launcher leaves the file
         os.truncate(lock, 0)
         os.write(lock, f"{os.getpid()}\n".encode())
         self._lock = lock
@@ -65,7 +65,7 @@ class StateFolder:
     def secrets(self) -> Mapping[str, str]:
         """Read the keys of this stack.
 
-        They are created only once, so that tokens survive a restart.
+        The first call creates the keys, so that tokens survive a restart.
         """
         path = self.path / "secrets.json"
         if path.exists():

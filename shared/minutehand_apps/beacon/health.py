@@ -9,7 +9,8 @@ from minutehand.config import Settings
 from minutehand.queue import WorkerFunctions
 from minutehand_apps.beacon.settings import read_providers
 
-#: Age of the oldest message in the outbox, in seconds, for a warning, and for a dead publisher.
+#: Age of the oldest message in the outbox, in seconds, from which the check warns, and from which
+#: the check reports the publisher as dead.
 LATE_SECONDS, DEAD_SECONDS = 30.0, 300.0
 
 

@@ -47,7 +47,7 @@ class Exact(BaseModel):
 
 
 class Row(BaseModel):
-    """Base class of models of data from elsewhere, which ignore unknown fields."""
+    """Base class of models of rows and responses, which ignore unknown fields."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -136,7 +136,7 @@ class JobMessage(Exact):
 
 
 class RepeatMessage(Exact):
-    """Payload of a `beacon_repeat` job, which submits a job again. A schedule enqueues it daily."""
+    """Payload of a `beacon_repeat` job, which submits a beacon job again, daily by a schedule."""
 
     job_id: UUID
 
@@ -185,7 +185,7 @@ class Output(Exact):
 
     @property
     def responses(self) -> list[Response]:
-        """The answers, whichever form `data` has."""
+        """The answers from either form of `data`."""
         return (self.data.data if isinstance(self.data, NestedData) else self.data).responses
 
 
@@ -274,7 +274,7 @@ class Started(Row):
 
 
 class Issued(Row):
-    """The receipt of an execution that is stored."""
+    """The stored receipt of an execution."""
 
     receipt: dict[str, Any]
 
@@ -317,6 +317,6 @@ SCHEMAS: dict[str, type[BaseModel]] = {
 
 
 def first_problem(error: ValidationError, whole: str = "the document") -> str:
-    """Describe the first validation error with its path. Without a path, name `whole` instead."""
+    """Describe the first validation error with its path, or with `whole` if it has no path."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     return f"{'.'.join(map(str, first['loc'])) or whole}: {first['msg']}"

@@ -2,8 +2,8 @@
 
 The SQL functions of the app enforce the rules of the outbox.
 
-The guide for this app requires an outbox. A copy of the app should instead call `enqueue_job` in
-the transaction that inserts the job, which has the same guarantee with less code.
+The specification of this app requires an outbox. A copy of the app should instead call
+`enqueue_job` in the transaction that inserts the job, which has the same guarantee with less code.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Outbox:
         self._reconciled_at = float("-inf")
 
     async def run(self) -> int:
-        """Publish due messages, and at intervals compare jobs. Return how many were published."""
+        """Publish due messages and return their number. Compare jobs at intervals."""
         published = 0
         while True:
             # limit the time, because a response may never arrive if Postgres dies during a call

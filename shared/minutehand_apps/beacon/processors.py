@@ -42,7 +42,7 @@ class Processors:
     async def job(self, job: Job[JobMessage], ctx: JobContext) -> dict[str, Any] | Fail:
         """Run a child job for each region.
 
-        The outcome of this job follows from those of the regions.
+        The outcomes of the child jobs determine the outcome of this job.
         """
         started = await self._call("beacon_start", job, Started)
         if started.job is None:
@@ -72,7 +72,7 @@ class Processors:
         return {"job_id": str(started.job.id), "reached": ended.reached}
 
     async def repeat(self, job: Job[RepeatMessage], _: JobContext) -> dict[str, Any] | Fail:
-        """Submit a job again, so that its answers can be compared with the earlier ones."""
+        """Submit a job again, so that new answers can be compared with earlier answers."""
         repeated = await self._call("beacon_repeat", job, Repeated)
         if repeated.id is None:
             return Fail(f"Job not found: {job.payload.job_id}")

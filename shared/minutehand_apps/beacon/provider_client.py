@@ -67,7 +67,7 @@ A = TypeVar("A", bound=Row)
 
 @dataclass(frozen=True, slots=True)
 class AtProvider:
-    """A provider, in the form of a service of `worker.remote`.
+    """A provider as a service that `worker.remote` can call.
 
     A call raises RemoteFailed for an unexpected response.
     """
@@ -208,8 +208,7 @@ def _response(question: AskedQuestion, answer: dict[str, Any]) -> Response:
         raise Unanswered(f"the answer to question {name} quotes another question")
     duration = answer.get("duration_ms")
     if isinstance(duration, float):
-        # drop a bad duration instead of the answer, because the duration is optional and NaN or a
-        # huge number does no harm
+        # drop NaN and a huge duration but keep the answer, because the duration is optional
         duration = round(duration) if abs(duration) < 1e9 else None
     try:
         return Response.model_validate(

@@ -61,7 +61,7 @@ class Submission(JobSpec):
 class Submitted(BaseModel):
     """A submitted job.
 
-    If an identical spec was submitted before, it is the job of that submission.
+    If an identical spec was submitted before, return the job of the first submission.
     """
 
     id: UUID
@@ -133,7 +133,7 @@ class JobPage(BaseModel):
 
 
 class Redrive(Exact):
-    """Which dead letters of the outbox to publish again."""
+    """Selection of the dead letters of the outbox to publish again."""
 
     workspace_id: UUID | None = None
 
@@ -251,7 +251,7 @@ async def get_bundle(job: FoundJob, functions: UserFunctions) -> Bundle:
 async def cancel(job: FoundJob, functions: UserFunctions) -> Submitted:
     """Cancel a job and its executions.
 
-    The call is repeatable. The status is 409 if the job has completed or failed.
+    The call may be repeated. The status is 409 if the job has completed or failed.
     """
     return await functions.call("beacon_cancel", parse=reading(Submitted), id=job["id"])
 

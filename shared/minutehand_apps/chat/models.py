@@ -12,7 +12,7 @@ from uuid import UUID
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Line = Annotated[str, Field(min_length=1, max_length=300)]
-#: Maximum characters of a reply or a result. A model writes less in one answer.
+#: Maximum characters of a reply or a result. One answer of a model is shorter.
 MAX_TEXT: Final = 200_000
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
 
@@ -55,9 +55,9 @@ class Loaded(Shape):
 
 
 class Decision(Shape):
-    """The model's decision how to handle a message."""
+    """Decision of the model about the handling of a message."""
 
-    #: The default applies if the model answers in plain text.
+    #: The default applies if the model answers without JSON.
     tier: Literal["instant", "standard", "async"] = "standard"
     reply: str = Field(default="", max_length=MAX_TEXT, description="The answer, empty for async.")
     type: Literal["research", "build", "write"] = "write"

@@ -193,7 +193,7 @@ class _Run:
             await asyncio.sleep(self._app.pace_seconds / 10)
 
     async def say(self, kind: Any, content: str, **fields: Any) -> None:
-        """Post a message in the session. A kind with the same question name is posted only once.
+        """Post a message in the session. SQL stores only one message per kind and question.
 
         Args:
             fields: Either `question` {name, options, default, expires_at}, or `work` {type, title}.

@@ -21,7 +21,7 @@ _TYPES: Final = {
 
 
 class SessionFeed:
-    """Events of a session's work. An unknown session, or another person's, has no events.
+    """Events of a session's work. Unknown and other people's sessions have no events.
 
     The cursors are cursors of the engine's feed. If a cursor is older than the feed, the stream
     sends the event `reset` and begins again.

@@ -15,7 +15,7 @@ Source = Literal["apollo", "offline"]
 
 
 class Row(BaseModel):
-    """Base class of models of data from elsewhere, which ignore unknown fields."""
+    """Base class of models of rows and responses, which ignore unknown fields."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 

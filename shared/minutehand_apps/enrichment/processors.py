@@ -236,7 +236,7 @@ class Processors:
 
 @contextmanager
 def _key_service(job: Job[Any]) -> Iterator[None]:
-    """Log errors of AWS, and replace their texts, because these contain names of roles and keys."""
+    """Log errors of AWS, and replace their texts, because error texts name roles and keys."""
     try:
         yield
     except Exception as error:

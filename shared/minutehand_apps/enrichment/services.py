@@ -22,7 +22,7 @@ class Enrichment(Dependencies):
     """The app's dependencies in one process.
 
     Args:
-        offline_call_seconds: Seconds of a call of the offline client. The guide requires 1 second.
+        offline_call_seconds: Seconds of a call of the offline client. The specification requires 1.
     """
 
     def __init__(self, settings: Settings, *, offline_call_seconds: float = 1.0) -> None:
@@ -76,5 +76,5 @@ class Enrichment(Dependencies):
 
 
 def key_context(workspace_id: str) -> dict[str, str]:
-    """Return the encryption context of an Apollo key. The key cannot be decrypted without it."""
+    """Return the encryption context of an Apollo key, which a decryption of the key requires."""
     return row_context(field="apollo_api_key", workspace_id=workspace_id)

@@ -32,7 +32,7 @@ ApiKey = Annotated[SecretStr, AfterValidator(_checked_key)]
 
 
 class KeyState(BaseModel):
-    """Whether an API key is stored, and the last four characters of the key."""
+    """Presence of a stored API key, and the last four characters of the key."""
 
     configured: bool
     last4: str | None = None
@@ -106,7 +106,7 @@ async def _settings_for_manager(workspace_id: UUID, functions: UserFunctions) ->
     return settings
 
 
-#: The settings of the workspace in the path. 403 if the caller is not its manager.
+#: Settings of the workspace in the path. A caller who is not a manager gets 403.
 ManagedSettings = Annotated[WorkspaceSettings, Depends(_settings_for_manager)]
 
 

@@ -135,7 +135,7 @@ class TaskChange(BaseModel):
 
 
 class StreamStatus(BaseModel):
-    """The stream of a plan can be opened."""
+    """Response for a plan whose stream can be opened."""
 
     status: Literal["ready"] = "ready"
     ready: Literal[True] = True

@@ -1,6 +1,6 @@
 """The events of a plan, made from the events of its job.
 
-Both have the same numbers without gaps.
+An event of the plan has the `seq` of the job's event, so the numbers have no gaps.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class Processor:
 
 
 def _chapters_error(error: StagesFailed, stages: Sequence[Stage]) -> ProcessorError:
-    """Return an error with the titles of the failed chapters, and the reason of the first one."""
+    """Return an error with the titles of the failed chapters, and the first chapter's reason."""
     titles = [stage.title for stage in stages if stage.name in error.failed]
     first = next(iter(error.failed.values()))
     reason = first if isinstance(first, ProcessorError) else "the server failed. Try again."

@@ -1,6 +1,7 @@
 """The app's routes, which create, follow, read, cancel and delete plans.
 
-Each route calls a SQL function with the caller's token, or for a guest who knows the plan's id.
+Each route calls a SQL function with the caller's token. A guest who knows the plan's id needs no
+token.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class Plans(Dependencies):
 
     @cached_property
     def model(self) -> LanguageModel:
-        """The language model that writes plans. The sample plan is used if it is offline."""
+        """The language model that writes plans. Without a model, the sample plan is used."""
         from minutehand.ai import make_language_model
 
         return make_language_model(self.settings)

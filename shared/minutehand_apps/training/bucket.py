@@ -181,7 +181,7 @@ class Bucket:
         """Read an object, optionally copy it to a file, and return its checksums.
 
         Args:
-            into: The file. If the argument is None, only the checksums are computed.
+            into: File for the copy. If `into` is None, only the checksums are computed.
             on_bytes: Function that gets the number of bytes read so far, and the total number.
         """
         stop = threading.Event()

@@ -48,7 +48,7 @@ async def run_child(
             # kill the whole process group, because another child process would keep the pipe open
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
-            # do not call `wait`, because it never returns while unread output blocks the pipe
+            # do not call `wait`, because `wait` never returns while unread output blocks the pipe
             await asyncio.shield(child.communicate())
     if code in {-signal.SIGXCPU, -signal.SIGKILL}:
         raise TimeoutError

@@ -34,7 +34,7 @@ _RECEIVED: Final = re.compile(r"bytes=0-([0-9]{1,18})")
 
 
 class HostUpload(Lenient):
-    """A direct upload. `url` grants access to it, so that `url` is never logged or stored."""
+    """A direct upload. `url` grants access to the upload, so never log or store `url`."""
 
     id: str
     status: str

@@ -388,7 +388,7 @@ class Processors:
             return procedures.sort_steps(procedure)
 
         ctx.progress(10, "procedure", "A model writes the procedure")
-        stored = await ctx.step("procedure", written)  # a step, so that only one answer is paid
+        stored = await ctx.step("procedure", written)  # as a step, the model is paid once
         return {"procedure": stored, "author": model.name[:200], "offline": False}
 
     async def _publish(
@@ -508,7 +508,7 @@ def register(registry: Registry, settings: Settings, *, app: Training | None = N
         registry.processor(
             job_type,
             payload=TrainingPayload,
-            # because each may have a whole video on the disk
+            # limit the running jobs, because each job may have a whole video on the disk
             workspace_concurrency=app.max_running,
             timeout=long,
             backoff=backoff,

@@ -176,7 +176,7 @@ async def edit_step(
 ) -> TrainingState:
     """Replace the text of one step of the procedure.
 
-    The steps of a procedure are numbered from 1. The time is kept.
+    The steps of a procedure are numbered from 1. A step keeps its time in the video.
     """
     await functions.call(
         "training_edit_step",
@@ -216,7 +216,7 @@ async def shared(request: Request, share_id: UUID, services: Provided, app: App)
 async def delete_training(training_id: UUID, functions: UserFunctions, app: App) -> None:
     """Delete a training with its results, its video and its audio chunks. Cancel its jobs."""
     deleted = await functions.call("training_delete", training_id=training_id, repeatable=False)
-    with suppress(ProcessorError):  # rules of the bucket delete remaining files later
+    with suppress(ProcessorError):  # the lifecycle rules delete remaining files
         prefix = sound_prefix(deleted["workspace_id"], training_id)
         await app.bucket.remove(deleted["object_key"], prefix=prefix)
 

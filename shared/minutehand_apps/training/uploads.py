@@ -123,7 +123,8 @@ class UploadToken(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     key: str
-    #: Id of the upload at S3. With an empty id, S3 would use a call for the upload on the object.
+    #: Id of the upload at S3. The id is not empty, because S3 would then apply a call to the object
+    #: instead of the upload.
     s3_id: Annotated[str, Field(pattern="^[!-~]{1,1024}$")]
     size_bytes: Annotated[int, Field(ge=1, le=MAX_BYTES)]
     title: Title
@@ -306,7 +307,7 @@ async def abort_upload(token: Token, app: App) -> None:
 
 
 async def _read(value: UUID | str, functions: CallerFunctions, column: str = "id") -> Any:
-    """Read a training. Return None if the caller may not see it."""
+    """Read a training. Return None if the caller may not see the training."""
     rows = await functions.select("training_states", (column, f"eq.{value}"))
     return rows[0] if rows else None
 

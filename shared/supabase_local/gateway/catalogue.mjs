@@ -1,5 +1,5 @@
-// The exposed schemas, as PostgREST keeps them in its schema cache. It has tables with columns and
-// keys, functions with parameters and settings, and roles with their settings.
+// The exposed schemas, like the schema cache of PostgREST. The catalogue has tables with columns
+// and keys, functions with parameters and settings, and roles with their settings.
 
 import { relationshipsOf } from "./relationships.mjs";
 import { version } from "./versions.mjs";

@@ -36,7 +36,7 @@ export class Database {
 
   async #live() {
     const end = Promise.withResolvers();
-    // A separate connection without queries. If it ends, the server has died.
+    // A separate connection without queries, which ends only when the server dies.
     const watch = postgres(settings.databaseUrl, {
       max: 1,
       idle_timeout: null,

@@ -1,10 +1,10 @@
-// Error responses in the form of PostgREST. They have the status for the SQLSTATE, and code,
+// Error responses in the form of PostgREST, with the status for the SQLSTATE, and with code,
 // message, details and hint.
 
 const SQLSTATE = /^[0-9A-Z]{5}$/;
 
-// https://docs.postgrest.org/en/v14/references/errors.html#status-codes. The longest prefix of an
-// SQLSTATE that matches applies.
+// https://docs.postgrest.org/en/v14/references/errors.html#status-codes. The longest prefix
+// of an SQLSTATE in this table determines the status.
 const CODES = {
   400: "P0001",
   403: "0L 0P 28 42501",
@@ -39,7 +39,7 @@ export class Refusal extends Error {
       headers: {
         "content-type": "application/json; charset=utf-8",
         "proxy-status": `PostgREST; error=${body.code}`,
-        // add this header to every 503, also to a PT503 that a function raised
+        // add `retry-after` to every 503, also if a function raised PT503
         ...(status === 503 ? { "retry-after": "0" } : {}),
         ...headers,
       },

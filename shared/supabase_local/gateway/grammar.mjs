@@ -47,7 +47,7 @@ class Reader {
     Object.assign(this, { text, what, at: 0 });
   }
 
-  // Consume a match of a sticky pattern, and return it. Return null if the pattern does not match.
+  // Consume and return the text that a sticky pattern matches here, or return null without a match.
   match(pattern) {
     pattern.lastIndex = this.at;
     const found = pattern.exec(this.text);
@@ -202,8 +202,8 @@ export function readFilter(text) {
 
 export const readLogic = (text) => new Reader(text, "logic tree").logic();
 
-// Parse the name of a query parameter. It has the names of embedded tables, a field, and the JSON
-// path of the field.
+// Parse the name of a query parameter, which consists of the names of embedded tables, a field, and
+// the JSON path of the field.
 export function readPlace(text) {
   const reader = new Reader(text, "tree path");
   const names = reader.names();

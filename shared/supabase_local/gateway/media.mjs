@@ -1,4 +1,4 @@
-// Media types of responses. One of those that the caller accepts is chosen.
+// Choice of the media type of a response from the types that the caller accepts.
 
 import { Refusal, leftOut } from "./errors.mjs";
 

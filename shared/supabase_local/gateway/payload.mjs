@@ -1,4 +1,4 @@
-// The JSON body of a request. It has the text, which Postgres parses, and the names of its keys.
+// The JSON body of a request, as the text, which Postgres parses, and the names of the keys.
 
 import { Refusal, leftOut } from "./errors.mjs";
 

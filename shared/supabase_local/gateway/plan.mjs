@@ -94,8 +94,8 @@ function known(field, of, catalogue) {
   return { ...field, toJson: !isJson };
 }
 
-// Pairs of name and alias of embedded tables that have an alias, but that a query parameter names
-// by the table name.
+// Name and alias of each embedded table with an alias that a query parameter calls by the table
+// name.
 export const unaliased = ({ name, alias, isAskedByTable, children }) => [
   ...(isAskedByTable ? [[name, alias]] : []),
   ...children.flatMap(unaliased),

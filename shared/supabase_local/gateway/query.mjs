@@ -1,4 +1,4 @@
-// Parses the query string of a URL. It consists of select, filters, order and range.
+// Parses the query string of a URL, which consists of select, filters, order and range.
 
 import { parse } from "node:querystring";
 import { Refusal, leftOut } from "./errors.mjs";

@@ -40,7 +40,7 @@ function answerLocally(path) {
   return null;
 }
 
-// Whether Auth would fail with status 500, because the body is not empty and not a JSON object.
+// Return whether the body is neither empty nor a JSON object, for which Auth would return 500.
 async function isMisread(request) {
   const text = await request.clone().text();
   try {
@@ -102,8 +102,8 @@ const server = http.createServer((incoming, outgoing) => {
   };
   return listener(incoming, outgoing);
 });
-// This is longer than the time for which clients keep idle connections. Otherwise a client could
-// send a request on a connection that the server is closing.
+// The server keeps idle connections longer than clients do. Otherwise a client could send a request
+// on a connection that the server is closing.
 server.keepAliveTimeout = 75_000;
 server.headersTimeout = 80_000;
 server.on("upgrade", (incoming, socket, head) => {
@@ -111,8 +111,8 @@ server.on("upgrade", (incoming, socket, head) => {
   socket.end("HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n");
 });
 
-// When its socket closes, the driver throws an error outside of requests. `Database` detects that
-// the database was lost, so the gateway must not exit because of this error.
+// When a database socket closes, the driver throws an error outside of requests. The gateway must
+// not exit because of the error, because `Database` detects that the database was lost.
 const isDrivers = (error) => /node_modules\/postgres\//.test(error?.stack ?? "");
 process.on("unhandledRejection", (error) => console.error("unhandled:", error?.message ?? error));
 process.on("uncaughtException", (error) => {

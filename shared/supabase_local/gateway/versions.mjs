@@ -8,7 +8,7 @@ const MESSAGE =
 const VERSIONS = {
   16: {
     headers: { vary: "Accept, Prefer, Range" },
-    // In this version, Postgres rejects an unknown time zone.
+    // With PostgREST 16, Postgres rejects an unknown time zone.
     isZone: () => true,
     repeated: [],
     hasShortErrors: true,
@@ -23,7 +23,7 @@ const VERSIONS = {
   14: {
     headers: {},
     isZone: (zone, zones) => zones.has(zone),
-    // SQLSTATEs after which this version repeats a transaction, without a limit.
+    // SQLSTATEs after which PostgREST 14 repeats a transaction, without a limit.
     repeated: ["40001", "40P01"],
     hasShortErrors: false,
     warningOf: () => null,

@@ -27,7 +27,7 @@ class Member(Protocol):
 
 
 def fan_out(members: Iterable[Member], topic: str, event: str, payload: str) -> None:
-    """Send one message to several channels. It is encoded at most once per protocol version."""
+    """Send one message to several channels, encoded at most once per protocol version."""
     frames: dict[Version, str] = {}
     for member in members:
         if member.version not in frames:

@@ -189,7 +189,7 @@ class PostgresChanges:
                     await become(connection, wanting[0].channel.token)
                     data, chosen = await _as_seen(connection, change, wanting)
             except (DatabaseUnavailable, psycopg.Error) as error:
-                # the error is, for example, of a policy. Only this subscriber does not get the row.
+                # for example, a policy raised an error. Only this subscriber does not get the row.
                 logger.warning(
                     "a change's filters could not be evaluated",
                     extra={"event": "realtime.change_failed", "reason": describe(error)},
@@ -251,7 +251,7 @@ async def _as_seen(
         # a large value that did not change is missing in the change, but the old row may contain it
         text += f',"record":{await _row(connection, readable, {**old, **new})}'
     if action != "INSERT":
-        # send only the key of a deleted row, because policies cannot be evaluated on it
+        # send only the key of a deleted row, because policies cannot be evaluated on a deleted row
         shown = [
             one for one in readable if action == "UPDATE" or one.is_key or not one.has_policies
         ]

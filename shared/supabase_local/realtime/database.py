@@ -25,8 +25,8 @@ BUSY = "IncreaseConnectionPool: Please increase your connection pool size"
 #: Maximum seconds until transactions are visible. A commit that waits for a synchronous standby may
 #: take longer.
 _MAX_WAIT_SECONDS = 5.0
-#: Finds sessions with one of these transaction ids. A session drops its id when others begin to see
-#: its rows.
+#: Finds sessions with one of these transaction ids. A session drops its transaction id when other
+#: sessions begin to see its rows.
 _ANY_INVISIBLE = (
     "select from pg_catalog.pg_stat_activity where backend_xid::text::bigint = any (%s) limit 1"
 )

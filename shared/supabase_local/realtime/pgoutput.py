@@ -35,7 +35,7 @@ class Column:
 class Relation:
     """A table.
 
-    Postgres describes it before its first change, and after changes of its definition.
+    Postgres describes a table before its first change, and after changes of its definition.
     """
 
     oid: int
@@ -63,7 +63,7 @@ class Change:
 
 
 class Decoder:
-    """Decoder of one replication stream. It stores the stream's tables and current transaction."""
+    """Decoder of one replication stream, with the stream's tables and current transaction."""
 
     def __init__(self) -> None:
         self._relations: dict[int, Relation] = {}

@@ -66,7 +66,7 @@ class RealtimeServer:
 
 
 def _parse_handshake(request: Request) -> tuple[Version | None, str]:
-    """Return a handshake's version and key. An unsupported version is None, a missing key empty."""
+    """Return a handshake's version and key. Unsupported version: None. Missing key: empty."""
     parameters = parse_qs(urlsplit(request.path).query)
     key = request.headers.get("x-api-key") or parameters.get("apikey", [""])[-1]
     return parse_version(parameters.get("vsn", ["1.0.0"])[-1]), key

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from minutehand_apps.beacon.settings import ANY_REGION, VARIABLE
 
-#: Two regions of each provider, so that each region has another provider. All of the providers
-#: accept any region.
+#: Two regions of each provider, so that each region has two providers. All providers accept any
+#: region.
 HOMES = {
     "alpha": ("us-east", "eu-west"),
     "beta": ("eu-west", "asia-pacific"),

@@ -32,7 +32,7 @@ class Faults:
     delay_seconds: float = 0
     #: True if the result's `data` is a string.
     wrong_format: bool = False
-    #: True if the result names another region.
+    #: True if the result names a region that was not requested.
     wrong_region: bool = False
     answers: Literal["whole", "missing", "twice", "empty"] = "whole"
 
@@ -78,7 +78,7 @@ class ProviderServer:
         return self.faults.get(region) or self.faults.get("*") or Faults()
 
     async def submit(self, request: Request) -> Response:
-        """Start a task. The same key returns the same task again, unless it was cancelled."""
+        """Start a task. A repeated key returns the same task, unless the task was cancelled."""
         body = await request.json()
         fault = self.fault(body["region"])
         if fault.down:

@@ -119,8 +119,7 @@ function Conversation({ id, workspaceId }) {
     goThere();
     const target = from ? `chat_${key}` : id; // the same session if the call is repeated
     await callRoute("POST /api/chat", {
-      // ask for a response at once, because the page follows the job and need not wait for the
-      // reply in the response
+      // request a response before the reply exists, because the page reads the reply from the job
       headers: { "X-Session-Id": target, "Idempotency-Key": key, Prefer: "respond-async" },
       body: { messages: [{ role: "user", content }], workspace_id: workspaceId, branch_from: from },
     });
@@ -291,8 +290,7 @@ function useLate(isAwaited) {
 }
 
 /**
- * Shows a reply that is being written. It shows the text so far, or the reason why there is no
- * text.
+ * Shows the unfinished text of a reply, or the reason why there is no text.
  */
 function Answer({ of: message, onRetry }) {
   const isLive = LIVE.includes(message.status);

@@ -4,8 +4,7 @@ import { callRoute as call, supabase, unwrap } from "../../api.js";
 import { pluralize } from "../../lib/format.js";
 
 /**
- * Submit a recording in the way that the guide describes. Returns the id of the job that
- * transcribes the recording.
+ * Submit an uploaded recording. Returns the id of the job that transcribes the recording.
  */
 export const createTranscriptionJob = (userId, companyId, audioUrl, trainingId) =>
   call("POST /api/trainings/{training_id}/transcription", {
