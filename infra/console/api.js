@@ -1,5 +1,6 @@
-// Requests of the console. supabase-js signs the user in and reads rows of the database under row
-// level security, with the browser's public key. Calls that write go to Minutehand's HTTP API.
+// Sends the requests of the console. supabase-js signs the user in and reads rows of the database
+// under row level security, with the project's public key. Calls that change data go to
+// Minutehand's HTTP API.
 
 import { createClient } from "@supabase/supabase-js";
 import { setClock } from "./lib/format.js";
@@ -18,15 +19,15 @@ class ApiError extends Error {
     Object.assign(this, { name: "ApiError", status, ...known, retryAfter: retryAfter ?? null });
   }
 
-  /** Is true if the server rejected the call, so that repeating the call does not help. */
+  /** Is true if the server responded and rejected the call, so that a repetition would fail too. */
   get reachable() {
     return this.status >= 400 && this.status < 500;
   }
 }
 
 /**
- * Create an error for a request without a response. The error has a text of the console, because
- * browsers' own error texts are written for programmers.
+ * Create an error for a request that got no response. The error's text comes from the console,
+ * because browsers' error texts are written for programmers.
  */
 const unreachable = (cause = undefined) =>
   new ApiError({
@@ -38,13 +39,14 @@ const unreachable = (cause = undefined) =>
   });
 
 /**
- * Start of the current outage of Supabase's Data API, in milliseconds since 1970. Null if the Data
- * API responds.
+ * Start of the current outage of Supabase's Data API, in milliseconds since 1970, or null if the
+ * Data API responds.
  */
 export const outage = createStore(null);
 
 /**
- * Run a read with a timeout. If the response is slow, record an outage already before the timeout.
+ * Run a read with a timeout. If the response is slow, record an outage of the Data API even before
+ * the timeout.
  */
 async function callServer(run, signal) {
   const startedAt = Date.now();
@@ -76,14 +78,15 @@ export const session = createStore({ ...SIGNED_OUT, status: "starting" });
 
 /** Return the signed-in supabase-js client. */
 export const supabase = () => client;
-/** Return a supabase-js client of the database schema with the tables and functions for users. */
+/** Return a supabase-js client for the database schema with the tables and functions for users. */
 export const data = () => client.schema(schema);
 /** Return the content of `/config.json`. */
 export const settings = () => config;
 
 /**
  * Read the configuration, create the supabase-js client, and restore the stored session of the
- * user. If the page was opened by a link in an e-mail, open the session of that link instead.
+ * user. If a link in an e-mail opened the page, open the session of the link instead of the stored
+ * session.
  */
 export async function start() {
   const answer = await fetch("/config.json", {
@@ -221,8 +224,9 @@ async function token({ fresh = false } = {}) {
 }
 
 /**
- * Call the HTTP API as the signed-in user. If the API rejects the user's token, renew the token
- * once and repeat the call. If another transaction changes the same job, repeat the call too.
+ * Call the HTTP API as the signed-in user. If the API rejects the user's token, renew the token and
+ * repeat the call once. Repeat the call while the API rejects it because another transaction
+ * changes the same job.
  */
 export async function request(method, path, { body, query, headers, signal, as = "json" } = {}) {
   const url = new URL(path, location.origin);
@@ -271,8 +275,8 @@ async function readError(response) {
 }
 
 /**
- * Return the data of a supabase-js query. An error of the query is thrown in the form of the HTTP
- * API's errors. A response without data is an error too.
+ * Return the data of a supabase-js query. Throw an error of the query in the form of the HTTP API's
+ * errors. Throw an error if the response has no data.
  */
 export const unwrap = (query, signal = undefined) =>
   callServer((limited) => readOnce(query, { signal: limited }), signal);
@@ -285,8 +289,8 @@ export async function rpc(name, values = {}, signal = undefined) {
 }
 
 /**
- * Call a route of the HTTP API. `name` is the route's method and path template. `params` contains
- * the values for the names in the template's braces.
+ * Call a route of the HTTP API. `name` consists of the route's method and path template. `params`
+ * contains the values for the names in the path template's braces.
  */
 export function callRoute(name, { params = {}, ...options } = {}) {
   const [method, template] = name.split(" ");
@@ -322,8 +326,8 @@ export const jobs = {
   page: (filter, cursor, limit, signal) =>
     rpc("list_jobs", { p_filter: filter, p_cursor: cursor ?? null, p_limit: limit }, signal),
   /**
-   * Count jobs by state. For the states listed in `at_least`, the real number of jobs is higher
-   * than the returned count.
+   * Count jobs by state. In the response, `at_least` lists the states that have more jobs than the
+   * returned count.
    */
   counts: (workspaceId, filter = {}) =>
     rpc("count_jobs", { p_workspace_id: workspaceId, p_filter: filter }),
@@ -340,8 +344,8 @@ export const jobs = {
   replay: route("POST /api/jobs/{job_id}/replay"),
   answer: route("POST /api/jobs/{job_id}/answer"),
   /**
-   * Cancel a batch of the jobs that match a filter. Repeat the call while the response has a
-   * true `more`.
+   * Cancel a batch of the jobs that match a filter. The caller repeats the call while `more` in the
+   * response is true.
    */
   cancelAll: route("POST /api/jobs/cancel"),
   retryAll: route("POST /api/jobs/retry"),

@@ -1,6 +1,6 @@
-// Frame of the console. This module starts the console, loads the console pages of the installed
-// apps, and draws the menu and header around the current page. build.mjs bundles this module with
-// all modules that it imports.
+// Frame of the console. This module starts the console, loads the pages of the installed apps, and
+// draws the menu and header around the current page. build.mjs bundles this module with all modules
+// that it imports.
 
 import { chooseWorkspace, session, settings, signOut, start } from "./api.js";
 import { question } from "./lib/prompt.js";
@@ -105,8 +105,8 @@ function Shell({ apps, user, workspace, workspaces }) {
   const [menu, setMenu] = useState(false);
   const routes = useMemo(() => [CORE, ...apps].flatMap((section) => section.routes), [apps]);
   const current = match(routes, path) ?? { route: NOT_FOUND, params: {} };
-  // close the menu before painting, because a later effect could close a menu that a person has
-  // just opened again
+  // close the menu in an effect before painting, because an effect after painting could close a
+  // menu that a person has just opened again
   useLayoutEffect(() => setMenu(false), [path]);
   useEffect(() => {
     if (path === "/") navigate("/jobs", { replace: true });
@@ -115,7 +115,7 @@ function Shell({ apps, user, workspace, workspaces }) {
   const queueLinks = [...CORE.nav, ...navOf("main")];
   const appLinks = navOf(undefined);
   const isCurrent = (to) => path === to || path.startsWith(`${to}/`);
-  // users who see only an app's pages do not see the pages of jobs and queues
+  // hide the pages of jobs and queues from users who may see only an app's pages
   const isApp = appLinks.some(({ path: to }) => isCurrent(to));
   const isManager = user.isOperator || workspace?.role === "manager";
   return html`<div class="shell">
@@ -242,9 +242,9 @@ const LOAD_MS = 15_000;
 const UNREACHABLE = new Error("The server cannot be reached.");
 
 /**
- * Return the module of a route, or null and the error. The module of an app is loaded when the user
- * first opens one of its pages. A browser requests a module that failed to load only once, so the
- * person must reload the page.
+ * Return the JavaScript module of a route, or null with the error that prevented loading it. The
+ * module of an app is loaded when the user first opens one of its pages. If a module fails to load,
+ * the browser does not request the module again, so the person must reload the page.
  */
 function useModule(route) {
   const [, draw] = useState({});
@@ -266,15 +266,15 @@ function useModule(route) {
 /** Draw the page of a route, then move the keyboard focus to the page's heading. */
 function View({ route, params, workspace, user, apps }) {
   const { module, error } = useModule(route);
-  // subscribe before painting, because the network may return at any moment
+  // subscribe to network events before painting, because the network may return at any moment
   useLayoutEffect(() => {
     if (!error) return undefined;
     addEventListener("online", reload);
     return () => removeEventListener("online", reload);
   }, [error]);
   const box = useRef(null);
-  // move the focus before painting, because a later effect could take the focus from an element
-  // that the person has just selected
+  // move the focus in an effect before painting, because an effect after painting could take the
+  // focus from an element that the person has just selected
   useLayoutEffect(() => {
     if (!module) return;
     const titles = [module.title?.(params) ?? "Console", workspace?.name, "Minutehand"];
@@ -313,6 +313,6 @@ async function main(root) {
   }
 }
 
-// an app can import the console's modules in a page of its own, which has no element `app`
+// an app's own page may import the console's modules, and has no element `app`
 const shell = document.getElementById("app");
 if (shell) main(shell);

@@ -2,9 +2,10 @@
 // the folder.
 //
 // `app.js` contains all modules of the console, and `app.css` all styles. An app's page imports a
-// shared module by the module's path, such as `/parts/table.js`. The build writes a small file to
-// this path, which exports the module's names from `app.js`. `licenses.txt` contains the licenses
-// of the bundled npm packages, because the licenses require their text in copies.
+// shared module by the module's path, such as `/parts/table.js`. For each shared module, the build
+// writes a small file to the module's path that exports the module's names from `app.js`.
+// `licenses.txt` contains the licenses of the bundled npm packages, because the licenses require
+// their text in copies.
 
 import { copyFile, glob, mkdir, writeFile } from "node:fs/promises";
 import { dirname, join, posix } from "node:path";
@@ -18,7 +19,7 @@ const STYLES = ["../../node_modules/uplot/dist/uPlot.min.css"]
   .concat(PARTS.map((name) => `./styles/${name}.css`))
   .map((file) => `@import "${file}";`);
 /**
- * Packages that the browser loads only when a page first needs them, by the name of the bundled
+ * Npm packages that the browser loads only when a page first needs them, by the name of the bundled
  * file.
  */
 const LAZY = {
@@ -37,7 +38,7 @@ const options = {
 };
 const [target] = process.argv.slice(2);
 
-/** Return the names that each module exports. */
+/** Return the exported names of each module of the console. */
 async function namesOf(modules) {
   const given = { entryPoints: modules, external: ["*"], outbase: SOURCE, outdir: "unused" };
   const { metafile } = await build({ ...options, ...given, write: false });
@@ -52,8 +53,8 @@ async function write(name, contents) {
 
 const shared = await namesOf((await Array.fromAsync(glob(SHARED, { cwd: SOURCE }))).sort());
 // Two modules may export the same name, so each exported name in the bundle begins with the path of
-// its module. The prefix is a path and not a number, so that the exported names are the same in
-// each release.
+// its module. The prefix is a path and not a number, so that exported names are the same in each
+// release.
 const nameInBundle = (module, name) => `${module.replaceAll(/\W/g, "_")}_${name}`;
 const lists = shared.map(([module, names]) => {
   const inBundle = names.map((name) => `${name} as ${nameInBundle(module, name)}`);

@@ -1,10 +1,10 @@
 /**
  * `<minutehand-job>` shows one job live: its state, progress, output, question and error.
  *
- * Importing this module defines the custom element. In Node, the import has no effect. Text from
- * the job is set as `textContent`, so the browser never interprets the text as markup. The
- * element's style is a constructed style sheet, because a content security policy need not allow
- * constructed style sheets.
+ * Importing this module defines the custom element, except in Node, where the import has no effect.
+ * Text from the job is set as `textContent`, so the browser never interprets the text as markup.
+ * The element's style is a constructed style sheet, because a page's content security policy never
+ * blocks constructed style sheets.
  *
  * @example
  * import "minutehand/element";
@@ -64,8 +64,8 @@ class JobElement extends Base {
   }
 
   /**
-   * Texts that replace the element's English texts, by the text's name. The text of a job state has
-   * the name of the state.
+   * Texts that replace the element's English texts, by the text's name. The text for a job state
+   * has the state's name, for example `running`.
    */
   get texts() {
     return this.#texts;
@@ -126,8 +126,8 @@ class JobElement extends Base {
   }
 
   disconnectedCallback() {
-    // Wait for a microtask before the watch is stopped. If a script moves the element within the
-    // page, the browser disconnects the element and connects it again immediately.
+    // Stop the watch only after a microtask, because the browser disconnects an element and
+    // immediately connects it again if a script moves the element within the page.
     queueMicrotask(() => this.#update());
   }
 

@@ -1,10 +1,13 @@
-// Functions that format numbers, times and texts. Their results depend only on the arguments, the
+// Functions that format numbers, times and texts. The results depend only on the arguments, the
 // reader's language and time zone, and the clock.
 
 const SAME_MS = 2000; // a smaller clock difference may come from the duration of the request
 let offset = 0;
 
-/** Return the server's time in milliseconds. The browser's own clock may be hours wrong. */
+/**
+ * Return the server's time in milliseconds. The console does not use the browser's clock, which may
+ * be hours wrong.
+ */
 export const serverNow = () => Date.now() + offset;
 
 /**
@@ -19,7 +22,7 @@ export function setClock(at) {
 const NUMBER = new Intl.NumberFormat("en");
 const NONE = "–";
 
-/** Format a number as `12,345`, or a dash if it is unknown. */
+/** Format a number as `12,345`, or as a dash if the number is unknown. */
 export const number = (value) => (Number.isFinite(value) ? NUMBER.format(value) : NONE);
 
 const MAX_COUNTED = 10_000;
@@ -42,7 +45,7 @@ export function percentage(progress) {
   return Number.isFinite(value) ? Math.floor(Math.min(100, Math.max(0, value))) : 0;
 }
 
-/** Format ms as `340 ms`, `1.2 s`, `4 min 05 s`, `3 h` or `2 d 04 h`. */
+/** Format a duration in ms as `340 ms`, `1.2 s`, `4 min 05 s`, `3 h` or `2 d 04 h`. */
 export function duration(ms) {
   if (!Number.isFinite(ms)) return NONE;
   const value = Math.max(0, ms);
@@ -76,7 +79,8 @@ export function relative(iso, now = serverNow()) {
 }
 
 /**
- * Format the deployed version of a worker: the short commit, or the version if there is no commit.
+ * Format the deployed version of a worker: the short commit hash, or the version if the worker
+ * reports no commit.
  */
 export const codeOf = ({ commit, version }) =>
   commit ? commit.slice(0, 9) + (commit.endsWith("-dirty") ? "-dirty" : "") : (version ?? NONE);
@@ -103,8 +107,8 @@ export const clock = (iso) => local(iso).slice(11) || NONE;
 const DAY_MS = 86_400_000;
 
 /**
- * Regular expression for a time within a sentence. It matches the format in which the database
- * writes times, and the time of day that a worker writes.
+ * Regular expression for a time within a sentence. The expression matches the format in which the
+ * database writes times, and the time of day that a worker writes.
  */
 export const INSTANT =
   /(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00|\d\d:\d\d(?::\d\d)? UTC(?: on \d+ [A-Z][a-z]+)?)/;
@@ -130,7 +134,7 @@ export function instantOf(text, now = serverNow()) {
  */
 export const shortId = (id) => String(id ?? "").slice(-8);
 
-/** Format US dollars as `$0.000012`, or a dash if nothing was measured. */
+/** Format US dollars as `$0.000012`, or as a dash if no cost was measured. */
 export const money = (value) => (Number(value) ? `$${Number(value).toFixed(6)}` : NONE);
 
 /** Format a number of bytes as `12.3 kB`. */
@@ -170,7 +174,10 @@ export function parsePayload(text) {
   }
 }
 
-/** Minutes and label of each time range, by the range's name in the page's address. */
+/**
+ * Length in minutes and label of each time range that a person can choose, by the range's name in
+ * the page's address.
+ */
 export const RANGES = {
   "15m": [15, "15 minutes"],
   "1h": [60, "hour"],

@@ -5,14 +5,14 @@ import { useLayoutEffect } from "./ui.js";
 const TEXT_INPUTS = "input:not([type=checkbox]), textarea, select, dialog";
 
 /**
- * Return whether a key event happened in a text input or a dialog. Shortcuts ignore such key
- * events.
+ * Return whether a key event happened in a text input or a dialog. Keyboard shortcuts ignore these
+ * key events.
  */
 export const isTyping = (event) => Boolean(event.target.closest(TEXT_INPUTS));
 
-/** Run an action when a key is pressed, instead of the browser's own action for the key. */
+/** Run an action when a person presses a key, instead of the browser's own action for the key. */
 export function useKey(isMatch, run) {
-  // subscribe before painting, because the next key press may follow immediately
+  // subscribe to key events before painting, because the next key press may follow immediately
   useLayoutEffect(() => {
     const onKey = (event) => {
       if (!isMatch(event)) return;

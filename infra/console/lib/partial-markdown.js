@@ -28,7 +28,7 @@ export const NOTHING = { prefix: "", finished: [], tokens: [] };
 
 /**
  * Return the Markdown tokens of a text that grows. Blocks that were already finished keep their
- * token objects.
+ * token objects from the previous call.
  */
 export function growTokens({ prefix, finished }, text, parse) {
   const [before, kept] = text.startsWith(prefix) ? [prefix, finished] : ["", []];

@@ -1,5 +1,5 @@
-// Router of the console. The path of the page's address selects the view, and the query of the
-// address contains the filters of the view.
+// Router of the console. The path in the browser's address selects the page, and the query in the
+// address contains the page's filters.
 
 import { createStore, useStore } from "./store.js";
 
@@ -34,7 +34,8 @@ export function setQuery(changes) {
 }
 
 /**
- * Return the query of the current address. Preact draws the component again when the query changes.
+ * Return the query of the current address. When the query changes, Preact renders the calling
+ * component again.
  */
 export const useQuery = () => useStore(currentLocation).query;
 

@@ -15,7 +15,7 @@ export const rangeOf = (word, defaultRange) =>
 
 const COUNTS = ["enqueued", "completed", "failed", "retried", "lost"];
 
-/** Convert points in time to arrays that have one value per time step. */
+/** Convert the points of a time series to arrays that have one value per time step. */
 export function bucketize({ now, since, step_seconds: step, points }) {
   const from = Date.parse(since) / 1000;
   const at = [];
@@ -40,8 +40,8 @@ export function bucketize({ now, since, step_seconds: step, points }) {
 }
 
 /**
- * Return the share of completed jobs among completed and failed jobs. Returns NaN if no job has
- * ended.
+ * Return the share of completed jobs among completed and failed jobs. Return NaN if no job has
+ * completed or failed.
  */
 export const success = ({ completed, failed }) => completed / (completed + failed);
 

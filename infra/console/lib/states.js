@@ -14,10 +14,10 @@ export const STATES = {
 /** Names of the job states, in the order in which a job goes through them. */
 export const NAMES = Object.keys(STATES);
 
-/** State to show for each job status, if only the status of the job is known. */
+/** Job state to show for each job status, if the job's exact state is unknown. */
 const STATE_BY_STATUS = { pending: "queued", processing: "running", waiting: "suspended" };
 
-/** Return whether jobs in the state wait for the time of their next run. */
+/** Return whether jobs in this state wait for the time of their next run. */
 export const isDelayed = (state) => state === "scheduled" || state === "retrying";
 
 /** Return the job status that belongs to a state. Several states have the status `pending`. */
@@ -35,8 +35,8 @@ export const nextRunOf = (job) =>
       : null;
 
 /**
- * Return the state of a job, or the job's status if the state is unknown. A delayed job whose time
- * has come has the state `queued`.
+ * Return the state of a job, or the job's status if the state is unknown. If the time of a delayed
+ * job has come, the job's state is `queued`.
  */
 export const stateAt = (job, now) =>
   isDelayed(job.state) && Date.parse(nextRunOf(job)) <= now ? "queued" : (job.state ?? job.status);

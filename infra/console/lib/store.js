@@ -1,4 +1,5 @@
-// Stores for values that several views share, and a hook for reads with their loading state.
+// Stores that share a value between components, and a hook that reads data and reports loading and
+// errors.
 
 import { useEffect, useLayoutEffect, useRef, useState } from "./ui.js";
 
@@ -20,13 +21,16 @@ export function createStore(value) {
   };
 }
 
-/** Return the current value of a store. Preact draws the component again when the value changes. */
+/**
+ * Return the current value of a store. When the value changes, Preact renders the calling component
+ * again.
+ */
 export function useStore(store) {
   const [, draw] = useState(null);
   const shown = useRef(null);
   shown.current = store.get();
-  // subscribe before painting, because a change between drawing and a later effect would appear
-  // late
+  // subscribe to the store before painting, because a change between painting and a later effect
+  // would appear late
   useLayoutEffect(() => {
     const redraw = () => !Object.is(store.get(), shown.current) && draw({});
     redraw();
@@ -47,9 +51,9 @@ export const isTransient = ({ status }) => status === 0 || status === 429 || sta
 
 /**
  * Run an asynchronous read and return its state (loading, failed, loaded or stale). `isStale` is
- * true if the value is from an earlier read because the last read failed.
+ * true if the last read failed and the value is from an earlier read.
  *
- * If a read fails for a transient reason, the hook repeats the read.
+ * If a read fails for a transient reason, `useFetch` repeats the read.
  */
 export function useFetch(read, inputs) {
   const [state, setState] = useState(INITIAL_STATE);
@@ -81,8 +85,8 @@ export function useFetch(read, inputs) {
 }
 
 /**
- * Read every `everyMs` milliseconds while the page is visible, unless a read is in flight. If
- * `everyMs` is null, do not poll.
+ * Repeat a read every `everyMs` milliseconds while the page is visible, unless a read is in flight.
+ * If `everyMs` is null, do not repeat the read.
  */
 export function usePolling(read, everyMs) {
   const latest = useRef(read);

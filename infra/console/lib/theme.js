@@ -1,5 +1,5 @@
-// Colour theme of the console: light, dark, or the theme of the operating system. The browser
-// stores the theme that a person chose.
+// Colour theme of the console: light, dark, or the theme of the operating system. The browser's
+// local storage keeps the theme that a person chose.
 
 import { createStore } from "./store.js";
 

@@ -17,9 +17,9 @@ export {
 } from "preact/hooks";
 export const html = htm.bind(h);
 
-/** Join the names of CSS classes. Falsy values are left out. */
+/** Join the names of CSS classes. Arguments that are falsy are left out. */
 export const classes = (...names) => names.filter(Boolean).join(" ");
 
-/** Draw a button in a style without emphasis. */
+/** Return a button in a style without emphasis. */
 export const quietButton = (words, onClick, more) =>
   html`<button type="button" class="quiet" onClick=${onClick} ...${more}>${words}</button>`;

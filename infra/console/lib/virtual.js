@@ -1,5 +1,5 @@
-// Computes which rows of a long list are visible, so that only these rows are drawn. All rows must
-// have the same height.
+// Computes which rows of a long list are visible, so that only these rows are drawn. All rows of
+// the list must have the same height.
 
 import { useCallback, useLayoutEffect, useRef, useState } from "./ui.js";
 

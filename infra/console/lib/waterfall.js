@@ -7,7 +7,10 @@ const MAX_EXPANDED = 40;
 
 const at = (iso) => (iso ? Date.parse(iso) : Number.NaN);
 
-/** Return the start and end of a row on the time axis. A row that has not ended ends now. */
+/**
+ * Return the start and end of a row on the time axis. A row whose step or attempt still runs ends
+ * now.
+ */
 const spanOf = (from, to, now) => ({ from, to: to ? at(to) : now, isRunning: !to });
 
 /**
@@ -45,12 +48,12 @@ export function rowsOf(trace, now) {
 }
 
 /**
- * Return the rows for a job's steps and waits. If the job had several attempts or an attempt
+ * Return a row for each step and wait of a job. If the job had several attempts or an attempt
  * failed, also return a row for each attempt.
  */
 function partsOf(job, now, level) {
-  // a run that ended because the job waits is not a separate attempt, because the next run
-  // continues the same attempt
+  // do not count a run that ended with a wait as a separate attempt, because the next run continues
+  // the same attempt
   const attempts = job.attempts.filter((attempt) => attempt.outcome !== "waiting");
   const showsAttempts = attempts.length > 1 || attempts.some((attempt) => attempt.error_message);
   const toneOf = (step) =>

@@ -31,11 +31,11 @@ export type JobChatOptions<
 type Built<T extends JobType> = T extends keyof JobTypes
   ? PayloadOf<T>
   : { [name: string]: unknown };
-/** Payload that the transport builds if the option `payload` is missing. */
+/** Payload that `JobChatTransport` builds if the option `payload` is missing. */
 type DefaultPayload = { messages: { id: string; role: string; content: string }[] };
 /**
- * Option that builds the payload of a job. The option is required unless the job type accepts
- * `DefaultPayload`.
+ * Option that builds the payload of a job. The option `payload` is required unless the job type
+ * accepts `DefaultPayload`.
  */
 type PayloadOption<T extends JobType, Build> =
   DefaultPayload extends PayloadOf<T> ? { payload?: Build | undefined } : { payload: Build };
@@ -44,8 +44,8 @@ type PayloadOption<T extends JobType, Build> =
  * Transport for `new Chat({ id, messages, transport })` and `useChat({ chat, resume: true })` of
  * the AI SDK.
  *
- * Each reply is a job whose session id is the id of the chat. `stop()` cancels the job. The job
- * continues if the page closes, or if the chat resumes twice.
+ * Each reply is a job whose session id is the id of the chat. The chat's function `stop()` cancels
+ * the job. The job continues if the page closes, or if the chat resumes twice.
  */
 export declare class JobChatTransport<M extends UIMessage = UIMessage, T extends JobType = JobType>
   implements ChatTransport<M>
@@ -57,8 +57,8 @@ export declare class JobChatTransport<M extends UIMessage = UIMessage, T extends
 }
 
 /**
- * Return the messages of a chat. A reply that is not complete yet is left out, because the chat
- * reads it when it resumes.
+ * Return the messages of a chat. The messages do not contain an incomplete reply, because the chat
+ * reads this reply when the chat resumes.
  */
 export declare function chatMessages<M extends UIMessage = UIMessage>(
   client: Client,
@@ -72,8 +72,8 @@ export declare function chatMessages<M extends UIMessage = UIMessage>(
 ): Promise<M[]>;
 
 /**
- * Deny each tool call that waits for approval, and return the messages. Call this function after
- * `stop()`.
+ * Deny each tool call that waits for approval, and return the messages. Call `closeQuestions` after
+ * the chat's `stop()`.
  */
 export declare function closeQuestions<M extends UIMessage = UIMessage>(messages: M[]): M[];
 

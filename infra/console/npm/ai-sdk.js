@@ -9,14 +9,14 @@ import { ENDED } from "./jobs/ended.js";
 
 const STREAM = "reply";
 /**
- * Time in milliseconds after the end of a reply, within which the messages that a page has loaded
- * may not contain the reply yet.
+ * Time in milliseconds after the end of a reply, during which the messages that a page has loaded
+ * may still lack the reply.
  */
 const RECENT_MS = 60_000;
 
 /**
- * Transport that creates one job of the same type for each reply. The session id of the jobs is the
- * id of the chat.
+ * Transport that creates a job of one job type for each reply. The session id of each job is the id
+ * of the chat.
  *
  * A job continues when its page closes. If a chat resumes, the chat reads the reply from the
  * beginning. An abort by the chat cancels the job, unless the chat aborts because it resumes.
@@ -42,8 +42,8 @@ export class JobChatTransport {
   async sendMessages({ chatId, messages, trigger, messageId, abortSignal, body, metadata }) {
     const last = messages.at(-1);
     const payload = await this.#payloadOf({ chatId, messages, trigger, body, metadata });
-    // If no response arrives, the request for a new message is sent again. The idempotency key of
-    // the request prevents a second job.
+    // If a request for a new message gets no response, send the request again. The idempotency key
+    // of the request prevents a second job.
     const isNew = trigger === "submit-message" && !messageId && last?.role === "user";
     const options = {
       ...this.#options,
@@ -54,7 +54,7 @@ export class JobChatTransport {
     const sent = send().catch((error) => (isNew && error.isAway ? send() : Promise.reject(error)));
     this.#cancelIfStopped(chatId, abortSignal, sent);
     const { job } = await sent;
-    // A reply that continues a message keeps the id of the message, because with another id the
+    // A reply that continues a message uses the id of that message, because with another id the
     // chat would show a second message.
     const message =
       last?.role === "assistant" ? { id: last.id, tools: last.parts } : { id: job.id };
@@ -71,7 +71,8 @@ export class JobChatTransport {
     );
     const job = await found;
     if (!job || this.#finished.has(job.id)) return null;
-    // A failed reply is always read again, because the messages contain no error.
+    // Read a failed reply in every case, because the messages that a page has loaded contain no
+    // error.
     const isOver = ENDED.has(job.status) && job.status !== "failed";
     if (isOver && Date.parse(job.finished_at) < Date.now() - RECENT_MS) return null;
     const last = continued(messagesIn(job));
@@ -85,8 +86,7 @@ export class JobChatTransport {
   }
 
   /**
-   * On an abort by the chat, cancel the job. Do not cancel if the chat resumes in the same
-   * event-loop task.
+   * If the chat aborts, cancel the job, unless the chat resumes in the same event-loop task.
    */
   #cancelIfStopped(chatId, signal, sent) {
     const { schema } = this.#options;
@@ -94,7 +94,7 @@ export class JobChatTransport {
       const before = this.#resumesOf(chatId);
       setTimeout(() => {
         if (this.#resumesOf(chatId) !== before) return;
-        // an error of the request means that the job does not exist or has ended
+        // ignore errors, which mean that the job does not exist or has ended
         sent.then(({ job }) => job && cancel(this.#client, job.id, { schema })).catch(() => {});
       });
     };
@@ -128,8 +128,8 @@ const streamOf = (chunks, { onEnd, onCancel } = {}) =>
   });
 
 /**
- * Types of the AI SDK's chunks that begin or end a message. The transport sends chunks of these
- * types itself.
+ * Types of the AI SDK's chunks that begin or end a message. `JobChatTransport` sends chunks of
+ * these types itself.
  */
 const FRAMES = ["start", "start-step", "finish-step", "finish"];
 const NAMES = `error abort message-metadata steering-message reset-step custom file reasoning-file
@@ -138,23 +138,23 @@ const NAMES = `error abort message-metadata steering-message reset-step custom f
   tool-output-error tool-output-denied text-start text-delta text-end reasoning-start
   reasoning-delta reasoning-end`;
 /**
- * Types of chunks that the AI SDK knows. In addition, an app may use its own types, which begin
+ * Types of chunks that the AI SDK knows. An app may also send chunks of its own types, which begin
  * with `data-`.
  */
 const CHUNKS = new Set([...FRAMES, ...NAMES.split(/\s+/)]);
 const isChunk = ({ type }) => CHUNKS.has(type) || String(type).startsWith("data-");
 /**
- * Types of chunks that continue a part of a message. If no earlier chunk has begun the part, the AI
- * SDK ends the reply with an error.
+ * Types of chunks that continue a part of a message. The AI SDK ends the reply with an error if no
+ * earlier chunk has begun the part.
  */
 const CONTINUING = /^(?!data-).*-(delta|end)$|^tool-(output|approval)-/;
 /** Types of the last chunk of a tool call that has no output yet. */
 const PENDING = /^tool-(input-(start|delta|available)|approval-request)/;
 
 /**
- * Return the AI SDK's chunk for an item of a job's stream. An item becomes a `data-item` part if it
- * is not a chunk, or if it continues a part that is not in `begun`. `begun` maps each part that has
- * begun to the part's last chunk.
+ * Return the AI SDK's chunk for an item of a job's stream. If the item is not a chunk, or continues
+ * a part that is not in `begun`, return a `data-item` chunk. `begun` maps each part of the message
+ * that has begun to the part's last chunk.
  */
 function chunkOf(item, begun) {
   const { type, id, toolCallId, approvalId } = item ?? {};
@@ -172,9 +172,9 @@ function chunkOf(item, begun) {
 
 /**
  * Yield an error or denial for each tool call that has no output when the job ends, because the
- * ended job accepts no answer. An approved call gets an error, because the tool may have run. After
- * a completed job, a call of a tool that the page runs stays open, because the page may send the
- * tool's output with the next job.
+ * ended job accepts no answer. An approved tool call gets an error, because the tool may have run.
+ * If the job has completed, a call of a tool that runs in the page stays open, because the page may
+ * send the tool's output with the next job.
  */
 function* closing(begun, { id, status }) {
   for (const { type, toolCallId, approvalId } of begun.values()) {
@@ -244,8 +244,9 @@ async function* chunksOf(job, pieces, { id: messageId, parts = [], tools = parts
         begun.set(`tool ${toolCallId}`, {}).set(`approval ${approval?.id}`, {});
     }
     const chunks = (items ?? []).map((item) => marked(chunkOf(item, begun), attempt));
-    // A new attempt of the job has begun the stream again. A version of the AI SDK that does not
-    // know the chunk `reset-step` keeps the old part, which `textOf` then removes.
+    // Discard the message's old part if a new attempt of the job has begun the stream again. A
+    // version of the AI SDK that does not know the chunk `reset-step` keeps the old part, but
+    // `textOf` leaves out its text.
     if (from === 0 && hasContent) yield* [...end(), { type: "reset-step" }];
     hasContent = Boolean(text) || chunks.length > 0 || (hasContent && from > 0);
     yield* chunks.filter(({ type }) => !FRAMES.includes(type));
@@ -261,8 +262,8 @@ async function* chunksOf(job, pieces, { id: messageId, parts = [], tools = parts
 
 /**
  * Return the messages of a chat for the page that opens the chat. The result contains the messages
- * in the payload of the newest job, and the reply of that job if the job has ended. The chat reads
- * an unfinished reply when it resumes.
+ * in the payload of the chat's newest job, and the job's reply if the job has ended. The chat reads
+ * an unfinished reply when the chat resumes.
  */
 export async function chatMessages(client, jobType, chatId, { stream = STREAM, ...options } = {}) {
   const job = await newestJob(client, jobType, chatId, options);
@@ -273,12 +274,13 @@ export async function chatMessages(client, jobType, chatId, { stream = STREAM, .
 
 /**
  * Add to the messages the parts that the jobs of the chat have streamed, because a payload with
- * `content` does not contain these parts. Also add the reply of the job `ended`.
+ * `content` does not contain these parts. If `ended` is a job, also add the reply of this job.
  */
 async function withOutput(client, chatId, messages, { ended, stream, schema }) {
   const ids = messages.filter(hasTextOnly).map(({ id }) => id);
   if (ended) ids.push(ended.id);
-  // read before the AI SDK's stream begins, because this stream ignores errors of its source
+  // read the output before the AI SDK's stream begins, because the stream would ignore an error of
+  // the read
   const output = await storedOutput(client, chatId, ids, schema);
   const read = async (job, start) => {
     const pieces = output.filter(
@@ -306,8 +308,8 @@ const hasTextOnly = ({ role, parts }) =>
 
 /**
  * Return a message with the parts in a job's output. If a later job has added text to the message,
- * the added text follows the parts. If the message has another text than the output, return the
- * message unchanged.
+ * append this text to the parts. If the message's text does not begin with the output's text,
+ * return the message unchanged.
  */
 function withParts(message, { parts }) {
   const text = textOf(message);
@@ -318,8 +320,8 @@ function withParts(message, { parts }) {
 }
 
 /**
- * Deny each tool call that waits for approval, and return the messages. After `stop()`, the AI SDK
- * ignores the chunk that would deny the call.
+ * Deny each tool call that waits for approval, and return the messages. This is needed because,
+ * after `stop()`, the AI SDK ignores the chunk that would deny the tool call.
  */
 export const closeQuestions = (messages) =>
   messages.map((message) => {
@@ -356,8 +358,8 @@ const defaultPayload = ({ messages }) => ({
 const textPart = (text) => ({ type: "text", text });
 
 /**
- * Return the messages in the payload of a job. Each message has `parts` or `content`. Like in the
- * input of language models, `content` is a text or a list with texts.
+ * Return the messages in the payload of a job. Each message in the payload has `parts`, or has
+ * `content`, which is a text or a list of texts as in the input of language models.
  */
 function messagesIn({ payload }) {
   const said = Array.isArray(payload?.messages) ? payload.messages : [];
@@ -398,13 +400,13 @@ async function storedOutput(client, p_session_id, ids, schema) {
   return pieces;
 }
 
-/** Yield pieces, and then return the job of the pieces. */
+/** Yield the pieces, and then return their job, as `outputOf` does. */
 function* returning(pieces, job) {
   yield* pieces;
   return job;
 }
 
-/** Read the newest job of a chat with the job's payload. Returns null if the chat has no job. */
+/** Read the newest job of a chat with the job's payload. Return null if the chat has no job. */
 async function newestJob(client, job_type, session_id, { schema, workspace_id }) {
   const parameters = { p_filter: { session_id, job_type, workspace_id }, p_limit: 1 };
   const { jobs } = await call(client, schema, "list_jobs", parameters, { isWhole: hasJobs });

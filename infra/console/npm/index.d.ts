@@ -4,15 +4,16 @@
 export type Json = string | number | boolean | null | Json[] | { [name: string]: Json | undefined };
 
 /**
- * Your job types, each as `{ payload: …; result: …; output: … }`. As soon as you declare one job
+ * Your job types, each as `{ payload: …; result: …; output: … }`. If you declare at least one job
  * type, `enqueue` accepts only declared job types.
  */
 export interface JobTypes {}
 
 /**
  * Streams of a job type, as declared in the field `output` of the job type. A job type that is
- * declared without `output` has no streams. If you declare no job types, a job may have any
- * streams, each a text or a list. A stream is missing if the job has not written to the stream.
+ * declared without `output` has no streams. If you declare no job types, a job may have streams of
+ * any names, each a text or a list. A stream is missing as long as the job has not written to the
+ * stream.
  */
 export type OutputOf<T extends JobType> = T extends keyof JobTypes
   ? JobTypes[T] extends { output: infer O }
@@ -52,7 +53,7 @@ export type JobState =
 /** How fresh the data of a watch is. */
 export type Freshness = "live" | "catching-up" | "polling" | "offline";
 
-/** Progress that a job has reported last. */
+/** Last progress that a job has reported. */
 export type Progress = {
   /** Percentage from 0 to 100. */
   percentage?: number | null;
@@ -70,7 +71,10 @@ export type Wait = {
   until?: string | null;
 };
 
-/** A job, as the functions `get_job` and `list_jobs` return it. All times are ISO 8601 in UTC. */
+/**
+ * A job in the form that the SQL functions `get_job` and `list_jobs` return. All times of a job are
+ * ISO 8601 in UTC.
+ */
 export type Job<T extends JobType = JobType> = {
   id: string;
   workspace_id: string;
@@ -79,13 +83,14 @@ export type Job<T extends JobType = JobType> = {
   queue: string;
   job_type: T;
   /**
-   * The payload is present only if a single job was read. A job in a list has a `glimpse` instead.
+   * Payload of the job, which is present only if a single job was read. A job in a list has a short
+   * `glimpse` of the payload instead.
    */
   payload: PayloadOf<T>;
   status: JobStatus;
   /**
-   * Job state that a page should show. After a change of the status, `state` is missing until the
-   * watch has read the row again.
+   * State of the job for display. After a change of `status`, `state` is missing until the watch
+   * has read the job's row again.
    */
   state?: JobState;
   priority: number;
@@ -104,7 +109,10 @@ export type Job<T extends JobType = JobType> = {
   created_at: string;
   updated_at: string;
   deadline_at: string | null;
-  /** Time until which the job must start. A job that has not started at this time is cancelled. */
+  /**
+   * Time until which the job must start. If the job has not started by then, the database cancels
+   * the job.
+   */
   start_by_at: string | null;
   start_by_seconds: number | null;
   idempotency_key: string | null;
@@ -126,22 +134,27 @@ export type Job<T extends JobType = JobType> = {
   worker_id?: string | null;
   lost_attempts: number;
   /**
-   * Number of attempts that do not count, because the worker process died while it ran several
-   * jobs.
+   * Number of attempts that do not count, because the worker's process ended unexpectedly while it
+   * ran several jobs.
    */
   deaths?: number;
   schema_version: number;
   traceparent: string | null;
-  /** Id of the job of which this job is a copy, and the step from which the copy starts. */
+  /**
+   * Id of the job of which this job is a copy. `replay_from` is the step from which the copy
+   * starts.
+   */
   replay_of: string | null;
   replay_from: string | null;
-  /** Number that increases by one each time when the ended job is retried. */
+  /** Number that increases by one each time when someone retries the job after its end. */
   generation: number;
-  /** Number of the latest lease of the job. Each new lease increases the number. */
+  /** Number of the latest lease of the job. Each new lease of the job increases this number. */
   fence: number;
   /** Number `seq` of the last event of the job. */
   last_seq: number;
-  /** End of each stream. The content of the streams is in `output` of a watch of the job. */
+  /**
+   * End of each of the job's streams. The field `output` of a watch contains the streams' content.
+   */
   streams?: { [stream: string]: { attempt: number; next: number } } | null;
 };
 
@@ -156,8 +169,7 @@ export type JobEvent = {
 };
 
 /**
- * Options of the function `enqueue_job`. The database replaces missing options by the defaults of
- * the job type.
+ * Options of a new job. The database replaces missing options by the defaults of the job type.
  */
 export type EnqueueOptions = {
   queue?: string | undefined;
@@ -175,8 +187,8 @@ export type EnqueueOptions = {
   parent_id?: string | undefined;
   deadline_at?: string | undefined;
   /**
-   * Seconds within which the job must start after its creation or after `scheduled_for`. A job that
-   * has not started by then is cancelled.
+   * Seconds within which the job must start after its creation or after `scheduled_for`. If the job
+   * has not started by then, the database cancels the job.
    */
   start_by_seconds?: number | undefined;
   unique?:
@@ -187,7 +199,7 @@ export type EnqueueOptions = {
       }
     | undefined;
   /**
-   * Seconds for debouncing. With `unique`, a job that is enqueued within this time replaces the
+   * Seconds for debouncing. A new job with the same `unique` key within this time replaces the
    * earlier job.
    */
   debounce_seconds?: number | undefined;
@@ -202,7 +214,7 @@ export type NewJob<T extends JobType = JobType> = {
 }[T];
 
 /**
- * The part of the supabase-js client's type that the package uses. The type fits any version of
+ * The part of a supabase-js client that this package uses. The type `Client` fits any version of
  * supabase-js and any database types.
  */
 export type Client = {
@@ -218,25 +230,26 @@ export type Client = {
   };
 };
 
-/** Error of a call that the queue rejected, or that got no response. */
+/** Error of a call of a queue function that was rejected or got no response. */
 export declare class QueueError extends Error {
   /**
-   * Stable error code, for example `lease_lost` or `payload_invalid`. If the queue did not raise
-   * the error, the code is the Data API's code.
+   * Stable error code, for example `lease_lost` or `payload_invalid`. For an error that did not
+   * come from the queue's functions, `code` is the Data API's error code.
    */
   code: string;
   /** HTTP status, or 0 if no response or an incomplete response arrived. */
   status: number;
   details: string | null;
-  /** Is true if the server rejected the call, so that repeating the call does not help. */
+  /** Is true if the server responded and rejected the call, so that a repetition would fail too. */
   readonly reachable: boolean;
   /** Is true if the caller may not access the job or the workspace. */
   readonly isRefusal: boolean;
-  /** Is true if no server responded. If a server responded with an error, `isAway` is false. */
+  /** Is true if no server responded. `isAway` is false if a server responded with an error. */
   readonly isAway: boolean;
 }
 /**
- * Error with which the promise `ended` rejects if the job was deleted or the caller may not see it.
+ * Error with which the promise `ended` of a watch rejects if the job was deleted or the caller may
+ * not see the job.
  */
 export declare class JobGone extends Error {
   readonly code: "job_not_found";
@@ -255,7 +268,10 @@ export declare function enqueue<T extends JobType>(
   options: EnqueueOptions & { workspace_id: string; schema?: string | undefined },
 ): Promise<{ job: Job<T>; created: boolean; wake: boolean }>;
 
-/** Add 1 to 1,000 jobs in the given order. The call adds either all of the jobs or none of them. */
+/**
+ * Add 1 to 1,000 jobs in the given order. `enqueueMany` adds either all of the jobs or none of
+ * them.
+ */
 export declare function enqueueMany<T extends JobType>(
   client: Client,
   jobs: readonly NewJob<T>[],
@@ -263,7 +279,7 @@ export declare function enqueueMany<T extends JobType>(
 ): Promise<{ jobs: { job: Job<T>; created: boolean }[]; wake: boolean }>;
 
 /**
- * Emit an event by name, so that the jobs that wait for the event continue. A second event with the
+ * Emit a named event, so that the jobs that wait for the event continue. A second event with the
  * same name has no effect.
  */
 export declare function emitEvent(
@@ -274,9 +290,12 @@ export declare function emitEvent(
 ): Promise<{ first: boolean }>;
 
 type In = { schema?: string | undefined };
-/** Cancel a job and its child jobs that have not ended. Returns the row of the job. */
+/** Cancel a job and its child jobs that have not ended. Returns the job's row after the change. */
 export declare function cancel(client: Client, jobId: string, options?: In): Promise<Job>;
-/** Run a failed or cancelled job again, or run a delayed job now. Returns the row of the job. */
+/**
+ * Run a failed or cancelled job again, or run a delayed job now. Returns the job's row after the
+ * change.
+ */
 export declare function retry(
   client: Client,
   jobId: string,
@@ -294,7 +313,7 @@ export declare function replay(
 ): Promise<{ job: Job; created: boolean; wake: boolean }>;
 /**
  * Answer a question that a job asks. If the job asks several questions, `name` selects one. Returns
- * the row of the job.
+ * the job's row after the change.
  */
 export declare function answer(
   client: Client,
@@ -308,8 +327,8 @@ export type Timing = {
   /** Time between reads while Realtime is unavailable. */
   pollingInterval?: number | undefined;
   /**
-   * Maximum time until a read checks that no message was missed. With `Infinity`, the watch checks
-   * only if the position of the topic has changed. The server reports the position once a minute.
+   * Maximum time until a read checks that no message was missed. With `Infinity`, the watch reads
+   * only if the position of the Realtime topic has changed, which the server reports once a minute.
    */
   silence?: number | undefined;
   /** Minimum time between reads that check that no message was missed. */
@@ -328,8 +347,8 @@ export type WatchedJob<T extends JobType = JobType> = {
   status: JobStatus | null;
   progress: Progress | null;
   /**
-   * Is true if the job has completed. The value becomes true at the same time as `result` appears,
-   * because the watch shows the end of a job only with the complete row.
+   * Is true if the job has completed. `isCompleted` becomes true at the same time as `result`
+   * appears, because the watch shows the end of a job only with the complete row.
    */
   isCompleted: boolean;
   isFailed: boolean;
@@ -341,12 +360,12 @@ export type WatchedJob<T extends JobType = JobType> = {
   isLoading: boolean;
   /** Error message of the job's last failure. */
   error: string | null;
-  /** Text or list of items of each stream. */
+  /** Content of each of the job's streams, as a text or a list of items. */
   output: OutputOf<T>;
   freshness: Freshness;
   /** Is true if the job was deleted, or if the caller may not see the job. */
   missing: boolean;
-  /** Events of the job. The list is empty without the option `history`. */
+  /** Events of the job. The list is empty unless the option `history` is true. */
   events: JobEvent[];
   /** Error of the last read, or null if the last read succeeded. */
   problem: QueueError | null;
@@ -358,7 +377,7 @@ export interface Watch<S> {
   readonly closed: boolean;
   /**
    * Call `listener` after changes of the state, at most once per frame. Returns a function that
-   * ends the calls.
+   * ends the subscription.
    */
   subscribe(listener: () => void): () => void;
   refresh(): Promise<void>;
@@ -366,37 +385,37 @@ export interface Watch<S> {
 }
 export interface JobWatch<T extends JobType = JobType> extends Watch<WatchedJob<T>> {
   /**
-   * Promise of the job's row after the job has ended. The promise rejects if the job was deleted or
-   * the watch was closed.
+   * Promise of the job's row after the job has ended. The promise `ended` rejects if the job was
+   * deleted or the watch was closed.
    */
   readonly ended: Promise<Job<T>>;
 }
 export type JobOptions<T extends JobType = JobType> = Timing & {
   schema?: string | undefined;
   /**
-   * Id of the guest session that grants access to the job. With a guest session, the row of the job
+   * Id of the guest session that grants access to the job. If `session_id` is set, the job's row
    * contains no payload.
    */
   session_id?: string | undefined;
   /**
-   * If true, the watch also delivers past events. It keeps at most `historyLimit` events (default
-   * 2,000).
+   * If true, the watch also delivers past events. The watch keeps at most `historyLimit` events
+   * (default 2,000).
    */
   history?: boolean | undefined;
   historyLimit?: number | undefined;
-  /** Number `seq` of an event. The watch delivers only the events after it. */
+  /** Number `seq` of an event. The watch delivers only the events after this event. */
   after?: number | undefined;
-  /** Function that is called once for each event, in order. */
+  /** Function that the watch calls once for each event of the job, in order. */
   onEvent?: ((event: JobEvent) => void) | undefined;
   /**
-   * Function that is called once when the job ends. If the job ended before the watch started, the
-   * function is called too.
+   * Function that the watch calls once when the job ends, or at the start of the watch if the job
+   * has already ended.
    */
   onEnd?: ((job: Job<T>) => void) | undefined;
   onChange?: ((state: WatchedJob<T>) => void) | undefined;
   /**
-   * Function that is called with all output so far, at most once per frame. Before `onEnd`, it is
-   * called with the complete output.
+   * Function that the watch calls with all output so far, at most once per frame, and with the
+   * complete output before `onEnd`.
    */
   onOutput?: ((output: OutputOf<T>) => void) | undefined;
 };
@@ -406,17 +425,17 @@ export declare function watchJob<T extends JobType = JobType>(
   options?: JobOptions<T>,
 ): JobWatch<T>;
 
-/** Piece of a job's stream. */
+/** Piece of the content of a job's stream. */
 export type Piece = {
   stream: string;
   /**
    * Number of the attempt that wrote the piece. The first piece of each attempt has `from` 0. When
-   * a piece with `from` 0 arrives, discard the pieces of earlier attempts.
+   * a piece with `from` 0 arrives, discard the pieces of earlier attempts of the job.
    */
   attempt: number;
-  /** Offset at which the piece begins, in characters (code points) or items. */
+  /** Offset in the stream at which the piece begins, in characters (code points) or items. */
   from: number;
-  /** Offset at which the next piece begins. */
+  /** Offset in the stream at which the next piece begins. */
   next: number;
   text?: string;
   items?: Json[];
@@ -424,7 +443,8 @@ export type Piece = {
 /**
  * Yield the pieces of a job's stream, from the stream's beginning or from an offset, and then each
  * new piece when it arrives. Each character and each item is yielded once and in order. The
- * generator ends when the job ends, and returns the job's row. It throws if the job was deleted.
+ * generator ends when the job ends, and returns the job's row. The generator throws an error if the
+ * job was deleted.
  */
 export declare function outputOf<T extends JobType = JobType>(
   client: Client,
@@ -436,8 +456,8 @@ export declare function outputOf<T extends JobType = JobType>(
     /** Offset `next` of the last piece that the caller already has. */
     from?: number | undefined;
     /**
-     * Number `attempt` of the last piece that the caller already has. Default: the current attempt
-     * of the job.
+     * Number `attempt` of the last piece that the caller already has. The default is the current
+     * attempt of the job.
      */
     attempt?: number | undefined;
     signal?: AbortSignal | undefined;
@@ -445,8 +465,8 @@ export declare function outputOf<T extends JobType = JobType>(
 ): AsyncGenerator<Piece, Job<T>, undefined>;
 
 /**
- * Wait until all jobs have ended. Returns the rows of the jobs in the order of the ids. Rejects if
- * one of the jobs was deleted.
+ * Wait until all jobs have ended. Returns the rows of the jobs in the order of the ids. The promise
+ * rejects if one of the jobs was deleted.
  */
 export declare function waitAll<T extends JobType = JobType>(
   client: Client,
@@ -455,13 +475,12 @@ export declare function waitAll<T extends JobType = JobType>(
 ): Promise<Job<T>[]>;
 
 /**
- * Filter of the function `list_jobs` for a workspace or a session. A job must meet all given
- * conditions.
+ * Filter for the jobs of a workspace or a session. A job matches if it meets all given conditions.
  */
 export type JobFilter = {
   workspace_id?: string | undefined;
   session_id?: string | undefined;
-  /** If true, only jobs that the signed-in user has enqueued match. */
+  /** If true, the list contains only jobs that the signed-in user has enqueued. */
   mine?: boolean | undefined;
   user_id?: string | undefined;
   status?: JobStatus | readonly JobStatus[] | undefined;
@@ -470,13 +489,16 @@ export type JobFilter = {
   queue?: string | undefined;
   tag?: string | undefined;
   parent_id?: string | undefined;
-  /** Fields that the payload of a job must contain, with their values. */
+  /** Fields that the payload of a job must contain, with these values. */
   payload?: { [name: string]: Json | undefined } | undefined;
   created_after?: string | undefined;
   /** Text that the error message of a job must contain. */
   error?: string | undefined;
   error_fingerprint?: string | undefined;
-  /** If false, jobs that the queue itself creates, such as webhook deliveries, do not match. */
+  /**
+   * If false, the list does not contain jobs that the queue itself creates, such as webhook
+   * deliveries.
+   */
   internal?: boolean | undefined;
   search?: string | undefined;
   ids?: readonly string[] | undefined;
@@ -484,7 +506,7 @@ export type JobFilter = {
 /** A job in a list. A listed job has no payload and no result. */
 export type ListedJob = Omit<Job, "payload" | "result" | "streams"> & { glimpse?: string | null };
 export type WatchedJobs = {
-  /** The jobs, newest first. */
+  /** The jobs of the list, newest first. */
   jobs: ListedJob[];
   isLoading: boolean;
   freshness: Freshness;
@@ -495,24 +517,27 @@ export declare function watchJobs(
   filter: JobFilter,
   options?: Timing &
     In & {
-      /** Number of jobs, from 1 to 200. Default 20. */
+      /** Maximum number of jobs in the list, from 1 to 200. Default 20. */
       limit?: number | undefined;
       onChange?: ((state: WatchedJobs) => void) | undefined;
       onEvent?: ((event: JobEvent) => void) | undefined;
       /**
-       * Function that is called once for each job that ends while the watch follows it, even if the
-       * job has left the list.
+       * Function that the watch calls once for each job that ends during the watch, even if the job
+       * has left the list.
        */
       onEnd?: ((job: ListedJob) => void) | undefined;
     },
 ): Watch<WatchedJobs>;
 
-/** Options of a watch that informs a page when to read a workspace or a session again. */
+/**
+ * Options of a watch that calls `onRead` when a page should read data of a workspace or session
+ * again.
+ */
 export type TopicOptions = Timing &
   In & {
     /**
-     * Function that is called at the start, and again each time when the workspace or session may
-     * have changed. If the function throws, it is called again.
+     * Function that the watch calls at the start, and each time when the workspace or session may
+     * have changed. If `onRead` throws an error, the watch calls `onRead` again.
      */
     onRead?: (() => Promise<unknown> | unknown) | undefined;
     onEvent?: ((event: JobEvent) => void) | undefined;

@@ -16,28 +16,28 @@ import type { MinutehandJob, MinutehandJobProps } from "./tags.js";
 
 export type UseJobOptions<T extends JobType = JobType> = {
   /**
-   * Id of the guest session that grants access to the job. With a guest session, the row of the job
+   * Id of the guest session that grants access to the job. If `session_id` is set, the job's row
    * contains no payload.
    */
   session_id?: string | undefined;
   pollingInterval?: number | undefined;
   /**
    * Maximum milliseconds until a read checks that no message was missed. The type `Timing`
-   * describes the option.
+   * describes the option `silence`.
    */
   silence?: number | undefined;
   history?: boolean | undefined;
   onEvent?: ((event: JobEvent) => void) | undefined;
   /**
-   * Function that is called once when the job ends. If the job ended before the hook followed it,
-   * the function is called too.
+   * Function that the hook calls once when the job ends, or at the start if the job has already
+   * ended.
    */
   onEnd?: ((job: Job<T>) => void) | undefined;
 };
 
 /**
- * State of a followed job, and functions that change the job. If a change fails, the promise of its
- * function rejects with a `QueueError`.
+ * State of a followed job, and functions that change the job. If a change fails, the promise that
+ * the function returned rejects with a `QueueError`.
  */
 export type UsedJob<T extends JobType = JobType> = WatchedJob<T> & {
   refresh(): Promise<void> | undefined;
@@ -53,7 +53,7 @@ export declare function makeHooks(
   client: Client | (() => Client),
   defaults?: Where,
 ): {
-  /** Follow one job. If `jobId` is missing, the hook follows no job. */
+  /** Follow one job. Without a `jobId`, `useJob` follows no job. */
   useJob<T extends JobType = JobType>(
     jobId: string | null | undefined,
     options?: UseJobOptions<T>,
@@ -62,8 +62,8 @@ export declare function makeHooks(
     options: UseJobOptions<T> & { jobId: string | null | undefined },
   ): UsedJob<T>;
   /**
-   * Return `enqueue`, which adds a job and follows it. If the call fails, `enqueue` returns null
-   * and sets `problem`.
+   * Return `enqueue`, which adds a job, and the state of this job. If the job cannot be added,
+   * `enqueue` returns null and sets `problem`.
    */
   useEnqueue<T extends JobType>(
     jobType: T,
@@ -75,14 +75,16 @@ export declare function makeHooks(
     filter?: JobFilter,
     options?: {
       limit?: number | undefined;
-      /** Function that is called once for each job that ends while the hook follows it. */
+      /**
+       * Function that the hook calls once for each job that ends while the hook follows the job.
+       */
       onEnd?: ((job: ListedJob) => void) | undefined;
     },
   ): WatchedJobs & { refresh(): Promise<void> | undefined };
 };
 
-// The type is not named `Attributes`, because within the module "react" that name is a type of
-// React.
+// This type is not named `Attributes`, because in the module "react" the name `Attributes` is a
+// type of React.
 type JobElementProps = DetailedHTMLProps<HTMLAttributes<MinutehandJob>, MinutehandJob> &
   MinutehandJobProps;
 

@@ -37,11 +37,14 @@ declare global {
   }
   // the events `jobchange` and `jobend` bubble to the document and the window
   interface GlobalEventHandlersEventMap {
-    /** The job has changed. The element dispatches `jobchange` at most once per frame. */
+    /**
+     * Event `jobchange`, which reports that the job has changed. The element dispatches `jobchange`
+     * at most once per frame.
+     */
     jobchange: JobChange;
     /**
-     * The job has ended. The element also dispatches `jobend` if the job had ended before the first
-     * read.
+     * Event `jobend`, which reports that the job has ended. The element dispatches `jobend` even if
+     * the job had ended before the element's first read.
      */
     jobend: JobChange;
   }

@@ -1,7 +1,7 @@
 import type { HTMLAttributes, PublicProps } from "vue";
 import type { JobChange, MinutehandJob, MinutehandJobProps } from "./tags.js";
 
-// Custom elements have the types that Vue's guide describes. Event listeners are passed as props
+// Custom elements have the types that Vue's guide describes. In Vue, event listeners are props
 // whose names begin with `on`.
 type JobElementProps = HTMLAttributes &
   PublicProps &

@@ -1,5 +1,5 @@
-// Shows the attempts of a job with their errors. Tracebacks begin with the frames of the user's own
-// code.
+// Shows the attempts of a job with their errors. A traceback is shown with the frames of the
+// project's own code first.
 
 import { codeOf, safeUrl } from "../lib/format.js";
 import { html, quietButton } from "../lib/ui.js";
@@ -15,7 +15,7 @@ export const AttemptDetails = ({ attempt }) => html`
   <${Origin} attempt=${attempt} />
 `;
 
-/** Shows the last error of the job in full, with the traceback and the log of the attempt. */
+/** Shows the last error of a job in full, with the traceback and the log of the failed attempt. */
 export function LastFailure({ job, attempts }) {
   const last = attempts.filter((attempt) => attempt.error_message).at(-1);
   if (!job.error_message || job.status === "completed") return null;
@@ -70,11 +70,11 @@ export function LastFailure({ job, attempts }) {
 const causeOf = ({ type = "", message }) => (message ? `${type}: ${message}` : type);
 
 /**
- * Return the URL of a log stream in Amazon CloudWatch, or null. If the id of the Lambda request is
- * known, the URL filters the log by the request.
+ * Return the URL of a log stream in Amazon CloudWatch, or null. If the id of the attempt's Lambda
+ * request is known, the URL filters the log by this id.
  */
 function cloudWatchOf(origin) {
-  // check the region, because the host name of the link contains the region
+  // check the AWS region, because the host name of the link contains the region
   if (!origin?.log_group || !/^[a-z]{2}(-[a-z]+)+-\d{1,2}$/.test(origin.region ?? "")) return null;
   const encodeTwice = (text) => encodeURIComponent(encodeURIComponent(text)).replaceAll("%", "$");
   const { region, log_group: group, log_stream: stream, request_id: request } = origin;
@@ -100,7 +100,10 @@ const asText = (traceback) =>
     )
     .join("\n");
 
-/** Return the URL of the line of code of a traceback's frame, in the commit that the worker ran. */
+/**
+ * Return the URL of a traceback frame's line in the code repository, at the commit that the worker
+ * ran.
+ */
 const commitOf = (frame, origin) =>
   origin?.source &&
   safeUrl(

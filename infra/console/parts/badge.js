@@ -19,8 +19,8 @@ export function StateBadge({ status, job, cancelling = false }) {
 const STEADY_MS = 400;
 
 /**
- * Shows how fresh the data of the page is. `live` appears immediately. Other values appear after a
- * short time, so that the badge does not flicker.
+ * Shows how fresh the data of the page is. The value `live` appears immediately, but other values
+ * only after a short time, so that the badge does not flicker.
  */
 export function Freshness({ value }) {
   const [shown, setShown] = useState(value);

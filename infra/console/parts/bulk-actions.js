@@ -8,7 +8,7 @@ import { confirm } from "../lib/prompt.js";
 import { notify, notifyFailure } from "./toasts.js";
 
 const LIVE = ["pending", "processing", "waiting"];
-/** Names of the filters that the counts above the list also apply. */
+/** Names of the filters that apply to the list of jobs and also to the counts above the list. */
 const COUNTED = ["state", "job_type", "queue", "internal"];
 const APPLIES = { cancel: LIVE, retry: ["failed", "cancelled"] };
 const ACTIONS = {
@@ -27,8 +27,8 @@ const ACTIONS = {
 };
 
 /**
- * Count the jobs that an action would change. Returns `12 jobs`, or `1,000+ jobs` if there are more
- * jobs than were counted.
+ * Count the jobs that an action would change. Return a text such as `12 jobs`, or `1,000+ jobs` if
+ * there are more jobs than were counted.
  */
 async function countOf(filter, action) {
   let [count, cursor] = [0, null];
@@ -41,8 +41,8 @@ async function countOf(filter, action) {
 }
 
 /**
- * Ask for confirmation with the number of jobs, and then change the jobs in batches. Returns
- * whether at least one job was changed.
+ * Ask for confirmation with the number of jobs, and then change the jobs in batches. Return whether
+ * the action changed at least one job.
  */
 export async function actOnMany({ workspaceId, action, filter, known }) {
   const { verb, did, text, call } = ACTIONS[action];

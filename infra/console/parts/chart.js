@@ -55,7 +55,7 @@ export function Chart({ label, at, lines, format = number, minTop = 4 }) {
         spanGaps: true,
         value: (drawn, value, nth, point) =>
           formatValue(point === null ? drawn.data[nth].at(-1) : value),
-        // Draw a line that has a single value as a point. Without the point, the chart of a new
+        // Draw a line that has a single value as a point, because otherwise the chart of a new
         // project would look empty.
         points: {
           show: (drawn, nth) => drawn.data[nth].filter(hasValue).length === 1,

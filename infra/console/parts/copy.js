@@ -5,7 +5,7 @@ import { html, quietButton, useMemo, useState } from "../lib/ui.js";
 import { Icon } from "./icons.js";
 import { notify, notifyFailure } from "./toasts.js";
 
-/** Copy a text to the clipboard, and show a message that says so. */
+/** Copy a text to the clipboard, and show a message that the text was copied. */
 export async function copy(text, what = "Copied") {
   try {
     await navigator.clipboard.writeText(text);
@@ -26,11 +26,11 @@ const CopyButton = ({ text, what, className = "copy mono", children }) =>
     <span class="hidden">Copy ${what}</span>
   </button>`;
 
-/** Shows a button with the end of an id. A click copies the complete id. */
+/** Shows a button with the end of an id, which copies the complete id when a person clicks it. */
 export const CopyId = ({ id, whole = false, what = "id" }) =>
   html`<${CopyButton} text=${id} what=${what}>${whole ? id : shortId(id)}<//>`;
 
-/** Shows a button with a shell command. A click copies the command. */
+/** Shows a button with a shell command, which copies the command when a person clicks it. */
 export const Command = ({ text }) =>
   html`<${CopyButton} text=${text} what="the command" className="copy command mono">${text}<//>`;
 

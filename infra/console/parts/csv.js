@@ -2,7 +2,10 @@
 
 const library = () => import("papaparse").then((module) => module.default);
 
-/** Read a CSV file into objects. Column names become lower case, with underscores for spaces. */
+/**
+ * Read a CSV file into objects. The objects' property names are the column names in lower case,
+ * with underscores for spaces.
+ */
 export async function readCsv(file) {
   const { parse } = await library();
   const nameOf = (head) => head.trim().toLowerCase().replaceAll(" ", "_");
@@ -11,8 +14,8 @@ export async function readCsv(file) {
 }
 
 /**
- * Write objects as CSV. A cell that a spreadsheet would run as a formula gets a quote as its first
- * character.
+ * Write objects as CSV. If a spreadsheet program would run a cell as a formula, the cell gets a
+ * quote as its first character.
  */
 export async function writeCsv(rows) {
   const { unparse } = await library();

@@ -8,8 +8,7 @@ import { html, useId, useLayoutEffect, useRef, useState } from "../lib/ui.js";
 export function Dialog({ title, onClose, wide = false, children }) {
   const ref = useRef(null);
   const heading = useId();
-  // open the dialog before painting, because the dialog must receive a key press that follows
-  // immediately
+  // open the dialog before painting, because the next key press may follow immediately
   useLayoutEffect(() => {
     const before = document.activeElement;
     const dialog = ref.current;
@@ -36,8 +35,8 @@ export function Dialog({ title, onClose, wide = false, children }) {
 }
 
 /**
- * Dialog that shows the question which the console currently asks. The frame of the console draws
- * the dialog once.
+ * Dialog that shows the question which the console currently asks. The frame of the console
+ * contains this dialog once.
  */
 export function Confirmations() {
   const openQuestion = useStore(question);
@@ -73,7 +72,7 @@ export function Confirmations() {
 }
 
 /**
- * Return a ref for an element inside of which the keyboard focus stays. If the focused node
+ * Return a ref for an element inside of which the keyboard focus stays. If the node with the focus
  * disappears, the first enabled button of the element gets the focus.
  */
 export function useFocusKeeper() {

@@ -11,8 +11,8 @@ import { area, field } from "./field.js";
 const NAME_ATTRIBUTES = { required: true, autocomplete: "off", spellcheck: "false", class: "mono" };
 
 /**
- * Return a draft of a payload. Each field of the schema has its default, and required fields
- * without a default are null.
+ * Return a draft of a payload. In the draft, each field of the payload's schema has its default
+ * value, and required fields without a default are null.
  */
 const draftOf = ({ properties = {}, required = [] } = {}) =>
   Object.fromEntries(

@@ -14,7 +14,7 @@ import { When } from "./when.js";
 
 const POLL_MS = 5000; // short: a retry of many jobs continues after the click
 
-/** Columns of a table of failure groups. The Overview page uses the same columns. */
+/** Columns of a table of failure groups. The Overview page also shows these columns. */
 export const FAILURE_COLUMNS = [
   column("Jobs", "num strong", (group) => atLeast(group.jobs)),
   column("Type", (group) => group.job_type),
@@ -36,7 +36,8 @@ export const FAILURE_COLUMNS = [
 export const failureKey = (group) => `${group.job_type} ${group.error_fingerprint}`;
 
 /**
- * Page that lists the groups of failed jobs. The button of a group retries all jobs of the group.
+ * Page that lists the groups of failed jobs. Each group has a button that retries all jobs of the
+ * group.
  */
 export function Failures({ workspace }) {
   const read = useFetch((signal) => api.failures(workspace.id, signal), [workspace.id]);

@@ -2,17 +2,17 @@
 
 import { html } from "../lib/ui.js";
 
-/** Return an event listener that calls `set` with the new value of the field. */
+/** Return an event listener that calls `set` with the new value of a form field. */
 const toValue = (set) => (event) => set(event.target.value);
 
-/** Text input for one line. */
+/** Text input for a single line, with a label. */
 export const field = (label, value, set, attributes = {}) =>
   html`<label class="field">
     <span>${label}</span>
     <input type="text" value=${value} onInput=${toValue(set)} ...${attributes} />
   </label>`;
 
-/** Text input for several lines. */
+/** Text input for several lines, with a label. */
 export const area = (label, value, set, attributes = { rows: 8, class: "mono" }) =>
   html`<label class="field">
     <span>${label}</span>

@@ -21,8 +21,8 @@ const pageOf = (path) => {
 };
 
 /**
- * Steps that the database's explanation of a problem recommends. `here` is the address of the
- * current page. A step gets no link to the current page.
+ * Steps that the database's explanation of a problem recommends, with links to pages of the
+ * console. `here` is the address of the current page, to which no step gets a link.
  */
 export const Steps = ({ next, here }) =>
   (next ?? []).map(
@@ -54,7 +54,8 @@ const HOLDER_COLUMNS = [
 
 /**
  * Card that lists the holders, which are the jobs, limits, pauses and missing workers that block
- * other jobs. The holder that blocks most jobs comes first. Without holders, there is no card.
+ * other jobs. The holder that blocks most jobs comes first. If there are no holders, there is no
+ * card.
  */
 export function Holders({ holders }) {
   if (!holders?.length) return null;

@@ -4,8 +4,8 @@
 import { html } from "../lib/ui.js";
 
 /**
- * SVG paths of each icon, with the width of the lines. Icons of job states have thicker lines than
- * other icons.
+ * SVG paths of each icon, with the width of the lines. The icons of job states have thicker lines
+ * than other icons.
  */
 const PATHS = {
   ring: ["M3.75 8a4.25 4.25 0 1 0 8.5 0 4.25 4.25 0 1 0-8.5 0", 1.75],

@@ -1,5 +1,5 @@
-// Shows problems of the whole system at the top of every page. Only the first problem is shown in
-// full.
+// Shows problems of the whole system at the top of every page. Of several problems, only the first
+// is shown in full.
 
 import { session, outage, supabase, engine } from "../api.js";
 import { clock } from "../lib/format.js";
@@ -11,8 +11,8 @@ import { Sentence } from "./when.js";
 const POLL_MS = 15_000;
 
 /**
- * Return the full stop that follows the text of a cause. If the cause ends with its own punctuation
- * mark, return nothing.
+ * Return the full stop to add to a sentence, or nothing if the sentence ends with a punctuation
+ * mark.
  */
 const periodFor = (cause) => (/[?!]$/.test(cause) ? "" : ".");
 
@@ -33,8 +33,8 @@ const outageLine = (since) =>
 const linkTo = (to, words) => html`<a href=${to}><${Sentence} text=${words} /></a>`;
 
 /**
- * Section that lists the current problems. Users who see only an app's pages see only whether there
- * is an outage.
+ * Section that lists the current problems. To users who may see only an app's pages, the section
+ * shows only whether there is an outage.
  */
 export function Incidents({ workspace, isApp }) {
   const { user } = useStore(session);

@@ -1,7 +1,7 @@
-// Reads the log lines of a job from the table of log lines. The module reads the latest page first,
-// and earlier pages on demand. When an event reports new lines, the module reads the new lines. The
-// events alone are not enough, because the text in an event is shortened, and some job types send
-// no events.
+// Reads the log lines of a job from the table of log lines. The module reads the latest page of log
+// lines first, and earlier pages on demand. When an event of the job reports new log lines, the
+// module reads these lines from the table, because the text in an event is shortened, and some job
+// types send no events.
 
 import { data, unwrap } from "../api.js";
 import { isTransient } from "../lib/store.js";
@@ -28,7 +28,7 @@ const asLine = (row) => ({
   metadata: row.metadata,
 });
 
-/** Log lines of one job. The page calls `notify` when the job may have new lines. */
+/** Log lines of one job. The page of the job calls `notify` when the job may have new log lines. */
 class JobLines {
   #jobId;
   #onChange;
@@ -48,7 +48,7 @@ class JobLines {
     this.#closed = true;
   }
 
-  /** Read new lines now. If a read is in flight, read when it has ended. */
+  /** Read new log lines, immediately or after the read in flight. */
   async notify() {
     this.#isReadRequested = true;
     if (this.#isReading) return;
@@ -61,7 +61,7 @@ class JobLines {
     this.#isReading = false;
   }
 
-  /** Read a page of earlier lines. Returns whether there are even earlier lines. */
+  /** Read a page of earlier log lines. Return whether there are more log lines before this page. */
   async earlier() {
     await this.#tryRead(async () => {
       const rows = await unwrap(

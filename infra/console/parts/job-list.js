@@ -1,5 +1,5 @@
-// Live list of a workspace's jobs. The list is loaded page by page (keyset pagination). When jobs
-// change, the list reads the first page and the visible rows again.
+// Live list of a workspace's jobs. The list of jobs is read page by page (keyset pagination). When
+// jobs change, the list reads the first page and the visible rows again.
 
 import { jobs as api, supabase } from "../api.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
@@ -19,13 +19,16 @@ const INITIAL_STATE = {
 const PAGE = 100;
 const RETRY_MS = 5000;
 const MAX_REFRESHED = 200; // maximum number of ids in one call that reads rows again
-// `CHECK_MS`: maximum milliseconds until a read checks that no message was missed. `CHANGE_MS`:
-// minimum milliseconds between two reads that follow messages.
+// `CHECK_MS`: maximum milliseconds until a read checks that no Realtime message was missed.
+// `CHANGE_MS`: minimum milliseconds between two reads that Realtime messages cause.
 const CHECK_MS = 6000;
 const CHANGE_MS = 1000;
 const PROGRESS_MS = 3000; // milliseconds between reads of visible running jobs
 
-/** State of a list of jobs and the list's actions. The component `JobMonitor` draws the list. */
+/**
+ * Holds the state of a list of jobs, and reads and refreshes the list. The component `JobMonitor`
+ * draws the list.
+ */
 class JobList {
   #workspaceId;
   #filter;
@@ -70,14 +73,14 @@ class JobList {
   }
 
   /**
-   * Set the function that returns the ids of the visible rows. The list reads these rows again
-   * after changes.
+   * Set the function that returns the ids of the visible rows. After changes of jobs, the list
+   * reads the visible rows again.
    */
   watchVisible(visible) {
     this.#visible = visible;
   }
 
-  /** Read the next page. */
+  /** Read the next page of the list of jobs. */
   async more() {
     if (this.state.isLoadingMore || this.state.isAll || this.state.isLoading) return;
     this.#set({ isLoadingMore: true });
@@ -89,7 +92,10 @@ class JobList {
     this.#set({ isLoadingMore: false });
   }
 
-  /** Read the first page and the visible rows again. The scroll position does not change. */
+  /**
+   * Read the first page and the visible rows of the list again, without a change of the scroll
+   * position.
+   */
   async refresh() {
     await this.#tryRead(async () => {
       const counting = api.counts(this.#workspaceId, this.#countFilter());
@@ -97,7 +103,8 @@ class JobList {
       const page = await this.#firstPage();
       const top = new Set(page.jobs.map((row) => row.id));
       const oldest = page.jobs.at(-1)?.created_at ?? "9"; // "9" is later than every time
-      // filter the rows twice, because the next page may arrive while the visible rows are read
+      // filter the rows before and after the visible rows are read, because the next page may
+      // arrive meanwhile
       const below = () =>
         page.next
           ? [...this.#rows.values()].filter((row) => !top.has(row.id) && row.created_at <= oldest)
@@ -119,8 +126,8 @@ class JobList {
   }
 
   /**
-   * Read the first page. For jobs that had already ended at the time of the last read, the database
-   * returns only ids.
+   * Read the first page of the list. For jobs that had already ended at the time of the last read,
+   * the database returns only ids.
    */
   async #firstPage() {
     let page = await this.#page(this.#filter, this.#readAt && { since: this.#readAt });
@@ -140,7 +147,7 @@ class JobList {
     const ids = this.#visible().filter(isRunning);
     if (ids.length === 0 || document.visibilityState !== "visible") return;
     await this.#tryRead(async () => {
-      // a refresh may have removed the row while this read was in flight
+      // check the row again, because a refresh may have removed it while this read was in flight
       for (const [id, row] of await this.#readAgain(ids))
         if (isRunning(id)) this.#rows.set(id, row);
     });
@@ -168,7 +175,8 @@ class JobList {
   }
 
   /**
-   * Run a read. If the read fails, show its error. If the failure is transient, run the read again.
+   * Run a read. If the read fails, show the error. If the error is transient, refresh the list
+   * after a pause.
    */
   async #tryRead(read) {
     try {
@@ -190,7 +198,7 @@ class JobList {
 
 /**
  * Return the list of a workspace's jobs that match a filter. If the workspace or the filter
- * changes, the hook creates a new list.
+ * changes, `useJobList` creates a new list.
  */
 export function useJobList(workspaceId, filter) {
   const [state, setState] = useState(null);

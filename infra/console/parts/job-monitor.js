@@ -61,8 +61,8 @@ function queryOf({ state, since, payload, ...rest }) {
 }
 
 /**
- * The list of jobs. The caller stores the filter in the address of the page. An empty value of a
- * filter removes the filter from the address.
+ * The list of jobs. The caller stores the filters of the list in the address of the page. A filter
+ * with an empty value is removed from the address.
  */
 export function JobMonitor({ workspaceId, filter, onFilter }) {
   const key = JSON.stringify(filter);
@@ -210,7 +210,7 @@ export function Tabs({ counts, chosen, grouped = false }) {
   </nav>`;
 }
 
-/** Shows the filters in the page's address. Each filter has a button that removes it. */
+/** Shows each filter in the page's address, with a button that removes the filter. */
 const Filters = ({ filter, onFilter }) =>
   Object.entries(FILTERS).map(
     ([name, field]) =>
@@ -276,8 +276,8 @@ function Row({ row, index, holder, isChosen, toggle }) {
 }
 
 /**
- * Shows the progress of a running job. For another job that has not ended, shows the time of its
- * next run.
+ * Shows the progress of a running job. For a job that waits for its next run, shows the time of the
+ * run.
  */
 function Progress({ row, isQueued }) {
   const next = nextRunOf(row);
@@ -295,8 +295,8 @@ const isLate = (row) =>
   serverNow() - Date.parse(row.next_retry_at ?? row.scheduled_for ?? row.created_at) > LATE_MS;
 
 /**
- * Read what blocks waiting jobs, as soon as at least one row waits too long. The read covers all
- * rows of the list.
+ * Read what blocks waiting jobs, as soon as at least one job in the list waits too long. One read
+ * returns the holders for all jobs of the workspace.
  */
 function useHolders(workspaceId, rows) {
   const hasLateRows = useNow() && rows.some(isLate);
@@ -309,8 +309,8 @@ function useHolders(workspaceId, rows) {
 }
 
 /**
- * Find what blocks a job that is late. Holders are compared by the job type. If the job's
- * concurrency key has reached its limit, holders are compared by the key too.
+ * Find what blocks a job that is late. Find a holder of the job's type. If the holder blocks only
+ * some concurrency keys, the job's concurrency key must be one of them.
  */
 const holderOf = (row, holders) =>
   isLate(row) &&
@@ -323,8 +323,7 @@ const holderOf = (row, holders) =>
 const SUSPENDING = new Set(["answer", "event"]);
 
 /**
- * Text below a queued job. If something blocks the job, the text names it. Otherwise the text is
- * `note`.
+ * Text below a queued job, which names what blocks the job, or is `note` if nothing blocks the job.
  */
 function QueuedNote({ cause, note }) {
   const { sentence, holder } = cause || {};
@@ -337,7 +336,7 @@ function QueuedNote({ cause, note }) {
   </span>`;
 }
 
-/** Shows the total duration of all runs of a job. The duration of a running job counts up. */
+/** Shows the total duration of all runs of a job, which counts up while the job runs. */
 export function RunTime({ row }) {
   const runMs = Number(row.times?.run_ms ?? Number.NaN);
   if (row.status === "processing" && row.running_since)
@@ -350,8 +349,8 @@ export function RunTime({ row }) {
 const STEPS = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 };
 
 /**
- * Return whether a key moves the keyboard focus between rows. Arrow keys move the focus only if a
- * row has the focus. Otherwise arrow keys scroll the page.
+ * Return whether a key moves the keyboard focus between rows. The keys j and k always move the
+ * focus, but arrow keys only if a row has the focus, because they otherwise scroll the page.
  */
 const isMoveKey = (event) =>
   event.key in STEPS &&

@@ -1,4 +1,4 @@
-// Hooks that read again after changes. A hook reads one object, or pages of a list.
+// Hooks that read an object or pages of a list, and repeat the read after changes.
 
 import { data, supabase, unwrap } from "../api.js";
 import { isHidden, onWake } from "../lib/jobs/page.js";
@@ -7,8 +7,8 @@ import { useFetch } from "../lib/store.js";
 import { useEffect, useRef, useState } from "../lib/ui.js";
 
 /**
- * Return a function that reads again after the read in flight has ended. If the function did not
- * wait, frequent events would abort each read.
+ * Return a function that repeats a read after the read in flight has ended, because frequent events
+ * would otherwise abort each read.
  */
 function useReload(read) {
   const latest = useRef(read);
@@ -38,9 +38,9 @@ function usePageVisible() {
 }
 
 /**
- * Read again after changes that Realtime topics report (`workspace:…`, `session:…`, `job:…`).
- * Returns how fresh the data is. If `isLive` is false, the object changes only with a message, so a
- * hidden page does not follow the object.
+ * Repeat a read after changes that Realtime topics report (`workspace:…`, `session:…`, `job:…`).
+ * Return how fresh the data of the read is. If `isLive` is false, the object changes only with a
+ * Realtime message, so a hidden page does not follow the object.
  */
 export function useTopicRefresh(read, topics, isLive = true) {
   const [freshness, setFreshness] = useState("catching-up");
@@ -80,9 +80,9 @@ const topicsOf = (workspaceId, sessions) => [
 /**
  * Read pages of a workspace's list, and read the pages again when a job changes.
  *
- * - `isLive(pages)` returns whether a row belongs to a running job.
- * - `liveOf(pages)` returns the sessions of the running jobs, because only the topics of sessions
- *   report progress.
+ * - `isLive(pages)` returns whether a row in the pages belongs to a running job.
+ * - `liveOf(pages)` returns the session ids of the running jobs, because only the Realtime topics
+ *   of sessions report progress.
  */
 export function useLivePages(
   workspaceId,
@@ -91,7 +91,7 @@ export function useLivePages(
 ) {
   const [shown, setShown] = useState(null);
   const subject = `${workspaceId} ${search}`;
-  // if the workspace or the search has changed, begin with the first page
+  // if the workspace or the search text has changed, begin with the first page of the list
   const cursors = shown?.subject === subject ? shown.after : [undefined];
   const read = useFetch(
     (signal) => Promise.all(cursors.map((after) => list(workspaceId, after, signal))),

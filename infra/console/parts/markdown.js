@@ -1,6 +1,6 @@
-// Converts Markdown to elements. A library parses the Markdown, and HTML in the Markdown is shown
-// as text. The library is loaded when the first Markdown text is shown. Until the library is
-// loaded, the text is shown unformatted.
+// Converts Markdown to elements. The library that parses Markdown is loaded when a page first shows
+// Markdown. Until the library is loaded, the text is shown unformatted. HTML in the Markdown is
+// shown as text.
 
 import { safeUrl } from "../lib/format.js";
 import { growTokens, NOTHING } from "../lib/partial-markdown.js";
@@ -8,7 +8,7 @@ import { html, quietButton, useEffect, useMemo, useRef, useState } from "../lib/
 import { copy } from "./copy.js";
 
 const MAX_DEPTH = 40;
-/** Maximum length of code that is coloured. Colouring longer code would block the page. */
+/** Maximum length of code that gets colours, because colouring longer code would block the page. */
 const MAX_COLOURED = 10_000;
 let depth = 0;
 let lexer = (text) => [{ raw: text }];
@@ -52,15 +52,15 @@ function parse(text) {
 const rendered = new WeakMap();
 
 /**
- * Render a block of Markdown, once for each token. If an element is the same object as in the last
- * rendering, Preact does not compare the element again.
+ * Render a block of Markdown, once for each token, because Preact does not compare an element that
+ * is the same object as in the last rendering.
  */
 function renderOnce(token) {
   if (!rendered.has(token)) rendered.set(token, renderTokens([token])[0]);
   return rendered.get(token);
 }
 
-// tokens of unknown types, such as HTML, and tokens that are nested too deeply are shown as text
+// show tokens of unknown types, such as HTML, and tokens that are nested too deeply as text
 function renderTokens(tokens = []) {
   depth += 1;
   try {
@@ -88,8 +88,8 @@ const RENDERERS = {
   paragraph: (token) => html`<p>${words(token)}</p>`,
   heading: (token) => html`<p class="heading" data-depth=${token.depth}>${words(token)}</p>`,
   blockquote: (token) => html`<blockquote>${renderTokens(token.tokens)}</blockquote>`,
-  // Show a link instead of the image. If the browser loaded the image, the image's server would
-  // learn about the reader.
+  // Show a link instead of an image, because the image's server would learn about the reader if the
+  // browser loaded the image.
   image: ({ href, text }) => linkTo(href, text || href),
   link: (token) => linkTo(token.href, words(token)),
   list: ({ ordered, start, items }) => {

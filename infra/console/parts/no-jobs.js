@@ -10,8 +10,8 @@ function firstJobSql(workspaceId) {
 }
 
 /**
- * Shows why the list has no rows. It shows an error, offers to search older jobs, says that no job
- * matches the filters, or explains how to enqueue a first job.
+ * Shows why the list has no rows. The text is an error, says that older jobs are searched or that
+ * no job matches the filters, or explains how to enqueue a first job.
  */
 export function EmptyState({ workspaceId, state, filter, none, onFilter, retry }) {
   if (state.error)

@@ -1,5 +1,6 @@
-// Page for an address that does not exist, or that the person may not see. The page is the same for
-// the two reasons, so that it does not reveal whether the object exists.
+// Page for an address that does not exist, or that the person may not see. The page is the same if
+// the object does not exist and if the person may not see it, so that the page does not reveal
+// whether the object exists.
 
 import { html } from "../lib/ui.js";
 import { Placeholder } from "./states-of-view.js";

@@ -14,7 +14,7 @@ const label = (option) =>
 const valueOf = (option) =>
   typeof option === "object" && option !== null && "value" in option ? option.value : option;
 
-/** Card with the question of a job. When a person answers, the job continues. */
+/** Card with the question of a job. When a person answers the question, the job continues. */
 export function Question({ jobId, wait, onAnswered }) {
   const send = (answer) =>
     createAction(onAnswered)(

@@ -9,7 +9,7 @@ import { area } from "./field.js";
 
 /**
  * Create a copy of the job, which may start at the finished step `from`. If `isCopy` is false,
- * retry the same job.
+ * retry the job instead of copying it.
  */
 export function ReplayDialog({ job, from, isCopy = Boolean(from), onDone, onClose }) {
   const first = pretty(job.payload);

@@ -1,5 +1,5 @@
-// Page that lists the resources of one kind, with buttons for their actions. The page polls for
-// changes.
+// Page that lists the resources of one kind, with buttons for their actions. The page reads the
+// resources again at intervals.
 
 import { usePolling, useFetch } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
@@ -18,12 +18,12 @@ export const OnOff = ({ isOn, problem = null }) =>
     : html`<${Tag} tone="failed">Problem<//> <span class="wrap">${problem}</span>`;
 
 /**
- * Properties of the component:
+ * Properties of the component `ResourceView`:
  *
  * - `read` is the function that reads the rows.
  * - `actions(row, {act, edit})` returns the buttons of a row as `[label, run]`.
- * - `add` is `[label, Dialog]`. The dialog gets the row to edit (`like`) and the function
- *   `onClose`.
+ * - `add` is `[label, Dialog]`. The component `Dialog` gets the row to edit (`like`) and the
+ *   function `onClose`.
  */
 export function ResourceView({
   name,

@@ -5,8 +5,8 @@ import { html, useEffect, useLayoutEffect, useRef, useState } from "../lib/ui.js
 import { Icon } from "./icons.js";
 
 /**
- * Search input. The search starts when the person pauses typing. The key `/` moves the keyboard
- * focus to the input.
+ * Search input. A search starts when the person pauses typing. The key `/` moves the keyboard focus
+ * to the search input.
  */
 export function SearchBox({ value, onChange, placeholder = "Search type, error, payload or id" }) {
   const [text, setText] = useState(value);

@@ -1,4 +1,4 @@
-// Dialog that explains the keyboard shortcuts. The key `?` opens the dialog.
+// Dialog that explains the keyboard shortcuts. The key `?` opens this dialog.
 
 import { isTyping, useKey } from "../lib/keys.js";
 import { html, useState } from "../lib/ui.js";

@@ -10,7 +10,7 @@ export const Loading = ({ what = "Loading" }) =>
   </div>`;
 
 /**
- * Notice for an empty list. The notice says why the list is empty, and what the person can do next.
+ * Notice for an empty list. Its text says why the list is empty, and what the person can do next.
  */
 export const Empty = ({ title, children }) =>
   html`<div class="notice empty">
@@ -32,7 +32,7 @@ export const Failed = ({ error, retry, what = "This could not be read" }) =>
 
 /**
  * Part of a page. If the part throws an error while it is drawn, the rest of the page stays
- * visible. When the part gets new children, it tries to draw them.
+ * visible. After an error, the part is drawn again when it gets new children.
  */
 export function Guarded({ what, children }) {
   const [error, reset] = useErrorBoundary(console.error);
@@ -57,7 +57,9 @@ export const pageHead = (title, of, ...actions) =>
     ${actions.length > 0 && html`<span class="spacer"></span>`} ${actions}
   </header>`;
 
-/** Notice that is shown until a read has returned a value, or that the read failed. */
+/**
+ * Notice in place of a value that is not read yet, which says that the read is in flight or failed.
+ */
 export const Placeholder = ({ of: read, what }) =>
   read.error
     ? html`<${Failed}

@@ -6,8 +6,8 @@ import { Stale, Placeholder } from "./states-of-view.js";
 import { shortId } from "../lib/format.js";
 
 /**
- * Definitions of terms, from the documentation page of concepts. Labels show the definitions as
- * tooltips.
+ * Definitions of terms, from the documentation page of concepts. Labels of the console show these
+ * definitions as tooltips.
  */
 const DEFINITIONS = Object.fromEntries(
   Array.from(concepts.matchAll(/^- (An? ([\w ]+?) (?:is|gives) .*)$/gm), ([, sentence, term]) => [
@@ -19,13 +19,13 @@ const definitionOf = (label) => DEFINITIONS[label.toLowerCase()];
 
 /**
  * Define a column of a table. The optional second argument contains CSS classes of the column. If
- * the CSS classes include `num` or `phone-less`, the header cell gets this class too.
+ * the CSS classes include `num` or `phone-less`, the column's header cell gets this class too.
  */
 export function column(name, ...rest) {
   return { name, className: rest.length === 2 ? rest[0] : "", cell: rest.at(-1), isHeading: false };
 }
 
-/** Define the column whose cells are the headings of the rows. */
+/** Define a column whose cells are the headings of the table's rows. */
 export const heading = (name, ...rest) => ({ ...column(name, ...rest), isHeading: true });
 
 const headClasses = (className) => className.match(/\b(num|phone-less)\b/g)?.join(" ");
@@ -80,19 +80,23 @@ export const figure = (name, value, note, isBad = false) =>
 export const breakable = (name) =>
   name.split(/(?<=[._:/-])/).flatMap((word, at) => (at > 0 ? [html`<wbr />`, word] : [word]));
 
-/** Row in a list of facts. If the value is missing, return false. */
+/** Row in a list of facts. If the value of the fact is missing, return false. */
 export const fact = (name, value) =>
   value !== null &&
   value !== undefined &&
   value !== false &&
   html`<div><dt title=${definitionOf(name)}>${name}</dt><dd>${value}</dd></div>`;
 
-/** Link to a job, with the end of the job's id as its text. If the id is missing, show a dash. */
+/**
+ * Link to a job, with the end of the job's id as its text. If the job's id is missing, show a dash
+ * instead of a link.
+ */
 export const jobLink = (id, onClick) =>
   id ? html`<a class="mono" href=${`/jobs/${id}`} onClick=${onClick}>${shortId(id)}</a>` : "–";
 
 /**
- * Table with the rows that a read has returned. Until the read has returned rows, show a notice.
+ * Table with the rows that a read has returned. Before the read has returned rows, show a notice
+ * instead of the table.
  */
 export const dataTable = ({ of, rows = [], empty, ...options }, columns) =>
   !of.value

@@ -10,7 +10,7 @@ let last = 0;
 
 /**
  * Show a message for six seconds, or for twenty seconds if the message has a link (`href`,
- * `label`). A message with `sticky` stays until the person dismisses it.
+ * `label`). If `sticky` is true, the message stays until the person dismisses it.
  */
 export function notify(text, { tone = "completed", sticky = false, href, label } = {}) {
   last += 1;
@@ -19,7 +19,7 @@ export function notify(text, { tone = "completed", sticky = false, href, label }
   if (!sticky) setTimeout(() => dismiss(toast.id), href ? 20_000 : 6000);
 }
 
-/** Show why an action failed. The message stays until the person dismisses it. */
+/** Show why an action failed, in a message that stays until the person dismisses it. */
 export function notifyFailure(what, error) {
   const id = error?.requestId ? ` (request ${String(error.requestId).slice(0, 8)})` : "";
   notify(`${what}: ${error?.message ?? error}${id}`, { tone: "failed", sticky: true });
@@ -47,7 +47,7 @@ export const createAction = (refresh) => async (failure, run, done, question) =>
 export const act = createAction(() => {});
 
 /**
- * Return the text to show after a pause was ended. The text says whether jobs are still paused,
+ * Return the text to show after a pause was ended. The text says whether the jobs are still paused,
  * because another pause may stop the same jobs.
  */
 export const describeResume = (name) => (answer) =>
@@ -58,7 +58,10 @@ export const describeResume = (name) => (answer) =>
 
 const dismiss = (id) => toasts.set((now) => now.filter((toast) => toast.id !== id));
 
-/** Area of the page in which the messages appear. The frame of the console draws the area once. */
+/**
+ * Area of the page in which the short messages appear. The frame of the console contains this area
+ * once.
+ */
 export function Toasts() {
   const list = useStore(toasts);
   return html`<div class="toasts" role="region" aria-label="Messages" aria-live="polite">

@@ -7,8 +7,8 @@ import { rowsOf } from "../lib/waterfall.js";
 const MAX_ROWS = 400;
 
 /**
- * The rows on the time axis. `detailsOf(row)` returns the details that are shown below a row that
- * the person has opened.
+ * Rows of a job's attempts, steps and child jobs on a time axis. `detailsOf(row)` returns the
+ * details to show below a row that a person has opened.
  */
 export function Waterfall({ trace, now, detailsOf }) {
   const [opened, setOpened] = useState(null);

@@ -12,7 +12,7 @@ function notifyClocks() {
     for (const watcher of [...watchers]) watcher(serverNow());
 }
 
-/** Return the server's current time. One timer for the whole page updates the time every second. */
+/** Return the server's current time, which one timer for the whole page updates every second. */
 export function useNow(active = true) {
   const [now, setNow] = useState(serverNow);
   useEffect(() => {
@@ -37,8 +37,8 @@ export function When({ at }) {
 }
 
 /**
- * Shows the duration from the time `from` until now. The component adds `before`, which is a
- * duration in milliseconds.
+ * Shows the duration from the time `from` until now. `before` is a duration in milliseconds that is
+ * added to the shown duration.
  */
 export function Elapsed({ from, before = 0 }) {
   const now = useNow(Boolean(from));
@@ -49,7 +49,8 @@ export function Elapsed({ from, before = 0 }) {
 }
 
 /**
- * Shows a time within a sentence, in the reader's time zone. The date is left out if it is today.
+ * Shows a time within a sentence, in the reader's time zone. If the date is today, only the time of
+ * day is shown.
  */
 function Timestamp({ at }) {
   const now = useNow();
@@ -64,7 +65,7 @@ function Timestamp({ at }) {
 /** Regular expression for a time, or for code between backticks. */
 const MARKED = new RegExp(`${INSTANT.source}|\`([^\`]+)\``);
 
-/** Shows a sentence with code and short times. The tooltip of a time is the full time. */
+/** Shows a sentence with code and short times. The tooltip of each short time is the full time. */
 export const Sentence = ({ text }) =>
   String(text ?? "")
     .split(MARKED)

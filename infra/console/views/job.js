@@ -1,5 +1,5 @@
-// Page of one job. The page shows the job's state and why it is in the state, the history, the
-// data, and buttons for actions.
+// Page of one job. The page shows the job's state with an explanation, the job's history and data,
+// and buttons for actions.
 
 import { jobs as api, supabase } from "../api.js";
 import { atLeast, codeOf, duration, money, number } from "../lib/format.js";
@@ -39,16 +39,16 @@ const { useJob } = createHooks(hooks, supabase);
 
 const POLL_MS = 2000;
 /**
- * Milliseconds between two reads of the explanation, by the status of the job. A running job
- * reports every 15 s which line of code it is executing.
+ * Milliseconds between two reads of the explanation of the job's state, by the job's status. A
+ * running job reports every 15 s which line of code it is executing.
  */
 const EXPLAIN_MS = { pending: 5000, waiting: 5000, processing: 15_000 };
 
 export const title = ({ id }) => `Job ${id.slice(-8)}`;
 
 /**
- * Read attempts, steps and child jobs when the state of the job changes. If only the progress of
- * the job changes, do not read again.
+ * Read attempts, steps and child jobs when the state of the job changes, but not when only the
+ * job's progress changes.
  */
 function useDetails(job) {
   const stamp = `${job.status} ${job.attempts} ${job.fence} ${job.generation} ${job.finished_at}`;
@@ -58,9 +58,10 @@ function useDetails(job) {
   const explained = useFetch((signal) => api.explain(id, signal), [id]);
   const trace = useFetch((signal) => api.trace(id, signal), [id]);
   const isRunning = trace.value?.jobs.some((one) => !ENDED.has(one.status));
-  // poll, because changes of steps and child jobs add no events to the job
+  // repeat the read at intervals, because changes of steps and child jobs add no events to the job
   usePolling(trace, isRunning ? POLL_MS : null);
-  // poll, because the explanation depends on other jobs, whose changes add no events to this job
+  // repeat the read at intervals, because the explanation depends on other jobs, whose changes add
+  // no events to this job
   usePolling(explained, EXPLAIN_MS[job.status] ?? null);
   const lastStamp = useRef(stamp);
   useEffect(() => {
@@ -85,7 +86,8 @@ function JobDetails({ watch, job }) {
   const log = useJobLines(job.id, job.last_seq);
   const wait = job.status === "waiting" ? job.waiting_for : null;
   const isLive = !ENDED.has(job.status);
-  // Move the focus to the heading. The heading of the loading page had the focus, and was removed.
+  // Move the focus to the heading of the job, because the heading of the loading page had the focus
+  // and was removed.
   useLayoutEffect(() => {
     if (document.activeElement === document.body) document.querySelector("h1").focus();
   }, []);
@@ -195,7 +197,7 @@ function Explained({ explained, job, isAsking }) {
   </p>`;
 }
 
-/** Shows how many jobs the same holder blocks, and for how long they have waited. */
+/** Shows how many jobs the holder of this job blocks, and for how long these jobs have waited. */
 const HeldWith = ({ held }) =>
   held?.waiting > 1 &&
   html`<p class="muted">
@@ -204,8 +206,8 @@ const HeldWith = ({ held }) =>
   </p>`;
 
 /**
- * Return the sentence without the job's error message, because the page shows the full message
- * below.
+ * Return the explanation's sentence without the job's error message, because the page shows the
+ * full error message below.
  */
 function withoutError(sentence, job) {
   const message = (job.error_message ?? "").trim().replace(/\s+/g, " ").slice(0, 80);
@@ -270,8 +272,8 @@ function JobData({ job }) {
 }
 
 /**
- * Shows the live output of one stream. If the reader has scrolled to the end, the view scrolls on
- * when text is added.
+ * Shows the live output of one stream. If the reader has scrolled to the end of the output, the
+ * view scrolls on when text is added.
  */
 function StreamOutput({ name, content }) {
   const words = useRef(null);

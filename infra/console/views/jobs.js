@@ -1,5 +1,5 @@
-// Page with the jobs of a workspace, or with the failed jobs grouped by error. The filters are
-// stored in the address of the page.
+// Page with the jobs of a workspace, or with the failed jobs grouped by error. The address of the
+// page contains the filters of the list.
 
 import { setQuery, useQuery } from "../lib/router.js";
 import { html, useState } from "../lib/ui.js";

@@ -19,7 +19,10 @@ const put = route(`PUT ${WORKSPACE_PATH}/schedules/{name}`);
 const remove = route(`DELETE ${WORKSPACE_PATH}/schedules/{name}`);
 const MAX_READ = 200; // maximum number of jobs that one call reads
 
-/** Read the schedules of the workspace. `last` is the last job that the schedule has enqueued. */
+/**
+ * Read the schedules of the workspace. The field `last` of a row is the last job that the schedule
+ * has enqueued.
+ */
 async function read(workspaceId, signal) {
   const { schedules } = await rpc("list_schedules", { p_workspace_id: workspaceId }, signal);
   const ids = schedules.map((schedule) => schedule.last_job_id).filter(Boolean);
@@ -144,8 +147,8 @@ function NextRuns({ workspaceId, cron, timezone }) {
 }
 
 /**
- * Form for a schedule. `like` is the schedule to change. If `like` has no name, the form creates a
- * new schedule.
+ * Form for a schedule. The form changes the schedule `like`. If `like` has no name, the form
+ * creates a new schedule.
  */
 function Editor({ like, workspaceId, onClose }) {
   const isNew = !like.name;

@@ -1,5 +1,5 @@
-// Page of all job types, of which types with problems come first. The page of one type shows its
-// workers and their jobs, its schema, limits, pause and schedules.
+// Page of all job types, of which types with problems come first. The page of one job type shows
+// the type's workers and their jobs, its schema, limits, pause and schedules.
 
 import { rpc, session, types as api, engine } from "../api.js";
 import { atLeast, pluralize, duration, number, percent } from "../lib/format.js";
@@ -25,8 +25,9 @@ const isAlive = ({ state }) => state === "alive";
 const countAlive = ({ serving }) => serving.filter(isAlive).length;
 
 /**
- * Return the rank of a job type in the list. Types come in the order refused, without a worker,
- * paused, with waiting jobs, with failures, in use, and all other types.
+ * Return the rank of a job type in the list. The list begins with types that are refused, followed
+ * by types without a worker, paused types, types with waiting jobs, types with failures, types in
+ * use, and all other types.
  */
 const rankOf = ({ refusal, served, paused_at: paused, day, waiting }) =>
   [refusal, !served && (waiting > 0 || day.enqueued > 0), paused, waiting > 0, day.failed > 0]
@@ -81,10 +82,10 @@ export default function Types({ name, workspace }) {
     <//>`} />`;
 }
 
-/** Format a count. A zero is grey, so that other counts are easy to see. */
+/** Format a count. A count of zero is grey, so that other counts are easy to see. */
 const quantity = (count) => (count > 0 ? number(count) : html`<span class="none">0</span>`);
 
-/** Link to the jobs of a type in a state. The text of the link is the number of jobs. */
+/** Link to the jobs of a type in a state. The text of the link is the number of these jobs. */
 const listOf = ({ job_type: name }, state, count) =>
   count > 0
     ? html`<a href=${`/jobs?state=${state}&job_type=${encodeURIComponent(name)}`}>
@@ -93,15 +94,15 @@ const listOf = ({ job_type: name }, state, count) =>
     : quantity(0);
 
 /**
- * Tag that shows whether workers serve a job type. The tag says refused, paused, served or without
- * a worker.
+ * Tag that shows whether workers serve a job type. The tag says that the job type is refused,
+ * paused, served or without a worker.
  */
 function TypeWorkers({ type }) {
   const [, tone, words] = WORKER_STATES.find(([matches]) => matches(type));
   return html`<${Tag} tone=${tone}>${words}<//>`;
 }
 
-/** States of a job type. The first entry whose condition is true is shown. */
+/** Labels for the state of a job type. The first label whose condition is true is shown. */
 const WORKER_STATES = [
   [(type) => type.refusal, "failed", "Refused"],
   [(type) => type.paused_at, "waiting", "Paused"],

@@ -1,6 +1,6 @@
 // Functions that change jobs through Supabase's Data API, with the rights of the signed-in person.
-// Each change is sent once. A change is sent again only if the database has rejected it because of
-// a concurrent call, because the database has then stored nothing.
+// A function sends its change again only if the database rejected the change because of a
+// concurrent call, because the database then has stored nothing.
 
 import { call, QueueError, retryWhileLocked } from "./client.js";
 
@@ -13,8 +13,8 @@ async function change(client, schema, name, values, isWhole) {
 }
 
 /**
- * Throw a `QueueError` for values that JSON or Postgres's type `text` cannot represent. The error
- * message of a browser would not name the invalid value.
+ * Throw a `QueueError` for values that JSON or Postgres's type `text` cannot represent. The check
+ * is needed because a browser's error message would not name the invalid value.
  */
 function rejectInvalid(values) {
   const reject = (message) => {
@@ -41,7 +41,7 @@ const isCreated = (data) => isRow(data?.job);
 /**
  * Add one job. If a job with the same `idempotency_key` exists, return the existing job.
  *
- * The database checks the payload with the schema of the job type, and checks that the caller is a
+ * The database checks the payload by the schema of the job type, and checks that the caller is a
  * member of the workspace.
  *
  * @example
@@ -57,19 +57,22 @@ export const enqueue = (client, jobType, payload, { workspace_id, schema, ...opt
   );
 
 /**
- * Add 1 to 1,000 jobs `{ job_type, payload, …options }`. The call adds either all of the jobs or
- * none of them.
+ * Add 1 to 1,000 jobs `{ job_type, payload, …options }`. `enqueueMany` adds either all of the jobs
+ * or none of them.
  */
 export const enqueueMany = (client, jobs, { workspace_id, schema }) =>
   change(client, schema, "enqueue_jobs", { p_workspace_id: workspace_id, p_jobs: jobs }, (data) =>
     Array.isArray(data?.jobs),
   );
 
-/** Cancel a job and its child jobs that have not ended. Returns the row of the job. */
+/** Cancel a job and its child jobs that have not ended. Returns the job's row after the change. */
 export const cancel = (client, jobId, { schema } = {}) =>
   change(client, schema, "cancel_job", { p_job_id: jobId }, isRow);
 
-/** Run a failed or cancelled job again, or run a delayed job now. Returns the row of the job. */
+/**
+ * Run a failed or cancelled job again, or run a delayed job now. Returns the job's row after the
+ * change.
+ */
 export const retry = (client, jobId, { payload, schema } = {}) =>
   change(client, schema, "retry_job", { p_job_id: jobId, p_payload: payload ?? null }, isRow);
 
@@ -79,7 +82,7 @@ export const replay = (client, jobId, { schema, ...request } = {}) =>
 
 /**
  * Answer a question that a job asks. If the job asks several questions, `name` selects one. Returns
- * the row of the job.
+ * the job's row after the change.
  */
 export const answer = (client, jobId, value, { name, schema } = {}) =>
   change(
@@ -91,7 +94,7 @@ export const answer = (client, jobId, value, { name, schema } = {}) =>
   );
 
 /**
- * Emit an event by name, so that the jobs that wait for the event continue. A second event with the
+ * Emit a named event, so that the jobs that wait for the event continue. A second event with the
  * same name has no effect.
  */
 export const emitEvent = (client, name, payload, { workspace_id, schema }) =>

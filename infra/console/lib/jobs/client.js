@@ -1,6 +1,7 @@
-// Calls of Supabase's Data API with the user's token. The database applies row level security.
+// Calls of Supabase's Data API with the user's token. The database applies row level security to
+// each call of this module.
 
-/** Timeout of a read in milliseconds. */
+/** Time in milliseconds after which a read without a response fails. */
 export const READ_MS = 10_000;
 /**
  * Default name of the database schema in which `minutehand install` creates the tables and
@@ -36,15 +37,15 @@ function completeError(error) {
   return { code: error.code, message, hint, details };
 }
 
-/** Error of a call that the queue rejected, or that got no response. */
+/** Error of a call of a queue function that was rejected or got no response. */
 export class QueueError extends Error {
   constructor(error, status) {
     const { message, code = "", hint, details } = completeError(error);
     super((status && message) || "The Data API did not respond"); // a browser's text is less clear
     this.name = "QueueError";
     /**
-     * Stable error code, for example `lease_lost` or `payload_invalid`. If the queue did not raise
-     * the error, the code is the Data API's code.
+     * Stable error code, for example `lease_lost` or `payload_invalid`. For an error that did not
+     * come from the queue's functions, `code` is the Data API's error code.
      */
     this.code = (code.startsWith("PT") ? hint : null) || code;
     /** HTTP status, or 0 if there was no response. */
@@ -52,14 +53,14 @@ export class QueueError extends Error {
     this.details = details ?? null;
   }
 
-  /** Is true if the server rejected the call, so that repeating the call does not help. */
+  /** Is true if the server responded and rejected the call, so that a repetition would fail too. */
   get reachable() {
     return this.status >= 400 && this.status < 500;
   }
 
   /**
-   * Is true if the caller may not access the job or the workspace. If the Data API does not know
-   * the called function yet, `isRefusal` is false.
+   * Is true if the caller may not access the job or the workspace. `isRefusal` is false if the Data
+   * API rejects the call because it does not know the called function yet.
    */
   get isRefusal() {
     const { status, code } = this;
@@ -67,8 +68,7 @@ export class QueueError extends Error {
   }
 
   /**
-   * Is true if no Data API server responded. If a server responded with an error, `isAway` is
-   * false.
+   * Is true if no Data API server responded. `isAway` is false if a server responded with an error.
    */
   get isAway() {
     return this.status === 0 || (this.status >= 500 && !/^[0-9A-Z]{5}$/.test(this.code));
@@ -89,7 +89,7 @@ async function unwrap(query, isWhole = hasData) {
 
 /**
  * Return the result of `run(signal)`, or throw the abort reason of `limit` if `limit` aborts first.
- * `withTimeout` then also ends if `run` ignores its signal. supabase-js ignores the signal while it
+ * `withTimeout` ends at the abort even if `run` ignores its signal, as supabase-js does while it
  * renews a token.
  */
 export function withTimeout(run, limit) {
@@ -104,8 +104,8 @@ export function withTimeout(run, limit) {
 
 /**
  * Repeat a read while the database rejects it because too many reads of the workspace are in
- * flight. The pause between two tries grows up to one second and is random, so that many pages do
- * not read at the same moment. A server that stays busy is not treated as an outage.
+ * flight. The pause between two reads grows up to one second and is random, so that many pages do
+ * not read at the same moment. The error of a server that stays busy does not count as an outage.
  */
 async function retryWhileBusy(read, signal, ms = READ_MS, isRejected = isRateLimited) {
   const until = Date.now() + 0.8 * ms;
@@ -119,8 +119,8 @@ async function retryWhileBusy(read, signal, ms = READ_MS, isRejected = isRateLim
 
 const isRateLimited = ({ status }) => status === 429;
 const BUSY_MS = 4000; // another call usually locks a job for milliseconds
-// if the database reports a serialization failure or a deadlock, it has stored nothing, so that the
-// write can be repeated
+// a write can be repeated after a serialization failure or a deadlock, because the database has
+// stored nothing
 const LOCKED = ["job_busy", "40001", "40P01"];
 const isLocked = ({ error }) => {
   if (!error) return false;
@@ -129,7 +129,7 @@ const isLocked = ({ error }) => {
 };
 
 /**
- * Repeat a write while the database rejects it because another call changes the same job, or
+ * Repeat a write while the database rejects the write, because another call changes the same job or
  * because two other changes of the same person are in flight.
  */
 export const retryWhileLocked = (write, signal) => retryWhileBusy(write, signal, BUSY_MS, isLocked);
@@ -142,8 +142,8 @@ export async function readOnce(
   query,
   { ms = READ_MS, run = retryWhileBusy, isWhole, signal } = {},
 ) {
-  // switch off the retries of supabase-js, because the follower repeats reads itself, and reports
-  // to the page that its data may be old
+  // switch off the retries of supabase-js, because the class `Follower` repeats reads itself, and
+  // reports to the page that the page's data may be old
   const single = query.retry ? query.retry(false) : query;
   const send = (aborted) => run(() => single.abortSignal(aborted), aborted, ms);
   const limit = new AbortController();

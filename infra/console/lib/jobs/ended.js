@@ -1,2 +1,2 @@
-/** Statuses of a finished job. */
+/** Statuses that a job has after its end. */
 export const ENDED = new Set(["completed", "failed", "cancelled"]);

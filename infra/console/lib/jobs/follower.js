@@ -1,6 +1,6 @@
 // Follows one subject: a job, a list of jobs, a workspace or a session. The class `Follower` joins
-// the Realtime topic of the subject. It then reads the changes that happened before the join, and
-// reports how fresh its data is. The subclasses read rows and interpret messages. The module
+// the Realtime topic of the subject, reads the changes that happened before the join, and reports
+// how fresh its data is. Subclasses of `Follower` read rows and interpret messages. The module
 // session.js handles changes of the user, the socket and outages.
 
 import { later, nextFrame, notify } from "./page.js";
@@ -11,12 +11,13 @@ export const FRESHNESS = ["live", "catching-up", "polling", "offline"];
 
 const DEFAULTS = {
   pollingInterval: 3000, // ms between reads while Realtime is unavailable
-  // Maximum milliseconds until a read checks that no message was missed. `Infinity` means that the
-  // follower checks only if the topic's position (`seq`) has changed.
+  // Maximum milliseconds until a read checks that no message was missed. With `Infinity`, the
+  // follower reads only if the topic's position (`seq`) has changed.
   silence: 30_000,
   firstSilence: 1500, // minimum ms until a check, because Realtime drops messages without notice
-  // Time in milliseconds after a join, within which Realtime must report that messages arrive.
-  // Realtime gives up after 60,000 ms, and a Realtime server from before 2026 sends no report.
+  // Time in milliseconds after a join, within which Realtime must report that messages arrive. The
+  // time is longer than 60,000 ms, after which Realtime gives up. A Realtime server from before
+  // 2026 sends no report.
   readyTimeout: 65_000,
   reorder: 100, // ms to wait for a missing event before it is read
   joinTimeout: 5000, // ms after which a first join counts as failed
@@ -27,16 +28,17 @@ const WITHHELD_MS = 750; // ms in which the server may still withhold messages
 const READ_FACTOR = 5; // a pause is at least 5 times as long as a read, to spare a busy server
 const CHECK_DIVISOR = 20; // a check comes after 1/20 of the time since the last change
 const SPREAD_MS = 300; // followers that are woken together read within this time
-// If the socket has delivered a message within this time and now misses a message, the socket is
-// probably not dead. Realtime drops messages without a notice if a project sends more messages per
-// second than its plan allows. Realtime averages this rate over a minute, so after a second missed
-// message the follower reads for a minute. A single missed message may only be late.
+// Milliseconds for which a delivered message shows that the socket is probably not dead, although a
+// later message is missing. Realtime drops messages without a notice if a project sends more
+// messages per second than its plan allows. Realtime averages the rate of messages over a minute,
+// so after a second missed message the follower reads for a minute. A first missed message may only
+// be late.
 const LOSSY_MS = 60_000;
 const QUIET_MS = 4500; // ms without changes after which a silent topic counts as live again
 const SILENT = "silent";
 
 // Next states of a follower when its topic is joined or lost. `TOPIC` applies to most states.
-// `SUSPECT` applies to the states of a topic that delivered no messages.
+// `SUSPECT` applies to the states in which the topic has delivered no messages.
 const TOPIC = { joined: "syncing", deaf: "deaf", lost: "polling" };
 const SUSPECT = { joined: "silent", lost: "polling" };
 
@@ -44,10 +46,10 @@ const SUSPECT = { joined: "silent", lost: "polling" };
  * States of a follower.
  *
  * - `freshness`: the value that the follower reports while it is in the state.
- * - `reads`: `poll` or `often`. In a state without `reads`, the follower reads only to check that
- *   no
- *   message was missed.
- * - `on`: the next state for each event. An event that is not listed does not change the state.
+ * - `reads`: how often the follower reads, `poll` or `often`. In a state without `reads`, the
+ *   follower reads only to check that no message was missed.
+ * - `on`: the next state for each event. An event that `on` does not list does not change the
+ *   state.
  *
  * Events:
  *
@@ -61,12 +63,12 @@ const SUSPECT = { joined: "silent", lost: "polling" };
  * - `ended`: a read succeeded.
  * - `quiet`: a read found no change.
  * - `failed`: a read failed.
- * - `check`: a read begins that checks for missed messages.
+ * - `check`: a read that checks for missed messages begins.
  * - `withheld`: the server reports that it withholds messages.
  * - `missed`: a read found a change that no message had delivered.
  */
 const STATES = {
-  // the first join of the topic has not succeeded or failed yet
+  // the first join of the topic is in flight
   joining: { freshness: "catching-up", reads: "poll", on: { ...TOPIC, late: "polling" } },
   // Realtime is unavailable, so the follower polls the database
   polling: { freshness: "polling", reads: "poll", on: TOPIC },
@@ -83,17 +85,17 @@ const STATES = {
     freshness: "live",
     on: { ...TOPIC, failed: "syncing", ended: "live", withheld: "lossy" },
   },
-  // the server withholds messages to stay within the rate of the plan, or Realtime drops messages,
-  // so the follower reads often instead
+  // the server withholds messages to stay within the message rate of Supabase's plan, or Realtime
+  // drops messages, so the follower reads often instead
   lossy: { freshness: "catching-up", reads: "often", on: { ...TOPIC, quiet: "live" } },
-  // messages did not arrive, so the follower reads until a message arrives or nothing changes
+  // messages did not arrive, so the follower reads until a message arrives or reads find no change
   silent: {
     freshness: "polling",
     reads: "poll",
     on: { ...SUSPECT, left: "rejoining", early: "syncing", message: "live", quiet: "live" },
   },
-  // the follower left a topic without messages and joined it again, and messages of the new channel
-  // do not arrive yet
+  // the follower left the topic because no messages arrived, and joins the topic again, but
+  // messages do not arrive yet
   rejoining: { freshness: "polling", reads: "poll", on: SUSPECT },
   closed: { freshness: "offline", on: {} },
 };
@@ -135,7 +137,7 @@ export class Follower {
 
   /**
    * Read all changes since the known state, by calls of `read`. If `catchUp` throws an error, the
-   * follower calls it again.
+   * follower calls `catchUp` again.
    */
   async catchUp() {}
 
@@ -173,8 +175,8 @@ export class Follower {
   }
 
   /**
-   * Is true if the subject may change at any time, so that the follower must read if no message
-   * arrives for a while.
+   * Is true if the subject may still change, so that the follower must read if no message arrives
+   * for a while.
    */
   get isLive() {
     return true;
@@ -193,10 +195,9 @@ export class Follower {
    *
    * - `live`: the topic is joined, messages arrive, and a read after the join has returned all
    *   earlier changes.
-   * - `catching-up`: a read is in flight, an event is missing, or messages do not arrive. The
-   *   server
-   *   withholds messages to stay within the rate of the plan, and Realtime drops messages above the
-   *   rate.
+   * - `catching-up`: a read is in flight, an event is missing, or messages do not arrive. Messages
+   *   are missing if the server withholds messages to stay within the message rate of Supabase's
+   *   plan, or if Realtime drops messages above that rate.
    * - `polling`: Realtime is unavailable, and the follower reads at intervals.
    * - `offline`: Realtime is unavailable and reads fail.
    */
@@ -233,8 +234,8 @@ export class Follower {
   }
 
   /**
-   * Return the response of the query that `ask` makes. `read` throws `OUTDATED` if the user changed
-   * while the query was in flight.
+   * Return the response of the query that `ask` makes. Throw `OUTDATED` if the user changed while
+   * the query was in flight.
    */
   async read(ask) {
     const response = await this.#session.read(ask);
@@ -242,7 +243,10 @@ export class Follower {
     return response;
   }
 
-  /** Discard all rows, because the user changed or signed out. The session then calls `refresh`. */
+  /**
+   * Discard all rows, because the user changed or signed out. The session calls `refresh` after
+   * `reset`.
+   */
   reset() {
     this.clear();
     this.#onUnsynced();
@@ -257,7 +261,7 @@ export class Follower {
     this.#session.rejoin(this.#topic, "refused");
   }
 
-  /** Read now. The returned promise resolves when a read that began after the call has ended. */
+  /** Read now. The returned promise resolves at the end of a read that began after this call. */
   refresh() {
     this.#isReadRequested = true;
     this.#reading ??= this.#readAll().finally(() => (this.#reading = null));
@@ -308,15 +312,15 @@ export class Follower {
     this.#receivedAt = this.#missedAt = -Infinity;
     this.#changedAt = Date.now();
     this.#until = Date.now() + (isDeaf ? this.#options.readyTimeout : QUIET_MS);
-    // The read starts after the join, so every committed change is contained in the read or in a
-    // later message. If messages do not arrive yet, the follower continues to read at intervals.
+    // Start a read after the join, so that every committed change is in the read or in a later
+    // message. If messages do not arrive yet, continue to read at intervals.
     isDeaf ? this.#arm() : this.refresh();
     this.notify();
   }
 
   /**
-   * The server has sent the current position of the topic. If the position has changed since the
-   * last read, read to find out whether a message was missed.
+   * Handle the current position of the topic, which the server has sent. If the position has
+   * changed since the last read, read to find out whether a message was missed.
    */
   #onRenewed() {
     if (!this.#isSynced || this.#reading || this.#terms.seq === this.#seq) return;
@@ -338,8 +342,8 @@ export class Follower {
     this.#move(this.#isSynced ? "message" : "early");
     this.#receivedAt = this.#changedAt = Date.now();
     const checkAt = Date.now() + this.#checkPause;
-    // Frequent messages must not postpone the check for missed messages. If messages are numbered,
-    // the numbers show a missing message, so the check may be postponed.
+    // Frequent messages must not postpone the check for missed messages, except if messages are
+    // numbered, because then the numbers show a missing message.
     this.#checkAt = this.isNumbered ? checkAt : Math.min(this.#checkAt, checkAt);
     if (payload?.look_again === true) return void this.#onWithheld();
     this.receive(payload);
@@ -349,7 +353,7 @@ export class Follower {
   }
 
   /**
-   * The server has announced that it withholds messages. Read often instead, until a read finds no
+   * Handle the server's notice that it withholds messages: read often, until a read finds no
    * change.
    */
   #onWithheld() {
@@ -361,8 +365,8 @@ export class Follower {
 
   /**
    * Milliseconds until the next check for missed messages. If Realtime drops a message, the check
-   * finds the change after at most a twentieth of the time since the last change. If the project
-   * has many followers, the check comes later.
+   * finds the change after at most a twentieth of the time since the last change. In a project with
+   * many followers, the pause before the check is longer.
    */
   get #checkPause() {
     const share = (Date.now() - this.#changedAt) / CHECK_DIVISOR;
@@ -412,7 +416,7 @@ export class Follower {
     else if (this.#state === "silent")
       this.#until = Math.max(this.#until, this.#changedAt + QUIET_MS);
     const isChecked = this.#state === "checking";
-    // only a read that checks for missed messages is compared with the messages of the socket
+    // compare only a read that checks for missed messages with the messages of the socket
     if (!this.#isSynced || !(isChecked || this.#state === "silent")) this.onSynced();
     this.#isSynced = true;
     this.#move("ended");
@@ -466,8 +470,8 @@ export class Follower {
   }
 
   /**
-   * The socket has not delivered a change that a read returned. The cause is that Realtime drops
-   * messages, or that the socket is dead.
+   * Handle a change that a read returned but the socket has not delivered, because Realtime drops
+   * messages or the socket is dead.
    */
   #onMissed() {
     if (!this.#isJoined) return;

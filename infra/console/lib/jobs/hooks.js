@@ -15,8 +15,8 @@ export function createHooks({ useState, useEffect, useRef }, client, defaults = 
   const getClient = () => (typeof client === "function" ? client() : client);
 
   /**
-   * Return the current state of the watch that `start` creates for `subject`. Each render reads the
-   * state again.
+   * Return the current state of the watch that `start` creates for `subject`, and render again when
+   * the state changes.
    */
   function useWatch(subject, start, initial) {
     const [current, setCurrent] = useState(null);
@@ -31,7 +31,7 @@ export function createHooks({ useState, useEffect, useRef }, client, defaults = 
     return { ...(watch?.state ?? initial), refresh: () => watch?.refresh() };
   }
 
-  /** Follow one job. If `jobId` is missing, the hook follows no job. */
+  /** Follow one job. Without a `jobId`, `useJob` follows no job. */
   function useJob(jobId, { session_id, pollingInterval, silence, history, onEvent, onEnd } = {}) {
     const latest = useRef(null);
     latest.current = { onEvent, onEnd };
@@ -102,8 +102,8 @@ export function createHooks({ useState, useEffect, useRef }, client, defaults = 
   }
 
   /**
-   * Alias of `useJob`, for readers of guides for other frameworks, which use the name
-   * `useJobStatus`.
+   * Follow one job, as `useJob` does, under the name `useJobStatus` that guides for other
+   * frameworks use.
    */
   const useJobStatus = ({ jobId, ...options }) => useJob(jobId, options);
 

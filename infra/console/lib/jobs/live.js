@@ -1,4 +1,5 @@
-// Modules that a watch needs only after its first read, and therefore loads on demand.
+// Exports the modules that a watch loads on demand, because it needs them only after its first
+// read.
 
 export { Outage } from "./outage.js";
 export { applyEvent, needsRow, normalizeEvent, Sequence } from "./sequence.js";

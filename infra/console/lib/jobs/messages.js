@@ -1,8 +1,8 @@
-// Messages of Realtime topics.
+// Parses messages of Realtime topics.
 
 /**
  * Return the events in a message of a Realtime topic. A message is one event, a list of events, or
- * a list of groups. The events of a group are equal except for the job and `seq`.
+ * a list of groups. The events of a group differ only in the job and `seq`.
  */
 export function eventsOf(payload) {
   if (Array.isArray(payload?.groups)) return payload.groups.flatMap(eventsOfGroup);

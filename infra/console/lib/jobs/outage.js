@@ -1,4 +1,4 @@
-// Times in which no read of a session gets a response.
+// Handles outages, in which no read of a session gets a response.
 
 import { later } from "./page.js";
 import { isAway } from "./session.js";
@@ -9,8 +9,8 @@ const MAX_PROBES = 2;
 const SPREAD_MS = 300; // followers that are woken together read within this time
 
 /**
- * Error of a read that got no response for too long while other reads got a response. The watch
- * repeats such a read.
+ * Error of a read that got no response for too long while other reads got a response, so that the
+ * watch repeats the read.
  */
 const HUNG = Object.assign(new Error("hung"), { isHung: true });
 
@@ -25,7 +25,7 @@ export class Outage {
   #probes = [];
   #endReads;
 
-  /** `endReads(reason)` ends the reads in flight. */
+  /** The function `endReads(reason)` aborts the session's reads in flight. */
   constructor(followers, socket, endReads) {
     this.#followers = followers;
     this.#socket = socket;
@@ -41,8 +41,8 @@ export class Outage {
   }
 
   /**
-   * Send the same read again and again as a probe for all followers, until a response arrives. A
-   * probe without a response is not aborted at once.
+   * Send one read again and again as a probe for all followers, until a probe gets a response. An
+   * earlier probe is not aborted when the next probe is sent.
    */
   probe(ask) {
     this.#socket.check();
@@ -51,7 +51,7 @@ export class Outage {
     this.#schedule();
   }
 
-  /** A read got a response. */
+  /** End the outage, because a read got a response. */
   end() {
     if (!this.#read) return;
     const wasAway = this.problem !== null;

@@ -1,9 +1,9 @@
-// Content of a job's streams, which is merged from pieces in the order of their offsets. A stream
-// is a text of characters or a list of items. The module does no I/O and uses no clock.
+// Merges the pieces of a job's streams to the streams' content, in the order of their offsets. A
+// stream is a text of characters or a list of items. The module does no I/O and uses no clock.
 
 /**
- * Maximum number of pieces that are kept for a stream while an earlier piece is missing. The pieces
- * above the maximum are read from the database later.
+ * Maximum number of pieces that are kept for a stream while an earlier piece is missing. Pieces
+ * above this maximum are dropped, and read from the database later.
  */
 const MAX_WAITING = 1000;
 
@@ -17,7 +17,7 @@ export class Output {
   #content = {};
 
   /**
-   * `after` contains the ends of the streams that the caller already has, like `ends`. An entry
+   * `after` contains, in the form of `ends`, how far the caller already has each stream. An entry
    * without `attempt` belongs to the job's current attempt.
    */
   constructor(after = {}) {
@@ -25,27 +25,32 @@ export class Output {
       this.#streams.set(name, createStream(attempt, next ?? 0));
   }
 
-  /** Text or list of items of each stream. The property returns a new object after each change. */
+  /**
+   * Text or list of items of each stream, by the stream's name. `content` returns a new object
+   * after each change.
+   */
   get content() {
     return this.#content;
   }
 
   /**
-   * Known end of each stream, as `{ attempt, next }`. The function `job_output` and the job's row
-   * use the same form.
+   * Known end of each stream, as `{ attempt, next }`. The SQL function `job_output` and the job's
+   * row describe ends in the same form.
    */
   get ends() {
     const ends = [...this.#streams].map(([name, { attempt, next }]) => [name, { attempt, next }]);
     return Object.fromEntries(ends);
   }
 
-  /** Is true if a piece is missing although a later piece has arrived or was announced. */
+  /**
+   * Is true if a piece of a stream is missing although a later piece has arrived or was announced.
+   */
   get hasGap() {
     return [...this.#streams.values()].some(({ next, announced }) => next < announced);
   }
 
   /**
-   * Return whether `ends`, from the job's row, contains output that this object does not have yet.
+   * Return whether `ends`, from the job's row, reports output that this object does not have yet.
    */
   isBehind(ends) {
     return Object.entries(ends ?? {}).some(([name, { attempt, next }]) => {
@@ -68,7 +73,7 @@ export class Output {
   }
 
   /**
-   * Add a piece from a message or from a read. Returns the content that is new, in order and
+   * Add a piece of a stream from a message or from a read. Return the new content, in order and
    * without repetitions.
    */
   add({ stream, attempt, from, next, text, items }, { isMessage = false } = {}) {
@@ -131,6 +136,6 @@ function sliceAfter(content, count) {
   return typeof content === "string" ? [...content].slice(count).join("") : content.slice(count);
 }
 
-/** Format the content of a stream as text. A list is formatted with one item per line. */
+/** Format the content of a stream as text. A list stream is formatted with one item per line. */
 export const outputText = (content) =>
   typeof content === "string" ? content : content.map((item) => JSON.stringify(item)).join("\n");

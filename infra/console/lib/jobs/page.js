@@ -14,7 +14,7 @@ export function notify(listener, ...values) {
   }
 }
 
-/** Start a timer that does not keep a Node process alive. */
+/** Start a timer that does not prevent a Node process from ending. */
 export function later(run, wait) {
   const timer = setTimeout(run, wait);
   timer.unref?.();
@@ -37,9 +37,10 @@ export function setText(node, text) {
   else if (text !== now) node.textContent = text;
 }
 
-// A page may have missed messages if it was hidden or if the network was lost.
-
-/** Call `wake` each time when the page may have missed messages, until `signal` aborts. */
+/**
+ * Until `signal` aborts, call `wake` each time when the page may have missed messages, because the
+ * page was hidden or the network was lost.
+ */
 export function onWake(wake, signal) {
   for (const name of ["online", "offline", "focus", "pageshow"])
     globalThis.addEventListener?.(name, wake, { signal });

@@ -8,9 +8,10 @@ import { JobGone, watchJob } from "./watch-job.js";
  * Yield the pieces `{ attempt, from, next, text or items }` of a job's stream, so that each
  * character and each item is yielded once and in order.
  *
- * If a piece has `from` 0, a new attempt of the job has begun the stream again. The caller must
- * then discard all earlier pieces. The generator ends when the job ends, and returns the job's row.
- * It throws `JobGone` if the job was deleted or if the user changes, for example by a sign-out.
+ * A piece with `from` 0 means that a new attempt of the job has begun the stream again, so that the
+ * caller must discard all earlier pieces. The generator ends when the job ends, and returns the
+ * job's row. The generator throws `JobGone` if the job was deleted or if the user changes, for
+ * example by a sign-out.
  */
 export async function* outputOf(client, jobId, name, { from, attempt, signal, ...options } = {}) {
   const after = from === undefined ? {} : { [name]: { attempt, next: from } };

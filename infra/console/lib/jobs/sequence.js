@@ -4,16 +4,16 @@
 export { ENDED } from "./ended.js"; // for pages of apps
 
 /**
- * Maximum number of events that are kept while an earlier event is missing. The events above the
- * maximum are read from the database later.
+ * Maximum number of events that are kept while an earlier event is missing. Events above this
+ * maximum are dropped, and read from the database later.
  */
 const MAX_WAITING = 1000;
 
 /**
  * Delivers each event of a job once, in the order of `seq`, which has no gaps.
  *
- * An event that arrives too early is kept until the earlier events have arrived. If `hasGap` is
- * true, the caller must read the missing events from the database.
+ * `Sequence` keeps an event that arrives too early until the earlier events have arrived. If
+ * `hasGap` is true, the caller must read the missing events from the database.
  */
 export class Sequence {
   #next;
@@ -35,7 +35,7 @@ export class Sequence {
   }
 
   /**
-   * Add events, in any order and with repetitions. Returns the events that can be delivered now.
+   * Add events, in any order and with repetitions. Return the events that can be delivered now.
    */
   offer(events) {
     const ready = [];
@@ -49,11 +49,11 @@ export class Sequence {
   }
 
   /**
-   * Add a page of events from the database. The page contains, in order, every event after an event
-   * that was already delivered.
+   * Add a page of events from the database. The page contains every event that follows an already
+   * delivered event, in order.
    *
-   * If a number is missing in the page, the database has deleted the event because of its age, so
-   * the number is skipped.
+   * If the page lacks a number `seq`, skip the number, because the database has deleted the event
+   * because of its age.
    */
   offerPage(page, { isLast }) {
     const ready = [];
@@ -79,9 +79,9 @@ export const needsRow = (type) => type !== "job.progress" && type !== "job.log";
 
 /**
  * Return the job's row with the status and the progress of an event. If the event changes other
- * fields, clear fields of the old status, because the row is read again. If the row already
- * contains the event, because `seq` is not higher than `last_seq` of the row, the row does not
- * change. A page may therefore apply events that happened before it read the row.
+ * fields, clear fields of the old status, because the caller reads the row again. If `seq` of the
+ * event is not higher than `last_seq` of the row, the row already contains the event and does not
+ * change. A page may therefore apply events that are older than the row.
  */
 export function applyEvent(job, { type, seq, data }) {
   if (!job || seq <= (job.last_seq ?? 0)) return job;

@@ -10,11 +10,11 @@ const LOAD_MS = 5000; // pause before modules that could not be loaded are loade
 const SETTLE_MS = 50; // a page that becomes visible again fires several events
 
 /**
- * Error of a read whose response would belong to another user. After an error `OUTDATED`, the
- * session requests a new read.
+ * Error of a read during which the user changed, so that the response belongs to another user.
+ * After this error, the session requests a new read.
  */
 export const OUTDATED = new Error("read for another user");
-/** Reason why a topic is left: another user has signed in, as whom the topic is joined again. */
+/** Reason for leaving a topic and joining it again: another user has signed in. */
 export const ANOTHER_USER = "another user";
 
 const sessions = new WeakMap();
@@ -28,7 +28,8 @@ export function sessionOf(client) {
 
 class Session {
   #client;
-  // null until the modules are loaded. Until then, followers only read.
+  // `#socket` and `#outage` are null until their modules are loaded. Until then, followers only
+  // read.
   #socket = null;
   #outage = null;
   #loading = null;
@@ -71,14 +72,14 @@ class Session {
   }
 
   /**
-   * Load the modules of the socket and of outages, which a page needs only after its first read.
-   * Without these modules, followers poll.
+   * Load the modules socket.js and outage.js, which a page needs only after its first read. Until
+   * these modules are loaded, followers poll.
    */
   async #load() {
     const client = this.#client;
     const authorize = () => inTime(() => client.realtime.setAuth());
-    // After the last follower has ended, the channel stays joined with the user's rights for a
-    // short time. The session listens for a change of the user until the channel is left.
+    // After the last follower has closed, its Realtime channel stays joined with the user's rights
+    // for a short time. Until the channel is left, the session listens for a change of the user.
     const onIdle = () => this.#stop();
     while (true) {
       try {
@@ -97,9 +98,9 @@ class Session {
   }
 
   /**
-   * Return the response of `ask(signal)`. Throws `OUTDATED` if the user changed, and `HUNG` if the
+   * Return the response of `ask(signal)`. Throw `OUTDATED` if the user changed, and `HUNG` if the
    * read gets no response while other reads get a response. If the server rejects the read, but the
-   * token of the read was not the user's token, the session treats the rejection as an outage.
+   * token of the read was not the user's token, treat the rejection as an outage.
    */
   async read(ask) {
     let epoch = this.#epoch;
@@ -176,7 +177,7 @@ class Session {
     }
   }
 
-  /** Determine the current user, before and after each read. */
+  /** Determine the current user. The session calls this method before and after each read. */
   async #checkUser({ again = false } = {}) {
     if (this.#hasSessions) {
       if (again || this.#user !== undefined) return;
@@ -187,7 +188,7 @@ class Session {
   }
 
   /**
-   * Return the user id in the token of the next call. Throws the error of an outage if supabase-js
+   * Return the user id in the token of the next call. Throw the error of an outage if supabase-js
    * cannot renew the token.
    */
   async #readUserId() {
@@ -206,7 +207,7 @@ class Session {
     }
   }
 
-  /** Set the current user. If the user has changed, discard all rows and return true. */
+  /** Set the current user. If the user has changed, discard all followers' rows and return true. */
   #setUser(user) {
     const was = this.#user;
     this.#user = user;
@@ -223,8 +224,8 @@ export const isAway = (error) => error?.isAway ?? error?.status === 0;
 const inTime = (run) => withTimeout(run, AbortSignal.timeout(READ_MS));
 
 /**
- * Return the access token of the client, or null if there is none. Throws if supabase-js cannot
- * renew the token.
+ * Return the access token of the supabase-js client, or null if the client has none. Throw an error
+ * if supabase-js cannot renew the token.
  */
 async function tokenOf(client) {
   if (typeof client.accessToken === "function") return client.accessToken();
@@ -233,7 +234,7 @@ async function tokenOf(client) {
   return data.session?.access_token ?? null;
 }
 
-/** Return the id of the user in a token, or null if the token has none. */
+/** Return the user's id in an access token, or null if the token contains no id. */
 function subjectOf(token) {
   try {
     const claims = token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");

@@ -1,14 +1,14 @@
-// Private Realtime topics that one supabase-js client follows. All followers of a topic share one
-// Realtime channel. supabase-js replaces a dead socket and joins its channels again, but only after
-// a long time. The class in this module reconnects sooner.
+// Joins the private Realtime topics that one supabase-js client follows. All followers of a topic
+// share one Realtime channel. supabase-js replaces a dead socket and joins its channels again, but
+// only after a long time. The class `Socket` reconnects sooner.
 
 import { inSchema } from "./client.js";
 import { eventsOf } from "./messages.js";
 import { isHidden, later, sleep } from "./page.js";
 import { ANOTHER_USER } from "./session.js";
 
-// Realtime sends this text when messages from the database begin to arrive. Realtime's reply to the
-// join arrives before that.
+// Text that Realtime sends when messages from the database begin to arrive, which is after
+// Realtime's reply to the join of the topic.
 const READY = "Replication connection established";
 const LINGER_MS = 1500; // ms for which a channel stays joined after its last listener
 const REJOIN_MS = [500, 1000, 2000, 5000, 10_000]; // pauses after the server closed a channel
@@ -32,8 +32,8 @@ export class Socket {
   #slowTicks = 0; // consecutive checks that found the socket still connecting
 
   /**
-   * `session.authorize` sets the token of the socket. The socket calls `session.wake` when the page
-   * was asleep, and `session.onIdle` when it follows no topics any more.
+   * `session.authorize` sets the token of the socket. The socket calls `session.wake` after the
+   * page was asleep, and `session.onIdle` after it has left its last topic.
    */
   constructor(client, session) {
     this.#client = client;
@@ -59,14 +59,15 @@ export class Socket {
     };
   }
 
-  /** Leave every channel, and join the channels again as the new user. */
+  /** Leave every Realtime channel, and join the channels again as the new user. */
   renew() {
     for (const entry of this.#entries.values()) {
       entry.id = crypto.randomUUID();
       entry.failures = 0;
       this.#leave(entry, ANOTHER_USER);
-      // Wait a moment, because supabase-js may still hold its lock. A person who signs out also
-      // leaves the page and thereby the topic, so that the topic need not be joined again.
+      // Join the channel only after a moment, because supabase-js may still hold its lock. A person
+      // who signs out usually leaves the page in the meantime, so that the channel need not be
+      // joined again.
       entry.timer = later(() => this.#openChannel(entry), RENEW_MS);
     }
   }
@@ -90,8 +91,8 @@ export class Socket {
   }
 
   /**
-   * Leave a topic and join it again, because no messages arrive or because the server rejected a
-   * read of the subject.
+   * Leave a topic and join the topic again, because no messages arrive or because the server
+   * rejected a read.
    */
   rejoin(topic, reason) {
     const entry = this.#entries.get(topic);
@@ -104,7 +105,7 @@ export class Socket {
     if (!realtime.isConnected()) return void this.nudge();
     if (!realtime.pendingHeartbeatRef) realtime.sendHeartbeat();
     const ref = realtime.pendingHeartbeatRef;
-    // if supabase-js sends a second heartbeat before the reply to the first, it closes the socket
+    // send a second heartbeat if no reply has arrived, because supabase-js then closes the socket
     if (ref)
       later(() => realtime.pendingHeartbeatRef === ref && realtime.sendHeartbeat(), REPLY_MS);
   }
@@ -132,9 +133,9 @@ export class Socket {
 
   /**
    * Register this client as a follower of a topic. Supabase's plan limits how many messages the
-   * project may deliver, so the server counts the followers of each topic. If the server withholds
-   * messages, it informs the followers of the job. If no response arrives, repeat the registration
-   * soon.
+   * project may deliver, so the database counts the followers of each topic. If the database
+   * withholds messages, it notifies the followers of the job. If the registration gets no response,
+   * repeat it soon.
    */
   async #follow(entry) {
     const { id } = entry;
@@ -165,7 +166,7 @@ export class Socket {
       while (realtime.isDisconnecting()) await sleep(CLOSING_MS); // connect() would be ignored
       if (attempt === entry.attempts) this.#subscribe(entry);
     } catch {
-      // without a token, Realtime would reject the join, or the page is not allowed to open a
+      // try again later, because there is no token to join the topic, or the page may not open a
       // socket
       if (attempt === entry.attempts) this.#rejoinLater(entry, "unavailable");
     }
@@ -177,13 +178,14 @@ export class Socket {
     });
     entry.channel = channel;
     entry.following = this.#follow(entry);
-    // A Realtime message contains the name of its topic, but does not identify the join. A message
-    // that arrives before the reply to this join was sent to the previous channel, which may have
-    // belonged to another user.
+    // A Realtime message contains the name of its topic, but does not identify the join. Ignore a
+    // message that arrives before the reply to this join, because the message was sent to the
+    // previous channel, which may have belonged to another user.
     let isOurs = false;
     channel.on("broadcast", { event: "*" }, (message) => {
       if (entry.channel !== channel || !isOurs) return;
-      // one message contains, in order, all events for this topic that an SQL statement has created
+      // one Realtime message contains all events for the topic that an SQL statement has created,
+      // in order
       for (const payload of eventsOf(message.payload))
         for (const listener of [...entry.listeners]) listener.message(payload);
     });
@@ -238,8 +240,8 @@ export class Socket {
     if (this.#entries.size > 0) return;
     this.#session.onIdle();
     clearTimeout(this.#timer);
-    // Disconnect the socket. Otherwise supabase-js would open another socket after a heartbeat
-    // without a reply, even if there are no channels.
+    // Disconnect the socket, because otherwise supabase-js would open another socket after a
+    // heartbeat without a reply, even if there are no channels.
     const { realtime } = this.#client;
     const disconnect = () => realtime.getChannels().length === 0 && realtime.disconnect();
     this.#timer = later(disconnect, 2 * realtime.heartbeatIntervalMs);
@@ -259,7 +261,10 @@ export class Socket {
     }, TICK_MS);
   }
 
-  /** Begin a new attempt to connect. The browser would continue the old attempt for minutes. */
+  /**
+   * End the attempt to connect, which the browser would continue for minutes, and begin a new
+   * attempt.
+   */
   async #reconnect() {
     this.#slowTicks = 0;
     await this.#client.realtime.disconnect();
@@ -270,7 +275,7 @@ export class Socket {
     try {
       this.#client.realtime.connect();
     } catch {
-      // The page is not allowed to open a socket. Reads continue.
+      // the page is not allowed to open a socket, so the followers only read
     }
   }
 }

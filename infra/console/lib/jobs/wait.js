@@ -6,7 +6,7 @@ const MAX_FOLLOWED = 20; // jobs that one call follows at the same time
 
 /**
  * Wait until all jobs have ended, and return their rows in the order of the ids. The promise
- * rejects if one of the jobs was deleted, or with the abort reason of `signal`.
+ * rejects if one of the jobs was deleted, or if `signal` aborts.
  */
 export async function waitAll(client, jobIds, { schema, signal } = {}) {
   const left = [...jobIds.entries()];

@@ -1,4 +1,4 @@
-// Follows one job: its row, its events and its output.
+// Follows one job, with the job's row, events and output.
 
 import { call, readOnce, inSchema } from "./client.js";
 import { ENDED } from "./ended.js";
@@ -43,8 +43,8 @@ export function stateOf(job, known = {}) {
 }
 
 /**
- * Watch of one job. The watch has the job's row, the events in order and the output, and reports
- * how fresh they are.
+ * Watch of one job. The watch contains the job's row, its events in order and its output, and
+ * reports how fresh this data is.
  */
 class JobWatch extends Follower {
   #client;
@@ -77,7 +77,7 @@ class JobWatch extends Follower {
     if (onChange) this.subscribe(() => onChange(this.state));
   }
 
-  /** Current state of the watch, for the page. */
+  /** Current state of the watch, which a page shows. */
   get state() {
     const { freshness, error: problem } = this;
     const output = this.#content;
@@ -192,8 +192,8 @@ class JobWatch extends Follower {
   }
 
   /**
-   * Read the job's row, with the fields that the database derives. Returns null if the job does not
-   * exist or the caller may not see it.
+   * Read the job's row, with the fields that the database derives. Return null if the job does not
+   * exist or the caller may not see the job.
    */
   async #row() {
     const isWhole = (row) => row?.id === this.#id && Number.isInteger(row.last_seq);
@@ -210,13 +210,13 @@ class JobWatch extends Follower {
     }
   }
 
-  /** Parameters of a call by a guest, who gets access by the session id of the job. */
+  /** Parameters of a database call by a guest, who gets access by the session id of the job. */
   get #guest() {
     const { session_id: session } = this.#options;
     return session ? { p_session_id: session } : {};
   }
 
-  /** Call a function of the Data API for this job. */
+  /** Call a database function for this job through the Data API. */
   #call(name, values, isWhole) {
     const parameters = { p_job_id: this.#id, ...values };
     return this.read((signal) =>
@@ -242,8 +242,8 @@ class JobWatch extends Follower {
   }
 
   /**
-   * Read output until this object has all output up to the ends that the row contains in `streams`.
-   * Returns whether there was new output.
+   * Read output from the database until this watch has all output up to the ends in `row.streams`.
+   * Return whether a read returned new output.
    */
   async #readOutput(row) {
     const isWhole = (found) => Array.isArray(found?.streams);
@@ -259,14 +259,14 @@ class JobWatch extends Follower {
       const { streams } = await this.#call("job_output", parameters, isWhole);
       const isNew = this.#addOutput(streams);
       hasOutput ||= isNew;
-      // Messages may already have delivered the output in this response, although later output is
-      // still missing.
+      // Continue if the ends have changed, because messages may have delivered the output in this
+      // response although later output is still missing.
       if (!isNew && JSON.stringify(this.#output.ends) === JSON.stringify(ends)) break;
     }
     return hasOutput;
   }
 
-  /** Add pieces to the output. Returns whether one of the pieces contained new content. */
+  /** Add pieces to the job's output. Return whether one of the pieces contained new content. */
   #addOutput(pieces, options) {
     const ready = pieces.flatMap((piece) => this.#output.add(piece, options));
     for (const piece of ready) notify(this.#options.onPiece, piece);
@@ -321,7 +321,7 @@ class JobWatch extends Follower {
     if (isOver && !this.closed) this.#showOutput(); // before `onEnd`, which may close the watch
     if (isOver) this.#settled?.resolve(job);
     else if (this.closed) this.#settled?.reject(new Error("the watch was closed"));
-    // do not call onEnd after the watch was closed
+    // do not call `onEnd` if the page has closed the watch
     if (!isOver || this.closed || this.#endedAt === job.finished_at) return;
     this.#endedAt = job.finished_at;
     notify(this.#options.onEnd, job);
@@ -340,7 +340,7 @@ function deferred() {
 
 /**
  * Follow one job. The returned watch has `state`, `ended`, `subscribe()`, `refresh()` and
- * `close()`. A guest passes the job's `session_id`, which grants access.
+ * `close()`. A guest passes the option `session_id` of the job, which grants access.
  */
 export function watchJob(client, jobId, options = {}) {
   const watch = new JobWatch(client, jobId, options);

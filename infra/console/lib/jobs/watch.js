@@ -12,8 +12,8 @@ const PROGRESS_MS = 2000; // ms between reads while jobs run: the topic sends no
 const MAX_ENDS = 200; // maximum rows of one read
 
 /**
- * Watch of a list of jobs. The watch does not keep the events of the jobs. After each event, the
- * watch reads the list again.
+ * Watch of a list of jobs. After an event of a job, the watch reads the list again, instead of
+ * keeping the jobs' events.
  */
 class JobsWatch extends Follower {
   #read;
@@ -29,7 +29,7 @@ class JobsWatch extends Follower {
 
   /**
    * `read()` returns the rows of the list. `readEnds(ids)` returns the rows of jobs that have left
-   * the list. Without `readEnds`, the page itself reads the progress of jobs.
+   * the list. If `readEnds` is missing, the page itself reads the progress of jobs.
    */
   constructor(client, topic, { read, readEnds }, options) {
     super(sessionOf(client), topic, { reorder: REORDER_MS, ...options });
@@ -105,7 +105,8 @@ class JobsWatch extends Follower {
         .map((row) => row.created_at)
         .sort()
         .at(-1) ?? "";
-    // When a row leaves the list, an older row moves into the list without a message.
+    // An older row that is new in the list does not count as a change, because no message reports
+    // that the row moves up when another row leaves the list.
     const changed = found.filter(({ id, status, created_at: createdAt }) =>
       before.has(id) ? before.get(id).status !== status : !(createdAt <= newest),
     );
@@ -124,9 +125,8 @@ class JobsWatch extends Follower {
   }
 
   /**
-   * Report the end of each job once, even if the job has left the list. Report only jobs that the
-   * watch has seen before they ended, or whose end a message reported. The end of a job that ended
-   * before the first read is not reported.
+   * Call `onEnd` once for each job that ends, even if the job has left the list. Do not call
+   * `onEnd` for a job that ended before the first read, unless a message reported the end.
    */
   async #announceEnds() {
     const listed = new Set(this.#rows.map(({ id }) => id));
@@ -152,8 +152,8 @@ function start(watch) {
 
 /**
  * Follow the newest jobs of a workspace or session, with any filter of the function `list_jobs`.
- * The id of a guest session grants access without a signed-in user. The rows of a guest session
- * have no payloads.
+ * The id of a guest session grants access without a sign-in, but the rows of a guest session have
+ * no payloads.
  */
 export function watchJobs(client, filter, { limit = 20, ...options } = {}) {
   const { workspace_id: workspace, session_id: session } = filter;
@@ -177,8 +177,9 @@ export function watchJobs(client, filter, { limit = 20, ...options } = {}) {
 }
 
 /**
- * Call `onRead` at the start, and again each time when the subject of the topic may have changed.
- * If `onRead` returns rows of jobs, the watch uses the rows to check whether messages arrive.
+ * Call `onRead` at the start, and each time when the workspace or session of the topic may have
+ * changed. If `onRead` returns rows of jobs, the watch checks by these rows whether messages
+ * arrive.
  */
 export const watchTopic = (client, topic, { onRead, ...options }) =>
   start(new JobsWatch(client, topic, { read: async () => onRead?.() }, options));
