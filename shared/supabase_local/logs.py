@@ -78,7 +78,7 @@ class Logs:
 async def _next_line(reader: asyncio.StreamReader) -> bytes:
     try:
         return await reader.readline()
-    except ValueError:  # the line is too long, so its rest follows as another line
+    except ValueError:  # the rest of a long line becomes another line
         return await reader.read(1 << 16)
 
 

@@ -266,7 +266,7 @@ def _check(
 
 
 def _spec_problem(receipt: Signed, document: Mapping[str, Any]) -> str | None:
-    """Return how a receipt contradicts the job spec of its bundle, or None if it does not."""
+    """Return the contradiction between a receipt and the job spec of its bundle, or None."""
     try:
         same = sha256_digest(document) == receipt.hashes.jobspec
         spec = JobSpec.model_validate(document)

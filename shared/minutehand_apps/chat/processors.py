@@ -116,7 +116,7 @@ class _Run:
     def _marked(self, text: str) -> str:
         """Append the source of a result to its text.
 
-        The text of a sample answer already says that it is a sample.
+        Sample answers already contain a mark as samples.
         """
         return text if self._app.model.offline else f"{text}\n\n{BY_MODEL}"
 
@@ -205,7 +205,7 @@ class _Run:
 def register(registry: Registry, settings: Settings, *, app: Chat | None = None) -> Chat:
     """Add the processor to the registry.
 
-    Return its dependencies, which the caller closes at exit.
+    Return the app's dependencies, which the caller closes at exit.
     """
     app = app or Chat(settings)
     registry.processor(

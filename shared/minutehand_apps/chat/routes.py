@@ -53,7 +53,7 @@ class PostedMessage(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """A request. Only the last message is new, because the session stores the earlier messages."""
+    """A request, whose last message is new. The session stores the earlier messages."""
 
     messages: Annotated[list[PostedMessage], Field(min_length=1, max_length=200)]
     workspace_id: UUID | None = None

@@ -73,7 +73,7 @@ class Task:
     override: str | None
 
     def find_term(self, record: Mapping[str, Any]) -> str | None:
-        """Return the domain or address to search for, or None if there is no valid one."""
+        """Return the domain or address to search for, or None without a valid search term."""
         text = self.override or record[self.hint]
         return find_domain(text) if self.kind == "account" else find_email(text)
 

@@ -88,7 +88,7 @@ class _Run:
     async def stage(self, stage: Stage, results: Mapping[str, Any]) -> dict[str, Any]:
         """Run a stage and store its result.
 
-        If an earlier job has run the stage, return that result.
+        If an earlier job has run the stage, return the stored result.
         """
         if stage.name in self._done:
             return self._done[stage.name]
@@ -164,7 +164,7 @@ class _Run:
 def register(registry: Registry, settings: Settings, *, app: Plans | None = None) -> Plans:
     """Add the processor to the registry.
 
-    Return its dependencies, which the caller closes at exit.
+    Return the app's dependencies, which the caller closes at exit.
     """
     app = app or Plans(settings)
     registry.processor(

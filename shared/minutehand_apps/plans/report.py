@@ -34,7 +34,7 @@ color:var(--soft)}
 
 
 def notice(plan: ReportedPlan) -> str:
-    """Return a sentence about the author of the report, or that the report is a sample."""
+    """Return a sentence that names the author of the report, or marks the report as a sample."""
     if any(stage.model for stage in plan.stages):
         return "Written by a language model. Days and costs are sums of its figures."
     was_called = any(stage.status == "failed" for stage in plan.stages)

@@ -144,7 +144,7 @@ class Schedule(Chapter):
         _check_order(self._after(results))
 
     def check_change(self, results: Mapping[str, Any], task: str, after: list[str]) -> None:
-        """Raise ValueError if the order has a cycle with other tasks before a task."""
+        """Raise ValueError if the order would have a cycle with the tasks `after` before `task`."""
         _check_order(self._after(results) | {task: set(after)})
 
     def blocks(self, results: Mapping[str, Any]) -> list[Block]:

@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 
 class NotStored(ProcessorError):
-    """The bucket has no such file, or no such unfinished upload."""
+    """The requested file or unfinished upload is not in the bucket."""
 
 
 class Bucket:
@@ -261,7 +261,7 @@ async def _typed(call: Callable[[], T]) -> T:
 
 
 def _report(reason: str) -> None:
-    """Log the cause of an error, because people read only one sentence about the error."""
+    """Log the cause of an error, because the error itself contains only a sentence for people."""
     logger.warning("uploads failed", extra={"event": "uploads.failed", "reason": reason[:300]})
 
 

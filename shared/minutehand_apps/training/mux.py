@@ -102,11 +102,11 @@ class Mux:
         return upload
 
     async def find_upload(self, upload_id: str) -> HostUpload | None:
-        """Return the state of an upload, or None if it does not exist."""
+        """Return the state of an upload, or None if the upload does not exist."""
         return await self._call(HostUpload, "GET", f"/uploads/{quote(upload_id, safe='')}")
 
     async def find_asset(self, asset_id: str) -> HostAsset | None:
-        """Return the state of a video, or None if it does not exist."""
+        """Return the state of a video, or None if the video does not exist."""
         return await self._call(HostAsset, "GET", f"/assets/{quote(asset_id, safe='')}")
 
     async def send(

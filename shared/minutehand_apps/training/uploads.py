@@ -269,8 +269,9 @@ async def complete_upload(
 ) -> Upload:
     """Join the parts, check the file, and create the training. The call may be repeated.
 
-    If parts are missing, the status is 409 and the response lists them. If the file differs, it is
-    deleted, and the status is 422 with `checksum_mismatch`. The worker checks larger files.
+    If parts are missing, the status is 409 and the response lists them. If the checksum
+    differs, the file is deleted, and the status is 422 with `checksum_mismatch`. The worker checks
+    files of more than 256 MiB.
     """
     bucket = app.bucket
     with storage():

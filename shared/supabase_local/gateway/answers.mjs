@@ -6,8 +6,8 @@ import { unaliased } from "./plan.mjs";
 import { appliedPreferences } from "./preferences.mjs";
 import { version } from "./versions.mjs";
 
-// `result` is the row of the statement. `chosen` is the function of a call, and `table` the table
-// of any other request.
+// `result` is the row of the statement. `chosen` is the called function, and `table` is the table
+// of a request that calls no function.
 export function answerOf(request, { plan, chosen, table }, result) {
   const answer = { ...FORMS[request.kind](request, result, { plan, chosen }) };
   const headers = new Headers(answer.headers);

@@ -103,7 +103,7 @@ async function answeredBy(request, place) {
       const { code, message } = refusal.body;
       refusal.body = { code, message };
     }
-    // Node omits the body of a response to HEAD, so the missing feature is written to the log.
+    // Node omits the body of a response to HEAD, so log the name of the missing feature.
     if (request.method === "HEAD" && refusal.status === 501) console.error(refusal.message);
     return refusal.response();
   }

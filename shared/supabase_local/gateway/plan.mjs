@@ -8,8 +8,8 @@ export const SOURCE = "pgrst_source"; // alias of the rows that a call or a chan
 
 const refused = (code, message, more = {}) => new Refusal(400, { code, message, ...more });
 
-// `of` is the table that is read, or the result of a function. `kind` is read, call or the kind of
-// change.
+// `of` is the table that is read, or the result of a function. `kind` is read, call or
+// the kind of change.
 export function readPlan(of, { query, kind }, catalogue) {
   const isChange = !["read", "call"].includes(kind);
   const root = nodeOf(of, { schema: of.schema, items: query.select, depth: 0 }, catalogue);
@@ -187,8 +187,8 @@ function joinedBy(here, { schema, target }, { tables, relationships }) {
     });
 }
 
-// Whether PostgREST may find a relationship here that is not based on a foreign key between the two
-// tables.
+// Return whether PostgREST may find a relationship of the two tables without a foreign key between
+// the tables.
 function isElsewhere({ schema, origin, target, all }, { tables, functions, relationships }) {
   const isView = (name) => tables.get(keyOf({ schema, name }))?.is_view;
   const joinTables = all.filter(({ isToOne }) => !isToOne).map(({ to }) => to);

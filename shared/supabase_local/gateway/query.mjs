@@ -20,7 +20,7 @@ export function readQuery(search) {
   const selected = first("select") ?? "*";
   if (SPREAD.test(selected)) throw leftOut("spreading (`...`)");
   if (AGGREGATE.test(selected)) {
-    // Hosted projects also have `db-aggregates-enabled` switched off.
+    // Hosted projects switch aggregate functions off too (`db-aggregates-enabled`).
     const message = "Use of aggregate functions is not allowed";
     throw new Refusal(400, { code: "PGRST123", message });
   }

@@ -96,7 +96,7 @@ const server = http.createServer((incoming, outgoing) => {
   incoming.url = incoming.url.replaceAll("\\", "%5C");
   const { writeHead } = outgoing;
   outgoing.writeHead = (status, headers) => {
-    // If there is no content type, the listener adds one.
+    // Delete the content type `text/plain`, which the listener adds to a response without a type.
     if (/^text\/plain/.test(headers?.["content-type"])) delete headers["content-type"];
     return writeHead.call(outgoing, status, headers);
   };

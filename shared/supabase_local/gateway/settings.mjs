@@ -19,7 +19,7 @@ export const settings = Object.freeze({
     Boolean,
   ),
   siteUrl: process.env.SITE_URL ?? "http://127.0.0.1:8000",
-  // The limit is above the longest statement_timeout, so that only calls that get no response reach
-  // it.
+  // The timeout is above the longest statement_timeout, so that only calls without a response time
+  // out.
   requestTimeoutMs: 65_000,
 });

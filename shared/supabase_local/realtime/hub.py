@@ -35,7 +35,7 @@ class Hub:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a task in the background, and keep a reference to it until it has ended."""
+        """Run a task in the background, and keep a reference to the task until the task ends."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -25,8 +25,7 @@ export default function JobPage({ id, workspace }) {
   const previousId = job?.previous_id;
   const readPrevious = async (signal) => previousId && beacon.job(previousId, signal);
   const previous = useFetch(readPrevious, [previousId]);
-  // A beacon job and its executions share a session. The session exists as soon as the queue has a
-  // job for the beacon job.
+  // A beacon job and its executions share a session, which exists once the job is in the queue.
   const topic = job?.queue_job_id ? `session:beacon:${job.id}` : `workspace:${workspace.id}`;
   const isLive = job && !isOver(job.status);
   const freshness = useTopicRefresh(found, [topic], isLive ?? true);

@@ -102,7 +102,7 @@ export const nowOf = ({ jobs }) =>
     .join("; ") ||
   jobs.map(waitsFor).find(Boolean) ||
   "Waiting for its turn";
-/** Describe the results of a finished training, or the running jobs of another training. */
+/** Describe the results of a finished training, or the running jobs of an unfinished training. */
 export function aboutOf(training) {
   if (training.reason) return training.reason;
   if (!isOver(training.status)) return nowOf(training);

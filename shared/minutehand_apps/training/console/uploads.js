@@ -79,7 +79,7 @@ export class Uploads {
     }
   }
 
-  /** Stop an upload. The API then deletes the parts that have arrived in the storage. */
+  /** Stop an upload, and let the API delete the parts that have arrived in the storage. */
   async abort(id) {
     this.#sending.get(id)?.abort();
     this.#change(id, { state: "interrupted" });
