@@ -24,7 +24,7 @@ from minutehand.worker.job import Job
 from minutehand.worker.vendor import VendorCalls, VendorError
 
 Shape = TypeVar("Shape", bound=BaseModel)
-#: Maximum characters of an unusable answer that are sent back to the model.
+#: Maximum characters of an unusable answer that `ask_for` sends back to the model.
 MAX_QUOTED: Final = 4_000
 #: Pattern of white space and an opening Markdown fence at the start of an answer.
 _FENCE: Final = re.compile(r"\A\s*(?:```\w*\s*)?")
@@ -51,10 +51,10 @@ async def ask_for(
 ) -> Shape:
     """Ask a model for an answer of the type `shape`. The prompt contains the type's JSON Schema.
 
-    Call `ask_for` in a step or stage. An answer is parsed leniently, see `parsing.read_shape`. If
-    an answer is truncated, the model is asked once to continue it. If an answer does not fit the
-    schema, the model is asked once more, with a description of the error. Calls that may have been
-    charged count towards `vendor.MAX_CALLS` per step, and add to the job's cost.
+    Call `ask_for` in a step or stage. An answer is parsed leniently, see `parsing.read_shape`.
+    `ask_for` asks the model once to continue a truncated answer. If an answer does not fit the
+    schema, `ask_for` asks the model once more, with a description of the error. Calls that may have
+    been charged count towards `vendor.MAX_CALLS` per step, and add to the job's cost.
 
     Args:
         patient: False if a user waits for the answer. If a user waits, an unavailable model fails

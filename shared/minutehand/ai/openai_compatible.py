@@ -43,8 +43,8 @@ _CALLED: Final = "is a tool call, but no tools are offered; only text can be use
 #: Seconds for which requests omit an option of the API that the endpoint has rejected, if the retry
 #: without the option succeeded.
 REJECTED_SECONDS: Final = 3600.0
-#: Number of consecutive responses in an unknown format, after which the endpoint's URL is
-#: considered wrong.
+#: Number of consecutive responses in an unknown format, after which the client considers the
+#: endpoint's URL wrong.
 MIN_UNKNOWN_FORMATS: Final = 2
 #: Message that asks the model for the rest of its answer.
 _CONTINUE: Final = (

@@ -141,7 +141,7 @@ def _json(value: Any) -> Any:
 async def notifications(url: str, channel: str) -> AsyncGenerator[str | None, None]:
     """Yield the payload of each notification on a channel. Reconnect if the connection ends.
 
-    Also yield "" when a connection begins, and None when a connection ends.
+    Yield "" when a connection begins, and None when a connection ends.
     """
     url, wait = make_conninfo(url, **_ALIVE), 0.3
     while True:

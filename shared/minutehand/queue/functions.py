@@ -134,7 +134,10 @@ class CallerFunctions:
         )
 
     async def workspace(self, named: UUID | None) -> UUID:
-        """Return the caller's workspace `named`. For None, return the caller's only workspace."""
+        """Return the caller's workspace `named`.
+
+        If `named` is None, return the caller's only workspace.
+        """
         body = await self.call("own_workspace", workspace_id=named and str(named))
         return UUID(body["workspace_id"])
 

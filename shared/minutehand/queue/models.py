@@ -430,8 +430,7 @@ class LeaseRequest(Model):
     #: Jobs whose abandoned processors still run. `abandoned` is None if the list has not changed
     #: since the last request.
     abandoned: tuple[AbandonedJob, ...] | None = None
-    #: True to request the exact number of due jobs. Otherwise the database counts due jobs only for
-    #: the first request of a run.
+    #: True to request the exact number of due jobs, as the first request of each run does.
     count_due: bool | None = None
     #: Maximum number of concurrent runs, if the number is limited, and maximum duration of this
     #: run.
@@ -604,12 +603,12 @@ class ReportResult(Model):
     """The database's response to a worker's report about one job.
 
     Attributes:
-        outcome: The outcome is `cancel` if the job must stop, `lost` if the worker no longer has
-            the lease, `busy` if the report must be sent again because another transaction has
-            locked the job's row, and otherwise `ok`.
-        output: The value is `refused` if the database did not store some output, None if the report
-            had no output, and otherwise `followed` or `unfollowed`, depending on whether someone
-            reads the job's streams.
+        outcome: The outcome is `cancel` if the job must stop, and `lost` if the worker no longer
+            has the lease. The outcome is `busy` if another transaction has locked the job's row, so
+            that the report must be sent again. In all other cases, the outcome is `ok`.
+        output: The value is `refused` if the database did not store some output, and None if the
+            report had no output. In all other cases, the value is `followed` if someone reads the
+            job's streams, or `unfollowed` if no one does.
     """
 
     job_id: JobId
@@ -654,7 +653,7 @@ class ErrorInfo(Model):
 class SettleItem(ReportItem):
     """Outcome of one attempt, which the worker settles.
 
-    The class is a dataclass without validation, because items are only sent.
+    An item is a dataclass without validation, because the worker only sends items.
     """
 
     outcome: SettleOutcome

@@ -21,7 +21,7 @@ Parse = Callable[[bytes], T]
 
 
 class QueueObject(dict[str, Any]):
-    """A JSON object from the queue. If a key is missing, another server has sent the response."""
+    """A JSON object from the queue. A missing key means that another server sent the response."""
 
     def __missing__(self, name: str) -> Any:
         raise QueueUnavailable(f"the response of the Data API has no {name!r}")

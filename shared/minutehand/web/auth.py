@@ -154,7 +154,7 @@ async def user_or_guest(
         yield caller
 
 
-#: The signed-in user, as an argument of a route (`caller: SignedIn`).
+#: The signed-in user, as the type of a route's argument.
 SignedIn = Annotated[Caller, Depends(require_caller)]
 #: The signed-in user who reads an event stream.
 StreamReader = Annotated[Caller, Depends(stream_caller)]

@@ -46,7 +46,8 @@ def rate_limit_subject(scope: Scope, caller: Caller | None) -> str:
         return str(caller.user_id)
     host = scope["client"][0] if scope.get("client") else "unknown"
     try:
-        return str(IPv6Network((host, 64), strict=False))  # one subscriber gets a whole /64 network
+        # use the /64 network of an IPv6 address, because one subscriber gets a whole /64 network
+        return str(IPv6Network((host, 64), strict=False))
     except ValueError:
         return str(host)
 

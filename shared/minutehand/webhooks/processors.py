@@ -36,7 +36,7 @@ from minutehand.worker.registry import Registry
 
 #: Maximum seconds of a request, from the DNS look-up to the response.
 REQUEST_SECONDS = 10.0
-#: Maximum bytes of the body of an error response that are stored.
+#: Maximum stored bytes of an error response's body.
 MAX_BODY_BYTES = 300
 HEADERS = {"accept-encoding": "identity", "content-type": "application/json"}
 #: Message about a delivery that was not sent, by the reason that SQL returned.
@@ -90,7 +90,7 @@ class WebhookStore(WorkerFunctions):
 
 
 class Webhooks:
-    """Dependencies of the processor. A process has one instance."""
+    """Dependencies of the processor, of which a process has one instance."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

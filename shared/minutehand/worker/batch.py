@@ -3,8 +3,8 @@
 Each job of a batch has its own attempt, which gets the outcome of the job. The attempts share only
 the call of the processor. Each attempt has its own limits, lease, deadline, cancellation,
 middleware and settlement. If a call raises, or runs until the timeout of one of its jobs, the
-processor is called for each half of the jobs, until each job that causes the failure is alone in
-its call.
+processor is called for each half of the jobs. The halving ends when each job that causes the
+failure is alone in its call.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ class Batch:
         #: jobs whose attempts have called `join`.
         self._members: list[_Member] = []
         self._calls = 0
-        #: Jobs of each later call of the processor. The next call runs the last list.
+        #: Jobs of each later call of the processor. The next call of the processor runs the last
+        #: list.
         self._parts: list[Sequence[_Member]] = []
         self._expected = set(job_ids)
         self._alive = len(job_ids)

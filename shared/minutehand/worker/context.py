@@ -46,7 +46,7 @@ MAX_STEP_NAME: Final = 200
 MAX_MEMO_NAME: Final = 180
 #: Backoff between two tries of a step in one attempt.
 STEP_BACKOFF: Final = Backoff(first=0.5, cap=8, factor=4)
-#: Seconds after which a running step is reported even without other updates.
+#: Seconds after which the worker reports a running step even without other updates.
 LONG_STEP: Final = 0.5
 #: Maximum seconds between two tries of a step in one attempt. A longer wait ends the attempt.
 MAX_DELAY: Final = 15.0
@@ -117,7 +117,7 @@ class ChildResult(BaseModel):
 
 
 class StepMemo:
-    """Values that a step keeps for later attempts. The next report or settlement stores new values.
+    """Values that a step keeps for later attempts, stored by the next report or settlement.
 
     If the job fails or is cancelled, its memos are emptied, so that a retry by a person starts with
     empty memos.
@@ -356,8 +356,8 @@ class JobContext:
         after `run` and before the result is stored, a later attempt calls `run` again.
 
         Args:
-            name: Name of the step. The second call with a name gets the name with `#2`, the third
-                with `#3`.
+            name: Name of the step. A second step with the same name gets the name with `#2`, and a
+                third step the name with `#3`.
             run: An async function without arguments.
             tries: Maximum calls of `run` in one attempt. An error that is not retryable is raised
                 immediately. Between two tries the step waits for the error's `retry_after`, or a
@@ -649,8 +649,8 @@ class JobContext:
         Args:
             items: Payloads of the children, up to 10,000.
             job_type: Type of the children.
-            on_failed: For child jobs that did not complete, `raise` ChildrenFailed, `return` None,
-                or `skip`.
+            on_failed: If a child job did not complete, `raise` raises ChildrenFailed, `return`
+                returns None for the job, and `skip` omits the job.
         """
         key = self._unique(name or f"map:{job_type}"[:MAX_STEP_NAME])
         if not items:

@@ -18,8 +18,8 @@ T = TypeVar("T")
 #: Time limit in seconds for a call whose failure does not fail the tick.
 SIDE_CALL_SECONDS = 3.0
 
-#: Seconds within which all jobs of a backlog should start. A shorter time costs little, because
-#: workers are billed by the second.
+#: Seconds within which all jobs of a backlog should start. More workers for a shorter time cost
+#: little more, because workers are billed by the second.
 TARGET_SECONDS: Final = 5.0
 #: Assumed duration of a job in seconds while no job's duration is known.
 TYPICAL_SECONDS: Final = 1.0

@@ -143,7 +143,7 @@ class Worker:
         Args:
             budget_seconds: Time until the tick must end, such as Lambda's remaining time.
             job_types: Job types to run. A `job_types` of None selects all types with a processor.
-            fan_out: True if this tick may start extra workers. False for an extra worker.
+            fan_out: True if this tick may start extra workers, and false in an extra worker.
             wakeups: Event that makes the running tick lease immediately when it is set.
             options: Options that replace the worker's options.
 
@@ -281,8 +281,8 @@ class Worker:
 def tune_gc() -> None:
     """Run the garbage collector less often, because ended attempts are freed without it.
 
-    Only for a process that runs nothing but workers, because the setting affects all code of a
-    process.
+    Call `tune_gc` only in a process that runs nothing but workers, because the setting affects all
+    code of a process.
     """
     gc.set_threshold(GC_THRESHOLD)
 

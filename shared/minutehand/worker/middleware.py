@@ -20,7 +20,8 @@ Call = Callable[[], Awaitable[Returned]]
 
 #: Async function around each attempt. A middleware awaits `call()` once and returns its result. A
 #: processor chooses an outcome by a returned value (`Retry`, `Snooze`, …) or by raising `Suspended`
-#: or `AttemptEnded`. Both are BaseExceptions, so that `except Exception` catches only failures.
+#: or `AttemptEnded`. `Suspended` and `AttemptEnded` are BaseExceptions, so that `except Exception`
+#: catches only failures.
 Middleware = Callable[[Job[Any], JobContext, Call], Awaitable[Returned]]
 
 

@@ -59,8 +59,8 @@ class Cancel:
 
 
 Outcome = Retry | Snooze | Fail | Cancel
-#: The result of a processor, which must be JSON. A model is converted to JSON. A processor without
-#: a result returns None.
+#: The result of a processor, which must be JSON. A pydantic model is converted to JSON. A processor
+#: without a result returns None.
 Result = BaseModel | Mapping[str, Any] | Sequence[Any] | str | int | float | bool | None
 Returned = Outcome | Result
 

@@ -26,8 +26,8 @@ LeaseKey = tuple[JobId, int]
 class IdleBackoff:
     """Counts consecutive leases and maintenance calls that did nothing, and computes the backoff.
 
-    The counts remain after a run, because otherwise each run of a loop would start without a
-    backoff.
+    The counts of an IdleBackoff remain after a run, because otherwise each run of a loop would
+    start without a backoff.
     """
 
     leases: int = 0
@@ -53,8 +53,8 @@ class IdleBackoff:
 class RunIdentity:
     """The id of a worker's lease requests, their number, and the worker's abandoned processors.
 
-    The id remains after a run, because otherwise each empty run of a loop would leave a row in the
-    database.
+    The id of the requests remains after a run, because otherwise each empty run of a loop would
+    leave a row in the database.
     """
 
     name: str = ""

@@ -22,8 +22,8 @@ class Schedule:
         cron: Five fields (minute hour day month weekday), or a name such as @hourly or @daily.
         timezone: IANA name of the time zone of the fields in `cron`.
         payload: Payload of the jobs. The payload must match the payload model of the type.
-        options: Options of the jobs with the names of `enqueue_job`, such as `unique`, which
-            prevents that jobs overlap.
+        options: Options of the jobs by their names in `enqueue_job`, such as `unique` to keep jobs
+            from overlapping.
         missed: If no worker ran at the scheduled times, `once` enqueues one job, and `skip`
             enqueues no job.
         name: Name of the schedule, unique within a type. Default: the job type.
@@ -47,7 +47,8 @@ class Schedule:
         return {**asdict(self), "name": self.name or name}
 
 
-#: Type of `@processor(schedule=…)`. A string is a cron expression.
+#: Type of `@processor(schedule=…)`. Schedules of a job type, in which a string is a cron
+#: expression.
 Schedules = str | Schedule | Sequence[Schedule]
 
 

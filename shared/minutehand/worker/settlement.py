@@ -73,7 +73,7 @@ class AttemptFacts(NamedTuple):
 def check_unawaited(result: CallResult, context: JobContext) -> CallResult:
     """Return the result, or an error if the processor did not await a call of its context.
 
-    An error that the processor raised is returned instead.
+    If the processor raised an error, return the processor's error.
     """
     if context.calls is None:
         return result

@@ -38,7 +38,8 @@ class Settler:
     #: Seconds before a settlement is repeated. The pause doubles up to the maximum.
     RETRY_DELAY_SECONDS = 0.3
     MAX_RETRY_DELAY_SECONDS = 5.0
-    #: Maximum INFO lines for settled jobs per second. One more line counts the jobs without a line.
+    #: Maximum INFO lines for settled jobs per second. One more line counts the settled jobs that
+    #: got no line.
     LINES_PER_SECOND = 100
 
     def __init__(self, run: Run) -> None:
@@ -54,7 +55,7 @@ class Settler:
         return await loop.run_in_executor(_THREAD, copy_context().run, self.build_item, attempt)
 
     def build_item(self, attempt: Attempt) -> SettleItem | None:
-        """Return the item to settle of an attempt, or None if nothing may be stored.
+        """Return an attempt's item to settle, or None if nothing may be stored.
 
         If the values of one attempt cannot be serialized, only this attempt fails.
         """

@@ -89,7 +89,7 @@ class Pool:
         return None
 
     def next_release_at(self) -> float | None:
-        """Return the time at which the first waiting job is released, because no slot was free."""
+        """Return the time at which the first waiting job is released if no slot is free."""
         return min(map(self._release_at, self._waiting.values()), default=None)
 
     def remove_waiting(self, now: float, *, all_: bool) -> list[Leased]:
@@ -239,7 +239,7 @@ class Slots:
 
     @property
     def next_release_at(self) -> float | None:
-        """Time at which the first waiting job's lease is released, because no slot was free."""
+        """Time at which the first waiting job's lease is released if no slot is free."""
         return _first(pool.next_release_at() for pool in self._pools)
 
     def remove_waiting(self, now: float, *, all_: bool) -> list[Lease]:

@@ -77,7 +77,7 @@ class RunSnapshot:
         to_settle: True if jobs have ended and must be settled, or leases must be released.
         retry_settle_at: Time at which the results of jobs whose rows were locked are sent again.
         start_at: Time at which a batch starts although it is not full.
-        release_at: Time at which the first waiting job is released, because no slot was free.
+        release_at: Time at which the first waiting job is released if no slot is free.
         has_free_slot: True if a job could start now.
         exchanging: True if a settlement call or a lease call is in flight.
         needs_second_settle: True if a second settlement should start during the first settlement.

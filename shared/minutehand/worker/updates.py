@@ -13,7 +13,7 @@ from minutehand.clock import Clock, SystemClock
 from minutehand.queue.data_api import encode
 from minutehand.queue.models import LogLine, OutputChunk, Progress, RunningStep, StepResult
 
-#: When this many bytes of output are unsent, they are sent immediately.
+#: When this many bytes of output are unsent, the worker sends the output immediately.
 LONG_OUTPUT: Final = 4_096
 
 
@@ -133,7 +133,7 @@ class Updates:
     def start_step(self, name: str) -> None:
         """Record the start of a step.
 
-        The next report with other updates contains the start, or the report after `show_step`.
+        The start is sent with the next report of other updates, or after a call of `show_step`.
         """
         self._mark("step")
         with self._lock:
@@ -262,7 +262,7 @@ class Updates:
         return taken
 
     def _count_lines(self, limit: int, max_bytes: float) -> int:
-        """Return how many lines fit into one report. The first line always fits."""
+        """Return how many log lines fit into one report, which is at least one."""
         size = 0
         for number, line in enumerate(self._logs[:limit]):
             size += _bytes_of(line)

@@ -1,8 +1,8 @@
 """Calls of a paid service by a job, with a limit per step, and with waits for the service.
 
 A call that may have been charged counts towards `MAX_CALLS`, which limits the calls of a step over
-all attempts. A call that the service rejected or that was never sent does not count. The caller of
-this module builds requests and parses responses.
+all attempts. A call that the service rejected or that was never sent does not count towards the
+limit. The caller of this module builds requests and parses responses.
 """
 
 from __future__ import annotations

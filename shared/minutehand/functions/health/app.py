@@ -43,7 +43,7 @@ class Readiness(BaseModel):
 _NOT_READY: dict[int | str, dict[str, Any]] = {503: {"model": Readiness}}
 
 
-@router.head("/health", include_in_schema=False)  # for uptime monitors that send HEAD
+@router.head("/health", include_in_schema=False)  # some uptime monitors send HEAD
 @router.get("/health")
 async def get_health(services: Provided) -> dict[str, Any]:
     """Report that this process is alive, even while the database is unavailable."""

@@ -19,12 +19,12 @@ def build_app(
 ) -> FastAPI:
     """Build the app.
 
-    On AWS this app gets only the paths that no other function serves. On other hosts this app
-    serves the whole API.
+    On AWS, the app of the `jobs` function gets only the paths that no other function serves. On
+    other hosts, the app serves the whole API.
 
     Args:
-        services: Clients and dependencies. The default is built from the settings.
-        waker: Wakes a worker for new jobs.
+        services: Clients and dependencies. By default, the services are built from the settings.
+        waker: Waker that wakes a worker for new jobs.
     """
     services = services or Services(settings, waker=waker)
     # find the routes by name, so that a developer who deletes an app's folder changes nothing here

@@ -1,4 +1,7 @@
-"""Bodies of requests and responses of the write routes. SQL checks the bounds of the values."""
+"""Bodies of requests and responses of the write routes.
+
+SQL checks the bounds of the bodies' values.
+"""
 
 from __future__ import annotations
 

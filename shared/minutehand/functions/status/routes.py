@@ -88,7 +88,10 @@ class ListQuery(BaseModel):
 
 
 class EventPage(BaseModel):
-    """A page of a job's history, oldest event first. The next page has `after=next_after`."""
+    """A page of a job's history, oldest event first.
+
+    The request for the next page has the parameter `after=next_after`.
+    """
 
     events: tuple[JobEvent, ...]
     next_after: int | None = None

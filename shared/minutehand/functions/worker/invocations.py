@@ -56,7 +56,8 @@ class LambdaWorker:
         """Run one tick, or serve one HTTP request, within Lambda's time limit.
 
         If the queue fails during an invocation by the schedule, the error is raised, so that the
-        invocation fails and causes an alarm. For an HTTP request, the response has status 503.
+        invocation fails and causes an alarm. If the queue fails during an HTTP request, the
+        response has status 503.
         """
         try:
             return self._handle(event, context)
