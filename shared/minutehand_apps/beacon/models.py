@@ -263,7 +263,7 @@ class ExecutionRow(Row):
 
 
 class Started(Row):
-    """Rows for a leased job: its executions, or its only execution.
+    """Beacon job that a leased job reads, with all executions or with one execution.
 
     `job` is None if the job was deleted.
     """

@@ -173,7 +173,7 @@ def read_output(data: Any, spec: JobSpec) -> Output:
     """Parse a provider's `data`, which is `{responses: […]}`, or contains it in a second `data`.
 
     Raises:
-        ValueError: The answers are not exactly one per question of `spec`, each with a text.
+        ValueError: The answers do not match the questions of `spec`, or an answer has no text.
     """
     if isinstance(data, dict) and "responses" not in data and isinstance(data.get("data"), dict):
         data = data["data"]

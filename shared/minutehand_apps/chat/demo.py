@@ -9,7 +9,7 @@ import httpx
 
 
 async def enqueue(api: httpx.AsyncClient, data: httpx.AsyncClient, workspace_id: str) -> list[str]:
-    """Send the demo's message, and return the ids of the jobs for it."""
+    """Send the demo's message, and return the ids of the message's jobs."""
     text = "Research renewable energy and build me an interactive dashboard."
     response = await api.post(
         "/api/chat",

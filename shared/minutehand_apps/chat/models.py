@@ -45,7 +45,7 @@ class Progress(Shape):
 
 
 class Loaded(Shape):
-    """Rows for a leased job. `text` is None if the session was deleted."""
+    """Rows that a leased job reads. `text` is None if the session was deleted."""
 
     text: str | None
     progress: Progress | None

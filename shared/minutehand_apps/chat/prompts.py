@@ -12,7 +12,7 @@ from minutehand_apps.chat.models import Decision, Message
 def decide(
     text: str, history: Sequence[Message], *, may_work: bool, said: str | None = None
 ) -> Prompt:
-    """Return the prompt for a reply, for the rest of the reply that `said` begins, or for work."""
+    """Return the prompt for a reply, the rest of a reply that starts with `said`, or for work."""
     reply = json.dumps({"tier": "standard", "reply": said}, ensure_ascii=False)
     work = (
         "Use tier async when the request needs research, a page, a long text or several steps: then"

@@ -148,7 +148,7 @@ class PlanPayload(BaseModel):
 
 
 class Loaded(BaseModel):
-    """Rows for a leased job. `prompt` is None if the plan was deleted."""
+    """Rows that a leased job reads. `prompt` is None if the plan was deleted."""
 
     prompt: str | None
     speed_vs_detail: Speed | None

@@ -60,7 +60,7 @@ class Transcription(Lenient):
 
 
 class Loaded(Lenient):
-    """Rows for a leased job. `training` is None if the training was deleted."""
+    """Rows that a leased job reads. `training` is None if the training was deleted."""
 
     training: StoredTraining | None
     #: Number of the run of the job. Each retry of a finished job increases the number.

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 Outcome = dict[str, Any] | Fail | Snooze
 #: Minimum seconds that must remain of the worker run when a stage starts.
 SECONDS_TO_SPARE: Final = 10.0
-#: Seconds until `mux_upload` checks again whether `transcription` has checked the video, and
-#: whether the video host has made the video playable.
+#: Seconds between two checks by `mux_upload`, first for the end of the video's check by
+#: `transcription`, and then for the video to be playable at the video host.
 CHECK_SECONDS: Final = 2.0
 HOST_POLL_SECONDS: Final = 10.0
 #: Maximum time until the video host has made a video playable.

@@ -1,7 +1,7 @@
 """The app's routes for trainings, which the `jobs` function finds and serves.
 
 `uploads.py` contains the routes for uploads. Row level security decides which rows a route reads.
-Other calls are SQL functions with the caller's token.
+Other routes call SQL functions with the caller's token.
 """
 
 from __future__ import annotations

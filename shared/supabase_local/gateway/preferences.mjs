@@ -27,7 +27,7 @@ const REPORTED = {
   timezone: null,
 };
 
-// Return the first value of each preference that is known. Others are ignored.
+// Return the first value of each known preference. Others are ignored.
 export function preferencesOf(header, { zones }) {
   const prefers = {};
   for (const one of (header ?? "").split(",").map((each) => each.trim())) {

@@ -19,7 +19,7 @@ class DatabaseUnavailable(Exception):
 
 UNREACHABLE = "UnableToConnectToProject: Realtime was unable to connect to the project database"
 _CONNECTIONS = 4
-#: Maximum seconds of a query, because a busy machine is slow.
+#: Maximum seconds of a query, long enough for a busy machine.
 _TIMEOUT_SECONDS = 30
 BUSY = "IncreaseConnectionPool: Please increase your connection pool size"
 #: Maximum seconds until transactions are visible. A commit that waits for a synchronous standby may

@@ -154,7 +154,7 @@ class Channel:
         self._timer: asyncio.TimerHandle | None = None
 
     async def authorize(self) -> None:
-        """Verify the token of the join, and for a private topic the right to read it.
+        """Verify the token of the join, and the token's right to read a private topic.
 
         Raises an error for which `_answer` rejects the join.
         """
