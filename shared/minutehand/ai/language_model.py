@@ -52,7 +52,8 @@ class Completion:
 
     Attributes:
         cost_usd: Cost of the call in US dollars. The cost is 0 if the prices are unknown.
-        whole: False if the answer is incomplete, for example because it reached the token limit.
+        whole: False if the answer is incomplete, for example because the answer reached the token
+            limit.
     """
 
     text: str

@@ -26,8 +26,8 @@ FRAMES: Final = 100
 #: Seconds of a pause that ends a segment, and maximum seconds of a segment.
 PAUSE_SECONDS: Final = 0.3
 MAX_SEGMENT_SECONDS: Final = 12.0
-#: Maximum CPU time for a chunk of audio: MIN_SECONDS, plus SECONDS_PER_SECOND for each second of
-#: audio. The limit is CPU time, because wall time depends on other processes.
+#: Maximum CPU time for a chunk of audio, which is MIN_SECONDS, plus SECONDS_PER_SECOND for each
+#: second of audio. The limit is CPU time, because wall time depends on other processes.
 MIN_SECONDS: Final = 60
 SECONDS_PER_SECOND: Final = 5
 MAX_LINE_BYTES: Final = 1_000_000

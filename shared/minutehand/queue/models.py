@@ -474,7 +474,7 @@ class LeaseResponse(Model):
     def of(cls, body: dict[str, Any], size: int) -> Self:
         """Parse a response without its invalid leases.
 
-        Invalid leases expire while the other jobs run.
+        Invalid leases expire while the valid leases' jobs run.
         """
         body["size"] = size
         try:

@@ -44,5 +44,5 @@ def one_key(header: str | None, body: str | None) -> str | None:
 
 
 def key_of_part(header: str | None, index: int, own: str | None) -> str | None:
-    """Return the own key of a bulk's job at `index`, or a key made from the header's key."""
+    """Return the key of the job at `index` of a bulk, or a key made from the header's key."""
     return own if own is not None or header is None else f"{header}#{index}"

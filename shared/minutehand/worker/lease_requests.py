@@ -108,9 +108,9 @@ class LeaseRequests:
             queues=self._run.queues,
             version=self._options.code,
             # While a run has free slots, an enqueue starts no other worker. If `free_slots` is
-            # None, the database counts this run's free slots. If it is -1, an enqueue no longer
-            # relies on this run. If it is 0, nothing changes, because the run had reported no free
-            # slots or gets notifications.
+            # None, the database counts this run's free slots. If `free_slots` is -1, an enqueue no
+            # longer relies on this run. If `free_slots` is 0, nothing changes, because the run had
+            # reported no free slots or gets notifications.
             free_slots=None if self._has_capacity else -1 if self._recheck_pending else 0,
             slots=slots_of_run,
             abandoned=None if abandoned == self._abandoned else abandoned,

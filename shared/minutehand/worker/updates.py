@@ -171,7 +171,7 @@ class Updates:
     def add_output(
         self, stream: str, attempt: int, start: int, step: str | None, chunk: Any, *, is_text: bool
     ) -> int:
-        """Append a chunk, and join it to the last chunk if possible. Return the added bytes."""
+        """Append a chunk, and join it to the last chunk if possible. Return the number of bytes."""
         size = len(chunk.encode()) if is_text else len(encode(chunk))
         self._mark("output")
         with self._lock:

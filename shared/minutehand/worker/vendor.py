@@ -87,7 +87,7 @@ def classify_status(status: int) -> Failure:
     if status in _OVERLOADED:
         return Failure("unreachable", "later")
     if status in {409, 425} or status >= 500:
-        # the call is not charged, because the service returned an error and no result
+        # the service does not charge for the call, because it returned an error and no result
         return Failure("failed", "later")
     return Failure("misconfigured" if status < 400 else "refused", "none")
 

@@ -180,7 +180,7 @@ async def get_events(
 ) -> Any:
     """Return a job's history as a JSON page, or as a stream for `Accept: text/event-stream`.
 
-    The stream also contains the job's output, in `job.output` events: `{stream, attempt, from,
+    The stream also contains the job's output, in `job.output` events with `{stream, attempt, from,
     next, text}`. If anonymous use is allowed, a guest needs no token, but only the id of the job's
     guest session. Guests get the number of a log line, but not its text.
     """
@@ -255,7 +255,7 @@ async def get_session_events(
 ) -> Any:
     """Return events of a session's jobs without logs, as a JSON page or a stream.
 
-    The stream also contains the output of the jobs, in `job.output` events: `{stream, attempt,
+    The stream also contains the output of the jobs, in `job.output` events with `{stream, attempt,
     from, next, text}`. If anonymous use is allowed, a guest session needs no token, because its id
     is secret.
     """
