@@ -1,6 +1,6 @@
 """`python -m infra.bench [MEASUREMENT]` measures and prints tables.
 
-The default measurement is `worker`.
+Without an argument, this is the measurement `worker`.
 """
 
 from __future__ import annotations

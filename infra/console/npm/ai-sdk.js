@@ -320,8 +320,8 @@ function withParts(message, { parts }) {
 }
 
 /**
- * Deny each tool call that waits for approval, and return the messages. This is needed because,
- * after `stop()`, the AI SDK ignores the chunk that would deny the tool call.
+ * Deny each tool call that waits for approval, and return the messages. A chat needs this function
+ * after `stop()`, because the AI SDK then ignores the chunk that would deny the tool call.
  */
 export const closeQuestions = (messages) =>
   messages.map((message) => {

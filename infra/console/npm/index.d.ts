@@ -55,7 +55,7 @@ export type Freshness = "live" | "catching-up" | "polling" | "offline";
 
 /** Last progress that a job has reported. */
 export type Progress = {
-  /** Percentage from 0 to 100. */
+  /** Progress in percent, from 0 to 100. */
   percentage?: number | null;
   stage?: string | null;
   message?: string | null;
@@ -179,7 +179,8 @@ export type EnqueueOptions = {
   max_attempts?: number | undefined;
   timeout_seconds?: number | undefined;
   /**
-   * Key for idempotent calls. A repeated call with the same key returns the job of the first call.
+   * Key that makes calls idempotent. A repeated call with the same key returns the job of the first
+   * call.
    */
   idempotency_key?: string | undefined;
   concurrency_key?: string | undefined;
@@ -365,7 +366,7 @@ export type WatchedJob<T extends JobType = JobType> = {
   freshness: Freshness;
   /** Is true if the job was deleted, or if the caller may not see the job. */
   missing: boolean;
-  /** Events of the job. The list is empty unless the option `history` is true. */
+  /** Events of the job. `events` is empty unless the option `history` is true. */
   events: JobEvent[];
   /** Error of the last read, or null if the last read succeeded. */
   problem: QueueError | null;
@@ -456,8 +457,8 @@ export declare function outputOf<T extends JobType = JobType>(
     /** Offset `next` of the last piece that the caller already has. */
     from?: number | undefined;
     /**
-     * Number `attempt` of the last piece that the caller already has. The default is the current
-     * attempt of the job.
+     * Number `attempt` of the last piece that the caller already has. By default, this is the
+     * current attempt of the job.
      */
     attempt?: number | undefined;
     signal?: AbortSignal | undefined;

@@ -1,4 +1,5 @@
-// Shows the live log of a job, with filters and a download. Only the visible lines are drawn.
+// Shows the live log of a job, with filters and a download. Of a long log, only the visible lines
+// are drawn.
 
 import { clock, pluralize, pretty, utc } from "../lib/format.js";
 import { html, quietButton, useEffect, useMemo, useRef, useState } from "../lib/ui.js";

@@ -61,8 +61,8 @@ function queryOf({ state, since, payload, ...rest }) {
 }
 
 /**
- * The list of jobs. The caller stores the filters of the list in the address of the page. A filter
- * with an empty value is removed from the address.
+ * Shows a list of jobs. The caller stores the filters of the list in the address of the page. A
+ * filter with an empty value is removed from the address.
  */
 export function JobMonitor({ workspaceId, filter, onFilter }) {
   const key = JSON.stringify(filter);

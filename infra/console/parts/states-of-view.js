@@ -31,8 +31,8 @@ export const Failed = ({ error, retry, what = "This could not be read" }) =>
   </div>`;
 
 /**
- * Part of a page. If the part throws an error while it is drawn, the rest of the page stays
- * visible. After an error, the part is drawn again when it gets new children.
+ * Part of a page. If rendering the part throws an error, the rest of the page stays visible. After
+ * an error, the part is rendered again when it gets new children.
  */
 export function Guarded({ what, children }) {
   const [error, reset] = useErrorBoundary(console.error);

@@ -1,7 +1,7 @@
 """Calls of AWS: wake the worker, encrypt secrets by KMS, and read secrets from SSM.
 
 Importing this package does not import boto3. Only the first call that needs boto3 imports boto3,
-and no call at a cold start needs it.
+and no call at a cold start needs boto3.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class DataKey:
 
 
 class DataKeys(Protocol):
-    """Creates and decrypts data keys. Methods may block, so `Sealer` calls them in a thread."""
+    """Creates and decrypts data keys. `Sealer` calls the methods in a thread."""
 
     def generate(self, context: Mapping[str, str]) -> DataKey:
         """Generate a data key, encrypted by the current wrapping key."""
@@ -113,7 +113,7 @@ class KmsDataKeys:
 class FileDataKeys:
     """Data keys for development, encrypted by the key in a local file.
 
-    The first call writes the file.
+    The first use creates the file.
     """
 
     KEY_ID = "file"

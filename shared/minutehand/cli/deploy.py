@@ -242,7 +242,8 @@ class Deployment:
                 **os.environ,
                 "MINUTEHAND_ARTIFACTS": str(build.resolve()),
                 **service_environment(project),
-                **({} if sys.stdout.isatty() else {"CI": "true"}),  # osls prints no spinner
+                # let osls print no spinner into a log
+                **({} if sys.stdout.isatty() else {"CI": "true"}),
             },
             check=False,
             stdout=sys.stderr,
@@ -273,7 +274,8 @@ class Deployment:
         bucket = outputs.get("ConsoleBucketName")
         if bucket is None:  # the stage has no console
             return
-        config = {  # every value is public
+        # the console's configuration contains only public values
+        config = {
             "supabaseUrl": values["supabaseUrl"],
             "supabaseKey": values["supabasePublishableKey"],
             "schema": project.schema_,

@@ -25,7 +25,7 @@ _FILLERS: Final = re.compile(
     "a|all|an|and|are|by|can|do|does|each|every|for|from|how|i|in|is|it|many|much|my|of|on|only|or"
     "|per|some|the|their|to|use|user|what|when|with"
 )
-#: Endings of words. The search removes them, so that `jobs` also finds `job`.
+#: Endings of words that the search removes, so that the word `jobs` also finds `job`.
 _ENDINGS: Final = re.compile(r"(?<=\w{3})(ies|ing|es|ed|s|y|e)$")
 
 

@@ -259,8 +259,10 @@ class Move:
                 if not table.of_job and table.name not in NOT_COPIED:
                     self._copy_rows(table)
                     self._delete(self.source, table, table.copied)
-            self._all(self.destination, EVENTS)  # end waits for events that arrived meanwhile
-        while moved := self._move_jobs(tables):  # includes new jobs of schedules
+            # end waits for events that arrived during the move
+            self._all(self.destination, EVENTS)
+        # also move jobs that schedules enqueued during the move
+        while moved := self._move_jobs(tables):
             yield moved
         self._set_paused(paused=False)
 

@@ -58,7 +58,8 @@ def types(
 def list_fields(schema: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the name of each field in a payload's schema, with its type in words."""
     for name, field in schema.get("properties", {}).items():
-        if not isinstance(field, dict):  # JSON Schema `true` accepts any value
+        # a field with the JSON Schema `true` accepts any value
+        if not isinstance(field, dict):
             yield name, "any"
             continue
         types = [_type_name(each) for each in field.get("anyOf", [field])]

@@ -89,7 +89,9 @@ def serve(
             service,
             host=host,
             port=port,
-            ws="none",  # otherwise an upgrade request with a body would never end
+            # disable websockets, because otherwise an HTTP upgrade request with a body would never
+            # end
+            ws="none",
             log_config=None,
             access_log=False,
             timeout_keep_alive=75,

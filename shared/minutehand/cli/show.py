@@ -82,7 +82,8 @@ def _explain(output: Output, explanation: dict[str, Any]) -> None:
 def print_explanation(output: Output, explanation: dict[str, Any], sentence: str) -> None:
     """Print the database's sentence about a job or problem, with its cause and the next steps."""
     output.sentence(localize_times(sentence))
-    if cause := explanation.get("cause"):  # before 0.5.1, some causes are missing
+    # a database before 0.5.1 omits some causes
+    if cause := explanation.get("cause"):
         output.sentence(localize_times(f"Cause: {cause}"))
     if (holder := explanation.get("held_by")) and holder["waiting"] > 1:
         count = f"{holder['waiting']}{'+' if holder['more'] else ''}"

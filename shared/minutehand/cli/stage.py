@@ -1,6 +1,6 @@
 """A stage on AWS, with its parameters, its resources and sentences about AWS's errors.
 
-The first call that needs boto3 imports it, because most commands never call AWS.
+The first call that needs boto3 imports boto3, because most commands never call AWS.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Stage:
     def read_secrets(self, function: str) -> dict[str, str]:
         """Read a function's secrets from SSM.
 
-        Return {} if there are none, or if they are not JSON.
+        Return {} if SSM has no valid secrets of the function.
         """
         ssm = self.client("ssm")
         with translate_aws_errors(self.region):

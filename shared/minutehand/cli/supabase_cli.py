@@ -1,7 +1,8 @@
 """Finds and runs the Supabase CLI, by which `deploy` pushes migrations to a hosted project.
 
 From version 3.0 on, `supabase db push` uses the local stack unless `--remote` names a project.
-This module rejects older versions, because they push to the project to which the folder is linked.
+This module rejects older versions of the CLI, because these push to the project to which the folder
+is linked.
 """
 
 from __future__ import annotations

@@ -58,7 +58,8 @@ def new_worker_key(connection: Connection, signing_key: Path | None) -> str:
     claims = {
         "role": WORKER_ROLE,
         "iss": f"{connection.need('SUPABASE_URL')}/auth/v1",
-        "jti": secrets.token_hex(8),  # unique even within one second
+        # add a random id, so that two keys of the same second differ
+        "jti": secrets.token_hex(8),
         "iat": now,
         "exp": now + 365 * 24 * 3600,
     }

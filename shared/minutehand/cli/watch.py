@@ -129,7 +129,8 @@ def format_event(event: ServerSentEvent) -> Text:
     elif event_type in {"failed", "retried"}:
         parts.append(data.get("error_message"))
         due = ago(data.get("next_retry_at") or "")
-        if due and not due.endswith("ago"):  # the event may be old
+        # omit the time of a retry that is past, because an old event may be printed
+        if due and not due.endswith("ago"):
             parts.append(f"(next try {due})")
     timestamp = record.get("at") or record.get("created_at")
     at = local_time(timestamp)[11:] if timestamp else ""

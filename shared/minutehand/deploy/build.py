@@ -34,13 +34,13 @@ RUNTIMES = {
     "3.14": "30 June 2029",
 }
 PYTHON = ".".join(platform.python_version_tuple()[:2])
-#: Platform of the wheels in the zip. Vendors publish wheels for glibc 2.28, and these also run on
-#: Lambda's Amazon Linux 2023, which has glibc 2.34.
+#: Platform of the wheels in the zip. Vendors publish wheels for glibc 2.28. These wheels also run
+#: on Lambda's Amazon Linux 2023, which has glibc 2.34.
 PLATFORM = "aarch64-manylinux_2_28"
 ARCHIVE = "app.zip"
 #: Maximum unzipped size: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 LAMBDA_BYTES = 250 * 1024 * 1024
-#: Packages that the zip omits because Lambda's image contains them. They would add 33 MB.
+#: Packages of 33 MB that the zip omits, because Lambda's image contains these packages.
 IN_THE_RUNTIME = ("boto3", "botocore", "s3transfer", "jmespath")
 #: Folders of this package and of apps that the zip omits, because no Lambda function imports their
 #: modules.
@@ -234,7 +234,7 @@ def find_tool(name: str) -> str:
     environment is not active.
 
     Raises:
-        PackagingError: The program is not installed.
+        PackagingError: The program `name` is not installed.
     """
     neighbour = Path(sys.executable).with_name(name)
     path = str(neighbour) if neighbour.exists() else shutil.which(name)

@@ -54,7 +54,7 @@ def read_stages(project: Project) -> dict[str, dict[str, Any]]:
     """Read the parameters of all stages. The entry `default` contains the defaults of every stage.
 
     Raises:
-        ConfigurationError: The project has no stages file, or the file is invalid.
+        ConfigurationError: The project has no stages file, or the stages file is invalid.
     """
     path = project.stages_file
     try:

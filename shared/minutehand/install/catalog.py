@@ -1,8 +1,8 @@
 """Records the database objects of a release, and compares a database with the record.
 
 The record has a part for the engine and one for each app of Minutehand, because a project may leave
-out an app. The wheel contains the record. In a checkout, the code that builds a database from the
-SQL sources writes the record. The record never comes from the database that is compared.
+out an app. Minutehand's wheel contains the record. In a checkout, the code that builds a database
+from the SQL sources writes the record. The record never comes from the database that is compared.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ FUNCTION, OWNERSHIP, RIGHTS = 4, 10, 11
 _TABLE = (2, 3, 7)
 #: Prefix of a catalog entry for the row of a setting, whose value people may change.
 _SETTING = "setting "
-#: Ranks of functions and views. `create or replace` cannot change their columns, parameters or
-#: results, so that they must be dropped first.
+#: Ranks of functions and views. `create or replace` cannot change a view's columns or a function's
+#: parameters and result, so that the old object must be dropped first.
 _REPLACED = (FUNCTION, 5)
 #: Formats of the SQL names of an object and of a part such as a column, by a pattern of the
 #: statement that creates them.
@@ -160,10 +160,10 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
     During the comparison, objects that someone has renamed get their recorded names back, in a
     transaction that is rolled back, because other objects depend on these names.
 
-    An object that the record does not contain is a drift in three cases. First, it is a grant, a
-    policy, a rule or a role of a recorded object. Second, it overloads a recorded function. Third,
-    it changes a table of the engine, except by a plain index or a column that inserts may omit. The
-    project may add all other objects.
+    An object that the record does not contain is a drift in three cases. First, the object is a
+    grant, a policy, a rule or a role of a recorded object. Second, the object is an overload of a
+    recorded function. Third, the object is a part of the engine's tables, except a plain index or a
+    column that inserts may omit. A project may add all other objects to its database.
     """
     roles = {name for (name,) in session.execute(_ROLES).fetchall()}
     [(owner,)] = session.execute(_OWNER, (schemas.engine,)).fetchall()

@@ -1,7 +1,7 @@
 """`minutehand init … --reads … --writes …` creates SQL functions for a project's own tables.
 
-The created processor calls these SQL functions. A template produces the functions, and the owner of
-the tables edits them. Each table must have a column `id` and a column with the tenant's id. The
+The created processor calls these SQL functions. A template produces the functions, which the owner
+of the tables may edit. Each table must have a column `id` and a column with the tenant's id. The
 functions never write these two columns or foreign keys. After a write, the functions check that the
 row still belongs to the tenant.
 """
@@ -134,8 +134,8 @@ def own_tables(
     Args:
         reads: Names of tables in the schema `public` that the processor reads, separated by commas.
         writes: Names of tables that the processor reads and writes, in the form of `reads`.
-        tenant: Column with the tenant's id in these tables. The default is the name of that column
-            in the memberships table.
+        tenant: Column with the tenant's id in these tables. By default, the column has the same
+            name as in the memberships table.
 
     Raises:
         InstallError: The name of a table or column is invalid, or a file already exists.

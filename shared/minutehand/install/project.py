@@ -384,7 +384,8 @@ def _project_file(folder: Path, options: InstallOptions) -> str:
     name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).lstrip("-0123456789")[:20]
     name = name.rstrip("-")
     return PROJECT_FILE.format(
-        name=name if len(name) > 1 else "app",  # osls needs two characters
+        # osls rejects a service name with a single letter
+        name=name if len(name) > 1 else "app",
         apps=_quoted([options.package, *options.without]),
         schema=options.schemas.clients,
         tenancy=options.tenants.kind,

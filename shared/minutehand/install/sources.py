@@ -1,9 +1,9 @@
 """Reads the SQL of this version, and finds parts of Minutehand's SQL in a project's migrations.
 
 A first install writes the current SQL of the engine. An upgrade writes the migrations of all
-releases after the installed release. Before these migrations, it writes a file that makes calls
-wait until the upgrade is complete. In a written file, a comment before each part has the part's
-origin and the hash of the part's text:
+releases after the installed release. Before these migrations, the upgrade writes a file that makes
+calls wait until the upgrade is complete. In a written file, a comment before each part has the
+part's origin and the hash of the part's text:
 
     -- Installed by minutehand 0.4.0. …
 

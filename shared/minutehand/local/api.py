@@ -40,13 +40,16 @@ def main(environ: Mapping[str, str]) -> int:
         host="127.0.0.1",
         port=int(environ["API_PORT"]),
         loop="uvloop",
-        ws="none",  # otherwise an upgrade request with a body would never end
+        # disable websockets, because otherwise an HTTP upgrade request with a body would never end
+        ws="none",
         log_config=None,
         access_log=False,
-        timeout_keep_alive=75,  # long, so that clients close first
+        # keep idle connections open as long as API Gateway, so that clients close them first
+        timeout_keep_alive=75,
         timeout_graceful_shutdown=2,  # seconds for running requests
         server_header=False,
-        proxy_headers=False,  # without a proxy, the peer is the caller
+        # there is no proxy, so the peer's address is the caller's address
+        proxy_headers=False,
     )
     Server(config, service.end_streams).run()
     return 0

@@ -1,6 +1,6 @@
 """Simulates AWS for the local stack by a moto server with the uploads bucket.
 
-`python -m minutehand.local.aws` listens on AWS_PORT. The moto server loses its data when it stops.
+`python -m minutehand.local.aws` listens on AWS_PORT. The moto server keeps its data only in memory.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def client(service: str, endpoint: str, **options: Any) -> Any:
 def prepare(endpoint: str) -> None:
     """Create the resources that a deployment creates on AWS.
 
-    The bucket gets its CORS rules.
+    The uploads bucket gets CORS rules, so that browsers can upload files.
     """
     s3 = client("s3", endpoint)
     s3.create_bucket(Bucket=BUCKET)
@@ -83,7 +83,8 @@ def prepare(endpoint: str) -> None:
         "AllowedOrigins": ["*"],
         "AllowedMethods": ["GET", "PUT", "POST", "HEAD"],
         "AllowedHeaders": ["*"],
-        "ExposeHeaders": ["ETag"],  # browsers need it to complete an upload
+        # a browser reads the header ETag to complete an upload
+        "ExposeHeaders": ["ETag"],
     }
     s3.put_bucket_cors(Bucket=BUCKET, CORSConfiguration={"CORSRules": [rule]})
 

@@ -20,7 +20,7 @@ def apply_project(url: str, project: Project | None = None) -> list[Path]:
 
     Args:
         url: URL of the database. `apply_migrations` documents the errors.
-        project: The default is the project of the current folder.
+        project: By default, this is the project of the current folder.
     """
     project = project or Project.find()
     migrations = find_migrations(project)

@@ -2,7 +2,7 @@
 
 The module `demo` of an app has `async def enqueue(api, data, workspace_id) -> list[str]`, which
 returns the ids of the jobs that it enqueues. `api` is an HTTP client of Minutehand's API, and
-`data` is an HTTP client of Supabase's Data API. Both clients send the user's token.
+`data` is an HTTP client of Supabase's Data API. Both HTTP clients send the user's access token.
 """
 
 from __future__ import annotations

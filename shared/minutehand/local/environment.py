@@ -150,7 +150,8 @@ def for_children(
         or (value and name in app_variables)
     }
     return {
-        **supabase_environment(values, parent_env),  # includes apps' defaults
+        # includes the apps' default settings and the URLs of local servers
+        **supabase_environment(values, parent_env),
         **extra_values,
         VARIABLE: str(project.root),
         # let Python find the project's packages, as `python -m` does in the project's folder

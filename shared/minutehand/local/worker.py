@@ -1,6 +1,7 @@
 """The worker process of the local stack, which reloads changed files of apps.
 
-`minutehand.local.api` starts the worker process, and starts a new one when it ends.
+`minutehand.local.api` starts the worker process, and starts a new worker process when the old one
+ends.
 """
 
 from __future__ import annotations

@@ -51,12 +51,13 @@ USAGE_CODES = {"bad_usage", "bad_name", "unknown_check", "unreadable"}
 class CommandFailed(Exception):
     """An error that a person can resolve, which commands print without a traceback.
 
-    Any function of a command may raise this error, so that the docstrings of this package and of
-    `minutehand.cli` do not mention it.
+    Any function of a command may raise `CommandFailed`, so that the docstrings of this package and
+    of `minutehand.cli` do not mention this error.
 
     Attributes:
         code: Stable error code of the API or of the command.
-        fix: Next step for the person. The default is the entry for `code` in FIXES.
+        fix: Next step for the person. Without `fix`, the next step is the entry for `code` in
+            FIXES.
         exit_code: Exit code of the command: 2 if an argument is wrong, otherwise 1.
     """
 
@@ -142,7 +143,7 @@ SYSTEM: Final = "ffffffff-ffff-4fff-bfff-ffffffffffff"
 
 @dataclass
 class Connection:
-    """A stack and a person.
+    """Connects a person to a stack.
 
     The property `api` creates an HTTP client, and `close` closes the client.
     """

@@ -21,7 +21,7 @@ MAX_FAILURES = 30
 
 
 def stream(connection: Connection, path: str) -> Iterator[ServerSentEvent]:
-    """Yield the events of a feed until the server ends it, by an event `end` or by status 204.
+    """Yield the events of a feed until the server ends the feed, by an event `end` or status 204.
 
     When the access token expires after an hour, a token that came from a sign-in is renewed.
     """

@@ -1,6 +1,6 @@
 """A uvicorn server.
 
-Before the server stops, it ends all event streams, because open streams would delay the stop.
+The server ends all event streams before it stops, because open streams would delay the stop.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import uvicorn
 
 
 class Server(uvicorn.Server):
-    """A server that calls `end_streams` before it stops.
+    """A uvicorn server that calls `end_streams` before it stops.
 
     `end_streams` must be safe in a signal handler.
     """

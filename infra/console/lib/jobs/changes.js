@@ -13,8 +13,8 @@ async function change(client, schema, name, values, isWhole) {
 }
 
 /**
- * Throw a `QueueError` for values that JSON or Postgres's type `text` cannot represent. The check
- * is needed because a browser's error message would not name the invalid value.
+ * Throw a `QueueError` for values that JSON or Postgres's type `text` cannot represent. The error
+ * message of a browser would not name the invalid value.
  */
 function rejectInvalid(values) {
   const reject = (message) => {

@@ -15,9 +15,9 @@ const DEFAULTS = {
   // follower reads only if the topic's position (`seq`) has changed.
   silence: 30_000,
   firstSilence: 1500, // minimum ms until a check, because Realtime drops messages without notice
-  // Time in milliseconds after a join, within which Realtime must report that messages arrive. The
-  // time is longer than 60,000 ms, after which Realtime gives up. A Realtime server from before
-  // 2026 sends no report.
+  // Time in milliseconds after a join, within which Realtime must report that messages arrive.
+  // `readyTimeout` is longer than 60,000 ms, after which Realtime gives up. A Realtime server from
+  // before 2026 sends no report.
   readyTimeout: 65_000,
   reorder: 100, // ms to wait for a missing event before it is read
   joinTimeout: 5000, // ms after which a first join counts as failed
@@ -37,8 +37,9 @@ const LOSSY_MS = 60_000;
 const QUIET_MS = 4500; // ms without changes after which a silent topic counts as live again
 const SILENT = "silent";
 
-// Next states of a follower when its topic is joined or lost. `TOPIC` applies to most states.
-// `SUSPECT` applies to the states in which the topic has delivered no messages.
+// Next states of a follower when its topic is joined or lost. `TOPIC` contains the next states of
+// most states. `SUSPECT` contains the next states of states in which the topic has delivered no
+// messages.
 const TOPIC = { joined: "syncing", deaf: "deaf", lost: "polling" };
 const SUSPECT = { joined: "silent", lost: "polling" };
 

@@ -28,8 +28,8 @@ export function sessionOf(client) {
 
 class Session {
   #client;
-  // `#socket` and `#outage` are null until their modules are loaded. Until then, followers only
-  // read.
+  // `#socket` and `#outage` are null until their modules are loaded. Until these modules are
+  // loaded, followers only read.
   #socket = null;
   #outage = null;
   #loading = null;

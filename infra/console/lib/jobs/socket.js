@@ -134,8 +134,8 @@ export class Socket {
   /**
    * Register this client as a follower of a topic. Supabase's plan limits how many messages the
    * project may deliver, so the database counts the followers of each topic. If the database
-   * withholds messages, it notifies the followers of the job. If the registration gets no response,
-   * repeat it soon.
+   * withholds messages of a job, the database notifies the job's followers. If the registration
+   * gets no response, register again soon.
    */
   async #follow(entry) {
     const { id } = entry;
