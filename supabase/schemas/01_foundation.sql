@@ -15,13 +15,16 @@
 --   choose the next jobs, a lease reads the open turns in the order of the tenants' ranks. A turn
 --   is in one of four states.
 --   - Closed: The tenant had no ready job in the lane when a lease or the sweep (a task of
---     maintenance) last checked. After its last job was leased, a turn stays open until this check.
+--     maintenance) last checked. After the last ready job of a turn was leased, the turn stays open
+--     until a lease or the sweep checks the turn.
 --   - Limited: The tenant was at a limit when a lease last checked.
 --   - Paused: A lease has found a pause of the tenant, or of the job type for this tenant.
---   - Open: None of the three. Leases skip all other turns, which are called blocked.
--- - The turn lock is an advisory lock of one turn. An enqueue takes it in shared mode, and a lease
---   takes it exclusively before it closes the turn or increases from_ord (a lower bound of the ord
---   of the turn's ready jobs). Therefore no enqueue adds an earlier job at the same moment.
+--   - Open: The turn is neither closed, limited nor paused. Leases skip closed, limited and paused
+--     turns, which are called blocked.
+-- - The turn lock is an advisory lock of one turn. An enqueue takes the turn lock in shared mode. A
+--   lease takes the turn lock exclusively before the lease closes the turn or increases from_ord (a
+--   lower bound of the ord of the turn's ready jobs), so that no enqueue adds an earlier job at
+--   this moment.
 -- - The rank of a tenant is its position in the order in which leases serve the tenants, and is the
 --   same for all job types and queues. A new tenant gets a rank just below the rank of the tenant
 --   that was served last, so that leases serve most other tenants before the new tenant.
@@ -53,12 +56,12 @@
 -- Some other words have a special meaning here.
 --
 -- - A plain insert is an insert into public.jobs by a client's own SQL.
--- - A plain job has no options, for example no priority and no key. Its job type is published, and
---   has neither a schema nor a rate limit per concurrency key. A simple job is a plain job with a
---   small payload that the service enqueues with public.enqueue_job.
+-- - A plain job has no options, for example no priority and no key. The type of a plain job is
+--   published, and has neither a schema nor a rate limit per concurrency key. A simple job is a
+--   plain job with a small payload that the service enqueues with public.enqueue_job.
 -- - A plain completion is a success at the first lease of a job.
--- - A call slot is a permit for one call that reads or writes many rows. The number of slots is
---   limited.
+-- - A call slot is a permit for one call that reads or writes many rows. The number of call slots
+--   is limited.
 -- - The sweep is a task of maintenance that deletes rows that are no longer needed.
 -- - In names of functions and columns, tick means a worker run, whatever started the run. In
 --   results, last_tick_seconds is the time since the last call of a worker.
@@ -80,7 +83,7 @@
 -- 1. public.jobs is the record of all jobs. Leases and settlements change no indexed column of
 --    public.jobs, except the tags that a processor sets, so that Postgres need not update the
 --    indexes (heap-only updates).
--- 2. Tenants are served in rounds. A lease begins after the tenant that the ring of its lanes
+-- 2. Leases serve the tenants in rounds. A lease begins after the tenant that the ring of its lanes
 --    stores, or with this tenant if it has got fewer jobs in the round than its weight. Concurrent
 --    leases may begin at the same tenant. A lease that requests n jobs reads the turns of about n
 --    tenants.
@@ -90,9 +93,9 @@
 --    the turn.
 -- 4. The engine enforces the limits of job types and workspaces by counting running jobs, and
 --    stores no counter. A lease tries to take an advisory lock for each limit of a job type or
---    workspace. After the lock, the next statement of the lease counts the running jobs. A gate
---    enforces the limit of a concurrency key, so that the number of ready and running jobs of the
---    key never exceeds the limit.
+--    workspace. After a lease has taken the lock of a limit, its next statement counts the running
+--    jobs. A gate enforces the limit of a concurrency key, so that the number of ready and running
+--    jobs of the key never exceeds the limit.
 -- 5. A fact that follows from a job's row is not stored (for example derived events). A statement
 --    that changes many jobs adds one row to queue.feed for all jobs with the same tenant, session
 --    and event. Statistics, apps, and browsers that follow jobs read queue.feed.
@@ -105,8 +108,8 @@
 --
 -- Four patterns recur in the code:
 -- - `ctid = any (array(select … for update skip locked))` skips rows that another transaction has
---   locked. An update with this condition also skips rows that another transaction changed after
---   the statement began, so that the update never uses an outdated value.
+--   locked. An update with the condition `ctid = any (array(…))` also skips rows that another
+--   transaction changed after the statement began, so that the update never uses an outdated value.
 -- - `id = any (array[x])` finds a row by the index on its key, whatever the planner estimates for
 --   the table.
 -- - `x := f()` calls a function whose result is not used. An assignment costs less than the query
@@ -209,8 +212,8 @@ comment on role job_worker is
 grant usage on schema public to job_worker, authenticated, service_role, anon;
 
 -- Return the present time for all rules of the engine. Tests replace queue.clock to set the time.
--- The language is plpgsql, because Postgres would plan a function in `language sql` again at each
--- call.
+-- queue.clock is written in plpgsql, because Postgres would plan a function in `language sql` again
+-- at each call.
 create function queue.clock()
 returns timestamptz
 language plpgsql volatile
@@ -283,8 +286,8 @@ begin
 end;
 $$;
 
--- Return the smallest id that a job created at p_at can have. A query for the jobs of a period
--- compares their ids with the results for the start and the end of the period.
+-- Return the smallest id that a job created at p_at can have. To find the jobs of a period, a query
+-- compares job ids with the results of this function for the start and the end of the period.
 create function queue.id_at(p_at timestamptz)
 returns uuid
 language sql immutable
@@ -404,7 +407,8 @@ $$;
 -- word of the lock's name, so that locks of different kinds never collide. The first number of the
 -- key is always negative, so that it differs from the first number of the locks that
 -- queue.hold_turn takes, which is the positive number of a lane.
--- p_waits: True to wait for the exclusive lock instead of returning false.
+-- p_waits: True to take the lock exclusively, and to wait until it is free instead of returning
+--   false.
 -- p_is_shared: True to take the lock in shared mode.
 create function queue.try_lock(
   p_name text,
@@ -453,11 +457,12 @@ end;
 $$;
 
 -- Let members read the rows of their workspaces in the tables and views p_relations, and let the
--- service read all rows. Each view must have the option security_invoker. A write to a view that is
--- not updatable raises an error that the Data API returns with status 500. If the view has an
--- instead-of trigger, Postgres first checks the caller's rights, so that the Data API returns
--- status 403. queue.show_to_members therefore creates an instead-of trigger for each view that is
--- not updatable. The trigger itself never runs.
+-- service read all rows. Each view in p_relations must have the option security_invoker. A write to
+-- a view that is not updatable raises an error that the Data API returns with status 500. If the
+-- view has an instead-of trigger, Postgres first checks the caller's rights, so that the Data API
+-- returns status 403. queue.show_to_members creates an instead-of trigger for each view that is not
+-- updatable, so that the Data API returns status 403 for a write. The instead-of trigger itself
+-- never runs.
 create function queue.show_to_members(variadic p_relations regclass[])
 returns void
 language plpgsql
@@ -576,10 +581,10 @@ begin
 end;
 $$;
 
--- Workspaces are the tenants, and their members see their jobs. If the project already has tables
--- of tenants and members, the install replaces the following tables and views by views of the
--- project's tables. The functions of the engine therefore read only the views queue.tenants and
--- queue.tenant_members.
+-- Workspaces are the tenants, and the members of a workspace see its jobs. If the project already
+-- has tables of tenants and members, the install replaces public.workspaces and
+-- public.workspace_members by views of the project's tables. The engine's functions read only the
+-- views queue.tenants and queue.tenant_members, because a project may change these views.
 create table public.workspaces (
   id uuid primary key default gen_random_uuid(),
   name text not null,
@@ -609,7 +614,7 @@ from public.workspace_members;
 
 -- Return the id of the person who calls, or null for the service and for guests. The subject of a
 -- token from Clerk, Firebase and some other providers is not a UUID. auth.uid raises an unclear
--- error for such a token, so this function rejects the token with status 401 and an explanation.
+-- error for such a token, so queue.caller rejects the token with status 401 and an explanation.
 -- p_is_strict: False to return null for a token without a UUID. Policies pass false, because a
 --   policy must not raise an error.
 create function queue.caller(p_is_strict boolean default true)
@@ -759,7 +764,7 @@ $$;
 
 -- Reject a caller who is not a member of the workspace with status 404. Return the id of the person
 -- who calls, or null for the service.
--- p_reads_much: True if the call reads many rows, so that it needs a call slot. In a call that
+-- p_reads_much: True if the call reads many rows and therefore needs a call slot. In a call that
 --   reads many rows, operators and the service may pass null as the workspace to read all
 --   workspaces.
 create function queue.may_read(
@@ -835,7 +840,7 @@ begin
 end;
 $$;
 
--- Return the workspace that a call applies to. Without p_workspace_id, this is the workspace that
+-- Return the workspace that a call applies to. Without p_workspace_id, return the workspace that
 -- the caller joined first, so that the result stays the same when the caller joins another
 -- workspace. If the project does not store when a member joined, a caller with several workspaces
 -- must pass p_workspace_id. The service is recognized by its role, because the service and guests
@@ -913,9 +918,10 @@ select queue.allow('authenticated, service_role', 'public.list_workspaces');
 
 -- When a member is removed from a workspace, delete the member's subscriptions to topics of the
 -- workspace. Notify the API servers that have open streams of topics of the workspace, so that the
--- servers end the removed member's streams. If the project's own table of members does not have
--- this trigger, the subscriptions of a removed member expire after 150 seconds. The arguments of
--- the trigger are the names of the columns with the workspace's id and the member's id.
+-- servers end the removed member's streams. If the project's own table of members has no trigger
+-- that calls queue.member_removed, the subscriptions of a removed member expire after 150 seconds.
+-- The arguments of the trigger are the names of the columns with the workspace's id and the
+-- member's id.
 create function queue.member_removed()
 returns trigger
 language plpgsql

@@ -4,10 +4,10 @@
 -- it.
 
 -- Some columns have the default nullif(0, 0), which is null. Tools that generate client types from
--- the schema therefore show columns with this default as optional. The trigger queue.check_inserted
--- sets the values of the columns with this default. The columns of public.jobs are in the order of
--- their alignment, so that a row needs at most 220 bytes. Only columns that a later release added
--- are at the end.
+-- the schema show columns with the default nullif(0, 0) as optional. The trigger
+-- queue.check_inserted sets the values of these columns. The columns of public.jobs are in the
+-- order of their alignment, so that a row needs at most 220 bytes. Columns that a later release
+-- added are at the end of the table.
 create table public.jobs (
   created_at timestamptz not null default queue.clock(),
   updated_at timestamptz not null default queue.clock(),
@@ -76,8 +76,8 @@ create table public.jobs (
   autovacuum_vacuum_threshold = 5000,
   autovacuum_vacuum_cost_delay = 0
 );
--- Lists of jobs read the following indexes backwards. The newest jobs then come first, because ids
--- begin with the time of creation.
+-- Lists of jobs read the following indexes backwards. Read backwards, an index on job ids returns
+-- the newest jobs first, because ids begin with the time of creation.
 create index jobs_by_workspace on public.jobs (workspace_id, id);
 create index jobs_by_session on public.jobs (session_id, workspace_id, id)
   where session_id is not null;
@@ -85,8 +85,8 @@ create index jobs_by_parent on public.jobs (parent_id, id)
   where parent_id is not null;
 create index jobs_by_tag on public.jobs using gin (tags) where tags is not null;
 -- Create the primary key after all other indexes. For an empty table, the planner estimates the
--- same cost for all indexes and uses the newest. A session that planned a search by id with another
--- index would read that whole index.
+-- same cost for all indexes and uses the newest index. A session that planned a search by id with
+-- another index would read that whole index.
 alter table public.jobs add primary key (id);
 comment on table public.jobs is
   E'A job is one unit of work with a payload, stored as a row of jobs.\n\n'
@@ -138,8 +138,8 @@ create table queue.job_types (
   in_order boolean not null default false,
   source text, -- Python location module:function of the processor
   description text,
-  -- Reason for which the engine rejected the last registration of the type. The settings of the
-  -- earlier registration still apply.
+  -- Reason for which the engine rejected the last registration of the type. The settings of the job
+  -- type's earlier registration still apply.
   refusal text,
   -- Time of the last registration of the type. After public.revoke_worker_keys, the time is
   -- -infinity until a worker registers the type again.
@@ -148,9 +148,9 @@ create table queue.job_types (
   commit text,
   deployed_at timestamptz,
   constraint commit_has_at_most_100_characters check (char_length(commit) <= 100),
-  -- If a worker publishes an invalid value, the error contains the name of the constraint. No
-  -- constraint combines "between" with another condition, because Postgres would print the
-  -- constraint in another form, and tools compare schemas by the printed text.
+  -- If a worker publishes a job type with an invalid value, the error contains the name of the
+  -- violated constraint. No constraint combines "between" with another condition, because Postgres
+  -- would print the constraint in another form, and tools compare schemas by the printed text.
   constraint job_type_has_1_to_100_plain_characters
     check (
       char_length(job_type) >= 1
@@ -203,11 +203,11 @@ create table queue.tenant_limits (
   weight integer not null default 1, -- number of the workspace's jobs in each round
   max_running integer, -- limit of running jobs that operators set
   own_max_running integer, -- limit of running jobs that the workspace's managers set
-  -- limit that applies, which is the smaller of max_running and own_max_running
+  -- limit of running jobs that applies, which is the smaller of max_running and own_max_running
   running_max integer
     generated always as (least(max_running, own_max_running)) stored,
-  -- Maximum number of live jobs of the workspace, above which a person's enqueue is rejected. Null
-  -- to use the setting user_pending_max.
+  -- Maximum number of live jobs of the workspace, above which a person's enqueue is rejected. If
+  -- max_pending is null, the setting user_pending_max applies.
   max_pending integer,
   constraint tenant_limits_are_not_negative
     check (
@@ -259,9 +259,10 @@ create table queue.lanes (
   -- last minute in which a worker requested jobs of this job type and queue, or null if no worker
   -- serves them
   served_at timestamptz,
-  -- Time since which the lane has had no turn, note, lease or row of queue.gated, and no job type,
-  -- worker or schedule has named it. Maintenance deletes the row one day later. If a delayed or
-  -- waiting job then becomes ready, queue.place assigns another lane to the job.
+  -- Time since which no turn, note, lease, row of queue.gated or job type has referred to the lane,
+  -- and no worker or schedule has named its queue. Maintenance deletes the row of a lane one day
+  -- after unused_since. If a delayed or waiting job of a deleted lane becomes ready, queue.place
+  -- assigns another lane to the job.
   unused_since timestamptz,
   ring integer not null default 1 -- ring of the lane, which leases may change
 ) with (fillfactor = 50);
@@ -295,10 +296,10 @@ create index turns_by_lane on queue.turns (lane, epoch, rank, workspace_id)
 create index turns_blocked on queue.turns (look_at) where blocked;
 
 -- Numbers of the epochs of queue.turns. While an old snapshot exists, for example of a dump,
--- Postgres keeps the index entries of turns that were closed since then. Each epoch has its own
--- part of the index, and leases read only the part of the latest epoch, to skip these entries. If
--- at least as many turns were closed in the last epoch as are open now, a lease sets a new epoch in
--- the open turns (queue.begin_epoch).
+-- Postgres keeps the index entries of turns that were closed after the snapshot began. Each epoch
+-- has its own part of the index, and leases read only the part of the latest epoch, so that they
+-- skip the entries of closed turns. If at least as many turns were closed in the last epoch as are
+-- open now, a lease sets a new epoch in the open turns (queue.begin_epoch).
 create table queue.turn_epochs (epoch bigint primary key);
 -- Approximate number of turns that were closed in the last epoch.
 create unlogged sequence queue.turns_closed minvalue 0 start 0; -- noqa: PRS
@@ -329,10 +330,11 @@ create table queue.notes (
   key text, -- concurrency key, or null in a note about a turn
   xid xid8 not null default pg_current_xact_id()
 );
--- The sequence stores a transaction id (xid). All notes about turns whose xid is smaller than the
--- stored xid are deleted. The view queue.turn_notes shows only notes with the stored xid or a
--- greater xid. Without this lower bound, leases would read the index entries of all deleted notes,
--- which Postgres keeps as long as an old snapshot exists, for example the snapshot of a dump.
+-- The sequence queue.notes_gone stores a transaction id (xid). No note about a turn has an xid that
+-- is smaller than the stored xid. The view queue.turn_notes shows only notes whose xid is at least
+-- the value of queue.notes_gone. Without this lower bound of xid, leases would read the index
+-- entries of all deleted notes, which Postgres keeps as long as an old snapshot exists, for example
+-- the snapshot of a dump.
 create unlogged sequence queue.notes_gone minvalue 0 start 0; -- noqa: PRS
 create view queue.turn_notes as
 select *
@@ -360,8 +362,9 @@ create table queue.ready (
 -- page at each read of the page.
 ) with (fillfactor = 90);
 
--- Each row has a time at which maintenance must handle a live job. The time is the scheduled start
--- of a delayed job, the deadline of a job, or the latest time for its start.
+-- Each row has a time at which maintenance must handle a live job. The time in a row of
+-- queue.deferred is the scheduled start of a delayed job, the deadline of a job, or the latest time
+-- for its start.
 create table queue.deferred (
   run_at timestamptz not null,
   job_id uuid not null,
@@ -373,8 +376,9 @@ create table queue.deferred (
 );
 create index deferred_by_workspace on queue.deferred (workspace_id, run_at);
 
--- Dead letters, which are jobs that have failed and were not retried. queue.dead replaces an index
--- of public.jobs by status, which would change whenever the status of any job changes.
+-- Dead letters, which are jobs that have failed and were not retried. The table queue.dead is used
+-- instead of an index of public.jobs by status, because such an index would change whenever the
+-- status of any job changes.
 create table queue.dead (
   workspace_id uuid not null,
   job_id uuid not null,
@@ -382,8 +386,8 @@ create table queue.dead (
 );
 
 -- Jobs that a lease or a maintenance task could not change, because the database rejected the
--- change. For example, a trigger of the project raised an error. Leases or the maintenance task
--- skip the job until retry_at.
+-- change. For example, the database rejects a change if a trigger of the project raises an error.
+-- The lease or maintenance task skips a rejected job until retry_at.
 create table queue.refusals (
   task text not null, -- 'lease', or the name of a maintenance task
   job_id uuid not null,
@@ -405,12 +409,14 @@ create table queue.unpublished (
 );
 create index unpublished_by_workspace on queue.unpublished (workspace_id, job_type);
 
--- Jobs of types that have a limit for each concurrency key. A row is in one of three states.
+-- Jobs of types that have a limit for each concurrency key. A row of queue.gated is in one of three
+-- states.
 -- - Not admitted. The job waits in queue.gated until fewer jobs of its concurrency key than the
 --   limit are admitted.
 -- - Admitted. The job is ready or running, and counts against the limit of its key.
--- - Ended. The job's attempt has ended. The next queue.free_of_key deletes the row. If the type has
---   a rate limit per key, queue.free_of_key first takes the token of the job's start.
+-- - Ended. The job's attempt has ended. The next call of queue.free_of_key deletes the row of the
+--   ended attempt. If the type has a rate limit per key, queue.free_of_key first takes the token of
+--   the job's start.
 create table queue.gated (
   lane integer not null,
   workspace_id uuid not null,
@@ -424,8 +430,9 @@ create table queue.gated (
   job_id uuid not null,
   admitted boolean not null default false,
   ended boolean not null default false, -- true if the job's attempt has ended
-  -- Time at which the job started, if the type has a rate limit for each key. Null before the job
-  -- starts. Infinity after a token of the rate limit was taken for this start.
+  -- Time at which the job started, if the type has a rate limit for each key. The column started_at
+  -- is null before the job starts, and infinity after a token of the rate limit was taken for the
+  -- start.
   started_at timestamptz,
   primary key (workspace_id, job_type, key, admitted, ord, job_id)
 ) with (fillfactor = 80);
@@ -454,8 +461,8 @@ create table queue.leases (
   -- bytes that the job has written to its streams, null before the first write
   output_bytes bigint,
   -- Object with the keys last, since, place and memory_mb. The object describes the last update
-  -- that the processor sent, and the line of code that the processor executed at that time. Null in
-  -- the first seconds of an attempt, and for workers before release 0.5.0.
+  -- that the processor sent, and the line of code that the processor executed at that time. The
+  -- object is null in the first seconds of an attempt, and for workers before release 0.5.0.
   pulse jsonb
 ) with (fillfactor = 70);
 create index leases_by_lane on queue.leases (lane, workspace_id);
@@ -484,8 +491,8 @@ create table queue.lost_leases (
   jobs integer not null -- number of jobs that the process had leased
 );
 
--- Most rows of the following tables exist only for seconds. Autovacuum therefore starts at a
--- thousand dead rows in each table, regardless of the size of the table.
+-- Autovacuum starts at a thousand dead rows in each of the following tables, regardless of the size
+-- of the table, because most rows of these tables exist only for seconds.
 do $$
 declare
   v_table regclass;
@@ -516,8 +523,8 @@ create table queue.workers (
   queues text[], -- queues that the worker serves, null for all queues
   summary jsonb, -- summary of the latest run
   evidence jsonb, -- why the worker's process died, as its host reported
-  -- [{job_types, limit}]: number of slots for each group of job types. Null for workers before
-  -- release 0.5.0.
+  -- [{job_types, limit}]: number of slots for each group of job types. The column slots is null for
+  -- workers before release 0.5.0.
   slots jsonb,
   abandoned jsonb, -- [{job_id, place}]: stopped jobs whose processors still run
   constraint workers_id_is_bounded check (char_length(worker_id) <= 255)
@@ -587,8 +594,8 @@ create table queue.job_keys (
   -- hash of the payload that the caller sent with the idempotency key
   request_hash text,
   -- Condition that frees the key. A unique key is freed when its job is leased or finished. For an
-  -- idempotency key, the value is null, or 'other' if the call created no job because the unique
-  -- key belonged to another job.
+  -- idempotency key, the condition is null, or 'other' if the call created no job because the
+  -- unique key belonged to another job.
   freed_when text,
   primary key (workspace_id, job_type, key, is_unique)
 );
@@ -641,8 +648,8 @@ create table queue.feed (
   -- type does not store the event, so that only statistics and workers read the feed row.
   seqs integer[],
   wakes boolean, -- true if the commit notifies listening workers
-  -- True if the statement that inserted the row sent no Realtime message about it.
-  -- queue.do_announcements then sends the message.
+  -- True if the statement that inserted the row sent no Realtime message about it. If the statement
+  -- sent no message, queue.do_announcements sends the message later.
   unsent boolean,
   primary key (workspace_id, number, id)
 );
@@ -666,18 +673,18 @@ create type queue.change as (
   at timestamptz
 );
 
--- Tasks of public.run_maintenance. An app may add its own tasks. The function queue.do_<name> runs
--- the task of this name. If a function queue.findings_of_<name> exists, explain_queue shows the
--- findings that this function returns.
+-- Tasks of public.run_maintenance. An app may add its own maintenance tasks. The function
+-- queue.do_<name> runs the maintenance task <name>. If a function queue.findings_of_<name> exists,
+-- explain_queue shows the findings that this function returns.
 create table queue.tasks (
   name text primary key,
   every interval not null,
   done_at timestamptz not null default '-infinity', -- time of the task's last run
-  -- True if the last run of the task found no work. The task is then due after an hour, or after
-  -- jobs have run.
+  -- True if the last run of the task found no work. A maintenance task that found no work is due
+  -- again after an hour, or after jobs have run.
   was_idle boolean not null default false,
   -- Time of the next try after a failure, five seconds after the first failure. Each further
-  -- failure doubles the delay, up to an hour.
+  -- failure of the task doubles the delay before the next try, up to an hour.
   retry_at timestamptz,
   failure text, -- error of the last run, if it failed
   failures integer not null default 0, -- number of failures since the last success

@@ -4,7 +4,8 @@
 -- Return the requirement of the JSON schema p_schema that p_value does not meet, for example "be at
 -- least 1", or null if p_value is valid. The items and fields inside p_value are not checked. Each
 -- JSON type has a separate branch, because Postgres prepares an expression when a transaction first
--- evaluates the expression. The branches of other JSON types therefore cost nothing.
+-- evaluates the expression. A call evaluates only the branch for the JSON type of p_value, so the
+-- other branches cost nothing.
 create function queue.value_error(p_schema jsonb, p_value jsonb)
 returns text
 language plpgsql immutable
@@ -70,10 +71,10 @@ end;
 $$;
 
 -- Return a sentence that names the first requirement of the JSON schema p_schema that p_value does
--- not meet, or null if p_value is valid. The function supports those parts of JSON Schema 2020-12
--- that pydantic generates. The supported keywords are type, enum, const, required, properties,
--- additionalProperties, items, lengths, ranges, pattern, the formats uuid and date-time, anyOf,
--- oneOf (with the meaning of anyOf) and $ref.
+-- not meet, or null if p_value is valid. queue.schema_error supports those parts of JSON Schema
+-- 2020-12 that pydantic generates. The supported keywords are type, enum, const, required,
+-- properties, additionalProperties, items, lengths, ranges, pattern, the formats uuid and
+-- date-time, anyOf, oneOf (with the meaning of anyOf) and $ref.
 create function queue.schema_error(
   p_schema jsonb,
   p_value jsonb,
@@ -198,9 +199,9 @@ begin
 end;
 $$;
 
--- Reject a payload that violates the latest schema of its job type. The function does not compare a
--- payload of an older version with the schema, because the worker first converts the payload to the
--- latest version (with upcasters).
+-- Reject a payload that violates the latest schema of its job type. queue.check_payload does not
+-- compare a payload of an older version with the schema, because the worker first converts the
+-- payload to the latest version (with upcasters).
 create function queue.check_payload(
   p_type queue.job_types,
   p_payload jsonb,
@@ -268,8 +269,8 @@ $$;
 
 -- Store the schedules that the code of a job type declares, and create the lanes (rows of
 -- queue.lanes) for the queues of these schedules. A schedule that the code no longer declares is
--- moved to queue.withdrawn_schedules, and deleted a day later. If a rollback of the code declares
--- the schedule again within this day, the schedule keeps the time of its next run.
+-- moved to queue.withdrawn_schedules, and deleted a day later. If a rollback of the code declares a
+-- withdrawn schedule again within a day, the schedule keeps the time of its next run.
 create function queue.publish_schedules(p_type jsonb, p_source text)
 returns void
 language plpgsql
@@ -382,8 +383,8 @@ begin
             then least((p_type ->> 'deployed_at')::timestamptz, queue.clock())
         end,
         -- A worker may make a type internal. A worker may not make an internal type public again,
-        -- because the holder of a stolen worker key could then do so. Only the first registration
-        -- after public.revoke_worker_keys may make an internal type public.
+        -- because otherwise someone with a stolen worker key could make the type public. Only the
+        -- first registration after public.revoke_worker_keys may make an internal type public.
         'internal', p_type -> 'internal' = 'true' is true
           or v_old.internal is true
             and v_old.registered_at > '-infinity'
@@ -453,7 +454,7 @@ begin
     );
     begin
       v_count := v_count + queue.publish_type(v_type)::integer;
-    -- continue with the other types if a type is rejected
+    -- if the database rejects a job type, continue with the other job types
     exception
     when data_exception
       or integrity_constraint_violation

@@ -21,8 +21,8 @@
 -- change.
 
 -- Return the job type of a new job. If no worker has published the job type, the result has lane 0
--- and schema version 0. The function rejects the new job if jobs of 20 other unpublished types
--- already wait in the workspace, or jobs of 1,000 unpublished types in all workspaces.
+-- and schema version 0. queue.require_type rejects the new job if jobs of 20 other unpublished
+-- types already wait in the workspace, or jobs of 1,000 unpublished types in all workspaces.
 -- p_within: Prefix of field names in error messages.
 create function queue.require_type(
   p_job_type text,
@@ -119,8 +119,8 @@ $$;
 
 -- Return the lane (row of queue.lanes) of a job type in a queue, and create the lane if it is
 -- missing. A lease reads the lanes of all its job types and queues, so the number of lanes must
--- stay small. Therefore only a deployment may name a new queue. Other callers must name a queue
--- that a job type or a worker already names.
+-- stay small. Only a deployment may name a new queue, so that the number of lanes stays small.
+-- Other callers must name a queue that a job type or a worker already names.
 -- p_within: Prefix of field names in error messages.
 -- p_declares: True if the caller is a deployment.
 create function queue.lane_of(
@@ -201,8 +201,8 @@ begin
 end;
 $$;
 
--- Convert the options of a job to a row of public.jobs. The options are validated with a JSON
--- schema.
+-- Convert the options of a job to a row of public.jobs. queue.read_options validates the options
+-- with a JSON schema.
 -- p_within: Prefix of field names in error messages.
 create function queue.read_options(
   p_options jsonb,
@@ -308,7 +308,8 @@ exception when data_exception then
 end;
 $$;
 
--- Return the W3C traceparent from the headers of the request, or null if it is missing or invalid.
+-- Return the W3C traceparent from the headers of the request, or null if the traceparent is missing
+-- or invalid.
 create function queue.request_traceparent()
 returns text
 language plpgsql stable
@@ -418,12 +419,12 @@ begin
 end;
 $$;
 
--- Take the turn lock of a tenant and lane in shared mode, until this transaction ends. Other
--- enqueues can take the same lock at the same time. A lease takes the lock in exclusive mode before
--- it closes the turn or increases its from_ord (queue.tidy_turns). Until this transaction ends, no
--- lease can therefore skip a job that this transaction adds. The setting minutehand.locks stores
--- the lock that queue.hold_turn took last, so that consecutive jobs of one tenant, job type and
--- queue count as one lock (queue.reserve_locks). Return false in three cases.
+-- Take the turn lock of a tenant and lane in shared mode, until this transaction ends. Several
+-- enqueues can have the turn lock in shared mode at the same time. A lease takes the turn lock in
+-- exclusive mode before it closes the turn or increases its from_ord (queue.tidy_turns). While a
+-- transaction has the turn lock, no lease can skip a job that the transaction adds. The setting
+-- minutehand.locks stores the lock that queue.hold_turn took last, so that consecutive jobs of one
+-- tenant, job type and queue count as one lock (queue.reserve_locks). Return false in three cases.
 -- - A lease has the lock in exclusive mode.
 -- - The transaction has already reserved 130 advisory locks.
 -- - The isolation level is not read committed. With another isolation level, statements after the
@@ -453,11 +454,12 @@ $$;
 -- Make sure that a lease will find a new ready job. Insert a note for the job's turn, unless this
 -- transaction has the turn lock and one of two conditions applies.
 -- - The turn exists and is not closed, and its from_ord is at most p_ord. While this transaction
---   has the lock, no lease can close the turn.
--- - The turn already has a note whose ord is at most p_ord. A lease will then open the turn, and
---   read ready jobs from this ord on.
+--   has the turn lock, no lease can close the turn.
+-- - The turn already has a note whose ord is at most p_ord. A note lets a lease open the turn, and
+--   read ready jobs from the note's ord on.
 --
--- The function always returns true, so that queue.place can return the result of queue.note_turn.
+-- queue.note_turn always returns true, so that queue.place can return the result of
+-- queue.note_turn.
 create function queue.note_turn(p_lane integer, p_workspace_id uuid, p_ord bigint)
 returns boolean
 language plpgsql
@@ -493,7 +495,7 @@ $$;
 -- Assign a lane (row of queue.lanes) to a job that was enqueued before its type was published, or
 -- whose queue no longer exists. If the job was enqueued before its type was published,
 -- public.jobs.chosen names the options that the caller of the enqueue set. The job gets queue and
--- max_attempts from its type, unless the caller set them.
+-- max_attempts from its type, unless the caller of the enqueue set these options.
 create function queue.assign_lane(p_job public.jobs, p_type queue.job_types)
 returns public.jobs
 language plpgsql
@@ -672,12 +674,12 @@ begin
     workspace_id, job_type, key, is_unique, job_id, request_hash
   )
   values (p_workspace_id, p_job_type, p_key, false, p_id, v_hash)
-  -- locks the key's row
+  -- this update only locks the key's row
   on conflict (workspace_id, job_type, key, is_unique) do update set key = k.key
   returning * into v_taken;
   -- The insert of the key may have waited for another transaction, which then committed a job with
-  -- this key. Look for the job in a separate statement, because the insert itself does not see this
-  -- job.
+  -- this key. Look for the job with this key in a separate statement, because the insert does not
+  -- see a job that another transaction committed while the insert waited.
   if v_taken.job_id <> all (p_made)
     and not exists (select from public.jobs as j where j.id = v_taken.job_id)
   then
@@ -700,10 +702,10 @@ $$;
 
 -- Store the idempotency key and the unique key of a new job, and return the id of the new job. If
 -- another job already has one of the keys, return the id of that other job. With on_conflict
--- 'replace', a pending job that has the unique key gets the payload of the new job, and those of
--- the options tags, priority, scheduled_for and start_by_seconds that the call sets. If the unique
--- key already belongs to another job, store the idempotency key of the call for that other job,
--- with freed_when 'other'.
+-- 'replace', a pending job that has the unique key gets the payload of the new job. With
+-- on_conflict 'replace', the pending job also gets each of the options tags, priority,
+-- scheduled_for and start_by_seconds that the call sets. If the unique key already belongs to
+-- another job, store the idempotency key of the call for that other job, with freed_when 'other'.
 create function queue.claim(p_job public.jobs, p_options jsonb, p_now timestamptz)
 returns uuid
 language plpgsql
@@ -874,7 +876,7 @@ begin
         created := false;
         is_ready := false;
         return;
-      -- the other job was deleted in the meantime, so its keys are free
+      -- the job that had one of the keys was deleted in the meantime, so its keys are free
       end if;
     end loop;
   end if;
@@ -1020,7 +1022,7 @@ declare
   v_job public.jobs;
   v_is_published boolean;
 begin
-  -- a simple job of the service
+  -- the service enqueues a simple job
   if v_options = '{}'
     and jsonb_typeof(v_payload) = 'object' -- the same test of the payload as in queue.new_job
     and pg_column_size(v_payload) <= 200
@@ -1179,7 +1181,7 @@ security definer
 set search_path = ''
 as $$
 declare
-  -- The declaration assigns v_at, because Postgres would also have to plan a cast for an assignment
+  -- Assign v_at in the declare section, because Postgres would also plan a cast for an assignment
   -- in the body.
   v_at constant bigint := (date_part('epoch', clock_timestamp()) * 50)::bigint;
   v_by constant text := current_setting('minutehand.wakes', true);
@@ -1211,7 +1213,7 @@ create constraint trigger feed_notify
 -- Record that a worker run with free slots is about to end. If queue.slots_ms (the time of the last
 -- request for jobs) is later than two seconds ago, the function sets it to two seconds ago, so that
 -- the next enqueue starts a worker (queue.wake_worker). Earlier enqueues started no worker because
--- of this run, so the run must request jobs once more before it ends.
+-- this run had free slots, so the run must request jobs once more before it ends.
 create function queue.withdraw_run(p_now timestamptz)
 returns bigint
 language plpgsql
@@ -1230,14 +1232,14 @@ $$;
 -- Return true if the caller should start a worker. The result is false if a worker with free slots
 -- requested jobs in the last two seconds, or if a worker was called in the last two seconds. If
 -- public.connect_worker has stored the address of a worker, pg_net calls this address when the
--- transaction commits. A project without AWS then needs no other service that calls the worker. On
--- AWS, the API and a schedule also call workers.
+-- transaction commits. With pg_net, a project without AWS needs no other service that calls its
+-- worker. On AWS, the API and a schedule also call workers.
 --
--- Only a call of a worker by pg_net or by the API counts, and its time is recorded when the
--- transaction commits (queue.notify_workers). The API identifies itself by a request header. A
--- browser or a trigger ignores the result and starts no worker, so the next call of
--- queue.wake_worker must also return true. Anyone can send the API's request header, so after a
--- person's call, only calls of the same person return false.
+-- Only a call by pg_net or by the API counts as a call of a worker in the last two seconds.
+-- queue.notify_workers records the time of the call when the transaction commits. The API
+-- identifies itself by a request header. A browser or a trigger ignores the result and starts no
+-- worker, so the next call of queue.wake_worker must also return true. Anyone can send the API's
+-- request header, so after a person's call, only calls of the same person return false.
 -- p_is_due: True for the call by pg_cron once a minute, which starts a worker even if a worker was
 --   called in the last two seconds.
 create function queue.wake_worker(
@@ -1268,7 +1270,8 @@ begin
   if v_since between 0 and 1999 and not p_is_due then
     return false;
   end if;
-  -- costs less than reading a setting
+  -- first check whether the Vault is installed, because this check costs less than reading a
+  -- setting
   if to_regclass('vault.decrypted_secrets') is not null then
     v_url := queue.setting('worker_url') #>> '{}';
   end if;
@@ -1297,10 +1300,10 @@ end;
 $$;
 
 -- Lock the rows of jobs in public.jobs, queue.ready, queue.deferred and queue.waits. If another
--- transaction has locked one of the rows, lock none and return false. The function never waits for
--- a lock, because a deadlock could result. Settlements lock a job's row of queue.leases before its
--- row of public.jobs, and deletes lock these rows in the opposite order. A short lock_timeout
--- cannot replace queue.lock_jobs. If the timeout ended just when the lock was granted, Postgres
+-- transaction has locked one of the rows, lock none and return false. queue.lock_jobs never waits
+-- for a lock, because a deadlock could result. Settlements lock a job's row of queue.leases before
+-- its row of public.jobs, and deletes lock these rows in the opposite order. A short lock_timeout
+-- cannot replace queue.lock_jobs. If a lock_timeout ended just when the lock was granted, Postgres
 -- would report a cancel of the statement by the user.
 create function queue.lock_jobs(p_ids uuid[])
 returns boolean
@@ -1339,8 +1342,9 @@ $$;
 
 -- Lock jobs that a call is about to change. If another transaction has locked one of the jobs,
 -- reject a person's call immediately, because all people share the few connections of the Data API.
--- The service has other connections, and waits up to eight seconds. The wait is limited, because
--- two transactions may each wait for a job that the other transaction has locked.
+-- A call of the service uses other connections, and waits up to eight seconds for locked jobs. The
+-- wait for locked jobs is limited, because two transactions may each wait for a job that the other
+-- transaction has locked.
 create function queue.hold_jobs(p_ids uuid[])
 returns void
 language plpgsql
@@ -1365,10 +1369,10 @@ end;
 $$;
 
 -- Delete the rows of jobs from queue.gated, queue.ready, queue.deferred and queue.unpublished,
--- before the engine moves or ends the jobs. The caller must have locked the jobs. The function
--- first deletes the rows of queue.gated. If another transaction is moving one of the jobs from
--- queue.gated to queue.ready, the delete from queue.gated waits for the other transaction. The next
--- delete then finds the job in queue.ready.
+-- before the engine moves or ends the jobs. The caller must have locked the jobs.
+-- queue.leave_places first deletes the rows of queue.gated. If another transaction is moving one of
+-- the jobs from queue.gated to queue.ready, the delete from queue.gated waits for the other
+-- transaction, so that the later delete from queue.ready finds the job.
 create function queue.leave_places(p_ids uuid[])
 returns void
 language plpgsql

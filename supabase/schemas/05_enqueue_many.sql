@@ -428,8 +428,8 @@ begin
       'status'
     );
   end if;
-  -- Build the options only for a row that has some. To build them for each row would make an insert
-  -- without options 1.25 times as expensive.
+  -- Build the JSON of the options only for a row that has options. Building this JSON for each row
+  -- would make an insert without options 1.25 times as expensive.
   if new.priority <> 100
     or num_nonnulls(
       new.queue, new.scheduled_for, new.max_attempts, new.idempotency_key,
@@ -494,7 +494,8 @@ create trigger jobs_check_insert
 -- After a client's own SQL has inserted jobs into public.jobs, insert a row for each new job into
 -- queue.ready, queue.deferred, queue.gated or queue.unpublished, and publish the creation of the
 -- jobs. A trigger of the project that fires earlier may already have changed or deleted some of the
--- jobs. This function takes a changed job out of its table, and places the job again.
+-- jobs. queue.place_inserted takes a job that a trigger has changed out of its table, and places
+-- the job again.
 create function queue.place_inserted()
 returns trigger
 language plpgsql
@@ -511,8 +512,8 @@ declare
   v_rest uuid[];
   v_changed uuid[];
 begin
-  -- v_ids is empty if the engine inserted the jobs, because it has also placed them, or if the
-  -- statement inserted no rows
+  -- v_ids is empty if the statement inserted no rows, or if the engine itself inserted and placed
+  -- the jobs
   if v_ids = '{}' then
     perform queue.admit('rows', null, queue.caller(), -queue.take_reserved())
     where current_setting('minutehand.reserved', true) <> '';

@@ -24,8 +24,8 @@ values
 -- p_seconds: Number of seconds in which an empty bucket fills up.
 -- p_amount: Number of tokens to take from the bucket.
 -- p_limit: Name of the limit in the error with status 429, which the function raises if the bucket
---   has too few tokens. Null to raise no error, because the job has already started. The number of
---   tokens in the bucket may then become negative.
+--   has too few tokens. Null to raise no error for a job that has already started. Without an
+--   error, the number of tokens in the bucket may become negative.
 create function queue.take_tokens(
   p_bucket text,
   p_most double precision,
@@ -55,7 +55,7 @@ begin
         / p_seconds
     ) - p_amount
   returning tokens into v_tokens;
-  -- raising the error also rolls back the update above
+  -- the error also rolls back the update of queue.buckets
   if v_tokens < 0 and p_limit is not null then
     perform queue.refuse_rate(p_limit, p_most, p_seconds, v_tokens);
   end if;
@@ -121,12 +121,11 @@ begin
 end;
 $$;
 
--- Return the lanes (rows of queue.lanes) of these job types and queues, except lanes whose job type
--- or queue is paused.
--- p_job_types: Null for all job types.
--- p_queues: Null for all queues.
--- limited: Requested job types that have a limit. A lease must count the running jobs of these job
---   types.
+-- Return the lanes (rows of queue.lanes) of the requested job types and queues, except lanes whose
+-- job type or queue is paused.
+-- p_job_types: Requested job types, or null for all job types.
+-- p_queues: Requested queues, or null for all queues.
+-- limited: Requested job types that have a limit, so that a lease must count their running jobs.
 create function queue.open_lanes(
   p_job_types text[],
   p_queues text[] default null,
@@ -166,7 +165,7 @@ begin
 end;
 $$;
 
--- Insert a note for each concurrency key that has waiting jobs in these lanes (job types in
+-- Insert a note for each concurrency key that has waiting jobs in the lanes p_lanes (job types in
 -- queues), so that the next lease checks whether the waiting jobs can be admitted.
 create function queue.note_gates(p_lanes integer[])
 returns void
@@ -187,13 +186,13 @@ $$;
 
 -- Return how many further jobs of a concurrency key may be admitted now, but at most 1,000. The
 -- concurrency limit applies to admitted jobs. The rate limit applies to starts, and each admitted
--- job that has not started reserves one start. The function first takes one token for each start
--- for which no token was taken, each as of its started_at. The function then deletes the rows of
--- ended jobs from queue.gated.
+-- job that has not started reserves one start. queue.free_of_key first takes one token of the rate
+-- limit for each job start that has not taken its token, as of the time started_at.
+-- queue.free_of_key then deletes the rows of ended jobs from queue.gated.
 -- tokens: Number of starts that the rate limit allows at the time `at`, minus the reserved starts.
 -- is_held: True if the row of an ended job still counts against the concurrency limit, because
 --   another transaction has locked the row, or because no token was taken yet for the job's start.
---   The caller must then call queue.free_of_key again later.
+--   If has_ended is true, the caller must call queue.free_of_key again later.
 create function queue.free_of_key(
   p_type queue.job_types,
   p_workspace_id uuid,
@@ -276,8 +275,8 @@ begin
       and g.key = p_key
       and g.admitted
       and g.ended
-      -- Keep the row if the job ended after the update above, because no token was taken yet for
-      -- the start of the job. Delete the row if the job never started.
+      -- Keep the row of a job that ended after the previous update, because no token was taken yet
+      -- for the job's start. Delete the row of a job that never started.
       and (p_type.rate_per_key and g.started_at < 'infinity') is not true
     for update skip locked
   ));
@@ -299,8 +298,8 @@ $$;
 -- key allow, but no job whose type or queue is paused or is not served by a worker. If another
 -- transaction is admitting jobs of the same key, or if this transaction can take no more advisory
 -- locks, insert a note, so that a later lease admits the jobs.
--- p_lane: Any lane of the job type (a row of queue.lanes). The function admits jobs of all queues
---   of the job type.
+-- p_lane: Any lane of the job type (a row of queue.lanes). queue.open_gate admits jobs of all
+--   queues of the job type.
 -- p_is_reserved: True if the caller has reserved an advisory lock for this key
 --   (queue.reserve_locks).
 create function queue.open_gate(
@@ -340,8 +339,8 @@ begin
     where l.served_at is not null
   );
   -- If the job type or queue of an admitted job is paused, or has no worker, move the job from
-  -- queue.ready back to queue.gated. Otherwise jobs that cannot start would use up the limit of the
-  -- key.
+  -- queue.ready back to queue.gated. In queue.ready, jobs that cannot start would use up the limit
+  -- of the concurrency key.
   v_closed := array(
     select j.id
     from queue.gated as g
@@ -519,8 +518,9 @@ end;
 $$;
 
 -- Reject an enqueue if the workspace would have more live jobs than its limit. A limit of up to
--- 2,000 is exact, because only one call at a time counts the jobs, and concurrent enqueues are
--- rejected. A higher limit is compared with a stored count, which may be ten seconds old.
+-- 2,000 live jobs is enforced exactly, because only one call at a time counts the jobs, and
+-- concurrent enqueues are rejected. A limit above 2,000 live jobs is compared with a stored count,
+-- which may be ten seconds old.
 -- p_count: Number of jobs that the call is about to add.
 create function queue.check_live_jobs(
   p_workspace_id uuid,
@@ -648,10 +648,10 @@ end;
 $$;
 
 -- Token buckets for the rate limits of people. The buckets are stored in sequences, because a
--- rollback does not restore the value of a sequence. A call that is rejected or times out therefore
--- also takes tokens. A bucket uses a pair of sequences with the same number n. The sequence
--- priced_<n> stores a hash of the bucket's name, and the sequence refilled_<n> stores the time at
--- which the bucket is full again, in microseconds.
+-- rollback does not restore the value of a sequence. A call that is rejected or times out also
+-- takes tokens. A bucket uses a pair of sequences with the same number n. The sequence priced_<n>
+-- stores a hash of the bucket's name, and the sequence refilled_<n> stores the time at which the
+-- bucket is full again, in microseconds.
 do $$
 begin
   for v_nth in 0 .. 15 loop
@@ -664,8 +664,8 @@ $$;
 -- Return the number of the pair of sequences that stores a token bucket, and the time at which the
 -- bucket is full again. The hash of the bucket's name selects four candidate pairs. If none of the
 -- four pairs stores the bucket, take over a pair whose bucket is full. If each of the four pairs
--- stores a bucket that is not full, return null. The function reads the time of a pair before the
--- name of its bucket, because another bucket may take over the pair between the two reads.
+-- stores a bucket that is not full, return null. queue.find_pair reads the time of a pair before
+-- the name of its bucket, because another bucket may take over the pair between the two reads.
 create function queue.find_pair(
   p_hash bigint,
   p_micros bigint,
@@ -701,7 +701,7 @@ $$;
 -- Take tokens of a person's rate limit before a call does its work, or reject the call with status
 -- 429. Each call stores in a sequence the time when the person's bucket will be full again, which
 -- needs no row lock. Only a call that gets the bucket's advisory lock also updates the row of
--- queue.buckets. Concurrent calls of a person therefore do not wait for each other.
+-- queue.buckets, so that concurrent calls of a person do not wait for each other.
 -- p_cost: Number of tokens to take. A negative number returns tokens that an earlier call took.
 create function queue.charge(
   p_bucket text,
@@ -750,10 +750,11 @@ end;
 $$;
 
 -- Limit how long a request of the Data API waits for a lock, because all callers share few
--- connections. The limit applies until the transaction ends. The limit must not apply to the
--- project's own code, so the function does nothing if the request calls a function or table of the
--- project. A function belongs to the engine or an app if its body calls a function of the schema
--- queue, or calls an app's private function whose body calls a function of the schema queue.
+-- connections. The lock timeout applies until the transaction ends. The lock timeout must not apply
+-- to the project's own code, so queue.limit_wait does nothing if the request calls a function or
+-- table of the project. A function belongs to the engine or an app if its body calls a function of
+-- the schema queue, or calls an app's private function whose body calls a function of the schema
+-- queue.
 -- p_ms: Maximum wait in milliseconds.
 create function queue.limit_wait(p_ms integer)
 returns void
@@ -801,8 +802,8 @@ $$;
 -- waits at most 100 ms for a lock (queue.limit_wait).
 -- p_kind: Kind of the call, which is jobs, streams, rows or changes. The kind 'rows' takes tokens
 --   for rows that a function of the engine or an app has already written. The kind 'changes' is for
---   all other writes. A person runs one call of the kind 'changes' at a time. A person's second
---   call of the kind 'changes' waits up to 200 ms.
+--   all writes that belong to no other kind. A person runs one call of the kind 'changes' at a
+--   time. A person's second call of the kind 'changes' waits up to 200 ms.
 create function queue.admit(
   p_kind text,
   p_workspace_id uuid,
@@ -892,8 +893,8 @@ $$;
 create trigger admit_statement
   before insert or update on public.jobs
   for each statement
-  -- Postgres parses the condition for each statement, and a constant of the type name would be
-  -- longer
+  -- compare with a text, because Postgres parses the trigger's condition for each statement, and a
+  -- constant of the type `name` would be longer
   when (current_user = 'authenticated'::text)
   execute function queue.admit_statement();
 
@@ -913,7 +914,8 @@ end;
 $$;
 
 -- Take tokens of a person's rate limit for the rows that a statement has written, minus the tokens
--- that queue.admit_statement took. Each row costs one token, and one more for each 16 kB.
+-- that queue.admit_statement took. Each written row costs one token, and one more token for each 16
+-- kB.
 create function queue.charge_written()
 returns trigger
 language plpgsql
@@ -980,7 +982,7 @@ $$;
 select queue.charge_rows('public.workspace_members');
 
 -- Take one of p_most call slots until the transaction ends, or reject the call with status 429.
--- p_id: Id of the person or workspace that the call slots belong to. Null to take no call slot.
+-- p_id: Id of the person or workspace that the call slots belong to, or null to take no call slot.
 -- p_most: Number of call slots.
 -- p_ms: Maximum time to wait for a call slot, in milliseconds. A waiting call occupies a database
 --   connection, so the caller must first take another call slot without waiting, which limits the
@@ -1039,7 +1041,7 @@ $$;
 -- Admit a read of a table or view through the Data API, or reject the read with status 429. A
 -- person may run six reads at a time, because a browser sends up to six requests to one host.
 -- Row-level policies call queue.admit_plain_read once per query. Realtime evaluates row-level
--- policies outside of a request, so that its reads are not limited.
+-- policies outside of a request, so that reads by Realtime are not limited.
 create function queue.admit_plain_read()
 returns void
 language plpgsql
@@ -1054,9 +1056,10 @@ $$;
 
 -- For a person's call, lock an idempotency key or unique key before a job gets the key. If another
 -- transaction is taking the same key, wait up to two seconds, because the response must contain the
--- job that gets the key. Only one call of a person may wait, and further calls are rejected. A
--- transaction takes at most 100 locks of keys, because the server has few advisory locks. The
--- service takes no lock, and waits for the key's row.
+-- job that gets the key. Only one call of a person may wait for a key, and further calls of the
+-- person are rejected. A transaction takes at most 100 locks of keys, because the server has few
+-- advisory locks. A call of the service takes no advisory lock, and waits for the lock of the key's
+-- row.
 create function queue.hold_key(p_workspace_id uuid, p_job_type text, p_key text)
 returns void
 language plpgsql
@@ -1087,7 +1090,7 @@ end;
 $$;
 
 -- For apps. Let only one call at a time use the app's record with the id p_id, and reject
--- concurrent calls, because they would wait for locked rows of the record. The function takes a
+-- concurrent calls, because they would wait for locked rows of the record. queue.hold_id takes a
 -- token of the person's rate limit before the app writes a row.
 create function queue.hold_id(p_id text)
 returns void
@@ -1277,9 +1280,9 @@ comment on function public.set_settings is
 select queue.allow('service_role', 'public.set_settings');
 
 -- Reject the call if its worker key is revoked. Every function for workers must call
--- queue.refuse_revoked, and queue.allow rejects a function without this call. The function always
--- returns false. A caller that must be fast assigns the result to a variable, because an assignment
--- costs less than `perform`.
+-- queue.refuse_revoked, and queue.allow rejects a function without this call. queue.refuse_revoked
+-- always returns false. A caller that must be fast assigns the result to a variable, because an
+-- assignment costs less than `perform`.
 create function queue.refuse_revoked()
 returns boolean
 language plpgsql stable
@@ -1332,15 +1335,15 @@ begin
     'worker_keys_revoked',
     jsonb_build_array(jsonb_build_object(
       -- Revoke only keys whose issue time (iat) is more than a minute before p_before, because the
-      -- issuer sets iat half a minute back. Otherwise a key that is issued after p_before would
-      -- also be revoked.
+      -- issuer sets iat half a minute back. Without this minute, a key that is issued after
+      -- p_before would also be revoked.
       'before', floor(extract(epoch from p_before)) - 60,
       'from', floor(extract(epoch from v_now)) + coalesce(p_grace_seconds, 0)
     )),
     v_now
   )
-  -- Keep the earlier revocations. Otherwise keys that an earlier call revoked would work again
-  -- during the grace period of the new revocation.
+  -- Keep the revocations of earlier calls, because otherwise keys that an earlier call revoked
+  -- would work again during the grace period of the new revocation.
   on conflict (name) do update set
     value = s.value || excluded.value,
     updated_at = v_now;
@@ -1352,8 +1355,8 @@ begin
     value = to_jsonb(replace(concat(gen_random_uuid(), gen_random_uuid()), '-', ''))
   where name = 'guest_key';
   -- Someone with a stolen key may have registered job types, so delete all types without turns,
-  -- notes, leases and rows of queue.gated. Workers register their types again. Until then, a
-  -- delayed job of a deleted type that becomes due waits in queue.unpublished.
+  -- notes, leases and rows of queue.gated. Until a worker registers a deleted type again, a delayed
+  -- job of the type that becomes due waits in queue.unpublished.
   update queue.job_types
   set
     schema_version = least(schema_version, 1),

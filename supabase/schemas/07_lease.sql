@@ -25,7 +25,7 @@
 --     public.tick_finished    ends the worker run if the request found no more jobs.
 --
 -- queue.next_turns calls queue.ring_turns or queue.lane_turns. A worker repeats a request if the
--- response was lost. The worker then gets the same leases again.
+-- response was lost, and then gets the same leases again.
 
 -- A worker's request for jobs. The comment on public.lease_jobs describes the fields that are not
 -- described here.
@@ -83,7 +83,7 @@ create type queue.turn as (
   tenant_free integer
 );
 -- The first ready jobs of a tenant, in the order in which they must start.
--- turns: One entry per job, which is the index of the job's turn in p_turns (queue.divide_slots).
+-- turns: Array with the index of each job's turn in the array p_turns (queue.divide_slots).
 create type queue.tenant_jobs as (
   turns integer[],
   weight integer,
@@ -119,8 +119,8 @@ create type queue.last_served as (
 );
 
 -- A leased job as the worker receives it.
--- steps: Results of the job's steps that earlier attempts finished. Null if the results are long,
---   in which case the worker reads the results with public.read_steps.
+-- steps: Results of the job's steps that earlier attempts finished. The object is null if the
+--   results are long, in which case the worker reads the results with public.read_steps.
 create type queue.leased_job as (
   id uuid,
   workspace_id uuid,
@@ -247,7 +247,7 @@ begin
     perform queue.end_dead_runs(p_now);
     -- Set has_refused in all active worker runs, so that each active run requests jobs once more
     -- before it ends. If a run is ending now, this update waits for the transaction that ends the
-    -- run. The next pass of the loop then no longer counts the ended run.
+    -- run, so that the next pass of the loop does not count the run.
     update queue.ticks
     set has_refused = true
     where expires_at > p_now and tick_id <> p_request.tick_id;
@@ -382,10 +382,10 @@ $$;
 -- Admit waiting jobs of the concurrency keys that queue.notes names, beginning with the oldest
 -- note. Delete notes for job types that are paused or that no worker serves. When a paused job type
 -- is resumed, or when a worker serves a job type again, queue.note_gates inserts new notes for the
--- keys of the job type. If very many notes exist, do two further things.
+-- keys of the job type. If very many notes exist, take two further steps.
 -- - Admit jobs of the oldest key of up to p_most / 4 tenants from the smallest id on, and of up to
---   p_most / 4 tenants from a random id on. A tenant with few keys then does not wait for a tenant
---   with many keys.
+--   p_most / 4 tenants from a random id on. Admitting jobs of many tenants keeps a tenant with few
+--   keys from waiting for a tenant with many keys.
 -- - Delete old notes for concurrency keys without jobs in queue.gated.
 -- p_most: Maximum number of concurrency keys of which the function admits jobs.
 create function queue.open_gates(p_most integer, p_now timestamptz)
@@ -530,10 +530,10 @@ declare
   );
   v_ignored text;
 begin
-  -- The sequence queue.notes_gone is the lower bound of queue.turn_notes.xid. Set it to the
-  -- transaction id of the oldest row, or of the oldest running transaction, which may still insert
-  -- rows. Do not set the sequence if an earlier lease of this transaction has deleted rows of
-  -- queue.turn_notes, because a rollback would restore these rows, but not the old value of the
+  -- The sequence queue.notes_gone is the lower bound of queue.turn_notes.xid. Set queue.notes_gone
+  -- to the transaction id of the oldest note, or of the oldest running transaction, which may still
+  -- insert notes. Do not set the sequence if an earlier lease of this transaction has deleted rows
+  -- of queue.turn_notes, because a rollback would restore these rows, but not the old value of the
   -- sequence.
   if (current_setting('minutehand.noted', true) = 'yes') is not true then
     v_ignored := setval('queue.notes_gone', least(n.oldest, n.running)::text::bigint)
@@ -635,14 +635,14 @@ $$;
 
 -- Return the number of ready jobs for each of the first p_most turns in queue.notes. The lease
 -- takes the returned jobs without opening turns, because the order of the tenants does not matter
--- if every job gets a slot. The function skips tenants and job types with a limit, a weight or a
--- pause, because queue.share_slots must check a limit, weight or pause first. Return null in three
--- cases.
+-- if every job gets a slot. queue.noted_shares skips tenants and job types with a limit, a weight
+-- or a pause, because queue.share_slots must check a limit, weight or pause first. Return null in
+-- three cases.
 -- - The worker has fewer free slots than these turns have ready jobs.
--- - An open turn has a ready job for the worker. Leases must serve the turn's tenant in the order
---   of ranks.
--- - With these turns, at most four turns would be open. A few open turns without ready jobs do not
---   slow down leases (queue.fill_pool).
+-- - An open turn has a ready job for the worker. If an open turn has a ready job, leases must serve
+--   the tenants in the order of ranks.
+-- - At most four turns would be open if the lease opened the turns in queue.notes. A few open turns
+--   without ready jobs do not slow down leases (queue.fill_pool).
 -- p_most: Maximum number of turns to read from queue.notes.
 create function queue.noted_shares(p_request queue.lease_request, p_most integer)
 returns queue.share[]
@@ -833,9 +833,10 @@ $$;
 
 -- Return the open turns (tenants with ready jobs) for all job types and queues, in the order of
 -- (rank, workspace_id, lane). The result begins after the tenant that the ring p_ring stores. After
--- the highest rank, the result continues with the lowest rank. In the query, lane_bound is 0 if
--- this tenant may get more jobs in the current round, so that it comes first. Otherwise lane_bound
--- is the greatest integer, so that this tenant comes last.
+-- the highest rank, the result continues with the lowest rank. In the query, lane_bound is 0 if the
+-- tenant of the ring may get more jobs in the current round, so that this tenant comes first. If
+-- the tenant of the ring may get no more jobs, lane_bound is the greatest integer, so that this
+-- tenant comes last.
 -- p_rows: Maximum number of rows to return.
 -- is_cut: True in the last row of a result with p_rows rows, because more turns may be open.
 create function queue.ring_turns(p_ring integer, p_rows integer)
@@ -900,9 +901,9 @@ $$;
 -- ready jobs). The rows of each lane begin after the tenant that the ring of the lane stores.
 -- queue.ring_turns and queue.lane_turns are separate functions, because one query for all lanes and
 -- for single lanes would not read an index in order. If a job type had no ready jobs for some time,
--- its round is far behind the rounds of other job types. The function then sets the job type one
--- round behind the other job types, because otherwise leases would serve only this job type until
--- it had caught up.
+-- its round is far behind the rounds of other job types. queue.lane_turns sets a job type that is
+-- far behind to one round behind the other job types, because otherwise leases would serve only
+-- this job type until it had caught up.
 create function queue.lane_turns(p_lanes integer[], p_rows integer)
 returns table (
   lane integer,
@@ -977,7 +978,8 @@ from queue.tenant_limits as w
 union all
 select p.workspace_id
 from queue.pauses as p
--- exclude the null of a pause of a type or queue, because `not in` is never true with a null
+-- exclude pauses of a job type or queue, whose workspace_id is null, because `not in` is never true
+-- with a null
 where p.workspace_id is not null;
 
 -- Return the open turns of those tenants that are served next in the lanes p_lanes (job types in
@@ -990,7 +992,7 @@ where p.workspace_id is not null;
 -- known: Number of different tenants in the result.
 -- is_all: True if the result has all tenants with ready jobs in the lanes p_lanes.
 -- is_limited: True if one of the returned tenants has a limit or a weight, or is paused.
--- is_empty: True if only one turn is open, and it has no ready job.
+-- is_empty: True if only one turn is open, and its tenant has no ready job.
 create function queue.next_turns(
   p_lanes integer[],
   p_most integer,
@@ -1106,7 +1108,7 @@ $$;
 -- known: Number of tenants in the result, if the transaction could not take the advisory locks of
 --   all tenants in p_turns. Null if the result has all tenants of p_turns.
 -- is_busy: True if another lease has one of the advisory locks, or if another transaction is ending
---   a pause. The function then changes no turn.
+--   a pause. If is_busy is true, the function changes no turn.
 create function queue.limit_turns(
   p_turns queue.turn[],
   p_now timestamptz,
@@ -1268,12 +1270,12 @@ select s.job_id, true
 from queue.suspects as s;
 
 -- Divide the free slots of a worker among tenants in rounds. In each round, every tenant gets slots
--- for as many of its first ready jobs as its weight. The function skips a job that would exceed a
--- limit, and does not count the skipped job against the weight.
+-- for as many of its first ready jobs as its weight. queue.divide_slots skips a job that would
+-- exceed a limit, and does not count the skipped job against the weight.
 -- p_depth: Number of ready jobs to read for each turn. If the tenant's weight is greater than
 --   p_depth, the function reads as many jobs as the weight. Null if the lease has not read all
---   tenants with ready jobs. The function then reads as many jobs as the weight, and divides the
---   slots for one round only.
+--   tenants with ready jobs. If p_depth is null, the function reads as many jobs as the weight, and
+--   divides the slots for one round only.
 -- p_most: Number of free slots.
 -- is_cut: True if a tenant may have more ready jobs than this function has read.
 -- empty: Open turns whose tenants have no ready job.
@@ -1423,9 +1425,9 @@ end;
 $$;
 
 -- Store the tenant that was served last in one ring for the lanes p_lanes (job types in queues),
--- except for lanes in which another lease has already served a later tenant. The function uses the
--- first of these rings that exists.
--- - A present ring of these lanes to which no other lane refers.
+-- except for lanes in which another lease has already served a later tenant. queue.advance_ring
+-- uses the first of the following rings that exists.
+-- - A ring to which one or more of these lanes refer, and no other lane.
 -- - A ring to which no lane refers.
 -- - A new ring.
 --
@@ -1512,7 +1514,7 @@ $$;
 -- shares: Number of jobs that the lease takes for each tenant, job type and queue.
 -- empty: Open turns whose tenants have no ready job.
 -- is_only: True if only one turn of the requested lanes is open, and no limit, weight or pause
---   applies to it. The turn may have no ready job.
+--   applies to it. The tenant of the only open turn may have no ready job.
 -- is_limited: True if a limit, a weight or a pause applies to one of the tenants or job types.
 -- at_limit: Job types that have reached their limit, so that none of their jobs may start now.
 -- more: True if the worker should request jobs again immediately, because another lease has locked
@@ -1922,8 +1924,8 @@ begin
   elsif v_one.jobs > 1 then
     p_shares[1].jobs := v_one.jobs / 2;
     v_first := queue.take(p_shares, p_request, p_now);
-    -- The second half also begins at the position v_one.ord, because the jobs of the first half are
-    -- no longer ready.
+    -- The second half of the jobs also begins at the position v_one.ord, because the jobs of the
+    -- first half are no longer ready.
     p_shares[1].jobs := v_one.jobs - v_one.jobs / 2;
     v_second := queue.take(p_shares, p_request, p_now);
   else
@@ -2597,7 +2599,7 @@ begin
     v_now
   );
   -- Store the number of this request, so that queue.lease recognizes a repeated request. A later
-  -- request that leased no jobs must write nothing.
+  -- request of the worker run must write nothing if it leased no jobs.
   if v_tick.last_call is null or v_given.leased > 0 then
     insert into queue.ticks as t (tick_id, seen_at, worker, last_call)
     values (v_asked.tick_id, v_now, v_asked.worker, v_asked.call)

@@ -2,10 +2,10 @@
 -- outcome of each attempt together with the number of the job's lease (the fence). If the job has
 -- been leased again in the meantime, the reported lease number is old, and the outcome changes
 -- nothing. public.settle_jobs first applies the outcomes and frees concurrency keys, and then
--- leases the next jobs. The response can therefore contain a job that waited for a freed
--- concurrency key. queue.finish ends jobs that no worker has leased. If the process of a worker
--- dies, the leases of its jobs expire and maintenance reclaims the jobs. Only the job that ended
--- the process loses an attempt (14_suspects.sql).
+-- leases the next jobs, so that the response can contain a job that waited for a freed concurrency
+-- key. queue.finish ends jobs that no worker has leased. If the process of a worker dies, the
+-- leases of its jobs expire and maintenance reclaims the jobs. Only the job that ended the process
+-- loses an attempt (14_suspects.sql).
 --
 --   public.settle_jobs
 --     queue.read_items        parses the items of the request and sorts them by job.
@@ -150,8 +150,8 @@ begin
       end;
       outcome := 'failed';
     -- If there is evidence that the job ended its worker process, the retry waits for the backoff,
-    -- as after any failure. Without evidence, something else may have stopped the worker, so the
-    -- job is retried immediately.
+    -- as after any failure. Without evidence that the job ended its worker process, the job is
+    -- retried immediately, because something else may have stopped the worker.
     elsif outcome = 'retry' or problem ? 'evidence' then
       run_at := p_now + make_interval(
         secs => case
@@ -298,9 +298,9 @@ $$;
 
 -- After attempts have ended, move jobs that will run again to queue.deferred, queue.gated or
 -- queue.ready. Then admit waiting jobs of freed concurrency keys, free the unique keys of ended
--- jobs, and insert signals for parent and child jobs. The function moves jobs before it admits
--- other jobs, so that a moved job of a type with in_order still counts against the limit of its
--- concurrency key.
+-- jobs, and insert signals for parent and child jobs. queue.after_attempts moves jobs before it
+-- admits other jobs, so that a moved job of a type with in_order still counts against the limit of
+-- its concurrency key.
 create function queue.after_attempts(p_ids uuid[], p_now timestamptz)
 returns void
 language plpgsql
@@ -405,7 +405,8 @@ $$;
 --   have a key, a parent, a deadline, a latest time for the start, or an event to store.
 -- with_event: Ids of jobs whose last event must be stored, because it is not a derived event.
 -- results: Results for the response, if all items are plain completions with current lease numbers.
---   Null in all other cases, so that the caller builds the response from the stored rows.
+--   Null if an item is not a plain completion or has an old lease number, so that the caller builds
+--   the response from the stored rows.
 -- has_blocked: True if a turn is limited.
 create function queue.end_attempts(
   p_items queue.worker_item[],
@@ -741,7 +742,7 @@ $$;
 
 -- Lock and return the job whose lease p_request names as {job_id, fence}. Raise the error
 -- lease_lost if the worker that calls no longer has this lease.
--- p_job_types: Job types whose jobs may make this request. Null for all job types.
+-- p_job_types: Job types whose jobs may make this request, or null for all job types.
 -- p_undone: Text at the end of the error message, for example 'its children were not created'.
 create function queue.held_job(p_request jsonb, p_job_types text[], p_undone text)
 returns public.jobs
@@ -774,8 +775,8 @@ begin
 end;
 $$;
 
--- Let all leases of a worker expire now, because its process has ended. Maintenance then reclaims
--- the jobs.
+-- Let all leases of a worker expire now, because its process has ended. Maintenance reclaims the
+-- jobs of expired leases.
 create function queue.end_leases_of(p_worker integer, p_now timestamptz)
 returns void
 language sql

@@ -1,10 +1,10 @@
 -- This file lets jobs wait without a worker. A job waits when it sleeps, asks a person a question,
 -- or awaits an event or its child jobs. A transaction that ends a child job or emits an event
--- inserts a row into queue.signals. The transaction does not lock the waiting job, because the
--- transaction might have to wait for the lock. Maintenance later processes the row of queue.signals
--- in another transaction, which sees both the wait and the event (queue.do_waits). The value of an
--- ended wait becomes the result of a step with the wait's name, so that the job's next attempt
--- reads the value.
+-- inserts a row into queue.signals. A transaction that inserts a signal does not lock the waiting
+-- job, because the transaction might have to wait for the lock. Maintenance later processes the row
+-- of queue.signals in another transaction, which sees both the wait and the event (queue.do_waits).
+-- The value of an ended wait becomes the result of a step with the wait's name, so that the job's
+-- next attempt reads the value.
 
 create table queue.waits (
   job_id uuid primary key,
@@ -18,8 +18,9 @@ create table queue.waits (
   timeout_at timestamptz,
   default_value jsonb, -- value of the step after a timeout
   gathered integer not null default 0, -- number of children whose results are already copied
-  -- A wait that violates one of the constraints below could never end. A job that requests such a
-  -- wait fails, and its error contains the name of the constraint.
+  -- A wait that violates one of the constraints below could never end. If a wait violates a
+  -- constraint, the job that requests the wait fails, and the job's error contains the name of the
+  -- constraint.
   constraint a_wait_is_a_sleep_ask_event_or_children
     check (kind in ('sleep', 'ask', 'event', 'children')),
   constraint a_sleep_says_until_when
@@ -350,7 +351,8 @@ declare
 begin
   if p_signal.kind = 'resumed' then
     -- A lease holds the lock 'pauses' in shared mode while it admits jobs of concurrency keys, or
-    -- sets turns to limited or paused. queue.try_lock succeeds only if no such lease is running.
+    -- sets turns to limited or paused. queue.try_lock succeeds only if no lease has the lock
+    -- 'pauses'.
     v_done := case when queue.try_lock('pauses') then 1 end;
     perform queue.note_gates(array(select l.lane from queue.lanes as l))
     where p_signal.workspace_id = queue.system_workspace();
@@ -484,11 +486,12 @@ begin
 end;
 $$;
 
--- Run the maintenance task `waits`. The task processes signals and ends waits that have timed out,
--- until a pass changes nothing. A pass keeps a signal of the kind check if another transaction has
--- locked the job of the signal. A pass keeps a signal of the kind event if more jobs wait for the
--- event than the pass could resume. A pass spends up to 0.1 s on signals about children and pauses,
--- one workspace after the other, so that timed-out waits are checked again soon.
+-- Run the maintenance task `waits`. The task `waits` processes signals and ends waits that have
+-- timed out, until a pass changes nothing. A pass keeps a signal of the kind check if another
+-- transaction has locked the job of the signal. A pass keeps a signal of the kind event if more
+-- jobs wait for the event than the pass could resume. A pass spends up to 0.1 s on signals about
+-- children and pauses, one workspace after the other, so that timed-out waits are checked again
+-- soon.
 create function queue.do_waits(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql

@@ -6,8 +6,8 @@
 -- immediately. For a running job, only a cancel request is stored, because its worker must stop the
 -- job. If the caller has not locked the jobs, the function locks them, takes one token of the
 -- person's rate limit for each job and descendant, and cancels the first 100 descendants.
--- Maintenance cancels the other descendants, for which signals are inserted. Return the number of
--- jobs and descendants, with at most 5,000 descendants.
+-- queue.cancel inserts signals for the other descendants, so that maintenance cancels them. Return
+-- the number of jobs and descendants, with at most 5,000 descendants.
 create function queue.cancel(
   p_ids uuid[],
   p_now timestamptz,
@@ -265,9 +265,9 @@ create trigger jobs_after_update
 
 -- Most leases and settlements change last_seq, so they do not fire the trigger
 -- jobs_cancel_by_update. A lease that adds no event to its job fires the trigger. The condition of
--- the trigger is short, because Postgres parses it for each statement that inserts or updates jobs.
--- A condition with all comparisons of the trigger function took a twelfth of the time of a call
--- that settles one job and leases the next.
+-- the trigger jobs_cancel_by_update is short, because Postgres parses it for each statement that
+-- inserts or updates jobs. A condition with all comparisons of the trigger function took a twelfth
+-- of the time of a call that settles one job and leases the next.
 create trigger jobs_cancel_by_update
   before update of status, priority, ord, queue, job_type, workspace_id,
     next_retry_at, scheduled_for, deadline_at, start_by_at, concurrency_key on public.jobs
@@ -822,8 +822,8 @@ begin
   else
     delete from queue.pauses where kind = v_kind and name = v_name;
   end if;
-  -- the begin of a pause of a type or queue also changes which jobs of concurrency keys are
-  -- admitted
+  -- when a pause of a job type or queue begins, the next lease must also check the jobs that wait
+  -- for a concurrency key
   if (not v_paused or v_workspace is null)
     and queue.handle_signal(v_signal, queue.clock()) is null
   then
@@ -832,7 +832,7 @@ begin
   end if;
   perform queue.send_wakeup(queue.clock()), queue.wake_worker()
   where not v_paused;
-  -- Also return the pauses that remain, because one of them may still stop the resumed jobs.
+  -- Also return the pauses that remain, because a remaining pause may still stop the resumed jobs.
   return jsonb_build_object('kind', v_kind, 'name', v_name, 'paused', false)
     || coalesce(
       (

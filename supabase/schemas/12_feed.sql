@@ -1,7 +1,7 @@
 -- This file publishes events of jobs. Most changes of a job insert a row into queue.feed, and send
--- a message through Supabase Realtime. The message goes to the topic of the job's workspace. The
--- message also goes to the topics of the job and of its session if clients follow these topics. The
--- last part of this file has guest sessions.
+-- a message through Supabase Realtime. The message goes to the topic of the job's workspace. If
+-- clients follow the topics of the job or of its session, the message also goes to these topics.
+-- The last part of this file has guest sessions.
 --
 -- If a workspace has few changes, each statement that changes jobs sends its own Realtime messages.
 -- If a workspace has many changes, the publisher (queue.do_announcements) sends one message per
@@ -69,9 +69,9 @@ create table queue.publisher (
   seen pg_snapshot not null, -- the publisher has read all feed rows that are visible in `seen`
   xid xid8, -- transaction of the pass
   own_id bigint, -- the publisher has also read the feed rows of `xid` with ids up to own_id
-  -- The next three columns are null if the pass reached the end of the feed. Otherwise the next
-  -- pass continues after the feed row (number, id), and reads only feed rows that are visible in
-  -- `until`.
+  -- The next three columns are null if the pass reached the end of the feed. If the pass did not
+  -- reach the end of the feed, the next pass continues after the feed row (number, id), and reads
+  -- only feed rows that are visible in `until`.
   until pg_snapshot,
   number bigint,
   id bigint
@@ -114,8 +114,8 @@ set search_path = ''
 as $$
 declare
   v_second bigint := date_part('epoch', clock_timestamp())::bigint;
-  -- Read the counter before storing the new second, so that a message sent between the two
-  -- statements counts in the new second.
+  -- Read the counter of messages before storing the new second, so that a message sent between the
+  -- two statements counts in the new second.
   v_counted constant bigint := coalesce(
     pg_sequence_last_value('queue.messages_counted'),
     0
@@ -438,8 +438,8 @@ $$;
 
 -- Publish changes of jobs. The caller must have locked the jobs. A change with seqs is sent as
 -- Realtime messages (queue.send). Each change is also inserted into queue.feed, unless its message
--- was sent and it is about log lines, output, or progress of a job without a session. If p_changes
--- is null, this strict function returns null and does nothing. Otherwise it returns true.
+-- was sent and it is about log lines, output, or progress of a job without a session. Return true,
+-- or null if p_changes is null, because queue.publish is a strict function.
 -- p_is_soon: True if new jobs are due within a minute, so that the commit notifies idle workers.
 create function queue.publish(
   p_changes queue.change[],
@@ -501,9 +501,9 @@ begin
   end if;
   v_budget := queue.message_budget('{}');
   -- A transaction that was still running during the last pass may have added feed rows with low
-  -- numbers. If such a transaction has ended, begin this pass with the number of the transaction.
-  -- For example, if transaction 7 ran while the last pass read up to the number 20, begin with 7,
-  -- and skip the feed rows that are visible in `seen`.
+  -- numbers. If a transaction that ran during the last pass has ended, begin this pass with the
+  -- number of the transaction. For example, if transaction 7 ran while the last pass read up to the
+  -- number 20, begin with 7, and skip the feed rows that are visible in `seen`.
   select p.*, l.*
   into v_at
   from (
@@ -602,7 +602,7 @@ $$;
 -- Divide the message budget among the messages of the publisher, in three steps.
 -- 1. Return messages with recent events and without output, beginning with the workspaces that have
 --    the fewest messages. An event is recent for two seconds.
--- 2. Store the topics of the remaining messages in queue.late_topics.
+-- 2. Store the topics of all messages that are not returned in queue.late_topics.
 -- 3. With the remaining budget, return messages that ask the followers of late topics to read the
 --    jobs again. Among the late topics of a workspace, the topic that has waited longest comes
 --    first. A late topic whose message alone exceeds the remaining budget comes last.
@@ -1004,8 +1004,8 @@ begin
   if v_number >= coalesce(pg_sequence_last_value('queue.feed_reached'), 0) then
     return v_number;
   end if;
-  -- Other transactions that write feed rows wait for this lock until this transaction ends. A
-  -- transaction takes this lock only once after the database was restored.
+  -- Take the advisory lock 'feed', so that other transactions that write feed rows wait until this
+  -- transaction ends. A transaction takes this lock only once after the database was restored.
   perform queue.try_lock('feed', true);
   v_number := v_xid + coalesce(pg_sequence_last_value('queue.feed_base'), 0);
   if v_number < pg_sequence_last_value('queue.feed_reached') then
@@ -1047,9 +1047,9 @@ select concat(
 )
 $$;
 
--- Run the maintenance task `live`. The task deletes old rows of queue.feed, even if no client has
--- read them, and stores the highest deleted number in read_to. A client whose cursor is before this
--- number may have missed events.
+-- Run the maintenance task `live`. The task `live` deletes old rows of queue.feed, even if no
+-- client has read them, and stores the highest deleted number in read_to. A client whose cursor is
+-- before this number may have missed events.
 create function queue.do_live(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -1389,7 +1389,7 @@ comment on function public.event_feed is
   'each event.';
 select queue.allow('authenticated, service_role', 'public.event_feed');
 
--- Guest sessions. One person who is not a member of the workspace has access to a guest session, or
+-- Guest sessions. A guest session is open to one person who is not a member of the workspace, or to
 -- everyone who has the session's unguessable id.
 create table queue.guest_sessions (
   session_id text primary key,

@@ -282,11 +282,11 @@ begin
 end;
 $$;
 
--- Run the maintenance task `schedules`. The task enqueues a job for the first due schedule of each
--- workspace, then for the second due schedule of each workspace, and so on. A run that is more than
--- five minutes late counts as a missed run. A schedule that is declared in code enqueues no job
--- while no worker serves its job type, because its jobs would only accumulate. If one schedule
--- fails, the other schedules still run.
+-- Run the maintenance task `schedules`. The task `schedules` enqueues a job for the first due
+-- schedule of each workspace, then for the second due schedule of each workspace, and so on. A run
+-- that is more than five minutes late counts as a missed run. A schedule that is declared in code
+-- enqueues no job while no worker serves its job type, because its jobs would only accumulate. If
+-- one schedule fails, the other schedules still run.
 create function queue.do_schedules(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql

@@ -286,8 +286,8 @@ from queue.ready_suspects(p_job_types) as s
 where s.lane = any ((queue.open_lanes(p_job_types, p_queues)).lanes)
 $$;
 
--- Decide which jobs a worker may lease while suspects wait. The function returns the text suspects,
--- others or nothing.
+-- Decide which jobs a worker may lease while suspects wait. queue.lease_mode returns the text
+-- suspects, others or nothing.
 -- suspects: The worker may lease a group of suspects, because the worker's process runs no job.
 -- others: The worker may lease all jobs except suspects.
 -- nothing: The worker may lease no job, because its process already runs suspects, or because its
@@ -330,9 +330,9 @@ begin
 end;
 $$;
 
--- Lease the jobs of one group of suspects, within the limits of types, workspaces and pools. The
--- function does not check the limits of concurrency keys, because a suspect already counts against
--- the limit of its key.
+-- Lease the jobs of one group of suspects, within the limits of types, workspaces and pools.
+-- queue.lease_suspects does not check the limits of concurrency keys, because a suspect already
+-- counts against the limit of its key.
 create function queue.lease_suspects(p_request queue.lease_request, p_now timestamptz)
 returns queue.taken
 language plpgsql

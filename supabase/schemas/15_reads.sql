@@ -49,8 +49,8 @@ $$;
 select queue.allow('authenticated, service_role', 'queue.user_message');
 
 -- Return a hash that groups the errors of jobs. Two errors that differ only in numbers and ids have
--- the same hash. The message of a WorkerLost error contains the worker's name. The hash of a
--- WorkerLost error is therefore computed from the reason why the worker's process ended.
+-- the same hash. The message of a WorkerLost error contains the worker's name, so the hash of the
+-- error is computed from the reason why the worker's process ended.
 create function queue.fingerprint(p_message text, p_error jsonb)
 returns text
 language plpgsql immutable
@@ -1936,8 +1936,7 @@ select case p_times
 end
 $$;
 
--- Return texts that count how often the worker of a job was lost, and no other job can have ended
--- the worker's process.
+-- Return texts that count those losses of a job's worker that no other job can have caused.
 -- ended_times: Number of losses with evidence of how the worker's process ended, for example
 --   'twice'. Null if there is no evidence of how any of the processes ended.
 -- alone: The text ', alone' if the job was the only job of its process in each loss with evidence.
@@ -1995,8 +1994,8 @@ $$;
 -- seen.
 -- slots: Number of slots that can run the job. Null if a worker did not report its slots, or if no
 --   worker runs.
--- ended_at: Time at which the last run of the workers with such slots ended. Null if one of these
---   workers still runs.
+-- ended_at: Time at which the last run of the workers with slots for the job ended. Null if one of
+--   these workers still runs.
 -- yet: Empty text if no live worker has slots that can run the job, otherwise null.
 create function queue.slots_for(p_job public.jobs, p_alive queue.workers[])
 returns table (
@@ -2295,11 +2294,11 @@ begin
 end;
 $$;
 
--- Return the reason why a job that may start has not started. The function tests the concurrency
--- limits first, from the limit of the job's key to the limit of its type. The function then tests
--- the rate limit, whether the job must run alone because its worker's process died, and whether
--- other jobs are ahead of the job. A lack of slots is returned as the reason only if running jobs
--- use all slots of the workers.
+-- Return the reason why a job that may start has not started. queue.explain_ready tests the
+-- concurrency limits first, from the limit of the job's key to the limit of its type.
+-- queue.explain_ready then tests the rate limit, whether the job must run alone because its
+-- worker's process died, and whether other jobs are ahead of the job. A lack of slots is returned
+-- as the reason only if running jobs use all slots of the workers.
 create function queue.explain_ready(
   p_job public.jobs,
   p_alive queue.workers[],
@@ -2752,7 +2751,7 @@ begin
 end;
 $$;
 
--- Return the kind, code and cause of a job's last error. The function classifies the error by its
+-- Return the kind, code and cause of a job's last error. queue.error_of classifies the error by its
 -- exception type and its code, never by its message.
 -- kind: Kind of the error, for example 'timeout'. The row failed:timeout of queue.guidance has the
 --   advice for this kind.

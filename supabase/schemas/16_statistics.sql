@@ -38,8 +38,9 @@ from (
 ) as b
 $$;
 
--- Run the maintenance task `statistics`. The task reads committed rows of queue.feed, and counts
--- the jobs of these rows in queue.stats. Each statement of the task counts about 20,000 jobs.
+-- Run the maintenance task `statistics`. The task `statistics` reads committed rows of queue.feed,
+-- and counts the jobs of these rows in queue.stats. Each statement of the task `statistics` counts
+-- about 20,000 jobs.
 create function queue.do_statistics(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql

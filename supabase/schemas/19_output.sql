@@ -125,8 +125,8 @@ $$;
 -- locked the leases of the jobs. A piece of output is a JSON object with the keys stream, attempt,
 -- start (its offset), step, and either text or items. If an earlier report stored the beginning of
 -- a piece, store only the remainder. A piece that exceeds the job's byte limit, or that would begin
--- a 21st stream, is not stored. Later pieces of the same stream are then not stored either, so that
--- the stream has no gap.
+-- a 21st stream, is not stored. After a piece that was not stored, later pieces of the stream are
+-- not stored either, so that the stream has no gap.
 create function queue.write_output(p_items queue.worker_item[], p_now timestamptz)
 returns void
 language plpgsql
@@ -235,8 +235,8 @@ $$;
 -- null: The worker's report contained no output.
 -- refused: The engine did not store a part of the output.
 -- followed: At least one client follows the job or its session.
--- unfollowed: No client follows the job or its session. The worker then collects output for a
---   longer time before it reports again.
+-- unfollowed: No client follows the job or its session. If no client follows the job, the worker
+--   collects output for a longer time before it reports again.
 create function queue.output_state(p_item queue.worker_item, p_job public.jobs)
 returns text
 language plpgsql stable
@@ -755,10 +755,10 @@ comment on function public.session_output is
   'after these positions.';
 select queue.allow('anon, authenticated, service_role', 'public.session_output');
 
--- Run the maintenance task `output`. The task joins the pieces of output of an ended job into one
--- row per stream, or into one row per step that wrote to the stream. For a completed job, keep only
--- the output of the last attempt. For other ended jobs, keep the output of all attempts, because
--- these jobs may be retried.
+-- Run the maintenance task `output`. The task `output` joins the pieces of output of an ended job
+-- into one row per stream, or into one row per step that wrote to the stream. For a completed job,
+-- keep only the output of the last attempt. For other ended jobs, keep the output of all attempts,
+-- because these jobs may be retried.
 create function queue.do_output(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql

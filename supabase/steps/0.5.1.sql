@@ -5,8 +5,8 @@
 -- afterwards
 
 -- The indexes of the open rows of queue.turns now begin with the column epoch, so that a lease
--- skips the dead index entries of closed rows. Postgres keeps these entries while an old snapshot
--- exists.
+-- skips the dead index entries of closed rows. Postgres keeps the dead index entries while an old
+-- snapshot exists.
 drop index queue.turns_in_order;
 drop index queue.turns_by_lane;
 create index turns_in_order on queue.turns (epoch, rank, workspace_id, lane) where not blocked;

@@ -77,8 +77,8 @@ memberships as (
   from pg_catalog.pg_auth_members as m, engine as e
   where 'job_worker'::regrole in (m.member, m.roleid)
     or m.member in (to_regrole('anon'), to_regrole('authenticated'))
-      -- anon or authenticated could read the rows of every tenant as a member of a superuser or of
-      -- a role with bypassrls
+      -- as a member of a superuser or of a role with bypassrls, anon or authenticated could read
+      -- the rows of every tenant
       and exists (
         select from pg_catalog.pg_roles as r
         where (r.rolsuper or r.rolbypassrls) and pg_has_role(m.roleid, r.oid, 'member')
@@ -531,7 +531,7 @@ facts (rank, object, statement, undo) as (
   join pg_catalog.pg_publication_tables as p
     on to_regclass(format('%I.%I', p.schemaname, p.tablename)) = r.oid
   union all
-  -- compare the order of columns, because an insert without column names depends on it
+  -- compare the order of columns, because an insert without column names depends on this order
   select
     22,
     c.relation,
@@ -551,7 +551,8 @@ select distinct
     -- `uninstall` recognizes the engine's schemas by their comments
     and statement not like 'comment on schema %'
     or object in ('public.workspaces', 'public.workspace_members', 'realtime.messages')
-    -- these tables keep the indexes and triggers of the release
+    -- a project must keep the indexes and triggers that the release creates on tables of the schema
+    -- public
     and not (object like 'public.%' and rank in (7, 8, 9)
       and statement ~ '^CREATE (INDEX|TRIGGER)|enable trigger')
     or object like 'public.workspaces.%'

@@ -17,7 +17,8 @@ begin
   loop
     execute format('create schema if not exists %I', v_one.schema);
     execute format('grant usage, create on schema %I to postgres', v_one.schema);
-    -- make postgres the owner, so that a migration may drop the extension or comment on it
+    -- make postgres the owner of the extension, so that a migration may drop or comment on the
+    -- extension
     set local role postgres;
     execute format('create extension %I with schema %I', v_one.name, v_one.schema);
     reset role;

@@ -120,7 +120,8 @@ begin
   return new;
 end;
 $$;
--- Reject an SQL delete of a bucket or an object, because it would not delete the stored file.
+-- Reject an SQL delete of a bucket or an object, because the SQL delete would not delete the stored
+-- file.
 create or replace function storage.protect_delete() returns trigger
 language plpgsql
 as $$

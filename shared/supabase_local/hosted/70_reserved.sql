@@ -5,7 +5,7 @@
 --
 -- On a hosted project, the extension supautils gives postgres additional rights. On the local
 -- stack, postgres is a member of the roles that own the schemas, and the event triggers restrict
--- its rights. Superusers and the roles that own the schemas are not restricted.
+-- the rights of postgres. Superusers and the roles that own the schemas are not restricted.
 
 -- Return true for the tables that a hosted project lists in the settings supautils.policy_grants
 -- and supautils.drop_trigger_grants.
@@ -119,8 +119,8 @@ begin
 end;
 $$;
 
--- Let postgres use the foreign data wrappers of extensions, and let it grant this right to other
--- roles, as on hosted projects.
+-- Let postgres use the foreign data wrappers of extensions and grant this right to other roles, as
+-- on hosted projects.
 create or replace function extensions.grant_foreign_data_wrappers() returns event_trigger
 language plpgsql
 security definer -- only a superuser may grant rights on an extension's objects

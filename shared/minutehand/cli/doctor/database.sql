@@ -16,7 +16,7 @@ from pg_locks as l
 join pg_class as c on c.oid = l.relation
 join pg_stat_activity as a on a.pid = l.pid
 where l.granted
-  -- omit the lock modes of vacuum and analyze
+  -- omit locks in the modes that vacuum and analyze take
   and l.mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock',
     'RowShareLock', 'RowExclusiveLock')
   and c.relkind = 'r'

@@ -84,8 +84,8 @@ values
   ('webhook_private_addresses', 'false');
 insert into queue.tasks (name, every, reads_feed)
 values ('webhooks', '1 second', true);
--- A worker that publishes the job type later stores the type's other options. Schema version 0
--- means that no worker has published the type yet.
+-- When a worker publishes the job type webhook_delivery, the worker stores the type's other
+-- options. Schema version 0 means that no worker has published the type yet.
 insert into queue.job_types (job_type, schema_version, internal, in_order)
 values ('webhook_delivery', 0, true, true)
 -- A worker that runs during this migration may already have published the job type.
@@ -127,12 +127,12 @@ limit 1
 $$;
 revoke execute on function queue.slice_of from public;
 
--- Run the maintenance task `webhooks`. For each webhook, the task reads the events of about 5,000
--- jobs from queue.feed, and enqueues the delivery jobs. The task first processes one webhook of
--- each workspace, namely the webhook that has read the least of the feed. The task then processes
--- the second webhook of each workspace, and so on. Delivery jobs count as live jobs of their
--- workspace. While a workspace is at its limit of live jobs, the task enqueues no delivery job for
--- the workspace, and stores the reason in last_answer.
+-- Run the maintenance task `webhooks`. For each webhook, the task `webhooks` reads the events of
+-- about 5,000 jobs from queue.feed, and enqueues the delivery jobs. The task `webhooks` first
+-- processes one webhook of each workspace, namely the webhook that has read the least of the feed.
+-- The task `webhooks` then processes the second webhook of each workspace, and so on. Delivery jobs
+-- count as live jobs of their workspace. While a workspace is at its limit of live jobs, the task
+-- enqueues no delivery job for the workspace, and stores the reason in last_answer.
 create function queue.do_webhooks(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -310,8 +310,8 @@ begin
     p_webhook,
     'webhook'
   );
-  -- The host must be a name, because a numeric address can be written in too many ways to check.
-  -- The worker checks the address to which the host name resolves.
+  -- The host of a webhook's URL must be a name, because a numeric address can be written in too
+  -- many ways to check. The worker checks the address to which a webhook's host name resolves.
   v_host := lower(substring(
     p_webhook ->> 'url' from '^https?://([^/?#@\\:[:space:][:cntrl:]]+)'
       '(?::[0-9]{1,5})?(?:[/?#][^[:space:][:cntrl:]]*)?$'

@@ -27,7 +27,7 @@ create table public.beacon_jobs (
   started_at timestamptz,
   finished_at timestamptz,
   -- Signed receipt that is issued when the job ends. The receipt states how many other receipts the
-  -- job has, so that a missing receipt is detected. Null until the job ends.
+  -- job has, so that a missing receipt is detected. The receipt is null until the job ends.
   closing jsonb,
   share_id uuid, -- random key of the public link, null without a link
   constraint beacon_jobs_one_share unique (share_id),
@@ -760,7 +760,7 @@ begin
     return '{"id": null}';
   end if;
   return beacon.submit(
-    -- the same version for each attempt, so that only one attempt submits a job
+    -- set the same version in each attempt of the job, so that only one attempt submits the spec
     v_job.spec || jsonb_build_object('version', format(
       '%s@%s',
       left(v_job.version, 40),

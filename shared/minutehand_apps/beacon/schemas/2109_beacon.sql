@@ -25,7 +25,7 @@ create table public.beacon_jobs (
   started_at timestamptz,
   finished_at timestamptz,
   -- Signed receipt that is issued when the job ends. The receipt states how many other receipts the
-  -- job has, so that a missing receipt is detected. Null until the job ends.
+  -- job has, so that a missing receipt is detected. The receipt is null until the job ends.
   closing jsonb,
   share_id uuid, -- random key of the public link, null without a link
   constraint beacon_jobs_one_share unique (share_id),

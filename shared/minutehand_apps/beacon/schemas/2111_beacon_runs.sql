@@ -61,7 +61,7 @@ begin
     return '{"id": null}';
   end if;
   return beacon.submit(
-    -- the same version for each attempt, so that only one attempt submits a job
+    -- set the same version in each attempt of the job, so that only one attempt submits the spec
     v_job.spec || jsonb_build_object('version', format(
       '%s@%s',
       left(v_job.version, 40),

@@ -215,7 +215,8 @@ where session_id in (
 $$;
 
 -- Copy the messages before p_message_id, up to the latest 100, into a new session. The copies
--- belong to no job, so that the new session neither shows the work as running nor changes it.
+-- belong to no job, so that the new session neither shows background work as running nor changes
+-- the work.
 create function chat.branch(
   p_session public.async_session_state,
   p_message_id uuid
@@ -243,7 +244,7 @@ begin
   select
     p_session.session_id,
     m.workspace_id,
-    -- one id for each job, because a message and its reply have the same
+    -- return each job id once, because a message and its reply have the same job id
     md5(p_session.session_id || m.job_id)::uuid,
     m.type,
     m.content,
@@ -480,7 +481,7 @@ select jsonb_strip_nulls(jsonb_build_object(
   when 'info' then jsonb_build_object('result', chat.result(p_message.job_id))
   when 'question' then coalesce(
     (
-      -- the default that the work used because no one answered the question
+      -- the default answer that the background work used, because no one answered the question
       select jsonb_build_object('used', j.result -> 'answer')
       from public.jobs as j
       where j.id = p_message.job_id
@@ -542,7 +543,7 @@ comment on function chat.page is
 
 -- 3. Functions that return the state of a session's background work -------------------------------
 
--- Return true if the question waits for an answer.
+-- Return true if p_message is a question that waits for an answer.
 create function chat.is_open(p_message public.async_messages)
 returns boolean
 language sql stable
@@ -669,8 +670,8 @@ $$;
 comment on function chat.status is
   'State of a session''s background work, empty for an unknown session.';
 
--- Convert an event of a job to an event of the job's chat session. Add the work item, and the
--- question or result that the event reports.
+-- Convert an event of a job to an event of the job's chat session. Add to the event the work item,
+-- and the question or result that the event reports.
 create function chat.event_json(p_event jsonb, p_message public.async_messages)
 returns jsonb
 language sql stable

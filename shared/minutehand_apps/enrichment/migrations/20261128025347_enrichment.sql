@@ -136,7 +136,7 @@ set search_path = ''
 as $$
 begin
   if p_workspace_id is null or not queue.is_member(p_workspace_id) then
-    -- respond to other callers as if the workspace did not exist
+    -- respond to callers who are not members of the workspace as if the workspace did not exist
     perform queue.refuse(
       404,
       'workspace_not_found',
@@ -214,7 +214,7 @@ begin
       when p_changes ? 'sealed_key' then p_changes ->> 'last4'
       else s.apollo_api_key_last4
     end,
-    -- A new key ends a pause, because the pause applies to the old key.
+    -- A new key for Apollo ends a pause of enrichment, because the pause applies to the old key.
     apollo_paused_until = case
       when not p_changes ? 'sealed_key' then s.apollo_paused_until
     end,
@@ -687,8 +687,8 @@ begin
   if v_row ->> 'workspace_id' is distinct from v_job.workspace_id::text then
     return '{"missing": true, "updated": [], "kept": []}';
   end if;
-  -- Write fields that no user has edited. Also write fields that are empty because a user emptied
-  -- them before the job was created.
+  -- Write fields that no user has edited. Also write a field that a user emptied before the job was
+  -- created.
   select coalesce(jsonb_object_agg(f.key, f.value), '{}')
   into v_fields
   from jsonb_each(p_request -> 'fields') as f

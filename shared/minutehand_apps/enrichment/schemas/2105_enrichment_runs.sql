@@ -341,8 +341,8 @@ begin
   if v_row ->> 'workspace_id' is distinct from v_job.workspace_id::text then
     return '{"missing": true, "updated": [], "kept": []}';
   end if;
-  -- Write fields that no user has edited. Also write fields that are empty because a user emptied
-  -- them before the job was created.
+  -- Write fields that no user has edited. Also write a field that a user emptied before the job was
+  -- created.
   select coalesce(jsonb_object_agg(f.key, f.value), '{}')
   into v_fields
   from jsonb_each(p_request -> 'fields') as f

@@ -1,6 +1,6 @@
 -- Demo data of the enrichment app, with accounts, contacts and settings of two workspaces. The keys
 -- that begin with test-key- are not secrets, because only the offline substitute for Apollo accepts
--- them. The demo replaces these keys with encrypted keys.
+-- them. The demo replaces the keys that begin with test-key- by encrypted keys.
 
 insert into public.workspace_settings (workspace_id, apollo_api_key_encrypted, apollo_api_key_last4)
 values

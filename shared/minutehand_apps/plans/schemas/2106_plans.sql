@@ -486,7 +486,8 @@ comment on function plan.edit is
   'Replace the text of a written chapter, or its points, one per line: {plan_id}.';
 
 -- Change the days of a task, and the tasks before the task. The caller has checked that the order
--- has no cycle. If two calls together make a cycle, the report shows the order without days.
+-- of the tasks has no cycle. If two concurrent calls make a cycle in the order of the tasks, the
+-- report shows the tasks without days.
 create function plan.edit_task(p_plan_id uuid, p_change jsonb)
 returns jsonb
 language plpgsql

@@ -110,8 +110,9 @@ select
         end
   end as error_data,
   greatest(j.attempts - 1, 0) as retry_count,
-  -- A failed job has no retries left, so return the number of its retries as the maximum. The
-  -- maximum is 0 if the first attempt of the job ended with a permanent error.
+  -- A failed job has no retries left, so return the number of its retries as the maximum number of
+  -- retries. The maximum number of retries is 0 if the first attempt of the job ended with a
+  -- permanent error.
   case j.status
     when 'failed' then greatest(j.attempts - 1, 0)
     else j.max_attempts - 1
@@ -443,7 +444,7 @@ declare
   v_count integer := 0;
 begin
   perform queue.hold_id(p_training_id::text);
-  -- Delete chunks without words, because a new attempt may recognise words in them.
+  -- Delete chunks without words, because a new attempt may recognise words in these chunks.
   delete from public.training_chunks
   where training_id = p_training_id
     and v_training.transcript is null

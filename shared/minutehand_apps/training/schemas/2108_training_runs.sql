@@ -185,7 +185,7 @@ declare
   v_count integer := 0;
 begin
   perform queue.hold_id(p_training_id::text);
-  -- Delete chunks without words, because a new attempt may recognise words in them.
+  -- Delete chunks without words, because a new attempt may recognise words in these chunks.
   delete from public.training_chunks
   where training_id = p_training_id
     and v_training.transcript is null

@@ -1,5 +1,5 @@
--- Tables and signatures of pg_cron, https://github.com/citusdata/pg_cron. Schedules are stored but
--- never run, because there is no background worker.
+-- Tables and signatures of pg_cron, https://github.com/citusdata/pg_cron. The local stack stores
+-- schedules but never runs them, because it has no background worker.
 
 create schema cron;
 create sequence cron.jobid_seq;

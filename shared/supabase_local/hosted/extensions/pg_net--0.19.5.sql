@@ -1,5 +1,5 @@
--- Tables and signatures of pg_net, https://supabase.com/docs/guides/database/extensions/pg_net.
--- Requests are stored but never sent, because there is no background worker.
+-- Tables and signatures of pg_net, https://supabase.com/docs/guides/database/extensions/pg_net. The
+-- local stack stores requests but never sends them, because it has no background worker.
 
 create schema net;
 create unlogged table net.http_request_queue (

@@ -117,8 +117,8 @@ begin
     end loop;
     v_keys[i + 1] := x; v_salts[i + 1] := l;
   end loop;
-  -- First mix the key and the salt into the state. Then mix in the key and the salt alternately,
-  -- and finally encrypt the text.
+  -- First mix the key and the salt into the state of the Blowfish cipher. Then mix in the key and
+  -- the salt alternately, and finally encrypt the text.
   v_last := 2 * (1 << substring(salt from 5 for 2)::integer) + 1;
   for v_pass in 0 .. v_last loop
     v_mix := case when v_pass = v_last then v_none

@@ -1,5 +1,5 @@
--- Tables and signatures of the Vault, https://supabase.com/docs/guides/database/vault. Secrets are
--- stored as plain text here.
+-- Tables and signatures of the Vault, https://supabase.com/docs/guides/database/vault. The local
+-- stack stores secrets as plain text.
 
 create table vault.secrets (
   id uuid primary key default gen_random_uuid(), name text, description text not null default '',
