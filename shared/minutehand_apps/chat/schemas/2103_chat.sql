@@ -244,7 +244,7 @@ begin
   select
     p_session.session_id,
     m.workspace_id,
-    -- return each job id once, because a message and its reply have the same job id
+    -- derive one new id from each job id, because a message and its reply share a job id
     md5(p_session.session_id || m.job_id)::uuid,
     m.type,
     m.content,
