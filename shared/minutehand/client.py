@@ -27,7 +27,7 @@ from supabase import AsyncClient, Client as SyncClient
 
 
 class Client(UserQueue):
-    """Client of jobs with the rights of a `supabase.AsyncClient` or of `token`, for one process.
+    """Client for jobs. Its calls have the rights of a `supabase.AsyncClient` or of `token`.
 
     Raises:
         TypeError: `supabase` is a synchronous client.

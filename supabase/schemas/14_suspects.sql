@@ -313,9 +313,9 @@ begin
     when p_request.suspects is false then 'others' -- another process of the host runs suspects
     when v_held.jobs = 0 then 'suspects'
     when p_request.suspects then 'nothing'
-    -- Workers of release 0.4.4 have no separate process for suspects, and may always have running
-    -- jobs. If suspects have waited for 30 seconds, the oldest worker that serves the job types of
-    -- the suspects gets no other job, so that this worker becomes free.
+    -- Workers of release 0.4.4 start no separate process for suspects, and such a worker may never
+    -- be without running jobs. If suspects have waited for 30 seconds, the oldest worker that serves
+    -- the job types of the suspects gets no other job, so that this worker becomes free.
     when p_request.worker = (
       select min(l.worker)
       from queue.leases as l

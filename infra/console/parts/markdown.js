@@ -60,7 +60,7 @@ function renderOnce(token) {
   return rendered.get(token);
 }
 
-// show tokens of unknown types, such as HTML, and tokens that are nested too deeply as text
+// show as text: tokens of unknown types, such as HTML, and tokens that are nested too deeply
 function renderTokens(tokens = []) {
   depth += 1;
   try {
