@@ -840,8 +840,8 @@ begin
   if p_request ->> 'evidence' is not null and v_worker is not null then
     perform queue.end_leases_of(v_worker, queue.clock());
     v_ignored := queue.do_reclaim(queue.clock(), clock_timestamp() + interval '2 seconds');
-    -- Open the turns of the reclaimed jobs now, because several processes will soon lease the
-    -- suspects at the same time. A lease does not see a turn that another lease is opening.
+    -- Open the turns of the reclaimed jobs now, because several processes will soon lease these
+    -- suspected jobs at the same time. A lease does not see a turn that another lease is opening.
     perform queue.open_turns(200, queue.clock()) where queue.try_lock('turns');
     v_response := v_response || jsonb_build_object(
       'guilty', array(

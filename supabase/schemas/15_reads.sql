@@ -1994,7 +1994,7 @@ $$;
 -- seen.
 -- slots: Number of slots that can run the job. Null if a worker did not report its slots, or if no
 --   worker runs.
--- ended_at: Time at which the last run of the workers with slots for the job ended. Null if one of
+-- ended_at: End of the last run of the workers that have slots for the job. Null if one of
 --   these workers still runs.
 -- yet: Empty text if no live worker has slots that can run the job, otherwise null.
 create function queue.slots_for(p_job public.jobs, p_alive queue.workers[])

@@ -173,8 +173,8 @@ function chunkOf(item, begun) {
 /**
  * Yield an error or denial for each tool call that has no output when the job ends, because the
  * ended job accepts no answer. An approved tool call gets an error, because the tool may have run.
- * If the job has completed, a call of a tool that runs in the page stays open, because the page may
- * send the tool's output with the next job.
+ * A tool that runs in the page is an exception: if the job has completed, its call stays open,
+ * because the page may send the tool's output with the next job.
  */
 function* closing(begun, { id, status }) {
   for (const { type, toolCallId, approvalId } of begun.values()) {

@@ -40,7 +40,7 @@ export function Guarded({ what, children }) {
   return error ? html`<p class="problem">${what} cannot be shown.</p>` : children;
 }
 
-/** Notice that the page shows an old value, because the last read failed. */
+/** Shows a notice that the page has an old value, because the last read failed. */
 export const Stale = ({ error, retry }) =>
   html`<div class="notice stale" role="status">
     <span>This page may be out of date. ${error?.message}</span>

@@ -76,7 +76,7 @@ const CONFIG = `
       select d.oid from pg_catalog.pg_database as d where d.datname = current_database()))
     and of like 'pgrst.%'
   order by 1, s.setdatabase desc`;
-// Read time zones only for PostgREST 14, because the query takes as long as all other queries.
+// Read time zones only for PostgREST 14, because this query takes as long as all others together.
 const ZONES = version.major === "14" ? "select name from pg_timezone_names" : "select where false";
 const MAX_ROWS = 1000; // default of a hosted project
 

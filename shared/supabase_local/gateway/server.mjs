@@ -111,8 +111,8 @@ server.on("upgrade", (incoming, socket, head) => {
   socket.end("HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n");
 });
 
-// When a database socket closes, the driver throws an error outside of requests. The gateway must
-// not exit because of the error, because `Database` detects that the database was lost.
+// When a database socket closes, the driver throws an error outside of requests. The gateway
+// ignores this error, because `Database` detects that the database was lost.
 const isDrivers = (error) => /node_modules\/postgres\//.test(error?.stack ?? "");
 process.on("unhandledRejection", (error) => console.error("unhandled:", error?.message ?? error));
 process.on("uncaughtException", (error) => {
