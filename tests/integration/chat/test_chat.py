@@ -255,6 +255,15 @@ async def test_an_edited_message_branches_into_a_new_session(
     assert await with_model.talk(old, ADA) == before
     assert "One" in json.dumps(server.seen[0].body)
     assert "Two" not in json.dumps([seen.body for seen in server.seen])
+    with_model.project.sql(
+        "update public.async_messages set content = repeat('x', 250000)"
+        " where 'msg_' || id = %s returning 1",
+        before[0]["id"],
+    )
+    bounded = with_model.begin()
+    await with_model.say(bounded, "Four", user=ADA, workspace_id=ACME, **branch)
+    copied = [one["content"] for one in await with_model.talk(bounded, ADA)]
+    assert copied[: len(kept)] == [*kept[1:], "Four"]
 
 
 async def test_production_refuses_guessable_ids(harness: Harness) -> None:

@@ -18,18 +18,25 @@ const Agreement = ({ texts }) =>
       ? html`<${Tag} tone="completed">Same<//>`
       : html`<${Tag} tone="waiting">Differs<//>`;
 
-/** Return the answers of an execution by the ids of the questions. */
+/** Key of a question. A new version of a spec may give the id of a question to another one. */
+const keyOf = ({ question_id, question }) => `${question_id} ${question}`;
+
+/** Return the answers of an execution by the keys of the questions. */
 const answersOf = (execution) =>
-  new Map(responsesOf(execution?.output).map((each) => [each.question_id, each.response]));
+  new Map(responsesOf(execution?.output).map((each) => [keyOf(each), each.response]));
 
 /**
- * Sentence about the drift, which is the number of answers that differ from the answers of an
- * earlier job with the same jobspec_id.
+ * Return whether an answer differs from the answer of the earlier job, or undefined if one of them
+ * is missing.
  */
+const hasChanged = ({ answers, before }, key) =>
+  answers.has(key) && before.has(key) ? answers.get(key) !== before.get(key) : undefined;
+
+/** Sentence that counts the answers that differ from the answers of the earlier job. */
 const Drift = ({ columns, previous }) => {
-  const pairs = columns.flatMap(({ answers, before }) =>
-    [...answers].filter(([id]) => before.has(id)).map(([id, text]) => text !== before.get(id)),
-  );
+  const pairs = columns
+    .flatMap((column) => [...column.answers.keys()].map((key) => hasChanged(column, key)))
+    .filter((one) => one !== undefined);
   return html`<p class="muted">
     ${number(pairs.filter(Boolean).length)} of ${pluralize(pairs.length, "answer")} changed since
     ${" "}<a href=${`/benchmarks/${previous.id}`}><${When} at=${previous.created_at} /></a>.
@@ -59,7 +66,7 @@ export function Answers({ job, previous }) {
         </thead>
         <tbody>
           ${questionsOf(job.spec).map((one) => {
-            const responses = columns.map(({ answers }) => answers.get(one.question_id));
+            const responses = columns.map(({ answers }) => answers.get(keyOf(one)));
             return html`<tr
               key=${one.question_id}
               style=${{ verticalAlign: "top" }}
@@ -72,16 +79,12 @@ export function Answers({ job, previous }) {
                 </div>
               </th>
               ${columns.map(
-                ({ id, region, status, before }, at) => html`<td
-                  key=${id}
+                (column, at) => html`<td
+                  key=${column.id}
                   class=${responses[at] ? "wrap" : "muted"}
-                  data-label=${region}>
-                  ${responses[at] ?? STATES[status].word}
-                  ${
-                    responses[at] &&
-                    ![undefined, responses[at]].includes(before.get(one.question_id)) &&
-                    html` <${Tag} tone="waiting">Changed<//>`
-                  }
+                  data-label=${column.region}>
+                  ${responses[at] ?? STATES[column.status].word}
+                  ${hasChanged(column, keyOf(one)) && html` <${Tag} tone="waiting">Changed<//>`}
                 </td>`,
               )}
             </tr>`;

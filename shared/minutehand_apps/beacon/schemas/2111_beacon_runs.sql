@@ -68,7 +68,7 @@ begin
       to_char(v_held.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS')
     )),
     v_job.workspace_id,
-    v_job.created_by,
+    v_held.user_id, -- the person whose schedule enqueued the job pays for the new one
     v_job.priority
   );
 end;

@@ -216,9 +216,9 @@ where session_id in (
 )
 $$;
 
--- Copy the messages before p_message_id, up to the latest 100, into a new session. The copies
--- belong to no job, so that the new session neither shows background work as running nor changes
--- the work.
+-- Copy the messages before p_message_id into a new session, up to the latest 100 messages or
+-- 250,000 characters, because a guest pays for one message only. The copies belong to no job, so
+-- that the new session neither shows background work as running nor changes the work.
 create function chat.branch(
   p_session public.async_session_state,
   p_message_id uuid
@@ -246,7 +246,7 @@ begin
   select
     p_session.session_id,
     m.workspace_id,
-    -- derive one new id from each job id, because a message and its reply share a job id
+    -- the same job id for a message and its reply, as in the old session
     md5(p_session.session_id || m.job_id)::uuid,
     m.type,
     m.content,
@@ -256,12 +256,13 @@ begin
     queue.clock(),
     m.created_at
   from (
-    select *
+    select *, sum(char_length(x.content)) over (order by x.seq desc) as characters
     from public.async_messages as x
     where x.session_id = v_edited.session_id and x.seq < v_edited.seq
     order by x.seq desc
     limit 100
   ) as m
+  where m.characters <= 250000
   order by m.seq;
 end;
 $$;

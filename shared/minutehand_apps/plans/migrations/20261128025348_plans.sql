@@ -112,6 +112,24 @@ begin
 end;
 $$;
 
+-- Return a plan that the caller may change. Lock its id until the transaction ends, and charge a
+-- guest for the change.
+create function plan.plan_to_change(p_plan_id uuid)
+returns public.plans
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_plan public.plans := plan.plan_or_refuse(p_plan_id);
+begin
+  perform queue.hold_id(p_plan_id::text);
+  if queue.caller() is null then
+    perform queue.admit_guest('plan_guest_plans', v_plan.workspace_id);
+  end if;
+  return v_plan;
+end;
+$$;
+
 -- Create a job for a plan, and return true if the caller should start a worker. For a guest's plan,
 -- also open a guest session of thirty days, which is the maximum.
 create function plan.enqueue(p_plan public.plans)
@@ -378,12 +396,10 @@ security definer
 set search_path = ''
 as $$ -- guests have no rights on tables
 declare
-  v_plan public.plans := plan.plan_or_refuse(p_plan_id);
+  v_plan public.plans := plan.plan_to_change(p_plan_id);
   v_claims text := coalesce(current_setting('request.jwt.claims', true), '');
 begin
-  perform queue.hold_id(p_plan_id::text);
   if queue.caller() is null then
-    perform queue.admit_guest('plan_guest_plans', v_plan.workspace_id);
     -- Raise an error immediately if another transaction has locked the job. Without
     -- queue.hold_jobs, retry_job would wait for the lock, because calls with the role service_role
     -- wait for locks.
@@ -409,12 +425,8 @@ security definer
 set search_path = ''
 as $$ -- guests have no rights on tables
 declare
-  v_plan public.plans := plan.plan_or_refuse(p_plan_id);
+  v_plan public.plans := plan.plan_to_change(p_plan_id);
 begin
-  perform queue.hold_id(p_plan_id::text);
-  if queue.caller() is null then
-    perform queue.admit_guest('plan_guest_plans', v_plan.workspace_id);
-  end if;
   select * into v_plan
   from public.plans
   where id = v_plan.id
@@ -450,15 +462,12 @@ security definer
 set search_path = ''
 as $$ -- guests have no rights on tables
 declare
-  v_plan public.plans := plan.plan_or_refuse(p_plan_id);
+  v_plan public.plans := plan.plan_to_change(p_plan_id);
   v_text constant text := btrim(p_text, e' \n\r\t');
   v_points constant text[] := regexp_split_to_array(v_text, '\s*\n\s*');
 begin
-  perform queue.hold_id(p_plan_id::text);
   if v_text <> '' is not true or char_length(v_text) > 6000 then
     perform queue.refuse(400, 'invalid_argument', 'text must have 1 to 6,000 characters', 'text');
-  elsif queue.caller() is null then
-    perform queue.admit_guest('plan_guest_plans', v_plan.workspace_id);
   end if;
   update public.plan_stages as s
   set result = s.result || case
@@ -497,7 +506,7 @@ security definer
 set search_path = ''
 as $$ -- guests have no rights on tables
 declare
-  v_plan public.plans := plan.plan_or_refuse(p_plan_id);
+  v_plan public.plans := plan.plan_to_change(p_plan_id);
   v_task constant text := p_change ->> 'task';
   v_days constant jsonb := p_change -> 'days';
   v_after constant text[] := case jsonb_typeof(p_change -> 'after')
@@ -507,10 +516,6 @@ declare
   v_ids text[];
   v_names text[]; -- names by which the schedule may call the task
 begin
-  perform queue.hold_id(p_plan_id::text);
-  if queue.caller() is null then
-    perform queue.admit_guest('plan_guest_plans', v_plan.workspace_id);
-  end if;
   select w.result -> 'tasks' into v_tasks
   from public.plan_stages as w
   join public.plan_stages as d using (plan_id)
