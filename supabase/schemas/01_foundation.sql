@@ -583,8 +583,8 @@ $$;
 
 -- Workspaces are the tenants, and the members of a workspace see its jobs. If the project already
 -- has tables of tenants and members, the install replaces public.workspaces and
--- public.workspace_members by views of the project's tables. The engine's functions read only the
--- views queue.tenants and queue.tenant_members, because a project may change these views.
+-- public.workspace_members by views of the project's tables. The engine's functions read tenants
+-- only through the views queue.tenants and queue.tenant_members, which the project may replace.
 create table public.workspaces (
   id uuid primary key default gen_random_uuid(),
   name text not null,

@@ -330,7 +330,7 @@ export const closeQuestions = (messages) =>
     return { ...message, parts: message.parts.map(close) };
   });
 
-/** Return the text of a message, without the text that failed attempts of the job wrote. */
+/** Return the text of a message. The text of replaced attempts is left out. */
 export function textOf({ parts }) {
   const texts = parts.filter(({ type }) => type === "text");
   const source = (part) => part.providerMetadata?.minutehand ?? {};

@@ -180,7 +180,7 @@ def _clean_up(target: Target, job: str | None, *, settled: bool) -> None:
 
 
 class Topic:
-    """A Realtime topic, with one event for its join, and one for its first message of the job."""
+    """A Realtime topic. One event is set at the join, and one at the first message about the job."""
 
     def __init__(self, socket: AsyncRealtimeClient, name: str, job_id: str) -> None:
         self.name = name

@@ -25,7 +25,7 @@ const COLUMNS = [
 ];
 const MAX_ROWS = 1000; // maximum rows of a CSV file, and of a response of the Data API
 
-/** Names of the sources of field values, by the name of the client that wrote the value. */
+/** The name that the page shows for each client that writes field values. */
 export const SOURCES = { apollo: "Apollo", offline: "Sample data" };
 
 /**
