@@ -180,7 +180,7 @@ def _clean_up(target: Target, job: str | None, *, settled: bool) -> None:
 
 
 class Topic:
-    """A Realtime topic. One event is set at the join, and one at the first message about the job."""
+    """A Realtime topic. One event is set at the join, one at the first message about the job."""
 
     def __init__(self, socket: AsyncRealtimeClient, name: str, job_id: str) -> None:
         self.name = name
