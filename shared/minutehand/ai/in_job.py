@@ -116,9 +116,11 @@ def _retry_prompt(prompt: Prompt, error: UnusableOutput) -> Prompt:
 
 def _restarts(previous: str, text: str) -> bool:
     """Return whether a model began its answer again instead of continuing it."""
-    starts = ["".join(_FENCE.sub("", text).split()) for text in (previous, text)]
-    length = min(SAME_START, *map(len, starts))
-    return length > 0 and starts[0][:length] == starts[1][:length]
+    before, after = ("".join(_FENCE.sub("", text).split()) for text in (previous, text))
+    # the rest of an object continues with another object only after one of these characters
+    is_object = before[:1] == "{" and before[-1:] not in "[,:" and after[:2] == '{"'
+    length = min(SAME_START, len(before), len(after))
+    return is_object or (length > 0 and before[:length] == after[:length])
 
 
 def _joined(previous: str, rest: str) -> str:

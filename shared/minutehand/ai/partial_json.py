@@ -35,8 +35,8 @@ class TextSink(Protocol):
 class PartialField:
     """Writes the new text of a field each time more of its JSON has arrived.
 
-    Text that was written cannot be removed. If the field's earlier text changes, nothing more is
-    written, and only the complete answer is valid. Each string of a list is written as one line.
+    If the field's earlier text changes, the sink's method `replace` gets the new text. A sink
+    without this method gets nothing more. Each string of a list is written as one line.
 
     Args:
         field: A field of the outermost object.
@@ -48,6 +48,7 @@ class PartialField:
         self._field = field
         self._is_plain_text = is_plain_text
         self._write: Callable[[str], Any] = sink.write
+        self._replace: Callable[[str], Any] | None = getattr(sink, "replace", None)
         #: The text of the answer so far.
         self.text = ""
         self._parse_at = 0
@@ -78,8 +79,7 @@ class PartialField:
 
     def end(self, value: Any) -> None:
         """Write the rest of the field's text from `value`, the field's final value."""
-        if isinstance(text := _as_text(value), str):
-            self._show(text)
+        self._show(_as_text(value) or "", is_last=True)
 
     def _field_text(self) -> str | None:
         if self._object_at is None:
@@ -98,11 +98,18 @@ class PartialField:
             return None
         return _as_text(value.get(self._field)) if isinstance(value, dict) else None
 
-    def _show(self, text: str) -> None:
+    def _show(self, text: str, *, is_last: bool = False) -> None:
         text = text[:MAX_WRITTEN]
-        if len(text) > len(self.written) and text.startswith(self.written):
+        if text.startswith(self.written):
             new, self.written = text[len(self.written) :], text
-            self._write(new)
+            if new:
+                self._write(new)
+        elif self._replace is not None:
+            # a text that begins like the written text may still grow, unless it is the last text
+            is_beginning = self.written.startswith(text)
+            if not is_beginning or (is_last and self.written[len(text) :].strip()):
+                self.written = text
+                self._replace(text)
 
 
 def _as_text(value: Any) -> str | None:

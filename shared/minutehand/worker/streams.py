@@ -100,6 +100,12 @@ class Stream:
             self._append(step, sanitized.value, is_text=False)
             self._warn(sanitized.changed)
 
+    def replace(self, text: str, /) -> None:
+        """Replace the text that the current step has written. The stream restarts for readers."""
+        with self._lock:
+            self.discard(RUNNING.get() or None)
+            self.write(text)
+
     def close(self) -> None:
         """Close the stream. Half of a surrogate pair at the stream's end is replaced."""
         with self._lock:
@@ -137,8 +143,8 @@ class Stream:
             for chunk in [finished] if isinstance(finished, str) else finished or ():
                 self._append(step, chunk, is_text=isinstance(finished, str))
 
-    def discard(self, step: str) -> None:
-        """Restart the stream without the output of a step that is being tried again."""
+    def discard(self, step: str | None) -> None:
+        """Restart the stream without the output of a step, or of no step if `step` is None."""
         with self._lock:
             if self._step != step:
                 self._flush_pending()

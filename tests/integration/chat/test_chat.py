@@ -10,6 +10,8 @@ import json
 from collections import defaultdict
 from typing import Any
 
+import pytest
+
 from minutehand.worker.testing import drain
 from tests.integration.chat.conftest import ANSWERS, PAGE, TEXT, Harness
 from tests.support.engine import ACME, ADA, EVE
@@ -74,17 +76,23 @@ async def test_a_reply_that_fails_says_why(with_model: Harness, server: ModelSer
         assert (await with_model.talk(session))[0]["error"] == shown
 
 
+@pytest.mark.parametrize("begins_again", [False, True])
 async def test_a_reply_that_broke_off_fails_at_once_and_continues_when_it_is_retried(
-    with_model: Harness, server: ModelServer
+    with_model: Harness, server: ModelServer, begins_again: bool
 ) -> None:
     """If the model's answer breaks off, the reply fails.
 
-    After the user's retry, the model continues the text and does not repeat it.
+    After the user's retry, the model continues the text and does not repeat it, or begins again in
+    other words. No word of the answer that broke off remains beside the other words.
     """
     reply = "Rain is water that falls from clouds. " * 5000
     answer = json.dumps({"tier": "standard", "reply": reply})
     server.answers["decide"] = answer
-    server.answers["text"] = lambda body: answer.removeprefix(body["messages"][-2]["content"])
+    if begins_again:
+        reply = "Clouds rain."
+        server.answers["text"] = {"tier": "instant", "reply": reply}
+    else:
+        server.answers["text"] = lambda body: answer.removeprefix(body["messages"][-2]["content"])
     server.faults = defaultdict(list, {"decide": [Fault(cut=True)], "text": [Fault(cut=True)]})
     session = with_model.begin()
     response = await with_model.say(session, "What is rain?", user=ADA, workspace_id=ACME)
@@ -100,6 +108,8 @@ async def test_a_reply_that_broke_off_fails_at_once_and_continues_when_it_is_ret
     assert [seen.name for seen in server.seen] == ["decide", "text", "text"]
     begun = server.seen[-1].body["messages"][-2]["content"]
     assert json.loads(begun + '"}')["reply"] == message["said"]
+    query = "select chat.words_of(%s)"
+    assert with_model.project.sql(query, message["job"])[0]["words_of"] == reply
 
 
 async def test_events_resume_without_a_gap_or_a_repeat(harness: Harness) -> None:

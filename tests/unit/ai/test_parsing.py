@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from functools import partial
@@ -183,6 +184,10 @@ class Written(list[str]):
 
     write = list.append
 
+    def replace(self, text: str) -> None:
+        """Discard the streamed text, and begin again."""
+        self[:] = [text]
+
     @property
     def text(self) -> str:
         return "".join(self)
@@ -217,23 +222,34 @@ def test_what_is_longer_than_any_answer_is_shown_in_part() -> None:
     assert written.text == ("words " * 60_000)[:MAX_WRITTEN]
 
 
-def test_prose_is_written_once_it_is_no_preamble_and_another_answer_is_not_doubled() -> None:
+def test_prose_is_written_once_it_is_no_preamble_and_another_answer_replaces_it() -> None:
     """Plain text is streamed when it is clearly no preamble.
 
-    A second answer is streamed only if it begins like the first.
+    A second answer replaces the first at its first other letter, or at its end. A sink that cannot
+    replace its text keeps the first answer.
     """
-    written = Written()
-    growing = PartialField("reply", written, is_plain_text=bool)
-    growing.add("Sure, here is what I know about the rain")
+    written, kept = Written(), io.StringIO()
+    fields = [PartialField("reply", sink, is_plain_text=bool) for sink in (written, kept)]
+    for growing in fields:
+        growing.add("Sure, here is what I know about the rain")
     assert written == []
-    growing.add(" that falls on the plain")
-    assert written.text.startswith("Sure, here is what")
+    for growing in fields:
+        growing.add(" that falls on the plain")
     before = written.text
+    assert before.startswith("Sure, here is what")
 
-    growing.restart()
-    growing.add('{"reply": "Something else')
-    growing.end("Something else")
+    for growing in fields:
+        growing.restart()
+        growing.add('{"reply": "Sure, here')
     assert written.text == before
+    for growing in fields:
+        growing.add(" it rains.")
+    assert written == ["Sure, here it rains."]
+    for growing in fields:
+        growing.add(' And snows."}')
+        growing.end("Sure, here it rains.")
+    assert written == ["Sure, here it rains."]
+    assert kept.getvalue() == before
 
 
 def test_a_list_is_written_as_lines() -> None:

@@ -71,6 +71,25 @@ def test_a_half_stays_with_the_step_that_wrote_it() -> None:
     assert ran.output["reply"] == ran.result == "a\ufffd\ufffdb"
 
 
+async def test_a_step_replaces_only_its_own_text() -> None:
+    async def run(job: Job[Any], ctx: JobContext) -> str:
+        async with ctx.stream("reply") as words:
+
+            async def say(text: str) -> None:
+                words.write("half" + HIGH)
+                words.replace(text)
+                words.write("!")
+
+            await ctx.step("say", lambda: say("a"))
+            await say("b")
+            await ctx.step("end", lambda: say("c"))
+        return words.text
+
+    ran = await ProcessorTest(run, None).run()
+
+    assert ran.output["reply"] == ran.result == "a!b!c!"
+
+
 async def test_what_is_changed_in_an_item_is_logged() -> None:
     async def run(job: Job[Any], ctx: JobContext) -> Any:
         async with ctx.stream("reply") as items:
