@@ -775,23 +775,6 @@ begin
 end;
 $$;
 
--- Let all leases of a worker expire now, because its process has ended. Maintenance reclaims the
--- jobs of expired leases.
-create function queue.end_leases_of(p_worker integer, p_now timestamptz)
-returns void
-language sql
-set search_path = ''
-as $$
-update queue.leases as l
-set expires_at = p_now
-where l.ctid = any (array(
-  select o.ctid
-  from queue.leases as o
-  where o.worker = p_worker and o.expires_at > p_now
-  for no key update skip locked -- a lease that is locked now will expire at its own time
-))
-$$;
-
 create function public.tick_finished(p_request jsonb)
 returns jsonb
 language plpgsql
@@ -815,6 +798,12 @@ begin
   set expires_at = null
   where tick_id = v_tick and expires_at is not null
   returning has_refused into v_refused;
+  -- store the end of a process that has not called yet, because its first lease request may still be
+  -- on its way
+  insert into queue.workers (worker_id, job_types)
+  select p_request ->> 'worker_id', '{}'
+  where p_request ->> 'evidence' is not null and p_request ->> 'worker_id' is not null
+  on conflict (worker_id) do nothing;
   if coalesce(p_request ->> 'summary', p_request ->> 'evidence') is not null then
     update queue.workers
     set
@@ -838,7 +827,6 @@ begin
   end if;
   v_response := jsonb_build_object('ended', true, 'refused', coalesce(v_refused, false));
   if p_request ->> 'evidence' is not null and v_worker is not null then
-    perform queue.end_leases_of(v_worker, queue.clock());
     v_ignored := queue.do_reclaim(queue.clock(), clock_timestamp() + interval '2 seconds');
     -- Open the turns of the reclaimed jobs now, because several processes will soon lease these
     -- suspected jobs at the same time. A lease does not see a turn that another lease is opening.

@@ -340,9 +340,9 @@ begin
 end;
 $$;
 
--- Take jobs back from workers whose leases have expired. Each batch contains an equal number of
--- jobs of each workspace. An expired lease that another transaction has locked is reclaimed in a
--- later call.
+-- Take jobs back from workers whose leases have expired or whose process has ended. Each batch
+-- contains an equal number of jobs of each workspace. A lease that another transaction has locked
+-- is reclaimed in a later call.
 create function queue.do_reclaim(p_now timestamptz, p_until timestamptz)
 returns integer
 language plpgsql
@@ -363,6 +363,16 @@ begin
     where o.expires_at
       > p_now + make_interval(secs => o.lease_seconds) + interval '1 minute'
     for no key update skip locked
+  ));
+  -- let the leases of a worker expire now if its host has reported the end of its process
+  update queue.leases as l
+  set expires_at = p_now
+  where l.ctid = any (array(
+    select o.ctid
+    from queue.leases as o
+    join queue.workers as w on w.worker = o.worker
+    where w.evidence is not null and o.expires_at > p_now
+    for no key update of o skip locked
   ));
   perform queue.end_dead_runs(p_now);
   loop

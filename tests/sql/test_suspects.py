@@ -517,6 +517,37 @@ def test_no_lease_is_left_to_a_process_that_has_ended(engine: Engine) -> None:
     assert engine.count("queue.leases") == 0
 
 
+def test_a_process_that_has_ended_before_its_first_lease_gets_no_job(engine: Engine) -> None:
+    """The first lease request of a process arrives after the report of the process's end."""
+    job = engine.enqueue()
+    workers = Workers(engine)
+    workers.die("late")
+
+    assert engine.lease(worker="late") == []
+    assert ids_of(workers.lease()[1]) == [job]
+
+
+def test_a_lease_that_is_locked_when_its_process_ends_is_reclaimed_soon(engine: Engine) -> None:
+    """A lease's row is locked when the host reports the end of the lease's process.
+
+    Maintenance reclaims the job as soon as the row is free, long before the lease would expire.
+    """
+    engine.register("work", lease_seconds=600)
+    ids = engine.enqueue_many(3)
+    workers = Workers(engine)
+    worker, leases = workers.lease()
+    with engine.open_transaction() as other:
+        other.report(leases[0], progress={"percentage": 50})
+        workers.die(worker)
+        assert engine.count("queue.leases") == 1
+
+    engine.elapse(2)
+    assert states(engine, ids) == {("pending", 0, 0)}
+    while workers.run():
+        pass
+    assert states(engine, ids) == {("completed", 1, 0)}
+
+
 def test_two_processes_lease_a_company_each_at_the_same_moment(engine: Engine) -> None:
     """Two workers that lease concurrently after a death each get one half of the suspects."""
     engine.enqueue_many(4)
