@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 
-from minutehand.ai.errors import LanguageModelError, TruncatedOutput, UnusableOutput
+from minutehand.ai.errors import InputRefused, LanguageModelError, TruncatedOutput, UnusableOutput
 from minutehand.ai.language_model import Completion, LanguageModel, Material, Prompt
 from minutehand.ai.parsing import UnparsableOutput, is_plain_text, only_text, read_shape
 from minutehand.ai.partial_json import PartialField, TextSink
@@ -94,6 +94,10 @@ async def ask_for(
                 # continue the answer, because most broken connections are temporary
                 can_continue, prompt = False, replace(prompt, begun=error.text)
                 ctx.log("warning", "Asking the model for the rest of its answer", reason=str(error))
+            elif prompt.begun and isinstance(error, InputRefused) and not error.charged:
+                # the endpoint may reject only the beginning of the answer
+                prompt = replace(prompt, begun="")
+                ctx.log("warning", "Asking the model for a whole answer", reason=str(error))
             elif can_retry and isinstance(error, UnusableOutput) and not is_truncated:
                 can_retry, prompt = False, _retry_prompt(prompt, error)
                 ctx.log("warning", "Asking the model again", reason=str(error))

@@ -176,6 +176,7 @@ CUT, LIMITED = Fault(cut=True), Fault(said=WHOLE[:9], finish="length")
         (LIMITED, WHOLE, LONG, "answer text"),
         # The endpoint cannot continue the answer, so the client asks again.
         (CUT, "I cannot", LONG, "answer text answer"),
+        (CUT, Fault(400, {"error": "No prefix."}), LONG, "answer text answer"),
         # The second call returns a whole answer in other words, which is used.
         (
             Fault(said='Sure: {"title": "Mo', finish="length"),
@@ -206,6 +207,8 @@ async def test_an_answer_that_was_cut_continues_from_its_last_word(
     written = Words()
     server.answers = {"answer": WHOLE, "text": continued}
     server.faults["answer"] = [fault]
+    if isinstance(continued, Fault):
+        server.faults["text"] = [continued]
 
     run = await ask(model, into=written)
 
