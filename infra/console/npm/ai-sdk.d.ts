@@ -72,8 +72,8 @@ export declare function chatMessages<M extends UIMessage = UIMessage>(
 ): Promise<M[]>;
 
 /**
- * Deny each tool call that waits for approval, and return the messages. Call `closeQuestions` after
- * the chat's `stop()`.
+ * Deny each tool call that waits for approval, end each approved tool call that has no output with
+ * an error, and return the messages. Call `closeQuestions` after the chat's `stop()`.
  */
 export declare function closeQuestions<M extends UIMessage = UIMessage>(messages: M[]): M[];
 

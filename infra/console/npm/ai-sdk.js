@@ -148,6 +148,7 @@ const isChunk = ({ type }) => CHUNKS.has(type) || String(type).startsWith("data-
  * earlier chunk has begun the part.
  */
 const CONTINUING = /^(?!data-).*-(delta|end)$|^tool-(output|approval)-/;
+const UNFINISHED = "The job ended before the tool";
 /** Types of the last chunk of a tool call that has no output yet. */
 const PENDING = /^tool-(input-(start|delta|available)|approval-request)/;
 
@@ -181,10 +182,9 @@ function* closing(begun, { id, status }) {
     const isOpen = toolCallId && PENDING.test(type);
     const isOfJob = `${approvalId}`.startsWith(id);
     if (!isOpen || (status === "completed" && !isOfJob)) continue;
-    const errorText = "The job ended before the tool";
     const response = begun.get(`approval ${approvalId}`);
     if (approvalId && !response?.approved) yield { type: "tool-output-denied", toolCallId };
-    else yield { type: "tool-output-error", toolCallId, errorText };
+    else yield { type: "tool-output-error", toolCallId, errorText: UNFINISHED };
   }
 }
 
@@ -320,13 +320,17 @@ function withParts(message, { parts }) {
 }
 
 /**
- * Deny each tool call that waits for approval, and return the messages. A chat needs this function
- * after `stop()`, because the AI SDK then ignores the chunk that would deny the tool call.
+ * Deny each tool call that waits for approval, end each approved tool call that has no output with
+ * an error, and return the messages. A chat needs this function after `stop()`, because the AI SDK
+ * then ignores the chunks that would end the tool calls.
  */
 export const closeQuestions = (messages) =>
   messages.map((message) => {
-    const close = (part) =>
-      part.state === "approval-requested" ? { ...part, state: "output-denied" } : part;
+    const close = (part) => {
+      if (!/^approval-/.test(part.state)) return part;
+      const error = part.approval?.approved && { state: "output-error", errorText: UNFINISHED };
+      return { ...part, state: "output-denied", ...error };
+    };
     return { ...message, parts: message.parts.map(close) };
   });
 

@@ -153,8 +153,9 @@ def test_an_answer_that_fails_or_cannot_be_read_is_an_error(
     assert site.jobs(chat) == [("failed", 1)]
 
 
-def test_an_approved_call_of_a_failed_job_is_an_error(
-    tab: Callable[..., Tab], site: Site, chat: str
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_an_approved_call_of_a_failed_or_stopped_job_is_an_error(
+    tab: Callable[..., Tab], site: Site, chat: str, is_stopped: bool
 ) -> None:
     """An approved tool call loses its buttons, and is not shown as denied if the job fails.
 
@@ -170,11 +171,14 @@ def test_an_approved_call_of_a_failed_job_is_an_error(
     shown.does("Send")
     shown.shows("Question", "refund {} approval-responded")
 
-    site.say(chat, "fail the bank is away")
+    if is_stopped:
+        shown.does("Stop")
+    else:
+        site.say(chat, "fail the bank is away")
 
     for each in (shown, tab()):
         each.shows("Question", "refund {} output-error")
-        each.is_now("the bank is away")
+        each.is_now("ready" if is_stopped else "the bank is away")
 
 
 @pytest.mark.parametrize(
