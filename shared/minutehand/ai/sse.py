@@ -17,19 +17,27 @@ class SseParser:
     """Parses chunks of bytes into server-sent events, each with its type and data."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        #: Chunks of the line that has not ended yet.
+        self._rest: list[bytes] = []
+        #: The carriage return at the end of the last chunk, which a line feed may follow.
+        self._return = b""
         self._type = ""
         self._data: list[bytes] = []
 
     def add(self, chunk: bytes) -> Iterator[tuple[str, str]]:
         """Yield, in order, the events that `chunk` completes."""
-        *lines, self._rest = _ENDS.split(self._rest + chunk)
+        # search only the new chunk, because a line may have thousands of chunks
+        *lines, rest = _ENDS.split(self._return + chunk)
+        if lines:
+            lines[0], self._rest = b"".join([*self._rest, lines[0]]), []
+        self._return = b"\r" if rest.endswith(b"\r") else b""
+        self._rest.append(rest.removesuffix(b"\r"))
         for line in lines:
             yield from self._read(line)
 
     def end(self) -> Iterator[tuple[str, str]]:
         """Yield the last event of the input, after which some servers send no empty line."""
-        for line in (self._rest.rstrip(b"\r"), b""):
+        for line in (b"".join(self._rest), b""):
             yield from self._read(line)
 
     def _read(self, line: bytes) -> Iterator[tuple[str, str]]:

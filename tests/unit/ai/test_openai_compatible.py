@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import pytest
@@ -15,6 +16,7 @@ from minutehand.ai.errors import LanguageModelError
 from minutehand.ai.in_job import ask_for
 from minutehand.ai.language_model import Completion, Material, Prompt
 from minutehand.ai.openai_compatible import OpenAICompatible, _ReasoningFilter
+from minutehand.ai.sse import _ENDS, SseParser
 from minutehand.worker import Job, JobContext
 from minutehand.worker.testing import ProcessorTest
 from tests.support.misbehaving import MisbehavingServer, Request
@@ -253,6 +255,28 @@ async def test_an_answer_comes_in_pieces_without_its_thought(
     assert streamed.completion.whole
     assert (whole, plain) == ([SAID], ["Yes."])
     assert server.seen[-1].body["messages"] == [{"role": "user", "content": "Is it so?"}]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_events_are_read_at_any_line_end_and_each_byte_is_searched_once(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line may have thousands of chunks."""
+    searched = []
+
+    def split(chunk: bytes) -> list[bytes]:
+        searched.append(chunk)
+        return _ENDS.split(chunk)
+
+    monkeypatch.setattr("minutehand.ai.sse._ENDS", SimpleNamespace(split=split))
+    stream = b"data: a\r\n\r\nevent: b\rdata:c\rdata: d\r\r: no\n\ndata: " + b"e" * 3000 + b"\r"
+    parser = SseParser()
+    events = [
+        event for at in range(0, len(stream), size) for event in parser.add(stream[at : at + size])
+    ]
+
+    assert [*events, *parser.end()] == [("", "a"), ("b", "c\nd"), ("", "e" * 3000)]
+    assert len(b"".join(searched)) < len(stream) + 9
 
 
 class Counted(_ReasoningFilter):
