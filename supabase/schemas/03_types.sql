@@ -445,13 +445,30 @@ begin
       from jsonb_each(t.value) as f
       where f.value <> 'null'
     )
-    from jsonb_array_elements(p_types) as t
+    from (
+      select *
+      from jsonb_array_elements(p_types)
+      where not value ? 'failure'
+      union all -- known types of modules that the worker could not load
+      select to_jsonb(k)
+      from (
+        select o.job_type, m.failure
+        from jsonb_to_recordset(p_types) as m (module text, failure text)
+        join queue.job_types as o on o.source ~ ('^' || m.module || '[:.]')
+      ) as k
+    ) as t
     order by t.value ->> 'job_type'
   loop
     perform queue.try_lock(
       'registration ' || (v_type ->> 'job_type'),
       p_waits => true
     );
+    if v_type ? 'failure' then
+      update queue.job_types
+      set refusal = left(v_type ->> 'failure', 1000)
+      where job_type = v_type ->> 'job_type';
+      continue;
+    end if;
     begin
       v_count := v_count + queue.publish_type(v_type)::integer;
     -- if the database rejects a job type, continue with the other job types
@@ -490,5 +507,6 @@ end;
 $$;
 comment on function public.register_job_types is
   E'Publish job types: {registered, refused: [{job_type, code, message, field}]}.\n\n'
-  'A rejected job type keeps its previous settings, and list_job_types shows the reason.';
+  'A rejected job type keeps its previous settings, and list_job_types shows the reason. An '
+  'element {module, failure} reports a module that the worker could not load.';
 select queue.allow('job_worker, service_role', 'public.register_job_types');

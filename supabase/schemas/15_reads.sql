@@ -977,7 +977,8 @@ select queue.allow('authenticated, service_role', 'public.job_trace');
 
 -- Return the live workers. A worker is live if one of its leases has not expired. A worker without
 -- leases is live if it called the database in the last three minutes, and its run has not ended or
--- ended at most 90 seconds ago.
+-- ended at most 90 seconds ago. If the worker stopped or its process died, the worker is live for
+-- ten more seconds, because its host usually starts another process.
 create function queue.live_workers(p_now timestamptz)
 returns queue.workers[]
 language sql stable
@@ -987,7 +988,13 @@ select array(
   select w
   from queue.workers as w
   where w.seen_at > p_now - interval '3 minutes'
-    and coalesce(w.ended_at > p_now - interval '90 seconds', true)
+    and coalesce(
+      w.ended_at > p_now - case
+        when w.evidence is null and (w.summary -> 'stopped') is null then interval '90 seconds'
+        else interval '10 seconds'
+      end,
+      true
+    )
   union
   select w
   from (
@@ -1048,6 +1055,7 @@ as $$
 with workers as materialized ( -- most workers serve the same types
   select distinct w.job_types, w.queues
   from unnest(p_alive) as w
+  where w.slots is distinct from '[]' -- a process that runs only suspects serves no other job
 )
 select
   t.job_type,
@@ -1124,7 +1132,14 @@ from (
       'retry {job_id}',
       null
     ),
-    ('start_by', 'It will be cancelled if it has not started by {start_by_at}.', null, null, null),
+    (
+      'start_by',
+      'It will be cancelled if it has not started by {start_by_at}[, which {ahead} jobs ahead of '
+        'it may prevent].',
+      null,
+      null,
+      null
+    ),
     ('worker_lost', 'It ended its process {ended_times}{alone}.', null, null, null),
     (
       'worker_lost',
@@ -1322,12 +1337,15 @@ from (
       'Worker {worker_id} has been running it since {leased_at}.[ Its process died{process_end} '
         'with {died_with}. It runs with {beside} of them and nothing else.| It runs alone, because '
         'its process died{process_end} with {died_with}.| Its lease lasts until {lease_until} '
-        'unless it is renewed.][ It has sent nothing for {silent}, since {sign}, at {place}.| It '
-        'was last seen at {place}.][ Its database session (pid {pid}) waits for a lock of the '
-        'session with pid {blocker}.][ 99 % of the jobs of its type take {usual} or less.]',
-      '[Commit or end that session: `select pg_terminate_backend({blocker})`.|If {silent} without '
-        'an update is too long, check the call at {place}. Give that call a time limit, or give '
-        'the type a shorter `timeout`.|Nothing to do until {lease_until}. If the lease is not '
+        'unless it is renewed.][ That process was ended by {killer}.][ The role job_worker may not '
+        'execute {not_granted}, so its outcome is not stored.][ It has sent nothing for {silent}, '
+        'since {sign}, at {place}.| It was last seen at {place}.][ Its database session (pid '
+        '{pid}) waits for a lock of the session with pid {blocker}.][ 99 % of the jobs of its type '
+        'take {usual} or less.]',
+      '[Grant the right: `grant execute on function {not_granted}(jsonb) to job_worker`.|Commit or '
+        'end that session: `select pg_terminate_backend({blocker})`.|If {silent} without an update '
+        'is too long, check the call at {place}. Give that call a time limit, or give the type a '
+        'shorter `timeout`.|Nothing to do until {lease_until}. If the lease is not '
         'renewed by then, the job is reclaimed.|Nothing to do.]',
       'watch {job_id}',
       '/types/{job_type}'
@@ -1444,7 +1462,7 @@ from (
     (
       'no_processor',
       'No worker has published the job type {unpublished}.',
-      'Its registration was rejected: {refusal}. Fix it in code, and deploy.',
+      'Fix this in code, and deploy: {refusal}',
       'types {job_type}',
       '/types/{job_type}'
     ),
@@ -1544,8 +1562,8 @@ from (
     ),
     (
       'suspect',
-      'Its process died{process_end} with {died_with}. It runs [next, with {beside} of them and '
-        'nothing else|alone next].',
+      'Its process died{process_end} with {died_with}[, ended by {killer}]. It runs [next, with '
+        '{beside} of them and nothing else|alone next].',
       'Nothing to do until {patience_until}. A worker that runs no jobs starts it. After that:',
       'doctor',
       '/overview'
@@ -1562,25 +1580,28 @@ from (
     (
       'next_in_line',
       'It is the next job of its workspace, and starts when [a worker that serves it runs again. '
-        'The last run ended at {ended_at}|a worker that serves it runs. None runs{yet}|a worker '
-        'with a free slot leases jobs].',
+        'The last run ended at {ended_at}|a worker that serves it runs. None runs{yet}|one of '
+        '{slots} slots is free. All are in use by jobs of {used_by}|a worker with a free slot '
+        'leases jobs].',
       'Nothing to do until {patience_until}. After that:',
       'doctor',
       '/overview'
     ),
     (
       'no_slot',
-      'It has been the next of its workspace since {ready_at}, but no worker has a free slot. '
-        'Workers run {running} jobs in {slots} slots[, the longest is {holder_type} {holder}, '
-        'since {held_since}].',
-      'Wait for job {holder}, cancel it, or start another worker.',
+      'Jobs of {used_by} use all {slots} slots of the workers that serve it, and none has become '
+        'free since {full_since}.[ The longest is {holder_type} {holder}, since {held_since}.][ '
+        'Jobs of its workspace that are ahead of it: {at_least} or more.| Jobs of its workspace '
+        'that are ahead of it: {ahead}.]',
+      'Wait for job {holder}, or cancel it.',
       'cancel {holder}',
       '/jobs/{holder}'
     ),
     (
       'no_slot',
       null,
-      'Start another worker.',
+      'Or start another worker, or give the workers more slots: `WORKER_THREADS` for functions '
+        'without `async`, otherwise `WORKER_CONCURRENCY`.',
       'doctor',
       '/overview'
     ),
@@ -1604,8 +1625,12 @@ from (
     ),
     (
       'behind_others',
-      'Jobs of its workspace that are ahead of it: [{at_least} or more|{ahead}].',
-      'Nothing to do until {patience_until}. It starts after them. A smaller priority goes first.',
+      'Jobs of {job_type} in its workspace that are ahead of it: [{at_least} or more|{ahead}][, '
+        '{smaller} of them with a smaller priority].[ All {slots} slots are in use by jobs of '
+        '{used_by}.]',
+      '[If it must start by {must_start_by}, start another worker, or enqueue it with a smaller '
+        'priority.|Nothing to do until {patience_until}. It starts after them. A smaller priority '
+        'goes first.]',
       'ls --state queued --type {job_type}',
       '/jobs?state=queued&job_type={job_type}'
     ),
@@ -1637,7 +1662,7 @@ from (
     ),
     (
       'refused_type',
-      'The type {job_type} was rejected.',
+      'The code of the type {job_type} cannot be used.',
       'Fix it in code, and deploy.',
       'types {job_type}',
       '/types/{job_type}'
@@ -1901,6 +1926,8 @@ $$;
 -- died_with: Number of other jobs that ran in the worker's process when the process died, as text.
 -- beside: Number of other suspects in the job's group, which all run in one process. Null if the
 --   job is the only suspect of its group.
+-- killer: Type of the job that ended the process, with the job's id if a later loss has shown which
+--   job it was. Null while the type is unknown.
 create function queue.suspicion_of(p_job public.jobs)
 returns jsonb
 language sql stable
@@ -1916,6 +1943,20 @@ select jsonb_build_object(
     select nullif(count(*), 0)
     from queue.suspects as o
     where o.company = s.company and o.job_id <> s.job_id
+  ),
+  'killer', coalesce(
+    (
+      select concat_ws(' ', j.job_type, j.id)
+      from jsonb_array_elements_text(p_job.error_data #> '{evidence,jobs}') as e (id)
+      join public.jobs as j on j.id = e.id::uuid
+      where j.id <> p_job.id
+        and exists (
+          select from queue.attempts as a
+          where a.job_id = j.id and a.outcome = 'lost' and a.error_data ? 'evidence'
+        )
+      limit 1
+    ),
+    p_job.error_data #>> '{evidence,guilty_type}'
   )
 )
 from queue.suspects as s
@@ -1997,6 +2038,8 @@ $$;
 -- ended_at: End of the last run of the workers that have slots for the job. Null if one of
 --   these workers still runs.
 -- yet: Empty text if no live worker has slots that can run the job, otherwise null.
+-- full_since: Time since which no job has started in the slots.
+-- used_by: Types of the jobs that use the slots, as text.
 create function queue.slots_for(p_job public.jobs, p_alive queue.workers[])
 returns table (
   slots bigint,
@@ -2004,7 +2047,9 @@ returns table (
   leased_at timestamptz,
   seen_at timestamptz,
   ended_at timestamptz,
-  yet text
+  yet text,
+  full_since timestamptz,
+  used_by text
 )
 language sql stable
 set search_path = ''
@@ -2019,18 +2064,14 @@ with pools as materialized (
   ) as p on true
   where (w.job_types is null or p_job.job_type = any (w.job_types))
     and (w.queues is null or p_job.queue = any (w.queues))
+    and w.slots is distinct from '[]' -- a process that runs only suspects has no slot for the job
 )
 select
   case
     when bool_and(p.size is not null) filter (where p.ended_at is null)
       then sum(p.size) filter (where p.ended_at is null)
   end,
-  (
-    select count(*)
-    from queue.leases as l
-    join queue.lanes as n on n.lane = l.lane
-    join pools as o on o.worker = l.worker and n.job_type = any (o.job_types)
-  ),
+  max(r.running),
   (
     select max(t.seen_at)
     from queue.ticks as t
@@ -2038,8 +2079,19 @@ select
   ),
   max(p.seen_at),
   case when bool_and(p.ended_at is not null) then max(p.ended_at) end,
-  case when count(*) = 0 then '' end
-from pools as p
+  case when count(p.worker) = 0 then '' end,
+  max(r.full_since),
+  max(r.used_by)
+from (
+  select
+    count(*) as running,
+    max(l.leased_at) as full_since,
+    array_to_string((array_agg(distinct n.job_type))[:3], ', ') as used_by
+  from queue.leases as l
+  join queue.lanes as n on n.lane = l.lane
+  join pools as o on o.worker = l.worker and n.job_type = any (o.job_types)
+) as r
+left join pools as p on true
 $$;
 
 -- Return a duration as text, for example '4 min'.
@@ -2197,7 +2249,14 @@ begin
       'data', to_jsonb(v_found)
         || coalesce(queue.suspicion_of(p_job), '{}')
         || queue.maintained_before(v_found.expires_at)
-        || queue.pulse_of(p_job, p_now),
+        || queue.pulse_of(p_job, p_now)
+        || jsonb_build_object('not_granted', (
+          select f.function
+          from unnest('{public.settle_jobs,public.report_jobs}'::regproc[]) as f (function)
+          join pg_catalog.pg_roles as r on r.rolname = 'job_worker'
+          where not has_function_privilege(r.oid, f.function, 'execute')
+          limit 1
+        )),
       'reason', case
         when v_found.patience_until <= p_now then v_late
         when v_found.expires_at <= p_now and v_found.ended_at is not null
@@ -2298,7 +2357,8 @@ $$;
 -- concurrency limits first, from the limit of the job's key to the limit of its type.
 -- queue.explain_ready then tests the rate limit, whether the job must run alone because its
 -- worker's process died, and whether other jobs are ahead of the job. A lack of slots is returned
--- as the reason only if running jobs use all slots of the workers.
+-- as the reason only if running jobs use all slots of the workers, and have not ended for ten
+-- seconds. If jobs end more often, the job waits for its turn.
 create function queue.explain_ready(
   p_job public.jobs,
   p_alive queue.workers[],
@@ -2315,8 +2375,8 @@ declare
   v_suspicion jsonb;
   v_ready_at timestamptz;
   v_ahead integer;
+  v_smaller integer;
   v_workers record;
-  v_slots bigint; -- null unless all slots are in use
 begin
   select * into v_type
   from queue.job_types
@@ -2389,9 +2449,13 @@ begin
       end
     );
   end if;
-  select count(*) into v_ahead
+  select
+    count(*),
+    count(*) filter (where a.priority < p_job.priority)
+  into v_ahead, v_smaller
   from (
-    select from queue.ready as r
+    select j.priority
+    from queue.ready as r
     join public.jobs as j on j.id = any (array[r.job_id])
     where r.lane = p_job.lane
       and r.workspace_id = p_job.workspace_id
@@ -2427,38 +2491,51 @@ begin
       and coalesce(s.leased_at <= v_ready_at, true) as is_idle
   into v_workers
   from queue.slots_for(p_job, p_alive) as s;
-  if v_ready_at <= p_now - interval '1 minute' then
-    if v_ahead = 0 or v_workers.is_idle then
-      return jsonb_build_object(
-        'since', v_ready_at,
-        'reason', case when v_workers.is_full then 'no_slot' else 'not_leased' end,
-        'data', jsonb_build_object(
-          'ready_at', v_ready_at,
-          'slots', v_workers.slots,
-          'running', v_workers.running,
-          'without_right', (
-            select r.rolname
-            from pg_catalog.pg_roles as r
-            where r.rolname = 'job_worker'
-              and v_workers.is_full is not true
-              and not has_function_privilege(r.oid, 'public.lease_jobs'::regproc, 'execute')
-          ),
-          'seen_at', v_workers.seen_at,
-          'leased_at', case when v_workers.is_idle then v_workers.leased_at end
-        )
-      );
-    end if;
-    v_slots := case when v_workers.is_full then v_workers.slots end;
+  if v_workers.is_full and v_workers.full_since <= p_now - interval '10 seconds' then
+    return jsonb_build_object(
+      'since', v_ready_at,
+      'reason', 'no_slot',
+      'data', jsonb_build_object(
+        'slots', v_workers.slots,
+        'running', v_workers.running,
+        'full_since', v_workers.full_since,
+        'used_by', v_workers.used_by,
+        'ahead', nullif(v_ahead, 0),
+        'at_least', nullif(v_ahead, least(v_ahead, 999))
+      )
+    );
+  elsif v_ready_at <= p_now - interval '1 minute'
+    and v_workers.is_full is not true
+    and (v_ahead = 0 or v_workers.is_idle)
+  then
+    return jsonb_build_object(
+      'since', v_ready_at,
+      'reason', 'not_leased',
+      'data', jsonb_build_object(
+        'ready_at', v_ready_at,
+        'slots', v_workers.slots,
+        'running', v_workers.running,
+        'without_right', (
+          select r.rolname
+          from pg_catalog.pg_roles as r
+          where r.rolname = 'job_worker'
+            and not has_function_privilege(r.oid, 'public.lease_jobs'::regproc, 'execute')
+        ),
+        'seen_at', v_workers.seen_at,
+        'leased_at', case when v_workers.is_idle then v_workers.leased_at end
+      )
+    );
   end if;
   return jsonb_build_object(
-    'estimated_start_at', case v_ahead when 0 then p_now end,
+    'estimated_start_at', case when v_ahead = 0 and v_workers.is_full is not true then p_now end,
     'reason', case
       when v_ahead = 0 then 'next_in_line'
       when v_ready_at <= p_now - interval '15 minutes' then 'long_line'
       else 'behind_others'
     end,
     'data', jsonb_build_object(
-      'slots', v_slots,
+      'slots', (select v_workers.slots where v_workers.is_full),
+      'used_by', v_workers.used_by,
       'ended_at', v_workers.ended_at,
       'yet', v_workers.yet,
       'ready_at', v_ready_at,
@@ -2467,6 +2544,8 @@ begin
         else interval '15 minutes'
       end,
       'ahead', v_ahead,
+      'smaller', nullif(v_smaller, 0),
+      'must_start_by', (select p_job.start_by_at where p_job.started_at is null),
       'at_least', case v_ahead when 1000 then v_ahead end
     )
   );
@@ -2859,7 +2938,7 @@ begin
   ) || v_found;
   if not p_is_open then -- hide the names of others from members
     v_found := v_found || jsonb_build_object(
-      'data', (v_found -> 'data') - '{application,without_right}'::text[] || case
+      'data', (v_found -> 'data') - '{application,without_right,not_granted}'::text[] || case
         when v_found -> 'data' ? 'paused_by' then jsonb_build_object(
           'paused_by',
           queue.shown_person(v_found #>> '{data,paused_by}', p_job.workspace_id)
@@ -2880,13 +2959,12 @@ begin
   v_found := v_found || jsonb_build_object(
     'sentence', concat_ws(
       ' ',
-      -- put the sentence about the lost worker before the job's error, because the console hides
-      -- the error and all text after the error
+      -- put the sentences about the lost worker and the abandoned processor before the job's
+      -- error, because the console hides the error and all text after the error
       case
         when p_job.error_data ->> 'type' = 'WorkerLost'
           then queue.render_guidance('worker_lost', queue.losses_of(p_job)) ->> 'sentence'
       end,
-      v_found ->> 'sentence',
       (
         select queue.render_guidance('abandoned', to_jsonb(w) || to_jsonb(a)) ->> 'sentence'
         from unnest(p_alive) as w
@@ -2894,12 +2972,16 @@ begin
         where a.job_id = p_job.id and w.ended_at is null
         limit 1
       ),
+      v_found ->> 'sentence',
       case
         when p_job.status = 'pending' and p_job.started_at is null
             and p_job.start_by_at > p_now
           then queue.render_guidance(
             'start_by',
-            jsonb_build_object('start_by_at', p_job.start_by_at)
+            jsonb_build_object(
+              'start_by_at', p_job.start_by_at,
+              'ahead', nullif(v_found #> '{data,ahead}', '0')
+            )
           ) ->> 'sentence'
       end
     )

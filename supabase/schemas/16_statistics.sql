@@ -472,26 +472,39 @@ begin
       jsonb_build_object(
         'seconds', o.seconds,
         'jobs', p_backlog #> '{ready,jobs}',
-        'job_id', (
-          select r.job_id
-          from queue.lanes as l
-          cross join lateral (
-            select *
-            from queue.ready as q
-            where q.lane = l.lane
-              and (p_workspace_id is null or q.workspace_id = p_workspace_id)
-            limit 1
-          ) as r -- the first job of each lane
-          where r.ready_at >= o.at -- older jobs wait for a limit, or their type is paused
-          order by r.ready_at
-          limit 1
-        )
+        'job_id', w.job_id
       )
     from (values ((p_backlog #>> '{ready,oldest_at}')::timestamptz)) as v (at)
     cross join lateral (
       values (v.at, extract(epoch from p_now - v.at)::integer)
     ) as o (at, seconds)
+    left join lateral (
+      select
+        j.id as job_id,
+        coalesce(
+          queue.explain_row(j, a.workers, p_now),
+          queue.explain_ready(j, a.workers, p_now)
+        ) ->> 'reason' as reason
+      from queue.live_workers(p_now) as a (workers)
+      cross join (
+        select r.job_id
+        from queue.lanes as l
+        cross join lateral (
+          select *
+          from queue.ready as q
+          where q.lane = l.lane
+            and (p_workspace_id is null or q.workspace_id = p_workspace_id)
+          limit 1
+        ) as r -- the first job of each lane
+        where r.ready_at >= o.at -- older jobs wait for a limit, or their type is paused
+        order by r.ready_at
+        limit 1
+      ) as f
+      join public.jobs as j on j.id = f.job_id
+    ) as w on true
     where o.seconds > 120
+      -- workers start the jobs one after another, so the job only waits for its turn
+      and coalesce(w.reason not in ('behind_others', 'next_in_line'), true)
     union all
     select
       'warn',
@@ -1460,10 +1473,12 @@ begin
       l.version,
       l.started_at,
       l.seen_at,
+      l.ended_at,
+      queue.process_end(l.evidence) as process_end,
       l.queues,
       case
         when l.worker in (select a.worker from unnest(v_alive) as a) then 'alive'
-        when l.seen_at > v_now - interval '10 minutes' then 'stale'
+        when l.evidence is null and l.seen_at > v_now - interval '10 minutes' then 'stale'
         else 'gone'
       end as state,
       row_number() over (partition by o.job_type order by l.seen_at desc) as nth

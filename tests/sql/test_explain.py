@@ -35,6 +35,9 @@ def test_every_place_of_a_life_has_its_reason(engine: Engine) -> None:
     assert reason(engine, job_id) == "no_worker"
     lease = engine.lease_one()
     assert reason(engine, job_id) == "running"
+    engine.run("revoke execute on function public.settle_jobs from job_worker")
+    assert "grant execute" in engine.explain(job_id)["next"][0]["words"]
+    engine.run("grant execute on function public.settle_jobs to job_worker")
     engine.settle(lease, "retry", error={"type": "E", "message": "bad luck"})
     assert "Attempt 1 of 5 failed (E: bad luck)" in engine.explain(job_id)["sentence"]
     engine.advance(100)
@@ -108,6 +111,10 @@ def test_only_jobs_ahead_that_can_run_are_counted(engine: Engine) -> None:
 
     said = engine.explain(last)
     assert (said["reason"], said["data"]["ahead"]) == ("behind_others", 1)
+    low = engine.explain(engine.enqueue(priority=900, start_by_seconds=60))
+    assert "ahead of it: 2, 2 of them with a smaller priority." in low["sentence"]
+    assert low["sentence"].endswith("which 2 jobs ahead of it may prevent.")
+    assert "If it must start by" in low["next"][0]["words"]
 
 
 def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -> None:
@@ -174,6 +181,13 @@ def test_an_overdue_job_is_one_that_no_limit_or_pause_holds(engine: Engine) -> N
     overdue = engine.findings()["overdue"]
     assert overdue["next"][0]["command"] == f"minutehand explain {free}"
     engine.complete(engine.lease(job_types=["work"]))
+    assert "overdue" not in engine.findings()
+
+    engine.enqueue_many(3)  # the only slot gets one job after another
+    engine.advance(150)
+    slots = [{"job_types": ["one", "paused", "work"], "limit": 1}]
+    engine.run("update queue.workers set slots = %s", Jsonb(slots))
+    engine.lease(1, job_types=["work"], worker="w9")
     assert "overdue" not in engine.findings()
 
 
@@ -487,7 +501,8 @@ def test_a_lack_of_slots_is_reported_only_if_leases_use_them_all(
     engine.advance(20)
     said = engine.explain(second)
     assert (said["reason"], said["held_by"]["holder"]["job_id"]) == ("no_slot", runs)
-    assert "run 2 jobs in 2 slots" in said["sentence"]
+    assert engine.explain(engine.enqueue())["data"]["ahead"] == 1
+    assert "Jobs of work use all 2 slots" in said["sentence"]
     assert said["next"][0]["command"] == f"minutehand cancel {runs}"
     assert beside not in str(said)
 

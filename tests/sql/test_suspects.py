@@ -363,17 +363,21 @@ def test_a_death_is_explained_until_its_job_has_ended(engine: Engine) -> None:
     assert result["next"][0]["words"].startswith("Nothing to do until ")
     assert engine.explain(others[-1])["data"]["ahead"] == 1  # suspects ahead are not counted
     engine.advance(61)
+    engine.lease_call(0, worker="other", suspects=False)
     assert "Start another worker" in engine.explain(poison)["next"][0]["words"]
 
     alone = {lease["job"]["id"]: (worker, lease) for worker, [lease] in map(workers.lease, (1, 1))}
     worker, _ = alone.pop(poison)
     [(_, innocent)] = alone.values()
-    engine.settle(innocent)
     running = engine.explain(poison)
+    beside = innocent["job"]["id"]
     assert running["reason"] == "running"
     assert running["sentence"].endswith(f"It runs alone, because its {died[4:]}")
     for times, reason in (("once", "backing_off"), ("twice", "failed")):
         workers.die(worker, jobs=[poison], running=1, memory_mb=1900)
+        if times == "once":
+            assert f"was ended by work {poison}." in engine.explain(beside)["sentence"]
+            engine.settle(innocent)
         result = engine.explain(poison)
         assert result["reason"] == reason
         assert result["sentence"].startswith(f"It ended its process {times}, alone. ")

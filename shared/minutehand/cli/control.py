@@ -12,7 +12,7 @@ import typer
 from minutehand.cli.jobs import print_enqueued, read_jobs, read_payload
 from minutehand.terminal.connection import CommandFailed, Connection
 from minutehand.terminal.ids import resolve_job_id
-from minutehand.terminal.options import AnyJobId, JobId, JobType, Queue, Tag, verb, workspace_verb
+from minutehand.terminal.options import AnyJobId, JobId, JobType, Queue, Tag, workspace_verb
 from minutehand.terminal.output import Output
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -129,7 +129,7 @@ def _change_job(
     output.value(job, text=f"{job['id']}  {done}; it is {job['status']}")
 
 
-@verb
+@workspace_verb
 def answer(
     output: Output,
     connection: Connection,
@@ -140,7 +140,7 @@ def answer(
     _change_job(output, connection, job_id, "answer", "answered", {"answer": value})
 
 
-@verb
+@workspace_verb
 def replay(
     output: Output,
     connection: Connection,

@@ -13,11 +13,11 @@ from minutehand.cli.jobs import read_jobs
 from minutehand.cli.watch import format_log_line
 from minutehand.terminal.connection import Connection
 from minutehand.terminal.options import workspace_verb
-from minutehand.terminal.output import SHORT_ID, Output, parse_columns
+from minutehand.terminal.output import SHORT_ID, Output, ago, parse_columns
 
 SCHEDULE_COLUMNS = parse_columns("name job_type:TYPE cron timezone next_at enabled problem")
-WEBHOOKS = parse_columns("id url event_types:EVENTS enabled failures disabled_reason:PROBLEM")
-WORKER_COLUMNS = parse_columns("worker_id:WORKER state version seen_at:SEEN queues job_types:TYPES")
+WEBHOOKS = parse_columns("id url event_types:EVENTS enabled failures problem")
+WORKER_COLUMNS = parse_columns("worker_id:WORKER sign:LAST_SIGN version queues job_types:TYPES")
 #: Maximum number of rows that one read of log lines returns.
 PAGE: Final = 1000
 POLL_SECONDS: Final = 1.0
@@ -36,7 +36,7 @@ def schedules(output: Output, connection: Connection) -> None:
 def webhooks(output: Output, connection: Connection) -> None:
     """List webhooks."""
     rows = connection.get(connection.path("webhooks"))["webhooks"]
-    output.table(rows, WEBHOOKS, empty="no webhooks")
+    output.table(rows, WEBHOOKS, row=_with_problem, empty="no webhooks")
 
 
 @workspace_verb
@@ -47,7 +47,29 @@ def workers(output: Output, connection: Connection) -> None:
         for worker in job_type["serving"]:
             row = rows.setdefault(worker["worker_id"], {**worker, "job_types": []})
             row["job_types"].append(job_type["job_type"])
-    output.table(list(rows.values()), WORKER_COLUMNS, empty="no workers")
+    output.table(
+        list(rows.values()),
+        WORKER_COLUMNS,
+        row=lambda worker: {**worker, "sign": last_sign(worker)},
+        empty="no workers",
+    )
+
+
+def last_sign(worker: dict[str, Any]) -> str:
+    """Return how a worker's process or latest run ended, otherwise when the worker was last seen.
+
+    A worker whose host was killed is only known by the time of its last call.
+    """
+    if ended_at := worker.get("ended_at"):
+        return f"ended {ago(ended_at)}{worker['process_end']}"
+    return f"seen {ago(worker['seen_at'])}"
+
+
+def _with_problem(webhook: dict[str, Any]) -> dict[str, Any]:
+    """Add why the webhook is disabled, or the result of its last delivery if that has failed."""
+    result = [webhook[name] for name in ("last_status", "last_answer") if webhook[name] is not None]
+    last = ": ".join(map(str, result)) if webhook["failures"] else None
+    return {**webhook, "problem": webhook["disabled_reason"] or last}
 
 
 @workspace_verb

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import typer
 
+from minutehand.cli.lists import last_sign
 from minutehand.cli.show import print_explanation
 from minutehand.terminal.connection import Connection
 from minutehand.terminal.options import workspace_verb
@@ -36,7 +37,7 @@ def types(
         if not output.print_json(details):
             schema = details.pop("payload_schema", None) or {}
             details["serving"] = [
-                f"{worker['worker_id']} {worker['state']}, seen {ago(worker['seen_at'])}"
+                f"{worker['worker_id']} {last_sign(worker)}"
                 for worker in details.get("serving", ())
             ]
             details["schedules"] = [
@@ -50,9 +51,7 @@ def types(
     output.table(rows, TYPE_COLUMNS, row=_format_type, empty="no types")
     for row in rows:
         if row["refusal"]:
-            output.hint(
-                f"the declaration of {row['job_type']} in code was rejected: {row['refusal']}"
-            )
+            output.hint(f"the code of {row['job_type']} cannot be used: {row['refusal']}")
 
 
 def list_fields(schema: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -143,7 +142,7 @@ def _format_type(line: dict[str, Any]) -> dict[str, Any]:
     state = "yes" if line["served"] else "NO"
     if not line["published"]:
         state = f"not published; {nearest}?" if nearest else "not published"
-    if line["refusal"]:
+    if line["refusal"] and (line["served"] or not line["published"]):
         state = "REFUSED"
     return {
         **line,

@@ -9,7 +9,7 @@ from rich.text import Text
 from minutehand.cli.watch import format_log_line
 from minutehand.terminal.connection import Connection
 from minutehand.terminal.ids import resolve_job_id
-from minutehand.terminal.options import JobId, verb, workspace_verb
+from minutehand.terminal.options import JobId, workspace_verb
 from minutehand.terminal.output import (
     COLOURS,
     Output,
@@ -30,7 +30,7 @@ FIELDS = (
 )
 
 
-@verb
+@workspace_verb
 def show(output: Output, connection: Connection, job_id: JobId) -> None:
     """Show a job: why it waits, state, attempts, error, steps, children, last log lines."""
     job_id = resolve_job_id(connection, job_id)

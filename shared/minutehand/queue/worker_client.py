@@ -155,6 +155,11 @@ class WorkerQueue(WorkerFunctions):
         body = await self._request("tick_finished", request, parse=decode_object, attempts=1)
         return bool(body["refused"])
 
+    async def worker_stopped(self, worker_id: str) -> None:
+        """Record that a worker has stopped, so that no other run of the worker follows."""
+        request = {"worker_id": worker_id, "summary": {"stopped": True}}
+        await self._request("tick_finished", request, parse=decode_object, attempts=1)
+
     async def worker_died(self, worker_id: str, details: Mapping[str, Any]) -> ReleasedJobs:
         """Release the jobs of a worker whose process died, and store why the process died."""
         request = {"worker_id": worker_id, "evidence": dict(details)}

@@ -8,12 +8,13 @@ from minutehand.terminal.connection import CommandFailed, Connection
 
 
 def resolve_job_id(connection: Connection, text: str) -> str:
-    """Return the id of the only job whose id begins or ends with `text`."""
+    """Return the id of the workspace's only job whose id begins or ends with `text`."""
     if re.fullmatch(r"(?i)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text):
         return text
     part = text.lower().replace("-", "")
     ids = []
-    for job in connection.get("/api/jobs", search=part, limit=200)["jobs"]:
+    named = {"workspace_id": connection.workspace, "search": part}
+    for job in connection.get("/api/jobs", **named, limit=200)["jobs"]:
         digits = job["id"].replace("-", "")
         if digits.startswith(part) or digits.endswith(part):
             ids.append(str(job["id"]))

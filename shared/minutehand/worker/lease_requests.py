@@ -84,7 +84,8 @@ class LeaseRequests:
             self.id.name, self.id.since, self.id.calls = name, now, 0
         self.id.calls += 1
         count_due = count_due or self._is_first
-        slots_of_run = slots if self._is_first else None
+        # a run for suspects has no slots for other jobs
+        slots_of_run = None if not self._is_first else () if self._options.suspects else slots
         abandoned = self._abandoned_now()
         self._is_first = False
         self._summary.calls += 1

@@ -6,6 +6,7 @@ On Lambda each invocation runs one `tick`. On your own host `run_forever` runs t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import math
@@ -24,7 +25,7 @@ from minutehand.queue.models import LeaseResponse
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.tasks import end_tasks
 from minutehand.worker.database_clock import DatabaseClock
-from minutehand.worker.deadlines import Deadlines, FanOut, StartExtraWorkers, TickOptions
+from minutehand.worker.deadlines import Deadlines, FanOut, StartExtraWorkers, TickOptions, in_time
 from minutehand.worker.registry import Registry, default_registry
 from minutehand.worker.run import IdleBackoff, Run, RunIdentity
 from minutehand.worker.summary import TickSummary
@@ -62,6 +63,8 @@ class Worker:
     STALLED_SECONDS = 30.0
     #: Maximum seconds of one sleep of the loop, which must iterate to show that it is not stalled.
     MAX_SLEEP_SECONDS = 10.0
+    #: Maximum seconds of the call that reports the end of the loop.
+    STOP_SECONDS = 1.0
 
     def __init__(
         self,
@@ -113,7 +116,11 @@ class Worker:
             return
         code = {"commit": self.settings.commit, "deployed_at": self._deployed_at}
         specs = [spec | code for spec in self.registry.specs()]
-        count, refused = await self.queue.register_job_types(specs)
+        failures = [
+            {"module": module, "failure": failure}
+            for module, failure in self.registry.failures.items()
+        ]
+        count, refused = await self.queue.register_job_types([*specs, *failures])
         self._registered, self._registers_at = names, now + REGISTER_INTERVAL_SECONDS
         for name, message in refused.items():
             why = {"event": "worker.type_refused", "job_type": name}
@@ -252,6 +259,10 @@ class Worker:
             in_vain = was_notified and not tick.summary.leased
             entry = tick.scheduler.next_poll(now, poll_seconds=poll_seconds, was_notified=in_vain)
             await self._sleep(entry.at - now, wakeups)
+        # without the report, the worker would count as alive for some minutes
+        report, until = self.queue.worker_stopped(self.worker_id), self.clock.monotonic()
+        with contextlib.suppress(QueueError):
+            await in_time(report, until + self.STOP_SECONDS, self.clock)
         logger.info("Worker loop stopped", extra={"event": "worker.stopped", **names})
 
     def stop(self) -> None:

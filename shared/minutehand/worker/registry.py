@@ -206,6 +206,9 @@ class Registry:
         self._types: dict[str, JobType[Any]] = {}
         #: Publishers of apps with an outbox, by name. Each worker run calls the publishers.
         self.publishers: dict[str, Publisher] = {}
+        #: Modules of processors that could not be imported, with the error. The worker publishes
+        #: them, so that people see why no worker serves the modules' job types.
+        self.failures: dict[str, str] = {}
         self._around: list[Middleware] = []
 
     def __iter__(self) -> Iterator[JobType[Any]]:

@@ -45,7 +45,9 @@ def account(stack: RunningStack) -> str:
     return json.dumps({"account_id": str(row[0])})
 
 
-def test_a_job_is_steered_by_either_end_of_its_id(run: Run, account: str) -> None:
+def test_a_job_is_steered_by_either_end_of_its_id(
+    run: Run, account: str, stack: RunningStack
+) -> None:
     """A user may name a job by the beginning or the end of its id."""
     job: dict[str, Any] = run.json("enqueue", "enrich_account", account, "--in", "2h")
     end = job["id"][-10:]
@@ -53,7 +55,8 @@ def test_a_job_is_steered_by_either_end_of_its_id(run: Run, account: str) -> Non
     assert job["id"] in [row["id"] for row in run.json("ls", "-s", "scheduled")]
     assert job["id"] in run("show", job["id"][:30]).stdout
     assert "It is scheduled for" in run.json("explain", end)["sentence"]
-    assert "It is scheduled for" in run("explain", end).stdout  # as text, with local times
+    workspace = ("--workspace", stack.demo_workspace_id, "--token", stack.supabase_secret_key)
+    assert "It is scheduled for" in run("explain", end, *workspace).stdout  # with local times
     assert run.json("cancel", end)["status"] == "cancelled"
     assert run.json("retry", end)["status"] in {"pending", "processing"}
     run("watch", end)
@@ -86,6 +89,7 @@ def test_a_job_is_watched_and_the_workspace_is_listed(run: Run, account: str) ->
     assert '"credits":' in lines[-1]  # the line contains the job's result
     assert run.json("schedules") == run.json("webhooks") == []
     assert "enrich_account" in run.json("workers")[0]["job_types"]
+    assert re.search(r"seen (\d+ s ago|now)", run("workers").stdout)
     assert job_id[-8:] in run("logs", "-n", "50").stdout
 
 
@@ -129,7 +133,7 @@ def test_a_type_that_is_refused_says_why_in_the_list(run: Run, stack: RunningSta
             connection.execute("delete from queue.job_types where job_type = 'edge.beat'")
 
     assert re.search(r"edge\.beat +REFUSED", listing.stdout)
-    rejected = r"the declaration of edge\.beat in code was rejected: .*Europe/Berln"
+    rejected = r"the code of edge\.beat cannot be used: .*Europe/Berln"
     assert re.search(rejected, listing.stderr)
 
 

@@ -66,6 +66,8 @@ def test_a_stopped_host_releases_the_jobs_that_it_runs_unspent(
         assert worker in host.log.read_text(), "a worker of another host leased the jobs"
         assert [child for child in children if child.is_running()] == []
         assert host.rows("status, attempts, lost_attempts", jobs) == [("pending", 0, 0)]
+        ended = "select ended_at is not null from queue.workers where worker_id = %s"
+        assert host.one(ended, worker)
 
 
 def test_a_host_reports_a_process_that_dies_while_the_host_stops(

@@ -44,6 +44,7 @@ def load_processors(settings: Settings, *, on_error: OnError | None = None) -> R
         if on_error is None:
             raise error
         default_registry.forget(name)  # remove types that the module has registered
+        registry.failures[name] = f"{name} cannot be loaded: {type(error).__name__}: {error}"
         on_error(name, error)
 
     @contextmanager
