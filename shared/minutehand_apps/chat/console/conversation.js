@@ -28,7 +28,7 @@ const { useJob } = createHooks(hooks, supabase);
 
 const FOLLOWED = { silence: Infinity };
 const LATE_MS = 9000;
-const LATE = "No answer yet. You can wait, or stop it and ask again.";
+const LATE = "Nothing new yet. You can wait, or stop it and ask again.";
 /** Job status for each status of a work item. */
 const STATUS = {
   accepted: "pending",
@@ -275,9 +275,10 @@ function Theirs({ message: { type, content, result, used, timestamp }, question,
 }
 
 /**
- * Return whether a person has waited for a reply so long that the page should explain the delay.
+ * Return whether a person has waited so long for more of a reply's text that the page should explain
+ * the delay.
  */
-function useLate(isAwaited) {
+function useLate(isAwaited, text) {
   const [isLate, setIsLate] = useState(false);
   useEffect(() => {
     const timer = isAwaited && setTimeout(() => setIsLate(true), LATE_MS);
@@ -285,7 +286,7 @@ function useLate(isAwaited) {
       clearTimeout(timer);
       setIsLate(false);
     };
-  }, [isAwaited]);
+  }, [isAwaited, text]);
   return isLate;
 }
 
@@ -298,7 +299,7 @@ function Answer({ of: message, onRetry }) {
   // after a retry, the job streams the text from the beginning again
   const text = (isLive ? status !== "pending" && output.reply : message.said) || "";
   const isFailed = message.status === "failed";
-  const isLate = useLate(isLive && !text);
+  const isLate = useLate(isLive, text);
   const waits = message.waits_for ?? progress?.message ?? (isLate ? LATE : "Thinking…");
   const again = html`<${ActionButton} run=${onRetry}><${Icon} name="again" /> Retry<//>`;
   return html`<article
@@ -308,7 +309,7 @@ function Answer({ of: message, onRetry }) {
     aria-busy=${isLive}>
     ${text && html`<${Markdown} text=${text} isPartial=${isLive} />`}
     ${isCancelling && html`<p class="muted">Stopping…</p>`}
-    ${isLive && !isCancelling && !text && html`<p class="chat-thinking"><${Sentence} text=${waits} /></p>`}
+    ${isLive && !isCancelling && (isLate || !text) && html`<p class="chat-thinking"><${Sentence} text=${waits} /></p>`}
     ${
       isFailed &&
       html`<div class="notice failed">
