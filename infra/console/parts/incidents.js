@@ -10,27 +10,11 @@ import { Sentence } from "./when.js";
 
 const POLL_MS = 15_000;
 
-/**
- * Return the full stop to add to a sentence, or nothing if the sentence ends with a punctuation
- * mark.
- */
-const periodFor = (cause) => (/[?!]$/.test(cause) ? "" : ".");
-
-/** Read the queue's problems, each as an array `[text, address, link text]`. */
-async function readFindings(workspace, isOperator, signal) {
-  const { findings } = await engine.explain(isOperator ? null : workspace.id, signal);
-  return findings.map(({ sentence, cause, next: [{ words, path } = {}] }) => {
-    const text = cause
-      ? `${sentence.slice(0, -1)}: ${cause.replace(/\.?$/, periodFor(cause))}`
-      : sentence;
-    return [text, path, words];
-  });
-}
-
 const outageLine = (since) =>
   `The Data API has not responded since ${clock(new Date(since).toISOString()).slice(0, 8)}. This page may be out of date.`;
 
-const linkTo = (to, words) => html`<a href=${to}><${Sentence} text=${words} /></a>`;
+const NO_REALTIME =
+  "Realtime is unavailable. Pages read every few seconds instead. Check its service at your host.";
 
 /**
  * Section that lists the current problems. To users who may see only an app's pages, the section
@@ -39,7 +23,8 @@ const linkTo = (to, words) => html`<a href=${to}><${Sentence} text=${words} /></
 export function Incidents({ workspace, isApp }) {
   const { user } = useStore(session);
   const findings = useFetch(
-    async (signal) => (isApp ? [] : readFindings(workspace, user?.isOperator, signal)),
+    async (signal) =>
+      isApp ? [] : (await engine.explain(user?.isOperator ? null : workspace.id, signal)).findings,
     [workspace.id, isApp],
   );
   const [freshness, setFreshness] = useState("live");
@@ -52,17 +37,21 @@ export function Incidents({ workspace, isApp }) {
   }, [workspace.id, isApp]);
   const since = useStore(outage);
   const lines = [...(findings.value ?? [])];
-  if (since) lines.unshift([outageLine(since)]);
-  else if (freshness === "polling")
-    lines.unshift([
-      "Realtime is unavailable. Pages read every few seconds instead. Check its service at your host.",
-    ]);
+  if (since) lines.unshift({ verdict: "fail", sentence: outageLine(since) });
+  else if (freshness === "polling") lines.unshift({ sentence: NO_REALTIME });
   if (lines.length === 0) return null;
   const [first, ...rest] = lines.map(
-    ([text, to, words]) =>
-      html`<p key=${text}><${Sentence} text=${text} /> ${words && linkTo(to, words)}</p>`,
+    ({ sentence, cause, next: [{ words, path } = {}] = [] }) => html`<p key=${sentence}>
+      <${Sentence} text=${sentence} />
+      ${cause && html` <span class="muted">Cause: ${cause.replace(/\.?$/, ".")}</span>`}
+      ${words && html` <a href=${path}><${Sentence} text=${words} /></a>`}
+    </p>`,
   );
-  return html`<section class="incidents" aria-label="Needs attention" aria-live="polite">
+  return html`<section
+    class="incidents"
+    data-tone=${lines.some(({ verdict }) => verdict === "fail") ? "failed" : "waiting"}
+    aria-label="Needs attention"
+    aria-live="polite">
     ${first}
     ${
       rest.length > 0 &&

@@ -30,8 +30,7 @@ export function SignIn() {
               key=${account.email}
               disabled=${busy}
               onClick=${(event) => submit(event, () => signIn(account.email, account.password))}>
-              <span>${account.label}</span>
-              <span class="muted small">${account.email}</span>
+              ${account.label} <span class="muted small">${account.email}</span>
             </button>`,
           )}
         </div>
