@@ -115,7 +115,7 @@ function Traceback({ traceback, origin }) {
     <ol aria-label="Traceback">
       ${(traceback.frames ?? []).map(
         (frame, index) => html`<li key=${index} data-own=${frame.own ? "" : undefined}>
-          <span class="mono frame-place">${frame.file}:<strong>${frame.line}</strong></span> <span
+          <span class="mono">${frame.file}:<strong>${frame.line}</strong></span> <span
             class="muted">
             in
           </span> <span

@@ -2,7 +2,7 @@
 
 import { percentage } from "../lib/format.js";
 import { FRESHNESS, isDelayed, stateAt, stateOf } from "../lib/states.js";
-import { classes, html, useEffect, useState } from "../lib/ui.js";
+import { html, useEffect, useState } from "../lib/ui.js";
 import { Icon } from "./icons.js";
 import { Sentence, useNow } from "./when.js";
 
@@ -51,7 +51,7 @@ export function JobProgress({ job, label = "Progress", compact = false }) {
   const words = progress?.message || progress?.stage || "";
   if (done === 0 && !words) return null; // the job has reported no progress
   return html`<div
-    class=${classes("progress", compact && "compact")}
+    class="progress"
     data-tone=${tone}
     data-status=${status}>
     <div
@@ -64,7 +64,7 @@ export function JobProgress({ job, label = "Progress", compact = false }) {
       aria-valuetext=${`${done} %, ${words || word}`}>
       <div class="progress-bar" style=${{ transform: `scaleX(${done / 100})` }}></div>
     </div>
-    <span class="progress-number num">${done} %</span>
+    <span class="num">${done} %</span>
     ${!compact && words && html`<span class="progress-words"><${Sentence} text=${words} /></span>`}
   </div>`;
 }

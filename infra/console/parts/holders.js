@@ -25,12 +25,14 @@ const pageOf = (path) => {
  * console. `here` is the address of the current page, to which no step gets a link.
  */
 export const Steps = ({ next, here }) =>
-  (next ?? []).map(
-    ({ words, command, path }) => html`<p key=${words} class="remedy">
-      <span class="strong">What to do:</span> <${Sentence} text=${words} />
-      ${path && path !== here && html` <a href=${path}>${pageOf(path)}</a>`}
-      ${command && html` <${Command} text=${command} />`}
-    </p>`,
+  next?.map(
+    ({ words, command, path }) =>
+      words !== "Nothing to do." &&
+      html`<p key=${words} class="remedy">
+        <span class="strong">What to do:</span> <${Sentence} text=${words} />
+        ${path && path !== here && html` <a href=${path}>${pageOf(path)}</a>`}
+        ${command && html` <${Command} text=${command} />`}
+      </p>`,
   );
 
 const HOLDER_COLUMNS = [

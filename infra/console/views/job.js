@@ -86,21 +86,18 @@ function JobDetails({ watch, job }) {
   const log = useJobLines(job.id, job.last_seq);
   const wait = job.status === "waiting" ? job.waiting_for : null;
   const isLive = !ENDED.has(job.status);
+  const data = html`<${JobData} job=${job} />`;
   // Move the focus to the heading of the job, because the heading of the loading page had the focus
   // and was removed.
   useLayoutEffect(() => {
     if (document.activeElement === document.body) document.querySelector("h1").focus();
   }, []);
-  return html`<article class="page job-page" data-status=${job.status}>
-    <header class="page-head job-head">
-      <div class="job-title">
-        <p class="crumb">
-          <a href="/jobs">Jobs</a> / <a href=${`/types/${encodeURIComponent(job.job_type)}`}>
-            ${job.job_type}
-          </a>
-        </p>
+  return html`<article class="page" data-status=${job.status}>
+    <header class="page-head">
+      <div>
+        <p class="crumb"><a href="/jobs">Jobs</a></p>
         <h1 tabindex="-1">
-          <span class="job-type">${job.job_type}</span> <${StateBadge}
+          ${job.job_type} <${StateBadge}
             job=${job}
             cancelling=${Boolean(job.cancel_requested_at)} />
         </h1>
@@ -114,22 +111,17 @@ function JobDetails({ watch, job }) {
         edit=${() => setReplaying({})} />
     </header>
     ${watch.problem && html`<${Stale} error=${watch.problem} retry=${watch.refresh} />`}
-    <${Explained} explained=${explained} job=${job} isAsking=${wait?.kind === "ask"} />
-    ${
-      explained.value?.status === job.status &&
-      html`<${HeldWith} held=${explained.value.held_by} />
-        <${Steps} next=${explained.value.next} here=${`/jobs/${job.id}`} />`
-    }
     ${job.status === "processing" && html`<${JobProgress} job=${job} />`}
     ${
-      wait?.kind === "ask" &&
-      html`<${Question}
-        jobId=${job.id}
-        wait=${wait}
-        onAnswered=${() => {
-          watch.refresh();
-          steps.refresh();
-        }} />`
+      wait?.kind === "ask"
+        ? html`<${Question}
+          jobId=${job.id}
+          wait=${wait}
+          onAnswered=${() => {
+            watch.refresh();
+            steps.refresh();
+          }} />`
+        : html`<${Explained} explained=${explained} job=${job} />`
     }
     <div class="columns">
       <div class="column main">
@@ -138,7 +130,7 @@ function JobDetails({ watch, job }) {
           ([name, content]) =>
             html`<${StreamOutput} key=${name} name=${name} content=${content} />`,
         )}
-        <${JobData} job=${job} />
+        ${!isLive && data}
         ${
           (job.started_at || trace.value?.jobs.length > 1) &&
           html`<${Timeline}
@@ -166,6 +158,7 @@ function JobDetails({ watch, job }) {
               live=${isLive} />
           </section>`
         }
+        ${isLive && data}
       </div>
       <section class="column side" aria-label="Facts">
         <${Facts} job=${job} last=${attempts.value?.at(-1)} />
@@ -182,19 +175,20 @@ function JobDetails({ watch, job }) {
   </article>`;
 }
 
-function Explained({ explained, job, isAsking }) {
-  const explanation = explained.value?.status === job.status ? explained.value : null;
-  if (isAsking) return html`<p class="explain">The job continues when someone answers.</p>`;
-  const { sentence = "\u00a0", cause } = explanation ?? {};
+function Explained({ explained, job }) {
+  const explanation = explained.value?.status === job.status ? explained.value : {};
+  const { sentence = "\u00a0", cause, estimated_start_at: start, held_by: held } = explanation;
   return html`<p class="explain" aria-live="polite">
-    <${Sentence} text=${job.status === "failed" ? withoutError(sentence, job) : sentence} />
-    ${cause && html` <span class="muted">Cause: ${cause}</span>`}
-    ${
-      explanation?.estimated_start_at &&
-      html` <span class="muted">Expected to start <${When}
-        at=${explanation.estimated_start_at} />.</span>`
-    }
-  </p>`;
+      <${Sentence} text=${job.status === "failed" ? withoutError(sentence, job) : sentence} />
+      ${cause && html` <span class="muted">Cause: ${cause}</span>`}
+      ${
+        start &&
+        !nextRunOf(job) &&
+        html` <span class="muted">Expected to start <${When} at=${start} />.</span>`
+      }
+    </p>
+    <${HeldWith} held=${held} />
+    <${Steps} next=${explanation.next} here=${`/jobs/${job.id}`} />`;
 }
 
 /** Shows how many jobs the holder of this job blocks, and for how long these jobs have waited. */
@@ -344,6 +338,10 @@ function Facts({ job, last }) {
   const mono = (value) => value && html`<span class="mono">${value}</span>`;
   return html`<dl class="facts card">
     ${fact("Id", html`<${CopyId} id=${job.id} />`)}
+    ${fact(
+      "Type",
+      html`<a href=${`/types/${encodeURIComponent(job.job_type)}`}>${job.job_type}</a>`,
+    )}
     ${fact("Created", time(job.created_at))}
     ${fact("Scheduled for", time(job.scheduled_for))}
     ${fact("First start", time(job.started_at))}
