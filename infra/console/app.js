@@ -167,7 +167,7 @@ function Shell({ apps, user, workspace, workspaces }) {
               <${Links} nav=${queueLinks} isCurrent=${isCurrent} />
               ${
                 appLinks.length > 0 &&
-                html`<details class="nav-apps">
+                html`<details>
                   <summary>Apps</summary>
                   <${Links} nav=${appLinks} isCurrent=${isCurrent} />
                 </details>`

@@ -73,7 +73,8 @@ export function relative(iso, now = serverNow()) {
   if (!Number.isFinite(seconds)) return NONE;
   const size = Math.abs(seconds);
   if (size < 2) return "now";
-  const [unitSeconds, unit] = UNITS.find(([minimum]) => size >= minimum);
+  // two units or more, because `in 1 h` would be wrong by half for 119 minutes
+  const [unitSeconds, unit] = UNITS.find(([minimum]) => size >= 2 * minimum);
   const text = `${Math.trunc(size / unitSeconds)} ${unit}`;
   return seconds > 0 ? `in ${text}` : `${text} ago`;
 }

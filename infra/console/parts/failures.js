@@ -41,7 +41,7 @@ export const failureKey = (group) => `${group.job_type} ${group.error_fingerprin
  */
 export function Failures({ workspace }) {
   const read = useFetch((signal) => api.failures(workspace.id, signal), [workspace.id]);
-  const counts = useFetch(() => api.counts(workspace.id), [workspace.id]);
+  const counts = useFetch(() => api.counts(workspace.id, { internal: false }), [workspace.id]);
   usePolling(read, POLL_MS);
   const retry = async (group) => {
     const { job_type, error_fingerprint: print } = group;

@@ -20,6 +20,7 @@ import { useVirtual } from "../lib/virtual.js";
 import { Freshness, JobProgress, StateBadge } from "./badge.js";
 import { Selection } from "./bulk-actions.js";
 import { EmptyState } from "./no-jobs.js";
+import { questionOf } from "./question.js";
 import { SearchBox } from "./search.js";
 import { Loading, Stale } from "./states-of-view.js";
 import { Sentence, Elapsed, useNow, When } from "./when.js";
@@ -136,7 +137,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
                 <span class="hidden">Select all loaded jobs</span>
               </label>
             </th>
-            <th scope="col" class="c-job">Job</th>
+            <th scope="col" >Job</th>
             <th scope="col" class="c-state">State</th>
             <th scope="col" class="c-progress">Progress</th>
             <th scope="col" class="c-num num">Attempt</th>
@@ -161,6 +162,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
       </table>
     </div>
     ${
+      rows.length > 0 &&
       (picked.length > 0 || Object.values(filter).some(Boolean)) &&
       html`<${Selection}
         picked=${picked}
@@ -198,14 +200,14 @@ export function Tabs({ counts, chosen, grouped = false }) {
       data-group=${name || "all"}
       aria-current=${!grouped && (chosen ?? "") === name ? "true" : undefined}
       href=${name ? `/jobs?state=${name}` : "/jobs"}>
-      <span class="group-word">${word}</span>
+      ${word}
       ${shown && html`<span class="group-count num">${shown}</span>`}
     </a>`;
   };
   return html`<nav class="groups" aria-label="Jobs by state">
     ${entry("", "All")} ${NAMES.map((name) => entry(name, STATES[name].word, STATES[name].tone))}
     <a class="group" href="/jobs?grouped=1" aria-current=${grouped ? "true" : undefined}>
-      <span class="group-word">Failures, grouped</span>
+      Failures, grouped
     </a>
   </nav>`;
 }
@@ -229,13 +231,15 @@ const hasTrouble = (row) =>
   Boolean(row.error_message) && (row.status === "failed" || row.status === "pending");
 
 /**
- * Return a short text about a job: the error of a failed job, the progress of a running job, or a
- * few values of the payload.
+ * Return a short text about a job: the error of a failed job, the question of a suspended job, the
+ * progress of a running job, or a few values of the payload.
  */
 const noteOf = (row) =>
   hasTrouble(row)
     ? row.error
-    : (row.status !== "completed" && (row.progress?.message || row.progress?.stage)) || row.glimpse;
+    : questionOf(row.waiting_for) ||
+      (row.status !== "completed" && (row.progress?.message || row.progress?.stage)) ||
+      row.glimpse;
 
 function Row({ row, index, holder, isChosen, toggle }) {
   const note = noteOf(row);
@@ -251,7 +255,7 @@ function Row({ row, index, holder, isChosen, toggle }) {
         <span class="hidden">Select ${row.job_type} ${shortId(row.id)}</span>
       </label>
     </td>
-    <td class="c-job">
+    <td>
       <a class="row-link" href=${`/jobs/${row.id}`}>
         <span class="job-type">${row.job_type}</span>
         ${

@@ -14,6 +14,10 @@ const label = (option) =>
 const valueOf = (option) =>
   typeof option === "object" && option !== null && "value" in option ? option.value : option;
 
+/** Return the text of a wait's question, or nothing if the wait has no question. */
+export const questionOf = (wait) =>
+  typeof wait?.question === "object" ? pretty(wait.question) : wait?.question;
+
 /** Card with the question of a job. When a person answers the question, the job continues. */
 export function Question({ jobId, wait, onAnswered }) {
   const send = (answer) =>
@@ -23,10 +27,9 @@ export function Question({ jobId, wait, onAnswered }) {
       "Answered. The job continues.",
     );
   const options = Array.isArray(wait.options) ? wait.options : [];
-  const question = typeof wait.question === "string" ? wait.question : pretty(wait.question);
   return html`<section class="card question" aria-label="Question">
     <${AnswerForm}
-      question=${question}
+      question=${questionOf(wait)}
       options=${options}
       isFree=${options.length === 0}
       send=${send} />

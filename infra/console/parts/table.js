@@ -70,7 +70,7 @@ export const table = ({ label, rows, key, cards = false, className = "", attribu
 
 /** Card that shows one number with its name. */
 export const figure = (name, value, note, isBad = false) =>
-  html`<div class="card figure">
+  html`<div class="card">
     <p class="muted">${name}</p>
     <p class=${isBad ? "figure-value num problem" : "figure-value num"}>${value}</p>
     <p class="muted small">${note ?? "\u00a0"}</p>

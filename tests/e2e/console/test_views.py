@@ -120,6 +120,7 @@ def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker) -> Non
 
     worker.settle(lease, "waiting", wait={"kind": "ask", "name": "q", "question": "Which colour?"})
     expect(page.get_by_text("Which colour?")).to_be_visible()
+    expect(visitor.another_tab("/jobs").get_by_text("Which colour?")).to_be_visible()
     check_page(visitor)
     page.get_by_placeholder("Your answer").fill("blue")
     click(page, "Answer", exact=True)
@@ -178,6 +179,7 @@ def test_a_data_api_that_hangs_is_reported_and_read_again(visit: Visit, worker: 
     worker.enqueue()
     fresh = visitor.another_tab("/jobs")
     expect(page.locator(".incidents")).to_contain_text("The Data API has not responded")
+    expect(page.locator(".incidents")).to_have_attribute("data-tone", "failed")
     expect(page.locator(".freshness")).to_have_text("Catching up")
     expect(fresh.get_by_text("Your workspaces could not be read")).to_be_visible()
 
