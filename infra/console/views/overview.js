@@ -1,4 +1,4 @@
-// Overview page of a workspace: problems, live jobs, throughput, queue time and load.
+// Overview page of a workspace: live jobs, problems, throughput and queue time.
 
 import { jobs, engine } from "../api.js";
 import { atLeast, duration, number, percent } from "../lib/format.js";
@@ -33,6 +33,8 @@ export default function Overview({ workspace }) {
   for (const read of [stats, series, failures, explained]) usePolling(read, POLL_MS);
   const stale = [stats, series].find((read) => read.isStale);
   const unread = [stats, series].find((read) => !read.value);
+  const problems = html`<${Holders} holders=${explained.value?.holders} />
+    <${Failures} groups=${failures.value?.groups ?? []} />`;
   return html`<div class="page">
     ${pageHead(
       "Overview",
@@ -51,13 +53,13 @@ export default function Overview({ workspace }) {
         )}
       </nav>`,
     )}
-    <${Holders} holders=${explained.value?.holders} />
-    <${Failures} groups=${failures.value?.groups ?? []} />
     ${stale && html`<${Stale} error=${stale.error} retry=${stale.refresh} />`}
     ${
       unread
-        ? html`<${Placeholder} of=${unread} what="the statistics" />`
-        : html`<${Stats} stats=${stats.value} series=${series.value} words=${words} />`
+        ? html`<${Placeholder} of=${unread} what="the statistics" />${problems}`
+        : html`<${Stats} stats=${stats.value} series=${series.value} words=${words}>
+          ${problems}
+        <//>`
     }
   </div>`;
 }
@@ -91,7 +93,7 @@ function Pause({ stats, workspace }) {
   <//>`;
 }
 
-function Stats({ stats, series, words }) {
+function Stats({ stats, series, words, children }) {
   const { live } = stats;
   const { at, totals, sums, types } = useMemo(() => bucketize(series), [series]);
   const lines = topTypes(types).map(([name, type], index) => ({
@@ -118,6 +120,7 @@ function Stats({ stats, series, words }) {
       ${figure("Failed", number(sums.failed), `${number(sums.retried)} retried${lost}`, sums.failed > 0)}
       ${figure("Success", percent(success(sums)), `of the last ${words}`, success(sums) < HEALTHY_SUCCESS)}
     </section>
+    ${children}
     ${
       types.size === 0
         ? html`<section class="card">

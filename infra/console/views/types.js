@@ -253,9 +253,9 @@ function TypeDetails({ type }) {
           ${fact("Attempts", type.max_attempts)}
           ${fact("Backoff", `${first}, × ${type.backoff_factor}, at most ${cap}`)}
           ${fact("Concurrency limit", type.max_concurrency ?? "no limit")}
-          ${fact("Per workspace", type.workspace_concurrency ?? "no limit")}
-          ${fact("Per key", type.key_concurrency ?? "no limit")}
-          ${fact("Rate", type.rate_limit ? `${type.rate_limit} per ${period}` : "no limit")}
+          ${fact("Per workspace", type.workspace_concurrency)}
+          ${fact("Per key", type.key_concurrency)}
+          ${fact("Rate", type.rate_limit && `${type.rate_limit} per ${period}`)}
           ${fact("Events", type.is_minimal ? "minimal" : "full")}
         </dl>
       </section>
