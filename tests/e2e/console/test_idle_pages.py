@@ -19,7 +19,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 #: The request with which a page renews its subscription once a minute.
 KEPT = "/rpc/follow_topic"
-LATER: dict[str, Any] = {"delay_seconds": 3600}
+#: Number of jobs of each session. All but one of the jobs run, and one waits for its retry.
+JOBS = 50
 STEP_MS = 2000  # in the page's time, and shorter than a reply's timeout
 STEPS_TO_REST = 8  # longer than a heartbeat's interval
 STEPS = 45  # in all pages together shorter than a token's life
@@ -122,7 +123,10 @@ def paths(worker: HandWorker) -> list[str]:
         worker.settle(lease)
     ids: dict[str, Any] = {"id": work, "workspace": worker.workspace_id, "ada": ADA.id}
     for name in ("plan", "chat", "training", "beacon"):
-        ids[name] = worker.enqueue(**LATER, session_id=f"{name}:{work}")
+        [ids[name], *_] = worker.enqueue_all([{"session_id": f"{name}:{work}"}] * JOBS)
+        for lease in worker.lease(JOBS):
+            if lease["job"]["id"] == ids[name]:
+                worker.settle(lease, "retry", retry_after_seconds=3600)
     chat = f"chat:{work}"
     for session, job in ((chat, ids["chat"]), (f"chat_{ended}", jobs[0])):
         worker.write_chat(session, job, message="?")
