@@ -6,7 +6,15 @@ import { createHooks } from "../../lib/jobs/hooks.js";
 import { stateOf } from "../../lib/states.js";
 import { useFetch } from "../../lib/store.js";
 import { loadStyles } from "../../lib/styles.js";
-import { classes, hooks, html, useEffect, useRef, useState } from "../../lib/ui.js";
+import {
+  classes,
+  hooks,
+  html,
+  useEffect,
+  useLayoutEffect,
+  useRef,
+  useState,
+} from "../../lib/ui.js";
 import { JobProgress, StateBadge, Tag } from "../../parts/badge.js";
 import { copy } from "../../parts/copy.js";
 import { Icon } from "../../parts/icons.js";
@@ -80,12 +88,7 @@ function useEndInSight(isThere) {
 }
 
 export default function ConversationPage({ workspace }) {
-  const [id, setId] = useState(namedBy(location.hash));
-  useEffect(() => {
-    const look = () => setId(namedBy(location.hash));
-    addEventListener("hashchange", look);
-    return () => removeEventListener("hashchange", look);
-  }, []);
+  const id = namedBy(location.hash);
   if (!id) return html`<${NotFound} what="conversation" />`;
   return html`<div class="chat-columns">
     <${Conversation} key=${id} id=${id} workspaceId=${workspace.id} />
@@ -98,9 +101,11 @@ function Conversation({ id, workspaceId }) {
   const [stopped, setStopped] = useState([]);
   const [text, setText] = useState("");
   const [edited, setEdited] = useState(null); // id of the message that the person edits
+  const [sent, setSent] = useState(""); // text that is shown until the session contains it
   const box = useRef(null);
   const hasBegun = Boolean(session?.title);
   const messages = session?.messages ?? [];
+  useLayoutEffect(() => setSent(""), [messages.length]);
   useTopicRefresh(
     found,
     [hasBegun && `session:${id}`],
@@ -117,11 +122,15 @@ function Conversation({ id, workspaceId }) {
   const headers = { "X-Session-Id": id };
   const send = async (content, key = crypto.randomUUID(), from = null) => {
     goThere();
+    setSent(content);
     const target = from ? `chat_${key}` : id; // the same session if the call is repeated
     await callRoute("POST /api/chat", {
       // request a response before the reply exists, because the page reads the reply from the job
       headers: { "X-Session-Id": target, "Idempotency-Key": key, Prefer: "respond-async" },
       body: { messages: [{ role: "user", content }], workspace_id: workspaceId, branch_from: from },
+    }).catch((error) => {
+      setSent("");
+      throw error;
     });
     if (from) location.hash = target;
     else found.refresh();
@@ -199,9 +208,10 @@ function Conversation({ id, workspaceId }) {
             ${one.type === "message" && one.work && card(one.work)}
           <//></li>`,
         )}
+        ${sent && html`<li><article class="chat-mine"><p dir="auto">${sent}</p></article></li>`}
       </ol>
     </div>
-    ${messages.length === 0 && html`<${Beginning} />`}
+    ${messages.length === 0 && !sent && html`<${Beginning} />`}
     <div class="chat-end" ref=${end}></div>
     <div class="chat-composer">
       ${
@@ -231,8 +241,7 @@ const Beginning = () =>
   html`<div class="chat-empty">
     <p class="strong">What would you like to know or create?</p>
     <p class="muted">
-      Simple questions get a reply immediately. Longer work is done in the background. You can
-      continue to chat, and you are asked if a decision is needed.
+      Longer work is done in the background. You are asked if a decision is needed.
     </p>
   </div>`;
 
@@ -371,7 +380,7 @@ function WorkCard({ item, question, onAnswer, onCancel }) {
           maxLength=${2000}
           send=${onAnswer} />
         <p class="muted small">
-          If no one answers, it takes “${question.default}” <${When}
+          If no one answers, “${question.default}” is used <${When}
             at=${new Date(question.expiresAt).toISOString()} />.
         </p>
       `

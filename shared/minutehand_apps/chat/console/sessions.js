@@ -19,15 +19,17 @@ export const title = () => "Chat";
  */
 const addressOf = (id) => `/chat/session#${id}`;
 
+/** Button that opens an empty conversation. */
+const Begin = () =>
+  html`<${ActionButton} className="primary"
+    run=${async () => navigate(addressOf(`chat_${crypto.randomUUID()}`))}>
+    New conversation
+  <//>`;
+
 export default function Sessions({ workspace }) {
   const found = useLatest("async_session_state", workspace.id, "last_message_at");
-  const begin = async () => navigate(addressOf(`chat_${crypto.randomUUID()}`));
   return html`<div class="page">
-    ${pageHead(
-      "Chat",
-      null,
-      html`<${ActionButton} className="primary" run=${begin}>New conversation<//>`,
-    )}
+    ${pageHead("Chat", null, html`<${Begin} />`)}
     ${liveList(
       {
         of: found,
@@ -35,11 +37,7 @@ export default function Sessions({ workspace }) {
         rows: found.value,
         key: (one) => one.session_id,
         empty: html`<${Empty} title="No conversations yet">
-          <p>
-            What takes longer is done in the background, asks you when it has to, and posts its
-            result.
-          </p>
-          <${ActionButton} run=${begin}>Start one<//>
+          <p>Longer work is done in the background. Its result appears in the conversation.</p>
         <//>`,
       },
       [
@@ -69,6 +67,7 @@ export function SessionList({ id, workspaceId, hasBegun }) {
   const found = useFetch((signal) => unwrap(latest(), signal), [workspaceId, hasBegun]);
   const isFound = ({ title: text }) => text.toLowerCase().includes(words.trim().toLowerCase());
   return html`<nav class="chat-list" aria-label="Conversations">
+    <${Begin} />
     <${SearchBox} value=${words} placeholder="Search conversations" onChange=${setWords} />
     <ul>
       ${(found.value ?? []).filter(isFound).map(
