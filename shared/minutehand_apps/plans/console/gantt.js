@@ -28,7 +28,7 @@ export function Gantt({ tasks, order, edit }) {
             title=${`Edit: ${title}, day ${from} to ${to}`}
             onClick=${() => setEdited({ id, title, days, after })}>
             <span class="waterfall-name" style=${{ "--level": 0 }}>
-              <span class="name" dir="auto">${title}</span>
+              <span class="name" dir="auto">${id} · ${title}</span>
             </span>
             <span class="waterfall-track">
               <span class="waterfall-bar" style=${place}></span>
@@ -54,6 +54,6 @@ function TaskForm({ task, edit, onClose }) {
   };
   return html`<${DialogForm} title=${task.title} action="Save" run=${run} onClose=${onClose}>
     ${field("Days", days, setDays, { type: "number", min: 0, max: 10000, step: "any", required: true })}
-    ${field("After these tasks", after, setAfter, { placeholder: "A, B" })}
+    ${field("After these tasks, by id", after, setAfter, { placeholder: "A, B" })}
   <//>`;
 }

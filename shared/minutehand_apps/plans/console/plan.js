@@ -163,7 +163,7 @@ function Log({ plan }) {
     <summary>Log</summary>
     <ol aria-label="Log">
       ${(found.value ?? [])
-        .filter(({ data: { message } }) => message)
+        .filter((one) => one.type !== "stage_progress" && one.data.message)
         .map(
           (one) => html`<li key=${one.seq} class="wrap">
             <${When} at=${one.at} /> ${one.data.message}
@@ -260,15 +260,14 @@ function Chapter({ of, blocks, text, redo, edit, chart }) {
           aria-label=${`Edit: ${name}`}>Edit<//>`
       }
       ${
-        isEdited &&
-        html`<${ChapterForm} name=${name} words=${words} edit=${edit} onClose=${close} />`
-      }
-      ${
         redo &&
         html`<${ActionButton} className="quiet" run=${redo}
           aria-label=${`Rewrite: ${name}`}>Rewrite<//>`
       }
     </div>
+    ${
+      isEdited && html`<${ChapterForm} name=${name} words=${words} edit=${edit} onClose=${close} />`
+    }
     ${chart}
     ${
       blocks

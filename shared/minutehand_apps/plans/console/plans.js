@@ -89,7 +89,12 @@ function NewPlan({ workspaceId, onClose }) {
     run=${create}
     onClose=${onClose}
     wide>
-    ${area("Prompt", prompt, setPrompt, { rows: 6, required: true, maxlength: 8000 })}
+    ${area("Prompt", prompt, setPrompt, {
+      rows: 6,
+      required: true,
+      maxlength: 8000,
+      placeholder: "Describe a project",
+    })}
     ${choice("Detail", speed, setSpeed, SPEEDS)}
   <//>`;
 }
