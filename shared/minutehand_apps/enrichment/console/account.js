@@ -1,7 +1,7 @@
 // Page of one account, with the account's fields, contacts and enrichment. While the enrichment job
 // runs, new values of fields appear on the page.
 
-import { duration, number } from "../../lib/format.js";
+import { number } from "../../lib/format.js";
 import { ENDED } from "../../lib/jobs/sequence.js";
 import { useTopicRefresh } from "../../parts/live.js";
 import { useFetch } from "../../lib/store.js";
@@ -108,9 +108,6 @@ function Loaded({ account, contacts, history, job, isStale, error, refresh }) {
                   (one) => html`<li key=${one.id}>
                     <a href=${`/jobs/${one.id}`}><${When} at=${one.created_at} /></a> <${StateBadge}
                       job=${one} />
-                    <span class="muted num">
-                      ${ran(one)}
-                    </span>
                   </li>`,
                 )}
               </ul>`
@@ -135,9 +132,6 @@ const inWords = ({ progress }) => ({
   ...progress,
   message: progress?.message ?? STAGES[progress?.stage] ?? "Waiting for its turn",
 });
-
-const ran = ({ started_at: from, finished_at: to }) =>
-  from && to ? duration(Date.parse(to) - Date.parse(from)) : "";
 
 const FIELDS = [
   ["name", "Name"],
@@ -216,7 +210,7 @@ function Fields({ account, onSaved }) {
       await edit(account.id, changes);
       setDraft(null);
       setProblem(null);
-      notify("Saved; enrichment does not change these fields");
+      notify("Saved. Enrichment does not change these fields.");
       onSaved();
     } catch (error) {
       setProblem(error.message);

@@ -32,12 +32,15 @@ export default function Accounts({ workspace }) {
   const [imported, setImported] = useState(0); // number of imports. A change reloads the list.
   const close = () => setAdding(false);
   const read = async (file) => add("accounts", accountsIn(await readCsv(file), workspace.id));
-  const importFile = ({ target }) =>
+  const importFile = ({ target }) => {
+    const [file] = target.files;
+    target.value = ""; // so that the person can choose the corrected file again
     createAction(() => setImported(imported + 1))(
       "Nothing was imported",
-      () => read(target.files[0]),
+      () => read(file),
       (rows) => `${pluralize(rows.length, "account")} imported`,
     );
+  };
   const exportAll = () =>
     act("Could not export", async () =>
       download("accounts.csv", await writeCsv(await allAccounts(workspace.id)), "text/csv"),
