@@ -27,10 +27,10 @@ def test_a_benchmark_is_submitted_answered_and_signed(visit: Visit) -> None:
     expect(page.get_by_label("Questions")).to_have_value(re.compile("What is 17 times 6"))
     page.get_by_label("Name", exact=True).fill("Trivia")
     page.get_by_label("Questions").fill("Why is it?\nmaths: What is 2 + 2?")
-    page.get_by_label("Regions needed").fill("3")
+    page.get_by_label("Regions that must answer").fill("3")
     click(page, "Submit")
     expect(page.get_by_role("alert")).to_contain_text("min_regions")
-    page.get_by_label("Regions needed").fill("2")
+    page.get_by_label("Regions that must answer").fill("2")
     click(page, "Submit")
 
     expect(page).to_have_url(re.compile(r"/benchmarks/[0-9a-f-]{36}$"))
@@ -58,4 +58,4 @@ def test_a_benchmark_is_submitted_answered_and_signed(visit: Visit) -> None:
     listed = page.get_by_role("group", name="Jobs").locator("tbody tr")
     expect(listed).to_have_count(2)
     listed.get_by_role("link").first.click()
-    expect(page.get_by_text("0 of 4 answers changed since")).to_be_visible(timeout=90_000)
+    expect(page.get_by_text("0 of 4 answers changed since the run")).to_be_visible(timeout=90_000)

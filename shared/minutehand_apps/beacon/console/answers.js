@@ -38,8 +38,9 @@ const Drift = ({ columns, previous }) => {
     .flatMap((column) => [...column.answers.keys()].map((key) => hasChanged(column, key)))
     .filter((one) => one !== undefined);
   return html`<p class="muted">
-    ${number(pairs.filter(Boolean).length)} of ${pluralize(pairs.length, "answer")} changed since
-    ${" "}<a href=${`/benchmarks/${previous.id}`}><${When} at=${previous.created_at} /></a>.
+    ${number(pairs.filter(Boolean).length)} of ${pluralize(pairs.length, "answer")} changed
+    ${" since the run "}
+    <a href=${`/benchmarks/${previous.id}`}><${When} at=${previous.created_at} /></a>.
   </p>`;
 };
 

@@ -33,8 +33,10 @@ export const STATES = {
   pending: { word: "Pending", tone: "pending" },
   processing: OF_JOBS.running,
 };
-/** Format a version such as 1 as `v1`. A version that already starts with v is unchanged. */
-export const versionOf = ({ version }) => (version.startsWith("v") ? version : `v${version}`);
+/**
+ * Format a version such as 1 as `v1`. The time that a daily run appends to the version is omitted.
+ */
+export const versionOf = ({ version }) => version.replace(/^v?/, "v").replace(/@\d.*/, "");
 export const isOver = (status) => ["completed", "failed", "cancelled"].includes(status);
 
 /** Return the questions of a job spec in their order, as `{question_id, question, category}`. */

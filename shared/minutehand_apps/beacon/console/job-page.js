@@ -43,7 +43,7 @@ export default function JobPage({ id, workspace }) {
     act(
       "Could not add the schedule",
       () => beacon.repeatDaily(job),
-      "It runs each day at 06:00 UTC. The page Schedules changes the time.",
+      "It runs each day at 06:00 UTC. Change this in Jobs and queues, Schedules.",
     );
   const { constraints } = job.spec;
   const questions = pluralize(job.spec.questions.length, "question");

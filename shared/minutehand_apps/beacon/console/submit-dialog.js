@@ -76,7 +76,12 @@ export function SubmitDialog({ workspaceId, onClose, onSubmitted }) {
       ${textLine(html`Regions <span class="hint">separated by commas</span>`, "regions", {
         required: true,
       })}
-      ${textLine("Regions needed", "minRegions", { type: "number", min: 1, max: 50, required: true })}
+      ${textLine("Regions that must answer", "minRegions", {
+        type: "number",
+        min: 1,
+        max: 50,
+        required: true,
+      })}
     </div>
   <//>`;
 }
