@@ -236,6 +236,7 @@ function Procedure({ stored: { procedure, author, offline }, jump, address, edit
     ${
       procedure &&
       html`
+        <p class="strong wrap">${procedure.title}</p>
         ${procedure.purpose && html`<p class="wrap">${procedure.purpose}</p>`}
         <div class="halves">
           ${named("You need", procedure.materials)} ${named("Take care", procedure.warnings)}

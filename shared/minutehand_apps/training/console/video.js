@@ -83,7 +83,7 @@ export function Video({ of: found, title, handle, onTime }) {
           ${
             found.value.host === "mux" &&
             html`<p class="muted small wrap">
-              At the video host as <code>${found.value.playback_id}</code>; Its players need a
+              At the video host as <code>${found.value.playback_id}</code>. Its players need a
               signed URL.
             </p>`
           }
