@@ -16,25 +16,28 @@ import pytest
 from minutehand.functions.worker.process import WorkerProcess
 from tests.support.engine import Engine
 
+#: A worker program that finds suspects as soon as the last process for suspects has ended. The
+#: sixth process for suspects leases some.
 WORKER = """
-import json, os, select, sys
+import itertools, json, os, sys, time
 from pathlib import Path
 from minutehand.functions.worker.fork_server import FORK_SERVER, serve_forks
 
 if FORK_SERVER in os.environ:
     serve_forks(lambda: None)
+starts = Path(os.environ["FOLDER"]) / "starts"
+evidence = Path(os.environ["WORKER_EVIDENCE"])
 if "WORKER_SUSPECTS_ONLY" in os.environ:
-    starts = Path(os.environ["FOLDER"]) / "starts"
+    Path(f"{evidence}.stacks").touch()
     with starts.open("a") as file:
         print(file=file)
-    number = starts.stat().st_size
-    evidence = os.environ["WORKER_EVIDENCE"]
-    Path(f"{evidence}.stacks").touch()
-    Path(evidence).write_text(json.dumps({"leased": number // 6}))
+    evidence.write_text(json.dumps({"leased": starts.stat().st_size // 6}))
     sys.exit()
-pipe = int(os.environ["WORKER_SUSPECTS_PIPE"])
-while select.select([], [pipe], []):
-    os.write(pipe, b".")
+starts.touch()
+for count in itertools.count(1):
+    os.write(int(os.environ["WORKER_SUSPECTS_PIPE"]), b".")
+    while starts.stat().st_size < count or [*evidence.parent.glob("*.stacks")]:
+        time.sleep(0.01)
 """
 
 
@@ -80,7 +83,8 @@ async def test_the_pause_doubles_until_a_process_leases_suspects(hosts: Hosts) -
 
 async def test_the_pause_does_not_grow_while_each_process_leases_suspects(hosts: Hosts) -> None:
     """The suspects run long, so that no process ends."""
-    program = WORKER.replace("number // 6", "1").replace("sys.exit()", "os.read(0, 1)")
+    program = WORKER.replace(" // 6", "").replace("sys.exit()", "os.read(0, 1)")
+    program = program.replace(' or [*evidence.parent.glob("*.stacks")]', "")
     starts = hosts.folder / "starts"
     await hosts.run(program, lambda: starts.exists() and starts.stat().st_size >= 6)
 
