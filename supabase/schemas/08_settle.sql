@@ -827,6 +827,8 @@ begin
   end if;
   v_response := jsonb_build_object('ended', true, 'refused', coalesce(v_refused, false));
   if p_request ->> 'evidence' is not null and v_worker is not null then
+    -- wait for the last reports of the process, because queue.do_reclaim skips locked leases
+    perform queue.lock_held(array(select l.job_id from queue.leases as l where l.worker = v_worker));
     v_ignored := queue.do_reclaim(queue.clock(), clock_timestamp() + interval '2 seconds');
     -- Open the turns of the reclaimed jobs now, because several processes will soon lease these
     -- suspected jobs at the same time. A lease does not see a turn that another lease is opening.

@@ -531,6 +531,19 @@ def test_a_process_that_has_ended_before_its_first_lease_gets_no_job(engine: Eng
     assert ids_of(workers.lease()[1]) == [job]
 
 
+def test_the_report_of_a_process_that_has_ended_waits_for_its_last_calls(engine: Engine) -> None:
+    """The last call of a process delays the report of the process's end by at most 0.1 s."""
+    engine.run("alter function queue.lock_held set lock_timeout = '60s'")  # for a busy machine
+    job, lease = engine.start()
+    with engine.open_transaction() as other:
+        other.report(lease, progress={"percentage": 50})
+        died = engine.blocked(Workers(engine).die, "w1")
+        other.run("commit")
+        died.result()
+
+    assert states(engine, [job]) == {("pending", 1, 1)}
+
+
 def test_a_lease_that_is_locked_when_its_process_ends_is_reclaimed_soon(engine: Engine) -> None:
     """A lease's row is locked when the host reports the end of the lease's process.
 

@@ -125,17 +125,22 @@ async def keyed(job: Job[Slow], ctx: JobContext) -> None:
 
 @processor("served.family", payload=Slow, max_concurrency=3, timeout=60)
 async def family(job: Job[Slow], ctx: JobContext) -> dict[str, object]:
-    """Run a step, wait for a child job, and stream two words."""
+    """Run a step, and wait for a child job."""
     count = await ctx.step("count", once)
     child = NewJob(job_type="served.slow", payload={"seconds": 0.1})
     await ctx.gather(await ctx.spawn([child]))
-    async with ctx.stream("words") as words:
-        words.write("one ")
-        await asyncio.sleep(job.payload.seconds)
-        words.write("two")
-    return {"count": count, "text": words.text}
+    return {"count": count}
 
 
 async def once() -> int:
     """Return the step's result."""
     return 1
+
+
+@processor("served.talk", payload=Slow, timeout=60)
+async def talk(job: Job[Slow], ctx: JobContext) -> None:
+    """Stream two words, with a pause between them."""
+    async with ctx.stream("words") as words:
+        words.write("one ")
+        await asyncio.sleep(job.payload.seconds)
+        words.write("two")
