@@ -42,6 +42,14 @@ sys.modules.update(click=None, rich=None)  # httpx loads them where they are, an
 import minutehand.aws.rotation, minutehand.functions.worker.invocations
 print(len(sys.modules), *{name.partition(".")[0] for name, module in sys.modules.items() if module})
 """
+STARTS_FORKED = """
+import asyncio, os, sys
+from minutehand.functions.worker import app, process
+app.load()
+threads, loaded = os.listdir("/proc/self/task"), set(sys.modules)
+asyncio.run(process._run_suspects(app.run_worker))
+print(len(threads), *set(sys.modules) - loaded)
+"""
 #: The packages that a worker always imports. httpx imports idna and certifi, and pydantic imports
 #: those of the second line.
 NEEDED = {"minutehand", "tenacity", "httpx", "idna", "certifi", "pydantic", "pydantic_core"}
@@ -87,6 +95,25 @@ def test_a_cold_start_imports_what_a_run_needs() -> None:
     count, *packages = done.stdout.decode().split()
     others = {name for name in packages if name[0] != "_"} - sys.stdlib_module_names - NEEDED
     assert (others, int(count) < 410) == (set(), True)
+
+
+@pytest.mark.parametrize("is_direct", [True, False])
+def test_a_forked_process_imports_nothing(
+    engine: Engine, environ: dict[str, str], is_direct: bool
+) -> None:
+    """The fork server imports all modules for its worker processes, and starts no thread."""
+    environ |= {
+        "MINUTEHAND_APPS": "tests.integration.serve.greeter",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "WORKER_SUSPECTS_ONLY": "1",
+        "LOG_LEVEL": "ERROR",
+    }
+    if is_direct:
+        environ["DATABASE_URL"] = engine.database.url
+    command = [sys.executable, "-c", STARTS_FORKED]
+    done = subprocess.run(command, env=environ, check=True, capture_output=True, text=True)
+
+    assert done.stdout.split() == ["1"]
 
 
 def test_a_cold_start_of_the_api_imports_no_worker() -> None:
