@@ -639,7 +639,7 @@ def test_no_random_history_breaks_an_invariant(database: Database) -> None:
         print(f"make machine EXAMPLES={examples} SEED={chosen}", flush=True)
         machine = seed(chosen)(machine)
     run = settings(
-        max_examples=int(examples or 12),
+        max_examples=int(examples or 6),
         stateful_step_count=40,
         database=None,
         derandomize=examples is None,

@@ -80,8 +80,8 @@ class RunReport:
             self.write(f"{self.seconds[file]:6.0f} s {file}")
         if "WEEKLY" not in os.environ:
             self.write(
-                "left out: deploys, Lambda's runtime, bad days, most of the doctor's loop, shapes"
-                " of projects and a part of some tables; `make weekly` runs them"
+                "left out: deploys, Lambda's runtime, bad days, the doctor's loop, shapes of"
+                " projects and a part of some tables; `make weekly` runs them"
             )
         if OFFLINE in os.environ:
             reason = "left out: what installs packages, because npm's registry does not respond"

@@ -195,7 +195,13 @@ def check_stage() -> CheckResult:
 _, *FAULTS = Path(__file__).with_name("faults_aws.txt").read_text("utf-8").splitlines()
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(fault, marks=[pytest.mark.weekly(only=True)] if number % 4 else [])
+        for number, fault in enumerate(FAULTS)
+    ],
+)
 def test_a_fault_of_the_stage_goes_by_its_fix(account: Deployed, fault: str) -> None:
     """A fault of the stage is reported, and the printed commands repair it completely."""
     name = random.Random(f"{SEED} {fault}").choice(["status", "worker", "health"])

@@ -18,9 +18,10 @@ from tests.integration.cli.faults import SEED, Fault, World, draw, list_faults
 from tests.support.patience import until
 from tests.support.stacks import RunningStack, running_stack
 
-DRAWS = int(os.environ.get("DOCTOR_DRAWS") or (200 if "WEEKLY" in os.environ else 6))
+DRAWS = int(os.environ.get("DOCTOR_DRAWS") or 200)
 
 
+@pytest.mark.weekly(only=True)
 @pytest.mark.timeout(60 + 20 * DRAWS)
 def test_a_random_fault_is_named_and_goes_by_one_paste(tmp_path: Path) -> None:
     """For 19 of 20 faults, the doctor names the object and its fix makes all checks pass."""
