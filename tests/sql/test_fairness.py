@@ -22,6 +22,8 @@ MAX_ROUNDS = 4
 #: call asks the worker to call again.
 MAX_EMPTY_CALLS = 10
 UNLIMITED = 1_000_000
+#: Seeds of `make test`. Only 23 fails if a lane falls rounds behind or passes skipped tenants.
+DAILY = (*range(7), 23)
 JOBS = """
 insert into public.jobs (workspace_id, job_type, priority)
 select t, y, p from unnest(%s::uuid[], %s::text[], %s::integer[]) as j (t, y, p)
@@ -187,7 +189,13 @@ class Mix:
             (self.paused.add if paused else self.paused.discard)((kind, name))
 
 
-@pytest.mark.parametrize("seed", range(28))
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(seed, marks=[] if seed in DAILY else [pytest.mark.weekly(only=True)])
+        for seed in range(28)
+    ],
+)
 def test_a_job_that_may_start_waits_a_few_rounds_at_most(engine: Engine, seed: int) -> None:
     """A tenant's job that may start is leased within four rounds of the other tenants.
 
