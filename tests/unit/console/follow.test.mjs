@@ -161,7 +161,7 @@ class World {
       last_seq: this.log.at(-1)?.seq ?? 0,
     };
     if (this.takes) await new Promise((then) => setTimeout(then, 1000 * this.takes));
-    const data = name === "list_jobs" ? { jobs: [job] } : job;
+    const data = name === "list_jobs" ? { jobs: this.rows ?? [job] } : job;
     if (database === "there") return { data, error: null, status: 200 };
     const error = { message: database, code: database === "broken" ? "XX000" : "" };
     return { data: null, error, status: REFUSALS[database] };
@@ -350,6 +350,21 @@ test("a list discards its rows when its reader loses access", async () => {
   await watch.refresh();
 
   assert.deepEqual(watch.state.jobs, []);
+  watch.close();
+});
+
+test("a session is joined after its first job", async () => {
+  const world = new World({ database: "there" });
+  world.rows = [];
+  const watch = watchJobs(world.client, { session_id: "s" });
+  await leap(10_000);
+  assert.deepEqual([watch.state.isLoading, watch.freshness], [false, "polling"]);
+  assert.equal(world.channel, null);
+  world.rows = null;
+  await leap(5000);
+  world.do({ join: {}, ready: true });
+  await leap(1000);
+  assert.deepEqual([watch.state.jobs.length, watch.freshness], [1, "live"]);
   watch.close();
 });
 

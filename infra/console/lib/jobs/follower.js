@@ -225,8 +225,8 @@ export class Follower {
       message: (payload) => this.#onMessage(payload),
       renewed: () => this.#onRenewed(),
     };
-    const { schema, joinTimeout } = this.#options;
-    this.#leave = this.#session.follow(this, { topic: this.#topic, listener, schema });
+    const { schema, joinTimeout, exists } = this.#options;
+    this.#leave = this.#session.follow(this, { topic: this.#topic, listener, schema, exists });
     later(() => {
       this.#move("late");
       this.notify();

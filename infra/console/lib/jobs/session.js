@@ -56,14 +56,18 @@ class Session {
     return this.#outage?.problem ?? null;
   }
 
-  /** Follow a Realtime topic until the caller calls the returned function. */
-  follow(follower, { topic, listener, schema }) {
+  /**
+   * Follow a Realtime topic until the caller calls the returned function. `exists` is a promise that
+   * resolves when the topic exists, or undefined if the topic exists already.
+   */
+  follow(follower, { topic, listener, schema, exists }) {
     if (!this.#listening) this.#start();
     this.#followers.add(follower);
-    const join = () => this.#socket.join(topic, listener, schema);
-    let leave = this.#socket && join();
     this.#loading ??= this.#load();
-    if (!leave) this.#loading.then(() => this.#followers.has(follower) && (leave = join()));
+    let leave;
+    Promise.all([this.#loading, exists]).then(() => {
+      if (this.#followers.has(follower)) leave = this.#socket.join(topic, listener, schema);
+    });
     return () => {
       this.#followers.delete(follower);
       if (leave) leave();

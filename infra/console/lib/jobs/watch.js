@@ -162,8 +162,15 @@ export function watchJobs(client, filter, { limit = 20, ...options } = {}) {
     ? ["guest_session_jobs", { p_session_id: session }]
     : ["list_jobs", { p_filter: filter, p_limit: limit }];
   const isWhole = (data) => Array.isArray(data?.jobs);
-  const ask = async (parameters, signal) =>
-    (await call(client, options.schema, name, parameters, { isWhole, signal })).jobs;
+  // a session exists after its first job, which the list contains unless it has another filter
+  let setExists;
+  const exists = new Promise((resolve) => (setExists = resolve));
+  if (!session || Object.keys(filter).length > 1) setExists();
+  const ask = async (parameters, signal) => {
+    const { jobs } = await call(client, options.schema, name, parameters, { isWhole, signal });
+    if (jobs.length > 0) setExists();
+    return jobs;
+  };
   const ends = (ids) => ({
     p_filter: { ...filter, ids, status: null, state: null }, // both change at the end
     p_limit: ids.length,
@@ -173,7 +180,7 @@ export function watchJobs(client, filter, { limit = 20, ...options } = {}) {
     readEnds: (ids, signal) => (isGuest ? [] : ask(ends(ids), signal)),
   };
   const topic = session ? `session:${session}` : `workspace:${workspace}`;
-  return start(new JobsWatch(client, topic, reads, options));
+  return start(new JobsWatch(client, topic, reads, { ...options, exists }));
 }
 
 /**
