@@ -307,7 +307,6 @@ function Answer({ of: message, onRetry }) {
   const { output, progress, isCancelling, status } = useJob(isLive ? message.job : null, FOLLOWED);
   // after a retry, the job streams the text from the beginning again
   const text = (isLive ? status !== "pending" && output.reply : message.said) || "";
-  const isFailed = message.status === "failed";
   const isLate = useLate(isLive, text);
   const waits = message.waits_for ?? progress?.message ?? (isLate ? LATE : "Thinking…");
   const again = html`<${ActionButton} run=${onRetry}><${Icon} name="again" /> Retry<//>`;
@@ -320,7 +319,7 @@ function Answer({ of: message, onRetry }) {
     ${isCancelling && html`<p class="muted">Stopping…</p>`}
     ${isLive && !isCancelling && (isLate || !text) && html`<p class="chat-thinking"><${Sentence} text=${waits} /></p>`}
     ${
-      isFailed &&
+      message.status === "failed" &&
       html`<div class="notice failed">
         <p class="wrap" role="alert">${message.error}</p>
         ${again}
