@@ -836,7 +836,7 @@ create policy "members create jobs" on public.jobs
   for insert
   to authenticated
   with check (
-    workspace_id in (select queue.my_workspaces())
+    workspace_id = any (array(select queue.my_workspaces()))
     and user_id = (select queue.caller())
   );
 create policy "everyone reads names of workers" on queue.workers

@@ -281,7 +281,7 @@ create trigger jobs_refuse_truncate
 create policy "members cancel jobs" on public.jobs
   for update
   to authenticated
-  using (workspace_id in (select queue.my_workspaces()));
+  using (workspace_id = any (array(select queue.my_workspaces())));
 grant update (status) on public.jobs to authenticated, service_role;
 
 -- Retry those of the jobs p_ids that failed or were cancelled. The caller must have locked the

@@ -259,14 +259,14 @@ alter table public.contacts enable row level security;
 create policy workspace_settings_read_by_members on public.workspace_settings
   for select
   to authenticated
-  using (workspace_id in (select queue.my_workspaces()));
+  using (workspace_id = any (array(select queue.my_workspaces())));
 -- Each command has only one permissive policy, because Postgres evaluates all permissive policies
 -- of a command. A restrictive policy enforces the rule that applies to all commands.
 create policy workspace_settings_kept_by_managers on public.workspace_settings
   as restrictive
   for all
   to authenticated
-  using (workspace_id in (select queue.my_workspaces()))
+  using (workspace_id = any (array(select queue.my_workspaces())))
   with check (queue.is_manager(workspace_id));
 create policy workspace_settings_added_by_managers on public.workspace_settings
   for insert
@@ -279,13 +279,13 @@ create policy workspace_settings_changed_by_managers on public.workspace_setting
 create policy accounts_belong_to_members on public.accounts
   for all
   to authenticated
-  using (workspace_id in (select queue.my_workspaces()))
-  with check (workspace_id in (select queue.my_workspaces()));
+  using (workspace_id = any (array(select queue.my_workspaces())))
+  with check (workspace_id = any (array(select queue.my_workspaces())));
 create policy contacts_belong_to_members on public.contacts
   for all
   to authenticated
-  using (workspace_id in (select queue.my_workspaces()))
-  with check (workspace_id in (select queue.my_workspaces()));
+  using (workspace_id = any (array(select queue.my_workspaces())))
+  with check (workspace_id = any (array(select queue.my_workspaces())));
 
 revoke all
   on public.workspace_settings, public.accounts, public.contacts
