@@ -132,9 +132,9 @@ _TRANSIENT: Final = ("08", "40", "53", "55", "57", "PGRST00")
 #: Pattern of an error message that also contains the error's hint and details, as `queue.refuse`
 #: writes the message for a Data API that returns no hints.
 _FULL_MESSAGE: Final = re.compile(r"(.*) \((\w+)\)(?: \[(.*)\])?", re.DOTALL)
-#: SQLSTATEs of a serialization failure and of a deadlock. The failed call has stored nothing.
-#: PostgREST 14 repeats the call itself, and PostgREST 16 returns the error.
-_ROLLED_BACK: Final = frozenset({"40001", "40P01"})
+#: SQLSTATEs of a serialization failure, a deadlock and a lock timeout. The failed call has stored
+#: nothing. After the first two, PostgREST 14 repeats the call itself.
+_ROLLED_BACK: Final = frozenset({"40001", "40P01", "55P03"})
 
 
 def error_from_response(status: int, body: object) -> QueueError:

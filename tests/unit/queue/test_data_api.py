@@ -77,6 +77,7 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
         ([HUNG], False, 1, False),
         # The call had no effect, because its transaction was rolled back.
         ([httpx.Response(500, json={"code": "40P01"})], False, 2, True),
+        ([httpx.Response(500, json={"code": "55P03"})], False, 2, True),
         ([httpx.Response(422, json={"code": "PT422", "hint": "unknown_type"})], True, 1, False),
         ([httpx.Response(500)] * 9, True, 3, False),
         # Calls with these responses are repeated until the call's time-out.

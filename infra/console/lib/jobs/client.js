@@ -119,9 +119,9 @@ async function retryWhileBusy(read, signal, ms = READ_MS, isRejected = isRateLim
 
 const isRateLimited = ({ status }) => status === 429;
 const BUSY_MS = 4000; // another call usually locks a job for milliseconds
-// a write can be repeated after a serialization failure or a deadlock, because the database has
-// stored nothing
-const LOCKED = ["job_busy", "40001", "40P01"];
+// a write can be repeated after a serialization failure, a deadlock or a lock timeout, because the
+// database has stored nothing
+const LOCKED = ["job_busy", "40001", "40P01", "55P03"];
 const isLocked = ({ error }) => {
   if (!error) return false;
   const { code, details } = new QueueError(error);
