@@ -617,9 +617,9 @@ create table queue.steps (
 
 -- Token buckets of rate limits, and counts of live jobs that are used for some seconds before they
 -- are counted again. The bucket of a rate limit has the name r:<type>, k:<workspace>/<type>/<key>,
--- u:<person>/<limit> or g:<limit>/<workspace>/<address>. The row named q:<workspace> has the number
--- of the workspace's live jobs. The row named b:<workspace> has the number of bytes of the payloads
--- of the workspace's live jobs.
+-- u:<person>/<limit>, g:<limit>/<workspace>/<address> or c:<workspace>. The row named q:<workspace>
+-- has the number of the workspace's live jobs. The row named b:<workspace> has the number of bytes
+-- of the payloads of the workspace's live jobs.
 create table queue.buckets (
   name text primary key,
   tokens double precision not null,

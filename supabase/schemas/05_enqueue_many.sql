@@ -230,7 +230,7 @@ begin
   -- idempotency key already belongs to a job takes no token, because a repeated call creates no
   -- jobs.
   if v_caller is not null then
-    perform queue.take_call_slot(p_workspace_id, p_writes => true) where v_count > 100;
+    perform queue.take_call_slot(p_workspace_id, p_writes => true) where v_count > 10;
     perform queue.admit(
       'jobs',
       p_workspace_id,
@@ -515,7 +515,7 @@ begin
   -- v_ids is empty if the statement inserted no rows, or if the engine itself inserted and placed
   -- the jobs
   if v_ids = '{}' then
-    perform queue.admit('rows', null, queue.caller(), -queue.take_reserved())
+    perform queue.charge_reserved(0)
     where current_setting('minutehand.reserved', true) <> '';
     return null;
   end if;
@@ -593,13 +593,7 @@ begin
   if queue.caller() is not null then
     perform queue.check_live_jobs(a.workspace_id, 0), queue.check_live_bytes(a.workspace_id)
     from (select distinct a.workspace_id from added as a where a.worker = 0) as a;
-    perform queue.admit(
-      'rows',
-      null,
-      queue.caller(),
-      count(*) - queue.take_reserved(),
-      sum(octet_length(a.payload::text))
-    )
+    perform queue.charge_reserved(count(*), sum(octet_length(a.payload::text)))
     from added as a
     where a.worker = 0;
   end if;

@@ -542,6 +542,7 @@ declare
   );
   v_bucket constant text := 'q:' || p_workspace_id;
   v_live integer;
+  v_is_stored boolean; -- true if the call may store its count
 begin
   if v_max > 2000 then
     select tokens into v_live
@@ -564,6 +565,11 @@ begin
     perform set_config('minutehand.quota', p_workspace_id::text, true);
   end if;
   if v_live is null then
+    v_is_stored := v_max > 2000 and queue.reserve_locks(2, 190) = 2;
+    -- A rejected call stores no count, so the next call counts the jobs again. Such a count takes
+    -- one of the workspace's 20 tokens, of which one is refilled per second.
+    perform queue.charge('c:' || p_workspace_id, 20, 20, 1, 'enqueues')
+    where v_is_stored and queue.caller() is not null;
     v_live := (
       select count(*)
       from (
@@ -575,10 +581,9 @@ begin
         limit v_max + 1
       ) as p
     );
-    if v_max > 2000
-      and queue.reserve_locks(1, 190) > 0
-      and queue.try_lock('bucket ' || v_bucket)
-    then
+    perform queue.charge('c:' || p_workspace_id, 20, 20, -1, 'enqueues')
+    where v_is_stored and v_live + p_count <= v_max and queue.caller() is not null;
+    if v_is_stored and queue.try_lock('bucket ' || v_bucket) then
       insert into queue.buckets as b (name, tokens, refilled_at)
       values (v_bucket, v_live, v_now)
       on conflict (name) do update set tokens = v_live, refilled_at = v_now;
@@ -797,7 +802,7 @@ $$;
 -- Take tokens of a person's rate limit for a call, or reject the call with status 429. Each
 -- function that people may call runs queue.admit first, and a trigger runs queue.admit for each
 -- statement on a table. The call takes p_count tokens, and one more token for each 16 kB that it
--- writes. A call of the kind 'changes', or a call that enqueues more than 100 jobs, also takes a
+-- writes. A call of the kind 'changes', or a call that enqueues more than 10 jobs, also takes a
 -- call slot, because the number of large calls at a time is limited. A call of the kind 'changes'
 -- waits at most 100 ms for a lock (queue.limit_wait).
 -- p_kind: Kind of the call, which is jobs, streams, rows or changes. The kind 'rows' takes tokens
@@ -824,7 +829,7 @@ declare
 begin
   if p_user_id is null then
     return;
-  elsif p_kind = 'changes' or p_kind = 'jobs' and p_count > 100 then
+  elsif p_kind = 'changes' or p_kind = 'jobs' and p_count > 10 then
     perform queue.take_call_slot(p_workspace_id, p_writes => true);
   end if;
   -- calls of other kinds need no limit of their waits, because an enqueue can only wait for the
@@ -836,14 +841,6 @@ begin
     perform queue.take_place('change of ' || p_user_id, 1, 200);
     perform queue.limit_wait(100);
   end if;
-  if p_kind = 'jobs' then
-    perform queue.check_live_jobs(p_workspace_id, p_count);
-    -- smaller payloads need no check of the stored bytes, because the number of live jobs is
-    -- limited
-    if p_bytes > 2048 * p_count then
-      perform queue.check_live_bytes(p_workspace_id);
-    end if;
-  end if;
   v_burst := queue.setting('user_' || v_limit || '_burst');
   perform queue.charge(
     format('u:%s/%s', p_user_id, v_limit),
@@ -852,6 +849,14 @@ begin
     p_count + coalesce(p_bytes, 0) / 16384,
     v_limit
   );
+  if p_kind = 'jobs' then
+    perform queue.check_live_jobs(p_workspace_id, p_count);
+    -- smaller payloads need no check of the stored bytes, because the number of live jobs is
+    -- limited
+    if p_bytes > 2048 * p_count then
+      perform queue.check_live_bytes(p_workspace_id);
+    end if;
+  end if;
 end;
 $$;
 
@@ -869,7 +874,7 @@ $$;
 
 -- Take tokens of a person's rate limit before an insert, update or delete locks or writes a row.
 -- The number of rows is not known before the statement, so the function takes tokens for 100 rows,
--- or for fewer rows if the rate limit is low. After the statement, queue.charge_written corrects
+-- or for fewer rows if the rate limit is low. After the statement, queue.charge_reserved corrects
 -- the number of tokens. An insert with `on conflict do update` fires this trigger twice, but takes
 -- tokens only once.
 create function queue.admit_statement()
@@ -885,7 +890,9 @@ declare
 begin
   if v_user is not null and current_setting('minutehand.reserved', true) <> '' is not true then
     perform queue.admit('changes', null, v_user, v_price);
-    perform set_config('minutehand.reserved', v_price::text, true), queue.note_plain();
+    perform set_config('minutehand.reserved', v_price::text, true),
+      set_config('minutehand.began', queue.clock()::text, true),
+      queue.note_plain();
   end if;
   return null;
 end;
@@ -913,9 +920,40 @@ begin
 end;
 $$;
 
--- Take tokens of a person's rate limit for the rows that a statement has written, minus the tokens
--- that queue.admit_statement took. Each written row costs one token, and one more token for each 16
--- kB.
+-- Take tokens of a person's rate limit for p_count rows that a statement has written, minus the
+-- tokens that queue.admit_statement took. Each row costs one token, and one more token for each 16
+-- kB. A person's statement costs at least one token for each 10 ms, up to a quarter of a full
+-- bucket, because a search for rows costs as much if no row matches.
+create function queue.charge_reserved(p_count bigint, p_bytes bigint default 0)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_reserved constant double precision := queue.take_reserved();
+begin
+  perform queue.admit(
+    'rows',
+    null,
+    queue.caller(),
+    greatest(
+      p_count,
+      case
+        when v_reserved > 0 then least(
+          queue.setting('user_enqueues_burst')::numeric / 4,
+          100 * extract(
+            epoch from queue.clock()
+              - nullif(current_setting('minutehand.began', true), '')::timestamptz
+          )
+        )
+      end
+    ) - v_reserved,
+    p_bytes
+  );
+end;
+$$;
+
+-- Take tokens of a person's rate limit for the rows that a statement has written.
 create function queue.charge_written()
 returns trigger
 language plpgsql
@@ -924,13 +962,7 @@ set search_path = ''
 as $$
 begin
   if queue.caller() is not null then
-    perform queue.admit(
-      'rows',
-      null,
-      queue.caller(),
-      count(*) - queue.take_reserved(),
-      sum(octet_length(to_jsonb(w)::text))
-    )
+    perform queue.charge_reserved(count(*), sum(octet_length(to_jsonb(w)::text)))
     from written as w;
   end if;
   return null;
@@ -993,7 +1025,7 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_until constant timestamptz := clock_timestamp() + p_ms * interval '1 ms';
+  v_began constant timestamptz := clock_timestamp();
 begin
   while p_id is not null
     and not exists (
@@ -1001,7 +1033,7 @@ begin
       where queue.try_lock(format('call %s %s', p_id, n))
     )
   loop
-    if clock_timestamp() >= v_until then
+    if clock_timestamp() >= v_began + p_ms * interval '1 ms' then
       perform queue.refuse(
         429,
         'rate_limited',
@@ -1009,7 +1041,7 @@ begin
         '{"limit": "calls_at_once", "retry_after_seconds": 1}'
       );
     end if;
-    perform pg_sleep(0.005);
+    perform pg_sleep_for(interval '1 ms' + (clock_timestamp() - v_began) / 8);
   end loop;
 end;
 $$;
@@ -1039,7 +1071,8 @@ end;
 $$;
 
 -- Admit a read of a table or view through the Data API, or reject the read with status 429. A
--- person may run six reads at a time, because a browser sends up to six requests to one host.
+-- person may send six reads at a time, because a browser sends up to six requests to one host. Two
+-- of the six run. The others wait for at most two seconds, and use no CPU time.
 -- Row-level policies call queue.admit_plain_read once per query. Realtime evaluates row-level
 -- policies outside of a request, so that reads by Realtime are not limited.
 create function queue.admit_plain_read()
@@ -1048,9 +1081,15 @@ language plpgsql
 set search_path = ''
 as $$
 begin
-  perform queue.take_place('reads ' || queue.caller(false), 6)
-  where current_setting('request.method', true) in ('GET', 'HEAD')
-    and current_setting('request.path', true) !~ '^/rpc/';
+  if current_setting('request.method', true) in ('GET', 'HEAD')
+    and current_setting('request.path', true) !~ '^/rpc/'
+    -- true for the first table of the query, because a query takes its place once
+    and current_setting('minutehand.is_reading', true) <> '' is not true
+  then
+    perform queue.take_place('reads ' || queue.caller(false), 6);
+    perform queue.take_place('running reads ' || queue.caller(false), 2, 2000);
+    perform set_config('minutehand.is_reading', 'yes', true);
+  end if;
 end;
 $$;
 

@@ -232,12 +232,7 @@ declare
   );
 begin
   perform set_config('minutehand.cancels', '', true);
-  perform queue.admit(
-    'rows',
-    null,
-    queue.caller(),
-    coalesce(cardinality(v_ids), 0) - queue.take_reserved()
-  );
+  perform queue.charge_reserved(coalesce(cardinality(v_ids), 0));
   perform queue.cancel(v_ids, queue.clock(), p_is_locked => true) where v_ids <> '{}';
 end;
 $$;

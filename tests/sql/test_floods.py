@@ -39,7 +39,7 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
         "enqueue_job",
         {**CALLS["enqueue_job"], "p_options": {"unique": {"key": "k"}}},
     ),
-    "a bulk": ("enqueue_jobs", {**OF_ACME, "p_jobs": [{"job_type": "work"}] * 101}),
+    "a bulk": ("enqueue_jobs", {**OF_ACME, "p_jobs": [{"job_type": "work"}] * 11}),
     "a bulk of one key": (
         "enqueue_jobs",
         {**OF_ACME, "p_jobs": [{"job_type": "work", "idempotency_key": "k"}]},
@@ -52,6 +52,7 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     "a delay": ("retry_job", JOB),
     "one plan": ("plan_start", {**CALLS["plan_start"], "p_idempotency_key": "k"}),
 }
+LEFT = f"select tokens from queue.buckets where name = 'u:{ADA}/enqueues'"
 DEEP: dict[str, Any] = {}
 for _ in range(99):
     DEEP = {"a": DEEP}
@@ -88,7 +89,7 @@ STATEMENTS = {
     **NONE,
     "bulks of other keys": (
         "select public.enqueue_jobs('{ACME}', jsonb_agg(jsonb_build_object('job_type', 'work',"
-        " 'idempotency_key', gen_random_uuid()))) from generate_series(1, 101)"
+        " 'idempotency_key', gen_random_uuid()))) from generate_series(1, 11)"
     ),
     "accounts that exist": (
         "insert into public.accounts (id, workspace_id, name) select '{ACCOUNT}', '{ACME}', 'a'"
@@ -281,23 +282,36 @@ def test_others_have_slots_of_their_own(engine: Engine) -> None:
         assert len(engine.lease(200)) == 100
 
 
-def test_a_person_has_six_places_for_plain_reads(engine: Engine) -> None:
-    """A person may have six concurrent reads of a table through the Data API.
+def test_two_plain_reads_of_a_person_run_and_four_wait(engine: Engine) -> None:
+    """A person may send six concurrent reads of a table through the Data API, of which two run.
 
     Reads by Realtime, which have no request method, are not limited.
     """
     engine.enqueue()
-    with ExitStack() as stack:
+    with engine.open_transaction() as others, ExitStack() as stack:
 
-        def read(method: str) -> None:
+        def read(method: str) -> Engine:
             session = open_transaction(stack, connect(stack, engine, ADA), "/jobs")
             session.run("select set_config('request.method', %s, true)", method)
             session.run("select from public.jobs")
+            return session
 
-        for _ in range(6):
-            read("GET")
+        running = [read("GET"), read("GET")]
+        third = engine.blocked(read, "GET")
+        place = f"select queue.try_lock('call reads {ADA} ' || n)"
+        others.run(f"{place} from generate_series(4, 6) as n")
         assert refused(read, "GET")[1] == "rate_limited"
         read("")
+        running[0].run("rollback")
+        third.result(60)
+
+
+def test_a_plain_read_searches_the_callers_workspaces_only(engine: Engine, ada: Engine) -> None:
+    """The policy of a table allows the use of an index."""
+    engine.enqueue_many(9)
+    ada.run("set enable_seqscan = off")
+    plan = ada.rows("explain select from public.jobs where status = 'failed'")
+    assert any("Index Cond: (workspace_id = ANY" in line for line in plan), plan
 
 
 def test_guests_of_a_workspace_have_ten_slots_for_reads(engine: Engine) -> None:
@@ -371,7 +385,7 @@ def test_a_call_without_tokens_is_rejected_before_it_writes(
 def test_a_bulk_of_keys_takes_its_slot_first(engine: Engine, shop: dict[str, str]) -> None:
     """A bulk enqueue beyond the caller's concurrent calls is rejected before it waits for a key."""
     calls = floods(engine, shop)
-    keyed = {"p_jobs": [{"job_type": "work", "idempotency_key": "k"}] * 101, **OF_ACME}
+    keyed = {"p_jobs": [{"job_type": "work", "idempotency_key": "k"}] * 11, **OF_ACME}
     with ExitStack() as stack:
         for name in ("a bulk", "bulks of other keys"):
             calls[name].act(begin(stack, engine, ADA))
@@ -455,20 +469,26 @@ def test_a_statement_for_many_workspaces_takes_a_bounded_number_of_locks(
     assert refused(ada.run, many, tenants)[:2] == ("PT429", "rate_limited")
 
 
+def test_a_search_that_finds_no_row_is_paid_for(engine: Engine, ada: Engine) -> None:
+    """A statement that searches for 0.2 s costs a person 20 tokens, even if no row matches."""
+    engine.set(user_enqueues_per_second=1)
+    engine.enqueue()
+    ada.run("update public.jobs set status = 'cancelled' where (select pg_sleep(0.2)) is null")
+    assert engine.one(LEFT) < 10_000 - 19
+
+
 def test_a_search_costs_at_most_a_quarter_of_the_burst(engine: Engine, ada: Engine) -> None:
     """A search in 21,000 jobs costs a person at most a quarter of the rate limit's tokens."""
     engine.stop_clock()
     engine.set(user_enqueues_burst=32)
     engine.enqueue_many(21_000)
     ada.rpc("cancel_jobs", p_workspace_id=ACME, p_filter={"search": "none"})
-    left = "select tokens from queue.buckets where name = %s"
-    assert engine.one(left, f"u:{ADA}/enqueues") >= 32 - 8 - 1
+    assert engine.one(LEFT) >= 32 - 8 - 1
 
 
 def test_a_statement_pays_for_its_rows_alone(engine: Engine, ada: Engine) -> None:
     """A statement costs a person about one token of the rate limit for each row that it changes."""
     engine.stop_clock()
-    left = "select tokens from queue.buckets where name = %s"
     add = "insert into public.accounts (workspace_id, name) select %s, 'a'"
     add += " from generate_series(1, %s)"
     upsert = "insert into public.workspace_settings (workspace_id) values (%s)"
@@ -484,10 +504,21 @@ def test_a_statement_pays_for_its_rows_alone(engine: Engine, ada: Engine) -> Non
         ("update public.jobs set status = 'cancelled'", (), 150),
         (upsert, (ACME,), 1),
     ):
-        before = engine.rows(left, f"u:{ADA}/enqueues") or [10_000]
+        before = engine.rows(LEFT) or [10_000]
         ada.run(statement, *values)
-        paid = before[0] - engine.one(left, f"u:{ADA}/enqueues")
+        paid = before[0] - engine.one(LEFT)
         assert cost <= paid <= 1.1 * cost, statement
+
+
+def test_a_full_workspace_is_counted_seldom(engine: Engine, ada: Engine) -> None:
+    """Of a person's enqueues in a full workspace, 20 count its jobs. The next ones do not."""
+    engine.stop_clock()
+    engine.limit(max_pending=2001)
+    engine.enqueue_many(2001)
+    hints = [refused(ada.enqueue)[1] for _ in range(22)]
+    assert hints == ["quota_exceeded"] * 20 + ["rate_limited"] * 2
+    engine.advance(1)
+    assert refused(ada.enqueue)[1] == "quota_exceeded"
 
 
 def test_calls_of_one_moment_are_all_charged(engine: Engine, bob: Engine) -> None:
