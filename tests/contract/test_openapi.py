@@ -15,6 +15,7 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
+from minutehand.web import sse
 from tests.contract.api import Api, serving_api
 from tests.support.engine import ACME, ADA, GLOBEX, MISSING
 from tests.support.project import project_of_a_file
@@ -34,8 +35,10 @@ ELSEWHERE = "/api/async-events"
 
 
 @pytest.fixture
-async def whole(renewed: Renewed) -> AsyncIterator[Api]:
+async def whole(renewed: Renewed, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Api]:
     """The running API of a project with the routes of every example app."""
+    # No worker replies to a chat, for which the API would wait this long.
+    monkeypatch.setattr(sse, "BUFFERED_SECONDS", 0.1)
     project = project_of_a_file(renewed, guests=True)
     async with serving_api(project) as made:
         made.engine.register("work", lease_seconds=60)
