@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +27,12 @@ ENGINE = "minutehand"
 #: Placeholder in the record for the database role that owns the engine.
 OWNER = "{owner}"
 _ROLES = "select rolname from pg_catalog.pg_roles"
-_OWNER = "select nspowner::regrole::text from pg_catalog.pg_namespace where nspname = %s"
+_OWNER = """
+    select (mode() within group (order by c.relowner))::regrole::text
+    from pg_catalog.pg_class as c
+    join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+    where n.nspname = %s
+"""
 #: Ranks of the statements that create a function, set an owner and grant rights.
 FUNCTION, OWNERSHIP, RIGHTS = 4, 10, 11
 #: Ranks of the statements that create a table with its columns and constraints.
@@ -59,6 +64,11 @@ _COLUMN_RIGHT = re.compile(r"grant \w+ \(")
 #: Database role of hosted Supabase projects, which may be missing in other databases.
 _OPTIONAL = "authenticator"
 _COLUMN = re.compile(r"alter table (\S+) add column if not exists (\S+) ")
+#: Pattern of the statements with which a project may extend Minutehand's tables of tenants.
+_EXTENSION = re.compile(
+    r"grant .+ to (?!anon|public)|create policy (?!.* using \(true\))|CREATE (?!RULE)"
+    r"|alter table \S+ (?:add|alter) "
+)
 #: Query of the tables from which someone has dropped a column.
 _SHORTENED = """
     select distinct a.attrelid::regclass::text from pg_catalog.pg_attribute as a
@@ -163,7 +173,8 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
     An object that the record does not contain is a drift in three cases. First, the object is a
     grant, a policy, a rule or a role of a recorded object. Second, the object is an overload of a
     recorded function. Third, the object is a part of the engine's tables, except a plain index or a
-    column that inserts may omit. A project may add all other objects to its database.
+    column that inserts may omit. A project may add all other objects to its database. To the tables
+    of tenants a project may also add policies and rights of signed-in people.
     """
     roles = {name for (name,) in session.execute(_ROLES).fetchall()}
     [(owner,)] = session.execute(_OWNER, (schemas.engine,)).fetchall()
@@ -180,18 +191,15 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
                 session.execute(item.fix.encode())
             actual = {entry.key: entry for entry in read_catalog(session, schemas)}
     existing = {entry.object for entry in actual.values()}
-    # Minutehand's tables of tenants, which a project may extend or replace by tables of the same
-    # name
-    tenants = f"{schemas.clients}.workspaces", f"{schemas.clients}.workspace_members"
+    # Minutehand's tables and views of tenants, which a project may extend or replace by tables and
+    # views of the same names
+    tenants = {f"{schemas.clients}.{name}" for name in ("workspaces", "workspace_members")}
+    tenants |= {f"{schemas.engine}.{name}" for name in ("tenants", "tenant_members")}
     of_tenants = {key for key, entry in expected.items() if entry.object in tenants}
-    are_ours = not of_tenants.isdisjoint(actual)
-    expected = {
-        key: entry
-        for key, entry in expected.items()
-        if key not in of_tenants
-        or (are_ours and f"create table if not exists {entry.object} ()" in actual)
-    }
-    objects = {schemas.engine, *(entry.object for entry in expected.values())}.difference(tenants)
+    # tables without the release's indexes and triggers belong to the project
+    if not any(key in actual for key in of_tenants if key.startswith("CREATE ")):
+        expected = {key: entry for key, entry in expected.items() if key not in of_tenants}
+    objects = {schemas.engine, *(entry.object for entry in expected.values())}
     drops = {drop: entry for entry in actual.values() if (drop := _drop(entry))}
     dropped = {
         key: drop
@@ -213,11 +221,17 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
         if match and (column := "{} alter column {}".format(*match.groups())) not in columns
     }
 
+    # statements that remove the changed form of an object of the release
+    replaced = {f.undo or _drop(f) for key, f in expected.items() if key not in actual} - {""}
+
     def revert_statement(entry: CatalogEntry) -> str | None:
         if entry.rank == FUNCTION and entry.object not in objects:
             # an overload of a recorded function is a drift, because the Data API rejects each call
             # of an overloaded function
             return _drop(entry) if entry.object.partition("(")[0] in function_names else None
+        is_extension = entry.object in tenants and _EXTENSION.match(entry.statement)
+        if is_extension and (entry.undo or _drop(entry)) not in replaced:
+            return None
         column = entry.statement.partition(" set ")[0]
         is_part = entry.rank not in _REPLACED and (
             entry.object.startswith(f"{schemas.engine}.") or column in columns
@@ -361,15 +375,21 @@ def _head(entry: CatalogEntry) -> str:
     return re.split(r"\n LANGUAGE |\) with | as\n", entry.statement)[0]
 
 
-def _fix(entry: CatalogEntry, existing: set[str], actual: Container[str]) -> str:
+def _fix(entry: CatalogEntry, existing: set[str], actual: Iterable[str]) -> str:
     """Return SQL that restores an entry. For a new object, also revoke Postgres's default rights.
 
     Grant all rights to a corrected owner, who takes over the wrong owner's rights, because some of
     these may have been revoked.
     """
-    column, is_identity, _ = entry.statement.partition(" generated always as identity")
-    if is_identity and column in actual:
-        table, name = _COLUMN.match(column).groups()  # type: ignore[union-attr]
+    column = _COLUMN.match(entry.statement) if " generated " in entry.statement else None
+    # form in the database of a column that the release generates in another way
+    present = column and next((key for key in actual if key.startswith(column[0])), None)
+    if column and present:
+        table, name = column.groups()
+        if not entry.statement.endswith(" as identity"):
+            return f"alter table {table} drop column {name};\n{entry.statement}"
+        if present.endswith(" as identity"):
+            return f"alter table {table} alter column {name} set generated always"
         sequence = f"pg_get_serial_sequence('{table}', '{name}')"
         return (
             f"alter table {table} alter column {name} add generated always as identity;\n"

@@ -5,12 +5,18 @@
 -- that removes the object. The column `undo` is null for kinds of objects that a project may also
 -- create. In the statements, {owner} is the role that owns the engine.
 --
--- A project may edit objects of rank 20 or more, the tables public.workspaces and
--- public.workspace_members, and the views queue.tenants and queue.tenant_members. A project must
--- not edit comments that begin with `Person:`. Objects that a project may edit are compared only in
--- the test of a release.
+-- A project may edit objects of rank 20 or more, and the check constraints of public.workspaces and
+-- public.workspace_members. A project must not edit comments that begin with `Person:`. Objects
+-- that a project may edit are compared only in the test of a release.
 with engine as (
-  select n.oid, n.nspowner as owner
+  select
+    n.oid,
+    -- the owner of most tables, because the schema's owner may be wrong
+    (
+      select mode() within group (order by c.relowner)
+      from pg_catalog.pg_class as c
+      where c.relnamespace = n.oid
+    ) as owner
   from pg_catalog.pg_namespace as n
   where n.oid = 'queue'::regnamespace
 ),
@@ -34,6 +40,19 @@ sequences as (
     select from pg_catalog.pg_depend as d where d.objid = c.oid and d.deptype in ('a', 'i')
   )
 ),
+types as (
+  select
+    c.oid::regclass::text as name,
+    t.typowner as owner,
+    coalesce(t.typacl, acldefault('T', t.typowner)) as acl,
+    a.attnum,
+    quote_ident(a.attname) as attribute,
+    format_type(a.atttypid, a.atttypmod) as type
+  from engine as e
+  join pg_catalog.pg_class as c on c.relnamespace = e.oid and c.relkind = 'c'
+  join pg_catalog.pg_type as t on t.oid = c.reltype
+  left join pg_catalog.pg_attribute as a on a.attrelid = c.oid and not a.attisdropped
+),
 owned (kind, name, owner, acl) as (
   select 'table', r.name, r.relowner, r.relacl
   from relations as r
@@ -56,7 +75,10 @@ owned (kind, name, owner, acl) as (
   left join sequences as s on s.oid = c.oid
   where c.relkind = 'S' and c.relnamespace in ('public'::regnamespace, 'queue'::regnamespace)
   union all
-  select 'schema', n.nspname, null, n.nspacl
+  select 'type', t.name, t.owner, t.acl
+  from types as t
+  union all
+  select 'schema', n.nspname, case n.oid when 'queue'::regnamespace then n.nspowner end, n.nspacl
   from pg_catalog.pg_namespace as n
   where n.oid in ('public'::regnamespace, 'queue'::regnamespace)
 ),
@@ -76,12 +98,14 @@ memberships as (
     end as name
   from pg_catalog.pg_auth_members as m, engine as e
   where 'job_worker'::regrole in (m.member, m.roleid)
+    or m.member = to_regrole('authenticator')
+      and m.roleid in (to_regrole('anon'), to_regrole('authenticated'), to_regrole('service_role'))
     or m.member in (to_regrole('anon'), to_regrole('authenticated'))
-      -- as a member of a superuser or of a role with bypassrls, anon or authenticated could read
-      -- the rows of every tenant
+      -- as a member of such a role, anon or authenticated could read the rows of every tenant
       and exists (
         select from pg_catalog.pg_roles as r
-        where (r.rolsuper or r.rolbypassrls) and pg_has_role(m.roleid, r.oid, 'member')
+        where (r.rolsuper or r.rolbypassrls or r.rolname ~ '^pg_(read|write)_all_data')
+          and pg_has_role(m.roleid, r.oid, 'member')
       )
 ),
 role_settings as (
@@ -119,16 +143,6 @@ acls (object, columns, target, acl) as (
   select c.relation, ' (' || c.name || ')', 'table ' || c.relation, c.attacl
   from columns as c
 ),
-types as (
-  select
-    c.oid::regclass::text as name,
-    a.attnum,
-    quote_ident(a.attname) as attribute,
-    format_type(a.atttypid, a.atttypmod) as type
-  from engine as e
-  join pg_catalog.pg_class as c on c.relnamespace = e.oid and c.relkind = 'c'
-  left join pg_catalog.pg_attribute as a on a.attrelid = c.oid and not a.attisdropped
-),
 facts (rank, object, statement, undo) as (
   select 1, t.name, format('create type %s as ()', t.name), null
   from types as t
@@ -156,11 +170,15 @@ facts (rank, object, statement, undo) as (
   select
     3,
     s.name,
-    format('alter sequence %s increment %s minvalue %s maxvalue %s', s.name, q.seqincrement,
-      q.seqmin, q.seqmax) || case when q.seqcycle then ' cycle' else ' no cycle' end,
+    format('alter sequence %s as %s increment %s minvalue %s maxvalue %s cache %s', s.name,
+      format_type(q.seqtypid, null), q.seqincrement, q.seqmin, q.seqmax, q.seqcache)
+      || case when q.seqcycle then ' cycle' else ' no cycle' end,
     null
-  from sequences as s
-  join pg_catalog.pg_sequence as q on q.seqrelid = s.oid
+  from pg_catalog.pg_sequence as q
+  join pg_catalog.pg_class as c
+    on c.oid = q.seqrelid
+      and c.relnamespace in ('public'::regnamespace, 'queue'::regnamespace)
+  cross join lateral text(c.oid::regclass) as s (name)
   union all
   select 2, r.name, format('create table if not exists %s ()', r.name), null
   from relations as r
@@ -208,7 +226,8 @@ facts (rank, object, statement, undo) as (
       (
         3,
         format('add column if not exists %s %s', c.name, c.type) || case
-          when c.attidentity <> '' then ' generated always as identity'
+          when c.attidentity = 'a' then ' generated always as identity'
+          when c.attidentity = 'd' then ' generated by default as identity'
           when c.attgenerated <> '' then format(' generated always as (%s) stored', c.expression)
           else coalesce(' default ' || c.expression, '')
         end
@@ -303,8 +322,10 @@ facts (rank, object, statement, undo) as (
   select
     11,
     l.object,
-    format('grant %s%s on %s to %s', lower(a.privilege_type), l.columns, l.target, r.role),
-    format('revoke %s%s on %s from %s', lower(a.privilege_type), l.columns, l.target, r.role)
+    format('grant %s%s on %s to %s', lower(a.privilege_type), l.columns, l.target, r.role)
+      || case when a.is_grantable then ' with grant option' else '' end,
+    format('revoke %s%s%s on %s from %s', case when a.is_grantable then 'grant option for ' end,
+      lower(a.privilege_type), l.columns, l.target, r.role)
   from acls as l
   cross join lateral aclexplode(l.acl) as a
   join unnest('{public, anon, authenticated, service_role, job_worker}'::text[]) as r (
@@ -327,7 +348,15 @@ facts (rank, object, statement, undo) as (
   from owned as o
   -- Postgres calls a table a relation
   cross join lateral aclexplode(
-    acldefault(translate(left(o.kind, 1), 't', 'r')::"char", o.owner)
+    acldefault(
+      case o.kind
+        when 'table' then 'r'
+        when 'type' then 'T'
+        when 'schema' then 'n'
+        else left(o.kind, 1)
+      end::"char",
+      o.owner
+    )
   ) as a
   where a.grantee = o.owner
     and a.privilege_type <> 'MAINTAIN' -- of 17 and newer
@@ -337,9 +366,53 @@ facts (rank, object, statement, undo) as (
       where held.grantee = o.owner and held.privilege_type = a.privilege_type
     )
   union all
-  select 9, r.name, format('alter table %s enable row level security', r.name), null
+  -- default rights of new objects in the engine's schema
+  select
+    11,
+    e.oid::regnamespace::text,
+    format('%s grant %s', d.start, d.rights || ' to ' || d.role),
+    format('%s revoke %s', d.start, d.rights || ' from ' || d.role)
+  from engine as e
+  cross join lateral (
+    select
+      format(
+        'alter default privileges for role %s in schema %s',
+        p.defaclrole::regrole,
+        e.oid::regnamespace
+      ),
+      format(
+        '%s on %s',
+        lower(a.privilege_type),
+        case p.defaclobjtype
+          when 'r' then 'tables'
+          when 'S' then 'sequences'
+          when 'f' then 'functions'
+          else 'types'
+        end
+      ),
+      case a.grantee when 0 then 'public' else a.grantee::regrole::text end
+    from pg_catalog.pg_default_acl as p
+    cross join lateral aclexplode(p.defaclacl) as a
+    where p.defaclnamespace = e.oid
+  ) as d (start, rights, role)
+  union all
+  select
+    9,
+    r.name,
+    format('alter table %s %s row level security', r.name, s.verb),
+    case s.verb when 'force' then format('alter table %s no force row level security', r.name) end
   from relations as r
-  where r.relrowsecurity
+  join lateral (
+    values ('enable', r.relrowsecurity), ('force', r.relforcerowsecurity)
+  ) as s (verb, is_on) on s.is_on
+  union all
+  select
+    9,
+    r.name,
+    format('alter table %s inherit %s', h.inhrelid::regclass, r.name),
+    format('alter table %s no inherit %s', h.inhrelid::regclass, r.name)
+  from relations as r
+  join pg_catalog.pg_inherits as h on h.inhparent = r.oid
   union all
   select 8, r.name, pg_get_triggerdef(t.oid), null
   from relations as r
@@ -361,7 +434,7 @@ facts (rank, object, statement, undo) as (
     null
   from relations as r
   join pg_catalog.pg_trigger as t on t.tgrelid = r.oid
-  where r.relkind = 'r' and not t.tgisinternal and t.tgenabled in ('O', 'A')
+  where r.relkind = 'r' and not t.tgisinternal and t.tgenabled = 'O'
   union all
   select
     7,
@@ -378,9 +451,10 @@ facts (rank, object, statement, undo) as (
     9,
     r.name,
     format(
-      'create policy %I on %s for %s to %s',
+      'create policy %I on %s%s for %s to %s',
       p.policyname,
       r.name,
+      case p.permissive when 'RESTRICTIVE' then ' as restrictive' end,
       p.cmd,
       array_to_string(p.roles, ', ')
     )
@@ -405,6 +479,9 @@ facts (rank, object, statement, undo) as (
       ('login', 'nologin', w.rolcanlogin),
       ('bypassrls', 'nobypassrls', w.rolbypassrls),
       ('createrole', 'nocreaterole', w.rolcreaterole),
+      ('createdb', 'nocreatedb', w.rolcreatedb),
+      ('replication', 'noreplication', w.rolreplication),
+      ('inherit', 'noinherit', w.rolinherit and w.rolname in ('authenticator', 'job_worker')),
       -- the Data API needs ten connections
       (
         'connection limit ' || w.rolconnlimit,
@@ -440,7 +517,8 @@ facts (rank, object, statement, undo) as (
       'statement_timeout',
       'transaction_timeout',
       'lock_timeout',
-      'idle_in_transaction_session_timeout'
+      'idle_in_transaction_session_timeout',
+      'idle_session_timeout'
     )
       then (s.value || case when s.value ~ '^[0-9]+$' then 'ms' else '' end)::interval
         between '1 ms' and '900 ms'
@@ -449,6 +527,8 @@ facts (rank, object, statement, undo) as (
       'default_transaction_isolation',
       'session_replication_role',
       'row_security',
+      'role',
+      'array_nulls',
       'datestyle',
       'intervalstyle'
     )
@@ -550,14 +630,9 @@ select distinct
     and statement not like 'comment on column % is ''Person: %'
     -- `uninstall` recognizes the engine's schemas by their comments
     and statement not like 'comment on schema %'
-    or object in ('public.workspaces', 'public.workspace_members', 'realtime.messages')
-    -- a project must keep the indexes and triggers that the release creates on tables of the schema
-    -- public
-    and not (object like 'public.%' and rank in (7, 8, 9)
-      and statement ~ '^CREATE (INDEX|TRIGGER)|enable trigger')
-    or object like 'public.workspaces.%'
-    or object like 'public.workspace_members.%'
-    or rank = 5 and object in ('queue.tenants', 'queue.tenant_members')
+    or object = 'realtime.messages'
+    or object in ('public.workspaces', 'public.workspace_members')
+      and statement like '% CHECK (%'
     or statement like '% on sequence %'
     as is_editable
 from facts

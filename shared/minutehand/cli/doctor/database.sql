@@ -41,16 +41,8 @@ union all
 select 'fail', format('%s shows every tenant''s rows: its row level security is off',
     c.oid::regclass), format('alter table %s enable row level security', c.oid::regclass)
 from pg_class as c join pg_attribute as a on a.attrelid = c.oid
-where c.relkind = 'r' and not c.relrowsecurity
-  and (a.attname = 'workspace_id' or a.attname = 'id' and c.oid = to_regclass('public.workspaces'))
+where c.relkind = 'r' and not c.relrowsecurity and a.attname = 'workspace_id'
   and has_table_privilege('authenticated', c.oid, 'select')
-union all
-select 'fail', format('the policy %I of %s shows every tenant''s rows', p.polname,
-    p.polrelid::regclass), format('drop policy %I on %s', p.polname, p.polrelid::regclass)
-from pg_policy as p
-where p.polrelid in (to_regclass('public.workspaces'), to_regclass('public.workspace_members'))
-  and p.polpermissive and p.polcmd in ('r', '*') and pg_get_expr(p.polqual, p.polrelid) = 'true'
-  and p.polroles && array[0::oid, to_regrole('anon')::oid, to_regrole('authenticated')::oid]
 union all
 -- without a statement_timeout of at most 60 s, a read can run for hours
 select 'warn', format('%s has %s: a call may occupy a connection for hours', s.setrole::regrole,
@@ -70,9 +62,12 @@ where s.setrole in (to_regrole('anon'), to_regrole('authenticated'))
 
 -- find extensions that the project enabled after its migrations ran
 select 'fail', 'Realtime is enabled but not attached to the engine: no one can follow a job live',
-  'select public.attach_extensions()  -- in the SQL editor'
+  'drop policy if exists "minutehand: members and guests follow" on realtime.messages;'
+    ' select public.attach_extensions()  -- in the SQL editor'
 where to_regclass('realtime.messages') is not null and not exists (
-  select from pg_policies where policyname = 'minutehand: members and guests follow')
+  select from pg_policies
+  where policyname = 'minutehand: members and guests follow' and qual ~ 'may_follow\('
+    and roles @> '{anon,authenticated}' and permissive = 'PERMISSIVE')
 union all
 select 'fail', 'anyone may follow every topic: row level security of realtime.messages is off',
   'alter table realtime.messages enable row level security'
@@ -105,8 +100,9 @@ select 'fail', 'pg_cron does not run minutehand-tick and minutehand-tidy',
   ' select public.attach_extensions()'
 from cron.job
 having count(*) filter (
-  where active and (jobname = 'minutehand-tidy'
-    or jobname = 'minutehand-tick' and schedule = '* * * * *' and command ~ 'wake_worker')
+  where active and database = current_database()
+    and (jobname = 'minutehand-tidy' and schedule ~ '\* \* \*$' and command ~ 'job_run_details'
+      or jobname = 'minutehand-tick' and schedule = '* * * * *' and command ~ 'wake_worker')
 ) < 2;
 
 -- check vault
@@ -125,12 +121,18 @@ where name = 'worker_url' and (to_regclass('vault.decrypted_secrets') is null
   or to_regprocedure('net.http_post(text,jsonb,jsonb,jsonb,integer)') is null);
 
 -- check publication
-select 'warn', format('supabase_realtime lacks %s', string_agg(name, ', ')),
-  format(case when exists (select from pg_publication where pubname = 'supabase_realtime')
-    then 'alter publication supabase_realtime add table %s'
-    else 'create publication supabase_realtime for table %s' end, string_agg(name, ', '))
+select 'warn', format('supabase_realtime lacks rows or columns of %s', string_agg(name, ', ')),
+  case count(p.oid)
+    when 0 then format('create publication supabase_realtime for table %s', string_agg(name, ', '))
+    else string_agg(concat(
+      'alter publication supabase_realtime drop table ' || t.prrelid::regclass || '; ',
+      'alter publication supabase_realtime add table ' || name), '; ')
+  end
 from (values ('public.jobs'), ('public.job_logs')) as tables (name)
-where not exists (select from pg_publication_tables
+left join pg_publication as p on p.pubname = 'supabase_realtime'
+left join pg_publication_rel as t on t.prpubid = p.oid and t.prrelid = to_regclass(name)
+where t.prqual is not null or t.prattrs is not null or not exists (
+  select from pg_publication_tables
   where pubname = 'supabase_realtime' and schemaname || '.' || tablename = name)
 having count(*) > 0
 union all
