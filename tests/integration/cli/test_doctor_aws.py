@@ -25,6 +25,8 @@ from minutehand.deploy.parameters import NEEDED, write_parameters
 from tests.integration.cli.faults import SEED
 from tests.support.aws_account import Account
 
+# moto ignores some types of the template, whose resources the fixture creates by calls
+pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning")
 STAGES = """\
 prod:
   supabaseUrl: https://abcdefghijklmnopqrst.supabase.co
@@ -39,6 +41,8 @@ SECRETS = {
 }
 STATEMENT = {"Effect": "Allow", "Action": "logs:*", "Resource": "*"}
 POLICY = {"Version": "2012-10-17", "Statement": [STATEMENT]}
+TRUSTED = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "lambda"}}
+TRUST = {"Version": "2012-10-17", "Statement": [TRUSTED]}
 
 
 TICK: dict[str, Any] = {
@@ -63,7 +67,7 @@ RESOURCES: dict[str, dict[str, Any]] = {
             "Type": "AWS::IAM::Role",
             "Properties": {
                 "RoleName": f"shop-prod-us-east-1-{name}",
-                "AssumeRolePolicyDocument": "{}",
+                "AssumeRolePolicyDocument": TRUST,
                 "Policies": [{"PolicyName": name, "PolicyDocument": POLICY}],
             },
         }
@@ -76,7 +80,7 @@ RESOURCES: dict[str, dict[str, Any]] = {
                 "FunctionName": f"shop-prod-{name}",
                 "Runtime": "python3.13",
                 "Handler": "main.main",
-                "Role": f"arn:aws:iam::123456789012:role/shop-prod-us-east-1-{name}",
+                "Role": {"Fn::GetAtt": [f"{name.title()}Role", "Arn"]},
                 "Timeout": 120,
                 "MemorySize": 512,
                 "Code": {"ZipFile": "main = None"},
@@ -85,8 +89,36 @@ RESOURCES: dict[str, dict[str, Any]] = {
         }
         for name in NEEDED
     },
+    "Tick": {"Type": "AWS::Scheduler::Schedule", "Properties": TICK},
     "Key": {"Type": "AWS::KMS::Key", "Properties": {"KeyPolicy": {}}},
     "Failures": {"Type": "AWS::SQS::Queue", "Properties": {"QueueName": "shop-prod-failures"}},
+    "LogGroup": {
+        "Type": "AWS::Logs::LogGroup",
+        "Properties": {"LogGroupName": "shop-prod", "RetentionInDays": 30},
+    },
+    "Alerts": {
+        "Type": "AWS::SNS::Topic",
+        "Properties": {
+            "TopicName": "shop-prod-alerts",
+            "Subscription": [{"Protocol": "email", "Endpoint": "ada@acme.test"}],
+        },
+    },
+    "TicksMissedAlarm": {
+        "Type": "AWS::CloudWatch::Alarm",
+        "Properties": {
+            "AlarmName": "shop-prod-TicksMissed",
+            "MetricName": "Invocations",
+            "Namespace": "AWS/Lambda",
+            "Dimensions": [{"Name": "FunctionName", "Value": {"Ref": "WorkerLambdaFunction"}}],
+            "Statistic": "Sum",
+            "Period": 60,
+            "EvaluationPeriods": 5,
+            "Threshold": 1,
+            "ComparisonOperator": "LessThanThreshold",
+            "TreatMissingData": "breaching",
+            "AlarmActions": [{"Ref": "Alerts"}],
+        },
+    },
 }
 OUTPUTS = {
     "ServiceKeyArn": {"Value": {"Fn::GetAtt": ["Key", "Arn"]}},
@@ -106,7 +138,7 @@ class Deployed(Account):
         for properties in (resource["Properties"] for resource in RESOURCES.values()):
             if name := properties.get("RoleName"):
                 with suppress(ClientError):
-                    iam.create_role(RoleName=name, AssumeRolePolicyDocument="{}")
+                    iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(TRUST))
                 [policy] = properties["Policies"]
                 iam.put_role_policy(
                     RoleName=name,
@@ -116,7 +148,9 @@ class Deployed(Account):
             elif name := properties.get("FunctionName"):
                 with suppress(ClientError):
                     functions.delete_function(FunctionName=name)
-                functions.create_function(**properties | {"Code": {"ZipFile": code.getvalue()}})
+                role = f"arn:aws:iam::123456789012:role/{name.replace('prod', 'prod-us-east-1')}"
+                about = {"Code": {"ZipFile": code.getvalue()}, "Role": role}
+                functions.create_function(**properties | about)
         write_parameters(self.client("ssm"), "shop", "prod", SECRETS)
         with suppress(ClientError):
             self.client("scheduler").create_schedule(**TICK)
@@ -147,6 +181,8 @@ class Deployed(Account):
                 arguments[name] = word.rpartition("/")[2]
         arguments.pop("Region", None)
         arguments |= arguments.pop("CliInputJson", {})
+        if "NotificationEndpoint" in arguments:  # the AWS CLI renames this parameter
+            arguments["Endpoint"] = arguments.pop("NotificationEndpoint")
         if service == "logs":
             arguments = {name[0].lower() + name[1:]: value for name, value in arguments.items()}
         getattr(self.client(service), verb.replace("-", "_"))(**arguments)
@@ -161,12 +197,10 @@ def account() -> Iterator[Deployed]:
             TemplateBody=json.dumps({"Resources": RESOURCES, "Outputs": OUTPUTS}),
         )
         account.deploy()
-        account.run_command("aws logs create-log-group --log-group-name shop-prod")
-        account.client("cloudwatch").put_metric_alarm(
-            AlarmName="shop-prod-TicksMissed",
-            EvaluationPeriods=5,
-            ComparisonOperator="LessThanThreshold",
-        )
+        topic = "arn:aws:sns:us-east-1:123456789012:shop-prod-alerts"
+        worker = [{"Name": "FunctionName", "Value": "shop-prod-worker"}]
+        alarm = RESOURCES["TicksMissedAlarm"]["Properties"] | {"AlarmActions": [topic]}
+        account.client("cloudwatch").put_metric_alarm(**alarm | {"Dimensions": worker})
         yield account
 
 
@@ -214,12 +248,18 @@ def test_a_fault_of_the_stage_goes_by_its_fix(account: Deployed, fault: str) -> 
         "other": TICK | {"Target": target},
         "deny": POLICY | {"Statement": [STATEMENT, STATEMENT | {"Effect": "Deny"}]},
         "none": POLICY | {"Statement": [STATEMENT | {"Action": "s3:*"}]},
+        "alarm": RESOURCES["TicksMissedAlarm"]["Properties"]
+        | {"Threshold": 9, "AlarmActions": [], "Dimensions": []},
+        "trust": TRUST | {"Statement": [TRUSTED | {"Principal": {"Service": "ec2"}}]},
         "secrets": SECRETS | {"WORKER_SECRET_TOKEN": "x" * 32},
     }
     detail, command = fault.format(
         name=name,
         key=outputs["ServiceKeyArn"],
         queue=outputs["FailuresUrl"],
+        subscription=account.client("sns").list_subscriptions()["Subscriptions"][0][
+            "SubscriptionArn"
+        ],
         **{key: json.dumps(value) for key, value in values.items()},
     ).split(" | ")
     account.run_command(command)
@@ -259,7 +299,7 @@ def test_a_right_that_the_caller_lacks_fails_no_check(monkeypatch: pytest.Monkey
     send = vars(BaseClient)["_make_api_call"]
     denied = {"GetRolePolicy", "GetSchedule", "DescribeLogGroups", "GetFunctionConcurrency"}
     denied |= {"DescribeKey", "GetQueueAttributes", "GetTemplate", "ListRolePolicies"}
-    denied |= {"DescribeAlarms"}
+    denied |= {"DescribeStackResources", "GetRole"}
 
     def deny(client: BaseClient, operation: str, arguments: Any) -> Any:
         if operation in denied:

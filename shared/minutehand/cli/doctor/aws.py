@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -21,6 +22,13 @@ FUNCTION_FIELDS = ("Timeout", "MemorySize", "Handler", "Runtime", "Role")
 NO_VPC: dict[str, list[str]] = {"SubnetIds": [], "SecurityGroupIds": []}
 #: Start and end of a schedule, which no deployment sets.
 LIMITS = ("StartDate", "EndDate")
+#: ARNs of resources by type. The placeholder {id} is the resource's name, or the id of a key.
+ARNS = {
+    "AWS::IAM::Role": "arn:{partition}:iam::{account}:role/{id}",
+    "AWS::KMS::Key": "arn:{partition}:kms:{region}:{account}:key/{id}",
+    "AWS::Lambda::Function": "arn:{partition}:lambda:{region}:{account}:function:{id}",
+    "AWS::SQS::Queue": "arn:{partition}:sqs:{region}:{account}:{id}",
+}
 #: Words in the names of AWS errors that mean that a resource does not exist.
 MISSING = ("NotFound", "NoSuch", "NonExistent", "DoesNotExist")
 
@@ -48,6 +56,20 @@ class Resources:
         self._outputs = stage.outputs()
         template = self._find("cloudformation", "get_template", StackName=self._stack) or {}
         self._template = template.get("TemplateBody", {}).get("Resources", {})
+        found = self._find("cloudformation", "describe_stack_resources", StackName=self._stack)
+        resources = (found or {}).get("StackResources", ())
+        #: Values of references in the template, by name.
+        self._ids = {
+            each["LogicalResourceId"]: each["PhysicalResourceId"]
+            for each in resources
+            if "PhysicalResourceId" in each
+        }
+        self._arn_parts: dict[str, str] = {}
+        for each in resources[:1]:
+            _, partition, _, region, account, _ = each["StackId"].split(":", 5)
+            self._arn_parts = {"partition": partition, "region": region, "account": account}
+            self._ids |= {"AWS::Partition": partition, "AWS::Region": region}
+            self._ids["AWS::AccountId"] = account
 
     def check(self) -> CheckResult:
         """Check all resources. Resources that others depend on come first."""
@@ -58,10 +80,7 @@ class Resources:
         for name in NEEDED:
             self._check_function(name, secrets)
         self._check_schedule()
-        groups = self._find("logs", "describe_log_groups", logGroupNamePrefix=self._stack)
-        if groups and self._stack not in [each["logGroupName"] for each in groups["logGroups"]]:
-            create = self._command("logs create-log-group", log_group_name=self._stack)
-            raise CommandFailed(f"the log group {self._stack} was deleted", fix=create)
+        self._check_log()
         self._check_alarms()
         if count := self._count_failures():
             purge = self._command("sqs purge-queue", queue_url=self._outputs["FailuresUrl"])
@@ -117,7 +136,7 @@ class Resources:
 
         The fix adds the deployed values of the differing fields to `request`.
         """
-        if wrong := [field for field in deployed if found.get(field) != deployed[field]]:
+        if wrong := [each for each in deployed if not _is_equal(found.get(each), deployed[each])]:
             request |= {name: deployed[name] for name in wrong if deployed[name] is not None}
             differences = (
                 f"{field} of {name} is {found.get(field)}, and was deployed as {deployed[field]}"
@@ -127,14 +146,44 @@ class Resources:
             raise CommandFailed("; ".join(differences), fix=fix)
 
     def _properties(self, resource: str) -> dict[str, Any]:
-        return dict(self._template.get(resource, {}).get("Properties", {}))
+        """Return a resource's properties in the template, with the values of its references."""
+        return dict(self._resolve(self._template.get(resource, {}).get("Properties", {})))
+
+    def _resolve(self, value: Any) -> Any:
+        """Replace references in a value of the template. An unknown reference remains."""
+        if isinstance(value, list):
+            return [self._resolve(each) for each in value]
+        if not isinstance(value, dict):
+            return value
+        match list(value.items()):
+            case [("Ref", name)] if name in self._ids:
+                return self._ids[name]
+            case [("Fn::GetAtt", [name, "Arn"])] if arn := self._arn(name):
+                return arn
+            case [("Fn::GetAtt", [name, "QueueName"])] if name in self._ids:
+                return self._ids[name].rpartition("/")[2]
+            case [("Fn::Sub", str(text))]:
+                names = set(re.findall(r"\$\{([\w:]+)\}", text))
+                if "${" not in re.sub(r"\$\{[\w:]+\}", "", text) and names <= self._ids.keys():
+                    return re.sub(r"\$\{([\w:]+)\}", lambda match: self._ids[match[1]], text)
+        return {name: self._resolve(each) for name, each in value.items()}
+
+    def _arn(self, resource: str) -> str | None:
+        """Return the ARN of a resource of the template, or None for an unknown type."""
+        text = ARNS.get(self._template.get(resource, {}).get("Type", ""))
+        if text is None or resource not in self._ids:
+            return None
+        return text.format(**self._arn_parts, id=self._ids[resource].rpartition("/")[2])
+
+    def _resources(self, kind: str) -> Iterator[dict[str, Any]]:
+        """Yield the properties of each resource of a type, if all their references are known."""
+        for name, resource in self._template.items():
+            properties = self._properties(name)
+            if resource.get("Type") == kind and '"Fn::' not in json.dumps(properties, default=str):
+                yield properties
 
     def _role(self, name: str) -> str:
         return f"{self._stack}-{self._stage.region}-{name}"
-
-    def _role_arn(self, function: dict[str, Any], name: str) -> str:
-        """Return the ARN of the role `name` in the account of a function."""
-        return f"{function['Role'].partition(':role/')[0]}:role/{self._role(name)}"
 
     def _check_key(self) -> None:
         if (key := self._outputs.get("ServiceKeyArn")) is None:
@@ -153,18 +202,34 @@ class Resources:
             raise CommandFailed(f"the {name} is {state}, so no function can read them", fix=fix)
 
     def _check_role(self, name: str) -> None:
-        resource, names = f"{name.title()}Role", {"RoleName": self._role(name), "PolicyName": name}
-        subject = f"role {names['RoleName']} or its policy {name}"
-        policy = self._need(subject, resource, "iam get_role_policy", **names)
-        deployed = set().union(*map(_actions, self._properties(resource).get("Policies", ())))
-        if missing := deployed - _actions(policy) if policy else None:
-            raise self._deleted(
-                f"right {', '.join(sorted(missing))} of {self._role(name)}", resource
-            )
-        for command, other in self._policies(self._role(name)):
+        resource, role = f"{name.title()}Role", self._role(name)
+        names, properties = {"RoleName": role, "PolicyName": name}, self._properties(resource)
+        found = self._need(f"role {role}", resource, "iam get_role", RoleName=role)
+        if "PermissionsBoundary" in found.get("Role", {}):
+            remove = self._command("iam delete-role-permissions-boundary", role_name=role)
+            raise CommandFailed(f"a permissions boundary limits the rights of {role}", fix=remove)
+        trust = properties.get("AssumeRolePolicyDocument")
+        present = found.get("Role", {}).get("AssumeRolePolicyDocument")
+        if found and isinstance(trust, dict) and present != trust:
+            options = {"role_name": role, "policy_document": json.dumps(trust)}
+            repair = self._command("iam update-assume-role-policy", **options)
+            raise CommandFailed(f"other services may use {role} than deployed", fix=repair)
+        policy = self._find("iam", "get_role_policy", **names)
+        documents = {
+            each["PolicyName"]: each["PolicyDocument"] for each in properties.get("Policies", ())
+        }
+        deployed = set().union(*map(_actions, documents.values()))
+        if policy is None or (policy and deployed - _actions(policy)):
+            rights = ", ".join(sorted(deployed - _actions(policy or {})))
+            if name not in documents or '"Fn::' in (document := json.dumps(documents[name])):
+                raise self._deleted(f"right {rights} of {role}", resource)
+            options = {"role_name": role, "policy_name": name, "policy_document": document}
+            repair = self._command("iam put-role-policy", **options)
+            raise CommandFailed(f"{role} lacks the right {rights}", fix=repair)
+        for command, other in self._policies(role):
             denied = _actions(other, "Deny")
             if any(fnmatch(a, b) or fnmatch(b, a) for a in deployed for b in denied):
-                problem = f"a policy of {self._role(name)} denies rights of the function"
+                problem = f"a policy of {role} denies rights of the function"
                 raise CommandFailed(problem, fix=command)
 
     def _policies(self, role: str) -> Iterator[tuple[str, Any]]:
@@ -214,7 +279,6 @@ class Resources:
             )
         if not found:
             return
-        template["Role"] = self._role_arn(found, name)
         deployed = {field: template[field] for field in FUNCTION_FIELDS if field in template}
         if "VpcConfig" not in template:
             # without a way to the internet, the function cannot reach Supabase
@@ -240,38 +304,63 @@ class Resources:
             )
 
     def _check_schedule(self) -> None:
-        tick, function = f"{self._stack}-tick", f"{self._stack}-worker"
+        tick = f"{self._stack}-tick"
         schedule = self._need(f"schedule {tick}", "Tick", "scheduler get_schedule", Name=tick)
-        worker = self._find("lambda", "get_function_configuration", FunctionName=function)
         if not schedule:
             return
-        template = self._properties("Tick").get("Target", {})
-        target = {name: template[name] for name in ("Input", "RetryPolicy") if name in template}
-        arns = worker and {"Arn": worker["FunctionArn"], "RoleArn": self._role_arn(worker, "tick")}
-        if worker and "DeadLetterConfig" in template:
-            start = worker["FunctionArn"].replace(":lambda:", ":sqs:").partition(":function:")[0]
-            target["DeadLetterConfig"] = {"Arn": f"{start}:{self._stack}-failures"}
+        template = {"Target": {}, **self._properties("Tick")}
         deployed = {
             **dict.fromkeys(LIMITS),
+            **template,
             "State": str(self._stage.values.get("tickState", "ENABLED")),
-            "ScheduleExpression": "rate(1 minute)",
-            "FlexibleTimeWindow": {"Mode": "OFF"},
-            "Target": schedule["Target"] | (arns or {}) | target,
+            "Target": schedule["Target"] | template["Target"],
         }
         # send all fields, because an update resets each field that it omits
         request = {name: schedule[name] for name in schedule.keys() - {*RESPONSE_FIELDS, *LIMITS}}
         self._compare(tick, schedule, deployed, "scheduler update-schedule", request)
 
+    def _check_log(self) -> None:
+        name = {"log_group_name": self._stack}
+        found = self._find("logs", "describe_log_groups", logGroupNamePrefix=self._stack)
+        present = {each["logGroupName"]: each for each in (found or {}).get("logGroups", ())}
+        days = self._properties("LogGroup").get("RetentionInDays")
+        steps = [self._command("logs create-log-group", **name)]
+        if days is not None:
+            write = self._command("logs put-retention-policy", **name, retention_in_days=str(days))
+            steps.append(write)
+        if found and self._stack not in present:
+            raise CommandFailed(f"the log group {self._stack} was deleted", fix=" && ".join(steps))
+        if found and days and not _is_equal(present[self._stack].get("retentionInDays"), days):
+            problem = f"the log group {self._stack} does not keep its events for {days} days"
+            raise CommandFailed(problem, fix=steps[-1])
+
     def _check_alarms(self) -> None:
-        """Check that alarms send their mails."""
-        found = self._find("cloudwatch", "describe_alarms", AlarmNamePrefix=f"{self._stack}-")
-        for name in (
-            each["AlarmName"]
-            for each in (found or {}).get("MetricAlarms", ())
-            if not each["ActionsEnabled"]
-        ):
-            enable = self._command("cloudwatch enable-alarm-actions", alarm_names=name)
-            raise CommandFailed(f"the alarm {name} sends no mail", fix=enable)
+        """Check that the alarms and the receivers of their mails are as deployed."""
+        write = "cloudwatch put-metric-alarm"
+        for topic in self._resources("AWS::SNS::Topic"):
+            create = self._command("sns create-topic", name=topic["TopicName"])
+            arn = f"arn:{{partition}}:sns:{{region}}:{{account}}:{topic['TopicName']}"
+            names = {"TopicArn": arn.format(**self._arn_parts)}
+            found = self._find("sns", "list_subscriptions_by_topic", **names)
+            held = {each["Endpoint"] for each in (found or {}).get("Subscriptions", ())}
+            steps = [create] if found is None else []
+            for each in topic.get("Subscription", ()) if found != {} else ():
+                if each["Endpoint"] not in held:
+                    options = {"topic_arn": names["TopicArn"], "protocol": each["Protocol"]}
+                    options["notification_endpoint"] = each["Endpoint"]
+                    steps.append(self._command("sns subscribe", **options))
+            if steps:
+                problem = f"the topic {topic['TopicName']} or its subscription was deleted"
+                raise CommandFailed(f"{problem}, so no alarm sends a mail", fix=" && ".join(steps))
+        for alarm in self._resources("AWS::CloudWatch::Alarm"):
+            name = alarm["AlarmName"]
+            response = self._find("cloudwatch", "describe_alarms", AlarmNames=[name])
+            if response and not response["MetricAlarms"]:
+                create = self._command(write, cli_input_json=json.dumps(alarm))
+                raise CommandFailed(f"the alarm {name} was deleted", fix=create)
+            for found in (response or {}).get("MetricAlarms", ()):
+                deployed = {"ActionsEnabled": True, **alarm}
+                self._compare(name, found, deployed, write, {**deployed})
 
     def _count_failures(self) -> int:
         if (url := self._outputs.get("FailuresUrl")) is None:
@@ -282,6 +371,14 @@ class Resources:
             create = self._command("sqs create-queue", queue_name=name)
             raise CommandFailed(f"the queue {name} was deleted", fix=create)
         return int(found.get("Attributes", {}).get(number, 0))
+
+
+def _is_equal(found: Any, deployed: Any) -> bool:
+    """Compare values of AWS and of the template, which may write a number as text."""
+    try:
+        return found == deployed or float(found) == float(deployed)
+    except (TypeError, ValueError):
+        return False
 
 
 def _statements(policy: dict[str, Any]) -> list[dict[str, Any]]:
