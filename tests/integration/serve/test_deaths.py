@@ -142,7 +142,8 @@ def test_two_of_different_types_are_both_named_and_no_other_pays(host: Served) -
 def test_a_worker_that_is_killed_from_outside_costs_no_attempt(host: Served) -> None:
     """A worker's process is killed from outside.
 
-    All its 250 jobs complete with one attempt, and no word of the dead attempts stays.
+    All its 250 jobs complete with one attempt within two minutes, and no word of the dead attempts
+    stays.
     """
     talks = host.enqueue("served.talk", 3, seconds=2)
     ids = [*talks, *host.enqueue("served.slow", 247, seconds=2)]

@@ -47,24 +47,31 @@ def wait_for_start(host: Served, jobs: list[str], seconds: float = 240) -> set[s
     return {worker for (worker,) in find(WORKERS, (jobs,))}
 
 
-@pytest.mark.parametrize("send", [os.kill, os.killpg])
+@pytest.mark.parametrize(
+    ("send", "number"),
+    [(os.kill, signal.SIGTERM), (os.killpg, signal.SIGTERM), (os.kill, signal.SIGKILL)],
+)
 def test_a_stopped_host_releases_the_jobs_that_it_runs_unspent(
-    stack: RunningStack, tmp_path: Path, send: Callable[[int, int], None]
+    stack: RunningStack, tmp_path: Path, send: Callable[[int, int], None], number: int
 ) -> None:
     """A host that gets SIGTERM waits for its worker to release all jobs.
 
-    The jobs are pending again without a spent attempt.
+    If the host is killed, its worker releases the jobs and ends. The jobs are pending again without
+    a spent attempt.
     """
     with served(stack, tmp_path) as host:
         host.wait_for_types()
         jobs = host.enqueue("served.slow", 30, seconds=50)
         [worker] = wait_for_start(host, jobs)
         children = psutil.Process(host.process.pid).children(recursive=True)
-        send(host.process.pid, signal.SIGTERM)
+        send(host.process.pid, number)
         host.process.wait(120)
+        if number == signal.SIGKILL:
+            until(lambda: host.rows("status", jobs) == [("pending",)])
+        else:
+            assert [child for child in children if child.is_running()] == []
 
         assert worker in host.log.read_text(), "a worker of another host leased the jobs"
-        assert [child for child in children if child.is_running()] == []
         assert host.rows("status, attempts, lost_attempts", jobs) == [("pending", 0, 0)]
         ended = "select ended_at is not null from queue.workers where worker_id = %s"
         assert host.one(ended, worker)
