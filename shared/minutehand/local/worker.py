@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache
@@ -78,4 +77,4 @@ def report_module(name: str, error: Exception) -> None:
 
 if __name__ == "__main__":
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    sys.exit(serve_worker(os.environ, start, load_reload_files))
+    serve_worker(os.environ, start, load_reload_files)

@@ -17,7 +17,7 @@ from minutehand.worker.loop import run_until_done
 from tests.support.engine import Engine
 
 ENDS_AS_HOT_RELOAD_DOES = """
-import asyncio, os, signal, sys
+import asyncio, atexit, os, signal, threading
 from contextlib import asynccontextmanager
 from minutehand.functions.worker.process import serve_worker
 
@@ -31,10 +31,12 @@ async def never_stops():
 @asynccontextmanager
 async def start():
     left_behind = asyncio.create_task(never_stops())
+    threading.Thread(target=threading.Event().wait).start()
+    atexit.register(print, "at exit")
     os.kill(os.getpid(), signal.SIGTERM)
     yield
 
-sys.exit(serve_worker(os.environ, start, lambda: None))
+serve_worker(os.environ, start, lambda: None)
 """
 STARTS_COLD = """
 import sys
@@ -57,16 +59,19 @@ NEEDED |= {"annotated_types", "typing_extensions", "typing_inspection"}
 
 
 def test_a_worker_that_ends_in_good_order_is_not_taken_for_a_crash(tmp_path: Path) -> None:
-    """A worker that ends normally exits with 0, even if a task of a processor never stops.
+    """A worker that ends normally exits with 0, even if a processor's task or thread never stops.
 
-    Another exit code would delay the next worker.
+    Functions of `atexit` run. Another exit code would delay the next worker.
     """
     command = [sys.executable, "-c", ENDS_AS_HOT_RELOAD_DOES]
     environ = {**os.environ, "WORKER_SOCKET": str(tmp_path / "socket")}
+    pipe = subprocess.PIPE
     with subprocess.Popen(
-        command, env=environ, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, env=environ, stdin=pipe, stdout=pipe, stderr=pipe, text=True
     ) as worker:
         assert worker.wait(60) == 0
+        assert worker.stdout
+        assert worker.stdout.read() == "at exit\n"
         assert worker.stderr
         assert "Traceback" not in worker.stderr.read()
 

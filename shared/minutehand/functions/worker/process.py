@@ -8,6 +8,7 @@ the process communicate by HTTP over a Unix socket.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import itertools
 import logging
@@ -19,7 +20,7 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Final, NoReturn
 
 import httpx
 import uvicorn
@@ -273,7 +274,7 @@ class WorkerProcess:
                 await self._exit_reporter.aclose()
 
 
-def serve_worker(environ: Mapping[str, str], start: Start, load: Callable[[], object]) -> int:
+def serve_worker(environ: Mapping[str, str], start: Start, load: Callable[[], object]) -> NoReturn:
     """Run a worker until SIGTERM or until its host ends. A `__main__` module calls `serve_worker`.
 
     Args:
@@ -292,7 +293,7 @@ def serve_worker(environ: Mapping[str, str], start: Start, load: Callable[[], ob
     tune_gc()
     if environ.get(SUSPECTS_ONLY):
         run_until_done(asyncio.new_event_loop(), _run_suspects(start))
-        return 0
+        _end_process()
 
     config = uvicorn.Config(
         build_app(start),
@@ -306,7 +307,18 @@ def serve_worker(environ: Mapping[str, str], start: Start, load: Callable[[], ob
     # do not use asyncio.Runner, because it would wait for the tasks and threads of processors
     loop = (config.get_loop_factory() or asyncio.new_event_loop)()
     run_until_done(loop, _Server(config).serve())
-    return 0
+    _end_process()
+
+
+def _end_process() -> NoReturn:
+    """End this process without Python's finalization, which takes longer than the start.
+
+    The finalization would change the memory that forked processes share, so that Linux copies it.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 async def _run_suspects(start: Start) -> None:
