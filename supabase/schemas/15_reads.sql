@@ -1069,6 +1069,7 @@ select
     and not exists (
       select from queue.job_types as o
       where o.job_type = t.job_type
+        and o.refusal is null
         and o.registered_at > p_now - interval '1 minute'
     )
 from unnest(p_job_types, p_queues) as t (job_type, queue)
@@ -1337,11 +1338,11 @@ from (
       'Worker {worker_id} has been running it since {leased_at}.[ Its process died{process_end} '
         'with {died_with}. It runs with {beside} of them and nothing else.| It runs alone, because '
         'its process died{process_end} with {died_with}.| Its lease lasts until {lease_until} '
-        'unless it is renewed.][ That process was ended by {killer}.][ The role job_worker may not '
-        'execute {not_granted}, so its outcome is not stored.][ It has sent nothing for {silent}, '
-        'since {sign}, at {place}.| It was last seen at {place}.][ Its database session (pid '
-        '{pid}) waits for a lock of the session with pid {blocker}.][ 99 % of the jobs of its type '
-        'take {usual} or less.]',
+        'unless it is renewed.][ An earlier process of it was ended by {killer}.][ The role '
+        'job_worker may not execute {not_granted}, so its outcome is not stored.][ It has sent '
+        'nothing for {silent}, since {sign}, at {place}.| It was last seen at {place}.][ Its '
+        'database session (pid {pid}) waits for a lock of the session with pid {blocker}.][ 99 % '
+        'of the jobs of its type take {usual} or less.]',
       '[Grant the right: `grant execute on function {not_granted}(jsonb) to job_worker`.|Commit or '
         'end that session: `select pg_terminate_backend({blocker})`.|If {silent} without an update '
         'is too long, check the call at {place}. Give that call a time limit, or give the type a '
@@ -1582,7 +1583,7 @@ from (
       'It is the next job of its workspace, and starts when [a worker that serves it runs again. '
         'The last run ended at {ended_at}|a worker that serves it runs. None runs{yet}|one of '
         '{slots} slots is free. All are in use by jobs of {used_by}|a worker with a free slot '
-        'leases jobs].',
+        'leases jobs].[ The last call of such a worker was at {silent_since}.]',
       'Nothing to do until {patience_until}. After that:',
       'doctor',
       '/overview'
@@ -1644,8 +1645,9 @@ from (
     ),
     (
       'read_only',
-      'The database rejects writes, because the plan''s disk is full.',
-      'In one session of the '
+      'The database rejects writes, because default_transaction_read_only is on. Supabase sets it '
+        'when the plan''s disk is full.',
+      'Free the disk in one session of the '
         'SQL editor: `set default_transaction_read_only = off`; `select '
         'public.set_settings(''{"retention_days": {"completed": 7, "cancelled": 7, '
         '"failed": 7}}'')`; `select public.run_maintenance(''{"budget_ms": 5000}'')` while it has '
@@ -1920,14 +1922,38 @@ select jsonb_build_object(
 from lines as l
 $$;
 
+-- Return the job that ended an earlier process of the job p_job, as text. The result is the other
+-- job's type, with the other job's id if a loss has shown which job it was. Return null while the
+-- type is unknown.
+create function queue.killer_of(p_job public.jobs)
+returns text
+language sql stable
+set search_path = ''
+as $$
+select coalesce(
+  (
+    select concat_ws(' ', j.job_type, j.id)
+    from jsonb_array_elements_text(p_job.error_data #> '{evidence,jobs}') as e (id)
+    join public.jobs as j on j.id = e.id::uuid
+    where j.id <> p_job.id
+      and exists (
+        select from queue.attempts as a
+        where a.job_id = j.id and a.outcome = 'lost' and a.error_data ? 'evidence'
+      )
+    limit 1
+  ),
+  p_job.error_data #>> '{evidence,guilty_type}'
+)
+where p_job.error_data ->> 'reason' = 'process_died'
+$$;
+
 -- A job in queue.suspects must run alone or in a small group, because its worker's process died.
 -- For a job in queue.suspects, return the values that replace placeholders in texts of
 -- queue.guidance. Return null for jobs that are not in queue.suspects.
 -- died_with: Number of other jobs that ran in the worker's process when the process died, as text.
 -- beside: Number of other suspects in the job's group, which all run in one process. Null if the
 --   job is the only suspect of its group.
--- killer: Type of the job that ended the process, with the job's id if a later loss has shown which
---   job it was. Null while the type is unknown.
+-- killer: Job that ended the process, from queue.killer_of.
 create function queue.suspicion_of(p_job public.jobs)
 returns jsonb
 language sql stable
@@ -1944,20 +1970,7 @@ select jsonb_build_object(
     from queue.suspects as o
     where o.company = s.company and o.job_id <> s.job_id
   ),
-  'killer', coalesce(
-    (
-      select concat_ws(' ', j.job_type, j.id)
-      from jsonb_array_elements_text(p_job.error_data #> '{evidence,jobs}') as e (id)
-      join public.jobs as j on j.id = e.id::uuid
-      where j.id <> p_job.id
-        and exists (
-          select from queue.attempts as a
-          where a.job_id = j.id and a.outcome = 'lost' and a.error_data ? 'evidence'
-        )
-      limit 1
-    ),
-    p_job.error_data #>> '{evidence,guilty_type}'
-  )
+  'killer', queue.killer_of(p_job)
 )
 from queue.suspects as s
 where s.job_id = p_job.id
@@ -2253,10 +2266,9 @@ begin
         || jsonb_build_object('not_granted', (
           select f.function
           from unnest('{public.settle_jobs,public.report_jobs}'::regproc[]) as f (function)
-          join pg_catalog.pg_roles as r on r.rolname = 'job_worker'
-          where not has_function_privilege(r.oid, f.function, 'execute')
+          where not has_function_privilege(to_regrole('job_worker'), f.function, 'execute')
           limit 1
-        )),
+        ), 'killer', queue.killer_of(p_job)),
       'reason', case
         when v_found.patience_until <= p_now then v_late
         when v_found.expires_at <= p_now and v_found.ended_at is not null
@@ -2377,6 +2389,15 @@ declare
   v_ahead integer;
   v_smaller integer;
   v_workers record;
+  v_silent_since timestamptz; -- null if a worker that serves the job has called recently
+  v_without_right constant text := (
+    select 'job_worker'
+    where not has_function_privilege(
+      to_regrole('job_worker'),
+      'public.lease_jobs'::regproc,
+      'execute'
+    )
+  );
 begin
   select * into v_type
   from queue.job_types
@@ -2491,6 +2512,11 @@ begin
       and coalesce(s.leased_at <= v_ready_at, true) as is_idle
   into v_workers
   from queue.slots_for(p_job, p_alive) as s;
+  -- a worker's row is updated once a minute, so older workers may have been killed with their host
+  v_silent_since := (
+    select v_workers.seen_at
+    where greatest(v_workers.seen_at, v_workers.leased_at) < p_now - interval '75 seconds'
+  );
   if v_workers.is_full and v_workers.full_since <= p_now - interval '10 seconds' then
     return jsonb_build_object(
       'since', v_ready_at,
@@ -2504,9 +2530,10 @@ begin
         'at_least', nullif(v_ahead, least(v_ahead, 999))
       )
     );
-  elsif v_ready_at <= p_now - interval '1 minute'
-    and v_workers.is_full is not true
-    and (v_ahead = 0 or v_workers.is_idle)
+  elsif v_without_right is not null
+    or v_ready_at <= p_now - interval '1 minute'
+      and v_workers.is_full is not true
+      and (v_ahead = 0 or v_workers.is_idle)
   then
     return jsonb_build_object(
       'since', v_ready_at,
@@ -2515,19 +2542,19 @@ begin
         'ready_at', v_ready_at,
         'slots', v_workers.slots,
         'running', v_workers.running,
-        'without_right', (
-          select r.rolname
-          from pg_catalog.pg_roles as r
-          where r.rolname = 'job_worker'
-            and not has_function_privilege(r.oid, 'public.lease_jobs'::regproc, 'execute')
-        ),
-        'seen_at', v_workers.seen_at,
+        'without_right', v_without_right,
+        'seen_at', greatest(v_workers.seen_at, v_workers.leased_at),
         'leased_at', case when v_workers.is_idle then v_workers.leased_at end
       )
     );
   end if;
   return jsonb_build_object(
-    'estimated_start_at', case when v_ahead = 0 and v_workers.is_full is not true then p_now end,
+    'estimated_start_at', (
+      select p_now
+      where v_ahead = 0
+        and v_workers.is_full is not true
+        and coalesce(v_workers.yet, v_workers.ended_at::text, v_silent_since::text) is null
+    ),
     'reason', case
       when v_ahead = 0 then 'next_in_line'
       when v_ready_at <= p_now - interval '15 minutes' then 'long_line'
@@ -2536,6 +2563,7 @@ begin
     'data', jsonb_build_object(
       'slots', (select v_workers.slots where v_workers.is_full),
       'used_by', v_workers.used_by,
+      'silent_since', v_silent_since,
       'ended_at', v_workers.ended_at,
       'yet', v_workers.yet,
       'ready_at', v_ready_at,
@@ -2872,7 +2900,8 @@ select
   coalesce('SQLSTATE ' || e.sqlstate, 'HTTP ' || e.status, e.errno) as code,
   coalesce(
     e.response,
-    e.evidence ->> 'line',
+    -- the line belongs to another job if the job did not end the process
+    case when e.reason = 'worker_lost' then e.evidence ->> 'line' end,
     (
       select concat_ws(
         ': ',
@@ -2887,7 +2916,7 @@ select
   ) as cause
 from jsonb_to_record(p_job.error_data) as e (
   type text, status text, sqlstate text, errno text, signal text, response text,
-  evidence jsonb
+  reason text, evidence jsonb
 )
 $$;
 

@@ -500,7 +500,7 @@ begin
         order by r.ready_at
         limit 1
       ) as f
-      join public.jobs as j on j.id = f.job_id
+      join public.jobs as j on j.id = any (array[f.job_id])
     ) as w on true
     where o.seconds > 120
       -- workers start the jobs one after another, so the job only waits for its turn

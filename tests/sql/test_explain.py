@@ -129,11 +129,16 @@ def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -
     job_id = engine.enqueue(job_type="other")
     assert "a worker with a free slot" in engine.explain(job_id)["sentence"]
 
+    engine.advance(80)
+    engine.maintain()
+    job_id = engine.enqueue(job_type="other", priority=1)
+    assert "The last call of such a worker was at" in engine.explain(job_id)["sentence"]
     engine.rpc("tick_finished", p_request={"worker_id": "w2", "summary": {}, "tick_id": TICK})
     assert "The last run ended at" in engine.explain(job_id)["sentence"]
     engine.register("new")
     new = engine.explain(engine.enqueue(job_type="new"))
     assert "None runs." in new["sentence"]
+    assert new["estimated_start_at"] is None
     engine.register("other", schedules=[{"name": "n", "cron": "0 0 30 2 *"}])
     engine.advance(95)
     engine.lease_call(0, worker="w1", job_types=["work"])
@@ -479,6 +484,7 @@ def test_a_lack_of_slots_is_reported_only_if_leases_use_them_all(
     leases = engine.lease(2, **call, slots=slots)
     first, second = engine.enqueue(), engine.enqueue()
     engine.run("revoke execute on function public.lease_jobs from job_worker")
+    assert "grant execute" in engine.explain(second)["next"][0]["words"]
     engine.advance(20)
     engine.report_all([handle(each) for each in leases])
     engine.advance(41)

@@ -376,7 +376,9 @@ def test_a_death_is_explained_until_its_job_has_ended(engine: Engine) -> None:
     for times, reason in (("once", "backing_off"), ("twice", "failed")):
         workers.die(worker, jobs=[poison], running=1, memory_mb=1900)
         if times == "once":
-            assert f"was ended by work {poison}." in engine.explain(beside)["sentence"]
+            assert (
+                f"process of it was ended by work {poison}." in engine.explain(beside)["sentence"]
+            )
             engine.settle(innocent)
         result = engine.explain(poison)
         assert result["reason"] == reason

@@ -59,7 +59,6 @@ def test_a_module_that_cannot_be_loaded_is_the_reason_of_its_types(engine: Engin
     """If a worker could not load a module, the waiting jobs of the module's types say so."""
     engine.register("work", source="app.other:work")
     engine.register("late", source="app.late:late")
-    engine.advance(120)
     publish(engine, {"module": "app.late", "failure": "no module named x"})
     engine.lease_call(0, job_types=["work"])
 

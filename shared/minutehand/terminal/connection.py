@@ -278,9 +278,8 @@ class Connection:
             {"email": email, "password": password},
         )
         if response.status_code != 200:
-            raise CommandFailed(
-                f"{email} could not sign in: {response.text[:200]}", code="sign_in_failed"
-            )
+            code = "sign_in_failed" if response.is_client_error else "unavailable"
+            raise CommandFailed(f"{email} could not sign in: {response.text[:200]}", code=code)
         token: str = response.json()["access_token"]
         return token
 
