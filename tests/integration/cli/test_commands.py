@@ -89,7 +89,7 @@ def test_a_job_is_watched_and_the_workspace_is_listed(run: Run, account: str) ->
     assert '"credits":' in lines[-1]  # the line contains the job's result
     assert run.json("schedules") == run.json("webhooks") == []
     assert "enrich_account" in run.json("workers")[0]["job_types"]
-    assert re.search(r"seen (\d+ s ago|now)", run("workers").stdout)
+    assert re.search(r"(seen|ended) (\d+ s ago|now)", run("workers").stdout)
     assert job_id[-8:] in run("logs", "-n", "50").stdout
 
 
