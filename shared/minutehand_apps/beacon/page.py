@@ -14,14 +14,16 @@ _STYLE: Final = """
 .soft{color:var(--soft)}div{overflow-x:auto}table{border-collapse:collapse;width:100%}
 td,th{text-align:start;vertical-align:top;padding:.5rem .6rem;border-bottom:1px solid var(--line);
 min-width:12rem;overflow-wrap:anywhere}
+@media(max-width:40rem){td,th{display:block}tr:first-child{display:none}
+td::before{content:attr(title);display:block;color:var(--soft)}}
 """
 
 
 def render(job: SharedJob) -> HTMLResponse:
     """Build the page, with a row per question and a column per region that answered."""
     columns = [
-        {answer.question_id: answer.response for answer in execution.output.responses}
-        for execution in job.executions
+        (escape(one.region), {each.question_id: each.response for each in one.output.responses})
+        for one in job.executions
     ]
     head = "".join(
         f"<th>{escape(one.region)}<br><small class=soft>{escape(f'{one.provider}, {one.model}')}"
@@ -30,7 +32,10 @@ def render(job: SharedJob) -> HTMLResponse:
     )
     rows = [
         f"<tr><th>{escape(question.question)}</th>"
-        + "".join(f"<td>{escape(answers[question.question_id])}</td>" for answers in columns)
+        + "".join(
+            f'<td title="{region}">{escape(answers[question.question_id])}</td>'
+            for region, answers in columns
+        )
         + "</tr>"
         for question in job.spec.asked_questions
     ]

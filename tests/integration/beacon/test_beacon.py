@@ -108,7 +108,7 @@ async def test_the_answers_have_a_public_link(station: Station) -> None:
     assert (other.status_code, page.status_code, ended.status_code) == (404, 200, 404)
     assert again["url"].endswith(link)
     answers = [each["output"]["data"]["responses"][0]["response"] for each in job["executions"]]
-    assert [page.text.count(f"<td>{escape(answer)}</td>") for answer in answers] == [1, 1]
+    assert [page.text.count(f">{escape(answer)}</td>") for answer in answers] == [1, 1]
     assert "<th>1 &lt; &lt;b&gt;2&lt;/b&gt;?</th>" in page.text
     ids = [job["id"], job["workspace_id"], job["created_by"], job["queue_job_id"]]
     assert [each for each in ids if each in page.text] == []

@@ -86,10 +86,7 @@ export default function Benchmarks({ workspace }) {
         key: (job) => job.id,
         attributes: (job) => ({ "data-job": job.jobspec_id }),
         empty: html`<${Empty} title="No benchmarks yet">
-          <p>
-            Write down questions and regions; each region answers them, and each execution gets a
-            signed receipt.
-          </p>
+          <p>Each region answers your questions, with a signed receipt.</p>
           <button type="button" onClick=${() => setWriting(true)}>Start with an example</button>
         <//>`,
       },

@@ -1,9 +1,7 @@
 // Requests from the benchmark pages to the routes of the beacon app.
 
-import { callRoute } from "../../api.js";
+import { callRoute as call } from "../../api.js";
 import { STATES as OF_JOBS } from "../../lib/states.js";
-
-const call = callRoute;
 
 export const beacon = {
   jobs: (workspaceId, cursor, signal) =>
