@@ -4,11 +4,11 @@ import { useTopicRefresh } from "../../parts/live.js";
 import { navigate } from "../../lib/router.js";
 import { useFetch } from "../../lib/store.js";
 import { loadStyles } from "../../lib/styles.js";
-import { classes, html, quietButton, useEffect, useRef, useState } from "../../lib/ui.js";
+import { classes, html, quietButton, useRef, useState } from "../../lib/ui.js";
 import { JobProgress, Tag } from "../../parts/badge.js";
 import { ActionButton, DialogForm } from "../../parts/dialog.js";
 import { area, field } from "../../parts/field.js";
-import { createAction, notify } from "../../parts/toasts.js";
+import { createAction } from "../../parts/toasts.js";
 import { ShareButton } from "../../parts/share.js";
 import { Loading, Stale } from "../../parts/states-of-view.js";
 import { table } from "../../parts/table.js";
@@ -47,7 +47,6 @@ function Training({ id, remove }) {
   const training = found.value;
   const isLive = Boolean(training) && !isOver(training.status);
   useTopicRefresh(found, [`session:training:${id}`], isLive);
-  useNotice(training);
   const video = useVideo(training?.media ? id : null);
   const transcribed = training?.transcribed ?? 0;
   const transcript = useFetch(
@@ -177,17 +176,6 @@ const Details = ({ training: { title: name, jobs }, refresh }) =>
       )}
     </div>
   </details>`;
-
-/** Show a message when the training ends while its page is open. */
-function useNotice(training) {
-  const before = useRef(null);
-  const status = training?.status;
-  useEffect(() => {
-    if (before.current && !isOver(before.current) && isOver(status))
-      notify(`${training.title}: ${STATES[status].word.toLowerCase()}`);
-    before.current = status;
-  }, [status]);
-}
 
 const Play = ({ seconds, jump }) =>
   html`<button

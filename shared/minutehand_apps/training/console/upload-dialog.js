@@ -2,7 +2,7 @@
 // closed.
 
 import { bytes } from "../../lib/format.js";
-import { html, useState } from "../../lib/ui.js";
+import { html, useRef, useState } from "../../lib/ui.js";
 import { DialogForm } from "../../parts/dialog.js";
 import { field } from "../../parts/field.js";
 import { notifyFailure } from "../../parts/toasts.js";
@@ -27,6 +27,7 @@ function problemOf(file) {
 export function UploadDialog({ workspaceId, whose, onClose }) {
   const [file, setFile] = useState(null);
   const [title, setTitle] = useState("");
+  const input = useRef(null);
   const problem = problemOf(file);
   const choose = (chosen) => {
     setFile(chosen);
@@ -37,7 +38,12 @@ export function UploadDialog({ workspaceId, whose, onClose }) {
     try {
       const answer = await fetch(SAMPLE);
       if (!answer.ok) throw new Error(`The sample could not be read (${answer.status})`);
-      choose(new File([await answer.blob()], "changing-the-paper.mp4", { type: "video/mp4" }));
+      const sample = new DataTransfer();
+      sample.items.add(
+        new File([await answer.blob()], "changing-the-paper.mp4", { type: "video/mp4" }),
+      );
+      input.current.files = sample.files;
+      choose(sample.files[0]);
     } catch (error) {
       notifyFailure("Could not take the sample", error);
     }
@@ -58,6 +64,7 @@ export function UploadDialog({ workspaceId, whose, onClose }) {
     <label class="field">
       <span>Video <span class="hint">MP4, MOV, WebM, MKV, AVI …, with sound</span></span>
       <input
+        ref=${input}
         type="file"
         accept="video/*,audio/*"
         required=${!file}
@@ -66,7 +73,7 @@ export function UploadDialog({ workspaceId, whose, onClose }) {
     ${problem && html`<p class="problem" role="alert">${problem}</p>`}
     <div class="bar">
       <span class="muted small">
-        ${file ? `${file.name}, ${bytes(file.size)}` : "No video at hand?"}
+        ${file ? bytes(file.size) : "No video at hand?"}
       </span>
       ${
         (!file || problem) &&
