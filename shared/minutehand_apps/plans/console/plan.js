@@ -181,11 +181,11 @@ const MARKS = {
   missing: "slash",
 };
 const WORDS = {
-  completed: "written",
-  failed: "failed",
-  running: "being written",
-  waiting: "not yet",
-  missing: "not written",
+  completed: "Written",
+  failed: "Failed",
+  running: "Being written…",
+  waiting: "Waiting",
+  missing: "Not written",
 };
 const TONES = { completed: "completed", failed: "failed", running: "processing" };
 
@@ -276,12 +276,7 @@ function Chapter({ of, blocks, text, redo, edit, chart }) {
           ? html`<p class="writing">${text}</p>`
           : reason
             ? html`<p class="problem wrap">${reason}</p>`
-            : html`<p class="muted">
-            ${
-              { running: "Being written…", waiting: "Waits for other chapters." }[status] ??
-              "Not written."
-            }
-          </p>`
+            : html`<p class="muted">${WORDS[status]}</p>`
     }
   </section>`;
 }
