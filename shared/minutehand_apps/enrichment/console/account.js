@@ -192,11 +192,9 @@ function Fields({ account, onSaved }) {
   const [draft, setDraft] = useState(null);
   const [problem, setProblem] = useState(null);
   const shown = (name, kind) =>
-    account[name] === null || account[name] === undefined
-      ? "–"
-      : kind === "number"
-        ? number(Number(account[name]))
-        : account[name];
+    kind === "number" && account[name] !== null
+      ? number(Number(account[name]))
+      : (account[name] ?? "–");
   const save = async (event) => {
     event.preventDefault();
     const changes = {};

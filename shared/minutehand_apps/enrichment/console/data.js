@@ -1,10 +1,8 @@
 // Requests of the enrichment pages. The pages read tables under row level security, and write
 // through the HTTP API.
 
-import { callRoute, supabase, unwrap } from "../../api.js";
+import { callRoute as call, supabase, unwrap } from "../../api.js";
 import { pluralize } from "../../lib/format.js";
-
-const call = callRoute;
 
 const PAGE = 50;
 const TEXT = {
