@@ -1161,9 +1161,11 @@ begin
     )
     from queue.message_budget('{}') as b
     cross join (
-      select 1 + count(*) as cost -- each worker may get the message
-      from queue.workers
-      where seen_at > p_now - interval '2 minutes'
+      select 1 + count(*) as cost -- each worker whose process has not ended may get the message
+      from queue.workers as w
+      where w.seen_at > p_now - interval '2 minutes'
+        and w.evidence is null
+        and (w.summary -> 'stopped') is null
     ) as w
     where 2 * (b.used + w.cost) <= b.budget;
   end if;
