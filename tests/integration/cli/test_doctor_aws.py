@@ -41,6 +41,7 @@ SECRETS = {
 }
 STATEMENT = {"Effect": "Allow", "Action": "logs:*", "Resource": "*"}
 POLICY = {"Version": "2012-10-17", "Statement": [STATEMENT]}
+KEY_POLICY = POLICY | {"Statement": [STATEMENT | {"Action": "kms:*", "Principal": "*"}]}
 TRUSTED = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "lambda"}}
 TRUST = {"Version": "2012-10-17", "Statement": [TRUSTED]}
 
@@ -90,8 +91,11 @@ RESOURCES: dict[str, dict[str, Any]] = {
         for name in NEEDED
     },
     "Tick": {"Type": "AWS::Scheduler::Schedule", "Properties": TICK},
-    "Key": {"Type": "AWS::KMS::Key", "Properties": {"KeyPolicy": {}}},
-    "Failures": {"Type": "AWS::SQS::Queue", "Properties": {"QueueName": "shop-prod-failures"}},
+    "Key": {"Type": "AWS::KMS::Key", "Properties": {"KeyPolicy": KEY_POLICY}},
+    "Failures": {
+        "Type": "AWS::SQS::Queue",
+        "Properties": {"QueueName": "shop-prod-failures", "MessageRetentionPeriod": 1209600},
+    },
     "LogGroup": {
         "Type": "AWS::Logs::LogGroup",
         "Properties": {"LogGroupName": "shop-prod", "RetentionInDays": 30},
@@ -126,6 +130,10 @@ OUTPUTS = {
 }
 
 
+#: Parameters of commands that AWS expects as text.
+DOCUMENTS = ("PolicyDocument", "AssumeRolePolicyDocument")
+
+
 class Deployed(Account):
     """An AWS account with the stage `prod` of the project `shop`."""
 
@@ -155,6 +163,13 @@ class Deployed(Account):
         with suppress(ClientError):
             self.client("scheduler").create_schedule(**TICK)
 
+    def write_key_policy(self) -> None:
+        """Store the key's policy as text, because moto's CloudFormation stores an object."""
+        [key] = self.client("kms").list_keys()["Keys"]
+        self.client("kms").put_key_policy(
+            KeyId=key["KeyId"], PolicyName="default", Policy=json.dumps(KEY_POLICY)
+        )
+
     def run_command(self, line: str) -> None:
         """Run a command line of the AWS CLI, or a deploy.
 
@@ -175,7 +190,7 @@ class Deployed(Account):
                 arguments[name] = int(word) if word.isdigit() else word
                 if name == "AlarmNames":
                     arguments[name] = [word]
-                if word.startswith("{") and name not in ("Value", "PolicyDocument"):
+                if word.startswith("{") and name not in ("Value", "Policy", *DOCUMENTS):
                     arguments[name] = json.loads(word)
             if name == "KeyId":  # moto cannot enable a key by its ARN
                 arguments[name] = word.rpartition("/")[2]
@@ -197,6 +212,7 @@ def account() -> Iterator[Deployed]:
             TemplateBody=json.dumps({"Resources": RESOURCES, "Outputs": OUTPUTS}),
         )
         account.deploy()
+        account.write_key_policy()
         topic = "arn:aws:sns:us-east-1:123456789012:shop-prod-alerts"
         worker = [{"Name": "FunctionName", "Value": "shop-prod-worker"}]
         alarm = RESOURCES["TicksMissedAlarm"]["Properties"] | {"AlarmActions": [topic]}
@@ -250,6 +266,7 @@ def test_a_fault_of_the_stage_goes_by_its_fix(account: Deployed, fault: str) -> 
         "none": POLICY | {"Statement": [STATEMENT | {"Action": "s3:*"}]},
         "alarm": RESOURCES["TicksMissedAlarm"]["Properties"]
         | {"Threshold": 9, "AlarmActions": [], "Dimensions": []},
+        "queue_policy": {"Policy": json.dumps(POLICY)},
         "trust": TRUST | {"Statement": [TRUSTED | {"Principal": {"Service": "ec2"}}]},
         "secrets": SECRETS | {"WORKER_SECRET_TOKEN": "x" * 32},
     }

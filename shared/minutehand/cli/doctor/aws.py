@@ -18,6 +18,8 @@ from minutehand.terminal.connection import CommandFailed
 RESPONSE_FIELDS = {"Arn", "CreationDate", "LastModificationDate", "ResponseMetadata"}
 #: Fields of a Lambda function that the check compares with the template.
 FUNCTION_FIELDS = ("Timeout", "MemorySize", "Handler", "Runtime", "Role")
+#: Attributes of the queue of failed invocations that the check compares with the template.
+QUEUE_FIELDS = ("MessageRetentionPeriod", "Policy")
 #: Network settings of a Lambda function that is in no VPC.
 NO_VPC: dict[str, list[str]] = {"SubnetIds": [], "SecurityGroupIds": []}
 #: Start and end of a schedule, which no deployment sets.
@@ -179,7 +181,7 @@ class Resources:
         """Yield the properties of each resource of a type, if all their references are known."""
         for name, resource in self._template.items():
             properties = self._properties(name)
-            if resource.get("Type") == kind and '"Fn::' not in json.dumps(properties, default=str):
+            if resource.get("Type") == kind and _is_known(properties):
                 yield properties
 
     def _role(self, name: str) -> str:
@@ -200,32 +202,50 @@ class Resources:
         if state in steps:
             fix = " && ".join(self._command(f"kms {step}", key_id=key) for step in steps[state])
             raise CommandFailed(f"the {name} is {state}, so no function can read them", fix=fix)
+        found = self._find("kms", "get_key_policy", KeyId=key, PolicyName="default") or {}
+        for deployed in self._resources("AWS::KMS::Key"):
+            if found and json.loads(found["Policy"]) != deployed["KeyPolicy"]:
+                text = json.dumps(deployed["KeyPolicy"])
+                options = {"key_id": key, "policy_name": "default", "policy": text}
+                raise CommandFailed(
+                    f"the {name} has another policy than deployed",
+                    fix=self._command("kms put-key-policy", **options),
+                )
 
     def _check_role(self, name: str) -> None:
         resource, role = f"{name.title()}Role", self._role(name)
-        names, properties = {"RoleName": role, "PolicyName": name}, self._properties(resource)
-        found = self._need(f"role {role}", resource, "iam get_role", RoleName=role)
-        if "PermissionsBoundary" in found.get("Role", {}):
-            remove = self._command("iam delete-role-permissions-boundary", role_name=role)
-            raise CommandFailed(f"a permissions boundary limits the rights of {role}", fix=remove)
-        trust = properties.get("AssumeRolePolicyDocument")
-        present = found.get("Role", {}).get("AssumeRolePolicyDocument")
-        if found and isinstance(trust, dict) and present != trust:
-            options = {"role_name": role, "policy_document": json.dumps(trust)}
-            repair = self._command("iam update-assume-role-policy", **options)
-            raise CommandFailed(f"other services may use {role} than deployed", fix=repair)
-        policy = self._find("iam", "get_role_policy", **names)
-        documents = {
-            each["PolicyName"]: each["PolicyDocument"] for each in properties.get("Policies", ())
-        }
+        properties, of_role = self._properties(resource), {"role_name": role}
+        policies = properties.get("Policies", ())
+        documents = {each["PolicyName"]: each["PolicyDocument"] for each in policies}
         deployed = set().union(*map(_actions, documents.values()))
-        if policy is None or (policy and deployed - _actions(policy)):
+        trust, document = properties.get("AssumeRolePolicyDocument"), documents.get(name)
+        found = self._find("iam", "get_role", RoleName=role)
+        policy = self._find("iam", "get_role_policy", RoleName=role, PolicyName=name)
+        # without the values of all references, a person must write the documents by hand
+        is_known = bool(document) and _is_known([trust, document])
+        text = json.dumps(trust)
+        write = self._command(
+            "iam put-role-policy", **of_role, policy_name=name, policy_document=json.dumps(document)
+        )
+        if found is None and is_known:
+            create = self._command("iam create-role", **of_role, assume_role_policy_document=text)
+            raise CommandFailed(f"the role {role} was deleted", fix=f"{create} && {write}")
+        if found is None:
+            raise self._deleted(f"role {role}", resource)
+        present = found.get("Role", {})
+        if "PermissionsBoundary" in present:
+            remove = self._command("iam delete-role-permissions-boundary", **of_role)
+            raise CommandFailed(f"a permissions boundary limits the rights of {role}", fix=remove)
+        if present and is_known and present["AssumeRolePolicyDocument"] != trust:
+            repair = self._command("iam update-assume-role-policy", **of_role, policy_document=text)
+            raise CommandFailed(f"other services may use {role} than deployed", fix=repair)
+        if policy != {}:
             rights = ", ".join(sorted(deployed - _actions(policy or {})))
-            if name not in documents or '"Fn::' in (document := json.dumps(documents[name])):
+            if is_known and (policy or {}).get("PolicyDocument") != document:
+                problem = f"{role} lacks {rights or 'exact rights'} of the deployed policy"
+                raise CommandFailed(problem, fix=write)
+            if rights:
                 raise self._deleted(f"right {rights} of {role}", resource)
-            options = {"role_name": role, "policy_name": name, "policy_document": document}
-            repair = self._command("iam put-role-policy", **options)
-            raise CommandFailed(f"{role} lacks the right {rights}", fix=repair)
         for command, other in self._policies(role):
             denied = _actions(other, "Deny")
             if any(fnmatch(a, b) or fnmatch(b, a) for a in deployed for b in denied):
@@ -279,7 +299,11 @@ class Resources:
             )
         if not found:
             return
-        deployed = {field: template[field] for field in FUNCTION_FIELDS if field in template}
+        deployed = {
+            field: template[field]
+            for field in FUNCTION_FIELDS
+            if field in template and _is_known(template[field])
+        }
         if "VpcConfig" not in template:
             # without a way to the internet, the function cannot reach Supabase
             deployed["VpcConfig"] = NO_VPC
@@ -305,16 +329,18 @@ class Resources:
 
     def _check_schedule(self) -> None:
         tick = f"{self._stack}-tick"
-        schedule = self._need(f"schedule {tick}", "Tick", "scheduler get_schedule", Name=tick)
+        template = next(self._resources("AWS::Scheduler::Schedule"), {})
+        schedule = self._find("scheduler", "get_schedule", Name=tick)
+        if schedule is None:
+            if not template:
+                raise self._deleted(f"schedule {tick}", "Tick")
+            text = json.dumps(template)
+            create = self._command("scheduler create-schedule", cli_input_json=text)
+            raise CommandFailed(f"the schedule {tick} was deleted", fix=create)
         if not schedule:
             return
-        template = {"Target": {}, **self._properties("Tick")}
-        deployed = {
-            **dict.fromkeys(LIMITS),
-            **template,
-            "State": str(self._stage.values.get("tickState", "ENABLED")),
-            "Target": schedule["Target"] | template["Target"],
-        }
+        state = str(self._stage.values.get("tickState", "ENABLED"))
+        deployed = {**dict.fromkeys(LIMITS), **template, "State": state}
         # send all fields, because an update resets each field that it omits
         request = {name: schedule[name] for name in schedule.keys() - {*RESPONSE_FIELDS, *LIMITS}}
         self._compare(tick, schedule, deployed, "scheduler update-schedule", request)
@@ -366,11 +392,29 @@ class Resources:
         if (url := self._outputs.get("FailuresUrl")) is None:
             return 0
         number, name = "ApproximateNumberOfMessages", f"{self._stack}-failures"
-        names = {"QueueUrl": url, "AttributeNames": [number]}
+        names = {"QueueUrl": url, "AttributeNames": [number, *QUEUE_FIELDS]}
+        template = self._properties("Failures")
+        deployed = {
+            field: str(template.get(field, ""))
+            for field in QUEUE_FIELDS
+            if field in template or field == "Policy"
+        }
         if (found := self._find("sqs", "get_queue_attributes", **names)) is None:
-            create = self._command("sqs create-queue", queue_name=name)
+            texts = json.dumps({field: text for field, text in deployed.items() if text})
+            create = self._command("sqs create-queue", queue_name=name, attributes=texts)
             raise CommandFailed(f"the queue {name} was deleted", fix=create)
-        return int(found.get("Attributes", {}).get(number, 0))
+        present = found.get("Attributes", {})
+        wrong = {key: text for key, text in deployed.items() if present.get(key, "") != text}
+        if present and template and wrong:
+            options = {"queue_url": url, "attributes": json.dumps(wrong)}
+            repair = self._command("sqs set-queue-attributes", **options)
+            raise CommandFailed(f"{', '.join(wrong)} of {name} differ from the deploy", fix=repair)
+        return int(present.get(number, 0))
+
+
+def _is_known(value: Any) -> bool:
+    """Return whether no reference remains in a value of the template."""
+    return not re.search(r'"(?:Fn::|Ref")', json.dumps(value, default=str))
 
 
 def _is_equal(found: Any, deployed: Any) -> bool:
