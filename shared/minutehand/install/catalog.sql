@@ -205,8 +205,9 @@ facts (rank, object, statement, undo) as (
     from relations
     where relkind = 'r'
     union all
-    select 'sequence', name, relpersistence, null
-    from sequences
+    select 'sequence', oid::regclass::text, relpersistence, null
+    from pg_catalog.pg_class
+    where relkind = 'S' and relnamespace in ('public'::regnamespace, 'queue'::regnamespace)
   ) as o (kind, name, relpersistence, identity)
   union all
   select
