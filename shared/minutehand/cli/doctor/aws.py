@@ -233,7 +233,7 @@ class Resources:
         if found is None:
             raise self._deleted(f"role {role}", resource)
         present = found.get("Role", {})
-        if "PermissionsBoundary" in present:
+        if "PermissionsBoundary" in present and "PermissionsBoundary" not in properties:
             remove = self._command("iam delete-role-permissions-boundary", **of_role)
             raise CommandFailed(f"a permissions boundary limits the rights of {role}", fix=remove)
         if present and is_known and present["AssumeRolePolicyDocument"] != trust:
