@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -383,19 +384,24 @@ def test_a_session_that_holds_a_row_is_named(engine: Engine, ada: Engine) -> Non
 def test_a_session_for_which_a_processor_waits_is_named(engine: Engine) -> None:
     """If a processor's query waits for a lock, `explain_job` names the session that has the lock.
 
-    The advice is to end that session and not the processor's.
+    If that session waits for another session, the advice is to end the last session of the chain.
     """
     job_id, lease = engine.start()
-    with engine.another_session() as owner, engine.another_session() as waiting:
+    with ExitStack() as ends:
+        owner, between, waiting = (ends.enter_context(engine.another_session()) for _ in range(3))
         owner.run("select pg_advisory_lock(7)")
+        between.run("select pg_advisory_lock(8)")
         pids = [each.one("select pg_backend_pid()") for each in (owner, waiting)]
-        blocked = waiting.blocked(waiting.run, "select pg_advisory_xact_lock(7)")
+        middle = between.blocked(between.run, "select pg_advisory_xact_lock(7)")
+        blocked = waiting.blocked(waiting.run, "select pg_advisory_xact_lock(8)")
         pulse = {"last": "start", "for_ms": 0, "place": "a.py:1", "pid": pids[1], "memory_mb": 9}
         engine.report(lease, pulse=pulse, lease_seconds=900)
         engine.advance(301)
 
         said, found = engine.explain(job_id), engine.findings()
         owner.run("select pg_advisory_unlock(7)")
+        middle.result()
+        between.run("select pg_advisory_unlock(8)")
         blocked.result()
     waits = f"(pid {pids[1]}) waits for a lock of the session with pid {pids[0]}"
     assert waits in said["sentence"]

@@ -16,7 +16,6 @@ GROUPS = (
         "tests/e2e/npm/test_stranger.py",
         "tests/integration/cli/test_commands.py",
         "tests/integration/cli/test_doctor.py",
-        "tests/integration/cli/test_incidents.py",
         "tests/integration/cli/test_mcp.py",
         "tests/integration/serve/test_deaths.py",
         "tests/integration/serve/test_serve.py",

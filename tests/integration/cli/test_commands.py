@@ -64,17 +64,28 @@ def test_a_job_is_steered_by_either_end_of_its_id(
 
 
 def test_a_question_is_shown_with_the_way_to_answer_it(run: Run, stack: RunningStack) -> None:
-    """`show` prints a job's open question and the command that answers it."""
+    """`explain` of a job leads to its grandchild's question.
+
+    `show` prints the question and the command that answers it.
+    """
     with HandWorker(stack, stack.demo_workspace_id) as worker:
-        job_id = worker.enqueue()
+        top = worker.enqueue()
+        for level in range(2):
+            lease = worker.lease_one()
+            child = {"job_type": worker.job_type, "payload": {}}
+            ids = worker.spawn(lease, f"s{level}", [child])
+            worker.settle(lease, "waiting", wait={"kind": "children", "name": "g", "job_ids": ids})
+        [job_id] = ids
         wait = {"kind": "ask", "name": "size", "question": "Which size?", "options": ["XL", "it's"]}
         worker.settle(worker.lease_one(), "waiting", wait=wait)
 
         output = run("show", job_id).stdout
+        assert f"minutehand explain {job_id}" in run("explain", top).stdout
         assert "It waits for an answer to: Which size? [XL, it's]" in output
         assert f"minutehand answer {job_id}" in output
         assert "answered; it is pending" in run("answer", job_id, "XL").stdout
-        worker.settle(worker.lease_one(), "completed", result={})
+        for _ in range(3):
+            worker.settle(worker.lease_one(), "completed", result={})
 
 
 def test_a_job_is_watched_and_the_workspace_is_listed(run: Run, account: str) -> None:
