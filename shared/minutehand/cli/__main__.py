@@ -83,7 +83,7 @@ class CommandGroup(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """List the names of the commands. The engine's commands come before those of the apps."""
-        return [*COMMANDS, *(name for name in self._apps() if name not in COMMANDS)]
+        return [*COMMANDS, *self._apps()]
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the help text with the engine's commands under their headings, then the apps."""

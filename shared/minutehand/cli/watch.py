@@ -58,33 +58,23 @@ class OutputPrinter:
         self._output = output
         #: Characters or items that were printed, by stream.
         self._printed: dict[str, list[Any]] = {}
-        #: Number of characters or items that the current attempt has sent, by stream.
-        self._counts: dict[str, int] = {}
 
     def print(self, event: dict[str, Any]) -> None:
         """Print new output of a stream."""
         if self._output.print_json(event):
             return
         page = event["data"]
-        stream, new = page["stream"], page.get("text") or page.get("items")
-        if page["from"] == 0:
-            self._counts.pop(stream, None)
-        if not new:
-            return
-        count = self._counts.get(stream, 0)
-        self._counts[stream] = count + len(new)
+        stream, start, new = page["stream"], page["from"], page.get("text") or page.get("items", ())
         printed, parts = self._printed.setdefault(stream, []), list(new)
-        known = printed[count : count + len(parts)]
+        known = printed[start : start + len(parts)]
         if parts[: len(known)] == known:
             parts = parts[len(known) :]
         else:
             self._output.text(Text(f"{stream} starts again", style="dim"))
-            parts = printed[:count] + parts
+            parts = printed[:start] + parts
             printed.clear()
         printed.extend(parts)
-        if not parts:
-            return
-        if isinstance(new, str):
+        if parts and isinstance(new, str):
             self._output.write("".join(parts))
             return
         for item in parts:
