@@ -22,7 +22,7 @@ from typing import Final
 from infra.release import releases
 from infra.release.catalogue import catalogue, differences
 from infra.release.migrations import empty_database, write_migrations
-from infra.release.supabase_cli import SYSTEM, fetch, push, supabase_cli
+from infra.release.supabase_cli import SYSTEM, fetch, push
 from infra.release.texts import apps_of
 from minutehand.cli.supabase_cli import push_folder
 from minutehand.local.migrations import find_migrations
@@ -123,10 +123,10 @@ def install_every_way(postgres: Postgres, project: Path) -> list[str]:
     expect_equal("by the migrations of all releases", expected, catalogue(upgraded))
     pushed = empty_database(postgres, "pushed")
     owners = [postgres.url(database=name, user="postgres") for name in ("pushed", "upgraded")]
-    push(supabase_cli(), project, owners[0])
+    push(project, owners[0])
     expect_equal("by supabase db push", expected, catalogue(pushed))
     for owner in owners:
-        if "up to date" not in (output := push(supabase_cli(), project, owner)):
+        if "up to date" not in (output := push(project, owner)):
             raise Incompatible(f"supabase db push has something to do: {output}")
     return expected
 

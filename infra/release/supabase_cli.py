@@ -54,14 +54,14 @@ def fetch(name: str, *packages: str) -> Path:
     return folder / "node_modules"
 
 
-def push(cli: Path, project: Path, url: str, *flags: str) -> str:
+def push(project: Path, url: str, *flags: str) -> str:
     """Run `supabase db push` in the folder of a project, and return its output.
 
     Raises:
         PushFailed: The command failed.
     """
     done = subprocess.run(
-        [cli, "db", "push", f"--remote={url}?sslmode=disable", "--yes", *flags],
+        [supabase_cli(), "db", "push", f"--remote={url}?sslmode=disable", "--yes", *flags],
         cwd=project,
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""Fixtures: a wheel of an invented next release, built once per run, and the Supabase CLI."""
+"""Fixtures: a wheel of an invented next release, built once per run, and a database."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from infra.release import releases
-from infra.release.supabase_cli import supabase_cli
 from infra.release.wheels import Environment, build_wheels
 from minutehand.version import VERSION
 from supabase_local.postgres import Postgres
@@ -52,12 +51,6 @@ def newer(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Environme
 
     wheels = made_once(tmp_path_factory, "newer", build) / NEXT
     return environment_of(tmp_path_factory, wheels)
-
-
-@pytest.fixture(scope="session")
-def cli() -> Path:
-    """The Supabase CLI, installed from npm once per machine."""
-    return supabase_cli()
 
 
 @pytest.fixture

@@ -33,14 +33,14 @@ where r.rolname = 'job_worker'
 
 
 def test_an_ordinary_project_from_its_first_install_through_an_upgrade(
-    environment: Environment, newer: Environment, hosted: HostedDatabase, cli: Path, tmp_path: Path
+    environment: Environment, newer: Environment, hosted: HostedDatabase, tmp_path: Path
 ) -> None:
     """A project installs, runs a job, upgrades and removes the engine.
 
     Its own tables, files and configuration do not change, and its organizations are the tenants.
     """
     project = bakery(tmp_path)
-    assert "own_accounts" in push(cli, project, hosted.owner_url, "--include-seed")
+    assert "own_accounts" in push(project, hosted.owner_url, "--include-seed")
     before = hosted.everything()
     theirs = contents(project)
 
@@ -51,8 +51,8 @@ def test_an_ordinary_project_from_its_first_install_through_an_upgrade(
     assert 'schemas = ["public", "minutehand"]' in done["notes"][0]
     assert {name: contents(project)[name] for name in theirs} == theirs
     assert environment.minutehand(project, "install")["written"] == []
-    push(cli, project, hosted.owner_url)
-    assert "up to date" in push(cli, project, hosted.owner_url)
+    push(project, hosted.owner_url)
+    assert "up to date" in push(project, hosted.owner_url)
 
     changes = set(hosted.everything()) ^ set(before)
     assert sorted(line for line in changes if not re.match(r"published|\w+ minutehand", line)) == [
@@ -73,7 +73,7 @@ def test_an_ordinary_project_from_its_first_install_through_an_upgrade(
         upgraded = newer.minutehand(project, "upgrade")
         assert len(upgraded["written"]) == 2, "calls wait for the upgrade"
         assert newer.minutehand(project, "upgrade")["written"] == []
-        push(cli, project, hosted.owner_url)
+        push(project, hosted.owner_url)
         assert hosted.run("select minutehand_engine.greetings()") == [(1,)]
         hosted.run("update memberships set role = 'owner' where user_id = %s", ADA)
         run_job(newer, project, api)

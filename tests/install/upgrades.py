@@ -39,11 +39,7 @@ def upgrade(project: Path, texts: list[str], schemas: Schemas, *, release: str =
 
 def files_of(versions: Iterable[str]) -> list[str]:
     """Return the migrations of these releases in the order in which they are applied."""
-    return in_order(name for version in versions for name in releases.read()[version])
-
-
-def in_order(names: Iterable[str]) -> list[str]:
-    """Sort migrations of all folders by version."""
+    names = (name for version in versions for name in releases.read()[version])
     return sorted(names, key=lambda name: Path(name).name)
 
 

@@ -215,9 +215,6 @@ class Live(Deployer):
         cli.chmod(0o755)
         text = self.sh("minutehand docs aws")
         self.printed = blocks(text, "sh")
-        assert json.loads(self.run("deploy", "prod", "--dry-run").stderr.splitlines()[-1])[
-            "code"
-        ] == ("placeholders")
         stages = self.folder / "minutehand.stages.yml"
         for placeholder, value in PLACEHOLDERS.items():
             text = value.format(url=api.url, ref=ref)
