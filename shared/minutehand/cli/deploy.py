@@ -23,7 +23,6 @@ import typer
 from minutehand.app import find_apps
 from minutehand.cli.stage import Stage, resolve_region, translate_aws_errors
 from minutehand.cli.supabase_cli import find_cli, project_ref, push
-from minutehand.config import ConfigurationError
 from minutehand.deploy.build import RUNTIMES, Built, PackagingError, build
 from minutehand.deploy.console import console_files, invalidate, upload
 from minutehand.deploy.limits import concurrency_limit, explain_failure
@@ -61,11 +60,11 @@ def package(
 
 @contextmanager
 def translate_errors(region: str) -> Iterator[None]:
-    """Raise errors of AWS, of packaging, and of the project's settings as `CommandFailed`."""
+    """Raise errors of AWS and of packaging as `CommandFailed`."""
     try:
         with translate_aws_errors(region):
             yield
-    except (PackagingError, ConfigurationError, NodeMissing) as error:
+    except (PackagingError, NodeMissing) as error:
         raise CommandFailed(str(error), code="packaging_failed") from error
 
 

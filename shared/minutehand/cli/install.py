@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from minutehand.config import ConfigurationError
+from minutehand.install.errors import InstallError
 from minutehand.install.project import FileWrite, InstallOptions, plan_install
 from minutehand.install.removal import removal_sql
 from minutehand.install.rewrite import Schemas
-from minutehand.install.sources import InstallError, installed
-from minutehand.install.tenancy import PERSONAL, TenancyError, Tenants, existing
+from minutehand.install.sources import installed
+from minutehand.install.tenancy import PERSONAL, Tenants, existing
 from minutehand.install.upgrade import plan_upgrade
 from minutehand.project import FILE, Project, Tenancy
 from minutehand.resources import checkout
-from minutehand.terminal.connection import CommandFailed
 from minutehand.terminal.options import verb
 from minutehand.terminal.output import Output
 from minutehand.version import VERSION
@@ -71,37 +68,34 @@ def install(
     dry_run: DryRun = False,
 ) -> None:
     """Install the engine's migrations, a first processor and settings into a project."""
-    with _translate_errors():
-        folder, source = _project_folder(folder)
-        if "/" in (package or ""):
-            source, _, package = str(package).rpartition("/")
-        tenancy = tenancy or ("existing" if organizations or memberships else None)
-        left_out: tuple[str, ...] = (f"-minutehand.{without}",) if without else ()
-        project = Project.at(folder)
-        if project.model_fields_set != {"root"}:  # minutehand.toml has options
-            _check_same(project, schema, tenancy, [*filter(None, [package]), *left_out])
-            schema, tenancy, left_out = project.schema_, project.tenancy, project.without
-            package = package or next(
-                (name for name in project.packages if name[-2:] != ".*"), None
-            )
-            source = source or (project.source if "source" in project.model_fields_set else "")
-        if installed(folder):  # installed migrations define the tenants
-            tenants = Tenants(tenancy or "workspaces")
-        else:
-            tenants = _tenants(tenancy, organizations, memberships)
-        options = InstallOptions(
-            Schemas(schema or "minutehand"), tenants, package or "jobs", source, left_out
-        )
-        plan = plan_install(folder, options, now=datetime.now(UTC))
-        if not dry_run:
-            plan.apply()
-        _report(output, folder, plan.files, dry_run=dry_run, more={"notes": list(plan.hints)})
-        if output.as_json:
-            return
-        for hint in plan.hints:
-            output.text(f"\n{hint}")
-        if plan.files and not dry_run:
-            output.text(NEXT.format(package=options.package.rpartition(".")[2]))
+    folder, source = _project_folder(folder)
+    if "/" in (package or ""):
+        source, _, package = str(package).rpartition("/")
+    tenancy = tenancy or ("existing" if organizations or memberships else None)
+    left_out: tuple[str, ...] = (f"-minutehand.{without}",) if without else ()
+    project = Project.at(folder)
+    if project.model_fields_set != {"root"}:  # minutehand.toml has options
+        _check_same(project, schema, tenancy, [*filter(None, [package]), *left_out])
+        schema, tenancy, left_out = project.schema_, project.tenancy, project.without
+        package = package or next((name for name in project.packages if name[-2:] != ".*"), None)
+        source = source or (project.source if "source" in project.model_fields_set else "")
+    if installed(folder):  # installed migrations define the tenants
+        tenants = Tenants(tenancy or "workspaces")
+    else:
+        tenants = _tenants(tenancy, organizations, memberships)
+    options = InstallOptions(
+        Schemas(schema or "minutehand"), tenants, package or "jobs", source, left_out
+    )
+    plan = plan_install(folder, options, now=datetime.now(UTC))
+    if not dry_run:
+        plan.apply()
+    _report(output, folder, plan.files, dry_run=dry_run, more={"notes": list(plan.hints)})
+    if output.as_json:
+        return
+    for hint in plan.hints:
+        output.text(f"\n{hint}")
+    if plan.files and not dry_run:
+        output.text(NEXT.format(package=options.package.rpartition(".")[2]))
 
 
 @verb
@@ -115,39 +109,25 @@ def upgrade(
     dry_run: DryRun = False,
 ) -> None:
     """Add the migrations of this version that the project lacks."""
-    with _translate_errors():
-        folder, _ = _project_folder(folder)
-        since, plan = plan_upgrade(folder, now=datetime.now(UTC), keep_edited=keep_edited)
-        if not dry_run:
-            plan.apply()
-        more = {"since": since, "version": VERSION}
-        _report(output, folder, plan.files, dry_run=dry_run, more=more)
-        if plan.files and not dry_run and not output.as_json:
-            output.text(
-                "\nNext: minutehand deploy <stage>, which pushes the migrations first. Locally,"
-                " restart `minutehand dev`. If you use `supabase start`, run: supabase migration up"
-            )
+    folder, _ = _project_folder(folder)
+    since, plan = plan_upgrade(folder, now=datetime.now(UTC), keep_edited=keep_edited)
+    if not dry_run:
+        plan.apply()
+    more = {"since": since, "version": VERSION}
+    _report(output, folder, plan.files, dry_run=dry_run, more=more)
+    if plan.files and not dry_run and not output.as_json:
+        output.text(
+            "\nNext: minutehand deploy <stage>, which pushes the migrations first. Locally,"
+            " restart `minutehand dev`. If you use `supabase start`, run: supabase migration up"
+        )
 
 
 @verb
 def uninstall(output: Output, folder: Folder = Path()) -> None:
     """Print the SQL that removes the engine and its jobs, without running it."""
-    with _translate_errors():
-        sql = removal_sql(_project_folder(folder)[0])
-        if not output.print_json({"sql": sql}):
-            sys.stdout.write(sql)
-
-
-@contextmanager
-def _translate_errors() -> Iterator[None]:
-    try:
-        yield
-    except InstallError as error:
-        raise CommandFailed(str(error), code=error.code, fix=error.fix) from error
-    except TenancyError as error:
-        raise CommandFailed(str(error), code="bad_tenancy") from error
-    except ConfigurationError as error:
-        raise CommandFailed(str(error), code="bad_settings") from error
+    sql = removal_sql(_project_folder(folder)[0])
+    if not output.print_json({"sql": sql}):
+        sys.stdout.write(sql)
 
 
 def _project_folder(folder: Path) -> tuple[Path, str]:

@@ -15,7 +15,6 @@ import typer
 
 from minutehand.install.own_tables import own_tables
 from minutehand.install.project import Plan, package_folder, processor_files
-from minutehand.install.sources import InstallError
 from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed
 from minutehand.terminal.options import verb
@@ -58,16 +57,13 @@ def init(
         if package_folder(source, package).is_dir()
     )
     source, package = next(folders, (project.root / "shared", f"minutehand_apps.{app}"))
-    try:
-        if reads or writes:
-            plan = own_tables(
-                project, source, package, job_type, reads=reads, writes=writes, tenant=tenant
-            )
-        else:
-            plan = Plan(tuple(processor_files(source, package, job_type)), ('{"name": "Ada"}',))
-        plan.apply()
-    except InstallError as error:
-        raise CommandFailed(str(error), code=error.code, fix=error.fix) from error
+    if reads or writes:
+        plan = own_tables(
+            project, source, package, job_type, reads=reads, writes=writes, tenant=tenant
+        )
+    else:
+        plan = Plan(tuple(processor_files(source, package, job_type)), ('{"name": "Ada"}',))
+    plan.apply()
     paths = [str(write.path.relative_to(project.root)) for write in plan.files]
     lines = [
         *paths,

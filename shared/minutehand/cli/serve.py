@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from minutehand.project import Project
-from minutehand.terminal.connection import CommandFailed, read_env_file
+from minutehand.terminal.connection import read_env_file
 from minutehand.terminal.options import command_output
 
 #: Maximum number of open HTTP connections, including event streams. If more connections are open,
@@ -57,7 +57,7 @@ def serve(
     import uvicorn
 
     from minutehand.commit import code_environment
-    from minutehand.config import ConfigurationError, Settings
+    from minutehand.config import Settings
     from minutehand.functions.service import Service
     from minutehand.log import configure_logging
     from minutehand.terminal.server import Server
@@ -77,12 +77,9 @@ def serve(
             output.hint("no console: python -m minutehand.deploy.console DIR, then --console DIR")
         if queue:
             environ["WORKER_QUEUES"] = ",".join(queue)
-        try:
-            settings = Settings.from_env(environ)
-            files = [] if console is None else console_routes(settings, console)
-            service = Service(settings, console=files)
-        except ConfigurationError as error:
-            raise CommandFailed(str(error), code="bad_setting") from error
+        settings = Settings.from_env(environ)
+        files = [] if console is None else console_routes(settings, console)
+        service = Service(settings, console=files)
         configure_logging(settings.log_level)
         logging.getLogger("httpx").setLevel(logging.WARNING)
         config = uvicorn.Config(

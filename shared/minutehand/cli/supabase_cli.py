@@ -23,8 +23,10 @@ from minutehand.terminal.connection import CommandFailed
 
 #: Pattern of the address of a hosted project, which contains the project's ref.
 HOSTED = re.compile(r"https://([a-z]{20})\.supabase\.(?:co|in|red)")
-GUIDE = "https://supabase.com/docs/guides/cli"
-INSTALL = f"install the Supabase CLI: npm install --global supabase, or {GUIDE}"
+INSTALL = (
+    "install the Supabase CLI: npm install --global supabase,"
+    " or https://supabase.com/docs/guides/cli"
+)
 MIN_VERSION = 3
 
 

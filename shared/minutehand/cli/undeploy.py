@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -36,6 +36,8 @@ def undeploy(
     yes: Annotated[bool, typer.Option("--yes", help="Delete it.")] = False,
 ) -> None:
     """Delete a stage from AWS; without --yes, list what would be deleted and what stays."""
+    import boto3
+
     with translate_errors(region):
         stage = Stage(name, resolve_region(region))
         secrets = read_secrets(secrets_file)
@@ -51,21 +53,13 @@ def undeploy(
             if sql := connect_worker(stage, secrets, None, None):
                 kept.append(f"the worker's URL and token in the Vault, until postgres runs `{sql}`")
             for bucket in buckets:
-                empty(stage.client("s3"), bucket)
+                storage = boto3.resource("s3", region_name=stage.region)
+                storage.Bucket(bucket).object_versions.delete()
             delete_stack(stage)
             stage.client("ssm").delete_parameters(Names=parameters)
         lines = [f"{'deleted' if yes else 'with --yes deletes'} {item}" for item in resources]
         lines += [f"stays: {item}" for item in kept]
         output.value({"deleted": resources if yes else [], "kept": kept}, text="\n".join(lines))
-
-
-def empty(s3: Any, bucket: str) -> None:
-    """Delete all versions of all files in a bucket."""
-    for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
-        versions = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
-        objects = [{"Key": v["Key"], "VersionId": v["VersionId"]} for v in versions]
-        if objects:
-            s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
 
 
 def delete_stack(stage: Stage) -> None:

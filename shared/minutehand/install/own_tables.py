@@ -12,9 +12,10 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
+from minutehand.install.errors import InstallError
 from minutehand.install.project import FileWrite, Plan, processor_files, processor_names
 from minutehand.install.rewrite import Schemas
-from minutehand.install.sources import TENANCY_ORIGIN, InstallError, installed, timestamp
+from minutehand.install.sources import TENANCY_ORIGIN, installed, timestamp
 from minutehand.install.tenancy import sql_name
 from minutehand.project import Project
 

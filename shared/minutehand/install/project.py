@@ -17,15 +17,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from minutehand.app import built_in
+from minutehand.install.errors import InstallError
 from minutehand.install.rewrite import Schemas
-from minutehand.install.sources import (
-    InstallError,
-    Source,
-    installed,
-    migration,
-    sources,
-    timestamp,
-)
+from minutehand.install.sources import Source, installed, migration, sources, timestamp
 from minutehand.install.tenancy import Tenants
 from minutehand.project import FILE, Project
 from minutehand.version import VERSION

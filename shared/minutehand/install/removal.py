@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from minutehand.install.rewrite import CLIENTS, Schemas, rewrite
-from minutehand.install.sources import FILE_NAME, installed, not_installed
+from minutehand.install.sources import FILE_NAME, require_installed
 from minutehand.project import Project
 
 _SQL = """\
@@ -140,12 +140,8 @@ def removal_sql(folder: Path) -> str:
     Raises:
         InstallError: Minutehand is not installed in the project.
     """
-    files = installed(folder)
-    if not files:
-        raise not_installed(folder, fix="name the project's folder")
-    project = Project.at(folder)
-    schemas = Schemas(project.schema_)
-    paths = sorted({file.path for file in files})
+    paths = sorted({part.path for part in require_installed(folder)})
+    schemas = Schemas(Project.at(folder).schema_)
     texts = "\n".join(path.read_text("utf-8") for path in paths)
     engine, clients = schemas.engine, schemas.clients
     objects = _objects(texts, clients)

@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from minutehand.app import App
+from minutehand.install.errors import InstallError
 from minutehand.install.rewrite import Schemas, rewrite
 from minutehand.install.tenancy import Tenants
 from minutehand.resources import resource
@@ -40,25 +41,6 @@ _FIRST_LINES = f"""\
 -- Installed by minutehand {VERSION}. `minutehand upgrade` adds the next release as another file.
 -- Do not edit a part with a hash; put changes into a migration of your own.
 """
-
-
-class InstallError(Exception):
-    """An install or upgrade cannot change the project as requested.
-
-    `fix` is the remedy, and `code` a stable error code.
-    """
-
-    def __init__(self, message: str, *, code: str, fix: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.fix = fix
-
-
-def not_installed(folder: Path, *, fix: str) -> InstallError:
-    """Return the error for a project in which Minutehand is not installed."""
-    return InstallError(
-        f"no migration of {folder} was installed by Minutehand", code="not_installed", fix=fix
-    )
 
 
 @dataclass(frozen=True)
@@ -196,15 +178,19 @@ def installed(folder: Path) -> list[Installed]:
     return parts
 
 
-def installed_release(folder: Path) -> str | None:
-    """Return the newest release of the engine in a project.
+def require_installed(folder: Path) -> list[Installed]:
+    """List the parts as `installed` does.
 
-    Return None if the engine is not installed.
+    Raises:
+        InstallError: Minutehand is not installed in the project.
     """
-    releases = [
-        part.version for part in installed(folder) if part.origin.startswith(f"{ENGINE_ORIGIN}/")
-    ]
-    return max(releases, key=ordinal, default=None)
+    if parts := installed(folder):
+        return parts
+    raise InstallError(
+        f"no migration of {folder} was installed by Minutehand",
+        code="not_installed",
+        fix="name the project's folder, or run minutehand install",
+    )
 
 
 def timestamp(folder: Path, now: datetime) -> str:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from minutehand.install.errors import InstallError
 from minutehand.install.rewrite import Schemas
 from minutehand.project import Tenancy
 
@@ -82,13 +83,6 @@ $$;
 """
 
 
-class TenancyError(Exception):
-    """The options do not name the tables of the tenants.
-
-    The error's message shows the expected form.
-    """
-
-
 @dataclass(frozen=True)
 class Tenants:
     """A kind of tenants, with values for the SQL that replaces Minutehand's tables of tenants."""
@@ -122,22 +116,25 @@ def existing(organization_spec: str, membership_spec: str) -> Tenants:
     """Parse `app.organizations(id,name)` or `organizations.id`, and `memberships(org,user,role)`.
 
     Raises:
-        TenancyError: One of the options has another form. The error's message shows an example.
+        InstallError: One of the options has another form. The error's remedy is an example.
     """
     organization, columns = _read(organization_spec)
     if not columns and len(organization) > 1:
         columns = [organization.pop()]
     key, *names = columns or ["id"]
     if not 1 <= len(organization) <= 2 or len(names) > 1:
-        raise TenancyError(
-            f"{organization_spec!r} must name the table and its key, e.g. organizations.id, or also"
-            " the column of the name, e.g. organizations(id,name)"
+        raise InstallError(
+            f"{organization_spec!r} must name the table, its key and optionally the name's column",
+            code="bad_tenancy",
+            fix="e.g. organizations.id, or organizations(id,name)",
         )
     membership, columns = _read(membership_spec)
     if not 1 <= len(membership) <= 2 or not 2 <= len(columns) <= 3:
-        raise TenancyError(
+        raise InstallError(
             f"{membership_spec!r} must name the table, and the columns of the organization, the"
-            " user and optionally the role, e.g. memberships(organization_id,user_id,role)"
+            " user and optionally the role",
+            code="bad_tenancy",
+            fix="e.g. memberships(organization_id,user_id,role)",
         )
     of_organization, of_members = _table(organization), _table(membership)
     tenant, user, *role_columns = columns

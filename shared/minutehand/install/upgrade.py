@@ -6,17 +6,10 @@ from datetime import datetime
 from pathlib import Path
 
 from minutehand.app import built_in
+from minutehand.install.errors import InstallError
 from minutehand.install.project import Plan, plan_migrations
 from minutehand.install.rewrite import Schemas
-from minutehand.install.sources import (
-    InstallError,
-    installed,
-    installed_release,
-    not_installed,
-    ordinal,
-    sources_since,
-    upgrade_migrations,
-)
+from minutehand.install.sources import ordinal, require_installed, sources_since, upgrade_migrations
 from minutehand.project import Project
 from minutehand.version import VERSION
 
@@ -31,9 +24,8 @@ def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool) -> tuple[str
         InstallError: The engine is not installed, a newer version is installed, or someone has
             edited an installed file.
     """
-    since = installed_release(folder)
-    if since is None:
-        raise not_installed(folder, fix="minutehand install")
+    parts = require_installed(folder)
+    since = max((part.version for part in parts), key=ordinal)
     if ordinal(since) > ordinal(VERSION):
         raise InstallError(
             f"the project has files of {since}, which is newer than this version, {VERSION}",
@@ -41,11 +33,11 @@ def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool) -> tuple[str
             fix=f'pip install "minutehand>={since}"',
         )
     project = Project.at(folder)
-    for file in () if keep_edited else installed(folder):
-        if file.is_modified:
-            name = file.path.name
+    for part in () if keep_edited else parts:
+        if part.is_modified:
+            name = part.path.name
             raise InstallError(
-                f"{file.origin} in {name} was edited after it was installed",
+                f"{part.origin} in {name} was edited after it was installed",
                 code="edited",
                 fix="put the change into a migration of your own and restore the file (git checkout"
                 f" -- supabase/migrations/{name}); or keep it: minutehand upgrade --keep-edited",

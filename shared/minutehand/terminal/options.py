@@ -13,6 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
+from minutehand.config import ConfigurationError
+from minutehand.install.errors import InstallError
 from minutehand.terminal.connection import CommandFailed, Connection, load_values
 from minutehand.terminal.output import Output
 
@@ -54,11 +56,17 @@ Payload = Annotated[str, typer.Argument(help="JSON, @file, or - for standard inp
 def command_output(as_json: bool) -> Iterator[Output]:
     """Yield the output of a command.
 
-    If the block raises CommandFailed, print the error and exit with the error's exit code.
+    If the block raises CommandFailed, print the error and exit with the error's exit code. Errors
+    of an install and of the settings are printed too.
     """
     output = Output(as_json=as_json)
     try:
-        yield output
+        try:
+            yield output
+        except InstallError as error:
+            raise CommandFailed(str(error), code=error.code, fix=error.fix) from error
+        except ConfigurationError as error:
+            raise CommandFailed(str(error), code="bad_settings") from error
     except CommandFailed as failed:
         output.failure(str(failed), code=failed.code, fix=failed.fix)
         raise typer.Exit(failed.exit_code) from failed
