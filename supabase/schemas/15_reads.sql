@@ -1116,37 +1116,101 @@ $$;
 create view queue.guidance as
 select row_number() over () as id, a.*
 from (
+  select 'failed:' || f.kind, null, f.words, 'retry {job_id}', null
+  from (
+    values
+      (
+        'timeout',
+        'The traceback shows the line where it waited. Give that call its own time limit, remove '
+          'the cause of the wait, or give the type a longer `timeout`. Then retry the job.'
+      ),
+      (
+        'lost',
+        'SIGKILL usually means the memory limit, SIGSEGV a library in C, and exit code 1 a blocked '
+          'event loop. Another exit code comes from a call that ended the process. Fix the cause, '
+          'then retry the job.'
+      ),
+      (
+        'killed',
+        'A program that it started was killed by {signal}, as happens at the memory limit. Give '
+          'the worker more memory, or let the program use less.'
+      ),
+      (
+        'machine',
+        'Its machine ran out of a resource ({code}). Free some of it.'
+      ),
+      (
+        'contention',
+        'It conflicted with another transaction ({code}). Retry the job. If the conflict returns, '
+          'take locks in one order, and briefly.'
+      ),
+      (
+        'schema',
+        'The database lacks an object that its query names ({code}). Apply the migration, or fix '
+          'the query.'
+      ),
+      (
+        'result',
+        'The result that the processor returned was rejected. Fix the code, deploy, then retry the '
+          'job.'
+      ),
+      (
+        'credentials',
+        'Fix the rejected credentials ({code}).'
+      ),
+      (
+        'grant',
+        'The role of its database connection lacks a right ({code}). Grant the right that the '
+          'error names, then retry the job.'
+      ),
+      (
+        'request',
+        'Fix the request that was rejected ({code}), then retry the job.'
+      ),
+      (
+        'unavailable',
+        'The other service did not respond ({code}). Retry the job once it does.'
+      )
+  ) as f (kind, words)
+  union all -- advice for several reasons, before the other advice for one of these reasons
+  select r, null, s.words, s.command, s.path
+  from (
+    values
+      (
+        '{key_limit, workspace_type_limit, workspace_limit, type_limit, no_slot}'::text[],
+        'Wait for job {holder}, or cancel it.',
+        'cancel {holder}',
+        '/jobs/{holder}'
+      ),
+      (
+        '{lease_expired, worker_died}',
+        'Nothing to do until {patience_until}. Maintenance reclaims the job before then. See what '
+          'happened to its worker:',
+        'show {job_id}',
+        null
+      ),
+      (
+        '{full_workspace, full_of_bytes}',
+        'Wait until jobs have ended.',
+        'ls --state queued',
+        '/jobs?state=queued'
+      ),
+      (
+        '{disk_filling, disk_nearly_full}',
+        'Enlarge the disk and set its new size (`set_settings`, `disk_bytes`), or keep ended jobs '
+          'for fewer days (`retention_days`).',
+        null,
+        '/overview'
+      )
+  ) as s (reasons, words, command, path)
+  cross join unnest(s.reasons) as r
+  union all
   values
-    ('completed', 'It completed at {finished_at}.', null, null, null),
-    (
-      'cancelled',
-      'It was cancelled at {finished_at}[, because it had not started by {start_by_at}].[ The '
-        'reason at that time: {waited}]',
-      null,
-      null,
-      null
-    ),
     (
       'cancelled:start_by',
       null,
       'Remove the cause of the wait, then retry the job. A retried job has no latest start time.',
       'retry {job_id}',
-      null
-    ),
-    (
-      'start_by',
-      'It will be cancelled if it has not started by {start_by_at}[, which {ahead} jobs ahead of '
-        'it may prevent].',
-      null,
-      null,
-      null
-    ),
-    ('worker_lost', 'It ended its process {ended_times}{alone}.', null, null, null),
-    (
-      'worker_lost',
-      'Its worker was lost {lost_times} while it ran nothing else.',
-      null,
-      null,
       null
     ),
     (
@@ -1164,58 +1228,10 @@ from (
       '/jobs/{child}'
     ),
     (
-      'failed:timeout',
-      null,
-      'The traceback shows the line where it waited. Give that call its own time limit, remove the '
-        'cause of the wait, or give the type a longer `timeout`. Then retry the job.',
-      'retry {job_id}',
-      null
-    ),
-    (
       'failed:deadline',
       null,
       'Enqueue it again with a later deadline.',
       'replay {job_id}',
-      null
-    ),
-    (
-      'failed:lost',
-      null,
-      'SIGKILL usually means the memory limit, SIGSEGV a library in C, and exit code 1 a blocked '
-        'event loop. Another exit code comes from a call that ended the process. Fix the cause, '
-        'then retry the job.',
-      'retry {job_id}',
-      null
-    ),
-    (
-      'failed:killed',
-      null,
-      'A program that it started was killed by {signal}, as happens at the memory limit. Give the '
-        'worker more memory, or let the program use less.',
-      'retry {job_id}',
-      null
-    ),
-    (
-      'failed:machine',
-      null,
-      'Its machine ran out of a resource ({code}). Free some of it.',
-      'retry {job_id}',
-      null
-    ),
-    (
-      'failed:contention',
-      null,
-      'It conflicted with another transaction ({code}). Retry the job. If the conflict returns, '
-        'take locks in one order, and briefly.',
-      'retry {job_id}',
-      null
-    ),
-    (
-      'failed:schema',
-      null,
-      'The database lacks an object that its query names ({code}). Apply the migration, or fix the '
-        'query.',
-      'retry {job_id}',
       null
     ),
     (
@@ -1235,49 +1251,12 @@ from (
       null
     ),
     (
-      'failed:result',
-      null,
-      'The result that the processor returned was rejected. Fix the code, deploy, then retry the '
-        'job.',
-      'retry {job_id}',
-      null
-    ),
-    (
-      'failed:credentials',
-      null,
-      'Fix the rejected credentials ({code}).',
-      'retry {job_id}',
-      null
-    ),
-    (
-      'failed:grant',
-      null,
-      'The role of its database connection lacks a right ({code}). Grant the right that the error '
-        'names, then retry the job.',
-      'retry {job_id}',
-      null
-    ),
-    (
       'failed:rate',
       null,
       'The other service limits its rate. Set `rate_limit` of the type below that rate, then retry '
         'the job.',
       'retry {job_id}',
       '/types/{job_type}'
-    ),
-    (
-      'failed:request',
-      null,
-      'Fix the request that was rejected ({code}), then retry the job.',
-      'retry {job_id}',
-      null
-    ),
-    (
-      'failed:unavailable',
-      null,
-      'The other service did not respond ({code}). Retry the job once it does.',
-      'retry {job_id}',
-      null
     ),
     (
       'refused',
@@ -1287,33 +1266,11 @@ from (
       null
     ),
     (
-      'lease_expired',
-      'Its worker {worker_id} has not reported, and the lease expired at {expires_at}.',
-      'Nothing to do until {patience_until}. Maintenance reclaims the job before then. See what '
-        'happened to its worker:',
-      'show {job_id}',
-      null
-    ),
-    (
-      'worker_died',
-      'The process of its worker {worker_id} ended at {ended_at}. The job is being reclaimed.',
-      'Nothing to do until {patience_until}. Maintenance reclaims the job before then. See why the '
-        'process ended:',
-      'show {job_id}',
-      null
-    ),
-    (
       'passed_over',
       'It has been due since {run_at}, but maintenance [has not run since {maintained_at}|has '
         'skipped it].',
-      'Check that the workers have the right to run maintenance.',
-      'doctor',
-      '/overview'
-    ),
-    (
-      'passed_over',
-      null,
-      'Check what makes maintenance skip the job, and which worker should run the job.',
+      'Check that the workers have the right to run maintenance, what makes maintenance skip the '
+        'job, and which worker should run the job.',
       'doctor',
       '/overview'
     ),
@@ -1350,13 +1307,6 @@ from (
         'renewed by then, the job is reclaimed.|Nothing to do.]',
       'watch {job_id}',
       '/types/{job_type}'
-    ),
-    (
-      'abandoned',
-      'Its processor ignored the stop and still runs, abandoned, in worker {worker_id} at {place}.',
-      null,
-      null,
-      null
     ),
     (
       'sleeping',
@@ -1488,13 +1438,6 @@ from (
       'key_limit',
       'The concurrency limit of its key is used up: {running} of {limit}[, held by job {holder} '
         '({holder_state})].',
-      'Wait for job {holder}, or cancel it.',
-      'cancel {holder}',
-      '/jobs/{holder}'
-    ),
-    (
-      'key_limit',
-      null,
       'Or raise `key_concurrency` of {own_type} in code, and deploy.',
       null,
       '/types/{job_type}'
@@ -1511,13 +1454,6 @@ from (
       'workspace_type_limit',
       'The concurrency limit of its type in the workspace is used up: {running} of {limit} run[, '
         'the longest is job {holder}, since {held_since}].',
-      'Wait for job {holder}, or cancel it.',
-      'cancel {holder}',
-      '/jobs/{holder}'
-    ),
-    (
-      'workspace_type_limit',
-      null,
       'Or raise `workspace_concurrency` in code, and deploy.',
       'ls --state running --type {job_type}',
       '/jobs?state=running&job_type={job_type}'
@@ -1526,13 +1462,6 @@ from (
       'workspace_limit',
       'The concurrency limit of the workspace is used up: {running} of {limit} run[, the longest '
         'is {holder_type} {holder}, since {held_since}].',
-      'Wait for job {holder}, or cancel it.',
-      'cancel {holder}',
-      '/jobs/{holder}'
-    ),
-    (
-      'workspace_limit',
-      null,
       'Or let a manager raise the limit.',
       'ls --state running',
       '/jobs?state=running'
@@ -1541,13 +1470,6 @@ from (
       'type_limit',
       'The concurrency limit of its type is used up[ by {others}]: {running} of {limit} run[, the '
         'longest is job {holder}, since {held_since}].',
-      'Wait for job {holder}, or cancel it.',
-      'cancel {holder}',
-      '/jobs/{holder}'
-    ),
-    (
-      'type_limit',
-      null,
       'Or raise `max_concurrency` in code, and deploy.',
       'ls --state running --type {job_type}',
       '/jobs?state=running&job_type={job_type}'
@@ -1577,7 +1499,6 @@ from (
       'doctor',
       '/overview'
     ),
-    ('suspect', 'It runs alone next, in a process of its own.', null, null, null),
     (
       'next_in_line',
       'It is the next job of its workspace, and starts when [a worker that serves it runs again. '
@@ -1594,13 +1515,6 @@ from (
         'free since {full_since}.[ The longest is {holder_type} {holder}, since {held_since}.][ '
         'Jobs of its workspace that are ahead of it: {at_least} or more.| Jobs of its workspace '
         'that are ahead of it: {ahead}.]',
-      'Wait for job {holder}, or cancel it.',
-      'cancel {holder}',
-      '/jobs/{holder}'
-    ),
-    (
-      'no_slot',
-      null,
       'Or start another worker, or give the workers more slots: `WORKER_THREADS` for functions '
         'without `async`, otherwise `WORKER_CONCURRENCY`.',
       'doctor',
@@ -1638,7 +1552,7 @@ from (
     (
       'long_line',
       'It has been ready since {ready_at}, with {ahead} jobs of its workspace ahead of it.[ All '
-        '{slots} slots are in use.]',
+        '{slots} slots are in use by jobs of {used_by}.]',
       'If all slots are in use, start another worker, or give the workers more slots.',
       'status',
       '/overview'
@@ -1692,15 +1606,8 @@ from (
     ),
     (
       'full_workspace',
-      'The workspace has at least {live} live jobs, and its limit is {limit}. Enqueues by '
+      'The workspace has at least {jobs} live jobs, and its limit is {limit}. Enqueues by '
         'people are rejected.',
-      'Wait until jobs have ended.',
-      'ls --state queued',
-      '/jobs?state=queued'
-    ),
-    (
-      'full_workspace',
-      null,
       'Or let an operator raise the limit: `select '
         'public.set_workspace_limits(''{workspace_id}'', ''{"max_pending": {more}}'')`.',
       null,
@@ -1710,13 +1617,6 @@ from (
       'full_of_bytes',
       'The live jobs of the workspace store {live}, and the limit is {limit}. Enqueues by people '
         'with payloads above 2 kB are rejected.',
-      'Wait until jobs have ended.',
-      'ls --state queued',
-      '/jobs?state=queued'
-    ),
-    (
-      'full_of_bytes',
-      null,
       'Or let an operator raise the limit: `select '
         'public.set_settings(''{"user_pending_bytes_max": {more}}'')`.',
       null,
@@ -1805,23 +1705,50 @@ from (
       'Start another worker if all workers of these job types run other jobs.',
       'explain {job_id}',
       null
-    ),
-    (
-      'disk_filling',
-      'The disk is {percent} % full.',
-      'Enlarge the disk and set its new size (`set_settings`, `disk_bytes`), or keep ended jobs '
-        'for fewer days (`retention_days`).',
-      null,
-      '/overview'
-    ),
-    (
-      'disk_nearly_full',
-      'The disk is {percent} % full. At 95 % the database rejects writes.',
-      'Enlarge the disk now and set its new size (`set_settings`, `disk_bytes`), or keep ended '
-        'jobs for fewer days (`retention_days`).',
-      null,
-      '/overview'
     )
+  union all
+  select s.reason, s.sentence, null, null, null
+  from (
+    values
+      ('completed', 'It completed at {finished_at}.'),
+      (
+        'cancelled',
+        'It was cancelled at {finished_at}[, because it had not started by {start_by_at}].[ The '
+          'reason at that time: {waited}]'
+      ),
+      (
+        'start_by',
+        'It will be cancelled if it has not started by {start_by_at}[, which {ahead} jobs ahead of '
+          'it may prevent].'
+      ),
+      ('worker_lost', 'It ended its process {ended_times}{alone}.'),
+      (
+        'worker_lost',
+        'Its worker was lost {lost_times} while it ran nothing else.'
+      ),
+      (
+        'lease_expired',
+        'Its worker {worker_id} has not reported, and the lease expired at {expires_at}.'
+      ),
+      (
+        'worker_died',
+        'The process of its worker {worker_id} ended at {ended_at}. The job is being reclaimed.'
+      ),
+      (
+        'abandoned',
+        'Its processor ignored the stop and still runs, abandoned, in worker {worker_id} at '
+          '{place}.'
+      ),
+      ('suspect', 'It runs alone next, in a process of its own.'),
+      (
+        'disk_filling',
+        'The disk is {percent} % full.'
+      ),
+      (
+        'disk_nearly_full',
+        'The disk is {percent} % full. At 95 % the database rejects writes.'
+      )
+  ) as s (reason, sentence)
 ) as a (reason, sentence, words, command, path);
 
 -- Replace each placeholder in p_text, for example {job_type}, by the value that p_with has for this
@@ -1903,12 +1830,6 @@ with texts as (
     else concat_ws(':', p_reason, p_kind)
   end
   group by 1, 2
-),
-lines as (
-  select t.id, jsonb_object_agg(t.name, t.text) as line
-  from texts as t
-  where t.text is not null
-  group by 1
 )
 select jsonb_build_object(
   'sentence', (
@@ -1919,7 +1840,12 @@ select jsonb_build_object(
     '[]'
   )
 )
-from lines as l
+from (
+  select t.id, jsonb_object_agg(t.name, t.text) as line
+  from texts as t
+  where t.text is not null
+  group by 1
+) as l
 $$;
 
 -- Return the job that ended an earlier process of the job p_job, as text. The result is the other
@@ -1953,7 +1879,6 @@ $$;
 -- died_with: Number of other jobs that ran in the worker's process when the process died, as text.
 -- beside: Number of other suspects in the job's group, which all run in one process. Null if the
 --   job is the only suspect of its group.
--- killer: Job that ended the process, from queue.killer_of.
 create function queue.suspicion_of(p_job public.jobs)
 returns jsonb
 language sql stable
@@ -1969,8 +1894,7 @@ select jsonb_build_object(
     select nullif(count(*), 0)
     from queue.suspects as o
     where o.company = s.company and o.job_id <> s.job_id
-  ),
-  'killer', queue.killer_of(p_job)
+  )
 )
 from queue.suspects as s
 where s.job_id = p_job.id
@@ -2012,23 +1936,6 @@ select jsonb_build_object(
 )
 from queue.attempts as a
 where a.job_id = p_job.id and a.outcome = 'lost'
-$$;
-
--- Return an object with the keys times and first_at for the snoozes of a job.
--- times: Number of times that the processor snoozed the job, as text. Null for less than two
---   snoozes.
--- first_at: Time of the first snooze of the job.
-create function queue.snoozes_of(p_job public.jobs)
-returns jsonb
-language sql stable
-set search_path = ''
-as $$
-select jsonb_build_object(
-  'times', case when count(*) > 1 then queue.times_in_words(count(*)) end,
-  'first_at', min(a.ended_at)
-)
-from queue.attempts as a
-where a.job_id = p_job.id and a.outcome = 'snoozed'
 $$;
 
 -- Return an object with maintained_at, the time of the last maintenance. The key maintained_at is
@@ -2200,9 +2107,10 @@ begin
 end;
 $$;
 
--- Return the reason why a job cannot start, or null if the job may start. A job cannot start if for
--- example it has ended, runs, waits or is delayed, if a trigger of the project rejects a change of
--- its row, if its type is paused, or if no worker serves its type.
+-- Return the reason why a job has not started. A job cannot start if for example it has ended,
+-- runs, waits or is delayed, if a trigger of the project rejects a change of its row, if its type
+-- is paused, or if no worker serves its type. For a job that may start, queue.explain_ready returns
+-- the reason.
 create function queue.explain_row(
   p_job public.jobs,
   p_alive queue.workers[],
@@ -2215,9 +2123,7 @@ as $$
 declare
   v_data constant jsonb := jsonb_build_object(
     'attempts', p_job.attempts,
-    'max_attempts', p_job.max_attempts,
-    'error_message', p_job.error_message,
-    'error', p_job.error_data
+    'max_attempts', p_job.max_attempts
   );
   -- a due job counts as late if maintenance has not made it ready within 90 seconds
   c_patience constant interval := interval '90 seconds';
@@ -2249,7 +2155,6 @@ begin
       w.worker_id,
       l.leased_at,
       l.expires_at,
-      l.attempt,
       case when w.evidence is not null then w.ended_at end as ended_at,
       l.expires_at + c_patience as patience_until,
       l.expires_at as run_at -- time when the lease could be reclaimed
@@ -2268,7 +2173,7 @@ begin
           from unnest('{public.settle_jobs,public.report_jobs}'::regproc[]) as f (function)
           where not has_function_privilege(to_regrole('job_worker'), f.function, 'execute')
           limit 1
-        ), 'killer', queue.killer_of(p_job)),
+        )),
       'reason', case
         when v_found.patience_until <= p_now then v_late
         when v_found.expires_at <= p_now and v_found.ended_at is not null
@@ -2302,7 +2207,14 @@ begin
       'data', v_data
         || to_jsonb(v_found)
         || queue.maintained_before(v_found.run_at)
-        || queue.snoozes_of(p_job),
+        || (
+          select jsonb_build_object(
+            'first_at', min(a.ended_at),
+            'times', case when count(*) > 1 then queue.times_in_words(count(*)) end
+          )
+          from queue.attempts as a
+          where a.job_id = p_job.id and a.outcome = 'snoozed'
+        ),
       'reason', case
         when v_found.patience_until <= p_now then v_late
         when v_found.run_at <= p_now then 'due'
@@ -2361,6 +2273,7 @@ begin
           )
         )
       )
+    else queue.explain_ready(p_job, p_alive, p_now)
   end;
 end;
 $$;
@@ -2389,6 +2302,7 @@ declare
   v_ahead integer;
   v_smaller integer;
   v_workers record;
+  v_reason text;
   v_silent_since timestamptz; -- null if a worker that serves the job has called recently
   v_without_right constant text := (
     select 'job_worker'
@@ -2506,72 +2420,56 @@ begin
       and r.job_id = p_job.id
   );
   select
-    s.*,
+    s.slots,
+    s.running,
+    s.ended_at,
+    s.yet,
+    s.full_since,
+    greatest(s.seen_at, s.leased_at) as seen_at,
+    case when i.is_idle then s.leased_at end as leased_at,
+    case when s.running >= s.slots then s.used_by end as used_by,
     s.running >= s.slots as is_full,
-    s.running >= s.slots is not true
-      and coalesce(s.leased_at <= v_ready_at, true) as is_idle
+    i.is_idle
   into v_workers
-  from queue.slots_for(p_job, p_alive) as s;
+  from queue.slots_for(p_job, p_alive) as s
+  cross join lateral (
+    values (s.running >= s.slots is not true and coalesce(s.leased_at <= v_ready_at, true))
+  ) as i (is_idle);
   -- a worker's row is updated once a minute, so older workers may have been killed with their host
-  v_silent_since := (
-    select v_workers.seen_at
-    where greatest(v_workers.seen_at, v_workers.leased_at) < p_now - interval '75 seconds'
-  );
-  if v_workers.is_full and v_workers.full_since <= p_now - interval '10 seconds' then
-    return jsonb_build_object(
-      'since', v_ready_at,
-      'reason', 'no_slot',
-      'data', jsonb_build_object(
-        'slots', v_workers.slots,
-        'running', v_workers.running,
-        'full_since', v_workers.full_since,
-        'used_by', v_workers.used_by,
-        'ahead', nullif(v_ahead, 0),
-        'at_least', nullif(v_ahead, least(v_ahead, 999))
-      )
-    );
-  elsif v_without_right is not null
-    or v_ready_at <= p_now - interval '1 minute'
-      and v_workers.is_full is not true
-      and (v_ahead = 0 or v_workers.is_idle)
-  then
-    return jsonb_build_object(
-      'since', v_ready_at,
-      'reason', 'not_leased',
-      'data', jsonb_build_object(
-        'ready_at', v_ready_at,
-        'slots', v_workers.slots,
-        'running', v_workers.running,
-        'without_right', v_without_right,
-        'seen_at', greatest(v_workers.seen_at, v_workers.leased_at),
-        'leased_at', case when v_workers.is_idle then v_workers.leased_at end
-      )
-    );
-  end if;
-  return jsonb_build_object(
-    'estimated_start_at', (
-      select p_now
-      where v_ahead = 0
+  v_silent_since := case
+    when v_workers.seen_at < p_now - interval '75 seconds' then v_workers.seen_at
+  end;
+  v_reason := case
+    when v_workers.full_since <= p_now - interval '10 seconds' and v_workers.is_full then 'no_slot'
+    when v_without_right is not null
+        or v_ready_at <= p_now - interval '1 minute'
         and v_workers.is_full is not true
-        and coalesce(v_workers.yet, v_workers.ended_at::text, v_silent_since::text) is null
-    ),
-    'reason', case
-      when v_ahead = 0 then 'next_in_line'
-      when v_ready_at <= p_now - interval '15 minutes' then 'long_line'
-      else 'behind_others'
+        and (v_ahead = 0 or v_workers.is_idle)
+      then 'not_leased'
+    when v_ahead = 0 then 'next_in_line'
+    when v_ready_at <= p_now - interval '15 minutes' then 'long_line'
+    else 'behind_others'
+  end;
+  return case
+    when v_reason in ('no_slot', 'not_leased') then jsonb_build_object('since', v_ready_at)
+    else '{}'
+  end || jsonb_build_object(
+    'estimated_start_at', case
+      when v_reason = 'next_in_line'
+          and v_workers.is_full is not true
+          and coalesce(v_workers.yet, v_workers.ended_at::text, v_silent_since::text) is null
+        then p_now
     end,
-    'data', jsonb_build_object(
-      'slots', (select v_workers.slots where v_workers.is_full),
-      'used_by', v_workers.used_by,
+    'reason', v_reason,
+    'data', to_jsonb(v_workers) - '{is_full,is_idle}'::text[] || jsonb_build_object(
+      'without_right', v_without_right,
       'silent_since', v_silent_since,
-      'ended_at', v_workers.ended_at,
-      'yet', v_workers.yet,
       'ready_at', v_ready_at,
-      'patience_until', v_ready_at + case v_ahead
-        when 0 then interval '1 minute'
-        else interval '15 minutes'
+      'patience_until', v_ready_at + case v_reason
+        when 'next_in_line' then interval '1 minute'
+        when 'behind_others' then interval '15 minutes'
       end,
-      'ahead', v_ahead,
+      'ahead', nullif(v_ahead, 0),
       'smaller', nullif(v_smaller, 0),
       'must_start_by', (select p_job.start_by_at where p_job.started_at is null),
       'at_least', case v_ahead when 1000 then v_ahead end
@@ -2736,39 +2634,12 @@ begin
 end;
 $$;
 
--- Return how many jobs in the workspace wait for the same reason as the job p_job.
--- waiting: Number of jobs that wait for the same reason, at most 1,000. The number is 0 if p_job
---   runs or waits for an answer, because no other job waits for the same reason.
--- more: True if `waiting` is 1,000, so that even more jobs may wait.
-create function queue.count_alike(p_job public.jobs, p_reason text)
-returns jsonb
-language plpgsql stable
-set search_path = ''
-as $$
-declare
-  v_jobs constant bigint := case
-    when p_job.status <> 'pending' then 0
-    when p_reason = 'key_limit' then (
-      select count(*)
-      from (
-        select from queue.gated as g
-        where g.workspace_id = p_job.workspace_id
-          and g.job_type = p_job.job_type
-          and g.key = coalesce(p_job.concurrency_key, '')
-          and not g.admitted
-        limit 1000
-      ) as k
-    )
-    else queue.due_in(p_job.workspace_id, array[p_job.lane], p_job.job_type)
-  end;
-begin
-  return jsonb_build_object('waiting', least(v_jobs, 1000), 'more', v_jobs >= 1000);
-end;
-$$;
-
 -- Return the holder of a job as an object with the keys kind, holder, since, until, waiting and
 -- more.
--- p_found: Reason why the job waits, as queue.explain_row or queue.explain_ready returned it.
+-- waiting: Number of jobs in the workspace that wait for the same reason, at most 1,000. The number
+--   is 0 if p_job runs or waits for an answer, because no other job waits for the same reason.
+-- more: True if `waiting` is 1,000, so that even more jobs may wait.
+-- p_found: Reason why the job waits, as queue.explain_row returned it.
 -- p_is_open: True to also return jobs of other workspaces, and the names of applications that hold
 --   locks.
 create function queue.held_by(
@@ -2798,10 +2669,26 @@ declare
   v_id uuid;
   v_holder jsonb;
   v_since timestamptz := p_found ->> 'since';
+  v_jobs bigint := 0;
 begin
   if v_kind is null then
     return null;
-  elsif v_kind = 'child' then
+  elsif v_kind = 'key' then
+    v_jobs := (
+      select count(*)
+      from (
+        select from queue.gated as g
+        where g.workspace_id = p_job.workspace_id
+          and g.job_type = p_job.job_type
+          and g.key = coalesce(p_job.concurrency_key, '')
+          and not g.admitted
+        limit 1000
+      ) as k
+    );
+  elsif p_job.status = 'pending' then
+    v_jobs := queue.due_in(p_job.workspace_id, array[p_job.lane], p_job.job_type);
+  end if;
+  if v_kind = 'child' then
     v_id := queue.blocking_descendant(p_job.id, false);
   elsif v_kind in ('key', 'limit', 'slots') then
     v_id := (
@@ -2853,8 +2740,10 @@ begin
     'kind', v_kind,
     'holder', jsonb_strip_nulls(v_holder),
     'since', v_since,
-    'until', coalesce(p_found ->> 'estimated_start_at', v_data ->> 'patience_until')
-  ) || queue.count_alike(p_job, v_reason);
+    'until', coalesce(p_found ->> 'estimated_start_at', v_data ->> 'patience_until'),
+    'waiting', least(v_jobs, 1000),
+    'more', v_jobs >= 1000
+  );
 end;
 $$;
 
@@ -2944,10 +2833,7 @@ declare
   v_error record;
 begin
   v_found := case
-    when p_lock is null then coalesce(
-      queue.explain_row(p_job, p_alive, p_now),
-      queue.explain_ready(p_job, p_alive, p_now)
-    )
+    when p_lock is null then queue.explain_row(p_job, p_alive, p_now)
     else jsonb_build_object('reason', 'locked', 'since', p_lock -> 'since', 'data', p_lock)
   end;
   if v_found ->> 'reason' = 'no_worker' then
@@ -3009,7 +2895,7 @@ begin
             'start_by',
             jsonb_build_object(
               'start_by_at', p_job.start_by_at,
-              'ahead', nullif(v_found #> '{data,ahead}', '0')
+              'ahead', v_found #> '{data,ahead}'
             )
           ) ->> 'sentence'
       end
@@ -3045,6 +2931,7 @@ select jsonb_build_object(
     'g'
   ),
   'signal', p_job.error_data -> 'signal',
+  'killer', queue.killer_of(p_job),
   'version', p_job.schema_version,
   'type_version', (
     select t.schema_version
@@ -3052,14 +2939,7 @@ select jsonb_build_object(
     where t.job_type = p_job.job_type and t.schema_version <> p_job.schema_version
   ),
   'child', c.id,
-  'cause_type', coalesce(
-    (
-      select j.job_type
-      from public.jobs as j
-      where j.id = c.id
-    ),
-    'the child'
-  ),
+  'cause_type', coalesce(c.job_type, 'the child'),
   'holder', p_held #> '{holder,job_id}',
   'holder_type', p_held #> '{holder,job_type}',
   'holder_state', p_held #> '{holder,state}',
@@ -3070,7 +2950,8 @@ from (
   select case
     when p_job.status = 'failed' then queue.blocking_descendant(p_job.id, true)
   end as id
-) as c
+) as b
+left join public.jobs as c on c.id = b.id
 $$;
 
 create function public.explain_job(p_job_id uuid)

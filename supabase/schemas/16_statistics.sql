@@ -463,28 +463,21 @@ begin
     union all
     select
       case
-        when p_seen_at is null and o.seconds > 900 then 'fail'
+        when p_seen_at is null and o.at < p_now - interval '15 minutes' then 'fail'
         else 'warn'
       end,
       'overdue',
       o.at,
       case when p_seen_at is null then 'no worker was ever seen' end,
       jsonb_build_object(
-        'seconds', o.seconds,
         'jobs', p_backlog #> '{ready,jobs}',
         'job_id', w.job_id
       )
-    from (values ((p_backlog #>> '{ready,oldest_at}')::timestamptz)) as v (at)
-    cross join lateral (
-      values (v.at, extract(epoch from p_now - v.at)::integer)
-    ) as o (at, seconds)
+    from (values ((p_backlog #>> '{ready,oldest_at}')::timestamptz)) as o (at)
     left join lateral (
       select
         j.id as job_id,
-        coalesce(
-          queue.explain_row(j, a.workers, p_now),
-          queue.explain_ready(j, a.workers, p_now)
-        ) ->> 'reason' as reason
+        queue.explain_row(j, a.workers, p_now) ->> 'reason' as reason
       from queue.live_workers(p_now) as a (workers)
       cross join (
         select r.job_id
@@ -502,7 +495,7 @@ begin
       ) as f
       join public.jobs as j on j.id = any (array[f.job_id])
     ) as w on true
-    where o.seconds > 120
+    where o.at < p_now - interval '2 minutes'
       -- workers start the jobs one after another, so the job only waits for its turn
       and coalesce(w.reason not in ('behind_others', 'next_in_line'), true)
     union all
@@ -558,8 +551,7 @@ begin
       '{public.lease_jobs, public.report_jobs, public.settle_jobs,
         public.run_maintenance}'::regproc[]
     ) as f (function)
-    join pg_catalog.pg_roles as r on r.rolname = 'job_worker'
-    where not has_function_privilege(r.oid, f.function, 'execute')
+    where not has_function_privilege(to_regrole('job_worker'), f.function, 'execute')
     union all
     select
       'warn',
@@ -949,7 +941,6 @@ select
   null::timestamptz,
   null::text,
   jsonb_build_object(
-    'live', c.jobs,
     'limit', l.jobs,
     'more', 2 * greatest(c.jobs, 1),
     'workspace_id', l.id,
@@ -1031,8 +1022,7 @@ begin
           j.id,
           j.job_type,
           max(l.at) as at,
-          max(j.error_data #>> '{evidence,commit}') as "commit",
-          row_number() over (partition by j.job_type order by max(l.at) desc, j.id) as nth
+          max(j.error_data #>> '{evidence,commit}') as "commit"
         from lines as l
         cross join unnest(l.job_ids) as i (id)
         join public.jobs as j on j.id = any (array[i.id])
@@ -1042,9 +1032,9 @@ begin
       streaks as (
         select
           d.job_type,
-          min(d.at) filter (where d.nth <= 3) as since,
+          (array_agg(d.at order by d.at desc))[3] as since,
           count(*) as jobs,
-          (array_agg(d."commit" order by d.nth))[1] as "commit"
+          (array_agg(d."commit" order by d.at desc))[1] as "commit"
         from deaths as d
         group by 1
         having count(*) >= 3
@@ -1096,12 +1086,8 @@ begin
         select j.id, (e.said #>> '{data,late_since}')::timestamptz as since
         from queue.ready_suspects(null) as s
         join public.jobs as j on j.id = any (array[s.job_id])
-        cross join lateral coalesce(
-          queue.explain_row(j, v_alive, p_now),
-          queue.explain_ready(j, v_alive, p_now)
-        ) as e (said)
-        where e.said ->> 'reason' = 'suspect'
-          and e.said #> '{data,late_since}' is not null
+        cross join lateral queue.explain_row(j, v_alive, p_now) as e (said)
+        where e.said #> '{data,late_since}' is not null
           and (p_workspace_id is null or j.workspace_id = p_workspace_id)
           and not exists ( -- no process runs a job of the same group
             select from queue.suspects as o
