@@ -1278,8 +1278,7 @@ begin
   from jsonb_each(p_settings) as s
   left join queue.settings as t on t.name = s.key
   where case
-    when t.name is null then true
-    when s.key in ('worker_keys_revoked', 'guest_key') then true
+    when t.name is null or s.key in ('worker_keys_revoked', 'guest_key') then true
     when s.key = 'disk_bytes' and s.value = 'null' then false
     when s.key = 'realtime_messages_per_second' and jsonb_typeof(s.value) = 'string'
       then s.value not in ('"free"', '"pro"')

@@ -1914,30 +1914,6 @@ select case p_times
 end
 $$;
 
--- Return texts that count those losses of a job's worker that no other job can have caused.
--- ended_times: Number of losses with evidence of how the worker's process ended, for example
---   'twice'. Null if there is no evidence of how any of the processes ended.
--- alone: The text ', alone' if the job was the only job of its process in each loss with evidence.
--- lost_times: Number of all losses as text, for example 'once'.
-create function queue.losses_of(p_job public.jobs)
-returns jsonb
-language sql stable
-set search_path = ''
-as $$
-select jsonb_build_object(
-  'ended_times', queue.times_in_words(count(*) filter (where a.error_data ? 'evidence')),
-  'alone', case
-    when bool_and(a.error_data ->> 'company' = '0')
-        filter (where a.error_data ? 'evidence')
-      then ', alone'
-    else ''
-  end,
-  'lost_times', queue.times_in_words(count(*))
-)
-from queue.attempts as a
-where a.job_id = p_job.id and a.outcome = 'lost'
-$$;
-
 -- Return an object with maintained_at, the time of the last maintenance. The key maintained_at is
 -- null if maintenance has run since p_at.
 create function queue.maintained_before(p_at timestamptz)
@@ -2020,17 +1996,12 @@ returns text
 language sql immutable
 set search_path = ''
 as $$
-select round(u.length) || u.unit
-from (
-  values
-    (1000, p_ms, ' ms'),
-    (120 * 1000, p_ms / 1000, ' s'),
-    (120 * 60000, p_ms / 60000, ' min'),
-    (null, p_ms / 3600000, ' h')
-) as u (below, length, unit)
-where coalesce(p_ms < u.below, true)
-order by u.below
-limit 1
+select case
+  when p_ms < 1000 then round(p_ms) || ' ms'
+  when p_ms < 120000 then round(p_ms / 1000) || ' s'
+  when p_ms < 7200000 then round(p_ms / 60000) || ' min'
+  else round(p_ms / 3600000) || ' h'
+end
 $$;
 
 -- Return the database session that must end before the session p_pid can continue. If the session
@@ -2074,7 +2045,7 @@ begin
     select case
       when l.pulse is null then jsonb_build_object('lease_until', l.expires_at)
       else l.pulse - 'since' || jsonb_build_object(
-        'silent_since', p.since,
+        'silent_since', s.since,
         'sign', case l.pulse ->> 'last'
           when 'start' then 'its start'
           when 'log' then 'its last log line'
@@ -2100,8 +2071,8 @@ begin
       )
     ) as s (since, pid)
     cross join lateral (
-      values (s.since, greatest(0, extract(epoch from p_now - s.since) * 1000)::double precision)
-    ) as p (since, silent_ms)
+      values (greatest(0, extract(epoch from p_now - s.since) * 1000)::double precision)
+    ) as p (silent_ms)
     where l.job_id = p_job.id
   );
 end;
@@ -2640,8 +2611,7 @@ $$;
 --   is 0 if p_job runs or waits for an answer, because no other job waits for the same reason.
 -- more: True if `waiting` is 1,000, so that even more jobs may wait.
 -- p_found: Reason why the job waits, as queue.explain_row returned it.
--- p_is_open: True to also return jobs of other workspaces, and the names of applications that hold
---   locks.
+-- p_is_open: True to also return jobs of other workspaces.
 create function queue.held_by(
   p_job public.jobs,
   p_found jsonb,
@@ -2728,7 +2698,7 @@ begin
   elsif v_kind = 'lock' then
     v_holder := jsonb_build_object(
       'pid', v_data -> 'pid',
-      'application', case when p_is_open then v_data -> 'application' end
+      'application', v_data -> 'application'
     );
   elsif v_kind = 'dead_worker' then
     v_holder := jsonb_build_object('worker_id', v_data -> 'worker_id');
@@ -2876,10 +2846,28 @@ begin
       ' ',
       -- put the sentences about the lost worker and the abandoned processor before the job's
       -- error, because the console hides the error and all text after the error
-      case
-        when p_job.error_data ->> 'type' = 'WorkerLost'
-          then queue.render_guidance('worker_lost', queue.losses_of(p_job)) ->> 'sentence'
-      end,
+      ( -- count only losses that no other job can have caused
+        select queue.render_guidance(
+          'worker_lost',
+          jsonb_build_object(
+            -- null if there is no evidence of how any of the processes ended
+            'ended_times', queue.times_in_words(count(*) filter (where a.error_data ? 'evidence')),
+            -- not empty if the job was the only job of its process in each loss with evidence
+            'alone', case
+              when bool_and(a.error_data ->> 'company' = '0')
+                  filter (where a.error_data ? 'evidence')
+                then ', alone'
+              else ''
+            end,
+            'lost_times', queue.times_in_words(count(*))
+          )
+        ) ->> 'sentence'
+        from queue.attempts as a
+        where a.job_id = p_job.id
+          and a.outcome = 'lost'
+          and p_job.error_data ->> 'type' = 'WorkerLost'
+        having count(*) > 0
+      ),
       (
         select queue.render_guidance('abandoned', to_jsonb(w) || to_jsonb(a)) ->> 'sentence'
         from unnest(p_alive) as w
