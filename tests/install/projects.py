@@ -21,6 +21,7 @@ from supabase_local.ports import reserve_port
 from supabase_local.postgres import Postgres
 from tests.support.databases import HOSTED, Database, fresh_database
 from tests.support.engine import ADA, EVE
+from tests.support.postgres_tools import run_tool
 
 #: The program of a worker that runs until no job is due.
 WORK = """\
@@ -77,32 +78,15 @@ class HostedDatabase(Database):
             connection.execute(script.encode())
 
     def everything(self) -> list[str]:
-        """List all schemas, tables, functions, policies, triggers and types of the project."""
-        return [row[0] for row in self.run(EVERYTHING)]
+        """Dump the definitions of all objects, without lines that differ between runs."""
+        options = ("--schema-only", "--exclude-schema=supabase_migrations")
+        lines = run_tool(self.server, "pg_dump", *options, self.url).splitlines()
+        return [line for line in lines if not line.startswith(("\\restrict", "\\unrest"))]
 
     def sign_up(self) -> None:
         """Create accounts for the users Ada and Eve."""
         for user, email in ((ADA, "ada@acme.test"), (EVE, "eve@globex.test")):
             self.run("insert into auth.users (id, email) values (%s, %s)", user, email)
-
-
-EVERYTHING = """
-select 'schema ' || nspname || coalesce(nspacl::text, '') from pg_namespace
-  where nspname !~ '^pg_(temp|toast)' and nspname <> 'supabase_migrations'
-union all select 'relation ' || oid::regclass || ' ' || relkind::text || coalesce(relacl::text, '')
-  from pg_class where relnamespace::regnamespace::text !~ '^(pg_|information_schema|supabase_migr)'
-union all select 'function ' || oid::regprocedure from pg_proc
-  where pronamespace::regnamespace::text !~ '^(pg_|information_schema)'
-union all select 'policy ' || polrelid::regclass || ' ' || polname from pg_policy
-union all select 'trigger ' || tgrelid::regclass || ' ' || tgname from pg_trigger
-  where not tgisinternal
-union all select 'constraint ' || conrelid::regclass || ' ' || conname from pg_constraint
-  where conrelid <> 0 and connamespace::regnamespace::text !~ '^(pg_|information_schema|supabase_m)'
-union all select 'published ' || tablename from pg_publication_tables
-union all select 'type ' || oid::regtype from pg_type
-  where typnamespace::regnamespace::text !~ '^(pg_|information_schema|supabase_migrations)'
-order by 1
-"""
 
 
 @contextmanager

@@ -156,10 +156,6 @@ class Deployer:
         refusal: dict[str, Any] = json.loads(done.stderr.splitlines()[-1])
         return refusal
 
-    def client(self, service: str) -> Any:
-        """Return a boto3 client for the AWS account."""
-        return self.account.client(service)
-
 
 @pytest.fixture
 def deployer(stranger: Stranger, tmp_path: Path, account: Account) -> Deployer:
@@ -215,6 +211,7 @@ class Live(Deployer):
         cli.chmod(0o755)
         text = self.sh("minutehand docs aws")
         self.printed = blocks(text, "sh")
+        self.run("deploy", "prod", "--dry-run")  # writes the stages file with placeholders
         stages = self.folder / "minutehand.stages.yml"
         for placeholder, value in PLACEHOLDERS.items():
             text = value.format(url=api.url, ref=ref)
@@ -394,7 +391,7 @@ def check_first_deploy(shop: Live) -> None:
     assert shop.account.invoked == ["shop-prod-worker"]
     functions = {f"function shop-prod-{name}" for name in ("jobs", "status", "worker", "health")}
     assert functions <= set(shop.holdings())
-    ssm = shop.client("ssm")
+    ssm = shop.account.client("ssm")
     names = ("jobs", "status", "worker", "health")
     responses = [ssm.get_parameter(Name=f"/shop/prod/{n}", WithDecryption=True) for n in names]
     secrets = [set(json.loads(response["Parameter"]["Value"])) for response in responses]
@@ -496,4 +493,4 @@ def delete(project: Live) -> None:
     [key] = [item.rpartition("/")[2] for item in kept if item.startswith("arn:aws:kms")]
     [left] = project.holdings()
     assert (left[:4], left.split()[-1]) == ("key ", key)
-    project.client("kms").schedule_key_deletion(KeyId=key)
+    project.account.client("kms").schedule_key_deletion(KeyId=key)
