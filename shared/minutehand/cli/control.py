@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from minutehand.cli.jobs import print_enqueued, read_jobs, read_payload
+from minutehand.cli.jobs import Watch, print_enqueued, read_jobs, read_payload
 from minutehand.terminal.connection import CommandFailed, Connection
 from minutehand.terminal.ids import resolve_job_id
 from minutehand.terminal.options import AnyJobId, JobId, JobType, Queue, Tag, workspace_verb
@@ -155,7 +155,7 @@ def replay(
         ),
     ] = None,
     payload: OtherPayload = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it ends.")] = False,
+    watch: Watch = False,
 ) -> None:
     """Enqueue a copy of a job, which starts from its beginning or from the given step."""
     body = {} if from_step is None else {"from_step": from_step}

@@ -74,8 +74,8 @@ def find_sections(query: str) -> list[dict[str, str]]:
     """Find the sections that answer a question best.
 
     A word of the question counts more if fewer sections contain it. The word counts again if it is
-    in the line with most of the question's words, in the section's first line or in its name. A
-    question on the first page counts as a text of the sections that answer the question.
+    in the section's first line or in its name. A question on the first page counts as a text of the
+    sections that answer the question.
     """
     words = re.findall(r"[\w-]+", query.lower())
     asked = [word for word in words if not _FILLERS.fullmatch(word)] or words
@@ -92,9 +92,7 @@ def find_sections(query: str) -> list[dict[str, str]]:
 
     found: dict[tuple[str, str], float] = {}
     for topic, section, text in sections:
-        first, *lines = text.splitlines() or [""]
-        best = max(map(rate, lines or [first]))
-        score = rate(text) + rate(first) + rate(section) + best
+        score = rate(text) + rate(text.partition("\n")[0]) + rate(section)
         found[topic, section] = max(found.get((topic, section), 0.0), score)
     most = max(found.values())
     ranked = sorted(found, key=found.__getitem__, reverse=True) if most else []

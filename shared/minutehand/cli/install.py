@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from minutehand.install.errors import InstallError
-from minutehand.install.project import FileWrite, InstallOptions, plan_install
+from minutehand.install.project import InstallOptions, Plan, plan_install
 from minutehand.install.removal import removal_sql
 from minutehand.install.rewrite import Schemas
 from minutehand.install.sources import installed
@@ -87,9 +87,7 @@ def install(
         Schemas(schema or "minutehand"), tenants, package or "jobs", source, left_out
     )
     plan = plan_install(folder, options, now=datetime.now(UTC))
-    if not dry_run:
-        plan.apply()
-    _report(output, folder, plan.files, dry_run=dry_run, more={"notes": list(plan.hints)})
+    _write(output, folder, plan, dry_run=dry_run, notes=list(plan.hints))
     if output.as_json:
         return
     for hint in plan.hints:
@@ -111,10 +109,7 @@ def upgrade(
     """Add the migrations of this version that the project lacks."""
     folder, _ = _project_folder(folder)
     since, plan = plan_upgrade(folder, now=datetime.now(UTC), keep_edited=keep_edited)
-    if not dry_run:
-        plan.apply()
-    more = {"since": since, "version": VERSION}
-    _report(output, folder, plan.files, dry_run=dry_run, more=more)
+    _write(output, folder, plan, dry_run=dry_run, since=since, version=VERSION)
     if plan.files and not dry_run and not output.as_json:
         output.text(
             "\nNext: minutehand deploy <stage>, which pushes the migrations first. Locally,"
@@ -185,15 +180,11 @@ def _tenants(tenancy: Tenancy | None, organizations: str, memberships: str) -> T
     return existing(organizations, memberships)
 
 
-def _report(
-    output: Output,
-    folder: Path,
-    files: tuple[FileWrite, ...],
-    *,
-    dry_run: bool,
-    more: dict[str, Any],
-) -> None:
-    names = [str(write.path.relative_to(folder)) for write in files]
+def _write(output: Output, folder: Path, plan: Plan, *, dry_run: bool, **more: Any) -> None:
+    """Write the files of a plan unless `dry_run` is true, and print their names."""
+    if not dry_run:
+        plan.apply()
+    names = [str(write.path.relative_to(folder)) for write in plan.files]
     done = "would write" if dry_run else "wrote"
     lines = [f"{done} {name}" for name in names] or ["nothing to write"]
     output.value(

@@ -25,6 +25,7 @@ from minutehand.terminal.options import (
 )
 from minutehand.terminal.output import Output, ago, localize_times, parse_columns
 
+Watch = Annotated[bool, typer.Option("--watch", help="Follow the job until it ends.")]
 COLUMNS = parse_columns("id job_type:TYPE state next_run tries created_at error")
 
 
@@ -57,7 +58,7 @@ def enqueue(
     key: Annotated[
         str | None, typer.Option("--key", help="Idempotency key: one job per key.")
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it ends.")] = False,
+    watch: Watch = False,
 ) -> None:
     """Enqueue a job."""
     options = {"delay_seconds": delay, "scheduled_for": at, "priority": priority, "tags": tag}

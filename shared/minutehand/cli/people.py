@@ -80,6 +80,5 @@ def _delete_files(settings: Settings, keys: Sequence[str]) -> None:
 
 
 def _call(connection: Connection, function: str, user_id: UUID, texts: list[str] | None) -> Any:
-    connection.need("SUPABASE_SECRET_KEY")
     arguments = {"p_user_id": str(user_id), "p_words": texts or []}
     return connection.rpc(function, arguments, as_operator=True)

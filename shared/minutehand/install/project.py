@@ -234,6 +234,7 @@ def plan_install(folder: Path, options: InstallOptions, *, now: datetime) -> Pla
     settings = SETTINGS.format(
         apps=",".join([options.package, *options.without]), schema=options.schemas.clients
     )
+    example = folder / SETTINGS_EXAMPLE
     engine = sources(options.schemas, options.tenants, built_in(options.without))
     ignored, hints = _ignored(folder)
     config, config_hints = _config(folder, options.schemas.clients)
@@ -241,7 +242,7 @@ def plan_install(folder: Path, options: InstallOptions, *, now: datetime) -> Pla
         *first,
         *project_file,
         *ignored,
-        *_new(folder, SETTINGS_EXAMPLE, settings),
+        *([] if example.exists() else [FileWrite(example, settings)]),
         *config,
         *_instructions(folder, options),
         *([] if installed(folder) else plan_migrations(folder, [engine], now=now)),
@@ -385,10 +386,6 @@ def _project_file(folder: Path, options: InstallOptions) -> str:
         tenancy=options.tenants.kind,
         source=f'source = "{options.source}"\n' if options.source else "",
     )
-
-
-def _new(folder: Path, name: str, text: str) -> list[FileWrite]:
-    return [] if (folder / name).exists() else [FileWrite(folder / name, text)]
 
 
 def _quoted(names: Iterable[str]) -> str:
