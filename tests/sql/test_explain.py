@@ -577,8 +577,8 @@ def test_a_schedule_whose_type_no_worker_has_is_a_finding(engine: Engine) -> Non
     assert stored["problem"] == "no worker serves the job type wrok"
     engine.lease_call(0, job_types=["work"])
 
-    [found] = engine.findings().values()
-    assert found["key"] == "unserved_schedule nightly"
+    found = engine.findings().values()
+    assert [each["key"] for each in found] == ["unserved_schedule nightly"]
     [listed] = engine.rpc("list_schedules", p_workspace_id=ACME)["schedules"]
     assert listed["problem"] == "no worker serves the job type wrok"
 

@@ -296,7 +296,8 @@ class Move:
             self.destination,
             f"create temp table moved_rows on commit drop as select {columns} from {name} limit 0",
         )
-        self.rows[table.name] += self._copy(table.select(), f"moved_rows ({columns})")
+        self._copy(table.select(), f"moved_rows ({columns})")
+        self._compare(table)
         for key in [] if table.of_job else table.keys:
             same = " and ".join(f"t.{column} = m.{column}" for column in key)
             self._all(
@@ -319,7 +320,7 @@ class Move:
             self.source.execute("set transaction isolation level repeatable read")
             for side in (self.source, self.destination):
                 side.execute(
-                    "set local session_replication_role = replica;"
+                    "set local session_replication_role = replica; set local timezone = 'UTC';"
                     " set local statement_timeout = 0;"
                     " create temp table moved_jobs (id uuid primary key) on commit drop"
                 )
@@ -351,19 +352,31 @@ class Move:
                 "insert into moved_workers values (%s, %s)", [source_id, destination_id]
             )
 
-    def _copy(self, select: str, target: str) -> int:
-        """Copy rows from the source to a table of the destination, and return their number."""
-        cursor = self.destination.cursor()
+    def _copy(self, select: str, target: str) -> None:
         with (
             self.source.cursor().copy(
                 self._sql(f"copy ({select}) to stdout (format binary)"),
                 {"workspace": self.workspace},
             ) as rows,
-            cursor.copy(self._sql(f"copy {target} from stdin (format binary)")) as copied,
+            self.destination.cursor().copy(
+                self._sql(f"copy {target} from stdin (format binary)")
+            ) as copied,
         ):
             for block in rows:
                 copied.write(block)
-        return cursor.rowcount
+
+    def _compare(self, table: Table) -> None:
+        """Raise CommandFailed if the copied rows differ from the rows in the source database."""
+        checksum = "coalesce(sum(hashtextextended(r::text, 0)::numeric), 0)"
+        query = f"select count(*), {checksum} from ({{}}) as r"
+        [source] = self._all(self.source, query.format(table.select()))
+        [destination] = self._all(self.destination, query.format("select * from moved_rows"))
+        if source != destination:
+            raise CommandFailed(
+                f"the rows of {table.name} differ after the copy; nothing of this round is stored",
+                code="checksum_mismatch",
+            )
+        self.rows[table.name] += source[0]
 
     def _delete(self, side: psycopg.Connection[Any], table: Table, condition: str) -> None:
         self._all(side, f"delete from {table.schema}.{table.name} as t where {condition}")
