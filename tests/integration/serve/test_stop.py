@@ -66,14 +66,15 @@ def test_a_stopped_host_releases_the_jobs_that_it_runs_unspent(
         children = psutil.Process(host.process.pid).children(recursive=True)
         send(host.process.pid, number)
         host.process.wait(120)
-        if number == signal.SIGKILL:
-            until(lambda: host.rows("status", jobs) == [("pending",)])
+        ended = "select ended_at is not null from queue.workers where worker_id = %s"
+        if number == signal.SIGKILL:  # the worker reports its end after it has released the jobs
+            released = [("pending",)]
+            until(lambda: host.rows("status", jobs) == released and host.one(ended, worker))
         else:
             assert [child for child in children if child.is_running()] == []
 
         assert worker in host.log.read_text(), "a worker of another host leased the jobs"
         assert host.rows("status, attempts, lost_attempts", jobs) == [("pending", 0, 0)]
-        ended = "select ended_at is not null from queue.workers where worker_id = %s"
         assert host.one(ended, worker)
 
 
