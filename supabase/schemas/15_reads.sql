@@ -1862,6 +1862,8 @@ select coalesce(
     from jsonb_array_elements_text(p_job.error_data #> '{evidence,jobs}') as e (id)
     join public.jobs as j on j.id = e.id::uuid
     where j.id <> p_job.id
+      -- the stack of the process may already have shown the type
+      and coalesce(j.job_type = p_job.error_data #>> '{evidence,guilty_type}', true)
       and exists (
         select from queue.attempts as a
         where a.job_id = j.id and a.outcome = 'lost' and a.error_data ? 'evidence'
