@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 import boto3
+import httpx
 
 from minutehand.local.aws import App, MotoServer, Start
 
@@ -36,7 +37,12 @@ class Account:
         self._run = run or (lambda name, event: {})
         self._server = MotoServer("127.0.0.1", 0, self._before)
         self._server.start()
-        self.url, self.close = self._server.url, self._server.stop
+        self.url = self._server.url
+
+    def close(self) -> None:
+        """Delete all resources, which moto keeps in the process, and stop the server."""
+        httpx.post(f"{self.url}/moto-api/reset", trust_env=False).raise_for_status()
+        self._server.stop()
 
     def _before(self, moto: App) -> App:
         def serve(environ: dict[str, Any], start: Start) -> Iterable[bytes]:

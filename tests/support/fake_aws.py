@@ -1,6 +1,6 @@
 """A fake AWS by moto: S3, KMS, SSM and SQS at one address.
 
-Resources stay until the end of the test process, so tests must use different names.
+Resources stay in the process until an `Account` is closed, so tests must use different names.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from minutehand.config import Settings
 from tests.support.fake_aws import fake_aws
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def aws() -> Iterator[str]:
     """The address of a fake AWS with the parameter store SSM."""
     with fake_aws("ssm") as endpoint:
