@@ -65,6 +65,19 @@ def test_a_thousand_jobs_beside_one_that_ends_its_process_take_one_attempt(host:
     assert len(lines) <= 12
 
 
+@pytest.mark.weekly(only=True)
+def test_ten_deaths_a_minute_cost_a_thousand_jobs_no_attempt(host: Served) -> None:
+    """In a minute, ten jobs end each process that runs them, beside a thousand ordinary jobs."""
+    ids = host.enqueue("served.slow", 900, every=0.06, seconds=1)
+    ids += host.enqueue("served.talk", 50, every=1.2, seconds=1)
+    ids += host.enqueue("served.plain", 50, every=1.2, seconds=1)
+    guilty = host.enqueue("served.exit", 10, every=6)
+
+    until(lambda: host.has_ended([*ids, *guilty]), seconds=240)
+    assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
+    assert host.rows("status, attempts, lost_attempts", guilty) == [("failed", 2, 2)]
+
+
 def test_a_job_that_blocks_its_process_is_named_by_the_stack(host: Served) -> None:
     """A job blocks its whole process, which then ends itself.
 

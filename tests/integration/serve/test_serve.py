@@ -34,8 +34,8 @@ COMMIT = "c0ffee" * 6 + "c0de"
 
 
 ENQUEUE = """
-insert into public.jobs (workspace_id, job_type, payload, concurrency_key)
-select %s, %s, %s, %s from generate_series(1, %s)
+insert into public.jobs (workspace_id, job_type, payload, concurrency_key, scheduled_for)
+select %s, %s, %s, %s, now() + n * make_interval(secs => %s) from generate_series(1, %s) as n
 returning id
 """
 
@@ -67,10 +67,11 @@ class Served:
         *,
         workspace: str = ACME,
         key: str | None = None,
+        every: float | None = None,
         **payload: Any,
     ) -> list[str]:
-        """Insert jobs with plain SQL, as an application does."""
-        values = (workspace, job_type, json.dumps(payload), key, count)
+        """Insert jobs with plain SQL, as an application does. `every` schedules them by seconds."""
+        values = (workspace, job_type, json.dumps(payload), key, every, count)
         return [str(job) for (job,) in self.connection.execute(ENQUEUE, values).fetchall()]
 
     def rows(self, columns: str, ids: Sequence[str]) -> list[Any]:
