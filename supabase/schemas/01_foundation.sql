@@ -837,7 +837,7 @@ begin
       p_workspace_id::text
     );
   end if;
-  perform queue.admit('changes', p_workspace_id, queue.caller(), p_bytes => p_bytes);
+  perform queue.admit('changes', p_workspace_id, p_bytes => p_bytes);
 end;
 $$;
 

@@ -791,7 +791,6 @@ begin
     perform queue.admit(
       'rows',
       p_job.workspace_id,
-      queue.caller(),
       p_bytes => octet_length(p_job.payload::text)
     );
     perform queue.check_live_bytes(p_job.workspace_id) where queue.caller() is not null;
@@ -1065,7 +1064,6 @@ begin
     perform queue.admit(
       'jobs',
       p_workspace_id,
-      v_user,
       p_bytes => octet_length(v_payload::text)
     );
   end if;

@@ -215,7 +215,6 @@ as $$
 declare
   v_now constant timestamptz := queue.clock();
   v_count constant integer := jsonb_array_length(p_items);
-  v_caller constant uuid := queue.caller();
   v_is_plain boolean;
   v_keyed uuid[]; -- job that has the idempotency key of each item
   v_new uuid[] := '{}';
@@ -229,14 +228,13 @@ begin
   -- enqueues as the service. Take the tokens before the call locks or stores a key. An item whose
   -- idempotency key already belongs to a job takes no token, because a repeated call creates no
   -- jobs.
-  if v_caller is not null then
+  if queue.caller() is not null then
     perform queue.take_call_slot(p_workspace_id, p_writes => true) where v_count > 10;
     perform queue.admit(
       'jobs',
       p_workspace_id,
-      v_caller,
-      n.fresh,
-      octet_length(p_items::text)
+      p_count => n.fresh,
+      p_bytes => octet_length(p_items::text)
     )
     from (
       select count(distinct coalesce(c.job_type || ' ' || c.key, c.n::text)) as fresh
@@ -417,8 +415,12 @@ declare
 begin
   v_count := set_config('minutehand.plain', v_count::text, true);
   if v_count % 100 = 0 and queue.caller() is not null then
-    perform queue.admit('jobs', new.workspace_id, queue.caller(), 100);
-    perform set_config('minutehand.reserved', (queue.take_reserved() + 100)::text, true);
+    perform queue.admit('jobs', new.workspace_id, p_count => 100);
+    perform set_config(
+      'minutehand.reserved',
+      (100 + coalesce(nullif(current_setting('minutehand.reserved', true), ''), '0')::integer)::text,
+      true
+    );
   end if;
   if new.status <> 'pending' then
     perform queue.refuse(
@@ -515,8 +517,7 @@ begin
   -- v_ids is empty if the statement inserted no rows, or if the engine itself inserted and placed
   -- the jobs
   if v_ids = '{}' then
-    perform queue.charge_reserved(0)
-    where current_setting('minutehand.reserved', true) <> '';
+    perform queue.charge_reserved(0);
     return null;
   end if;
   perform queue.may_read(w.workspace_id)

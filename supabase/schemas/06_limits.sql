@@ -91,6 +91,26 @@ begin
 end;
 $$;
 
+-- Store the number of tokens in a token bucket at p_now, unless another transaction does the same.
+create function queue.store_tokens(
+  p_name text,
+  p_tokens double precision,
+  p_now timestamptz
+)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  insert into queue.buckets (name, tokens, refilled_at)
+  select p_name, p_tokens, p_now
+  where queue.try_lock('bucket ' || p_name)
+  on conflict (name) do update set
+    tokens = excluded.tokens,
+    refilled_at = excluded.refilled_at;
+end;
+$$;
+
 -- Reject a call with status 429, because its token bucket has too few tokens.
 -- p_tokens: Number of tokens that would remain after the call, which is negative.
 create function queue.refuse_rate(
@@ -583,11 +603,7 @@ begin
     );
     perform queue.charge('c:' || p_workspace_id, 20, 20, -1, 'enqueues')
     where v_is_stored and v_live + p_count <= v_max and queue.caller() is not null;
-    if v_is_stored and queue.try_lock('bucket ' || v_bucket) then
-      insert into queue.buckets as b (name, tokens, refilled_at)
-      values (v_bucket, v_live, v_now)
-      on conflict (name) do update set tokens = v_live, refilled_at = v_now;
-    end if;
+    perform queue.store_tokens(v_bucket, v_live, v_now) where v_is_stored;
   end if;
   if v_live + p_count > v_max then
     perform queue.refuse(
@@ -634,9 +650,7 @@ begin
       ) as p
       join public.jobs as j on j.id = p.job_id
     );
-    insert into queue.buckets as b (name, tokens, refilled_at)
-    values (v_bucket, v_bytes, v_now)
-    on conflict (name) do update set tokens = v_bytes, refilled_at = v_now;
+    perform queue.store_tokens(v_bucket, v_bytes, v_now);
   end if;
   if v_bytes >= v_max then
     perform queue.refuse(
@@ -705,8 +719,7 @@ $$;
 
 -- Take tokens of a person's rate limit before a call does its work, or reject the call with status
 -- 429. Each call stores in a sequence the time when the person's bucket will be full again, which
--- needs no row lock. Only a call that gets the bucket's advisory lock also updates the row of
--- queue.buckets, so that concurrent calls of a person do not wait for each other.
+-- needs no row lock. Only one of concurrent calls also updates the row of queue.buckets.
 -- p_cost: Number of tokens to take. A negative number returns tokens that an earlier call took.
 create function queue.charge(
   p_bucket text,
@@ -744,13 +757,7 @@ begin
   perform setval('queue.refilled_' || v_pair.nth, v_before)
   where pg_sequence_last_value('queue.priced_' || v_pair.nth) <> v_hash
     and pg_sequence_last_value('queue.refilled_' || v_pair.nth) = v_full_at;
-  if queue.try_lock('bucket ' || p_bucket) then
-    insert into queue.buckets as b (name, tokens, refilled_at)
-    values (p_bucket, v_left, v_now)
-    on conflict (name) do update set
-      tokens = excluded.tokens,
-      refilled_at = excluded.refilled_at;
-  end if;
+  perform queue.store_tokens(p_bucket, v_left, v_now);
 end;
 $$;
 
@@ -802,17 +809,17 @@ $$;
 -- Take tokens of a person's rate limit for a call, or reject the call with status 429. Each
 -- function that people may call runs queue.admit first, and a trigger runs queue.admit for each
 -- statement on a table. The call takes p_count tokens, and one more token for each 16 kB that it
--- writes. A call of the kind 'changes', or a call that enqueues more than 10 jobs, also takes a
--- call slot, because the number of large calls at a time is limited. A call of the kind 'changes'
--- waits at most 100 ms for a lock (queue.limit_wait).
+-- writes. A call of the kind 'changes' also takes a call slot, because the number of large calls at
+-- a time is limited. A call of the kind 'changes' waits at most 100 ms for a lock
+-- (queue.limit_wait).
 -- p_kind: Kind of the call, which is jobs, streams, rows or changes. The kind 'rows' takes tokens
 --   for rows that a function of the engine or an app has already written. The kind 'changes' is for
 --   all writes that belong to no other kind. A person runs one call of the kind 'changes' at a
 --   time. A person's second call of the kind 'changes' waits up to 200 ms.
 create function queue.admit(
   p_kind text,
-  p_workspace_id uuid,
-  p_user_id uuid,
+  p_workspace_id uuid default null,
+  p_user_id uuid default queue.caller(),
   p_count double precision default 1,
   p_bytes bigint default 0
 )
@@ -829,12 +836,10 @@ declare
 begin
   if p_user_id is null then
     return;
-  elsif p_kind = 'changes' or p_kind = 'jobs' and p_count > 10 then
-    perform queue.take_call_slot(p_workspace_id, p_writes => true);
-  end if;
   -- calls of other kinds need no limit of their waits, because an enqueue can only wait for the
   -- idempotency key or unique key of its job (queue.hold_key)
-  if p_kind = 'changes' then
+  elsif p_kind = 'changes' then
+    perform queue.take_call_slot(p_workspace_id, p_writes => true);
     -- A person's second call of the kind 'changes' waits here for the first call. If the second
     -- call waited for a row lock instead, it would fail with 55P03, which the Data API returns with
     -- status 500.
@@ -884,12 +889,13 @@ security definer
 set search_path = ''
 as $$
 declare
-  v_user constant uuid := queue.caller();
   v_burst constant integer := queue.setting('user_enqueues_burst');
   v_price constant integer := least(100, greatest(1, v_burst / 4));
 begin
-  if v_user is not null and current_setting('minutehand.reserved', true) <> '' is not true then
-    perform queue.admit('changes', null, v_user, v_price);
+  if queue.caller() is not null
+    and current_setting('minutehand.reserved', true) <> '' is not true
+  then
+    perform queue.admit('changes', p_count => v_price);
     perform set_config('minutehand.reserved', v_price::text, true),
       set_config('minutehand.began', queue.clock()::text, true),
       queue.note_plain();
@@ -905,38 +911,23 @@ create trigger admit_statement
   when (current_user = 'authenticated'::text)
   execute function queue.admit_statement();
 
--- Return the number of tokens that queue.admit_statement took before the statement, and delete the
--- stored number.
-create function queue.take_reserved()
-returns double precision
-language plpgsql
-set search_path = ''
-as $$
-declare
-  v_price constant text := nullif(current_setting('minutehand.reserved', true), '');
-begin
-  perform set_config('minutehand.reserved', '', true) where v_price is not null;
-  return coalesce(v_price, '0');
-end;
-$$;
-
 -- Take tokens of a person's rate limit for p_count rows that a statement has written, minus the
 -- tokens that queue.admit_statement took. Each row costs one token, and one more token for each 16
 -- kB. A person's statement costs at least one token for each 10 ms, up to a quarter of a full
--- bucket, because a search for rows costs as much if no row matches.
+-- bucket, because a search for rows costs as much if no row matches. The first 100 ms per row are
+-- free, because the statement may have waited that long for another transaction's lock of the row.
 create function queue.charge_reserved(p_count bigint, p_bytes bigint default 0)
 returns void
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_reserved constant double precision := queue.take_reserved();
+  v_reserved constant integer := nullif(current_setting('minutehand.reserved', true), '');
 begin
+  perform set_config('minutehand.reserved', '', true) where v_reserved > 0;
   perform queue.admit(
     'rows',
-    null,
-    queue.caller(),
-    greatest(
+    p_count => greatest(
       p_count,
       case
         when v_reserved > 0 then least(
@@ -944,11 +935,11 @@ begin
           100 * extract(
             epoch from queue.clock()
               - nullif(current_setting('minutehand.began', true), '')::timestamptz
-          )
+          ) - 10 * p_count
         )
       end
-    ) - v_reserved,
-    p_bytes
+    ) - coalesce(v_reserved, 0),
+    p_bytes => p_bytes
   );
 end;
 $$;
@@ -1072,7 +1063,12 @@ $$;
 
 -- Admit a read of a table or view through the Data API, or reject the read with status 429. A
 -- person may send six reads at a time, because a browser sends up to six requests to one host. Two
--- of the six run. The others wait for at most two seconds, and use no CPU time.
+-- of the six run, and the others wait. A waiting read occupies a connection. Therefore a person's
+-- waits in the last ten seconds shorten the next wait, and after 20 waits one read runs at a time.
+-- A read-only transaction can store nothing, and the rejection of a read rolls back. Each wait is
+-- therefore recorded as an advisory lock of the session, which outlasts the transaction. The lock's
+-- numbers are a hash of the person's id and the milliseconds of the clock. A session keeps its last
+-- 100 of these locks, because the server has few advisory locks.
 -- Row-level policies call queue.admit_plain_read once per query. Realtime evaluates row-level
 -- policies outside of a request, so that reads by Realtime are not limited.
 create function queue.admit_plain_read()
@@ -1080,16 +1076,57 @@ returns void
 language plpgsql
 set search_path = ''
 as $$
+declare
+  v_path constant text := current_setting('request.path', true);
+  v_user constant uuid := queue.caller(false);
+  v_running constant text := 'running reads ' || v_user;
+  -- other locks have a first number below 2^30 (queue.lanes) or below 0 (queue.try_lock)
+  v_hash constant integer := hashtext(concat(current_database(), v_user)) & 1073741823 | 1073741824;
+  v_ms constant bigint := extract(epoch from queue.clock()) * 1000;
+  v_waits integer;
 begin
-  if current_setting('request.method', true) in ('GET', 'HEAD')
-    and current_setting('request.path', true) !~ '^/rpc/'
-    -- true for the first table of the query, because a query takes its place once
-    and current_setting('minutehand.is_reading', true) <> '' is not true
+  -- is_reading is 'yes' from the second table of the query on, because a query takes its place once
+  if v_user is null
+    or current_setting('minutehand.is_reading', true) <> ''
+    or (
+      v_path = '/rpc/graphql'
+      or current_setting('request.method', true) in ('GET', 'HEAD') and v_path !~ '^/rpc/'
+    ) is not true
   then
-    perform queue.take_place('reads ' || queue.caller(false), 6);
-    perform queue.take_place('running reads ' || queue.caller(false), 2, 2000);
-    perform set_config('minutehand.is_reading', 'yes', true);
+    return;
   end if;
+  perform set_config('minutehand.is_reading', 'yes', true);
+  perform queue.take_place('reads ' || v_user, 6);
+  if queue.try_lock('call ' || v_running || ' 1') then
+    return;
+  end if;
+  v_waits := (
+    select count(*)
+    from pg_catalog.pg_locks as l
+    where l.classid::integer = v_hash
+      and l.objsubid = 2
+      and (v_ms - l.objid::bigint) & 2147483647 < 10000
+  );
+  if v_waits < 20 and queue.try_lock('call ' || v_running || ' 2') then
+    return;
+  elsif v_waits < 40 then
+    perform pg_advisory_lock_shared(v_hash, (v_ms & 2147483647)::integer);
+    perform pg_advisory_unlock_shared(o.hash, o.ms)
+    from (
+      select l.classid::integer as hash, l.objid::integer as ms
+      from pg_catalog.pg_locks as l
+      where l.pid = pg_backend_pid()
+        and l.classid::integer >= 1073741824
+        and l.objsubid = 2
+      order by (v_ms - l.objid::bigint) & 2147483647
+      offset 100
+    ) as o;
+  end if;
+  perform queue.take_place(
+    v_running,
+    case when v_waits < 20 then 2 else 1 end,
+    400 - 10 * v_waits
+  );
 end;
 $$;
 
@@ -1148,7 +1185,7 @@ begin
     );
   end if;
   perform queue.limit_wait(100);
-  perform queue.admit('rows', null, queue.caller());
+  perform queue.admit('rows');
 end;
 $$;
 
@@ -1159,7 +1196,7 @@ security definer
 set search_path = ''
 as $$
 begin
-  perform queue.admit('streams', null, queue.caller());
+  perform queue.admit('streams');
   return jsonb_build_object('opened', true);
 end;
 $$;

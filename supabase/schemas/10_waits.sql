@@ -646,8 +646,6 @@ begin
   perform queue.check_json(p_answer, 'answer');
   perform queue.admit(
     'changes',
-    null,
-    queue.caller(),
     p_bytes => octet_length(p_answer::text)
   );
   perform queue.hold_jobs(array[p_job_id]);
@@ -726,7 +724,6 @@ begin
   perform queue.admit(
     'changes',
     p_workspace_id,
-    queue.caller(),
     p_bytes => octet_length(p_payload::text)
   );
   insert into queue.named_events (workspace_id, name, payload, emitted_at, created_by)

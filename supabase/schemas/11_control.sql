@@ -48,9 +48,7 @@ begin
     );
     perform queue.admit(
       'changes',
-      null,
-      queue.caller(),
-      cardinality(p_ids) + cardinality(v_children)
+      p_count => cardinality(p_ids) + cardinality(v_children)
     );
     perform queue.hold_jobs(p_ids || v_children[:100]);
     perform queue.cancel(
@@ -207,7 +205,7 @@ begin
     perform queue.note_plain();
   end if;
   if v_count > 1000 and queue.caller() is not null then
-    perform queue.admit('rows', null, queue.caller(), 1000);
+    perform queue.admit('rows', p_count => 1000);
     perform queue.refuse(
       400,
       'invalid_argument',
@@ -246,9 +244,7 @@ set enable_seqscan = off
 set jit = off
 as $$
 begin
-  perform queue.cancel_updated()
-  where current_setting('minutehand.cancels', true) <> ''
-    or current_setting('minutehand.reserved', true) <> '';
+  perform queue.cancel_updated();
   return null;
 end;
 $$;
@@ -401,9 +397,8 @@ begin
   perform queue.admit(
     'changes',
     v_job.workspace_id,
-    queue.caller(),
-    v_family,
-    octet_length(p_payload::text)
+    p_count => v_family,
+    p_bytes => octet_length(p_payload::text)
   );
   perform queue.hold_jobs(array[p_job_id]);
   v_job := queue.visible_job(p_job_id);
@@ -558,7 +553,7 @@ begin
     );
     v_price := least(v_found.searched / 20, v_unpaid);
     v_unpaid := v_unpaid - v_price;
-    perform queue.admit('rows', null, queue.caller(), v_price);
+    perform queue.admit('rows', p_count => v_price);
     v_ids := v_ids || array(
       select j.id
       from unnest(v_found.ids) as f (id)
@@ -585,7 +580,7 @@ begin
     p_cursor := v_ids[p_limit];
   end if;
   if p_is_retry then
-    perform queue.admit('changes', p_workspace_id, queue.caller(), cardinality(v_ids));
+    perform queue.admit('changes', p_workspace_id, p_count => cardinality(v_ids));
     perform queue.hold_jobs(v_ids);
     v_count := queue.retry(v_ids, v_now);
     perform queue.wake_worker(v_now) where v_count > 0;
@@ -712,9 +707,8 @@ begin
   perform queue.admit( -- take tokens for the size of the results, as an enqueue for its payload
     'changes',
     v_job.workspace_id,
-    queue.caller(),
-    0,
-    sum(octet_length(s.value::text)) + queue.output_bytes(p_job_id)
+    p_count => 0,
+    p_bytes => sum(octet_length(s.value::text)) + queue.output_bytes(p_job_id)
   )
   from queue.steps as s
   where s.job_id = p_job_id and s.created_at < v_from_at;

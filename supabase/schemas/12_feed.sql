@@ -896,7 +896,7 @@ begin
       left(p_topic, 300)
     );
   end if;
-  perform queue.admit('rows', null, queue.caller());
+  perform queue.admit('rows');
   -- Keep only a person's 100 newest rows (a topic and a client), so that no person can use up the
   -- message budget. The limit does not apply to guests, because all guests share one user id.
   delete from queue.followers

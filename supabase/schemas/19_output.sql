@@ -530,7 +530,7 @@ begin
   end if;
   perform queue.take_call_slot(p_workspace_id);
   perform queue.hold_id(p_id) where queue.caller() is null;
-  perform queue.admit('rows', null, queue.caller(), 1, p_bytes);
+  perform queue.admit('rows', p_bytes => p_bytes);
   return 0;
 end;
 $$;
