@@ -4,6 +4,7 @@ import { jobs, engine } from "../api.js";
 import { atLeast, duration, number, percent } from "../lib/format.js";
 import { useQuery } from "../lib/router.js";
 import { bucketize, topTypes, rangeOf, RANGES, success } from "../lib/series.js";
+import { STATES } from "../lib/states.js";
 import { usePolling, useFetch } from "../lib/store.js";
 import { html, useMemo } from "../lib/ui.js";
 import { Chart } from "../parts/chart.js";
@@ -24,7 +25,7 @@ const MAX_FAILURES = 5;
 
 export default function Overview({ workspace }) {
   const range = rangeOf(useQuery().get("range"), DEFAULT_RANGE);
-  const [minutes, words] = RANGES[range];
+  const [minutes] = RANGES[range];
   const scope = workspace.id;
   const stats = useFetch((signal) => engine.stats(scope, minutes, signal), [scope, minutes]);
   const series = useFetch((signal) => engine.series(scope, minutes, signal), [scope, minutes]);
@@ -57,7 +58,7 @@ export default function Overview({ workspace }) {
     ${
       unread
         ? html`<${Placeholder} of=${unread} what="the statistics" />${problems}`
-        : html`<${Stats} stats=${stats.value} series=${series.value} words=${words}>
+        : html`<${Stats} stats=${stats.value} series=${series.value} range=${range}>
           ${problems}
         <//>`
     }
@@ -93,8 +94,14 @@ function Pause({ stats, workspace }) {
   <//>`;
 }
 
-function Stats({ stats, series, words, children }) {
+/** Link to the list of jobs in a state. */
+const listOf = (state, more = "") =>
+  html`<a href=${`/jobs?state=${state}${more}`}>${STATES[state].word}</a>`;
+
+function Stats({ stats, series, range, children }) {
   const { live } = stats;
+  const [, words] = RANGES[range];
+  const since = `&since=${range}`;
   const { at, totals, sums, types } = useMemo(() => bucketize(series), [series]);
   const lines = topTypes(types).map(([name, type], index) => ({
     name,
@@ -113,11 +120,11 @@ function Stats({ stats, series, words, children }) {
       </p>`
     }
     <section class="grid-cards" aria-label="Totals">
-      ${figure("Queued", atLeast(live.queued), due)}
-      ${figure("Scheduled", atLeast(live.scheduled), `${atLeast(live.retrying)} retrying`)}
-      ${figure("Running", atLeast(live.running), `${atLeast(live.suspended)} suspended`)}
-      ${figure("Completed", number(sums.completed), `${number(sums.enqueued)} enqueued`)}
-      ${figure("Failed", number(sums.failed), `${number(sums.retried)} retried${lost}`, sums.failed > 0)}
+      ${figure(listOf("queued"), atLeast(live.queued), due)}
+      ${figure(listOf("scheduled"), atLeast(live.scheduled), `${atLeast(live.retrying)} retrying`)}
+      ${figure(listOf("running"), atLeast(live.running), `${atLeast(live.suspended)} suspended`)}
+      ${figure(listOf("completed", since), number(sums.completed), `${number(sums.enqueued)} enqueued`)}
+      ${figure(listOf("failed", since), number(sums.failed), `${number(sums.retried)} retried${lost}`, sums.failed > 0)}
       ${figure("Success", percent(success(sums)), `of the last ${words}`, success(sums) < HEALTHY_SUCCESS)}
     </section>
     ${children}
@@ -165,6 +172,6 @@ function Failures({ groups }) {
   return html`<section class="card" aria-labelledby="h-failures">
     <h2 id="h-failures">Failures</h2>
     ${table({ label: "Failures", rows: largest, key: failureKey, cards: true }, FAILURE_COLUMNS)}
-    <p><a href="/jobs?grouped=1">All failures</a></p>
+    <p class="notice"><a href="/jobs?grouped=1">All failures</a></p>
   </section>`;
 }
