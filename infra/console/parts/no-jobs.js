@@ -18,13 +18,16 @@ export function EmptyState({ workspaceId, state, filter, none, onFilter, retry }
     return html`<${Failed} error=${state.error} retry=${retry}
       what="The jobs could not be read" />`;
   if (!state.isAll) return html`<${Loading} what="Searching older jobs" />`;
-  if (Object.values(filter).some(Boolean)) {
-    return html`<${Empty} title="No job matches">
-      ${quietButton("Show all jobs", () => onFilter(none))}
-    <//>`;
-  }
-  return html`<${Empty} title="No jobs yet">
-    <p>Enqueue a job here or in SQL. It then appears in this list.</p>
-    <p><code>${firstJobSql(workspaceId)}</code></p>
-  <//>`;
+  return html`<div class="card">
+    ${
+      Object.values(filter).some(Boolean)
+        ? html`<${Empty} title="No job matches">
+          ${quietButton("Show all jobs", () => onFilter(none))}
+        <//>`
+        : html`<${Empty} title="No jobs yet">
+          <p>Enqueue a job here or in SQL. It then appears in this list.</p>
+          <p><code>${firstJobSql(workspaceId)}</code></p>
+        <//>`
+    }
+  </div>`;
 }

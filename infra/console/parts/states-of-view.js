@@ -13,10 +13,12 @@ export const Loading = ({ what = "Loading" }) =>
  * Notice for an empty list. Its text says why the list is empty, and what the person can do next.
  */
 export const Empty = ({ title, children }) =>
-  html`<div class="notice empty">
-    <p class="strong">${title}</p>
-    ${children && html`<div>${children}</div>`}
-  </div>`;
+  children
+    ? html`<div class="notice empty">
+      <p class="strong">${title}</p>
+      <div>${children}</div>
+    </div>`
+    : html`<p class="muted">${title}</p>`;
 
 /** Notice for a failed read, if no earlier read has succeeded. */
 export const Failed = ({ error, retry, what = "This could not be read" }) =>

@@ -53,10 +53,7 @@ export default function Types({ name, workspace }) {
         "wrap",
         (type) => html`
           <a href=${`/types/${encodeURIComponent(type.job_type)}`}>${breakable(type.job_type)}</a>
-          ${
-            type.description &&
-            html` <span class="muted small wide-only">${type.description}</span>`
-          }
+          <span class="under phone-less">${type.description}</span>
         `,
       ),
       column("State", (type) => html`<${TypeWorkers} type=${type} />`),
