@@ -25,11 +25,12 @@ export const title = () => "Benchmarks";
  */
 const regionOf = ({ region, status }) => {
   const { tone, word } = STATES[status];
-  return html`<li key=${region} data-tone=${tone} title=${word}>
+  return html`<li key=${region} class="badge" data-tone=${tone} title=${word}>
     <span class="pulse" aria-hidden="true"></span>${region}<span class="hidden">: ${word}</span>
   </li>`;
 };
-const regionsOf = ({ executions }) => html`<ul class="regions">${executions.map(regionOf)}</ul>`;
+const regionsOf = ({ executions }) =>
+  html`<ul class="bar regions">${executions.map(regionOf)}</ul>`;
 const doneOf = ({ executions, min_regions: minRegions }) => {
   const done = executions.filter(({ status }) => status === "completed").length;
   return html`${done} of ${executions.length}

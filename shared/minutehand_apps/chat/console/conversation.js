@@ -23,7 +23,7 @@ import { useTopicRefresh } from "../../parts/live.js";
 import { Markdown } from "../../parts/markdown.js";
 import NotFound, { placeholderPage } from "../../parts/not-found.js";
 import { AnswerForm } from "../../parts/question.js";
-import { Guarded, Stale } from "../../parts/states-of-view.js";
+import { Empty, Guarded, Stale } from "../../parts/states-of-view.js";
 import { createAction } from "../../parts/toasts.js";
 import { Sentence, When } from "../../parts/when.js";
 import { SessionList } from "./sessions.js";
@@ -216,7 +216,7 @@ function Conversation({ id, workspaceId }) {
     <div class="chat-composer">
       ${
         isAway &&
-        html`<button type="button" class="chat-latest" aria-label="Latest message" title="Latest message"
+        html`<button type="button" class="round chat-latest" aria-label="Latest message" title="Latest message"
           onClick=${goThere}><${Icon} name="down" /></button>`
       }
       ${
@@ -238,12 +238,9 @@ function Conversation({ id, workspaceId }) {
 
 /** Text that is shown in an empty conversation. */
 const Beginning = () =>
-  html`<div class="chat-empty">
-    <p class="strong">What would you like to know or create?</p>
-    <p class="muted">
-      Longer work is done in the background. You are asked if a decision is needed.
-    </p>
-  </div>`;
+  html`<${Empty} title="What would you like to know or create?">
+    <p>Longer work is done in the background. You are asked if a decision is needed.</p>
+  <//>`;
 
 /**
  * Small button of a message, with an icon. The label is shown as a tooltip and read by screen
@@ -348,7 +345,7 @@ function WorkCard({ item, question, onAnswer, onCancel }) {
     FOLLOWED,
   );
   return html`<section
-    class=${question ? "card question" : "card"}
+    class=${question ? "card question" : "card stack"}
     data-work=${item.id}
     data-status=${status}
     aria-label=${`${item.title}: ${stateOf(status).word}`}>

@@ -248,7 +248,7 @@ function Fields({ account, onSaved }) {
     return field(label, draft[name] ?? "", set, attributes);
   };
   return html`<form class="card stack" onSubmit=${save} aria-label="Edit company">
-    ${FIELDS.map(line)}
+    <div class="field-grid">${FIELDS.map(line)}</div>
     ${problem && html`<p class="problem" role="alert">${problem}</p>`}
     <div class="actions">
       <button

@@ -34,7 +34,7 @@ export const Enriched = ({ row, job }) =>
   job
     ? html`<${StateBadge} job=${job} />`
     : row.enriched_at
-      ? html`<span class="enriched">
+      ? html`<span class="titled">
           <${Tag} tone="completed">
             ${row.metadata?.apollo_source === "offline" ? "Enriched, sample" : "Enriched"}
           <//> <span class="muted small"><${When} at=${row.enriched_at} /></span>
@@ -79,8 +79,10 @@ export function RecordsPage({ kind, label, nameOf, columns, hint, add, actions, 
       <h1 tabindex="-1">${label}</h1>
       <span class="spacer"></span>
       <${Freshness} value=${records.freshness} />
-      ${actions}
-      <button type="button" class="primary" onClick=${add}>New ${kind}</button>
+      <div class="actions">
+        ${actions}
+        <button type="button" class="primary" onClick=${add}>New ${kind}</button>
+      </div>
     </header>
     <div class="bar">
       <${SearchBox}
