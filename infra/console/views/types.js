@@ -244,7 +244,7 @@ function TypeDetails({ type }) {
           ${fact("Queue", type.queue)}
           ${fact("Schema version", type.schema_version)}
           ${fact("Schedules", type.schedules.length > 0 && html`<a href="/schedules">${type.schedules.length}</a>`)}
-          ${fact("Source", type.source && html`<span class="mono small">${type.source}</span>`)}
+          ${fact("Source", type.source && html`<span class="mono small">${breakable(type.source)}</span>`)}
           ${fact("Timeout", seconds(type.timeout_seconds))}
           ${fact("Lease", seconds(type.lease_seconds))}
           ${fact("Attempts", type.max_attempts)}
