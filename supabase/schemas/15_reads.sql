@@ -1006,6 +1006,33 @@ select array(
 )
 $$;
 
+-- Return the time of the last call of any worker. A worker's row is updated only once a minute.
+create function queue.last_call()
+returns timestamptz
+language sql stable
+set search_path = ''
+as $$
+select greatest(
+  (select max(w.seen_at) from queue.workers as w),
+  to_timestamp(nullif(pg_sequence_last_value('queue.slots_ms'), 0) / 1000.0)
+)
+$$;
+
+-- Return the time of the last revocation of all worker keys if it was later than p_seen_at, or if
+-- p_seen_at is null. The function subtracts a minute from p_seen_at, because a worker's row is
+-- updated once a minute.
+create function queue.revoked_after(p_seen_at timestamptz)
+returns timestamptz
+language sql stable
+set search_path = ''
+as $$
+select r.at
+from to_timestamp(
+  (queue.setting('worker_keys_revoked') #>> '{-1,from}')::double precision
+) as r (at)
+where r.at > coalesce(p_seen_at - interval '1 minute', '-infinity')
+$$;
+
 -- Return the published job type whose name is most similar to p_job_type. Return null if no
 -- published name has at least half of the letter pairs of p_job_type.
 create function queue.nearest_type(p_job_type text)
@@ -1177,7 +1204,13 @@ from (
   from (
     values
       (
-        '{key_limit, workspace_type_limit, workspace_limit, type_limit, no_slot}'::text[],
+        '{no_worker, no_processor, not_leased}'::text[],
+        'All worker keys were revoked at {revoked_at}. Give the workers a new key.',
+        'token worker',
+        '/overview'
+      ),
+      (
+        '{key_limit, workspace_type_limit, workspace_limit, type_limit, no_slot}',
         'Wait for job {holder}, or cancel it.',
         'cancel {holder}',
         '/jobs/{holder}'
@@ -1188,6 +1221,12 @@ from (
           'happened to its worker:',
         'show {job_id}',
         null
+      ),
+      (
+        '{locked, open_transaction, blocking_session}',
+        'End that session if no one needs it: `select pg_terminate_backend({pid})`.',
+        null,
+        '/overview'
       ),
       (
         '{full_workspace, full_of_bytes}',
@@ -1275,14 +1314,6 @@ from (
       '/overview'
     ),
     (
-      'locked',
-      'A session (pid {pid}) has locked its row in an open transaction since {held_since}, so it '
-        'can neither start nor end.',
-      'Commit or end that session: `select pg_terminate_backend({pid})`.',
-      'explain {job_id}',
-      null
-    ),
-    (
       'cancelling',
       'It was asked to stop at {cancel_requested_at}. Worker {worker_id} gets the request with its '
         'next report, at the latest at {expires_at}.',
@@ -1299,12 +1330,14 @@ from (
         'job_worker may not execute {not_granted}, so its outcome is not stored.][ It has sent '
         'nothing for {silent}, since {sign}, at {place}.| It was last seen at {place}.][ Its '
         'database session (pid {pid}) waits for a lock of the session with pid {blocker}.][ 99 % '
-        'of the jobs of its type take {usual} or less.]',
+        'of the jobs of its type take {usual} or less.][ Its process has used up to {memory_mb} '
+        'MB.]',
       '[Grant the right: `grant execute on function {not_granted}(jsonb) to job_worker`.|Commit or '
         'end that session: `select pg_terminate_backend({blocker})`.|If {silent} without an update '
         'is too long, check the call at {place}. Give that call a time limit, or give the type a '
-        'shorter `timeout`.|Nothing to do until {lease_until}. If the lease is not '
-        'renewed by then, the job is reclaimed.|Nothing to do.]',
+        'shorter `timeout`.|If {usual} should suffice, check its log and the code at {place}.|'
+        'Nothing to do until {lease_until}. If the lease is not renewed by then, the job is '
+        'reclaimed.|Nothing to do.]',
       'watch {job_id}',
       '/types/{job_type}'
     ),
@@ -1382,9 +1415,9 @@ from (
     ),
     (
       'workspace_paused',
-      'The workspace has been paused since {paused_at}.',
+      'The workspace[ {which}] has been paused since {paused_at}.',
       'A manager of the workspace can resume it.',
-      'resume --all',
+      'resume --all[ --workspace {which}]',
       '/overview'
     ),
     (
@@ -1397,14 +1430,7 @@ from (
     ),
     (
       'no_worker',
-      'No worker has run since {since}, so nothing starts.',
-      'Its key was revoked at {revoked_at}. Give it a new key.',
-      'token worker',
-      '/overview'
-    ),
-    (
-      'no_worker',
-      'No worker has been seen yet.',
+      'No worker has run[ since {since}], so nothing starts.',
       'Start one with `minutehand dev` or `minutehand serve`. On AWS, check the schedule. If a '
         'worker was rejected, its log has the reason.',
       'doctor --only schedule',
@@ -1426,12 +1452,13 @@ from (
     ),
     (
       'no_processor',
-      'Workers run, but none of them serves the job type {job_type} in the queue '
-        '{queue}.',
+      'Workers run, but none of them serves the job type {job_type} in the queue {queue}.[ Worker '
+        '{last_worker} was the last, and was last seen at {last_seen}{process_end}.]',
       '[Workers that have {job_type} serve only other queues. Start one with `minutehand serve '
-        '--queue {not_served}`, or for all queues.|Deploy a worker that has {job_type}. If one is '
-        'deployed, check whether its code loads.]',
-      'doctor --only processors',
+        '--queue {not_served}`, or for all queues.|See why worker {last_worker} does not call, or '
+        'start it again.|Deploy a worker that has {job_type}. If one is deployed, check whether '
+        'its code loads.]',
+      '[types {once_served}|doctor --only processors]',
       '/types'
     ),
     (
@@ -1578,7 +1605,7 @@ from (
     ),
     (
       'refused_type',
-      'The code of the type {job_type} cannot be used.',
+      'A worker cannot use its code of the type {job_type}.',
       'Fix it in code, and deploy.',
       'types {job_type}',
       '/types/{job_type}'
@@ -1606,8 +1633,8 @@ from (
     ),
     (
       'full_workspace',
-      'The workspace has at least {jobs} live jobs, and its limit is {limit}. Enqueues by '
-        'people are rejected.',
+      'The workspace[ {which}] has at least {jobs} live jobs, and its limit is {limit}. Enqueues '
+        'by people are rejected.',
       'Or let an operator raise the limit: `select '
         'public.set_workspace_limits(''{workspace_id}'', ''{"max_pending": {more}}'')`.',
       null,
@@ -1615,8 +1642,8 @@ from (
     ),
     (
       'full_of_bytes',
-      'The live jobs of the workspace store {live}, and the limit is {limit}. Enqueues by people '
-        'with payloads above 2 kB are rejected.',
+      'The live jobs of the workspace[ {which}] store {live}, and the limit is {limit}. Enqueues '
+        'by people with payloads above 2 kB are rejected.',
       'Or let an operator raise the limit: `select '
         'public.set_settings(''{"user_pending_bytes_max": {more}}'')`.',
       null,
@@ -1644,22 +1671,8 @@ from (
       '/overview'
     ),
     (
-      'open_transaction',
-      'A session with an open transaction delays the queue.',
-      'End the session if no one needs its transaction: `select pg_terminate_backend({pid})`.',
-      null,
-      '/overview'
-    ),
-    (
-      'blocking_session',
-      'Sessions that wait for a lock of one session: {waiting}, the first since {since}.',
-      'End that session if no one needs it: `select pg_terminate_backend({pid})`.',
-      null,
-      '/overview'
-    ),
-    (
       'two_codes',
-      'Two versions of the code run at the same time: {codes}.',
+      'Different versions of the code run at the same time: {codes}.',
       'Stop the workers of the older version, unless they are about to end. The newer deploy sets '
         'the options of a type.',
       'types {job_type}',
@@ -1740,6 +1753,19 @@ from (
           '{place}.'
       ),
       ('suspect', 'It runs alone next, in a process of its own.'),
+      (
+        'locked',
+        'A session (pid {pid}) has locked its row in an open transaction since {held_since}, so it '
+          'can neither start nor end.'
+      ),
+      (
+        'open_transaction',
+        'A session with an open transaction delays the queue.'
+      ),
+      (
+        'blocking_session',
+        'Sessions that wait for a lock of one session: {waiting}, the first since {since}.'
+      ),
       (
         'disk_filling',
         'The disk is {percent} % full.'
@@ -1850,7 +1876,7 @@ $$;
 
 -- Return the job that ended an earlier process of the job p_job, as text. The result is the other
 -- job's type, with the other job's id if a loss has shown which job it was. Return null while the
--- type is unknown.
+-- type is unknown, or while several jobs may have ended the process.
 create function queue.killer_of(p_job public.jobs)
 returns text
 language sql stable
@@ -1858,17 +1884,18 @@ set search_path = ''
 as $$
 select coalesce(
   (
-    select concat_ws(' ', j.job_type, j.id)
+    select min(concat_ws(' ', j.job_type, j.id))
     from jsonb_array_elements_text(p_job.error_data #> '{evidence,jobs}') as e (id)
     join public.jobs as j on j.id = e.id::uuid
     where j.id <> p_job.id
+      and j.status <> 'completed' -- a completed job did not end the process
       -- the stack of the process may already have shown the type
       and coalesce(j.job_type = p_job.error_data #>> '{evidence,guilty_type}', true)
-      and exists (
+    having count(*) = 1
+      and bool_and(exists (
         select from queue.attempts as a
         where a.job_id = j.id and a.outcome = 'lost' and a.error_data ? 'evidence'
-      )
-    limit 1
+      ))
   ),
   p_job.error_data #>> '{evidence,guilty_type}'
 )
@@ -2035,8 +2062,8 @@ $$;
 -- silent: Time since the last update of the job, as text. Null for less than 20 seconds, because
 --   workers report updates of jobs only every 15 seconds.
 -- blocker: Database session that holds a lock for which the session of the silent job waits.
--- usual: Duration that 99 % of the jobs of the type do not exceed, as text. Null while the time
---   since the job's last update is shorter than this duration, or shorter than a minute.
+-- usual: Duration that 99 % of the jobs of the type do not exceed, as text. Null while the job has
+--   run for less than this duration, or for less than a minute.
 create function queue.pulse_of(p_job public.jobs, p_now timestamptz)
 returns jsonb
 language plpgsql stable
@@ -2061,7 +2088,7 @@ begin
         'usual', (
           select queue.length_in_words(u.ms)
           from queue.usual_ms(p_job.workspace_id, p_job.job_type, p_now) as u (ms)
-          where p.silent_ms > greatest(60000, u.ms)
+          where extract(epoch from p_now - l.leased_at) * 1000 > greatest(60000, u.ms)
         )
       )
     end
@@ -2219,7 +2246,9 @@ begin
       'data', jsonb_build_object(
         'refusal', v_refusal,
         'unpublished', p_job.job_type,
-        'nearest', queue.nearest_type(p_job.job_type)
+        'nearest', queue.nearest_type(p_job.job_type),
+        -- a revocation deletes the types, and their workers publish them again with a new key
+        'revoked_at', queue.revoked_after(p_now - interval '1 hour')
       )
     )
     when found then jsonb_build_object(
@@ -2244,6 +2273,22 @@ begin
             where p_job.job_type = any (w.job_types)
             limit 1
           )
+        ) || coalesce(
+          (
+            select jsonb_build_object(
+              'once_served', p_job.job_type,
+              'last_worker', w.worker_id,
+              'last_seen', w.seen_at,
+              'process_end', queue.process_end(w.evidence),
+              'revoked_at', queue.revoked_after(w.seen_at)
+            )
+            from queue.workers as w
+            where p_job.job_type = any (w.job_types)
+              and (w.queues is null or p_job.queue = any (w.queues))
+            order by w.seen_at desc
+            limit 1
+          ),
+          '{}'
         )
       )
     else queue.explain_ready(p_job, p_alive, p_now)
@@ -2438,6 +2483,7 @@ begin
       'without_right', v_without_right,
       'silent_since', v_silent_since,
       'ready_at', v_ready_at,
+      'revoked_at', queue.revoked_after(v_workers.seen_at),
       'patience_until', v_ready_at + case v_reason
         when 'next_in_line' then interval '1 minute'
         when 'behind_others' then interval '15 minutes'
@@ -2810,7 +2856,8 @@ begin
   end;
   if v_found ->> 'reason' = 'no_worker' then
     v_found := v_found || jsonb_build_object(
-      'since', (select max(w.seen_at) from queue.workers as w)
+      'since', queue.last_call(),
+      'data', jsonb_build_object('revoked_at', queue.revoked_after(queue.last_call()))
     );
   end if;
   select * into v_error
@@ -2839,7 +2886,10 @@ begin
     v_found ->> 'reason',
     v_found
       || queue.names_of(p_job, v_held)
-      || jsonb_build_object('code', v_error.code)
+      || jsonb_build_object(
+        'code', v_error.code,
+        'which', case when p_is_open then p_job.workspace_id end
+      )
       || jsonb_strip_nulls(v_found -> 'data'),
     v_error.kind
   );

@@ -436,10 +436,6 @@ returns table (verdict text, reason text, since timestamptz, cause text, data js
 language plpgsql stable
 set search_path = ''
 as $$
-declare
-  v_revoked_at constant timestamptz := to_timestamp(
-    (queue.setting('worker_keys_revoked') #>> '{-1,from}')::double precision
-  );
 begin
   return query
     select 'fail', 'read_only', null::timestamptz, null::text, '{}'::jsonb
@@ -455,9 +451,7 @@ begin
       null,
       jsonb_build_object(
         'jobs', p_backlog -> 'jobs',
-        'revoked_at', case
-          when v_revoked_at > p_seen_at - interval '1 minute' then v_revoked_at
-        end
+        'revoked_at', queue.revoked_after(p_seen_at)
       )
     where coalesce(p_now - p_seen_at > interval '90 seconds', true)
     union all
@@ -719,7 +713,7 @@ select
   'two_codes',
   max(c.registered_at),
   format(
-    'both serve %s',
+    'they serve %s',
     array_to_string((array_agg(c.job_type order by c.job_type))[:5], ', ')
   ),
   jsonb_build_object(
@@ -743,6 +737,7 @@ select
   jsonb_build_object(
     'job_type', p.job_type,
     'queue', p.name,
+    'workspace_id', p.workspace_id,
     'paused_at', p.paused_at,
     'jobs', d.jobs
   )
@@ -1113,10 +1108,7 @@ set timezone = 'UTC'
 as $$ -- sentences show times in UTC
 declare
   v_now constant timestamptz := queue.clock();
-  v_seen_at constant timestamptz := greatest(
-    (select max(w.seen_at) from queue.workers as w),
-    to_timestamp(nullif(pg_sequence_last_value('queue.slots_ms'), 0) / 1000.0)
-  ); -- time of the last call of any worker
+  v_seen_at constant timestamptz := queue.last_call();
   v_backlog jsonb;
   v_findings jsonb;
 begin
@@ -1151,7 +1143,14 @@ begin
       'jobs', f.data -> 'jobs'
     ) || coalesce(
       f.data -> 'said',
-      queue.render_guidance(f.reason, f.data || jsonb_build_object('since', f.since))
+      queue.render_guidance(
+        f.reason,
+        f.data || jsonb_build_object(
+          'since', f.since,
+          -- the sentences about one of all workspaces name the workspace
+          'which', case when p_workspace_id is null then f.data -> 'workspace_id' end
+        )
+      )
     )
     order by f.verdict <> 'fail', (f.data ->> 'jobs')::integer desc nulls last, f.reason
   )

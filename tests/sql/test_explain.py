@@ -119,9 +119,10 @@ def test_only_jobs_ahead_that_can_run_are_counted(engine: Engine) -> None:
 
 
 def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -> None:
-    """When the last worker of a job type ends, `explain_job` says so.
+    """When the last worker of a job type ends, `explain_job` names this worker.
 
-    If the type's registration was rejected, the rejection is the cause.
+    If the type's registration was rejected, the rejection is the cause. If all worker keys were
+    revoked since the worker's last call, a new key is the first advice.
     """
     engine.register("other")
     engine.advance(120)
@@ -145,6 +146,10 @@ def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -
     engine.lease_call(0, worker="w1", job_types=["work"])
     said = engine.explain(job_id)
     assert (said["reason"], "0 0 30 2 *" in said["cause"]) == ("no_processor", True)
+    assert "Worker w2 was the last, and was last seen at" in said["sentence"]
+    assert said["next"][0]["command"] == "minutehand types other"
+    engine.rpc("revoke_worker_keys", p_before=engine.one("select queue.clock()").isoformat())
+    assert engine.explain(job_id)["next"][0]["command"] == "minutehand token worker"
     engine.lease_call(0, worker="w3", job_types=["other"], queues=["mail"])
     said = engine.explain(job_id)
     assert "--queue default" in str(said["next"])
@@ -522,7 +527,8 @@ def test_a_lack_of_slots_is_reported_only_if_leases_use_them_all(
 def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) -> None:
     """A job that hangs still renews its lease.
 
-    Its explanation shows how long it sent nothing, the line of code, and the usual duration.
+    Its explanation shows how long it sent nothing, the line of code, and the usual duration. A job
+    that sends updates for longer than the usual duration is shown with the line and the duration.
     """
     engine.enqueue_many(20)
     for lease in engine.lease(20):
@@ -547,7 +553,10 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     assert found["jobs"] == 1
     assert found["next"][0]["command"] == f"minutehand explain {hangs}"
     engine.report(lease, progress={"percentage": 50})
-    assert "sent nothing" not in engine.explain(hangs)["sentence"]
+    said = engine.explain(hangs)
+    assert "sent nothing" not in said["sentence"]
+    assert said["sentence"].endswith("take 1 s or less. Its process has used up to 97 MB.")
+    assert "If 1 s should suffice, check its log" in said["next"][0]["words"]
 
 
 def test_a_limit_that_rejects_enqueues_is_a_finding_with_the_way_to_raise_it(
@@ -568,6 +577,8 @@ def test_a_limit_that_rejects_enqueues_is_a_finding_with_the_way_to_raise_it(
         assert list(found) == ["full_workspace", "full_of_bytes"]
         raised = f"set_workspace_limits('{ACME}', '{{\"max_pending\": 4}}')"
         assert raised in found["full_workspace"]["next"][1]["words"]
+        # only a list of all workspaces names the workspace
+        assert (ACME in found["full_workspace"]["sentence"]) == (workspace_id is None)
     assert engine.findings(GLOBEX) == {}
 
 

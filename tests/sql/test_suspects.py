@@ -348,6 +348,19 @@ def test_a_dead_letter_that_ended_its_process_runs_alone_when_it_is_retried(engi
     assert engine.one("select count(*) from public.jobs where workspace_id = %s", ACME) == 2
 
 
+def test_neither_of_two_jobs_that_end_their_process_is_named_as_the_first(engine: Engine) -> None:
+    """After a death, two of three jobs end a process alone, so either may have ended the first."""
+    *poison, beside = engine.enqueue_many(3)
+    workers = Workers(engine, poison, companies=4)
+    workers.run(limit=3)
+    alone = {lease["job"]["id"]: worker for worker, [lease] in map(workers.lease, (1, 1, 1))}
+
+    for job_id in poison:
+        assert "ended by" not in engine.explain(beside)["sentence"]
+        workers.die(alone[job_id], jobs=[job_id], running=1)
+    assert "ended by" not in engine.explain(beside)["sentence"]
+
+
 def test_a_death_is_explained_until_its_job_has_ended(engine: Engine) -> None:
     """`explain_job` shows that a suspect runs alone next.
 
