@@ -58,9 +58,10 @@ def workers(output: Output, connection: Connection) -> None:
 def last_sign(worker: dict[str, Any]) -> str:
     """Return how a worker's process or latest run ended, otherwise when the worker was last seen.
 
-    A worker whose host was killed is only known by the time of its last call.
+    A worker whose host was killed is only known by the time of its last call. A live worker has
+    ended only its latest run.
     """
-    if ended_at := worker.get("ended_at"):
+    if (ended_at := worker.get("ended_at")) and worker["state"] != "alive":
         return f"ended {ago(ended_at)}{worker['process_end']}"
     return f"seen {ago(worker['seen_at'])}"
 

@@ -101,11 +101,11 @@ def status(output: Output, connection: Connection) -> None:
 
 
 def _read(connection: Connection, function: str, path: str) -> Any:
-    """If the operator's key is set, read data of all workspaces.
+    """Read data of one workspace.
 
-    Without the operator's key, read the data of one workspace.
+    If the operator's key is set and no workspace is given, read data of all workspaces.
     """
-    if connection.values.get("SUPABASE_SECRET_KEY"):
+    if connection.values.get("SUPABASE_SECRET_KEY") and not connection.given_workspace:
         return connection.rpc(function, {}, as_operator=True)
     return connection.get(path, workspace_id=connection.workspace)
 
@@ -142,7 +142,7 @@ def _format_type(line: dict[str, Any]) -> dict[str, Any]:
     state = "yes" if line["served"] else "NO"
     if not line["published"]:
         state = f"not published; {nearest}?" if nearest else "not published"
-    if line["refusal"] and (line["served"] or not line["published"]):
+    if line["refusal"] and not line["published"]:
         state = "REFUSED"
     return {
         **line,

@@ -88,10 +88,13 @@ def test_a_question_is_shown_with_the_way_to_answer_it(run: Run, stack: RunningS
             worker.settle(worker.lease_one(), "completed", result={})
 
 
-def test_a_job_is_watched_and_the_workspace_is_listed(run: Run, account: str) -> None:
+def test_a_job_is_watched_and_the_workspace_is_listed(
+    run: Run, stack: RunningStack, account: str
+) -> None:
     """`watch` prints a job's events from its creation to its result.
 
-    Other commands list schedules, webhooks, workers and log lines of the workspace.
+    Other commands list schedules, webhooks, workers and log lines of the workspace. With the
+    operator's key, `status` describes all workspaces unless a workspace is given.
     """
     job_id = run.json("enqueue", "enrich_account", account)["id"]
     lines = run("watch", job_id).stdout.splitlines()
@@ -100,8 +103,10 @@ def test_a_job_is_watched_and_the_workspace_is_listed(run: Run, account: str) ->
     assert '"credits":' in lines[-1]  # the line contains the job's result
     assert run.json("schedules") == run.json("webhooks") == []
     assert "enrich_account" in run.json("workers")[0]["job_types"]
-    assert re.search(r"(seen|ended) (\d+ s ago|now)", run("workers").stdout)
+    assert re.search(r"seen (\d+ s ago|now)", run("workers").stdout)
     assert job_id[-8:] in run("logs", "-n", "50").stdout
+    assert run.json("status")["tenants"]
+    assert run.json("status", "-w", stack.demo_workspace_id)["tenants"] is None
 
 
 def test_new_log_lines_are_followed_without_the_old_ones(run: Run, stack: RunningStack) -> None:

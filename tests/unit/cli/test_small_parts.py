@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from minutehand.cli.lists import last_sign
 from minutehand.cli.overview import list_fields
 from minutehand.node import node_binary
 from minutehand.terminal.connection import (
@@ -39,6 +40,15 @@ def test_brackets_and_escapes_of_strangers_are_only_shown(
     assert printed.out.splitlines()[0] == "[/red] ␛]0;title\ufffd"
     assert "a␛[2J" in printed.out
     assert printed.out.endswith("cancel \ufffdgnp.a\ufffdb\ufffd\ufffdc\n")
+
+
+def test_only_a_worker_that_is_not_alive_has_ended() -> None:
+    """The end of a run of a live worker is not shown as the worker's end."""
+    worker = {"seen_at": "2026-01-01T00:00:00Z", "ended_at": "2026-01-01T00:00:00Z"}
+    worker["process_end"] = " (SIGKILL)"
+
+    assert last_sign({**worker, "state": "alive"}).startswith("seen ")
+    assert last_sign({**worker, "state": "gone"}).endswith(" (SIGKILL)")
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>soon</html>", b'{"jobs": ['])
