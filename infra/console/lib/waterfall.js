@@ -1,7 +1,7 @@
 // Converts the trace of a job to rows on one time axis. The module parts/waterfall.js draws the
 // rows.
 
-import { outcomeOf, stateOf } from "./states.js";
+import { outcomeOf, stateAt, stateOf } from "./states.js";
 
 const MAX_EXPANDED = 40;
 
@@ -27,7 +27,7 @@ export function rowsOf(trace, now) {
       kind: "job",
       level,
       name: job.job_type,
-      ...stateOf(job.status),
+      ...stateOf(stateAt(job, now)),
       jobId: job.id,
       ...spanOf(at(job.created_at), job.finished_at, now),
       error: job.error_message,

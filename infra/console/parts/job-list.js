@@ -164,7 +164,8 @@ class JobList {
 
   /** Return the part of the filter that applies to the counts above the list. */
   #countFilter() {
-    const { job_type, queue, internal } = this.#filter;
+    // a search lists internal jobs too, but no count depends on the searched text
+    const { job_type, queue, internal = job_type ? undefined : false } = this.#filter;
     const isSet = ([, value]) => value !== undefined;
     return Object.fromEntries(Object.entries({ job_type, queue, internal }).filter(isSet));
   }

@@ -86,6 +86,16 @@ test("what runs ends now", () => {
   );
 });
 
+test("a job between two attempts is retrying until its next attempt is due", () => {
+  const next = { status: "pending", state: "retrying", next_retry_at: at(20_000) };
+  const words = [10_000, 30_000].map((ms) => {
+    const jobs = [job("again", { ...next, finished_at: null })];
+    return rowsOf({ jobs }, Date.parse(at(ms)))[0].word;
+  });
+
+  assert.deepEqual(words, ["Retrying", "Queued"]);
+});
+
 test("a large trace shows the children without their steps", () => {
   const jobs = [parent];
   for (let n = 0; n < 100; n += 1)
