@@ -54,7 +54,7 @@ export function Chart({ label, at, lines, format = number, minTop = 4 }) {
         dash,
         spanGaps: true,
         value: (drawn, value, nth, point) =>
-          formatValue(point === null ? drawn.data[nth].at(-1) : value),
+          formatValue(point === null ? drawn.data[nth].findLast(hasValue) : value),
         // Draw a line that has a single value as a point, because otherwise the chart of a new
         // project would look empty.
         points: {
@@ -72,7 +72,7 @@ export function Chart({ label, at, lines, format = number, minTop = 4 }) {
           { ...axis, size: 76, values: amounts },
         ],
         series: [
-          { label: "Time", value: ({ data: [all] }, time) => shortTime(time ?? all.at(-1), span) },
+          { label: "Time", value: (_plot, time) => (time ? shortTime(time, span) : "latest") },
           ...series,
         ],
       };
