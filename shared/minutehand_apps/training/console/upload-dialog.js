@@ -73,7 +73,7 @@ export function UploadDialog({ workspaceId, whose, onClose }) {
     ${problem && html`<p class="problem" role="alert">${problem}</p>`}
     <div class="bar">
       <span class="muted small">
-        ${file ? bytes(file.size) : "No video at hand?"}
+        ${file ? bytes(file.size) : "No video?"}
       </span>
       ${
         (!file || problem) &&
