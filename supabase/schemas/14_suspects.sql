@@ -24,8 +24,8 @@
 -- guilty, suspect or innocent.
 -- guilty: Only this job can have ended the process.
 -- suspect: This job or another job of the process may have ended the process.
--- innocent: The stack trace of the process shows code of another job type, so this job did not end
---   the process.
+-- innocent: The stack trace of the process shows code of another job type, or the host killed the
+--   process because it did not stop in time, so this job did not end the process.
 --
 -- The evidence of how a process ended contains a list of the jobs in the process. A job that is
 -- missing from the list may still be guilty, because the job may have begun after the process wrote
@@ -49,7 +49,8 @@ begin
         w.worker_id,
         l.job_id = any (p_ids) as is_lost,
         coalesce(
-          w.evidence ? 'stack' and w.evidence ->> 'guilty_type' <> n.job_type,
+          w.evidence ? 'stopped'
+            or w.evidence ? 'stack' and w.evidence ->> 'guilty_type' <> n.job_type,
           false
         ) as is_innocent,
         (
@@ -230,8 +231,7 @@ select coalesce(array_agg(
         'evidence', queue.evidence_for(l.workspace_id, w.evidence),
         'message', format(
           case b.verdict
-            when 'innocent' then 'attempt %1$s does not count: a job of %4$s ended the process of '
-              'worker %2$s'
+            when 'innocent' then 'attempt %1$s does not count: %4$s ended the process of worker %2$s'
             when 'suspect' then 'attempt %1$s does not count: the process of worker %2$s ended%3$s'
               ' while it also ran %5$s; the job runs next alone, or with some of these jobs'
             when 'guilty' then case
@@ -243,7 +243,7 @@ select coalesce(array_agg(
           l.attempt,
           w.worker_id,
           queue.process_end(w.evidence),
-          w.evidence ->> 'guilty_type',
+          coalesce('a job of ' || (w.evidence ->> 'guilty_type'), 'the host'),
           queue.other_jobs(b.others)
         )
       ))

@@ -226,6 +226,16 @@ def test_what_its_stack_names_pays_and_the_others_run_on(engine: Engine) -> None
     assert engine.settle(other)["outcome"] == "applied"
 
 
+def test_a_process_that_its_host_killed_costs_no_attempt(engine: Engine) -> None:
+    """A host kills a process that does not stop in time. The only job of the process runs again."""
+    job = engine.enqueue()
+    Workers(engine).crash(stopped=True)
+
+    assert states(engine, [job]) == {("pending", 0, 0)}
+    assert "the host ended the process" in engine.job(job)["error_message"]
+    assert engine.count("queue.suspects") == 0
+
+
 def test_a_job_that_began_after_the_last_list_may_be_the_one(engine: Engine) -> None:
     """A job that is missing in a dead process's list of running jobs is a suspect too."""
     ids = engine.enqueue_many(3)

@@ -69,7 +69,7 @@ SUSPECTS_PARTS: Final = 4
 SUSPECTS_SECONDS: Final = 1.0
 #: Headers of a request that are forwarded to the worker, and headers of the worker's response that
 #: are returned.
-_REQUEST_HEADERS: Final = frozenset({"authorization", "content-type", "x-request-id"})
+_REQUEST_HEADERS: Final = frozenset({b"authorization", b"content-type", b"x-request-id"})
 _RESPONSE_HEADERS: Final = frozenset({"content-type", "allow", "www-authenticate", "retry-after"})
 
 
@@ -151,11 +151,7 @@ class WorkerProcess:
             request.method,
             scope["path"],  # do not use `request.url`, which contains the caller's Host header
             # pass header values as bytes, because not every value can be decoded and encoded again
-            headers=[
-                header
-                for header in request.headers.raw
-                if header[0].decode("latin-1") in _REQUEST_HEADERS
-            ],
+            headers=[header for header in request.headers.raw if header[0] in _REQUEST_HEADERS],
             content=await body_of(request),
         )
         response: Response
@@ -189,10 +185,10 @@ class WorkerProcess:
                 await self._forks.aclose(timeout_seconds=RESPONSE_SECONDS)
                 continue
             # restart without a pause if the end of the process identified suspects or a guilty job
-            has_jobs = result.guilty or result.suspects
-            failures = (
-                0 if has_jobs or loop.time() > started + MAX_RESTART_SECONDS else failures + 1
-            )
+            if result.guilty or result.suspects or loop.time() > started + MAX_RESTART_SECONDS:
+                failures = 0
+            else:
+                failures += 1
             if failures and not self._is_stopping:
                 await asyncio.sleep(min(RESTART_SECONDS * 2**failures, MAX_RESTART_SECONDS))
 
@@ -238,7 +234,7 @@ class WorkerProcess:
             result = await self._run(report, {SUSPECTS_ONLY: "1"})
             if report.has_leased():
                 self._suspects_seconds = SUSPECTS_SECONDS
-        if result is not None and result.guilty:
+        if result and result.guilty:
             await self.wake()  # the woken worker schedules the retry of the guilty job
 
     async def _run(self, report: ExitReport, variables: Mapping[str, str]) -> ReleasedJobs | None:
@@ -250,8 +246,12 @@ class WorkerProcess:
             return None
         started = asyncio.get_running_loop().time()
         try:
-            access = self._exit_reporter.access.variables
-            variables = {**report.variables, **access, **variables, PIPE: str(self._pipe_end)}
+            variables = {
+                **report.variables,
+                **self._exit_reporter.access.variables,
+                **variables,
+                PIPE: str(self._pipe_end),
+            }
             code = await self._forks.run(variables)
             if code == 0:
                 return None
@@ -260,13 +260,13 @@ class WorkerProcess:
             free = self._free_processes()
             companies = free if len(details.get("jobs", ())) <= free else SUSPECTS_PARTS
             evidence = {**details, "companies": companies}
+            if self._is_stopping and code == -signal.SIGKILL:
+                # no job is guilty, because the host kills processes that do not stop in time
+                evidence = {"stopped": True}
             result = await self._exit_reporter.report(report.worker_id, evidence)
             ran = round(asyncio.get_running_loop().time() - started)
-            extra = {"ran_seconds": ran, **details, "guilty": result.guilty}
-            logger.error(
-                "The worker's process has ended and is restarted",
-                extra={"event": "worker.died", **extra},
-            )
+            extra = {"event": "worker.died", "ran_seconds": ran, **details, "guilty": result.guilty}
+            logger.error("The worker's process has ended and is restarted", extra=extra)
             self._start_for_suspects(result.suspects)
             return result
         finally:
@@ -339,4 +339,4 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Shut down without a forced exit, so that the worker releases its jobs."""
-        self.should_exit = self.should_exit or sig != signal.SIGINT
+        self.should_exit |= sig != signal.SIGINT
