@@ -29,13 +29,14 @@ class JobServiceError(Exception):
 
 
 class ConfigurationError(JobServiceError):
-    """The setting `variable` is missing or invalid. `example` is a valid value."""
+    """The setting `variable` is missing or invalid. `example` is a valid value, or empty."""
 
     def __init__(self, variable: str, problem: str, example: str) -> None:
         self.variable = variable
         self.problem = problem
         self.example = example
-        super().__init__(f"{variable} {problem}. Example: {variable}={example}")
+        end = f". Example: {variable}={example}" if example else ""
+        super().__init__(f"{variable} {problem}{end}")
 
 
 def _url(value: str) -> str:
@@ -215,7 +216,7 @@ class Settings(BaseModel):
         except ValidationError as error:
             name = str(error.errors()[0]["loc"][0])
             raise ConfigurationError(
-                _variable(name), _error_message(error), _example(name)
+                _variable(name), error_message(error), _example(name)
             ) from error
 
     def with_environ(self, **values: str) -> Self:
@@ -233,11 +234,14 @@ class Settings(BaseModel):
             raise ConfigurationError(variable, "is not set", _example(name))
 
 
-def _error_message(error: ValidationError) -> str:
+def error_message(error: ValidationError) -> str:
     """Return the first problem, as the end of a sentence that begins with a variable's name."""
     message = error.errors()[0]["msg"]
     if message == "Field required":
         return "is not set"
+    if message.startswith("Extra inputs"):
+        return "is unknown"
+    message = message.replace("a valid tuple", "a list")
     return re.sub("^(?:Input|String) should", "must", message.removeprefix("Value error, "))
 
 
@@ -288,4 +292,4 @@ def _read(environ: Mapping[str, str], name: str, kind: Any, *, example: str) -> 
     try:
         return None if text is None else TypeAdapter(kind).validate_python(text)
     except ValidationError as error:
-        raise ConfigurationError(name, _error_message(error), example) from error
+        raise ConfigurationError(name, error_message(error), example) from error

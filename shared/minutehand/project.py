@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from minutehand.config import ConfigurationError
+from minutehand.config import ConfigurationError, error_message
 
 FILE = "minutehand.toml"
 #: Environment variable with the project's folder, for a command that runs in another folder.
@@ -53,11 +53,10 @@ class Project(BaseModel):
         """
         path, options = _read(root)
         try:
-            return cls(root=root, **options)
-        except (ValidationError, TypeError) as error:
-            raise ConfigurationError(
-                str(path), f"must be valid: {error}", 'schema = "minutehand"'
-            ) from error
+            return cls.model_validate({**options, "root": root})
+        except ValidationError as error:
+            option = error.errors()[0]["loc"][0]
+            raise ConfigurationError(f"{option} in {path}", error_message(error), "") from error
 
     @classmethod
     def find(cls, start: Path | None = None, environ: Mapping[str, str] = os.environ) -> Self:

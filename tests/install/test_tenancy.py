@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from minutehand.cli.doctor.results import CheckResult, Target
+from minutehand.cli.doctor.runner import run_checks
 from minutehand.install.errors import InstallError
 from minutehand.install.tenancy import PERSONAL, Tenants, existing
 from minutehand.local.environment import demo_values, remote_values
@@ -64,6 +66,39 @@ def test_an_unknown_role_is_refused_with_the_words_found(
 
     assert words in str(error.value)
     assert "tenant_members" in str(error.value)
+
+
+def test_the_doctor_restores_the_views_of_tenants_and_the_history(
+    hosted: HostedDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The doctor finds views of tenants that were dropped, and a lost history of migrations.
+
+    If a view cannot be created, because its column was dropped too, the doctor names the column.
+    """
+    install(tmp_path, "minutehand", TENANTS)
+    hosted.as_owner(TABLES.replace("{type}", "text"))
+    hosted.apply(tmp_path)
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    target = Target({"DATABASE_URL": hosted.owner_url, "MINUTEHAND_SCHEMA": "minutehand"})
+
+    def check(name: str) -> CheckResult:
+        [finding] = run_checks(target, [name])
+        return finding
+
+    before = hosted.everything()
+    hosted.as_owner("truncate supabase_migrations.schema_migrations")
+    hosted.as_owner("drop view minutehand_engine.tenants cascade")
+    hosted.as_owner("drop trigger minutehand_before_delete on rbac.groups")
+    for name in ("migrations", "engine"):
+        hosted.as_owner(str(check(name).fix))
+        assert check(name).verdict == "ok"
+
+    assert sorted(hosted.everything()) == sorted(before)
+    hosted.as_owner("alter table rbac.groups drop column name cascade")
+    finding = check("engine")
+    assert "column o.name does not exist" in finding.detail
+    assert "the part tenancy/existing of " in str(finding.fix)
 
 
 MEMBERS = "members(org,person)"

@@ -177,3 +177,19 @@ def test_what_a_project_adds_replaces_nothing_that_is_missing(
 
     assert fixes
     assert not [fix for fix in fixes if "rename" in fix or "set schema" in fix]
+
+
+def test_pending_jobs_that_no_lease_finds_get_a_place_again(engine: Engine) -> None:
+    """The doctor finds pending jobs whose rows someone deleted, and its statement restores them.
+
+    The fixture checks the restored rows.
+    """
+    engine.enqueue()
+    engine.enqueue(delay_seconds=60)
+    engine.run("truncate queue.ready, queue.deferred")
+
+    [(_, detail, fix)] = engine.rows(QUERIES["jobs"])
+    engine.run(fix)
+
+    assert detail.startswith("2 pending jobs are in no table")
+    assert engine.rows(QUERIES["jobs"]) == []

@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from minutehand.app import App, find_apps
+from minutehand.config import ConfigurationError
 from minutehand.project import Project
 from minutehand.version import VERSION
 
@@ -191,7 +192,13 @@ def main(
 
 def run() -> None:
     """Run `minutehand` with the packages of the current project in Python's import path."""
-    Project.find().make_importable()
+    try:
+        Project.find().make_importable()
+    except ConfigurationError as error:
+        from minutehand.terminal.output import Output
+
+        Output(as_json="--json" in sys.argv).failure(str(error), code="bad_settings", fix=None)
+        sys.exit(1)
     sys.exit(app(prog_name="minutehand"))
 
 

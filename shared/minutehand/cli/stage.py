@@ -93,22 +93,19 @@ class Stage:
             stacks = self.client("cloudformation").describe_stacks(StackName=self.stack)["Stacks"]
         return {item["OutputKey"]: item["OutputValue"] for item in stacks[0].get("Outputs", [])}
 
-    def read_secrets(self, function: str) -> dict[str, str]:
-        """Read a function's secrets from SSM.
-
-        Return {} if SSM has no valid secrets of the function.
-        """
+    def read_secrets(self, function: str) -> dict[str, str] | None:
+        """Read a function's secrets from SSM. Return None if SSM has no valid secrets."""
         ssm = self.client("ssm")
         with translate_aws_errors(self.region):
             try:
                 name = parameter_name(self.service, self.name, function)
                 parameter = ssm.get_parameter(Name=name, WithDecryption=True)["Parameter"]
             except ssm.exceptions.ParameterNotFound:
-                return {}
+                return None
         try:
             return dict(json.loads(parameter["Value"]))
-        except ValueError:  # someone has edited the SSM parameter
-            return {}
+        except (TypeError, ValueError):  # someone has edited the SSM parameter
+            return None
 
     def environment(self) -> dict[str, str]:
         """Read the settings and secrets of all functions, and the API's address.
@@ -121,7 +118,7 @@ class Stage:
             with translate_aws_errors(self.region):
                 read = functions.get_function_configuration(FunctionName=f"{self.stack}-{name}")
             values |= read.get("Environment", {}).get("Variables", {})
-            values |= self.read_secrets(name)
+            values |= self.read_secrets(name) or {}
         return values
 
     @property

@@ -37,6 +37,9 @@ _OWNER = """
 FUNCTION, OWNERSHIP, RIGHTS = 4, 10, 11
 #: Ranks of the statements that create a table with its columns and constraints.
 _TABLE = (2, 3, 7)
+#: Ranks of the statements that set a column's default or `not null`, and add constraints and
+#: indexes.
+_RULES = (6, 7)
 #: Prefix of a catalog entry for the row of a setting, whose value people may change.
 _SETTING = "setting "
 #: Ranks of functions and views. `create or replace` cannot change a view's columns or a function's
@@ -55,10 +58,9 @@ _KINDS = {
     r"CREATE (?:CONSTRAINT )?TRIGGER (\".+?\"|\S+) ": ("trigger {old} on {object}", ""),
     r"create policy (\".+?\"|\S+) on": ("policy {old} on {object}", ""),
 }
-_COLUMN_OF = re.compile(r"alter table \S+ alter column \S+(?= type )")
 _DEFAULT = re.compile(r"(alter table \S+ alter column \S+) set (default|not null)")
 #: Pattern of a statement that adds a column with a default or a generated value.
-_FILLED = re.compile(r"(alter table \S+) add column if not exists (\S+) .+ (?:default|generated) ")
+_FILLED = re.compile(r" add column .+ (?:default|generated) ")
 _OWNED = re.compile(r"alter (.+) owner to (.+)", re.DOTALL)
 _COLUMN_RIGHT = re.compile(r"grant \w+ \(")
 #: Database role of hosted Supabase projects, which may be missing in other databases.
@@ -74,6 +76,15 @@ _SHORTENED = """
     select distinct a.attrelid::regclass::text from pg_catalog.pg_attribute as a
     join pg_catalog.pg_class as c on c.oid = a.attrelid
     where a.attisdropped and c.relkind = 'r'
+"""
+#: Pattern of the statements in the project's SQL of its tenants, with the name of a new object.
+_TENANCY = re.compile(
+    r"^((?:create (?:or replace )?(?:view|trigger) (\S+)|revoke|grant|comment)\b[^;]*)",
+    re.MULTILINE,
+)
+_VIEWS_AND_TRIGGERS = """
+    select concat(relnamespace::regnamespace, '.', relname) from pg_catalog.pg_class
+    union select tgname from pg_catalog.pg_trigger
 """
 _TABLES = """
     select quote_ident(n.nspname), quote_ident(c.relname), array_agg(quote_ident(a.attname)::text)
@@ -164,17 +175,22 @@ def read_record(schemas: Schemas, apps: Iterable[App]) -> list[CatalogEntry] | N
     ]
 
 
-def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> list[Drift]:
+def find_drifts(
+    session: Any, schemas: Schemas, record: list[CatalogEntry], tenancy: str = ""
+) -> list[Drift]:
     """Compare a database with the record, and return fixes in an order in which they can run.
+
+    `tenancy` is the SQL with which the project's migration replaced the views of tenants.
 
     During the comparison, objects that someone has renamed get their recorded names back, in a
     transaction that is rolled back, because other objects depend on these names.
 
     An object that the record does not contain is a drift in three cases. First, the object is a
     grant, a policy, a rule or a role of a recorded object. Second, the object is an overload of a
-    recorded function. Third, the object is a part of the engine's tables, except a plain index or a
-    column that inserts may omit. A project may add all other objects to its database. To the tables
-    of tenants a project may also add policies and rights of signed-in people.
+    recorded function. Third, the object is a constraint, a unique index or a `not null` of a
+    recorded table, or another part of the engine's tables, except a plain index or a column that
+    inserts may omit. A project may add all other objects to its database. To the tables of tenants
+    a project may also add policies and rights of signed-in people.
     """
     roles = {name for (name,) in session.execute(_ROLES).fetchall()}
     [(owner,)] = session.execute(_OWNER, (schemas.engine,)).fetchall()
@@ -184,7 +200,7 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
         if _OPTIONAL in roles or _OPTIONAL not in entry.statement
     }
     with session.transaction(force_rollback=True):
-        repairs = _restore_tables(session, schemas, record)
+        repairs = _restore_tables(session, schemas, record, tenancy)
         actual = {entry.key: entry for entry in read_catalog(session, schemas)}
         if renamed := _find_renames(session, expected, actual):
             for item in renamed:
@@ -213,12 +229,12 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
     # repeat all grants on an object with a wrong owner, because a new owner loses some grants
     owned = {f.object for key, f in expected.items() if f.rank == OWNERSHIP and key not in actual}
     function_names = {f.object.partition("(")[0] for f in expected.values() if f.rank == FUNCTION}
-    columns = {match[0] for match in map(_COLUMN_OF.match, expected) if match}
+    columns = {match[0] for match in map(_COLUMN.match, expected) if match}
     # columns that the project has added, with a default, so that the engine's inserts may omit them
     omitted = {
-        column
-        for match in map(_FILLED.match, actual)
-        if match and (column := "{} alter column {}".format(*match.groups())) not in columns
+        "alter table {} alter column {}".format(*match.groups())
+        for match in map(_COLUMN.match, filter(_FILLED.search, actual))
+        if match and match[0] not in columns
     }
 
     # statements that remove the changed form of an object of the release
@@ -233,8 +249,8 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
         if is_extension and (entry.undo or _drop(entry)) not in replaced:
             return None
         column = entry.statement.partition(" set ")[0]
-        is_part = entry.rank not in _REPLACED and (
-            entry.object.startswith(f"{schemas.engine}.") or column in columns
+        is_part = entry.rank in _RULES or (
+            entry.rank not in _REPLACED and entry.object.startswith(f"{schemas.engine}.")
         )
         is_omitted = column in omitted
         harms = is_part and not is_omitted and not entry.statement.startswith("CREATE INDEX")
@@ -250,8 +266,9 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
     # columns
     revoked = {entry.object for entry in added if entry.undo and entry.rank == RIGHTS}
     missing = [
-        Drift(
-            f"undone: {_first_line(entry.statement)}",
+        _drift(
+            "missing or changed",
+            entry.statement,
             ";\n".join(filter(None, (dropped.get(key), _fix(entry, existing - recreated, actual)))),
         )
         for key, entry in sorted(expected.items(), key=lambda item: _order(item[1]))
@@ -260,7 +277,7 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
         or (entry.rank == RIGHTS and entry.object in owned)
         or (entry.object in revoked and _COLUMN_RIGHT.match(entry.statement))
     ]
-    undone = (Drift(f"not by the release: {f.statement}", f.undo) for f in added if f.undo)
+    undone = (_drift("not in the release", f.statement, f.undo) for f in added if f.undo)
     # remove unexpected objects first, because for example an altered policy is dropped, then
     # created
     return [
@@ -269,8 +286,13 @@ def find_drifts(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> l
     ]
 
 
-def _restore_tables(session: Any, schemas: Schemas, record: list[CatalogEntry]) -> list[Drift]:
-    """Rename tables back, and create missing tables with rows. Return these statements as fixes."""
+def _restore_tables(
+    session: Any, schemas: Schemas, record: list[CatalogEntry], tenancy: str
+) -> list[Drift]:
+    """Rename tables back, and create missing tables with rows and missing views of tenants.
+
+    Return these statements as fixes.
+    """
     columns: dict[str, set[str]] = {}
     for match in filter(None, (_COLUMN.match(entry.statement) for entry in record)):
         columns.setdefault(match[1], set()).add(match[2])
@@ -305,9 +327,14 @@ def _restore_tables(session: Any, schemas: Schemas, record: list[CatalogEntry]) 
                 for entry in sorted(record)
                 if (entry.object == table and entry.rank in _TABLE) or entry.object.startswith(rows)
             ]
+    present = {name for (name,) in session.execute(_VIEWS_AND_TRIGGERS).fetchall()}
+    for statement, name in _TENANCY.findall(tenancy):
+        # a new view also needs its grants and comments, which have no name here
+        if name not in present and (name or statements):
+            statements.append(statement)
     for statement in statements:
         session.execute(statement.encode())
-    return [Drift(f"undone: {statement}", statement) for statement in statements]
+    return [_drift("missing or changed", each, each) for each in statements]
 
 
 def _find_renames(
@@ -341,7 +368,7 @@ def _find_renames(
                 [(other, old)] = candidates
                 subject, part = _name_object(other, pattern, old)
                 rename = f"alter {subject} rename {part}to {match[1]}"
-                drift = Drift(f"renamed to {old}: {_first_line(entry.statement)}", rename)
+                drift = _drift(f"renamed to {old}", entry.statement, rename)
                 drifts.setdefault((other.object, old), []).append(drift)
     return [claims[0] for claims in drifts.values() if len(claims) == 1]
 
@@ -404,5 +431,5 @@ def _fix(entry: CatalogEntry, existing: set[str], actual: Iterable[str]) -> str:
     return f"{entry.statement};\nrevoke all on {kind} {entry.object} from {roles}"
 
 
-def _first_line(statement: str) -> str:
-    return statement.partition("\n")[0]
+def _drift(difference: str, statement: str, fix: str) -> Drift:
+    return Drift(f"{difference}: {statement.splitlines()[0]}", fix)

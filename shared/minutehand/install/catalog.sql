@@ -332,13 +332,12 @@ facts (rank, object, statement, undo) as (
   join unnest('{public, anon, authenticated, service_role, job_worker}'::text[]) as r (
     role
   ) on a.grantee = case r.role when 'public' then 0 else to_regrole(r.role)::oid end
-  where a.privilege_type <> 'MAINTAIN' -- a right of Postgres 17 and newer
-    -- ignore the right of all roles to use the schema public, which Postgres itself grants
-    and not (
-      starts_with(l.target, 'schema ')
-      and l.object <> 'queue'::regnamespace::text
-      and r.role = 'public'
-    )
+  -- ignore the right of all roles to use the schema public, which Postgres itself grants
+  where not (
+    starts_with(l.target, 'schema ')
+    and l.object <> 'queue'::regnamespace::text
+    and r.role = 'public'
+  )
   union all
   -- rights that the owner of an object has revoked from itself
   select
@@ -360,7 +359,7 @@ facts (rank, object, statement, undo) as (
     )
   ) as a
   where a.grantee = o.owner
-    and a.privilege_type <> 'MAINTAIN' -- of 17 and newer
+    and a.privilege_type <> 'MAINTAIN' -- a right of Postgres 17 and newer
     and o.acl is not null
     and not exists (
       select from aclexplode(o.acl) as held

@@ -10,9 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from minutehand.cli.__main__ import run
 from minutehand.cli.lists import last_sign
 from minutehand.cli.overview import list_fields
 from minutehand.node import node_binary
+from minutehand.project import FILE, VARIABLE
 from minutehand.terminal.connection import (
     CommandFailed,
     Connection,
@@ -131,3 +133,30 @@ def test_the_fields_of_a_payload_have_their_types() -> None:
         "data": "any",
         "extra": "any",
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("apps = [", "must be TOML: "),
+        ('apps = "work"', "apps in "),
+        ('schemas = "app"', " is unknown"),
+    ],
+)
+def test_an_invalid_project_file_is_a_sentence(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    text: str,
+    problem: str,
+) -> None:
+    """Every command reports in one line which option of minutehand.toml is wrong."""
+    (tmp_path / FILE).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(VARIABLE, raising=False)
+
+    with pytest.raises(SystemExit, match="1"):
+        run()
+
+    printed = capsys.readouterr().err
+    assert (problem in printed, printed.count("\n")) == (True, 1)

@@ -281,8 +281,10 @@ class Resources:
         found = self._need(
             f"function {function}", resource, "lambda get_function_configuration", **of_function
         )
-        values, deploy = stage.read_secrets(name), f"minutehand deploy {stage.name} --secrets-only"
+        deploy = f"minutehand deploy {stage.name} --secrets-only"
         parameter = parameter_name(stage.service, stage.name, name)
+        if (values := stage.read_secrets(name)) is None:
+            raise CommandFailed(f"{parameter} was deleted or is not JSON", fix=deploy)
         if missing := missing_for(name, values):
             raise CommandFailed(f"{parameter} lacks {', '.join(missing)}", fix=deploy)
         if other := [key for key in values if secrets.setdefault(key, values[key]) != values[key]]:
@@ -316,7 +318,7 @@ class Resources:
         if url not in stage.supabase_urls:
             raise CommandFailed(
                 f"{function} uses {url}, not {stage.supabase_urls[0]} as the stages file says",
-                fix=f"minutehand deploy {stage.name}",
+                fix=f"minutehand deploy {stage.name}  # if the file is right, otherwise correct it",
             )
         values = template.get("Environment", {}).get("Variables", {})
         constants = {key: value for key, value in values.items() if isinstance(value, str)}

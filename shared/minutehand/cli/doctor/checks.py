@@ -35,9 +35,9 @@ from minutehand.config import ConfigurationError, Settings
 from minutehand.functions.worker.processors import load_processors
 from minutehand.install.catalog import CatalogEntry, find_drifts, read_record
 from minutehand.install.rewrite import Schemas, rewrite
-from minutehand.install.sources import ordinal
+from minutehand.install.sources import installed, ordinal
 from minutehand.local.migrations import find_applied, version_of
-from minutehand.project import Project
+from minutehand.project import FILE, Project
 from minutehand.queue.connection_probe import probe
 from minutehand.queue.credentials import (
     KEY_WARN_DAYS,
@@ -104,6 +104,12 @@ PERSON = """
 """
 #: A job type that no worker has published, and the payload of a test job.
 TRIAL = ("minutehand.doctor", "{}")
+#: Statements that create a job, read it and cancel it.
+TRIAL_JOB = (
+    "select public.enqueue_job(%s, %s, %s) -> 'job' ->> 'id'",
+    "select id from public.jobs where id = %s",
+    "select public.cancel_job(%s)",
+)
 #: Query of the job types of recent jobs, with the payload of the latest job of each type.
 PAYLOADS = """
     select distinct on (j.job_type) j.job_type, j.payload::text
@@ -111,6 +117,24 @@ PAYLOADS = """
     join queue.job_types as t on t.job_type = j.job_type
     order by j.job_type, j.id desc
     limit 20
+"""
+#: Query of queries, each of which returns a sequence if its table has a higher number.
+NUMBERS = """
+    select format(
+      'select %1$L, max(%2$I) from %3$s'
+        ' having max(%2$I) > coalesce(pg_sequence_last_value(%1$L), 0)',
+      pg_get_serial_sequence(c.oid::regclass::text, a.attname), a.attname, c.oid::regclass)
+    from pg_attribute as a
+    join pg_class as c on c.oid = a.attrelid
+    where a.attidentity <> ''
+      and (c.relnamespace = 'queue'::regnamespace or c.oid = 'public.job_logs'::regclass)
+"""
+#: Query of the address of the worker that the database wakes, and of the token in the Vault.
+WAKE = """
+    select s.value #>> '{}', v.decrypted_secret
+    from queue.settings as s
+    left join vault.decrypted_secrets as v on v.name = 'minutehand_worker_token'
+    where s.name = 'worker_url'
 """
 SECRETS_QUERY = "select workspace_id::text, sealed_secret from queue.webhooks limit 1"
 #: Queries of database.sql, by name of the check.
@@ -130,7 +154,10 @@ def settings(target: Target) -> CheckResult:
             app.has("processors")
     except ConfigurationError as error:
         apps = ",".join(Project.find().apps) or error.example
-        return fail(f"{error.variable} {error.problem}", f"{error.variable}={apps}")
+        fix = f"{error.variable}={apps}"
+        if apps == values.get(error.variable):
+            fix = f'apps = ["…"]  # in {FILE}, with the names of your packages'
+        return fail(f"{error.variable} {error.problem}", fix)
     key = values["SUPABASE_PUBLISHABLE_KEY"]
     if key.startswith("sb_secret_") or _key_role(key) == "service_role":
         return fail(
@@ -252,10 +279,22 @@ _check_by_query("locks", "database")
 @check("migrations", "locks")
 def migrations(target: Target) -> CheckResult:
     """Check that all migrations are applied, and that the database has no other migrations."""
-    rows = target.query("select version from supabase_migrations.schema_migrations")
-    applied = {version for (version,) in rows}
-    files = {version_of(file) for file in find_applied(Project.find(), applied)}
+    project, query = Project.find(), "select version from supabase_migrations.schema_migrations"
+    applied = {version for (version,) in target.query(query)}
+    files = {version_of(file) for file in find_applied(project, applied)}
     if missing := sorted(files - applied):
+        # migrations that cannot run again, because their release or a later one is installed
+        ran = {
+            version_of(part.path): part.path.stem.partition("_")[2]
+            for part in installed(project.root)
+            if ordinal(part.version) <= ordinal(_engine_version(target))
+        }
+        if rows := [f"('{version}', '{ran[version]}')" for version in missing if version in ran]:
+            table = "supabase_migrations.schema_migrations"
+            return fail(
+                f"{table} lacks a migration that has run",
+                f"insert into {table} (version, name) values {', '.join(rows)}",
+            )
         return fail(f"{len(missing)} not applied, the first is {missing[0]}", target.migrate)
     if unknown := sorted(applied - files):
         return fail(
@@ -268,9 +307,7 @@ def migrations(target: Target) -> CheckResult:
 @check("engine", "migrations")
 def engine(target: Target) -> CheckResult:
     """Compare all database objects and their rights with the record of the installed release."""
-    has_version = target.query("select 1 where to_regprocedure('queue.version()') is not null")
-    [(version,)] = target.query("select queue.version()") if has_version else [(VERSION,)]
-    if version != VERSION:
+    if (version := _engine_version(target)) != VERSION:
         return fail(
             f"the engine has version {version}, but this command has version {VERSION}",
             f"minutehand upgrade  # then {target.migrate}"
@@ -279,9 +316,19 @@ def engine(target: Target) -> CheckResult:
         )
     if (record := read_record(target.schemas, target.apps)) is None:
         return skip("this checkout has no record to compare with; run `make dist`")
-    # allow writes, because the comparison may rename objects, which is then rolled back
-    with target.transaction(read_only=None) as owner:
-        differences = find_drifts(owner, target.schemas, record)
+    tenancy = [part for part in installed(Project.find().root) if part.expected is None]
+    try:
+        # allow writes, because the comparison may rename objects, which is then rolled back
+        with target.transaction() as owner:
+            text = "".join(part.text for part in tenancy[-1:])
+            differences = find_drifts(owner, target.schemas, record, text)
+    except (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable) as error:
+        if not tenancy:
+            raise
+        return fail(
+            f"a view of your tenants is missing, and its SQL fails: {error.diag.message_primary}",
+            f"correct and run the part {tenancy[-1].origin} of {tenancy[-1].path.name}",
+        )
     if not differences:
         return _invalid_setting(target, record) or ok("as released")
     more = f"; and {len(differences) - 5} more" if len(differences) > 5 else ""
@@ -295,13 +342,20 @@ def engine(target: Target) -> CheckResult:
     return fail(details + more, ";\n        ".join(lines) + ";")
 
 
+def _engine_version(target: Target) -> str:
+    """Return the engine's version, or this command's version if the function is missing."""
+    has_version = target.query("select 1 where to_regprocedure('queue.version()') is not null")
+    [(version,)] = target.query("select queue.version()") if has_version else [(VERSION,)]
+    return str(version)
+
+
 def _invalid_setting(target: Target, record: list[CatalogEntry]) -> CheckResult | None:
     """Find a setting with a value that the engine's function set_settings rejects."""
     sql = """
         select public.set_settings(jsonb_object_agg(name, value))
         from queue.settings where name not in ('worker_keys_revoked', 'guest_key')
     """
-    with target.transaction(read_only=False) as owner:
+    with target.transaction("read write") as owner:
         try:
             owner.execute(rewrite(sql, target.schemas).encode())
         except psycopg.Error as error:
@@ -348,7 +402,7 @@ def enqueue(target: Target) -> CheckResult:
     if not people:
         return skip("there is no person to enqueue for")
     [(workspace, claims)] = people
-    with target.transaction(read_only=False) as owner:
+    with target.transaction("read write") as owner:
         # a user's call of the Data API ends after eight seconds
         owner.execute("set local statement_timeout = '8s'")
         owner.execute("select set_config('request.jwt.claims', %s, true)", [claims])
@@ -361,34 +415,21 @@ def enqueue(target: Target) -> CheckResult:
             message = str(error).partition("\n")[0]
             return fail(
                 f"no job of the type {job_type} can be created: {message}",
-                _find_cause(owner, target, error, attempt),
+                _find_cause(owner, target, attempt),
             )
     return ok()
 
 
 def _find_cause(
-    owner: psycopg.Connection[Any],
-    target: Target,
-    error: psycopg.Error,
-    attempt: Callable[[], psycopg.Error | None],
+    owner: psycopg.Connection[Any], target: Target, attempt: Callable[[], psycopg.Error | None]
 ) -> str | None:
-    """Find the project's own triggers, or its constraint, without which the job can be created."""
-    if isinstance(error, (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable)):
-        return None  # no trigger or constraint has rejected the job
+    """Find the project's own triggers, without which the job can be created."""
     found = owner.execute(rewrite(OWN_TRIGGERS, target.schemas).encode()).fetchall()
     triggers = [str(statement) for (statement,) in found]
-    candidates = [*triggers, ";\n        ".join(triggers)] if triggers else []
-    schema, name = target.schemas.clients, error.diag.constraint_name
-    recorded = read_record(target.schemas, target.apps) or ()
-    if (error.diag.schema_name, error.diag.table_name) == (schema, "jobs") and name:
-        quoted = psycopg.sql.Identifier(name).as_string(owner)
-        if not any(quoted.strip('"') in entry.statement for entry in recorded):
-            drop = f"alter table {schema}.jobs drop constraint if exists {quoted};"
-            candidates.insert(0, f"{drop} drop index if exists {schema}.{quoted}")
     # use short timeouts, because each trial locks the table jobs and all callers wait for the lock
     owner.execute("set local lock_timeout = '300ms'; set local statement_timeout = '300ms'")
     deadline = time.monotonic() + 1
-    for statement in candidates:
+    for statement in (*triggers, ";\n        ".join(triggers)):
         try:
             with owner.transaction(force_rollback=True):
                 owner.execute(statement.encode())
@@ -405,26 +446,50 @@ def _try_job(
     owner: psycopg.Connection[Any], target: Target, workspace: str, job_type: str, payload: str
 ) -> psycopg.Error | None:
     """Create and cancel a job as a person of a tenant. Return the error, or None."""
-    create = "select public.enqueue_job(%s, %s, %s) -> 'job' ->> 'id'"
-    find, cancel = "select id from public.jobs where id = %s", "select public.cancel_job(%s)"
+    create, find, cancel = (rewrite(sql, target.schemas).encode() for sql in TRIAL_JOB)
     try:
         with owner.transaction(force_rollback=True):
             owner.execute("set local role authenticated")
-            job: Any = None
-            for sql in (create, create, find, cancel):  # two jobs, to find unique indexes
-                values = [workspace, job_type, payload] if sql == create else job
-                job = owner.execute(rewrite(sql, target.schemas).encode(), values).fetchone()
-                if job is None:
-                    return psycopg.Error("a new job is missing right after it was created")
+            job = owner.execute(create, [workspace, job_type, payload]).fetchone()
+            if not owner.execute(find, job).fetchone():
+                return psycopg.Error("a new job is missing right after it was created")
+            owner.execute(cancel, job)
     except psycopg.Error as error:
         return error
     return None
 
 
-for name in ("project", "extensions", "wake-up", "publication"):
+for name in ("jobs", "project", "extensions", "wake-up", "publication"):
     _check_by_query(name, "migrations")
-for name, relation in {"cron": "cron.job", "vault": "vault.secrets"}.items():
-    _check_by_query(name, "migrations", relation)
+_check_by_query("cron", "migrations", "cron.job")
+
+
+@check("sequences", "migrations")
+def sequences(target: Target) -> CheckResult:
+    """Check that new rows get higher numbers than existing rows, also after a restore."""
+    queries = " union all ".join(query for (query,) in target.query(NUMBERS))
+    behind = {name: f"select setval('{name}', {number})" for name, number in target.query(queries)}
+    if not behind:
+        return ok()
+    return fail(
+        f"rows have higher numbers than the sequences {', '.join(behind)}",
+        "; ".join(behind.values()),
+    )
+
+
+@check("vault", "settings", "wake-up")
+def vault(target: Target) -> CheckResult:
+    """Check that the database wakes the worker with a token of these settings."""
+    tokens = Settings.from_env(target.values).worker_secret_tokens
+    for url, token in target.query(WAKE) if _exists(target, "vault.secrets") else ():
+        if token not in tokens:
+            api = target.values.get("API_URL", "https://…").rstrip("/")
+            return fail(
+                f"the database wakes the worker at {url} without its WORKER_SECRET_TOKEN",
+                f"select {target.schemas.clients}.connect_worker('{api}/api/jobs/worker', '…')"
+                "  -- with the WORKER_SECRET_TOKEN",
+            )
+    return ok()
 
 
 def _exists(target: Target, relation: str) -> bool:
@@ -454,7 +519,7 @@ def supabase(target: Target) -> CheckResult:
     if response.status_code == 404:
         return fail(
             f"{url} has no table jobs",
-            "SUPABASE_URL=https://…  # of this database's project; if it is, run: "
+            "SUPABASE_URL=https://…  # of this database's project, without a path; if it is, run: "
             f"{target.migrate}",
         )
     if response.status_code >= 500:

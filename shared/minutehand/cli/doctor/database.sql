@@ -30,6 +30,25 @@ where l.granted
     when l.mode ~ '^Row' then interval '1 min' else interval '2 s' end
 group by a.pid, a.xact_start, a.state, a.usename;
 
+-- check jobs
+
+-- find pending jobs in no table of waiting jobs, for example after a truncate of such a table
+select 'fail', format('%s pending jobs are in no table of waiting jobs, so no worker finds them',
+    count(*)),
+  format('select queue.place(j, queue.clock()) from public.jobs as j where id = any (%L)',
+    array_agg(j.id))
+from (select * from public.jobs order by id desc limit 1000) as j
+where j.status = 'pending' and (j.deadline_at <= queue.clock()) is not true
+  and not exists (
+    select from (
+      select job_id from queue.ready
+      union all select job_id from queue.unpublished
+      union all select job_id from queue.gated where not admitted
+      union all select job_id from queue.deferred where is_place
+    ) as p
+    where p.job_id = j.id)
+having count(*) > 0;
+
 -- check project
 
 -- find faults in tables, roles and settings that belong to the project
@@ -104,13 +123,6 @@ having count(*) filter (
     and (jobname = 'minutehand-tidy' and schedule ~ '\* \* \*$' and command ~ 'job_run_details'
       or jobname = 'minutehand-tick' and schedule = '* * * * *' and command ~ 'wake_worker')
 ) < 2;
-
--- check vault
-select 'fail', 'the Vault lacks the worker''s token, so no job wakes the worker',
-  format('select public.connect_worker(%L, ''…'')  -- with a WORKER_SECRET_TOKEN', value #>> '{}')
-from queue.settings
-where name = 'worker_url'
-  and not exists (select from vault.secrets as s where s.name = 'minutehand_worker_token');
 
 -- check wake-up
 select 'fail', format('pg_net or the Vault is missing: no job wakes the worker at %s', value),

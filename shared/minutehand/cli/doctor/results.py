@@ -36,6 +36,14 @@ class CheckResult:
     check: str = ""
 
 
+#: Statement that sets the timeouts of a transaction. Some versions of Postgres lack some timeouts.
+TIMEOUTS = """
+    select set_config(t.name, t.value, true)
+    from (values ('statement_timeout', '30s'), ('lock_timeout', '2s'),
+      ('idle_in_transaction_session_timeout', '0'), ('transaction_timeout', '0')) as t (name, value)
+    join pg_settings using (name)
+"""
+
 ok, skip = partial(CheckResult, "ok"), partial(CheckResult, "skip")
 # `warn` is for a part that works but should be changed, and `fail` for a part that is broken or
 # unsafe. The second argument is the fix.
@@ -81,27 +89,22 @@ class Target:
 
         The query must use the schema names of the SQL sources, `public` and `queue`.
         """
-        with self.transaction(read_only=True) as owner:
+        with self.transaction("read only") as owner:
             return owner.execute(rewrite(sql, self.schemas).encode()).fetchall()
 
     @contextmanager
-    def transaction(
-        self, *, read_only: bool | None
-    ) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    def transaction(self, mode: str = "") -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
         """Open a transaction as the database's owner, which is rolled back at the end.
 
-        A statement in the transaction waits up to two seconds for a lock.
+        The mode is `read only`, `read write` or the database's default. A statement in the
+        transaction waits up to two seconds for a lock.
         """
-        with psycopg.connect(self.person.need("DATABASE_URL"), connect_timeout=5) as owner:
-            # let psycopg send `begin read only`, because a setting of the session could remain on a
-            # server connection that a pooler gives to another client
-            owner.read_only = read_only
-            # set the timeouts only for this transaction, because some checks read the settings of
-            # sessions
-            owner.execute(
-                "select set_config('statement_timeout', '30s', true),"
-                " set_config('lock_timeout', '2s', true)"
-            )
+        address = self.person.need("DATABASE_URL")
+        with psycopg.connect(address, connect_timeout=5, autocommit=True) as owner:
+            # Set the timeouts only for this transaction, because some checks read the settings of
+            # sessions, and a pooler may give the session to another client. Begin in the same
+            # message, because the role may end idle transactions after a millisecond.
+            owner.execute(f"begin {mode}; {TIMEOUTS}".encode())
             try:
                 yield owner
             finally:

@@ -15,6 +15,7 @@ from minutehand.cli.doctor import checks, proof  # noqa: F401 - importing regist
 from minutehand.cli.doctor.results import CHECKS, Check, CheckResult, Target, fail, skip
 from minutehand.cli.stage import Stage, resolve_region
 from minutehand.config import ConfigurationError
+from minutehand.project import Project
 from minutehand.queue.connection_probe import PARAMETERS, is_invalid_address
 from minutehand.terminal.connection import CommandFailed, load_values
 
@@ -28,6 +29,8 @@ EXAMPLES = {"SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY"}
 REJECTED = "the database rejected the query"
 ADDRESS = "{}=…  # a reachable address; `minutehand dev` starts it here, a hosted one may be paused"
 PASSWORD = "DATABASE_URL=…  # with the password of Project settings → Database, percent-encoded"
+#: Pattern of an address in which a character of the password ends the password too early.
+RAW_PASSWORD = r"\w+://[^/?#@]*(?:[/?#][^@]*@|@[^/?#]*@)"
 CONNECT = (
     "DATABASE_URL=…  # of the dashboard's Connect dialog, which also restores a paused project; "
     "the session pooler works without IPv6, with the user postgres.<project-ref>"
@@ -43,7 +46,8 @@ def find_target(
     and the database's address, and no values of the local stack.
     """
     if stage is None:
-        return Target(load_values(env_file), workspace=workspace)
+        values = {**Project.find().environment, **load_values(env_file)}
+        return Target(values, workspace=workspace)
     deployed = Stage(stage, resolve_region(region))
     environ = {name: os.environ[name] for name in STAGE_VARIABLES if os.environ.get(name)}
     values = environ if env_file is None else load_values(env_file, environ)
@@ -100,6 +104,8 @@ def run_check(check: Check, target: Target, *, named: bool) -> CheckResult:
             return fail(f"a table is locked: {message}", "minutehand doctor --only locks")
         if not isinstance(error, psycopg.OperationalError):
             return fail(f"{REJECTED}: {message}", target.migrate)
+        if re.match(RAW_PASSWORD, target.values["DATABASE_URL"]):
+            return fail("the password in DATABASE_URL is not percent-encoded", PASSWORD)
         if re.search("password|SASL", message):
             return fail(f"the password in DATABASE_URL is wrong ({message})", PASSWORD)
         return fail(f"the database does not respond: {message}", CONNECT)
