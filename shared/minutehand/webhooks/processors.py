@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 from uuid import UUID
@@ -108,7 +108,8 @@ class Webhooks:
         message = await self.store.read_message(job.id, job.fence)
         if not message["send"]:
             return Cancel(NOT_SENT.get(message["reason"], message["reason"]), data=message)
-        result = await self.post(message)
+        # receivers reject a wrong time, and the clock of this machine may be wrong
+        result = await self.post(message, ctx.clock.now())
         state = await self.store.record(job.id, job.fence, result)
         if result.ok:
             return {"sent": True, "status": result.status}
@@ -117,7 +118,7 @@ class Webhooks:
             return Fail(f"{result.message}; the webhook is disabled", data=data)
         return Retry(result.message, after=result.retry_after, data=data)
 
-    async def post(self, message: Mapping[str, Any]) -> SendResult:
+    async def post(self, message: Mapping[str, Any], now: datetime) -> SendResult:
         """Sign and post a message.
 
         The result contains the beginning of an error response's body.
@@ -129,7 +130,7 @@ class Webhooks:
             return SendResult(
                 ok=False, message="the signing secret cannot be decrypted; create a new secret"
             )
-        message_id, now = message["message_id"], datetime.now(UTC)
+        message_id = message["message_id"]
         signature = {
             "webhook-id": message_id,
             "webhook-timestamp": str(int(now.timestamp())),
@@ -138,10 +139,11 @@ class Webhooks:
             ),
         }
         allows_private = message["private_addresses"] is True
-        return await self._send(message["url"], body, {**HEADERS, **signature}, allows_private)
+        headers = {**HEADERS, **signature}
+        return await self._send(message["url"], body, headers, allows_private, now)
 
     async def _send(
-        self, url: str, body: bytes, headers: Mapping[str, str], allows_private: bool
+        self, url: str, body: bytes, headers: Mapping[str, str], allows_private: bool, now: datetime
     ) -> SendResult:
         # accept private addresses only if both the stage is local and the engine's setting allows
         # them
@@ -154,7 +156,7 @@ class Webhooks:
                 client.stream("POST", url, content=body, headers=headers) as response,
             ):
                 text = "" if response.is_success else await _read_start(response)
-                return _to_result(response.status_code, response.headers, text, datetime.now(UTC))
+                return _to_result(response.status_code, response.headers, text, now)
         except (TimeoutError, httpx.TimeoutException):
             return SendResult(ok=False, message="the endpoint did not respond in time")
         except (AddressRejected, httpx.InvalidURL) as error:

@@ -173,11 +173,14 @@ async def test_a_failure_is_sent_again_under_the_same_id(
         row, _ = await post.settle()
         assert row["error_message"] == "the endpoint answered 500"
         project.make_due()
+        post.engine.advance(3600)
 
         row, _ = await post.settle()
 
     assert (row["status"], row["attempts"]) == ("completed", 3)
-    first, second, *_ = endpoint.received
+    first, second, third, *_ = endpoint.received
+    at, later_at = (int(each.headers["webhook-timestamp"]) for each in (first, third))
+    assert later_at - at >= 3600, "the signature has not the time of the database's clock"
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
     assert first.headers["accept-encoding"] == "identity"
     assert first.body == second.body
