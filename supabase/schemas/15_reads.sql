@@ -1308,8 +1308,7 @@ from (
       'passed_over',
       'It has been due since {run_at}, but maintenance [has not run since {maintained_at}|has '
         'skipped it].',
-      'Check that the workers have the right to run maintenance, what makes maintenance skip the '
-        'job, and which worker should run the job.',
+      'See why maintenance does not run, or skips the job.',
       'doctor',
       '/overview'
     ),
@@ -1453,11 +1452,10 @@ from (
     (
       'no_processor',
       'Workers run, but none of them serves the job type {job_type} in the queue {queue}.[ Worker '
-        '{last_worker} was the last, and was last seen at {last_seen}{process_end}.]',
+        '{last_worker}{process_end} served it, and was last seen at {last_seen}.]',
       '[Workers that have {job_type} serve only other queues. Start one with `minutehand serve '
-        '--queue {not_served}`, or for all queues.|See why worker {last_worker} does not call, or '
-        'start it again.|Deploy a worker that has {job_type}. If one is deployed, check whether '
-        'its code loads.]',
+        '--queue {not_served}`, or for all queues.|Start worker {last_worker} again.|Deploy a '
+        'worker that has {job_type}. If one is deployed, check whether its code loads.]',
       '[types {once_served}|doctor --only processors]',
       '/types'
     ),
@@ -1672,7 +1670,7 @@ from (
     ),
     (
       'two_codes',
-      'Different versions of the code run at the same time: {codes}.',
+      'Workers run different versions of the code: {codes}.',
       'Stop the workers of the older version, unless they are about to end. The newer deploy sets '
         'the options of a type.',
       'types {job_type}',
@@ -2265,26 +2263,20 @@ begin
       then jsonb_build_object(
         'reason', 'no_processor',
         'cause', v_refusal,
-        'data', jsonb_build_object(
-          'refusal', v_refusal,
-          'not_served', (
-            select p_job.queue
-            from unnest(p_alive) as w
-            where p_job.job_type = any (w.job_types)
-            limit 1
-          )
-        ) || coalesce(
+        'data', jsonb_build_object('refusal', v_refusal) || coalesce(
           (
-            select jsonb_build_object(
-              'once_served', p_job.job_type,
-              'last_worker', w.worker_id,
-              'last_seen', w.seen_at,
-              'process_end', queue.process_end(w.evidence),
-              'revoked_at', queue.revoked_after(w.seen_at)
-            )
+            select case
+              when w = any (p_alive) then jsonb_build_object('not_served', p_job.queue)
+              else jsonb_build_object(
+                'once_served', p_job.job_type,
+                'last_worker', w.worker_id,
+                'last_seen', w.seen_at,
+                'process_end', queue.process_end(w.evidence),
+                'revoked_at', queue.revoked_after(w.seen_at)
+              )
+            end
             from queue.workers as w
             where p_job.job_type = any (w.job_types)
-              and (w.queues is null or p_job.queue = any (w.queues))
             order by w.seen_at desc
             limit 1
           ),

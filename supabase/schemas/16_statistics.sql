@@ -462,7 +462,7 @@ begin
       end,
       'overdue',
       o.at,
-      case when p_seen_at is null then 'no worker was ever seen' end,
+      null,
       jsonb_build_object(
         'jobs', p_backlog #> '{ready,jobs}',
         'job_id', w.job_id

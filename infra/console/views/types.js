@@ -187,8 +187,8 @@ function Workers({ type }) {
     ${
       codes.size > 1 &&
       html`<p>
-        Different versions of the code run at the same time: ${[...codes].join(" and ")}. The newer
-        deploy sets the options of the type${type.commit && `: ${type.commit.slice(0, 9)}`}.
+        Workers run the versions ${[...codes].join(" and ")}. The newer deploy sets the options of
+        the type${type.commit && `: ${type.commit.slice(0, 9)}`}.
       </p>`
     }
     ${

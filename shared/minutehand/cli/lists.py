@@ -45,8 +45,8 @@ def workers(output: Output, connection: Connection) -> None:
     rows: dict[str, dict[str, Any]] = {}
     for job_type in connection.get("/api/types", workspace_id=connection.workspace)["types"]:
         for worker in job_type["serving"]:
-            row = rows.setdefault(worker["worker_id"], {**worker, "job_types": []})
-            row["job_types"].append(job_type["job_type"])
+            rows.setdefault(worker["worker_id"], {**worker, "job_types": []})
+            rows[worker["worker_id"]]["job_types"].append(job_type["job_type"])
     output.table(
         list(rows.values()),
         WORKER_COLUMNS,
@@ -61,8 +61,8 @@ def last_sign(worker: dict[str, Any]) -> str:
     A worker whose host was killed is only known by the time of its last call. A live worker has
     ended only its latest run.
     """
-    if (ended_at := worker.get("ended_at")) and worker["state"] != "alive":
-        return f"ended {ago(ended_at)}{worker['process_end']}"
+    if worker["ended_at"] and worker["state"] != "alive":
+        return f"ended {ago(worker['ended_at'])}{worker['process_end']}"
     return f"seen {ago(worker['seen_at'])}"
 
 

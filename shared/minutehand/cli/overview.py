@@ -140,10 +140,10 @@ def _load(line: dict[str, Any]) -> dict[str, Any]:
 def _format_type(line: dict[str, Any]) -> dict[str, Any]:
     day, nearest = line["day"], line["nearest"]
     state = "yes" if line["served"] else "NO"
-    if not line["published"]:
-        state = f"not published; {nearest}?" if nearest else "not published"
     if line["refusal"] and not line["published"]:
         state = "REFUSED"
+    elif not line["published"]:
+        state = f"not published; {nearest}?" if nearest else "not published"
     return {
         **line,
         "served": "paused" if line["paused_at"] else state,
