@@ -1711,8 +1711,8 @@ from (
     ),
     (
       'suspects_wait',
-      'Jobs whose process died wait for a worker that runs nothing else: {jobs}, the first since '
-        '{since}.',
+      'Jobs whose worker was lost wait for a worker that runs nothing else: {jobs}, the first '
+        'since {since}.',
       'Start another worker if all workers of these job types run other jobs.',
       'explain {job_id}',
       null

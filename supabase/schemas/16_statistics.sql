@@ -375,7 +375,7 @@ causes as (
     values
       (1, 'unserved', 'wait: no worker serves'),
       (2, 'paused', 'are paused:'),
-      (3, 'suspect', 'run alone, because their process died:'),
+      (3, 'suspect', 'run alone, because their worker was lost:'),
       (4, 'at_limit', 'wait for a limit:'),
       (5, 'blocked', 'wait for a job of their key:'),
       (6, 'ready', 'start next:')
@@ -501,7 +501,8 @@ begin
       jsonb_build_object(
         'jobs', u.jobs,
         'types', u.types,
-        'job_type', split_part(u.types, ', ', 1)
+        'job_type', split_part(u.types, ', ', 1),
+        'revoked_at', queue.revoked_after(p_now - interval '1 hour')
       )
     from jsonb_to_record(p_backlog -> 'unserved') as u (jobs integer, types text)
     where u.jobs > 0;

@@ -160,6 +160,7 @@ def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -
     engine.lease_call(0, worker="w3", job_types=["other"], queues=["mail"])
     said = engine.explain(job_id)
     assert "--queue default" in str(said["next"])
+    assert "token worker" in engine.findings()["no_processor"]["next"][0]["command"]
 
 
 def test_jobs_that_only_fail_or_wait_are_a_finding(engine: Engine) -> None:
