@@ -248,12 +248,11 @@ def find_drifts(
         is_extension = entry.object in tenants and _EXTENSION.match(entry.statement)
         if is_extension and (entry.undo or _drop(entry)) not in replaced:
             return None
-        column = entry.statement.partition(" set ")[0]
         is_part = entry.rank in _RULES or (
             entry.rank not in _REPLACED and entry.object.startswith(f"{schemas.engine}.")
         )
-        is_omitted = column in omitted
-        harms = is_part and not is_omitted and not entry.statement.startswith("CREATE INDEX")
+        start = entry.statement.partition(" set ")[0]
+        harms = is_part and start not in omitted and not start.startswith("CREATE INDEX")
         drop = _drop(entry) if harms else None
         return None if drop in dropped.values() else entry.undo or drop
 

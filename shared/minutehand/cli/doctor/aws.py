@@ -348,19 +348,18 @@ class Resources:
         self._compare(tick, schedule, deployed, "scheduler update-schedule", request)
 
     def _check_log(self) -> None:
-        name = {"log_group_name": self._stack}
-        found = self._find("logs", "describe_log_groups", logGroupNamePrefix=self._stack)
+        name, days = self._stack, self._properties("LogGroup").get("RetentionInDays")
+        found = self._find("logs", "describe_log_groups", logGroupNamePrefix=name)
         present = {each["logGroupName"]: each for each in (found or {}).get("logGroups", ())}
-        days = self._properties("LogGroup").get("RetentionInDays")
-        steps = [self._command("logs create-log-group", **name)]
-        if days is not None:
-            write = self._command("logs put-retention-policy", **name, retention_in_days=str(days))
-            steps.append(write)
-        if found and self._stack not in present:
-            raise CommandFailed(f"the log group {self._stack} was deleted", fix=" && ".join(steps))
-        if found and days and not _is_equal(present[self._stack].get("retentionInDays"), days):
-            problem = f"the log group {self._stack} does not keep its events for {days} days"
-            raise CommandFailed(problem, fix=steps[-1])
+        keep = self._command(
+            "logs put-retention-policy", log_group_name=name, retention_in_days=str(days)
+        )
+        if found and name not in present:
+            create = self._command("logs create-log-group", log_group_name=name)
+            raise CommandFailed(f"the log group {name} was deleted", fix=f"{create} && {keep}")
+        if found and not _is_equal(present[name].get("retentionInDays"), days):
+            problem = f"the log group {name} does not keep its events for {days} days"
+            raise CommandFailed(problem, fix=keep)
 
     def _check_alarms(self) -> None:
         """Check that the alarms and the receivers of their mails are as deployed."""
