@@ -793,7 +793,7 @@ begin
       p_job.workspace_id,
       p_bytes => octet_length(p_job.payload::text)
     );
-    perform queue.check_live_bytes(p_job.workspace_id) where queue.caller() is not null;
+    perform queue.check_live_bytes(p_job.workspace_id);
     perform queue.leave_places(array[v_id]);
     update public.jobs as j
     set

@@ -418,7 +418,9 @@ begin
     perform queue.admit('jobs', new.workspace_id, p_count => 100);
     perform set_config(
       'minutehand.reserved',
-      (100 + coalesce(nullif(current_setting('minutehand.reserved', true), ''), '0')::integer)::text,
+      (
+        100 + coalesce(nullif(current_setting('minutehand.reserved', true), ''), '0')::integer
+      )::text,
       true
     );
   end if;

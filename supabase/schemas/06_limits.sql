@@ -539,8 +539,8 @@ $$;
 
 -- Reject an enqueue if the workspace would have more live jobs than its limit. A limit of up to
 -- 2,000 live jobs is enforced exactly, because only one call at a time counts the jobs, and
--- concurrent enqueues are rejected. A limit above 2,000 live jobs is compared with a stored count,
--- which may be ten seconds old.
+-- concurrent enqueues are rejected. A limit above 2,000 live jobs is compared with a stored count.
+-- The count may be ten seconds old, or 20 seconds if another call is counting.
 -- p_count: Number of jobs that the call is about to add.
 create function queue.check_live_jobs(
   p_workspace_id uuid,
@@ -562,17 +562,23 @@ declare
   );
   v_bucket constant text := 'q:' || p_workspace_id;
   v_live integer;
+  v_is_fresh boolean;
   v_is_stored boolean; -- true if the call may store its count
 begin
   if v_max > 2000 then
-    select tokens into v_live
-    from queue.buckets
-    where name = v_bucket and refilled_at > v_now - interval '10 seconds';
-  elsif queue.caller() is not null
-    -- true if this transaction has not yet taken the slot in which a call counts the workspace's
-    -- jobs
-    and current_setting('minutehand.quota', true) is distinct from p_workspace_id::text
-  then
+    select b.tokens, b.refilled_at > v_now - interval '10 seconds'
+    into v_live, v_is_fresh
+    from queue.buckets as b
+    where b.name = v_bucket and b.refilled_at > v_now - interval '20 seconds';
+    if v_is_fresh is not true
+      and queue.reserve_locks(2, 190) = 2
+      and queue.try_lock('bucket ' || v_bucket)
+    then
+      v_is_stored := true;
+      v_live := null;
+    end if;
+  -- true if this transaction has not yet taken the slot in which a call counts the workspace's jobs
+  elsif current_setting('minutehand.quota', true) is distinct from p_workspace_id::text then
     if queue.reserve_locks(1, 190) = 0 then
       perform queue.refuse(
         429,
@@ -585,11 +591,11 @@ begin
     perform set_config('minutehand.quota', p_workspace_id::text, true);
   end if;
   if v_live is null then
-    v_is_stored := v_max > 2000 and queue.reserve_locks(2, 190) = 2;
-    -- A rejected call stores no count, so the next call counts the jobs again. Such a count takes
-    -- one of the workspace's 20 tokens, of which one is refilled per second.
+    -- A rejected call stores no count, so the next call counts the jobs again. Therefore a count
+    -- takes one of the workspace's 20 tokens, of which one is refilled per second. If an older count
+    -- is stored, a count takes no token, because only one call at a time counts.
     perform queue.charge('c:' || p_workspace_id, 20, 20, 1, 'enqueues')
-    where v_is_stored and queue.caller() is not null;
+    where v_max > 2000 and v_is_fresh is null;
     v_live := (
       select count(*)
       from (
@@ -601,8 +607,6 @@ begin
         limit v_max + 1
       ) as p
     );
-    perform queue.charge('c:' || p_workspace_id, 20, 20, -1, 'enqueues')
-    where v_is_stored and v_live + p_count <= v_max and queue.caller() is not null;
     perform queue.store_tokens(v_bucket, v_live, v_now) where v_is_stored;
   end if;
   if v_live + p_count > v_max then
@@ -619,7 +623,7 @@ begin
 end;
 $$;
 
--- Reject an enqueue if the payloads of the workspace's live jobs have more bytes than allowed. Only
+-- Reject a person's enqueue if the payloads of the workspace's live jobs have too many bytes. Only
 -- one call in ten seconds counts the bytes of a workspace. Enqueues do not update a stored sum,
 -- because concurrent enqueues would wait for each other to update the row of the sum.
 create function queue.check_live_bytes(p_workspace_id uuid)
@@ -637,7 +641,9 @@ declare
     where b.name = v_bucket and b.refilled_at > v_now - interval '10 seconds'
   );
 begin
-  if v_bytes is null
+  if queue.caller() is null then
+    return;
+  elsif v_bytes is null
     and queue.reserve_locks(1, 190) > 0
     and queue.try_lock('bucket ' || v_bucket)
   then
@@ -739,8 +745,6 @@ declare
   v_hash constant bigint := (hashtextextended(p_bucket, 0) & 9223372036854775807) | 1;
   v_pair constant record := queue.find_pair(v_hash, v_micros);
   v_left double precision := queue.tokens_of(p_bucket, p_most, p_seconds, v_now);
-  v_before bigint;
-  v_full_at bigint;
 begin
   if v_pair.full_at > v_micros then
     v_left := least(v_left, p_most - (v_pair.full_at - v_micros) / v_per_token);
@@ -749,14 +753,13 @@ begin
   if v_left < 0 and p_cost > 0 then
     perform queue.refuse_rate(p_limit, p_most, p_seconds, v_left);
   end if;
-  v_before := coalesce(pg_sequence_last_value('queue.refilled_' || v_pair.nth), 1);
-  v_full_at := floor(v_micros + (p_most - v_left) * v_per_token);
-  perform setval('queue.refilled_' || v_pair.nth, v_full_at);
-  -- restore the old value of the sequence if another bucket has taken over the pair of sequences in
-  -- the meantime, because this call must not take tokens of the other bucket
-  perform setval('queue.refilled_' || v_pair.nth, v_before)
-  where pg_sequence_last_value('queue.priced_' || v_pair.nth) <> v_hash
-    and pg_sequence_last_value('queue.refilled_' || v_pair.nth) = v_full_at;
+  perform setval(
+    'queue.refilled_' || v_pair.nth,
+    floor(v_micros + (p_most - v_left) * v_per_token)::bigint
+  )
+  -- another bucket may have taken over the pair of sequences in the meantime, and this call must
+  -- not take tokens of the other bucket
+  where pg_sequence_last_value('queue.priced_' || v_pair.nth) = v_hash;
   perform queue.store_tokens(p_bucket, v_left, v_now);
 end;
 $$;
@@ -889,12 +892,12 @@ security definer
 set search_path = ''
 as $$
 declare
-  v_burst constant integer := queue.setting('user_enqueues_burst');
-  v_price constant integer := least(100, greatest(1, v_burst / 4));
+  v_price constant integer := least(
+    100,
+    greatest(1, queue.setting('user_enqueues_burst')::integer / 4)
+  );
 begin
-  if queue.caller() is not null
-    and current_setting('minutehand.reserved', true) <> '' is not true
-  then
+  if current_setting('minutehand.reserved', true) <> '' is not true then
     perform queue.admit('changes', p_count => v_price);
     perform set_config('minutehand.reserved', v_price::text, true),
       set_config('minutehand.began', queue.clock()::text, true),
@@ -1048,27 +1051,26 @@ returns void
 language plpgsql
 set search_path = ''
 as $$
-declare
-  v_guests constant text := case
-    when queue.is_member(p_workspace_id) then ''
-    else 'guests '
-  end;
 begin
   if not queue.is_service() then
     perform queue.take_place(case when p_writes then 'changes ' else '' end || queue.caller(), 2);
-    perform queue.take_place(v_guests || p_workspace_id, 10);
+    perform queue.take_place(
+      case when queue.is_member(p_workspace_id) then '' else 'guests ' end || p_workspace_id,
+      10
+    );
   end if;
 end;
 $$;
 
 -- Admit a read of a table or view through the Data API, or reject the read with status 429. A
 -- person may send six reads at a time, because a browser sends up to six requests to one host. Two
--- of the six run, and the others wait. A waiting read occupies a connection. Therefore a person's
--- waits in the last ten seconds shorten the next wait, and after 20 waits one read runs at a time.
--- A read-only transaction can store nothing, and the rejection of a read rolls back. Each wait is
--- therefore recorded as an advisory lock of the session, which outlasts the transaction. The lock's
--- numbers are a hash of the person's id and the milliseconds of the clock. A session keeps its last
--- 100 of these locks, because the server has few advisory locks.
+-- of the six run, and the others wait. A waiting read occupies a connection. Therefore each read
+-- that a person has sent beside another read in the last ten seconds makes the next wait shorter,
+-- and after 20 such reads one read runs at a time. A read-only transaction can store nothing, and
+-- the rejection of a read rolls back. Each read beside another read is therefore recorded as an
+-- advisory lock of the session, which outlasts the transaction. The lock's numbers are a hash of
+-- the person's id and the milliseconds of the clock. A session keeps its last 100 of these locks,
+-- because the server has few advisory locks.
 -- Row-level policies call queue.admit_plain_read once per query. Realtime evaluates row-level
 -- policies outside of a request, so that reads by Realtime are not limited.
 create function queue.admit_plain_read()
@@ -1083,7 +1085,7 @@ declare
   -- other locks have a first number below 2^30 (queue.lanes) or below 0 (queue.try_lock)
   v_hash constant integer := hashtext(concat(current_database(), v_user)) & 1073741823 | 1073741824;
   v_ms constant bigint := extract(epoch from queue.clock()) * 1000;
-  v_waits integer;
+  v_count integer;
 begin
   -- is_reading is 'yes' from the second table of the query on, because a query takes its place once
   if v_user is null
@@ -1100,16 +1102,14 @@ begin
   if queue.try_lock('call ' || v_running || ' 1') then
     return;
   end if;
-  v_waits := (
+  v_count := (
     select count(*)
     from pg_catalog.pg_locks as l
     where l.classid::integer = v_hash
       and l.objsubid = 2
       and (v_ms - l.objid::bigint) & 2147483647 < 10000
   );
-  if v_waits < 20 and queue.try_lock('call ' || v_running || ' 2') then
-    return;
-  elsif v_waits < 40 then
+  if v_count < 40 then
     perform pg_advisory_lock_shared(v_hash, (v_ms & 2147483647)::integer);
     perform pg_advisory_unlock_shared(o.hash, o.ms)
     from (
@@ -1124,8 +1124,8 @@ begin
   end if;
   perform queue.take_place(
     v_running,
-    case when v_waits < 20 then 2 else 1 end,
-    400 - 10 * v_waits
+    case when v_count < 20 then 2 else 1 end,
+    400 - 10 * v_count
   );
 end;
 $$;

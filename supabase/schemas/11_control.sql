@@ -461,8 +461,7 @@ begin
     set payload = p_payload, schema_version = v_job.schema_version
     where id = p_job_id;
     perform queue.append_event(array[p_job_id], 'job.edited', '{}', v_now);
-    perform queue.check_live_bytes(v_job.workspace_id)
-    where queue.caller() is not null;
+    perform queue.check_live_bytes(v_job.workspace_id);
   end if;
   perform queue.wake_worker(v_now);
   return queue.job_json(queue.visible_job(p_job_id));

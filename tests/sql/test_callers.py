@@ -66,16 +66,6 @@ def test_no_text_of_a_caller_meets_a_lock_of_another_kind(engine: Engine) -> Non
     assert min(locks) >= 2**31
 
 
-def test_a_large_quota_is_counted_now_and_then_and_holds(engine: Engine, ada: Engine) -> None:
-    """A workspace's limit of pending jobs is counted every ten seconds, not at each enqueue."""
-    engine.limit(max_pending=2100)
-    engine.enqueue_many(2100)
-    assert refused(ada.enqueue) == ("PT429", "quota_exceeded", "max_pending")
-    engine.complete(engine.lease(500))
-    engine.advance(11)
-    ada.enqueue()
-
-
 def test_runs_of_workers_are_bounded_and_a_killed_one_ends(engine: Engine) -> None:
     """At most two worker runs are active, and another run is rejected until one ends.
 
