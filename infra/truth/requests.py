@@ -21,12 +21,15 @@ ADA: Final = "aaaaaaaa-0000-4000-8000-000000000001"
 ACME: Final = "11111111-1111-4111-8111-111111111111"
 _NAMES = "content-range content-type preference-applied proxy-status vary warning www-authenticate"
 HEADERS: Final = tuple(_NAMES.split())
-#: Claims in the token of each caller. Times in the claims are seconds relative to now.
+#: Claims in a caller's token. Times in the claims are seconds relative to now.
+_USER: Final = {"sub": ADA, "role": "authenticated"}
+#: Further claims in the token of each caller.
 CALLERS: Final[dict[str, dict[str, Any]]] = {
-    "ada": {"sub": ADA, "role": "authenticated"},
-    "nearexp": {"sub": ADA, "role": "authenticated", "exp": -10},
-    "notyet": {"sub": ADA, "role": "authenticated", "nbf": 300},
-    "nobody": {"sub": ADA, "role": "nobody"},
+    "ada": {},
+    "nearexp": {"exp": -10},
+    "notyet": {"nbf": 300},
+    "fraction": {"exp": 300.5},
+    "nobody": {"role": "nobody"},
 }
 _TIMES: Final = {"iat": -60, "exp": 3600}
 _INSTANT: Final = re.compile(r'"\d{4}-\d\d-\d\dT[\d:.]+(?:\+00:00|Z)"')
@@ -57,7 +60,7 @@ class DataApi:
         if caller == "service" and not self.secret_key:
             headers["authorization"] = f"Bearer {self._token({'role': 'service_role'})}"
         elif caller in CALLERS:
-            headers["authorization"] = f"Bearer {self._token(CALLERS[caller])}"
+            headers["authorization"] = f"Bearer {self._token(_USER | CALLERS[caller])}"
         elif caller == "garbage":
             headers["authorization"] = "Bearer garbage"
         return headers

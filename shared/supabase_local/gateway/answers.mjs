@@ -38,9 +38,9 @@ function rowsOf(plan, result) {
   const lower = plan.range.offset;
   const upper = lower + result.rows - 1;
   const all = result.total;
-  const headers = { "content-range": contentRange(lower, upper, all) };
-  if (all !== null && lower > all) return { status: 416, headers, body: beyond(lower, all) };
-  return { status: all !== null && 1 + upper - lower < all ? 206 : 200, headers };
+  const answer = { hasBody: true, headers: { "content-range": contentRange(lower, upper, all) } };
+  if (all !== null && lower > all) return { ...answer, status: 416, body: beyond(lower, all) };
+  return { ...answer, status: all !== null && result.rows < all ? 206 : 200 };
 }
 
 const beyond = (lower, all) =>
@@ -50,31 +50,25 @@ const beyond = (lower, all) =>
     details: `An offset of ${lower} was requested, but there are only ${all} rows.`,
   }).text;
 
-const changed = (request, headers) => ({
+// Only the range of an update contains the changed rows.
+const changed = (request, result, rows = 0) => ({
   status: isShown(request) ? 200 : 204,
   hasBody: isShown(request),
-  headers,
+  headers: { "content-range": contentRange(0, rows - 1, total(request, result)) },
 });
 
 const FORMS = {
-  read: (_, result, { plan }) => ({ ...rowsOf(plan, result), hasBody: true }),
+  read: (_, result, { plan }) => rowsOf(plan, result),
   insert(request, result) {
-    const headers = { "content-range": contentRange(1, 0, total(request, result)) };
     const merges = request.prefers.resolution === "merge-duplicates";
     const isNew = !merges || result.inserted > 0;
-    return { status: isNew ? 201 : 200, hasBody: isShown(request), headers };
+    return { ...changed(request, result), status: isNew ? 201 : 200 };
   },
-  update(request, result) {
-    const range = contentRange(0, result.rows - 1, total(request, result));
-    return changed(request, { "content-range": range });
-  },
-  delete(request, result) {
-    return changed(request, { "content-range": contentRange(1, 0, total(request, result)) });
-  },
+  update: (request, result) => changed(request, result, result.rows),
+  delete: (request, result) => changed(request, result),
   call(_, result, { plan, chosen }) {
     const answer = rowsOf(plan, result);
-    if (chosen.is_void && !chosen.is_set) return { ...answer, status: 204, hasBody: false };
-    return { ...answer, hasBody: true };
+    return chosen.is_void && !chosen.is_set ? { ...answer, status: 204, hasBody: false } : answer;
   },
 };
 

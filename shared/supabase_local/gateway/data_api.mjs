@@ -181,7 +181,7 @@ function answered({ asked, statement, mode, chosen }, { driver, catalogue }) {
 }
 
 function foundOf(row) {
-  const number = (text) => (text === null || text === undefined ? null : Number(text));
+  const number = (text) => (text == null ? null : Number(text));
   const { rows, total, inserted } = row;
   return { ...row, rows: number(rows), total: number(total), inserted: number(inserted) };
 }

@@ -43,8 +43,9 @@ const QUOTED = /"((?:[^"\\]|\\.)*)"(?=[,)]|$)/sy;
 const unescaped = (text) => text.replace(/\\(.)/gs, "$1");
 
 class Reader {
-  constructor(text, what) {
-    Object.assign(this, { text, what, at: 0 });
+  // `shown` is the part of the text that errors contain.
+  constructor(text, what, shown = text) {
+    Object.assign(this, { text, what, shown, at: 0 });
   }
 
   // Consume and return the text that a sticky pattern matches here, or return null without a match.
@@ -63,7 +64,7 @@ class Reader {
     const found = this.text[this.at];
     throw new Refusal(400, {
       code: "PGRST100",
-      message: `"failed to parse ${this.what} (${this.text})" (line 1, column ${this.at + 1})`,
+      message: `"failed to parse ${this.what} (${this.shown})" (line 1, column ${this.at + 1})`,
       details: `unexpected ${found ? `"${found}"` : "end of input"} expecting ${expected}`,
     });
   }
@@ -200,7 +201,8 @@ export function readFilter(text) {
   return reader.condition(() => text.slice(reader.at));
 }
 
-export const readLogic = (text) => new Reader(text, "logic tree").logic();
+export const readLogic = (operator, text) =>
+  new Reader(operator + text, "logic tree", text).logic();
 
 // Parse the name of a query parameter, which consists of the names of embedded tables, a field, and
 // the JSON path of the field.

@@ -5,6 +5,7 @@ import { version } from "./versions.mjs";
 export function described({ isHead }) {
   const info = { title: "PostgREST API", version: version.major };
   const body = JSON.stringify({ swagger: "2.0", info, paths: {} });
-  const headers = { "content-type": "application/openapi+json; charset=utf-8" };
-  return new Response(isHead ? null : body, { headers });
+  return new Response(isHead ? null : body, {
+    headers: { ...version.headers, "content-type": "application/openapi+json; charset=utf-8" },
+  });
 }

@@ -6,6 +6,7 @@ import { version } from "./versions.mjs";
 const KNOWN = {
   resolution: ["merge-duplicates", "ignore-duplicates"],
   return: ["representation", "minimal"],
+  missing: ["null"],
   count: ["exact"],
   handling: ["lenient"],
 };
@@ -21,6 +22,7 @@ const LEFT_OUT = [
 // back (`db-tx-end`).
 const REPORTED = {
   resolution: ["insert"],
+  missing: ["insert", "update"],
   return: ["insert", "update", "delete"],
   count: null,
   handling: null,

@@ -24,7 +24,8 @@ export function readQuery(search) {
     const message = "Use of aggregate functions is not allowed";
     throw new Refusal(400, { code: "PGRST123", message });
   }
-  const [columns, conflict] = [first("columns"), first("on_conflict")];
+  const namesIn = (name) => (first(name) === null ? null : readNames(name, first(name)));
+  const columns = namesIn("columns");
   const isFilter = ([name]) => !ENDINGS.includes(lastWord(name)) && !NAMES.includes(name);
   return {
     order: ending("order").map(([name, value]) => ({
@@ -37,9 +38,9 @@ export function readQuery(search) {
       const { path, field } = readPlace(name);
       return { path, condition: { field, ...readFilter(value) } };
     }),
-    columns: columns && [...new Set(readNames("columns", columns))].sort(),
-    onConflict: conflict && readNames("on_conflict", conflict),
-    ranges: rangesOf(ending("limit"), ending("offset")),
+    columns: columns && [...new Set(columns)].sort(),
+    onConflict: namesIn("on_conflict"),
+    ranges: rangesOf([...ending("limit"), ...ending("offset")]),
   };
 }
 
@@ -48,25 +49,29 @@ function logicOf([name, value]) {
   const not = path.includes("not") ? "not." : "";
   return {
     path: path.filter((one) => one !== "not"),
-    condition: readLogic(`${not}${field.name}${value}`),
+    condition: readLogic(not + field.name, value),
   };
 }
 
 // Ranges of the rows of the root table and of embedded tables. A limit and an offset for the same
-// path form one range.
-function rangesOf(limits, offsets) {
-  const whole = (text) => (/^\s*-?\d+\s*$/.test(text) ? Number(text) : null);
-  const pathOf = (name) => name.split(".").slice(0, -1).join(".");
-  const limit = new Map(limits.map(([name, text]) => [pathOf(name), whole(text)]));
-  const offset = new Map(offsets.map(([name, text]) => [pathOf(name), whole(text)]));
-  return [...new Set([...limit.keys(), ...offset.keys()])].map((path) => ({
-    path: path ? readPlace(`${path}.limit`).path : [],
-    range: rangeOf(limit.get(path) ?? null, Math.max(offset.get(path) ?? 0, 0)),
-  }));
+// path form one range, in which a limit that is no integer counts as zero.
+function rangesOf(given) {
+  const ranges = new Map();
+  for (const [name, text] of given) {
+    const [, prefix, bound] = /^(.*?)(\w+)$/s.exec(name);
+    const number = /^\s*-?\d+\s*$/.test(text) ? Number(text) : null;
+    ranges.set(prefix, { ...ranges.get(prefix), [bound]: number });
+  }
+  return [...ranges].map(([prefix, { limit, offset }]) => {
+    const invalid = limit === null && offset !== undefined ? 0 : null;
+    const range = { limit: limit ?? invalid, offset: Math.max(offset ?? 0, 0) };
+    return { path: readPlace(`${prefix}limit`).path, range: prefix ? range : checked(range) };
+  });
 }
 
-function rangeOf(limit, offset) {
-  if (limit === null || limit >= 0) return { limit, offset };
+// Reject an empty range of the root table, unless it is `limit=0` from the first row.
+function checked({ limit, offset }) {
+  if (limit === null || limit > 0 || (limit === 0 && offset === 0)) return { limit, offset };
   throw new Refusal(416, {
     code: "PGRST103",
     message: "Requested range not satisfiable",

@@ -61,11 +61,12 @@ function verified(token) {
   return claims;
 }
 
+const signed = (text) => createHmac("sha256", settings.jwtSecret).update(text).digest("base64url");
+
 function isSigned([head, body, signature]) {
   const { alg, kid } = decoded(head) ?? {};
   if (alg !== "HS256" || kid !== undefined) return false; // the secret has no id
-  const ours = createHmac("sha256", settings.jwtSecret).update(`${head}.${body}`).digest();
-  const theirs = Buffer.from(signature, "base64url");
+  const [ours, theirs] = [signed(`${head}.${body}`), signature].map((text) => Buffer.from(text));
   return theirs.length === ours.length && timingSafeEqual(theirs, ours);
 }
 
@@ -79,22 +80,23 @@ export async function withMetadata(response) {
     const { app_metadata, user_metadata } = user;
     const claims = JSON.stringify({ ...decoded(body), app_metadata, user_metadata });
     const text = `${head}.${Buffer.from(claims).toString("base64url")}`;
-    const sum = createHmac("sha256", settings.jwtSecret).update(text).digest("base64url");
-    session.access_token = `${text}.${sum}`;
+    session.access_token = `${text}.${signed(text)}`;
   }
   return Response.json(session, { status: response.status });
 }
 
 function checkTimes(claims) {
   const now = Math.floor(Date.now() / 1000);
-  for (const name of ["exp", "nbf", "iat"]) {
-    if (claims[name] != null && typeof claims[name] !== "number") {
+  const [exp, nbf, iat] = ["exp", "nbf", "iat"].map((name) => {
+    const time = claims[name] ?? undefined;
+    if (!["number", "undefined"].includes(typeof time))
       throw refused("PGRST303", `The JWT '${name}' claim must be a number`);
-    }
-  }
-  if (claims.exp < now - LEEWAY_SECONDS) throw refused("PGRST303", "JWT expired");
-  if (claims.nbf > now + LEEWAY_SECONDS) throw refused("PGRST303", "JWT not yet valid");
-  if (claims.iat > now + LEEWAY_SECONDS) throw refused("PGRST303", "JWT issued at future");
+    // PostgREST reads a fraction as zero
+    return time === undefined || Number.isSafeInteger(time) ? time : 0;
+  });
+  if (exp < now - LEEWAY_SECONDS) throw refused("PGRST303", "JWT expired");
+  if (nbf > now + LEEWAY_SECONDS) throw refused("PGRST303", "JWT not yet valid");
+  if (iat > now + LEEWAY_SECONDS) throw refused("PGRST303", "JWT issued at future");
 }
 
 function decoded(part) {
