@@ -82,7 +82,7 @@ def reject_tracked(path: Path) -> None:
 
 def read_env_file(path: Path) -> dict[str, str]:
     """Read the settings in a file of KEY=value lines."""
-    return parse_env(path.read_text("utf-8"))
+    return parse_env(path.read_text("utf-8-sig"))
 
 
 def parse_env(text: str) -> dict[str, str]:

@@ -82,7 +82,8 @@ def test_a_named_file_wins_over_the_environment(
 
     assert read_env_file(file) == {"API_URL": "https://api", "SUPABASE_URL": "https://x=y"}
     assert load_values(file, environ)["API_URL"] == "https://api"
-    file.write_text("NEXT_PUBLIC_SUPABASE_URL=https://x\n")
+    # Windows editors write a byte order mark
+    file.write_text("NEXT_PUBLIC_SUPABASE_URL=https://x\r\n", "utf-8-sig")
     assert load_values(file, environ)["SUPABASE_URL"] == "https://x"
     assert load_values(None, environ)["API_URL"] == "http://other"
     without_api = {"SUPABASE_URL": "https://x", "MINUTEHAND_PROJECT": str(tmp_path)}
