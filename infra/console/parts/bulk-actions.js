@@ -8,8 +8,6 @@ import { confirm } from "../lib/prompt.js";
 import { notify, notifyFailure } from "./toasts.js";
 
 const LIVE = ["pending", "processing", "waiting"];
-/** Names of the filters that apply to the list of jobs and also to the counts above the list. */
-const COUNTED = ["state", "job_type", "queue", "internal"];
 const APPLIES = { cancel: LIVE, retry: ["failed", "cancelled"] };
 const ACTIONS = {
   cancel: {
@@ -68,47 +66,39 @@ export async function actOnMany({ workspaceId, action, filter, known }) {
 }
 
 /**
- * Bar with the actions for the selected jobs. The bar appears below the list, so that no row moves.
+ * Bar with the actions for the selected jobs, or for all jobs that match the filter. `all` contains
+ * these jobs if all of them are loaded. The bar appears below the list, so that no row moves.
  */
-export function Selection({ picked, counts, filter, query, workspaceId, done }) {
-  const { state } = filter;
-  const isPlain = Object.keys(query).every((name) => COUNTED.includes(name));
-  const isCounted = state && isPlain && !counts?.at_least.includes(state);
-  const total = isCounted ? counts?.states[state] : undefined;
-  const pickedFor = (action) => picked.filter((row) => APPLIES[action].includes(row.status));
-  const act = async (what) => (await actOnMany({ workspaceId, ...what })) && done();
-  const onPicked = (action) => {
-    const ids = pickedFor(action).map((row) => row.id);
-    return act({ action, filter: { ids, status: APPLIES[action] }, known: ids.length });
+export function Selection({ picked, all, state, query, workspaceId, done }) {
+  const isPicked = picked.length > 0;
+  const rows = isPicked ? picked : all;
+  const idsFor = (action) =>
+    rows?.filter((row) => APPLIES[action].includes(row.status)).map((row) => row.id);
+  const run = async (action) => {
+    const ids = idsFor(action);
+    const filter = isPicked ? { ids, status: APPLIES[action] } : query;
+    if (await actOnMany({ workspaceId, action, filter, known: ids?.length })) done();
   };
   const isOf = (action) => !state || APPLIES[action].includes(statusOf(state));
   const actions = Object.keys(ACTIONS).filter((action) =>
-    picked.length > 0 ? pickedFor(action).length > 0 : isOf(action) && total !== 0,
+    rows ? idsFor(action).length > 0 : isOf(action),
   );
   if (actions.length === 0) return null;
   const word = state ? STATES[state].word.toLowerCase() : "";
-  const matching =
-    total === undefined ? `All ${word} jobs that match` : `${pluralize(total, "job")} ${word}`;
+  const count = rows && pluralize(rows.length, "job");
+  const matching = all ? `${count} ${word || "found"}` : `All ${word} jobs that match`;
   return html`<div class="selection" role="region" aria-label="Selected jobs">
-    <span class="num">
-      ${picked.length > 0 ? `${pluralize(picked.length, "job")} selected` : matching}
-    </span>
+    <span class="num">${isPicked ? `${count} selected` : matching}</span>
     <span class="spacer"></span>
-    ${actions.map((action) =>
-      picked.length > 0
-        ? html`<button
-          type="button"
-          key=${action}
-          class=${action === "cancel" ? "danger" : ""}
-          onClick=${() => onPicked(action)}>
-          ${ACTIONS[action].verb} ${number(pickedFor(action).length)}
-        </button>`
-        : quietButton(
-            `${ACTIONS[action].verb} all${total === undefined ? "" : ` ${number(total)}`}`,
-            () => act({ action, filter: query, known: total }),
-            { key: action },
-          ),
+    ${actions.map(
+      (action) => html`<button
+        type="button"
+        key=${action}
+        class=${!isPicked ? "quiet" : action === "cancel" ? "danger" : ""}
+        onClick=${() => run(action)}>
+        ${ACTIONS[action].verb} ${!isPicked && "all "}${rows && number(idsFor(action).length)}
+      </button>`,
     )}
-    ${picked.length > 0 && quietButton("Clear", done)}
+    ${isPicked && quietButton("Clear", done)}
   </div>`;
 }

@@ -166,8 +166,8 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
       (picked.length > 0 || Object.values(filter).some(Boolean)) &&
       html`<${Selection}
         picked=${picked}
-        counts=${counts}
-        filter=${filter}
+        all=${state.isAll ? rows : null}
+        state=${filter.state}
         query=${query}
         workspaceId=${workspaceId}
         done=${() => {
