@@ -7,6 +7,13 @@ import { html, useEffect, useRef } from "../lib/ui.js";
 
 const HEIGHT = 180;
 const DAY = 86_400;
+/**
+ * Distances between the labels of counts, and of durations in milliseconds. Each is at most four
+ * times the previous one, because an axis has space for four distances.
+ */
+const STEPS = [
+  1, 2, 5, 20, 50, 200, 500, 2000, 5000, 15e3, 6e4, 18e4, 6e5, 18e5, 72e5, 216e5, 864e5, 3456e5,
+];
 const iso = (seconds) => new Date(seconds * 1000).toISOString();
 
 const hasValue = (value) => value !== null && value !== undefined;
@@ -45,8 +52,7 @@ export function Chart({ label, at, lines, format = number, minTop = 4 }) {
         font: "11px system-ui",
       };
       const times = (_plot, values) => values.map((time) => shortTime(time, span));
-      const amounts = (_plot, values) =>
-        values.map((value) => (format === number && !Number.isInteger(value) ? "" : format(value)));
+      const amounts = (_plot, values) => values.map(format);
       const series = lines.map(({ name, colour: variable, dash }) => ({
         label: name,
         stroke: colour(variable),
@@ -69,7 +75,7 @@ export function Chart({ label, at, lines, format = number, minTop = 4 }) {
         scales: { y: { range: (_plot, _low, high) => [0, Math.max(minTop, (high ?? 0) * 1.1)] } },
         axes: [
           { ...axis, size: 30, values: times },
-          { ...axis, size: 76, values: amounts },
+          { ...axis, size: 76, values: amounts, incrs: STEPS },
         ],
         series: [
           { label: "Time", value: (_plot, time) => (time ? shortTime(time, span) : "latest") },

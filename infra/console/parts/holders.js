@@ -20,6 +20,10 @@ const pageOf = (path) => {
   return PAGES[name]?.(rest, query) ?? path;
 };
 
+/** Shows the text of a step, with a link to a page of the console. */
+export const Step = ({ words, path }) =>
+  html`<${Sentence} text=${words} /> ${path && html`<a href=${path}>${pageOf(path)}</a>`}`;
+
 /**
  * Steps that the database's explanation of a problem recommends, with links to pages of the
  * console. `here` is the address of the current page, to which no step gets a link.
@@ -29,20 +33,21 @@ export const Steps = ({ next, here }) =>
     ({ words, command, path }) =>
       words !== "Nothing to do." &&
       html`<p key=${words} class="remedy">
-        <span class="strong">What to do:</span> <${Sentence} text=${words} />
-        ${path && path !== here && html` <a href=${path}>${pageOf(path)}</a>`}
+        ${words.startsWith("Nothing") || html`<span class="strong">What to do: </span>`}
+        <${Step} words=${words} path=${path !== here && path} />
         ${command && html` <${Command} text=${command} />`}
       </p>`,
   );
 
 const HOLDER_COLUMNS = [
-  column("Jobs", "num strong", ({ jobs, more }) => atLeast(jobs, more)),
   heading(
     "Of type",
     "wrap",
     ({ job_types: types, job_id: id }) =>
       html`<a href=${`/jobs/${id}`}>${breakable(types.join(", "))}</a>`,
   ),
+  column("Jobs", "num strong", ({ jobs, more }) => atLeast(jobs, more)),
+  column("Since", "nowrap", ({ since }) => html`<${When} at=${since} />`),
   column(
     "Held by",
     "wrap wide",
@@ -51,7 +56,6 @@ const HOLDER_COLUMNS = [
       <${Steps} next=${next.slice(0, 1)} />
     `,
   ),
-  column("Since", "nowrap", ({ since }) => html`<${When} at=${since} />`),
 ];
 
 /**

@@ -6,6 +6,7 @@ import { clock } from "../lib/format.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
 import { usePolling, useFetch, useStore } from "../lib/store.js";
 import { html, useEffect, useState } from "../lib/ui.js";
+import { Step } from "./holders.js";
 import { Sentence } from "./when.js";
 
 const POLL_MS = 15_000;
@@ -41,10 +42,10 @@ export function Incidents({ workspace, isApp }) {
   else if (freshness === "polling") lines.unshift({ sentence: NO_REALTIME });
   if (lines.length === 0) return null;
   const [first, ...rest] = lines.map(
-    ({ sentence, cause, next: [{ words, path } = {}] = [] }) => html`<p key=${sentence}>
+    ({ sentence, cause, next: [step] = [] }) => html`<p key=${sentence}>
       <${Sentence} text=${sentence} />
       ${cause && html` <span class="muted">Cause: ${cause.replace(/\.?$/, ".")}</span>`}
-      ${words && html` <a href=${path}><${Sentence} text=${words} /></a>`}
+      ${step && html` <${Step} ...${step} />`}
     </p>`,
   );
   return html`<section

@@ -29,7 +29,7 @@ import { RunTime } from "../parts/job-monitor.js";
 import { Question } from "../parts/question.js";
 import { ReplayDialog } from "../parts/replay.js";
 import { Stale, Placeholder } from "../parts/states-of-view.js";
-import { fact, jobLink } from "../parts/table.js";
+import { breakable, fact, jobLink } from "../parts/table.js";
 import { createAction } from "../parts/toasts.js";
 import { Waterfall } from "../parts/waterfall.js";
 import { Elapsed, Sentence, useNow, When } from "../parts/when.js";
@@ -340,7 +340,7 @@ function Facts({ job, last }) {
     ${fact("Id", html`<${CopyId} id=${job.id} />`)}
     ${fact(
       "Type",
-      html`<a href=${`/types/${encodeURIComponent(job.job_type)}`}>${job.job_type}</a>`,
+      html`<a href=${`/types/${encodeURIComponent(job.job_type)}`}>${breakable(job.job_type)}</a>`,
     )}
     ${fact("Created", time(job.created_at))}
     ${fact("Scheduled for", time(job.scheduled_for))}

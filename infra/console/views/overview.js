@@ -109,7 +109,7 @@ function Stats({ stats, series, range, children }) {
     values: type.queue,
   }));
   const oldest = stats.backlog.oldest_at;
-  const due = oldest ? html`oldest due <${When} at=${oldest} />` : "nothing is due";
+  const due = oldest ? html`oldest <${When} at=${oldest} />` : "nothing is due";
   const lost = sums.lost > 0 ? `, ${number(sums.lost)} lost with a worker` : "";
   return html`
     ${
