@@ -168,7 +168,7 @@ def html(plan: ReportedPlan) -> HTMLResponse:
 
 
 def _is_number(text: str) -> bool:
-    return bool(re.fullmatch(r"-?[\d.,]+", text))
+    return bool(re.fullmatch(r"\N{MINUS SIGN}?[\d.,]+", text))
 
 
 def _element(block: Block) -> str:

@@ -177,6 +177,11 @@ class Cost(BaseModel):
     amount: Annotated[float, Field(ge=-1e12, le=1e12, description="Negative for income.")]
 
 
+def _money(amount: float) -> str:
+    """Format an amount with two decimals."""
+    return f"{amount:,.2f}".replace("-", "\N{MINUS SIGN}")
+
+
 class Costs(Chapter):
     """The chapter with the budget of the plan."""
 
@@ -185,9 +190,9 @@ class Costs(Chapter):
 
     def blocks(self, results: Mapping[str, Any]) -> list[Block]:
         """Return a table of the costs, and a sentence with their sum."""
-        rows = [[cost.title, f"{cost.amount:,.2f}"] for cost in self.costs]
+        rows = [[cost.title, _money(cost.amount)] for cost in self.costs]
         total = sum(cost.amount for cost in self.costs)
-        return [[["Cost", self.currency], *rows], f"{total:,.2f} {self.currency} in all."]
+        return [[["Cost", self.currency], *rows], f"{_money(total)} {self.currency} in all."]
 
 
 class Milestone(BaseModel):

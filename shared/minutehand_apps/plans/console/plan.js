@@ -281,7 +281,7 @@ function Chapter({ of, blocks, text, redo, edit, chart }) {
   </section>`;
 }
 
-const isNumber = (text) => /^-?[\d.,]+$/.test(text);
+const isNumber = (text) => /^−?[\d.,]+$/.test(text);
 
 /**
  * Show a block of the report as text nodes, so that the browser never interprets the text as
