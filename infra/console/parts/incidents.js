@@ -12,7 +12,7 @@ import { Sentence } from "./when.js";
 const POLL_MS = 15_000;
 
 const outageLine = (since) =>
-  `The Data API has not responded since ${clock(new Date(since).toISOString()).slice(0, 8)}. This page may be out of date.`;
+  `The Data API has not responded since ${clock(new Date(since).toISOString()).slice(0, 8)}.`;
 
 const NO_REALTIME =
   "Realtime is unavailable. Pages read every few seconds instead. Check its service at your host.";
