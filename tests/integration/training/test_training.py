@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from minutehand.ai.errors import LanguageModelError, UnusableOutput
+from minutehand.ai.speech import BYTES_PER_SECOND
+from minutehand.ai.speech_offline import NAME, OfflineSpeechToText
 from minutehand_apps.training.bucket import sound_prefix
 from minutehand_apps.training.media import cut
 from minutehand_apps.training.parts import MIN_PART_BYTES, plan
@@ -274,3 +276,19 @@ def test_sound_is_cut_in_pauses_into_chunks_of_about_half_a_minute() -> None:
     chunks = cut(100.0, [(28.0, 30.0), (61.0, 62.0)])
     assert [start for start, _ in chunks] == [0.0, 29.0, 61.5]
     assert [end for _, end in chunks] == [29.0, 61.5, 100.0]
+
+
+async def test_cancelling_ends_the_process_and_the_next_chunk_is_transcribed() -> None:
+    """A cancel ends the offline engine's process. The next chunk of sound is transcribed."""
+    model = OfflineSpeechToText()
+    progressed = asyncio.Event()
+    running = asyncio.create_task(
+        model.transcribe(bytes(60 * BYTES_PER_SECOND), on_share=lambda _: progressed.set())
+    )
+    await progressed.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    found = await model.transcribe(bytes(3_200))
+    assert (found.segments, found.engine, found.offline) == ((), NAME, True)

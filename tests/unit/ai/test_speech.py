@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import wave
 from collections.abc import AsyncIterator
@@ -10,9 +9,9 @@ from io import BytesIO
 
 import pytest
 
-from minutehand.ai.speech import BYTES_PER_SECOND, Segment
+from minutehand.ai.speech import Segment
 from minutehand.ai.speech_endpoint import TranscriptionEndpoint, parse_segments
-from minutehand.ai.speech_offline import NAME, OfflineSpeechToText, join_words
+from minutehand.ai.speech_offline import OfflineSpeechToText, join_words
 from minutehand.config import ConfigurationError
 from tests.support.misbehaving import Fault
 from tests.unit.ai.speech_server import KEY, SpeechServer
@@ -97,19 +96,3 @@ async def test_what_is_not_installed_names_what_to_set(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "pocketsphinx", None)
     with pytest.raises(ConfigurationError, match="SPEECH_URL is not set, and pocketsphinx"):
         await OfflineSpeechToText().transcribe(SECOND)
-
-
-async def test_cancelling_ends_the_process_and_the_next_chunk_is_transcribed() -> None:
-    """A cancel ends the offline engine's process. The next chunk of sound is transcribed."""
-    model = OfflineSpeechToText()
-    progressed = asyncio.Event()
-    running = asyncio.create_task(
-        model.transcribe(bytes(60 * BYTES_PER_SECOND), on_share=lambda _: progressed.set())
-    )
-    await progressed.wait()
-    running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
-
-    found = await model.transcribe(bytes(3_200))
-    assert (found.segments, found.engine, found.offline) == ((), NAME, True)
