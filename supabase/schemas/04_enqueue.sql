@@ -973,7 +973,7 @@ begin
     number, at, workspace_id, type, data, job_ids, seqs, wakes, unsent
   )
   values (
-    queue.feed_number(greatest(pg_current_xact_id(), pg_snapshot_xmax(pg_current_snapshot()))),
+    queue.feed_number(),
     p_now,
     p_workspace_id,
     'job.created',

@@ -100,7 +100,8 @@ comment on column queue.late_topics.topic is 'Person: words'; -- see 18_people.s
 -- is_streamed: True if an API server streams any topic to its clients.
 -- is_followed: True if any topic has a follower.
 -- is_busy: True if the publisher must send the messages, because p_changes needs more messages than
---   the budget, or because queue.feed got five rows of one workspace in the current second.
+--   the budget, or because queue.feed got five rows of one workspace in the current second. If
+--   queue.feed got five rows, budget, used and is_followed are null.
 create function queue.message_budget(
   p_changes queue.change[],
   out budget bigint,
@@ -114,17 +115,16 @@ set search_path = ''
 as $$
 declare
   v_second bigint := date_part('epoch', clock_timestamp())::bigint;
-  -- Read the counter of messages before storing the new second, so that a message sent between the
-  -- two statements counts in the new second.
-  v_counted constant bigint := coalesce(
-    pg_sequence_last_value('queue.messages_counted'),
-    0
-  );
-  v_before bigint := pg_sequence_last_value('queue.messages_before');
+  v_ignored bigint;
   v_number bigint := pg_sequence_last_value('queue.number_before');
 begin
   if v_second is distinct from pg_sequence_last_value('queue.messages_second') then
-    v_before := setval('queue.messages_before', v_counted);
+    -- read the counter of messages before storing the new second, so that a message sent between
+    -- the two statements counts in the new second
+    v_ignored := setval(
+      'queue.messages_before',
+      coalesce(pg_sequence_last_value('queue.messages_counted'), 0)
+    );
     v_number := setval(
       'queue.number_before',
       coalesce(pg_sequence_last_value('queue.feed_base'), 0)
@@ -133,27 +133,32 @@ begin
     v_second := setval('queue.messages_second', v_second);
   end if;
   select
+    exists (select from queue.streamed_topics),
+    exists (
+      select from unnest(p_changes) as c
+      where exists (
+        select from queue.feed as f
+        where f.workspace_id = c.workspace_id and f.number >= v_number
+        offset 4
+      )
+    )
+  into is_streamed, is_busy;
+  if is_busy then
+    return;
+  end if;
+  select
     case s.value
       when '"free"' then 80
       when '"pro"' then 400
       else s.value::bigint
     end,
-    exists (select from queue.streamed_topics),
-    exists (select from queue.followers),
-    exists (
-      select from unnest(p_changes) as c
-      cross join lateral (
-        select from queue.feed as f
-        where f.workspace_id = c.workspace_id and f.number >= v_number
-        offset 4
-        limit 1
-      ) as l
-    )
-  into budget, is_streamed, is_followed, is_busy
+    exists (select from queue.followers)
+  into budget, is_followed
   from queue.settings as s
   where s.name = 'realtime_messages_per_second';
-  used := v_counted - v_before;
-  is_busy := is_busy or used + 2 * cardinality(p_changes) > budget;
+  used := coalesce(pg_sequence_last_value('queue.messages_counted'), 0)
+    - pg_sequence_last_value('queue.messages_before');
+  is_busy := used + 2 * cardinality(p_changes) > budget;
 end;
 $$;
 
@@ -277,6 +282,8 @@ begin
     select 'session:' || c.session_id, c.*
     from changes as c
     where c.type <> 'job.log'
+      -- without this condition, Postgres would call queue.session_workspace for each change
+      and c.session_id is not null
       and exists (
         select from queue.followers as f
         where f.topic = 'session:' || c.session_id
@@ -393,7 +400,9 @@ as $$
 declare
   v_is_minor constant boolean := p_changes[1].type
     in ('job.progress', 'job.log', 'job.output');
-  v_budget constant record := queue.message_budget(p_changes);
+  v_budget constant record := queue.message_budget(
+    case when v_is_minor then '{}' else p_changes end
+  );
   v_new record;
   v_at bigint;
 begin
@@ -407,25 +416,23 @@ begin
         select from unnest(p_changes) as c
         where s.topic = 'workspace:' || c.workspace_id and not v_is_minor
           or s.topic = 'session:' || c.session_id and c.type <> 'job.log'
-          or s.topic = any (array(select 'job:' || i from unnest(c.job_ids) as i))
+          or s.topic in (select 'job:' || i from unnest(c.job_ids) as i)
       );
   end if;
   if to_regclass('realtime.messages') is null then
     return true;
-  elsif (v_is_minor or not v_budget.is_busy)
+  elsif not v_budget.is_busy
     -- leave the messages of a long transaction to the publisher, because the messages would all
     -- arrive at once when the transaction commits
     and clock_timestamp() - now() <= interval '1 second'
   then
     v_new := queue.messages_of(p_changes, v_budget.is_followed);
-    if v_new.cost = 0 then -- no topic receives any of the changes
-      return true;
-    elsif v_budget.used + v_new.cost
-      <= v_budget.budget * (case when v_is_minor then 0.5 else 0.75 end)
+    if v_new.cost = 0 -- no topic receives any of the changes
+      or v_budget.used + v_new.cost
+        <= v_budget.budget * (case when v_is_minor then 0.5 else 0.75 end)
+      and queue.write_messages(v_new.messages, v_new.cost)
     then
-      if queue.write_messages(v_new.messages, v_new.cost) then
-        return true;
-      end if;
+      return true;
     end if;
   end if;
   v_at := (date_part('epoch', clock_timestamp()) * 10)::bigint;
@@ -451,9 +458,7 @@ language plpgsql strict
 set search_path = ''
 as $$
 declare
-  v_number constant bigint := queue.feed_number(
-    greatest(pg_current_xact_id(), pg_snapshot_xmax(pg_current_snapshot()))
-  );
+  v_number constant bigint := queue.feed_number();
   v_unsent constant boolean := nullif(not queue.send(p_changes), false); -- true, or null
 begin
   insert into queue.feed (
@@ -992,7 +997,9 @@ $$;
 -- a dump from another server, the restored feed rows may have higher numbers than the transaction
 -- ids of this server. The first call after the restore then raises queue.feed_base, so that new
 -- feed rows get higher numbers than the restored rows. Restored feed rows and cursors remain valid.
-create function queue.feed_number(p_xid xid8)
+create function queue.feed_number(
+  p_xid xid8 default greatest(pg_current_xact_id(), pg_snapshot_xmax(pg_current_snapshot()))
+)
 returns bigint
 language plpgsql
 set search_path = ''
