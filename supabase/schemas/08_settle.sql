@@ -408,6 +408,7 @@ $$;
 --   Null if an item is not a plain completion or has an old lease number, so that the caller builds
 --   the response from the stored rows.
 -- has_blocked: True if a turn is limited.
+-- has_suspects: True if any job is a suspect.
 create function queue.end_attempts(
   p_items queue.worker_item[],
   p_transitions queue.transition[],
@@ -416,7 +417,8 @@ create function queue.end_attempts(
   out rest uuid[],
   out with_event uuid[],
   out results json,
-  out has_blocked boolean
+  out has_blocked boolean,
+  out has_suspects boolean
 )
 language plpgsql
 set lock_timeout = '100ms'
@@ -540,8 +542,9 @@ begin
           ) || ']'
         )::json
     end,
-    exists (select from queue.turns as t where t.blocked and t.look_at < 'infinity')
-  into changes, rest, with_event, results, has_blocked
+    exists (select from queue.turns as t where t.blocked and t.look_at < 'infinity'),
+    exists (select from queue.suspects)
+  into changes, rest, with_event, results, has_blocked, has_suspects
   from moved as m;
 end;
 $$;
@@ -588,7 +591,7 @@ begin
       v_now
     );
   end if;
-  if exists (select from queue.suspects) then
+  if v_ended.has_suspects then
     perform queue.clear_suspects(p_items);
   end if;
   changes := v_ended.changes;
