@@ -423,8 +423,7 @@ declare
   v_kind constant integer := hashtext(split_part(p_name, ' ', 1)) | -2147483648;
 begin
   if p_waits then
-    perform pg_advisory_xact_lock(v_kind, hashtext(p_name));
-    return true;
+    return pg_advisory_xact_lock(v_kind, hashtext(p_name)) is not null;
   elsif p_is_shared then
     return pg_try_advisory_xact_lock_shared(v_kind, hashtext(p_name));
   end if;

@@ -2499,8 +2499,9 @@ set search_path = ''
 as $$
 declare
   v_asked queue.lease_request := queue.read_lease_request(p_request);
-  v_now timestamptz;
-  v_ms bigint;
+  v_is_next constant boolean := queue.try_lock('tick ' || v_asked.tick_id, p_waits => true);
+  v_now constant timestamptz := queue.clock();
+  v_ms constant bigint := (date_part('epoch', v_now) * 1000)::bigint;
   v_ignored bigint;
   v_next_ms bigint;
   -- stored state of the worker run and its worker, and whether notes or limited turns are due
@@ -2509,20 +2510,15 @@ declare
   v_run jsonb; -- field run of the response, if this call starts or ends the run
   v_given record;
   v_due bigint;
-  v_maintenance boolean;
+  v_maintenance boolean := false;
   v_ends boolean;
   v_is_alive boolean; -- false if public.tick_finished is recording the end of the worker's process
   v_listens constant boolean := p_request -> 'listens' = 'true'
     and to_regclass('realtime.messages') is not null;
 begin
-  -- first try the advisory lock in a condition, because a condition costs less than `perform`
-  if not queue.try_lock('tick ' || v_asked.tick_id) then
-    perform queue.try_lock('tick ' || v_asked.tick_id, p_waits => true);
-  end if;
   -- If the worker's process ends during this lease, public.tick_finished waits for this advisory
   -- lock, and then also reclaims the jobs of this lease.
   v_is_alive := queue.try_lock('process ' || v_asked.worker_id, p_is_shared => true);
-  v_now := queue.clock();
   select
     t.last_call,
     t.seen_at > v_now - interval '10 seconds' as is_active,
@@ -2601,32 +2597,28 @@ begin
   -- Store the number of this request, so that queue.lease recognizes a repeated request. A later
   -- request of the worker run must write nothing if it leased no jobs.
   if v_tick.last_call is null or v_given.leased > 0 then
-    insert into queue.ticks as t (tick_id, seen_at, worker, last_call)
-    values (v_asked.tick_id, v_now, v_asked.worker, v_asked.call)
-    on conflict (tick_id) do update set (seen_at, worker, last_call) = row(
-      excluded.seen_at,
-      excluded.worker,
-      excluded.last_call
-    );
+    update queue.ticks
+    set seen_at = v_now, worker = v_asked.worker, last_call = v_asked.call
+    where tick_id = v_asked.tick_id;
+    if not found then
+      insert into queue.ticks (tick_id, seen_at, worker, last_call)
+      values (v_asked.tick_id, v_now, v_asked.worker, v_asked.call);
+    end if;
   end if;
-  v_ms := (date_part('epoch', v_now) * 1000)::bigint;
-  if v_listens then
-    v_ignored := case
-      when v_ms - pg_sequence_last_value('queue.listened_ms') between 0 and 30000 is not true
-        then setval('queue.listened_ms', v_ms)
-    end;
+  if v_listens
+    and v_ms - pg_sequence_last_value('queue.listened_ms') between 0 and 30000 is not true
+  then
+    v_ignored := setval('queue.listened_ms', v_ms);
   end if;
   if v_asked.free_slots < 0 then
     v_ignored := queue.withdraw_run(v_now);
   elsif coalesce(v_asked.free_slots, v_asked."limit" - v_given.leased) > 0
     -- a process that runs only suspects has no slot for other jobs
     and not v_given.is_alone
+    and v_ms - pg_sequence_last_value('queue.slots_ms') between 0 and 499 is not true
   then
-    if v_ms - pg_sequence_last_value('queue.slots_ms') between 0 and 499 is not true then
-      v_ignored := setval('queue.slots_ms', v_ms);
-    end if;
+    v_ignored := setval('queue.slots_ms', v_ms);
   end if;
-  v_maintenance := false;
   if v_given.is_short then
     v_next_ms := queue.next_due_in_ms(
       v_given.lanes,
@@ -2660,8 +2652,8 @@ begin
   if v_ends then
     v_run := public.tick_finished(
       v_asked.ends
-      || jsonb_build_object('tick_id', v_asked.tick_id)
       || jsonb_build_object(
+        'tick_id', v_asked.tick_id,
         'summary',
         v_asked.ends -> 'summary'
         || jsonb_build_object(
