@@ -1033,14 +1033,15 @@ from to_timestamp(
 where r.at > coalesce(p_seen_at - interval '1 minute', '-infinity')
 $$;
 
--- Return the published job type whose name is most similar to p_job_type. Return null if no
--- published name has at least half of the letter pairs of p_job_type.
+-- Return the published job type whose name is most similar to p_job_type. Return null if the type
+-- p_job_type itself is published, or if no published name has at least half of the letter pairs of
+-- p_job_type.
 create function queue.nearest_type(p_job_type text)
 returns text
 language sql stable
 set search_path = ''
 as $$
-select p.job_type
+select nullif(p.job_type, p_job_type)
 from (
   select
     t.job_type,

@@ -119,7 +119,8 @@ def test_types_that_no_worker_has_published_are_bounded(engine: Engine) -> None:
 def test_what_waits_is_shown_with_the_nearest_name(engine: Engine) -> None:
     """`explain_job` names the registered type that is most similar to a misspelt one.
 
-    Another workspace does not see the misspelt type.
+    Another workspace does not see the misspelt type. A registered type is not called misspelt if no
+    worker serves it.
     """
     engine.register("reports.send")
     job = engine.enqueue(job_type="report.send")
@@ -130,6 +131,10 @@ def test_what_waits_is_shown_with_the_nearest_name(engine: Engine) -> None:
         types = engine.rpc("list_job_types", p_workspace_id=workspace)["types"]
         known = {t["job_type"]: t["published"] for t in types}
         assert (known.get("report.send"), known["reports.send"]) == (published, True)
+    engine.put_schedule(name="weekly", job_type="reports.send")
+    engine.advance(200)  # a worker of a new type may be starting
+    engine.lease_call(0, job_types=["work"])
+    assert "misspelt" not in str(engine.findings()["unserved_schedule"])
 
 
 def test_a_mistyped_type_warns_who_mistyped_it(engine: Engine, bob: Engine, ada: Engine) -> None:
