@@ -1452,15 +1452,13 @@ begin
       else t.job_type = p_job_type
     end
   ),
-  -- A worker is alive, stale (last call less than ten minutes ago) or gone. A worker without a free
-  -- slot only renews its leases, which does not update its row.
-  seen as (
+  seen as ( -- a worker is alive, stale (last call less than ten minutes ago) or gone
     select
       o.job_type,
       l.worker_id,
       l.version,
       l.started_at,
-      greatest(l.seen_at, r.at) as seen_at,
+      l.seen_at,
       l.ended_at,
       queue.process_end(l.evidence) as process_end,
       l.queues,
@@ -1476,11 +1474,6 @@ begin
       order by seen_at desc
       limit 200
     ) as l
-    left join (
-      select r.worker, max(r.expires_at - make_interval(secs => r.lease_seconds)) as at
-      from queue.leases as r
-      group by 1
-    ) as r using (worker)
     join asked as o on l.job_types is null or o.job_type = any (l.job_types)
   )
   select jsonb_agg(
