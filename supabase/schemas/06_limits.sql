@@ -1066,7 +1066,7 @@ $$;
 -- person may send six reads at a time, because a browser sends up to six requests to one host. Two
 -- of the six run, and the others wait. A waiting read occupies a connection. Therefore each read
 -- that a person has sent beside another read in the last ten seconds makes the next wait shorter,
--- and after 20 such reads one read runs at a time. A read-only transaction can store nothing, and
+-- and after 50 such reads one read runs at a time. A read-only transaction can store nothing, and
 -- the rejection of a read rolls back. Each read beside another read is therefore recorded as an
 -- advisory lock of the session, which outlasts the transaction. The lock's numbers are a hash of
 -- the person's id and the milliseconds of the clock. A session keeps its last 100 of these locks,
@@ -1109,7 +1109,7 @@ begin
       and l.objsubid = 2
       and (v_ms - l.objid::bigint) & 2147483647 < 10000
   );
-  if v_count < 40 then
+  if v_count < 100 then
     perform pg_advisory_lock_shared(v_hash, (v_ms & 2147483647)::integer);
     perform pg_advisory_unlock_shared(o.hash, o.ms)
     from (
@@ -1124,8 +1124,8 @@ begin
   end if;
   perform queue.take_place(
     v_running,
-    case when v_count < 20 then 2 else 1 end,
-    400 - 10 * v_count
+    case when v_count < 50 then 2 else 1 end,
+    1000 - 10 * v_count
   );
 end;
 $$;

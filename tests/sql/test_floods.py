@@ -298,7 +298,7 @@ def test_two_plain_reads_of_a_person_run_and_four_wait(engine: Engine) -> None:
 
 
 def test_a_flood_of_plain_reads_waits_seldom(engine: Engine) -> None:
-    """A person's reads wait at most 40 times in ten seconds. Then one read runs at a time.
+    """A person's reads wait at most 100 times in ten seconds. Then one read runs at a time.
 
     A wait counts even if the statement timeout ends the read.
     """
