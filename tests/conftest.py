@@ -189,13 +189,13 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Run one process more than there are cores, because tests wait for a quarter of their time.
+    """Run two processes more than there are cores, because tests wait for a part of their time.
 
     Unit tests hardly wait, and each process needs two seconds to collect them, so `-n logical` runs
     one process per core.
     """
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return cores + 1 if config.option.numprocesses == "auto" else cores
+    return cores + 2 if config.option.numprocesses == "auto" else cores
 
 
 @pytest.hookimpl(optionalhook=True)
