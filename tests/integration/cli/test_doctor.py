@@ -106,7 +106,7 @@ BROKEN = [
         "set transaction read write; alter database postgres reset default_transaction_read_only",
     ),
     (
-        *("vault", "warn", "wakes the worker at https://elsewhere.test", "connect_worker"),
+        *("vault", "fail", "wakes the worker at https://elsewhere.test", "connect_worker"),
         "insert into queue.settings (name, value) values ('worker_url', '\"https://elsewhere.test\"')",
         "delete from queue.settings where name = 'worker_url'",
     ),

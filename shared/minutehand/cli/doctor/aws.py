@@ -356,8 +356,9 @@ class Resources:
         )
         if found and name not in present:
             create = self._command("logs create-log-group", log_group_name=name)
-            raise CommandFailed(f"the log group {name} was deleted", fix=f"{create} && {keep}")
-        if found and not _is_equal(present[name].get("retentionInDays"), days):
+            fix = f"{create} && {keep}" if days else create
+            raise CommandFailed(f"the log group {name} was deleted", fix=fix)
+        if found and days and not _is_equal(present[name].get("retentionInDays"), days):
             problem = f"the log group {name} does not keep its events for {days} days"
             raise CommandFailed(problem, fix=keep)
 

@@ -481,14 +481,13 @@ def sequences(target: Target) -> CheckResult:
 def vault(target: Target) -> CheckResult:
     """Check that the database wakes the worker with a token of these settings.
 
-    A mismatch is only a warning, because the schedule also runs the jobs, and because the settings
-    may be those of another worker.
+    Another token is only a warning, because the settings may be those of another worker.
     """
     tokens = Settings.from_env(target.values).worker_secret_tokens
     for url, token in target.query(WAKE) if _exists(target, "vault.secrets") else ():
         if token not in tokens:
             api = target.values.get("API_URL", "https://…").rstrip("/")
-            return warn(
+            return (fail if token is None else warn)(
                 f"the database wakes the worker at {url} without its WORKER_SECRET_TOKEN",
                 f"select {target.schemas.clients}.connect_worker('{api}/api/jobs/worker', '…')"
                 "  -- with the WORKER_SECRET_TOKEN",
