@@ -87,7 +87,9 @@ def test_a_changed_function_is_one_migration(copy: Path) -> None:
     lane.write_text(text.replace(function, function.replace("p_within", "p_inside")))
     pauses = copy / "supabase/schemas/02_jobs.sql"
     pauses.write_text(pauses.read_text() + STEP + COLUMNS)
-    (copy / "supabase/steps/9.9.9.sql").write_text(STEP)
+    steps = copy / "supabase/steps"
+    steps.mkdir(exist_ok=True)
+    (steps / "9.9.9.sql").write_text(STEP)
     note = copy / "shared/minutehand/webhooks/schemas/2100_webhooks.sql"
     note.write_text(
         f"{note.read_text()}comment on function queue.do_webhooks is 'Send.';\n"
