@@ -6,11 +6,16 @@ import os
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
 
+from minutehand_apps.training.media import find_ffmpeg
+from tests.support.paths import ROOT
 from tests.support.patience import until
+
+SAMPLE = ROOT / "shared/minutehand_apps/training/console/sample.mp4"
 
 
 def bash(command: str, **variables: str) -> str:
@@ -32,3 +37,11 @@ def ended(portal: httpx.Client, path: str) -> dict[str, Any]:
 def in_threads(count: int, run: Callable[[int], Any]) -> list[Any]:
     with ThreadPoolExecutor(count) as threads:
         return list(threads.map(run, range(count)))
+
+
+def first_sentence(folder: Path) -> bytes:
+    """Return the first three seconds of the sample, of which a transcript takes a second."""
+    file = folder / "sentence.mp4"
+    cut = ("-v", "error", "-i", str(SAMPLE), "-t", "3", "-c", "copy", str(file))
+    subprocess.run([find_ffmpeg({}), *cut], check=True)
+    return file.read_bytes()

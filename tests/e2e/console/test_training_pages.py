@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Route, expect
 from psycopg.types.json import Jsonb
 
 from minutehand_apps.training.parts import MIN_PART_BYTES
+from tests.contract.guide import first_sentence
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import check_page, fits
 from tests.e2e.console.people import ADA, click, press
@@ -29,8 +30,8 @@ PROCEDURE = {
         "title": "Change the paper <b>",
         "purpose": "So that it prints.",
         "steps": [
-            {"title": "Open the front door", "detail": "It sticks.", "at_seconds": 2.5},
-            {"title": "Take the roll out", "at_seconds": 9},
+            {"title": "Open the front door", "detail": "It sticks.", "at_seconds": 1.5},
+            {"title": "Take the roll out", "at_seconds": 2},
         ],
     },
     "author": "model-1",
@@ -42,7 +43,7 @@ HAS_PICTURES = (
 
 
 def test_a_video_becomes_a_transcript_live(
-    visit: Visit, stack: RunningStack, browser: Browser
+    visit: Visit, stack: RunningStack, browser: Browser, tmp_path: Path
 ) -> None:
     """A user uploads a video, plays it from a transcript's line, retries and deletes it.
 
@@ -50,6 +51,7 @@ def test_a_video_becomes_a_transcript_live(
     """
     visitor = visit(ADA, "/trainings")
     page = visitor.page
+    page.route("**/sample.mp4", lambda route: route.fulfill(body=first_sentence(tmp_path)))
     expect(page.get_by_text("No videos yet")).to_be_visible()
     press(page, "New video")
     press(page, "Take a sample")
@@ -66,7 +68,7 @@ def test_a_video_becomes_a_transcript_live(
     procedure = page.get_by_role("region", name="Procedure")
     expect(procedure).to_contain_text("no language model is connected")
     transcript = page.get_by_role("list", name="Transcript")
-    expect(transcript).to_contain_text("front door of the machine")
+    expect(transcript).to_contain_text("turn off the power")
     transcript.get_by_role("button").last.click()
     page.wait_for_function("() => document.querySelector('video').currentTime > 0")
     check_page(visitor)
@@ -80,7 +82,7 @@ def test_a_video_becomes_a_transcript_live(
     expect(procedure.locator(".picture")).to_have_count(2)
     page.wait_for_function(HAS_PICTURES)
     click(procedure, "Play: Take the roll out")
-    page.wait_for_function("() => document.querySelector('video[controls]').currentTime >= 9")
+    page.wait_for_function("() => document.querySelector('video[controls]').currentTime >= 2")
     press(page, "Edit: Take the roll out")
     page.get_by_label("Detail").fill("Pull it upwards.")
     press(page, "Save")

@@ -103,6 +103,7 @@ declare const stripe: { webhooks: { constructEvent(body: string, signature: stri
   { data: { object: { id: string; amount: number } } } } };
 """
 SOLID = """\
+/** @jsxImportSource solid-js */
 import { createClient } from "@supabase/supabase-js";
 import type {} from "minutehand/solid";
 export const client = createClient("http://x", "k");
@@ -145,8 +146,25 @@ def examples(page: Path = README, *, language: str = "ts") -> list[str]:
 
 @pytest.fixture(scope="module")
 def typed(stranger: Stranger) -> Stranger:
-    """The user's project with the job types that the README declares."""
-    (stranger.folder / "jobs.d.ts").write_text(f'import "minutehand";\n{examples()[1]}')
+    """The user's project with the README's job types, and the examples that no test runs."""
+    module = 'import { createClient } from "@supabase/supabase-js";\n'
+    server = 'import type { SupabaseClient } from "@supabase/supabase-js";\n'
+    server += "declare function createClient(): Promise<SupabaseClient>;\n"
+    [component] = examples(language="tsx")
+    _, types, words, *_ = examples()
+    action, webhook = examples(RECIPES)
+    [live] = examples(ROOT / "README.md")
+    texts = {
+        "jobs.d.ts": f'import "minutehand";\n{types}',
+        "supabase.ts": f'{module}export const supabase = createClient("http://x", "k");\n',
+        "component.tsx": component,
+        "words.ts": words,
+        "webhook.ts": STRIPE + webhook,
+        "action.ts": server + action,
+        "live.ts": LIVE + live,
+    }
+    for file, text in texts.items():
+        (stranger.folder / file).write_text(text)
     return stranger
 
 
@@ -178,47 +196,19 @@ def test_the_package_has_no_dependencies_and_its_only_side_effect_is_the_element
     assert {name for name in imported if not name.startswith(".")} == set()
 
 
-@pytest.mark.parametrize(
-    "react",
-    [*(pytest.param(old, marks=pytest.mark.weekly(only=True)) for old in REACTS[:-1]), REACTS[-1]],
-)
-def test_every_example_and_type_compiles(typed: Stranger, react: str) -> None:
-    """The React types compile with a component, and so do the examples that no test runs."""
-    client = 'import { createClient } from "@supabase/supabase-js";\n'
-    (typed.folder / "supabase.ts").write_text(
-        f'{client}export const supabase = createClient("http://x", "k");\n'
-    )
-    [component] = examples(language="tsx")
-    (typed.folder / "component.tsx").write_text(component)
-    (typed.folder / "words.ts").write_text(examples()[2])
-    action, webhook = examples(RECIPES)
-    (typed.folder / "webhook.ts").write_text(STRIPE + webhook)
-    ssr = 'import type { SupabaseClient } from "@supabase/supabase-js";\n'
-    ssr += "declare function createClient(): Promise<SupabaseClient>;\n"
-    (typed.folder / "action.ts").write_text(ssr + action)
-
-    [live] = examples(ROOT / "README.md")
-    (typed.folder / "live.ts").write_text(LIVE + live)
-
-    files = ("component.tsx", "action.ts", "live.ts", "webhook.ts", "words.ts")
-    assert typed.compile(*files, react=react, declarations=True) == ""
+@pytest.mark.weekly(only=True)
+@pytest.mark.parametrize("react", REACTS[:-1])
+def test_a_component_compiles_with_older_types_of_react(typed: Stranger, react: str) -> None:
+    assert typed.compile("component.tsx", react=react) == ""
 
 
-@pytest.mark.parametrize(
-    ("file", "text", "jsx"), [("closed.ts", CLOSED, "react"), ("solid.tsx", SOLID, "solid-js")]
-)
-def test_without_declared_job_types_only_valid_options_compile(
-    stranger: Stranger, file: str, text: str, jsx: str
-) -> None:
-    """Without declared job types, any job type compiles and invalid options do not."""
-    (stranger.folder / "none.d.ts").write_text("export {};\n")
-    (stranger.folder / file).write_text(text)
+def test_without_declared_job_types_only_valid_options_compile(stranger: Stranger) -> None:
+    """Without declared job types, any job type compiles, also in Solid. Invalid options do not."""
+    files = {"none.d.ts": "export {};\n", "closed.ts": CLOSED, "solid.tsx": SOLID}
+    for file, text in files.items():
+        (stranger.folder / file).write_text(text)
 
-    response = stranger.compile(
-        file, types="none.d.ts", jsx=jsx, declarations=True, library=jsx == "react"
-    )
-
-    assert response == ""
+    assert stranger.compile("closed.ts", "solid.tsx", types="none.d.ts") == ""
 
 
 @pytest.mark.parametrize(
@@ -268,7 +258,7 @@ def test_the_readme_s_program_sees_its_job_live_to_completed(
 ) -> None:
     """The README's program compiles strictly and follows a job to its end.
 
-    Other payloads, types and streams do not compile.
+    All examples and the types of React compile. Other payloads, types and streams do not.
     """
     follow, *_ = examples()
     program = f"{PRELUDE}{follow}process.exit(0);\n"
@@ -276,7 +266,8 @@ def test_the_readme_s_program_sees_its_job_live_to_completed(
     program = program.replace('(supabase, "minutehand")', '(supabase, "public")')
     (typed.folder / "program.ts").write_text(program)
     (typed.folder / "strict.ts").write_text(STRICT)
-    assert typed.compile("program.ts", "strict.ts") == ""
+    others = ("component.tsx", "action.ts", "live.ts", "webhook.ts", "words.ts")
+    assert typed.compile("program.ts", "strict.ts", *others) == ""
 
     with subprocess.Popen(
         [str(node_binary()), "out/program.js"],
