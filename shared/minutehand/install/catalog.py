@@ -26,7 +26,8 @@ SCHEMAS, SCHEMAS_OF_APPS = "supabase/schemas", "shared/minutehand/*/schemas"
 ENGINE = "minutehand"
 #: Placeholder in the record for the database role that owns the engine.
 OWNER = "{owner}"
-_ROLES = "select rolname from pg_catalog.pg_roles"
+#: Query of all roles, and of whether the connected user may act as the role.
+_ROLES = "select rolname, pg_has_role(oid, 'member') from pg_catalog.pg_roles"
 _OWNER = """
     select (mode() within group (order by c.relowner))::regrole::text
     from pg_catalog.pg_class as c
@@ -71,6 +72,21 @@ _EXTENSION = re.compile(
     r"grant .+ to (?!anon|public)|create policy (?!.* using \(true\))|CREATE (?!RULE)"
     r"|alter table \S+ (?:add|alter) "
 )
+#: Query of the statement that restores the worker's role, which all functions of workers allow.
+_WORKER = """
+    select case count(r.oid)
+      when 0 then 'create role job_worker nologin noinherit'
+      else format('alter role %%I rename to job_worker', min(r.rolname))
+    end
+    from pg_catalog.pg_proc as p
+    cross join lateral aclexplode(p.proacl) as a
+    join pg_catalog.pg_roles as r
+      on r.oid = a.grantee
+        and r.oid <> p.proowner
+        and r.rolname not in ('anon', 'authenticated', 'service_role')
+    where p.pronamespace = %s::regnamespace and p.proname = 'lease_jobs'
+    having to_regrole('job_worker') is null
+"""
 #: Query of the tables from which someone has dropped a column.
 _SHORTENED = """
     select distinct a.attrelid::regclass::text from pg_catalog.pg_attribute as a
@@ -192,7 +208,7 @@ def find_drifts(
     inserts may omit. A project may add all other objects to its database. To the tables of tenants
     a project may also add policies and rights of signed-in people.
     """
-    roles = {name for (name,) in session.execute(_ROLES).fetchall()}
+    roles = dict(session.execute(_ROLES).fetchall())
     [(owner,)] = session.execute(_OWNER, (schemas.engine,)).fetchall()
     expected = {
         entry.key: entry
@@ -200,7 +216,11 @@ def find_drifts(
         if _OPTIONAL in roles or _OPTIONAL not in entry.statement
     }
     with session.transaction(force_rollback=True):
-        repairs = _restore_tables(session, schemas, record, tenancy)
+        workers = session.execute(_WORKER, (schemas.clients,)).fetchall()
+        for (statement,) in workers:
+            session.execute(statement.encode())
+        repairs = [_drift("missing or renamed", each, each) for (each,) in workers]
+        repairs += _restore_tables(session, schemas, record, tenancy)
         actual = {entry.key: entry for entry in read_catalog(session, schemas)}
         if renamed := _find_renames(session, expected, actual):
             for item in renamed:
@@ -223,6 +243,20 @@ def find_drifts(
         if key not in actual
         and (drop := _drop(entry)) in drops
         and (entry.rank not in _REPLACED or _head(entry) != _head(drops[drop]))
+    }
+    # Drop a function or view of another user, because only that user may change the owner. The
+    # schema's owner may drop it.
+    taken = {
+        entry.object
+        for key, entry in actual.items()
+        if key not in expected
+        and (match := _OWNED.match(entry.statement))
+        and not roles.get(match[2].strip('"'), True)
+    }
+    dropped |= {
+        key: _drop(entry)
+        for key, entry in expected.items()
+        if entry.rank in _REPLACED and entry.object in taken
     }
     # if a fix drops a function or view, fixes must also restore the object's other entries
     recreated = {f.object for key, f in expected.items() if key in dropped and f.rank in _REPLACED}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from minutehand.cli.doctor.results import CheckResult, Target
-from minutehand.cli.doctor.runner import run_checks
+from minutehand.cli.doctor.runner import RAW_PASSWORD, run_checks
 from tests.integration.cli.faults import SERVICE_ROLE
 from tests.support.command import Run
 from tests.support.http_server import http_server
@@ -54,6 +55,20 @@ def test_a_data_api_that_shortens_errors_is_named(stack: RunningStack) -> None:
         finding = run_one_check(stack, "worker-key", SUPABASE_URL=url)
 
     assert (finding.verdict, "removes hint and details" in finding.detail) == ("fail", True)
+
+
+@pytest.mark.parametrize(
+    ("address", "is_raw"),
+    [
+        ("postgresql://postgres:p#ss@db.test/postgres", True),
+        ("postgresql://postgres:p@ss@db.test/postgres", True),
+        ("postgresql://db.test/postgres?application_name=a@b", False),
+        ("postgresql://db.test:5432/postgres?application_name=a@b", False),
+    ],
+)
+def test_only_a_raw_password_is_called_unencoded(address: str, is_raw: bool) -> None:
+    """An `@` in the query of an address without a user does not belong to a password."""
+    assert bool(re.match(RAW_PASSWORD, address)) is is_raw
 
 
 #: Each line: a package, the faulty module of its processors, and a part of the fix.
@@ -104,6 +119,13 @@ BROKEN = [
         *("engine", "fail", "database postgres set", "set transaction read write"),
         "alter database postgres set default_transaction_read_only = on",
         "set transaction read write; alter database postgres reset default_transaction_read_only",
+    ),
+    (
+        *("event-triggers", "fail", "not on Mondays", "alter event trigger mondays disable"),
+        "create function public.refuse() returns event_trigger language plpgsql"
+        " as 'begin raise ''not on Mondays''; end';"
+        " create event trigger mondays on ddl_command_start execute function public.refuse()",
+        "drop event trigger mondays; drop function public.refuse",
     ),
     (
         *("vault", "fail", "wakes the worker at https://elsewhere.test", "connect_worker"),

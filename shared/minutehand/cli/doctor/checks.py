@@ -136,6 +136,25 @@ WAKE = """
     left join vault.decrypted_secrets as v on v.name = 'minutehand_worker_token'
     where s.name = 'worker_url'
 """
+#: Statements of an upgrade, which an event trigger of the project may reject.
+TRIAL_DDL = """
+    create table queue.doctor (id integer);
+    create index on queue.doctor (id);
+    create policy doctor on queue.doctor using (true);
+    create function queue.doctor() returns trigger language plpgsql as 'begin end';
+    create trigger doctor before insert on queue.doctor execute function queue.doctor();
+    grant select on queue.doctor to job_worker;
+    alter table queue.doctor alter column id set default 1;
+    drop table queue.doctor;
+    drop function queue.doctor()
+"""
+#: Query of statements that disable the event triggers whose function an error's context names.
+EVENT_TRIGGERS = """
+    select format('alter event trigger %%I disable', e.evtname)
+    from pg_event_trigger as e
+    join pg_proc as p on p.oid = e.evtfoid
+    where strpos(%s, p.proname || '()') > 0 and e.evtenabled <> 'D'
+"""
 SECRETS_QUERY = "select workspace_id::text, sealed_secret from queue.webhooks limit 1"
 #: Queries of database.sql, by name of the check.
 QUERIES = dict(
@@ -247,21 +266,6 @@ def database(target: Target) -> CheckResult:
     return ok()
 
 
-@check("sessions", "database")
-def sessions(target: Target) -> CheckResult:
-    """Check that each connection has a session, in which a worker can listen and set its role."""
-    address = asyncio.run(probe(target.person.need("DATABASE_URL")))
-    if address.fault:
-        reason, fix = address.fault
-        return fail(f"DATABASE_URL {reason}", f"DATABASE_URL=…  # of {fix}")
-    if not address.notifications:
-        return warn(
-            "DATABASE_URL delivers no notifications, so workers poll once a second",
-            "DATABASE_URL=…  # of a direct connection, to the primary and not to a standby",
-        )
-    return ok()
-
-
 def _check_by_query(name: str, after: str, relation: str = "") -> None:
     """Register a check that runs a query. The query may read a table of an extension."""
 
@@ -365,6 +369,22 @@ def _invalid_setting(target: Target, record: list[CatalogEntry]) -> CheckResult 
     return None
 
 
+# the check `engine` names the roles and settings that change a session
+@check("sessions", "engine")
+def sessions(target: Target) -> CheckResult:
+    """Check that each connection has a session, in which a worker can listen and set its role."""
+    address = asyncio.run(probe(target.person.need("DATABASE_URL")))
+    if address.fault:
+        reason, fix = address.fault
+        return fail(f"DATABASE_URL {reason}", f"DATABASE_URL=…  # {fix}")
+    if not address.notifications:
+        return warn(
+            "DATABASE_URL delivers no notifications, so workers poll once a second",
+            "DATABASE_URL=…  # of a direct connection, to the primary and not to a standby",
+        )
+    return ok()
+
+
 @check("queue", "engine")
 def queue(target: Target) -> CheckResult:
     """Report the database's findings, except a missing worker, which `schedule` reports."""
@@ -462,6 +482,27 @@ def _try_job(
 for name in ("jobs", "project", "extensions", "wake-up", "publication"):
     _check_by_query(name, "migrations")
 _check_by_query("cron", "migrations", "cron.job")
+# a function that differs from the release would have another fix here
+_check_by_query("functions", "engine")
+
+
+@check("event-triggers", "engine")
+def event_triggers(target: Target) -> CheckResult:
+    """Check that the project's event triggers allow the statements of an upgrade."""
+    with target.transaction("read write") as owner:
+        try:
+            owner.execute(rewrite(TRIAL_DDL, target.schemas).encode())
+        except psycopg.errors.LockNotAvailable:
+            raise
+        except psycopg.Error as error:
+            owner.rollback()
+            rows = owner.execute(EVENT_TRIGGERS.encode(), [error.diag.context]).fetchall()
+            message = str(error).partition("\n")[0]
+            return fail(
+                f"an upgrade would fail: {message}",
+                "; ".join(statement for (statement,) in rows) or None,
+            )
+    return ok()
 
 
 @check("sequences", "migrations")
@@ -487,10 +528,12 @@ def vault(target: Target) -> CheckResult:
     for url, token in target.query(WAKE) if _exists(target, "vault.secrets") else ():
         if token not in tokens:
             api = target.values.get("API_URL", "https://…").rstrip("/")
+            # print no secret of a hosted project
+            shown = tokens[0] if tokens and is_local(target.person.need("SUPABASE_URL")) else "…"
+            call = f"connect_worker('{api}/api/jobs/worker', '{shown}')"
             return (fail if token is None else warn)(
                 f"the database wakes the worker at {url} without its WORKER_SECRET_TOKEN",
-                f"select {target.schemas.clients}.connect_worker('{api}/api/jobs/worker', '…')"
-                "  -- with the WORKER_SECRET_TOKEN",
+                f"select {target.schemas.clients}.{call}  -- with the WORKER_SECRET_TOKEN",
             )
     return ok()
 

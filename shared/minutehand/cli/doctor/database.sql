@@ -102,6 +102,16 @@ where tablename = 'messages' and schemaname = 'realtime' and permissive = 'PERMI
   and cmd in ('SELECT', 'ALL') and qual !~ 'topic'
   and roles && '{public,anon,authenticated}'::name[]
 union all
+select 'fail', format('the policy %s hides the topics of jobs', policyname),
+  format('alter policy %I on realtime.messages using (%s or '
+    'realtime.topic() ~ ''^(job|session|workspace):'')', policyname, qual)
+from pg_policies
+where tablename = 'messages' and schemaname = 'realtime' and permissive = 'RESTRICTIVE'
+  and cmd in ('SELECT', 'ALL') and strpos(qual, '^(job|session|workspace):') = 0
+  and roles && '{public,anon,authenticated}'::name[];
+
+-- check functions
+
 select 'fail', format('a revoked worker key may call %s', oid::regprocedure),
   format('revoke execute on function %s from job_worker'
     '  -- or let it begin with: perform queue.refuse_revoked();', oid::regprocedure)

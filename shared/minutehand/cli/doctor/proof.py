@@ -53,6 +53,17 @@ ATTACH: Final = (
     " to authenticated; select {}.attach_extensions()"
     "  -- if this does not help, see the Realtime logs"
 )
+#: Query of whether a person has the rights that `ATTACH` grants.
+ATTACHED: Final = """
+    select 1
+    where has_schema_privilege('authenticated', 'realtime', 'usage')
+      and has_table_privilege('authenticated', 'realtime.messages', 'select')
+      and has_table_privilege('authenticated', 'realtime.messages', 'insert')
+"""
+RESTART: Final = (
+    "minutehand dev  # starts Realtime again after a stop; for a hosted project: Project settings"
+    " → General → Restart project"
+)
 LEFT: Final = "delete from public.jobs where id = %s"
 LEFT_TYPE: Final = """
   delete from queue.job_types as t where t.job_type = %s
@@ -77,9 +88,15 @@ def realtime(target: Target) -> CheckResult:
         finally:
             await socket.close()
 
-    with _step({}, "joined", ATTACH.format(target.schemas.clients)):
+    with _step({}, "joined", _join_fix(target)):
         asyncio.run(join())
     return ok()
+
+
+def _join_fix(target: Target) -> str:
+    if target.values.get("DATABASE_URL") and target.query(ATTACHED):
+        return RESTART
+    return ATTACH.format(target.schemas.clients)
 
 
 def _connect(target: Target) -> AsyncRealtimeClient:
@@ -127,7 +144,7 @@ async def _prove(target: Target, workspace: str, duration: dict[str, float]) -> 
                 kind: Topic(socket, f"{kind}:{topic_id}", job)
                 for kind, topic_id in (("job", job), ("workspace", workspace), ("session", session))
             }
-            with _step(duration, "joined", ATTACH.format(target.schemas.clients)):
+            with _step(duration, "joined", _join_fix(target)):
                 for topic in topics.values():
                     # Realtime sends messages on a job's or session's topic only while a client
                     # follows the topic

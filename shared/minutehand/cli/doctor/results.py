@@ -36,10 +36,12 @@ class CheckResult:
     check: str = ""
 
 
-#: Statement that sets the timeouts of a transaction. Some versions of Postgres lack some timeouts.
+#: Statements that set the timeouts of a transaction. Some versions of Postgres lack some timeouts.
+#: The database's statement timeout may be so short that it would end the longer statement.
 TIMEOUTS = """
+    set local statement_timeout = '30s';
     select set_config(t.name, t.value, true)
-    from (values ('statement_timeout', '30s'), ('lock_timeout', '2s'),
+    from (values ('lock_timeout', '2s'),
       ('idle_in_transaction_session_timeout', '0'), ('transaction_timeout', '0')) as t (name, value)
     join pg_settings using (name)
 """

@@ -30,7 +30,7 @@ REJECTED = "the database rejected the query"
 ADDRESS = "{}=…  # a reachable address; `minutehand dev` starts it here, a hosted one may be paused"
 PASSWORD = "DATABASE_URL=…  # with the password of Project settings → Database, percent-encoded"
 #: Pattern of an address in which a character of the password ends the password too early.
-RAW_PASSWORD = r"\w+://[^/?#@]*(?:[/?#][^@]*@|@[^/?#]*@)"
+RAW_PASSWORD = r"\w+://[^/?#@]*(?::(?!\d+/\w*\?)[^/?#@]*[/?#][^@]*@|@[^/?#]*@)"
 CONNECT = (
     "DATABASE_URL=…  # of the dashboard's Connect dialog, which also restores a paused project; "
     "the session pooler works without IPv6, with the user postgres.<project-ref>"
