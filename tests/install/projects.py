@@ -43,6 +43,8 @@ async def main():
 
 asyncio.run(main())
 """
+#: The settings of roles in all databases.
+ROLE_SETTINGS = "from pg_db_role_setting where setdatabase = 0"
 
 
 def install(
@@ -91,9 +93,19 @@ class HostedDatabase(Database):
 
 @contextmanager
 def hosted_database(server: Postgres) -> Iterator[HostedDatabase]:
-    """Create a project's database for the duration of the block."""
+    """Create a project's database for the duration of the block.
+
+    The settings of roles, which all databases of the server share, are restored.
+    """
     with fresh_database(server, template=HOSTED) as made:
-        yield HostedDatabase(server, made.name)
+        hosted = HostedDatabase(server, made.name)
+        kept = hosted.run(f"select setrole, setconfig {ROLE_SETTINGS}")
+        try:
+            yield hosted
+        finally:
+            hosted.run(f"delete {ROLE_SETTINGS}")
+            for role, values in kept:
+                hosted.run("insert into pg_db_role_setting values (0, %s, %s)", role, values)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ create function kept.state() returns text language sql as $$
     union all select xmin from pg_trigger
     union all select xmin from pg_policy
     union all select xmin from pg_namespace
-    union all select xmin from pg_db_role_setting
+    union all select s.xmin from pg_db_role_setting as s
+      join pg_database as d on d.oid = s.setdatabase and d.datname = current_database()
     union all select xmin from pg_statistic
     union all select xmin from supabase_migrations.schema_migrations
   ) as found (by)
