@@ -123,7 +123,9 @@ def stack(
     kept_stacks: list[tuple[RunningStack, ExitStack]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[RunningStack]:
-    """The whole local stack. Tests share it, create their own rows and stop none of its parts.
+    """The whole local stack. Tests share it and create their own rows.
+
+    Only the last files of a group stop parts of the stack, and each test repairs it.
 
     The stack ends after the last file of its group, because an idle stack takes 3 % of a core.
     """
@@ -138,15 +140,6 @@ def stack(
     following = request.config.stash[NEXT]
     if following is None or group_of(following)[0] != group_of(file_of(request.node))[0]:
         kept_stacks.pop()[1].close()
-
-
-@pytest.fixture(scope="module")
-def doomed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """A second stack, which tests may break. Each test repairs it."""
-    from tests.support.stacks import running_stack
-
-    with running_stack(tmp_path_factory.mktemp("doomed")) as running:
-        yield running
 
 
 @pytest.fixture

@@ -23,10 +23,7 @@ GROUPS = (
         "tests/integration/serve/test_realtime_wakeups.py",
         "tests/supabase_local/test_gateway.py",
         "tests/integration/stack/test_python_client.py",
-    ),
-    # These tests break the stack.
-    (
-        "tests/integration/cli/test_doctor_loop.py",
+        # These tests break the stack and repair it.
         "tests/integration/stack/test_dying.py",
         "tests/integration/stack/test_bad_days.py",
     ),

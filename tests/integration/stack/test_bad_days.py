@@ -109,9 +109,9 @@ TROUBLES: dict[str, Callable[[Day], None]] = {
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
-def test_no_job_is_lost(doomed: RunningStack, tmp_path: Path, trouble: str) -> None:
-    day = Day(doomed)
-    with served(doomed, tmp_path, DATABASE_URL=doomed.database_url):
+def test_no_job_is_lost(stack: RunningStack, tmp_path: Path, trouble: str) -> None:
+    day = Day(stack)
+    with served(stack, tmp_path, DATABASE_URL=stack.database_url):
         is_third = threading.Event()
         enqueuing = threading.Thread(target=day.enqueue, args=[is_third])
         enqueuing.start()
@@ -123,7 +123,7 @@ def test_no_job_is_lost(doomed: RunningStack, tmp_path: Path, trouble: str) -> N
         # No job may wait forever, for a dead worker or for a clock that was changed.
         until(lambda: day.left() == 0, seconds=900)
     counted = "select count(*), count(*) filter (where attempts > 1) from public.jobs"
-    with doomed.connect() as connection:
+    with stack.connect() as connection:
         completed = f"{counted} where id = any (%s) and status = 'completed'"
         [(done, twice)] = connection.execute(completed, [day.ids]).fetchall()
     print(f"{trouble}: {JOBS} jobs, {JOBS - done} lost, {twice} ran twice")

@@ -39,44 +39,44 @@ def output_of(stack: RunningStack) -> str:
 
 @pytest.mark.parametrize("part", ["postgres", "api", "gateway", "realtime", "aws"])
 def test_a_part_that_is_killed_comes_back_and_the_stack_says_so(
-    doomed: RunningStack, part: str
+    stack: RunningStack, part: str
 ) -> None:
     """The launcher restarts a part of the stack that was killed, and prints this."""
-    victim = children(doomed.launcher)[part]
-    before = len(output_of(doomed))
+    victim = children(stack.launcher)[part]
+    before = len(output_of(stack))
 
     victim.kill()
 
-    until(lambda: f"{part} is back" in output_of(doomed)[before:])
-    assert children(doomed.launcher)[part] != victim
-    assert f"{part} was killed by SIGKILL" in output_of(doomed)[before:]
-    until(lambda: responds(f"{doomed.api_url}/health"))
+    until(lambda: f"{part} is back" in output_of(stack)[before:])
+    assert children(stack.launcher)[part] != victim
+    assert f"{part} was killed by SIGKILL" in output_of(stack)[before:]
+    until(lambda: responds(f"{stack.api_url}/health"))
 
 
-def test_nothing_outlives_a_killed_launcher_and_the_next_one_starts(doomed: RunningStack) -> None:
+def test_nothing_outlives_a_killed_launcher_and_the_next_one_starts(stack: RunningStack) -> None:
     """When the launcher is killed, all parts of the stack end. The next start keeps the data."""
-    secret = doomed.supabase_jwt_secret
-    with doomed.connect() as connection:
+    secret = stack.supabase_jwt_secret
+    with stack.connect() as connection:
         connection.execute("create table public.scratch_outlived ()")
-    orphans = list(children(doomed.launcher).values())
+    orphans = list(children(stack.launcher).values())
     assert len(orphans) == 5
 
-    doomed.launcher.kill()
-    doomed.launcher.wait()
+    stack.launcher.kill()
+    stack.launcher.wait()
 
     _, alive = psutil.wait_procs(orphans, timeout=90)
     assert not alive
-    doomed.start_again()
-    with doomed.connect() as connection:
+    stack.start_again()
+    with stack.connect() as connection:
         row = connection.execute("select to_regclass('public.scratch_outlived') is not null")
         assert row.fetchone() == (True,)
-    assert doomed.supabase_jwt_secret == secret
+    assert stack.supabase_jwt_secret == secret
 
 
-def test_a_second_launcher_is_sent_away(doomed: RunningStack) -> None:
+def test_a_second_launcher_is_sent_away(stack: RunningStack) -> None:
     """A second launcher with the same data folder exits and names the first one."""
     second = subprocess.run(
-        [sys.executable, "-m", "minutehand.local", "up", "--state", str(doomed.folder)],
+        [sys.executable, "-m", "minutehand.local", "up", "--state", str(stack.folder)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -85,5 +85,5 @@ def test_a_second_launcher_is_sent_away(doomed: RunningStack) -> None:
     )
 
     assert second.returncode == 3
-    assert str(doomed.launcher.pid) in second.stdout
-    assert responds(f"{doomed.api_url}/health")
+    assert str(stack.launcher.pid) in second.stdout
+    assert responds(f"{stack.api_url}/health")
