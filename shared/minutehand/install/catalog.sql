@@ -510,7 +510,12 @@ facts (rank, object, statement, undo) as (
     12,
     'job_worker',
     format('alter %s set %s', s.target, s.setting),
-    format('alter %s reset %s', s.target, s.name)
+    -- restore Supabase's own statement timeout of the API's roles
+    case
+      when s.name = 'statement_timeout' and s.target like 'role auth%'
+        then format('alter %s set statement_timeout = ''8s''', s.target)
+      else format('alter %s reset %s', s.target, s.name)
+    end
   from role_settings as s
   where case
     when lower(s.name) in (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import json
 import random
@@ -84,11 +86,35 @@ RESOURCES: dict[str, dict[str, Any]] = {
                 "Role": {"Fn::GetAtt": [f"{name.title()}Role", "Arn"]},
                 "Timeout": 120,
                 "MemorySize": 512,
-                "Code": {"ZipFile": "main = None"},
+                "Code": {"S3Bucket": "shop", "S3Key": "app.zip"},
                 "Environment": {"Variables": {"SUPABASE_URL": URL, "SECRETS_PARAMETER": "/a"}},
             },
         }
         for name in NEEDED
+    },
+    "StatusPermission": {
+        "Type": "AWS::Lambda::Permission",
+        "Properties": {
+            "FunctionName": {"Fn::GetAtt": ["StatusLambdaFunction", "Arn"]},
+            "Action": "lambda:InvokeFunction",
+            "Principal": "apigateway.amazonaws.com",
+            "SourceArn": {
+                "Fn::Join": ["", ["arn:aws:execute-api:us-east-1:123456789012:", "api/*"]]
+            },
+        },
+    },
+    "WorkerRetries": {
+        "Type": "AWS::Lambda::EventInvokeConfig",
+        "Properties": {
+            "FunctionName": {"Ref": "WorkerLambdaFunction"},
+            "Qualifier": "$LATEST",
+            "MaximumRetryAttempts": 0,
+            "DestinationConfig": {
+                "OnFailure": {
+                    "Destination": "arn:aws:sqs:us-east-1:123456789012:shop-prod-failures"
+                }
+            },
+        },
     },
     "Tick": {"Type": "AWS::Scheduler::Schedule", "Properties": TICK},
     "Key": {"Type": "AWS::KMS::Key", "Properties": {"KeyPolicy": KEY_POLICY}},
@@ -139,9 +165,6 @@ class Deployed(Account):
 
     def deploy(self) -> None:
         """Create the missing resources as a deploy does."""
-        code = io.BytesIO()
-        with zipfile.ZipFile(code, "w") as archive:
-            archive.writestr("main.py", "")
         iam, functions = self.client("iam"), self.client("lambda")
         for properties in (resource["Properties"] for resource in RESOURCES.values()):
             if name := properties.get("RoleName"):
@@ -153,15 +176,38 @@ class Deployed(Account):
                     PolicyName=policy["PolicyName"],
                     PolicyDocument=json.dumps(POLICY),
                 )
-            elif name := properties.get("FunctionName"):
+            elif "Handler" in properties:
+                name = properties["FunctionName"]
                 with suppress(ClientError):
                     functions.delete_function(FunctionName=name)
                 role = f"arn:aws:iam::123456789012:role/{name.replace('prod', 'prod-us-east-1')}"
-                about = {"Code": {"ZipFile": code.getvalue()}, "Role": role}
-                functions.create_function(**properties | about)
+                functions.create_function(**properties | {"Role": role})
+        functions.add_permission(
+            FunctionName="shop-prod-status",
+            StatementId="api",
+            Action="lambda:InvokeFunction",
+            Principal="apigateway.amazonaws.com",
+            SourceArn="arn:aws:execute-api:us-east-1:123456789012:api/*",
+        )
+        retries = RESOURCES["WorkerRetries"]["Properties"] | {"FunctionName": "shop-prod-worker"}
+        functions.put_function_event_invoke_config(**retries)
         write_parameters(self.client("ssm"), "shop", "prod", SECRETS)
         with suppress(ClientError):
             self.client("scheduler").create_schedule(**TICK)
+
+    def upload_code(self) -> None:
+        """Store the archive of the deployment with the hash that osls adds, and another archive."""
+        files = self.client("s3")
+        files.create_bucket(Bucket="shop")
+        for name in ("app", "other"):
+            code = io.BytesIO()
+            with zipfile.ZipFile(code, "w") as archive:
+                archive.writestr(f"{name}.py", "")
+            digest = base64.b64encode(hashlib.sha256(code.getvalue()).digest()).decode()
+            metadata = {"filesha256": digest}
+            files.put_object(
+                Bucket="shop", Key=f"{name}.zip", Body=code.getvalue(), Metadata=metadata
+            )
 
     def write_key_policy(self) -> None:
         """Store the key's policy as text, because moto's CloudFormation stores an object."""
@@ -207,9 +253,15 @@ class Deployed(Account):
 def account() -> Iterator[Deployed]:
     """The AWS account after the first deploy."""
     with closing(Deployed()) as account:
+        account.upload_code()
+        api = account.client("apigatewayv2")
+        route = {"ApiId": api.create_api(Name="shop", ProtocolType="HTTP")["ApiId"]}
+        route |= {"RouteKey": "GET /health", "Target": "integrations/1"}
+        api.create_route(**route)
+        resources = RESOURCES | {"Route": {"Type": "AWS::ApiGatewayV2::Route", "Properties": route}}
         account.client("cloudformation").create_stack(
             StackName="shop-prod",
-            TemplateBody=json.dumps({"Resources": RESOURCES, "Outputs": OUTPUTS}),
+            TemplateBody=json.dumps({"Resources": resources, "Outputs": OUTPUTS}),
         )
         account.deploy()
         account.write_key_policy()
@@ -256,6 +308,11 @@ def test_a_fault_of_the_stage_goes_by_its_fix(account: Deployed, fault: str) -> 
     """A fault of the stage is reported, and the printed commands repair it completely."""
     name = random.Random(f"{SEED} {fault}").choice(["status", "worker", "health"])
     outputs = stage().outputs()
+    api = account.client("apigatewayv2")
+    content = {"S3Bucket": "shop", "S3Key": "other.zip"}
+    published = account.client("lambda").publish_layer_version(LayerName="own", Content=content)
+    layer = published["LayerVersionArn"]
+    [route] = api.get_routes(ApiId=api.get_apis()["Items"][0]["ApiId"])["Items"]
     target = TICK["Target"] | {"Arn": TICK["Target"]["Arn"].replace("worker", "jobs")}
     values = {
         "tick": TICK | {"State": "DISABLED"},
@@ -274,6 +331,9 @@ def test_a_fault_of_the_stage_goes_by_its_fix(account: Deployed, fault: str) -> 
         name=name,
         key=outputs["ServiceKeyArn"],
         queue=outputs["FailuresUrl"],
+        layer=layer,
+        api=api.get_apis()["Items"][0]["ApiId"],
+        route=route["RouteId"],
         subscription=account.client("sns").list_subscriptions()["Subscriptions"][0][
             "SubscriptionArn"
         ],

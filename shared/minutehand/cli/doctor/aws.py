@@ -18,6 +18,8 @@ from minutehand.terminal.connection import CommandFailed
 RESPONSE_FIELDS = {"Arn", "CreationDate", "LastModificationDate", "ResponseMetadata"}
 #: Fields of a Lambda function that the check compares with the template.
 FUNCTION_FIELDS = ("Timeout", "MemorySize", "Handler", "Runtime", "Role")
+#: Properties of a function in the template that `create-function` does not accept.
+NOT_IN_REQUEST = {"Tags", "ReservedConcurrentExecutions", "RecursiveLoop"}
 #: Attributes of the queue of failed invocations that the check compares with the template.
 QUEUE_FIELDS = ("MessageRetentionPeriod", "Policy")
 #: Network settings of a Lambda function that is in no VPC.
@@ -81,6 +83,7 @@ class Resources:
         secrets: dict[str, str] = {}
         for name in NEEDED:
             self._check_function(name, secrets)
+        self._check_invocations()
         self._check_schedule()
         self._check_log()
         self._check_alarms()
@@ -104,18 +107,12 @@ class Resources:
             return getattr(self._stage.client(service), operation)(**arguments)
         except ClientError as error:
             code = error.response["Error"]["Code"]
-            if any(word in code for word in MISSING):
+            if code == "404" or any(word in code for word in MISSING):
                 return None
-            if "AccessDenied" in code:
+            if code == "403" or "AccessDenied" in code:
                 self._denied.add(error.operation_name)
                 return {}
             raise
-
-    def _need(self, name: str, resource: str, call: str, **arguments: Any) -> Any:
-        """Return AWS's response. Raise an error if the resource does not exist."""
-        if (found := self._find(*call.split(), **arguments)) is None:
-            raise self._deleted(name, resource)
-        return found
 
     def _deleted(self, name: str, resource: str) -> CommandFailed:
         # A deployment does not create a deleted resource of the stack again. An `undeploy` before
@@ -162,6 +159,8 @@ class Resources:
                 return self._ids[name]
             case [("Fn::GetAtt", [name, "Arn"])] if arn := self._arn(name):
                 return arn
+            case [("Fn::Join", [separator, parts])] if _is_known(known := self._resolve(parts)):
+                return str(separator).join(map(str, known))
             case [("Fn::GetAtt", [name, "QueueName"])] if name in self._ids:
                 return self._ids[name].rpartition("/")[2]
             case [("Fn::Sub", str(text))]:
@@ -278,10 +277,11 @@ class Resources:
         """Check a function and its secrets. `secrets` contains the secrets of functions so far."""
         stage, function = self._stage, f"{self._stack}-{name}"
         resource, of_function = f"{name.title()}LambdaFunction", {"FunctionName": function}
-        found = self._need(
-            f"function {function}", resource, "lambda get_function_configuration", **of_function
-        )
-        deploy = f"minutehand deploy {stage.name} --secrets-only"
+        template = self._properties(resource)
+        found = self._find("lambda", "get_function_configuration", **of_function)
+        if found is None:
+            raise self._deleted_function(function, resource, template)
+        deploy = f"minutehand deploy {stage.name} --secrets-only  # with --secrets FILE"
         parameter = parameter_name(stage.service, stage.name, name)
         if (values := stage.read_secrets(name)) is None:
             raise CommandFailed(f"{parameter} was deleted or is not JSON", fix=deploy)
@@ -290,7 +290,6 @@ class Resources:
         if other := [key for key in values if secrets.setdefault(key, values[key]) != values[key]]:
             problem = f"{parameter} and other functions have different {', '.join(other)}"
             raise CommandFailed(problem, fix=deploy)
-        template = self._properties(resource)
         concurrency = self._find("lambda", "get_function_concurrency", **of_function) or {}
         reserved = concurrency.get("ReservedConcurrentExecutions")
         if reserved not in (None, template.get("ReservedConcurrentExecutions")):
@@ -311,23 +310,97 @@ class Resources:
             deployed["VpcConfig"] = NO_VPC
             vpc = found.get("VpcConfig", {})
             found["VpcConfig"] = {field: vpc.get(field, []) for field in NO_VPC}
+        deployed["Layers"] = template.get("Layers", [])
+        found["Layers"] = [each["Arn"] for each in found.get("Layers", ())]
         command = "lambda update-function-configuration"
         self._compare(function, found, deployed, command, of_function)
         variables = found.get("Environment", {}).get("Variables", {})
-        url = variables.get("SUPABASE_URL")
-        if url not in stage.supabase_urls:
-            raise CommandFailed(
-                f"{function} uses {url}, not {stage.supabase_urls[0]} as the stages file says",
-                fix=f"minutehand deploy {stage.name}  # if the file is right, otherwise correct it",
-            )
-        values = template.get("Environment", {}).get("Variables", {})
-        constants = {key: value for key, value in values.items() if isinstance(value, str)}
-        if wrong := [key for key in constants if variables.get(key) != constants[key]]:
-            request = {**of_function, "Environment": {"Variables": variables | constants}}
+        values = template.get("Environment", {}).get("Variables", variables)
+        # a value with an unknown reference stays as it is
+        known = {
+            key: value if isinstance(value, str) else variables[key]
+            for key, value in values.items()
+            if isinstance(value, str) or key in variables
+        }
+        if wrong := sorted(dict(known.items() ^ variables.items())):
+            request = {**of_function, "Environment": {"Variables": known}}
             raise CommandFailed(
                 f"{function} was deployed with another {', '.join(wrong)}",
                 fix=self._command(command, cli_input_json=json.dumps(request)),
             )
+        self._check_code(function, found, template.get("Code", {}))
+
+    def _deleted_function(
+        self, function: str, resource: str, template: dict[str, Any]
+    ) -> CommandFailed:
+        """Return an error whose fix creates the function and the rights to invoke it."""
+        if not template or not _is_known(template):
+            return self._deleted(f"function {function}", resource)
+        request = {name: template[name] for name in template.keys() - NOT_IN_REQUEST}
+        steps = [self._command("lambda create-function", cli_input_json=json.dumps(request))]
+        steps += [
+            self._command(command, cli_input_json=json.dumps(properties))
+            for command, properties in self._invocations()
+            if properties["FunctionName"] == function
+        ]
+        return CommandFailed(f"the function {function} was deleted", fix=" && ".join(steps))
+
+    def _check_code(self, function: str, found: dict[str, Any], code: dict[str, str]) -> None:
+        """Compare a function's code with the archive of the deployment."""
+        if "S3Key" not in code or not _is_known(code):
+            return
+        bucket, key = code["S3Bucket"], code["S3Key"]
+        archive = self._find("s3", "head_object", Bucket=bucket, Key=key) or {}
+        if (
+            archive.get("Metadata", {}).get("filesha256", found["CodeSha256"])
+            != found["CodeSha256"]
+        ):
+            options = {"function_name": function, "s3_bucket": bucket, "s3_key": key}
+            raise CommandFailed(
+                f"the code of {function} differs from the deploy",
+                fix=self._command("lambda update-function-code", **options),
+            )
+
+    def _invocations(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the commands, with their parameters, that allow and limit a function's calls."""
+        for right in self._resources("AWS::Lambda::Permission"):
+            name = right["FunctionName"].rpartition(":")[2]
+            yield "lambda add-permission", {**right, "FunctionName": name, "StatementId": "api"}
+        for limits in self._resources("AWS::Lambda::EventInvokeConfig"):
+            request = {name: limits[name] for name in limits.keys() - {"Qualifier"}}
+            yield "lambda put-function-event-invoke-config", request
+
+    def _check_invocations(self) -> None:
+        """Check the rights to call functions, the retries of calls, and the routes of the API."""
+        for command, request in self._invocations():
+            name, of_function = request["FunctionName"], {"FunctionName": request["FunctionName"]}
+            if "SourceArn" in request:
+                policy = self._find("lambda", "get_policy", **of_function)
+                if policy != {} and request["SourceArn"] not in (policy or {}).get("Policy", ""):
+                    fix = self._command(command, cli_input_json=json.dumps(request))
+                    raise CommandFailed(f"the API may not invoke {name}", fix=fix)
+                continue
+            found = self._find("lambda", "get_function_event_invoke_config", **of_function)
+            if found == {}:
+                continue
+            present = dict(found or {})
+            present["DestinationConfig"] = {
+                key: value for key, value in present.get("DestinationConfig", {}).items() if value
+            }
+            deployed = {key: value for key, value in request.items() if key not in of_function}
+            self._compare(name, present, deployed, command, request)
+        for route in self._resources("AWS::ApiGatewayV2::Route"):
+            key, of_api = route["RouteKey"], {"ApiId": route["ApiId"]}
+            response = self._find("apigatewayv2", "get_routes", **of_api, MaxResults="500") or {}
+            if "Items" not in response:
+                return
+            found = next((each for each in response["Items"] if each["RouteKey"] == key), None)
+            if found is None:
+                fix = self._command("apigatewayv2 create-route", cli_input_json=json.dumps(route))
+                raise CommandFailed(f"the route {key} was deleted", fix=fix)
+            deployed = {"AuthorizationType": "NONE", **route, "ApiId": None}
+            request = {**of_api, "RouteId": found["RouteId"]}
+            self._compare(f"route {key}", found, deployed, "apigatewayv2 update-route", request)
 
     def _check_schedule(self) -> None:
         tick = f"{self._stack}-tick"
