@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, StorageState, expect
 
 from infra.release.wheels import Environment
 from minutehand.local.users import ADA
@@ -32,20 +33,27 @@ def site(
         yield running
 
 
+@pytest.fixture(scope="module")
+def signed_in(browser: Browser, site: Site) -> StorageState:
+    """The cookies of Ada, who has signed in with the page's form."""
+    with closing(browser.new_context(base_url=site.url)) as context:
+        page = context.new_page()
+        page.goto("/")
+        page.get_by_placeholder("email").fill(ADA.email)
+        page.get_by_placeholder("password").fill(site.stack.demo_password)
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_label("Message").wait_for()
+        return context.storage_state()
+
+
 @pytest.fixture
-def context(browser: Browser, site: Site) -> Iterator[BrowserContext]:
-    """A browser in which Ada has signed in with the page's form. No page may log errors."""
-    context = browser.new_context(base_url=site.url)
+def context(browser: Browser, site: Site, signed_in: StorageState) -> Iterator[BrowserContext]:
+    """A browser in which Ada is signed in. No page may log errors."""
+    context = browser.new_context(base_url=site.url, storage_state=signed_in)
     context.set_default_timeout(PATIENCE_MS)
     result: list[str] = []
     context.on("console", lambda message: result.append(f"{message.type}: {message.text}"))
     context.on("weberror", lambda error: result.append(str(error.error)))
-    page = context.new_page()
-    page.goto("/")
-    page.get_by_placeholder("email").fill(ADA.email)
-    page.get_by_placeholder("password").fill(site.stack.demo_password)
-    page.get_by_role("button", name="Sign in").click()
-    page.get_by_label("Message").wait_for()
     yield context
     context.close()
     assert result == []
@@ -84,7 +92,8 @@ def tab(context: BrowserContext, chat: str) -> Callable[..., Tab]:
 
 
 def test_the_chat_shows_each_word_once_through_a_reload(context: BrowserContext) -> None:
-    [page] = context.pages
+    page = context.new_page()
+    page.goto("/")
     line = "one two three four five six seven eight nine ten"
     answer = page.locator("p").nth(1)
 
@@ -153,52 +162,43 @@ def test_an_answer_that_fails_or_cannot_be_read_is_an_error(
     assert site.jobs(chat) == [("failed", 1)]
 
 
-@pytest.mark.parametrize("is_stopped", [False, True])
-def test_an_approved_call_of_a_failed_or_stopped_job_is_an_error(
-    tab: Callable[..., Tab], site: Site, chat: str, is_stopped: bool
-) -> None:
-    """An approved tool call loses its buttons, and is not shown as denied if the job fails.
-
-    The approval has the id of its tool call.
-    """
-    items: list[dict[str, object]] = [
-        {"type": "tool-input-available", "toolCallId": "t", "toolName": "refund", "input": {}},
-        {"type": "tool-approval-request", "toolCallId": "t", "approvalId": "t"},
-        {"type": "tool-approval-response", "approvalId": "t", "approved": True},
-    ]
-    site.say(chat, *(f"item {json.dumps(item)}" for item in items))
-    shown = tab()
-    shown.does("Send")
-    shown.shows("Question", "refund {} approval-responded")
-
-    if is_stopped:
-        shown.does("Stop")
-    else:
-        site.say(chat, "fail the bank is away")
-
-    for each in (shown, tab()):
-        each.shows("Question", "refund {} output-error")
-        each.is_now("ready" if is_stopped else "the bank is away")
-
-
 @pytest.mark.parametrize(
-    ("approval", "shown"),
-    [("JOB:t", "refund {} output-denied"), ("other", "refund {}?ApproveDeny")],
+    ("approval", "end", "shown"),
+    [
+        ("approved", "fail the bank is away", "refund {} output-error"),
+        ("approved", "stop", "refund {} output-error"),
+        ("JOB:t", "end", "refund {} output-denied"),
+        ("other", "end", "refund {}?ApproveDeny"),
+    ],
 )
-def test_a_completed_job_closes_its_own_questions(
-    tab: Callable[..., Tab], site: Site, chat: str, approval: str, shown: str
+def test_a_tool_call_without_output_closes_with_its_job(
+    tab: Callable[..., Tab], site: Site, chat: str, approval: str, end: str, shown: str
 ) -> None:
-    """A completed job denies a call whose approval id begins with the job's id, and no other."""
+    """An approved tool call of a failed or stopped job is an error, and not shown as denied.
+
+    A completed job denies a call whose approval id begins with the job's id, and no other.
+    """
     items: list[dict[str, object]] = [
         {"type": "tool-input-available", "toolCallId": "t", "toolName": "refund", "input": {}},
         {"type": "tool-approval-request", "toolCallId": "t", "approvalId": approval},
     ]
-    site.say(chat, *(f"item {json.dumps(item)}" for item in items), "end")
+    asked = "refund {}?ApproveDeny"
+    if approval == "approved":
+        items.append({"type": "tool-approval-response", "approvalId": approval, "approved": True})
+        asked = "refund {} approval-responded"
+    site.say(chat, *(f"item {json.dumps(item)}" for item in items))
     page = tab()
     page.does("Send")
+    page.shows("Question", asked)
 
-    page.is_now("ready")
-    page.shows("Question", shown)
+    if end == "stop":
+        page.does("Stop")
+    else:
+        site.say(chat, end)
+
+    for each in (page, tab()):
+        each.shows("Question", shown)
+        each.is_now(end.removeprefix("fail ") if "fail" in end else "ready")
 
 
 @pytest.mark.parametrize("payload", ["", "whole"])
@@ -308,7 +308,7 @@ def test_an_answer_is_regenerated_and_continued(
 def test_a_server_action_s_job_is_rendered_by_the_server_and_live(
     context: BrowserContext, site: Site
 ) -> None:
-    [page] = context.pages
+    page = context.new_page()
     page.goto("/greet")
     page.get_by_role("button", name="Greet").click()
     page.wait_for_url("**/jobs/*")
