@@ -150,6 +150,8 @@ RESOURCES: dict[str, dict[str, Any]] = {
         },
     },
 }
+#: Function that the API calls.
+CALLED = "arn:aws:lambda:us-east-1:123456789012:function:shop-prod-health"
 OUTPUTS = {
     "ServiceKeyArn": {"Value": {"Fn::GetAtt": ["Key", "Arn"]}},
     "FailuresUrl": {"Value": {"Ref": "Failures"}},
@@ -258,7 +260,12 @@ def account() -> Iterator[Deployed]:
         route = {"ApiId": api.create_api(Name="shop", ProtocolType="HTTP")["ApiId"]}
         route |= {"RouteKey": "GET /health", "Target": "integrations/1"}
         api.create_route(**route)
-        resources = RESOURCES | {"Route": {"Type": "AWS::ApiGatewayV2::Route", "Properties": route}}
+        calls = {"ApiId": route["ApiId"], "IntegrationType": "AWS_PROXY", "IntegrationUri": CALLED}
+        api.create_integration(**calls)
+        resources = RESOURCES | {
+            "Route": {"Type": "AWS::ApiGatewayV2::Route", "Properties": route},
+            "Calls": {"Type": "AWS::ApiGatewayV2::Integration", "Properties": calls},
+        }
         account.client("cloudformation").create_stack(
             StackName="shop-prod",
             TemplateBody=json.dumps({"Resources": resources, "Outputs": OUTPUTS}),
@@ -312,7 +319,8 @@ def test_a_fault_of_the_stage_goes_by_its_fix(account: Deployed, fault: str) -> 
     content = {"S3Bucket": "shop", "S3Key": "other.zip"}
     published = account.client("lambda").publish_layer_version(LayerName="own", Content=content)
     layer = published["LayerVersionArn"]
-    [route] = api.get_routes(ApiId=api.get_apis()["Items"][0]["ApiId"])["Items"]
+    of_api = {"ApiId": api.get_apis()["Items"][0]["ApiId"]}
+    [route], [calls] = (read(**of_api)["Items"] for read in (api.get_routes, api.get_integrations))
     target = TICK["Target"] | {"Arn": TICK["Target"]["Arn"].replace("worker", "jobs")}
     values = {
         "tick": TICK | {"State": "DISABLED"},
@@ -332,7 +340,8 @@ def test_a_fault_of_the_stage_goes_by_its_fix(account: Deployed, fault: str) -> 
         key=outputs["ServiceKeyArn"],
         queue=outputs["FailuresUrl"],
         layer=layer,
-        api=api.get_apis()["Items"][0]["ApiId"],
+        api=of_api["ApiId"],
+        calls=calls["IntegrationId"],
         route=route["RouteId"],
         subscription=account.client("sns").list_subscriptions()["Subscriptions"][0][
             "SubscriptionArn"

@@ -84,6 +84,7 @@ class Resources:
         for name in NEEDED:
             self._check_function(name, secrets)
         self._check_invocations()
+        self._check_api()
         self._check_schedule()
         self._check_log()
         self._check_alarms()
@@ -371,7 +372,7 @@ class Resources:
             yield "lambda put-function-event-invoke-config", request
 
     def _check_invocations(self) -> None:
-        """Check the rights to call functions, the retries of calls, and the routes of the API."""
+        """Check the rights to call functions, and the retries of calls."""
         for command, request in self._invocations():
             name, of_function = request["FunctionName"], {"FunctionName": request["FunctionName"]}
             if "SourceArn" in request:
@@ -389,6 +390,9 @@ class Resources:
             }
             deployed = {key: value for key, value in request.items() if key not in of_function}
             self._compare(name, present, deployed, command, request)
+
+    def _check_api(self) -> None:
+        """Check the routes of the API, and the functions that the API calls."""
         for route in self._resources("AWS::ApiGatewayV2::Route"):
             key, of_api = route["RouteKey"], {"ApiId": route["ApiId"]}
             response = self._find("apigatewayv2", "get_routes", **of_api, MaxResults="500") or {}
@@ -401,6 +405,18 @@ class Resources:
             deployed = {"AuthorizationType": "NONE", **route, "ApiId": None}
             request = {**of_api, "RouteId": found["RouteId"]}
             self._compare(f"route {key}", found, deployed, "apigatewayv2 update-route", request)
+        integrations = self._resources("AWS::ApiGatewayV2::Integration")
+        deployed_uris = {each["IntegrationUri"]: {"ApiId": each["ApiId"]} for each in integrations}
+        for uri, of_api in deployed_uris.items():
+            response = self._find("apigatewayv2", "get_integrations", **of_api, MaxResults="500")
+            items = (response or {}).get("Items", ())
+            ids = {each["IntegrationUri"]: each["IntegrationId"] for each in items}
+            other = [ids[each] for each in ids if each not in deployed_uris]
+            if uri not in ids and other:
+                options = {"api_id": of_api["ApiId"], "integration_id": other[0]}
+                options["integration_uri"] = uri
+                fix = self._command("apigatewayv2 update-integration", **options)
+                raise CommandFailed(f"the API does not call {uri}", fix=fix)
 
     def _check_schedule(self) -> None:
         tick = f"{self._stack}-tick"
