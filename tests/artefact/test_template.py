@@ -71,6 +71,7 @@ def test_the_template_is_the_recorded_one(template: Path) -> None:
     assert actual == recorded, f"{RECORDED.name} was rewritten; review its diff"
 
 
+@pytest.mark.weekly(only=True)
 def test_cfn_lint_accepts_it(template: Path) -> None:
     """cfn-lint accepts the compiled template, which it checks against AWS's schemas."""
     command = [str(Path(sys.executable).with_name("cfn-lint")), "--ignore-checks", ALLOWED]

@@ -180,7 +180,7 @@ def test_4_2_memory_and_4_3_scaling(base: str, stack: RunningStack) -> None:
         return list(events(base, create(base, f"Plan {number}")))
 
     before = math.inf
-    for plans in (1, 5, 10, 50, 20) if WEEKLY else (5, 10):
+    for plans in (1, 5, 10, 50, 20) if WEEKLY else (3, 6):
         seen = in_threads(plans, create_and_monitor)
         assert all(is_whole(each) and each[-1]["type"] == "plan_completed" for each in seen)
         assert used() < before + 80

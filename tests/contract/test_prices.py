@@ -29,9 +29,10 @@ select coalesce(sum(n_tup_ins + n_tup_upd), 0)::integer from pg_stat_xact_all_ta
 where schemaname !~ '^(pg_|information_schema|realtime)'
   and relname <> 'buckets'
 """
+#: The tables into which the transaction has written.
 TABLES = """
-select c.oid::regclass::text from pg_class as c where c.relkind in ('r', 'p')
-  and c.relnamespace::regnamespace::text !~ '^(pg_|information_schema|auth|realtime|storage|kept)'
+select relid::regclass::text from pg_stat_xact_all_tables
+where n_tup_ins + n_tup_upd > 0 and schemaname !~ '^(pg_|auth|realtime|storage)'
 """
 #: The sequences that store, for each rate limit, the time at which its tokens are full again.
 PAIRS = (
@@ -233,7 +234,7 @@ def price(
         written = who.one(WRITTEN)
         cost = float(burst) - who.one(left, bucket)
         held = 0
-        for table in who.rows(TABLES) if written else ():
+        for table in who.rows(TABLES):
             holds = f"select 1 from {table} as t where strpos(t::text, %s) > 0 limit 1"
             sizes = (size for size in SIZES if size > held)
             held = next((n for n in sizes if who.rows(holds, TEXT[:n])), held)
