@@ -122,11 +122,13 @@ class Resources:
         by_hand = f"create it by hand from {resource}, then the resources that refer to it"
         return CommandFailed(f"the {name} was deleted", fix=f"{command}  # {by_hand}")
 
-    def _command(self, command: str, **options: str) -> str:
+    def _command(self, command: str, **options: Any) -> str:
         """Return a command line of the AWS CLI in the stage's region."""
-        words = [
-            f"--{name.replace('_', '-')} {shlex.quote(value)}" for name, value in options.items()
-        ]
+        texts = {
+            name: value if isinstance(value, str) else json.dumps(value, default=str)
+            for name, value in options.items()
+        }
+        words = [f"--{name.replace('_', '-')} {shlex.quote(text)}" for name, text in texts.items()]
         return " ".join(["aws", command, *words, "--region", self._stage.region])
 
     def _compare(
@@ -142,7 +144,7 @@ class Resources:
                 f"{field} of {name} is {found.get(field)}, and was deployed as {deployed[field]}"
                 for field in wrong
             )
-            fix = self._command(command, cli_input_json=json.dumps(request, default=str))
+            fix = self._command(command, cli_input_json=request)
             raise CommandFailed("; ".join(differences), fix=fix)
 
     def _properties(self, resource: str) -> dict[str, Any]:
@@ -205,8 +207,7 @@ class Resources:
         found = self._find("kms", "get_key_policy", KeyId=key, PolicyName="default") or {}
         for deployed in self._resources("AWS::KMS::Key"):
             if found and json.loads(found["Policy"]) != deployed["KeyPolicy"]:
-                text = json.dumps(deployed["KeyPolicy"])
-                options = {"key_id": key, "policy_name": "default", "policy": text}
+                options = {"key_id": key, "policy_name": "default", "policy": deployed["KeyPolicy"]}
                 raise CommandFailed(
                     f"the {name} has another policy than deployed",
                     fix=self._command("kms put-key-policy", **options),
@@ -223,12 +224,11 @@ class Resources:
         policy = self._find("iam", "get_role_policy", RoleName=role, PolicyName=name)
         # without the values of all references, a person must write the documents by hand
         is_known = bool(document) and _is_known([trust, document])
-        text = json.dumps(trust)
         write = self._command(
-            "iam put-role-policy", **of_role, policy_name=name, policy_document=json.dumps(document)
+            "iam put-role-policy", **of_role, policy_name=name, policy_document=document
         )
         if found is None and is_known:
-            create = self._command("iam create-role", **of_role, assume_role_policy_document=text)
+            create = self._command("iam create-role", **of_role, assume_role_policy_document=trust)
             raise CommandFailed(f"the role {role} was deleted", fix=f"{create} && {write}")
         if found is None:
             raise self._deleted(f"role {role}", resource)
@@ -237,7 +237,9 @@ class Resources:
             remove = self._command("iam delete-role-permissions-boundary", **of_role)
             raise CommandFailed(f"a permissions boundary limits the rights of {role}", fix=remove)
         if present and is_known and present["AssumeRolePolicyDocument"] != trust:
-            repair = self._command("iam update-assume-role-policy", **of_role, policy_document=text)
+            repair = self._command(
+                "iam update-assume-role-policy", **of_role, policy_document=trust
+            )
             raise CommandFailed(f"other services may use {role} than deployed", fix=repair)
         if policy != {}:
             rights = ", ".join(sorted(deployed - _actions(policy or {})))
@@ -261,7 +263,7 @@ class Resources:
             policy = (document or {}).get("PolicyDocument", {})
             options = {"role_name": role, "policy_name": name}
             if allowed := [each for each in _statements(policy) if each["Effect"] == "Allow"]:
-                rest = json.dumps(policy | {"Statement": allowed})
+                rest = policy | {"Statement": allowed}
                 yield self._command("iam put-role-policy", **options, policy_document=rest), policy
             else:
                 yield self._command("iam delete-role-policy", **options), policy
@@ -327,7 +329,7 @@ class Resources:
             request = {**of_function, "Environment": {"Variables": known}}
             raise CommandFailed(
                 f"{function} was deployed with another {', '.join(wrong)}",
-                fix=self._command(command, cli_input_json=json.dumps(request)),
+                fix=self._command(command, cli_input_json=request),
             )
         self._check_code(function, found, template.get("Code", {}))
 
@@ -338,9 +340,9 @@ class Resources:
         if not template or not _is_known(template):
             return self._deleted(f"function {function}", resource)
         request = {name: template[name] for name in template.keys() - NOT_IN_REQUEST}
-        steps = [self._command("lambda create-function", cli_input_json=json.dumps(request))]
+        steps = [self._command("lambda create-function", cli_input_json=request)]
         steps += [
-            self._command(command, cli_input_json=json.dumps(properties))
+            self._command(command, cli_input_json=properties)
             for command, properties in self._invocations()
             if properties["FunctionName"] == function
         ]
@@ -351,11 +353,11 @@ class Resources:
         if "S3Key" not in code or not _is_known(code):
             return
         bucket, key = code["S3Bucket"], code["S3Key"]
-        archive = self._find("s3", "head_object", Bucket=bucket, Key=key) or {}
-        if (
-            archive.get("Metadata", {}).get("filesha256", found["CodeSha256"])
-            != found["CodeSha256"]
-        ):
+        archive, present = (
+            self._find("s3", "head_object", Bucket=bucket, Key=key),
+            found["CodeSha256"],
+        )
+        if (archive or {}).get("Metadata", {}).get("filesha256", present) != present:
             options = {"function_name": function, "s3_bucket": bucket, "s3_key": key}
             raise CommandFailed(
                 f"the code of {function} differs from the deploy",
@@ -375,11 +377,12 @@ class Resources:
         """Check the rights to call functions, and the retries of calls."""
         for command, request in self._invocations():
             name, of_function = request["FunctionName"], {"FunctionName": request["FunctionName"]}
-            if "SourceArn" in request:
+            if "Principal" in request:
                 policy = self._find("lambda", "get_policy", **of_function)
-                if policy != {} and request["SourceArn"] not in (policy or {}).get("Policy", ""):
-                    fix = self._command(command, cli_input_json=json.dumps(request))
-                    raise CommandFailed(f"the API may not invoke {name}", fix=fix)
+                caller = request.get("SourceArn", request["Principal"])
+                if policy != {} and caller not in (policy or {}).get("Policy", ""):
+                    fix = self._command(command, cli_input_json=request)
+                    raise CommandFailed(f"{caller} may not invoke {name}", fix=fix)
                 continue
             found = self._find("lambda", "get_function_event_invoke_config", **of_function)
             if found == {}:
@@ -400,7 +403,7 @@ class Resources:
                 return
             found = next((each for each in response["Items"] if each["RouteKey"] == key), None)
             if found is None:
-                fix = self._command("apigatewayv2 create-route", cli_input_json=json.dumps(route))
+                fix = self._command("apigatewayv2 create-route", cli_input_json=route)
                 raise CommandFailed(f"the route {key} was deleted", fix=fix)
             deployed = {"AuthorizationType": "NONE", **route, "ApiId": None}
             request = {**of_api, "RouteId": found["RouteId"]}
@@ -425,8 +428,7 @@ class Resources:
         if schedule is None:
             if not template:
                 raise self._deleted(f"schedule {tick}", "Tick")
-            text = json.dumps(template)
-            create = self._command("scheduler create-schedule", cli_input_json=text)
+            create = self._command("scheduler create-schedule", cli_input_json=template)
             raise CommandFailed(f"the schedule {tick} was deleted", fix=create)
         if not schedule:
             return
@@ -441,7 +443,7 @@ class Resources:
         found = self._find("logs", "describe_log_groups", logGroupNamePrefix=name)
         present = {each["logGroupName"]: each for each in (found or {}).get("logGroups", ())}
         keep = self._command(
-            "logs put-retention-policy", log_group_name=name, retention_in_days=str(days)
+            "logs put-retention-policy", log_group_name=name, retention_in_days=days
         )
         if found and name not in present:
             create = self._command("logs create-log-group", log_group_name=name)
@@ -473,7 +475,7 @@ class Resources:
             name = alarm["AlarmName"]
             response = self._find("cloudwatch", "describe_alarms", AlarmNames=[name])
             if response and not response["MetricAlarms"]:
-                create = self._command(write, cli_input_json=json.dumps(alarm))
+                create = self._command(write, cli_input_json=alarm)
                 raise CommandFailed(f"the alarm {name} was deleted", fix=create)
             for found in (response or {}).get("MetricAlarms", ()):
                 deployed = {"ActionsEnabled": True, **alarm}
@@ -491,14 +493,13 @@ class Resources:
             if field in template or field == "Policy"
         }
         if (found := self._find("sqs", "get_queue_attributes", **names)) is None:
-            texts = json.dumps({field: text for field, text in deployed.items() if text})
+            texts = {field: text for field, text in deployed.items() if text}
             create = self._command("sqs create-queue", queue_name=name, attributes=texts)
             raise CommandFailed(f"the queue {name} was deleted", fix=create)
         present = found.get("Attributes", {})
         wrong = {key: text for key, text in deployed.items() if present.get(key, "") != text}
         if present and template and wrong:
-            options = {"queue_url": url, "attributes": json.dumps(wrong)}
-            repair = self._command("sqs set-queue-attributes", **options)
+            repair = self._command("sqs set-queue-attributes", queue_url=url, attributes=wrong)
             raise CommandFailed(f"{', '.join(wrong)} of {name} differ from the deploy", fix=repair)
         return int(present.get(number, 0))
 
