@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from tests.support.patience import until
-from tests.support.project import Project
+from tests.support.project import Project, project_of_a_file
+from tests.support.renewed import Renewed
 
 TABLES = """
 create table public.scratch_people (
@@ -52,10 +53,17 @@ notify pgrst, 'reload schema';
 """
 
 
+@pytest.fixture(scope="module")
+def project(process_database: Renewed) -> Project:
+    """A project whose tables the tests of this file read."""
+    made = project_of_a_file(process_database)
+    made.sql(TABLES)
+    return made
+
+
 @pytest.fixture
-def ask(project: Project, rest: httpx.Client) -> Callable[..., Any]:
+def ask(rest: httpx.Client) -> Callable[..., Any]:
     """Send a request to the Data API as the service."""
-    project.sql(TABLES)
     until(lambda: rest.get("/scratch_tagged").status_code == 200)
     return lambda table, **params: rest.get(f"/{table}", params=params).json()
 

@@ -9,7 +9,8 @@ import pytest
 
 from infra.truth import filters
 from tests.support.patience import until
-from tests.support.project import Project
+from tests.support.project import Project, project_of_a_file
+from tests.support.renewed import Renewed
 
 PARTS = """
 create table public.scratch_parts (
@@ -20,10 +21,16 @@ grant select, update, delete on public.scratch_parts to service_role;
 """
 
 
+@pytest.fixture(scope="module")
+def project(process_database: Renewed) -> Project:
+    """A project whose tables have columns of each type. One test changes `scratch_parts`."""
+    made = project_of_a_file(process_database)
+    made.sql(filters.TABLES + PARTS)
+    return made
+
+
 @pytest.fixture(autouse=True)
-def tables(project: Project, rest: httpx.Client) -> None:
-    """Tables with columns of each type."""
-    project.sql(filters.TABLES + PARTS)
+def _is_ready(rest: httpx.Client) -> None:
     until(lambda: rest.get("/scratch_parts").status_code == 200)
 
 
