@@ -381,6 +381,7 @@ def _find_renames(
     """
     drifts: dict[tuple[str, str], list[Drift]] = {}
     shortened = {table for (table,) in session.execute(_SHORTENED.encode()).fetchall()}
+    present = {entry.object for entry in actual.values()}
     unexpected = [entry for key, entry in actual.items() if key not in expected]
     for key, entry in expected.items():
         for pattern in () if key in actual else _KINDS:
@@ -388,6 +389,8 @@ def _find_renames(
                 continue
             if "add column" in pattern and entry.object in shortened:
                 continue
+            if entry.rank in _REPLACED and entry.object in present:
+                continue  # another function or view has taken the name
             start, end = match.span(1)
             candidates = [
                 (other, found[1])

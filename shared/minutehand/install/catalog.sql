@@ -527,6 +527,8 @@ facts (rank, object, statement, undo) as (
     )
       then (s.value || case when s.value ~ '^[0-9]+$' then 'ms' else '' end)::interval
         between '1 ms' and '900 ms'
+    -- a crash would lose jobs whose callers saw the commit
+    when lower(s.name) = 'synchronous_commit' then s.value <> 'on'
     else lower(s.name) in (
       'default_transaction_read_only',
       'default_transaction_isolation',
