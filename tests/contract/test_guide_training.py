@@ -70,7 +70,8 @@ def test_1_to_3_jobs_and_results(
     path = f"/api/trainings/{training['id']}"
     state = ended(portal, path)
 
-    assert {row[0] for row in created[:2]} == {"transcription", "mux_upload"}
+    # The procedure's job may already exist, because it is created when the transcription ends.
+    assert {row[0] for row in created[:3]} >= {"transcription", "mux_upload"}
     assert processed["success"] is True
     assert (state["status"], state["progress_percentage"]) == ("completed", 100), state["reason"]
     assert {job["job_type"] for job in state["jobs"]} == set(JOB_TYPES)

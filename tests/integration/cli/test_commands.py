@@ -18,6 +18,7 @@ import pytest
 
 from minutehand.aws import client
 from minutehand.config import Settings
+from minutehand.local.users import ADA
 from tests.e2e.console.worker import HandWorker
 from tests.support.command import Run
 from tests.support.paths import ROOT
@@ -110,9 +111,18 @@ def test_a_job_is_watched_and_the_workspace_is_listed(
 
 
 def test_new_log_lines_are_followed_without_the_old_ones(run: Run, stack: RunningStack) -> None:
-    """`logs -n 1 --follow` prints the last log line and then each new one."""
+    """`logs -n 1 --follow` prints the last log line and then each new one.
+
+    The workspace is new, because the stack's own worker may write log lines into the demo's.
+    """
+    with stack.connect() as connection:
+        new = "insert into public.workspaces (name) values ('Logs') returning id::text"
+        [(workspace,)] = connection.execute(new).fetchall()
+        join = "insert into public.workspace_members values (%s, %s, 'member')"
+        connection.execute(join, (workspace, ADA.id))
     command = [sys.executable, "-m", "minutehand.cli", "logs", "-n", "1", "--follow", "--json"]
-    with HandWorker(stack, stack.demo_workspace_id) as worker:
+    command += ["--workspace", workspace]
+    with HandWorker(stack, workspace) as worker:
         worker.enqueue()
         lease = worker.lease_one()
 
