@@ -456,7 +456,7 @@ def _fix(entry: CatalogEntry, existing: set[str], actual: Iterable[str]) -> str:
         sequence = f"pg_get_serial_sequence('{table}', '{name}')"
         return (
             f"alter table {table} alter column {name} add generated always as identity;\n"
-            f"select setval({sequence}, coalesce(max({name}), 0) + 1, false) from {table}"
+            f"select setval({sequence}, greatest(max({name}), 1)) from {table}"
         )
     if owned := _OWNED.match(entry.statement):
         return f"{entry.statement};\ngrant all on {owned[1]} to {owned[2]}"
