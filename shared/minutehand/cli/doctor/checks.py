@@ -87,14 +87,18 @@ ENGINES = """
     where relname in ('job_types', 'leases', 'tenant_limits') and relkind = 'r'
     group by 1 having count(*) > 1
 """
+#: Query of statements that disable the project's own triggers on two tables.
 OWN_TRIGGERS = """
-    select format('alter table %s disable trigger %I', t.tgrelid::regclass, t.tgname)
+    select format('alter table %%s disable trigger %%I', t.tgrelid::regclass, t.tgname)
     from pg_trigger as t
+    join pg_class as c on c.oid = t.tgrelid and c.relkind = 'r'
     join pg_proc as p on p.oid = t.tgfoid
-    where t.tgrelid = 'public.jobs'::regclass
+    where c.relnamespace = 'public'::regnamespace
+      and c.relname in (%s, %s)
+      and t.tgenabled <> 'D'
       and not t.tgisinternal
       and p.pronamespace <> 'queue'::regnamespace
-    order by t.tgname
+    order by c.relname, t.tgname
 """
 #: Query of one person of a tenant, with the claims of the person's requests.
 PERSON = """
@@ -102,14 +106,40 @@ PERSON = """
     from queue.tenant_members as m
     limit 1
 """
-#: A job type that no worker has published, and the payload of a test job.
+#: A job type and a queue for trials, and the payload of a trial.
 TRIAL = ("minutehand.doctor", "{}")
-#: Statements that create a job, read it and cancel it.
+#: Statements that publish the type, create a job, read it and cancel it.
+TRIAL_TYPE = """
+    select queue.publish_type('{"job_type": "minutehand.doctor", "queue": "minutehand.doctor"}')
+"""
 TRIAL_JOB = (
-    "select public.enqueue_job(%s, %s, %s) -> 'job' ->> 'id'",
+    "select public.enqueue_job(%s, %s, %s, '{\"queue\": \"minutehand.doctor\"}') -> 'job' ->> 'id'",
     "select id from public.jobs where id = %s",
     "select public.cancel_job(%s)",
 )
+#: Statements that lease the job, settle it with a line of its log, and delete it as retention does.
+TRIAL_RUN = (
+    """
+    select l -> 'fence' from json_array_elements(public.lease_jobs(json_build_object(
+      'worker_id', 'doctor', 'tick_id', gen_random_uuid(), 'call', 1, 'limit', 1, 'free_slots', -1,
+      'queues', '["minutehand.doctor"]'::json, 'job_types', json_build_array(%s::text),
+      'lease_seconds', 60)::jsonb) -> 'leases') as l
+    """,
+    """
+    select public.settle_jobs(jsonb_build_object('worker_id', 'doctor', 'items',
+      jsonb_build_array(jsonb_build_object('job_id', %s::text, 'fence', %s::bigint,
+        'outcome', %s::text, 'logs', '[{"level": "info", "message": "trial"}]'::jsonb))))
+    """,
+    "delete from public.jobs where id = %s and status = 'completed' returning id",
+)
+#: Statement that creates a tenant with a member.
+TRIAL_TENANT = """
+    with tenant as (
+      insert into public.workspaces (name) values ('minutehand.doctor') returning id
+    )
+    insert into public.workspace_members (workspace_id, user_id, role)
+    select t.id, m.user_id, m.role from tenant as t, public.workspace_members as m limit 1
+"""
 #: Query of the job types of recent jobs, with the payload of the latest job of each type.
 PAYLOADS = """
     select distinct on (j.job_type) j.job_type, j.payload::text
@@ -417,66 +447,110 @@ def format_step(step: dict[str, Any]) -> str:
 
 @check("enqueue", "queue")
 def enqueue(target: Target) -> CheckResult:
-    """Check that a person can create and cancel jobs, in a transaction that is rolled back."""
+    """Check that jobs and tenants can be created, and that jobs can end.
+
+    All trials are in a transaction that is rolled back.
+    """
     people, samples = target.query(PERSON), [TRIAL, *target.query(PAYLOADS)]
     if not people:
         return skip("there is no person to enqueue for")
     [(workspace, claims)] = people
     with target.transaction("read write") as owner:
+        trial = Trial(owner, target.schemas, workspace, claims)
         # a user's call of the Data API ends after eight seconds
         owner.execute("set local statement_timeout = '8s'")
-        owner.execute("select set_config('request.jwt.claims', %s, true)", [claims])
-        for job_type, payload in samples:
-            attempt = partial(_try_job, owner, target, workspace, job_type, payload)
-            error = attempt()
-            # ignore an error of a tenant's limit, or of a job type that only the platform enqueues
-            if error is None or str(error.sqlstate).startswith("PT"):
-                continue
+        failed = None
+        # roll back all jobs only at the end, because each count of a tenant's jobs after a rollback
+        # takes a token of the limit of enqueues
+        with owner.transaction(force_rollback=True):
+            for sample in samples:
+                error = trial.job(*sample)
+                # ignore an error of a tenant's limit, or of a job type that only the platform
+                # enqueues
+                if error and not str(error.sqlstate).startswith("PT"):
+                    failed = sample[0], error, partial(trial.job, *sample)
+                    break
+        if failed:
+            job_type, error, attempt = failed
             message = str(error).partition("\n")[0]
-            return fail(
-                f"no job of the type {job_type} can be created: {message}",
-                _find_cause(owner, target, attempt),
-            )
+            cause = trial.find_cause(attempt, "jobs", "job_logs")
+            if cause or not isinstance(error, NotLeased):
+                return fail(f"no job of the type {job_type} can be run: {message}", cause)
+        attempt = partial(trial.attempt, lambda: trial.run(TRIAL_TENANT))
+        if (error := attempt()) and (
+            cause := trial.find_cause(attempt, "workspaces", "workspace_members")
+        ):
+            return warn(f"no tenant can be created: {error}".partition("\n")[0], cause)
     return ok()
 
 
-def _find_cause(
-    owner: psycopg.Connection[Any], target: Target, attempt: Callable[[], psycopg.Error | None]
-) -> str | None:
-    """Find the project's own triggers, without which the job can be created."""
-    found = owner.execute(rewrite(OWN_TRIGGERS, target.schemas).encode()).fetchall()
-    triggers = [str(statement) for (statement,) in found]
-    # use short timeouts, because each trial locks the table jobs and all callers wait for the lock
-    owner.execute("set local lock_timeout = '300ms'; set local statement_timeout = '300ms'")
-    deadline = time.monotonic() + 1
-    for statement in (*triggers, ";\n        ".join(triggers)):
+class NotLeased(psycopg.Error):
+    """No lease returned a job. A limit, a pause or a trigger of the project prevents the lease."""
+
+
+class Trial:
+    """A job and a tenant on trial, in an open transaction of the database's owner."""
+
+    def __init__(
+        self, owner: psycopg.Connection[Any], schemas: Schemas, workspace: str, claims: str
+    ) -> None:
+        self._owner, self._schemas, self._workspace = owner, schemas, workspace
+        owner.execute("select set_config('request.jwt.claims', %s, true)", [claims])
+
+    def run(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Run a statement. Return its rows, or an empty tuple for each row that it wrote."""
+        cursor = self._owner.execute(rewrite(sql, self._schemas).encode(), values or None)
+        return cursor.fetchall() if cursor.description else [()] * cursor.rowcount
+
+    def attempt(self, steps: Callable[[], Any]) -> psycopg.Error | None:
+        """Run steps, and return their error, or None. A step without a row is an error."""
         try:
-            with owner.transaction(force_rollback=True):
-                owner.execute(statement.encode())
-                if attempt() is None:
-                    return statement
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
-            return None
-        if time.monotonic() > deadline:
-            return None
-    return None
+            with self._owner.transaction():
+                if not steps():
+                    raise psycopg.Error("a written row is missing or has another state")
+        except psycopg.Error as error:
+            return error
+        return None
 
+    def job(self, job_type: str, payload: str) -> psycopg.Error | None:
+        """Create a job as a person of a tenant, and cancel, fail and complete it."""
+        return self.attempt(partial(self._run_job, job_type, payload))
 
-def _try_job(
-    owner: psycopg.Connection[Any], target: Target, workspace: str, job_type: str, payload: str
-) -> psycopg.Error | None:
-    """Create and cancel a job as a person of a tenant. Return the error, or None."""
-    create, find, cancel = (rewrite(sql, target.schemas).encode() for sql in TRIAL_JOB)
-    try:
+    def _run_job(self, job_type: str, payload: str) -> list[tuple[Any, ...]]:
+        owner, (create, find, cancel), (lease, settle, delete) = self._owner, TRIAL_JOB, TRIAL_RUN
+        self.run(TRIAL_TYPE)
+        owner.execute("set local role authenticated")
+        [(job,)] = self.run(create, self._workspace, job_type, payload)
+        if not self.run(find, job):
+            return []
         with owner.transaction(force_rollback=True):
-            owner.execute("set local role authenticated")
-            job = owner.execute(create, [workspace, job_type, payload]).fetchone()
-            if not owner.execute(find, job).fetchone():
-                return psycopg.Error("a new job is missing right after it was created")
-            owner.execute(cancel, job)
-    except psycopg.Error as error:
-        return error
-    return None
+            self.run(cancel, job)
+        owner.execute("reset role")
+        fences = self.run(lease, job_type)
+        if not fences:
+            raise NotLeased("no lease returned it")
+        with owner.transaction(force_rollback=True):
+            self.run(settle, job, *fences[0], "failed")
+        self.run(settle, job, *fences[0], "completed")
+        return self.run(delete, job)
+
+    def find_cause(self, attempt: Callable[[], psycopg.Error | None], *tables: str) -> str | None:
+        """Find the project's own triggers on two tables without which the attempt succeeds."""
+        owner, triggers = self._owner, [str(row[0]) for row in self.run(OWN_TRIGGERS, *tables)]
+        # use short timeouts, because each trial locks a table and all callers wait for the lock
+        owner.execute("set local lock_timeout = '300ms'; set local statement_timeout = '300ms'")
+        deadline = time.monotonic() + 1
+        for statement in (*triggers, ";\n        ".join(triggers)):
+            try:
+                with owner.transaction(force_rollback=True):
+                    owner.execute(statement.encode())
+                    if attempt() is None:
+                        return statement
+            except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
+                return None
+            if time.monotonic() > deadline:
+                return None
+        return None
 
 
 for name in ("jobs", "project", "extensions", "wake-up", "publication"):
