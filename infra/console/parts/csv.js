@@ -10,7 +10,16 @@ export async function readCsv(file) {
   const { parse } = await library();
   const nameOf = (head) => head.trim().toLowerCase().replaceAll(" ", "_");
   const options = { header: true, skipEmptyLines: "greedy", transformHeader: nameOf };
-  return parse(await file.text(), options).data;
+  return parse(decode(await file.arrayBuffer()), options).data;
+}
+
+/** Decode UTF-8, or the encoding in which spreadsheet programs on Windows save CSV files. */
+function decode(bytes) {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    return new TextDecoder("windows-1252").decode(bytes);
+  }
 }
 
 /**

@@ -83,14 +83,15 @@ def test_from_the_key_to_the_account_that_fills_itself(visit: Visit) -> None:
 
 
 def test_accounts_are_imported_from_csv_and_exported(visit: Visit) -> None:
-    """A CSV file creates all its accounts or none.
+    """A CSV file creates all its accounts or none, and one account per domain.
 
     The export contains no formulas for a spreadsheet.
     """
     page = visit(ADA, "/accounts").page
 
-    def choose(text: str) -> None:
-        file: FilePayload = {"name": "a.csv", "mimeType": "text/csv", "buffer": text.encode()}
+    def choose(text: str, encoding: str = "utf-8") -> None:
+        raw = text.encode(encoding)
+        file: FilePayload = {"name": "a.csv", "mimeType": "text/csv", "buffer": raw}
         page.get_by_label("Import CSV").set_input_files(file)
 
     for wrong, words in (
@@ -106,10 +107,16 @@ def test_accounts_are_imported_from_csv_and_exported(visit: Visit) -> None:
     expect(page.get_by_role("row", name="Zwölf")).to_be_visible()
     with page.expect_download() as download:
         page.get_by_role("button", name="Export CSV").click()
-    rows = list(csv.DictReader(Path(download.value.path()).read_text().splitlines()))
-    assert [(row["name"], row["employee_count"]) for row in rows] == [
+    exported = list(csv.DictReader(Path(download.value.path()).read_text().splitlines()))
+    assert [(row["name"], row["employee_count"]) for row in exported] == [
         ("'=1+1", "12"),
         ("Zwölf", ""),
     ]
+    rows = "Ä;https://WWW.Bär.example./x\nB;xn--br-via.example\nC;n/a\nD;n/a\n"
+    choose(f"Name;Domain\n{rows}", "cp1252")
+    expect(page.get_by_text("3 accounts imported. 1 skipped")).to_be_visible()
+    expect(page.get_by_role("row", name="Ä xn--br-via.example")).to_be_visible()
+    choose("Name;Domain\nAgain;bär.EXAMPLE:443\n")
+    expect(page.get_by_text("0 accounts imported. 1 skipped")).to_be_visible()
     choose("name\n" + "Many\n" * 1000)
     expect(page.get_by_text("1,000 accounts imported")).to_be_visible()

@@ -9,7 +9,7 @@ import { ActionButton, DialogForm } from "../../parts/dialog.js";
 import { field } from "../../parts/field.js";
 import { column, heading } from "../../parts/table.js";
 import { act, createAction } from "../../parts/toasts.js";
-import { accountsIn, add, allAccounts } from "./data.js";
+import { add, allAccounts, importAccounts } from "./data.js";
 import { Named, RecordsPage } from "./records.js";
 
 export const title = () => "Accounts";
@@ -31,14 +31,19 @@ export default function Accounts({ workspace }) {
   const [adding, setAdding] = useState(false);
   const [imported, setImported] = useState(0); // number of imports. A change reloads the list.
   const close = () => setAdding(false);
-  const read = async (file) => add("accounts", accountsIn(await readCsv(file), workspace.id));
   const importFile = ({ target }) => {
     const [file] = target.files;
     target.value = ""; // so that the person can choose the corrected file again
     createAction(() => setImported(imported + 1))(
       "Nothing was imported",
-      () => read(file),
-      (rows) => `${pluralize(rows.length, "account")} imported`,
+      async () => importAccounts(await readCsv(file), workspace.id),
+      ({ added, skipped }) =>
+        [
+          `${pluralize(added, "account")} imported`,
+          skipped && `${number(skipped)} skipped, because an account has the same domain`,
+        ]
+          .filter(Boolean)
+          .join(". "),
     );
   };
   const exportAll = () =>

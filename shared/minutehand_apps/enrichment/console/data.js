@@ -54,11 +54,8 @@ export async function page(table, workspaceId, { search, cursor = 0, signal }) {
 const plain = (text) => text.replace(/[^\p{L}\p{N} -]/gu, "_");
 
 /** Read all accounts of a workspace, with the columns of a CSV file of accounts. */
-export async function allAccounts(workspaceId) {
-  const accounts = () =>
-    supabase()
-      .from("accounts")
-      .select(`${COLUMNS.join(",")},enriched_at`);
+export async function allAccounts(workspaceId, columns = `${COLUMNS.join(",")},enriched_at`) {
+  const accounts = () => supabase().from("accounts").select(columns);
   const rows = [];
   for (;;) {
     const query = accounts().eq("workspace_id", workspaceId).order("name").order("id");
@@ -68,8 +65,26 @@ export async function allAccounts(workspaceId) {
   }
 }
 
+/** Return the domain in a URL or in a domain of other spelling. Return any other text unchanged. */
+function domainOf(text) {
+  const address = text?.includes("://") ? text : `http://${text}`;
+  const { hostname } = URL.canParse(address) ? new URL(address) : { hostname: "" };
+  return hostname.includes(".") ? hostname.replace(/^www\.|\.+$/g, "") : text;
+}
+
+/** Add the accounts in the rows of a CSV file. Skip an account if its domain is already known. */
+export async function importAccounts(rows, workspaceId) {
+  const accounts = accountsIn(rows, workspaceId);
+  const stored = await allAccounts(workspaceId, "domain");
+  const known = new Set(stored.map(({ domain }) => domainOf(domain)));
+  const isNew = ({ domain }) => !domain?.includes(".") || (!known.has(domain) && known.add(domain));
+  const added = accounts.filter(isNew);
+  await add("accounts", added);
+  return { added: added.length, skipped: accounts.length - added.length };
+}
+
 /** Return the accounts in the rows of a CSV file. Unknown columns of the file are ignored. */
-export function accountsIn(rows, workspaceId) {
+function accountsIn(rows, workspaceId) {
   if (!rows.some(({ name }) => name))
     throw new Error(`The first line must name the columns, such as ${COLUMNS.join(", ")}.`);
   if (rows.length > MAX_ROWS)
@@ -79,7 +94,8 @@ export function accountsIn(rows, workspaceId) {
     if (wrong) throw new Error(`Row ${at + 1}: “${row[wrong]}” is not a number.`);
     if (!row.name?.trim()) throw new Error(`Row ${at + 1} has no name.`);
     const values = COLUMNS.map((column) => [column, row[column]?.trim() || null]);
-    return { workspace_id: workspaceId, ...Object.fromEntries(values) };
+    const account = { workspace_id: workspaceId, ...Object.fromEntries(values) };
+    return { ...account, domain: domainOf(account.domain) };
   });
 }
 
