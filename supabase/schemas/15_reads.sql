@@ -975,15 +975,48 @@ comment on function public.job_trace is
   'more, jobs}.';
 select queue.allow('authenticated, service_role', 'public.job_trace');
 
--- Return the live workers. A worker is live if one of its leases has not expired. A worker without
--- leases is live if it called the database in the last three minutes, and its run has not ended or
--- ended at most 90 seconds ago. If the worker stopped or its process died, the worker is live for
--- ten more seconds, because its host usually starts another process.
+-- Return the workers that hold unexpired leases of a workspace, with the number of leases, the time
+-- of the latest renewal or lease call, and the time at which the next renewal is overdue. A worker
+-- renews a lease before a quarter of the lease's duration and 30 seconds have passed.
+-- p_workspace_id: Null to return the workers of all workspaces.
+create function queue.lease_holders(p_workspace_id uuid, p_now timestamptz)
+returns table (
+  worker integer,
+  jobs bigint,
+  renewed_at timestamptz,
+  due_at timestamptz,
+  expires_at timestamptz
+)
+language sql stable
+set search_path = ''
+as $$
+select
+  l.worker,
+  count(*),
+  max(l.expires_at - make_interval(secs => l.lease_seconds)),
+  max(l.expires_at - make_interval(secs => 0.75 * l.lease_seconds - 30)),
+  max(l.expires_at)
+from queue.leases as l
+where l.expires_at > p_now
+  and (p_workspace_id is null or l.workspace_id = p_workspace_id)
+group by 1
+$$;
+
+-- Return the live workers, with the time of their last call or renewal in the column seen_at. A
+-- worker with leases is live if none of its renewals is overdue. A worker without leases is live if
+-- it called the database in the last three minutes, no lease that expired since has made its job a
+-- suspect, and its run has not ended or ended at most 90 seconds ago. If the worker stopped or its
+-- process died, the worker is live for ten more seconds, because its host usually starts another
+-- process.
 create function queue.live_workers(p_now timestamptz)
 returns queue.workers[]
 language sql stable
 set search_path = ''
 as $$
+with holders as materialized (
+  select *
+  from queue.lease_holders(null, p_now)
+)
 select array(
   select w
   from queue.workers as w
@@ -995,14 +1028,19 @@ select array(
       end,
       true
     )
-  union
-  select w
-  from (
-    select distinct l.worker
-    from queue.leases as l
-    where l.expires_at > p_now
-  ) as l
-  join queue.workers as w on w.worker = l.worker
+    and w.worker not in (select h.worker from holders as h)
+    and not exists (
+      select from queue.suspects as s
+      where s.worker = w.worker and s.since > w.seen_at and w.evidence is null
+    )
+  union all
+  select jsonb_populate_record(
+    w,
+    jsonb_build_object('seen_at', greatest(w.seen_at, h.renewed_at))
+  )
+  from holders as h
+  join queue.workers as w on w.worker = h.worker
+  where h.due_at > p_now
 )
 $$;
 
@@ -1239,6 +1277,12 @@ from (
         '{disk_filling, disk_nearly_full}',
         'Enlarge the disk and set its new size (`set_settings`, `disk_bytes`), or keep ended jobs '
           'for fewer days (`retention_days`).',
+        null,
+        '/overview'
+      ),
+      (
+        '{service_full, wrong_clock}',
+        'Notify the operator of the service.',
         null,
         '/overview'
       )
@@ -1711,6 +1755,14 @@ from (
       null
     ),
     (
+      'silent_worker',
+      'Worker {worker_id} runs jobs, but has sent nothing since {since}: {jobs}.',
+      'If its process hangs or is stopped, end it. Its jobs run again at the latest after '
+        '{expires_at}.',
+      'workers',
+      '/types'
+    ),
+    (
       'suspects_wait',
       'Jobs whose worker was lost wait for a worker that runs nothing else: {jobs}, the first '
         'since {since}.',
@@ -1772,6 +1824,14 @@ from (
       (
         'disk_nearly_full',
         'The disk is {percent} % full. At 95 % the database rejects writes.'
+      ),
+      (
+        'service_full',
+        'The disk of the service is nearly full. When it is full, new jobs are rejected.'
+      ),
+      (
+        'wrong_clock',
+        'The clock of worker {worker_id} is wrong, so requests of its jobs may fail.'
       )
   ) as s (reason, sentence)
 ) as a (reason, sentence, words, command, path);
@@ -1806,7 +1866,8 @@ $$;
 
 -- Return the sentence and the advice that queue.guidance has for a reason, with the values of
 -- p_with in place of the placeholders. A sentence or an advice is omitted if p_with lacks one of
--- its values.
+-- its values. The kind of an advice is none if there is nothing to do, wait if there is nothing to
+-- do for some time, and otherwise act.
 create function queue.render_guidance(
   p_reason text,
   p_with jsonb,
@@ -1861,7 +1922,14 @@ select jsonb_build_object(
     array_agg(l.line -> 'sentence' order by l.id) filter (where l.line ? 'sentence')
   )[1],
   'next', coalesce(
-    jsonb_agg(l.line - 'sentence' order by l.id) filter (where l.line ? 'words'),
+    jsonb_agg(
+      l.line - 'sentence' || jsonb_build_object('kind', case
+        when l.line ->> 'words' = 'Nothing to do.' then 'none'
+        when starts_with(l.line ->> 'words', 'Nothing to do ') then 'wait'
+        else 'act'
+      end)
+      order by l.id
+    ) filter (where l.line ? 'words'),
     '[]'
   )
 )
@@ -3028,8 +3096,8 @@ end;
 $$;
 comment on function public.explain_job is
   'Why a job waits and what blocks it: {job_id, status, reason, sentence, since, cause, '
-  'held_by: {kind, holder, since, until, waiting, more, act}, next: [{words, command, path}], '
-  'data, estimated_start_at}.';
+  'held_by: {kind, holder, since, until, waiting, more, act}, next: [{kind, words, command, '
+  'path}], data, estimated_start_at}. The kind of a step is act, wait or none.';
 select queue.allow('authenticated, service_role', 'public.explain_job');
 
 -- Return groups of waiting jobs. The jobs of a group have the same type, and wait for the same

@@ -436,6 +436,8 @@ returns table (verdict text, reason text, since timestamptz, cause text, data js
 language plpgsql stable
 set search_path = ''
 as $$
+declare
+  v_alive constant queue.workers[] := queue.live_workers(p_now);
 begin
   return query
     select 'fail', 'read_only', null::timestamptz, null::text, '{}'::jsonb
@@ -471,9 +473,8 @@ begin
     left join lateral (
       select
         j.id as job_id,
-        queue.explain_row(j, a.workers, p_now) ->> 'reason' as reason
-      from queue.live_workers(p_now) as a (workers)
-      cross join (
+        queue.explain_row(j, v_alive, p_now) ->> 'reason' as reason
+      from (
         select r.job_id
         from queue.lanes as l
         cross join lateral (
@@ -490,8 +491,8 @@ begin
       join public.jobs as j on j.id = any (array[f.job_id])
     ) as w on true
     where o.at < p_now - interval '2 minutes'
-      -- workers start the jobs one after another, so the job only waits for its turn
-      and coalesce(w.reason not in ('behind_others', 'next_in_line'), true)
+      -- the job only waits for its turn, or for a limit that was reached after the last lease
+      and coalesce(w.reason !~ '^(behind_others|next_in_line|rate_limited|.*_limit)$', true)
     union all
     select
       'warn',
@@ -505,7 +506,37 @@ begin
         'revoked_at', queue.revoked_after(p_now - interval '1 hour')
       )
     from jsonb_to_record(p_backlog -> 'unserved') as u (jobs integer, types text)
-    where u.jobs > 0;
+    where u.jobs > 0
+    union all
+    select
+      'warn',
+      'silent_worker',
+      h.renewed_at,
+      null,
+      jsonb_build_object(
+        'worker_id', w.worker_id,
+        'jobs', h.jobs,
+        'expires_at', h.expires_at
+      )
+    from queue.lease_holders(p_workspace_id, p_now) as h
+    join queue.workers as w on w.worker = h.worker
+    where h.due_at <= p_now and w.evidence is null
+    union all
+    select
+      'warn',
+      case when p_workspace_id is null then 'clock_skew' else 'wrong_clock' end,
+      null,
+      null,
+      jsonb_build_object(
+        'worker_id', w.worker_id,
+        'behind', case when s.seconds < 0 then round(-s.seconds) end,
+        'ahead', case when s.seconds > 0 then round(s.seconds) end
+      )
+    from unnest(v_alive) as w
+    cross join lateral (
+      values ((w.summary ->> 'clock_skew_seconds')::numeric)
+    ) as s (seconds)
+    where s.seconds is not null;
   if p_workspace_id is not null then
     return;
   end if;
@@ -547,22 +578,6 @@ begin
         public.run_maintenance}'::regproc[]
     ) as f (function)
     where not has_function_privilege(to_regrole('job_worker'), f.function, 'execute')
-    union all
-    select
-      'warn',
-      'clock_skew',
-      null,
-      null,
-      jsonb_build_object(
-        'worker_id', w.worker_id,
-        'behind', case when s.seconds < 0 then round(-s.seconds) end,
-        'ahead', case when s.seconds > 0 then round(s.seconds) end
-      )
-    from unnest(queue.live_workers(p_now)) as w
-    cross join lateral (
-      values ((w.summary ->> 'clock_skew_seconds')::numeric)
-    ) as s (seconds)
-    where s.seconds is not null
     union all
     select
       'warn',
@@ -1160,9 +1175,15 @@ begin
     select *
     from queue.findings_of_queue(p_workspace_id, v_now, v_backlog, v_seen_at)
     union all
-    select *
-    from queue.findings_of_disk()
-    where p_workspace_id is null
+    -- members of a workspace do not see the size of the database
+    select
+      d.verdict,
+      case when p_workspace_id is null then d.reason else 'service_full' end,
+      d.since,
+      case when p_workspace_id is null then d.cause end,
+      d.data
+    from queue.findings_of_disk() as d
+    where p_workspace_id is null or d.reason = 'disk_nearly_full'
     union all
     select *
     from queue.findings_of_workspace(p_workspace_id, v_now)
@@ -1202,9 +1223,9 @@ end;
 $$;
 comment on function public.explain_queue is
   'Findings, worst first, and holders for which jobs wait, most jobs first: {now, verdict, '
-  'findings: [{verdict, reason, key, sentence, since, cause, jobs, next: [{words, command, '
-  'path}]}], holders: [{jobs, more, since, kind, reason, sentence, cause, next, holder, job_id, '
-  'job_types, keys}], backlog, last_tick_seconds}. Only operators may omit p_workspace_id.';
+  'findings: [{verdict, reason, key, sentence, since, cause, jobs, next: [{kind, words, '
+  'command, path}]}], holders: [{jobs, more, since, kind, reason, sentence, cause, next, holder, '
+  'job_id, job_types, keys}], backlog, last_tick_seconds}. Only operators may omit p_workspace_id.';
 select queue.allow(
   'authenticated, job_worker, service_role',
   'public.explain_queue'
@@ -1458,12 +1479,12 @@ begin
       l.worker_id,
       l.version,
       l.started_at,
-      l.seen_at,
+      coalesce(a.seen_at, l.seen_at) as seen_at,
       l.ended_at,
       queue.process_end(l.evidence) as process_end,
       l.queues,
       case
-        when l.worker in (select a.worker from unnest(v_alive) as a) then 'alive'
+        when a.worker is not null then 'alive'
         when l.evidence is null and l.seen_at > v_now - interval '10 minutes' then 'stale'
         else 'gone'
       end as state,
@@ -1474,6 +1495,7 @@ begin
       order by seen_at desc
       limit 200
     ) as l
+    left join unnest(v_alive) as a on a.worker = l.worker
     join asked as o on l.job_types is null or o.job_type = any (l.job_types)
   )
   select jsonb_agg(

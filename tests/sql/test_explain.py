@@ -208,6 +208,12 @@ def test_an_overdue_job_is_one_that_no_limit_or_pause_holds(engine: Engine) -> N
     engine.run("update queue.workers set slots = %s", Jsonb(slots))
     engine.lease(1, job_types=["work"], worker="w9")
     assert "overdue" not in engine.findings()
+    engine.register("narrow", workspace_concurrency=1)
+    engine.complete(engine.lease(9, job_types=["work"]))
+    engine.enqueue_many(2, job_type="narrow")
+    engine.advance(150)
+    engine.lease(1, job_types=["narrow"])  # the next lease will find that the limit is reached
+    assert "overdue" not in engine.findings()
 
 
 def test_a_job_that_the_project_refuses_to_change_is_said(engine: Engine) -> None:
@@ -315,7 +321,7 @@ def test_what_is_wrong_with_the_whole_is_said_once(engine: Engine) -> None:
 def test_a_disk_that_fills_up_is_said_before_it_is_full(engine: Engine, ada: Engine) -> None:
     """If operators have set the disk's size, they get a finding before the disk is full.
 
-    Members of a workspace do not.
+    Members of a workspace get one without the size once the disk is nearly full.
     """
     engine.lease(1)
 
@@ -330,9 +336,11 @@ def test_a_disk_that_fills_up_is_said_before_it_is_full(engine: Engine, ada: Eng
 
     assert said(0.2) == []
     until(lambda: said(0.85) == ["disk_filling"])
+    assert ada.findings(ACME) == {}
     assert said(5) == ["disk_nearly_full"]
     assert re.search(r"disk is \d{3} % full", str(engine.rpc("queue_health")))
-    assert ada.findings(ACME) == {}
+    shown = ada.findings(ACME)
+    assert (list(shown), shown["service_full"]["cause"]) == (["service_full"], None)
     engine.set(disk_bytes=None)  # the default
     assert engine.findings() == {}
 
@@ -466,7 +474,7 @@ def test_an_advice_to_wait_has_an_end(engine: Engine) -> None:
         engine.advance(2)
         said = engine.explain(job_id)
         assert said["reason"] == first
-        assert said["next"][0]["words"].startswith("Nothing to do until ")
+        assert said["next"][0]["kind"] == "wait"
         engine.advance(100)
         engine.rpc("lease_jobs", p_request=LOOK | {"call": 2})
         assert reason(engine, job_id) == later
@@ -516,6 +524,28 @@ def test_a_lack_of_slots_is_reported_only_if_leases_use_them_all(
     assert beside not in str(said)
 
 
+def test_a_worker_that_misses_its_renewals_is_a_finding_and_not_alive(engine: Engine) -> None:
+    """A process that was stopped keeps its leases until they expire."""
+    engine.start()
+
+    def seen() -> tuple[list[str], str]:
+        """Return the findings and the worker's state."""
+        [line] = engine.rpc("list_job_types", p_job_type="work")["types"]
+        return list(engine.findings()), line["serving"][0]["state"]
+
+    engine.advance(44)
+    assert seen() == ([], "alive")
+    engine.advance(2)
+    assert seen() == (["silent_worker"], "stale")
+    found = engine.findings()["silent_worker"]
+    assert (found["jobs"], found["next"][0]["command"]) == (1, "minutehand workers")
+    engine.advance(20)
+    engine.maintain()
+    assert seen()[1] == "stale"
+    engine.lease_call(0)
+    assert seen()[1] == "alive"
+
+
 def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) -> None:
     """A job that hangs still renews its lease.
 
@@ -532,7 +562,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     engine.report(lease, pulse=pulse)
     said = engine.explain(hangs)
     assert "last seen at all.py:134" in said["sentence"]
-    assert said["next"][0]["words"] == "Nothing to do."
+    assert said["next"][0]["kind"] == "none"
     for _ in range(12):  # an unchanged line of code is not sent again
         engine.advance(20)
         engine.report(lease)

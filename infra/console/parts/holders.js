@@ -30,10 +30,10 @@ export const Step = ({ words, path }) =>
  */
 export const Steps = ({ next, here }) =>
   next?.map(
-    ({ words, command, path }) =>
-      words !== "Nothing to do." &&
+    ({ kind, words, command, path }) =>
+      kind !== "none" &&
       html`<p key=${words} class="remedy">
-        ${words.startsWith("Nothing") || html`<span class="strong">What to do: </span>`}
+        ${kind !== "wait" && html`<span class="strong">What to do: </span>`}
         <${Step} words=${words} path=${path !== here && path} />
         ${command && html` <${Command} text=${command} />`}
       </p>`,

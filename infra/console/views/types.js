@@ -176,7 +176,7 @@ function Workers({ type }) {
     heading("Worker", "mono small wrap", (worker) => worker.worker_id),
     column("Version", "mono small", (worker) => worker.version ?? "–"),
     column("Since", (worker) => html`<${When} at=${worker.started_at} />`),
-    column("Asked for jobs", (worker) => html`<${When} at=${worker.seen_at} />`),
+    column("Last call", (worker) => html`<${When} at=${worker.seen_at} />`),
   ];
   const here = type.serving.filter(isAlive);
   const gone = type.serving.length - here.length;

@@ -59,11 +59,9 @@ def last_sign(worker: dict[str, Any]) -> str:
     """Return how a worker's process or latest run ended, otherwise when the worker was last seen.
 
     A worker whose host was killed is only known by the time of its last call. A live worker has
-    ended only its latest run. A live worker without a free slot does not ask for jobs.
+    ended only its latest run.
     """
-    if worker["state"] == "alive":
-        return f"asked for jobs {ago(worker['seen_at'])}"
-    if worker["ended_at"]:
+    if worker["ended_at"] and worker["state"] != "alive":
         return f"ended {ago(worker['ended_at'])}{worker['process_end']}"
     return f"seen {ago(worker['seen_at'])}"
 

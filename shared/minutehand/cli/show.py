@@ -89,7 +89,9 @@ def print_explanation(output: Output, explanation: dict[str, Any], sentence: str
         count = f"{holder['waiting']}{'+' if holder['more'] else ''}"
         output.sentence(f"For the same reason, {count} jobs of its workspace wait.")
     for step in explanation["next"]:
-        output.sentence(localize_times(f"What to do: {step['words']}"))
+        # a database before 0.5.2 sends no kinds
+        what = "What to do: " if step.get("kind", "act") == "act" else ""
+        output.sentence(localize_times(f"{what}{step['words']}"))
         if "command" in step:
             output.text(f"  {step['command']}")
 

@@ -104,7 +104,7 @@ def test_a_job_is_watched_and_the_workspace_is_listed(
     assert '"credits":' in lines[-1]  # the line contains the job's result
     assert run.json("schedules") == run.json("webhooks") == []
     assert "enrich_account" in run.json("workers")[0]["job_types"]
-    assert re.search(r"asked for jobs (\d+ s ago|now)", run("workers").stdout)
+    assert re.search(r"seen (\d+ s ago|now)", run("workers").stdout)
     assert job_id[-8:] in run("logs", "-n", "50").stdout
     assert run.json("status")["tenants"]
     assert run.json("status", "-w", stack.demo_workspace_id)["tenants"] is None

@@ -48,9 +48,7 @@ def test_only_a_worker_that_is_not_alive_has_ended() -> None:
     """The end of a run of a live worker is not shown as the worker's end."""
     at = "2026-01-01T00:00:00Z"
 
-    assert last_sign({"seen_at": at, "ended_at": at, "state": "alive"}).startswith(
-        "asked for jobs "
-    )
+    assert last_sign({"seen_at": at, "ended_at": at, "state": "alive"}).startswith("seen ")
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>soon</html>", b'{"jobs": ['])
