@@ -58,7 +58,8 @@ export default function Sessions({ workspace }) {
  */
 export function SessionList({ id, workspaceId, hasBegun }) {
   const [words, setWords] = useState("");
-  const sessions = () => data().from("async_session_state").select("session_id,title");
+  const sessions = () =>
+    data().from("async_session_state").select("session_id,title,last_message_at");
   const latest = () =>
     sessions()
       .eq("workspace_id", workspaceId)
@@ -77,6 +78,7 @@ export function SessionList({ id, workspaceId, hasBegun }) {
             href=${addressOf(one.session_id)}
             aria-current=${one.session_id === id ? "page" : undefined}>
             ${one.title}
+            <br /><span class="hint"><${When} at=${one.last_message_at} /></span>
           </a>
         </li>`,
       )}
