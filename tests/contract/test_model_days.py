@@ -73,6 +73,7 @@ GOOD = {
 USELESS = {
     "YAML": says("reply: Hello\ntier: standard\nsteps:\n  - title: Open it\n"),
     "null": says("null"),
+    "a search": Day(lambda _: tool('{"q": "bakeries"}')),
     "wrong types": says('{"reply": ["x"], "tier": 0}'),
     "many lists": says('{"reply": ' + "[" * 9_999 + "]" * 9_999 + "}"),
     "half of it": Day(lambda good: stream(good[: len(good) // 2], finish="content_filter")),
@@ -189,7 +190,7 @@ async def test_each_day_ends_in_a_result_or_a_sentence(process_database: Renewed
 
     ends = {day: how(row) for day, row in rows.items()}
     assert set(ends.values()) <= {"result", "sentence", "waits"}, ends
-    assert {ends[day] for day in TESTED if day in GOOD} == {"result"}
+    assert {day for day in TESTED if ends[day] == "result"} == GOOD.keys() & set(TESTED)
     assert max(server.chargeable.values()) <= MAX_CALLS
     logged = str(project.sql("select to_jsonb(l) as row from public.job_logs as l"))
     assert KEY not in logged + str(list(rows.values()))

@@ -333,7 +333,8 @@ class _ResponseState:
             if self._finish == "length":
                 text = f"{name} used up its tokens before it answered"
                 raise TruncatedOutput(text, cost_usd=cost)
-            if not self._called.lstrip().startswith("{"):
+            fields = (self._prompt.schema or {}).get("properties", ())
+            if not any(f'"{name}"' in self._called for name in fields):
                 is_call = bool(self._called) or self._finish in {"tool_calls", "function_call"}
                 raise self._output_error(_CALLED if is_call else "is empty")
             # some models return an answer with a schema in the arguments of a tool call
