@@ -20,6 +20,7 @@ import pytest
 from tests.support.groups import Grouped, group_of
 from tests.support.paths import ROOT
 from tests.support.run_report import install, leave_out
+from tests.support.shared import folder_of_run
 from tests.support.stranger import environment, stranger, wheel
 
 # Every test process imports this file. A fixture therefore imports the modules that it needs when
@@ -38,11 +39,24 @@ os.environ.pop("COLUMNS", None)
 #: With `CI` or `FORCE_COLOR`, programs would colour their output in a pipe.
 os.environ["NO_COLOR"] = "1"
 os.environ.pop("FORCE_COLOR", None)
-#: No test may use a developer's AWS account.
+#: The beginnings of a developer's variables that would change what a command does.
+OUTSIDE = (
+    *("ALLOW_", "API_", "APOLLO_", "AWS_", "BACKGROUND_", "BEACON_", "CHAT_", "CORS_", "DATABASE_"),
+    *("ENABLE_", "EXTRA_", "FFMPEG_", "GIT_", "KMS_", "LANGUAGE_", "LOG_", "MINUTEHAND_", "MUX_"),
+    *("NEXT_PUBLIC_", "OPENAI_", "OTEL_", "PG", "PLANS_", "SEALING_", "SENTRY_", "SPEECH_"),
+    *("STAGE", "STREAM", "SUPABASE_", "TRAINING_", "UPLOADS_", "USE_MOCK_", "WORKER"),
+)
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    for name in list(os.environ):
+        if name.startswith(OUTSIDE):
+            del os.environ[name]
+#: No test may use a developer's AWS account, passwords or settings of git.
 os.environ |= {
     "AWS_ACCESS_KEY_ID": "testing",
     "AWS_SECRET_ACCESS_KEY": "testing",
     "AWS_EC2_METADATA_DISABLED": "true",
+    **dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), os.devnull),
+    **dict.fromkeys(("PGPASSFILE", "PGSERVICEFILE", "GIT_CONFIG_GLOBAL"), os.devnull),
 }
 #: A cache of compiled JavaScript halves the start time of each Data API, osls and tsc in tests.
 os.environ.setdefault("NODE_COMPILE_CACHE", str(ROOT / ".local" / "test-node"))
@@ -59,6 +73,15 @@ def _patient_http() -> Iterator[None]:
         for name in ("connect", "read", "write", "pool"):
             patch.setattr(defaults.DEFAULT_TIMEOUT_CONFIG, name, 60.0)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _project_above(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Put a project above the folders of all tests, which no command of a test may use.
+
+    A forgotten file in a parent folder then changes nothing.
+    """
+    (folder_of_run(tmp_path_factory) / "minutehand.toml").write_text('schema = "elsewhere"\n')
 
 
 @pytest.fixture(autouse=True)

@@ -10,11 +10,15 @@ from pathlib import Path
 import pytest
 
 
+def folder_of_run(factory: pytest.TempPathFactory) -> Path:
+    """Return the folder above the folders of all test processes."""
+    base = factory.getbasetemp()
+    return base.parent if base.name.startswith("popen-") else base
+
+
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
     """Return the folder `name` of the test run, which `make` filled once. Tests only read it."""
-    base = factory.getbasetemp()
-    # pytest-xdist gives each process a folder inside the run's folder.
-    return made_once_in((base.parent if base.name.startswith("popen-") else base) / name, make)
+    return made_once_in(folder_of_run(factory) / name, make)
 
 
 def made_once_in(folder: Path, make: Callable[[Path], object]) -> Path:

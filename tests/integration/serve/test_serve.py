@@ -56,9 +56,23 @@ class Served:
         return row[0]
 
     def wait_for_types(self) -> None:
-        """Wait until the first worker run has registered the job types."""
+        """Wait until the first worker run has registered the job types.
+
+        Fail if the worker cannot reach the queue.
+        """
         known = "select count(*) from queue.job_types where job_type = 'served.greet'"
-        until(lambda: self.one(known))
+
+        def are_known() -> bool:
+            self.assert_alive()
+            log = self.log.read_text()
+            assert log.count("worker.unavailable") < 3, log
+            return bool(self.one(known))
+
+        until(are_known)
+
+    def assert_alive(self) -> None:
+        """Fail with the log if the process has ended."""
+        assert self.process.poll() is None, self.log.read_text()[-4000:]
 
     def enqueue(
         self,
@@ -80,7 +94,8 @@ class Served:
         return self.connection.execute(query.encode(), (list(ids),)).fetchall()
 
     def has_ended(self, ids: Sequence[str]) -> bool:
-        """Return whether all of these jobs have ended."""
+        """Return whether all of these jobs have ended. Fail if the process has ended before."""
+        self.assert_alive()
         return self.rows("finished_at is not null", ids) == [(True,)]
 
 
@@ -94,6 +109,7 @@ def served(
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": f"{ROOT}:{ROOT / 'shared'}",
+        "MINUTEHAND_PROJECT": str(folder),
         "MINUTEHAND_APPS": "tests.integration.serve.greeter",
         "WORKER_SECRET_TOKEN": TOKEN,
         "MINUTEHAND_COMMIT": COMMIT,

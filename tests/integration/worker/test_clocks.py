@@ -81,7 +81,7 @@ async def test_a_wait_lasts_as_long_as_it_was_to_last(engine: Engine, ahead: tim
         until = engine.one("select (queue.clock() + interval '30 minutes')::text")
         works = engine.enqueue({"how": "works"}, job_type="naps", deadline_at=until)
         await worker.tick()
-        engine.advance(2)
+        engine.elapse(2)
         await drain(worker)
     assert lengths == [timedelta(seconds=2)] * 6
     ended = "select status, result from public.jobs where id <> %s"
