@@ -15,9 +15,10 @@
 -- evidence that the host writes about the end of the process. If there are at least as many groups
 -- as job types, no group has jobs of two types, because the jobs that end processes usually have
 -- the same type. If there are more job types than groups, the jobs are sorted by type before the
--- split, so that most jobs of a type stay together. If the process of a group of suspects also
--- ends, the group is split again. A job that ran alone when its process ended is guilty. A guilty
--- job loses an attempt, and runs alone again in its next attempt.
+-- split, so that most jobs of a type stay together. If the evidence names the job whose coroutine
+-- ran when the process ended, this job gets its own group. If the process of a group of suspects
+-- also ends, the group is split again. A job that ran alone when its process ended is guilty. A
+-- guilty job loses an attempt, and runs alone again in its next attempt.
 
 -- For each worker whose leases have expired, decide which jobs may have ended the worker's process.
 -- Store guilty jobs and suspects in queue.suspects. For each job, the function returns the verdict
@@ -53,6 +54,7 @@ begin
             or w.evidence ? 'stack' and w.evidence ->> 'guilty_type' <> n.job_type,
           false
         ) as is_innocent,
+        l.job_id::text = w.evidence ->> 'current_job' as is_current,
         (
           select max(o.jobs)
           from queue.lost_leases as o
@@ -95,13 +97,16 @@ begin
           count(*) filter (where not h.is_innocent) over process + h.abandoned,
           h.lost_with
         ) as candidates,
-        ntile(case
-          when h.separate_lane is null then h.companies
-          else (h.companies * h.held_of_lane + h.held - 1) / h.held -- rounded up
-        end) over (
-          partition by h.worker, h.separate_lane, h.is_innocent
-          order by h.lane, h.job_id
-        ) as part
+        case
+          when h.is_current then 0 -- alone
+          else ntile(case
+            when h.separate_lane is null then h.companies
+            else (h.companies * h.held_of_lane + h.held - 1) / h.held -- rounded up
+          end) over (
+            partition by h.worker, h.separate_lane, h.is_innocent
+            order by h.lane, h.job_id
+          )
+        end as part
       from typed as h
       window process as (partition by h.worker)
     ),
@@ -152,7 +157,7 @@ language sql stable
 set search_path = ''
 as $$
 select p_evidence
-  - '{guilty,companies}'::text[] -- hosts of earlier releases sent a list `guilty`
+  - '{guilty,companies,current_job}'::text[] -- hosts of earlier releases sent a list `guilty`
   || jsonb_build_object(
     'jobs_in_it', jsonb_array_length(p_evidence -> 'jobs'),
     'jobs', (

@@ -21,7 +21,8 @@ class Workers:
         self, engine: Engine, poison: Sequence[str] = (), companies: int | None = None
     ) -> None:
         self.engine = engine
-        self.capacity = {"companies": companies} if companies else {}
+        #: What the host of the processes adds to the evidence.
+        self.host: dict[str, Any] = {"companies": companies} if companies else {}
         #: On Lambda, no host reports the end of a process.
         self.is_reported = companies != 0
         self.poison = set(poison)
@@ -43,7 +44,7 @@ class Workers:
             "tick_finished",
             p_request={
                 "worker_id": worker,
-                "evidence": {"signal": "SIGKILL", **self.capacity, **evidence},
+                "evidence": {"signal": "SIGKILL", **self.host, **evidence},
             },
         )
 
@@ -139,21 +140,27 @@ def test_a_type_whose_jobs_all_kill_their_process_is_soon_apart_from_others(engi
     assert {deaths(engine, each) for each in ids} == {1}
 
 
-def test_the_only_job_of_its_type_is_named_by_its_second_death(engine: Engine) -> None:
-    """A job that is the only one of its type is found after two deaths.
+@pytest.mark.parametrize("job_type", ["bad", "work"])
+def test_a_job_that_is_alone_in_its_type_or_ran_at_the_death_is_named_by_its_second_death(
+    engine: Engine, job_type: str
+) -> None:
+    """A job is the only one of its type, or its coroutine ran when its process died.
 
-    All other jobs complete in their next attempt.
+    The job is found after two deaths. All other jobs complete in their next attempt.
     """
     engine.register("bad")
     ids = engine.enqueue_many(30)
-    poison = engine.enqueue(job_type="bad", max_attempts=1)
+    poison = engine.enqueue(job_type=job_type, max_attempts=1)
     workers = Workers(engine, [poison], companies=4)
+    if job_type == "work":
+        workers.host["current_job"] = poison
     while workers.run():
         pass
 
     assert states(engine, ids) == {("completed", 1, 0)}
     assert states(engine, [poison]) == {("failed", 1, 1)}
     assert workers.deaths == 2
+    assert "current_job" not in engine.job(poison)["error_data"]["evidence"]
 
 
 def test_a_process_that_runs_suspects_leases_nothing_else(engine: Engine) -> None:

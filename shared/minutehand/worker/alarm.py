@@ -9,10 +9,12 @@ import math
 import os
 import sys
 from functools import cache
+from mmap import mmap
 from pathlib import Path
 from typing import IO, Final
 
 from minutehand.worker.attempt import Attempt
+from minutehand.worker.current_job import map_file
 from minutehand.worker.in_flight import InFlight
 from minutehand.worker.registry import Registry
 from minutehand.worker.run import Run
@@ -20,9 +22,10 @@ from minutehand.worker.stacks import peak_memory_mb
 from minutehand.worker.summary import TickSummary
 
 #: Environment variable with the path of the file in which a worker process records its jobs, and
-#: suffix of the path of the file with the process's last stacks.
+#: suffixes of the paths of the files with the process's last stacks and with its current job.
 CRASH_RECORD: Final = "WORKER_EVIDENCE"
 STACKS: Final = ".stacks"
+CURRENT_JOB: Final = ".current"
 #: Maximum number of jobs in a crash record.
 MAX_JOBS: Final = 50
 
@@ -51,7 +54,7 @@ class Watchdog:
         self._clock = run.clock
         self._in_flight = in_flight
         self._summary = run.summary
-        self._record = CrashRecord.of_process(run.registry)
+        self.record = CrashRecord.of_process(run.registry)
         #: On the monotonic clock, the time at which the watchdog will end the process, the time of
         #: the watchdog's last reset, and the time of the last crash record.
         self._exit_at = math.inf
@@ -82,7 +85,7 @@ class Watchdog:
     def _record_jobs(self, now: float) -> list[Attempt]:
         self._recorded_at = now
         running = list(self._in_flight.running.values())
-        self._record.write(self._summary, running)
+        self.record.write(self._summary, running)
         return running
 
     def set(self) -> None:
@@ -97,7 +100,7 @@ class Watchdog:
         first = min(attempt.lease_until - by for attempt, by in zip(running, early, strict=True))
         self._exit_at = max(now + self.MIN_SECONDS, first)
         faulthandler.dump_traceback_later(
-            self._exit_at - now, exit=True, file=self._record.traceback_file
+            self._exit_at - now, exit=True, file=self.record.traceback_file
         )
 
 
@@ -115,7 +118,10 @@ class CrashRecord:
         self._code = [(job_type.location, job_type.name) for job_type in registry]
         #: File in which `faulthandler` writes stacks.
         self.traceback_file: IO[str] = sys.stderr
+        #: Memory in which coroutines record that they run. The memory is None if no host reads it.
+        self.current_job: mmap | None = None
         if path is not None:
+            self.current_job = map_file(Path(f"{path}{CURRENT_JOB}"))
             # the file stays open until the process ends
             self.traceback_file = Path(f"{path}{STACKS}").open("w")  # noqa: SIM115
             # also write the stacks when a signal ends the process

@@ -6,9 +6,10 @@ import asyncio
 import logging
 import math
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import fields
 from functools import partial
+from mmap import mmap
 from typing import Any, Final
 
 from minutehand import telemetry
@@ -17,6 +18,7 @@ from minutehand.queue.errors import LeaseLost, QueueError
 from minutehand.queue.models import ErrorInfo, JobId, Lease, LeasedJob, NewJob, Pulse, SettleItem
 from minutehand.worker.batch import Batch
 from minutehand.worker.context import JobContext, clear_memos
+from minutehand.worker.current_job import RecordedCoroutine
 from minutehand.worker.job import BatchedJob, Job, job_of
 from minutehand.worker.middleware import Call, calling, thread_name, wrap
 from minutehand.worker.registry import UnknownProcessor
@@ -59,6 +61,7 @@ class AttemptEnvironment:
         on_updates: Function that an attempt calls when the attempt has updates to report.
         on_end: Function that an attempt calls once at its end, so that the attempt can be settled.
         beside: Function that returns the ids of the jobs that run in this process.
+        current_job: Memory in which an attempt records that its coroutine runs.
     """
 
     def __init__(
@@ -68,11 +71,13 @@ class AttemptEnvironment:
         on_updates: Callable[[], None],
         on_end: Callable[[Attempt], None],
         beside: Callable[[], list[JobId]],
+        current_job: mmap | None,
     ) -> None:
         self.run = run
         self.on_updates = on_updates
         self.on_end = on_end
         self.beside = beside
+        self.current_job = current_job
         self.clock = run.clock
         self.loop = asyncio.get_running_loop()
         self.thread = threading.get_ident()
@@ -157,8 +162,11 @@ class Attempt:
 
     def start(self) -> None:
         """Start the processor, and a timer that stops it after `timeout_seconds`."""
-        loop = self._environment.loop
-        self._task = loop.create_task(self._run(), name=f"job:{self.job_id}")
+        environment = self._environment
+        coroutine: Coroutine[Any, Any, None] = self._run()
+        if environment.current_job is not None:
+            coroutine = RecordedCoroutine(coroutine, self.job_id, environment.current_job)
+        self._task = environment.loop.create_task(coroutine, name=f"job:{self.job_id}")
         self.start_timeout()
 
     def start_timeout(self) -> None:

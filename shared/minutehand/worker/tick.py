@@ -110,13 +110,14 @@ class Tick:
             run, self.scheduler, self._maintenance, is_notified=wakeups is not None
         )
         self._publishing = OutboxPublisher(run, on_jobs=self._request_lease)
+        self._watchdog = Watchdog(run, self._in_flight) if run.options.ends_blocked else None
         self._environment = AttemptEnvironment(
             run,
             on_updates=self._reporter.notify_updates,
             on_end=self._attempt_ended,
             beside=self._running_job_ids,
+            current_job=None if self._watchdog is None else self._watchdog.record.current_job,
         )
-        self._watchdog = Watchdog(run, self._in_flight) if run.options.ends_blocked else None
 
     async def run(self) -> TickSummary:
         """Run the tick and return its summary.

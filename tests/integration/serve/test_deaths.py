@@ -10,6 +10,7 @@ import os
 import secrets
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import psutil
 import pytest
@@ -35,6 +36,12 @@ def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield made
 
 
+def logged_deaths(host: Served) -> list[dict[str, Any]]:
+    """Return the log lines about worker processes that died."""
+    lines = host.log.read_text().splitlines()
+    return [json.loads(line) for line in lines if "worker.died" in line]
+
+
 def test_a_thousand_jobs_beside_one_that_ends_its_process_take_one_attempt(host: Served) -> None:
     """One of 1,021 jobs ends each process that runs it.
 
@@ -56,13 +63,30 @@ def test_a_thousand_jobs_beside_one_that_ends_its_process_take_one_attempt(host:
     assert (evidence["exit_code"], evidence["jobs"]) == (7, [guilty])
     assert evidence["commit"] == COMMIT
     assert evidence["memory_mb"] > 1
-    lines = [
-        json.loads(line) for line in host.log.read_text().splitlines() if "worker.died" in line
-    ]
-    assert [guilty] in [line.get("guilty") for line in lines]
-    # The processes die at most 12 times: once with all jobs, 10 times while the suspects are
-    # halved, and once in the second attempt.
-    assert len(lines) <= 12
+    deaths = logged_deaths(host)
+    assert [guilty] in [death.get("guilty") for death in deaths]
+    # once with all jobs, and once alone in each attempt
+    assert len(deaths) == 3
+
+
+def test_thirty_jobs_beside_one_of_their_type_that_ends_its_process_run_once_more(
+    host: Served,
+) -> None:
+    """One of 31 jobs of a type ends their process, which records whose coroutine ran.
+
+    That job then runs alone. The 30 others complete with one attempt, in two processes.
+    """
+    before = len(logged_deaths(host))
+    with host.connection.transaction():
+        ids = host.enqueue("served.exit", 30, seconds=2, ends_process=False)
+        guilty = host.enqueue("served.exit", seconds=1)
+
+    until(lambda: host.has_ended([*ids, *guilty]), seconds=240)
+    assert host.rows("status, attempts, lost_attempts, fence", ids) == [("completed", 1, 0, 2)]
+    assert host.rows("status, attempts, lost_attempts, fence", guilty) == [("failed", 2, 2, 3)]
+    assert len(logged_deaths(host)) == before + 3
+    processes = "select count(distinct worker) from queue.attempts where job_id = any(%s::uuid[])"
+    assert host.one(f"{processes} and outcome = 'completed'", ids) == 2
 
 
 @pytest.mark.weekly(only=True)

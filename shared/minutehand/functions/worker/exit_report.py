@@ -21,7 +21,8 @@ from minutehand.functions.worker.database_access import DatabaseAccess, find_dat
 from minutehand.queue.errors import QueueError
 from minutehand.queue.models import ReleasedJobs
 from minutehand.queue.worker_client import WorkerQueue
-from minutehand.worker.alarm import CRASH_RECORD, STACKS
+from minutehand.worker.alarm import CRASH_RECORD, CURRENT_JOB, STACKS
+from minutehand.worker.current_job import read_current_job
 from minutehand.worker.errors import signal_of
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class ExitReport:
 
     def __exit__(self, *error: object) -> None:
         """Delete the files of the process."""
-        for suffix in ("", STACKS):
+        for suffix in ("", STACKS, CURRENT_JOB):
             Path(f"{self._path}{suffix}").unlink(missing_ok=True)
 
     def has_leased(self) -> bool:
@@ -81,6 +82,7 @@ class ExitReport:
             "signal": signal_of(code),
             "memory_mb": record.get("memory_mb"),
             "jobs": record.get("jobs"),
+            "current_job": read_current_job(Path(f"{self._path}{CURRENT_JOB}")),
             "commit": read_text(self._environ, "MINUTEHAND_COMMIT"),
             "stack": [*failed, *others][:_MAX_LINES] or None,
             "guilty_type": _find_type(failed, record.get("code", [])),

@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import httpx
 import uvicorn
@@ -61,9 +61,11 @@ MAX_RESTART_SECONDS: Final = 30.0
 #: worker process. If an ended process had more suspects than there are free processes, the suspects
 #: are split into SUSPECTS_PARTS groups. Only one job ended the process, so that at most one group
 #: ends its process again. When the processes of the other groups have finished, this one group can
-#: be split.
+#: be split. If the coroutine of one suspect ran when the process ended, this suspect probably ended
+#: the process and gets its own group, so that the others are split into MIN_SUSPECTS_PARTS groups.
 MAX_SUSPECTS_PROCESSES: Final = 12
 SUSPECTS_PARTS: Final = 4
+MIN_SUSPECTS_PARTS: Final = 2
 #: Minimum seconds between processes for suspects that the worker has found. The interval doubles
 #: with each process, up to MAX_RESTART_SECONDS, until a process leases suspects.
 SUSPECTS_SECONDS: Final = 1.0
@@ -226,6 +228,13 @@ class WorkerProcess:
         """
         return MAX_SUSPECTS_PROCESSES - len(self._suspects.keys() - {asyncio.current_task()})
 
+    def _count_companies(self, details: Mapping[str, Any]) -> int:
+        """Return the number of groups into which the suspects of an ended process are split."""
+        if "current_job" in details:
+            return MIN_SUSPECTS_PARTS
+        free = self._free_processes()
+        return free if len(details.get("jobs", ())) <= free else SUSPECTS_PARTS
+
     def _next_report(self) -> ExitReport:
         return ExitReport(Path(self._folder.name) / str(next(self._numbers)), self._environ)
 
@@ -257,9 +266,7 @@ class WorkerProcess:
                 return None
             # if the fork server has ended, its worker processes release their jobs themselves
             details = {} if code is None else report.read(code)
-            free = self._free_processes()
-            companies = free if len(details.get("jobs", ())) <= free else SUSPECTS_PARTS
-            evidence = {**details, "companies": companies}
+            evidence = {**details, "companies": self._count_companies(details)}
             if self._is_stopping and code == -signal.SIGKILL:
                 # no job is guilty, because the host kills processes that do not stop in time
                 evidence = {"stopped": True}

@@ -72,10 +72,19 @@ def plain(job: Job[Slow], ctx: JobContext) -> dict[str, bool]:
     return {"slept": True}
 
 
-@processor("served.exit", payload=Nothing, backoff=Backoff(first=1, cap=1), max_attempts=2)
-async def leave(job: Job[Nothing], ctx: JobContext) -> None:
+class Leave(BaseModel):
+    """The duration of the job, and whether the job then ends its process."""
+
+    seconds: float = 0
+    ends_process: bool = True
+
+
+@processor("served.exit", payload=Leave, backoff=Backoff(first=1, cap=1), max_attempts=2)
+async def leave(job: Job[Leave], ctx: JobContext) -> None:
     """End the process without a message, as a C extension may."""
-    os._exit(7)
+    await asyncio.sleep(job.payload.seconds)
+    if job.payload.ends_process:
+        os._exit(7)
 
 
 @processor("served.broken", payload=Nothing)
