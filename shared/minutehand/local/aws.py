@@ -1,19 +1,25 @@
 """Simulates AWS for the local stack by a moto server with the uploads bucket.
 
-`python -m minutehand.local.aws` listens on AWS_PORT. The moto server keeps its data only in memory.
+`python -m minutehand.local.aws` listens on AWS_PORT. The moto server keeps its data only in memory,
+so each uploaded file is copied to UPLOADS_FOLDER, which the next server reads.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterable, Mapping
-from threading import Thread
+from pathlib import Path
+from threading import Lock, Thread
 from typing import Any, NoReturn
+from urllib.parse import quote, unquote
 
 REGION = "us-east-1"
 BUCKET = "minutehand-local-uploads"
+#: HTTP methods that can change the files in the bucket.
+WRITES = frozenset({"PUT", "POST", "DELETE"})
 
 Start = Callable[..., Any]
 App = Callable[[dict[str, Any], Start], Iterable[bytes]]
@@ -89,15 +95,61 @@ def prepare(endpoint: str) -> None:
     s3.put_bucket_cors(Bucket=BUCKET, CORSConfiguration={"CORSRules": [rule]})
 
 
+class UploadsFolder:
+    """A folder with copies of the files in the uploads bucket, named by their keys."""
+
+    def __init__(self, path: Path, endpoint: str) -> None:
+        self._path = path
+        self._s3 = client("s3", endpoint)
+        self._lock = Lock()
+        path.mkdir(exist_ok=True)
+
+    def restore(self) -> None:
+        """Upload the files of the folder."""
+        for file in self._path.iterdir():
+            with file.open("rb") as content:
+                self._s3.put_object(Bucket=BUCKET, Key=unquote(file.name), Body=content)
+
+    def update(self) -> None:
+        """Copy new files to the folder, and delete files that the bucket no longer contains."""
+        with self._lock:
+            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
+            keys = {one["Key"] for page in pages for one in page.get("Contents", ())}
+            copies = {unquote(file.name) for file in self._path.iterdir()}
+            for key in copies - keys:
+                (self._path / quote(key, safe="")).unlink()
+            for key in keys - copies:
+                unfinished = self._path.with_suffix(".unfinished")
+                with unfinished.open("wb") as copy:
+                    content = self._s3.get_object(Bucket=BUCKET, Key=key)["Body"]
+                    shutil.copyfileobj(content, copy)
+                unfinished.rename(self._path / quote(key, safe=""))
+
+
 def main(environ: Mapping[str, str]) -> NoReturn:
     """Serve requests until SIGTERM."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     # omit moto's start-up line and its line per request, because the service logs its own calls
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     port = int(environ["AWS_PORT"])
-    server = MotoServer("127.0.0.1", port)
+    folder: UploadsFolder | None = None
+
+    def around(app: App) -> App:
+        def serve(request: dict[str, Any], start: Start) -> Iterable[bytes]:
+            response = app(request, start)
+            is_part = "partNumber=" in request["QUERY_STRING"]
+            if folder and request["REQUEST_METHOD"] in WRITES and not is_part:
+                folder.update()
+            return response
+
+        return serve
+
+    server = MotoServer("127.0.0.1", port, around)
     server.start()
     prepare(server.url)
+    restored = UploadsFolder(Path(environ["UPLOADS_FOLDER"]), server.url)
+    restored.restore()
+    folder = restored
     print(f"listening on {port}", flush=True)
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     os._exit(0)  # exit without clean-up, because unloading moto's modules takes seconds

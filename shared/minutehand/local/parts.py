@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import httpx
 
@@ -13,7 +14,7 @@ from supabase_local.parts import Part, is_ok, probe
 from supabase_local.ports import LOOPBACK, reserve_port
 
 
-def service_parts(api_port: int, aws_port: int) -> list[Part]:
+def service_parts(api_port: int, aws_port: int, state: Path) -> list[Part]:
     """Return the process of the API, which starts the worker, and that of the AWS simulation."""
     return [
         Part(
@@ -28,7 +29,7 @@ def service_parts(api_port: int, aws_port: int) -> list[Part]:
             "aws",
             (sys.executable, "-m", "minutehand.local.aws"),
             is_ok(f"http://{LOOPBACK}:{aws_port}/{BUCKET}?cors"),
-            {"AWS_PORT": str(aws_port)},
+            {"AWS_PORT": str(aws_port), "UPLOADS_FOLDER": str(state / "uploads")},
         ),
     ]
 

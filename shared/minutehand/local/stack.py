@@ -78,7 +78,7 @@ class Stack(SupabaseStack):
         has_no_demo = remote is not None and "DEMO_EMAIL" not in remote
         app_parts, variables = companions([] if has_no_demo else find_apps(project.apps))
         values |= variables
-        parts = [*service_parts(ports["api"], ports["aws"]), *app_parts]
+        parts = [*service_parts(ports["api"], ports["aws"], state.path), *app_parts]
         if postgres is not None:
             parts += supabase_parts(
                 gateway_port=ports["gateway"],

@@ -8,6 +8,7 @@ import sys
 import psutil
 import pytest
 
+from minutehand.local.aws import BUCKET, client
 from tests.support.paths import ROOT
 from tests.support.patience import responds, until
 from tests.support.stacks import RunningStack
@@ -56,6 +57,8 @@ def test_a_part_that_is_killed_comes_back_and_the_stack_says_so(
 def test_nothing_outlives_a_killed_launcher_and_the_next_one_starts(stack: RunningStack) -> None:
     """When the launcher is killed, all parts of the stack end. The next start keeps the data."""
     secret = stack.supabase_jwt_secret
+    video = {"Bucket": BUCKET, "Key": "workspaces/1/video.mp4"}
+    client("s3", stack.aws_endpoint_url).put_object(**video, Body=b"moving")
     with stack.connect() as connection:
         connection.execute("create table public.scratch_outlived ()")
     orphans = list(children(stack.launcher).values())
@@ -71,6 +74,8 @@ def test_nothing_outlives_a_killed_launcher_and_the_next_one_starts(stack: Runni
         row = connection.execute("select to_regclass('public.scratch_outlived') is not null")
         assert row.fetchone() == (True,)
     assert stack.supabase_jwt_secret == secret
+    kept = client("s3", stack.aws_endpoint_url).get_object(**video)
+    assert kept["Body"].read() == b"moving"
 
 
 def test_a_second_launcher_is_sent_away(stack: RunningStack) -> None:
