@@ -3086,11 +3086,9 @@ begin
     -- foreign key check. A lock of a foreign key check does not keep workers from leasing the job.
     v_lock := case when not found then v_lock end;
   end if;
-  return queue.explain(
-    v_job,
-    v_lock,
-    queue.live_workers(v_now),
-    v_now
+  return ( -- read the job and its wait in one statement, because a worker may change both
+    select queue.explain(j, v_lock, queue.live_workers(v_now), v_now)
+    from queue.visible_job(p_job_id) as j
   );
 end;
 $$;

@@ -442,6 +442,21 @@ def test_a_session_that_locks_a_row_for_a_moment_is_not_named(engine: Engine) ->
         engine.run("commit")
 
 
+def test_a_job_that_ends_while_it_is_explained_is_explained_as_it_is(
+    engine: Engine, ada: Engine
+) -> None:
+    """A waiting job may end after `explain_job` has read the job's row."""
+    job_id, lease = engine.start()
+    wait = {"kind": "event", "name": "paid", "event": "paid"}
+    engine.settle(lease, "waiting", wait=wait)
+    with engine.open_transaction() as session:
+        # the check of the caller's membership comes after the first read of the job
+        session.run("lock table public.workspace_members in access exclusive mode")
+        explained = engine.blocked(ada.explain, job_id)
+        session.cancel(job_id)
+    assert explained.result()["reason"] == "cancelled"
+
+
 def test_a_holder_of_another_workspace_is_only_said_to_be_that(engine: Engine, ada: Engine) -> None:
     """Another workspace's job may use up a shared limit.
 

@@ -66,6 +66,7 @@ def engines(postgres: Postgres) -> Iterator[tuple[Engine, Engine]]:
 
 def _fill(engine: Engine, ended: int = 5) -> None:
     """Create a job in every state for the workspace Acme, with events, steps and log lines."""
+    engine.stop_clock()  # a delivery of the webhook is made a second later, and would be leased
     engine.put_webhook(event_types=["job.failed"])
     engine.enqueue_many(ended)
     engine.run_all()
@@ -81,11 +82,11 @@ def _fill(engine: Engine, ended: int = 5) -> None:
     )
     children = engine.spawn(lease, "children", [{"job_type": "work", "payload": {}}] * 2)
     engine.settle(
-        lease, "waiting", wait={"kind": "children", "step": "gather", "job_ids": children}
+        lease, "waiting", wait={"kind": "children", "name": "gather", "job_ids": children}
     )
     assert parent not in children
     engine.settle(engine.lease(1)[0])  # one child has ended, and the other is ready
-    wait = {"kind": "event", "step": "event:paid", "event_name": "paid"}
+    wait = {"kind": "event", "name": "paid", "event": "paid"}
     engine.settle(engine.lease_one(), "waiting", wait=wait)
     engine.enqueue(delay_seconds=3600, deadline_at="2099-01-01T00:00:00Z", start_by_seconds=9000)
     for key in ("a", "a", "b"):
@@ -156,7 +157,7 @@ def test_a_job_moves_with_the_job_that_it_awaits(
     lease = source.lease_one()
     child = {"job_type": "work", "payload": {}, "idempotency_key": "once"}
     assert source.spawn(lease, "other", [child]) == [once]
-    wait = {"kind": "children", "step": "gather", "job_ids": [once]}
+    wait = {"kind": "children", "name": "gather", "job_ids": [once]}
     source.settle(lease, "waiting", wait=wait)
     source.pause("workspace")
     assert list(move.run()) == [2]
