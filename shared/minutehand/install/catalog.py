@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psycopg
+
 from minutehand.app import App
 from minutehand.install.rewrite import Schemas, rewrite
 from minutehand.resources import checkout, resource
@@ -26,8 +28,8 @@ SCHEMAS, SCHEMAS_OF_APPS = "supabase/schemas", "shared/minutehand/*/schemas"
 ENGINE = "minutehand"
 #: Placeholder in the record for the database role that owns the engine.
 OWNER = "{owner}"
-#: Query of all roles, and of whether the connected user may act as the role.
-_ROLES = "select rolname, pg_has_role(oid, 'member') from pg_catalog.pg_roles"
+#: Query of all roles, and of whether the engine's owner may act as the role.
+_ROLES = "select rolname, pg_has_role(%s::regrole, oid, 'member') from pg_catalog.pg_roles"
 _OWNER = """
     select (mode() within group (order by c.relowner))::regrole::text
     from pg_catalog.pg_class as c
@@ -58,6 +60,17 @@ _KINDS = {
     r"CREATE (?:UNIQUE )?INDEX (\S+) ": ("index {schema}.{old}", ""),
     r"CREATE (?:CONSTRAINT )?TRIGGER (\".+?\"|\S+) ": ("trigger {old} on {object}", ""),
     r"create policy (\".+?\"|\S+) on": ("policy {old} on {object}", ""),
+}
+#: Queries of the rows that break a rule, by the pattern of the statement that creates the rule.
+_BREAKING = {
+    r"alter table (\S+) alter column (\S+) set not null": "select * from {0} where {1} is null",
+    r"alter table (\S+) add constraint \S+ CHECK (.+)": "select * from {0} where not {1}",
+    r"alter table (\S+) add constraint \S+ (?:UNIQUE|PRIMARY KEY) \((.+)\)": (
+        "select {1}, count(*) from {0} where num_nulls({1}) = 0 group by {1} having count(*) > 1"
+    ),
+    r"alter table (\S+) add constraint \S+ FOREIGN KEY \((.+?)\) REFERENCES (\S+?)\((.+?)\)": (
+        "select * from {0} where ({1}) not in (select {3} from {2})"
+    ),
 }
 _DEFAULT = re.compile(r"(alter table \S+ alter column \S+) set (default|not null)")
 #: Pattern of a statement that adds a column with a default or a generated value.
@@ -208,8 +221,8 @@ def find_drifts(
     inserts may omit. A project may add all other objects to its database. To the tables of tenants
     a project may also add policies and rights of signed-in people.
     """
-    roles = dict(session.execute(_ROLES).fetchall())
     [(owner,)] = session.execute(_OWNER, (schemas.engine,)).fetchall()
+    roles = dict(session.execute(_ROLES, (owner,)).fetchall())
     expected = {
         entry.key: entry
         for entry in record
@@ -245,9 +258,9 @@ def find_drifts(
         and (entry.rank not in _REPLACED or _head(entry) != _head(drops[drop]))
     }
     # Drop a function or view of another user, because only that user may change the owner. The
-    # schema's owner may drop it.
+    # schema's owner may drop it. Other objects have rows, and only their owner may change them.
     taken = {
-        entry.object
+        entry.object: match[2]
         for key, entry in actual.items()
         if key not in expected
         and (match := _OWNED.match(entry.statement))
@@ -260,6 +273,12 @@ def find_drifts(
     }
     # if a fix drops a function or view, fixes must also restore the object's other entries
     recreated = {f.object for key, f in expected.items() if key in dropped and f.rank in _REPLACED}
+
+    def drift(difference: str, entry: CatalogEntry, fix: str) -> Drift:
+        is_dropped = entry.object in recreated or entry.rank in _REPLACED
+        other = None if is_dropped else taken.get(entry.object)
+        return _drift(difference, entry.statement, _comment_out(fix, other) if other else fix)
+
     # repeat all grants on an object with a wrong owner, because a new owner loses some grants
     owned = {f.object for key, f in expected.items() if f.rank == OWNERSHIP and key not in actual}
     function_names = {f.object.partition("(")[0] for f in expected.values() if f.rank == FUNCTION}
@@ -279,7 +298,11 @@ def find_drifts(
             # an overload of a recorded function is a drift, because the Data API rejects each call
             # of an overloaded function
             return _drop(entry) if entry.object.partition("(")[0] in function_names else None
-        is_extension = entry.object in tenants and _EXTENSION.match(entry.statement)
+        is_extension = (
+            entry.object in tenants
+            and entry.object.startswith(f"{schemas.clients}.")
+            and _EXTENSION.match(entry.statement)
+        )
         if is_extension and (entry.undo or _drop(entry)) not in replaced:
             return None
         is_part = entry.rank in _RULES or (
@@ -299,9 +322,10 @@ def find_drifts(
     # columns
     revoked = {entry.object for entry in added if entry.undo and entry.rank == RIGHTS}
     missing = [
-        _drift(
+        _find_rows(session, entry)
+        or drift(
             "missing or changed",
-            entry.statement,
+            entry,
             ";\n".join(filter(None, (dropped.get(key), _fix(entry, existing - recreated, actual)))),
         )
         for key, entry in sorted(expected.items(), key=lambda item: _order(item[1]))
@@ -310,7 +334,7 @@ def find_drifts(
         or (entry.rank == RIGHTS and entry.object in owned)
         or (entry.object in revoked and _COLUMN_RIGHT.match(entry.statement))
     ]
-    undone = (_drift("not in the release", f.statement, f.undo) for f in added if f.undo)
+    undone = (drift("not in the release", f, f.undo) for f in added if f.undo)
     # remove unexpected objects first, because for example an altered policy is dropped, then
     # created
     return [
@@ -409,6 +433,27 @@ def _find_renames(
     return [claims[0] for claims in drifts.values() if len(claims) == 1]
 
 
+def _find_rows(session: Any, entry: CatalogEntry) -> Drift | None:
+    """Find the rows that break a missing rule, which no statement can restore before they change.
+
+    The fix is the query of these rows.
+    """
+    for pattern, text in _BREAKING.items():
+        if match := re.match(pattern, entry.statement):
+            query = text.format(*match.groups())
+            try:
+                with session.transaction():
+                    [(count,)] = session.execute(
+                        f"select count(*) from ({query}) as r".encode()
+                    ).fetchall()
+            except (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable):
+                return None  # another fix restores the column or table
+            if count:
+                again = "/* correct these rows, then run minutehand doctor again */"
+                return _drift(f"{count} rows break", entry.statement, f"{query} {again}")
+    return None
+
+
 def _order(entry: CatalogEntry) -> tuple[int, bool]:
     """Return an entry's sort key: functions whose body Postgres checks follow other functions."""
     return entry.rank, entry.rank == FUNCTION and "$function$" not in entry.statement
@@ -465,6 +510,14 @@ def _fix(entry: CatalogEntry, existing: set[str], actual: Iterable[str]) -> str:
         return entry.statement
     roles = "public, anon, authenticated, service_role"
     return f"{entry.statement};\nrevoke all on {kind} {entry.object} from {roles}"
+
+
+def _comment_out(fix: str, owner: str) -> str:
+    """Turn statements that only another owner of the object may run into comments."""
+    lines = fix.replace("\n", "\n-- ")
+    return (
+        f"-- as {owner}, the owner; if the project is hosted, ask Supabase's support:\n-- {lines}"
+    )
 
 
 def _drift(difference: str, statement: str, fix: str) -> Drift:

@@ -200,8 +200,12 @@ facts (rank, object, statement, undo) as (
       'table',
       name,
       relpersistence,
-      -- a project may set replica identity full, so that Realtime sends complete old rows
-      case relreplident when 'n' then 'nothing' else 'default' end
+      case
+        when relreplident = 'n' then 'nothing'
+        -- a project may set replica identity full, so that Realtime sends complete old rows
+        when relreplident = 'f' and relnamespace = 'queue'::regnamespace then 'full'
+        else 'default'
+      end
     from relations
     where relkind = 'r'
     union all
@@ -504,8 +508,18 @@ facts (rank, object, statement, undo) as (
   from pg_catalog.pg_database as d
   where d.datname = current_database() and d.datconnlimit between 0 and 9
   union all
-  -- return settings of a role or database that let statements fail, disable triggers or change the
-  -- text form of a timestamp
+  select
+    12,
+    'job_worker',
+    format('revoke connect on database %I from %I', current_database(), r.rolname),
+    format('grant connect on database %I to %I', current_database(), r.rolname)
+  from pg_catalog.pg_roles as r
+  where r.rolname ~ '^(authenticator|postgres|supabase_.+)$'
+    and r.rolcanlogin
+    and not has_database_privilege(r.oid, current_database(), 'connect')
+  union all
+  -- return settings of a role or database that let statements fail, disable triggers, change the
+  -- text form of a timestamp or hide rows from the Data API
   select
     12,
     'job_worker',
@@ -514,6 +528,8 @@ facts (rank, object, statement, undo) as (
     case
       when s.name = 'statement_timeout' and s.target like 'role auth%'
         then format('alter %s set statement_timeout = ''8s''', s.target)
+      when s.name like 'pgrst.%'
+        then format('alter %s reset %s; notify pgrst, ''reload config''', s.target, s.name)
       else format('alter %s reset %s', s.target, s.name)
     end
   from role_settings as s
@@ -529,6 +545,9 @@ facts (rank, object, statement, undo) as (
         between '1 ms' and '900 ms'
     -- a crash would lose jobs whose callers saw the commit
     when lower(s.name) = 'synchronous_commit' then s.value <> 'on'
+    when s.name = 'pgrst.db_max_rows' then s.value::integer < 100
+    when s.name = 'pgrst.db_schemas'
+      then 'public'::regnamespace::text <> all (string_to_array(replace(s.value, ' ', ''), ','))
     else lower(s.name) in (
       'default_transaction_read_only',
       'default_transaction_isolation',

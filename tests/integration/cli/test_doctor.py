@@ -128,9 +128,19 @@ BROKEN = [
         "drop event trigger mondays; drop function public.refuse",
     ),
     (
-        *("vault", "fail", "wakes the worker at https://elsewhere.test", "connect_worker"),
+        *("wake-up", "fail", "cannot wake the worker at https://elsewhere.test", "connect_worker"),
         "insert into queue.settings (name, value) values ('worker_url', '\"https://elsewhere.test\"')",
         "delete from queue.settings where name = 'worker_url'",
+    ),
+    (
+        *("engine", "fail", "1 rows break", "select * from public.workspace_members where"),
+        "alter table public.workspace_members drop constraint workspace_members_workspace_id_fkey;"
+        " insert into public.workspace_members (workspace_id, user_id)"
+        " select gen_random_uuid(), user_id from public.workspace_members limit 1",
+        "delete from public.workspace_members where workspace_id not in"
+        " (select id from public.workspaces); alter table public.workspace_members"
+        " add constraint workspace_members_workspace_id_fkey foreign key (workspace_id)"
+        " references public.workspaces on delete cascade",
     ),
 ]
 

@@ -152,6 +152,9 @@ RESOURCES: dict[str, dict[str, Any]] = {
 }
 #: Function that the API calls.
 CALLED = "arn:aws:lambda:us-east-1:123456789012:function:shop-prod-health"
+#: Settings of the API, and its limits.
+CORS: dict[str, Any] = {"CorsConfiguration": {"AllowOrigins": ["https://shop.test"], "MaxAge": 60}}
+LIMITS: dict[str, Any] = {"ThrottlingBurstLimit": 50, "ThrottlingRateLimit": 100}
 OUTPUTS = {
     "ServiceKeyArn": {"Value": {"Fn::GetAtt": ["Key", "Arn"]}},
     "FailuresUrl": {"Value": {"Ref": "Failures"}},
@@ -244,6 +247,10 @@ class Deployed(Account):
                 arguments[name] = word.rpartition("/")[2]
         arguments.pop("Region", None)
         arguments |= arguments.pop("CliInputJson", {})
+        if verb == "update-stage":  # moto cannot update a stage
+            names = {name: arguments[name] for name in ("ApiId", "StageName")}
+            self.client(service).delete_stage(**names)
+            verb = "create-stage"
         if "NotificationEndpoint" in arguments:  # the AWS CLI renames this parameter
             arguments["Endpoint"] = arguments.pop("NotificationEndpoint")
         if service == "logs":
@@ -257,12 +264,16 @@ def account() -> Iterator[Deployed]:
     with closing(Deployed()) as account:
         account.upload_code()
         api = account.client("apigatewayv2")
-        route = {"ApiId": api.create_api(Name="shop", ProtocolType="HTTP")["ApiId"]}
+        route = {"ApiId": api.create_api(Name="shop", ProtocolType="HTTP", **CORS)["ApiId"]}
+        stage = route | {"StageName": "default", "DefaultRouteSettings": LIMITS}
+        api.create_stage(**stage)
         route |= {"RouteKey": "GET /health", "Target": "integrations/1"}
         api.create_route(**route)
         calls = {"ApiId": route["ApiId"], "IntegrationType": "AWS_PROXY", "IntegrationUri": CALLED}
         api.create_integration(**calls)
         resources = RESOURCES | {
+            "HttpApi": {"Type": "AWS::ApiGatewayV2::Api", "Properties": CORS},
+            "HttpApiStage": {"Type": "AWS::ApiGatewayV2::Stage", "Properties": stage},
             "Route": {"Type": "AWS::ApiGatewayV2::Route", "Properties": route},
             "Calls": {"Type": "AWS::ApiGatewayV2::Integration", "Properties": calls},
         }

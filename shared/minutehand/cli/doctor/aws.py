@@ -284,7 +284,7 @@ class Resources:
         found = self._find("lambda", "get_function_configuration", **of_function)
         if found is None:
             raise self._deleted_function(function, resource, template)
-        deploy = f"minutehand deploy {stage.name} --secrets-only  # with --secrets FILE"
+        deploy = f"minutehand deploy {stage.name} --secrets-only --secrets …  # a file of KEY=value"
         parameter = parameter_name(stage.service, stage.name, name)
         if (values := stage.read_secrets(name)) is None:
             raise CommandFailed(f"{parameter} was deleted or is not JSON", fix=deploy)
@@ -394,8 +394,35 @@ class Resources:
             deployed = {key: value for key, value in request.items() if key not in of_function}
             self._compare(name, present, deployed, command, request)
 
+    def _check_limits(self, stage: dict[str, Any]) -> None:
+        """Check the API's address, limits and CORS, by the stage of the API in the template."""
+        of_api = {"ApiId": stage["ApiId"]}
+        of_stage = {**of_api, "StageName": stage["StageName"]}
+        limits = {"DefaultRouteSettings": stage.get("DefaultRouteSettings", {})}
+        template = {"DisableExecuteApiEndpoint": False, **self._properties("HttpApi")}
+        rules = ("DisableExecuteApiEndpoint", "CorsConfiguration")
+        for part, request, deployed in (
+            ("api", of_api, {name: template[name] for name in rules if name in template}),
+            ("stage", of_stage, limits),
+        ):
+            found = self._find("apigatewayv2", f"get_{part}", **request)
+            if found is None and part == "stage":
+                request |= {"AutoDeploy": True, **limits}
+                create = self._command("apigatewayv2 create-stage", cli_input_json=request)
+                raise CommandFailed("the stage of the API was deleted", fix=create)
+            if found:
+                present: dict[str, Any] = {"DisableExecuteApiEndpoint": False, **found}
+                for name, values in deployed.items():
+                    # AWS returns further fields
+                    if isinstance(values, dict) and name in present:
+                        present[name] = {key: present[name].get(key) for key in values}
+                self._compare("the API", present, deployed, f"apigatewayv2 update-{part}", request)
+
     def _check_api(self) -> None:
-        """Check the routes of the API, and the functions that the API calls."""
+        """Check the API, its routes, and the functions that the API calls."""
+        stage = self._properties("HttpApiStage")
+        if isinstance(stage.get("ApiId"), str):
+            self._check_limits(stage)
         for route in self._resources("AWS::ApiGatewayV2::Route"):
             key, of_api = route["RouteKey"], {"ApiId": route["ApiId"]}
             response = self._find("apigatewayv2", "get_routes", **of_api, MaxResults="500") or {}
@@ -510,9 +537,17 @@ def _is_known(value: Any) -> bool:
 
 
 def _is_equal(found: Any, deployed: Any) -> bool:
-    """Compare values of AWS and of the template, which may write a number as text."""
+    """Compare values of AWS and of the template, which may write a number as text.
+
+    AWS may return texts in lower case and in another order.
+    """
+    match found, deployed:
+        case dict(), dict() if found.keys() == deployed.keys():
+            return all(_is_equal(found[name], deployed[name]) for name in deployed)
+        case list(), list():
+            found, deployed = (sorted(str(x).lower() for x in texts) for texts in (found, deployed))
     try:
-        return found == deployed or float(found) == float(deployed)
+        return bool(found == deployed or float(found) == float(deployed))
     except (TypeError, ValueError):
         return False
 

@@ -159,12 +159,22 @@ NUMBERS = """
     where a.attidentity <> ''
       and (c.relnamespace = 'queue'::regnamespace or c.oid = 'public.job_logs'::regclass)
 """
-#: Query of the address of the worker that the database wakes, and of the token in the Vault.
+#: Query of the address of the worker that the database wakes, and of missing extensions. On AWS,
+#: a schedule of AWS wakes the worker each minute.
 WAKE = """
-    select s.value #>> '{}', v.decrypted_secret
+    select s.value #>> '{}', array(
+      select e.name
+      from (values
+        ('pg_net', to_regprocedure('net.http_post(text,jsonb,jsonb,jsonb,integer)')::oid),
+        ('supabase_vault', to_regclass('vault.decrypted_secrets')),
+        ('pg_cron', to_regclass('cron.job'))
+      ) as e (name, object)
+      where e.object is null and (e.name <> 'pg_cron' or s.value::text !~ 'amazonaws[.]com'))
     from queue.settings as s
-    left join vault.decrypted_secrets as v on v.name = 'minutehand_worker_token'
     where s.name = 'worker_url'
+"""
+WAKE_TOKEN = """
+    select decrypted_secret from vault.decrypted_secrets where name = 'minutehand_worker_token'
 """
 #: Statements of an upgrade, which an event trigger of the project may reject.
 TRIAL_DDL = """
@@ -553,7 +563,7 @@ class Trial:
         return None
 
 
-for name in ("jobs", "project", "extensions", "wake-up", "publication"):
+for name in ("jobs", "project", "extensions", "publication"):
     _check_by_query(name, "migrations")
 _check_by_query("cron", "migrations", "cron.job")
 # a function that differs from the release would have another fix here
@@ -592,22 +602,33 @@ def sequences(target: Target) -> CheckResult:
     )
 
 
-@check("vault", "settings", "wake-up")
-def vault(target: Target) -> CheckResult:
-    """Check that the database wakes the worker with a token of these settings.
-
-    Another token is only a warning, because the settings may be those of another worker.
-    """
+@check("wake-up", "settings", "migrations")
+def wake_up(target: Target) -> CheckResult:
+    """Check that the database wakes the worker of these settings, with its token."""
     tokens = Settings.from_env(target.values).worker_secret_tokens
-    for url, token in target.query(WAKE) if _exists(target, "vault.secrets") else ():
-        if token not in tokens:
-            api = target.values.get("API_URL", "https://…").rstrip("/")
+    for url, missing in target.query(WAKE):
+        api = target.values.get("API_URL", "https://…").rstrip("/")
+        is_other = "…" not in api and not is_local(api) and url != f"{api}/api/jobs/worker"
+        has_token = "supabase_vault" not in missing and (
+            {token for (token,) in target.query(WAKE_TOKEN)} & {*tokens}
+        )
+        steps = [f"create extension if not exists {name}" for name in missing]
+        if is_other or not has_token:
             # print no secret of a hosted project
             shown = tokens[0] if tokens and is_local(target.person.need("SUPABASE_URL")) else "…"
-            call = f"connect_worker('{api}/api/jobs/worker', '{shown}')"
-            return (fail if token is None else warn)(
-                f"the database wakes the worker at {url} without its WORKER_SECRET_TOKEN",
-                f"select {target.schemas.clients}.{call}  -- with the WORKER_SECRET_TOKEN",
+            steps.append(
+                f"select {target.schemas.clients}.connect_worker('{api}/api/jobs/worker',"
+                f" '{shown}')  -- with the WORKER_SECRET_TOKEN"
+            )
+        elif missing:
+            steps.append(f"select {target.schemas.clients}.attach_extensions()")
+        problems = [f"it lacks {', '.join(missing)}"] if missing else []
+        problems += [] if has_token else ["the Vault lacks its WORKER_SECRET_TOKEN"]
+        problems += [f"API_URL is {api}"] if is_other else []
+        if problems:
+            return fail(
+                f"the database cannot wake the worker at {url}: {'; '.join(problems)}",
+                "; ".join(steps),
             )
     return ok()
 

@@ -124,23 +124,16 @@ from pg_proc where proacl::text ~ '[{,]job_worker='
   and not has_schema_privilege('job_worker', pronamespace, 'usage');
 
 -- check cron
-select 'fail', 'pg_cron does not run minutehand-tick and minutehand-tidy',
-  'select cron.unschedule(jobname) from cron.job where jobname like ''minutehand-%'';'
+select 'fail', 'pg_cron must run minutehand-tick and minutehand-tidy once each',
+  'select cron.unschedule(jobid) from cron.job'
+  ' where jobname like ''minutehand-%'' or command like ''%queue.wake_worker(%'';'
   ' select public.attach_extensions()'
 from cron.job
+where active and database = current_database()
 having count(*) filter (
-  where active and database = current_database()
-    and (jobname = 'minutehand-tidy' and schedule ~ '\* \* \*$' and command ~ 'job_run_details'
-      or jobname = 'minutehand-tick' and schedule = '* * * * *' and command ~ 'wake_worker')
-) < 2;
-
--- check wake-up
-select 'fail', format('pg_net or the Vault is missing: no job wakes the worker at %s', value),
-  'create extension if not exists pg_net; create extension if not exists supabase_vault'
-  '  -- or under Database → Extensions'
-from queue.settings
-where name = 'worker_url' and (to_regclass('vault.decrypted_secrets') is null
-  or to_regprocedure('net.http_post(text,jsonb,jsonb,jsonb,integer)') is null);
+  where jobname = 'minutehand-tidy' and schedule ~ '\* \* \*$' and command ~ 'job_run_details'
+    or jobname = 'minutehand-tick' and schedule = '* * * * *' and command ~ 'wake_worker'
+) < 2 or count(*) filter (where command ~ 'queue\.wake_worker') > 1;
 
 -- check publication
 select 'warn', format('supabase_realtime lacks rows or columns of %s', string_agg(name, ', ')),
