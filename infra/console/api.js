@@ -368,13 +368,28 @@ export const types = {
   },
 };
 
+const SHARED_MS = 3000;
+let shared = { of: null };
+
+/**
+ * Explain problems of the queue, and list what blocks jobs. The status bar and the page share a
+ * response for three seconds, so a call does not end with one of its callers.
+ */
+function explainQueue(workspaceId) {
+  const of = `${session.get().user?.id} ${workspaceId}`;
+  if (shared.of !== of || Date.now() - shared.at > SHARED_MS) {
+    shared = { of, at: Date.now(), read: rpc("explain_queue", { p_workspace_id: workspaceId }) };
+    shared.read.catch(() => (shared = { of: null }));
+  }
+  return shared.read;
+}
+
 export const engine = {
   stats: (workspaceId, minutes, signal) =>
     rpc("queue_stats", { p_workspace_id: workspaceId, p_minutes: minutes }, signal),
   series: (workspaceId, minutes, signal) =>
     rpc("queue_series", { p_workspace_id: workspaceId, p_minutes: minutes }, signal),
-  /** Explain problems of the queue, and list what blocks jobs. */
-  explain: (workspaceId, signal) => rpc("explain_queue", { p_workspace_id: workspaceId }, signal),
+  explain: explainQueue,
   pause: route(`POST ${WORKSPACE_PATH}/pause`),
   resume: route(`POST ${WORKSPACE_PATH}/resume`),
 };

@@ -347,6 +347,11 @@ declare
     'mine', '(p.user_id = %3$L or not %1$L::boolean)',
     'session_id', 'p.session_id = %L',
     'parent_id', 'p.parent_id = %L',
+    'concurrency_key', 'p.concurrency_key = %L',
+    'worker_id', '(select w.worker from queue.workers as w where w.worker_id = %L) in (
+      select p.worker -- the first worker
+      union all select l.worker from queue.leases as l where l.job_id = p.id
+      union all select a.worker from queue.attempts as a where a.job_id = p.id)',
     'tag', 'p.tags @> array[%L]',
     'payload', 'p.payload @> %L',
     'created_after', 'p.created_at >= %L',
@@ -977,7 +982,8 @@ select queue.allow('authenticated, service_role', 'public.job_trace');
 
 -- Return the workers that hold unexpired leases of a workspace, with the number of leases, the time
 -- of the latest renewal or lease call, and the time at which the next renewal is overdue. A worker
--- renews a lease before a quarter of the lease's duration and 30 seconds have passed.
+-- renews a lease before a quarter of the lease's duration and 30 seconds have passed. The renewal
+-- is also overdue if another lease of the worker has expired since the latest renewal.
 -- p_workspace_id: Null to return the workers of all workspaces.
 create function queue.lease_holders(p_workspace_id uuid, p_now timestamptz)
 returns table (
@@ -992,22 +998,37 @@ set search_path = ''
 as $$
 select
   l.worker,
-  count(*),
-  max(l.expires_at - make_interval(secs => l.lease_seconds)),
-  max(l.expires_at - make_interval(secs => 0.75 * l.lease_seconds - 30)),
-  max(l.expires_at)
-from queue.leases as l
-where l.expires_at > p_now
-  and (p_workspace_id is null or l.workspace_id = p_workspace_id)
-group by 1
+  l.jobs,
+  l.renewed_at,
+  least(
+    l.renewed_at + make_interval(secs => 0.25 * l.shortest + 30),
+    (
+      select min(s.since)
+      from queue.suspects as s
+      where s.worker = l.worker and s.since > l.renewed_at
+    )
+  ),
+  l.expires_at
+from (
+  select
+    o.worker,
+    count(*) filter (where p_workspace_id is null or o.workspace_id = p_workspace_id) as jobs,
+    max(o.expires_at - make_interval(secs => o.lease_seconds)) as renewed_at,
+    min(o.lease_seconds) as shortest,
+    max(o.expires_at) as expires_at
+  from queue.leases as o
+  where o.expires_at > p_now
+  group by 1
+) as l
+where l.jobs > 0
 $$;
 
 -- Return the live workers, with the time of their last call or renewal in the column seen_at. A
--- worker with leases is live if none of its renewals is overdue. A worker without leases is live if
--- it called the database in the last three minutes, no lease that expired since has made its job a
--- suspect, and its run has not ended or ended at most 90 seconds ago. If the worker stopped or its
--- process died, the worker is live for ten more seconds, because its host usually starts another
--- process.
+-- worker with leases is live if no renewal is overdue, or if it has called since. A worker without
+-- leases is live if it called the database in the last three minutes, no lease that expired since
+-- has made its job a suspect, and its run has not ended or ended at most 90 seconds ago. If the
+-- worker stopped or its process died, the worker is live for ten more seconds, because its host
+-- usually starts another process.
 create function queue.live_workers(p_now timestamptz)
 returns queue.workers[]
 language sql stable
@@ -1040,7 +1061,7 @@ select array(
   )
   from holders as h
   join queue.workers as w on w.worker = h.worker
-  where h.due_at > p_now
+  where h.due_at > p_now or w.seen_at > h.due_at
 )
 $$;
 
@@ -1367,21 +1388,22 @@ from (
     ),
     (
       'running',
-      'Worker {worker_id} has been running it since {leased_at}.[ Its process died{process_end} '
-        'with {died_with}. It runs with {beside} of them and nothing else.| It runs alone, because '
-        'its process died{process_end} with {died_with}.| Its lease lasts until {lease_until} '
-        'unless it is renewed.][ An earlier process of it was ended by {killer}.][ The role '
-        'job_worker may not execute {not_granted}, so its outcome is not stored.][ It has sent '
-        'nothing for {silent}, since {sign}, at {place}.| It was last seen at {place}.][ Its '
-        'database session (pid {pid}) waits for a lock of the session with pid {blocker}.][ 99 % '
-        'of the jobs of its type take {usual} or less.][ Its process has used up to {memory_mb} '
-        'MB.]',
+      'Worker {worker_id} has been running it since {leased_at}.[ The worker misses its renewals. '
+        'Its last known call was at {missed_since}.][ Its process died{process_end} with '
+        '{died_with}. It runs with {beside} of them and nothing else.| It runs alone, because its '
+        'process died{process_end} with {died_with}.| Its lease lasts until {lease_until} unless '
+        'it is renewed.][ An earlier process of it was ended by {killer}.][ The role job_worker '
+        'may not execute {not_granted}, so its outcome is not stored.][ It has sent nothing for '
+        '{silent}, since {sign}, at {place}.| It was last seen at {place}.][ Its database session '
+        '(pid {pid}) waits for a lock of the session with pid {blocker}.][ 99 % of the jobs of its '
+        'type take {usual} or less.][ Its process has used up to {memory_mb} MB.]',
       '[Grant the right: `grant execute on function {not_granted}(jsonb) to job_worker`.|Commit or '
-        'end that session: `select pg_terminate_backend({blocker})`.|If {silent} without an update '
-        'is too long, check the call at {place}. Give that call a time limit, or give the type a '
-        'shorter `timeout`.|If {usual} should suffice, check its log and the code at {place}.|'
-        'Nothing to do until {lease_until}. If the lease is not renewed by then, the job is '
-        'reclaimed.|Nothing to do.]',
+        'end that session: `select pg_terminate_backend({blocker})`.|If the process of the worker '
+        'has hung since {missed_since}, end it. The job then runs again at the latest after '
+        '{expires_at}.|If {silent} without an update is too long, check the call at {place}. Give '
+        'that call a time limit, or give the type a shorter `timeout`.|If {usual} should suffice, '
+        'check its log and the code at {place}.|Nothing to do until {lease_until}. If the lease is '
+        'not renewed by then, the job is reclaimed.|Nothing to do.]',
       'watch {job_id}',
       '/types/{job_type}'
     ),
@@ -1756,9 +1778,9 @@ from (
     ),
     (
       'silent_worker',
-      'Worker {worker_id} runs jobs, but has sent nothing since {since}: {jobs}.',
-      'If its process hangs or is stopped, end it. Its jobs run again at the latest after '
-        '{expires_at}.',
+      'Worker {worker_id} misses its renewals. Its last known call was at {since}. Jobs that it '
+        'runs: {jobs}.',
+      'If its process hangs, end it. Its jobs then run again at the latest after {expires_at}.',
       'workers',
       '/types'
     ),
@@ -2223,6 +2245,13 @@ begin
       l.leased_at,
       l.expires_at,
       case when w.evidence is not null then w.ended_at end as ended_at,
+      case
+        when l.expires_at > p_now and w.evidence is null and w.worker not in (
+          select a.worker
+          from unnest(p_alive) as a
+        )
+          then greatest(w.seen_at, l.expires_at - make_interval(secs => l.lease_seconds))
+      end as missed_since,
       l.expires_at + c_patience as patience_until,
       l.expires_at as run_at -- time when the lease could be reclaimed
     into v_found

@@ -511,7 +511,7 @@ begin
     select
       'warn',
       'silent_worker',
-      h.renewed_at,
+      greatest(w.seen_at, h.renewed_at),
       null,
       jsonb_build_object(
         'worker_id', w.worker_id,
@@ -520,7 +520,7 @@ begin
       )
     from queue.lease_holders(p_workspace_id, p_now) as h
     join queue.workers as w on w.worker = h.worker
-    where h.due_at <= p_now and w.evidence is null
+    where h.due_at <= p_now and w.seen_at <= h.due_at and w.evidence is null
     union all
     select
       'warn',

@@ -540,8 +540,11 @@ def test_a_lack_of_slots_is_reported_only_if_leases_use_them_all(
 
 
 def test_a_worker_that_misses_its_renewals_is_a_finding_and_not_alive(engine: Engine) -> None:
-    """A process that was stopped keeps its leases until they expire."""
-    engine.start()
+    """A process that was stopped keeps its leases until they expire, also if one lasts longer."""
+    engine.register("long", lease_seconds=900)
+    job_id = engine.enqueue(job_type="long")
+    engine.enqueue()
+    engine.lease(2)
 
     def seen() -> tuple[list[str], str]:
         """Return the findings and the worker's state."""
@@ -552,11 +555,12 @@ def test_a_worker_that_misses_its_renewals_is_a_finding_and_not_alive(engine: En
     assert seen() == ([], "alive")
     engine.advance(2)
     assert seen() == (["silent_worker"], "stale")
+    assert "The worker misses its renewals." in engine.explain(job_id)["sentence"]
     found = engine.findings()["silent_worker"]
-    assert (found["jobs"], found["next"][0]["command"]) == (1, "minutehand workers")
+    assert (found["jobs"], found["next"][0]["command"]) == (2, "minutehand workers")
     engine.advance(20)
     engine.maintain()
-    assert seen()[1] == "stale"
+    assert seen() == (["silent_worker"], "stale")
     engine.lease_call(0)
     assert seen()[1] == "alive"
 

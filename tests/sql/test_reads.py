@@ -66,6 +66,13 @@ def test_a_list_shows_what_a_plain_query_would(engine: Engine, ada: Engine) -> N
         "error": ("error_message ilike '%%' || %s", ["of FAILED", "of retry"]),
         "search": ("error_message ilike '%%' || %s", ["of WAITING", "of retry"]),
         "created_after": ("created_at >= %s", [middle]),
+        "concurrency_key": ("concurrency_key = %s", ["k"]),
+        "worker_id": (
+            "%s in (select w.worker_id from queue.workers as w join (select a.worker from"
+            " queue.attempts as a where a.job_id = jobs.id union select l.worker from queue.leases"
+            " as l where l.job_id = jobs.id union select jobs.worker) as r using (worker))",
+            ["w1", "w2"],
+        ),
     }
 
     for turn in range(50):

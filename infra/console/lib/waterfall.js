@@ -29,14 +29,14 @@ export function rowsOf(trace, now) {
       name: job.job_type,
       ...stateOf(stateAt(job, now)),
       jobId: job.id,
-      ...spanOf(at(job.created_at), job.finished_at, now),
+      ...spanOf(at(job.started_at ?? job.created_at), job.finished_at, now),
       error: job.error_message,
     });
     if (isLarge && level > 0) return;
     const children = trace.jobs.filter((one) => one.parent_id === job.id);
     const parts = [
       ...partsOf(job, now, level + 1),
-      ...children.map((child) => ({ from: at(child.created_at), child })),
+      ...children.map((child) => ({ from: at(child.started_at ?? child.created_at), child })),
     ].sort((a, b) => a.from - b.from);
     for (const part of parts) {
       if ("child" in part) add(part.child, level + 1);

@@ -490,6 +490,9 @@ export type JobFilter = {
   queue?: string | undefined;
   tag?: string | undefined;
   parent_id?: string | undefined;
+  concurrency_key?: string | undefined;
+  /** A worker that has run the job. */
+  worker_id?: string | undefined;
   /** Fields that the payload of a job must contain, with these values. */
   payload?: { [name: string]: Json | undefined } | undefined;
   created_after?: string | undefined;

@@ -1,6 +1,6 @@
 // Shows what blocks waiting jobs, and the steps that resolve a problem, with their shell commands.
 
-import { atLeast, pluralize } from "../lib/format.js";
+import { atLeast } from "../lib/format.js";
 import { html } from "../lib/ui.js";
 import { Command } from "./copy.js";
 import { breakable, column, heading, table } from "./table.js";
@@ -20,9 +20,15 @@ const pageOf = (path) => {
   return PAGES[name]?.(rest, query) ?? path;
 };
 
-/** Shows the text of a step, with a link to a page of the console. */
-export const Step = ({ words, path }) =>
-  html`<${Sentence} text=${words} /> ${path && html`<a href=${path}>${pageOf(path)}</a>`}`;
+/**
+ * Shows the text of a step, with a link to a page of the console. `Sentence` has already linked the
+ * page of a job that the text names.
+ */
+export function Step({ words, path }) {
+  const isLinked = path && !words.includes(path.replace("/jobs/", ""));
+  return html`<span class="step-words"><${Sentence} text=${words} /></span>
+    ${isLinked && html` <a href=${path}>${pageOf(path)}</a>`}`;
+}
 
 /**
  * Steps that the database's explanation of a problem recommends, with links to pages of the
@@ -39,17 +45,17 @@ export const Steps = ({ next, here }) =>
       </p>`,
   );
 
+const TYPE_COLUMN = heading(
+  "Type",
+  "wrap",
+  ({ job_types: types, job_id: id }) =>
+    html`<a href=${`/jobs/${id}`}>${breakable(types.join(", "))}</a>`,
+);
 const HOLDER_COLUMNS = [
-  heading(
-    "Of type",
-    "wrap",
-    ({ job_types: types, job_id: id }) =>
-      html`<a href=${`/jobs/${id}`}>${breakable(types.join(", "))}</a>`,
-  ),
   column("Jobs", "num strong", ({ jobs, more }) => atLeast(jobs, more)),
   column("Since", "nowrap", ({ since }) => html`<${When} at=${since} />`),
   column(
-    "Held by",
+    "Reason",
     "wrap wide",
     ({ sentence, cause, next }) => html`
       <p><${Sentence} text=${sentence} /> ${cause && html`<span class="muted">Cause: ${cause}</span>`}</p>
@@ -61,13 +67,14 @@ const HOLDER_COLUMNS = [
 /**
  * Card that lists the holders, which are the jobs, limits, pauses and missing workers that block
  * other jobs. The holder that blocks most jobs comes first. If there are no holders, there is no
- * card.
+ * card. `isOfType` omits the job types, because all holders block jobs of one type.
  */
-export function Holders({ holders }) {
+export function Holders({ holders, isOfType = false }) {
   if (!holders?.length) return null;
   const key = ({ job_id: id, reason }) => `${reason} ${id}`;
-  return html`<section class="card holders" aria-labelledby="h-held">
-    <h2 id="h-held">Held jobs <span class="muted">${pluralize(holders.length, "holder")}</span></h2>
-    ${table({ label: "Held jobs", rows: holders, key, cards: true }, HOLDER_COLUMNS)}
+  const columns = isOfType ? HOLDER_COLUMNS : [TYPE_COLUMN, ...HOLDER_COLUMNS];
+  return html`<section class="card" aria-labelledby="h-held">
+    <h2 id="h-held">Why jobs wait</h2>
+    ${table({ label: "Why jobs wait", rows: holders, key, cards: true }, columns)}
   </section>`;
 }

@@ -24,8 +24,8 @@ const NO_REALTIME =
 export function Incidents({ workspace, isApp }) {
   const { user } = useStore(session);
   const findings = useFetch(
-    async (signal) =>
-      isApp ? [] : (await engine.explain(user?.isOperator ? null : workspace.id, signal)).findings,
+    async () =>
+      isApp ? [] : (await engine.explain(user?.isOperator ? null : workspace.id)).findings,
     [workspace.id, isApp],
   );
   const [freshness, setFreshness] = useState("live");

@@ -25,7 +25,9 @@ import { SearchBox } from "./search.js";
 import { Loading, Stale } from "./states-of-view.js";
 import { Sentence, Elapsed, useNow, When } from "./when.js";
 
-const ROW = 36;
+/** Return the height of a row, as `.job-row` in jobs.css sets it. */
+const rowHeight = () => (matchMedia("(max-width: 46rem)").matches ? 46 : 36);
+
 /**
  * Return the start of a time range, rounded to the minute. If `since` is a time and not the name of
  * a range, return `since` unchanged.
@@ -44,6 +46,8 @@ const FILTERS = {
   error: "error",
   payload: "payload",
   parent: "parent_id",
+  key: "concurrency_key",
+  worker: "worker_id",
 };
 export const FIELDS = ["state", "search", ...Object.values(FILTERS)];
 
@@ -54,7 +58,10 @@ function queryOf({ state, since, payload, ...rest }) {
     ...Object.fromEntries(named),
     // list jobs that the queue itself creates, such as webhook deliveries, only if a person asks
     // for them
-    ...(!rest.job_type && !rest.search && !rest.parent_id && { internal: false }),
+    ...(!rest.job_type &&
+      !rest.search &&
+      !rest.parent_id &&
+      !rest.worker_id && { internal: false }),
     ...(state && { state: [state] }),
     ...(since && { created_after: rangeStart(since) }),
     ...(payload && { payload: JSON.parse(payload) }),
@@ -71,7 +78,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
   const { list, state } = useJobList(workspaceId, query);
   const [chosen, setChosen] = useState(new Set());
   const { rows, counts } = state;
-  const view = useVirtual({ count: rows.length, rowHeight: ROW });
+  const view = useVirtual({ count: rows.length, rowHeight: rowHeight() });
   const onScreen = rows.slice(view.first, view.last);
   const holders = useHolders(workspaceId, onScreen);
   const ids = useRef([]);
@@ -268,6 +275,7 @@ function Row({ row, index, holder, isChosen, toggle }) {
     </td>
     <td class="c-state">
       <${StateBadge} job=${row} cancelling=${Boolean(row.cancel_requested_at)} />
+      <span class="phone-time small muted"><${When} at=${nextRunOf(row) ?? row.created_at} /></span>
     </td>
     <td class="c-progress">
       <${Progress} row=${row} isQueued=${isQueued} />
@@ -305,7 +313,7 @@ const isLate = (row) =>
 function useHolders(workspaceId, rows) {
   const hasLateRows = useNow() && rows.some(isLate);
   const read = useFetch(
-    (signal) => (hasLateRows ? engine.explain(workspaceId, signal) : Promise.resolve(null)),
+    async () => (hasLateRows ? engine.explain(workspaceId) : null),
     [workspaceId, hasLateRows],
   );
   usePolling(read, hasLateRows ? EXPLAIN_MS : null);

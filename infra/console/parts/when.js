@@ -1,7 +1,16 @@
 // Components that show relative times with the exact UTC time as a tooltip, and durations that
 // count up.
 
-import { duration, INSTANT, instantOf, local, relative, serverNow, utc } from "../lib/format.js";
+import {
+  duration,
+  INSTANT,
+  instantOf,
+  local,
+  relative,
+  serverNow,
+  shortId,
+  utc,
+} from "../lib/format.js";
 import { html, useEffect, useState } from "../lib/ui.js";
 
 const watchers = new Set();
@@ -62,16 +71,22 @@ function Timestamp({ at }) {
   </time>`;
 }
 
-/** Regular expression for a time, or for code between backticks. */
-const MARKED = new RegExp(`${INSTANT.source}|\`([^\`]+)\``);
+/** Regular expression for a time, for code between backticks, or for the id of a job. */
+const MARKED = new RegExp(
+  `${INSTANT.source}|\`([^\`]+)\`|(?<=\\bjob )([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\\b`,
+);
+const MARKS = [
+  null,
+  (part) => html`<${Timestamp} at=${instantOf(part)} />`,
+  (part) => html`<code>${part}</code>`,
+  (part) => html`<a class="mono" href=${`/jobs/${part}`}>${shortId(part)}</a>`,
+];
 
-/** Shows a sentence with code and short times. The tooltip of each short time is the full time. */
+/**
+ * Shows a sentence with code, short times and links to jobs. The tooltip of each short time is the
+ * full time.
+ */
 export const Sentence = ({ text }) =>
   String(text ?? "")
     .split(MARKED)
-    .map((part, index) => {
-      if (!part || index % 3 === 0) return part;
-      return index % 3 === 1
-        ? html`<${Timestamp} key=${index} at=${instantOf(part)} />`
-        : html`<code key=${index}>${part}</code>`;
-    });
+    .map((part, index) => (part && MARKS[index % MARKS.length]?.(part)) ?? part);

@@ -251,16 +251,26 @@ function Actions({ job, watch, duplicate, edit }) {
   </div>`;
 }
 
+const MAX_LINKED = 500; // characters of a payload in an address
+
 /** Shows the payload and the result of the job. */
 function JobData({ job }) {
-  const { payload, result } = job;
-  const part = (id, name, value) =>
+  const { payload, result, job_type: name } = job;
+  const query = new URLSearchParams({ job_type: name, payload: JSON.stringify(payload) });
+  const isLinked = Object.keys(payload).length > 0 && `${query}`.length < MAX_LINKED;
+  const part = (id, heading, value, link) =>
     html`<section class="card" aria-labelledby=${id}>
-      <h2 id=${id}>${name}</h2>
-      <${JsonView} value=${value} label=${name} />
+      <h2 id=${id}>${heading}</h2>
+      <${JsonView} value=${value} label=${heading} />
+      ${link}
     </section>`;
   return html`<div class="halves">
-    ${part("h-payload", "Payload", payload)}
+    ${part(
+      "h-payload",
+      "Payload",
+      payload,
+      isLinked && html`<a class="small" href=${`/jobs?${query}`}>Jobs with this payload</a>`,
+    )}
     ${result !== null && result !== undefined && part("h-result", "Result", result)}
   </div>`;
 }
@@ -336,6 +346,9 @@ function RowDetails({ row, job, steps, attempts, onReplay }) {
 function Facts({ job, last }) {
   const time = (at) => at && html`<${When} at=${at} />`;
   const mono = (value) => value && html`<span class="mono">${value}</span>`;
+  const neighbours = (field, value) =>
+    value &&
+    html`<a class="mono" href=${`/jobs?${field}=${encodeURIComponent(value)}`}>${value}</a>`;
   return html`<dl class="facts card">
     ${fact("Id", html`<${CopyId} id=${job.id} />`)}
     ${fact(
@@ -350,7 +363,7 @@ function Facts({ job, last }) {
     ${fact("Queue time", job.times?.queue_ms > 0 && duration(job.times.queue_ms))}
     ${fact("Duration", job.started_at && html`<${RunTime} row=${job} />`)}
     ${fact("Attempt", html`<span class="num">${job.attempts} of ${job.max_attempts}</span>`)}
-    ${fact("Worker", mono(job.worker_id ?? last?.worker_id))}
+    ${fact("Worker", neighbours("worker_id", job.worker_id ?? last?.worker_id))}
     ${fact("Commit", last?.origin && mono(codeOf(last.origin)))}
     ${fact("Lost workers", job.lost_attempts > 0 && number(job.lost_attempts))}
     ${fact("Deaths", job.deaths > 0 && number(job.deaths))}
@@ -373,7 +386,7 @@ function Facts({ job, last }) {
     ${fact("Deadline", time(job.deadline_at))}
     ${fact("Starts by", time(job.start_by_at))}
     ${fact("Cost", job.cost_usd > 0 && money(job.cost_usd))}
-    ${fact("Concurrency key", mono(job.concurrency_key))}
+    ${fact("Concurrency key", neighbours("concurrency_key", job.concurrency_key))}
     ${fact("Idempotency key", mono(job.idempotency_key))}
     ${fact("Session", job.session_id && html`<${CopyId} id=${job.session_id} what="session id" />`)}
     ${fact("Parent", job.parent_id && jobLink(job.parent_id))}

@@ -29,7 +29,7 @@ export default function Overview({ workspace }) {
   const scope = workspace.id;
   const stats = useFetch((signal) => engine.stats(scope, minutes, signal), [scope, minutes]);
   const series = useFetch((signal) => engine.series(scope, minutes, signal), [scope, minutes]);
-  const explained = useFetch((signal) => engine.explain(scope, signal), [scope]);
+  const explained = useFetch(() => engine.explain(scope), [scope]);
   const failures = useFetch((signal) => jobs.failures(scope, signal), [scope]);
   for (const read of [stats, series, failures, explained]) usePolling(read, POLL_MS);
   const stale = [stats, series].find((read) => read.isStale);

@@ -61,14 +61,7 @@ export default function Types({ name, workspace }) {
       column("Running", "num phone-less", (type) => listOf(type, "running", type.running)),
       column("Workers", "num phone-less", (type) => quantity(countAlive(type))),
       column("Completed", "num phone-less", (type) => quantity(type.day.completed ?? 0)),
-      column("Failed", "num", (type) =>
-        type.day.failed > 0
-          ? html`<a class="problem"
-            href=${`/jobs?state=failed&job_type=${encodeURIComponent(type.job_type)}`}>
-              ${number(type.day.failed)}
-            </a>`
-          : quantity(0),
-      ),
+      column("Failed", "num", failedOf),
       column("Success", "num phone-less", (type) => percent(success(type.day))),
       column("Queue p95", "num phone-less", (type) => duration(type.day.queue?.p95_ms)),
       column("Run p95", "num phone-less", (type) => duration(type.day.run?.p95_ms)),
@@ -87,6 +80,14 @@ const listOf = ({ job_type: name }, state, count) =>
   count > 0
     ? html`<a href=${`/jobs?state=${state}&job_type=${encodeURIComponent(name)}`}>
       ${atLeast(count, count >= MAX_COUNTED)}
+    </a>`
+    : quantity(0);
+
+/** Link to the failed jobs of a type. The text of the link is their number in the last day. */
+const failedOf = ({ job_type: name, day }) =>
+  day.failed > 0
+    ? html`<a class="problem" href=${`/jobs?state=failed&job_type=${encodeURIComponent(name)}`}>
+      ${number(day.failed)}
     </a>`
     : quantity(0);
 
@@ -212,16 +213,17 @@ function Workers({ type }) {
 function TypeDetails({ type }) {
   const { day } = type;
   const seconds = (value) => duration(value * 1000);
-  const bad = `${number(day.failed ?? 0)} failed, ${number(day.retried ?? 0)} retried`;
   const paused = type.pause_reason ?? html`<${When} at=${type.paused_at} />`;
   const [first, cap] = [seconds(type.backoff_first_seconds), seconds(type.backoff_cap_seconds)];
   const period = `${seconds(type.rate_per_seconds)}${type.rate_per_key ? ", per key" : ""}`;
   return html`
     ${type.description && html`<p>${type.description}</p>`}
-    <${Holders} holders=${type.holders} />
+    <${Holders} holders=${type.holders} isOfType />
     <section class="grid-cards" aria-label="Last day">
-      ${figure("Completed", number(day.completed ?? 0), `${number(day.enqueued ?? 0)} enqueued`)}
-      ${figure("Success", percent(success(day)), bad)}
+      ${figure("Waiting", listOf(type, "queued", type.waiting), "now")}
+      ${figure("Running", listOf(type, "running", type.running), "now")}
+      ${figure("Completed", number(day.completed ?? 0), `of ${number(day.enqueued ?? 0)} in a day`)}
+      ${figure("Failed", failedOf(type), `success ${percent(success(day))}`, day.failed > 0)}
       ${figure("Queue time", duration(day.queue?.p50_ms), `p95 ${duration(day.queue?.p95_ms)}`)}
       ${figure("Duration", duration(day.run?.p50_ms), `p95 ${duration(day.run?.p95_ms)}`)}
     </section>

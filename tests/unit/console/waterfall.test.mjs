@@ -86,6 +86,12 @@ test("what runs ends now", () => {
   );
 });
 
+test("the bar of a job begins with its first start", () => {
+  const rows = rowsOf({ jobs: [job("late", { started_at: at(4000) })] }, 0);
+
+  assert.equal(rows[0].from, Date.parse(at(4000)));
+});
+
 test("a job between two attempts is retrying", () => {
   const next = { status: "pending", state: "retrying", next_retry_at: at(20_000) };
 

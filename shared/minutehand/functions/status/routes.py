@@ -68,6 +68,8 @@ class ListQuery(BaseModel):
     mine: Annotated[bool, Field(description="Only jobs that the caller enqueued.")] = False
     session_id: Word = None
     parent_id: UUID | None = None
+    concurrency_key: Word = None
+    worker_id: Annotated[Word, Field(description="A worker that has run the job.")] = None
     created_after: AwareDatetime | None = None
     search: Word = None
     state: Annotated[list[JobState], Field(max_length=8)] = []
