@@ -82,7 +82,7 @@ check-words:
 check-unused:
 	$(BIN)/python infra/unused.py
 check-sqlfluff:
-	$(BIN)/sqlfluff lint supabase/schemas supabase/steps shared/minutehand/cli shared/minutehand/install shared/supabase_local $(wildcard shared/minutehand*/*/schemas shared/minutehand*/*/steps)
+	$(BIN)/sqlfluff lint supabase/schemas $(wildcard supabase/steps) shared/minutehand/cli shared/minutehand/install shared/supabase_local $(wildcard shared/minutehand*/*/schemas shared/minutehand*/*/steps)
 check-eslint:
 	$(ESLINT) infra shared tests
 check-prettier:
