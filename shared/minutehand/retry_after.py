@@ -37,7 +37,7 @@ def retry_after(value: str | None, *, now: datetime) -> timedelta | None:
         return min(timedelta(seconds=seconds), MAX_WAIT)
     if duration := _parse_duration(value, now=now):
         return duration
-    if (at := _parse_date(value)) is None:
+    if (at := parse_date(value)) is None:
         return None
     return min(max(at - now, timedelta(0)), MAX_WAIT)
 
@@ -56,7 +56,7 @@ def requested_wait(headers: Mapping[str, str], *, now: datetime) -> timedelta | 
     References:
         https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers
     """
-    now = _parse_date(headers.get("date", "")) or now
+    now = parse_date(headers.get("date", "")) or now
     header = headers.get("retry-after-ms", "").strip()
     if _NUMBER.fullmatch(header):
         return min(timedelta(milliseconds=float(header)), MAX_WAIT)
@@ -73,7 +73,7 @@ def requested_wait(headers: Mapping[str, str], *, now: datetime) -> timedelta | 
     return max(exhausted) if exhausted else min(open_limits, default=None)
 
 
-def _parse_date(value: str) -> datetime | None:
+def parse_date(value: str) -> datetime | None:
     """Parse an HTTP date. Return None for any other string."""
     try:
         at = email.utils.parsedate_to_datetime(value)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from minutehand.clock import Clock, SystemClock
 from minutehand.config import ConfigurationError, Settings
+from minutehand.queue.errors import TokenRefused
 from minutehand.telemetry import current_traceparent
 
 WORKER_ROLE = "job_worker"
@@ -49,6 +50,8 @@ class WorkerKey:
         self._clock = clock or SystemClock()
         self._cached_token: str | None = None
         self._refresh_at = 0.0
+        #: Time by which the server's clock was ahead of this machine's at the last rejection.
+        self._server_ahead = timedelta()
         self._is_secret_rejected = False
         keys = ("supabase_worker_key", "supabase_jwt_secret", "supabase_secret_key")
         if not any(getattr(settings, name) for name in keys):
@@ -69,15 +72,18 @@ class WorkerKey:
             return secret_headers(settings.supabase_secret_key or "")
         return {"apikey": settings.supabase_publishable_key, "Authorization": f"Bearer {token}"}
 
-    def invalidate(self, code: str) -> None:
-        """Use another token in the next call, because the last token was rejected with `code`.
+    def invalidate(self, refused: TokenRefused) -> None:
+        """Use another token in the next call, because the last token was rejected.
 
-        If the signature was rejected, use the project's secret key from now on. A project with
-        `signing_keys_path`, or with a revoked legacy secret, accepts no token that the legacy
+        The next token's times follow the server's clock, because the clock of this machine may be
+        wrong. If the signature was rejected, use the project's secret key from now on. A project
+        with `signing_keys_path`, or with a revoked legacy secret, accepts no token that the legacy
         secret has signed.
         """
         self._cached_token = None
-        self._is_secret_rejected = code == BAD_SIGNATURE and bool(
+        if refused.server_time is not None:
+            self._server_ahead = refused.server_time - self._clock.now()
+        self._is_secret_rejected = refused.code == BAD_SIGNATURE and bool(
             self._settings.supabase_secret_key
         )
 
@@ -86,7 +92,7 @@ class WorkerKey:
         import jwt
 
         # use wall time, because the monotonic clock may stop while Lambda freezes the process
-        now = self._clock.now().timestamp()
+        now = (self._clock.now() + self._server_ahead).timestamp()
         if self._cached_token is None or now >= self._refresh_at:
             claims = {
                 "role": WORKER_ROLE,

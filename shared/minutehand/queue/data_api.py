@@ -19,6 +19,7 @@ from minutehand.queue.errors import (
 )
 from minutehand.queue.outbound_http import UNSENT_ERRORS, is_local, retrying, trusted
 from minutehand.queue.responses import Parse, T, decode, decode_any, decode_rows, read
+from minutehand.retry_after import parse_date
 from minutehand.tasks import end_tasks
 
 #: Default maximum number of attempts of a call.
@@ -147,7 +148,10 @@ class DataApi:
             if len(content) < LARGE_BYTES:
                 return read(content, parse, status=status)
             return await asyncio.to_thread(read, content, parse, status=status)
-        raise error_from_response(response.status_code, _error_body(response))
+        refusal = error_from_response(response.status_code, _error_body(response))
+        if isinstance(refusal, TokenRefused):
+            refusal.server_time = parse_date(response.headers.get("date", ""))
+        raise refusal
 
     async def _acquire_slot(self, path: str) -> None:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from minutehand.config import JobServiceError as JobServiceError
@@ -60,6 +60,9 @@ class InvalidState(QueueError):
 
 class TokenRefused(QueueError):
     """The Data API rejected a token that is expired, wrongly signed, or has an unknown role."""
+
+    #: Time at which the server rejected the token, by the clock of the server.
+    server_time: datetime | None = None
 
 
 class RateLimited(QueueError):

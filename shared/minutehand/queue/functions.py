@@ -53,7 +53,7 @@ class WorkerFunctions:
             except TokenRefused as refused:
                 # retry once with a new token, because the clocks may differ or a key may have been
                 # rotated
-                self._key.invalidate(refused.code)
+                self._key.invalidate(refused)
                 return await send()
         except QueueError as error:
             if error.code != "PGRST202":

@@ -28,7 +28,7 @@ def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
         stack,
         folder,
         DATABASE_URL=stack.database_url,
-        # The API rejects this worker's tokens, as if its clock were wrong.
+        # The API rejects this worker's tokens, as if the secret were revoked.
         SUPABASE_JWT_SECRET=secrets.token_hex(32),
         WORKER_CONCURRENCY="250",
     ) as made:

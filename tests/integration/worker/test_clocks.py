@@ -36,12 +36,15 @@ class WrongClock(SystemClock):
 
 
 @asynccontextmanager
-async def working(engine: Engine, registry: Registry, ahead: timedelta) -> AsyncIterator[Worker]:
-    """Run a worker with a direct connection, which needs no token with a time."""
+async def working(
+    engine: Engine, registry: Registry, ahead: timedelta, *, is_direct: bool = False
+) -> AsyncIterator[Worker]:
+    """Run a worker that calls the Data API, or Postgres directly without a token."""
     assert isinstance(engine.database, Renewed)
-    settings = scratch_settings(engine.database.gateway.url)
-    queue = WorkerQueue(settings, api=DirectApi(engine.database.url, schema="public"))
-    worker = Worker(settings, registry=registry, queue=queue, clock=WrongClock(ahead))
+    settings, clock = scratch_settings(engine.database.gateway.url), WrongClock(ahead)
+    api = DirectApi(engine.database.url, schema="public") if is_direct else None
+    queue = WorkerQueue(settings, api=api, clock=clock)
+    worker = Worker(settings, registry=registry, queue=queue, clock=clock)
     await worker.register()
     try:
         yield worker
@@ -49,8 +52,11 @@ async def working(engine: Engine, registry: Registry, ahead: timedelta) -> Async
         await worker.aclose()
 
 
+@pytest.mark.parametrize("is_direct", [False, True])
 @pytest.mark.parametrize("ahead", WRONG)
-async def test_a_wait_lasts_as_long_as_it_was_to_last(engine: Engine, ahead: timedelta) -> None:
+async def test_a_wait_lasts_as_long_as_it_was_to_last(
+    engine: Engine, ahead: timedelta, is_direct: bool
+) -> None:
     """A job's wait of two seconds lasts two seconds, although the worker's clock is wrong.
 
     The job's deadline and log times follow the database's clock.
@@ -69,7 +75,7 @@ async def test_a_wait_lasts_as_long_as_it_was_to_last(engine: Engine, ahead: tim
         call = ctx.ask if job.payload["how"] == "ask" else ctx.wait_for_event
         return await call("ready", timeout=timedelta(seconds=2), default="over")
 
-    async with working(engine, registry, ahead) as worker:
+    async with working(engine, registry, ahead, is_direct=is_direct) as worker:
         for how in ("sleep", "ask", "wait_for_event"):
             engine.enqueue({"how": how}, job_type="naps")
         await worker.tick(budget_seconds=1)

@@ -13,6 +13,7 @@ from minutehand.config import ConfigurationError, Settings
 from minutehand.queue.credentials import WorkerKey, caller_headers
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.dependencies import HEADER, AddressSigner, calling_from
+from minutehand.queue.errors import TokenRefused
 
 SECRET = "a-test-secret-of-at-least-32-characters"
 
@@ -56,9 +57,9 @@ def test_a_worker_whose_signature_is_rejected_uses_the_secret_key() -> None:
     key = WorkerKey(given, clock=FrozenClock())
     minted = token_of(key)
 
-    key.invalidate("PGRST303")  # the token has only expired
+    key.invalidate(TokenRefused("expired", code="PGRST303"))
     assert token_of(key) == minted
-    key.invalidate("PGRST301")
+    key.invalidate(TokenRefused("signed by an unknown key", code="PGRST301"))
     assert key.headers() == {"apikey": "sb_secret_x"}
 
 

@@ -112,10 +112,7 @@ class ExitReporter:
         self.access = DatabaseAccess()
 
     async def probe(self) -> None:
-        """Find the worker's direct database connection.
-
-        HTTPS fails if the clock of the machine is wrong, but a direct connection may work.
-        """
+        """Find the worker's direct database connection, which needs no token."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_MAX_PROBE_SECONDS):
                 settings = Settings.from_env(self._environ)
