@@ -71,7 +71,10 @@ function renderTokens(tokens = []) {
 }
 const rawText = ({ raw }) => raw;
 const words = ({ text, tokens }) => (tokens ? renderTokens(tokens) : text);
-const cells = (Cell, row) => row.map((cell) => html`<${Cell}>${renderTokens(cell.tokens)}<//>`);
+const cells = (Cell, row) =>
+  row.map(
+    ({ align, tokens }) => html`<${Cell} style=${{ textAlign: align }}>${renderTokens(tokens)}<//>`,
+  );
 
 const RENDERERS = {
   text: words,

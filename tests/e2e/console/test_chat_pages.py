@@ -32,13 +32,14 @@ def test_no_content_breaks_the_page(visit: Visit, worker: HandWorker) -> None:
     """Text that is nested too deeply is shown unchanged. Hebrew text is aligned to the right."""
     deep = ">" * 5001 + " deep"
     session = f"chat_{uuid4()}"
-    hebrew = "שלום **עולם**.\n\n- [x] כן"
+    hebrew = "שלום **עולם**.\n\n- [x] כן\n\n| 1 |\n|:-:|\n| 2 |"
     job = worker.enqueue(session_id=session)
     worker.write_chat(session, job, message="שלום.", reply=deep, info=hebrew)
     page = visit(ADA, f"/chat/session#{session}").page
 
     expect(page.locator("[data-type=reply]")).to_contain_text(deep)
     expect(page.locator("[data-type=info] li")).to_have_text("☑ כן")
+    expect(page.locator("[data-type=info] td")).to_have_css("text-align", "center")
     for text in ("[data-type=message] p", "[data-type=info] .markdown"):
         expect(page.locator(text).first).to_have_css("direction", "rtl")
     page.get_by_role("textbox", name="Message").press("Enter")
