@@ -85,7 +85,7 @@ export default function JobPage({ id, workspace }) {
           attributes: (one) => ({ "data-region": one.region }),
         },
         [
-          heading("Region", (one) => html`<span class="strong">${one.region}</span>`),
+          heading("Region", "wrap", (one) => html`<span class="strong">${one.region}</span>`),
           column(
             "State",
             ({ status, error }) => html`
@@ -93,7 +93,9 @@ export default function JobPage({ id, workspace }) {
               ${error && html` <span class="problem wrap">${error}</span>`}
             `,
           ),
-          column("Provider", (one) => (one.provider ? `${one.provider} · ${one.model}` : "–")),
+          column("Provider", "wrap", (one) =>
+            one.provider ? `${one.provider} · ${one.model}` : "–",
+          ),
           column("Receipt", (one) =>
             one.receipt_id
               ? html`<a href=${`/benchmarks/${id}/receipts/${one.receipt_id}`}>Signed</a>`

@@ -84,7 +84,7 @@ function Loaded({ account, contacts, history, job, isStale, error, refresh }) {
             contacts.length > 0
               ? html`<ul class="people">
                 ${contacts.map(
-                  (contact) => html`<li key=${contact.id}>
+                  (contact) => html`<li key=${contact.id} class="wrap">
                     <span class="strong">${contact.name ?? contact.email}</span> <span
                       class="muted">
                       ${contact.title ?? ""}

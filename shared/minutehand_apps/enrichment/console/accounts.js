@@ -22,7 +22,7 @@ const COLUMNS = [
     "wrap",
     (row) => html`<${Named} name=${row.name} href=${`/accounts/${row.id}`} under=${row.domain} />`,
   ),
-  column("Industry", "bare", (row) => row.industry),
+  column("Industry", "wrap bare", (row) => row.industry),
   column("Employees", "num", (row) => row.employee_count && number(row.employee_count)),
   column("Place", "wrap bare", place),
 ];

@@ -24,12 +24,12 @@ const COLUMNS = [
   heading("Name", "wrap", (row) => html`<${Named} name=${nameOf(row)} under=${row.title} />`),
   column(
     "Email",
-    "bare",
+    "wrap bare",
     (row) => row.email && html`<a href=${`mailto:${row.email}`}>${row.email}</a>`,
   ),
   column(
     "Account",
-    "bare",
+    "wrap bare",
     (row) =>
       row.accounts && html`<a href=${`/accounts/${row.accounts.id}`}>${row.accounts.name}</a>`,
   ),
