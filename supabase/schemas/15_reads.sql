@@ -1251,6 +1251,16 @@ from (
           'error names, then retry the job.'
       ),
       (
+        'value',
+        'The database rejected a value ({code}). Fix the value, or apply the migration that allows '
+          'it. Then retry the job.'
+      ),
+      (
+        'statement',
+        'The database cancelled a statement ({code}). If it took too long, make it faster or raise '
+          '`statement_timeout`. Then retry the job.'
+      ),
+      (
         'request',
         'Fix the request that was rejected ({code}), then retry the job.'
       ),
@@ -1302,7 +1312,7 @@ from (
         '/overview'
       ),
       (
-        '{service_full, wrong_clock}',
+        '{service_full, wrong_clock, late_events}',
         'Notify the operator of the service.',
         null,
         '/overview'
@@ -1535,12 +1545,19 @@ from (
       '/types/{job_type}'
     ),
     (
-      'internal_jobs',
+      'internal_key',
       'Jobs of {job_type}, which the platform itself enqueues, wait for an earlier job of the same '
         'receiver.',
       'See why the earlier jobs have not ended.',
       'ls --type {job_type} --search {receiver}',
       '/jobs?job_type={job_type}&search={receiver}'
+    ),
+    (
+      'internal_limit',
+      'Jobs of {job_type}, which the platform itself enqueues, wait for running ones to end.',
+      'See which of them run, and why they take long.',
+      'ls --type {job_type} --state running',
+      '/jobs?job_type={job_type}&state=running'
     ),
     (
       'workspace_type_limit',
@@ -1670,7 +1687,7 @@ from (
     ),
     (
       'refused_type',
-      'A worker cannot use its code of the type {job_type}.',
+      'A worker cannot use its code of {types}.',
       'Fix it in code, and deploy.',
       'types {job_type}',
       '/types/{job_type}'
@@ -1833,7 +1850,11 @@ from (
       ),
       (
         'open_transaction',
-        'A session with an open transaction delays the queue.'
+        'A session with an open transaction delays statistics, webhooks and maintenance.'
+      ),
+      (
+        'late_events',
+        'Statistics and webhooks do not yet include events after {since}.'
       ),
       (
         'blocking_session',
@@ -2879,7 +2900,9 @@ select
         when e.sqlstate ^@ '42' then 'schema'
         when e.status in ('401', '403') or e.sqlstate ^@ '28' then 'credentials'
         when e.status = '429' then 'rate'
-        when e.status ^@ '4' or e.sqlstate ~ '^2[23]' then 'request'
+        when e.sqlstate ~ '^2[23]' then 'value'
+        when e.sqlstate = '57014' then 'statement'
+        when e.status ^@ '4' then 'request'
         when e.sqlstate ~ '^(40|55)' then 'contention'
         when e.signal is not null then 'killed'
         when e.errno in ('ENOSPC', 'EDQUOT', 'ENOMEM', 'EMFILE') then 'machine'
@@ -3282,9 +3305,9 @@ with said as materialized (
     g.oldest_at,
     j,
     case
-      when i.is_internal and e.said #>> '{held_by,kind}' = 'key'
+      when i.is_internal and e.said #>> '{held_by,kind}' in ('key', 'limit')
         then e.said || '{"cause": null}' || queue.render_guidance(
-          'internal_jobs',
+          'internal_' || (e.said #>> '{held_by,kind}'),
           jsonb_build_object(
             'job_type', j.job_type,
             'receiver', split_part(j.concurrency_key, ':', 1)

@@ -538,6 +538,11 @@ begin
     ) as s (seconds)
     where s.seconds is not null;
   if p_workspace_id is not null then
+    -- only operators see the cause, for example a session with an open transaction
+    return query
+      select 'warn', 'late_events', s.at, null, '{}'::jsonb
+      from queue.statistics_stale_since(p_now) as s (at)
+      where s.at < p_now - interval '2 minutes' and p_now - p_seen_at < interval '90 seconds';
     return;
   end if;
   return query
@@ -718,11 +723,18 @@ as $$
 select
   'warn',
   'refused_type',
-  t.registered_at,
+  min(t.registered_at),
   t.refusal,
-  jsonb_build_object('job_type', t.job_type)
+  jsonb_build_object(
+    'job_type', min(t.job_type),
+    'types', concat(
+      array_to_string((array_agg(t.job_type order by t.job_type))[:3], ', '),
+      ' and ' || nullif(greatest(count(*) - 3, 0), 0) || ' more'
+    )
+  )
 from queue.job_types as t
 where t.refusal is not null -- types belong to all workspaces
+group by t.refusal
 union all
 select
   'warn',

@@ -253,7 +253,8 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("queue.errors.QueueError", {"sqlstate": "42501", "status": 403}, "(SQLSTATE 42501)"),
     ("queue.errors.QueueError", {"sqlstate": "42883", "status": 404}, "lacks"),
     ("psycopg.errors.DeadlockDetected", {"sqlstate": "40P01"}, "transaction"),
-    ("psycopg.errors.QueryCanceled", {"sqlstate": "57014"}, "Fix the cause"),
+    ("psycopg.errors.QueryCanceled", {"sqlstate": "57014"}, "statement_timeout"),
+    ("psycopg.errors.InvalidTextRepresentation", {"sqlstate": "22P02"}, "rejected a value"),
     ("psycopg.errors.UndefinedTable", {"sqlstate": "42P01"}, "lacks"),
     ("CalledProcessError", {"signal": "SIGKILL"}, "by SIGKILL"),
     ("OSError", {"errno": "ENOSPC"}, "ran out of a resource"),
@@ -667,6 +668,11 @@ def test_deliveries_to_a_receiver_are_one_holder_and_outside_of_the_default_list
         states = engine.rpc("count_jobs", p_workspace_id=ACME, p_filter={"internal": internal})
         assert len(listed) == sum(states["states"].values()) == count
         assert (own in {each["id"] for each in listed}) is not internal
+    engine.register("webhook_delivery", key_concurrency=1, workspace_concurrency=4, internal=True)
+    engine.enqueue(job_type="webhook_delivery", concurrency_key="hook3:a")
+    holders = engine.rpc("explain_queue", p_workspace_id=ACME)["holders"]
+    assert "wait for running ones to end" in str(holders)
+    assert "cancel" not in str(holders)
 
 
 def test_a_processor_that_ignored_its_stop_is_shown_until_it_ends(engine: Engine) -> None:

@@ -151,7 +151,10 @@ def test_types_show_who_serves_them_their_day_and_a_refusal(engine: Engine, ada:
 
 
 def test_figures_that_stand_still_say_since_when(engine: Engine) -> None:
-    """If an open transaction stops the statistics, `queue_stats` returns since when."""
+    """If an open transaction stops the statistics, `queue_stats` returns since when.
+
+    A workspace gets a finding, because its webhooks are late too.
+    """
     engine.lease(1)
     with engine.open_transaction() as session:
         session.run("create table public.another (n integer)")
@@ -160,5 +163,9 @@ def test_figures_that_stand_still_say_since_when(engine: Engine) -> None:
         engine.maintain()
         engine.advance(90)
         assert engine.rpc("queue_stats")["late_since"] is not None
-    engine.maintain()
+        engine.advance(90)
+        engine.lease_call(0)
+        assert "late_events" in engine.findings(ACME)
+    engine.elapse(READ_SECONDS)
     assert engine.rpc("queue_stats")["late_since"] is None
+    assert "late_events" not in engine.findings(ACME)

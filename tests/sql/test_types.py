@@ -47,7 +47,9 @@ def test_a_type_that_is_refused_stops_no_other(engine: Engine, bad: dict[str, An
     assert [each["job_type"] for each in answer["refused"]] == ["bad"]
     assert [known(engine, name)["refusal"] is None for name in names] == [True, False, True]
     assert known(engine, "bad")["max_concurrency"] == 7
-    [act] = engine.findings()["refused_type"]["next"]
+    found = engine.findings()["refused_type"]
+    assert found["sentence"].endswith(" of bad.")
+    [act] = found["next"]
     assert act["command"] == "minutehand types bad"
     for name in names:
         engine.enqueue(job_type=name)

@@ -116,11 +116,8 @@ class Worker:
             return
         code = {"commit": self.settings.commit, "deployed_at": self._deployed_at}
         specs = [spec | code for spec in self.registry.specs()]
-        failures = [
-            {"module": module, "failure": failure}
-            for module, failure in self.registry.failures.items()
-        ]
-        count, refused = await self.queue.register_job_types([*specs, *failures])
+        specs_and_failures = [*specs, *self.registry.failure_specs()]
+        count, refused = await self.queue.register_job_types(specs_and_failures)
         self._registered, self._registers_at = names, now + REGISTER_INTERVAL_SECONDS
         for name, message in refused.items():
             why = {"event": "worker.type_refused", "job_type": name}

@@ -207,9 +207,13 @@ class Registry:
         #: Publishers of apps with an outbox, by name. Each worker run calls the publishers.
         self.publishers: dict[str, Publisher] = {}
         #: Modules of processors that could not be imported, with the error. The worker publishes
-        #: them, so that people see why no worker serves the modules' job types.
+        #: the failures, so that people see why no worker serves the modules' job types.
         self.failures: dict[str, str] = {}
         self._around: list[Middleware] = []
+
+    def failure_specs(self) -> list[JobTypeSpec]:
+        """Return the modules that could not be imported, in the published format."""
+        return [{"module": module, "failure": failure} for module, failure in self.failures.items()]
 
     def __iter__(self) -> Iterator[JobType[Any]]:
         return iter(self._types.values())

@@ -12,15 +12,18 @@ import sys
 from importlib import import_module
 from typing import Any
 
+from minutehand import telemetry
 from minutehand.config import Settings
-from minutehand.functions.worker.app import build_worker
+from minutehand.functions.worker.processors import load_processors
 from minutehand.worker.testing import ProcessorTest
 from tests.support.lambda_events import LambdaContext
 
 
 async def work() -> str:
     """Run one attempt of the project's own processor inside the middleware."""
-    kind = next(iter(build_worker(Settings.from_env(os.environ)).registry))
+    settings = Settings.from_env(os.environ)
+    telemetry.start(settings.environ, version=settings.version)
+    kind = next(iter(load_processors(settings)))
     test: ProcessorTest[Any] = ProcessorTest(
         lambda job, ctx: None, {}, around=kind.around, job_type=kind.name
     )

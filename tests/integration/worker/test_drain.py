@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ import pytest
 from infra.bench.scratch import scratch_settings
 from minutehand.config import Settings
 from minutehand.functions.worker.invocations import SCHEDULE_SOURCE, LambdaWorker
-from minutehand.functions.worker.processors import load_processors
+from minutehand.functions.worker.processors import load_or_report, load_processors
+from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker import Registry, Worker, slots
 from tests.integration.worker.coroutines.processors import NAME as COROUTINE
 from tests.integration.worker.functions.processors import GATE, NAME as FUNCTION
@@ -139,6 +141,31 @@ def test_what_a_run_leaves_is_counted_for_all_types_that_it_serves(engine: Engin
     stored = "select summary from queue.workers where summary ->> 'tick_id' = %s"
     assert engine.one(stored, result["tick_id"])["due_left"] == 3
     assert engine.settle(held)["outcome"] == "applied"
+
+
+def test_a_module_that_cannot_be_imported_is_a_finding_of_its_types(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process ends, so that a deploy fails, and the console shows the reason."""
+    (tmp_path / "late").mkdir()
+    (tmp_path / "late" / "__init__.py").touch()
+    (tmp_path / "late" / "processors.py").write_text("import absent_library")
+    monkeypatch.syspath_prepend(tmp_path)
+    engine.register("late", source="late.processors:work")
+    settings = settings_of(engine, []).model_copy(update={"apps": ("late",)})
+
+    async def load() -> None:
+        queue = WorkerQueue(settings)
+        try:
+            await load_or_report(settings, queue)
+        finally:
+            await queue.aclose()
+
+    with pytest.raises(ModuleNotFoundError):
+        asyncio.run(load())
+
+    cause = engine.findings()["refused_type"]["cause"]
+    assert cause.startswith("late.processors cannot be loaded: ModuleNotFoundError: ")
 
 
 @pytest.mark.parametrize("named", [[COROUTINE], [FUNCTION], [COROUTINE, FUNCTION]])

@@ -22,8 +22,12 @@ from uvicorn.loops.auto import auto_loop_factory
 from minutehand import telemetry
 from minutehand.app import OnError
 from minutehand.config import Settings
-from minutehand.functions.worker.database_access import DatabaseAccess, find_database_access
-from minutehand.functions.worker.processors import import_processors, load_processors
+from minutehand.functions.worker.database_access import find_database_access
+from minutehand.functions.worker.processors import (
+    import_processors,
+    load_or_report,
+    load_processors,
+)
 from minutehand.functions.worker.routes import MAX_BODY_BYTES, Request, WorkerRoutes
 from minutehand.log import configure_logging, request_context
 from minutehand.queue.models import LeaseRequest, LeaseResponse, RunEnd, SettleResponse
@@ -32,6 +36,7 @@ from minutehand.queue.worker_client import WorkerQueue
 from minutehand.tasks import end_tasks
 from minutehand.worker.deadlines import TickOptions
 from minutehand.worker.loop import Worker
+from minutehand.worker.registry import Registry
 
 if TYPE_CHECKING:
     from minutehand.functions.worker.realtime_wakeups import RealtimeWakeups
@@ -119,7 +124,14 @@ async def run_worker(
         from minutehand.functions.worker.realtime_wakeups import RealtimeWakeups
 
         realtime = RealtimeWakeups(settings, wakeups.set)
-    worker = build_worker(settings, access=access, realtime=realtime, on_error=on_error)
+    telemetry.start(settings.environ, version=settings.version)
+    queue = WorkerQueue(settings, api=access.api(settings))
+    registry = (
+        load_processors(settings, on_error=on_error)
+        if on_error
+        else await load_or_report(settings, queue)
+    )
+    worker = build_worker(settings, registry, queue, realtime=realtime)
     run = worker.run_forever(wakeups, poll_seconds=poll_seconds or access.poll_seconds)
     loop = asyncio.create_task(run, name="loop")
     end_process_with(loop)
@@ -140,19 +152,16 @@ async def run_worker(
 
 def build_worker(
     settings: Settings,
+    registry: Registry,
+    queue: WorkerQueue,
     *,
-    access: DatabaseAccess | None = None,
     realtime: RealtimeWakeups | None = None,
-    on_error: OnError | None = None,
 ) -> Worker:
-    """Build a worker with the processors of every app, for a process that runs nothing else.
+    """Build a worker for a process that runs nothing else.
 
     Args:
-        access: Connection to the database. None selects HTTPS.
         realtime: Client of Realtime, which subscribes to the topic that each lease response names.
     """
-    telemetry.start(settings.environ, version=settings.version)
-    registry = load_processors(settings, on_error=on_error)
     pipe = settings.environ.get(PIPE)
     suspects = True if settings.environ.get(SUSPECTS_ONLY) else False if pipe else None
 
@@ -169,7 +178,6 @@ def build_worker(
 
     is_listening = True if realtime else None
     options = TickOptions.of(settings, ends_blocked=True, suspects=suspects, listens=is_listening)
-    queue = WorkerQueue(settings, api=None if access is None else access.api(settings))
     return Worker(
         settings, registry=registry, options=options, queue=queue, on_response=on_response
     )

@@ -18,9 +18,10 @@ from minutehand import telemetry
 from minutehand.aws.extra_workers import EXTRA_WORKER_SOURCE, start_extra_workers
 from minutehand.aws.metrics import JobMetrics, log_origin
 from minutehand.config import Settings
-from minutehand.functions.worker.processors import load_processors
+from minutehand.functions.worker.processors import load_or_report
 from minutehand.functions.worker.routes import Reply, Request, WorkerRoutes
 from minutehand.log import request_context
+from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker.deadlines import FanOut, TickOptions
 from minutehand.worker.loop import Worker, run_until_done, tune_gc
 
@@ -40,9 +41,11 @@ class LambdaWorker:
         telemetry.start(settings.environ, version=settings.version)
         tune_gc()
         self._loop = asyncio.new_event_loop()
+        queue = WorkerQueue(settings)
         self._worker = Worker(
             settings,
-            registry=load_processors(settings),
+            registry=self._loop.run_until_complete(load_or_report(settings, queue)),
+            queue=queue,
             options=TickOptions.of(settings, ends_blocked=True, origin=log_origin(os.environ)),
             fan_out=FanOut(most=settings.extra_workers),
             start_extra_workers=partial(start_extra_workers, settings),

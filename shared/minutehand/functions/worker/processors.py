@@ -16,6 +16,8 @@ from types import ModuleType
 from minutehand import telemetry
 from minutehand.app import App, OnError, find_apps
 from minutehand.config import Settings
+from minutehand.queue.errors import QueueError
+from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker.registry import Registry, default_registry
 
 logger = logging.getLogger(__name__)
@@ -83,6 +85,24 @@ def load_processors(settings: Settings, *, on_error: OnError | None = None) -> R
 
         registry.around_all(otel.spans)
     return registry
+
+
+async def load_or_report(settings: Settings, queue: WorkerQueue) -> Registry:
+    """Return a registry with the processors of every app.
+
+    If a module fails to load, store the failure before the error is raised, so that `minutehand
+    status` and the console show why no worker serves the module's job types.
+    """
+    errors: list[Exception] = []
+    registry = load_processors(settings, on_error=lambda _, error: errors.append(error))
+    if not errors:
+        return registry
+    try:
+        await queue.register_job_types(registry.failure_specs())
+    except QueueError as error:
+        extra = {"event": "worker.failure_not_stored"}
+        logger.warning("The failure to load processors was not stored: %s", error, extra=extra)
+    raise errors[0]
 
 
 def _register_functions(module: ModuleType) -> dict[str, Callable[[Registry, Settings], None]]:
