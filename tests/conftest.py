@@ -17,7 +17,7 @@ import httpx._config as defaults
 import httpx._transports.default as transports
 import pytest
 
-from tests.support.groups import Grouped, group_of
+from tests.support.groups import LONG, Grouped, group_of
 from tests.support.paths import ROOT
 from tests.support.run_report import install, leave_out
 from tests.support.shared import folder_of_run
@@ -182,12 +182,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Order the files by their groups, and mix the others."""
+    """Order the files by their groups, then long files, the others, and unit tests."""
     leave_out(config, items)
 
-    def place(item: pytest.Item) -> tuple[tuple[int, int], bool, int]:
+    def place(item: pytest.Item) -> tuple[tuple[int, int], int, int]:
         file = file_of(item)
-        return group_of(file), file.startswith("tests/unit/"), zlib.crc32(file.encode())
+        length = file.startswith("tests/unit/") - file.startswith(LONG)
+        return group_of(file), length, zlib.crc32(file.encode())
 
     items.sort(key=place)
 

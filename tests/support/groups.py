@@ -29,6 +29,10 @@ GROUPS = (
     ),
 )
 
+#: The beginnings of the paths of long files, which begin first. A long file that begins late would
+#: run alone at the end.
+LONG = ("tests/e2e/npm/", "tests/install/", "tests/integration/")
+
 
 def group_of(file: str) -> tuple[int, int]:
     """Return a file's group and its position in the group. Files without a group sort last."""
