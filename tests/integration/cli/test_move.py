@@ -234,7 +234,12 @@ def _kill_a_move(source: Engine, destination: Engine) -> None:
         holder.run(LATE_COMMIT)
         holder.run("select pg_advisory_lock(7)")
         with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE) as move:
-            [pid] = until(lambda: holder.rows(waiting))
+
+            def waiting_sessions() -> list[int]:
+                assert move.poll() is None, move.communicate()
+                return holder.rows(waiting)
+
+            [pid] = until(waiting_sessions)
             move.kill()
         holder.run("select pg_terminate_backend(%s, 10000)", pid)
         holder.run("drop function public.wait_at_commit cascade")

@@ -66,7 +66,12 @@ class Server:
 
         It is 200 while messages stream, else 503.
         """
-        until(lambda: responds(f"{self.http}/realtime/v1/health", status))
+
+        def is_seen() -> bool:
+            assert self.process is None or self.process.poll() is None, "the server has ended"
+            return responds(f"{self.http}/realtime/v1/health", status)
+
+        until(is_seen)
 
     def websocket_url(self, *, key: str | None, vsn: str | None = "2.0.0") -> str:
         pairs = [("apikey", key), ("vsn", vsn)]
