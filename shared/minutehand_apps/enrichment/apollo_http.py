@@ -136,7 +136,8 @@ def _body(path: str, response: outbound_http.HttpResponse, *, key: str) -> dict[
     if response.status != 200:
         raise _rejection(path, response, _sentence(body or {}, key))
     if body is None:
-        raise _unusable(f"Apollo's response to {path} must be a JSON object", hope="later")
+        text = f"Apollo's response to {path} must be a JSON object"
+        raise _unusable(text, hope="later", said="Apollo's answer could not be used")
     return body
 
 

@@ -81,7 +81,7 @@ UNUSABLE = "Apollo's answer could not be used."
         (Fault(429, {}), "pending", 0, "asked again"),
         (Fault(500, {}), "pending", 0, "asked again"),
         (Fault(cut=True), "pending", 0, "asked again"),
-        (Fault(200, b"{"), "pending", 1, "asked again"),
+        (Fault(200, b"{"), "pending", 1, "could not be used; it is asked again"),
     ],
 )
 async def test_what_apollo_answers_decides_how_a_job_continues(
