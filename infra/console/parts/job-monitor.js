@@ -340,11 +340,8 @@ const SUSPENDING = new Set(["answer", "event"]);
 function QueuedNote({ cause, note }) {
   const { sentence, holder } = cause || {};
   if (!sentence) return note && html`<span class="job-note">${note}</span>`;
-  // omit the job type at the start of the sentence, because the row already begins with the job
-  // type
-  const reason = sentence.replace(/^The job type \S+ /, "");
   return html`<span class="job-note why" title=${sentence}>
-    ${holder?.job_id ? `held by job ${shortId(holder.job_id)}` : html`<${Sentence} text=${reason} />`}
+    ${holder?.job_id ? `held by job ${shortId(holder.job_id)}` : html`<${Sentence} text=${sentence} />`}
   </span>`;
 }
 

@@ -112,13 +112,6 @@ function Stats({ stats, series, range, children }) {
   const due = oldest ? html`oldest <${When} at=${oldest} />` : "nothing is due";
   const lost = sums.lost > 0 ? `, ${number(sums.lost)} lost with a worker` : "";
   return html`
-    ${
-      stats.late_since &&
-      html`<p class="notice">
-        Completed, Failed and Success do not yet include jobs that ended after
-        <${When} at=${stats.late_since} />.
-      </p>`
-    }
     <section class="grid-cards" aria-label="Totals">
       ${figure(listOf("queued"), atLeast(live.queued), due)}
       ${figure(listOf("scheduled"), atLeast(live.scheduled), `${atLeast(live.retrying)} retrying`)}

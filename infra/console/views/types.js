@@ -182,16 +182,8 @@ function Workers({ type }) {
   const here = type.serving.filter(isAlive);
   const gone = type.serving.length - here.length;
   const latest = type.serving.find((worker) => !isAlive(worker))?.seen_at;
-  const codes = new Set(here.map((worker) => worker.version));
   return html`<section class="card" aria-labelledby="h-serving">
     <h2 id="h-serving">Workers</h2>
-    ${
-      codes.size > 1 &&
-      html`<p>
-        Workers run the versions ${[...codes].join(" and ")}. The newer deploy sets the options of
-        the type${type.commit && `: ${type.commit.slice(0, 9)}`}.
-      </p>`
-    }
     ${
       type.serving.length === 0
         ? html`<${Empty} title="No worker has served this type" />`
