@@ -75,7 +75,17 @@ cross join substring(c.setting, '^statement_timeout=(.+)') as v (value)
 where s.setrole in (to_regrole('anon'), to_regrole('authenticated'))
   and (s.setdatabase = 0 or d.datname = current_database())
   and (v.value || case when v.value ~ '^[0-9]+$' then 'ms' else '' end)::interval
-    not between '1 ms' and '60 s';
+    not between '1 ms' and '60 s'
+union all
+-- the engine's function show_to_members created such policies before 0.5.1
+select 'warn',
+  format('policies of %s read every row in place of an index', string_agg(p.name, ', ')),
+  string_agg(format('alter policy %I on %s using (%s)', p.policyname, p.name, regexp_replace(p.qual,
+    '(\w+) IN \( SELECT (\w+\.my_workspaces\(\)) AS my_workspaces\)',
+    '\1 = any (array(select \2))')), '; ')
+from (select *, format('%I.%I', schemaname, tablename) as name from pg_policies) as p
+where p.qual ~ '\w IN \( SELECT \w+\.my_workspaces\(\) AS'
+having count(*) > 0;
 
 -- check extensions
 
