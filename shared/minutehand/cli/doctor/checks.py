@@ -479,7 +479,8 @@ def enqueue(target: Target) -> CheckResult:
                 # enqueues
                 if error and not str(error.sqlstate).startswith("PT"):
                     failed = sample[0], error, partial(trial.job, *sample)
-                    break
+                    if not isinstance(error, NotLeased):
+                        break
         if failed:
             job_type, error, attempt = failed
             message = str(error).partition("\n")[0]

@@ -146,6 +146,8 @@ having count(*) filter (
 ) < 2 or count(*) filter (where command ~ 'queue\.wake_worker') > 1;
 
 -- check publication
+
+-- a fault is a warning, because only the project's own pages may follow changes of tables
 select 'warn', format('supabase_realtime lacks rows or columns of %s', string_agg(name, ', ')),
   case count(p.oid)
     when 0 then format('create publication supabase_realtime for table %s', string_agg(name, ', '))
