@@ -100,8 +100,8 @@ memberships as (
   where 'job_worker'::regrole in (m.member, m.roleid)
     or m.member = to_regrole('authenticator')
       and m.roleid in (to_regrole('anon'), to_regrole('authenticated'), to_regrole('service_role'))
-    or m.member in (to_regrole('anon'), to_regrole('authenticated'))
-      -- as a member of such a role, anon or authenticated could read the rows of every tenant
+    or m.member in (to_regrole('anon'), to_regrole('authenticated'), to_regrole('service_role'))
+      -- as a member of such a role, a caller could read the rows of every tenant
       and exists (
         select from pg_catalog.pg_roles as r
         where (r.rolsuper or r.rolbypassrls or r.rolname ~ '^pg_(read|write)_all_data')

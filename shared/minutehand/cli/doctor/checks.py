@@ -190,7 +190,7 @@ TRIAL_DDL = """
 """
 #: Query of statements that disable the event triggers whose function an error's context names.
 EVENT_TRIGGERS = """
-    select format('alter event trigger %%I disable', e.evtname)
+    select format('alter event trigger %%I disable /* as %%s */', e.evtname, e.evtowner::regrole)
     from pg_event_trigger as e
     join pg_proc as p on p.oid = e.evtfoid
     where strpos(%s, p.proname || '()') > 0 and e.evtenabled <> 'D'
