@@ -59,7 +59,7 @@ async def test_a_wait_lasts_as_long_as_it_was_to_last(
 ) -> None:
     """A job's wait of two seconds lasts two seconds, although the worker's clock is wrong.
 
-    The job's deadline and log times follow the database's clock.
+    The job's start, deadline and log times follow the database's clock.
     """
     registry = Registry()
 
@@ -72,12 +72,16 @@ async def test_a_wait_lasts_as_long_as_it_was_to_last(
                 return "over"
             case "works":
                 return ctx.remaining
+            case "starts":
+                return "over"
         call = ctx.ask if job.payload["how"] == "ask" else ctx.wait_for_event
         return await call("ready", timeout=timedelta(seconds=2), default="over")
 
     async with working(engine, registry, ahead, is_direct=is_direct) as worker:
         for how in ("sleep", "ask", "wait_for_event"):
             engine.enqueue({"how": how}, job_type="naps")
+        until = engine.one("select (queue.clock() + interval '2 seconds')::text")
+        starts = engine.enqueue({"how": "starts"}, job_type="naps", scheduled_for=until)
         await worker.tick(budget_seconds=1)
         lengths = engine.rows("select timeout_at - created_at from queue.waits")
         lengths += engine.rows(
@@ -91,7 +95,11 @@ async def test_a_wait_lasts_as_long_as_it_was_to_last(
         await drain(worker)
     assert lengths == [timedelta(seconds=2)] * 6
     ended = "select status, result from public.jobs where id <> %s"
-    assert engine.rows(ended, works) == [("completed", "over")] * 3
+    assert engine.rows(ended, works) == [("completed", "over")] * 4
+    [started] = engine.rows(
+        "select started_at - scheduled_for from public.jobs where id = %s", starts
+    )
+    assert started >= timedelta()
     assert 1700 < engine.job(works)["result"] <= 1800
     [late] = engine.rows("select max(queue.clock() - created_at) from public.job_logs")
     assert abs(late) < timedelta(minutes=5)
