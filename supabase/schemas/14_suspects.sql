@@ -237,8 +237,12 @@ select coalesce(array_agg(
         'message', format(
           case b.verdict
             when 'innocent' then 'attempt %1$s does not count: %4$s ended the process of worker %2$s'
-            when 'suspect' then 'attempt %1$s does not count: the process of worker %2$s ended%3$s'
-              ' while it also ran %5$s; the job runs next alone, or with some of these jobs'
+            when 'suspect' then 'attempt %1$s does not count: '
+              || case
+                when w.evidence is null then 'worker %2$s stopped reporting'
+                else 'the process of worker %2$s ended%3$s'
+              end
+              || ' while it also ran %5$s; the job runs next alone, or with some of these jobs'
             when 'guilty' then case
               when w.evidence is null
                 then 'attempt %1$s was lost: worker %2$s stopped reporting'

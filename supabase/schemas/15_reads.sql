@@ -1399,11 +1399,10 @@ from (
     (
       'running',
       'Worker {worker_id} has been running it since {leased_at}.[ The worker misses its renewals. '
-        'Its last known call was at {missed_since}.][ Its process died{process_end} with '
-        '{died_with}. It runs with {beside} of them and nothing else.| It runs alone, because its '
-        'process died{process_end} with {died_with}.| Its lease lasts until {lease_until} unless '
-        'it is renewed.][ An earlier process of it was ended by {killer}.][ The role job_worker '
-        'may not execute {not_granted}, so its outcome is not stored.][ It has sent nothing for '
+        'Its last known call was at {missed_since}.][ {death}. It runs with {beside} of them and '
+        'nothing else.| {death}. It runs alone.| Its lease lasts until {lease_until} unless it '
+        'is renewed.][ An earlier process of it was ended by {killer}.][ The role job_worker may '
+        'not execute {not_granted}, so its outcome is not stored.][ It has sent nothing for '
         '{silent}, since {sign}, at {place}.| It was last seen at {place}.][ Its database session '
         '(pid {pid}) waits for a lock of the session with pid {blocker}.][ 99 % of the jobs of its '
         'type take {usual} or less.][ Its process has used up to {memory_mb} MB.]',
@@ -1594,8 +1593,8 @@ from (
     ),
     (
       'suspect',
-      'Its process died{process_end} with {died_with}[, ended by {killer}]. It runs [next, with '
-        '{beside} of them and nothing else|alone next].',
+      '{death}[, ended by {killer}]. It runs [next, with {beside} of them and nothing else|alone '
+        'next].',
       'Nothing to do until {patience_until}. A worker that runs no jobs starts it. After that:',
       'doctor',
       '/overview'
@@ -2015,7 +2014,7 @@ $$;
 -- A job in queue.suspects must run alone or in a small group, because its worker's process died.
 -- For a job in queue.suspects, return the values that replace placeholders in texts of
 -- queue.guidance. Return null for jobs that are not in queue.suspects.
--- died_with: Number of other jobs that ran in the worker's process when the process died, as text.
+-- death: How the worker's process died, and how many other jobs ran in the process, as text.
 -- beside: Number of other suspects in the job's group, which all run in one process. Null if the
 --   job is the only suspect of its group.
 create function queue.suspicion_of(p_job public.jobs)
@@ -2025,9 +2024,12 @@ set search_path = ''
 as $$
 select jsonb_build_object(
   'suspect_since', greatest(s.since, p_job.updated_at, p_job.next_retry_at),
-  'process_end', queue.process_end(p_job.error_data -> 'evidence'),
-  'died_with', case p_job.error_data ->> 'reason'
-    when 'process_died' then queue.other_jobs((p_job.error_data ->> 'company')::integer)
+  'death', case p_job.error_data ->> 'reason'
+    when 'process_died' then case
+      when p_job.error_data ? 'evidence'
+        then 'Its process died' || queue.process_end(p_job.error_data -> 'evidence')
+      else 'Its worker was lost' -- the process may still be alive
+    end || ' with ' || queue.other_jobs((p_job.error_data ->> 'company')::integer)
   end,
   'beside', (
     select nullif(count(*), 0)

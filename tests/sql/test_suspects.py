@@ -401,7 +401,7 @@ def test_a_death_is_explained_until_its_job_has_ended(engine: Engine) -> None:
     running = engine.explain(poison)
     beside = innocent["job"]["id"]
     assert running["reason"] == "running"
-    assert running["sentence"].endswith(f"It runs alone, because its {died[4:]}")
+    assert running["sentence"].endswith(f"{died} It runs alone.")
     for times, reason in (("once", "backing_off"), ("twice", "failed")):
         workers.die(worker, jobs=[poison], running=1, memory_mb=1900)
         if times == "once":

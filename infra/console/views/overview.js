@@ -109,7 +109,8 @@ function Stats({ stats, series, range, children }) {
     values: type.queue,
   }));
   const oldest = stats.backlog.oldest_at;
-  const due = oldest ? html`oldest <${When} at=${oldest} />` : "nothing is due";
+  const none = live.queued > 0 ? null : "nothing is due";
+  const due = oldest ? html`oldest <${When} at=${oldest} />` : none;
   const lost = sums.lost > 0 ? `, ${number(sums.lost)} lost with a worker` : "";
   return html`
     <section class="grid-cards" aria-label="Totals">
