@@ -79,7 +79,6 @@ UNUSABLE = "Apollo's answer could not be used."
         (Fault(200, {"organization": [1]}), "failed", 1, UNUSABLE),
         (Fault(503, b"<html>"), "pending", 0, "asked again"),
         (Fault(429, {}), "pending", 0, "asked again"),
-        (Fault(500, {}), "pending", 0, "asked again"),
         (Fault(cut=True), "pending", 0, "asked again"),
         (Fault(200, b"{"), "pending", 1, "could not be used; it is asked again"),
     ],

@@ -38,12 +38,8 @@ export default function Accounts({ workspace }) {
       "Nothing was imported",
       async () => importAccounts(await readCsv(file), workspace.id),
       ({ added, skipped }) =>
-        [
-          `${pluralize(added, "account")} imported`,
-          skipped && `${number(skipped)} skipped, because an account has the same domain`,
-        ]
-          .filter(Boolean)
-          .join(". "),
+        `${pluralize(added, "account")} imported` +
+        (skipped ? `. ${number(skipped)} skipped, because an account has the same domain` : ""),
     );
   };
   const exportAll = () =>

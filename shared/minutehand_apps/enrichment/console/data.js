@@ -78,8 +78,7 @@ export async function importAccounts(rows, workspaceId) {
   const stored = await allAccounts(workspaceId, "domain");
   const known = new Set(stored.map(({ domain }) => domainOf(domain)));
   const isNew = ({ domain }) => !domain?.includes(".") || (!known.has(domain) && known.add(domain));
-  const added = accounts.filter(isNew);
-  await add("accounts", added);
+  const added = await add("accounts", accounts.filter(isNew));
   return { added: added.length, skipped: accounts.length - added.length };
 }
 

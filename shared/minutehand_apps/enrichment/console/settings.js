@@ -136,10 +136,9 @@ function Loaded({ settings, workspace, refresh }) {
     </section>
     <section class="card" aria-labelledby="h-auto">
       <h2 id="h-auto">Automatic enrichment</h2>
-      <label class="check switched">
+      <label class="check">
         <input
           type="checkbox"
-          role="switch"
           checked=${settings.apollo_auto_enrich}
           disabled=${!mayManage}
           onChange=${toggle} />
