@@ -651,18 +651,26 @@ create table queue.feed (
   -- True if the statement that inserted the row sent no Realtime message about it. If the statement
   -- sent no message, queue.do_announcements sends the message later.
   unsent boolean,
+  -- A row of the type job.completed may also have the jobs that the same call of public.settle_jobs
+  -- leased for the tenant and session, so that the call writes one row. The columns are job_ids,
+  -- seqs and data of the events job.leased, which come after the events of job_ids.
+  leased_ids uuid[],
+  leased_seqs integer[],
+  leased_data jsonb,
   primary key (workspace_id, number, id)
 );
 -- store arrays of ids without compression, because ids are random and do not compress
 alter table queue.feed
   alter job_ids set storage external,
-  alter seqs set storage external;
+  alter seqs set storage external,
+  alter leased_ids set storage external,
+  alter leased_seqs set storage external;
 create index feed_by_session on queue.feed (session_id, number, id)
   where session_id is not null;
 create index feed_by_number on queue.feed (number);
 
 -- A change is an event that one statement adds to one or more jobs of the same tenant and session.
--- Most changes become a row of queue.feed (queue.publish).
+-- queue.publish inserts most changes into queue.feed.
 create type queue.change as (
   workspace_id uuid,
   session_id text,

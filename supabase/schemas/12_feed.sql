@@ -445,8 +445,9 @@ $$;
 
 -- Publish changes of jobs. The caller must have locked the jobs. A change with seqs is sent as
 -- Realtime messages (queue.send). Each change is also inserted into queue.feed, unless its message
--- was sent and it is about log lines, output, or progress of a job without a session. Return true,
--- or null if p_changes is null, because queue.publish is a strict function.
+-- was sent and it is about log lines, output, or progress of a job without a session. A completion
+-- and a lease of the same tenant and session share a row. Return true, or null if p_changes is null,
+-- because queue.publish is a strict function.
 -- p_is_soon: True if new jobs are due within a minute, so that the commit notifies idle workers.
 create function queue.publish(
   p_changes queue.change[],
@@ -460,9 +461,24 @@ as $$
 declare
   v_number constant bigint := queue.feed_number();
   v_unsent constant boolean := nullif(not queue.send(p_changes), false); -- true, or null
+  -- two variables, because each use of a field of p_changes[n] costs more
+  v_ended queue.change;
+  v_leased queue.change := p_changes[2];
 begin
+  if v_leased.type = 'job.leased' and cardinality(p_changes) = 2 then
+    v_ended := p_changes[1];
+  end if;
+  if v_ended.type = 'job.completed'
+    and v_ended.workspace_id = v_leased.workspace_id
+    and v_ended.session_id is not distinct from v_leased.session_id
+  then
+    p_changes := p_changes[:1];
+  else
+    v_leased := null;
+  end if;
   insert into queue.feed (
-    number, at, workspace_id, session_id, type, data, job_ids, seqs, wakes, unsent
+    number, at, workspace_id, session_id, type, data, job_ids, seqs, wakes, unsent, leased_ids,
+    leased_seqs, leased_data
   )
   select
     v_number,
@@ -474,7 +490,10 @@ begin
     c.job_ids,
     c.seqs,
     p_is_soon and c.type in ('job.created', 'job.redriven', 'job.resumed'),
-    case when c.seqs is not null then v_unsent end
+    case when c.seqs is not null then v_unsent end,
+    v_leased.job_ids,
+    v_leased.seqs,
+    v_leased.data
   from unnest(p_changes) as c
   where v_unsent
     or c.type not in ('job.progress', 'job.log', 'job.output')
@@ -542,9 +561,9 @@ begin
     select
       array_agg(
         row(
-          f.workspace_id, f.session_id, f.type, f.data, f.job_ids, f.seqs, f.at
+          f.workspace_id, f.session_id, c.type, c.data, c.job_ids, c.seqs, f.at
         )::queue.change
-        order by f.number, f.id
+        order by f.number, f.id, c.nth
       ) filter (where f.unsent) as changes,
       -- is_late is also true if messages of another topic are already late
       bool_or(
@@ -552,15 +571,16 @@ begin
         or f.at <= p_now - interval '2 seconds'
         or exists (select from queue.late_topics)
       ) filter (where f.unsent) as is_late,
-      count(*) as feed_rows,
+      count(*) as changes_read,
       coalesce(
         max(f.id) filter (where f.xid = v_xid),
         case when p.xid = v_xid then p.own_id end, -- an earlier pass of the transaction
         0
       ) as last_own_id,
       -- the last feed row that this pass reads, if the pass does not reach the end of the feed
-      (array_agg(f.number order by f.number, f.id))[5000] as last_number,
-      (array_agg(f.id order by f.number, f.id))[5000] as last_id
+      case
+        when count(*) filter (where c.nth = 1) = 5000 then max(array[f.number, f.id])
+      end as last
     from (
       select *
       from queue.feed as n
@@ -577,6 +597,12 @@ begin
       order by n.number, n.id
       limit 5000
     ) as f
+    cross join lateral (
+      values
+        (1, f.type, f.data, f.job_ids, f.seqs),
+        (2, 'job.leased', f.leased_data, f.leased_ids, f.leased_seqs)
+    ) as c (nth, type, data, job_ids, seqs)
+    where c.job_ids is not null
   ) as l;
   if v_at.changes is not null or exists (select from queue.late_topics) then
     v_new := queue.messages_of(v_at.changes, v_budget.is_followed);
@@ -588,15 +614,15 @@ begin
       perform queue.write_messages(v_new.messages, v_new.cost, true);
     end if;
   end if;
-  if v_at.last_id is not null then
+  if v_at.last is not null then
     insert into queue.publisher (seen, xid, own_id, until, number, id)
     values (
-      v_at.seen, v_at.xid, v_at.own_id, v_at.visible, v_at.last_number, v_at.last_id
+      v_at.seen, v_at.xid, v_at.own_id, v_at.visible, v_at.last[1], v_at.last[2]
     );
   -- If the pass began at the number of a transaction that has ended, insert a row for the pass even
   -- without new feed rows. Without a new row in queue.publisher, the next passes would begin at the
   -- same number again.
-  elsif v_at.feed_rows > 0 or v_at.until is not null or v_at.is_back then
+  elsif v_at.changes_read > 0 or v_at.until is not null or v_at.is_back then
     insert into queue.publisher (seen, xid, own_id)
     values (v_at.visible, v_xid, v_at.last_own_id);
   end if;
@@ -1110,10 +1136,10 @@ begin
       and f.at >= p_since
       and (f.data <> '{}' or f.session_id is not null)
       and exists (
-        select from unnest(f.job_ids) as i (id)
+        select from unnest(f.job_ids || f.leased_ids) as i (id)
         where i.id in (select d.id from unnest(p_ids) as d (id))
       )
-      and not exists (select from public.jobs as j where j.id = any (f.job_ids))
+      and not exists (select from public.jobs as j where j.id = any (f.job_ids || f.leased_ids))
     order by f.number, f.id
     for update
   ));
@@ -1275,7 +1301,7 @@ begin
   -- slot, because many clients read a few new events at the same moment after a message.
   perform queue.take_call_slot(p_workspace_id)
   from (
-    select sum(cardinality(f.job_ids)) as events
+    select sum(cardinality(f.job_ids || f.leased_ids)) as events
     from queue.feed_lines(p_workspace_id, p_session_id, v_cursor, 101) as f
   ) as f
   where f.events > 100;
@@ -1283,7 +1309,9 @@ begin
     select
       f.*,
       row_number() over w as n,
-      sum(cardinality(f.job_ids)) over w - cardinality(f.job_ids) as before
+      f.job_ids || f.leased_ids as ids,
+      sum(cardinality(f.job_ids || f.leased_ids)) over w
+        - cardinality(f.job_ids || f.leased_ids) as before
     from queue.feed_lines(p_workspace_id, p_session_id, v_cursor, 1000) as f
     window w as (order by f.number, f.id)
   ),
@@ -1296,8 +1324,8 @@ begin
   ),
   found as (
     select
-      s.type,
-      s.data,
+      e.type,
+      e.data,
       s.at,
       i.job_id,
       i.seq,
@@ -1306,12 +1334,18 @@ begin
         v_history, v_cursor.seen, v_cursor.until, s.number, s.id, i.nth
       )::queue.feed_cursor as cursor
     from slice as s
-    cross join lateral unnest(s.job_ids, s.seqs) with ordinality as i (
+    cross join lateral unnest(s.ids, s.seqs || s.leased_seqs) with ordinality as i (
       job_id,
       seq,
       nth
     )
+    cross join lateral (
+      values
+        (s.type, s.data, i.nth <= cardinality(s.job_ids)),
+        ('job.leased', s.leased_data, i.nth > cardinality(s.job_ids))
+    ) as e (type, data, is_of_job)
     where i.seq is not null
+      and e.is_of_job
       and s.type <> all (v_hidden)
       and (v_all or s.workspace_id in (select queue.my_workspaces()))
       and (p_workspace_id is null or s.workspace_id = p_workspace_id)
@@ -1350,7 +1384,7 @@ begin
             v_cursor.until,
             s.number,
             s.id,
-            cardinality(s.job_ids)
+            cardinality(s.ids)
           )::queue.feed_cursor
           from slice as s
           order by s.n desc

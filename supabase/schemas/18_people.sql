@@ -40,7 +40,7 @@ begin
         ('key', '{queue.buckets.name}'),
         ('tags', '{public.jobs.tags}'),
         ('mention', '{queue.pauses.paused_by}'),
-        ('jobs', '{queue.feed.job_ids}'),
+        ('jobs', '{queue.feed.job_ids, queue.feed.leased_ids}'),
         (
           'words',
           '{public.jobs.payload, public.jobs.progress, public.jobs.result,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.contract.observed import ask, later, messages, refused, sent_on, started
-from tests.support.engine import ACME, ADA, ERROR, GLOBEX, Engine, handle
+from tests.support.engine import ACME, ADA, ERROR, GLOBEX, Engine, handle, ids_of
 
 Seen = list[tuple[str, int]]
 
@@ -69,6 +69,48 @@ def test_a_line_of_thousands_of_jobs_is_read_to_its_end(engine: Engine) -> None:
 
     seen, _ = read(engine, "1:1:")
     assert (len(seen), seen[-1][0]) == (2601, last)
+
+
+def test_a_call_that_settles_and_leases_writes_one_feed_row(engine: Engine, ada: Engine) -> None:
+    """Readers of any page size get the completions of the call, and then its leases.
+
+    Followers get the same events.
+    """
+    session = str(uuid.uuid4())
+    engine.enqueue_many(2, session_id=session)
+    leases = engine.lease()
+    engine.enqueue_many(3, session_id=session)
+    _, cursor = read(engine, None)
+    rows = engine.count("queue.feed")
+    engine.run("delete from realtime.messages")
+
+    leased = engine.complete_and_lease(leases)
+
+    assert engine.count("queue.feed") == rows + 1
+    ended = {"type": "job.completed", "seq": 3, "data": {"status": "completed", "attempts": 1}}
+    began = {"status": "processing", "attempts": 1, "worker_id": "w1"}
+    events = [ended | {"job_id": job} for job in ids_of(leases)]
+    events += [
+        {"type": "job.leased", "seq": 2, "data": began, "job_id": job} for job in ids_of(leased)
+    ]
+    assert sent_on(engine, f"workspace:{ACME}") == events
+    readers = {"event_feed": {"p_workspace_id": ACME}, "session_feed": {"p_session_id": session}}
+    for function, scope in readers.items():
+        for limit in (1, 2, 500):
+            page: dict[str, Any] = {"cursor": cursor, "more": True}
+            found: list[dict[str, Any]] = []
+            while page["more"]:
+                page = ada.rpc(function, **scope, p_cursor=page["cursor"], p_limit=limit)
+                found += page["events"]
+            assert [{name: each[name] for name in events[0]} for each in found] == events
+        for number, place in enumerate(page["places"], 1):
+            page = ada.rpc(function, **scope, p_cursor=place)
+            assert page["events"] == found[number:]
+
+    other = engine.enqueue(session_id=str(uuid.uuid4()))
+    engine.complete_and_lease(leased)
+    page = ada.rpc("session_feed", p_session_id=session)
+    assert other not in {event["job_id"] for event in page["events"]}
 
 
 def test_a_minimal_type_logs_its_ends_alone(engine: Engine) -> None:

@@ -58,6 +58,7 @@ OTHERS = [
     f"select public.put_webhook('{ACME}', '{json.dumps(HOOK)}')",
     f"select public.list_webhooks('{ACME}')",
     "select count(*) from public.job_events",
+    f"select public.event_feed('{ACME}', '1:1:')",
 ]
 
 
@@ -118,6 +119,7 @@ def test_calls_during_an_upgrade_succeed_once(
         assert results[-1].result().status_code == 200, results[-1].result().text
         made = len(ENQUEUES) * 2 + 1
         assert hosted.run(COUNT) == [(before + made,)]
+        assert hosted.run("select name from queue.tasks where retry_at is not null") == []
 
 
 def waiting(database: HostedDatabase) -> int:

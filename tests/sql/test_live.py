@@ -5,6 +5,7 @@ A server process is notified of the events that it streams.
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any
 
 from tests.contract.observed import messages, sent_on
@@ -62,10 +63,13 @@ def test_the_lives_of_jobs_in_a_busy_workspace_are_few_messages(engine: Engine) 
     engine.complete([second, *engine.lease(100)])
     engine.run(announce)
     assert len(messages(engine)) < 60
+    # the rows of one statement have the same number
     engine.run(
-        "insert into queue.feed (number, at, workspace_id, type, data, job_ids, seqs, unsent)"
+        "insert into queue.feed (number, at, workspace_id, type, data, job_ids, seqs, unsent,"
+        " leased_ids, leased_seqs, leased_data)"
         " select pg_snapshot_xmax(pg_current_snapshot())::text::bigint, queue.clock(), %s,"
-        " 'job.created', '{}', array[queue.new_id()], '{1}', true from generate_series(1, 6000)",
+        " 'job.completed', '{}', array[n.id], '{1}', true, array[n.id], '{2}', '{}'"
+        " from (select queue.new_id() as id from generate_series(1, 6000)) as n",
         ACME,
     )
     with engine.connection.transaction():
@@ -75,9 +79,13 @@ def test_the_lives_of_jobs_in_a_busy_workspace_are_few_messages(engine: Engine) 
         engine.run(announce)
 
     events = engine.rows("select job_id::text, seq from public.job_events")
-    sent = [each for each in events_sent(engine) if each in events]
+    sent = events_sent(engine)
+    inserted = [each for each in sent if each not in events]
+    sent = [each for each in sent if each in events]
     assert sorted(sent) == sorted(events)
     assert len(early) < len(sent) == 130
+    by_job = sorted(inserted, key=itemgetter(0))  # a stable sort keeps the order of sending
+    assert [seq for _, seq in by_job] == [1, 2] * 6000
 
 
 def test_where_realtime_rejects_messages_no_job_fails_and_a_late_topic_stays(
@@ -85,8 +93,9 @@ def test_where_realtime_rejects_messages_no_job_fails_and_a_late_topic_stays(
 ) -> None:
     """If Realtime rejects messages, enqueues and leases still succeed.
 
-    `queue_health` returns the reason. Later, followers get a message to read again.
+    `queue_health` returns the reason. Later, followers get the events, and a message to read again.
     """
+    engine.stop_clock()  # the publisher sends no events that are older than two seconds
     engine.run(
         "insert into queue.late_topics (topic, workspace_id, since)"
         " values ('workspace:' || %s, %s, queue.clock())",
@@ -103,6 +112,8 @@ def test_where_realtime_rejects_messages_no_job_fails_and_a_late_topic_stays(
     causes = [each["cause"] for each in engine.rpc("queue_health")["findings"]]
     assert any("the task announcements fails: column" in str(cause) for cause in causes)
     engine.run("select queue.do_announcements(queue.clock(), null)")
+    sent = [event.get("type") for event in sent_on(engine, f"workspace:{ACME}")]
+    assert sent == ["job.created", "job.leased", None]
     assert engine.rows("select from realtime.messages where event = 'job.look_again'") != []
 
 

@@ -50,7 +50,7 @@ IMPERSONAL = {
     *("gated.key", "leases.key", "notes.key", "leases.pulse", "workers.abandoned", "workers.slots"),
     *("job_types.commit", "job_types.description", "job_types.payload_schema"),
     *("job_types.refusal", "settings.name", "settings.value", "tasks.name"),
-    *("refusals.task", "suspects.company"),
+    *("feed.leased_data", "refusals.task", "suspects.company"),
     *("stats.counts", "stats.queue_times", "stats.run_times", "withdrawn_schedules.name"),
     *("workers.worker_id", "workers.version", "workers.summary", "workers.evidence"),
     *("plan_stages.name", "trainings.sound", "trainings.host_upload", "trainings.host_asset"),

@@ -109,6 +109,19 @@ def test_a_transaction_of_any_size_is_read_in_parts(engine: Engine) -> None:
     assert [len(deliver(engine)) for _ in range(2)] == [0, 1]
 
 
+def test_a_call_that_settles_and_leases_is_delivered_whole(engine: Engine) -> None:
+    """A webhook gets the completion and the lease of one call, and then the second completion."""
+    engine.enqueue_many(2)
+    [first] = engine.lease(1)
+    subscribe(engine)
+    engine.complete(engine.complete_and_lease([first]))
+    sent = deliver(engine)
+
+    [second] = {m["body"]["data"]["job_id"] for m in sent} - {first["job"]["id"]}
+    assert types(sent, first["job"]["id"]) == ["job.completed"]
+    assert types(sent, second) == ["job.leased", "job.completed"]
+
+
 def test_a_later_event_of_a_job_waits_until_the_one_before_has_ended(engine: Engine) -> None:
     """A job's later event is not delivered before the delivery of its earlier event has ended.
 

@@ -245,6 +245,13 @@ class Engine:
     def complete(self, leases: Iterable[dict[str, Any]], **item: Any) -> None:
         self.settle_all([{**handle(lease), "outcome": "completed", **item} for lease in leases])
 
+    def complete_and_lease(self, leases: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Complete jobs, and lease the next jobs in the same call."""
+        items = [{**handle(lease), "outcome": "completed"} for lease in leases]
+        lease = {"worker_id": "w1", "tick_id": str(uuid.uuid4()), "call": 1, "limit": 10}
+        response = self.rpc("settle_jobs", p_request={"items": items, "lease": lease})
+        return list(response["lease"]["leases"])
+
     def _send(self, function: str, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         request = {"worker_id": "w1", "tick_id": str(uuid.uuid4()), "items": items}
         return list(self.rpc(function, p_request=request)["results"])

@@ -188,9 +188,14 @@ begin
               ),
               'concurrency_key', v_id || ':' || i.job_id
             ) as item,
-            row_number() over (order by l.number, l.id, i.n) as n
+            row_number() over (order by l.number, l.id, c.nth, i.n) as n
           from queue.feed as l
-          cross join lateral unnest(l.job_ids, l.seqs) with ordinality as i (
+          cross join lateral (
+            values
+              (1, l.type, l.job_ids, l.seqs),
+              (2, 'job.leased', l.leased_ids, l.leased_seqs)
+          ) as c (nth, type, job_ids, seqs)
+          cross join lateral unnest(c.job_ids, c.seqs) with ordinality as i (
             job_id,
             seq,
             n
@@ -203,8 +208,8 @@ begin
             and j.job_type <> 'webhook_delivery'
             and case
               when v_hook.event_types is null
-                then l.type not in ('job.progress', 'job.log', 'job.output')
-              else l.type = any (v_hook.event_types)
+                then c.type not in ('job.progress', 'job.log', 'job.output')
+              else c.type = any (v_hook.event_types)
             end
             and (v_hook.job_types is null or j.job_type = any (v_hook.job_types))
         ) as d
