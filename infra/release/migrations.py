@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,21 +33,25 @@ class NewMigration:
     text: str
 
 
-def write_migrations(root: Path, version: str, *, now: datetime) -> list[NewMigration]:
+def write_migrations(
+    root: Path, version: str, *, now: datetime, server: Postgres | None = None
+) -> list[NewMigration]:
     """Return the migrations of a release, for the engine and for webhooks.
+
+    Without `server`, a temporary server runs.
 
     Raises:
         CannotRelease: The migrations do not create the schema of the current sources. The error's
             message lists the differences.
     """
-    with scratch() as server:
-        return Release(root, version, server).make(now)
+    with nullcontext(server) if server else scratch() as running:
+        return Release(root, version, running).make(now)
 
 
-def differs_from_release(root: Path) -> bool:
+def differs_from_release(root: Path, server: Postgres | None = None) -> bool:
     """Return whether current sources and released migrations create different schemas."""
-    with scratch() as server:
-        release = Release(root, "", server)
+    with nullcontext(server) if server else scratch() as running:
+        release = Release(root, "", running)
         return catalogue(release.released()) != catalogue(release.present())
 
 
@@ -185,10 +190,20 @@ class Release:
         return self.build("present", present_files(self.parts))
 
     def build(self, name: str, files: list[Path]) -> str:
-        """Create a database from SQL files, and return its URL."""
-        url = empty_database(self.server, name)
-        migrations.apply_migrations(migrations.as_user(url, "postgres"), files)
-        return url
+        """Create a database from SQL files, and return its URL.
+
+        The server keeps another database, of which equal files get a copy.
+        """
+        texts = "\0".join(path.read_text("utf-8") for path in files)
+        kept = f"{name}_{hashlib.sha256(texts.encode()).hexdigest()[:16]}"
+        with psycopg.connect(self.server.url(), autocommit=True) as connection:
+            exists = "select from pg_catalog.pg_database where datname = %s"
+            if not connection.execute(exists, (kept,)).rowcount:
+                url = empty_database(self.server, kept)
+                migrations.apply_migrations(migrations.as_user(url, "postgres"), files)
+            connection.execute(f"drop database if exists {name} with (force)".encode())
+            connection.execute(f"create database {name} template {kept} owner postgres".encode())
+        return self.server.url(database=name)
 
 
 def released_files(parts: Iterable[Part]) -> list[Path]:

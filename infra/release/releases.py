@@ -13,6 +13,7 @@ from infra.release.changes import CannotRelease
 from infra.release.migrations import differs_from_release, version_of, write_migrations
 from minutehand.install.sources import ordinal
 from minutehand.version import VERSION
+from supabase_local.postgres import Postgres
 
 ROOT = Path(__file__).resolve().parents[2]
 LIST = "supabase/RELEASES.json"
@@ -61,7 +62,9 @@ def problems(root: Path = ROOT) -> list[str]:
     return sentences
 
 
-def check_present(root: Path = ROOT, version: str = VERSION) -> None:
+def check_present(
+    root: Path = ROOT, version: str = VERSION, server: Postgres | None = None
+) -> None:
     """Check that the current sources equal the release of their version, or can be a new release.
 
     Raises:
@@ -69,15 +72,17 @@ def check_present(root: Path = ROOT, version: str = VERSION) -> None:
             missing.
     """
     if version not in read(root):
-        write_migrations(root, version, now=datetime.now(UTC))
-    elif differs_from_release(root):
+        write_migrations(root, version, now=datetime.now(UTC), server=server)
+    elif differs_from_release(root, server):
         raise CannotRelease(
             f"the schemas must be those of {version}, which is released, or the version must be"
             " raised in shared/minutehand/version.py and in queue.version()"
         )
 
 
-def release(version: str, root: Path = ROOT, *, now: datetime) -> list[Path]:
+def release(
+    version: str, root: Path = ROOT, *, now: datetime, server: Postgres | None = None
+) -> list[Path]:
     """Write the migrations of a release, and add the migrations to RELEASES.json.
 
     Return the new files' paths.
@@ -97,7 +102,7 @@ def release(version: str, root: Path = ROOT, *, now: datetime) -> list[Path]:
         sentences.append(f"CHANGELOG.md must have a section ## [{version}]")
     if sentences:
         raise CannotRelease("\n".join(sentences))
-    new = write_migrations(root, version, now=now)
+    new = write_migrations(root, version, now=now, server=server)
     for migration in new:
         migration.path.parent.mkdir(exist_ok=True)
         migration.path.write_text(migration.text, "utf-8")

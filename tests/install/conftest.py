@@ -20,13 +20,13 @@ from tests.support.stranger import environment_of
 
 
 @pytest.fixture(scope="session")
-def released(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def released(wheel: Path, postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A read-only copy of the wheel's sources in which the current version is released."""
 
     def build(folder: Path) -> None:
         shutil.copytree(wheel / "source", folder, dirs_exist_ok=True)
         if VERSION not in releases.read(folder):
-            make_release(folder, VERSION, now=datetime.now(UTC))
+            make_release(folder, VERSION, now=datetime.now(UTC), server=postgres)
 
     return made_once(tmp_path_factory, "released", build)
 
@@ -41,12 +41,14 @@ def texts(released: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def newer(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def newer(
+    released: Path, postgres: Postgres, tmp_path_factory: pytest.TempPathFactory
+) -> Environment:
     """A Python environment with the invented next release."""
 
     def build(folder: Path) -> None:
         shutil.copytree(released, folder / "source")
-        make_second_release(folder / "source")
+        make_second_release(folder / "source", postgres)
         build_wheels(folder / "source", folder / NEXT)
 
     wheels = made_once(tmp_path_factory, "newer", build) / NEXT

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from infra.release import releases
 from minutehand.version import VERSION
+from supabase_local.postgres import Postgres
 
 _SERIES, _, _PATCH = VERSION.rpartition(".")
 NEXT = f"{_SERIES}.{int(_PATCH) + 1}"
@@ -19,14 +20,14 @@ revoke execute on function queue.greetings from public;
 """
 
 
-def make_second_release(copy: Path) -> None:
+def make_second_release(copy: Path, server: Postgres) -> None:
     """Release a next version in a copy of the checkout in which the current version is released."""
     text = copy / "supabase/schemas/20_extensions.sql"
     text.write_text(text.read_text() + SECOND_SQL)
-    make_release(copy, NEXT, now=datetime.now(UTC))
+    make_release(copy, NEXT, now=datetime.now(UTC), server=server)
 
 
-def make_release(copy: Path, version: str, *, now: datetime) -> list[Path]:
+def make_release(copy: Path, version: str, *, now: datetime, server: Postgres) -> list[Path]:
     """Release a copy of the checkout as this version, and return the migrations."""
     changelog = copy / "CHANGELOG.md"
     text = changelog.read_text() if changelog.exists() else ""
@@ -42,4 +43,4 @@ def make_release(copy: Path, version: str, *, now: datetime) -> list[Path]:
         flags=re.DOTALL,
     )
     first.write_text(sql)
-    return releases.release(version, copy, now=now)
+    return releases.release(version, copy, now=now, server=server)
