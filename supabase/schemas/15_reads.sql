@@ -1849,11 +1849,12 @@ from (
       ),
       (
         'open_transaction',
-        'A session with an open transaction delays statistics, webhooks and maintenance.'
+        'A session with an open transaction delays statistics, messages to other services and '
+          'maintenance.'
       ),
       (
         'late_events',
-        'Statistics and webhooks do not yet include events after {since}.'
+        'Statistics and messages to other services do not yet include events after {since}.'
       ),
       (
         'blocking_session',
