@@ -57,21 +57,6 @@ def test_a_type_that_is_refused_stops_no_other(engine: Engine, bad: dict[str, An
     assert known(engine, "bad")["refusal"] is None
 
 
-def test_a_module_that_cannot_be_loaded_is_the_reason_of_its_types(engine: Engine) -> None:
-    """If a worker could not load a module, the waiting jobs of the module's types say so."""
-    engine.register("work", source="app.other:work")
-    engine.register("late", source="app.late:late")
-    publish(engine, {"module": "app.late", "failure": "no module named x"})
-    engine.lease_call(0, job_types=["work"])
-
-    said = engine.explain(engine.enqueue(job_type="late"))
-    assert (said["reason"], said["cause"]) == ("no_processor", "no module named x")
-    assert not known(engine, "late")["served"]
-    assert known(engine, "work")["refusal"] is None
-    engine.register("late", source="app.late:late")
-    assert known(engine, "late")["refusal"] is None
-
-
 def test_an_older_worker_that_waited_for_a_newer_one_sees_what_it_published(engine: Engine) -> None:
     """A worker with an older schema version registers while a newer worker does.
 

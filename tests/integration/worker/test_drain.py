@@ -152,6 +152,7 @@ def test_a_module_that_cannot_be_imported_is_a_finding_of_its_types(
     (tmp_path / "late" / "processors.py").write_text("import absent_library")
     monkeypatch.syspath_prepend(tmp_path)
     engine.register("late", source="late.processors:work")
+    engine.register("other", source="late.other:work")
     settings = settings_of(engine, []).model_copy(update={"apps": ("late",)})
 
     async def load() -> None:
@@ -164,8 +165,9 @@ def test_a_module_that_cannot_be_imported_is_a_finding_of_its_types(
     with pytest.raises(ModuleNotFoundError):
         asyncio.run(load())
 
-    cause = engine.findings()["refused_type"]["cause"]
-    assert cause.startswith("late.processors cannot be loaded: ModuleNotFoundError: ")
+    found = engine.findings()["refused_type"]
+    assert found["sentence"].endswith(" of late.")
+    assert found["cause"].startswith("late.processors cannot be loaded: ModuleNotFoundError: ")
 
 
 @pytest.mark.parametrize("named", [[COROUTINE], [FUNCTION], [COROUTINE, FUNCTION]])
