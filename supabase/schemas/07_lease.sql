@@ -1284,7 +1284,6 @@ create function queue.divide_slots(
   p_turns queue.turn[],
   p_depth integer,
   p_most integer,
-  p_now timestamptz,
   out shares queue.share[],
   out empty queue.share[],
   out lasts queue.last_served[],
@@ -1602,8 +1601,7 @@ begin
     v_divided := queue.divide_slots(
       v_turns,
       case when v_first.is_all then least(v_most, 4 + 4 * v_most / v_first.known) end,
-      v_most,
-      p_now
+      v_most
     );
     exit when v_first.is_all or v_divided.shares is not null or v_lacks_locks;
   end loop;
@@ -2467,24 +2465,6 @@ begin
 end;
 $$;
 
--- Return the number of ready jobs in the lanes p_lanes (job types in queues), but at most 1,000.
-create function queue.count_due(p_lanes integer[])
-returns bigint
-language plpgsql stable
-set search_path = ''
-as $$
-begin
-  return (
-    select count(*)
-    from (
-      select from queue.ready as r
-      where r.lane = any (p_lanes)
-      limit 1000
-    ) as r
-  );
-end;
-$$;
-
 -- Lease jobs for public.lease_jobs and public.settle_jobs. If a worker repeats a request, the
 -- second request waits until the first request has finished. The second request waits for an
 -- advisory lock, because a row lock would be a write, and a request that finds no jobs must write
@@ -2643,11 +2623,18 @@ begin
     and (not v_maintenance or v_asked.ends ? 'maintained')
     and (v_next_ms <= (v_asked.ends -> 'stay_ms')::double precision) is not true;
   if v_asked.count_due or v_asked.call = 1 or v_ends then
-    -- count ready jobs of all job types and queues that the worker serves
+    -- count ready jobs of all job types and queues that the worker serves, but at most 1,000
     if v_asked.pools is not null or v_given.is_alone then
       v_given.lanes := (queue.open_lanes(v_asked.job_types, v_asked.queues)).lanes;
     end if;
-    v_due := queue.count_due(v_given.lanes);
+    v_due := (
+      select count(*)
+      from (
+        select from queue.ready as r
+        where r.lane = any (v_given.lanes)
+        limit 1000
+      ) as r
+    );
   end if;
   if v_ends then
     v_run := public.tick_finished(
@@ -2674,7 +2661,12 @@ begin
     'alone', v_given.is_alone,
     'wake_topic', case when v_listens then queue.wake_topic() end,
     'suspects', case
-      when v_tick.has_suspects then queue.count_companies(v_asked.job_types, v_asked.queues)
+      when v_tick.has_suspects then (
+        -- groups of suspects that the worker may run
+        select count(distinct s.company)
+        from queue.ready_suspects(v_asked.job_types) as s
+        where s.lane = any ((queue.open_lanes(v_asked.job_types, v_asked.queues)).lanes)
+      )
     end,
     'now', v_now
   );

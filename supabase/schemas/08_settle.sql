@@ -592,7 +592,14 @@ begin
     );
   end if;
   if v_ended.has_suspects then
-    perform queue.clear_suspects(p_items);
+    -- The process of a worker did not end during the attempts that the worker has settled. A job
+    -- that the worker released did not finish its attempt, so it remains a suspect.
+    delete from queue.suspects as s
+    using unnest(p_items) as i
+    join public.jobs as j on j.id = i.job_id and j.fence = i.fence
+    where s.job_id = i.job_id
+      and j.status <> 'processing'
+      and i.outcome not in ('lost', 'died', 'released');
   end if;
   changes := v_ended.changes;
   results := v_ended.results;

@@ -8,7 +8,7 @@
 --     queue.expired_items     converts expired leases to outcomes that queue.settle applies.
 --   queue.lease_mode        decides which jobs a worker may lease while suspects wait.
 --   queue.lease_suspects    leases one group of suspects, within all limits.
---   queue.clear_suspects    deletes suspects whose attempts ended before their process did.
+--   queue.settle            deletes suspects whose attempts ended before their process did.
 --
 -- When a worker process ends, its jobs are split into groups of about the same size. By default,
 -- the jobs are split into two groups. The host of the process can request up to 100 groups in the
@@ -283,18 +283,6 @@ join queue.ready as r
 where j.status = 'pending' and coalesce(j.job_type = any (p_job_types), true)
 $$;
 
--- Return the number of ready groups of suspects that a worker may run, if the worker serves the job
--- types p_job_types and the queues p_queues.
-create function queue.count_companies(p_job_types text[], p_queues text[])
-returns bigint
-language sql stable
-set search_path = ''
-as $$
-select count(distinct s.company)
-from queue.ready_suspects(p_job_types) as s
-where s.lane = any ((queue.open_lanes(p_job_types, p_queues)).lanes)
-$$;
-
 -- Decide which jobs a worker may lease while suspects wait. queue.lease_mode returns the text
 -- suspects, others or nothing.
 -- suspects: The worker may lease a group of suspects, because the worker's process runs no job.
@@ -438,20 +426,4 @@ begin
   perform queue.spend_starts(v_taken.ids, p_now) where v_taken.ids is not null;
   return v_taken;
 end;
-$$;
-
--- Delete the rows of queue.suspects for jobs whose attempts a worker has settled, because the
--- worker's process did not end during these attempts. A job that the worker released did not finish
--- its attempt, so it remains a suspect.
-create function queue.clear_suspects(p_items queue.worker_item[])
-returns void
-language sql
-set search_path = ''
-as $$
-delete from queue.suspects as s
-using unnest(p_items) as i
-join public.jobs as j on j.id = i.job_id and j.fence = i.fence
-where s.job_id = i.job_id
-  and j.status <> 'processing'
-  and i.outcome not in ('lost', 'died', 'released')
 $$;
