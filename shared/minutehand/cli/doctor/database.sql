@@ -3,10 +3,9 @@
 
 -- check locks
 
--- find database sessions with locks that prevent people and workers from writing jobs
-select case when bool_and(l.mode ~ '^Row') then 'warn' else 'fail' end,
-  format('%s%s of process %s has been locked for %s s%s',
-    case when bool_and(l.mode ~ '^Row') then 'rows of ' end,
+-- find database sessions with locks that prevent people and workers from writing jobs. The check
+-- `queue` reports sessions that have locked only rows.
+select 'fail', format('%s of process %s has been locked for %s s%s',
     string_agg(distinct c.oid::regclass::text, ', '), a.pid,
     round(extract(epoch from clock_timestamp() - a.xact_start)),
     case when a.state = 'idle in transaction' then ', by a transaction that does nothing'
@@ -17,17 +16,14 @@ join pg_class as c on c.oid = l.relation
 join pg_stat_activity as a on a.pid = l.pid
 where l.granted
   -- omit locks in the modes that vacuum and analyze take
-  and l.mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock',
-    'RowShareLock', 'RowExclusiveLock')
+  and l.mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
   and c.relkind = 'r'
   and l.database = (select oid from pg_database where datname = current_database())
   and (c.relnamespace = 'queue'::regnamespace
     or c.oid in (to_regclass('public.jobs'), to_regclass('public.job_logs'))
     or c.oid in (select d.refobjid from pg_depend as d join pg_rewrite as w on w.oid = d.objid
       where w.ev_class in (to_regclass('queue.tenants'), to_regclass('queue.tenant_members'))))
-  -- pg_locks does not list the locks of rows, but it lists the lock of their table
-  and a.xact_start < clock_timestamp() - case
-    when l.mode ~ '^Row' then interval '1 min' else interval '2 s' end
+  and a.xact_start < clock_timestamp() - interval '2 s'
 group by a.pid, a.xact_start, a.state, a.usename;
 
 -- check jobs
