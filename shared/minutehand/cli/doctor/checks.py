@@ -474,11 +474,12 @@ def enqueue(target: Target) -> CheckResult:
         # takes a token of the limit of enqueues
         with owner.transaction(force_rollback=True):
             for sample in samples:
-                error = trial.job(*sample)
+                attempt = partial(trial.attempt, partial(trial.run_job, *sample))
+                error = attempt()
                 # ignore an error of a tenant's limit, or of a job type that only the platform
                 # enqueues
                 if error and not str(error.sqlstate).startswith("PT"):
-                    failed = sample[0], error, partial(trial.job, *sample)
+                    failed = sample[0], error, attempt
                     if not isinstance(error, NotLeased):
                         break
         if failed:
@@ -487,7 +488,7 @@ def enqueue(target: Target) -> CheckResult:
             cause = trial.find_cause(attempt, "jobs", "job_logs")
             if cause or not isinstance(error, NotLeased):
                 return fail(f"no job of the type {job_type} can be run: {message}", cause)
-        attempt = partial(trial.attempt, lambda: trial.run(TRIAL_TENANT))
+        attempt = partial(trial.attempt, partial(trial.run, TRIAL_TENANT))
         if (error := attempt()) and (
             cause := trial.find_cause(attempt, "workspaces", "workspace_members")
         ):
@@ -523,11 +524,8 @@ class Trial:
             return error
         return None
 
-    def job(self, job_type: str, payload: str) -> psycopg.Error | None:
+    def run_job(self, job_type: str, payload: str) -> list[tuple[Any, ...]]:
         """Create a job as a person of a tenant, and cancel, fail and complete it."""
-        return self.attempt(partial(self._run_job, job_type, payload))
-
-    def _run_job(self, job_type: str, payload: str) -> list[tuple[Any, ...]]:
         owner, (create, find, cancel), (lease, settle, delete) = self._owner, TRIAL_JOB, TRIAL_RUN
         self.run(TRIAL_TYPE)
         owner.execute("set local role authenticated")
