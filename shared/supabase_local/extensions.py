@@ -12,7 +12,7 @@ from pathlib import Path
 
 STAND_INS = Path(__file__).with_name("hosted") / "extensions"
 #: Extensions whose objects are always in a fixed schema, whatever `create extension` names.
-_SCHEMAS = {"supabase_vault": "vault", "pgmq": "pgmq"}
+_SCHEMAS = {"supabase_vault": "vault"}
 
 
 def write_extensions(folder: Path, system: Path) -> None:
