@@ -1303,8 +1303,13 @@ begin
     'since', v_since,
     'late_since', queue.statistics_stale_since(v_now),
     'backlog', queue.backlog(p_workspace_id, v_now),
-    'live', (public.count_jobs(p_workspace_id) -> 'states')
-      - '{completed,failed,cancelled}'::text[],
+    'live', (
+      public.count_jobs(
+        p_workspace_id,
+        -- in a workspace, count the same jobs as the default list
+        case when p_workspace_id is null then '{}' else '{"internal": false}'::jsonb end
+      ) -> 'states'
+    ) - '{completed,failed,cancelled}'::text[],
     'types', (
       select coalesce(jsonb_object_agg(n.job_type, n.line), '{}')
       from queue.type_numbers(p_workspace_id, v_since, '9 days') as n
@@ -1408,13 +1413,15 @@ begin
         '[]'
       )
       from queue.type_numbers(p_workspace_id, v_since, v_step) as n
+      where not queue.is_internal(n.job_type)
     )
   );
 end;
 $$;
 comment on function public.queue_series is
   'Counts and times per type over p_minutes, 15 to '
-  '11,520, in about a hundred points: {now, since, step_seconds, points}.';
+  '11,520, in about a hundred points: {now, since, step_seconds, points}. Jobs that the engine '
+  'itself enqueues are not included.';
 select queue.allow('authenticated, service_role', 'public.queue_series');
 
 -- Return the numbers of waiting and running jobs of a type as an object with the keys waiting and

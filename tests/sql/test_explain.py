@@ -668,6 +668,7 @@ def test_deliveries_to_a_receiver_are_one_holder_and_outside_of_the_default_list
         states = engine.rpc("count_jobs", p_workspace_id=ACME, p_filter={"internal": internal})
         assert len(listed) == sum(states["states"].values()) == count
         assert (own in {each["id"] for each in listed}) is not internal
+    assert engine.rpc("queue_stats", p_workspace_id=ACME)["live"]["queued"] == 1
     engine.register("webhook_delivery", key_concurrency=1, workspace_concurrency=4, internal=True)
     engine.enqueue(job_type="webhook_delivery", concurrency_key="hook3:a")
     holders = engine.rpc("explain_queue", p_workspace_id=ACME)["holders"]

@@ -75,7 +75,9 @@ def test_what_commits_late_is_delivered_and_counted(engine: Engine) -> None:
     assert {m["body"]["data"]["job_id"] for m in deliver(engine)} == {late, early}
     engine.elapse(6)
     stats = engine.rpc("queue_stats", p_workspace_id=ACME)["types"]
-    assert stats["work"]["enqueued"] == 2
+    assert (stats["work"]["enqueued"], stats["webhook_delivery"]["completed"]) == (2, 2)
+    points = engine.rpc("queue_series", p_workspace_id=ACME)["points"]
+    assert {point["job_type"] for point in points} == {"work"}
 
 
 def test_what_cannot_be_enqueued_is_delivered_once_it_can(engine: Engine) -> None:
