@@ -26,8 +26,9 @@ Seen = TypeVar("Seen")
 
 
 async def until(condition: Callable[[], object]) -> None:
-    while not condition():  # noqa: ASYNC110 - no event announces the condition
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(240):
+        while not condition():  # noqa: ASYNC110 - no event announces the condition
+            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
