@@ -2645,9 +2645,7 @@ begin
         v_asked.ends -> 'summary'
         || jsonb_build_object(
           'due_left', v_due,
-          'next_due_in_ms', v_next_ms,
-          'next_in_ms', v_next_ms,
-          'next_reason', case when v_next_ms is null then 'notified' else 'due' end
+          'next_due_in_ms', v_next_ms
         )
       )
     );

@@ -40,10 +40,6 @@ class TickSummary:
     #: Milliseconds until the next scheduled job falls due. `next_due_in_ms` is None if no job is
     #: scheduled.
     next_due_in_ms: float | None = field(default=None, compare=False)
-    #: Milliseconds until the next lease request, and its reason, see `tick_scheduler.py`.
-    #: `next_in_ms` is None if only a notification announces new jobs.
-    next_in_ms: float | None = field(default=None, compare=False)
-    next_reason: str | None = field(default=None, compare=False)
 
     def count(self, outcome: str) -> None:
         """Count one settled job."""

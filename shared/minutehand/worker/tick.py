@@ -204,7 +204,6 @@ class Tick:
             return False
         if self._entry.action is Action.ABANDON:
             self._abandon_rest()
-        self._report_remaining(now)
         return not await self._finish()
 
     def _snapshot(self, now: float) -> RunSnapshot:
@@ -236,13 +235,6 @@ class Tick:
             return True
         self._wakeup.clear()
         return False
-
-    def _report_remaining(self, now: float) -> None:
-        """Add the time and reason of the next lease request to the summary."""
-        rest = self.scheduler.next_lease
-        self.summary.next_reason = Reason.NOTIFIED if rest is None else rest.reason
-        if rest is not None:
-            self.summary.next_in_ms = round(max(0.0, rest.at - now) * 1000, 1)
 
     def _start_call(self, call: Coroutine[Any, Any, None]) -> None:
         exchange = asyncio.get_running_loop().create_task(call)

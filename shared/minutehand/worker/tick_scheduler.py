@@ -303,14 +303,6 @@ class TickScheduler:
             return False
         return self._lease.at <= now + self._options.linger_seconds
 
-    @property
-    def next_lease(self) -> NextAction | None:
-        """The worker's next lease request after this run has ended.
-
-        Return None if only a notification leads to the next lease request.
-        """
-        return self._lease
-
     def next_poll(self, now: float, *, poll_seconds: float, was_notified: bool) -> NextAction:
         """Return the loop's next poll after this run, which is at most `poll_seconds` later.
 
