@@ -1,10 +1,9 @@
 // Page of a workspace's webhooks, with their events, deliveries and secrets. A secret is shown only
 // once.
 
-import { jobs, WORKSPACE_PATH, route, rpc } from "../../api.js";
+import { WORKSPACE_PATH, route, rpc } from "../../api.js";
 import { pluralize } from "../../lib/format.js";
 import { html, useState } from "../../lib/ui.js";
-import { StateBadge } from "../../parts/badge.js";
 import { CopyId } from "../../parts/copy.js";
 import { Dialog, DialogForm } from "../../parts/dialog.js";
 import { field } from "../../parts/field.js";
@@ -22,27 +21,12 @@ const remove = route(`DELETE ${WORKSPACE_PATH}/webhooks/{webhook_id}`);
 const rotate = route(`POST ${WORKSPACE_PATH}/webhooks/{webhook_id}/rotate-secret`);
 const sendTest = route(`POST ${WORKSPACE_PATH}/webhooks/{webhook_id}/test`);
 
-const DELIVERY = "webhook_delivery"; // type of the jobs that deliver events
 const isBroken = (one) => Boolean(one.disabled_reason) || one.failures > 0;
 
-const ANSWERED = ["retrying", "completed", "failed"]; // states of deliveries with a response
-
-/**
- * Read the webhooks. Disabled and failing webhooks come first, and are returned with their latest
- * delivery that has a response.
- */
+/** Read the webhooks. Disabled and failing webhooks come first. */
 async function read(workspaceId, signal) {
   const { webhooks } = await rpc("list_webhooks", { p_workspace_id: workspaceId }, signal);
-  const latestOf = async ({ id }) => {
-    const payload = { webhook_id: id };
-    const filter = { workspace_id: workspaceId, job_type: DELIVERY, payload, state: ANSWERED };
-    return (await jobs.page(filter, null, 1, signal)).jobs[0];
-  };
-  return Promise.all(
-    webhooks
-      .sort((a, b) => isBroken(b) - isBroken(a))
-      .map(async (one) => ({ ...one, latest: isBroken(one) && (await latestOf(one)) })),
-  );
+  return webhooks.sort((a, b) => isBroken(b) - isBroken(a));
 }
 
 /**
@@ -55,7 +39,7 @@ const problemOf = ({ disabled_reason: why, failures }) =>
 /** Return a link to the list of the jobs that deliver the events of a webhook. */
 function deliveriesOf({ id }) {
   const payload = encodeURIComponent(JSON.stringify({ webhook_id: id }));
-  return `/jobs?job_type=${DELIVERY}&payload=${payload}`;
+  return `/jobs?job_type=webhook_delivery&payload=${payload}`;
 }
 
 export default function Webhooks({ workspace }) {
@@ -121,12 +105,6 @@ export default function Webhooks({ workspace }) {
             html` <span class="muted small">
               delivered <${When} at=${one.last_delivered_at} />
             </span>`
-          }
-          ${
-            one.latest &&
-            html`<p class="small">
-              Latest delivery: <a href=${`/jobs/${one.latest.id}`}><${When} at=${one.latest.created_at} /></a> <${StateBadge} job=${one.latest} />
-            </p>`
           }
           <p>
             <a href=${deliveriesOf(one)}>All deliveries<span class="hidden"> to ${one.url}</span></a>
