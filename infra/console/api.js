@@ -337,7 +337,7 @@ export const jobs = {
   /** Read the failed jobs, grouped by error. */
   failures: (workspaceId, signal) => rpc("dead_letters", { p_workspace_id: workspaceId }, signal),
   attempts: async (id, signal) => (await rpc("job_attempts", { p_job_id: id }, signal)).attempts,
-  steps: (id, after, signal) => rpc("job_steps", { p_job_id: id, p_after: after ?? null }, signal),
+  steps: (id, signal) => rpc("job_steps", { p_job_id: id }, signal),
   trace: (id, signal) => rpc("job_trace", { p_job_id: id }, signal),
   /** Explain why a job is in its state, and what the user can do. */
   explain: (id, signal) => rpc("explain_job", { p_job_id: id }, signal),

@@ -47,14 +47,13 @@ const EXPLAIN_MS = { pending: 5000, waiting: 5000, processing: 15_000 };
 export const title = ({ id }) => `Job ${id.slice(-8)}`;
 
 /**
- * Read attempts, steps and child jobs when the state of the job changes, but not when only the
- * job's progress changes.
+ * Read attempts and child jobs when the state of the job changes, but not when only the job's
+ * progress changes.
  */
 function useDetails(job) {
   const stamp = `${job.status} ${job.attempts} ${job.fence} ${job.generation} ${job.finished_at}`;
   const { id } = job;
   const attempts = useFetch((signal) => api.attempts(id, signal), [id]);
-  const steps = useFetch((signal) => api.steps(id, null, signal), [id]);
   const explained = useFetch((signal) => api.explain(id, signal), [id]);
   const trace = useFetch((signal) => api.trace(id, signal), [id]);
   const isRunning = trace.value?.jobs.some((one) => !ENDED.has(one.status));
@@ -67,9 +66,9 @@ function useDetails(job) {
   useEffect(() => {
     if (lastStamp.current === stamp) return;
     lastStamp.current = stamp;
-    for (const read of [attempts, steps, explained, trace]) read.refresh();
+    for (const read of [attempts, explained, trace]) read.refresh();
   }, [stamp]);
-  return { attempts, steps, explained, trace };
+  return { attempts, explained, trace };
 }
 
 export default function JobPage({ id }) {
@@ -82,7 +81,7 @@ export default function JobPage({ id }) {
 
 function JobDetails({ watch, job }) {
   const [replaying, setReplaying] = useState(null); // {from} for a step, {isCopy} for the whole job
-  const { attempts, steps, explained, trace } = useDetails(job);
+  const { attempts, explained, trace } = useDetails(job);
   const log = useJobLines(job.id, job.last_seq);
   const wait = job.status === "waiting" ? job.waiting_for : null;
   const isLive = !ENDED.has(job.status);
@@ -117,10 +116,7 @@ function JobDetails({ watch, job }) {
         ? html`<${Question}
           jobId=${job.id}
           wait=${wait}
-          onAnswered=${() => {
-            watch.refresh();
-            steps.refresh();
-          }} />`
+          onAnswered=${watch.refresh} />`
         : html`<${Explained} explained=${explained} job=${job} />`
     }
     <div class="columns">
@@ -141,7 +137,6 @@ function JobDetails({ watch, job }) {
               html`<${RowDetails}
                 row=${row}
                 job=${job}
-                steps=${steps}
                 attempts=${attempts.value ?? []}
                 onReplay=${(from) => setReplaying({ from })} />`} />`
         }
@@ -175,11 +170,14 @@ function JobDetails({ watch, job }) {
   </article>`;
 }
 
+/** The error at the end of a failed job's sentence, because the page shows the error below. */
+const ERROR_AT_END = /: .*/s;
+
 function Explained({ explained, job }) {
   const explanation = explained.value?.status === job.status ? explained.value : {};
   const { sentence = "\u00a0", cause, estimated_start_at: start, held_by: held } = explanation;
   return html`<p class="explain" aria-live="polite">
-      <${Sentence} text=${job.status === "failed" ? withoutError(sentence, job) : sentence} />
+      <${Sentence} text=${job.status === "failed" ? sentence.replace(ERROR_AT_END, ".") : sentence} />
       ${cause && html` <span class="muted">Cause: ${cause}</span>`}
       ${
         start &&
@@ -198,19 +196,6 @@ const HeldWith = ({ held }) =>
     ${atLeast(held.waiting, held.more)} jobs of the workspace wait for the same
     reason${held.since && html`, held for <${Elapsed} from=${held.since} />`}.
   </p>`;
-
-/**
- * Return the explanation's sentence without the job's error message, because the page shows the
- * full error message below.
- */
-function withoutError(sentence, job) {
-  const message = (job.error_message ?? "").trim().replace(/\s+/g, " ").slice(0, 80);
-  const type = String(job.error_data?.type).split(".").at(-1);
-  const at = [`${type}: ${message}`, message]
-    .map((text) => (message ? sentence.indexOf(text) : -1))
-    .find((index) => index > 0);
-  return at ? `${sentence.slice(0, at).replace(/:? *$/, "")}.` : sentence;
-}
 
 function Actions({ job, watch, duplicate, edit }) {
   const act = createAction(watch.refresh);
@@ -324,7 +309,7 @@ function Timeline({ job, trace, isMoving, detailsOf }) {
  * Details of a row of the timeline: the result of a step, the error of an attempt, or a link to a
  * child job.
  */
-function RowDetails({ row, job, steps, attempts, onReplay }) {
+function RowDetails({ row, job, attempts, onReplay }) {
   if (row.key === job.id) return html`<p class="muted">The job's payload and result are above.</p>`;
   const problem = row.error && html`<span class="problem">${row.error}</span> `;
   if (row.jobId !== job.id)
@@ -335,7 +320,14 @@ function RowDetails({ row, job, steps, attempts, onReplay }) {
     const attempt = attempts.find((one) => `${job.id}/${one.fence}` === row.key);
     return attempt && html`<${AttemptDetails} attempt=${attempt} />`;
   }
-  const step = steps.value?.steps.find((one) => one.name === row.name);
+  return html`<${StepDetails} row=${row} onReplay=${onReplay} />`;
+}
+
+function StepDetails({ row, onReplay }) {
+  const read = (signal) => api.steps(row.jobId, signal);
+  const steps = useFetch(read, [row.jobId, row.isRunning]);
+  if (!steps.value) return html`<${Placeholder} of=${steps} what="the result" />`;
+  const step = steps.value.steps.find((one) => one.name === row.name);
   if (!step) return html`<p class="muted">The step has no result yet.</p>`;
   return html`<${JsonView} value=${step.result} label=${`Result of ${step.name}`} />
     <div class="actions start">

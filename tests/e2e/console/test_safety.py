@@ -62,7 +62,7 @@ def test_hostile_payloads_logs_errors_and_names_are_text(visit: Visit, worker: H
 
 @pytest.mark.browser
 def test_the_first_load_is_small(visit: Visit, worker: HandWorker) -> None:
-    """The first page loads few files.
+    """The first page loads few files, whether it is the list, the overview or a running job.
 
     One small request reads a hundred jobs with payloads of 180 kB.
     """
@@ -84,3 +84,11 @@ def test_the_first_load_is_small(visit: Visit, worker: HandWorker) -> None:
     assert len(bytes_of) <= FIRST_LOAD_REQUESTS, list(bytes_of)
     assert max(bytes_of.pop("/rest/v1/rpc/list_jobs")) < LIST_BYTES
     assert sum(map(sum, bytes_of.values())) < FIRST_LOAD_BYTES, bytes_of
+
+    for path in ("/overview", f"/jobs/{worker.lease_one()['job']['id']}"):
+        visitor = visit(ADA, "")
+        asked = set[str]()
+        visitor.page.on("request", lambda request, to=asked: to.add(urlsplit(request.url).path))
+        visitor.open(path)
+        visitor.settle()
+        assert len(asked) <= FIRST_LOAD_REQUESTS, asked
