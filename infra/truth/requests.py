@@ -19,7 +19,7 @@ import jwt
 RECORDED: Final = Path(__file__).with_name("recorded")
 ADA: Final = "aaaaaaaa-0000-4000-8000-000000000001"
 ACME: Final = "11111111-1111-4111-8111-111111111111"
-_NAMES = "content-range content-type preference-applied proxy-status vary warning www-authenticate"
+_NAMES = "content-range content-type preference-applied proxy-status vary www-authenticate"
 HEADERS: Final = tuple(_NAMES.split())
 #: Claims in a caller's token. Times in the claims are seconds relative to now.
 _USER: Final = {"sub": ADA, "role": "authenticated"}
@@ -35,8 +35,6 @@ _TIMES: Final = {"iat": -60, "exp": 3600}
 _INSTANT: Final = re.compile(r'"\d{4}-\d\d-\d\dT[\d:.]+(?:\+00:00|Z)"')
 #: Maximum seconds until a Data API has read a changed schema.
 CACHE_SECONDS: Final = 30
-#: Pattern that finds PostgREST's version in the header `Warning`.
-_VERSION: Final = re.compile(r"(?<=PostgRESTv)[\d.]+")
 _GUEST: Final = re.compile(r"guest_[0-9a-f]{64}")
 
 
@@ -165,11 +163,7 @@ def _send(client: httpx.Client, api: DataApi, request: dict[str, Any]) -> dict[s
         headers={**api.headers(request["as"]), **request.get("headers", {})},
         content=None if body is None else body.encode(request.get("encoding", "utf-8")),
     )
-    headers = {
-        name: _VERSION.sub("16", response.headers[name])
-        for name in HEADERS
-        if name in response.headers
-    }
+    headers = {name: response.headers[name] for name in HEADERS if name in response.headers}
     return {
         "status": response.status_code,
         "body": mask_body(response.text, api.schema),

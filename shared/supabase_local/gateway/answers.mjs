@@ -2,7 +2,6 @@
 
 import { Refusal } from "./errors.mjs";
 import { contentTypeOf } from "./media.mjs";
-import { unaliased } from "./plan.mjs";
 import { appliedPreferences } from "./preferences.mjs";
 import { version } from "./versions.mjs";
 
@@ -15,9 +14,6 @@ export function answerOf(request, { plan, chosen, table }, result) {
   const applied = appliedPreferences(request.prefers, request.kind, hasKey);
   if (applied) headers.set("preference-applied", applied);
   for (const [name, value] of Object.entries(version.headers)) headers.set(name, value);
-  const names = unaliased(plan);
-  const warning = names.length > 0 ? version.warningOf(names) : null;
-  if (warning) headers.set("warning", warning);
   if (answer.hasBody) {
     headers.set("content-type", contentTypeOf(request.accepts));
     if (request.isAsked) headers.set("content-profile", request.schema);

@@ -23,7 +23,6 @@ import {
   readStatement,
   whole,
 } from "./statements.mjs";
-import { version } from "./versions.mjs";
 
 const PREPARED = { prepare: true };
 const asIs = (value) => value;
@@ -96,7 +95,7 @@ async function answeredBy(request, place) {
     asked = await understood(request, place.catalogue);
     if (!asked.isCall && asked.name === "") return described(asked);
     const [of, run] = asked.isCall ? callOf(asked, place) : tableOf(asked, place);
-    return answerOf(asked, of, await repeated(run));
+    return answerOf(asked, of, await run());
   } catch (error) {
     const refusal = error.response ? error : refusalOf(error, asked?.claims.role);
     if (refusal.body && place.catalogue.hasShortErrors) {
@@ -106,19 +105,6 @@ async function answeredBy(request, place) {
     // Node omits the body of a response to HEAD, so log the name of the missing feature.
     if (request.method === "HEAD" && refusal.status === 501) console.error(refusal.message);
     return refusal.response();
-  }
-}
-
-// Run a transaction again after errors that this version of PostgREST repeats, until it succeeds or
-// the time for a response is over.
-async function repeated(run) {
-  const end = Date.now() + settings.requestTimeoutMs;
-  for (;;) {
-    try {
-      return await run();
-    } catch (error) {
-      if (!version.repeated.includes(error.code) || Date.now() > end) throw error;
-    }
   }
 }
 

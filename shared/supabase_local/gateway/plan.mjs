@@ -76,7 +76,6 @@ function at(node, [name, ...rest], change) {
   const found = node.children.find((child) => [child.name, child.alias].includes(name));
   if (!found) throw notEmbedded(name);
   node.children = [found, ...node.children.filter((child) => child !== found)];
-  found.isAskedByTable ||= found.alias !== null && found.alias !== name;
   return at(found, rest, change);
 }
 
@@ -93,13 +92,6 @@ function known(field, of, catalogue) {
   const isJson = ["json", "jsonb"].includes(column?.nominal);
   return { ...field, toJson: !isJson };
 }
-
-// Name and alias of each embedded table with an alias that a query parameter calls by the table
-// name.
-export const unaliased = ({ name, alias, isAskedByTable, children }) => [
-  ...(isAskedByTable ? [[name, alias]] : []),
-  ...children.flatMap(unaliased),
-];
 
 export function resolved(condition, node, catalogue) {
   if (condition.conditions) {
