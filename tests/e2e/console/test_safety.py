@@ -85,10 +85,12 @@ def test_the_first_load_is_small(visit: Visit, worker: HandWorker) -> None:
     assert max(bytes_of.pop("/rest/v1/rpc/list_jobs")) < LIST_BYTES
     assert sum(map(sum, bytes_of.values())) < FIRST_LOAD_BYTES, bytes_of
 
+    asked = set[str]()
     for path in ("/overview", f"/jobs/{worker.lease_one()['job']['id']}"):
+        visitor.page.close()
         visitor = visit(ADA, "")
-        asked = set[str]()
-        visitor.page.on("request", lambda request, to=asked: to.add(urlsplit(request.url).path))
+        asked.clear()
+        visitor.page.on("request", lambda request: asked.add(urlsplit(request.url).path))
         visitor.open(path)
         visitor.settle()
         assert len(asked) <= FIRST_LOAD_REQUESTS, asked
