@@ -127,6 +127,7 @@ LEFT_OUT: list[tuple[str, str, dict[str, str]]] = [
     ("GET", "scratch_people", {"accept": "application/vnd.pgrst.plan"}),
     ("GET", "scratch_people", {"range": "0-1"}),
     ("GET", "scratch_people", {"prefer": "count=planned"}),
+    ("GET", "scratch_people", {"prefer": "timezone=UTC"}),
     ("PUT", "scratch_people?id=eq.1", {}),
     ("POST", "scratch_people", {"content-type": "text/csv"}),
     ("GET", "rpc/scratch_word", {}),

@@ -76,8 +76,6 @@ const CONFIG = `
       select d.oid from pg_catalog.pg_database as d where d.datname = current_database()))
     and of like 'pgrst.%'
   order by 1, s.setdatabase desc`;
-// Read time zones only for PostgREST 14, because this query takes as long as all others together.
-const ZONES = version.major === "14" ? "select name from pg_timezone_names" : "select where false";
 const MAX_ROWS = 1000; // default of a hosted project
 
 // Settings of a function that PostgREST applies before the call (`db-hoisted-tx-settings`).
@@ -96,17 +94,15 @@ export async function readCatalogue(driver, { schemas }) {
       tx.unsafe(ROLES),
       tx.unsafe(CONFIG),
       relationshipsOf(tx, schemas),
-      tx.unsafe(ZONES),
     ]);
   });
-  const [tables, functions, roles, config, relationships, zones] = read;
+  const [tables, functions, roles, config, relationships] = read;
   const configured = (name) => config.find((one) => one.name === `pgrst.${name}`)?.value;
   return {
     tables: new Map(tables.map((table) => [keyOf(table), tableOf(table)])),
     functions: functions.map(functionOf),
     roles: rolesOf(roles),
     relationships,
-    zones: new Set(zones.map(({ name }) => name)),
     preRequest: functionNamed(configured("db_pre_request")),
     hasShortErrors: version.hasShortErrors && configured("client_error_verbosity") === "minimal",
     maxRows: Number(configured("db_max_rows") ?? MAX_ROWS),

@@ -92,7 +92,7 @@ async function authOver(connection) {
 async function answeredBy(request, place) {
   let asked = null;
   try {
-    asked = await understood(request, place.catalogue);
+    asked = await understood(request);
     if (!asked.isCall && asked.name === "") return described(asked);
     const [of, run] = asked.isCall ? callOf(asked, place) : tableOf(asked, place);
     return answerOf(asked, of, await run());
@@ -186,7 +186,7 @@ function checkSingle({ accepts }, { rows }) {
 // Switch to the caller's role, apply the settings of the role and of the function, and set the
 // variables of the request in Postgres.
 function entrance(asked, roles, ofFunction) {
-  const { claims, method, path, headers, schema, prefers } = asked;
+  const { claims, method, path, headers, schema } = asked;
   const { default_transaction_isolation: ofRole, ...ofCaller } = settingsOf(claims.role, roles);
   const { default_transaction_isolation: ofCall, ...hoisted } = ofFunction;
   const { cookie, ...said } = Object.fromEntries(headers);
@@ -198,7 +198,6 @@ function entrance(asked, roles, ofFunction) {
     "request.path": path,
     "request.headers": JSON.stringify(said),
     "request.cookies": JSON.stringify(cookiesOf(cookie)),
-    ...(prefers.timezone === undefined ? {} : { timezone: prefers.timezone }),
     ...hoisted,
     role: claims.role, // last, because the other settings need no right of the caller
   };

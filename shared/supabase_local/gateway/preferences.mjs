@@ -1,7 +1,6 @@
 // The Prefer header, and the list of preferences that a response reports as applied.
 
 import { leftOut } from "./errors.mjs";
-import { version } from "./versions.mjs";
 
 const KNOWN = {
   resolution: ["merge-duplicates", "ignore-duplicates"],
@@ -26,18 +25,15 @@ const REPORTED = {
   return: ["insert", "update", "delete"],
   count: null,
   handling: null,
-  timezone: null,
 };
 
 // Return the first value of each known preference. Others are ignored.
-export function preferencesOf(header, { zones }) {
+export function preferencesOf(header) {
   const prefers = {};
   for (const one of (header ?? "").split(",").map((each) => each.trim())) {
-    if (LEFT_OUT.includes(one)) throw leftOut(`Prefer: ${one}`);
+    if (LEFT_OUT.includes(one) || one.startsWith("timezone=")) throw leftOut(`Prefer: ${one}`);
     const [name, value] = one.split(/=(.*)/s);
-    const isKnown =
-      name === "timezone" ? version.isZone(value, zones) : KNOWN[name]?.includes(value);
-    if (isKnown) prefers[name] ??= value;
+    if (KNOWN[name]?.includes(value)) prefers[name] ??= value;
   }
   return prefers;
 }

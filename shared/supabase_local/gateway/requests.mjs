@@ -13,11 +13,11 @@ import { claimsOf } from "./tokens.mjs";
 const KINDS = { GET: "read", HEAD: "read", POST: "insert", PATCH: "update", DELETE: "delete" };
 const READS = ["GET", "HEAD"];
 
-export async function understood(request, catalogue) {
+export async function understood(request) {
   const url = new URL(request.url);
   const { method, headers } = request;
   const claims = claimsOf(request);
-  const prefers = preferencesOf(headers.get("prefer"), catalogue);
+  const prefers = preferencesOf(headers.get("prefer"));
   const { name, isCall } = placeOf(url);
   const { schema, isAsked } = schemaOf(request);
   const kind = kindOf(method, name, isCall);

@@ -2,13 +2,8 @@
 // https://github.com/PostgREST/postgrest/blob/main/CHANGELOG.md
 
 const VERSIONS = {
-  16: {
-    headers: { vary: "Accept, Prefer, Range" },
-    // With PostgREST 16, Postgres rejects an unknown time zone.
-    isZone: () => true,
-    hasShortErrors: true,
-  },
-  14: { headers: {}, isZone: (zone, zones) => zones.has(zone), hasShortErrors: false },
+  16: { headers: { vary: "Accept, Prefer, Range" }, hasShortErrors: true },
+  14: { headers: {}, hasShortErrors: false },
 };
 
 const { DATA_API_VERSION: major = "16" } = process.env;
