@@ -160,7 +160,7 @@ def prepare_database(server: Postgres, database: str, *, is_released: bool = Fal
         with psycopg.connect(server.url(), autocommit=True) as connection:
             connection.execute(f"create database {database}".encode())
     url = server.url(database=database)
-    owner = migrations.as_user(url, "postgres")
+    owner = migrations.as_owner(url)
     migrations.prepare_hosted(url)
     migrations.set_project_owner(url, server.password)
     if is_released:

@@ -133,7 +133,7 @@ def install_every_way(postgres: Postgres, project: Path) -> list[str]:
 
 def apply(url: str, files: Sequence[Path]) -> None:
     """Apply migrations by our own runner instead of the Supabase CLI."""
-    migrations.apply_migrations(migrations.as_user(url, "postgres"), files)
+    migrations.apply_migrations(migrations.as_owner(url), files)
 
 
 def expect_equal(name: str, left: list[str], right: list[str]) -> None:

@@ -133,7 +133,7 @@ class Release:
         Raises:
             CannotRelease: Postgres rejects one of the statements.
         """
-        owner = migrations.as_user(url, "postgres")
+        owner = migrations.as_owner(url)
         with tempfile.TemporaryDirectory(prefix="minutehand-release-") as folder:
             for migration in new:
                 Path(folder, migration.path.name).write_text(migration.text, "utf-8")
@@ -200,7 +200,7 @@ class Release:
             exists = "select from pg_catalog.pg_database where datname = %s"
             if not connection.execute(exists, (kept,)).rowcount:
                 url = empty_database(self.server, kept)
-                migrations.apply_migrations(migrations.as_user(url, "postgres"), files)
+                migrations.apply_migrations(migrations.as_owner(url), files)
             connection.execute(f"drop database if exists {name} with (force)".encode())
             connection.execute(f"create database {name} template {kept} owner postgres".encode())
         return self.server.url(database=name)

@@ -104,7 +104,7 @@ def find_record(source: Path) -> Path:
     if not path.exists():
         with scratch() as server:
             url = empty_database(server, "present")
-            owner = migrations.as_user(url, "postgres")
+            owner = migrations.as_owner(url)
             parts = {part.name: present_files([part]) for part in parts_of(source)}
             apply_recorded(owner, parts, path)
     return path

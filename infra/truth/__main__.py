@@ -108,7 +108,7 @@ def _differences(part: str, api: DataApi, values: Mapping[str, str]) -> list[str
     url = values["SUPABASE_URL"]
     values = {**values, **demo_values()}
     if part == "demo":
-        owner = migrations.as_user(values["DATABASE_URL"], "postgres")
+        owner = migrations.as_owner(values["DATABASE_URL"])
         for seed in seed_files():
             migrations.apply_seed(owner, seed)
         command = ["minutehand.local", "up", "--once", "--supabase-url", url, "--any-ports"]

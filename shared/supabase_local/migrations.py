@@ -234,10 +234,10 @@ def apply_seed(url: str, path: Path, *, root: Path | None = None) -> bool:
     return name not in applied
 
 
-def as_user(url: str, user: str) -> str:
-    """Return a connection string with which `url` connects, and then acts as the role `user`."""
+def as_owner(url: str) -> str:
+    """Return a connection string with which `url` connects, and then acts as `postgres`."""
     parameters = conninfo_to_dict(url)
-    options = f"{parameters.get('options', '')} -c role={user}".strip()
+    options = f"{parameters.get('options', '')} -c role=postgres".strip()
     return make_conninfo(**{**parameters, "options": options})  # type: ignore[arg-type]
 
 

@@ -155,7 +155,7 @@ class Stack:
         if self.postgres is None or (files := self._migration_times()) == self._files:
             return
         self._files = files
-        owner = migrations.as_user(self.postgres.url(), "postgres")
+        owner = migrations.as_owner(self.postgres.url())
         try:
             applied = await asyncio.to_thread(migrations.apply_migrations, owner, list(files))
         except migrations.MigrationFailed as failed:
@@ -182,7 +182,7 @@ class Stack:
 
     def _prepare_database(self, server: Postgres) -> None:
         url = server.url()
-        owner = migrations.as_user(url, "postgres")
+        owner = migrations.as_owner(url)
         migrations.prepare_hosted(url, say=self.say)
         migrations.set_project_owner(url, server.password)
         migrations.expose_new_tables(owner, self.config)

@@ -16,7 +16,7 @@ from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY, SECRET_KEY, Gateway
 from minutehand.install.project import InstallOptions, plan_install
 from minutehand.install.rewrite import Schemas
 from minutehand.install.tenancy import Tenants
-from supabase_local.migrations import apply_migrations, as_user, migrations_in
+from supabase_local.migrations import apply_migrations, as_owner, migrations_in
 from supabase_local.ports import reserve_port
 from supabase_local.postgres import Postgres
 from tests.support.databases import HOSTED, Database, fresh_database
@@ -65,7 +65,7 @@ class HostedDatabase(Database):
 
     def apply(self, project: Path) -> None:
         """Apply the project's migrations as `minutehand dev` does."""
-        owner = as_user(self.url, "postgres")
+        owner = as_owner(self.url)
         apply_migrations(owner, migrations_in(project / "supabase/migrations"))
 
     def run(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:

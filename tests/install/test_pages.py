@@ -15,7 +15,7 @@ import yaml
 
 from minutehand.docs import PAGES, Names, render
 from minutehand.install.rewrite import Schemas
-from supabase_local.migrations import as_user
+from supabase_local.migrations import as_owner
 from tests.support.databases import Database
 from tests.support.engine import ACME
 from tests.support.pages import blocks
@@ -101,7 +101,7 @@ def test_every_page_speaks_the_projects_names_and_its_code_is_code(
 
     Its SQL runs, and its Python and YAML can be parsed.
     """
-    owner = as_user(dev.values["DATABASE_URL"], "postgres")
+    owner = as_owner(dev.values["DATABASE_URL"])
     with psycopg.connect(owner, autocommit=True) as connection:
         connection.execute(BEFORE)
         for topic, text in pages.items():

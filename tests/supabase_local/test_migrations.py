@@ -20,7 +20,7 @@ def write(folder: Path, name: str, text: str) -> Path:
 
 
 def apply(database: Database, folder: Path) -> list[str]:
-    url = migrations.as_user(database.url, "postgres")
+    url = migrations.as_owner(database.url)
     return [version_of(done) for done in migrations.apply_migrations(url, migrations_in(folder))]
 
 
@@ -97,7 +97,7 @@ def test_the_seed_runs_once_and_an_edited_one_is_only_noted(
     database: Database, tmp_path: Path
 ) -> None:
     """A seed runs once. An edited seed is reported and does not run again."""
-    url = migrations.as_user(database.url, "postgres")
+    url = migrations.as_owner(database.url)
     with database.connect(user="postgres") as connection:
         connection.execute("create table public.scratch_seeded (n int)")
     seed = write(tmp_path, "seed.sql", "insert into public.scratch_seeded values (1);")

@@ -152,7 +152,7 @@ def _copy(source: Path, target: Path) -> None:
 
 def make_templates(server: Postgres) -> None:
     url = server.url(database="postgres")
-    owner = migrations.as_user(url, "postgres")
+    owner = migrations.as_owner(url)
     migrations.prepare_hosted(url)
     migrations.set_project_owner(url, server.password)
     apply_project(owner)

@@ -22,7 +22,7 @@ from minutehand.cli.doctor.results import CheckResult, Target
 from minutehand.cli.doctor.runner import run_checks
 from minutehand.install.catalog import read_record
 from minutehand.install.rewrite import Schemas
-from supabase_local.migrations import as_user
+from supabase_local.migrations import as_owner
 from tests.support.command import Run
 from tests.support.stacks import RunningStack
 
@@ -130,7 +130,7 @@ class World:
 
     def connect(self) -> psycopg.Connection[Any]:
         """Connect as the project's owner, as the dashboard's SQL editor does."""
-        owner = as_user(self.stack.values["DATABASE_URL"], "postgres")
+        owner = as_owner(self.stack.values["DATABASE_URL"])
         return psycopg.connect(owner, autocommit=True)
 
     def wrong(self) -> list[CheckResult]:
