@@ -33,7 +33,7 @@ export function preferencesOf(header) {
   for (const one of (header ?? "").split(",").map((each) => each.trim())) {
     if (LEFT_OUT.includes(one) || one.startsWith("timezone=")) throw leftOut(`Prefer: ${one}`);
     const [name, value] = one.split(/=(.*)/s);
-    if (KNOWN[name]?.includes(value)) prefers[name] ??= value;
+    if (Object.hasOwn(KNOWN, name) && KNOWN[name].includes(value)) prefers[name] ??= value;
   }
   return prefers;
 }
