@@ -189,15 +189,13 @@ function entrance(asked, roles, ofFunction) {
   const { claims, method, path, headers, schema } = asked;
   const { default_transaction_isolation: ofRole, ...ofCaller } = settingsOf(claims.role, roles);
   const { default_transaction_isolation: ofCall, ...hoisted } = ofFunction;
-  const { cookie, ...said } = Object.fromEntries(headers);
   const values = {
     search_path: [schema, "public", "extensions"].map(quoted).join(", "),
     ...ofCaller,
     "request.jwt.claims": JSON.stringify(claims),
     "request.method": method,
     "request.path": path,
-    "request.headers": JSON.stringify(said),
-    "request.cookies": JSON.stringify(cookiesOf(cookie)),
+    "request.headers": JSON.stringify(Object.fromEntries(headers)),
     ...hoisted,
     role: claims.role, // last, because the other settings need no right of the caller
   };
@@ -209,14 +207,6 @@ function entrance(asked, roles, ofFunction) {
     values: names.flatMap((name) => [name, values[name]]),
   };
 }
-
-const cookiesOf = (header) =>
-  Object.fromEntries(
-    (header ?? "")
-      .split(/;\s*/)
-      .filter(Boolean)
-      .map((one) => one.split(/=(.*)/s)),
-  );
 
 function settingsOf(role, roles) {
   const found = roles.get(role);
