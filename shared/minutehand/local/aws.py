@@ -78,13 +78,8 @@ def client(service: str, endpoint: str, **options: Any) -> Any:
     )
 
 
-def prepare(endpoint: str) -> None:
-    """Create the resources that a deployment creates on AWS.
-
-    The uploads bucket gets CORS rules, so that browsers can upload files.
-    """
-    s3 = client("s3", endpoint)
-    s3.create_bucket(Bucket=BUCKET)
+def allow_browsers(endpoint: str) -> None:
+    """Give the uploads bucket CORS rules, so that browsers can upload files."""
     rule = {
         "AllowedOrigins": ["*"],
         "AllowedMethods": ["GET", "PUT", "POST", "HEAD"],
@@ -92,7 +87,7 @@ def prepare(endpoint: str) -> None:
         # a browser reads the header ETag to complete an upload
         "ExposeHeaders": ["ETag"],
     }
-    s3.put_bucket_cors(Bucket=BUCKET, CORSConfiguration={"CORSRules": [rule]})
+    client("s3", endpoint).put_bucket_cors(Bucket=BUCKET, CORSConfiguration={"CORSRules": [rule]})
 
 
 class UploadsFolder:
@@ -105,7 +100,8 @@ class UploadsFolder:
         path.mkdir(exist_ok=True)
 
     def restore(self) -> None:
-        """Upload the files of the folder."""
+        """Create the bucket with the files of the folder."""
+        self._s3.create_bucket(Bucket=BUCKET)
         for file in self._path.iterdir():
             with file.open("rb") as content:
                 self._s3.put_object(Bucket=BUCKET, Key=unquote(file.name), Body=content)
@@ -146,10 +142,10 @@ def main(environ: Mapping[str, str]) -> NoReturn:
 
     server = MotoServer("127.0.0.1", port, around)
     server.start()
-    prepare(server.url)
     restored = UploadsFolder(Path(environ["UPLOADS_FOLDER"]), server.url)
     restored.restore()
     folder = restored
+    allow_browsers(server.url)  # the last step, because the launcher waits for these rules
     print(f"listening on {port}", flush=True)
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     os._exit(0)  # exit without clean-up, because unloading moto's modules takes seconds
