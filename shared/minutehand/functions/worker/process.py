@@ -132,6 +132,7 @@ class WorkerProcess:
         if self._tasks:  # jobs of an unreported process would wait until their leases expire
             await asyncio.wait([self._tasks[0], *self._suspects], timeout=REPORT_SECONDS)
         await end_tasks([*self._tasks, *self._suspects])
+        await self._exit_reporter.aclose()
         os.close(self._pipe)
         os.close(self._pipe_end)
         await self._http.aclose()
