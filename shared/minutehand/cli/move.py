@@ -297,6 +297,7 @@ class Move:
             f"create temp table moved_rows on commit drop as select {columns} from {name} limit 0",
         )
         self._copy(table.select(), f"moved_rows ({columns})")
+        self._compare(table)
         for key in [] if table.of_job else table.keys:
             same = " and ".join(f"t.{column} = m.{column}" for column in key)
             self._all(
@@ -304,8 +305,10 @@ class Move:
             )
         # if a newer job in the destination has the key of a copied row, keep the newer job's row
         kept = " on conflict do nothing" if table.name == "job_keys" else ""
-        insert = f"insert into {name} ({columns}) select {columns} from moved_rows{kept}"
-        self.rows[table.name] += self.destination.execute(self._sql(insert)).rowcount
+        self._all(
+            self.destination,
+            f"insert into {name} ({columns}) select {columns} from moved_rows{kept}",
+        )
         self._all(self.destination, "drop table moved_rows")
 
     @contextmanager
@@ -361,6 +364,19 @@ class Move:
         ):
             for block in rows:
                 copied.write(block)
+
+    def _compare(self, table: Table) -> None:
+        """Raise CommandFailed if the copied rows differ from the rows in the source database."""
+        checksum = "coalesce(sum(hashtextextended(r::text, 0)::numeric), 0)"
+        query = f"select count(*), {checksum} from ({{}}) as r"
+        [source] = self._all(self.source, query.format(table.select()))
+        [destination] = self._all(self.destination, query.format("select * from moved_rows"))
+        if source != destination:
+            raise CommandFailed(
+                f"the rows of {table.name} differ after the copy; nothing of this round is stored",
+                code="checksum_mismatch",
+            )
+        self.rows[table.name] += source[0]
 
     def _delete(self, side: psycopg.Connection[Any], table: Table, condition: str) -> None:
         self._all(side, f"delete from {table.schema}.{table.name} as t where {condition}")
