@@ -265,6 +265,7 @@ export async function request(method, path, { body, query, headers, signal, as =
   };
   const { response, error } = await retryWhileLocked(attempt, signal);
   if (error) throw error;
+  if (method !== "GET") shared = { of: null }; // explain the problems that the change has left
   if (response.status === 204) return null;
   return as === "blob" ? response.blob() : response.json();
 }
