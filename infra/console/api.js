@@ -52,13 +52,13 @@ async function callServer(run, signal) {
   const startedAt = Date.now();
   const markOutage = () => outage.set((since) => since ?? startedAt);
   const slowTimer = setTimeout(markOutage, UNRESPONSIVE_MS);
-  const limit = AbortSignal.timeout(READ_MS);
+  const ended = signal ? AbortSignal.any([signal, reads.signal]) : reads.signal;
   try {
-    const response = await withTimeout(run, signal ? AbortSignal.any([signal, limit]) : limit);
+    const response = await withTimeout(run, AbortSignal.any([ended, AbortSignal.timeout(READ_MS)]));
     outage.set(null);
     return response;
   } catch (error) {
-    if (signal?.aborted) throw error;
+    if (ended.aborted) throw error;
     const failure = error.status === undefined ? unreachable(error) : error;
     if (failure.status === 0) markOutage();
     else outage.set(null);
@@ -69,6 +69,7 @@ async function callServer(run, signal) {
 }
 
 let client;
+let reads = new AbortController(); // its signal ends the requests to the Data API at a sign-out
 let config = null;
 let schema = "public"; // database schema of the tables and functions for users
 
@@ -120,9 +121,10 @@ export async function start() {
 
 /** Fetch with a timeout, because supabase-js sets no timeout for the calls of Supabase Auth. */
 function fetchWithTimeout(input, init = {}) {
-  const limit = AbortSignal.timeout(WRITE_MS);
-  const signal = init.signal ? AbortSignal.any([init.signal, limit]) : limit;
-  return fetch(input, { ...init, signal });
+  const signals = [AbortSignal.timeout(WRITE_MS)];
+  if (init.signal) signals.push(init.signal);
+  if (new URL(input).pathname.startsWith("/rest/")) signals.push(reads.signal);
+  return fetch(input, { ...init, signal: AbortSignal.any(signals) });
 }
 
 const SESSION_KEY = "minutehand.session";
@@ -142,6 +144,7 @@ function signedOut() {
 
 async function signedIn(user) {
   if (session.get().user?.id === user.id) return;
+  if (reads.signal.aborted) reads = new AbortController();
   session.set({ ...session.get(), user: { id: user.id, email: user.email ?? "" } });
   try {
     const isOperator = user.app_metadata?.minutehand_operator === true;
@@ -189,7 +192,9 @@ export async function signIn(email, password) {
 
 export async function signOut() {
   isLeaving = true;
-  await client.auth.signOut({ scope: "local" });
+  reads.abort(); // without the user's token, the Data API would reject them
+  const { error } = await client.auth.signOut({ scope: "local" });
+  if (error) reads = new AbortController(); // the user is still signed in
 }
 
 export function chooseWorkspace(id) {

@@ -314,8 +314,7 @@ def test_sign_in_and_sign_out(visit: Visit) -> None:
 
     After a sign-out, a sign-in returns to the previous page.
     """
-    # a read that is in flight at the sign-out is rejected
-    visitor = visit(None, "/jobs", allow=(r"/rpc/follow_topic",))
+    visitor = visit(None, "/jobs")
     page = visitor.page
     check_page(visitor)
     click(page, re.compile(ADA.email))
