@@ -21,7 +21,9 @@ IMPORT = re.compile(r"""\b(?:import|export)\s+([^;'"]*?)\s*from\s*['"]([^'"]+)['
 #: Pattern of a dynamic import and its file.
 DYNAMIC_IMPORT = re.compile(r"""\bimport\(\s*[`'"]([^`'"]+)[`'"]""")
 CLASS = re.compile(r"\.([a-z][\w-]*)(?=[^{}]*\{)")
-STATEMENT = re.compile(r"(?:\$(\w*)\$.*?\$\1\$|'(?:[^']|'')*'|[^;$'])+;", re.DOTALL)
+COMMENT = re.compile(r"('[^']*')|--[^\n]*")
+# possessive, because backtracking in a text without a semicolon took minutes
+STATEMENT = re.compile(r"(?:\$(\w*)\$.*?\$\1\$|'[^']*+'|[^;])++(?:;|\Z)", re.DOTALL)
 CREATED = re.compile(
     r"\s*create (?:or replace )?(?:unique )?(function|table|type|view|sequence|index) "
     r"(?:if not exists )?(?:(\w+)\.)?(\w+)(?:\s+on (queue\.)?(\w+)[^(]*\(\W*(\w+))?"
@@ -49,7 +51,9 @@ texts = {
     if not {"tests", "migrations", "steps"} & set(path.parts) and path.name != "CHANGELOG.md"
 }
 words = {path: Counter(WORD.findall(text)) for path, text in texts.items()}
-everywhere = sum(words.values(), Counter[str]())
+everywhere = Counter[str]()
+for counted in words.values():
+    everywhere.update(counted)
 tested = {
     name
     for path in listed
@@ -67,7 +71,7 @@ named = {name for text in pages for name in re.findall(r"[\w-]+", text)}
 statements = {
     path: [
         (statement[0], set(WORD.findall(WRITTEN.sub(r"\1 ", statement[0]))))
-        for statement in STATEMENT.finditer(re.sub(r"--[^\n]*", "", text))
+        for statement in STATEMENT.finditer(COMMENT.sub(r"\1", text))
         if not RIGHTS.match(statement[0])
     ]
     for path, text in texts.items()
