@@ -25,13 +25,15 @@ import { Incidents } from "./parts/incidents.js";
 import { Shortcuts } from "./parts/shortcuts.js";
 import { Failed, Loading } from "./parts/states-of-view.js";
 import * as notFound from "./parts/not-found.js";
-import { notifyFailure, Toasts } from "./parts/toasts.js";
+import { Toasts } from "./parts/toasts.js";
 import * as jobPage from "./views/job.js";
 import * as jobs from "./views/jobs.js";
 import * as overview from "./views/overview.js";
 import * as schedules from "./views/schedules.js";
 import { SignIn } from "./views/sign-in.js";
 import * as types from "./views/types.js";
+
+export * from "./exports.js"; // for the pages of apps
 
 const CORE = {
   nav: [
@@ -51,24 +53,13 @@ const CORE = {
 };
 const NOT_FOUND = { path: "*", module: notFound };
 
-/**
- * Load the manifests of the apps that apps/index.json lists. If one app fails to load, the other
- * apps still load.
- */
+/** Load the manifests of the apps. The page of a route is loaded when a person opens the page. */
 async function loadApps() {
   const limit = AbortSignal.timeout(READ_MS);
-  const names = await (await fetch("/apps/index.json", { signal: limit })).json();
-  const manifestOf = (name) => `/apps/${name}/manifest.js`; // not part of the bundle
-  const load = (name) => withTimeout(() => import(manifestOf(name)), limit);
-  const results = await Promise.allSettled(names.map(load));
-  results.forEach(
-    (result, index) =>
-      result.status === "rejected" &&
-      notifyFailure(`The app ${names[index]} could not be loaded`, result.reason),
-  );
-  return results
-    .filter((result) => result.status === "fulfilled")
-    .map((result) => result.value.default);
+  const apps = await (await fetch("/apps/index.json", { signal: limit })).json();
+  for (const { name, routes } of apps)
+    for (const route of routes) route.load = () => import(`/apps/${name}/${route.view}`);
+  return apps;
 }
 
 const startFailure = (error, what) =>

@@ -19,7 +19,7 @@ All parts of an app are optional. A part is found by its name:
 `schemas/`      SQL files with the present tables and functions; a hosted project applies
                 `migrations/`
 `seeds/`        SQL files for the local stack only
-`console/`      pages of the console, `manifest.js` first
+`console/`      pages of the console, and their `manifest.json`
 `examples/`     example results for readers, which are not deployed
 `lambda.yml`    parameters, variables, secrets and rights of the functions on AWS, and variables of
                 the local stack, with the keys of `minutehand.deploy.apps`
@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import pkgutil
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from minutehand.config import ConfigurationError
 
@@ -97,6 +99,23 @@ class App:
         """True if the app has a module or a package with the name `part`."""
         file, package = self.folder / f"{part}.py", self.folder / part / "__init__.py"
         return file.is_file() or package.is_file()
+
+    @property
+    def manifest(self) -> dict[str, Any] | None:
+        """The menu and the routes of the app's console pages, or None if the app has no pages.
+
+        Raises:
+            ConfigurationError: The manifest has the format of version 0.5.1.
+        """
+        file = self.folder / "console" / "manifest.json"
+        if file.with_suffix(".js").is_file():
+            raise ConfigurationError(
+                "MINUTEHAND_APPS",
+                f"names {self.package!r}, whose console/manifest.js must become manifest.json, as"
+                " the changelog describes",
+                "jobs",
+            )
+        return {"name": self.name, **json.loads(file.read_text())} if file.is_file() else None
 
     def files(self, part: str, pattern: str = "*.sql") -> list[Path]:
         """List the files in the app's folder `part`, sorted by name."""

@@ -68,15 +68,15 @@ def console_files(config: Mapping[str, Any], apps: Iterable[App]) -> dict[str, C
         for path in sorted(console.rglob("*"))
         if path.is_file()
     }
-    names = []
+    manifests = []
     for app in apps:
         files = app.files("console", "**/*")
         pages = [path for path in files if path.is_file() and path.suffix != TYPES]
         for path in pages:
             name = path.relative_to(app.folder / "console").as_posix()
             bodies[f"apps/{app.name}/{name}"] = path.read_bytes()
-        names += [app.name] if pages else []
-    bodies["apps/index.json"] = json.dumps(names).encode()
+        manifests += [app.manifest] if app.manifest else []
+    bodies["apps/index.json"] = json.dumps(manifests).encode()
     bodies["config.json"] = json.dumps(config).encode()
     return {key: _console_file(key, body) for key, body in bodies.items()}
 

@@ -47,15 +47,14 @@ def _demo_sign_ins(settings: Settings) -> list[dict[str, str]]:
 
 
 def _pages_of_apps(apps: Iterable[App], headers: Mapping[str, str]) -> list[BaseRoute]:
-    """Return routes for each app's pages below /apps/<name>, and for the list of these apps."""
-    with_pages = [app for app in apps if (app.folder / "console" / "manifest.js").is_file()]
-    names = [app.name for app in with_pages]
+    """Return routes for each app's pages below /apps/<name>, and for the apps' manifests."""
+    with_pages = [app for app in apps if app.manifest]
 
-    async def list_names(_: Request) -> JSONResponse:
-        return JSONResponse(names, headers=dict(headers))
+    async def list_manifests(_: Request) -> JSONResponse:
+        return JSONResponse([app.manifest for app in with_pages], headers=dict(headers))
 
     pages = [
         Mount(f"/apps/{app.name}", app=ConsoleFiles(app.folder / "console", headers))
         for app in with_pages
     ]
-    return [Route("/apps/index.json", list_names), *pages]
+    return [Route("/apps/index.json", list_manifests), *pages]

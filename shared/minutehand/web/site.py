@@ -21,9 +21,9 @@ from starlette.types import Scope
 
 from minutehand.config import Settings
 
-#: Folders with the console's files, as in infra/aws/pages.js. A page of version 0.4.4 that is still
-#: open may request files of `vendor` and `views`.
-FOLDERS = frozenset({"apps", "lib", "parts", "styles", "vendor", "views"})
+#: Folders with the console's files, as in infra/aws/pages.js. A page of version 0.5.1 that is still
+#: open may request files of `lib` and `parts`.
+FOLDERS = frozenset({"apps", "lib", "parts", "styles"})
 
 
 def is_page(path: str) -> bool:

@@ -30,7 +30,7 @@ _SETTLED = """() => !document.querySelector('main .loading, .freshness[data-fres
   && document.getAnimations().every((one) => one.playState !== 'running'
     || one.effect.getComputedTiming().iterations === Infinity)"""
 _GO = """async (path) => {
-  (await import("/lib/router.js")).navigate(path);
+  (await import("/app.js")).navigate(path);
   await new Promise((drawn) => requestAnimationFrame(() => setTimeout(drawn)));
 }"""
 

@@ -40,8 +40,7 @@ const client = globalThis.supabase.createClient(url, key, { accessToken: async (
 """
 #: A component that enqueues a job, shows it and records each render.
 HOOKS = """
-const { createHooks } = await import("/lib/jobs/hooks.js");
-const { h, hooks, render } = await import("/lib/ui.js");
+const { createHooks, h, hooks, render } = await import("/app.js");
 const { workspace_id, type } = given;
 const { useEnqueue, useJob } = createHooks(hooks, client, { workspace_id, schema: "public" });
 globalThis.renders = [];
@@ -59,8 +58,7 @@ render(h(Mine), document.getElementById("mine"));
 
 #: A script that draws a part which fails inside `Guarded`, and then one which does not fail.
 GUARDED = """
-const { h, render } = await import("/lib/ui.js");
-const { Guarded } = await import("/parts/states-of-view.js");
+const { Guarded, h, render } = await import("/app.js");
 function Part({ text }) {
   if (!text) throw new Error("no text");
   return h("p", {}, text);

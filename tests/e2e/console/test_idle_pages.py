@@ -1,4 +1,4 @@
-"""An idle tab of the console sends no requests, because its socket delivers every change."""
+"""The requests of a first visit, and of an idle tab, whose socket delivers every change."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -13,13 +14,17 @@ from playwright.sync_api import Page, Request, WebSocket
 from psycopg import ClientCursor
 
 from tests.e2e.console.conftest import Visit
-from tests.e2e.console.people import ADA
+from tests.e2e.console.people import ADA, Visitor
 from tests.e2e.console.worker import HandWorker
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900), pytest.mark.weekly]
 
 #: The request with which a page renews its subscription once a minute.
 KEPT = "/rpc/follow_topic"
+#: The maximum number of requests of a first visit, with six installed apps.
+FIRST_VISIT = 20
+#: The pages of the console that show no single object.
+LISTS = ("/overview", "/jobs", "/types", "/schedules", "/webhooks")
 #: Number of jobs of each session. All but one of the jobs run, and one waits for its retry.
 JOBS = 50
 STEP_MS = 2000  # in the page's time, and shorter than a reply's timeout
@@ -168,3 +173,24 @@ def test_an_idle_tab_sends_no_requests(visit: Visit, paths: list[str]) -> None:
     page.evaluate(HIDE)
     heart.beat()
     assert _requests_of(page, heart) == []
+
+
+def _first_visit(visitor: Visitor, path: str) -> set[str]:
+    """Return the addresses that a first visit requests, because a page repeats its reads."""
+    addresses = set[str]()
+    visitor.page.on("request", lambda request: addresses.add(urlsplit(request.url).path))
+    visitor.open(path)
+    visitor.settle()
+    visitor.page.close()
+    return addresses
+
+
+def test_a_first_visit_sends_few_requests(
+    visit: Visit, worker: HandWorker, paths: list[str]
+) -> None:
+    """Every page is drawn after few requests."""
+    worker.enqueue()
+    job = worker.lease_one()["job"]
+    every = (*LISTS, f"/jobs/{job['id']}", f"/types/{job['job_type']}", *paths)
+    requested = {path: _first_visit(visit(ADA, ""), path) for path in every}
+    assert {path: found for path, found in requested.items() if len(found) > FIRST_VISIT} == {}

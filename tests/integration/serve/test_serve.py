@@ -266,8 +266,8 @@ def test_the_console_is_served_beside_the_api(host: Served, stack: RunningStack)
         page, deep, config, script = (
             client.get(path) for path in ("/", "/jobs/1", "/config.json", "/app.js")
         )
-        # A console page of version 0.4.4 that is still open may request these files.
-        missing = {client.get(f"/{name}.js").status_code for name in ("parts/no", "views/job")}
+        # A console page of version 0.5.1 that is still open may request these files.
+        missing = {client.get(f"/{name}.js").status_code for name in ("parts/when", "lib/ui")}
 
     assert page.text == deep.text
     policy = page.headers["content-security-policy"]

@@ -1,17 +1,26 @@
 // Page of a workspace's webhooks, with their events, deliveries and secrets. A secret is shown only
 // once.
 
-import { WORKSPACE_PATH, route, rpc } from "../../api.js";
-import { pluralize } from "../../lib/format.js";
-import { html, useState } from "../../lib/ui.js";
-import { CopyId } from "../../parts/copy.js";
-import { Dialog, DialogForm } from "../../parts/dialog.js";
-import { field } from "../../parts/field.js";
-import { breakable, column, heading } from "../../parts/table.js";
-import { OnOff, ResourceView } from "../../parts/resource.js";
-import { Empty } from "../../parts/states-of-view.js";
-import { notify } from "../../parts/toasts.js";
-import { When } from "../../parts/when.js";
+import {
+  breakable,
+  column,
+  CopyId,
+  Dialog,
+  DialogForm,
+  Empty,
+  field,
+  heading,
+  html,
+  notify,
+  OnOff,
+  pluralize,
+  ResourceView,
+  route,
+  rpc,
+  useState,
+  When,
+  WORKSPACE_PATH,
+} from "../../app.js";
 
 export const title = () => "Webhooks";
 

@@ -1,10 +1,7 @@
 // Table of the answers of a job. The table has a row for each question, with the question's text
 // and category, and a column for each region.
 
-import { number, pluralize } from "../../lib/format.js";
-import { html } from "../../lib/ui.js";
-import { Tag } from "../../parts/badge.js";
-import { When } from "../../parts/when.js";
+import { html, number, pluralize, Tag, When } from "../../app.js";
 import { questionsOf, responsesOf, STATES } from "./data.js";
 
 /**

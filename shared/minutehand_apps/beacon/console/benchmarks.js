@@ -1,17 +1,24 @@
 // Page of benchmarks. The page lists the jobs of a workspace, newest first, and the jobs that could
 // not be queued.
 
-import { pluralize } from "../../lib/format.js";
-import { useLivePages } from "../../parts/live.js";
-import { navigate } from "../../lib/router.js";
-import { loadStyles } from "../../lib/styles.js";
-import { html, useState } from "../../lib/ui.js";
-import { Freshness, Tag } from "../../parts/badge.js";
-import { ActionButton } from "../../parts/dialog.js";
-import { column, heading, liveList } from "../../parts/table.js";
-import { Empty } from "../../parts/states-of-view.js";
-import { createAction, notify } from "../../parts/toasts.js";
-import { When } from "../../parts/when.js";
+import {
+  ActionButton,
+  column,
+  createAction,
+  Empty,
+  Freshness,
+  heading,
+  html,
+  liveList,
+  loadStyles,
+  navigate,
+  notify,
+  pluralize,
+  Tag,
+  useLivePages,
+  useState,
+  When,
+} from "../../app.js";
 import { beacon, isOver, STATES, versionOf } from "./data.js";
 import { SubmitDialog } from "./submit-dialog.js";
 

@@ -1,7 +1,6 @@
 // Requests from the benchmark pages to the routes of the beacon app.
 
-import { callRoute as call } from "../../api.js";
-import { STATES as OF_JOBS } from "../../lib/states.js";
+import { callRoute as call, STATES as OF_JOBS } from "../../app.js";
 
 export const beacon = {
   jobs: (workspaceId, cursor, signal) =>

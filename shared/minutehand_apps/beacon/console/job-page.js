@@ -1,21 +1,26 @@
 // Page of one job of the beacon app, with the state of each region, the answers by region, and the
 // receipts.
 
-import { pluralize } from "../../lib/format.js";
-import { useTopicRefresh } from "../../parts/live.js";
-import { useFetch } from "../../lib/store.js";
-import { html } from "../../lib/ui.js";
-import { Freshness, Tag } from "../../parts/badge.js";
-import { ActionButton } from "../../parts/dialog.js";
-import { ShareButton } from "../../parts/share.js";
-import { Stale } from "../../parts/states-of-view.js";
-import { column, heading, table } from "../../parts/table.js";
-import { createAction } from "../../parts/toasts.js";
-import { When } from "../../parts/when.js";
+import {
+  ActionButton,
+  column,
+  createAction,
+  Freshness,
+  heading,
+  html,
+  placeholderPage,
+  pluralize,
+  ShareButton,
+  Stale,
+  table,
+  Tag,
+  useFetch,
+  useTopicRefresh,
+  When,
+} from "../../app.js";
 import { Answers } from "./answers.js";
 import { beacon, isOver, STATES, versionOf } from "./data.js";
 import { Receipts } from "./receipts.js";
-import { placeholderPage } from "../../parts/not-found.js";
 
 export const title = () => "Benchmark";
 

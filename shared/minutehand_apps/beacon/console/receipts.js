@@ -1,15 +1,20 @@
 // Downloads of the receipts of a job, so that a person can verify them elsewhere, and the page of
 // one receipt.
 
-import { shortId } from "../../lib/format.js";
-import { useFetch } from "../../lib/store.js";
-import { html } from "../../lib/ui.js";
-import { copy, download, JsonView } from "../../parts/copy.js";
-import { ActionButton } from "../../parts/dialog.js";
-import NotFound, { placeholderPage } from "../../parts/not-found.js";
-import { fact } from "../../parts/table.js";
-import { act } from "../../parts/toasts.js";
-import { When } from "../../parts/when.js";
+import {
+  act,
+  ActionButton,
+  copy,
+  download,
+  fact,
+  html,
+  JsonView,
+  NotFound,
+  placeholderPage,
+  shortId,
+  useFetch,
+  When,
+} from "../../app.js";
 import { beacon, responsesOf } from "./data.js";
 
 export const title = () => "Receipt";

@@ -1,9 +1,7 @@
 // Dialog that submits a job spec. The form has the name, the regions, and one question per line.
 // The API validates the job spec.
 
-import { html, useState } from "../../lib/ui.js";
-import { DialogForm } from "../../parts/dialog.js";
-import { area, field } from "../../parts/field.js";
+import { area, DialogForm, field, html, useState } from "../../app.js";
 import { beacon } from "./data.js";
 
 /**

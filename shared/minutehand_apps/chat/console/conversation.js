@@ -1,31 +1,39 @@
 // Page of a chat session, with messages, streamed replies, a card for each work item, and a text
 // input.
 
-import { callRoute, jobs as api, supabase } from "../../api.js";
-import { createHooks } from "../../lib/jobs/hooks.js";
-import { stateOf } from "../../lib/states.js";
-import { useFetch } from "../../lib/store.js";
-import { loadStyles } from "../../lib/styles.js";
 import {
+  ActionButton,
+  AnswerForm,
+  callRoute,
   classes,
+  copy,
+  createAction,
+  createHooks,
+  Empty,
+  Guarded,
   hooks,
   html,
+  Icon,
+  JobProgress,
+  jobs as api,
+  loadStyles,
+  Markdown,
+  NotFound,
+  placeholderPage,
+  Sentence,
+  Stale,
+  StateBadge,
+  stateOf,
+  supabase,
+  Tag,
   useEffect,
+  useFetch,
   useLayoutEffect,
   useRef,
   useState,
-} from "../../lib/ui.js";
-import { JobProgress, StateBadge, Tag } from "../../parts/badge.js";
-import { copy } from "../../parts/copy.js";
-import { Icon } from "../../parts/icons.js";
-import { ActionButton } from "../../parts/dialog.js";
-import { useTopicRefresh } from "../../parts/live.js";
-import { Markdown } from "../../parts/markdown.js";
-import NotFound, { placeholderPage } from "../../parts/not-found.js";
-import { AnswerForm } from "../../parts/question.js";
-import { Empty, Guarded, Stale } from "../../parts/states-of-view.js";
-import { createAction } from "../../parts/toasts.js";
-import { Sentence, When } from "../../parts/when.js";
+  useTopicRefresh,
+  When,
+} from "../../app.js";
 import { SessionList } from "./sessions.js";
 
 loadStyles("/apps/chat/chat.css");

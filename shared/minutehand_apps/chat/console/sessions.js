@@ -1,15 +1,22 @@
 // Page with the chat sessions of a workspace, newest first.
 
-import { data, unwrap } from "../../api.js";
-import { useLatest } from "../../parts/live.js";
-import { navigate } from "../../lib/router.js";
-import { useFetch } from "../../lib/store.js";
-import { html, useState } from "../../lib/ui.js";
-import { ActionButton } from "../../parts/dialog.js";
-import { SearchBox } from "../../parts/search.js";
-import { Empty, pageHead } from "../../parts/states-of-view.js";
-import { column, heading, liveList } from "../../parts/table.js";
-import { When } from "../../parts/when.js";
+import {
+  ActionButton,
+  column,
+  data,
+  Empty,
+  heading,
+  html,
+  liveList,
+  navigate,
+  pageHead,
+  SearchBox,
+  unwrap,
+  useFetch,
+  useLatest,
+  useState,
+  When,
+} from "../../app.js";
 
 export const title = () => "Chat";
 

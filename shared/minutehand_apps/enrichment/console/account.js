@@ -1,20 +1,27 @@
 // Page of one account, with the account's fields, contacts and enrichment. While the enrichment job
 // runs, new values of fields appear on the page.
 
-import { number } from "../../lib/format.js";
-import { ENDED } from "../../lib/jobs/sequence.js";
-import { useTopicRefresh } from "../../parts/live.js";
-import { useFetch } from "../../lib/store.js";
-import { html, useRef, useState } from "../../lib/ui.js";
-import { JobProgress, StateBadge } from "../../parts/badge.js";
-import { ActionButton } from "../../parts/dialog.js";
-import { field } from "../../parts/field.js";
-import { Stale } from "../../parts/states-of-view.js";
-import { createAction, notify } from "../../parts/toasts.js";
-import { When } from "../../parts/when.js";
+import {
+  ActionButton,
+  createAction,
+  ENDED,
+  field,
+  html,
+  JobProgress,
+  NotFound,
+  notify,
+  number,
+  placeholderPage,
+  Stale,
+  StateBadge,
+  useFetch,
+  useRef,
+  useState,
+  useTopicRefresh,
+  When,
+} from "../../app.js";
 import { EnrichButton, Enriched } from "./records.js";
 import { accountOf, contactsOf, edit, jobsOf, SOURCES } from "./data.js";
-import NotFound, { placeholderPage } from "../../parts/not-found.js";
 
 export const title = () => "Account";
 

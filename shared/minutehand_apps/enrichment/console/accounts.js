@@ -1,14 +1,22 @@
 // Page of accounts, with a list, a search, buttons for enrichment, and a form for a new account.
 
-import { number, pluralize } from "../../lib/format.js";
-import { navigate } from "../../lib/router.js";
-import { html, useState } from "../../lib/ui.js";
-import { download } from "../../parts/copy.js";
-import { readCsv, writeCsv } from "../../parts/csv.js";
-import { ActionButton, DialogForm } from "../../parts/dialog.js";
-import { field } from "../../parts/field.js";
-import { column, heading } from "../../parts/table.js";
-import { act, createAction } from "../../parts/toasts.js";
+import {
+  act,
+  ActionButton,
+  column,
+  createAction,
+  DialogForm,
+  download,
+  field,
+  heading,
+  html,
+  navigate,
+  number,
+  pluralize,
+  readCsv,
+  useState,
+  writeCsv,
+} from "../../app.js";
 import { add, allAccounts, importAccounts } from "./data.js";
 import { Named, RecordsPage } from "./records.js";
 

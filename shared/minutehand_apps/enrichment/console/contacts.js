@@ -1,12 +1,17 @@
 // Page of contacts, who are the people of the accounts, with buttons for enrichment and a form for
 // a new contact.
 
-import { safeUrl } from "../../lib/format.js";
-import { useFetch } from "../../lib/store.js";
-import { html, useState } from "../../lib/ui.js";
-import { DialogForm } from "../../parts/dialog.js";
-import { choice, field } from "../../parts/field.js";
-import { column, heading } from "../../parts/table.js";
+import {
+  choice,
+  column,
+  DialogForm,
+  field,
+  heading,
+  html,
+  safeUrl,
+  useFetch,
+  useState,
+} from "../../app.js";
 import { add, page } from "./data.js";
 import { Named, RecordsPage } from "./records.js";
 

@@ -1,8 +1,7 @@
 // Requests of the enrichment pages. The pages read tables under row level security, and write
 // through the HTTP API.
 
-import { callRoute as call, supabase, unwrap } from "../../api.js";
-import { pluralize } from "../../lib/format.js";
+import { callRoute as call, pluralize, supabase, unwrap } from "../../app.js";
 
 const PAGE = 50;
 const TEXT = {

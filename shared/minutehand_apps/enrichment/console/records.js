@@ -1,17 +1,24 @@
 // Page that lists accounts or contacts, with a search and buttons for enrichment.
 
-import { useLivePages } from "../../parts/live.js";
-import { setQuery, useQuery } from "../../lib/router.js";
-import { loadStyles } from "../../lib/styles.js";
-import { html, quietButton } from "../../lib/ui.js";
-import { Freshness, StateBadge, Tag } from "../../parts/badge.js";
-import { ActionButton } from "../../parts/dialog.js";
-import { SearchBox } from "../../parts/search.js";
-import { Icon } from "../../parts/icons.js";
-import { column, liveList } from "../../parts/table.js";
-import { Empty } from "../../parts/states-of-view.js";
-import { createAction } from "../../parts/toasts.js";
-import { When } from "../../parts/when.js";
+import {
+  ActionButton,
+  column,
+  createAction,
+  Empty,
+  Freshness,
+  html,
+  Icon,
+  liveList,
+  loadStyles,
+  quietButton,
+  SearchBox,
+  setQuery,
+  StateBadge,
+  Tag,
+  useLivePages,
+  useQuery,
+  When,
+} from "../../app.js";
 import { costOf, enrichment, page, running } from "./data.js";
 
 loadStyles("/apps/enrichment/enrichment.css");

@@ -1,17 +1,21 @@
 // Page for the Apollo key of a workspace. A person can save, test and remove the key, but cannot
 // read the key.
 
-import { number } from "../../lib/format.js";
-import { useFetch } from "../../lib/store.js";
-import { loadStyles } from "../../lib/styles.js";
-import { html, useState } from "../../lib/ui.js";
-import { Tag } from "../../parts/badge.js";
-import { ActionButton } from "../../parts/dialog.js";
-import { Icon } from "../../parts/icons.js";
-import { figure } from "../../parts/table.js";
-import { createAction, notify } from "../../parts/toasts.js";
-import { When } from "../../parts/when.js";
-import { Placeholder } from "../../parts/states-of-view.js";
+import {
+  ActionButton,
+  createAction,
+  figure,
+  html,
+  Icon,
+  loadStyles,
+  notify,
+  number,
+  Placeholder,
+  Tag,
+  useFetch,
+  useState,
+  When,
+} from "../../app.js";
 import { apiSettings } from "./data.js";
 
 loadStyles("/apps/enrichment/enrichment.css");

@@ -1,9 +1,6 @@
 // Gantt chart of a plan's tasks, in which a person changes the days and the order of the tasks.
 
-import { pluralize } from "../../lib/format.js";
-import { html, useState } from "../../lib/ui.js";
-import { DialogForm } from "../../parts/dialog.js";
-import { field } from "../../parts/field.js";
+import { DialogForm, field, html, pluralize, useState } from "../../app.js";
 
 /**
  * Chart with a bar for each task. A click on a task opens its form.

@@ -1,24 +1,31 @@
 // Page of one plan, with the report as far as it is written, the stages, and the log.
 
-import { callRoute, supabase } from "../../api.js";
-import { createHooks } from "../../lib/jobs/hooks.js";
-import { navigate } from "../../lib/router.js";
-import { useFetch } from "../../lib/store.js";
-import { loadStyles } from "../../lib/styles.js";
-import { hooks, html, useState } from "../../lib/ui.js";
-import { download } from "../../parts/copy.js";
-import { JobProgress, Tag } from "../../parts/badge.js";
-import { ActionButton, DialogForm } from "../../parts/dialog.js";
-import { area } from "../../parts/field.js";
-import { Icon } from "../../parts/icons.js";
-import { ShareButton } from "../../parts/share.js";
-import { Stale } from "../../parts/states-of-view.js";
-import { useTopicRefresh } from "../../parts/live.js";
-import { createAction } from "../../parts/toasts.js";
-import { When } from "../../parts/when.js";
+import {
+  ActionButton,
+  area,
+  callRoute,
+  createAction,
+  createHooks,
+  DialogForm,
+  download,
+  hooks,
+  html,
+  Icon,
+  JobProgress,
+  loadStyles,
+  navigate,
+  placeholderPage,
+  ShareButton,
+  Stale,
+  supabase,
+  Tag,
+  useFetch,
+  useState,
+  useTopicRefresh,
+  When,
+} from "../../app.js";
 import { Gantt } from "./gantt.js";
 import { isLive, toneOf } from "./plans.js";
-import { placeholderPage } from "../../parts/not-found.js";
 
 loadStyles("/apps/plans/plans.css");
 

@@ -1,16 +1,25 @@
 // Page with the plans of a workspace, newest first, and a form for a new plan.
 
-import { callRoute } from "../../api.js";
-import { useLatest } from "../../parts/live.js";
-import { navigate } from "../../lib/router.js";
-import { stateOf } from "../../lib/states.js";
-import { html, useMemo, useState } from "../../lib/ui.js";
-import { Tag } from "../../parts/badge.js";
-import { ActionButton, DialogForm } from "../../parts/dialog.js";
-import { area, choice } from "../../parts/field.js";
-import { Empty, pageHead } from "../../parts/states-of-view.js";
-import { column, heading, liveList } from "../../parts/table.js";
-import { When } from "../../parts/when.js";
+import {
+  ActionButton,
+  area,
+  callRoute,
+  choice,
+  column,
+  DialogForm,
+  Empty,
+  heading,
+  html,
+  liveList,
+  navigate,
+  pageHead,
+  stateOf,
+  Tag,
+  useLatest,
+  useMemo,
+  useState,
+  When,
+} from "../../app.js";
 
 export const title = () => "Plans";
 

@@ -1,7 +1,6 @@
 // Requests of the training pages, and texts for the state of a training.
 
-import { callRoute as call, supabase, unwrap } from "../../api.js";
-import { pluralize } from "../../lib/format.js";
+import { callRoute as call, pluralize, supabase, unwrap } from "../../app.js";
 
 /**
  * Submit an uploaded recording. Returns the id of the job that transcribes the recording.

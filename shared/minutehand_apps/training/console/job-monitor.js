@@ -1,13 +1,20 @@
 // Columns of a table of the jobs of trainings, with the result, state and error of each job.
 
-import { jobs as api } from "../../api.js";
-import { pluralize, duration, serverNow } from "../../lib/format.js";
-import { html } from "../../lib/ui.js";
-import { StateBadge } from "../../parts/badge.js";
-import { ActionButton } from "../../parts/dialog.js";
-import { column, heading } from "../../parts/table.js";
-import { createAction } from "../../parts/toasts.js";
-import { Elapsed, Sentence, When } from "../../parts/when.js";
+import {
+  ActionButton,
+  column,
+  createAction,
+  duration,
+  Elapsed,
+  heading,
+  html,
+  jobs as api,
+  pluralize,
+  Sentence,
+  serverNow,
+  StateBadge,
+  When,
+} from "../../app.js";
 import { Bar } from "./bar.js";
 import { isLiveJob, MAKES } from "./data.js";
 

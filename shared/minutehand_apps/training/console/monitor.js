@@ -1,14 +1,19 @@
 // Page that lists the jobs of all trainings. The filters are stored in the URL of the page.
 
-import { atLeast } from "../../lib/format.js";
-import { setQuery, useQuery } from "../../lib/router.js";
-import { stateOf } from "../../lib/states.js";
-import { html, quietButton, useRef } from "../../lib/ui.js";
-import { Freshness } from "../../parts/badge.js";
-import { choice } from "../../parts/field.js";
-import { useLivePages } from "../../parts/live.js";
-import { Empty } from "../../parts/states-of-view.js";
-import { liveList } from "../../parts/table.js";
+import {
+  atLeast,
+  choice,
+  Empty,
+  Freshness,
+  html,
+  liveList,
+  quietButton,
+  setQuery,
+  stateOf,
+  useLivePages,
+  useQuery,
+  useRef,
+} from "../../app.js";
 import { isLiveJob, JOB_TYPES, MAKES, MAX_COUNTED, monitored } from "./data.js";
 import { attributesOf, columnsOf } from "./job-monitor.js";
 

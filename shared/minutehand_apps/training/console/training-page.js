@@ -1,22 +1,32 @@
 // Page of one training, with its running jobs, its video, and its procedure or transcript.
 
-import { useTopicRefresh } from "../../parts/live.js";
-import { navigate } from "../../lib/router.js";
-import { useFetch } from "../../lib/store.js";
-import { loadStyles } from "../../lib/styles.js";
-import { classes, html, quietButton, useRef, useState } from "../../lib/ui.js";
-import { JobProgress, Tag } from "../../parts/badge.js";
-import { ActionButton, DialogForm } from "../../parts/dialog.js";
-import { area, field } from "../../parts/field.js";
-import { createAction } from "../../parts/toasts.js";
-import { ShareButton } from "../../parts/share.js";
-import { Loading, Stale } from "../../parts/states-of-view.js";
-import { table } from "../../parts/table.js";
-import { When } from "../../parts/when.js";
+import {
+  ActionButton,
+  area,
+  classes,
+  createAction,
+  DialogForm,
+  field,
+  html,
+  JobProgress,
+  Loading,
+  loadStyles,
+  navigate,
+  placeholderPage,
+  quietButton,
+  ShareButton,
+  Stale,
+  table,
+  Tag,
+  useFetch,
+  useRef,
+  useState,
+  useTopicRefresh,
+  When,
+} from "../../app.js";
 import { clock, isOver, MAKES, nowOf, STATES, trainings } from "./data.js";
 import { attributesOf, columnsOf, JobState } from "./job-monitor.js";
 import { Picture, printProcedure, useVideo, Video } from "./video.js";
-import { placeholderPage } from "../../parts/not-found.js";
 
 loadStyles("/apps/training/training.css");
 

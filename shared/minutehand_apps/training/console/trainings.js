@@ -1,12 +1,19 @@
 // Page of trainings, with the videos of a workspace, the running uploads, and a form for a new
 // video.
 
-import { useLivePages } from "../../parts/live.js";
-import { html, useState } from "../../lib/ui.js";
-import { Freshness, Tag } from "../../parts/badge.js";
-import { column, heading, liveList } from "../../parts/table.js";
-import { Empty } from "../../parts/states-of-view.js";
-import { Sentence, When } from "../../parts/when.js";
+import {
+  column,
+  Empty,
+  Freshness,
+  heading,
+  html,
+  liveList,
+  Sentence,
+  Tag,
+  useLivePages,
+  useState,
+  When,
+} from "../../app.js";
 import { Bar } from "./bar.js";
 import { aboutOf, isOver, STATES, trainings } from "./data.js";
 import { UploadDialog } from "./upload-dialog.js";

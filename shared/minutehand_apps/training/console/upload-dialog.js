@@ -1,11 +1,7 @@
 // Dialog in which a person chooses a video. The upload of the video continues after the dialog is
 // closed.
 
-import { bytes } from "../../lib/format.js";
-import { html, useRef, useState } from "../../lib/ui.js";
-import { DialogForm } from "../../parts/dialog.js";
-import { field } from "../../parts/field.js";
-import { notifyFailure } from "../../parts/toasts.js";
+import { bytes, DialogForm, field, html, notifyFailure, useRef, useState } from "../../app.js";
 import { uploads } from "./uploading.js";
 
 const SAMPLE = "/apps/training/sample.mp4";

@@ -1,12 +1,16 @@
 // List of the running uploads. Each upload shows its progress and has buttons for its actions.
 
-import { bytes } from "../../lib/format.js";
-import { navigate } from "../../lib/router.js";
-import { useStore } from "../../lib/store.js";
-import { html } from "../../lib/ui.js";
-import { Tag } from "../../parts/badge.js";
-import { ActionButton } from "../../parts/dialog.js";
-import { act, notify, notifyFailure } from "../../parts/toasts.js";
+import {
+  act,
+  ActionButton,
+  bytes,
+  html,
+  navigate,
+  notify,
+  notifyFailure,
+  Tag,
+  useStore,
+} from "../../app.js";
 import { Bar } from "./bar.js";
 import { Uploads } from "./uploads.js";
 

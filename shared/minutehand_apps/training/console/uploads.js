@@ -7,8 +7,7 @@
  * `signRequest` does not get the bytes of the part.
  */
 
-import { request } from "../../api.js";
-import { createStore, isTransient } from "../../lib/store.js";
+import { createStore, isTransient, request } from "../../app.js";
 
 const ROUTE = "/api/uploads";
 // The id of the upload follows this prefix in the key of `localStorage`, so that two tabs never

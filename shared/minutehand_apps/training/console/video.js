@@ -1,9 +1,7 @@
 // Video player of a training. The signed URL of the video is valid for an hour, and the player
 // requests a new URL when the URL has expired.
 
-import { useFetch } from "../../lib/store.js";
-import { html, useRef } from "../../lib/ui.js";
-import { Placeholder } from "../../parts/states-of-view.js";
+import { html, Placeholder, useFetch, useRef } from "../../app.js";
 import { trainings } from "./data.js";
 
 /** Return the URL of a training's video, or null until the video has been checked. */
