@@ -5,8 +5,6 @@ run in the copy until one test fails. Arguments of the command select edits (mut
 the file's name or the description.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -3,8 +3,6 @@
 A test's use of a definition does not count, except if a tool in `infra` contains the definition.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 import subprocess

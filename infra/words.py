@@ -3,8 +3,6 @@
 The program also finds names in Python that use a term of the engine in another sense.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 import subprocess

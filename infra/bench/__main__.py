@@ -3,8 +3,6 @@
 Without an argument, this is the measurement `worker`.
 """
 
-from __future__ import annotations
-
 import sys
 from importlib import import_module
 

@@ -11,8 +11,6 @@ line of the output lists the figures that increased. Arguments of the command se
 names contain all arguments.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -5,8 +5,6 @@ This script, like peers.mjs, runs in an environment with only the packages of th
 `python peers.py QUEUE URL JOBS MS WAY`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sys

@@ -6,8 +6,6 @@ The worker's tests also use these temporary projects. No temporary project uses 
 of the local stack.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import time

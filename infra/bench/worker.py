@@ -12,8 +12,6 @@ file runs as a module, the process is the measured worker, with the loop of `min
 one processor.
 """
 
-from __future__ import annotations
-
 import asyncio
 import io
 import json

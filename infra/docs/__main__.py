@@ -4,8 +4,6 @@ The build fails if the site would fetch a file from another host, or if a link i
 checks the links in the source pages, and MkDocs checks the links in the built site.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -7,8 +7,6 @@ steps that a person wrote (`steps/0.4.0.sql`). The command also adds the hash of
 files.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from datetime import UTC, datetime

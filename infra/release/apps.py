@@ -6,8 +6,6 @@ migration of a new app gets the version after the newest migration. If an app ne
 of the engine, first delete the app's migration, so that the new file gets a later version.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from infra.release.texts import Part, apps_of

@@ -1,7 +1,5 @@
 """Lists the objects of a database as sorted SQL statements, so that databases can be compared."""
 
-from __future__ import annotations
-
 import psycopg
 
 from minutehand.install.catalog import CatalogEntry, read_catalog

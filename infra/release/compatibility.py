@@ -6,8 +6,6 @@ Supabase CLI's `db push`. All these databases must have equal catalogues of data
 pass the engine's tests. The Postgres servers and the Supabase CLI are npm packages.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

@@ -1,7 +1,5 @@
 """Writes the migrations of a release, and checks that they create the current schema."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import tempfile

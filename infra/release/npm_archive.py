@@ -3,8 +3,6 @@
 package.json, the README and the types are in infra/console/npm.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """The list of all released migrations with their hashes. A released file never changes."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -4,8 +4,6 @@ Hatchling runs this module as a build hook, so that a wheel that pip builds from
 address also contains the files.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The Supabase CLI and other npm packages, which are cached between runs."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import platform

@@ -1,7 +1,5 @@
 """Splits the SQL sources of the engine and of the apps into statements, with their objects."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

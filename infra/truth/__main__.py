@@ -7,8 +7,6 @@ starts containers of the images in compose.yml, for which Docker must run. `--wr
 responses of the real server.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -7,8 +7,6 @@ by PostgREST's grammar (`pOpExpr`, `pListVal` and `pLogicTree` in QueryParams.hs
 condition is a parameter of unknown type.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import re

@@ -3,8 +3,6 @@
 `recorded/differences.json` lists the responses that may differ from PostgREST's, with reasons.
 """
 
-from __future__ import annotations
-
 import fnmatch
 import json
 import re

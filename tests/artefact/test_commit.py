@@ -1,7 +1,5 @@
 """The commit and the deploy time that a project's workers report."""
 
-from __future__ import annotations
-
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The CloudFormation template of a stage: it equals the recorded one, and cfn-lint accepts it."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """GitHub workflows run none of our code with a token that may write."""
 
-from __future__ import annotations
-
 import yaml
 
 from tests.support.paths import ROOT

@@ -1,7 +1,5 @@
 """An HTTP server for a project's API routes, with a client and a command to call them."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,7 +1,5 @@
 """Fixtures: a new database with two workspaces, three members and one job type named `work`."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 

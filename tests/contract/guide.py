@@ -1,7 +1,5 @@
 """Helpers for tests of the user guides: run a shell command, and wait for a job's end."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Queries of a queue's public state, and invariants that hold in each committed snapshot."""
 
-from __future__ import annotations
-
 import json
 import uuid
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Checks of the database's catalogue: who may call and read, and the rules of Supabase's linter."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

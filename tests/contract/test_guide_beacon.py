@@ -1,7 +1,5 @@
 """The guide "Production Hardening Tests": each printed command runs against the whole stack."""
 
-from __future__ import annotations
-
 import json
 import uuid
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The guide to background work in the chat: each printed command and SQL statement is run."""
 
-from __future__ import annotations
-
 import json
 import re
 import threading

@@ -1,7 +1,5 @@
 """The guide "F044-A: Background Jobs & Enrichment Testing", run against the whole stack."""
 
-from __future__ import annotations
-
 import json
 import uuid
 from typing import Any

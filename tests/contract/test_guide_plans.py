@@ -1,7 +1,5 @@
 """The guide to the event streams of plans: each printed command and snippet is run."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

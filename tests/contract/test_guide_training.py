@@ -1,7 +1,5 @@
 """The guide "Background Processing Testing Guide", run against the whole stack."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -5,8 +5,6 @@ responses, lost jobs. After each step the engine's tables must be consistent, an
 maintenance may fail.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import time

@@ -3,8 +3,6 @@
 The file `test_openapi.py` sends requests that match the published schemas.
 """
 
-from __future__ import annotations
-
 import gzip
 import os
 import socket

@@ -1,7 +1,5 @@
 """Chat jobs that call a failing language model end with a result or a message for the user."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

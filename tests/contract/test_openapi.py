@@ -1,7 +1,5 @@
 """Checks that the running API conforms to its published OpenAPI document."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 import string

@@ -1,7 +1,5 @@
 """Every call with which a user stores data takes tokens from the user's rate limit."""
 
-from __future__ import annotations
-
 import random
 import string
 import uuid

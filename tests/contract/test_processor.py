@@ -1,7 +1,5 @@
 """Calls that a job's processor makes on its context `ctx`: progress, steps, retries and waits."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime

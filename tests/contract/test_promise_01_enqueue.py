@@ -3,8 +3,6 @@
 However many concurrent callers use one idempotency key, they create one job.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -3,8 +3,6 @@
 The fence is a number that rises with each lease of the job.
 """
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -3,8 +3,6 @@
 Each lease counts as an attempt, up to the job's maximum.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -3,8 +3,6 @@
 A delay that a remote service requests replaces the computed one.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

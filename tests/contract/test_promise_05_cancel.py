@@ -3,8 +3,6 @@
 A running processor learns of it from the response to its next report.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

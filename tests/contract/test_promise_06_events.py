@@ -3,8 +3,6 @@
 A client that reads all events up to n, and then listens, misses none.
 """
 
-from __future__ import annotations
-
 import uuid
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """No tenant reads, writes, cancels, follows or detects another tenant's jobs."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import re

@@ -3,8 +3,6 @@
 Pauses apply, and no backlog of one tenant delays another tenant's job.
 """
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from typing import Any

@@ -4,8 +4,6 @@ At the deadline, the run releases jobs that have not started and settles the oth
 model of the queue and a simulated clock.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 import time

@@ -1,7 +1,5 @@
 """Waiting and ended jobs make no call more expensive. A worker run without jobs makes one query."""
 
-from __future__ import annotations
-
 import uuid
 from typing import Any
 

@@ -3,8 +3,6 @@
 Beyond this rate, followers get a message that asks them to read again.
 """
 
-from __future__ import annotations
-
 import json
 
 import pytest

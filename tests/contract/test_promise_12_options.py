@@ -1,7 +1,5 @@
 """Each option of a job follows equal rules in all six ways to enqueue a job."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 import uuid

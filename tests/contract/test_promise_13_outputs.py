@@ -3,8 +3,6 @@
 A worker that cannot continue releases its jobs and ends. The tests use a model of the queue.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import math

@@ -3,8 +3,6 @@
 Each of these four ways must have an equal effect. Another tenant's user must get 404.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

@@ -3,8 +3,6 @@
 The database's catalogue and real responses are compared with the Python models.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Mapping

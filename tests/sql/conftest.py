@@ -1,7 +1,5 @@
 """Fixtures: a new database with two workspaces, three members and one job type, and invariants."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

@@ -1,7 +1,5 @@
 """Calls read few blocks even with 100,000 waiting jobs, 10,000 tenants or 10,000 keys."""
 
-from __future__ import annotations
-
 import json
 import uuid
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Limits for callers: call rates, concurrent worker runs, stored bytes, and settings."""
 
-from __future__ import annotations
-
 import itertools
 import random
 import string

@@ -1,7 +1,5 @@
 """Restrictions that a hosted project's Data API sets for the text of SQL functions."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

@@ -3,8 +3,6 @@
 `explain_queue` returns findings about the whole queue.
 """
 
-from __future__ import annotations
-
 import re
 from contextlib import ExitStack
 from typing import Any

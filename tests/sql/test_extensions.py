@@ -1,7 +1,5 @@
 """Extensions that a project enables later: pg_cron, pg_net, Vault and Realtime's policies."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

@@ -3,8 +3,6 @@
 A model of the rules runs beside random tenants, job types, limits, pauses and workers.
 """
 
-from __future__ import annotations
-
 import random
 import uuid
 from collections import Counter, defaultdict

@@ -4,8 +4,6 @@ Tests count how many calls run at a time and what a rejected call costs. Each ca
 stays open, so that no result depends on timing.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from contextlib import ExitStack, suppress

@@ -3,8 +3,6 @@
 Such jobs are rows of queue.gated, and a gate is all rows of one key.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

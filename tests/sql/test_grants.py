@@ -1,7 +1,5 @@
 """Revoked worker keys, and the check for differences between a database and its release."""
 
-from __future__ import annotations
-
 import random
 from contextlib import suppress
 from functools import cache

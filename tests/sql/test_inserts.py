@@ -1,7 +1,5 @@
 """Rows that each way to enqueue leaves, and deletes and INSERT statements for many tenants."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

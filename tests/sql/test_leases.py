@@ -1,7 +1,5 @@
 """Two concurrent leases, of which one commits between two statements of the other."""
 
-from __future__ import annotations
-
 import json
 import random
 from typing import Any

@@ -3,8 +3,6 @@
 A server process is notified of the events that it streams.
 """
 
-from __future__ import annotations
-
 from operator import itemgetter
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Maintenance is bounded, exclusive and fair. An old queue costs as much as a new one."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

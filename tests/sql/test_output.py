@@ -1,7 +1,5 @@
 """A job's output: text that a processor writes in pieces and that is joined when the job ends."""
 
-from __future__ import annotations
-
 import random
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Export and erasure of a person's data, checked in every column of all tables."""
 
-from __future__ import annotations
-
 import json
 import uuid
 from typing import Any

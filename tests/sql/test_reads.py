@@ -1,7 +1,5 @@
 """Functions that people read with: lists, counts, dead letters, attempts, traces and log lines."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import random

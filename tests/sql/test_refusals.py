@@ -1,7 +1,5 @@
 """A project's own trigger, foreign key or open transaction affects only the job it concerns."""
 
-from __future__ import annotations
-
 import random
 import re
 import string

@@ -4,8 +4,6 @@ The tests use an upgrade, dumps, a copy of the data folder, a recovery to an ins
 replica.
 """
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator

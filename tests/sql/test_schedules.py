@@ -1,7 +1,5 @@
 """Schedules in SQL: cron expressions, time zones, clock changes and missed runs."""
 
-from __future__ import annotations
-
 from datetime import UTC, timedelta
 from typing import Any
 

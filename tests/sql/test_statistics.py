@@ -1,7 +1,5 @@
 """Statistics, waiting jobs by cause, readiness, and job types as people see them."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

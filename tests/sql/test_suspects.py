@@ -3,8 +3,6 @@
 Until that job is known, the process's jobs are suspects and run in small groups.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Registration of job types, and the limits for what a worker may register."""
 
-from __future__ import annotations
-
 import json
 from datetime import timedelta
 from typing import Any

@@ -1,7 +1,5 @@
 """A job of a type that no worker has registered waits, and runs after the registration."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from tests.contract.observed import refused

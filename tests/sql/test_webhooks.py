@@ -1,7 +1,5 @@
 """Webhooks: the endpoints, the order of deliveries, and when the engine disables an endpoint."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

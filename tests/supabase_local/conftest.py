@@ -1,7 +1,5 @@
 """Fixtures of this folder: a project of which only the Data API runs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import httpx

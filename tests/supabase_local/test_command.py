@@ -1,7 +1,5 @@
 """The command `supabase-local` from its wheel, without Minutehand."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

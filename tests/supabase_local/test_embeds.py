@@ -1,7 +1,5 @@
 """Embedded rows in the local Data API, and PostgREST's features that it rejects by name."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

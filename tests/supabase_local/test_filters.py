@@ -1,7 +1,5 @@
 """Filters of the local Data API, compared with recorded responses and with Postgres."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import httpx

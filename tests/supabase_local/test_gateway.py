@@ -1,7 +1,5 @@
 """Behaviour of the hosted Data API and Auth on which Minutehand relies."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The local database gives its owner the rights of a hosted project and no more."""
 
-from __future__ import annotations
-
 import re
 
 import psycopg

@@ -1,7 +1,5 @@
 """Local migrations leave a database in which `supabase db push` has nothing to do."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The local Data API limits its connections as PostgREST does."""
 
-from __future__ import annotations
-
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 

@@ -1,7 +1,5 @@
 """The local Data API responds as PostgREST 16 and 14 do, except for listed differences."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """A project's secret key, as our workers and the official clients send it."""
 
-from __future__ import annotations
-
 import httpx
 import jwt
 import pytest

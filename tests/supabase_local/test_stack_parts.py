@@ -1,7 +1,5 @@
 """Parts of a local stack: its state folder, its ports, its version."""
 
-from __future__ import annotations
-
 import socket
 import stat
 import subprocess

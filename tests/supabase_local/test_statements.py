@@ -1,7 +1,5 @@
 """The division of an SQL script into statements."""
 
-from __future__ import annotations
-
 import pytest
 
 from supabase_local.statements import split_statements

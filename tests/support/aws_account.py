@@ -1,7 +1,5 @@
 """An AWS account for `minutehand deploy`: moto, and the parts of AWS that moto lacks."""
 
-from __future__ import annotations
-
 import io
 import json
 import re

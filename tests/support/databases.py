@@ -4,8 +4,6 @@ The templates are created once a day for equal sources: a hosted project, all mi
 seeds. Each server starts on a copy of the templates' data folder.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json

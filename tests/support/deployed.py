@@ -4,8 +4,6 @@ Each function runs under AWS's runtime client with its variables from CloudForma
 compiled for Lambda are replaced by those of this machine, of the same lock file.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import sys

@@ -1,7 +1,5 @@
 """Local replacements of pg_net, pg_cron and the Vault, which tests create and drop."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import psycopg

@@ -3,8 +3,6 @@
 Resources stay in the process until an `Account` is closed, so tests must use different names.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

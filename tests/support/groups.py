@@ -1,7 +1,5 @@
 """Groups of test files that one process runs together. Other files run one by one."""
 
-from __future__ import annotations
-
 from xdist.scheduler import LoadFileScheduling
 
 #: The beginnings of the paths of files, by group. One process runs a whole group in this order with

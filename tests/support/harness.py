@@ -1,7 +1,5 @@
 """A harness for an example app: its API, called as a user, and a worker that tests run."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import time

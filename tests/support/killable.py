@@ -3,8 +3,6 @@
 Run as a module, this file is such a process.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,7 +1,5 @@
 """HTTP events of API Gateway with payload format 2.0, and contexts, as Lambda passes them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 

@@ -1,7 +1,5 @@
 """The base class of a local server of a vendor's API that can fail on request."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The code blocks of a page of the documentation."""
 
-from __future__ import annotations
-
 import re
 
 _BLOCK = re.compile(r"^[ ]*```(\w*)\n(.*?)^[ ]*```[ ]*$", re.DOTALL | re.MULTILINE)

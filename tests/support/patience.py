@@ -1,7 +1,5 @@
 """Functions that wait for a condition and for a server."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import TypeVar

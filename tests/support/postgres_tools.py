@@ -1,7 +1,5 @@
 """Runs Postgres's programs as the user of the server."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A project of one test: settings, a new database, and its Data API."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A model of the queue in memory, as a worker sees it: leases, fences and failing calls."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

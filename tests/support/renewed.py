@@ -1,7 +1,5 @@
 """A seeded database of a test process, which is reset before every test, and its Data API."""
 
-from __future__ import annotations
-
 import subprocess
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Pytest hooks that show the progress of a long test run, and each failure with its command."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import subprocess

@@ -1,7 +1,5 @@
 """Folders that the first test process creates, and all test processes of a run use."""
 
-from __future__ import annotations
-
 import fcntl
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Simulated time: an event loop that jumps to its next timer."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """The pages of an app."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The page of concepts and the SQL schemas define each term in the same words."""
 
-from __future__ import annotations
-
 import re
 
 from minutehand.docs import PAGES

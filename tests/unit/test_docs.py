@@ -1,7 +1,5 @@
 """The documentation's site: each page exists, is linked, and can be searched."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Python files import each other in one direction only."""
 
-from __future__ import annotations
-
 import graphlib
 
 

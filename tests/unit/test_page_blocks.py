@@ -1,7 +1,5 @@
 """Each code block in the documentation is run by a test, or this file gives the reason why not."""
 
-from __future__ import annotations
-
 import subprocess
 
 import pytest

@@ -3,8 +3,6 @@
 An import contract lets the example apps import only these names.
 """
 
-from __future__ import annotations
-
 import re
 from importlib import import_module
 

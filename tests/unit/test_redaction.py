@@ -1,7 +1,5 @@
 """Text that looks like a secret is hidden in messages, data and code. Other text stays."""
 
-from __future__ import annotations
-
 import logging
 import sys
 

@@ -1,7 +1,5 @@
 """Delays that a service requests in the headers of a response."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 
 import pytest

@@ -1,7 +1,5 @@
 """Settings, which are read from environment variables. Errors name the invalid variable."""
 
-from __future__ import annotations
-
 import json
 import traceback
 

@@ -3,8 +3,6 @@
 No worker runs, so jobs run only when a test runs them.
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 
 import pytest

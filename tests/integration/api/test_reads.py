@@ -1,7 +1,5 @@
 """The route `/api/status`, which returns statistics of the queue."""
 
-from __future__ import annotations
-
 from infra.bench.scratch import SECRET_KEY, user_token
 from tests.contract.api import Api
 from tests.support.engine import ACME

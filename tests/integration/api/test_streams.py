@@ -1,7 +1,5 @@
 """Event streams over real sockets: complete, resumable, and ended cleanly."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Routes that write, while another transaction or request works on the same data."""
 
-from __future__ import annotations
-
 import asyncio
 
 from infra.bench.scratch import SECRET_KEY

@@ -1,7 +1,5 @@
 """Fixtures: a fake AWS by moto, and settings that use it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

@@ -1,7 +1,5 @@
 """Sealed (encrypted) values can be opened only in their own row and with their own key."""
 
-from __future__ import annotations
-
 import stat
 import threading
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Secrets from the AWS parameter store (SSM) are read once and read again after five minutes."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

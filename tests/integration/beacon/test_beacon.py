@@ -1,7 +1,5 @@
 """Rules of the beacon app that its guide does not test: failover, outbox, cancel, receipts."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from html import escape

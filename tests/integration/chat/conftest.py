@@ -1,7 +1,5 @@
 """Fixtures of the chat app: a project, a language model's server, and a test harness."""
 
-from __future__ import annotations
-
 import asyncio
 import secrets
 from collections.abc import AsyncIterator

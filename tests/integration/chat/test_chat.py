@@ -3,8 +3,6 @@
 The file tests/contract/test_guide_chat.py tests the commands of the guide.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections import defaultdict

@@ -4,8 +4,6 @@ A fix is SQL for the editor, `NAME=value` for the settings, or a command. A comm
 fix, and … marks a value that only the user has.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import re

@@ -3,8 +3,6 @@
 The file tests/contract/test_ways_in.py tests how commands enqueue jobs.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -4,8 +4,6 @@ Two projects from the wheel, each with a database like a hosted one, share an AW
 tests/support/deployed.py runs routes and functions, which moto cannot run.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

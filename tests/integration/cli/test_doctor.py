@@ -1,7 +1,5 @@
 """Frequent faults of a stack, each of which `minutehand doctor` must find and fix."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path

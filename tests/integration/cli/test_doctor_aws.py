@@ -1,7 +1,5 @@
 """Faults of a stage on AWS. A command makes each fault, and the doctor's printed fix repairs it."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import io

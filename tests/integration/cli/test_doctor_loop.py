@@ -3,8 +3,6 @@
 DOCTOR_SEED repeats a run, and DOCTOR_DRAWS is the number of faults.
 """
 
-from __future__ import annotations
-
 import os
 import random
 from contextlib import ExitStack

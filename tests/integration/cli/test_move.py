@@ -3,8 +3,6 @@
 Each test has two databases, because a move deletes what it moved.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

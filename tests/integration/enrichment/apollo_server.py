@@ -1,7 +1,5 @@
 """A local server in the documented v1 format of Apollo's API, with faults on request."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 from urllib.parse import parse_qs, urlsplit

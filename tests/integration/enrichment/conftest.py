@@ -3,8 +3,6 @@
 Tests run the worker themselves, so that the state between two runs is certain.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Rules of the enrichment app that its guide does not test: credits, edits, failures and keys."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4

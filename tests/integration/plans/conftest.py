@@ -1,7 +1,5 @@
 """Fixtures of the plans app: a project, a language model's server, and a test harness."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from typing import Any
 

@@ -3,8 +3,6 @@
 The file tests/contract/test_guide_plans.py tests the commands of the guide.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -3,8 +3,6 @@
 The tests use a real PgBouncer in each mode.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os

@@ -3,8 +3,6 @@
 The processes, signals and exit codes are real.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

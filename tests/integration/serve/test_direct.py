@@ -1,7 +1,5 @@
 """A worker's own connections to the database during an outage of the network or the database."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

@@ -3,8 +3,6 @@
 The test needs the stack's Realtime.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

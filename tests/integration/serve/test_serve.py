@@ -4,8 +4,6 @@ The command and the database are real. pg_net, pg_cron and the Vault are stand-i
 calls `performed` makes.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -3,8 +3,6 @@
 No other host serves these job types at the time.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

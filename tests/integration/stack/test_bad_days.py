@@ -4,8 +4,6 @@ A thread enqueues through the Data API and repeats calls without a response. No 
 lost, and each ends once.
 """
 
-from __future__ import annotations
-
 import signal
 import threading
 import uuid

@@ -1,7 +1,5 @@
 """A part of the local stack, or its launcher, is killed."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

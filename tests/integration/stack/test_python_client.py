@@ -1,7 +1,5 @@
 """The Python client for applications, on the whole stack."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

@@ -3,8 +3,6 @@
 Each input line is an event. The process writes the response's status for each.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,7 +1,5 @@
 """One environment variable exports spans and metrics. No response waits long for the export."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

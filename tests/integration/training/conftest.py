@@ -1,7 +1,5 @@
 """Fixtures of the training app: its API, a local S3, and a worker that runs when a test runs it."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path

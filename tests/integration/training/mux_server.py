@@ -1,7 +1,5 @@
 """A local server with the documented video API of Mux and its storage, with faults on request."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

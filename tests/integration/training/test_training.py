@@ -1,7 +1,5 @@
 """Rules of the training app that its guide does not test: stages, wrong files, the video host."""
 
-from __future__ import annotations
-
 import asyncio
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Uploads through the API and to S3: created, interrupted, resumed, completed."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import Any
 

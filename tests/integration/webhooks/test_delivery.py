@@ -1,7 +1,5 @@
 """Deliveries from a job's event to a subscriber's server, through queue, worker and network."""
 
-from __future__ import annotations
-
 import asyncio
 import gzip
 import json

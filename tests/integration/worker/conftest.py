@@ -1,7 +1,5 @@
 """Fixtures: a new database for workers that call it over a Data API or a connection."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

@@ -1,7 +1,5 @@
 """A worker on a machine with a wrong clock. Its waits use the database's clock."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -3,8 +3,6 @@
 The tests run whole workers on a real database.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 from contextlib import closing

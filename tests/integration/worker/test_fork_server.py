@@ -3,8 +3,6 @@
 It ends with its host. The processes are real, and each runs the code in its variable DO.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

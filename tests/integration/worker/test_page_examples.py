@@ -1,7 +1,5 @@
 """Examples in the documentation that need a vendor, a model or a database session."""
 
-from __future__ import annotations
-
 import ast
 import asyncio
 import json

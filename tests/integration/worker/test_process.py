@@ -1,7 +1,5 @@
 """A worker in its own process: exit code, imports, and the report of its end."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,7 +1,5 @@
 """The Postgres session for which a running attempt waits, found in the attempt's stack."""
 
-from __future__ import annotations
-
 import asyncio
 from functools import partial
 

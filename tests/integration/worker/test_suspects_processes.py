@@ -3,8 +3,6 @@
 The processes are real.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 from collections.abc import Callable

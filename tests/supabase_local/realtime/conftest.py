@@ -1,7 +1,5 @@
 """Fixtures, one per module: a database with policies for the tests, and a Realtime server."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any

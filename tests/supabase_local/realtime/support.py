@@ -1,7 +1,5 @@
 """Helpers of the Realtime tests: the server as a process, and raw sockets."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import json

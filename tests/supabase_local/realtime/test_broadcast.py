@@ -3,8 +3,6 @@
 The messages of a transaction arrive after its commit, in order and once.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from typing import Any

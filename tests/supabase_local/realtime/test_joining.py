@@ -1,7 +1,5 @@
 """Handshakes, joining and leaving a Realtime topic, its rights, and the channel's token."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

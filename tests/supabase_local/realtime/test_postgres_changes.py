@@ -1,7 +1,5 @@
 """Row changes of published tables that Realtime streams: form, filters, policies and errors."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

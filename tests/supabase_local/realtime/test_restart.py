@@ -1,7 +1,5 @@
 """A restart of Postgres while the Realtime server runs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

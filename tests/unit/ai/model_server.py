@@ -1,7 +1,5 @@
 """A local server with the documented format of chat completions, with faults on request."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """A local speech-to-text server in OpenAI's documented format, with faults on request."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

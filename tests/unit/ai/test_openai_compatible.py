@@ -1,7 +1,5 @@
 """The client of a language model against a local server that can fail in many ways."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import AsyncIterator

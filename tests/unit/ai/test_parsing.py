@@ -1,7 +1,5 @@
 """Parsing of a language model's output into the requested JSON shape."""
 
-from __future__ import annotations
-
 import io
 import json
 import re

@@ -1,7 +1,5 @@
 """Speech to text: the client with a local server, and the offline engine."""
 
-from __future__ import annotations
-
 import sys
 import wave
 from collections.abc import AsyncIterator

@@ -1,7 +1,5 @@
 """Fixtures: a local HTTP server that acts as an AWS service and returns prepared responses."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from email.message import Message

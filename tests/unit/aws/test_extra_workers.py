@@ -1,7 +1,5 @@
 """Extra workers, which a worker starts once for a backlog, up to a limit."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The files of a project's folder that the packager links into a build."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from minutehand.deploy.package import _mirror

@@ -1,7 +1,5 @@
 """Signed calls to AWS without boto3, with boto3's retries and endpoints."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

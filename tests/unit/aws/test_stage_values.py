@@ -1,7 +1,5 @@
 """Values in a stage's settings that CloudFormation would reject only after minutes."""
 
-from __future__ import annotations
-
 import pytest
 
 from minutehand.deploy.stage_values import find_errors

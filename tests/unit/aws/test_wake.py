@@ -3,8 +3,6 @@
 Concurrent calls share one invocation, and a failed one raises no error.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

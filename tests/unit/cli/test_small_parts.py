@@ -1,7 +1,5 @@
 """Small parts of the `minutehand` command: texts of other users, settings files, tokens."""
 
-from __future__ import annotations
-
 import json
 import random
 import subprocess

@@ -1,7 +1,5 @@
 """`minutehand watch`, which prints a job's output as it arrives."""
 
-from __future__ import annotations
-
 import json
 import re
 import time

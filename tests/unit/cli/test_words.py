@@ -1,7 +1,5 @@
 """Every `minutehand` command that documents, runbooks and fixes name exists."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The console's JavaScript modules that need no page, and their tests under Node."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Settings of a stack that `supabase start` runs. A script replaces the Supabase CLI."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

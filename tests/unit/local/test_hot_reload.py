@@ -1,7 +1,5 @@
 """The local worker, which ends when a file of its apps changes, and is then started again."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
 from pathlib import Path

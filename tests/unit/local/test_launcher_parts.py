@@ -1,7 +1,5 @@
 """Parts of the local stack's launcher: environment, keys and settings."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from rich.console import Console

@@ -1,7 +1,5 @@
 """The credentials of a worker, and signatures of guests' network addresses."""
 
-from __future__ import annotations
-
 import hashlib
 
 import httpx

@@ -1,7 +1,5 @@
 """Repetition of calls to the Data API when the network fails."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator

@@ -1,7 +1,5 @@
 """Error responses of the Data API, and the exceptions that they become."""
 
-from __future__ import annotations
-
 import pytest
 
 from minutehand.queue import errors

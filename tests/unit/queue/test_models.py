@@ -1,7 +1,5 @@
 """Pydantic models of requests and responses."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """The HTTP client for foreign services."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from unittest.mock import AsyncMock
 

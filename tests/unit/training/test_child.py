@@ -1,7 +1,5 @@
 """Child processes that handle uploaded files: their environment, limits and end."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The division of an uploaded file into parts."""
 
-from __future__ import annotations
-
 import pytest
 
 from minutehand_apps.training.parts import MAX_BYTES, MAX_PARTS, MIB, MIN_PART_BYTES, plan

@@ -1,7 +1,5 @@
 """Fixtures: settings, keys and tokens of an invented project, and a client for an app."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager

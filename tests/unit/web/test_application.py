@@ -1,7 +1,5 @@
 """Rules of the app factory for every route: error bodies, limits, headers."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from typing import Any
 

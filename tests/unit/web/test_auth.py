@@ -1,7 +1,5 @@
 """User tokens: which are accepted, and how forgeries are rejected."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import hmac

@@ -1,7 +1,5 @@
 """Events of API Gateway, whose path may have a prefix before the route."""
 
-from __future__ import annotations
-
 import pytest
 from fastapi import FastAPI, Request, Response
 

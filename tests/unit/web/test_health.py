@@ -1,7 +1,5 @@
 """Readiness of a service: each part has a verdict, and only failures make it not ready."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

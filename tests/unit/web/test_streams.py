@@ -1,7 +1,5 @@
 """Event streams: how they end, how they survive outages, and slow readers."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta

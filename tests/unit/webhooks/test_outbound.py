@@ -1,7 +1,5 @@
 """Webhook requests go only to public addresses, and to the address that was checked."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 from typing import Any

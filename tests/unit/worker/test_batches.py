@@ -1,7 +1,5 @@
 """Batches: several jobs that one call of a processor handles, each with its own outcome."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """A file contains the id of the job whose coroutine runs now."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 

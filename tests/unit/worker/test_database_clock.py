@@ -1,7 +1,5 @@
 """The database's clock as a worker estimates it from responses."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 
 from minutehand.clock import FrozenClock

@@ -1,7 +1,5 @@
 """The stored form of an error: class, message, data, codes and frames, without secrets."""
 
-from __future__ import annotations
-
 import errno
 import subprocess
 from email.message import Message

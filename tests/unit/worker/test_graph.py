@@ -1,7 +1,5 @@
 """A job's graph of stages that depend on each other, when one stage fails."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Options of a processor that have a wrong type or value are rejected with their name."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Callable

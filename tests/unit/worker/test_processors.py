@@ -1,7 +1,5 @@
 """The processors that a worker finds in the packages of apps at its start."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Code examples on the pages about processors run, and their own tests pass."""
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 import re

@@ -1,7 +1,5 @@
 """Messages of Supabase Realtime that wake a worker."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 

@@ -1,7 +1,5 @@
 """The worker's HTTP routes: authentication, job types, and responses of a worker run."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

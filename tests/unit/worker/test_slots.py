@@ -1,7 +1,5 @@
 """A leased job that waits for a slot is released when it has waited too long."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

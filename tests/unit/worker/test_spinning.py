@@ -1,7 +1,5 @@
 """The number of calls that a worker makes while no job can run, with a simulated clock."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable

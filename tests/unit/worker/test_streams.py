@@ -1,7 +1,5 @@
 """Output streams: characters that are split into two halves, and streams that are already open."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Threads that run plain functions are reused, unless a stop was raised in them."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The next action of a worker run, its time and its reason, for each situation."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A job fails if its processor calls a method of `ctx` and never awaits it."""
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 from typing import Any

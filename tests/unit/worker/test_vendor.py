@@ -1,7 +1,5 @@
 """Calls to a paid service: counted over all attempts of a job, with a maximum wait."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """A worker run on a model queue: publishers, middleware, job types, leases and settlements."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import threading

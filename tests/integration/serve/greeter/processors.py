@@ -1,7 +1,5 @@
 """Job types that greet, take time, block their worker's process or end it."""
 
-from __future__ import annotations
-
 import asyncio
 import ctypes
 import os

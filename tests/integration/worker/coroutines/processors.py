@@ -1,7 +1,5 @@
 """A processor that is a coroutine and returns immediately."""
 
-from __future__ import annotations
-
 from minutehand.config import Settings
 from minutehand.worker import Job, JobContext, Registry
 

@@ -1,7 +1,5 @@
 """A processor that is a plain function. It returns immediately, or when the test allows it."""
 
-from __future__ import annotations
-
 import threading
 
 from minutehand.config import Settings
