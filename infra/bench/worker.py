@@ -5,7 +5,7 @@ The measured cases differ in the following respects:
 - calls over HTTPS by the local gateway, or over a connection to Postgres
 - default options, or tuned options (ours with 200 slots)
 - jobs that do nothing, or that take 5 ms or 100 ms
-- two tenants, a synchronous processor, several processes
+- several processes
 
 `make bench` installs the packages of the other queues into the system's temporary folder. If this
 file runs as a module, the process is the measured worker, with the loop of `minutehand serve` and
@@ -25,11 +25,10 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
-from uuid import UUID
 
 import psutil
 import psycopg
@@ -37,7 +36,7 @@ from psycopg.types.json import Jsonb
 
 from infra.bench.scratch import Scratch, scratch_project
 from minutehand.config import Settings
-from minutehand.local.users import ACME, GLOBEX
+from minutehand.local.users import ACME
 from minutehand.log import configure_logging
 from minutehand.node import node_binary
 from minutehand.queue.direct import DirectApi, listen
@@ -65,16 +64,13 @@ class Case:
     how: str
     way: str = "shipped"
     ms: int = 0
-    tenants: int = 1
-    is_plain: bool = False
     processes: int = 1
 
     @property
     def name(self) -> str:
         """Name of the case in the printed tables."""
-        more = [", two tenants"] * (self.tenants > 1) + [", one def"] * self.is_plain
-        more += [f", {self.processes} processes"] * (self.processes > 1)
-        return f"{self.how}, {self.way}, {self.ms} ms{''.join(more)}"
+        more = f", {self.processes} processes" if self.processes > 1 else ""
+        return f"{self.how}, {self.way}, {self.ms} ms{more}"
 
 
 class Meter:
@@ -157,11 +153,11 @@ def _run(command: list[str], cwd: Path | None = None) -> None:
         raise RuntimeError((done.stderr.strip() or done.stdout.strip() or "failed")[-300:])
 
 
-def fill(session: psycopg.Connection[Any], jobs: int, *, workspace: UUID = ACME) -> None:
+def fill(session: psycopg.Connection[Any], jobs: int) -> None:
     """Enqueue jobs in groups of 1,000."""
     items = Jsonb([{"job_type": "bench", "payload": {}}] * 1000)
     for _ in range(0, jobs, 1000):
-        session.execute("select public.enqueue_jobs(%s, %s, 'ids')", (workspace, items))
+        session.execute("select public.enqueue_jobs(%s, %s, 'ids')", (ACME, items))
 
 
 @contextmanager
@@ -169,7 +165,7 @@ def workers(project: Scratch, case: Case) -> Iterator[list[subprocess.Popen[byte
     """Start the worker processes of a case. Each process waits for a line on its standard input."""
     environment = {**os.environ, **project.environment, "BENCH_MS": str(case.ms)}
     environment["WORKER_CONCURRENCY"] = "200" if case.way == "tuned" else ""
-    environment |= {"MINUTEHAND_APPS": "", "BENCH_PLAIN": "yes" * case.is_plain}
+    environment["MINUTEHAND_APPS"] = ""
     if case.how == "HTTPS":
         environment.pop("DATABASE_URL", None)
     command, pipe = [sys.executable, "-m", "infra.bench.worker"], subprocess.PIPE
@@ -188,8 +184,7 @@ def workers(project: Scratch, case: Case) -> Iterator[list[subprocess.Popen[byte
 def measure(project: Scratch, jobs: int, case: Case) -> Figures:
     """Run jobs with the worker processes of a case until no job is left."""
     with project.connect() as session, workers(project, case) as processes:
-        for workspace in (ACME, GLOBEX)[: case.tenants]:
-            fill(session, jobs // case.tenants, workspace=workspace)
+        fill(session, jobs)
         session.execute("vacuum analyze")
         assert project.gateway.process is not None
         meter, gateway = Meter(project.postgres), project.gateway.process.pid
@@ -237,15 +232,11 @@ async def work() -> None:
     seconds = int(os.environ["BENCH_MS"]) / 1000
     registry = Registry()
 
+    @registry.processor("bench", payload=dict)
     async def bench(job: Job[Any], ctx: JobContext) -> None:
         if seconds:
             await asyncio.sleep(seconds)
 
-    def plain(job: Job[Any], ctx: JobContext) -> None:
-        if seconds:
-            time.sleep(seconds)
-
-    registry.processor("bench", payload=dict)(plain if os.environ["BENCH_PLAIN"] else bench)
     options = TickOptions(concurrency=settings.worker_concurrency, ends_blocked=True)
     url = os.environ.get("DATABASE_URL")
     api = DirectApi(url, schema=settings.schema_name) if url else None
@@ -277,9 +268,7 @@ def list_runs(project: Scratch, jobs: int) -> dict[str, Callable[[], Figures]]:
             for name in PEERS:
                 run = partial(measure_peer, project, count, name, way, ms)
                 runs[f"{name}, {way}, {ms} ms"] = run
-    direct = Case("direct")
-    cases += [(jobs, replace(direct, tenants=2)), (jobs, replace(direct, is_plain=True))]
-    cases += [(jobs, replace(direct, processes=count)) for count in (2, 4)]
+    cases += [(jobs, Case("direct", processes=count)) for count in (2, 4)]
     return {case.name: partial(measure, project, count, case) for count, case in cases} | runs
 
 
