@@ -2945,6 +2945,7 @@ declare
   v_found jsonb;
   v_held jsonb;
   v_error record;
+  v_abandoned jsonb; -- the worker and the location of a processor that ignored its stop
 begin
   v_found := case
     when p_lock is null then queue.explain_row(p_job, p_alive, p_now)
@@ -2958,6 +2959,13 @@ begin
   end if;
   select * into v_error
   from queue.error_of(p_job);
+  select to_jsonb(w) || to_jsonb(a) into v_abandoned
+  from unnest(p_alive) as w
+  cross join lateral jsonb_to_recordset(w.abandoned) as a (job_id uuid, place text)
+  where a.job_id = p_job.id
+    -- the end of a run leaves the processor running, but the end of the process ends it
+    and coalesce(w.evidence, w.summary -> 'stopped') is null
+  limit 1;
   v_found := jsonb_build_object(
     'job_id', p_job.id,
     'status', p_job.status,
@@ -3016,13 +3024,7 @@ begin
           and p_job.error_data ->> 'type' = 'WorkerLost'
         having count(*) > 0
       ),
-      (
-        select queue.render_guidance('abandoned', to_jsonb(w) || to_jsonb(a)) ->> 'sentence'
-        from unnest(p_alive) as w
-        cross join lateral jsonb_to_recordset(w.abandoned) as a (job_id uuid, place text)
-        where a.job_id = p_job.id and w.ended_at is null
-        limit 1
-      ),
+      queue.render_guidance('abandoned', v_abandoned) ->> 'sentence',
       v_found ->> 'sentence',
       case
         when p_job.status = 'pending' and p_job.started_at is null
@@ -3038,6 +3040,7 @@ begin
     )
   );
   return v_found || jsonb_build_object(
+    'abandoned_at', v_abandoned -> 'place',
     'held_by', v_held || jsonb_build_object('act', v_found #> '{next,0}')
   );
 end;
@@ -3130,7 +3133,8 @@ $$;
 comment on function public.explain_job is
   'Why a job waits and what blocks it: {job_id, status, reason, sentence, since, cause, '
   'held_by: {kind, holder, since, until, waiting, more, act}, next: [{kind, words, command, '
-  'path}], data, estimated_start_at}. The kind of a step is act, wait or none.';
+  'path}], data, estimated_start_at, abandoned_at}. The kind of a step is act, wait or none. '
+  'abandoned_at is the code location of a processor that ignored its stop and still runs.';
 select queue.allow('authenticated, service_role', 'public.explain_job');
 
 -- Return groups of waiting jobs. The jobs of a group have the same type, and wait for the same
@@ -3324,7 +3328,7 @@ with said as materialized (
 select coalesce(
   jsonb_agg(
     to_jsonb(h) - 'said'
-    || (h.said - '{status,data,since,held_by,estimated_start_at}'::text[])
+    || (h.said - '{status,data,since,held_by,estimated_start_at,abandoned_at}'::text[])
     || jsonb_build_object(
       'kind', h.said #> '{held_by,kind}',
       'holder', h.said #> '{held_by,holder}'

@@ -6,6 +6,7 @@
 import re
 from contextlib import ExitStack
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from psycopg.types.json import Jsonb
@@ -677,7 +678,8 @@ def test_deliveries_to_a_receiver_are_one_holder_and_outside_of_the_default_list
 def test_a_processor_that_ignored_its_stop_is_shown_until_it_ends(engine: Engine) -> None:
     """`explain_job` shows that a cancelled job's processor still runs.
 
-    The text disappears when the worker reports the processor's end.
+    The text remains after the worker's run, and disappears when the worker reports the
+    processor's end.
     """
     job_id, lease = engine.start()
     engine.cancel(job_id)
@@ -685,8 +687,11 @@ def test_a_processor_that_ignored_its_stop_is_shown_until_it_ends(engine: Engine
     run = {"tick_id": TICK, "call": 2}
 
     engine.lease(1, **run, abandoned=[{"job_id": job_id, "place": "all.py:7"}])
-    assert "still runs, abandoned, in worker w1 at all.py:7" in engine.explain(job_id)["sentence"]
+    explanation = engine.explain(job_id)
+    assert "still runs, abandoned, in worker w1 at all.py:7" in explanation["sentence"]
+    assert explanation["abandoned_at"] == "all.py:7"
     engine.lease(1, **run | {"call": 3})
+    engine.rpc("tick_finished", p_request={"tick_id": TICK, "summary": {"leased": 1}})
     assert "abandoned" in engine.explain(job_id)["sentence"]
-    engine.lease(1, **run | {"call": 4}, abandoned=[])
+    engine.lease(1, **run | {"tick_id": str(uuid4())}, abandoned=[])
     assert "abandoned" not in engine.explain(job_id)["sentence"]

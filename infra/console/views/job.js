@@ -43,6 +43,8 @@ const POLL_MS = 2000;
  * running job reports every 15 s which line of code it is executing.
  */
 const EXPLAIN_MS = { pending: 5000, waiting: 5000, processing: 15_000 };
+/** The same while a processor that ignored its stop may still run. */
+const ABANDONED_MS = 5000;
 
 export const title = ({ id }) => `Job ${id.slice(-8)}`;
 
@@ -61,7 +63,8 @@ function useDetails(job) {
   usePolling(trace, isRunning ? POLL_MS : null);
   // repeat the read at intervals, because the explanation depends on other jobs, whose changes add
   // no events to this job
-  usePolling(explained, EXPLAIN_MS[job.status] ?? null);
+  const pause = explained.value?.abandoned_at ? ABANDONED_MS : EXPLAIN_MS[job.status];
+  usePolling(explained, pause ?? null);
   const lastStamp = useRef(stamp);
   useEffect(() => {
     if (lastStamp.current === stamp) return;

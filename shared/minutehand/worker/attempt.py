@@ -461,10 +461,7 @@ class Attempt:
 
     def _end(self, result: CallResult) -> None:
         if self.result is not None:
-            logger.warning(
-                "Abandoned processor has ended", extra={"event": "attempt.ended_late", **self.names}
-            )
-            return
+            return  # an abandoned processor has ended, or goes on in its thread
         self.result = (
             result if self._context.calls is None else check_unawaited(result, self._context)
         )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 
 from minutehand.queue.models import AbandonedJob, LeasePool, LeaseRequest, LeaseResponse, RunEnd
@@ -13,6 +14,8 @@ from minutehand.worker.deadlines import in_time
 from minutehand.worker.run import Run, RunIdentity
 from minutehand.worker.summary import TickSummary
 from minutehand.worker.tick_scheduler import TickScheduler
+
+logger = logging.getLogger(__name__)
 
 
 class LeaseRequests:
@@ -132,6 +135,8 @@ class LeaseRequests:
         locations = {job_id: find() for job_id, find in self.id.abandoned.items()}
         for job_id in [job_id for job_id, location in locations.items() if location is None]:
             del self.id.abandoned[job_id]
+            extra = {"event": "attempt.ended_late", "job_id": job_id}
+            logger.warning("Abandoned processor has ended", extra=extra)
         return tuple(
             AbandonedJob(job_id=job_id, place=at) for job_id, at in locations.items() if at
         )

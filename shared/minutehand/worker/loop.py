@@ -63,6 +63,9 @@ class Worker:
     STALLED_SECONDS = 30.0
     #: Maximum seconds of one sleep of the loop, which must iterate to show that it is not stalled.
     MAX_SLEEP_SECONDS = 10.0
+    #: Maximum seconds between two ticks while an abandoned processor may still run, because the
+    #: next lease request reports its end.
+    ABANDONED_POLL_SECONDS = 5.0
     #: Maximum seconds of the call that reports the end of the loop.
     STOP_SECONDS = 1.0
 
@@ -254,7 +257,10 @@ class Worker:
                 break
             now = self.clock.monotonic()
             in_vain = was_notified and not tick.summary.leased
-            entry = tick.scheduler.next_poll(now, poll_seconds=poll_seconds, was_notified=in_vain)
+            pause = poll_seconds
+            if self._lease_id.abandoned:
+                pause = min(pause, self.ABANDONED_POLL_SECONDS)
+            entry = tick.scheduler.next_poll(now, poll_seconds=pause, was_notified=in_vain)
             await self._sleep(entry.at - now, wakeups)
         # without the report, the worker would count as alive for some minutes
         report, until = self.queue.worker_stopped(self.worker_id), self.clock.monotonic()

@@ -3,13 +3,14 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from minutehand.queue.errors import QueueUnavailable
-from minutehand.queue.models import MaintenanceResponse
-from minutehand.worker import Job, JobContext, Snooze
+from minutehand.queue.models import LeaseRequest, LeaseResponse, MaintenanceResponse
+from minutehand.worker import Job, JobContext, Snooze, Worker
 from tests.support.queue_model import ModelQueue, Row
 from tests.support.virtual_time import BEGAN, leaping
 
@@ -72,3 +73,34 @@ def test_nothing_spins(situation: str, is_loop: bool) -> None:
         assert calls["maintain"] <= most_maintenance * MINUTES
     else:
         assert len(queue.calls) <= most_of_run
+
+
+def test_the_end_of_an_abandoned_processor_is_reported_soon() -> None:
+    """An idle worker polls more often while a processor that ignored its stop may still run."""
+    found: list[tuple[int, float]] = []
+
+    class Reported(ModelQueue):
+        async def lease(self, request: LeaseRequest) -> LeaseResponse:
+            if request.abandoned is not None:
+                found.append((len(request.abandoned), asyncio.get_running_loop().time()))
+            return await super().lease(request)
+
+    queue = Reported([Row("hangs", {})])
+    ends: list[float] = []
+
+    async def work(job: Job[Any], ctx: JobContext) -> None:
+        asyncio.get_running_loop().call_later(10, queue.cancel, job.id)
+        for seconds in (100, 100, 30):
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(seconds)
+        ends.append(asyncio.get_running_loop().time())
+
+    async def story() -> None:
+        worker = queue.worker(work)
+        asyncio.get_running_loop().call_later(600, worker.stop)
+        await worker.run_forever(poll_seconds=300)
+
+    leaping(story())
+    [end] = ends
+    reports = [at for count, at in found if count == 0 and at > end]
+    assert reports[0] <= end + Worker.ABANDONED_POLL_SECONDS
