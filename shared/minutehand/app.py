@@ -26,8 +26,6 @@ All parts of an app are optional. A part is found by its name:
 ==============  ==================================================================================
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import json

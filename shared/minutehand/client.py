@@ -1,7 +1,5 @@
 """Client for any Python code that uses `supabase`, to enqueue, read and control jobs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Self
 

@@ -3,8 +3,6 @@
 This clock measures only the timeouts of a worker. Leases expire by the database's clock.
 """
 
-from __future__ import annotations
-
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol

@@ -1,7 +1,5 @@
 """The commit of a project's code and the time of its deploy, which git reports."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -3,8 +3,6 @@
 The `settings` module of an app reads the app's own variables from `Settings.environ`.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """The files of the console. A wheel contains them, and a checkout bundles them with esbuild."""
 
-from __future__ import annotations
-
 import hashlib
 import shutil
 import subprocess

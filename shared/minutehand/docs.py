@@ -4,8 +4,6 @@ In their sources, the pages' examples use the names of the default install, of i
 and of the demo's workspace. The website (`make docs`) and `minutehand docs` show the same pages.
 """
 
-from __future__ import annotations
-
 import posixpath
 import re
 from dataclasses import dataclass

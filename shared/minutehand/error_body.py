@@ -4,8 +4,6 @@ This module imports only the standard library, because the worker and the probe 
 web framework.
 """
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 # code and text of errors that each function may return

@@ -1,7 +1,5 @@
 """Lazy public names of a package. A name's module is imported when the name is first used."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any

@@ -4,8 +4,6 @@ This module imports only the standard library, because each Lambda handler impor
 an exception is redacted, because it may contain a key.
 """
 
-from __future__ import annotations
-
 import contextlib
 import contextvars
 import json

@@ -5,8 +5,6 @@ its lock file once, into the user's cache folder. Node comes from the Python pac
 or is this machine's Node.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import os

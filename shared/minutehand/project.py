@@ -4,8 +4,6 @@ The project's options are in `minutehand.toml`, or in `[tool.minutehand]` of `py
 Functions on Lambda read the same options from environment variables, see `minutehand.config`.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -4,8 +4,6 @@ The same patterns are applied to messages, data and lines of code. The time grow
 length of a text, because each pattern is applied to at most `_WINDOW` characters.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from functools import cache

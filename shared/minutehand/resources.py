@@ -3,8 +3,6 @@
 A wheel contains these folders in `resources`, and a checkout in other places.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

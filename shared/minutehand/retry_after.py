@@ -1,7 +1,5 @@
 """The wait that another service requests in the headers of an error response."""
 
-from __future__ import annotations
-
 import email.utils
 import re
 from collections.abc import Mapping

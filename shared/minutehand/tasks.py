@@ -1,7 +1,5 @@
 """Cancellation of background tasks."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Iterable
 from typing import Any

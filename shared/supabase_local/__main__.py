@@ -4,8 +4,6 @@ The command applies supabase/migrations and the seeds of this folder. Exit codes
 failed, 3 another stack runs in this folder.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time

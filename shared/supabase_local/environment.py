@@ -1,7 +1,5 @@
 """URLs and keys of a stack, under the names that other tools read."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from supabase_local.ports import LOOPBACK

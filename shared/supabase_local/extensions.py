@@ -4,8 +4,6 @@ The project's owner is not a superuser, but may create all of these extensions, 
 gets a control file that trusts the owner. `migrations` skips other extensions.
 """
 
-from __future__ import annotations
-
 import math
 from functools import cache
 from pathlib import Path

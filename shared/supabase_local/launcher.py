@@ -1,7 +1,5 @@
 """The foreground process of a stack, which starts the stack, prints URLs, waits, and stops it."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Prints the output of child processes with a coloured prefix, and writes it to files."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import subprocess

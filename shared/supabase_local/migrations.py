@@ -4,8 +4,6 @@ This module writes the same history tables as `supabase db push`, which then fin
 migration.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import re

@@ -4,8 +4,6 @@ In a clone of the repository, the npm packages of the gateway are in `node_modul
 contains a bundle of the gateway and these packages.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import subprocess
 from functools import cache

@@ -1,7 +1,5 @@
 """The parts of a stack, with the command that starts a part and the probe that checks it."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field

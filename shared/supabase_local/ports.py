@@ -3,8 +3,6 @@
 A reservation is a locked file. The system unlocks the file when the process ends.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import random

@@ -3,8 +3,6 @@
 This module creates no schemas. `hosted` and `migrations` create the content of the database.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import importlib.util
 import os

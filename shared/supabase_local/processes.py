@@ -3,8 +3,6 @@
 On Linux, PR_SET_PDEATHSIG sends a child process a signal when its launcher dies.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

@@ -3,8 +3,6 @@
 `parts` describes the processes. `migrations` applies migrations to the stack's database.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

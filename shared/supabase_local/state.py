@@ -3,8 +3,6 @@
 If the folder is deleted, only local data is lost.
 """
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

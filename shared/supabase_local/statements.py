@@ -4,8 +4,6 @@ A semicolon does not end a statement inside strings, quoted names, dollar quotes
 parentheses and bodies with `begin atomic`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

@@ -3,8 +3,6 @@
 openai_compatible.py and speech_endpoint.py build requests and parse responses.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping

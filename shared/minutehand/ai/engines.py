@@ -1,7 +1,5 @@
 """Creates the language model and the speech engine that the settings describe."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from minutehand.ai.errors import LanguageModelError

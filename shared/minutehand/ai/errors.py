@@ -14,8 +14,6 @@ LanguageModelError   .code            .hope        .charged
    └─ TruncatedOutput  answer_too_long                    the answer reached the token limit
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from minutehand.worker.vendor import VendorError

@@ -3,8 +3,6 @@
 The caller chooses the prompt and the type of the answer, and the caller's step stores the result.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 from collections.abc import Callable

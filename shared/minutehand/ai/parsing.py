@@ -3,8 +3,6 @@
 `json_repair` repairs invalid JSON, and pydantic validates the fields of the answer.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

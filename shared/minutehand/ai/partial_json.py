@@ -1,7 +1,5 @@
 """Streams the text of one field from a JSON answer that is not yet complete."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from typing import Any, Final, Protocol

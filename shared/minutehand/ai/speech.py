@@ -3,8 +3,6 @@
 speech_endpoint.py and speech_offline.py implement the interface. engines.py selects an engine.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol

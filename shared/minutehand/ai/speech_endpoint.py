@@ -4,8 +4,6 @@ The client retries only requests that were certainly not charged. If the endpoin
 wait, the job is suspended.
 """
 
-from __future__ import annotations
-
 import io
 import logging
 import wave

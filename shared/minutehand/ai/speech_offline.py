@@ -3,8 +3,6 @@
 The model recognizes American English with little noise. The same audio always has the same result.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

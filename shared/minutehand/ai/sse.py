@@ -4,8 +4,6 @@ References:
     https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Final

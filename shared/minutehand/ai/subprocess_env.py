@@ -1,7 +1,5 @@
 """Environment variables of the subprocesses that repair JSON and transcribe audio."""
 
-from __future__ import annotations
-
 import os
 import sys
 

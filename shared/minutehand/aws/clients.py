@@ -3,8 +3,6 @@
 boto3 finds the credentials of the clients itself.
 """
 
-from __future__ import annotations
-
 import functools
 import threading
 from typing import Any

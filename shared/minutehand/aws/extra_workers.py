@@ -1,7 +1,5 @@
 """A worker run starts extra workers for a long queue by invoking its own Lambda function."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from functools import partial

@@ -1,7 +1,5 @@
 """Metrics in CloudWatch's embedded format, which are JSON lines in the log instead of API calls."""
 
-from __future__ import annotations
-
 import json
 import logging
 import sys

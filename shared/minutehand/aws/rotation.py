@@ -4,8 +4,6 @@ The modules of the Lambda functions create the handler `RotatingHandler`. Before
 invocation, the handler reads secrets again that are older than `MAX_AGE`.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Mapping

@@ -5,8 +5,6 @@ file does. The identity of the secret's row is part of the authenticated data, s
 value cannot be decrypted if it was copied to another row.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import contextlib

@@ -3,8 +3,6 @@
 rotation.py reads the secrets again every few minutes, because they may have changed.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 

@@ -5,8 +5,6 @@ service. Importing botocore and signing a call takes only a fifth of that time. 
 some Lambda functions make use `minutehand.aws.clients`.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping

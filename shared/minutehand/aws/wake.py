@@ -4,8 +4,6 @@ A lost wake-up is harmless, because the worker run of the next minute finds the 
 `wake` in the database's response says whether an enqueue needs a wake-up.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 

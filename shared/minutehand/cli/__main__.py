@@ -4,8 +4,6 @@
 neither a database driver nor AWS.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 import sys

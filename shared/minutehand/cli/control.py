@@ -1,7 +1,5 @@
 """Commands that change jobs (cancel, retry, replay, answer), or pause and resume their start."""
 
-from __future__ import annotations
-
 import sys
 import uuid
 from collections.abc import Callable

@@ -6,8 +6,6 @@ that the command writes the secrets after it creates the stack. The first worker
 that, because functions read their secrets at a cold start.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """`minutehand docs`, which prints the pages with the names of this project in the examples."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator

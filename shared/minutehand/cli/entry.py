@@ -3,8 +3,6 @@
 If a package is missing, the command prints the name of its pip extra.
 """
 
-from __future__ import annotations
-
 import sys
 
 #: Packages that a pip extra of this package installs, by the name of the extra.

@@ -1,7 +1,5 @@
 """`minutehand install`, `upgrade`, `uninstall`, which add the engine to a project or remove it."""
 
-from __future__ import annotations
-
 import sys
 from datetime import UTC, datetime
 from pathlib import Path

@@ -3,8 +3,6 @@
 show.py prints one job, watch.py follows a job's events, and control.py changes jobs.
 """
 
-from __future__ import annotations
-
 import uuid
 from typing import Annotated, Any
 

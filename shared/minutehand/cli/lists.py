@@ -1,7 +1,5 @@
 """`minutehand schedules`, `webhooks`, `workers` and `logs`, which list rows of a workspace."""
 
-from __future__ import annotations
-
 import time
 from collections import defaultdict
 from typing import Annotated, Any, Final

@@ -1,7 +1,5 @@
 """`minutehand dev`, which replaces this process by the project's local stack."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import sys

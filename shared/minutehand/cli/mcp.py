@@ -1,7 +1,5 @@
 """`minutehand mcp`, which offers tools for jobs, and the pages, to a coding agent."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from functools import wraps

@@ -7,8 +7,6 @@ and replaces the rows in the destination. The workspace is paused in both databa
 round, so that no job runs twice.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager

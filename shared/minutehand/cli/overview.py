@@ -1,7 +1,5 @@
 """`minutehand types`, `status`, `failures`, which list job types, their load and failed jobs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Annotated, Any
 from urllib.parse import quote

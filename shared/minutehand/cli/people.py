@@ -3,8 +3,6 @@
 The commands `export` and `erase` need the operator's key.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Annotated, Any
 from uuid import UUID

@@ -4,8 +4,6 @@
 Minutehand's repository, the command creates a new app.
 """
 
-from __future__ import annotations
-
 import keyword
 import os
 import re

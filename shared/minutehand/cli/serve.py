@@ -1,7 +1,5 @@
 """`minutehand serve`, which runs the service on your own host, where the database invokes it."""
 
-from __future__ import annotations
-
 import logging
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`minutehand show` and `explain`, which print the state of a job."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from rich.text import Text

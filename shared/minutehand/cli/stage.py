@@ -3,8 +3,6 @@
 The first call that needs boto3 imports boto3, because most commands never call AWS.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ This module rejects older versions of the CLI, because these push to the project
 is linked.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -3,8 +3,6 @@
 The printed value is a secret, so that it is written to standard output only.
 """
 
-from __future__ import annotations
-
 import json
 import secrets
 import time

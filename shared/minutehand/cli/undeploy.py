@@ -1,7 +1,5 @@
 """`minutehand undeploy`, which deletes a stage from AWS and lists what is not deleted."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`minutehand watch`, which prints one job's events or a workspace's changes as they happen."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Generator, Iterable
 from typing import Any

@@ -16,8 +16,6 @@ All keys of `lambda.yml` are optional:
 ==============================  ==================================================================
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 

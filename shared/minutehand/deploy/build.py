@@ -4,8 +4,6 @@ A build needs a package registry or uv's cache, but no AWS account. The function
 Python version with which the zip was built, because the zip contains byte code.
 """
 
-from __future__ import annotations
-
 import hashlib
 import platform
 import shutil

@@ -3,8 +3,6 @@
 infra/aws/console.yml and pages.js define how CloudFront maps a URL's path to a file.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import time

@@ -1,7 +1,5 @@
 """Checks an AWS account's limits before a deploy, and explains a deploy that a limit made fail."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

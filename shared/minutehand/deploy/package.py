@@ -1,7 +1,5 @@
 """Compiles the CloudFormation template that deploys the zip, without an AWS account."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

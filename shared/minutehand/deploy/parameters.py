@@ -5,8 +5,6 @@ a SecureString and its templates must not contain secrets. A function reads its 
 minutehand/aws/secrets.py.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any, Protocol

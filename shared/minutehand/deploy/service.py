@@ -4,8 +4,6 @@ The files are written into `build/minutehand` next to serverless.yml, so that se
 same in a checkout and in a project that installed the package.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

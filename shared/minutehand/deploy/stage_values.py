@@ -3,8 +3,6 @@
 Other modules check that a stage has no placeholders and that no secret is missing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 

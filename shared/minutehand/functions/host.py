@@ -1,7 +1,5 @@
 """Serves the routes of the worker and of the API on one origin, on hosts other than Lambda."""
 
-from __future__ import annotations
-
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from minutehand.functions.worker.routes import PROCESS_PATH, WORKER_PATH

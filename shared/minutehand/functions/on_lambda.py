@@ -4,8 +4,6 @@ Each Lambda environment has one event loop and one app, so that connections are 
 invocations.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 from collections.abc import Callable, Mapping

@@ -4,8 +4,6 @@ Paths and schemas come from the routes. This module adds the errors that all rou
 `functions/README.md` documents the worker's routes, which the document omits.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 from typing import Any

@@ -5,8 +5,6 @@ the worker every minute and when jobs arrive (`connect_worker` in supabase/schem
 wakes the worker after an enqueue.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager

@@ -3,8 +3,6 @@
 The API imports this module without importing the worker.
 """
 
-from __future__ import annotations
-
 import hmac
 from collections.abc import Iterable
 

@@ -5,8 +5,6 @@ out an app. Minutehand's wheel contains the record. In a checkout, the code that
 from the SQL sources writes the record. The record never comes from the database that is compared.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

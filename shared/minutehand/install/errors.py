@@ -1,7 +1,5 @@
 """The error of an install, an upgrade or a removal."""
 
-from __future__ import annotations
-
 
 class InstallError(Exception):
     """An install or upgrade cannot change the project as requested.

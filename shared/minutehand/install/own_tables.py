@@ -6,8 +6,6 @@ functions never write these two columns or foreign keys. After a write, the func
 row still belongs to the tenant.
 """
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, datetime
 from pathlib import Path

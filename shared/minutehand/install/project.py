@@ -4,8 +4,6 @@ An install plans all files before it writes them, so that `--dry-run` lists exac
 an install writes. An install never replaces an existing file.
 """
 
-from __future__ import annotations
-
 import keyword
 import re
 import sys

@@ -1,7 +1,5 @@
 """Generates SQL that removes an installed engine from a database, but no object of the project."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -4,8 +4,6 @@ The sources use `public.` for objects that clients see, and `queue.` for objects
 words `public` and `queue` are replaced only where they name a schema.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

@@ -11,8 +11,6 @@ part's origin and the hash of the part's text:
     create schema …
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import re

@@ -5,8 +5,6 @@ Minutehand create these views over Minutehand's own tables. If tenants are rows 
 or users, the SQL of this module runs last and replaces the two views.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Upgrades a project's migrations to this version by new files, without changing existing files."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Exit codes: 0 after Ctrl-C, or with --once if all demo jobs ended as expected. 1
 stack or a demo job failed. 3 if another stack runs in this folder.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time

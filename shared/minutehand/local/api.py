@@ -4,8 +4,6 @@
 AWS Lambda.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

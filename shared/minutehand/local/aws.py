@@ -4,8 +4,6 @@
 so each uploaded file is copied to UPLOADS_FOLDER, which the next server reads.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Finds the stack that the Supabase CLI runs for a project, by `supabase status`."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from collections.abc import Mapping

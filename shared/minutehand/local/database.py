@@ -1,7 +1,5 @@
 """Applies the migrations of the engine and of the apps, and the seeds, to a local database."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 

@@ -5,8 +5,6 @@ returns the ids of the jobs that it enqueues. `api` is an HTTP client of Minuteh
 `data` is an HTTP client of Supabase's Data API. Both HTTP clients send the user's access token.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Mapping

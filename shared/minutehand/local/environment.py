@@ -1,7 +1,5 @@
 """The environment variables of the local stack's processes, and of `.local/env`."""
 
-from __future__ import annotations
-
 import base64
 import hmac
 import os

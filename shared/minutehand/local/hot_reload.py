@@ -6,8 +6,6 @@ The old worker releases its running jobs, and the new worker continues each job 
 finished step.
 """
 
-from __future__ import annotations
-
 import asyncio
 import importlib.util
 import logging

@@ -1,7 +1,5 @@
 """The foreground process of `minutehand dev`, which runs the stack and prints URLs and the demo."""
 
-from __future__ import annotations
-
 import argparse
 import os
 from collections.abc import Mapping

@@ -3,8 +3,6 @@
 This module only lists files, so that it does not import `supabase_local`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from pathlib import Path
 

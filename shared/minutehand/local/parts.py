@@ -1,7 +1,5 @@
 """Minutehand's processes in the local stack: the API with a worker, AWS, and servers of apps."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from pathlib import Path

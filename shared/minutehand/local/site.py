@@ -1,7 +1,5 @@
 """Serves the console on the origin of the local API: files, configuration and apps' pages."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 from starlette.requests import Request

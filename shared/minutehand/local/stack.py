@@ -1,7 +1,5 @@
 """The stack of `minutehand dev`, which is Minutehand and, unless one already runs, a Supabase."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from pathlib import Path

@@ -4,8 +4,6 @@ This module inserts users by SQL, because the local Auth server has no admin API
 refers to the fixed ids.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID

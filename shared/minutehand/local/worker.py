@@ -4,8 +4,6 @@
 ends.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os

@@ -4,8 +4,6 @@ A pooler in transaction mode may listen on any port. With a pooler in transactio
 one client affect other clients, and notifications are lost.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 import secrets

@@ -4,8 +4,6 @@ A worker's key is the configured key, a token signed with the legacy secret, or 
 key.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta

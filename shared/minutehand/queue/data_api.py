@@ -1,7 +1,5 @@
 """Client of Supabase's Data API, with keep-alive connections, typed errors and retries."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar

@@ -1,7 +1,5 @@
 """Base class of an app's dependencies, and signed client addresses for calls by guests."""
 
-from __future__ import annotations
-
 import contextlib
 import contextvars
 import hashlib

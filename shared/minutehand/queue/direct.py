@@ -3,8 +3,6 @@
 The functions and the role are the same as over HTTPS.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import random

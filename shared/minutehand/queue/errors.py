@@ -1,7 +1,5 @@
 """Errors of calls to the queue, with one type for each error that callers handle differently."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

@@ -3,8 +3,6 @@
 After an unexpected response, the queue counts as unavailable.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from functools import cache

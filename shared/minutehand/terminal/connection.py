@@ -3,8 +3,6 @@
 This module imports slow modules only in the functions that use them.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Generator, Iterator, Mapping

@@ -3,8 +3,6 @@
 This module signs the default user's access token with the local stack's key, as Supabase Auth does.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass

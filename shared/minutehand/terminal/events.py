@@ -4,8 +4,6 @@ A gateway that buffers responses ends each response early. The next request then
 last event.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 

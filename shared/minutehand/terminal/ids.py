@@ -1,7 +1,5 @@
 """Finds a job's id by a part of the id, such as the end that the console and `ls` show."""
 
-from __future__ import annotations
-
 import re
 
 from minutehand.terminal.connection import CommandFailed, Connection

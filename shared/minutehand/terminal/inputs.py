@@ -1,7 +1,5 @@
 """Reads the input that a command's argument names: a file, or `-` for standard input."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Decorators that turn functions into commands, with common options and printed errors."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager

@@ -3,8 +3,6 @@
 Standard output contains only results, so that a pipe does not read remarks or errors.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

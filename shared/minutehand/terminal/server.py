@@ -3,8 +3,6 @@
 The server ends all event streams before it stops, because open streams would delay the stop.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from types import FrameType
 

@@ -4,8 +4,6 @@
 into responses.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 import time

@@ -3,8 +3,6 @@
 `tokens` verifies a token and builds a `caller.Caller`. Row level security grants access to rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Annotated, Any

@@ -4,8 +4,6 @@ The verified token is passed unchanged to the Data API, so that row level securi
 rows the caller sees. `tokens` builds callers, and `auth` passes callers to routes.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import IPv6Network

@@ -3,8 +3,6 @@
 `minutehand.web.handlers` converts the exceptions of other packages into the error body.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -3,8 +3,6 @@
 `minutehand.web.errors` defines the error body.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 from http import HTTPStatus

@@ -3,8 +3,6 @@
 The database stores the key with the job, in the transaction that enqueues the job.
 """
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from fastapi import Header

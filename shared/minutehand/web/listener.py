@@ -4,8 +4,6 @@ A process keeps one connection to Postgres while it has open streams. Without th
 streams poll the database.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time

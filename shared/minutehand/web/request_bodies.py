@@ -4,8 +4,6 @@ A request body above the limit is never completely in memory. Pydantic checks th
 fields, and SQL checks the fields' values.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

@@ -5,8 +5,6 @@ The server returns one page for every path of the console's router, as CloudFron
 scripts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Each stream reads the log from its cursor with the token of its reader, so that 
 decides which events the reader gets.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

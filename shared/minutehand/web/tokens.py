@@ -4,8 +4,6 @@ The imports of PyJWT and cryptography take 60 ms of a cold start, so `Services` 
 when the first token arrives. `minutehand.web.auth` passes the caller to routes.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import math

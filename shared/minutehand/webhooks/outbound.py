@@ -4,8 +4,6 @@ A request connects to exactly the address that was checked. If the host name res
 address after the check, the new address is not used.
 """
 
-from __future__ import annotations
-
 import asyncio
 import ipaddress
 import socket

@@ -3,8 +3,6 @@
 SQL decides which events are sent, in which order, and when an endpoint is disabled.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import Mapping

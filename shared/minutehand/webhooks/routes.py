@@ -4,8 +4,6 @@ Each route calls one SQL function with the caller's token. SQL decides which cal
 may make.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 from uuid import UUID
 

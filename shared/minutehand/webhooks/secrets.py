@@ -4,8 +4,6 @@ The database stores only encrypted secrets, so that neither a dump nor a worker'
 secret.
 """
 
-from __future__ import annotations
-
 import base64
 import secrets
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The app's demo, which sends questions to the local providers in three regions."""
 
-from __future__ import annotations
-
 import asyncio
 import uuid
 

@@ -1,7 +1,5 @@
 """The app's checks in `/api/v1/health`, about its outbox and its providers."""
 
-from __future__ import annotations
-
 from contextlib import aclosing
 from typing import Any
 

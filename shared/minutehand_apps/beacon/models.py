@@ -3,8 +3,6 @@
 The API publishes the JSON Schemas of these models.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 

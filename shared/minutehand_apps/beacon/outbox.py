@@ -6,8 +6,6 @@ The specification of this app requires an outbox. A copy of the app should inste
 `enqueue_job` in the transaction that inserts the job, which has the same guarantee with less code.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time

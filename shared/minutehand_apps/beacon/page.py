@@ -1,7 +1,5 @@
 """The answers of a job as an HTML page. Texts of people and of providers are escaped."""
 
-from __future__ import annotations
-
 from html import escape
 from typing import Final
 

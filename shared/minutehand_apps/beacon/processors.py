@@ -4,8 +4,6 @@
 whether enough regions have succeeded.
 """
 
-from __future__ import annotations
-
 from typing import Any, TypeVar
 
 from minutehand.config import Settings

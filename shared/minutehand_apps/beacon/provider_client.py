@@ -6,8 +6,6 @@ References:
     README.md, "The provider protocol".
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 

@@ -3,8 +3,6 @@
 A receipt proves what its signer stated. A receipt does not prove that the measurement was honest.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import uuid

@@ -4,8 +4,6 @@ Each route calls a SQL function, or reads rows, with the caller's token. The SQL
 what the caller may do. A row of another workspace is treated like a missing row.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 

@@ -3,8 +3,6 @@
 A process has one instance, which creates each dependency at its first use.
 """
 
-from __future__ import annotations
-
 from functools import cached_property
 
 import httpx

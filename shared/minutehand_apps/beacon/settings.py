@@ -1,7 +1,5 @@
 """Reads the providers with their regions from BEACON_PROVIDERS, which is a JSON list."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Annotated
 

@@ -4,8 +4,6 @@ This module contains the input and output of the commands. The module receipts.p
 checks of a verification.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -3,8 +3,6 @@
 The demo's request becomes background work, and asks a question with a default answer.
 """
 
-from __future__ import annotations
-
 import httpx
 
 

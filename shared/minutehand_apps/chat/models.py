@@ -3,8 +3,6 @@
 Unknown fields are dropped. If fields are missing or invalid, the model is asked once more.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID

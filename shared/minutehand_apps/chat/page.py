@@ -1,7 +1,5 @@
 """A page with a result as one HTML document. Texts of models and of people are escaped."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from html import escape
 from typing import Final

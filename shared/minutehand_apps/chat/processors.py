@@ -4,8 +4,6 @@ Each call of the model is a step, so that the model is not paid again after a cr
 answered question.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """The prompts of the chat. A person's text is input, and never a part of the instructions."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ A session belongs to the user who created it. A guest's session is open to anyon
 The SQL functions enforce the rules.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import secrets

@@ -3,8 +3,6 @@
 A few keywords in a request decide how it is handled. The rest of the request is ignored.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Final
 

@@ -1,7 +1,5 @@
 """Events of a chat session, which are made from the events of the session's jobs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final

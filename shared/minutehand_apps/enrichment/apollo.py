@@ -3,8 +3,6 @@
 `apollo_http` implements the interface by Apollo's API, and `apollo_offline` without a network.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field

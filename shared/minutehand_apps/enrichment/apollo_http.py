@@ -4,8 +4,6 @@ This client retries only calls that cannot have been charged. After other failur
 job waits.
 """
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 

@@ -4,8 +4,6 @@ A domain always gets the same data. This client is the default on the local stac
 (`USE_MOCK_APOLLO=true`). A domain below `.invalid` has no company.
 """
 
-from __future__ import annotations
-
 import asyncio
 from typing import Literal
 

@@ -3,8 +3,6 @@
 The demo calls the same routes as the console, as a manager who is signed in.
 """
 
-from __future__ import annotations
-
 import httpx
 
 DEMO_KEY = "test-key-demo-0001"

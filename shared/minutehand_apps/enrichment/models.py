@@ -4,8 +4,6 @@ This module decides which fields Apollo's data may set. A SQL function decides w
 account are overwritten.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any, Literal
 

@@ -3,8 +3,6 @@
 SQL decides which fields of a record are overwritten.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager

@@ -3,8 +3,6 @@
 Each route calls a SQL function with the caller's token. SQL decides what the caller may do.
 """
 
-from __future__ import annotations
-
 from typing import Any
 from uuid import UUID
 

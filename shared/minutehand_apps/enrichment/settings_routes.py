@@ -3,8 +3,6 @@
 SQL decides by the caller's token who may read and change settings.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 from uuid import UUID
 

@@ -1,7 +1,5 @@
 """The app's demo, which creates a plan."""
 
-from __future__ import annotations
-
 import httpx
 
 PROMPT = "Organise a one-day harbour festival for 400 guests with a budget of EUR 24,000."

@@ -3,8 +3,6 @@
 Each stage is a step of one job, because a child job would cost a lease, a wait and a settlement.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 

@@ -1,7 +1,5 @@
 """Models of requests, of stored plans and of responses."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 from uuid import UUID
 

@@ -3,8 +3,6 @@
 An event of the plan has the `seq` of the job's event, so the numbers have no gaps.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Final
 from uuid import UUID

@@ -4,8 +4,6 @@ Each stage is a step of the job. When a stage ends, its result is stored for the
 crash, a retry or the failure of another stage does not lose the result.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 from collections.abc import Mapping, Sequence

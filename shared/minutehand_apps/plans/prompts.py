@@ -1,7 +1,5 @@
 """The prompts of the stages. A person's text is input, and never a part of the instructions."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any, Final

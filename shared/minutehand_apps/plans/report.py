@@ -1,7 +1,5 @@
 """The report of a plan, which is made from the stored stages each time that someone reads it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from html import escape

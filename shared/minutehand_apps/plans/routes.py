@@ -4,8 +4,6 @@ Each route calls a SQL function with the caller's token. A guest who knows the p
 token.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Final
 from uuid import UUID
 

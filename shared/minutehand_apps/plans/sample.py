@@ -3,8 +3,6 @@
 The report of the sample plan is marked as a sample.
 """
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 _TASKS: Final = (

@@ -4,8 +4,6 @@ The language model chooses tasks, days, costs and risks. This module checks that
 tasks have no cycle, and computes sums.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, ClassVar

@@ -3,8 +3,6 @@
 At most one piece of a video is in memory at a time. SQL and the routes decide who may use a key.
 """
 
-from __future__ import annotations
-
 import asyncio
 import errno
 import logging

@@ -1,7 +1,5 @@
 """Runs child processes for untrusted files, with limits on time, memory and output."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import math

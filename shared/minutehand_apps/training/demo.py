@@ -1,7 +1,5 @@
 """The app's demo, which uploads the console's sample video as a browser does."""
 
-from __future__ import annotations
-
 import hashlib
 
 import httpx

@@ -1,7 +1,5 @@
 """Errors of a stage of a training. Each error has a stable code for programs."""
 
-from __future__ import annotations
-
 from minutehand.queue import ProcessorError
 
 

@@ -3,8 +3,6 @@
 A worker that is killed cannot delete its folder. The next job on the same disk deletes the folder.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

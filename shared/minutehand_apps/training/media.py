@@ -4,8 +4,6 @@ The files are untrusted. ffmpeg therefore runs as a child process, with limits o
 output, and without a shell. The module accepts only local files, and only video and audio formats.
 """
 
-from __future__ import annotations
-
 import re
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence

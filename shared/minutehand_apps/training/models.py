@@ -3,8 +3,6 @@
 The SQL functions enforce the rules for trainings.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 from uuid import UUID
 

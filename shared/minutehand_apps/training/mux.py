@@ -5,8 +5,6 @@ state of a video, because webhooks would need a signature, a route and a secret,
 little faster.
 """
 
-from __future__ import annotations
-
 import base64
 import functools
 import re

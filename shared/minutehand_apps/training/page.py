@@ -1,7 +1,5 @@
 """A procedure as an HTML page. Texts of models and of people are escaped."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from html import escape
 from typing import Final

@@ -1,7 +1,5 @@
 """Division of a file into parts, with the checksums of the parts and of the whole file."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Without a language model there is no procedure, and people see only the transcript with its times.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Final
 

@@ -4,8 +4,6 @@
 Other routes call SQL functions with the caller's token.
 """
 
-from __future__ import annotations
-
 from contextlib import suppress
 from typing import Annotated, Any
 from uuid import UUID

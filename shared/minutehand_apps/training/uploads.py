@@ -4,8 +4,6 @@ The id of an upload contains its key and its owner, so that only S3 stores the u
 completion of a recording creates the training and its jobs in one transaction.
 """
 
-from __future__ import annotations
-
 import base64
 import re
 import unicodedata

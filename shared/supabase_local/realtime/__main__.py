@@ -4,8 +4,6 @@ Environment variables: DATABASE_URL (of a superuser), PORT (0 for a free port), 
 SUPABASE_PUBLISHABLE_KEY, SUPABASE_SECRET_KEY, LOG_LEVEL.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

@@ -4,8 +4,6 @@ Postgres evaluates the policies in a transaction, which is always rolled back. T
 the results.
 """
 
-from __future__ import annotations
-
 import logging
 import uuid
 

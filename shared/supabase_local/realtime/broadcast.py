@@ -1,7 +1,5 @@
 """The channels that have joined each topic, and the delivery of messages to these channels."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Final, Protocol

@@ -5,8 +5,6 @@ limit the record, and the policies for the role decide whether the row is visibl
 evaluates grants and policies when a row change arrives.
 """
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 import logging

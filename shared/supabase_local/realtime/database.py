@@ -1,7 +1,5 @@
 """A small pool of connections, which are opened at first use and replaced when they break."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable

@@ -1,7 +1,5 @@
 """Parses a `postgres_changes` subscription of a join: its event, table and filters."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import re

@@ -1,7 +1,5 @@
 """Objects that all sockets and channels share: the database, the members, and the streams."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Coroutine
 from typing import Any

@@ -4,8 +4,6 @@ References:
     https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html
 """
 
-from __future__ import annotations
-
 import dataclasses
 import datetime
 import struct

@@ -4,8 +4,6 @@ This module uses libpq's protocol through psycopg's wrapper. The consumer interp
 Changes that are committed while no stream runs are not delivered later.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

@@ -1,7 +1,5 @@
 """Encodes and decodes websocket messages of the protocol versions 1.0.0 and 2.0.0."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from typing import Any, Literal

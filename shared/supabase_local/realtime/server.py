@@ -1,7 +1,5 @@
 """The listener of the server, which checks handshakes and opens sockets."""
 
-from __future__ import annotations
-
 from http import HTTPStatus
 from urllib.parse import parse_qs, urlsplit
 

@@ -3,8 +3,6 @@
 `authorization` decides what the owner of a verified token may do.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hmac
 import time

@@ -1,7 +1,5 @@
 """The check of a deployed stage, which compares its resources on AWS with the stack's template."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

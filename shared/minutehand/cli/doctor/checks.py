@@ -10,8 +10,6 @@ random faults, applies the printed fixes and checks again. For an object that di
 release, add no check, but a line to the part `drift` of faults.txt.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 import time

@@ -3,8 +3,6 @@
 The imports of the checks take half a second, so the checks are imported when the command runs.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from typing import Annotated
 

@@ -4,8 +4,6 @@ The result shows the duration of each step, or the step that failed and the reas
 deleted at the end.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

@@ -4,8 +4,6 @@ A check reads one part of the stack and changes nothing. The runner reports a pa
 unreachable or has no settings, so that checks need not report it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Runs the checks in their order, in which causes come before their consequences."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Collection, Iterator

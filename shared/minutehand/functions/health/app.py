@@ -4,8 +4,6 @@ Each checked part of the service, such as the queue's depth, gets a verdict. The
 ready if one of the parts fails.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time

@@ -1,7 +1,5 @@
 """The app of the `jobs` function, which has every route except the worker's."""
 
-from __future__ import annotations
-
 from fastapi import FastAPI
 
 from minutehand.app import find_apps

@@ -1,7 +1,5 @@
 """The AWS Lambda handler of the `jobs` function. AWS Lambda loads the module by its name."""
 
-from __future__ import annotations
-
 from fastapi import FastAPI
 
 from minutehand.aws.wake import LambdaWaker

@@ -3,8 +3,6 @@
 SQL checks the bounds of the bodies' values.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Self
 from uuid import UUID
 

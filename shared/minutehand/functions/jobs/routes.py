@@ -4,8 +4,6 @@ The database decides which calls the caller may make. This module parses request
 responses.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any

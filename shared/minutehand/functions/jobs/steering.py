@@ -4,8 +4,6 @@ Each route calls one SQL function with the caller's token. The database decides 
 manager may make.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 from uuid import UUID
 

@@ -1,7 +1,5 @@
 """The app of the `status` function, which has reads of jobs, event streams and statistics."""
 
-from __future__ import annotations
-
 from fastapi import FastAPI
 
 from minutehand.config import Settings

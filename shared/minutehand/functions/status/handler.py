@@ -1,7 +1,5 @@
 """The AWS Lambda handler of the `status` function. AWS Lambda loads the module by its name."""
 
-from __future__ import annotations
-
 from minutehand.functions.on_lambda import on_lambda
 from minutehand.functions.status.app import build_app
 

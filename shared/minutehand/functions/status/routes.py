@@ -3,8 +3,6 @@
 `minutehand.web.sse` builds the event streams.
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 from uuid import UUID

@@ -1,7 +1,5 @@
 """The providers of the local stack, which all run in one process."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 

@@ -3,8 +3,6 @@
 The answers of the server are deterministic and need no model. `Faults` makes the server fail.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import sys
