@@ -9,12 +9,11 @@ import math
 import os
 import sys
 from functools import cache
-from mmap import mmap
 from pathlib import Path
 from typing import IO, Final
 
 from minutehand.worker.attempt import Attempt
-from minutehand.worker.current_job import map_file
+from minutehand.worker.current_job import record_jobs
 from minutehand.worker.in_flight import InFlight
 from minutehand.worker.registry import Registry
 from minutehand.worker.run import Run
@@ -118,10 +117,8 @@ class CrashRecord:
         self._code = [(job_type.location, job_type.name) for job_type in registry]
         #: File in which `faulthandler` writes stacks.
         self.traceback_file: IO[str] = sys.stderr
-        #: Memory in which coroutines record that they run. The memory is None if no host reads it.
-        self.current_job: mmap | None = None
         if path is not None:
-            self.current_job = map_file(Path(f"{path}{CURRENT_JOB}"))
+            record_jobs(Path(f"{path}{CURRENT_JOB}"))
             # the file stays open until the process ends
             self.traceback_file = Path(f"{path}{STACKS}").open("w")  # noqa: SIM115
             # also write the stacks when a signal ends the process

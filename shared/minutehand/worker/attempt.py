@@ -6,10 +6,9 @@ import asyncio
 import logging
 import math
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import fields
 from functools import partial
-from mmap import mmap
 from typing import Any, Final
 
 from minutehand import telemetry
@@ -18,7 +17,7 @@ from minutehand.queue.errors import LeaseLost, QueueError
 from minutehand.queue.models import ErrorInfo, JobId, Lease, LeasedJob, NewJob, Pulse, SettleItem
 from minutehand.worker.batch import Batch
 from minutehand.worker.context import JobContext, clear_memos
-from minutehand.worker.current_job import RecordedCoroutine
+from minutehand.worker.current_job import JOB_ID, RecordedCoroutine, to_record
 from minutehand.worker.job import BatchedJob, Job, job_of
 from minutehand.worker.middleware import Call, calling, thread_name, wrap
 from minutehand.worker.registry import UnknownProcessor
@@ -61,7 +60,6 @@ class AttemptEnvironment:
         on_updates: Function that an attempt calls when the attempt has updates to report.
         on_end: Function that an attempt calls once at its end, so that the attempt can be settled.
         beside: Function that returns the ids of the jobs that run in this process.
-        current_job: Memory in which an attempt records that its coroutine runs.
     """
 
     def __init__(
@@ -71,13 +69,11 @@ class AttemptEnvironment:
         on_updates: Callable[[], None],
         on_end: Callable[[Attempt], None],
         beside: Callable[[], list[JobId]],
-        current_job: mmap | None,
     ) -> None:
         self.run = run
         self.on_updates = on_updates
         self.on_end = on_end
         self.beside = beside
-        self.current_job = current_job
         self.clock = run.clock
         self.loop = asyncio.get_running_loop()
         self.thread = threading.get_ident()
@@ -163,9 +159,7 @@ class Attempt:
     def start(self) -> None:
         """Start the processor, and a timer that stops it after `timeout_seconds`."""
         environment = self._environment
-        coroutine: Coroutine[Any, Any, None] = self._run()
-        if environment.current_job is not None:
-            coroutine = RecordedCoroutine(coroutine, self.job_id, environment.current_job)
+        coroutine = RecordedCoroutine(self._run(), self.job_id)
         self._task = environment.loop.create_task(coroutine, name=f"job:{self.job_id}")
         self.start_timeout()
 
@@ -448,6 +442,7 @@ class Attempt:
             job = member = job_of(BatchedJob, given | {"ctx": context})
             call = partial(self.batch.join, member, self)
         else:
+            JOB_ID.set(to_record(self.job_id))
             job = job_of(Job, given)
             thread = None if job_type.is_async else thread_name(self.job_id)
             call = calling(job_type.run, job, context, thread=thread)

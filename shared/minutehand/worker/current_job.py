@@ -1,37 +1,128 @@
-"""The job whose coroutine runs now, in a file that the host reads after the process has died.
+"""The job whose code runs now, in a file that the host reads after the process has died.
 
 The file is mapped into memory. A write into mapped memory takes less than a microsecond, and the
-file keeps the written bytes when the process is killed.
+file keeps the written bytes when the process is killed. The file contains the id of the job whose
+coroutine runs or whose code is ending the process, and then an entry for each thread with the
+thread's identifier and the id of its job.
 """
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator
+import faulthandler
+import itertools
+import os
+import re
+import threading
+from collections.abc import Callable, Coroutine, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
+from functools import wraps
 from mmap import mmap
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 from minutehand.queue.models import JobId
 
-#: Number of characters of a job id.
-_SIZE: Final = 36
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: Number of characters of a job id, and of a thread's entry.
+_ID_SIZE: Final = 36
+_ENTRY_SIZE: Final = 16 + _ID_SIZE
+#: Number of entries for threads. If there are more threads, some threads share an entry.
+_ENTRIES: Final = 1000
+_FILE_SIZE: Final = _ID_SIZE + _ENTRIES * _ENTRY_SIZE
+_CURRENT: Final = slice(_ID_SIZE)
+_NO_JOB: Final = bytes(_ID_SIZE)
+#: Headline that `faulthandler` writes above the stack of the thread that a signal ended.
+_FATAL: Final = re.compile("Current thread 0x([0-9a-f]{16})")
+
+#: Id of the job to which the running code belongs. Tasks and threads of the job inherit the id. A
+#: call of a processor for a batch has no id.
+JOB_ID: ContextVar[bytes] = ContextVar("JOB_ID", default=_NO_JOB)
+
+_numbers = itertools.count()
+#: Before `record_jobs` and in the child processes of a job, no file contains the memory.
+_memory = mmap(-1, _FILE_SIZE)
 
 
-def map_file(path: Path) -> mmap:
-    """Create a file with the id of no job, and return its mapped memory."""
+class _Entry(threading.local):
+    """Position of the running thread's entry, and the identifier at the start of the entry."""
+
+    def __init__(self) -> None:
+        start = _ID_SIZE + next(_numbers) % _ENTRIES * _ENTRY_SIZE
+        self.position = slice(start, start + _ENTRY_SIZE)
+        self.thread = b"%016x" % threading.get_ident()
+
+
+_entry: Final = _Entry()
+
+
+def record_jobs(path: Path) -> None:
+    """Create a file without jobs, and record the jobs of this process in the file."""
+    global _memory
     with path.open("wb+") as file:
-        file.truncate(_SIZE)
-        return mmap(file.fileno(), _SIZE)
+        file.truncate(_FILE_SIZE)
+        _memory = mmap(file.fileno(), _FILE_SIZE)
+    for name in ("_exit", "kill"):
+        setattr(os, name, _recorded(getattr(os, name)))
+    os.register_at_fork(after_in_child=_end_recording)
 
 
-def read_current_job(path: Path) -> str | None:
-    """Return the id of the job whose coroutine ran when the process died.
+def _recorded(end: Callable[P, T]) -> Callable[P, T]:
+    """Return a function that records its caller's job before it calls `end`."""
 
-    Return None if no job's coroutine ran. A synchronous processor runs in a thread, not in a
-    coroutine.
+    @wraps(end)
+    def call(*args: P.args, **options: P.kwargs) -> T:
+        before, _memory[_CURRENT] = _memory[_CURRENT], JOB_ID.get()
+        try:
+            return end(*args, **options)
+        finally:
+            _memory[_CURRENT] = before  # `os.kill` has not ended this process
+
+    return call
+
+
+def _end_recording() -> None:
+    """Stop writing into the files of the worker, because this process is a child of a job."""
+    global _memory
+    _memory = mmap(-1, _FILE_SIZE)
+    faulthandler.disable()
+
+
+def run_recorded(job_id: bytes, run: Callable[P, T], /, *args: P.args, **options: P.kwargs) -> T:
+    """Call a function in this thread, and record that the call belongs to a job."""
+    JOB_ID.set(job_id)
+    _memory[_entry.position] = _entry.thread + job_id
+    return run(*args, **options)
+
+
+class JobExecutor(ThreadPoolExecutor):
+    """Threads for `asyncio.to_thread`. Each call belongs to the job that started the call."""
+
+    def submit(self, run: Callable[P, T], /, *args: P.args, **options: P.kwargs) -> Future[T]:
+        """Call a function in a thread."""
+        return super().submit(run_recorded, JOB_ID.get(), run, *args, **options)
+
+
+def read_current_job(path: Path, stacks: str) -> str | None:
+    """Return the id of the job whose code ended the process, or whose coroutine ran at that time.
+
+    Return None if no such job is known.
+
+    Args:
+        stacks: Stacks that `faulthandler` wrote when a signal ended the process.
     """
-    job_id = path.read_bytes() if path.exists() else b""
-    return None if job_id.startswith(b"\0") else job_id.decode() or None
+    content = path.read_bytes() if path.exists() else b""
+    job_ids = [content[_CURRENT]]
+    for thread in _FATAL.findall(stacks):
+        job_ids.insert(0, content.partition(thread.encode())[2][:_ID_SIZE])
+    return next((job_id.decode() for job_id in job_ids if any(job_id[:1])), None)
+
+
+def to_record(job_id: JobId) -> bytes:
+    """Return a job id with the length that it has in the file."""
+    return f"{job_id:{_ID_SIZE}.{_ID_SIZE}}".encode()
 
 
 class RecordedCoroutine(Coroutine[Any, Any, None]):
@@ -42,14 +133,14 @@ class RecordedCoroutine(Coroutine[Any, Any, None]):
 
     __slots__ = ("_coroutine", "_job_id", "_memory")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, None], job_id: JobId, memory: mmap) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, None], job_id: JobId) -> None:
         self._coroutine: Any = coroutine
-        self._job_id = job_id.encode()
-        self._memory = memory
+        self._job_id = to_record(job_id)
+        self._memory = _memory
 
     def send(self, value: Any) -> Any:
         """Run the coroutine until it waits or ends."""
-        self._memory[:] = self._job_id
+        self._memory[_CURRENT] = self._job_id
         try:
             return self._coroutine.send(value)
         finally:
@@ -57,7 +148,7 @@ class RecordedCoroutine(Coroutine[Any, Any, None]):
 
     def throw(self, *error: Any) -> Any:
         """Raise an error in the coroutine, as a cancellation does."""
-        self._memory[:] = self._job_id
+        self._memory[_CURRENT] = self._job_id
         try:
             return self._coroutine.throw(*error)
         finally:

@@ -14,7 +14,6 @@ import os
 import socket
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -24,6 +23,7 @@ from minutehand.queue.errors import QueueError, QueueUnavailable
 from minutehand.queue.models import LeaseResponse
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.tasks import end_tasks
+from minutehand.worker.current_job import JobExecutor
 from minutehand.worker.database_clock import DatabaseClock
 from minutehand.worker.deadlines import Deadlines, FanOut, StartExtraWorkers, TickOptions, in_time
 from minutehand.worker.registry import Registry, default_registry
@@ -172,7 +172,7 @@ class Worker:
         end_at = self.clock.monotonic() + budget_seconds
         if self._loop is not (loop := asyncio.get_running_loop()):
             max_threads = THREADS_PER_SLOT * self.options.concurrency
-            loop.set_default_executor(ThreadPoolExecutor(max_threads, "worker"))
+            loop.set_default_executor(JobExecutor(max_threads, "worker"))
             self._loop = loop
         if not options.suspects:  # another process of the host has published the types
             await self.register()

@@ -11,8 +11,11 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final
+
+from minutehand.worker.current_job import JOB_ID, run_recorded
 
 #: Name of a thread while it runs no call.
 IDLE: Final = "processors"
@@ -31,7 +34,7 @@ class _Call:
     def __init__(self, run: Callable[[], Any], name: str) -> None:
         self.name = name
         self.is_stopped = False
-        self._run = run
+        self._run = partial(run_recorded, JOB_ID.get(), run)
         self._context = contextvars.copy_context()
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[tuple[Any, BaseException | None]] = self._loop.create_future()

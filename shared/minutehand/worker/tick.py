@@ -116,7 +116,6 @@ class Tick:
             on_updates=self._reporter.notify_updates,
             on_end=self._attempt_ended,
             beside=self._running_job_ids,
-            current_job=None if self._watchdog is None else self._watchdog.record.current_job,
         )
 
     async def run(self) -> TickSummary:

@@ -32,6 +32,7 @@ def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
         # The API rejects this worker's tokens, as if the secret were revoked.
         SUPABASE_JWT_SECRET=secrets.token_hex(32),
         WORKER_CONCURRENCY="250",
+        WORKER_THREADS="50",
     ) as made:
         made.wait_for_types()
         yield made
@@ -70,17 +71,18 @@ def test_a_thousand_jobs_beside_one_that_ends_its_process_take_one_attempt(host:
     assert len(deaths) == 3
 
 
+@pytest.mark.parametrize("job_type", ["served.exit", "served.plain_exit"])
 def test_thirty_jobs_beside_one_of_their_type_that_ends_its_process_run_once_more(
-    host: Served,
+    host: Served, job_type: str
 ) -> None:
-    """One of 31 jobs of a type ends their process, which records whose coroutine ran.
+    """One of 31 jobs of a type ends their process, which records whose code did.
 
     That job then runs alone. The 30 others complete with one attempt, in two processes.
     """
     before = len(logged_deaths(host))
     with host.connection.transaction():
-        ids = host.enqueue("served.exit", 30, seconds=2, ends_process=False)
-        guilty = host.enqueue("served.exit", seconds=1)
+        ids = host.enqueue(job_type, 30, seconds=2, ends_process=False)
+        guilty = host.enqueue(job_type, seconds=1)
 
     until(lambda: host.has_ended([*ids, *guilty]), seconds=240)
     assert host.rows("status, attempts, lost_attempts, fence", ids) == [("completed", 1, 0, 2)]

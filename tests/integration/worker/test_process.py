@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 
 from minutehand.functions.worker.exit_report import ExitReport, ExitReporter
+from minutehand.queue.models import JobId
 from minutehand.worker.alarm import STACKS
+from minutehand.worker.current_job import read_current_job
 from minutehand.worker.loop import run_until_done
 from tests.support.engine import Engine
 
+JOB = JobId("01a2b3c4-0000-7000-8000-000000000001")
 ENDS_AS_HOT_RELOAD_DOES = """
 import asyncio, atexit, os, signal, threading
 from contextlib import asynccontextmanager
@@ -49,6 +52,65 @@ app.load()
 threads, loaded = os.listdir("/proc/self/task"), set(sys.modules)
 asyncio.run(process._run_suspects(app.run_worker))
 print(len(threads), *set(sys.modules) - loaded)
+"""
+#: A process in which a coroutine, a task or a thread of a job ends the process. Threads of another
+#: job run at the same time.
+ENDS_IN_A_JOB = f"""
+import asyncio, ctypes, faulthandler, os, signal, sys, threading
+from functools import partial
+from pathlib import Path
+from minutehand.worker.current_job import *
+from minutehand.worker.threads import run_in_thread
+
+record_jobs(Path(sys.argv[1]))
+faulthandler.enable(open(sys.argv[2], "w"))
+block = threading.Event().wait
+
+
+def end():
+    {{how}}
+    for end_child in (ctypes.string_at, os._exit):
+        if os.fork() == 0:
+            end_child(0)
+        os.wait()
+    ctypes.CDLL(None).kill(os.getpid(), 9)
+
+
+async def end_in_coroutine():
+    end()
+
+
+async def end_in_task():
+    await asyncio.create_task(end_in_coroutine())
+
+
+def end_after_step(loop):
+    asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result()
+    end()
+
+
+async def end_in_thread():
+    await run_in_thread(partial(end_after_step, asyncio.get_running_loop()), name="")
+
+
+async def end_in_thread_of_asyncio():
+    await asyncio.to_thread(end_after_step, asyncio.get_running_loop())
+
+
+async def run(job_id, work):
+    JOB_ID.set(job_id)
+    await work()
+
+
+async def main():
+    asyncio.get_running_loop().set_default_executor(JobExecutor(2))
+    other = run(JOB_ID.get().replace(b"\\0", b"0"), lambda: run_in_thread(block, name=""))
+    asyncio.create_task(RecordedCoroutine(other, "0" * 36))
+    await asyncio.sleep(0)
+    await asyncio.create_task(RecordedCoroutine(run(b"{JOB}", end_in_{{where}}), "{JOB}"))
+
+
+asyncio.run(main())
 """
 #: The packages that a worker always imports. httpx imports idna and certifi, and pydantic imports
 #: those of the second line.
@@ -156,3 +218,32 @@ async def test_the_end_of_a_process_is_reported_when_its_database_url_is_silent(
 
     assert engine.rows("select evidence ->> 'exit_code' from queue.workers") == ["1"]
     assert len(connections) == 1
+
+
+@pytest.mark.parametrize(
+    ("where", "how", "code", "expected"),
+    [
+        ("task", "os._exit(7)", 7, JOB),
+        ("thread", "os._exit(7)", 7, JOB),
+        ("thread_of_asyncio", "os.kill(os.getpid(), signal.SIGKILL)", -9, JOB),
+        ("coroutine", "ctypes.string_at(0)", -11, JOB),
+        ("thread", "ctypes.string_at(0)", -11, JOB),
+        ("thread_of_asyncio", "ctypes.string_at(0)", -11, JOB),
+        ("coroutine", "", -9, JOB),
+        ("thread", "", -9, None),
+    ],
+)
+def test_the_file_names_the_job_whose_code_ended_the_process(
+    tmp_path: Path, where: str, how: str, code: int, expected: JobId | None
+) -> None:
+    """The file names the job that called `os._exit` or `os.kill`, or that caused a fatal signal.
+
+    If another process killed the process, the file names the job whose coroutine ran. A child
+    process of the job changes nothing.
+    """
+    path, stacks = tmp_path / "current", tmp_path / "stacks"
+    program = ENDS_IN_A_JOB.format(how=how, where=where)
+    done = subprocess.run([sys.executable, "-c", program, path, stacks], check=False)
+
+    assert done.returncode == code
+    assert read_current_job(path, stacks.read_text()) == expected

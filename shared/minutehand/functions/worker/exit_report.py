@@ -82,7 +82,7 @@ class ExitReport:
             "signal": signal_of(code),
             "memory_mb": record.get("memory_mb"),
             "jobs": record.get("jobs"),
-            "current_job": read_current_job(Path(f"{self._path}{CURRENT_JOB}")),
+            "current_job": read_current_job(Path(f"{self._path}{CURRENT_JOB}"), tracebacks),
             "commit": read_text(self._environ, "MINUTEHAND_COMMIT"),
             "stack": [*failed, *others][:_MAX_LINES] or None,
             "guilty_type": _find_type(failed, record.get("code", [])),

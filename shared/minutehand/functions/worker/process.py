@@ -61,8 +61,9 @@ MAX_RESTART_SECONDS: Final = 30.0
 #: worker process. If an ended process had more suspects than there are free processes, the suspects
 #: are split into SUSPECTS_PARTS groups. Only one job ended the process, so that at most one group
 #: ends its process again. When the processes of the other groups have finished, this one group can
-#: be split. If the coroutine of one suspect ran when the process ended, this suspect probably ended
-#: the process and gets its own group, so that the others are split into MIN_SUSPECTS_PARTS groups.
+#: be split. If the evidence contains the job whose code ran when the process ended, this job
+#: probably ended the process and gets its own group, so that the others are split into
+#: MIN_SUSPECTS_PARTS groups.
 MAX_SUSPECTS_PROCESSES: Final = 12
 SUSPECTS_PARTS: Final = 4
 MIN_SUSPECTS_PARTS: Final = 2

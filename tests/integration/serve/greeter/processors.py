@@ -85,6 +85,14 @@ async def leave(job: Job[Leave], ctx: JobContext) -> None:
         os._exit(7)
 
 
+@processor("served.plain_exit", payload=Leave, backoff=Backoff(first=1, cap=1), max_attempts=2)
+def leave_in_a_thread(job: Job[Leave], ctx: JobContext) -> None:
+    """End the process from a thread."""
+    time.sleep(job.payload.seconds)
+    if job.payload.ends_process:
+        os._exit(7)
+
+
 @processor("served.broken", payload=Nothing)
 async def broken(job: Job[Nothing], ctx: JobContext) -> None:
     """End the process, as every job of a faulty deploy may."""
