@@ -5,95 +5,68 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from minutehand.ai.openai_compatible import OpenAICompatible
-from minutehand.config import Settings
-from minutehand.worker import Registry
 from minutehand.worker.testing import drain
 from minutehand.worker.vendor import MAX_CALLS
-from minutehand_apps.chat import processors as chat
+from minutehand_apps.chat.processors import register
+from minutehand_apps.chat.services import Chat
 from tests.support.harness import AppHarness
-from tests.support.misbehaving import MisbehavingServer, Request, write
+from tests.support.misbehaving import Request
 from tests.support.project import project_of_a_file
 from tests.support.renewed import Renewed
+from tests.unit.ai.model_server import KEY, Fault, ModelServer
 
 pytestmark = pytest.mark.timeout(900)
 
-KEY = "sk-days-4711"
 #: HTTP statuses for which a provider of models does not charge.
 FREE = frozenset({*range(300, 600)} - {504})
+ANSWER = json.dumps({"tier": "standard", "reply": "Bakery"})
 
 
-class Day(NamedTuple):
-    """A language model's response to every request of one test scenario, called a day."""
-
-    body: Callable[[str], bytes]
-    status: int = 200
-    headers: Mapping[str, str] | None = None
-    cut: bool = False
+def message(**fields: Any) -> Fault:
+    return Fault(body={"choices": [{"message": {"content": None, **fields}}]})
 
 
-def stream(text: str, *before: Any, finish: str = "stop", end: str = "\n") -> bytes:
-    """Return an answer as a stream of server-sent events with a few letters each."""
-    size = max(9, len(text) // 1000)
-    pieces = ({"content": text[at : at + size]} for at in range(0, len(text), size))
-    chunks = [{"choices": [{"delta": delta}]} for delta in (*before, *pieces)]
-    chunks.append({"choices": [{"delta": {}, "finish_reason": finish}]})
-    return "".join(f"data: {json.dumps(chunk)}{end}{end}" for chunk in chunks).encode()
-
-
-def says(text: str, **more: Any) -> Day:
-    return Day(lambda _: stream(text, **more))
-
-
-def sends(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Day:
-    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return Day(lambda _: raw, status, headers)
-
-
-def tool(good: str) -> bytes:
-    call = {"function": {"name": "answer", "arguments": good}}
-    return json.dumps({"choices": [{"message": {"content": None, "tool_calls": [call]}}]}).encode()
+def tool(arguments: str) -> Fault:
+    return message(tool_calls=[{"function": {"name": "answer", "arguments": arguments}}])
 
 
 #: Responses that contain the correct answer in an unusual form.
 GOOD = {
-    "a NUL": Day(lambda good: stream(good.replace("Bak", "\\u0000"))),
-    "half of a pair in a text": Day(lambda good: stream(good.replace("Bak", "\\ud800"))),
-    "lines end in CR LF": Day(lambda good: stream(good, end="\r\n")),
-    "thoughts beside": Day(lambda good: stream(good, {"reasoning_content": "Hm {"})),
-    "a tool's arguments": Day(tool),
+    "a NUL": Fault(said=ANSWER.replace("Bak", "\\u0000")),
+    "half of a pair in a text": Fault(said=ANSWER.replace("Bak", "\\ud800")),
+    "thoughts beside": message(content=ANSWER, reasoning_content="Hm {"),
+    "a tool's arguments": tool(ANSWER),
 }
 USELESS = {
-    "YAML": says("reply: Hello\ntier: standard\nsteps:\n  - title: Open it\n"),
-    "null": says("null"),
-    "a search": Day(lambda _: tool('{"q": "bakeries"}')),
-    "wrong types": says('{"reply": ["x"], "tier": 0}'),
-    "many lists": says('{"reply": ' + "[" * 9_999 + "]" * 9_999 + "}"),
-    "half of it": Day(lambda good: stream(good[: len(good) // 2], finish="content_filter")),
-    "too much": says("x" * 2_100_000),
-    "choices are a text": sends({"choices": "none"}),
-    "broken zip": sends(b"\x1f\x8b no zip", headers={"Content-Encoding": "gzip"}),
-    "a refusal": sends({"choices": [{"message": {"content": None, "refusal": "I will not."}}]}),
-    "nothing": sends(b""),
-    "too little": Day(stream, cut=True),
-    "comments without end": sends(b": wait\n\n"),
+    "YAML": Fault(said="reply: Hello\ntier: standard\nsteps:\n  - title: Open it\n"),
+    "null": Fault(said="null"),
+    "a search": tool('{"q": "bakeries"}'),
+    "wrong types": Fault(said='{"reply": ["x"], "tier": 0}'),
+    "many lists": Fault(said='{"reply": ' + "[" * 9_999 + "]" * 9_999 + "}"),
+    "half of it": Fault(said=ANSWER[:20], finish="content_filter"),
+    "too much": Fault(said="x" * 2_100_000),
+    "choices are a text": Fault(body={"choices": "none"}),
+    "broken zip": Fault(body=b"\x1f\x8b no zip", headers={"Content-Encoding": "gzip"}),
+    "a refusal": message(refusal="I will not."),
+    "nothing": Fault(body=b""),
+    "too little": Fault(said=ANSWER, cut=True),
+    "comments without end": Fault(),
 }
-WORDS = {"error": {"message": f"The key {KEY} has no rights for model m-9", "type": "x"}}
+WORDS = {"error": {"message": f"The key {KEY} has no rights for test-model", "type": "x"}}
 REFUSED = {
-    **{str(status): sends(WORDS, status) for status in (303, 401, 413, 500, 504, 529)},
-    "522": sends(b"<html>Ray</html>", 522),
-    "400, context": sends({"error": {"message": "maximum context length is 8192 tokens"}}, 400),
-    "422, a list": sends({"detail": [{"loc": ["body", "messages"], "msg": "bad"}]}, 422),
-    "429, no credit": sends({"error": {"code": "insufficient_quota"}}, 429),
-    "429, tokens": sends(
-        WORDS, 429, {"X-RateLimit-Reset-Tokens": "6m0s", "X-RateLimit-Remaining-Tokens": "0"}
+    **{str(status): Fault(status, WORDS) for status in (303, 401, 413, 500, 504, 529)},
+    "522": Fault(522, b"<html>Ray</html>"),
+    "400, context": Fault(400, {"error": {"message": "maximum context length is 8192 tokens"}}),
+    "422, a list": Fault(422, {"detail": [{"loc": ["body", "messages"], "msg": "bad"}]}),
+    "429, no credit": Fault(429, {"error": {"code": "insufficient_quota"}}),
+    "429, tokens": Fault(
+        429, WORDS, {"X-RateLimit-Reset-Tokens": "6m0s", "X-RateLimit-Remaining-Tokens": "0"}
     ),
-    "503, soon": sends(WORDS, 503, {"Retry-After": "70"}),
+    "503, soon": Fault(503, WORDS, {"Retry-After": "70"}),
 }
 DAYS = {**GOOD, **USELESS, **REFUSED}
 #: Scenarios in which the model is overloaded or unavailable, so the job is retried later.
@@ -104,18 +77,17 @@ BEGIN = (
     "select chat.request('chat_' || md5(t) || md5(t), jsonb_build_object('text', t))"
     " from (select %s::text as t) as said"
 )
-ANSWER = json.dumps({"tier": "standard", "reply": "Bakery"})
 #: Words that a message for users must not contain: field and class names, HTTP statuses, the API
 #: key, and the model's name.
 INSIDE = re.compile(
     r"\b(tier|reply|choices|content|delta|None|null)\b|_|Error\b|[{}\[\]<>]"
-    rf"|\b[1-5]\d\d\b|Traceback|pydantic|httpx|schema|JSON|URL|127\.0|m-9|{KEY}"
+    rf"|\b[1-5]\d\d\b|Traceback|pydantic|httpx|schema|JSON|URL|127\.0|test-model|{KEY}"
 )
 TESTED = list(DAYS) if os.environ.get("WEEKLY") else list(DAYS)[::2]
 
 
-class DaysServer(MisbehavingServer):
-    """An HTTP server that acts as a model and fails as the `[day name]` in the prompt says.
+class DaysServer(ModelServer):
+    """A model that fails as the `[day name]` in the prompt says.
 
     It counts the requests that a provider could charge for.
     """
@@ -126,18 +98,15 @@ class DaysServer(MisbehavingServer):
         self.chargeable: Counter[str] = Counter()
 
     async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
-        asked = json.dumps(json.loads(request.body)["messages"])
-        [name] = re.findall(r"\[day ([^]]+)\]", asked)[:1]
-        day = DAYS[name]
-        self.chargeable[name] += day.status not in FREE
-        body = day.body(ANSWER)
-        if "without end" not in name:
-            headers = {"content-type": "text/event-stream", **(day.headers or {})}
-            write(writer, day.status, body, headers, cut=day.cut)
+        [name] = re.findall(r"\[day ([^]]+)\]", request.body.decode())[:1]
+        self.chargeable[name] += DAYS[name].status not in FREE
+        if name != "comments without end":
+            self.faults["*"] = [DAYS[name]]
+            await super().answer(request, writer)
             return
         writer.write(b"HTTP/1.1 200 X\r\ncontent-type: text/event-stream\r\n\r\n")
         while not writer.is_closing():
-            writer.write(body)
+            writer.write(b": wait\n\n")
             await writer.drain()
             await asyncio.sleep(0.1)
 
@@ -170,15 +139,9 @@ async def test_each_day_ends_in_a_result_or_a_sentence(process_database: Renewed
         return dict(zip(TESTED, project.sql(query), strict=True))
 
     async with DaysServer() as server:
-
-        def register(registry: Registry, settings: Settings, *, app: None) -> Any:
-            made: Any = chat.register(registry, settings)
-            made.model = OpenAICompatible(
-                f"{server.origin}/v1", model="m-9", key=KEY, response_seconds=5
-            )
-            return made
-
-        async with AppHarness(project, project.settings, register, None).open() as harness:
+        quick = {"language_model_silence_seconds": 5.0}
+        settings = server.known_to(project.settings).model_copy(update=quick)
+        async with AppHarness(project, settings, register, Chat(settings)).open() as harness:
             await drain(harness.worker)
             rows = look()
             while {day for day, row in rows.items() if row["status"] == "pending"} - WAITING:
