@@ -158,9 +158,8 @@ class Attempt:
 
     def start(self) -> None:
         """Start the processor, and a timer that stops it after `timeout_seconds`."""
-        environment = self._environment
         coroutine = RecordedCoroutine(self._run(), self.job_id)
-        self._task = environment.loop.create_task(coroutine, name=f"job:{self.job_id}")
+        self._task = self._environment.loop.create_task(coroutine, name=f"job:{self.job_id}")
         self.start_timeout()
 
     def start_timeout(self) -> None:

@@ -9,21 +9,19 @@ thread's identifier and the id of its job.
 from __future__ import annotations
 
 import faulthandler
-import itertools
 import os
 import re
 import threading
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
-from functools import wraps
+from functools import partial
 from mmap import mmap
 from pathlib import Path
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, TypeVar
 
 from minutehand.queue.models import JobId
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 #: Number of characters of a job id, and of a thread's entry.
@@ -41,21 +39,10 @@ _FATAL: Final = re.compile("Current thread 0x([0-9a-f]{16})")
 #: call of a processor for a batch has no id.
 JOB_ID: ContextVar[bytes] = ContextVar("JOB_ID", default=_NO_JOB)
 
-_numbers = itertools.count()
+#: Start of each thread's entry, by the thread's identifier.
+_starts: Final[dict[int, int]] = {}
 #: Before `record_jobs` and in the child processes of a job, no file contains the memory.
 _memory = mmap(-1, _FILE_SIZE)
-
-
-class _Entry(threading.local):
-    """Position of the running thread's entry, and the identifier at the start of the entry."""
-
-    def __init__(self) -> None:
-        start = _ID_SIZE + next(_numbers) % _ENTRIES * _ENTRY_SIZE
-        self.position = slice(start, start + _ENTRY_SIZE)
-        self.thread = b"%016x" % threading.get_ident()
-
-
-_entry: Final = _Entry()
 
 
 def record_jobs(path: Path) -> None:
@@ -69,14 +56,13 @@ def record_jobs(path: Path) -> None:
     os.register_at_fork(after_in_child=_end_recording)
 
 
-def _recorded(end: Callable[P, T]) -> Callable[P, T]:
+def _recorded(end: Callable[..., None]) -> Callable[..., None]:
     """Return a function that records its caller's job before it calls `end`."""
 
-    @wraps(end)
-    def call(*args: P.args, **options: P.kwargs) -> T:
+    def call(*args: Any, **options: Any) -> None:
         before, _memory[_CURRENT] = _memory[_CURRENT], JOB_ID.get()
         try:
-            return end(*args, **options)
+            end(*args, **options)
         finally:
             _memory[_CURRENT] = before  # `os.kill` has not ended this process
 
@@ -90,19 +76,21 @@ def _end_recording() -> None:
     faulthandler.disable()
 
 
-def run_recorded(job_id: bytes, run: Callable[P, T], /, *args: P.args, **options: P.kwargs) -> T:
+def run_recorded(job_id: bytes, run: Callable[[], T]) -> T:
     """Call a function in this thread, and record that the call belongs to a job."""
     JOB_ID.set(job_id)
-    _memory[_entry.position] = _entry.thread + job_id
-    return run(*args, **options)
+    thread = threading.get_ident()
+    start = _starts.setdefault(thread, _ID_SIZE + len(_starts) % _ENTRIES * _ENTRY_SIZE)
+    _memory[start : start + _ENTRY_SIZE] = b"%016x" % thread + job_id
+    return run()
 
 
 class JobExecutor(ThreadPoolExecutor):
     """Threads for `asyncio.to_thread`. Each call belongs to the job that started the call."""
 
-    def submit(self, run: Callable[P, T], /, *args: P.args, **options: P.kwargs) -> Future[T]:
+    def submit(self, run: Callable[..., T], /, *args: Any, **options: Any) -> Future[T]:
         """Call a function in a thread."""
-        return super().submit(run_recorded, JOB_ID.get(), run, *args, **options)
+        return super().submit(run_recorded, JOB_ID.get(), partial(run, *args, **options))
 
 
 def read_current_job(path: Path, stacks: str) -> str | None:
