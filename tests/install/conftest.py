@@ -1,7 +1,5 @@
 """Fixtures: a wheel of an invented next release, built once per run, and a database."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime

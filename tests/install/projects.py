@@ -1,7 +1,5 @@
 """Users' projects for the tests of the install, each with a database like a hosted one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

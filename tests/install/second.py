@@ -1,7 +1,5 @@
 """An invented next release, whose engine has one more SQL function."""
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, datetime
 from pathlib import Path

@@ -12,8 +12,6 @@ A file has comments of the form `-- @directive arguments`. The text below a comm
 - `@remove` deletes this row if a plain delete cannot.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from dataclasses import dataclass

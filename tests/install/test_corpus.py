@@ -5,8 +5,6 @@ the row's tenant can watch the job. After the removal, the database is as before
 tested in test_projects.py and test_releases.py.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Callable
 from pathlib import Path

@@ -3,8 +3,6 @@
 They find a row's tenant, and leave out certain columns.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import psycopg

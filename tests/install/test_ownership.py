@@ -1,7 +1,5 @@
 """An install changes no object of the project, and its removal drops none."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The examples that `minutehand docs` prints in a user's project run unchanged."""
 
-from __future__ import annotations
-
 import ast
 import json
 import re

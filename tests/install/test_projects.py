@@ -4,8 +4,6 @@ The real Supabase CLI pushes the migrations. The project has extensions, storage
 table `jobs` and organizations. test_corpus.py tests other projects.
 """
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, datetime
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A release upgrades the last release to the current sources. Released files never change."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections import Counter

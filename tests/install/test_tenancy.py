@@ -1,7 +1,5 @@
 """A project's own tenants: their roles, and tables that another tool creates later."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Calls that are made during an upgrade from an earlier release succeed."""
 
-from __future__ import annotations
-
 import json
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack

@@ -1,7 +1,5 @@
 """A project that leaves out the package's webhooks at the install, or removes them later."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

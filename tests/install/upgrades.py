@@ -1,7 +1,5 @@
 """Projects with the migrations of earlier releases, and their upgrade to the current sources."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from pathlib import Path

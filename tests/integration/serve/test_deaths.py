@@ -56,7 +56,7 @@ def test_a_thousand_jobs_beside_one_that_ends_its_process_take_one_attempt(host:
     [guilty] = host.enqueue("served.exit")
     ids += host.enqueue("served.slow", 500, seconds=0.05, workspace=GLOBEX)
 
-    until(lambda: host.has_ended([*ids, guilty]), seconds=240)
+    until(lambda: host.has_ended([*ids, guilty]))
     assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
     assert host.rows("status, attempts, lost_attempts", [guilty]) == [("failed", 2, 2)]
     [(message, evidence)] = host.rows("error_message, error_data -> 'evidence'", [guilty])
@@ -84,7 +84,7 @@ def test_thirty_jobs_beside_one_of_their_type_that_ends_its_process_run_once_mor
         ids = host.enqueue(job_type, 30, seconds=2, ends_process=False)
         guilty = host.enqueue(job_type, seconds=1)
 
-    until(lambda: host.has_ended([*ids, *guilty]), seconds=240)
+    until(lambda: host.has_ended([*ids, *guilty]))
     assert host.rows("status, attempts, lost_attempts, fence", ids) == [("completed", 1, 0, 2)]
     assert host.rows("status, attempts, lost_attempts, fence", guilty) == [("failed", 2, 2, 3)]
     assert len(logged_deaths(host)) == before + 3
@@ -100,7 +100,7 @@ def test_ten_deaths_a_minute_cost_a_thousand_jobs_no_attempt(host: Served) -> No
     ids += host.enqueue("served.plain", 50, every=1.2, seconds=1)
     guilty = host.enqueue("served.exit", 10, every=6)
 
-    until(lambda: host.has_ended([*ids, *guilty]), seconds=240)
+    until(lambda: host.has_ended([*ids, *guilty]))
     assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
     assert host.rows("status, attempts, lost_attempts", guilty) == [("failed", 2, 2)]
 
@@ -114,7 +114,7 @@ def test_a_job_that_blocks_its_process_is_named_by_the_stack(host: Served) -> No
     until(lambda: host.rows("status", beside) == [("processing",)])
     guilty = host.enqueue("served.block")
 
-    until(lambda: host.has_ended(guilty), seconds=240)
+    until(lambda: host.has_ended(guilty))
     assert host.rows("status, lost_attempts", guilty) == [("failed", 1)]
     assert host.rows("lost_attempts", beside) == [(0,)]
     [(evidence,)] = host.rows("error_data -> 'evidence'", guilty)
@@ -149,7 +149,7 @@ def test_a_batch_that_fails_costs_only_the_item_that_made_it_fail(
         guilty = [host.enqueue(job_type, how=how) for job_type, _, how, _ in batches]
     ids = [job for batch in beside for job in batch]
 
-    until(lambda: host.has_ended([*ids, *(job for [job] in guilty)]), seconds=240)
+    until(lambda: host.has_ended([*ids, *(job for [job] in guilty)]))
     assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
     ending = "status, attempts, error_data ->> 'type', error_data -> 'evidence' ->> 'signal'"
     signals = {"WorkerLost": "SIGKILL"}
@@ -167,7 +167,7 @@ def test_two_of_different_types_are_both_named_and_no_other_pays(host: Served) -
     ids = [*keyed, *families, *host.enqueue("served.slow", 10, seconds=0.2)]
     guilty = [*host.enqueue("served.die"), *host.enqueue("served.abort")]
 
-    until(lambda: host.has_ended([*ids, *guilty]), seconds=240)
+    until(lambda: host.has_ended([*ids, *guilty]))
     assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
     assert host.rows("status, attempts, lost_attempts", guilty) == [("failed", 1, 1)]
     signals = host.rows("error_data -> 'evidence' ->> 'signal'", guilty)
@@ -217,8 +217,8 @@ def test_code_that_ends_each_process_stops_no_other_job(host: Served) -> None:
         ids = host.enqueue("served.broken", 40)
         others += host.enqueue("served.slow", 10, seconds=0)
 
-    [(found,)] = until(lambda: host.connection.execute(finding).fetchall(), seconds=240)
-    until(lambda: host.has_ended(others), seconds=240)
+    [(found,)] = until(lambda: host.connection.execute(finding).fetchall())
+    until(lambda: host.has_ended(others))
     pause = {"kind": "job_type", "name": "served.broken"}
     host.connection.execute("select public.pause_jobs(%s)", (json.dumps(pause),))
 
@@ -252,8 +252,8 @@ def test_deaths_beside_a_worker_of_an_earlier_release_cost_no_other_job_an_attem
             guilty.extend(host.enqueue("served.exit", every=1))
             return len(logged_deaths(host)) > before and bool(logged_deaths(old))
 
-        until(have_both_died, seconds=240, every=2)
-        until(lambda: host.has_ended([*ids, *guilty]), seconds=240)
+        until(have_both_died, every=2)
+        until(lambda: host.has_ended([*ids, *guilty]))
 
     assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
     assert host.rows("status, attempts, lost_attempts", guilty) == [("failed", 2, 2)]
