@@ -53,8 +53,7 @@ threads, loaded = os.listdir("/proc/self/task"), set(sys.modules)
 asyncio.run(process._run_suspects(app.run_worker))
 print(len(threads), *set(sys.modules) - loaded)
 """
-#: A process in which a coroutine, a task or a thread of a job ends the process. Threads of another
-#: job run at the same time.
+#: A process that the code of a job ends, while a thread runs another job.
 ENDS_IN_A_JOB = f"""
 import asyncio, ctypes, faulthandler, os, signal, sys, threading
 from functools import partial
@@ -64,10 +63,10 @@ from minutehand.worker.threads import run_in_thread
 
 record_jobs(Path(sys.argv[1]))
 faulthandler.enable(open(sys.argv[2], "w"))
-block = threading.Event().wait
 
-
-def end():
+def end(loop=None):
+    if loop:  # wait until the coroutine of the job waits
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result()
     {{how}}
     for end_child in (ctypes.string_at, os._exit):
         if os.fork() == 0:
@@ -75,40 +74,20 @@ def end():
         os.wait()
     ctypes.CDLL(None).kill(os.getpid(), 9)
 
-
-async def end_in_coroutine():
-    end()
-
-
 async def end_in_task():
-    await asyncio.create_task(end_in_coroutine())
-
-
-def end_after_step(loop):
-    asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result()
     end()
 
-
-async def end_in_thread():
-    await run_in_thread(partial(end_after_step, asyncio.get_running_loop()), name="")
-
-
-async def end_in_thread_of_asyncio():
-    await asyncio.to_thread(end_after_step, asyncio.get_running_loop())
-
-
-async def run(job_id, work):
-    JOB_ID.set(job_id)
-    await work()
-
+async def work(loop):
+    JOB_ID.set(b"{JOB}")
+    {{where}}
 
 async def main():
-    asyncio.get_running_loop().set_default_executor(JobExecutor(2))
-    other = run(JOB_ID.get().replace(b"\\0", b"0"), lambda: run_in_thread(block, name=""))
-    asyncio.create_task(RecordedCoroutine(other, "0" * 36))
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(JobExecutor(2))
+    JOB_ID.set(b"0" * 36)
+    asyncio.create_task(run_in_thread(threading.Event().wait, name=""))
     await asyncio.sleep(0)
-    await asyncio.create_task(RecordedCoroutine(run(b"{JOB}", end_in_{{where}}), "{JOB}"))
-
+    await asyncio.create_task(RecordedCoroutine(work(loop), "{JOB}"))
 
 asyncio.run(main())
 """
@@ -220,17 +199,22 @@ async def test_the_end_of_a_process_is_reported_when_its_database_url_is_silent(
     assert len(connections) == 1
 
 
+IN_TASK = "await asyncio.create_task(end_in_task())"
+IN_THREAD = "await run_in_thread(partial(end, loop), name='')"
+IN_THREAD_OF_ASYNCIO = "await asyncio.to_thread(end, loop)"
+
+
 @pytest.mark.parametrize(
     ("where", "how", "code", "expected"),
     [
-        ("task", "os._exit(7)", 7, JOB),
-        ("thread", "os._exit(7)", 7, JOB),
-        ("thread_of_asyncio", "os.kill(os.getpid(), signal.SIGKILL)", -9, JOB),
-        ("coroutine", "ctypes.string_at(0)", -11, JOB),
-        ("thread", "ctypes.string_at(0)", -11, JOB),
-        ("thread_of_asyncio", "ctypes.string_at(0)", -11, JOB),
-        ("coroutine", "", -9, JOB),
-        ("thread", "", -9, None),
+        (IN_TASK, "os._exit(7)", 7, JOB),
+        (IN_THREAD, "os._exit(7)", 7, JOB),
+        (IN_THREAD_OF_ASYNCIO, "os.kill(os.getpid(), signal.SIGKILL)", -9, JOB),
+        ("end()", "ctypes.string_at(0)", -11, JOB),
+        (IN_THREAD, "ctypes.string_at(0)", -11, JOB),
+        (IN_THREAD_OF_ASYNCIO, "ctypes.string_at(0)", -11, JOB),
+        ("end()", "", -9, JOB),
+        (IN_THREAD, "", -9, None),
     ],
 )
 def test_the_file_names_the_job_whose_code_ended_the_process(
