@@ -455,7 +455,7 @@ class Attempt:
 
     def _end(self, result: CallResult) -> None:
         if self.result is not None:
-            return  # an abandoned processor has ended, or goes on in its thread
+            return  # an abandoned processor has ended, or its thread continues
         self.result = (
             result if self._context.calls is None else check_unawaited(result, self._context)
         )

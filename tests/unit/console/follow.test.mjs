@@ -36,6 +36,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { beforeEach, mock, test } from "node:test";
+import { createClient } from "@supabase/supabase-js";
 
 import { eventsOf } from "../../../infra/console/lib/jobs/messages.js";
 import { outputOf } from "../../../infra/console/lib/jobs/pieces.js";
@@ -418,3 +419,32 @@ for (const { name, frame, seq } of cases.frames)
 
 for (const { name, message, events } of cases.messages)
   test(name, () => assert.deepEqual(eventsOf(message), events));
+
+test("a page without a socket connects at least every five seconds", async () => {
+  const attempts = [];
+  /** A WebSocket of a server that accepts no connection. */
+  class ClosedSocket {
+    readyState = 0;
+    bufferedAmount = 0;
+    constructor() {
+      attempts.push(Date.now());
+      setTimeout(() => this.close(), 10);
+    }
+    close() {
+      if (this.readyState === 3) return;
+      this.readyState = 3;
+      this.onclose?.({ code: 1006 });
+    }
+  }
+  const row = JSON.stringify({ id: "j", status: "processing", last_seq: 0 });
+  const client = createClient("http://database", "key", {
+    accessToken: async () => null,
+    global: { fetch: async () => new Response(row) },
+    realtime: { transport: ClosedSocket },
+  });
+  const watch = watchJob(client, "j");
+  await leap(60_000);
+  const pauses = attempts.slice(1).map((at, n) => at - attempts[n]);
+  assert.ok(Math.max(...pauses) <= 5000, `the pauses are ${pauses}`);
+  watch.close();
+});

@@ -14,7 +14,7 @@ const LINGER_MS = 1500; // ms for which a channel stays joined after its last li
 const REJOIN_MS = [500, 1000, 2000, 5000, 10_000]; // pauses after the server closed a channel
 const MAX_REJOIN_MS = 30_000;
 const REPLY_MS = 2500; // timeout of a heartbeat's reply
-const TICK_MS = 5000; // ms between two checks of the socket
+const TICK_MS = 4000; // ms between two checks of the socket
 const MAX_SLOW_TICKS = 2;
 const CLOSING_MS = 40;
 const FOLLOW_TIMEOUT_MS = 3000;
@@ -261,19 +261,23 @@ export class Socket {
     }, TICK_MS);
   }
 
-  /**
-   * End the attempt to connect, which the browser would continue for minutes, and begin a new
-   * attempt.
-   */
-  async #reconnect() {
-    this.#slowTicks = 0;
-    await this.#client.realtime.disconnect();
-    this.#connect();
+  /** Connect the socket, unless it is connected or an attempt to connect is in flight. */
+  #connect() {
+    const { realtime } = this.#client;
+    if (!realtime.isConnected() && !realtime.isConnecting()) this.#reconnect();
   }
 
-  #connect() {
+  /**
+   * End the attempt to connect, which the browser would continue for minutes, and begin a new
+   * attempt. Disconnect a closed socket too, because `connect` keeps it, and supabase-js replaces it
+   * only after up to ten seconds.
+   */
+  async #reconnect() {
+    const { realtime } = this.#client;
+    this.#slowTicks = 0;
+    await realtime.disconnect();
     try {
-      this.#client.realtime.connect();
+      realtime.connect();
     } catch {
       // the page is not allowed to open a socket, so the followers only read
     }
