@@ -536,15 +536,21 @@ as $$
 declare
   v_limit constant integer := least(200, greatest(1, coalesce(p_limit, 50)));
   v_now constant timestamptz := queue.clock();
-  -- return changes of the 30 seconds before the last read again, because a change becomes visible
-  -- to readers only when its transaction commits
-  v_since constant timestamptz := (p_cursor ->> 'since')::timestamptz - interval '30 seconds';
+  v_since constant timestamptz := p_cursor ->> 'since';
+  v_seen constant pg_snapshot := p_cursor ->> 'seen';
+  -- higher than the number of each transaction whose rows this call sees
+  v_end constant bigint := greatest(
+    pg_snapshot_xmax(pg_current_snapshot())::text::bigint,
+    pg_current_xact_id_if_assigned()::text::bigint + 1
+  );
   v_is_service constant boolean := queue.is_service();
   v_filter constant jsonb := coalesce(jsonb_strip_nulls(p_filter), '{}');
   v_named uuid;
   v_found record;
 begin
-  if num_nonnulls(p_cursor ->> 'id', v_since) = 0 and p_cursor <> 'null' then
+  if num_nonnulls(p_cursor ->> 'id', v_since) = 0 and p_cursor <> 'null'
+    or pg_snapshot_xmax(v_seen)::text::bigint > v_end
+  then
     perform queue.refuse(400, 'invalid_argument', 'unknown cursor', 'cursor');
   end if;
   v_named := v_filter ->> 'workspace_id';
@@ -594,8 +600,7 @@ begin
       select coalesce(
         json_agg(
           case
-            when j.finished_at is not null and j.updated_at < v_since
-              then jsonb_build_object('id', j.id)
+            when u.is_unchanged then jsonb_build_object('id', j.id)
             else queue.job_json(j, true)
           end
           order by f.n
@@ -604,7 +609,22 @@ begin
       )
       from unnest(v_found.ids[:v_limit]) with ordinality as f (id, n)
       join public.jobs as j on j.id = any (array[f.id])
+      cross join lateral (
+        select case
+          -- pages of version 0.5.1 send no snapshot, so return the changes of the 30 seconds before
+          -- the last read again, because a change becomes visible when its transaction commits
+          when v_seen is null
+            then j.finished_at is not null and j.updated_at < v_since - interval '30 seconds'
+          when j.status = 'pending' and coalesce(j.next_retry_at, j.scheduled_for) > v_since
+            then false -- a scheduled job becomes due without a change of its row
+          else pg_visible_in_snapshot(
+            (v_end - ((v_end - j.xmin::text::bigint) & 4294967295))::text::xid8,
+            v_seen
+          )
+        end as is_unchanged
+      ) as u
     ),
+    'seen', pg_current_snapshot(),
     'next', case
       when v_found.last_id is not null then json_build_object('id', v_found.last_id)
     end
@@ -614,10 +634,10 @@ exception when data_exception then
 end;
 $$;
 comment on function public.list_jobs is
-  E'Jobs, newest first: {now, jobs, next}. next is the p_cursor of the next page.\n\nA page may '
-  'contain fewer than p_limit jobs and still have a next, because a call searches at most 10,000 '
-  'jobs. To read a page again, pass {"since": now of the last response} as p_cursor. If a job had '
-  'already ended at that time, only its id is returned.';
+  E'Jobs, newest first: {now, seen, jobs, next}. next is the p_cursor of the next page.\n\nA page '
+  'may contain fewer than p_limit jobs and still have a next, because a call searches at most '
+  '10,000 jobs. To read a page again, pass {"since": now, "seen": seen} of the last response as '
+  'p_cursor. If a job has not changed, except for its progress, only its id is returned.';
 select queue.allow('authenticated, service_role', 'public.list_jobs');
 
 -- Count the jobs of a workspace by state. Live and failed jobs are counted up to 10,000 in each

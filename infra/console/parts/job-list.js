@@ -19,9 +19,9 @@ const INITIAL_STATE = {
 const PAGE = 100;
 const RETRY_MS = 5000;
 const MAX_REFRESHED = 200; // maximum number of ids in one call that reads rows again
-// `CHECK_MS`: maximum milliseconds until a read checks that no Realtime message was missed.
+// `WITHHELD_MS`: milliseconds between two reads while Realtime withholds messages.
 // `CHANGE_MS`: minimum milliseconds between two reads that Realtime messages cause.
-const CHECK_MS = 6000;
+const WITHHELD_MS = 6000;
 const CHANGE_MS = 1000;
 const PROGRESS_MS = 3000; // milliseconds between reads of visible running jobs
 
@@ -37,7 +37,7 @@ class JobList {
   #rows = new Map(); // id -> row, newest first
   #top = []; // rows of the first page
   #cursor = null;
-  #readAt = null; // database time of the last read of the first page
+  #cursorOfTop = null; // cursor that reads the changes of the first page
   #controller = new AbortController();
   #visible = () => [];
   #retry = 0;
@@ -59,7 +59,8 @@ class JobList {
         return this.#top;
       },
       onChange: ({ freshness }) => this.#set({ freshness }),
-      firstSilence: CHECK_MS,
+      firstSilence: WITHHELD_MS,
+      silence: Infinity, // each minute, the watch compares the position of the workspace's topic
       reorder: CHANGE_MS,
     });
     this.#progress = setInterval(() => this.#readProgress(), PROGRESS_MS);
@@ -126,16 +127,20 @@ class JobList {
   }
 
   /**
-   * Read the first page of the list. For jobs that had already ended at the time of the last read,
-   * the database returns only ids.
+   * Read the first page of the list. For jobs that have not changed since the last read, the
+   * database returns only ids.
    */
   async #firstPage() {
-    let page = await this.#page(this.#filter, this.#readAt && { since: this.#readAt });
-    const isKnown = (row) => row.status || this.#rows.get(row.id)?.finished_at;
-    if (!page.jobs.every(isKnown)) page = await this.#page(this.#filter, null);
-    this.#readAt = page.now;
-    const jobs = page.jobs.map((row) => (row.status ? row : this.#rows.get(row.id)));
-    return { ...page, jobs };
+    const page = await this.#page(this.#filter, this.#cursorOfTop);
+    const known = new Map(this.#top.map(({ id }) => [id, this.#rows.get(id)]));
+    const isNew = (row) => !row.state && !known.get(row.id);
+    // a job has moved up to the first page, because the filter no longer matches another job
+    const moved = await this.#readAgain(page.jobs.filter(isNew).map((row) => row.id));
+    this.#cursorOfTop = { since: page.now, seen: page.seen };
+    const jobs = page.jobs.map((row) =>
+      row.state ? row : (known.get(row.id) ?? moved.get(row.id)),
+    );
+    return { ...page, jobs: jobs.filter(Boolean) };
   }
 
   /**
