@@ -43,7 +43,7 @@ DAMAGES = {
 #: The kinds of faults that make a database differ from its release.
 KINDS = [line for lines in DAMAGES.values() for line in lines] + TABLE["drift"]
 SQL = re.compile(
-    r"(select|set|alter|create|drop|grant|revoke|insert|delete|update)\b", re.IGNORECASE
+    r"(begin|select|set|alter|create|drop|grant|revoke|insert|delete|update)\b", re.IGNORECASE
 )
 
 

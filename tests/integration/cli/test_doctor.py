@@ -42,17 +42,26 @@ def test_the_tokens_of_schedules_are_tried_without_a_run(stack: RunningStack) ->
     assert bodies == {"/health": b"", "/api/jobs/worker": b"", "/api/jobs/process": b"[]"}
 
 
-def test_a_data_api_that_shortens_errors_is_named(stack: RunningStack) -> None:
-    """The doctor reports a Data API that removes hint and details from errors."""
+@pytest.mark.parametrize(
+    ("status", "body", "error", "found"),
+    [
+        (200, b"{}", b'{"code": "PT400", "message": "no"}', "removes hint and details"),
+        (200, b'{"key": "another"}', b'{"code": "PT400", "hint": "no"}', "are of two projects"),
+        (401, b'{"code": "PGRST303"}', b"", "the clock of this machine is wrong"),
+    ],
+)
+def test_a_strange_data_api_is_named(
+    stack: RunningStack, status: int, body: bytes, error: bytes, found: str
+) -> None:
+    """The doctor reports a Data API with short errors, another database or another time."""
 
     def respond(path: str, *_: object) -> tuple[int, bytes, dict[str, str]]:
-        is_health = path.endswith("/queue_health")
-        return (200, b"{}", {}) if is_health else (400, b'{"code": "PT400", "message": "no"}', {})
+        return (400, error, {}) if path.endswith("/report_jobs") else (status, body, {})
 
     with http_server(respond) as url:
         finding = run_one_check(stack, "worker-key", SUPABASE_URL=url)
 
-    assert (finding.verdict, "removes hint and details" in finding.detail) == ("fail", True)
+    assert (finding.verdict, found in f"{finding.detail} {finding.fix}") == ("fail", True)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +123,7 @@ BROKEN = [
         "update queue.tasks set failures = 0, retry_at = null where name = 'retention'",
     ),
     (
-        *("engine", "fail", "database postgres set", "set transaction read write"),
+        *("engine", "fail", "database postgres set", "begin read write"),
         "alter database postgres set default_transaction_read_only = on",
         "set transaction read write; alter database postgres reset default_transaction_read_only",
     ),

@@ -74,6 +74,8 @@ SKIP_PRE_REQUEST = (
     " <> ''job_worker'' then perform {}(); end if; end'; alter role authenticator set"
     " pgrst.db_pre_request = 'public.skip_worker'; notify pgrst, 'reload config'"
 )
+#: The fix of a token that was signed a moment ago and has expired, or is not valid yet.
+CLOCK = "sudo timedatectl set-ntp true  # the clock of this machine is wrong"
 TOKEN = (
     "{}=…  # of the API's settings; a new one of `minutehand token secret` goes to the API by"
     " `minutehand deploy STAGE --secrets-only`, or by a restart"
@@ -376,12 +378,14 @@ def engine(target: Target) -> CheckResult:
     more = f"; and {len(differences) - 5} more" if len(differences) > 5 else ""
     details = "; ".join(difference.detail for difference in differences[:5])
     lines = [
-        "set transaction read write",  # because the database's default may be wrong too
+        # begin a transaction, because psql runs each statement in its own, and the database's
+        # default may be wrong too
+        "begin read write",
         # the body of a function may name an object that a later statement creates
         "set check_function_bodies = off",
         *(difference.fix for difference in differences),
     ]
-    return fail(details + more, ";\n        ".join(lines) + ";")
+    return fail(details + more, ";\n        ".join([*lines, "commit;"]))
 
 
 def _engine_version(target: Target) -> str:
@@ -729,13 +733,20 @@ def sealing(target: Target) -> CheckResult:
 @check("worker-key", "supabase", "migrations", "engine")
 def worker_key(target: Target) -> CheckResult:
     """Check that the worker can sign in, and that its key has only the rights that it needs."""
-    _read_health(target)
+    guest_key = _read(target, "guest_key")
     response = _call_as_worker(target, "report_jobs", {"p_request": []})  # an invalid request
     if not error_from_response(response.status_code, response.json()).word:
         return fail(
             "the Data API removes hint and details from errors, which clients need",
             "alter role authenticator set pgrst.client_error_verbosity = 'verbose';"
             " notify pgrst, 'reload config'",
+        )
+    # each database has a random key
+    own = target.query("select public.guest_key()") if target.values.get("DATABASE_URL") else []
+    if own and own != [(guest_key,)]:
+        return fail(
+            "SUPABASE_URL and DATABASE_URL are of two projects",
+            "DATABASE_URL=…  # of the project of SUPABASE_URL",
         )
     key, fix = target.values.get("SUPABASE_WORKER_KEY"), key_command(target)
     if key and _key_role(key) != WORKER_ROLE:
@@ -760,11 +771,12 @@ def _call_as_worker(target: Target, name: str, arguments: dict[str, Any]) -> htt
     return target.call("POST", "SUPABASE_URL", path, headers=headers, json=arguments)
 
 
-def _read_health(target: Target) -> dict[str, Any]:
-    """Call `queue_health` with the worker's key. Raise an error if the key is rejected."""
-    response = _call_as_worker(target, "queue_health", {})
+def _read(target: Target, name: str) -> dict[str, Any]:
+    """Call a function with the worker's key. Raise an error if the key is rejected."""
+    response = _call_as_worker(target, name, {})
     if not response.is_success:
-        fix = key_command(target) if target.values.get("SUPABASE_WORKER_KEY") else JWT_SECRET
+        fix = CLOCK if "PGRST303" in response.text else JWT_SECRET
+        fix = key_command(target) if target.values.get("SUPABASE_WORKER_KEY") else fix
         # for another status the key is accepted, and a function raises the error
         if response.status_code != 401 and target.values.get("DATABASE_URL"):
             fix = next((SKIP_PRE_REQUEST.format(*row) for row in target.query(PRE_REQUEST)), fix)
@@ -775,7 +787,7 @@ def _read_health(target: Target) -> dict[str, Any]:
 @check("schedule", "worker-key")
 def schedule(target: Target) -> CheckResult:
     """Check that workers ran recently, as the schedule requires."""
-    health = _read_health(target)
+    health = _read(target, "queue_health")
     entries = [entry for entry in health["findings"] if entry["reason"] == "no_worker"]
     if not entries:
         return ok(f"last tick {health['last_tick_seconds']:.0f} s ago")

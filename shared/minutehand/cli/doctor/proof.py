@@ -73,9 +73,9 @@ LEFT_TYPE: Final = """
 def realtime(target: Target) -> CheckResult:
     """Join the topic of the workspace as a web page does."""
     workspace = target.person.workspace
-    address = target.person.need("SUPABASE_URL").rstrip("/").replace("http", "ws", 1)
-    if target.values.get("REALTIME_URL", f"{address}/realtime/v1") != f"{address}/realtime/v1":
-        return warn("REALTIME_URL is not SUPABASE_URL's", f"REALTIME_URL={address}/realtime/v1")
+    url = target.person.need("SUPABASE_URL").rstrip("/").replace("http", "ws", 1) + "/realtime/v1"
+    if target.values.get("REALTIME_URL", url) != url:
+        return warn("REALTIME_URL is not SUPABASE_URL's", f"REALTIME_URL={url}")
 
     async def join() -> None:
         socket = _connect(target)
