@@ -757,6 +757,23 @@ begin
           then queue.blocking_descendant(j.id, true)
       end
     ),
+    hours as ( -- failures per hour of the last day
+      select
+        l.job_type,
+        l.print,
+        jsonb_object_agg(l.hour, l.jobs) as by_hour
+      from (
+        select
+          n.job_type,
+          n.print,
+          floor(extract(epoch from queue.clock() - n.finished_at) / 3600) as hour,
+          count(*) as jobs
+        from letters as n
+        where n.finished_at > queue.clock() - interval '1 day'
+        group by 1, 2, 3
+      ) as l
+      group by 1, 2
+    ),
     groups as (
       select
         l.cause_type,
@@ -789,6 +806,7 @@ begin
       'groups', coalesce(
         jsonb_agg(
           to_jsonb(g) - '{cause_type,cause_print}'::text[] || jsonb_build_object(
+            'by_hour', coalesce(h.by_hour, '{}'),
             'consequences', coalesce(e.effects, '[]'),
             'is_new', coalesce(g.first_at > t.deployed_at, false)
           )
@@ -800,6 +818,8 @@ begin
     )
     from groups as g
     left join queue.job_types as t on t.job_type = g.job_type
+    left join hours as h
+      on h.job_type = g.job_type and h.print = g.error_fingerprint
     left join effects as e
       on e.cause_type = g.job_type and e.cause_print = g.error_fingerprint
     where g.cause_type is null

@@ -314,3 +314,4 @@ def test_a_child_that_failed_is_one_row_with_what_followed(engine: Engine) -> No
     assert broken["error_message"] == f"Broken: no customer in …{child[-8:]}"
     [effect] = broken["consequences"]
     assert (effect["job_type"], effect["latest_id"]) == ("top", parent)
+    assert broken["by_hour"] == {"0": 1}
