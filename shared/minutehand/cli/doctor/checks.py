@@ -55,9 +55,6 @@ from minutehand.version import VERSION
 # fix knows.
 API = "API_URL=https://…  # printed by `minutehand deploy`; the local address is in .local/env"
 PUBLISHABLE = "SUPABASE_PUBLISHABLE_KEY=sb_publishable_…  # from Project settings → API keys"
-SECRET = "SUPABASE_SECRET_KEY=sb_secret_…  # from Project settings → API keys"
-NEW_KEY = "minutehand token worker --signing-key key.json  # as SUPABASE_WORKER_KEY"
-OWN_KEY = "minutehand token worker  # as SUPABASE_WORKER_KEY"
 JWT_SECRET = (
     "SUPABASE_JWT_SECRET=…  # from Project settings → JWT keys; leave it empty and set"
     " SUPABASE_SECRET_KEY, if the project has its own signing keys or revoked the legacy secret"
@@ -671,7 +668,10 @@ def supabase(target: Target) -> CheckResult:
         )
     secret = target.values.get("SUPABASE_SECRET_KEY")
     if secret and data("jobs", schemas.clients, secret_headers(secret)).status_code == 401:
-        return fail("SUPABASE_SECRET_KEY was rejected", SECRET)
+        return fail(
+            "SUPABASE_SECRET_KEY was rejected",
+            "SUPABASE_SECRET_KEY=sb_secret_…  # from Project settings → API keys",
+        )
     if data("job_types", schemas.engine).is_success:
         return fail(
             f"the schema {schemas.engine} must not be exposed",
@@ -761,7 +761,8 @@ def worker_key(target: Target) -> CheckResult:
 
 def key_command(target: Target) -> str:
     """Return the command that creates a worker's key. If set, the legacy secret signs the key."""
-    return OWN_KEY if target.values.get("SUPABASE_JWT_SECRET") else NEW_KEY
+    key = "" if target.values.get("SUPABASE_JWT_SECRET") else " --signing-key key.json"
+    return f"minutehand token worker{key}  # as SUPABASE_WORKER_KEY"
 
 
 def _call_as_worker(target: Target, name: str, arguments: dict[str, Any]) -> httpx.Response:
