@@ -16,6 +16,8 @@ SUFFIXES = {".js", ".mjs", ".cjs", ".ts", ".tsx", ".py", ".md", ".html", ".css",
 EXPORT = re.compile(r"^export (?:async )?(?:function\*?|const|let|class) (\w+)", re.MULTILINE)
 #: Pattern of a static import and its file.
 IMPORT = re.compile(r"""\b(?:import|export)\s+([^;'"]*?)\s*from\s*['"]([^'"]+)['"]""")
+#: The module whose exports app.js exports for the pages of apps.
+EXPORTS = Path("infra/console/exports.js")
 #: Pattern of a dynamic import and its file.
 DYNAMIC_IMPORT = re.compile(r"""\bimport\(\s*[`'"]([^`'"]+)[`'"]""")
 CLASS = re.compile(r"\.([a-z][\w-]*)(?=[^{}]*\{)")
@@ -64,6 +66,9 @@ for path, text in texts.items():
         imported[Path(source).name].update(words[path] if "*" in names else WORD.findall(names))
     for source in DYNAMIC_IMPORT.findall(text):
         imported[Path(source).name].update(words[path])
+# the pages of apps import from app.js what exports.js exports from other modules
+for source in re.findall(r"/([\w-]+\.js)", texts[EXPORTS]):
+    imported[source].update(imported["app.js"])
 pages = [text for path, text in texts.items() if path.suffix in {".js", ".html"}]
 named = {name for text in pages for name in re.findall(r"[\w-]+", text)}
 statements = {
