@@ -51,6 +51,7 @@ def record_jobs(path: Path) -> None:
     with path.open("wb+") as file:
         file.truncate(_FILE_SIZE)
         _memory = mmap(file.fileno(), _FILE_SIZE)
+    # replace the functions, because Python raises no audit event for `os._exit`
     for name in ("_exit", "kill"):
         setattr(os, name, _recorded(getattr(os, name)))
     os.register_at_fork(after_in_child=_end_recording)
