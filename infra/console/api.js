@@ -145,20 +145,15 @@ function signedOut() {
 async function signedIn(user) {
   if (session.get().user?.id === user.id) return;
   if (reads.signal.aborted) reads = new AbortController();
-  session.set({ ...session.get(), user: { id: user.id, email: user.email ?? "" } });
+  const isOperator = user.app_metadata?.minutehand_operator === true;
+  const person = { id: user.id, email: user.email ?? "", isOperator };
+  session.set({ ...session.get(), user: person });
   try {
-    const isOperator = user.app_metadata?.minutehand_operator === true;
     const workspaces = await readWorkspaces(user.id, isOperator);
     const storedId = localStorage.getItem("minutehand.workspace");
     const workspace = workspaces.find(({ id }) => id === storedId) ?? workspaces[0] ?? null;
     if (session.get().user?.id !== user.id) return; // the user has signed out in the meantime
-    session.set({
-      status: "in",
-      user: { id: user.id, email: user.email ?? "", isOperator },
-      workspaces,
-      workspace,
-      reason: null,
-    });
+    session.set({ status: "in", user: person, workspaces, workspace, reason: null });
   } catch (error) {
     session.set({ ...SIGNED_OUT, status: "failed", error });
     if (isTransient(error)) setTimeout(() => signedIn(user), RETRY_MS);

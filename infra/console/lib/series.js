@@ -9,9 +9,8 @@ export const RANGES = Object.fromEntries(
   Object.entries(ALL).filter(([, [minutes]]) => minutes <= RETENTION_MINUTES),
 );
 
-/** Return the time range that `word` in the page's address names, or the default range. */
-export const rangeOf = (word, defaultRange) =>
-  word !== null && Object.hasOwn(RANGES, word) ? word : defaultRange;
+/** Return the time range that `word` in the page's address names, or an hour. */
+export const rangeOf = (word) => (Object.hasOwn(RANGES, word) ? word : "1h");
 
 const COUNTS = ["enqueued", "completed", "failed", "retried", "lost"];
 

@@ -6,11 +6,13 @@ import { html, quietButton } from "../lib/ui.js";
 import { copy, JsonView } from "./copy.js";
 
 /** Shows the error, traceback, worker and commit of an attempt. */
-export const AttemptDetails = ({ attempt }) => html`
-  ${attempt.error_message && html`<p class="error-text">${attempt.error}</p>`}
+export const AttemptDetails = ({ attempt, error = attempt.error_message && attempt.error }) => html`
+  ${error && html`<p class="error-text">${error}</p>`}
   ${
-    attempt.traceback &&
-    html`<${Traceback} traceback=${attempt.traceback} origin=${attempt.origin} />`
+    attempt.traceback
+      ? html`<${Traceback} traceback=${attempt.traceback} origin=${attempt.origin} />`
+      : attempt.has_traceback &&
+        html`<p class="muted small">Managers of the workspace can read the traceback.</p>`
   }
   <${Origin} attempt=${attempt} />
 `;
@@ -34,21 +36,11 @@ export function LastFailure({ job, attempts }) {
         `
       }
     </h2>
-    <p class="error-text">${job.error_message}</p>
     ${
-      last?.traceback &&
-      html`
-        <${Traceback} traceback=${last.traceback} origin=${last.origin} />
-      `
+      last
+        ? html`<${AttemptDetails} attempt=${last} error=${job.error_message} />`
+        : html`<p class="error-text">${job.error_message}</p>`
     }
-    ${
-      last?.has_traceback &&
-      !last.traceback &&
-      html`<p class="muted small">
-        Managers of the workspace can read the traceback.
-      </p>`
-    }
-    ${last && html`<${Origin} attempt=${last} />`}
     ${
       last?.traceback &&
       html`<div class="actions start">

@@ -9,19 +9,14 @@ import { ActionButton } from "./dialog.js";
 import { Tabs } from "./job-monitor.js";
 import { actOnMany } from "./bulk-actions.js";
 import { Empty } from "./states-of-view.js";
-import { breakable, column, dataTable, heading } from "./table.js";
+import { column, dataTable, heading, typeLink } from "./table.js";
 import { When } from "./when.js";
 
 const POLL_MS = 5000; // short: a retry of many jobs continues after the click
 
 /** Columns of a table of failure groups. The Overview page also shows these columns. */
 export const FAILURE_COLUMNS = [
-  heading(
-    "Type",
-    "wrap",
-    ({ job_type: name }) =>
-      html`<a href=${`/types/${encodeURIComponent(name)}`}>${breakable(name)}</a>`,
-  ),
+  heading("Type", "wrap", (group) => typeLink(group.job_type)),
   column("Jobs", "num strong", (group) => atLeast(group.jobs)),
   column(
     "Error",

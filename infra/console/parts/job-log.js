@@ -26,13 +26,7 @@ function asText(line) {
 }
 const hasMore = ({ metadata }) => metadata && Object.keys(metadata).length > 0;
 
-export function JobLog({
-  lines,
-  name = "job",
-  live = false,
-  earlier = null,
-  all = async () => lines,
-}) {
+export function JobLog({ lines, name, live, earlier, all }) {
   const [minLevel, setMinLevel] = useState("debug");
   const [text, setText] = useState("");
   const [open, setOpen] = useState(null);

@@ -36,7 +36,7 @@ export const table = ({ label, rows, key, cards = false, className = "", attribu
     <table class=${cards ? "table cards" : "table"}>
       <thead>
         <tr>
-          ${columns.map(({ name, head, className: of }) =>
+          ${columns.map(({ name, className: of }) =>
             name === "Actions"
               ? html`<th scope="col" key=${name}><span class="hidden">${name}</span></th>`
               : html`<th
@@ -44,7 +44,7 @@ export const table = ({ label, rows, key, cards = false, className = "", attribu
                 key=${name}
                 class=${headClasses(of)}
                 title=${definitionOf(name)}>
-                ${head ?? name}
+                ${name}
               </th>`,
           )}
         </tr>
@@ -79,6 +79,10 @@ export const figure = (name, value, note, isBad = false) =>
 /** Return a name or address in which the browser may break the line between words. */
 export const breakable = (name) =>
   name.split(/(?<=[._:/-])/).flatMap((word, at) => (at > 0 ? [html`<wbr />`, word] : [word]));
+
+/** Link to the page of a job type. */
+export const typeLink = (name) =>
+  html`<a href=${`/types/${encodeURIComponent(name)}`}>${breakable(name)}</a>`;
 
 /** Row in a list of facts. If the value of the fact is missing, return false. */
 export const fact = (name, value) =>

@@ -29,7 +29,7 @@ import { RunTime } from "../parts/job-monitor.js";
 import { Question } from "../parts/question.js";
 import { ReplayDialog } from "../parts/replay.js";
 import { Stale, Placeholder } from "../parts/states-of-view.js";
-import { breakable, fact, jobLink } from "../parts/table.js";
+import { fact, jobLink, typeLink } from "../parts/table.js";
 import { createAction } from "../parts/toasts.js";
 import { Waterfall } from "../parts/waterfall.js";
 import { Elapsed, Sentence, useNow, When } from "../parts/when.js";
@@ -346,10 +346,7 @@ function Facts({ job, last }) {
     html`<a class="mono" href=${`/jobs?${field}=${encodeURIComponent(value)}`}>${value}</a>`;
   return html`<dl class="facts card">
     ${fact("Id", html`<${CopyId} id=${job.id} />`)}
-    ${fact(
-      "Type",
-      html`<a href=${`/types/${encodeURIComponent(job.job_type)}`}>${breakable(job.job_type)}</a>`,
-    )}
+    ${fact("Type", typeLink(job.job_type))}
     ${fact("Created", time(job.created_at))}
     ${fact("Scheduled for", time(job.scheduled_for))}
     ${fact("First start", time(job.started_at))}
@@ -373,10 +370,7 @@ function Facts({ job, last }) {
           )}
         </span>`,
     )}
-    ${fact(
-      "Queue",
-      html`<a href=${`/jobs?queue=${encodeURIComponent(job.queue)}`}>${job.queue}</a>`,
-    )}
+    ${fact("Queue", neighbours("queue", job.queue))}
     ${fact("Priority", number(job.priority))}
     ${fact("Deadline", time(job.deadline_at))}
     ${fact("Starts by", time(job.start_by_at))}

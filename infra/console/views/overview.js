@@ -20,11 +20,10 @@ import { When } from "../parts/when.js";
 export const title = () => "Overview";
 
 const POLL_MS = 5000;
-const DEFAULT_RANGE = "1h";
 const MAX_FAILURES = 5;
 
 export default function Overview({ workspace }) {
-  const range = rangeOf(useQuery().get("range"), DEFAULT_RANGE);
+  const range = rangeOf(useQuery().get("range"));
   const [minutes] = RANGES[range];
   const scope = workspace.id;
   // read one after another, because the database rejects a person's third large read at a time

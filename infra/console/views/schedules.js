@@ -10,7 +10,7 @@ import { DialogForm } from "../parts/dialog.js";
 import { area, choice, field } from "../parts/field.js";
 import { OnOff, ResourceView } from "../parts/resource.js";
 import { Empty } from "../parts/states-of-view.js";
-import { breakable, column, heading, jobLink } from "../parts/table.js";
+import { breakable, column, heading, jobLink, typeLink } from "../parts/table.js";
 import { When } from "../parts/when.js";
 
 export const title = () => "Schedules";
@@ -38,10 +38,7 @@ async function read(workspaceId, signal) {
 const BODY = ["cron", "timezone", "job_type", "payload", "options", "missed", "enabled"];
 const bodyOf = (schedule) =>
   Object.fromEntries(
-    BODY.filter((name) => schedule[name] !== undefined && schedule[name] !== null).map((name) => [
-      name,
-      schedule[name],
-    ]),
+    BODY.map((name) => [name, schedule[name]]).filter(([, value]) => value != null),
   );
 
 export default function Schedules({ workspace }) {
@@ -58,14 +55,7 @@ export default function Schedules({ workspace }) {
     rowKey=${(schedule) => schedule.name}
     columns=${[
       heading("Name", "wrap strong", (schedule) => breakable(schedule.name)),
-      column(
-        "Job",
-        "wrap",
-        (schedule) =>
-          html`<a href=${`/types/${encodeURIComponent(schedule.job_type)}`}>
-            ${breakable(schedule.job_type)}
-          </a>`,
-      ),
+      column("Job", "wrap", (schedule) => typeLink(schedule.job_type)),
       column(
         "When",
         "mono small nowrap",

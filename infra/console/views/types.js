@@ -13,7 +13,7 @@ import { Holders } from "../parts/holders.js";
 import { EnqueueDialog } from "../parts/enqueue.js";
 import { ResourceView } from "../parts/resource.js";
 import { Empty, Placeholder } from "../parts/states-of-view.js";
-import { breakable, column, fact, figure, heading, table } from "../parts/table.js";
+import { breakable, column, fact, figure, heading, table, typeLink } from "../parts/table.js";
 import { createAction, describeResume } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
 
@@ -52,7 +52,7 @@ export default function Types({ name, workspace }) {
         "Type",
         "wrap",
         (type) => html`
-          <a href=${`/types/${encodeURIComponent(type.job_type)}`}>${breakable(type.job_type)}</a>
+          ${typeLink(type.job_type)}
           <span class="under phone-less">${type.description}</span>
         `,
       ),
@@ -76,20 +76,17 @@ export default function Types({ name, workspace }) {
 const quantity = (count) => (count > 0 ? number(count) : html`<span class="none">0</span>`);
 
 /** Link to the jobs of a type in a state. The text of the link is the number of these jobs. */
-const listOf = ({ job_type: name }, state, count) =>
+const listOf = ({ job_type: name }, state, count, className) =>
   count > 0
-    ? html`<a href=${`/jobs?state=${state}&job_type=${encodeURIComponent(name)}`}>
-      ${atLeast(count, count >= MAX_COUNTED)}
+    ? html`<a
+      class=${className}
+      href=${`/jobs?state=${state}&job_type=${encodeURIComponent(name)}`}>
+      ${atLeast(count, !className && count >= MAX_COUNTED)}
     </a>`
     : quantity(0);
 
 /** Link to the failed jobs of a type. The text of the link is their number in the last day. */
-const failedOf = ({ job_type: name, day }) =>
-  day.failed > 0
-    ? html`<a class="problem" href=${`/jobs?state=failed&job_type=${encodeURIComponent(name)}`}>
-      ${number(day.failed)}
-    </a>`
-    : quantity(0);
+const failedOf = (type) => listOf(type, "failed", type.day.failed, "problem");
 
 /**
  * Tag that shows whether workers serve a job type. The tag says that the job type is refused,

@@ -32,20 +32,18 @@ export function createHooks({ useState, useEffect, useRef }, client, defaults = 
   }
 
   /** Follow one job. Without a `jobId`, `useJob` follows no job. */
-  function useJob(jobId, { session_id, pollingInterval, silence, history, onEvent, onEnd } = {}) {
+  function useJob(jobId, { onEvent, onEnd, ...options } = {}) {
     const latest = useRef(null);
     latest.current = { onEvent, onEnd };
     const start = (onChange) =>
       watchJob(getClient(), jobId, {
+        ...options,
         schema,
-        session_id,
-        pollingInterval,
-        silence,
-        history,
         onChange,
         onEvent: (event) => latest.current.onEvent?.(event),
         onEnd: (job) => latest.current.onEnd?.(job),
       });
+    const { session_id, pollingInterval, history } = options;
     const subject = jobId ? JSON.stringify([jobId, session_id, pollingInterval, history]) : null;
     const watched = useWatch(subject, start, stateOf(null, { isLoading: Boolean(jobId) }));
     const refreshAfter = async (change) => {
