@@ -36,7 +36,6 @@ export default [
       "no-implicit-coercion": ["error", { boolean: false }],
       "no-self-compare": "error",
       "array-callback-return": "error",
-      "consistent-return": "off",
     },
   },
   // The layers are, from the bottom: lib/jobs, lib, api.js, parts, views, app.js.

@@ -33,8 +33,6 @@ import * as schedules from "./views/schedules.js";
 import { SignIn } from "./views/sign-in.js";
 import * as types from "./views/types.js";
 
-export * from "./exports.js"; // for the pages of apps
-
 const CORE = {
   nav: [
     { path: "/overview", label: "Overview", icon: "pulse" },

@@ -6,12 +6,15 @@
 // `licenses.txt` contains the licenses of the bundled npm packages, because the licenses require
 // their text in copies.
 
-import { copyFile, mkdir, writeFile } from "node:fs/promises";
+import { copyFile, glob, mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { build } from "esbuild";
 import { licensesOf } from "../release/licenses.mjs";
 
 const SOURCE = import.meta.dirname;
+/** Modules whose names `app.js` exports to the pages of apps. Each name must be unique. */
+const SHARED =
+  "{api.js,lib/{format,router,states,store,styles,ui}.js,lib/jobs/{ended,hooks}.js,parts/*.js}";
 const PARTS = ["base", "layout", "parts", "jobs", "job", "more", "waterfall", "markdown", "apps"];
 const STYLES = ["../../node_modules/uplot/dist/uPlot.min.css"]
   .concat(PARTS.map((name) => `./styles/${name}.css`))
@@ -40,10 +43,21 @@ const options = {
 const lazy = Object.fromEntries(
   Object.entries(LAZY).map(([file, module]) => [module, `/${file}.js`]),
 );
-const styles = { contents: STYLES.join("\n"), loader: "css", resolveDir: SOURCE };
+const modules = ["app.js", ...(await Array.fromAsync(glob(SHARED, { cwd: SOURCE }))).sort()];
+const bundle = (lines, loader) =>
+  build({
+    ...options,
+    stdin: { contents: lines.join("\n"), loader, resolveDir: SOURCE },
+    alias: lazy,
+    external: Object.values(lazy),
+    entryNames: "app",
+  });
 const built = [
-  await build({ ...options, entryPoints: ["app.js"], alias: lazy, external: Object.values(lazy) }),
-  await build({ ...options, stdin: styles, entryNames: "app" }),
+  await bundle(
+    modules.map((module) => `export * from "./${module}";`),
+    "js",
+  ),
+  await bundle(STYLES, "css"),
   await build({ ...options, entryPoints: LAZY }),
 ];
 const inputs = Object.assign({}, ...built.map(({ metafile }) => metafile.inputs));

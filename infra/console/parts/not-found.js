@@ -7,7 +7,7 @@ import { Placeholder } from "./states-of-view.js";
 
 export const title = () => "Not found";
 
-export default function NotFound({ what = "page" }) {
+export function NotFound({ what = "page" }) {
   const name = what[0].toUpperCase() + what.slice(1);
   const list = location.pathname.split("/")[1];
   const isFromApp = !["page", "job", "job type"].includes(what);
@@ -34,3 +34,5 @@ export const placeholderPage = (name, read, what) =>
       <h1 tabindex="-1">${name}</h1>
       <${Placeholder} of=${read} what=${`the ${what}`} />
     </div>`;
+
+export { NotFound as default };

@@ -1,19 +1,9 @@
-"""The path and the flags of Chromium."""
+"""The path of Chromium."""
 
 from __future__ import annotations
 
 import os
 import shutil
-
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 def chromium() -> str:

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from minutehand.local.users import ADA, BOB, DemoUser
-from tests.e2e.console.browsers import FLAGS, chromium
+from tests.e2e.console.browsers import chromium
 from tests.e2e.console.people import Visitor
 from tests.e2e.console.worker import HandWorker, delete
 from tests.support.stacks import RunningStack
@@ -33,7 +33,7 @@ def browser(request: pytest.FixtureRequest) -> Browser:
         playwright = ends.enter_context(sync_playwright())
         folder.stash[RUNNING] = ends.enter_context(
             playwright.chromium.launch(
-                executable_path=chromium(), headless=True, args=FLAGS, timeout=60_000
+                executable_path=chromium(), args=["--disable-gpu"], timeout=60_000
             )
         )
 
