@@ -45,6 +45,8 @@ class Database:
         self.name = name
         self.url = url or server.url(database=name)
         self._session: psycopg.Connection[Any] | None = None
+        #: The idle sessions of `as_role`.
+        self._idle: list[psycopg.Connection[Any]] = []
 
     def connect(self, **options: Any) -> psycopg.Connection[Any]:
         options.setdefault("autocommit", True)
@@ -57,11 +59,7 @@ class Database:
         """
         if self._session is not None:
             try:
-                self._session.rollback()
-                self._session.execute(
-                    "close all; set session authorization default; reset all; unlisten *;"
-                    " select pg_advisory_unlock_all(); discard temp"
-                )
+                _reset(self._session)
             except psycopg.Error:
                 self._session.close()
         if self._session is None or self._session.closed:
@@ -72,19 +70,40 @@ class Database:
         if self._session is not None:
             self._session.close()
         self._session = None
+        while self._idle:
+            self._idle.pop().close()
 
     @contextmanager
     def as_role(
         self, role: str, claims: Mapping[str, Any] | None = None
     ) -> Iterator[psycopg.Connection[Any]]:
-        """Connect as the Data API does, with `role` and the claims of a user's token."""
-        with self.connect() as connection:
+        """Return a session as in the Data API, with `role` and the claims of a user's token.
+
+        The session is reused, so it keeps its query plans between tests.
+        """
+        connection = self._idle.pop() if self._idle else self.connect()
+        try:
             connection.execute(
                 "select set_config('request.jwt.claims', %s, false)",
                 (json.dumps({"role": role, **(claims or {})}),),
             )
             connection.execute(sql.SQL("set role {}").format(sql.Identifier(role)))
             yield connection
+            connection.commit()
+            _reset(connection)
+            self._idle.append(connection)
+        except BaseException:
+            connection.close()
+            raise
+
+
+def _reset(session: psycopg.Connection[Any]) -> None:
+    """End a session's transaction, and remove its settings, locks and statistics."""
+    session.rollback()
+    session.execute(
+        "close all; set session authorization default; reset all; unlisten *;"
+        " select pg_advisory_unlock_all(), pg_stat_force_next_flush(); discard temp"
+    )
 
 
 def prepared_server(folder: Path) -> Postgres:
