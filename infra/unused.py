@@ -17,7 +17,6 @@ EXPORT = re.compile(r"^export (?:async )?(?:function\*?|const|let|class) (\w+)",
 #: Pattern of a static import and its file.
 IMPORT = re.compile(r"""\b(?:import|export)\s+([^;'"]*?)\s*from\s*['"]([^'"]+)['"]""")
 #: The module whose exports app.js exports for the pages of apps.
-EXPORTS = Path("infra/console/exports.js")
 #: Pattern of a dynamic import and its file.
 DYNAMIC_IMPORT = re.compile(r"""\bimport\(\s*[`'"]([^`'"]+)[`'"]""")
 CLASS = re.compile(r"\.([a-z][\w-]*)(?=[^{}]*\{)")
@@ -66,9 +65,6 @@ for path, text in texts.items():
         imported[Path(source).name].update(words[path] if "*" in names else WORD.findall(names))
     for source in DYNAMIC_IMPORT.findall(text):
         imported[Path(source).name].update(words[path])
-# the pages of apps import from app.js what exports.js exports from other modules
-for source in re.findall(r"/([\w-]+\.js)", texts[EXPORTS]):
-    imported[source].update(imported["app.js"])
 pages = [text for path, text in texts.items() if path.suffix in {".js", ".html"}]
 named = {name for text in pages for name in re.findall(r"[\w-]+", text)}
 statements = {
@@ -115,7 +111,11 @@ def created(path: Path) -> Iterator[str]:
 
 def exported(path: Path) -> Iterator[str]:
     """Yield the exports of a script that no other script imports."""
-    yield from sorted(set(EXPORT.findall(texts[path])) - imported[path.name])
+    used = set(imported[path.name])
+    if path.is_relative_to("infra/console"):
+        # the build of the console exports shared modules from app.js, for the pages of apps
+        used |= imported["app.js"]
+    yield from sorted(set(EXPORT.findall(texts[path])) - used)
 
 
 def defined(path: Path) -> Iterator[str]:
