@@ -16,7 +16,6 @@ SUFFIXES = {".js", ".mjs", ".cjs", ".ts", ".tsx", ".py", ".md", ".html", ".css",
 EXPORT = re.compile(r"^export (?:async )?(?:function\*?|const|let|class) (\w+)", re.MULTILINE)
 #: Pattern of a static import and its file.
 IMPORT = re.compile(r"""\b(?:import|export)\s+([^;'"]*?)\s*from\s*['"]([^'"]+)['"]""")
-#: The module whose exports app.js exports for the pages of apps.
 #: Pattern of a dynamic import and its file.
 DYNAMIC_IMPORT = re.compile(r"""\bimport\(\s*[`'"]([^`'"]+)[`'"]""")
 CLASS = re.compile(r"\.([a-z][\w-]*)(?=[^{}]*\{)")
