@@ -99,7 +99,7 @@ class ModelServer(MisbehavingServer):
         The fault `cut` ends the answer inside a piece. A text of megabytes is streamed in larger
         pieces, because the parser's work per piece is not tested here.
         """
-        size = max(7, len(text) // 10_000)
+        size = max(7, len(text) // 1_000)
         chunks: list[dict[str, Any]] = [
             {"choices": [{"index": 0, "delta": {"content": text[at : at + size]}}]}
             for at in range(0, len(text), size)
