@@ -15,8 +15,8 @@
 -- evidence that the host writes about the end of the process. If there are at least as many groups
 -- as job types, no group has jobs of two types, because the jobs that end processes usually have
 -- the same type. If there are more job types than groups, the jobs are sorted by type before the
--- split, so that most jobs of a type stay together. If the evidence names the job whose coroutine
--- ran when the process ended, this job gets its own group. If the process of a group of suspects
+-- split, so that most jobs of a type stay together. If the evidence names the job whose code ran
+-- when the process ended, this job gets its own group. If the process of a group of suspects
 -- also ends, the group is split again. A job that ran alone when its process ended is guilty. A
 -- guilty job loses an attempt, and runs alone again in its next attempt.
 
