@@ -35,9 +35,9 @@ export const atLeast = (value, isMore = value >= MAX_COUNTED) =>
 export const pluralize = (count, one, many = `${one}s`) =>
   `${number(count)} ${count === 1 ? one : many}`;
 
-/** Format a share between 0 and 1 as `98.3 %`. */
+/** Format a share between 0 and 1 as `98.3%`. */
 export const percent = (share) =>
-  Number.isFinite(share) ? `${(share * 100).toFixed(share === 1 || share === 0 ? 0 : 1)} %` : NONE;
+  Number.isFinite(share) ? `${(share * 100).toFixed(share === 1 || share === 0 ? 0 : 1)}%` : NONE;
 
 /** Return a job's progress as an integer from 0 to 100. */
 export function percentage(progress) {
@@ -73,8 +73,8 @@ export function relative(iso, now = serverNow()) {
   if (!Number.isFinite(seconds)) return NONE;
   const size = Math.abs(seconds);
   if (size < 2) return "now";
-  // two units or more, because `in 1 h` would be wrong by half for 119 minutes
-  const [unitSeconds, unit] = UNITS.find(([minimum]) => size >= 2 * minimum);
+  // two hours or days at least, because `in 1 h` would be wrong by half for 119 minutes
+  const [unitSeconds, unit] = UNITS.find(([minimum]) => size >= minimum * (minimum > 60 ? 2 : 1));
   const text = `${Math.trunc(size / unitSeconds)} ${unit}`;
   return seconds > 0 ? `in ${text}` : `${text} ago`;
 }

@@ -35,7 +35,7 @@ export function bucketize({ now, since, step_seconds: step, points }) {
     type.jobs += Number(point.enqueued) + Number(point.completed) + Number(point.failed);
     type.queue[index] = point.queue.p95_ms;
   }
-  return { at, totals, sums, types };
+  return { at, step, totals, sums, types };
 }
 
 /**

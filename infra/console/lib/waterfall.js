@@ -30,6 +30,8 @@ export function rowsOf(trace, now) {
       ...stateOf(stateAt(job, now)),
       jobId: job.id,
       ...spanOf(at(job.started_at ?? job.created_at), job.finished_at, now),
+      // the job's duration, which excludes the calls that lease and settle the job
+      ran: job.finished_at && job.attempts.length < 2 && job.times?.run_ms,
       error: job.error_message,
     });
     if (isLarge && level > 0) return;

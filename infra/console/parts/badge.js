@@ -61,10 +61,10 @@ export function JobProgress({ job, label = "Progress", compact = false }) {
       aria-valuemin="0"
       aria-valuemax="100"
       aria-valuenow=${done}
-      aria-valuetext=${`${done} %, ${words || word}`}>
+      aria-valuetext=${`${done}%, ${words || word}`}>
       <div class="progress-bar" style=${{ transform: `scaleX(${done / 100})` }}></div>
     </div>
-    <span class="num">${done} %</span>
+    <span class="num">${done}%</span>
     ${!compact && words && html`<span class="progress-words"><${Sentence} text=${words} /></span>`}
   </div>`;
 }

@@ -59,6 +59,8 @@ export function JobLog({ lines, name, live, earlier, all }) {
     );
   const part = shown.length < lines.length && `${shown.length} of `;
   const chosen = open === null ? null : shown.find((line) => line.key === open);
+  if (lines.length === 0)
+    return html`<${Empty} title=${live ? "No log lines yet" : "This job wrote no log lines"} />`;
   return html`<div class="log">
     <div class="bar">
       ${choice("Level", minLevel, setMinLevel, LEVELS, "field-inline")}
@@ -74,51 +76,47 @@ export function JobLog({ lines, name, live, earlier, all }) {
         ${earlier && "the latest "}${part}${pluralize(lines.length, "line")}
       </span>
       ${earlier && html`<${ActionButton} className="quiet" run=${earlier}>Earlier lines<//>`}
-      <${ActionButton} className="quiet" disabled=${lines.length === 0} run=${save}>Download<//>
+      <${ActionButton} className="quiet" run=${save}>Download<//>
     </div>
-    ${
-      lines.length === 0
-        ? html`<${Empty} title=${live ? "No log lines yet" : "This job wrote no log lines"} />`
-        : html`<div
-          class="log-lines"
-          ref=${ref}
-          onScroll=${onScroll}
-          tabindex="0"
-          style=${{ height: `${Math.min(shown.length, 13) * ROW + 8}px` }}
-          role="log"
-          aria-live="off"
-          aria-label="Log lines">
-          <div style=${{ height: `${before}px` }}></div>
-          ${shown.slice(first, last).map(
-            (line) => html`<button
-              type="button"
-              class="log-line"
-              key=${line.key}
-              data-level=${line.level}
-              aria-expanded=${open === line.key}
-              onClick=${() => setOpen(open === line.key ? null : line.key)}>
-              <time datetime=${line.at} title=${utc(line.at)}>
-                ${clock(line.at).slice(0, 8)}
-                <span class="log-ms">${clock(line.at).slice(8)}</span>
-              </time>
-              <span class="log-level" title=${line.level}>
-                ${line.level[0]}
-                <span class="log-word">${line.level.slice(1)}</span>
-              </span>
-              <span class="log-text">
-                ${line.message}
-                ${
-                  hasMore(line) &&
-                  html` <span class="log-more">
-                    ${JSON.stringify(line.metadata)}
-                  </span>`
-                }
-              </span>
-            </button>`,
-          )}
-          <div style=${{ height: `${after}px` }}></div>
-        </div>`
-    }
+    <div
+      class="log-lines"
+      ref=${ref}
+      onScroll=${onScroll}
+      tabindex="0"
+      style=${{ height: `${Math.min(shown.length, 13) * ROW + 8}px` }}
+      role="log"
+      aria-live="off"
+      aria-label="Log lines">
+      <div style=${{ height: `${before}px` }}></div>
+      ${shown.slice(first, last).map(
+        (line) => html`<button
+          type="button"
+          class="log-line"
+          key=${line.key}
+          data-level=${line.level}
+          aria-expanded=${open === line.key}
+          onClick=${() => setOpen(open === line.key ? null : line.key)}>
+          <time datetime=${line.at} title=${utc(line.at)}>
+            ${clock(line.at).slice(0, 8)}
+            <span class="log-ms">${clock(line.at).slice(8)}</span>
+          </time>
+          <span class="log-level" title=${line.level}>
+            ${line.level[0]}
+            <span class="log-word">${line.level.slice(1)}</span>
+          </span>
+          <span class="log-text">
+            ${line.message}
+            ${
+              hasMore(line) &&
+              html` <span class="log-more">
+                ${JSON.stringify(line.metadata)}
+              </span>`
+            }
+          </span>
+        </button>`,
+      )}
+      <div style=${{ height: `${after}px` }}></div>
+    </div>
     ${
       chosen &&
       html`<div class="log-open">

@@ -132,7 +132,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
       role="region"
       aria-label="Jobs"
       hidden=${rows.length === 0}>
-      <table class="table jobs-table" aria-rowcount=${state.isAll ? rows.length + 1 : -1}>
+      <table class=${classes("table jobs-table", rows.every(({ status }) => ENDED.has(status)) && "ended")} aria-rowcount=${state.isAll ? rows.length + 1 : -1}>
         <thead>
           <tr>
             <th scope="col" class="c-check">

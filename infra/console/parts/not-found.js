@@ -18,7 +18,7 @@ export function NotFound({ what = "page" }) {
   return html`<div class="page">
     <header class="page-head"><h1 tabindex="-1">${name} not found</h1></header>
     <p class="muted">${reason}</p>
-    <p>${isFromApp ? html`<a href=${`/${list}`}>Back</a>` : html`<a href="/jobs">All jobs</a>`}</p>
+    <p>${isFromApp ? html`<a href=${`/${list}`}>Back</a>` : html`<a href="/overview">Overview</a> · <a href="/jobs">All jobs</a>`}</p>
   </div>`;
 }
 

@@ -16,7 +16,7 @@ export function Waterfall({ trace, now, detailsOf }) {
   const rows = all.slice(0, MAX_ROWS);
   const from = Math.min(...rows.map((row) => row.from));
   const to = Math.max(...rows.map((row) => row.to)); // grows while the job runs
-  const percent = (ms) => `${(100 * ms) / Math.max(to - from, 100)}%`;
+  const percent = (ms) => `${(100 * ms) / Math.max(to - from, 1)}%`;
   const others = trace.more
     ? "The list shows the child jobs after the 300th"
     : "The rest of this waterfall is on the child jobs' pages";
@@ -48,8 +48,9 @@ export function Waterfall({ trace, now, detailsOf }) {
 }
 
 function Line({ row, place, isOpened, toggle }) {
-  const { kind, level, name, word, tone, error, from, to, isRunning } = row;
-  const title = error ?? `${duration(to - from)} from ${utc(new Date(from).toISOString())}`;
+  const { kind, level, name, word, tone, error, from, to, ran, isRunning } = row;
+  const time = duration(ran || to - from);
+  const title = error ?? `${time} from ${utc(new Date(from).toISOString())}`;
   return html`<button
     type="button"
     class="waterfall-row"
@@ -65,6 +66,6 @@ function Line({ row, place, isOpened, toggle }) {
     <span class="waterfall-track">
       <span class="waterfall-bar" data-running=${isRunning ? "" : undefined} style=${place}></span>
     </span>
-    <span class="waterfall-time num">${duration(to - from)}</span>
+    <span class="waterfall-time num">${time}</span>
   </button>`;
 }

@@ -15,15 +15,20 @@ import { html, useEffect, useState } from "../lib/ui.js";
 
 const watchers = new Set();
 let timer = null;
+let shown = 0;
 
 function notifyClocks() {
-  if (document.visibilityState === "visible")
-    for (const watcher of [...watchers]) watcher(serverNow());
+  if (document.visibilityState !== "visible") return;
+  shown = serverNow();
+  for (const watcher of [...watchers]) watcher(shown);
 }
 
-/** Return the server's current time, which one timer for the whole page updates every second. */
+/**
+ * Return the server's time, at most a second old. It is the same for the whole page, so that all
+ * ages of one event are equal.
+ */
 export function useNow(active = true) {
-  const [now, setNow] = useState(serverNow);
+  const [, setNow] = useState(0);
   useEffect(() => {
     if (!active) return undefined;
     watchers.add(setNow);
@@ -35,7 +40,8 @@ export function useNow(active = true) {
       timer = null;
     };
   }, [active]);
-  return active ? Math.max(now, serverNow() - 1000) : serverNow();
+  if (Math.abs(serverNow() - shown) > 1000) shown = serverNow();
+  return shown;
 }
 
 /** Shows a time as `3 min ago`, with a tooltip such as `2026-11-20 08:36:55.585 UTC`. */

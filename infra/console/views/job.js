@@ -1,7 +1,7 @@
 // Page of one job. The page shows the job's state with an explanation, the job's history and data,
 // and buttons for actions.
 
-import { jobs as api, supabase } from "../api.js";
+import { jobs as api, session, supabase } from "../api.js";
 import { atLeast, codeOf, duration, money, number } from "../lib/format.js";
 import { useJobLines } from "../parts/job-lines.js";
 import { createHooks } from "../lib/jobs/hooks.js";
@@ -179,7 +179,8 @@ const ERROR_AT_END = /: .*/s;
 function Explained({ explained, job }) {
   const explanation = explained.value?.status === job.status ? explained.value : {};
   const { sentence = "\u00a0", cause, estimated_start_at: start, held_by: held } = explanation;
-  return html`<p class="explain" aria-live="polite">
+  // only a screen reader announces the completion, because the badge shows it
+  return html`<p class=${job.status === "completed" ? "hidden" : "explain"} aria-live="polite">
       <${Sentence} text=${job.status === "failed" ? sentence.replace(ERROR_AT_END, ".") : sentence} />
       ${cause && html` <span class="muted">Cause: ${cause}</span>`}
       ${
@@ -385,7 +386,11 @@ function Facts({ job, last }) {
     )}
     ${fact(
       "Created by",
-      job.user_id ? html`<${CopyId} id=${job.user_id} what="user id" />` : "a service",
+      job.user_id === session.get().user.id
+        ? "you"
+        : job.user_id
+          ? html`<${CopyId} id=${job.user_id} what="user id" />`
+          : "a service",
     )}
   </dl>`;
 }

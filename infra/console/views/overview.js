@@ -40,7 +40,7 @@ export default function Overview({ workspace }) {
   return html`<div class="page">
     ${pageHead(
       "Overview",
-      workspace.name,
+      null,
       html`<${Pause} stats=${stats} workspace=${workspace} />`,
       html`<nav class="groups" aria-label="Range">
         ${Object.entries(RANGES).map(
@@ -103,7 +103,7 @@ function Stats({ stats, range, children }) {
   const { live, series, failures } = stats;
   const [, words] = RANGES[range];
   const since = `&since=${range}`;
-  const { at, totals, sums, types } = useMemo(() => bucketize(series), [series]);
+  const { at, step, totals, sums, types } = useMemo(() => bucketize(series), [series]);
   const lines = topTypes(types).map(([name, type], index) => ({
     name,
     colour: `--line-${index + 1}`,
@@ -132,12 +132,13 @@ function Stats({ stats, range, children }) {
           <//>
         </section>`
         : html`<div class="charts">
-          ${chart("h-through", "Throughput", {
+          ${chart("h-through", `Throughput, jobs per ${duration(step * 1000)}`, {
             label: "Jobs",
             at,
             lines: [
-              { name: "Enqueued", values: totals.enqueued, colour: "--pending", dash: [4, 4] },
               { name: "Completed", values: totals.completed, colour: "--completed" },
+              // drawn on the line of completed jobs, which shows through the dashes
+              { name: "Enqueued", values: totals.enqueued, colour: "--accent", dash: [6, 6] },
               { name: "Failed", values: totals.failed, colour: "--failed" },
             ],
           })}
@@ -147,6 +148,7 @@ function Stats({ stats, range, children }) {
             minTop: 100,
             format: duration,
             lines,
+            more: types.size - lines.length,
           })}
         </div>`
     }
@@ -155,10 +157,11 @@ function Stats({ stats, range, children }) {
 
 const HEALTHY_SUCCESS = 0.95; // a lower share of completed jobs is a problem
 
-const chart = (id, name, more) =>
+const chart = (id, name, { more = 0, ...plot }) =>
   html`<section class="card" aria-labelledby=${id}>
     <h2 id=${id}>${name}</h2>
-    <${Chart} ...${more} />
+    <${Chart} ...${plot} />
+    ${more > 0 && html`<p class="muted small">and ${number(more)} more <a href="/types">types</a></p>`}
   </section>`;
 
 /** Shows the groups of failed jobs with the most jobs. */

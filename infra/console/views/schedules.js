@@ -49,7 +49,6 @@ export default function Schedules({ workspace }) {
   };
   return html`<${ResourceView}
     name="Schedules"
-    of=${workspace.name}
     read=${(signal) => read(workspace.id, signal)}
     inputs=${[workspace.id]}
     rowKey=${(schedule) => schedule.name}
@@ -111,7 +110,8 @@ export default function Schedules({ workspace }) {
       ]
     }
     empty=${html`<${Empty} title="No schedules">
-      <p>Add a schedule here, or in the code of a processor:</p>
+      <p>A schedule enqueues a job at set times.</p>
+      <p>Add one here, or in the code of a processor:</p>
       <p><code>@registry.processor("reports.daily", payload=dict, schedule="0 6 * * *")</code></p>
     <//>`} />`;
 }

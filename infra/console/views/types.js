@@ -26,13 +26,18 @@ const countAlive = ({ serving }) => serving.filter(isAlive).length;
 
 /**
  * Return the rank of a job type in the list. The list begins with types that are refused, followed
- * by types without a worker, paused types, types with waiting jobs, types with failures, types in
- * use, and all other types.
+ * by types without a worker, paused types, types with queued jobs, types with failures, and all
+ * other types.
  */
 const rankOf = ({ refusal, served, paused_at: paused, day, waiting }) =>
-  [refusal, !served && (waiting > 0 || day.enqueued > 0), paused, waiting > 0, day.failed > 0]
-    .concat(day.enqueued > 0, true)
-    .findIndex(Boolean);
+  [
+    refusal,
+    !served && (waiting > 0 || day.enqueued > 0),
+    paused,
+    waiting > 0,
+    day.failed > 0,
+    true,
+  ].findIndex(Boolean);
 
 const readTypes = async (workspaceId, signal) =>
   (await api.list(workspaceId, signal)).sort(
@@ -43,7 +48,7 @@ export default function Types({ name, workspace }) {
   if (name) return html`<${TypePage} name=${name} workspace=${workspace} />`;
   return html`<${ResourceView}
     name="Types"
-    of=${`${workspace.name}, last day`}
+    of="last day"
     read=${(signal) => readTypes(workspace.id, signal)}
     inputs=${[workspace.id]}
     rowKey=${(type) => type.job_type}
@@ -57,14 +62,14 @@ export default function Types({ name, workspace }) {
         `,
       ),
       column("State", (type) => html`<${TypeWorkers} type=${type} />`),
-      column("Waiting", "num", (type) => listOf(type, "queued", type.waiting)),
+      column("Queued", "num", (type) => listOf(type, "queued", type.waiting)),
       column("Running", "num phone-less", (type) => listOf(type, "running", type.running)),
       column("Workers", "num phone-less", (type) => quantity(countAlive(type))),
       column("Completed", "num phone-less", (type) => quantity(type.day.completed ?? 0)),
       column("Failed", "num", failedOf),
       column("Success", "num phone-less", (type) => percent(success(type.day))),
-      column("Queue p95", "num phone-less", (type) => duration(type.day.queue?.p95_ms)),
-      column("Run p95", "num phone-less", (type) => duration(type.day.run?.p95_ms)),
+      column("Queue p95", "num phone-less", (type) => estimate(type.day.queue?.p95_ms)),
+      column("Run p95", "num phone-less", (type) => estimate(type.day.run?.p95_ms)),
     ]}
     empty=${html`<${Empty} title="No job types">
       <p>A type appears here when a worker with its processor starts:</p>
@@ -74,6 +79,13 @@ export default function Types({ name, workspace }) {
 
 /** Format a count. A count of zero is grey, so that other counts are easy to see. */
 const quantity = (count) => (count > 0 ? number(count) : html`<span class="none">0</span>`);
+
+/** Format a percentile, which the statistics know to 12 percent. */
+const estimate = (ms) => `${Number.isFinite(ms) ? "≈ " : ""}${duration(ms)}`;
+
+/** Figure with a median, and with the 95th percentile if it differs. */
+const timeFigure = (name, { p50_ms: median, p95_ms: p95 } = {}) =>
+  figure(name, estimate(median), p95 > median ? `p95 ${estimate(p95)}` : "median");
 
 /** Link to the jobs of a type in a state. The text of the link is the number of these jobs. */
 const listOf = ({ job_type: name }, state, count, className) =>
@@ -90,7 +102,7 @@ const failedOf = (type) => listOf(type, "failed", type.day.failed, "problem");
 
 /**
  * Tag that shows whether workers serve a job type. The tag says that the job type is refused,
- * paused, served or without a worker.
+ * paused, without a worker, active or idle.
  */
 function TypeWorkers({ type }) {
   const [, tone, words] = WORKER_STATES.find(([matches]) => matches(type));
@@ -103,7 +115,8 @@ const WORKER_STATES = [
   [(type) => type.paused_at, "waiting", "Paused"],
   [(type) => !type.served, "failed", "No worker"],
   [(type) => countAlive(type) === 0, "waiting", "No worker now"],
-  [() => true, "completed", "Served"],
+  [({ day, running }) => day.enqueued > 0 || running > 0, "completed", "Active"],
+  [() => true, "pending", "Idle"],
 ];
 
 function TypePage({ name, workspace }) {
@@ -173,7 +186,7 @@ function Workers({ type }) {
   const columns = [
     heading("Worker", "mono small wrap", (worker) => worker.worker_id),
     column("Version", "mono small", (worker) => worker.version ?? "–"),
-    column("Since", (worker) => html`<${When} at=${worker.started_at} />`),
+    column("Started", (worker) => html`<${When} at=${worker.started_at} />`),
     column("Last call", (worker) => html`<${When} at=${worker.seen_at} />`),
   ];
   const here = type.serving.filter(isAlive);
@@ -209,12 +222,12 @@ function TypeDetails({ type }) {
     ${type.description && html`<p>${type.description}</p>`}
     <${Holders} holders=${type.holders} isOfType />
     <section class="grid-cards" aria-label="Last day">
-      ${figure("Waiting", listOf(type, "queued", type.waiting), "now")}
+      ${figure("Queued", listOf(type, "queued", type.waiting), "now")}
       ${figure("Running", listOf(type, "running", type.running), "now")}
-      ${figure("Completed", number(day.completed ?? 0), `of ${number(day.enqueued ?? 0)} in a day`)}
+      ${figure("Completed", number(day.completed ?? 0), `of ${number(day.enqueued ?? 0)} in the last day`)}
       ${figure("Failed", failedOf(type), `success ${percent(success(day))}`, day.failed > 0)}
-      ${figure("Queue time", duration(day.queue?.p50_ms), `p95 ${duration(day.queue?.p95_ms)}`)}
-      ${figure("Duration", duration(day.run?.p50_ms), `p95 ${duration(day.run?.p95_ms)}`)}
+      ${timeFigure("Queue time", day.queue)}
+      ${timeFigure("Duration", day.run)}
     </section>
     <div class="columns">
       <div class="column main">
@@ -235,7 +248,7 @@ function TypeDetails({ type }) {
           ${fact("Queue", type.queue)}
           ${fact("Schema version", type.schema_version)}
           ${fact("Schedules", type.schedules.length > 0 && html`<a href="/schedules">${type.schedules.length}</a>`)}
-          ${fact("Source", type.source && html`<span class="mono small">${breakable(type.source)}</span>`)}
+          ${fact("Source", type.source && html`<span class="mono small whole">${breakable(type.source)}</span>`)}
           ${fact("Timeout", seconds(type.timeout_seconds))}
           ${fact("Lease", seconds(type.lease_seconds))}
           ${fact("Attempts", type.max_attempts)}

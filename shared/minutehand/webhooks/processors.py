@@ -102,7 +102,7 @@ class Webhooks:
     async def deliver(
         self, job: Job[Delivery], ctx: JobContext
     ) -> dict[str, bool | int | str | None] | Retry | Fail | Cancel:
-        """Send an event. Retry until a 2xx response arrives, or until SQL disables the webhook."""
+        """Send an event. Retry until a 2xx response arrives or the webhook is switched off."""
         message = await self.store.read_message(job.id, job.fence)
         if not message["send"]:
             return Cancel(NOT_SENT.get(message["reason"], message["reason"]), data=message)

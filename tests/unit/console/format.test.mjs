@@ -47,7 +47,8 @@ test("times use the server's clock, because a browser's may be hours off", () =>
   assert.equal(relative(at), "now");
 });
 
-test("a relative time has at least two of its unit", () => {
+test("a relative time has a minute, or two hours or days, at least", () => {
+  assert.equal(relative("2026-11-26T23:58:50Z", NOW), "1 min ago");
   assert.equal(relative("2026-11-27T01:58:50Z", NOW), "in 119 min");
   assert.equal(relative("2026-11-26T21:59:50Z", NOW), "2 h ago");
 });

@@ -91,7 +91,6 @@ export default function Webhooks({ workspace }) {
   ];
   return html`<${ResourceView}
     name="Webhooks"
-    of=${workspace.name}
     read=${(signal) => read(workspace.id, signal)}
     inputs=${[workspace.id]}
     rowKey=${(one) => one.id}
@@ -150,7 +149,8 @@ export default function Webhooks({ workspace }) {
       ]
     }
     empty=${html`<${Empty} title="No webhooks">
-      <p>Endpoints that receive job events, signed as Standard Webhooks. To verify one:</p>
+      <p>A webhook sends job events to your URL. Each request is signed (Standard Webhooks).</p>
+      <p>Verify a request in Python:</p>
       <p><code>Webhook(secret).verify(body, headers)</code></p>
     <//>`}>
     ${
