@@ -40,9 +40,13 @@ export function Freshness({ value }) {
   </span>`;
 }
 
+const MARKS = { completed: "check", failed: "cross" };
+
 /** Shows a badge with a word, in the colour of the tone. */
 export const Tag = ({ tone = "pending", children }) =>
-  html`<span class="badge" data-tone=${tone}>${children}</span>`;
+  html`<span class="badge" data-tone=${tone}>
+    ${MARKS[tone] && html`<${Icon} name=${MARKS[tone]} />`}${children}
+  </span>`;
 
 export function JobProgress({ job, label = "Progress", compact = false }) {
   const { status, progress } = job;
