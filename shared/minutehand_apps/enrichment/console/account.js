@@ -4,7 +4,6 @@
 import {
   ActionButton,
   createAction,
-  ENDED,
   field,
   html,
   JobProgress,
@@ -20,7 +19,7 @@ import {
   useTopicRefresh,
   When,
 } from "../../app.js";
-import { EnrichButton, Enriched } from "./records.js";
+import { EnrichButton, Enriched, isLive } from "./records.js";
 import { accountOf, contactsOf, edit, jobsOf, SOURCES } from "./data.js";
 
 export const title = () => "Account";
@@ -35,7 +34,7 @@ export default function AccountPage({ id, workspace }) {
     },
     [id],
   );
-  const job = found.value?.history.find((one) => !ENDED.has(one.status));
+  const job = found.value?.history.find(isLive);
   // A colleague may start an enrichment, or the same person may start one in another tab.
   useTopicRefresh(found, [`workspace:${workspace.id}`, job && `job:${job.id}`], Boolean(job));
   const unread = placeholderPage("Account", found, "account");
@@ -52,16 +51,16 @@ function Loaded({ account, contacts, history, job, isStale, error, refresh }) {
         <p class="crumb"><a href="/accounts">Accounts</a></p>
         <div class="titled">
           <h1 tabindex="-1">${account.name}</h1>
-          <${Enriched} row=${account} job=${job} />
+          <${Enriched} row=${account} job=${last} />
         </div>
       </div>
       <${EnrichButton}
         kind="account"
-        id=${account.id}
+        row=${account}
         name=${account.name}
         job=${job}
         refresh=${refresh}
-        className="primary" />
+        className=${account.enriched_at ? "" : "primary"} />
     </header>
     ${
       job &&
@@ -79,6 +78,12 @@ function Loaded({ account, contacts, history, job, isStale, error, refresh }) {
       last?.result?.outcome === "no match" &&
       html`<p class="notice wrap" role="status">
         Nothing was found for ${last.result.looked_up}. Correct the domain, then enrich it again.
+      </p>`
+    }
+    ${
+      account.metadata?.apollo_source === "offline" &&
+      html`<p class="notice">
+        Sample: Apollo is not connected, so the enriched values are made up.
       </p>`
     }
     ${isStale && html`<${Stale} error=${error} retry=${refresh} />`}
@@ -113,8 +118,9 @@ function Loaded({ account, contacts, history, job, isStale, error, refresh }) {
               ? html`<ul class="runs">
                 ${history.map(
                   (one) => html`<li key=${one.id}>
-                    <a href=${`/jobs/${one.id}`}><${When} at=${one.created_at} /></a> <${StateBadge}
-                      job=${one} />
+                    <a href=${`/jobs/${one.id}`}>
+                      <${When} at=${one.finished_at ?? one.created_at} />
+                    </a> <${StateBadge} job=${one} />
                   </li>`,
                 )}
               </ul>`
@@ -162,26 +168,25 @@ function Beside({ account, name, label, kind, onSaved }) {
     createAction(onSaved)("Could not save", () => edit(account.id, { [name]: apolloValue }));
   const says = `Use what Apollo says for ${label.toLowerCase()}`;
   return html`<div class="bar muted small">
-    ${account.metadata.apollo_source === "offline" ? "Sample" : "Apollo"}:
-    ${" "}${kind === "number" ? number(Number(apolloValue)) : apolloValue}
+    <span class="wrap grow">
+      ${SOURCES[account.metadata.apollo_source]}:
+      ${" "}${kind === "number" ? number(Number(apolloValue)) : apolloValue}
+    </span>
     <${ActionButton} className="small" run=${use} aria-label=${says}>
       Use
     <//>
   </div>`;
 }
 
-/**
- * Shows who wrote the value of a field, and when. The writer is a person or the client of Apollo.
- */
+/** Shows when a person wrote the value of a field. All other values are from the last enrichment. */
 function Origin({ account, name }) {
   const { [name]: value, edited_at, enriched_at, metadata } = account;
   if ((value ?? null) === null) return null;
   const isApollos = String(metadata?.apollo_fields?.[name] ?? "") === String(value);
   // an enrichment also fills a field that a person emptied before
   const isFilled = isApollos && !(Date.parse(edited_at[name]) > Date.parse(enriched_at));
-  const by = isFilled ? SOURCES[metadata.apollo_source] : edited_at[name] && "Edited";
-  const at = isFilled ? enriched_at : edited_at[name];
-  return by && html`<div class="hint">${by} <${When} at=${at} /></div>`;
+  const at = !isFilled && edited_at[name];
+  return at && html`<div class="hint">Edited <${When} at=${at} /></div>`;
 }
 
 /**

@@ -22,7 +22,8 @@ import { Named, RecordsPage } from "./records.js";
 
 export const title = () => "Accounts";
 
-const place = (row) => [row.city, row.country].filter(Boolean).join(", ");
+const place = (row) =>
+  html`<span class="own-line">${[row.city, row.country].filter(Boolean).join(", ") || "–"}</span>`;
 
 const COLUMNS = [
   heading(
@@ -30,9 +31,9 @@ const COLUMNS = [
     "wrap",
     (row) => html`<${Named} name=${row.name} href=${`/accounts/${row.id}`} under=${row.domain} />`,
   ),
-  column("Industry", "wrap bare", (row) => row.industry),
-  column("Employees", "num", (row) => row.employee_count && number(row.employee_count)),
-  column("Place", "wrap bare", place),
+  column("Industry", "wrap", (row) => row.industry ?? "–"),
+  column("Employees", "num", (row) => number(row.employee_count)),
+  column("Place", "wrap", place),
 ];
 
 export default function Accounts({ workspace }) {

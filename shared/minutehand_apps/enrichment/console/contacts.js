@@ -38,7 +38,12 @@ const COLUMNS = [
     (row) =>
       row.accounts && html`<a href=${`/accounts/${row.accounts.id}`}>${row.accounts.name}</a>`,
   ),
-  column("LinkedIn", (row) => row.linkedin_url && html`<${Profile} url=${row.linkedin_url} />`),
+  column(
+    "LinkedIn",
+    (row) =>
+      row.linkedin_url &&
+      html`<span class="own-line"><${Profile} url=${row.linkedin_url} /></span>`,
+  ),
 ];
 
 export default function Contacts({ workspace }) {

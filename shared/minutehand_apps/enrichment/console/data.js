@@ -23,7 +23,7 @@ const COLUMNS = [
 const MAX_ROWS = 1000; // maximum rows of a CSV file, and of a response of the Data API
 
 /** The name that the page shows for each client that writes field values. */
-export const SOURCES = { apollo: "Apollo", offline: "Sample data" };
+export const SOURCES = { apollo: "Apollo", offline: "Sample" };
 
 /**
  * Read a page of accounts or contacts, in the order of their names. `search` is
@@ -115,18 +115,19 @@ export const jobsOf = (accountId, signal) =>
     signal,
   );
 /**
- * Read the running enrichment jobs of a workspace. Returns a map from the id of each record to its
- * job.
+ * Read the enrichment jobs of a workspace that run or found nothing. Returns a map from the id of
+ * each record to its latest job.
  */
-export async function running(kind, workspaceId, signal) {
+export async function openJobs(kind, workspaceId, signal) {
   const jobs = await unwrap(
     enrichmentsOf(kind)
       .eq("workspace_id", workspaceId)
-      .in("status", ["pending", "processing", "waiting"])
+      .or('status.in.(pending,processing,waiting),result->>outcome.eq."no match"')
+      .order("created_at", { ascending: false })
       .limit(200),
     signal,
   );
-  return new Map(jobs.map((job) => [job.payload[`${kind}_id`], job]));
+  return new Map(jobs.reverse().map((job) => [job.payload[`${kind}_id`], job]));
 }
 
 /**

@@ -5,6 +5,7 @@ import {
   column,
   createAction,
   Empty,
+  ENDED,
   Freshness,
   html,
   Icon,
@@ -19,34 +20,48 @@ import {
   useQuery,
   When,
 } from "../../app.js";
-import { costOf, enrichment, page, running } from "./data.js";
+import { costOf, enrichment, openJobs, page, SOURCES } from "./data.js";
 
 loadStyles("/apps/enrichment/enrichment.css");
 
+export const isLive = (job) => Boolean(job) && !ENDED.has(job.status);
+
 /** Button that enriches a record. The tooltip of the button shows the maximum cost. */
-export function EnrichButton({ kind, id, name, job, refresh, className = "small" }) {
-  const run = () => createAction(refresh)(`${name} was not enriched`, () => enrichment(kind, id));
+export function EnrichButton({ kind, row, name, job, refresh, className }) {
+  const run = () =>
+    createAction(refresh)(`${name} was not enriched`, () => enrichment(kind, row.id));
+  const word = row.enriched_at ? "Enrich again" : "Enrich";
   return html`<${ActionButton}
-    className=${className}
+    className=${className ?? (row.enriched_at ? "small quiet" : "small")}
     run=${run}
-    disabled=${Boolean(job)}
+    disabled=${isLive(job)}
     title=${`Calls Apollo, ${costOf(1)}`}
-    aria-label=${`Enrich ${name}`}>
-    <${Icon} name="sparkles" /> Enrich
+    aria-label=${`${word} ${name}`}>
+    <${Icon} name="sparkles" /> ${word}
   <//>`;
 }
 
-/** Shows the state of the running enrichment job, or the time of the last enrichment. */
-export const Enriched = ({ row, job }) =>
-  job
-    ? html`<${StateBadge} job=${job} />`
-    : row.enriched_at
-      ? html`<span class="titled">
-          <${Tag} tone="completed">
-            ${row.metadata?.apollo_source === "offline" ? "Enriched, sample" : "Enriched"}
-          <//> <span class="muted small"><${When} at=${row.enriched_at} /></span>
-        </span>`
-      : html`<${Tag} tone="pending">Not enriched<//>`;
+/**
+ * Shows the state of the running enrichment job, or the result and the time of the last enrichment.
+ * `job` is the latest job of the record, if the page knows it.
+ */
+export function Enriched({ row, job }) {
+  if (isLive(job)) return html`<${StateBadge} job=${job} />`;
+  const ended = job?.status === "completed" ? job.finished_at : null;
+  const isMissing =
+    job?.result?.outcome === "no match" && !(Date.parse(row.enriched_at) > Date.parse(ended));
+  if (!isMissing && !row.enriched_at) return html`<${Tag}>Not enriched<//>`;
+  const isSample = row.metadata?.apollo_source === "offline";
+  return html`<span class="titled">
+    ${
+      isMissing
+        ? html`<${Tag} tone="waiting">No match<//>`
+        : html`<${Tag} tone=${isSample ? "pending" : "completed"}>
+            ${isSample ? SOURCES.offline : "Enriched"}
+          <//>`
+    } <span class="muted small"><${When} at=${ended ?? row.enriched_at} /></span>
+  </span>`;
+}
 
 /** Shows the first letter of a name as an icon. */
 const Mark = ({ name }) =>
@@ -73,11 +88,11 @@ export function RecordsPage({ kind, label, nameOf, columns, hint, add, actions, 
     async (_, cursor, signal) => {
       const [found, jobs] = await Promise.all([
         page(`${kind}s`, workspace.id, { search, cursor, signal }),
-        running(kind, workspace.id, signal),
+        openJobs(kind, workspace.id, signal),
       ]);
       return { ...found, jobs };
     },
-    { search, isLive: (pages) => pages.some(({ jobs }) => jobs.size > 0) },
+    { search, isLive: (pages) => pages.some(({ jobs }) => [...jobs.values()].some(isLive)) },
   );
   const rows = records.value?.flatMap((one) => one.rows) ?? [];
   const jobs = records.value?.at(-1)?.jobs ?? new Map();
@@ -126,7 +141,7 @@ export function RecordsPage({ kind, label, nameOf, columns, hint, add, actions, 
           "num",
           (row) => html`<${EnrichButton}
             kind=${kind}
-            id=${row.id}
+            row=${row}
             name=${nameOf(row)}
             job=${jobs.get(row.id)}
             refresh=${records.refresh} />`,
