@@ -61,7 +61,7 @@ def test_a_video_becomes_a_transcript_live(
 
     expect(page).to_have_url(re.compile(r"/trainings/[0-9a-f-]{36}$"), timeout=PATIENCE)
     expect(page.get_by_role("heading", level=1)).to_have_text(TITLE)
-    expect(page.get_by_text("Ready", exact=True)).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("Transcript only", exact=True)).to_be_visible(timeout=PATIENCE)
     expect(page.locator("[data-job=transcription]")).to_be_hidden()
     page.get_by_text("Details", exact=True).press("Enter")
     expect(page.locator("[data-job=transcription]")).to_contain_text("Completed")

@@ -1,6 +1,6 @@
 // Requests of the training pages, and texts for the state of a training.
 
-import { callRoute as call, pluralize, supabase, unwrap } from "../../app.js";
+import { callRoute as call, duration, pluralize, supabase, unwrap } from "../../app.js";
 
 /**
  * Submit an uploaded recording. Returns the id of the job that transcribes the recording.
@@ -75,6 +75,11 @@ export const STATES = {
   failed: { word: "Failed", tone: "failed" },
   cancelled: { word: "Cancelled", tone: "cancelled" },
 };
+/** Return the word and the colour (tone) for the state of a training. */
+export const stateOf = ({ status, procedure }) =>
+  status === "completed" && !procedure?.procedure
+    ? { word: "Transcript only", tone: "pending" }
+    : STATES[status];
 /** Names of the results of jobs, by job type. */
 export const MAKES = {
   transcription: "Transcript",
@@ -107,11 +112,12 @@ export function aboutOf(training) {
   if (!isOver(training.status)) return nowOf(training);
   const steps = training.procedure?.procedure?.steps.length;
   const parts = [
-    training.media?.seconds && clock(training.media.seconds),
+    training.media?.seconds &&
+      duration(Math.round(training.media.seconds) * 1000).replace(".0", ""),
     steps ? `procedure of ${pluralize(steps, "step")}` : training.transcript && "transcript",
     training.share_id && "shared",
   ];
-  return parts.filter(Boolean).join(" · ");
+  return parts.filter(Boolean).join(", ");
 }
 export const isOver = (status) => ["completed", "failed", "cancelled"].includes(status);
 

@@ -17,7 +17,7 @@ import {
 import { isLiveJob, JOB_TYPES, MAKES, MAX_COUNTED, monitored } from "./data.js";
 import { attributesOf, columnsOf } from "./job-monitor.js";
 
-export const title = () => "Job monitor";
+export const title = () => "Jobs of trainings";
 
 const STATUSES = ["pending", "processing", "failed", "completed", "cancelled"];
 
@@ -63,7 +63,7 @@ export default function Monitor({ workspace }) {
     <header class="page-head">
       <div class="grow">
         <p class="crumb"><a href="/trainings">Training</a></p>
-        <h1 tabindex="-1">Job monitor</h1>
+        <h1 tabindex="-1">Jobs</h1>
       </div>
       <${Freshness} value=${found.freshness} />
     </header>

@@ -24,7 +24,7 @@ import {
   useTopicRefresh,
   When,
 } from "../../app.js";
-import { clock, isOver, MAKES, nowOf, STATES, trainings } from "./data.js";
+import { clock, isOver, MAKES, nowOf, stateOf, trainings } from "./data.js";
 import { attributesOf, columnsOf, JobState } from "./job-monitor.js";
 import { Picture, printProcedure, useVideo, Video } from "./video.js";
 
@@ -67,7 +67,7 @@ function Training({ id, remove }) {
   if (unread) return unread;
   const act = createAction(found.refresh);
   const cancel = () => act("Could not stop", () => trainings.cancel(id)); // keeps finished results
-  const { word, tone } = STATES[training.status];
+  const { word, tone } = stateOf(training);
   const jump = (seconds) => player.current?.jump(seconds);
   const { share_id: shareId } = training;
   const isWritten = Boolean(training.procedure?.procedure);
@@ -203,7 +203,8 @@ const named = (what, lines = []) =>
     <ul class="bullets" dir="auto">${lines.map((line) => html`<li class="wrap">${line}</li>`)}</ul>
   </div>`;
 
-const NO_MODEL = "no language model is connected";
+const NO_MODEL =
+  "no language model is connected. An administrator can set LANGUAGE_MODEL_URL, then upload again";
 
 function StepForm({ step, edit, onClose }) {
   const [text, setText] = useState({ title: step.title, detail: step.detail });
@@ -275,7 +276,7 @@ function Transcript({ of, jump, at }) {
       <p class="muted small wrap">
         ${
           of.offline
-            ? "Recognised on this server, with mistakes. Compare it with the video."
+            ? "Automatic transcript. It may contain mistakes."
             : "Transcribed by speech recognition."
         }
         ${of.missing_seconds ? ` The file lacks its last ${Math.round(of.missing_seconds)} s.` : ""}

@@ -15,7 +15,7 @@ import {
   When,
 } from "../../app.js";
 import { Bar } from "./bar.js";
-import { aboutOf, isOver, STATES, trainings } from "./data.js";
+import { aboutOf, isOver, stateOf, STATES, trainings } from "./data.js";
 import { UploadDialog } from "./upload-dialog.js";
 import { Uploading } from "./uploading.js";
 
@@ -47,7 +47,7 @@ export default function Trainings({ workspace, user }) {
       <h1 tabindex="-1">Training</h1>
       <span class="spacer"></span>
       <${Freshness} value=${found.freshness} />
-      <a class="button" href="/trainings/monitor">Job monitor</a>
+      <a class="button" href="/trainings/monitor">Jobs</a>
       <button type="button" class="primary" onClick=${() => setIsAdding(true)}>New video</button>
     </header>
     <${Uploading} whose=${whose} />
@@ -78,10 +78,10 @@ export default function Trainings({ workspace, user }) {
         column(
           "State",
           "state bare",
-          ({ status }) => html`<${Tag} tone=${STATES[status].tone}>${STATES[status].word}<//>`,
+          (one) => html`<${Tag} tone=${stateOf(one).tone}>${stateOf(one).word}<//>`,
         ),
         ...(shown.some(({ status }) => !isOver(status)) ? [PROGRESS] : []),
-        column("Uploaded", "bare", (one) => html`<${When} at=${one.created_at} />`),
+        column("Uploaded", "bare muted", (one) => html`<${When} at=${one.created_at} />`),
       ],
     )}
     ${
