@@ -114,9 +114,11 @@ class _Run:
     def _marked(self, text: str) -> str:
         """Append the source of a result to its text.
 
-        Sample answers already contain a mark as samples.
+        A sample is marked as a sample instead.
         """
-        return text if self._app.model.offline else f"{text}\n\n{BY_MODEL}"
+        if self._app.model.offline:
+            return f"{SAMPLE.capitalize()}, so this does not answer the request."
+        return f"{text}\n\n{BY_MODEL}"
 
     async def _question(self, decision: Decision) -> str | None:
         """Ask the user a question if its answer changes the result. Return the answer."""

@@ -30,13 +30,13 @@ def decide(text: str) -> Decision:
     if not words & (_RESEARCH | _BUILD):
         tier = "instant" if words & _GREETINGS else "standard"
         return Decision.model_validate(
-            {"tier": tier, "reply": f"An answer would be here. ({SAMPLE})"}
+            {"tier": tier, "reply": f"{SAMPLE.capitalize()}, so there is no answer."}
         )
     is_page = bool(words & _PAGES)
     return Decision(
         tier="async",
         type="research" if words & _RESEARCH else "build",
-        title=" ".join(text.split())[:80],
+        title="Research" if words & _RESEARCH else "Build",
         page=is_page,
         question=QUESTION if is_page else "",
         options=["Blue and white", "Green and white", "Gray"] if is_page else [],
@@ -45,12 +45,12 @@ def decide(text: str) -> Decision:
 
 def research() -> Findings:
     """Return a placeholder for points about a topic."""
-    return Findings(points=[f"A point would be here. ({SAMPLE})"])
+    return Findings(points=["A point would be here."])
 
 
 def write() -> str:
     """Return a placeholder for a result that is a text."""
-    return f"The text of the result would be here. ({SAMPLE})"
+    return "The text of the result would be here."
 
 
 def page(answer: str | None) -> Page:
@@ -58,7 +58,7 @@ def page(answer: str | None) -> Page:
     words = (answer or "").lower()
     return Page(
         title="Sample dashboard",
-        summary=f"This page shows the layout alone. ({SAMPLE})",
+        summary="Figures and steps would be here.",
         sections=[
             Section(title="Figures", figures=[Figure(label=x, value=1) for x in ("A", "B", "C")]),
             Section(title="Timeline", steps=["First", "Second", "Third"]),

@@ -2,7 +2,7 @@
 
 import httpx
 
-PROMPT = "Organise a one-day harbour festival for 400 guests with a budget of EUR 24,000."
+PROMPT = "Plan a one-day street festival for 400 guests with a budget of EUR 24,000."
 
 
 async def enqueue(api: httpx.AsyncClient, data: httpx.AsyncClient, workspace_id: str) -> list[str]:

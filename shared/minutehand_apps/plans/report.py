@@ -37,7 +37,9 @@ def notice(plan: ReportedPlan) -> str:
         return "Written by a language model. Days and costs are sums of its figures."
     was_called = any(stage.status == "failed" for stage in plan.stages)
     return (
-        "" if was_called or not plan.stages else f"This is a {SAMPLE}. It is not about the prompt."
+        ""
+        if was_called or not plan.stages
+        else f"{SAMPLE.capitalize()}, so this plan does not answer the request."
     )
 
 

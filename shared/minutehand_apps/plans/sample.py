@@ -22,8 +22,6 @@ _COSTS: Final = {
     "Fees of twelve stalls": -1200,
 }
 
-_POINTS: Final = {"points": ["A point would be here.", "Another point would be here."]}
-_TEXT: Final = {"text": "The text of this chapter would be here.\n\nIt would be about the prompt."}
 
 #: Sample result of each stage, by the stage's name.
 SAMPLES: Final[dict[str, dict[str, Any]]] = {
@@ -32,23 +30,23 @@ SAMPLES: Final[dict[str, dict[str, Any]]] = {
         "goal": "A market with twelve stalls and a small stage on the town square.",
         "facts": ["Twelve stalls", "One day in June, from 10:00 to 18:00"],
     },
-    "assumptions": _POINTS,
-    "constraints": _POINTS,
-    "strategy": _TEXT,
+    "assumptions": {"points": ["The square is free", "It does not rain all day"]},
+    "constraints": {"points": ["Music ends at 18:00", "Cars keep one lane"]},
+    "strategy": {"text": "Permit first, then stalls and stage, posters last."},
     "work_breakdown": {
         "tasks": [{"id": key, "title": title, "days": days} for key, title, days in _TASKS]
     },
     "dependencies": {"order": [{"task": key, "after": after} for key, after in _AFTER.items()]},
-    "team": _POINTS,
+    "team": {"points": ["One organizer", "Six helpers on the day"]},
     "budget": {
         "currency": "EUR",
         "costs": [{"title": title, "amount": amount} for title, amount in _COSTS.items()],
     },
     "milestones": {"milestones": [{"when": "Day 26", "title": "The market is open"}]},
     "risks": {"risks": [{"risk": "Rain all day", "answer": "Tents over half of the stalls"}]},
-    "quality": _POINTS,
-    "communication": _POINTS,
-    "what_if": _POINTS,
-    "questions": _POINTS,
-    "executive_summary": _TEXT,
+    "quality": {"points": ["Each stall is inspected before 10:00"]},
+    "communication": {"points": ["Posters", "A letter to the neighbors"]},
+    "what_if": {"points": ["Too few stalls: make the stage larger"]},
+    "questions": {"points": ["Who pays for damage to the square?"]},
+    "executive_summary": {"text": "Twelve stalls and a stage, 26 days from now."},
 }

@@ -34,7 +34,7 @@ def test_a_benchmark_is_submitted_answered_and_signed(visit: Visit) -> None:
     click(page, "Submit")
 
     expect(page).to_have_url(re.compile(r"/benchmarks/[0-9a-f-]{36}$"))
-    expect(page.locator(".page-head .badge")).to_have_text("Completed", timeout=90_000)
+    expect(page.locator(".page-head .badge")).to_have_text("Sample", timeout=90_000)
     answers = page.get_by_role("group", name="Answers")
     expect(answers.locator("tbody tr")).to_have_count(2)
     expect(answers.locator("[data-question=q2]")).to_contain_text("What is 2 + 2?")

@@ -17,7 +17,7 @@ from tests.support.harness import until
 from tests.support.killable import survive
 from tests.unit.ai.model_server import Fault, ModelServer
 
-SAMPLE = "sample: no language model is connected"
+SAMPLE = "Sample: no language model is connected"
 
 
 async def test_a_model_decides_asks_and_fills_a_page(

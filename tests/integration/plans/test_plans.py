@@ -14,7 +14,7 @@ from tests.support.engine import ACME, ADA, EVE
 from tests.support.killable import survive
 from tests.unit.ai.model_server import Fault, ModelServer
 
-SAMPLE = "sample: no language model is connected"
+SAMPLE = "Sample: no language model is connected"
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ async def test_without_a_model_there_is_one_sample_under_its_banner(
     )
     assert response == [{"text": SAMPLES["strategy"]["text"]}]
     report = await harness.report(plan_id)
-    assert f"This is a {SAMPLE}. It is not about the prompt." in report
+    assert f"{SAMPLE}, so this plan does not answer the request." in report
     assert report.startswith("# Sample plan")
     assert len(report.split("\n## ")) == stages + 1
     assert "26 days along the longest chain of tasks." in report

@@ -41,7 +41,7 @@ const Drift = ({ columns, previous }) => {
   </p>`;
 };
 
-export function Answers({ job, previous }) {
+export function Answers({ job, previous, isSample }) {
   const columns = job.executions.map((one) => ({
     ...one,
     answers: answersOf(one),
@@ -72,8 +72,8 @@ export function Answers({ job, previous }) {
               <th scope="row" style=${{ minWidth: "14rem", fontWeight: "inherit" }}>
                 <span class="strong wrap">${one.question}</span>
                 <div class="bar">
-                  <${Agreement} texts=${responses.filter(Boolean)} />
-                  ${one.category && html`<span class="muted small">${one.category}</span>`}
+                  ${!isSample && html`<${Agreement} texts=${responses.filter(Boolean)} />`}
+                  ${one.category && html`<span class="muted small">Category: ${one.category}</span>`}
                 </div>
               </th>
               ${columns.map(

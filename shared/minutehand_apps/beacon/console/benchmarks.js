@@ -38,11 +38,8 @@ const regionOf = ({ region, status }) => {
 };
 const regionsOf = ({ executions }) =>
   html`<ul class="bar regions">${executions.map(regionOf)}</ul>`;
-const doneOf = ({ executions, min_regions: minRegions }) => {
-  const done = executions.filter(({ status }) => status === "completed").length;
-  return html`${done} of ${executions.length}
-    ${done < executions.length && html`<span class="muted small"> ${minRegions} needed</span>`}`;
-};
+const doneOf = ({ executions }) =>
+  `${executions.filter(({ status }) => status === "completed").length} of ${executions.length}`;
 
 export default function Benchmarks({ workspace }) {
   const jobs = useLivePages(workspace.id, beacon.jobs, {
@@ -104,7 +101,10 @@ export default function Benchmarks({ workspace }) {
           "wrap",
           (job) => html`
             <a href=${`/benchmarks/${job.id}`}>${job.name ?? job.jobspec_id}</a>
-            <span class="under">${job.jobspec_id} ${versionOf(job)}</span>
+            <span class="under">
+              Answers from ${job.min_regions} of ${pluralize(job.executions.length, "region")}
+              ${" "}needed, ${versionOf(job)}
+            </span>
           `,
         ),
         column(

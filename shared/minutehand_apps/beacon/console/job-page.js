@@ -24,6 +24,11 @@ import { Receipts } from "./receipts.js";
 
 export const title = () => "Benchmark";
 
+const State = ({ status, isSample }) =>
+  isSample && status === "completed"
+    ? html`<${Tag}>Sample<//>`
+    : html`<${Tag} tone=${STATES[status].tone}>${STATES[status].word}<//>`;
+
 export default function JobPage({ id, workspace }) {
   const found = useFetch((signal) => beacon.job(id, signal), [id]);
   const job = found.value;
@@ -51,6 +56,7 @@ export default function JobPage({ id, workspace }) {
       "It runs each day at 06:00 UTC. Change this in Jobs and queues, Schedules.",
     );
   const { constraints } = job.spec;
+  const isSample = job.executions.some(({ model }) => model === "offline-1");
   const questions = pluralize(job.spec.questions.length, "question");
   const regions = pluralize(constraints.regions.length, "region");
   return html`<article class="page">
@@ -61,7 +67,7 @@ export default function JobPage({ id, workspace }) {
         </p>
         <div class="titled">
           <h1 tabindex="-1" class="wrap">${job.spec.benchmark.name}</h1>
-          <${Tag} tone=${STATES[job.status].tone}>${STATES[job.status].word}<//>
+          <${State} status=${job.status} isSample=${isSample} />
         </div>
       </div>
       ${isLive && html`<${Freshness} value=${freshness} />`}
@@ -75,9 +81,13 @@ export default function JobPage({ id, workspace }) {
     </header>
     ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
     <p class="muted wrap">
-      ${questions} · ${regions}, ${constraints.min_regions} needed · submitted <${When}
-        at=${job.created_at} />
+      ${questions}, answers from ${constraints.min_regions} of ${regions} needed,
+      ${" "}submitted <${When} at=${job.created_at} />
     </p>
+    ${
+      isSample &&
+      html`<p class="notice">Sample: no provider is connected, so the answers are made up.</p>`
+    }
     ${job.error && html`<p class="problem wrap" role="alert">${job.error}</p>`}
     <section class="card" aria-labelledby="h-executions">
       <h2 id="h-executions">Executions</h2>
@@ -94,7 +104,7 @@ export default function JobPage({ id, workspace }) {
           column(
             "State",
             ({ status, error }) => html`
-              <${Tag} tone=${STATES[status].tone}>${STATES[status].word}<//>
+              <${State} status=${status} isSample=${isSample} />
               ${error && html` <span class="problem wrap">${error}</span>`}
             `,
           ),
@@ -109,7 +119,7 @@ export default function JobPage({ id, workspace }) {
         ],
       )}
     </section>
-    <${Answers} job=${job} previous=${previous.value} />
+    <${Answers} job=${job} previous=${previous.value} isSample=${isSample} />
     ${job.executions.some((one) => one.receipt_id) && html`<${Receipts} id=${job.id} />`}
   </article>`;
 }

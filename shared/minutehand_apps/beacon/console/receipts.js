@@ -30,7 +30,7 @@ export function Receipts({ id }) {
     <div class="bar">
       <h2 id="h-receipts">Receipts</h2>
       <span class="spacer"></span>
-      <${ActionButton} className="primary" run=${bundle}>Download the bundle<//>
+      <${ActionButton} run=${bundle}>Download the bundle<//>
       <${ActionButton} className="quiet" run=${keys}>Public key<//>
     </div>
     <p class="muted small">

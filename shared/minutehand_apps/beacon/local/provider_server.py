@@ -130,7 +130,7 @@ def _result(task: Task, fault: Faults) -> dict[str, Any]:
 def _response(question: dict[str, Any], region: str) -> dict[str, Any]:
     """Make an answer from the question and the region, so that the answers of regions differ."""
     number = hashlib.sha256(f"{region}\n{question['question']}".encode()).digest()[0]
-    text = f"A provider's answer would be here: {region} says {number}. (sample: no provider asked)"
+    text = f"Sample answer {number}"
     return {**question, "response": text, "duration_ms": 20 + number}
 
 

@@ -338,7 +338,7 @@ function Answer({ of: message, onRetry }) {
 const Page = ({ title: name, address }) =>
   html`<figure class="chat-page">
     <figcaption>
-      <a href=${address} target="_blank" rel="noopener noreferrer">${name}</a>
+      <a href=${address} target="_blank" rel="noopener noreferrer">Open the full page</a>
     </figcaption>
     <iframe sandbox="" src=${address} title=${name} loading="lazy" referrerpolicy="no-referrer">
     </iframe>
@@ -362,7 +362,9 @@ function WorkCard({ item, question, onAnswer, onCancel }) {
       ${
         question
           ? html`<${Tag} tone="waiting">Waiting for your answer<//>`
-          : html`<${StateBadge} status=${status} cancelling=${isCancelling} />`
+          : item.result?.text?.startsWith("Sample:")
+            ? html`<${Tag}>Sample<//>`
+            : html`<${StateBadge} status=${status} cancelling=${isCancelling} />`
       }
       ${
         isLive &&

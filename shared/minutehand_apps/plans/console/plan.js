@@ -35,8 +35,8 @@ const { useJob } = createHooks(hooks, supabase);
 
 const JSON_ONLY = { Accept: "application/json" };
 const FORMATS = [
-  { name: "HTML", type: "text/html", file: "plan.html" },
-  { name: "Markdown", type: "text/markdown", file: "plan.md" },
+  { name: "Download HTML", type: "text/html", file: "plan.html" },
+  { name: "Download Markdown", type: "text/markdown", file: "plan.md" },
 ];
 
 /** Read a plan and the plan's report. */
@@ -94,8 +94,11 @@ export default function PlanPage({ id }) {
     callRoute("PUT /api/plans/{plan_id}/tasks", { params, body }).then(found.refresh);
   const share = (shared) =>
     callRoute("PUT /api/plans/{plan_id}/share", { params, body: { shared } });
-  const { tone, word } = toneOf(plan.status);
-  return html`<article class="page reading">
+  const { stages } = plan;
+  const isSample = stages.length > 0 && !stages.some((one) => one.model || one.status === "failed");
+  const { tone, word } =
+    isSample && plan.status === "completed" ? { word: "Sample" } : toneOf(plan.status);
+  return html`<article class="page">
     <header class="page-head">
       <div class="grow">
         <p class="crumb"><a href="/plans">Plans</a> / created <${When} at=${plan.created_at} /></p>
@@ -119,7 +122,6 @@ export default function PlanPage({ id }) {
         ${FORMATS.map(
           ({ name, type, file }) => html`<${ActionButton}
             key=${name}
-            title=${`Download the report as ${name}`}
             run=${() => save(type, file)}>
             <${Icon} name="download" /> ${name}
           <//>`,
@@ -142,8 +144,9 @@ export default function PlanPage({ id }) {
         job=${{ status: "processing", progress: { percentage: plan.percentage, message: plan.waits_for } }} />`
     }
     ${plan.error && html`<p class="problem" role="alert">${plan.error}</p>`}
+    ${plan.report.notice && html`<p class="muted">${plan.report.notice}</p>`}
     <div class="plan">
-      <${Outline} of=${plan.report.outline} />
+      <${Outline} of=${plan.report.outline} isSample=${isSample} />
       <${ReportSection}
         report=${plan.report}
         output=${output}
@@ -197,13 +200,13 @@ const WORDS = {
 const TONES = { completed: "completed", failed: "failed", running: "processing" };
 
 /** List of all chapters, with the state of each chapter. */
-const Outline = ({ of }) =>
+const Outline = ({ of, isSample }) =>
   html`<nav class="outline" aria-label="Chapters">
     <ol>
       ${of.map(
         ({ stage, title: name, status }) => html`<li
           key=${stage}
-          data-tone=${TONES[status] ?? "pending"}
+          data-tone=${(!isSample && TONES[status]) || "pending"}
           data-status=${status === "running" ? "processing" : status}>
           <${Icon} name=${MARKS[status]} />
           <a href=${`#${stage}`}>${name}</a>
@@ -223,7 +226,6 @@ function ReportSection({ report, output, redo, edit, editTask }) {
       : null;
   return html`<section class="card stack report" aria-labelledby="h-report" dir="auto">
     <h2 id="h-report">${report.title}</h2>
-    ${report.notice && html`<p class="muted">${report.notice}</p>`}
     ${report.outline.map(
       (one) => html`<${Chapter}
         key=${one.stage}
@@ -243,6 +245,12 @@ function editableText(blocks) {
   if (typeof blocks[0] === "string") return blocks[0];
   return blocks[0].every((line) => typeof line === "string") ? blocks[0].join("\n") : null;
 }
+
+/** Return how to change a chapter that has no Edit button. */
+const hintOf = (stage) =>
+  ["work_breakdown", "dependencies"].includes(stage)
+    ? "Choose a task in the schedule to edit it"
+    : "Can only be rewritten";
 
 function ChapterForm({ name, words, edit, onClose }) {
   const [text, setText] = useState(words);
@@ -266,6 +274,7 @@ function Chapter({ of, blocks, text, redo, edit, chart }) {
         html`<${ActionButton} className="quiet" run=${async () => setIsEdited(true)}
           aria-label=${`Edit: ${name}`}>Edit<//>`
       }
+      ${redo && words === null && html`<span class="hint">${hintOf(stage)}</span>`}
       ${
         redo &&
         html`<${ActionButton} className="quiet" run=${redo}
@@ -295,7 +304,7 @@ const isNumber = (text) => /^−?[\d.,]+$/.test(text);
  * markup.
  */
 function blockOf(block) {
-  if (typeof block === "string") return html`<p>${block}</p>`;
+  if (typeof block === "string") return block.split(/\n{2,}/).map((text) => html`<p>${text}</p>`);
   if (block.length === 0) return null;
   if (typeof block[0] === "string")
     return html`<ul>

@@ -65,7 +65,7 @@ export default function Plans({ workspace }) {
       },
       [
         heading(
-          "Prompt",
+          "Plan",
           "wrap",
           (one) => html`<a href=${`/plans/${one.plan_id}`}>${one.prompt.slice(0, 160)}</a>`,
         ),
