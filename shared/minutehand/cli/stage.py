@@ -87,7 +87,7 @@ class Stage:
 
     def outputs(self) -> dict[str, str]:
         """Read the outputs of the stage's CloudFormation stack by name."""
-        with translate_aws_errors(self.region):
+        with translate_aws_errors(self.region, self.name):
             stacks = self.client("cloudformation").describe_stacks(StackName=self.stack)["Stacks"]
         return {item["OutputKey"]: item["OutputValue"] for item in stacks[0].get("Outputs", [])}
 
@@ -147,7 +147,7 @@ def _file() -> str:
 
 
 @contextmanager
-def translate_aws_errors(region: str) -> Iterator[None]:
+def translate_aws_errors(region: str, stage: str = "STAGE") -> Iterator[None]:
     """Raise errors and timeouts of AWS as `CommandFailed`, with one sentence and one fix."""
     from botocore import exceptions as aws
 
@@ -160,7 +160,7 @@ def translate_aws_errors(region: str) -> Iterator[None]:
             raise CommandFailed(
                 f"{details.get('Message', 'a resource is missing')} in {region}",
                 code=code,
-                fix="pass the --region of the stage, or deploy it: minutehand deploy STAGE",
+                fix=f"pass the --region of the stage, or deploy it: minutehand deploy {stage}",
             ) from error
         denied = "token" in code.lower() or "denied" in code.lower() or "signature" in code.lower()
         raise CommandFailed(

@@ -97,6 +97,7 @@ def list_faults(stack: RunningStack) -> Iterator[Fault]:
             no_key=__file__,
             wrong_password=re.sub(r":[^:@/]+@", ":wrong@", url),
             raw_password=re.sub(r":[^:@/]+@", ":p#ss/word@", url),
+            percent_password=re.sub(r":[^:@/]+@", ":p%w@", url),
             wrong_port=re.sub(r":\d+/", ":9/", url),
             no_database=f"{url}_of_none",
             bare_database=url.replace("/postgres", "/template1"),

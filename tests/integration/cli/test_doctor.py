@@ -69,6 +69,8 @@ def test_a_strange_data_api_is_named(
     [
         ("postgresql://postgres:p#ss@db.test/postgres", True),
         ("postgresql://postgres:p@ss@db.test/postgres", True),
+        ("postgresql://postgres:p%w@db.test/postgres", True),
+        ("postgresql://postgres:p%25w@db.test/postgres", False),
         ("postgresql://db.test/postgres?application_name=a@b", False),
         ("postgresql://db.test:5432/postgres?application_name=a@b", False),
     ],
@@ -76,6 +78,13 @@ def test_a_strange_data_api_is_named(
 def test_only_a_raw_password_is_called_unencoded(address: str, is_raw: bool) -> None:
     """An `@` in the query of an address without a user does not belong to a password."""
     assert bool(re.match(RAW_PASSWORD, address)) is is_raw
+
+
+def test_addresses_of_two_projects_are_named(stack: RunningStack) -> None:
+    """The doctor compares the projects in SUPABASE_URL and DATABASE_URL."""
+    url, host = "https://aaaaaaaaaaaaaaaaaaaa.supabase.co", "db.bbbbbbbbbbbbbbbbbbbb.supabase.co"
+    finding = run_one_check(stack, "settings", SUPABASE_URL=url, DATABASE_URL=host)
+    assert "https://bbbbbbbbbbbbbbbbbbbb.supabase.co" in str(finding.fix)
 
 
 #: Each line: a package, the faulty module of its processors, and a part of the fix.
@@ -135,9 +144,9 @@ BROKEN = [
         "drop event trigger mondays; drop function public.refuse",
     ),
     (
-        *("wake-up", "fail", "cannot wake the worker at https://elsewhere.test", "connect_worker"),
-        "insert into queue.settings (name, value) values ('worker_url', '\"https://elsewhere.test\"')",
-        "delete from queue.settings where name = 'worker_url'",
+        *("enqueue", "fail", "permission denied", "function gen_random_uuid() to public"),
+        "revoke execute on function gen_random_uuid() from public",
+        "grant execute on function gen_random_uuid() to public",
     ),
     (
         *("engine", "fail", "1 rows break", "select * from public.workspace_members where"),

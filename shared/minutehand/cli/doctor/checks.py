@@ -59,6 +59,8 @@ JWT_SECRET = (
     "SUPABASE_JWT_SECRET=…  # from Project settings → JWT keys; leave it empty and set"
     " SUPABASE_SECRET_KEY, if the project has its own signing keys or revoked the legacy secret"
 )
+#: Pattern of a hosted project's ref in an address of the project.
+REF = r"[/.]([a-z]{20})(?:[.]supabase[.]|:)"
 #: Name of the project's function that PostgREST calls before each request.
 PRE_REQUEST = """
     select substring(c.setting, 'pgrst.db_pre_request=(.+)')
@@ -78,24 +80,48 @@ TOKEN = (
     " `minutehand deploy STAGE --secrets-only`, or by a restart"
 )
 
-#: Names of schemas that contain tables of the engine.
-ENGINES = """
-    select relnamespace::regnamespace::text from pg_class
-    where relname in ('job_types', 'leases', 'tenant_limits') and relkind = 'r'
-    group by 1 having count(*) > 1
-"""
-#: Query of statements that disable the project's own triggers on two tables.
-OWN_TRIGGERS = """
-    select format('alter table %%s disable trigger %%I', t.tgrelid::regclass, t.tgname)
+#: Names of schemas that contain tables of the engine, and of schemas with the tables of clients.
+ENGINES, CLIENTS = (
+    f"select relnamespace::regnamespace::text from pg_class where relname in ({names})"
+    " and relkind = 'r' group by 1 having count(*) > 1"
+    for names in ("'job_types', 'leases', 'tenant_limits'", "'job_logs', 'workspace_settings'")
+)
+#: Query of statements that disable the project's own triggers and policies on two tables.
+OWN_RULES = """
+    select format('alter table %%s disable trigger %%I', t.tgrelid::regclass, t.tgname) as statement
     from pg_trigger as t
     join pg_class as c on c.oid = t.tgrelid and c.relkind = 'r'
     join pg_proc as p on p.oid = t.tgfoid
     where c.relnamespace = 'public'::regnamespace
-      and c.relname in (%s, %s)
+      and c.relname = any (%s)
       and t.tgenabled <> 'D'
       and not t.tgisinternal
       and p.pronamespace <> 'queue'::regnamespace
-    order by c.relname, t.tgname
+    union all
+    select format('drop policy %%I on %%I.%%I', policyname, schemaname, tablename)
+    from pg_policies
+    where schemaname = 'public'::regnamespace::text and tablename = any (%s)
+      and qual !~ 'queue.my_workspaces'
+    order by statement
+"""
+#: Query of what people use: the tables with a policy of the engine, and the function that PostgREST
+#: calls before each request. The columns are a name, statements that use it, and the fix.
+USES = f"""
+    select tablename, format(
+      'set local role authenticated; select 1 from %I.%I limit 1; reset role',
+      schemaname, tablename), null
+    from pg_policies
+    where schemaname = 'public'::regnamespace::text and qual ~ 'queue.my_workspaces'
+    union all
+    select name, format('set local role authenticated; select %s(); reset role', name),
+      'alter role authenticator reset pgrst.db_pre_request; notify pgrst, ''reload config'''
+    from ({PRE_REQUEST}) as f (name)
+"""
+#: Query of the statement that grants the right on a function of Postgres.
+GRANT = """
+    select string_agg(format('grant execute on function %s to public', oid::regprocedure), '; ')
+    from pg_proc
+    where pronamespace = 'pg_catalog'::regnamespace and proname = '{}'
 """
 #: Query of one person of a tenant, with the claims of the person's requests.
 PERSON = """
@@ -214,6 +240,12 @@ def settings(target: Target) -> CheckResult:
         if apps == values.get(error.variable):
             fix = f'apps = ["…"]  # in {FILE}, with the names of your packages'
         return fail(f"{error.variable} {error.problem}", fix)
+    refs = re.findall(REF, f"{values['SUPABASE_URL']} {values.get('DATABASE_URL')}")
+    if len({*refs}) > 1:
+        return fail(
+            "SUPABASE_URL is of another project than DATABASE_URL",
+            f"SUPABASE_URL=https://{refs[-1]}.supabase.co  # or correct DATABASE_URL",
+        )
     key = values["SUPABASE_PUBLISHABLE_KEY"]
     if key.startswith("sb_secret_") or _key_role(key) == "service_role":
         return fail(
@@ -300,6 +332,10 @@ def database(target: Target) -> CheckResult:
     if not engines:
         other = "DATABASE_URL=…  # of the project that has the engine; to install it here: "
         return fail("the engine is not installed in this database", f"{other}{target.migrate}")
+    clients = [name for (name,) in target.query(CLIENTS)]
+    if clients and expected.clients not in clients:
+        statement = f"alter schema {clients[0]} rename to {expected.clients}"
+        return fail(f"the schema {expected.clients} was renamed to {clients[0]}", statement)
     return ok()
 
 
@@ -484,7 +520,7 @@ def enqueue(target: Target) -> CheckResult:
         if failed:
             job_type, error, attempt = failed
             message = str(error).partition("\n")[0]
-            cause = trial.find_cause(attempt, "jobs", "job_logs")
+            cause = trial.find_cause(attempt, "jobs", "job_logs") or find_grant(target, message)
             if cause or not isinstance(error, NotLeased):
                 return fail(f"no job of the type {job_type} can be run: {message}", cause)
         attempt = partial(trial.attempt, partial(trial.run, TRIAL_TENANT))
@@ -492,7 +528,18 @@ def enqueue(target: Target) -> CheckResult:
             cause := trial.find_cause(attempt, "workspaces", "workspace_members")
         ):
             return warn(f"no tenant can be created: {error}".partition("\n")[0], cause)
+        owner.execute("set local statement_timeout = '1s'")  # a slow read is no fault
+        for name, use, fix in target.query(USES):
+            attempt = partial(trial.attempt, partial(owner.execute, use.encode()))
+            if (error := attempt()) and (cause := fix or trial.find_cause(attempt, name)):
+                return fail(f"people cannot use {name}: {error}".partition("\n")[0], cause)
     return ok()
+
+
+def find_grant(target: Target, message: str) -> str | None:
+    """Return the statement that grants the right on a function that an error's message names."""
+    name = re.search(r"permission denied for function (\w+)", message)
+    return target.query(GRANT.format(name[1]))[0][0] if name else None
 
 
 class NotLeased(psycopg.Error):
@@ -543,8 +590,9 @@ class Trial:
         return self.run(delete, job)
 
     def find_cause(self, attempt: Callable[[], psycopg.Error | None], *tables: str) -> str | None:
-        """Find the project's own triggers on two tables without which the attempt succeeds."""
-        owner, triggers = self._owner, [str(row[0]) for row in self.run(OWN_TRIGGERS, *tables)]
+        """Find the project's triggers or policies on tables without which the attempt succeeds."""
+        rows = self.run(OWN_RULES, [*tables], [*tables])
+        owner, triggers = self._owner, [str(row[0]) for row in rows]
         # use short timeouts, because each trial locks a table and all callers wait for the lock
         owner.execute("set local lock_timeout = '300ms'; set local statement_timeout = '300ms'")
         deadline = time.monotonic() + 1
@@ -654,7 +702,10 @@ def supabase(target: Target) -> CheckResult:
         )
     # a response 401 without the word "key" only means that the role anon may not read jobs
     if response.status_code == 401 and "key" in response.text.lower():
-        return fail("SUPABASE_PUBLISHABLE_KEY was rejected", PUBLISHABLE)
+        return fail(
+            f"SUPABASE_URL {url} rejected SUPABASE_PUBLISHABLE_KEY; both must be of one project",
+            PUBLISHABLE,
+        )
     if response.status_code == 404:
         return fail(
             f"{url} has no table jobs",
@@ -781,6 +832,7 @@ def _read(target: Target, name: str) -> dict[str, Any]:
         # for another status the key is accepted, and a function raises the error
         if response.status_code != 401 and target.values.get("DATABASE_URL"):
             fix = next((SKIP_PRE_REQUEST.format(*row) for row in target.query(PRE_REQUEST)), fix)
+            fix = find_grant(target, response.text) or fix
         raise CommandFailed(f"the worker was rejected: {response.text[:200]}", fix=fix)
     return dict(response.json())
 

@@ -59,6 +59,13 @@ from pg_class as c join pg_attribute as a on a.attrelid = c.oid
 where c.relkind = 'r' and not c.relrowsecurity and a.attname = 'workspace_id'
   and has_table_privilege('authenticated', c.oid, 'select')
 union all
+select 'warn', format('%s keeps jobs from being deleted, also by retention', c.conrelid::regclass),
+  format('alter table %s drop constraint %I, add constraint %2$I %s', c.conrelid::regclass,
+    c.conname, regexp_replace(replace(pg_get_constraintdef(c.oid), ' ON DELETE RESTRICT', ''),
+      '(REFERENCES [^)]+[)])', '\1 ON DELETE CASCADE'))
+from pg_constraint as c
+where c.confrelid = 'public.jobs'::regclass and c.confdeltype in ('a', 'r')
+union all
 -- without a statement_timeout of at most 60 s, a read can run for hours
 select 'warn', format('%s has %s: a call may occupy a connection for hours', s.setrole::regrole,
     c.setting),

@@ -26,9 +26,11 @@ OPTIONAL_CODES = {"missing_setting", "not_signed_in", "workspace_needed"}
 EXAMPLES = {"SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY"}
 REJECTED = "the database rejected the query"
 ADDRESS = "{}=…  # a reachable address; `minutehand dev` starts it here, a hosted one may be paused"
-PASSWORD = "DATABASE_URL=…  # with the password of Project settings → Database, percent-encoded"
-#: Pattern of an address in which a character of the password ends the password too early.
-RAW_PASSWORD = r"\w+://[^/?#@]*(?::(?!\d+/\w*\?)[^/?#@]*[/?#][^@]*@|@[^/?#]*@)"
+PASSWORD = (
+    "DATABASE_URL=…  # with the password of Project settings → Database, percent-encoded: % is %25"
+)
+#: Pattern of an address with a character of the password that must be percent-encoded.
+RAW_PASSWORD = r"\w+://[^/?#@]*(?:%(?![\da-fA-F]{2})|:(?!\d+/\w*\?)[^/?#@]*[/?#][^@]*@|@[^/?#]*@)"
 CONNECT = (
     "DATABASE_URL=…  # of the dashboard's Connect dialog, which also restores a paused project; "
     "the session pooler works without IPv6, with the user postgres.<project-ref>"
@@ -96,14 +98,16 @@ def run_check(check: Check, target: Target, *, named: bool) -> CheckResult:
         return fail(f"{url} does not respond ({type(error).__name__})", ADDRESS.format(name))
     except psycopg.Error as error:
         message = str(error).strip().splitlines()[0]
+        if re.match(RAW_PASSWORD, target.values["DATABASE_URL"]):
+            return fail("the password in DATABASE_URL is not percent-encoded", PASSWORD)
         if is_invalid_address(error):
             return fail(f"libpq rejects DATABASE_URL: {message}", f"DATABASE_URL=…  # {PARAMETERS}")
         if isinstance(error, psycopg.errors.LockNotAvailable):
             return fail(f"a table is locked: {message}", "minutehand doctor --only locks")
         if not isinstance(error, psycopg.OperationalError):
-            return fail(f"{REJECTED}: {message}", target.migrate)
-        if re.match(RAW_PASSWORD, target.values["DATABASE_URL"]):
-            return fail("the password in DATABASE_URL is not percent-encoded", PASSWORD)
+            return fail(
+                f"{REJECTED}: {message}", checks.find_grant(target, message) or target.migrate
+            )
         if re.search("password|SASL", message):
             return fail(f"the password in DATABASE_URL is wrong ({message})", PASSWORD)
         return fail(f"the database does not respond: {message}", CONNECT)
