@@ -23,6 +23,7 @@ import { Confirmations } from "./parts/dialog.js";
 import { Icon, Logo } from "./parts/icons.js";
 import { Incidents } from "./parts/incidents.js";
 import { Shortcuts } from "./parts/shortcuts.js";
+import { choice } from "./parts/field.js";
 import { Failed, Loading } from "./parts/states-of-view.js";
 import * as notFound from "./parts/not-found.js";
 import { Toasts } from "./parts/toasts.js";
@@ -133,18 +134,14 @@ function Shell({ apps, user, workspace, workspaces }) {
       <div class="rail-tools">
         ${
           workspaces.length > 1
-            ? html`<label class="workspace">
-              <span class="hidden">Workspace</span>
-              <select
-                value=${workspace?.id}
-                onChange=${(event) => switchTo(event.target.value)}>
-                ${workspaces.map(
-                  (choice) => html`<option value=${choice.id} key=${choice.id}>
-                    ${choice.name}
-                  </option>`,
-                )}
-              </select>
-            </label>`
+            ? choice(
+                "Workspace",
+                workspace?.id,
+                switchTo,
+                workspaces.map(({ id, name }) => [id, name]),
+                "workspace",
+                "hidden",
+              )
             : html`<p class="workspace strong">${workspace?.name ?? "No workspace"}</p>`
         }
       </div>

@@ -4,6 +4,7 @@
 import { question } from "../lib/prompt.js";
 import { useStore } from "../lib/store.js";
 import { html, useId, useLayoutEffect, useRef, useState } from "../lib/ui.js";
+import { field } from "./field.js";
 
 export function Dialog({ title, onClose, wide = false, children }) {
   const ref = useRef(null);
@@ -47,13 +48,9 @@ export function Confirmations() {
     <p>${openQuestion.text}</p>
     ${
       openQuestion.field &&
-      html`<label class="field">
-        <span>${openQuestion.field}</span>
-        <input
-          type="text"
-          maxlength="200"
-          onInput=${(event) => void (text.current = event.target.value.trim())} />
-      </label>`
+      field(openQuestion.field, undefined, (value) => void (text.current = value.trim()), {
+        maxlength: "200",
+      })
     }
     <div class="actions">
       <button type="button" autofocus=${openQuestion.danger && !openQuestion.field}

@@ -37,6 +37,17 @@ const rangeStart = (since) =>
     ? new Date(Math.floor(serverNow() / 60_000 - RANGES[since][0]) * 60_000).toISOString()
     : since;
 
+/** Names of the columns, with their CSS classes. */
+const HEADS = {
+  Job: "",
+  State: "c-state",
+  Progress: "c-progress",
+  Attempt: "c-num num",
+  Created: "c-time",
+  Duration: "c-num c-duration num",
+  Id: "c-id",
+};
+
 /** Fields of the filter of the SQL function `list_jobs`, by the names in the page's address. */
 const FILTERS = {
   type: "job_type",
@@ -144,13 +155,9 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
                 <span class="hidden">Select all loaded jobs</span>
               </label>
             </th>
-            <th scope="col" >Job</th>
-            <th scope="col" class="c-state">State</th>
-            <th scope="col" class="c-progress">Progress</th>
-            <th scope="col" class="c-num num">Attempt</th>
-            <th scope="col" class="c-time">Created</th>
-            <th scope="col" class="c-num c-duration num">Duration</th>
-            <th scope="col" class="c-id">Id</th>
+            ${Object.entries(HEADS).map(
+              ([name, of]) => html`<th scope="col" key=${name} class=${of}>${name}</th>`,
+            )}
           </tr>
         </thead>
         <tbody>

@@ -6,6 +6,7 @@ import { html, useState } from "../lib/ui.js";
 import { EnqueueDialog } from "../parts/enqueue.js";
 import { Failures } from "../parts/failures.js";
 import { FIELDS, JobMonitor } from "../parts/job-monitor.js";
+import { pageHead } from "../parts/states-of-view.js";
 
 export const title = () => "Jobs";
 
@@ -14,13 +15,13 @@ export default function Jobs({ workspace }) {
   const [enqueuing, setEnqueuing] = useState(false);
   const filter = Object.fromEntries(FIELDS.map((name) => [name, query.get(name) || undefined]));
   return html`<div class="page fill">
-    <header class="page-head">
-      <h1 tabindex="-1">Jobs</h1>
-      <span class="spacer"></span>
-      <button type="button" class="primary" onClick=${() => setEnqueuing(true)}>
+    ${pageHead(
+      "Jobs",
+      null,
+      html`<button type="button" class="primary" onClick=${() => setEnqueuing(true)}>
         Enqueue a job
-      </button>
-    </header>
+      </button>`,
+    )}
     ${
       query.get("grouped")
         ? html`<${Failures} workspace=${workspace} />`
