@@ -19,21 +19,15 @@ export function ShareButton({ what, address, share, refresh }) {
     ${
       isOpen &&
       html`<${Dialog} title=${`Share ${what}`} onClose=${() => setIsOpen(false)}>
+        <p>Anyone who has the link can read ${what}, without an account, until you end the link.</p>
         ${
-          link
-            ? html`
-              <p>Anyone who has this link can read ${what}, without an account.</p>
-              <input
-                type="text"
-                readonly
-                value=${link}
-                aria-label="Link"
-                onFocus=${(event) => event.target.select()} />
-            `
-            : html`<p>
-              A link lets anyone who has it read ${what}, without an account. You can end it at any
-              time.
-            </p>`
+          link &&
+          html`<input
+            type="text"
+            readonly
+            value=${link}
+            aria-label="Link"
+            onFocus=${(event) => event.target.select()} />`
         }
         <div class="actions">
           <button type="button" onClick=${() => setIsOpen(false)}>Close</button>

@@ -10,19 +10,19 @@ let last = 0;
 
 /**
  * Show a message for six seconds, or for twenty seconds if the message has a link (`href`,
- * `label`). If `sticky` is true, the message stays until the person dismisses it.
+ * `label`). If `tone` is `failed`, the message stays until the person dismisses it.
  */
-export function notify(text, { tone = "completed", sticky = false, href, label } = {}) {
+export function notify(text, { tone = "completed", href, label } = {}) {
   last += 1;
   const toast = { id: last, text, tone, href, label };
   toasts.set((now) => [...now.slice(-3), toast]);
-  if (!sticky) setTimeout(() => dismiss(toast.id), href ? 20_000 : 6000);
+  if (tone !== "failed") setTimeout(() => dismiss(toast.id), href ? 20_000 : 6000);
 }
 
 /** Show why an action failed, in a message that stays until the person dismisses it. */
 export function notifyFailure(what, error) {
   const id = error?.requestId ? ` (request ${String(error.requestId).slice(0, 8)})` : "";
-  notify(`${what}: ${error?.message ?? error}${id}`, { tone: "failed", sticky: true });
+  notify(`${what}: ${error?.message ?? error}${id}`, { tone: "failed" });
 }
 
 /**

@@ -17,9 +17,6 @@ export function Waterfall({ trace, now, detailsOf }) {
   const from = Math.min(...rows.map((row) => row.from));
   const to = Math.max(...rows.map((row) => row.to)); // grows while the job runs
   const percent = (ms) => `${(100 * ms) / Math.max(to - from, 1)}%`;
-  const others = trace.more
-    ? "The list shows the child jobs after the 300th"
-    : "The rest of this waterfall is on the child jobs' pages";
   return html`<div class="waterfall">
     <ol class="waterfall-rows" aria-label="Waterfall">
       ${rows.map((row) => {
@@ -42,7 +39,9 @@ export function Waterfall({ trace, now, detailsOf }) {
     </ol>
     ${
       (all.length > MAX_ROWS || trace.more) &&
-      html`<p class="muted small num">The first ${pluralize(rows.length, "row")}. ${others}.</p>`
+      html`<p class="muted small num">
+        The first ${pluralize(rows.length, "row")}. The child jobs' pages show the others.
+      </p>`
     }
   </div>`;
 }
