@@ -113,7 +113,9 @@ USES = f"""
     from pg_policies
     where schemaname = 'public'::regnamespace::text and qual ~ 'queue.my_workspaces'
     union all
-    select name, format('set local role authenticated; select %s(); reset role', name),
+    select name, format($$set local request.headers = '{{}}'; set local request.cookies = '{{}}';
+      set local request.method = 'POST'; set local request.path = '/rpc/enqueue_job';
+      set local role authenticated; select %s(); reset role$$, name),
       'alter role authenticator reset pgrst.db_pre_request; notify pgrst, ''reload config'''
     from ({PRE_REQUEST}) as f (name)
 """
