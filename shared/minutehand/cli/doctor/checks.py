@@ -107,7 +107,7 @@ OWN_RULES = """
 #: Query of what people use: the tables with a policy of the engine, and the function that PostgREST
 #: calls before each request. The columns are a name, statements that use it, and the fix.
 USES = f"""
-    select tablename, format(
+    select tablename::text, format(
       'set local role authenticated; select 1 from %I.%I limit 1; reset role',
       schemaname, tablename), null
     from pg_policies
