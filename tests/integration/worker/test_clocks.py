@@ -90,7 +90,10 @@ async def test_a_wait_lasts_as_long_as_it_was_to_last(
         works = engine.enqueue({"how": "works"}, job_type="naps", deadline_at=until)
         await worker.tick()
         engine.elapse(2)
-        await drain(worker)
+        # `elapse` leaves out maintenance that another connection runs at the moment
+        while engine.one("select count(*) from public.jobs where status <> 'completed'"):
+            engine.maintain()
+            await drain(worker)
     assert lengths == [timedelta(seconds=2)] * 6
     ended = "select status, result from public.jobs where id <> %s"
     assert engine.rows(ended, works) == [("completed", "over")] * 4
