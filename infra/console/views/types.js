@@ -87,18 +87,20 @@ const estimate = (ms) => `${Number.isFinite(ms) ? "≈ " : ""}${duration(ms)}`;
 const timeFigure = (name, { p50_ms: median, p95_ms: p95 } = {}) =>
   figure(name, estimate(median), p95 > median ? `p95 ${estimate(p95)}` : "median");
 
-/** Link to the jobs of a type in a state. The text of the link is the number of these jobs. */
-const listOf = ({ job_type: name }, state, count, className) =>
+/**
+ * Link to the jobs of a type in a state. The text of the link is the number of these jobs. Failed
+ * jobs come from the statistics, which count all jobs of the last day.
+ */
+const listOf = ({ job_type: name }, state, count) =>
   count > 0
     ? html`<a
-      class=${className}
+      class=${state === "failed" ? "problem" : null}
       href=${`/jobs?state=${state}&job_type=${encodeURIComponent(name)}`}>
-      ${atLeast(count, !className && count >= MAX_COUNTED)}
+      ${atLeast(count, state !== "failed" && count >= MAX_COUNTED)}
     </a>`
     : quantity(0);
 
-/** Link to the failed jobs of a type. The text of the link is their number in the last day. */
-const failedOf = (type) => listOf(type, "failed", type.day.failed, "problem");
+const failedOf = (type) => listOf(type, "failed", type.day.failed);
 
 /**
  * Tag that shows whether workers serve a job type. The tag says that the job type is refused,

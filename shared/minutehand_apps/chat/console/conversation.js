@@ -362,7 +362,7 @@ function WorkCard({ item, question, onAnswer, onCancel }) {
       ${
         question
           ? html`<${Tag} tone="waiting">Waiting for your answer<//>`
-          : item.result?.text?.startsWith("Sample:")
+          : item.result?.text?.startsWith("Sample: no language model is connected")
             ? html`<${Tag}>Sample<//>`
             : html`<${StateBadge} status=${status} cancelling=${isCancelling} />`
       }
