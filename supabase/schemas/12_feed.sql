@@ -915,6 +915,12 @@ declare
     queue.caller(),
     '00000000-0000-0000-0000-000000000000'
   );
+  v_is_new constant boolean := not exists (
+    select from queue.followers as f
+    where f.topic = p_topic
+      and f.user_id = v_user
+      and f.follower_id = p_follower_id
+  );
 begin
   if p_topic is null
     or p_follower_id is null
@@ -960,7 +966,9 @@ begin
     follower_id
   ) do update set seen_at = excluded.seen_at;
   return jsonb_build_object(
-    'again_seconds', 60,
+    -- A transaction that did not see the new follower may commit after the client's first read,
+    -- without a message. In two seconds, `seq` tells the client that it missed the change.
+    'again_seconds', case when v_is_new then 2 else 60 end,
     'seq', queue.topic_seq(p_topic),
     -- choose the interval so that all followers together poll about 50 times per second
     'check_seconds', (

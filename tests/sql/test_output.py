@@ -188,6 +188,25 @@ def test_followers_get_each_piece_and_beyond_the_budget_are_asked_to_read(
     assert messages(engine, f"job:{job_id}")[-1][1] == "job.look_again"
 
 
+def test_a_change_that_did_not_see_a_new_follower_moves_the_topics_position(
+    engine: Engine, ada: Engine
+) -> None:
+    """A transaction that began before a client followed may commit after the client's first read.
+
+    It sends the client no message, so the client soon compares the position of the topic again.
+    """
+    job_id, lease = engine.start()
+    follow = {"p_topic": f"job:{job_id}", "p_follower_id": ADA}
+    with engine.open_transaction() as writer:
+        assert writer.say(lease, piece("Hi")) == "unfollowed"
+        first = ada.rpc("follow_topic", **follow)
+    second = ada.rpc("follow_topic", **follow)
+
+    assert messages(engine, f"job:{job_id}") == []
+    assert first["seq"] != second["seq"]
+    assert (first["again_seconds"], second["again_seconds"]) == (2, 60)
+
+
 def test_a_job_has_twenty_streams_and_a_maximum_of_bytes(engine: Engine) -> None:
     """A job has at most 20 output streams, and each stream has a maximum number of bytes."""
     job_id, lease = engine.start()

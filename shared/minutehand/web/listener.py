@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 CHANNEL: Final = "minutehand_events"
 #: Seconds until a topic is registered again, because the database forgets a topic after a minute.
 REGISTER_SECONDS: Final = 30.0
+#: Seconds from the first registration of a topic to an additional read of the topic's streams.
+SETTLE_SECONDS: Final = 2.0
 
 
 class EventListener:
@@ -68,10 +70,14 @@ class EventListener:
             or now < self._registered_until.get(topic, 0.0)
         ):
             return
+        is_new = topic not in self._registered_until
         self._registered_until[topic] = now + REGISTER_SECONDS
         try:
             await self._functions.call("stream_topics", {"p_topics": [topic]})
             self.is_live = True
+            if is_new:
+                # a transaction that did not see the registration may commit without a notification
+                asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._wake, topic)
         except QueueError as error:
             self.is_live = False
             extra = {"event": "sse.polling", "reason": str(error)}

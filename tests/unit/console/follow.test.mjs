@@ -38,6 +38,9 @@ import { readFileSync } from "node:fs";
 import { beforeEach, mock, test } from "node:test";
 import { createClient } from "@supabase/supabase-js";
 
+// loaded here, because the client loads these modules later, and no mocked clock waits for that
+import "../../../infra/console/lib/jobs/live.js";
+import "../../../infra/console/lib/jobs/output.js";
 import { eventsOf } from "../../../infra/console/lib/jobs/messages.js";
 import { outputOf } from "../../../infra/console/lib/jobs/pieces.js";
 import { applyEvent, normalizeEvent, Sequence } from "../../../infra/console/lib/jobs/sequence.js";

@@ -391,6 +391,8 @@ export class Follower {
         this.#failures = 0;
         this.#error = null;
         this.#seq = seq;
+        // the position that arrived during the read may belong to a later change
+        if (seq !== this.#terms.seq) this.#isReadRequested = true;
         if (hasChanges) this.#changedAt = Date.now();
         if (joins === this.#joins) this.#onRead(!hasChanges && began > this.#until);
       } catch (error) {
