@@ -967,7 +967,7 @@ begin
   ) do update set seen_at = excluded.seen_at;
   return jsonb_build_object(
     -- A transaction that did not see the new follower may commit after the client's first read,
-    -- without a message. In two seconds, `seq` tells the client that it missed the change.
+    -- without a message. In two seconds, `seq` shows that the client missed the change.
     'again_seconds', case when v_is_new then 2 else 60 end,
     'seq', queue.topic_seq(p_topic),
     -- choose the interval so that all followers together poll about 50 times per second
