@@ -324,7 +324,7 @@ export class Follower {
    * changed since the last read, read to find out whether a message was missed.
    */
   #onRenewed() {
-    if (!this.#isSynced || this.#reading || this.#terms.seq === this.#seq) return;
+    if (!this.#isSynced || this.#terms.seq === this.#seq) return;
     this.#move("check");
     this.refresh();
   }
@@ -346,7 +346,7 @@ export class Follower {
     // Frequent messages must not postpone the check for missed messages, except if messages are
     // numbered, because then the numbers show a missing message.
     this.#checkAt = this.isNumbered ? checkAt : Math.min(this.#checkAt, checkAt);
-    if (payload?.look_again === true) return void this.#onWithheld();
+    if (payload?.look_again) return void this.#onWithheld();
     this.receive(payload);
     if (this.hasGap) this.#gapAt = Math.min(this.#gapAt, Date.now() + this.#options.reorder);
     this.#arm();
@@ -392,7 +392,7 @@ export class Follower {
         this.#error = null;
         this.#seq = seq;
         // the position that arrived during the read may belong to a later change
-        if (seq !== this.#terms.seq) this.#isReadRequested = true;
+        this.#isReadRequested ||= seq !== this.#terms.seq;
         if (hasChanges) this.#changedAt = Date.now();
         if (joins === this.#joins) this.#onRead(!hasChanges && began > this.#until);
       } catch (error) {
@@ -454,7 +454,7 @@ export class Follower {
     clearTimeout(this.#timer);
     const due = this.#dueAt();
     if (this.closed || due === Infinity) return;
-    this.#timer = later(() => this.#onTimer(), Math.max(0, due - Date.now()));
+    this.#timer = later(() => this.#onTimer(), due - Date.now());
   }
 
   #onTimer() {
