@@ -204,7 +204,7 @@ const named = (what, lines = []) =>
   </div>`;
 
 const NO_MODEL =
-  "no language model is connected. An administrator can set LANGUAGE_MODEL_URL, then upload again";
+  "no language model is connected. Upload it again after an administrator has connected one";
 
 function StepForm({ step, edit, onClose }) {
   const [text, setText] = useState({ title: step.title, detail: step.detail });
