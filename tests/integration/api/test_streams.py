@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractAsyncContextManager, closing
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
@@ -256,16 +256,21 @@ async def test_a_guest_reads_the_words_of_their_session(renewed: Renewed) -> Non
     assert (rest.events[0]["type"], rest.end) == ("job.output", "completed")
 
 
-async def test_events_arrive_by_notifications_alone(renewed: Renewed) -> None:
-    """One database connection notifies all event streams of new events.
-
-    After a loss, it is opened again. No stream polls in this test.
-    """
+def serving_without_polls(renewed: Renewed) -> AbstractAsyncContextManager[Api]:
+    """Serve an API whose streams read after notifications alone."""
     given = {"apps": (), "streaming": True, "environ": {"DATABASE_URL": renewed.url}}
     settings = scratch_settings(renewed.gateway.url).model_copy(update=given)
     never = StreamTiming(streaming=True, poll=900, max_poll=900, max_recheck=900)
+    return serving_api(Project(settings, renewed), timing=never)
+
+
+async def test_events_arrive_by_notifications_alone(renewed: Renewed) -> None:
+    """One database connection notifies all event streams of new events.
+
+    After a loss, it is opened again.
+    """
     listening = "from pg_stat_activity where application_name = 'minutehand_events'"
-    async with serving_api(Project(settings, renewed), timing=never) as api:
+    async with serving_without_polls(renewed) as api:
         engine = api.engine
         engine.register("work", lease_seconds=60)
         job_id = engine.enqueue(session_id="s")
@@ -291,3 +296,30 @@ async def test_events_arrive_by_notifications_alone(renewed: Renewed) -> None:
         engine.run("delete from public.workspace_members where user_id = %s", ADA)
         async with asyncio.timeout(60):
             assert [(await read).end for read in reads] == ["gone"] * 3
+
+
+async def test_a_change_from_before_the_registration_is_read(
+    renewed: Renewed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transaction that did not see a stream's registration commits after the stream's read.
+
+    It sends no notification, so the stream reads once more.
+    """
+    async with serving_without_polls(renewed) as api:
+        engine = api.engine
+        engine.register("work", lease_seconds=60)
+        job_id, lease = engine.start()
+        with engine.another_session() as writer:
+            writer.run("begin")
+            writer.settle(lease)
+            read = JobFeed.read
+
+            async def read_then_commit(feed: JobFeed) -> Any:
+                batch = await read(feed)
+                if engine.one("select count(*) from queue.streamed_topics"):
+                    writer.run("commit")
+                return batch
+
+            monkeypatch.setattr(JobFeed, "read", read_then_commit)
+            async with asyncio.timeout(60):
+                assert (await follow(api, events_path(job_id))).end == "completed"
