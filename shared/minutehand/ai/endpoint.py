@@ -6,7 +6,7 @@ openai_compatible.py and speech_endpoint.py build requests and parse responses.
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -152,8 +152,10 @@ class Endpoint:
             yield self._checked(complete, complete.object())
             return
         for event_type, data in parser.end():
-            has_event = True
-            yield self._event(response, event_type, data)
+            # if the connection ended within this event, the answer is cut off, and not unusable
+            with suppress(UnusableOutput):
+                yield self._event(response, event_type, data)
+                has_event = True
         if not has_event:
             self._checked(HttpResponse(response.status, response.headers, b""), None)
 
@@ -162,8 +164,8 @@ class Endpoint:
             return {}
         complete = HttpResponse(response.status, response.headers, data.encode())
         value = complete.object()
-        if event_type == "error" and value is not None:
-            value = {"error": value.get("error", value)}
+        if event_type == "error":
+            value = {"error": data if value is None else value.get("error", value)}
         return self._checked(complete, value)
 
     def _checked(self, response: HttpResponse, value: dict[str, Any] | None) -> dict[str, Any]:
@@ -193,7 +195,8 @@ class Endpoint:
     def _rejection(
         self, response: HttpResponse, status: int, body: Mapping[str, Any] | None
     ) -> LanguageModelError:
-        error = (body or {}).get("error")
+        # some endpoints return the members of the error without an object around them
+        error = body.get("error", body) if body else None
         error = error if isinstance(error, dict) else {"message": error}
         message = self._redact(str(error.get("message") or "no message"))
         text = f"{self._title} answered {status}: {message}"

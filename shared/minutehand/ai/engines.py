@@ -20,7 +20,6 @@ class NoModel:
 
     name: Final = "no language model"
     offline: Final = True
-    most_tokens: Final = 0
 
     async def complete(self, prompt: Prompt) -> Completion:
         """Raise an error, because no model is configured."""

@@ -126,8 +126,17 @@ def _restarts(previous: str, text: str) -> bool:
 
 
 def _joined(previous: str, rest: str) -> str:
-    """Join a truncated answer and the model's continuation."""
-    return rest if _restarts(previous, rest) else previous + rest
+    """Join a truncated answer and the model's continuation.
+
+    The model may repeat the end of `previous`. A text that `previous` contains several times is not
+    such a repetition, but a pattern that continues.
+    """
+    if _restarts(previous, rest):
+        return rest
+    start = rest[:SAME_START]
+    at = previous.find(start) if len(start) == SAME_START else -1
+    is_repeated = 0 <= at == previous.rfind(start) and rest.startswith(previous[at:])
+    return previous[: at if is_repeated else None] + rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,22 +197,23 @@ class _Request:
     async def _stream(self, prompt: Prompt, partial_field: PartialField) -> Completion:
         """Return the model's answer, and write the text of its field to the sink.
 
-        The first `SAME_START` characters of a continuation are not written immediately, because
-        they show whether the model began its answer again.
+        The first `SAME_START` characters of a continuation are not written immediately, and neither
+        is a text that the answer already contains, because they show whether the model repeats its
+        answer.
         """
         partial_field.restart(prompt.begun)
-        start = ""
+        start, is_start = "", prompt.begun != ""
         async with self.model.stream(prompt) as stream:
             async for chunk in stream:
-                if prompt.begun and len(start) < SAME_START:
-                    start += chunk
-                    if len(start) < SAME_START:
-                        continue
-                    if _restarts(prompt.begun, start):
-                        partial_field.restart()
-                    partial_field.add(start)
-                else:
+                if not is_start:
                     partial_field.add(chunk)
+                    continue
+                start += chunk
+                is_start = len(start) < SAME_START or (
+                    start in prompt.begun[:-1] and not _restarts(prompt.begun, start)
+                )
+                if not is_start:
+                    partial_field.restart(_joined(prompt.begun, start))
         return stream.completion
 
     async def _parse(self, completion: Completion, *, is_continued: bool = False) -> Any:

@@ -103,10 +103,6 @@ class LanguageModel(Protocol):
     def offline(self) -> bool:
         """True if no model is configured."""
 
-    @property
-    def most_tokens(self) -> int:
-        """Maximum tokens of an answer."""
-
     async def complete(self, prompt: Prompt) -> Completion:
         """Return the answer to `prompt`.
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import Annotated, Any
 
@@ -155,16 +156,21 @@ async def test_what_is_too_long_is_clipped_and_a_mending_note_says_what_was_wron
     assert "Move house" in second[1]["content"]
 
 
-LONG = SAID * 3
+LONG = f"{SAID} Paint the walls on Saturday, then rest."
 WHOLE = json.dumps({"title": LONG})
 
 
-def rest(body: dict[str, Any]) -> str:
-    """Return the rest of the answer after the text in the prompt."""
-    return WHOLE.removeprefix(body["messages"][-2]["content"])
+def rest(body: dict[str, Any], *, repeated: int = 0) -> str:
+    """Return the rest of the answer after the text in the prompt, with `repeated` characters."""
+    return WHOLE[len(body["messages"][-2]["content"]) - repeated :]
+
+
+def delta(text: str) -> str:
+    return json.dumps({"choices": [{"delta": {"content": text}}]})
 
 
 CUT, LIMITED = Fault(cut=True), Fault(said=WHOLE[:9], finish="length")
+CUT_IN_EVENT = Fault(body=f'data: {delta(WHOLE[:30])}\n\ndata: {{"choic'.encode())
 
 
 @pytest.mark.parametrize(
@@ -172,6 +178,8 @@ CUT, LIMITED = Fault(cut=True), Fault(said=WHOLE[:9], finish="length")
     [
         (CUT, rest, LONG, "answer text"),
         (LIMITED, rest, LONG, "answer text"),
+        (CUT_IN_EVENT, rest, LONG, "answer text"),
+        (CUT_IN_EVENT, partial(rest, repeated=20), LONG, "answer text"),
         (CUT, WHOLE, LONG, "answer text"),
         (LIMITED, WHOLE, LONG, "answer text"),
         # The endpoint cannot continue the answer, so the client asks again.
@@ -342,10 +350,6 @@ class Dripping(MisbehavingServer):
         await model.aclose()
 
 
-def delta(text: str) -> str:
-    return json.dumps({"choices": [{"delta": {"content": text}}]})
-
-
 @pytest.mark.parametrize(
     "server",
     [
@@ -361,7 +365,7 @@ async def test_a_whole_answer_is_used_whatever_its_connection_does(
 ) -> None:
     """An answer whose JSON object is complete is used, even if the connection then fails."""
     monkeypatch.setattr("minutehand.ai.openai_compatible.AFTER_END_SECONDS", 0.05)
-    async with server, server.model(0.2) as model:
+    async with server, server.model(1) as model:
         run = await ask(model)
 
     assert run.result == LONG
@@ -496,9 +500,10 @@ async def test_a_rejected_option_is_left_out_of_later_calls(
         (rejection(429, code="insufficient_quota"), "out_of_credit", 1),
         (rejection(429, code="billing_hard_limit_reached"), "out_of_credit", 1),
         (rejection(429, type="exceeded_current_quota_error"), "out_of_credit", 1),
-        (rejection(400, message="Your credit balance is too low"), "out_of_credit", 1),
+        (Fault(400, {"message": "Your credit balance is too low"}), "out_of_credit", 1),
         (rejection(429, message="Slow down; to pay: /account/billing"), "rate_limited", 1),
         (rejection(200, code="429"), "rate_limited", 1),
+        (Fault(body=b"event: error\ndata: <h1>No server</h1>\n\n"), "failed", 1),
         (rejection(498, message="no capacity"), "unreachable", 2),
         (rejection(499, message="client closed"), "silent", 1),
     ],
