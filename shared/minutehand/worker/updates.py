@@ -176,12 +176,11 @@ class Updates:
         self._mark("output")
         with self._lock:
             last = self._last_of(stream)
-            if (
-                last is None
-                or not last.parts
-                or last.step != step
-                or last.bytes + size > self.JOINED_BYTES
-            ):
+            if last is not None and not last.parts:
+                # report a restart together with the first chunk, so that a text that continues is
+                # not lost if the process ends between two reports
+                last.step, last.is_text = step, is_text
+            elif last is None or last.step != step or last.bytes + size > self.JOINED_BYTES:
                 last = _OutputBuffer(stream, attempt, step, start, is_text)
                 self._buffers.append(last)
             last.parts.append(chunk)

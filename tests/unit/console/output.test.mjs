@@ -79,7 +79,7 @@ for (let seed = 1; seed <= 200; seed += 1)
       }
   });
 
-test("a new attempt clears its own stream only", () => {
+test("a new attempt replaces the content of its own stream only", () => {
   const output = new Output();
   output.add({ stream: "reply", attempt: 1, from: 0, next: 5, text: "Hello" });
   output.add({ stream: "facts", attempt: 1, from: 0, next: 1, items: [1] });
@@ -91,7 +91,9 @@ test("a new attempt clears its own stream only", () => {
   const late = { stream: "reply", attempt: 1, from: 0, next: 9, text: "Hello you" };
   assert.deepEqual(output.add(late), []);
   output.add({ stream: "facts", attempt: 2, from: 3, next: 4, items: [4] });
-  assert.deepEqual([output.content.facts, output.hasGap], [[], true]);
+  assert.deepEqual([output.content.facts, output.hasGap], [[1], true]);
+  output.add({ stream: "facts", attempt: 2, from: 0, next: 3, items: [1, 2, 3] });
+  assert.deepEqual([output.content.facts, output.hasGap], [[1, 2, 3, 4], false]);
 });
 
 test("a reader with an offset gets the rest, or all of another attempt", () => {

@@ -7,6 +7,7 @@ import pytest
 
 from minutehand.worker import Job, JobContext
 from minutehand.worker.testing import ProcessorTest, Run
+from minutehand.worker.updates import Updates
 from tests.support.virtual_time import leaping
 
 HIGH, LOW = "\ud83d", "\ude00"
@@ -67,6 +68,15 @@ def test_a_half_stays_with_the_step_that_wrote_it() -> None:
     ran = leaping(ProcessorTest(run, None).run())
 
     assert ran.output["reply"] == ran.result == "a\ufffd\ufffdb"
+
+
+def test_a_restart_is_reported_with_its_first_chunk() -> None:
+    updates = Updates()
+    updates.start_stream("reply", 2)
+    updates.add_output("reply", 2, 0, None, "Hello", is_text=True)
+
+    [chunk] = updates.take(max_bytes=1).output
+    assert (chunk.attempt, chunk.text) == (2, "Hello")
 
 
 async def test_a_step_replaces_only_its_own_text() -> None:

@@ -10,7 +10,7 @@ const MAX_WAITING = 1000;
 /**
  * Merges the pieces of a job's streams, so that each character and each item is delivered once and
  * in order. Pieces may be lost, repeated or reordered. When a later attempt of the job writes to a
- * stream, the stream begins again, and the content of the earlier attempt is discarded.
+ * stream, the stream begins again. The first content of the attempt replaces the earlier content.
  */
 export class Output {
   #streams = new Map();
@@ -80,10 +80,7 @@ export class Output {
     let known = this.#streams.get(stream);
     if (known) known.attempt ??= attempt;
     const isNewAttempt = !(known?.attempt >= attempt);
-    if (isNewAttempt) {
-      this.#streams.set(stream, (known = createStream(attempt, 0)));
-      this.#clear(stream);
-    }
+    if (isNewAttempt) this.#streams.set(stream, (known = createStream(attempt, 0)));
     if (attempt < known.attempt) return [];
     if (isMessage) known.received = Math.max(known.received, next);
     known.announced = Math.max(known.announced, next);
@@ -91,8 +88,9 @@ export class Output {
     if (content !== undefined && next > known.next && known.waiting.length < MAX_WAITING)
       known.waiting.push({ from, next, content });
     const ready = this.#advance(stream, known);
-    const isFirstOfAttempt = isNewAttempt && ready.length === 0 && from === 0 && next === 0;
-    return isFirstOfAttempt ? [{ stream, attempt, from, next, text: "" }] : ready;
+    if (!isNewAttempt || next > 0) return ready;
+    this.#clear(stream);
+    return [{ stream, attempt, from, next, text: "" }];
   }
 
   #clear(stream) {
@@ -111,7 +109,7 @@ export class Output {
       const isText = typeof rest === "string";
       const piece = { stream, attempt, from: known.next, next };
       ready.push(isText ? { ...piece, text: rest } : { ...piece, items: rest });
-      const was = this.#content[stream];
+      const was = known.next > 0 ? this.#content[stream] : undefined;
       this.#content = {
         ...this.#content,
         [stream]: isText ? (was ?? "") + rest : [...(was ?? []), ...rest],
