@@ -309,9 +309,8 @@ function useLate(isAwaited, text) {
  */
 function Answer({ of: message, onRetry }) {
   const isLive = LIVE.includes(message.status);
-  const { output, progress, isCancelling, status } = useJob(isLive ? message.job : null, FOLLOWED);
-  // after a retry, the job streams the text from the beginning again
-  const text = (isLive ? status !== "pending" && output.reply : message.said) || "";
+  const { output, progress, isCancelling } = useJob(isLive ? message.job : null, FOLLOWED);
+  const text = (isLive ? output.reply : message.said) || "";
   const isLate = useLate(isLive, text);
   const waits = message.waits_for ?? progress?.message ?? (isLate ? LATE : "Thinking…");
   const again = html`<${ActionButton} run=${onRetry}><${Icon} name="again" /> Retry<//>`;
