@@ -49,7 +49,7 @@ _MESSAGES: Final = {
     "refused": "{} rejected the request.",
     "too_long": "{} cannot process a request as long as this one. Make it shorter.",
     "input_refused": "{} would not answer this. Ask it differently.",
-    "answer_unusable": "{}'s answer could not be used. Try again, or ask it differently.",
+    "answer_unusable": "{}'s answer could not be used. Try again, or change the request.",
     "answer_too_long": "{}'s answer was too long. Ask for less at once.",
 }
 #: The failure of a step if the worker stopped the job during each of the step's calls.
