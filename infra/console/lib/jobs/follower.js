@@ -452,9 +452,9 @@ export class Follower {
 
   #arm() {
     clearTimeout(this.#timer);
-    const due = this.#dueAt();
-    if (this.closed || due === Infinity) return;
-    this.#timer = later(() => this.#onTimer(), due - Date.now());
+    const wait = Math.max(this.#dueAt() - Date.now(), 0); // Node warns about negative times
+    if (this.closed || wait === Infinity) return;
+    this.#timer = later(() => this.#onTimer(), wait);
   }
 
   #onTimer() {
