@@ -1085,7 +1085,8 @@ select array(
 )
 $$;
 
--- Return the time of the last call of any worker. A worker's row is updated only once a minute.
+-- Return the time of the last call of any worker. A worker's row is updated only once a minute, and
+-- the row of its run after each lease.
 create function queue.last_call()
 returns timestamptz
 language sql stable
@@ -1093,6 +1094,7 @@ set search_path = ''
 as $$
 select greatest(
   (select max(w.seen_at) from queue.workers as w),
+  (select max(t.seen_at) from queue.ticks as t),
   to_timestamp(nullif(pg_sequence_last_value('queue.slots_ms'), 0) / 1000.0)
 )
 $$;
@@ -1590,7 +1592,7 @@ from (
       'workspace_limit',
       'The concurrency limit of the workspace is used up: {running} of {limit} run[, the longest '
         'is {holder_type} {holder}, since {held_since}].',
-      'Or let a manager raise the limit.',
+      'Or raise the lower of `max_running` (operators) and `own_max_running` (managers).',
       'ls --state running',
       '/jobs?state=running'
     ),
@@ -2915,8 +2917,8 @@ select
   case
     when p_job.status = 'failed' then coalesce(
       '{"AttemptTimeout": "timeout",
-    "DeadlinePassed": "deadline", "DeadlineReached": "deadline", "WorkerLost": "lost",
-    "PayloadRejected": "payload", "ResultRejected": "result", "ResultTooLarge": "result",
+    "DeadlinePassed": "deadline", "WorkerLost": "lost", "PayloadRejected": "payload",
+    "ResultRejected": "result", "ResultTooLarge": "result",
     "minutehand.worker.context.ChildrenFailed": "child"}'::jsonb ->> e.type,
       case
         when e.sqlstate = '42501' then 'grant' -- the Data API maps these codes to 403 or 404

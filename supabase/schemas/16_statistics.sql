@@ -378,7 +378,7 @@ causes as (
       (3, 'suspect', 'run alone, because their worker was lost:'),
       (4, 'at_limit', 'wait for a limit:'),
       (5, 'blocked', 'wait for a job of their key:'),
-      (6, 'ready', 'start next:')
+      (6, 'ready', 'wait for a free slot:')
   ) as k (n, cause, words)
   left join due as d on d.cause = k.cause
   group by 1, 2, 3

@@ -245,6 +245,7 @@ def test_a_job_that_the_project_refuses_to_change_is_said(engine: Engine) -> Non
 #: advice.
 ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("AttemptTimeout", {}, "traceback"),
+    ("DeadlinePassed", {}, "later deadline"),
     ("httpx.ReadTimeout", {}, "Fix the cause"),
     ("httpx.HTTPStatusError", {"status": 401}, "credentials"),
     ("psycopg.OperationalError", {"sqlstate": "28P01"}, "credentials"),
@@ -261,7 +262,7 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("httpx.HTTPStatusError", {"status": 503}, "(HTTP 503)"),
     ("httpx.ConnectError", {"errno": "EAI_NONAME"}, "Fix the cause"),
     ("PayloadRejected", {}, "payload"),
-    ("mine.DeadlineExceeded", {}, "Fix the cause"),
+    ("DeadlineReached", {}, "Fix the cause"),  # the worker's time ran out, not the job's
 ]
 
 
@@ -306,6 +307,9 @@ def test_what_is_wrong_with_the_whole_is_said_once(engine: Engine) -> None:
     """`explain_queue` returns each problem once, with its time, cause and next step."""
     engine.lease(1)
     assert engine.findings() == {}
+    engine.advance(30)
+    engine.enqueue()
+    engine.settle(engine.lease_one(limit=1))
     engine.enqueue()
     engine.pause("job_type", "work", reason="no")
     engine.advance(300)
@@ -314,6 +318,7 @@ def test_what_is_wrong_with_the_whole_is_said_once(engine: Engine) -> None:
 
     found = {each["reason"]: each for each in said["findings"]}
     assert (said["verdict"], list(found)) == ("fail", ["no_worker", "job_type_paused"])
+    assert said["last_tick_seconds"] < 330
     assert found["job_type_paused"]["cause"] == "no"
     assert found["job_type_paused"]["next"][0]["command"] == "minutehand resume --type work"
 
