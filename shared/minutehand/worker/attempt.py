@@ -109,6 +109,7 @@ class Attempt:
     #: Time on the monotonic clock at which the timeout stops the processor, and whether the timeout
     #: was restarted because another job had blocked the event loop.
     timeout_at = math.inf
+    timeout_seconds: float | None = None
     _is_extended = False
     ended_at: float | None = None
     #: True if the attempt's task has started. A task that is cancelled before its start would never
@@ -149,7 +150,6 @@ class Attempt:
         self.updates = Updates(clock)
         self._steps = {} if lease.steps is None else lease.steps
         self._context = JobContext(self, self.updates, steps=self._steps, clock=clock)
-        self.timeout_seconds = self._limit()
 
     @property
     def names(self) -> dict[str, str]:
@@ -157,7 +157,7 @@ class Attempt:
         return {"job_id": self.job_id, "job_type": self.job_type}
 
     def start(self) -> None:
-        """Start the processor, and a timer that stops it after `timeout_seconds`."""
+        """Start the processor, and a timer that stops it."""
         coroutine = RecordedCoroutine(self._run(), self.job_id)
         self._task = self._environment.loop.create_task(coroutine, name=f"job:{self.job_id}")
         self.start_timeout()
@@ -166,9 +166,11 @@ class Attempt:
         """Start the timer for the timeout. A batch calls this method at the start of each call."""
         self.end_timeout()
         self._is_suspended = False
-        seconds = self.timeout_seconds = self._limit()
+        seconds = self._limit()
         if seconds is None:
             return
+        # None if the job's deadline is earlier
+        self.timeout_seconds = seconds if seconds == self.lease.job.timeout_seconds else None
         self.timeout_at = self._environment.clock.monotonic() + seconds
         if self.batch is not None and seconds <= 0:
             self.stop("timeout")
@@ -197,7 +199,7 @@ class Attempt:
         call = None
         # halve a batch only after the type's timeout. If a call only passes the deadline of one of
         # its jobs, the call does not hang.
-        if self.batch is not None and self.timeout_seconds == self.lease.job.timeout_seconds:
+        if self.batch is not None and self.timeout_seconds is not None:
             call = self.batch.halve_expired_call(self.job_id)
         if call is None:
             self.stop("timeout")

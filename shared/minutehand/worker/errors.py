@@ -120,6 +120,8 @@ def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:
             codes.setdefault("errno", "EAI_NONAME")
         elif isinstance(cause, TimeoutError):
             codes.setdefault("errno", "ETIMEDOUT")
+        elif isinstance(cause, MemoryError):
+            codes.setdefault("errno", "ENOMEM")
         elif isinstance(cause, OSError) and cause.errno is not None:
             codes.setdefault("errno", errno.errorcode.get(cause.errno))
         for name in ("sqlstate", "code"):  # errors of the Data API have the attribute `code`

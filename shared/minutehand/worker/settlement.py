@@ -53,6 +53,7 @@ class AttemptFacts(NamedTuple):
     """Facts about an attempt that affect its outcome, other than its result.
 
     Attributes:
+        timeout_seconds: Timeout of the attempt. None if the job's deadline is earlier.
         is_late: True if the attempt ended after its timeout.
         has_new_steps: True if the attempt stored a new step.
         had_enough_time: True if the attempt had at least half of the time of a whole worker run.
@@ -179,8 +180,13 @@ def _value_item(outcome: Any, name: str, value: Sanitized) -> SettleItem:
 
 def _stop_item(stop: StopReason | None, seen: AttemptFacts) -> SettleItem:
     if stop == "timeout":
-        limit = "its timeout" if seen.timeout_seconds is None else f"{seen.timeout_seconds:g} s"
-        error = ending_error("AttemptTimeout", f"the attempt was stopped after {limit}")
+        error = (
+            ending_error("DeadlinePassed", "its deadline passed while it ran")
+            if seen.timeout_seconds is None
+            else ending_error(
+                "AttemptTimeout", f"the attempt was stopped after {seen.timeout_seconds:g} s"
+            )
+        )
         timeout_details = dict(seen.timeout_details or {})
         update = {
             "traceback": {"frames": timeout_details.pop("frames", [])},

@@ -40,6 +40,7 @@ def refused() -> BaseException:
     [
         (refused(), {"status": 429}),
         (OSError(errno.ENOSPC, "no space"), {"errno": "ENOSPC"}),
+        (MemoryError(), {"errno": "ENOMEM"}),
         (psycopg.errors.TooManyConnections("full"), {"sqlstate": "53300"}),
         (psycopg.OperationalError("closed"), {"sqlstate": None}),
         (QueueError("no right", status=403, code="42501"), {"sqlstate": "42501"}),

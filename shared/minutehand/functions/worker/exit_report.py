@@ -40,7 +40,7 @@ _FRAME: Final = re.compile(r'File "(.+)", line \d+ in (.+)')
 _FATAL: Final = "Current thread"
 _LOOP: Final = "in run_until_done"
 #: Files of Python, of libraries and of the engine. All other files belong to the user's project.
-_NOT_OWN: Final = re.compile(r"/(site-packages|lib/python[\d.]+|minutehand)/")
+_NOT_OWN: Final = re.compile(r"/(site-packages|lib/python[\d.]+|minutehand)/|<frozen ")
 
 
 class ExitReport:
