@@ -60,7 +60,7 @@ async function callServer(run, signal) {
   } catch (error) {
     if (ended.aborted) throw error;
     const failure = error.status === undefined ? unreachable(error) : error;
-    if (failure.status === 0) markOutage();
+    if (failure.isAway ?? failure.status === 0) markOutage();
     else outage.set(null);
     throw failure;
   } finally {

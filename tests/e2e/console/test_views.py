@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -169,13 +170,16 @@ def test_a_failed_job_shows_why_and_is_retried_with_another_payload(
     expect(page.get_by_role("region", name="Payload")).to_contain_text("2026-12")
 
 
-def test_a_data_api_that_hangs_is_reported_and_read_again(visit: Visit, worker: HandWorker) -> None:
-    """If the Data API hangs, the page names what it could not read, and later reads it."""
+@pytest.mark.parametrize("respond", [lambda _: None, lambda route: route.fulfill(status=503)])
+def test_an_outage_of_the_data_api_is_reported(
+    visit: Visit, worker: HandWorker, respond: Callable[[Route], None]
+) -> None:
+    """If the Data API hangs or fails, the page names what it could not read, and later reads it."""
     worker.enqueue()
     visitor = visit(ADA, "/jobs", allow=(NETWORK,))
     page = visitor.page
     expect(page.locator(".freshness")).to_have_text("Live")
-    visitor.context.route("**/rest/v1/**", lambda _: None)
+    visitor.context.route("**/rest/v1/**", respond)
     worker.enqueue()
     fresh = visitor.another_tab("/jobs")
     expect(page.locator(".incidents")).to_contain_text("The Data API has not responded")
@@ -187,6 +191,10 @@ def test_a_data_api_that_hangs_is_reported_and_read_again(visit: Visit, worker: 
 
     for tab in (page, fresh):
         expect(tab.locator("tr.job-row")).to_have_count(2)
+    missing = {"message": "no function"}
+    visitor.context.route("**/explain_queue*", lambda r: r.fulfill(status=404, json=missing))
+    page.reload()
+    expect(page.locator(".incidents")).to_contain_text("Problems could not be read")
 
 
 def test_a_form_enqueues_a_job_and_a_type_is_paused(visit: Visit, worker: HandWorker) -> None:
