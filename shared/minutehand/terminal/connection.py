@@ -29,6 +29,7 @@ FIXES: dict[str, str] = {
     "unauthorized": "sign in again with `minutehand token`, or omit --token",
     "unreachable": "`minutehand doctor` shows which part is unavailable",
     "unavailable": "`minutehand doctor` shows which part is unavailable",
+    "404": "`minutehand doctor` shows whether a migration is missing",
     "unreadable": "name a JSON file, or - for standard input",
     "no_env_file": "name one with KEY=value lines, as .local/env has them",
     "no_stack": "start the local one with `minutehand dev`, or name a file: --env-file prod.env",

@@ -831,13 +831,14 @@ def _read(target: Target, name: str) -> dict[str, Any]:
     """Call a function with the worker's key. Raise an error if the key is rejected."""
     response = _call_as_worker(target, name, {})
     if not response.is_success:
-        fix = CLOCK if "PGRST303" in response.text else JWT_SECRET
-        fix = key_command(target) if target.values.get("SUPABASE_WORKER_KEY") else fix
-        # for another status the key is accepted, and a function raises the error
-        if response.status_code != 401 and target.values.get("DATABASE_URL"):
-            fix = next((SKIP_PRE_REQUEST.format(*row) for row in target.query(PRE_REQUEST)), fix)
-            fix = find_grant(target, response.text) or fix
-        raise CommandFailed(f"the worker was rejected: {response.text[:200]}", fix=fix)
+        fix: str | None = None
+        if response.status_code == 401:
+            fix = CLOCK if "PGRST303" in response.text else JWT_SECRET
+            fix = key_command(target) if target.values.get("SUPABASE_WORKER_KEY") else fix
+        elif target.values.get("DATABASE_URL"):  # the key is accepted, and a function fails
+            skips = (SKIP_PRE_REQUEST.format(*row) for row in target.query(PRE_REQUEST))
+            fix = find_grant(target, response.text) or next(skips, None)
+        raise CommandFailed(f"the worker's call failed: {response.text[:200]}", fix=fix)
     return dict(response.json())
 
 
