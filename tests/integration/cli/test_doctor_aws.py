@@ -363,7 +363,7 @@ def test_a_fault_of_the_stage_goes_by_its_fix(account: Deployed, fault: str) -> 
 
     assert detail in finding.detail, finding
     assert "undeploy" not in str(finding.fix)  # a new stack could not decrypt the secrets
-    for line in str(finding.fix).partition("  #")[0].split(" && "):
+    for line in re.split(" && |\n", str(finding.fix)):
         account.run_command(line)
     assert check_stage() == CheckResult("ok", check="aws")
     schedule = account.client("scheduler").get_schedule(Name="shop-prod-tick")

@@ -5,19 +5,22 @@ import re
 import shlex
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from itertools import chain
 from typing import Any
 
-from minutehand.cli.doctor.results import CheckResult, Target, check, fail, ok, warn
+from minutehand.cli.doctor.results import CheckResult, Target, check, fail, merge, ok, warn
 from minutehand.cli.stage import Stage, translate_aws_errors
 from minutehand.deploy.parameters import NEEDED, missing_for, parameter_name
-from minutehand.terminal.connection import CommandFailed
 
+Faults = Iterator[CheckResult]
 #: Fields of a schedule that AWS returns, but rejects in a request that changes the schedule.
 RESPONSE_FIELDS = {"Arn", "CreationDate", "LastModificationDate", "ResponseMetadata"}
 #: Fields of a Lambda function that the check compares with the template.
 FUNCTION_FIELDS = ("Timeout", "MemorySize", "Handler", "Runtime", "Role")
+#: Property of a function with the limit of its concurrent runs.
+RESERVED = "ReservedConcurrentExecutions"
 #: Properties of a function in the template that `create-function` does not accept.
-NOT_IN_REQUEST = {"Tags", "ReservedConcurrentExecutions", "RecursiveLoop"}
+NOT_IN_REQUEST = {"Tags", RESERVED, "RecursiveLoop"}
 #: Attributes of the queue of failed invocations that the check compares with the template.
 QUEUE_FIELDS = ("MessageRetentionPeriod", "Policy")
 #: Network settings of a Lambda function that is in no VPC.
@@ -47,10 +50,7 @@ def aws(target: Target) -> CheckResult:
 
 
 class Resources:
-    """The resources of a stage.
-
-    A check raises `CommandFailed` for the first fault that it finds.
-    """
+    """The resources of a stage. Each check yields the faults of one kind of resources."""
 
     def __init__(self, stage: Stage) -> None:
         self._denied: set[str] = set()
@@ -74,24 +74,23 @@ class Resources:
             self._ids["AWS::AccountId"] = account
 
     def check(self) -> CheckResult:
-        """Check all resources. Resources that others depend on come first."""
-        self._check_key()
-        for name in (*NEEDED, "tick"):
-            self._check_role(name)
-        secrets: dict[str, str] = {}
-        for name in NEEDED:
-            self._check_function(name, secrets)
-        self._check_invocations()
-        self._check_api()
-        self._check_schedule()
-        self._check_log()
-        self._check_alarms()
-        if count := self._count_failures():
-            purge = self._command("sqs purge-queue", queue_url=self._outputs["FailuresUrl"])
-            return warn(
-                f"{count} invocations of the worker failed, but no job is lost",
-                f"{purge}  # `aws sqs receive-message` shows their reasons before",
-            )
+        """Return the faults of the first kind that has any.
+
+        Resources that others depend on come first.
+        """
+        for faults in (
+            self._check_key(),
+            chain.from_iterable(map(self._check_role, (*NEEDED, "tick"))),
+            self._check_functions(),
+            self._check_invocations(),
+            self._check_api(),
+            self._check_schedule(),
+            self._check_log(),
+            self._check_alarms(),
+            self._check_queue(),
+        ):
+            if found := list(faults):
+                return merge(found)
         denied = ", ".join(sorted(self._denied))
         return ok(f"some parts were not checked, because AWS denies {denied}" if denied else "")
 
@@ -113,12 +112,16 @@ class Resources:
                 return {}
             raise
 
-    def _deleted(self, name: str, resource: str) -> CommandFailed:
+    def _deleted(self, name: str, resource: str, *steps: str) -> CheckResult:
+        """Return the fault that a resource was deleted, with the commands that create it."""
+        properties = self._properties(resource)
+        if steps and properties and _is_known(properties):
+            return fail(f"the {name} was deleted", " && ".join(steps))
         # A deployment does not create a deleted resource of the stack again. An `undeploy` before
         # the deployment would make the secrets unreadable, because a new stack has a new key.
         command = self._command("cloudformation get-template", stack_name=self._stack)
         by_hand = f"create it by hand from {resource}, then the resources that refer to it"
-        return CommandFailed(f"the {name} was deleted", fix=f"{command}  # {by_hand}")
+        return fail(f"the {name} was deleted", f"{command}  # {by_hand}")
 
     def _command(self, command: str, **options: Any) -> str:
         """Return a command line of the AWS CLI in the stage's region."""
@@ -131,19 +134,19 @@ class Resources:
 
     def _compare(
         self, name: str, found: Any, deployed: dict[str, Any], command: str, request: dict[str, Any]
-    ) -> None:
-        """Raise an error for fields that differ from the template of the deployment.
+    ) -> Faults:
+        """Yield a fault if fields differ from the template of the deployment.
 
         The fix adds the deployed values of the differing fields to `request`.
         """
         if wrong := [each for each in deployed if not _is_equal(found.get(each), deployed[each])]:
-            request |= {name: deployed[name] for name in wrong if deployed[name] is not None}
+            right = {name: deployed[name] for name in wrong if deployed[name] is not None}
             differences = (
                 f"{field} of {name} is {found.get(field)}, and was deployed as {deployed[field]}"
                 for field in wrong
             )
-            fix = self._command(command, cli_input_json=request)
-            raise CommandFailed("; ".join(differences), fix=fix)
+            fix = self._command(command, cli_input_json=request | right)
+            yield fail("; ".join(differences), fix)
 
     def _properties(self, resource: str) -> dict[str, Any]:
         """Return a resource's properties in the template, with the values of its references."""
@@ -184,16 +187,14 @@ class Resources:
             if resource.get("Type") == kind and _is_known(properties):
                 yield properties
 
-    def _role(self, name: str) -> str:
-        return f"{self._stack}-{self._stage.region}-{name}"
-
-    def _check_key(self) -> None:
+    def _check_key(self) -> Faults:
         if (key := self._outputs.get("ServiceKeyArn")) is None:
             return
         name = "key of the secrets"
         described = self._find("kms", "describe_key", KeyId=key)
         if described is None:
-            raise CommandFailed(f"the {name} was deleted, so no function can read them")
+            yield fail(f"the {name} was deleted, so no function can read them")
+            return
         state = described.get("KeyMetadata", {}).get("KeyState")
         steps = {
             "Disabled": ["enable-key"],
@@ -201,18 +202,16 @@ class Resources:
         }
         if state in steps:
             fix = " && ".join(self._command(f"kms {step}", key_id=key) for step in steps[state])
-            raise CommandFailed(f"the {name} is {state}, so no function can read them", fix=fix)
+            yield fail(f"the {name} is {state}, so no function can read them", fix)
         found = self._find("kms", "get_key_policy", KeyId=key, PolicyName="default") or {}
         for deployed in self._resources("AWS::KMS::Key"):
             if found and json.loads(found["Policy"]) != deployed["KeyPolicy"]:
                 options = {"key_id": key, "policy_name": "default", "policy": deployed["KeyPolicy"]}
-                raise CommandFailed(
-                    f"the {name} has another policy than deployed",
-                    fix=self._command("kms put-key-policy", **options),
-                )
+                fix = self._command("kms put-key-policy", **options)
+                yield fail(f"the {name} has another policy than deployed", fix)
 
-    def _check_role(self, name: str) -> None:
-        resource, role = f"{name.title()}Role", self._role(name)
+    def _check_role(self, name: str) -> Faults:
+        resource, role = f"{name.title()}Role", f"{self._stack}-{self._stage.region}-{name}"
         properties, of_role = self._properties(resource), {"role_name": role}
         policies = properties.get("Policies", ())
         documents = {each["PolicyName"]: each["PolicyDocument"] for each in policies}
@@ -220,37 +219,30 @@ class Resources:
         trust, document = properties.get("AssumeRolePolicyDocument"), documents.get(name)
         found = self._find("iam", "get_role", RoleName=role)
         policy = self._find("iam", "get_role_policy", RoleName=role, PolicyName=name)
-        # without the values of all references, a person must write the documents by hand
-        is_known = bool(document) and _is_known([trust, document])
         write = self._command(
             "iam put-role-policy", **of_role, policy_name=name, policy_document=document
         )
-        if found is None and is_known:
-            create = self._command("iam create-role", **of_role, assume_role_policy_document=trust)
-            raise CommandFailed(f"the role {role} was deleted", fix=f"{create} && {write}")
         if found is None:
-            raise self._deleted(f"role {role}", resource)
+            create = self._command("iam create-role", **of_role, assume_role_policy_document=trust)
+            yield self._deleted(f"role {role}", resource, create, write)
+            return
         present = found.get("Role", {})
         if "PermissionsBoundary" in present and "PermissionsBoundary" not in properties:
             remove = self._command("iam delete-role-permissions-boundary", **of_role)
-            raise CommandFailed(f"a permissions boundary limits the rights of {role}", fix=remove)
-        if present and is_known and present["AssumeRolePolicyDocument"] != trust:
-            repair = self._command(
-                "iam update-assume-role-policy", **of_role, policy_document=trust
-            )
-            raise CommandFailed(f"other services may use {role} than deployed", fix=repair)
-        if policy != {}:
-            rights = ", ".join(sorted(deployed - _actions(policy or {})))
-            if is_known and (policy or {}).get("PolicyDocument") != document:
-                problem = f"{role} lacks {rights or 'exact rights'} of the deployed policy"
-                raise CommandFailed(problem, fix=write)
-            if rights:
-                raise self._deleted(f"right {rights} of {role}", resource)
+            yield fail(f"a permissions boundary limits the rights of {role}", remove)
+        if document and _is_known([trust, document]):
+            if present and present["AssumeRolePolicyDocument"] != trust:
+                fix = self._command(
+                    "iam update-assume-role-policy", **of_role, policy_document=trust
+                )
+                yield fail(f"other services may use {role} than deployed", fix)
+            if policy != {} and (policy or {}).get("PolicyDocument") != document:
+                rights = ", ".join(sorted(deployed - _actions(policy or {})))
+                yield fail(f"{role} lacks {rights or 'exact rights'} of the deployed policy", write)
         for command, other in self._policies(role):
             denied = _actions(other, "Deny")
             if any(fnmatch(a, b) or fnmatch(b, a) for a in deployed for b in denied):
-                problem = f"a policy of {role} denies rights of the function"
-                raise CommandFailed(problem, fix=command)
+                yield fail(f"a policy of {role} denies rights of the function", command)
 
     def _policies(self, role: str) -> Iterator[tuple[str, Any]]:
         """Yield each policy of a role, with the command that removes the policy's denials."""
@@ -274,33 +266,45 @@ class Resources:
                 detach = self._command("iam detach-role-policy", role_name=role, policy_arn=arn)
                 yield detach, policy["PolicyVersion"]["Document"]
 
-    def _check_function(self, name: str, secrets: dict[str, str]) -> None:
-        """Check a function and its secrets. `secrets` contains the secrets of functions so far."""
-        stage, function = self._stage, f"{self._stack}-{name}"
-        resource, of_function = f"{name.title()}LambdaFunction", {"FunctionName": function}
-        template = self._properties(resource)
+    def _check_functions(self) -> Faults:
+        stage, secrets = self._stage, dict[str, str]()
+        fix = f"minutehand deploy {stage.name} --secrets-only --secrets …  # a file of KEY=value"
+        for name in NEEDED:
+            parameter = parameter_name(stage.service, stage.name, name)
+            values = stage.read_secrets(name)
+            if values is None:
+                yield fail(f"{parameter} was deleted or is not JSON", fix)
+            elif missing := missing_for(name, values):
+                yield fail(f"{parameter} lacks {', '.join(missing)}", fix)
+            elif other := [
+                key for key in values if secrets.setdefault(key, values[key]) != values[key]
+            ]:
+                yield fail(
+                    f"{parameter} and other functions have different {', '.join(other)}", fix
+                )
+            yield from self._check_function(
+                f"{self._stack}-{name}", f"{name.title()}LambdaFunction"
+            )
+
+    def _check_function(self, function: str, resource: str) -> Faults:
+        template, of_function = self._properties(resource), {"FunctionName": function}
         found = self._find("lambda", "get_function_configuration", **of_function)
         if found is None:
-            raise self._deleted_function(function, resource, template)
-        deploy = f"minutehand deploy {stage.name} --secrets-only --secrets …  # a file of KEY=value"
-        parameter = parameter_name(stage.service, stage.name, name)
-        if (values := stage.read_secrets(name)) is None:
-            raise CommandFailed(f"{parameter} was deleted or is not JSON", fix=deploy)
-        if missing := missing_for(name, values):
-            raise CommandFailed(f"{parameter} lacks {', '.join(missing)}", fix=deploy)
-        if other := [key for key in values if secrets.setdefault(key, values[key]) != values[key]]:
-            problem = f"{parameter} and other functions have different {', '.join(other)}"
-            raise CommandFailed(problem, fix=deploy)
-        concurrency = self._find("lambda", "get_function_concurrency", **of_function) or {}
-        reserved = concurrency.get("ReservedConcurrentExecutions")
-        if reserved not in (None, template.get("ReservedConcurrentExecutions")):
-            ends = "it never runs" if reserved == 0 else "more runs are rejected"
-            raise CommandFailed(
-                f"the reserved concurrency of {function} is {reserved}, so {ends}",
-                fix=self._command("lambda delete-function-concurrency", function_name=function),
+            request = {name: template[name] for name in template.keys() - NOT_IN_REQUEST}
+            rights = (
+                self._command(command, cli_input_json=properties)
+                for command, properties in self._invocations()
+                if properties["FunctionName"] == function
             )
+            create = self._command("lambda create-function", cli_input_json=request)
+            yield self._deleted(f"function {function}", resource, create, *rights)
         if not found:
             return
+        reserved = {RESERVED: template.get(RESERVED)}
+        present = self._find("lambda", "get_function_concurrency", **of_function) or reserved
+        verb = "delete" if reserved[RESERVED] is None else "put"
+        command = f"lambda {verb}-function-concurrency"
+        yield from self._compare(function, present, reserved, command, of_function)
         deployed = {
             field: template[field]
             for field in FUNCTION_FIELDS
@@ -314,7 +318,7 @@ class Resources:
         deployed["Layers"] = template.get("Layers", [])
         found["Layers"] = [each["Arn"] for each in found.get("Layers", ())]
         command = "lambda update-function-configuration"
-        self._compare(function, found, deployed, command, of_function)
+        yield from self._compare(function, found, deployed, command, of_function)
         variables = found.get("Environment", {}).get("Variables", {})
         values = template.get("Environment", {}).get("Variables", variables)
         # a value with an unknown reference stays as it is
@@ -324,43 +328,18 @@ class Resources:
             if isinstance(value, str) or key in variables
         }
         if wrong := sorted(dict(known.items() ^ variables.items())):
-            request = {**of_function, "Environment": {"Variables": known}}
-            raise CommandFailed(
-                f"{function} was deployed with another {', '.join(wrong)}",
-                fix=self._command(command, cli_input_json=request),
+            fix = self._command(
+                command, cli_input_json={**of_function, "Environment": {"Variables": known}}
             )
-        self._check_code(function, found, template.get("Code", {}))
-
-    def _deleted_function(
-        self, function: str, resource: str, template: dict[str, Any]
-    ) -> CommandFailed:
-        """Return an error whose fix creates the function and the rights to invoke it."""
-        if not template or not _is_known(template):
-            return self._deleted(f"function {function}", resource)
-        request = {name: template[name] for name in template.keys() - NOT_IN_REQUEST}
-        steps = [self._command("lambda create-function", cli_input_json=request)]
-        steps += [
-            self._command(command, cli_input_json=properties)
-            for command, properties in self._invocations()
-            if properties["FunctionName"] == function
-        ]
-        return CommandFailed(f"the function {function} was deleted", fix=" && ".join(steps))
-
-    def _check_code(self, function: str, found: dict[str, Any], code: dict[str, str]) -> None:
-        """Compare a function's code with the archive of the deployment."""
-        if "S3Key" not in code or not _is_known(code):
-            return
-        bucket, key = code["S3Bucket"], code["S3Key"]
-        archive, present = (
-            self._find("s3", "head_object", Bucket=bucket, Key=key),
-            found["CodeSha256"],
-        )
-        if (archive or {}).get("Metadata", {}).get("filesha256", present) != present:
-            options = {"function_name": function, "s3_bucket": bucket, "s3_key": key}
-            raise CommandFailed(
-                f"the code of {function} differs from the deploy",
-                fix=self._command("lambda update-function-code", **options),
-            )
+            yield fail(f"{function} was deployed with another {', '.join(wrong)}", fix)
+        code = template.get("Code", {})
+        if "S3Key" in code and _is_known(code):
+            bucket, key, digest = code["S3Bucket"], code["S3Key"], found["CodeSha256"]
+            archive = self._find("s3", "head_object", Bucket=bucket, Key=key) or {}
+            if archive.get("Metadata", {}).get("filesha256", digest) != digest:
+                options = {"function_name": function, "s3_bucket": bucket, "s3_key": key}
+                fix = self._command("lambda update-function-code", **options)
+                yield fail(f"the code of {function} differs from the deploy", fix)
 
     def _invocations(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the commands, with their parameters, that allow and limit a function's calls."""
@@ -371,7 +350,7 @@ class Resources:
             request = {name: limits[name] for name in limits.keys() - {"Qualifier"}}
             yield "lambda put-function-event-invoke-config", request
 
-    def _check_invocations(self) -> None:
+    def _check_invocations(self) -> Faults:
         """Check the rights to call functions, and the retries of calls."""
         for command, request in self._invocations():
             name, of_function = request["FunctionName"], {"FunctionName": request["FunctionName"]}
@@ -380,7 +359,7 @@ class Resources:
                 caller = request.get("SourceArn", request["Principal"])
                 if policy != {} and caller not in (policy or {}).get("Policy", ""):
                     fix = self._command(command, cli_input_json=request)
-                    raise CommandFailed(f"{caller} may not invoke {name}", fix=fix)
+                    yield fail(f"{caller} may not invoke {name}", fix)
                 continue
             found = self._find("lambda", "get_function_event_invoke_config", **of_function)
             if found == {}:
@@ -390,9 +369,9 @@ class Resources:
                 key: value for key, value in present.get("DestinationConfig", {}).items() if value
             }
             deployed = {key: value for key, value in request.items() if key not in of_function}
-            self._compare(name, present, deployed, command, request)
+            yield from self._compare(name, present, deployed, command, request)
 
-    def _check_limits(self, stage: dict[str, Any]) -> None:
+    def _check_limits(self, stage: dict[str, Any]) -> Faults:
         """Check the API's address, limits and CORS, by the stage of the API in the template."""
         of_api = {"ApiId": stage["ApiId"]}
         of_stage = {**of_api, "StageName": stage["StageName"]}
@@ -407,32 +386,34 @@ class Resources:
             if found is None and part == "stage":
                 request |= {"AutoDeploy": True, **limits}
                 create = self._command("apigatewayv2 create-stage", cli_input_json=request)
-                raise CommandFailed("the stage of the API was deleted", fix=create)
+                yield fail("the stage of the API was deleted", create)
             if found:
                 present: dict[str, Any] = {"DisableExecuteApiEndpoint": False, **found}
                 for name, values in deployed.items():
                     # AWS returns further fields
                     if isinstance(values, dict) and name in present:
                         present[name] = {key: present[name].get(key) for key in values}
-                self._compare("the API", present, deployed, f"apigatewayv2 update-{part}", request)
+                command = f"apigatewayv2 update-{part}"
+                yield from self._compare("the API", present, deployed, command, request)
 
-    def _check_api(self) -> None:
+    def _check_api(self) -> Faults:
         """Check the API, its routes, and the functions that the API calls."""
         stage = self._properties("HttpApiStage")
         if isinstance(stage.get("ApiId"), str):
-            self._check_limits(stage)
+            yield from self._check_limits(stage)
         for route in self._resources("AWS::ApiGatewayV2::Route"):
             key, of_api = route["RouteKey"], {"ApiId": route["ApiId"]}
             response = self._find("apigatewayv2", "get_routes", **of_api, MaxResults="500") or {}
             if "Items" not in response:
-                return
+                break
             found = next((each for each in response["Items"] if each["RouteKey"] == key), None)
             if found is None:
                 fix = self._command("apigatewayv2 create-route", cli_input_json=route)
-                raise CommandFailed(f"the route {key} was deleted", fix=fix)
+                yield fail(f"the route {key} was deleted", fix)
+                continue
             deployed = {"AuthorizationType": "NONE", **route, "ApiId": None}
-            request = {**of_api, "RouteId": found["RouteId"]}
-            self._compare(f"route {key}", found, deployed, "apigatewayv2 update-route", request)
+            request, command = {**of_api, "RouteId": found["RouteId"]}, "apigatewayv2 update-route"
+            yield from self._compare(f"route {key}", found, deployed, command, request)
         integrations = self._resources("AWS::ApiGatewayV2::Integration")
         deployed_uris = {each["IntegrationUri"]: {"ApiId": each["ApiId"]} for each in integrations}
         for uri, of_api in deployed_uris.items():
@@ -444,26 +425,24 @@ class Resources:
                 options = {"api_id": of_api["ApiId"], "integration_id": other[0]}
                 options["integration_uri"] = uri
                 fix = self._command("apigatewayv2 update-integration", **options)
-                raise CommandFailed(f"the API does not call {uri}", fix=fix)
+                yield fail(f"the API does not call {uri}", fix)
 
-    def _check_schedule(self) -> None:
+    def _check_schedule(self) -> Faults:
         tick = f"{self._stack}-tick"
-        template = next(self._resources("AWS::Scheduler::Schedule"), {})
+        template = self._properties("Tick")
         schedule = self._find("scheduler", "get_schedule", Name=tick)
         if schedule is None:
-            if not template:
-                raise self._deleted(f"schedule {tick}", "Tick")
             create = self._command("scheduler create-schedule", cli_input_json=template)
-            raise CommandFailed(f"the schedule {tick} was deleted", fix=create)
-        if not schedule:
+            yield self._deleted(f"schedule {tick}", "Tick", create)
+        if not schedule or not _is_known(template):
             return
         state = str(self._stage.values.get("tickState", "ENABLED"))
         deployed = {**dict.fromkeys(LIMITS), **template, "State": state}
         # send all fields, because an update resets each field that it omits
         request = {name: schedule[name] for name in schedule.keys() - {*RESPONSE_FIELDS, *LIMITS}}
-        self._compare(tick, schedule, deployed, "scheduler update-schedule", request)
+        yield from self._compare(tick, schedule, deployed, "scheduler update-schedule", request)
 
-    def _check_log(self) -> None:
+    def _check_log(self) -> Faults:
         name, days = self._stack, self._properties("LogGroup").get("RetentionInDays")
         found = self._find("logs", "describe_log_groups", logGroupNamePrefix=name)
         present = {each["logGroupName"]: each for each in (found or {}).get("logGroups", ())}
@@ -472,13 +451,11 @@ class Resources:
         )
         if found and name not in present:
             create = self._command("logs create-log-group", log_group_name=name)
-            fix = f"{create} && {keep}" if days else create
-            raise CommandFailed(f"the log group {name} was deleted", fix=fix)
-        if found and days and not _is_equal(present[name].get("retentionInDays"), days):
-            problem = f"the log group {name} does not keep its events for {days} days"
-            raise CommandFailed(problem, fix=keep)
+            yield self._deleted(f"log group {name}", "LogGroup", create, keep)
+        elif found and days and not _is_equal(present[name].get("retentionInDays"), days):
+            yield fail(f"the log group {name} does not keep its events for {days} days", keep)
 
-    def _check_alarms(self) -> None:
+    def _check_alarms(self) -> Faults:
         """Check that the alarms and the receivers of their mails are as deployed."""
         write = "cloudwatch put-metric-alarm"
         for topic in self._resources("AWS::SNS::Topic"):
@@ -495,38 +472,41 @@ class Resources:
                     steps.append(self._command("sns subscribe", **options))
             if steps:
                 problem = f"the topic {topic['TopicName']} or its subscription was deleted"
-                raise CommandFailed(f"{problem}, so no alarm sends a mail", fix=" && ".join(steps))
+                yield fail(f"{problem}, so no alarm sends a mail", " && ".join(steps))
         for alarm in self._resources("AWS::CloudWatch::Alarm"):
             name = alarm["AlarmName"]
             response = self._find("cloudwatch", "describe_alarms", AlarmNames=[name])
             if response and not response["MetricAlarms"]:
                 create = self._command(write, cli_input_json=alarm)
-                raise CommandFailed(f"the alarm {name} was deleted", fix=create)
+                yield fail(f"the alarm {name} was deleted", create)
             for found in (response or {}).get("MetricAlarms", ()):
                 deployed = {"ActionsEnabled": True, **alarm}
-                self._compare(name, found, deployed, write, {**deployed})
+                yield from self._compare(name, found, deployed, write, deployed)
 
-    def _count_failures(self) -> int:
+    def _check_queue(self) -> Faults:
+        """Check the queue of failed invocations, and that it is empty."""
         if (url := self._outputs.get("FailuresUrl")) is None:
-            return 0
+            return
         number, name = "ApproximateNumberOfMessages", f"{self._stack}-failures"
         names = {"QueueUrl": url, "AttributeNames": [number, *QUEUE_FIELDS]}
-        template = self._properties("Failures")
-        deployed = {
-            field: str(template.get(field, ""))
-            for field in QUEUE_FIELDS
-            if field in template or field == "Policy"
-        }
+        template = {"Policy": "", **self._properties("Failures")}
+        deployed = {field: str(template[field]) for field in QUEUE_FIELDS if field in template}
         if (found := self._find("sqs", "get_queue_attributes", **names)) is None:
             texts = {field: text for field, text in deployed.items() if text}
             create = self._command("sqs create-queue", queue_name=name, attributes=texts)
-            raise CommandFailed(f"the queue {name} was deleted", fix=create)
+            yield self._deleted(f"queue {name}", "Failures", create)
+            return
         present = found.get("Attributes", {})
         wrong = {key: text for key, text in deployed.items() if present.get(key, "") != text}
-        if present and template and wrong:
+        if present and len(template) > 1 and wrong:
             repair = self._command("sqs set-queue-attributes", queue_url=url, attributes=wrong)
-            raise CommandFailed(f"{', '.join(wrong)} of {name} differ from the deploy", fix=repair)
-        return int(present.get(number, 0))
+            yield fail(f"{', '.join(wrong)} of {name} differ from the deploy", repair)
+        if count := int(present.get(number, 0)):
+            purge = self._command("sqs purge-queue", queue_url=url)
+            yield warn(
+                f"{count} invocations of the worker failed, but no job is lost",
+                f"{purge}  # `aws sqs receive-message` shows their reasons before",
+            )
 
 
 def _is_known(value: Any) -> bool:

@@ -27,7 +27,7 @@ import psycopg
 from minutehand.app import find_apps
 from minutehand.aws import SealBroken, make_sealer, row_context
 from minutehand.cli.doctor import aws  # noqa: F401 - its check comes before the others
-from minutehand.cli.doctor.results import CheckResult, Target, check, fail, ok, skip, warn
+from minutehand.cli.doctor.results import CheckResult, Target, check, fail, merge, ok, skip, warn
 from minutehand.cli.stage import translate_aws_errors
 from minutehand.config import ConfigurationError, Settings
 from minutehand.functions.worker.processors import load_processors
@@ -289,7 +289,7 @@ def processors(target: Target) -> CheckResult:
     if not broken:
         return ok()
     report = [f"{name} cannot be imported: {type(e).__name__}: {e}" for name, e in broken]
-    return fail("; ".join(report), ";\n        ".join(_import_fix(*module) for module in broken))
+    return fail("; ".join(report), ";\n".join(_import_fix(*module) for module in broken))
 
 
 def _import_fix(name: str, error: Exception) -> str:
@@ -421,7 +421,7 @@ def engine(target: Target) -> CheckResult:
         "set check_function_bodies = off",
         *(difference.fix for difference in differences),
     ]
-    return fail(details + more, ";\n        ".join([*lines, "commit;"]))
+    return fail(details + more, ";\n".join([*lines, "commit;"]))
 
 
 def _engine_version(target: Target) -> str:
@@ -468,16 +468,15 @@ def queue(target: Target) -> CheckResult:
     """Report the database's findings, except a missing worker, which `schedule` reports."""
     [(explanation,)] = target.query("select public.explain_queue()")
     entries = [entry for entry in explanation["findings"] if entry["reason"] != "no_worker"]
-    return merge_findings(entries) if entries else ok("every waiting job has a normal reason")
+    results = [convert_finding(entry) for entry in entries]
+    return merge(results) if results else ok("every waiting job has a normal reason")
 
 
-def merge_findings(entries: list[dict[str, Any]]) -> CheckResult:
-    """Merge the database's findings into one result, whose fix has the first step of each."""
-    parts = [entry[name] for entry in entries for name in ("sentence", "cause") if entry[name]]
-    lines = [format_step(step) for entry in entries for step in entry["next"][:1]]
-    return CheckResult(
-        entries[0]["verdict"], " ".join(parts), "\n        ".join(dict.fromkeys(lines))
-    )
+def convert_finding(entry: dict[str, Any]) -> CheckResult:
+    """Convert a finding of the database to a result, whose fix is the first step."""
+    parts = (entry[name] for name in ("sentence", "cause"))
+    steps = map(format_step, entry["next"][:1])
+    return CheckResult(entry["verdict"], " ".join(filter(None, parts)), next(steps, None))
 
 
 def format_step(step: dict[str, Any]) -> str:
@@ -600,7 +599,7 @@ class Trial:
         # use short timeouts, because each trial locks a table and all callers wait for the lock
         owner.execute("set local lock_timeout = '300ms'; set local statement_timeout = '300ms'")
         deadline = time.monotonic() + 1
-        for statement in (*triggers, ";\n        ".join(triggers)):
+        for statement in (*triggers, ";\n".join(triggers)):
             try:
                 with owner.transaction(force_rollback=True):
                     owner.execute(statement.encode())
@@ -849,7 +848,7 @@ def schedule(target: Target) -> CheckResult:
     entries = [entry for entry in health["findings"] if entry["reason"] == "no_worker"]
     if not entries:
         return ok(f"last tick {health['last_tick_seconds']:.0f} s ago")
-    result = merge_findings(entries)
+    result = merge([convert_finding(entry) for entry in entries])
     if target.stage is None:
         return result
     return fail(result.detail, f"aws logs tail {target.stage.stack} --since 10m")

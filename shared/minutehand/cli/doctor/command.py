@@ -38,9 +38,11 @@ def doctor(
         results.append(asdict(result))
         if not output.as_json:
             mark = f"{result.verdict:<4}", STYLES[result.verdict]
-            output.text(Text.assemble(mark, f"  {result.check:<12}  {result.detail}"))
+            lines = f"  {result.check:<12}  {result.detail}", f"      → {result.fix or ''}"
+            line, fix = (text.replace("\n", f"\n{' ' * 8}") for text in lines)
+            output.text(Text.assemble(mark, line))
             if result.fix:
-                output.text(f"      → {result.fix}")
+                output.text(fix)
     failed = sum(result["verdict"] == "fail" for result in results)
     output.value(results, text=f"{len(results)} checks, {failed} failed")
     if failed:

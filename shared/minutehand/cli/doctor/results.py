@@ -4,7 +4,7 @@ A check reads one part of the stack and changes nothing. The runner reports a pa
 unreachable or has no settings, so that checks need not report it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -48,6 +48,13 @@ ok, skip = partial(CheckResult, "ok"), partial(CheckResult, "skip")
 # `warn` is for a part that works but should be changed, and `fail` for a part that is broken or
 # unsafe. The second argument is the fix.
 warn, fail = partial(CheckResult, "warn"), partial(CheckResult, "fail")
+
+
+def merge(results: Sequence[CheckResult]) -> CheckResult:
+    """Merge results into one, with a line for each detail and each different fix."""
+    fixes = dict.fromkeys(result.fix for result in results if result.fix)
+    details = "\n".join(result.detail for result in results)
+    return CheckResult(results[0].verdict, details, "\n".join(fixes) or None)
 
 
 @dataclass
