@@ -86,7 +86,8 @@ ENGINES, CLIENTS = (
     " and relkind = 'r' group by 1 having count(*) > 1"
     for names in ("'job_types', 'leases', 'tenant_limits'", "'job_logs', 'workspace_settings'")
 )
-#: Query of statements that disable the project's own triggers and policies on two tables.
+#: Query of statements that disable the project's own triggers, policies and foreign keys on two
+#: tables. The names of the engine's policies begin or end with the words of the pattern.
 OWN_RULES = """
     select format('alter table %%s disable trigger %%I', t.tgrelid::regclass, t.tgname) as statement
     from pg_trigger as t
@@ -101,7 +102,13 @@ OWN_RULES = """
     select format('drop policy %%I on %%I.%%I', policyname, schemaname, tablename)
     from pg_policies
     where schemaname = 'public'::regnamespace::text and tablename = any (%s)
-      and qual !~ 'queue.my_workspaces'
+      and policyname !~ '^(managers|members) |_by_members$'
+    union all
+    select format('alter table %%s drop constraint %%I', conrelid::regclass, conname)
+    from pg_constraint
+    where contype = 'f' and confrelid <> 'public.workspaces'::regclass
+      and conrelid in (select oid from pg_class
+        where relnamespace = 'public'::regnamespace and relname = any (%s))
     order by statement
 """
 #: Query of what people use: the tables with a policy of the engine, and the function that PostgREST
@@ -594,7 +601,7 @@ class Trial:
 
     def find_cause(self, attempt: Callable[[], psycopg.Error | None], *tables: str) -> str | None:
         """Find the project's triggers or policies on tables without which the attempt succeeds."""
-        rows = self.run(OWN_RULES, [*tables], [*tables])
+        rows = self.run(OWN_RULES, *[[*tables]] * 3)
         owner, triggers = self._owner, [str(row[0]) for row in rows]
         # use short timeouts, because each trial locks a table and all callers wait for the lock
         owner.execute("set local lock_timeout = '300ms'; set local statement_timeout = '300ms'")
