@@ -14,7 +14,6 @@ import psycopg
 from infra.release.catalogue import catalogue, read_entries
 from infra.release.changes import CannotRelease, Change, Statement, compare, creations
 from infra.release.texts import Part, apps_of, parts_of, pieces_of
-from minutehand.install.sources import FILE_NAME
 from supabase_local import migrations
 from supabase_local.postgres import Postgres
 
@@ -233,12 +232,6 @@ def names_of(part: Part) -> set[str]:
     )
     files = [*part.schemas, *part.migrations]
     return {name for path in files for name in pattern.findall(path.read_text("utf-8"))}
-
-
-def version_of(path: Path) -> str:
-    """Return the version in the file name of a migration, or "" if the name has no version."""
-    match = FILE_NAME.match(path.name)
-    return match["version"] if match else ""
 
 
 def _short(line: str) -> str:

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from infra.release.changes import CannotRelease
-from infra.release.migrations import differs_from_release, version_of, write_migrations
+from infra.release.migrations import differs_from_release, write_migrations
 from minutehand.install.sources import ordinal
 from minutehand.version import VERSION
+from supabase_local.migrations import version_of
 from supabase_local.postgres import Postgres
 
 ROOT = Path(__file__).resolve().parents[2]

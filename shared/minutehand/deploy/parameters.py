@@ -7,7 +7,7 @@ minutehand/aws/secrets.py.
 
 import json
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from minutehand.deploy.apps import Needs
 
@@ -31,14 +31,6 @@ OPTIONAL: Mapping[str, tuple[str, ...]] = {
 }
 
 
-class Ssm(Protocol):
-    """The part of boto3's SSM client that this module uses."""
-
-    def put_parameter(self, **arguments: Any) -> Any:
-        """Create or replace a parameter."""
-        ...
-
-
 def parameter_name(service: str, stage: str, function: str) -> str:
     """Return the name of a function's SSM parameter, which must equal the name in functions.yml."""
     return f"/{service}/{stage}/{function}"
@@ -60,15 +52,15 @@ def missing_for(function: str, values: Mapping[str, str]) -> list[str]:
 
 
 def write_parameters(
-    ssm: Ssm,
+    ssm: Any,
     service: str,
     stage: str,
     values: Mapping[str, str],
     *,
     key_id: str | None = None,
     needs: Needs | None = None,
-) -> list[str]:
-    """Write the SSM parameters of all Lambda functions, and return the parameters' names.
+) -> None:
+    """Write the SSM parameters of all Lambda functions.
 
     Lambda functions that are already running use the new secrets within minutes.
 
@@ -81,17 +73,13 @@ def write_parameters(
         key_id: KMS key that encrypts the SSM parameters. None selects the account's default key for
             SSM.
     """
-    names = []
     for function in NEEDED:
-        name = parameter_name(service, stage, function)
         key = {"KeyId": key_id} if key_id else {}
         ssm.put_parameter(
-            Name=name,
+            Name=parameter_name(service, stage, function),
             Value=json.dumps(select_secrets(function, values, needs)),
             Type="SecureString",
             Overwrite=True,
             Description=f"Secrets of {service}-{stage}-{function}",
             **key,
         )
-        names.append(name)
-    return names
