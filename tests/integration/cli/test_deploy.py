@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from shutil import copy
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from tests.support.engine import ACME, ADA
 from tests.support.lambda_events import http_event
 from tests.support.lambda_runtime import runtime_site
 from tests.support.pages import blocks
+from tests.support.paths import ROOT
 from tests.support.patience import until
 from tests.support.stranger import Stranger
 
@@ -65,58 +67,13 @@ exec {cli} "$@"
 """
 
 
+#: Processors of the project, some of which end their process.
+PROCESSORS = ROOT / "tests/integration/serve/greeter/processors.py"
 #: An event of the schedule that runs due jobs.
 TICK = {"source": "minutehand.tick"}
-#: Processors of the project, which time out or end their process.
-PROCESSORS = """
-import asyncio
-import os
-import signal
-import time
-
-from pydantic import BaseModel
-
-from minutehand.worker import BatchedJob, Job, JobContext, processor
-
-
-class Nap(BaseModel):
-    seconds: float
-
-
-@processor("test.nap", payload=Nap, lease=30)
-async def nap(job: Job[Nap], ctx: JobContext) -> None:
-    await asyncio.sleep(job.payload.seconds)
-
-
-@processor("test.thread", payload=Nap, lease=30)
-def nap_in_a_thread(job: Job[Nap], ctx: JobContext) -> None:
-    time.sleep(job.payload.seconds)
-
-
-@processor("test.talk", payload=Nap, lease=30)
-async def talk(job: Job[Nap], ctx: JobContext) -> None:
-    async with ctx.stream("words") as words:
-        words.write("one ")
-        await asyncio.sleep(job.payload.seconds)
-        words.write("two")
-
-
-@processor("test.batch", payload=Nap, lease=30, batch=10, batch_wait=0.2)
-async def end_process_in_a_batch(jobs: list[BatchedJob[Nap]]) -> list[None]:
-    await asyncio.sleep(0.5)
-    if any(job.payload.seconds == 0 for job in jobs):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return [None for _ in jobs]
-
-
-@processor("test.exit", payload=Nap, lease=30)
-def end_process(job: Job[Nap], ctx: JobContext) -> None:
-    time.sleep(job.payload.seconds)
-    os._exit(7)
-"""
 INSERT = """
 insert into minutehand.jobs (workspace_id, job_type, payload, max_attempts)
-select %s, %s, jsonb_build_object('seconds', %s), 2 from generate_series(1, %s) returning id
+select %s, %s, %s, 2 from generate_series(1, %s) returning id
 """
 #: SQL that lets the leases of a dead process expire, because on Lambda no host reports its end.
 EXPIRE = """
@@ -309,9 +266,10 @@ class Live(Deployer):
         """Run the deployed worker until no job is due."""
         self.deployed.invoke(f"{self.stack}-worker", TICK, seconds)
 
-    def insert(self, job_type: str, count: int = 1, *, seconds: float) -> list[Any]:
+    def insert(self, job_type: str, count: int = 1, **payload: Any) -> list[Any]:
         """Insert jobs with plain SQL, and return their ids."""
-        return [job for (job,) in self.database.run(INSERT, ACME, job_type, seconds, count)]
+        values = ACME, job_type, json.dumps(payload), count
+        return [job for (job,) in self.database.run(INSERT, *values)]
 
     def states(self, columns: str, ids: list[Any]) -> list[tuple[Any, ...]]:
         """Return the distinct values of these columns of some jobs."""
@@ -359,7 +317,7 @@ def test_a_project_is_deployed_beside_another_and_deleted(projects: list[Live]) 
     """
     shop, bakery = projects
     empty = shop.account.holdings()
-    (shop.folder / "work/processors/nap.py").write_text(PROCESSORS)
+    copy(PROCESSORS, shop.folder / "work/processors/served.py")
     first = shop.commit()
     check_first_deploy(shop)
     check_deadline(shop)
@@ -434,7 +392,7 @@ def check_first_deploy(shop: Live) -> None:
 
 def check_deadline(shop: Live) -> None:
     """A worker run on Lambda returns before its deadline, without a job that cannot end in time."""
-    [job] = shop.insert("test.nap", seconds=600)
+    [job] = shop.insert("served.slow", seconds=600)
 
     shop.tick(seconds=20)
 
@@ -447,9 +405,9 @@ def check_deaths(shop: Live) -> None:
 
     The other jobs of the process complete without a lost attempt.
     """
-    kinds = ("test.nap", "test.thread", "test.talk", "test.batch")
+    kinds = ("served.slow", "served.plain", "served.talk", "served.batch")
     ids = [job for kind in kinds for job in shop.insert(kind, 5, seconds=2)]
-    guilty = [*shop.insert("test.exit", seconds=1), *shop.insert("test.batch", seconds=0)]
+    guilty = [*shop.insert("served.exit", seconds=1), *shop.insert("served.batch", how="dies")]
 
     def is_reclaimed() -> bool:
         shop.database.run(EXPIRE)
