@@ -23,7 +23,7 @@ from minutehand.cli.stage import Stage, resolve_region, translate_aws_errors
 from minutehand.cli.supabase_cli import find_cli, project_ref, push
 from minutehand.deploy.build import RUNTIMES, Built, PackagingError, build
 from minutehand.deploy.console import console_files, invalidate, upload
-from minutehand.deploy.limits import concurrency_limit, explain_failure
+from minutehand.deploy.limits import concurrency_limit
 from minutehand.deploy.package import OSLS, TEMPLATE, compile_template, service_environment
 from minutehand.deploy.parameters import NEEDED, missing_for, write_parameters
 from minutehand.deploy.service import needs_of, write_first_files
@@ -246,12 +246,9 @@ class Deployment:
             stdout=sys.stderr,
         )
         if result.returncode:
-            failure = explain_failure(stage.client("cloudformation"), stage.stack)
-            reason, fix = failure or ("see its output above", "")
             raise CommandFailed(
-                f"osls deploy failed; {reason}",
+                "osls deploy failed; its output above names the resource and the reason",
                 code="osls_failed",
-                fix=fix or "see CloudFormation's reason in the stack's events in the AWS console",
             )
 
     def put_secrets(self) -> None:

@@ -7,7 +7,6 @@ import typer
 
 from minutehand.cli.deploy import connect_worker, read_secrets, translate_errors
 from minutehand.cli.stage import Stage, resolve_region
-from minutehand.deploy.limits import explain_failure
 from minutehand.deploy.parameters import NEEDED, parameter_name
 from minutehand.terminal.connection import CommandFailed
 from minutehand.terminal.options import Region, verb
@@ -69,7 +68,8 @@ def delete_stack(stage: Stage) -> None:
     try:
         cloudformation.get_waiter("stack_delete_complete").wait(StackName=stage.stack)
     except WaiterError as error:
-        reason, fix = explain_failure(cloudformation, stage.stack) or (str(error), None)
         raise CommandFailed(
-            f"the stack was not deleted; {reason}", code="delete_failed", fix=fix
+            f"the stack was not deleted: {error}",
+            code="delete_failed",
+            fix=f"aws cloudformation describe-stack-events --stack-name {stage.stack}",
         ) from error

@@ -1,4 +1,4 @@
-"""Checks an AWS account's limits before a deploy, and explains a deploy that a limit made fail."""
+"""Checks an AWS account's limits before a deploy."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -83,48 +83,3 @@ def _current_reservation(client: Any, stack: str) -> int:
     except client.exceptions.ResourceNotFoundException:
         return 0
     return int(response.get("ReservedConcurrentExecutions") or 0)
-
-
-#: Errors of CloudFormation about limits of an account. Each entry has a text that the error's
-#: message contains, and the remedy.
-REASONS: tuple[tuple[str, str], ...] = (
-    (
-        "must be verified before you can add new CloudFront",
-        "AWS has not verified this account for CloudFront: set console: 'false' in the stage and "
-        "deploy again; to get the console later, open a case in Support Center, Account and "
-        "billing",
-    ),
-    (
-        "UnreservedConcurrentExecution below its minimum",
-        "remove workerReservedConcurrency from the stage, or request more concurrency",
-    ),
-    (
-        "already exists",
-        "import the resource, which an earlier stack left, into this stack, or delete it first",
-    ),
-)
-
-
-def explain_failure(cloudformation: Any, stack: str) -> tuple[str, str] | None:
-    """Return the first failure in a stack's latest events, and its remedy.
-
-    Return None if the stack's latest events contain no failure.
-    """
-    from botocore.exceptions import ClientError
-
-    try:
-        events = cloudformation.describe_stack_events(StackName=stack)["StackEvents"]
-    except ClientError:
-        return None
-    failed = [
-        event
-        for event in events
-        if event.get("ResourceStatus", "").endswith("_FAILED")
-        and "cancelled" not in event.get("ResourceStatusReason", "").lower()
-    ]
-    if not failed:
-        return None
-    first = failed[-1]  # events are listed newest first
-    reason = str(first.get("ResourceStatusReason", ""))
-    fix = next((fix for text, fix in REASONS if text in reason), "")
-    return f"{first['LogicalResourceId']}: {reason}", fix
