@@ -20,12 +20,7 @@ PASSED = frozenset(
 
 def addresses(gateway_port: int, database_url: str) -> dict[str, str]:
     """Return the URLs of a local stack."""
-    gateway = f"{LOOPBACK}:{gateway_port}"
-    return {
-        "SUPABASE_URL": f"http://{gateway}",
-        "REALTIME_URL": f"ws://{gateway}/realtime/v1",
-        "DATABASE_URL": database_url,
-    }
+    return {"SUPABASE_URL": f"http://{LOOPBACK}:{gateway_port}", "DATABASE_URL": database_url}
 
 
 def with_other_names(values: Mapping[str, str]) -> dict[str, str]:

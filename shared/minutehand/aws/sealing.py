@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from minutehand.aws.clients import client
 from minutehand.config import ConfigurationError, JobServiceError, Settings
@@ -55,18 +55,6 @@ class DataKey:
 
     def __repr__(self) -> str:
         return f"DataKey(key_id={self.key_id!r})"
-
-
-class DataKeys(Protocol):
-    """Creates and decrypts data keys. `Sealer` calls the methods in a thread."""
-
-    def generate(self, context: Mapping[str, str]) -> DataKey:
-        """Generate a data key, encrypted by the current wrapping key."""
-        ...
-
-    def unwrap(self, key_id: str, wrapped: bytes, context: Mapping[str, str]) -> bytes:
-        """Decrypt a data key. Raise `SealBroken` if the key cannot be decrypted."""
-        ...
 
 
 class KmsDataKeys:
@@ -142,6 +130,10 @@ class FileDataKeys:
                 os.link(scratch, self._path)
             scratch.unlink()
         return base64.urlsafe_b64decode(self._path.read_text())
+
+
+#: Creates and decrypts data keys. `Sealer` calls the methods in a thread.
+DataKeys = KmsDataKeys | FileDataKeys
 
 
 class Sealer:

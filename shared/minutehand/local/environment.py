@@ -117,8 +117,7 @@ def remote_values(url: str, environ: Mapping[str, str]) -> dict[str, str]:
     Raises:
         ConfigurationError: A required key of the Supabase project is not set.
     """
-    url = url.rstrip("/")
-    values = {"SUPABASE_URL": url, "REALTIME_URL": f"{url.replace('http', 'ws', 1)}/realtime/v1"}
+    values = {"SUPABASE_URL": url.rstrip("/")}
     for name, aliases in {**CLI_NAMES, **dict.fromkeys(demo_values(), ())}.items():
         value = next((environ[key] for key in (name, *aliases) if environ.get(key)), None)
         if value is not None:

@@ -175,13 +175,6 @@ class Deployed(Account):
                 PolicyName=name,
                 PolicyDocument=json.dumps(POLICY),
             )
-        functions.add_permission(
-            FunctionName="shop-prod-status",
-            StatementId="api",
-            Action="lambda:InvokeFunction",
-            Principal="apigateway.amazonaws.com",
-            SourceArn="arn:aws:execute-api:us-east-1:123456789012:api/*",
-        )
         retries = RESOURCES["WorkerRetries"]["Properties"] | {"FunctionName": "shop-prod-worker"}
         functions.put_function_event_invoke_config(**retries)
         self.client("scheduler").create_schedule(**TICK)
@@ -315,9 +308,13 @@ def test_a_fault_of_the_stage_goes_by_its_fix(account: Deployed, fault: str) -> 
     name = random.Random(f"{SEED} {fault}").choice(["status", "worker", "health"])
     outputs = stage().outputs()
     api = account.client("apigatewayv2")
+    functions = account.client("lambda")
     content = {"S3Bucket": "shop", "S3Key": "other.zip"}
-    published = account.client("lambda").publish_layer_version(LayerName="own", Content=content)
+    published = functions.publish_layer_version(LayerName="own", Content=content)
     layer = published["LayerVersionArn"]
+    [right] = json.loads(functions.get_policy(FunctionName="shop-prod-status")["Policy"])[
+        "Statement"
+    ]
     of_api = {"ApiId": api.get_apis()["Items"][0]["ApiId"]}
     [route], [calls] = (read(**of_api)["Items"] for read in (api.get_routes, api.get_integrations))
     target = TICK["Target"] | {"Arn": TICK["Target"]["Arn"].replace("worker", "jobs")}
@@ -339,6 +336,7 @@ def test_a_fault_of_the_stage_goes_by_its_fix(account: Deployed, fault: str) -> 
         key=outputs["ServiceKeyArn"],
         queue=outputs["FailuresUrl"],
         layer=layer,
+        right=right["Sid"],
         api=of_api["ApiId"],
         calls=calls["IntegrationId"],
         route=route["RouteId"],

@@ -313,8 +313,6 @@ class Resources:
         if "VpcConfig" not in template:
             # without a way to the internet, the function cannot reach Supabase
             deployed["VpcConfig"] = NO_VPC
-            vpc = found.get("VpcConfig", {})
-            found["VpcConfig"] = {field: vpc.get(field, []) for field in NO_VPC}
         deployed["Layers"] = template.get("Layers", [])
         found["Layers"] = [each["Arn"] for each in found.get("Layers", ())]
         command = "lambda update-function-configuration"
@@ -362,14 +360,9 @@ class Resources:
                     yield fail(f"{caller} may not invoke {name}", fix)
                 continue
             found = self._find("lambda", "get_function_event_invoke_config", **of_function)
-            if found == {}:
-                continue
-            present = dict(found or {})
-            present["DestinationConfig"] = {
-                key: value for key, value in present.get("DestinationConfig", {}).items() if value
-            }
-            deployed = {key: value for key, value in request.items() if key not in of_function}
-            yield from self._compare(name, present, deployed, command, request)
+            if found != {}:
+                deployed = {key: value for key, value in request.items() if key not in of_function}
+                yield from self._compare(name, found or {}, deployed, command, request)
 
     def _check_limits(self, stage: dict[str, Any]) -> Faults:
         """Check the API's address, limits and CORS, by the stage of the API in the template."""
@@ -388,11 +381,7 @@ class Resources:
                 create = self._command("apigatewayv2 create-stage", cli_input_json=request)
                 yield fail("the stage of the API was deleted", create)
             if found:
-                present: dict[str, Any] = {"DisableExecuteApiEndpoint": False, **found}
-                for name, values in deployed.items():
-                    # AWS returns further fields
-                    if isinstance(values, dict) and name in present:
-                        present[name] = {key: present[name].get(key) for key in values}
+                present = {"DisableExecuteApiEndpoint": False, **found}
                 command = f"apigatewayv2 update-{part}"
                 yield from self._compare("the API", present, deployed, command, request)
 
@@ -517,13 +506,16 @@ def _is_known(value: Any) -> bool:
 def _is_equal(found: Any, deployed: Any) -> bool:
     """Compare values of AWS and of the template, which may write a number as text.
 
-    AWS may return texts in lower case and in another order.
+    AWS may return further fields, and texts in lower case and in another order.
     """
-    match found, deployed:
-        case dict(), dict() if found.keys() == deployed.keys():
-            return all(_is_equal(found[name], deployed[name]) for name in deployed)
-        case list(), list():
-            found, deployed = (sorted(str(x).lower() for x in texts) for texts in (found, deployed))
+    match deployed:
+        case dict():
+            values = found or {}
+            return all(_is_equal(values.get(name), deployed[name]) for name in deployed)
+        case list():
+            found, deployed = (
+                sorted(str(each).lower() for each in texts or ()) for texts in (found, deployed)
+            )
     try:
         return bool(found == deployed or float(found) == float(deployed))
     except (TypeError, ValueError):

@@ -241,13 +241,14 @@ def settings(target: Target) -> CheckResult:
     """Check that all settings parse, that no addresses are mixed up, and that no secret leaks."""
     values = target.values
     read = Settings.from_env(values)
+    packages = Project.find().apps
     try:
-        for app in find_apps(read.apps):
-            app.has("processors")
+        for names in (packages, read.apps):
+            for app in find_apps(names):
+                app.has("processors")
     except ConfigurationError as error:
-        apps = ",".join(Project.find().apps) or error.example
-        fix = f"{error.variable}={apps}"
-        if apps == values.get(error.variable):
+        fix = f"{error.variable}={','.join(packages) or error.example}"
+        if any(repr(name) in error.problem for name in packages):
             fix = f'apps = ["…"]  # in {FILE}, with the names of your packages'
         return fail(f"{error.variable} {error.problem}", fix)
     refs = re.findall(REF, f"{values['SUPABASE_URL']} {values.get('DATABASE_URL')}")

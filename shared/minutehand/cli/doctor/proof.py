@@ -17,7 +17,7 @@ import psycopg
 from realtime import AsyncRealtimeClient
 from websockets.exceptions import WebSocketException
 
-from minutehand.cli.doctor.results import CheckResult, Target, check, ok, warn
+from minutehand.cli.doctor.results import CheckResult, Target, check, ok
 from minutehand.config import Settings
 from minutehand.install.rewrite import rewrite
 from minutehand.queue.client import QueueClient
@@ -60,7 +60,7 @@ ATTACHED: Final = """
 """
 RESTART: Final = (
     "minutehand dev  # starts Realtime again after a stop; for a hosted project: Project settings"
-    " → General → Restart project"
+    " → General → Restart project. The account must be a member of the workspace"
 )
 LEFT: Final = "delete from public.jobs where id = %s"
 LEFT_TYPE: Final = """
@@ -73,9 +73,6 @@ LEFT_TYPE: Final = """
 def realtime(target: Target) -> CheckResult:
     """Join the topic of the workspace as a web page does."""
     workspace = target.person.workspace
-    url = target.person.need("SUPABASE_URL").rstrip("/").replace("http", "ws", 1) + "/realtime/v1"
-    if target.values.get("REALTIME_URL", url) != url:
-        return warn("REALTIME_URL is not SUPABASE_URL's", f"REALTIME_URL={url}")
 
     async def join() -> None:
         socket = _connect(target)

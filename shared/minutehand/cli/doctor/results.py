@@ -51,10 +51,10 @@ warn, fail = partial(CheckResult, "warn"), partial(CheckResult, "fail")
 
 
 def merge(results: Sequence[CheckResult]) -> CheckResult:
-    """Merge results into one, with a line for each detail and each different fix."""
+    """Merge results into one, with a line for each different detail and each different fix."""
+    details = dict.fromkeys(result.detail for result in results)
     fixes = dict.fromkeys(result.fix for result in results if result.fix)
-    details = "\n".join(result.detail for result in results)
-    return CheckResult(results[0].verdict, details, "\n".join(fixes) or None)
+    return CheckResult(results[0].verdict, "\n".join(details), "\n".join(fixes) or None)
 
 
 @dataclass
