@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from minutehand.docs import DEFAULT, JOB_TYPE, PACKAGE_NAME, PAGES, TENANT, Names, Page, render
+from minutehand.docs import DEFAULT, JOB_TYPE, PACKAGE_NAME, PAGES, TENANT, Names, render
 from minutehand.install.own_tables import tenant_column
 from minutehand.install.project import package_folder
 from minutehand.install.rewrite import Schemas
@@ -40,7 +40,8 @@ def docs(
         output.table(rows, {"topic": "TOPIC", "section": "", "page": "PAGE"})
         return
     topic = " ".join(query)
-    page = find_page(topic)
+    word = topic.replace("_", "-").lower()
+    page = next((page for page in PAGES if page.topic == word), None)
     if page is None:
         if sections := find_sections(topic):
             output.table(sections, {"topic": "TOPIC", "section": "SECTION"})
@@ -53,19 +54,6 @@ def docs(
     text = render(page.printed, Names(schemas, *project_names(project), tenant_column(project)))
     if not output.print_json({"topic": page.topic, "text": text}):
         output.text(text)
-
-
-def find_page(topic: str) -> Page | None:
-    """Find the page of a topic, or the only page whose title contains the topic as a word."""
-    word = topic.replace("_", "-").lower()
-    if page := next((page for page in PAGES if page.topic == word), None):
-        return page
-    titled = [
-        page
-        for page in PAGES
-        if word in re.findall(r"[\w-]+", page.title.lower().replace("_", "-"))
-    ]
-    return titled[0] if len(titled) == 1 else None
 
 
 def find_sections(query: str) -> list[dict[str, str]]:
