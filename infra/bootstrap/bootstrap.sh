@@ -4,14 +4,9 @@
 set -eu
 python=$1
 
-if ! command -v "$python" >/dev/null 2>&1; then
-  echo "Minutehand needs Python 3.11 or newer, and '$python' is not there." >&2
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+  echo "Minutehand needs Python 3.11 or newer; '$python' is: $("$python" --version 2>&1)" >&2
   echo "Install it, or name another one: make PYTHON=python3.12 …" >&2
-  exit 1
-fi
-if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-  echo "Minutehand needs Python 3.11 or newer; '$python' is $("$python" --version 2>&1)." >&2
-  echo "Name another one: make PYTHON=python3.12 …" >&2
   exit 1
 fi
 if ! "$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then

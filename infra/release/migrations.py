@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 
-from infra.release.catalogue import catalogue, read_entries
+from infra.release.catalogue import catalogue, differences, read_entries
 from infra.release.changes import CannotRelease, Change, Statement, compare, creations
 from infra.release.texts import Part, apps_of, parts_of, pieces_of
 from supabase_local import migrations
@@ -162,15 +162,11 @@ class Release:
             CannotRelease: The schemas differ. The error's message lists the differences, for which
                 a person writes a step.
         """
-        left, right = catalogue(released), catalogue(present)
-        lines = [
-            *(f"  must go:  {_short(line)}" for line in sorted(set(left) - set(right))),
-            *(f"  must come: {_short(line)}" for line in sorted(set(right) - set(left))),
-        ]
-        if lines:
+        if lines := differences(catalogue(released), catalogue(present)):
+            shown = "\n".join(line.partition("\n")[0][:200] for line in lines[:40])
             raise CannotRelease(
                 f"a step is missing: {len(lines)} differences are left after the migration.\n"
-                f"{self.where}, the statements that remove them:\n" + "\n".join(lines[:40])
+                f"{self.where}, the statements that remove them (- must go, + must come):\n{shown}"
             )
 
     @property
@@ -232,7 +228,3 @@ def names_of(part: Part) -> set[str]:
     )
     files = [*part.schemas, *part.migrations]
     return {name for path in files for name in pattern.findall(path.read_text("utf-8"))}
-
-
-def _short(line: str) -> str:
-    return line.partition("\n")[0][:200]

@@ -117,8 +117,7 @@ def test_what_cannot_be_released_is_refused_in_words(copy: Path, postgres: Postg
     with pytest.raises(CannotRelease, match=f"those of {VERSION}, which is released, or"):
         releases.check_present(copy, VERSION, postgres)
     with pytest.raises(
-        CannotRelease,
-        match=r"must come: alter table queue\.pauses add column if not exists said text",
+        CannotRelease, match=r"\+ alter table queue\.pauses add column if not exists said text"
     ):
         make_release(copy, "9.9.9", now=NOW, server=postgres)
 

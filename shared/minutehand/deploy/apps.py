@@ -57,7 +57,12 @@ class Needs(BaseModel):
 
     def secrets(self, function: str) -> tuple[str, ...]:
         """Return the names of the apps' secrets that the Lambda function `function` reads."""
-        return tuple(self._function_needs(function).secrets)
+        return tuple(
+            secret
+            for name, needs in self.functions.items()
+            if name == function
+            for secret in needs.secrets
+        )
 
     def variables(self, inherited: Mapping[str, str]) -> dict[str, str]:
         """Return the apps' variables for the local stack.
@@ -101,14 +106,6 @@ class Needs(BaseModel):
         origins = "".join(f" {origin}" for origin in UPLOAD_ORIGINS) if self.uploads else ""
         resources = {"Resources": policies}
         return {"functions": functions, "resources": resources, "uploadOrigins": origins}
-
-    def _function_needs(self, function: str) -> FunctionNeeds:
-        return next(
-            (needs for name, needs in self.functions.items() if name == function), _NO_NEEDS
-        )
-
-
-_NO_NEEDS = FunctionNeeds()
 
 
 def read_needs(apps: Iterable[App]) -> Needs:
