@@ -102,7 +102,9 @@ class Release:
                 if owners.get(statement.about.rpartition(" on ")[2], self.parts[0]) == part
             ]
 
-        first, _, last = self.step(part).partition(AFTERWARDS)
+        steps = part.steps(self.version)
+        written = steps.read_text("utf-8") if steps.exists() else ""
+        first, _, last = written.partition(AFTERWARDS)
         generated = [
             *of_part(change.columns),
             *creations(pieces_of(part), change),
@@ -111,18 +113,12 @@ class Release:
         texts = [text.strip() for text in (first, *generated, last) if text.strip()]
         if not texts:
             return ""
-        steps = part.steps(self.version)
-        sources = f"schemas and {steps.relative_to(part.home)}" if steps.exists() else "schemas"
+        sources = f"schemas and {steps.relative_to(part.home)}" if written else "schemas"
         head = (
             f"-- {self.version} after the release before it; written by `python -m infra.release`"
             f" from {sources}.\n-- Do not edit it, and do not read it: read the schemas."
         )
         return "\n\n".join((head, *texts)) + "\n"
-
-    def step(self, part: Part) -> str:
-        """Read the SQL statements that a person wrote for this release of a part."""
-        path = part.steps(self.version)
-        return path.read_text("utf-8") if path.exists() else ""
 
     def apply(self, url: str, new: Iterable[NewMigration]) -> None:
         """Apply new migrations to the database at `url`.

@@ -21,7 +21,7 @@ import typer
 from minutehand.app import find_apps
 from minutehand.cli.stage import Stage, resolve_region, translate_aws_errors
 from minutehand.cli.supabase_cli import find_cli, project_ref, push
-from minutehand.deploy.build import RUNTIMES, Built, PackagingError, build
+from minutehand.deploy.build import Built, PackagingError, build
 from minutehand.deploy.console import console_files, invalidate, upload
 from minutehand.deploy.limits import concurrency_limit
 from minutehand.deploy.package import OSLS, TEMPLATE, compile_template, service_environment
@@ -67,9 +67,8 @@ def translate_errors(region: str) -> Iterator[None]:
 
 
 def describe_build(build: Built) -> str:
-    """Describe a build in one line, with the date until which Lambda runs its Python version."""
-    until = f"Python {build.python}, which Lambda runs until {RUNTIMES[build.python]}"
-    return f"{build.archive}: {build.zipped_bytes / 1e6:.1f} MB, {until}"
+    """Describe a build in one line."""
+    return f"{build.archive}: {build.zipped_bytes / 1e6:.1f} MB, Python {build.python}"
 
 
 def build_package(stage: Stage) -> tuple[Built, Path]:
@@ -212,10 +211,10 @@ class Deployment:
         deployed_url = (
             configuration.get("Environment", {}).get("Variables", {}).get("SUPABASE_URL", "")
         )
-        urls = stage.supabase_urls
-        if deployed_url not in urls:
+        url, ref = stage.values["supabaseUrl"], stage.values.get("supabaseProject")
+        if deployed_url not in (str(url), f"https://{ref}.supabase.co"):
             raise CommandFailed(
-                f"the stack {stage.stack} in {stage.region} serves {deployed_url}, not {urls[0]}",
+                f"the stack {stage.stack} in {stage.region} serves {deployed_url}, not {url}",
                 code="another_project",
                 fix=f'give this project another `name` than "{stage.service}" in minutehand.toml; '
                 f"if the project has moved, `minutehand undeploy {stage.name}` first",

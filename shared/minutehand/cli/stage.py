@@ -119,12 +119,6 @@ class Stage:
             values |= self.read_secrets(name) or {}
         return values
 
-    @property
-    def supabase_urls(self) -> tuple[str, str]:
-        """Two URLs of the stage's Supabase project: `supabaseUrl`, and a URL made from its ref."""
-        values = self.values
-        return str(values["supabaseUrl"]), f"https://{values.get('supabaseProject')}.supabase.co"
-
 
 def resolve_region(option: str) -> str:
     """Return the AWS region from the option, AWS_REGION or the AWS profile.

@@ -23,14 +23,8 @@ from minutehand.config import JobServiceError
 from minutehand.project import Project
 from minutehand.resources import PACKAGE, checkout
 
-#: Date on which AWS Lambda ends its support of a Python version, by version:
-#: https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html
-RUNTIMES = {
-    "3.11": "30 June 2027",
-    "3.12": "31 October 2028",
-    "3.13": "30 June 2029",
-    "3.14": "30 June 2029",
-}
+#: Python versions that Lambda runs: https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html
+RUNTIMES = ("3.11", "3.12", "3.13", "3.14")
 PYTHON = ".".join(platform.python_version_tuple()[:2])
 #: Platform of the wheels in the zip. Vendors publish wheels for glibc 2.28. These wheels also run
 #: on Lambda's Amazon Linux 2023, which has glibc 2.34.

@@ -9,7 +9,6 @@ CONCURRENCY = "L-B99A9384"
 #: Number of concurrent executions that an AWS account must leave unreserved:
 #: https://docs.aws.amazon.com/lambda/latest/dg/configuration-concurrency.html
 MIN_UNRESERVED = 100
-DEFAULT_CONCURRENCY = 1000
 #: Default maximum of concurrent workers, unless the stage sets `workersAtOnce` or a reservation.
 WORKERS_AT_ONCE = 5
 
@@ -22,23 +21,18 @@ class Limit:
     """
 
     verdict: str
-    detail: str
+    detail: str = ""
     fix: str = ""
-
-
-def quota_command(concurrency: int, region: str) -> str:
-    """Return the command line that requests a higher limit on concurrent executions from AWS."""
-    return (
-        f"aws service-quotas request-service-quota-increase --service-code lambda "
-        f"--quota-code {CONCURRENCY} --desired-value {concurrency} --region {region}"
-    )
 
 
 def concurrency_limit(client: Any, stack: str, region: str, values: Mapping[str, Any]) -> Limit:
     """Check that AWS allows the workers' reservation, and that the API keeps enough concurrency."""
     account = client.get_account_settings()["AccountLimit"]
     limit, unreserved = account["ConcurrentExecutions"], account["UnreservedConcurrentExecutions"]
-    command = quota_command(DEFAULT_CONCURRENCY, region)
+    command = (
+        f"aws service-quotas request-service-quota-increase --service-code lambda "
+        f"--quota-code {CONCURRENCY} --desired-value 1000 --region {region}"
+    )
     reserved = _number(values, "workerReservedConcurrency")
     if reserved:
         minimum = min(MIN_UNRESERVED, limit)
@@ -51,7 +45,7 @@ def concurrency_limit(client: Any, stack: str, region: str, values: Mapping[str,
                 "unreserved",
                 f"omit workerReservedConcurrency, or request more: {command}",
             )
-        return Limit("ok", f"{reserved} of {limit} reserved for workers")
+        return Limit("ok")
     workers = _number(values, "workersAtOnce") or WORKERS_AT_ONCE
     max_workers = max(1, unreserved // 2)
     if workers > max_workers:
@@ -68,7 +62,7 @@ def concurrency_limit(client: Any, stack: str, region: str, values: Mapping[str,
             "workers",
             f"enough to start with; before real traffic: {command}",
         )
-    return Limit("ok", f"{workers} workers of {unreserved} at once")
+    return Limit("ok")
 
 
 def _number(values: Mapping[str, Any], name: str) -> int:
