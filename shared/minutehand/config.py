@@ -44,6 +44,13 @@ def _url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _key(value: str) -> str:
+    # a header cannot contain typographic quotation marks or line breaks, which people paste
+    if not (value.isascii() and value.isprintable()):
+        raise ValueError("must be ASCII text")
+    return value
+
+
 def _list(value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
@@ -86,6 +93,7 @@ def _parsing(parse: Callable[[str], Any]) -> BeforeValidator:
 
 
 Url = Annotated[str, _parsing(_url)]
+Key = Annotated[str, _parsing(_key)]
 CommaSeparated = Annotated[tuple[str, ...], _parsing(_list)]
 Tokens = Annotated[tuple[str, ...], _parsing(_tokens)]
 Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_level)]
@@ -150,7 +158,7 @@ class Settings(BaseModel):
     #: URL of an OpenAI-compatible language model. If the URL is unset, apps use their sample
     #: answers.
     language_model_url: Url | None = Field(None, examples=["https://api.openai.com/v1"])
-    language_model_key: str | None = Field(None, repr=False)
+    language_model_key: Key | None = Field(None, repr=False)
     language_model: str | None = Field(None, examples=["gpt-4o-mini"])
     #: US dollars per million input tokens and output tokens. If the prices are unset, costs are
     #: unknown.
@@ -162,7 +170,7 @@ class Settings(BaseModel):
     #: URL of an OpenAI-compatible speech-to-text service. If the URL is unset, the offline engine
     #: is used.
     speech_url: Url | None = Field(None, examples=["https://api.openai.com/v1"])
-    speech_key: str | None = Field(None, repr=False)
+    speech_key: Key | None = Field(None, repr=False)
     speech_model: str | None = Field(None, examples=["whisper-1"])
     #: Maximum seconds until the response for a chunk of audio.
     speech_silence_seconds: Silence = 120.0

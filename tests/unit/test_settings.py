@@ -37,6 +37,7 @@ def test_two_variables_are_enough() -> None:
         ("LOG_LEVEL", "LOUD"),
         ("SUPABASE_JWKS", "[]"),
         ("LANGUAGE_MODEL_PRICES", "1,nan"),
+        ("SPEECH_KEY", "“sk-1”"),
         ("MINUTEHAND_SCHEMA", "_" * 64),
         ("WORKER_SECRET_TOKEN", "a,b,c"),
     ],

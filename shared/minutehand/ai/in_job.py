@@ -71,10 +71,10 @@ async def ask_for(
             the original error.
     """
     field = field or only_text(shape)
-    if into is not None and field is None:
-        raise ValueError(f"field must name the field of {shape.__name__} to stream")
     partial_field = None
-    if into is not None and field is not None:
+    if into is not None:
+        if field is None:
+            raise ValueError(f"field must name the field of {shape.__name__} to stream")
         partial_field = PartialField(
             field, into, is_plain_text=partial(is_plain_text, shape=shape, field=field)
         )
