@@ -246,7 +246,7 @@ select coalesce(array_agg(
             when 'guilty' then case
               when w.evidence is null
                 then 'attempt %1$s was lost: worker %2$s stopped reporting'
-              else 'attempt %1$s was lost: the job ended the process of worker %2$s%3$s'
+              else 'attempt %1$s was lost: the process of worker %2$s ended%3$s while the job ran'
             end
           end,
           l.attempt,

@@ -1845,7 +1845,7 @@ from (
         'It will be cancelled if it has not started by {start_by_at}[, which {ahead} jobs ahead of '
           'it may prevent].'
       ),
-      ('worker_lost', 'It ended its process {ended_times}{alone}.'),
+      ('worker_lost', 'Its process ended {ended_times} while it ran[ {alone}].'),
       (
         'worker_lost',
         'Its worker was lost {lost_times} while it ran nothing else.'
@@ -3050,12 +3050,11 @@ begin
           jsonb_build_object(
             -- null if there is no evidence of how any of the processes ended
             'ended_times', queue.times_in_words(count(*) filter (where a.error_data ? 'evidence')),
-            -- not empty if the job was the only job of its process in each loss with evidence
+            -- if the job was the only job of its process in each loss with evidence
             'alone', case
               when bool_and(a.error_data ->> 'company' = '0')
                   filter (where a.error_data ? 'evidence')
-                then ', alone'
-              else ''
+                then 'alone'
             end,
             'lost_times', queue.times_in_words(count(*))
           )

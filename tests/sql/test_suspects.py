@@ -118,7 +118,7 @@ def test_one_that_kills_its_process_is_named_by_parts_and_no_other_pays(
     assert states(engine, neighbours) == {("completed", 1, 0)}
     assert [deaths(engine, each) for each in neighbours] == [0, 0, 0]
     assert states(engine, [poison]) == {("failed", 2, 2)}
-    end = "stopped reporting" if companies == 0 else "ended the process"
+    end = "stopped reporting" if companies == 0 else "while the job ran"
     assert end in engine.job(poison)["error_message"]
 
 
@@ -409,7 +409,7 @@ def test_a_death_is_explained_until_its_job_has_ended(engine: Engine) -> None:
             engine.settle(innocent)
         result = engine.explain(poison)
         assert result["reason"] == reason
-        assert result["sentence"].startswith(f"It ended its process {times}, alone. ")
+        assert result["sentence"].startswith(f"Its process ended {times} while it ran alone. ")
         assert "(SIGKILL, 1900 MB)" in result["sentence"]
         engine.advance(3600)
         worker, _ = workers.lease()

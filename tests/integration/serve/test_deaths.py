@@ -60,7 +60,7 @@ def test_a_thousand_jobs_beside_one_that_ends_its_process_take_one_attempt(host:
     assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
     assert host.rows("status, attempts, lost_attempts", [guilty]) == [("failed", 2, 2)]
     [(message, evidence)] = host.rows("error_message, error_data -> 'evidence'", [guilty])
-    assert "the job ended the process" in message
+    assert "while the job ran" in message
     assert "exit code 7" in message
     assert (evidence["exit_code"], evidence["jobs"]) == (7, [guilty])
     assert evidence["commit"] == COMMIT
