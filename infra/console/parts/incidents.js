@@ -4,7 +4,7 @@
 import { session, outage, supabase, engine } from "../api.js";
 import { clock } from "../lib/format.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
-import { isTransient, usePolling, useFetch, useStore } from "../lib/store.js";
+import { usePolling, useFetch, useStore } from "../lib/store.js";
 import { html, useEffect, useState } from "../lib/ui.js";
 import { Step } from "./holders.js";
 import { Sentence } from "./when.js";
@@ -42,9 +42,8 @@ export function Incidents({ workspace, isApp }) {
   const lines = [...(findings.value ?? [])];
   if (since) lines.unshift({ verdict: "fail", sentence: outageLine(since) });
   else if (freshness === "polling") lines.unshift({ sentence: NO_REALTIME });
-  const { error } = findings;
-  if (error && !isTransient(error))
-    lines.unshift({ verdict: "fail", sentence: NOT_READ, cause: error.message });
+  if (findings.error?.reachable)
+    lines.unshift({ verdict: "fail", sentence: NOT_READ, cause: findings.error.message });
   if (lines.length === 0) return null;
   const [first, ...rest] = lines.map(
     ({ sentence, cause, next: [step] = [] }) => html`<p key=${sentence}>
