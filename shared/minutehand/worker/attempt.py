@@ -109,8 +109,9 @@ class Attempt:
     #: Time on the monotonic clock at which the timeout stops the processor, and whether the timeout
     #: was restarted because another job had blocked the event loop.
     timeout_at = math.inf
-    timeout_seconds: float | None = None
     _is_extended = False
+    #: The type's timeout, or None if the job's deadline is earlier.
+    timeout_seconds: float | None = None
     ended_at: float | None = None
     #: True if the attempt's task has started. A task that is cancelled before its start would never
     #: end the attempt.
@@ -166,12 +167,15 @@ class Attempt:
         """Start the timer for the timeout. A batch calls this method at the start of each call."""
         self.end_timeout()
         self._is_suspended = False
-        seconds = self._limit()
+        job, clock = self.lease.job, self._environment.clock
+        seconds = self.timeout_seconds = job.timeout_seconds
+        if job.deadline_at is not None:
+            left = max(0.0, (job.deadline_at - clock.now()).total_seconds())
+            if seconds is None or left < seconds:
+                seconds, self.timeout_seconds = left, None
         if seconds is None:
             return
-        # None if the job's deadline is earlier
-        self.timeout_seconds = seconds if seconds == self.lease.job.timeout_seconds else None
-        self.timeout_at = self._environment.clock.monotonic() + seconds
+        self.timeout_at = clock.monotonic() + seconds
         if self.batch is not None and seconds <= 0:
             self.stop("timeout")
         else:
@@ -499,14 +503,6 @@ class Attempt:
     @property
     def _grace_seconds(self) -> float:
         return self._environment.run.deadlines.grace(self._environment.run.options.grace_seconds)
-
-    def _limit(self) -> float | None:
-        """Return the seconds until the timeout of the attempt or the deadline of the job."""
-        job = self.lease.job
-        if job.deadline_at is None:
-            return job.timeout_seconds
-        left = max(0.0, (job.deadline_at - self._environment.clock.now()).total_seconds())
-        return left if job.timeout_seconds is None else min(left, job.timeout_seconds)
 
 
 def dollars(amount: Any) -> float | None:
