@@ -60,7 +60,7 @@ def test_what_looks_like_a_secret_is_replaced(text: str) -> None:
     [
         "no rate for 2026-01",
         "key = rates[month]",
-        "the token is old",
+        '{"code": "key_revoked", "message": "This key was revoked"}',
         "token = make_token(user)",
         "password = settings.of(user).password",
         "unexpected token } in JSON",
