@@ -27,7 +27,17 @@ import psycopg
 from minutehand.app import find_apps
 from minutehand.aws import SealBroken, make_sealer, row_context
 from minutehand.cli.doctor import aws  # noqa: F401 - its check comes before the others
-from minutehand.cli.doctor.results import CheckResult, Target, check, fail, merge, ok, skip, warn
+from minutehand.cli.doctor.results import (
+    LINE,
+    CheckResult,
+    Target,
+    check,
+    fail,
+    merge,
+    ok,
+    skip,
+    warn,
+)
 from minutehand.cli.stage import translate_aws_errors
 from minutehand.config import ConfigurationError, Settings
 from minutehand.functions.worker.processors import load_processors
@@ -297,7 +307,7 @@ def processors(target: Target) -> CheckResult:
     if not broken:
         return ok()
     report = [f"{name} cannot be imported: {type(e).__name__}: {e}" for name, e in broken]
-    return fail("; ".join(report), ";\n".join(_import_fix(*module) for module in broken))
+    return fail("; ".join(report), f";{LINE}".join(_import_fix(*module) for module in broken))
 
 
 def _import_fix(name: str, error: Exception) -> str:
@@ -429,7 +439,7 @@ def engine(target: Target) -> CheckResult:
         "set check_function_bodies = off",
         *(difference.fix for difference in differences),
     ]
-    return fail(details + more, ";\n".join([*lines, "commit;"]))
+    return fail(details + more, f";{LINE}".join([*lines, "commit;"]))
 
 
 def _engine_version(target: Target) -> str:
@@ -607,7 +617,7 @@ class Trial:
         # use short timeouts, because each trial locks a table and all callers wait for the lock
         owner.execute("set local lock_timeout = '300ms'; set local statement_timeout = '300ms'")
         deadline = time.monotonic() + 1
-        for statement in (*triggers, ";\n".join(triggers)):
+        for statement in (*triggers, f";{LINE}".join(triggers)):
             try:
                 with owner.transaction(force_rollback=True):
                     owner.execute(statement.encode())

@@ -38,11 +38,9 @@ def doctor(
         results.append(asdict(result))
         if not output.as_json:
             mark = f"{result.verdict:<4}", STYLES[result.verdict]
-            lines = f"  {result.check:<12}  {result.detail}", f"      → {result.fix or ''}"
-            line, fix = (text.replace("\n", f"\n{' ' * 8}") for text in lines)
-            output.text(Text.assemble(mark, line))
+            output.text(Text.assemble(mark, f"  {result.check:<12}  {result.detail}"))
             if result.fix:
-                output.text(fix)
+                output.text(f"      → {result.fix}")
     failed = sum(result["verdict"] == "fail" for result in results)
     output.value(results, text=f"{len(results)} checks, {failed} failed")
     if failed:

@@ -34,6 +34,9 @@ class CheckResult:
     check: str = ""
 
 
+#: Begin of a further line in the report. Only such lines are indented, because the lines of a
+#: function's body in a fix must stay as released.
+LINE = "\n        "
 #: Statements that set the timeouts of a transaction. Some versions of Postgres lack some timeouts.
 #: The database's statement timeout may be so short that it would end the longer statement.
 TIMEOUTS = """
@@ -54,7 +57,7 @@ def merge(results: Sequence[CheckResult]) -> CheckResult:
     """Merge results into one, with a line for each different detail and each different fix."""
     details = dict.fromkeys(result.detail for result in results)
     fixes = dict.fromkeys(result.fix for result in results if result.fix)
-    return CheckResult(results[0].verdict, "\n".join(details), "\n".join(fixes) or None)
+    return CheckResult(results[0].verdict, LINE.join(details), LINE.join(fixes) or None)
 
 
 @dataclass
