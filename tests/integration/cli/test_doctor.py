@@ -91,7 +91,6 @@ def test_addresses_of_two_projects_are_named(stack: RunningStack) -> None:
 MODULES = """\
 lacking | import nonexist_lib | pip install nonexist_lib
 misspelt | from minutehand import processer | python -c 'import misspelt.processors.bad'
-divides | 1 / 0 | python -c 'import divides.processors.bad'
 """
 
 
