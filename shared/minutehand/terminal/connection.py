@@ -29,7 +29,6 @@ FIXES: dict[str, str] = {
     "unauthorized": "sign in again with `minutehand token`, or omit --token",
     "unreachable": "`minutehand doctor` shows which part is unavailable",
     "unavailable": "`minutehand doctor` shows which part is unavailable",
-    "404": "`minutehand doctor` shows whether a migration is missing",
     "unreadable": "name a JSON file, or - for standard input",
     "no_env_file": "name one with KEY=value lines, as .local/env has them",
     "no_stack": "start the local one with `minutehand dev`, or name a file: --env-file prod.env",
@@ -334,6 +333,7 @@ def parse_response(response: httpx.Response) -> Any:
         value = {}
     if response.is_success:
         return value
+    status = response.status_code
     body = value if isinstance(value, dict) else {}
     message = (
         body.get("error") or body.get("message") or response.text[:200] or response.reason_phrase
@@ -344,8 +344,9 @@ def parse_response(response: httpx.Response) -> Any:
     more = f" ({description})" if description and str(message) not in description else ""
     raise CommandFailed(
         f"{message}{more}",
-        code=str(code or ("unavailable" if response.is_server_error else response.status_code)),
-        is_usage=response.status_code in (400, 422),
+        # only the Data API responds 404 without a code, if it has no such function
+        code=str(code or ("unavailable" if status >= 500 or status == 404 else status)),
+        is_usage=status in (400, 422),
     )
 
 
