@@ -39,9 +39,10 @@ _PARAMETER = (
 )
 _PREFIXES = "sk|pk|rk|sb|gh[oprsu]|github_pat|glpat|npm|hf|xox[abeprs]|whsec"
 _CHUNK_PATTERNS = (
-    # a string literal after such a name: token = "…", {"api_key": '…'}
+    # a string literal after such a name: token = "…", {"api_key": '…'}, but not the next name
     (
-        rf"""(?i)({_NAMED}(?!error)\w{{0,40}}["']?\s*(?:=|:|==|,(?!\s*"\w+":))\s*[rbf]*)(["'])(?:(?!\2).)+\2""",
+        rf"""(?i)({_NAMED}(?!error)\w{{0,40}}["']?\s*(?:=|:|==|,(?!\s*"\w+":))\s*[rbf]*)"""
+        r"""(["'])(?:(?!\2).)+\2""",
         r"\1\2{}\2",
     ),
     (r"(?i)\b(bearer|basic)\s+(?!auth)[\w.~+/-]{8,}=*", r"\1 {}"),
