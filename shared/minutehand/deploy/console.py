@@ -31,8 +31,6 @@ CONTENT_TYPES: Mapping[str, str] = {
     ".webmanifest": "application/manifest+json",
     ".woff2": "font/woff2",
 }
-#: Suffix of TypeScript declarations, which are not uploaded, because only editors read them.
-TYPES = ".ts"
 #: Cache header of most files. A browser revalidates a file at each use, because the file's name
 #: contains no hash. CloudFront's edges may cache a file for a day, because `minutehand deploy`
 #: invalidates all edges after each upload.
@@ -69,7 +67,8 @@ def console_files(config: Mapping[str, Any], apps: Iterable[App]) -> dict[str, C
     manifests = []
     for app in apps:
         files = app.files("console", "**/*")
-        pages = [path for path in files if path.is_file() and path.suffix != TYPES]
+        # do not upload TypeScript declarations, because only editors read them
+        pages = [path for path in files if path.is_file() and path.suffix != ".ts"]
         for path in pages:
             name = path.relative_to(app.folder / "console").as_posix()
             bodies[f"apps/{app.name}/{name}"] = path.read_bytes()
@@ -106,16 +105,8 @@ def invalidate(cloudfront: Any, distribution: str) -> None:
     )
 
 
-def write(folder: Path, files: Mapping[str, ConsoleFile]) -> None:
-    """Write all files of the console below `folder`, for a server of static files."""
-    for key, file in files.items():
-        path = folder / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(file.body)
-
-
 def main(arguments: Sequence[str]) -> int:
-    """Write the console and the pages of this project's apps.
+    """Write the console and the pages of this project's apps, for a server of static files.
 
     Omit config.json, which a server renders.
     """
@@ -124,7 +115,10 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     files = console_files({}, find_apps(Project.find().apps))
     del files["config.json"]
-    write(Path(arguments[0]), files)
+    for key, file in files.items():
+        path = Path(arguments[0], key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(file.body)
     print(f"{len(files)} files")
     return 0
 
