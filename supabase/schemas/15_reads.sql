@@ -176,12 +176,14 @@ begin
         select string_agg(
           concat(left(f.key, 80), ': ', left(f.value #>> '{}', 80)),
           ', '
-          order by f.n
+          order by f.is_id, f.n
         )
         from (
           select *
           from jsonb_each(p_job.payload) with ordinality as e (key, value, n)
+          cross join lateral (select e.value::text ~ '^"[0-9a-f-]{36}"$') as i (is_id)
           where jsonb_typeof(e.value) not in ('object', 'array', 'null')
+          order by i.is_id, e.n -- ids say the least
           limit 3
         ) as f
       )

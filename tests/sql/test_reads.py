@@ -95,6 +95,13 @@ def test_a_list_shows_what_a_plain_query_would(engine: Engine, ada: Engine) -> N
         assert pages(ada, **filters) == plain, filters
 
 
+def test_a_list_shows_ids_of_a_payload_last(engine: Engine, ada: Engine) -> None:
+    """Many jobs of one type have equal ids in their payloads, so the other values come first."""
+    engine.enqueue({"job": ACME, "note": None, "region": "eu", "version": 1, "workspace": ACME})
+    [row] = ada.rpc("list_jobs")["jobs"]
+    assert row["glimpse"] == f"region: eu, version: 1, job: {ACME}"
+
+
 def test_a_list_is_of_the_workspace_joined_first_and_an_operators_of_all(
     engine: Engine, bob: Engine, ada: Engine
 ) -> None:

@@ -83,7 +83,7 @@ function Loaded({ account, contacts, history, job, isStale, error, refresh }) {
     ${
       account.metadata?.apollo_source === "offline" &&
       html`<p class="notice">
-        Sample: Apollo is not connected, so the enriched values are made up.
+        Sample: the enriched values are made up, and did not come from Apollo.
       </p>`
     }
     ${isStale && html`<${Stale} error=${error} retry=${refresh} />`}

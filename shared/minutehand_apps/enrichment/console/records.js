@@ -30,9 +30,10 @@ export const isLive = (job) => Boolean(job) && !ENDED.has(job.status);
 export function EnrichButton({ kind, row, name, job, refresh, className }) {
   const run = () =>
     createAction(refresh)(`${name} was not enriched`, () => enrichment(kind, row.id));
-  const word = row.enriched_at ? "Enrich again" : "Enrich";
+  const isRepeated = Boolean(row.enriched_at || (job && !isLive(job)));
+  const word = isRepeated ? "Enrich again" : "Enrich";
   return html`<${ActionButton}
-    className=${className ?? (row.enriched_at ? "small quiet" : "small")}
+    className=${className ?? (isRepeated ? "small quiet" : "small")}
     run=${run}
     disabled=${isLive(job)}
     title=${`Calls Apollo, ${costOf(1)}`}

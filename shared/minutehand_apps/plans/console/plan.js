@@ -246,11 +246,8 @@ function editableText(blocks) {
   return blocks[0].every((line) => typeof line === "string") ? blocks[0].join("\n") : null;
 }
 
-/** Return how to change a chapter that has no Edit button. */
-const hintOf = (stage) =>
-  ["work_breakdown", "dependencies"].includes(stage)
-    ? "Choose a task in the schedule to edit it"
-    : "Can only be rewritten";
+/** Stages whose chapter is edited in the schedule. */
+const SCHEDULED = ["work_breakdown", "dependencies"];
 
 function ChapterForm({ name, words, edit, onClose }) {
   const [text, setText] = useState(words);
@@ -274,7 +271,11 @@ function Chapter({ of, blocks, text, redo, edit, chart }) {
         html`<${ActionButton} className="quiet" run=${async () => setIsEdited(true)}
           aria-label=${`Edit: ${name}`}>Edit<//>`
       }
-      ${redo && words === null && html`<span class="hint">${hintOf(stage)}</span>`}
+      ${
+        redo &&
+        SCHEDULED.includes(stage) &&
+        html`<span class="hint">Choose a task in the schedule to edit it</span>`
+      }
       ${
         redo &&
         html`<${ActionButton} className="quiet" run=${redo}
