@@ -121,8 +121,8 @@ OWN_RULES = """
         where relnamespace = 'public'::regnamespace and relname = any (%s))
     order by statement
 """
-#: Query of what people use: the tables with a policy of the engine, and the function that PostgREST
-#: calls before each request. The columns are a name, statements that use it, and the fix.
+#: Query of the tables with a policy of the engine, and of the function that PostgREST calls before
+#: each request. The columns are a name, statements that use it as a person does, and the fix.
 USES = f"""
     select tablename::text, format(
       'set local role authenticated; select 1 from %I.%I limit 1; reset role',

@@ -34,7 +34,7 @@ class CheckResult:
     check: str = ""
 
 
-#: Begin of a further line in the report. Only such lines are indented, because the lines of a
+#: Start of a further line in the report. Only such lines are indented, because the lines of a
 #: function's body in a fix must stay as released.
 LINE = "\n        "
 #: Statements that set the timeouts of a transaction. Some versions of Postgres lack some timeouts.

@@ -30,7 +30,7 @@ export const isLive = (job) => Boolean(job) && !ENDED.has(job.status);
 export function EnrichButton({ kind, row, name, job, refresh, className }) {
   const run = () =>
     createAction(refresh)(`${name} was not enriched`, () => enrichment(kind, row.id));
-  const isRepeated = Boolean(row.enriched_at || (job && !isLive(job)));
+  const isRepeated = row.enriched_at || job?.status === "completed";
   const word = isRepeated ? "Enrich again" : "Enrich";
   return html`<${ActionButton}
     className=${className ?? (isRepeated ? "small quiet" : "small")}
