@@ -25,17 +25,18 @@ RUNNING = pytest.StashKey[Browser]()
 def browser(request: pytest.FixtureRequest) -> Browser:
     """The browser of this folder's tests.
 
-    Its event loop must end before async tests elsewhere begin.
+    Its event loop must end before async tests elsewhere begin, also if Chromium cannot start.
     """
     folder: pytest.Collector = request.node.parent
     if RUNNING not in folder.stash:
-        ends = ExitStack()
-        playwright = ends.enter_context(sync_playwright())
-        folder.stash[RUNNING] = ends.enter_context(
-            playwright.chromium.launch(
-                executable_path=chromium(), args=["--disable-gpu"], timeout=60_000
+        with ExitStack() as starting:
+            playwright = starting.enter_context(sync_playwright())
+            folder.stash[RUNNING] = starting.enter_context(
+                playwright.chromium.launch(
+                    executable_path=chromium(), args=["--disable-gpu"], timeout=60_000
+                )
             )
-        )
+            ends = starting.pop_all()
 
         def end() -> None:
             del folder.stash[RUNNING]
