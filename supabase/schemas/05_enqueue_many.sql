@@ -415,6 +415,7 @@ declare
 begin
   v_count := set_config('minutehand.plain', v_count::text, true);
   if v_count % 100 = 0 and queue.caller() is not null then
+    perform queue.take_call_slot(p_writes => true);
     perform queue.admit('jobs', new.workspace_id, p_count => 100);
     perform set_config(
       'minutehand.reserved',

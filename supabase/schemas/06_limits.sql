@@ -562,15 +562,28 @@ declare
   );
   v_bucket constant text := 'q:' || p_workspace_id;
   v_live integer;
-  v_is_fresh boolean;
+  v_age interval;
   v_is_stored boolean; -- true if the call may store its count
 begin
   if v_max > 2000 then
-    select b.tokens, b.refilled_at > v_now - interval '10 seconds'
-    into v_live, v_is_fresh
+    select b.tokens, v_now - b.refilled_at
+    into v_live, v_age
     from queue.buckets as b
-    where b.name = v_bucket and b.refilled_at > v_now - interval '20 seconds';
-    if v_is_fresh is not true
+    where b.name = v_bucket;
+    if v_age < interval '20 seconds' is not true then
+      -- A rejected call stores no count, so the next call counts the jobs again. Therefore a count
+      -- takes a token for each 400 jobs, which are counted in about a millisecond. Only two calls
+      -- at a time count many jobs.
+      perform queue.admit(
+        'rows',
+        p_count => least(v_live / 400.0, queue.setting('user_enqueues_burst')::numeric / 4)
+      )
+      where v_live > 0;
+      perform queue.take_place('quota ' || p_workspace_id, 2)
+      where v_live > 4000 and queue.reserve_locks(1, 190) = 1;
+      v_live := null;
+    end if;
+    if v_age < interval '10 seconds' is not true
       and queue.reserve_locks(2, 190) = 2
       and queue.try_lock('bucket ' || v_bucket)
     then
@@ -591,11 +604,6 @@ begin
     perform set_config('minutehand.quota', p_workspace_id::text, true);
   end if;
   if v_live is null then
-    -- A rejected call stores no count, so the next call counts the jobs again. Therefore a count
-    -- takes one of the workspace's 20 tokens, of which one is refilled per second. If an older count
-    -- is stored, a count takes no token, because only one call at a time counts.
-    perform queue.charge('c:' || p_workspace_id, 20, 20, 1, 'enqueues')
-    where v_max > 2000 and v_is_fresh is null;
     v_live := (
       select count(*)
       from (

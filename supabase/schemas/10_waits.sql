@@ -643,11 +643,11 @@ begin
       'answer'
     );
   end if;
-  perform queue.check_json(p_answer, 'answer');
   perform queue.admit(
     'changes',
     p_bytes => octet_length(p_answer::text)
   );
+  perform queue.check_json(p_answer, 'answer');
   perform queue.hold_jobs(array[p_job_id]);
   select * into v_wait
   from queue.waits
@@ -720,12 +720,12 @@ begin
       'name'
     );
   end if;
-  perform queue.check_json(p_payload, 'payload');
   perform queue.admit(
     'changes',
     p_workspace_id,
     p_bytes => octet_length(p_payload::text)
   );
+  perform queue.check_json(p_payload, 'payload');
   insert into queue.named_events (workspace_id, name, payload, emitted_at, created_by)
   values (p_workspace_id, p_name, coalesce(p_payload, '{}'), v_now, queue.caller())
   on conflict do nothing;

@@ -915,12 +915,7 @@ declare
     queue.caller(),
     '00000000-0000-0000-0000-000000000000'
   );
-  v_is_new constant boolean := not exists (
-    select from queue.followers as f
-    where f.topic = p_topic
-      and f.user_id = v_user
-      and f.follower_id = p_follower_id
-  );
+  v_is_new boolean;
 begin
   if p_topic is null
     or p_follower_id is null
@@ -934,6 +929,12 @@ begin
     );
   end if;
   perform queue.admit('rows');
+  v_is_new := not exists (
+    select from queue.followers as f
+    where f.topic = p_topic
+      and f.user_id = v_user
+      and f.follower_id = p_follower_id
+  );
   -- Keep only a person's 100 newest rows (a topic and a client), so that no person can use up the
   -- message budget. The limit does not apply to guests, because all guests share one user id.
   delete from queue.followers

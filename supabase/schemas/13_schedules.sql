@@ -597,6 +597,7 @@ declare
   v_runs jsonb := '[]';
 begin
   perform queue.may_read(p_workspace_id);
+  perform queue.take_call_slot(p_workspace_id);
   for v_nth in 1..least(20, greatest(1, coalesce(p_count, 5))) loop
     v_next_at := queue.first_run(p_schedule ->> 'cron', v_zone, v_next_at);
     v_runs := v_runs || to_jsonb(v_next_at);

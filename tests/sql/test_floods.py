@@ -48,6 +48,8 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     "one plan": ("plan_start", {**CALLS["plan_start"], "p_idempotency_key": "k"}),
 }
 BUCKET = "insert into queue.buckets (name, tokens, refilled_at) values (%s, 0, queue.clock())"
+#: The details of a rejection that clients repeat.
+LIMIT = '{"limit": "calls_at_once", "retry_after_seconds": 1}'
 LEFT = f"select tokens from queue.buckets where name = 'u:{ADA}/enqueues'"
 #: Calls that read many rows.
 READS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -58,6 +60,7 @@ READS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, OF_ACME) for name in ("queue_series", "list_job_types")},
     **{name: (name, JOB) for name in ("job_attempts", "job_steps", "job_trace")},
     "list_jobs": ("list_jobs", {}),
+    "next_runs": ("next_runs", {**OF_ACME, "p_schedule": {"cron": "@daily"}}),
     "event_feed": ("event_feed", {**OF_ACME, "p_cursor": "1:1:"}),
     "session_feed": ("session_feed", {"p_session_id": "many"}),
     "output of many jobs": ("session_output", {"p_session_id": "many"}),
@@ -176,12 +179,17 @@ def test_a_flood_occupies_at_most_two_connections(engine: Engine, shop: dict[str
 
     Each function that may read or write many rows is tested.
     """
+    every = floods(engine, shop)
     flooded = CALLS.keys() | {name for name, _ in READS.values()} | SESSION_READS
     assert set(engine.rows(GRANTED)) == flooded | BOUNDED
+    adds = ROWS["public.jobs INSERT"].format(ACME=ACME, ADA=ADA, TEXT="", MANY=100)
+    definer = "create function public.add() returns void language sql security definer as"
+    engine.run(f"{definer} $$ {adds} $$")
+    every["a function"] = Flood("", partial(Engine.run, statement="select public.add()"))
     found = {}
     with ExitStack() as stack:
         sessions = {user: [connect(stack, engine, user) for _ in range(3)] for user in (ADA, None)}
-        for name, flood in floods(engine, shop).items():
+        for name, flood in every.items():
             if name not in LIGHT:
                 if flood.user is None:
                     engine.run("update public.async_session_state set created_by = null")
@@ -193,7 +201,7 @@ def test_a_flood_occupies_at_most_two_connections(engine: Engine, shop: dict[str
 
 #: Functions that read a bounded number of rows by a key, or write one row of the caller.
 BOUNDED = {
-    *("get_job", "guest_job", "own_workspace", "list_workspaces", "workspace_limits", "next_runs"),
+    *("get_job", "guest_job", "own_workspace", "list_workspaces", "workspace_limits"),
     *("list_schedules", "list_webhooks", "get_workspace_settings", "get_sealed_apollo_key"),
     *("chat_outcome", "chat_page", "chat_said", "chat_status", "silence_finding"),
     *("plan_events", "plan_read", "plan_shared", "training_shared", "beacon_keys", "beacon_shared"),
@@ -338,7 +346,7 @@ create function public.note() returns void language plpgsql as
 
 
 def test_rejected_work_is_paid_for(engine: Engine, ada: Engine, shop: dict[str, str]) -> None:
-    """A call that is rolled back still costs its caller tokens of the rate limit.
+    """A call that is rolled back or too large costs its caller tokens of the rate limit.
 
     A call also leaves the lock timeout of a project's own transaction unchanged.
     """
@@ -358,6 +366,12 @@ def test_rejected_work_is_paid_for(engine: Engine, ada: Engine, shop: dict[str, 
                     changed.add(name)
         if not owed(engine):
             free.add(name)
+        engine.run(f"select setval(refilled, 1) from {PAIRS}")
+    for name in (name for name in CALLS if "TEXT" in str(CALLS[name])):
+        with suppress(psycopg.Error), ada.connection.transaction(force_rollback=True):
+            call(ada, name, put(CALLS[name], shop, "x" * 300_000))
+        if not owed(engine):
+            free.add(f"a large {name}")
         engine.run(f"select setval(refilled, 1) from {PAIRS}")
     assert (free, changed) == (set(), set())
 
@@ -392,9 +406,7 @@ def test_a_bulk_of_keys_takes_its_slot_first(engine: Engine) -> None:
         for user, values in ((ADA, bulk), (ADA, bulk), (BOB, keyed)):
             begin(stack, engine, user).rpc(name, **values)
         late = refused(begin(stack, engine, ADA).rpc, name, **keyed)
-    # the clients repeat a call with this limit
-    limit = '{"limit": "calls_at_once", "retry_after_seconds": 1}'
-    assert late[1:] == ("rate_limited", limit)
+    assert late[1:] == ("rate_limited", LIMIT)
 
 
 def test_people_who_share_a_pair_of_sequences_pay_for_themselves(
@@ -524,20 +536,35 @@ def test_a_statement_pays_for_its_rows_alone(engine: Engine, ada: Engine) -> Non
     ("most", "options", "hint"),
     [(2001, {}, "quota_exceeded"), (2002, {"priority": "x"}, "invalid_argument")],
 )
-def test_rejected_enqueues_count_jobs_seldom(
+def test_a_rejected_enqueue_pays_for_its_count_of_jobs(
     engine: Engine, ada: Engine, most: int, options: dict[str, Any], hint: str
 ) -> None:
-    """Of a person's rejected enqueues, 20 count the jobs of the workspace. The next ones do not."""
+    """A rejected enqueue takes one token, and one more for each 400 jobs that it counts.
+
+    Its count is not stored, so the next enqueue counts the jobs again.
+    """
     engine.stop_clock()
     engine.limit(max_pending=most)
-    engine.enqueue_many(2001)
-    hints = [refused(ada.enqueue, **options)[1] for _ in range(22)]
-    assert hints == [hint] * 20 + ["rate_limited"] * 2
-    engine.advance(1)
-    assert refused(ada.enqueue, **options)[1] == hint
-    engine.complete(engine.lease(1))
-    engine.advance(11)
+    engine.set(user_enqueues_burst=25, user_enqueues_per_second=1)
+    engine.enqueue_many(2000)
     ada.enqueue()
+    engine.advance(20)
+    hints = [refused(ada.enqueue, **options)[1] for _ in range(5)]
+    assert hints == [hint] * 4 + ["rate_limited"]
+    engine.complete(engine.lease(1))
+    engine.advance(7)
+    ada.enqueue()
+
+
+def test_two_enqueues_at_a_time_count_many_jobs(engine: Engine) -> None:
+    """While two enqueues count 5,000 jobs, a third enqueue is rejected."""
+    engine.run(BUCKET, f"q:{ACME}")
+    engine.run("update queue.buckets set tokens = 5000")
+    engine.advance(20)
+    with ExitStack() as stack:
+        for _ in range(2):
+            begin(stack, engine, ADA).enqueue()
+        assert refused(begin(stack, engine, BOB).enqueue)[2] == LIMIT
 
 
 def test_calls_of_one_moment_are_all_charged(engine: Engine, bob: Engine) -> None:

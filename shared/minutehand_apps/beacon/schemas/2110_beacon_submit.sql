@@ -44,10 +44,12 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_problem text := beacon.spec_problem(p_spec);
+  v_problem text;
   v_job public.beacon_jobs;
   v_outbox uuid := queue.new_id();
 begin
+  perform queue.admit('changes', p_workspace_id, p_user_id, p_bytes => pg_column_size(p_spec));
+  v_problem := beacon.spec_problem(p_spec);
   if v_problem is not null then
     perform queue.refuse(422, 'jobspec_invalid', v_problem, 'jobspec');
   end if;

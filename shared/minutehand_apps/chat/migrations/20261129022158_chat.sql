@@ -279,6 +279,7 @@ declare
   v_message public.async_messages;
   v_made record;
 begin
+  perform queue.hold_id(p_session_id);
   if coalesce(char_length(v_text), 0) not between 1 and 8000 then
     perform queue.refuse(
       422,
@@ -287,7 +288,6 @@ begin
       'text'
     );
   end if;
-  perform queue.hold_id(p_session_id);
   v_session := chat.enter(
     p_session_id,
     (p_request ->> 'workspace_id')::uuid,
