@@ -29,13 +29,13 @@ class ApiError extends Error {
  * Create an error for a request that got no response. The error's text comes from the console,
  * because browsers' error texts are written for programmers.
  */
-const unreachable = (cause = undefined) =>
+const unreachable = (cause, what = "The server") =>
   new ApiError({
     status: 0,
     code: "unreachable",
     error: /Timeout/.test(`${cause?.name} ${cause?.message}`)
-      ? "The server did not respond in time"
-      : "The server cannot be reached",
+      ? `${what} did not respond in time`
+      : `${what} cannot be reached`,
   });
 
 /**
@@ -59,7 +59,7 @@ async function callServer(run, signal) {
     return response;
   } catch (error) {
     if (ended.aborted) throw error;
-    const failure = error.status === undefined ? unreachable(error) : error;
+    const failure = error.status === undefined ? unreachable(error, "Supabase") : error;
     if (failure.isAway ?? failure.status === 0) markOutage();
     else outage.set(null);
     throw failure;

@@ -236,7 +236,8 @@ select coalesce(array_agg(
         'evidence', queue.evidence_for(l.workspace_id, w.evidence),
         'message', format(
           case b.verdict
-            when 'innocent' then 'attempt %1$s does not count: %4$s ended the process of worker %2$s'
+            when 'innocent'
+              then 'attempt %1$s does not count: %4$s ended the process of worker %2$s%3$s'
             when 'suspect' then 'attempt %1$s does not count: '
               || case
                 when w.evidence is null then 'worker %2$s stopped reporting'

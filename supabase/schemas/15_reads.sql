@@ -1116,37 +1116,80 @@ from to_timestamp(
 where r.at > coalesce(p_seen_at - interval '1 minute', '-infinity')
 $$;
 
--- Return the published job type whose name is most similar to p_job_type. Return null if the type
--- p_job_type itself is published, or if no published name has at least half of the letter pairs of
--- p_job_type.
-create function queue.nearest_type(p_job_type text)
+-- Return the name of p_names that is most similar to p_name. Return null if p_name is one of the
+-- names, or if no name has at least half of the letter pairs of p_name.
+create function queue.nearest_name(p_name text, p_names text[])
 returns text
-language sql stable
+language sql immutable
 set search_path = ''
 as $$
-select nullif(p.job_type, p_job_type)
+select nullif(p.name, p_name)
 from (
   select
-    t.job_type,
+    t.name,
     array(
-      select distinct substr(t.job_type, n, 2)
-      from generate_series(1, length(t.job_type) - 1) as n
+      select distinct substr(t.name, n, 2)
+      from generate_series(1, length(t.name) - 1) as n
     ) as its
-  from queue.job_types as t
-  where t.schema_version > 0 and not t.internal and length(t.job_type) > 1
+  from unnest(p_names) as t (name)
+  where length(t.name) > 1
 ) as p
 cross join lateral (
   select 2.0
     * count(*) filter (where o.pair = any (p.its))
     / (cardinality(p.its) + count(*)) as n
   from (
-    select distinct substr(p_job_type, n, 2) as pair
-    from generate_series(1, length(p_job_type) - 1) as n
+    select distinct substr(p_name, n, 2) as pair
+    from generate_series(1, length(p_name) - 1) as n
   ) as o
 ) as likeness
 where likeness.n >= 0.5
-order by likeness.n desc, p.job_type
+order by likeness.n desc, p.name
 limit 1
+$$;
+
+-- Return the published job type whose name is most similar to p_job_type.
+create function queue.nearest_type(p_job_type text)
+returns text
+language sql stable
+set search_path = ''
+as $$
+select queue.nearest_name(p_job_type, array(
+  select t.job_type
+  from queue.job_types as t
+  where t.schema_version > 0 and not t.internal
+))
+$$;
+
+-- Return the emitted event of the workspace whose name is most similar to p_event. Only the names
+-- before and after p_event in the alphabet are compared, and only names with the same digits,
+-- because digits usually identify the subject of an event.
+create function queue.nearest_event(p_workspace_id uuid, p_event text)
+returns text
+language sql stable
+set search_path = ''
+as $$
+select queue.nearest_name(p_event, array(
+  select e.name
+  from (
+    (
+      select n.name
+      from queue.named_events as n
+      where n.workspace_id = p_workspace_id and n.name > p_event
+      order by n.name
+      limit 5
+    )
+    union all
+    (
+      select n.name
+      from queue.named_events as n
+      where n.workspace_id = p_workspace_id and n.name < p_event
+      order by n.name desc
+      limit 5
+    )
+  ) as e
+  where regexp_replace(e.name, '[^0-9]', '', 'g') = regexp_replace(p_event, '[^0-9]', '', 'g')
+))
 $$;
 
 -- Return the job types p_job_types with a column `unserved`. The column `unserved` is true if
@@ -1290,7 +1333,8 @@ from (
       ),
       (
         'unavailable',
-        'The other service did not respond ({code}). Retry the job once it does.'
+        'The other service cannot be used ({code}). Check its address, its certificate and whether '
+          'it runs. Then retry the job.'
       )
   ) as f (kind, words)
   union all -- advice for several reasons, before the other advice for one of these reasons
@@ -1305,7 +1349,9 @@ from (
       ),
       (
         '{key_limit, workspace_type_limit, workspace_limit, type_limit, no_slot}',
-        'Wait for job {holder}, or cancel it.',
+        '[Job {parent} is its parent. If the parent waits for it without `ctx.gather` or '
+          '`ctx.map`, neither ends: cancel the parent, and fix its code.|Wait for job {holder}, or '
+          'cancel it.]',
         'cancel {holder}',
         '/jobs/{holder}'
       ),
@@ -1336,7 +1382,7 @@ from (
         '/overview'
       ),
       (
-        '{service_full, wrong_clock, late_events}',
+        '{service_full, wrong_clock, late_events, workers_lack_right}',
         'Notify the operator of the service.',
         null,
         '/overview'
@@ -1426,11 +1472,13 @@ from (
         'Its last known call was at {missed_since}.][ {death}. It runs with {beside} of them and '
         'nothing else.| {death}. It runs alone.| Its lease lasts until {lease_until} unless it '
         'is renewed.][ An earlier process of it was ended by {killer}.][ The role job_worker may '
-        'not execute {not_granted}, so its outcome is not stored.][ It has sent nothing for '
+        'not execute {not_granted}, so its outcome is not stored.| Its worker lacks {a_right}, so '
+        'its outcome is not stored.][ It has sent nothing for '
         '{silent}, since {sign}, at {place}.| It was last seen at {place}.][ Its database session '
         '(pid {pid}) waits for a lock of the session with pid {blocker}.][ 99 % of the jobs of its '
         'type take {usual} or less.][ Its process has used up to {memory_mb} MB.]',
-      '[Grant the right: `grant execute on function {not_granted}(jsonb) to job_worker`.|Commit or '
+      '[Grant the right: `grant execute on function {not_granted}(jsonb) to job_worker`.|Notify '
+        'the operator of the service, because the worker lacks {a_right}.|Commit or '
         'end that session: `select pg_terminate_backend({blocker})`.|If the process of the worker '
         'has hung since {missed_since}, end it. The job then runs again at the latest after '
         '{expires_at}.|If {silent} without an update is too long, check the call at {place}. Give '
@@ -1438,6 +1486,14 @@ from (
         'check its log and the code at {place}.|Nothing to do until {lease_until}. If the lease is '
         'not renewed by then, the job is reclaimed.|Nothing to do.]',
       'watch {job_id}',
+      '/types/{job_type}'
+    ),
+    (
+      'abandoned',
+      'Its processor ignored the stop and still runs, abandoned, in worker {worker_id} at {place}.',
+      'Restart worker {worker_id} to end it. In code, do not catch the stop '
+        '(`asyncio.CancelledError`), or give the call at {place} a time limit.',
+      'workers',
       '/types/{job_type}'
     ),
     (
@@ -1456,7 +1512,7 @@ from (
     ),
     (
       'waiting_for_event',
-      'It waits for the event {event}.',
+      'It waits for the event {event}.[ An event with the similar name {nearest} was emitted.]',
       'Emit {event}: '
         '`select public.emit_event(…)`, or POST /api/events.',
       'docs sql',
@@ -1487,7 +1543,8 @@ from (
     (
       'snoozed',
       'Its processor snoozed it until {run_at}[, {times} since {first_at}].',
-      'Run it now.',
+      '[If {times} is too often, check the condition on which its code returns `Snooze`. Otherwise '
+        'run it now.|Run it now.]',
       'retry {job_id}',
       null
     ),
@@ -1655,7 +1712,8 @@ from (
     (
       'not_leased',
       'It has been ready since {ready_at}. [The role {without_right} may not execute '
-        'public.lease_jobs, so workers with this role lease nothing|The workers that serve it '
+        'public.lease_jobs, so workers with this role lease nothing|Workers lack {a_right}, so '
+        'they lease nothing|The workers that serve it '
         'use {running} of {slots} slots, but have leased nothing since {leased_at}|The workers '
         'that serve it have leased nothing since {leased_at}|Workers that serve it have not leased '
         'it].[ They were last seen at {seen_at}.]',
@@ -1666,7 +1724,8 @@ from (
     (
       'not_leased',
       null,
-      'Check the rights and the logs of these workers.',
+      '[Notify the operator of the service, because workers lack {a_right}.|Check the rights and '
+        'the logs of these workers.]',
       'doctor',
       '/overview'
     ),
@@ -1751,6 +1810,15 @@ from (
         'by people with payloads above 2 kB are rejected.',
       'Or let an operator raise the limit: `select '
         'public.set_settings(''{"user_pending_bytes_max": {more}}'')`.',
+      null,
+      '/overview'
+    ),
+    (
+      'rate_used_up',
+      'People who used up their limit of {per_second} changes per second in the last minute: '
+        '{people}. Their calls are rejected with the code rate_limited.',
+      'Enqueue more slowly, or as the service. Or let an operator raise the limit: `select '
+        'public.set_settings(''{"user_enqueues_per_second": 200}'')`.',
       null,
       '/overview'
     ),
@@ -1860,11 +1928,6 @@ from (
         'worker_died',
         'The process of its worker {worker_id} ended at {ended_at}. The job is being reclaimed.'
       ),
-      (
-        'abandoned',
-        'Its processor ignored the stop and still runs, abandoned, in worker {worker_id} at '
-          '{place}.'
-      ),
       ('suspect', 'It runs alone next, in a process of its own.'),
       (
         'locked',
@@ -1895,6 +1958,10 @@ from (
       (
         'service_full',
         'The disk of the service is nearly full. When it is full, new jobs are rejected.'
+      ),
+      (
+        'workers_lack_right',
+        'Workers lack a right in the database that they need to run jobs.'
       ),
       (
         'wrong_clock',
@@ -1931,14 +1998,15 @@ from ( -- every second part is a placeholder's name, and times are shown in seco
 ) as p
 $$;
 
--- Return the sentence and the advice that queue.guidance has for a reason, with the values of
--- p_with in place of the placeholders. A sentence or an advice is omitted if p_with lacks one of
--- its values. The kind of an advice is none if there is nothing to do, wait if there is nothing to
--- do for some time, and otherwise act.
+-- Return the sentence of queue.guidance for the reason p_reason, and the advice for the reason
+-- p_advice. Values of p_with replace the placeholders. A sentence or an advice is omitted if p_with
+-- lacks one of its values. The kind of an advice is none if there is nothing to do, wait if there
+-- is nothing to do for some time, and otherwise act.
+-- p_advice: Null for the advice of p_reason.
 create function queue.render_guidance(
   p_reason text,
   p_with jsonb,
-  p_kind text default null
+  p_advice text default null
 )
 returns jsonb
 language sql stable
@@ -1980,7 +2048,7 @@ with texts as (
   ) as p
   where a.reason = case t.name
     when 'sentence' then p_reason
-    else concat_ws(':', p_reason, p_kind)
+    else coalesce(p_advice, p_reason)
   end
   group by 1, 2
 )
@@ -2331,7 +2399,9 @@ begin
     v_wait := queue.job_json(p_job) -> 'waiting_for';
     return jsonb_build_object(
       'estimated_start_at', v_wait -> 'until',
-      'data', v_wait,
+      'data', v_wait || jsonb_build_object(
+        'nearest', queue.nearest_event(p_job.workspace_id, v_wait ->> 'event')
+      ),
       'since', v_wait -> 'since',
       'reason', case v_wait ->> 'kind'
         when 'sleep' then 'sleeping'
@@ -2917,7 +2987,7 @@ set search_path = ''
 as $$
 select
   case
-    when p_job.status = 'failed' then coalesce(
+    when p_job.status in ('failed', 'pending') then coalesce(
       '{"AttemptTimeout": "timeout",
     "DeadlinePassed": "deadline", "WorkerLost": "lost", "PayloadRejected": "payload",
     "ResultRejected": "result", "ResultTooLarge": "result",
@@ -2937,7 +3007,7 @@ select
             or e.sqlstate ^@ '08'
             or e.errno in (
               'ECONNREFUSED', 'ECONNRESET', 'EHOSTUNREACH', 'ENETUNREACH',
-              'ETIMEDOUT', 'EAI_AGAIN'
+              'ETIMEDOUT', 'EAI_AGAIN', 'EAI_NONAME', 'CERTIFICATE_VERIFY_FAILED'
             )
           then 'unavailable'
       end
@@ -2947,6 +3017,17 @@ select
   coalesce('SQLSTATE ' || e.sqlstate, 'HTTP ' || e.status, e.errno) as code,
   coalesce(
     e.response,
+    (
+      select string_agg(
+        concat_ws(': ', nullif(array_to_string(array(
+          select jsonb_array_elements_text(p.path)
+        ), '.'), ''), p.message),
+        '; '
+      )
+      from jsonb_to_recordset(
+        case when e.type = 'PayloadRejected' then e.data -> 'problems' end
+      ) as p (path jsonb, message text)
+    ),
     -- the line belongs to another job if the job did not end the process
     case when e.reason = 'worker_lost' then e.evidence ->> 'line' end,
     (
@@ -2963,7 +3044,7 @@ select
   ) as cause
 from jsonb_to_record(p_job.error_data) as e (
   type text, status text, sqlstate text, errno text, signal text, response text,
-  reason text, evidence jsonb
+  reason text, evidence jsonb, data jsonb
 )
 $$;
 
@@ -2990,6 +3071,7 @@ declare
   v_held jsonb;
   v_error record;
   v_abandoned jsonb; -- the worker and the location of a processor that ignored its stop
+  v_left jsonb; -- the sentence and the advice about this processor
 begin
   v_found := case
     when p_lock is null then queue.explain_row(p_job, p_alive, p_now)
@@ -3020,7 +3102,11 @@ begin
   ) || v_found;
   if not p_is_open then -- hide the names of others from members
     v_found := v_found || jsonb_build_object(
-      'data', (v_found -> 'data') - '{application,without_right,not_granted}'::text[] || case
+      'data', (v_found -> 'data') - '{application,without_right,not_granted}'::text[]
+        || jsonb_build_object('a_right', case
+          when v_found #>> '{data,without_right}' <> '' or v_found #>> '{data,not_granted}' <> ''
+            then 'a right in the database'
+        end) || case
         when v_found -> 'data' ? 'paused_by' then jsonb_build_object(
           'paused_by',
           queue.shown_person(v_found #>> '{data,paused_by}', p_job.workspace_id)
@@ -3030,6 +3116,10 @@ begin
     );
   end if;
   v_held := queue.held_by(p_job, v_found, p_now, p_is_open);
+  v_left := queue.render_guidance(
+    'abandoned',
+    v_abandoned || jsonb_build_object('job_type', p_job.job_type)
+  );
   v_found := v_found || queue.render_guidance(
     v_found ->> 'reason',
     v_found
@@ -3039,9 +3129,13 @@ begin
         'which', case when p_is_open then p_job.workspace_id end
       )
       || jsonb_strip_nulls(v_found -> 'data'),
-    v_error.kind
+    case
+      when v_left -> 'sentence' = 'null' then '{"failed": "failed:", "backing_off": "failed:",
+        "cancelled": "cancelled:"}'::jsonb ->> (v_found ->> 'reason') || v_error.kind
+    end
   );
   v_found := v_found || jsonb_build_object(
+    'next', (v_left -> 'next') || (v_found -> 'next'),
     'sentence', concat_ws(
       ' ',
       -- put the sentences about the lost worker and the abandoned processor before the job's
@@ -3067,7 +3161,7 @@ begin
           and p_job.error_data ->> 'type' = 'WorkerLost'
         having count(*) > 0
       ),
-      queue.render_guidance('abandoned', v_abandoned) ->> 'sentence',
+      v_left ->> 'sentence',
       v_found ->> 'sentence',
       case
         when p_job.status = 'pending' and p_job.started_at is null
@@ -3123,6 +3217,9 @@ select jsonb_build_object(
   'child', c.id,
   'cause_type', coalesce(c.job_type, 'the child'),
   'holder', p_held #> '{holder,job_id}',
+  'parent', case
+    when p_held #>> '{holder,job_id}' = p_job.parent_id::text then p_job.parent_id
+  end,
   'holder_type', p_held #> '{holder,job_type}',
   'holder_state', p_held #> '{holder,state}',
   'others', p_held #> '{holder,others}',
@@ -3130,7 +3227,8 @@ select jsonb_build_object(
 )
 from (
   select case
-    when p_job.status = 'failed' then queue.blocking_descendant(p_job.id, true)
+    when p_job.error_data ->> 'type' = 'minutehand.worker.context.ChildrenFailed'
+      then queue.blocking_descendant(p_job.id, true)
   end as id
 ) as b
 left join public.jobs as c on c.id = b.id

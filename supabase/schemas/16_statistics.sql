@@ -537,6 +537,19 @@ begin
       values ((w.summary ->> 'clock_skew_seconds')::numeric)
     ) as s (seconds)
     where s.seconds is not null;
+  return query
+    select
+      'fail',
+      case when p_workspace_id is null then 'missing_right' else 'workers_lack_right' end,
+      null::timestamptz,
+      null::text,
+      jsonb_build_object('function', case when p_workspace_id is null then f.function end)
+    from unnest(
+      '{public.lease_jobs, public.report_jobs, public.settle_jobs,
+        public.run_maintenance}'::regproc[]
+    ) as f (function)
+    where not has_function_privilege(to_regrole('job_worker'), f.function, 'execute')
+    limit case when p_workspace_id is not null then 1 end;
   if p_workspace_id is not null then
     -- only operators see the cause, for example a session with an open transaction
     return query
@@ -571,18 +584,6 @@ begin
       )
     ) as m
     having count(*) > 0
-    union all
-    select
-      'fail',
-      'missing_right',
-      null,
-      null,
-      jsonb_build_object('function', f.function)
-    from unnest(
-      '{public.lease_jobs, public.report_jobs, public.settle_jobs,
-        public.run_maintenance}'::regproc[]
-    ) as f (function)
-    where not has_function_privilege(to_regrole('job_worker'), f.function, 'execute')
     union all
     select
       'warn',
@@ -917,7 +918,8 @@ having count(*) > 0
 $$;
 
 -- Return a finding for each workspace that has reached its limit of live jobs or of payload bytes,
--- because the engine then rejects enqueues by people. The number of rejected enqueues is unknown,
+-- and one if people have used up their rate limit, because the engine then rejects enqueues by
+-- people. The number of rejected enqueues is unknown,
 -- because a rejected enqueue stores nothing. Counting takes time, so the live jobs of a workspace
 -- are counted only if its limit is at most 2,000, or if the last count was at least 90 % of the
 -- limit.
@@ -998,6 +1000,25 @@ cross join lateral (
   join public.jobs as j on j.id = p.job_id
 ) as c
 where l.last_bytes >= 0.9 * l.bytes and c.bytes >= l.bytes
+union all
+select
+  'warn',
+  'rate_used_up',
+  max(b.refilled_at),
+  null,
+  jsonb_build_object('per_second', queue.setting('user_enqueues_per_second'), 'people', count(*))
+from (
+  select b.name
+  from queue.buckets as b
+  where p_workspace_id is null and b.name ~ '^u:.*/enqueues$'
+  union all
+  select format('u:%s/enqueues', m.user_id)
+  from queue.tenant_members as m
+  where m.workspace_id = p_workspace_id
+) as u
+join queue.buckets as b on b.name = u.name
+where b.tokens < 1 and b.refilled_at > p_now - interval '1 minute'
+having count(*) > 0
 $$;
 
 -- Return up to two kinds of findings about worker processes that ended. The finding ends_process

@@ -25,7 +25,7 @@ def reason(engine: Engine, job_id: str) -> str:
     return str(said["reason"])
 
 
-def test_every_place_of_a_life_has_its_reason(engine: Engine) -> None:
+def test_every_place_of_a_life_has_its_reason(engine: Engine, ada: Engine) -> None:
     """`explain_job` returns a reason in each state of a job, from scheduled to cancelled."""
     job_id = engine.enqueue(delay_seconds=60)
     assert reason(engine, job_id) == "scheduled"
@@ -37,6 +37,10 @@ def test_every_place_of_a_life_has_its_reason(engine: Engine) -> None:
     assert reason(engine, job_id) == "running"
     engine.run("revoke execute on function public.settle_jobs from job_worker")
     assert "grant execute" in engine.explain(job_id)["next"][0]["words"]
+    # a member does not see the function's name
+    shown = [ada.explain(job_id)["next"], ada.findings(ACME)["workers_lack_right"]["next"]]
+    assert str(shown).count("Notify the operator") == 2
+    assert "settle_jobs" not in str([shown, ada.rpc("explain_queue", p_workspace_id=ACME)])
     engine.run("grant execute on function public.settle_jobs to job_worker")
     engine.settle(lease, "retry", error={"type": "E", "message": "bad luck"})
     assert "Attempt 1 of 5 failed (E: bad luck)" in engine.explain(job_id)["sentence"]
@@ -76,7 +80,7 @@ def test_a_limit_that_is_used_up_is_named(
     engine.register("work", **policy)
     engine.limit(**limits)
     holder, _ = engine.start(**options)
-    waits = engine.enqueue(start_by_seconds=5, **options)
+    waits = engine.enqueue(start_by_seconds=5, parent_id=holder, **options)
     engine.lease(5)
 
     said = engine.explain(waits)
@@ -86,6 +90,7 @@ def test_a_limit_that_is_used_up_is_named(
         assert (held["holder"]["job_id"], held["waiting"]) == (holder, 1)
         assert holder in said["sentence"]
         assert said["next"][0]["command"] == f"minutehand cancel {holder}"
+        assert f"Job {holder} is its parent" in said["next"][0]["words"]
     [line] = engine.rpc("explain_queue")["holders"]
     assert (line["reason"], line["jobs"], line["sentence"]) == (expected, 1, said["sentence"])
     # The console searches jobs by these keys.
@@ -169,7 +174,9 @@ def test_jobs_that_only_fail_or_wait_are_a_finding(engine: Engine) -> None:
         engine.settle(engine.lease_one(), "snoozed", delay_seconds=1)
         engine.elapse(2)
     engine.settle(engine.lease_one(), "snoozed", delay_seconds=60)
-    assert ", 21 times since" in engine.explain(job_id)["sentence"]
+    said = engine.explain(job_id)
+    assert ", 21 times since" in said["sentence"]
+    assert "check the condition" in said["next"][0]["words"]
     engine.elapse(10)  # maintenance then updates the statistics
     for workspace in (ACME, None):
         found = engine.findings(workspace)["no_success"]
@@ -260,7 +267,7 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("OSError", {"errno": "ENOSPC"}, "ran out of a resource"),
     ("httpx.HTTPStatusError", {"status": 429}, "rate_limit"),
     ("httpx.HTTPStatusError", {"status": 503}, "(HTTP 503)"),
-    ("httpx.ConnectError", {"errno": "EAI_NONAME"}, "Fix the cause"),
+    ("httpx.ConnectError", {"errno": "EAI_NONAME"}, "its address"),
     ("PayloadRejected", {}, "payload"),
     ("DeadlineReached", {}, "Fix the cause"),  # the worker's time ran out, not the job's
 ]
@@ -269,16 +276,20 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
 def test_advice_follows_what_an_error_is(engine: Engine) -> None:
     """The advice for a failed job depends on the error's HTTP status, SQLSTATE or system code.
 
-    It does not depend on the name of the error's class, except for the project's own classes.
+    It does not depend on the name of the error's class, except for the project's own classes. The
+    advice is the same before the last attempt.
     """
     for error_type, rest, advice in ERRORS:
         job_id = engine.enqueue()
         error = {"type": error_type, "message": "x", **rest}
-        engine.settle(engine.lease_one(), "failed", error=error)
+        for outcome in ("retry", "failed"):
+            engine.settle(engine.lease_one(), outcome, error=error)
 
-        [step] = engine.explain(job_id)["next"]
-        assert advice in step["words"], error
-        assert step["path"].startswith("/")
+            [step] = engine.explain(job_id)["next"]
+            later = "if the cause is gone" if outcome == "retry" else advice
+            assert (advice if advice != "Fix the cause" else later) in step["words"], error
+            assert step["path"].startswith("/")
+            engine.advance(100)
 
 
 def test_every_reason_says_what_to_do_next(engine: Engine) -> None:
@@ -462,6 +473,22 @@ def test_a_job_that_ends_while_it_is_explained_is_explained_as_it_is(
     assert explained.result()["reason"] == "cancelled"
 
 
+def test_a_misspelt_event_and_the_faults_of_a_payload_are_named(engine: Engine) -> None:
+    """An emitted event with other digits has another subject, so it is not called similar."""
+    waits, lease = engine.start()
+    wait = {"kind": "event", "name": "paid", "event": "invoice-7-payed"}
+    engine.settle(lease, "waiting", wait=wait)
+    for emitted, is_similar in (("invoice-8-payed", False), ("invoice-7-paid", True)):
+        engine.rpc("emit_event", p_workspace_id=ACME, p_name=emitted, p_payload=Jsonb({}))
+        assert (f"similar name {emitted}" in engine.explain(waits)["sentence"]) == is_similar
+
+    fails, lease = engine.start()
+    problems = [{"path": ["iban", 0], "message": "too long"}, {"path": [], "message": "wrong"}]
+    error = {"type": "PayloadRejected", "message": "x", "data": {"problems": problems}}
+    engine.settle(lease, "failed", error=error)
+    assert engine.explain(fails)["cause"] == "iban.0: too long; wrong"
+
+
 def test_a_holder_of_another_workspace_is_only_said_to_be_that(engine: Engine, ada: Engine) -> None:
     """Another workspace's job may use up a shared limit.
 
@@ -527,7 +554,7 @@ def test_a_lack_of_slots_is_reported_only_if_leases_use_them_all(
         assert "grant execute on function public.lease_jobs" in said["next"][0]["words"]
         assert "cancel" not in str(said["next"])
         shown = ada.explain(waits)
-        assert "use 1 of 2 slots, but have leased nothing since" in shown["sentence"]
+        assert "Workers lack a right in the database" in shown["sentence"]
         assert "grant" not in str(shown)
 
     [step] = engine.findings()["missing_right"]["next"]
@@ -626,6 +653,12 @@ def test_a_limit_that_rejects_enqueues_is_a_finding_with_the_way_to_raise_it(
         # only a list of all workspaces names the workspace
         assert (ACME in found["full_workspace"]["sentence"]) == (workspace_id is None)
     assert engine.findings(GLOBEX) == {}
+    engine.set(user_enqueues_per_second=1, user_enqueues_burst=2)
+    with engine.member(EVE) as eve:
+        eve.enqueue_many(2, workspace=GLOBEX)
+        assert "1 changes per second" in eve.findings(GLOBEX)["rate_used_up"]["sentence"]
+    assert "rate_used_up" in engine.findings()
+    assert "rate_used_up" not in engine.findings(ACME)
 
 
 def test_a_schedule_whose_type_no_worker_has_is_a_finding(engine: Engine) -> None:
@@ -695,6 +728,7 @@ def test_a_processor_that_ignored_its_stop_is_shown_until_it_ends(engine: Engine
     explanation = engine.explain(job_id)
     assert "still runs, abandoned, in worker w1 at all.py:7" in explanation["sentence"]
     assert explanation["abandoned_at"] == "all.py:7"
+    assert "Restart worker w1" in explanation["next"][0]["words"]
     engine.lease(1, **run | {"call": 3})
     engine.rpc("tick_finished", p_request={"tick_id": TICK, "summary": {"leased": 1}})
     assert "abandoned" in engine.explain(job_id)["sentence"]

@@ -13,6 +13,7 @@ import linecache
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -122,6 +123,8 @@ def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:
             codes.setdefault("errno", "ETIMEDOUT")
         elif isinstance(cause, MemoryError):
             codes.setdefault("errno", "ENOMEM")
+        elif isinstance(cause, ssl.SSLError):  # its attribute `errno` is no error of the system
+            codes.setdefault("errno", cause.reason)
         elif isinstance(cause, OSError) and cause.errno is not None:
             codes.setdefault("errno", errno.errorcode.get(cause.errno))
         for name in ("sqlstate", "code"):  # errors of the Data API have the attribute `code`

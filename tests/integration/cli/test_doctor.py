@@ -210,6 +210,18 @@ def test_a_locked_table_is_named_with_its_locker(stack: RunningStack) -> None:
     assert {"queue", "engine", "supabase"} <= {f.check for f in findings if f.detail == "see locks"}
 
 
+def test_connections_that_are_used_up_are_no_wrong_address(stack: RunningStack) -> None:
+    """The fix then closes sessions, and changes no setting."""
+    with stack.connect() as session:
+        session.execute("create role planted login connection limit 0 password 'planted'")
+        try:
+            url = re.sub("//.+@", "//planted:planted@", stack.values["DATABASE_URL"])
+            finding = run_one_check(stack, "database", DATABASE_URL=url)
+        finally:
+            session.execute("drop role planted")
+    assert "pg_terminate_backend" in str(finding.fix)
+
+
 def test_the_report_has_an_exit_code(stack: RunningStack) -> None:
     """The doctor prints each result with its fix for people, or as JSON, and exits with 1."""
     run = Run(env={**stack.values, "SUPABASE_PUBLISHABLE_KEY": SERVICE_ROLE})

@@ -131,6 +131,15 @@ async def test_a_sigterm_to_the_process_group_leaves_the_fork_server_to_its_host
         assert await running == -signal.SIGTERM
 
 
+async def test_a_process_that_stays_stopped_is_killed() -> None:
+    """The jobs of a process that SIGSTOP has stopped must not wait until their leases expire."""
+    async with fork_server() as (server, pipe):
+        running, process, _ = await waiting_process(server, pipe)
+        process.suspend()
+
+        assert await running == -signal.SIGSTOP
+
+
 async def test_processes_that_end_together_end_no_other() -> None:
     """When several processes end at once, the fork server reports each end and keeps the others."""
     async with fork_server(LOAD=END_OTHERS) as (server, pipe):

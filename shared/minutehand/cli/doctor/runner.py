@@ -36,6 +36,11 @@ CONNECT = (
     "the session pooler works without IPv6, with the user postgres.<project-ref>"
 )
 
+IDLE = (
+    "select pg_terminate_backend(pid) from pg_stat_activity  # in the SQL editor, where state = "
+    "'idle' and application_name is a program's that opens too many. Give it a smaller pool"
+)
+
 
 def find_target(
     stage: str | None, region: str, env_file: Path | None, workspace: str | None = None
@@ -108,6 +113,8 @@ def run_check(check: Check, target: Target, *, named: bool) -> CheckResult:
             return fail(
                 f"{REJECTED}: {message}", checks.find_grant(target, message) or target.migrate
             )
+        if re.search("too many|remaining connection slots", message):
+            return fail(f"all connections of the database are in use: {message}", IDLE)
         if re.search("password|SASL", message):
             return fail(f"the password in DATABASE_URL is wrong ({message})", PASSWORD)
         return fail(f"the database does not respond: {message}", CONNECT)

@@ -12,12 +12,14 @@ import gc
 import itertools
 import json
 import logging
+import math
 import os
 import select
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -29,6 +31,9 @@ FORK_SERVER: Final = "WORKER_FORK_SERVER"
 _NOT_LOADED: Final = "WORKER_FORK_SERVER_NOT_LOADED"
 #: Log message for the error that the system cannot start a process.
 NOT_STARTED: Final = "The system cannot start a worker process"
+#: Seconds after which a process that SIGSTOP has stopped is killed. Its jobs would otherwise wait
+#: until their leases expire.
+STOPPED_SECONDS: Final = 5.0
 
 
 class ForkServer:
@@ -64,7 +69,7 @@ class ForkServer:
 
         Return None if the fork server has ended. If a fork server ends, its worker processes
         release their jobs and end, as after SIGTERM. Return EX_OSERR if the system cannot start a
-        process.
+        process, and -SIGSTOP if the process was killed because it was stopped.
         """
         loop = asyncio.get_running_loop()
         try:
@@ -174,22 +179,39 @@ def serve_forks(load: Callable[[], object]) -> None:
     alive, end = os.pipe()
     numbers: dict[int, int] = {}
 
+    #: Times at which stopped processes are killed, by pid.
+    kills: dict[int, float] = {}
+
     def report_exits(flags: int) -> None:
         for pid in list(numbers):
-            ended, status = os.waitpid(pid, flags)
-            if ended:
-                code = os.waitstatus_to_exitcode(status)
+            changed, status = os.waitpid(pid, flags)
+            if not changed:
+                continue
+            was_stopped = kills.pop(pid, None) is not None
+            if os.WIFSTOPPED(status):
+                kills[pid] = time.monotonic() + STOPPED_SECONDS
+            elif not os.WIFCONTINUED(status):
+                code = -signal.SIGSTOP if was_stopped else os.waitstatus_to_exitcode(status)
                 _send(host, {"number": numbers.pop(pid), "code": code})
+
+    def kill_stopped() -> float | None:
+        """Kill processes that were stopped too long. Return milliseconds until the next kill."""
+        now = time.monotonic()
+        for pid in [pid for pid, at in kills.items() if at <= now]:
+            os.kill(pid, signal.SIGKILL)
+            kills[pid] = math.inf
+        first = min(kills.values(), default=math.inf)
+        return None if first == math.inf else (first - now) * 1000 + 1
 
     requests = host.makefile("rb", buffering=0)  # `poll` does not see a buffered request
     events = select.poll()
     events.register(host, select.POLLIN)
     events.register(exits, select.POLLIN)
     while True:
-        ready = dict(events.poll())
+        ready = dict(events.poll(kill_stopped()))
         if exits in ready:
             os.read(exits, 4096)
-            report_exits(os.WNOHANG)
+            report_exits(os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
         if host.fileno() not in ready:
             continue
         line = b""
