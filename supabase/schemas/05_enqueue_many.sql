@@ -222,8 +222,6 @@ declare
   v_item record;
   v_made record;
 begin
-  ids := queue.new_ids(v_count);
-  created := array_fill(true, array[v_count]);
   -- Take tokens of the rate limit of the person who sends the request, even if a function of an app
   -- enqueues as the service. Take the tokens before the call locks or stores a key. An item whose
   -- idempotency key already belongs to a job takes no token, because a repeated call creates no
@@ -255,6 +253,8 @@ begin
     ) as n
     where n.fresh > 0;
   end if;
+  ids := queue.new_ids(v_count);
+  created := array_fill(true, array[v_count]);
   v_is_plain := queue.add_plain(p_workspace_id, p_user_id, p_items, ids, v_now);
   wake := v_is_plain;
   if v_is_plain then

@@ -537,6 +537,23 @@ begin
 end;
 $$;
 
+-- Count the live jobs of a workspace, but at most p_most.
+create function queue.live_jobs(p_workspace_id uuid, p_most integer)
+returns integer
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  return (
+    select count(*)
+    from (
+      select from queue.places(p_workspace_id, '{pending,processing,waiting}', p_most)
+      limit p_most
+    ) as p
+  );
+end;
+$$;
+
 -- Reject an enqueue if the workspace would have more live jobs than its limit. A limit of up to
 -- 2,000 live jobs is enforced exactly, because only one call at a time counts the jobs, and
 -- concurrent enqueues are rejected. A limit above 2,000 live jobs is compared with a stored count.
@@ -562,32 +579,33 @@ declare
   );
   v_bucket constant text := 'q:' || p_workspace_id;
   v_live integer;
+  v_known integer; -- the stored count
   v_age interval;
   v_is_stored boolean; -- true if the call may store its count
 begin
   if v_max > 2000 then
-    select b.tokens, v_now - b.refilled_at
-    into v_live, v_age
+    select b.tokens, b.tokens, v_now - b.refilled_at
+    into v_live, v_known, v_age
     from queue.buckets as b
     where b.name = v_bucket;
+    v_is_stored := v_age < interval '10 seconds' is not true
+      and queue.reserve_locks(2, 190) = 2
+      and queue.try_lock('bucket ' || v_bucket);
     if v_age < interval '20 seconds' is not true then
       -- A rejected call stores no count, so the next call counts the jobs again. Therefore a count
       -- takes a token for each 400 jobs, which are counted in about a millisecond. Only two calls
-      -- at a time count many jobs.
+      -- at a time count more than 4,000 jobs.
+      v_live := nullif(queue.live_jobs(p_workspace_id, 4001), 4001);
+      perform queue.take_place('quota ' || p_workspace_id, 2)
+      where v_live is null and queue.reserve_locks(1, 190) = 1;
       perform queue.admit(
         'rows',
-        p_count => least(v_live / 400.0, queue.setting('user_enqueues_burst')::numeric / 4)
-      )
-      where v_live > 0;
-      perform queue.take_place('quota ' || p_workspace_id, 2)
-      where v_live > 4000 and queue.reserve_locks(1, 190) = 1;
-      v_live := null;
-    end if;
-    if v_age < interval '10 seconds' is not true
-      and queue.reserve_locks(2, 190) = 2
-      and queue.try_lock('bucket ' || v_bucket)
-    then
-      v_is_stored := true;
+        p_count => least(
+          coalesce(v_live, v_known, v_max) / 400.0,
+          queue.setting('user_enqueues_burst')::numeric / 4
+        )
+      );
+    elsif v_is_stored then
       v_live := null;
     end if;
   -- true if this transaction has not yet taken the slot in which a call counts the workspace's jobs
@@ -603,20 +621,8 @@ begin
     perform queue.take_place('quota ' || p_workspace_id, 1);
     perform set_config('minutehand.quota', p_workspace_id::text, true);
   end if;
-  if v_live is null then
-    v_live := (
-      select count(*)
-      from (
-        select from queue.places(
-          p_workspace_id,
-          '{pending,processing,waiting}',
-          v_max + 1
-        )
-        limit v_max + 1
-      ) as p
-    );
-    perform queue.store_tokens(v_bucket, v_live, v_now) where v_is_stored;
-  end if;
+  v_live := coalesce(v_live, queue.live_jobs(p_workspace_id, v_max + 1));
+  perform queue.store_tokens(v_bucket, v_live, v_now) where v_is_stored;
   if v_live + p_count > v_max then
     perform queue.refuse(
       429,

@@ -557,10 +557,8 @@ def test_a_rejected_enqueue_pays_for_its_count_of_jobs(
 
 
 def test_two_enqueues_at_a_time_count_many_jobs(engine: Engine) -> None:
-    """While two enqueues count 5,000 jobs, a third enqueue is rejected."""
-    engine.run(BUCKET, f"q:{ACME}")
-    engine.run("update queue.buckets set tokens = 5000")
-    engine.advance(20)
+    """While two enqueues count 4,001 jobs, a third enqueue is rejected."""
+    engine.enqueue_many(4001)
     with ExitStack() as stack:
         for _ in range(2):
             begin(stack, engine, ADA).enqueue()
