@@ -66,7 +66,7 @@ export const FRESHNESS = {
   live: {
     word: "Live",
     tone: "completed",
-    hint: "Subscribed to changes, and all earlier changes have been read.",
+    hint: "Shows each change at once, and many changes every few seconds.",
   },
   "catching-up": {
     word: "Catching up",

@@ -9,14 +9,17 @@ import { useCallback, useLayoutEffect, useRef, useState } from "./ui.js";
 const OVERSCAN = 8;
 
 /**
- * Return the range of rows to draw, from `first` to `last` (exclusive), and the heights in pixels
- * of the empty spaces above and below these rows.
+ * Return the range of rows that fit into the view, from `start` to `end` (exclusive), the range of
+ * rows to draw, from `first` to `last` (exclusive), and the heights in pixels of the empty spaces
+ * above and below the drawn rows.
  */
 function rowsInView({ count, rowHeight, top, height }) {
-  const first = Math.max(0, Math.min(count, Math.floor(top / rowHeight) - OVERSCAN));
-  const end = Math.min(count, Math.ceil((top + height) / rowHeight) + OVERSCAN);
-  const last = Math.max(first, end);
-  return { first, last, before: first * rowHeight, after: (count - last) * rowHeight };
+  const start = Math.floor(top / rowHeight);
+  const end = Math.ceil((top + height) / rowHeight);
+  const first = Math.max(0, Math.min(count, start - OVERSCAN));
+  const last = Math.min(count, end + OVERSCAN);
+  const heights = { before: first * rowHeight, after: (count - last) * rowHeight };
+  return { start, end, first, last, ...heights };
 }
 
 export function useVirtual({ count, rowHeight }) {
@@ -32,7 +35,8 @@ export function useVirtual({ count, rowHeight }) {
     let frame = 0;
     const measure = () => {
       frame = 0;
-      const { scrollTop: top, clientHeight: height } = element;
+      const { scrollTop: top, clientHeight } = element;
+      const height = clientHeight - (element.querySelector("thead")?.offsetHeight ?? 0);
       setView((now) => (now.top === top && now.height === height ? now : { top, height }));
     };
     const soon = () => (frame ||= requestAnimationFrame(measure));

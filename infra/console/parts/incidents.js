@@ -35,7 +35,7 @@ export function Incidents({ workspace, isApp }) {
   useEffect(() => {
     if (isApp) return setFreshness("live");
     const onChange = (state) => setFreshness(state.freshness);
-    const watch = watchWorkspace(supabase(), workspace.id, { onChange });
+    const watch = watchWorkspace(supabase(), workspace.id, { onChange, isPausable: true });
     return () => watch.close();
   }, [workspace.id, isApp]);
   const since = useStore(outage);

@@ -1,5 +1,5 @@
 // Live list of a workspace's jobs. The list of jobs is read page by page (keyset pagination). When
-// jobs change, the list reads the first page and the visible rows again.
+// jobs change, the list reads the first rows and the visible rows again.
 
 import { jobs as api, supabase } from "../api.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
@@ -35,7 +35,8 @@ class JobList {
   #onChange;
   #watch = null;
   #rows = new Map(); // id -> row, newest first
-  #top = []; // rows of the first page
+  #top = []; // rows of the last refresh, from the first
+  #old = new Set(); // ids of rows that have been read before the last refresh
   #cursor = null;
   #cursorOfTop = null; // cursor that reads the changes of the first page
   #controller = new AbortController();
@@ -62,6 +63,7 @@ class JobList {
       firstSilence: WITHHELD_MS,
       silence: Infinity, // each minute, the watch compares the position of the workspace's topic
       reorder: CHANGE_MS,
+      isPausable: true,
     });
     this.#progress = setInterval(() => this.#readProgress(), PROGRESS_MS);
   }
@@ -86,7 +88,9 @@ class JobList {
     if (this.state.isLoadingMore || this.state.isAll || this.state.isLoading) return;
     this.#set({ isLoadingMore: true });
     await this.#tryRead(async () => {
-      const page = await this.#page(this.#filter, this.#cursor);
+      const cursor = this.#cursor;
+      const page = await this.#page(this.#filter, cursor);
+      if (cursor !== this.#cursor) return; // a refresh has removed the rows before the page
       for (const row of page.jobs) this.#rows.set(row.id, row);
       this.#end(page.next);
     });
@@ -94,7 +98,7 @@ class JobList {
   }
 
   /**
-   * Read the first page and the visible rows of the list again, without a change of the scroll
+   * Read the first rows and the visible rows of the list again, without a change of the scroll
    * position.
    */
   async refresh() {
@@ -104,37 +108,52 @@ class JobList {
       const page = await this.#firstPage();
       const top = new Set(page.jobs.map((row) => row.id));
       const oldest = page.jobs.at(-1)?.created_at ?? "9"; // "9" is later than every time
-      // filter the rows before and after the visible rows are read, because the next page may
-      // arrive meanwhile
-      const below = () =>
-        page.next
-          ? [...this.#rows.values()].filter((row) => !top.has(row.id) && row.created_at <= oldest)
-          : [];
-      const visible = new Set(this.#visible());
-      const ids = below()
-        .map((row) => row.id)
-        .filter((id) => visible.has(id));
-      const refreshed = new Set(ids.slice(0, MAX_REFRESHED));
-      const fresh = await this.#readAgain([...refreshed]);
-      const kept = below()
-        .filter((row) => !refreshed.has(row.id) || fresh.has(row.id))
-        .map((row) => fresh.get(row.id) ?? row);
+      const [first] = this.#rows.keys();
+      // If the page has only new rows, jobs between the page and the old rows are missing. Keep the
+      // old rows only if the person has scrolled to them.
+      const hasOld =
+        page.jobs.some((row) => this.#rows.has(row.id)) || this.#visible()[0] !== first;
+      const kept = [...this.#rows.values()].filter(
+        (row) => hasOld && page.next && !top.has(row.id) && row.created_at <= oldest,
+      );
       this.#top = page.jobs;
       this.#rows = new Map([...page.jobs, ...kept].map((row) => [row.id, row]));
+      this.#old = new Set(kept.map((row) => row.id));
       if (kept.length === 0) this.#end(page.next);
+      await this.#readOld();
       this.#set({ counts: await counting });
     });
   }
 
+  /** Read the visible rows again that have been read before the last refresh. */
+  readVisible() {
+    if (this.#visible().some((id) => this.#old.has(id))) this.#tryRead(() => this.#readOld());
+  }
+
+  async #readOld() {
+    const top = this.#top;
+    const ids = this.#visible()
+      .filter((id) => this.#old.has(id))
+      .slice(0, MAX_REFRESHED);
+    for (const id of ids) this.#old.delete(id);
+    const rows = await this.#readAgain(ids);
+    if (top !== this.#top) return; // a refresh has read them in the meantime
+    for (const id of ids) {
+      if (rows.has(id)) this.#rows.set(id, rows.get(id));
+      else this.#rows.delete(id);
+    }
+  }
+
   /**
-   * Read the first page of the list. For jobs that have not changed since the last read, the
+   * Read the first rows of the list. For jobs that have not changed since the last read, the
    * database returns only ids.
    */
   async #firstPage() {
-    const page = await this.#page(this.#filter, this.#cursorOfTop);
+    const limit = Math.min(this.#visible().length, PAGE) || PAGE; // at first, no row is visible
+    const page = await this.#page(this.#filter, this.#cursorOfTop, limit);
     const known = new Map(this.#top.map(({ id }) => [id, this.#rows.get(id)]));
     const isNew = (row) => !row.state && !known.get(row.id);
-    // a job has moved up to the first page, because the filter no longer matches another job
+    // a job has moved up to the first rows, because the filter no longer matches another job
     const moved = await this.#readAgain(page.jobs.filter(isNew).map((row) => row.id));
     this.#cursorOfTop = { since: page.now, seen: page.seen };
     const jobs = page.jobs.map((row) =>
@@ -161,11 +180,12 @@ class JobList {
   /** Read rows by their ids, and return a map of the rows that still match the filter. */
   async #readAgain(ids) {
     if (ids.length === 0) return new Map();
-    const { jobs } = await this.#page({ ...this.#filter, ids }, null);
+    const { jobs } = await this.#page({ ...this.#filter, ids }, null, MAX_REFRESHED);
     return new Map(jobs.map((row) => [row.id, row]));
   }
 
-  #page = (filter, cursor) => api.page(filter, cursor, PAGE, this.#controller.signal);
+  #page = (filter, cursor, limit = PAGE) =>
+    api.page(filter, cursor, limit, this.#controller.signal);
 
   /** Return the part of the filter that applies to the counts above the list. */
   #countFilter() {

@@ -92,12 +92,24 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
   const view = useVirtual({ count: rows.length, rowHeight: rowHeight() });
   const onScreen = rows.slice(view.first, view.last);
   const holders = useHolders(workspaceId, onScreen);
+  const picked = rows.filter((row) => chosen.has(row.id));
   const ids = useRef([]);
-  ids.current = onScreen.map((row) => row.id);
+  const visible = [...rows.slice(view.start, view.end), ...picked];
+  ids.current = [...new Set(visible.map((row) => row.id))];
   useLayoutEffect(() => list.current?.watchVisible(() => ids.current), [list.current]);
+  useEffect(() => list.current?.readVisible(), [view.start, view.end]);
   useEffect(() => {
-    if (!state.error && view.last > rows.length - 30) list.current?.more();
-  }, [view.last, rows.length, state.isAll, state.isLoading, state.isLoadingMore, state.error]);
+    const ahead = view.start > 0 ? 30 : 0; // a refresh reads only the rows in view
+    if (!state.error && view.end + ahead > rows.length) list.current?.more();
+  }, [
+    view.start,
+    view.end,
+    rows.length,
+    state.isAll,
+    state.isLoading,
+    state.isLoadingMore,
+    state.error,
+  ]);
   useLayoutEffect(() => setChosen(new Set()), [workspaceId, key]);
   const toggle = (id) =>
     setChosen((now) => {
@@ -105,7 +117,6 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
       if (!next.delete(id)) next.add(id);
       return next;
     });
-  const picked = rows.filter((row) => chosen.has(row.id));
   const allShown = rows.length > 0 && picked.length === rows.length;
   const retry = () => list.current.refresh();
   useKey(isMoveKey, moveByKey);
@@ -171,7 +182,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
               isChosen=${chosen.has(row.id)}
               toggle=${toggle} />`,
           )}
-          ${spacer(view.after, "after")}
+          ${spacer(view.after + (state.isAll ? 0 : rowHeight()), "after")}
         </tbody>
       </table>
     </div>

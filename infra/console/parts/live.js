@@ -57,6 +57,7 @@ export function useTopicRefresh(read, topics, isLive = true) {
       let isFirst = true; // the component has already done the first read
       return watchTopic(supabase(), topic, {
         isLive,
+        isPausable: topic.startsWith("workspace:"),
         silence: Infinity,
         onRead: () => {
           if (!isFirst) return refresh();

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from playwright.sync_api import Route, expect
+from playwright.sync_api import Response, Route, expect
 
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import check_page
@@ -95,6 +95,33 @@ def test_pages_that_arrive_during_a_refresh_stay(visit: Visit, worker: HandWorke
 
     expect(foot).to_have_text("451 jobs")
     assert page.locator("tr.job-row").count() < 60  # the page has only the visible rows
+
+
+def test_a_refresh_reads_only_the_rows_in_view(visit: Visit, worker: HandWorker) -> None:
+    worker.enqueue_many(150)
+    visitor = visit(ADA, "/jobs")
+    page = visitor.page
+    foot, box = page.locator(".foot"), page.locator(".table-scroll")
+    expect(foot).to_have_text("100 jobs loaded, more below")
+    expect(page.locator(".freshness")).to_have_attribute("data-freshness", "live")
+    visitor.settle()
+    read: list[int] = []
+
+    def count(response: Response) -> None:
+        if "/rpc/list_jobs" in response.url and response.ok:
+            read.append(len(response.json()["jobs"]))
+
+    page.on("response", count)
+    job_id = worker.enqueue()
+    expect(page.locator("tr.job-row").first).to_have_attribute("data-job", job_id)
+    expect(foot).to_have_text("101 jobs loaded, more below")
+    worker.enqueue_many(100)
+    expect(foot).to_have_text(re.compile("^[1-3][0-9] jobs loaded, more below"))
+    fits = box.evaluate("(box) => box.clientHeight / 36")
+    assert max(read) <= fits + 1
+
+    box.evaluate("(box) => box.scrollTo(0, box.scrollHeight)")
+    expect(foot).to_have_text(re.compile("^1[1-3][0-9] jobs loaded, more below"))
 
 
 def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker) -> None:

@@ -388,6 +388,40 @@ test("a list whose reads find a new job without a message gets another channel",
   watch.close();
 });
 
+test("a watch leaves a busy topic, and joins the topic again when its position is the same", async () => {
+  const world = new World({});
+  const delivered = [];
+  const watch = watchWorkspace(world.client, "w", {
+    isPausable: true,
+    silence: Infinity,
+    onRead: () => void (world.reads += 1),
+    onEvent: (one) => delivered.push(one),
+  });
+  await leap(100);
+  world.do({ join: { seq: "0" }, ready: true });
+  await leap(10_000);
+  const send = () => world.channel.broadcast(progressTo(50));
+
+  for (let n = 0; n < 100; n += 1) send();
+  await leap(1000);
+  assert.deepEqual([delivered.length, world.reconnects, watch.freshness], [30, 1, "live"]);
+  const { reads } = world;
+  for (const seq of ["1", "2", "3"]) {
+    await leap(12_000);
+    world.do({ renew: { seq } });
+  }
+  assert.ok(world.reads - reads <= 3, `${world.reads - reads} reads of a busy topic`);
+
+  await leap(12_000);
+  world.do({ renew: { seq: "3" } });
+  await leap(100);
+  world.do({ join: { seq: "3" }, ready: true });
+  await leap(100);
+  send();
+  assert.deepEqual([delivered.length, world.reconnects, watch.freshness], [31, 1, "live"]);
+  watch.close();
+});
+
 for (const one of cases.order)
   test(one.name, () => {
     const sequence = new Sequence(one.after);

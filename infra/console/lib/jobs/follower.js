@@ -220,17 +220,17 @@ export class Follower {
 
   start() {
     const listener = {
+      ...this.#options,
       joined: (terms, isDeaf) => this.#onJoined(terms, isDeaf),
       lost: (reason) => this.#onLost(reason),
       message: (payload) => this.#onMessage(payload),
       renewed: () => this.#onRenewed(),
     };
-    const { schema, joinTimeout, exists } = this.#options;
-    this.#leave = this.#session.follow(this, { topic: this.#topic, listener, schema, exists });
+    this.#leave = this.#session.follow(this, this.#topic, listener);
     later(() => {
       this.#move("late");
       this.notify();
-    }, joinTimeout);
+    }, this.#options.joinTimeout);
     this.refresh();
   }
 

@@ -57,16 +57,16 @@ class Session {
   }
 
   /**
-   * Follow a Realtime topic until the caller calls the returned function. `exists` is a promise that
-   * resolves when the topic exists, or undefined if the topic exists already.
+   * Follow a Realtime topic until the caller calls the returned function. `listener.exists` is a
+   * promise that resolves when the topic exists, or undefined if the topic exists already.
    */
-  follow(follower, { topic, listener, schema, exists }) {
+  follow(follower, topic, listener) {
     if (!this.#listening) this.#start();
     this.#followers.add(follower);
     this.#loading ??= this.#load();
     let leave;
-    Promise.all([this.#loading, exists]).then(() => {
-      if (this.#followers.has(follower)) leave = this.#socket.join(topic, listener, schema);
+    Promise.all([this.#loading, listener.exists]).then(() => {
+      if (this.#followers.has(follower)) leave = this.#socket.join(topic, listener);
     });
     return () => {
       this.#followers.delete(follower);

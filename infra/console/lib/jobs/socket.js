@@ -21,6 +21,13 @@ const FOLLOW_TIMEOUT_MS = 3000;
 const FOLLOW_RENEWAL_SECONDS = 60;
 const FOLLOW_RETRY_SECONDS = 3; // short: a topic without followers gets no messages
 const SLEPT_MS = 15_000;
+// A topic is busy if it delivers more than `BUSY_MESSAGES` in `BUSY_MS`. The socket then leaves the
+// topic, and reads the topic's position every `POSITION_MS`. The pauses until it joins the topic
+// again double while the topic is busy.
+const BUSY_MESSAGES = 30;
+const BUSY_MS = 10_000;
+const POSITION_MS = 12_000;
+const MAX_PAUSE_MS = 600_000;
 const RENEW_MS = 100;
 
 export class Socket {
@@ -42,12 +49,14 @@ export class Socket {
 
   /**
    * Follow a private topic. The socket joins the topic, joins it again after failures, and
-   * regularly renews the registration of this client as a follower.
+   * regularly renews the registration of this client as a follower. If all listeners of a topic
+   * have `isPausable`, the socket leaves the topic while it is busy.
    */
-  join(topic, listener, schema) {
-    const entry = this.#entries.get(topic) ?? this.#create(topic, schema);
+  join(topic, listener) {
+    const entry = this.#entries.get(topic) ?? this.#create(topic, listener.schema);
     clearTimeout(entry.linger);
     entry.listeners.add(listener);
+    if (!listener.isPausable) this.#resume(entry);
     if (entry.isJoined)
       queueMicrotask(() => {
         if (entry.listeners.has(listener) && entry.isJoined)
@@ -83,6 +92,7 @@ export class Socket {
     else if (realtime.isConnecting() && this.#slowTicks > 0) this.#reconnect();
     else this.#connect();
     for (const entry of this.#entries.values()) {
+      if (this.#resume(entry)) continue;
       // if the page was asleep, supabase-js does not always notice that the socket is lost
       const isStale = isConnected ? entry.channel?.state === "errored" : entry.isJoined;
       if (isStale) this.#leave(entry, "stale");
@@ -120,6 +130,12 @@ export class Socket {
       isJoined: false,
       isReady: false,
       terms: { checkMs: 0 },
+      isPaused: false,
+      pauseMs: 0,
+      pausedAt: 0,
+      resumedAt: 0,
+      messages: 0, // number of messages since `countedAt`
+      countedAt: 0,
       failures: 0,
       attempts: 0,
       timer: null,
@@ -145,7 +161,9 @@ export class Socket {
     if (this.#entries.get(entry.topic) !== entry || entry.id !== id) return;
     // multiply the time between checks, because each listener of the topic reads separately
     const checkMs = 1000 * (data?.check_seconds ?? 0) * entry.listeners.size;
+    const { seq } = entry.terms;
     if (data) Object.assign(entry.terms, { checkMs, seq: data.seq });
+    if (entry.isPaused) return void this.#onPosition(entry, data?.seq === seq);
     for (const listener of [...entry.listeners]) listener.renewed?.();
     clearTimeout(entry.renewal);
     const isRefused = status >= 400 && status < 500;
@@ -184,6 +202,7 @@ export class Socket {
     let isOurs = false;
     channel.on("broadcast", { event: "*" }, (message) => {
       if (entry.channel !== channel || !isOurs) return;
+      if (this.#isBusy(entry)) return void this.#pause(entry);
       // one Realtime message contains all events for the topic that an SQL statement has created,
       // in order
       for (const payload of eventsOf(message.payload))
@@ -205,6 +224,53 @@ export class Socket {
     });
   }
 
+  /**
+   * Return whether a topic has more messages than its listeners need, because they only read after
+   * a message. Listeners of a hidden page need none.
+   */
+  #isBusy(entry) {
+    if (Date.now() > entry.countedAt + BUSY_MS)
+      Object.assign(entry, { messages: 0, countedAt: Date.now() });
+    entry.messages += 1;
+    const isPausable = [...entry.listeners].every((listener) => listener.isPausable);
+    return isPausable && (isHidden() || entry.messages > BUSY_MESSAGES);
+  }
+
+  /**
+   * Leave the channel of a busy topic. Its listeners remain joined, and read every few seconds if
+   * the position of the topic has changed.
+   */
+  #pause(entry) {
+    const { channel, pauseMs, resumedAt } = entry;
+    const isAgain = Date.now() < resumedAt + 2 * BUSY_MS;
+    entry.pauseMs = isAgain ? Math.min(2 * pauseMs, MAX_PAUSE_MS) : BUSY_MS;
+    Object.assign(entry, { channel: null, isPaused: true, pausedAt: Date.now() });
+    this.#client.removeChannel(channel);
+    this.#readPosition(entry);
+  }
+
+  #readPosition(entry) {
+    clearTimeout(entry.renewal);
+    // a page that becomes visible again calls `nudge`
+    entry.renewal = later(() => isHidden() || this.#follow(entry), POSITION_MS);
+  }
+
+  #onPosition(entry, isSame) {
+    if (isSame || Date.now() > entry.pausedAt + entry.pauseMs) return void this.#resume(entry);
+    for (const listener of [...entry.listeners]) listener.joined(entry.terms);
+    this.#readPosition(entry);
+  }
+
+  /** Join a paused topic again. Return whether the topic was paused. */
+  #resume(entry) {
+    if (!entry.isPaused) return false;
+    entry.isPaused = entry.isReady = false;
+    entry.resumedAt = Date.now();
+    entry.messages = 0;
+    this.#openChannel(entry);
+    return true;
+  }
+
   #onJoined(entry) {
     entry.isJoined = true;
     entry.failures = 0;
@@ -222,6 +288,7 @@ export class Socket {
     clearTimeout(entry.timer);
     entry.attempts += 1;
     entry.channel = null;
+    entry.isPaused = false;
     if (channel) this.#client.removeChannel(channel);
     this.#onLost(entry, reason);
   }
