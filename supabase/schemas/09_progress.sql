@@ -310,7 +310,8 @@ begin
     pulse = case
       when i.pulse is null then l.pulse
       else (i.pulse - 'for_ms') || jsonb_build_object(
-        'since', queue.clock() - (i.pulse ->> 'for_ms')::double precision * interval '1 ms'
+        'since', queue.clock() - (i.pulse ->> 'for_ms')::double precision * interval '1 ms',
+        'first_mb', coalesce(l.pulse -> 'first_mb', i.pulse -> 'memory_mb')
       )
     end,
     expires_at = queue.clock() + make_interval(secs => s.lease_seconds)
@@ -354,7 +355,7 @@ comment on function public.report_jobs is
   E'Report on running jobs and renew their leases: {results: [{job_id, fence, '
   'outcome: ok|cancel|lost|busy, output: followed|unfollowed|refused, lease_expires_at}]}.\n\n'
   'Items: {job_id, fence, progress?, logs?, logs_from?, steps?, step?, tags?, output?, '
-  'pulse?: {last, for_ms, place?, pid?, memory_mb}, lease_seconds?}. Report an item again if its '
+  'pulse?: {last, for_ms, place?, pid?, own_pids?, memory_mb}, lease_seconds?}. Report an item again if its '
   'outcome is busy.';
 select queue.allow('job_worker, service_role', 'public.report_jobs');
 

@@ -1475,13 +1475,17 @@ from (
         'not execute {not_granted}, so its outcome is not stored.| Its worker lacks {a_right}, so '
         'its outcome is not stored.][ It has sent nothing for '
         '{silent}, since {sign}, at {place}.| It was last seen at {place}.][ Its database session '
-        '(pid {pid}) waits for a lock of the session with pid {blocker}.][ 99 % of the jobs of its '
-        'type take {usual} or less.][ Its process has used up to {memory_mb} MB.]',
+        '(pid {pid}) waits for a lock of the session with pid {blocker}.][ Session {own_blocker} '
+        'belongs to the same job.][ 99 % of the jobs of its type take {usual} or less.][ Its '
+        'process has used up to {memory_mb} MB.][ Its memory has grown by {grown_mb} MB.]',
       '[Grant the right: `grant execute on function {not_granted}(jsonb) to job_worker`.|Notify '
-        'the operator of the service, because the worker lacks {a_right}.|Commit or '
-        'end that session: `select pg_terminate_backend({blocker})`.|If the process of the worker '
+        'the operator of the service, because the worker lacks {a_right}.|In code, '
+        'commit that session before the call at {place}. To end this attempt: `select '
+        'pg_terminate_backend({own_blocker})`.|Commit or end that session: `select '
+        'pg_terminate_backend({blocker})`.|If the process of the worker '
         'has hung since {missed_since}, end it. The job then runs again at the latest after '
-        '{expires_at}.|If {silent} without an update is too long, check the call at {place}. Give '
+        '{expires_at}.|If the growth by {grown_mb} MB is too much, see which objects the code at '
+        '{place} keeps.|If {silent} without an update is too long, check the call at {place}. Give '
         'that call a time limit, or give the type a shorter `timeout`.|If {usual} should suffice, '
         'check its log and the code at {place}.|Nothing to do until {lease_until}. If the lease is '
         'not renewed by then, the job is reclaimed.|Nothing to do.]',
@@ -2267,6 +2271,9 @@ $$;
 -- silent: Time since the last update of the job, as text. Null for less than 20 seconds, because
 --   workers report updates of jobs only every 15 seconds.
 -- blocker: Database session that holds a lock for which the session of the silent job waits.
+-- own_blocker: The same session, if the job's own code has opened it.
+-- grown_mb: Growth of the memory of the job's process since the job's first pulse, in megabytes.
+--   Null for less than 128 MB.
 -- usual: Duration that 99 % of the jobs of the type do not exceed, as text. Null while the job has
 --   run for less than this duration, or for less than a minute.
 create function queue.pulse_of(p_job public.jobs, p_now timestamptz)
@@ -2278,7 +2285,7 @@ begin
   return (
     select case
       when l.pulse is null then jsonb_build_object('lease_until', l.expires_at)
-      else l.pulse - 'since' || jsonb_build_object(
+      else l.pulse - '{since,own_pids}'::text[] || jsonb_build_object(
         'silent_since', s.since,
         'sign', case l.pulse ->> 'last'
           when 'start' then 'its start'
@@ -2286,10 +2293,9 @@ begin
           else 'its last ' || (l.pulse ->> 'last')
         end,
         'silent', case when p.silent_ms >= 20000 then queue.length_in_words(p.silent_ms) end,
-        'blocker', case
-          when p.silent_ms >= 20000
-            then nullif(queue.last_blocker(s.pid), s.pid)
-        end,
+        'blocker', b.pid,
+        'own_blocker', case when l.pulse -> 'own_pids' @> to_jsonb(b.pid) then b.pid end,
+        'grown_mb', case when m.grown >= 128 then m.grown end,
         'usual', (
           select queue.length_in_words(u.ms)
           from queue.usual_ms(p_job.workspace_id, p_job.job_type, p_now) as u (ms)
@@ -2307,6 +2313,12 @@ begin
     cross join lateral (
       values (greatest(0, extract(epoch from p_now - s.since) * 1000)::double precision)
     ) as p (silent_ms)
+    cross join lateral (
+      values (case when p.silent_ms >= 20000 then nullif(queue.last_blocker(s.pid), s.pid) end)
+    ) as b (pid)
+    cross join lateral (
+      values ((l.pulse ->> 'memory_mb')::integer - (l.pulse ->> 'first_mb')::integer)
+    ) as m (grown)
     where l.job_id = p_job.id
   );
 end;

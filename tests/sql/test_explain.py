@@ -432,6 +432,7 @@ def test_a_session_for_which_a_processor_waits_is_named(engine: Engine) -> None:
         middle = between.blocked(between.run, "select pg_advisory_xact_lock(7)")
         blocked = waiting.blocked(waiting.run, "select pg_advisory_xact_lock(8)")
         pulse = {"last": "start", "for_ms": 0, "place": "a.py:1", "pid": pids[1], "memory_mb": 9}
+        pulse["own_pids"] = [pids[0]]
         engine.report(lease, pulse=pulse, lease_seconds=900)
         engine.advance(301)
 
@@ -445,6 +446,7 @@ def test_a_session_for_which_a_processor_waits_is_named(engine: Engine) -> None:
     assert f"(pid {pids[1]})" not in str(found)
     for step in (said["next"][0], found["blocking_session"]["next"][0]):
         assert f"pg_terminate_backend({pids[0]})" in step["words"]
+    assert "In code, commit that session" in said["next"][0]["words"]
     assert "pg_terminate" not in str(engine.explain(job_id))
 
 
@@ -625,6 +627,9 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     found = engine.findings()["silent_jobs"]
     assert found["jobs"] == 1
     assert found["next"][0]["command"] == f"minutehand explain {hangs}"
+    engine.report(lease, pulse=pulse | {"memory_mb": 297, "for_ms": 250_000})
+    assert "growth by 200 MB" in engine.explain(hangs)["next"][0]["words"]
+    engine.report(lease, pulse=pulse | {"for_ms": 250_000})
     engine.report(lease, progress={"percentage": 50})
     said = engine.explain(hangs)
     assert "sent nothing" not in said["sentence"]

@@ -545,8 +545,9 @@ class Pulse(Model):
     for_ms: Number
     #: File and line of the processor's own code that runs or waits.
     place: str | None = None
-    #: Process id of the Postgres session in which the job runs a query.
+    #: Process id of the Postgres session in which the job runs a query, and of its other sessions.
     pid: int | None = None
+    own_pids: list[int] = []
     #: Maximum memory that the job's process has used so far, in megabytes.
     memory_mb: int
 

@@ -29,7 +29,7 @@ from minutehand.worker.settlement import (
     check_unawaited,
     settle_item,
 )
-from minutehand.worker.stacks import code_location, database_session, peak_memory_mb, stack_of
+from minutehand.worker.stacks import code_location, database_sessions, peak_memory_mb, stack_of
 from minutehand.worker.streams import StreamHistory
 from minutehand.worker.updates import LONG_OUTPUT, NO_UPDATES, Updates
 
@@ -45,6 +45,8 @@ REPORT_SECONDS: Final = 4.0
 #: Seconds between two pulses of a running job. A pulse reports the time of the job's last update
 #: and the location of its running code.
 PULSE_SECONDS: Final = 15.0
+#: Growth of the process's memory after which a pulse is due although nothing else has changed.
+MEMORY_MB: Final = 64
 #: If a timer fires this many seconds late, another job has blocked the event loop.
 BLOCKED_SECONDS: Final = 0.5
 #: Seconds between two reports of a job's output, while someone reads the output and while no one
@@ -99,8 +101,8 @@ class Attempt:
     #: pulse. A pulse contains the time of the job's last update and the location of its running
     #: code.
     _pulse_at = -math.inf
-    _saved_state: tuple[float, str | None, int | None] | None = None
-    _sent_state: tuple[float, str | None, int | None] | None = None
+    _saved_state: tuple[float, str | None, list[int], int] | None = None
+    _sent_state: tuple[float, str | None, list[int], int] | None = None
     #: True if a report with updates of this attempt is in flight.
     has_open_report = False
     #: Time until which the attempt's updates are not sent, because another transaction has locked
@@ -302,7 +304,8 @@ class Attempt:
             return None
         self._pulse_at = now + PULSE_SECONDS
         code = self._code()
-        current = (updates.last_at, code_location(*code), database_session(*code[:2]))
+        sessions, memory = database_sessions(*code[:2]), peak_memory_mb()
+        current = (updates.last_at, code_location(*code), sessions, memory // MEMORY_MB)
         if current == self._saved_state:
             return None
         self._sent_state = current
@@ -310,8 +313,9 @@ class Attempt:
             last=updates.last_kind,
             for_ms=round((now - updates.last_at) * 1000),
             place=current[1],
-            pid=current[2],
-            memory_mb=peak_memory_mb(),
+            pid=sessions[0] if sessions else None,
+            own_pids=sessions[1:],
+            memory_mb=memory,
         )
 
     def _code(self) -> tuple[asyncio.Task[Any] | None, str, str]:

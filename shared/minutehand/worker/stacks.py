@@ -28,15 +28,21 @@ def stack_of(task: asyncio.Task[Any] | None, thread: str, module: str) -> list[d
     return stack_in(_running(task, thread), module)
 
 
-def database_session(task: asyncio.Task[Any] | None, thread: str) -> int | None:
-    """Return the process id of the Postgres session in which an attempt runs a query of psycopg."""
+def database_sessions(task: asyncio.Task[Any] | None, thread: str) -> list[int]:
+    """Return the process ids of the Postgres sessions that an attempt has opened by psycopg.
+
+    The first one runs a query. Return no process ids while none runs a query.
+    """
     if (psycopg := sys.modules.get("psycopg")) is None:
-        return None
+        return []
+    kinds = psycopg.Connection | psycopg.AsyncConnection
+    found: dict[int, None] = {}
     for frame, _ in _running(task, thread)[::-1]:
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, psycopg.Connection | psycopg.AsyncConnection) and not owner.closed:
-            return int(owner.info.backend_pid)
-    return None
+        names = frame.f_locals
+        for value in names.values() if found else [names.get("self")]:
+            if isinstance(value, kinds) and not value.closed:
+                found[value.info.backend_pid] = None
+    return [*found]
 
 
 def code_location(task: asyncio.Task[Any] | None, thread: str, module: str) -> str | None:
