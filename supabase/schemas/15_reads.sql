@@ -1291,7 +1291,7 @@ from (
       ),
       (
         'machine',
-        'Its machine ran out of a resource ({code}). Free some of it.'
+        'Its machine or the database ran out of a resource ({code}). Free some of it.'
       ),
       (
         'contention',
@@ -1820,7 +1820,7 @@ from (
     (
       'rate_used_up',
       'People who used up their limit of {per_second} changes per second in the last minute: '
-        '{people}. Their calls are rejected with the code rate_limited.',
+        '{people}. Calls above this rate are rejected with the code rate_limited.',
       'Enqueue more slowly, or as the service. Or let an operator raise the limit: `select '
         'public.set_settings(''{"user_enqueues_per_second": 200}'')`.',
       null,
@@ -3014,9 +3014,10 @@ select
         when e.status ^@ '4' then 'request'
         when e.sqlstate ~ '^(40|55)' then 'contention'
         when e.signal is not null then 'killed'
-        when e.errno in ('ENOSPC', 'EDQUOT', 'ENOMEM', 'EMFILE') then 'machine'
+        when e.errno in ('ENOSPC', 'EDQUOT', 'ENOMEM', 'EMFILE') or e.sqlstate ^@ '53'
+          then 'machine'
         when e.status ^@ '5'
-            or e.sqlstate ^@ '08'
+            or e.sqlstate ~ '^(08|57P)'
             or e.errno in (
               'ECONNREFUSED', 'ECONNRESET', 'EHOSTUNREACH', 'ENETUNREACH',
               'ETIMEDOUT', 'EAI_AGAIN', 'EAI_NONAME', 'CERTIFICATE_VERIFY_FAILED'
@@ -3049,7 +3050,10 @@ select
         a.traceback #>> '{causes,-1,message}'
       )
       from queue.attempts as a
-      where a.job_id = p_job.id and a.traceback ? 'causes'
+      where a.job_id = p_job.id
+        and a.traceback ? 'causes'
+        -- the other errors of a task group are not the cause of its first error
+        and a.traceback #> '{causes,0,frames,0}' is distinct from a.traceback #> '{frames,0}'
       order by a.fence desc
       limit 1
     )

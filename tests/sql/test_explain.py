@@ -265,6 +265,8 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("psycopg.errors.UndefinedTable", {"sqlstate": "42P01"}, "lacks"),
     ("CalledProcessError", {"signal": "SIGKILL"}, "by SIGKILL"),
     ("OSError", {"errno": "ENOSPC"}, "ran out of a resource"),
+    ("psycopg.errors.TooManyConnections", {"sqlstate": "53300"}, "ran out of a resource"),
+    ("psycopg.errors.AdminShutdown", {"sqlstate": "57P01"}, "cannot be used"),
     ("httpx.HTTPStatusError", {"status": 429}, "rate_limit"),
     ("httpx.HTTPStatusError", {"status": 503}, "(HTTP 503)"),
     ("httpx.ConnectError", {"errno": "EAI_NONAME"}, "its address"),
@@ -489,6 +491,13 @@ def test_a_misspelt_event_and_the_faults_of_a_payload_are_named(engine: Engine) 
     error = {"type": "PayloadRejected", "message": "x", "data": {"problems": problems}}
     engine.settle(lease, "failed", error=error)
     assert engine.explain(fails)["cause"] == "iban.0: too long; wrong"
+
+    for line, cause in ((1, None), (2, "E: e")):  # the first line is that of a task group's error
+        fails, lease = engine.start()
+        causes = [{"type": "E", "message": "e", "frames": [{"line": line}]}]
+        error = {"type": "E", "traceback": {"frames": [{"line": 1}], "causes": causes}}
+        engine.settle(lease, "failed", error=error)
+        assert engine.explain(fails)["cause"] == cause
 
 
 def test_a_holder_of_another_workspace_is_only_said_to_be_that(engine: Engine, ada: Engine) -> None:

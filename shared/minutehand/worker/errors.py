@@ -132,8 +132,11 @@ def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:
             # every SQLSTATE has a digit, unlike codes such as QUOTA
             if isinstance(state, str) and re.fullmatch(r"(?=.*\d)[0-9A-Z]{5}", state):
                 codes.setdefault("sqlstate", state)
-        if isinstance(cause, subprocess.CalledProcessError) and cause.returncode < 0:
-            codes.setdefault("signal", signal_of(cause.returncode))
+        if isinstance(cause, subprocess.CalledProcessError):
+            if cause.returncode < 0:
+                codes.setdefault("signal", signal_of(cause.returncode))
+            if output := _end(cause.stderr or cause.output):
+                codes.setdefault("response", redactor.text(output))
     return codes
 
 
@@ -171,6 +174,13 @@ def _body(response: Any) -> str:
     if not isinstance(content, bytes):
         return ""
     return text(content[: 4 * MAX_RESPONSE].decode("utf-8", "replace"), MAX_RESPONSE)
+
+
+def _end(output: object) -> str:
+    """Return the end of a program's output, where programs print their error."""
+    if isinstance(output, bytes):
+        output = output.decode("utf-8", "replace")
+    return text(output[-MAX_RESPONSE:].strip(), MAX_RESPONSE) if isinstance(output, str) else ""
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

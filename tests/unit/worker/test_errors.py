@@ -46,6 +46,7 @@ def refused() -> BaseException:
         (QueueError("no right", status=403, code="42501"), {"sqlstate": "42501"}),
         (QueueError("no function", status=404, code="PGRST202"), {"sqlstate": None}),
         (subprocess.CalledProcessError(-9, "ffmpeg"), {"signal": "SIGKILL"}),
+        (subprocess.CalledProcessError(3, "lp", stderr=b"no font\n"), {"response": "no font"}),
     ],
 )
 def test_a_code_is_what_its_class_says_also_of_a_cause(
