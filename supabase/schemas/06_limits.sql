@@ -594,8 +594,8 @@ begin
     if v_age < interval '20 seconds' is not true then
       -- A rejected call stores no count, so the next call counts the jobs again. Therefore a count
       -- takes a token for each 400 jobs, which are counted in about a millisecond. Only two calls
-      -- at a time count more than 4,000 jobs.
-      v_live := nullif(queue.live_jobs(p_workspace_id, 4001), 4001);
+      -- at a time count more than 1,000 jobs.
+      v_live := nullif(queue.live_jobs(p_workspace_id, 1001), 1001);
       perform queue.take_place('quota ' || p_workspace_id, 2)
       where v_live is null and queue.reserve_locks(1, 190) = 1;
       perform queue.admit(

@@ -519,6 +519,7 @@ select jsonb_build_object(
   )
 )
 from chat.session_or_null(p_session_id) as s
+cross join lateral queue.take_call_slot(s.workspace_id)
 $$;
 comment on function chat.said is
   'The latest messages of a session, in order: {sessionId, title, messages}. An unknown session '
