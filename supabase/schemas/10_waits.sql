@@ -197,7 +197,10 @@ begin
         'id', a.id,
         'status', coalesce(j.status, 'cancelled'),
         'result', j.result,
-        'error_message', j.error_message
+        'error_message', coalesce(
+          j.error_message,
+          case when j.id is null then 'the job does not exist' end
+        )
       ) as value,
       sum(coalesce(pg_column_size(j.result), 0)) over (order by a.nth)
         - coalesce(pg_column_size(j.result), 0) as bytes_before

@@ -1332,6 +1332,11 @@ from (
         'Fix the request that was rejected ({code}), then retry the job.'
       ),
       (
+        'slow',
+        'A call took longer than its time limit ({code}). Raise the limit, or fix what the call '
+          'waits for. Then retry the job.'
+      ),
+      (
         'unavailable',
         'The other service cannot be used ({code}). Check its address, its certificate and whether '
           'it runs. Then retry the job.'
@@ -1484,13 +1489,20 @@ from (
         'pg_terminate_backend({own_blocker})`.|Commit or end that session: `select '
         'pg_terminate_backend({blocker})`.|If the process of the worker '
         'has hung since {missed_since}, end it. The job then runs again at the latest after '
-        '{expires_at}.|If the growth by {grown_mb} MB is too much, see which objects the code at '
-        '{place} keeps.|If {silent} without an update is too long, check the call at {place}. Give '
+        '{expires_at}.|If {silent} without an update is too long, check the call at {place}. Give '
         'that call a time limit, or give the type a shorter `timeout`.|If {usual} should suffice, '
         'check its log and the code at {place}.|Nothing to do until {lease_until}. If the lease is '
         'not renewed by then, the job is reclaimed.|Nothing to do.]',
       'watch {job_id}',
       '/types/{job_type}'
+    ),
+    (
+      'running',
+      null,
+      'If the growth by {grown_mb} MB is too much, see which of the jobs of worker {worker_id} '
+        'keeps objects. This job is at {place}.',
+      'ls --state running',
+      '/jobs?state=running'
     ),
     (
       'abandoned',
@@ -3016,11 +3028,12 @@ select
         when e.signal is not null then 'killed'
         when e.errno in ('ENOSPC', 'EDQUOT', 'ENOMEM', 'EMFILE') or e.sqlstate ^@ '53'
           then 'machine'
+        when e.errno = 'ETIMEDOUT' then 'slow' -- also a time limit in the processor's own code
         when e.status ^@ '5'
             or e.sqlstate ~ '^(08|57P)'
             or e.errno in (
               'ECONNREFUSED', 'ECONNRESET', 'EHOSTUNREACH', 'ENETUNREACH',
-              'ETIMEDOUT', 'EAI_AGAIN', 'EAI_NONAME', 'CERTIFICATE_VERIFY_FAILED'
+              'EAI_AGAIN', 'EAI_NONAME', 'CERTIFICATE_VERIFY_FAILED'
             )
           then 'unavailable'
       end

@@ -254,6 +254,7 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("AttemptTimeout", {}, "traceback"),
     ("DeadlinePassed", {}, "later deadline"),
     ("httpx.ReadTimeout", {}, "Fix the cause"),
+    ("TimeoutError", {"errno": "ETIMEDOUT"}, "its time limit"),
     ("httpx.HTTPStatusError", {"status": 401}, "credentials"),
     ("psycopg.OperationalError", {"sqlstate": "28P01"}, "credentials"),
     ("psycopg.errors.InsufficientPrivilege", {"sqlstate": "42501"}, "Grant the right"),
@@ -500,6 +501,16 @@ def test_a_misspelt_event_and_the_faults_of_a_payload_are_named(engine: Engine) 
         assert engine.explain(fails)["cause"] == cause
 
 
+def test_a_child_that_does_not_exist_is_named(engine: Engine) -> None:
+    """A parent then does not wait, and learns why it has no result."""
+    parent, lease = engine.start()
+    wait = {"kind": "children", "name": "g", "job_ids": [str(uuid4())]}
+    engine.settle(lease, "waiting", wait=wait)
+    engine.lease_one()
+    steps = "select value ->> 'error_message' from queue.steps where job_id = %s"
+    assert "the job does not exist" in engine.rows(steps, parent)
+
+
 def test_a_holder_of_another_workspace_is_only_said_to_be_that(engine: Engine, ada: Engine) -> None:
     """Another workspace's job may use up a shared limit.
 
@@ -637,7 +648,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     assert found["jobs"] == 1
     assert found["next"][0]["command"] == f"minutehand explain {hangs}"
     engine.report(lease, pulse=pulse | {"memory_mb": 297, "for_ms": 250_000})
-    assert "growth by 200 MB" in engine.explain(hangs)["next"][0]["words"]
+    assert "growth by 200 MB" in engine.explain(hangs)["next"][1]["words"]
     engine.report(lease, pulse=pulse | {"for_ms": 250_000})
     engine.report(lease, progress={"percentage": 50})
     said = engine.explain(hangs)

@@ -128,6 +128,8 @@ def _queue_error(error: QueueError, request: Request) -> ApiError:
         extra={"event": "queue.refused", "sqlstate": error.code, "reason": error.message},
     )
     code, text = _GENERIC_ERRORS.get(error.status, ("invalid_argument", "A value is not valid"))
+    if error.code == "P0001":  # the project's own `raise exception`, whose text is for the caller
+        text = error.message
     return ApiError(error.status, code, text, detail={"sqlstate": error.code})
 
 

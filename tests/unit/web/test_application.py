@@ -19,6 +19,7 @@ QUOTA = QueueError("too many", status=429, code="PT429", details="100", hint="qu
 BUSY = QueueError("busy", status=429, code="PT429", details='{"a": 1}', hint="job_busy")
 LOCKED = QueueUnavailable("canceling statement", status=500, code="55P03")
 COLUMN = QueueError("column secret_column", status=400, code="22P02")
+CLOSED = QueueError("billing is closed", status=400, code="P0001")
 EXPIRED = TokenRefused("JWT expired", status=401, code="PGRST301")
 #: For each error that a route raises: the status, code and detail of the response.
 ERRORS: dict[str, tuple[Exception, int, str, Any]] = {
@@ -31,6 +32,7 @@ ERRORS: dict[str, tuple[Exception, int, str, Any]] = {
     "locked": (LOCKED, 429, "job_busy", {"retry_after_seconds": 1}),
     "outage": (QueueError("of function x", status=500, code="XX000"), 503, "unavailable", None),
     "sqlstate": (COLUMN, 400, "invalid_argument", {"sqlstate": "22P02"}),
+    "trigger": (CLOSED, 400, "invalid_argument", {"sqlstate": "P0001"}),
 }
 
 
@@ -97,6 +99,7 @@ async def test_every_error_has_the_common_body_and_no_secrets(
     assert (body["code"], body["detail"]) == (code, detail)
     for inside in ("hunter2", "Traceback", "10.0.0.7", "secret_column", "function x"):
         assert inside not in response.text
+    assert ("billing is closed" in response.text) == (name == "trigger")
     wait = "1" if code == "job_busy" else "5" if status in {429, 503} else None
     assert response.headers.get("retry-after") == wait
     if status == 401:

@@ -37,8 +37,8 @@ CONNECT = (
 )
 
 IDLE = (
-    "select pg_terminate_backend(pid) from pg_stat_activity  # in the SQL editor, where state = "
-    "'idle' and application_name is a program's that opens too many. Give it a smaller pool"
+    "select pg_terminate_backend(pid) from pg_stat_activity where state = 'idle'  # then give the "
+    "program that opens them a smaller pool"
 )
 
 
