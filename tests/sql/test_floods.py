@@ -66,6 +66,7 @@ READS: dict[str, tuple[str, dict[str, Any]]] = {
     "session_feed": ("session_feed", {"p_session_id": "many"}),
     "output of many jobs": ("session_output", {"p_session_id": "many"}),
     "much output": ("job_output", {"p_job_id": "WORDY"}),
+    "many pieces": ("job_output", {"p_job_id": "PIECES"}),
 }
 #: Plain SQL statements, in addition to those of ROWS.
 STATEMENTS = {
@@ -111,17 +112,18 @@ def floods(engine: Engine, shop: dict[str, str]) -> dict[str, Flood]:
 
 @pytest.fixture
 def shop(engine: Engine) -> dict[str, str]:
-    """Ids of one row of each kind, and a job with much output.
+    """Ids of one row of each kind, and two jobs with much output.
 
     Guests are allowed without a limit by address.
     """
     engine.allow_guests()
-    [wordy, *_] = engine.enqueue_many(201, session_id="many")
-    [lease] = [one for one in engine.lease(300) if one["job"]["id"] == wordy]
-    engine.say(lease, piece("x" * 10_001))
+    engine.enqueue_many(201, session_id="many")
+    wordy, pieces, *_ = engine.lease(300)
+    engine.say(wordy, piece("x" * 10_001))
+    engine.say(pieces, *[piece("x", start) for start in range(200)])
     ids = world(engine, ADA)
     engine.run(BUCKET, f"q:{ACME}")  # the number of live jobs, which calls count seldom
-    return {**ids, "WORDY": wordy}
+    return {**ids, "WORDY": wordy["job"]["id"], "PIECES": pieces["job"]["id"]}
 
 
 def connect(stack: ExitStack, engine: Engine, user: str | None) -> Engine:
@@ -352,7 +354,7 @@ def test_rejected_work_is_paid_for(engine: Engine, ada: Engine, shop: dict[str, 
     A call also leaves the lock timeout of a project's own transaction unchanged.
     """
     unpaid = {"explain_job", "chat_messages", "no jobs", *READS}
-    unpaid -= {"output of many jobs", "much output"}
+    unpaid -= {"output of many jobs", "much output", "many pieces"}
     every = floods(engine, shop)
     engine.run(OWN_FUNCTIONS)
     free, changed = set(), set()
