@@ -1310,7 +1310,7 @@ from (
       ),
       (
         'credentials',
-        'Fix the rejected credentials ({code}).'
+        'Fix the credentials or their rights, which were rejected ({code}).'
       ),
       (
         'grant',
@@ -1923,8 +1923,8 @@ from (
       ('completed', 'It completed at {finished_at}.'),
       (
         'cancelled',
-        'It was cancelled at {finished_at}[, because it had not started by {start_by_at}].[ The '
-          'reason at that time: {waited}]'
+        'It was cancelled at {finished_at}[, because it had not started by {start_by_at}.|: '
+          '{cancelled_for}|.][ The reason at that time: {waited}]'
       ),
       (
         'start_by',
@@ -3236,6 +3236,10 @@ select jsonb_build_object(
     'g'
   ),
   'signal', p_job.error_data -> 'signal',
+  'cancelled_for', case
+    when p_job.error_data @> '{"type": "Cancelled"}' and not p_job.error_data ? 'reason'
+      then left(p_job.error_message, 300)
+  end,
   'killer', queue.killer_of(p_job),
   'version', p_job.schema_version,
   'type_version', (

@@ -57,6 +57,10 @@ def test_every_place_of_a_life_has_its_reason(engine: Engine, ada: Engine) -> No
     assert engine.explain(job_id)["held_by"]["until"] is not None
     engine.maintain()
     assert reason(engine, job_id) == "cancelled"
+    job_id, lease = engine.start()
+    error = {"type": "Cancelled", "message": "withdrawn"}
+    engine.settle(lease, "cancelled", error=error)
+    assert engine.explain(job_id)["sentence"].endswith(": withdrawn")
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,7 @@ def restart_job(context: JobContext) -> None:
     Tasks that the processor's earlier call has left running can no longer write into streams.
     """
     context._names.clear()
+    context.suspended = None
     for stream in context._open_streams():
         stream.is_open = False
     if context.calls is not None:
@@ -222,6 +223,8 @@ class JobContext:
         self.open_memos: list[StepMemo] = []
         #: Calls that the processor must await. `calls` is None before the first call.
         self.calls: CallTracker | None = None
+        #: Exception that suspends the job. The processor must not catch it.
+        self.suspended: Suspended | None = None
         #: Middleware of each step of this attempt, the first outermost.
         self.around_steps: list[AroundStep] = []
         #: Number of new steps that this attempt stored.
@@ -520,6 +523,10 @@ class JobContext:
                 raise  # the step itself raised the TimeoutError
             raise StepTimeout(f"step {name} took longer than {seconds(timeout):g} s") from error
 
+    def _suspend(self, wait: Mapping[str, Any]) -> Suspended:
+        self.suspended = Suspended(wait)
+        return self.suspended
+
     @must_await
     async def sleep(self, duration: Seconds | datetime, *, name: str | None = None) -> None:
         """Suspend the job for a time, or until a date. For less than a second use asyncio.sleep."""
@@ -528,10 +535,10 @@ class JobContext:
             return
         wait: dict[str, Any] = {"kind": "sleep", "name": key}
         if not isinstance(duration, datetime):
-            raise Suspended(wait | {"delay_seconds": seconds(duration)})
+            raise self._suspend(wait | {"delay_seconds": seconds(duration)})
         if duration.tzinfo is None:
             raise ValueError(f"{duration.isoformat()} has no time zone")
-        raise Suspended(wait | {"until": duration.astimezone(UTC).isoformat()})
+        raise self._suspend(wait | {"until": duration.astimezone(UTC).isoformat()})
 
     @must_await
     async def ask(
@@ -557,7 +564,7 @@ class JobContext:
             wait["options"] = list(options)
         if timeout is not None:
             wait |= {"timeout_seconds": seconds(timeout), "default": {"answer": default}}
-        raise Suspended(wait)
+        raise self._suspend(wait)
 
     @must_await
     async def wait_for_event(
@@ -575,7 +582,7 @@ class JobContext:
         wait: dict[str, Any] = {"kind": "event", "name": key, "event": event}
         if timeout is not None:
             wait["timeout_seconds"] = seconds(timeout)
-        raise Suspended(wait)
+        raise self._suspend(wait)
 
     @must_await
     async def spawn(self, children: Sequence[NewJob], *, name: str | None = None) -> list[JobId]:
@@ -627,7 +634,7 @@ class JobContext:
                 raise ValueError(
                     f"gather takes at most {MAX_GATHERED} children, not {len(children)}"
                 )
-            raise Suspended({"kind": "children", "name": key, "job_ids": list(children)})
+            raise self._suspend({"kind": "children", "name": key, "job_ids": list(children)})
         ended = [ChildResult.model_validate(child) for child in self._steps[key]["children"]]
         failed = [child for child in ended if not child.completed]
         if failed and on_failed == "raise":

@@ -72,7 +72,7 @@ class AttemptFacts(NamedTuple):
 
 
 def check_unawaited(result: CallResult, context: JobContext) -> CallResult:
-    """Return the result, or an error if the processor did not await a call of its context.
+    """Return the result, or an error if the processor did not await a call, or caught its wait.
 
     If the processor raised an error, return the processor's error.
     """
@@ -85,6 +85,11 @@ def check_unawaited(result: CallResult, context: JobContext) -> CallResult:
     is_planned = result.error is None or _find_control_flow(result.error) is not None
     if never and is_planned and not result.abandoned:
         return CallResult(error=NotAwaited(never))
+    if context.suspended is not None and result.error is None and not result.has_user_text:
+        message = (
+            f"the processor caught the exception of its wait; let it pass: {context.suspended}"
+        )
+        return CallResult(error=ProcessorError(message, retryable=False))
     return result
 
 

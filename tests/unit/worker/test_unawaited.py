@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+from contextlib import suppress
 from typing import Any
 from unittest.mock import AsyncMock
 
@@ -64,6 +65,19 @@ async def test_a_call_that_is_never_awaited_fails_the_attempt(name: str, ends: s
     assert response.outcome == "failed"
     assert f"ctx.{name}(…) was never awaited" in str(response.error)
     assert f"write `await ctx.{name}(…)`, in an `async def`" in str(response.error)
+
+
+async def test_a_wait_that_the_processor_catches_fails_the_attempt() -> None:
+    """The job would otherwise complete without its wait."""
+
+    async def run(job: Job[Any], ctx: JobContext) -> str:
+        with suppress(BaseException):
+            await ctx.sleep(3600)
+        return "done"
+
+    response = await ProcessorTest(run, {}).run()
+
+    assert (response.outcome, "caught" in str(response.error)) == ("failed", True)
 
 
 async def test_a_middleware_that_does_not_await_the_call_fails_the_attempt() -> None:
