@@ -952,9 +952,10 @@ begin
     join queue.followers as o using (topic, user_id, follower_id)
     for update of o skip locked
   ));
+  -- A concurrent call with the same ids writes the same row, so do not wait for its lock.
   insert into queue.followers as f (topic, user_id, follower_id, seen_at)
   select p_topic, v_user, p_follower_id, clock_timestamp()
-  where (
+  where queue.try_lock(format('follower %s/%s/%s', p_topic, v_user, p_follower_id)) and (
     select count(*)
     from queue.followers as o
     where o.topic = p_topic

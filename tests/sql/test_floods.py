@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from tests.contract.observed import refused
-from tests.contract.test_prices import CALLS, FUNCTIONS, PAIRS, ROWS, WRITTEN, put, world
+from tests.contract.test_prices import CALLS, FUNCTIONS, NAMES, PAIRS, ROWS, WRITTEN, put, world
 from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, ids_of, piece, refusal
 
 OF_ACME = {"p_workspace_id": ACME}
@@ -557,6 +557,13 @@ def test_a_rejected_enqueue_pays_for_its_count_of_jobs(
     engine.complete(engine.lease(1))
     engine.advance(7)
     ada.enqueue()
+
+
+def test_calls_of_one_follower_do_not_wait(engine: Engine) -> None:
+    """Concurrent calls of follow_topic with one follower's id do not wait for each other."""
+    with ExitStack() as stack:
+        for _ in range(3):
+            begin(stack, engine, ADA).rpc("follow_topic", **put(CALLS["follow_topic"], NAMES, ""))
 
 
 def test_two_enqueues_at_a_time_count_many_jobs(engine: Engine) -> None:
