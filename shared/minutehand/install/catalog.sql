@@ -514,8 +514,7 @@ facts (rank, object, statement, undo) as (
     format('revoke connect on database %I from %I', current_database(), r.rolname),
     format('grant connect on database %I to %I', current_database(), r.rolname)
   from pg_catalog.pg_roles as r
-  where r.rolname ~ '^(authenticator|postgres|supabase_.+)$'
-    and r.rolcanlogin
+  where (r.rolname = 'authenticator' or r.rolname ~ '^(postgres|supabase_.+)$' and r.rolcanlogin)
     and not has_database_privilege(r.oid, current_database(), 'connect')
   union all
   -- return settings of a role or database that let statements fail, disable triggers, change the
@@ -542,7 +541,9 @@ facts (rank, object, statement, undo) as (
       'idle_session_timeout'
     )
       then (s.value || case when s.value ~ '^[0-9]+$' then 'ms' else '' end)::interval
-        between '1 ms' and '900 ms'
+        between '1 ms'
+          -- pools and listening workers keep idle sessions
+          and case lower(s.name) when 'idle_session_timeout' then '59 s' else '900 ms' end::interval
     -- a crash would lose jobs whose callers saw the commit
     when lower(s.name) = 'synchronous_commit' then s.value <> 'on'
     when s.name = 'pgrst.db_max_rows' then s.value::integer < 100

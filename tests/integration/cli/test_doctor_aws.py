@@ -79,6 +79,7 @@ RESOURCES: dict[str, dict[str, Any]] = {
             "Type": "AWS::Lambda::Function",
             "Properties": {
                 "FunctionName": f"shop-prod-{name}",
+                "Description": "Runs jobs.",
                 "Runtime": "python3.13",
                 "Handler": "main.main",
                 "Role": {"Fn::GetAtt": [f"{name.title()}Role", "Arn"]},
@@ -356,6 +357,17 @@ def test_a_fault_of_the_stage_goes_by_its_fix(account: Deployed, fault: str) -> 
     assert check_stage() == CheckResult("ok", check="aws")
     schedule = account.client("scheduler").get_schedule(Name="shop-prod-tick")
     assert {name: schedule[name] for name in TICK} == TICK
+
+
+def test_two_faults_go_by_one_paste(account: Deployed) -> None:
+    """The doctor reports faults of two kinds of resources in one run."""
+    account.client("scheduler").update_schedule(**TICK | {"State": "DISABLED"})
+    account.client("logs").delete_log_group(logGroupName="shop-prod")
+
+    for line in re.split(" && |\n", str(check_stage().fix)):
+        account.run_command(line)
+
+    assert check_stage() == CheckResult("ok", check="aws")
 
 
 def test_a_deny_that_concerns_no_right_of_the_function_is_no_fault(account: Deployed) -> None:

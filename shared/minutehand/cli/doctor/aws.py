@@ -15,16 +15,17 @@ from minutehand.deploy.parameters import NEEDED, missing_for, parameter_name
 Faults = Iterator[CheckResult]
 #: Fields of a schedule that AWS returns, but rejects in a request that changes the schedule.
 RESPONSE_FIELDS = {"Arn", "CreationDate", "LastModificationDate", "ResponseMetadata"}
-#: Fields of a Lambda function that the check compares with the template.
-FUNCTION_FIELDS = ("Timeout", "MemorySize", "Handler", "Runtime", "Role")
 #: Property of a function with the limit of its concurrent runs.
 RESERVED = "ReservedConcurrentExecutions"
 #: Properties of a function in the template that `create-function` does not accept.
 NOT_IN_REQUEST = {"Tags", RESERVED, "RecursiveLoop"}
 #: Attributes of the queue of failed invocations that the check compares with the template.
 QUEUE_FIELDS = ("MessageRetentionPeriod", "Policy")
-#: Network settings of a Lambda function that is in no VPC.
-NO_VPC: dict[str, list[str]] = {"SubnetIds": [], "SecurityGroupIds": []}
+#: Values of a Lambda function without these properties in the template. In a VPC without a way to
+#: the internet, the function cannot reach Supabase.
+DEFAULTS = {"VpcConfig": {"SubnetIds": [], "SecurityGroupIds": []}, "Layers": []}
+#: Properties of a function that other commands than `update-function-configuration` change.
+OTHERS = {"Architectures", "Environment"}
 #: Start and end of a schedule, which no deployment sets.
 LIMITS = ("StartDate", "EndDate")
 #: ARNs of resources by type. The placeholder {id} is the resource's name, or the id of a key.
@@ -74,13 +75,9 @@ class Resources:
             self._ids["AWS::AccountId"] = account
 
     def check(self) -> CheckResult:
-        """Return the faults of the first kind that has any.
-
-        Resources that others depend on come first.
-        """
-        for faults in (
-            self._check_key(),
-            chain.from_iterable(map(self._check_role, (*NEEDED, "tick"))),
+        """Return all faults, or only those of the key, without which no secret can be read."""
+        others = chain(
+            *map(self._check_role, (*NEEDED, "tick")),
             self._check_functions(),
             self._check_invocations(),
             self._check_api(),
@@ -88,9 +85,9 @@ class Resources:
             self._check_log(),
             self._check_alarms(),
             self._check_queue(),
-        ):
-            if found := list(faults):
-                return merge(found)
+        )
+        if found := [*self._check_key()] or [*others]:
+            return merge(found)
         denied = ", ".join(sorted(self._denied))
         return ok(f"some parts were not checked, because AWS denies {denied}" if denied else "")
 
@@ -291,13 +288,8 @@ class Resources:
         found = self._find("lambda", "get_function_configuration", **of_function)
         if found is None:
             request = {name: template[name] for name in template.keys() - NOT_IN_REQUEST}
-            rights = (
-                self._command(command, cli_input_json=properties)
-                for command, properties in self._invocations()
-                if properties["FunctionName"] == function
-            )
             create = self._command("lambda create-function", cli_input_json=request)
-            yield self._deleted(f"function {function}", resource, create, *rights)
+            yield self._deleted(f"function {function}", resource, create)
         if not found:
             return
         reserved = {RESERVED: template.get(RESERVED)}
@@ -305,16 +297,12 @@ class Resources:
         verb = "delete" if reserved[RESERVED] is None else "put"
         command = f"lambda {verb}-function-concurrency"
         yield from self._compare(function, present, reserved, command, of_function)
-        deployed = {
-            field: template[field]
-            for field in FUNCTION_FIELDS
-            if field in template and _is_known(template[field])
-        }
-        if "VpcConfig" not in template:
-            # without a way to the internet, the function cannot reach Supabase
-            deployed["VpcConfig"] = NO_VPC
-        deployed["Layers"] = template.get("Layers", [])
         found["Layers"] = [each["Arn"] for each in found.get("Layers", ())]
+        deployed = {
+            field: value
+            for field, value in {**DEFAULTS, **template}.items()
+            if field in found.keys() - OTHERS and _is_known(value)
+        }
         command = "lambda update-function-configuration"
         yield from self._compare(function, found, deployed, command, of_function)
         variables = found.get("Environment", {}).get("Variables", {})
@@ -333,11 +321,15 @@ class Resources:
         code = template.get("Code", {})
         if "S3Key" in code and _is_known(code):
             bucket, key, digest = code["S3Bucket"], code["S3Key"], found["CodeSha256"]
+            processors = template.get("Architectures", ["x86_64"])
             archive = self._find("s3", "head_object", Bucket=bucket, Key=key) or {}
-            if archive.get("Metadata", {}).get("filesha256", digest) != digest:
-                options = {"function_name": function, "s3_bucket": bucket, "s3_key": key}
-                fix = self._command("lambda update-function-code", **options)
-                yield fail(f"the code of {function} differs from the deploy", fix)
+            if archive.get("Metadata", {}).get("filesha256", digest) != digest or (
+                found.get("Architectures", processors) != processors
+            ):
+                request = {**of_function, **code, "Architectures": processors}
+                fix = self._command("lambda update-function-code", cli_input_json=request)
+                problem = f"the code or the architecture of {function} differs from the deploy"
+                yield fail(problem, fix)
 
     def _invocations(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the commands, with their parameters, that allow and limit a function's calls."""

@@ -3,9 +3,9 @@
 
 -- check locks
 
--- find database sessions with locks that prevent people and workers from writing jobs. The check
--- `queue` reports sessions that have locked only rows.
-select 'fail', format('%s of process %s has been locked for %s s%s',
+-- find database sessions with locks that prevent people and workers from writing jobs: locks of a
+-- table, and as a warning, locks of rows that a transaction keeps although it does nothing
+select case when bool_or(l.mode !~ '^Row') then 'fail' else 'warn' end, format('%s of process %s has been locked for %s s%s',
     string_agg(distinct c.oid::regclass::text, ', '), a.pid,
     round(extract(epoch from clock_timestamp() - a.xact_start)),
     case when a.state = 'idle in transaction' then ', by a transaction that does nothing'
@@ -16,7 +16,9 @@ join pg_class as c on c.oid = l.relation
 join pg_stat_activity as a on a.pid = l.pid
 where l.granted
   -- omit locks in the modes that vacuum and analyze take
-  and l.mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+  and (l.mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+    or l.mode ~ '^Row' and a.state = 'idle in transaction'
+      and a.state_change < clock_timestamp() - interval '10 s')
   and c.relkind = 'r'
   and l.database = (select oid from pg_database where datname = current_database())
   and (c.relnamespace = 'queue'::regnamespace
@@ -24,7 +26,8 @@ where l.granted
     or c.oid in (select d.refobjid from pg_depend as d join pg_rewrite as w on w.oid = d.objid
       where w.ev_class in (to_regclass('queue.tenants'), to_regclass('queue.tenant_members'))))
   and a.xact_start < clock_timestamp() - interval '2 s'
-group by a.pid, a.xact_start, a.state, a.usename;
+group by a.pid, a.xact_start, a.state, a.usename
+order by 1;
 
 -- check jobs
 
@@ -51,7 +54,8 @@ having count(*) > 0;
 select 'warn', 'no tenant has a member: no one sees a job',
   'add people to public.workspace_members, or to the project''s own table of members with a role '
     'that queue.tenant_members selects'
-where not exists (select from queue.tenant_members)
+where not exists (
+  select from queue.tenant_members as m join queue.tenants as t on t.id = m.workspace_id)
 union all
 select 'fail', format('%s shows every tenant''s rows: its row level security is off',
     c.oid::regclass), format('alter table %s enable row level security', c.oid::regclass)

@@ -80,9 +80,11 @@ def run_checks(target: Target, only: Collection[str] = ()) -> Iterator[CheckResu
         result = skip(f"see {cause}") if cause else run_check(check, target, named=bool(only))
         if result.detail.startswith(REJECTED) and "engine" in failed:
             result = skip("see engine")
+        if result.check:  # every later check would wait for the lock
+            failed["locks"] = failed["migrations"] = result.check
         if cause or result.verdict == "fail":
-            failed[check.name] = cause or check.name
-        yield replace(result, check=check.name)
+            failed[check.name] = cause or result.check or check.name
+        yield replace(result, check=result.check or check.name)
 
 
 def run_check(check: Check, target: Target, *, named: bool) -> CheckResult:
@@ -108,7 +110,9 @@ def run_check(check: Check, target: Target, *, named: bool) -> CheckResult:
         if is_invalid_address(error):
             return fail(f"libpq rejects DATABASE_URL: {message}", f"DATABASE_URL=…  # {PARAMETERS}")
         if isinstance(error, psycopg.errors.LockNotAvailable):
-            return fail(f"a table is locked: {message}", "minutehand doctor --only locks")
+            lock = checks.find_fault(target, "locks")
+            again = fail(f"a row is locked: {message}", "minutehand doctor --only locks")
+            return replace(again if lock.verdict == "ok" else lock, check="locks")
         if not isinstance(error, psycopg.OperationalError):
             return fail(
                 f"{REJECTED}: {message}", checks.find_grant(target, message) or target.migrate
