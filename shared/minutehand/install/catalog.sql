@@ -579,6 +579,11 @@ facts (rank, object, statement, undo) as (
         when s.name = 'disk_bytes' and s.value = 'null'
           or s.name = 'realtime_messages_per_second' and s.value in ('"free"', '"pro"')
           then 'number'
+        -- no limit may be zero or negative, and a low burst rejects almost every call
+        when jsonb_typeof(s.value) = 'number'
+          and s.value < case when s.name like '%_burst' then '10' else '1' end::jsonb
+          or s.value @? '$.* ? (@ < 0)'
+          then 'invalid'
         else jsonb_typeof(s.value)
       end,
       s.name

@@ -13,7 +13,7 @@ release, add no check, but a line to the part `drift` of faults.txt.
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -41,7 +41,7 @@ from minutehand.cli.doctor.results import (
 from minutehand.cli.stage import translate_aws_errors
 from minutehand.config import ConfigurationError, Settings
 from minutehand.functions.worker.processors import load_processors
-from minutehand.install.catalog import CatalogEntry, find_drifts, read_catalog, read_record
+from minutehand.install.catalog import find_drifts, read_record
 from minutehand.install.rewrite import Schemas, rewrite
 from minutehand.install.sources import installed, ordinal
 from minutehand.local.migrations import find_applied, version_of
@@ -370,9 +370,9 @@ def _check_by_query(name: str, after: str, relation: str = "") -> None:
         return find_fault(target, name)
 
 
-def find_fault(target: Target, name: str) -> CheckResult:
-    """Run a query of database.sql, and return its first fault."""
-    return next((CheckResult(*row) for row in target.query(QUERIES[name])), ok())
+def find_fault(target: Target, name: str, other: CheckResult = ok()) -> CheckResult:  # noqa: B008
+    """Return the first fault that a query of database.sql finds, or the other result."""
+    return next((CheckResult(*row) for row in target.query(QUERIES[name])), other)
 
 
 # this check runs before the checks that read tables, because these checks would wait for a lock
@@ -433,7 +433,7 @@ def engine(target: Target) -> CheckResult:
             f"correct and run the part {tenancy[-1].origin} of {tenancy[-1].path.name}",
         )
     if not differences:
-        return _invalid_setting(target, record) or ok("as released")
+        return ok("as released")
     more = f"; and {len(differences) - 5} more" if len(differences) > 5 else ""
     details = "; ".join(difference.detail for difference in differences[:5])
     lines = [
@@ -452,24 +452,6 @@ def _engine_version(target: Target) -> str:
     has_version = target.query("select 1 where to_regprocedure('queue.version()') is not null")
     [(version,)] = target.query("select queue.version()") if has_version else [(VERSION,)]
     return str(version)
-
-
-def _invalid_setting(target: Target, record: list[CatalogEntry]) -> CheckResult | None:
-    """Find a setting with a value that the engine's function set_settings rejects."""
-    sql = """
-        select public.set_settings(jsonb_object_agg(name, value))
-        from queue.settings where name not in ('worker_keys_revoked', 'guest_key')
-    """
-    with target.transaction("read write") as owner:
-        try:
-            owner.execute(rewrite(sql, target.schemas).encode())
-        except psycopg.errors.LockNotAvailable:
-            raise
-        except psycopg.Error as error:
-            end = f" {error.diag.message_detail}"
-            fix = next((entry.statement for entry in record if entry.object.endswith(end)), None)
-            return fail(str(error).partition("\n")[0], fix)
-    return None
 
 
 # the check `engine` names the roles and settings that change a session
@@ -538,22 +520,17 @@ def enqueue(target: Target) -> CheckResult:
             for sample in samples:
                 attempt = partial(trial.attempt, partial(trial.run_job, *sample))
                 error = attempt()
-                is_refused = str(error and error.sqlstate).startswith("PT")
-                # ignore a refusal of a job type that only the platform enqueues
-                if error and (sample is TRIAL or not is_refused):
-                    is_certain = not is_refused and not isinstance(error, NotLeased)
-                    tables = () if is_refused else ("jobs", "job_logs")
-                    failed = sample[0], error, attempt, tables, is_certain
-                    if is_certain:
+                # ignore an error of a tenant's limit, or of a job type that only the platform
+                # enqueues
+                if error and not str(error.sqlstate).startswith("PT"):
+                    failed = sample[0], error, attempt
+                    if not isinstance(error, NotLeased):
                         break
         if failed:
-            job_type, error, attempt, tables, is_certain = failed
+            job_type, error, attempt = failed
             message = str(error).partition("\n")[0]
-            settings = released(target, owner)
-            cause = trial.find_cause(attempt, *tables, settings=settings)
-            cause = cause or find_grant(target, message)
-            # ignore a refusal by a tenant's own limit or by a rule of the project
-            if cause or is_certain:
+            cause = trial.find_cause(attempt, "jobs", "job_logs") or find_grant(target, message)
+            if cause or not isinstance(error, NotLeased):
                 return fail(f"no job of the type {job_type} can be run: {message}", cause)
         attempt = partial(trial.attempt, partial(trial.run, TRIAL_TENANT))
         if (error := attempt()) and (
@@ -567,15 +544,6 @@ def enqueue(target: Target) -> CheckResult:
                 text = f"people cannot use {name}: {error}".partition("\n")[0]
                 return warn(text, cause) if fix else fail(text, cause)
     return ok()
-
-
-def released(target: Target, owner: psycopg.Connection[Any]) -> list[str]:
-    """Return statements that restore the settings whose values differ from the release."""
-    with owner.transaction(force_rollback=True):
-        present = {entry.statement for entry in read_catalog(owner, target.schemas)}
-    record = read_record(target.schemas, target.apps) or ()
-    settings = (entry.statement for entry in record if entry.object.startswith("setting "))
-    return [statement for statement in settings if statement not in present]
 
 
 def find_grant(target: Target, message: str) -> str | None:
@@ -631,22 +599,14 @@ class Trial:
         self.run(settle, job, *fences[0], "completed")
         return self.run(delete, job)
 
-    def find_cause(
-        self,
-        attempt: Callable[[], psycopg.Error | None],
-        *tables: str,
-        settings: Iterable[str] = (),
-    ) -> str | None:
-        """Find the project's triggers or policies on tables without which the attempt succeeds.
-
-        The cause may also be a setting, which one of the statements `settings` restores.
-        """
+    def find_cause(self, attempt: Callable[[], psycopg.Error | None], *tables: str) -> str | None:
+        """Find the project's triggers or policies on tables without which the attempt succeeds."""
         rows = self.run(OWN_RULES, *[[*tables]] * 3)
-        owner, statements = self._owner, [*settings, *(str(row[0]) for row in rows)]
+        owner, triggers = self._owner, [str(row[0]) for row in rows]
         # use short timeouts, because each trial locks a table and all callers wait for the lock
         owner.execute("set local lock_timeout = '300ms'; set local statement_timeout = '300ms'")
         deadline = time.monotonic() + 1
-        for statement in (*statements, f";{LINE}".join(statements)):
+        for statement in (*triggers, f";{LINE}".join(triggers)):
             try:
                 with owner.transaction(force_rollback=True):
                     owner.execute(statement.encode())

@@ -110,9 +110,8 @@ def run_check(check: Check, target: Target, *, named: bool) -> CheckResult:
         if is_invalid_address(error):
             return fail(f"libpq rejects DATABASE_URL: {message}", f"DATABASE_URL=…  # {PARAMETERS}")
         if isinstance(error, psycopg.errors.LockNotAvailable):
-            lock = checks.find_fault(target, "locks")
             again = fail(f"a row is locked: {message}", "minutehand doctor --only locks")
-            return replace(again if lock.verdict == "ok" else lock, check="locks")
+            return replace(checks.find_fault(target, "locks", again), check="locks")
         if not isinstance(error, psycopg.OperationalError):
             return fail(
                 f"{REJECTED}: {message}", checks.find_grant(target, message) or target.migrate
