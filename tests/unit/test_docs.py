@@ -88,10 +88,8 @@ GDPR delete a user's data | data
 how much does it cost per month | aws
 cold start of lambda | promises
 monitoring and alerts | aws
-dead letter queue | cli
 chat approval tool beans | nextjs
 Flyway | install
-Liquibase | install
 multi region deployment | processors
 SnapStart | promises
 SSO | aws
