@@ -5,7 +5,8 @@
 
 -- find database sessions with locks that prevent people and workers from writing jobs: locks of a
 -- table, and as a warning, locks of rows that a transaction keeps although it does nothing
-select case when bool_or(l.mode !~ '^Row') then 'fail' else 'warn' end, format('%s of process %s has been locked for %s s%s',
+select case when bool_or(l.mode !~ '^Row') then 'fail' else 'warn' end,
+  format('%s of process %s has been locked for %s s%s',
     string_agg(distinct c.oid::regclass::text, ', '), a.pid,
     round(extract(epoch from clock_timestamp() - a.xact_start)),
     case when a.state = 'idle in transaction' then ', by a transaction that does nothing'
