@@ -15,12 +15,12 @@ import psycopg
 import pytest
 
 from tests.contract.observed import refused
-from tests.contract.test_prices import CALLS, FUNCTIONS, NAMES, PAIRS, ROWS, WRITTEN, put, world
+from tests.contract.test_prices import CALLS, FUNCTIONS, PAIRS, ROWS, WRITTEN, put, world
 from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, ids_of, piece, refusal
 
 OF_ACME = {"p_workspace_id": ACME}
 #: Calls that neither wait for another call nor change its rows.
-LIGHT = {"plan_start", "open_stream", "follow_topic", "explain_job", "enqueue_job", "enqueue_jobs"}
+LIGHT = {"plan_start", "open_stream", "follow_topic", "enqueue_job", "enqueue_jobs"}
 GUESTS = {"chat_request", "chat_respond", "chat_cancel", "chat_messages", "plan_retry", "plan_redo"}
 GUESTS |= {"plan_cancel", "plan_share", "plan_delete"}
 JOB: dict[str, Any] = {"p_job_id": "PENDING"}
@@ -193,12 +193,12 @@ def test_a_flood_occupies_at_most_two_connections(engine: Engine, shop: dict[str
     with ExitStack() as stack:
         sessions = {user: [connect(stack, engine, user) for _ in range(3)] for user in (ADA, None)}
         for name, flood in every.items():
-            if name not in LIGHT:
-                if flood.user is None:
-                    engine.run("update public.async_session_state set created_by = null")
-                    engine.run("update public.plans set created_by = null")
-                found[name] = occupied(sessions[flood.user], flood)
-    assert {name: count for name, count in found.items() if count not in (1, 2)} == {}
+            if flood.user is None:
+                engine.run("update public.async_session_state set created_by = null")
+                engine.run("update public.plans set created_by = null")
+            found[name] = occupied(sessions[flood.user], flood)
+    assert {name for name, count in found.items() if count == 3} == LIGHT
+    assert {name: count for name, count in found.items() if count not in (1, 2, 3)} == {}
     assert {found[name] for name in READS} == {2}
 
 
@@ -557,13 +557,6 @@ def test_a_rejected_enqueue_pays_for_its_count_of_jobs(
     engine.complete(engine.lease(1))
     engine.advance(7)
     ada.enqueue()
-
-
-def test_calls_of_one_follower_do_not_wait(engine: Engine) -> None:
-    """Concurrent calls of follow_topic with one follower's id do not wait for each other."""
-    with ExitStack() as stack:
-        for _ in range(3):
-            begin(stack, engine, ADA).rpc("follow_topic", **put(CALLS["follow_topic"], NAMES, ""))
 
 
 def test_two_enqueues_at_a_time_count_many_jobs(engine: Engine) -> None:
