@@ -1482,7 +1482,7 @@ from (
         '{silent}, since {sign}, at {place}.| It was last seen at {place}.][ Its database session '
         '(pid {pid}) waits for a lock of the session with pid {blocker}.][ Session {own_blocker} '
         'belongs to the same job.][ 99 % of the jobs of its type take {usual} or less.][ Its '
-        'process has used up to {memory_mb} MB.][ Its memory has grown by {grown_mb} MB.]',
+        'process has used up to {memory_mb} MB.][ The process has grown by {grown_mb} MB.]',
       '[Grant the right: `grant execute on function {not_granted}(jsonb) to job_worker`.|Notify '
         'the operator of the service, because the worker lacks {a_right}.|In code, '
         'commit that session before the call at {place}. To end this attempt: `select '
