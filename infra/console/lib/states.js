@@ -76,7 +76,7 @@ export const FRESHNESS = {
   polling: {
     word: "Polling",
     tone: "waiting",
-    hint: "Realtime is unavailable. The page reads every few seconds instead.",
+    hint: "Realtime delivers no changes. The page reads every few seconds instead.",
   },
   offline: {
     word: "Offline",

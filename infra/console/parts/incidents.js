@@ -10,6 +10,7 @@ import { Step } from "./holders.js";
 import { Sentence } from "./when.js";
 
 const POLL_MS = 15_000;
+const LATE_MS = 15_000; // a slow machine or network may join a topic this late
 
 const outageLine = (since) =>
   `The Data API has not responded since ${clock(new Date(since).toISOString()).slice(0, 8)}.`;
@@ -38,10 +39,16 @@ export function Incidents({ workspace, isApp }) {
     const watch = watchWorkspace(supabase(), workspace.id, { onChange, isPausable: true });
     return () => watch.close();
   }, [workspace.id, isApp]);
+  const [isWithoutRealtime, setIsWithoutRealtime] = useState(false);
+  useEffect(() => {
+    setIsWithoutRealtime(false);
+    const timer = freshness === "polling" && setTimeout(setIsWithoutRealtime, LATE_MS, true);
+    return () => clearTimeout(timer);
+  }, [freshness]);
   const since = useStore(outage);
   const lines = [...(findings.value ?? [])];
   if (since) lines.unshift({ verdict: "fail", sentence: outageLine(since) });
-  else if (freshness === "polling") lines.unshift({ sentence: NO_REALTIME });
+  else if (isWithoutRealtime) lines.unshift({ sentence: NO_REALTIME });
   if (findings.error?.reachable)
     lines.unshift({ verdict: "fail", sentence: NOT_READ, cause: findings.error.message });
   if (lines.length === 0) return null;

@@ -197,6 +197,21 @@ def test_a_failed_job_shows_why_and_is_retried_with_another_payload(
     expect(page.get_by_role("region", name="Payload")).to_contain_text("2026-12")
 
 
+def test_realtime_is_unavailable_only_if_it_is_late(visit: Visit) -> None:
+    visitor = visit(ADA, "")
+    page = visitor.page
+    page.clock.install()
+    page.route_web_socket("**/realtime/**", lambda _: None)  # connected, but without replies
+    visitor.open("/jobs")
+    for _ in range(12):
+        page.clock.run_for(1000)
+    expect(page.locator(".freshness")).to_have_text("Polling")
+    expect(page.locator(".incidents")).to_have_count(0)
+    for _ in range(30):
+        page.clock.run_for(1000)
+    expect(page.locator(".incidents")).to_contain_text("Realtime is unavailable")
+
+
 @pytest.mark.parametrize("respond", [lambda _: None, lambda route: route.fulfill(status=503)])
 def test_an_outage_of_the_data_api_is_reported(
     visit: Visit, worker: HandWorker, respond: Callable[[Route], None]
