@@ -174,6 +174,18 @@ def test_an_endpoint_that_fails_for_an_hour_is_disabled_with_its_reason(engine: 
     assert (again["failures"], again["disabled_at"], again["failing_since"]) == (0, None, None)
 
 
+def test_a_report_does_not_wait_for_another_report_of_its_webhook(engine: Engine) -> None:
+    """A tenant's failing endpoint must not occupy the connections of other tenants."""
+    subscribe(engine, "job.created")
+    engine.enqueue()
+    read_feed(engine)
+    report = handle(engine.lease_one(job_types=["webhook_delivery"])) | {"ok": False}
+    with engine.open_transaction() as other:
+        other.run("select from queue.webhooks for no key update")
+        assert refused(engine.rpc, "webhook_sent", p_request=report)[1] == "job_busy"
+    assert engine.rpc("webhook_sent", p_request=report)["failures"] == 1
+
+
 def test_one_success_ends_the_time_that_counts_and_410_is_for_good(engine: Engine) -> None:
     """An endpoint that succeeds once in an hour stays enabled.
 

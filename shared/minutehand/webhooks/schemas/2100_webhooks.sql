@@ -643,18 +643,31 @@ declare
   v_now constant timestamptz := queue.clock();
   v_ok constant boolean := coalesce((p_request ->> 'ok')::boolean, false);
   v_message constant text := p_request ->> 'message';
+  v_id uuid;
   v_hook queue.webhooks;
 begin
   perform queue.refuse_revoked();
-  select w.* into v_hook
+  select w.id into v_id
   from queue.leases as l
   join public.jobs as j
     on j.id = any (array[l.job_id]) and j.job_type = 'webhook_delivery'
   join queue.webhooks as w
     on w.id = (j.payload ->> 'webhook_id')::uuid and w.workspace_id = j.workspace_id
   where l.job_id = (p_request ->> 'job_id')::uuid
-    and l.fence = (p_request ->> 'fence')::integer
-  for update of w;
+    and l.fence = (p_request ->> 'fence')::integer;
+  select * into v_hook
+  from queue.webhooks
+  where id = v_id
+  for no key update skip locked;
+  -- do not wait, because the reports of one webhook would occupy the connections of other tenants
+  if v_hook.id is distinct from v_id then
+    perform queue.refuse(
+      429,
+      'job_busy',
+      'another transaction is changing the webhook; call again',
+      '{"retry_after_seconds": 1}'
+    );
+  end if;
   v_hook.failures := case when v_ok then 0 else v_hook.failures + 1 end;
   v_hook.failing_since := case
     when not v_ok then coalesce(v_hook.failing_since, v_now)
