@@ -1830,6 +1830,14 @@ from (
       '/overview'
     ),
     (
+      'full_of_schedules',
+      'The workspace has {limit} schedules, so new schedules are rejected.',
+      'Delete some. Or let an operator raise the limit: `select '
+        'public.set_settings(''{"schedules_max": {more}}'')`.',
+      'schedules',
+      '/schedules'
+    ),
+    (
       'rate_used_up',
       'People who used up their limit of {per_second} changes per second in the last minute: '
         '{people}. Calls above this rate are rejected with the code rate_limited.',

@@ -919,10 +919,10 @@ $$;
 
 -- Return a finding for each workspace that has reached its limit of live jobs or of payload bytes,
 -- and one if people have used up their rate limit, because the engine then rejects enqueues by
--- people. The number of rejected enqueues is unknown,
--- because a rejected enqueue stores nothing. Counting takes time, so the live jobs of a workspace
--- are counted only if its limit is at most 2,000, or if the last count was at least 90 % of the
--- limit.
+-- people. Return another if p_workspace_id can have no more schedules. The number of rejected calls
+-- is unknown, because a rejected call stores nothing. Counting takes time, so the live jobs of a
+-- workspace are counted only if its limit is at most 2,000, or if the last count was at least 90 %
+-- of the limit.
 create function queue.findings_of_limits(p_workspace_id uuid, p_now timestamptz)
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language sql stable
@@ -1000,6 +1000,16 @@ cross join lateral (
   join public.jobs as j on j.id = p.job_id
 ) as c
 where l.last_bytes >= 0.9 * l.bytes and c.bytes >= l.bytes
+union all
+select
+  'warn',
+  'full_of_schedules',
+  null,
+  null,
+  jsonb_build_object('limit', count(*), 'more', 2 * count(*))
+from queue.schedules as s
+where s.workspace_id = p_workspace_id
+having count(*) >= queue.setting('schedules_max')::bigint
 union all
 select
   'warn',

@@ -664,7 +664,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
 def test_a_limit_that_rejects_enqueues_is_a_finding_with_the_way_to_raise_it(
     engine: Engine,
 ) -> None:
-    """A finding reports a used-up limit of pending jobs or stored bytes, and how to raise it."""
+    """A finding reports a used-up limit of jobs, bytes or schedules, and how to raise it."""
     engine.lease(1)
     engine.limit(max_pending=2)
     engine.enqueue({"text": "long " * 4000})
@@ -688,6 +688,9 @@ def test_a_limit_that_rejects_enqueues_is_a_finding_with_the_way_to_raise_it(
         assert "1 changes per second" in eve.findings(GLOBEX)["rate_used_up"]["sentence"]
     assert "rate_used_up" in engine.findings()
     assert "rate_used_up" not in engine.findings(ACME)
+    engine.put_schedule()
+    engine.set(schedules_max=1)
+    assert "has 1 schedules" in engine.findings(ACME)["full_of_schedules"]["sentence"]
 
 
 def test_a_schedule_whose_type_no_worker_has_is_a_finding(engine: Engine) -> None:
