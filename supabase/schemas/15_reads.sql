@@ -1842,7 +1842,7 @@ from (
       'People who used up their limit of {per_second} changes per second in the last minute: '
         '{people}. Calls above this rate are rejected with the code rate_limited.',
       'Enqueue more slowly, or as the service. Or let an operator raise the limit: `select '
-        'public.set_settings(''{"user_enqueues_per_second": 200}'')`.',
+        'public.set_settings(''{"user_enqueues_per_second": {more}}'')`.',
       null,
       '/overview'
     ),

@@ -972,14 +972,7 @@ select
     'jobs', c.jobs
   )
 from limits as l
-cross join lateral greatest(l.jobs + 1, 2000) as b (jobs)
-cross join lateral (
-  select count(*) as jobs
-  from (
-    select from queue.places(l.id, '{pending,processing,waiting}', b.jobs)
-    limit b.jobs
-  ) as p
-) as c
+cross join lateral queue.live_jobs(l.id, greatest(l.jobs + 1, 2000)) as c (jobs)
 where (l.jobs <= 2000 or l.last_jobs >= 0.9 * l.jobs) and c.jobs >= l.jobs
 union all
 select
@@ -1016,8 +1009,9 @@ select
   'rate_used_up',
   max(b.refilled_at),
   null,
-  jsonb_build_object('per_second', queue.setting('user_enqueues_per_second'), 'people', count(*))
-from (
+  jsonb_build_object('per_second', r.most, 'more', 2 * r.most, 'people', count(*))
+from (values (queue.setting('user_enqueues_per_second')::numeric)) as r (most)
+cross join (
   select b.name
   from queue.buckets as b
   where p_workspace_id is null and b.name ~ '^u:.*/enqueues$'
@@ -1028,7 +1022,7 @@ from (
 ) as u
 join queue.buckets as b on b.name = u.name
 where b.tokens < 1 and b.refilled_at > p_now - interval '1 minute'
-having count(*) > 0
+group by r.most
 $$;
 
 -- Return up to two kinds of findings about worker processes that ended. The finding ends_process

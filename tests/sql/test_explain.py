@@ -685,7 +685,9 @@ def test_a_limit_that_rejects_enqueues_is_a_finding_with_the_way_to_raise_it(
     engine.set(user_enqueues_per_second=1, user_enqueues_burst=2)
     with engine.member(EVE) as eve:
         eve.enqueue_many(2, workspace=GLOBEX)
-        assert "1 changes per second" in eve.findings(GLOBEX)["rate_used_up"]["sentence"]
+        rate = eve.findings(GLOBEX)["rate_used_up"]
+    assert "1 changes per second" in rate["sentence"]
+    assert '{"user_enqueues_per_second": 2}' in rate["next"][0]["words"]
     assert "rate_used_up" in engine.findings()
     assert "rate_used_up" not in engine.findings(ACME)
     engine.put_schedule()

@@ -367,10 +367,10 @@ def _check_by_query(name: str, after: str, relation: str = "") -> None:
     def run(target: Target) -> CheckResult:
         if relation and not _exists(target, relation):
             return skip(f"{relation} does not exist")
-        return find_fault(target, name)
+        return find_fault(target, name, ok())
 
 
-def find_fault(target: Target, name: str, other: CheckResult = ok()) -> CheckResult:  # noqa: B008
+def find_fault(target: Target, name: str, other: CheckResult) -> CheckResult:
     """Return the first fault that a query of database.sql finds, or the other result."""
     return next((CheckResult(*row) for row in target.query(QUERIES[name])), other)
 
