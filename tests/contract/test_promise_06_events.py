@@ -186,29 +186,6 @@ def test_a_sleeper_continues_when_its_time_has_come(engine: Engine) -> None:
     assert engine.events(job_id)[-3:] == ["job.waiting", "job.resumed", "job.leased"]
 
 
-WRONG = "2001-01-01T00:00:00Z"
-
-
-@pytest.mark.parametrize(
-    "wait_",
-    [
-        {"kind": "sleep", "delay_seconds": 7.5, "until": WRONG},
-        {"kind": "ask", "timeout_seconds": 7.5, "timeout_at": WRONG},
-        {"kind": "event", "event": "e", "timeout_seconds": 7.5},
-    ],
-)
-def test_a_length_counts_from_the_databases_now(engine: Engine, wait_: dict[str, Any]) -> None:
-    """A wait's length in seconds counts from the database's clock.
-
-    If the worker also sends an end time, the database ignores that end time.
-    """
-    engine.stop_clock()
-    wait(engine, **wait_)
-
-    length = "select extract(epoch from timeout_at - queue.clock())::float from queue.waits"
-    assert engine.one(length) == 7.5
-
-
 @pytest.mark.parametrize("length", ["soon", "NaN", 1e30, {}])
 def test_a_length_that_is_none_fails_its_job(engine: Engine, length: Any) -> None:
     lease = started(engine)

@@ -92,19 +92,6 @@ def test_thirty_jobs_beside_one_of_their_type_that_ends_its_process_run_once_mor
     assert host.one(f"{processes} and outcome = 'completed'", ids) == 2
 
 
-@pytest.mark.weekly(only=True)
-def test_ten_deaths_a_minute_cost_a_thousand_jobs_no_attempt(host: Served) -> None:
-    """In a minute, ten jobs end each process that runs them, beside a thousand ordinary jobs."""
-    ids = host.enqueue("served.slow", 900, every=0.06, seconds=1)
-    ids += host.enqueue("served.talk", 50, every=1.2, seconds=1)
-    ids += host.enqueue("served.plain", 50, every=1.2, seconds=1)
-    guilty = host.enqueue("served.exit", 10, every=6)
-
-    until(lambda: host.has_ended([*ids, *guilty]))
-    assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
-    assert host.rows("status, attempts, lost_attempts", guilty) == [("failed", 2, 2)]
-
-
 def test_a_job_that_blocks_its_process_is_named_by_the_stack(host: Served) -> None:
     """A job blocks its whole process, which then ends itself.
 
@@ -127,56 +114,26 @@ def test_a_job_that_blocks_its_process_is_named_by_the_stack(host: Served) -> No
 
 
 @pytest.mark.parametrize(
-    "batches",
+    ("job_type", "count", "how", "error", "signal_name"),
     [
-        [("served.batch", 9, "dies", "WorkerLost")],
-        [
-            ("served.batch", 9, "raises", "ValueError"),
-            ("served.batch", 9, "hangs", "AttemptTimeout"),
-            ("served.plain_batch", 1, "hangs", "AttemptTimeout"),
-        ],
+        ("served.batch", 9, "dies", "WorkerLost", "SIGKILL"),
+        ("served.plain_batch", 1, "hangs", "AttemptTimeout", None),
     ],
 )
 def test_a_batch_that_fails_costs_only_the_item_that_made_it_fail(
-    host: Served, batches: list[tuple[str, int, str, str]]
+    host: Served, job_type: str, count: int, how: str, error: str, signal_name: str | None
 ) -> None:
-    """If one job makes the call for its batch fail, that job fails.
+    """If one job ends its batch's process, or hangs in a thread, that job fails.
 
     The other jobs of the batch complete.
     """
-    with host.connection.transaction():  # one call then gets all jobs of a batch
-        beside = [host.enqueue(job_type, count) for job_type, count, _, _ in batches]
-        guilty = [host.enqueue(job_type, how=how) for job_type, _, how, _ in batches]
-    ids = [job for batch in beside for job in batch]
+    with host.connection.transaction():  # one call then gets all jobs of the batch
+        beside, guilty = host.enqueue(job_type, count), host.enqueue(job_type, how=how)
 
-    until(lambda: host.has_ended([*ids, *(job for [job] in guilty)]))
-    assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
+    until(lambda: host.has_ended([*beside, *guilty]))
+    assert host.rows("status, attempts, lost_attempts", beside) == [("completed", 1, 0)]
     ending = "status, attempts, error_data ->> 'type', error_data -> 'evidence' ->> 'signal'"
-    signals = {"WorkerLost": "SIGKILL"}
-    errors = [("failed", 1, error, signals.get(error)) for _, _, _, error in batches]
-    assert [host.rows(ending, job) for job in guilty] == [[error] for error in errors]
-
-
-def test_two_of_different_types_are_both_named_and_no_other_pays(host: Served) -> None:
-    """Two jobs of different types end their process.
-
-    They fail, and jobs with keys, limits, steps and children complete with one attempt.
-    """
-    keyed = host.enqueue("served.keyed", 3, seconds=0.2, key="k")
-    families = host.enqueue("served.family", 4, seconds=0.2)
-    ids = [*keyed, *families, *host.enqueue("served.slow", 10, seconds=0.2)]
-    guilty = [*host.enqueue("served.die"), *host.enqueue("served.abort")]
-
-    until(lambda: host.has_ended([*ids, *guilty]))
-    assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
-    assert host.rows("status, attempts, lost_attempts", guilty) == [("failed", 1, 1)]
-    signals = host.rows("error_data -> 'evidence' ->> 'signal'", guilty)
-    assert {name for (name,) in signals} == {"SIGKILL", "SIGABRT"}
-    assert host.rows("result ->> 'count'", families) == [("1",)]
-    assert (
-        host.one("select count(*) from queue.gated where job_type = 'served.keyed' and not ended")
-        == 0
-    )
+    assert host.rows(ending, guilty) == [("failed", 1, error, signal_name)]
 
 
 def test_a_worker_that_is_killed_from_outside_costs_no_attempt(host: Served) -> None:
@@ -201,31 +158,6 @@ def test_a_worker_that_is_killed_from_outside_costs_no_attempt(host: Served) -> 
     output = host.one("select public.job_output(%s)", talks[0])
     assert [stream["text"] for stream in output["streams"]] == ["one two"]
     until(lambda: len(fork_server.children()) == 1)
-
-
-def test_code_that_ends_each_process_stops_no_other_job(host: Served) -> None:
-    """While all jobs of one type end their process, other jobs complete.
-
-    A finding names the commit and proposes a pause.
-    """
-    finding = (
-        "select f from jsonb_array_elements(public.explain_queue() -> 'findings') as f"
-        " where f ->> 'key' = 'ends_process served.broken'"
-    )
-    with host.connection.transaction():
-        others = host.enqueue("served.slow", 10, seconds=0)
-        ids = host.enqueue("served.broken", 40)
-        others += host.enqueue("served.slow", 10, seconds=0)
-
-    [(found,)] = until(lambda: host.connection.execute(finding).fetchall())
-    until(lambda: host.has_ended(others))
-    pause = {"kind": "job_type", "name": "served.broken"}
-    host.connection.execute("select public.pause_jobs(%s)", (json.dumps(pause),))
-
-    assert host.rows("status, attempts, lost_attempts", others) == [("completed", 1, 0)]
-    assert f"commit {COMMIT}" in found["sentence"]
-    assert 0 < found["jobs"] <= 40
-    assert host.rows("finished_at is null", ids) == [(True,)]
 
 
 @pytest.mark.weekly(only=True)

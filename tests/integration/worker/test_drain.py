@@ -18,7 +18,7 @@ from minutehand.functions.worker.processors import load_or_report, load_processo
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker import Registry, Worker, slots
 from tests.integration.worker.coroutines.processors import NAME as COROUTINE
-from tests.integration.worker.functions.processors import GATE, NAME as FUNCTION
+from tests.integration.worker.functions.processors import NAME as FUNCTION
 from tests.support.engine import ACME, Engine
 from tests.support.renewed import Renewed
 
@@ -180,27 +180,6 @@ def test_a_run_for_named_types_drains_these_and_counts_no_others(
 
     assert (result["completed"], result["due_left"]) == (130 * len(named), 0)
     assert due(engine, COROUTINE, FUNCTION) == 130 * (2 - len(named))
-
-
-def test_threads_that_block_for_good_keep_no_coroutine_waiting(engine: Engine) -> None:
-    """While all threads of a worker are blocked, its coroutines still run.
-
-    The run ends at its deadline.
-    """
-    engine.enqueue_many(300, job_type=COROUTINE)
-    for _ in range(8):
-        engine.enqueue({"waits": True}, job_type=FUNCTION)
-    GATE.clear()
-    settings = settings_of(engine, BOTH)
-
-    try:
-        result = ticked(settings, load_processors(settings), budget=3)
-    finally:
-        GATE.set()
-
-    assert (result["completed"], result["leased"], result["due_left"]) == (300, 305, 3)
-    statuses = "select count(*) from public.jobs where job_type = %s and status <> 'completed'"
-    assert engine.one(statuses, FUNCTION) == 8
 
 
 def test_one_request_bounds_each_pool_and_a_tenants_limit_over_all(engine: Engine) -> None:

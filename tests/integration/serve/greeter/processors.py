@@ -8,7 +8,7 @@ import time
 
 from pydantic import BaseModel
 
-from minutehand.worker import Backoff, BatchedJob, Job, JobContext, NewJob, processor
+from minutehand.worker import Backoff, BatchedJob, Job, JobContext, processor
 
 
 class Greet(BaseModel):
@@ -47,20 +47,10 @@ async def stubborn(job: Job[Slow], ctx: JobContext) -> None:
         os._exit(9)
 
 
-class Nothing(BaseModel):
-    """A payload without content."""
-
-
-@processor("served.block", payload=Nothing, lease=16, max_attempts=1)
-async def block(job: Job[Nothing], ctx: JobContext) -> None:
+@processor("served.block", payload=dict, lease=16, max_attempts=1)
+async def block(job: Job[dict[str, str]], ctx: JobContext) -> None:
     """Block Python's GIL in C code without using CPU, as an endless regular expression would."""
     ctypes.PyDLL(None).read(os.pipe()[0], ctypes.create_string_buffer(1), 1)
-
-
-@processor("served.die", payload=Nothing, lease=20, max_attempts=1)
-async def die(job: Job[Nothing], ctx: JobContext) -> None:
-    """Kill the process, as the kernel does when memory runs out."""
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @processor("served.plain", payload=Slow, timeout=60)
@@ -93,28 +83,17 @@ def leave_in_a_thread(job: Job[Leave], ctx: JobContext) -> None:
         os._exit(7)
 
 
-@processor("served.broken", payload=Nothing)
-async def broken(job: Job[Nothing], ctx: JobContext) -> None:
-    """End the process, as every job of a faulty deploy may."""
-    os._exit(9)
-
-
 class Item(BaseModel):
-    """Payload that says what the processor of the batch does: end its process, raise or hang."""
+    """Payload that says whether the processor of the batch ends its process or hangs."""
 
     how: str | None = None
 
 
-@processor("served.batch", payload=Item, batch=10, batch_wait=0.2, timeout=1, max_attempts=1)
+@processor("served.batch", payload=Item, batch=10, batch_wait=0.2, max_attempts=1)
 async def together(jobs: list[BatchedJob[Item]]) -> list[None]:
-    """Fail the whole batch if one item says so."""
-    for job in jobs:
-        if job.payload.how == "dies":
-            os.kill(os.getpid(), signal.SIGKILL)
-        elif job.payload.how == "raises":
-            raise ValueError("a poison item")
-        elif job.payload.how == "hangs":
-            await asyncio.sleep(600)
+    """End the process if one item says so."""
+    if any(job.payload.how == "dies" for job in jobs):
+        os.kill(os.getpid(), signal.SIGKILL)
     return [None for _ in jobs]
 
 
@@ -124,32 +103,6 @@ def together_in_a_thread(jobs: list[BatchedJob[Item]]) -> list[None]:
     if any(job.payload.how == "hangs" for job in jobs):
         time.sleep(600)
     return [None for _ in jobs]
-
-
-@processor("served.abort", payload=Nothing, max_attempts=1)
-def abort(job: Job[Nothing], ctx: JobContext) -> None:
-    """End the process from a thread with the signal SIGABRT."""
-    os.abort()
-
-
-@processor("served.keyed", payload=Slow, key_concurrency=1, timeout=60)
-async def keyed(job: Job[Slow], ctx: JobContext) -> None:
-    """Run for the requested number of seconds, with one job at a time per key."""
-    await asyncio.sleep(job.payload.seconds)
-
-
-@processor("served.family", payload=Slow, max_concurrency=3, timeout=60)
-async def family(job: Job[Slow], ctx: JobContext) -> dict[str, object]:
-    """Run a step, and wait for a child job."""
-    count = await ctx.step("count", once)
-    child = NewJob(job_type="served.slow", payload={"seconds": 0.1})
-    await ctx.gather(await ctx.spawn([child]))
-    return {"count": count}
-
-
-async def once() -> int:
-    """Return the step's result."""
-    return 1
 
 
 @processor("served.talk", payload=Slow, timeout=60)

@@ -1,13 +1,9 @@
-"""A processor that is a plain function. It returns immediately, or when the test allows it."""
-
-import threading
+"""A processor that is a plain function and returns immediately."""
 
 from minutehand.config import Settings
 from minutehand.worker import Job, JobContext, Registry
 
 NAME = "drain.function"
-#: The test sets this event when blocked jobs may return.
-GATE = threading.Event()
 
 
 def register(registry: Registry, settings: Settings) -> None:
@@ -15,6 +11,4 @@ def register(registry: Registry, settings: Settings) -> None:
 
     @registry.processor(NAME, payload=dict)
     def run(job: Job[dict[str, bool]], ctx: JobContext) -> None:
-        """Wait if the payload requests it."""
-        if job.payload.get("waits"):
-            GATE.wait()
+        """Do nothing."""
