@@ -3,7 +3,6 @@
 The `settings` module of an app reads the app's own variables from `Settings.environ`.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Literal, Self
@@ -77,16 +76,6 @@ def _prices(value: str) -> tuple[float, float]:
     return input_price, output_price
 
 
-def _jwks(value: str) -> dict[str, Any]:
-    try:
-        parsed = json.loads(value)
-    except ValueError as error:
-        raise ValueError(f"must be JSON ({error})") from error
-    if not isinstance(parsed, dict) or not isinstance(parsed.get("keys"), list):
-        raise ValueError("must be a JSON Web Key Set")
-    return parsed
-
-
 def _parsing(parse: Callable[[str], Any]) -> BeforeValidator:
     """Parse a string from the environment. A value that is not a string is already parsed."""
     return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
@@ -98,7 +87,6 @@ CommaSeparated = Annotated[tuple[str, ...], _parsing(_list)]
 Tokens = Annotated[tuple[str, ...], _parsing(_tokens)]
 Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_level)]
 Prices = Annotated[tuple[float, float], _parsing(_prices)]
-Jwks = Annotated[dict[str, Any], _parsing(_jwks)]
 From1To1000 = Annotated[int, Field(ge=1, le=1000)]
 Seconds = Annotated[float, Field(ge=0, le=604_800)]
 Silence = Annotated[float, Field(ge=1, le=3600)]
@@ -136,7 +124,6 @@ class Settings(BaseModel):
     supabase_publishable_key: str = Field(examples=["sb_publishable_xxxxxxxxxxxxxxxx"])
     supabase_secret_key: str | None = Field(None, repr=False)
     supabase_jwt_secret: str | None = Field(None, repr=False)
-    supabase_jwks: Jwks | None = Field(None, examples=['{"keys":[]}'])
     supabase_worker_key: str | None = Field(None, repr=False)
     worker_secret_tokens: Tokens = Field((), repr=False, examples=["new-token,old-token"])
     background_job_tokens: Tokens = Field((), repr=False, examples=["new-token,old-token"])

@@ -35,7 +35,6 @@ def test_two_variables_are_enough() -> None:
         ("WORKER_CONCURRENCY", "many"),
         ("STREAMING", "maybe"),
         ("LOG_LEVEL", "LOUD"),
-        ("SUPABASE_JWKS", "[]"),
         ("LANGUAGE_MODEL_PRICES", "1,nan"),
         ("SPEECH_KEY", "“sk-1”"),
         ("MINUTEHAND_SCHEMA", "_" * 64),

@@ -24,8 +24,8 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
 }
 #: Optional secrets of each Lambda function, by the function's name.
 OPTIONAL: Mapping[str, tuple[str, ...]] = {
-    "jobs": ("SUPABASE_JWT_SECRET", "SUPABASE_JWKS"),
-    "status": ("SUPABASE_JWT_SECRET", "SUPABASE_JWKS", *WORKER_SIGN_IN),
+    "jobs": ("SUPABASE_JWT_SECRET",),
+    "status": ("SUPABASE_JWT_SECRET", *WORKER_SIGN_IN),
     "worker": (*WORKER_SIGN_IN, "LANGUAGE_MODEL_KEY", "SPEECH_KEY"),
     "health": ("WORKER_SECRET_TOKEN", *WORKER_SIGN_IN),
 }

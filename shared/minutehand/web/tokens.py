@@ -69,9 +69,8 @@ class TokenVerifier:
         self._secret = settings.supabase_jwt_secret
         self._transport = transport
         self._clock = clock
-        self._keys = _usable(settings.supabase_jwks or {})
-        self._keys_at = clock.monotonic()
-        self._fetched_at = -math.inf
+        self._keys: dict[str, jwt.PyJWK] = {}
+        self._keys_at = self._fetched_at = -math.inf
         self._has_response = True
         self._lock = asyncio.Lock()
 

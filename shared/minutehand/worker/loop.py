@@ -260,8 +260,8 @@ class Worker:
             pause = poll_seconds
             if self._lease_id.abandoned:
                 pause = min(pause, self.ABANDONED_POLL_SECONDS)
-            entry = tick.scheduler.next_poll(now, poll_seconds=pause, was_notified=in_vain)
-            await self._sleep(entry.at - now, wakeups)
+            at = tick.scheduler.next_poll(now, poll_seconds=pause, was_notified=in_vain)
+            await self._sleep(at - now, wakeups)
         # without the report, the worker would count as alive for some minutes
         report, until = self.queue.worker_stopped(self.worker_id), self.clock.monotonic()
         with contextlib.suppress(QueueError):

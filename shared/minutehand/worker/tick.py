@@ -28,7 +28,7 @@ from minutehand.worker.run import Run
 from minutehand.worker.settler import Settler
 from minutehand.worker.slots import Slots
 from minutehand.worker.summary import TickSummary
-from minutehand.worker.tick_scheduler import Action, NextAction, Reason, RunSnapshot, TickScheduler
+from minutehand.worker.tick_scheduler import Action, NextAction, RunSnapshot, TickScheduler
 
 logger = logging.getLogger(__name__)
 
@@ -104,8 +104,8 @@ class Tick:
         self._settler = Settler(run)
         #: Decides the next action in each iteration of the loop.
         self.scheduler = TickScheduler(run.deadlines, run.options, run.backoff)
-        self._entry = NextAction(run.deadlines.start, Action.LEASE, Reason.POLL)
-        self._maintenance = Maintenance(run, self._in_flight, on_done=self._maintained)
+        self._entry = NextAction(run.deadlines.start, Action.LEASE)
+        self._maintenance = Maintenance(run, self._in_flight, on_done=self._request_lease)
         self._leases = LeaseRequests(
             run, self.scheduler, self._maintenance, is_notified=wakeups is not None
         )
@@ -171,8 +171,9 @@ class Tick:
             case Action.FAN_OUT:
                 await self._count_backlog()
             case Action.RELEASE:
-                is_over = entry.reason is Reason.END_OF_RUN
-                removed = self._slots.remove_waiting(self._clock.monotonic(), all_=is_over)
+                now = self._clock.monotonic()
+                is_over = self._is_stopping or now >= self._deadlines.stop_leasing
+                removed = self._slots.remove_waiting(now, all_=is_over)
                 self._to_release += map(_release_item, removed)
             case Action.START:
                 self._start_jobs()
@@ -611,16 +612,11 @@ class Tick:
                 raise
             self._request_lease()
 
-    def _request_lease(
-        self, has_new_jobs: bool = True, *, reason: Reason = Reason.NOTIFIED
-    ) -> None:
+    def _request_lease(self, has_new_jobs: bool = True) -> None:
         """Wake the loop, which leases if jobs may be ready, or checks whether the run ends."""
         if has_new_jobs:
-            self.scheduler.wake(reason)
+            self.scheduler.wake()
         self._wakeup.set()
-
-    def _maintained(self, moved: bool) -> None:
-        self._request_lease(moved, reason=Reason.MAINTENANCE)
 
     async def _await_stop(self) -> None:
         await self._run.stop_event.wait()

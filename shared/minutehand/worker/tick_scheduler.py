@@ -1,4 +1,4 @@
-"""Decides the next action of a run, the time of the action, and the reason for this time.
+"""Decides the next action of a run and the time of the action.
 
 The scheduler does not read the clock and makes no calls. `lease_requests.py` builds lease requests.
 """
@@ -37,34 +37,12 @@ class Action(StrEnum):
     HEARTBEAT = "turn"
 
 
-class Reason(StrEnum):
-    """Reasons for the time of a run's next action."""
-
-    #: A scheduled job falls due at the time that the database has announced.
-    DUE = "due"
-    #: A lease request returned no job, was rejected or got no response. The request is repeated
-    #: after a delay.
-    BACKOFF = "backoff"
-    NOTIFIED = "notified"
-    #: Maintenance has made jobs ready, or may make jobs ready.
-    MAINTENANCE = "maintenance"
-    #: The worker polls, because the interval between two polls has ended.
-    POLL = "poll"
-    JOBS_ENDED = "jobs ended"
-    #: A leased job has waited too long for a free slot of the worker.
-    NO_SLOT = "no slot"
-    #: A batch has waited long enough for more jobs.
-    BATCH = "batch"
-    END_OF_RUN = "end of the run"
-
-
 @dataclass(frozen=True, slots=True)
 class NextAction:
     """The next action of a run. `at` is the action's time on the monotonic clock."""
 
     at: float
     action: Action
-    reason: Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,11 +111,11 @@ class TickScheduler:
         self._deadlines = deadlines
         self._options = options
         self._backoff = backoff
-        #: Reason to send a lease request immediately, or None.
-        self._lease_reason: Reason | None = None
+        #: True if the run must send a lease request immediately.
+        self._must_lease = False
         self._leased_at = -math.inf
-        #: The next lease request, whose time depends on the latest response or on its absence.
-        self._lease: NextAction | None = None
+        #: Time of the next lease request, which depends on the latest response or on its absence.
+        self._lease_at: float | None = None
         #: True if the latest lease request got no response. The request is repeated, because the
         #: database may have leased jobs for the request.
         self._has_no_response = False
@@ -154,13 +132,13 @@ class TickScheduler:
         self.is_at_worker_limit = False
         self.has_started_extra_workers = False
 
-    def wake(self, reason: Reason) -> None:
+    def wake(self) -> None:
         """Record that jobs may be ready, so that the run leases immediately."""
-        self._lease_reason = self._lease_reason or reason
+        self._must_lease = True
 
     def record_request(self, now: float) -> None:
         """Record that a lease request is being sent."""
-        self._lease_reason = None
+        self._must_lease = False
         self._leased_at = now
         self._has_no_response = True
         self._last_lease_empty = False
@@ -187,7 +165,7 @@ class TickScheduler:
         self._last_lease_empty = of_all and not found
         self._recheck_pending = recheck_pending
         self._has_due_jobs = due_in_seconds == 0
-        self._lease = None
+        self._lease_at = None
         if found:
             self._backoff.leases = 0
         elif self._has_due_jobs:
@@ -195,12 +173,11 @@ class TickScheduler:
             # session has locked the jobs' rows
             self._backoff.leases += 1
         if due_in_seconds is not None:
-            delay = self._backoff.lease_backoff()
-            is_backoff = self._backoff.leases > 0 and due_in_seconds < delay
-            reason = Reason.BACKOFF if is_backoff else Reason.DUE
-            self._lease = NextAction(now + max(due_in_seconds, delay), Action.LEASE, reason)
-        if recheck_pending and (self._lease is None or self._lease.at > now + self.RECHECK_SECONDS):
-            self._lease = NextAction(now + self.RECHECK_SECONDS, Action.LEASE, Reason.NOTIFIED)
+            delay = max(due_in_seconds, self._backoff.lease_backoff())
+            self._lease_at = now + delay
+        if recheck_pending:
+            at = now + self.RECHECK_SECONDS
+            self._lease_at = at if self._lease_at is None else min(at, self._lease_at)
 
     def back_off(self, now: float, seconds: float, *, has_no_response: bool) -> None:
         """Record that a lease request was rejected or got no response.
@@ -209,7 +186,7 @@ class TickScheduler:
         """
         self._has_no_response = has_no_response
         self._has_due_jobs = self._recheck_pending = False
-        self._lease = NextAction(now + seconds, Action.LEASE, Reason.BACKOFF)
+        self._lease_at = now + seconds
 
     def can_lease(self, now: float, snapshot: RunSnapshot) -> bool:
         """Return whether this run may lease jobs now."""
@@ -223,28 +200,23 @@ class TickScheduler:
 
     def _entries(self, now: float, snapshot: RunSnapshot) -> Iterator[NextAction]:
         """Yield the possible actions. The first action has the highest priority."""
-        deadlines, end = self._deadlines, Reason.END_OF_RUN
-        yield NextAction(deadlines.end, Action.ABANDON, end)
+        deadlines = self._deadlines
+        yield NextAction(deadlines.end, Action.ABANDON)
         if snapshot.must_stop:
-            yield NextAction(
-                now if snapshot.is_stopping else deadlines.stop_working, Action.STOP, end
-            )
+            yield NextAction(now if snapshot.is_stopping else deadlines.stop_working, Action.STOP)
         if not self.has_started_extra_workers and not snapshot.exchanging:
-            yield NextAction(deadlines.stop_leasing, Action.FAN_OUT, end)
+            yield NextAction(deadlines.stop_leasing, Action.FAN_OUT)
         if snapshot.release_at is not None:
             closes_at = now if snapshot.is_stopping else deadlines.stop_leasing
-            closes = NextAction(closes_at, Action.RELEASE, end)
-            yield min(
-                closes, NextAction(snapshot.release_at, Action.RELEASE, Reason.NO_SLOT), key=_at
-            )
+            yield NextAction(min(closes_at, snapshot.release_at), Action.RELEASE)
         if snapshot.start_at is not None:
             can_fill = self._leased_at < snapshot.start_at and self.can_lease(now, snapshot)
             delay = self.FILL_SECONDS if snapshot.exchanging or can_fill else 0.0
-            yield NextAction(snapshot.start_at + delay, Action.START, Reason.BATCH)
+            yield NextAction(snapshot.start_at + delay, Action.START)
         if snapshot.retry_settle_at is not None:
-            yield NextAction(snapshot.retry_settle_at, Action.RETRY_SETTLE, Reason.BACKOFF)
+            yield NextAction(snapshot.retry_settle_at, Action.RETRY_SETTLE)
         if snapshot.needs_second_settle:
-            yield NextAction(now, Action.SETTLE, Reason.JOBS_ENDED)
+            yield NextAction(now, Action.SETTLE)
         elif not snapshot.exchanging:
             if snapshot.to_settle:  # the settlement call also leases jobs
                 at = (
@@ -252,33 +224,31 @@ class TickScheduler:
                     if snapshot.release_at is None
                     else self._leased_at + self.SETTLE_BATCH_SECONDS
                 )
-                yield NextAction(at, Action.SETTLE, Reason.JOBS_ENDED)
+                yield NextAction(at, Action.SETTLE)
             elif not (snapshot.holds or self._stays(now, snapshot)):
-                yield NextAction(now, Action.EXIT, end)
+                yield NextAction(now, Action.EXIT)
             elif self.can_lease(now, snapshot):
                 yield from self._leases(now, snapshot)
-        yield NextAction(now + self.ITERATION_SECONDS, Action.HEARTBEAT, Reason.POLL)
+        yield NextAction(now + self.ITERATION_SECONDS, Action.HEARTBEAT)
 
     def _leases(self, now: float, snapshot: RunSnapshot) -> Iterator[NextAction]:
-        if self._lease_reason is not None:
-            yield NextAction(now, Action.LEASE, self._lease_reason)
+        if self._must_lease:
+            yield NextAction(now, Action.LEASE)
         if snapshot.start_at is not None and self._leased_at < snapshot.start_at:
             # the lease response may contain jobs that fill the batch
-            yield NextAction(snapshot.start_at, Action.LEASE, Reason.BATCH)
-        if self._lease is None:
+            yield NextAction(snapshot.start_at, Action.LEASE)
+        if self._lease_at is None:
             if not (snapshot.holds or self._last_lease_empty):
-                yield NextAction(now, Action.LEASE, Reason.DUE)
+                yield NextAction(now, Action.LEASE)
         elif self._has_due_jobs and snapshot.maintaining:
             # maintenance is making the due jobs ready, so lease when maintenance ends, or after a
             # second
-            at = max(self._lease.at, self._leased_at + self._backoff.MAX_SECONDS)
-            yield NextAction(at, Action.LEASE, Reason.MAINTENANCE)
+            at = max(self._lease_at, self._leased_at + self._backoff.MAX_SECONDS)
+            yield NextAction(at, Action.LEASE)
         else:
-            yield self._lease
+            yield NextAction(self._lease_at, Action.LEASE)
         if snapshot.running or self.is_last:
-            yield NextAction(
-                self._leased_at + self._options.poll_seconds, Action.LEASE, Reason.POLL
-            )
+            yield NextAction(self._leased_at + self._options.poll_seconds, Action.LEASE)
 
     def _stays(self, now: float, snapshot: RunSnapshot) -> bool:
         """Return whether a run without jobs must wait instead of ending.
@@ -288,7 +258,7 @@ class TickScheduler:
         if not self.can_lease(now, snapshot):
             return False
         if (
-            self._lease_reason is not None
+            self._must_lease
             or snapshot.maintaining
             or self._recheck_pending
             or self._has_no_response
@@ -297,28 +267,21 @@ class TickScheduler:
         if self._has_due_jobs:
             # after several empty leases, another database session must have locked the due jobs
             return self._backoff.leases < self.MAX_EMPTY_LEASES
-        if self._lease is None:
+        if self._lease_at is None:
             return not self._last_lease_empty
-        if self._lease.at >= self._deadlines.stop_leasing:
+        if self._lease_at >= self._deadlines.stop_leasing:
             return False
-        return self._lease.at <= now + self._options.linger_seconds
+        return self._lease_at <= now + self._options.linger_seconds
 
-    def next_poll(self, now: float, *, poll_seconds: float, was_notified: bool) -> NextAction:
-        """Return the loop's next poll after this run, which is at most `poll_seconds` later.
+    def next_poll(self, now: float, *, poll_seconds: float, was_notified: bool) -> float:
+        """Return the time of the loop's next poll, at most `poll_seconds` after this run.
 
         Args:
             poll_seconds: The interval of the loop's polls.
             was_notified: True if a notification started this run and the run found no job. The
                 commit that enqueued the announced job may become visible soon.
         """
-        entry = NextAction(now + poll_seconds, Action.LEASE, Reason.POLL)
-        if was_notified:
-            entry = NextAction(now + self.RECHECK_SECONDS, Action.LEASE, Reason.NOTIFIED)
-        if self._lease is None or self._lease.at >= entry.at:
-            return entry
-        at = max(self._lease.at, now + self.MIN_DELAY_SECONDS)
-        return NextAction(at, Action.LEASE, self._lease.reason)
-
-
-def _at(entry: NextAction) -> float:
-    return entry.at
+        at = now + (self.RECHECK_SECONDS if was_notified else poll_seconds)
+        if self._lease_at is None or self._lease_at >= at:
+            return at
+        return max(self._lease_at, now + self.MIN_DELAY_SECONDS)

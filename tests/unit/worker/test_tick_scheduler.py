@@ -1,4 +1,4 @@
-"""The next action of a worker run, its time and its reason, for each situation."""
+"""The next action of a worker run and its time, for each situation."""
 
 import itertools
 import math
@@ -11,7 +11,7 @@ import pytest
 from minutehand.worker import TickOptions, TickSummary
 from minutehand.worker.deadlines import Deadlines
 from minutehand.worker.run import IdleBackoff
-from minutehand.worker.tick_scheduler import Action, Reason, RunSnapshot, TickScheduler
+from minutehand.worker.tick_scheduler import Action, RunSnapshot, TickScheduler
 from tests.support.queue_model import ModelQueue, Row
 from tests.support.virtual_time import leaping
 
@@ -22,7 +22,7 @@ IDLE = RunSnapshot()
 RUNS = RunSnapshot(running=True, must_stop=True)
 FULL = replace(RUNS, has_free_slot=False)
 WAITS = replace(RUNS, to_settle=True, release_at=10.9)
-ENDS = (10, Action.EXIT, Reason.END_OF_RUN)
+ENDS = (10, Action.EXIT)
 
 Said = Callable[[TickScheduler], object]
 
@@ -46,8 +46,8 @@ def back_off(at: float, seconds: float, *, has_no_response: bool) -> Said:
     return lambda scheduler: scheduler.back_off(at, seconds, has_no_response=has_no_response)
 
 
-def woken(reason: Reason) -> Said:
-    return lambda scheduler: scheduler.wake(reason)
+def woken(scheduler: TickScheduler) -> None:
+    scheduler.wake()
 
 
 def is_last(scheduler: TickScheduler) -> None:
@@ -60,72 +60,52 @@ def in_vain(times: int) -> Said:
 
 
 #: For each situation at 10 s: earlier events, the snapshot, and the expected next action.
-TABLE: dict[str, tuple[list[Said], RunSnapshot, tuple[float, Action, Reason]]] = {
+TABLE: dict[str, tuple[list[Said], RunSnapshot, tuple[float, Action]]] = {
     "nothing was found": ([answered(10)], IDLE, ENDS),
     "a response was lost": (
         [asked(9), back_off(10, 0.5, has_no_response=True)],
         IDLE,
-        (10.5, Action.LEASE, Reason.BACKOFF),
+        (10.5, Action.LEASE),
     ),
-    "nothing of some pools was found": (
-        [answered(10, of_all=False)],
-        IDLE,
-        (10, Action.LEASE, Reason.DUE),
-    ),
+    "nothing of some pools was found": ([answered(10, of_all=False)], IDLE, (10, Action.LEASE)),
     "what was found is over, and nothing was asked since": (
         [answered(10, found=True)],
         IDLE,
-        (10, Action.LEASE, Reason.DUE),
+        (10, Action.LEASE),
     ),
-    "it never asked": ([], IDLE, (10, Action.LEASE, Reason.DUE)),
+    "it never asked": ([], IDLE, (10, Action.LEASE)),
     "notified while its slots are full": (
-        [answered(10, found=True), woken(Reason.NOTIFIED)],
+        [answered(10, found=True), woken],
         FULL,
-        (20, Action.HEARTBEAT, Reason.POLL),
+        (20, Action.HEARTBEAT),
     ),
-    "something falls due soon": ([answered(10, 9)], IDLE, (19, Action.LEASE, Reason.DUE)),
-    "something falls due later": ([answered(10, 50)], IDLE, (20, Action.HEARTBEAT, Reason.POLL)),
+    "something falls due soon": ([answered(10, 9)], IDLE, (19, Action.LEASE)),
+    "something falls due later": ([answered(10, 50)], IDLE, (20, Action.HEARTBEAT)),
     "something falls due after its patience": ([answered(10, 56)], IDLE, ENDS),
     "something falls due after its time": ([answered(10, 80)], IDLE, ENDS),
-    "something falls due beside a job": (
-        [answered(10, 0.3)],
-        RUNS,
-        (10.3, Action.LEASE, Reason.DUE),
-    ),
-    "it looks beside a job": ([answered(10)], RUNS, (10.5, Action.LEASE, Reason.POLL)),
-    "another holds what is due": ([in_vain(3)], IDLE, (10.08, Action.LEASE, Reason.BACKOFF)),
+    "something falls due beside a job": ([answered(10, 0.3)], RUNS, (10.3, Action.LEASE)),
+    "it looks beside a job": ([answered(10)], RUNS, (10.5, Action.LEASE)),
+    "another holds what is due": ([in_vain(3)], IDLE, (10.08, Action.LEASE)),
     "another has held it for a second": ([in_vain(6)], IDLE, ENDS),
     "maintenance is at what is due": (
         [answered(10, 0.0)],
         RunSnapshot(maintaining=True),
-        (11, Action.LEASE, Reason.MAINTENANCE),
+        (11, Action.LEASE),
     ),
-    "maintenance made jobs ready": (
-        [answered(10), woken(Reason.MAINTENANCE)],
-        IDLE,
-        (10, Action.LEASE, Reason.MAINTENANCE),
-    ),
+    "maintenance made jobs ready": ([answered(10), woken], IDLE, (10, Action.LEASE)),
     "the last that is admitted, with time until something is due": (
         [answered(10, 50), is_last],
         IDLE,
-        (10.5, Action.LEASE, Reason.POLL),
+        (10.5, Action.LEASE),
     ),
     "the last that is admitted, without": ([answered(5), is_last], IDLE, ENDS),
-    "a job ended": (
-        [answered(10)],
-        replace(RUNS, to_settle=True),
-        (10, Action.SETTLE, Reason.JOBS_ENDED),
-    ),
+    "a job ended": ([answered(10)], replace(RUNS, to_settle=True), (10, Action.SETTLE)),
     "a job ended, and leased ones wait for slots": (
         [answered(9.985)],
         WAITS,
-        (10.01, Action.SETTLE, Reason.JOBS_ENDED),
+        (10.01, Action.SETTLE),
     ),
-    "likewise, a while after the last call": (
-        [answered(9.9, 0.0)],
-        WAITS,
-        (10, Action.SETTLE, Reason.JOBS_ENDED),
-    ),
+    "likewise, a while after the last call": ([answered(9.9, 0.0)], WAITS, (10, Action.SETTLE)),
 }
 
 
@@ -137,12 +117,12 @@ def a_run(*result: Said, deadlines: Deadlines = RUN) -> TickScheduler:
 
 
 @pytest.mark.parametrize("case", TABLE)
-def test_the_next_instant_and_its_reason(case: str) -> None:
-    result, snapshot, (at, action, reason) = TABLE[case]
+def test_the_next_action_and_its_time(case: str) -> None:
+    result, snapshot, (at, action) = TABLE[case]
 
     entry = a_run(*result).next(10.0, snapshot)
 
-    assert (entry.action, entry.reason) == (action, reason)
+    assert entry.action == action
     assert entry.at == pytest.approx(at)
 
 
@@ -195,28 +175,22 @@ def test_a_run_leaves_only_when_it_may_and_never_waits_for_nothing() -> None:
 @pytest.mark.parametrize(
     ("result", "was_notified", "expected"),
     [
-        ([answered(10)], False, (70, Reason.POLL)),
-        ([answered(10)], True, (10.1, Reason.NOTIFIED)),
-        ([answered(10, 20)], False, (30, Reason.DUE)),
-        ([answered(10, 90)], False, (70, Reason.POLL)),
-        ([in_vain(6)], False, (10.64, Reason.BACKOFF)),
-        ([back_off(10, 5, has_no_response=False)], False, (15, Reason.BACKOFF)),
+        ([answered(10)], False, 70),
+        ([answered(10)], True, 10.1),
+        ([answered(10, 20)], False, 30),
+        ([answered(10, 90)], False, 70),
+        ([in_vain(6)], False, 10.64),
+        ([back_off(10, 5, has_no_response=False)], False, 15),
     ],
 )
-def test_when_a_loop_looks_again(
-    result: list[Said], was_notified: bool, expected: tuple[float, Reason]
-) -> None:
+def test_when_a_loop_looks_again(result: list[Said], was_notified: bool, expected: float) -> None:
     """A continuous worker polls after a minute, when a job is due, or when it is notified.
 
     After a rejection, it waits for the pause.
     """
-    entry = a_run(*result, deadlines=LOOP).next_poll(
-        10.0, poll_seconds=60, was_notified=was_notified
-    )
+    at = a_run(*result, deadlines=LOOP).next_poll(10.0, poll_seconds=60, was_notified=was_notified)
 
-    at, reason = expected
-    assert entry.reason == reason
-    assert entry.at == pytest.approx(at)
+    assert at == pytest.approx(expected)
 
 
 def test_a_summary_says_when_more_is_due() -> None:
