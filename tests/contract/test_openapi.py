@@ -1,6 +1,7 @@
 """Checks that the running API conforms to its published OpenAPI document."""
 
 import asyncio
+import gzip
 import random
 import string
 from collections import Counter
@@ -28,6 +29,21 @@ TEXTS = {
     "date-time": ["2031-01-01T00:00:00Z", "2020-01-01T00:00:00+02:00"],
     "pattern": ["video/mp4", "text/csv"],
 }
+#: Parts of a path, and values of headers and queries, that no client of ours sends.
+ODD_TEXTS = [
+    *("%00", "%FF", "%2e%2e%2f", "..", "null", "-1", "1e999", "*", "(1,2)", "%0d%0aX: y", "[]"),
+    *("a" * 5000, "9" * 30, "' or 1=1--", "%F0%9F%99%82", "\xe9"),
+]
+ODD_HEADERS = [
+    *("Idempotency-Key", "Last-Event-ID", "X-Session-Id", "X-Request-Id", "Traceparent", "Range"),
+    *("Accept", "Origin", "Cookie", "Content-Type", "Content-Encoding", "X-Forwarded-For"),
+    *("Authorization", "Host", "Upgrade"),
+]
+ODD_BODIES = [
+    *(b"", b'{"a":', b"\xff\xfe{}", b'{"a":1,"a":2}', b"--x\r\n\r\n--x--", b"[" * 100_000),
+    *(b'{"payload": 1e400}', b'{"payload": "\\ud800"}', b'{"payload": "\xed\xa0\x80"}'),
+    *(b'{"n":' + b"9" * 20_000 + b"}", gzip.compress(b'{"a": "' + b"x" * 20_000_000 + b'"}')),
+]
 #: The path of an event stream that never ends, so the tests skip it.
 ELSEWHERE = "/api/async-events"
 
@@ -198,6 +214,31 @@ async def test_whatever_is_sent_the_answer_is_one_the_document_knows(
     assert engine.job(other) == before
     assert not wrong, "\n".join(wrong)
     assert min(answered[200], answered[422]) > 20
+
+
+async def test_an_odd_address_header_or_body_is_no_fault_of_ours(
+    whole: Api, document: Document
+) -> None:
+    """A malformed request never gets a status of 500 or above, unless it is 503."""
+    dice = random.Random(7)
+    answered: Counter[int] = Counter()
+    for method, path, _ in [*operations(document)] * 2:
+        if path.endswith(("/events", "/stream")):
+            continue
+        fillers = dice.choice([ODD_TEXTS, [ACME]])
+        parts = (dice.choice(fillers) if "{" in part else part for part in path.split("/"))
+        odd = {dice.choice(ODD_HEADERS): dice.choice(ODD_TEXTS).encode() for _ in range(2)}
+        response = await whole.call(
+            dice.choice([method, method, method, "HEAD", "TRACE"]),
+            "/".join(parts),
+            headers=odd,
+            params={dice.choice(ODD_TEXTS): dice.choice(ODD_TEXTS)},
+            content=dice.choice(ODD_BODIES),
+        )
+
+        answered[response.status_code] += 1
+        assert response.status_code in {*range(500), 503}, (path, odd, response.text[:400])
+    assert len(answered) > 5
 
 
 def deviations(document: Document, described: Document, response: httpx.Response) -> list[str]:

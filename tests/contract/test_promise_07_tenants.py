@@ -457,3 +457,12 @@ def test_a_removed_members_topics_are_closed_to_them(engine: Engine, ada: Engine
     engine.say(lease, piece("x", 1))
     assert engine.one(sent, topics[0]) == before
     assert [topic for topic in topics if may_join(ada, topic)] == []
+
+
+def test_a_link_to_a_training_that_was_ended_shows_nothing(engine: Engine) -> None:
+    training, share = world(engine, ADA)["TRAINING"], "update public.trainings set share_id = %s"
+    engine.run(f"{share}, procedure = '{{\"procedure\": {{}}}}' where id = %s", MISSING, training)
+    with engine.as_role("anon") as guest:
+        assert any(guest.rpc("training_shared", p_share_id=MISSING).values())
+        engine.run(share, None)
+        assert not any(guest.rpc("training_shared", p_share_id=MISSING).values())

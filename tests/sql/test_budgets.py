@@ -291,30 +291,6 @@ def test_an_empty_lease_beside_a_held_snapshot_does_not_read_closed_turns(engine
     assert last <= 1.5 * first, (first, last)
 
 
-def test_types_at_their_limit_need_no_lock(engine: Engine) -> None:
-    """Leases start one job of each of 150 job types with the limit 1.
-
-    A later lease of these full types takes no lock and reports that no job is due.
-    """
-    types = [f"limited-{n}" for n in range(150)]
-    limited = [{"job_type": each, "max_concurrency": 1} for each in types]
-    engine.rpc("register_job_types", p_types=limited)
-    engine.run(
-        "insert into public.jobs (workspace_id, job_type)"
-        " select %s, t from unnest(%s::text[]) as t, generate_series(1, 2)",
-        ACME,
-        types,
-    )
-    request = {"worker_id": "w1", "tick_id": str(uuid.uuid4()), "limit": 1000}
-    started = 0
-    for call in range(1, 20):
-        answer = engine.rpc("lease_jobs", p_request={**request, "call": call})
-        started += len(answer["leases"])
-        if answer["next_due_in_ms"] is None:
-            break
-    assert (started, answer["next_due_in_ms"]) == (150, None)
-
-
 def test_no_call_takes_more_than_200_advisory_locks(engine: Engine, ada: Engine) -> None:
     """No enqueue, lease or settlement takes more than 200 of the server's few advisory locks.
 

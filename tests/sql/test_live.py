@@ -122,24 +122,6 @@ def test_a_publisher_that_sends_nothing_also_runs_ten_times_a_second(engine: Eng
     assert engine.one("select pg_sequence_last_value('queue.published_at')") >= left
 
 
-def test_messages_are_the_same_whether_anyone_follows(engine: Engine) -> None:
-    """The messages computed for a topic are equal with and without the query for followers."""
-    engine.enqueue()
-    engine.complete(engine.lease())
-    changes = (
-        "select array_agg(row(workspace_id, session_id, type, data, job_ids, seqs, at)"
-        "::queue.change order by number, id) from queue.feed"
-    )
-    for one in ("", " where type = 'job.created'"):
-        [found] = engine.rows(
-            "select m.messages::text, n.messages::text, m.cost, n.cost"
-            f" from queue.messages_of(({changes}{one}), false) as m,"
-            f" queue.messages_of(({changes}{one}), true) as n"
-        )
-        assert found[0] == found[1]
-        assert found[2] == found[3] == 2
-
-
 def test_a_server_is_notified_of_what_it_streams_alone(engine: Engine) -> None:
     """A server process that registers topics is notified of their events for a minute.
 

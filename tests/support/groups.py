@@ -10,7 +10,6 @@ GROUPS = (
     # the stack
     (
         "tests/contract/test_guide_",
-        "tests/contract/test_hostile.py",
         "tests/e2e/npm/test_stranger.py",
         "tests/integration/cli/test_commands.py",
         "tests/integration/cli/test_doctor.py",

@@ -16,7 +16,6 @@ from infra.release.wheels import Environment
 from minutehand.local.users import ADA
 from tests.e2e.console.people import PATIENCE_MS
 from tests.e2e.npm.site import Site, running_site, write_project
-from tests.support.patience import until
 
 #: The first test builds the wheel and the project, and starts its stack.
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
@@ -107,38 +106,6 @@ def test_the_chat_shows_each_word_once_through_a_reload(context: BrowserContext)
     expect(answer).to_contain_text(before)
     expect(answer).to_have_text(f"assistant You said: {line}")
     expect(page.locator("p")).to_have_count(2)
-
-
-@pytest.mark.weekly(only=True)
-def test_two_tabs_read_live_and_stop_ends_the_answer_in_both(
-    tab: Callable[..., Tab], site: Site, chat: str
-) -> None:
-    """Two tabs show a reply live.
-
-    The reply continues if one tab is closed, and a stopped reply keeps its text.
-    """
-    first = tab()
-    first.does("Send")
-    site.say(chat, "say one")
-    first.shows("Question", "one")
-    second = tab()
-    second.shows("Question", "one")
-    site.say(chat, "say two")
-    first.shows("Question", "one two")
-    second.shows("Question", "one two")
-
-    first.does("Resume twice")
-    first.shows("Question", "one two")
-    first.does("Hide")
-    first.does("Show")
-    first.shows("Question", "one two")
-    first.does("Stop")
-
-    first.is_now("ready")
-    second.is_now("ready")
-    second.shows("Question", "one two")
-    until(lambda: site.jobs(chat) == [("cancelled", 1)])
-    tab().shows("Question", "one two")
 
 
 def test_an_answer_that_fails_or_cannot_be_read_is_an_error(

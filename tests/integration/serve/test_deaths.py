@@ -7,9 +7,7 @@ import json
 import os
 import secrets
 import signal
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -17,7 +15,6 @@ import pytest
 
 from tests.integration.serve.test_serve import COMMIT, Served, served
 from tests.support.engine import GLOBEX
-from tests.support.paths import ROOT
 from tests.support.patience import until
 from tests.support.stacks import RunningStack
 
@@ -158,34 +155,3 @@ def test_a_worker_that_is_killed_from_outside_costs_no_attempt(host: Served) -> 
     output = host.one("select public.job_output(%s)", talks[0])
     assert [stream["text"] for stream in output["streams"]] == ["one two"]
     until(lambda: len(fork_server.children()) == 1)
-
-
-@pytest.mark.weekly(only=True)
-@pytest.mark.parametrize("release", ["0.4.4", "0.5.1"])
-def test_deaths_beside_a_worker_of_an_earlier_release_cost_no_other_job_an_attempt(
-    host: Served, stack: RunningStack, tmp_path: Path, release: str
-) -> None:
-    """Jobs end processes of this release and of an earlier release, which has its own host.
-
-    The other jobs of both workers complete with one attempt.
-    """
-    history = ["git", "-C", str(ROOT)]
-    found = [*history, "log", "-1", "--format=%H", f"--grep=^release: {release}$"]
-    commit = subprocess.check_output(found, text=True).strip()
-    archive = subprocess.check_output([*history, "archive", commit, "shared"])
-    subprocess.run(["tar", "-x", "-C", tmp_path], input=archive, check=True)
-    paths = f"{tmp_path / 'shared'}:{ROOT}"
-    guilty: list[str] = []
-    with served(stack, tmp_path, DATABASE_URL=stack.database_url, PYTHONPATH=paths) as old:
-        before = len(logged_deaths(host))
-        ids = host.enqueue("served.slow", 200, every=0.1, seconds=1)
-
-        def have_both_died() -> bool:
-            guilty.extend(host.enqueue("served.exit", every=1))
-            return len(logged_deaths(host)) > before and bool(logged_deaths(old))
-
-        until(have_both_died, every=2)
-        until(lambda: host.has_ended([*ids, *guilty]))
-
-    assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
-    assert host.rows("status, attempts, lost_attempts", guilty) == [("failed", 2, 2)]

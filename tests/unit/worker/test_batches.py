@@ -4,13 +4,12 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from minutehand.queue.errors import ProcessorError
-from minutehand.queue.models import JobId, SettleItem
+from minutehand.queue.models import SettleItem
 from minutehand.worker import (
     BatchedJob,
     Fail,
@@ -22,7 +21,6 @@ from minutehand.worker import (
     TickOptions,
     TickSummary,
 )
-from minutehand.worker.batch import Batch
 from minutehand.worker.testing import ProcessorTest, run_batch
 from tests.support.queue_model import ModelQueue, Row
 from tests.support.virtual_time import leaping
@@ -415,29 +413,6 @@ def test_one_that_is_stopped_before_the_call_begins_is_not_in_it() -> None:
     world.tick()
 
     assert (world.calls, world.outcomes) == ([["b"]], {"a": "cancelled", "b": "completed"})
-
-
-async def test_one_that_has_not_noticed_its_stop_is_not_in_the_call_either() -> None:
-    called: list[list[str]] = []
-
-    async def call(jobs: Jobs) -> Any:
-        called.append([job.id for job in jobs])
-        return [None for _ in jobs]
-
-    def join(name: str) -> asyncio.Task[Any]:
-        job: Any = SimpleNamespace(id=name, job_type="work")
-        attempt: Any = SimpleNamespace(
-            stop_requested=lambda: name == "a", start_timeout=lambda: None
-        )
-        return asyncio.create_task(batch.join(job, attempt))
-
-    batch = Batch(call, [JobId("a"), JobId("b")], in_thread=False)
-    first, second = join("a"), join("b")
-    await asyncio.wait([second])
-    first.cancel()
-    await asyncio.wait([first])
-
-    assert called == [["b"]]
 
 
 def test_a_call_that_is_abandoned_is_interrupted_once_more() -> None:

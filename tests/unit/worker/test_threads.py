@@ -23,22 +23,6 @@ async def test_a_thread_runs_one_call_after_another_each_under_its_name() -> Non
     assert not [each for each in threading.enumerate() if each.name.startswith("job:")]
 
 
-async def test_one_that_is_stuck_is_no_other_calls() -> None:
-    gate, begin = threading.Event(), threading.Event()
-
-    def stick() -> int:
-        begin.set()
-        gate.wait()
-        return threading.get_ident()
-
-    stuck = asyncio.create_task(run_in_thread(stick, name="job:1"))
-    await asyncio.to_thread(begin.wait)
-    others = {(await run_in_thread(who, name="job:2"))[0] for _ in range(3)}
-    gate.set()
-
-    assert await stuck not in others
-
-
 @pytest.mark.parametrize("turns", range(4))
 async def test_a_stop_reaches_its_own_call_alone(turns: int) -> None:
     """A stop of a call in a thread does not stop the thread's next call."""
