@@ -51,7 +51,6 @@ class Reporter:
         #: Time at which the next renewal is due.
         self._renewal_at: float | None = None
         self._idle = asyncio.Event()
-        self._idle.set()
 
     def notify_updates(self) -> None:
         """Record that an attempt has updates."""

@@ -1,5 +1,6 @@
 """Options of a processor that have a wrong type or value are rejected with their name."""
 
+import asyncio
 import logging
 import math
 from collections.abc import Callable
@@ -10,8 +11,9 @@ import pytest
 from pydantic import BaseModel
 
 from minutehand.worker import Backoff, RateLimit, Registry, Schedule, TickOptions, Worker
+from minutehand.worker.loop import REGISTER_INTERVAL_SECONDS
 from tests.support.queue_model import SETTINGS, ModelQueue, Row
-from tests.support.virtual_time import leaping
+from tests.support.virtual_time import LoopClock, leaping
 
 COMMIT = "c0ffee" * 6 + "c0de"
 DEPLOYED_AT = "2026-01-01T00:00:00+00:00"
@@ -85,8 +87,9 @@ def test_a_part_of_another_kind_is_refused_by_its_name(kind: Any, wrong: dict[st
 def test_a_type_that_cannot_be_published_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
     """If a job type has no JSON schema or is rejected by the database, the reason is logged.
 
-    The worker runs its other types.
+    The worker runs its other types, and registers them again only after some minutes.
     """
+    registered: list[int] = []
 
     class Calls(BaseModel):
         back: Callable[[], None]
@@ -95,6 +98,7 @@ def test_a_type_that_cannot_be_published_stops_no_other(caplog: pytest.LogCaptur
         async def register_job_types(self, types: Any) -> Any:
             assert [each["job_type"] for each in types] == ["never", "work"]
             assert types[0].items() >= {"commit": COMMIT, "deployed_at": DEPLOYED_AT}.items()
+            registered.append(1)
             return 1, {"never": "schedule of never: no such day"}
 
     registry = Registry()
@@ -107,8 +111,16 @@ def test_a_type_that_cannot_be_published_stops_no_other(caplog: pytest.LogCaptur
         deployed_at = datetime.fromisoformat(DEPLOYED_AT)
         settings = SETTINGS.model_copy(update={"commit": COMMIT, "deployed_at": deployed_at})
         options = TickOptions.of(settings, origin={"commit": COMMIT}, linger_seconds=0)
-        worker = Worker(settings, registry=registry, queue=queue, options=options)
+        worker = Worker(
+            settings, registry=registry, queue=queue, options=options, clock=LoopClock()
+        )
         await worker.tick(budget_seconds=10)
+        with caplog.at_level(logging.CRITICAL):
+            await worker.tick(budget_seconds=10)
+            assert registered == [1]
+            await asyncio.sleep(REGISTER_INTERVAL_SECONDS)
+            await worker.tick(budget_seconds=10)
+            assert registered == [1, 1]
 
     with caplog.at_level(logging.INFO):
         leaping(tick())
