@@ -166,11 +166,11 @@ insert into public.training_jobs (training_id, job_type, job_id, workspace_id)
 values ('%(TRAINING)s', 'transcription', '%(PENDING)s', '%(ACME)s'),
   ('%(TRIED)s', 'transcription', '%(FAILED)s', '%(ACME)s');
 with made as (
-  insert into public.beacon_jobs (id, workspace_id, jobspec_id, version, spec, outbox_id)
-  values ('%(SPEC)s', '%(ACME)s', 'a', '1', '{}', '%(SPEC)s')
+  insert into public.beacon_jobs (id, workspace_id, jobspec_id, version, spec)
+  values ('%(SPEC)s', '%(ACME)s', 'a', '1', '{}')
 )
-insert into public.beacon_outbox (id, workspace_id, job_id, message, status)
-values ('%(SPEC)s', '%(ACME)s', '%(SPEC)s', '{}', 'dead');
+insert into public.beacon_outbox (job_id, workspace_id, message, status)
+values ('%(SPEC)s', '%(ACME)s', '{}', 'dead');
 insert into public.accounts (id, workspace_id, name) values ('%(ACCOUNT)s', '%(ACME)s', 'a');
 insert into public.contacts (id, workspace_id, name) values ('%(CONTACT)s', '%(ACME)s', 'c');
 """

@@ -17,7 +17,7 @@ MARK = 'Zö"e_50%'
 
 #: Columns that contain no words of a person: ids of rows, and names that code and operators choose.
 IMPERSONAL = {
-    *("id", "workspace_id", "job_id", "plan_id", "training_id", "account_id", "outbox_id"),
+    *("id", "workspace_id", "job_id", "plan_id", "training_id", "account_id"),
     *(
         "queue_job_id",
         "share_id",
@@ -165,11 +165,10 @@ insert into public.training_chunks (training_id, number, workspace_id, segments,
 select id, 1, workspace_id, jsonb_build_array(%(text)s::text), 'e', true
 from public.trainings where title = %(text)s;
 begin;
-insert into public.beacon_jobs (id, workspace_id, jobspec_id, version, spec, outbox_id,
-  created_by)
-values (%(id)s, %(acme)s, %(text)s, '1', to_jsonb(%(text)s::text), %(id)s, %(user)s);
-insert into public.beacon_outbox (id, workspace_id, job_id, message)
-values (%(id)s, %(acme)s, %(id)s, to_jsonb(%(text)s::text));
+insert into public.beacon_jobs (id, workspace_id, jobspec_id, version, spec, created_by)
+values (%(id)s, %(acme)s, %(text)s, '1', to_jsonb(%(text)s::text), %(user)s);
+insert into public.beacon_outbox (job_id, workspace_id, message)
+values (%(id)s, %(acme)s, to_jsonb(%(text)s::text));
 commit;
 insert into public.beacon_executions (workspace_id, job_id, jobspec_id, region, error)
 values (%(acme)s, %(id)s, %(text)s, 'eu', %(text)s);

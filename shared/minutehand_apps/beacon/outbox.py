@@ -16,8 +16,6 @@ logger = logging.getLogger(__name__)
 
 #: Maximum seconds of one call. A call that did not commit within the timeout is repeated later.
 CALL_SECONDS = 5.0
-#: Maximum messages that one call publishes.
-BATCH = 50
 #: Seconds between checks for jobs that ended in the queue without their processor.
 RECONCILE_SECONDS = 10
 
@@ -35,10 +33,10 @@ class Outbox:
         while True:
             # limit the time, because a response may never arrive if Postgres dies during a call
             async with asyncio.timeout(CALL_SECONDS):
-                count = await self._call("beacon_publish", p_limit=BATCH)
-            published += count
-            if count < BATCH:
+                count = await self._call("beacon_publish")
+            if count == 0:
                 break
+            published += count
         if time.monotonic() - self._reconciled_at >= RECONCILE_SECONDS:
             self._reconciled_at = time.monotonic()
             if ended := await self._call("beacon_reconcile"):
@@ -48,7 +46,7 @@ class Outbox:
                 )
         return published
 
-    async def _call(self, function: str, **arguments: int) -> int:
+    async def _call(self, function: str) -> int:
         """Call a SQL function that returns a number. The next worker run repeats a failed call."""
-        counted = await self._app.worker.call(function, arguments, attempts=1)
+        counted = await self._app.worker.call(function, {}, attempts=1)
         return sum(counted.values())

@@ -22,7 +22,7 @@ from minutehand_apps.beacon.models import (
 )
 from minutehand_apps.beacon.outbox import Outbox
 from minutehand_apps.beacon.provider_client import AtProvider
-from minutehand_apps.beacon.receipts import build_receipt, shared_fields, signature_problem
+from minutehand_apps.beacon.receipts import build_receipt, shared_fields
 from minutehand_apps.beacon.services import Beacon
 from minutehand_apps.beacon.settings import serving
 
@@ -51,7 +51,7 @@ class Processors:
             {**identity, "execution_id": str(execution.id), "region": execution.region}
             for execution in started.executions
         ]
-        options = EnqueueOptions(priority=job.priority, session_id=job.session_id)
+        options = EnqueueOptions(session_id=job.session_id)
         await ctx.map(
             children, "beacon_execution", options=options, on_failed="return", name="executions"
         )
@@ -83,7 +83,7 @@ class Processors:
         if execution is None or started.job is None:
             return Fail(f"Execution not found: {job.payload.execution_id}")
         receipt = execution.receipt
-        if receipt is None:
+        if receipt is None:  # otherwise an earlier attempt ended after it had stored the receipt
             if execution.status in {"failed", "cancelled"}:
                 return Fail(f"The execution is already {execution.status}")
             try:
@@ -105,10 +105,6 @@ class Processors:
             except InvalidState as error:
                 return Fail(error.message)
             ctx.log("info", "The receipt was issued", provider=output["provider"])
-        else:  # an earlier attempt ended after it had stored the receipt
-            await self._app.signer.key()
-            if problem := signature_problem(receipt, self._app.signer.public):
-                return Fail(f"The stored receipt is not valid: {problem}")
         shown = ("execution_id", "region", "provider", "model")
         return {**{name: receipt[name] for name in shown}, "receipt_id": receipt["id"]}
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 import httpx
-from pydantic import StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError
 
 from minutehand.queue import outbound_http
 from minutehand.worker import (
@@ -50,14 +50,36 @@ class Task(Row):
     error: str | None = None
 
 
+class Answer(Row):
+    """An answer in the form in which a provider returns it."""
+
+    question_id: str
+    question: str | None = None
+    # Postgres cannot store NUL
+    response: Annotated[str, StringConstraints(max_length=100000, pattern=r"^[^\x00]*$")]
+    duration_ms: Annotated[float, Field(ge=0, le=86400000)]
+
+
+class Answers(Row):
+    """The answers of a task."""
+
+    responses: list[Answer]
+
+
+class NestedAnswers(Row):
+    """The answers in a second field `data`, which some providers return."""
+
+    data: Answers
+
+
 class Result(Row):
-    """Result of a task of a provider. `read_output` parses `data`."""
+    """Result of a task of a provider."""
 
     task_id: TaskId
     execution_id: str
     region: str
     model: ModelId
-    data: Any
+    data: Answers | NestedAnswers
 
 
 A = TypeVar("A", bound=Row)
@@ -114,12 +136,11 @@ class AtProvider:
             raise RemoteFailed(
                 f"{name} ran in region {result.region[:63]!r}, not {execution.region!r}"
             )
+        data = result.data.data if isinstance(result.data, NestedAnswers) else result.data
         try:
-            output = read_output(result.data, self.spec)
-        except Unanswered as error:
-            raise RemoteFailed(f"{name}: {error}") from error
+            output = read_output(data.responses, self.spec)
         except ValueError as error:
-            raise self._unusable(str(error)) from error
+            raise RemoteFailed(f"{name}: {error}") from error
         return {
             "provider": name,
             "model": result.model,
@@ -163,57 +184,38 @@ class AtProvider:
         return RemoteFailed(f"{self.name} {problem}", said=user_message(code, self.name))
 
 
-class Unanswered(ValueError):
-    """A question has no usable answer. People read the message of the error."""
-
-
-def read_output(data: Any, spec: JobSpec) -> Output:
-    """Parse a provider's `data`, which is `{responses: […]}`, or contains it in a second `data`.
+def read_output(answers: list[Answer], spec: JobSpec) -> Output:
+    """Return the answers in the order of the questions.
 
     Raises:
-        ValueError: The answers do not match the questions of `spec`, or an answer has no text.
+        ValueError: There is not exactly one answer with text per question of `spec`. People read
+            the message of the error.
     """
-    if isinstance(data, dict) and "responses" not in data and isinstance(data.get("data"), dict):
-        data = data["data"]
-    answers = data.get("responses") if isinstance(data, dict) else None
-    if not isinstance(answers, list):
-        raise ValueError("data.responses must be a list of answers")
-    by_id: dict[str, dict[str, Any]] = {}
-    for index, answer in enumerate(answers):
-        if not isinstance(answer, dict) or not isinstance(answer.get("question_id"), str):
-            raise ValueError(f"responses[{index}] must be an object with a question_id")
-        if answer["question_id"] in by_id:
-            raise Unanswered(f"question {_short(answer['question_id'])} is answered twice")
-        by_id[answer["question_id"]] = answer
-    questions = spec.asked_questions
-    for question in questions:
-        if question.question_id not in by_id:
-            raise Unanswered(f"no answer to question {_short(question.question_id)}")
-    if extra := sorted(by_id.keys() - {question.question_id for question in questions}):
-        raise Unanswered(f"an answer to a question that was not asked: {_short(extra[0])}")
-    responses = [_response(question, by_id[question.question_id]) for question in questions]
+    by_id: dict[str, Answer] = {}
+    for answer in answers:
+        if answer.question_id in by_id:
+            raise ValueError(f"question {_short(answer.question_id)} is answered twice")
+        by_id[answer.question_id] = answer
+    responses = [
+        _response(question, by_id.pop(question.question_id, None))
+        for question in spec.asked_questions
+    ]
+    for extra in by_id:
+        raise ValueError(f"an answer to a question that was not asked: {_short(extra)}")
     return Output(data=OutputData(responses=responses))
 
 
-def _response(question: AskedQuestion, answer: dict[str, Any]) -> Response:
-    text = answer.get("response")
+def _response(question: AskedQuestion, answer: Answer | None) -> Response:
     name = _short(question.question_id)
-    if not isinstance(text, str) or is_blank(text):
-        raise Unanswered(f"the answer to question {name} is empty")
-    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise Unanswered(f"the answer to question {name} is not UTF-8 text")
-    if answer.get("question", question.question) != question.question:
-        raise Unanswered(f"the answer to question {name} quotes another question")
-    duration = answer.get("duration_ms")
-    if isinstance(duration, float):
-        # drop NaN and a huge duration but keep the answer, because the duration is optional
-        duration = round(duration) if abs(duration) < 1e9 else None
-    try:
-        return Response.model_validate(
-            {**question.model_dump(), "response": text, "duration_ms": duration}
-        )
-    except ValidationError as error:
-        raise ValueError(f"the answer to question {name}: {first_problem(error)}") from error
+    if answer is None:
+        raise ValueError(f"no answer to question {name}")
+    if is_blank(answer.response):
+        raise ValueError(f"the answer to question {name} is empty")
+    if answer.question not in {None, question.question}:
+        raise ValueError(f"the answer to question {name} quotes another question")
+    return Response(
+        **question.model_dump(), response=answer.response, duration_ms=round(answer.duration_ms)
+    )
 
 
 def _short(text: str) -> str:

@@ -48,12 +48,11 @@ R = TypeVar("R", bound=BaseModel)
 
 
 class Submission(JobSpec):
-    """A job spec to run, with a workspace and a priority."""
+    """A job spec to run, with a workspace."""
 
     workspace_id: UUID | None = Field(
         default=None, description="Required for members of several workspaces."
     )
-    priority: int = Field(default=100, ge=0, le=1000, description="Smaller runs first.")
 
 
 class Submitted(BaseModel):
@@ -100,7 +99,6 @@ class ListedJob(BaseModel):
     workspace_id: UUID
     jobspec_id: str
     version: str
-    priority: int
     status: JobStatus
     error: str | None = Field(description="Why it failed, or null.")
     name: str | None = Field(description="Name of the benchmark.")
@@ -192,14 +190,12 @@ async def submit(
     A repeated jobspec_id and version returns the existing job with status 200. If the body differs,
     the status is 409.
     """
-    spec = body.model_dump(mode="json", exclude={"workspace_id", "priority"}, exclude_unset=True)
+    spec = body.model_dump(mode="json", exclude={"workspace_id"}, exclude_unset=True)
     try:
         canonical(spec)  # raises an error for values that a receipt could not hash
     except ValueError as error:
         raise validation_failed([FieldProblem(field="body", problem=str(error))]) from error
-    result = await functions.call(
-        "beacon_submit", spec=spec, workspace_id=body.workspace_id, priority=body.priority
-    )
+    result = await functions.call("beacon_submit", spec=spec, workspace_id=body.workspace_id)
     if result["wake"]:
         await services.waker.wake()
     if not result["created"]:

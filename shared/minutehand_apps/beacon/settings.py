@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
 from minutehand.config import ConfigurationError, read_text
-from minutehand_apps.beacon.models import Region, ShortText
+from minutehand_apps.beacon.models import ShortText
 
 VARIABLE = "BEACON_PROVIDERS"
 EXAMPLE = '[{"name": "acme", "url": "https://eu.acme.example", "regions": ["eu-west"]}]'
@@ -21,7 +21,7 @@ class Provider(BaseModel):
 
     name: ShortText
     url: Annotated[str, StringConstraints(pattern=r"^https?://[^ ]*[^ /]$")]
-    regions: tuple[Region | str, ...] = Field(min_length=1)
+    regions: tuple[str, ...] = Field(min_length=1)
     #: Bearer token for calls of the provider. Without a token, calls contain no `Authorization`
     #: header.
     token: str | None = Field(default=None, repr=False)

@@ -109,12 +109,12 @@ insert into public.jobs (workspace_id, job_type, payload, status, scheduled_for)
 values (%(workspace)s, 'enrich_account', jsonb_build_object('account_id', %(id)s), 'pending',
   now() + interval '1 hour');
 insert into public.beacon_jobs (
-  id, workspace_id, jobspec_id, version, spec, outbox_id, queue_job_id)
+  id, workspace_id, jobspec_id, version, spec, queue_job_id)
 values (%(id)s, %(workspace)s, 'trivia', '1', '{"benchmark": {"name": "Trivia"},
-  "constraints": {"regions": ["us-east"], "min_regions": 1}, "questions": ["Why?"]}', %(id)s,
+  "constraints": {"regions": ["us-east"], "min_regions": 1}, "questions": ["Why?"]}',
   %(beacon)s);
-insert into public.beacon_outbox (id, workspace_id, job_id, message, status)
-values (%(id)s, %(workspace)s, %(id)s, '{}', 'published');
+insert into public.beacon_outbox (job_id, workspace_id, message, status)
+values (%(id)s, %(workspace)s, '{}', 'published');
 insert into public.beacon_executions (workspace_id, job_id, jobspec_id, region)
 values (%(workspace)s, %(id)s, 'trivia', 'us-east');
 """

@@ -13,12 +13,9 @@ create table public.beacon_jobs (
   jobspec_id text not null, -- id from the spec's author, unique together with the version
   version text not null,
   spec jsonb not null,
-  priority integer not null default 100, -- smaller runs first
   -- Status that the app itself stores. The view beacon_job_states adds the status of the job in the
   -- queue.
   status text not null default 'created',
-  -- id of the job's row in beacon_outbox. A deferred constraint checks that the outbox row exists.
-  outbox_id uuid not null,
   queue_job_id uuid, -- job of type beacon_job in the queue, null until the outbox row is published
   reached text[] not null default '{}', -- regions that answered, stored when the job ends
   error text,
@@ -39,31 +36,25 @@ comment on table public.beacon_jobs is
   'Submitted job specs. Every job has a row in the outbox.';
 
 create table public.beacon_outbox (
-  id uuid primary key default queue.new_id(),
+  job_id uuid primary key references public.beacon_jobs (id) on delete cascade,
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
-  job_id uuid not null,
   message jsonb not null, -- {version, job_id, jobspec_id}, as the schema job-message requires
   status text not null default 'pending',
   attempts integer not null default 0,
   next_attempt_at timestamptz not null default queue.clock(),
   error text, -- reason why the last attempt failed
   created_at timestamptz not null default queue.clock(),
-  constraint beacon_outbox_row_of_one_job unique (id, job_id),
-  constraint beacon_outbox_job_exists foreign key (job_id)
-    references public.beacon_jobs (
-      id
-    ) on delete cascade deferrable initially deferred,
   constraint beacon_outbox_status_is_known
     check (status in ('pending', 'published', 'dead', 'cancelled'))
 );
 comment on table public.beacon_outbox is
   'Messages about jobs that must reach the queue, inserted in the transaction of the job.';
 
--- The foreign key to the outbox is deferred, because the row of a job and the row of its message
--- reference each other.
+-- The foreign key to the outbox is deferred, because the row of a job is inserted before the row of
+-- its message.
 alter table public.beacon_jobs
-  add constraint beacon_jobs_have_an_outbox_row foreign key (outbox_id, id)
-    references public.beacon_outbox (id, job_id) deferrable initially deferred;
+  add constraint beacon_jobs_have_an_outbox_row foreign key (id)
+    references public.beacon_outbox (job_id) deferrable initially deferred;
 
 create table public.beacon_executions (
   id uuid primary key default queue.new_id(),
@@ -94,14 +85,12 @@ comment on table public.beacon_executions is
   'Executions of a job, one per region, each with the answers and their signed receipt.';
 
 create index beacon_jobs_newest on public.beacon_jobs (workspace_id, id desc);
-create index beacon_jobs_by_outbox on public.beacon_jobs (outbox_id, id);
 create index beacon_jobs_live on public.beacon_jobs (created_at)
   where finished_at is null;
-create index beacon_outbox_due on public.beacon_outbox (next_attempt_at, id)
+create index beacon_outbox_due on public.beacon_outbox (next_attempt_at, job_id)
   where status = 'pending';
-create index beacon_outbox_by_job on public.beacon_outbox (job_id);
 create index beacon_outbox_by_workspace
-  on public.beacon_outbox (workspace_id, id desc);
+  on public.beacon_outbox (workspace_id, job_id desc);
 create index beacon_executions_newest
   on public.beacon_executions (workspace_id, id desc);
 
@@ -154,7 +143,6 @@ select
   j.jobspec_id,
   j.version,
   j.spec,
-  j.priority,
   case
     when j.finished_at is not null then j.status
     when q.status in ('failed', 'cancelled') then q.status
@@ -196,7 +184,7 @@ select
     limit 1
   ) as previous_id -- the job with which the page compares the answers
 from public.beacon_jobs as j
-join public.beacon_outbox as o on o.id = j.outbox_id
+join public.beacon_outbox as o on o.job_id = j.id
 left join public.jobs as q on q.id = j.queue_job_id;
 comment on view public.beacon_job_states is
   'Jobs with their executions and their current state in the queue.';
@@ -265,8 +253,7 @@ $$;
 create function beacon.submit(
   p_spec jsonb,
   p_workspace_id uuid,
-  p_user_id uuid,
-  p_priority integer
+  p_user_id uuid
 )
 returns jsonb
 language plpgsql
@@ -275,7 +262,6 @@ as $$
 declare
   v_problem text;
   v_job public.beacon_jobs;
-  v_outbox uuid := queue.new_id();
 begin
   perform queue.admit('changes', p_workspace_id, p_user_id, p_bytes => pg_column_size(p_spec));
   v_problem := beacon.spec_problem(p_spec);
@@ -284,16 +270,12 @@ begin
   end if;
   perform queue.check_json(p_spec, 'jobspec');
   perform queue.hold_id(concat_ws('/', p_workspace_id, p_spec ->> 'jobspec_id'));
-  insert into public.beacon_jobs (
-    workspace_id, jobspec_id, version, spec, priority, outbox_id, created_by
-  )
+  insert into public.beacon_jobs (workspace_id, jobspec_id, version, spec, created_by)
   values (
     p_workspace_id,
     p_spec ->> 'jobspec_id',
     p_spec ->> 'version',
     p_spec,
-    p_priority,
-    v_outbox,
     p_user_id
   )
   on conflict (workspace_id, jobspec_id, version) do nothing
@@ -324,11 +306,10 @@ begin
     p_user_id, -- the number of executions
     jsonb_array_length(p_spec #> '{constraints,regions}')
   );
-  insert into public.beacon_outbox (id, workspace_id, job_id, message)
+  insert into public.beacon_outbox (job_id, workspace_id, message)
   values (
-    v_outbox,
-    p_workspace_id,
     v_job.id,
+    p_workspace_id,
     jsonb_build_object(
       'version', 1,
       'job_id', v_job.id,
@@ -344,11 +325,7 @@ begin
   return beacon.answer(v_job.id, true, queue.wake_worker());
 end;
 $$;
-create function public.beacon_submit(
-  p_spec jsonb,
-  p_workspace_id uuid default null,
-  p_priority integer default 100
-)
+create function public.beacon_submit(p_spec jsonb, p_workspace_id uuid default null)
 returns jsonb
 language sql
 security definer -- members may not write jobs directly
@@ -357,8 +334,7 @@ as $$
 select beacon.submit(
   p_spec,
   (public.own_workspace(p_workspace_id) ->> 'workspace_id')::uuid,
-  queue.caller(),
-  p_priority
+  queue.caller()
 )
 $$;
 comment on function public.beacon_submit is
@@ -538,10 +514,10 @@ declare
 begin
   perform queue.admit('changes', v_workspace, queue.caller());
   with dead as (
-    select o.id
+    select o.job_id
     from public.beacon_outbox as o
     where o.workspace_id = v_workspace and o.status = 'dead'
-    order by o.id
+    order by o.job_id
     limit 500
     for update skip locked
   ),
@@ -552,7 +528,7 @@ begin
       attempts = 0,
       next_attempt_at = queue.clock()
     from dead
-    where o.id = dead.id
+    where o.job_id = dead.job_id
     returning o.job_id
   )
   select coalesce(array_agg(job_id order by job_id), '{}')
@@ -577,7 +553,7 @@ $$;
 comment on function public.beacon_redrive is
   'Publish the dead letters of a workspace again, at most 500: {count, wake}.';
 
-create function public.beacon_publish(p_limit integer default 50)
+create function public.beacon_publish()
 returns jsonb
 language plpgsql
 security definer -- the worker has no rights on the app's tables
@@ -597,8 +573,8 @@ begin
     select *
     from public.beacon_outbox
     where status = 'pending' and next_attempt_at <= queue.clock()
-    order by next_attempt_at, id
-    limit p_limit
+    order by next_attempt_at, job_id
+    limit 50
     for update skip locked -- concurrent publishers take different rows
   loop
     -- enqueue the job and update the outbox row in one transaction, so that each job is published
@@ -608,12 +584,11 @@ begin
       from public.beacon_jobs
       where id = v_row.job_id;
       insert into public.jobs (
-        workspace_id, job_type, payload, status, priority, user_id, session_id,
-        scheduled_for
+        workspace_id, job_type, payload, status, user_id, session_id, scheduled_for
       )
       values (
-        v_job.workspace_id, 'beacon_job', v_row.message, 'pending', v_job.priority,
-        v_job.created_by, 'beacon:' || v_job.id,
+        v_job.workspace_id, 'beacon_job', v_row.message, 'pending', v_job.created_by,
+        'beacon:' || v_job.id,
         -- Start the job after a second, because a client that reads its job directly after the
         -- submission must find the status `created`.
         v_job.created_at + interval '1 second'
@@ -621,7 +596,7 @@ begin
       returning id into v_id;
       update public.beacon_outbox
       set status = 'published', error = null
-      where id = v_row.id;
+      where job_id = v_row.job_id;
       update public.beacon_jobs
       set queue_job_id = v_id
       where id = v_job.id;
@@ -643,7 +618,7 @@ begin
         end,
         next_attempt_at = queue.clock()
           + make_interval(secs => least(60, 2 ^ (attempts + 1)))
-      where id = v_row.id
+      where job_id = v_row.job_id
       returning * into v_row;
       if v_row.status = 'dead' then
         perform beacon.end_job(
@@ -658,7 +633,7 @@ begin
 end;
 $$;
 comment on function public.beacon_publish is
-  'Enqueue up to p_limit due messages separately, oldest first: {published}. For the worker.';
+  'Enqueue up to 50 due messages separately, oldest first: {published}. For the worker.';
 
 create function public.beacon_reconcile()
 returns jsonb
@@ -769,8 +744,7 @@ begin
       to_char(v_held.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS')
     )),
     v_job.workspace_id,
-    v_held.user_id, -- the person whose schedule enqueued the job pays for the new one
-    v_job.priority
+    v_held.user_id -- the person whose schedule enqueued the job pays for the new one
   );
 end;
 $$;
@@ -853,22 +827,6 @@ begin
         'invalid_state',
         'the job ended without this execution',
         v_execution.status
-      );
-    elsif array[
-      v_receipt ->> 'job_id',
-      v_receipt ->> 'execution_id',
-      v_receipt ->> 'region',
-      v_receipt ->> 'key_id'
-    ] is distinct from array[
-      v_execution.job_id::text,
-      v_execution.id::text,
-      v_execution.region,
-      (select kid from beacon.signing_key)
-    ] then
-      perform queue.refuse(
-        422,
-        'receipt_invalid',
-        'the receipt must name the leased execution and the app''s key'
       );
     end if;
     update public.beacon_executions

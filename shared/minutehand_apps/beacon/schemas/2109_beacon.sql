@@ -11,12 +11,9 @@ create table public.beacon_jobs (
   jobspec_id text not null, -- id from the spec's author, unique together with the version
   version text not null,
   spec jsonb not null,
-  priority integer not null default 100, -- smaller runs first
   -- Status that the app itself stores. The view beacon_job_states adds the status of the job in the
   -- queue.
   status text not null default 'created',
-  -- id of the job's row in beacon_outbox. A deferred constraint checks that the outbox row exists.
-  outbox_id uuid not null,
   queue_job_id uuid, -- job of type beacon_job in the queue, null until the outbox row is published
   reached text[] not null default '{}', -- regions that answered, stored when the job ends
   error text,
@@ -37,31 +34,25 @@ comment on table public.beacon_jobs is
   'Submitted job specs. Every job has a row in the outbox.';
 
 create table public.beacon_outbox (
-  id uuid primary key default queue.new_id(),
+  job_id uuid primary key references public.beacon_jobs (id) on delete cascade,
   workspace_id uuid not null references public.workspaces (id) on delete cascade,
-  job_id uuid not null,
   message jsonb not null, -- {version, job_id, jobspec_id}, as the schema job-message requires
   status text not null default 'pending',
   attempts integer not null default 0,
   next_attempt_at timestamptz not null default queue.clock(),
   error text, -- reason why the last attempt failed
   created_at timestamptz not null default queue.clock(),
-  constraint beacon_outbox_row_of_one_job unique (id, job_id),
-  constraint beacon_outbox_job_exists foreign key (job_id)
-    references public.beacon_jobs (
-      id
-    ) on delete cascade deferrable initially deferred,
   constraint beacon_outbox_status_is_known
     check (status in ('pending', 'published', 'dead', 'cancelled'))
 );
 comment on table public.beacon_outbox is
   'Messages about jobs that must reach the queue, inserted in the transaction of the job.';
 
--- The foreign key to the outbox is deferred, because the row of a job and the row of its message
--- reference each other.
+-- The foreign key to the outbox is deferred, because the row of a job is inserted before the row of
+-- its message.
 alter table public.beacon_jobs
-  add constraint beacon_jobs_have_an_outbox_row foreign key (outbox_id, id)
-    references public.beacon_outbox (id, job_id) deferrable initially deferred;
+  add constraint beacon_jobs_have_an_outbox_row foreign key (id)
+    references public.beacon_outbox (job_id) deferrable initially deferred;
 
 create table public.beacon_executions (
   id uuid primary key default queue.new_id(),
@@ -92,14 +83,12 @@ comment on table public.beacon_executions is
   'Executions of a job, one per region, each with the answers and their signed receipt.';
 
 create index beacon_jobs_newest on public.beacon_jobs (workspace_id, id desc);
-create index beacon_jobs_by_outbox on public.beacon_jobs (outbox_id, id);
 create index beacon_jobs_live on public.beacon_jobs (created_at)
   where finished_at is null;
-create index beacon_outbox_due on public.beacon_outbox (next_attempt_at, id)
+create index beacon_outbox_due on public.beacon_outbox (next_attempt_at, job_id)
   where status = 'pending';
-create index beacon_outbox_by_job on public.beacon_outbox (job_id);
 create index beacon_outbox_by_workspace
-  on public.beacon_outbox (workspace_id, id desc);
+  on public.beacon_outbox (workspace_id, job_id desc);
 create index beacon_executions_newest
   on public.beacon_executions (workspace_id, id desc);
 
@@ -152,7 +141,6 @@ select
   j.jobspec_id,
   j.version,
   j.spec,
-  j.priority,
   case
     when j.finished_at is not null then j.status
     when q.status in ('failed', 'cancelled') then q.status
@@ -194,7 +182,7 @@ select
     limit 1
   ) as previous_id -- the job with which the page compares the answers
 from public.beacon_jobs as j
-join public.beacon_outbox as o on o.id = j.outbox_id
+join public.beacon_outbox as o on o.job_id = j.id
 left join public.jobs as q on q.id = j.queue_job_id;
 comment on view public.beacon_job_states is
   'Jobs with their executions and their current state in the queue.';

@@ -36,8 +36,7 @@ $$;
 create function beacon.submit(
   p_spec jsonb,
   p_workspace_id uuid,
-  p_user_id uuid,
-  p_priority integer
+  p_user_id uuid
 )
 returns jsonb
 language plpgsql
@@ -46,7 +45,6 @@ as $$
 declare
   v_problem text;
   v_job public.beacon_jobs;
-  v_outbox uuid := queue.new_id();
 begin
   perform queue.admit('changes', p_workspace_id, p_user_id, p_bytes => pg_column_size(p_spec));
   v_problem := beacon.spec_problem(p_spec);
@@ -55,16 +53,12 @@ begin
   end if;
   perform queue.check_json(p_spec, 'jobspec');
   perform queue.hold_id(concat_ws('/', p_workspace_id, p_spec ->> 'jobspec_id'));
-  insert into public.beacon_jobs (
-    workspace_id, jobspec_id, version, spec, priority, outbox_id, created_by
-  )
+  insert into public.beacon_jobs (workspace_id, jobspec_id, version, spec, created_by)
   values (
     p_workspace_id,
     p_spec ->> 'jobspec_id',
     p_spec ->> 'version',
     p_spec,
-    p_priority,
-    v_outbox,
     p_user_id
   )
   on conflict (workspace_id, jobspec_id, version) do nothing
@@ -95,11 +89,10 @@ begin
     p_user_id, -- the number of executions
     jsonb_array_length(p_spec #> '{constraints,regions}')
   );
-  insert into public.beacon_outbox (id, workspace_id, job_id, message)
+  insert into public.beacon_outbox (job_id, workspace_id, message)
   values (
-    v_outbox,
-    p_workspace_id,
     v_job.id,
+    p_workspace_id,
     jsonb_build_object(
       'version', 1,
       'job_id', v_job.id,
@@ -115,11 +108,7 @@ begin
   return beacon.answer(v_job.id, true, queue.wake_worker());
 end;
 $$;
-create function public.beacon_submit(
-  p_spec jsonb,
-  p_workspace_id uuid default null,
-  p_priority integer default 100
-)
+create function public.beacon_submit(p_spec jsonb, p_workspace_id uuid default null)
 returns jsonb
 language sql
 security definer -- members may not write jobs directly
@@ -128,8 +117,7 @@ as $$
 select beacon.submit(
   p_spec,
   (public.own_workspace(p_workspace_id) ->> 'workspace_id')::uuid,
-  queue.caller(),
-  p_priority
+  queue.caller()
 )
 $$;
 comment on function public.beacon_submit is
@@ -309,10 +297,10 @@ declare
 begin
   perform queue.admit('changes', v_workspace, queue.caller());
   with dead as (
-    select o.id
+    select o.job_id
     from public.beacon_outbox as o
     where o.workspace_id = v_workspace and o.status = 'dead'
-    order by o.id
+    order by o.job_id
     limit 500
     for update skip locked
   ),
@@ -323,7 +311,7 @@ begin
       attempts = 0,
       next_attempt_at = queue.clock()
     from dead
-    where o.id = dead.id
+    where o.job_id = dead.job_id
     returning o.job_id
   )
   select coalesce(array_agg(job_id order by job_id), '{}')
@@ -348,7 +336,7 @@ $$;
 comment on function public.beacon_redrive is
   'Publish the dead letters of a workspace again, at most 500: {count, wake}.';
 
-create function public.beacon_publish(p_limit integer default 50)
+create function public.beacon_publish()
 returns jsonb
 language plpgsql
 security definer -- the worker has no rights on the app's tables
@@ -368,8 +356,8 @@ begin
     select *
     from public.beacon_outbox
     where status = 'pending' and next_attempt_at <= queue.clock()
-    order by next_attempt_at, id
-    limit p_limit
+    order by next_attempt_at, job_id
+    limit 50
     for update skip locked -- concurrent publishers take different rows
   loop
     -- enqueue the job and update the outbox row in one transaction, so that each job is published
@@ -379,12 +367,11 @@ begin
       from public.beacon_jobs
       where id = v_row.job_id;
       insert into public.jobs (
-        workspace_id, job_type, payload, status, priority, user_id, session_id,
-        scheduled_for
+        workspace_id, job_type, payload, status, user_id, session_id, scheduled_for
       )
       values (
-        v_job.workspace_id, 'beacon_job', v_row.message, 'pending', v_job.priority,
-        v_job.created_by, 'beacon:' || v_job.id,
+        v_job.workspace_id, 'beacon_job', v_row.message, 'pending', v_job.created_by,
+        'beacon:' || v_job.id,
         -- Start the job after a second, because a client that reads its job directly after the
         -- submission must find the status `created`.
         v_job.created_at + interval '1 second'
@@ -392,7 +379,7 @@ begin
       returning id into v_id;
       update public.beacon_outbox
       set status = 'published', error = null
-      where id = v_row.id;
+      where job_id = v_row.job_id;
       update public.beacon_jobs
       set queue_job_id = v_id
       where id = v_job.id;
@@ -414,7 +401,7 @@ begin
         end,
         next_attempt_at = queue.clock()
           + make_interval(secs => least(60, 2 ^ (attempts + 1)))
-      where id = v_row.id
+      where job_id = v_row.job_id
       returning * into v_row;
       if v_row.status = 'dead' then
         perform beacon.end_job(
@@ -429,7 +416,7 @@ begin
 end;
 $$;
 comment on function public.beacon_publish is
-  'Enqueue up to p_limit due messages separately, oldest first: {published}. For the worker.';
+  'Enqueue up to 50 due messages separately, oldest first: {published}. For the worker.';
 
 create function public.beacon_reconcile()
 returns jsonb
