@@ -11,7 +11,6 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from uuid import UUID
@@ -169,17 +168,10 @@ class Bucket:
                 raise
         return ()
 
-    async def fetch(
-        self,
-        key: str,
-        into: Path | None = None,
-        *,
-        on_bytes: Callable[[int, int], None] = lambda _done, _total: None,
-    ) -> FileDigest:
-        """Read an object, optionally copy it to a file, and return its checksums.
+    async def fetch(self, key: str, into: Path, on_bytes: Callable[[int, int], None]) -> FileDigest:
+        """Copy an object to a file, and return its checksums.
 
         Args:
-            into: File for the copy. If `into` is None, only the checksums are computed.
             on_bytes: Function that gets the number of bytes read so far, and the total number.
         """
         stop = threading.Event()
@@ -188,14 +180,13 @@ class Bucket:
             response = self._s3.get_object(Bucket=self._name, Key=key)
             total, done = response["ContentLength"], 0
             digest = FileDigest(plan(total).part_bytes)
-            if into and shutil.disk_usage(into.parent).free < total + SPARE_BYTES:
+            if shutil.disk_usage(into.parent).free < total + SPARE_BYTES:
                 raise later("no_room", "The worker's disk has no room for the video")
-            with into.open("wb") if into else nullcontext() as file:
+            with into.open("wb") as file:
                 while piece := response["Body"].read(PIECE_BYTES):
                     if stop.is_set():
                         return digest
-                    if file is not None:
-                        file.write(piece)
+                    file.write(piece)
                     digest.update(piece)
                     done += len(piece)
                     on_bytes(done, total)

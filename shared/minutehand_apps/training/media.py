@@ -45,7 +45,6 @@ class Media:
     seconds: float | None = None
     video: str | None = None
     audio: str | None = None
-    tracks: int = 0  # number of audio tracks
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,21 +113,12 @@ class Ffmpeg:
         return media
 
     async def listen(
-        self,
-        file: Path,
-        into: Path,
-        *,
-        seconds: float,
-        max_seconds: float,
-        track: int = 0,
-        on_second: Callable[[float], None] | None = None,
+        self, file: Path, into: Path, *, seconds: float, on_second: Callable[[float], None]
     ) -> Sound:
         """Write the audio of `file` as raw samples, in the format that `minutehand.ai` requires.
 
         Args:
             seconds: Maximum seconds of CPU time.
-            max_seconds: Maximum seconds of audio.
-            track: Number of the audio track, from 0.
             on_second: Function that gets the number of seconds of audio that are decoded.
 
         Raises:
@@ -140,8 +130,7 @@ class Ffmpeg:
 
         def read(line: str) -> None:
             if (reached := _OUT_TIME.fullmatch(line)) is not None:
-                if on_second is not None:
-                    on_second(int(reached[1]) / 1_000_000)
+                on_second(int(reached[1]) / 1_000_000)
                 return
             cut_off.extend(_BROKEN_OFF.findall(line)[:1])
             match = _PAUSE.search(line)
@@ -152,25 +141,24 @@ class Ffmpeg:
             elif match[1] == "end" and pauses:
                 pauses[-1][1] = float(match[2])
 
-        max_bytes = int((max_seconds + 1) * BYTES_PER_SECOND)
         # add silence at the start if the audio starts late, so that samples and video have the same
         # times
         chain = f"aresample={SAMPLES_PER_SECOND}:async=1:first_pts=0,{SILENCE}"
         code = await self._run(
             [
-                *(*_input(file), "-map", f"0:a:{track}", "-vn", "-sn", "-dn", "-ac", "1"),
-                *("-af", chain, "-t", f"{max_seconds + 1:.3f}", "-progress", "pipe:2"),
+                *(*_input(file), "-map", "0:a:0", "-vn", "-sn", "-dn", "-ac", "1"),
+                *("-af", chain, "-t", f"{MAX_SECONDS + 1:.3f}", "-progress", "pipe:2"),
                 *("-f", "s16le", "-y", f"file:{into}"),
             ],
             read,
             seconds=seconds,
-            max_bytes=max_bytes,
+            max_bytes=int((MAX_SECONDS + 1) * BYTES_PER_SECOND),
         )
         length = _size(into) / BYTES_PER_SECOND
         if code != 0 and any("No space left on device" in line for line in messages):
             raise later("no_room", "The worker's disk has no room for the video's sound")
-        if length > max_seconds:
-            raise refused("video_too_long", f"A video has at most {max_seconds:.0f} s of sound")
+        if length > MAX_SECONDS:
+            raise refused("video_too_long", f"A video has at most {MAX_SECONDS:.0f} s of sound")
         if code != 0 or length == 0:
             raise refused("unreadable_audio", "The video's sound cannot be read")
         bounded = tuple((start, min(end, length)) for start, end in pauses if start < length)
@@ -230,7 +218,6 @@ def read_description(lines: Sequence[str] | deque[str]) -> Media | None:
                 media.video = media.video or match[2]
             else:
                 media.audio = media.audio or match[2]
-                media.tracks += 1
     return media if opened else None
 
 

@@ -50,7 +50,6 @@ SOUND_SECONDS: Final = 60.0
 MIN_MISSING_SECONDS: Final = 2.0
 #: Maximum number of progress reports while the chunks of the audio are transcribed.
 MAX_PROGRESS_REPORTS: Final = 20
-MAX_CHUNK_BYTES: Final = 100_000
 NOT_CONFIGURED: Final = "This deployment lacks a required setting. An operator must add it."
 
 
@@ -187,7 +186,7 @@ class Processors:
                 f"A video has at most {self._app.upload_bytes} bytes, but this one has {size}",
             )
         digest = await self._app.bucket.fetch(
-            training.object_key, file, on_bytes=lambda done, of: report(done / of)
+            training.object_key, file, lambda done, of: report(done / of)
         )
         if training.checksum is not None and not digest.matches(training.checksum):
             raise refused(
@@ -224,17 +223,12 @@ class Processors:
         if shutil.disk_usage(folder).free < room:
             raise later("no_room", "The worker's disk has no room for the video's sound")
         ffmpeg = await self._app.ffmpeg()
-        for track in range(media.get("tracks", 1)):  # find the first track that is not silent
-            sound = await ffmpeg.listen(
-                folder / "video",
-                file,
-                seconds=SOUND_SECONDS + seconds,
-                max_seconds=MAX_SECONDS,
-                track=track,
-                on_second=lambda at: _report(ctx, "audio", 0.6 * at / seconds),
-            )
-            if not sound.silent:
-                break
+        sound = await ffmpeg.listen(
+            folder / "video",
+            file,
+            seconds=SOUND_SECONDS + seconds,
+            on_second=lambda at: _report(ctx, "audio", 0.6 * at / seconds),
+        )
         if sound.silent:
             raise refused("silent", "The sound is silent, so there is nothing to transcribe")
         chunks = cut(sound.seconds, sound.pauses)
@@ -261,29 +255,21 @@ class Processors:
         """Transcribe each chunk in a child job. Raises ProcessorError if a child job has failed."""
         from minutehand.queue import NewJob
 
-        chunks, transcribed = sound.get("chunks", []), set(loaded.transcribed)
+        chunks = sound.get("chunks", [])
         # use another name in each run, because a retry of the finished job needs new child jobs
         name = f"training_chunk@{loaded.generation}"
-
-        async def missing() -> list[int]:
-            return [n for n in range(1, len(chunks) + 1) if n not in transcribed]
-
-        # use a step, because later attempts must wait for the same child jobs
-        numbers = await ctx.step(f"to transcribe@{loaded.generation}", missing)
-        if not numbers:
-            return
         ids = await ctx.spawn(
             [
                 NewJob(
                     job_type="training_chunk",
                     payload={
                         "training_id": str(job.payload.training_id),
-                        "number": n,
-                        "start": chunks[n - 1][0],
-                        "end": chunks[n - 1][1],
+                        "number": number,
+                        "start": start,
+                        "end": end,
                     },
                 )
-                for n in numbers
+                for number, (start, end) in enumerate(chunks, 1)
             ],
             name=name,
         )
@@ -291,11 +277,10 @@ class Processors:
         size = -(-len(ids) // MAX_PROGRESS_REPORTS)
         # wait for a few child jobs at a time, so that this job can report progress in between
         for start in range(0, len(ids), size):
-            done = len(chunks) - len(ids) + start
             ctx.progress(
-                20 + 79 * done / len(chunks),
+                20 + 79 * start / len(ids),
                 "transcribe",
-                f"Transcribed {done} of {len(chunks)} chunks",
+                f"Transcribed {start} of {len(ids)} chunks",
             )
             ended = await ctx.gather(
                 ids[start : start + size], on_failed="return", name=f"{name}:{start}"
@@ -326,10 +311,6 @@ class Processors:
             for segment in transcript.segments
             if clean_text(segment.text).strip()
         ]
-        if sum(len(segment.text.encode()) + 50 for segment in segments) > MAX_CHUNK_BYTES:
-            raise refused(
-                "answer_unusable", f"{transcript.engine} recognised more words than are spoken"
-            )
         return Chunk(
             number=payload.number,
             segments=segments,

@@ -24,7 +24,7 @@ from minutehand.web import (
     UserFunctions,
     not_found,
 )
-from minutehand_apps.training.bucket import KEY, URL_SECONDS, sound_prefix
+from minutehand_apps.training.bucket import URL_SECONDS, sound_prefix
 from minutehand_apps.training.models import (
     StepText,
     StoredProcedure,
@@ -87,20 +87,10 @@ async def transcribe(
     caller: SignedIn,
     functions: UserFunctions,
     services: Provided,
-    app: App,
 ) -> StartedTranscription:
     """Transcribe a recording that the caller has uploaded. A repeated call returns the same job."""
     if str(body.user_id) != str(caller.subject):
         raise ApiError(403, "forbidden", "user_id must be the caller")
-    # check the form of the key before a call of storage, so that no caller can find out whether
-    # other objects exist
-    match = KEY.fullmatch(body.audio_url)
-    owner = (str(body.company_id), str(caller.subject))
-    if match is None or match.group("workspace", "owner") != owner:
-        raise ApiError(404, "upload_not_found", "Upload not found")
-    with storage():
-        if await app.bucket.find_size(body.audio_url) is None:
-            raise ApiError(409, "upload_incomplete", "The upload is not complete")
     started = await functions.call(
         "training_start",
         workspace_id=body.company_id,

@@ -6,12 +6,11 @@ completion of a recording creates the training and its jobs in one transaction.
 
 import base64
 import re
-import unicodedata
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
-from pathlib import PurePosixPath
+from pathlib import PurePath
 from typing import Annotated, Any, Self
 from uuid import UUID
 
@@ -37,8 +36,6 @@ from minutehand_apps.training.services import Training
 
 #: Maximum number of parts that one request can sign.
 MAX_SIGNED = 100
-#: Maximum bytes of a file that the API checks at the completion. The worker checks larger files.
-CHECKED_BYTES = 256 * 1024 * 1024
 CHECKSUM = "x-amz-checksum-sha256"
 
 Title = Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
@@ -209,7 +206,7 @@ async def create_upload(
         key=key,
         s3_id=s3_id,
         size_bytes=body.size,
-        title=body.title or _title_of_file(body.filename),
+        title=body.title or PurePath(body.filename).stem.strip()[:200] or "File",
     )
     return _answer(token, missing=token.cut.missing(()))
 
@@ -265,25 +262,15 @@ async def sign_parts(token: Token, body: SignParts, app: App) -> SignedParts:
 async def complete_upload(
     token: Token, body: CompleteUpload, functions: UserFunctions, services: Provided, app: App
 ) -> Upload:
-    """Join the parts, check the file, and create the training. The call may be repeated.
+    """Join the parts, and create the training. The call may be repeated.
 
-    If parts are missing, the status is 409 and the response lists them. If the checksum
-    differs, the file is deleted, and the status is 422 with `checksum_mismatch`. The worker checks
-    files of more than 256 MiB.
+    If parts are missing, the status is 409 and the response lists them. The worker checks the
+    checksum.
     """
-    bucket = app.bucket
     with storage():
-        if missing := await bucket.join(token.key, token.s3_id, token.cut):
+        if missing := await app.bucket.join(token.key, token.s3_id, token.cut):
             text, detail = (f"{len(missing)} part(s) have not arrived", {"missing": missing[:1000]})
             raise ApiError(409, "upload_incomplete", text, detail=detail)
-        is_checked = token.size_bytes <= CHECKED_BYTES
-        if is_checked and not (await bucket.fetch(token.key)).matches(body.checksum):
-            await bucket.call("delete_object", Key=token.key)
-            raise ApiError(
-                422,
-                "checksum_mismatch",
-                "The uploaded file differs from the file that was sent. Upload it again.",
-            )
     # a repeated call with the same key returns the same training
     started = await functions.call(
         "training_start",
@@ -349,15 +336,7 @@ def _answer(token: UploadToken, *, missing: tuple[int, ...], training: Any = Non
     )
 
 
-def _title_of_file(filename: str) -> str:
-    """Convert a file name to a title, without its extension and its dashes."""
-    stem = PurePosixPath(filename.replace("\\", "/")).stem
-    words = " ".join(re.sub(r"[-_\s]+", " ", stem).split())
-    return (words[:1].upper() + words[1:])[:200] or "File"
-
-
 def _safe_name(filename: str) -> str:
     """Convert a file name to the last part of a key, of characters that need no escaping."""
-    plain = unicodedata.normalize("NFKD", filename).encode("ascii", "ignore").decode()
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip(".-")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", filename).strip(".-")
     return name[-NAME_CHARACTERS:] or "file"
