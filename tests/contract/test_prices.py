@@ -145,7 +145,7 @@ APPS = """
 insert into public.async_session_state (session_id, workspace_id, title, created_by)
 values ('%(CHAT)s', '%(ACME)s', 't', %(OWNER)s);
 insert into public.async_messages (id, session_id, workspace_id, job_id, type, content, question)
-values ('%(MESSAGE)s', '%(CHAT)s', '%(ACME)s', '%(ASKING)s', 'question', '?', '{"name": "q"}');
+values ('%(MESSAGE)s', '%(CHAT)s', '%(ACME)s', '%(ASKING)s', 'question', '?', '{}');
 insert into public.async_messages (session_id, workspace_id, job_id, type, content, work_type)
 values ('%(CHAT)s', '%(ACME)s', '%(PENDING)s', 'message', 'x', 'research');
 insert into public.plans (id, workspace_id, prompt, speed_vs_detail, job_id, created_by)

@@ -3,7 +3,7 @@
 from typing import Final
 
 from minutehand.ai.errors import LanguageModelError
-from minutehand.ai.language_model import Completion, CompletionStream, LanguageModel, Prompt
+from minutehand.ai.language_model import CompletionStream, LanguageModel, Prompt
 from minutehand.ai.speech import SpeechToText
 from minutehand.config import Settings
 
@@ -21,13 +21,10 @@ class NoModel:
     name: Final = "no language model"
     offline: Final = True
 
-    async def complete(self, prompt: Prompt) -> Completion:
-        """Raise an error, because no model is configured."""
-        raise _none()
-
     def stream(self, prompt: Prompt | str) -> CompletionStream:
         """Raise an error, because no model is configured."""
-        raise _none()
+        text = "No language model is configured"
+        raise LanguageModelError(text, code="none", hope="none")
 
     def cost_of(self, prompt: Prompt, text: str = "") -> float:
         """Return a cost of 0."""
@@ -35,10 +32,6 @@ class NoModel:
 
     async def aclose(self) -> None:
         """Do nothing."""
-
-
-def _none() -> LanguageModelError:
-    return LanguageModelError("No language model is configured", code="none", hope="none")
 
 
 def make_language_model(settings: Settings) -> LanguageModel:

@@ -5,7 +5,7 @@ The caller chooses the prompt and the type of the answer, and the caller's step 
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -139,6 +139,24 @@ def _joined(previous: str, rest: str) -> str:
     return previous[: at if is_repeated else None] + rest
 
 
+async def _write(chunks: AsyncIterable[str], begun: str, partial_field: PartialField) -> None:
+    """Write the text of an answer's field to the sink.
+
+    The first `SAME_START` characters of a continuation are not written immediately, and neither is
+    a text that the answer already contains, because they show whether the model repeats its answer.
+    """
+    partial_field.restart(begun)
+    start, is_start = "", begun != ""
+    async for chunk in chunks:
+        if not is_start:
+            partial_field.add(chunk)
+            continue
+        start += chunk
+        is_start = len(start) < SAME_START or (start in begun[:-1] and not _restarts(begun, start))
+        if not is_start:
+            partial_field.restart(_joined(begun, start))
+
+
 @dataclass(frozen=True, slots=True)
 class _Request:
     """State of one call of `ask_for`, which may call the model several times."""
@@ -177,10 +195,13 @@ class _Request:
         """Return the model's answer. Add the cost of the call, also of a failed call."""
         model, partial_field = self.model, self.partial_field
         try:
-            if partial_field is None:
-                completion = await model.complete(prompt)
-            else:
-                completion = await self._stream(prompt, partial_field)
+            async with model.stream(prompt) as stream:
+                if partial_field is None:
+                    async for _ in stream:
+                        pass
+                else:
+                    await _write(stream, prompt.begun, partial_field)
+            completion = stream.completion
         except LanguageModelError as error:
             cost = error.cost_usd
             if error.charged and not cost:
@@ -193,28 +214,6 @@ class _Request:
             raise
         self.ctx.cost_usd += completion.cost_usd
         return replace(completion, text=_joined(prompt.begun, completion.text))
-
-    async def _stream(self, prompt: Prompt, partial_field: PartialField) -> Completion:
-        """Return the model's answer, and write the text of its field to the sink.
-
-        The first `SAME_START` characters of a continuation are not written immediately, and neither
-        is a text that the answer already contains, because they show whether the model repeats its
-        answer.
-        """
-        partial_field.restart(prompt.begun)
-        start, is_start = "", prompt.begun != ""
-        async with self.model.stream(prompt) as stream:
-            async for chunk in stream:
-                if not is_start:
-                    partial_field.add(chunk)
-                    continue
-                start += chunk
-                is_start = len(start) < SAME_START or (
-                    start in prompt.begun[:-1] and not _restarts(prompt.begun, start)
-                )
-                if not is_start:
-                    partial_field.restart(_joined(prompt.begun, start))
-        return stream.completion
 
     async def _parse(self, completion: Completion, *, is_continued: bool = False) -> Any:
         try:

@@ -28,8 +28,6 @@ class Prompt:
         instructions: Instructions for the model, without any text that strangers wrote.
         material: Input texts for the model, the most important text first.
         schema: JSON Schema of the answer. `schema` is None for plain text.
-        most_tokens: Maximum tokens of the answer. A `most_tokens` of None selects the limit of the
-            model.
         begun: Beginning of an earlier answer, which the model is asked to continue.
     """
 
@@ -37,7 +35,6 @@ class Prompt:
     instructions: str
     material: Sequence[Material]
     schema: Mapping[str, Any] | None = None
-    most_tokens: int | None = None
     begun: str = ""
 
     @classmethod
@@ -102,13 +99,6 @@ class LanguageModel(Protocol):
     @property
     def offline(self) -> bool:
         """True if no model is configured."""
-
-    async def complete(self, prompt: Prompt) -> Completion:
-        """Return the answer to `prompt`.
-
-        Raises:
-            LanguageModelError: See errors.py.
-        """
 
     def stream(self, prompt: Prompt | str) -> CompletionStream:
         """Stream the answer to `prompt`. If the endpoint cannot stream, the answer is one chunk.

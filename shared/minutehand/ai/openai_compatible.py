@@ -83,20 +83,13 @@ class OpenAICompatible(Endpoint):
         **options: Any,
     ) -> None:
         super().__init__(url, "/chat/completions", **options)
-        self.most_tokens = most_tokens
+        self._most_tokens = most_tokens
         self._prices = prices
         self._rejected: frozenset[str] = frozenset()
         self._rejected_until = 0.0
         #: Number of responses in an unknown format since the last answer. After a single response
         #: in an unknown format, the client does not yet consider the URL wrong.
         self._unknown_formats = 0
-
-    async def complete(self, prompt: Prompt) -> Completion:
-        """Return the answer to `prompt`, see `LanguageModel.complete`."""
-        async with self.stream(prompt) as stream:
-            async for _ in stream:
-                pass
-        return stream.completion
 
     def stream(self, prompt: Prompt | str) -> CompletionStream:
         """Stream the answer to `prompt`, see `LanguageModel.stream`."""
@@ -198,7 +191,7 @@ class OpenAICompatible(Endpoint):
         # own maximum.
         for limit in ("max_tokens", "max_completion_tokens"):
             if limit not in without:
-                body[limit] = prompt.most_tokens or self.most_tokens
+                body[limit] = self._most_tokens
                 break
         is_structured = prompt.schema is not None and not prompt.begun
         if is_structured and "response_format" not in without:

@@ -44,14 +44,6 @@ class Transcript:
 class SpeechToText(Protocol):
     """A speech engine. To stop a transcription, cancel the task that waits for it."""
 
-    @property
-    def name(self) -> str:
-        """Name of the speech engine, for the transcript."""
-
-    @property
-    def offline(self) -> bool:
-        """True if the engine recognizes speech offline, without a call of a service."""
-
     async def transcribe(self, audio: bytes, *, on_share: OnShare | None = None) -> Transcript:
         """Transcribe `audio`, which contains up to some minutes of raw samples.
 

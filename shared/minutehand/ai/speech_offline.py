@@ -42,9 +42,6 @@ class OfflineSpeechToText:
     lock. At most one process per CPU core runs at a time.
     """
 
-    name: Final = NAME
-    offline: Final = True
-
     def __init__(self) -> None:
         self._free = asyncio.Semaphore(os.cpu_count() or 1)
 

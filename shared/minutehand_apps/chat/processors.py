@@ -128,7 +128,6 @@ class _Run:
         default = decision.options[0] if decision.options else "As you think best"
         expires_at = self._ctx.clock.now() + timedelta(seconds=seconds)
         question = {
-            "name": "question",
             "options": decision.options,
             "default": default,
             "expires_at": int(expires_at.timestamp() * 1000),
@@ -193,10 +192,10 @@ class _Run:
             await asyncio.sleep(self._app.pace_seconds / 10)
 
     async def say(self, kind: Any, content: str, **fields: Any) -> None:
-        """Post a message in the session. SQL stores only one message per kind and question.
+        """Post a message in the session. SQL stores only one message per kind.
 
         Args:
-            fields: Either `question` {name, options, default, expires_at}, or `work` {type, title}.
+            fields: Either `question` {options, default, expires_at}, or `work` {type, title}.
         """
         arguments = {"type": kind, "content": content, **fields}
         await self._app.worker.call_held("chat_say", self._job.id, self._job.fence, **arguments)

@@ -6,6 +6,7 @@ account are overwritten.
 
 import re
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field
 
@@ -119,16 +120,11 @@ def find_domain(text: str | None) -> str | None:
         The domain in lower case without `www.`, with international names in their `xn--` form.
         Return None if the text contains no domain.
     """
-    if not text:
+    try:
+        host = urlsplit("//" + (text or "").strip().split("://", 1)[-1]).hostname or ""
+        host = host.rstrip(".").removeprefix("www.").encode("idna").decode()
+    except ValueError:
         return None
-    host = text.strip().lower()
-    host = host.split("://", 1)[-1].split("/", 1)[0].split("?", 1)[0].split("#", 1)[0]
-    host = host.rsplit("@", 1)[-1].split(":", 1)[0].rstrip(".").removeprefix("www.")
-    if not host.isascii():
-        try:
-            host = host.encode("idna").decode()
-        except UnicodeError:
-            return None
     return host if _DOMAIN.fullmatch(host) else None
 
 

@@ -117,8 +117,13 @@ class Processors:
 
     async def _enrich(self, job: Job[Any], ctx: JobContext, task: Task) -> Ended:
         noun = task.kind
-        ctx.progress(10, "starting")
-        ctx.log("info", f"Starting enrichment for {noun}…", **{f"{noun}_id": task.record_id})
+        _begin(
+            ctx,
+            10,
+            "starting",
+            f"Starting enrichment for {noun}…",
+            **{f"{noun}_id": task.record_id},
+        )
         loaded = Loaded.model_validate(
             await self._call("enrichment_load", job, kind=noun, id=task.record_id)
         )
@@ -127,8 +132,7 @@ class Processors:
             # retry the job, because the transaction that creates the record may commit later
             raise _not_found(noun, task.record_id)
 
-        ctx.progress(20, "settings")
-        ctx.log("info", "Fetching workspace settings…")
+        _begin(ctx, 20, "settings", "Fetching workspace settings…")
         if loaded.sealed_key is None:
             return Fail("Apollo API key not configured for this workspace")
         try:
@@ -139,9 +143,8 @@ class Processors:
 
         if loaded.paused_seconds is not None and loaded.paused_seconds > 0:
             return _wait_for_apollo(timedelta(seconds=loaded.paused_seconds), ctx)
-        ctx.progress(30, "client")
         client = self._app.apollo(api_key)
-        ctx.log("info", "Initializing Apollo client…", source=client.source)
+        _begin(ctx, 30, "client", "Initializing Apollo client…", source=client.source)
         calls = VendorCalls(job, ctx, "Apollo")
         try:
             return await self._look_up_and_apply(job, ctx, calls, task, client, record)
@@ -165,15 +168,13 @@ class Processors:
         term = task.find_term(record)
         if term is None:
             return Fail(f"The {task.kind} has no usable {task.hint} to look up")
-        ctx.progress(40, "enriching")
-        ctx.log("info", f"Enriching with {task.hint}…", **{task.hint: term})
+        _begin(ctx, 40, "enriching", f"Enriching with {task.hint}…", **{task.hint: term})
         answer = await ctx.step(
             CALL,
             lambda: calls.make(lambda: self._paid(job, lambda: task.look_up(client, term, record))),
         )
 
-        ctx.progress(70, "processing")
-        ctx.log("info", "Processing enrichment data…", credits=answer["credits"])
+        _begin(ctx, 70, "processing", "Processing enrichment data…", credits=answer["credits"])
         result = Enriched(
             outcome="no match", looked_up=term, source=answer["source"], credits=answer["credits"]
         )
@@ -184,8 +185,7 @@ class Processors:
             return result
 
         fields, metadata = match
-        ctx.progress(90, "updating")
-        ctx.log("info", f"Updating {task.kind} record…")
+        _begin(ctx, 90, "updating", f"Updating {task.kind} record…")
         applied = Applied.model_validate(
             await self._call(
                 "enrichment_apply",
@@ -198,16 +198,10 @@ class Processors:
         )
         if applied.missing:
             raise _not_found(task.kind, task.record_id)
-        ctx.log(
-            "info",
-            f"{task.kind.capitalize()} enrichment completed successfully",
-            updated=applied.updated,
-            kept=applied.kept,
-        )
-        ctx.progress(100, "completed")
-        return result.model_copy(
-            update={"outcome": "enriched", "updated": applied.updated, "kept": applied.kept}
-        )
+        changes = {"updated": applied.updated, "kept": applied.kept}
+        done = f"{task.kind.capitalize()} enrichment completed successfully"
+        _begin(ctx, 100, "completed", done, **changes)
+        return result.model_copy(update={"outcome": "enriched", **changes})
 
     async def _paid(
         self, job: Job[Any], call: Callable[[], Awaitable[dict[str, Any]]]
@@ -247,6 +241,12 @@ def _key_service(job: Job[Any]) -> Iterator[None]:
             extra={"event": "aws.unavailable", "job_id": job.id, "reason": str(error)[:300]},
         )
         raise ProcessorError(KEY_SERVICE_DOWN) from error
+
+
+def _begin(ctx: JobContext, percentage: float, stage: str, message: str, **data: Any) -> None:
+    """Report that a stage begins, and log its message with the data."""
+    ctx.progress(percentage, stage, message)
+    ctx.log("info", message, **data)
 
 
 def _not_found(noun: str, record_id: str) -> ProcessorError:

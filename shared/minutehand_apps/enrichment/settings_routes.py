@@ -11,7 +11,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, SecretStr
 
 from minutehand.aws import SealBroken
 from minutehand.queue import CallerFunctions, reading
-from minutehand.web import ApiError, Body, Provided, UserFunctions, unavailable_if_missing
+from minutehand.web import Body, Provided, UserFunctions, unavailable_if_missing
 from minutehand_apps.enrichment.apollo import ApolloError, Source
 from minutehand_apps.enrichment.services import Enrichment
 
@@ -97,23 +97,11 @@ async def get_settings(workspace_id: UUID, functions: UserFunctions) -> Workspac
     )
 
 
-async def _settings_for_manager(workspace_id: UUID, functions: UserFunctions) -> WorkspaceSettings:
-    settings = await get_settings(workspace_id, functions)
-    if not settings.can_manage:
-        raise ApiError(403, "forbidden", "Only a manager of the workspace may do this")
-    return settings
-
-
-#: Settings of the workspace in the path. A caller who is not a manager gets 403.
-ManagedSettings = Annotated[WorkspaceSettings, Depends(_settings_for_manager)]
-
-
 @routes.put(PATH)
 async def put_settings(
-    managed: ManagedSettings, body: ChangeSettings, functions: UserFunctions, app: App
+    workspace_id: UUID, body: ChangeSettings, functions: UserFunctions, app: App
 ) -> WorkspaceSettings:
     """Change settings, as a manager. A new Apollo key replaces the previous key immediately."""
-    workspace_id = managed.workspace_id
     names = body.model_fields_set
     changes = body.model_dump(include=names - {"apollo_api_key"})
     if "apollo_api_key" in names:
@@ -132,17 +120,17 @@ async def delete_key(workspace_id: UUID, functions: UserFunctions) -> WorkspaceS
 
 @routes.post(f"{PATH}/test-connection")
 async def check_connection(
-    managed: ManagedSettings, functions: UserFunctions, app: App, body: TestConnection | None = None
+    workspace_id: UUID, functions: UserFunctions, app: App, body: TestConnection | None = None
 ) -> ConnectionTest:
     """Test the stored API key, or a key that is not stored yet. The test uses no credit."""
-    workspace_id = managed.workspace_id
+    # this call also refuses a test by someone who is not a manager
+    stored = await functions.call("get_sealed_apollo_key", workspace_id=workspace_id)
     if body is not None and body.apollo_api_key is not None:
         key = body.apollo_api_key.get_secret_value()
+    elif stored["sealed_key"] is None:
+        message = "Apollo API key not configured for this workspace"
+        return ConnectionTest(ok=False, reason="not_configured", message=message)
     else:
-        stored = await functions.call("get_sealed_apollo_key", workspace_id=workspace_id)
-        if stored["sealed_key"] is None:
-            message = "Apollo API key not configured for this workspace"
-            return ConnectionTest(ok=False, reason="not_configured", message=message)
         try:
             with unavailable_if_missing("the key service"):
                 key = await app.unseal(str(workspace_id), stored["sealed_key"])

@@ -128,18 +128,6 @@ async def test_a_job_is_repeated_and_names_the_one_before(station: Station) -> N
     assert station.project.row(foreign)["error_message"].startswith("Job not found")
 
 
-async def test_a_provider_that_takes_too_long_ends_with_the_deadline(
-    station: Station, providers: Providers
-) -> None:
-    """A job whose provider exceeds the job's timeout fails with that reason."""
-    providers.faults(None, "us-east", delay_seconds=600)
-    job = await station.submit(constraints={"regions": ["us-east"], "timeout": 1})
-    state = await station.ended(job)
-
-    assert state["status"] == "failed"
-    assert "no answer within 1 s" in state["error"]
-
-
 async def test_an_unknown_message_is_a_dead_letter_and_redrive_publishes_it_again(
     station: Station,
 ) -> None:

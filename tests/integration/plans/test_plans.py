@@ -71,24 +71,6 @@ async def test_a_model_makes_the_plan_and_the_code_adds_it_up(
     assert "<b>" not in page
 
 
-async def test_stages_that_need_nothing_of_each_other_run_side_by_side(
-    with_model: Harness, server: ModelServer
-) -> None:
-    """Stages that do not depend on each other send their requests before either gets a response."""
-    plan_id = await with_model.create("balanced_speed_and_detail")
-    await with_model.ended(plan_id)
-    asked = [seen.name for seen in server.seen]
-
-    assert asked.index("strategy") > max(asked.index("assumptions"), asked.index("constraints"))
-    response = await with_model.stream(f"/{plan_id}/stream", user=None)
-    kinds = [(event["type"], event["data"].get("stage")) for _, event in response]
-    done = kinds.index(("stage_completed", "assumptions"))
-    assert kinds.index(("stage_started", "constraints")) < done
-    headers = {"Accept": "application/json"}
-    as_json = await with_model.call("GET", f"/{plan_id}/stream?after=1", headers=headers)
-    assert as_json.json()["events"] == [event for _, event in response[1:]]
-
-
 CIRCLE = {"order": [{"task": "A", "after": ["B"]}, {"task": "B", "after": ["A"]}]}
 UNKNOWN = {"order": [{"task": "C", "after": ["Paint"]}]}
 

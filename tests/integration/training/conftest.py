@@ -27,9 +27,6 @@ SAMPLE = Path(__file__).resolve().parents[3] / "shared/minutehand_apps/training/
 class QuickEar:
     """A speech recognizer that returns the words that the test sets."""
 
-    name = "quick"
-    offline = True
-
     def __init__(self) -> None:
         self.said = [
             Segment(0.1, 2.0, "first turn off the power"),
@@ -42,7 +39,7 @@ class QuickEar:
         if self.before:
             raise self.before.pop(0)
         self.transcribed.append(len(sound))
-        return Transcript(tuple(self.said), self.name, offline=True)
+        return Transcript(tuple(self.said), "quick", offline=True)
 
     async def aclose(self) -> None:
         """Nothing to close."""

@@ -87,12 +87,20 @@ async def ask(model: OpenAICompatible, **options: Any) -> Any:
     return await ProcessorTest(title, None).run()
 
 
+async def answered(model: OpenAICompatible) -> Completion:
+    """Return the whole answer to the prompt."""
+    async with model.stream(PROMPT) as stream:
+        async for _ in stream:
+            pass
+    return stream.completion
+
+
 async def complete(server: ModelServer, *faults: Fault, **options: Any) -> Completion:
     """Return the completion that the client makes of the server's faulty responses."""
     server.faults["answer"] = list(faults)
     model = client(server, **options)
     try:
-        return await model.complete(PROMPT)
+        return await answered(model)
     finally:
         await model.aclose()
 
@@ -481,9 +489,9 @@ async def test_a_rejected_option_is_left_out_of_later_calls(
     ] * 2
     server.faults["text"] = [rejection(400, message="your prompt is rude")]
     with pytest.raises(LanguageModelError):
-        await model.complete(PROMPT)
+        await answered(model)
     for _ in range(2):
-        await model.complete(PROMPT)
+        await answered(model)
 
     for option in ("response_format", "max_tokens"):
         sent = [option in seen.body for seen in server.seen]

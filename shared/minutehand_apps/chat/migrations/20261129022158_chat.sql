@@ -35,7 +35,7 @@ create table public.async_messages (
   -- type of the background work that the message requests, null for other messages
   work_type text,
   work_title text,
-  question jsonb, -- {name, options, default, expires_at} of a question
+  question jsonb, -- {options, default, expires_at} of a question
   answers uuid, -- id of the question that this message answers
   client_id text,
   read_at timestamptz,
@@ -44,10 +44,7 @@ create table public.async_messages (
     check (type in ('message', 'reply', 'question', 'answer', 'info')),
   constraint async_messages_are_bounded
     check (char_length(content) between 1 and 250000),
-  constraint async_messages_names_are_bounded
-    check (
-      char_length(client_id) <= 255 and char_length(question ->> 'name') <= 200
-    ),
+  constraint async_messages_client_id_is_bounded check (char_length(client_id) <= 255),
   constraint async_messages_are_sent_once unique (session_id, client_id),
   constraint async_messages_answer_once unique (answers)
 );
@@ -59,10 +56,7 @@ create index async_messages_of_a_workspace
 create index async_messages_requests on public.async_messages (seq)
   where type = 'message';
 create unique index async_messages_one_a_job on public.async_messages (job_id, type)
-  where type in ('message', 'reply', 'info');
-create unique index async_messages_ask_once
-  on public.async_messages (job_id, (question ->> 'name'))
-  where type = 'question';
+  where type <> 'answer';
 
 -- Return the state of a job as the chat shows it. If retention has deleted the job, the state is
 -- 'completed'.
@@ -691,9 +685,7 @@ select p_event || jsonb_build_object(
       when 'job.waiting' then (
         select chat.note(q)
         from public.async_messages as q
-        where q.job_id = p_message.job_id
-          and q.type = 'question'
-          and q.question ->> 'name' = p_event #>> '{data,wait,name}'
+        where q.job_id = p_message.job_id and q.type = 'question'
       )
     end
   )
@@ -903,7 +895,7 @@ begin
   end if;
   perform public.answer_job(
     v_question.job_id,
-    jsonb_build_object('answer', p_content, 'name', v_question.question ->> 'name')
+    jsonb_build_object('answer', p_content)
   );
   perform set_config('request.jwt.claims', v_claims, true);
   insert into public.async_messages (

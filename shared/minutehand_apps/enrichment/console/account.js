@@ -14,7 +14,6 @@ import {
   Stale,
   StateBadge,
   useFetch,
-  useRef,
   useState,
   useTopicRefresh,
   When,
@@ -65,7 +64,7 @@ function Loaded({ account, contacts, history, job, isStale, error, refresh }) {
     ${
       job &&
       html`<section class="card" aria-label="Enrichment">
-        <${JobProgress} job=${{ ...job, progress: inWords(job) }} />
+        <${JobProgress} job=${job} />
       </section>`
     }
     ${
@@ -132,20 +131,6 @@ function Loaded({ account, contacts, history, job, isStale, error, refresh }) {
   </article>`;
 }
 
-/** Text for each stage of an enrichment job. */
-const STAGES = {
-  starting: "Beginning",
-  settings: "Reading the settings",
-  client: "Connecting to Apollo",
-  enriching: "Calling Apollo",
-  processing: "Reading the response",
-  updating: "Updating the fields",
-};
-const inWords = ({ progress }) => ({
-  ...progress,
-  message: progress?.message ?? STAGES[progress?.stage] ?? "Waiting for its turn",
-});
-
 const FIELDS = [
   ["name", "Name"],
   ["domain", "Domain"],
@@ -189,18 +174,7 @@ function Origin({ account, name }) {
   return at && html`<div class="hint">Edited <${When} at=${at} /></div>`;
 }
 
-/**
- * Return the names of the fields that have changed since the page was opened, in the order of the
- * fields.
- */
-function useArrived(account) {
-  const first = useRef(account);
-  const names = FIELDS.map(([name]) => name);
-  return names.filter((name) => account[name] !== first.current[name] && account[name] !== null);
-}
-
 function Fields({ account, onSaved }) {
-  const arrived = useArrived(account);
   const [draft, setDraft] = useState(null);
   const [problem, setProblem] = useState(null);
   const shown = (name, kind) =>
@@ -239,13 +213,7 @@ function Fields({ account, onSaved }) {
           ([name, label, kind]) => html`<div key=${name}>
             <dt>${label}</dt>
             <dd>
-              <span
-                key=${account[name]}
-                data-field=${name}
-                class=${arrived.includes(name) && "arrived"}
-                style=${{ "--nth": arrived.indexOf(name) }}>
-                ${shown(name, kind)}
-              </span>
+              <span data-field=${name}>${shown(name, kind)}</span>
               <${Origin} account=${account} name=${name} />
               <${Beside} ...${{ account, name, label, kind, onSaved }} />
             </dd>

@@ -64,18 +64,11 @@ export function Enriched({ row, job }) {
   </span>`;
 }
 
-/** Shows the first letter of a name as an icon. */
-const Mark = ({ name }) =>
-  html`<span class="mark" aria-hidden="true">${[...name.trim()][0]?.toUpperCase() ?? "?"}</span>`;
-
 /** Shows the name of a record, with a second line of text below the name. */
 export const Named = ({ name, href, under }) =>
   html`<span class="named">
-    <${Mark} name=${name} />
-    <span>
-      ${href ? html`<a href=${href}>${name}</a>` : name}
-      ${under && html`<span class="under">${under}</span>`}
-    </span>
+    ${href ? html`<a href=${href}>${name}</a>` : name}
+    ${under && html`<span class="under">${under}</span>`}
   </span>`;
 
 /**

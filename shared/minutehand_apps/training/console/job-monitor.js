@@ -27,7 +27,7 @@ const TRAINING = heading(
 );
 
 /** Shows the state of a job. A failed job that will run again has the state retrying. */
-export function JobState({ job }) {
+function JobState({ job }) {
   const cancelling = job.status === "cancelling";
   const status = cancelling ? "processing" : job.status;
   const known = { ...job, status, attempts: job.error_data ? 1 : 0 };

@@ -24,8 +24,8 @@ import {
   useTopicRefresh,
   When,
 } from "../../app.js";
-import { clock, isOver, MAKES, nowOf, stateOf, trainings } from "./data.js";
-import { attributesOf, columnsOf, JobState } from "./job-monitor.js";
+import { clock, isOver, nowOf, stateOf, trainings } from "./data.js";
+import { attributesOf, columnsOf } from "./job-monitor.js";
 import { Picture, printProcedure, useVideo, Video } from "./video.js";
 
 loadStyles("/apps/training/training.css");
@@ -145,29 +145,11 @@ function Training({ id, remove }) {
           address=${training.media?.video ? video.value?.url : null}
           edit=${(step, text) => trainings.editStep(id, step, text).then(found.refresh)} />`
       }
-      ${!isOver(training.status) && !transcribed && html`<${Coming} jobs=${training.jobs} />`}
       ${transcript.value && html`<${Transcript} of=${transcript.value} jump=${jump} at=${at} />`}
     </div>
     <${Details} training=${training} refresh=${found.refresh} />
   </article>`;
 }
-
-/** List of the expected results. The list is shown where the results will appear. */
-const Coming = ({ jobs }) =>
-  html`<section class="card stack coming" aria-labelledby="h-coming">
-    <h2 id="h-coming">Results</h2>
-    <ul>
-      ${Object.entries(MAKES).map(
-        ([type, what]) => html`<li key=${type}>
-          <span>${what}</span>
-          <${JobState} job=${jobs.find((job) => job.job_type === type) ?? { status: "pending" }} />
-        </li>`,
-      )}
-    </ul>
-    <p class="muted small">
-      The transcript appears here as it is written. You can leave this page.
-    </p>
-  </section>`;
 
 /** Table of the jobs of a training. */
 const Details = ({ training: { title: name, jobs }, refresh }) =>
