@@ -10,14 +10,14 @@ import wave
 from collections.abc import Mapping
 from typing import Any, Final
 
+from pydantic import BaseModel, FiniteFloat, TypeAdapter, ValidationError
+
 from minutehand.ai.endpoint import Endpoint
 from minutehand.ai.errors import InputRefused
 from minutehand.ai.speech import BYTES_PER_SECOND, SAMPLES_PER_SECOND, OnShare, Segment, Transcript
 from minutehand.worker.serialization import has_text
 
 logger = logging.getLogger(__name__)
-
-MAX_SEGMENTS: Final = 2_000
 
 
 class TranscriptionEndpoint(Endpoint):
@@ -72,6 +72,15 @@ class TranscriptionEndpoint(Endpoint):
         return response
 
 
+class _Row(BaseModel):
+    start: FiniteFloat
+    end: FiniteFloat
+    text: str
+
+
+_ROWS: Final = TypeAdapter(list[_Row])
+
+
 def parse_segments(response: Mapping[str, Any], seconds: float) -> tuple[Segment, ...]:
     """Return the segments of a transcript in order.
 
@@ -80,22 +89,19 @@ def parse_segments(response: Mapping[str, Any], seconds: float) -> tuple[Segment
     If a segment is invalid, return one segment with the whole text. The one segment contains all
     words, but the times of the other segments are lost.
     """
-    rows = response.get("segments")
-    segments, is_valid = [], True
-    for row in (rows if isinstance(rows, list) else [])[:MAX_SEGMENTS]:
-        try:
-            start, end = float(row["start"]), float(row["end"])
-            text = str.strip(row["text"])
-        except (KeyError, TypeError, ValueError, OverflowError):
-            is_valid = False
-            continue
-        if has_text(text) and start == start and end == end:
-            start = round(min(max(start, 0.0), seconds), 3)
+    try:
+        rows = _ROWS.validate_python(response.get("segments"))
+    except ValidationError:
+        rows = []
+    segments = []
+    for row in rows:
+        if has_text(row.text):
+            start = round(min(max(row.start, 0.0), seconds), 3)
             # Whisper sometimes returns a segment whose end is before its start
-            end = max(start, round(min(end, seconds), 3))
-            segments.append(Segment(start, end, text))
+            end = max(start, round(min(row.end, seconds), 3))
+            segments.append(Segment(start, end, row.text.strip()))
     full_text = response["text"].strip()
-    if has_text(full_text) and not (segments and is_valid):
+    if has_text(full_text) and not segments:
         return (Segment(0.0, seconds, full_text),)
     return tuple(sorted(segments, key=lambda segment: segment.start))
 

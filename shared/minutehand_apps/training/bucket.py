@@ -190,8 +190,6 @@ class Bucket:
                     digest.update(piece)
                     done += len(piece)
                     on_bytes(done, total)
-            if done != total:
-                raise later(_UNAVAILABLE, "Reading the video failed")
             return digest
 
         try:
@@ -209,18 +207,17 @@ class Bucket:
 
         return await _typed(read)
 
-    async def remove(self, *keys: str, prefix: str) -> None:
-        """Delete these objects, and all objects whose keys begin with the prefix."""
+    async def remove(self, prefix: str) -> None:
+        """Delete all objects whose keys begin with the prefix."""
 
         def remove() -> None:
-            names = list(keys)
             pages = self._s3.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self._name, Prefix=prefix):
-                names += [entry["Key"] for entry in page.get("Contents", ())]
-            for at in range(0, len(names), 1000):
-                batch = [{"Key": name} for name in names[at : at + 1000]]
+                objects = [{"Key": entry["Key"]} for entry in page.get("Contents", ())]
+                if not objects:
+                    return
                 response = self._s3.delete_objects(
-                    Bucket=self._name, Delete={"Objects": batch, "Quiet": True}
+                    Bucket=self._name, Delete={"Objects": objects, "Quiet": True}
                 )
                 if response.get("Errors"):
                     _report(f"not deleted: {response['Errors'][0].get('Code')}")

@@ -75,7 +75,7 @@ class Processors:
             transcript = await self._join(job, training)
         else:
             transcript = training.transcript
-        await self._app.bucket.remove(prefix=sound_prefix(training.workspace_id, training.id))
+        await self._app.bucket.remove(sound_prefix(training.workspace_id, training.id))
         missing = (training.sound or {}).get("missing_seconds")
         ends = f", but the file lacks its last {missing:.0f} s" if missing else ""
         ctx.log("info", f"The transcript is ready{ends}")

@@ -205,8 +205,8 @@ async def delete_training(training_id: UUID, functions: UserFunctions, app: App)
     """Delete a training with its results, its video and its audio chunks. Cancel its jobs."""
     deleted = await functions.call("training_delete", training_id=training_id, repeatable=False)
     with suppress(ProcessorError):  # the lifecycle rules delete remaining files
-        prefix = sound_prefix(deleted["workspace_id"], training_id)
-        await app.bucket.remove(deleted["object_key"], prefix=prefix)
+        await app.bucket.remove(deleted["object_key"])
+        await app.bucket.remove(sound_prefix(deleted["workspace_id"], training_id))
 
 
 async def _read(training_id: UUID, functions: CallerFunctions) -> dict[str, Any]:

@@ -184,7 +184,7 @@ async def test_a_chunk_whose_sound_was_deleted_says_so(studio: Studio, ear: Quic
     ear.before = [LanguageModelError("busy", code="rate_limited")]
     training = await studio.start()
     await studio.tick_until(lambda: studio.look(training["id"]), lambda _: not ear.before)
-    await studio.app.bucket.remove(prefix=sound_prefix(ACME, training["id"]))
+    await studio.app.bucket.remove(sound_prefix(ACME, training["id"]))
     state = await studio.ended(training)
     codes = studio.project.sql(
         "select error_data->'data'->>'code' as code from jobs"

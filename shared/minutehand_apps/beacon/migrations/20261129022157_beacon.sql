@@ -62,13 +62,11 @@ create table public.beacon_executions (
   job_id uuid not null references public.beacon_jobs (id) on delete cascade,
   jobspec_id text not null,
   region text not null,
-  model text, -- model that the provider reports
   status text not null default 'pending',
-  provider text, -- provider that returned the output
   queue_job_id uuid, -- child job in the queue, null before it is created
-  output jsonb, -- {data: {responses: [...]}}
   error text,
-  receipt jsonb, -- the receipt in the form that was signed
+  -- the receipt in the form that was signed, which contains the provider, model and output
+  receipt jsonb,
   created_at timestamptz not null default queue.clock(),
   started_at timestamptz,
   completed_at timestamptz,
@@ -76,10 +74,7 @@ create table public.beacon_executions (
   constraint beacon_executions_status_is_known
     check (status in ('pending', 'processing', 'completed', 'failed', 'cancelled')),
   constraint beacon_executions_complete_with_receipt
-    check (
-      (status = 'completed') = (output is not null)
-      and (output is null) = (receipt is null)
-    )
+    check ((status = 'completed') = (receipt is not null))
 );
 comment on table public.beacon_executions is
   'Executions of a job, one per region, each with the answers and their signed receipt.';
@@ -112,10 +107,10 @@ select
   e.job_id,
   e.jobspec_id,
   e.region,
-  e.model,
-  e.provider,
+  e.receipt ->> 'model' as model,
+  e.receipt ->> 'provider' as provider,
   e.queue_job_id,
-  e.output,
+  e.receipt -> 'output' as output,
   case
     when e.completed_at is null and q.status in ('failed', 'cancelled')
       then q.status
@@ -211,7 +206,6 @@ comment on column public.beacon_jobs.closing is 'Person: words';
 comment on column public.beacon_outbox.message is 'Person: words';
 comment on column public.beacon_outbox.error is 'Person: words to clear';
 comment on column public.beacon_executions.jobspec_id is 'Person: words';
-comment on column public.beacon_executions.output is 'Person: words';
 comment on column public.beacon_executions.error is 'Person: words to clear';
 comment on column public.beacon_executions.receipt is 'Person: words';
 
@@ -432,14 +426,14 @@ select jsonb_build_object(
         select jsonb_agg(
           jsonb_build_object(
             'region', e.region,
-            'provider', e.provider,
-            'model', e.model,
-            'output', e.output
+            'provider', e.receipt -> 'provider',
+            'model', e.receipt -> 'model',
+            'output', e.receipt -> 'output'
           )
           order by e.id
         )
         from public.beacon_executions as e
-        where e.job_id = j.id and e.output is not null
+        where e.job_id = j.id and e.receipt is not null
       )
     )
     from public.beacon_jobs as j
@@ -704,7 +698,7 @@ begin
   return jsonb_build_object(
     'job', case when v_job.id is not null then to_jsonb(v_job) end,
     'executions', (
-      select coalesce(jsonb_agg(to_jsonb(e) - 'output' order by e.id), '[]')
+      select coalesce(jsonb_agg(to_jsonb(e) - 'receipt' order by e.id), '[]')
       from public.beacon_executions as e
       where e.job_id = v_job.id
     )
@@ -807,7 +801,6 @@ declare
     array['beacon_execution'],
     'no receipt was stored'
   );
-  v_receipt jsonb := p_request -> 'receipt';
   v_execution public.beacon_executions;
 begin
   perform queue.refuse_revoked();
@@ -832,10 +825,7 @@ begin
     update public.beacon_executions
     set
       status = 'completed',
-      output = v_receipt -> 'output',
-      receipt = v_receipt,
-      provider = v_receipt ->> 'provider',
-      model = v_receipt ->> 'model',
+      receipt = p_request -> 'receipt',
       error = null,
       completed_at = queue.clock()
     where id = v_execution.id

@@ -60,13 +60,11 @@ create table public.beacon_executions (
   job_id uuid not null references public.beacon_jobs (id) on delete cascade,
   jobspec_id text not null,
   region text not null,
-  model text, -- model that the provider reports
   status text not null default 'pending',
-  provider text, -- provider that returned the output
   queue_job_id uuid, -- child job in the queue, null before it is created
-  output jsonb, -- {data: {responses: [...]}}
   error text,
-  receipt jsonb, -- the receipt in the form that was signed
+  -- the receipt in the form that was signed, which contains the provider, model and output
+  receipt jsonb,
   created_at timestamptz not null default queue.clock(),
   started_at timestamptz,
   completed_at timestamptz,
@@ -74,10 +72,7 @@ create table public.beacon_executions (
   constraint beacon_executions_status_is_known
     check (status in ('pending', 'processing', 'completed', 'failed', 'cancelled')),
   constraint beacon_executions_complete_with_receipt
-    check (
-      (status = 'completed') = (output is not null)
-      and (output is null) = (receipt is null)
-    )
+    check ((status = 'completed') = (receipt is not null))
 );
 comment on table public.beacon_executions is
   'Executions of a job, one per region, each with the answers and their signed receipt.';
@@ -110,10 +105,10 @@ select
   e.job_id,
   e.jobspec_id,
   e.region,
-  e.model,
-  e.provider,
+  e.receipt ->> 'model' as model,
+  e.receipt ->> 'provider' as provider,
   e.queue_job_id,
-  e.output,
+  e.receipt -> 'output' as output,
   case
     when e.completed_at is null and q.status in ('failed', 'cancelled')
       then q.status
@@ -209,6 +204,5 @@ comment on column public.beacon_jobs.closing is 'Person: words';
 comment on column public.beacon_outbox.message is 'Person: words';
 comment on column public.beacon_outbox.error is 'Person: words to clear';
 comment on column public.beacon_executions.jobspec_id is 'Person: words';
-comment on column public.beacon_executions.output is 'Person: words';
 comment on column public.beacon_executions.error is 'Person: words to clear';
 comment on column public.beacon_executions.receipt is 'Person: words';

@@ -215,14 +215,14 @@ select jsonb_build_object(
         select jsonb_agg(
           jsonb_build_object(
             'region', e.region,
-            'provider', e.provider,
-            'model', e.model,
-            'output', e.output
+            'provider', e.receipt -> 'provider',
+            'model', e.receipt -> 'model',
+            'output', e.receipt -> 'output'
           )
           order by e.id
         )
         from public.beacon_executions as e
-        where e.job_id = j.id and e.output is not null
+        where e.job_id = j.id and e.receipt is not null
       )
     )
     from public.beacon_jobs as j

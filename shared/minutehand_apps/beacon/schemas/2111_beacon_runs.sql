@@ -28,7 +28,7 @@ begin
   return jsonb_build_object(
     'job', case when v_job.id is not null then to_jsonb(v_job) end,
     'executions', (
-      select coalesce(jsonb_agg(to_jsonb(e) - 'output' order by e.id), '[]')
+      select coalesce(jsonb_agg(to_jsonb(e) - 'receipt' order by e.id), '[]')
       from public.beacon_executions as e
       where e.job_id = v_job.id
     )
@@ -131,7 +131,6 @@ declare
     array['beacon_execution'],
     'no receipt was stored'
   );
-  v_receipt jsonb := p_request -> 'receipt';
   v_execution public.beacon_executions;
 begin
   perform queue.refuse_revoked();
@@ -156,10 +155,7 @@ begin
     update public.beacon_executions
     set
       status = 'completed',
-      output = v_receipt -> 'output',
-      receipt = v_receipt,
-      provider = v_receipt ->> 'provider',
-      model = v_receipt ->> 'model',
+      receipt = p_request -> 'receipt',
       error = null,
       completed_at = queue.clock()
     where id = v_execution.id
