@@ -1,9 +1,9 @@
-"""Interface of Apollo clients, with the records that they return and their errors.
+"""Records that Apollo clients return, and errors of the clients.
 
-`apollo_http` implements the interface by Apollo's API, and `apollo_offline` without a network.
+`apollo_http` calls Apollo's API, and `apollo_offline` works without a network.
 """
 
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -103,27 +103,6 @@ class ApolloRateLimited(ApolloError):
 
     code = "rate_limited"
     hope = "later"
-
-
-class ApolloClient(Protocol):
-    """Apollo client of one workspace. Each method may raise an `ApolloError`."""
-
-    @property
-    def source(self) -> Source:
-        """Source of the data that this client returns."""
-        ...
-
-    async def enrich_organization(self, domain: str) -> OrganizationMatch:
-        """Find a company by its domain."""
-        ...
-
-    async def match_person(self, *, email: str, name: str | None = None) -> PersonMatch:
-        """Find a person by e-mail address. With `name`, a match is more likely."""
-        ...
-
-    async def usage(self) -> Usage:
-        """Check the API key without using a credit."""
-        ...
 
 
 def json_record(record: BaseModel) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 SQL decides which fields of a record are overwritten.
 """
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from minutehand.aws import SealBroken
 from minutehand.config import Settings
@@ -25,7 +27,6 @@ from minutehand.worker import (
     clock_time,
 )
 from minutehand_apps.enrichment.apollo import (
-    ApolloClient,
     ApolloError,
     ApolloRateLimited,
     OrganizationMatch,
@@ -45,6 +46,9 @@ from minutehand_apps.enrichment.models import (
     find_email,
 )
 from minutehand_apps.enrichment.services import Enrichment
+
+if TYPE_CHECKING:
+    from minutehand_apps.enrichment.services import ApolloClient
 
 logger = logging.getLogger(__name__)
 

@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING
 from minutehand.aws import Sealer, make_sealer, row_context
 from minutehand.config import Settings, read_flag, read_url
 from minutehand.queue import Dependencies
-from minutehand_apps.enrichment.apollo import ApolloClient
 from minutehand_apps.enrichment.apollo_offline import KEY_PREFIX, OfflineApollo
 
 if TYPE_CHECKING:
     import httpx
+
+    from minutehand_apps.enrichment.apollo_http import HttpApollo
+
+    #: Client of one workspace. Each method may raise an `ApolloError`.
+    ApolloClient = HttpApollo | OfflineApollo
 
 
 class Enrichment(Dependencies):

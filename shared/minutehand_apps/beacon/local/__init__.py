@@ -13,11 +13,8 @@ HOMES = {
     "gamma": ("asia-pacific", "us-east"),
 }
 #: Processes by name, each with its module and its environment variables other than PORT.
-PROCESSES = {
-    "beacon-providers": (
-        "minutehand_apps.beacon.local.provider_server",
-        {"PROVIDER_NAMES": ",".join(HOMES)},
-    )
+PROCESSES: dict[str, tuple[str, dict[str, str]]] = {
+    "beacon-providers": ("minutehand_apps.beacon.local.provider_server", {})
 }
 #: Path that returns 200 when the providers are ready.
 READY = f"/{next(iter(HOMES))}/v1/health"

@@ -17,6 +17,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
+from minutehand_apps.beacon.local import HOMES
+
 MODEL = "offline-1"  # the model that each answer names
 
 
@@ -139,14 +141,13 @@ def _away() -> Response:
 
 
 def main(environ: Mapping[str, str]) -> int:
-    """Serve all providers in PROVIDER_NAMES on PORT until SIGTERM.
+    """Serve the local providers on PORT until SIGTERM.
 
     The path of a request begins with the name of the provider.
     """
     import uvicorn  # imported here, because Lambda functions do not have uvicorn
 
-    names = environ["PROVIDER_NAMES"].split(",")
-    app = Starlette(routes=[Mount(f"/{name}", ProviderServer(name).app) for name in names])
+    app = Starlette(routes=[Mount(f"/{name}", ProviderServer(name).app) for name in HOMES])
     port = int(environ["PORT"])
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
     return 0

@@ -56,23 +56,6 @@ create index async_messages_requests on public.async_messages (seq)
 create unique index async_messages_one_a_job on public.async_messages (job_id, type)
   where type <> 'answer';
 
--- Return the state of a job as the chat shows it. If retention has deleted the job, the state is
--- 'completed'.
-create function chat.state_of(p_job public.jobs)
-returns text
-language sql stable
-set search_path = ''
-as $$
-select case
-  when p_job.status = 'processing' and p_job.cancel_requested_at is not null
-    then 'cancelling'
-  when p_job.status = 'pending' and p_job.started_at is null then 'accepted'
-  when p_job.status in ('pending', 'processing') then 'in_progress'
-  when p_job.status = 'waiting' then 'waiting_for_user'
-  else coalesce(p_job.status, 'completed')
-end
-$$;
-
 create view public.async_work_items with (security_invoker = true) as
 select
   'work_' || m.job_id as id,
@@ -81,7 +64,14 @@ select
   m.job_id,
   m.work_type as type,
   m.work_title as title,
-  chat.state_of(j) as status,
+  case
+    when j.status = 'processing' and j.cancel_requested_at is not null
+      then 'cancelling'
+    when j.status = 'pending' and j.started_at is null then 'accepted'
+    when j.status in ('pending', 'processing') then 'in_progress'
+    when j.status = 'waiting' then 'waiting_for_user'
+    else coalesce(j.status, 'completed') -- j is null if retention has deleted the job
+  end as status,
   jsonb_build_object(
     'stage', case j.status
       when 'completed' then 'DONE'
@@ -731,37 +721,6 @@ comment on function chat.events is
 
 -- 4. Functions that cancel work and answer questions ----------------------------------------------
 
--- Return the jobs that the caller may cancel, either the job of one work item or the jobs of all
--- work items in a session.
-create function chat.jobs_of(p_session_id text, p_work_id text)
-returns setof public.jobs
-language plpgsql stable
-set search_path = ''
-as $$
-begin
-  if p_work_id is null then
-    perform chat.session_or_refuse(p_session_id);
-    return query
-      select j.*
-      from public.async_messages as m
-      join public.jobs as j on j.id = m.job_id
-      where m.session_id = p_session_id
-        and m.type = 'message'
-        and m.work_type is not null
-      order by j.id;
-  elsif p_work_id ~ '^work_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
-    return query -- a guest may cancel work if they know the id of the work
-      select j.*
-      from public.async_messages as m
-      join public.jobs as j on j.id = m.job_id
-      where m.job_id = substr(p_work_id, 6)::uuid
-        and m.type = 'message'
-        and m.work_type is not null
-        and (chat.session_or_null(m.session_id)).session_id is not null;
-  end if;
-end;
-$$;
-
 create function chat.cancel(p_session_id text, p_work_id text)
 returns jsonb
 language plpgsql
@@ -769,11 +728,30 @@ security definer
 set search_path = ''
 as $$ -- guests have no rights on tables
 declare
-  v_all constant public.jobs[] := array(
+  v_job_id constant uuid := case
+    when p_work_id ~ '^work_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+      then substr(p_work_id, 6)::uuid
+  end;
+  v_all public.jobs[];
+  v_ids uuid[];
+begin
+  perform queue.hold_id(p_session_id);
+  if p_work_id is null then
+    perform chat.session_or_refuse(p_session_id);
+  end if;
+  v_all := array(
     select j
-    from chat.jobs_of(p_session_id, p_work_id) as j
+    from public.async_messages as m
+    join public.jobs as j on j.id = m.job_id
+    where m.type = 'message'
+      and m.work_type is not null
+      and (
+        m.job_id = v_job_id -- a guest may cancel work if they know the id of the work
+        or p_work_id is null and m.session_id = p_session_id
+      )
+      and (chat.session_or_null(m.session_id)).session_id is not null
   );
-  v_ids constant uuid[] := array(
+  v_ids := array(
     select j.id
     from unnest(v_all) as j
     where j.finished_at is null
@@ -786,8 +764,6 @@ declare
       )
     order by j.id
   );
-begin
-  perform queue.hold_id(p_session_id);
   if p_work_id is not null and v_all = '{}' then
     perform queue.refuse(404, 'work_item_not_found', 'Work not found', p_work_id);
   elsif p_work_id is not null and v_ids = '{}' then
@@ -1046,5 +1022,4 @@ select queue.allow_guests(
   'chat.messages',
   'chat.respond'
 );
-select queue.allow('authenticated, service_role', 'chat.state_of');
 select queue.allow('job_worker, service_role', 'public.chat_load', 'public.chat_say');
