@@ -2,8 +2,9 @@
 
 The file is mapped into memory. A write into mapped memory takes less than a microsecond, and the
 file keeps the written bytes when the process is killed. The file contains the id of the job whose
-coroutine runs or whose code is ending the process, and then an entry for each thread with the
-thread's identifier and the id of its job.
+coroutine runs or whose code is ending the process, then a byte that is 1 while code of the process
+is ending or signalling a process, and then an entry for each thread with the thread's identifier
+and the id of its job.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ _ID_SIZE: Final = 36
 _ENTRY_SIZE: Final = 16 + _ID_SIZE
 #: Number of entries for threads. If there are more threads, some threads share an entry.
 _ENTRIES: Final = 1000
-_FILE_SIZE: Final = _ID_SIZE + _ENTRIES * _ENTRY_SIZE
+_FIRST_ENTRY: Final = _ID_SIZE + 1
+_FILE_SIZE: Final = _FIRST_ENTRY + _ENTRIES * _ENTRY_SIZE
 _CURRENT: Final = slice(_ID_SIZE)
 _NO_JOB: Final = bytes(_ID_SIZE)
 #: Headline that `faulthandler` writes above the stack of the thread that a signal ended.
@@ -62,10 +64,12 @@ def _recorded(end: Callable[..., None]) -> Callable[..., None]:
 
     def call(*args: Any, **options: Any) -> None:
         before, _memory[_CURRENT] = _memory[_CURRENT], JOB_ID.get()
+        _memory[_ID_SIZE] = True
         try:
             end(*args, **options)
-        finally:
-            _memory[_CURRENT] = before  # `os.kill` has not ended this process
+        finally:  # `os.kill` has not ended this process
+            _memory[_CURRENT] = before
+            _memory[_ID_SIZE] = False
 
     return call
 
@@ -81,7 +85,7 @@ def run_recorded(job_id: bytes, run: Callable[[], T]) -> T:
     """Call a function in this thread, and record that the call belongs to a job."""
     JOB_ID.set(job_id)
     thread = threading.get_ident()
-    start = _starts.setdefault(thread, _ID_SIZE + len(_starts) % _ENTRIES * _ENTRY_SIZE)
+    start = _starts.setdefault(thread, _FIRST_ENTRY + len(_starts) % _ENTRIES * _ENTRY_SIZE)
     _memory[start : start + _ENTRY_SIZE] = b"%016x" % thread + job_id
     return run()
 
@@ -94,10 +98,11 @@ class JobExecutor(ThreadPoolExecutor):
         return super().submit(run_recorded, JOB_ID.get(), partial(run, *args, **options))
 
 
-def read_current_job(path: Path, stacks: str) -> str | None:
+def read_current_job(path: Path, stacks: str) -> tuple[str | None, bool]:
     """Return the id of the job whose code ended the process, or whose coroutine ran at that time.
 
-    Return None if no such job is known.
+    The id is None if no such job is known. Also return whether code of the process was ending or
+    signalling a process.
 
     Args:
         stacks: Stacks that `faulthandler` wrote when a signal ended the process.
@@ -106,7 +111,8 @@ def read_current_job(path: Path, stacks: str) -> str | None:
     job_ids = [content[_CURRENT]]
     for thread in _FATAL.findall(stacks):
         job_ids.insert(0, content.partition(thread.encode())[2][:_ID_SIZE])
-    return next((job_id.decode() for job_id in job_ids if any(job_id[:1])), None)
+    job_id = next((job_id.decode() for job_id in job_ids if any(job_id[:1])), None)
+    return job_id, any(content[_ID_SIZE:_FIRST_ENTRY])
 
 
 def to_record(job_id: JobId) -> bytes:

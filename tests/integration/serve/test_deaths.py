@@ -113,14 +113,15 @@ def test_a_job_that_blocks_its_process_is_named_by_the_stack(host: Served) -> No
 @pytest.mark.parametrize(
     ("job_type", "count", "how", "error", "signal_name"),
     [
-        ("served.batch", 9, "dies", "WorkerLost", "SIGKILL"),
+        ("served.batch", 9, "SIGKILL", "WorkerLost", "SIGKILL"),
+        ("served.batch", 9, "SIGSTOP", "WorkerLost", "SIGSTOP"),
         ("served.plain_batch", 1, "hangs", "AttemptTimeout", None),
     ],
 )
 def test_a_batch_that_fails_costs_only_the_item_that_made_it_fail(
     host: Served, job_type: str, count: int, how: str, error: str, signal_name: str | None
 ) -> None:
-    """If one job ends its batch's process, or hangs in a thread, that job fails.
+    """If one job ends or stops its batch's process, or hangs in a thread, that job fails.
 
     The other jobs of the batch complete.
     """

@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import re
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -75,6 +76,8 @@ class ExitReport:
         record, tracebacks = self._read()
         self.worker_id = record.get("worker_id")
         failed, others = _split(tracebacks)
+        current = Path(f"{self._path}{CURRENT_JOB}")
+        current_job, was_signalling = read_current_job(current, tracebacks)
         own = (line.strip() for line in failed if "File" in line and not _NOT_OWN.search(line))
         details = {
             "line": next(own, None),
@@ -82,7 +85,9 @@ class ExitReport:
             "signal": signal_of(code),
             "memory_mb": record.get("memory_mb"),
             "jobs": record.get("jobs"),
-            "current_job": read_current_job(Path(f"{self._path}{CURRENT_JOB}"), tracebacks),
+            "current_job": current_job,
+            # someone else stopped the process, so that no job is guilty
+            "stopped": (code == -signal.SIGSTOP and not was_signalling) or None,
             "commit": read_text(self._environ, "MINUTEHAND_COMMIT"),
             "stack": [*failed, *others][:_MAX_LINES] or None,
             "guilty_type": _find_type(failed, record.get("code", [])),

@@ -41,7 +41,6 @@ from minutehand.functions.worker.exit_report import ExitReport, ExitReporter
 from minutehand.functions.worker.fork_server import FORK_SERVER, ForkServer, serve_forks
 from minutehand.queue.models import ReleasedJobs
 from minutehand.tasks import end_tasks
-from minutehand.worker.errors import signal_of
 from minutehand.worker.loop import run_until_done, tune_gc
 
 logger = logging.getLogger(__name__)
@@ -270,10 +269,10 @@ class WorkerProcess:
             # if the fork server has ended, its worker processes release their jobs themselves
             details = {} if code is None else report.read(code)
             evidence = {**details, "companies": self._count_companies(details)}
-            if code == -signal.SIGSTOP or (self._is_stopping and code == -signal.SIGKILL):
+            if "stopped" in details or (self._is_stopping and code == -signal.SIGKILL):
                 # no job is guilty, because the host kills processes that do not stop in time, or
-                # that someone stopped by SIGSTOP
-                evidence = {"stopped": True, "signal": signal_of(code)}
+                # that someone else stopped by SIGSTOP
+                evidence = {"stopped": True, "signal": details["signal"]}
             result = await self._exit_reporter.report(report.worker_id, evidence)
             ran = round(asyncio.get_running_loop().time() - started)
             extra = {"event": "worker.died", "ran_seconds": ran, **details, "guilty": result.guilty}

@@ -84,16 +84,17 @@ def leave_in_a_thread(job: Job[Leave], ctx: JobContext) -> None:
 
 
 class Item(BaseModel):
-    """Payload that says whether the processor of the batch ends its process or hangs."""
+    """Payload that says whether the processor of the batch hangs, or the signal that it sends."""
 
     how: str | None = None
 
 
 @processor("served.batch", payload=Item, batch=10, batch_wait=0.2, max_attempts=1)
 async def together(jobs: list[BatchedJob[Item]]) -> list[None]:
-    """End the process if one item says so."""
-    if any(job.payload.how == "dies" for job in jobs):
-        os.kill(os.getpid(), signal.SIGKILL)
+    """End or stop the process by the signal that an item names."""
+    for job in jobs:
+        if job.payload.how:
+            os.kill(os.getpid(), signal.Signals[job.payload.how])
     return [None for _ in jobs]
 
 
