@@ -1281,7 +1281,7 @@ from (
       (
         'lost',
         'SIGKILL usually means the memory limit, SIGSEGV a library in C, and exit code 1 a blocked '
-          'event loop. Another exit code comes from a call that ended the process. Fix the cause, '
+          'event loop. Another exit code comes from a call that ended the process. Correct that, '
           'then retry the job.'
       ),
       (
@@ -1399,21 +1399,23 @@ from (
     (
       'cancelled:start_by',
       null,
-      'Remove the cause of the wait, then retry the job. A retried job has no latest start time.',
+      'Retry the job when that reason has gone. A retried job has no latest start time.',
       'retry {job_id}',
       null
     ),
     (
       'failed',
       'It failed at {finished_at} after {attempts} of {max_attempts} attempts: {error_line}',
-      'Fix the cause, then retry the job. Finished steps are kept.',
+      'Correct [the code or its data at {place}|what the error names], then retry the job. '
+        'Finished steps are kept.',
       'retry {job_id}',
       null
     ),
     (
       'failed:child',
       null,
-      'Fix {cause_type}, the first descendant that failed, then retry this job.',
+      'Follow the advice of {cause_type}, the first descendant that failed, and retry it. Then '
+        'retry this job.',
       'show {child}',
       '/jobs/{child}'
     ),
@@ -3012,8 +3014,9 @@ $$;
 -- code: HTTP status, SQLSTATE or errno name.
 -- cause: Response of another service, line of code that ended the process, or last error of an
 --   exception chain.
+-- place: Location in the code at which a failed job raised its error.
 create function queue.error_of(p_job public.jobs)
-returns table (kind text, code text, cause text)
+returns table (kind text, code text, cause text, place text)
 language sql stable
 set search_path = ''
 as $$
@@ -3078,7 +3081,17 @@ select
       order by a.fence desc
       limit 1
     )
-  ) as cause
+  ) as cause,
+  case
+    when p_job.status = 'failed' then (
+      select (f.frame ->> 'file') || ':' || (f.frame ->> 'line')
+      from queue.attempts as a
+      cross join lateral (select a.traceback #> '{frames,0}' as frame) as f
+      where a.job_id = p_job.id
+      order by a.fence desc
+      limit 1
+    )
+  end as place
 from jsonb_to_record(p_job.error_data) as e (
   type text, status text, sqlstate text, errno text, signal text, response text,
   reason text, evidence jsonb, data jsonb
@@ -3163,6 +3176,7 @@ begin
       || queue.names_of(p_job, v_held)
       || jsonb_build_object(
         'code', v_error.code,
+        'place', v_error.place,
         'which', case when p_is_open then p_job.workspace_id end
       )
       || jsonb_strip_nulls(v_found -> 'data'),

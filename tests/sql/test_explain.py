@@ -257,7 +257,7 @@ def test_a_job_that_the_project_refuses_to_change_is_said(engine: Engine) -> Non
 ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("AttemptTimeout", {}, "traceback"),
     ("DeadlinePassed", {}, "later deadline"),
-    ("httpx.ReadTimeout", {}, "Fix the cause"),
+    ("httpx.ReadTimeout", {}, "what the error names"),
     ("TimeoutError", {"errno": "ETIMEDOUT"}, "its time limit"),
     ("httpx.HTTPStatusError", {"status": 401}, "credentials"),
     ("psycopg.OperationalError", {"sqlstate": "28P01"}, "credentials"),
@@ -276,7 +276,7 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("httpx.HTTPStatusError", {"status": 503}, "(HTTP 503)"),
     ("httpx.ConnectError", {"errno": "EAI_NONAME"}, "its address"),
     ("PayloadRejected", {}, "payload"),
-    ("DeadlineReached", {}, "Fix the cause"),  # the worker's time ran out, not the job's
+    ("DeadlineReached", {}, "what the error names"),  # the worker's time ran out, not the job's
 ]
 
 
@@ -294,7 +294,7 @@ def test_advice_follows_what_an_error_is(engine: Engine) -> None:
 
             [step] = engine.explain(job_id)["next"]
             later = "if the cause is gone" if outcome == "retry" else advice
-            assert (advice if advice != "Fix the cause" else later) in step["words"], error
+            assert (advice if advice != "what the error names" else later) in step["words"], error
             assert step["path"].startswith("/")
             engine.advance(100)
 
@@ -499,10 +499,12 @@ def test_a_misspelt_event_and_the_faults_of_a_payload_are_named(engine: Engine) 
 
     for line, cause in ((1, None), (2, "E: e")):  # the first line is that of a task group's error
         fails, lease = engine.start()
-        causes = [{"type": "E", "message": "e", "frames": [{"line": line}]}]
-        error = {"type": "E", "traceback": {"frames": [{"line": 1}], "causes": causes}}
+        causes = [{"type": "E", "message": "e", "frames": [{"file": "a.py", "line": line}]}]
+        frames = [{"file": "a.py", "line": 1}]
+        error = {"type": "E", "traceback": {"frames": frames, "causes": causes}}
         engine.settle(lease, "failed", error=error)
-        assert engine.explain(fails)["cause"] == cause
+        said = engine.explain(fails)
+        assert (said["cause"], "at a.py:1" in said["next"][0]["words"]) == (cause, True)
 
 
 def test_a_child_that_does_not_exist_is_named(engine: Engine) -> None:
