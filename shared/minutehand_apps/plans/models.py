@@ -73,6 +73,7 @@ class Plan(ReportedPlan):
     """A plan with its stages that have ended."""
 
     plan_id: UUID
+    is_sample: bool | None
     job_id: UUID
     share_id: UUID | None = Field(description="Key of the report's public link, or null.")
     session_id: str | None = Field(

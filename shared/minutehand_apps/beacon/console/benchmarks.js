@@ -14,12 +14,12 @@ import {
   navigate,
   notify,
   pluralize,
-  Tag,
   useLivePages,
   useState,
   When,
 } from "../../app.js";
 import { beacon, isOver, STATES, versionOf } from "./data.js";
+import { State } from "./job-page.js";
 import { SubmitDialog } from "./submit-dialog.js";
 
 loadStyles("/apps/beacon/beacon.css");
@@ -107,11 +107,7 @@ export default function Benchmarks({ workspace }) {
             </span>
           `,
         ),
-        column(
-          "State",
-          "state bare",
-          ({ status }) => html`<${Tag} tone=${STATES[status].tone}>${STATES[status].word}<//>`,
-        ),
+        column("State", "state bare", (job) => html`<${State} job=${job} />`),
         column("Regions", "wrap bare", regionsOf),
         column("Answered", "nowrap", doneOf),
         column("Submitted", "bare", (job) => html`<${When} at=${job.created_at} />`),

@@ -24,8 +24,11 @@ import { Receipts } from "./receipts.js";
 
 export const title = () => "Benchmark";
 
-const State = ({ status, isSample }) =>
-  isSample && status === "completed"
+const isMadeUp = ({ executions }) => executions.some(({ model }) => model === "offline-1");
+
+/** Badge with the state of a benchmark or of one of its executions. */
+export const State = ({ job, status = job.status }) =>
+  isMadeUp(job) && status === "completed"
     ? html`<${Tag}>Sample<//>`
     : html`<${Tag} tone=${STATES[status].tone}>${STATES[status].word}<//>`;
 
@@ -56,7 +59,7 @@ export default function JobPage({ id, workspace }) {
       "It runs each day at 06:00 UTC. Change this in Jobs and queues, Schedules.",
     );
   const { constraints } = job.spec;
-  const isSample = job.executions.some(({ model }) => model === "offline-1");
+  const isSample = isMadeUp(job);
   const questions = pluralize(job.spec.questions.length, "question");
   const regions = pluralize(constraints.regions.length, "region");
   return html`<article class="page">
@@ -67,7 +70,7 @@ export default function JobPage({ id, workspace }) {
         </p>
         <div class="titled">
           <h1 tabindex="-1" class="wrap">${job.spec.benchmark.name}</h1>
-          <${State} status=${job.status} isSample=${isSample} />
+          <${State} job=${job} />
         </div>
       </div>
       ${isLive && html`<${Freshness} value=${freshness} />`}
@@ -104,7 +107,7 @@ export default function JobPage({ id, workspace }) {
           column(
             "State",
             ({ status, error }) => html`
-              <${State} status=${status} isSample=${isSample} />
+              <${State} job=${job} status=${status} />
               ${error && html` <span class="problem wrap">${error}</span>`}
             `,
           ),

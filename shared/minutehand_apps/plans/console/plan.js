@@ -94,10 +94,7 @@ export default function PlanPage({ id }) {
     callRoute("PUT /api/plans/{plan_id}/tasks", { params, body }).then(found.refresh);
   const share = (shared) =>
     callRoute("PUT /api/plans/{plan_id}/share", { params, body: { shared } });
-  const { stages } = plan;
-  const isSample = stages.length > 0 && !stages.some((one) => one.model || one.status === "failed");
-  const { tone, word } =
-    isSample && plan.status === "completed" ? { word: "Sample" } : toneOf(plan.status);
+  const { tone, word } = toneOf(plan);
   return html`<article class="page">
     <header class="page-head">
       <div class="grow">
@@ -146,7 +143,7 @@ export default function PlanPage({ id }) {
     ${plan.error && html`<p class="problem" role="alert">${plan.error}</p>`}
     ${plan.report.notice && html`<p class="muted">${plan.report.notice}</p>`}
     <div class="plan">
-      <${Outline} of=${plan.report.outline} isSample=${isSample} />
+      <${Outline} of=${plan.report.outline} isSample=${plan.is_sample} />
       <${ReportSection}
         report=${plan.report}
         output=${output}

@@ -31,11 +31,13 @@ const SPEEDS = [
 
 export const isLive = (status) => ["pending", "running", "cancelling"].includes(status);
 
-/** Return the colour (tone) of the console's badges for a plan's status. */
-export const toneOf = (status) =>
-  status === "cancelling"
+/** Return the word and the colour (tone) of a plan's badge. */
+export function toneOf({ status, is_sample: isSample }) {
+  if (isSample && status === "completed") return { word: "Sample" };
+  return status === "cancelling"
     ? { tone: "processing", word: "Cancelling" }
     : stateOf(status === "running" ? "processing" : status);
+}
 
 export default function Plans({ workspace }) {
   const [isAsking, setIsAsking] = useState(false);
@@ -70,7 +72,7 @@ export default function Plans({ workspace }) {
           (one) => html`<a href=${`/plans/${one.plan_id}`}>${one.prompt.slice(0, 160)}</a>`,
         ),
         column("State", "state bare", (one) => {
-          const { tone, word } = toneOf(one.status);
+          const { tone, word } = toneOf(one);
           return html`<${Tag} tone=${tone}>${word}<//>`;
         }),
         column("Created", "bare", (one) => html`<${When} at=${one.created_at} />`),

@@ -82,7 +82,12 @@ select
   case
     when j.status = 'failed' then queue.user_message(j.error_message, j.error_data)
   end as error,
-  j.finished_at
+  j.finished_at,
+  ( -- null before the first stage has ended
+    select bool_and(t.model is null and t.result is not null)
+    from public.plan_stages as t
+    where t.plan_id = p.id
+  ) as is_sample
 from public.plans as p
 left join public.jobs as j on j.id = p.job_id;
 comment on view public.plan_states is
