@@ -22,6 +22,12 @@ export function createStore(value) {
 }
 
 /**
+ * Number that changes when the data of the page may be old, because jobs of the workspace have
+ * changed or some time has passed.
+ */
+export const changes = createStore(0);
+
+/**
  * Return the current value of a store. When the value changes, Preact renders the calling component
  * again.
  */

@@ -2,17 +2,16 @@
 
 import { jobs as api } from "../api.js";
 import { atLeast, number } from "../lib/format.js";
-import { usePolling, useFetch } from "../lib/store.js";
+import { useFetch } from "../lib/store.js";
 import { html } from "../lib/ui.js";
 import { Tag } from "./badge.js";
 import { ActionButton } from "./dialog.js";
 import { Tabs } from "./job-monitor.js";
 import { actOnMany } from "./bulk-actions.js";
+import { useRefresh } from "./live.js";
 import { Empty } from "./states-of-view.js";
 import { column, dataTable, heading, typeLink } from "./table.js";
 import { When } from "./when.js";
-
-const POLL_MS = 5000; // short: a retry of many jobs continues after the click
 
 /** Columns of a table of failure groups. The Overview page also shows these columns. */
 export const FAILURE_COLUMNS = [
@@ -42,7 +41,7 @@ export const failureKey = (group) => `${group.job_type} ${group.error_fingerprin
 export function Failures({ workspace }) {
   const read = useFetch((signal) => api.failures(workspace.id, signal), [workspace.id]);
   const counts = useFetch(() => api.counts(workspace.id, { internal: false }), [workspace.id]);
-  usePolling(read, POLL_MS);
+  useRefresh(read);
   const retry = async (group) => {
     const { job_type, error_fingerprint: print } = group;
     await actOnMany({

@@ -21,18 +21,9 @@ const pageOf = (path) => {
 };
 
 /**
- * Shows the text of a step, with a link to a page of the console. `Sentence` has already linked the
- * page of a job that the text names.
- */
-export function Step({ words, path }) {
-  const isLinked = path && !words.includes(path.replace("/jobs/", ""));
-  return html`<span class="step-words"><${Sentence} text=${words} /></span>
-    ${isLinked && html` <a href=${path}>${pageOf(path)}</a>`}`;
-}
-
-/**
  * Steps that the database's explanation of a problem recommends, with links to pages of the
- * console. `here` is the address of the current page, to which no step gets a link.
+ * console. No step gets a link to `here`, the address of the current page, or to a job that its
+ * text names, because `Sentence` has already linked the job.
  */
 export const Steps = ({ next, here }) =>
   next?.map(
@@ -40,7 +31,13 @@ export const Steps = ({ next, here }) =>
       kind !== "none" &&
       html`<p key=${words} class="remedy">
         ${kind !== "wait" && html`<span class="strong">What to do: </span>`}
-        <${Step} words=${words} path=${path !== here && path} />
+        <span class="step-words"><${Sentence} text=${words} /></span>
+        ${
+          path &&
+          path !== here &&
+          !words.includes(path.replace("/jobs/", "")) &&
+          html` <a href=${path}>${pageOf(path)}</a>`
+        }
         ${command && html` <${Command} text=${command} />`}
       </p>`,
   );
@@ -59,7 +56,7 @@ const HOLDER_COLUMNS = [
     "wrap wide",
     ({ sentence, cause, next }) => html`
       <p><${Sentence} text=${sentence} /> ${cause && html`<span class="muted">Cause: ${cause}</span>`}</p>
-      <${Steps} next=${next.slice(0, 1)} />
+      <${Steps} next=${next} />
     `,
   ),
 ];

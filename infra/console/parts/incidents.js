@@ -4,13 +4,18 @@
 import { session, outage, supabase, engine } from "../api.js";
 import { clock } from "../lib/format.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
-import { usePolling, useFetch, useStore } from "../lib/store.js";
+import { isHidden } from "../lib/jobs/page.js";
+import { changes, useFetch, useStore } from "../lib/store.js";
 import { html, useEffect, useState } from "../lib/ui.js";
-import { Step } from "./holders.js";
+import { Steps } from "./holders.js";
+import { useRefresh } from "./live.js";
 import { Sentence } from "./when.js";
 
-const POLL_MS = 15_000;
+const QUIET_MS = 30_000; // milliseconds between two reads of a page if no job changes
+const BUSY_MS = 5000; // minimum milliseconds between two reads that changes of jobs cause
 const LATE_MS = 15_000; // a slow machine or network may join a topic this late
+
+const notifyPage = () => isHidden() || changes.set((count) => count + 1);
 
 const outageLine = (since) =>
   `The Data API has not responded since ${clock(new Date(since).toISOString()).slice(0, 8)}.`;
@@ -32,12 +37,24 @@ export function Incidents({ workspace, isApp }) {
     [workspace.id, isApp],
   );
   const [freshness, setFreshness] = useState("live");
-  usePolling(findings, isApp ? null : POLL_MS);
+  useRefresh(findings, !isApp);
   useEffect(() => {
     if (isApp) return setFreshness("live");
     const onChange = (state) => setFreshness(state.freshness);
-    const watch = watchWorkspace(supabase(), workspace.id, { onChange, isPausable: true });
-    return () => watch.close();
+    const watch = watchWorkspace(supabase(), workspace.id, {
+      onRead: notifyPage,
+      onChange,
+      pollingInterval: BUSY_MS,
+      firstSilence: BUSY_MS,
+      silence: Infinity,
+      reorder: BUSY_MS,
+      isPausable: true,
+    });
+    const timer = setInterval(notifyPage, QUIET_MS);
+    return () => {
+      watch.close();
+      clearInterval(timer);
+    };
   }, [workspace.id, isApp]);
   const [isWithoutRealtime, setIsWithoutRealtime] = useState(false);
   useEffect(() => {
@@ -53,11 +70,12 @@ export function Incidents({ workspace, isApp }) {
     lines.unshift({ verdict: "fail", sentence: NOT_READ, cause: findings.error.message });
   if (lines.length === 0) return null;
   const [first, ...rest] = lines.map(
-    ({ sentence, cause, next: [step] = [] }) => html`<p key=${sentence}>
-      <${Sentence} text=${sentence} />
-      ${cause && html` <span class="muted">Cause: ${cause.replace(/\.?$/, ".")}</span>`}
-      ${step && html` <${Step} ...${step} />`}
-    </p>`,
+    ({ sentence, cause, next }) => html`<div key=${sentence}>
+      <p>
+        <${Sentence} text=${sentence} />
+        ${cause && html` <span class="muted">Cause: ${cause.replace(/\.?$/, ".")}</span>`}
+      </p> <${Steps} next=${next} />
+    </div>`,
   );
   return html`<section
     class="incidents"

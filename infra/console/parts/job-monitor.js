@@ -14,12 +14,13 @@ import { useJobList } from "./job-list.js";
 import { ENDED } from "../lib/jobs/ended.js";
 import { isTyping, useKey } from "../lib/keys.js";
 import { isDelayed, NAMES, nextRunOf, stateAt, STATES } from "../lib/states.js";
-import { usePolling, useFetch } from "../lib/store.js";
+import { useFetch } from "../lib/store.js";
 import { classes, html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../lib/ui.js";
 import { useVirtual } from "../lib/virtual.js";
 import { Freshness, JobProgress, StateBadge } from "./badge.js";
 import { Selection } from "./bulk-actions.js";
 import { EmptyState } from "./no-jobs.js";
+import { useRefresh } from "./live.js";
 import { questionOf } from "./question.js";
 import { SearchBox } from "./search.js";
 import { Loading, Stale } from "./states-of-view.js";
@@ -318,7 +319,6 @@ function Progress({ row, isQueued }) {
 }
 
 const LATE_MS = 10_000;
-const EXPLAIN_MS = 15_000;
 
 const isLate = (row) =>
   stateAt(row, serverNow()) === "queued" &&
@@ -334,7 +334,7 @@ function useHolders(workspaceId, rows) {
     async () => (hasLateRows ? engine.explain(workspaceId) : null),
     [workspaceId, hasLateRows],
   );
-  usePolling(read, hasLateRows ? EXPLAIN_MS : null);
+  useRefresh(read, hasLateRows);
   return (read.value?.holders ?? []).filter(({ kind }) => !SUSPENDING.has(kind));
 }
 

@@ -3,7 +3,7 @@
 import { data, supabase, unwrap } from "../api.js";
 import { isHidden, onWake } from "../lib/jobs/page.js";
 import { watchTopic } from "../lib/jobs/watch.js";
-import { useFetch } from "../lib/store.js";
+import { changes, useFetch } from "../lib/store.js";
 import { useEffect, useRef, useState } from "../lib/ui.js";
 
 /**
@@ -24,6 +24,12 @@ function useReload(read) {
     refresh();
   }, [read.isLoading]);
   return refresh;
+}
+
+/** Repeat a read when the data of the page may be old. If `isOn` is false, do not repeat the read. */
+export function useRefresh(read, isOn = true) {
+  const refresh = useReload(read);
+  useEffect(() => (isOn ? changes.subscribe(refresh) : undefined), [isOn]);
 }
 
 /** Return whether the page is visible in the browser. */
@@ -53,15 +59,18 @@ export function useTopicRefresh(read, topics, isLive = true) {
       onWake(refresh, stop.signal);
       return () => stop.abort();
     }
+    let joining = followed.length; // topics whose join has neither succeeded nor failed
     const watches = followed.map((topic, at) => {
-      let isFirst = true; // the component has already done the first read
+      let reads = 0;
       return watchTopic(supabase(), topic, {
         isLive,
         isPausable: topic.startsWith("workspace:"),
         silence: Infinity,
         onRead: () => {
-          if (!isFirst) return refresh();
-          isFirst = false;
+          reads += 1;
+          if (reads === 1) return; // the component has already done the first read
+          if (reads === 2) joining -= 1;
+          if (joining === 0) refresh(); // one read after all joins
         },
         onEvent: ({ type }) => type === "job.progress" && refresh(),
         onChange: (changed) => at === 0 && setFreshness(changed.freshness),

@@ -1,15 +1,14 @@
 // Page that lists the resources of one kind, with buttons for their actions. The page reads the
-// resources again at intervals.
+// resources again after changes of jobs and at intervals.
 
-import { usePolling, useFetch } from "../lib/store.js";
+import { useFetch } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { Tag } from "./badge.js";
 import { ActionButton } from "./dialog.js";
+import { useRefresh } from "./live.js";
 import { pageHead, Stale } from "./states-of-view.js";
 import { column, dataTable } from "./table.js";
 import { createAction } from "./toasts.js";
-
-const POLL_MS = 10_000;
 
 /** Tag that shows whether a resource is switched on, is switched off, or has a problem. */
 export const OnOff = ({ isOn, problem = null }) =>
@@ -24,6 +23,7 @@ export const OnOff = ({ isOn, problem = null }) =>
  * - `actions(row, {act, edit})` returns the buttons of a row as `[label, run]`.
  * - `add` is `[label, Dialog]`. The component `Dialog` gets the row to edit (`like`) and the
  *   function `onClose`.
+ * - `after(rows)` returns what the page shows below the rows.
  */
 export function ResourceView({
   name,
@@ -36,11 +36,12 @@ export function ResourceView({
   actions,
   add,
   empty,
+  after,
   children,
 }) {
   const rows = useFetch(read, inputs);
   const [editing, setEditing] = useState(null);
-  usePolling(rows, POLL_MS);
+  useRefresh(rows);
   const act = createAction(rows.refresh);
   const [words, Editor] = add || [];
   const button = ([verb, run], row) =>
@@ -69,7 +70,7 @@ export function ResourceView({
     <section class="card" aria-label=${name}>
       ${dataTable(shown, all)}
     </section>
-    ${children}
+    ${rows.value && after?.(rows.value)} ${children}
     ${
       editing &&
       html`<${Editor}

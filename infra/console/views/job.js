@@ -26,6 +26,7 @@ import { ActionButton, useFocusKeeper } from "../parts/dialog.js";
 import { Steps } from "../parts/holders.js";
 import { JobLog } from "../parts/job-log.js";
 import { RunTime } from "../parts/job-monitor.js";
+import { useRefresh } from "../parts/live.js";
 import { Question } from "../parts/question.js";
 import { ReplayDialog } from "../parts/replay.js";
 import { Stale, Placeholder } from "../parts/states-of-view.js";
@@ -37,14 +38,10 @@ import NotFound, { placeholderPage } from "../parts/not-found.js";
 
 const { useJob } = createHooks(hooks, supabase);
 
-const POLL_MS = 2000;
-/**
- * Milliseconds between two reads of the explanation of the job's state, by the job's status. A
- * running job reports every 15 s which line of code it is executing.
- */
-const EXPLAIN_MS = { pending: 5000, waiting: 5000, processing: 15_000 };
-/** The same while a processor that ignored its stop may still run. */
-const ABANDONED_MS = 5000;
+/** Milliseconds between two reads of the timeline while a job of the timeline runs. */
+const TRACE_MS = 2000;
+/** A running job reports every 15 s which line of code it is executing. */
+const EXPLAIN_MS = 15_000;
 
 export const title = ({ id }) => `Job ${id.slice(-8)}`;
 
@@ -58,13 +55,14 @@ function useDetails(job) {
   const attempts = useFetch((signal) => api.attempts(id, signal), [id]);
   const explained = useFetch((signal) => api.explain(id, signal), [id]);
   const trace = useFetch((signal) => api.trace(id, signal), [id]);
-  const isRunning = trace.value?.jobs.some((one) => !ENDED.has(one.status));
-  // repeat the read at intervals, because changes of steps and child jobs add no events to the job
-  usePolling(trace, isRunning ? POLL_MS : null);
-  // repeat the read at intervals, because the explanation depends on other jobs, whose changes add
-  // no events to this job
-  const pause = explained.value?.abandoned_at ? ABANDONED_MS : EXPLAIN_MS[job.status];
-  usePolling(explained, pause ?? null);
+  const states = trace.value?.jobs.map((one) => one.status) ?? [];
+  const isRunning = states.includes("processing");
+  // repeat the read at intervals, because changes of steps add no events
+  usePolling(trace, isRunning ? TRACE_MS : null);
+  useRefresh(trace, !isRunning && !states.every((status) => ENDED.has(status)));
+  usePolling(explained, job.status === "processing" ? EXPLAIN_MS : null);
+  // the explanation depends on other jobs, whose changes add no events to this job
+  useRefresh(explained, !ENDED.has(job.status) || Boolean(explained.value?.abandoned_at));
   const lastStamp = useRef(stamp);
   useEffect(() => {
     if (lastStamp.current === stamp) return;

@@ -5,13 +5,14 @@ import { atLeast, duration, number, percent } from "../lib/format.js";
 import { useQuery } from "../lib/router.js";
 import { bucketize, topTypes, rangeOf, RANGES, success } from "../lib/series.js";
 import { STATES } from "../lib/states.js";
-import { usePolling, useFetch } from "../lib/store.js";
+import { useFetch } from "../lib/store.js";
 import { html, useMemo } from "../lib/ui.js";
 import { Chart } from "../parts/chart.js";
 import { promptText } from "../lib/prompt.js";
 import { ActionButton } from "../parts/dialog.js";
 import { FAILURE_COLUMNS, failureKey } from "../parts/failures.js";
 import { Holders } from "../parts/holders.js";
+import { useRefresh } from "../parts/live.js";
 import { Empty, pageHead, Placeholder, Stale } from "../parts/states-of-view.js";
 import { figure, table } from "../parts/table.js";
 import { createAction, describeResume } from "../parts/toasts.js";
@@ -19,7 +20,6 @@ import { When } from "../parts/when.js";
 
 export const title = () => "Overview";
 
-const POLL_MS = 5000;
 const MAX_FAILURES = 5;
 
 export default function Overview({ workspace }) {
@@ -36,7 +36,7 @@ export default function Overview({ workspace }) {
     [scope, minutes],
   );
   const explained = useFetch(() => engine.explain(scope), [scope]);
-  for (const read of [stats, explained]) usePolling(read, POLL_MS);
+  for (const read of [stats, explained]) useRefresh(read);
   return html`<div class="page">
     ${pageHead(
       "Overview",

@@ -2,15 +2,16 @@
 // the type's workers and their jobs, its schema, limits, pause and schedules.
 
 import { rpc, session, types as api, engine } from "../api.js";
-import { atLeast, pluralize, duration, number, percent } from "../lib/format.js";
+import { atLeast, duration, number, percent } from "../lib/format.js";
 import { success } from "../lib/series.js";
-import { usePolling, useFetch, useStore } from "../lib/store.js";
+import { useFetch, useStore } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { Tag } from "../parts/badge.js";
 import { ActionButton } from "../parts/dialog.js";
 import { JsonView } from "../parts/copy.js";
 import { Holders } from "../parts/holders.js";
 import { EnqueueDialog } from "../parts/enqueue.js";
+import { useRefresh } from "../parts/live.js";
 import { ResourceView } from "../parts/resource.js";
 import { Empty, Placeholder } from "../parts/states-of-view.js";
 import { breakable, column, fact, figure, heading, table, typeLink } from "../parts/table.js";
@@ -19,7 +20,6 @@ import { When } from "../parts/when.js";
 
 export const title = ({ name }) => name ?? "Types";
 
-const POLL_MS = 10_000;
 const MAX_COUNTED = 1000;
 const isAlive = ({ state }) => state === "alive";
 const countAlive = ({ serving }) => serving.filter(isAlive).length;
@@ -74,7 +74,8 @@ export default function Types({ name, workspace }) {
     empty=${html`<${Empty} title="No job types">
       <p>A type appears here when a worker with its processor starts:</p>
       <p><code>@registry.processor("invoices.send", payload=Invoice)</code></p>
-    <//>`} />`;
+    <//>`}
+    after=${(types) => html`<${Workers} types=${types} />`} />`;
 }
 
 /** Format a count. A count of zero is grey, so that other counts are easy to see. */
@@ -124,7 +125,7 @@ const WORKER_STATES = [
 function TypePage({ name, workspace }) {
   const read = useFetch((signal) => api.get(workspace.id, name, signal), [workspace.id, name]);
   const [enqueuing, setEnqueuing] = useState(false);
-  usePolling(read, POLL_MS);
+  useRefresh(read);
   const type = read.value;
   const act = createAction(read.refresh);
   const isPaused = Boolean(type?.paused_at);
@@ -183,36 +184,44 @@ function TypePage({ name, workspace }) {
   </div>`;
 }
 
-/** Table of the workers that serve a job type, with their start and version. */
-function Workers({ type }) {
+/**
+ * Card with the workers that serve at least one of the types, as the command `minutehand workers`
+ * lists them.
+ */
+function Workers({ types }) {
+  const workers = new Map();
+  for (const { job_type: name, serving } of types)
+    for (const worker of serving) {
+      const { names = [] } = workers.get(worker.worker_id) ?? {};
+      workers.set(worker.worker_id, { ...worker, names: [...names, name] });
+    }
   const columns = [
     heading("Worker", "mono small wrap", (worker) => worker.worker_id),
-    column("Version", "mono small", (worker) => worker.version ?? "–"),
+    column("Last sign", lastSign),
     column("Started", (worker) => html`<${When} at=${worker.started_at} />`),
-    column("Last call", (worker) => html`<${When} at=${worker.seen_at} />`),
+    column("Version", "mono small", (worker) => worker.version ?? "–"),
+    column("Queues", "wrap", ({ queues }) => queues?.join(", ") ?? "all"),
+    types.length > 1 && column("Types", "wrap small", ({ names }) => names.join(", ")),
   ];
-  const here = type.serving.filter(isAlive);
-  const gone = type.serving.length - here.length;
-  const latest = type.serving.find((worker) => !isAlive(worker))?.seen_at;
+  const options = { label: "Workers", rows: [...workers.values()], cards: true };
   return html`<section class="card" aria-labelledby="h-serving">
     <h2 id="h-serving">Workers</h2>
     ${
-      type.serving.length === 0
-        ? html`<${Empty} title="No worker has served this type" />`
-        : here.length > 0 &&
-          table(
-            { label: "Workers", rows: here, key: (worker) => worker.worker_id, cards: true },
-            columns,
-          )
-    }
-    ${
-      gone > 0 &&
-      html`<p class="muted small">
-        ${pluralize(gone, "worker")} not seen lately, the latest <${When} at=${latest} />
-      </p>`
+      workers.size === 0
+        ? html`<${Empty} title="No worker" />`
+        : table({ ...options, key: (worker) => worker.worker_id }, columns.filter(Boolean))
     }
   </section>`;
 }
+
+/**
+ * Show how a worker's process or latest run ended, otherwise when the worker was last seen. A live
+ * worker has ended only its latest run.
+ */
+const lastSign = ({ state, ended_at: end, process_end: how, seen_at: seen }) =>
+  end && state !== "alive"
+    ? html`ended <${When} at=${end} />${how}`
+    : html`<span class=${state === "alive" ? null : "problem"}>seen <${When} at=${seen} /></span>`;
 
 function TypeDetails({ type }) {
   const { day } = type;
@@ -233,7 +242,7 @@ function TypeDetails({ type }) {
     </section>
     <div class="columns">
       <div class="column main">
-        <${Workers} type=${type} />
+        <${Workers} types=${[type]} />
         <section class="card" aria-labelledby="h-schema">
           <h2 id="h-schema">Payload schema</h2>
           ${
