@@ -373,12 +373,12 @@ causes as (
     array_to_string((array_agg(distinct d.job_type))[:3], ', ') as types
   from (
     values
-      (1, 'unserved', 'wait: no worker serves'),
-      (2, 'paused', 'are paused:'),
-      (3, 'suspect', 'run alone, because their worker was lost:'),
-      (4, 'at_limit', 'wait for a limit:'),
-      (5, 'blocked', 'wait for a job of their key:'),
-      (6, 'ready', 'wait for a free slot:')
+      (1, 'unserved', 'waiting: no worker serves'),
+      (2, 'paused', 'paused:'),
+      (3, 'suspect', 'to run alone, because the worker was lost:'),
+      (4, 'at_limit', 'waiting for a limit:'),
+      (5, 'blocked', 'waiting for a job of the same key:'),
+      (6, 'ready', 'waiting for a free slot:')
   ) as k (n, cause, words)
   left join due as d on d.cause = k.cause
   group by 1, 2, 3

@@ -66,11 +66,33 @@ def test_an_unknown_role_is_refused_with_the_words_found(
     assert "tenant_members" in str(error.value)
 
 
+#: Changes of the views of tenants, of their rights and of the trigger on the project's own table.
+DAMAGE = """
+alter view minutehand.workspaces reset (security_barrier);
+alter view minutehand.workspace_members set (security_invoker = on);
+alter view minutehand_engine.tenants set (security_barrier = on);
+alter table rbac.groups disable trigger minutehand_before_delete;
+grant select on minutehand_engine.tenants to authenticated;
+grant select on minutehand.workspace_members to anon;
+revoke select on minutehand.workspaces from authenticated;
+comment on column minutehand.workspaces.name is null;
+"""
+#: A view that the project has replaced by its own, and other objects of the project.
+OWN_VIEW = """
+create or replace view minutehand_engine.tenants as
+  select id, upper(name) as name, 1 as number from rbac.groups where name is not null;
+grant select on minutehand.workspaces to authenticated;
+create trigger own before update on rbac.groups
+for each row execute function suppress_redundant_updates_trigger();
+"""
+
+
 def test_the_doctor_restores_the_views_of_tenants_and_the_history(
     hosted: HostedDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The doctor finds views of tenants that were dropped, and a lost history of migrations.
 
+    It also finds other options and rights of the views, but no view that the project has changed.
     If a view cannot be created, because its column was dropped too, the doctor names the column.
     """
     install(tmp_path, "minutehand", TENANTS)
@@ -93,6 +115,11 @@ def test_the_doctor_restores_the_views_of_tenants_and_the_history(
         assert check(name).verdict == "ok"
 
     assert sorted(hosted.everything()) == sorted(before)
+    hosted.as_owner(DAMAGE)
+    hosted.as_owner(str(check("engine").fix))
+    assert sorted(hosted.everything()) == sorted(before)
+    hosted.as_owner(OWN_VIEW)
+    assert check("engine").verdict == "ok"
     hosted.as_owner("alter table rbac.groups drop column name cascade")
     finding = check("engine")
     assert "column o.name does not exist" in finding.detail

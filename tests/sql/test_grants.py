@@ -146,6 +146,13 @@ def test_what_a_project_adds_is_no_fault(engine: Engine) -> None:
             "create function public.jobs(public.workspaces) returns text return null;"
             " alter role authenticated set app.session_timeout = 'never';"
             " alter table queue.webhooks add column note text not null default 'x';"
+            " alter table queue.webhooks alter column note set storage plain;"
+            " create index own on public.jobs (priority) with (fillfactor = 50);"
+            " create statistics own on job_type, queue from public.jobs;"
+            " create trigger own before update on public.jobs for each row"
+            " execute function suppress_redundant_updates_trigger();"
+            " alter table public.jobs replica identity full;"
+            " create publication own for table public.jobs where (priority > 1);"
             " alter table queue.webhooks add column number bigint generated always as identity;"
             " create policy debug on realtime.messages for select to service_role using (true)"
         )
@@ -175,6 +182,25 @@ def test_what_a_project_adds_replaces_nothing_that_is_missing(
 
     assert fixes
     assert not [fix for fix in fixes if "rename" in fix or "set schema" in fix]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "drop table realtime.messages",
+        "set table realtime.messages where (private)",
+        "set (publish = 'delete')",
+    ],
+)
+def test_what_realtime_no_longer_sends_is_named(engine: Engine, damage: str) -> None:
+    """The doctor finds that the publication of Realtime's messages lacks a part of them."""
+    with engine.connection.transaction(force_rollback=True):
+        engine.run(f"alter publication supabase_realtime_messages_publication {damage}")
+        [(verdict, detail, fix)] = engine.rows(QUERIES["publication"])
+        engine.run(fix)
+
+        assert (verdict, "realtime.messages" in detail) == ("fail", True)
+        assert engine.rows(QUERIES["publication"]) == []
 
 
 def test_pending_jobs_that_no_lease_finds_get_a_place_again(engine: Engine) -> None:

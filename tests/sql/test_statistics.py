@@ -109,11 +109,11 @@ def test_the_backlog_says_what_keeps_each_due_job(engine: Engine) -> None:
     causes = {"unserved": 1, "paused": 1, "at_limit": 1, "blocked": 2, "ready": 0}
     assert {cause: backlog[cause]["jobs"] for cause in causes} == causes
     assert (backlog["jobs"], backlog["verdict"]) == (5, "warn")
-    assert "no worker serves other" in backlog["detail"]
+    assert "1 waiting: no worker serves other; 1 paused: paused" in backlog["detail"]
     lanes = engine.count("queue.lanes")
     engine.enqueue_many(max(100, 10_000 // lanes), job_type="other")
     detail = engine.rpc("queue_health")["backlog"]["detail"]
-    assert re.search(r"\d\+ wait: no worker serves", detail)
+    assert re.search(r"\d\+ waiting: no worker serves", detail)
 
 
 def test_types_show_who_serves_them_their_day_and_a_refusal(engine: Engine, ada: Engine) -> None:

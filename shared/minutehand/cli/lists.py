@@ -16,6 +16,8 @@ from minutehand.terminal.output import SHORT_ID, Output, ago, parse_columns
 SCHEDULE_COLUMNS = parse_columns("name job_type:TYPE cron timezone next_at enabled problem")
 WEBHOOKS = parse_columns("id url event_types:EVENTS enabled failures problem")
 WORKER_COLUMNS = parse_columns("worker_id:WORKER sign:LAST_SIGN version queues job_types:TYPES")
+#: Maximum number of a worker's job types that the table of workers shows.
+MAX_TYPES: Final = 5
 #: Maximum number of rows that one read of log lines returns.
 PAGE: Final = 1000
 POLL_SECONDS: Final = 1.0
@@ -45,12 +47,13 @@ def workers(output: Output, connection: Connection) -> None:
         for worker in job_type["serving"]:
             rows.setdefault(worker["worker_id"], {**worker, "job_types": []})
             rows[worker["worker_id"]]["job_types"].append(job_type["job_type"])
-    output.table(
-        list(rows.values()),
-        WORKER_COLUMNS,
-        row=lambda worker: {**worker, "sign": last_sign(worker)},
-        empty="no workers",
-    )
+    output.table(list(rows.values()), WORKER_COLUMNS, row=_format_worker, empty="no workers")
+
+
+def _format_worker(worker: dict[str, Any]) -> dict[str, Any]:
+    types = worker["job_types"]
+    more = [f"{len(types) - MAX_TYPES} more"] if len(types) > MAX_TYPES else []
+    return {**worker, "sign": last_sign(worker), "job_types": [*types[:MAX_TYPES], *more]}
 
 
 def last_sign(worker: dict[str, Any]) -> str:

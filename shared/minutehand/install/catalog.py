@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,7 +46,8 @@ _RULES = (6, 7)
 _SETTING = "setting "
 #: Ranks of functions and views. `create or replace` cannot change a view's columns or a function's
 #: parameters and result, so that the old object must be dropped first.
-_REPLACED = (FUNCTION, 5)
+_VIEW = 5
+_REPLACED = (FUNCTION, _VIEW)
 #: Formats of the SQL names of an object and of a part such as a column, by a pattern of the
 #: statement that creates them.
 _KINDS = {
@@ -83,6 +85,8 @@ _EXTENSION = re.compile(
     r"grant .+ to (?!anon|public)|create policy (?!.* using \(true\))|CREATE (?!RULE)"
     r"|alter table \S+ (?:add|alter) "
 )
+#: Pattern of an index that makes no insert fail. An invalid index only costs time.
+_HARMLESS_INDEX = re.compile(r"CREATE INDEX .*(?<!-- invalid)$")
 #: Query of the statement that restores the worker's role, which all functions of workers allow.
 _WORKER = """
     select case count(r.oid)
@@ -237,15 +241,20 @@ def find_drifts(
             for item in renamed:
                 session.execute(item.fix.encode())
             actual = {entry.key: entry for entry in read_catalog(session, schemas)}
+        # Minutehand's tables and views of tenants, which a project may extend or replace by tables
+        # and views of the same names
+        tenants = {f"{schemas.clients}.{name}" for name in ("workspaces", "workspace_members")}
+        tenants |= {f"{schemas.engine}.{name}" for name in ("tenants", "tenant_members")}
+        of_tenants = {key for key, entry in expected.items() if entry.object in tenants}
+        # tables without the release's indexes and triggers belong to the project
+        if not any(key in actual for key in of_tenants if key.startswith("CREATE ")):
+            expected = {key: entry for key, entry in expected.items() if key not in of_tenants}
+            expected |= {
+                entry.key: entry
+                for entry in _replay_tenancy(session, schemas, tenancy)
+                if entry.object in tenants or entry.key not in actual
+            }
     existing = {entry.object for entry in actual.values()}
-    # Minutehand's tables and views of tenants, which a project may extend or replace by tables and
-    # views of the same names
-    tenants = {f"{schemas.clients}.{name}" for name in ("workspaces", "workspace_members")}
-    tenants |= {f"{schemas.engine}.{name}" for name in ("tenants", "tenant_members")}
-    of_tenants = {key for key, entry in expected.items() if entry.object in tenants}
-    # tables without the release's indexes and triggers belong to the project
-    if not any(key in actual for key in of_tenants if key.startswith("CREATE ")):
-        expected = {key: entry for key, entry in expected.items() if key not in of_tenants}
     objects = {schemas.engine, *(entry.object for entry in expected.values())}
     drops = {drop: entry for entry in actual.values() if (drop := _drop(entry))}
     dropped = {
@@ -269,8 +278,14 @@ def find_drifts(
         for key, entry in expected.items()
         if entry.rank in _REPLACED and entry.object in taken
     }
-    # if a fix drops a function or view, fixes must also restore the object's other entries
-    recreated = {f.object for key, f in expected.items() if key in dropped and f.rank in _REPLACED}
+    # if a fix drops a function or view, fixes must also restore the object's other entries;
+    # `create or replace view` resets a view's options
+    recreated = {
+        entry.object
+        for key, entry in expected.items()
+        if (entry.rank in _REPLACED and key in dropped)
+        or (entry.rank == _VIEW and key not in actual)
+    }
 
     def drift(difference: str, entry: CatalogEntry, fix: str) -> Drift:
         is_dropped = entry.object in recreated or entry.rank in _REPLACED
@@ -281,11 +296,12 @@ def find_drifts(
     owned = {f.object for key, f in expected.items() if f.rank == OWNERSHIP and key not in actual}
     function_names = {f.object.partition("(")[0] for f in expected.values() if f.rank == FUNCTION}
     columns = {match[0] for match in map(_COLUMN.match, expected) if match}
-    # columns that the project has added, with a default, so that the engine's inserts may omit them
-    omitted = {
-        "alter table {} alter column {}".format(*match.groups())
-        for match in map(_COLUMN.match, filter(_FILLED.search, actual))
-        if match and match[0] not in columns
+    # columns that the project has added, and whether they have a default, so that the engine's
+    # inserts may omit them
+    added_columns = {
+        "alter table {} alter column {}".format(*match.groups()): bool(_FILLED.search(key))
+        for key in actual
+        if (match := _COLUMN.match(key)) and match[0] not in columns
     }
 
     # statements that remove the changed form of an object of the release
@@ -309,10 +325,12 @@ def find_drifts(
         is_part = entry.rank in _RULES or (
             entry.rank not in _REPLACED and entry.object.startswith(f"{schemas.engine}.")
         )
-        start = entry.statement.partition(" set ")[0]
-        harms = is_part and start not in omitted and not start.startswith("CREATE INDEX")
-        drop = _drop(entry) if harms else None
-        return None if drop in dropped.values() else entry.undo or drop
+        is_omitted = added_columns.get(entry.statement.partition(" set ")[0])
+        if is_omitted or _HARMLESS_INDEX.match(entry.statement):
+            is_part = False
+        drop = _drop(entry) if is_part else None
+        is_own = drop in dropped.values() or (is_omitted is not None and entry.undo)
+        return None if is_own else entry.undo or drop
 
     added = [
         entry._replace(undo=revert_statement(entry))
@@ -393,6 +411,27 @@ def _restore_tables(
     for statement in statements:
         session.execute(statement.encode())
     return [_drift("missing or changed", each, each) for each in statements]
+
+
+def _replay_tenancy(session: Any, schemas: Schemas, tenancy: str) -> list[CatalogEntry]:
+    """Return the entries that the project's SQL of its tenants creates, without definitions.
+
+    A project may change the definitions of its views. If it has added a column, Postgres does not
+    replace the view, so that the view's entries stay as they are.
+    """
+    with session.transaction(force_rollback=True):
+        for statement, _ in _TENANCY.findall(tenancy):
+            replacing = re.sub("^create (or replace )?", "create or replace ", statement)
+            with suppress(psycopg.Error), session.transaction():
+                session.execute(replacing.encode())
+        return [
+            entry
+            for entry in read_catalog(session, schemas)
+            if entry.rank > _VIEW
+            and not entry.is_editable
+            # the project's SQL grants no rights on the engine's views
+            and (entry.rank != RIGHTS or not entry.object.startswith(f"{schemas.engine}."))
+        ]
 
 
 def _find_renames(

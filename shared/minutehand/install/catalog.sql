@@ -32,6 +32,18 @@ functions as (
   where p.prokind = 'f'
     and p.pronamespace in (e.oid, 'public'::regnamespace)
 ),
+-- triggers of the engine's tables, and triggers of a project's tables that call the engine
+triggers as (
+  select t.*, t.tgrelid::regclass::text as relation
+  from pg_catalog.pg_trigger as t
+  where not t.tgisinternal
+    and (
+      t.tgrelid in (select r.oid from relations as r)
+      or t.tgfoid in (
+        select f.oid from functions as f where f.pronamespace = 'queue'::regnamespace
+      )
+    )
+),
 sequences as (
   select c.*, c.oid::regclass::text as name
   from engine as e
@@ -201,10 +213,9 @@ facts (rank, object, statement, undo) as (
       name,
       relpersistence,
       case
-        when relreplident = 'n' then 'nothing'
         -- a project may set replica identity full, so that Realtime sends complete old rows
-        when relreplident = 'f' and relnamespace = 'queue'::regnamespace then 'full'
-        else 'default'
+        when relreplident = 'f' and relnamespace = 'public'::regnamespace then 'default'
+        else split_part('default nothing full index', ' ', strpos('dnfi', relreplident))
       end
     from relations
     where relkind = 'r'
@@ -214,18 +225,29 @@ facts (rank, object, statement, undo) as (
     where relkind = 'S' and relnamespace in ('public'::regnamespace, 'queue'::regnamespace)
   ) as o (kind, name, relpersistence, identity)
   union all
+  -- the definition of an index contains its options, except that of a constraint's index
   select
-    3,
+    6,
     r.name,
-    format('alter table %s set (%s)', r.name, o.option),
-    format('alter table %s reset (%s)', r.name, split_part(o.option, '=', 1))
+    format('alter %s set (%s)', p.target, o.option),
+    format('alter %s reset (%s)', p.target, split_part(o.option, '=', 1))
   from relations as r
-  cross join unnest(r.reloptions) as o (option)
-  where r.relkind = 'r'
+  cross join lateral (
+    select case r.relkind when 'v' then 'view ' else 'table ' end || r.name, r.reloptions
+    union all
+    select 'table ' || r.name, array(select 'toast.' || option from unnest(t.reloptions) as option)
+    from pg_catalog.pg_class as t
+    where t.oid = r.reltoastrelid
+    union all
+    select 'index ' || i.oid::regclass, i.reloptions
+    from pg_catalog.pg_constraint as k
+    join pg_catalog.pg_class as i on i.oid = k.conindid
+    where k.conrelid = r.oid and k.contype <> 'f'
+  ) as p (target, options)
+  cross join unnest(p.options) as o (option)
   union all
   select v.rank, c.relation, format('alter table %s %s', c.relation, v.change), null
   from columns as c
-  join pg_catalog.pg_type as t on t.oid = c.atttypid
   cross join lateral (
     values
       (
@@ -250,19 +272,36 @@ facts (rank, object, statement, undo) as (
           when c.attgenerated = '' then 'alter column ' || c.name || ' set default ' || c.expression
         end
       ),
-      (6, case when c.attnotnull then format('alter column %s set not null', c.name) end),
-      (
-        6,
-        format('alter column %s set storage ', c.name) || case c.attstorage
-          when t.typstorage then null
-          when 'p' then 'plain'
-          when 'e' then 'external'
-          when 'm' then 'main'
-          else 'extended'
-        end
-      )
+      (6, case when c.attnotnull then format('alter column %s set not null', c.name) end)
   ) as v (rank, change)
   where v.change is not null
+  union all
+  -- attributes of a column whose value is not the default
+  select
+    6,
+    c.relation,
+    format('alter table %s alter column %s set %s', c.relation, c.name, a.setting),
+    format('alter table %s alter column %s %s', c.relation, c.name, a.undo)
+  from columns as c
+  join pg_catalog.pg_type as t on t.oid = c.atttypid
+  cross join lateral (
+    select
+      'storage ' || split_part(s.names, ' ', strpos('pemx', c.attstorage)),
+      'set storage ' || split_part(s.names, ' ', strpos('pemx', t.typstorage))
+    from (values ('plain external main extended')) as s (names)
+    where c.attstorage <> t.typstorage
+    union all
+    select
+      'compression ' || split_part('pglz lz4', ' ', strpos('pl', c.attcompression)),
+      'set compression default'
+    where c.attcompression <> ''
+    union all
+    select 'statistics ' || c.attstattarget, 'set statistics -1'
+    where c.attstattarget >= 0
+    union all
+    select format('(%s)', o.option), format('reset (%s)', split_part(o.option, '=', 1))
+    from unnest(c.attoptions) as o (option)
+  ) as a (setting, undo)
   union all
   select
     7,
@@ -294,14 +333,13 @@ facts (rank, object, statement, undo) as (
     5,
     r.name,
     format(
-      E'create or replace view %s (%s)%s as\n%s',
+      E'create or replace view %s (%s) as\n%s',
       r.name,
       (
         select string_agg(quote_ident(a.attname), ', ' order by a.attnum)
         from pg_catalog.pg_attribute as a
         where a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped
       ),
-      ' with (' || array_to_string(r.reloptions, ', ') || ')',
       pg_get_viewdef(r.oid)
     ),
     null
@@ -410,18 +448,23 @@ facts (rank, object, statement, undo) as (
     values ('enable', r.relrowsecurity), ('force', r.relforcerowsecurity)
   ) as s (verb, is_on) on s.is_on
   union all
+  -- parents and children of a table. The statement of a child differs by the word `only`, because a
+  -- comparison uses one of equal statements, and only one of the two tables is the engine's.
   select
     9,
     r.name,
-    format('alter table %s inherit %s', h.inhrelid::regclass, r.name),
-    format('alter table %s no inherit %s', h.inhrelid::regclass, r.name)
+    format(
+      'alter table %s%s inherit %s',
+      case h.inhrelid when r.oid then 'only ' end,
+      h.inhrelid::regclass,
+      h.inhparent::regclass
+    ),
+    format('alter table %s no inherit %s', h.inhrelid::regclass, h.inhparent::regclass)
   from relations as r
-  join pg_catalog.pg_inherits as h on h.inhparent = r.oid
+  join pg_catalog.pg_inherits as h on r.oid in (h.inhparent, h.inhrelid)
   union all
-  select 8, r.name, pg_get_triggerdef(t.oid), null
-  from relations as r
-  join pg_catalog.pg_trigger as t on t.tgrelid = r.oid
-  where not t.tgisinternal
+  select 8, t.relation, pg_get_triggerdef(t.oid), null
+  from triggers as t
   union all
   select
     8,
@@ -433,12 +476,11 @@ facts (rank, object, statement, undo) as (
   union all
   select
     9,
-    r.name,
-    format('alter table %s enable trigger %I', r.name, t.tgname),
+    t.relation,
+    format('alter table %s enable trigger %I', t.relation, t.tgname),
     null
-  from relations as r
-  join pg_catalog.pg_trigger as t on t.tgrelid = r.oid
-  where r.relkind = 'r' and not t.tgisinternal and t.tgenabled = 'O'
+  from triggers as t
+  where t.tgenabled = 'O' and (t.tgtype & 64) = 0 -- no trigger of a view
   union all
   select
     7,
@@ -555,9 +597,15 @@ facts (rank, object, statement, undo) as (
       'session_replication_role',
       'row_security',
       'role',
-      'array_nulls',
       'datestyle',
       'intervalstyle'
+    )
+    -- change the meaning of SQL, or forbid plans
+    or exists (
+      select from pg_catalog.pg_settings as p
+      where p.name = lower(s.name)
+        and p.category ~ '^(Version and Platform|Query Tuning / Planner Method)'
+        and p.boot_val <> s.value
     )
   end
   union all

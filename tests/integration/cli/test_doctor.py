@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from minutehand.cli.doctor.checks import TRIAL_TYPE
 from minutehand.cli.doctor.results import CheckResult, Target
 from minutehand.cli.doctor.runner import RAW_PASSWORD, run_checks
 from tests.support.command import Run
@@ -224,10 +225,18 @@ def test_connections_that_are_used_up_are_no_wrong_address(stack: RunningStack) 
 
 @pytest.mark.weekly(only=True)
 def test_rows_that_an_idle_transaction_locks_are_named(stack: RunningStack) -> None:
-    """The doctor warns of a transaction that does nothing and keeps locks of rows."""
+    """The doctor warns once of a transaction that does nothing and keeps locks of rows.
+
+    Another check, which waits for one of these rows, adds no second warning.
+    """
     with stack.connect() as locker, locker.transaction():
         locker.execute("select from public.jobs for update")
+        locker.execute(TRIAL_TYPE)
         until(lambda: run_one_check(stack, "locks").verdict == "warn", every=1)
+        findings = list(run_checks(planted(stack, {})))
+
+    assert [finding.check for finding in findings].count("locks") == 1
+    assert "see locks" in [finding.detail for finding in findings]
 
 
 #: A query of the rows that the temporary job of `doctor --stage` may leave.

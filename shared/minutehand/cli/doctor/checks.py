@@ -576,6 +576,8 @@ class Trial:
             with self._owner.transaction():
                 if not steps():
                     raise psycopg.Error("a written row is missing or has another state")
+        except psycopg.errors.LockNotAvailable:
+            raise
         except psycopg.Error as error:
             return error
         return None

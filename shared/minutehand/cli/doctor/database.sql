@@ -103,7 +103,8 @@ select 'fail', 'Realtime is enabled but not attached to the engine: no one can f
     ' select public.attach_extensions()  -- in the SQL editor'
 where to_regclass('realtime.messages') is not null and not exists (
   select from pg_policies
-  where policyname = 'minutehand: members and guests follow' and qual ~ 'may_follow\('
+  where policyname = 'minutehand: members and guests follow'
+    and qual ~ '^\(\([^()]+\) AND [^.]+\.may_follow\([^)]+\)[^)]+\)\) AS may_follow\)\)$'
     and roles @> '{anon,authenticated}' and permissive = 'PERMISSIVE')
 union all
 select 'fail', 'anyone may follow every topic: row level security of realtime.messages is off',
@@ -148,6 +149,9 @@ select 'fail', 'pg_cron must run minutehand-tick and minutehand-tidy once each',
   ' select public.attach_extensions()'
 from cron.job
 where active and database = current_database()
+  -- another role may not call queue.wake_worker
+  and pg_has_role(to_regrole(quote_ident(username)),
+    (select nspowner from pg_namespace where oid = 'queue'::regnamespace), 'member')
 having count(*) filter (
   where jobname = 'minutehand-tidy' and schedule ~ '\* \* \*$' and command ~ 'job_run_details'
     or jobname = 'minutehand-tick' and schedule = '* * * * *' and command ~ 'wake_worker'
@@ -155,23 +159,27 @@ having count(*) filter (
 
 -- check publication
 
--- a fault is a warning, because only the project's own pages may follow changes of tables
-select 'warn', format('supabase_realtime lacks rows or columns of %s', string_agg(name, ', ')),
+-- Realtime itself creates its publication of messages. A fault of the other publication is a
+-- warning, because only the project's own pages may follow changes of tables.
+select case when bool_or(t.pub ~ 'messages') then 'fail' else 'warn' end,
+  format('%s lacks rows, columns or changes of %s', t.pub, string_agg(t.name, ', ')),
   case count(p.oid)
-    when 0 then format('create publication supabase_realtime for table %s', string_agg(name, ', '))
+    when 0 then format('create publication %s for table %s', t.pub, string_agg(t.name, ', '))
     else string_agg(concat(
-      'alter publication supabase_realtime drop table ' || t.prrelid::regclass || '; ',
-      'alter publication supabase_realtime add table ' || name), '; ')
-  end
-from (values ('public.jobs'), ('public.job_logs')) as tables (name)
-left join pg_publication as p on p.pubname = 'supabase_realtime'
-left join pg_publication_rel as t on t.prpubid = p.oid and t.prrelid = to_regclass(name)
-where t.prqual is not null or t.prattrs is not null or not exists (
-  select from pg_publication_tables
-  where pubname = 'supabase_realtime' and schemaname || '.' || tablename = name)
-having count(*) > 0
-union all
-select 'warn', 'supabase_realtime does not publish every change',
-  'alter publication supabase_realtime set (publish = ''insert, update, delete, truncate'')'
-from pg_publication where pubname = 'supabase_realtime' and not (pubinsert and pubupdate
-  and pubdelete);
+      format('alter publication %s drop table ', t.pub) || r.prrelid::regclass || '; ',
+      format('alter publication %s add table %s; ', t.pub, t.name)), '')
+      || format('alter publication %s set (publish = ''insert, update, delete, truncate'')', t.pub)
+  end || case when t.pub ~ 'messages' then 
+    '  -- as its owner; ask the support of Supabase if the project is hosted' else '' end
+from (values ('supabase_realtime', 'public.jobs'), ('supabase_realtime', 'public.job_logs'),
+  ('supabase_realtime_messages_publication', 'realtime.messages')) as t (pub, name)
+left join pg_publication as p on p.pubname = t.pub
+left join pg_class as c on c.oid = to_regclass(t.name)
+left join pg_publication_rel as r on r.prpubid = p.oid and r.prrelid = c.oid
+where p.oid is null and t.pub = 'supabase_realtime'
+  or not (p.pubinsert and p.pubupdate and p.pubdelete)
+  or r.prqual is not null or r.prattrs is not null
+  or r.oid is null and not p.puballtables and not exists (
+    select from pg_publication_namespace as n
+    where n.pnpubid = p.oid and n.pnnspid = c.relnamespace)
+group by t.pub;

@@ -37,13 +37,15 @@ class CheckResult:
 #: Start of a further line in the report. Only such lines are indented, because the lines of a
 #: function's body in a fix must stay as released.
 LINE = "\n        "
-#: Statements that set the timeouts of a transaction. Some versions of Postgres lack some timeouts.
-#: The database's statement timeout may be so short that it would end the longer statement.
+#: Statements that set the timeouts of a transaction, and that names have no needless quotes. Some
+#: versions of Postgres lack some timeouts. The database's statement timeout may be so short that it
+#: would end the longer statement.
 TIMEOUTS = """
     set local statement_timeout = '30s';
     select set_config(t.name, t.value, true)
     from (values ('lock_timeout', '2s'),
-      ('idle_in_transaction_session_timeout', '0'), ('transaction_timeout', '0')) as t (name, value)
+      ('idle_in_transaction_session_timeout', '0'), ('transaction_timeout', '0'),
+      ('quote_all_identifiers', 'off')) as t (name, value)
     join pg_settings using (name)
 """
 
