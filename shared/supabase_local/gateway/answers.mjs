@@ -1,6 +1,6 @@
 // Responses, built from the one row that a statement returns.
 
-import { Refusal } from "./errors.mjs";
+import { leftOut, Refusal } from "./errors.mjs";
 import { contentTypeOf } from "./media.mjs";
 import { appliedPreferences } from "./preferences.mjs";
 import { version } from "./versions.mjs";
@@ -18,7 +18,8 @@ export function answerOf(request, { plan, chosen, table }, result) {
     headers.set("content-type", contentTypeOf(request.accepts));
     if (request.isAsked) headers.set("content-profile", request.schema);
   }
-  const status = overridden(headers, result) ?? answer.status;
+  if (result.overrides !== null) throw leftOut("response.status and response.headers");
+  const { status } = answer;
   const body = request.isHead || !answer.hasBody ? null : (answer.body ?? result.body);
   return new Response([204, 304].includes(status) ? null : body, { status, headers });
 }
@@ -67,37 +68,3 @@ const FORMS = {
     return chosen.is_void && !chosen.is_set ? { ...answer, status: 204, hasBody: false } : answer;
   },
 };
-
-// Apply the status and the headers that a function has set for the response.
-// https://docs.postgrest.org/en/v14/references/transactions.html
-function overridden(headers, result) {
-  const made = result.headers === null ? [] : headersOf(result.headers);
-  for (const [name] of made) headers.delete(name);
-  for (const [name, value] of made) headers.append(name, value);
-  if (result.status === null) return null;
-  const status = Number(/^\d+/.exec(result.status)?.[0]);
-  if (status >= 200 && status < 600) return status;
-  const message = "response.status guc must be a valid status code";
-  throw new Refusal(500, { code: "PGRST112", message });
-}
-
-function headersOf(text) {
-  const refused = new Refusal(500, {
-    code: "PGRST111",
-    message:
-      "response.headers guc must be a JSON array composed of objects with a single key and a " +
-      "string value",
-  });
-  let list;
-  try {
-    list = JSON.parse(text);
-  } catch {
-    throw refused;
-  }
-  if (!Array.isArray(list)) throw refused;
-  return list.map((one) => {
-    const pairs = Object.entries(one ?? {});
-    if (pairs.length !== 1 || typeof pairs[0][1] !== "string") throw refused;
-    return pairs[0];
-  });
-}

@@ -125,8 +125,7 @@ export function bodyOf(kind, returned) {
   return isOne ? sql`coalesce(${rows}->0, 'null')` : sql`coalesce(${rows}, '[]')`;
 }
 
-const RESPONSE_SETTINGS = sql`${setting("response.headers")} as headers,
-  ${setting("response.status")} as status`;
+const overrides = sql`coalesce(${setting("response.headers")}, ${setting("response.status")})`;
 
 // All rows of the statement `first`, unchanged.
 export const allRows = sql`select * from ${source}`;
@@ -139,7 +138,7 @@ export function whole({ first, rows, body, count = null, isSingleRow = false, is
   const number = raw(isSingleRow ? "1" : "count(_postgrest_t)");
   const inserted = isUpsert ? sql`${setting("pgrst.inserted")}::int` : raw("null::int");
   return sql`with ${source} as (${first})${counted}
-    select ${total} as total, ${number} as rows, ${body} as body, ${RESPONSE_SETTINGS},
+    select ${total} as total, ${number} as rows, ${body} as body, ${overrides} as overrides,
       ${inserted} as inserted
     from (${rows}) _postgrest_t`;
 }
