@@ -3,15 +3,13 @@
 import uuid
 from typing import Any
 
-import httpx
 import pytest
 
-from minutehand.queue.data_api import DataApi
-from minutehand.queue.worker_client import WorkerQueue
-from minutehand.worker import Job, JobContext, Registry, Worker
+from minutehand.worker import Job, JobContext
 from tests.contract.observed import lease_blocks
 from tests.support.engine import ACME, GLOBEX, Engine
-from tests.support.project import Project
+from tests.support.queue_model import ModelQueue, Row
+from tests.support.virtual_time import leaping
 
 pytestmark = pytest.mark.fresh
 
@@ -34,41 +32,19 @@ def test_a_lease_that_finds_nothing_reads_a_handful_and_writes_nothing(engine: E
     engine.run("rollback")
 
 
-async def test_a_run_with_one_job_is_two_calls(engine: Engine, project: Project) -> None:
-    """A worker run with one job makes two calls, and a run without jobs makes one.
-
-    On Lambda, each round trip costs money.
-    """
-    sent: list[str] = []
-    bodies: set[bytes] = set()
-
-    class Noting(httpx.AsyncHTTPTransport):
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            name, body = request.url.path.rpartition("/")[2], await request.aread()
-            if body not in bodies:  # a repeat after a lost response is not counted
-                sent.append(name)
-            bodies.add(body)
-            return await super().handle_async_request(request)
+@pytest.mark.parametrize("jobs", [0, 1])
+def test_a_run_with_one_job_is_two_calls_and_an_idle_one_is_one(jobs: int) -> None:
+    """On Lambda, each round trip costs money."""
+    queue = ModelQueue([Row("1", {})] * jobs)
 
     async def work(job: Job[Any], ctx: JobContext) -> None: ...
 
-    registry = Registry()
-    registry.processor("work", payload=dict)(work)
-    api = DataApi(project.settings.supabase_url, transport=Noting())
-    queue = WorkerQueue(project.settings, api=api)
-    worker = Worker(project.settings, registry=registry, queue=queue, most=3)
-    engine.stop_clock()
-    for jobs, seconds in ((1, 0), (1, 0), (0, 0), (1, 60)):
-        engine.enqueue_many(jobs)
-        engine.maintain()
-        engine.advance(seconds)  # after 60 seconds, maintenance is due
-        await worker.tick(budget_seconds=60)
-    await worker.aclose()
+    async def run() -> None:
+        await queue.worker(work, most=3).tick(budget_seconds=60)
 
-    a_run = ["lease_jobs", "settle_jobs"]
-    assert sent[:6] == ["register_job_types", *a_run, *a_run, "lease_jobs"]
-    assert sorted(sent[6:])[-2:] == ["run_maintenance", "settle_jobs"]  # sent[6] may be a lease
-    assert engine.one("select summary -> 'completed' from queue.workers") == 1
+    leaping(run())
+
+    assert queue.calls == ["lease", "settle"][: jobs + 1]
 
 
 def size(engine: Engine) -> int:

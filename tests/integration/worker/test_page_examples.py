@@ -20,7 +20,7 @@ from infra.bench.scratch import scratch_settings
 from minutehand.worker import Job, JobContext, ProcessorError, default_registry
 from minutehand.worker.registry import Registry
 from minutehand.worker.testing import ProcessorTest
-from tests.integration.worker.coroutines.processors import NAME as COROUTINE
+from tests.integration.worker.drained.processors import COROUTINE
 from tests.support.databases import Database
 from tests.support.engine import ACME, Engine
 from tests.support.harness import until
@@ -124,7 +124,7 @@ async def test_a_worker_of_ones_own_runs_what_is_there(
     engine: Engine, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The examples run a worker in a function and in the lifespan of an app."""
-    environ["MINUTEHAND_APPS"] = "tests.integration.worker.coroutines"
+    environ["MINUTEHAND_APPS"] = "tests.integration.worker.drained"
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     engine.register(COROUTINE)

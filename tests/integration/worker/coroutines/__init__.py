@@ -1,1 +1,0 @@
-"""An app for tests with one coroutine as its processor."""

@@ -1,1 +1,0 @@
-"""An app for tests with one plain function as its processor."""
