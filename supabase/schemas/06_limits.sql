@@ -596,8 +596,7 @@ begin
       -- takes a token for each 400 jobs, which are counted in about a millisecond. Only two calls
       -- at a time count more than 1,000 jobs.
       v_live := nullif(queue.live_jobs(p_workspace_id, 1001), 1001);
-      perform queue.take_place('quota ' || p_workspace_id, 2)
-      where v_live is null and queue.reserve_locks(1, 190) = 1;
+      perform queue.take_place('quota ' || p_workspace_id, 2) where v_live is null;
       perform queue.admit(
         'rows',
         p_count => least(
@@ -608,18 +607,8 @@ begin
     elsif v_is_stored then
       v_live := null;
     end if;
-  -- true if this transaction has not yet taken the slot in which a call counts the workspace's jobs
-  elsif current_setting('minutehand.quota', true) is distinct from p_workspace_id::text then
-    if queue.reserve_locks(1, 190) = 0 then
-      perform queue.refuse(
-        429,
-        'rate_limited',
-        'the call enqueues jobs of too many workspaces with a small limit; enqueue jobs of fewer '
-          'workspaces per call'
-      );
-    end if;
+  else
     perform queue.take_place('quota ' || p_workspace_id, 1);
-    perform set_config('minutehand.quota', p_workspace_id::text, true);
   end if;
   v_live := coalesce(v_live, queue.live_jobs(p_workspace_id, v_max + 1));
   perform queue.store_tokens(v_bucket, v_live, v_now) where v_is_stored;
@@ -688,9 +677,10 @@ $$;
 
 -- Token buckets for the rate limits of people. The buckets are stored in sequences, because a
 -- rollback does not restore the value of a sequence. A call that is rejected or times out also
--- takes tokens. A bucket uses a pair of sequences with the same number n. The sequence priced_<n>
--- stores a hash of the bucket's name, and the sequence refilled_<n> stores the time at which the
--- bucket is full again, in microseconds.
+-- takes tokens. There is no sequence per person, because each sequence is a file. A bucket uses a
+-- pair of sequences with the same number n. The sequence priced_<n> stores a hash of the bucket's
+-- name, and the sequence refilled_<n> stores the time at which the bucket is full again, in
+-- microseconds.
 do $$
 begin
   for v_nth in 0 .. 15 loop
@@ -778,25 +768,20 @@ begin
 end;
 $$;
 
--- Limit how long a request of the Data API waits for a lock, because all callers share few
--- connections. The lock timeout applies until the transaction ends. The lock timeout must not apply
--- to the project's own code, so queue.limit_wait does nothing if the request calls a function or
--- table of the project. A function belongs to the engine or an app if its body calls a function of
--- the schema queue, or calls an app's private function whose body calls a function of the schema
--- queue.
--- p_ms: Maximum wait in milliseconds.
-create function queue.limit_wait(p_ms integer)
-returns void
-language plpgsql
+-- Return true if the request of the Data API calls a function of the engine or an app, or writes a
+-- table of the engine or an app. A function belongs to the engine or an app if its body calls a
+-- function of the schema queue, or calls an app's private function whose body calls a function of
+-- the schema queue.
+create function queue.is_own_request()
+returns boolean
+language plpgsql stable
 set search_path = ''
 as $$
 declare
   v_path constant text[] := string_to_array(current_setting('request.path', true), '/');
   v_call constant text := format('\m%s[.]\w+\(', 'queue'::regnamespace);
 begin
-  if current_setting('lock_timeout')::interval between '1 ms' and p_ms * interval '1 ms' then
-    return;
-  elsif v_path[2] = 'rpc' then
+  if v_path[2] = 'rpc' then
     perform from pg_catalog.pg_proc as p
     where p.pronamespace = 'public'::regnamespace
       and p.proname = v_path[3]
@@ -819,7 +804,26 @@ begin
       and c.relnamespace = 'public'::regnamespace
       and c.relname = v_path[2];
   end if;
-  perform set_config('lock_timeout', p_ms::text, true) where found;
+  return found;
+end;
+$$;
+
+-- Limit how long a request of the Data API waits for a lock, because all callers share few
+-- connections. The lock timeout applies until the transaction ends. The lock timeout must not apply
+-- to the project's own code, so queue.limit_wait does nothing if the request calls a function or
+-- table of the project.
+-- p_ms: Maximum wait in milliseconds.
+create function queue.limit_wait(p_ms integer)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if current_setting('lock_timeout')::interval between '1 ms' and p_ms * interval '1 ms' is not true
+    and queue.is_own_request()
+  then
+    perform set_config('lock_timeout', p_ms::text, true);
+  end if;
 end;
 $$;
 
@@ -1021,7 +1025,8 @@ end;
 $$;
 select queue.charge_rows('public.workspace_members');
 
--- Take one of p_most call slots until the transaction ends, or reject the call with status 429.
+-- Take one of p_most call slots until the transaction ends, or reject the call with status 429. A
+-- transaction takes a call slot of the same person or workspace only once.
 -- p_id: Id of the person or workspace that the call slots belong to, or null to take no call slot.
 -- p_most: Number of call slots.
 -- p_ms: Maximum time to wait for a call slot, in milliseconds. A waiting call occupies a database
@@ -1034,12 +1039,22 @@ set search_path = ''
 as $$
 declare
   v_began constant timestamptz := clock_timestamp();
+  v_taken constant text := concat(current_setting('minutehand.places', true), '|');
 begin
-  while p_id is not null
-    and not exists (
-      select from generate_series(1, p_most) as n
-      where queue.try_lock(format('call %s %s', p_id, n))
-    )
+  if p_id is null or strpos(v_taken, format('|%s|', p_id)) > 0 then
+    return;
+  elsif queue.reserve_locks(1, 190) = 0 then
+    perform queue.refuse(
+      429,
+      'rate_limited',
+      'the call enqueues jobs of too many workspaces with a small limit; enqueue jobs of fewer '
+        'workspaces per call'
+    );
+  end if;
+  while not exists (
+    select from generate_series(1, p_most) as n
+    where queue.try_lock(format('call %s %s', p_id, n))
+  )
   loop
     if clock_timestamp() >= v_began + p_ms * interval '1 ms' then
       perform queue.refuse(
@@ -1051,6 +1066,7 @@ begin
     end if;
     perform pg_sleep_for(interval '1 ms' + (clock_timestamp() - v_began) / 8);
   end loop;
+  perform set_config('minutehand.places', v_taken || p_id, true);
 end;
 $$;
 
@@ -1143,6 +1159,55 @@ begin
   );
 end;
 $$;
+
+-- Admit a request of the Data API before Postgres reads its body or plans its query, or reject it
+-- with status 429. A project may set public.admit_request as the pre-request of the Data API. The
+-- policies, triggers and functions that would admit the call later find its call slot taken.
+-- Writes of a table take one of the person's two call slots for changes, and so do calls of
+-- functions with a body of more than 512 kB. Such a body also takes tokens of the rate limit,
+-- because Postgres reads it even if the call is then rejected. All guests together have two slots.
+-- public.admit_request does nothing for workers, for the service, and for the project's own tables
+-- and functions.
+create function public.admit_request()
+returns void
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  v_path constant text := current_setting('request.path', true);
+  v_headers constant jsonb := current_setting('request.headers', true);
+  v_bytes constant bigint := coalesce(
+    v_headers ->> 'content-length',
+    -- a chunked body does not announce its size
+    case when v_headers ? 'transfer-encoding' then '1048576' end
+  );
+  v_is_large constant boolean := v_bytes > 524288 is true;
+begin
+  if auth.jwt() ->> 'role' in ('authenticated', 'anon') is not true then
+    return;
+  elsif current_setting('request.method', true) in ('GET', 'HEAD') then
+    -- a policy of the table calls queue.my_workspaces, which would admit the read after its query
+    -- was planned
+    perform queue.admit_plain_read()
+    from pg_catalog.pg_class as c
+    join pg_catalog.pg_policy as p on p.polrelid = c.oid
+    join pg_catalog.pg_depend as d on d.objid = p.oid
+    where c.relnamespace = 'public'::regnamespace
+      and c.relname = split_part(v_path, '/', 2)
+      and d.classid = 'pg_catalog.pg_policy'::regclass
+      and d.refobjid = 'queue.my_workspaces'::regproc;
+  elsif (v_is_large or v_path !~ '^/rpc/') and queue.is_own_request() then
+    perform queue.take_place('changes ' || coalesce(queue.caller(false)::text, 'guests'), 2);
+    -- a read-only transaction cannot take tokens
+    perform queue.admit('rows', p_count => 0, p_bytes => v_bytes)
+    where v_is_large and current_setting('transaction_read_only') = 'off';
+  end if;
+end;
+$$;
+comment on function public.admit_request is
+  'Admit a request as the pre-request of the Data API (`pgrst.db_pre_request`).';
+select queue.allow('public', 'public.admit_request');
 
 -- For a person's call, lock an idempotency key or unique key before a job gets the key. If another
 -- transaction is taking the same key, wait up to two seconds, because the response must contain the
