@@ -47,6 +47,7 @@ class Row:
     timeout: float | None = None
     #: The time after which maintenance makes the job ready.
     run_at: float = 0.0
+    max_attempts: int = 5
     #: A user's transaction has locked the job. Maintenance and leases skip the job, and reports and
     #: settlements find it busy.
     is_locked: bool = False
@@ -204,6 +205,7 @@ class ModelQueue(WorkerQueue):
             job_type="work",
             payload=row.payload,
             attempts=row.fence,
+            max_attempts=row.max_attempts,
             created_at=BEGAN,
             timeout_seconds=row.timeout,
             deadline_at=BEGAN + timedelta(seconds=row.deadline) if row.deadline else None,

@@ -337,6 +337,13 @@ def test_the_last_attempt_is_alone_so_that_no_other_job_can_make_it_fail() -> No
     assert [world.queue.rows[name].status for name in "ac"] == ["completed"] * 2
 
 
+def test_jobs_with_one_attempt_share_a_call() -> None:
+    world = World(rows(*"abc", max_attempts=1), results)
+    world.tick(budget=3)
+
+    assert world.calls == [[*"abc"]]
+
+
 @pytest.mark.parametrize(
     ("ids", "comes_at", "options", "calls", "began_at"),
     [

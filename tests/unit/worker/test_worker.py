@@ -461,3 +461,28 @@ def test_a_worker_with_more_slots_than_a_lease_may_bring_leases() -> None:
 
     [request] = queue.requests
     assert request.limit == sum(pool.limit for pool in request.pools or ()) == 1000
+
+
+def test_a_step_that_the_database_rejects_fails_its_job_and_no_other() -> None:
+    """A rejected report is sent again for each job alone."""
+
+    class Refusing(ModelQueue):
+        async def report(self, items: Any) -> list[ReportResult]:
+            if any(step.result == "bad" for item in items for step in item.steps):
+                raise QueueError("the result is too large", status=400, code="PT400")
+            return await super().report(items)
+
+    async def run(job: Job[Any], ctx: JobContext) -> Any:
+        result = "bad" if job.id == "a" else "good"
+
+        async def charge() -> str:
+            return result
+
+        return await ctx.step("charge", charge)
+
+    queue = Refusing([Row(name, {}) for name in "ab"])
+    tick(queue, of(run), budget=3)
+
+    assert queue.rows["b"].status == "completed"
+    errors = [item.error for settled in queue.settles for item in settled if item.job_id == "a"]
+    assert {error and error.message for error in errors} == {"the result is too large"}
