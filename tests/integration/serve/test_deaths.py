@@ -4,13 +4,10 @@ The processes, signals and exit codes are real.
 """
 
 import json
-import os
 import secrets
-import signal
 from collections.abc import Iterator
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.integration.serve.test_serve import COMMIT, Served, served
@@ -132,27 +129,3 @@ def test_a_batch_that_fails_costs_only_the_item_that_made_it_fail(
     assert host.rows("status, attempts, lost_attempts", beside) == [("completed", 1, 0)]
     ending = "status, attempts, error_data ->> 'type', error_data -> 'evidence' ->> 'signal'"
     assert host.rows(ending, guilty) == [("failed", 1, error, signal_name)]
-
-
-def test_a_worker_that_is_killed_from_outside_costs_no_attempt(host: Served) -> None:
-    """A worker's process is killed from outside.
-
-    All its 250 jobs complete with one attempt within two minutes, and no word of the dead attempts
-    stays.
-    """
-    talks = host.enqueue("served.talk", 3, seconds=2)
-    ids = [*talks, *host.enqueue("served.slow", 247, seconds=2)]
-    running = "select count(*) from queue.leases where job_id = any(%s::uuid[])"
-    until(lambda: host.connection.execute(running, (ids,)).fetchone() == (250,))
-    words = "select count(*) from queue.output where job_id = any(%s::uuid[]) and text = 'one '"
-    until(lambda: host.connection.execute(words, (talks,)).fetchone() == (3,))
-
-    [fork_server] = psutil.Process(host.process.pid).children()
-    for worker in fork_server.children():
-        os.kill(worker.pid, signal.SIGKILL)
-
-    until(lambda: host.has_ended(ids), seconds=120)
-    assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
-    output = host.one("select public.job_output(%s)", talks[0])
-    assert [stream["text"] for stream in output["streams"]] == ["one two"]
-    until(lambda: len(fork_server.children()) == 1)
