@@ -623,18 +623,22 @@ set search_path = ''
 as $$
 declare
   v_ids constant uuid[] := array(select id from removed order by id);
+  v_gated tid[];
   v_workers integer[];
 begin
   -- If another transaction is moving one of the jobs from queue.gated to queue.ready, this query
   -- waits for that transaction, so that the next statements see the job's row in queue.ready.
-  perform from queue.gated as g
-  join removed as j
-    on j.finished_at is null
-    and g.job_id = j.id
-    and g.workspace_id = j.workspace_id
-    and g.job_type = j.job_type
-    and g.key = coalesce(j.concurrency_key, '')
-  for update of g;
+  v_gated := array(
+    select g.ctid
+    from queue.gated as g
+    join removed as j
+      on j.finished_at is null
+      and g.job_id = j.id
+      and g.workspace_id = j.workspace_id
+      and g.job_type = j.job_type
+      and g.key = coalesce(j.concurrency_key, '')
+    for update of g
+  );
   delete from queue.ready as r
   using removed as j
   where r.lane = j.lane
@@ -646,41 +650,19 @@ begin
   where j.finished_at is null
     and d.job_id = j.id
     and d.run_at in (j.next_retry_at, j.scheduled_for, j.deadline_at, j.start_by_at);
-  with theirs as (
-    select
-      g.ctid as tid,
-      g.lane,
-      g.workspace_id,
-      g.job_type,
-      g.key,
-      g.admitted,
-      g.started_at < 'infinity' is true as is_unpaid
-    from queue.gated as g
-    join removed as j
-      on j.finished_at is null
-      and g.job_id = j.id
-      and g.workspace_id = j.workspace_id
-      and g.job_type = j.job_type
-      and g.key = coalesce(j.concurrency_key, '')
-  ),
-  ended as (
-    update queue.gated
-    -- keep the row of queue.gated until the rate limit of the concurrency key counts the job's
-    -- start
-    set ended = true
-    where ctid = any (array(select t.tid from theirs as t where t.is_unpaid))
-  ),
-  gone as (
-    delete from queue.gated
-    where ctid = any (array(select t.tid from theirs as t where not t.is_unpaid))
-  )
   -- Insert a note for the concurrency key, even if no other job has the key now. Another
   -- transaction may be adding a job with the same key at this moment, and still count the deleted
   -- job against the limit of the key.
   insert into queue.notes (lane, workspace_id, key)
-  select distinct t.lane, t.workspace_id, t.key
-  from theirs as t
-  where t.admitted;
+  select distinct g.lane, g.workspace_id, g.key
+  from queue.gated as g
+  where g.ctid = any (v_gated) and g.admitted;
+  delete from queue.gated
+  where ctid = any (v_gated) and (started_at < 'infinity') is not true;
+  -- keep the row of queue.gated until the rate limit of the concurrency key counts the job's start
+  update queue.gated
+  set ended = true
+  where ctid = any (v_gated);
   delete from queue.unpublished as u
   using removed as j
   where j.lane = 0

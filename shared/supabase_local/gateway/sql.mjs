@@ -6,10 +6,6 @@ class Sql {
     Object.assign(this, { texts, values });
   }
 
-  get isEmpty() {
-    return this.texts.length === 1 && this.texts[0] === "";
-  }
-
   // The SQL text, in which `$1` is the placeholder of the first value.
   get text() {
     return this.texts.map((text, index) => (index === 0 ? text : `$${index}${text}`)).join("");
