@@ -62,6 +62,7 @@ def test_what_is_put_back_comes_before_what_is_newer() -> None:
     again = updates.take()
     assert again.progress == Progress(percentage=100)
     assert [line.message for line in again.logs] == ["half", "done"]
+    assert again.logs_from == lost.logs_from, "the database would store the lost line twice"
     assert "".join(str(chunk.text) for chunk in again.output) == "Hello Ada"
 
 

@@ -420,22 +420,6 @@ def test_one_of_several_types_with_a_payload_is_tested_by_its_name() -> None:
         ProcessorTest.of(letters, Letter(), "a", "b", job_type="c")
 
 
-@pytest.mark.parametrize("fault", ["lose_request", "lose_answer"])
-def test_log_lines_are_stored_once_if_a_report_is_lost(fault: str) -> None:
-    """Log lines of a lost report are sent again with their numbers and stored once."""
-    queue = ModelQueue([Row("1", {})], faults={"report": fault})
-
-    async def run(job: Job[Any], ctx: JobContext) -> None:
-        for line in ("first", "second", "third"):
-            ctx.log("info", line)
-            await asyncio.sleep(3)
-
-    tick(queue, run)
-
-    [lines] = queue.rows["1"].lines.values()
-    assert lines == ["first", "second", "third"]
-
-
 def test_a_lease_without_a_response_is_requested_again_under_its_number() -> None:
     """A lease call without a response is repeated with its number, and returns the leased jobs."""
     queue, late = ModelQueue([Row("1", {})]), Row("2", {})
