@@ -51,7 +51,7 @@ IMPERSONAL = {
     *("feed.leased_data", "refusals.task", "suspects.company"),
     *("stats.counts", "stats.queue_times", "stats.run_times", "withdrawn_schedules.name"),
     *("workers.worker_id", "workers.version", "workers.summary", "workers.evidence"),
-    *("plan_stages.name", "trainings.sound", "trainings.host_upload", "trainings.host_asset"),
+    *("plan_stages.name", "trainings.sound"),
     *("async_messages.session_id", "workspace_settings.apollo_api_key_last4"),
 }
 TABLES = """

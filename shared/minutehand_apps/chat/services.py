@@ -1,15 +1,11 @@
 """Dependencies of the app, with its settings and the language model. A process has one instance."""
 
-from __future__ import annotations
-
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from minutehand.ai import LanguageModel, make_language_model
 from minutehand.config import Settings, read_flag, read_seconds
 from minutehand.queue import Dependencies
-
-if TYPE_CHECKING:
-    from minutehand.ai import LanguageModel
 
 ASK_SECONDS: Final = 300
 
@@ -36,6 +32,4 @@ class Chat(Dependencies):
 
         Sample replies are used if the model is offline.
         """
-        from minutehand.ai import make_language_model
-
         return make_language_model(self.settings)

@@ -3,14 +3,12 @@
 SQL decides which fields of a record are overwritten.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from minutehand.aws import SealBroken
 from minutehand.config import Settings
@@ -45,10 +43,7 @@ from minutehand_apps.enrichment.models import (
     find_domain,
     find_email,
 )
-from minutehand_apps.enrichment.services import Enrichment
-
-if TYPE_CHECKING:
-    from minutehand_apps.enrichment.services import ApolloClient
+from minutehand_apps.enrichment.services import ApolloClient, Enrichment
 
 logger = logging.getLogger(__name__)
 

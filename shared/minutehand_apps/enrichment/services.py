@@ -3,23 +3,18 @@
 A process has one instance, which creates each dependency at its first use.
 """
 
-from __future__ import annotations
-
 from functools import cached_property
-from typing import TYPE_CHECKING
+
+import httpx
 
 from minutehand.aws import Sealer, make_sealer, row_context
 from minutehand.config import Settings, read_flag, read_url
-from minutehand.queue import Dependencies
+from minutehand.queue import Dependencies, outbound_http
+from minutehand_apps.enrichment.apollo_http import HttpApollo
 from minutehand_apps.enrichment.apollo_offline import KEY_PREFIX, OfflineApollo
 
-if TYPE_CHECKING:
-    import httpx
-
-    from minutehand_apps.enrichment.apollo_http import HttpApollo
-
-    #: Client of one workspace. Each method may raise an `ApolloError`.
-    ApolloClient = HttpApollo | OfflineApollo
+#: Client of one workspace. Each method may raise an `ApolloError`.
+ApolloClient = HttpApollo | OfflineApollo
 
 
 class Enrichment(Dependencies):
@@ -45,9 +40,6 @@ class Enrichment(Dependencies):
         """Return an Apollo client with a workspace's API key."""
         if self._use_mock:
             return OfflineApollo(api_key, call_seconds=self._offline_call_seconds)
-        # imported here, so that workers with the offline client do not import httpx
-        from minutehand_apps.enrichment.apollo_http import HttpApollo
-
         return HttpApollo(
             api_key, http=self._vendor, base_url=self._base_url, response_seconds=response_seconds
         )
@@ -56,8 +48,6 @@ class Enrichment(Dependencies):
     def _vendor(self) -> httpx.AsyncClient:
         # use one HTTP client for all keys, which shares connections and reads root certificates
         # once
-        from minutehand.queue import outbound_http
-
         return outbound_http.connect()
 
     async def seal(self, workspace_id: str, api_key: str) -> str:

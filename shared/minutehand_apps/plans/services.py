@@ -1,15 +1,10 @@
 """Dependencies of the app, with its setting and the language model. A process has one instance."""
 
-from __future__ import annotations
-
 from functools import cached_property
-from typing import TYPE_CHECKING
 
+from minutehand.ai import LanguageModel, make_language_model
 from minutehand.config import Settings, read_seconds
 from minutehand.queue import Dependencies
-
-if TYPE_CHECKING:
-    from minutehand.ai import LanguageModel
 
 
 class Plans(Dependencies):
@@ -27,6 +22,4 @@ class Plans(Dependencies):
     @cached_property
     def model(self) -> LanguageModel:
         """The language model that writes plans. Without a model, the sample plan is used."""
-        from minutehand.ai import make_language_model
-
         return make_language_model(self.settings)

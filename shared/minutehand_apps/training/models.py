@@ -45,8 +45,6 @@ class StoredTraining(Lenient):
     transcript: dict[str, Any] | None = None
     procedure: dict[str, Any] | None = None
     published: dict[str, Any] | None = None
-    host_upload: str | None = None
-    host_asset: str | None = None
 
 
 class Transcription(Lenient):

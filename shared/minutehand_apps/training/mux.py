@@ -94,17 +94,14 @@ class Mux:
             "timeout": UPLOAD_SECONDS,
             "cors_origin": "*",
         }
-        upload = await self._call(HostUpload, "POST", "/uploads", body=body)
-        if upload is None:
-            raise HostError("The video host does not support uploads", code="failed")
-        return upload
+        return await self._call(HostUpload, "POST", "/uploads", body=body)
 
-    async def find_upload(self, upload_id: str) -> HostUpload | None:
-        """Return the state of an upload, or None if the upload does not exist."""
+    async def find_upload(self, upload_id: str) -> HostUpload:
+        """Return the state of an upload."""
         return await self._call(HostUpload, "GET", f"/uploads/{quote(upload_id, safe='')}")
 
-    async def find_asset(self, asset_id: str) -> HostAsset | None:
-        """Return the state of a video, or None if the video does not exist."""
+    async def find_asset(self, asset_id: str) -> HostAsset:
+        """Return the state of a video."""
         return await self._call(HostAsset, "GET", f"/assets/{quote(asset_id, safe='')}")
 
     async def send(
@@ -147,17 +144,12 @@ class Mux:
         if response.status == 308:
             received = _RECEIVED.fullmatch(response.headers.get("range", ""))
             return int(received[1]) + 1 if received else 0
-        if response.status in {404, 410}:  # the next attempt of the job starts a new upload
-            message = "The upload URL has expired at the video host"
-            raise HostError(message, code="upload_gone", said=message)
         raise _rejection(response)
 
     async def _call(
         self, kind: type[T], method: str, path: str, *, body: Mapping[str, Any] | None = None
-    ) -> T | None:
+    ) -> T:
         response = await self._send(method, self._base + path, json=body, headers=self._headers)
-        if response.status in {404, 410}:
-            return None
         if response.status not in {200, 201}:
             raise _rejection(response)
         try:

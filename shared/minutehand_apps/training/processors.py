@@ -4,8 +4,6 @@ The result of a finished stage is stored with the training, so that no other att
 the stage.
 """
 
-from __future__ import annotations
-
 import asyncio
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,13 +12,26 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from minutehand.ai import BYTES_PER_SECOND, ask_for
 from minutehand.config import ConfigurationError, Settings
-from minutehand.queue import decode_object, reading
-from minutehand.worker import Backoff, Fail, Job, JobContext, Registry, Snooze, VendorCalls
+from minutehand.queue import NewJob, decode_object, reading
+from minutehand.worker import (
+    Backoff,
+    Fail,
+    Job,
+    JobContext,
+    Registry,
+    Snooze,
+    VendorCalls,
+    clean_text,
+)
+from minutehand_apps.training import procedure as procedures
 from minutehand_apps.training.bucket import SPARE_BYTES, NotStored, sound_key, sound_prefix
 from minutehand_apps.training.errors import later, refused
+from minutehand_apps.training.folder import job_folder
+from minutehand_apps.training.media import MAX_SECONDS, cut
 from minutehand_apps.training.models import (
     Chunk,
     ChunkPayload,
@@ -31,9 +42,6 @@ from minutehand_apps.training.models import (
     TrainingPayload,
 )
 from minutehand_apps.training.services import Training
-
-if TYPE_CHECKING:
-    from minutehand_apps.training.mux import HostUpload, Mux
 
 Outcome = dict[str, Any] | Fail | Snooze
 #: Minimum seconds that must remain of the worker run when a stage starts.
@@ -114,7 +122,7 @@ class Processors:
         if published is None:
             with _set_up(ctx):
                 calls = VendorCalls(job, ctx, "video host")
-                result = await calls.get(partial(self._publish, job, ctx, training))
+                result = await calls.get(partial(self._publish, ctx, training, loaded.generation))
             if isinstance(result, Snooze):
                 return result
             published = await self._store(job, "published", result)
@@ -162,8 +170,6 @@ class Processors:
         self, job: Job[Any], ctx: JobContext, training: StoredTraining
     ) -> StoredTraining:
         """Download the recording only once, check it, and extract its audio."""
-        from minutehand_apps.training.folder import job_folder
-
         store = partial(self._store, job)
         with job_folder() as folder:
             file = folder / "video"
@@ -197,8 +203,6 @@ class Processors:
 
     async def _check(self, file: Path, size: int) -> dict[str, Any]:
         """Check the recording by its content, because the uploader's claims are not trusted."""
-        from minutehand_apps.training.media import MAX_SECONDS
-
         media = await (await self._app.ffmpeg()).look(file)
         if media.seconds is not None and media.seconds > MAX_SECONDS:
             raise refused(
@@ -212,9 +216,6 @@ class Processors:
         self, training: StoredTraining, media: dict[str, Any], folder: Path, ctx: JobContext
     ) -> dict[str, Any]:
         """Extract the audio, divide it at pauses, and store its chunks."""
-        from minutehand.ai import BYTES_PER_SECOND
-        from minutehand_apps.training.media import MAX_SECONDS, cut
-
         if media["audio"] is None:
             raise refused("no_audio", "The video has no sound, so there is nothing to transcribe")
         seconds = media["seconds"] or MAX_SECONDS
@@ -253,8 +254,6 @@ class Processors:
         self, job: Job[Any], ctx: JobContext, loaded: Loaded, sound: dict[str, Any]
     ) -> None:
         """Transcribe each chunk in a child job. Raises ProcessorError if a child job has failed."""
-        from minutehand.queue import NewJob
-
         chunks = sound.get("chunks", [])
         # use another name in each run, because a retry of the finished job needs new child jobs
         name = f"training_chunk@{loaded.generation}"
@@ -295,8 +294,6 @@ class Processors:
             )
 
     async def _transcribe(self, ctx: JobContext, payload: ChunkPayload, sound: bytes) -> Chunk:
-        from minutehand.worker import clean_text
-
         transcript = await self._app.speech.transcribe(
             sound, on_share=lambda share: _report(ctx, "transcribe", share)
         )
@@ -344,9 +341,6 @@ class Processors:
 
         Without a model, the stored result contains no procedure.
         """
-        from minutehand.ai import ask_for
-        from minutehand_apps.training import procedure as procedures
-
         model = self._app.model
         if model.offline:
             return {"procedure": None, "author": procedures.OFFLINE, "offline": True}
@@ -373,7 +367,7 @@ class Processors:
         return {"procedure": stored, "author": model.name[:200], "offline": False}
 
     async def _publish(
-        self, job: Job[Any], ctx: JobContext, training: StoredTraining
+        self, ctx: JobContext, training: StoredTraining, generation: int
     ) -> dict[str, Any] | Snooze:
         """Send the video to the video host, and wait until the host can play it."""
         host, media = self._app.host, training.media or {}
@@ -382,25 +376,30 @@ class Processors:
             ctx.log("info", message)
             result = {"host": "s3", "playback_id": None, "note": message}
             return {**result, "duration_seconds": media.get("seconds")}
-        store_host_state = partial(self._call, "training_note_host", job)
-        asset_id = training.host_asset
-        if asset_id is None:
-            upload = await self._send(job, ctx, training, host)
-            asset_id = upload.asset_id
-            if upload.status == "errored":
-                await store_host_state(
-                    upload=None, asset=None
-                )  # forget the upload, so that a retry sends the video again
-                raise refused("host_refused", "The video host cannot use the upload")
-            if asset_id is None:
-                return _wait_for_host(ctx, "The video host is importing the video")
-            await store_host_state(upload=upload.id, asset=asset_id)
-        asset = await host.find_asset(asset_id)
-        if asset is None or asset.status == "errored":
-            await store_host_state(upload=None, asset=None)
-            messages = asset.errors.messages if asset and asset.errors else ("it was deleted",)
-            problem = "; ".join(messages)[:500]
-            raise refused("host_refused", f"The video host cannot use the video: {problem}")
+
+        async def create() -> str:
+            return (await host.create_upload(str(training.id))).id
+
+        # use another name in each run, because a retry of the finished job sends the video again
+        upload_id = await ctx.step(f"host upload@{generation}", create)
+        upload = await host.find_upload(upload_id)
+        if upload.status == "waiting" and upload.url is not None:
+            size, key = media["bytes"], training.object_key
+            await host.send(  # the rest, if an earlier attempt has sent a part
+                upload.url,
+                size,
+                lambda start, length: self._app.bucket.read(key, start=start, length=length),
+                on_sent=lambda sent: _report(ctx, "publish", 0.9 * sent / size),
+            )
+            upload = await host.find_upload(upload_id)
+        if upload.status not in {"waiting", "asset_created"}:
+            raise refused("host_refused", "The video host cannot use the upload")
+        if upload.asset_id is None:
+            return _wait_for_host(ctx, "The video host is importing the video")
+        asset = await host.find_asset(upload.asset_id)
+        if asset.status == "errored":
+            messages = "; ".join(asset.errors.messages if asset.errors else ())[:500]
+            raise refused("host_refused", f"The video host cannot use the video: {messages}")
         if asset.status != "ready":
             return _wait_for_host(ctx, "The video host is preparing the video")
         return {
@@ -409,27 +408,6 @@ class Processors:
             "playback_id": next((playback.id for playback in asset.playback_ids), None),
             "duration_seconds": asset.duration,
         }
-
-    async def _send(
-        self, job: Job[Any], ctx: JobContext, training: StoredTraining, host: Mux
-    ) -> HostUpload:
-        """Send the video, or the rest after an earlier attempt, and return the upload."""
-        upload = None
-        if training.host_upload is not None:
-            upload = await host.find_upload(training.host_upload)
-            if upload is not None and upload.status in {"asset_created", "errored"}:
-                return upload
-        if upload is None or upload.status != "waiting" or upload.url is None:
-            upload = await host.create_upload(str(training.id))
-            await self._call("training_note_host", job, upload=upload.id, asset=None)
-        size, key = (training.media or {})["bytes"], training.object_key
-        await host.send(
-            upload.url or "",
-            size,
-            lambda start, length: self._app.bucket.read(key, start=start, length=length),
-            on_sent=lambda sent: _report(ctx, "publish", 0.9 * sent / size),
-        )
-        return await host.find_upload(upload.id) or upload
 
 
 @contextmanager

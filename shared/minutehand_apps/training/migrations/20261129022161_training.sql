@@ -23,8 +23,6 @@ create table public.trainings (
   -- {procedure, author, offline}. The key `procedure` is null if no language model is configured.
   procedure jsonb,
   published jsonb, -- {host, playback_id, duration_seconds, note}, when the video can be played
-  host_upload text, -- id of the upload at the video host
-  host_asset text, -- id of the video at the video host
   created_by uuid,
   created_at timestamptz not null default queue.clock(),
   share_id uuid, -- random key of the public link, null without a link
@@ -752,27 +750,6 @@ $$;
 comment on function public.training_store_chunk is
   'Store the transcript of a chunk {job_id, fence, chunk} once: {stored}.';
 
-create function public.training_note_host(p_request jsonb)
-returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  v_training constant public.trainings := training.held(p_request, true);
-begin
-  perform queue.refuse_revoked();
-  update public.trainings
-  set
-    host_upload = left(p_request ->> 'upload', 200),
-    host_asset = left(p_request ->> 'asset', 200)
-  where id = v_training.id;
-  return jsonb_build_object('training_id', v_training.id);
-end;
-$$;
-comment on function public.training_note_host is
-  'Record the video host''s ids {job_id, fence, upload, asset}.';
-
 -- Grants. Callers may execute only the functions that are named below.
 revoke execute
   on all functions in schema training
@@ -792,6 +769,5 @@ select queue.allow(
   'public.training_load',
   'public.training_load_chunks',
   'public.training_store',
-  'public.training_store_chunk',
-  'public.training_note_host'
+  'public.training_store_chunk'
 );

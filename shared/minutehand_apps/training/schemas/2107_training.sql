@@ -21,8 +21,6 @@ create table public.trainings (
   -- {procedure, author, offline}. The key `procedure` is null if no language model is configured.
   procedure jsonb,
   published jsonb, -- {host, playback_id, duration_seconds, note}, when the video can be played
-  host_upload text, -- id of the upload at the video host
-  host_asset text, -- id of the video at the video host
   created_by uuid,
   created_at timestamptz not null default queue.clock(),
   share_id uuid, -- random key of the public link, null without a link

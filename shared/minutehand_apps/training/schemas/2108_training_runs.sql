@@ -493,27 +493,6 @@ $$;
 comment on function public.training_store_chunk is
   'Store the transcript of a chunk {job_id, fence, chunk} once: {stored}.';
 
-create function public.training_note_host(p_request jsonb)
-returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  v_training constant public.trainings := training.held(p_request, true);
-begin
-  perform queue.refuse_revoked();
-  update public.trainings
-  set
-    host_upload = left(p_request ->> 'upload', 200),
-    host_asset = left(p_request ->> 'asset', 200)
-  where id = v_training.id;
-  return jsonb_build_object('training_id', v_training.id);
-end;
-$$;
-comment on function public.training_note_host is
-  'Record the video host''s ids {job_id, fence, upload, asset}.';
-
 -- Grants. Callers may execute only the functions that are named below.
 revoke execute
   on all functions in schema training
@@ -533,6 +512,5 @@ select queue.allow(
   'public.training_load',
   'public.training_load_chunks',
   'public.training_store',
-  'public.training_store_chunk',
-  'public.training_note_host'
+  'public.training_store_chunk'
 );
