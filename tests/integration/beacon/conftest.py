@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
 
 from minutehand_apps.beacon.local import HOMES
-from minutehand_apps.beacon.local.provider_server import Faults, ProviderServer
+from minutehand_apps.beacon.local.provider_server import ProviderServer, Task
 from minutehand_apps.beacon.outbox import Outbox
 from minutehand_apps.beacon.processors import register
 from minutehand_apps.beacon.services import Beacon
@@ -34,11 +37,51 @@ def project(process_database: Renewed, tmp_path_factory: pytest.TempPathFactory)
     return made
 
 
+@dataclass(frozen=True)
+class Faults:
+    """Faults of a provider in one region. By default the provider has no fault."""
+
+    #: Each call returns status 503.
+    down: bool = False
+    #: A task does not end.
+    hang: bool = False
+    #: Changed fields of a result.
+    result: dict[str, Any] = field(default_factory=dict)
+    #: Function that changes the answers of a result.
+    answers: Callable[[list[Any]], list[Any]] = list
+
+
+class FaultyProvider(ProviderServer):
+    """A provider with faults by region."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.faults: dict[str, Faults] = {}
+
+    def fault(self, region: str) -> Faults:
+        return self.faults.get(region) or self.faults.get("*") or Faults()
+
+    async def submit(self, request: Request) -> Response:
+        fault = self.fault((await request.json())["region"])
+        if fault.down:
+            return Response(status_code=503)
+        response = await super().submit(request)
+        if fault.hang:
+            self.tasks[request.headers["idempotency-key"]].status = "running"
+        return response
+
+    def result(self, task: Task) -> dict[str, Any]:
+        fault = self.fault(task.request["region"])
+        result = super().result(task)
+        answers = fault.answers(result["data"]["responses"])
+        return {**result, "data": {"responses": answers}, **fault.result}
+
+
 class Providers:
     """The three providers of the local stack, each an HTTP server on its own port."""
 
     def __init__(self) -> None:
-        self.by_name = {name: ProviderServer(name) for name in HOMES}
+        self.by_name = {name: FaultyProvider(name) for name in HOMES}
         self.variable = ""
 
     def faults(self, name: str | None, region: str = "*", **faults: Any) -> None:

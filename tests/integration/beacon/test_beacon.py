@@ -50,23 +50,26 @@ async def test_workers_killed_in_each_stage_make_one_receipt_of_each_execution(
     assert len(deaths) >= 3, deaths
 
 
+BLANK = {"question_id": "q1", "response": " \u200b", "duration_ms": 1}
+
+
 @pytest.mark.parametrize(
     "reasons",
     [
         {
             "alpha could not be reached; ": {"down": True},
-            "gamma's answer could not be used": {"wrong_format": True},
+            "gamma's answer could not be used": {"result": {"data": "the answers"}},
         },
         {
-            "alpha ran in region 'nowhere-1', not 'us-east'": {"wrong_region": True},
-            "no answer to question 'q1'": {"answers": "missing"},
+            "alpha ran in region 'nowhere-1', not 'us-east'": {"result": {"region": "nowhere-1"}},
+            "no answer to question 'q1'": {"answers": lambda given: given[1:]},
         },
         {
-            "question 'q1' is answered twice": {"answers": "twice"},
-            "the answer to question 'q1' is empty": {"answers": "empty"},
+            "question 'q1' is answered twice": {"answers": lambda given: [*given, given[0]]},
+            "the answer to question 'q1' is empty": {"answers": lambda _: [BLANK]},
         },
     ],
-    ids=str,
+    ids=["away", "elsewhere", "wrong answers"],
 )
 async def test_a_region_fails_over_and_says_why_when_all_its_providers_fail(
     station: Station, providers: Providers, reasons: dict[str, dict[str, Any]]
@@ -173,7 +176,7 @@ async def test_a_cancelled_job_runs_nowhere(station: Station, providers: Provide
     waiting = await station.submit()
     await station.ok("POST", f"/jobs/{waiting['id']}/cancel")
     done = await station.ended(await station.submit())
-    providers.faults(None, delay_seconds=600)
+    providers.faults(None, hang=True)
     job = await station.submit(constraints={"regions": ["us-east"]})
 
     def count_tasks() -> int:  # the region's second provider runs the job if the first one fails

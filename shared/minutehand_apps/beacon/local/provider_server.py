@@ -1,16 +1,15 @@
-"""A server that implements the provider protocol, for the local stack, tests and load tests.
+"""A server that implements the provider protocol, for the local stack and tests.
 
-The answers of the server are deterministic and need no model. `Faults` makes the server fail.
+The answers of the server are deterministic, need no model, and are ready immediately.
 """
 
 import hashlib
 import os
 import sys
-import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -22,47 +21,22 @@ from minutehand_apps.beacon.local import HOMES
 MODEL = "offline-1"  # the model that each answer names
 
 
-@dataclass(frozen=True)
-class Faults:
-    """Simulated faults of a provider in one region. By default the provider has no fault."""
-
-    #: True if each call returns status 503.
-    down: bool = False
-    #: Duration of a task in seconds.
-    delay_seconds: float = 0
-    #: True if the result's `data` is a string.
-    wrong_format: bool = False
-    #: True if the result names a region that was not requested.
-    wrong_region: bool = False
-    answers: Literal["whole", "missing", "twice", "empty"] = "whole"
-
-
 @dataclass(slots=True)
 class Task:
     """A task that the provider has accepted."""
 
     task_id: str
     request: dict[str, Any]
-    ready_at: float
-    cancelled: bool = False
-
-    @property
-    def status(self) -> str:
-        """State of the task in the words of the protocol."""
-        if self.cancelled:
-            return "cancelled"
-        return "completed" if time.monotonic() >= self.ready_at else "running"
+    status: str = "completed"
 
 
 class ProviderServer:
-    """One provider, with its tasks, its faults by region, and its routes."""
+    """One provider, with its tasks and its routes."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.faults: dict[str, Faults] = {}
-        self.tasks: list[Task] = []
-        self._by_id: dict[str, Task] = {}
-        self._by_key: dict[str, Task] = {}
+        #: Tasks by their ids and by the keys of their requests.
+        self.tasks: dict[str, Task] = {}
         path = "/v1/executions/{task_id}"
         self.app = Starlette(
             routes=[
@@ -73,60 +47,43 @@ class ProviderServer:
             ]
         )
 
-    def fault(self, region: str) -> Faults:
-        """Return the current faults of the provider in `region`."""
-        return self.faults.get(region) or self.faults.get("*") or Faults()
-
     async def submit(self, request: Request) -> Response:
-        """Start a task. A repeated key returns the same task, unless the task was cancelled."""
-        body = await request.json()
-        fault = self.fault(body["region"])
-        if fault.down:
-            return _away()
+        """Do a task. A repeated key returns the same task, unless the task was cancelled."""
         key = request.headers["idempotency-key"]
-        task = self._by_key.get(key)
-        if task is None or task.cancelled:
-            task = Task(uuid.uuid4().hex, body, time.monotonic() + fault.delay_seconds)
-            self.tasks.append(task)
-            self._by_id[task.task_id] = self._by_key[key] = task
+        task = self.tasks.get(key)
+        if task is None or task.status == "cancelled":
+            task = Task(uuid.uuid4().hex, await request.json())
+            self.tasks[task.task_id] = self.tasks[key] = task
         return JSONResponse({"task_id": task.task_id, "status": "accepted"}, status_code=202)
 
     async def answer(self, request: Request) -> Response:
         """Return the state or the result of a task, or cancel a task."""
-        task = self._by_id.get(request.path_params["task_id"])
+        task = self.tasks.get(request.path_params["task_id"])
         action = request.path_params.get("what")
-        if task is None or (action == "result" and task.status != "completed"):
+        if task is None:
             return JSONResponse({"error": "task not found"}, status_code=404)
-        fault = self.fault(task.request["region"])
-        if fault.down:
-            return _away()
         if action == "result":
-            return JSONResponse(_result(task, fault))
+            return JSONResponse(self.result(task))
         if action == "cancel" and task.status == "running":
-            task.cancelled = True
+            task.status = "cancelled"
         return JSONResponse({"task_id": task.task_id, "status": task.status})
+
+    def result(self, task: Task) -> dict[str, Any]:
+        """Return the result of a task."""
+        region = task.request["region"]
+        return {
+            "task_id": task.task_id,
+            "execution_id": task.request["execution_id"],
+            "region": region,
+            "model": MODEL,
+            "data": {
+                "responses": [_response(question, region) for question in task.request["questions"]]
+            },
+        }
 
     async def health(self, _: Request) -> Response:
         """Report that this process runs."""
         return JSONResponse({"provider": self.name, "status": "ok"})
-
-
-def _result(task: Task, fault: Faults) -> dict[str, Any]:
-    region = task.request["region"]
-    responses = [_response(question, region) for question in task.request["questions"]]
-    if fault.answers == "missing":
-        responses = responses[1:]
-    elif fault.answers == "twice":
-        responses = [*responses, responses[0]]
-    elif fault.answers == "empty":
-        responses = [{**responses[0], "response": " \u200b"}, *responses[1:]]
-    return {
-        "task_id": task.task_id,
-        "execution_id": task.request["execution_id"],
-        "region": "nowhere-1" if fault.wrong_region else region,
-        "model": MODEL,
-        "data": "the answers" if fault.wrong_format else {"responses": responses},
-    }
 
 
 def _response(question: dict[str, Any], region: str) -> dict[str, Any]:
@@ -134,10 +91,6 @@ def _response(question: dict[str, Any], region: str) -> dict[str, Any]:
     number = hashlib.sha256(f"{region}\n{question['question']}".encode()).digest()[0]
     text = f"Sample answer {number}"
     return {**question, "response": text, "duration_ms": 20 + number}
-
-
-def _away() -> Response:
-    return JSONResponse({"error": "unavailable"}, status_code=503)
 
 
 def main(environ: Mapping[str, str]) -> int:
