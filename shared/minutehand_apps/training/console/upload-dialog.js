@@ -1,34 +1,18 @@
 // Dialog in which a person chooses a video. The upload of the video continues after the dialog is
-// closed.
+// closed. The API decides by type and size whether it accepts the file.
 
 import { bytes, DialogForm, field, html, notifyFailure, useRef, useState } from "../../app.js";
 import { uploads } from "./uploading.js";
 
 const SAMPLE = "/apps/training/sample.mp4";
 
-const MAX_BYTES = 5 * 1024 ** 3; // default of the setting UPLOADS_MAX_BYTES
-
-/** Return why a file is rejected because of its size or type, or null if the file is accepted. */
-function problemOf(file) {
-  if (!file) return null;
-  if (file.size === 0) return `${file.name} is empty.`;
-  if (file.size > MAX_BYTES)
-    return `${file.name} has ${bytes(file.size)}, but at most 5 GB are accepted.`;
-  // The name of the file is checked too, because browsers do not know the type of every video
-  // format.
-  if (!file.type || /^(video|audio)\//.test(file.type)) return null;
-  return `${file.name} is not a video. Choose an MP4, MOV, WebM, MKV or AVI file with sound.`;
-}
-
 export function UploadDialog({ workspaceId, whose, onClose }) {
   const [file, setFile] = useState(null);
   const [title, setTitle] = useState("");
   const input = useRef(null);
-  const problem = problemOf(file);
   const choose = (chosen) => {
     setFile(chosen);
-    if (chosen && !problemOf(chosen) && !title.trim())
-      setTitle(chosen.name.replace(/\.[^.]*$/, "").slice(0, 200));
+    if (chosen && !title.trim()) setTitle(chosen.name.replace(/\.[^.]*$/, "").slice(0, 200));
   };
   const takeSample = async () => {
     try {
@@ -55,7 +39,7 @@ export function UploadDialog({ workspaceId, whose, onClose }) {
     action="Upload"
     doing="Starting…"
     run=${submit}
-    disabled=${!file || problem !== null}
+    disabled=${!file}
     onClose=${onClose}>
     <label class="field">
       <span>Video <span class="hint">MP4, MOV, WebM, MKV, AVI …, with sound</span></span>
@@ -66,13 +50,12 @@ export function UploadDialog({ workspaceId, whose, onClose }) {
         required=${!file}
         onChange=${(event) => choose(event.target.files[0] ?? null)} />
     </label>
-    ${problem && html`<p class="problem" role="alert">${problem}</p>`}
     <div class="bar">
       <span class="muted small">
         ${file ? bytes(file.size) : "No video?"}
       </span>
       ${
-        (!file || problem) &&
+        !file &&
         html`<button type="button" class="quiet" onClick=${takeSample}>
           Take a sample of 19 seconds
         </button>`
