@@ -1280,9 +1280,9 @@ from (
       ),
       (
         'lost',
-        'SIGKILL usually means the memory limit, SIGSEGV a library in C, and exit code 1 a blocked '
-          'event loop. Another exit code comes from a call that ended the process. Correct that, '
-          'then retry the job.'
+        'SIGKILL usually means the memory limit, SIGSEGV a library in C, SIGSTOP its own call, and '
+          'exit code 1 a blocked event loop. Another exit code comes from a call that ended the '
+          'process. Correct that, then retry the job.'
       ),
       (
         'killed',

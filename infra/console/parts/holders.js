@@ -42,13 +42,13 @@ export const Steps = ({ next, here }) =>
       </p>`,
   );
 
-const TYPE_COLUMN = heading(
-  "Type",
-  "wrap",
-  ({ job_types: types, job_id: id }) =>
-    html`<a href=${`/jobs/${id}`}>${breakable(types.join(", "))}</a>`,
-);
 const HOLDER_COLUMNS = [
+  heading(
+    "Type",
+    "wrap",
+    ({ job_types: types, job_id: id }) =>
+      html`<a href=${`/jobs/${id}`}>${breakable(types.join(", "))}</a>`,
+  ),
   column("Jobs", "num strong", ({ jobs, more }) => atLeast(jobs, more)),
   column("Since", "nowrap", ({ since }) => html`<${When} at=${since} />`),
   column(
@@ -64,14 +64,13 @@ const HOLDER_COLUMNS = [
 /**
  * Card that lists the holders, which are the jobs, limits, pauses and missing workers that block
  * other jobs. The holder that blocks most jobs comes first. If there are no holders, there is no
- * card. `isOfType` omits the job types, because all holders block jobs of one type.
+ * card.
  */
-export function Holders({ holders, isOfType = false }) {
+export function Holders({ holders }) {
   if (!holders?.length) return null;
   const key = ({ job_id: id, reason }) => `${reason} ${id}`;
-  const columns = isOfType ? HOLDER_COLUMNS : [TYPE_COLUMN, ...HOLDER_COLUMNS];
   return html`<section class="card" aria-labelledby="h-held">
     <h2 id="h-held">Why jobs wait</h2>
-    ${table({ label: "Why jobs wait", rows: holders, key, cards: true }, columns)}
+    ${table({ label: "Why jobs wait", rows: holders, key, cards: true }, HOLDER_COLUMNS)}
   </section>`;
 }

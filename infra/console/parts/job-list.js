@@ -23,7 +23,7 @@ const MAX_REFRESHED = 200; // maximum number of ids in one call that reads rows 
 // `CHANGE_MS`: minimum milliseconds between two reads that Realtime messages cause.
 const WITHHELD_MS = 6000;
 const CHANGE_MS = 1000;
-const PROGRESS_MS = 3000; // milliseconds between reads of visible running jobs
+const PROGRESS_MS = 6000; // milliseconds between reads of visible running jobs
 
 /**
  * Holds the state of a list of jobs, and reads and refreshes the list. The component `JobMonitor`

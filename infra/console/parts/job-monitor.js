@@ -1,6 +1,5 @@
 // Shows a live list of a workspace's jobs with tabs, filters, search, selection and actions.
 
-import { engine } from "../api.js";
 import {
   atLeast,
   pluralize,
@@ -14,17 +13,15 @@ import { useJobList } from "./job-list.js";
 import { ENDED } from "../lib/jobs/ended.js";
 import { isTyping, useKey } from "../lib/keys.js";
 import { isDelayed, NAMES, nextRunOf, stateAt, STATES } from "../lib/states.js";
-import { useFetch } from "../lib/store.js";
 import { classes, html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../lib/ui.js";
 import { useVirtual } from "../lib/virtual.js";
 import { Freshness, JobProgress, StateBadge } from "./badge.js";
 import { Selection } from "./bulk-actions.js";
 import { EmptyState } from "./no-jobs.js";
-import { useRefresh } from "./live.js";
 import { questionOf } from "./question.js";
 import { SearchBox } from "./search.js";
 import { Loading, Stale } from "./states-of-view.js";
-import { Sentence, Elapsed, useNow, When } from "./when.js";
+import { Elapsed, useNow, When } from "./when.js";
 
 /** Return the height of a row, as `.job-row` in jobs.css sets it. */
 const rowHeight = () => (matchMedia("(max-width: 46rem)").matches ? 46 : 36);
@@ -91,8 +88,6 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
   const [chosen, setChosen] = useState(new Set());
   const { rows, counts } = state;
   const view = useVirtual({ count: rows.length, rowHeight: rowHeight() });
-  const onScreen = rows.slice(view.first, view.last);
-  const holders = useHolders(workspaceId, onScreen);
   const picked = rows.filter((row) => chosen.has(row.id));
   const ids = useRef([]);
   const visible = [...rows.slice(view.start, view.end), ...picked];
@@ -141,7 +136,6 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
       (state.isLoading && !state.error
         ? html`<${Loading} what="Reading jobs" />`
         : html`<${EmptyState}
-        workspaceId=${workspaceId}
         state=${state}
         filter=${filter}
         none=${Object.fromEntries(FIELDS.map((name) => [name, ""]))}
@@ -174,12 +168,11 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
         </thead>
         <tbody>
           ${spacer(view.before, "before")}
-          ${onScreen.map(
+          ${rows.slice(view.first, view.last).map(
             (row, index) => html`<${Row}
               key=${row.id}
               row=${row}
               index=${view.first + index}
-              holder=${holderOf(row, holders)}
               isChosen=${chosen.has(row.id)}
               toggle=${toggle} />`,
           )}
@@ -267,7 +260,7 @@ const noteOf = (row) =>
       (row.status !== "completed" && (row.progress?.message || row.progress?.stage)) ||
       row.glimpse;
 
-function Row({ row, index, holder, isChosen, toggle }) {
+function Row({ row, index, isChosen, toggle }) {
   const note = noteOf(row);
   const isQueued = stateAt(row, useNow(isDelayed(row.state))) === "queued";
   return html`<tr
@@ -284,12 +277,7 @@ function Row({ row, index, holder, isChosen, toggle }) {
     <td>
       <a class="row-link" href=${`/jobs/${row.id}`}>
         <span class="job-type">${row.job_type}</span>
-        ${
-          isQueued
-            ? html`<${QueuedNote} cause=${holder} note=${note} />`
-            : note &&
-              html`<span class=${classes("job-note", hasTrouble(row) && "bad")}>${note}</span>`
-        }
+        ${note && html`<span class=${classes("job-note", hasTrouble(row) && "bad")}>${note}</span>`}
       </a>
     </td>
     <td class="c-state">
@@ -316,51 +304,6 @@ function Progress({ row, isQueued }) {
   if (next) return html`<${When} at=${next} />`;
   if (ENDED.has(row.status) || percentage(row.progress) === 0) return null;
   return html`<${JobProgress} job=${row} compact />`;
-}
-
-const LATE_MS = 10_000;
-
-const isLate = (row) =>
-  stateAt(row, serverNow()) === "queued" &&
-  serverNow() - Date.parse(row.next_retry_at ?? row.scheduled_for ?? row.created_at) > LATE_MS;
-
-/**
- * Read what blocks waiting jobs, as soon as at least one job in the list waits too long. One read
- * returns the holders for all jobs of the workspace.
- */
-function useHolders(workspaceId, rows) {
-  const hasLateRows = useNow() && rows.some(isLate);
-  const read = useFetch(
-    async () => (hasLateRows ? engine.explain(workspaceId) : null),
-    [workspaceId, hasLateRows],
-  );
-  useRefresh(read, hasLateRows);
-  return (read.value?.holders ?? []).filter(({ kind }) => !SUSPENDING.has(kind));
-}
-
-/**
- * Find what blocks a job that is late. Find a holder of the job's type. If the holder blocks only
- * some concurrency keys, the job's concurrency key must be one of them.
- */
-const holderOf = (row, holders) =>
-  isLate(row) &&
-  holders.find(
-    ({ job_types: names, keys }) =>
-      names.includes(row.job_type) && (!keys || keys.includes(row.concurrency_key)),
-  );
-
-/** Kinds of holders that block suspended jobs, but not queued jobs. */
-const SUSPENDING = new Set(["answer", "event"]);
-
-/**
- * Text below a queued job, which names what blocks the job, or is `note` if nothing blocks the job.
- */
-function QueuedNote({ cause, note }) {
-  const { sentence, holder } = cause || {};
-  if (!sentence) return note && html`<span class="job-note">${note}</span>`;
-  return html`<span class="job-note why" title=${sentence}>
-    ${holder?.job_id ? `held by job ${shortId(holder.job_id)}` : html`<${Sentence} text=${sentence} />`}
-  </span>`;
 }
 
 /** Shows the total duration of all runs of a job, which counts up while the job runs. */

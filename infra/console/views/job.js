@@ -2,7 +2,7 @@
 // and buttons for actions.
 
 import { jobs as api, session, supabase } from "../api.js";
-import { atLeast, codeOf, duration, money, number } from "../lib/format.js";
+import { codeOf, duration, money, number } from "../lib/format.js";
 import { useJobLines } from "../parts/job-lines.js";
 import { createHooks } from "../lib/jobs/hooks.js";
 import { outputText } from "../lib/jobs/output.js";
@@ -33,15 +33,13 @@ import { Stale, Placeholder } from "../parts/states-of-view.js";
 import { fact, jobLink, typeLink } from "../parts/table.js";
 import { createAction } from "../parts/toasts.js";
 import { Waterfall } from "../parts/waterfall.js";
-import { Elapsed, Sentence, useNow, When } from "../parts/when.js";
+import { Sentence, useNow, When } from "../parts/when.js";
 import NotFound, { placeholderPage } from "../parts/not-found.js";
 
 const { useJob } = createHooks(hooks, supabase);
 
 /** Milliseconds between two reads of the timeline while a job of the timeline runs. */
 const TRACE_MS = 2000;
-/** A running job reports every 15 s which line of code it is executing. */
-const EXPLAIN_MS = 15_000;
 
 export const title = ({ id }) => `Job ${id.slice(-8)}`;
 
@@ -60,8 +58,8 @@ function useDetails(job) {
   // repeat the read at intervals, because changes of steps add no events
   usePolling(trace, isRunning ? TRACE_MS : null);
   useRefresh(trace, !isRunning && !states.every((status) => ENDED.has(status)));
-  usePolling(explained, job.status === "processing" ? EXPLAIN_MS : null);
-  // the explanation depends on other jobs, whose changes add no events to this job
+  // the explanation depends on other jobs, whose changes add no events to this job, and on the line
+  // of code that a running job reports
   useRefresh(explained, !ENDED.has(job.status) || Boolean(explained.value?.abandoned_at));
   const lastStamp = useRef(stamp);
   useEffect(() => {
@@ -176,7 +174,7 @@ const ERROR_AT_END = /: .*/s;
 
 function Explained({ explained, job }) {
   const explanation = explained.value?.status === job.status ? explained.value : {};
-  const { sentence = "\u00a0", cause, estimated_start_at: start, held_by: held } = explanation;
+  const { sentence = "\u00a0", cause, estimated_start_at: start } = explanation;
   // only a screen reader announces the completion, because the badge shows it
   return html`<p class=${job.status === "completed" ? "hidden" : "explain"} aria-live="polite">
       <${Sentence} text=${job.status === "failed" ? sentence.replace(ERROR_AT_END, ".") : sentence} />
@@ -187,17 +185,8 @@ function Explained({ explained, job }) {
         html` <span class="muted">Expected to start <${When} at=${start} />.</span>`
       }
     </p>
-    <${HeldWith} held=${held} />
     <${Steps} next=${explanation.next} here=${`/jobs/${job.id}`} />`;
 }
-
-/** Shows how many jobs the holder of this job blocks, and for how long these jobs have waited. */
-const HeldWith = ({ held }) =>
-  held?.waiting > 1 &&
-  html`<p class="muted">
-    ${atLeast(held.waiting, held.more)} jobs of the workspace wait for the same
-    reason${held.since && html`, held for <${Elapsed} from=${held.since} />`}.
-  </p>`;
 
 function Actions({ job, watch, duplicate, edit }) {
   const act = createAction(watch.refresh);
@@ -356,8 +345,6 @@ function Facts({ job, last }) {
     ${fact("Attempt", html`<span class="num">${job.attempts} of ${job.max_attempts}</span>`)}
     ${fact("Worker", neighbours("worker_id", job.worker_id ?? last?.worker_id))}
     ${fact("Commit", last?.origin && mono(codeOf(last.origin)))}
-    ${fact("Lost workers", job.lost_attempts > 0 && number(job.lost_attempts))}
-    ${fact("Deaths", job.deaths > 0 && number(job.deaths))}
     ${fact(
       "Tags",
       job.tags?.length > 0 &&

@@ -8,14 +8,12 @@ import { STATES } from "../lib/states.js";
 import { useFetch } from "../lib/store.js";
 import { html, useMemo } from "../lib/ui.js";
 import { Chart } from "../parts/chart.js";
-import { promptText } from "../lib/prompt.js";
-import { ActionButton } from "../parts/dialog.js";
 import { FAILURE_COLUMNS, failureKey } from "../parts/failures.js";
 import { Holders } from "../parts/holders.js";
 import { useRefresh } from "../parts/live.js";
+import { PauseButton } from "../parts/pause.js";
 import { Empty, pageHead, Placeholder, Stale } from "../parts/states-of-view.js";
 import { figure, table } from "../parts/table.js";
-import { createAction, describeResume } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
 
 export const title = () => "Overview";
@@ -41,7 +39,13 @@ export default function Overview({ workspace }) {
     ${pageHead(
       "Overview",
       null,
-      html`<${Pause} stats=${stats} workspace=${workspace} />`,
+      stats.value &&
+        html`<${PauseButton}
+          workspace=${workspace}
+          isPaused=${stats.value.pauses?.some(
+            ({ kind, name }) => kind === "workspace" && name === scope,
+          )}
+          refresh=${stats.refresh} />`,
       html`<nav class="groups" aria-label="Range">
         ${Object.entries(RANGES).map(
           ([word, [, long]]) => html`<a
@@ -64,35 +68,6 @@ export default function Overview({ workspace }) {
         : html`<${Placeholder} of=${stats} what="the statistics" />`
     }
   </div>`;
-}
-
-/** Button that pauses and resumes the jobs of the workspace. */
-function Pause({ stats, workspace }) {
-  const act = createAction(stats.refresh);
-  if (!stats.value || workspace.role === "member") return null;
-  const { name, id } = workspace;
-  const isPaused = stats.value.pauses?.some((one) => one.kind === "workspace" && one.name === id);
-  const pause = async () => {
-    const reason = await promptText({
-      title: `Pause ${name}?`,
-      text: `No job of ${name} starts until you resume. Running jobs continue, new ones wait.`,
-      field: "Reason, if any",
-      action: "Pause the workspace",
-      danger: true,
-    });
-    if (reason === null) return;
-    await act(
-      "Could not pause",
-      () => engine.pause(id, { body: { reason: reason || null } }),
-      `${name} is paused`,
-    );
-  };
-  const resume = () =>
-    act("Could not resume", () => engine.resume(id, { body: {} }), describeResume(name));
-  return html`<${ActionButton} className=${isPaused ? "primary" : "quiet"}
-    run=${isPaused ? resume : pause}>
-    ${isPaused ? "Resume" : "Pause jobs"}
-  <//>`;
 }
 
 /** Link to the list of jobs in a state. */

@@ -1,21 +1,20 @@
 // Page of all job types, of which types with problems come first. The page of one job type shows
 // the type's workers and their jobs, its schema, limits, pause and schedules.
 
-import { rpc, session, types as api, engine } from "../api.js";
+import { types as api } from "../api.js";
 import { atLeast, duration, number, percent } from "../lib/format.js";
 import { success } from "../lib/series.js";
-import { useFetch, useStore } from "../lib/store.js";
+import { useFetch } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { Tag } from "../parts/badge.js";
-import { ActionButton } from "../parts/dialog.js";
 import { JsonView } from "../parts/copy.js";
 import { Holders } from "../parts/holders.js";
 import { EnqueueDialog } from "../parts/enqueue.js";
 import { useRefresh } from "../parts/live.js";
+import { PauseButton } from "../parts/pause.js";
 import { ResourceView } from "../parts/resource.js";
 import { Empty, Placeholder } from "../parts/states-of-view.js";
 import { breakable, column, fact, figure, heading, table, typeLink } from "../parts/table.js";
-import { createAction, describeResume } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
 
 export const title = ({ name }) => name ?? "Types";
@@ -127,27 +126,6 @@ function TypePage({ name, workspace }) {
   const [enqueuing, setEnqueuing] = useState(false);
   useRefresh(read);
   const type = read.value;
-  const act = createAction(read.refresh);
-  const isPaused = Boolean(type?.paused_at);
-  const { user } = useStore(session);
-  const resume = async () => {
-    const answer = await engine.resume(workspace.id, { body: { job_type: name } });
-    const isOfOperator = answer.left?.some(({ kind }) => kind === "job_type");
-    if (!isOfOperator || !user.isOperator) return answer;
-    return rpc("pause_jobs", { p_request: { kind: "job_type", name, paused: false } });
-  };
-  const pause = () =>
-    act(
-      "Could not change",
-      isPaused ? resume : () => engine.pause(workspace.id, { body: { job_type: name } }),
-      isPaused ? describeResume(name) : `${name} is paused`,
-      !isPaused && {
-        title: `Pause ${name}?`,
-        text: `No job of this type starts in ${workspace.name} until you resume.`,
-        action: "Pause the type",
-        danger: true,
-      },
-    );
   return html`<div class="page">
     <header class="page-head">
       <div>
@@ -158,8 +136,11 @@ function TypePage({ name, workspace }) {
       <a class="button" href=${`/jobs?job_type=${encodeURIComponent(name)}`}>Jobs of this type</a>
       ${
         type &&
-        workspace.role === "manager" &&
-        html`<${ActionButton} run=${pause}>${isPaused ? "Resume" : "Pause"}<//>`
+        html`<${PauseButton}
+          workspace=${workspace}
+          type=${name}
+          isPaused=${Boolean(type.paused_at)}
+          refresh=${read.refresh} />`
       }
       ${
         type &&
@@ -198,7 +179,6 @@ function Workers({ types }) {
   const columns = [
     heading("Worker", "mono small wrap", (worker) => worker.worker_id),
     column("Last sign", lastSign),
-    column("Started", (worker) => html`<${When} at=${worker.started_at} />`),
     column("Version", "mono small", (worker) => worker.version ?? "–"),
     column("Queues", "wrap", ({ queues }) => queues?.join(", ") ?? "all"),
     types.length > 1 && column("Types", "wrap small", ({ names }) => names.join(", ")),
@@ -231,7 +211,7 @@ function TypeDetails({ type }) {
   const period = `${seconds(type.rate_per_seconds)}${type.rate_per_key ? ", per key" : ""}`;
   return html`
     ${type.description && html`<p>${type.description}</p>`}
-    <${Holders} holders=${type.holders} isOfType />
+    <${Holders} holders=${type.holders} />
     <section class="grid-cards" aria-label="Last day">
       ${figure("Queued", listOf(type, "queued", type.waiting), "now")}
       ${figure("Running", listOf(type, "running", type.running), "now")}

@@ -23,7 +23,6 @@ PAGE = """
 const job = document.createElement("minutehand-job");
 Object.assign(job, { client, texts: { running: "Läuft" } }); // set before it is defined
 job.setAttribute("job-id", given.id);
-if (given.session) job.setAttribute("session-id", given.session);
 job.setAttribute("schema", "public");
 document.getElementById("mine").append(job);
 document.addEventListener("jobend", ({ detail }) => {
@@ -167,26 +166,6 @@ def test_a_page_without_a_build_shows_a_job(mine: Callable[..., Page], worker: H
     expect(page.locator("h1")).to_have_text("42")
     assert page.title() != "breached"
     job.evaluate("(job, id) => job.setAttribute('job-id', id)", MISSING)
-    expect(job.locator(".problem")).to_have_text("Job not found, or not yours.")
-
-
-def test_a_guest_sees_the_job_of_their_session_live(
-    mine: Callable[..., Page], worker: HandWorker
-) -> None:
-    """A guest with a session's id sees a job's state, progress, output and end."""
-    opened = worker.rpc("open_guest_session", p_workspace_id=worker.workspace_id)
-    session = opened["session_id"]
-    page = mine(PAGE, id=worker.enqueue(session_id=session), session=session, token=None)
-    job = page.locator("minutehand-job")
-    expect(job.locator(".state")).to_have_text("Pending")
-    lease = worker.lease_one()
-    worker.report(lease, 40, "a line that is not theirs", output=[piece("dear guest")])
-    expect(job.locator(".output")).to_have_text("dear guest")
-    expect(job.get_by_role("progressbar")).to_have_js_property("value", 40)
-    worker.settle(lease, result={"answer": "42"})
-    expect(page.locator("h1")).to_have_text("42")
-    assert "not theirs" not in page.content()
-    job.evaluate("(job) => job.setAttribute('session-id', 'guest_0')")
     expect(job.locator(".problem")).to_have_text("Job not found, or not yours.")
 
 

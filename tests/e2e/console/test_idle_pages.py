@@ -21,8 +21,12 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(900), pytest.mark.weekly]
 
 #: The request with which a page renews its subscription once a minute.
 KEPT = "/rpc/follow_topic"
-#: The maximum number of requests of a first visit, with six installed apps.
+#: The maximum number of requests of a first visit, with six installed apps, and of its bytes with
+#: headers. They take three seconds at 50 kB/s.
 FIRST_VISIT = 20
+FIRST_LOAD_BYTES = 150_000
+#: The maximum number of requests of a quiet page in a minute.
+QUIET = 10
 #: The pages of the console that show no single object.
 LISTS = ("/overview", "/jobs", "/types", "/schedules", "/webhooks")
 #: Number of jobs of each session. All but one of the jobs run, and one waits for its retry.
@@ -80,7 +84,7 @@ class _Heart:
             self._page.wait_for_timeout(5)
 
 
-def _requests_of(page: Page, heart: _Heart) -> list[str]:
+def _requests_of(page: Page, heart: _Heart, *, steps: int = STEPS) -> list[str]:
     """Return the page's requests and new sockets while its clock advances."""
     asked: list[str] = []
 
@@ -89,9 +93,27 @@ def _requests_of(page: Page, heart: _Heart) -> list[str]:
 
     page.on("request", note)
     page.on("websocket", lambda socket: asked.append(f"socket {socket.url.partition('?')[0]}"))
-    for _ in range(STEPS):
+    for _ in range(steps):
         heart.beat()
-    return asked
+    return [*asked]  # the page's later requests change the list
+
+
+def test_a_quiet_page_reads_rarely(visit: Visit) -> None:
+    """A page of the console reads few times a minute if no job changes, and not while hidden."""
+    visitor = visit(ADA, "/jobs")
+    visitor.page.clock.install()
+    heart = _Heart(visitor.page)
+    requested = {}
+    for path in (*LISTS, "/jobs?grouped=1"):
+        visitor.open(path)
+        visitor.settle()
+        for _ in range(STEPS_TO_REST):
+            heart.beat()
+        requested[path] = _requests_of(visitor.page, heart, steps=60_000 // STEP_MS)
+    assert {path: found for path, found in requested.items() if len(found) > QUIET} == {}
+    visitor.page.evaluate(HIDE)
+    heart.beat()
+    assert [one for one in _requests_of(visitor.page, heart) if KEPT not in one] == []
 
 
 #: Rows of each app whose jobs have not ended.
@@ -175,22 +197,29 @@ def test_an_idle_tab_sends_no_requests(visit: Visit, paths: list[str]) -> None:
     assert _requests_of(page, heart) == []
 
 
-def _first_visit(visitor: Visitor, path: str) -> set[str]:
-    """Return the addresses that a first visit requests, because a page repeats its reads."""
-    addresses = set[str]()
-    visitor.page.on("request", lambda request: addresses.add(urlsplit(request.url).path))
+def _first_visit(visitor: Visitor, path: str) -> dict[str, int]:
+    """Return the bytes of each address that a first visit requests.
+
+    A page repeats its reads.
+    """
+    finished: list[Request] = []
+    visitor.page.on("requestfinished", lambda request: finished.append(request))
     visitor.open(path)
     visitor.settle()
+    sizes = {urlsplit(request.url).path: request.sizes() for request in finished}
     visitor.page.close()
-    return addresses
+    return {
+        path: size["responseHeadersSize"] + size["responseBodySize"] for path, size in sizes.items()
+    }
 
 
 def test_a_first_visit_sends_few_requests(
     visit: Visit, worker: HandWorker, paths: list[str]
 ) -> None:
-    """Every page is drawn after few requests."""
+    """Every page is drawn after few requests and bytes."""
     worker.enqueue()
     job = worker.lease_one()["job"]
     every = (*LISTS, f"/jobs/{job['id']}", f"/types/{job['job_type']}", *paths)
     requested = {path: _first_visit(visit(ADA, ""), path) for path in every}
     assert {path: found for path, found in requested.items() if len(found) > FIRST_VISIT} == {}
+    assert sum(requested["/jobs"].values()) < FIRST_LOAD_BYTES

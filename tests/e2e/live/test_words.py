@@ -1,4 +1,4 @@
-"""Pages with the oldest and the newest supported supabase-js while users and the network change.
+"""Pages with the oldest and the newest supported supabase-js while the network changes.
 
 The client, the Data API, Auth and Realtime are real.
 """
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from infra.release.supabase_cli import fetch
-from minutehand.local.users import ADA, EVE, DemoUser
+from minutehand.local.users import ADA
 from minutehand.node import node_binary
 from tests.e2e.console.worker import HandWorker
 from tests.e2e.live.wire import Wire
@@ -38,20 +38,13 @@ def values(said: list[Line], key: str) -> list[Any]:
     return [line[key] for line in said if key in line]
 
 
-def shown(said: list[Line], of: str) -> Line:
-    """Return the shown state of a page's job or list."""
-    return next((line for line in reversed(said) if line.get("of") == of), {})
-
-
 class Pages:
     """Two pages in one Node process, and the lines that each page printed."""
 
-    def __init__(
-        self, process: asyncio.subprocess.Process, wire: Wire, lease: Line, password: str
-    ) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, wire: Wire, lease: Line) -> None:
         self.said: tuple[list[Line], list[Line]] = ([], [])
         self.wire, self.lease = wire, lease
-        self._process, self._password = process, password
+        self._process = process
         self._commands = 0
 
     async def until(self, is_it: Callable[[list[Line]], object]) -> None:
@@ -69,16 +62,9 @@ class Pages:
         self._commands += 1
         await self.until(lambda said: len(values(said, "done")) == self._commands)
 
-    async def sign_in(self, user: DemoUser) -> None:
-        """Sign in as a demo user."""
-        await self.do("in", email=user.email, password=self._password)
-
     async def are(self, *words: str) -> None:
         """Wait until the freshness of each page's job and list is one of these."""
-        both = ("job", "list")
-        await self.until(
-            lambda said: {shown(said, of).get("freshness") for of in both} <= set(words)
-        )
+        await self.until(lambda said: {*(values(said, "freshness") or [["none"]])[-1]} <= {*words})
 
     async def last(self, key: str) -> list[Any]:
         """Return the latest value of a key on each page. Wait if there is none yet."""
@@ -133,38 +119,15 @@ async def pages(
             stdout=asyncio.subprocess.PIPE,
             limit=64 * 1024 * 1024,
         )
-        opened = Pages(process, wire, lease, stack.demo_password)
+        opened = Pages(process, wire, lease)
         try:
-            await opened.sign_in(ADA)
+            await opened.do("in", email=ADA.email, password=stack.demo_password)
             await opened.do("watch", job=job, workspace=stack.demo_workspace_id)
             await opened.are("live")
             yield opened
         finally:
             process.kill()
             await process.communicate()
-
-
-async def test_another_user_is_shown_nothing_of_the_first(pages: Pages, worker: HandWorker) -> None:
-    """After Ada signs out, Eve signs in on the same page and sees none of Ada's data.
-
-    Ada returns and has missed nothing. Late messages to Ada arrive while Eve's channel is joining.
-    """
-    pages.wire.passes.clear()
-    await asyncio.to_thread(worker.report, pages.lease, 50, output=[piece("Ada's")])
-    await pages.do("out")
-    await pages.sign_in(EVE)
-    await pages.do("await", joining=True)
-    pages.wire.passes.set()
-    await pages.do("await", joining=False)
-    await pages.until(lambda said: shown(said, "job")["missing"] and shown(said, "list")["problem"])
-    given = ("shown", "event", "listed", "words", "read")
-    for said in pages.said:
-        since = said[said.index({"done": "out"}) :]
-        assert [line for line in since if any(map(line.get, given))] == []
-    await pages.sign_in(ADA)
-    await pages.are("live")
-    await asyncio.to_thread(worker.settle, pages.lease, result={"n": 1})
-    await pages.end_with([1, 2, 3, 4])
 
 
 async def test_a_token_that_cannot_be_renewed_discards_nothing(

@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 from typing import Self
 
-UPGRADE = b"upgrade: websocket"
-
 
 class Wire:
     """A proxy to one port of this machine.
@@ -17,13 +15,10 @@ class Wire:
     Attributes:
         closed: Whether new connections are refused.
         is_hole: Whether data is dropped. A connection that has lost data stays silent.
-        passes: Whether data of WebSockets passes now. Otherwise, the data is delayed.
     """
 
     def __init__(self, port: int) -> None:
         self.closed = self.is_hole = False
-        self.passes = asyncio.Event()
-        self.passes.set()
         self._port = port
         self._links: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
 
@@ -66,15 +61,10 @@ class Wire:
 
     async def _relay(self, *ways: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
         """Pass data on until one side disconnects."""
-        is_socket = False
 
         async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            nonlocal is_socket
             is_silent = False
             while data := await reader.read(65536):
-                is_socket = is_socket or UPGRADE in data.lower()
-                if is_socket:
-                    await self.passes.wait()
                 is_silent = is_silent or self.is_hole
                 if not is_silent:
                     writer.write(data)

@@ -35,5 +35,5 @@ def unpacked(npm_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def stranger(npm_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Stranger:
     """A new npm project with the package and its dependencies."""
     types = [f"types-react-{version}@npm:@types/react@{version}" for version in REACTS]
-    others = ["solid-js@1", "svelte@5", "svelte-check@4", "vue@3", "vue-tsc@3"]
+    others = ["solid-js@1", "svelte@5", "vue@3"]
     return Stranger.make(tmp_path_factory.mktemp("stranger"), npm_archive, *types, *others)

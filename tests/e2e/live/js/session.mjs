@@ -1,6 +1,6 @@
 // Pages with different versions of supabase-js. Each follows one job and the jobs of its workspace
-// while its user, socket and network change. Commands arrive on stdin, each a line of JSON, and go
-// to all pages. Pages print lines of JSON with their number: {of, freshness, …}, {event}, {words},
+// while the socket and the network change. Commands arrive on stdin, each a line of JSON, and go
+// to all pages. Pages print lines of JSON with their number: {freshness}, {event}, {words},
 // {ended}, {read} with the pieces of the stream `reply`, or {done} after each command.
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
@@ -18,8 +18,8 @@ async function fetchUnlessBlocked(address, init) {
 }
 
 class Page {
-  watches = {};
-  shown = {};
+  watches = [];
+  shown = "";
 
   constructor(number, { createClient }) {
     this.print = (value) => console.log(JSON.stringify({ page: number, ...value }));
@@ -28,16 +28,12 @@ class Page {
     setSchema(this.client, "public");
   }
 
-  /** Print the states that have changed. */
+  /** Print how fresh the job and the list are, if this has changed. */
   show() {
-    for (const [of, { state }] of Object.entries(this.watches)) {
-      const { freshness, job, jobs, missing, problem } = state;
-      const shown = jobs ? jobs.map(({ id }) => id) : (job?.id ?? null);
-      const seen = { of, freshness, shown, missing, problem: problem?.code ?? null };
-      if (this.shown[of] === JSON.stringify(seen)) continue;
-      this.shown[of] = JSON.stringify(seen);
-      this.print(seen);
-    }
+    const freshness = this.watches.map(({ state }) => state.freshness);
+    if (this.shown === `${freshness}`) return;
+    this.shown = `${freshness}`;
+    this.print({ freshness });
   }
 
   async readPieces(job) {
@@ -60,36 +56,20 @@ class Page {
   async in(credentials) {
     const { error } = await this.client.auth.signInWithPassword(credentials);
     if (error) throw error;
-    this.show();
-  }
-
-  async out() {
-    await this.client.auth.signOut({ scope: "local" });
-    this.show();
-  }
-
-  /** Wait until a channel is joining, or until no channel is joining. */
-  async await({ joining }) {
-    while (this.client.getChannels().some(({ state }) => state === "joining") !== joining)
-      await new Promise((then) => setTimeout(then, 10));
   }
 
   watch({ job, workspace }) {
     const { client, print } = this;
-    this.watches.job = watchJob(client, job, {
+    const followed = watchJob(client, job, {
       silence,
       after: 0,
       onEvent: ({ seq }) => print({ event: seq }),
       onOutput: (words) => print({ words }),
       onEnd: ({ status, result }) => print({ ended: status, result }),
-      onChange: () => this.show(),
     });
-    this.readPieces(job).catch(() => {}); // the user has changed
-    this.watches.list = watchJobs(
-      client,
-      { workspace_id: workspace },
-      { silence, onEvent: ({ seq }) => print({ listed: seq }), onChange: () => this.show() },
-    );
+    this.readPieces(job);
+    const list = watchJobs(client, { workspace_id: workspace }, { silence });
+    this.watches = [followed, list];
   }
 }
 
