@@ -26,7 +26,7 @@ FIXES: dict[str, str] = {
     "unknown_queue": "name it in a job type (`queue=`), or start `minutehand serve --queue` once",
     "job_not_found": "`minutehand ls` lists your jobs; a part of an id must match only one job",
     "workspace_not_found": "omit --workspace to list yours",
-    "unauthorized": "sign in again with `minutehand token`, or omit --token",
+    "unauthorized": "sign in again with `minutehand token`; or omit --token and MINUTEHAND_TOKEN",
     "unreachable": "`minutehand doctor` shows which part is unavailable",
     "unavailable": "`minutehand doctor` shows which part is unavailable",
     "unreadable": "name a JSON file, or - for standard input",

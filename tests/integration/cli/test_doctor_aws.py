@@ -41,6 +41,10 @@ SECRETS = {
 }
 STATEMENT = {"Effect": "Allow", "Action": "logs:*", "Resource": "*"}
 POLICY = {"Version": "2012-10-17", "Statement": [STATEMENT]}
+UPLOADS: dict[str, Any] = {
+    "Statement": [STATEMENT | {"Resource": {"Fn::Sub": "${Uploads.Arn}/*"}}],
+    "Version": "2012-10-17",
+}
 KEY_POLICY = POLICY | {"Statement": [STATEMENT | {"Action": "kms:*", "Principal": "*"}]}
 TRUSTED = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "lambda"}}
 TRUST = {"Version": "2012-10-17", "Statement": [TRUSTED]}
@@ -90,6 +94,15 @@ RESOURCES: dict[str, dict[str, Any]] = {
             },
         }
         for name in NEEDED
+    },
+    "Uploads": {"Type": "AWS::S3::Bucket", "Properties": {"BucketName": "uploads"}},
+    "UploadsPolicy": {
+        "Type": "AWS::IAM::Policy",
+        "Properties": {
+            "PolicyName": "uploads",
+            "Roles": [{"Ref": "WorkerRole"}],
+            "PolicyDocument": UPLOADS,
+        },
     },
     "StatusPermission": {
         "Type": "AWS::Lambda::Permission",
@@ -176,6 +189,12 @@ class Deployed(Account):
                 PolicyName=name,
                 PolicyDocument=json.dumps(POLICY),
             )
+        uploads = json.dumps(UPLOADS).replace(
+            '{"Fn::Sub": "${Uploads.Arn}/*"}', '"arn:aws:s3:::uploads/*"'
+        )
+        iam.put_role_policy(
+            RoleName="shop-prod-us-east-1-worker", PolicyName="uploads", PolicyDocument=uploads
+        )
         retries = RESOURCES["WorkerRetries"]["Properties"] | {"FunctionName": "shop-prod-worker"}
         functions.put_function_event_invoke_config(**retries)
         self.client("scheduler").create_schedule(**TICK)
@@ -320,6 +339,7 @@ def test_a_fault_of_the_stage_goes_by_its_fix(account: Deployed, fault: str) -> 
     values = {
         "tick": TICK | {"State": "DISABLED"},
         "daily": TICK | {"ScheduleExpression": "rate(1 day)"},
+        "late": TICK | {"FlexibleTimeWindow": {"Mode": "FLEXIBLE", "MaximumWindowInMinutes": 60}},
         "ended": TICK | {"EndDate": "2020-01-01T00:00:00"},
         "other": TICK | {"Target": target},
         "deny": POLICY | {"Statement": [STATEMENT, STATEMENT | {"Effect": "Deny"}]},
@@ -380,7 +400,7 @@ def test_a_deny_that_concerns_no_right_of_the_function_is_no_fault(account: Depl
 def test_a_right_that_the_caller_lacks_fails_no_check(monkeypatch: pytest.MonkeyPatch) -> None:
     """The doctor names AWS calls that its user may not make, and reports no fault for them."""
     send = vars(BaseClient)["_make_api_call"]
-    denied = {"GetRolePolicy", "GetSchedule", "DescribeLogGroups", "GetFunctionConcurrency"}
+    denied = {"GetSchedule", "DescribeLogGroups", "GetFunctionConcurrency"}
     denied |= {"DescribeKey", "GetQueueAttributes", "GetTemplate", "ListRolePolicies"}
     denied |= {"DescribeStackResources", "GetRole"}
 

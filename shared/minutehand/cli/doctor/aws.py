@@ -32,6 +32,7 @@ LIMITS = ("StartDate", "EndDate")
 ARNS = {
     "AWS::IAM::Role": "arn:{partition}:iam::{account}:role/{id}",
     "AWS::KMS::Key": "arn:{partition}:kms:{region}:{account}:key/{id}",
+    "AWS::S3::Bucket": "arn:{partition}:s3:::{id}",
     "AWS::Lambda::Function": "arn:{partition}:lambda:{region}:{account}:function:{id}",
     "AWS::SQS::Queue": "arn:{partition}:sqs:{region}:{account}:{id}",
 }
@@ -165,9 +166,13 @@ class Resources:
             case [("Fn::GetAtt", [name, "QueueName"])] if name in self._ids:
                 return self._ids[name].rpartition("/")[2]
             case [("Fn::Sub", str(text))]:
-                names = set(re.findall(r"\$\{([\w:]+)\}", text))
-                if "${" not in re.sub(r"\$\{[\w:]+\}", "", text) and names <= self._ids.keys():
-                    return re.sub(r"\$\{([\w:]+)\}", lambda match: self._ids[match[1]], text)
+                names = re.findall(r"\$\{([^}]+)\}", text)
+                values = {
+                    each: self._arn(each[:-4]) if each.endswith(".Arn") else self._ids.get(each)
+                    for each in names
+                }
+                if all(values.values()):
+                    return re.sub(r"\$\{([^}]+)\}", lambda match: str(values[match[1]]), text)
         return {name: self._resolve(each) for name, each in value.items()}
 
     def _arn(self, resource: str) -> str | None:
@@ -210,32 +215,38 @@ class Resources:
     def _check_role(self, name: str) -> Faults:
         resource, role = f"{name.title()}Role", f"{self._stack}-{self._stage.region}-{name}"
         properties, of_role = self._properties(resource), {"role_name": role}
-        policies = properties.get("Policies", ())
-        documents = {each["PolicyName"]: each["PolicyDocument"] for each in policies}
+        others = (each for each in self._resources("AWS::IAM::Policy") if role in each["Roles"])
+        documents = {
+            each["PolicyName"]: each["PolicyDocument"]
+            for each in (*properties.get("Policies", ()), *others)
+        }
         deployed = set().union(*map(_actions, documents.values()))
-        trust, document = properties.get("AssumeRolePolicyDocument"), documents.get(name)
+        trust = properties.get("AssumeRolePolicyDocument")
         found = self._find("iam", "get_role", RoleName=role)
-        policy = self._find("iam", "get_role_policy", RoleName=role, PolicyName=name)
-        write = self._command(
-            "iam put-role-policy", **of_role, policy_name=name, policy_document=document
-        )
+        writes = {
+            policy: self._command(
+                "iam put-role-policy", **of_role, policy_name=policy, policy_document=document
+            )
+            for policy, document in documents.items()
+        }
         if found is None:
             create = self._command("iam create-role", **of_role, assume_role_policy_document=trust)
-            yield self._deleted(f"role {role}", resource, create, write)
+            yield self._deleted(f"role {role}", resource, create, *writes.values())
             return
         present = found.get("Role", {})
         if "PermissionsBoundary" in present and "PermissionsBoundary" not in properties:
             remove = self._command("iam delete-role-permissions-boundary", **of_role)
             yield fail(f"a permissions boundary limits the rights of {role}", remove)
-        if document and _is_known([trust, document]):
-            if present and present["AssumeRolePolicyDocument"] != trust:
-                fix = self._command(
-                    "iam update-assume-role-policy", **of_role, policy_document=trust
-                )
-                yield fail(f"other services may use {role} than deployed", fix)
-            if policy != {} and (policy or {}).get("PolicyDocument") != document:
-                rights = ", ".join(sorted(deployed - _actions(policy or {})))
-                yield fail(f"{role} lacks {rights or 'exact rights'} of the deployed policy", write)
+        if present and trust and _is_known(trust) and present["AssumeRolePolicyDocument"] != trust:
+            fix = self._command("iam update-assume-role-policy", **of_role, policy_document=trust)
+            yield fail(f"other services may use {role} than deployed", fix)
+        for name, document in documents.items():
+            policy = self._find("iam", "get_role_policy", RoleName=role, PolicyName=name)
+            present = {} if policy is None else policy
+            if policy != {} and _is_known(document) and present.get("PolicyDocument") != document:
+                rights = ", ".join(sorted(_actions(document) - _actions(present)))
+                text = f"{role} lacks {rights or 'exact rights'} of the deployed policy {name}"
+                yield fail(text, writes[name])
         for command, other in self._policies(role):
             denied = _actions(other, "Deny")
             if any(fnmatch(a, b) or fnmatch(b, a) for a in deployed for b in denied):

@@ -17,7 +17,7 @@ import psycopg
 from realtime import AsyncRealtimeClient
 from websockets.exceptions import WebSocketException
 
-from minutehand.cli.doctor.results import CheckResult, Target, check, ok
+from minutehand.cli.doctor.results import CheckResult, Target, check, fail, ok
 from minutehand.config import Settings
 from minutehand.install.rewrite import rewrite
 from minutehand.queue.client import QueueClient
@@ -83,8 +83,16 @@ def realtime(target: Target) -> CheckResult:
         finally:
             await socket.close()
 
-    with _step({}, "joined", _join_fix(target)):
-        asyncio.run(join())
+    try:
+        with _step({}, "joined", _join_fix(target)):
+            asyncio.run(join())
+    except CommandFailed:
+        # an invalid token fails here with a better reason
+        own = [row["id"] for row in target.person.rpc("list_workspaces", {})["workspaces"]]
+        if not own or workspace in own:
+            raise
+        problem = f"the account is not a member of the workspace {workspace}"
+        return fail(problem, f"MINUTEHAND_WORKSPACE_ID={own[0]}")
     return ok()
 
 
