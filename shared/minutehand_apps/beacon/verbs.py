@@ -34,8 +34,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 FIXES = {
-    "receipt_not_found": "an execution gets its receipt when it completes: "
-    "`minutehand beacon show JOB` shows its state",
     "jobspec_conflict": "change the version of the spec",
     "jobspec_invalid": "the schema is at /api/v1/schemas/jobspec",
 }

@@ -377,12 +377,13 @@ class Processors:
             result = {"host": "s3", "playback_id": None, "note": message}
             return {**result, "duration_seconds": media.get("seconds")}
 
-        async def create() -> str:
-            return (await host.create_upload(str(training.id))).id
+        async def create() -> dict[str, str]:
+            created = await host.create_upload(str(training.id))
+            return {"id": created.id, "at": ctx.clock.now().isoformat()}
 
         # use another name in each run, because a retry of the finished job sends the video again
-        upload_id = await ctx.step(f"host upload@{generation}", create)
-        upload = await host.find_upload(upload_id)
+        created = await ctx.step(f"host upload@{generation}", create)
+        upload = await host.find_upload(created["id"])
         if upload.status == "waiting" and upload.url is not None:
             size, key = media["bytes"], training.object_key
             await host.send(  # the rest, if an earlier attempt has sent a part
@@ -391,17 +392,17 @@ class Processors:
                 lambda start, length: self._app.bucket.read(key, start=start, length=length),
                 on_sent=lambda sent: _report(ctx, "publish", 0.9 * sent / size),
             )
-            upload = await host.find_upload(upload_id)
+            upload = await host.find_upload(created["id"])
         if upload.status not in {"waiting", "asset_created"}:
             raise refused("host_refused", "The video host cannot use the upload")
         if upload.asset_id is None:
-            return _wait_for_host(ctx, "The video host is importing the video")
+            return _wait_for_host(ctx, created["at"], "The video host is importing the video")
         asset = await host.find_asset(upload.asset_id)
         if asset.status == "errored":
             messages = "; ".join(asset.errors.messages if asset.errors else ())[:500]
             raise refused("host_refused", f"The video host cannot use the video: {messages}")
         if asset.status != "ready":
-            return _wait_for_host(ctx, "The video host is preparing the video")
+            return _wait_for_host(ctx, created["at"], "The video host is preparing the video")
         return {
             "host": "mux",
             "asset_id": asset.id,
@@ -420,12 +421,9 @@ def _set_up(ctx: JobContext) -> Iterator[None]:
         raise refused("not_configured", NOT_CONFIGURED) from error
 
 
-def _wait_for_host(ctx: JobContext, sentence: str) -> Snooze:
-    """Snooze until the next check, up to `HOST_MAX_WAIT` after the first check of this run."""
-    memo, now = ctx.notes("host looked at"), ctx.clock.now()
-    if memo.last is None:
-        memo.add(now.isoformat())
-    if now - datetime.fromisoformat(memo.last) > HOST_MAX_WAIT:
+def _wait_for_host(ctx: JobContext, created_at: str, sentence: str) -> Snooze:
+    """Snooze until the next check, up to `HOST_MAX_WAIT` after the creation of the upload."""
+    if ctx.clock.now() - datetime.fromisoformat(created_at) > HOST_MAX_WAIT:
         raise refused("host_too_slow", "The video host did not make the video playable in time")
     ctx.progress(95, "publish", sentence)
     return Snooze(after=HOST_POLL_SECONDS)
