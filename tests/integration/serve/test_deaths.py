@@ -4,14 +4,20 @@ The processes, signals and exit codes are real.
 """
 
 import json
+import os
 import secrets
+import signal
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.integration.serve.test_serve import COMMIT, Served, served
 from tests.support.engine import GLOBEX
+from tests.support.paths import ROOT
 from tests.support.patience import until
 from tests.support.stacks import RunningStack
 
@@ -129,3 +135,71 @@ def test_a_batch_that_fails_costs_only_the_item_that_made_it_fail(
     assert host.rows("status, attempts, lost_attempts", beside) == [("completed", 1, 0)]
     ending = "status, attempts, error_data ->> 'type', error_data -> 'evidence' ->> 'signal'"
     assert host.rows(ending, guilty) == [("failed", 1, error, signal_name)]
+
+
+@pytest.mark.weekly(only=True)
+def test_ten_deaths_a_minute_cost_a_thousand_jobs_no_attempt(host: Served) -> None:
+    """In a minute, ten jobs end each process that runs them, beside a thousand ordinary jobs."""
+    ids = host.enqueue("served.slow", 900, every=0.06, seconds=1)
+    ids += host.enqueue("served.talk", 50, every=1.2, seconds=1)
+    ids += host.enqueue("served.plain", 50, every=1.2, seconds=1)
+    guilty = host.enqueue("served.exit", 10, every=6)
+
+    until(lambda: host.has_ended([*ids, *guilty]))
+    assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
+    assert host.rows("status, attempts, lost_attempts", guilty) == [("failed", 2, 2)]
+
+
+def test_a_worker_that_is_killed_from_outside_costs_no_attempt(host: Served) -> None:
+    """A worker's process is killed from outside.
+
+    All its 250 jobs complete with one attempt within two minutes, and no word of the dead attempts
+    stays.
+    """
+    talks = host.enqueue("served.talk", 3, seconds=2)
+    ids = [*talks, *host.enqueue("served.slow", 247, seconds=2)]
+    running = "select count(*) from queue.leases where job_id = any(%s::uuid[])"
+    until(lambda: host.connection.execute(running, (ids,)).fetchone() == (250,))
+    words = "select count(*) from queue.output where job_id = any(%s::uuid[]) and text = 'one '"
+    until(lambda: host.connection.execute(words, (talks,)).fetchone() == (3,))
+
+    [fork_server] = psutil.Process(host.process.pid).children()
+    for worker in fork_server.children():
+        os.kill(worker.pid, signal.SIGKILL)
+
+    until(lambda: host.has_ended(ids), seconds=120)
+    assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
+    output = host.one("select public.job_output(%s)", talks[0])
+    assert [stream["text"] for stream in output["streams"]] == ["one two"]
+    until(lambda: len(fork_server.children()) == 1)
+
+
+@pytest.mark.weekly(only=True)
+@pytest.mark.parametrize("release", ["0.4.4", "0.5.1"])
+def test_deaths_beside_a_worker_of_an_earlier_release_cost_no_other_job_an_attempt(
+    host: Served, stack: RunningStack, tmp_path: Path, release: str
+) -> None:
+    """Jobs end processes of this release and of an earlier release, which has its own host.
+
+    The other jobs of both workers complete with one attempt.
+    """
+    history = ["git", "-C", str(ROOT)]
+    found = [*history, "log", "-1", "--format=%H", f"--grep=^release: {release}$"]
+    commit = subprocess.check_output(found, text=True).strip()
+    archive = subprocess.check_output([*history, "archive", commit, "shared"])
+    subprocess.run(["tar", "-x", "-C", tmp_path], input=archive, check=True)
+    paths = f"{tmp_path / 'shared'}:{ROOT}"
+    guilty: list[str] = []
+    with served(stack, tmp_path, DATABASE_URL=stack.database_url, PYTHONPATH=paths) as old:
+        before = len(logged_deaths(host))
+        ids = host.enqueue("served.slow", 200, every=0.1, seconds=1)
+
+        def have_both_died() -> bool:
+            guilty.extend(host.enqueue("served.exit", every=1))
+            return len(logged_deaths(host)) > before and bool(logged_deaths(old))
+
+        until(have_both_died, every=2)
+        until(lambda: host.has_ended([*ids, *guilty]))
+
+    assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
+    assert host.rows("status, attempts, lost_attempts", guilty) == [("failed", 2, 2)]
