@@ -181,7 +181,7 @@ function Workers({ types }) {
     column("Last sign", lastSign),
     column("Version", "mono small", (worker) => worker.version ?? "–"),
     column("Queues", "wrap", ({ queues }) => queues?.join(", ") ?? "all"),
-    types.length > 1 && column("Types", "wrap small", ({ names }) => names.join(", ")),
+    column("Types", "wrap small", ({ names }) => names.join(", ")),
   ];
   const options = { label: "Workers", rows: [...workers.values()], cards: true };
   return html`<section class="card" aria-labelledby="h-serving">
@@ -189,7 +189,7 @@ function Workers({ types }) {
     ${
       workers.size === 0
         ? html`<${Empty} title="No worker" />`
-        : table({ ...options, key: (worker) => worker.worker_id }, columns.filter(Boolean))
+        : table({ ...options, key: (worker) => worker.worker_id }, columns)
     }
   </section>`;
 }
