@@ -57,6 +57,7 @@ class ReportedPlan(BaseModel):
     status: Status
     percentage: float
     waits_for: str | None
+    is_sample: bool | None
     error: str | None
     created_at: AwareDatetime
     finished_at: AwareDatetime | None
@@ -73,7 +74,6 @@ class Plan(ReportedPlan):
     """A plan with its stages that have ended."""
 
     plan_id: UUID
-    is_sample: bool | None
     job_id: UUID
     share_id: UUID | None = Field(description="Key of the report's public link, or null.")
     session_id: str | None = Field(

@@ -35,12 +35,9 @@ def notice(plan: ReportedPlan) -> str:
     """Return a sentence that names the author of the report, or marks the report as a sample."""
     if any(stage.model for stage in plan.stages):
         return "Written by a language model. Days and costs are sums of its figures."
-    was_called = any(stage.status == "failed" for stage in plan.stages)
-    return (
-        ""
-        if was_called or not plan.stages
-        else f"{SAMPLE.capitalize()}, so this plan does not answer the request."
-    )
+    if plan.is_sample:
+        return f"{SAMPLE.capitalize()}, so this plan does not answer the request."
+    return ""
 
 
 def missing(plan: ReportedPlan) -> list[Missing]:
