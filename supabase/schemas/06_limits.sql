@@ -768,20 +768,25 @@ begin
 end;
 $$;
 
--- Return true if the request of the Data API calls a function of the engine or an app, or writes a
--- table of the engine or an app. A function belongs to the engine or an app if its body calls a
--- function of the schema queue, or calls an app's private function whose body calls a function of
--- the schema queue.
-create function queue.is_own_request()
-returns boolean
-language plpgsql stable
+-- Limit how long a request of the Data API waits for a lock, because all callers share few
+-- connections. The lock timeout applies until the transaction ends. The lock timeout must not apply
+-- to the project's own code, so queue.limit_wait does nothing if the request calls a function or
+-- table of the project. A function belongs to the engine or an app if its body calls a function of
+-- the schema queue, or calls an app's private function whose body calls a function of the schema
+-- queue.
+-- p_ms: Maximum wait in milliseconds.
+create function queue.limit_wait(p_ms integer)
+returns void
+language plpgsql
 set search_path = ''
 as $$
 declare
   v_path constant text[] := string_to_array(current_setting('request.path', true), '/');
   v_call constant text := format('\m%s[.]\w+\(', 'queue'::regnamespace);
 begin
-  if v_path[2] = 'rpc' then
+  if current_setting('lock_timeout')::interval between '1 ms' and p_ms * interval '1 ms' then
+    return;
+  elsif v_path[2] = 'rpc' then
     perform from pg_catalog.pg_proc as p
     where p.pronamespace = 'public'::regnamespace
       and p.proname = v_path[3]
@@ -804,26 +809,7 @@ begin
       and c.relnamespace = 'public'::regnamespace
       and c.relname = v_path[2];
   end if;
-  return found;
-end;
-$$;
-
--- Limit how long a request of the Data API waits for a lock, because all callers share few
--- connections. The lock timeout applies until the transaction ends. The lock timeout must not apply
--- to the project's own code, so queue.limit_wait does nothing if the request calls a function or
--- table of the project.
--- p_ms: Maximum wait in milliseconds.
-create function queue.limit_wait(p_ms integer)
-returns void
-language plpgsql
-set search_path = ''
-as $$
-begin
-  if current_setting('lock_timeout')::interval between '1 ms' and p_ms * interval '1 ms' is not true
-    and queue.is_own_request()
-  then
-    perform set_config('lock_timeout', p_ms::text, true);
-  end if;
+  perform set_config('lock_timeout', p_ms::text, true) where found;
 end;
 $$;
 
@@ -1159,55 +1145,6 @@ begin
   );
 end;
 $$;
-
--- Admit a request of the Data API before Postgres reads its body or plans its query, or reject it
--- with status 429. A project may set public.admit_request as the pre-request of the Data API. The
--- policies, triggers and functions that would admit the call later find its call slot taken.
--- Writes of a table take one of the person's two call slots for changes, and so do calls of
--- functions with a body of more than 512 kB. Such a body also takes tokens of the rate limit,
--- because Postgres reads it even if the call is then rejected. All guests together have two slots.
--- public.admit_request does nothing for workers, for the service, and for the project's own tables
--- and functions.
-create function public.admit_request()
-returns void
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  v_path constant text := current_setting('request.path', true);
-  v_headers constant jsonb := current_setting('request.headers', true);
-  v_bytes constant bigint := coalesce(
-    v_headers ->> 'content-length',
-    -- a chunked body does not announce its size
-    case when v_headers ? 'transfer-encoding' then '1048576' end
-  );
-  v_is_large constant boolean := v_bytes > 524288 is true;
-begin
-  if auth.jwt() ->> 'role' in ('authenticated', 'anon') is not true then
-    return;
-  elsif current_setting('request.method', true) in ('GET', 'HEAD') then
-    -- a policy of the table calls queue.my_workspaces, which would admit the read after its query
-    -- was planned
-    perform queue.admit_plain_read()
-    from pg_catalog.pg_class as c
-    join pg_catalog.pg_policy as p on p.polrelid = c.oid
-    join pg_catalog.pg_depend as d on d.objid = p.oid
-    where c.relnamespace = 'public'::regnamespace
-      and c.relname = split_part(v_path, '/', 2)
-      and d.classid = 'pg_catalog.pg_policy'::regclass
-      and d.refobjid = 'queue.my_workspaces'::regproc;
-  elsif (v_is_large or v_path !~ '^/rpc/') and queue.is_own_request() then
-    perform queue.take_place('changes ' || coalesce(queue.caller(false)::text, 'guests'), 2);
-    -- a read-only transaction cannot take tokens
-    perform queue.admit('rows', p_count => 0, p_bytes => v_bytes)
-    where v_is_large and current_setting('transaction_read_only') = 'off';
-  end if;
-end;
-$$;
-comment on function public.admit_request is
-  'Admit a request as the pre-request of the Data API (`pgrst.db_pre_request`).';
-select queue.allow('public', 'public.admit_request');
 
 -- For a person's call, lock an idempotency key or unique key before a job gets the key. If another
 -- transaction is taking the same key, wait up to two seconds, because the response must contain the

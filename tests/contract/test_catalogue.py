@@ -116,9 +116,7 @@ LINTS = {
             or pg_get_expr(polwithcheck, polrelid) = 'true')""",
     "0028 definer function that anon may execute": """
         select p.oid::regprocedure from ours p where p.prosecdef and not p.is_private
-          and has_function_privilege('anon', p.oid, 'execute')
-          -- the pre-request runs for each role, also for roles of the project
-          and p.proname <> 'admit_request'""",
+          and has_function_privilege('anon', p.oid, 'execute')""",
     "index that is the beginning of another": """
         select i.indexrelid::regclass from pg_index i join pg_index o on o.indrelid = i.indrelid
           and o.indexrelid <> i.indexrelid
@@ -135,8 +133,7 @@ LINTS = {
     # The other rules are this project's.
     "function that everyone may execute": """
         select proname from ours where proacl is null
-          or exists (select 1 from aclexplode(proacl) a where a.grantee = 0)
-          and proname <> 'admit_request'""",
+          or exists (select 1 from aclexplode(proacl) a where a.grantee = 0)""",
     "table of the engine that someone may write": """
         select relname, rolname from pg_class as c, pg_roles where c.relkind in ('r', 'p', 'v', 'm')
           and relnamespace = 'queue'::regnamespace

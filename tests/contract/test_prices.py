@@ -19,7 +19,7 @@ SIZES = (len(TEXT), 8000, 2560, 200)
 FUNCTIONS = """
 select p.proname from pg_proc as p
 where p.provolatile = 'v' and p.pronamespace = 'public'::regnamespace
-  and p.proname !~ '_output$|^admit_request$' -- reads with a price, and the pre-request
+  and p.proname !~ '_output$' -- reads with a price
   and has_function_privilege(%s, p.oid, 'execute')
 """
 WRITTEN = """

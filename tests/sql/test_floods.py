@@ -202,7 +202,6 @@ def test_a_flood_occupies_at_most_two_connections(engine: Engine, shop: dict[str
 #: Functions that read a bounded number of rows by a key, or write one row of the caller.
 BOUNDED = {
     *("get_job", "guest_job", "own_workspace", "list_workspaces", "workspace_limits"),
-    "admit_request",
     *("list_schedules", "list_webhooks", "get_workspace_settings", "get_sealed_apollo_key"),
     *("chat_outcome", "chat_page", "chat_status", "silence_finding"),
     *("plan_events", "plan_read", "plan_shared", "training_shared", "beacon_keys", "beacon_shared"),
@@ -248,39 +247,14 @@ def test_others_have_slots_of_their_own(engine: Engine) -> None:
         assert len(engine.lease(200)) == 100
 
 
-READ = "select from public.jobs"
-#: The function that a project may set as the pre-request of the Data API.
-ADMIT = "select public.admit_request()"
-MEGABYTE = 1_000_000
-#: Writes of which two run: the caller, method, path and size of the body.
-WRITES = [
-    (ADA, "PATCH", "/jobs", 9),
-    (ADA, "POST", "/rpc/get_job", MEGABYTE),
-    (None, "POST", "/rpc/chat_request", MEGABYTE),
-]
-
-
-def begin_request(
-    stack: ExitStack,
-    session: Engine,
-    method: str = "GET",
-    path: str = "/jobs",
-    size: int = 0,
-    statement: str = ADMIT,
-) -> None:
-    """Run a statement as the Data API does for a request, and keep the transaction open."""
+def begin_read(stack: ExitStack, session: Engine, method: str = "GET", path: str = "/jobs") -> None:
+    """Read a table as the Data API does, and keep the transaction open."""
     open_transaction(stack, session, path)
     session.run("select set_config('request.method', %s, true)", method)
-    headers = f'{{"content-length": "{size}"}}' if size else '{"transfer-encoding": "chunked"}'
-    session.run("select set_config('request.headers', %s, true)", headers)
-    session.run(statement)
+    session.run("select from public.jobs")
 
 
-begin_read = partial(begin_request, statement=READ)
-
-
-@pytest.mark.parametrize("way", [READ, ADMIT])
-def test_two_plain_reads_of_a_person_run_and_four_wait(engine: Engine, way: str) -> None:
+def test_two_plain_reads_of_a_person_run_and_four_wait(engine: Engine) -> None:
     """A person may send six concurrent reads of a table through the Data API, of which two run.
 
     Reads by Realtime, which have no request method, are not limited.
@@ -288,55 +262,16 @@ def test_two_plain_reads_of_a_person_run_and_four_wait(engine: Engine, way: str)
     engine.enqueue()
     with engine.open_transaction() as others, ExitStack() as stack:
         first, second, third, late = (connect(stack, engine, ADA) for _ in range(4))
-        read = partial(begin_request, statement=way)
-        read(stack, first, "HEAD")
+        begin_read(stack, first, "HEAD")
         begin_read(stack, second, "POST", "/rpc/graphql")
-        answer = engine.blocked(read, stack, third)
+        answer = engine.blocked(begin_read, stack, third)
         place = f"select queue.try_lock('call reads {ADA} ' || n)"
         others.run(f"{place} from generate_series(4, 6) as n")
-        assert refused(read, stack, late)[1] == "rate_limited"
+        assert refused(begin_read, stack, late)[1] == "rate_limited"
         late.run("rollback")
-        read(stack, late, "")
+        begin_read(stack, late, "")
         first.run("rollback")
         answer.result(60)
-
-
-@pytest.mark.parametrize("write", WRITES, ids=str)
-def test_a_write_takes_its_slot_before_its_body_is_read(engine: Engine, write: Any) -> None:
-    """The pre-request function lets two writes of a person run, and rejects others immediately.
-
-    The call of an admitted request takes no second slot.
-    """
-    user, *request = write
-    with ExitStack() as stack:
-        first, second, late = (connect(stack, engine, user) for _ in range(3))
-        begin_request(stack, first, *request)
-        begin_request(stack, second, *request)
-        assert refused(begin_request, stack, late, *request)[2] == LIMIT
-        first.run("rollback")
-        if user:
-            call(second, *CHANGES["a bulk"])
-        late.run("rollback")
-        begin_request(stack, late, *request)
-
-
-def test_a_large_body_is_paid_for(engine: Engine, ada: Engine) -> None:
-    """A body of more than 512 kB takes a token for each 16 kB, and a chunked body takes 64.
-
-    Other roles, and a project's own tables and functions, are not limited.
-    """
-    engine.stop_clock()
-    for size, left in ((500_000, []), (MEGABYTE, [10_000 - 61]), (0, [10_000 - 61 - 64])):
-        with ada.connection.transaction(force_rollback=True), ExitStack() as stack:
-            begin_request(stack, ada, "POST", "/rpc/enqueue_job", size)
-            ada.run("reset role")
-            assert ada.rows(LEFT) == left
-    engine.run(OWN_FUNCTIONS)
-    others = [("/note", "authenticated"), ("/rpc/note", "authenticated"), ("/jobs", "service_role")]
-    with ExitStack() as stack:
-        for path, role in others * 3:
-            person = stack.enter_context(engine.as_role(role, sub=ADA))
-            begin_request(stack, person, "POST", path, MEGABYTE)
 
 
 def test_a_flood_of_plain_reads_waits_seldom(engine: Engine) -> None:

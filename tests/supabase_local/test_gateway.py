@@ -9,11 +9,8 @@ import pytest
 
 from infra.bench.scratch import user_token
 from infra.truth.requests import DataApi
-from minutehand.local.users import ADA
 from minutehand.queue.errors import JobNotFound, error_from_response
 from tests.support.engine import EVE
-from tests.support.pages import blocks
-from tests.support.paths import ROOT
 from tests.support.patience import until
 from tests.support.project import Project
 from tests.support.stacks import RunningStack
@@ -143,22 +140,3 @@ def test_what_a_project_sets_for_postgrest_holds(project: Project, rest: httpx.C
     error = error_from_response(answer.status_code, answer.json())
     assert answer.json().keys() == {"code", "message"}
     assert (type(error), error.code) == (JobNotFound, "PT404")
-
-
-def test_a_pre_request_runs_before_postgres_reads_the_body(project: Project, ask: Ask) -> None:
-    """While two writes of a user run, a third is rejected although its body is invalid."""
-    [block] = blocks((ROOT / ".github/THREAT_MODEL.md").read_text("utf-8"), "sql")
-    # other databases of the test's server lack the function
-    project.sql(block.replace(" set ", f" in database {project.database.name} set "))
-    invalid = {"p_job_id": "x" * 600_000}
-
-    def status() -> int:
-        return ask("POST", "/rpc/get_job", json=invalid).status_code
-
-    assert status() == 400
-    with project.database.connect(autocommit=False) as running:
-        slot = f"call changes {ADA.id}"
-        running.execute("select queue.try_lock(%s), queue.try_lock(%s)", (f"{slot} 1", f"{slot} 2"))
-        until(lambda: status() == 429)
-        assert ask("GET", "/scratch_notes").is_success
-    assert status() == 400

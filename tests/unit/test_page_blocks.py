@@ -16,7 +16,6 @@ DEPLOYED = "tests/integration/cli/test_deploy.py"
 NPM = "tests/e2e/npm/test_stranger.py"
 #: For each page: the number of code blocks that tests run individually, and the test files.
 RUN: dict[str, tuple[int, *tuple[str, ...]]] = {
-    ".github/THREAT_MODEL.md": (1, "tests/supabase_local/test_gateway.py"),
     "README.md": (3, NPM, WHEEL, "tests/install/test_projects.py"),
     "functions/README.md": (2, WHEEL),
     "infra/aws/README.md": (6, DEPLOYED, WHEEL),

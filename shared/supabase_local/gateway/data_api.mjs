@@ -156,10 +156,9 @@ function answered({ asked, statement, mode, chosen }, { driver, catalogue }) {
   const first = catalogue.preRequest ? [sql`select ${qualified(catalogue.preRequest)}()`] : [];
   return withConnection(() =>
     driver.begin(`${enter.isolation} ${mode}`, async (tx) => {
-      const send = ({ text, values }) => tx.unsafe(text, values, PREPARED);
-      // like PostgREST, send the body only if the pre-request function has admitted the request
-      await Promise.all([enter, ...first].map(send));
-      const [row] = await send(statement);
+      const all = [enter, ...first, statement];
+      const sent = all.map(({ text, values }) => tx.unsafe(text, values, PREPARED));
+      const [row] = (await Promise.all(sent)).at(-1);
       const found = foundOf(row);
       checkSingle(asked, found);
       return found;
