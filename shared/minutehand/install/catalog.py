@@ -289,8 +289,11 @@ def find_drifts(
 
     def drift(difference: str, entry: CatalogEntry, fix: str) -> Drift:
         is_dropped = entry.object in recreated or entry.rank in _REPLACED
-        other = None if is_dropped else taken.get(entry.object)
-        return _drift(difference, entry.statement, _comment_out(fix, other) if other else fix)
+        if not is_dropped and entry.object in taken:  # only the other owner may run the fix
+            support = "the owner; if the project is hosted, ask Supabase's support:"
+            lines = fix.replace("\n", "\n-- ")
+            fix = f"-- as {taken[entry.object]}, {support}\n-- {lines}"
+        return _drift(difference, entry.statement, fix)
 
     # repeat all grants on an object with a wrong owner, because a new owner loses some grants
     owned = {f.object for key, f in expected.items() if f.rank == OWNERSHIP and key not in actual}
@@ -347,7 +350,10 @@ def find_drifts(
             entry,
             ";\n".join(filter(None, (dropped.get(key), _fix(entry, existing - recreated, actual)))),
         )
-        for key, entry in sorted(expected.items(), key=lambda item: _order(item[1]))
+        # the statement of a function whose body Postgres checks has no `$function$`
+        for key, entry in sorted(
+            expected.items(), key=lambda item: (item[1].rank, "$function$" not in item[0])
+        )
         if key not in actual
         or entry.object in recreated
         or (entry.rank == RIGHTS and entry.object in owned)
@@ -494,11 +500,6 @@ def _find_rows(session: Any, entry: CatalogEntry) -> Drift | None:
     return None
 
 
-def _order(entry: CatalogEntry) -> tuple[int, bool]:
-    """Return an entry's sort key: functions whose body Postgres checks follow other functions."""
-    return entry.rank, entry.rank == FUNCTION and "$function$" not in entry.statement
-
-
 def _drop(entry: CatalogEntry) -> str:
     """Return the statement that drops the entry's object or part, or "" if there is none."""
     if match := _DEFAULT.match(entry.statement):
@@ -550,14 +551,6 @@ def _fix(entry: CatalogEntry, existing: set[str], actual: Iterable[str]) -> str:
         return entry.statement
     roles = "public, anon, authenticated, service_role"
     return f"{entry.statement};\nrevoke all on {kind} {entry.object} from {roles}"
-
-
-def _comment_out(fix: str, owner: str) -> str:
-    """Turn statements that only another owner of the object may run into comments."""
-    lines = fix.replace("\n", "\n-- ")
-    return (
-        f"-- as {owner}, the owner; if the project is hosted, ask Supabase's support:\n-- {lines}"
-    )
 
 
 def _drift(difference: str, statement: str, fix: str) -> Drift:

@@ -5,9 +5,10 @@
 -- that removes the object. The column `undo` is null for kinds of objects that a project may also
 -- create. In the statements, {owner} is the role that owns the engine.
 --
--- A project may edit objects of rank 20 or more, and the check constraints of public.workspaces and
--- public.workspace_members. A project must not edit comments that begin with `Person:`. Objects
--- that a project may edit are compared only in the test of a release.
+-- A project may edit objects of rank 20 or more, the check constraints of public.workspaces and
+-- public.workspace_members, and when autovacuum processes the tables of clients. A project must not
+-- edit comments that begin with `Person:`. Objects that a project may edit are compared only in the
+-- test of a release.
 with engine as (
   select
     n.oid,
@@ -230,7 +231,10 @@ facts (rank, object, statement, undo) as (
     6,
     r.name,
     format('alter %s set (%s)', p.target, o.option),
-    format('alter %s reset (%s)', p.target, split_part(o.option, '=', 1))
+    case
+      when o.option !~ '^autovacuum_(?!enabled)' or r.relnamespace = 'queue'::regnamespace
+        then format('alter %s reset (%s)', p.target, split_part(o.option, '=', 1))
+    end
   from relations as r
   cross join lateral (
     select case r.relkind when 'v' then 'view ' else 'table ' end || r.name, r.reloptions
@@ -714,6 +718,7 @@ select distinct
     or object in ('public.workspaces', 'public.workspace_members')
       and statement like '% CHECK (%'
     or statement like '% on sequence %'
+    or statement like '% set (autovacuum%' and undo is null
     as is_editable
 from facts
 order by rank, object, statement

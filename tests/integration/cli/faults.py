@@ -54,11 +54,6 @@ class Fault(NamedTuple):
     word: str
     text: str
 
-    @property
-    def is_setting(self) -> bool:
-        """Whether the fault is a setting of the form NAME=value."""
-        return self.text.partition("=")[0].isupper()
-
 
 def list_drifts() -> Iterator[Fault]:
     """List the faults that damage an object of the release, and other differences from it."""
@@ -120,8 +115,8 @@ class World:
 
     def plant(self, fault: Fault) -> None:
         """Break the project with this fault."""
-        if fault.is_setting:
-            name, _, value = fault.text.partition("=")
+        name, _, value = fault.text.partition("=")
+        if name.isupper():
             self.values[name] = value
             return
         with self.connect() as sql:

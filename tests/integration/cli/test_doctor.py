@@ -133,11 +133,6 @@ BROKEN = [
         "update queue.tasks set failures = 0, retry_at = null where name = 'retention'",
     ),
     (
-        *("engine", "fail", "database postgres set", "begin read write"),
-        "alter database postgres set default_transaction_read_only = on",
-        "set transaction read write; alter database postgres reset default_transaction_read_only",
-    ),
-    (
         *("event-triggers", "fail", "not on Mondays", "alter event trigger mondays disable"),
         "create function public.refuse() returns event_trigger language plpgsql"
         " as 'begin raise ''not on Mondays''; end';"

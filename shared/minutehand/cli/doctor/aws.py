@@ -342,30 +342,25 @@ class Resources:
                 problem = f"the code or the architecture of {function} differs from the deploy"
                 yield fail(problem, fix)
 
-    def _invocations(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the commands, with their parameters, that allow and limit a function's calls."""
-        for right in self._resources("AWS::Lambda::Permission"):
-            name = right["FunctionName"].rpartition(":")[2]
-            yield "lambda add-permission", {**right, "FunctionName": name, "StatementId": "api"}
-        for limits in self._resources("AWS::Lambda::EventInvokeConfig"):
-            request = {name: limits[name] for name in limits.keys() - {"Qualifier"}}
-            yield "lambda put-function-event-invoke-config", request
-
     def _check_invocations(self) -> Faults:
         """Check the rights to call functions, and the retries of calls."""
-        for command, request in self._invocations():
-            name, of_function = request["FunctionName"], {"FunctionName": request["FunctionName"]}
-            if "Principal" in request:
-                policy = self._find("lambda", "get_policy", **of_function)
-                caller = request.get("SourceArn", request["Principal"])
-                if policy != {} and caller not in (policy or {}).get("Policy", ""):
-                    fix = self._command(command, cli_input_json=request)
-                    yield fail(f"{caller} may not invoke {name}", fix)
-                continue
-            found = self._find("lambda", "get_function_event_invoke_config", **of_function)
+        for right in self._resources("AWS::Lambda::Permission"):
+            name = right["FunctionName"].rpartition(":")[2]
+            policy = self._find("lambda", "get_policy", FunctionName=name)
+            caller = right.get("SourceArn", right["Principal"])
+            if policy != {} and caller not in (policy or {}).get("Policy", ""):
+                request = {**right, "FunctionName": name, "StatementId": "api"}
+                fix = self._command("lambda add-permission", cli_input_json=request)
+                yield fail(f"{caller} may not invoke {name}", fix)
+        for limits in self._resources("AWS::Lambda::EventInvokeConfig"):
+            name = limits["FunctionName"]
+            found = self._find("lambda", "get_function_event_invoke_config", FunctionName=name)
             if found != {}:
-                deployed = {key: value for key, value in request.items() if key not in of_function}
-                yield from self._compare(name, found or {}, deployed, command, request)
+                deployed = {
+                    key: limits[key] for key in limits.keys() - {"FunctionName", "Qualifier"}
+                }
+                command, request = "lambda put-function-event-invoke-config", {"FunctionName": name}
+                yield from self._compare(name, found or {}, deployed, command, request | deployed)
 
     def _check_limits(self, stage: dict[str, Any]) -> Faults:
         """Check the API's address, limits and CORS, by the stage of the API in the template."""
@@ -438,14 +433,14 @@ class Resources:
         name, days = self._stack, self._properties("LogGroup").get("RetentionInDays")
         found = self._find("logs", "describe_log_groups", logGroupNamePrefix=name)
         present = {each["logGroupName"]: each for each in (found or {}).get("logGroups", ())}
-        keep = self._command(
-            "logs put-retention-policy", log_group_name=name, retention_in_days=days
-        )
+        of_group, deployed = {"logGroupName": name}, {"retentionInDays": days}
+        keep = "logs put-retention-policy"
         if found and name not in present:
             create = self._command("logs create-log-group", log_group_name=name)
+            keep = self._command(keep, cli_input_json=of_group | deployed)
             yield self._deleted(f"log group {name}", "LogGroup", create, keep)
-        elif found and days and not _is_equal(present[name].get("retentionInDays"), days):
-            yield fail(f"the log group {name} does not keep its events for {days} days", keep)
+        elif found and days:
+            yield from self._compare(name, present[name], deployed, keep, of_group)
 
     def _check_alarms(self) -> Faults:
         """Check that the alarms and the receivers of their mails are as deployed."""

@@ -63,12 +63,7 @@ from minutehand.version import VERSION
 # A fix begins with text to paste unchanged into the settings, a terminal or the SQL editor. A
 # comment may follow the text to paste. The character … marks a value that only the reader of the
 # fix knows.
-API = "API_URL=https://…  # printed by `minutehand deploy`; the local address is in .local/env"
 PUBLISHABLE = "SUPABASE_PUBLISHABLE_KEY=sb_publishable_…  # from Project settings → API keys"
-JWT_SECRET = (
-    "SUPABASE_JWT_SECRET=…  # from Project settings → JWT keys; leave it empty and set"
-    " SUPABASE_SECRET_KEY, if the project has its own signing keys or revoked the legacy secret"
-)
 #: Pattern of a hosted project's ref in an address of the project.
 REF = r"[/.]([a-z]{20})(?:[.]supabase[.]|:)"
 #: Name of the project's function that PostgREST calls before each request.
@@ -83,8 +78,6 @@ SKIP_PRE_REQUEST = (
     " <> ''job_worker'' then perform {}(); end if; end'; alter role authenticator set"
     " pgrst.db_pre_request = 'public.skip_worker'; notify pgrst, 'reload config'"
 )
-#: The fix of a token that was signed a moment ago and has expired, or is not valid yet.
-CLOCK = "sudo timedatectl set-ntp true  # the clock of this machine is wrong"
 TOKEN = (
     "{}=…  # of the API's settings; a new one of `minutehand token secret` goes to the API by"
     " `minutehand deploy STAGE --secrets-only`, or by a restart"
@@ -96,30 +89,37 @@ ENGINES, CLIENTS = (
     " and relkind = 'r' group by 1 having count(*) > 1"
     for names in ("'job_types', 'leases', 'tenant_limits'", "'job_logs', 'workspace_settings'")
 )
-#: Query of statements that disable the project's own triggers, policies and foreign keys on two
-#: tables. The names of the engine's policies begin or end with the words of the pattern.
+#: Query of statements that disable the project's own triggers, policies, foreign keys and
+#: publications of two tables, because a publication of some rows or columns may reject updates. The
+#: names of the engine's policies begin or end with the words of the pattern.
 OWN_RULES = """
-    select format('alter table %%s disable trigger %%I', t.tgrelid::regclass, t.tgname) as statement
-    from pg_trigger as t
-    join pg_class as c on c.oid = t.tgrelid and c.relkind = 'r'
-    join pg_proc as p on p.oid = t.tgfoid
-    where c.relnamespace = 'public'::regnamespace
-      and c.relname = any (%s)
-      and t.tgenabled <> 'D'
-      and not t.tgisinternal
-      and p.pronamespace <> 'queue'::regnamespace
-    union all
-    select format('drop policy %%I on %%I.%%I', policyname, schemaname, tablename)
-    from pg_policies
-    where schemaname = 'public'::regnamespace::text and tablename = any (%s)
-      and policyname !~ '^(managers|members) |_by_members$'
-    union all
-    select format('alter table %%s drop constraint %%I', conrelid::regclass, conname)
-    from pg_constraint
-    where contype = 'f' and confrelid <> 'public.workspaces'::regclass
-      and conrelid in (select oid from pg_class
-        where relnamespace = 'public'::regnamespace and relname = any (%s))
-    order by statement
+    select s.statement
+    from pg_class as c
+    cross join lateral (
+      select format('alter table %%s disable trigger %%I', c.oid::regclass, t.tgname)
+      from pg_trigger as t
+      join pg_proc as p on p.oid = t.tgfoid
+      where t.tgrelid = c.oid
+        and not t.tgisinternal
+        and p.pronamespace <> 'queue'::regnamespace
+      union all
+      select format('drop policy %%I on %%s', p.polname, c.oid::regclass)
+      from pg_policy as p
+      where p.polrelid = c.oid and p.polname !~ '^(managers|members) |_by_members$'
+      union all
+      select format('alter table %%s drop constraint %%I', c.oid::regclass, k.conname)
+      from pg_constraint as k
+      where k.conrelid = c.oid and k.contype = 'f' and k.confrelid <> 'public.workspaces'::regclass
+      union all
+      select format('alter publication %%I drop table %%s', p.pubname, c.oid::regclass)
+      from pg_publication_rel as r
+      join pg_publication as p on p.oid = r.prpubid
+      where r.prrelid = c.oid
+        and num_nulls(r.prqual, r.prattrs) < 2
+        and pg_has_role(p.pubowner, 'member')
+    ) as s (statement)
+    where c.relkind = 'r' and c.relnamespace = 'public'::regnamespace and c.relname = any (%s)
+    order by s.statement
 """
 #: Query of the tables with a policy of the engine, and of the function that PostgREST calls before
 #: each request. The columns are a name, statements that use it as a person does, and the fix.
@@ -238,7 +238,6 @@ EVENT_TRIGGERS = """
     join pg_proc as p on p.oid = e.evtfoid
     where strpos(%s, p.proname || '()') > 0 and e.evtenabled <> 'D'
 """
-SECRETS_QUERY = "select workspace_id::text, sealed_secret from queue.webhooks limit 1"
 #: Queries of database.sql, by name of the check.
 QUERIES = dict(
     part.split("\n", 1)
@@ -342,21 +341,21 @@ def _key_role(key: str) -> str | None:
 def database(target: Target) -> CheckResult:
     """Check that the owner can connect, and that the engine is installed in this database."""
     engines, expected = [name for (name,) in target.query(ENGINES)], target.schemas
-    if engines and expected.engine not in engines:
-        schema = "public" if engines[0] == "queue" else engines[0].removesuffix("_engine")
-        if Schemas(schema).engine != engines[0]:
-            statement = f"alter schema {engines[0]} rename to {expected.engine}"
-            return fail(f"the schema {expected.engine} was renamed to {engines[0]}", statement)
-        return fail(
-            f"the schema is {schema}, not {expected.clients}", f"MINUTEHAND_SCHEMA={schema}"
-        )
     if not engines:
         other = "DATABASE_URL=…  # of the project that has the engine; to install it here: "
         return fail("the engine is not installed in this database", f"{other}{target.migrate}")
+    schema = "public" if engines[0] == "queue" else engines[0].removesuffix("_engine")
+    if expected.engine not in engines and Schemas(schema).engine == engines[0]:
+        return fail(
+            f"the schema is {schema}, not {expected.clients}", f"MINUTEHAND_SCHEMA={schema}"
+        )
     clients = [name for (name,) in target.query(CLIENTS)]
-    if clients and expected.clients not in clients:
-        statement = f"alter schema {clients[0]} rename to {expected.clients}"
-        return fail(f"the schema {expected.clients} was renamed to {clients[0]}", statement)
+    for name, found in ((expected.engine, engines), (expected.clients, clients)):
+        if found and name not in found:
+            return fail(
+                f"the schema {name} was renamed to {found[0]}",
+                f"alter schema {found[0]} rename to {name}",
+            )
     return ok()
 
 
@@ -499,7 +498,24 @@ def format_step(step: dict[str, Any]) -> str:
     return f"{command}  # {step['words']}"
 
 
-@check("enqueue", "queue")
+# the next two checks find causes with which `enqueue` fails
+_check_by_query("publication", "engine")
+
+
+@check("sequences", "migrations")
+def sequences(target: Target) -> CheckResult:
+    """Check that new rows get higher numbers than existing rows, also after a restore."""
+    queries = " union all ".join(query for (query,) in target.query(NUMBERS))
+    behind = {name: f"select setval('{name}', {number})" for name, number in target.query(queries)}
+    if not behind:
+        return ok()
+    return fail(
+        f"rows have higher numbers than the sequences {', '.join(behind)}",
+        "; ".join(behind.values()),
+    )
+
+
+@check("enqueue", "queue", "publication", "sequences")
 def enqueue(target: Target) -> CheckResult:
     """Check that jobs and tenants can be created, and that jobs can end.
 
@@ -602,8 +618,8 @@ class Trial:
         return self.run(delete, job)
 
     def find_cause(self, attempt: Callable[[], psycopg.Error | None], *tables: str) -> str | None:
-        """Find the project's triggers or policies on tables without which the attempt succeeds."""
-        rows = self.run(OWN_RULES, *[[*tables]] * 3)
+        """Find the project's rules of tables without which the attempt succeeds."""
+        rows = self.run(OWN_RULES, [*tables])
         owner, triggers = self._owner, [str(row[0]) for row in rows]
         # use short timeouts, because each trial locks a table and all callers wait for the lock
         owner.execute("set local lock_timeout = '300ms'; set local statement_timeout = '300ms'")
@@ -621,11 +637,12 @@ class Trial:
         return None
 
 
-for name in ("jobs", "project", "extensions", "publication"):
+for name in ("jobs", "extensions"):
     _check_by_query(name, "migrations")
 _check_by_query("cron", "migrations", "cron.job")
-# a function that differs from the release would have another fix here
-_check_by_query("functions", "engine")
+# a table, view or function that differs from the release would have another fix here
+for name in ("project", "functions"):
+    _check_by_query(name, "engine")
 
 
 @check("event-triggers", "engine")
@@ -647,26 +664,16 @@ def event_triggers(target: Target) -> CheckResult:
     return ok()
 
 
-@check("sequences", "migrations")
-def sequences(target: Target) -> CheckResult:
-    """Check that new rows get higher numbers than existing rows, also after a restore."""
-    queries = " union all ".join(query for (query,) in target.query(NUMBERS))
-    behind = {name: f"select setval('{name}', {number})" for name, number in target.query(queries)}
-    if not behind:
-        return ok()
-    return fail(
-        f"rows have higher numbers than the sequences {', '.join(behind)}",
-        "; ".join(behind.values()),
-    )
-
-
 @check("wake-up", "settings", "migrations")
 def wake_up(target: Target) -> CheckResult:
     """Check that the database wakes the worker of these settings, with its token."""
     tokens = Settings.from_env(target.values).worker_secret_tokens
     for url, missing in target.query(WAKE):
         api = target.values.get("API_URL", "https://…").rstrip("/")
-        is_other = "…" not in api and not is_local(api) and url != f"{api}/api/jobs/worker"
+        path = "/api/jobs/worker"
+        is_other = not url.endswith(path) or (
+            "…" not in api and not is_local(api) and url != f"{api}{path}"
+        )
         has_token = "supabase_vault" not in missing and (
             {token for (token,) in target.query(WAKE_TOKEN)} & {*tokens}
         )
@@ -675,14 +682,14 @@ def wake_up(target: Target) -> CheckResult:
             # print no secret of a hosted project
             shown = tokens[0] if tokens and is_local(target.person.need("SUPABASE_URL")) else "…"
             steps.append(
-                f"select {target.schemas.clients}.connect_worker('{api}/api/jobs/worker',"
+                f"select {target.schemas.clients}.connect_worker('{api}{path}',"
                 f" '{shown}')  -- with the WORKER_SECRET_TOKEN"
             )
         elif missing:
             steps.append(f"select {target.schemas.clients}.attach_extensions()")
         problems = [f"it lacks {', '.join(missing)}"] if missing else []
         problems += [] if has_token else ["the Vault lacks its WORKER_SECRET_TOKEN"]
-        problems += [f"API_URL is {api}"] if is_other else []
+        problems += [f"its address must be {api}{path}"] if is_other else []
         if problems:
             return fail(
                 f"the database cannot wake the worker at {url}: {'; '.join(problems)}",
@@ -749,7 +756,9 @@ def api(target: Target) -> CheckResult:
     response = target.call("GET", "API_URL", "/health")
     if not response.is_success:
         return fail(
-            f"{response.url} responded {response.status_code}; the API's log has the reason", API
+            f"{response.url} responded {response.status_code}; the API's log has the reason",
+            "API_URL=https://…  # printed by `minutehand deploy`; the local address is in"
+            " .local/env",
         )
     read = Settings.from_env(target.values)
     tokens = [
@@ -779,7 +788,7 @@ def sealing(target: Target) -> CheckResult:
         return warn("SEALING_KEY_FILE names no file, so stored secrets cannot be opened", other)
     sealer, rows = make_sealer(settings), []
     if target.values.get("DATABASE_URL") and _exists(target, "queue.webhooks"):
-        rows = target.query(SECRETS_QUERY)
+        rows = target.query("select workspace_id::text, sealed_secret from queue.webhooks limit 1")
     try:
         with translate_aws_errors(settings.aws_region):
             asyncio.run(sealer.seal("", context=row_context()))
@@ -841,7 +850,13 @@ def _read(target: Target, name: str) -> dict[str, Any]:
     if not response.is_success:
         fix: str | None = None
         if response.status_code == 401:
-            fix = CLOCK if "PGRST303" in response.text else JWT_SECRET
+            fix = (
+                "SUPABASE_JWT_SECRET=…  # from Project settings → JWT keys; leave it empty and set"
+                " SUPABASE_SECRET_KEY, if the project has its own signing keys or revoked the"
+                " legacy secret"
+            )
+            if "PGRST303" in response.text:  # a new token has expired, or is not valid yet
+                fix = "sudo timedatectl set-ntp true  # the clock of this machine is wrong"
             fix = key_command(target) if target.values.get("SUPABASE_WORKER_KEY") else fix
         elif target.values.get("DATABASE_URL"):  # the key is accepted, and a function fails
             skips = (SKIP_PRE_REQUEST.format(*row) for row in target.query(PRE_REQUEST))

@@ -159,9 +159,11 @@ having count(*) filter (
 
 -- check publication
 
--- Realtime itself creates its publication of messages. A fault of the other publication is a
--- warning, because only the project's own pages may follow changes of tables.
-select case when bool_or(t.pub ~ 'messages') then 'fail' else 'warn' end,
+-- Realtime itself creates its publication of messages. If the other publication lacks tables, this
+-- is a warning, because only the project's own pages may follow changes of tables. If a publication
+-- has only some rows or columns of a table, Postgres may reject each update of a job.
+select case when bool_or(t.pub ~ 'messages' or num_nulls(r.prqual, r.prattrs) < 2) then 'fail'
+    else 'warn' end,
   format('%s lacks rows, columns or changes of %s', t.pub, string_agg(t.name, ', ')),
   case count(p.oid)
     when 0 then format('create publication %s for table %s', t.pub, string_agg(t.name, ', '))
@@ -178,7 +180,7 @@ left join pg_class as c on c.oid = to_regclass(t.name)
 left join pg_publication_rel as r on r.prpubid = p.oid and r.prrelid = c.oid
 where p.oid is null and t.pub = 'supabase_realtime'
   or not (p.pubinsert and p.pubupdate and p.pubdelete)
-  or r.prqual is not null or r.prattrs is not null
+  or num_nulls(r.prqual, r.prattrs) < 2
   or r.oid is null and not p.puballtables and not exists (
     select from pg_publication_namespace as n
     where n.pnpubid = p.oid and n.pnnspid = c.relnamespace)

@@ -69,7 +69,7 @@ LEFT_TYPE: Final = """
 """
 
 
-@check("realtime", "supabase", "migrations")
+@check("realtime", "supabase", "engine")
 def realtime(target: Target) -> CheckResult:
     """Join the topic of the workspace as a web page does."""
     workspace = target.person.workspace
@@ -192,7 +192,7 @@ def _step(duration: dict[str, float], name: str, fix: str) -> Iterator[None]:
 def _clean_up(target: Target, job: str | None, *, settled: bool) -> None:
     """Delete the job as the owner of the database. Without DATABASE_URL, cancel the job."""
     if url := target.values.get("DATABASE_URL"):
-        with psycopg.connect(url, connect_timeout=int(TIMEOUT_SECONDS)) as owner:
+        with psycopg.connect(url, connect_timeout=TIMEOUT_SECONDS) as owner:
             for sql, value in ((LEFT, job), (LEFT_TYPE, TYPE)):
                 owner.execute(rewrite(sql, target.schemas).encode(), [value])
     elif job is not None and not settled:

@@ -78,8 +78,9 @@ def run_checks(target: Target, only: Collection[str] = ()) -> Iterator[CheckResu
         if target.stage and not target.values and check.name != "aws":
             cause = "aws"
         result = skip(f"see {cause}") if cause else run_check(check, target, named=bool(only))
-        if result.detail.startswith(REJECTED) and "engine" in failed:
-            result = skip("see engine")
+        for start, other in ((REJECTED, "engine"), ("not joined", "extensions")):
+            if result.detail.startswith(start) and other in failed:
+                result = skip(f"see {other}")
         if result.check:  # every later check would wait for the lock
             failed["locks"] = failed["migrations"] = result.check
         if cause or result.verdict == "fail":
