@@ -1309,6 +1309,10 @@ from (
           'job.'
       ),
       (
+        'rejected',
+        'Correct the trigger, constraint or value that the error names, then retry the job.'
+      ),
+      (
         'credentials',
         'Fix the credentials or their rights, which were rejected ({code}).'
       ),
@@ -1481,7 +1485,8 @@ from (
         'is renewed.][ An earlier process of it was ended by {killer}.][ The role job_worker may '
         'not execute {not_granted}, so its outcome is not stored.| Its worker lacks {a_right}, so '
         'its outcome is not stored.][ It has sent nothing for '
-        '{silent}, since {sign}, at {place}.| It was last seen at {place}.][ Its database session '
+        '{silent}, since {sign}, at {place}.| It was last seen at {place}.][ The same call of its '
+        'batch has {batched}.][ Its database session '
         '(pid {pid}) waits for a lock of the session with pid {blocker}.][ Session {own_blocker} '
         'belongs to the same job.][ 99 % of the jobs of its type take {usual} or less.][ Its '
         'process has used up to {memory_mb} MB.][ The process has grown by {grown_mb} MB.]',
@@ -1629,8 +1634,9 @@ from (
       'Workers run, but none of them serves the job type {job_type} in the queue {queue}.[ Worker '
         '{last_worker}{process_end} served it, and was last seen at {last_seen}.]',
       '[Workers that have {job_type} serve only other queues. Start one with `minutehand serve '
-        '--queue {not_served}`, or for all queues.|Start worker {last_worker} again.|Deploy a '
-        'worker that has {job_type}. If one is deployed, check whether its code loads.]',
+        '--queue {not_served}`, or for all queues.|If a deploy removed {job_type}, deploy it '
+        'again. Otherwise start worker {last_worker} again.|Deploy a worker that has {job_type}. '
+        'If one is deployed, check whether its code loads.]',
       '[types {once_served}|doctor --only processors]',
       '/types'
     ),
@@ -1733,8 +1739,8 @@ from (
         'public.lease_jobs, so workers with this role lease nothing|Workers lack {a_right}, so '
         'they lease nothing|The workers that serve it '
         'use {running} of {slots} slots, but have leased nothing since {leased_at}|The workers '
-        'that serve it have leased nothing since {leased_at}|Workers that serve it have not leased '
-        'it].[ They were last seen at {seen_at}.]',
+        'that serve it have leased nothing since {leased_at}|No worker that serves it runs{yet}|'
+        'Workers that serve it have not leased it].[ They were last seen at {seen_at}.]',
       'Grant the right: `grant execute on function public.lease_jobs(jsonb) to {without_right}`.',
       'doctor',
       '/overview'
@@ -1742,8 +1748,9 @@ from (
     (
       'not_leased',
       null,
-      '[Notify the operator of the service, because workers lack {a_right}.|Check the rights and '
-        'the logs of these workers.]',
+      '[Notify the operator of the service, because workers lack {a_right}.|Start a worker that '
+        'serves it{yet}.|If they have hung since {silent_since}, end their processes. Otherwise '
+        'check their rights and logs.|Check their rights and logs.]',
       'doctor',
       '/overview'
     ),
@@ -1780,7 +1787,8 @@ from (
     ),
     (
       'overdue',
-      'A job that no limit holds has been due since {since}.',
+      'A job has been due since {since}.[ Jobs of {used_by} use all slots of the workers that '
+        'serve it.| No limit holds it.]',
       'See why it waits.',
       'explain {job_id}',
       null
@@ -2309,6 +2317,7 @@ begin
       when l.pulse is null then jsonb_build_object('lease_until', l.expires_at)
       else l.pulse - '{since,own_pids}'::text[] || jsonb_build_object(
         'silent_since', s.since,
+        'batched', queue.other_jobs((l.pulse ->> 'batched')::integer),
         'sign', case l.pulse ->> 'last'
           when 'start' then 'its start'
           when 'log' then 'its last log line'
@@ -3025,7 +3034,7 @@ select
     when p_job.status in ('failed', 'pending') then coalesce(
       '{"AttemptTimeout": "timeout",
     "DeadlinePassed": "deadline", "WorkerLost": "lost", "PayloadRejected": "payload",
-    "ResultRejected": "result", "ResultTooLarge": "result",
+    "ResultRejected": "result", "ResultTooLarge": "result", "SettleRejected": "rejected",
     "minutehand.worker.context.ChildrenFailed": "child"}'::jsonb ->> e.type,
       case
         when e.sqlstate = '42501' then 'grant' -- the Data API maps these codes to 403 or 404

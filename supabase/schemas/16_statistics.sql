@@ -467,13 +467,15 @@ begin
       null,
       jsonb_build_object(
         'jobs', p_backlog #> '{ready,jobs}',
-        'job_id', w.job_id
+        'job_id', w.job_id,
+        'used_by', w.used_by
       )
     from (values ((p_backlog #>> '{ready,oldest_at}')::timestamptz)) as o (at)
     left join lateral (
       select
         j.id as job_id,
-        queue.explain_row(j, v_alive, p_now) ->> 'reason' as reason
+        e.said ->> 'reason' as reason,
+        e.said #> '{data,used_by}' as used_by
       from (
         select r.job_id
         from queue.lanes as l
@@ -489,6 +491,7 @@ begin
         limit 1
       ) as f
       join public.jobs as j on j.id = any (array[f.job_id])
+      cross join lateral queue.explain_row(j, v_alive, p_now) as e (said)
     ) as w on true
     where o.at < p_now - interval '2 minutes'
       -- the job only waits for its turn, or for a limit that was reached after the last lease

@@ -209,6 +209,7 @@ def test_an_overdue_job_is_one_that_no_limit_or_pause_holds(engine: Engine) -> N
         )
     overdue = engine.findings()["overdue"]
     assert overdue["next"][0]["command"] == f"minutehand explain {free}"
+    assert overdue["sentence"].endswith("No limit holds it.")
     engine.complete(engine.lease(job_types=["work"]))
     assert "overdue" not in engine.findings()
 
@@ -218,6 +219,8 @@ def test_an_overdue_job_is_one_that_no_limit_or_pause_holds(engine: Engine) -> N
     engine.run("update queue.workers set slots = %s", Jsonb(slots))
     engine.lease(1, job_types=["work"], worker="w9")
     assert "overdue" not in engine.findings()
+    engine.advance(20)
+    assert "Jobs of one, work use all slots" in engine.findings()["overdue"]["sentence"]
     engine.register("narrow", workspace_concurrency=1)
     engine.complete(engine.lease(9, job_types=["work"]))
     engine.enqueue_many(2, job_type="narrow")
@@ -276,6 +279,7 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("httpx.HTTPStatusError", {"status": 503}, "(HTTP 503)"),
     ("httpx.ConnectError", {"errno": "EAI_NONAME"}, "its address"),
     ("PayloadRejected", {}, "payload"),
+    ("SettleRejected", {}, "the trigger, constraint or value"),
     ("DeadlineReached", {}, "what the error names"),  # the worker's time ran out, not the job's
 ]
 
@@ -551,8 +555,12 @@ def test_an_advice_to_wait_has_an_end(engine: Engine) -> None:
         assert said["reason"] == first
         assert said["next"][0]["kind"] == "wait"
         engine.advance(100)
+        hung = "If they have hung since" in str(engine.explain(job_id)["next"])
         engine.rpc("lease_jobs", p_request=LOOK | {"call": 2})
         assert reason(engine, job_id) == later
+        engine.run("update queue.workers set slots = '[]'")  # a process that runs only suspects
+        absent = "No worker that serves it runs." in engine.explain(job_id)["sentence"]
+        assert hung == absent == (later == "not_leased")
         engine.run_all()
 
 
@@ -655,6 +663,8 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     assert found["next"][0]["command"] == f"minutehand explain {hangs}"
     engine.report(lease, pulse=pulse | {"memory_mb": 297, "for_ms": 250_000})
     assert "growth by 200 MB" in engine.explain(hangs)["next"][1]["words"]
+    engine.report(lease, pulse=pulse | {"for_ms": 250_000, "batched": 4})
+    assert "batch has 4 other jobs." in engine.explain(hangs)["sentence"]
     engine.report(lease, pulse=pulse | {"for_ms": 250_000})
     engine.report(lease, progress={"percentage": 50})
     said = engine.explain(hangs)

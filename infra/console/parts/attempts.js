@@ -149,6 +149,6 @@ function Origin({ attempt }) {
     ${origin && html`${origin.commit ? "commit" : "version"} <code>${codeOf(origin)}</code> · `}
     ${origin?.request_id && html`request <code>${origin.request_id}</code> · `}
     ${address && html`<a href=${address} target="_blank" rel="noreferrer">CloudWatch</a> · `}
-    worker <span class="mono">${worker}</span>
+    ${worker && html`worker <span class="mono">${worker}</span>`}
   </p>`;
 }

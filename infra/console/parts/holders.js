@@ -6,18 +6,11 @@ import { Command } from "./copy.js";
 import { breakable, column, heading, table } from "./table.js";
 import { Sentence, When } from "./when.js";
 
-/** Texts of links to pages of the console, by the first part of the path. */
-const PAGES = {
-  jobs: (id, query) => (id ? `Job ${id.slice(-8)}` : query ? "These jobs" : "Jobs"),
-  types: (name) => (name ? `Type ${decodeURIComponent(name)}` : "Types"),
-  schedules: () => "Schedules",
-  webhooks: () => "Webhooks",
-  overview: () => "Overview",
-};
-
+/** Return the text of a link to a page of the console. */
 const pageOf = (path) => {
-  const [, name, rest, query] = path.match(/^\/(\w+)\/?([^?]*)(\?.*)?$/) ?? [];
-  return PAGES[name]?.(rest, query) ?? path;
+  const [, name, rest, query] = path.match(/^\/(\w+)\/?([^?]*)(\?.*)?$/);
+  if (rest) return name === "jobs" ? `Job ${rest.slice(-8)}` : `Type ${decodeURIComponent(rest)}`;
+  return query ? "These jobs" : name[0].toUpperCase() + name.slice(1);
 };
 
 /**

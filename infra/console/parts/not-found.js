@@ -9,16 +9,14 @@ export const title = () => "Not found";
 
 export function NotFound({ what = "page" }) {
   const name = what[0].toUpperCase() + what.slice(1);
-  const list = location.pathname.split("/")[1];
-  const isFromApp = !["page", "job", "job type"].includes(what);
-  const reason =
-    what === "page"
-      ? `There is no page at ${location.pathname}.`
-      : "It does not exist, or you may not see it.";
+  const isPage = what === "page";
+  const reason = isPage
+    ? `There is no page at ${location.pathname}.`
+    : "It does not exist, or you may not see it.";
   return html`<div class="page">
     <header class="page-head"><h1 tabindex="-1">${name} not found</h1></header>
     <p class="muted">${reason}</p>
-    <p>${isFromApp ? html`<a href=${`/${list}`}>Back</a>` : html`<a href="/overview">Overview</a> · <a href="/jobs">All jobs</a>`}</p>
+    <p>${isPage ? html`<a href="/overview">Overview</a>` : html`<a href=".">Back</a>`}</p>
   </div>`;
 }
 

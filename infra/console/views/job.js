@@ -2,7 +2,7 @@
 // and buttons for actions.
 
 import { jobs as api, session, supabase } from "../api.js";
-import { codeOf, duration, money, number } from "../lib/format.js";
+import { atLeast, codeOf, duration, money, number } from "../lib/format.js";
 import { useJobLines } from "../parts/job-lines.js";
 import { createHooks } from "../lib/jobs/hooks.js";
 import { outputText } from "../lib/jobs/output.js";
@@ -251,8 +251,10 @@ function JobData({ job }) {
   </div>`;
 }
 
+const SHOWN = 100_000; // a browser takes seconds to lay out a million characters
+
 /**
- * Shows the live output of one stream. If the reader has scrolled to the end of the output, the
+ * Shows the live output of one stream, at most its last characters. If the reader has scrolled to the end of the output, the
  * view scrolls on when text is added.
  */
 function StreamOutput({ name, content }) {
@@ -261,12 +263,13 @@ function StreamOutput({ name, content }) {
   useLayoutEffect(() => {
     const box = words.current;
     const isAtEnd = box.scrollTop + box.clientHeight > box.scrollHeight - 8;
-    setText(box, text); // a new child would discard the reader's selection
+    setText(box, text.slice(-SHOWN)); // a new child would discard the reader's selection
     if (isAtEnd) box.scrollTop = box.scrollHeight;
   }, [text]);
   return html`<section class="card" aria-label=${`Output: ${name}`}>
     <div class="bar">
       <h2>Output: ${name}</h2>
+      ${text.length > SHOWN && html`<span class="muted">Its last ${number(SHOWN)} characters</span>`}
       <span class="spacer"></span>
       ${quietButton("Copy", () => copy(text, "Copied output"))}
     </div>
@@ -278,7 +281,7 @@ function StreamOutput({ name, content }) {
 function Timeline({ job, trace, isMoving, detailsOf }) {
   const children = (trace.value?.jobs ?? []).filter((one) => one.parent_id === job.id);
   const now = useNow(isMoving);
-  const count = `${number(children.length)}${trace.value?.more ? "+" : ""}`;
+  const count = atLeast(children.length, trace.value?.more);
   return html`<section class="card" aria-labelledby="h-time">
     <div class="bar">
       <h2 id="h-time">Timeline</h2>

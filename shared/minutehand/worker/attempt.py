@@ -101,8 +101,8 @@ class Attempt:
     #: pulse. A pulse contains the time of the job's last update and the location of its running
     #: code.
     _pulse_at = -math.inf
-    _saved_state: tuple[float, str | None, list[int], int] | None = None
-    _sent_state: tuple[float, str | None, list[int], int] | None = None
+    _saved_state: tuple[Any, ...] | None = None
+    _sent_state: tuple[Any, ...] | None = None
     #: True if a report with updates of this attempt is in flight.
     has_open_report = False
     #: Time until which the attempt's updates are not sent, because another transaction has locked
@@ -305,7 +305,8 @@ class Attempt:
         self._pulse_at = now + PULSE_SECONDS
         code = self._code()
         sessions, memory = database_sessions(*code[:2]), peak_memory_mb()
-        current = (updates.last_at, code_location(*code), sessions, memory // MEMORY_MB)
+        beside = self.batch.others if self.batch is not None else None
+        current = (updates.last_at, code_location(*code), sessions, memory // MEMORY_MB, beside)
         if current == self._saved_state:
             return None
         self._sent_state = current
@@ -315,6 +316,7 @@ class Attempt:
             place=current[1],
             pid=sessions[0] if sessions else None,
             own_pids=sessions[1:],
+            batched=beside,
             memory_mb=memory,
         )
 

@@ -97,6 +97,11 @@ class Batch:
         """True if all attempts of the batch have ended."""
         return self._alive == 0
 
+    @property
+    def others(self) -> int | None:
+        """Number of jobs in the current call besides one job, or None if the job is alone."""
+        return len(self._members) - 1 or None
+
     async def join(self, job: BatchedJob[Any], attempt: MemberAttempt) -> Any:
         """Run this job as a part of the batch, and return its result or raise its error.
 

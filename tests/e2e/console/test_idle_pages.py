@@ -88,11 +88,8 @@ def _requests_of(page: Page, heart: _Heart, *, steps: int = STEPS) -> list[str]:
     """Return the page's requests and new sockets while its clock advances."""
     asked: list[str] = []
 
-    def note(request: Request) -> None:
-        asked.append(f"{request.method} {request.url.partition('?')[0]}")
-
-    page.on("request", note)
-    page.on("websocket", lambda socket: asked.append(f"socket {socket.url.partition('?')[0]}"))
+    page.on("request", lambda one: asked.append(f"{one.method} {one.url.partition('?')[0]}"))
+    page.on("websocket", lambda one: asked.append(f"socket {one.url.partition('?')[0]}"))
     for _ in range(steps):
         heart.beat()
     return [*asked]  # the page's later requests change the list

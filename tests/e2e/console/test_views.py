@@ -29,7 +29,7 @@ def test_jobs_are_live_filtered_and_retried(visit: Visit, worker: HandWorker) ->
     expect(page.get_by_text("No jobs yet")).to_be_visible()
     check_page(visitor)
 
-    ids = worker.enqueue_all([{"payload": {"customer": n}, "tags": ["due"]} for n in range(3)])
+    worker.enqueue_all([{"payload": {"customer": n}, "tags": ["due"]} for n in range(3)])
     rows = page.locator("tr.job-row")
     expect(rows).to_have_count(3)
     for lease in worker.lease(limit=2):
@@ -60,12 +60,9 @@ def test_jobs_are_live_filtered_and_retried(visit: Visit, worker: HandWorker) ->
     click(page.get_by_role("dialog"), "Retry 1 job")
     expect(page.get_by_text("No failed jobs")).to_be_visible()
 
-    visitor.open(f"/jobs/{ids[0]}")
-    expect(page.locator("h1 .badge")).to_have_text("Queued")
-
 
 def test_pages_that_arrive_during_a_refresh_stay(visit: Visit, worker: HandWorker) -> None:
-    worker.enqueue_many(450)
+    worker.enqueue_many(350)
     page = visit(ADA, "/jobs").page
     box, foot = page.locator(".table-scroll"), page.locator(".foot")
     held: list[Route] = []
@@ -85,15 +82,14 @@ def test_pages_that_arrive_during_a_refresh_stay(visit: Visit, worker: HandWorke
 
     expect(foot).to_have_text("100 jobs loaded, more below")
     scroll_on("200 jobs loaded, more below")
-    scroll_on("300 jobs loaded, more below")
     worker.enqueue()
     while not held:
         page.wait_for_timeout(50)
-    scroll_on(re.compile("^40[01] jobs"))  # the delayed read may end and be repeated
-    scroll_on(re.compile("^45[01] jobs"))
+    scroll_on(re.compile("^30[01] jobs"))  # the delayed read may end and be repeated
+    scroll_on(re.compile("^35[01] jobs"))
     held[0].continue_()
 
-    expect(foot).to_have_text("451 jobs")
+    expect(foot).to_have_text("351 jobs")
     assert page.locator("tr.job-row").count() < 60  # the page has only the visible rows
 
 
@@ -141,8 +137,9 @@ def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker) -> Non
     worker.say(lease, piece(text))
     words = page.get_by_role("region", name="Output: reply").locator(".words")
     expect(words).to_have_text(text, use_inner_text=True)
-    worker.say(lease, piece("line\n" * 99 + "the last", 307))
+    worker.say(lease, piece("line\n" * 20_000 + "the last", 307))
     expect(words).to_contain_text("the last")
+    expect(page.get_by_text("Its last 100,000 characters")).to_be_visible()
     below = "(box) => box.scrollTop > 0 && box.scrollHeight - box.scrollTop - box.clientHeight"
     assert words.evaluate(below) <= 1
 
@@ -242,7 +239,7 @@ def test_an_outage_of_the_data_api_is_reported(
 def test_a_form_enqueues_a_job_and_a_type_is_paused(visit: Visit, worker: HandWorker) -> None:
     """The form names a rejected field and enqueues a job.
 
-    Every page names a pause and other reasons why jobs do not run.
+    A manager pauses the type, but cannot resume an operator's pause.
     """
     properties = {
         "month": {"type": "string"},
@@ -272,9 +269,6 @@ def test_a_form_enqueues_a_job_and_a_type_is_paused(visit: Visit, worker: HandWo
     click(page, "Pause")
     click(page, "Pause the type")
     expect(page.get_by_role("button", name="Resume", exact=True)).to_be_visible()
-    visitor.open("/schedules")
-    expect(page.locator(".incidents")).to_contain_text(f"{worker.job_type} has been paused")
-    check_page(visitor)
 
     worker.pause("job_type", worker.job_type)
     visitor.open(f"/types/{worker.job_type}")

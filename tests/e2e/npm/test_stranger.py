@@ -46,7 +46,9 @@ watchJobs(client, { workspce_id: "w" });
 // @ts-expect-error no such status
 watchJobs(client, { ...to, status: "done" });
 const later: string | undefined = undefined;
-await enqueue(client, "any", {}, { ...to, scheduled_for: later, unique: undefined });
+await enqueue(client, "any", {}, {
+  ...to, scheduled_for: later, unique: undefined, schema: undefined,
+});
 const { jobs } = await enqueueMany(client, [{ job_type: "any", payload: { n: 1 } }], to);
 await emitEvent(client, "paid", undefined, to);
 await replay(client, "id", { from_step: later });
@@ -54,7 +56,6 @@ watchJobs(client, to, { onChange: ({ jobs: [job] }) => console.log(job?.id) });
 const said = outputOf(client, "id", "reply", { from: 3, signal: AbortSignal.abort() });
 for await (const { text, items } of said) console.log(text?.length, items?.[0]);
 watchJob(client, "id", { onOutput: ({ facts }) => console.log(facts[0].at) });
-await enqueue(client, "any", {}, { ...to, schema: undefined });
 export const ended = await waitAll(client, jobs.map(({ job }) => job.id));
 // @ts-expect-error a result that no one described may be null
 export const result: {} = ended[0].result;

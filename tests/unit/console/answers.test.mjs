@@ -149,17 +149,15 @@ for (const [name, ...refusals] of [
 test("a change of a job that stays locked fails after a few tries", async () => {
   asked.length = 0;
   answers.push(...Array(50).fill(LOCKED));
-  const refused = { name: "QueueError", code: "job_busy", status: 429 };
-  await assert.rejects(cancel(client, ID, to), refused);
-  assert.ok(asked.length > 2 && answers.length > 0, `${asked.length} tries`);
+  await assert.rejects(cancel(client, ID, to), { code: "job_busy" });
+  assert.ok(asked.length > 2 && answers.length > 0);
   answers.length = 0;
 });
 
 test("a rate-limited change is not repeated", async () => {
-  asked.length = 0;
-  answers.push(busy("rate_limited"));
-  await assert.rejects(cancel(client, ID, to), { code: "rate_limited", status: 429 });
-  assert.equal(asked.length, 1);
+  answers.push(busy("rate_limited"), LOCKED);
+  await assert.rejects(cancel(client, ID, to), { code: "rate_limited" });
+  assert.equal(answers.pop(), LOCKED);
 });
 
 const circle = {};

@@ -211,12 +211,17 @@ def test_an_exception_of_every_call_is_each_jobs(
 
 
 def test_the_jobs_that_wait_when_the_run_ends_have_spent_no_attempt() -> None:
+    """While a call hangs, its jobs report how many other jobs the call has."""
+    reported: list[Any] = []
+
     async def run(jobs: Jobs) -> Any:
         await asyncio.sleep(50)
 
-    world = World(rows(*"abcd", timeout=5), run)
-    world.tick(budget=11, batch=4)
+    world = World(rows(*"abcd", timeout=20), run)
+    vars(world.queue.rows["a"]).update(keep=reported.append)
+    world.tick(budget=41, batch=4)
 
+    assert [item.pulse.batched for item in reported if item.pulse] == [3, 1]
     assert world.calls == [["a", "b", "c", "d"], ["a", "b"]]
     assert world.outcomes == dict.fromkeys("ab", "retry") | dict.fromkeys("cd", "released")
 
