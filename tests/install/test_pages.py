@@ -182,6 +182,9 @@ def test_own_tables_work_as_their_page_says(
         exists = "select to_regproc('public.send_invoices_invoice') is not null"
         until(lambda: connection.execute(exists).fetchone() == (True,))
         connection.execute(row.encode(), [ACME])
+        # The first worker that has loaded the page's processor publishes its description.
+        published = "select from minutehand_engine.job_types where description ~ '^Mail an invoice'"
+        until(lambda: connection.execute(published).rowcount)
 
     output = project.sh("""minutehand enqueue invoices.send '{"invoice_id": 1}' --watch""")
 
