@@ -407,7 +407,7 @@ def check_deaths(shop: Live) -> None:
     """
     kinds = ("served.slow", "served.plain", "served.talk", "served.batch")
     ids = [job for kind in kinds for job in shop.insert(kind, 5, seconds=2)]
-    guilty = [*shop.insert("served.exit", seconds=1), *shop.insert("served.batch", how="dies")]
+    guilty = [*shop.insert("served.exit", seconds=1), *shop.insert("served.batch", how="SIGKILL")]
 
     def is_reclaimed() -> bool:
         shop.database.run(EXPIRE)
