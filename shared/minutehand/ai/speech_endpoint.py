@@ -19,6 +19,8 @@ from minutehand.worker.serialization import has_text
 
 logger = logging.getLogger(__name__)
 
+MAX_SEGMENTS: Final = 2_000
+
 
 class TranscriptionEndpoint(Endpoint):
     """A speech engine behind `POST {url}/audio/transcriptions`.
@@ -94,7 +96,7 @@ def parse_segments(response: Mapping[str, Any], seconds: float) -> tuple[Segment
     except ValidationError:
         rows = []
     segments = []
-    for row in rows:
+    for row in rows[:MAX_SEGMENTS]:
         if has_text(row.text):
             start = round(min(max(row.start, 0.0), seconds), 3)
             # Whisper sometimes returns a segment whose end is before its start

@@ -58,6 +58,7 @@ SOUND_SECONDS: Final = 60.0
 MIN_MISSING_SECONDS: Final = 2.0
 #: Maximum number of progress reports while the chunks of the audio are transcribed.
 MAX_PROGRESS_REPORTS: Final = 20
+MAX_CHUNK_BYTES: Final = 100_000
 NOT_CONFIGURED: Final = "This deployment lacks a required setting. An operator must add it."
 
 
@@ -308,6 +309,10 @@ class Processors:
             for segment in transcript.segments
             if clean_text(segment.text).strip()
         ]
+        if sum(len(segment.text.encode()) + 50 for segment in segments) > MAX_CHUNK_BYTES:
+            raise refused(
+                "answer_unusable", f"{transcript.engine} recognised more words than are spoken"
+            )
         return Chunk(
             number=payload.number,
             segments=segments,

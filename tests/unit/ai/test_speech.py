@@ -8,7 +8,7 @@ from io import BytesIO
 import pytest
 
 from minutehand.ai.speech import Segment
-from minutehand.ai.speech_endpoint import TranscriptionEndpoint, parse_segments
+from minutehand.ai.speech_endpoint import MAX_SEGMENTS, TranscriptionEndpoint, parse_segments
 from minutehand.ai.speech_offline import OfflineSpeechToText, join_words
 from minutehand.config import ConfigurationError
 from tests.support.misbehaving import Fault
@@ -72,6 +72,12 @@ def test_a_segment_whose_text_is_none_loses_its_time_and_no_word(text: object) -
     listed = [{"start": 0, "end": 1, "text": "Turn it off."}, {"start": 1, "end": 2, "text": text}]
     found = parse_segments({"text": "Turn it off. Wait.", "segments": listed}, 2.0)
     assert found == (Segment(0.0, 2.0, "Turn it off. Wait."),)
+
+
+def test_a_transcript_has_a_maximum_of_segments() -> None:
+    listed = [{"start": at, "end": at, "text": "Stop."} for at in range(MAX_SEGMENTS + 1)]
+    found = parse_segments({"text": "Stop.", "segments": listed}, 3600.0)
+    assert len(found) == MAX_SEGMENTS
 
 
 def test_words_are_joined_and_cut_where_the_speaker_pauses() -> None:
