@@ -12,7 +12,7 @@ from minutehand.install.catalog import Drift, find_drifts, read_record
 from minutehand.install.rewrite import Schemas
 from tests.contract.observed import refused
 from tests.integration.cli.faults import KINDS, SEED, Fault, list_drifts
-from tests.support.engine import Engine
+from tests.support.engine import Engine, piece
 
 
 def test_a_revoked_key_answers_in_no_function_of_a_worker(engine: Engine) -> None:
@@ -131,6 +131,39 @@ def test_what_differs_from_the_release_is_named(engine: Engine, part: int) -> No
     assert [fault.kind for fault in made] == kinds
     assert [fault for fault in made if fault.word not in str(found)] == []
     assert left == []
+
+
+#: Statements that drop all composite types of the engine, and two tables with rows of a release.
+DROPS = """
+    select concat(
+      'drop ', case relkind when 'c' then 'type' else 'table' end, ' ', oid::regclass, ' cascade'
+    )
+    from pg_catalog.pg_class
+    where relnamespace = 'queue'::regnamespace
+      and (relkind = 'c' or relname in ('settings', 'tasks', 'ticks'))
+"""
+
+
+def test_a_session_that_used_a_dropped_type_uses_the_new_one(engine: Engine) -> None:
+    """After the fixes, a session that has compiled functions with the old types works again."""
+
+    def work() -> None:
+        engine.enqueue_many(2)
+        lease = engine.lease_one(limit=1)
+        engine.say(lease, piece("words"))
+        engine.complete([lease])
+        engine.maintain()
+
+    work()
+    with engine.connection.transaction(force_rollback=True):
+        engine.run("set local role postgres")
+        for statement in engine.rows(DROPS):
+            engine.run(statement)
+        for each in differences(engine):
+            engine.run(each.fix)
+        engine.run("reset role")
+
+        work()
 
 
 def test_what_a_project_adds_is_no_fault(engine: Engine) -> None:
