@@ -1058,7 +1058,8 @@ $$;
 
 -- Take a call slot, which is a permit for a call that changes or reads many rows. A person has two
 -- call slots for calls that change rows, and two for calls that read rows. A workspace has ten call
--- slots for its members, and ten for its guests.
+-- slots for its members, and five for its guests, because a guest needs no account and the Data API
+-- has ten connections.
 create function queue.take_call_slot(
   p_workspace_id uuid default null,
   p_writes boolean default false
@@ -1067,12 +1068,15 @@ returns void
 language plpgsql
 set search_path = ''
 as $$
+declare
+  v_is_member boolean;
 begin
   if not queue.is_service() then
+    v_is_member := queue.is_member(p_workspace_id);
     perform queue.take_place(case when p_writes then 'changes ' else '' end || queue.caller(), 2);
     perform queue.take_place(
-      case when queue.is_member(p_workspace_id) then '' else 'guests ' end || p_workspace_id,
-      10
+      case when v_is_member then '' else 'guests ' end || p_workspace_id,
+      case when v_is_member then 10 else 5 end
     );
   end if;
 end;
