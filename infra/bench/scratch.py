@@ -85,7 +85,7 @@ class Gateway:
                 raise RuntimeError(f"the Data API on port {self.port} did not start; {code}")
 
     def stop(self) -> None:
-        """Stop the process. Calls of the Data API in flight fail."""
+        """Stop the process. Running calls of the Data API fail."""
         if self.process is not None:
             stop(self.process)
             self.process = None

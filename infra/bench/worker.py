@@ -256,7 +256,7 @@ async def work() -> None:
 def list_runs(project: Scratch, jobs: int) -> dict[str, Callable[[], Figures]]:
     """Return the measurements of one round by name.
 
-    A case whose jobs take 100 ms runs only a tenth of `jobs`.
+    A case whose jobs take 100 ms runs a tenth of `jobs`, but at least 1,000.
     """
     runs: dict[str, Callable[[], Figures]] = {}
     cases = []

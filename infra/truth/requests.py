@@ -85,7 +85,7 @@ def listed_reasons() -> dict[str, str]:
 
 
 def find_reason(name: str) -> str | None:
-    """Return why the response of a request may differ.
+    """Return why the response of a request may differ from the real server's.
 
     Return None if no difference is listed for the request.
     """

@@ -14,23 +14,24 @@
 -- - A turn is a row of queue.turns for one tenant in one lane (one job type in one queue). To
 --   choose the next jobs, a lease reads the open turns in the order of the tenants' ranks. A turn
 --   is in one of four states.
---   - Closed: The tenant had no ready job in the lane when a lease or the sweep (a task of
---     maintenance) last checked. After the last ready job of a turn was leased, the turn stays open
---     until a lease or the sweep checks the turn.
+--   - Closed: A lease or the sweep (a task of maintenance) found no ready job of the tenant in the
+--     lane, and closed the turn. If a job becomes ready later, a note names the turn until a lease
+--     opens it.
 --   - Limited: The tenant was at a limit when a lease last checked.
 --   - Paused: A lease has found a pause of the tenant, or of the job type for this tenant.
 --   - Open: The turn is neither closed, limited nor paused. Leases skip closed, limited and paused
 --     turns, which are called blocked.
 -- - The turn lock is an advisory lock of one turn. An enqueue takes the turn lock in shared mode. A
---   lease takes the turn lock exclusively before the lease closes the turn or increases from_ord (a
---   lower bound of the ord of the turn's ready jobs), so that no enqueue adds an earlier job at
---   this moment.
+--   lease takes the turn lock exclusively before the lease closes the turn or increases the turn's
+--   from_ord, so that no enqueue adds an earlier job at this moment. The column from_ord is a lower
+--   bound of the ord of the turn's ready jobs.
 -- - The rank of a tenant is its position in the order in which leases serve the tenants, and is the
---   same for all job types and queues. A new tenant gets a rank just below the rank of the tenant
---   that was served last, so that leases serve most other tenants before the new tenant.
+--   same for all job types and queues. Leases serve the tenants in ascending order of rank, and
+--   after the highest rank begin at the lowest. A new tenant gets the rank before the tenant that
+--   was served last, so that the new tenant is the last one of the present round.
 -- - A ring is a row of queue.rings that stores the tenant after which the next lease of a group of
---   lanes (job types in queues) begins. A lease that has skipped no tenant does not change the
---   ring.
+--   lanes (job types in queues) begins. A lease that reached every tenant with ready jobs does not
+--   change the ring.
 -- - A round serves each tenant with ready jobs once, in the order of the tenants' ranks. A group of
 --   lanes that share a ring has its own rounds.
 -- - The weight of a tenant is the number of its jobs that leases take in each round.
@@ -41,9 +42,8 @@
 --   until its attempt ends.
 -- - A note is a row of queue.notes. A note names a turn that the next lease must open, or a
 --   concurrency key whose waiting jobs the next lease must admit. A statement that makes a job
---   ready inserts a note if the turn is missing or closed, if from_ord of the turn is greater than
---   the job's ord, or if the turn lock is not free. A statement that frees a concurrency key
---   inserts a note if the statement cannot admit waiting jobs itself.
+--   ready inserts a note if leases would otherwise not find the job (queue.note_turn). A statement
+--   that frees a concurrency key inserts a note if the statement cannot admit waiting jobs itself.
 -- - A fence is the number of a job's lease. Each lease of the job has a higher number. A worker's
 --   write with an old fence is rejected, because another worker may have leased the job since.
 -- - A signal is a row that requests work from maintenance, for example the check of a parent job
@@ -56,9 +56,9 @@
 -- Some other words have a special meaning here.
 --
 -- - A plain insert is an insert into public.jobs by a client's own SQL.
--- - A plain job has no options, for example no priority and no key. The type of a plain job is
---   published, and has neither a schema nor a rate limit per concurrency key. A simple job is a
---   plain job with a small payload that the service enqueues with public.enqueue_job.
+-- - A plain job has no options, and its type is published without a schema or a rate limit per
+--   concurrency key. A simple job is a plain job with a small payload that the service enqueues
+--   with public.enqueue_job.
 -- - A plain completion is a success at the first lease of a job.
 -- - A call slot is a permit for one call that reads or writes many rows. The number of call slots
 --   is limited.

@@ -6,8 +6,8 @@
 -- Some columns have the default nullif(0, 0), which is null. Tools that generate client types from
 -- the schema show columns with the default nullif(0, 0) as optional. The trigger
 -- queue.check_inserted sets the values of these columns. The columns of public.jobs are in the
--- order of their alignment, so that a row needs at most 220 bytes. Columns that a later release
--- added are at the end of the table.
+-- order of their alignment, so that a row without options and with a small payload needs at most
+-- 220 bytes. Columns that a later release added are at the end of the table.
 create table public.jobs (
   created_at timestamptz not null default queue.clock(),
   updated_at timestamptz not null default queue.clock(),
@@ -37,7 +37,8 @@ create table public.jobs (
   lost_attempts integer not null default 0, -- number of attempts that ended their process
   timeout_seconds integer,
   -- Number of the worker that first leased the job (queue.workers.worker). Before the first lease,
-  -- the number is 0 if a client's own insert created the job, and otherwise null.
+  -- the number is 0 if a client's own insert created the job, for the trigger queue.place_inserted,
+  -- and otherwise null.
   worker integer,
   queue_ms real, -- time from when the job was ready to its first start
   run_ms real, -- total duration of all attempts
@@ -295,11 +296,10 @@ create index turns_by_lane on queue.turns (lane, epoch, rank, workspace_id)
   where not blocked;
 create index turns_blocked on queue.turns (look_at) where blocked;
 
--- Numbers of the epochs of queue.turns. While an old snapshot exists, for example of a dump,
--- Postgres keeps the index entries of turns that were closed after the snapshot began. Each epoch
--- has its own part of the index, and leases read only the part of the latest epoch, so that they
--- skip the entries of closed turns. If at least as many turns were closed in the last epoch as are
--- open now, a lease sets a new epoch in the open turns (queue.begin_epoch).
+-- Numbers of the epochs of queue.turns. A closed turn leaves a dead index entry, which Postgres
+-- keeps while an older snapshot exists, for example of a dump. The indexes therefore begin with the
+-- epoch. If as many turns were closed in the last epoch as are open now, a lease moves the open
+-- turns to a new epoch (queue.begin_epoch). Leases read only the part of the last epoch.
 create table queue.turn_epochs (epoch bigint primary key);
 -- Approximate number of turns that were closed in the last epoch.
 create unlogged sequence queue.turns_closed minvalue 0 start 0; -- noqa: PRS
@@ -330,11 +330,9 @@ create table queue.notes (
   key text, -- concurrency key, or null in a note about a turn
   xid xid8 not null default pg_current_xact_id()
 );
--- The sequence queue.notes_gone stores a transaction id (xid). No note about a turn has an xid that
--- is smaller than the stored xid. The view queue.turn_notes shows only notes whose xid is at least
--- the value of queue.notes_gone. Without this lower bound of xid, leases would read the index
--- entries of all deleted notes, which Postgres keeps as long as an old snapshot exists, for example
--- the snapshot of a dump.
+-- A lower bound of the xid of all notes about turns. The view queue.turn_notes begins at this
+-- bound, so that leases skip the index entries of deleted notes. Postgres keeps these entries while
+-- an older snapshot exists, for example of a dump.
 create unlogged sequence queue.notes_gone minvalue 0 start 0; -- noqa: PRS
 create view queue.turn_notes as
 select *
@@ -593,8 +591,9 @@ create table queue.job_keys (
   job_id uuid not null,
   -- hash of the payload that the caller sent with the idempotency key
   request_hash text,
-  -- Condition that frees the key. A unique key is freed when its job is leased or finished. For an
-  -- idempotency key, the condition is null, or 'other' if the call created no job because the
+  -- Condition that frees the key. A unique key is freed when its job is leased or finished, and
+  -- that of a job that a person retried when the job is finished (queue.claim). For an idempotency
+  -- key, the condition is null, or 'other' if the call created no job because the
   -- unique key belonged to another job.
   freed_when text,
   primary key (workspace_id, job_type, key, is_unique)
@@ -632,10 +631,10 @@ create table queue.buckets (
 
 create table queue.feed (
   id bigint generated always as identity,
-  -- Readers of queue.feed read its rows in the order of number and id. The number of a feed row is
-  -- queue.feed_base plus the greater of xid and the upper bound (xmax) of the writer's snapshot.
-  -- Because of xmax, a transaction that locks a job after another transaction gets the greater
-  -- number, even if its xid is smaller.
+  -- Readers of queue.feed read its rows in the order of number and id. The number is
+  -- queue.feed_base plus the greater of xid and the upper bound (xmax) of the writer's snapshot. If
+  -- a transaction changes a job after another transaction, its snapshot has seen the other
+  -- transaction. Its xmax and therefore its number are greater, even if its xid is smaller.
   number bigint not null,
   xid xid8 not null default pg_current_xact_id(), -- transaction that wrote the row
   at timestamptz not null,

@@ -118,9 +118,8 @@ end;
 $$;
 
 -- Return the lane (row of queue.lanes) of a job type in a queue, and create the lane if it is
--- missing. A lease reads the lanes of all its job types and queues, so the number of lanes must
--- stay small. Only a deployment may name a new queue, so that the number of lanes stays small.
--- Other callers must name a queue that a job type or a worker already names.
+-- missing. A lease reads the lanes of all its job types and queues, so only a deployment may name a
+-- new queue. Other callers must name a queue that a job type or a worker already names.
 -- p_within: Prefix of field names in error messages.
 -- p_declares: True if the caller is a deployment.
 create function queue.lane_of(
@@ -767,6 +766,18 @@ begin
         = (p_job.workspace_id, p_job.job_type, p_job.unique_key, true);
       continue;
     end if;
+    if v_unique ->> 'until' = 'leased' then
+      -- a retried job keeps its key until it ends, but not from a call that frees keys at a lease
+      delete from queue.job_keys as u
+      using public.jobs as j
+      where j.id = v_id
+        and j.status <> 'pending'
+        and u.job_id = v_id
+        and (u.workspace_id, u.job_type, u.key, u.is_unique)
+        = (p_job.workspace_id, p_job.job_type, p_job.unique_key, true)
+        and u.freed_when = 'retried';
+      continue when found;
+    end if;
     if v_unique ->> 'on_conflict' = 'raise' then
       perform queue.refuse(
         409,
@@ -1109,15 +1120,15 @@ comment on function public.enqueue_job is
   'The job exists if and only if the transaction commits. Options: queue, priority, scheduled_for '
   'or delay_seconds, max_attempts, timeout_seconds, idempotency_key, concurrency_key, unique, '
   'debounce_seconds, session_id, parent_id, tags, deadline_at, start_by_seconds, schema_version, '
-  'traceparent.';
+  'traceparent, user_id.';
 select queue.allow('authenticated, service_role', 'public.enqueue_job');
 
 -- Times at which the engine last called a worker, and at which workers last called the engine. Each
 -- time is the value of a sequence, because other transactions see a new sequence value before the
 -- transaction that set it commits.
 -- notified_at: Time of the last notification to workers, in fiftieths of a second since 1970.
--- wanted_ms: Time at which queue.wake_worker last called a worker, in milliseconds since 1970, or 0
---   after a worker has started.
+-- wanted_ms: Time at which an enqueue last called a worker, in milliseconds since 1970, or 0 after
+--   a worker has requested jobs.
 -- wanted_by: Hash of the id of the person whose enqueue last called a worker, or 0 for the service.
 -- slots_ms: Time in milliseconds at which a worker with free slots last requested jobs.
 -- listened_ms: Time in milliseconds at which a worker that Realtime wakes last requested jobs.
@@ -1212,8 +1223,8 @@ create constraint trigger feed_notify
 
 -- Record that a worker run with free slots is about to end. If queue.slots_ms (the time of the last
 -- request for jobs) is later than two seconds ago, the function sets it to two seconds ago, so that
--- the next enqueue starts a worker (queue.wake_worker). Earlier enqueues started no worker because
--- this run had free slots, so the run must request jobs once more before it ends.
+-- the next enqueue starts a worker (queue.wake_worker). The worker must then request jobs once
+-- more, because enqueues of the last two seconds relied on this run.
 create function queue.withdraw_run(p_now timestamptz)
 returns bigint
 language plpgsql
@@ -1235,11 +1246,10 @@ $$;
 -- transaction commits. With pg_net, a project without AWS needs no other service that calls its
 -- worker. On AWS, the API and a schedule also call workers.
 --
--- Only a call by pg_net or by the API counts as a call of a worker in the last two seconds.
--- queue.notify_workers records the time of the call when the transaction commits. The API
--- identifies itself by a request header. A browser or a trigger ignores the result and starts no
--- worker, so the next call of queue.wake_worker must also return true. Anyone can send the API's
--- request header, so after a person's call, only calls of the same person return false.
+-- A call is recorded only if pg_net or the API makes it, because browsers and triggers ignore the
+-- result. queue.notify_workers records the time at the commit. The API identifies itself by a
+-- request header. Anyone can send this header, so a person's call suppresses further calls of the
+-- same person only.
 -- p_is_due: True for the call by pg_cron once a minute, which starts a worker even if a worker was
 --   called in the last two seconds.
 create function queue.wake_worker(
@@ -1302,9 +1312,9 @@ $$;
 -- Lock the rows of jobs in public.jobs, queue.ready, queue.deferred and queue.waits. If another
 -- transaction has locked one of the rows, lock none and return false. queue.lock_jobs never waits
 -- for a lock, because a deadlock could result. Settlements lock a job's row of queue.leases before
--- its row of public.jobs, and deletes lock these rows in the opposite order. A short lock_timeout
--- cannot replace queue.lock_jobs. If a lock_timeout ended just when the lock was granted, Postgres
--- would report a cancel of the statement by the user.
+-- its row of public.jobs, and deletes lock these rows in the opposite order. A lock_timeout that
+-- ends just when the lock is granted is reported as a cancel of the statement by the user, which a
+-- person would see as an error. A worker repeats such a call, so settlements use a lock_timeout.
 create function queue.lock_jobs(p_ids uuid[])
 returns boolean
 language plpgsql

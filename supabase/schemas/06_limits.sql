@@ -212,7 +212,7 @@ $$;
 -- tokens: Number of starts that the rate limit allows at the time `at`, minus the reserved starts.
 -- is_held: True if the row of an ended job still counts against the concurrency limit, because
 --   another transaction has locked the row, or because no token was taken yet for the job's start.
---   If has_ended is true, the caller must call queue.free_of_key again later.
+--   If is_held is true, the caller must call queue.free_of_key again later.
 create function queue.free_of_key(
   p_type queue.job_types,
   p_workspace_id uuid,
@@ -592,9 +592,8 @@ begin
       and queue.reserve_locks(2, 190) = 2
       and queue.try_lock('bucket ' || v_bucket);
     if v_age < interval '20 seconds' is not true then
-      -- A rejected call stores no count, so the next call counts the jobs again. Therefore a count
-      -- takes a token for each 400 jobs, which are counted in about a millisecond. Only two calls
-      -- at a time count more than 1,000 jobs.
+      -- Each rejected call counts the jobs again, so a count takes a token for each 400 jobs, which
+      -- are counted in about a millisecond. Only two calls at a time count more than 1,000 jobs.
       v_live := nullif(queue.live_jobs(p_workspace_id, 1001), 1001);
       perform queue.take_place('quota ' || p_workspace_id, 2) where v_live is null;
       perform queue.admit(
@@ -1084,15 +1083,16 @@ $$;
 
 -- Admit a read of a table or view through the Data API, or reject the read with status 429. A
 -- person may send six reads at a time, because a browser sends up to six requests to one host. Two
--- of the six run, and the others wait. A waiting read occupies a connection. Therefore each read
--- that a person has sent beside another read in the last ten seconds makes the next wait shorter,
--- and after 50 such reads one read runs at a time. A read-only transaction can store nothing, and
--- the rejection of a read rolls back. Each read beside another read is therefore recorded as an
--- advisory lock of the session, which outlasts the transaction. The lock's numbers are a hash of
--- the person's id and the milliseconds of the clock. A session keeps its last 100 of these locks,
--- because the server has few advisory locks.
--- Row-level policies call queue.admit_plain_read once per query. Realtime evaluates row-level
--- policies outside of a request, so that reads by Realtime are not limited.
+-- of the six run, and the others wait.
+--
+-- A waiting read occupies a connection. Each read that a person has sent beside another read in the
+-- last ten seconds therefore makes the next wait shorter, and after 50 such reads one read runs at
+-- a time. A read cannot store these reads in a table, because its transaction is read-only or rolls
+-- back. Each read beside another read is therefore recorded as an advisory lock of the session. The
+-- lock's numbers are a hash of the person's id and the milliseconds of the clock. A session keeps
+-- its last 100 of these locks, because the server has few advisory locks. Row-level policies call
+-- queue.admit_plain_read once per query. Realtime evaluates row-level policies outside of a
+-- request, so that reads by Realtime are not limited.
 create function queue.admit_plain_read()
 returns void
 language plpgsql
@@ -1107,7 +1107,7 @@ declare
   v_ms constant bigint := extract(epoch from queue.clock()) * 1000;
   v_count integer;
 begin
-  -- is_reading is 'yes' from the second table of the query on, because a query takes its place once
+  -- is_reading is 'yes' from the second table of the query on, because a query takes one read slot
   if v_user is null
     or current_setting('minutehand.is_reading', true) <> ''
     or (
@@ -1341,7 +1341,7 @@ begin
       then s.value not in ('"free"', '"pro"')
     when s.key = 'retention_days' then jsonb_typeof(s.value) <> 'object'
       or not s.value ?& array['completed', 'cancelled', 'failed']
-      or s.value @? '$.* ? (@.type() != "number" || @ < 0 || @ > 36500)'
+      or s.value @? '$.* ? (@.type() != "number" || @ < 0 || @ > 36500 || @ % 1 != 0)'
     when jsonb_typeof(s.value) = 'number' then jsonb_typeof(t.value) = 'boolean'
       or s.value::numeric not between 1 and case
         when s.key in ('disk_bytes', 'user_pending_bytes_max') then 9007199254740991
@@ -1449,9 +1449,9 @@ begin
     updated_at = v_now,
     value = to_jsonb(replace(concat(gen_random_uuid(), gen_random_uuid()), '-', ''))
   where name = 'guest_key';
-  -- Someone with a stolen key may have registered job types, so delete all types without turns,
-  -- notes, leases and rows of queue.gated. Until a worker registers a deleted type again, a delayed
-  -- job of the type that becomes due waits in queue.unpublished.
+  -- Someone with a stolen key may have registered job types, so delete each type that no turn,
+  -- note, lease or row of queue.gated refers to. Until a worker registers a deleted type again, a
+  -- delayed job of the type that becomes due waits in queue.unpublished.
   update queue.job_types
   set
     schema_version = least(schema_version, 1),

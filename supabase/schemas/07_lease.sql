@@ -83,7 +83,8 @@ create type queue.turn as (
   tenant_free integer
 );
 -- The first ready jobs of a tenant, in the order in which they must start.
--- turns: Array with the index of each job's turn in the array p_turns (queue.divide_slots).
+-- turns: For each ready job, the position of its turn in the argument p_turns of
+--   queue.divide_slots.
 create type queue.tenant_jobs as (
   turns integer[],
   weight integer,
@@ -104,8 +105,8 @@ create type queue.share as (
   jobs integer
 );
 -- The tenant that a lease served last, which queue.advance_ring stores. A lease creates one
--- queue.last_served for each job type that reached its limit, and one with a null job type for all
--- other job types.
+-- queue.last_served for each job type that reached its limit, because such a type continues at
+-- another tenant, and one with a null job type for all other job types.
 -- job_type: Job type that reached its limit, or null for all job types that have not reached a
 --   limit.
 -- taken: Number of jobs that the tenant has got in the current round, or 0 if the tenant has got as
@@ -383,9 +384,9 @@ $$;
 -- note. Delete notes for job types that are paused or that no worker serves. When a paused job type
 -- is resumed, or when a worker serves a job type again, queue.note_gates inserts new notes for the
 -- keys of the job type. If very many notes exist, take two further steps.
--- - Admit jobs of the oldest key of up to p_most / 4 tenants from the smallest id on, and of up to
---   p_most / 4 tenants from a random id on. Admitting jobs of many tenants keeps a tenant with few
---   keys from waiting for a tenant with many keys.
+-- - Admit jobs of the oldest key of up to p_most / 4 tenants from the smallest workspace id on, and
+--   of up to p_most / 4 tenants from a random workspace id on. Admitting jobs of many tenants keeps
+--   a tenant with few keys from waiting for a tenant with many keys.
 -- - Delete old notes for concurrency keys without jobs in queue.gated.
 -- p_most: Maximum number of concurrency keys of which the function admits jobs.
 create function queue.open_gates(p_most integer, p_now timestamptz)
@@ -506,10 +507,10 @@ $$;
 
 -- Open those turns (tenants with ready jobs) that queue.notes names, so that leases serve these
 -- tenants. A tenant has the same rank in all its turns. A new tenant gets a rank that is one less
--- than the lowest last_rank in the rings for the tenant's jobs. Leases serve tenants in the order
--- of ranks, and therefore serve the new tenant near the end of a round. Also open limited turns
--- whose time look_at has passed. If another transaction has locked a turn, keep the notes that name
--- this turn, so that the next lease opens the turn.
+-- than the lowest last_rank in the rings for the tenant's jobs. In the ring with this last_rank,
+-- the new tenant comes last in the round. In other rings, it comes before the tenant that was
+-- served last. Also open limited turns whose time look_at has passed. If another transaction has
+-- locked a turn, keep the notes that name this turn, so that the next lease opens the turn.
 -- p_most: Maximum number of turns to open because queue.notes names them.
 -- p_done: Turns whose turn locks the caller has taken, because it has leased their ready jobs. If a
 --   turn in p_done has no other ready job, the function does not open the turn, and only deletes
@@ -637,12 +638,10 @@ $$;
 -- takes the returned jobs without opening turns, because the order of the tenants does not matter
 -- if every job gets a slot. queue.noted_shares skips tenants and job types with a limit, a weight
 -- or a pause, because queue.share_slots must check a limit, weight or pause first. Return null in
--- three cases.
+-- the following cases, so that the lease opens the turns.
 -- - The worker has fewer free slots than these turns have ready jobs.
--- - An open turn has a ready job for the worker. If an open turn has a ready job, leases must serve
---   the tenants in the order of ranks.
--- - At most four turns would be open if the lease opened the turns in queue.notes. A few open turns
---   without ready jobs do not slow down leases (queue.fill_pool).
+-- - An open turn has a ready job for the worker, so that the order of the tenants matters.
+-- - At most four turns would be open. So few open turns do not slow down leases (queue.fill_pool).
 -- p_most: Maximum number of turns to read from queue.notes.
 create function queue.noted_shares(p_request queue.lease_request, p_most integer)
 returns queue.share[]
@@ -743,9 +742,8 @@ end;
 $$;
 
 -- Lock those job types that have a limit and ready jobs in the lanes p_lanes (job types in queues),
--- and count the running jobs of these job types. If the first job of a type with a limit becomes
--- ready only after this count, this lease does not serve the job type, and the next lease counts
--- and serves it.
+-- and count the running jobs of these job types. A type that had no open turn at the time of the
+-- count is left to the next lease.
 -- open: Lanes (job types in queues) that the lease may serve, because their job type has no limit,
 --   or is below its limit and not locked by another lease.
 -- is_busy: True if another lease has locked one of the job types, or if the transaction can take no
@@ -833,10 +831,10 @@ $$;
 
 -- Return the open turns (tenants with ready jobs) for all job types and queues, in the order of
 -- (rank, workspace_id, lane). The result begins after the tenant that the ring p_ring stores. After
--- the highest rank, the result continues with the lowest rank. In the query, lane_bound is 0 if the
--- tenant of the ring may get more jobs in the current round, so that this tenant comes first. If
--- the tenant of the ring may get no more jobs, lane_bound is the greatest integer, so that this
--- tenant comes last.
+-- the highest rank, the result continues with the lowest rank. The query compares (rank,
+-- workspace_id, lane) with the ring's tenant and lane_bound. With lane_bound 0 this tenant comes
+-- first, because it may get more jobs in the current round. With the greatest integer it comes
+-- last, because it has got all of them.
 -- p_rows: Maximum number of rows to return.
 -- is_cut: True in the last row of a result with p_rows rows, because more turns may be open.
 create function queue.ring_turns(p_ring integer, p_rows integer)
@@ -900,10 +898,11 @@ $$;
 -- For each lane (job type in a queue) in p_lanes, return up to p_rows open turns (tenants with
 -- ready jobs). The rows of each lane begin after the tenant that the ring of the lane stores.
 -- queue.ring_turns and queue.lane_turns are separate functions, because one query for all lanes and
--- for single lanes would not read an index in order. If a job type had no ready jobs for some time,
--- its round is far behind the rounds of other job types. queue.lane_turns sets a job type that is
--- far behind to one round behind the other job types, because otherwise leases would serve only
--- this job type until it had caught up.
+-- for single lanes would not read an index in order.
+--
+-- If a lane had no ready jobs for some time, its round is far behind the other rounds.
+-- queue.lane_turns sets such a lane to one round behind the others, because otherwise leases would
+-- serve only this lane until it had caught up.
 create function queue.lane_turns(p_lanes integer[], p_rows integer)
 returns table (
   lane integer,
@@ -983,11 +982,12 @@ from queue.pauses as p
 where p.workspace_id is not null;
 
 -- Return the open turns of those tenants that are served next in the lanes p_lanes (job types in
--- queues). If all these lanes refer to the same ring, queue.ring_turns first reads rows of all
--- lanes together, up to a maximum number of rows. If queue.ring_turns found too few tenants with
--- requested job types, or if the lanes refer to several rings, queue.lane_turns reads the rows of
--- each lane separately. If a read returned its maximum number of rows, drop the tenant of the last
--- row and all later tenants, because rows of these tenants may be missing.
+-- queues). If all these lanes refer to the same ring, queue.ring_turns first reads up to a maximum
+-- number of turns of all lanes, also of lanes that are not in p_lanes. If queue.ring_turns found
+-- too few tenants with requested job types, or if the lanes refer to several rings,
+-- queue.lane_turns reads the rows of each lane separately. If a read returned its maximum number of
+-- rows, drop the tenant of the last row and all later tenants, because rows of these tenants may be
+-- missing.
 -- p_most: Maximum number of tenants to return.
 -- known: Number of different tenants in the result.
 -- is_all: True if the result has all tenants with ready jobs in the lanes p_lanes.
@@ -1423,9 +1423,9 @@ begin
 end;
 $$;
 
--- Store the tenant that was served last in one ring for the lanes p_lanes (job types in queues),
--- except for lanes in which another lease has already served a later tenant. queue.advance_ring
--- uses the first of the following rings that exists.
+-- Let the lanes p_lanes (job types in queues) share a ring, and store in the ring the tenant that
+-- was served last. Leave out lanes in which another lease has already served a later tenant.
+-- queue.advance_ring uses the first of the following rings that exists.
 -- - A ring to which one or more of these lanes refer, and no other lane.
 -- - A ring to which no lane refers.
 -- - A new ring.
@@ -1616,9 +1616,8 @@ begin
     -- only one tenant has ready jobs, or the lease took all jobs
     return;
   elsif v_slots < v_most and not v_first.is_all then
-    -- The lease has free slots left, so each tenant that it has read got as many jobs as the
-    -- tenant's weight. Store the last tenant that the lease has read, so that the next lease begins
-    -- after this tenant.
+    -- The lease has free slots left, so no tenant that it has read can get more jobs now. Store the
+    -- last tenant that the lease has read, so that the next lease begins after this tenant.
     select null, 0, t.round, t.rank, t.workspace_id
     into v_last
     from unnest(v_turns) as t
@@ -2135,8 +2134,8 @@ begin
     perform queue.spend_starts(taken.ids, leased_at);
   end if;
   -- A turn stays open for a while after the tenant's last ready job, so that the tenant's next
-  -- enqueue need not insert a note. In three cases, close the turns without ready jobs, and set
-  -- from_ord of all other turns to their first ready job.
+  -- enqueue need not insert a note. In three cases, tidy the turns that this lease has read: close
+  -- those without ready jobs, and set from_ord of the others to their first ready job.
   -- - More than four open turns have no ready jobs. More turns without ready jobs would make each
   --   lease slower.
   -- - The lease took 20 jobs or more, but fewer than its limit. With a new from_ord, the next lease
@@ -2562,8 +2561,8 @@ begin
     v_asked.worker := v_noted.worker;
     v_tick.has_notes := v_tick.has_notes or v_noted.has_noted;
   end if;
-  -- reset the time at which queue.wake_worker last called a worker, because that worker has now
-  -- started
+  -- reset the time at which an enqueue last called a worker, because a worker has now requested
+  -- jobs
   if pg_sequence_last_value('queue.wanted_ms') > 0 then
     v_ignored := setval('queue.wanted_ms', 0);
   end if;
@@ -2696,11 +2695,12 @@ begin
 end;
 $$;
 comment on function public.lease_jobs is
-  E'Lease up to limit jobs: {leases, maintenance, due, next_due_in_ms, now, run?}.\n\n'
+  E'Lease up to limit jobs: {leases, maintenance, due, next_due_in_ms, now, run?, alone?}.\n\n'
   'Request: {worker_id, tick_id, call, limit 0..1000, job_types, pools: [{job_types, limit}], '
   'queues, lease_seconds, version, free_slots, slots, abandoned, count_due, most, run_seconds, '
-  'listens, ends: {stay_ms, maintained?, summary?}}. Each lease counts as an attempt. A repeated '
-  '(tick_id, call) that got leases returns the same leases again.\n\n'
+  'listens, ends: {stay_ms, maintained?, summary?}}. A lease counts as an '
+  'attempt, unless its outcome gives it back. A repeated (tick_id, call) that got leases returns '
+  'the same leases again.\n\n'
   '- pools: Groups of job types with a limit for each group, which replace limit. The field due '
   'counts the jobs of all pools.\n'
   '- free_slots: Number of free slots of the worker. Default: limit less the leased jobs. If '

@@ -50,8 +50,8 @@ create type queue.worker_item as (
 );
 -- The next state of a job after an attempt, and the event to store. If the attempt was lost with
 -- its worker, the event is null, because maintenance stores the event job.reclaimed instead. All
--- fields are null if the reported lease number (fence) is old, or if the outcome is a plain
--- completion (a success at the first lease).
+-- fields are null if there is nothing to do, because the reported fence is old, or nothing to
+-- decide, because the outcome is a plain completion (a success at the first lease).
 create type queue.transition as (
   status text,
   attempts integer,
@@ -698,9 +698,10 @@ $$;
 comment on function public.settle_jobs is
   E'Settle attempts, and lease the next jobs in the same call: {results, lease?}.\n\nItems: '
   '{job_id, fence, outcome: completed|retry|failed|snoozed|released|waiting|cancelled, result?, '
-  'error?, retry_after_seconds?, until?, delay_seconds?, wait?, progress?, logs?, steps?, '
-  'output?, duration_ms?}. A repeated call returns the same outcomes. An item with the fence of '
-  'an earlier lease changes nothing. Settle an item again if its outcome is busy.';
+  'error?, retry_after_seconds?, until?, delay_seconds?, wait?, progress?, logs?, step?, steps?, '
+  'output?, tags?, cost_usd?, duration_ms?}. A repeated call returns the same outcomes. An item '
+  'with the fence of an earlier lease changes nothing. Settle an item again if its outcome is '
+  'busy.';
 select queue.allow('job_worker, service_role', 'public.settle_jobs');
 
 -- End jobs that no worker has leased. The caller has locked the jobs.

@@ -277,9 +277,10 @@ grant update (status) on public.jobs to authenticated, service_role;
 
 -- Retry those of the jobs p_ids that failed or were cancelled. The caller must have locked the
 -- jobs. Skip a job whose unique key now belongs to another job. A retried job has its unique key
--- until it finishes, because the option `until` of the first enqueue is not stored. Insert signals,
--- so that maintenance also retries child jobs that were cancelled because their parent ended.
--- Return the number of retried jobs.
+-- until it finishes, because the option `until` of the first enqueue is not stored. A call with
+-- until 'leased' takes the key from the running job (queue.claim). Insert signals, so that
+-- maintenance also retries child jobs that were cancelled because their parent ended. Return the
+-- number of retried jobs.
 create function queue.retry(p_ids uuid[], p_now timestamptz)
 returns integer
 language plpgsql
@@ -295,7 +296,7 @@ begin
     j.unique_key,
     true,
     j.id,
-    'finished'
+    'retried'
   from public.jobs as j
   where j.id = any (p_ids)
     and j.status in ('failed', 'cancelled')

@@ -93,15 +93,15 @@ create table queue.late_topics (
 comment on column queue.late_topics.topic is 'Person: words'; -- see 18_people.sql
 
 -- Return how many Realtime messages may be sent per second, and how many were already sent in the
--- current second. The message budget is 80 % of the rate that Supabase's plan allows, because
--- Realtime averages the rate over five seconds. Five seconds can overlap six of the seconds that
--- this function counts, so the budget must be less than 5/6 of the rate.
+-- current second. The message budget of a plan is 80 % of the plan's rate, because Realtime
+-- averages the rate over five seconds. Five seconds can overlap six of the seconds that this
+-- function counts, so the budget must be less than 5/6 of the rate.
 -- p_changes: Changes of jobs that the caller is about to publish.
 -- is_streamed: True if an API server streams any topic to its clients.
 -- is_followed: True if any topic has a follower.
 -- is_busy: True if the publisher must send the messages, because p_changes needs more messages than
---   the budget, or because queue.feed got five rows of one workspace in the current second. If
---   queue.feed got five rows, budget, used and is_followed are null.
+--   the budget, or because queue.feed got five rows of one workspace in the current second. In this
+--   second case the other results are not computed.
 create function queue.message_budget(
   p_changes queue.change[],
   out budget bigint,
@@ -444,10 +444,10 @@ end;
 $$;
 
 -- Publish changes of jobs. The caller must have locked the jobs. A change with seqs is sent as
--- Realtime messages (queue.send). Each change is also inserted into queue.feed, unless its message
--- was sent and it is about log lines, output, or progress of a job without a session. A completion
--- and a lease of the same tenant and session share a row. Return true, or null if p_changes is null,
--- because queue.publish is a strict function.
+-- Realtime messages (queue.send). Each change is also inserted into queue.feed. Log lines, output,
+-- and progress of a job without a session are inserted only if their message was not sent. A
+-- completion and a lease of the same tenant and session share a row. Return true, or null if
+-- p_changes is null, because queue.publish is a strict function.
 -- p_is_soon: True if new jobs are due within a minute, so that the commit notifies idle workers.
 create function queue.publish(
   p_changes queue.change[],
@@ -503,7 +503,8 @@ end;
 $$;
 
 -- Run one pass of the publisher. A pass reads up to 5,000 new rows of queue.feed, and sends one
--- message per topic for those rows whose statements sent no message. A pass that reaches the end of
+-- message per topic for those rows whose statements sent no message. A pass that continues an
+-- unfinished pass reads only what its snapshot `until` sees. A pass that reaches the end of
 -- queue.feed also reads rows of the current transaction. If the feed rows of a topic are older than
 -- two seconds, or if the message budget is too small, the message only asks the topic's followers
 -- to read the jobs again. A message about output also only asks for a new read, because the feed
@@ -916,6 +917,7 @@ declare
     '00000000-0000-0000-0000-000000000000'
   );
   v_is_new boolean;
+  v_is_stored boolean;
 begin
   if p_topic is null
     or p_follower_id is null
@@ -967,10 +969,11 @@ begin
     user_id,
     follower_id
   ) do update set seen_at = excluded.seen_at;
+  v_is_stored := found;
   return jsonb_build_object(
     -- A transaction that did not see the new follower may commit after the client's first read,
     -- without a message. In two seconds, `seq` shows that the client missed the change.
-    'again_seconds', case when v_is_new then 2 else 60 end,
+    'again_seconds', case when v_is_new and v_is_stored then 2 else 60 end,
     'seq', queue.topic_seq(p_topic),
     -- choose the interval so that all followers together poll about 50 times per second
     'check_seconds', (

@@ -3048,7 +3048,8 @@ select
         when e.signal is not null then 'killed'
         when e.errno in ('ENOSPC', 'EDQUOT', 'ENOMEM', 'EMFILE') or e.sqlstate ^@ '53'
           then 'machine'
-        when e.errno = 'ETIMEDOUT' then 'slow' -- also a time limit in the processor's own code
+        -- Python's TimeoutError has this errno, also one of the processor's own code
+        when e.errno = 'ETIMEDOUT' then 'slow'
         when e.status ^@ '5'
             or e.sqlstate ~ '^(08|57P)'
             or e.errno in (

@@ -532,7 +532,7 @@ begin
     from (
       values
         ('lanes', 'unused_since < $1 - interval ''1 day'''),
-        -- an event can be deleted after 30 days, because no job waits longer for an event
+        -- a job that begins to wait for an event more than 30 days later waits for the next one
         ('named_events', 'emitted_at < $1 - interval ''30 days'''),
         ('stats', 'at < $1 - interval ''9 days'''),
         ('publisher', 'round < (select max(p.round) from queue.publisher as p)'),

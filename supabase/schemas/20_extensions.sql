@@ -159,8 +159,8 @@ end;
 $$;
 select queue.close_tables();
 
--- Revoke the right of all roles to execute private functions. Functions that policies, column
--- defaults or guests call keep the rights that earlier statements granted to single roles.
+-- Revoke the right of all roles to execute private functions. Rights of single roles remain,
+-- because policies, column defaults and guests need them.
 revoke execute on all functions in schema queue from public;
 
 select public.attach_extensions();

@@ -240,8 +240,14 @@ def test_debounce_runs_once_after_the_last_call(engine: Engine) -> None:
     assert engine.lease() == []
     engine.advance(11)
 
-    assert engine.lease_one()["job"]["payload"] == {"v": 2}
-    assert engine.enqueue({"v": 3}, **options) != first
+    lease = engine.lease_one()
+    assert lease["job"]["payload"] == {"v": 2}
+    engine.settle(lease, "failed")
+    engine.retry(first)
+    lease = engine.lease_one()
+    second = engine.enqueue({"v": 3}, **options)
+    assert (lease["job"]["id"], second == first) == (first, False)  # also after a person's retry
+    assert engine.enqueue({"v": 4}, **options) == second
 
 
 def test_a_retried_job_takes_its_unique_key_back_or_stays(engine: Engine) -> None:

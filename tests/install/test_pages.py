@@ -38,7 +38,7 @@ create table graphile_worker._private_jobs
 insert into graphile_worker._private_tasks values (1, 'greet');
 insert into graphile_worker._private_jobs values (1, 1, '{"name": "Ada"}', now())
 """
-#: SQL that drops objects of other pages, which would stop the removal.
+#: SQL that drops objects that other pages created. If they remained, the removal would fail.
 OF_OTHER_PAGES = b"""
 drop table if exists public.invoices, public.orders cascade;
 drop function if exists public.greet_customer(), public.send_invoices_invoice(jsonb) cascade

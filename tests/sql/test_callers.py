@@ -108,7 +108,10 @@ def test_runs_of_workers_are_bounded_and_a_killed_one_ends(engine: Engine) -> No
 NO_VALUES: dict[str, list[Any]] = {
     **{"unknown": [1], "payload_max_bytes": [0, "big"], "schedules_max": [1.5]},
     **{"allow_anonymous": [1], "guest_key": ["x"], "worker_keys_revoked": [{}]},
-    "retention_days": [{"failed": 1}, {"completed": -1, "failed": 1, "cancelled": 1}],
+    "retention_days": [
+        {"failed": 1},
+        *({"completed": n, "failed": 1, "cancelled": 1} for n in (-1, 0.5)),
+    ],
 }
 
 

@@ -1,6 +1,7 @@
 """A job's output: text that a processor writes in pieces and that is joined when the job ends."""
 
 import random
+import uuid
 from typing import Any
 
 from tests.contract.observed import messages
@@ -205,6 +206,10 @@ def test_a_change_that_did_not_see_a_new_follower_moves_the_topics_position(
     assert messages(engine, f"job:{job_id}") == []
     assert first["seq"] != second["seq"]
     assert (first["again_seconds"], second["again_seconds"]) == (2, 60)
+    # a client beyond the limit of followers also polls once a minute
+    others = [{**follow, "p_follower_id": str(uuid.uuid4())} for _ in range(20)]
+    pauses = [ada.rpc("follow_topic", **other)["again_seconds"] for other in others]
+    assert pauses == [2] * 19 + [60]
 
 
 def test_a_job_has_twenty_streams_and_a_maximum_of_bytes(engine: Engine) -> None:

@@ -43,8 +43,7 @@ IMPERSONAL = {
     *("speed_vs_detail", "event_types", "job_types", "queues", "checksum", "request_hash"),
     *("edited_at", "reached", "kid", "x", "sealed"),
     *("attempts.origin", "guest_sessions.session_id", "step", "stream", "pauses.name"),
-    # These columns belong to rows of live jobs, which are deleted with the job or by the next
-    # lease.
+    # These columns belong to rows that exist only while their job is live.
     *("gated.key", "leases.key", "notes.key", "leases.pulse", "workers.abandoned", "workers.slots"),
     *("job_types.commit", "job_types.description", "job_types.payload_schema"),
     *("job_types.refusal", "settings.name", "settings.value", "tasks.name"),

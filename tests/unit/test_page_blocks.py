@@ -82,7 +82,7 @@ NOT_RUN = {
     "shared/minutehand/pages/agents.md": [
         # fetches from PyPI
         "pip install",
-        # another program's; tests/integration/cli/test_mcp.py has the server
+        # the configuration of another program; tests/integration/cli/test_mcp.py tests the server
         "{ ",
     ],
     "shared/minutehand/pages/data.md": [

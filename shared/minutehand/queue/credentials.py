@@ -133,6 +133,6 @@ def caller_headers(settings: Settings, token: str | None) -> dict[str, str]:
         headers["Authorization"] = f"Bearer {token}"
     if traceparent := current_traceparent():
         headers["X-Minutehand-Trace"] = traceparent
-    if settings.worker_function_name:  # this process starts the worker itself (queue.wake_worker)
+    if settings.worker_function_name:  # this process invokes the worker (queue.wake_worker)
         headers["X-Minutehand-Wakes"] = "true"
     return headers

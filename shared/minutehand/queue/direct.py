@@ -65,7 +65,7 @@ class DirectApi:
         attempts: int | None = None,
         parse: Parse[Any] = decode_any,
     ) -> Any:
-        """Call a SQL function, and return its JSON value as the result of `parse`."""
+        """Call a SQL function, and return what `parse` makes of its JSON value."""
         retries = call_retrying(repeatable, attempts or ATTEMPTS, max_seconds=15.0)
         return read(await retries(self._call, function, arguments), parse)
 

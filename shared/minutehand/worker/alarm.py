@@ -54,10 +54,10 @@ class Watchdog:
         self._in_flight = in_flight
         self._summary = run.summary
         self.record = CrashRecord.of_process(run.registry)
-        #: On the monotonic clock, the time at which the watchdog will end the process, the time of
-        #: the watchdog's last reset, and the time of the last crash record.
+        #: Time at which the watchdog will end the process. These are times of the monotonic clock.
         self._exit_at = math.inf
-        self._set_at = self._recorded_at = -math.inf
+        self._set_at = -math.inf  # time of the watchdog's last reset
+        self._recorded_at = -math.inf  # time of the last crash record
 
     async def run(self) -> None:
         """Reset the watchdog repeatedly until this task is cancelled."""

@@ -72,7 +72,7 @@ class TickOptions:
     def of(cls, settings: Settings, **options: Any) -> TickOptions:
         """Return the options in the settings.
 
-        `options` sets fields that the settings do not have.
+        `options` are the values of the other fields.
         """
         return cls(
             concurrency=settings.worker_concurrency,

@@ -81,7 +81,7 @@ async def test_a_reply_that_broke_off_fails_at_once_and_continues_when_it_is_ret
     """If the model's answer breaks off, the reply fails.
 
     After the user's retry, the model continues the text and does not repeat it, or begins again in
-    other words. No word of the answer that broke off remains beside the other words.
+    other words. Then no word of the broken answer remains.
     """
     reply = "Rain is water that falls from clouds. " * 5000
     answer = json.dumps({"tier": "standard", "reply": reply})

@@ -117,8 +117,8 @@ begin
 end;
 $$;
 
--- Return a plan that the caller may change. Lock its id until the transaction ends, and charge a
--- guest for the change.
+-- Return a plan that the caller may change. Lock its id until the transaction ends, and count the
+-- change against a guest's rate limit.
 create function plan.plan_to_change(p_plan_id uuid)
 returns public.plans
 language plpgsql

@@ -108,9 +108,8 @@ select
         end
   end as error_data,
   greatest(j.attempts - 1, 0) as retry_count,
-  -- A failed job has no retries left, so return the number of its retries as the maximum number of
-  -- retries. The maximum number of retries is 0 if the first attempt of the job ended with a
-  -- permanent error.
+  -- For a failed job, the maximum equals the number of its retries, so that clients show no retry
+  -- as left. It is 0 if the first attempt ended with a permanent error.
   case j.status
     when 'failed' then greatest(j.attempts - 1, 0)
     else j.max_attempts - 1
