@@ -1594,6 +1594,17 @@ where s.session_id = p_session_id
   end
 $$;
 
+-- Return the seconds until a guest session ends, or null if the session is no guest session of the
+-- caller.
+create function queue.session_seconds(p_session_id text)
+returns double precision
+language sql stable
+set search_path = ''
+as $$
+select extract(epoch from s.expires_at - queue.clock())
+from queue.guest_session(p_session_id) as s
+$$;
+
 -- Return a job as guests of its session see it, without its payload and the person who created it.
 create function queue.guest_json(p_job public.jobs)
 returns jsonb

@@ -588,7 +588,8 @@ begin
   return jsonb_build_object(
     'status', v_job.status,
     'last_seq', v_job.last_seq,
-    'streams', queue.output_pages(p_job_id, p_after)
+    'streams', queue.output_pages(p_job_id, p_after),
+    'session_seconds', queue.session_seconds(p_session_id)
   );
 end;
 $$;
@@ -615,9 +616,9 @@ end;
 comment on function public.job_output is
   E'Output of a job in a stream from an offset: {stream, attempt, from, next, more, text or items, '
   'status}.\n\nA new attempt restarts the stream: drop the output of the previous attempt and read '
-  'from 0. Without a stream: {status, last_seq, streams}, the streams that have output after '
-  'p_after {stream: {attempt, next}}. The default of attempt is the current attempt. A guest '
-  'passes the session.';
+  'from 0. Without a stream: {status, last_seq, streams, session_seconds}, the streams that have '
+  'output after p_after {stream: {attempt, next}}. The default of attempt is the current attempt. '
+  'A guest passes the session, which ends in session_seconds.';
 select queue.allow('anon, authenticated, service_role', 'public.job_output');
 
 -- Return a job of a guest session, and the job's events after the event number p_after. Events
@@ -739,7 +740,8 @@ begin
   end loop;
   return jsonb_build_object(
     'jobs', v_jobs,
-    'more', v_is_full or v_jobs @? '$[*].streams[*] ? (@.more == true)'
+    'more', v_is_full or v_jobs @? '$[*].streams[*] ? (@.more == true)',
+    'session_seconds', queue.session_seconds(p_session_id)
   );
 end;
 $$;
@@ -751,7 +753,8 @@ language sql -- volatile, because a long read takes tokens of the rate limit
 set search_path = '' begin atomic select queue.session_output(p_session_id, p_after);
 end;
 comment on function public.session_output is
-  E'Output of a session''s jobs: {jobs: [{job_id, streams}], more}, with streams as in job_output.'
+  E'Output of a session''s jobs: {jobs: [{job_id, streams}], more, session_seconds}, as in '
+  'job_output.'
   '\n\nReturns output of running jobs, and of jobs in p_after {job_id: {stream: {attempt, next}}}, '
   'after these positions.';
 select queue.allow('anon, authenticated, service_role', 'public.session_output');

@@ -88,6 +88,7 @@ def test_1_to_3_jobs_and_results(
     assert state["procedure"]["offline"] is True  # without a model, there is no procedure
     assert state["procedure"]["procedure"] is None
     video = portal.get(f"{path}/video").json()
+    assert "X-Amz-Expires=300&" in video["url"]
     assert httpx.get(video["url"], headers={"Range": "bytes=0-9"}).status_code == 206
 
 

@@ -89,6 +89,8 @@ class Batch:
     more: bool = False
     #: Cursor of the next read, if this read returned no events.
     cursor: str | None = None
+    #: Seconds until the reader's guest session ends, or None.
+    session_seconds: float | None = None
 
 
 class Feed(Protocol):
@@ -147,7 +149,7 @@ class JobFeed:
         self._seq = visible[-1].seq if is_full else max(self._seq, output["last_seq"])
         more = is_full or len(visible) < len(events)
         end = output["status"] if output["status"] in ENDED and not more else None
-        return Batch(lines, end=end, more=more)
+        return Batch(lines, end=end, more=more, session_seconds=output.get("session_seconds"))
 
     def _cursor_after(self, seq: int) -> str:
         """Return the cursor after an event and after all output that was sent."""
@@ -248,7 +250,10 @@ class SessionFeed(HistoryFeed):
         self._output = {job_id: offsets for job_id, offsets in self._output.items() if offsets}
         self._before, self._page = page.cursor, None
         return Batch(
-            [*output_lines, *lines], more=page.more, cursor=self._cursor_after(page.cursor)
+            [*output_lines, *lines],
+            more=page.more,
+            cursor=self._cursor_after(page.cursor),
+            session_seconds=output.get("session_seconds"),
         )
 
     async def _next_page(self) -> FeedPage:
@@ -388,7 +393,7 @@ async def _chunks(
     is_bare: bool,
 ) -> AsyncIterator[bytes]:
     clock, timing = services.clock, services.timing
-    # a guest's session expires in the database, so that the next read of an expired session fails.
+    # a guest's session expires in the database, so that the next read of an expired session fails
     expires_at = caller.expires_at if caller else clock.now() + timedelta(days=31)
     # EventSource stores the id of a message without data, and dispatches no event for the message
     yield _encode(retry=int(timing.retry * 1000), id=None if batch.lines else batch.cursor)
@@ -412,6 +417,8 @@ async def _chunks(
                 interval = timing.max_recheck
             else:
                 interval = timing.poll if batch.lines else min(interval * 1.5, timing.max_poll)
+            if batch.session_seconds is not None:
+                left = min(left, batch.session_seconds)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(interval, max(left, 0.0))):
                     await first_of(changed.wait(), services.closing.wait())

@@ -34,8 +34,10 @@ KEY: Final = re.compile(
 PIECE_BYTES: Final = 4 * 1024 * 1024
 #: Bytes that stay free on the disk in addition to the video.
 SPARE_BYTES: Final = 64 * 1024 * 1024
-#: Seconds for which a presigned URL is valid.
+#: Seconds for which a presigned URL is valid: of a part and of a shared page's video, and of a
+#: member's video, for which a player requests a new URL.
 URL_SECONDS: Final = 3600
+VIDEO_SECONDS: Final = 300
 #: Maximum seconds until the next bytes from S3 arrive, because a request may wait for the bytes.
 READ_SECONDS: Final = 20.0
 _UNAVAILABLE: Final = "storage_unavailable"
@@ -77,10 +79,11 @@ class Bucket:
             return None
         return size
 
-    def presign(self, key: str) -> str:
-        """Return a URL by which a browser can read an object for `URL_SECONDS`."""
+    def presign(self, key: str, *, seconds: int = URL_SECONDS) -> str:
+        """Return a URL by which a browser can read an object."""
         return self._sign(
             "get_object",
+            seconds=seconds,
             Key=key,
             # derive the content type from the file name and not from the uploader's claim, so that
             # no browser shows the file as a page
@@ -88,11 +91,9 @@ class Bucket:
             ResponseContentDisposition="inline",
         )
 
-    def _sign(self, operation: str, **arguments: Any) -> str:
+    def _sign(self, operation: str, *, seconds: int = URL_SECONDS, **arguments: Any) -> str:
         arguments["Bucket"] = self._name
-        url: str = self._s3.generate_presigned_url(
-            operation, Params=arguments, ExpiresIn=URL_SECONDS
-        )
+        url: str = self._s3.generate_presigned_url(operation, Params=arguments, ExpiresIn=seconds)
         return url
 
     async def create(self, key: str, *, content_type: str) -> str:

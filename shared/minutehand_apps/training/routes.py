@@ -24,7 +24,7 @@ from minutehand.web import (
     UserFunctions,
     not_found,
 )
-from minutehand_apps.training.bucket import URL_SECONDS, sound_prefix
+from minutehand_apps.training.bucket import VIDEO_SECONDS, sound_prefix
 from minutehand_apps.training.models import (
     StepText,
     StoredProcedure,
@@ -126,17 +126,17 @@ async def get_transcript(training_id: UUID, functions: UserFunctions) -> Transcr
 
 @routes.get("/{training_id}/video")
 async def get_video(training_id: UUID, functions: UserFunctions, app: App) -> Video:
-    """Return a URL that plays the video. The URL is valid for an hour."""
+    """Return a URL that plays the video. The URL is valid for five minutes."""
     training = await _read(training_id, functions)
     key = training["object_key"]
     with storage():
         if await app.bucket.find_size(key) is None:
             raise ApiError(404, "video_not_found", "The video is no longer stored")
-        url = app.bucket.presign(key)
+        url = app.bucket.presign(key, seconds=VIDEO_SECONDS)
     published = training["published"] or {}
     return Video(
         url=url,
-        expires_in_seconds=URL_SECONDS,
+        expires_in_seconds=VIDEO_SECONDS,
         host=published.get("host", "s3"),
         playback_id=published.get("playback_id"),
     )

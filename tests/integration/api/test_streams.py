@@ -259,6 +259,7 @@ async def test_a_guest_reads_the_words_of_their_session(renewed: Renewed) -> Non
 def serving_without_polls(renewed: Renewed) -> AbstractAsyncContextManager[Api]:
     """Serve an API whose streams read after notifications alone."""
     given = {"apps": (), "streaming": True, "environ": {"DATABASE_URL": renewed.url}}
+    given |= {"allow_anonymous": True}
     settings = scratch_settings(renewed.gateway.url).model_copy(update=given)
     never = StreamTiming(streaming=True, poll=900, max_poll=900, max_recheck=900)
     return serving_api(Project(settings, renewed), timing=never)
@@ -287,15 +288,29 @@ async def test_events_arrive_by_notifications_alone(renewed: Renewed) -> None:
         engine.enqueue(session_id="s")
         async with asyncio.timeout(60):
             assert [len((await read).events) for read in reads] == list(expected.values())
-        live = engine.enqueue(session_id="s")
-        reads = [
-            asyncio.create_task(follow(api, f"/api/{path}/events"))
-            for path in (f"jobs/{live}", "sessions/s", f"workspaces/{ACME}")
-        ]
-        await asyncio.to_thread(until, lambda: engine.one(named) == 4)
-        engine.run("delete from public.workspace_members where user_id = %s", ADA)
+
+
+async def test_streams_end_with_the_right_to_read_them(renewed: Renewed) -> None:
+    """A removed member's streams end at the removal, and a guest's at the end of the session."""
+    async with serving_without_polls(renewed) as api:
+        engine = api.engine
+        engine.register("work", lease_seconds=60)
+        engine.allow_guests()
+        opened = engine.rpc("open_guest_session", p_workspace_id=ACME)
+        session = opened["session_id"]
+        job_id = engine.enqueue(session_id=session)
+        paths = events_path(job_id), f"/api/sessions/{session}/events"
+        soon = "set expires_at = queue.clock() + interval '5 seconds'"
+        engine.run(f"update queue.guest_sessions {soon}")
+        reads = [follow(api, f"{path}?session_id={session}", user=None) for path in paths]
+        reads += [follow(api, path) for path in (*paths, f"/api/workspaces/{ACME}/events")]
         async with asyncio.timeout(60):
-            assert [(await read).end for read in reads] == ["gone"] * 3
+            tasks = [asyncio.create_task(read) for read in reads]
+            assert [(await task).end for task in tasks[:2]] == ["gone"] * 2
+            named = "select count(*) from queue.streamed_topics"
+            await asyncio.to_thread(until, lambda: engine.one(named) == 3)
+            engine.run("delete from public.workspace_members where user_id = %s", ADA)
+            assert [(await task).end for task in tasks[2:]] == ["gone"] * 3
 
 
 async def test_a_change_from_before_the_registration_is_read(

@@ -1,5 +1,5 @@
-// Video player of a training. The signed URL of the video is valid for an hour, and the player
-// requests a new URL when the URL has expired.
+// Video player of a training. When the signed URL of the video has expired, the player requests a
+// new URL and continues.
 
 import { html, Placeholder, useFetch, useRef } from "../../app.js";
 import { trainings } from "./data.js";
@@ -44,6 +44,7 @@ export function printProcedure() {
 export function Video({ of: found, title, handle, onTime }) {
   const element = useRef(null);
   const startAt = useRef(0); // time in the video at which to continue with a new URL
+  const isPlaying = useRef(false);
   const renewed = useRef(0);
   handle.current = {
     jump: (seconds) => {
@@ -58,11 +59,14 @@ export function Video({ of: found, title, handle, onTime }) {
     if (Date.now() - renewed.current < 10_000) return; // the new URL has not expired
     renewed.current = Date.now();
     startAt.current = element.current?.currentTime || startAt.current;
+    isPlaying.current = element.current?.paused === false;
     found.refresh();
   };
   const loaded = () => {
     if (startAt.current > 0 && element.current.currentTime === 0)
       element.current.currentTime = startAt.current;
+    if (isPlaying.current) element.current.play().catch(() => {});
+    isPlaying.current = false;
   };
   return html`<section class="card player" aria-label="Video">
     ${
