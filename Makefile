@@ -47,7 +47,7 @@ test: setup ## Run the tests in parallel; PACKAGE=supabase_local runs those of o
 	  { status=$$?; [ $$status != 5 ] || echo "make test: NO TEST WAS RUN" >&2; exit $$status; }
 
 quick: setup ## Run the unit tests, in ten seconds
-	@$(BIN)/python -m pytest -q -n logical --dist worksteal tests/unit $(ARGS)
+	@$(BIN)/python -m pytest -q -n logical --dist worksteal -p no:hypothesispytest tests/unit $(ARGS)
 
 machine: setup ## Test the engine's SQL with 500 random histories (EXAMPLES=N); SEED=n repeats a run
 	@MACHINE_EXAMPLES=$(or $(EXAMPLES),500) MACHINE_SEED=$(SEED) \

@@ -12,9 +12,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
-import httpx
-import httpx._config as defaults
-import httpx._transports.default as transports
 import pytest
 
 from tests.support.groups import LONG, Grouped, group_of
@@ -69,6 +66,10 @@ gc.set_threshold(20_000, 20, 20)
 @pytest.fixture(scope="session", autouse=True)
 def _patient_http() -> Iterator[None]:
     """Set a long timeout for HTTP requests without one, and read the certificates once."""
+    import httpx
+    import httpx._config as defaults
+    import httpx._transports.default as transports
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transports, "create_ssl_context", functools.cache(httpx.create_ssl_context))
         for name in ("connect", "read", "write", "pool"):
@@ -169,6 +170,8 @@ def stack(
 @pytest.fixture
 def acme_key(stack: RunningStack) -> None:
     """Set a working offline Apollo key for the demo workspace, through the API as the demo does."""
+    import httpx
+
     answer = httpx.put(
         f"{stack.api_url}/api/workspaces/{stack.demo_workspace_id}/settings",
         headers={"Authorization": f"Bearer {stack.sign_in(stack.demo_email)}"},
@@ -199,6 +202,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def file_of(node: pytest.Item | pytest.Collector) -> str:
     """Return the path of a test's file."""
     return node.nodeid.partition("::")[0]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish() -> None:
+    """Collect once the garbage in which pytest looks for errors four times."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -28,7 +28,7 @@ GROUPS = (
 
 #: The beginnings of the paths of long files, which begin first. A long file that begins late would
 #: run alone at the end.
-LONG = ("tests/e2e/npm/", "tests/install/", "tests/integration/")
+LONG = ("tests/e2e/npm/", "tests/install/", "tests/integration/", "tests/unit/console/")
 
 
 def group_of(file: str) -> tuple[int, int]:

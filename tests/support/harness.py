@@ -13,7 +13,6 @@ from httpx_sse import EventSource
 
 from infra.bench.scratch import PUBLISHABLE_KEY, user_token
 from minutehand.config import Settings
-from minutehand.functions.jobs.app import build_app
 from minutehand.worker import Registry, TickOptions, Worker
 from minutehand.worker.testing import drain
 from tests.support.engine import ADA
@@ -59,6 +58,8 @@ class AppHarness:
         self.worker = Worker(
             settings, registry=registry, options=TickOptions(linger_seconds=0, **options)
         )
+        from minutehand.functions.jobs.app import build_app  # slow, and `until` does not need it
+
         # Only the app's own routes are added, and tried first, because other routes take long to
         # add.
         own = type(self._app).__module__.rpartition(".")[0]

@@ -149,6 +149,7 @@ class ModelQueue(WorkerQueue):
         if fault in {"lose_request", "hang"}:
             await asyncio.sleep(PATIENCE if fault == "hang" else 0)
             raise QueueUnavailable("the request was lost")
+        self._expire()
         answer = apply()
         await asyncio.sleep(1.5 if fault == "slow" else LATENCY / 2)
         if fault == "lose_answer":
@@ -160,8 +161,9 @@ class ModelQueue(WorkerQueue):
         return asyncio.get_running_loop().time()
 
     def _expire(self) -> None:
+        now = self._now
         for row in self.rows.values():
-            if row.status == "processing" and row.expires_at <= self._now:
+            if row.status == "processing" and row.expires_at <= now:
                 row.status = "pending"
                 self.expired.append((row.id, row.fence))
 
@@ -178,7 +180,6 @@ class ModelQueue(WorkerQueue):
         return MaintenanceResponse(done={"promotion": len(ready)} if ready else {})
 
     def _lease(self, request: LeaseRequest) -> LeaseResponse:
-        self._expire()
         self.requests.append(request)
         asked = (request.tick_id, request.call)
         waiting = (row for row in self.rows.values() if row.status == "pending")
@@ -217,7 +218,6 @@ class ModelQueue(WorkerQueue):
         return row if row.status == "processing" and row.fence == fence else None
 
     def _report(self, item: ReportItem) -> ReportResult:
-        self._expire()
         row, lease = self._held(item.job_id, item.fence), (item.job_id, item.fence)
         outcome: Any = "lost"
         if row is not None:
@@ -236,7 +236,6 @@ class ModelQueue(WorkerQueue):
         return ReportResult(job_id=item.job_id, fence=item.fence, outcome=outcome)
 
     def _settle(self, item: SettleItem) -> SettleResult:
-        self._expire()
         row = self._held(item.job_id, item.fence)
         outcome: Any = "stale"
         if row is not None and row.is_locked:

@@ -10,9 +10,13 @@ BEGAN = datetime(2026, 11, 20, 8, tzinfo=UTC)
 
 
 class LeapingLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time jumps to the next timer when nothing is ready and no thread runs."""
+    """An event loop whose time jumps to the next timer when nothing is ready and no thread runs.
 
-    def __init__(self) -> None:
+    Args:
+        network_seconds: Real seconds within which data between sockets of the loop arrives.
+    """
+
+    def __init__(self, network_seconds: float = 0.0) -> None:
         super().__init__()
         self._at = 0.0
         self._in_threads: set[asyncio.Future[Any]] = set()
@@ -21,7 +25,7 @@ class LeapingLoop(asyncio.SelectorEventLoop):
         def leap(timeout: float | None = None) -> Any:
             if self._in_threads:
                 return waits(timeout)
-            ready = waits(0 if timeout else timeout)
+            ready = waits(timeout and min(timeout, network_seconds))
             if timeout and not ready:
                 self._at += timeout
             return ready
@@ -55,9 +59,9 @@ class LoopClock:
         return self._loop.time()
 
 
-def leaping(story: Coroutine[Any, Any, T]) -> T:
+def leaping(story: Coroutine[Any, Any, T], network_seconds: float = 0.0) -> T:
     """Run a coroutine to its end with simulated time."""
-    with asyncio.Runner(loop_factory=LeapingLoop) as runner:
+    with asyncio.Runner(loop_factory=lambda: LeapingLoop(network_seconds)) as runner:
         return runner.run(story)
 
 

@@ -66,8 +66,8 @@ def find_sections(query: str) -> list[dict[str, str]]:
     words = re.findall(r"[\w-]+", query.lower())
     asked = [word for word in words if not _FILLERS.fullmatch(word)] or words
     stems = {_ENDINGS.sub("", word) for word in asked}
-    patterns = [re.compile(rf"\b{re.escape(stem)}", re.IGNORECASE) for stem in stems]
-    sections = list(list_sections())
+    patterns = [re.compile(rf"\b{re.escape(stem)}") for stem in stems]
+    sections = [(topic, section, text.lower()) for topic, section, text in list_sections()]
     counts = [sum(1 for *_, text in sections if word.search(text)) for word in patterns]
     weights = [math.log(1 + len(sections) / count) if count else 0.0 for count in counts]
 
@@ -78,7 +78,7 @@ def find_sections(query: str) -> list[dict[str, str]]:
 
     found: dict[tuple[str, str], float] = {}
     for topic, section, text in sections:
-        score = rate(text) + rate(text.partition("\n")[0]) + rate(section)
+        score = rate(text) + rate(text.partition("\n")[0]) + rate(section.lower())
         found[topic, section] = max(found.get((topic, section), 0.0), score)
     most = max(found.values())
     ranked = sorted(found, key=found.__getitem__, reverse=True) if most else []

@@ -2,11 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from types import SimpleNamespace
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import pytest
 from pydantic import BaseModel, Field
@@ -19,8 +19,11 @@ from minutehand.ai.sse import _ENDS, SseParser
 from minutehand.worker import Job, JobContext
 from minutehand.worker.testing import ProcessorTest
 from tests.support.misbehaving import MisbehavingServer, Request
+from tests.support.virtual_time import leaping
 from tests.unit.ai.model_server import KEY, Fault, ModelServer
+from tests.unit.ai.test_parsing import Written
 
+T = TypeVar("T")
 SCHEMA = {
     "type": "object",
     "title": "Answer",
@@ -41,16 +44,6 @@ class Titled(BaseModel):
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Allow 60 seconds to connect, because server and client share one event loop."""
     monkeypatch.setattr("minutehand.queue.outbound_http.CONNECT_SECONDS", 60.0)
-
-
-class Words(list[str]):
-    """The streamed text, as a list of its pieces."""
-
-    write = list.append
-
-    def replace(self, text: str) -> None:
-        """Discard the streamed text, and begin again."""
-        self[:] = [text]
 
 
 @pytest.fixture
@@ -220,7 +213,7 @@ async def test_an_answer_that_was_cut_continues_from_its_last_word(
 
     Each word of the result is streamed once, and no other word remains.
     """
-    written = Words()
+    written = Written()
     server.answers = {"answer": WHOLE, "text": continued}
     server.faults["answer"] = [fault]
     if isinstance(continued, Fault):
@@ -349,49 +342,60 @@ class Dripping(MisbehavingServer):
         await writer.drain()
         await (self._then(writer) if self._then else self.hang())
 
+    #: The simulated seconds after which the last use of the client ended.
+    seconds: float
+
     @asynccontextmanager
-    async def model(self, response_seconds: float) -> AsyncIterator[OpenAICompatible]:
-        """Yield a client that waits this long for a piece."""
-        options: dict[str, Any] = {"prices": (1.0, 2.0), "response_seconds": response_seconds}
+    async def model(self) -> AsyncIterator[OpenAICompatible]:
+        """Yield a client that waits a minute for a piece."""
+        options: dict[str, Any] = {"prices": (1.0, 2.0), "response_seconds": 60}
         model = OpenAICompatible(f"{self.origin}/v1", model="m", **options)
         yield model
         await model.aclose()
 
+    def during(self, use: Callable[[OpenAICompatible], Coroutine[Any, Any, T]]) -> T:
+        """Use the client in simulated time, so that no silence takes real time."""
+
+        async def story() -> T:
+            async with self, self.model() as model:
+                found = await use(model)
+                self.seconds = asyncio.get_running_loop().time()
+                return found
+
+        return leaping(story(), network_seconds=0.02)
+
 
 @pytest.mark.parametrize(
-    "server",
+    ("server", "seconds"),
     [
-        Dripping(delta(WHOLE), '{"choices": [{"delta": {}, "finish_reason": "stop"}]}'),
-        Dripping(delta(WHOLE), "[DONE]"),
-        Dripping(delta(WHOLE)),
-        Dripping(delta(WHOLE), then=close),
-        Dripping(delta(WHOLE), '{"error": {"message": "lost"}}', then=close),
+        (Dripping(delta(WHOLE), '{"choices": [{"delta": {}, "finish_reason": "stop"}]}'), 1),
+        (Dripping(delta(WHOLE), "[DONE]"), 1),
+        (Dripping(delta(WHOLE)), 60),
+        (Dripping(delta(WHOLE), then=close), 0),
+        (Dripping(delta(WHOLE), '{"error": {"message": "lost"}}', then=close), 0),
     ],
 )
-async def test_a_whole_answer_is_used_whatever_its_connection_does(
-    server: Dripping, monkeypatch: pytest.MonkeyPatch
+def test_a_whole_answer_is_used_whatever_its_connection_does(
+    server: Dripping, seconds: float
 ) -> None:
-    """An answer whose JSON object is complete is used, even if the connection then fails."""
-    monkeypatch.setattr("minutehand.ai.openai_compatible.AFTER_END_SECONDS", 0.05)
-    async with server, server.model(1) as model:
-        run = await ask(model)
+    """An answer whose JSON object is complete is used, even if the connection then fails.
 
-    assert run.result == LONG
+    After the end of an answer, the client waits a second for its token counts.
+    """
+    assert server.during(ask).result == LONG
+    assert round(server.seconds) == seconds
 
 
-async def test_an_answer_without_an_end_fails_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_without_an_end_fails_once() -> None:
     """An answer that never ends fails the job with the code `answer_too_long`."""
-    monkeypatch.setattr("minutehand.ai.openai_compatible.MIN_LIMIT_SECONDS", 0.1)
-    monkeypatch.setattr("minutehand.ai.openai_compatible.LIMIT_SILENCES", 0.0)
 
     async def endless(writer: asyncio.StreamWriter) -> None:
         while True:
             writer.write(f"data: {delta('a ')}\n\n".encode())
             await writer.drain()
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(59)
 
-    async with Dripping(then=endless) as server, server.model(60) as model:
-        run = await ask(model)
+    run = Dripping(then=endless).during(ask)
 
     assert run.error is not None
     assert (run.outcome, run.error.data["code"]) == ("failed", "answer_too_long")
@@ -414,17 +418,14 @@ async def test_a_cancel_ends_the_request_and_keeps_what_was_said() -> None:
                 raise
             await asyncio.sleep(0.01)
 
-    said, written = asyncio.Event(), Words()
+    said, written = asyncio.Event(), Written()
 
-    class Noting(Words):
+    class Noting(Written):
         def write(self, text: str) -> None:
             written.append(text)
             said.set()
 
-    async with (
-        Dripping(delta('{"title": "Move on'), then=ping) as server,
-        server.model(60) as model,
-    ):
+    async with Dripping(delta('{"title": "Move on'), then=ping) as server, server.model() as model:
         costs: list[float] = []
 
         async def title(job: Job[None], ctx: JobContext) -> str:
@@ -448,13 +449,13 @@ async def test_a_cancel_ends_the_request_and_keeps_what_was_said() -> None:
 async def test_a_character_in_two_halves_is_joined() -> None:
     """A character that the endpoint splits into two UTF-16 halves is joined."""
     pieces = [delta("a\ud83d"), delta("\ude00b"), delta("\ud83d"), "[DONE]"]
-    async with Dripping(*pieces, then=close) as server, server.model(5) as model:
+    async with Dripping(*pieces, then=close) as server, server.model() as model:
         text = "".join([piece async for piece in model.stream(PROMPT)])
 
     assert text == "a😀b\ufffd"
 
 
-async def test_silence_between_two_pieces_is_what_is_limited() -> None:
+def test_silence_between_two_pieces_is_what_is_limited() -> None:
     """A request fails if the endpoint is silent too long between two pieces.
 
     The reader's own work does not count as silence.
@@ -464,12 +465,11 @@ async def test_silence_between_two_pieces_is_what_is_limited() -> None:
     async def read(model: OpenAICompatible) -> None:
         async for piece in model.stream(PROMPT):
             came.append(piece)
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(59)
 
     pieces = [delta(f"{number} ") for number in range(3)]
-    async with Dripping(*pieces) as server, server.model(0.2) as model:
-        with pytest.raises(LanguageModelError) as raised:
-            await read(model)
+    with pytest.raises(LanguageModelError) as raised:
+        Dripping(*pieces).during(read)
 
     assert len(came) == 3
     assert (raised.value.code, raised.value.charged) == ("silent", True)

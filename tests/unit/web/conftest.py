@@ -20,7 +20,7 @@ ISSUER = f"{URL}/auth/v1"
 ADA = "aaaaaaaa-0000-4000-8000-000000000001"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def settings() -> Settings:
     return Settings(
         supabase_url=URL,

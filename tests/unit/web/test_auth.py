@@ -196,6 +196,12 @@ def app_of(settings: Settings, **changes: Any) -> FastAPI:
     return create_app(Services(chosen, clock=FrozenClock()), [router])
 
 
+@pytest.fixture(scope="module")
+def apps(settings: Settings) -> tuple[FastAPI, FastAPI]:
+    """An app that accepts guests, and one that does not."""
+    return app_of(settings), app_of(settings, allow_anonymous=False)
+
+
 STREAM, TOKEN = {"accept": "text/event-stream"}, {"authorization": "Bearer {token}"}
 GUEST, IN_ADDRESS = f"/sessions/guest_{'a' * 64}", "?access_token={token}"
 
@@ -218,7 +224,7 @@ GUEST, IN_ADDRESS = f"/sessions/guest_{'a' * 64}", "?access_token={token}"
     ],
 )
 async def test_a_route_takes_a_token_or_a_guest_where_it_may(
-    settings: Settings,
+    apps: tuple[FastAPI, FastAPI],
     secret_token: MakeToken,
     path: str,
     headers: dict[str, str],
@@ -233,9 +239,9 @@ async def test_a_route_takes_a_token_or_a_guest_where_it_may(
     address = path.format(token=token)
     sent = {name: value.format(token=token) for name, value in headers.items()}
 
-    async with calling(app_of(settings)) as client:
+    async with calling(apps[0]) as client:
         response = await client.get(address, headers=sent)
-    async with calling(app_of(settings, allow_anonymous=False)) as client:
+    async with calling(apps[1]) as client:
         closed = await client.get(address, headers=sent)
 
     challenge = response.headers.get("www-authenticate", "")

@@ -134,7 +134,7 @@ def test_what_is_no_list_of_as_many_retries_them_all_and_says_why(
         return returned
 
     world = World(rows(*"abc"), run)
-    world.tick(budget=0.9)
+    world.tick(budget=0.2)
 
     assert world.outcomes == dict.fromkeys("abc", "retry")
     assert f"'work' was given 3 jobs and returned {description}" in str(world.ends["c"].error)

@@ -465,7 +465,7 @@ def test_a_step_that_the_database_rejects_fails_its_job_and_no_other() -> None:
         return await ctx.step("charge", charge)
 
     queue = Refusing([Row(name, {}) for name in "ab"])
-    tick(queue, of(run), budget=3)
+    tick(queue, of(run), budget=1)
 
     assert queue.rows["b"].status == "completed"
     errors = [item.error for settled in queue.settles for item in settled if item.job_id == "a"]
