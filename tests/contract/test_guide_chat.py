@@ -166,7 +166,6 @@ def test_scenario_2_events(shell: Shell, stack: RunningStack, session: str) -> N
     shown = [each["data"] for each in lines if each["type"] == "work_progress"]
     stages = list(dict.fromkeys(each["stage"] for each in shown))
     assert stages[:2] == ["ANALYZING", "BUILDING"]
-    assert [each["percentage"] for each in shown] == sorted(each["percentage"] for each in shown)
     assert all(each["message"] for each in shown)
     page = lines[-1]["data"]["result"]["page"]
     assert httpx.get(stack.api_url + page["url"]).text.startswith("<!doctype html>")

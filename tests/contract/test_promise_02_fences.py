@@ -182,7 +182,7 @@ def test_a_repeated_lease_call_returns_the_same_leases(engine: Engine) -> None:
     engine.enqueue()
     assert call(1) == first  # as if the repeated call had been delayed in the network
     assert '"sum": 12.5' in str(first)
-    assert engine.one("select count(*) from public.jobs where status = 'processing'") == 5
+    assert engine.count("public.jobs where status = 'processing'") == 5
 
 
 def test_a_settle_may_carry_the_next_lease(engine: Engine) -> None:
@@ -251,8 +251,7 @@ def test_what_is_reported_while_an_apps_function_holds_the_job_is_stored(engine:
         other.run("commit")
         assert response.result(60) == "ok"
 
-    logged = "select count(*) from public.job_logs where job_id = %s"
-    assert engine.one(logged, job_id) == 1
+    assert engine.count("public.job_logs where job_id = %s", job_id) == 1
     assert "a" in [each["name"] for each in engine.rpc("job_steps", p_job_id=job_id)["steps"]]
 
 

@@ -237,14 +237,14 @@ def test_a_large_family_ends_and_runs_again_in_slices(engine: Engine) -> None:
     with engine.open_transaction() as other:  # another transaction locks one of the child jobs
         other.run("select from public.jobs where id = %s for update", deep)
         engine.maintain()
-        assert engine.one("select count(*) from public.jobs where finished_at is null") == 1
+        assert engine.count("public.jobs where finished_at is null") == 1
     engine.maintain()
     assert engine.status(deep) == "cancelled"
 
     engine.retry(parent)
     engine.maintain()
 
-    assert engine.one("select count(*) from public.jobs where finished_at is not null") == 0
+    assert engine.count("public.jobs where finished_at is not null") == 0
 
 
 def test_one_job_may_be_cancelled_and_retried_by_many_at_once(engine: Engine) -> None:

@@ -90,7 +90,8 @@ TABLE: dict[str, Ways] = {
         "retry JOB",
         lambda q, job: q.retry(job),
         state="failed",
-        shows=STATUS,
+        shows="select array[status, payload::text] from public.jobs where id = 'JOB'",
+        body={},  # a body without a payload keeps the payload
     ),
     "replay_job": Ways(
         {**JOB, "p_request": {"from_step": "s"}},

@@ -9,7 +9,6 @@ A file has comments of the form `-- @directive arguments`. The text below a comm
 - `@extra PATH` is a file of the project that is not applied.
 - `@seed` has statements that run before the install, and `@seed-after` after the install.
 - `@insert` inserts a row into TABLE.
-- `@remove` deletes this row if a plain delete cannot.
 """
 
 import re

@@ -95,7 +95,7 @@ def test_a_project_installs_works_and_leaves(
         assert api.of(ADA).rows("jobs") == []
         watch_a_job(shape, hosted, api, lambda: environment.run(tmp_path, "-c", WORK, env=api.env))
 
-    hosted.as_owner(shape.rows.get("remove", f"delete from {shape.table}"))
+    hosted.as_owner(f"delete from {shape.table}")
     hosted.as_owner(UNDO.format(**names_of(shape)))
     hosted.as_owner(environment.minutehand(tmp_path, "uninstall")["sql"])
     assert hosted.everything() == before

@@ -221,8 +221,7 @@ def test_a_turn_that_a_lease_closes_beside_an_enqueue_keeps_its_job(
     """
     engine.enqueue()
     engine.settle(engine.lease_one())
-    is_open = "select count(*) from queue.turns where not (blocked and look_at is null)"
-    assert engine.one(is_open) == 1
+    assert engine.count("queue.turns where not (blocked and look_at is null)") == 1
     engine.add_trigger("before insert", "perform pg_advisory_xact_lock_shared(7); return new;")
     with engine.open_transaction() as other, engine.another_session() as ada:
         other.run("select pg_advisory_xact_lock(7)")

@@ -57,7 +57,7 @@ def test_a_lease_closes_empty_turns_now_and_then(
 
     assert engine.lease(call=call) == []
 
-    assert engine.one("select count(*) from queue.turns where not blocked") == left
+    assert engine.count("queue.turns where not blocked") == left
 
 
 def test_a_turn_that_someone_has_locked_is_not_left_behind(engine: Engine) -> None:
@@ -73,7 +73,7 @@ def test_a_turn_that_someone_has_locked_is_not_left_behind(engine: Engine) -> No
         other.run("select from queue.turns where workspace_id = %s for update", ACME)
         other.run("select from queue.ready for update")
         assert engine.lease(call=2) == []
-        assert engine.one("select count(*) from queue.turns where not blocked") == 1
+        assert engine.count("queue.turns where not blocked") == 1
 
     assert len(engine.lease(call=2)) == 1
 
@@ -83,13 +83,12 @@ def test_few_turns_closed_at_a_time_begin_an_epoch_too(engine: Engine) -> None:
 
     Dead index entries therefore stay few.
     """
-    epochs = "select count(*) from queue.turn_epochs"
     for count in (0, 1):
         for workspace in engine.add_workspaces(3):
             engine.enqueue_many(2, workspace=workspace)
         engine.complete(engine.lease(6))
         assert engine.lease(call=16) == []
-        assert engine.one(epochs) == count
+        assert engine.count("queue.turn_epochs") == count
 
 
 def test_a_sweep_that_closes_turns_delays_no_lease(engine: Engine) -> None:
@@ -104,11 +103,11 @@ def test_a_sweep_that_closes_turns_delays_no_lease(engine: Engine) -> None:
         " changed_at = queue.clock() - interval '90 minutes',"
         " epoch = (select coalesce(max(epoch), 0) from queue.turn_epochs)"
     )
-    unblocked = "select count(*) from queue.turns where not blocked"
-    assert engine.one(unblocked) == 5
+    unblocked = "queue.turns where not blocked"
+    assert engine.count(unblocked) == 5
     with engine.open_transaction() as maintenance:
         maintenance.run("select queue.do_sweep(queue.clock(), queue.clock())")
-        assert maintenance.one(unblocked) == 0
+        assert maintenance.count(unblocked) == 0
         engine.enqueue(workspace=other)
         assert len(engine.lease()) == 1
 

@@ -360,7 +360,7 @@ def test_a_dead_letter_that_ended_its_process_runs_alone_when_it_is_retried(engi
     engine.retry(poison)
     engine.enqueue()
     assert ids_of(workers.lease()[1]) == [poison]
-    assert engine.one("select count(*) from public.jobs where workspace_id = %s", ACME) == 2
+    assert engine.count("public.jobs where workspace_id = %s", ACME) == 2
 
 
 def test_neither_of_two_jobs_that_end_their_process_is_named_as_the_first(engine: Engine) -> None:

@@ -183,8 +183,9 @@ class Engine:
         for topic in topics:
             self.rpc("follow_topic", p_topic=topic, p_follower_id=uuid.uuid4())
 
-    def count(self, table: str) -> int:
-        return int(self.one(f"select count(*) from {table}"))
+    def count(self, rows: str, *values: Any) -> int:
+        """Count the rows of a table, which a condition may follow."""
+        return int(self.one(f"select count(*) from {rows}", *values))
 
     def job(self, job_id: str) -> dict[str, Any]:
         return dict(self.one("select to_jsonb(j) from public.jobs j where id = %s", job_id))

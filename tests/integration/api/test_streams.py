@@ -280,8 +280,7 @@ async def test_events_arrive_by_notifications_alone(renewed: Renewed) -> None:
             asyncio.create_task(follow(api, f"/api/{path}/events", until=count))
             for path, count in expected.items()
         ]
-        named = "select count(*) from queue.streamed_topics"
-        await asyncio.to_thread(until, lambda: engine.one(named) == 3)
+        await asyncio.to_thread(until, lambda: engine.count("queue.streamed_topics") == 3)
         engine.settle(engine.lease_one())
         assert engine.one(f"select count(*) {listening}") == 1
         engine.run(f"select pg_terminate_backend(pid) {listening}")
@@ -307,8 +306,7 @@ async def test_streams_end_with_the_right_to_read_them(renewed: Renewed) -> None
         async with asyncio.timeout(60):
             tasks = [asyncio.create_task(read) for read in reads]
             assert [(await task).end for task in tasks[:2]] == ["gone"] * 2
-            named = "select count(*) from queue.streamed_topics"
-            await asyncio.to_thread(until, lambda: engine.one(named) == 3)
+            await asyncio.to_thread(until, lambda: engine.count("queue.streamed_topics") == 3)
             engine.run("delete from public.workspace_members where user_id = %s", ADA)
             assert [(await task).end for task in tasks[2:]] == ["gone"] * 3
 
@@ -331,7 +329,7 @@ async def test_a_change_from_before_the_registration_is_read(
 
             async def read_then_commit(feed: JobFeed) -> Any:
                 batch = await read(feed)
-                if engine.one("select count(*) from queue.streamed_topics"):
+                if engine.count("queue.streamed_topics"):
                     writer.run("commit")
                 return batch
 

@@ -32,17 +32,6 @@ async def test_one_bulk_of_a_caller_runs_and_the_body_of_another_is_not_read(api
     assert (await api.call("POST", "/api/jobs/bulk", content=b"{")).status_code == 400
 
 
-async def test_a_retry_without_a_payload_keeps_the_payload(api: Api) -> None:
-    body = {"workspace_id": ACME, "job_type": "work", "payload": {"n": 1}}
-    job = (await api.call("POST", "/api/jobs", json=body)).json()
-    await api.call("POST", f"/api/jobs/{job['id']}/cancel")
-
-    retried = await api.call("POST", f"/api/jobs/{job['id']}/retry", json={})
-
-    assert retried.status_code == 200
-    assert (retried.json()["status"], retried.json()["payload"]) == ("pending", {"n": 1})
-
-
 async def test_a_bulk_without_a_valid_token_is_not_read(api: Api) -> None:
     """A bulk request without a valid token or key gets 401 before its body is read."""
     for headers in (

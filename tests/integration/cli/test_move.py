@@ -119,7 +119,7 @@ def test_every_state_arrives_and_ends_there(engines: tuple[Engine, Engine]) -> N
     assert (moved["jobs"], moved["schedules"]) == (len(before), 1)
     assert destination.rows(SEEN, ACME) == before
     assert source.rows(SEEN, ACME) == []
-    assert source.one("select count(*) from queue.schedules") == 0
+    assert source.count("queue.schedules") == 0
     assert destination.enqueue(idempotency_key="once") in {str(row[0]) for row in before}
     destination.rpc("emit_event", p_workspace_id=ACME, p_name="paid", p_payload={})
     destination.advance(7200)

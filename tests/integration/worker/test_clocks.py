@@ -91,7 +91,7 @@ async def test_a_wait_lasts_as_long_as_it_was_to_last(
         await worker.tick()
         engine.elapse(2)
         # `elapse` leaves out maintenance that another connection runs at the moment
-        while engine.one("select count(*) from public.jobs where status <> 'completed'"):
+        while engine.count("public.jobs where status <> 'completed'"):
             engine.maintain()
             await drain(worker)
     assert lengths == [timedelta(seconds=2)] * 6
