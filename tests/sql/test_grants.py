@@ -179,6 +179,7 @@ def test_what_a_project_adds_is_no_fault(engine: Engine) -> None:
             " create trigger own before update on public.jobs for each row"
             " execute function suppress_redundant_updates_trigger();"
             " alter table public.jobs replica identity full, set (autovacuum_vacuum_threshold = 9);"
+            " alter view public.job_events set (security_invoker = true);"
             " create publication own for table public.jobs where (priority > 1);"
             " alter table queue.webhooks add column number bigint generated always as identity;"
             " create policy debug on realtime.messages for select to service_role using (true)"

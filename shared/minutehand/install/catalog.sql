@@ -248,7 +248,8 @@ facts (rank, object, statement, undo) as (
     join pg_catalog.pg_class as i on i.oid = k.conindid
     where k.conrelid = r.oid and k.contype <> 'f'
   ) as p (target, options)
-  cross join unnest(p.options) as o (option)
+  cross join unnest(p.options) as u (text)
+  cross join regexp_replace(u.text, '=(true|yes)$', '=on', 'i') as o (option)
   union all
   select v.rank, c.relation, format('alter table %s %s', c.relation, v.change), null
   from columns as c
@@ -592,7 +593,7 @@ facts (rank, object, statement, undo) as (
           and case lower(s.name) when 'idle_session_timeout' then '59 s' else '900 ms' end::interval
     -- a crash would lose jobs whose callers saw the commit
     when lower(s.name) = 'synchronous_commit' then s.value <> 'on'
-    when s.name = 'pgrst.db_max_rows' then s.value::integer < 100
+    when s.name = 'pgrst.db_max_rows' then s.value::integer < 1000
     when s.name = 'pgrst.db_schemas'
       then 'public'::regnamespace::text <> all (string_to_array(replace(s.value, ' ', ''), ','))
     else lower(s.name) in (

@@ -83,9 +83,12 @@ def list_faults(stack: RunningStack) -> Iterator[Fault]:
             ref=REF,
             service_role=SERVICE_ROLE,
             expired=EXPIRED,
-            service_key=jwt.encode(
-                {"role": "service_role", "exp": 4e9}, stack.values["SUPABASE_JWT_SECRET"], "HS256"
-            ),
+            **{
+                f"{name}_key": jwt.encode(
+                    {"role": role, "exp": 4e9}, stack.values["SUPABASE_JWT_SECRET"], "HS256"
+                )
+                for name, role in (("service", "service_role"), ("person", "authenticated"))
+            },
             # These are URLs of servers that do not serve the expected paths.
             aws=stack.values["AWS_ENDPOINT_URL"],
             supabase=stack.values["SUPABASE_URL"],

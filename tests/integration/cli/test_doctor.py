@@ -87,6 +87,14 @@ def test_addresses_of_two_projects_are_named(stack: RunningStack) -> None:
     assert "https://bbbbbbbbbbbbbbbbbbbb.supabase.co" in str(finding.fix)
 
 
+def test_exchanged_keys_are_both_named(stack: RunningStack) -> None:
+    """One paste repairs both keys."""
+    secret, public = stack.supabase_secret_key, stack.supabase_publishable_key
+    keys = {"SUPABASE_PUBLISHABLE_KEY": secret, "SUPABASE_SECRET_KEY": public}
+    fix = str(run_one_check(stack, "settings", **keys).fix)
+    assert [line.strip().partition("=")[0] for line in fix.splitlines()] == [*keys]
+
+
 #: Each line: a package, the faulty module of its processors, and a part of the fix.
 MODULES = """\
 lacking | import nonexist_lib | pip install nonexist_lib

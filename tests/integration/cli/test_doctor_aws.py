@@ -174,7 +174,7 @@ OUTPUTS = {
 
 
 #: Parameters of commands that AWS expects as text.
-DOCUMENTS = ("PolicyDocument", "AssumeRolePolicyDocument")
+TEXTS = ("Value", "AttributeValue", "Policy", "PolicyDocument", "AssumeRolePolicyDocument")
 
 
 class Deployed(Account):
@@ -240,7 +240,7 @@ class Deployed(Account):
                 arguments[name] = int(word) if word.isdigit() else word
                 if name == "AlarmNames":
                     arguments[name] = [word]
-                if word.startswith("{") and name not in ("Value", "Policy", *DOCUMENTS):
+                if word.startswith("{") and name not in TEXTS:
                     arguments[name] = json.loads(word)
             if name == "KeyId":  # moto cannot enable a key by its ARN
                 arguments[name] = word.rpartition("/")[2]
@@ -381,8 +381,12 @@ def test_a_fault_of_the_stage_goes_by_its_fix(account: Deployed, fault: str) -> 
 def test_a_deny_that_concerns_no_right_of_the_function_is_no_fault(account: Deployed) -> None:
     """An AWS policy may deny actions that the function does not need.
 
-    The doctor then reports no fault.
+    The doctor then reports no fault, also if the own organization may invoke the function.
     """
+    right = {"Action": "lambda:InvokeFunction", "Principal": "*", "PrincipalOrgID": "o-a1b2c3d4e5"}
+    account.client("lambda").add_permission(
+        FunctionName="shop-prod-worker", StatementId="own", **right
+    )
     statements = [
         {"Effect": "Deny", "Action": "organizations:*", "Resource": "*"},
         {"Effect": "Deny", "NotAction": "logs:*", "Resource": "*"},

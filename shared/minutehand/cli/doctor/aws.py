@@ -81,6 +81,7 @@ class Resources:
             *map(self._check_role, (*NEEDED, "tick")),
             self._check_functions(),
             self._check_invocations(),
+            self._check_callers(),
             self._check_api(),
             self._check_schedule(),
             self._check_log(),
@@ -279,6 +280,11 @@ class Resources:
         fix = f"minutehand deploy {stage.name} --secrets-only --secrets …  # a file of KEY=value"
         for name in NEEDED:
             parameter = parameter_name(stage.service, stage.name, name)
+            stored = self._find("ssm", "get_parameter", Name=parameter) or {}
+            if stored.get("Parameter", {}).get("Type", "SecureString") != "SecureString":
+                # SSM cannot change the type of a parameter
+                delete = self._command("ssm delete-parameter", name=parameter)
+                yield fail(f"{parameter} is not encrypted", f"{delete} && {fix}")
             values = stage.read_secrets(name)
             if values is None:
                 yield fail(f"{parameter} was deleted or is not JSON", fix)
@@ -361,6 +367,18 @@ class Resources:
                 }
                 command, request = "lambda put-function-event-invoke-config", {"FunctionName": name}
                 yield from self._compare(name, found or {}, deployed, command, request | deployed)
+
+    def _check_callers(self) -> Faults:
+        """Check that not everyone may invoke a function, also by the function's URL."""
+        for function in (f"{self._stack}-{name}" for name in NEEDED):
+            policy = self._find("lambda", "get_policy", FunctionName=function) or {}
+            for each in _statements(json.loads(policy.get("Policy", "{}"))):
+                # conditions on the caller, such as its organization, begin with aws:
+                is_limited = "aws:" in str(each.get("Condition")).lower()
+                if each["Principal"] in ("*", {"AWS": "*"}) and not is_limited:
+                    options = {"function_name": function, "statement_id": each["Sid"]}
+                    fix = self._command("lambda remove-permission", **options)
+                    yield fail(f"everyone may invoke {function}", fix)
 
     def _check_limits(self, stage: dict[str, Any]) -> Faults:
         """Check the API's address, limits and CORS, by the stage of the API in the template."""
@@ -450,13 +468,20 @@ class Resources:
             arn = f"arn:{{partition}}:sns:{{region}}:{{account}}:{topic['TopicName']}"
             names = {"TopicArn": arn.format(**self._arn_parts)}
             found = self._find("sns", "list_subscriptions_by_topic", **names)
-            held = {each["Endpoint"] for each in (found or {}).get("Subscriptions", ())}
+            held = {
+                each["Endpoint"]: each["SubscriptionArn"]
+                for each in (found or {}).get("Subscriptions", ())
+                if each["SubscriptionArn"] != "Deleted"  # AWS lists it for some days
+            }
             steps = [create] if found is None else []
             for each in topic.get("Subscription", ()) if found != {} else ():
-                if each["Endpoint"] not in held:
+                subscription = held.get(each["Endpoint"])
+                if subscription is None:
                     options = {"topic_arn": names["TopicArn"], "protocol": each["Protocol"]}
                     options["notification_endpoint"] = each["Endpoint"]
                     steps.append(self._command("sns subscribe", **options))
+                elif subscription != "PendingConfirmation":
+                    yield from self._check_filter(subscription)
             if steps:
                 problem = f"the topic {topic['TopicName']} or its subscription was deleted"
                 yield fail(f"{problem}, so no alarm sends a mail", " && ".join(steps))
@@ -469,6 +494,14 @@ class Resources:
             for found in (response or {}).get("MetricAlarms", ()):
                 deployed = {"ActionsEnabled": True, **alarm}
                 yield from self._compare(name, found, deployed, write, deployed)
+
+    def _check_filter(self, arn: str) -> Faults:
+        found = self._find("sns", "get_subscription_attributes", SubscriptionArn=arn) or {}
+        if found.get("Attributes", {}).get("FilterPolicy", "{}") != "{}":
+            options = {"subscription_arn": arn, "attribute_name": "FilterPolicy"}
+            command = "sns set-subscription-attributes"
+            fix = self._command(command, **options, attribute_value="{}")
+            yield fail(f"the FilterPolicy of {arn} rejects mails of alarms", fix)
 
     def _check_queue(self) -> Faults:
         """Check the queue of failed invocations, and that it is empty."""

@@ -26,6 +26,7 @@ import psycopg
 
 from minutehand.app import find_apps
 from minutehand.aws import SealBroken, make_sealer, row_context
+from minutehand.aws.clients import client
 from minutehand.cli.doctor import aws  # noqa: F401 - its check comes before the others
 from minutehand.cli.doctor.results import (
     LINE,
@@ -64,6 +65,7 @@ from minutehand.version import VERSION
 # comment may follow the text to paste. The character … marks a value that only the reader of the
 # fix knows.
 PUBLISHABLE = "SUPABASE_PUBLISHABLE_KEY=sb_publishable_…  # from Project settings → API keys"
+SECRET = "SUPABASE_SECRET_KEY=sb_secret_…  # from Project settings → API keys"
 #: Pattern of a hosted project's ref in an address of the project.
 REF = r"[/.]([a-z]{20})(?:[.]supabase[.]|:)"
 #: Name of the project's function that PostgREST calls before each request.
@@ -266,11 +268,12 @@ def settings(target: Target) -> CheckResult:
             "SUPABASE_URL is of another project than DATABASE_URL",
             f"SUPABASE_URL=https://{refs[-1]}.supabase.co  # or correct DATABASE_URL",
         )
-    key = values["SUPABASE_PUBLISHABLE_KEY"]
+    key, secret = values["SUPABASE_PUBLISHABLE_KEY"], read.supabase_secret_key or ""
     if key.startswith("sb_secret_") or _key_role(key) == "service_role":
+        is_swapped = secret.startswith("sb_publishable_") or _key_role(secret) == "anon"
         return fail(
             "SUPABASE_PUBLISHABLE_KEY must not be a secret key, because browsers get it",
-            PUBLISHABLE,
+            f"{PUBLISHABLE}{LINE}{SECRET}" if is_swapped else PUBLISHABLE,
         )
     if not read.worker_secret_tokens:
         return fail(
@@ -738,10 +741,7 @@ def supabase(target: Target) -> CheckResult:
         )
     secret = target.values.get("SUPABASE_SECRET_KEY")
     if secret and data("jobs", schemas.clients, secret_headers(secret)).status_code == 401:
-        return fail(
-            "SUPABASE_SECRET_KEY was rejected",
-            "SUPABASE_SECRET_KEY=sb_secret_…  # from Project settings → API keys",
-        )
+        return fail("SUPABASE_SECRET_KEY was rejected", SECRET)
     if data("job_types", schemas.engine).is_success:
         return fail(
             f"the schema {schemas.engine} must not be exposed",
@@ -802,6 +802,22 @@ def sealing(target: Target) -> CheckResult:
     return ok()
 
 
+@check("uploads", "settings")
+def uploads(target: Target) -> CheckResult:
+    """Check that the bucket exists. S3 denies the request, because it has no signature."""
+    settings = Settings.from_env(target.values)
+    if (bucket := settings.uploads_bucket) is None:
+        return skip("UPLOADS_BUCKET is not set")
+    try:
+        found = httpx.head(f"{client(settings, 's3').meta.endpoint_url}/{bucket}")
+    except httpx.HTTPError:
+        return skip("S3 does not respond")
+    if found.status_code != 404:
+        return ok()
+    fix = f"UPLOADS_BUCKET=…  # of this AWS account; or create it: aws s3 mb s3://{bucket}"
+    return fail(f"the bucket {bucket} does not exist", fix)
+
+
 @check("worker-key", "supabase", "migrations", "engine")
 def worker_key(target: Target) -> CheckResult:
     """Check that the worker can sign in, and that its key has only the rights that it needs."""
@@ -848,8 +864,9 @@ def _read(target: Target, name: str) -> dict[str, Any]:
     """Call a function with the worker's key. Raise an error if the key is rejected."""
     response = _call_as_worker(target, name, {})
     if not response.is_success:
-        fix: str | None = None
-        if response.status_code == 401:
+        fix, key = None, target.values.get("SUPABASE_WORKER_KEY")
+        # a key of another role is accepted, but may not call the function
+        if response.status_code == 401 or (key and _key_role(key) != WORKER_ROLE):
             fix = (
                 "SUPABASE_JWT_SECRET=…  # from Project settings → JWT keys; leave it empty and set"
                 " SUPABASE_SECRET_KEY, if the project has its own signing keys or revoked the"
@@ -857,7 +874,7 @@ def _read(target: Target, name: str) -> dict[str, Any]:
             )
             if "PGRST303" in response.text:  # a new token has expired, or is not valid yet
                 fix = "sudo timedatectl set-ntp true  # the clock of this machine is wrong"
-            fix = key_command(target) if target.values.get("SUPABASE_WORKER_KEY") else fix
+            fix = key_command(target) if key else fix
         elif target.values.get("DATABASE_URL"):  # the key is accepted, and a function fails
             skips = (SKIP_PRE_REQUEST.format(*row) for row in target.query(PRE_REQUEST))
             fix = find_grant(target, response.text) or next(skips, None)
