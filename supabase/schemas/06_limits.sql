@@ -903,8 +903,8 @@ begin
   if current_setting('minutehand.reserved', true) <> '' is not true then
     perform queue.admit('changes', p_count => v_price);
     perform set_config('minutehand.reserved', v_price::text, true),
-      set_config('minutehand.began', queue.clock()::text, true),
-      queue.note_plain();
+      set_config('minutehand.began', queue.clock()::text, true);
+    perform queue.note_plain() where tg_relid = 'public.jobs'::regclass;
   end if;
   return null;
 end;

@@ -542,6 +542,17 @@ def test_a_statement_pays_for_its_rows_alone(engine: Engine, ada: Engine) -> Non
         assert cost <= paid <= 1.1 * cost, statement
 
 
+def test_jobs_of_a_new_account_are_placed_once(engine: Engine, ada: Engine) -> None:
+    """The triggers after a client's INSERT of jobs skip the jobs that a new account enqueues."""
+    engine.register("enrich_account")
+    engine.run("update public.workspace_settings set apollo_auto_enrich = true")
+    add = "insert into public.accounts (workspace_id, name, domain) values (%s, 'a', 'a')"
+    with ada.connection.transaction():
+        ada.run(add, ACME)
+        assert not ada.one("select current_setting('minutehand.plain', true)")
+    assert len(engine.lease()) == 1
+
+
 @pytest.mark.parametrize(
     ("most", "options", "hint"),
     [(2001, {}, "quota_exceeded"), (2002, {"priority": "x"}, "invalid_argument")],
