@@ -550,7 +550,7 @@ declare
   v_named uuid;
   v_found record;
 begin
-  if num_nonnulls(p_cursor ->> 'id', v_since) = 0 and p_cursor <> 'null'
+  if num_nonnulls(p_cursor ->> 'id', v_since, p_cursor ->> 'columns') = 0 and p_cursor <> 'null'
     or pg_snapshot_xmax(v_seen)::text::bigint > v_end
   then
     perform queue.refuse(400, 'invalid_argument', 'unknown cursor', 'cursor');
@@ -603,6 +603,11 @@ begin
         json_agg(
           case
             when u.is_unchanged then jsonb_build_object('id', j.id)
+            when p_cursor ? 'columns' then (
+              select jsonb_object_agg(c.key, c.value)
+              from jsonb_each(jsonb_strip_nulls(queue.job_json(j, true))) as c
+              where p_cursor -> 'columns' ? c.key
+            )
             else queue.job_json(j, true)
           end
           order by f.n
@@ -639,7 +644,8 @@ comment on function public.list_jobs is
   E'Jobs, newest first: {now, seen, jobs, next}. next is the p_cursor of the next page.\n\nA page '
   'may contain fewer than p_limit jobs and still have a next, because a call searches at most '
   '10,000 jobs. To read a page again, pass {"since": now, "seen": seen} of the last response as '
-  'p_cursor. If a job has not changed, except for its progress, only its id is returned.';
+  'p_cursor. If a job has not changed, only its id is returned. A list of names as columns of '
+  'p_cursor selects the columns of the jobs, without null values.';
 select queue.allow('authenticated, service_role', 'public.list_jobs');
 
 -- Count the jobs of a workspace by state. Live and failed jobs are counted up to 10,000 in each

@@ -153,6 +153,10 @@ def test_a_page_that_is_read_again_has_only_ids_of_unchanged_jobs(engine: Engine
         uncommitted.commit()
     assert changed() == [waits]
     assert changed() == []
+    cursor = {"since": page["now"], "seen": page["seen"], "columns": ["id", "result", "state"]}
+    engine.cancel(runs)
+    page = engine.rpc("list_jobs", p_filter={"workspace_id": ACME}, p_cursor=cursor)
+    assert page["jobs"][2] == {"id": runs, "state": "running"}
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,14 @@ import { clock } from "../lib/format.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
 import { isHidden } from "../lib/jobs/page.js";
 import { changes, useFetch, useStore } from "../lib/store.js";
-import { html, useEffect, useState } from "../lib/ui.js";
+import { html, useEffect, useRef, useState } from "../lib/ui.js";
 import { Steps } from "./holders.js";
 import { useRefresh } from "./live.js";
 import { Sentence } from "./when.js";
 
 const QUIET_MS = 30_000; // milliseconds between two reads of a page if no job changes
 const BUSY_MS = 5000; // minimum milliseconds between two reads that changes of jobs cause
+const FINDINGS_MS = 20_000; // minimum milliseconds between two reads of problems
 const LATE_MS = 15_000; // a slow machine or network may join a topic this late
 
 const notifyPage = () => isHidden() || changes.set((count) => count + 1);
@@ -31,11 +32,15 @@ const NOT_READ = "Problems could not be read. `minutehand doctor` shows why.";
  */
 export function Incidents({ workspace, isApp }) {
   const { user } = useStore(session);
-  const findings = useFetch(
-    async () =>
-      isApp ? [] : (await engine.explain(user?.isOperator ? null : workspace.id)).findings,
-    [workspace.id, isApp],
-  );
+  const last = useRef({ at: -Infinity });
+  const findings = useFetch(async () => {
+    if (isApp) return [];
+    if (Date.now() > last.current.at + FINDINGS_MS) {
+      const { findings: found } = await engine.explain(user?.isOperator ? null : workspace.id);
+      last.current = { at: Date.now(), found };
+    }
+    return last.current.found;
+  }, [workspace.id, isApp]);
   const [freshness, setFreshness] = useState("live");
   useRefresh(findings, !isApp);
   useEffect(() => {

@@ -21,9 +21,15 @@ const RETRY_MS = 5000;
 const MAX_REFRESHED = 200; // maximum number of ids in one call that reads rows again
 // `WITHHELD_MS`: milliseconds between two reads while Realtime withholds messages.
 // `CHANGE_MS`: minimum milliseconds between two reads that Realtime messages cause.
-const WITHHELD_MS = 6000;
+const WITHHELD_MS = 12_000;
 const CHANGE_MS = 1000;
 const PROGRESS_MS = 6000; // milliseconds between reads of visible running jobs
+/** Columns of a row that the list shows. A whole row is three times as long. */
+const COLUMNS = [
+  ...["id", "job_type", "state", "status", "attempts", "max_attempts", "created_at", "started_at"],
+  ...["running_since", "scheduled_for", "next_retry_at", "next_run_at", "waiting_for", "progress"],
+  ...["times", "cancel_requested_at", "error", "error_message", "glimpse", "last_seq"],
+];
 
 /**
  * Holds the state of a list of jobs, and reads and refreshes the list. The component `JobMonitor`
@@ -41,6 +47,7 @@ class JobList {
   #cursorOfTop = null; // cursor that reads the changes of the first page
   #controller = new AbortController();
   #visible = () => [];
+  #readAt = -Infinity; // time of the last refresh
   #retry = 0;
   #progress = 0;
 
@@ -117,6 +124,7 @@ class JobList {
         (row) => hasOld && page.next && !top.has(row.id) && row.created_at <= oldest,
       );
       this.#top = page.jobs;
+      this.#readAt = Date.now();
       this.#rows = new Map([...page.jobs, ...kept].map((row) => [row.id, row]));
       this.#old = new Set(kept.map((row) => row.id));
       if (kept.length === 0) this.#end(page.next);
@@ -169,23 +177,27 @@ class JobList {
   async #readProgress() {
     const isRunning = (id) => this.#rows.get(id)?.status === "processing";
     const ids = this.#visible().filter(isRunning);
-    if (ids.length === 0 || document.visibilityState !== "visible") return;
+    const isNew = Date.now() < this.#readAt + PROGRESS_MS;
+    if (ids.length === 0 || isNew || document.visibilityState !== "visible") return;
     await this.#tryRead(async () => {
       // check the row again, because a refresh may have removed it while this read was in flight
-      for (const [id, row] of await this.#readAgain(ids))
-        if (isRunning(id)) this.#rows.set(id, row);
+      for (const [id, row] of await this.#readAgain(ids, this.#cursorOfTop))
+        if (isRunning(id) && row.state) this.#rows.set(id, row);
     });
   }
 
-  /** Read rows by their ids, and return a map of the rows that still match the filter. */
-  async #readAgain(ids) {
+  /**
+   * Read rows by their ids, and return a map of the rows that still match the filter. With a
+   * `cursor`, rows that have not changed since have only an id.
+   */
+  async #readAgain(ids, cursor = null) {
     if (ids.length === 0) return new Map();
-    const { jobs } = await this.#page({ ...this.#filter, ids }, null, MAX_REFRESHED);
+    const { jobs } = await this.#page({ ...this.#filter, ids }, cursor, MAX_REFRESHED);
     return new Map(jobs.map((row) => [row.id, row]));
   }
 
   #page = (filter, cursor, limit = PAGE) =>
-    api.page(filter, cursor, limit, this.#controller.signal);
+    api.page(filter, { ...cursor, columns: COLUMNS }, limit, this.#controller.signal);
 
   /** Return the part of the filter that applies to the counts above the list. */
   #countFilter() {

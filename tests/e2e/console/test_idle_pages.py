@@ -29,6 +29,11 @@ FIRST_LOAD_BYTES = 150_000
 QUIET = 10
 #: The pages of the console that show no single object.
 LISTS = ("/overview", "/jobs", "/types", "/schedules", "/webhooks")
+#: The maximum number of bytes of a row in a list that is read again, and of the rest of the list,
+#: and of reads of problems in a minute.
+ROW_BYTES = 700
+REST_BYTES = 1500
+PROBLEMS = 4
 #: Number of jobs of each session. All but one of the jobs run, and one waits for its retry.
 JOBS = 50
 STEP_MS = 2000  # in the page's time, and shorter than a reply's timeout
@@ -111,6 +116,42 @@ def test_a_quiet_page_reads_rarely(visit: Visit) -> None:
     visitor.page.evaluate(HIDE)
     heart.beat()
     assert [one for one in _requests_of(visitor.page, heart) if KEPT not in one] == []
+
+
+def test_a_busy_list_reads_what_it_shows(visit: Visit, worker: HandWorker) -> None:
+    """A list of jobs that change reads only the columns that it shows, and problems more rarely."""
+    visitor = visit(ADA, "/jobs")
+    visitor.page.clock.install()
+    visitor.open("/jobs")
+    visitor.settle()
+    heart = _Heart(visitor.page)
+    worker.enqueue_many(20)
+    [running] = worker.lease()
+    for _ in range(STEPS_TO_REST):
+        heart.beat()  # the page has read the first rows
+    finished: list[Request] = []
+    visitor.page.on("requestfinished", lambda request: finished.append(request))
+    for step in range(60_000 // STEP_MS):
+        worker.report(running, step)
+        worker.enqueue_many(5)
+        worker.complete(worker.lease(5))
+        heart.beat()
+    sizes: dict[str, list[float]] = {"row": [], "rest": [], "explain_queue": []}
+    for request in [*finished]:
+        name, size = request.url.rpartition("/")[2], request.sizes()["responseBodySize"]
+        if name == "list_jobs":
+            response = request.response()
+            assert response
+            jobs = response.json()["jobs"]
+            rows = [len(json.dumps(job, separators=(",", ":"))) for job in jobs if len(job) > 1]
+            sizes["row"] += rows
+            sizes["rest"].append(size - sum(rows))
+        elif name in sizes:
+            sizes[name].append(size)
+    assert len(sizes["row"]) > 50
+    assert max(sizes["row"]) < ROW_BYTES
+    assert max(sizes["rest"]) < REST_BYTES
+    assert len(sizes["explain_queue"]) <= PROBLEMS
 
 
 #: Rows of each app whose jobs have not ended.

@@ -27,6 +27,7 @@ const SLEPT_MS = 15_000;
 const BUSY_MESSAGES = 30;
 const BUSY_MS = 10_000;
 const POSITION_MS = 12_000;
+const PAUSE_MS = 60_000;
 const MAX_PAUSE_MS = 600_000;
 const RENEW_MS = 100;
 
@@ -243,7 +244,7 @@ export class Socket {
   #pause(entry) {
     const { channel, pauseMs, resumedAt } = entry;
     const isAgain = Date.now() < resumedAt + 2 * BUSY_MS;
-    entry.pauseMs = isAgain ? Math.min(2 * pauseMs, MAX_PAUSE_MS) : BUSY_MS;
+    entry.pauseMs = isAgain ? Math.min(2 * pauseMs, MAX_PAUSE_MS) : PAUSE_MS;
     Object.assign(entry, { channel: null, isPaused: true, pausedAt: Date.now() });
     this.#client.removeChannel(channel);
     this.#readPosition(entry);
@@ -265,8 +266,8 @@ export class Socket {
   #resume(entry) {
     if (!entry.isPaused) return false;
     entry.isPaused = entry.isReady = false;
-    entry.resumedAt = Date.now();
-    entry.messages = 0;
+    entry.resumedAt = entry.countedAt = Date.now();
+    entry.messages = BUSY_MESSAGES / 2; // it is probably still busy
     this.#openChannel(entry);
     return true;
   }
