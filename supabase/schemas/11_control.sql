@@ -21,6 +21,14 @@ as $$
 declare
   v_children uuid[];
   v_asked uuid[];
+  -- without the id of the person, which members who have left may not read
+  v_reason constant jsonb := jsonb_build_object('reason', p_reason) || case
+    when p_reason <> 'cancelled' then '{}'
+    when queue.caller() is not null and queue.is_operator() then '{"by": "an operator"}'
+    when queue.caller() is not null then '{"by": "a member of the workspace"}'
+    when auth.jwt() is null then '{"by": "a database session"}'
+    else '{"by": "the service, with a secret key"}'
+  end::jsonb;
 begin
   if not p_is_locked then
     perform queue.take_call_slot(j.workspace_id, p_writes => true)
@@ -66,7 +74,7 @@ begin
   )
   select array_agg(a.id) into v_asked
   from asked as a;
-  perform queue.append_event(v_asked, 'job.cancel_requested', '{}', p_now)
+  perform queue.append_event(v_asked, 'job.cancel_requested', v_reason, p_now)
   where v_asked is not null;
   perform queue.finish(
     array(
@@ -76,7 +84,7 @@ begin
       order by j.id
     ),
     'cancelled',
-    jsonb_build_object('type', 'Cancelled', 'reason', p_reason),
+    v_reason || '{"type": "Cancelled"}',
     p_now
   );
   insert into queue.signals (kind, workspace_id, job_id)

@@ -1107,19 +1107,27 @@ select greatest(
 )
 $$;
 
--- Return the time of the last revocation of all worker keys if it was later than p_seen_at, or if
--- p_seen_at is null. The function subtracts a minute from p_seen_at, because a worker's row is
--- updated once a minute.
-create function queue.revoked_after(p_seen_at timestamptz)
+-- Return the time of the last revocation of all worker keys if no worker has called since, or if
+-- the last worker of the job type p_job_type called in the two minutes before the revocation. A
+-- worker's row is updated once a minute.
+create function queue.revoked_for(p_job_type text default null)
 returns timestamptz
 language sql stable
 set search_path = ''
 as $$
 select r.at
-from to_timestamp(
+from to_timestamp( -- in whole seconds
   (queue.setting('worker_keys_revoked') #>> '{-1,from}')::double precision
 ) as r (at)
-where r.at > coalesce(p_seen_at - interval '1 minute', '-infinity')
+where case
+  when r.at is null then false -- most systems have no revocation
+  when queue.last_call() > r.at + interval '1 second' then (
+    select max(w.seen_at)
+    from queue.workers as w
+    where w.job_types is null or p_job_type = any (w.job_types)
+  ) between r.at - interval '2 minutes' and r.at + interval '1 second'
+  else true
+end
 $$;
 
 -- Return the name of p_names that is most similar to p_name. Return null if p_name is one of the
@@ -1306,8 +1314,8 @@ from (
       ),
       (
         'schema',
-        'The database lacks an object that its query names ({code}). Apply the migration, or fix '
-          'the query.'
+        'The database lacks an object that its query or call names ({code}). Apply the migration '
+          '(for Minutehand, see `minutehand doctor`), or fix the query.'
       ),
       (
         'result',
@@ -1477,8 +1485,8 @@ from (
     ),
     (
       'cancelling',
-      'It was asked to stop at {cancel_requested_at}. Worker {worker_id} gets the request with its '
-        'next report, at the latest at {expires_at}.',
+      'It was asked to stop at {cancel_requested_at}[ {cancelled_by}]. Worker {worker_id} gets the '
+        'request with its next report, at the latest at {expires_at}.',
       'Nothing to do until {expires_at}. It ends by then.',
       'watch {job_id}',
       null
@@ -1731,9 +1739,7 @@ from (
     (
       'no_slot',
       'Jobs of {used_by} use all {slots} slots of the workers that serve it, and none has become '
-        'free since {full_since}.[ The longest is {holder_type} {holder}, since {held_since}.][ '
-        'Jobs of its workspace that are ahead of it: {at_least} or more.| Jobs of its workspace '
-        'that are ahead of it: {ahead}.]',
+        'free since {full_since}.[ The longest is {holder_type} {holder}, since {held_since}.]',
       'Or start another worker, or give the workers more slots: `WORKER_THREADS` for functions '
         'without `async`, otherwise `WORKER_CONCURRENCY`.',
       'doctor',
@@ -1933,6 +1939,14 @@ from (
       '/types'
     ),
     (
+      'recursion',
+      'Of its {levels} nearest ancestors, {recursions} are jobs of {job_type} too.',
+      'If {recursions} generations are too many, pause the type, cancel its jobs, and correct the '
+        'code.',
+      'pause --type {job_type}',
+      '/types/{job_type}'
+    ),
+    (
       'suspects_wait',
       'Jobs whose worker was lost wait for a worker that runs nothing else: {jobs}, the first '
         'since {since}.',
@@ -1947,8 +1961,12 @@ from (
       ('completed', 'It completed at {finished_at}.'),
       (
         'cancelled',
-        'It was cancelled at {finished_at}[, because it had not started by {start_by_at}.|: '
-          '{cancelled_for}|.][ The reason at that time: {waited}]'
+        'It was cancelled at {finished_at}[, because it had not started by {start_by_at}.| by its '
+          'processor: {cancelled_for}| {cancelled_by}.|.][ The reason at that time: {waited}]'
+      ),
+      (
+        'ahead',
+        'Jobs of {job_type} in its workspace that are ahead of it: [{at_least} or more|{ahead}].'
       ),
       (
         'start_by',
@@ -2510,8 +2528,7 @@ begin
         'refusal', v_refusal,
         'unpublished', p_job.job_type,
         'nearest', queue.nearest_type(p_job.job_type),
-        -- a revocation deletes the types, and their workers publish them again with a new key
-        'revoked_at', queue.revoked_after(p_now - interval '1 hour')
+        'revoked_at', queue.revoked_for(p_job.job_type)
       )
     )
     when found then jsonb_build_object(
@@ -2537,7 +2554,7 @@ begin
                 'last_worker', w.worker_id,
                 'last_seen', w.seen_at,
                 'process_end', queue.process_end(w.evidence),
-                'revoked_at', queue.revoked_after(w.seen_at)
+                'revoked_at', queue.revoked_for(p_job.job_type)
               )
             end
             from queue.workers as w
@@ -2576,6 +2593,7 @@ declare
   v_ready_at timestamptz;
   v_ahead integer;
   v_smaller integer;
+  v_rank jsonb; -- number of jobs ahead of the job
   v_workers record;
   v_reason text;
   v_silent_since timestamptz; -- null if a worker that serves the job has called recently
@@ -2616,10 +2634,56 @@ begin
     ) >= l.most
   order by l.n
   limit 1;
-  if found then
+  if v_full.reason = 'key_limit' then -- these jobs are not in queue.ready
+    v_ahead := (
+      select count(*)
+      from (
+        select from queue.gated as g
+        where g.workspace_id = p_job.workspace_id
+          and g.job_type = p_job.job_type
+          and g.key = coalesce(p_job.concurrency_key, '')
+          and not g.admitted
+          and g.ord < p_job.ord
+        limit 1000
+      ) as k
+    );
+  else
+    select
+      count(*),
+      count(*) filter (where a.priority < p_job.priority)
+    into v_ahead, v_smaller
+    from (
+      select j.priority
+      from queue.ready as r
+      join public.jobs as j on j.id = any (array[r.job_id])
+      where r.lane = p_job.lane
+        and r.workspace_id = p_job.workspace_id
+        and r.ord < p_job.ord
+        and r.ord >= coalesce(
+          (
+            select t.from_ord
+            from queue.turns as t
+            where t.lane = p_job.lane and t.workspace_id = p_job.workspace_id
+          ),
+          0
+        )
+        and coalesce(j.deadline_at > p_now, true)
+        and (j.start_by_at is null or j.started_at is not null or j.start_by_at > p_now)
+        and (
+          not exists (select from queue.suspects) -- evaluated once, and usually finds no row
+          or not exists (select from queue.suspects as s where s.job_id = r.job_id)
+        )
+      limit 1000
+    ) as a;
+  end if;
+  v_rank := jsonb_build_object(
+    'ahead', nullif(v_ahead, 0),
+    'at_least', case v_ahead when 1000 then v_ahead end
+  );
+  if v_full.reason is not null then
     return jsonb_build_object(
       'reason', v_full.reason,
-      'data', jsonb_build_object('running', v_full.most, 'limit', v_full.most)
+      'data', v_rank || jsonb_build_object('running', v_full.most, 'limit', v_full.most)
     );
   end if;
   select b.refilled_at + make_interval(
@@ -2640,7 +2704,7 @@ begin
     return jsonb_build_object(
       'reason', 'rate_limited',
       'estimated_start_at', v_free_at,
-      'data', jsonb_build_object(
+      'data', v_rank || jsonb_build_object(
         'limit', v_type.rate_limit,
         'per_seconds', v_type.rate_per_seconds
       )
@@ -2659,33 +2723,6 @@ begin
       end
     );
   end if;
-  select
-    count(*),
-    count(*) filter (where a.priority < p_job.priority)
-  into v_ahead, v_smaller
-  from (
-    select j.priority
-    from queue.ready as r
-    join public.jobs as j on j.id = any (array[r.job_id])
-    where r.lane = p_job.lane
-      and r.workspace_id = p_job.workspace_id
-      and r.ord < p_job.ord
-      and r.ord >= coalesce(
-        (
-          select t.from_ord
-          from queue.turns as t
-          where t.lane = p_job.lane and t.workspace_id = p_job.workspace_id
-        ),
-        0
-      )
-      and coalesce(j.deadline_at > p_now, true)
-      and (j.start_by_at is null or j.started_at is not null or j.start_by_at > p_now)
-      and (
-        not exists (select from queue.suspects) -- evaluated once, and usually finds no row
-        or not exists (select from queue.suspects as s where s.job_id = r.job_id)
-      )
-    limit 1000
-  ) as a;
   v_ready_at := (
     select r.ready_at
     from queue.ready as r
@@ -2736,19 +2773,17 @@ begin
         then p_now
     end,
     'reason', v_reason,
-    'data', to_jsonb(v_workers) - '{is_full,is_idle}'::text[] || jsonb_build_object(
+    'data', to_jsonb(v_workers) - '{is_full,is_idle}'::text[] || v_rank || jsonb_build_object(
+      'smaller', nullif(v_smaller, 0),
+      'must_start_by', (select p_job.start_by_at where p_job.started_at is null),
       'without_right', v_without_right,
       'silent_since', v_silent_since,
       'ready_at', v_ready_at,
-      'revoked_at', queue.revoked_after(v_workers.seen_at),
+      'revoked_at', queue.revoked_for(p_job.job_type),
       'patience_until', v_ready_at + case v_reason
         when 'next_in_line' then interval '1 minute'
         when 'behind_others' then interval '15 minutes'
-      end,
-      'ahead', nullif(v_ahead, 0),
-      'smaller', nullif(v_smaller, 0),
-      'must_start_by', (select p_job.start_by_at where p_job.started_at is null),
-      'at_least', case v_ahead when 1000 then v_ahead end
+      end
     )
   );
 end;
@@ -2861,6 +2896,31 @@ from tree as t
 where t.level > 0
 order by t.level desc
 limit 1
+$$;
+
+-- Return the number of ancestors of a job, at most 20, and how many of them have the job's type.
+-- Return null if fewer than ten have its type, because most types that enqueue themselves end
+-- before.
+create function queue.recursion_of(p_job public.jobs)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+with recursive ancestors as (
+  select p_job.parent_id as id, 1 as level, null::text as job_type
+  union all
+  select j.parent_id, a.level + 1, j.job_type
+  from ancestors as a
+  join public.jobs as j on j.id = any (array[a.id])
+  where a.level <= 20
+)
+select jsonb_build_object(
+  'job_type', p_job.job_type,
+  'levels', count(a.job_type),
+  'recursions', count(*) filter (where a.job_type = p_job.job_type)
+)
+from ancestors as a
+having count(*) filter (where a.job_type = p_job.job_type) >= 10
 $$;
 
 -- Return the number of due jobs in the lanes p_lanes. A lane is one job type in one queue. At most
@@ -3044,7 +3104,7 @@ select
     "minutehand.worker.context.ChildrenFailed": "child"}'::jsonb ->> e.type,
       case
         when e.sqlstate = '42501' then 'grant' -- the Data API maps these codes to 403 or 404
-        when e.sqlstate ^@ '42' then 'schema'
+        when e.sqlstate ~ '^(42|PGRST2)' then 'schema'
         when e.status in ('401', '403') or e.sqlstate ^@ '28' then 'credentials'
         when e.status = '429' then 'rate'
         when e.sqlstate ~ '^2[23]' then 'value'
@@ -3067,7 +3127,11 @@ select
     )
     when p_job.status = 'cancelled' and e.type = 'StartByPassed' then 'start_by'
   end as kind,
-  coalesce('SQLSTATE ' || e.sqlstate, 'HTTP ' || e.status, e.errno) as code,
+  coalesce(
+    replace('SQLSTATE ' || e.sqlstate, 'SQLSTATE PGRST', 'PGRST'), -- a code of the Data API
+    'HTTP ' || e.status,
+    e.errno
+  ) as code,
   coalesce(
     e.response,
     (
@@ -3133,6 +3197,7 @@ set search_path = ''
 set timezone = 'UTC'
 as $$ -- sentences show times in UTC
 declare
+  v_recursion jsonb;
   v_found jsonb;
   v_held jsonb;
   v_error record;
@@ -3146,7 +3211,7 @@ begin
   if v_found ->> 'reason' = 'no_worker' then
     v_found := v_found || jsonb_build_object(
       'since', queue.last_call(),
-      'data', jsonb_build_object('revoked_at', queue.revoked_after(queue.last_call()))
+      'data', jsonb_build_object('revoked_at', queue.revoked_for())
     );
   end if;
   select * into v_error
@@ -3186,6 +3251,7 @@ begin
     'abandoned',
     v_abandoned || jsonb_build_object('job_type', p_job.job_type)
   );
+  v_recursion := queue.render_guidance('recursion', queue.recursion_of(p_job));
   v_found := v_found || queue.render_guidance(
     v_found ->> 'reason',
     v_found
@@ -3202,7 +3268,7 @@ begin
     end
   );
   v_found := v_found || jsonb_build_object(
-    'next', (v_left -> 'next') || (v_found -> 'next'),
+    'next', (v_left -> 'next') || (v_recursion -> 'next') || (v_found -> 'next'),
     'sentence', concat_ws(
       ' ',
       -- put the sentences about the lost worker and the abandoned processor before the job's
@@ -3230,6 +3296,14 @@ begin
       ),
       v_left ->> 'sentence',
       v_found ->> 'sentence',
+      case
+        when v_found ->> 'reason' ~ '(_limit|^rate_limited|^no_slot)$'
+          then queue.render_guidance(
+            'ahead',
+            v_found -> 'data' || jsonb_build_object('job_type', p_job.job_type)
+          ) ->> 'sentence'
+      end,
+      v_recursion ->> 'sentence',
       case
         when p_job.status = 'pending' and p_job.started_at is null
             and p_job.start_by_at > p_now
@@ -3278,6 +3352,25 @@ select jsonb_build_object(
     when p_job.error_data @> '{"type": "Cancelled"}' and not p_job.error_data ? 'reason'
       then left(p_job.error_message, 300)
   end,
+  'cancelled_by', (
+    select case e.data ->> 'reason'
+      when 'parent_ended' then 'because its parent ended'
+      else 'by ' || (e.data ->> 'by')
+    end
+    from (
+      select p_job.error_data as data, null::integer as seq
+      where p_job.cancel_requested_at is null
+        and p_job.status = 'cancelled'
+      union all -- a running job keeps the error of its last attempt
+      select v.data, v.seq
+      from queue.job_events as v
+      where p_job.cancel_requested_at is not null
+        and v.job_id = p_job.id
+        and v.type = 'job.cancel_requested'
+    ) as e
+    order by e.seq desc
+    limit 1
+  ),
   'killer', queue.killer_of(p_job),
   'version', p_job.schema_version,
   'type_version', (

@@ -453,7 +453,7 @@ begin
       null,
       jsonb_build_object(
         'jobs', p_backlog -> 'jobs',
-        'revoked_at', queue.revoked_after(p_seen_at)
+        'revoked_at', queue.revoked_for()
       )
     where coalesce(p_now - p_seen_at > interval '90 seconds', true)
     union all
@@ -506,7 +506,7 @@ begin
         'jobs', u.jobs,
         'types', u.types,
         'job_type', split_part(u.types, ', ', 1),
-        'revoked_at', queue.revoked_after(p_now - interval '1 hour')
+        'revoked_at', queue.revoked_for(split_part(u.types, ', ', 1))
       )
     from jsonb_to_record(p_backlog -> 'unserved') as u (jobs integer, types text)
     where u.jobs > 0

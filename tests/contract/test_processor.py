@@ -17,6 +17,12 @@ class Payload(BaseModel):
     """A payload without content."""
 
 
+class Found(BaseModel):
+    """A part of a result."""
+
+    at: Any
+
+
 Use = Callable[[JobContext], Awaitable[Any]]
 
 
@@ -66,16 +72,19 @@ LONG = "x" * 300_000
     [
         (lambda ctx: asyncio.sleep(0, LONG), "store the result and return a reference"),
         (lambda ctx: asyncio.sleep(0, LONG * 4), "store it elsewhere and keep a reference"),
+        (lambda ctx: asyncio.sleep(0, {"all": [1, LONG * 4]}), "keep a reference (at ['all'][1])"),
+        (lambda ctx: asyncio.sleep(0, [Found(at={"x": object()})]), "(at [0]['at']['x'])"),
+        (lambda ctx: asyncio.sleep(0, {"all": [float("nan")]}), "(at ['all'][0])"),
         (
             lambda ctx: ctx.spawn([NewJob(job_type="child", payload={"text": LONG})]),
             "payload exceeds 262144 bytes; store the data and pass a reference (payload_too_large)",
         ),
     ],
 )
-async def test_what_is_too_long_to_be_stored_fails_for_good(use: Use, problem: str) -> None:
-    """A job whose result or payload is too large to store fails without a retry.
+async def test_what_cannot_be_stored_fails_for_good(use: Use, problem: str) -> None:
+    """A job whose result or payload is too large or not JSON fails without a retry.
 
-    The error's message says what to do instead.
+    The error's message says what to do instead, and the path to the part that was rejected.
     """
     response = await run(use)
 

@@ -50,17 +50,28 @@ def test_every_place_of_a_life_has_its_reason(engine: Engine, ada: Engine) -> No
     assert reason(engine, job_id) == "backing_off"  # the snoozed job keeps its last error
     engine.advance(100)
     lease = engine.lease_one()
-    engine.cancel(job_id)
+    ada.cancel(job_id)
     assert reason(engine, job_id) == "cancelling"
+    by_ada = "by a member of the workspace."
+    assert f" {by_ada} Worker w1" in engine.explain(job_id)["sentence"]
     engine.advance(120)
     assert reason(engine, job_id) == "lease_expired"
     assert engine.explain(job_id)["held_by"]["until"] is not None
     engine.maintain()
     assert reason(engine, job_id) == "cancelled"
+    assert ada.explain(job_id)["sentence"].endswith(by_ada)
+    parent = engine.enqueue()
+    child = engine.enqueue(parent_id=parent)
+    with ada.as_role("authenticated", sub=EVE, app_metadata={"minutehand_operator": True}) as eve:
+        eve.cancel(parent)
+    assert ada.explain(parent)["sentence"].endswith("by an operator.")
+    assert ada.explain(child)["sentence"].endswith("because its parent ended.")
+    engine.cancel(second := engine.enqueue())
+    assert engine.explain(second)["sentence"].endswith("by a database session.")
     job_id, lease = engine.start()
     error = {"type": "Cancelled", "message": "withdrawn"}
     engine.settle(lease, "cancelled", error=error)
-    assert engine.explain(job_id)["sentence"].endswith(": withdrawn")
+    assert engine.explain(job_id)["sentence"].endswith("by its processor: withdrawn")
 
 
 @pytest.mark.parametrize(
@@ -86,6 +97,9 @@ def test_a_limit_that_is_used_up_is_named(
     holder, _ = engine.start(**options)
     waits = engine.enqueue(start_by_seconds=5, parent_id=holder, **options)
     engine.lease(5)
+    last = engine.enqueue(**options)
+    assert "ahead of it: 1." in engine.explain(last)["sentence"]
+    engine.cancel(last)
 
     said = engine.explain(waits)
     assert (said["reason"], said["data"]["limit"]) == (expected, 1)
@@ -137,12 +151,15 @@ def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -
     """When the last worker of a job type ends, `explain_job` names this worker.
 
     If the type's registration was rejected, the rejection is the cause. If all worker keys were
-    revoked since the worker's last call, a new key is the first advice.
+    revoked, a new key is the first advice until a worker calls. Then it is only advised for types
+    whose worker called until the revocation.
     """
     engine.register("other")
     engine.advance(120)
-    engine.lease_call(0, worker="w1", job_types=["work"])
-    engine.lease_call(0, worker="w2", job_types=["other"], tick_id=TICK)
+    engine.enqueue()
+    engine.complete(engine.lease(1, worker="w1", job_types=["work"]))
+    engine.enqueue(job_type="other")
+    engine.complete(engine.lease(1, worker="w2", job_types=["other"], tick_id=TICK))
     job_id = engine.enqueue(job_type="other")
     assert "a worker with a free slot" in engine.explain(job_id)["sentence"]
 
@@ -157,7 +174,7 @@ def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -
     assert "None runs." in new["sentence"]
     assert new["estimated_start_at"] is None
     engine.register("other", schedules=[{"name": "n", "cron": "0 0 30 2 *"}])
-    engine.advance(95)
+    engine.advance(150)
     engine.lease_call(0, worker="w1", job_types=["work"])
     said = engine.explain(job_id)
     assert (said["reason"], "0 0 30 2 *" in said["cause"]) == ("no_processor", True)
@@ -165,10 +182,27 @@ def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -
     assert said["next"][0]["command"] == "minutehand types other"
     engine.rpc("revoke_worker_keys", p_before=engine.one("select queue.clock()").isoformat())
     assert engine.explain(job_id)["next"][0]["command"] == "minutehand token worker"
+    engine.advance(200)
+    engine.lease_call(0, worker="w3", job_types=["new"])  # with a new key
+    assert "token worker" in str(engine.explain(engine.enqueue())["next"])
+    for shown in (engine.explain(job_id), engine.findings()["no_processor"]):
+        assert "token worker" not in str(shown["next"])
     engine.lease_call(0, worker="w3", job_types=["other"], queues=["mail"])
-    said = engine.explain(job_id)
-    assert "--queue default" in str(said["next"])
-    assert "token worker" in engine.findings()["no_processor"]["next"][0]["command"]
+    assert "--queue default" in str(engine.explain(job_id)["next"])
+
+
+def test_a_job_that_starts_itself_without_end_is_named(engine: Engine) -> None:
+    """If ten of the nearest ancestors of a job have its type, its explanation has their number."""
+    job_id = engine.enqueue()
+    for depth in range(25):
+        said = engine.explain(job_id)
+        number = min(20, depth)
+        counted = f"Of its {number} nearest ancestors, {number} are jobs of work too."
+        assert (counted in said["sentence"]) == (depth >= 10)
+        job_id = engine.enqueue(parent_id=job_id)
+    assert said["next"][0]["command"] == "minutehand pause --type work"
+    other = engine.explain(engine.enqueue(job_type="plain", parent_id=job_id))
+    assert "ancestors" not in other["sentence"]
 
 
 def test_jobs_that_only_fail_or_wait_are_a_finding(engine: Engine) -> None:
@@ -267,6 +301,7 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("psycopg.errors.InsufficientPrivilege", {"sqlstate": "42501"}, "Grant the right"),
     ("queue.errors.QueueError", {"sqlstate": "42501", "status": 403}, "(SQLSTATE 42501)"),
     ("queue.errors.QueueError", {"sqlstate": "42883", "status": 404}, "lacks"),
+    ("postgrest.APIError", {"sqlstate": "PGRST202", "status": 404}, "`minutehand doctor`"),
     ("psycopg.errors.DeadlockDetected", {"sqlstate": "40P01"}, "transaction"),
     ("psycopg.errors.QueryCanceled", {"sqlstate": "57014"}, "statement_timeout"),
     ("psycopg.errors.InvalidTextRepresentation", {"sqlstate": "22P02"}, "rejected a value"),

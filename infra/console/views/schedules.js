@@ -74,7 +74,10 @@ export default function Schedules({ workspace }) {
       ),
       column(
         "State",
-        (schedule) => html`<${OnOff} isOn=${schedule.enabled} problem=${schedule.problem} />`,
+        ({ enabled, problem, updated_at: at }) => html`
+          <${OnOff} isOn=${enabled} problem=${problem} />
+          ${!enabled && html` <span class="muted nowrap">changed <${When} at=${at} /></span>`}
+        `,
       ),
     ]}
     actions=${

@@ -13,7 +13,9 @@ from minutehand.terminal.connection import Connection
 from minutehand.terminal.options import workspace_verb
 from minutehand.terminal.output import SHORT_ID, Output, ago, parse_columns
 
-SCHEDULE_COLUMNS = parse_columns("name job_type:TYPE cron timezone next_at enabled problem")
+SCHEDULE_COLUMNS = parse_columns(
+    "name job_type:TYPE cron timezone next_at enabled updated_at problem"
+)
 WEBHOOKS = parse_columns("id url event_types:EVENTS enabled failures problem")
 WORKER_COLUMNS = parse_columns("worker_id:WORKER sign:LAST_SIGN version queues job_types:TYPES")
 #: Maximum number of a worker's job types that the table of workers shows.

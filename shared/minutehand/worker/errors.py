@@ -117,6 +117,8 @@ def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:
             codes.setdefault("status", status)
             if body := _body(response):
                 codes.setdefault("response", redactor.text(body))
+                if found := re.search(r'"code": ?"(PGRST\d+)"', body):
+                    codes.setdefault("sqlstate", found[1])
         if isinstance(cause, socket.gaierror):
             codes.setdefault("errno", "EAI_NONAME")
         elif isinstance(cause, TimeoutError):
@@ -130,7 +132,7 @@ def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:
         for name in ("sqlstate", "code"):  # errors of the Data API have the attribute `code`
             state = attribute(cause, name)
             # every SQLSTATE has a digit, unlike codes such as QUOTA
-            if isinstance(state, str) and re.fullmatch(r"(?=.*\d)[0-9A-Z]{5}", state):
+            if isinstance(state, str) and re.fullmatch(r"PGRST\d+|(?=.*\d)[0-9A-Z]{5}", state):
                 codes.setdefault("sqlstate", state)
         if isinstance(cause, subprocess.CalledProcessError):
             if cause.returncode < 0:

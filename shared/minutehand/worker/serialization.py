@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 import reprlib
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from pydantic_core import from_json, to_json
@@ -21,6 +22,8 @@ MAX_LEVELS: Final = 100
 #: metadata.
 MAX_TEXT: Final = 4_000
 MAX_METADATA: Final = 4_000
+#: Maximum number of keys in the path to a rejected part of a value.
+_MAX_PATH: Final = 20
 _ADVICE: Final = "store it elsewhere and keep a reference"
 _REPLACEMENT: Final = "\ufffd"
 _NULS: Final = "NUL characters were replaced"
@@ -57,10 +60,41 @@ def sanitize(value: Any, *, max_bytes: int = MAX_BYTES) -> Sanitized:
     if value is None:
         return _NOTHING
     try:
-        _reject_unbounded(value, max_bytes)
-        return _plain(value, max_bytes)
+        return _checked(value, max_bytes)
     except BaseException as error:  # methods of a user's class may raise anything
-        return Sanitized(None, refused=text(error, 500) or type(error).__name__)
+        reason = text(error, 500) or type(error).__name__
+        with suppress(BaseException):
+            reason += _path(value, max_bytes)
+        return Sanitized(None, refused=reason)
+
+
+def _checked(value: Any, max_bytes: int) -> Sanitized:
+    _reject_unbounded(value, max_bytes)
+    return _plain(value, max_bytes)
+
+
+def _path(value: Any, max_bytes: int) -> str:
+    """Return the path to the innermost part of a rejected value that would itself be rejected."""
+    path: list[str] = []
+    while len(path) < _MAX_PATH:
+        for key, part in _named_parts(value):
+            try:
+                _checked(part, max_bytes)
+            except BaseException:
+                path.append(f"[{_REPR.repr(key)}]")
+                value = part
+                break
+        else:
+            break
+    return f" (at {clean_text(''.join(path))})" if path else ""
+
+
+def _named_parts(value: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(value, list | tuple):
+        return enumerate(value)
+    if hasattr(type(value), "model_fields") or hasattr(type(value), "__dataclass_fields__"):
+        value = getattr(value, "__dict__", {})
+    return value.items() if isinstance(value, dict) else ()
 
 
 def text(value: object, limit: int = MAX_TEXT, by: Callable[[object], str] = str) -> str:
@@ -196,18 +230,17 @@ def _plain(value: Any, max_bytes: int) -> Sanitized:
         from_json(b"[" * MAX_LEVELS + raw + b"]" * MAX_LEVELS)
     read = from_json(raw)
     if b"NaN" in raw or b"Infinity" in raw:
-        _reject_not_finite(read, "the value")
+        _reject_not_finite(read)
     if b"\\u0000" in raw and (clean := _clean(read)) != read:
         read, changed = clean, _NULS
     return Sanitized(read, changed)
 
 
-def _reject_not_finite(value: Any, path: str) -> None:
+def _reject_not_finite(value: Any) -> None:
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{path} is {value}, which JSON cannot express; use None or a string")
-    if isinstance(value, dict | list):
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            _reject_not_finite(item, f"{path}[{key!r}]")
+        raise ValueError(f"a value is {value}, which JSON cannot express; use None or a string")
+    for _, part in _named_parts(value):
+        _reject_not_finite(part)
 
 
 def _clean(value: Any) -> Any:

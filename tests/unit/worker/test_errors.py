@@ -29,10 +29,11 @@ def raised(error: BaseException, cause: BaseException | None = None) -> ErrorInf
         return error_info(caught, __name__)
 
 
-def refused() -> BaseException:
+def refused(body: bytes = b"") -> BaseException:
     """Return an error of an HTTP client."""
     request = httpx.Request("GET", "https://a.test")
-    return httpx.HTTPStatusError("no", request=request, response=httpx.Response(429))
+    response = httpx.Response(429, content=body)
+    return httpx.HTTPStatusError("no", request=request, response=response)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,8 @@ def refused() -> BaseException:
         (psycopg.errors.TooManyConnections("full"), {"sqlstate": "53300"}),
         (psycopg.OperationalError("closed"), {"sqlstate": None}),
         (QueueError("no right", status=403, code="42501"), {"sqlstate": "42501"}),
-        (QueueError("no function", status=404, code="PGRST202"), {"sqlstate": None}),
+        (QueueError("no function", status=404, code="PGRST202"), {"sqlstate": "PGRST202"}),
+        (refused(b'{"code":"PGRST202"}'), {"sqlstate": "PGRST202"}),
         (subprocess.CalledProcessError(-9, "ffmpeg"), {"signal": "SIGKILL"}),
         (subprocess.CalledProcessError(3, "lp", stderr=b"no font\n"), {"response": "no font"}),
     ],
