@@ -136,22 +136,17 @@ def test_a_busy_list_reads_what_it_shows(visit: Visit, worker: HandWorker) -> No
         worker.enqueue_many(5)
         worker.complete(worker.lease(5))
         heart.beat()
-    sizes: dict[str, list[float]] = {"row": [], "rest": [], "explain_queue": []}
-    for request in [*finished]:
-        name, size = request.url.rpartition("/")[2], request.sizes()["responseBodySize"]
-        if name == "list_jobs":
-            response = request.response()
-            assert response
-            jobs = response.json()["jobs"]
-            rows = [len(json.dumps(job, separators=(",", ":"))) for job in jobs if len(job) > 1]
-            sizes["row"] += rows
-            sizes["rest"].append(size - sum(rows))
-        elif name in sizes:
-            sizes[name].append(size)
-    assert len(sizes["row"]) > 50
-    assert max(sizes["row"]) < ROW_BYTES
-    assert max(sizes["rest"]) < REST_BYTES
-    assert len(sizes["explain_queue"]) <= PROBLEMS
+    problems = [request for request in finished if "explain_queue" in request.url]
+    assert len(problems) <= PROBLEMS
+    rows: list[int] = []
+    for request in [one for one in finished if "list_jobs" in one.url]:
+        # a busy server may reject a read
+        jobs = request.response().json().get("jobs", [])  # type: ignore[union-attr]
+        changed = [len(json.dumps(job)) for job in jobs if len(job) > 1]
+        assert request.sizes()["responseBodySize"] - sum(changed) < REST_BYTES
+        rows += changed
+    assert len(rows) > 50
+    assert max(rows) < ROW_BYTES
 
 
 #: Rows of each app whose jobs have not ended.
