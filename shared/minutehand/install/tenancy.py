@@ -34,11 +34,11 @@ create trigger minutehand_before_delete before delete on {table}
 
 -- replace our tables by views in which clients see their own tenants and those tenants' members
 drop table {clients}.workspace_members, {clients}.workspaces;
-create view {clients}.workspaces with (security_barrier = true) as
+create view {clients}.workspaces with (security_barrier = on) as
   select t.id, t.name, null::timestamptz as created_at from {engine}.tenants as t
   where t.id in (select {engine}.my_workspaces())
     or (select auth.jwt() ->> 'role') = 'service_role';
-create view {clients}.workspace_members with (security_barrier = true) as
+create view {clients}.workspace_members with (security_barrier = on) as
   select m.workspace_id, m.user_id, m.role, null::timestamptz as created_at
   from {engine}.tenant_members as m
   where m.workspace_id in (select {engine}.my_workspaces())
