@@ -1284,7 +1284,13 @@ $$;
 create view queue.guidance as
 select row_number() over () as id, a.*
 from (
-  select 'failed:' || f.kind, null, f.words, 'retry {job_id}', null
+  -- name all columns, because a dump of the view would otherwise differ from the view
+  select
+    'failed:' || f.kind as reason,
+    null as sentence,
+    f.words,
+    'retry {job_id}' as command,
+    null as path
   from (
     values
       (
@@ -1361,7 +1367,7 @@ from (
       )
   ) as f (kind, words)
   union all -- advice for several reasons, before the other advice for one of these reasons
-  select r, null, s.words, s.command, s.path
+  select r as reason, null as sentence, s.words, s.command, s.path
   from (
     values
       (
@@ -1955,7 +1961,7 @@ from (
       null
     )
   union all
-  select s.reason, s.sentence, null, null, null
+  select s.reason, s.sentence, null as words, null as command, null as path
   from (
     values
       ('completed', 'It completed at {finished_at}.'),

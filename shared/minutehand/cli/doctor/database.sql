@@ -64,6 +64,22 @@ from pg_class as c join pg_attribute as a on a.attrelid = c.oid
 where c.relkind = 'r' and not c.relrowsecurity and a.attname = 'workspace_id'
   and has_table_privilege('authenticated', c.oid, 'select')
 union all
+select 'fail', format('%s shows every tenant''s rows of %s', v.oid::regclass,
+    string_agg(distinct d.refobjid::regclass::text, ', ')),
+  format(case v.relkind
+      when 'v' then 'alter view %s set (security_invoker = on)'
+      else 'revoke select on %s from anon, authenticated'
+    end, v.oid::regclass)
+from pg_class as v
+join pg_rewrite as w on w.ev_class = v.oid
+join pg_depend as d on d.objid = w.oid and d.classid = 'pg_rewrite'::regclass
+where v.relkind in ('v', 'm')
+  and d.refobjid in (to_regclass('public.jobs'), to_regclass('public.job_logs'))
+  and (v.reloptions && '{security_invoker=on,security_invoker=true}') is not true
+  and (has_table_privilege('anon', v.oid, 'select')
+    or has_table_privilege('authenticated', v.oid, 'select'))
+group by v.oid, v.relkind
+union all
 select 'warn', format('%s keeps jobs from being deleted, also by retention', c.conrelid::regclass),
   format('alter table %s drop constraint %I, add constraint %2$I %s', c.conrelid::regclass,
     c.conname, regexp_replace(replace(pg_get_constraintdef(c.oid), ' ON DELETE RESTRICT', ''),
@@ -113,12 +129,13 @@ select 'fail', 'anyone may follow every topic: row level security of realtime.me
 from pg_class where oid = to_regclass('realtime.messages') and not relrowsecurity
 union all
 -- a project may have its own Realtime topics, which the policy must still allow
-select 'fail', format('the policy %s shows the topics of every tenant', policyname),
-  format('alter policy %I on realtime.messages using ((%s) and '
-    'realtime.topic() !~ ''^(job|session|workspace):'')', policyname, qual)
-from pg_policies
+select 'fail', format('the policy %s opens the topics of every tenant', policyname),
+  format('alter policy %I on realtime.messages %s ((%s) and '
+    'realtime.topic() !~ ''^(job|session|workspace):'')', policyname,
+    case cmd when 'INSERT' then 'with check' else 'using' end, rule)
+from (select *, coalesce(qual, with_check) as rule from pg_policies) as p
 where tablename = 'messages' and schemaname = 'realtime' and permissive = 'PERMISSIVE'
-  and cmd in ('SELECT', 'ALL') and qual !~ 'topic'
+  and cmd in ('SELECT', 'ALL', 'INSERT') and rule !~ 'topic'
   and roles && '{public,anon,authenticated}'::name[]
 union all
 select 'fail', format('the policy %s hides the topics of jobs', policyname),
