@@ -22,13 +22,15 @@ declare
   v_children uuid[];
   v_asked uuid[];
   -- without the id of the person, which members who have left may not read
-  v_reason constant jsonb := jsonb_build_object('reason', p_reason) || case
-    when p_reason <> 'cancelled' then '{}'
-    when queue.caller() is not null and queue.is_operator() then '{"by": "an operator"}'
-    when queue.caller() is not null then '{"by": "a member of the workspace"}'
-    when auth.jwt() is null then '{"by": "a database session"}'
-    else '{"by": "the service, with a secret key"}'
-  end::jsonb;
+  v_reason constant jsonb := jsonb_strip_nulls(jsonb_build_object('reason', p_reason, 'by', case
+    when p_reason <> 'cancelled' then null
+    when auth.jwt() is null then 'a database session'
+    when queue.caller() is null then
+      '{"service_role": "the service, with a secret key", "job_worker": "a worker",
+        "anon": "a guest"}'::jsonb ->> (auth.jwt() ->> 'role')
+    when queue.is_operator() then 'an operator'
+    else 'a signed-in user'
+  end));
 begin
   if not p_is_locked then
     perform queue.take_call_slot(j.workspace_id, p_writes => true)

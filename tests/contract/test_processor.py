@@ -92,6 +92,13 @@ async def test_what_cannot_be_stored_fails_for_good(use: Use, problem: str) -> N
     assert problem in response.error.message  # type: ignore[union-attr]
 
 
+async def test_the_path_is_searched_in_the_first_thousand_parts_only() -> None:
+    """A result with very many parts is rejected without a path, which would take long to find."""
+    response = await run(lambda ctx: asyncio.sleep(0, [*range(1000), object()]))
+
+    assert str(response.error.message).endswith("<class 'object'>")  # type: ignore[union-attr]
+
+
 async def answer() -> str:
     """Return the result of a step, for tests in which the result does not matter."""
     return "answer"

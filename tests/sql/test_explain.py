@@ -3,6 +3,7 @@
 `explain_queue` returns findings about the whole queue.
 """
 
+import json
 import re
 from contextlib import ExitStack
 from typing import Any
@@ -52,7 +53,7 @@ def test_every_place_of_a_life_has_its_reason(engine: Engine, ada: Engine) -> No
     lease = engine.lease_one()
     ada.cancel(job_id)
     assert reason(engine, job_id) == "cancelling"
-    by_ada = "by a member of the workspace."
+    by_ada = "by a signed-in user."
     assert f" {by_ada} Worker w1" in engine.explain(job_id)["sentence"]
     engine.advance(120)
     assert reason(engine, job_id) == "lease_expired"
@@ -68,6 +69,13 @@ def test_every_place_of_a_life_has_its_reason(engine: Engine, ada: Engine) -> No
     assert ada.explain(child)["sentence"].endswith("because its parent ended.")
     engine.cancel(second := engine.enqueue())
     assert engine.explain(second)["sentence"].endswith("by a database session.")
+    for role, words in (("anon", "a guest"), ("service_role", "the service, with a secret key")):
+        job_id = engine.enqueue()
+        with engine.connection.transaction():
+            claims = "select set_config('request.jwt.claims', %s, true)"
+            engine.run(claims, json.dumps({"role": role}))
+            engine.run("select queue.cancel(array[%s]::uuid[], queue.clock())", job_id)
+        assert engine.explain(job_id)["sentence"].endswith(f"by {words}.")
     job_id, lease = engine.start()
     error = {"type": "Cancelled", "message": "withdrawn"}
     engine.settle(lease, "cancelled", error=error)

@@ -361,11 +361,11 @@ def find_drifts(
     ]
     # Replace the functions that use a new type or table, because a session that has called such a
     # function continues to use the old type until the function's row in pg_proc changes.
+    created = {each.fix for each in repairs}
     new = [
         entry.object
         for key, entry in expected.items()
-        if entry.rank in (1, 2)
-        and (key not in actual or entry.statement in {each.fix for each in repairs})
+        if entry.rank in (1, 2) and (key not in actual or entry.statement in created)
     ]
     missing += [
         drift("uses a missing type", entry, entry.statement)

@@ -54,8 +54,8 @@ class Watchdog:
         self._in_flight = in_flight
         self._summary = run.summary
         self.record = CrashRecord.of_process(run.registry)
-        #: Time at which the watchdog will end the process. These are times of the monotonic clock.
-        self._exit_at = math.inf
+        # the next three are times of the monotonic clock
+        self._exit_at = math.inf  # time at which the watchdog will end the process
         self._set_at = -math.inf  # time of the watchdog's last reset
         self._recorded_at = -math.inf  # time of the last crash record
 

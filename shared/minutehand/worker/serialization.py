@@ -10,6 +10,7 @@ import reprlib
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from pydantic_core import from_json, to_json
@@ -22,8 +23,10 @@ MAX_LEVELS: Final = 100
 #: metadata.
 MAX_TEXT: Final = 4_000
 MAX_METADATA: Final = 4_000
-#: Maximum number of keys in the path to a rejected part of a value.
+#: Maximum number of keys in the path to a rejected part of a value, and of the parts of a list or
+#: mapping that are checked for this path.
 _MAX_PATH: Final = 20
+_MAX_PARTS: Final = 1_000
 _ADVICE: Final = "store it elsewhere and keep a reference"
 _REPLACEMENT: Final = "\ufffd"
 _NULS: Final = "NUL characters were replaced"
@@ -77,7 +80,7 @@ def _path(value: Any, max_bytes: int) -> str:
     """Return the path to the innermost part of a rejected value that would itself be rejected."""
     path: list[str] = []
     while len(path) < _MAX_PATH:
-        for key, part in _named_parts(value):
+        for key, part in islice(_named_parts(value), _MAX_PARTS):
             try:
                 _checked(part, max_bytes)
             except BaseException:
