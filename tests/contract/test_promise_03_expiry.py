@@ -232,7 +232,7 @@ def test_what_has_started_is_not_late_to_start(engine: Engine) -> None:
         # A job with debounce counts `start_by_seconds` from its postponed start.
         ({"debounce_seconds": 20, "start_by_seconds": 5}, [15, 15, 15], 20 + 5),
         # A replaced job counts `start_by_seconds` from the time of its replacement.
-        ({"start_by_seconds": 60}, [50], 60),
+        ({"delay_seconds": 10, "start_by_seconds": 60}, [50], 60),
     ],
 )
 def test_a_replacement_keeps_the_limit_and_counts_from_its_own_time(
@@ -242,7 +242,7 @@ def test_a_replacement_keeps_the_limit_and_counts_from_its_own_time(
     unique = {"key": "k"}
     unique |= {} if "debounce_seconds" in options else {"on_conflict": "replace"}
     job_id = engine.enqueue(unique=unique, **options)
-    again = {name: options[name] for name in options if name != "start_by_seconds"}
+    again = {name: options[name] for name in options if name == "debounce_seconds"}
     for seconds in replaced:
         engine.elapse(seconds)
         assert engine.enqueue(unique=unique, **again) == job_id

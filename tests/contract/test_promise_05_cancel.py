@@ -206,13 +206,13 @@ def test_a_bulk_passes_over_what_cannot_change_and_ends(engine: Engine) -> None:
 
     These jobs do not stop it from reaching later jobs.
     """
-    older = engine.enqueue_many(3)
-    engine.enqueue_many(2)
+    older = engine.enqueue_many(4)
+    engine.enqueue_many(3)
     for lease in engine.lease():
         if lease["job"]["id"] not in older:
             cancel(engine, lease["job"]["id"])
 
-    assert bulk(engine, "cancel_jobs", {"job_type": "work"}, 2)[0] == 2
+    assert bulk(engine, "cancel_jobs", {"job_type": "work"}, 2)[:2] == [2, 2]
     assert sum(bulk(engine, "cancel_jobs", {"job_type": "work"}, 2)) == 0
     for _ in range(3):
         cancel(engine, engine.enqueue(unique={"key": "u"}))
@@ -223,10 +223,13 @@ def test_a_bulk_passes_over_what_cannot_change_and_ends(engine: Engine) -> None:
 def test_a_large_family_ends_and_runs_again_in_slices(engine: Engine) -> None:
     """Maintenance cancels and retries 1,200 child jobs in limited groups.
 
+    A child job that a person cancelled does not run again with its parent.
+
     One statement for all of them would exceed the database's statement timeout.
     """
     parent, lease = engine.start()
-    [deep] = engine.spawn(lease, "deep", CHILD)
+    deep, own = engine.spawn(lease, "deep", CHILD * 2)
+    cancel(engine, own)
     engine.settle(lease, "failed", error=ERROR)
     engine.run(
         "insert into public.jobs (workspace_id, job_type, parent_id, scheduled_for)"
@@ -244,7 +247,8 @@ def test_a_large_family_ends_and_runs_again_in_slices(engine: Engine) -> None:
     engine.retry(parent)
     engine.maintain()
 
-    assert engine.count("public.jobs where finished_at is not null") == 0
+    assert engine.count("public.jobs where finished_at is not null") == 1
+    assert engine.status(own) == "cancelled"
 
 
 def test_one_job_may_be_cancelled_and_retried_by_many_at_once(engine: Engine) -> None:

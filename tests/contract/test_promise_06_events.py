@@ -26,14 +26,14 @@ def read(engine: Engine, cursor: str | None) -> tuple[Seen, str]:
 
 
 def test_a_life_is_logged_without_a_gap(engine: Engine) -> None:
-    """A job logs one event for each change, in order.
+    """A job logs one event for each change, in order. Its progress is at most 100 percent.
 
     The fixture also checks that the events' numbers have no gap.
     """
     engine.stop_clock()
     job_id, lease = engine.start()
     log = {"level": "info", "message": "x"}
-    engine.report(lease, progress={"percentage": 5, "stage": "s"}, logs=[log, log])
+    engine.report(lease, progress={"percentage": 105, "stage": "s"}, logs=[log, log])
     engine.settle(lease, "retry", error=ERROR, retry_after_seconds=0)
     engine.settle(engine.lease_one(), "waiting", wait=ask())
     engine.rpc("answer_job", p_job_id=job_id, p_answer={"answer": 1})
@@ -52,7 +52,7 @@ def test_a_life_is_logged_without_a_gap(engine: Engine) -> None:
     assert [kind.removeprefix("job.") for kind in engine.events(job_id)] == life.split()
     query = "select type, data from public.job_events where job_id = %s order by seq"
     data = dict(engine.rows(query, job_id))
-    assert data["job.progress"]["progress"]["percentage"] == 5
+    assert data["job.progress"]["progress"]["percentage"] == 100
     assert (data["job.completed"]["status"], data["job.completed"]["attempts"]) == ("completed", 1)
 
 

@@ -219,13 +219,14 @@ def test_a_job_that_may_not_run_holds_no_slot_of_its_key(engine: Engine, is_paus
     engine.register("work", key_concurrency=1)
     engine.declare("slow")
     served: dict[str, Any] = {"queues": None if is_paused else ["default"]}
-    held = [engine.enqueue(concurrency_key=key, queue="slow") for key in "ab"]
+    held = [engine.enqueue(concurrency_key=key, queue="slow") for key in "abd"]
+    free = [engine.enqueue(concurrency_key="d")]
     engine.lease_call(0)
     held.append(engine.enqueue(concurrency_key="c", queue="slow"))
     if is_paused:
         engine.pause("queue", "slow")
     engine.lease_call(0, **served)
-    free = [engine.enqueue(concurrency_key=key) for key in "abc"]
+    free += [engine.enqueue(concurrency_key=key) for key in "abc"]
 
     leases = engine.lease(10, **served)
     assert sorted(ids_of(leases)) == sorted(free)

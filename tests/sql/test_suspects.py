@@ -182,8 +182,8 @@ def test_a_process_that_runs_suspects_leases_nothing_else(engine: Engine) -> Non
     assert set(ids_of(workers.lease()[1])) == set(others)
     engine.settle(first[0])
     assert engine.lease(worker=alone) == []
-    engine.settle(first[1])
-    assert engine.count("queue.suspects") == 2
+    engine.settle(first[1], "released")  # it may still end its next process
+    assert engine.count("queue.suspects") == 3
 
 
 def test_a_worker_with_jobs_goes_on_beside_suspects(engine: Engine) -> None:

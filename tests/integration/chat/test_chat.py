@@ -25,8 +25,9 @@ async def test_a_model_decides_asks_and_fills_a_page(
 ) -> None:
     """The model's answer starts work with a question and a web page.
 
-    The page escapes the model's text.
+    The page escapes the model's text. While the model is busy, the work keeps its progress.
     """
+    server.faults["page"] = [Fault(429, {}, {"Retry-After": "20"})]
     session = with_model.begin()
     await with_model.say(session, "Show me the tides.")
     assert (await with_model.asking(session))["options"] == ["North", "South"]
@@ -41,8 +42,11 @@ async def test_a_model_decides_asks_and_fills_a_page(
     assert "sandbox" in page.headers["content-security-policy"]
     assert "Two a day. &lt;script&gt;" in page.text
     assert "#112233" in page.text
-    assert [seen.name for seen in server.seen] == ["decide", "research", "page"]
+    assert [seen.name for seen in server.seen] == ["decide", "research", "page", "page"]
     assert "Only the north" in server.seen[-1].body["messages"][1]["content"]
+    lines = [line["data"] for _, line in await events(with_model, session)]
+    shown = [line["percentage"] for line in lines if "percentage" in line]
+    assert (shown, shown[-1]) == (sorted(shown), 100)
 
 
 async def test_a_reply_that_fails_says_why(with_model: Harness, server: ModelServer) -> None:

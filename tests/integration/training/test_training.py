@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from minutehand.ai.errors import LanguageModelError, UnusableOutput
-from minutehand.ai.speech import BYTES_PER_SECOND
+from minutehand.ai.speech import BYTES_PER_SECOND, Segment
 from minutehand.ai.speech_offline import NAME, OfflineSpeechToText
 from minutehand_apps.training.bucket import sound_prefix
 from minutehand_apps.training.media import cut
@@ -177,6 +177,16 @@ async def test_a_passing_fault_is_tried_again_and_a_retry_continues_after_what_i
     assert (silent["status"], code_of(silent)) == ("failed", "no_speech")
     assert again.status_code == 200, again.text
     assert (done["status"], done["sound"]) == ("completed", silent["sound"])
+
+
+async def test_more_words_than_are_spoken_fail_at_once(studio: Studio, ear: QuickEar) -> None:
+    """A transcript that is too long for its sound fails the training without a retry."""
+    ear.said = [Segment(0.1, 2.0, "x" * 4000)] * 25
+    state = await studio.ended(await studio.start())
+
+    assert code_of(state) == "chunks_missing"
+    assert "recognised more words than are spoken" in state["reason"]
+    assert len(ear.transcribed) == 1
 
 
 async def test_a_chunk_whose_sound_was_deleted_says_so(studio: Studio, ear: QuickEar) -> None:

@@ -170,6 +170,7 @@ def delta(text: str) -> str:
     return json.dumps({"choices": [{"delta": {"content": text}}]})
 
 
+STOP = '{"choices": [{"delta": {}, "finish_reason": "stop"}]}'
 CUT, LIMITED = Fault(cut=True), Fault(said=WHOLE[:9], finish="length")
 CUT_IN_EVENT = Fault(body=f'data: {delta(WHOLE[:30])}\n\ndata: {{"choic'.encode())
 
@@ -368,7 +369,7 @@ class Dripping(MisbehavingServer):
 @pytest.mark.parametrize(
     ("server", "seconds"),
     [
-        (Dripping(delta(WHOLE), '{"choices": [{"delta": {}, "finish_reason": "stop"}]}'), 1),
+        (Dripping(delta(WHOLE), STOP), 1),
         (Dripping(delta(WHOLE), "[DONE]"), 1),
         (Dripping(delta(WHOLE)), 60),
         (Dripping(delta(WHOLE), then=close), 0),
@@ -384,6 +385,22 @@ def test_a_whole_answer_is_used_whatever_its_connection_does(
     """
     assert server.during(ask).result == LONG
     assert round(server.seconds) == seconds
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        Dripping(delta(SAID), STOP),
+        Dripping(delta(SAID), STOP, '{"error": {"message": "lost"}}', then=close),
+        Dripping(json.dumps({"choices": [{"message": {"content": SAID}}]}), then=close),
+    ],
+)
+def test_what_follows_the_end_of_an_answer_does_not_fail_it(server: Dripping) -> None:
+    """A text that has ended is used, even if silence or an error follows.
+
+    A text that is not streamed ends with its message.
+    """
+    assert server.during(answered).text == SAID
 
 
 def test_an_answer_without_an_end_fails_once() -> None:
