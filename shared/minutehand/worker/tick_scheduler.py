@@ -119,6 +119,9 @@ class TickScheduler:
         #: True if the latest lease request got no response. The request is repeated, because the
         #: database may have leased jobs for the request.
         self._has_no_response = False
+        #: True from a rejected or unanswered lease request until the next response. Then no poll
+        #: for free slots shortens the pause.
+        self._is_backing_off = False
         #: True if the last lease request covered every pool and returned no job, and no other
         #: request is in flight. The run may end only if the field is true.
         self._last_lease_empty = False
@@ -161,7 +164,7 @@ class TickScheduler:
             recheck_pending: True if an enqueue may have relied on this run's free slots and may
                 commit later.
         """
-        self._has_no_response = False
+        self._has_no_response = self._is_backing_off = False
         self._last_lease_empty = of_all and not found
         self._recheck_pending = recheck_pending
         self._has_due_jobs = due_in_seconds == 0
@@ -185,6 +188,7 @@ class TickScheduler:
         The next request is delayed.
         """
         self._has_no_response = has_no_response
+        self._is_backing_off = True
         self._has_due_jobs = self._recheck_pending = False
         self._lease_at = now + seconds
 
@@ -247,7 +251,7 @@ class TickScheduler:
             yield NextAction(at, Action.LEASE)
         else:
             yield NextAction(self._lease_at, Action.LEASE)
-        if snapshot.running or self.is_last:
+        if (snapshot.running or self.is_last) and not self._is_backing_off:
             yield NextAction(self._leased_at + self._options.poll_seconds, Action.LEASE)
 
     def _stays(self, now: float, snapshot: RunSnapshot) -> bool:

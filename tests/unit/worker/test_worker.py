@@ -266,7 +266,7 @@ def test_a_refused_lease_is_asked_again_after_a_pause() -> None:
         await asyncio.sleep(28)
 
     queue = Refusing([Row("1", {})])
-    tick(queue, works, poll_seconds=10)
+    tick(queue, works)
 
     assert asked[2] - asked[1] >= 5
     assert queue.rows["1"].settled == {1: "completed"}
