@@ -21,10 +21,10 @@ from tests.support.engine import ACME, ADA
 from tests.support.patience import until
 
 TABLES = """
-create schema rbac; create table rbac.groups (id uuid primary key, name text);
-create table rbac.members (group_id uuid, user_id uuid, "Role" {type});
+create schema rbac; create table public.workspaces (id uuid primary key, name text);
+create table public.workspace_members (workspace_id uuid, user_id uuid, "Role" {type});
 """
-TENANTS = existing("rbac.groups(id,name)", 'rbac.members(group_id,user_id,"Role")')
+TENANTS = existing("workspaces(id,name)", 'workspace_members(workspace_id,user_id,"Role")')
 STRICT = """
 create function public.handle_new_user() returns trigger language plpgsql as $$
 begin
@@ -39,7 +39,11 @@ for each row execute function public.handle_new_user();
     ("type_", "rows", "words"),
     [
         ("text[]", "", "text[]"),
-        ("text", f"insert into rbac.members values ('{ACME}', '{ADA}', 'editor')", "editor"),
+        (
+            "text",
+            f"insert into public.workspace_members values ('{ACME}', '{ADA}', 'editor')",
+            "editor",
+        ),
         ("text check (\"Role\" in ('owner', 'viewer'))", "", "viewer"),
         ("rbac.role", "", "guest"),
         ("text check (\"Role\" in ('OWNER', 'member'))", "", None),
@@ -71,7 +75,7 @@ DAMAGE = """
 alter view minutehand.workspaces reset (security_barrier);
 alter view minutehand.workspace_members set (security_invoker = on);
 alter view minutehand_engine.tenants set (security_barrier = on);
-alter table rbac.groups disable trigger minutehand_before_delete;
+alter table public.workspaces disable trigger minutehand_before_delete;
 grant select on minutehand_engine.tenants to authenticated;
 grant select on minutehand.workspace_members to anon;
 revoke select on minutehand.workspaces from authenticated;
@@ -80,9 +84,9 @@ comment on column minutehand.workspaces.name is null;
 #: A view that the project has replaced by its own, and other objects of the project.
 OWN_VIEW = """
 create or replace view minutehand_engine.tenants as
-  select id, upper(name) as name, 1 as number from rbac.groups where name is not null;
+  select id, upper(name) as name, 1 as number from public.workspaces where name is not null;
 grant select on minutehand.workspaces to authenticated;
-create trigger own before update on rbac.groups
+create trigger own before update on public.workspaces
 for each row execute function suppress_redundant_updates_trigger();
 """
 
@@ -109,7 +113,7 @@ def test_the_doctor_restores_the_views_of_tenants_and_the_history(
     before = hosted.everything()
     hosted.as_owner("truncate supabase_migrations.schema_migrations")
     hosted.as_owner("drop view minutehand_engine.tenants cascade")
-    hosted.as_owner("drop trigger minutehand_before_delete on rbac.groups")
+    hosted.as_owner("drop trigger minutehand_before_delete on public.workspaces")
     for name in ("migrations", "engine"):
         hosted.as_owner(str(check(name).fix))
         assert check(name).verdict == "ok"
@@ -120,7 +124,7 @@ def test_the_doctor_restores_the_views_of_tenants_and_the_history(
     assert sorted(hosted.everything()) == sorted(before)
     hosted.as_owner(OWN_VIEW)
     assert check("engine").verdict == "ok"
-    hosted.as_owner("alter table rbac.groups drop column name cascade")
+    hosted.as_owner("alter table public.workspaces drop column name cascade")
     finding = check("engine")
     assert "column o.name does not exist" in finding.detail
     assert "the part tenancy/existing of " in str(finding.fix)
