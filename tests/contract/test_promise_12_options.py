@@ -307,15 +307,15 @@ def test_plain_statements_of_the_owner_keep_the_queue_whole(engine: Engine, role
     assert len(engine.lease()) == 1
 
 
-@pytest.mark.parametrize("number", ["1e400", "-1e309", "1e131000"])
-def test_a_number_that_no_client_can_read_is_refused_by_every_way(
-    engine: Engine, number: str
+@pytest.mark.parametrize("value", ["1e400", "-1e309", "1e131000", "[" * 200 + "]" * 200])
+def test_a_value_that_no_client_can_read_is_refused_by_every_way(
+    engine: Engine, value: str
 ) -> None:
-    """An enqueue with a number beyond the range of a double is rejected.
+    """An enqueue with a number beyond the range of a double, or with 200 levels, is rejected.
 
     Postgres stores such a number in few bytes, but its text can have a hundred thousand digits.
     """
-    payload = f'{{"n": {number}}}'
+    payload = f'{{"n": {value}}}'
     job = f'{{"job_type": "work", "payload": {payload}}}'
     for statement in (
         f"select public.enqueue_job('{ACME}', 'work', '{payload}')",

@@ -1,18 +1,16 @@
 """Rules of the beacon app that its guide does not test: failover, outbox, cancel, receipts."""
 
 import asyncio
-import json
 from html import escape
 from typing import Any
 
-import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
 from minutehand.worker.testing import drain
 from minutehand_apps.beacon.receipts import read_keys, verify
 from tests.integration.beacon.conftest import ENDED, Providers, Station
-from tests.support.engine import ACME, ADA, EVE, GLOBEX
+from tests.support.engine import EVE, GLOBEX
 from tests.support.harness import until
 from tests.support.killable import survive
 
@@ -219,15 +217,3 @@ async def test_a_stored_receipt_that_the_key_did_not_sign_is_not_given_out(
     for path in (f"/executions/{execution['id']}/receipt", f"/jobs/{state['id']}/bundle"):
         answer = await station.call("GET", path)
         assert (answer.status_code, answer.json()["code"]) == (409, "receipt_invalid")
-
-
-def test_a_spec_that_no_reader_could_parse_is_refused(station: Station) -> None:
-    """A job specification that is nested deeper than 100 levels is rejected."""
-    spec = json.dumps({**station.spec(), "benchmark": "DEEP"})
-    for levels in (200, 5000):
-        deep = spec.replace('"DEEP"', "[" * levels + "]" * levels)
-        with (
-            station.project.database.as_role("authenticated", {"sub": ADA}) as ada,
-            pytest.raises(psycopg.Error, match="100 levels"),
-        ):
-            ada.execute("select public.beacon_submit(%s, %s)", (deep, ACME))
