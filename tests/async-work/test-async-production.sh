@@ -61,7 +61,7 @@ done
 
 work=$(say "$page" | jq --raw-output '.work[0].id')
 check "work is cancelled by its id" "$(call POST /api/async-cancel "{\"workId\": \"$work\"}")" \
-  ".success and .cancelled == [\"$work\"]"
+  ".success and .cancelled == [\"$work\"] and .message == \"Work cancelled successfully\""
 say "$page" >/dev/null
 check "all of a session is cancelled" \
   "$(call POST /api/async-cancel "{\"sessionId\": \"$SESSION_ID\", \"cancelAll\": true}")" '.success'

@@ -171,25 +171,6 @@ def test_scenario_2_events(shell: Shell, stack: RunningStack, session: str) -> N
     assert httpx.get(stack.api_url + page["url"]).text.startswith("<!doctype html>")
 
 
-def test_scenario_3_cancelling(shell: Shell, session: str) -> None:
-    say(shell, session, RESEARCH)
-    command = """curl "https://your-app.com/api/async-status?sessionId=$SESSION_ID" \
-| jq -r '.activeWork[0].id'"""
-    work = shell(command, SESSION_ID=session).strip()
-    cancel = """curl -X POST https://your-app.com/api/async-cancel \\
-  -H "Content-Type: application/json" \\
-  -d "$BODY" | jq '.'"""
-    one = given(shell, cancel, BODY=json.dumps({"workId": work}))
-    begun = say(shell, session, BUILD)["work"][0]["id"]
-    every = given(shell, cancel, BODY=json.dumps({"sessionId": session, "cancelAll": True}))
-
-    assert one == {"success": True, "cancelled": [work], "message": "Work cancelled successfully"}
-    assert every == {**one, "cancelled": [begun]}
-    assert {each["status"] for each in status(shell, session)["activeWork"]} <= {"cancelling"}
-    # A running processor learns of the cancellation from the response to its next report.
-    until(lambda: not status(shell, session)["activeWork"])
-
-
 def test_scenario_4_messages(shell: Shell, session: str) -> None:
     """A user answers a job's question about colours. The chat session then gets a web page."""
     say(shell, session, RESEARCH)

@@ -65,8 +65,11 @@ def is_whole(response: list[dict[str, Any]]) -> bool:
     )
 
 
-def test_1_1_and_1_2_single_client(base: str) -> None:
-    """The guide's curl command creates a plan. The plan's event stream is ready immediately."""
+def test_1_1_to_1_3_single_client(base: str) -> None:
+    """The guide's curl command creates a plan. The plan's event stream is ready immediately.
+
+    It reports the start and the completion of each of the plan's eight stages.
+    """
     command = """curl -X POST http://localhost:8080/api/plans \\
   -H "Content-Type: application/json" \\
   -d '{"prompt": "Create a simple marketing plan for a local bakery", \
@@ -79,14 +82,7 @@ def test_1_1_and_1_2_single_client(base: str) -> None:
     response = list(events(base, plan["plan_id"]))
     assert is_whole(response)
     assert response[-1]["type"] == "plan_completed"
-
-
-def test_1_3_log_messages(base: str) -> None:
-    """A plan's stream reports the start and the completion of each of the plan's eight stages."""
-    plan_id = create(base)
-    response = list(events(base, plan_id))
-
-    assert {each["plan_id"] for each in response} == {plan_id}
+    assert {each["plan_id"] for each in response} == {plan["plan_id"]}
     assert all({"seq", "type", "data", "at"} <= set(each) for each in response)
     started = [each["data"]["stage"] for each in response if each["type"] == "stage_started"]
     done = [each["data"]["stage"] for each in response if each["type"] == "stage_completed"]

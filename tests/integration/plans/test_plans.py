@@ -11,7 +11,6 @@ from minutehand_apps.plans.graph import STAGES, select_stages
 from minutehand_apps.plans.sample import SAMPLES
 from tests.integration.plans.conftest import Harness
 from tests.support.engine import ACME, ADA, EVE
-from tests.support.killable import survive
 from tests.unit.ai.model_server import Fault, ModelServer
 
 SAMPLE = "Sample: no language model is connected"
@@ -298,15 +297,3 @@ async def test_one_chapter_is_made_again_and_the_others_are_kept(
             server.answers["dependencies"] = {"order": [{"task": "X"}]}
     assert results(plan)["strategy"] == {"text": "Bake more."}
     assert "1 days along the longest chain" in await with_model.report(plan_id)
-
-
-async def test_killed_workers_lose_no_stage(harness: Harness) -> None:
-    """A worker is killed after each of its writes. Each stage of the plan still completes once."""
-    plan_id = await harness.create()
-
-    async def ended() -> object:
-        return (await harness.look(plan_id))["status"] == "completed"
-
-    await survive(harness.project, "plans", ended)
-
-    assert len((await harness.look(plan_id))["stages"]) == 8
