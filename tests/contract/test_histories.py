@@ -456,8 +456,8 @@ class QueueMachine(RuleBasedStateMachine):
     def settle_entry(
         self, at: At, entry: dict[str, Any], outcome: str, wait: str = "sleep"
     ) -> None:
-        job, fence = entry["lease"]["job"], entry["lease"]["fence"]
-        job_id, item = job["id"], self.item_of(entry, outcome, wait)
+        job_id, fence = handle(entry["lease"]).values()
+        item = self.item_of(entry, outcome, wait)
         stale, sure = self.fences.get(job_id, 0) > fence, self.must_hold(entry)
 
         def note(answer: Any) -> None:
@@ -473,28 +473,19 @@ class QueueMachine(RuleBasedStateMachine):
                 entry["state"] = "settled"
                 kept = {"outcome": outcome, "said": response, "status": result["status"]}
                 self.answers[job_id, fence] = kept
-                self.settled(job, outcome, response, result["status"], item)
+                self.settled(job_id, outcome, result["status"], item)
             else:
                 assert not (sure and job_id in self.jobs), "a live lease was lost"
 
         self.rpc(at, note, "settle_jobs", p_request={"items": [item]})
 
-    def settled(
-        self, job: dict[str, Any], outcome: str, response: str, status: str, item: dict[str, Any]
-    ) -> None:
-        """Check the state that the end of an attempt must leave."""
-        if outcome == "retry" and job["attempts"] >= job["max_attempts"]:
-            assert status in ("failed", "cancelled"), "retried beyond its attempts"
-        gives_back = outcome in ("snoozed", "released", "waiting")
-        if gives_back and response == "applied" and status != "failed":
-            query = "select attempts from public.jobs where id = %s and status = %s"
-            spent = self.watcher.rows(query, job["id"], status)
-            assert not spent or spent[0] in (job["attempts"] - 1, 0), "giving back cost an attempt"
+    def settled(self, job_id: str, outcome: str, status: str, item: dict[str, Any]) -> None:
+        """Record the time and the result that the end of an attempt must leave."""
         if outcome in ("snoozed", "retry") and status == "pending":
             wait = 150 if outcome == "snoozed" else 50
-            self.not_before[job["id"]] = self.instant() + wait
+            self.not_before[job_id] = self.instant() + wait
         if status == "completed":
-            self.results[job["id"]] = item["result"]
+            self.results[job_id] = item["result"]
 
     @precondition(lambda self: self.held)
     @rule(at=PLACES, pick=FRACTIONS)

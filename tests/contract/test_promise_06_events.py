@@ -245,28 +245,8 @@ def test_an_event_is_received_before_or_after_the_wait(engine: Engine, first: st
     assert engine.lease_one()["steps"]["payment"] == {"event": {"n": 1}}
 
 
-def test_racing_events_and_waits_lose_none(engine: Engine) -> None:
-    """A job that waits for an event continues even if the event is emitted concurrently.
-
-    Either transaction may commit last.
-    """
-    engine.enqueue_many(20)
-    leases = engine.lease(20)
-
-    def emits(other: Engine) -> None:
-        for n in range(20):
-            other.rpc("emit_event", p_workspace_id=ACME, p_name=f"e{n}", p_payload={"n": n})
-
-    def waits(other: Engine) -> None:
-        for n, lease in enumerate(leases):
-            other.settle(lease, "waiting", wait={"kind": "event", "name": "w", "event": f"e{n}"})
-
-    def leases_too(other: Engine) -> None:
-        for _ in range(10):
-            other.lease_call(0)
-
-    assert engine.race(emits, waits, leases_too) == [None] * 3
-    assert len(engine.lease(100)) == 20
+def test_an_event_of_a_locked_job_is_kept(engine: Engine) -> None:
+    """A job that another transaction has locked continues with its event when it is free."""
     job_id = wait(engine, kind="event", name="w", event="held")
     with engine.open_transaction() as other:
         other.run("select from public.jobs where id = %s for update", job_id)

@@ -229,14 +229,6 @@ def of_workspaces(engine: Engine, limit: int) -> Counter[str]:
     return Counter(lease["job"]["workspace_id"] for lease in engine.lease(limit))
 
 
-def test_the_only_job_of_a_tenant_is_leased_next_to_a_flood(engine: Engine) -> None:
-    engine.enqueue_many(10_000)
-    engine.lease(5)
-    engine.enqueue(workspace=GLOBEX, priority=900)
-
-    assert of_workspaces(engine, 2)[GLOBEX] == 1
-
-
 @pytest.mark.parametrize("others", [1, 14, 40])
 @pytest.mark.parametrize("size", [1, 10, 33])
 def test_a_round_gives_a_large_weight_all_of_it(engine: Engine, others: int, size: int) -> None:
