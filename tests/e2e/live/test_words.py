@@ -181,7 +181,6 @@ class Speaker:
 #: For each disturbance: the freshness that a page reports during it. It is empty if a page cannot
 #: notice the disturbance.
 TROUBLES = {
-    "cut": (),
     "no budget": (),
     "gateway": (),
     "stopped": ("polling",),
@@ -193,9 +192,7 @@ TROUBLES = {
 @contextmanager
 def broken(stack: RunningStack, wire: Wire, trouble: str) -> Iterator[None]:
     """Disturb Realtime, its message rate or the network for a while."""
-    wire.closed, wire.is_hole = trouble == "cut", trouble == "black hole"
-    if trouble == "cut":
-        assert wire.cut() > 0
+    wire.is_hole = trouble == "black hole"
     parts = children(stack.launcher)
     name = "realtime_messages_per_second"
     give = f"select public.set_settings(jsonb_build_object('{name}', %s::jsonb))"
@@ -214,7 +211,7 @@ def broken(stack: RunningStack, wire: Wire, trouble: str) -> Iterator[None]:
                 parts["realtime"].send_signal(SIGCONT)
     if trouble == "gateway":
         until(lambda: children(stack.launcher).get(trouble, parts[trouble]) != parts[trouble])
-    wire.closed = wire.is_hole = False
+    wire.is_hole = False
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)

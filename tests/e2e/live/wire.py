@@ -1,4 +1,4 @@
-"""A TCP proxy that closes, delays or drops connections between a client and the stack's gateway.
+"""A TCP proxy between a client and the stack's gateway that can drop all data.
 
 The unit tests of follow have lost, repeated and swapped messages.
 """
@@ -13,12 +13,11 @@ class Wire:
     """A proxy to one port of this machine.
 
     Attributes:
-        closed: Whether new connections are refused.
         is_hole: Whether data is dropped. A connection that has lost data stays silent.
     """
 
     def __init__(self, port: int) -> None:
-        self.closed = self.is_hole = False
+        self.is_hole = False
         self._port = port
         self._links: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
 
@@ -28,7 +27,9 @@ class Wire:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        self.cut()
+        for writers in self._links.values():
+            for writer in writers:
+                writer.transport.abort()
         await asyncio.gather(*self._links, return_exceptions=True)
 
     @property
@@ -36,28 +37,20 @@ class Wire:
         """The address for clients."""
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
-    def cut(self) -> int:
-        """Abort every connection, and return how many there were."""
-        for writers in self._links.values():
-            for writer in writers:
-                writer.transport.abort()
-        return len(self._links)
-
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         writers = self._links[task] = [writer]
         try:
-            if not self.closed:
-                server, up = await asyncio.open_connection("127.0.0.1", self._port)
-                writers.append(up)
-                await self._relay((reader, up), (server, writer))
+            server, up = await asyncio.open_connection("127.0.0.1", self._port)
+            writers.append(up)
+            await self._relay((reader, up), (server, writer))
         except OSError:
             pass  # a side has disconnected
         finally:
             del self._links[task]
             for each in writers:
-                each.transport.abort() if self.closed else each.close()
+                each.close()
 
     async def _relay(self, *ways: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
         """Pass data on until one side disconnects."""
