@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from minutehand.install.rewrite import CLIENTS, Schemas, rewrite
-from minutehand.install.sources import FILE_NAME, require_installed
+from minutehand.install.sources import require_installed, version_of
 from minutehand.project import Project
 
 _SQL = """\
@@ -152,7 +152,6 @@ def removal_sql(folder: Path) -> str:
     engine_tables = [f"'{name}'" for kind, name in _objects(texts, engine) if kind == "table"]
     lock = Path(__file__).with_name("lock_tables.sql").read_text("utf-8")
     lock = lock.replace("{tables}", f"{{{','.join(by_kind['table'])}}}")
-    versions = [match["version"] for path in paths if (match := FILE_NAME.match(path.name))]
     return _SQL.format(
         use=use,
         ours=rf"(^| on )({engine}\.|{clients}\.({named})(\(|$))",
@@ -161,7 +160,7 @@ def removal_sql(folder: Path) -> str:
         clients=clients,
         tables=", ".join(engine_tables),
         drops="".join(drops),
-        versions=",\n  ".join(f"'{version}'" for version in versions),
+        versions=",\n  ".join(f"'{version_of(path)}'" for path in paths),
         files="\n".join(f"-- supabase/migrations/{path.name}" for path in paths),
     )
 

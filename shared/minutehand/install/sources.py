@@ -28,7 +28,7 @@ from minutehand.version import VERSION
 
 ENGINE_ORIGIN, TENANCY_ORIGIN = "engine", "tenancy"
 #: Pattern of a migration's file name, as the Supabase CLI parses it.
-FILE_NAME = re.compile(r"^(?P<version>[0-9]+)_(?P<name>.*)\.sql$")
+FILE_NAME = re.compile(r"[0-9]+_.*\.sql$")
 #: Pattern of the file name of a migration that `python -m infra.release` writes.
 RELEASE_NAME = re.compile(r"^[0-9]{14}_[a-z]+_(?P<release>[0-9]+_[0-9]+_[0-9]+)\.sql$")
 _HEADER = re.compile(r"\A-- Installed by minutehand (?P<version>\d[\w.]*\w)")
@@ -153,19 +153,25 @@ def _source(path: Path, schemas: Schemas, origin: str = ENGINE_ORIGIN) -> Source
     return Source(f"{origin}/{path.name}", rewrite(path.read_text("utf-8"), schemas))
 
 
-def migration_files(folder: Path) -> list[Path]:
-    """List the migrations in supabase/migrations of `folder`.
+def migration_files(*folders: Path) -> list[Path]:
+    """List the migrations in these folders in the order in which the Supabase CLI applies them.
 
-    Files in subfolders are ignored, as by the Supabase CLI.
+    Other files and files in subfolders are ignored, as by the Supabase CLI.
     """
-    paths = (folder / "supabase" / "migrations").glob("*.sql")
-    return sorted(path for path in paths if path.is_file())
+    paths = (path for folder in folders for path in folder.glob("*.sql"))
+    files = (path for path in paths if path.is_file() and FILE_NAME.match(path.name))
+    return sorted(files, key=lambda path: path.name)
+
+
+def version_of(migration: Path) -> str:
+    """Return the version at the start of a migration's file name."""
+    return migration.name.partition("_")[0]
 
 
 def installed(folder: Path) -> list[Installed]:
     """List the parts of Minutehand's SQL in the migrations of the project in `folder`."""
     parts = []
-    for path in migration_files(folder):
+    for path in migration_files(folder / "supabase" / "migrations"):
         text = path.read_text("utf-8-sig", errors="replace")
         if (header := _HEADER.match(text)) is None:
             continue
@@ -193,10 +199,7 @@ def require_installed(folder: Path) -> list[Installed]:
 
 def timestamp(folder: Path, now: datetime) -> str:
     """Return the version of a new migration, which is after all versions of existing migrations."""
-    names = [path.name for path in migration_files(folder)]
-    newest = max(
-        (match["version"] for name in names if (match := FILE_NAME.match(name))), default=""
-    )
+    newest = max(map(version_of, migration_files(folder / "supabase" / "migrations")), default="")
     at = now.astimezone(UTC).strftime("%Y%m%d%H%M%S")
     # compare versions as strings, as the Supabase CLI does
     return at if newest < at else str(int(newest) + 1)

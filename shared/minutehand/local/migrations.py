@@ -8,7 +8,7 @@ from pathlib import Path
 
 from minutehand.app import built_in, find_apps
 from minutehand.install.catalog import ENGINE
-from minutehand.install.sources import FILE_NAME
+from minutehand.install.sources import migration_files, version_of
 from minutehand.project import Project
 from minutehand.resources import checkout
 
@@ -21,9 +21,9 @@ def find_migrations(project: Project | None = None) -> list[Path]:
     """
     project = project or Project.find()
     if checkout() != project.root:
-        return _sorted(project.root / "supabase" / "migrations")
+        return migration_files(project.root / "supabase" / "migrations")
     apps = (app.folder / "schemas" for app in find_apps(project.apps))
-    return _sorted(project.root / "supabase" / "schemas", *apps)
+    return migration_files(project.root / "supabase" / "schemas", *apps)
 
 
 def find_applied(project: Project, versions: Collection[str]) -> list[Path]:
@@ -43,12 +43,7 @@ def find_applied(project: Project, versions: Collection[str]) -> list[Path]:
 def history(project: Project) -> list[Path]:
     """List the migrations of all releases, which the hosted project of this checkout applies."""
     apps = (app.folder / "migrations" for app in find_apps(project.apps))
-    return _sorted(project.root / "supabase" / "migrations", *apps)
-
-
-def version_of(migration: Path) -> str:
-    """Return the version at the start of a migration's file name."""
-    return migration.name.partition("_")[0]
+    return migration_files(project.root / "supabase" / "migrations", *apps)
 
 
 def find_recorded(project: Project) -> dict[str, list[Path]]:
@@ -64,9 +59,3 @@ def find_recorded(project: Project) -> dict[str, list[Path]]:
 def app_seed_files(project: Project) -> list[Path]:
     """List the seeds of the apps, in the order in which they run."""
     return [path for app in find_apps(project.apps) for path in app.files("seeds")]
-
-
-def _sorted(*folders: Path) -> list[Path]:
-    paths = (path for folder in folders for path in folder.glob("*.sql"))
-    files = (path for path in paths if path.is_file() and FILE_NAME.match(path.name))
-    return sorted(files, key=lambda path: path.name)

@@ -44,8 +44,8 @@ from minutehand.config import ConfigurationError, Settings
 from minutehand.functions.worker.processors import load_processors
 from minutehand.install.catalog import find_drifts, read_record
 from minutehand.install.rewrite import Schemas, rewrite
-from minutehand.install.sources import installed, ordinal
-from minutehand.local.migrations import find_applied, version_of
+from minutehand.install.sources import installed, ordinal, version_of
+from minutehand.local.migrations import find_applied
 from minutehand.project import FILE, Project
 from minutehand.queue.connection_probe import probe
 from minutehand.queue.credentials import (
