@@ -40,7 +40,7 @@ from minutehand.cli.doctor.results import (
     warn,
 )
 from minutehand.cli.stage import translate_aws_errors
-from minutehand.config import ConfigurationError, Settings
+from minutehand.config import ConfigurationError
 from minutehand.functions.worker.processors import load_processors
 from minutehand.install.catalog import find_drifts, read_record
 from minutehand.install.rewrite import Schemas, rewrite
@@ -251,7 +251,7 @@ QUERIES = dict(
 def settings(target: Target) -> CheckResult:
     """Check that all settings parse, that no addresses are mixed up, and that no secret leaks."""
     values = target.values
-    read = Settings.from_env(values)
+    read = target.settings
     packages = Project.find().apps
     try:
         for names in (packages, read.apps):
@@ -301,8 +301,7 @@ def settings(target: Target) -> CheckResult:
 def processors(target: Target) -> CheckResult:
     """Load all processors with the settings of their apps, as a worker does."""
     broken: list[tuple[str, Exception]] = []
-    settings = Settings.from_env(target.values)
-    load_processors(settings, on_error=lambda name, error: broken.append((name, error)))
+    load_processors(target.settings, on_error=lambda name, error: broken.append((name, error)))
     for _, error in broken:
         if isinstance(error, ConfigurationError):
             raise error
@@ -670,7 +669,7 @@ def event_triggers(target: Target) -> CheckResult:
 @check("wake-up", "settings", "migrations")
 def wake_up(target: Target) -> CheckResult:
     """Check that the database wakes the worker of these settings, with its token."""
-    tokens = Settings.from_env(target.values).worker_secret_tokens
+    tokens = target.settings.worker_secret_tokens
     for url, missing in target.query(WAKE):
         api = target.values.get("API_URL", "https://…").rstrip("/")
         path = "/api/jobs/worker"
@@ -760,7 +759,7 @@ def api(target: Target) -> CheckResult:
             "API_URL=https://…  # printed by `minutehand deploy`; the local address is in"
             " .local/env",
         )
-    read = Settings.from_env(target.values)
+    read = target.settings
     tokens = [
         *(("WORKER_SECRET_TOKEN", "GET", "worker", token) for token in read.worker_secret_tokens),
         # the API checks the token first, and then rejects the body, so that no worker run starts
@@ -780,7 +779,7 @@ def api(target: Target) -> CheckResult:
 @check("sealing", "settings", "locks")
 def sealing(target: Target) -> CheckResult:
     """Check that a secret can be encrypted, and that a stored secret can be decrypted."""
-    settings = Settings.from_env(target.values)
+    settings = target.settings
     other = "SEALING_KEY_FILE=…  # the file that sealed the stored secrets, or its backup"
     if target.stage or not (settings.kms_key_id or settings.sealing_key_file):
         return skip("no key is set, or the check `aws` reads it")
@@ -805,11 +804,10 @@ def sealing(target: Target) -> CheckResult:
 @check("uploads", "settings")
 def uploads(target: Target) -> CheckResult:
     """Check that the bucket exists. S3 denies the request, because it has no signature."""
-    settings = Settings.from_env(target.values)
-    if (bucket := settings.uploads_bucket) is None:
+    if (bucket := target.settings.uploads_bucket) is None:
         return skip("UPLOADS_BUCKET is not set")
     try:
-        found = httpx.head(f"{client(settings, 's3').meta.endpoint_url}/{bucket}")
+        found = httpx.head(f"{client(target.settings, 's3').meta.endpoint_url}/{bucket}")
     except httpx.HTTPError:
         return skip("S3 does not respond")
     if found.status_code != 404:
@@ -854,7 +852,7 @@ def key_command(target: Target) -> str:
 
 
 def _call_as_worker(target: Target, name: str, arguments: dict[str, Any]) -> httpx.Response:
-    key = WorkerKey(Settings.from_env(target.values)).headers()
+    key = WorkerKey(target.settings).headers()
     headers = {**key, **profile_headers(target.schemas.clients)}
     path = f"/rest/v1/rpc/{name}"
     return target.call("POST", "SUPABASE_URL", path, headers=headers, json=arguments)

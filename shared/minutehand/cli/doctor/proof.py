@@ -18,7 +18,6 @@ from realtime import AsyncRealtimeClient
 from websockets.exceptions import WebSocketException
 
 from minutehand.cli.doctor.results import CheckResult, Target, check, fail, ok
-from minutehand.config import Settings
 from minutehand.install.rewrite import rewrite
 from minutehand.queue.client import QueueClient
 from minutehand.queue.errors import QueueError
@@ -129,7 +128,7 @@ async def _prove(target: Target, workspace: str, duration: dict[str, float]) -> 
     """
     me = {"worker_id": "doctor", "tick_id": str(uuid4())}
     session, job = f"doctor-{uuid4().hex[:12]}", None
-    settings, socket = Settings.from_env(target.values), _connect(target)
+    settings, socket = target.settings, _connect(target)
     try:
         async with AsyncExitStack() as stack:
             api = QueueClient(settings)

@@ -16,6 +16,7 @@ import psycopg
 from minutehand.app import App, built_in
 from minutehand.cli.stage import Stage
 from minutehand.cli.supabase_cli import migration_command
+from minutehand.config import Settings
 from minutehand.install.rewrite import Schemas, rewrite
 from minutehand.terminal.connection import Connection
 
@@ -72,6 +73,11 @@ class Target:
     values: Mapping[str, str]
     stage: Stage | None = None
     workspace: str | None = None
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Settings of the stack. Raise an error if a setting is missing or invalid."""
+        return Settings.from_env(self.values)
 
     @property
     def migrate(self) -> str:

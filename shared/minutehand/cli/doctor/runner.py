@@ -54,7 +54,7 @@ def find_target(
         values = {**Project.find().environment, **load_values(env_file)}
         return Target(values, workspace=workspace)
     deployed = Stage(stage, resolve_region(region))
-    environ = {name: os.environ[name] for name in STAGE_VARIABLES if os.environ.get(name)}
+    environ = {name: os.environ.get(name, "") for name in STAGE_VARIABLES}
     values = environ if env_file is None else load_values(env_file, environ)
     overrides = {name: value for name, value in values.items() if value}
     try:
