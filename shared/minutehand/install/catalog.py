@@ -256,22 +256,21 @@ def find_drifts(
             }
     existing = {entry.object for entry in actual.values()}
     objects = {schemas.engine, *(entry.object for entry in expected.values())}
+    missing = {key: entry for key, entry in expected.items() if key not in actual}
+    unexpected = {key: entry for key, entry in actual.items() if key not in expected}
     drops = {drop: entry for entry in actual.values() if (drop := _drop(entry))}
     dropped = {
         key: drop
-        for key, entry in expected.items()
-        if key not in actual
-        and (drop := _drop(entry)) in drops
+        for key, entry in missing.items()
+        if (drop := _drop(entry)) in drops
         and (entry.rank not in _REPLACED or _head(entry) != _head(drops[drop]))
     }
     # Drop a function or view of another user, because only that user may change the owner. The
     # schema's owner may drop it. Other objects have rows, and only their owner may change them.
     taken = {
         entry.object: match[2]
-        for key, entry in actual.items()
-        if key not in expected
-        and (match := _OWNED.match(entry.statement))
-        and not roles.get(match[2].strip('"'), True)
+        for entry in unexpected.values()
+        if (match := _OWNED.match(entry.statement)) and not roles.get(match[2].strip('"'), True)
     }
     dropped |= {
         key: _drop(entry)
@@ -283,8 +282,7 @@ def find_drifts(
     recreated = {
         entry.object
         for key, entry in expected.items()
-        if (entry.rank in _REPLACED and key in dropped)
-        or (entry.rank == _VIEW and key not in actual)
+        if (entry.rank in _REPLACED and key in dropped) or (entry.rank == _VIEW and key in missing)
     }
 
     def drift(difference: str, entry: CatalogEntry, fix: str) -> Drift:
@@ -296,7 +294,7 @@ def find_drifts(
         return _drift(difference, entry.statement, fix)
 
     # repeat all grants on an object with a wrong owner, because a new owner loses some grants
-    owned = {f.object for key, f in expected.items() if f.rank == OWNERSHIP and key not in actual}
+    owned = {entry.object for entry in missing.values() if entry.rank == OWNERSHIP}
     function_names = {f.object.partition("(")[0] for f in expected.values() if f.rank == FUNCTION}
     columns = {match[0] for match in map(_COLUMN.match, expected) if match}
     # columns that the project has added, and whether they have a default, so that the engine's
@@ -308,7 +306,7 @@ def find_drifts(
     }
 
     # statements that remove the changed form of an object of the release
-    replaced = {f.undo or _drop(f) for key, f in expected.items() if key not in actual} - {""}
+    replaced = {entry.undo or _drop(entry) for entry in missing.values()} - {""}
 
     def revert_statement(entry: CatalogEntry) -> str | None:
         if entry.rank == FUNCTION and entry.object not in objects:
@@ -337,13 +335,13 @@ def find_drifts(
 
     added = [
         entry._replace(undo=revert_statement(entry))
-        for key, entry in actual.items()
-        if key not in expected and (entry.object in objects or entry.rank == FUNCTION)
+        for entry in unexpected.values()
+        if entry.object in objects or entry.rank == FUNCTION
     ]
     # repeat grants on columns, because a fix that revokes a right on the table also revokes it on
     # columns
     revoked = {entry.object for entry in added if entry.undo and entry.rank == RIGHTS}
-    missing = [
+    restored = [
         _find_rows(session, entry)
         or drift(
             "missing or changed",
@@ -354,7 +352,7 @@ def find_drifts(
         for key, entry in sorted(
             expected.items(), key=lambda item: (item[1].rank, "$function$" not in item[0])
         )
-        if key not in actual
+        if key in missing
         or entry.object in recreated
         or (entry.rank == RIGHTS and entry.object in owned)
         or (entry.object in revoked and _COLUMN_RIGHT.match(entry.statement))
@@ -365,19 +363,21 @@ def find_drifts(
     new = [
         entry.object
         for key, entry in expected.items()
-        if entry.rank in (1, 2) and (key not in actual or entry.statement in created)
+        if entry.rank in (1, 2) and (key in missing or entry.statement in created)
     ]
-    missing += [
+    restored += [
         drift("uses a missing type", entry, entry.statement)
         for key, entry in expected.items()
-        if entry.rank == FUNCTION and key in actual and any(name in entry.statement for name in new)
+        if entry.rank == FUNCTION
+        and key not in missing
+        and any(name in entry.statement for name in new)
     ]
     undone = (drift("not in the release", f, f.undo) for f in added if f.undo)
     # remove unexpected objects first, because for example an altered policy is dropped, then
     # created
     return [
         Drift(item.detail.replace(OWNER, owner), item.fix.replace(OWNER, owner))
-        for item in (*repairs, *renamed, *undone, *missing)
+        for item in (*repairs, *renamed, *undone, *restored)
     ]
 
 
