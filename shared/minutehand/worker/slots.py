@@ -158,25 +158,13 @@ class Slots:
 
     def __init__(self, run: Run) -> None:
         self._clock = run.clock
-        types = {name: run.registry.find(name) for name in run.job_types}
-        sync_types = {
-            name
-            for name, job_type in types.items()
-            if job_type is not None and not job_type.is_async
-        }
-        batch_types = {
-            name for name, job_type in types.items() if job_type is not None and job_type.batch
-        }
-        single = [name for name in run.job_types if name not in batch_types]
-        pools = [
-            Pool(tuple(n for n in single if n not in sync_types), run.options.concurrency),
-            Pool(tuple(n for n in single if n in sync_types), run.options.threads),
-        ]
-        self._pools = [pool for pool in pools if pool.job_types]
-        for job_type in types.values():
-            if job_type is not None and job_type.batch:
-                size = run.options.concurrency if job_type.is_async else run.options.threads
-                self._pools.append(BatchPool(job_type, size))
+        types = [found for name in run.job_types if (found := run.registry.find(name))]
+        self._pools: list[Pool] = []
+        for is_async, size in ((True, run.options.concurrency), (False, run.options.threads)):
+            of_kind = [job_type for job_type in types if job_type.is_async == is_async]
+            single = tuple(job_type.name for job_type in of_kind if not job_type.batch)
+            self._pools += [Pool(single, size)] if single else []
+            self._pools += [BatchPool(job_type, size) for job_type in of_kind if job_type.batch]
         #: Maximum concurrent calls of processors in the run. A batch is one call.
         self.total = sum(pool.size for pool in self._pools)
         self._by_type = {name: pool for pool in self._pools for name in pool.job_types}
