@@ -173,6 +173,10 @@ class JobType(Generic[P]):
         code = getattr(inspect.unwrap(self._code), "__code__", None)
         return found if code is None else f"{found} ({code.co_filename}:{code.co_firstlineno})"
 
+    def is_in(self, package: str) -> bool:
+        """Return whether a module or its submodules contain the processor's code."""
+        return f"{getattr(self.run, '__module__', '')}.".startswith(f"{package}.")
+
     @property
     def _code(self) -> Any:
         return self.run if inspect.isroutine(self.run) else type(self.run)
@@ -259,8 +263,7 @@ class Registry:
     def forget(self, module_name: str) -> None:
         """Remove the job types of a module and its submodules after its import failed."""
         for name, job_type in list(self._types.items()):
-            module = getattr(job_type.run, "__module__", "")
-            if module == module_name or module.startswith(f"{module_name}."):
+            if job_type.is_in(module_name):
                 del self._types[name]
 
     def around(self, middleware: M) -> M:
@@ -285,13 +288,11 @@ class Registry:
         if middleware not in job_type.around:
             self._types[name] = replace(job_type, around=(*job_type.around, middleware))
 
-    def around_all(self, *middleware: Middleware) -> None:
+    def around_all(self, middleware: Middleware) -> None:
         """Make `middleware` the outermost middleware of each type that does not have it."""
-        for job_type in list(self):
-            added_middleware = [added for added in middleware if added not in job_type.around]
-            self._types[job_type.name] = replace(
-                job_type, around=(*added_middleware, *job_type.around)
-            )
+        for name, job_type in self._types.items():
+            if middleware not in job_type.around:
+                self._types[name] = replace(job_type, around=(middleware, *job_type.around))
 
     def publisher(self, name: str, publish: Publisher) -> None:
         """Call `publish` before a run's first lease, after wake-ups of the run, and every second.
@@ -392,7 +393,6 @@ class Registry:
                     upcasters=steps,
                     part_of=part_of,
                     schedules=schedules,
-                    around=self._around,  # share the registry's list, which may grow
                     adapter=adapter,
                 )
             )

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import ModuleType
 
 from minutehand import telemetry
-from minutehand.app import App, OnError, find_apps
+from minutehand.app import OnError, find_apps
 from minutehand.config import Settings
 from minutehand.queue.errors import QueueError
 from minutehand.queue.worker_client import WorkerQueue
@@ -63,14 +63,16 @@ def load_processors(settings: Settings, *, on_error: OnError | None = None) -> R
         logger.warning("MINUTEHAND_APPS=%s names no package with processors", names, extra=extra)
     for app in apps:
         functions, known = {}, len(default_registry.names)
-        with using(f"{app.package}.processors"):
+        package = f"{app.package}.processors"
+        with using(package):
             module = app.module("processors", on_error and without)
             functions = _register_functions(module) if module is not None else {}
         for name, register in functions.items():
             with using(name):
                 register(registry, settings)
         has_more = len(default_registry.names) > known
-        if not (functions or has_more or _registered_by(app)):
+        is_registered = any(job_type.is_in(package) for job_type in default_registry)
+        if not (functions or has_more or is_registered):
             logger.warning(
                 "%s has no processors; write them in %s/processors.py, the only file that is read",
                 app.package,
@@ -114,10 +116,3 @@ def _register_functions(module: ModuleType) -> dict[str, Callable[[Registry, Set
     functions = {name: getattr(sys.modules[name], "register", None) for name in names}
     first = {register: name for name, register in reversed(functions.items()) if callable(register)}
     return {name: register for register, name in reversed(first.items())}
-
-
-def _registered_by(app: App) -> bool:
-    """Return whether the app has registered a processor with `@processor`."""
-    parent = f"{app.package}.processors"
-    modules = (getattr(job_type.run, "__module__", "") for job_type in default_registry)
-    return any(name == parent or name.startswith(f"{parent}.") for name in modules)
