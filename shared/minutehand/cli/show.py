@@ -47,7 +47,7 @@ def show(output: Output, connection: Connection, job_id: JobId) -> None:
     output.text(job["id"])
     if state not in {"completed", "cancelled"}:
         _explain(output, details["explain"])
-    output.details({name: job.get(name) for name in FIELDS.split() if job.get(name) != []})
+    output.details({name: job.get(name) for name in FIELDS.split()})
     for name, columns in (("attempts", ATTEMPTS), ("steps", STEPS), ("children", CHILDREN)):
         if details[name]:
             output.text("")

@@ -126,11 +126,11 @@ class Output:
             self.text(text, lines=False)
 
     def details(self, details: Mapping[str, Any]) -> None:
-        """Print names with their values, except values that are None."""
+        """Print names with their values, except values that are None or an empty list."""
         width = max(16, *map(len, details)) if details else 0
         for name, value in details.items():
             label = name
-            if value is None:
+            if value in (None, []):
                 continue
             if not isinstance(value, str):
                 self.text(Text.assemble(f"{name:<{width}}  ", cell("value", value)))
