@@ -56,7 +56,13 @@ def tick(
 
 @pytest.mark.parametrize(
     ("due", "most", "fan_out", "expected"),
-    [(500, 9, True, [4]), (500, 2, True, [2]), (0, 9, True, []), (500, 9, False, [])],
+    [
+        (500, 9, True, [4]),
+        (500, 2, True, [2]),
+        (12, 9, True, [2]),
+        (0, 9, True, []),
+        (500, 9, False, []),
+    ],
 )
 def test_a_backlog_starts_as_many_as_it_is_worth(
     due: int, most: int, fan_out: bool, expected: list[int]

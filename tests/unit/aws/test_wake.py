@@ -6,6 +6,7 @@ Concurrent calls share one invocation, and a failed one raises no error.
 import asyncio
 import json
 import logging
+import threading
 
 import pytest
 
@@ -57,7 +58,7 @@ async def test_a_crowd_shares_one_invoke_that_starts_after_its_commits(
 ) -> None:
     """Fifty concurrent wake calls share one invocation.
 
-    It starts after the call that came before them has ended.
+    It starts after the call that came before them has ended. A later call gets its own.
     """
     service.gate.clear()
     first = asyncio.ensure_future(waker.wake())
@@ -67,9 +68,14 @@ async def test_a_crowd_shares_one_invoke_that_starts_after_its_commits(
     for _ in range(5):  # more calls arrive while the first is in flight
         crowd += [asyncio.ensure_future(waker.wake()) for _ in range(10)]
         await asyncio.sleep(0.01)
+    held, service.gate = service.gate, threading.Event()
+    service.arrived.clear()
+    held.set()
+    await asyncio.to_thread(service.arrived.wait, 60)
+    late = asyncio.ensure_future(waker.wake())  # the shared run may not find this caller's job
+    await asyncio.sleep(0)
     service.gate.set()
-    await asyncio.gather(first, *crowd)
-    await waker.wake()
+    await asyncio.gather(first, *crowd, late)
 
     assert len(service.asked) == 3
 

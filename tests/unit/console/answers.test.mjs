@@ -134,9 +134,15 @@ const busy = (hint, details = {}) => ({
   }),
 });
 const LOCKED = busy("job_busy");
+/** Responses to a serialization failure, a deadlock and a lock timeout. */
+const CLASHES = ["40001", "40P01", "55P03"].map((code) => ({
+  status: 500,
+  body: JSON.stringify({ code, message: "could not lock" }),
+}));
 
 for (const [name, ...refusals] of [
   ["another transaction changes the job", LOCKED, LOCKED],
+  ["the database meets a clash of locks", ...CLASHES],
   ["another change of the person runs", busy("rate_limited", { limit: "calls_at_once" })],
 ])
   test(`a change is repeated while ${name}`, async () => {

@@ -165,10 +165,17 @@ class World {
       id: "j",
       status: this.ended ? "completed" : "processing",
       result: this.ended ? "the result" : null,
+      finished_at: this.ended ? this.log.length : null,
+      streams: this.output && { reply: { attempt: 1, next: this.output.length } },
       last_seq: this.log.at(-1)?.seq ?? 0,
     };
+    const piece = { stream: "reply", attempt: 1, from: 0, next: this.output?.length };
     if (this.takes) await new Promise((then) => setTimeout(then, 1000 * this.takes));
-    const data = name === "list_jobs" ? { jobs: this.rows ?? [job] } : job;
+    const found = {
+      list_jobs: { jobs: this.rows ?? [job] },
+      job_output: { streams: [{ ...piece, text: this.output }] },
+    };
+    const data = found[name] ?? job;
     if (database === "there") return { data, error: null, status: 200 };
     const error = { message: database, code: database === "broken" ? "XX000" : "" };
     return { data: null, error, status: REFUSALS[database] };
@@ -275,21 +282,98 @@ test("the session listens for changes of user exactly as long as a channel lasts
   await Promise.all(rejected);
 });
 
-test("a change of user discards rows, and the response of a read that began before", async () => {
+test("a watch that begins soon after the end of another keeps its channel", async () => {
+  const world = new World({ log: [1] });
+  const first = watchJob(world.client, "j");
+  await leap(100);
+  world.do({ join: {}, ready: true });
+  await leap(100);
+  first.close();
+  const second = watchJob(world.client, "j");
+  await leap(3000);
+  assert.deepEqual([second.freshness, world.reconnects], ["live", 0]);
+  second.close();
+});
+
+test("a topic that the server closes again and again is joined less and less often", async () => {
+  const world = new World({ log: [1] });
+  const { channel } = world.client;
+  let joins = 0;
+  world.client.channel = () => {
+    joins += 1;
+    const made = channel();
+    setTimeout(() => made.say("CLOSED"), 10);
+    return made;
+  };
+  const watch = watchJob(world.client, "j");
+  await leap(60_000);
+  assert.ok(joins <= 8, `${joins} joins`);
+  watch.close();
+});
+
+test("a follower that got no response registers again soon, and a rejected one does not", async () => {
+  for (const status of [0, 403]) {
+    const world = new World({ log: [1] });
+    const watch = watchJob(world.client, "j");
+    await leap(100);
+    const { say, follow } = world.channel;
+    say("SUBSCRIBED");
+    follow({ data: null, status });
+    await leap(5000);
+    assert.equal(world.channel.follow !== follow, status === 0);
+    watch.close();
+  }
+});
+
+test("a change of user leaves the channel, and discards rows and responses of before", async () => {
   const world = new World({ log: [1], read_takes: 1 });
   world.haveUser();
-  const watch = watchJob(world.client, "j", { after: 0 });
+  const delivered = [];
+  const onEvent = ({ seq }) => delivered.push(seq);
+  const watch = watchJob(world.client, "j", { after: 0, onEvent });
   await leap(2000);
   assert.equal(watch.state.job.id, "j");
 
   watch.refresh();
   await leap(500);
   world.say("SIGNED_IN", { user: { id: "another" } });
-  assert.equal(watch.state.job, null);
+  assert.deepEqual([watch.state.job, world.reconnects], [null, 1]);
   await leap(1000);
   assert.equal(watch.state.job, null);
   await leap(1000);
   assert.equal(watch.state.job.id, "j");
+  assert.deepEqual(delivered, [1]);
+  watch.close();
+});
+
+test("a change of user discards the output", async () => {
+  const world = new World({ log: [1] });
+  world.haveUser();
+  world.output = "Hello";
+  const watch = watchJob(world.client, "j");
+  await leap(1000);
+  assert.deepEqual(watch.state.output, { reply: "Hello" });
+
+  world.say("SIGNED_IN", { user: { id: "another" } });
+  assert.deepEqual(watch.state.output, {});
+  watch.close();
+});
+
+test("each end of a job that is retried is announced", async () => {
+  const world = new World({ log: [1], ended: true });
+  const ends = [];
+  const onEnd = (job) => ends.push(job.finished_at);
+  const watch = watchJob(world.client, "j", { onEnd });
+  await leap(1000);
+  for (const [seq, ended] of [
+    [2, false],
+    [3, true],
+  ]) {
+    world.do({ commit: [seq] });
+    world.ended = ended;
+    await watch.refresh();
+  }
+  assert.deepEqual(ends, [1, 3]);
   watch.close();
 });
 

@@ -1,6 +1,7 @@
 """The credentials of a worker, and signatures of guests' network addresses."""
 
 import hashlib
+from datetime import timedelta
 
 import httpx
 import jwt
@@ -28,6 +29,10 @@ def token_of(key: WorkerKey) -> str:
     return key.headers()["Authorization"].removeprefix("Bearer ")
 
 
+def issued_at(token: str) -> int:
+    return int(jwt.decode(token, options={"verify_signature": False})["iat"])
+
+
 def test_a_minted_key_is_a_short_lived_job_worker() -> None:
     """A worker signs a token for the role `job_worker` that is valid for ten minutes.
 
@@ -50,13 +55,19 @@ def test_a_minted_key_is_a_short_lived_job_worker() -> None:
 
 
 def test_a_worker_whose_signature_is_rejected_uses_the_secret_key() -> None:
-    """A worker whose signed token is rejected uses the project's secret key instead."""
-    given = settings(supabase_jwt_secret=SECRET, supabase_secret_key="sb_secret_x")
-    key = WorkerKey(given, clock=FrozenClock())
-    minted = token_of(key)
+    """A worker whose signed token is rejected uses the project's secret key instead.
 
-    key.invalidate(TokenRefused("expired", code="PGRST303"))
-    assert token_of(key) == minted
+    A token that is rejected because of a wrong clock is replaced by one with the server's time.
+    """
+    given = settings(supabase_jwt_secret=SECRET, supabase_secret_key="sb_secret_x")
+    clock = FrozenClock()
+    key = WorkerKey(given, clock=clock)
+    first = issued_at(token_of(key))
+
+    early = TokenRefused("issued at future", code="PGRST303")
+    early.server_time = clock.now() - timedelta(minutes=5)
+    key.invalidate(early)
+    assert issued_at(token_of(key)) - first == -300
     key.invalidate(TokenRefused("signed by an unknown key", code="PGRST301"))
     assert key.headers() == {"apikey": "sb_secret_x"}
 

@@ -141,9 +141,10 @@ async def test_the_streams_of_a_caller_read_two_at_a_time(services: Services) ->
 
 def test_slots_are_limited_in_total_and_per_caller() -> None:
     limiter = SlotLimiter("streams", 2, limit=3)
-    with limiter.slot("a"), limiter.slot("a"):
-        with pytest.raises(ApiError, match="Too many"), limiter.slot("a"):
-            pass
-        with limiter.slot("b"), pytest.raises(ApiError, match="no capacity"), limiter.slot("c"):
-            pass
-    assert limiter.count == 0
+    for _ in range(2):
+        with limiter.slot("a"), limiter.slot("a"):
+            with pytest.raises(ApiError, match="Too many"), limiter.slot("a"):
+                pass
+            with limiter.slot("b"), pytest.raises(ApiError, match="no capacity"), limiter.slot("c"):
+                pass
+        assert limiter.count == 0

@@ -66,6 +66,17 @@ def test_what_is_put_back_comes_before_what_is_newer() -> None:
     assert "".join(str(chunk.text) for chunk in again.output) == "Hello Ada"
 
 
+def test_output_from_before_a_restart_is_not_put_back() -> None:
+    updates = Updates()
+    _write(updates)
+    lost = updates.take()
+
+    updates.start_stream("reply", 2)
+    updates.restore(lost)
+
+    assert [chunk.attempt for chunk in updates.take().output] == [2]
+
+
 def test_a_report_has_a_maximum_of_bytes_of_output_and_at_least_one_chunk() -> None:
     updates = Updates()
     for stream in ("a", "b", "c"):
