@@ -57,9 +57,9 @@ def sanitize(value: Any, *, max_bytes: int = MAX_BYTES) -> Sanitized:
     """Convert `value` to bounded, JSON-safe data. Never raises.
 
     The function rejects values that JSON cannot express, such as NaN, values larger than
-    `max_bytes`, and values nested deeper than `MAX_LEVELS`. In a pydantic model, the model's setting
-    `ser_json_inf_nan` decides about NaN. The function replaces NUL characters and lone surrogates,
-    because Postgres does not accept them.
+    `max_bytes`, and values nested deeper than `MAX_LEVELS`. In a pydantic model, the model's
+    setting `ser_json_inf_nan` decides about NaN. The function replaces NUL characters and lone
+    surrogates, because Postgres does not accept them.
     """
     if value is None:
         return _NOTHING
