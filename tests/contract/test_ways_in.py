@@ -106,10 +106,10 @@ TABLE: dict[str, Ways] = {
         {**JOB, "p_answer": {"answer": "yes"}},
         "POST /api/jobs/JOB/answer",
         "answer JOB yes",
-        lambda q, job: q.answer(job, "yes"),
+        lambda q, job: q.answer(job, "yes", name="q"),
         state="waiting",
         shows=STATUS,
-        body={"answer": "yes"},
+        body={"answer": "yes", "name": "q"},
     ),
     "emit_event": Ways(
         {**OF, "p_name": "paid", "p_payload": {"n": 1}},

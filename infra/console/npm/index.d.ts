@@ -313,8 +313,8 @@ export declare function replay(
   },
 ): Promise<{ job: Job; created: boolean; wake: boolean }>;
 /**
- * Answer a question that a job asks. If the job asks several questions, `name` selects one. Returns
- * the job's row after the change.
+ * Answer the question that a job asks, and return the job. With the question's `name`, a late click
+ * does not answer the job's next question.
  */
 export declare function answer(
   client: Client,

@@ -23,7 +23,7 @@ export function Question({ jobId, wait, onAnswered }) {
   const send = (answer) =>
     createAction(onAnswered)(
       "Could not answer",
-      () => jobs.answer(jobId, { body: { answer } }),
+      () => jobs.answer(jobId, { body: { answer, name: wait.name } }),
       "Answered. The job continues.",
     );
   const options = Array.isArray(wait.options) ? wait.options : [];

@@ -202,11 +202,11 @@ class UserQueue(CallerFunctions):
             request=_without_none({"idempotency_key": idempotency_key, **changes}),
         )
 
-    async def answer(self, job_id: JobId | str, answer: Any) -> Job:
-        """Answer the question for which a job waits."""
+    async def answer(self, job_id: JobId | str, answer: Any, *, name: str | None = None) -> Job:
+        """Answer the question for which a job waits, if it has the given name."""
         # wrap the answer in an object, because some Data APIs do not pass a plain JSON string as
         # jsonb
-        wrapped = {"answer": answer}
+        wrapped = {"answer": answer, "name": name}
         return await self.call(
             "answer_job", parse=reading(Job), repeatable=False, job_id=job_id, answer=wrapped
         )

@@ -156,6 +156,8 @@ def _address(error: BaseException) -> str | None:
                     return f"{connection.host}:{connection.port}"
             return None
         parts = urlsplit(str(url))
+        if parts.hostname is None:
+            return None
         return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
     except BaseException:  # methods of a user's class may raise anything
         return None

@@ -119,6 +119,14 @@ def test_hooks_return_the_job_of_their_id_and_change_it(
     expect(status).to_have_text("cancelled")
     page.wait_for_function("() => ends.length === 3")  # an immediate retry would send no end event
     assert page.evaluate("mine.made.retry({ n: 4 }).then((job) => job.payload.n)") == 4
+    for name in ("first", "second"):
+        wait = {"kind": "ask", "name": name, "question": "Go?"}
+        worker.settle(worker.lease_one(), "waiting", wait=wait)
+        if name == "first":
+            page.wait_for_function("() => mine.made.job.waiting_for?.name === 'first'")
+            page.evaluate("(globalThis.first = mine.made.answer)('yes')")
+    second_click = "first('yes').catch((problem) => problem.code)"
+    assert page.evaluate(second_click) == "invalid_state", "it does not answer the next question"
     page.evaluate("void mine.made.enqueue([])")
     expect(status).to_have_text("payload_invalid")
 

@@ -148,7 +148,9 @@ def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker) -> Non
     expect(visitor.another_tab("/jobs").get_by_text("Which colour?")).to_be_visible()
     check_page(visitor)
     page.get_by_placeholder("Your answer").fill("blue")
-    click(page, "Answer", exact=True)
+    with page.expect_request("**/answer") as sent:
+        click(page, "Answer", exact=True)
+    assert sent.value.post_data_json == {"answer": "blue", "name": "q"}
 
     step = {"name": "paint", "result": "blue"}
     worker.settle(worker.lease_one(), result={"answer": 42}, steps=[step])

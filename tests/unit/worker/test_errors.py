@@ -98,7 +98,9 @@ def test_a_failed_request_names_the_address() -> None:
     for info in (raised(below), raised(ConnectionError("no connection"), below), raised(busy)):
         assert "(vendor.test:443)" in info.message
         assert "secret" not in info.message
-    assert "(" not in raised(refused()).message
+    no_host = httpx.UnsupportedProtocol("no http://", request=httpx.Request("POST", "/chat"))
+    for other in (refused(), no_host):
+        assert "(" not in raised(other).message
     with pytest.raises(URLError) as found:
         build_opener(ProxyHandler({})).open("http://127.0.0.1:1/v1")
     assert error_info(found.value).message.endswith("refused> (127.0.0.1:1)")

@@ -55,7 +55,11 @@ export function createHooks({ useState, useEffect, useRef }, client, defaults = 
       ...watched,
       cancel: () => refreshAfter(cancel(getClient(), jobId, { schema })),
       retry: (payload) => refreshAfter(retry(getClient(), jobId, { payload, schema })),
-      answer: (value) => refreshAfter(answer(getClient(), jobId, value, { schema })),
+      answer(value) {
+        // without the name, a second click would answer the job's next question
+        const name = watched.job?.waiting_for?.name;
+        return refreshAfter(answer(getClient(), jobId, value, { name, schema }));
+      },
     };
   }
 

@@ -104,9 +104,10 @@ class EditJob(Body):
 
 
 class Answer(Body):
-    """A person's answer to the question of a job."""
+    """A person's answer to the question of a job, or only to the question with the given name."""
 
     answer: Any
+    name: str | None = None
 
 
 class EmitEvent(Body):

@@ -200,7 +200,7 @@ async def replay_job(
 @router.post("/jobs/{job_id:uuid}/answer")
 async def answer_job(job_id: UUID, body: Answer, queue: CallerQueue, services: Provided) -> Job:
     """Answer the question that a job waits for."""
-    job = await queue.answer(str(job_id), body.answer)
+    job = await queue.answer(str(job_id), body.answer, name=body.name)
     await services.waker.wake()
     return job
 
