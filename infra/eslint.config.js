@@ -21,7 +21,7 @@ const forbid = (path, files) => ({
 });
 
 export default [
-  { ignores: ["**/node_modules/**", "**/*.d.ts"] },
+  { ignores: ["**/node_modules/**", "**/build/**", "**/*.d.ts"] },
   js.configs.recommended,
   {
     files: ["**/*.js", "**/*.mjs", "**/*.cjs"],
