@@ -97,10 +97,8 @@ class Attempt:
     #: Time of the last report of output, and whether someone reads the job's output.
     output_sent_at = -math.inf
     has_reader = False
-    #: Time of the next pulse, and the contents of the latest stored pulse and of the latest sent
-    #: pulse. A pulse contains the time of the job's last update and the location of its running
-    #: code.
-    _pulse_at = -math.inf
+    #: Contents of the latest stored pulse and of the latest sent pulse: the time of the job's last
+    #: update, the location of its running code, and more.
     _saved_state: tuple[Any, ...] | None = None
     _sent_state: tuple[Any, ...] | None = None
     #: True if a report with updates of this attempt is in flight.
@@ -149,6 +147,7 @@ class Attempt:
         self._type = environment.run.registry.find(job.job_type)
         self._extended_at = self._sent_at = sent_at
         self._started_at = clock.monotonic()
+        #: Time of the next pulse.
         self._pulse_at = self._started_at + PULSE_SECONDS
         self.updates = Updates(clock)
         self._steps = {} if lease.steps is None else lease.steps
@@ -243,8 +242,7 @@ class Attempt:
 
         Call this method only once.
         """
-        if self.result is None:
-            raise RuntimeError(f"job {self.job_id} is still running")
+        assert self.result is not None, "the job is still running"
         item = settle_item(self.result, self._facts())
         # break the reference cycle, so that attempt and task are freed without the garbage
         # collector

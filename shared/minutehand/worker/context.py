@@ -29,7 +29,7 @@ from minutehand.worker.streams import (
     Stream,
     StreamHistory,
 )
-from minutehand.worker.unawaited import CallTracker, must_await, tracked
+from minutehand.worker.unawaited import CallTracker, must_await, tracked_call
 from minutehand.worker.updates import Updates
 
 T = TypeVar("T")
@@ -338,9 +338,6 @@ class JobContext:
         if self._updates.is_output_rejected:
             raise OutputRefused
 
-    def _expected(self, call: StepCall) -> Awaitable[Any]:
-        return tracked(self, "call", call())
-
     def _open_streams(self) -> list[Stream]:
         return [stream for stream in self._streams.values() if stream.is_open]
 
@@ -382,7 +379,7 @@ class JobContext:
         try:
             call: StepCall = partial(self._tried, key, run, tries, timeout)
             for around in reversed(self.around_steps):
-                call = partial(around, key, partial(self._expected, call))
+                call = partial(around, key, partial(tracked_call, self, call))
             outer = RUNNING.set(key)
             try:
                 result = sanitize(await call())

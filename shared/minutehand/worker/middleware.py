@@ -12,7 +12,7 @@ from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
 from minutehand.worker.outcomes import Returned
 from minutehand.worker.threads import run_in_thread
-from minutehand.worker.unawaited import tracked
+from minutehand.worker.unawaited import tracked_call
 
 #: Function that runs the processor, or the next middleware, and returns the result.
 Call = Callable[[], Awaitable[Returned]]
@@ -28,16 +28,8 @@ Middleware = Callable[[Job[Any], JobContext, Call], Awaitable[Returned]]
 def wrap(around: Sequence[Middleware], call: Call, job: Job[Any], ctx: JobContext) -> Call:
     """Return a call of the processor inside all middleware. The first middleware is outermost."""
     for middleware in reversed(around):
-        call = partial(middleware, job, ctx, partial(_expected, call, ctx))
+        call = partial(middleware, job, ctx, partial(tracked_call, ctx, call))
     return call
-
-
-def _expected(call: Call, ctx: JobContext) -> Awaitable[Returned]:
-    """Return a call that the middleware must await.
-
-    If the middleware did not await the call, the processor would not run.
-    """
-    return tracked(ctx, "call", call())
 
 
 def calling(run: Callable[..., Any], *args: Any, thread: str | None) -> Callable[[], Any]:

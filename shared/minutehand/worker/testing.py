@@ -166,8 +166,7 @@ class ProcessorTest(Generic[P]):
         if batch is not None:
             batch.ended(job.id, is_abandoned=False)
         item = settle_item(result, AttemptFacts(has_new_steps=context.new_steps > 0))
-        if item is None:
-            raise AssertionError("a run without an item to settle must have lost its lease")
+        assert item is not None, "no test loses its lease"
         if item.outcome == "completed" and _is_too_long(item.result):
             message = "the result is too long; store the result and return a reference"
             item = SettleItem.of("failed", error=ending_error("ResultTooLarge", message))

@@ -83,6 +83,11 @@ def tracked(context: TracksCalls, name: str, call: T) -> T:
     return call
 
 
+def tracked_call(context: TracksCalls, call: Callable[[], T]) -> T:
+    """Make a call that a middleware must await, because nothing would run otherwise."""
+    return tracked(context, "call", call())
+
+
 def must_await(method: A) -> A:
     """Decorate a coroutine method of a context, so that each call is recorded."""
     name = f"ctx.{method.__name__}"
