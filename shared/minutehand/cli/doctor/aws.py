@@ -462,29 +462,9 @@ class Resources:
 
     def _check_alarms(self) -> Faults:
         """Check that the alarms and the receivers of their mails are as deployed."""
-        write = "cloudwatch put-metric-alarm"
-        for topic in self._resources("AWS::SNS::Topic"):
-            create = self._command("sns create-topic", name=topic["TopicName"])
-            arn = f"arn:{{partition}}:sns:{{region}}:{{account}}:{topic['TopicName']}"
-            names = {"TopicArn": arn.format(**self._arn_parts)}
-            found = self._find("sns", "list_subscriptions_by_topic", **names)
-            held = {
-                each["Endpoint"]: each["SubscriptionArn"]
-                for each in (found or {}).get("Subscriptions", ())
-                if each["SubscriptionArn"] != "Deleted"  # AWS lists it for some days
-            }
-            steps = [create] if found is None else []
-            for each in topic.get("Subscription", ()) if found != {} else ():
-                subscription = held.get(each["Endpoint"])
-                if subscription is None:
-                    options = {"topic_arn": names["TopicArn"], "protocol": each["Protocol"]}
-                    options["notification_endpoint"] = each["Endpoint"]
-                    steps.append(self._command("sns subscribe", **options))
-                elif subscription != "PendingConfirmation":
-                    yield from self._check_filter(subscription)
-            if steps:
-                problem = f"the topic {topic['TopicName']} or its subscription was deleted"
-                yield fail(f"{problem}, so no alarm sends a mail", " && ".join(steps))
+        write, topic = "cloudwatch put-metric-alarm", self._properties("Alerts")
+        if topic and (arn := self._ids.get("Alerts")):
+            yield from self._check_topic(arn, topic)
         for alarm in self._resources("AWS::CloudWatch::Alarm"):
             name = alarm["AlarmName"]
             response = self._find("cloudwatch", "describe_alarms", AlarmNames=[name])
@@ -494,6 +474,28 @@ class Resources:
             for found in (response or {}).get("MetricAlarms", ()):
                 deployed = {"ActionsEnabled": True, **alarm}
                 yield from self._compare(name, found, deployed, write, deployed)
+
+    def _check_topic(self, arn: str, topic: dict[str, Any]) -> Faults:
+        """Check the topic of the alarms, and the receivers of its mails."""
+        create = self._command("sns create-topic", name=topic["TopicName"])
+        found = self._find("sns", "list_subscriptions_by_topic", TopicArn=arn)
+        held = {
+            each["Endpoint"]: each["SubscriptionArn"]
+            for each in (found or {}).get("Subscriptions", ())
+            if each["SubscriptionArn"] != "Deleted"  # AWS lists it for some days
+        }
+        steps = [create] if found is None else []
+        for each in topic.get("Subscription", ()) if found != {} else ():
+            subscription = held.get(each["Endpoint"])
+            if subscription is None:
+                options = {"topic_arn": arn, "protocol": each["Protocol"]}
+                options["notification_endpoint"] = each["Endpoint"]
+                steps.append(self._command("sns subscribe", **options))
+            elif subscription != "PendingConfirmation":
+                yield from self._check_filter(subscription)
+        if steps:
+            problem = f"the topic {topic['TopicName']} or its subscription was deleted"
+            yield fail(f"{problem}, so no alarm sends a mail", " && ".join(steps))
 
     def _check_filter(self, arn: str) -> Faults:
         found = self._find("sns", "get_subscription_attributes", SubscriptionArn=arn) or {}
