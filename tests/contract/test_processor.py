@@ -191,13 +191,13 @@ async def test_waits_end_the_run_and_continue_in_order() -> None:
         return [size, paid["amount"], await ctx.ask("Colour?")]
 
     test = of(use)
-    assert (await test.run()).wait["kind"] == "sleep"  # type: ignore[index]
+    assert (await test.run()).wait["kind"] == "sleep"
     test.wake()
     response = await test.run()
-    assert response.wait["options"] == ["S", "L"]  # type: ignore[index]
-    assert response.wait["default"] == {"answer": "M"}  # type: ignore[index]
+    assert response.wait["options"] == ["S", "L"]
+    assert response.wait["default"] == {"answer": "M"}
     test.time_out()
-    assert (await test.run()).wait["event"] == "paid"  # type: ignore[index]
+    assert (await test.run()).wait["event"] == "paid"
     test.event({"amount": 3})
     await test.run()
     test.answer("red")

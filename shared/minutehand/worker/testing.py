@@ -58,11 +58,12 @@ class Run:
     retry_after_seconds: float | None = None
     until: datetime | None = None
     delay_seconds: float | None = None
-    wait: Mapping[str, Any] | None = None
+    #: A dict if the job waits. The type is `Any`, so that a test may read a field directly.
+    wait: Any = None
     progress: Sequence[Progress] = ()
     logs: Sequence[LogLine] = ()
     #: Output of each stream by name, as a string or a list of items.
-    output: Mapping[str, str | list[Any]] = field(default_factory=dict)
+    output: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def messages(self) -> list[str]:
