@@ -387,11 +387,12 @@ def migrations(target: Target) -> CheckResult:
     applied = {version for (version,) in target.query(query)}
     files = {version_of(file) for file in find_applied(project, applied)}
     if missing := sorted(files - applied):
+        release = ordinal(_engine_version(target))
         # migrations that cannot run again, because their release or a later one is installed
         ran = {
             version_of(part.path): part.path.stem.partition("_")[2]
             for part in installed(project.root)
-            if ordinal(part.version) <= ordinal(_engine_version(target))
+            if ordinal(part.version) <= release
         }
         if rows := [f"('{version}', '{ran[version]}')" for version in missing if version in ran]:
             table = "supabase_migrations.schema_migrations"
