@@ -25,6 +25,7 @@ class Api:
     project: Project
     engine: Engine
     url: str
+    services: Services
     users: QueueClient
     http: httpx.AsyncClient
 
@@ -74,7 +75,7 @@ async def serving_api(
         httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as http,
     ):
         try:
-            yield Api(project, engine, url, users, http)
+            yield Api(project, engine, url, services, users, http)
         finally:
             await users.aclose()
             await services.aclose()

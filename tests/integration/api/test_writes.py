@@ -32,6 +32,35 @@ async def test_one_bulk_of_a_caller_runs_and_the_body_of_another_is_not_read(api
     assert (await api.call("POST", "/api/jobs/bulk", content=b"{")).status_code == 400
 
 
+class Wakes:
+    """A waker that counts its calls."""
+
+    count = 0
+
+    async def wake(self) -> None:
+        self.count += 1
+
+
+async def test_each_route_that_makes_a_job_ready_wakes_a_worker(api: Api) -> None:
+    wakes = api.services.waker = Wakes()
+    of = {"workspace_id": ACME}
+    created = await api.call("POST", "/api/jobs", json={**of, "job_type": "work"})
+    path = f"/api/jobs/{created.json()['id']}"
+    counts = [wakes.count]
+    for outcome, route, body in (
+        ("waiting", f"{path}/answer", {"answer": 1}),
+        ("failed", f"{path}/retry", {}),
+        ("failed", "/api/jobs/retry", {**of, "filter": {}}),
+        ("failed", "/api/events", {**of, "name": "paid"}),
+    ):
+        api.engine.settle(api.engine.lease_one(), outcome, wait={"kind": "ask", "question": "?"})
+        response = await api.call("POST", route, json=body)
+        assert response.is_success, response.text
+        counts.append(wakes.count)
+
+    assert counts == [1, 2, 3, 4, 5]
+
+
 async def test_a_bulk_without_a_valid_token_is_not_read(api: Api) -> None:
     """A bulk request without a valid token or key gets 401 before its body is read."""
     for headers in (

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from infra.bench.scratch import scratch_settings
+from minutehand.aws.extra_workers import EXTRA_WORKER_SOURCE
 from minutehand.config import Settings
 from minutehand.functions.worker.invocations import SCHEDULE_SOURCE, LambdaWorker
 from minutehand.functions.worker.processors import load_or_report, load_processors
@@ -18,6 +19,7 @@ from minutehand.worker import Worker
 from tests.integration.worker.drained.processors import COROUTINE, FUNCTION
 from tests.support.engine import Engine
 from tests.support.renewed import Renewed
+from tests.unit.aws.conftest import Service, service as service
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +53,25 @@ def test_a_run_of_one_queue_ends_with_what_that_queue_has(engine: Engine) -> Non
 
     assert (result["completed"], result["due_left"]) == (120, 0)
     assert due(engine, COROUTINE, FUNCTION) == 14
+
+
+@pytest.mark.parametrize("source", [SCHEDULE_SOURCE, EXTRA_WORKER_SOURCE])
+def test_an_extra_worker_starts_no_other(engine: Engine, service: Service, source: str) -> None:
+    engine.enqueue_many(60, job_type=FUNCTION)
+    settings = settings_of(
+        engine,
+        extra_workers=2,
+        worker_concurrency=1,
+        worker_threads=1,
+        worker_function_name="worker",
+        aws_region="eu-central-1",
+        aws_endpoint_url=service.url,
+    )
+
+    with closing(LambdaWorker(settings)) as worker:
+        worker({"source": source}, None)
+
+    assert bool(service.asked) is (source == SCHEDULE_SOURCE)
 
 
 async def test_what_a_run_leaves_is_counted_for_all_types_that_it_serves(engine: Engine) -> None:

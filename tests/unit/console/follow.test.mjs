@@ -45,6 +45,7 @@ import { eventsOf } from "../../../infra/console/lib/jobs/messages.js";
 import { outputOf } from "../../../infra/console/lib/jobs/pieces.js";
 import { applyEvent, normalizeEvent, Sequence } from "../../../infra/console/lib/jobs/sequence.js";
 
+import { waitAll } from "../../../infra/console/lib/jobs/wait.js";
 import { watchJobs, watchWorkspace } from "../../../infra/console/lib/jobs/watch.js";
 import { JobGone, watchJob } from "../../../infra/console/lib/jobs/watch-job.js";
 
@@ -127,10 +128,10 @@ class World {
     this.client.auth = { onAuthStateChange };
   }
 
-  #call(name, { p_session_id: session }) {
+  #call(name, { p_session_id: session, p_job_id: id = "j" }) {
     if (name !== "follow_topic") {
       this.session = session;
-      return { abortSignal: () => this.#read(name) };
+      return { abortSignal: () => this.#read(name, id) };
     }
     const { channel } = this;
     const terms = new Promise((then) => (channel.follow = then));
@@ -157,12 +158,12 @@ class World {
     channel.follow({ data: this.terms, status: 200 });
   }
 
-  async #read(name) {
+  async #read(name, id) {
     this.reads += 1;
     this.shown = [...this.log];
     const { database } = this;
     const job = {
-      id: "j",
+      id,
       status: this.ended ? "completed" : "processing",
       result: this.ended ? "the result" : null,
       finished_at: this.ended ? this.log.length : null,
@@ -170,7 +171,8 @@ class World {
       last_seq: this.log.at(-1)?.seq ?? 0,
     };
     const piece = { stream: "reply", attempt: 1, from: 0, next: this.output?.length };
-    if (this.takes) await new Promise((then) => setTimeout(then, 1000 * this.takes));
+    const takes = this.slow?.[id] ?? this.takes;
+    if (takes) await new Promise((then) => setTimeout(then, 1000 * takes));
     const found = {
       list_jobs: { jobs: this.rows ?? [job] },
       job_output: { streams: [{ ...piece, text: this.output }] },
@@ -430,16 +432,18 @@ test("a job ends once its row has the result", async () => {
   watch.close();
 });
 
-test("a list discards its rows when its reader loses access", async () => {
+test("a list discards its rows and leaves its topic when its reader loses access", async () => {
   const world = new World({ log: [1] });
   const watch = watchJobs(world.client, { workspace_id: "w" });
   await leap(500);
   assert.equal(watch.state.jobs.length, 1);
+  world.do({ join: {}, ready: true });
+  await leap(500);
 
   world.database = "refuses";
   await watch.refresh();
 
-  assert.deepEqual(watch.state.jobs, []);
+  assert.deepEqual([watch.state.jobs, world.reconnects], [[], 1]);
   watch.close();
 });
 
@@ -454,6 +458,30 @@ test("a guest follows a job by a session's id, until the session has expired", a
   await leap(10_000);
   await ended;
   assert.equal(watch.state.job, null);
+});
+
+test("a wait for jobs returns their rows in the order of the ids", async () => {
+  const world = new World({ log: [1], ended: true });
+  world.slow = { j: 2 };
+  const rows = waitAll(world.client, ["j", "k"]);
+  await leap(5000);
+  assert.deepEqual(
+    (await rows).map(({ id }) => id),
+    ["j", "k"],
+  );
+});
+
+test("a wait for jobs that is aborted follows them no longer", async () => {
+  const world = new World({ log: [1] });
+  world.haveUser();
+  const controller = new AbortController();
+  const { signal } = controller;
+  const aborted = assert.rejects(waitAll(world.client, ["j"], { signal }), { name: "AbortError" });
+  await leap(100);
+  controller.abort();
+  await aborted;
+  await leap(3000);
+  assert.equal(world.listeners, 0);
 });
 
 test("a session is joined after its first job", async () => {

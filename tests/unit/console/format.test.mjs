@@ -3,10 +3,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
+  atLeast,
   INSTANT,
   instantOf,
   relative,
   safeUrl,
+  serverNow,
   setClock,
 } from "../../../infra/console/lib/format.js";
 import { stateAt } from "../../../infra/console/lib/states.js";
@@ -45,6 +47,15 @@ test("times use the server's clock, because a browser's may be hours off", () =>
   const at = new Date(Date.now() - 7_200_000).toISOString();
   setClock(at);
   assert.equal(relative(at), "now");
+  setClock(new Date(Date.now() - 1500).toISOString()); // it may come from a slow response
+  assert.ok(Math.abs(serverNow() - Date.now()) < 100);
+});
+
+test("a count that stopped at 10,000 is a minimum", () => {
+  assert.deepEqual(
+    [9999, 10_000].map((count) => atLeast(count)),
+    ["9,999", "10,000+"],
+  );
 });
 
 test("a relative time has a minute, or two hours or days, at least", () => {

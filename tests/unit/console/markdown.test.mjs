@@ -36,6 +36,10 @@ test("no beginning of a text shows a mark", () => {
   }
 });
 
+test("marks in code that is being written stay as they are", () => {
+  assert.equal(shown(growTokens(NOTHING, "`a ** b", lexer).tokens), "a ** b");
+});
+
 test("a text without open marks stays as it is", () => {
   for (const text of [TEXT, TEXT.replace("The end.", ""), "a", ""])
     assert.equal(shown(growTokens(NOTHING, text, lexer).tokens), shown(lexer(text)));

@@ -22,7 +22,7 @@ from minutehand.worker import (
     TickSummary,
 )
 from minutehand.worker.testing import ProcessorTest, run_batch
-from tests.support.queue_model import ModelQueue, Row
+from tests.support.queue_model import LATENCY, ModelQueue, Row
 from tests.support.virtual_time import leaping
 
 Jobs = list[BatchedJob[Any]]
@@ -246,7 +246,7 @@ async def test_a_call_in_halves_finds_the_steps_and_streams_of_the_first() -> No
 
     async def run(jobs: list[BatchedJob[int]]) -> list[str]:
         unused = [job.ctx.step("later", lambda: asyncio.sleep(0)) for job in jobs]
-        receipts = [await pay(job.payload, job.ctx) for job in reversed(jobs)][::-1]
+        receipts = [await pay(job.payload, job.ctx) for job in jobs]
         await asyncio.gather(*unused)
         return receipts
 
@@ -329,6 +329,18 @@ def test_the_deadline_of_one_job_leaves_the_call_to_the_others() -> None:
         assert (world.outcomes[name], error and error.type) == ("retry", "DeadlinePassed")
     assert round(stopped_at[0]) == 20
     assert world.ends["c"].result == "partial"
+
+
+def test_a_deadline_that_passes_before_the_call_ends_its_job_at_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = World([Row("a", 1, deadline=LATENCY * 3 / 4)], results)
+    world.tick(budget=30)
+
+    error = world.ends["a"].error
+    assert error
+    assert error.type == "DeadlinePassed"
+    assert "was abandoned" not in caplog.text
 
 
 def test_the_last_attempt_is_alone_so_that_no_other_job_can_make_it_fail() -> None:

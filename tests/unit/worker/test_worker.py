@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from minutehand.queue.errors import ProcessorError, QueueError
+from minutehand.queue.errors import ProcessorError, QueueError, TokenRefused
 from minutehand.queue.models import LeaseResponse, ReportResult, RunState, SettleResponse
 from minutehand.worker import Job, JobContext, Registry, Schedule, Snooze, TickOptions, TickSummary
 from minutehand.worker.slots import Pool
@@ -203,6 +203,57 @@ def test_what_someone_else_holds_is_reported_and_settled_again() -> None:
     assert held.steps == ["pay"]
     assert held.settled == other.settled == {1: "completed"}
     assert [item.job_id for items in queue.settles for item in items][:2] == ["other", "held"]
+
+
+def test_a_job_whose_row_is_locked_beyond_its_lease_time_keeps_its_lease() -> None:
+    held = Row("held", {}, lease_seconds=10)
+
+    async def work(job: Job[Any], ctx: JobContext) -> None:
+        held.is_locked = True
+        await asyncio.sleep(30)
+        held.is_locked = False
+
+    tick(ModelQueue([held]), work)
+
+    assert held.settled == {1: "completed"}
+
+
+def test_a_job_keeps_its_lease_after_a_pause_of_the_process() -> None:
+    """After a pause, the worker renews an expired lease that no maintenance has taken back."""
+
+    class Alone(ModelQueue):
+        def _expire(self) -> None:
+            """Take nothing back."""
+
+    async def work(job: Job[Any], ctx: JobContext) -> None:
+        pass_time(30)
+        await asyncio.sleep(5)
+
+    row = Row("1", {}, lease_seconds=10)
+    tick(Alone([row]), work, budget=120)
+
+    assert row.settled == {1: "completed"}
+
+
+def test_a_settlement_is_repeated_after_a_rejected_token() -> None:
+    class Refusing(ModelQueue):
+        async def settle(self, items: Any, **options: Any) -> SettleResponse:
+            if not self.settles:
+                self.settles.append(items)
+                raise TokenRefused("the token has expired", status=401)
+            return await super().settle(items, **options)
+
+    row = Row("1", {})
+    tick(Refusing([row]), nothing)
+
+    assert row.settled == {1: "completed"}
+
+
+async def test_a_payload_that_the_queue_rejects_is_not_sent_again() -> None:
+    async def work(job: Job[Any], ctx: JobContext) -> None:
+        raise QueueError("no", status=422, code="PT422", hint="payload_invalid")
+
+    assert (await ProcessorTest(work, {}).run()).outcome == "failed"
 
 
 def test_an_error_says_where_its_log_is_and_an_instant_is_in_utc() -> None:
