@@ -41,6 +41,10 @@ class LeapingLoop(asyncio.SelectorEventLoop):
         called.add_done_callback(self._in_threads.discard)
         return called
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Wait without a timeout, which since Python 3.12 the loop would leap to."""
+        await super().shutdown_default_executor()
+
     def time(self) -> float:
         return self._at
 
