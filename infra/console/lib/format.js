@@ -171,7 +171,7 @@ export function parsePayload(text) {
   try {
     return JSON.parse(text);
   } catch (error) {
-    throw new Error(`The payload is not JSON: ${error.message}`);
+    throw new Error(`The payload is not JSON: ${error.message}`, { cause: error });
   }
 }
 

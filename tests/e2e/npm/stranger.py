@@ -54,8 +54,8 @@ class Stranger:
         """Compile strictly and return the errors of tsc.
 
         tsc also checks all declarations, and those of its own library, to whose events the package
-        adds its own. Errors in supabase-js and of the package `ai`, which is not installed, are
-        left out.
+        adds its own. Errors in supabase-js and of the package `ai`, which is not installed, and
+        the indented details of each error are left out.
         """
         folder = f"./node_modules/types-react-{react}"
         options = {
@@ -77,5 +77,5 @@ class Stranger:
             json.dumps({"compilerOptions": options, "files": [*files, types]})
         )
         result = self.node("typescript/bin/tsc").splitlines()
-        others = ("node_modules/@supabase/", "node_modules/minutehand/ai-sdk.d.ts")
+        others = (" ", "node_modules/@supabase/", "node_modules/minutehand/ai-sdk.d.ts")
         return "\n".join(line for line in result if not line.startswith(others))
