@@ -52,16 +52,22 @@ BUILT: list[Built] = []
 class Rotation:
     """A handler whose secrets come from one parameter, and a clock that the test sets."""
 
-    def __init__(self, settings: Settings, parameter: str) -> None:
+    def __init__(self, settings: Settings, parameter: str, **variables: str) -> None:
         self.now = 0.0
         BUILT.clear()
-        environ = function_environment(settings, parameter)
+        environ = function_environment(settings, parameter) | variables
         self.handler = RotatingHandler(environ, Built, wall_clock=lambda: self.now)
 
     def token_after(self, seconds: float) -> str:
         self.now += seconds
         token: str = self.handler({}, None)["token"]
         return token
+
+
+def test_a_variable_of_the_function_has_precedence_over_a_secret(settings: Settings) -> None:
+    put(settings, "/minutehand/test/d", json.dumps({"TOKEN": "one"}))
+
+    assert Rotation(settings, "/minutehand/test/d", TOKEN="own").token_after(0) == "own"
 
 
 def test_a_rotated_secret_is_taken_up_within_minutes(

@@ -66,8 +66,12 @@ BLANK = {"question_id": "q1", "response": " \u200b", "duration_ms": 1}
             "question 'q1' is answered twice": {"answers": lambda given: [*given, given[0]]},
             "the answer to question 'q1' is empty": {"answers": lambda _: [BLANK]},
         },
+        {
+            "alpha returned the result of another execution": {"result": {"task_id": "other"}},
+            "gamma returned the result of another execution": {"result": {"execution_id": "other"}},
+        },
     ],
-    ids=["away", "elsewhere", "wrong answers"],
+    ids=["away", "elsewhere", "wrong answers", "of another"],
 )
 async def test_a_region_fails_over_and_says_why_when_all_its_providers_fail(
     station: Station, providers: Providers, reasons: dict[str, dict[str, Any]]

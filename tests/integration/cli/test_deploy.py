@@ -151,7 +151,7 @@ def test_what_is_not_filled_in_is_named_before_anything_is_built(deployer: Deplo
     """
     assert "supabaseUrl" in deployer.refused("open")["error"]
     assert deployer.refused("prd")["code"] == "unknown_stage"
-    deployer.secrets.chmod(0o644)
+    deployer.secrets.chmod(0o640)
     assert deployer.refused("dev")["code"] == "secrets_exposed"
     deployer.write_secrets({"WORKER_SECRET_TOKEN": "w"})
     refusal = deployer.refused("dev")

@@ -6,8 +6,10 @@ from typing import Any
 import httpx
 
 from minutehand_apps.training.parts import MIN_PART_BYTES
+from minutehand_apps.training.uploads import UploadToken
 from tests.integration.training.conftest import Studio
 from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX
+from tests.support.project import Project
 from tests.unit.web.conftest import error_of
 
 
@@ -41,7 +43,7 @@ def put(part: dict[str, Any]) -> None:
 async def test_an_upload_is_resumed_and_completed(studio: Studio) -> None:
     """A user resumes an interrupted upload with its id and completes it.
 
-    A repeated completion returns the same training.
+    A repeated completion returns the same training. An id with another size is not completed.
     """
     upload = await studio.ok("POST", "/api/uploads", json=described())
     path = f"/api/uploads/{upload['id']}"
@@ -56,7 +58,10 @@ async def test_an_upload_is_resumed_and_completed(studio: Studio) -> None:
     put(signed[1])
     done = await studio.call("POST", f"{path}/complete", json=WHOLE)
     again = await studio.call("POST", f"{path}/complete", json=WHOLE)
+    shorter = UploadToken.decode(upload["id"]).model_copy(update={"size_bytes": 5}).encode()
+    other = await studio.call("POST", f"/api/uploads/{shorter}/complete", json=WHOLE)
 
+    assert other.status_code == 404
     assert (early.status_code, error_of(early)["detail"]) == (409, {"missing": [2]})
     assert (resumed["missing"], resumed["complete"]) == ([2], False)
     assert done.status_code == again.status_code == 200
@@ -67,6 +72,17 @@ async def test_an_upload_is_resumed_and_completed(studio: Studio) -> None:
     training = done.json()["training"]
     assert again.json()["training"]["id"] == training["id"]
     assert {job["job_type"] for job in training["jobs"]} >= {"transcription", "mux_upload"}
+
+
+async def test_a_file_above_the_limit_is_not_accepted(studio: Studio, project: Project) -> None:
+    """The limit also holds for the parts of an upload, because a caller can change its id."""
+    upload = await studio.ok("POST", "/api/uploads", json=described())
+    settings = project.settings.with_environ(UPLOADS_MAX_BYTES=str(MIN_PART_BYTES))
+
+    async with Studio(project, settings).open() as limited:
+        for path, body in (("", described()), (f"/{upload['id']}/parts", TO_SIGN)):
+            response = await limited.call("POST", f"/api/uploads{path}", json=body)
+            assert (response.status_code, error_of(response)["code"]) == (413, "upload_too_large")
 
 
 async def test_an_upload_is_its_owners_alone(studio: Studio) -> None:
