@@ -74,7 +74,8 @@ export class JobChatTransport {
     // Read a failed reply in every case, because the messages that a page has loaded contain no
     // error.
     const isOver = ENDED.has(job.status) && job.status !== "failed";
-    if (isOver && Date.parse(job.finished_at) < Date.now() - RECENT_MS) return null;
+    const isOld = Date.parse(job.finished_at) < Date.now() - RECENT_MS;
+    if (isOver && (isOld || !job.streams?.[this.#stream])) return null;
     const last = continued(messagesIn(job));
     const options = { ...this.#options, stream: this.#stream };
     const [message] = await withOutput(this.#client, chatId, last ? [last] : [], options);

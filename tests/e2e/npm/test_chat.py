@@ -16,6 +16,7 @@ from infra.release.wheels import Environment
 from minutehand.local.users import ADA
 from tests.e2e.console.people import PATIENCE_MS
 from tests.e2e.npm.site import Site, running_site, write_project
+from tests.support.patience import until
 
 #: The first test builds the wheel and the project, and starts its stack.
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
@@ -240,6 +241,21 @@ def test_a_tool_runs_after_its_approval_only(tab: Callable[..., Tab]) -> None:
 
     for each in (first, second, tab("type=jobs.refund")):
         each.shows("Question", paid, "Question", denied, "Question", denied)
+
+
+def test_a_reply_without_content_is_no_message(
+    tab: Callable[..., Tab], site: Site, chat: str
+) -> None:
+    shown = tab()
+    shown.does("Send")
+    until(lambda: site.jobs(chat) == [("processing", 1)])
+    shown.does("Stop")
+    until(lambda: site.jobs(chat) == [("cancelled", 1)])
+
+    reloaded = tab()
+    site.say(chat, "say one", "end")
+    reloaded.does("Send")
+    reloaded.shows("Question", "Question", "one")
 
 
 @pytest.mark.weekly(only=True)
