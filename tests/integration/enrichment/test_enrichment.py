@@ -93,6 +93,8 @@ async def test_what_apollo_answers_decides_how_a_job_continues(
     job = await online.tick(job_id)
 
     assert (job["status"], job["attempts"], len(apollo.seen)) == (status, attempts, 1)
+    [calls] = online.project.sql("select count(*) from enrichment.calls")
+    assert calls["count"] == (fault.status == 200), "a call that may be charged is kept"
     is_over = status == "failed"
     assert message in (job["error_message"] if is_over else job["progress"]["message"])
     if not is_over:
