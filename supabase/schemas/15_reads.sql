@@ -1176,8 +1176,8 @@ select queue.nearest_name(p_job_type, array(
 $$;
 
 -- Return the emitted event of the workspace whose name is most similar to p_event. Only the names
--- before and after p_event in the alphabet are compared, and only names with the same digits,
--- because digits usually identify the subject of an event.
+-- before and after p_event in the alphabet are compared, and only names with the same digits (except
+-- zeros before a number), because digits usually identify the subject of an event.
 create function queue.nearest_event(p_workspace_id uuid, p_event text)
 returns text
 language sql stable
@@ -1202,7 +1202,8 @@ select queue.nearest_name(p_event, array(
       limit 5
     )
   ) as e
-  where regexp_replace(e.name, '[^0-9]', '', 'g') = regexp_replace(p_event, '[^0-9]', '', 'g')
+  where regexp_replace(e.name, '(?<![0-9])0+|[^0-9]', '', 'g')
+    = regexp_replace(p_event, '(?<![0-9])0+|[^0-9]', '', 'g')
 ))
 $$;
 
@@ -1279,8 +1280,8 @@ $$;
 -- column `command` omits the command's first word, `minutehand`. If `path` is null, the advice
 -- links to the job's page in the console. queue.render_guidance replaces a placeholder such as
 -- {job_type} by the value with this name. Square brackets contain alternative texts, separated by
--- |. queue.render_guidance keeps the first alternative text for which no value is missing, or no
--- alternative at all.
+-- |. queue.render_guidance keeps the first alternative for which no value is missing. A single
+-- alternative is optional. Of several alternatives, one is required, and the last may be empty.
 create view queue.guidance as
 select row_number() over () as id, a.*
 from (
@@ -1362,8 +1363,8 @@ from (
       ),
       (
         'unavailable',
-        'The other service cannot be used ({code}). Check its address, its certificate and whether '
-          'it runs. Then retry the job.'
+        'The other service cannot be used[ ({code})]. Check its address, its certificate or TLS '
+          'setting, and whether it runs. Then retry the job.'
       )
   ) as f (kind, words)
   union all -- advice for several reasons, before the other advice for one of these reasons
@@ -1379,9 +1380,9 @@ from (
       (
         '{key_limit, workspace_type_limit, workspace_limit, type_limit, no_slot}',
         '[Job {parent} is its parent. If the parent waits for it without `ctx.gather` or '
-          '`ctx.map`, neither ends: cancel the parent, and fix its code.|Wait for job {holder}, or '
-          'cancel it.]',
-        'cancel {holder}',
+          '`ctx.map`, neither ends: cancel the parent, and fix its code.|Wait for job {holder}. See '
+          'whether it still works:]',
+        'explain {holder}',
         '/jobs/{holder}'
       ),
       (
@@ -1461,16 +1462,16 @@ from (
     (
       'failed:payload',
       null,
-      'If the worker is older than the payload, deploy the worker. Otherwise retry the job with a '
-        'payload that fits the type.',
+      'Retry the job with a payload that fits the type, or give new fields of the type a default. '
+        'If the worker is older than the payload, deploy the worker.',
       'retry {job_id} --payload @payload.json',
       null
     ),
     (
       'failed:rate',
       null,
-      'The other service limits its rate. Set `rate_limit` of the type below that rate, then retry '
-        'the job.',
+      'If a quota of the other service is used up, raise it there. If the calls come too fast, set '
+        'a lower `rate_limit` of the type. Then retry the job.',
       'retry {job_id}',
       '/types/{job_type}'
     ),
@@ -1502,10 +1503,10 @@ from (
       'Worker {worker_id} has been running it since {leased_at}.[ The worker misses its renewals. '
         'Its last known call was at {missed_since}.][ {death}. It runs with {beside} of them and '
         'nothing else.| {death}. It runs alone.| Its lease lasts until {lease_until} unless it '
-        'is renewed.][ An earlier process of it was ended by {killer}.][ The role job_worker may '
+        'is renewed.|][ An earlier process of it was ended by {killer}.][ The role job_worker may '
         'not execute {not_granted}, so its outcome is not stored.| Its worker lacks {a_right}, so '
-        'its outcome is not stored.][ It has sent nothing for '
-        '{silent}, since {sign}, at {place}.| It was last seen at {place}.][ The same call of its '
+        'its outcome is not stored.|][ It has sent nothing for '
+        '{silent}, since {sign}, at {place}.| It was last seen at {place}.|][ The same call of its '
         'batch has {batched}.][ Its database session '
         '(pid {pid}) waits for a lock of the session with pid {blocker}.][ Session {own_blocker} '
         'belongs to the same job.][ 99 % of the jobs of its type take {usual} or less.][ Its '
@@ -1638,7 +1639,7 @@ from (
     (
       'no_processor',
       'No worker has published the job type {unpublished}.',
-      'Fix this in code, and deploy: {refusal}',
+      'Fix this in code or settings, and deploy: {refusal}',
       'types {job_type}',
       '/types/{job_type}'
     ),
@@ -1655,7 +1656,7 @@ from (
         '{last_worker}{process_end} served it, and was last seen at {last_seen}.]',
       '[Workers that have {job_type} serve only other queues. Start one with `minutehand serve '
         '--queue {not_served}`, or for all queues.|If a deploy removed {job_type}, deploy it '
-        'again. Otherwise start worker {last_worker} again.|Deploy a worker that has {job_type}. '
+        'again. Otherwise start its worker again.|Deploy a worker that has {job_type}. '
         'If one is deployed, check whether its code loads.]',
       '[types {once_served}|doctor --only processors]',
       '/types'
@@ -1664,7 +1665,7 @@ from (
       'key_limit',
       'The concurrency limit of its key is used up: {running} of {limit}[, held by job {holder} '
         '({holder_state})].',
-      'Or raise `key_concurrency` of {own_type} in code, and deploy.',
+      'If more may run at a time, raise `key_concurrency` of {own_type} in code, and deploy.',
       null,
       '/types/{job_type}'
     ),
@@ -1687,7 +1688,7 @@ from (
       'workspace_type_limit',
       'The concurrency limit of its type in the workspace is used up: {running} of {limit} run[, '
         'the longest is job {holder}, since {held_since}].',
-      'Or raise `workspace_concurrency` in code, and deploy.',
+      'If more may run at a time, raise `workspace_concurrency` in code, and deploy.',
       'ls --state running --type {job_type}',
       '/jobs?state=running&job_type={job_type}'
     ),
@@ -1695,7 +1696,8 @@ from (
       'workspace_limit',
       'The concurrency limit of the workspace is used up: {running} of {limit} run[, the longest '
         'is {holder_type} {holder}, since {held_since}].',
-      'Or raise the lower of `max_running` (operators) and `own_max_running` (managers).',
+      'If more may run at a time, raise the lower of `max_running` (operators) and '
+        '`own_max_running` (managers).',
       'ls --state running',
       '/jobs?state=running'
     ),
@@ -1703,14 +1705,14 @@ from (
       'type_limit',
       'The concurrency limit of its type is used up[ by {others}]: {running} of {limit} run[, the '
         'longest is job {holder}, since {held_since}].',
-      'Or raise `max_concurrency` in code, and deploy.',
+      'If more may run at a time, raise `max_concurrency` in code, and deploy.',
       'ls --state running --type {job_type}',
       '/jobs?state=running&job_type={job_type}'
     ),
     (
       'rate_limited',
-      'The rate limit of {limit} starts per {per_seconds} s is used up. The next start is possible '
-        'at {estimated_start_at}.',
+      'The rate limit of {limit} starts per {per_seconds} s is used up. It can start at '
+        '{estimated_start_at} at the earliest.',
       'Nothing to do until {estimated_start_at} if this rate is intended. Otherwise raise it in '
         'code, and deploy.',
       'types {job_type}',
@@ -1746,8 +1748,8 @@ from (
       'no_slot',
       'Jobs of {used_by} use all {slots} slots of the workers that serve it, and none has become '
         'free since {full_since}.[ The longest is {holder_type} {holder}, since {held_since}.]',
-      'Or start another worker, or give the workers more slots: `WORKER_THREADS` for functions '
-        'without `async`, otherwise `WORKER_CONCURRENCY`.',
+      'If they still work, start another worker, or give the workers more slots: '
+        '`WORKER_THREADS` for functions without `async`, otherwise `WORKER_CONCURRENCY`.',
       'doctor',
       '/overview'
     ),
@@ -1814,7 +1816,7 @@ from (
     (
       'refused_type',
       'A worker cannot use its code of {types}.',
-      'Fix it in code, and deploy.',
+      'Fix its code or settings, and deploy.',
       'types {job_type}',
       '/types/{job_type}'
     ),
@@ -2064,8 +2066,9 @@ $$;
 
 -- Return the sentence of queue.guidance for the reason p_reason, and the advice for the reason
 -- p_advice. Values of p_with replace the placeholders. A sentence or an advice is omitted if p_with
--- lacks one of its values. The kind of an advice is none if there is nothing to do, wait if there
--- is nothing to do for some time, and otherwise act.
+-- lacks a value outside of brackets, or a value for each of several alternatives. The kind of an
+-- advice is none if there is nothing to do, wait if there is nothing to do for some time, and
+-- otherwise act.
 -- p_advice: Null for the advice of p_reason.
 create function queue.render_guidance(
   p_reason text,
@@ -2105,7 +2108,7 @@ with texts as (
             order by c.n
             limit 1
           ),
-          ''
+          case when s.part !~ '\|' then '' end
         )
       end as part
     from regexp_split_to_table(t.text, '[][]') with ordinality as s (part, n)
@@ -2709,7 +2712,11 @@ begin
   if v_free_at > p_now then
     return jsonb_build_object(
       'reason', 'rate_limited',
-      'estimated_start_at', v_free_at,
+      -- jobs of other workspaces or keys may delay the start further
+      'estimated_start_at', v_free_at + make_interval(
+        secs => case when v_type.rate_per_key then 0 else v_ahead end
+          * v_type.rate_per_seconds / v_type.rate_limit
+      ),
       'data', v_rank || jsonb_build_object(
         'limit', v_type.rate_limit,
         'per_seconds', v_type.rate_per_seconds
@@ -3128,6 +3135,8 @@ select
               'ECONNREFUSED', 'ECONNRESET', 'EHOSTUNREACH', 'ENETUNREACH',
               'EAI_AGAIN', 'EAI_NONAME', 'CERTIFICATE_VERIFY_FAILED'
             )
+            -- psycopg and SQLAlchemy report failed connections without a code
+            or e.type ~ 'OperationalError$' and e.sqlstate is null
           then 'unavailable'
       end
     )
@@ -3621,7 +3630,12 @@ with said as materialized (
         e.said #> '{held_by,holder,job_id}',
         e.said #> '{held_by,holder,worker_id}',
         e.said #> '{held_by,holder,pid}',
-        jsonb_build_array(e.said -> 'reason', j.job_type, j.queue, j.concurrency_key)
+        jsonb_build_array(
+          e.said -> 'reason',
+          j.job_type,
+          j.queue,
+          case e.said #>> '{held_by,kind}' when 'key' then j.concurrency_key end
+        )
       )
     ) as holder
   from queue.live_workers(p_now) as workers

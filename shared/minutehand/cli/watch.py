@@ -19,7 +19,8 @@ LEVELS = {"debug": "dim", "warning": "yellow", "error": "red"}
 DELIVERY = "webhook_delivery"
 #: Maximum number of jobs whose type `minutehand watch` keeps in memory.
 MAX_TYPES = 10_000
-#: Maximum characters of a job's result in the line that reports the job's end.
+#: Maximum characters of a job's result in the line that reports the job's end, and of the metadata
+#: in a log line.
 MAX_RESULT_LENGTH = 400
 
 
@@ -174,7 +175,9 @@ def watch(output: Output, connection: Connection, job_id: AnyJobId = None) -> No
 
 
 def format_log_line(line: dict[str, Any]) -> Text:
-    """Format a line of a job's log."""
+    """Format a line of a job's log, with its metadata, shortened if it is long."""
     style = LEVELS.get(line["log_level"], "")
     at, level = f"{local_time(line['created_at'])[11:]}  ", f"{line['log_level']:<8}"
-    return Text.assemble((at, "dim"), (level, style), (line["message"], style))
+    data = json.dumps(line["metadata"], ensure_ascii=False) if line["metadata"] else ""
+    more = f"  {data[:MAX_RESULT_LENGTH]}{'…' * (len(data) > MAX_RESULT_LENGTH)}" if data else ""
+    return Text.assemble((at, "dim"), (level, style), (line["message"], style), (more, "dim"))

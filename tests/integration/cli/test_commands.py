@@ -102,6 +102,13 @@ def test_a_job_is_watched_and_the_workspace_is_listed(
     assert [line.split()[1] for line in (lines[0], lines[-1])] == ["created", "completed"]
     assert '"credits":' in lines[-1]  # the line contains the job's result
     assert run.json("schedules") == run.json("webhooks") == []
+    with stack.connect() as connection:
+        off = {"name": "off", "cron": "* * * * *", "job_type": "beat", "enabled": False}
+        text = json.dumps(off)
+        connection.execute("select public.put_schedule(%s, %s)", (stack.demo_workspace_id, text))
+    assert re.search(r"UTC +- +no", run("schedules").stdout)  # has no next job
+    with stack.connect() as connection:
+        connection.execute("delete from queue.schedules where name = 'off'")
     assert "enrich_account" in run.json("workers")[0]["job_types"]
     assert re.search(r"seen (\d+ s ago|now)", run("workers").stdout)
     assert job_id[-8:] in run("logs", "-n", "50").stdout

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -212,6 +213,21 @@ def test_a_locked_table_is_named_with_its_locker(stack: RunningStack) -> None:
     assert (met.check, met.fix) == ("locks", locks.fix)
     assert f"select pg_terminate_backend({pid})" in str(locks.fix)
     assert {"queue", "engine", "supabase"} <= {f.check for f in findings if f.detail == "see locks"}
+
+
+def test_the_session_for_which_a_migration_waits_is_named(stack: RunningStack) -> None:
+    """Jobs wait for a lock that waits for a reader, so the doctor names the reader's session."""
+    lock = "begin; lock table public.jobs in access exclusive mode; rollback"
+    with ThreadPoolExecutor() as pool, stack.connect() as reader, stack.connect() as migration:
+        pid = reader.info.backend_pid
+        with reader.transaction():
+            reader.execute("select from public.jobs limit 0")
+            waiting = pool.submit(migration.execute, lock)
+            until(lambda: run_one_check(stack, "locks").verdict == "fail", every=1)
+            fix = run_one_check(stack, "locks").fix
+        waiting.result()
+
+    assert f"select pg_terminate_backend({pid})" in str(fix)
 
 
 def test_connections_that_are_used_up_are_no_wrong_address(stack: RunningStack) -> None:

@@ -69,8 +69,9 @@ def tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("tokyo")
 def test_instants_are_by_the_readers_clock() -> None:
     """Times are printed in the user's time zone, with the date if it is not today."""
-    line = {"created_at": "2026-01-31T15:04:05.678901+00:00", "log_level": "info", "message": "x"}
-    assert format_log_line(line).plain == "00:04:05.678  info    x"
+    line: dict[str, Any] = {"created_at": "2026-01-31T15:04:05.678901+00:00", "log_level": "info"}
+    line |= {"message": "x", "metadata": {"page": 7}}
+    assert format_log_line(line).plain == '00:04:05.678  info    x  {"page": 7}'
     assert localize_times("since 2026-01-31 15:04:05+00.") == "since 2026-02-01 00:04:05."
     now = datetime.now(UTC)
     sentence = localize_times(f"expected {now:%Y-%m-%d %H:%M:%S}+00")

@@ -4,7 +4,8 @@
 -- check locks
 
 -- find database sessions with locks that prevent people and workers from writing jobs: locks of a
--- table, and as a warning, locks of rows that a transaction keeps although it does nothing
+-- table, any lock for which a lock of a table waits, and as a warning, locks of rows that a
+-- transaction keeps although it does nothing
 select case when bool_or(l.mode !~ '^Row') then 'fail' else 'warn' end,
   format('%s of process %s has been locked for %s s%s',
     string_agg(distinct c.oid::regclass::text, ', '), a.pid,
@@ -18,6 +19,9 @@ join pg_stat_activity as a on a.pid = l.pid
 where l.granted
   -- omit locks in the modes that vacuum and analyze take
   and (l.mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+    or exists (select from pg_locks as w
+      where w.relation = l.relation and not w.granted and w.mode = 'AccessExclusiveLock'
+        and l.pid = any(pg_blocking_pids(w.pid)))
     or l.mode ~ '^Row' and a.state = 'idle in transaction'
       and a.state_change < clock_timestamp() - interval '10 s')
   and c.relkind = 'r'
