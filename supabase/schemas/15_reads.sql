@@ -1176,8 +1176,8 @@ select queue.nearest_name(p_job_type, array(
 $$;
 
 -- Return the emitted event of the workspace whose name is most similar to p_event. Only the names
--- before and after p_event in the alphabet are compared, and only names with the same digits (except
--- zeros before a number), because digits usually identify the subject of an event.
+-- before and after p_event in the alphabet are compared, and only names with the same digits,
+-- because digits usually identify the subject of an event. Zeros before a number do not count.
 create function queue.nearest_event(p_workspace_id uuid, p_event text)
 returns text
 language sql stable
@@ -1380,8 +1380,8 @@ from (
       (
         '{key_limit, workspace_type_limit, workspace_limit, type_limit, no_slot}',
         '[Job {parent} is its parent. If the parent waits for it without `ctx.gather` or '
-          '`ctx.map`, neither ends: cancel the parent, and fix its code.|Wait for job {holder}. See '
-          'whether it still works:]',
+          '`ctx.map`, neither ends: cancel the parent, and fix its code.|Wait for job {holder}. '
+          'See whether it still works:]',
         'explain {holder}',
         '/jobs/{holder}'
       ),
@@ -1777,8 +1777,8 @@ from (
     (
       'behind_others',
       'Jobs of {job_type} in its workspace that are ahead of it: [{at_least} or more|{ahead}][, '
-        '{smaller} of them with a smaller priority].[ All {slots} slots are in use by jobs of '
-        '{used_by}.]',
+        '{smaller} of them because their priority is smaller].[ All {slots} slots are in use by '
+        'jobs of {used_by}.]',
       '[If it must start by {must_start_by}, start another worker, or enqueue it with a smaller '
         'priority.|Nothing to do until {patience_until}. It starts after them. A smaller priority '
         'goes first.]',
@@ -1955,6 +1955,14 @@ from (
       '/types/{job_type}'
     ),
     (
+      'recursive_type',
+      'Job {job_id} has {recursions} or more ancestors of its own type, {job_type}.',
+      'If {recursions} generations are too many, pause the type, cancel its jobs, and correct the '
+        'code.',
+      'pause --type {job_type}',
+      '/types/{job_type}'
+    ),
+    (
       'suspects_wait',
       'Jobs whose worker was lost wait for a worker that runs nothing else: {jobs}, the first '
         'since {since}.',
@@ -1974,7 +1982,8 @@ from (
       ),
       (
         'ahead',
-        'Jobs of {job_type} in its workspace that are ahead of it: [{at_least} or more|{ahead}].'
+        'Jobs of {job_type} in its workspace that are ahead of it: [{at_least} or more|{ahead}][, '
+          '{smaller} of them because their priority is smaller].'
       ),
       (
         'start_by',
@@ -2687,7 +2696,8 @@ begin
   end if;
   v_rank := jsonb_build_object(
     'ahead', nullif(v_ahead, 0),
-    'at_least', case v_ahead when 1000 then v_ahead end
+    'at_least', case v_ahead when 1000 then v_ahead end,
+    'smaller', nullif(v_smaller, 0)
   );
   if v_full.reason is not null then
     return jsonb_build_object(
@@ -2787,7 +2797,6 @@ begin
     end,
     'reason', v_reason,
     'data', to_jsonb(v_workers) - '{is_full,is_idle}'::text[] || v_rank || jsonb_build_object(
-      'smaller', nullif(v_smaller, 0),
       'must_start_by', (select p_job.start_by_at where p_job.started_at is null),
       'without_right', v_without_right,
       'silent_since', v_silent_since,

@@ -525,6 +525,25 @@ begin
     join queue.workers as w on w.worker = h.worker
     where h.due_at <= p_now and w.seen_at <= h.due_at and w.evidence is null
     union all
+    (
+      select distinct on (j.job_type)
+        'warn',
+        'recursive_type',
+        null::timestamptz,
+        null,
+        r || jsonb_build_object('job_id', j.id)
+      from (
+        select l.job_id
+        from queue.leases as l
+        where p_workspace_id is null or l.workspace_id = p_workspace_id
+        order by l.job_id desc
+        limit 10 -- a sample, because each job reads up to 20 ancestors
+      ) as l
+      join public.jobs as j on j.id = any (array[l.job_id])
+      cross join queue.recursion_of(j) as r
+      where r is not null
+    )
+    union all
     select
       'warn',
       case when p_workspace_id is null then 'clock_skew' else 'wrong_clock' end,

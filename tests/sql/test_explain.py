@@ -106,9 +106,10 @@ def test_a_limit_that_is_used_up_is_named(
     holder, _ = engine.start(**options)
     waits = engine.enqueue(start_by_seconds=5, parent_id=holder, **options)
     engine.lease(5)
-    last = engine.enqueue(**options)
+    last = engine.enqueue(**options, priority=900)
     behind = engine.explain(last)
-    assert "ahead of it: 1." in behind["sentence"]
+    by_priority = "" if expected == "key_limit" else ", 1 of them because their priority is smaller"
+    assert f"ahead of it: 1{by_priority}." in behind["sentence"]
     engine.cancel(last)
 
     said = engine.explain(waits)
@@ -156,7 +157,7 @@ def test_only_jobs_ahead_that_can_run_are_counted(engine: Engine) -> None:
     said = engine.explain(last)
     assert (said["reason"], said["data"]["ahead"]) == ("behind_others", 1)
     low = engine.explain(engine.enqueue(priority=900, start_by_seconds=60))
-    assert "ahead of it: 2, 2 of them with a smaller priority." in low["sentence"]
+    assert "ahead of it: 2, 2 of them because their priority is smaller." in low["sentence"]
     assert low["sentence"].endswith("which 2 jobs ahead of it may prevent.")
     assert "If it must start by" in low["next"][0]["words"]
 
@@ -221,6 +222,11 @@ def test_a_job_that_starts_itself_without_end_is_named(engine: Engine) -> None:
         assert (counted in said["sentence"]) == (depth >= 10)
         job_id = engine.enqueue(parent_id=job_id)
     assert said["next"][0]["command"] == "minutehand pause --type work"
+    assert "recursive_type" not in engine.findings()
+    engine.lease(50)
+    for workspace, is_named in ((None, True), (ACME, True), (GLOBEX, False)):
+        assert ("recursive_type" in engine.findings(workspace)) == is_named
+    assert "20 or more ancestors" in engine.findings()["recursive_type"]["sentence"]
     other = engine.explain(engine.enqueue(job_type="plain", parent_id=job_id))
     assert "ancestors" not in other["sentence"]
 
@@ -373,7 +379,8 @@ def test_every_reason_says_what_to_do_next(engine: Engine) -> None:
     said = re.findall(words, " ".join(sources))
     known = set(engine.rows("select replace(reason, 'failed:', '') from queue.guidance"))
     assert {"refused", "backing_off", "overdue"} <= set(said)
-    assert set(said) - known <= {"warn", "fail", "reason", "data", "waiting_for_", "ahead"}
+    names = {"warn", "fail", "reason", "data", "waiting_for_", "ahead", "smaller"}
+    assert set(said) - known <= names
     texts = "concat_ws(' ', sentence, words, command, path)"
     for reason, text in engine.rows(f"select reason, {texts} from queue.guidance"):
         for part in (text, re.sub(r"\[[^]]*\]", "", text), ""):
