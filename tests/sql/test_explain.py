@@ -384,8 +384,8 @@ def test_every_reason_says_what_to_do_next(engine: Engine) -> None:
     texts = "concat_ws(' ', sentence, words, command, path)"
     for reason, text in engine.rows(f"select reason, {texts} from queue.guidance"):
         for part in (text, re.sub(r"\[[^]]*\]", "", text), ""):
-            names = Jsonb(dict.fromkeys(re.findall(r"\{(\w+)\}", part), "x"))
-            words = engine.one("select queue.render_guidance(%s, %s)", reason, names)
+            values = Jsonb(dict.fromkeys(re.findall(r"\{(\w+)\}", part), "x"))
+            words = engine.one("select queue.render_guidance(%s, %s)", reason, values)
             for said in (words["sentence"], *(each for n in words["next"] for each in n.values())):
                 assert said is None or re.fullmatch(r"(?!.*(\{\w+\}|[:(,] ?[.)]))\S.*", said), said
 
