@@ -18,7 +18,7 @@ from minutehand.cli.stage import Stage
 from minutehand.cli.supabase_cli import migration_command
 from minutehand.config import Settings
 from minutehand.install.rewrite import Schemas, rewrite
-from minutehand.terminal.connection import Connection
+from minutehand.terminal.connection import CommandFailed, Connection
 
 #: Result of a check. `skip` means that the check did not apply.
 CheckStatus = Literal["ok", "warn", "fail", "skip"]
@@ -49,6 +49,20 @@ TIMEOUTS = """
       ('quote_all_identifiers', 'off')) as t (name, value)
     join pg_settings using (name)
 """
+
+#: Query of the relation or function that most running requests of the Data API use.
+BUSIEST = """
+    select count(*), substring(query from '"\\w+"\\."\\w+"')
+    from pg_stat_activity
+    where usename = 'authenticator' and state = 'active'
+    group by 2
+    order by 1 desc
+    limit 1
+"""
+END_CALLS = (
+    "select pg_cancel_backend(pid) from pg_stat_activity where usename = 'authenticator' and "
+    "state = 'active'  -- then make these calls faster, or give their role a statement_timeout"
+)
 
 ok, skip = partial(CheckResult, "ok"), partial(CheckResult, "skip")
 # `warn` is for a part that works but should be changed, and `fail` for a part that is broken or
@@ -129,9 +143,19 @@ class Target:
                 owner.rollback()
 
     def call(self, method: str, name: str, path: str, **options: Any) -> httpx.Response:
-        """Request a path below the address in the setting `name`, with a short timeout."""
+        """Request a path below the address in the setting `name`, with a short timeout.
+
+        Raise CommandFailed if the Data API has no free connection to the database.
+        """
         url = self.person.need(name).rstrip("/") + path
-        return httpx.request(method, url, timeout=httpx.Timeout(10.0, connect=3.0), **options)
+        # the Data API waits ten seconds for a connection to the database
+        timeout = httpx.Timeout(15.0, connect=3.0)
+        response = httpx.request(method, url, timeout=timeout, **options)
+        if "PGRST003" in response.text:
+            rows = self.query(BUSIEST) if self.values.get("DATABASE_URL") else []
+            used = "".join(f", {count} by requests of {name}" for count, name in rows)
+            raise CommandFailed(f"all connections of the Data API are in use{used}", fix=END_CALLS)
+        return response
 
 
 CheckFunction = Callable[[Target], CheckResult]
