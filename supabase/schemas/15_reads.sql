@@ -1786,6 +1786,13 @@ from (
       '/jobs?state=queued&job_type={job_type}'
     ),
     (
+      'unplaced',
+      'It is in no table of waiting jobs, so no worker finds it.',
+      'Notify the operator of the service, or repair it:',
+      'doctor',
+      '/overview'
+    ),
+    (
       'long_line',
       'It has been ready since {ready_at}, with {ahead} jobs of its workspace ahead of it.[ All '
         '{slots} slots are in use by jobs of {used_by}.]',
@@ -2624,6 +2631,26 @@ declare
     )
   );
 begin
+  v_ready_at := (
+    select r.ready_at
+    from queue.ready as r
+    where r.lane = p_job.lane
+      and r.workspace_id = p_job.workspace_id
+      and r.ord = p_job.ord
+      and r.job_id = p_job.id
+  );
+  if v_ready_at is null and not exists (
+    select from queue.gated as g
+    where g.workspace_id = p_job.workspace_id
+      and g.job_type = p_job.job_type
+      and g.key = coalesce(p_job.concurrency_key, '')
+      and not g.admitted
+      and g.ord = p_job.ord
+      and g.job_id = p_job.id
+  ) then
+    -- a trigger of the engine was disabled when the job was inserted, or the row was deleted
+    return '{"reason": "unplaced"}';
+  end if;
   select * into v_type
   from queue.job_types
   where job_type = p_job.job_type;
@@ -2746,14 +2773,6 @@ begin
       end
     );
   end if;
-  v_ready_at := (
-    select r.ready_at
-    from queue.ready as r
-    where r.lane = p_job.lane
-      and r.workspace_id = p_job.workspace_id
-      and r.ord = p_job.ord
-      and r.job_id = p_job.id
-  );
   select
     s.slots,
     s.running,

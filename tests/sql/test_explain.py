@@ -212,6 +212,16 @@ def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -
     assert [line["jobs"] for line in lines if line["job_types"] == ["new"]] == [5]
 
 
+def test_a_job_that_a_disabled_trigger_did_not_place_is_named(engine: Engine) -> None:
+    """No worker can find such a job, so its explanation does not say that it will start."""
+    engine.lease(1)
+    with engine.connection.transaction(force_rollback=True):
+        engine.run("alter table public.jobs disable trigger jobs_after_insert")
+        insert = "insert into public.jobs (workspace_id, job_type) values (%s, 'work')"
+        job_id = engine.one(f"{insert} returning id::text", ACME)
+        assert "no worker finds it" in engine.explain(job_id)["sentence"]
+
+
 def test_a_job_that_starts_itself_without_end_is_named(engine: Engine) -> None:
     """If ten of the nearest ancestors of a job have its type, its explanation has their number."""
     job_id = engine.enqueue()
