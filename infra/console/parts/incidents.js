@@ -22,7 +22,7 @@ const outageLine = (since) =>
   `The Data API has not responded since ${clock(new Date(since).toISOString()).slice(0, 8)}.`;
 
 const NO_REALTIME =
-  "Realtime is unavailable. Pages read every few seconds instead. Check its service at your host.";
+  "Realtime delivers no changes, so pages read every few seconds. `minutehand doctor` shows why.";
 
 const NOT_READ = "Problems could not be read. `minutehand doctor` shows why.";
 

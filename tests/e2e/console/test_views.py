@@ -208,7 +208,7 @@ def test_realtime_is_unavailable_only_if_it_is_late(visit: Visit) -> None:
     expect(page.locator(".incidents")).to_have_count(0)
     for _ in range(30):
         page.clock.run_for(1000)
-    expect(page.locator(".incidents")).to_contain_text("Realtime is unavailable")
+    expect(page.locator(".incidents")).to_contain_text("Realtime delivers no changes")
 
 
 @pytest.mark.parametrize("respond", [lambda _: None, lambda route: route.fulfill(status=503)])
