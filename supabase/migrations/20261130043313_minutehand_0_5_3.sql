@@ -1,0 +1,1569 @@
+-- 0.5.3 after the release before it; written by `python -m infra.release` from schemas.
+-- Do not edit it, and do not read it: read the schemas.
+
+-- Return the release of the engine's schema, which is the value of minutehand.version. `minutehand
+-- doctor` compares this release with the release that the project recorded.
+create or replace function queue.version()
+returns text
+language sql immutable
+set search_path = ''
+as $$
+select '0.5.3'
+$$;
+
+-- Return the emitted event of the workspace whose name is most similar to p_event. Only the names
+-- before and after p_event in the alphabet are compared, and only names with the same digits,
+-- because digits usually identify the subject of an event. Zeros before a number do not count.
+create or replace function queue.nearest_event(p_workspace_id uuid, p_event text)
+returns text
+language sql stable
+set search_path = ''
+as $$
+select queue.nearest_name(p_event, array(
+  select e.name
+  from (
+    (
+      select n.name
+      from queue.named_events as n
+      where n.workspace_id = p_workspace_id and n.name > p_event
+      order by n.name
+      limit 5
+    )
+    union all
+    (
+      select n.name
+      from queue.named_events as n
+      where n.workspace_id = p_workspace_id and n.name < p_event
+      order by n.name desc
+      limit 5
+    )
+  ) as e
+  where regexp_replace(e.name, '(?<![0-9])0+|[^0-9]', '', 'g')
+    = regexp_replace(p_event, '(?<![0-9])0+|[^0-9]', '', 'g')
+))
+$$;
+
+-- Each row has a sentence and advice for one reason why a job or the queue makes no progress. A row
+-- with the reason failed:<kind> has the advice for failed jobs whose error has this kind. The
+-- column `command` omits the command's first word, `minutehand`. If `path` is null, the advice
+-- links to the job's page in the console. queue.render_guidance replaces a placeholder such as
+-- {job_type} by the value with this name. Square brackets contain alternative texts, separated by
+-- |. queue.render_guidance keeps the first alternative for which no value is missing. A single
+-- alternative is optional. Of several alternatives, one is required, and the last may be empty.
+create or replace view queue.guidance as
+select row_number() over () as id, a.*
+from (
+  -- name all columns, because a dump of the view would otherwise differ from the view
+  select
+    'failed:' || f.kind as reason,
+    null as sentence,
+    f.words,
+    'retry {job_id}' as command,
+    null as path
+  from (
+    values
+      (
+        'timeout',
+        'The traceback shows the line where it waited. Give that call its own time limit, remove '
+          'the cause of the wait, or give the type a longer `timeout`. Then retry the job.'
+      ),
+      (
+        'lost',
+        'SIGKILL usually means the memory limit, SIGSEGV a library in C, SIGSTOP its own call, and '
+          'exit code 1 a blocked event loop. Another exit code comes from a call that ended the '
+          'process. Correct that, then retry the job.'
+      ),
+      (
+        'killed',
+        'A program that it started was killed by {signal}, as happens at the memory limit. Give '
+          'the worker more memory, or let the program use less.'
+      ),
+      (
+        'machine',
+        'Its machine or the database ran out of a resource ({code}). Free some of it.'
+      ),
+      (
+        'contention',
+        'It conflicted with another transaction ({code}). Retry the job. If the conflict returns, '
+          'take locks in one order, and briefly.'
+      ),
+      (
+        'schema',
+        'The database lacks an object that its query or call names ({code}). Apply the migration '
+          '(for Minutehand, see `minutehand doctor`), or fix the query.'
+      ),
+      (
+        'result',
+        'The result that the processor returned was rejected. Fix the code, deploy, then retry the '
+          'job.'
+      ),
+      (
+        'rejected',
+        'Correct the trigger, constraint or value that the error names, then retry the job.'
+      ),
+      (
+        'credentials',
+        'Fix the credentials or their rights, which were rejected ({code}).'
+      ),
+      (
+        'grant',
+        'The role of its database connection lacks a right ({code}). Grant the right that the '
+          'error names, then retry the job.'
+      ),
+      (
+        'value',
+        'The database rejected a value ({code}). Fix the value, or apply the migration that allows '
+          'it. Then retry the job.'
+      ),
+      (
+        'statement',
+        'The database cancelled a statement ({code}). If it took too long, make it faster or raise '
+          '`statement_timeout`. Then retry the job.'
+      ),
+      (
+        'request',
+        'Fix the request that was rejected ({code}), then retry the job.'
+      ),
+      (
+        'slow',
+        'A call took longer than its time limit ({code}). Raise the limit, or fix what the call '
+          'waits for. Then retry the job.'
+      ),
+      (
+        'unavailable',
+        'The other service cannot be used[ ({code})]. Check its address, its certificate or TLS '
+          'setting, and whether it runs. Then retry the job.'
+      )
+  ) as f (kind, words)
+  union all -- advice for several reasons, before the other advice for one of these reasons
+  select r as reason, null as sentence, s.words, s.command, s.path
+  from (
+    values
+      (
+        '{no_worker, no_processor, not_leased}'::text[],
+        'All worker keys were revoked at {revoked_at}. Give the workers a new key.',
+        'token worker',
+        '/overview'
+      ),
+      (
+        '{key_limit, workspace_type_limit, workspace_limit, type_limit, no_slot}',
+        '[Job {parent} is its parent. If the parent waits for it without `ctx.gather` or '
+          '`ctx.map`, neither ends: cancel the parent, and fix its code.|Wait for job {holder}. '
+          'See whether it still works:]',
+        'explain {holder}',
+        '/jobs/{holder}'
+      ),
+      (
+        '{lease_expired, worker_died}',
+        'Nothing to do until {patience_until}. Maintenance reclaims the job before then. See what '
+          'happened to its worker:',
+        'show {job_id}',
+        null
+      ),
+      (
+        '{locked, open_transaction, blocking_session}',
+        'End that session if no one needs it: `select pg_terminate_backend({pid})`.',
+        null,
+        '/overview'
+      ),
+      (
+        '{full_workspace, full_of_bytes}',
+        'Wait until jobs have ended.',
+        'ls --state queued',
+        '/jobs?state=queued'
+      ),
+      (
+        '{disk_filling, disk_nearly_full}',
+        'Enlarge the disk and set its new size (`set_settings`, `disk_bytes`), or keep ended jobs '
+          'for fewer days (`retention_days`).',
+        null,
+        '/overview'
+      ),
+      (
+        '{service_full, wrong_clock, late_events, workers_lack_right}',
+        'Notify the operator of the service.',
+        null,
+        '/overview'
+      )
+  ) as s (reasons, words, command, path)
+  cross join unnest(s.reasons) as r
+  union all
+  values
+    (
+      'cancelled:start_by',
+      null,
+      'Retry the job when that reason has gone. A retried job has no latest start time.',
+      'retry {job_id}',
+      null
+    ),
+    (
+      'failed',
+      'It failed at {finished_at} after {attempts} of {max_attempts} attempts: {error_line}',
+      'Correct [the code or its data at {place}|what the error names], then retry the job. '
+        'Finished steps are kept.',
+      'retry {job_id}',
+      null
+    ),
+    (
+      'failed:child',
+      null,
+      'Follow the advice of {cause_type}, the first descendant that failed, and retry it. Then '
+        'retry this job.',
+      'show {child}',
+      '/jobs/{child}'
+    ),
+    (
+      'failed:deadline',
+      null,
+      'Enqueue it again with a later deadline.',
+      'replay {job_id}',
+      null
+    ),
+    (
+      'failed:payload',
+      null,
+      'Its payload has version {version}, and the type has version {type_version}. Write the '
+        'upcaster between them, deploy, then retry the job.',
+      'retry {job_id}',
+      '/types/{job_type}'
+    ),
+    (
+      'failed:payload',
+      null,
+      'Retry the job with a payload that fits the type, or give new fields of the type a default. '
+        'If the worker is older than the payload, deploy the worker.',
+      'retry {job_id} --payload @payload.json',
+      null
+    ),
+    (
+      'failed:rate',
+      null,
+      'If a quota of the other service is used up, raise it there. If the calls come too fast, set '
+        'a lower `rate_limit` of the type. Then retry the job.',
+      'retry {job_id}',
+      '/types/{job_type}'
+    ),
+    (
+      'refused',
+      'The database rejects a change of the job''s row. The change is retried at {retry_at}.',
+      'Fix the trigger or constraint that rejects the change, then wait.',
+      'explain {job_id}',
+      null
+    ),
+    (
+      'passed_over',
+      'It has been due since {run_at}, but maintenance [has not run since {maintained_at}|has '
+        'skipped it].',
+      'See why maintenance does not run, or skips the job.',
+      'doctor',
+      '/overview'
+    ),
+    (
+      'cancelling',
+      'It was asked to stop at {cancel_requested_at}[ {cancelled_by}]. Worker {worker_id} gets the '
+        'request with its next report, at the latest at {expires_at}.',
+      'Nothing to do until {expires_at}. It ends by then.',
+      'watch {job_id}',
+      null
+    ),
+    (
+      'running',
+      'Worker {worker_id} has been running it since {leased_at}.[ The worker misses its renewals. '
+        'Its last known call was at {missed_since}.][ {death}. It runs with {beside} of them and '
+        'nothing else.| {death}. It runs alone.| Its lease lasts until {lease_until} unless it '
+        'is renewed.|][ An earlier process of it was ended by {killer}.][ The role job_worker may '
+        'not execute {not_granted}, so its outcome is not stored.| Its worker lacks {a_right}, so '
+        'its outcome is not stored.|][ It has sent nothing for '
+        '{silent}, since {sign}, at {place}.| It was last seen at {place}.|][ The same call of its '
+        'batch has {batched}.][ Its database session '
+        '(pid {pid}) waits for a lock of the session with pid {blocker}.][ Session {own_blocker} '
+        'belongs to the same job.][ 99 % of the jobs of its type take {usual} or less.][ Its '
+        'process has used up to {memory_mb} MB.][ The process has grown by {grown_mb} MB.]',
+      '[Grant the right: `grant execute on function {not_granted}(jsonb) to job_worker`.|Notify '
+        'the operator of the service, because the worker lacks {a_right}.|In code, '
+        'commit that session before the call at {place}. To end this attempt: `select '
+        'pg_terminate_backend({own_blocker})`.|Commit or end that session: `select '
+        'pg_terminate_backend({blocker})`.|If the process of the worker '
+        'has hung since {missed_since}, end it. The job then runs again at the latest after '
+        '{expires_at}.|If {silent} without an update is too long, check the call at {place}. Give '
+        'that call a time limit, or give the type a shorter `timeout`.|If {usual} should suffice, '
+        'check its log and the code at {place}.|Nothing to do until {lease_until}. If the lease is '
+        'not renewed by then, the job is reclaimed.|Nothing to do.]',
+      'watch {job_id}',
+      '/types/{job_type}'
+    ),
+    (
+      'running',
+      null,
+      'If the growth by {grown_mb} MB is too much, see which of the jobs of worker {worker_id} '
+        'keeps objects. This job is at {place}.',
+      'ls --state running',
+      '/jobs?state=running'
+    ),
+    (
+      'abandoned',
+      'Its processor ignored the stop and still runs, abandoned, in worker {worker_id} at {place}.',
+      'Restart worker {worker_id} to end it. In code, do not catch the stop '
+        '(`asyncio.CancelledError`), or give the call at {place} a time limit.',
+      'workers',
+      '/types/{job_type}'
+    ),
+    (
+      'sleeping',
+      'It sleeps until {until}.',
+      'Nothing to do until {until}. It continues then.',
+      'watch {job_id}',
+      null
+    ),
+    (
+      'asking',
+      'It waits for an answer to: {question}',
+      'Answer it.',
+      'answer {job_id} ANSWER',
+      null
+    ),
+    (
+      'waiting_for_event',
+      'It waits for the event {event}.[ An event with the similar name {nearest} was emitted.]',
+      'Emit {event}: '
+        '`select public.emit_event(…)`, or POST /api/events.',
+      'docs sql',
+      null
+    ),
+    (
+      'waiting_for_children',
+      'It waits for its children.[ The first that has not ended is {holder_type} {holder} '
+        '({holder_state}).]',
+      'See why this child has not ended.',
+      'explain {holder}',
+      '/jobs/{holder}'
+    ),
+    (
+      'due',
+      'It has been due since {run_at} and joins the queue with the next maintenance.',
+      'Nothing to do until {patience_until}. After that:',
+      'doctor --only schedule',
+      '/overview'
+    ),
+    (
+      'scheduled',
+      'It is scheduled for {run_at}.',
+      'Run it now.',
+      'retry {job_id}',
+      null
+    ),
+    (
+      'snoozed',
+      'Its processor snoozed it until {run_at}[, {times} since {first_at}].',
+      '[If {times} is too often, check the condition on which its code returns `Snooze`. Otherwise '
+        'run it now.|Run it now.]',
+      'retry {job_id}',
+      null
+    ),
+    (
+      'backing_off',
+      'Attempt {attempts} of {max_attempts} failed ({error_line}). It is retried at {run_at}.',
+      'Run it now, if the cause is gone.',
+      'retry {job_id}',
+      null
+    ),
+    (
+      'job_type_paused',
+      'The job type {job_type} has been paused since {paused_at}.',
+      'An operator can resume the type.',
+      'resume --type {job_type}',
+      '/types/{job_type}'
+    ),
+    (
+      'queue_paused',
+      'The queue {queue} has been paused since {paused_at}.',
+      'An operator can resume the queue.',
+      'resume --queue {queue}',
+      '/types'
+    ),
+    (
+      'workspace_paused',
+      'The workspace[ {which}] has been paused since {paused_at}.',
+      'A manager of the workspace can resume it.',
+      'resume --all[ --workspace {which}]',
+      '/overview'
+    ),
+    (
+      'workspace_type_paused',
+      'The job type {job_type} has been paused in the workspace since '
+        '{paused_at}.',
+      'A manager of the workspace can resume the type.',
+      'resume --type {job_type}',
+      '/types/{job_type}'
+    ),
+    (
+      'no_worker',
+      'No worker has run[ since {since}], so nothing starts.',
+      'Start one with `minutehand dev` or `minutehand serve`. On AWS, check the schedule. If a '
+        'worker was rejected, its log has the reason.',
+      'doctor --only schedule',
+      '/overview'
+    ),
+    (
+      'no_processor',
+      'No worker has published the job type {unpublished}.',
+      'Fix this in code or settings, and deploy: {refusal}',
+      'types {job_type}',
+      '/types/{job_type}'
+    ),
+    (
+      'no_processor',
+      'Workers run, but none of them serves {types}. Due jobs: {jobs}.',
+      'If the name is misspelt, the nearest name that a worker has is {nearest}.',
+      'cancel {job_id}',
+      null
+    ),
+    (
+      'no_processor',
+      'Workers run, but none of them serves the job type {job_type} in the queue {queue}.[ Worker '
+        '{last_worker}{process_end} served it, and was last seen at {last_seen}.]',
+      '[Workers that have {job_type} serve only other queues. Start one with `minutehand serve '
+        '--queue {not_served}`, or for all queues.|If a deploy removed {job_type}, deploy it '
+        'again. Otherwise start its worker again.|Deploy a worker that has {job_type}. '
+        'If one is deployed, check whether its code loads.]',
+      '[types {once_served}|doctor --only processors]',
+      '/types'
+    ),
+    (
+      'key_limit',
+      'The concurrency limit of its key is used up: {running} of {limit}[, held by job {holder} '
+        '({holder_state})].',
+      'If more may run at a time, raise `key_concurrency` of {own_type} in code, and deploy.',
+      null,
+      '/types/{job_type}'
+    ),
+    (
+      'internal_key',
+      'Jobs of {job_type}, which the platform itself enqueues, wait for an earlier job of the same '
+        'receiver.',
+      'See why the earlier jobs have not ended.',
+      'ls --type {job_type} --search {receiver}',
+      '/jobs?job_type={job_type}&search={receiver}'
+    ),
+    (
+      'internal_limit',
+      'Jobs of {job_type}, which the platform itself enqueues, wait for running ones to end.',
+      'See which of them run, and why they take long.',
+      'ls --type {job_type} --state running',
+      '/jobs?job_type={job_type}&state=running'
+    ),
+    (
+      'workspace_type_limit',
+      'The concurrency limit of its type in the workspace is used up: {running} of {limit} run[, '
+        'the longest is job {holder}, since {held_since}].',
+      'If more may run at a time, raise `workspace_concurrency` in code, and deploy.',
+      'ls --state running --type {job_type}',
+      '/jobs?state=running&job_type={job_type}'
+    ),
+    (
+      'workspace_limit',
+      'The concurrency limit of the workspace is used up: {running} of {limit} run[, the longest '
+        'is {holder_type} {holder}, since {held_since}].',
+      'If more may run at a time, raise the lower of `max_running` (operators) and '
+        '`own_max_running` (managers).',
+      'ls --state running',
+      '/jobs?state=running'
+    ),
+    (
+      'type_limit',
+      'The concurrency limit of its type is used up[ by {others}]: {running} of {limit} run[, the '
+        'longest is job {holder}, since {held_since}].',
+      'If more may run at a time, raise `max_concurrency` in code, and deploy.',
+      'ls --state running --type {job_type}',
+      '/jobs?state=running&job_type={job_type}'
+    ),
+    (
+      'rate_limited',
+      'The rate limit of {limit} starts per {per_seconds} s is used up. It can start at '
+        '{estimated_start_at} at the earliest.',
+      'Nothing to do until {estimated_start_at} if this rate is intended. Otherwise raise it in '
+        'code, and deploy.',
+      'types {job_type}',
+      '/types/{job_type}'
+    ),
+    (
+      'suspect',
+      '{death}[, ended by {killer}]. It runs [next, with {beside} of them and nothing else|alone '
+        'next].',
+      'Nothing to do until {patience_until}. A worker that runs no jobs starts it. After that:',
+      'doctor',
+      '/overview'
+    ),
+    (
+      'suspect',
+      null,
+      'It has been ready since {late_since}. Start another worker if all workers of its type run '
+        'other jobs.',
+      'doctor',
+      '/overview'
+    ),
+    (
+      'next_in_line',
+      'It is the next job of its workspace, and starts when [a worker that serves it runs again. '
+        'The last run ended at {ended_at}|a worker that serves it runs. None runs{yet}|one of '
+        '{slots} slots is free. All are in use by jobs of {used_by}|a worker with a free slot '
+        'leases jobs].[ The last call of such a worker was at {silent_since}.]',
+      'Nothing to do until {patience_until}. After that:',
+      'doctor',
+      '/overview'
+    ),
+    (
+      'no_slot',
+      'Jobs of {used_by} use all {slots} slots of the workers that serve it, and none has become '
+        'free since {full_since}.[ The longest is {holder_type} {holder}, since {held_since}.]',
+      'If they still work, start another worker, or give the workers more slots: '
+        '`WORKER_THREADS` for functions without `async`, otherwise `WORKER_CONCURRENCY`.',
+      'doctor',
+      '/overview'
+    ),
+    (
+      'not_leased',
+      'It has been ready since {ready_at}. [The role {without_right} may not execute '
+        'public.lease_jobs, so workers with this role lease nothing|Workers lack {a_right}, so '
+        'they lease nothing|The workers that serve it '
+        'use {running} of {slots} slots, but have leased nothing since {leased_at}|The workers '
+        'that serve it have leased nothing since {leased_at}|No worker that serves it runs{yet}|'
+        'Workers that serve it have not leased it].[ They were last seen at {seen_at}.]',
+      'Grant the right: `grant execute on function public.lease_jobs(jsonb) to {without_right}`.',
+      'doctor',
+      '/overview'
+    ),
+    (
+      'not_leased',
+      null,
+      '[Notify the operator of the service, because workers lack {a_right}.|Start a worker that '
+        'serves it{yet}.|If they have hung since {silent_since}, end their processes. Otherwise '
+        'check their rights and logs.|Check their rights and logs.]',
+      'doctor',
+      '/overview'
+    ),
+    (
+      'behind_others',
+      'Jobs of {job_type} in its workspace that are ahead of it: [{at_least} or more|{ahead}][, '
+        '{smaller} of them because their priority is smaller].[ All {slots} slots are in use by '
+        'jobs of {used_by}.]',
+      '[If it must start by {must_start_by}, start another worker, or enqueue it with a smaller '
+        'priority.|Nothing to do until {patience_until}. It starts after them. A smaller priority '
+        'goes first.]',
+      'ls --state queued --type {job_type}',
+      '/jobs?state=queued&job_type={job_type}'
+    ),
+    (
+      'unplaced',
+      'It is in no table of waiting jobs, so no worker finds it.',
+      'Notify the operator of the service, or repair it:',
+      'doctor',
+      '/overview'
+    ),
+    (
+      'long_line',
+      'It has been ready since {ready_at}, with {ahead} jobs of its workspace ahead of it.[ All '
+        '{slots} slots are in use by jobs of {used_by}.]',
+      'If all slots are in use, start another worker, or give the workers more slots.',
+      'status',
+      '/overview'
+    ),
+    (
+      'read_only',
+      'The database rejects writes, because default_transaction_read_only is on. Supabase sets it '
+        'when the plan''s disk is full.',
+      'Free the disk in one session of the '
+        'SQL editor: `set default_transaction_read_only = off`; `select '
+        'public.set_settings(''{"retention_days": {"completed": 7, "cancelled": 7, '
+        '"failed": 7}}'')`; `select public.run_maintenance(''{"budget_ms": 5000}'')` while it has '
+        'more; `vacuum full queue.job_events, public.job_logs, public.jobs`.',
+      null,
+      '/overview'
+    ),
+    (
+      'overdue',
+      'A job has been due since {since}.[ Jobs of {used_by} use all slots of the workers that '
+        'serve it.| No limit holds it.]',
+      'See why it waits.',
+      'explain {job_id}',
+      null
+    ),
+    (
+      'refused_type',
+      'A worker cannot use its code of {types}.',
+      'Fix its code or settings, and deploy.',
+      'types {job_type}',
+      '/types/{job_type}'
+    ),
+    (
+      'late_schedule',
+      'The schedule {schedule} {problem}.',
+      'Check the schedule and its type.',
+      null,
+      '/schedules'
+    ),
+    (
+      'unserved_schedule',
+      'The schedule {schedule} enqueues jobs of {job_type}, but no worker serves that type.',
+      'If the name is misspelt, change it to {nearest}, the nearest name that a worker has.',
+      null,
+      '/schedules'
+    ),
+    (
+      'unserved_schedule',
+      null,
+      'Deploy a worker that has {job_type}, or turn the schedule off.',
+      'types',
+      '/schedules'
+    ),
+    (
+      'full_workspace',
+      'The workspace[ {which}] has at least {jobs} live jobs, and its limit is {limit}. Enqueues '
+        'by people are rejected.',
+      'Or let an operator raise the limit: `select '
+        'public.set_workspace_limits(''{workspace_id}'', ''{"max_pending": {more}}'')`.',
+      null,
+      '/overview'
+    ),
+    (
+      'full_of_bytes',
+      'The live jobs of the workspace[ {which}] store {live}, and the limit is {limit}. Enqueues '
+        'by people with payloads above 2 kB are rejected.',
+      'Or let an operator raise the limit: `select '
+        'public.set_settings(''{"user_pending_bytes_max": {more}}'')`.',
+      null,
+      '/overview'
+    ),
+    (
+      'full_of_schedules',
+      'The workspace has {limit} schedules, so new schedules are rejected.',
+      'Delete some. Or let an operator raise the limit: `select '
+        'public.set_settings(''{"schedules_max": {more}}'')`.',
+      'schedules',
+      '/schedules'
+    ),
+    (
+      'rate_used_up',
+      'People who used up their limit of {per_second} changes per second in the last minute: '
+        '{people}. Calls above this rate are rejected with the code rate_limited.',
+      'Enqueue more slowly, or as the service. Or let an operator raise the limit: `select '
+        'public.set_settings(''{"user_enqueues_per_second": {more}}'')`.',
+      null,
+      '/overview'
+    ),
+    (
+      'unanswered',
+      'Jobs that have waited for an answer for more than a day: {jobs}, the first since {since}.',
+      'Answer the first question.',
+      'answer {job_id} ANSWER',
+      null
+    ),
+    (
+      'failing_maintenance',
+      'Maintenance fails.',
+      'Fix the cause. Maintenance is retried within an hour.',
+      null,
+      '/overview'
+    ),
+    (
+      'missing_right',
+      'Workers with the role job_worker may not execute {function}.',
+      'Grant the right: `grant execute on function {function}(jsonb) to job_worker`.',
+      null,
+      '/overview'
+    ),
+    (
+      'two_codes',
+      'Workers run different versions of the code: {codes}.',
+      'Stop the workers of the older version, unless they are about to end. The newer deploy sets '
+        'the options of a type.',
+      'types {job_type}',
+      '/types/{job_type}'
+    ),
+    (
+      'clock_skew',
+      'The clock of worker {worker_id} is [{ahead} s ahead of|{behind} s behind] the database''s '
+        'clock.',
+      'Set the clock of its machine: `timedatectl set-ntp true`. Requests fail if their token '
+        'seems to be expired.',
+      null,
+      '/overview'
+    ),
+    (
+      'ends_process',
+      'The last {ended} jobs of {job_type} ended their process[, with the code of commit '
+        '{commit}].',
+      'An operator can pause the type until its code is fixed. Jobs that wait: {jobs}.',
+      'pause --type {job_type}',
+      '/types/{job_type}'
+    ),
+    (
+      'no_success',
+      'No job of {job_type} has completed in the last hour, but attempts have failed or been '
+        'snoozed: {attempts}.',
+      'See why they fail or wait.',
+      'ls --type {job_type}',
+      '/jobs?job_type={job_type}'
+    ),
+    (
+      'silent_jobs',
+      'Running jobs of {job_type} that have sent nothing for more than {limit}: {jobs}. The first '
+        'has been silent since {since}, at {place}.',
+      'See where it is.',
+      'explain {job_id}',
+      null
+    ),
+    (
+      'silent_worker',
+      'Worker {worker_id} misses its renewals. Its last known call was at {since}. Jobs that it '
+        'runs: {jobs}.',
+      'If its process hangs, end it. Its jobs then run again at the latest after {expires_at}.',
+      'workers',
+      '/types'
+    ),
+    (
+      'recursion',
+      'Of its {levels} nearest ancestors, {recursions} are jobs of {job_type} too.',
+      'If {recursions} generations are too many, pause the type, cancel its jobs, and correct the '
+        'code.',
+      'pause --type {job_type}',
+      '/types/{job_type}'
+    ),
+    (
+      'recursive_type',
+      'Job {job_id} has {recursions} or more ancestors of its own type, {job_type}.',
+      'If {recursions} generations are too many, pause the type, cancel its jobs, and correct the '
+        'code.',
+      'pause --type {job_type}',
+      '/types/{job_type}'
+    ),
+    (
+      'suspects_wait',
+      'Jobs whose worker was lost wait for a worker that runs nothing else: {jobs}, the first '
+        'since {since}.',
+      'Start another worker if all workers of these job types run other jobs.',
+      'explain {job_id}',
+      null
+    )
+  union all
+  select s.reason, s.sentence, null as words, null as command, null as path
+  from (
+    values
+      ('completed', 'It completed at {finished_at}.'),
+      (
+        'cancelled',
+        'It was cancelled at {finished_at}[, because it had not started by {start_by_at}.| by its '
+          'processor: {cancelled_for}| {cancelled_by}.|.][ The reason at that time: {waited}]'
+      ),
+      (
+        'ahead',
+        'Jobs of {job_type} in its workspace that are ahead of it: [{at_least} or more|{ahead}][, '
+          '{smaller} of them because their priority is smaller].'
+      ),
+      (
+        'start_by',
+        'It will be cancelled if it has not started by {start_by_at}[, which {ahead} jobs ahead of '
+          'it may prevent].'
+      ),
+      ('worker_lost', 'Its process ended {ended_times} while it ran[ {alone}].'),
+      (
+        'worker_lost',
+        'Its worker was lost {lost_times} while it ran nothing else.'
+      ),
+      (
+        'lease_expired',
+        'Its worker {worker_id} has not reported, and the lease expired at {expires_at}.'
+      ),
+      (
+        'worker_died',
+        'The process of its worker {worker_id} ended at {ended_at}. The job is being reclaimed.'
+      ),
+      ('suspect', 'It runs alone next, in a process of its own.'),
+      (
+        'locked',
+        'A session (pid {pid}) has locked its row in an open transaction since {held_since}, so it '
+          'can neither start nor end.'
+      ),
+      (
+        'open_transaction',
+        'A session with an open transaction delays statistics, messages to other services and '
+          'maintenance.'
+      ),
+      (
+        'late_events',
+        'Statistics and messages to other services do not yet include events after {since}.'
+      ),
+      (
+        'blocking_session',
+        'Sessions that wait for a lock of one session: {waiting}, the first since {since}.'
+      ),
+      (
+        'disk_filling',
+        'The disk is {percent} % full.'
+      ),
+      (
+        'disk_nearly_full',
+        'The disk is {percent} % full. At 95 % the database rejects writes.'
+      ),
+      (
+        'service_full',
+        'The disk of the service is nearly full. When it is full, new jobs are rejected.'
+      ),
+      (
+        'workers_lack_right',
+        'Workers lack a right in the database that they need to run jobs.'
+      ),
+      (
+        'wrong_clock',
+        'The clock of worker {worker_id} is wrong, so requests of its jobs may fail.'
+      )
+  ) as s (reason, sentence)
+) as a (reason, sentence, words, command, path);
+
+-- Return the sentence of queue.guidance for the reason p_reason, and the advice for the reason
+-- p_advice. Values of p_with replace the placeholders. A sentence or an advice is omitted if p_with
+-- lacks a value outside of brackets, or a value for each of several alternatives. The kind of an
+-- advice is none if there is nothing to do, wait if there is nothing to do for some time, and
+-- otherwise act.
+-- p_advice: Null for the advice of p_reason.
+create or replace function queue.render_guidance(
+  p_reason text,
+  p_with jsonb,
+  p_advice text default null
+)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+with texts as (
+  select
+    a.id,
+    t.name,
+    case
+      when bool_and(p.part is not null) then string_agg(p.part, '' order by p.n)
+    end as text
+  from queue.guidance as a
+  cross join lateral (
+    values
+      ('sentence', a.sentence),
+      ('words', a.words),
+      ('command', 'minutehand ' || a.command),
+      ('path', coalesce(a.path, '/jobs/{job_id}'))
+  ) as t (name, text)
+  cross join lateral ( -- every second part is the text between two brackets
+    select
+      s.n,
+      case s.n % 2
+        when 1 then queue.fill_names(s.part, p_with)
+        else coalesce(
+          (
+            select f.text
+            from string_to_table(s.part, '|') with ordinality as c (text, n)
+            cross join lateral queue.fill_names(c.text, p_with) as f (text)
+            where f.text is not null
+            order by c.n
+            limit 1
+          ),
+          case when s.part !~ '\|' then '' end
+        )
+      end as part
+    from regexp_split_to_table(t.text, '[][]') with ordinality as s (part, n)
+  ) as p
+  where a.reason = case t.name
+    when 'sentence' then p_reason
+    else coalesce(p_advice, p_reason)
+  end
+  group by 1, 2
+)
+select jsonb_build_object(
+  'sentence', (
+    array_agg(l.line -> 'sentence' order by l.id) filter (where l.line ? 'sentence')
+  )[1],
+  'next', coalesce(
+    jsonb_agg(
+      l.line - 'sentence' || jsonb_build_object('kind', case
+        when l.line ->> 'words' = 'Nothing to do.' then 'none'
+        when starts_with(l.line ->> 'words', 'Nothing to do ') then 'wait'
+        else 'act'
+      end)
+      order by l.id
+    ) filter (where l.line ? 'words'),
+    '[]'
+  )
+)
+from (
+  select t.id, jsonb_object_agg(t.name, t.text) as line
+  from texts as t
+  where t.text is not null
+  group by 1
+) as l
+$$;
+
+-- Return the reason why a job that may start has not started. queue.explain_ready tests the
+-- concurrency limits first, from the limit of the job's key to the limit of its type.
+-- queue.explain_ready then tests the rate limit, whether the job must run alone because its
+-- worker's process died, and whether other jobs are ahead of the job. A lack of slots is returned
+-- as the reason only if running jobs use all slots of the workers, and have not ended for ten
+-- seconds. If jobs end more often, the job waits for its turn.
+create or replace function queue.explain_ready(
+  p_job public.jobs,
+  p_alive queue.workers[],
+  p_now timestamptz
+)
+returns jsonb
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_type queue.job_types;
+  v_full record;
+  v_free_at timestamptz;
+  v_suspicion jsonb;
+  v_ready_at timestamptz;
+  v_ahead integer;
+  v_smaller integer;
+  v_rank jsonb; -- number of jobs ahead of the job
+  v_workers record;
+  v_reason text;
+  v_silent_since timestamptz; -- null if a worker that serves the job has called recently
+  v_without_right constant text := (
+    select 'job_worker'
+    where not has_function_privilege(
+      to_regrole('job_worker'),
+      'public.lease_jobs'::regproc,
+      'execute'
+    )
+  );
+begin
+  v_ready_at := (
+    select r.ready_at
+    from queue.ready as r
+    where r.lane = p_job.lane
+      and r.workspace_id = p_job.workspace_id
+      and r.ord = p_job.ord
+      and r.job_id = p_job.id
+  );
+  if v_ready_at is null and not exists (
+    select from queue.gated as g
+    where g.workspace_id = p_job.workspace_id
+      and g.job_type = p_job.job_type
+      and g.key = coalesce(p_job.concurrency_key, '')
+      and not g.admitted
+      and g.ord = p_job.ord
+      and g.job_id = p_job.id
+  ) then
+    -- a trigger of the engine was disabled when the job was inserted, or the row was deleted
+    return '{"reason": "unplaced"}';
+  end if;
+  select * into v_type
+  from queue.job_types
+  where job_type = p_job.job_type;
+  -- Find the narrowest concurrency limit that has been reached. Skip a concurrency limit that is
+  -- not set.
+  select l.* into v_full
+  from (
+    values
+      (1, 'key_limit', v_type.key_concurrency),
+      (2, 'workspace_type_limit', v_type.workspace_concurrency),
+      (
+        3,
+        'workspace_limit',
+        (
+          select t.running_max
+          from queue.tenant_limits as t
+          where t.workspace_id = p_job.workspace_id
+        )
+      ),
+      (4, 'type_limit', v_type.max_concurrency)
+  ) as l (n, reason, most)
+  where l.most is not null
+    and (
+      select count(*)
+      from queue.find_holders(l.reason, p_job, l.most) as h
+    ) >= l.most
+  order by l.n
+  limit 1;
+  if v_full.reason = 'key_limit' then -- these jobs are not in queue.ready
+    v_ahead := (
+      select count(*)
+      from (
+        select from queue.gated as g
+        where g.workspace_id = p_job.workspace_id
+          and g.job_type = p_job.job_type
+          and g.key = coalesce(p_job.concurrency_key, '')
+          and not g.admitted
+          and g.ord < p_job.ord
+        limit 1000
+      ) as k
+    );
+  else
+    select
+      count(*),
+      count(*) filter (where a.priority < p_job.priority)
+    into v_ahead, v_smaller
+    from (
+      select j.priority
+      from queue.ready as r
+      join public.jobs as j on j.id = any (array[r.job_id])
+      where r.lane = p_job.lane
+        and r.workspace_id = p_job.workspace_id
+        and r.ord < p_job.ord
+        and r.ord >= coalesce(
+          (
+            select t.from_ord
+            from queue.turns as t
+            where t.lane = p_job.lane and t.workspace_id = p_job.workspace_id
+          ),
+          0
+        )
+        and coalesce(j.deadline_at > p_now, true)
+        and (j.start_by_at is null or j.started_at is not null or j.start_by_at > p_now)
+        and (
+          not exists (select from queue.suspects) -- evaluated once, and usually finds no row
+          or not exists (select from queue.suspects as s where s.job_id = r.job_id)
+        )
+      limit 1000
+    ) as a;
+  end if;
+  v_rank := jsonb_build_object(
+    'ahead', nullif(v_ahead, 0),
+    'at_least', case v_ahead when 1000 then v_ahead end,
+    'smaller', nullif(v_smaller, 0)
+  );
+  if v_full.reason is not null then
+    return jsonb_build_object(
+      'reason', v_full.reason,
+      'data', v_rank || jsonb_build_object('running', v_full.most, 'limit', v_full.most)
+    );
+  end if;
+  select b.refilled_at + make_interval(
+    secs => (1 - b.tokens) * v_type.rate_per_seconds / v_type.rate_limit
+  )
+  into v_free_at
+  from queue.buckets as b
+  where b.name = case
+    when v_type.rate_per_key then format(
+      'k:%s/%s/%s',
+      p_job.workspace_id,
+      p_job.job_type,
+      coalesce(p_job.concurrency_key, '')
+    )
+    else 'r:' || p_job.job_type
+  end;
+  if v_free_at > p_now then
+    return jsonb_build_object(
+      'reason', 'rate_limited',
+      -- jobs of other workspaces or keys may delay the start further
+      'estimated_start_at', v_free_at + make_interval(
+        secs => case when v_type.rate_per_key then 0 else v_ahead end
+          * v_type.rate_per_seconds / v_type.rate_limit
+      ),
+      'data', v_rank || jsonb_build_object(
+        'limit', v_type.rate_limit,
+        'per_seconds', v_type.rate_per_seconds
+      )
+    );
+  end if;
+  v_suspicion := queue.suspicion_of(p_job);
+  if v_suspicion is not null then
+    v_ready_at := (v_suspicion ->> 'suspect_since')::timestamptz;
+    return jsonb_build_object(
+      'reason', 'suspect',
+      'since', v_ready_at,
+      'data', v_suspicion || case
+        when v_ready_at <= p_now - interval '1 minute'
+          then jsonb_build_object('late_since', v_ready_at)
+        else jsonb_build_object('patience_until', v_ready_at + interval '1 minute')
+      end
+    );
+  end if;
+  select
+    s.slots,
+    s.running,
+    s.ended_at,
+    s.yet,
+    s.full_since,
+    greatest(s.seen_at, s.leased_at) as seen_at,
+    case when i.is_idle then s.leased_at end as leased_at,
+    case when s.running >= s.slots then s.used_by end as used_by,
+    s.running >= s.slots as is_full,
+    i.is_idle
+  into v_workers
+  from queue.slots_for(p_job, p_alive) as s
+  cross join lateral (
+    values (s.running >= s.slots is not true and coalesce(s.leased_at <= v_ready_at, true))
+  ) as i (is_idle);
+  -- a worker's row is updated once a minute, so older workers may have been killed with their host
+  v_silent_since := case
+    when v_workers.seen_at < p_now - interval '75 seconds' then v_workers.seen_at
+  end;
+  v_reason := case
+    when v_workers.full_since <= p_now - interval '10 seconds' and v_workers.is_full then 'no_slot'
+    when v_without_right is not null
+        or v_ready_at <= p_now - interval '1 minute'
+        and v_workers.is_full is not true
+        and (v_ahead = 0 or v_workers.is_idle)
+      then 'not_leased'
+    when v_ahead = 0 then 'next_in_line'
+    when v_ready_at <= p_now - interval '15 minutes' then 'long_line'
+    else 'behind_others'
+  end;
+  return case
+    when v_reason in ('no_slot', 'not_leased') then jsonb_build_object('since', v_ready_at)
+    else '{}'
+  end || jsonb_build_object(
+    'estimated_start_at', case
+      when v_reason = 'next_in_line'
+          and v_workers.is_full is not true
+          and coalesce(v_workers.yet, v_workers.ended_at::text, v_silent_since::text) is null
+        then p_now
+    end,
+    'reason', v_reason,
+    'data', to_jsonb(v_workers) - '{is_full,is_idle}'::text[] || v_rank || jsonb_build_object(
+      'must_start_by', (select p_job.start_by_at where p_job.started_at is null),
+      'without_right', v_without_right,
+      'silent_since', v_silent_since,
+      'ready_at', v_ready_at,
+      'revoked_at', queue.revoked_for(p_job.job_type),
+      'patience_until', v_ready_at + case v_reason
+        when 'next_in_line' then interval '1 minute'
+        when 'behind_others' then interval '15 minutes'
+      end
+    )
+  );
+end;
+$$;
+
+-- Return the kind, code and cause of a job's last error. queue.error_of classifies the error by its
+-- exception type and its code, never by its message.
+-- kind: Kind of the error, for example 'timeout'. The row failed:timeout of queue.guidance has the
+--   advice for this kind.
+-- code: HTTP status, SQLSTATE or errno name.
+-- cause: Response of another service, line of code that ended the process, or last error of an
+--   exception chain.
+-- place: Location in the code at which a failed job raised its error.
+create or replace function queue.error_of(p_job public.jobs)
+returns table (kind text, code text, cause text, place text)
+language sql stable
+set search_path = ''
+as $$
+select
+  case
+    when p_job.status in ('failed', 'pending') then coalesce(
+      '{"AttemptTimeout": "timeout",
+    "DeadlinePassed": "deadline", "WorkerLost": "lost", "PayloadRejected": "payload",
+    "ResultRejected": "result", "ResultTooLarge": "result", "SettleRejected": "rejected",
+    "minutehand.worker.context.ChildrenFailed": "child"}'::jsonb ->> e.type,
+      case
+        when e.sqlstate = '42501' then 'grant' -- the Data API maps these codes to 403 or 404
+        when e.sqlstate ~ '^(42|PGRST2)' then 'schema'
+        when e.status in ('401', '403') or e.sqlstate ^@ '28' then 'credentials'
+        when e.status = '429' then 'rate'
+        when e.sqlstate ~ '^2[23]' then 'value'
+        when e.sqlstate = '57014' then 'statement'
+        when e.status ^@ '4' then 'request'
+        when e.sqlstate ~ '^(40|55)' then 'contention'
+        when e.signal is not null then 'killed'
+        when e.errno in ('ENOSPC', 'EDQUOT', 'ENOMEM', 'EMFILE') or e.sqlstate ^@ '53'
+          then 'machine'
+        -- Python's TimeoutError has this errno, also one of the processor's own code
+        when e.errno = 'ETIMEDOUT' then 'slow'
+        when e.status ^@ '5'
+            or e.sqlstate ~ '^(08|57P)'
+            or e.errno in (
+              'ECONNREFUSED', 'ECONNRESET', 'EHOSTUNREACH', 'ENETUNREACH',
+              'EAI_AGAIN', 'EAI_NONAME', 'CERTIFICATE_VERIFY_FAILED'
+            )
+            -- psycopg and SQLAlchemy report failed connections without a code
+            or e.type ~ 'OperationalError$' and e.sqlstate is null
+          then 'unavailable'
+      end
+    )
+    when p_job.status = 'cancelled' and e.type = 'StartByPassed' then 'start_by'
+  end as kind,
+  coalesce(
+    replace('SQLSTATE ' || e.sqlstate, 'SQLSTATE PGRST', 'PGRST'), -- a code of the Data API
+    'HTTP ' || e.status,
+    e.errno
+  ) as code,
+  coalesce(
+    e.response,
+    (
+      select string_agg(
+        concat_ws(': ', nullif(array_to_string(array(
+          select jsonb_array_elements_text(p.path)
+        ), '.'), ''), p.message),
+        '; '
+      )
+      from jsonb_to_recordset(
+        case when e.type = 'PayloadRejected' then e.data -> 'problems' end
+      ) as p (path jsonb, message text)
+    ),
+    -- the line belongs to another job if the job did not end the process
+    case when e.reason = 'worker_lost' then e.evidence ->> 'line' end,
+    (
+      select concat_ws(
+        ': ',
+        a.traceback #>> '{causes,-1,type}',
+        a.traceback #>> '{causes,-1,message}'
+      )
+      from queue.attempts as a
+      where a.job_id = p_job.id
+        and a.traceback ? 'causes'
+        -- the other errors of a task group are not the cause of its first error
+        and a.traceback #> '{causes,0,frames,0}' is distinct from a.traceback #> '{frames,0}'
+      order by a.fence desc
+      limit 1
+    )
+  ) as cause,
+  case
+    when p_job.status = 'failed' then (
+      select (f.frame ->> 'file') || ':' || (f.frame ->> 'line')
+      from queue.attempts as a
+      cross join lateral (select a.traceback #> '{frames,0}' as frame) as f
+      where a.job_id = p_job.id
+      order by a.fence desc
+      limit 1
+    )
+  end as place
+from jsonb_to_record(p_job.error_data) as e (
+  type text, status text, sqlstate text, errno text, signal text, response text,
+  reason text, evidence jsonb, data jsonb
+)
+$$;
+
+-- Return the holders for which jobs wait. The holder with the most waiting jobs comes first. Each
+-- holder is returned with the number of waiting jobs, and with the explanation that
+-- public.explain_job would return for one waiting job.
+-- p_workspace_id: Null to return the holders of all workspaces.
+-- p_job_type: Null to return the holders of jobs of all types.
+create or replace function queue.holders(p_workspace_id uuid, p_job_type text, p_now timestamptz)
+returns jsonb
+language sql stable
+set search_path = ''
+set timezone = 'UTC'
+as $$
+with said as materialized (
+  select
+    g.jobs,
+    g.oldest_at,
+    j,
+    case
+      when i.is_internal and e.said #>> '{held_by,kind}' in ('key', 'limit')
+        then e.said || '{"cause": null}' || queue.render_guidance(
+          'internal_' || (e.said #>> '{held_by,kind}'),
+          jsonb_build_object(
+            'job_type', j.job_type,
+            'receiver', split_part(j.concurrency_key, ':', 1)
+          )
+        )
+      else e.said
+    end as said,
+    jsonb_build_array(
+      e.said #> '{held_by,kind}',
+      case when i.is_internal then to_jsonb(split_part(j.concurrency_key, ':', 1)) end,
+      coalesce(
+        case when i.is_internal then to_jsonb(j.job_type) end,
+        e.said #> '{held_by,holder,job_id}',
+        e.said #> '{held_by,holder,worker_id}',
+        e.said #> '{held_by,holder,pid}',
+        jsonb_build_array(
+          e.said -> 'reason',
+          j.job_type,
+          j.queue,
+          case e.said #>> '{held_by,kind}' when 'key' then j.concurrency_key end
+        )
+      )
+    ) as holder
+  from queue.live_workers(p_now) as workers
+  cross join queue.groups_of_held(p_workspace_id, p_job_type, p_now) as g
+  join public.jobs as j on j.id = any (array[g.job_id])
+  left join lateral (
+    select to_jsonb(k) as lock
+    from queue.locks_on(array[j.id], p_now) as k
+    where j.status = 'processing' or coalesce(j.next_retry_at, j.scheduled_for) <= p_now
+  ) as k on true
+  cross join lateral queue.explain(j, k.lock, workers, p_now) as e (said)
+  cross join lateral queue.is_internal(j.job_type) as i (is_internal)
+  where jsonb_typeof(e.said -> 'held_by') = 'object'
+)
+select coalesce(
+  jsonb_agg(
+    to_jsonb(h) - 'said'
+    || (h.said - '{status,data,since,held_by,estimated_start_at,abandoned_at}'::text[])
+    || jsonb_build_object(
+      'kind', h.said #> '{held_by,kind}',
+      'holder', h.said #> '{held_by,holder}'
+    )
+    order by h.jobs desc, h.since
+  ),
+  '[]'
+)
+from (
+  select
+    sum(s.jobs) as jobs,
+    bool_or(s.jobs >= 1000) as more,
+    min(coalesce(s.oldest_at, (s.said #>> '{held_by,since}')::timestamptz)) as since,
+    (array_agg(s.said))[1] as said,
+    array_agg(distinct (s.j).job_type) as job_types,
+    array_agg(distinct (s.j).concurrency_key)
+      filter (where s.said #>> '{held_by,kind}' = 'key') as keys
+  from said as s
+  group by s.holder
+  order by 1 desc
+  limit 20
+) as h
+$$;
+
+-- Return findings about workers, due jobs, the database and maintenance. A finding is a problem
+-- that public.explain_queue reports. A transaction that has written rows is a finding after a
+-- minute, or after 30 seconds if its session is idle, because readers of queue.feed wait for the
+-- end of the transaction. A read-only transaction is a finding after five minutes, because Postgres
+-- cannot remove dead rows until the transaction ends.
+create or replace function queue.findings_of_queue(
+  p_workspace_id uuid,
+  p_now timestamptz,
+  p_backlog jsonb,
+  p_seen_at timestamptz
+)
+returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_alive constant queue.workers[] := queue.live_workers(p_now);
+begin
+  return query
+    select 'fail', 'read_only', null::timestamptz, null::text, '{}'::jsonb
+    where current_setting('default_transaction_read_only')::boolean
+    union all
+    select
+      case
+        when p_now - p_seen_at > interval '200 seconds' then 'fail'
+        else 'warn'
+      end,
+      'no_worker',
+      p_seen_at,
+      null,
+      jsonb_build_object(
+        'jobs', p_backlog -> 'jobs',
+        'revoked_at', queue.revoked_for()
+      )
+    where coalesce(p_now - p_seen_at > interval '90 seconds', true)
+    union all
+    select
+      case
+        when p_seen_at is null and o.at < p_now - interval '15 minutes' then 'fail'
+        else 'warn'
+      end,
+      'overdue',
+      o.at,
+      null,
+      jsonb_build_object(
+        'jobs', p_backlog #> '{ready,jobs}',
+        'job_id', w.job_id,
+        'used_by', w.used_by
+      )
+    from (values ((p_backlog #>> '{ready,oldest_at}')::timestamptz)) as o (at)
+    left join lateral (
+      select
+        j.id as job_id,
+        e.said ->> 'reason' as reason,
+        e.said #> '{data,used_by}' as used_by
+      from (
+        select r.job_id
+        from queue.lanes as l
+        cross join lateral (
+          select *
+          from queue.ready as q
+          where q.lane = l.lane
+            and (p_workspace_id is null or q.workspace_id = p_workspace_id)
+          limit 1
+        ) as r -- the first job of each lane
+        where r.ready_at >= o.at -- older jobs wait for a limit, or their type is paused
+        order by r.ready_at
+        limit 1
+      ) as f
+      join public.jobs as j on j.id = any (array[f.job_id])
+      cross join lateral queue.explain_row(j, v_alive, p_now) as e (said)
+    ) as w on true
+    where o.at < p_now - interval '2 minutes'
+      -- the job only waits for its turn, or for a limit that was reached after the last lease
+      and coalesce(w.reason !~ '^(behind_others|next_in_line|rate_limited|.*_limit)$', true)
+    union all
+    select
+      'warn',
+      'no_processor',
+      null,
+      null,
+      jsonb_build_object(
+        'jobs', u.jobs,
+        'types', u.types,
+        'job_type', split_part(u.types, ', ', 1),
+        'revoked_at', queue.revoked_for(split_part(u.types, ', ', 1))
+      )
+    from jsonb_to_record(p_backlog -> 'unserved') as u (jobs integer, types text)
+    where u.jobs > 0
+    union all
+    select
+      'warn',
+      'silent_worker',
+      greatest(w.seen_at, h.renewed_at),
+      null,
+      jsonb_build_object(
+        'worker_id', w.worker_id,
+        'jobs', h.jobs,
+        'expires_at', h.expires_at
+      )
+    from queue.lease_holders(p_workspace_id, p_now) as h
+    join queue.workers as w on w.worker = h.worker
+    where h.due_at <= p_now and w.seen_at <= h.due_at and w.evidence is null
+    union all
+    (
+      select distinct on (j.job_type)
+        'warn',
+        'recursive_type',
+        null::timestamptz,
+        null,
+        r || jsonb_build_object('job_id', j.id)
+      from (
+        select l.job_id
+        from queue.leases as l
+        where p_workspace_id is null or l.workspace_id = p_workspace_id
+        order by l.job_id desc
+        limit 10 -- a sample, because each job reads up to 20 ancestors
+      ) as l
+      join public.jobs as j on j.id = any (array[l.job_id])
+      cross join queue.recursion_of(j) as r
+      where r is not null
+    )
+    union all
+    select
+      'warn',
+      case when p_workspace_id is null then 'clock_skew' else 'wrong_clock' end,
+      null,
+      null,
+      jsonb_build_object(
+        'worker_id', w.worker_id,
+        'behind', case when s.seconds < 0 then round(-s.seconds) end,
+        'ahead', case when s.seconds > 0 then round(s.seconds) end
+      )
+    from unnest(v_alive) as w
+    cross join lateral (
+      values ((w.summary ->> 'clock_skew_seconds')::numeric)
+    ) as s (seconds)
+    where s.seconds is not null;
+  return query
+    select
+      'fail',
+      case when p_workspace_id is null then 'missing_right' else 'workers_lack_right' end,
+      null::timestamptz,
+      null::text,
+      jsonb_build_object('function', case when p_workspace_id is null then f.function end)
+    from unnest(
+      '{public.lease_jobs, public.report_jobs, public.settle_jobs,
+        public.run_maintenance}'::regproc[]
+    ) as f (function)
+    where not has_function_privilege(to_regrole('job_worker'), f.function, 'execute')
+    limit case when p_workspace_id is not null then 1 end;
+  if p_workspace_id is not null then
+    -- only operators see the cause, for example a session with an open transaction
+    return query
+      select 'warn', 'late_events', s.at, null, '{}'::jsonb
+      from queue.statistics_stale_since(p_now) as s (at)
+      where s.at < p_now - interval '2 minutes' and p_now - p_seen_at < interval '90 seconds';
+    return;
+  end if;
+  return query
+    select
+      'warn',
+      'failing_maintenance',
+      null::timestamptz,
+      string_agg(m.words, '; '),
+      '{}'::jsonb
+    from (
+      select format('the task %s fails: %s', t.name, left(t.failure, 300)) as words
+      from queue.tasks as t
+      where t.failures > 0
+      union all
+      (
+        select format(
+          '%s skips job %s: %s',
+          r.task,
+          r.job_id,
+          left(r.failure, 300)
+        )
+        from queue.refusals as r
+        join public.jobs as j on j.id = any (array[r.job_id])
+        order by r.refused_at, r.job_id
+        limit 20
+      )
+    ) as m
+    having count(*) > 0
+    union all
+    select
+      'warn',
+      'blocking_session',
+      min(w.since),
+      format(
+        '%s (pid %s) is %s',
+        coalesce(nullif(h.application_name, ''), h.usename, h.backend_type),
+        h.pid,
+        coalesce(h.state, 'active')
+      ),
+      jsonb_build_object('pid', h.pid, 'waiting', count(*))
+    from (
+      select a.query_start as since, queue.last_blocker(a.pid) as pid
+      from pg_catalog.pg_stat_activity as a
+      where a.datname = current_database()
+        and a.wait_event_type = 'Lock'
+        and a.query_start <= p_now - interval '10 seconds'
+      limit 20
+    ) as w
+    join pg_catalog.pg_stat_activity as h
+      on h.pid = w.pid and h.wait_event_type is distinct from 'Lock'
+    group by h.pid, h.application_name, h.usename, h.backend_type, h.state
+    union all
+    (
+      select
+        'warn',
+        'open_transaction',
+        o.xact_start,
+        format(
+          '%s (pid %s) has an open transaction for %s s; %s',
+          coalesce(nullif(o.application_name, ''), o.usename, 'a session'),
+          o.pid,
+          o.seconds,
+          case
+            when o.backend_xid is null then 'Postgres keeps dead rows until it ends'
+            else 'readers of events wait until it ends'
+          end
+        ),
+        jsonb_build_object('pid', o.pid)
+      from (
+        select
+          a.*,
+          extract(epoch from queue.clock() - a.xact_start)::integer as seconds
+        from pg_catalog.pg_stat_activity as a
+        where a.datname = current_database()
+          and a.pid <> pg_backend_pid()
+          and a.backend_type = 'client backend'
+          and num_nonnulls(a.backend_xid, a.backend_xmin) > 0
+          and a.wait_event_type is distinct from 'Lock' -- the session that it waits for is named
+      ) as o
+      where o.seconds >= case
+        when o.backend_xid is null then 300
+        when o.state = 'active' then 60
+        else 30
+      end -- 30 seconds if the transaction has written and is now idle
+      order by o.seconds desc
+      limit 20
+    );
+end;
+$$;
+
+select queue.close_tables();
+
+-- Revoke the right of all roles to execute private functions. Rights of single roles remain,
+-- because policies, column defaults and guests need them.
+revoke execute on all functions in schema queue from public;
