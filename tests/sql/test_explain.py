@@ -220,6 +220,16 @@ def test_a_job_that_a_disabled_trigger_did_not_place_is_named(engine: Engine) ->
         insert = "insert into public.jobs (workspace_id, job_type) values (%s, 'work')"
         job_id = engine.one(f"{insert} returning id::text", ACME)
         assert "no worker finds it" in engine.explain(job_id)["sentence"]
+    # maintenance ends an overdue job that has left its table
+    unstarted = engine.enqueue(delay_seconds=5, start_by_seconds=5)
+    at = str(engine.one("select queue.clock() + interval '5 seconds'"))
+    overdue, lease = engine.start(deadline_at=at)
+    engine.advance(20)
+    engine.lease_call(0, call=2)
+    engine.settle(lease, "released")
+    assert "no worker finds it" not in engine.explain(overdue)["sentence"]
+    engine.maintain()
+    assert "no worker finds it" not in engine.explain(unstarted)["sentence"]
 
 
 def test_a_job_that_starts_itself_without_end_is_named(engine: Engine) -> None:
