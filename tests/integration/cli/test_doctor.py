@@ -47,7 +47,7 @@ def test_the_tokens_of_schedules_are_tried_without_a_run(stack: RunningStack) ->
     ("status", "body", "error", "found"),
     [
         (200, b"{}", b'{"code": "PT400", "message": "no"}', "removes hint and details"),
-        (200, b'{"key": "another"}', b'{"code": "PT400", "hint": "no"}', "are of two projects"),
+        (200, b'{"key": "PGRST003"}', b'{"code": "PT400", "hint": "no"}', "are of two projects"),
         (401, b'{"code": "PGRST303"}', b"", "the clock of this machine is wrong"),
         (504, b'{"code": "PGRST003"}', b"", "all connections of the Data API are in use"),
     ],

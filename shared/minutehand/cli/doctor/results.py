@@ -151,7 +151,7 @@ class Target:
         # the Data API waits ten seconds for a connection to the database
         timeout = httpx.Timeout(15.0, connect=3.0)
         response = httpx.request(method, url, timeout=timeout, **options)
-        if "PGRST003" in response.text:
+        if response.is_error and "PGRST003" in response.text:
             rows = self.query(BUSIEST) if self.values.get("DATABASE_URL") else []
             used = "".join(f", {count} by requests of {name}" for count, name in rows)
             raise CommandFailed(f"all connections of the Data API are in use{used}", fix=END_CALLS)
