@@ -19,7 +19,8 @@ const LATE_MS = 15_000; // a slow machine or network may join a topic this late
 const notifyPage = () => isHidden() || changes.set((count) => count + 1);
 
 const outageLine = (since) =>
-  `The Data API has not responded since ${clock(new Date(since).toISOString()).slice(0, 8)}.`;
+  `Requests of this page have failed since ${clock(new Date(since).toISOString()).slice(0, 8)}. ` +
+  "`minutehand doctor` shows why.";
 
 const NO_REALTIME =
   "Realtime delivers no changes, so pages read every few seconds. `minutehand doctor` shows why.";

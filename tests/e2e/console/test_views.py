@@ -223,7 +223,7 @@ def test_an_outage_of_the_data_api_is_reported(
     visitor.context.route("**/rest/v1/**", respond)
     worker.enqueue()
     fresh = visitor.another_tab("/jobs")
-    expect(page.locator(".incidents")).to_contain_text("The Data API has not responded")
+    expect(page.locator(".incidents")).to_contain_text("Requests of this page have failed")
     expect(page.locator(".incidents")).to_have_attribute("data-tone", "failed")
     expect(page.locator(".freshness")).to_have_text("Catching up")
     expect(fresh.get_by_text("Your workspaces could not be read")).to_be_visible()
