@@ -3169,7 +3169,7 @@ select
               'EAI_AGAIN', 'EAI_NONAME', 'CERTIFICATE_VERIFY_FAILED'
             )
             -- psycopg and SQLAlchemy report failed connections without a code
-            or e.type ~ 'OperationalError$' and e.sqlstate is null
+            or e.type ~ '^(psycopg|sqlalchemy).*OperationalError$' and e.sqlstate is null
           then 'unavailable'
       end
     )

@@ -943,15 +943,20 @@ begin
       and r.ord = p_job.ord
       and r.job_id = p_job.id
   );
-  if v_ready_at is null and not exists (
-    select from queue.gated as g
-    where g.workspace_id = p_job.workspace_id
-      and g.job_type = p_job.job_type
-      and g.key = coalesce(p_job.concurrency_key, '')
-      and not g.admitted
-      and g.ord = p_job.ord
-      and g.job_id = p_job.id
-  ) then
+  if v_ready_at is null
+    -- maintenance ends an overdue job, which may be in no table
+    and (p_job.deadline_at <= p_now) is not true
+    and (p_job.started_at is null and p_job.start_by_at <= p_now) is not true
+    and not exists (
+      select from queue.gated as g
+      where g.workspace_id = p_job.workspace_id
+        and g.job_type = p_job.job_type
+        and g.key = coalesce(p_job.concurrency_key, '')
+        and not g.admitted
+        and g.ord = p_job.ord
+        and g.job_id = p_job.id
+    )
+  then
     -- a trigger of the engine was disabled when the job was inserted, or the row was deleted
     return '{"reason": "unplaced"}';
   end if;
@@ -1175,7 +1180,7 @@ select
               'EAI_AGAIN', 'EAI_NONAME', 'CERTIFICATE_VERIFY_FAILED'
             )
             -- psycopg and SQLAlchemy report failed connections without a code
-            or e.type ~ 'OperationalError$' and e.sqlstate is null
+            or e.type ~ '^(psycopg|sqlalchemy).*OperationalError$' and e.sqlstate is null
           then 'unavailable'
       end
     )
