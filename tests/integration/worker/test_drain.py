@@ -15,7 +15,7 @@ from minutehand.config import Settings
 from minutehand.functions.worker.invocations import SCHEDULE_SOURCE, LambdaWorker
 from minutehand.functions.worker.processors import load_or_report, load_processors
 from minutehand.queue.worker_client import WorkerQueue
-from minutehand.worker import Worker
+from minutehand.worker import Job, JobContext, Worker
 from tests.integration.worker.drained.processors import COROUTINE, FUNCTION
 from tests.support.engine import Engine
 from tests.support.renewed import Renewed
@@ -75,7 +75,10 @@ def test_an_extra_worker_starts_no_other(engine: Engine, service: Service, sourc
 
 
 async def test_what_a_run_leaves_is_counted_for_all_types_that_it_serves(engine: Engine) -> None:
-    """A worker run's summary counts jobs that a limit blocks. Paused jobs are not counted."""
+    """A worker run's summary counts jobs that a limit blocks. Paused jobs are not counted.
+
+    The run counts them also if its last settlement finds that maintenance is due.
+    """
     engine.pause("job_type", FUNCTION)
     engine.register("full", max_concurrency=1)
     engine.enqueue_many(4, job_type="full")
@@ -86,11 +89,17 @@ async def test_what_a_run_leaves_is_counted_for_all_types_that_it_serves(engine:
     registry = load_processors(settings)
     registry.processor("full", payload=dict, max_concurrency=1)(print)
 
+    @registry.processor("last", payload=dict)
+    async def last(job: Job[dict[str, Any]], ctx: JobContext) -> None:
+        engine.run("update queue.tasks set done_at = '2020-01-01' where name = 'retention'")
+
+    engine.enqueue(job_type="last", priority=900)
+
     worker = Worker(settings, registry=registry)
     result = (await worker.tick(budget_seconds=60)).as_dict()
     await worker.aclose()
 
-    assert (result["completed"], result["due_left"]) == (60, 3)
+    assert (result["completed"], result["due_left"]) == (61, 3)
     assert due(engine, "full") == 3
     stored = "select summary from queue.workers where summary ->> 'tick_id' = %s"
     assert engine.one(stored, result["tick_id"])["due_left"] == 3
