@@ -58,7 +58,7 @@ class LeaseRequests:
         #: Number of due jobs that were not leased. The database counts only up to a limit.
         self.due = 0
         #: True if the last response counted the due jobs.
-        self.is_counted = False
+        self.has_counted_due = False
         #: Summary of the run, to store if the next lease request finds no jobs. The summary is None
         #: if the run continues.
         self.last: TickSummary | None = None
@@ -168,8 +168,8 @@ class LeaseRequests:
         """Record the state of the queue that the response to a lease request reports."""
         if self.pending is not None and self.pending.abandoned is not None:
             self._abandoned = self.pending.abandoned
-        has_counted = self.pending is not None and self.pending.count_due
-        self.is_counted = has_counted or (response.run is not None and response.run.ended)
+        has_ended = response.run is not None and response.run.ended
+        self.has_counted_due = bool(self.pending and self.pending.count_due) or has_ended
         self.pending = None
         self._no_responses = 0
         self._clock.receive(response.now)

@@ -100,7 +100,7 @@ class Tick:
         #: of them leases jobs.
         self._calls_in_flight: list[asyncio.Task[None]] = []
         self._lease_in_flight = False
-        self._has_counted_last = False
+        self._has_asked_last = False
         self._reporter = Reporter(run, self._in_flight)
         self._settler = Settler(run)
         #: Decides the next action in each iteration of the loop.
@@ -636,12 +636,13 @@ class Tick:
         must_store = self.summary.is_worth_reporting or (is_counted and self._final_summary is None)
         if self._final_summary == self.summary or not must_store:
             return False
-        if not (self._leases.is_counted or self._has_counted_last) and self._last(()) is not None:
+        can_ask = self._leases.pending is None and self._can_lease(self._clock.monotonic())
+        must_ask = not (self._leases.has_counted_due or self._has_asked_last)
+        if must_ask and can_ask and self._last(()) is not None:
             # a last lease request counts the due jobs, and stores the end in the same call
-            self._has_counted_last = True
-            self._request_lease(True)
-            if self._can_lease(self._clock.monotonic()):
-                return True
+            self._has_asked_last = True
+            self._request_lease()
+            return True
         summary = self.summary.as_dict() if self.summary.is_worth_reporting else None
         # pass the id of the last lease request, because enqueues may rely on the run's free slots
         # for two seconds after the request

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from minutehand.queue.errors import ProcessorError, QueueError, TokenRefused
+from minutehand.queue.errors import ProcessorError, QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.models import LeaseResponse, ReportResult, RunState, SettleResponse
 from minutehand.worker import Job, JobContext, Registry, Schedule, Snooze, TickOptions, TickSummary
 from minutehand.worker.slots import Pool
@@ -147,6 +147,21 @@ def test_a_run_beyond_the_bound_leases_nothing(admitted: bool) -> None:
 
     assert summary.crowded_out is not admitted
     assert queue.calls == (["lease", "settle", "lease"] if admitted else ["lease"])
+
+
+def test_a_run_whose_first_call_has_no_response_frees_its_place() -> None:
+    """The database may have admitted the run, so the run stores its end."""
+    called: list[str] = []
+
+    class Listing(ModelQueue):
+        async def call(self, function: str, arguments: Any, **more: Any) -> Any:
+            called.append(function)
+            return await super().call(function, arguments, **more)
+
+    with pytest.raises(QueueUnavailable):
+        tick(Listing([Row("1", {})], faults={"lease": "lose_answer"}), nothing, most=1)
+
+    assert "tick_finished" in called
 
 
 def test_a_step_returns_when_it_is_stored_and_lease_calls_are_numbered_again() -> None:
