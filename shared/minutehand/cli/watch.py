@@ -21,7 +21,7 @@ DELIVERY = "webhook_delivery"
 MAX_TYPES = 10_000
 #: Maximum characters of a job's result in the line that reports the job's end, and of the metadata
 #: in a log line.
-MAX_RESULT_LENGTH = 400
+MAX_JSON_LENGTH = 400
 
 
 def follow_job(output: Output, connection: Connection, job_id: str) -> None:
@@ -87,12 +87,13 @@ def format_result(job: dict[str, Any]) -> str:
     """
     if job["result"] is None:
         return ""
-    text = json.dumps(job["result"], ensure_ascii=False)
-    return (
-        text
-        if len(text) <= MAX_RESULT_LENGTH
-        else f"{text[:MAX_RESULT_LENGTH]}… all: minutehand show {job['id']}"
-    )
+    return shorten(job["result"], f" all: minutehand show {job['id']}")
+
+
+def shorten(value: Any, hint: str = "") -> str:
+    """Format a value as JSON. A long value ends with … and the hint."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= MAX_JSON_LENGTH else f"{text[:MAX_JSON_LENGTH]}…{hint}"
 
 
 def format_event(event: ServerSentEvent) -> Text:
@@ -178,6 +179,5 @@ def format_log_line(line: dict[str, Any]) -> Text:
     """Format a line of a job's log, with its metadata, shortened if it is long."""
     style = LEVELS.get(line["log_level"], "")
     at, level = f"{local_time(line['created_at'])[11:]}  ", f"{line['log_level']:<8}"
-    data = json.dumps(line["metadata"], ensure_ascii=False) if line["metadata"] else ""
-    more = f"  {data[:MAX_RESULT_LENGTH]}{'…' * (len(data) > MAX_RESULT_LENGTH)}" if data else ""
+    more = f"  {shorten(line['metadata'])}" if line["metadata"] else ""
     return Text.assemble((at, "dim"), (level, style), (line["message"], style), (more, "dim"))
