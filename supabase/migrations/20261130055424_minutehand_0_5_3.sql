@@ -161,6 +161,13 @@ from (
         null
       ),
       (
+        '{recursion, recursive_type}',
+        'If {recursions} generations are too many, pause the type, cancel its jobs, and correct '
+          'the code.',
+        'pause --type {job_type}',
+        '/types/{job_type}'
+      ),
+      (
         '{locked, open_transaction, blocking_session}',
         'End that session if no one needs it: `select pg_terminate_backend({pid})`.',
         null,
@@ -722,22 +729,6 @@ from (
       '/types'
     ),
     (
-      'recursion',
-      'Of its {levels} nearest ancestors, {recursions} are jobs of {job_type} too.',
-      'If {recursions} generations are too many, pause the type, cancel its jobs, and correct the '
-        'code.',
-      'pause --type {job_type}',
-      '/types/{job_type}'
-    ),
-    (
-      'recursive_type',
-      'Job {job_id} has {recursions} or more ancestors of its own type, {job_type}.',
-      'If {recursions} generations are too many, pause the type, cancel its jobs, and correct the '
-        'code.',
-      'pause --type {job_type}',
-      '/types/{job_type}'
-    ),
-    (
       'suspects_wait',
       'Jobs whose worker was lost wait for a worker that runs nothing else: {jobs}, the first '
         'since {since}.',
@@ -754,6 +745,14 @@ from (
         'cancelled',
         'It was cancelled at {finished_at}[, because it had not started by {start_by_at}.| by its '
           'processor: {cancelled_for}| {cancelled_by}.|.][ The reason at that time: {waited}]'
+      ),
+      (
+        'recursion',
+        'Of its {levels} nearest ancestors, {recursions} are jobs of {job_type} too.'
+      ),
+      (
+        'recursive_type',
+        'Job {job_id} has {recursions} or more ancestors of its own type, {job_type}.'
       ),
       (
         'ahead',
