@@ -2,6 +2,9 @@
 
 const library = () => import("papaparse").then((module) => module.default);
 
+/** The quote that `writeCsv` adds to a cell that a spreadsheet program would run as a formula. */
+const ADDED_QUOTE = /^'(?=[=+\-@\t\r])/;
+
 /**
  * Read a CSV file into objects. The objects' property names are the column names in lower case,
  * with underscores for spaces.
@@ -9,7 +12,8 @@ const library = () => import("papaparse").then((module) => module.default);
 export async function readCsv(file) {
   const { parse } = await library();
   const nameOf = (head) => head.trim().toLowerCase().replaceAll(" ", "_");
-  const options = { header: true, skipEmptyLines: "greedy", transformHeader: nameOf };
+  const transform = (cell) => cell.replace(ADDED_QUOTE, "");
+  const options = { header: true, skipEmptyLines: "greedy", transformHeader: nameOf, transform };
   return parse(decode(await file.arrayBuffer()), options).data;
 }
 
