@@ -1513,7 +1513,7 @@ from (
         'is renewed.|][ An earlier process of it was ended by {killer}.][ The role job_worker may '
         'not execute {not_granted}, so its outcome is not stored.| Its worker lacks {a_right}, so '
         'its outcome is not stored.|][ It has sent nothing for '
-        '{silent}, since {sign}, at {place}.| It was last seen at {place}.|][ The same call of its '
+        '{silent}, since {sign}.][ It was last seen at {place}.][ The same call of its '
         'batch has {batched}.][ Its database session '
         '(pid {pid}) waits for a lock of the session with pid {blocker}.][ Session {own_blocker} '
         'belongs to the same job.][ 99 % of the jobs of its type take {usual} or less.][ Its '
@@ -1653,7 +1653,8 @@ from (
     (
       'no_processor',
       'Workers run, but none of them serves {types}. Due jobs: {jobs}.',
-      'If the name is misspelt, the nearest name that a worker has is {nearest}.',
+      'If the name is misspelt, cancel the job and enqueue it as {nearest}, the nearest name that '
+        'a worker has.',
       'cancel {job_id}',
       null
     ),
@@ -2306,7 +2307,7 @@ from (
 left join pools as p on true
 $$;
 
--- Return a duration as text, for example '4 min'.
+-- Return a duration as text, for example '4 min 5 s'.
 create function queue.length_in_words(p_ms double precision)
 returns text
 language sql immutable
@@ -2315,8 +2316,10 @@ as $$
 select case
   when p_ms < 1000 then round(p_ms) || ' ms'
   when p_ms < 120000 then round(p_ms / 1000) || ' s'
-  when p_ms < 7200000 then round(p_ms / 60000) || ' min'
-  else round(p_ms / 3600000) || ' h'
+  when p_ms < 7200000 then floor(p_ms / 60000) || ' min'
+    || coalesce(' ' || nullif(floor(p_ms / 1000)::bigint % 60, 0) || ' s', '')
+  else floor(p_ms / 3600000) || ' h'
+    || coalesce(' ' || nullif(floor(p_ms / 60000)::bigint % 60, 0) || ' min', '')
 end
 $$;
 
@@ -2369,6 +2372,7 @@ begin
         'sign', case l.pulse ->> 'last'
           when 'start' then 'its start'
           when 'log' then 'its last log line'
+          when 'step' then 'the end of its last step'
           else 'its last ' || (l.pulse ->> 'last')
         end,
         'silent', case when p.silent_ms >= 20000 then queue.length_in_words(p.silent_ms) end,

@@ -7,33 +7,37 @@ import { breakable, column, heading, table } from "./table.js";
 import { Sentence, When } from "./when.js";
 
 /** Return the text of a link to a page of the console. */
-const pageOf = (path) => {
+const linkTo = (path) => {
   const [, name, rest, query] = path.match(/^\/(\w+)\/?([^?]*)(\?.*)?$/);
-  if (rest) return name === "jobs" ? `Job ${rest.slice(-8)}` : `Type ${decodeURIComponent(rest)}`;
-  return query ? "These jobs" : name[0].toUpperCase() + name.slice(1);
+  if (rest)
+    return name === "jobs" ? `See job ${rest.slice(-8)}` : `See type ${decodeURIComponent(rest)}`;
+  return query ? "See these jobs" : `See ${name[0].toUpperCase()}${name.slice(1)}`;
 };
 
 /**
  * Steps that the database's explanation of a problem recommends, with links to pages of the
  * console. No step gets a link to `here`, the address of the current page, or to a job that its
- * text names, because `Sentence` has already linked the job.
+ * text names, because `Sentence` has already linked the job. No step gets a command for the job of
+ * the current page, because the page shows the job and has buttons.
  */
-export const Steps = ({ next, here }) =>
-  next?.map(
-    ({ kind, words, command, path }) =>
-      kind !== "none" &&
-      html`<p key=${words} class="remedy">
-        ${kind !== "wait" && html`<span class="strong">What to do: </span>`}
-        <span class="step-words"><${Sentence} text=${words} /></span>
-        ${
-          path &&
-          path !== here &&
-          !words.includes(path.replace("/jobs/", "")) &&
-          html` <a href=${path}>${pageOf(path)}</a>`
-        }
-        ${command && html` <${Command} text=${command} />`}
-      </p>`,
+export function Steps({ next, here }) {
+  const steps = next?.filter(({ kind }) => kind !== "none") ?? [];
+  const id = here?.replace("/jobs/", "");
+  const first = steps.find(({ kind }) => kind !== "wait");
+  return steps.map(
+    ({ words, command, path }) => html`<p key=${words} class="remedy">
+      ${words === first?.words && html`<span class="strong">What to do: </span>`}
+      <span class="step-words"><${Sentence} text=${words} /></span>
+      ${
+        path &&
+        path !== here &&
+        !words.includes(path.replace("/jobs/", "")) &&
+        html` <a href=${path}>${linkTo(path)}</a>`
+      }
+      ${command && !(id && command.includes(id)) && html` <${Command} text=${command} />`}
+    </p>`,
   );
+}
 
 const HOLDER_COLUMNS = [
   heading(

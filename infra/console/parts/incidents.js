@@ -8,6 +8,7 @@ import { isHidden } from "../lib/jobs/page.js";
 import { changes, useFetch, useStore } from "../lib/store.js";
 import { html, useEffect, useRef, useState } from "../lib/ui.js";
 import { Steps } from "./holders.js";
+import { Icon } from "./icons.js";
 import { useRefresh } from "./live.js";
 import { Sentence } from "./when.js";
 
@@ -78,7 +79,7 @@ export function Incidents({ workspace, isApp }) {
   const [first, ...rest] = lines.map(
     ({ sentence, cause, next }) => html`<div key=${sentence}>
       <p>
-        <${Sentence} text=${sentence} />
+        <span class="strong"><${Sentence} text=${sentence} /></span>
         ${cause && html` <span class="muted">Cause: ${cause.replace(/\.?$/, ".")}</span>`}
       </p> <${Steps} next=${next} />
     </div>`,
@@ -88,6 +89,7 @@ export function Incidents({ workspace, isApp }) {
     data-tone=${lines.some(({ verdict }) => verdict === "fail") ? "failed" : "waiting"}
     aria-label="Needs attention"
     aria-live="polite">
+    <${Icon} name="warning" />
     ${first}
     ${
       rest.length > 0 &&

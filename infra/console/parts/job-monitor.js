@@ -277,12 +277,15 @@ function Row({ row, index, isChosen, toggle }) {
     <td>
       <a class="row-link" href=${`/jobs/${row.id}`}>
         <span class="job-type">${row.job_type}</span>
+        ${hasTrouble(row) && row.glimpse && html`<span class="job-note">${row.glimpse}</span>`}
         ${note && html`<span class=${classes("job-note", hasTrouble(row) && "bad")}>${note}</span>`}
       </a>
     </td>
     <td class="c-state">
       <${StateBadge} job=${row} cancelling=${Boolean(row.cancel_requested_at)} />
-      <span class="phone-time small muted"><${When} at=${nextRunOf(row) ?? row.created_at} /></span>
+      <span class="phone-time small muted">
+        ${nextRunOf(row) ? html`<${NextRun} row=${row} />` : html`<${When} at=${row.created_at} />`}
+      </span>
     </td>
     <td class="c-progress">
       <${Progress} row=${row} isQueued=${isQueued} />
@@ -296,15 +299,19 @@ function Row({ row, index, isChosen, toggle }) {
 
 /**
  * Shows the progress of a running job. For a job that waits for its next run, shows the time of the
- * run.
+ * run, and for a due job, how long the job has waited.
  */
 function Progress({ row, isQueued }) {
   const next = nextRunOf(row);
-  if (isQueued) return html`<span class="muted">due</span>`;
-  if (next) return html`<${When} at=${next} />`;
+  const due = row.next_retry_at ?? row.scheduled_for ?? row.created_at;
+  if (isQueued) return html`<span class="muted">waiting <${Elapsed} from=${due} /></span>`;
+  if (next) return html`<${NextRun} row=${row} />`;
   if (ENDED.has(row.status) || percentage(row.progress) === 0) return null;
   return html`<${JobProgress} job=${row} compact />`;
 }
+
+const NextRun = ({ row }) =>
+  html`${row.state === "retrying" && "retry "}<${When} at=${nextRunOf(row)} />`;
 
 /** Shows the total duration of all runs of a job, which counts up while the job runs. */
 export function RunTime({ row }) {

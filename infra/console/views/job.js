@@ -94,14 +94,16 @@ function JobDetails({ watch, job }) {
     <header class="page-head">
       <div>
         <p class="crumb"><a href="/jobs">Jobs</a></p>
-        <h1 tabindex="-1">
-          ${job.job_type} <${StateBadge}
-            job=${job}
-            cancelling=${Boolean(job.cancel_requested_at)} />
-        </h1>
+        <div class="bar">
+          <h1 tabindex="-1">
+            ${job.job_type} <${StateBadge}
+              job=${job}
+              cancelling=${Boolean(job.cancel_requested_at)} />
+          </h1>
+          ${isLive && html`<${Freshness} value=${watch.freshness} />`}
+        </div>
       </div>
       <span class="spacer"></span>
-      ${isLive && html`<${Freshness} value=${watch.freshness} />`}
       <${Actions}
         job=${job}
         watch=${watch}
@@ -176,7 +178,12 @@ function Explained({ explained, job }) {
   const explanation = explained.value?.status === job.status ? explained.value : {};
   const { sentence = "\u00a0", cause, estimated_start_at: start } = explanation;
   // only a screen reader announces the completion, because the badge shows it
-  return html`<p class=${job.status === "completed" ? "hidden" : "explain"} aria-live="polite">
+  const isStuck =
+    job.status === "processing" && explanation.next?.some(({ kind }) => kind === "act");
+  return html`<p
+      class=${job.status === "completed" ? "hidden" : "explain"}
+      data-tone=${isStuck ? "waiting" : undefined}
+      aria-live="polite">
       <${Sentence} text=${job.status === "failed" ? sentence.replace(ERROR_AT_END, ".") : sentence} />
       ${cause && html` <span class="muted">Cause: ${cause}</span>`}
       ${
@@ -322,12 +329,14 @@ function StepDetails({ row, onReplay }) {
   const steps = useFetch(read, [row.jobId, row.isRunning]);
   if (!steps.value) return html`<${Placeholder} of=${steps} what="the result" />`;
   const step = steps.value.steps.find((one) => one.name === row.name);
-  if (!step) return html`<p class="muted">The step has no result yet.</p>`;
+  if (!step) return html`<p class="muted">The result appears when the step ends.</p>`;
   return html`<${JsonView} value=${step.result} label=${`Result of ${step.name}`} />
     <div class="actions start">
       <button type="button" onClick=${() => onReplay(step.name)}>Run again from here</button>
     </div>`;
 }
+
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 function Facts({ job, last }) {
   const time = (at) => at && html`<${When} at=${at} />`;
@@ -340,12 +349,15 @@ function Facts({ job, last }) {
     ${fact("Type", typeLink(job.job_type))}
     ${fact("Created", time(job.created_at))}
     ${fact("Scheduled for", time(job.scheduled_for))}
-    ${fact("First start", time(job.started_at))}
+    ${fact("First start", job.times?.queue_ms >= 1000 && time(job.started_at))}
     ${fact("Next run", time(nextRunOf(job)))}
     ${fact("Finished", time(job.finished_at))}
     ${fact("Queue time", job.times?.queue_ms > 0 && duration(job.times.queue_ms))}
     ${fact("Duration", job.started_at && html`<${RunTime} row=${job} />`)}
-    ${fact("Attempt", html`<span class="num">${job.attempts} of ${job.max_attempts}</span>`)}
+    ${fact(
+      "Attempt",
+      html`<span class="num">${job.attempts || "none"} of ${job.max_attempts}</span>`,
+    )}
     ${fact("Worker", neighbours("worker_id", job.worker_id ?? last?.worker_id))}
     ${fact("Commit", last?.origin && mono(codeOf(last.origin)))}
     ${fact(
@@ -365,7 +377,14 @@ function Facts({ job, last }) {
     ${fact("Starts by", time(job.start_by_at))}
     ${fact("Cost", job.cost_usd > 0 && money(job.cost_usd))}
     ${fact("Concurrency key", neighbours("concurrency_key", job.concurrency_key))}
-    ${fact("Idempotency key", mono(job.idempotency_key))}
+    ${fact(
+      "Idempotency key",
+      job.idempotency_key &&
+        html`<${CopyId}
+          id=${job.idempotency_key}
+          whole=${!UUID.test(job.idempotency_key)}
+          what="idempotency key" />`,
+    )}
     ${fact("Session", job.session_id && html`<${CopyId} id=${job.session_id} what="session id" />`)}
     ${fact("Parent", job.parent_id && jobLink(job.parent_id))}
     ${fact(
