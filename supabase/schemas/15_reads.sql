@@ -1120,7 +1120,7 @@ from to_timestamp( -- in whole seconds
   (queue.setting('worker_keys_revoked') #>> '{-1,from}')::double precision
 ) as r (at)
 where case
-  when r.at is null then false -- most systems have no revocation
+  when (r.at <= queue.clock()) is not true then false -- most systems have no revocation
   when queue.last_call() > r.at + interval '1 second' then (
     select max(w.seen_at)
     from queue.workers as w
@@ -1207,8 +1207,9 @@ select queue.nearest_name(p_event, array(
 ))
 $$;
 
--- Return the job types p_job_types with a column `unserved`. The column `unserved` is true if
--- workers run, but none of them serves the job type.
+-- Return the job types p_job_types with the columns `unserved` and `in_other_queues`. The column
+-- `unserved` is true if workers run, but none of them serves the job type in its queue. The column
+-- `in_other_queues` is true if workers serve the type, but only in other queues.
 -- p_queues: For each job type of p_job_types, the queue that a worker must serve. Null if a worker
 --   may serve the type in any queue.
 create function queue.is_unserved(
@@ -1217,7 +1218,7 @@ create function queue.is_unserved(
   p_alive queue.workers[],
   p_now timestamptz
 )
-returns table (job_type text, queue text, unserved boolean)
+returns table (job_type text, queue text, unserved boolean, in_other_queues boolean)
 language sql stable
 set search_path = ''
 as $$
@@ -1230,18 +1231,28 @@ select
   t.job_type,
   t.queue,
   exists (select from workers)
-    and not exists (
-      select from workers as w
-      where (w.job_types is null or t.job_type = any (w.job_types))
-        and (t.queue is null or w.queues is null or t.queue = any (w.queues))
-    )
-    and not exists (
-      select from queue.job_types as o
-      where o.job_type = t.job_type
-        and o.refusal is null
-        and o.registered_at > p_now - interval '1 minute'
-    )
+    and s.is_served is not true
+    and (
+      s.in_other_queues
+      or not exists (
+        select from queue.job_types as o
+        where o.job_type = t.job_type
+          and o.refusal is null
+          and o.registered_at > p_now - interval '1 minute'
+      )
+    ),
+  s.in_other_queues
 from unnest(p_job_types, p_queues) as t (job_type, queue)
+cross join lateral (
+  select
+    bool_or(k.is_same) as is_served,
+    coalesce(not bool_or(k.is_same), false) as in_other_queues
+  from workers as w
+  cross join lateral (
+    values (t.queue is null or w.queues is null or t.queue = any (w.queues))
+  ) as k (is_same)
+  where w.job_types is null or t.job_type = any (w.job_types)
+) as s
 $$;
 
 -- Return the enabled schedules of a workspace whose job type no live worker serves, or whose job
@@ -1301,9 +1312,31 @@ from (
       ),
       (
         'lost',
-        'SIGKILL usually means the memory limit, SIGSEGV a library in C, SIGSTOP its own call, and '
-          'exit code 1 a blocked event loop. Another exit code comes from a call that ended the '
-          'process. Correct that, then retry the job.'
+        'How its process ended is unknown. See the logs of its worker, then retry the job.'
+      ),
+      (
+        'lost:kill',
+        'SIGKILL usually means the memory limit. Give the worker more memory, or let the job use '
+          'less. Then retry the job.'
+      ),
+      (
+        'lost:fault',
+        '{code} usually comes from a library in C. Update the library, or avoid the call. Then '
+          'retry the job.'
+      ),
+      (
+        'lost:signal',
+        'Its own code or another program sent {code} to its process. Correct that, then retry the '
+          'job.'
+      ),
+      (
+        'lost:blocked',
+        'Exit code 1 usually means that a call blocked the event loop. Give the call a time limit, '
+          'or write the processor without `async`. Then retry the job.'
+      ),
+      (
+        'lost:exit',
+        'A call in its code ended the process ({code}). Remove the call, then retry the job.'
       ),
       (
         'killed',
@@ -1363,8 +1396,38 @@ from (
       ),
       (
         'unavailable',
-        'The other service cannot be used[ ({code})]. Check its address, its certificate or TLS '
-          'setting, and whether it runs. Then retry the job.'
+        'The other service cannot be used. Check its address, its certificate or TLS setting, and '
+          'whether it runs. Then retry the job.'
+      ),
+      (
+        'unavailable:error',
+        'The other service could not serve the request ({code}). See its log or status page, then '
+          'retry the job.'
+      ),
+      (
+        'unavailable:closed',
+        'The other service closed or rejected the connection ({code}). See whether it restarts, '
+          'then retry the job.'
+      ),
+      (
+        'unavailable:port',
+        'Nothing accepts connections at its address ({code}). Check host and port, and whether the '
+          'other service runs. Then retry the job.'
+      ),
+      (
+        'unavailable:route',
+        'Its address cannot be reached ({code}). Check the address and the network of the worker, '
+          'then retry the job.'
+      ),
+      (
+        'unavailable:name',
+        'The host name in its address cannot be resolved ({code}). Check the name and the DNS '
+          'server, then retry the job.'
+      ),
+      (
+        'unavailable:certificate',
+        'The certificate of the other service was rejected ({code}). Renew it, or let the worker '
+          'trust its issuer. Then retry the job.'
       )
   ) as f (kind, words)
   union all -- advice for several reasons, before the other advice for one of these reasons
@@ -1372,7 +1435,8 @@ from (
   from (
     values
       (
-        '{no_worker, no_processor, not_leased}'::text[],
+        '{no_worker, no_processor, not_leased, next_in_line, behind_others, long_line, suspect,
+          rate_limited, due, passed_over, running, cancelling, lease_expired, worker_died}'::text[],
         'All worker keys were revoked at {revoked_at}. Give the workers a new key.',
         'token worker',
         '/overview'
@@ -1513,8 +1577,8 @@ from (
         'is renewed.|][ An earlier process of it was ended by {killer}.][ The role job_worker may '
         'not execute {not_granted}, so its outcome is not stored.| Its worker lacks {a_right}, so '
         'its outcome is not stored.|][ It has sent nothing for '
-        '{silent}, since {sign}.][ It was last seen at {place}.][ The same call of its '
-        'batch has {batched}.][ Its database session '
+        '{silent}, since {sign}.][ It was last seen at {place}.][ One call of its processor runs '
+        'it and {batched}.][ Its database session '
         '(pid {pid}) waits for a lock of the session with pid {blocker}.][ Session {own_blocker} '
         'belongs to the same job.][ 99 % of the jobs of its type take {usual} or less.][ Its '
         'process has used up to {memory_mb} MB.][ The process has grown by {grown_mb} MB.]',
@@ -1663,8 +1727,8 @@ from (
       'Workers run, but none of them serves the job type {job_type} in the queue {queue}.[ Worker '
         '{last_worker}{process_end} served it, and was last seen at {last_seen}.]',
       '[Workers that have {job_type} serve only other queues. Start one with `minutehand serve '
-        '--queue {not_served}`, or for all queues.|If a deploy removed {job_type}, deploy it '
-        'again. Otherwise start its worker again.|Deploy a worker that has {job_type}. '
+        '--queue {not_served}`, or for all queues.|If a deploy removed {once_served}, deploy '
+        'it again. Otherwise start its worker again.|Deploy a worker that has {job_type}. '
         'If one is deployed, check whether its code loads.]',
       '[types {once_served}|doctor --only processors]',
       '/types'
@@ -1745,9 +1809,9 @@ from (
     (
       'next_in_line',
       'It is the next job of its workspace, and starts when [a worker that serves it runs again. '
-        'The last run ended at {ended_at}|a worker that serves it runs. None runs{yet}|one of '
-        '{slots} slots is free. All are in use by jobs of {used_by}|a worker with a free slot '
-        'leases jobs].[ The last call of such a worker was at {silent_since}.]',
+        'The last run ended at {ended_at}|one of {slots} slots is free. All are in use by jobs of '
+        '{used_by}|a worker with a free slot leases jobs].[ The last call of such a worker was at '
+        '{silent_since}.]',
       'Nothing to do until {patience_until}. After that:',
       'doctor',
       '/overview'
@@ -1776,9 +1840,10 @@ from (
     (
       'not_leased',
       null,
-      '[Notify the operator of the service, because workers lack {a_right}.|Start a worker that '
-        'serves it{yet}.|If they have hung since {silent_since}, end their processes. Otherwise '
-        'check their rights and logs.|Check their rights and logs.]',
+      '[Notify the operator of the service, because workers lack {a_right}.|Nothing to do if a '
+        'worker that serves it is starting{yet}. Otherwise start one.|If they have hung since '
+        '{silent_since}, end their processes. Otherwise check their rights and logs.|Check their '
+        'rights and logs.]',
       'doctor',
       '/overview'
     ),
@@ -2084,7 +2149,8 @@ $$;
 -- p_advice. Values of p_with replace the placeholders. A sentence or an advice is omitted if p_with
 -- lacks a value outside of brackets, or a value for each of several alternatives. The kind of an
 -- advice is none if there is nothing to do, wait if there is nothing to do for some time, and
--- otherwise act.
+-- otherwise act. If the worker keys were revoked (revoked_at), only advice of the kind act is
+-- returned, because no worker can call.
 -- p_advice: Null for the advice of p_reason.
 create function queue.render_guidance(
   p_reason text,
@@ -2147,7 +2213,12 @@ select jsonb_build_object(
         else 'act'
       end)
       order by l.id
-    ) filter (where l.line ? 'words'),
+    ) filter (
+      where case
+        when p_with ->> 'revoked_at' <> '' then l.line ->> 'words' !~ '^Nothing to do'
+        else l.line ? 'words'
+      end
+    ),
     '[]'
   )
 )
@@ -2555,8 +2626,7 @@ begin
       'data', jsonb_build_object(
         'refusal', v_refusal,
         'unpublished', p_job.job_type,
-        'nearest', queue.nearest_type(p_job.job_type),
-        'revoked_at', queue.revoked_for(p_job.job_type)
+        'nearest', queue.nearest_type(p_job.job_type)
       )
     )
     when found then jsonb_build_object(
@@ -2566,34 +2636,34 @@ begin
       'cause', v_found.reason
     )
     when p_alive = '{}' then jsonb_build_object('reason', 'no_worker')
-    when (
-      select s.unserved
-      from queue.is_unserved(array[p_job.job_type], array[p_job.queue], p_alive, p_now) as s
-    )
-      then jsonb_build_object(
-        'reason', 'no_processor',
-        'cause', v_refusal,
-        'data', jsonb_build_object('refusal', v_refusal) || coalesce(
-          (
-            select case
-              when w = any (p_alive) then jsonb_build_object('not_served', p_job.queue)
-              else jsonb_build_object(
+    else (
+      select case
+        when s.unserved then jsonb_build_object(
+          'reason', 'no_processor',
+          'cause', v_refusal,
+          'data', jsonb_build_object(
+            'refusal', v_refusal,
+            'not_served', case when s.in_other_queues then p_job.queue end
+          ) || coalesce(
+            (
+              select jsonb_build_object(
                 'once_served', p_job.job_type,
                 'last_worker', w.worker_id,
                 'last_seen', w.seen_at,
-                'process_end', queue.process_end(w.evidence),
-                'revoked_at', queue.revoked_for(p_job.job_type)
+                'process_end', queue.process_end(w.evidence)
               )
-            end
-            from queue.workers as w
-            where p_job.job_type = any (w.job_types)
-            order by w.seen_at desc
-            limit 1
-          ),
-          '{}'
+              from queue.workers as w
+              where p_job.job_type = any (w.job_types) and not s.in_other_queues
+              order by w.seen_at desc
+              limit 1
+            ),
+            '{}'
+          )
         )
-      )
-    else queue.explain_ready(p_job, p_alive, p_now)
+        else queue.explain_ready(p_job, p_alive, p_now)
+      end
+      from queue.is_unserved(array[p_job.job_type], array[p_job.queue], p_alive, p_now) as s
+    )
   end;
 end;
 $$;
@@ -2804,6 +2874,7 @@ begin
   v_reason := case
     when v_workers.full_since <= p_now - interval '10 seconds' and v_workers.is_full then 'no_slot'
     when v_without_right is not null
+        or v_workers.yet is not null
         or v_ready_at <= p_now - interval '1 minute'
         and v_workers.is_full is not true
         and (v_ahead = 0 or v_workers.is_idle)
@@ -2819,7 +2890,7 @@ begin
     'estimated_start_at', case
       when v_reason = 'next_in_line'
           and v_workers.is_full is not true
-          and coalesce(v_workers.yet, v_workers.ended_at::text, v_silent_since::text) is null
+          and coalesce(v_workers.ended_at, v_silent_since) is null
         then p_now
     end,
     'reason', v_reason,
@@ -2828,7 +2899,6 @@ begin
       'without_right', v_without_right,
       'silent_since', v_silent_since,
       'ready_at', v_ready_at,
-      'revoked_at', queue.revoked_for(p_job.job_type),
       'patience_until', v_ready_at + case v_reason
         when 'next_in_line' then interval '1 minute'
         when 'behind_others' then interval '15 minutes'
@@ -3148,10 +3218,17 @@ select
   case
     when p_job.status in ('failed', 'pending') then coalesce(
       '{"AttemptTimeout": "timeout",
-    "DeadlinePassed": "deadline", "WorkerLost": "lost", "PayloadRejected": "payload",
+    "DeadlinePassed": "deadline", "PayloadRejected": "payload",
     "ResultRejected": "result", "ResultTooLarge": "result", "SettleRejected": "rejected",
     "minutehand.worker.context.ChildrenFailed": "child"}'::jsonb ->> e.type,
       case
+        when e.type = 'WorkerLost' then concat_ws(':', 'lost', case
+          when e.evidence ->> 'signal' = 'SIGKILL' then 'kill'
+          when e.evidence ->> 'signal' ~ '^SIG(SEGV|ABRT|BUS|FPE|ILL)$' then 'fault'
+          when e.evidence ? 'signal' then 'signal'
+          when e.evidence ->> 'exit_code' = '1' then 'blocked'
+          when e.evidence ? 'exit_code' then 'exit'
+        end)
         when e.sqlstate = '42501' then 'grant' -- the Data API maps these codes to 403 or 404
         when e.sqlstate ~ '^(42|PGRST2)' then 'schema'
         when e.status in ('401', '403') or e.sqlstate ^@ '28' then 'credentials'
@@ -3165,14 +3242,14 @@ select
           then 'machine'
         -- Python's TimeoutError has this errno, also one of the processor's own code
         when e.errno = 'ETIMEDOUT' then 'slow'
-        when e.status ^@ '5'
-            or e.sqlstate ~ '^(08|57P)'
-            or e.errno in (
-              'ECONNREFUSED', 'ECONNRESET', 'EHOSTUNREACH', 'ENETUNREACH',
-              'EAI_AGAIN', 'EAI_NONAME', 'CERTIFICATE_VERIFY_FAILED'
-            )
-            -- psycopg and SQLAlchemy report failed connections without a code
-            or e.type ~ '^(psycopg|sqlalchemy).*OperationalError$' and e.sqlstate is null
+        when e.status ^@ '5' then 'unavailable:error'
+        when e.sqlstate ~ '^(08|57P)' or e.errno = 'ECONNRESET' then 'unavailable:closed'
+        when e.errno = 'ECONNREFUSED' then 'unavailable:port'
+        when e.errno in ('EHOSTUNREACH', 'ENETUNREACH') then 'unavailable:route'
+        when e.errno in ('EAI_AGAIN', 'EAI_NONAME') then 'unavailable:name'
+        when e.errno = 'CERTIFICATE_VERIFY_FAILED' then 'unavailable:certificate'
+        -- psycopg and SQLAlchemy report failed connections without a code
+        when e.type ~ '^(psycopg|sqlalchemy).*OperationalError$' and e.sqlstate is null
           then 'unavailable'
       end
     )
@@ -3181,7 +3258,9 @@ select
   coalesce(
     replace('SQLSTATE ' || e.sqlstate, 'SQLSTATE PGRST', 'PGRST'), -- a code of the Data API
     'HTTP ' || e.status,
-    e.errno
+    e.errno,
+    e.evidence ->> 'signal',
+    'exit code ' || (e.evidence ->> 'exit_code')
   ) as code,
   coalesce(
     e.response,
@@ -3252,6 +3331,7 @@ declare
   v_found jsonb;
   v_held jsonb;
   v_error record;
+  v_revoked_at timestamptz; -- null while workers can call
   v_abandoned jsonb; -- the worker and the location of a processor that ignored its stop
   v_left jsonb; -- the sentence and the advice about this processor
 begin
@@ -3262,7 +3342,7 @@ begin
   if v_found ->> 'reason' = 'no_worker' then
     v_found := v_found || jsonb_build_object(
       'since', queue.last_call(),
-      'data', jsonb_build_object('revoked_at', queue.revoked_for())
+      'data', '{}'::jsonb
     );
   end if;
   select * into v_error
@@ -3282,6 +3362,14 @@ begin
     'since', coalesce(p_job.finished_at, p_job.scheduled_for, p_job.created_at),
     'cause', v_error.cause
   ) || v_found;
+  v_revoked_at := case
+    when p_job.status in ('pending', 'processing') then queue.revoked_for(case
+      when v_found ->> 'reason' <> 'no_worker' then p_job.job_type
+    end)
+  end;
+  if v_revoked_at is not null then
+    v_found := jsonb_set(v_found, '{data,revoked_at}', to_jsonb(v_revoked_at));
+  end if;
   if not p_is_open then -- hide the names of others from members
     v_found := v_found || jsonb_build_object(
       'data', (v_found -> 'data') - '{application,without_right,not_granted}'::text[]

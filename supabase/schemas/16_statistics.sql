@@ -272,6 +272,7 @@ with lanes as materialized (
     l.job_type,
     l.queue,
     s.unserved,
+    case when s.in_other_queues then l.queue end as not_served,
     greatest(10, 10000 / count(*) over ()) as most,
     coalesce(queue.free_of_type(l.job_type, p_now) <= 0, false) as is_full
   from (
@@ -284,6 +285,7 @@ with lanes as materialized (
 due as (
   select
     l.job_type,
+    l.not_served,
     r.ready_at,
     r.jobs,
     sum(r.jobs) over (partition by l.lane) >= l.most as is_more,
@@ -331,6 +333,7 @@ due as (
   select
     g.job_type,
     null,
+    null,
     count(*),
     sum(count(*)) over () >= 10000,
     'blocked'
@@ -345,6 +348,7 @@ due as (
   union all
   select
     u.job_type,
+    null,
     null,
     count(*),
     sum(count(*)) over () >= 10000,
@@ -370,7 +374,12 @@ causes as (
     coalesce(sum(d.jobs), 0)::integer as jobs,
     min(d.ready_at) as oldest_at,
     coalesce(bool_or(d.is_more), false) as is_more,
-    array_to_string((array_agg(distinct d.job_type))[:3], ', ') as types
+    min(d.job_type) as job_type,
+    (array_agg(d.not_served order by d.job_type, d.not_served))[1] as not_served,
+    array_to_string((array_agg(distinct d.job_type || case
+      when d.cause = 'unserved' then coalesce(' in the queue ' || d.not_served, '')
+      else ''
+    end))[:3], ', ') as types
   from (
     values
       (1, 'unserved', 'waiting: no worker serves'),
@@ -389,6 +398,8 @@ select jsonb_object_agg(
     'jobs', c.jobs,
     'more', c.is_more,
     'types', c.types,
+    'job_type', c.job_type,
+    'not_served', c.not_served,
     'oldest_at', c.oldest_at
   )
 )
@@ -505,10 +516,17 @@ begin
       jsonb_build_object(
         'jobs', u.jobs,
         'types', u.types,
-        'job_type', split_part(u.types, ', ', 1),
-        'revoked_at', queue.revoked_for(split_part(u.types, ', ', 1))
+        'job_type', u.job_type,
+        'not_served', u.not_served,
+        'revoked_at', queue.revoked_for(u.job_type),
+        'once_served', case
+          when exists (select from queue.workers as w where u.job_type = any (w.job_types))
+            then u.job_type
+        end
       )
-    from jsonb_to_record(p_backlog -> 'unserved') as u (jobs integer, types text)
+    from jsonb_to_record(p_backlog -> 'unserved') as u (
+      jobs integer, types text, job_type text, not_served text
+    )
     where u.jobs > 0
     union all
     select
