@@ -1709,14 +1709,14 @@ from (
     ),
     (
       'no_processor',
-      'No worker has published the job type {unpublished}.',
+      'It waits for a worker that serves the job type {unpublished}.',
       'Fix this in code or settings, and deploy: {refusal}',
       'types {job_type}',
       '/types/{job_type}'
     ),
     (
       'no_processor',
-      'Workers run, but none of them serves {types}. Due jobs: {jobs}.',
+      'No running worker serves {types}. Due jobs: {jobs}.',
       'If the name is misspelt, cancel the job and enqueue it as {nearest}, the nearest name that '
         'a worker has.',
       'cancel {job_id}',
@@ -1724,7 +1724,7 @@ from (
     ),
     (
       'no_processor',
-      'Workers run, but none of them serves the job type {job_type} in the queue {queue}.[ Worker '
+      'No running worker serves the job type {job_type} in the queue {queue}.[ Worker '
         '{last_worker}{process_end} served it, and was last seen at {last_seen}.]',
       '[Workers that have {job_type} serve only other queues. Start one with `minutehand serve '
         '--queue {not_served}`, or for all queues.|If a deploy removed {once_served}, deploy '

@@ -37,7 +37,7 @@ def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: 
     assert engine.lease() == []
     result = engine.explain(first)
     assert result["reason"] == "no_processor"
-    assert "No worker has published the job type later" in result["sentence"]
+    assert "waits for a worker that serves the job type later" in result["sentence"]
     engine.register("later", max_concurrency=0)  # a registration with the limit 0 is rejected
     result = engine.explain(first)
     assert (result["reason"], result["data"]["unpublished"]) == ("no_processor", "later")
