@@ -750,6 +750,13 @@ begin
           'g'
         ) as message,
         queue.fingerprint(j.error_message, j.error_data) as print,
+        j.created_at < t.deployed_at and exists (
+          select from queue.attempts as a
+          where a.job_id = j.id
+            and a.ended_at < t.deployed_at
+            and queue.fingerprint(a.error_message, a.error_data)
+            = queue.fingerprint(j.error_message, j.error_data)
+        ) as is_old,
         c.job_type as cause_type,
         queue.fingerprint(c.error_message, c.error_data) as cause_print
       from (
@@ -760,6 +767,7 @@ begin
         limit 10000
       ) as d
       join public.jobs as j on j.id = any (array[d.job_id])
+      left join queue.job_types as t on t.job_type = j.job_type
       left join public.jobs as c on c.id = case
         when j.error_data ->> 'type' ~ '[.]ChildrenFailed$'
           then queue.blocking_descendant(j.id, true)
@@ -790,6 +798,7 @@ begin
         l.print as error_fingerprint,
         count(*) as jobs,
         min(l.finished_at) as first_at,
+        coalesce(bool_or(l.is_old), false) as is_old,
         max(l.finished_at) as last_at,
         (array_agg(l.id order by l.finished_at desc, l.id))[1] as latest_id,
         (array_agg(l.message order by l.finished_at desc, l.id))[1] as error_message
@@ -813,10 +822,10 @@ begin
     select jsonb_build_object(
       'groups', coalesce(
         jsonb_agg(
-          to_jsonb(g) - '{cause_type,cause_print}'::text[] || jsonb_build_object(
+          to_jsonb(g) - '{cause_type,cause_print,is_old}'::text[] || jsonb_build_object(
             'by_hour', coalesce(h.by_hour, '{}'),
             'consequences', coalesce(e.effects, '[]'),
-            'is_new', coalesce(g.first_at > t.deployed_at, false)
+            'is_new', coalesce(g.first_at > t.deployed_at and not g.is_old, false)
           )
           order by g.jobs desc, g.last_at desc
         ),
@@ -837,7 +846,7 @@ $$;
 comment on function public.dead_letters is
   'Failed jobs of a workspace, grouped by error, the largest group first: {groups, more}. If a job '
   'failed because its descendant failed, it is listed as a consequence of the descendant''s group. '
-  'is_new: True if the first failure of the group was after the latest deploy of the job type.';
+  'is_new: True if no attempt of the group had the error before the latest deploy of the job type.';
 select queue.allow('authenticated, service_role', 'public.dead_letters');
 
 -- Return the attempts of a job in the order of their starts.
@@ -1753,8 +1762,8 @@ from (
       'internal_limit',
       'Jobs of {job_type}, which the platform itself enqueues, wait for running ones to end.',
       'See which of them run, and why they take long.',
-      'ls --type {job_type} --state running',
-      '/jobs?job_type={job_type}&state=running'
+      'ls --type {listed_type} --state running',
+      '/jobs?job_type={listed_type}&state=running'
     ),
     (
       'workspace_type_limit',
@@ -1778,8 +1787,8 @@ from (
       'The concurrency limit of its type is used up[ by {others}]: {running} of {limit} run[, the '
         'longest is job {holder}, since {held_since}].',
       'If more may run at a time, raise `max_concurrency` in code, and deploy.',
-      'ls --state running --type {job_type}',
-      '/jobs?state=running&job_type={job_type}'
+      'ls --state running --type {listed_type}',
+      '/jobs?state=running&job_type={listed_type}'
     ),
     (
       'rate_limited',
@@ -3091,8 +3100,8 @@ $$;
 
 -- Return the holder of a job as an object with the keys kind, holder, since, until, waiting and
 -- more.
--- waiting: Number of jobs in the workspace that wait for the same reason, at most 1,000. The number
---   is 0 if p_job runs or waits for an answer, because no other job waits for the same reason.
+-- waiting: Number of jobs in the workspace that wait for the same reason, with p_job, up to 1,000.
+--   0 if the reason concerns only p_job, for example if it waits for an answer.
 -- more: True if `waiting` is 1,000, so that even more jobs may wait.
 -- p_found: Reason why the job waits, as queue.explain_row returned it.
 -- p_is_open: True to also return jobs of other workspaces.
@@ -3139,7 +3148,7 @@ begin
         limit 1000
       ) as k
     );
-  elsif p_job.status = 'pending' then
+  elsif p_job.status = 'pending' and v_kind not in ('refusal', 'tick', 'lock') then
     v_jobs := queue.due_in(p_job.workspace_id, array[p_job.lane], p_job.job_type);
   end if;
   if v_kind = 'child' then
@@ -3523,6 +3532,13 @@ select jsonb_build_object(
   'parent', case
     when p_held #>> '{holder,job_id}' = p_job.parent_id::text then p_job.parent_id
   end,
+  -- the type of the running jobs, unless a list of the job's workspace would not show them
+  'listed_type', (
+    select p_job.job_type
+    from public.jobs as h
+    where h.id = (p_held #>> '{holder,job_id}')::uuid
+      and h.workspace_id = p_job.workspace_id
+  ),
   'holder_type', p_held #> '{holder,job_type}',
   'holder_state', p_held #> '{holder,state}',
   'others', p_held #> '{holder,others}',
@@ -3741,6 +3757,7 @@ with said as materialized (
           'internal_' || (e.said #>> '{held_by,kind}'),
           jsonb_build_object(
             'job_type', j.job_type,
+            'listed_type', queue.names_of(j, e.said -> 'held_by') -> 'listed_type',
             'receiver', split_part(j.concurrency_key, ':', 1)
           )
         )

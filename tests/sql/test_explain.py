@@ -651,6 +651,7 @@ def test_a_holder_of_another_workspace_is_only_said_to_be_that(engine: Engine, a
     assert "jobs of other workspaces" in said["sentence"]
     assert said["held_by"]["since"] is None
     assert foreign not in f"{said} {whole}"
+    assert "state running" not in str(said["next"])  # the member's list would be empty
     assert engine.explain(waits)["held_by"]["holder"]["job_id"] == foreign
     engine.elapse(10)
     late = engine.explain(waits)["sentence"]

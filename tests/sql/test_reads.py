@@ -236,24 +236,28 @@ def fail(engine: Engine, message: str, workspace: str = ACME) -> None:
 def test_dead_letters_are_grouped_by_what_went_wrong(engine: Engine) -> None:
     """Failed jobs whose errors differ only in numbers or ids form one group of dead letters.
 
-    A group is new if its first job failed after the last deploy.
+    A group is new if no attempt of its jobs failed before the last deploy.
     """
     for n in range(2):
         fail(engine, f"user {n} is gone")
+    error = {"type": "E", "message": "slow"}
+    engine.settle(started(engine), "retry", error=error)
     engine.advance(1)
     engine.run("update queue.job_types set deployed_at = queue.clock()")
     engine.advance(1)
     for message in ("user 3 is gone", "another"):
         fail(engine, message)
     fail(engine, "theirs", GLOBEX)
+    engine.advance(100)
+    engine.settle(engine.lease_one(), "failed", error=error)
 
     found = engine.rpc("dead_letters", p_workspace_id=ACME)
     groups = [(group["jobs"], group["is_new"]) for group in found["groups"]]
-    assert (groups, found["more"]) == ([(3, False), (1, True)], False)
+    assert (groups, found["more"]) == ([(3, False), (1, False), (1, True)], False)
     same = {"workspace_id": ACME, "error_fingerprint": found["groups"][0]["error_fingerprint"]}
     assert len(pages(engine, status=["failed"], **same)) == 3
     engine.retry(found["groups"][1]["latest_id"])
-    assert len(engine.rpc("dead_letters", p_workspace_id=ACME)["groups"]) == 1
+    assert len(engine.rpc("dead_letters", p_workspace_id=ACME)["groups"]) == 2
 
 
 def test_attempts_show_how_each_ended_and_tracebacks_to_managers_alone(

@@ -88,7 +88,8 @@ def status(output: Output, connection: Connection) -> None:
     ):
         return
     _print_problems(output, explanation)
-    output.text(stats["backlog"]["detail"])
+    later = [f"{n} {state}" for state in ("retrying", "scheduled") if (n := stats["live"][state])]
+    output.text("; ".join([stats["backlog"]["detail"], *later]))
     if stats["late_since"]:
         output.text(f"The figures below were last updated {ago(stats['late_since'])}.")
     load = [{"job_type": name, **line} for name, line in stats["types"].items()]

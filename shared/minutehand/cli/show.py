@@ -83,9 +83,9 @@ def print_explanation(output: Output, explanation: dict[str, Any], sentence: str
     # a database before 0.5.1 omits some causes
     if cause := explanation.get("cause"):
         output.sentence(localize_times(f"Cause: {cause}"))
-    if (holder := explanation.get("held_by")) and holder["waiting"] > 1:
-        count = f"{holder['waiting']}{'+' if holder['more'] else ''}"
-        output.sentence(f"For the same reason, {count} jobs of its workspace wait.")
+    if (holder := explanation.get("held_by")) and (others := holder["waiting"] - 1) > 0:
+        count = f"{others}{'+' if holder['more'] else ''}"
+        output.sentence(f"Other jobs of its workspace that wait for the same reason: {count}.")
     for step in explanation["next"]:
         # a database before 0.5.2 sends no kinds
         what = "What to do: " if step.get("kind", "act") == "act" else ""

@@ -57,6 +57,7 @@ def test_a_job_is_steered_by_either_end_of_its_id(
     assert "It is scheduled for" in run.json("explain", end)["sentence"]
     workspace = ("--workspace", stack.demo_workspace_id, "--token", stack.supabase_secret_key)
     assert "It is scheduled for" in run("explain", end, *workspace).stdout  # with local times
+    assert re.search(r"; \d+ scheduled$", run("status", *workspace).stdout, re.M)
     assert run.json("cancel", end)["status"] == "cancelled"
     assert run.json("retry", end)["status"] in {"pending", "processing"}
     run("watch", end)

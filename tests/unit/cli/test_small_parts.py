@@ -11,6 +11,7 @@ import pytest
 from minutehand.cli.__main__ import run
 from minutehand.cli.lists import last_sign
 from minutehand.cli.overview import list_fields
+from minutehand.cli.show import print_explanation
 from minutehand.node import node_binary
 from minutehand.project import FILE, VARIABLE
 from minutehand.terminal.connection import (
@@ -40,6 +41,21 @@ def test_brackets_and_escapes_of_strangers_are_only_shown(
     assert printed.out.splitlines()[0] == "[/red] ␛]0;title\ufffd"
     assert "a␛[2J" in printed.out
     assert printed.out.endswith("cancel \ufffdgnp.a\ufffdb\ufffd\ufffdc\n")
+
+
+@pytest.mark.parametrize(
+    ("waiting", "line"),
+    [(1, "It waits."), (12, "Other jobs of its workspace that wait for the same reason: 11.")],
+)
+def test_a_job_is_not_one_of_the_others_that_wait(
+    capsys: pytest.CaptureFixture[str], waiting: int, line: str
+) -> None:
+    """The database counts the explained job too."""
+    held = {"waiting": waiting, "more": False}
+
+    print_explanation(Output(), {"held_by": held, "next": []}, "It waits.")
+
+    assert capsys.readouterr().out.splitlines()[-1] == line
 
 
 def test_only_a_worker_that_is_not_alive_has_ended() -> None:
