@@ -1185,8 +1185,8 @@ select queue.nearest_name(p_job_type, array(
 $$;
 
 -- Return the emitted event of the workspace whose name is most similar to p_event. Only the names
--- before and after p_event in the alphabet are compared, and only names with the same digits,
--- because digits usually identify the subject of an event. Zeros before a number do not count.
+-- before and after p_event in the alphabet are compared, and only names with the same numbers,
+-- because numbers usually identify the subject of an event.
 create function queue.nearest_event(p_workspace_id uuid, p_event text)
 returns text
 language sql stable
@@ -1211,8 +1211,8 @@ select queue.nearest_name(p_event, array(
       limit 5
     )
   ) as e
-  where regexp_replace(e.name, '(?<![0-9])0+|[^0-9]', '', 'g')
-    = regexp_replace(p_event, '(?<![0-9])0+|[^0-9]', '', 'g')
+  where array(select n[1]::numeric from regexp_matches(e.name, '[0-9]+', 'g') as n)
+    = array(select n[1]::numeric from regexp_matches(p_event, '[0-9]+', 'g') as n)
 ))
 $$;
 

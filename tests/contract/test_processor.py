@@ -26,13 +26,13 @@ class Found(BaseModel):
 Use = Callable[[JobContext], Awaitable[Any]]
 
 
-def of(use: Use) -> ProcessorTest[Payload]:
+def of(use: Use, **options: Any) -> ProcessorTest[Payload]:
     """Return a test of a job whose processor calls this function with its context."""
 
     async def processor(job: Job[Payload], ctx: JobContext) -> Any:
         return await use(ctx)
 
-    return ProcessorTest(processor, Payload())
+    return ProcessorTest(processor, Payload(), **options)
 
 
 async def run(use: Use) -> Run:
@@ -153,10 +153,11 @@ async def test_a_step_is_tried_again_and_its_last_error_is_raised(
     errors[:] = [ProcessorError("final", retryable=False)]
     assert (await run(use)).outcome == "failed"
 
-    # A pause of 90 seconds would block the worker too long, so the whole job is retried later.
-    errors[:] = [ProcessorError("busy", retry_after=90)]
-    response = await run(use)
-    assert (response.outcome, response.retry_after_seconds) == ("retry", 90)
+    # A pause of more than 15 seconds, or than the time left, is left to the job's next attempt.
+    for pause_seconds, remaining in ((16, 300), (5, 4)):
+        errors[:] = [ProcessorError("busy", retry_after=pause_seconds)]
+        response = await of(use, remaining=remaining).run()
+        assert (response.outcome, response.retry_after_seconds) == ("retry", pause_seconds)
 
 
 async def test_a_try_of_a_step_has_its_time() -> None:

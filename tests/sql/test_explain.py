@@ -600,11 +600,11 @@ def test_a_job_that_ends_while_it_is_explained_is_explained_as_it_is(
 
 
 def test_a_misspelt_event_and_the_faults_of_a_payload_are_named(engine: Engine) -> None:
-    """An emitted event with other digits has another subject, so it is not called similar."""
+    """An emitted event with other numbers has another subject, so it is not called similar."""
     waits, lease = engine.start()
-    wait = {"kind": "event", "name": "paid", "event": "invoice-7-payed"}
+    wait = {"kind": "event", "name": "paid", "event": "invoice-1-02-payed"}
     engine.settle(lease, "waiting", wait=wait)
-    for emitted, is_similar in (("invoice-8-payed", False), ("invoice-07-payed", True)):
+    for emitted, is_similar in (("invoice-12-payed", False), ("invoice-01-2-payed", True)):
         engine.rpc("emit_event", p_workspace_id=ACME, p_name=emitted, p_payload=Jsonb({}))
         assert (f"similar name {emitted}" in engine.explain(waits)["sentence"]) == is_similar
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from email import message_from_string
 from typing import Any, NoReturn, Self
 
+from minutehand.tasks import end_tasks
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -31,7 +33,6 @@ class MisbehavingServer:
     """A server of a vendor's API. A subclass's method `answer` decides the response."""
 
     def __init__(self) -> None:
-        self._stop = asyncio.Event()
         self._open: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> Self:
@@ -39,10 +40,8 @@ class MisbehavingServer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._stop.set()
         self._server.close()
-        await self._server.wait_closed()
-        await asyncio.gather(*self._open)
+        await end_tasks(self._open)
 
     @property
     def origin(self) -> str:
@@ -56,8 +55,7 @@ class MisbehavingServer:
         raise NotImplementedError
 
     async def hang(self) -> NoReturn:
-        await self._stop.wait()
-        raise ConnectionAbortedError("the server is gone")
+        await asyncio.Future[NoReturn]()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

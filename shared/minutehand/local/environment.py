@@ -151,8 +151,11 @@ def for_children(
         **supabase_environment(values, parent_env),
         **extra_values,
         VARIABLE: str(project.root),
-        # let Python find the project's packages, as `python -m` does in the project's folder
-        "PYTHONPATH": os.pathsep.join(map(str, project.import_roots)),
+        # let Python find the project's packages, as `python -m` does in the project's folder, and
+        # then those that the launcher finds
+        "PYTHONPATH": os.pathsep.join(
+            [*map(str, project.import_roots), parent_env.get("PYTHONPATH", "")]
+        ).rstrip(os.pathsep),
         "AWS_ACCESS_KEY_ID": "local",
         "AWS_SECRET_ACCESS_KEY": "local",
         "AWS_EC2_METADATA_DISABLED": "true",

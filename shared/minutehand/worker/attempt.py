@@ -20,7 +20,6 @@ from minutehand.worker.context import JobContext, clear_memos
 from minutehand.worker.current_job import JOB_ID, RecordedCoroutine, to_record
 from minutehand.worker.job import BatchedJob, Job, job_of
 from minutehand.worker.middleware import Call, calling, thread_name, wrap
-from minutehand.worker.registry import UnknownProcessor
 from minutehand.worker.run import LeaseKey, Run
 from minutehand.worker.settlement import (
     AttemptFacts,
@@ -144,7 +143,9 @@ class Attempt:
         self.lease_until = sent_at + lease.lease_seconds
         self.traceparent = telemetry.child_traceparent(job.traceparent)
         self._environment = environment
-        self._type = environment.run.registry.find(job.job_type)
+        job_type = environment.run.registry.find(job.job_type)
+        assert job_type is not None, "a lease request names types of the registry only"
+        self._type = job_type
         self._extended_at = self._sent_at = sent_at
         self._started_at = clock.monotonic()
         #: Time of the next pulse.
@@ -196,7 +197,7 @@ class Attempt:
         event loop itself.
         """
         delay = self._environment.clock.monotonic() - self.timeout_at
-        is_delayed = delay > BLOCKED_SECONDS and self._type is not None and self._type.is_async
+        is_delayed = delay > BLOCKED_SECONDS and self._type.is_async
         if is_delayed and not self._is_extended and len(self._environment.beside()) > 1:
             self._is_extended = True
             self.start_timeout()
@@ -288,7 +289,7 @@ class Attempt:
     @property
     def module(self) -> str:
         """Name of the processor's module."""
-        return getattr(self._type.run, "__module__", "") if self._type is not None else ""
+        return getattr(self._type.run, "__module__", "")
 
     def pulse(self, *, has_updates: bool) -> Pulse | None:
         """Return the pulse for the next report, or None if no pulse is due or nothing has changed.
@@ -435,10 +436,7 @@ class Attempt:
         """Call the processor for this job alone or in a batch."""
         if self.stop_reason is not None:
             raise asyncio.CancelledError("the attempt was stopped before it began")
-        job_type = self._type
-        if job_type is None:
-            raise UnknownProcessor(f"no processor for job type {self.job_type!r}")
-        raw, context = self.lease.job, self._context
+        job_type, raw, context = self._type, self.lease.job, self._context
         row = vars(raw)
         payload, row["payload"] = job_type.read_payload(raw.payload, raw.schema_version), None
         given = row | {"payload": payload, "attempt": raw.attempts, "fence": self.fence}

@@ -69,10 +69,6 @@ class _CheckedOptions(ProcessorOptions):
     batch_wait: Seconds | None
 
 
-class UnknownProcessor(JobServiceError):
-    """The job type has no processor."""
-
-
 class PayloadRejected(JobServiceError):
     """The payload does not match the processor's model, which a retry would not change."""
 

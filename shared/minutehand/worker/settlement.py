@@ -16,7 +16,7 @@ from minutehand.queue.models import LogLine, SettleItem
 from minutehand.worker.context import AttemptEnded, JobContext, Suspended
 from minutehand.worker.errors import attribute, ending_error, error_info, first_of
 from minutehand.worker.outcomes import Cancel, Fail, Retry, Snooze, retry_after_of, seconds
-from minutehand.worker.registry import PayloadRejected, UnknownProcessor
+from minutehand.worker.registry import PayloadRejected
 from minutehand.worker.serialization import Sanitized, sanitize, text
 from minutehand.worker.unawaited import NotAwaited
 
@@ -139,9 +139,6 @@ def _settle_item(result: CallResult, seen: AttemptFacts) -> SettleItem | None:
     if isinstance(error, PayloadRejected):
         data = {"problems": error.errors}
         return _item("failed", error=ending_error("PayloadRejected", str(error), data))
-    if isinstance(error, UnknownProcessor):
-        # a newer version of the worker may have the job type, so release the job with a delay
-        return _item("snoozed", delay_seconds=30.0)
     info = error_info(error, seen.module)
     if is_final:
         return _item("failed", error=info)

@@ -94,6 +94,37 @@ async def test_an_end_that_comes_amid_a_look_has_its_last_words(
     assert [(look.end, look.more) for look in looks] == [(None, True), ("completed", False)]
 
 
+async def test_output_written_during_a_read_of_a_session_precedes_the_jobs_end(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job may start and end after the feed has read output, and before it reads events.
+
+    The feed reads the output again, because it forgets a job after the job's end.
+    """
+    queue, job_id = api.client(), api.engine.enqueue(session_id="s")
+    call, session_feed, has_read = queue.call, queue.session_feed, asyncio.Event()
+
+    async def read_output(*names: str, **more: Any) -> Any:
+        page = await call(*names, **more)
+        has_read.set()
+        return page
+
+    async def ended_meanwhile(*at: Any) -> Any:
+        await has_read.wait()
+        lease = api.engine.lease_one()
+        api.engine.say(lease, piece("all"))
+        api.engine.settle(lease)
+        return await session_feed(*at)
+
+    monkeypatch.setattr(queue, "call", read_output)
+    monkeypatch.setattr(queue, "session_feed", ended_meanwhile)
+    batch = await SessionFeed(queue, "s", after=None).read()
+
+    types = ["job.output", "job.created", "job.leased", "job.completed"]
+    assert [line.type for line in batch.lines] == types
+    assert batch.lines[0].data["job_id"] == job_id
+
+
 async def test_a_look_that_fails_loses_no_words(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a poll failed, the next poll returns output that the failed poll had read."""
     queue, job_id = api.client(), api.engine.enqueue(session_id="s")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,12 @@ import pytest
 from minutehand.cli.doctor.checks import TRIAL_TYPE
 from minutehand.cli.doctor.results import CheckResult, Target
 from minutehand.cli.doctor.runner import RAW_PASSWORD, run_checks
+from minutehand.terminal.connection import CommandFailed
 from tests.support.command import Run
+from tests.support.engine import Engine
 from tests.support.http_server import http_server
 from tests.support.patience import until
+from tests.support.renewed import Renewed
 from tests.support.stacks import RunningStack
 
 
@@ -64,6 +68,26 @@ def test_a_strange_data_api_is_named(
         finding = run_one_check(stack, "worker-key", SUPABASE_URL=url)
 
     assert (finding.verdict, found in f"{finding.detail} {finding.fix}") == ("fail", True)
+
+
+def test_the_function_that_uses_most_connections_is_named(renewed: Renewed) -> None:
+    """The doctor names it although its name has a hyphen and other statements have no name."""
+    engine = Engine(renewed, renewed.session())
+    engine.run("alter role authenticator password 'p'")
+    engine.run("select pg_advisory_lock(1)")
+    waits = "select pg_advisory_xact_lock(1)"
+    active = "pg_stat_activity where usename = 'authenticator' and state = 'active'"
+    login = {"user": "authenticator", "password": "p", "options": "-c lock_timeout=0"}
+    with ExitStack() as ends:
+        for query in (waits, waits, f"""{waits}, '"my-app"."send-it"'"""):
+            connection = ends.enter_context(renewed.connect(**login))
+            engine.blocked(connection.execute, query)
+        ends.callback(engine.run, "select pg_advisory_unlock(1)")
+        until(lambda: engine.count(active) == 3)
+        with http_server(lambda *_: (504, b'{"code": "PGRST003"}', {})) as url:
+            values = {"SUPABASE_URL": url, "DATABASE_URL": renewed.url}
+            with pytest.raises(CommandFailed, match=r'1 by requests of "my-app"\."send-it"'):
+                Target(values).call("GET", "SUPABASE_URL", "/")
 
 
 @pytest.mark.parametrize(

@@ -203,13 +203,15 @@ async def test_the_error_of_a_connection_is_named(project: Project) -> None:
     assert "could not be reached: [SSL: WRONG_VERSION_NUMBER]" in rows[0]["error_message"]
 
 
+@pytest.mark.parametrize(("stage", "is_set"), [("prod", True), ("local", False)])
 async def test_this_machine_is_refused_outside_development(
-    project: Project, endpoint: Endpoint
+    project: Project, endpoint: Endpoint, stage: str, is_set: bool
 ) -> None:
-    """Outside development, the worker rejects a webhook whose address is not public."""
+    """The stage `local` and the setting together allow an address that is not public."""
     url = endpoint.origin.replace("http", "https", 1)
-    async with posting(project, stage="prod") as post:
+    async with posting(project, stage=stage) as post:
         await post.subscribe(url, event_types=["job.created"])
+        post.engine.set(webhook_private_addresses=is_set)
         project.insert("work")
 
         [row] = await post.settle()

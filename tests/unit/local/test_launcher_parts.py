@@ -1,5 +1,6 @@
 """Parts of the local stack's launcher: environment, keys and settings."""
 
+import os
 from pathlib import Path
 
 from rich.console import Console
@@ -20,6 +21,7 @@ def test_a_developers_own_accounts_do_not_reach_the_stack(tmp_path: Path) -> Non
     """AWS and Supabase credentials in the developer's shell are not passed to the local stack."""
     parent_env = {
         "PATH": "/bin",
+        "PYTHONPATH": "/lib",
         "AWS_PROFILE": "production",
         "AWS_SECRET_ACCESS_KEY": "real",
         "SUPABASE_URL": "https://real.supabase.co",
@@ -40,6 +42,7 @@ def test_a_developers_own_accounts_do_not_reach_the_stack(tmp_path: Path) -> Non
     assert "AWS_PROFILE" not in made
     assert made["SUPABASE_URL"] == "http://127.0.0.1:1"
     assert (made["PATH"], made["LOG_LEVEL"]) == ("/bin", "DEBUG")
+    assert made["PYTHONPATH"].endswith(f"{os.pathsep}/lib")
     assert made["MUX_TOKEN_ID"] == "named by an app's lambda.yml"
     assert (made["USE_MOCK_APOLLO"], made["BEACON_PROVIDERS"]) == ("false", "[]")
     assert made["CHAT_PACE_SECONDS"] == "0.6"  # an empty variable in the shell counts as unset

@@ -18,6 +18,7 @@ from minutehand.queue.functions import WorkerFunctions
 from minutehand.queue.models import JobId, LeaseRequest
 from minutehand.queue.worker_client import MAX_STEP_BYTES, WorkerQueue
 from minutehand.tasks import end_tasks
+from minutehand.webhooks.processors import SendResult, WebhookStore
 from tests.support.queue_model import SETTINGS
 
 Answer = httpx.Response | Exception
@@ -98,13 +99,30 @@ async def test_a_call_is_sent_as_often_as_it_may_be(
     assert len(network.requests) == sent
 
 
-@pytest.mark.parametrize(("key", "sent"), [("a", 2), (None, 1)])
-async def test_an_enqueue_is_repeated_where_it_has_a_key(key: str | None, sent: int) -> None:
-    """An enqueue without a response is repeated only if it has an idempotency key."""
+def enqueued(key: str | None) -> Callable[[DataApi], Awaitable[object]]:
+    return lambda api: UserQueue(api, {}).enqueue("t", workspace_id="w", idempotency_key=key)
+
+
+def delivered(*, ok: bool) -> Callable[[DataApi], Awaitable[object]]:
+    return lambda api: WebhookStore(SETTINGS, api=api).record("j", 1, SendResult(ok, "m"))
+
+
+@pytest.mark.parametrize(
+    ("call", "sent"),
+    [
+        (enqueued("a"), 2),
+        (enqueued(None), 1),
+        (delivered(ok=True), 2),
+        (delivered(ok=False), 1),  # the endpoint's failure would count twice
+    ],
+)
+async def test_a_call_without_a_response_is_repeated_unless_it_would_have_two_effects(
+    call: Callable[[DataApi], Awaitable[object]], sent: int
+) -> None:
     network = Network(HUNG, httpx.Response(403, json={}))
 
     with pytest.raises(QueueError):
-        await UserQueue(api(network), {}).enqueue("t", workspace_id="w", idempotency_key=key)
+        await call(api(network))
 
     assert len(network.requests) == sent
 

@@ -12,7 +12,16 @@ from pydantic import BaseModel
 
 from minutehand.queue.errors import ProcessorError, QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.models import LeaseResponse, ReportResult, RunState, SettleResponse
-from minutehand.worker import Job, JobContext, Registry, Schedule, Snooze, TickOptions, TickSummary
+from minutehand.worker import (
+    Job,
+    JobContext,
+    Registry,
+    Retry,
+    Schedule,
+    Snooze,
+    TickOptions,
+    TickSummary,
+)
 from minutehand.worker.slots import Pool
 from minutehand.worker.testing import ProcessorTest
 from tests.support.queue_model import ModelQueue, Row
@@ -370,6 +379,20 @@ def test_long_results_are_settled_in_calls_of_a_bounded_size() -> None:
     tick(queue, returns)
 
     assert [len(items) for items in queue.settles] == [2, 2, 1]
+
+
+def test_the_remaining_time_of_each_attempt_begins_with_the_timeout() -> None:
+    remaining: list[float] = []
+
+    async def work(job: Job[Any], ctx: JobContext) -> Retry | None:
+        for _ in range(2):
+            remaining.append(ctx.remaining)
+            await asyncio.sleep(3)
+        return Retry("again") if job.attempt == 1 else None
+
+    tick(ModelQueue([Row("1", {}, timeout=10)]), work)
+
+    assert remaining == pytest.approx([10, 7] * 2)
 
 
 def test_a_job_that_blocks_the_loop_beyond_its_timeout_fails_and_no_other_does() -> None:

@@ -50,11 +50,12 @@ TIMEOUTS = """
     join pg_settings using (name)
 """
 
-#: Query of the relation or function that most running requests of the Data API use.
+#: Query of the relation or function that most running requests of the Data API use. Its other
+#: statements name neither.
 BUSIEST = """
-    select count(*), substring(query from '"\\w+"\\."\\w+"')
-    from pg_stat_activity
-    where usename = 'authenticator' and state = 'active'
+    select count(*), used
+    from pg_stat_activity, substring(query from '"[^"]+"\\."[^"]+"') as used
+    where usename = 'authenticator' and state = 'active' and used is not null
     group by 2
     order by 1 desc
     limit 1
