@@ -160,6 +160,25 @@ test("a change of a job that stays locked fails after a few tries", async () => 
   answers.length = 0;
 });
 
+test("an error of a Data API without hints has the code that its message contains", async () => {
+  const body = { code: "PT409", message: "it has ended (job_ended) [since today]" };
+  answers.push({ status: 409, body: JSON.stringify(body) });
+  const wanted = {
+    code: "job_ended",
+    message: "it has ended",
+    details: "since today",
+    status: 409,
+  };
+  await assert.rejects(cancel(client, ID, to), wanted);
+});
+
+test("a watch of an invalid id ends", async () => {
+  answers.push({ status: 400, body: JSON.stringify({ code: "22P02", message: "no uuid" }) });
+  const watch = watchJob(client, ID, { schema: "public" });
+  await assert.rejects(watch.ended, { name: "JobGone" });
+  watch.close();
+});
+
 test("a rate-limited change is not repeated", async () => {
   answers.push(busy("rate_limited"), LOCKED);
   await assert.rejects(cancel(client, ID, to), { code: "rate_limited" });

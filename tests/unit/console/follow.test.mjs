@@ -42,6 +42,7 @@ import { createClient } from "@supabase/supabase-js";
 import "../../../infra/console/lib/jobs/live.js";
 import "../../../infra/console/lib/jobs/output.js";
 import { eventsOf } from "../../../infra/console/lib/jobs/messages.js";
+import { notify, onWake } from "../../../infra/console/lib/jobs/page.js";
 import { outputOf } from "../../../infra/console/lib/jobs/pieces.js";
 import { applyEvent, normalizeEvent, Sequence } from "../../../infra/console/lib/jobs/sequence.js";
 
@@ -89,6 +90,7 @@ class World {
   heartbeats = 0;
   listeners = 0; // for changes of the user
   shown = [];
+  signals = []; // signals of the reads
   channel = null;
 
   constructor({ log, read_takes: takes = 0, database = "there", ended = false }) {
@@ -128,10 +130,14 @@ class World {
     this.client.auth = { onAuthStateChange };
   }
 
-  #call(name, { p_session_id: session, p_job_id: id = "j" }) {
+  #call(name, values) {
     if (name !== "follow_topic") {
-      this.session = session;
-      return { abortSignal: () => this.#read(name, id) };
+      this.session = values.p_session_id;
+      const abortSignal = (signal) => {
+        this.signals.push(signal);
+        return this.#read(name, values);
+      };
+      return { abortSignal };
     }
     const { channel } = this;
     const terms = new Promise((then) => (channel.follow = then));
@@ -158,7 +164,7 @@ class World {
     channel.follow({ data: this.terms, status: 200 });
   }
 
-  async #read(name, id) {
+  async #read(name, { p_job_id: id = "j", p_after: after, p_filter: filter }) {
     this.reads += 1;
     this.shown = [...this.log];
     const { database } = this;
@@ -174,14 +180,17 @@ class World {
     const takes = this.slow?.[id] ?? this.takes;
     if (takes) await new Promise((then) => setTimeout(then, 1000 * takes));
     const found = {
-      list_jobs: { jobs: this.rows ?? [job] },
+      list_jobs: { jobs: filter?.ids ? this.endsOf(filter) : (this.rows ?? [job]) },
+      guest_job: after !== undefined && { events: this.#after(after) },
       job_output: { streams: [{ ...piece, text: this.output }] },
     };
-    const data = found[name] ?? job;
+    const data = found[name] || job;
     if (database === "there") return { data, error: null, status: 200 };
     const error = { message: database, code: database === "broken" ? "XX000" : "" };
     return { data: null, error, status: REFUSALS[database] };
   }
+
+  #after = (seq) => this.shown.filter((one) => one.seq > seq);
 
   #events() {
     const asked = {};
@@ -189,7 +198,7 @@ class World {
       gt: (_name, seq) => ((asked.after = seq), query),
       limit: (most) => ((asked.most = most), query),
       abortSignal: async () => ({
-        data: this.shown.filter((one) => one.seq > asked.after).slice(0, asked.most),
+        data: this.#after(asked.after).slice(0, asked.most),
         error: null,
         status: 200,
       }),
@@ -390,6 +399,126 @@ test("the output of a job ends with an error immediately when its reader signs o
   await ended;
 });
 
+test("output that is aborted ends with an error, and follows the job no longer", async () => {
+  const world = new World({ log: [1] });
+  world.haveUser();
+  const controller = new AbortController();
+  const { signal } = controller;
+  const next = outputOf(world.client, "j", "reply", { signal }).next();
+  const ended = assert.rejects(next, { name: "AbortError" });
+  await leap(1000);
+  controller.abort();
+  await ended;
+  await leap(3000);
+  assert.equal(world.listeners, 0);
+});
+
+test("rows stay if a read is rejected because the token was not renewed", async () => {
+  const world = new World({ log: [1] });
+  world.haveUser();
+  const watch = watchJob(world.client, "j");
+  await leap(1000);
+  world.client.accessToken = () => Promise.reject(new Error("Auth is away"));
+  world.database = "refuses";
+  await watch.refresh();
+  assert.deepEqual([watch.state.job?.id, watch.freshness], ["j", "offline"]);
+  watch.close();
+});
+
+test("followers share the reads of an outage", async () => {
+  const world = new World({ log: [1] });
+  const watches = ["j", "k", "l"].map((id) => watchJob(world.client, id));
+  await leap(1000);
+  world.database = "away";
+  await Promise.all(watches.map((watch) => watch.refresh()));
+  const { reads } = world;
+  await leap(60_000);
+  assert.ok(world.reads - reads <= 25, `${world.reads - reads} reads`);
+  for (const watch of watches) watch.close();
+});
+
+test("few reads hang at the same time, and all of them end with the first response", async () => {
+  const world = new World({ log: [1], read_takes: 1000 });
+  const watch = watchJob(world.client, "j");
+  await leap(9500);
+  const hanging = world.signals.filter((signal) => !signal.aborted);
+  assert.equal(hanging.length, 3);
+  world.takes = 0;
+  await leap(5000);
+  assert.deepEqual(
+    [watch.state.job?.id, hanging.map(({ aborted }) => aborted)],
+    ["j", [true, true, true]],
+  );
+  watch.close();
+});
+
+test("two followers of a topic read as rarely as one", async () => {
+  const world = new World({ log: [1] });
+  const watches = [1, 2].map(() => watchJob(world.client, "j"));
+  await leap(1000);
+  world.do({ join: { check_seconds: 20 }, ready: true });
+  await leap(1000);
+  const { reads } = world;
+  await leap(60_000);
+  assert.ok(world.reads - reads <= 4, `${world.reads - reads} reads`);
+  for (const watch of watches) watch.close();
+});
+
+test("a list announces each end once, also of jobs that are no longer in the list", async () => {
+  const world = new World({ log: [1] });
+  world.haveUser();
+  const rowsOf = (ids, status) => ids.map((id) => ({ id, status, last_seq: 0, created_at: "t" }));
+  const many = Array.from({ length: 201 }, (_, n) => `many-${n}`);
+  world.rows = rowsOf([...many, "stays"], "processing");
+  world.endsOf = ({ ids, ...filter }) => {
+    assert.deepEqual(filter, { workspace_id: "w", status: null, state: null });
+    return rowsOf(ids, "completed");
+  };
+  const ends = [];
+  const filter = { workspace_id: "w", status: "processing" };
+  const watch = watchJobs(world.client, filter, { onEnd: ({ id }) => ends.push(id) });
+  await leap(1000);
+  world.do({ join: {}, ready: true });
+  await leap(1000);
+
+  world.rows = rowsOf(["stays"], "processing");
+  await watch.refresh();
+  assert.equal(ends.length, 200); // one read has at most 200 rows
+  await watch.refresh();
+  const data = { status: "completed" };
+  world.channel.broadcast({ payload: { job_id: "brief", seq: 1, type: "job.completed", data } });
+  for (let n = 0; n < 2; n += 1) await watch.refresh();
+  assert.deepEqual(ends, [...many, "brief"]);
+
+  world.say("SIGNED_IN", { user: { id: "another" } });
+  world.rows = [];
+  await leap(3000);
+  assert.equal(ends.length, 202);
+  watch.close();
+});
+
+test("a listener that throws disturbs no other", () => {
+  const report = mock.method(globalThis, "queueMicrotask", () => {});
+  notify(() => assert.fail("a fault of the page"));
+  report.mock.restore();
+  assert.throws(report.mock.calls[0].arguments[0], /a fault of the page/);
+});
+
+test("a page wakes when it becomes visible, until it listens no longer", () => {
+  globalThis.document = new EventTarget();
+  const controller = new AbortController();
+  let wakes = 0;
+  onWake(() => (wakes += 1), controller.signal);
+  const become = (visibilityState) => {
+    Object.assign(document, { visibilityState }).dispatchEvent(new Event("visibilitychange"));
+    return wakes;
+  };
+  assert.deepEqual(["hidden", "visible"].map(become), [0, 1]);
+  controller.abort();
+  assert.equal(become("visible"), 1);
+  delete globalThis.document;
+});
+
 const progressTo = (percentage) => ({
   payload: { ...event(2), type: "job.progress", data: { progress: { percentage } }, at: "t" },
 });
@@ -448,10 +577,15 @@ test("a list discards its rows and leaves its topic when its reader loses access
 });
 
 test("a guest follows a job by a session's id, until the session has expired", async () => {
-  const world = new World({ log: [1] });
-  const watch = watchJob(world.client, "j", { session_id: "s" });
+  const world = new World({ log: [1, 2] });
+  const options = { session_id: "s", history: true, historyLimit: 1 };
+  const watch = watchJob(world.client, "j", options);
   await leap(1000);
   assert.deepEqual([world.session, watch.state.job.id], ["s", "j"]);
+  assert.deepEqual(
+    watch.state.events.map(({ seq }) => seq),
+    [2],
+  );
 
   world.database = "refuses";
   const ended = assert.rejects(watch.ended, JobGone);
@@ -462,6 +596,7 @@ test("a guest follows a job by a session's id, until the session has expired", a
 
 test("a wait for jobs returns their rows in the order of the ids", async () => {
   const world = new World({ log: [1], ended: true });
+  world.haveUser();
   world.slow = { j: 2 };
   const rows = waitAll(world.client, ["j", "k"]);
   await leap(5000);
@@ -469,6 +604,7 @@ test("a wait for jobs returns their rows in the order of the ids", async () => {
     (await rows).map(({ id }) => id),
     ["j", "k"],
   );
+  assert.equal(world.listeners, 0);
 });
 
 test("a wait for jobs that is aborted follows them no longer", async () => {
@@ -480,6 +616,7 @@ test("a wait for jobs that is aborted follows them no longer", async () => {
   await leap(100);
   controller.abort();
   await aborted;
+  await assert.rejects(waitAll(world.client, ["j"], { signal }), { name: "AbortError" });
   await leap(3000);
   assert.equal(world.listeners, 0);
 });
@@ -491,6 +628,10 @@ test("a session is joined after its first job", async () => {
   await leap(10_000);
   assert.deepEqual([watch.state.isLoading, watch.freshness], [false, "polling"]);
   assert.equal(world.channel, null);
+  const other = watchJobs(world.client, { session_id: "s", status: "failed" });
+  await leap(100);
+  assert.notEqual(world.channel, null);
+  other.close();
   world.rows = null;
   await leap(5000);
   world.do({ join: {}, ready: true });
