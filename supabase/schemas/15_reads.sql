@@ -1613,6 +1613,13 @@ from (
       '/jobs?state=running'
     ),
     (
+      'stopped',
+      'Workers that ran it were told to stop {stops}, as by SIGTERM, the last at {last_at}.',
+      'See what stops the workers, for example a deploy or a health check.',
+      'workers',
+      '/types/{job_type}'
+    ),
+    (
       'abandoned',
       'Its processor ignored the stop and still runs, abandoned, in worker {worker_id} at {place}.',
       'Restart worker {worker_id} to end it. In code, do not catch the stop '
@@ -1962,6 +1969,14 @@ from (
         '{people}. Calls above this rate are rejected with the code rate_limited.',
       'Enqueue more slowly, or as the service. Or let an operator raise the limit: `select '
         'public.set_settings(''{"user_enqueues_per_second": {more}}'')`.',
+      null,
+      '/overview'
+    ),
+    (
+      'no_retention',
+      'Jobs are deleted as soon as they end ({states}), because their `retention_days` are 0.',
+      'To keep them, let an operator raise the setting: `select public.set_settings('
+        '''{"retention_days": {"completed": 30, "cancelled": 30, "failed": 90}}'')`.',
       null,
       '/overview'
     ),
@@ -3337,6 +3352,7 @@ set timezone = 'UTC'
 as $$ -- sentences show times in UTC
 declare
   v_recursion jsonb;
+  v_stopped jsonb;
   v_found jsonb;
   v_held jsonb;
   v_error record;
@@ -3400,6 +3416,21 @@ begin
     v_abandoned || jsonb_build_object('job_type', p_job.job_type)
   );
   v_recursion := queue.render_guidance('recursion', queue.recursion_of(p_job));
+  v_stopped := (
+    select queue.render_guidance('stopped', jsonb_build_object(
+      'job_type', p_job.job_type,
+      'stops', queue.times_in_words(count(*)),
+      'last_at', max(a.ended_at)
+    ))
+    from queue.attempts as a
+    join queue.workers as w on w.worker = a.worker
+    where a.job_id = p_job.id
+      and p_job.finished_at is null
+      and a.outcome = 'released'
+      and a.error_data is null
+      and w.summary ? 'stopped'
+    having count(*) > 2 -- a deploy may stop some workers
+  );
   v_found := v_found || queue.render_guidance(
     v_found ->> 'reason',
     v_found
@@ -3416,7 +3447,10 @@ begin
     end
   );
   v_found := v_found || jsonb_build_object(
-    'next', (v_left -> 'next') || (v_recursion -> 'next') || (v_found -> 'next'),
+    'next', (v_left -> 'next')
+      || (v_recursion -> 'next')
+      || coalesce(v_stopped -> 'next', '[]')
+      || (v_found -> 'next'),
     'sentence', concat_ws(
       ' ',
       -- put the sentences about the lost worker and the abandoned processor before the job's
@@ -3452,6 +3486,7 @@ begin
           ) ->> 'sentence'
       end,
       v_recursion ->> 'sentence',
+      v_stopped ->> 'sentence',
       case
         when p_job.status = 'pending' and p_job.started_at is null
             and p_job.start_by_at > p_now

@@ -455,6 +455,17 @@ begin
     where current_setting('default_transaction_read_only')::boolean
     union all
     select
+      'warn',
+      'no_retention',
+      null,
+      null,
+      jsonb_build_object('states', string_agg(d.key, ', ' order by d.key))
+    from jsonb_each_text(queue.setting('retention_days')) as d
+    where d.value = '0'
+    -- some projects keep no completed jobs, but without failed jobs nobody sees why they failed
+    having bool_or(d.key = 'failed')
+    union all
+    select
       case
         when p_now - p_seen_at > interval '200 seconds' then 'fail'
         else 'warn'

@@ -215,6 +215,32 @@ def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -
     assert [line["jobs"] for line in lines if line["job_types"] == ["third"]] == [5]
 
 
+def test_a_job_whose_workers_are_stopped_again_and_again_is_named(engine: Engine) -> None:
+    """A stop that comes from outside leaves no error, so only the number of stops shows it."""
+    job_id = engine.enqueue()
+    for n in range(3):
+        assert "told to stop" not in engine.explain(job_id)["sentence"]
+        [lease] = engine.lease(worker=f"process-{n}")
+        engine.settle(lease, "released")
+        request = {"worker_id": f"process-{n}", "summary": {"stopped": True}}
+        engine.rpc("tick_finished", p_request=request)
+
+    said = engine.explain(job_id)
+    assert "told to stop 3 times, as by SIGTERM" in said["sentence"]
+    assert said["next"][0]["words"].startswith("See what stops the workers")
+    engine.complete(engine.lease())
+    assert "told to stop" not in engine.explain(job_id)["sentence"]
+
+
+def test_failed_jobs_that_are_deleted_at_once_are_a_finding(engine: Engine, ada: Engine) -> None:
+    """People otherwise see an empty list, and do not know why."""
+    engine.lease(1)
+    for failed, is_found in ((1, False), (0, True)):
+        engine.set(retention_days={"completed": 0, "cancelled": 7, "failed": failed})
+        assert ("no_retention" in engine.findings()) == is_found
+    assert "(completed, failed)" in ada.findings(ACME)["no_retention"]["sentence"]
+
+
 def test_revoked_keys_leave_no_advice_to_wait(engine: Engine) -> None:
     """Workers without a key neither lease, nor report, nor run maintenance."""
     runs, _ = engine.start()
