@@ -1614,7 +1614,7 @@ from (
     ),
     (
       'stopped',
-      'Workers that ran it were told to stop {stops}, as by SIGTERM, the last at {last_at}.',
+      'Workers that ran it were stopped {stops}, as by SIGTERM, the last at {last_at}.',
       'See what stops the workers, for example a deploy or a health check.',
       'workers',
       '/types/{job_type}'

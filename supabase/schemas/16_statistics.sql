@@ -462,7 +462,7 @@ begin
       jsonb_build_object('states', string_agg(d.key, ', ' order by d.key))
     from jsonb_each_text(queue.setting('retention_days')) as d
     where d.value = '0'
-    -- some projects keep no completed jobs, but without failed jobs nobody sees why they failed
+    -- some projects keep no completed jobs, but without failed jobs no one sees why they failed
     having bool_or(d.key = 'failed')
     union all
     select

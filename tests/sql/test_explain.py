@@ -219,17 +219,17 @@ def test_a_job_whose_workers_are_stopped_again_and_again_is_named(engine: Engine
     """A stop that comes from outside leaves no error, so only the number of stops shows it."""
     job_id = engine.enqueue()
     for n in range(3):
-        assert "told to stop" not in engine.explain(job_id)["sentence"]
+        assert "were stopped" not in engine.explain(job_id)["sentence"]
         [lease] = engine.lease(worker=f"process-{n}")
         engine.settle(lease, "released")
         request = {"worker_id": f"process-{n}", "summary": {"stopped": True}}
         engine.rpc("tick_finished", p_request=request)
 
     said = engine.explain(job_id)
-    assert "told to stop 3 times, as by SIGTERM" in said["sentence"]
+    assert "were stopped 3 times, as by SIGTERM" in said["sentence"]
     assert said["next"][0]["words"].startswith("See what stops the workers")
     engine.complete(engine.lease())
-    assert "told to stop" not in engine.explain(job_id)["sentence"]
+    assert "were stopped" not in engine.explain(job_id)["sentence"]
 
 
 def test_failed_jobs_that_are_deleted_at_once_are_a_finding(engine: Engine, ada: Engine) -> None:
