@@ -118,9 +118,6 @@ def test_an_answer_that_fails_or_cannot_be_read_is_an_error(
     site.say(chat, "say one", "fail the model is away")
     shown.is_now("the model is away")
     shown.shows("Question", "one")
-    later = tab()
-    later.is_now("the model is away")
-    later.shows("Question", "one")
     context.route("**/rpc/session_output", lambda route: route.fulfill(json=None))
 
     tab().is_now("The Data API did not respond")

@@ -336,37 +336,26 @@ test("a follower that got no response registers again soon, and a rejected one d
   }
 });
 
-test("a change of user leaves the channel, and discards rows and responses of before", async () => {
+test("a change of user leaves the channel, and discards rows, output and responses of before", async () => {
   const world = new World({ log: [1], read_takes: 1 });
   world.haveUser();
+  world.output = "Hello";
   const delivered = [];
   const onEvent = ({ seq }) => delivered.push(seq);
   const watch = watchJob(world.client, "j", { after: 0, onEvent });
-  await leap(2000);
-  assert.equal(watch.state.job.id, "j");
+  await leap(3000);
+  assert.deepEqual([watch.state.job.id, watch.state.output], ["j", { reply: "Hello" }]);
 
   watch.refresh();
   await leap(500);
   world.say("SIGNED_IN", { user: { id: "another" } });
-  assert.deepEqual([watch.state.job, world.reconnects], [null, 1]);
-  await leap(1000);
+  const { job, output } = watch.state;
+  assert.deepEqual([job, output, world.reconnects], [null, {}, 1]);
+  await leap(2000);
   assert.equal(watch.state.job, null);
   await leap(1000);
   assert.equal(watch.state.job.id, "j");
   assert.deepEqual(delivered, [1]);
-  watch.close();
-});
-
-test("a change of user discards the output", async () => {
-  const world = new World({ log: [1] });
-  world.haveUser();
-  world.output = "Hello";
-  const watch = watchJob(world.client, "j");
-  await leap(1000);
-  assert.deepEqual(watch.state.output, { reply: "Hello" });
-
-  world.say("SIGNED_IN", { user: { id: "another" } });
-  assert.deepEqual(watch.state.output, {});
   watch.close();
 });
 
