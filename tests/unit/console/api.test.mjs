@@ -16,7 +16,7 @@ globalThis.setTimeout = (run, ms = 0, ...given) => {
 
 globalThis.location = { origin: "http://console" };
 globalThis.localStorage = { getItem: () => null };
-const { request, session, signIn, start } = await import("../../../infra/console/api.js");
+const { request, session, signIn, signOut, start } = await import("../../../infra/console/api.js");
 
 const encode = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
 const user = { id: "ada", email: "ada@example.com", app_metadata: {} };
@@ -44,11 +44,13 @@ let auth; // state of Supabase Auth
 let accepted; // the HTTP API accepts tokens from this number on
 const sent = []; // numbers of the tokens that the HTTP API has received
 
-globalThis.fetch = async (input, { headers } = {}) => {
+globalThis.fetch = async (input, { headers, signal } = {}) => {
+  signal?.throwIfAborted();
   const { pathname } = new URL(input, "http://console");
   if (pathname === "/config.json")
     return Response.json({ supabaseUrl: "http://supabase", supabaseKey: "key" });
   if (pathname === "/auth/v1/token") return AUTH[auth]();
+  if (pathname.endsWith("/workspaces")) return Response.json([{ id: "w", name: "Workspace" }]);
   if (!pathname.startsWith("/api/")) return Response.json([]);
   const [, claims] = headers.Authorization.split(".");
   const { n } = JSON.parse(Buffer.from(claims, "base64url"));
@@ -58,11 +60,15 @@ globalThis.fetch = async (input, { headers } = {}) => {
     : Response.json({ ok: true });
 };
 
+const enter = async () => {
+  await signIn("ada@example.com", "secret");
+  while (["starting", "out"].includes(session.get().status)) await new Promise(setImmediate);
+};
+
 before(start);
 beforeEach(async () => {
   auth = "there";
-  await signIn("ada@example.com", "secret");
-  while (session.get().status !== "in") await new Promise(setImmediate);
+  await enter();
   accepted = tokens;
   sent.length = 0;
 });
@@ -93,3 +99,14 @@ for (const [state, status, wanted] of [
     const { reason } = session.get();
     assert.equal(reason?.startsWith("Your session has ended") ?? false, wanted === "out");
   });
+
+test("a person who has signed out sees no reason, and can sign in again", async () => {
+  await signOut();
+  while (session.get().status === "in") await new Promise(setImmediate);
+  assert.equal(session.get().reason, null);
+
+  await enter();
+
+  const { status, workspace } = session.get();
+  assert.deepEqual([status, workspace?.role], ["in", "member"]);
+});

@@ -25,7 +25,7 @@ const bundle = await build({
   write: false,
   plugins: [packed],
 });
-const { JobChatTransport } = await import(
+const { closeQuestions, JobChatTransport, textOf } = await import(
   `data:text/javascript,${encodeURIComponent(bundle.outputFiles[0].text)}`
 );
 
@@ -136,4 +136,33 @@ test("a chat that stops before its job exists cancels the job and reads nothing"
   }, /abort/);
   await turn();
   assert.equal(callsOf("cancel_job").length, 1);
+});
+
+test("a message with a file is not sent without the option `payload`", async () => {
+  const messages = [{ ...question, parts: [...question.parts, { type: "file" }] }];
+  await assert.rejects(send({ messages }), /needs the option `payload`/);
+  assert.deepEqual(asked, []);
+});
+
+test("the text of a message leaves out earlier attempts of the same job", () => {
+  const part = ([text, id, attempt]) => {
+    const providerMetadata = id && { minutehand: { job: id, attempt } };
+    return { type: "text", text, providerMetadata };
+  };
+  const texts = [["mine "], ["old", "j", 1], ["new ", "j", 2], ["text ", "j", 2], ["more", "k", 1]];
+  assert.equal(textOf({ parts: texts.map(part) }), "mine new text more");
+});
+
+test("after a stop, open questions are denied, and approved tools have failed", () => {
+  const parts = [
+    { state: "approval-requested" },
+    { state: "approval-responded", approval: { approved: false } },
+    { state: "approval-responded", approval: { approved: true } },
+    { state: "output-available" },
+  ];
+  const [{ parts: closed }] = closeQuestions([{ parts }]);
+  assert.deepEqual(
+    closed.map(({ state }) => state),
+    ["output-denied", "output-denied", "output-error", "output-available"],
+  );
 });
