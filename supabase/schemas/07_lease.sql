@@ -348,7 +348,7 @@ begin
     perform queue.note_gates(v_gates) where v_gates is not null;
   end if;
   insert into queue.workers as w (
-    worker_id, started_at, seen_at, version, job_types, queues, slots, abandoned
+    worker_id, started_at, seen_at, version, job_types, queues, slots, abandoned, summary
   )
   values (
     p_request.worker_id,
@@ -360,7 +360,11 @@ begin
     p_request.job_types,
     p_request.queues,
     coalesce(p_request.slots, v_known.slots),
-    coalesce(p_request.abandoned, v_known.abandoned)
+    coalesce(p_request.abandoned, v_known.abandoned),
+    coalesce(v_known.summary, '{}')
+    || jsonb_build_object('key_expires_at', to_timestamp(
+      least((auth.jwt() ->> 'exp')::double precision, 253402300799) -- at most the year 9999
+    ))
   )
   on conflict (worker_id) do update set
     seen_at = excluded.seen_at,
@@ -370,6 +374,7 @@ begin
     queues = excluded.queues,
     slots = excluded.slots,
     abandoned = excluded.abandoned,
+    summary = excluded.summary,
     started_at = case
       when w.ended_at is null and w.seen_at > p_now - interval '3 minutes'
         then w.started_at

@@ -820,7 +820,10 @@ begin
     set
       ended_at = queue.clock(),
       seen_at = queue.clock(),
-      summary = coalesce(p_request -> 'summary', summary),
+      summary = coalesce(
+        p_request -> 'summary' || jsonb_build_object('key_expires_at', summary -> 'key_expires_at'),
+        summary
+      ),
       evidence = p_request -> 'evidence'
     where worker = coalesce(
       (

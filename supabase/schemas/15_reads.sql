@@ -1216,6 +1216,25 @@ select queue.nearest_name(p_event, array(
 ))
 $$;
 
+-- Return the time at which the key of the last worker expired, if the worker called until then. A
+-- worker that signs its own keys changes each key two minutes before it expires, and its row at
+-- most a minute later.
+create function queue.key_expired_at()
+returns timestamptz
+language sql stable
+set search_path = ''
+as $$
+select k.at
+from (
+  select (w.summary ->> 'key_expires_at')::timestamptz as at
+  from queue.workers as w
+  order by w.seen_at desc
+  limit 1
+) as k
+where queue.last_call() between k.at - interval '55 seconds' and k.at + interval '1 minute'
+  and k.at <= queue.clock()
+$$;
+
 -- Return the job types p_job_types with the columns `unserved` and `in_other_queues`. The column
 -- `unserved` is true if workers run, but none of them serves the job type in its queue. The column
 -- `in_other_queues` is true if workers serve the type, but only in other queues.
@@ -1447,6 +1466,12 @@ from (
         '{no_worker, no_processor, not_leased, next_in_line, behind_others, long_line, suspect,
           rate_limited, due, passed_over, running, cancelling, lease_expired, worker_died}'::text[],
         'All worker keys were revoked at {revoked_at}. Give the workers a new key.',
+        'token worker',
+        '/overview'
+      ),
+      (
+        '{no_worker}',
+        'The key of the last worker expired at {key_expired_at}. Give the workers a new key.',
         'token worker',
         '/overview'
       ),
@@ -3367,7 +3392,7 @@ begin
   if v_found ->> 'reason' = 'no_worker' then
     v_found := v_found || jsonb_build_object(
       'since', queue.last_call(),
-      'data', '{}'::jsonb
+      'data', jsonb_build_object('key_expired_at', queue.key_expired_at())
     );
   end if;
   select * into v_error

@@ -475,6 +475,7 @@ begin
       null,
       jsonb_build_object(
         'jobs', p_backlog -> 'jobs',
+        'key_expired_at', queue.key_expired_at(),
         'revoked_at', queue.revoked_for()
       )
     where coalesce(p_now - p_seen_at > interval '90 seconds', true)

@@ -241,6 +241,19 @@ def test_failed_jobs_that_are_deleted_at_once_are_a_finding(engine: Engine, ada:
     assert "(completed, failed)" in ada.findings(ACME)["no_retention"]["sentence"]
 
 
+@pytest.mark.parametrize(("seconds", "is_named"), [(30, True), (100, False), (900, False)])
+def test_an_expired_worker_key_is_named(engine: Engine, seconds: int, is_named: bool) -> None:
+    """If the last worker called until its key expired, it needs a new key."""
+    job_id = engine.enqueue()
+    expires = engine.one("select extract(epoch from queue.clock())::integer") + seconds
+    with engine.as_role("job_worker", exp=expires) as worker:
+        worker.rpc("lease_jobs", p_request=LOOK)
+    engine.advance(200)
+
+    for shown in (engine.explain(job_id), engine.findings()["no_worker"]):
+        assert ("expired at" in shown["next"][0]["words"]) == is_named
+
+
 def test_revoked_keys_leave_no_advice_to_wait(engine: Engine) -> None:
     """Workers without a key neither lease, nor report, nor run maintenance."""
     runs, _ = engine.start()
