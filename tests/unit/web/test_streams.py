@@ -1,8 +1,10 @@
 """Event streams: how they end, how they survive outages, and slow readers."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +16,14 @@ from minutehand.queue.errors import JobNotFound, QueueUnavailable, RateLimited
 from minutehand.tasks import end_tasks
 from minutehand.web.caller import Caller
 from minutehand.web.errors import ApiError
-from minutehand.web.services import Services, SlotLimiter, StreamTiming
+from minutehand.web.services import (
+    MAX_READ_RATE,
+    READ_BURST,
+    ReadPacer,
+    Services,
+    SlotLimiter,
+    StreamTiming,
+)
 from minutehand.web.sse import Batch, SseEvent, stream_response
 from tests.unit.web.conftest import ADA
 
@@ -76,8 +85,13 @@ def ada(seconds: float) -> Caller:
     return Caller(user_id=UUID(ADA), role="authenticated", token="t", expires_at=expires_at)
 
 
-async def test_a_stream_reads_on_over_silence_and_outage_to_its_end(services: Services) -> None:
-    """A stream continues after an outage of the database and ends with its feed."""
+async def test_a_stream_reads_on_over_silence_and_outage_to_its_end(
+    services: Services, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stream continues after an outage of the database and ends with its feed.
+
+    The log does not contain the id of a guest session, which grants access.
+    """
     feed = Script(
         Batch([line(1)]),
         Batch(),
@@ -86,11 +100,13 @@ async def test_a_stream_reads_on_over_silence_and_outage_to_its_end(services: Se
         Batch([line(2)], more=True),
         Batch([line(3)], end="completed"),
     )
+    feed.subject = "session:guest_1"
 
     text = await Client().open(services, feed)
 
     ids = [each for each in text.splitlines() if each.startswith("id: ")]
     assert ids == ["id: 1", "id: 2", "id: 3"]
+    assert {vars(each).get("subject") for each in caplog.records} == {"session:guest_…"}
     assert text.endswith('event: end\ndata: {"reason":"completed"}\n\n')
 
 
@@ -148,3 +164,14 @@ def test_slots_are_limited_in_total_and_per_caller() -> None:
             with limiter.slot("b"), pytest.raises(ApiError, match="no capacity"), limiter.slot("c"):
                 pass
         assert limiter.count == 0
+
+
+def test_the_reads_of_all_streams_have_one_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a pause of any length, only a burst of reads may start immediately."""
+    pacer = ReadPacer()
+
+    for now in (900.0, 1800.0):
+        monkeypatch.setattr(time, "monotonic", partial(float, now))
+        waits = [pacer.seconds_left() for _ in range(READ_BURST + 2)]
+        expected = [0] * READ_BURST + [1 / MAX_READ_RATE, 2 / MAX_READ_RATE]
+        assert waits == pytest.approx(expected, abs=1e-6)

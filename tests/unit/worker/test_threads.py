@@ -3,23 +3,27 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
 
 from minutehand.worker.threads import ThreadStopped, run_in_thread
 
+CALLER: ContextVar[str] = ContextVar("CALLER")
 
-def who() -> tuple[int, str]:
+
+def who() -> tuple[int, str, str]:
     thread = threading.current_thread()
-    return thread.ident or 0, thread.name
+    return thread.ident or 0, thread.name, CALLER.get("")
 
 
 async def test_a_thread_runs_one_call_after_another_each_under_its_name() -> None:
+    CALLER.set("test")
     first, second = [await run_in_thread(who, name=name) for name in ("job:1", "job:2")]
 
     assert first[0] == second[0]
-    assert (first[1], second[1]) == ("job:1", "job:2")
+    assert (first[1:], second[1:]) == (("job:1", "test"), ("job:2", "test"))
     assert not [each for each in threading.enumerate() if each.name.startswith("job:")]
 
 

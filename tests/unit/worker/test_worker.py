@@ -259,6 +259,22 @@ def test_a_job_keeps_its_lease_after_a_pause_of_the_process() -> None:
     assert row.settled == {1: "completed"}
 
 
+def test_of_many_jobs_that_end_in_a_second_few_have_a_log_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One line counts the others."""
+    caplog.set_level("INFO")
+
+    async def work(job: Job[Any], ctx: JobContext) -> None:
+        await asyncio.sleep(int(job.id) % 2)
+
+    tick(ModelQueue([Row(str(n), {}) for n in range(250)]), work, concurrency=250)
+
+    lines = [vars(each) for each in caplog.records]
+    assert [each["jobs"] for each in lines if each["event"] == "attempts.settled"] == [25, 25]
+    assert len([each for each in lines if each["event"] == "attempt.settled"]) == 200
+
+
 def test_a_settlement_is_repeated_after_a_rejected_token() -> None:
     class Refusing(ModelQueue):
         async def settle(self, items: Any, **options: Any) -> SettleResponse:
