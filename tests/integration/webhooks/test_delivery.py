@@ -185,6 +185,20 @@ async def test_a_failure_is_sent_again_under_the_same_id(
     assert post.listed()["failures"] == 0
 
 
+async def test_a_delivery_fails_with_the_webhook_that_it_disables(
+    project: Project, endpoint: Endpoint
+) -> None:
+    """An endpoint that answers 410 is gone."""
+    async with posting(project) as post:
+        await post.subscribe(f"{endpoint.origin}/in", event_types=["job.created"])
+        endpoint.statuses = [410]
+        project.insert("work")
+
+        [row] = await post.settle()
+
+    assert (row["status"], post.listed()["enabled"]) == ("failed", False)
+
+
 async def test_the_error_of_a_connection_is_named(project: Project) -> None:
     """A delivery that fails at the TLS handshake stores that error."""
 
