@@ -361,8 +361,7 @@ begin
     p_request.queues,
     coalesce(p_request.slots, v_known.slots),
     coalesce(p_request.abandoned, v_known.abandoned),
-    coalesce(v_known.summary, '{}')
-    || jsonb_build_object('key_expires_at', to_timestamp(
+    jsonb_build_object('key_expires_at', to_timestamp(
       least((auth.jwt() ->> 'exp')::double precision, 253402300799) -- at most the year 9999
     ))
   )
@@ -374,7 +373,7 @@ begin
     queues = excluded.queues,
     slots = excluded.slots,
     abandoned = excluded.abandoned,
-    summary = excluded.summary,
+    summary = coalesce(w.summary, '{}') || excluded.summary,
     started_at = case
       when w.ended_at is null and w.seen_at > p_now - interval '3 minutes'
         then w.started_at

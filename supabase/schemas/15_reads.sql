@@ -750,7 +750,7 @@ begin
           'g'
         ) as message,
         queue.fingerprint(j.error_message, j.error_data) as print,
-        j.created_at < t.deployed_at and exists (
+        j.finished_at > t.deployed_at and j.created_at < t.deployed_at and exists (
           select from queue.attempts as a
           where a.job_id = j.id
             and a.ended_at < t.deployed_at
@@ -1226,13 +1226,16 @@ set search_path = ''
 as $$
 select k.at
 from (
-  select (w.summary ->> 'key_expires_at')::timestamptz as at
+  select
+    (w.summary ->> 'key_expires_at')::timestamptz as at,
+    w.summary ? 'stopped' or w.evidence is not null as was_stopped
   from queue.workers as w
   order by w.seen_at desc
   limit 1
 ) as k
 where queue.last_call() between k.at - interval '55 seconds' and k.at + interval '1 minute'
   and k.at <= queue.clock()
+  and not k.was_stopped
 $$;
 
 -- Return the job types p_job_types with the columns `unserved` and `in_other_queues`. The column
@@ -1354,8 +1357,8 @@ from (
       ),
       (
         'lost:signal',
-        'Its own code or another program sent {code} to its process. Correct that, then retry the '
-          'job.'
+        'Its own code, another program or the system sent {code} to its process. Correct that, '
+          'then retry the job.'
       ),
       (
         'lost:blocked',
@@ -1364,7 +1367,8 @@ from (
       ),
       (
         'lost:exit',
-        'A call in its code ended the process ({code}). Remove the call, then retry the job.'
+        'Its process ended itself ({code}), usually by a call in its code. Remove the call, then '
+          'retry the job.'
       ),
       (
         'killed',
@@ -3444,8 +3448,8 @@ begin
   v_stopped := (
     select queue.render_guidance('stopped', jsonb_build_object(
       'job_type', p_job.job_type,
-      'stops', queue.times_in_words(count(*)),
-      'last_at', max(a.ended_at)
+      'stops', queue.times_in_words(count(distinct a.worker)),
+      'last_at', max(w.ended_at)
     ))
     from queue.attempts as a
     join queue.workers as w on w.worker = a.worker
@@ -3454,7 +3458,7 @@ begin
       and a.outcome = 'released'
       and a.error_data is null
       and w.summary ? 'stopped'
-    having count(*) > 2 -- a deploy may stop some workers
+    having count(distinct a.worker) > 2 -- a deploy may stop some workers
   );
   v_found := v_found || queue.render_guidance(
     v_found ->> 'reason',
@@ -3592,7 +3596,7 @@ select jsonb_build_object(
   'parent', case
     when p_held #>> '{holder,job_id}' = p_job.parent_id::text then p_job.parent_id
   end,
-  -- the type of the running jobs, unless a list of the job's workspace would not show them
+  -- the job's type, if a list of the job's workspace shows the running jobs
   'listed_type', (
     select p_job.job_type
     from public.jobs as h

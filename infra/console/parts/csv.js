@@ -2,8 +2,11 @@
 
 const library = () => import("papaparse").then((module) => module.default);
 
-/** The quote that `writeCsv` adds to a cell that a spreadsheet program would run as a formula. */
-const ADDED_QUOTE = /^'(?=[=+\-@\t\r])/;
+/**
+ * Cells to which `writeCsv` adds a quote: formulas, which a spreadsheet program would run, and cells
+ * that would otherwise lose a quote of their own when they are read.
+ */
+const QUOTED = /^'*[=+\-@\t\r]/;
 
 /**
  * Read a CSV file into objects. The objects' property names are the column names in lower case,
@@ -12,7 +15,7 @@ const ADDED_QUOTE = /^'(?=[=+\-@\t\r])/;
 export async function readCsv(file) {
   const { parse } = await library();
   const nameOf = (head) => head.trim().toLowerCase().replaceAll(" ", "_");
-  const transform = (cell) => cell.replace(ADDED_QUOTE, "");
+  const transform = (cell) => (QUOTED.test(cell) ? cell.replace(/^'/, "") : cell);
   const options = { header: true, skipEmptyLines: "greedy", transformHeader: nameOf, transform };
   return parse(decode(await file.arrayBuffer()), options).data;
 }
@@ -32,5 +35,5 @@ function decode(bytes) {
  */
 export async function writeCsv(rows) {
   const { unparse } = await library();
-  return unparse(rows, { escapeFormulae: true });
+  return unparse(rows, { escapeFormulae: QUOTED });
 }

@@ -299,12 +299,11 @@ function Row({ row, index, isChosen, toggle }) {
 
 /**
  * Shows the progress of a running job. For a job that waits for its next run, shows the time of the
- * run, and for a due job, how long the job has waited.
+ * run.
  */
 function Progress({ row, isQueued }) {
   const next = nextRunOf(row);
-  const due = row.next_retry_at ?? row.scheduled_for ?? row.created_at;
-  if (isQueued) return html`<span class="muted">waiting <${Elapsed} from=${due} /></span>`;
+  if (isQueued) return html`<span class="muted">waiting</span>`;
   if (next) return html`<${NextRun} row=${row} />`;
   if (ENDED.has(row.status) || percentage(row.progress) === 0) return null;
   return html`<${JobProgress} job=${row} compact />`;

@@ -349,15 +349,12 @@ function Facts({ job, last }) {
     ${fact("Type", typeLink(job.job_type))}
     ${fact("Created", time(job.created_at))}
     ${fact("Scheduled for", time(job.scheduled_for))}
-    ${fact("First start", job.times?.queue_ms >= 1000 && time(job.started_at))}
+    ${fact("First start", !(job.times?.queue_ms < 1000) && time(job.started_at))}
     ${fact("Next run", time(nextRunOf(job)))}
     ${fact("Finished", time(job.finished_at))}
     ${fact("Queue time", job.times?.queue_ms > 0 && duration(job.times.queue_ms))}
     ${fact("Duration", job.started_at && html`<${RunTime} row=${job} />`)}
-    ${fact(
-      "Attempt",
-      html`<span class="num">${job.attempts || "none"} of ${job.max_attempts}</span>`,
-    )}
+    ${fact("Attempt", html`<span class="num">${job.attempts} of ${job.max_attempts}</span>`)}
     ${fact("Worker", neighbours("worker_id", job.worker_id ?? last?.worker_id))}
     ${fact("Commit", last?.origin && mono(codeOf(last.origin)))}
     ${fact(

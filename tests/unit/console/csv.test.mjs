@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { readCsv, writeCsv } from "../../../infra/console/parts/csv.js";
 
-const FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"];
+const FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "=1\n2", "'=1"];
 const TEXTS = ["Zwölf 🙂", "a,b;c", 'say "hi"', "two\nlines", " spaces ", "'quote", "a=1", ""];
 const rowsOf = (texts) => texts.map((text, id) => ({ id: `${id}`, text }));
 

@@ -50,8 +50,8 @@ TIMEOUTS = """
     join pg_settings using (name)
 """
 
-#: Query of the relation or function that most running requests of the Data API use. Its other
-#: statements name neither.
+#: Query of the relation or function that most running requests of the Data API use. Statements of
+#: the Data API that name none are left out.
 BUSIEST = """
     select count(*), used
     from pg_stat_activity, substring(query from '"[^"]+"\\."[^"]+"') as used
