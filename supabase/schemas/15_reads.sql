@@ -1489,8 +1489,8 @@ from (
       ),
       (
         '{lease_expired, worker_died}',
-        'Nothing to do until {patience_until}. Maintenance reclaims the job before then. See what '
-          'happened to its worker:',
+        'Nothing to do until {patience_until}, if a worker runs: its maintenance reclaims the job '
+          'before then. See what happened to its worker:',
         'show {job_id}',
         null
       ),
@@ -2003,7 +2003,8 @@ from (
     ),
     (
       'no_retention',
-      'Jobs are deleted as soon as they end ({states}), because their `retention_days` are 0.',
+      'Jobs are deleted within minutes of their end ({states}), because their `retention_days` are '
+        '0.',
       'To keep them, let an operator raise the setting: `select public.set_settings('
         '''{"retention_days": {"completed": 30, "cancelled": 30, "failed": 90}}'')`.',
       null,

@@ -387,7 +387,7 @@ causes as (
       (3, 'suspect', 'to run alone, because the worker was lost:'),
       (4, 'at_limit', 'waiting for a limit:'),
       (5, 'blocked', 'waiting for a job of the same key:'),
-      (6, 'ready', 'waiting for a free slot:')
+      (6, 'ready', 'ready to start:')
   ) as k (n, cause, words)
   left join due as d on d.cause = k.cause
   group by 1, 2, 3

@@ -63,7 +63,7 @@ export function Failures({ workspace }) {
           key: failureKey,
           cards: true,
           empty: html`<${Empty} title="No failed jobs">
-            <p>Jobs that have no attempts left are kept here. A processor fails without a retry by</p>
+            <p>Jobs that have no attempts left are listed here. A processor fails without a retry by</p>
             <p><code>return Fail("customer not found")</code></p>
           <//>`,
         },

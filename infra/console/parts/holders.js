@@ -18,14 +18,18 @@ const linkTo = (path) => {
  * Steps that the database's explanation of a problem recommends, with links to pages of the
  * console. No step gets a link to `here`, the address of the current page, or to a job that its
  * text names, because `Sentence` has already linked the job. No step gets a command for the job of
- * the current page, because the page shows the job and has buttons.
+ * the current page, because the page shows the job and has buttons, unless the text ends with a
+ * colon.
  */
 export function Steps({ next, here }) {
   const steps = next?.filter(({ kind }) => kind !== "none") ?? [];
   const id = here?.replace("/jobs/", "");
   const first = steps.find(({ kind }) => kind !== "wait");
-  return steps.map(
-    ({ words, command, path }) => html`<p key=${words} class="remedy">
+  const isShown = ({ words, command }) =>
+    command && (words.endsWith(":") || !(id && command.includes(id)));
+  return steps.map((step) => {
+    const { words, command, path } = step;
+    return html`<p key=${words} class="remedy">
       ${words === first?.words && html`<span class="strong">What to do: </span>`}
       <span class="step-words"><${Sentence} text=${words} /></span>
       ${
@@ -34,9 +38,9 @@ export function Steps({ next, here }) {
         !words.includes(path.replace("/jobs/", "")) &&
         html` <a href=${path}>${linkTo(path)}</a>`
       }
-      ${command && !(id && command.includes(id)) && html` <${Command} text=${command} />`}
-    </p>`,
-  );
+      ${isShown(step) && html` <${Command} text=${command} />`}
+    </p>`;
+  });
 }
 
 const HOLDER_COLUMNS = [

@@ -18,7 +18,7 @@ from minutehand.web.services import Services
 def health(**findings: str) -> QueueHealth:
     result = {"sentence": "It is.", "cause": None, "next": [{"words": "Mend it."}]}
     return QueueHealth(
-        backlog={"jobs": 3, "detail": "3 waiting for a free slot: a"},
+        backlog={"jobs": 3, "detail": "3 ready to start: a"},
         oldest_due_seconds=1,
         last_tick_seconds=5,
         findings=tuple({"reason": name, "verdict": findings[name], **result} for name in findings),

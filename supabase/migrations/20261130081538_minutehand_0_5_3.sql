@@ -637,8 +637,8 @@ from (
       ),
       (
         '{lease_expired, worker_died}',
-        'Nothing to do until {patience_until}. Maintenance reclaims the job before then. See what '
-          'happened to its worker:',
+        'Nothing to do until {patience_until}, if a worker runs: its maintenance reclaims the job '
+          'before then. See what happened to its worker:',
         'show {job_id}',
         null
       ),
@@ -1151,7 +1151,8 @@ from (
     ),
     (
       'no_retention',
-      'Jobs are deleted as soon as they end ({states}), because their `retention_days` are 0.',
+      'Jobs are deleted within minutes of their end ({states}), because their `retention_days` are '
+        '0.',
       'To keep them, let an operator raise the setting: `select public.set_settings('
         '''{"retention_days": {"completed": 30, "cancelled": 30, "failed": 90}}'')`.',
       null,
@@ -2606,7 +2607,7 @@ causes as (
       (3, 'suspect', 'to run alone, because the worker was lost:'),
       (4, 'at_limit', 'waiting for a limit:'),
       (5, 'blocked', 'waiting for a job of the same key:'),
-      (6, 'ready', 'waiting for a free slot:')
+      (6, 'ready', 'ready to start:')
   ) as k (n, cause, words)
   left join due as d on d.cause = k.cause
   group by 1, 2, 3
