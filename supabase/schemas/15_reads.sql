@@ -1469,13 +1469,14 @@ from (
       (
         '{no_worker, no_processor, not_leased, next_in_line, behind_others, long_line, suspect,
           rate_limited, due, passed_over, running, cancelling, lease_expired, worker_died}'::text[],
-        'All worker keys were revoked at {revoked_at}. Give the workers a new key.',
+        'All worker keys were revoked at {revoked_at}. Set `SUPABASE_WORKER_KEY` of the workers to '
+          'a new key:',
         'token worker',
         '/overview'
       ),
       (
         '{no_worker}',
-        'The key of the last worker expired at {key_expired_at}. Give the workers a new key.',
+        'Set `SUPABASE_WORKER_KEY` of the workers to a key that is valid after {key_expired_at}:',
         'token worker',
         '/overview'
       ),
@@ -1643,7 +1644,8 @@ from (
     ),
     (
       'stopped',
-      'Workers that ran it were stopped {stops}, as by SIGTERM, the last at {last_at}.',
+      'Workers that ran it were stopped {stops} before it ended, usually by SIGTERM, the last at '
+        '{last_at}.',
       'See what stops the workers, for example a deploy or a health check.',
       'workers',
       '/types/{job_type}'
@@ -1746,7 +1748,8 @@ from (
     ),
     (
       'no_worker',
-      'No worker has run[ since {since}], so nothing starts.',
+      'No worker has run[ since {since}], so nothing starts.[ The key of the last worker expired '
+        'at {key_expired_at}.]',
       'Start one with `minutehand dev` or `minutehand serve`. On AWS, check the schedule. If a '
         'worker was rejected, its log has the reason.',
       'doctor --only schedule',
@@ -1896,10 +1899,11 @@ from (
       'behind_others',
       'Jobs of {job_type} in its workspace that are ahead of it: [{at_least} or more|{ahead}][, '
         '{smaller} of them because their priority is smaller].[ All {slots} slots are in use by '
-        'jobs of {used_by}.]',
+        'jobs of {used_by}.][ No worker that serves it runs. The last run ended at {ended_at}.][ '
+        'The last call of such a worker was at {silent_since}.]',
       '[If it must start by {must_start_by}, start another worker, or enqueue it with a smaller '
-        'priority.|Nothing to do until {patience_until}. It starts after them. A smaller priority '
-        'goes first.]',
+        'priority.|Nothing to do until {patience_until}. A worker starts it after them. A smaller '
+        'priority goes first.]',
       'ls --state queued --type {job_type}',
       '/jobs?state=queued&job_type={job_type}'
     ),
