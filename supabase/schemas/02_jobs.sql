@@ -775,7 +775,12 @@ begin
   if not found
     or not (queue.is_member(v_job.workspace_id) or queue.is_service())
   then
-    perform queue.refuse(404, 'job_not_found', 'job not found', p_job_id::text);
+    perform queue.refuse(
+      404,
+      'job_not_found',
+      'job not found, or deleted after its retention',
+      p_job_id::text
+    );
   end if;
   return v_job;
 end;

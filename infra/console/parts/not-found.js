@@ -12,7 +12,7 @@ export function NotFound({ what = "page" }) {
   const isPage = what === "page";
   const reason = isPage
     ? `There is no page at ${location.pathname}.`
-    : "It does not exist, or you may not see it.";
+    : `It does not exist${what === "job" ? ", was deleted after its retention" : ""}, or you may not see it.`;
   return html`<div class="page">
     <header class="page-head"><h1 tabindex="-1">${name} not found</h1></header>
     <p class="muted">${reason}</p>
