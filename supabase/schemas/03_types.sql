@@ -227,7 +227,7 @@ begin
     perform queue.refuse(
       422,
       'payload_invalid',
-      format('schema_version %s is newer than the published version', p_version),
+      format('schema_version %s is newer than the version that workers serve', p_version),
       p_within || 'schema_version'
     );
   end if;

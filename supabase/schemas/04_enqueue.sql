@@ -92,7 +92,7 @@ begin
         422,
         'unknown_job_type',
         format(
-          'no worker has published the job type %s, and jobs of %s unpublished types already wait',
+          'no worker serves the job type %s, and jobs of %s other unserved types already wait',
           p_job_type,
           greatest(v_own, v_all)
         ),

@@ -1661,7 +1661,7 @@ begin
       perform queue.refuse(
         404,
         'unknown_job_type',
-        format('no worker has registered the job type %s', left(p_job_type, 100))
+        format('no worker serves the job type %s', left(p_job_type, 100))
       );
     end if;
     v_types := jsonb_set(

@@ -142,7 +142,7 @@ def _format_type(line: dict[str, Any]) -> dict[str, Any]:
     if line["refusal"] and not line["published"]:
         state = "REFUSED"
     elif not line["published"]:
-        state = f"not published; {nearest}?" if nearest else "not published"
+        state = f"not yet; {nearest}?" if nearest else "not yet"
     return {
         **line,
         "served": "paused" if line["paused_at"] else state,

@@ -22,9 +22,9 @@ TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
 #: Next step to print for a person, by error code of the API or of a command.
 FIXES: dict[str, str] = {
-    "unknown_job_type": "`minutehand types` lists the names that workers have published",
+    "unknown_job_type": "`minutehand types` lists the known types",
     "unknown_queue": "name it in a job type (`queue=`), or start `minutehand serve --queue` once",
-    "job_not_found": "`minutehand ls` lists your jobs; a part of an id must match only one job",
+    "job_not_found": "`minutehand ls` lists existing jobs; a part of an id must match only one job",
     "workspace_not_found": "omit --workspace to list yours",
     "unauthorized": "sign in again with `minutehand token`; or omit --token and MINUTEHAND_TOKEN",
     "unreachable": "`minutehand doctor` shows which part is unavailable",

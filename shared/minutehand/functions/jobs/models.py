@@ -62,7 +62,7 @@ class CreatedJob(Job):
 class CreatedJobs(EnqueuedBatch):
     """The enqueued jobs.
 
-    `warning` names up to five of the jobs' types that no worker has published.
+    `warning` names up to five of the jobs' types that no worker has served.
     """
 
     warning: TypeWarning = None

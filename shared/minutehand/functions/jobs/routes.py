@@ -70,7 +70,7 @@ async def create_job(
 ) -> CreatedJob:
     """Enqueue a job.
 
-    If no worker has published the job's type, `warning` is set, and the job waits for a worker.
+    If no worker has served the job's type, `warning` is set, and the job waits for a worker.
     """
     key = one_key(idempotency_key, body.idempotency_key)
     enqueued = await queue.add(body.with_key(key), workspace_id=str(body.workspace_id))
@@ -103,9 +103,7 @@ async def _unpublished(queue: UserQueue, job_type: str, workspace_id: str) -> st
     if kind["published"]:
         return None
     nearest = f" The most similar type is {kind['nearest']}." if kind["nearest"] else ""
-    return (
-        f"No worker has published the job type {job_type}: the job waits until one does.{nearest}"
-    )
+    return f"No worker serves the job type {job_type} yet: the job waits until one does.{nearest}"
 
 
 async def _complete_response(enqueued: Enqueued, services: Provided, response: Response) -> Job:
