@@ -1651,6 +1651,14 @@ from (
       '/types/{job_type}'
     ),
     (
+      'stopped_jobs',
+      'Jobs whose workers were stopped again and again before they ended, usually by SIGTERM: at '
+        'least {jobs}, the first stop at {since}.',
+      'See what stops the workers, for example a deploy or a health check. One of the jobs:',
+      'explain {job_id}',
+      null
+    ),
+    (
       'abandoned',
       'Its processor ignored the stop and still runs, abandoned, in worker {worker_id} at {place}.',
       'Restart worker {worker_id} to end it. In code, do not catch the stop '
@@ -3366,6 +3374,30 @@ from jsonb_to_record(p_job.error_data) as e (
 )
 $$;
 
+-- Return how many workers were stopped while they had leased the live job p_job, and the times of
+-- the first and the last stop. Return no row for fewer than three, because a deploy may stop some.
+create function queue.stops_of(p_job public.jobs)
+returns table (stops bigint, first_at timestamptz, last_at timestamptz)
+language sql stable
+set search_path = ''
+as $$
+select count(distinct a.worker), min(w.ended_at), max(w.ended_at)
+from queue.attempts as a
+cross join lateral (
+  select *
+  from queue.workers as o
+  where o.worker = a.worker
+  offset 0 -- without statistics, Postgres would read all workers first
+) as w
+where a.job_id = p_job.id
+  and p_job.finished_at is null
+  and a.outcome = 'released'
+  and a.error_data is null
+  and w.summary ? 'stopped'
+  and a.ended_at > w.ended_at - interval '1 minute' -- a worker may release a job without a stop
+having count(distinct a.worker) > 2
+$$;
+
 -- Return the reason why a job waits, and the job, limit or pause for which it waits.
 -- p_lock: Database session that has locked the job's row, from queue.locks_on.
 -- p_alive: Live workers, from queue.live_workers. A caller that explains many jobs reads the live
@@ -3451,19 +3483,11 @@ begin
   );
   v_recursion := queue.render_guidance('recursion', queue.recursion_of(p_job));
   v_stopped := (
-    select queue.render_guidance('stopped', jsonb_build_object(
+    select queue.render_guidance('stopped', to_jsonb(s) || jsonb_build_object(
       'job_type', p_job.job_type,
-      'stops', queue.times_in_words(count(distinct a.worker)),
-      'last_at', max(w.ended_at)
+      'stops', queue.times_in_words(s.stops)
     ))
-    from queue.attempts as a
-    join queue.workers as w on w.worker = a.worker
-    where a.job_id = p_job.id
-      and p_job.finished_at is null
-      and a.outcome = 'released'
-      and a.error_data is null
-      and w.summary ? 'stopped'
-    having count(distinct a.worker) > 2 -- a deploy may stop some workers
+    from queue.stops_of(p_job) as s
   );
   v_found := v_found || queue.render_guidance(
     v_found ->> 'reason',

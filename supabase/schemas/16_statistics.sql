@@ -1077,11 +1077,13 @@ where b.tokens < 1 and b.refilled_at > p_now - interval '1 minute'
 group by r.most
 $$;
 
--- Return up to two kinds of findings about worker processes that ended. The finding ends_process
+-- Return up to three kinds of findings about worker processes that ended. The finding ends_process
 -- names a job type whose code is probably broken, because three jobs of the type have ended their
 -- processes within ten minutes, and no job of the type has completed since. The engine itself never
 -- pauses a job type whose jobs end their processes. The finding suspects_wait counts the jobs of
--- queue.suspects that have waited for a minute only because no worker is free to run them.
+-- queue.suspects that have waited for a minute only because no worker is free to run them. The
+-- finding stopped_jobs counts those of the jobs that workers released in the last hour for which
+-- public.explain_job says that workers were stopped.
 create function queue.findings_of_deaths(p_workspace_id uuid, p_now timestamptz)
 returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
 language plpgsql stable
@@ -1196,6 +1198,37 @@ begin
           )
         limit 100
       ) as w
+      having count(*) > 0;
+  end if;
+  if exists (
+    select from queue.workers as w
+    where w.seen_at > p_now - interval '1 hour' and w.summary ? 'stopped'
+  ) then
+    return query
+      select
+        'warn',
+        'stopped_jobs',
+        min(s.first_at),
+        null::text,
+        jsonb_build_object('jobs', count(*), 'job_id', (array_agg(j.id order by s.first_at))[1])
+      from (
+        select i.id
+        from (
+          select *
+          from queue.feed as f
+          order by f.number desc
+          limit 20000
+        ) as l
+        cross join unnest(l.job_ids) as i (id)
+        where l.type = 'job.released'
+          and l.at > p_now - interval '1 hour'
+          and (p_workspace_id is null or l.workspace_id = p_workspace_id)
+        group by 1
+        order by count(*) desc
+        limit 200
+      ) as r
+      join public.jobs as j on j.id = any (array[r.id])
+      cross join lateral queue.stops_of(j) as s
       having count(*) > 0;
   end if;
 end;

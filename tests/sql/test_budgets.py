@@ -164,8 +164,9 @@ def busy(renewed: Renewed) -> Engine:
         if number % 2:
             engine.lease(1000, worker=f"w{number}", call=2, job_types=types)
     engine.run(
-        "insert into queue.workers (worker_id, seen_at, ended_at, job_types)"
-        " select 'gone' || n, now() - interval '2 minutes', now() - interval '2 minutes', %s"
+        "insert into queue.workers (worker_id, seen_at, ended_at, job_types, summary)"
+        " select 'gone' || n, now() - interval '2 minutes', now() - interval '2 minutes', %s,"
+        " '{\"stopped\": true}'"
         " from generate_series(1, 190) as n",
         types,
     )

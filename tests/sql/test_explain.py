@@ -221,19 +221,25 @@ def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -
 def test_a_job_whose_workers_are_stopped_again_and_again_is_named(engine: Engine) -> None:
     """A stop that comes from outside leaves no error, so only the number of stops shows it."""
     job_id = engine.enqueue()
-    for n in range(3):
+    for n in range(4):
         assert "were stopped" not in engine.explain(job_id)["sentence"]
-        for _ in range(2):  # a worker may release a job without a stop
-            [lease] = engine.lease(worker=f"process-{n}")
-            engine.settle(lease, "released")
+        assert "stopped_jobs" not in engine.findings()
+        [lease] = engine.lease(worker=f"process-{n}")
+        engine.settle(lease, "released")
+        engine.advance(0 if n else 100)  # a worker may release a job without a stop
         request = {"worker_id": f"process-{n}", "summary": {"stopped": True}}
         engine.rpc("tick_finished", p_request=request)
 
     said = engine.explain(job_id)
     assert "were stopped 3 times before it ended" in said["sentence"]
-    assert said["next"][0]["words"].startswith("See what stops the workers")
+    found = engine.findings(ACME)["stopped_jobs"]
+    assert found["jobs"] == 1
+    for shown in (said, found):
+        assert shown["next"][0]["words"].startswith("See what stops the workers")
+    assert "stopped_jobs" not in engine.findings(GLOBEX)
     engine.complete(engine.lease())
     assert "were stopped" not in engine.explain(job_id)["sentence"]
+    assert "stopped_jobs" not in engine.findings()
 
 
 def test_failed_jobs_that_are_deleted_at_once_are_a_finding(engine: Engine, ada: Engine) -> None:
