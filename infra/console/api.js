@@ -44,6 +44,9 @@ const unreachable = (cause, what = "The server") =>
  */
 export const outage = createStore(null);
 
+/** Current problems of the queue, as the SQL function `explain_queue` returned them. */
+export const findings = createStore([]);
+
 /**
  * Run a read with a timeout. If the response is slow, record an outage of the Data API even before
  * the timeout.

@@ -1616,7 +1616,8 @@ from (
         'is renewed.|][ An earlier process of it was ended by {killer}.][ The role job_worker may '
         'not execute {not_granted}, so its outcome is not stored.| Its worker lacks {a_right}, so '
         'its outcome is not stored.|][ It has sent nothing for '
-        '{silent}, since {sign}.][ It was last seen at {place}.][ One call of its processor runs '
+        '{silent}, since {sign}.][ It was last seen in its step {step}, at {place}.| It was last '
+        'seen at {place}.| It is in its step {step}.|][ One call of its processor runs '
         'it and {batched}.][ Its database session '
         '(pid {pid}) waits for a lock of the session with pid {blocker}.][ Session {own_blocker} '
         'belongs to the same job.][ 99 % of the jobs of its type take {usual} or less.][ Its '
@@ -1628,9 +1629,9 @@ from (
         'pg_terminate_backend({blocker})`.|If the process of the worker '
         'has hung since {missed_since}, end it. The job then runs again at the latest after '
         '{expires_at}.|If {silent} without an update is too long, check the call at {place}. Give '
-        'that call a time limit, or give the type a shorter `timeout`.|If {usual} should suffice, '
-        'check its log and the code at {place}.|Nothing to do until {lease_until}. If the lease is '
-        'not renewed by then, the job is reclaimed.|Nothing to do.]',
+        'that call a time limit, or give the type a `timeout` below {timeout}.|If {usual} should '
+        'suffice, check its log and the code at {place}.|Nothing to do until {lease_until}. If the '
+        'lease is not renewed by then, the job is reclaimed.|Nothing to do.]',
       'watch {job_id}',
       '/types/{job_type}'
     ),
@@ -1772,7 +1773,7 @@ from (
     ),
     (
       'no_processor',
-      'No running worker serves {types}. Due jobs: {jobs}.',
+      'No running worker serves {types}. Due jobs: {jobs}[, the oldest since {since}].',
       'If the name is misspelt, cancel the job and enqueue it as {nearest}, the nearest name that '
         'a worker has.',
       'cancel {job_id}',
@@ -1787,7 +1788,7 @@ from (
         'it again. Otherwise start its worker again.|Deploy a worker that has {job_type}. '
         'If one is deployed, check whether its code loads.]',
       '[types {once_served}|doctor --only processors]',
-      '/types'
+      '[/jobs?state=queued&job_type={only_type}|/types]'
     ),
     (
       'key_limit',
@@ -2079,7 +2080,7 @@ from (
     (
       'silent_jobs',
       'Running jobs of {job_type} that have sent nothing for more than {limit}: {jobs}. The first '
-        'has been silent since {since}, at {place}.',
+        'has been silent since {since}[, in its step {step}][, at {place}].',
       'See where it is.',
       'explain {job_id}',
       null
@@ -2452,7 +2453,8 @@ set search_path = ''
 as $$
 select case
   when p_ms < 1000 then round(p_ms) || ' ms'
-  when p_ms < 120000 then round(p_ms / 1000) || ' s'
+  when p_ms < 10000 then trim_scale(round(p_ms::numeric / 1000, 1)) || ' s'
+  when p_ms < 60000 then round(p_ms / 1000) || ' s'
   when p_ms < 7200000 then floor(p_ms / 60000) || ' min'
     || coalesce(' ' || nullif(floor(p_ms / 1000)::bigint % 60, 0) || ' s', '')
   else floor(p_ms / 3600000) || ' h'
@@ -2505,6 +2507,7 @@ begin
       when l.pulse is null then jsonb_build_object('lease_until', l.expires_at)
       else l.pulse - '{since,own_pids}'::text[] || jsonb_build_object(
         'silent_since', s.since,
+        'step', l.step,
         'batched', queue.other_jobs((l.pulse ->> 'batched')::integer),
         'sign', case l.pulse ->> 'last'
           when 'start' then 'its start'
@@ -2612,12 +2615,19 @@ begin
         || coalesce(queue.suspicion_of(p_job), '{}')
         || queue.maintained_before(v_found.expires_at)
         || queue.pulse_of(p_job, p_now)
-        || jsonb_build_object('not_granted', (
-          select f.function
-          from unnest('{public.settle_jobs,public.report_jobs}'::regproc[]) as f (function)
-          where not has_function_privilege(to_regrole('job_worker'), f.function, 'execute')
-          limit 1
-        )),
+        || jsonb_build_object(
+          'timeout', (
+            select queue.length_in_words(1000 * coalesce(p_job.timeout_seconds, t.timeout_seconds))
+            from queue.job_types as t
+            where t.job_type = p_job.job_type
+          ),
+          'not_granted', (
+            select f.function
+            from unnest('{public.settle_jobs,public.report_jobs}'::regproc[]) as f (function)
+            where not has_function_privilege(to_regrole('job_worker'), f.function, 'execute')
+            limit 1
+          )
+        ),
       'reason', case
         when v_found.patience_until <= p_now then v_late
         when v_found.expires_at <= p_now and v_found.ended_at is not null

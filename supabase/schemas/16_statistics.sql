@@ -349,24 +349,28 @@ due as (
   select
     u.job_type,
     null,
-    null,
-    count(*),
-    sum(count(*)) over () >= 10000,
+    coalesce(j.next_retry_at, j.scheduled_for, j.created_at),
+    u.jobs,
+    sum(u.jobs) over () >= 10000,
     'unserved'
   from (
-    select o.job_type
-    from queue.unpublished as o
-    where (p_workspace_id is null or o.workspace_id = p_workspace_id)
-      and (
-        p_user_id is null
-        or exists (
-          select from public.jobs as j
-          where j.id = o.job_id and j.user_id = p_user_id
+    select i.job_type, count(*) as jobs, min(i.job_id::text)::uuid as oldest_id
+    from (
+      select o.job_type, o.job_id
+      from queue.unpublished as o
+      where (p_workspace_id is null or o.workspace_id = p_workspace_id)
+        and (
+          p_user_id is null
+          or exists (
+            select from public.jobs as j
+            where j.id = o.job_id and j.user_id = p_user_id
+          )
         )
-      )
-    limit 10000
+      limit 10000
+    ) as i
+    group by 1
   ) as u
-  group by 1
+  join public.jobs as j on j.id = any (array[u.oldest_id])
 ),
 causes as (
   select
@@ -376,6 +380,7 @@ causes as (
     coalesce(bool_or(d.is_more), false) as is_more,
     min(d.job_type) as job_type,
     (array_agg(d.not_served order by d.job_type, d.not_served))[1] as not_served,
+    (array_agg(distinct d.job_type) filter (where d.not_served is null))[:100] as job_types,
     array_to_string((array_agg(distinct d.job_type || case
       when d.cause = 'unserved' then coalesce(' in the queue ' || d.not_served, '')
       else ''
@@ -399,6 +404,7 @@ select jsonb_object_agg(
     'more', c.is_more,
     'types', c.types,
     'job_type', c.job_type,
+    'job_types', c.job_types,
     'not_served', c.not_served,
     'oldest_at', c.oldest_at
   )
@@ -523,12 +529,14 @@ begin
     select
       'warn',
       'no_processor',
-      null,
+      u.oldest_at,
       null,
       jsonb_build_object(
         'jobs', u.jobs,
         'types', u.types,
+        'unserved', u.job_types,
         'job_type', u.job_type,
+        'only_type', (select u.job_type where u.types = u.job_type),
         'not_served', u.not_served,
         'revoked_at', queue.revoked_for(u.job_type),
         'once_served', case
@@ -537,7 +545,12 @@ begin
         end
       )
     from jsonb_to_record(p_backlog -> 'unserved') as u (
-      jobs integer, types text, job_type text, not_served text
+      jobs integer,
+      types text,
+      job_type text,
+      job_types text[],
+      not_served text,
+      oldest_at timestamptz
     )
     where u.jobs > 0
     union all
@@ -899,28 +912,28 @@ select
   null,
   jsonb_build_object(
     'job_type', s.job_type,
-    'jobs', (
-      select count(*)
-      from unnest(s.times) as t (since)
-      where t.since < p_now - u.ms * interval '1 ms'
-    ),
-    'job_id', s.job_id,
+    'jobs', n.jobs,
+    'silent', n.silent,
+    'job_id', s.ids[1],
     'place', s.place,
+    'step', s.step,
     'limit', queue.length_in_words(u.ms)
   )
 from (
   select
     l.job_type,
-    (array_agg(l.job_id order by l.since))[1] as job_id,
+    array_agg(l.job_id order by l.since) as ids,
+    array_agg(l.since order by l.since) as times,
     (array_agg(l.place order by l.since))[1] as place,
-    min(l.since) as since,
-    array_agg(l.since) as times
+    (array_agg(l.step order by l.since))[1] as step,
+    min(l.since) as since
   from (
     select n.job_type, o.*
     from (
       select
         r.lane,
         r.job_id,
+        r.step,
         r.pulse ->> 'place' as place,
         (r.pulse ->> 'since')::timestamptz as since
       from queue.leases as r
@@ -946,7 +959,14 @@ cross join lateral greatest(
     600000
   )
 ) as u (ms)
-where s.since < p_now - u.ms * interval '1 ms'
+cross join lateral (
+  select
+    count(*) as jobs,
+    jsonb_object_agg(t.job_id, t.since) filter (where t.n <= 200) as silent -- limits the response
+  from unnest(s.ids, s.times) with ordinality as t (job_id, since, n)
+  where t.since < p_now - u.ms * interval '1 ms'
+) as n
+where n.jobs > 0
 union all
 select
   'warn',
@@ -1278,7 +1298,9 @@ begin
       'key', k.key,
       'since', f.since,
       'cause', f.cause,
-      'jobs', f.data -> 'jobs'
+      'jobs', f.data -> 'jobs',
+      'silent', f.data -> 'silent',
+      'unserved', f.data -> 'unserved'
     ) || coalesce(
       f.data -> 'said',
       queue.render_guidance(
@@ -1345,9 +1367,11 @@ end;
 $$;
 comment on function public.explain_queue is
   'Findings, worst first, and holders for which jobs wait, most jobs first: {now, verdict, '
-  'findings: [{verdict, reason, key, sentence, since, cause, jobs, next: [{kind, words, '
-  'command, path}]}], holders: [{jobs, more, since, kind, reason, sentence, cause, next, holder, '
-  'job_id, job_types, keys}], backlog, last_tick_seconds}. Only operators may omit p_workspace_id.';
+  'findings: [{verdict, reason, key, sentence, since, cause, jobs, silent, unserved, next: [{kind, '
+  'words, command, path}]}], holders: [{jobs, more, since, kind, reason, sentence, cause, next, '
+  'holder, job_id, job_types, keys}], backlog, last_tick_seconds}. silent has the time of the last '
+  'update of each silent job, unserved the job types that no worker serves. Only operators may '
+  'omit p_workspace_id.';
 select queue.allow(
   'authenticated, job_worker, service_role',
   'public.explain_queue'

@@ -825,8 +825,12 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     assert re.search(silent, said["sentence"])
     assert (said["data"]["usual"], said["data"]["memory_mb"]) == ("1 s", 97)
     assert "Nothing to do" not in str(said["next"])
+    assert "a `timeout` below 5 min." in said["next"][0]["words"]
+    engine.report(lease, step={"name": "write", "for_ms": 1})
+    assert "seen in its step write, at all.py:134." in engine.explain(hangs)["sentence"]
     found = engine.findings()["silent_jobs"]
-    assert found["jobs"] == 1
+    assert (found["jobs"], list(found["silent"])) == (1, [hangs])
+    assert found["sentence"].endswith(", in its step write, at all.py:134.")
     assert found["next"][0]["command"] == f"minutehand explain {hangs}"
     engine.report(lease, pulse=pulse | {"memory_mb": 297, "for_ms": 250_000})
     assert "growth by 200 MB" in engine.explain(hangs)["next"][1]["words"]

@@ -151,7 +151,10 @@ def test_a_mistyped_type_warns_who_mistyped_it(engine: Engine, bob: Engine, ada:
     assert "mistyped" not in warned(bob, p_workspace_id=ACME)
     seen = bob.rpc("queue_stats", p_workspace_id=ACME)["backlog"]["unserved"]
     assert seen["jobs"] == 2
-    assert "mistyped" in warned(engine)
+    found = engine.findings()["no_processor"]
+    assert found["unserved"] == ["missspelt", "mistyped"]
+    assert f"the oldest since {found['since'][:10]}" in found["sentence"]
+    assert "job_type=missspelt" in warned(bob, p_workspace_id=ACME)
 
 
 def test_a_job_that_waits_for_its_type_is_replayed(engine: Engine) -> None:

@@ -35,6 +35,8 @@ export const atLeast = (value, isMore = value >= MAX_COUNTED) =>
 export const pluralize = (count, one, many = `${one}s`) =>
   `${number(count)} ${count === 1 ? one : many}`;
 
+export const capitalize = (text) => text[0].toUpperCase() + text.slice(1);
+
 /** Format a share between 0 and 1 as `98.3%`. */
 export const percent = (share) =>
   Number.isFinite(share) ? `${(share * 100).toFixed(share === 1 || share === 0 ? 0 : 1)}%` : NONE;

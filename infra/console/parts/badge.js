@@ -1,18 +1,44 @@
 // Badges that show the state of a job, the progress of a job, and how fresh the data of a page is.
 
-import { percentage } from "../lib/format.js";
+import { findings } from "../api.js";
+import { capitalize, duration, percentage } from "../lib/format.js";
 import { FRESHNESS, isDelayed, stateAt, stateOf } from "../lib/states.js";
+import { useStore } from "../lib/store.js";
 import { html, useEffect, useState } from "../lib/ui.js";
 import { Icon } from "./icons.js";
 import { Sentence, useNow } from "./when.js";
 
-/** Shows a badge with the state of a job, or with the job's status if only the status is known. */
-export function StateBadge({ status, job, cancelling = false }) {
+/**
+ * Return what a finding says of a running or queued job: for how long the job has been silent, or
+ * that no worker serves its type. Return null if no finding is about the job.
+ */
+function useTrouble(job, status, state) {
+  const found = useStore(findings);
+  const { silent } = found.find((finding) => finding.silent?.[job?.id]) ?? {};
+  const now = useNow(Boolean(silent));
+  if (silent && status === "processing") {
+    const [count, unit] = duration(now - Date.parse(silent[job.id])).split(" ");
+    return `silent ${count} ${unit}`;
+  }
+  const isUnserved = ({ reason, unserved }) =>
+    reason === "no_worker" || unserved?.includes(job?.job_type);
+  return state === "queued" && found.some(isUnserved) ? "no worker" : null;
+}
+
+/**
+ * Shows a badge with the state of a job, or with the job's status if only the status is known. If a
+ * finding is about the job, the badge shows it too, and a `compact` badge shows only the finding.
+ */
+export function StateBadge({ status: known, job, cancelling = false, compact = false }) {
   const now = useNow(isDelayed(job?.state));
-  const { word, tone, mark } = stateOf(job ? stateAt(job, now) : status);
-  return html`<span class="badge" data-tone=${tone} data-status=${job?.status ?? status}>
+  const status = job?.status ?? known;
+  const state = job ? stateAt(job, now) : status;
+  const trouble = useTrouble(job, status, state);
+  const { word, tone, mark } = stateOf(state);
+  const shown = cancelling && status === "processing" ? "Cancelling" : word;
+  return html`<span class="badge" data-tone=${trouble ? "waiting" : tone} data-status=${status}>
     <${Icon} name=${mark} />
-    ${cancelling && (job?.status ?? status) === "processing" ? "Cancelling" : word}
+    ${!trouble ? shown : compact ? capitalize(trouble) : `${shown}, ${trouble}`}
   </span>`;
 }
 

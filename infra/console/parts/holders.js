@@ -1,6 +1,6 @@
 // Shows what blocks waiting jobs, and the steps that resolve a problem, with their shell commands.
 
-import { atLeast } from "../lib/format.js";
+import { atLeast, capitalize } from "../lib/format.js";
 import { html } from "../lib/ui.js";
 import { Command } from "./copy.js";
 import { breakable, column, heading, table } from "./table.js";
@@ -11,7 +11,7 @@ const linkTo = (path) => {
   const [, name, rest, query] = path.match(/^\/(\w+)\/?([^?]*)(\?.*)?$/);
   if (rest)
     return name === "jobs" ? `See job ${rest.slice(-8)}` : `See type ${decodeURIComponent(rest)}`;
-  return query ? "See these jobs" : `See ${name[0].toUpperCase()}${name.slice(1)}`;
+  return query ? "See these jobs" : `See ${capitalize(name)}`;
 };
 
 /**

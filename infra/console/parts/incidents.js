@@ -1,12 +1,13 @@
 // Shows problems of the whole system at the top of every page. Of several problems, only the first
 // is shown in full.
 
-import { session, outage, supabase, engine } from "../api.js";
+import { session, outage, supabase, engine, findings } from "../api.js";
 import { clock } from "../lib/format.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
 import { isHidden } from "../lib/jobs/page.js";
+import { currentLocation } from "../lib/router.js";
 import { changes, useFetch, useStore } from "../lib/store.js";
-import { html, useEffect, useRef, useState } from "../lib/ui.js";
+import { html, useEffect, useMemo, useState } from "../lib/ui.js";
 import { Steps } from "./holders.js";
 import { Icon } from "./icons.js";
 import { useRefresh } from "./live.js";
@@ -34,17 +35,17 @@ const NOT_READ = "Problems could not be read. `minutehand doctor` shows why.";
  */
 export function Incidents({ workspace, isApp }) {
   const { user } = useStore(session);
-  const last = useRef({ at: -Infinity });
-  const findings = useFetch(async () => {
-    if (isApp) return [];
-    if (Date.now() > last.current.at + FINDINGS_MS) {
-      const { findings: found } = await engine.explain(user?.isOperator ? null : workspace.id);
-      last.current = { at: Date.now(), found };
-    }
-    return last.current.found;
+  const { path, query } = useStore(currentLocation);
+  const last = useMemo(() => ({ at: -Infinity }), [workspace.id]);
+  const read = useFetch(async () => {
+    if (isApp) return findings.set([]);
+    if (Date.now() < last.at + FINDINGS_MS) return undefined;
+    const { findings: found } = await engine.explain(user?.isOperator ? null : workspace.id);
+    last.at = Date.now();
+    return findings.set(found);
   }, [workspace.id, isApp]);
   const [freshness, setFreshness] = useState("live");
-  useRefresh(findings, !isApp);
+  useRefresh(read, !isApp);
   useEffect(() => {
     if (isApp) return setFreshness("live");
     const onChange = (state) => setFreshness(state.freshness);
@@ -70,18 +71,20 @@ export function Incidents({ workspace, isApp }) {
     return () => clearTimeout(timer);
   }, [freshness]);
   const since = useStore(outage);
-  const lines = [...(findings.value ?? [])];
+  // the page of a silent job shows the same sentence
+  const isSaid = ({ silent, jobs }) => jobs === 1 && silent?.[path.replace("/jobs/", "")];
+  const lines = useStore(findings).filter((line) => !isSaid(line));
   if (since) lines.unshift({ verdict: "fail", sentence: outageLine(since) });
   else if (isWithoutRealtime) lines.unshift({ sentence: NO_REALTIME });
-  if (findings.error?.reachable)
-    lines.unshift({ verdict: "fail", sentence: NOT_READ, cause: findings.error.message });
+  if (read.error?.reachable)
+    lines.unshift({ verdict: "fail", sentence: NOT_READ, cause: read.error.message });
   if (lines.length === 0) return null;
   const [first, ...rest] = lines.map(
     ({ sentence, cause, next }) => html`<div key=${sentence}>
       <p>
         <span class="strong"><${Sentence} text=${sentence} /></span>
         ${cause && html` <span class="muted">Cause: ${cause.replace(/\.?$/, ".")}</span>`}
-      </p> <${Steps} next=${next} />
+      </p> <${Steps} next=${next} here=${[path, query].filter(String).join("?")} />
     </div>`,
   );
   return html`<section

@@ -277,12 +277,12 @@ function Row({ row, index, isChosen, toggle }) {
     <td>
       <a class="row-link" href=${`/jobs/${row.id}`}>
         <span class="job-type">${row.job_type}</span>
-        ${hasTrouble(row) && row.glimpse && html`<span class="job-note">${row.glimpse}</span>`}
+        ${note !== row.glimpse && row.glimpse && html`<span class="job-note">${row.glimpse}</span>`}
         ${note && html`<span class=${classes("job-note", hasTrouble(row) && "bad")}>${note}</span>`}
       </a>
     </td>
     <td class="c-state">
-      <${StateBadge} job=${row} cancelling=${Boolean(row.cancel_requested_at)} />
+      <${StateBadge} job=${row} cancelling=${Boolean(row.cancel_requested_at)} compact />
       <span class="phone-time small muted">
         ${nextRunOf(row) ? html`<${NextRun} row=${row} />` : html`<${When} at=${row.created_at} />`}
       </span>

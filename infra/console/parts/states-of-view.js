@@ -1,5 +1,6 @@
 // Notices for views that are loading, empty, failed or out of date.
 
+import { capitalize } from "../lib/format.js";
 import { html, quietButton, useErrorBoundary, useLayoutEffect } from "../lib/ui.js";
 
 /** Notice that is shown while the first read is in flight. */
@@ -67,5 +68,5 @@ export const Placeholder = ({ of: read, what }) =>
     ? html`<${Failed}
       error=${read.error}
       retry=${read.refresh}
-      what=${`${what[0].toUpperCase()}${what.slice(1)} could not be read`} />`
+      what=${`${capitalize(what)} could not be read`} />`
     : html`<${Loading} what=${`Reading ${what}`} />`;

@@ -77,13 +77,14 @@ function Timestamp({ at }) {
   </time>`;
 }
 
-/** Regular expression for a time, for code between backticks, or for the id of a job. */
+/** Regular expression for a time, code between backticks, a line of code, or the id of a job. */
 const MARKED = new RegExp(
-  `${INSTANT.source}|\`([^\`]+)\`|(?<=\\bjob )([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\\b`,
+  `${INSTANT.source}|\`([^\`]+)\`|\\b([\\w./-]+\\.py:\\d+)\\b|(?<=\\bjob )([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\\b`,
 );
 const MARKS = [
   null,
   (part) => html`<${Timestamp} at=${instantOf(part)} />`,
+  (part) => html`<code>${part}</code>`,
   (part) => html`<code>${part}</code>`,
   (part) => html`<a class="mono" href=${`/jobs/${part}`}>${shortId(part)}</a>`,
 ];

@@ -157,7 +157,7 @@ function JobDetails({ watch, job }) {
         ${isLive && data}
       </div>
       <section class="column side" aria-label="Facts">
-        <${Facts} job=${job} last=${attempts.value?.at(-1)} />
+        <${Facts} job=${job} last=${attempts.value?.at(-1)} explained=${explained.value} />
       </section>
     </div>
     ${
@@ -179,11 +179,13 @@ function Explained({ explained, job }) {
   const { sentence = "\u00a0", cause, estimated_start_at: start } = explanation;
   // only a screen reader announces the completion, because the badge shows it
   const isStuck =
-    job.status === "processing" && explanation.next?.some(({ kind }) => kind === "act");
-  return html`<p
-      class=${job.status === "completed" ? "hidden" : "explain"}
-      data-tone=${isStuck ? "waiting" : undefined}
-      aria-live="polite">
+    ["no_worker", "no_processor"].includes(explanation.reason) ||
+    (job.status === "processing" && explanation.next?.some(({ kind }) => kind === "act"));
+  return html`<div
+    class=${job.status === "completed" ? "hidden" : "explain"}
+    data-tone=${isStuck ? "waiting" : undefined}
+    aria-live="polite">
+    <p class="clamp">
       <${Sentence} text=${job.status === "failed" ? sentence.replace(ERROR_AT_END, ".") : sentence} />
       ${cause && html` <span class="muted">Cause: ${cause}</span>`}
       ${
@@ -192,7 +194,8 @@ function Explained({ explained, job }) {
         html` <span class="muted">Expected to start <${When} at=${start} />.</span>`
       }
     </p>
-    <${Steps} next=${explanation.next} here=${`/jobs/${job.id}`} />`;
+    <${Steps} next=${explanation.next} here=${`/jobs/${job.id}`} />
+  </div>`;
 }
 
 function Actions({ job, watch, duplicate, edit }) {
@@ -338,7 +341,7 @@ function StepDetails({ row, onReplay }) {
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
-function Facts({ job, last }) {
+function Facts({ job, last, explained }) {
   const time = (at) => at && html`<${When} at=${at} />`;
   const mono = (value) => value && html`<span class="mono">${value}</span>`;
   const neighbours = (field, value) =>
@@ -354,6 +357,7 @@ function Facts({ job, last }) {
     ${fact("Finished", time(job.finished_at))}
     ${fact("Queue time", job.times?.queue_ms > 0 && duration(job.times.queue_ms))}
     ${fact("Duration", job.started_at && html`<${RunTime} row=${job} />`)}
+    ${fact("Timeout", job.status === "processing" && explained?.data.timeout)}
     ${fact("Attempt", html`<span class="num">${job.attempts} of ${job.max_attempts}</span>`)}
     ${fact("Worker", neighbours("worker_id", job.worker_id ?? last?.worker_id))}
     ${fact("Commit", last?.origin && mono(codeOf(last.origin)))}
