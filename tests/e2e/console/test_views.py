@@ -207,7 +207,7 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
     worker.report(lease, pulse=pulse, step={"name": "mail", "for_ms": 1})
     item = {"job_type": f"{worker.job_type}_misspelt", "payload": {}}
     [waits] = Engine.enqueue_all(worker, [item], worker.workspace_id)
-    # only the person who enqueued a misspelt type is told
+    # only the person who enqueued a misspelt type sees the finding
     worker.run("update public.jobs set user_id = %s where id = %s", ADA.id, waits)
     visitor = visit(ADA, "/jobs")
     page = visitor.page
