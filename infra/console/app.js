@@ -292,7 +292,6 @@ async function main(root) {
     const [apps] = await Promise.all([loadApps(), start()]);
     root.textContent = "";
     render(html`<${Console} apps=${apps} />`, root);
-    if (settings().stage) document.documentElement.dataset.stage = settings().stage;
   } catch (error) {
     root.textContent = "";
     render(startFailure(error, "The console could not start"), root);

@@ -1,7 +1,8 @@
 // Types of the npm package `minutehand`. The code of the package is a copy of files of the console.
 
 /** Any JSON value. */
-export type Json = string | number | boolean | null | Json[] | { [name: string]: Json | undefined };
+export type Json = string | number | boolean | null | Json[] | JsonObject;
+type JsonObject = { [name: string]: Json | undefined };
 
 /**
  * Your job types, each as `{ payload: …; result: …; output: … }`. If you declare at least one job
@@ -33,7 +34,7 @@ export type PayloadOf<T extends JobType> = T extends keyof JobTypes
   ? JobTypes[T] extends { payload: infer P }
     ? P
     : never
-  : { [name: string]: Json | undefined };
+  : JsonObject;
 export type ResultOf<T extends JobType> = T extends keyof JobTypes
   ? JobTypes[T] extends { result: infer R }
     ? R
@@ -164,7 +165,7 @@ export type JobEvent = {
   seq: number;
   /** `job.created`, `job.leased`, `job.progress`, `job.log`, `job.waiting`, `job.completed`, … */
   type: string;
-  data: { [name: string]: Json | undefined };
+  data: JsonObject;
   at: string;
 };
 
@@ -266,7 +267,7 @@ export declare function enqueue<T extends JobType>(
   client: Client,
   jobType: T,
   payload: PayloadOf<T>,
-  options: EnqueueOptions & { workspace_id: string; schema?: string | undefined },
+  options: EnqueueOptions & { workspace_id: string } & In,
 ): Promise<{ job: Job<T>; created: boolean; wake: boolean }>;
 
 /**
@@ -286,7 +287,7 @@ export declare function enqueueMany<T extends JobType>(
 export declare function emitEvent(
   client: Client,
   name: string,
-  payload: { [name: string]: Json | undefined } | undefined,
+  payload: JsonObject | undefined,
   options: { workspace_id: string } & In,
 ): Promise<{ first: boolean }>;
 
@@ -300,7 +301,7 @@ export declare function cancel(client: Client, jobId: string, options?: In): Pro
 export declare function retry(
   client: Client,
   jobId: string,
-  options?: In & { payload?: { [name: string]: Json | undefined } | undefined },
+  options?: In & { payload?: JsonObject | undefined },
 ): Promise<Job>;
 /** Create a copy of a job and run it, from the start or from a finished step. */
 export declare function replay(
@@ -308,7 +309,7 @@ export declare function replay(
   jobId: string,
   options?: In & {
     from_step?: string | undefined;
-    payload?: { [name: string]: Json | undefined } | undefined;
+    payload?: JsonObject | undefined;
     idempotency_key?: string | undefined;
   },
 ): Promise<{ job: Job; created: boolean; wake: boolean }>;
@@ -391,35 +392,35 @@ export interface JobWatch<T extends JobType = JobType> extends Watch<WatchedJob<
    */
   readonly ended: Promise<Job<T>>;
 }
-export type JobOptions<T extends JobType = JobType> = Timing & {
-  schema?: string | undefined;
-  /**
-   * Id of the guest session that grants access to the job. If `session_id` is set, the job's row
-   * contains no payload.
-   */
-  session_id?: string | undefined;
-  /**
-   * If true, the watch also delivers past events. The watch keeps at most `historyLimit` events
-   * (default 2,000).
-   */
-  history?: boolean | undefined;
-  historyLimit?: number | undefined;
-  /** Number `seq` of an event. The watch delivers only the events after this event. */
-  after?: number | undefined;
-  /** Function that the watch calls once for each event of the job, in order. */
-  onEvent?: ((event: JobEvent) => void) | undefined;
-  /**
-   * Function that the watch calls once when the job ends, or at the start of the watch if the job
-   * has already ended.
-   */
-  onEnd?: ((job: Job<T>) => void) | undefined;
-  onChange?: ((state: WatchedJob<T>) => void) | undefined;
-  /**
-   * Function that the watch calls with all output so far, at most once per frame, and with the
-   * complete output before `onEnd`.
-   */
-  onOutput?: ((output: OutputOf<T>) => void) | undefined;
-};
+export type JobOptions<T extends JobType = JobType> = Timing &
+  In & {
+    /**
+     * Id of the guest session that grants access to the job. If `session_id` is set, the job's row
+     * contains no payload.
+     */
+    session_id?: string | undefined;
+    /**
+     * If true, the watch also delivers past events. The watch keeps at most `historyLimit` events
+     * (default 2,000).
+     */
+    history?: boolean | undefined;
+    historyLimit?: number | undefined;
+    /** Number `seq` of an event. The watch delivers only the events after this event. */
+    after?: number | undefined;
+    /** Function that the watch calls once for each event of the job, in order. */
+    onEvent?: ((event: JobEvent) => void) | undefined;
+    /**
+     * Function that the watch calls once when the job ends, or at the start of the watch if the job
+     * has already ended.
+     */
+    onEnd?: ((job: Job<T>) => void) | undefined;
+    onChange?: ((state: WatchedJob<T>) => void) | undefined;
+    /**
+     * Function that the watch calls with all output so far, at most once per frame, and with the
+     * complete output before `onEnd`.
+     */
+    onOutput?: ((output: OutputOf<T>) => void) | undefined;
+  };
 export declare function watchJob<T extends JobType = JobType>(
   client: Client,
   jobId: string,
@@ -494,7 +495,7 @@ export type JobFilter = {
   /** A worker that has run the job. */
   worker_id?: string | undefined;
   /** Fields that the payload of a job must contain, with these values. */
-  payload?: { [name: string]: Json | undefined } | undefined;
+  payload?: JsonObject | undefined;
   created_after?: string | undefined;
   /** Text that the error message of a job must contain. */
   error?: string | undefined;

@@ -3,8 +3,8 @@ import type {
   Client,
   EnqueueOptions,
   Job,
-  JobEvent,
   JobFilter,
+  JobOptions,
   JobType,
   Json,
   ListedJob,
@@ -14,26 +14,10 @@ import type {
 } from "./index.js";
 import type { MinutehandJob, MinutehandJobProps } from "./tags.js";
 
-export type UseJobOptions<T extends JobType = JobType> = {
-  /**
-   * Id of the guest session that grants access to the job. If `session_id` is set, the job's row
-   * contains no payload.
-   */
-  session_id?: string | undefined;
-  pollingInterval?: number | undefined;
-  /**
-   * Maximum milliseconds until a read checks that no message was missed. The type `Timing`
-   * describes the option `silence`.
-   */
-  silence?: number | undefined;
-  history?: boolean | undefined;
-  onEvent?: ((event: JobEvent) => void) | undefined;
-  /**
-   * Function that the hook calls once when the job ends, or at the start if the job has already
-   * ended.
-   */
-  onEnd?: ((job: Job<T>) => void) | undefined;
-};
+export type UseJobOptions<T extends JobType = JobType> = Pick<
+  JobOptions<T>,
+  "session_id" | "pollingInterval" | "silence" | "history" | "onEvent" | "onEnd"
+>;
 
 /**
  * State of a followed job, and functions that change the job. If a change fails, the promise that

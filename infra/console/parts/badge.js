@@ -54,7 +54,7 @@ export function Freshness({ value }) {
     const timer = setTimeout(() => setShown(value), value === "live" ? 0 : STEADY_MS);
     return () => clearTimeout(timer);
   }, [value]);
-  const { word, tone, hint } = FRESHNESS[shown] ?? FRESHNESS["catching-up"];
+  const { word, tone, hint } = FRESHNESS[shown];
   return html`<span
     class="freshness"
     data-tone=${tone}

@@ -55,7 +55,7 @@ class JobLines {
     this.#isReading = true;
     while (this.#isReadRequested && !this.#closed) {
       this.#isReadRequested = false;
-      await this.#tryRead(() => (this.#lines.length === 0 ? this.#latest() : this.#newer()));
+      await this.#tryRead(() => (this.#lines.length === 0 ? this.#older() : this.#newer()));
       if (this.#isReadRequested) await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
     }
     this.#isReading = false;
@@ -63,13 +63,7 @@ class JobLines {
 
   /** Read a page of earlier log lines. Return whether there are more log lines before this page. */
   async earlier() {
-    await this.#tryRead(async () => {
-      const rows = await unwrap(
-        query(this.#jobId).lt("id", this.#lines[0].key).order("id", { ascending: false }),
-      );
-      this.#hasEarlier = rows.length === PAGE;
-      this.#lines = [...rows.reverse().map(asLine), ...this.#lines];
-    });
+    await this.#tryRead(() => this.#older());
     return this.#hasEarlier && !this.#error;
   }
 
@@ -80,10 +74,13 @@ class JobLines {
     return this.#lines;
   }
 
-  async #latest() {
-    const rows = await unwrap(query(this.#jobId).order("id", { ascending: false }));
+  /** Read the page before the first known log line, or the latest page if no line is known. */
+  async #older() {
+    const [first] = this.#lines;
+    const all = query(this.#jobId).order("id", { ascending: false });
+    const rows = await unwrap(first ? all.lt("id", first.key) : all);
     this.#hasEarlier = rows.length === PAGE;
-    this.#lines = rows.reverse().map(asLine);
+    this.#lines = [...rows.reverse().map(asLine), ...this.#lines];
   }
 
   async #newer() {

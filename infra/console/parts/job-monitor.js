@@ -97,15 +97,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
   useEffect(() => {
     const ahead = view.start > 0 ? 30 : 0; // a refresh reads only the rows in view
     if (!state.error && view.end + ahead > rows.length) list.current?.more();
-  }, [
-    view.start,
-    view.end,
-    rows.length,
-    state.isAll,
-    state.isLoading,
-    state.isLoadingMore,
-    state.error,
-  ]);
+  }, [view.start, view.end, state]);
   useLayoutEffect(() => setChosen(new Set()), [workspaceId, key]);
   const toggle = (id) =>
     setChosen((now) => {
@@ -262,7 +254,6 @@ const noteOf = (row) =>
 
 function Row({ row, index, isChosen, toggle }) {
   const note = noteOf(row);
-  const isQueued = stateAt(row, useNow(isDelayed(row.state))) === "queued";
   return html`<tr
     aria-rowindex=${index + 2}
     class=${classes("job-row", isChosen && "chosen")}
@@ -288,7 +279,7 @@ function Row({ row, index, isChosen, toggle }) {
       </span>
     </td>
     <td class="c-progress">
-      <${Progress} row=${row} isQueued=${isQueued} />
+      <${Progress} row=${row} />
     </td>
     <td class="c-num num">${row.attempts}<span class="muted">/${row.max_attempts}</span></td>
     <td class="c-time"><${When} at=${row.created_at} /></td>
@@ -301,7 +292,8 @@ function Row({ row, index, isChosen, toggle }) {
  * Shows the progress of a running job. For a job that waits for its next run, shows the time of the
  * run.
  */
-function Progress({ row, isQueued }) {
+function Progress({ row }) {
+  const isQueued = stateAt(row, useNow(isDelayed(row.state))) === "queued";
   const next = nextRunOf(row);
   if (isQueued) return html`<span class="muted">waiting</span>`;
   if (next) return html`<${NextRun} row=${row} />`;
@@ -322,7 +314,13 @@ export function RunTime({ row }) {
     : html`<span class="none">–</span>`;
 }
 
-const STEPS = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 };
+/** Property of a row that contains the row to which a key moves the keyboard focus. */
+const STEPS = {
+  j: "nextElementSibling",
+  ArrowDown: "nextElementSibling",
+  k: "previousElementSibling",
+  ArrowUp: "previousElementSibling",
+};
 
 /**
  * Return whether a key moves the keyboard focus between rows. The keys j and k always move the
@@ -340,7 +338,6 @@ const isMoveKey = (event) =>
  */
 function moveByKey({ key, target }) {
   const row = target.closest("tr.job-row");
-  const step = STEPS[key] > 0 ? "nextElementSibling" : "previousElementSibling";
-  const next = row ? row[step] : document.querySelector("tr.job-row");
+  const next = row ? row[STEPS[key]] : document.querySelector("tr.job-row");
   next?.querySelector(target.matches("input") ? "input" : "a.row-link")?.focus();
 }

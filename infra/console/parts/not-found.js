@@ -2,19 +2,19 @@
 // the object does not exist and if the person may not see it, so that the page does not reveal
 // whether the object exists.
 
+import { capitalize } from "../lib/format.js";
 import { html } from "../lib/ui.js";
 import { Placeholder } from "./states-of-view.js";
 
 export const title = () => "Not found";
 
 export function NotFound({ what = "page" }) {
-  const name = what[0].toUpperCase() + what.slice(1);
   const isPage = what === "page";
   const reason = isPage
     ? `There is no page at ${location.pathname}.`
     : `It does not exist${what === "job" ? ", was deleted after its retention" : ""}, or you may not see it.`;
   return html`<div class="page">
-    <header class="page-head"><h1 tabindex="-1">${name} not found</h1></header>
+    <header class="page-head"><h1 tabindex="-1">${capitalize(what)} not found</h1></header>
     <p class="muted">${reason}</p>
     <p>${isPage ? html`<a href="/overview">Overview</a>` : html`<a href=".">Back</a>`}</p>
   </div>`;

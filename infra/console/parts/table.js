@@ -31,8 +31,8 @@ export const heading = (name, ...rest) => ({ ...column(name, ...rest), isHeading
 const headClasses = (className) => className.match(/\b(num|phone-less)\b/g)?.join(" ");
 
 /** Table that scrolls horizontally if the table is wider than the page. */
-export const table = ({ label, rows, key, cards = false, className = "", attributes }, columns) =>
-  html`<div class=${`scroll-x ${className}`} tabindex="0" role="group" aria-label=${label}>
+export const table = ({ label, rows, key, cards = false, attributes }, columns) =>
+  html`<div class="scroll-x" tabindex="0" role="group" aria-label=${label}>
     <table class=${cards ? "table cards" : "table"}>
       <thead>
         <tr>

@@ -343,7 +343,6 @@ const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 function Facts({ job, last, explained }) {
   const time = (at) => at && html`<${When} at=${at} />`;
-  const mono = (value) => value && html`<span class="mono">${value}</span>`;
   const neighbours = (field, value) =>
     value &&
     html`<a class="mono" href=${`/jobs?${field}=${encodeURIComponent(value)}`}>${value}</a>`;
@@ -360,7 +359,7 @@ function Facts({ job, last, explained }) {
     ${fact("Timeout", job.status === "processing" && explained?.data.timeout)}
     ${fact("Attempt", html`<span class="num">${job.attempts} of ${job.max_attempts}</span>`)}
     ${fact("Worker", neighbours("worker_id", job.worker_id ?? last?.worker_id))}
-    ${fact("Commit", last?.origin && mono(codeOf(last.origin)))}
+    ${fact("Commit", last?.origin && html`<span class="mono">${codeOf(last.origin)}</span>`)}
     ${fact(
       "Tags",
       job.tags?.length > 0 &&

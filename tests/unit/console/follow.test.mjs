@@ -93,7 +93,7 @@ class World {
   signals = []; // signals of the reads
   channel = null;
 
-  constructor({ log, read_takes: takes = 0, database = "there", ended = false }) {
+  constructor({ log = [1], read_takes: takes = 0, database = "there", ended = false } = {}) {
     Object.assign(this, { log: numbers(log).map(event), takes, database, ended });
     const realtime = {
       setAuth: async () => {},
@@ -162,6 +162,13 @@ class World {
     if (this.isJoinable) return;
     channel.say("SUBSCRIBED");
     channel.follow({ data: this.terms, status: 200 });
+  }
+
+  /** Join the topic, and wait until the reads after the join have ended. */
+  async join(terms = {}) {
+    await leap(100);
+    this.do({ join: terms, ready: true });
+    await leap(500);
   }
 
   async #read(name, { p_job_id: id = "j", p_after: after, p_filter: filter }) {
@@ -278,7 +285,7 @@ test("a watch that was closed during a read calls no listener, and `ended` does 
 });
 
 test("the session listens for changes of user exactly as long as a channel lasts", async () => {
-  const world = new World({ log: [1] });
+  const world = new World();
   world.haveUser();
   const [first, second] = ["j", "k"].map((id) => watchJob(world.client, id, { after: 0 }));
   const rejected = [first, second].map((watch) => assert.rejects(watch.ended, /closed/));
@@ -294,11 +301,9 @@ test("the session listens for changes of user exactly as long as a channel lasts
 });
 
 test("a watch that begins soon after the end of another keeps its channel", async () => {
-  const world = new World({ log: [1] });
+  const world = new World();
   const first = watchJob(world.client, "j");
-  await leap(100);
-  world.do({ join: {}, ready: true });
-  await leap(100);
+  await world.join();
   first.close();
   const second = watchJob(world.client, "j");
   await leap(3000);
@@ -307,7 +312,7 @@ test("a watch that begins soon after the end of another keeps its channel", asyn
 });
 
 test("a topic that the server closes again and again is joined less and less often", async () => {
-  const world = new World({ log: [1] });
+  const world = new World();
   const { channel } = world.client;
   let joins = 0;
   world.client.channel = () => {
@@ -324,7 +329,7 @@ test("a topic that the server closes again and again is joined less and less oft
 
 test("a follower that got no response registers again soon, and a rejected one does not", async () => {
   for (const status of [0, 403]) {
-    const world = new World({ log: [1] });
+    const world = new World();
     const watch = watchJob(world.client, "j");
     await leap(100);
     const { say, follow } = world.channel;
@@ -337,7 +342,7 @@ test("a follower that got no response registers again soon, and a rejected one d
 });
 
 test("a change of user leaves the channel, and discards rows, output and responses of before", async () => {
-  const world = new World({ log: [1], read_takes: 1 });
+  const world = new World({ read_takes: 1 });
   world.haveUser();
   world.output = "Hello";
   const delivered = [];
@@ -360,7 +365,7 @@ test("a change of user leaves the channel, and discards rows, output and respons
 });
 
 test("each end of a job that is retried is announced", async () => {
-  const world = new World({ log: [1], ended: true });
+  const world = new World({ ended: true });
   const ends = [];
   const onEnd = (job) => ends.push(job.finished_at);
   const watch = watchJob(world.client, "j", { onEnd });
@@ -378,7 +383,7 @@ test("each end of a job that is retried is announced", async () => {
 });
 
 test("the output of a job ends with an error immediately when its reader signs out", async () => {
-  const world = new World({ log: [1] });
+  const world = new World();
   world.haveUser();
   world.client.accessToken = async () => "x.eyJzdWIiOiAiYWRhIn0.x";
   const ended = assert.rejects(outputOf(world.client, "j", "reply").next(), JobGone);
@@ -389,7 +394,7 @@ test("the output of a job ends with an error immediately when its reader signs o
 });
 
 test("output that is aborted ends with an error, and follows the job no longer", async () => {
-  const world = new World({ log: [1] });
+  const world = new World();
   world.haveUser();
   const controller = new AbortController();
   const { signal } = controller;
@@ -403,7 +408,7 @@ test("output that is aborted ends with an error, and follows the job no longer",
 });
 
 test("rows stay if a read is rejected because the token was not renewed", async () => {
-  const world = new World({ log: [1] });
+  const world = new World();
   world.haveUser();
   const watch = watchJob(world.client, "j");
   await leap(1000);
@@ -415,7 +420,7 @@ test("rows stay if a read is rejected because the token was not renewed", async 
 });
 
 test("followers share the reads of an outage", async () => {
-  const world = new World({ log: [1] });
+  const world = new World();
   const watches = ["j", "k", "l"].map((id) => watchJob(world.client, id));
   await leap(1000);
   world.database = "away";
@@ -427,7 +432,7 @@ test("followers share the reads of an outage", async () => {
 });
 
 test("few reads hang at the same time, and all of them end with the first response", async () => {
-  const world = new World({ log: [1], read_takes: 1000 });
+  const world = new World({ read_takes: 1000 });
   const watch = watchJob(world.client, "j");
   await leap(9500);
   const hanging = world.signals.filter((signal) => !signal.aborted);
@@ -442,11 +447,9 @@ test("few reads hang at the same time, and all of them end with the first respon
 });
 
 test("two followers of a topic read as rarely as one", async () => {
-  const world = new World({ log: [1] });
+  const world = new World();
   const watches = [1, 2].map(() => watchJob(world.client, "j"));
-  await leap(1000);
-  world.do({ join: { check_seconds: 20 }, ready: true });
-  await leap(1000);
+  await world.join({ check_seconds: 20 });
   const { reads } = world;
   await leap(60_000);
   assert.ok(world.reads - reads <= 4, `${world.reads - reads} reads`);
@@ -454,7 +457,7 @@ test("two followers of a topic read as rarely as one", async () => {
 });
 
 test("a list announces each end once, also of jobs that are no longer in the list", async () => {
-  const world = new World({ log: [1] });
+  const world = new World();
   world.haveUser();
   const rowsOf = (ids, status) => ids.map((id) => ({ id, status, last_seq: 0, created_at: "t" }));
   const many = Array.from({ length: 201 }, (_, n) => `many-${n}`);
@@ -466,9 +469,7 @@ test("a list announces each end once, also of jobs that are no longer in the lis
   const ends = [];
   const filter = { workspace_id: "w", status: "processing" };
   const watch = watchJobs(world.client, filter, { onEnd: ({ id }) => ends.push(id) });
-  await leap(1000);
-  world.do({ join: {}, ready: true });
-  await leap(1000);
+  await world.join();
 
   world.rows = rowsOf(["stays"], "processing");
   await watch.refresh();
@@ -513,12 +514,11 @@ const progressTo = (percentage) => ({
 });
 
 test("a row that a message has overtaken changes nothing", async () => {
-  const world = new World({ log: [1] });
+  const world = new World();
   const watch = watchJob(world.client, "j", { after: 0 });
   await leap(100);
   world.takes = 1;
-  world.do({ join: {}, ready: true });
-  await leap(500);
+  await world.join();
   world.channel.broadcast(progressTo(50));
   await leap(1000);
   assert.equal(watch.state.progress.percentage, 50);
@@ -526,11 +526,10 @@ test("a row that a message has overtaken changes nothing", async () => {
 });
 
 test("a list that a message has overtaken keeps the newer progress", async () => {
-  const world = new World({ log: [1], read_takes: 1 });
+  const world = new World({ read_takes: 1 });
   const watch = watchJobs(world.client, { workspace_id: "w" });
   await leap(1500);
-  world.do({ join: {}, ready: true });
-  await leap(500);
+  await world.join();
   world.channel.broadcast(progressTo(50));
   await leap(1000);
   assert.equal(watch.state.jobs[0].progress.percentage, 50);
@@ -538,11 +537,9 @@ test("a list that a message has overtaken keeps the newer progress", async () =>
 });
 
 test("a job ends once its row has the result", async () => {
-  const world = new World({ log: [1] });
+  const world = new World();
   const watch = watchJob(world.client, "j", { after: 0 });
-  await leap(100);
-  world.do({ join: {}, ready: true });
-  await leap(500);
+  await world.join();
   world.do({ read_takes: 1, commit: [2], end: true, message: [2] });
   const { ended } = watch;
   await leap(3000);
@@ -551,12 +548,11 @@ test("a job ends once its row has the result", async () => {
 });
 
 test("a list discards its rows and leaves its topic when its reader loses access", async () => {
-  const world = new World({ log: [1] });
+  const world = new World();
   const watch = watchJobs(world.client, { workspace_id: "w" });
   await leap(500);
   assert.equal(watch.state.jobs.length, 1);
-  world.do({ join: {}, ready: true });
-  await leap(500);
+  await world.join();
 
   world.database = "refuses";
   await watch.refresh();
@@ -584,7 +580,7 @@ test("a guest follows a job by a session's id, until the session has expired", a
 });
 
 test("a wait for jobs returns their rows in the order of the ids", async () => {
-  const world = new World({ log: [1], ended: true });
+  const world = new World({ ended: true });
   world.haveUser();
   world.slow = { j: 2 };
   const rows = waitAll(world.client, ["j", "k"]);
@@ -597,7 +593,7 @@ test("a wait for jobs returns their rows in the order of the ids", async () => {
 });
 
 test("a wait for jobs that is aborted follows them no longer", async () => {
-  const world = new World({ log: [1] });
+  const world = new World();
   world.haveUser();
   const controller = new AbortController();
   const { signal } = controller;
@@ -611,7 +607,7 @@ test("a wait for jobs that is aborted follows them no longer", async () => {
 });
 
 test("a session is joined after its first job", async () => {
-  const world = new World({ database: "there" });
+  const world = new World();
   world.rows = [];
   const watch = watchJobs(world.client, { session_id: "s" });
   await leap(10_000);
@@ -623,18 +619,16 @@ test("a session is joined after its first job", async () => {
   other.close();
   world.rows = null;
   await leap(5000);
-  world.do({ join: {}, ready: true });
-  await leap(1000);
+  await world.join();
   assert.deepEqual([watch.state.jobs.length, watch.freshness], [1, "live"]);
   watch.close();
 });
 
 test("a list whose reads find a new job without a message gets another channel", async () => {
-  const world = new World({});
+  const world = new World();
   const rows = [{ id: "b", status: "completed", created_at: "2026-11-20T08:00:02Z" }];
   const watch = watchWorkspace(world.client, "w", { onRead: () => rows });
-  await leap(100);
-  world.do({ join: {}, ready: true });
+  await world.join();
   await leap(3000);
   rows.push({ id: "a", status: "failed", created_at: "2026-11-20T08:00:01Z" }); // moved up
   await leap(10_000);
@@ -646,7 +640,7 @@ test("a list whose reads find a new job without a message gets another channel",
 });
 
 test("a watch leaves a busy topic, and joins the topic again when its position is the same", async () => {
-  const world = new World({});
+  const world = new World();
   const delivered = [];
   const watch = watchWorkspace(world.client, "w", {
     isPausable: true,
@@ -654,8 +648,7 @@ test("a watch leaves a busy topic, and joins the topic again when its position i
     onRead: () => void (world.reads += 1),
     onEvent: (one) => delivered.push(one),
   });
-  await leap(100);
-  world.do({ join: { seq: "0" }, ready: true });
+  await world.join({ seq: "0" });
   await leap(10_000);
   const send = () => world.channel.broadcast(progressTo(50));
 
@@ -671,9 +664,7 @@ test("a watch leaves a busy topic, and joins the topic again when its position i
 
   await leap(12_100);
   world.do({ renew: { seq: "3" } });
-  await leap(100);
-  world.do({ join: { seq: "3" }, ready: true });
-  await leap(100);
+  await world.join({ seq: "3" });
   send();
   assert.deepEqual([delivered.length, world.reconnects, watch.freshness], [31, 1, "live"]);
   watch.close();
