@@ -248,25 +248,6 @@ begin
 end;
 $$;
 
--- Return true if the stored job type p_known is from a newer deployment than p_type, so that p_type
--- must not overwrite p_known. The type with the later deployment time is newer. If only p_known has
--- a deployment time, p_known counts as newer. If p_known has no deployment time, or if the two
--- deployment times are equal, the type with the higher schema_version is newer.
-create function queue.is_newer_deploy(p_known queue.job_types, p_type jsonb)
-returns boolean
-language sql stable
-set search_path = ''
-as $$
-select case
-  when p_known.deployed_at is null then v.is_older
-  else p_known.deployed_at > d.at or p_known.deployed_at = d.at and v.is_older
-end
-from coalesce((p_type ->> 'deployed_at')::timestamptz, '-infinity') as d (at)
-cross join lateral (
-  select p_known.schema_version > coalesce((p_type ->> 'schema_version')::integer, 1)
-) as v (is_older)
-$$;
-
 -- Store the schedules that the code of a job type declares, and create the lanes (rows of
 -- queue.lanes) for the queues of these schedules. A schedule that the code no longer declares is
 -- moved to queue.withdrawn_schedules, and deleted a day later. If a rollback of the code declares a
@@ -350,7 +331,20 @@ begin
   from queue.job_types as t
   where t.job_type = v_name
   for update;
-  if queue.is_newer_deploy(v_old, p_type) then
+  -- Keep the stored job type if it is from a newer deployment. The type with the later deployment
+  -- time is newer. If only the stored type has a deployment time, it counts as newer. If it has no
+  -- deployment time, or if the two times are equal, the type with the higher schema_version is
+  -- newer.
+  if (
+    select case
+      when v_old.deployed_at is null then v.is_older
+      else v_old.deployed_at > d.at or v_old.deployed_at = d.at and v.is_older
+    end
+    from coalesce((p_type ->> 'deployed_at')::timestamptz, '-infinity') as d (at)
+    cross join lateral (
+      select v_old.schema_version > coalesce((p_type ->> 'schema_version')::integer, 1)
+    ) as v (is_older)
+  ) then
     return false;
   end if;
   v_new := jsonb_populate_record(

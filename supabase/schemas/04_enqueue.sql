@@ -550,14 +550,14 @@ declare
 begin
   -- insert the deadline and the latest start time even if the job was placed before, because
   -- maintenance may have deleted the job's rows of queue.deferred in the meantime
-  if p_job.deadline_at is not null then
+  if num_nonnulls(p_job.deadline_at, p_job.start_by_at) > 0 then
     insert into queue.deferred (run_at, job_id, workspace_id, is_place)
-    values (p_job.deadline_at, p_job.id, p_job.workspace_id, false)
-    on conflict do nothing;
-  end if;
-  if p_job.start_by_at is not null and p_job.started_at is null then
-    insert into queue.deferred (run_at, job_id, workspace_id, is_place)
-    values (p_job.start_by_at, p_job.id, p_job.workspace_id, false)
+    select t, p_job.id, p_job.workspace_id, false
+    from unnest(array[
+      p_job.deadline_at,
+      case when p_job.started_at is null then p_job.start_by_at end
+    ]) as t
+    where t is not null
     on conflict do nothing;
   end if;
   if p_job.lane is distinct from p_type.lane then

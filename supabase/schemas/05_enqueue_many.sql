@@ -110,42 +110,6 @@ begin
 end;
 $$;
 
--- Store the idempotency keys of a call, in sorted order to prevent deadlocks. For each item with a
--- key, return the id of the job to which the key belongs.
-create function queue.claim_keys(p_workspace_id uuid, p_items jsonb, p_ids uuid[])
-returns uuid[]
-language sql
-set search_path = ''
-as $$
-with items as materialized (
-  select
-    i.n,
-    i.value ->> 'job_type' as job_type,
-    i.value ->> 'idempotency_key' as key,
-    coalesce(nullif(i.value -> 'payload', 'null'), '{}') as payload
-  from jsonb_array_elements(p_items) with ordinality as i (value, n)
-  order by 2, 3, 1
-),
-claimed as materialized (
-  select
-    i.n,
-    case
-      when char_length(i.key) between 1 and 255 and char_length(i.job_type) <= 100
-        then queue.claim_key(
-          p_workspace_id,
-          i.job_type,
-          i.key,
-          i.payload,
-          p_ids[i.n],
-          p_ids
-        )
-    end as id
-  from items as i
-)
-select array_agg(c.id order by c.n)
-from claimed as c
-$$;
-
 -- Publish the creation of jobs to queue.feed. Jobs with the same session, type and value of
 -- is_minimal share one row of the feed.
 create function queue.publish_created(p_ids uuid[], p_now timestamptz)
@@ -260,7 +224,35 @@ begin
   if v_is_plain then
     v_new := ids;
   else
-    v_keyed := queue.claim_keys(p_workspace_id, p_items, ids);
+    v_keyed := ( -- store the idempotency keys in sorted order, to prevent deadlocks
+      with items as materialized (
+        select
+          i.n,
+          i.value ->> 'job_type' as job_type,
+          i.value ->> 'idempotency_key' as key,
+          coalesce(nullif(i.value -> 'payload', 'null'), '{}') as payload
+        from jsonb_array_elements(p_items) with ordinality as i (value, n)
+        order by 2, 3, 1
+      ),
+      claimed as materialized (
+        select
+          i.n,
+          case
+            when char_length(i.key) between 1 and 255 and char_length(i.job_type) <= 100
+              then queue.claim_key(
+                p_workspace_id,
+                i.job_type,
+                i.key,
+                i.payload,
+                ids[i.n],
+                ids
+              )
+          end as id
+        from items as i
+      )
+      select array_agg(c.id order by c.n)
+      from claimed as c
+    );
   end if;
   -- Process the items in the order of their unique keys, to prevent deadlocks. Items whose
   -- idempotency key already belongs to a job come last.

@@ -2208,41 +2208,6 @@ begin
 end;
 $$;
 
--- Return the active leases that one request of a worker run created, for a worker that repeats this
--- request. tests/sql/test_leases.py compares the JSON of the leases with the result of
--- queue.take_jobs.
-create function queue.leases_of_call(p_tick_id uuid, p_call integer)
-returns json
-language plpgsql stable
-set search_path = ''
-as $$
-begin
-  return (
-    select coalesce(
-      json_agg(
-        row(
-          l.fence,
-          l.lease_seconds,
-          queue.steps_of_lease(j.id),
-          jsonb_populate_record(
-            null::queue.leased_job,
-            to_jsonb(j) || jsonb_build_object(
-              'timeout_seconds', coalesce(j.timeout_seconds, t.timeout_seconds)
-            )
-          )
-        )::queue.leased
-        order by l.ord, l.job_id
-      ),
-      '[]'
-    )
-    from queue.leases as l
-    join public.jobs as j on j.id = any (array[l.job_id])
-    join queue.job_types as t on t.job_type = j.job_type
-    where l.tick_id = p_tick_id and l.tick_call = p_call
-  );
-end;
-$$;
-
 -- Lease jobs for every pool (a group of job types that share slots) of a worker's request.
 -- p_changes: Events of the jobs that the same call of public.settle_jobs has settled.
 -- p_has_notes: True if notes or limited turns are due, so that the lease must first open turns or
@@ -2544,7 +2509,31 @@ begin
   if v_asked.call <= v_tick.last_call then
     perform queue.publish(p_changes, v_now);
     return json_build_object(
-      'leases', queue.leases_of_call(v_asked.tick_id, v_asked.call),
+      -- The worker repeats a request, so return the active leases that the request created.
+      -- tests/sql/test_leases.py compares their JSON with the result of queue.take_jobs.
+      'leases', (
+        select coalesce(
+          json_agg(
+            row(
+              l.fence,
+              l.lease_seconds,
+              queue.steps_of_lease(j.id),
+              jsonb_populate_record(
+                null::queue.leased_job,
+                to_jsonb(j) || jsonb_build_object(
+                  'timeout_seconds', coalesce(j.timeout_seconds, t.timeout_seconds)
+                )
+              )
+            )::queue.leased
+            order by l.ord, l.job_id
+          ),
+          '[]'
+        )
+        from queue.leases as l
+        join public.jobs as j on j.id = any (array[l.job_id])
+        join queue.job_types as t on t.job_type = j.job_type
+        where l.tick_id = v_asked.tick_id and l.tick_call = v_asked.call
+      ),
       'next_due_in_ms', 0,
       'now', v_now
     );

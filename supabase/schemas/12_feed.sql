@@ -861,50 +861,6 @@ end;
 $$;
 grant execute on function queue.may_follow to anon, authenticated;
 
--- Return a text that changes with each event of a topic, so that a client can detect missed
--- messages. The text for the topic of a job also changes when a stream of the job's output grows.
--- For any other topic, the text is the sum of the ids of the topic's last twenty feed rows. The
--- highest id of a feed row alone would not be enough, because a transaction that commits late may
--- add a feed row with a lower id.
-create function queue.topic_seq(p_topic text)
-returns text
-language plpgsql stable
-set search_path = ''
-as $$
-declare
-  v_kind constant text := split_part(p_topic, ':', 1);
-  v_id constant text := substr(p_topic, length(v_kind) + 2);
-begin
-  return case v_kind
-    when 'job' then (
-      select concat(j.last_seq, queue.streams_json(j.id))
-      from public.jobs as j
-      where j.id = v_id::uuid
-    )
-    when 'session' then (
-      select sum(n.id)::text
-      from (
-        select f.id
-        from queue.feed as f
-        where f.session_id = v_id
-        order by f.number desc, f.id desc
-        limit 20
-      ) as n
-    )
-    else (
-      select sum(n.id)::text
-      from (
-        select f.id
-        from queue.feed as f
-        where f.workspace_id = v_id::uuid
-        order by f.number desc, f.id desc
-        limit 20
-      ) as n
-    )
-  end;
-end;
-$$;
-
 create function queue.follow(p_topic text, p_follower_id uuid)
 returns jsonb
 language plpgsql
@@ -916,6 +872,8 @@ declare
     queue.caller(),
     '00000000-0000-0000-0000-000000000000'
   );
+  v_kind constant text := split_part(p_topic, ':', 1);
+  v_id constant text := substr(p_topic, length(v_kind) + 2);
   v_is_new boolean;
   v_is_stored boolean;
 begin
@@ -974,7 +932,37 @@ begin
     -- A transaction that did not see the new follower may commit after the client's first read,
     -- without a message. In two seconds, `seq` shows that the client missed the change.
     'again_seconds', case when v_is_new and v_is_stored then 2 else 60 end,
-    'seq', queue.topic_seq(p_topic),
+    -- A text that changes with each event of the topic, so that the client can detect missed
+    -- messages. For a job, the text also changes when a stream of the job's output grows. For any
+    -- other topic, the text is the sum of the ids of the topic's last twenty feed rows. The highest
+    -- id alone would not be enough, because a transaction that commits late may add a lower id.
+    'seq', case v_kind
+      when 'job' then (
+        select concat(j.last_seq, queue.streams_json(j.id))
+        from public.jobs as j
+        where j.id = v_id::uuid
+      )
+      when 'session' then (
+        select sum(n.id)::text
+        from (
+          select f.id
+          from queue.feed as f
+          where f.session_id = v_id
+          order by f.number desc, f.id desc
+          limit 20
+        ) as n
+      )
+      else (
+        select sum(n.id)::text
+        from (
+          select f.id
+          from queue.feed as f
+          where f.workspace_id = v_id::uuid
+          order by f.number desc, f.id desc
+          limit 20
+        ) as n
+      )
+    end,
     -- choose the interval so that all followers together poll about 50 times per second
     'check_seconds', (
       select count(*)

@@ -148,30 +148,6 @@ begin
 end;
 $$;
 
--- Return the evidence of why a worker process ended, for readers of one workspace. The ids of jobs
--- of other workspaces are removed from the evidence. jobs_in_it is the number of all jobs in the
--- process.
-create function queue.evidence_for(p_workspace_id uuid, p_evidence jsonb)
-returns jsonb
-language sql stable
-set search_path = ''
-as $$
-select p_evidence
-  - '{guilty,companies,current_job}'::text[] -- hosts of earlier releases sent a list `guilty`
-  || jsonb_build_object(
-    'jobs_in_it', jsonb_array_length(p_evidence -> 'jobs'),
-    'jobs', (
-      select coalesce(jsonb_agg(j.id order by j.id), '[]')
-      from public.jobs as j
-      where j.workspace_id = p_workspace_id
-        and j.id = any (array(
-          select e.id::uuid
-          from jsonb_array_elements_text(p_evidence -> 'jobs') as e (id)
-        ))
-    )
-  )
-$$;
-
 -- Describe how a process ended, for example ' (SIGKILL, 1900 MB)'. Return an empty text if the
 -- evidence has no signal, exit code or memory size.
 create function queue.process_end(p_evidence jsonb)
@@ -233,7 +209,22 @@ select coalesce(array_agg(
         'reason', case b.verdict when 'guilty' then 'worker_lost' else 'process_died' end,
         'worker_id', w.worker_id,
         'company', case when b.verdict <> 'innocent' then b.others end,
-        'evidence', queue.evidence_for(l.workspace_id, w.evidence),
+        -- the evidence without ids of jobs of other workspaces, and the number of all jobs in the
+        -- process
+        'evidence', w.evidence
+          - '{guilty,companies,current_job}'::text[] -- earlier releases sent a list `guilty`
+          || jsonb_build_object(
+            'jobs_in_it', jsonb_array_length(w.evidence -> 'jobs'),
+            'jobs', (
+              select coalesce(jsonb_agg(j.id order by j.id), '[]')
+              from public.jobs as j
+              where j.workspace_id = l.workspace_id
+                and j.id = any (array(
+                  select e.id::uuid
+                  from jsonb_array_elements_text(w.evidence -> 'jobs') as e (id)
+                ))
+            )
+          ),
         'message', format(
           case b.verdict
             when 'innocent'

@@ -1184,38 +1184,6 @@ select queue.nearest_name(p_job_type, array(
 ))
 $$;
 
--- Return the emitted event of the workspace whose name is most similar to p_event. Only the names
--- before and after p_event in the alphabet are compared, and only names with the same numbers,
--- because numbers usually identify the subject of an event.
-create function queue.nearest_event(p_workspace_id uuid, p_event text)
-returns text
-language sql stable
-set search_path = ''
-as $$
-select queue.nearest_name(p_event, array(
-  select e.name
-  from (
-    (
-      select n.name
-      from queue.named_events as n
-      where n.workspace_id = p_workspace_id and n.name > p_event
-      order by n.name
-      limit 5
-    )
-    union all
-    (
-      select n.name
-      from queue.named_events as n
-      where n.workspace_id = p_workspace_id and n.name < p_event
-      order by n.name desc
-      limit 5
-    )
-  ) as e
-  where array(select n[1]::numeric from regexp_matches(e.name, '[0-9]+', 'g') as n)
-    = array(select n[1]::numeric from regexp_matches(p_event, '[0-9]+', 'g') as n)
-))
-$$;
-
 -- Return the time at which the key of the last worker expired, if the worker called until then. A
 -- worker that signs its own keys changes each key two minutes before it expires, and its row at
 -- most a minute later.
@@ -2297,34 +2265,6 @@ from (
 ) as l
 $$;
 
--- Return the job that ended an earlier process of the job p_job, as text. The result is the other
--- job's type, with the other job's id if a loss has shown which job it was. Return null while the
--- type is unknown, or while several jobs may have ended the process.
-create function queue.killer_of(p_job public.jobs)
-returns text
-language sql stable
-set search_path = ''
-as $$
-select coalesce(
-  (
-    select min(concat_ws(' ', j.job_type, j.id))
-    from jsonb_array_elements_text(p_job.error_data #> '{evidence,jobs}') as e (id)
-    join public.jobs as j on j.id = e.id::uuid
-    where j.id <> p_job.id
-      and j.status <> 'completed' -- a completed job did not end the process
-      -- the stack of the process may already have shown the type
-      and coalesce(j.job_type = p_job.error_data #>> '{evidence,guilty_type}', true)
-    having count(*) = 1
-      and bool_and(exists (
-        select from queue.attempts as a
-        where a.job_id = j.id and a.outcome = 'lost' and a.error_data ? 'evidence'
-      ))
-  ),
-  p_job.error_data #>> '{evidence,guilty_type}'
-)
-where p_job.error_data ->> 'reason' = 'process_died'
-$$;
-
 -- A job in queue.suspects must run alone or in a small group, because its worker's process died.
 -- For a job in queue.suspects, return the values that replace placeholders in texts of
 -- queue.guidance. Return null for jobs that are not in queue.suspects.
@@ -2642,7 +2582,34 @@ begin
     return jsonb_build_object(
       'estimated_start_at', v_wait -> 'until',
       'data', v_wait || jsonb_build_object(
-        'nearest', queue.nearest_event(p_job.workspace_id, v_wait ->> 'event')
+        -- The emitted event whose name is most similar. Only the names before and after it in the
+        -- alphabet are compared, and only names with the same numbers, because numbers usually
+        -- identify the subject of an event.
+        'nearest', queue.nearest_name(v_wait ->> 'event', array(
+          select e.name
+          from (
+            (
+              select n.name
+              from queue.named_events as n
+              where n.workspace_id = p_job.workspace_id and n.name > v_wait ->> 'event'
+              order by n.name
+              limit 5
+            )
+            union all
+            (
+              select n.name
+              from queue.named_events as n
+              where n.workspace_id = p_job.workspace_id and n.name < v_wait ->> 'event'
+              order by n.name desc
+              limit 5
+            )
+          ) as e
+          where array(select n[1]::numeric from regexp_matches(e.name, '[0-9]+', 'g') as n)
+            = array(
+              select n[1]::numeric
+              from regexp_matches(v_wait ->> 'event', '[0-9]+', 'g') as n
+            )
+        ))
       ),
       'since', v_wait -> 'since',
       'reason', case v_wait ->> 'kind'
@@ -3622,7 +3589,27 @@ select jsonb_build_object(
     order by e.seq desc
     limit 1
   ),
-  'killer', queue.killer_of(p_job),
+  -- The job that ended an earlier process of the job: its type, and its id if a loss has shown which
+  -- job it was. Null while the type is unknown, or while several jobs may have ended the process.
+  'killer', case
+    when p_job.error_data ->> 'reason' = 'process_died' then coalesce(
+      (
+        select min(concat_ws(' ', j.job_type, j.id))
+        from jsonb_array_elements_text(p_job.error_data #> '{evidence,jobs}') as e (id)
+        join public.jobs as j on j.id = e.id::uuid
+        where j.id <> p_job.id
+          and j.status <> 'completed' -- a completed job did not end the process
+          -- the stack of the process may already have shown the type
+          and coalesce(j.job_type = p_job.error_data #>> '{evidence,guilty_type}', true)
+        having count(*) = 1
+          and bool_and(exists (
+            select from queue.attempts as a
+            where a.job_id = j.id and a.outcome = 'lost' and a.error_data ? 'evidence'
+          ))
+      ),
+      p_job.error_data #>> '{evidence,guilty_type}'
+    )
+  end,
   'version', p_job.schema_version,
   'type_version', (
     select t.schema_version

@@ -438,18 +438,26 @@ select jsonb_object_agg(
 from causes as c
 $$;
 
--- Return findings about workers, due jobs, the database and maintenance. A finding is a problem
--- that public.explain_queue reports. A transaction that has written rows is a finding after a
--- minute, or after 30 seconds if its session is idle, because readers of queue.feed wait for the
--- end of the transaction. A read-only transaction is a finding after five minutes, because Postgres
--- cannot remove dead rows until the transaction ends.
+-- A problem that public.explain_queue reports.
+create type queue.finding as (
+  verdict text,
+  reason text,
+  since timestamptz,
+  cause text,
+  data jsonb
+);
+
+-- Return findings about workers, due jobs, the database and maintenance. A transaction that has
+-- written rows is a finding after a minute, or after 30 seconds if its session is idle, because
+-- readers of queue.feed wait for the end of the transaction. A read-only transaction is a finding
+-- after five minutes, because Postgres cannot remove dead rows until the transaction ends.
 create function queue.findings_of_queue(
   p_workspace_id uuid,
   p_now timestamptz,
   p_backlog jsonb,
   p_seen_at timestamptz
 )
-returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
+returns setof queue.finding
 language plpgsql stable
 set search_path = ''
 as $$
@@ -716,7 +724,7 @@ $$;
 -- function may connect. The size of the write-ahead log is added if the owner of this function may
 -- read the log.
 create function queue.findings_of_disk()
-returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
+returns setof queue.finding
 language plpgsql stable
 set search_path = ''
 as $$
@@ -755,7 +763,7 @@ $$;
 -- each finding must contain an object `said` with the finding's sentence and advice, as
 -- queue.render_guidance returns them.
 create function queue.findings_of_apps(p_workspace_id uuid)
-returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
+returns setof queue.finding
 language plpgsql stable
 set search_path = ''
 as $$
@@ -782,7 +790,7 @@ $$;
 -- a job is silent after ten minutes. If an operator pauses a queue or a job type for all
 -- workspaces, the pause is a finding in each workspace that has due jobs there.
 create function queue.findings_of_workspace(p_workspace_id uuid, p_now timestamptz)
-returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
+returns setof queue.finding
 language sql stable
 set search_path = ''
 as $$
@@ -908,25 +916,15 @@ union all
 select
   'warn',
   'silent_jobs',
-  s.since,
+  (s.jobs[1] ->> 'since')::timestamptz,
   null,
-  jsonb_build_object(
-    'job_type', s.job_type,
+  s.jobs[1] || jsonb_build_object(
     'jobs', n.jobs,
     'silent', n.silent,
-    'job_id', s.ids[1],
-    'place', s.place,
-    'step', s.step,
     'limit', queue.length_in_words(u.ms)
   )
 from (
-  select
-    l.job_type,
-    array_agg(l.job_id order by l.since) as ids,
-    array_agg(l.since order by l.since) as times,
-    (array_agg(l.place order by l.since))[1] as place,
-    (array_agg(l.step order by l.since))[1] as step,
-    min(l.since) as since
+  select l.job_type, array_agg(to_jsonb(l) order by l.since) as jobs
   from (
     select n.job_type, o.*
     from (
@@ -962,9 +960,10 @@ cross join lateral greatest(
 cross join lateral (
   select
     count(*) as jobs,
-    jsonb_object_agg(t.job_id, t.since) filter (where t.n <= 200) as silent -- limits the response
-  from unnest(s.ids, s.times) with ordinality as t (job_id, since, n)
-  where t.since < p_now - u.ms * interval '1 ms'
+    jsonb_object_agg(t.job ->> 'job_id', t.job -> 'since')
+      filter (where t.n <= 200) as silent -- limits the response
+  from unnest(s.jobs) with ordinality as t (job, n)
+  where (t.job ->> 'since')::timestamptz < p_now - u.ms * interval '1 ms'
 ) as n
 where n.jobs > 0
 union all
@@ -996,7 +995,7 @@ $$;
 -- workspace are counted only if its limit is at most 2,000, or if the last count was at least 90 %
 -- of the limit.
 create function queue.findings_of_limits(p_workspace_id uuid, p_now timestamptz)
-returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
+returns setof queue.finding
 language sql stable
 set search_path = ''
 as $$
@@ -1105,7 +1104,7 @@ $$;
 -- finding stopped_jobs counts those of the jobs that workers released in the last hour for which
 -- public.explain_job says that workers were stopped.
 create function queue.findings_of_deaths(p_workspace_id uuid, p_now timestamptz)
-returns table (verdict text, reason text, since timestamptz, cause text, data jsonb)
+returns setof queue.finding
 language plpgsql stable
 set search_path = ''
 as $$
@@ -1558,34 +1557,6 @@ comment on function public.queue_series is
   'itself enqueues are not included.';
 select queue.allow('authenticated, service_role', 'public.queue_series');
 
--- Return the numbers of waiting and running jobs of a type as an object with the keys waiting and
--- running. At most 1,000 running jobs are counted, and at most as many waiting jobs as queue.due_in
--- counts.
-create function queue.live_of_type(p_workspace_id uuid, p_job_type text)
-returns jsonb
-language sql stable
-set search_path = ''
-as $$
-select jsonb_build_object(
-  'waiting', queue.due_in(p_workspace_id, k.lanes, p_job_type),
-  'running', (
-    select count(*)
-    from (
-      select l.job_id
-      from queue.leases as l
-      where l.lane = any (k.lanes)
-        and (p_workspace_id is null or l.workspace_id = p_workspace_id)
-      limit 1000
-    ) as r
-  )
-)
-from (
-  select array_agg(l.lane) as lanes
-  from queue.lanes as l
-  where l.job_type = p_job_type
-) as k
-$$;
-
 create function public.list_job_types(
   p_workspace_id uuid default null,
   p_internal boolean default false,
@@ -1653,8 +1624,18 @@ begin
   )
   select jsonb_agg(
     to_jsonb(t) - case when p_job_type is null then 'payload_schema' else '' end
-    || queue.live_of_type(p_workspace_id, t.job_type)
     || jsonb_build_object(
+      'waiting', queue.due_in(p_workspace_id, k.lanes, t.job_type),
+      'running', ( -- up to 1,000
+        select count(*)
+        from (
+          select l.job_id
+          from queue.leases as l
+          where l.lane = any (k.lanes)
+            and (p_workspace_id is null or l.workspace_id = p_workspace_id)
+          limit 1000
+        ) as r
+      ),
       'published', t.schema_version > 0,
       'nearest', case t.schema_version
         when 0 then queue.nearest_type(t.job_type)
@@ -1692,6 +1673,11 @@ begin
   )
   into v_types
   from asked as t
+  cross join lateral (
+    select array_agg(l.lane) as lanes
+    from queue.lanes as l
+    where l.job_type = t.job_type
+  ) as k
   left join queue.type_numbers(
     p_workspace_id,
     v_now - interval '1 day',

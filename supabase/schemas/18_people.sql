@@ -75,7 +75,7 @@ $$;
 -- owners are omitted, because a delete by the engine would run the triggers of such a table with
 -- the rights of the engine.
 create function queue.personal_columns(
-  out relation oid,
+  out relation regclass,
   out name text,
   out type text,
   out kind text,
@@ -115,7 +115,7 @@ $$;
 --   deleted.
 create function queue.personal_tables(
   p_searches boolean,
-  out relation oid,
+  out relation regclass,
   out is_theirs text,
   out is_about text,
   out is_of_job text,
@@ -188,7 +188,7 @@ select
 from columns as c
 left join abouts as a on a.relation = c.relation
 group by c.relation, a.is_about
-order by c.relation::regclass::text
+order by c.relation::text
 $$;
 
 -- Return patterns for ilike that match the person's id and each of p_words, in text and in JSON.
@@ -242,12 +242,12 @@ declare
     select case p.relation
       when 'public.jobs'::regclass then format(
         'select t.id from %s as t where %s',
-        p.relation::regclass,
+        p.relation,
         p.is_theirs
       )
       else format(
         'select t.job_id from %s as t where %s',
-        p.relation::regclass,
+        p.relation,
         p.is_of_job
       )
     end
@@ -289,31 +289,31 @@ begin
   get diagnostics v_rows = row_count;
   v_deleted := jsonb_build_object('public.jobs', nullif(v_rows, 0));
   for v_one in
-    select *, p.relation::regclass::text as name
+    select *
     from queue.personal_tables(cardinality(v_patterns) > 0) as p
     where p.relation <> 'public.jobs'::regclass
   loop
     execute format(
       'with gone as (delete from %s as t where %s returning array[%s]::text[] as keys) '
         'select count(*), array(select k from gone, unnest(keys) as k) from gone',
-      v_one.name,
+      v_one.relation,
       v_one.is_theirs,
       v_one.files
     )
     into v_rows, v_keys
     using p_user_id::text, v_patterns;
     v_files := v_files || v_keys;
-    v_deleted := v_deleted || jsonb_build_object(v_one.name, nullif(v_rows, 0));
+    v_deleted := v_deleted || jsonb_build_object(v_one.relation, nullif(v_rows, 0));
     continue when v_one.clears is null;
     execute format(
       'update %s as t set %s where %s',
-      v_one.name,
+      v_one.relation,
       v_one.clears,
       v_one.is_about
     )
     using p_user_id::text, v_patterns, v_jobs;
     get diagnostics v_rows = row_count;
-    v_cleared := v_cleared || jsonb_build_object(v_one.name, nullif(v_rows, 0));
+    v_cleared := v_cleared || jsonb_build_object(v_one.relation, nullif(v_rows, 0));
   end loop;
   return jsonb_strip_nulls(jsonb_build_object(
     'deleted', v_deleted,
@@ -344,12 +344,12 @@ declare
   v_tables jsonb := '{}';
 begin
   for v_one in
-    select *, p.relation::regclass::text as name
+    select *
     from queue.personal_tables(cardinality(v_patterns) > 0) as p
   loop
     for v_part in -- rows of the table, and rows of other tables that a foreign key deletes too
       select
-        v_one.name,
+        v_one.relation,
         format(
           '(%s) or (%s) or %s',
           v_one.is_theirs,
@@ -362,12 +362,12 @@ begin
         ) as condition
       union all
       select
-        k.conrelid::regclass::text,
+        k.conrelid::regclass,
         format(
           '(%s) in (select %s from %s as t where %s)',
           n.its,
           n.theirs,
-          v_one.name,
+          v_one.relation,
           v_one.is_theirs
         )
       from pg_catalog.pg_constraint as k
@@ -383,14 +383,14 @@ begin
     loop
       execute format(
         'select jsonb_agg(to_jsonb(t) - $4) from %s as t where %s',
-        v_part.name,
+        v_part.relation,
         v_part.condition
       )
       into v_rows
       using p_user_id::text, v_patterns, v_jobs, v_one.secrets;
       if v_rows is not null then
         v_tables := v_tables || jsonb_build_object(
-          v_part.name, coalesce(v_tables -> v_part.name, '[]') || v_rows
+          v_part.relation, coalesce(v_tables -> v_part.relation::text, '[]') || v_rows
         );
       end if;
     end loop;
