@@ -182,11 +182,13 @@ def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -
     engine.maintain()
     job_id = engine.enqueue(job_type="other", priority=1)
     behind = engine.enqueue(job_type="other")
-    texts = [engine.explain(each)["sentence"] for each in (job_id, behind)]
-    assert str(texts).count("The last call of such a worker was at") == 2
+
+    def sentences() -> str:
+        return str([engine.explain(each)["sentence"] for each in (job_id, behind)])
+
+    assert sentences().count("The last call of such a worker was at") == 2
     engine.rpc("tick_finished", p_request={"worker_id": "w2", "summary": {}, "tick_id": TICK})
-    texts = [engine.explain(each)["sentence"] for each in (job_id, behind)]
-    assert str(texts).count("The last run ended at") == 2
+    assert sentences().count("The last run ended at") == 2
     engine.register("third")
     third = engine.explain(engine.enqueue(job_type="third"))
     assert "No worker that serves it runs." in third["sentence"]

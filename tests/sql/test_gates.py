@@ -205,8 +205,7 @@ def test_settlements_of_many_jobs_take_them_in_one_order(engine: Engine) -> None
         other.report(first, progress={"percentage": 7})
         settling = engine.blocked(engine.settle_all, items)
         other.run(lock, second["job"]["id"])
-        other.run("commit")
-        assert {result["outcome"] for result in settling.result()} == {"applied"}
+    assert {result["outcome"] for result in settling.result()} == {"applied"}
     assert engine.rows("select 1 from queue.leases") == []
 
 
@@ -330,7 +329,6 @@ def test_a_job_cancelled_while_its_gate_opens_keeps_no_place(engine: Engine) -> 
     with engine.open_transaction() as other:
         assert ids_of(other.lease(1)) == [first]
         cancelled = other.blocked(engine.cancel, second)
-        other.run("commit")
-        cancelled.result()
+    cancelled.result()
     engine.retry(second)
     assert ids_of(engine.lease()) == [second]

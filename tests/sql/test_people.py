@@ -140,7 +140,7 @@ def fill(person: Engine, engine: Engine, text: str) -> None:
     engine.settle(engine.lease_one(), "waiting", wait=wait)
     person.enqueue(note, **options)
     engine.settle(engine.lease_one(), "failed", error=error)
-    person.enqueue(note, scheduled_for="2100-01-01T00:00:00Z")
+    person.enqueue(note, delay_seconds=86_400)
     person.rpc("emit_event", p_workspace_id=ACME, p_name=text, p_payload=note)
     person.put_schedule(name=text, cron="0 5 1 1 *", payload=note)
     person.put_webhook(description=text)
@@ -230,7 +230,7 @@ def test_what_a_person_made_is_gone_after_one_call(
 
     The result lists the files that the command must delete.
     """
-    kept = bob.enqueue({"note": "Bob's"}, scheduled_for="2100-01-01T00:00:00Z")
+    kept = bob.enqueue({"note": "Bob's"}, delay_seconds=86_400)
     fill(ada, engine, MARK)
     put_into_apps(engine, APPS)
     about = engine.enqueue({"to": MARK}, tags=[f"user:{ADA}"])
@@ -259,9 +259,9 @@ def test_what_others_wrote_of_a_person_is_found_by_words(engine: Engine, ada: En
     """
     fill(ada, engine, MARK)
     mark_all(engine)
-    kept = ada.enqueue({"note": "Zoe"}, scheduled_for="2100-01-01T00:00:00Z")
+    kept = ada.enqueue({"note": "Zoe"}, delay_seconds=86_400)
     assert set(call(engine, "export_person", BOB)["tables"]) == {"public.workspace_members"}
-    quotes = engine.enqueue({"about": {"id": BOB}}, scheduled_for="2100-01-01T00:00:00Z")
+    quotes = engine.enqueue({"about": {"id": BOB}}, delay_seconds=86_400)
     held = set(found(engine, MARK, ADA))
     assert held >= {"public.accounts", "public.contacts", "public.workspaces", "enrichment.calls"}
     assert empty(engine) == []

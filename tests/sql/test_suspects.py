@@ -65,6 +65,12 @@ class Workers:
             self.engine.complete(leases)
         return bool(leases)
 
+    def complete(self, ids: Sequence[str], **request: Any) -> None:
+        """Run processes until no job is left. Each of these jobs then has completed once."""
+        while self.run(**request):
+            pass
+        assert states(self.engine, ids) == {("completed", 1, 0)}
+
 
 def states(engine: Engine, ids: Sequence[str]) -> set[tuple[str, int, int]]:
     return set(
@@ -101,10 +107,8 @@ def test_one_that_kills_its_process_is_named_by_parts_and_no_other_pays(
     poison = engine.enqueue(max_attempts=2)
     workers = Workers(engine, [poison], companies)
 
-    while workers.run(limit=1000):
-        pass
+    workers.complete(ids, limit=1000)
 
-    assert states(engine, ids) == {("completed", 1, 0)}
     if workers.is_reported:  # without a report, the job has already run again
         assert states(engine, [poison]) == {("pending", 1, 1)}
         assert deaths(engine, poison) == workers.deaths - 1
@@ -113,9 +117,7 @@ def test_one_that_kills_its_process_is_named_by_parts_and_no_other_pays(
 
     engine.advance(3600)
     neighbours = engine.enqueue_many(3)
-    while workers.run(limit=1000):
-        pass
-    assert states(engine, neighbours) == {("completed", 1, 0)}
+    workers.complete(neighbours, limit=1000)
     assert [deaths(engine, each) for each in neighbours] == [0, 0, 0]
     assert states(engine, [poison]) == {("failed", 2, 2)}
     end = "stopped reporting" if companies == 0 else "while the job ran"
@@ -130,10 +132,9 @@ def test_a_type_whose_jobs_all_kill_their_process_is_soon_apart_from_others(engi
         ids += engine.enqueue_many(2)
         poison += engine.enqueue_many(2, job_type="bad", max_attempts=1)
     workers = Workers(engine, poison)
-    while workers.run():
-        pass
 
-    assert states(engine, ids) == {("completed", 1, 0)}
+    workers.complete(ids)
+
     assert states(engine, poison) == {("failed", 1, 1)}
     assert {deaths(engine, each) for each in ids} == {1}
 
@@ -152,10 +153,9 @@ def test_a_job_that_is_alone_in_its_type_or_ran_at_the_death_is_named_by_its_sec
     workers = Workers(engine, [poison], companies=4)
     if job_type == "work":
         workers.host["current_job"] = poison
-    while workers.run():
-        pass
 
-    assert states(engine, ids) == {("completed", 1, 0)}
+    workers.complete(ids)
+
     assert states(engine, [poison]) == {("failed", 1, 1)}
     assert workers.deaths == 2
     assert "current_job" not in engine.job(poison)["error_data"]["evidence"]
@@ -330,10 +330,8 @@ def test_suspects_keep_their_limits(engine: Engine, limits: dict[str, Any]) -> N
     running = [lease for _ in range(6) for lease in workers.lease()[1]]
     assert len(running) == 2
     engine.complete(running)
-    while workers.run():
-        pass
 
-    assert states(engine, ids) == {("completed", 1, 0)}
+    workers.complete(ids)
 
 
 def test_one_that_is_paused_cancelled_or_deleted_leaves_no_suspect(engine: Engine) -> None:
@@ -342,11 +340,10 @@ def test_one_that_is_paused_cancelled_or_deleted_leaves_no_suspect(engine: Engin
     workers.crash()
     engine.cancel(cancelled)
     engine.delete(deleted)
-    while workers.run():
-        pass
-    engine.elapse(61)
 
-    assert states(engine, [paused, kept]) == {("completed", 1, 0)}
+    workers.complete([paused, kept])
+
+    engine.elapse(61)
     assert engine.count("queue.suspects") == 0
 
 
@@ -481,9 +478,7 @@ def test_suspects_that_no_worker_can_run_are_a_finding(engine: Engine) -> None:
     assert found["next"][0]["command"].startswith("minutehand explain ")
     assert "suspects_wait" not in engine.findings(GLOBEX)
 
-    while workers.run():
-        pass
-    assert engine.status(first) == "completed"
+    workers.complete([first])
     assert "suspects_wait" not in findings(engine)
 
 
@@ -542,8 +537,7 @@ def test_no_lease_is_left_to_a_process_that_has_ended(engine: Engine) -> None:
     with engine.open_transaction() as other:
         assert ids_of(other.lease(worker=worker)) == [late]
         died = engine.blocked(workers.die, worker)
-        other.run("commit")
-        died.result()
+    died.result()
 
     assert states(engine, [worked, late]) == {("pending", 0, 0)}
     assert engine.lease(worker=worker) == []
@@ -567,8 +561,7 @@ def test_the_report_of_a_process_that_has_ended_waits_for_its_last_calls(engine:
     with engine.open_transaction() as other:
         other.report(lease, progress={"percentage": 50})
         died = engine.blocked(Workers(engine).die, "w1")
-        other.run("commit")
-        died.result()
+    died.result()
 
     assert states(engine, [job]) == {("pending", 1, 1)}
 
@@ -589,9 +582,7 @@ def test_a_lease_that_is_locked_when_its_process_ends_is_reclaimed_soon(engine: 
 
     engine.elapse(2)
     assert states(engine, ids) == {("pending", 0, 0)}
-    while workers.run():
-        pass
-    assert states(engine, ids) == {("completed", 1, 0)}
+    workers.complete(ids)
 
 
 def test_two_processes_lease_a_company_each_at_the_same_moment(engine: Engine) -> None:

@@ -13,7 +13,7 @@ from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import check_page
 from tests.e2e.console.people import ADA, BOB, NETWORK, click, press
 from tests.e2e.console.worker import HandWorker
-from tests.support.engine import Engine, piece
+from tests.support.engine import piece
 from tests.support.patience import until
 
 pytestmark = pytest.mark.browser
@@ -205,10 +205,9 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
     lease = worker.lease_one()
     pulse = {"last": "log", "for_ms": 7_300_000, "place": "invoices.py:42", "memory_mb": 1}
     worker.report(lease, pulse=pulse, step={"name": "mail", "for_ms": 1})
-    item = {"job_type": f"{worker.job_type}_misspelt", "payload": {}}
-    [waits] = Engine.enqueue_all(worker, [item], worker.workspace_id)
     # only the person who enqueued a misspelt type sees the finding
-    worker.run("update public.jobs set user_id = %s where id = %s", ADA.id, waits)
+    insert = "insert into public.jobs (workspace_id, user_id, job_type) values (%s, %s, 'misspelt')"
+    worker.run(insert, worker.workspace_id, ADA.id)
     visitor = visit(ADA, "/jobs")
     page = visitor.page
     for status, short, shown in (
@@ -223,7 +222,6 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
         check_page(visitor)
     expect(page.locator(".explain")).to_contain_text("step mail, at invoices.py:42")
     expect(page.locator("dt", has_text="Timeout")).to_be_visible()
-    worker.delete(waits)
 
 
 def test_realtime_is_unavailable_only_if_it_is_late(visit: Visit) -> None:
