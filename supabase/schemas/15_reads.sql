@@ -1578,17 +1578,16 @@ from (
     ),
     (
       'running',
-      'Worker {worker_id} has been running it since {leased_at}.[ The worker misses its renewals. '
-        'Its last known call was at {missed_since}.][ {death}. It runs with {beside} of them and '
-        'nothing else.| {death}. It runs alone.| Its lease lasts until {lease_until} unless it '
-        'is renewed.|][ An earlier process of it was ended by {killer}.][ The role job_worker may '
-        'not execute {not_granted}, so its outcome is not stored.| Its worker lacks {a_right}, so '
-        'its outcome is not stored.|][ It has sent nothing for '
-        '{silent}, since {sign}.][ It was last seen in its step {step}, at {place}.| It was last '
-        'seen at {place}.| It is in its step {step}.|][ One call of its processor runs '
-        'it and {batched}.][ Its database session '
-        '(pid {pid}) waits for a lock of the session with pid {blocker}.][ Session {own_blocker} '
-        'belongs to the same job.][ 99 % of the jobs of its type take {usual} or less.][ Its '
+      '[It has sent nothing for {silent}, since {sign}, and was last seen {seen}. |It has sent '
+        'nothing for {silent}, since {sign}. |It was last seen {seen}. |][99 % of the jobs of its '
+        'type take {usual} or less. ]Worker {worker_id} has been running it since {leased_at}.[ '
+        'The worker misses its renewals. Its last known call was at {missed_since}.][ {death}. It '
+        'runs with {beside} of them and nothing else.| {death}. It runs alone.| Its lease lasts '
+        'until {lease_until} unless it is renewed.|][ An earlier process of it was ended by '
+        '{killer}.][ The role job_worker may not execute {not_granted}, so its outcome is not '
+        'stored.| Its worker lacks {a_right}, so its outcome is not stored.|][ One call of its '
+        'processor runs it and {batched}.][ Its database session (pid {pid}) waits for a lock of '
+        'the session with pid {blocker}.][ Session {own_blocker} belongs to the same job.][ Its '
         'process has used up to {memory_mb} MB.][ The process has grown by {grown_mb} MB.]',
       '[Grant the right: `grant execute on function {not_granted}(jsonb) to job_worker`.|Notify '
         'the operator of the service, because the worker lacks {a_right}.|In code, '
@@ -1742,8 +1741,8 @@ from (
     (
       'no_processor',
       'No running worker serves {types}. Due jobs: {jobs}[, the oldest since {since}].',
-      'If the name is misspelt, cancel the job and enqueue it as {nearest}, the nearest name that '
-        'a worker has.',
+      'If the name is misspelt, cancel, and enqueue again as {nearest}, the nearest name that a '
+        'worker has.',
       'cancel {job_id}',
       null
     ),
@@ -2047,9 +2046,9 @@ from (
     ),
     (
       'silent_jobs',
-      'Running jobs of {job_type} that have sent nothing for more than {limit}: {jobs}. The first '
-        'has been silent since {since}[, in its step {step}][, at {place}].',
-      'See where it is.',
+      'Running jobs of {job_type} that have sent nothing for more than {limit}: {jobs}, the first '
+        'since {since}.',
+      '[The first was last seen {seen}. ]See its page or log.',
       'explain {job_id}',
       null
     ),
@@ -2424,9 +2423,19 @@ order by w.level desc
 limit 1
 $$;
 
+-- Return the running step and the line of code of a job as text. Return null if both are null.
+create function queue.seen_in(p_step text, p_place text)
+returns text
+language sql immutable
+set search_path = ''
+as $$
+select nullif(concat_ws(', ', 'in its step ' || p_step, 'at ' || p_place), '')
+$$;
+
 -- Return an object that describes the last update of a running job, such as a log line or a
 -- finished step. If the worker has reported no update of the job, the object contains only
 -- lease_until, the time at which the lease expires.
+-- seen: The running step and the line of code, as text.
 -- sign: Kind of the job's last update as text, for example 'its last log line'.
 -- silent: Time since the last update of the job, as text. Null for less than 20 seconds, because
 --   workers report updates of jobs only every 15 seconds.
@@ -2447,7 +2456,7 @@ begin
       when l.pulse is null then jsonb_build_object('lease_until', l.expires_at)
       else l.pulse - '{since,own_pids}'::text[] || jsonb_build_object(
         'silent_since', s.since,
-        'step', l.step,
+        'seen', queue.seen_in(l.step, l.pulse ->> 'place'),
         'batched', queue.other_jobs((l.pulse ->> 'batched')::integer),
         'sign', case l.pulse ->> 'last'
           when 'start' then 'its start'

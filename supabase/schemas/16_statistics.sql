@@ -545,6 +545,11 @@ begin
         'unserved', u.job_types,
         'job_type', u.job_type,
         'only_type', (select u.job_type where u.types = u.job_type),
+        'nearest', (
+          select queue.nearest_type(u.job_type)
+          where u.types = u.job_type
+            and not exists (select from queue.job_types as t where t.job_type = u.job_type)
+        ),
         'not_served', u.not_served,
         'revoked_at', queue.revoked_for(u.job_type),
         'once_served', case
@@ -931,8 +936,7 @@ from (
       select
         r.lane,
         r.job_id,
-        r.step,
-        r.pulse ->> 'place' as place,
+        queue.seen_in(r.step, r.pulse ->> 'place') as seen,
         (r.pulse ->> 'since')::timestamptz as since
       from queue.leases as r
       where r.ctid > '(0,0)' -- reads pages in order, because all running jobs are read

@@ -61,6 +61,9 @@ export function duration(ms) {
   return rest === 0 ? whole : `${whole} ${String(rest).padStart(2, "0")} ${partUnit}`;
 }
 
+/** Format a duration in one unit, as `3 min`. */
+export const roughly = (ms) => duration(ms).split(" ").slice(0, 2).join(" ");
+
 /** Seconds per unit of time. The unit of minutes is `min`, because `m` could mean months. */
 const UNITS = [
   [86_400, "d"],

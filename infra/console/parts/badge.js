@@ -1,7 +1,7 @@
 // Badges that show the state of a job, the progress of a job, and how fresh the data of a page is.
 
 import { findings } from "../api.js";
-import { capitalize, duration, percentage } from "../lib/format.js";
+import { capitalize, percentage, roughly } from "../lib/format.js";
 import { FRESHNESS, isDelayed, stateAt, stateOf } from "../lib/states.js";
 import { useStore } from "../lib/store.js";
 import { html, useEffect, useState } from "../lib/ui.js";
@@ -16,10 +16,8 @@ function useTrouble(job, status, state) {
   const found = useStore(findings);
   const { silent } = found.find((finding) => finding.silent?.[job?.id]) ?? {};
   const now = useNow(Boolean(silent));
-  if (silent && status === "processing") {
-    const [count, unit] = duration(now - Date.parse(silent[job.id])).split(" ");
-    return `silent ${count} ${unit}`;
-  }
+  if (silent && status === "processing")
+    return `silent ${roughly(now - Date.parse(silent[job.id]))}`;
   const isUnserved = ({ reason, unserved }) =>
     reason === "no_worker" || unserved?.includes(job?.job_type);
   return state === "queued" && found.some(isUnserved) ? "no worker" : null;

@@ -7,7 +7,7 @@ import { breakable, column, heading, table } from "./table.js";
 import { Sentence, When } from "./when.js";
 
 /** Return the text of a link to a page of the console. */
-const linkTo = (path) => {
+export const linkTo = (path) => {
   const [, name, rest, query] = path.match(/^\/(\w+)\/?([^?]*)(\?.*)?$/);
   if (rest)
     return name === "jobs" ? `See job ${rest.slice(-8)}` : `See type ${decodeURIComponent(rest)}`;

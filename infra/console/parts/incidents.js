@@ -1,5 +1,4 @@
-// Shows problems of the whole system at the top of every page. Of several problems, only the first
-// is shown in full.
+// Shows problems of the whole system at the top of every page, a line for each problem.
 
 import { session, outage, supabase, engine, findings } from "../api.js";
 import { clock } from "../lib/format.js";
@@ -8,7 +7,7 @@ import { isHidden } from "../lib/jobs/page.js";
 import { currentLocation } from "../lib/router.js";
 import { changes, useFetch, useStore } from "../lib/store.js";
 import { html, useEffect, useMemo, useState } from "../lib/ui.js";
-import { Steps } from "./holders.js";
+import { linkTo, Steps } from "./holders.js";
 import { Icon } from "./icons.js";
 import { useRefresh } from "./live.js";
 import { Sentence } from "./when.js";
@@ -17,6 +16,8 @@ const QUIET_MS = 30_000; // milliseconds between two reads of a page if no job c
 const BUSY_MS = 5000; // minimum milliseconds between two reads that changes of jobs cause
 const FINDINGS_MS = 20_000; // minimum milliseconds between two reads of problems
 const LATE_MS = 15_000; // a slow machine or network may join a topic this late
+
+const MAX_SHOWN = 3; // further problems are shown on request
 
 const notifyPage = () => isHidden() || changes.set((count) => count + 1);
 
@@ -79,27 +80,42 @@ export function Incidents({ workspace, isApp }) {
   if (read.error?.reachable)
     lines.unshift({ verdict: "fail", sentence: NOT_READ, cause: read.error.message });
   if (lines.length === 0) return null;
-  const [first, ...rest] = lines.map(
-    ({ sentence, cause, next }) => html`<div key=${sentence}>
-      <p>
-        <span class="strong"><${Sentence} text=${sentence} /></span>
-        ${cause && html` <span class="muted">Cause: ${cause.replace(/\.?$/, ".")}</span>`}
-      </p> <${Steps} next=${next} here=${[path, query].filter(String).join("?")} />
-    </div>`,
+  const here = [path, query].filter(String).join("?");
+  const shown = lines.map(
+    (line) => html`<${Problem} key=${line.sentence} line=${line} here=${here} />`,
   );
+  const rest = shown.splice(MAX_SHOWN);
   return html`<section
     class="incidents"
     data-tone=${lines.some(({ verdict }) => verdict === "fail") ? "failed" : "waiting"}
     aria-label="Needs attention"
     aria-live="polite">
     <${Icon} name="warning" />
-    ${first}
-    ${
-      rest.length > 0 &&
-      html`<details>
-        <summary>${rest.length} more</summary>
-        ${rest}
-      </details>`
-    }
+    <div>
+      ${shown}
+      ${
+        rest.length > 0 &&
+        html`<details>
+          <summary>${rest.length} more</summary>
+          ${rest}
+        </details>`
+      }
+    </div>
   </section>`;
+}
+
+/** Shows one problem in a line with a link, and on request its cause and what to do. */
+function Problem({ line, here }) {
+  const { sentence, cause, next } = line;
+  const text = html`<span class="strong"><${Sentence} text=${sentence} withAges /></span>`;
+  const link = next?.map((step) => step.path).find((to) => to && to !== here);
+  if (!cause && !next?.length) return html`<p>${text}</p>`;
+  return html`<div class="problem-line">
+    <details>
+      <summary>${text} <span class="small">${next?.length ? "What to do" : "Cause"}</span></summary>
+      ${cause && html`<p>Cause: ${cause.replace(/\.?$/, ".")}</p>`}
+      <${Steps} next=${next} here=${link ?? here} />
+    </details>
+    ${link && html`<a href=${link}>${linkTo(link)}</a>`}
+  </div>`;
 }

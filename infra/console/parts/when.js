@@ -7,6 +7,7 @@ import {
   instantOf,
   local,
   relative,
+  roughly,
   serverNow,
   shortId,
   utc,
@@ -77,6 +78,12 @@ function Timestamp({ at }) {
   </time>`;
 }
 
+/** Shows how long ago a time was, as `3 min`. */
+function Age({ at }) {
+  const now = useNow();
+  return html`<time datetime=${at} title=${utc(at)}>${roughly(now - Date.parse(at))}</time>`;
+}
+
 /** Regular expression for a time, code between backticks, a line of code, or the id of a job. */
 const MARKED = new RegExp(
   `${INSTANT.source}|\`([^\`]+)\`|\\b([\\w./-]+\\.py:\\d+)\\b|(?<=\\bjob )([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\\b`,
@@ -89,11 +96,19 @@ const MARKS = [
   (part) => html`<a class="mono" href=${`/jobs/${part}`}>${shortId(part)}</a>`,
 ];
 
+const SINCE = /since $/;
+
 /**
  * Shows a sentence with code, short times and links to jobs. The tooltip of each short time is the
- * full time.
+ * full time. If `withAges` is true, `since` and a time become `for` and a duration.
  */
-export const Sentence = ({ text }) =>
+export const Sentence = ({ text, withAges = false }) =>
   String(text ?? "")
     .split(MARKED)
-    .map((part, index) => (part && MARKS[index % MARKS.length]?.(part)) ?? part);
+    .map((part, index, parts) => {
+      const kind = index % MARKS.length;
+      if (withAges && kind === 0 && parts[index + 1]) return part.replace(SINCE, "for ");
+      if (withAges && kind === 1 && part && SINCE.test(parts[index - 1]))
+        return html`<${Age} at=${instantOf(part)} />`;
+      return (part && MARKS[kind]?.(part)) ?? part;
+    });

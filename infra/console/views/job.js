@@ -2,7 +2,7 @@
 // and buttons for actions.
 
 import { jobs as api, session, supabase } from "../api.js";
-import { atLeast, codeOf, duration, money, number } from "../lib/format.js";
+import { atLeast, codeOf, duration, money, number, pluralize } from "../lib/format.js";
 import { useJobLines } from "../parts/job-lines.js";
 import { createHooks } from "../lib/jobs/hooks.js";
 import { outputText } from "../lib/jobs/output.js";
@@ -93,15 +93,14 @@ function JobDetails({ watch, job }) {
   return html`<article class="page" data-status=${job.status}>
     <header class="page-head">
       <div>
-        <p class="crumb"><a href="/jobs">Jobs</a></p>
-        <div class="bar">
-          <h1 tabindex="-1">
-            ${job.job_type} <${StateBadge}
-              job=${job}
-              cancelling=${Boolean(job.cancel_requested_at)} />
-          </h1>
-          ${isLive && html`<${Freshness} value=${watch.freshness} />`}
-        </div>
+        <p class="crumb bar">
+          <a href="/jobs">Jobs</a> ${isLive && html`<${Freshness} value=${watch.freshness} />`}
+        </p>
+        <h1 tabindex="-1">
+          ${job.job_type} <${StateBadge}
+            job=${job}
+            cancelling=${Boolean(job.cancel_requested_at)} />
+        </h1>
       </div>
       <span class="spacer"></span>
       <${Actions}
@@ -157,7 +156,11 @@ function JobDetails({ watch, job }) {
         ${isLive && data}
       </div>
       <section class="column side" aria-label="Facts">
-        <${Facts} job=${job} last=${attempts.value?.at(-1)} explained=${explained.value} />
+        <${Facts}
+          job=${job}
+          last=${attempts.value?.at(-1)}
+          data=${explained.value?.data}
+          loggedAt=${log.lines.at(-1)?.at} />
       </section>
     </div>
     ${
@@ -174,9 +177,13 @@ function JobDetails({ watch, job }) {
 /** The error at the end of a failed job's sentence, because the page shows the error below. */
 const ERROR_AT_END = /: .*/s;
 
+const FIRST_SENTENCE = /^(.*?(?:\.(?= [A-Z0-9])|$))(.*)$/s;
+
 function Explained({ explained, job }) {
   const explanation = explained.value?.status === job.status ? explained.value : {};
   const { sentence = "\u00a0", cause, estimated_start_at: start } = explanation;
+  const text = job.status === "failed" ? sentence.replace(ERROR_AT_END, ".") : sentence;
+  const [, first, rest] = text.match(FIRST_SENTENCE);
   // only a screen reader announces the completion, because the badge shows it
   const isStuck =
     ["no_worker", "no_processor"].includes(explanation.reason) ||
@@ -186,7 +193,8 @@ function Explained({ explained, job }) {
     data-tone=${isStuck ? "waiting" : undefined}
     aria-live="polite">
     <p class="clamp">
-      <${Sentence} text=${job.status === "failed" ? sentence.replace(ERROR_AT_END, ".") : sentence} />
+      <span class=${isStuck ? "strong" : undefined}><${Sentence} text=${first} /></span>
+      <${Sentence} text=${rest} />
       ${cause && html` <span class="muted">Cause: ${cause}</span>`}
       ${
         start &&
@@ -270,20 +278,25 @@ const SHOWN = 100_000; // a browser takes seconds to lay out a million character
 function StreamOutput({ name, content }) {
   const words = useRef(null);
   const text = outputText(content);
+  const markEarlier = () =>
+    words.current.toggleAttribute("data-earlier", words.current.scrollTop > 0);
   useLayoutEffect(() => {
     const box = words.current;
     const isAtEnd = box.scrollTop + box.clientHeight > box.scrollHeight - 8;
     setText(box, text.slice(-SHOWN)); // a new child would discard the reader's selection
     if (isAtEnd) box.scrollTop = box.scrollHeight;
+    markEarlier();
   }, [text]);
   return html`<section class="card" aria-label=${`Output: ${name}`}>
     <div class="bar">
       <h2>Output: ${name}</h2>
-      ${text.length > SHOWN && html`<span class="muted">Its last ${number(SHOWN)} characters</span>`}
+      <span class="muted small">
+        ${text.length > SHOWN && `the last ${number(SHOWN)} of `}${pluralize(text.length, "character")}
+      </span>
       <span class="spacer"></span>
       ${quietButton("Copy", () => copy(text, "Copied output"))}
     </div>
-    <p class="words" ref=${words} tabindex="0"></p>
+    <p class="words" ref=${words} tabindex="0" onScroll=${markEarlier}></p>
   </section>`;
 }
 
@@ -341,8 +354,11 @@ function StepDetails({ row, onReplay }) {
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
-function Facts({ job, last, explained }) {
+function Facts({ job, last, data = {}, loggedAt }) {
   const time = (at) => at && html`<${When} at=${at} />`;
+  const isRunning = job.status === "processing";
+  const updates = [data.silent_since, job.updated_at, loggedAt].filter(Boolean);
+  const updatedAt = new Date(Math.max(...updates.map(Date.parse))).toISOString();
   const neighbours = (field, value) =>
     value &&
     html`<a class="mono" href=${`/jobs?${field}=${encodeURIComponent(value)}`}>${value}</a>`;
@@ -356,7 +372,8 @@ function Facts({ job, last, explained }) {
     ${fact("Finished", time(job.finished_at))}
     ${fact("Queue time", job.times?.queue_ms > 0 && duration(job.times.queue_ms))}
     ${fact("Duration", job.started_at && html`<${RunTime} row=${job} />`)}
-    ${fact("Timeout", job.status === "processing" && explained?.data.timeout)}
+    ${isRunning && fact("Timeout", data.timeout)}
+    ${isRunning && fact("Last update", time(updatedAt))}
     ${fact("Attempt", html`<span class="num">${job.attempts} of ${job.max_attempts}</span>`)}
     ${fact("Worker", neighbours("worker_id", job.worker_id ?? last?.worker_id))}
     ${fact("Commit", last?.origin && html`<span class="mono">${codeOf(last.origin)}</span>`)}

@@ -42,7 +42,8 @@ def check_page(visitor: Visitor) -> None:
     for scheme in SCHEMES:
         page.emulate_media(color_scheme=scheme)
         visitor.settle()
-        assert violations(page, colours_only=scheme == "dark") == [], scheme
+        found = violations(page, colours_only=scheme == "dark")
+        assert found == [], f"{scheme}: {found}"
     page.set_viewport_size({"width": 320, "height": 700})
     fits(page)
     assert wide

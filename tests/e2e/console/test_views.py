@@ -139,7 +139,7 @@ def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker) -> Non
     expect(words).to_have_text(text, use_inner_text=True)
     worker.say(lease, piece("line\n" * 20_000 + "the last", 307))
     expect(words).to_contain_text("the last")
-    expect(page.get_by_text("Its last 100,000 characters")).to_be_visible()
+    expect(page.get_by_text("the last 100,000 of 100,3")).to_be_visible()
     below = "(box) => box.scrollTop > 0 && box.scrollHeight - box.scrollTop - box.clientHeight"
     assert words.evaluate(below) <= 1
 
