@@ -4,7 +4,7 @@
 
 import { capitalize } from "../lib/format.js";
 import { html } from "../lib/ui.js";
-import { Placeholder } from "./states-of-view.js";
+import { pageHead, Placeholder } from "./states-of-view.js";
 
 export const title = () => "Not found";
 
@@ -14,7 +14,7 @@ export function NotFound({ what = "page" }) {
     ? `There is no page at ${location.pathname}.`
     : `It does not exist${what === "job" ? ", was deleted after its retention" : ""}, or you may not see it.`;
   return html`<div class="page">
-    <header class="page-head"><h1 tabindex="-1">${capitalize(what)} not found</h1></header>
+    ${pageHead(`${capitalize(what)} not found`)}
     <p class="muted">${reason}</p>
     <p>${isPage ? html`<a href="/overview">Overview</a>` : html`<a href=".">Back</a>`}</p>
   </div>`;

@@ -6,7 +6,7 @@ import { html, useState } from "../lib/ui.js";
 import { Tag } from "./badge.js";
 import { ActionButton } from "./dialog.js";
 import { useRefresh } from "./live.js";
-import { pageHead, Stale } from "./states-of-view.js";
+import { pageHead, stale } from "./states-of-view.js";
 import { column, dataTable } from "./table.js";
 import { createAction } from "./toasts.js";
 
@@ -66,7 +66,7 @@ export function ResourceView({
         html`<button type="button" class="primary"
           onClick=${() => setEditing({})}>${words}</button>`,
     )}
-    ${rows.isStale && html`<${Stale} error=${rows.error} retry=${rows.refresh} />`}
+    ${stale(rows)}
     <section class="card" aria-label=${name}>
       ${dataTable(shown, all)}
     </section>

@@ -50,6 +50,10 @@ export const Stale = ({ error, retry }) =>
     ${quietButton("Try again", retry)}
   </div>`;
 
+/** The notice `Stale` if the read's value is old. */
+export const stale = (read) =>
+  read.isStale && html`<${Stale} error=${read.error} retry=${read.refresh} />`;
+
 /**
  * Header of a page with the page's title, the workspace or owner (`of`), and the action buttons.
  */
@@ -58,6 +62,19 @@ export const pageHead = (title, of, ...actions) =>
     <h1 tabindex="-1">${title}</h1>
     <span class="muted">${of}</span>
     ${actions.length > 0 && html`<span class="spacer"></span>`} ${actions}
+  </header>`;
+
+/** Header of the page of one object, with links to the pages above it (`crumb`). */
+export const objectHead = (crumb, title, badge, ...actions) =>
+  html`<header class="page-head">
+    <div class="grow">
+      <p class="crumb">${crumb}</p>
+      <div class="titled">
+        <h1 tabindex="-1">${title}</h1>
+        ${badge}
+      </div>
+    </div>
+    ${actions}
   </header>`;
 
 /**

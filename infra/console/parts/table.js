@@ -2,7 +2,7 @@
 
 import concepts from "../../../shared/minutehand/pages/concepts.md";
 import { html, quietButton } from "../lib/ui.js";
-import { Stale, Placeholder } from "./states-of-view.js";
+import { stale, Placeholder } from "./states-of-view.js";
 import { shortId } from "../lib/format.js";
 
 /**
@@ -112,7 +112,7 @@ export const dataTable = ({ of, rows = [], empty, ...options }, columns) =>
 /** Card with the rows that a read has returned, and a button that reads older rows. */
 export const liveList = ({ of, what, ...options }, columns) =>
   html`<section class="card list" aria-label=${options.label}>
-    ${of.isStale && html`<${Stale} error=${of.error} retry=${of.refresh} />`}
+    ${stale(of)}
     ${dataTable({ of, cards: true, ...options }, columns)}
     ${
       of.more &&

@@ -12,7 +12,7 @@ import { FAILURE_COLUMNS, failureKey } from "../parts/failures.js";
 import { Holders } from "../parts/holders.js";
 import { useRefresh } from "../parts/live.js";
 import { PauseButton } from "../parts/pause.js";
-import { Empty, pageHead, Placeholder, Stale } from "../parts/states-of-view.js";
+import { Empty, pageHead, Placeholder, stale } from "../parts/states-of-view.js";
 import { figure, table } from "../parts/table.js";
 import { When } from "../parts/when.js";
 
@@ -59,7 +59,7 @@ export default function Overview({ workspace }) {
         )}
       </nav>`,
     )}
-    ${stats.isStale && html`<${Stale} error=${stats.error} retry=${stats.refresh} />`}
+    ${stale(stats)}
     ${
       stats.value
         ? html`<${Stats} stats=${stats.value} range=${range}>

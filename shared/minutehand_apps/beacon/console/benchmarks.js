@@ -13,6 +13,7 @@ import {
   loadStyles,
   navigate,
   notify,
+  pageHead,
   pluralize,
   useLivePages,
   useState,
@@ -58,12 +59,12 @@ export default function Benchmarks({ workspace }) {
       notify(`${pluralize(count, "message")} will be published again`);
     });
   return html`<div class="page">
-    <header class="page-head">
-      <h1 tabindex="-1">Benchmarks</h1>
-      <span class="spacer"></span>
-      <${Freshness} value=${jobs.freshness} />
-      <button type="button" class="primary" onClick=${() => setWriting(true)}>New benchmark</button>
-    </header>
+    ${pageHead(
+      "Benchmarks",
+      null,
+      html`<${Freshness} value=${jobs.freshness} />
+        <button type="button" class="primary" onClick=${() => setWriting(true)}>New benchmark</button>`,
+    )}
     ${
       dead.length > 0 &&
       html`<section class="notice failed" aria-labelledby="h-dead">

@@ -8,10 +8,11 @@ import {
   Freshness,
   heading,
   html,
+  objectHead,
   placeholderPage,
   pluralize,
   ShareButton,
-  Stale,
+  stale,
   table,
   Tag,
   useFetch,
@@ -63,26 +64,20 @@ export default function JobPage({ id, workspace }) {
   const questions = pluralize(job.spec.questions.length, "question");
   const regions = pluralize(constraints.regions.length, "region");
   return html`<article class="page">
-    <header class="page-head">
-      <div class="grow">
-        <p class="crumb">
-          <a href="/benchmarks">Benchmarks</a> / ${job.jobspec_id} ${versionOf(job)}
-        </p>
-        <div class="titled">
-          <h1 tabindex="-1" class="wrap">${job.spec.benchmark.name}</h1>
-          <${State} job=${job} />
-        </div>
-      </div>
-      ${isLive && html`<${Freshness} value=${freshness} />`}
+    ${objectHead(
+      html`<a href="/benchmarks">Benchmarks</a> / ${job.jobspec_id} ${versionOf(job)}`,
+      job.spec.benchmark.name,
+      html`<${State} job=${job} />`,
+      html`${isLive && html`<${Freshness} value=${freshness} />`}
       <${ShareButton}
         what="the answers"
         address=${job.share_id && `/api/v1/shared/${job.share_id}`}
         share=${(isShared) => beacon.share(job.id, isShared)}
         refresh=${found.refresh} />
       ${workspace.role === "manager" && html`<${ActionButton} run=${repeat}>Run daily<//>`}
-      ${isLive && html`<${ActionButton} className="danger" run=${cancel}>Cancel<//>`}
-    </header>
-    ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
+      ${isLive && html`<${ActionButton} className="danger" run=${cancel}>Cancel<//>`}`,
+    )}
+    ${stale(found)}
     <p class="muted wrap">
       ${questions}, answers from ${constraints.min_regions} of ${regions} needed,
       ${" "}submitted <${When} at=${job.created_at} />

@@ -10,6 +10,7 @@ import {
   html,
   JsonView,
   NotFound,
+  objectHead,
   placeholderPage,
   shortId,
   useFetch,
@@ -51,20 +52,17 @@ export default function ReceiptPage({ id, receipt }) {
   const name = `receipt-${one.region}-${shortId(one.id)}.json`;
   const save = () => download(name, `${JSON.stringify(one, null, 1)}\n`, "application/json");
   return html`<article class="page narrow">
-    <header class="page-head">
-      <div class="grow">
-        <p class="crumb">
-          <a href="/benchmarks">Benchmarks</a> / <a href=${`/benchmarks/${id}`}>
+    ${objectHead(
+      html`<a href="/benchmarks">Benchmarks</a> / <a href=${`/benchmarks/${id}`}>
             ${one.jobspec_id}
-          </a>
-        </p>
-        <h1 tabindex="-1">Receipt of ${one.region}</h1>
-      </div>
-      <button type="button" onClick=${() => copy(location.href, "Copied the link")}>
+          </a>`,
+      `Receipt of ${one.region}`,
+      null,
+      html`<button type="button" onClick=${() => copy(location.href, "Copied the link")}>
         Copy link
       </button>
-      <button type="button" onClick=${save}>Download</button>
-    </header>
+      <button type="button" onClick=${save}>Download</button>`,
+    )}
     <section class="card" aria-label="Signature">
       <dl class="facts">
         ${fact("Answered by", `${one.provider} · ${one.model}`)}

@@ -21,7 +21,7 @@ import {
   NotFound,
   placeholderPage,
   Sentence,
-  Stale,
+  stale,
   StateBadge,
   stateOf,
   supabase,
@@ -202,7 +202,7 @@ function Conversation({ id, workspaceId }) {
         <h1 tabindex="-1" class="wrap">${session.title ?? "New conversation"}</h1>
       </div>
     </header>
-    ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
+    ${stale(found)}
     <div role="log" aria-label="Messages" ref=${log}>
       <ol class="chat-messages">
         ${messages.filter(isShown).map(

@@ -10,8 +10,9 @@ import {
   NotFound,
   notify,
   number,
+  objectHead,
   placeholderPage,
-  Stale,
+  stale,
   StateBadge,
   useFetch,
   useState,
@@ -39,28 +40,24 @@ export default function AccountPage({ id, workspace }) {
   const unread = placeholderPage("Account", found, "account");
   if (unread) return unread;
   if (found.value.account === null) return html`<${NotFound} what="account" />`;
-  return html`<${Loaded} ...${found.value} ...${found} job=${job} />`;
+  return html`<${Loaded} ...${found.value} found=${found} job=${job} />`;
 }
 
-function Loaded({ account, contacts, history, job, isStale, error, refresh }) {
+function Loaded({ account, contacts, history, found, job }) {
   const last = history[0];
   return html`<article class="page">
-    <header class="page-head">
-      <div class="grow">
-        <p class="crumb"><a href="/accounts">Accounts</a></p>
-        <div class="titled">
-          <h1 tabindex="-1">${account.name}</h1>
-          <${Enriched} row=${account} job=${last} />
-        </div>
-      </div>
-      <${EnrichButton}
+    ${objectHead(
+      html`<a href="/accounts">Accounts</a>`,
+      account.name,
+      html`<${Enriched} row=${account} job=${last} />`,
+      html`<${EnrichButton}
         kind="account"
         row=${account}
         name=${account.name}
         job=${job}
-        refresh=${refresh}
-        className=${account.enriched_at ? "" : "primary"} />
-    </header>
+        refresh=${found.refresh}
+        className=${account.enriched_at ? "" : "primary"} />`,
+    )}
     ${
       job &&
       html`<section class="card" aria-label="Enrichment">
@@ -85,10 +82,10 @@ function Loaded({ account, contacts, history, job, isStale, error, refresh }) {
         Sample: the enriched values are made up, and did not come from Apollo.
       </p>`
     }
-    ${isStale && html`<${Stale} error=${error} retry=${refresh} />`}
+    ${stale(found)}
     <div class="columns">
       <div class="column main">
-        <${Fields} account=${account} onSaved=${refresh} />
+        <${Fields} account=${account} onSaved=${found.refresh} />
         <section class="card" aria-labelledby="h-people">
           <h2 id="h-people">Contacts</h2>
           ${

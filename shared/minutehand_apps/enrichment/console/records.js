@@ -11,6 +11,7 @@ import {
   Icon,
   liveList,
   loadStyles,
+  pageHead,
   quietButton,
   SearchBox,
   setQuery,
@@ -91,15 +92,15 @@ export function RecordsPage({ kind, label, nameOf, columns, hint, add, actions, 
   const rows = records.value?.flatMap((one) => one.rows) ?? [];
   const jobs = records.value?.at(-1)?.jobs ?? new Map();
   return html`<div class="page">
-    <header class="page-head">
-      <h1 tabindex="-1">${label}</h1>
-      <span class="spacer"></span>
-      <${Freshness} value=${records.freshness} />
-      <div class="actions">
-        ${actions}
-        <button type="button" class="primary" onClick=${add}>New ${kind}</button>
-      </div>
-    </header>
+    ${pageHead(
+      label,
+      null,
+      html`<${Freshness} value=${records.freshness} />
+        <div class="actions">
+          ${actions}
+          <button type="button" class="primary" onClick=${add}>New ${kind}</button>
+        </div>`,
+    )}
     <div class="bar">
       <${SearchBox}
         value=${search}

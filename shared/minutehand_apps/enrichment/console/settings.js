@@ -10,6 +10,7 @@ import {
   loadStyles,
   notify,
   number,
+  pageHead,
   Placeholder,
   Tag,
   useFetch,
@@ -25,7 +26,7 @@ export const title = () => "API settings";
 export default function Settings({ workspace }) {
   const found = useFetch((signal) => apiSettings.get(workspace.id, signal), [workspace.id]);
   return html`<div class="page narrow">
-    <header class="page-head"><h1 tabindex="-1">API settings</h1></header>
+    ${pageHead("API settings")}
     ${
       found.value
         ? html`<${Loaded}

@@ -14,9 +14,10 @@ import {
   JobProgress,
   loadStyles,
   navigate,
+  objectHead,
   placeholderPage,
   ShareButton,
-  Stale,
+  stale,
   supabase,
   Tag,
   useFetch,
@@ -96,15 +97,11 @@ export default function PlanPage({ id }) {
     callRoute("PUT /api/plans/{plan_id}/share", { params, body: { shared } });
   const { tone, word } = toneOf(plan);
   return html`<article class="page">
-    <header class="page-head">
-      <div class="grow">
-        <p class="crumb"><a href="/plans">Plans</a> / created <${When} at=${plan.created_at} /></p>
-        <div class="titled">
-          <h1 tabindex="-1" class="wrap">${plan.prompt.slice(0, 160)}</h1>
-          <${Tag} tone=${tone}>${word}<//>
-        </div>
-      </div>
-      <div class="actions">
+    ${objectHead(
+      html`<a href="/plans">Plans</a> / created <${When} at=${plan.created_at} />`,
+      plan.prompt.slice(0, 160),
+      html`<${Tag} tone=${tone}>${word}<//>`,
+      html`<div class="actions">
         ${
           ["failed", "cancelled"].includes(plan.status) &&
           html`<${ActionButton} className="primary" run=${() => post("Could not retry", "retry")}>
@@ -132,9 +129,9 @@ export default function PlanPage({ id }) {
           <//>`
         }
         <${ActionButton} className="danger" run=${remove}>Delete<//>
-      </div>
-    </header>
-    ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
+      </div>`,
+    )}
+    ${stale(found)}
     ${
       live &&
       html`<${JobProgress}

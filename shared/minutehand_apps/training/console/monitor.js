@@ -7,6 +7,7 @@ import {
   Freshness,
   html,
   liveList,
+  objectHead,
   quietButton,
   setQuery,
   stateOf,
@@ -60,13 +61,7 @@ export default function Monitor({ workspace }) {
     </a>`;
   };
   return html`<div class="page">
-    <header class="page-head">
-      <div class="grow">
-        <p class="crumb"><a href="/trainings">Training</a></p>
-        <h1 tabindex="-1">Jobs</h1>
-      </div>
-      <${Freshness} value=${found.freshness} />
-    </header>
+    ${objectHead(html`<a href="/trainings">Training</a>`, "Jobs", null, html`<${Freshness} value=${found.freshness} />`)}
     <div class="bar">
       <nav class="groups" aria-label="Jobs by state">
         ${tab("", "All")}

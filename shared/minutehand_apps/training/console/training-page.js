@@ -12,10 +12,11 @@ import {
   Loading,
   loadStyles,
   navigate,
+  objectHead,
   placeholderPage,
   quietButton,
   ShareButton,
-  Stale,
+  stale,
   table,
   Tag,
   useFetch,
@@ -72,17 +73,11 @@ function Training({ id, remove }) {
   const { share_id: shareId } = training;
   const isWritten = Boolean(training.procedure?.procedure);
   return html`<article class="page">
-    <header class="page-head">
-      <div class="grow">
-        <p class="crumb">
-          <a href="/trainings">Training</a> / uploaded <${When} at=${training.created_at} />
-        </p>
-        <div class="titled">
-          <h1 tabindex="-1" class="wrap">${training.title}</h1>
-          <${Tag} tone=${tone}>${word}<//>
-        </div>
-      </div>
-      <div class="actions">
+    ${objectHead(
+      html`<a href="/trainings">Training</a> / uploaded <${When} at=${training.created_at} />`,
+      training.title,
+      html`<${Tag} tone=${tone}>${word}<//>`,
+      html`<div class="actions">
       ${
         training.procedure?.procedure &&
         html`<${ShareButton}
@@ -112,9 +107,9 @@ function Training({ id, remove }) {
         isOver(training.status) &&
         html`<${ActionButton} className="danger" run=${() => remove(training.title)}>Delete<//>`
       }
-      </div>
-    </header>
-    ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
+      </div>`,
+    )}
+    ${stale(found)}
     ${
       training.status === "failed" &&
       html`<p class="notice failed wrap" role="alert">

@@ -8,6 +8,7 @@ import {
   heading,
   html,
   liveList,
+  pageHead,
   Sentence,
   Tag,
   useLivePages,
@@ -43,13 +44,13 @@ export default function Trainings({ workspace, user }) {
   const whose = `${user.id} ${workspace.id}`;
   const shown = found.value?.flatMap((page) => page.trainings) ?? [];
   return html`<div class="page">
-    <header class="page-head">
-      <h1 tabindex="-1">Training</h1>
-      <span class="spacer"></span>
-      <${Freshness} value=${found.freshness} />
-      <a class="button" href="/trainings/monitor">Jobs</a>
-      <button type="button" class="primary" onClick=${() => setIsAdding(true)}>New video</button>
-    </header>
+    ${pageHead(
+      "Training",
+      null,
+      html`<${Freshness} value=${found.freshness} />
+        <a class="button" href="/trainings/monitor">Jobs</a>
+        <button type="button" class="primary" onClick=${() => setIsAdding(true)}>New video</button>`,
+    )}
     <${Uploading} whose=${whose} />
     ${liveList(
       {
