@@ -259,11 +259,9 @@ def test_a_job_is_started_or_cancelled_never_both(engine: Engine) -> None:
     """
     engine.stop_clock()
     first = engine.enqueue(start_by_seconds=30)
-    with engine.another_session() as other:
-        other.run("begin")
+    with engine.open_transaction() as other:
         [lease] = other.lease()
         engine.elapse(31)
-        other.run("commit")
     engine.maintain()
     assert engine.status(first) == "processing"
     engine.settle(lease, "retry", error=ERROR, retry_after_seconds=0)
@@ -271,11 +269,9 @@ def test_a_job_is_started_or_cancelled_never_both(engine: Engine) -> None:
 
     second = engine.enqueue(start_by_seconds=30)
     engine.advance(31)
-    with engine.another_session() as other:
-        other.run("begin")
+    with engine.open_transaction() as other:
         other.maintain()
         assert engine.lease(call=2) == []
-        other.run("commit")
     assert engine.lease(call=3) == []
     assert engine.events(second) == ["job.created", "job.cancelled"]
 
