@@ -578,8 +578,11 @@ language plpgsql
 security definer
 set search_path = ''
 as $$ -- guests have no rights on tables
+declare
+  v_plan public.plans := plan.plan_or_refuse(p_plan_id);
 begin
-  perform plan.cancel(p_plan_id);
+  perform queue.hold_id(p_plan_id::text);
+  perform queue.cancel(array[v_plan.job_id], queue.clock());
   delete from public.plans where id = p_plan_id;
   return jsonb_build_object('plan_id', p_plan_id);
 end;
