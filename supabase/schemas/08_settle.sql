@@ -128,8 +128,14 @@ begin
   end;
   if p_is_long then
     outcome := 'failed';
-    problem := '{"type": "ResultTooLarge", "reason": "result_too_large",
-      "message": "the result is too long; store the result and return a reference"}';
+    problem := jsonb_build_object(
+      'type', 'ResultTooLarge',
+      'reason', 'result_too_large',
+      'message', format(
+        'the result has more than %s bytes; store the result and return a reference',
+        queue.setting('payload_max_bytes')
+      )
+    );
   elsif p_job.cancel_requested_at is not null and outcome <> 'completed' then
     -- Drop the error that describes a lost worker, because the cancel request may be the reason why
     -- the worker stopped.

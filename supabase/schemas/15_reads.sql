@@ -1348,6 +1348,22 @@ from (
         'Its machine or the database ran out of a resource ({code}). Free some of it.'
       ),
       (
+        'memory',
+        'Its process could not allocate memory. Give the worker more memory, or let the job use '
+          'less. Then retry the job.'
+      ),
+      (
+        'prepared',
+        'Its connection has lost a prepared statement ({code}), as with a pooler in transaction '
+          'mode. Turn prepared statements off in the driver, or connect in session mode. Then '
+          'retry the job.'
+      ),
+      (
+        'lock',
+        'It waited too long for a lock of another session ({code}). End that session if no one '
+          'needs it, or retry the job later.'
+      ),
+      (
         'contention',
         'It conflicted with another transaction ({code}). Retry the job. If the conflict returns, '
           'take locks in one order, and briefly.'
@@ -1364,7 +1380,8 @@ from (
       ),
       (
         'rejected',
-        'Correct the trigger, constraint or value that the error names, then retry the job.'
+        'Correct the trigger, constraint or value that caused the error, then retry the job. The '
+          'doctor names a trigger that rejects all changes.'
       ),
       (
         'credentials',
@@ -1372,8 +1389,8 @@ from (
       ),
       (
         'grant',
-        'The role of its database connection lacks a right ({code}). Grant the right that the '
-          'error names, then retry the job.'
+        'The role of its database connection lacks a right ({code}). Grant it the '
+          'right, then retry the job.'
       ),
       (
         'value',
@@ -1396,8 +1413,8 @@ from (
       ),
       (
         'unavailable',
-        'The other service cannot be used. Check its address, its certificate or TLS setting, and '
-          'whether it runs. Then retry the job.'
+        'The connection to the other service failed. Correct what the error names, for example the '
+          'address, the password, a TLS setting or a limit of connections. Then retry the job.'
       ),
       (
         'unavailable:error',
@@ -1449,6 +1466,13 @@ from (
         '/overview'
       ),
       (
+        '{key_limit, workspace_type_limit, workspace_limit, type_limit, rate_limited, no_slot}',
+        'If it must not wait for jobs with a smaller priority ({smaller}), enqueue it again with a '
+          'smaller priority.',
+        null,
+        null
+      ),
+      (
         '{key_limit, workspace_type_limit, workspace_limit, type_limit, no_slot}',
         '[Job {parent} is its parent. If the parent waits for it without `ctx.gather` or '
           '`ctx.map`, neither ends: cancel the parent, and fix its code.|Wait for job {holder}. '
@@ -1484,8 +1508,8 @@ from (
       ),
       (
         '{disk_filling, disk_nearly_full}',
-        'Enlarge the disk and set its new size (`set_settings`, `disk_bytes`), or keep ended jobs '
-          'for fewer days (`retention_days`).',
+        'Enlarge the disk and set its new size (`set_settings`, `disk_bytes`), or delete data, for '
+          'example by keeping ended jobs for fewer days (`retention_days`).',
         null,
         '/overview'
       ),
@@ -1525,7 +1549,7 @@ from (
     (
       'failed:deadline',
       null,
-      'Enqueue it again with a later deadline.',
+      'Enqueue a copy, which has no deadline.',
       'replay {job_id}',
       null
     ),
@@ -1673,8 +1697,10 @@ from (
     ),
     (
       'scheduled',
-      'It is scheduled for {run_at}.',
-      'Run it now.',
+      'It is scheduled for {run_at}.[ Its deadline, {early_deadline}, is earlier.][ It was created '
+        'at {created_at}, and an enqueue with its unique key last changed it at {changed_at}.]',
+      '[Run it now, or it fails at {early_deadline}.|If enqueues with its key {changed_key} '
+        'postpone it too often, send fewer of them, or run it now.|Run it now.]',
       'retry {job_id}',
       null
     ),
@@ -1759,8 +1785,8 @@ from (
     ),
     (
       'key_limit',
-      'The concurrency limit of its key is used up: {running} of {limit}[, held by job {holder} '
-        '({holder_state})].',
+      'The concurrency limit of its key {own_key} is used up: {running} of {limit}[, held by job '
+        '{holder} ({holder_state})].',
       'If more may run at a time, raise `key_concurrency` of {own_type} in code, and deploy.',
       null,
       '/types/{job_type}'
@@ -1985,8 +2011,8 @@ from (
       'no_retention',
       'Jobs are deleted within minutes of their end ({states}), because their `retention_days` are '
         '0.',
-      'To keep them, let an operator raise the setting: `select public.set_settings('
-        '''{"retention_days": {"completed": 30, "cancelled": 30, "failed": 90}}'')`.',
+      'To keep them, let an operator raise the setting, for example to: `select '
+        'public.set_settings(''{"retention_days": {longer}}'')`.',
       null,
       '/overview'
     ),
@@ -2099,7 +2125,7 @@ from (
       ('worker_lost', 'Its process ended {ended_times} while it ran[ {alone}].'),
       (
         'worker_lost',
-        'Its worker was lost {lost_times} while it ran nothing else.'
+        'Its worker stopped reporting {lost_times} while it ran nothing else.'
       ),
       (
         'lease_expired',
@@ -2134,7 +2160,7 @@ from (
       ),
       (
         'disk_nearly_full',
-        'The disk is {percent} % full. At 95 % the database rejects writes.'
+        'The disk is {percent} % full. Supabase makes the database read-only at 95 %.'
       ),
       (
         'service_full',
@@ -2281,7 +2307,7 @@ select jsonb_build_object(
     when 'process_died' then case
       when p_job.error_data ? 'evidence'
         then 'Its process died' || queue.process_end(p_job.error_data -> 'evidence')
-      else 'Its worker was lost' -- the process may still be alive
+      else 'Its worker stopped reporting' -- the process may still be alive
     end || ' with ' || queue.other_jobs((p_job.error_data ->> 'company')::integer)
   end,
   'beside', (
@@ -2639,6 +2665,26 @@ begin
       'data', v_data
         || to_jsonb(v_found)
         || queue.maintained_before(v_found.run_at)
+        || jsonb_build_object(
+          'early_deadline', case
+            when p_job.deadline_at < v_found.run_at then p_job.deadline_at
+          end
+        )
+        || coalesce(
+          (
+            select jsonb_build_object(
+              'created_at', p_job.created_at,
+              'changed_at', p_job.updated_at,
+              'changed_key', left(k.key, 100)
+            )
+            from queue.job_keys as k
+            where k.job_id = p_job.id
+              and k.freed_when = 'leased' -- so with debounce_seconds
+              and p_job.attempts = 0
+              and p_job.updated_at > p_job.created_at
+          ),
+          '{}'
+        )
         || (
           select jsonb_build_object(
             'first_at', min(a.ended_at),
@@ -3091,6 +3137,10 @@ select jsonb_build_object(
   'recursions', count(*) filter (where a.job_type = p_job.job_type)
 )
 from ancestors as a
+where not exists ( -- an operator knows it already
+  select from queue.pauses as p
+  where p.kind = 'job_type' and p.name = p_job.job_type
+)
 having count(*) filter (where a.job_type = p_job.job_type) >= 10
 $$;
 
@@ -3288,9 +3338,12 @@ select
         when e.sqlstate ~ '^2[23]' then 'value'
         when e.sqlstate = '57014' then 'statement'
         when e.status ^@ '4' then 'request'
+        when e.sqlstate = '26000' then 'prepared'
+        when e.sqlstate = '55P03' then 'lock'
         when e.sqlstate ~ '^(40|55)' then 'contention'
         when e.signal is not null then 'killed'
-        when e.errno in ('ENOSPC', 'EDQUOT', 'ENOMEM', 'EMFILE') or e.sqlstate ^@ '53'
+        when e.errno = 'ENOMEM' then 'memory'
+        when e.errno in ('ENOSPC', 'EDQUOT', 'EMFILE') or e.sqlstate ^@ '53'
           then 'machine'
         -- Python's TimeoutError has this errno, also one of the processor's own code
         when e.errno = 'ETIMEDOUT' then 'slow'
@@ -3493,8 +3546,12 @@ begin
   v_found := v_found || jsonb_build_object(
     'next', (v_left -> 'next')
       || (v_recursion -> 'next')
-      || coalesce(v_stopped -> 'next', '[]')
-      || (v_found -> 'next'),
+      || coalesce(
+        -- waiting alone does not help a job that is stopped again and again
+        (v_stopped -> 'next')
+        || jsonb_path_query_array(v_found -> 'next', '$[*] ? (@.kind == "act")'),
+        v_found -> 'next'
+      ),
     'sentence', concat_ws(
       ' ',
       -- put the sentences about the lost worker and the abandoned processor before the job's
@@ -3561,6 +3618,7 @@ as $$
 select jsonb_build_object(
   'job_type', p_job.job_type,
   'own_type', case when not queue.is_internal(p_job.job_type) then p_job.job_type end,
+  'own_key', left(p_job.concurrency_key, 100),
   'queue', p_job.queue,
   'finished_at', p_job.finished_at,
   'start_by_at', case

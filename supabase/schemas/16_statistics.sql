@@ -473,11 +473,17 @@ begin
       'no_retention',
       null,
       null,
-      jsonb_build_object('states', string_agg(d.key, ', ' order by d.key))
+      jsonb_build_object(
+        'states', string_agg(d.key, ', ' order by d.key) filter (where d.value = '0'),
+        'longer', jsonb_object_agg(d.key, case
+          when d.value <> '0' then d.value::integer
+          when d.key = 'failed' then 90
+          else 30
+        end)::text
+      )
     from jsonb_each_text(queue.setting('retention_days')) as d
-    where d.value = '0'
     -- some projects keep no completed jobs, but without failed jobs no one sees why they failed
-    having bool_or(d.key = 'failed')
+    having bool_or(d.key = 'failed' and d.value = '0')
     union all
     select
       case

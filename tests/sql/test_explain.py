@@ -110,6 +110,7 @@ def test_a_limit_that_is_used_up_is_named(
     behind = engine.explain(last)
     by_priority = "" if expected == "key_limit" else ", 1 of them because their priority is smaller"
     assert f"ahead of it: 1{by_priority}." in behind["sentence"]
+    assert ("a smaller priority (1)" in behind["next"][0]["words"]) == bool(by_priority)
     engine.cancel(last)
 
     said = engine.explain(waits)
@@ -238,6 +239,7 @@ def test_a_job_whose_workers_are_stopped_again_and_again_is_named(engine: Engine
     assert found["jobs"] == 1
     for shown in (said, found):
         assert shown["next"][0]["words"].startswith("See what stops the workers")
+        assert {step["kind"] for step in shown["next"]} == {"act"}
     assert "stopped_jobs" not in engine.findings(GLOBEX)
     engine.complete(engine.lease())
     assert "were stopped" not in engine.explain(job_id)["sentence"]
@@ -250,7 +252,9 @@ def test_failed_jobs_that_are_deleted_at_once_are_a_finding(engine: Engine, ada:
     for failed, is_found in ((1, False), (0, True)):
         engine.set(retention_days={"completed": 0, "cancelled": 7, "failed": failed})
         assert ("no_retention" in engine.findings()) == is_found
-    assert "(completed, failed)" in ada.findings(ACME)["no_retention"]["sentence"]
+    found = ada.findings(ACME)["no_retention"]
+    assert "(completed, failed)" in found["sentence"]
+    assert '{"failed": 90, "cancelled": 7, "completed": 30}' in found["next"][0]["words"]
 
 
 @pytest.mark.parametrize(("seconds", "is_named"), [(30, True), (100, False), (900, False)])
@@ -322,6 +326,26 @@ def test_a_job_that_starts_itself_without_end_is_named(engine: Engine) -> None:
     assert "20 or more ancestors" in engine.findings()["recursive_type"]["sentence"]
     other = engine.explain(engine.enqueue(job_type="plain", parent_id=job_id))
     assert "ancestors" not in other["sentence"]
+    engine.pause("job_type", "work")
+    assert "recursive_type" not in engine.findings()
+
+
+def test_a_scheduled_job_that_is_postponed_or_fails_before_its_time_is_named(
+    engine: Engine,
+) -> None:
+    """Its explanation would otherwise only promise a start that never comes."""
+    options: dict[str, Any] = {"unique": {"key": "k"}, "debounce_seconds": 60}
+    job_id = engine.enqueue(**options)
+    assert engine.explain(job_id)["next"][0]["words"] == "Run it now."
+    engine.advance(30)
+    assert engine.enqueue(**options) == job_id
+    said = engine.explain(job_id)
+    assert "with its unique key last changed it at" in said["sentence"]
+    assert "enqueues with its key k postpone it" in said["next"][0]["words"]
+    at = str(engine.one("select queue.clock() + interval '5 seconds'"))
+    late = engine.explain(engine.enqueue(delay_seconds=60, deadline_at=at))
+    assert "is earlier." in late["sentence"]
+    assert "or it fails at" in late["next"][0]["words"]
 
 
 def test_jobs_that_only_fail_or_wait_are_a_finding(engine: Engine) -> None:
@@ -412,17 +436,20 @@ def test_a_job_that_the_project_refuses_to_change_is_said(engine: Engine) -> Non
 #: advice.
 ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("AttemptTimeout", {}, "traceback"),
-    ("DeadlinePassed", {}, "later deadline"),
+    ("DeadlinePassed", {}, "no deadline"),
     ("httpx.ReadTimeout", {}, "what the error names"),
     ("TimeoutError", {"errno": "ETIMEDOUT"}, "its time limit"),
     ("httpx.HTTPStatusError", {"status": 401}, "credentials"),
     ("psycopg.OperationalError", {"sqlstate": "28P01"}, "credentials"),
-    ("psycopg.OperationalError", {}, "its address, its certificate or TLS setting"),
-    ("psycopg.errors.InsufficientPrivilege", {"sqlstate": "42501"}, "Grant the right"),
+    ("psycopg.OperationalError", {}, "a limit of connections"),
+    ("psycopg.errors.InsufficientPrivilege", {"sqlstate": "42501"}, "Grant it the right"),
     ("queue.errors.QueueError", {"sqlstate": "42501", "status": 403}, "(SQLSTATE 42501)"),
     ("queue.errors.QueueError", {"sqlstate": "42883", "status": 404}, "lacks"),
     ("postgrest.APIError", {"sqlstate": "PGRST202", "status": 404}, "`minutehand doctor`"),
     ("psycopg.errors.DeadlockDetected", {"sqlstate": "40P01"}, "transaction"),
+    ("psycopg.errors.LockNotAvailable", {"sqlstate": "55P03"}, "a lock of another session"),
+    ("psycopg.errors.InvalidSqlStatementName", {"sqlstate": "26000"}, "prepared statement"),
+    ("MemoryError", {"errno": "ENOMEM"}, "more memory"),
     ("psycopg.errors.QueryCanceled", {"sqlstate": "57014"}, "statement_timeout"),
     ("psycopg.errors.InvalidTextRepresentation", {"sqlstate": "22P02"}, "rejected a value"),
     ("psycopg.errors.UndefinedTable", {"sqlstate": "42P01"}, "lacks"),
@@ -443,7 +470,7 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("httpx.HTTPStatusError", {"status": 503}, "(HTTP 503)"),
     ("httpx.ConnectError", {"errno": "EAI_NONAME"}, "host name"),
     ("PayloadRejected", {}, "payload"),
-    ("SettleRejected", {}, "the trigger, constraint or value"),
+    ("SettleRejected", {}, "trigger, constraint or value"),
     ("DeadlineReached", {}, "what the error names"),  # the worker's time ran out, not the job's
 ]
 

@@ -169,7 +169,7 @@ class ProcessorTest(Generic[P]):
         item = settle_item(result, AttemptFacts(has_new_steps=context.new_steps > 0))
         assert item is not None, "no test loses its lease"
         if item.outcome == "completed" and _is_too_long(item.result):
-            message = "the result is too long; store the result and return a reference"
+            message = "the result has more than 256 kB; store the result and return a reference"
             item = SettleItem.of("failed", error=ending_error("ResultTooLarge", message))
         clear_memos(context, item.outcome, is_last=job.is_last_attempt)
         await stage.flush()

@@ -267,7 +267,7 @@ select
       'next', jsonb_build_array(jsonb_build_object(
         'words', case
           when w.enabled
-            then 'Fix the endpoint. Its deliveries are retried, and failed deliveries are kept as '
+            then 'Fix the endpoint or its address. Its deliveries are retried, and failed deliveries are kept as '
               'jobs.'
           else 'Fix the endpoint, then enable the webhook again.'
         end,
