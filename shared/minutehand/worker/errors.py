@@ -111,9 +111,7 @@ def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:
     codes: dict[str, Any] = {}
     for cause in (error, *_causes(error)):
         response = attribute(cause, "response")
-        status = attribute(response, "status_code")
-        status = attribute(cause, "status") if status is None else status
-        if type(status) is int and 400 <= status <= 599:
+        if status := _status(cause, response):
             codes.setdefault("status", status)
             if body := _body(response):
                 codes.setdefault("response", redactor.text(body))
@@ -140,6 +138,15 @@ def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:
             if output := _end(cause.stderr or cause.output):
                 codes.setdefault("response", redactor.text(output))
     return codes
+
+
+def _status(error: BaseException, response: Any) -> int | None:
+    """Return the HTTP status of an error's response, or of an error of a vendor's library."""
+    values = [attribute(response, "status_code")]
+    values += [attribute(error, name) for name in ("status_code", "status")]
+    if not type(error).__name__.startswith("SMTP"):  # its code is no HTTP status
+        values.append(attribute(error, "code"))
+    return next((int(n) for n in values if isinstance(n, int) and 400 <= n <= 599), None)
 
 
 def _address(error: BaseException) -> str | None:

@@ -3,6 +3,7 @@
 import errno
 import subprocess
 from email.message import Message
+from http import HTTPStatus
 from io import BytesIO
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -36,10 +37,26 @@ def refused(body: bytes = b"") -> BaseException:
     return httpx.HTTPStatusError("no", request=request, response=response)
 
 
+class VendorError(Exception):
+    """An error of a vendor's library, which keeps no response."""
+
+    def __init__(self, **fields: object) -> None:
+        vars(self).update(fields)
+
+
+class SMTPError(VendorError):
+    pass
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [
         (refused(), {"status": 429}),
+        (VendorError(status_code=401), {"status": 401}),
+        (VendorError(status=503, code="busy"), {"status": 503}),
+        (VendorError(status="error", code=HTTPStatus.FORBIDDEN), {"status": 403}),
+        (VendorError(code=1013), {"status": None}),
+        (SMTPError(code=550), {"status": None}),
         (OSError(errno.ENOSPC, "no space"), {"errno": "ENOSPC"}),
         (MemoryError(), {"errno": "ENOMEM"}),
         (psycopg.errors.TooManyConnections("full"), {"sqlstate": "53300"}),
