@@ -50,7 +50,7 @@ select queue.allow('authenticated, service_role', 'queue.user_message');
 
 -- Return a hash that groups the errors of jobs. Two errors that differ only in numbers and ids have
 -- the same hash. The message of a WorkerLost error contains the worker's name, so the hash of the
--- error is computed from the reason why the worker's process ended.
+-- error is computed from the reason why the worker's process ended, with its exit code.
 create function queue.fingerprint(p_message text, p_error jsonb)
 returns text
 language plpgsql immutable
@@ -58,24 +58,28 @@ set search_path = ''
 as $$
 begin
   return left(
-    md5(regexp_replace(
-      lower(concat_ws(
-        ' ',
-        p_error ->> 'type',
-        case
-          when p_error ->> 'type' = 'WorkerLost' then concat_ws(
-            ' ',
-            p_error ->> 'reason',
-            p_error #>> '{evidence,signal}',
-            p_error #>> '{evidence,line}',
-            p_error #>> '{evidence,guilty_type}'
-          )
-          else p_message
-        end
-      )),
-      '[0-9a-f-]*[0-9][0-9a-f-]*',
-      '#',
-      'g'
+    md5(concat_ws(
+      ' ',
+      regexp_replace(
+        lower(concat_ws(
+          ' ',
+          p_error ->> 'type',
+          case
+            when p_error ->> 'type' = 'WorkerLost' then concat_ws(
+              ' ',
+              p_error ->> 'reason',
+              p_error #>> '{evidence,signal}',
+              p_error #>> '{evidence,line}',
+              p_error #>> '{evidence,guilty_type}'
+            )
+            else p_message
+          end
+        )),
+        '[0-9a-f-]*[0-9][0-9a-f-]*',
+        '#',
+        'g'
+      ),
+      p_error #>> '{evidence,exit_code}'
     )),
     16
   );
@@ -1315,8 +1319,9 @@ from (
       ),
       (
         'lost:kill',
-        'SIGKILL usually means the memory limit. Give the worker more memory, or let the job use '
-          'less. Then retry the job.'
+        '[Its process had used up to {peak_mb} MB. |]The system sends SIGKILL if memory runs out, '
+          'but a person or another program may have sent it. If memory ran out, give the worker '
+          'more, or let the job use less. Then retry the job.'
       ),
       (
         'lost:fault',
@@ -1330,8 +1335,10 @@ from (
       ),
       (
         'lost:blocked',
-        'Exit code 1 usually means that a call blocked the event loop. Give the call a time limit, '
-          'or write the processor without `async`. Then retry the job.'
+        'A call blocked the event loop until the worker ended the process. Run the call in a '
+          'thread (`asyncio.to_thread`), or write the processor without `async`. A slow regular '
+          'expression or other code in C can block in a thread too: run it in another process. '
+          'Then retry the job.'
       ),
       (
         'lost:exit',
@@ -1340,8 +1347,8 @@ from (
       ),
       (
         'killed',
-        'A program that it started was killed by {signal}, as happens at the memory limit. Give '
-          'the worker more memory, or let the program use less.'
+        'A program that it started was killed by {signal}. If memory ran out, give the worker '
+          'more, or let the program use less.'
       ),
       (
         'machine',
@@ -3328,7 +3335,8 @@ select
           when e.evidence ->> 'signal' = 'SIGKILL' then 'kill'
           when e.evidence ->> 'signal' ~ '^SIG(SEGV|ABRT|BUS|FPE|ILL)$' then 'fault'
           when e.evidence ? 'signal' then 'signal'
-          when e.evidence ->> 'exit_code' = '1' then 'blocked'
+          -- only the worker's watchdog writes stacks without a signal
+          when e.evidence ?& '{exit_code,stack}' then 'blocked'
           when e.evidence ? 'exit_code' then 'exit'
         end)
         when e.sqlstate = '42501' then 'grant' -- the Data API maps these codes to 403 or 404
@@ -3535,6 +3543,7 @@ begin
       || jsonb_build_object(
         'code', v_error.code,
         'place', v_error.place,
+        'peak_mb', p_job.error_data #> '{evidence,memory_mb}',
         'which', case when p_is_open then p_job.workspace_id end
       )
       || jsonb_strip_nulls(v_found -> 'data'),

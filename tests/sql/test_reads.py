@@ -303,7 +303,7 @@ def test_a_trace_has_attempts_steps_waits_and_children_on_one_axis(engine: Engin
 def test_a_child_that_failed_is_one_row_with_what_followed(engine: Engine) -> None:
     """Failed parents of a failed job are shown as its consequences.
 
-    Jobs whose processes were killed by one signal form one group of dead letters.
+    Jobs whose processes ended by one signal or exit code form one group of dead letters.
     """
     engine.register("top")
     parent, lease = engine.start(job_type="top")
@@ -314,17 +314,18 @@ def test_a_child_that_failed_is_one_row_with_what_followed(engine: Engine) -> No
     engine.settle(engine.lease_one(), "failed", error=error)
     error = {"type": "minutehand.worker.context.ChildrenFailed", "message": "a child failed"}
     engine.settle(engine.lease_one(), "failed", error=error)
-    for worker, signal in (("a", "SIGKILL"), ("b", "SIGKILL"), ("c", "SIGSEGV")):
+    ends: list[dict[str, Any]] = [{"signal": "SIGKILL"}] * 2 + [{"exit_code": 3}, {"exit_code": 4}]
+    for worker, end in zip("abcd", ends, strict=True):
         engine.enqueue(max_attempts=1)
         engine.lease_one(worker=f"host-{worker}xyz")
-        evidence = {"signal": signal, "jobs": [], "running": 1, "memory_mb": ord(worker)}
+        evidence = {**end, "jobs": [], "running": 1, "memory_mb": ord(worker)}
         engine.rpc(
             "tick_finished", p_request={"worker_id": f"host-{worker}xyz", "evidence": evidence}
         )
 
     groups = engine.rpc("dead_letters", p_workspace_id=ACME)["groups"]
 
-    assert [group["jobs"] for group in groups] == [2, 1, 1]
+    assert [group["jobs"] for group in groups] == [2, 1, 1, 1]
     [broken] = [group for group in groups if "customer" in group["error_message"]]
     assert broken["error_message"] == f"Broken: no customer in …{child[-8:]}"
     [effect] = broken["consequences"]
