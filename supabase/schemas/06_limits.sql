@@ -554,6 +554,45 @@ begin
 end;
 $$;
 
+-- Each sequence stores the last workspace with an enqueue that a limit of live jobs rejected, as 24
+-- bits of a hash, and the time in seconds. A rollback does not restore the value of a sequence.
+create unlogged sequence queue.full_0 minvalue 0 start 0; -- noqa: PRS
+create unlogged sequence queue.full_1 minvalue 0 start 0; -- noqa: PRS
+create unlogged sequence queue.full_2 minvalue 0 start 0; -- noqa: PRS
+create unlogged sequence queue.full_3 minvalue 0 start 0; -- noqa: PRS
+
+-- Reject an enqueue, because a limit of the workspace's live jobs is used up.
+create function queue.refuse_full(p_workspace_id uuid, p_limit text, p_message text)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_hash constant bigint := hashtext(p_workspace_id::text) & 16777215;
+begin
+  perform setval(
+    'queue.full_' || v_hash % 4,
+    floor(extract(epoch from queue.clock()))::bigint << 24 | v_hash
+  );
+  perform queue.refuse(429, 'quota_exceeded', p_message, p_limit);
+end;
+$$;
+
+-- Return true if queue.refuse_full has rejected an enqueue of the workspace in the ten minutes
+-- before p_now. Return false if a later rejection in another workspace replaced the stored one.
+create function queue.was_full(p_workspace_id uuid, p_now timestamptz)
+returns boolean
+language sql stable
+set search_path = ''
+as $$
+select coalesce(
+  v.stored & 16777215 = h.hash and v.stored >> 24 > extract(epoch from p_now) - 600,
+  false
+)
+from (values (hashtext(p_workspace_id::text) & 16777215)) as h (hash)
+cross join pg_sequence_last_value('queue.full_' || h.hash % 4) as v (stored)
+$$;
+
 -- Reject an enqueue if the workspace would have more live jobs than its limit. A limit of up to
 -- 2,000 live jobs is enforced exactly, because only one call at a time counts the jobs, and
 -- concurrent enqueues are rejected. A limit above 2,000 live jobs is compared with a stored count.
@@ -612,14 +651,10 @@ begin
   v_live := coalesce(v_live, queue.live_jobs(p_workspace_id, v_max + 1));
   perform queue.store_tokens(v_bucket, v_live, v_now) where v_is_stored;
   if v_live + p_count > v_max then
-    perform queue.refuse(
-      429,
-      'quota_exceeded',
-      format(
-        'the workspace already has %s live jobs; wait until some jobs have ended',
-        v_max
-      ),
-      'max_pending'
+    perform queue.refuse_full(
+      p_workspace_id,
+      'max_pending',
+      format('the workspace may have %s live jobs; wait until some jobs have ended', v_max)
     );
   end if;
 end;
@@ -661,14 +696,13 @@ begin
     perform queue.store_tokens(v_bucket, v_bytes, v_now);
   end if;
   if v_bytes >= v_max then
-    perform queue.refuse(
-      429,
-      'quota_exceeded',
+    perform queue.refuse_full(
+      p_workspace_id,
+      'user_pending_bytes_max',
       format(
-        'the live jobs of the workspace already have %s bytes; wait until some jobs have ended',
+        'the live jobs of a workspace may have %s bytes of payloads; wait until some have ended',
         v_max
-      ),
-      'user_pending_bytes_max'
+      )
     );
   end if;
 end;

@@ -4,12 +4,15 @@
 """
 
 import json
+import random
 import re
+import string
 from contextlib import ExitStack
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
@@ -907,6 +910,26 @@ def test_a_limit_that_rejects_enqueues_is_a_finding_with_the_way_to_raise_it(
     engine.put_schedule()
     engine.set(schedules_max=1)
     assert "has 1 schedules" in engine.findings(ACME)["full_of_schedules"]["sentence"]
+
+
+def test_a_limit_is_a_finding_if_one_enqueue_passed_it(engine: Engine, ada: Engine) -> None:
+    """A finding reports a limit of jobs or bytes that the last stored count does not reach."""
+    engine.set(user_pending_bytes_max=4000)
+    long = {"text": "".join(random.Random(7).choices(string.ascii_letters, k=3000))}
+    for _ in range(2):
+        ada.enqueue(long)
+        engine.advance(11)
+    with pytest.raises(psycopg.Error, match="may have 4000 bytes"):
+        ada.enqueue(long)
+    assert all("full_of_bytes" in engine.findings(each) for each in (ACME, None))
+    engine.limit(GLOBEX, max_pending=2001)
+    engine.enqueue_many(2001, workspace=GLOBEX)
+    message = "may have 2001 live jobs"
+    with engine.member(EVE) as eve, pytest.raises(psycopg.Error, match=message):
+        eve.enqueue(workspace=GLOBEX)
+    assert all("full_workspace" in engine.findings(each) for each in (GLOBEX, None))
+    engine.advance(601)
+    assert not {"full_workspace", "full_of_bytes"} & engine.findings().keys()
 
 
 def test_a_schedule_whose_type_no_worker_has_is_a_finding(engine: Engine) -> None:
