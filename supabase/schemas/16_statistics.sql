@@ -463,6 +463,15 @@ set search_path = ''
 as $$
 declare
   v_alive constant queue.workers[] := queue.live_workers(p_now);
+  -- functions that workers have no right to call
+  v_denied constant regproc[] := array(
+    select f.function
+    from unnest(
+      '{public.lease_jobs, public.report_jobs, public.settle_jobs,
+        public.run_maintenance}'::regproc[]
+    ) as f (function)
+    where not has_function_privilege(to_regrole('job_worker'), f.function, 'execute')
+  );
 begin
   return query
     select 'fail', 'read_only', null::timestamptz, null::text, '{}'::jsonb
@@ -499,6 +508,8 @@ begin
         'revoked_at', queue.revoked_for()
       )
     where coalesce(p_now - p_seen_at > interval '90 seconds', true)
+      -- rejected workers may be running
+      and 'public.lease_jobs'::regproc <> all (v_denied)
     union all
     select
       case
@@ -537,6 +548,7 @@ begin
       cross join lateral queue.explain_row(j, v_alive, p_now) as e (said)
     ) as w on true
     where o.at < p_now - interval '2 minutes'
+      and 'public.lease_jobs'::regproc <> all (v_denied)
       -- the job only waits for its turn, or for a limit that was reached after the last lease
       and coalesce(w.reason !~ '^(behind_others|next_in_line|rate_limited|.*_limit)$', true)
     union all
@@ -628,11 +640,7 @@ begin
       null::timestamptz,
       null::text,
       jsonb_build_object('function', case when p_workspace_id is null then f.function end)
-    from unnest(
-      '{public.lease_jobs, public.report_jobs, public.settle_jobs,
-        public.run_maintenance}'::regproc[]
-    ) as f (function)
-    where not has_function_privilege(to_regrole('job_worker'), f.function, 'execute')
+    from unnest(v_denied) as f (function)
     limit case when p_workspace_id is not null then 1 end;
   if p_workspace_id is not null then
     -- only operators see the cause, for example a session with an open transaction

@@ -793,6 +793,9 @@ def test_a_lack_of_slots_is_reported_only_if_leases_use_them_all(
         assert "Workers lack a right in the database" in shown["sentence"]
         assert "grant" not in str(shown)
 
+    engine.advance(60)
+    assert list(engine.findings()) == ["missing_right"]
+    engine.advance(-60)
     [step] = engine.findings()["missing_right"]["next"]
     engine.run(re.findall("`(grant .*)`", step["words"])[0])
     assert "missing_right" not in engine.findings()
