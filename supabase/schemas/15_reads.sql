@@ -2159,7 +2159,9 @@ from (
       ),
       (
         'blocking_session',
-        'Sessions that wait for a lock of one session: {waiting}, the first since {since}.'
+        '[A transaction that began at {since} has locked the table {locked}, so no job can be '
+          'added or changed|Sessions that wait for a lock of one session: {waiting}, the first '
+          'since {since}].'
       ),
       (
         'disk_filling',

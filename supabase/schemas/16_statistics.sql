@@ -680,21 +680,35 @@ begin
     select
       'warn',
       'blocking_session',
-      min(w.since),
+      coalesce(min(w.since) filter (where w.locked <> ''), min(w.since)),
       format(
         '%s (pid %s) is %s',
         coalesce(nullif(h.application_name, ''), h.usename, h.backend_type),
         h.pid,
         coalesce(h.state, 'active')
       ),
-      jsonb_build_object('pid', h.pid, 'waiting', count(*))
+      jsonb_build_object('pid', h.pid, 'waiting', count(*), 'locked', max(w.locked))
     from (
-      select a.query_start as since, queue.last_blocker(a.pid) as pid
-      from pg_catalog.pg_stat_activity as a
-      where a.datname = current_database()
-        and a.wait_event_type = 'Lock'
-        and a.query_start <= p_now - interval '10 seconds'
-      limit 20
+      (
+        select a.query_start as since, queue.last_blocker(a.pid) as pid, null as locked
+        from pg_catalog.pg_stat_activity as a
+        where a.datname = current_database()
+          and a.wait_event_type = 'Lock'
+          and a.query_start <= p_now - interval '10 seconds'
+        limit 20
+      )
+      union all
+      -- calls of people wait for at most two seconds, so no waiting session shows this lock
+      select a.xact_start, a.pid, 'public.jobs'
+      from pg_catalog.pg_locks as l
+      join pg_catalog.pg_stat_activity as a on a.pid = l.pid
+      where l.relation = 'public.jobs'::regclass
+        and a.datname = current_database()
+        and l.granted
+        and l.mode in (
+          'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'
+        )
+        and a.xact_start <= p_now - interval '10 seconds'
     ) as w
     join pg_catalog.pg_stat_activity as h
       on h.pid = w.pid and h.wait_event_type is distinct from 'Lock'

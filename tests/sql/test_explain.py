@@ -660,6 +660,18 @@ def test_a_session_for_which_a_processor_waits_is_named(engine: Engine) -> None:
     assert "pg_terminate" not in str(engine.explain(job_id))
 
 
+def test_a_session_that_locks_the_table_of_jobs_is_a_finding(engine: Engine) -> None:
+    """A finding names a session that locks the table of jobs, although no call waits for long."""
+    with engine.open_transaction() as session:
+        session.run("lock table public.jobs in share row exclusive mode")
+        pid = session.one("select pg_backend_pid()")
+        assert "blocking_session" not in engine.findings()
+        engine.advance(11)
+        found = engine.findings()["blocking_session"]
+    assert "has locked the table public.jobs" in found["sentence"]
+    assert f"pg_terminate_backend({pid})" in found["next"][0]["words"]
+
+
 def test_a_session_that_locks_a_row_for_a_moment_is_not_named(engine: Engine) -> None:
     """A session that locks a job's row only for a moment is not named in the job's explanation."""
     job_id, _ = engine.start()
