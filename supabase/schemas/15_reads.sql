@@ -2046,7 +2046,7 @@ from (
     ),
     (
       'two_codes',
-      'Workers run different versions of the code: {codes}.',
+      'Workers run different versions of the code: {codes}[; {newest} is of the newest deploy].',
       'Stop the workers of the older version, unless they are about to end. The newer deploy sets '
         'the options of a type.',
       'types {job_type}',

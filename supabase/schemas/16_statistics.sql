@@ -853,10 +853,18 @@ select
   ),
   jsonb_build_object(
     'codes', array_to_string(c.codes, ' and '),
+    -- a registered type is that of the newest deploy
+    'newest', max(c.newest),
     'job_type', min(c.job_type)
   )
 from ( -- code versions of each type that live workers run
-  select j.job_type, j.registered_at, array_agg(distinct w.version) as codes
+  select
+    j.job_type,
+    j.registered_at,
+    array_agg(distinct w.version) as codes,
+    min(w.version) filter (
+      where j.deployed_at is not null and w.version like '%+' || left(j.commit, 9)
+    ) as newest
   from unnest(queue.live_workers(p_now)) as w
   join queue.job_types as j on j.job_type = any (w.job_types)
   group by 1, 2
