@@ -21,10 +21,12 @@ from minutehand.worker.stacks import peak_memory_mb
 from minutehand.worker.summary import TickSummary
 
 #: Environment variable with the path of the file in which a worker process records its jobs, and
-#: suffixes of the paths of the files with the process's last stacks and with its current job.
+#: suffixes of the paths of the files with the process's last stacks and with its current job, and
+#: of the empty file that exists if the process ended normally.
 CRASH_RECORD: Final = "WORKER_EVIDENCE"
 STACKS: Final = ".stacks"
 CURRENT_JOB: Final = ".current"
+ENDED: Final = ".ended"
 #: Maximum number of jobs in a crash record.
 MAX_JOBS: Final = 50
 

@@ -77,9 +77,9 @@ def test_a_thousand_jobs_beside_one_that_ends_its_process_take_one_attempt(host:
     assert len(deaths) == 3
 
 
-@pytest.mark.parametrize("job_type", ["served.exit", "served.plain_exit"])
+@pytest.mark.parametrize(("job_type", "code"), [("served.exit", 7), ("served.plain_exit", 0)])
 def test_thirty_jobs_beside_one_of_their_type_that_ends_its_process_run_once_more(
-    host: Served, job_type: str
+    host: Served, job_type: str, code: int
 ) -> None:
     """One of 31 jobs of a type ends their process, which records whose code did.
 
@@ -88,9 +88,10 @@ def test_thirty_jobs_beside_one_of_their_type_that_ends_its_process_run_once_mor
     before = len(logged_deaths(host))
     with host.connection.transaction():
         ids = host.enqueue(job_type, 30, seconds=2, ends_process=False)
-        guilty = host.enqueue(job_type, seconds=1)
+        guilty = host.enqueue(job_type, seconds=1, code=code)
 
     wait_for_fates(host, ids, guilty)
+    assert host.rows("error_data -> 'evidence' -> 'exit_code'", guilty) == [(code,)]
     assert [*host.rows("fence", ids), *host.rows("fence", guilty)] == [(2,), (3,)]
     assert len(logged_deaths(host)) == before + 3
     processes = "select count(distinct worker) from queue.attempts where job_id = any(%s::uuid[])"

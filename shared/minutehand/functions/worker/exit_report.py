@@ -22,7 +22,7 @@ from minutehand.functions.worker.database_access import DatabaseAccess, find_dat
 from minutehand.queue.errors import QueueError
 from minutehand.queue.models import ReleasedJobs
 from minutehand.queue.worker_client import WorkerQueue
-from minutehand.worker.alarm import CRASH_RECORD, CURRENT_JOB, STACKS
+from minutehand.worker.alarm import CRASH_RECORD, CURRENT_JOB, ENDED, STACKS
 from minutehand.worker.current_job import read_current_job
 from minutehand.worker.errors import signal_of
 
@@ -64,8 +64,12 @@ class ExitReport:
 
     def __exit__(self, *error: object) -> None:
         """Delete the files of the process."""
-        for suffix in ("", STACKS, CURRENT_JOB):
+        for suffix in ("", STACKS, CURRENT_JOB, ENDED):
             Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+
+    def has_ended_normally(self) -> bool:
+        """Return whether the process released its jobs. A job's code may also exit with 0."""
+        return Path(f"{self._path}{ENDED}").exists()
 
     def has_leased(self) -> bool:
         """Return whether the process has leased a job."""

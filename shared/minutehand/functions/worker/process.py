@@ -41,6 +41,7 @@ from minutehand.functions.worker.exit_report import ExitReport, ExitReporter
 from minutehand.functions.worker.fork_server import FORK_SERVER, ForkServer, serve_forks
 from minutehand.queue.models import ReleasedJobs
 from minutehand.tasks import end_tasks
+from minutehand.worker.alarm import CRASH_RECORD, ENDED
 from minutehand.worker.loop import run_until_done, tune_gc
 
 logger = logging.getLogger(__name__)
@@ -264,7 +265,7 @@ class WorkerProcess:
                 PIPE: str(self._pipe_end),
             }
             code = await self._forks.run(variables)
-            if code == 0:
+            if code == 0 and report.has_ended_normally():
                 return None
             # if the fork server has ended, its worker processes release their jobs themselves
             details = {} if code is None else report.read(code)
@@ -321,11 +322,13 @@ def serve_worker(environ: Mapping[str, str], start: Start, load: Callable[[], ob
 
 
 def _end_process() -> NoReturn:
-    """End this process without Python's finalization, which takes longer than the start.
+    """End this process normally, without Python's finalization, which takes longer than the start.
 
     The finalization would change the memory that forked processes share, so that Linux copies it.
     """
     atexit._run_exitfuncs()
+    if path := os.environ.get(CRASH_RECORD):
+        Path(f"{path}{ENDED}").touch()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

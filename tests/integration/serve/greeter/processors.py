@@ -65,6 +65,7 @@ class Leave(BaseModel):
 
     seconds: float = 0
     ends_process: bool = True
+    code: int = 7
 
 
 @processor("served.exit", payload=Leave, backoff=Backoff(first=1, cap=1), max_attempts=2)
@@ -72,7 +73,7 @@ async def leave(job: Job[Leave], ctx: JobContext) -> None:
     """End the process without a message, as a C extension may."""
     await asyncio.sleep(job.payload.seconds)
     if job.payload.ends_process:
-        os._exit(7)
+        os._exit(job.payload.code)
 
 
 @processor("served.plain_exit", payload=Leave, backoff=Backoff(first=1, cap=1), max_attempts=2)
@@ -80,7 +81,7 @@ def leave_in_a_thread(job: Job[Leave], ctx: JobContext) -> None:
     """End the process from a thread."""
     time.sleep(job.payload.seconds)
     if job.payload.ends_process:
-        os._exit(7)
+        os._exit(job.payload.code)
 
 
 class Item(BaseModel):
