@@ -1617,8 +1617,9 @@ from (
         'until {lease_until} unless it is renewed.|][ An earlier process of it was ended by '
         '{killer}.][ The role job_worker may not execute {not_granted}, so its outcome is not '
         'stored.| Its worker lacks {a_right}, so its outcome is not stored.|][ One call of its '
-        'processor runs it and {batched}.][ Its database session (pid {pid}) waits for a lock of '
-        'the session with pid {blocker}.][ Session {own_blocker} belongs to the same job.][ Its '
+        'processor runs it and {batched}.| It waits for {next_call}.|][ Its database session (pid '
+        '{pid}) waits for a lock of the session with pid {blocker}.]'
+        '[ Session {own_blocker} belongs to the same job.][ Its '
         'process has used up to {memory_mb} MB.][ The process has grown by {grown_mb} MB.]',
       '[Grant the right: `grant execute on function {not_granted}(jsonb) to job_worker`.|Notify '
         'the operator of the service, because the worker lacks {a_right}.|In code, '
@@ -2492,7 +2493,10 @@ begin
       else l.pulse - '{since,own_pids}'::text[] || jsonb_build_object(
         'silent_since', s.since,
         'seen', queue.seen_in(l.step, l.pulse ->> 'place'),
-        'batched', queue.other_jobs((l.pulse ->> 'batched')::integer),
+        'batched', queue.other_jobs(nullif((l.pulse ->> 'batched')::integer, 0)),
+        'next_call', case
+          when l.pulse ->> 'batched' = '0' then 'the next call of its batch, which was split'
+        end,
         'sign', case l.pulse ->> 'last'
           when 'start' then 'its start'
           when 'log' then 'its last log line'

@@ -885,6 +885,8 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     assert "growth by 200 MB" in engine.explain(hangs)["next"][1]["words"]
     engine.report(lease, pulse=pulse | {"for_ms": 250_000, "batched": 4})
     assert "processor runs it and 4 other jobs." in engine.explain(hangs)["sentence"]
+    engine.report(lease, pulse=pulse | {"for_ms": 250_000, "batched": 0})
+    assert "It waits for the next call of its batch" in engine.explain(hangs)["sentence"]
     engine.report(lease, pulse=pulse | {"for_ms": 250_000})
     engine.report(lease, progress={"percentage": 50})
     said = engine.explain(hangs)

@@ -548,7 +548,8 @@ class Pulse(Model):
     #: Process id of the Postgres session in which the job runs a query, and of its other sessions.
     pid: int | None = None
     own_pids: list[int] = []
-    #: Number of other jobs in the job's call of a batch. None if the job is alone.
+    #: Number of other jobs in the job's call of a batch. None if the job is alone, and 0 if the job
+    #: waits for the next call.
     batched: int | None = None
     #: Maximum memory that the job's process has used so far, in megabytes.
     memory_mb: int

@@ -167,9 +167,11 @@ class Attempt:
 
     def start_timeout(self) -> None:
         """Start the timer for the timeout. A batch calls this method at the start of each call."""
-        self.end_timeout()
-        self._is_suspended = False
         job, clock = self.lease.job, self._environment.clock
+        if self._timeout is not None:
+            self._timeout.cancel()
+        if self._is_suspended:
+            self._is_suspended, self._pulse_at = False, clock.monotonic()
         seconds = self.timeout_seconds = job.timeout_seconds
         if job.deadline_at is not None:
             left = max(0.0, (job.deadline_at - clock.now()).total_seconds())
@@ -188,6 +190,7 @@ class Attempt:
         if self._timeout is not None:
             self._timeout.cancel()
         self._is_suspended, self.timeout_at = True, math.inf
+        self._pulse_at = self._environment.clock.monotonic()
 
     def _time_out(self) -> None:
         """Stop the processor at its timeout, unless it is called again for halves of the batch.
@@ -304,7 +307,7 @@ class Attempt:
         self._pulse_at = now + PULSE_SECONDS
         code = self._code()
         sessions, memory = database_sessions(*code[:2]), peak_memory_mb()
-        beside = self.batch.others if self.batch is not None else None
+        beside = None if self.batch is None else 0 if self._is_suspended else self.batch.others
         current = (updates.last_at, code_location(*code), sessions, memory // MEMORY_MB, beside)
         if current == self._saved_state:
             return None
@@ -321,6 +324,8 @@ class Attempt:
 
     def _code(self) -> tuple[asyncio.Task[Any] | None, str, str]:
         """Return the task, the thread name and the module in which the processor runs."""
+        if self._is_suspended:
+            return None, "", self.module
         if self.batch is not None:
             return self.batch.task, self.batch.thread_name, self.module
         return self._task, thread_name(self.job_id), self.module

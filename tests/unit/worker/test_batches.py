@@ -211,17 +211,23 @@ def test_an_exception_of_every_call_is_each_jobs(
 
 
 def test_the_jobs_that_wait_when_the_run_ends_have_spent_no_attempt() -> None:
-    """While a call hangs, its jobs report how many other jobs the call has."""
-    reported: list[Any] = []
+    """While a call hangs, its jobs report how many other jobs the call has.
+
+    Jobs that wait for the next call report this and no line of code.
+    """
+    reported: dict[str, list[Any]] = {"a": [], "c": []}
 
     async def run(jobs: Jobs) -> Any:
         await asyncio.sleep(50)
 
     world = World(rows(*"abcd", timeout=20), run)
-    vars(world.queue.rows["a"]).update(keep=reported.append)
+    for name, kept in reported.items():
+        vars(world.queue.rows[name]).update(keep=kept.append)
     world.tick(budget=41, batch=4)
 
-    assert [item.pulse.batched for item in reported if item.pulse] == [3, 1]
+    pulses = [[item.pulse for item in kept if item.pulse] for kept in reported.values()]
+    found = [[(pulse.batched, bool(pulse.place)) for pulse in kept] for kept in pulses]
+    assert found == [[(3, True), (1, True)], [(3, True), (0, False)]]
     assert world.calls == [["a", "b", "c", "d"], ["a", "b"]]
     assert world.outcomes == dict.fromkeys("ab", "retry") | dict.fromkeys("cd", "released")
 
