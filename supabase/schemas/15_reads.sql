@@ -1540,8 +1540,8 @@ from (
     (
       'failed',
       'It failed at {finished_at} after {attempts} of {max_attempts} attempts: {error_line}',
-      'Correct [the code or its data at {place}|what the error names], then retry the job. '
-        'Finished steps are kept.',
+      'Correct [the code, a setting or the data at {place}|what the error names], then retry the '
+        'job. Finished steps are kept.',
       'retry {job_id}',
       null
     ),
