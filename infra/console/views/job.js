@@ -2,7 +2,7 @@
 // and buttons for actions.
 
 import { jobs as api, session, supabase } from "../api.js";
-import { atLeast, codeOf, duration, money, number, pluralize } from "../lib/format.js";
+import { atLeast, codeOf, duration, money, number, pluralize, serverNow } from "../lib/format.js";
 import { useJobLines } from "../parts/job-lines.js";
 import { createHooks } from "../lib/jobs/hooks.js";
 import { outputText } from "../lib/jobs/output.js";
@@ -70,6 +70,21 @@ function useDetails(job) {
   return { attempts, explained, trace };
 }
 
+/**
+ * Return when the page last received new output. Return null for the output that existed when the
+ * page was opened.
+ */
+function useOutputTime(output) {
+  const last = useRef({ output, at: null });
+  const { output: before } = last.current;
+  if (before !== output)
+    last.current = {
+      output,
+      at: Object.keys(before).length > 0 ? new Date(serverNow()).toISOString() : null,
+    };
+  return last.current.at;
+}
+
 export default function JobPage({ id }) {
   const watch = useJob(id);
   const { job, missing, problem } = watch;
@@ -82,6 +97,7 @@ function JobDetails({ watch, job }) {
   const [replaying, setReplaying] = useState(null); // {from} for a step, {isCopy} for the whole job
   const { attempts, explained, trace } = useDetails(job);
   const log = useJobLines(job.id, job.last_seq);
+  const outputAt = useOutputTime(watch.output);
   const wait = job.status === "waiting" ? job.waiting_for : null;
   const isLive = !ENDED.has(job.status);
   const data = html`<${JobData} job=${job} />`;
@@ -160,7 +176,7 @@ function JobDetails({ watch, job }) {
           job=${job}
           last=${attempts.value?.at(-1)}
           data=${explained.value?.data}
-          loggedAt=${log.lines.at(-1)?.at} />
+          updates=${[log.lines.at(-1)?.at, outputAt]} />
       </section>
     </div>
     ${
@@ -354,11 +370,11 @@ function StepDetails({ row, onReplay }) {
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
-function Facts({ job, last, data = {}, loggedAt }) {
+function Facts({ job, last, data = {}, updates }) {
   const time = (at) => at && html`<${When} at=${at} />`;
   const isRunning = job.status === "processing";
-  const updates = [data.silent_since, job.updated_at, loggedAt].filter(Boolean);
-  const updatedAt = new Date(Math.max(...updates.map(Date.parse))).toISOString();
+  const times = [data.silent_since, job.updated_at, ...updates].filter(Boolean);
+  const updatedAt = new Date(Math.max(...times.map(Date.parse))).toISOString();
   const neighbours = (field, value) =>
     value &&
     html`<a class="mono" href=${`/jobs?${field}=${encodeURIComponent(value)}`}>${value}</a>`;
