@@ -208,8 +208,18 @@ begin
     select
       j.id,
       case
-        when j.deadline_at <= p_now then '{"type": "DeadlinePassed",
-        "reason": "deadline_passed", "message": "its deadline passed before it could run"}'
+        when j.deadline_at <= p_now then jsonb_build_object(
+          'type', 'DeadlinePassed',
+          'reason', 'deadline_passed',
+          'message', 'its deadline passed ' || case
+            when j.started_at is null then 'before it could run'
+            when n.kind = 'sleep' then 'while it slept'
+            when n.kind = 'ask' then 'while it waited for an answer'
+            when n.kind = 'event' then 'while it waited for the event ' || n.event_name
+            when n.kind = 'children' then 'while it waited for its children'
+            else 'before it ended'
+          end
+        )
         when j.started_at is null and j.start_by_at <= p_now then jsonb_build_object(
           'type', 'StartByPassed',
           'reason', 'start_by_passed',
@@ -221,6 +231,7 @@ begin
       end as error
     from public.jobs as j
     left join queue.job_types as t on t.job_type = j.job_type
+    left join queue.waits as n on n.job_id = j.id
     left join ( -- explain one job for each group that waits for the same reason
       select distinct on (o.workspace_id, o.job_type, o.queue, o.concurrency_key)
         o.*,

@@ -129,17 +129,28 @@ def test_work_past_its_deadline_is_not_run(engine: Engine) -> None:
     assert engine.status(running) == "completed"
 
 
-@pytest.mark.parametrize("way", ["retry", "lost", "asking", "asking late"])
-def test_no_attempt_begins_after_the_deadline(engine: Engine, way: str) -> None:
+@pytest.mark.parametrize(
+    ("way", "message"),
+    [
+        ("retry", ERROR["message"]),
+        ("lost", "attempt 1 was lost: worker w1 stopped reporting"),
+        ("backing off", "its deadline passed before it ended"),
+        ("asking", "its deadline passed while it waited for an answer"),
+        ("asking late", "its deadline passed while it waited for an answer"),
+    ],
+)
+def test_no_attempt_begins_after_the_deadline(engine: Engine, way: str, message: str) -> None:
     """A job that was retried, asked a question or lost its worker does not start past its deadline.
 
-    A manual retry removes the deadline.
+    Its error says for what it waited. A manual retry removes the deadline.
     """
     engine.stop_clock()
     job_id = engine.enqueue(deadline_at=later(engine, 30))
     lease = engine.lease_one(lease_seconds=900 if way == "asking late" else 30)
     if way == "asking":
         engine.settle(lease, "waiting", wait=ask())
+    if way == "backing off":
+        engine.settle(lease, "retry", error=ERROR)
     engine.maintain()
     engine.advance(30)
     if way == "asking late":
@@ -152,6 +163,7 @@ def test_no_attempt_begins_after_the_deadline(engine: Engine, way: str) -> None:
         engine.maintain()
 
     assert reason_of(engine, job_id) == "deadline_passed"
+    assert engine.job(job_id)["error_message"] == message
     engine.retry(job_id)
     assert ids_of(engine.lease()) == [job_id]
 
