@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from minutehand.cli.watch import follow_job
-from minutehand.terminal.connection import Connection
+from minutehand.terminal.connection import Connection, parse_response
 from minutehand.terminal.inputs import parse_object, read_text
 from minutehand.terminal.options import (
     JobType,
@@ -62,6 +62,8 @@ def enqueue(
     options = {"delay_seconds": delay, "scheduled_for": at, "priority": priority, "tags": tag}
     given = {name: value for name, value in options.items() if value not in (None, [])}
     job = enqueue_job(connection, job_type, read_payload(payload), key, **given)
+    if not job["created"]:
+        output.hint("already enqueued: the key belongs to this job")
     if job.get("schema_version") == 0:  # no worker has yet published the type
         explanation = connection.get(f"/api/jobs/{job['id']}/explain")
         parts = [explanation["sentence"], *(step["words"] for step in explanation["next"])]
@@ -72,18 +74,22 @@ def enqueue(
 def enqueue_job(
     connection: Connection, job_type: str, payload: Any, key: str | None, **options: Any
 ) -> dict[str, Any]:
-    """Enqueue a job. Without an idempotency key, each call creates a job."""
+    """Enqueue a job. Without an idempotency key, each call creates a job.
+
+    `created` is False if the key belongs to an older job.
+    """
     body = {"workspace_id": connection.workspace, "job_type": job_type, "payload": payload}
     headers = {"idempotency-key": key or str(uuid.uuid4())}
-    return dict(connection.call("POST", "/api/jobs", json=body | options, headers=headers))
+    response = connection.send("POST", "/api/jobs", json=body | options, headers=headers)
+    return {**parse_response(response), "created": response.status_code == 201}
 
 
 def print_enqueued(
     output: Output, connection: Connection, job: dict[str, Any], *, watch: bool
 ) -> None:
-    """Print a new job, or with `watch` follow its events until it ends."""
+    """Print an enqueued job, or with `watch` follow its events until it ends."""
     if watch:
-        output.hint(f"enqueued {job['id']}")
+        output.hint(f"job {job['id']}")
         follow_job(output, connection, job["id"])
     else:
         output.value(job, text=f"{job['id']}  {job['state']}")

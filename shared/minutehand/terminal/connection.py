@@ -220,8 +220,12 @@ class Connection:
 
     def call(self, method: str, path: str, **options: Any) -> Any:
         """Call a route of the service's API, and return the parsed response."""
+        return parse_response(self.send(method, path, **options))
+
+    def send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Call a route of the service's API, and return the response."""
         with reachable(f"the API at {self.need('API_URL')}"):
-            return parse_response(self.api.request(method, path, **options))
+            return self.api.request(method, path, **options)
 
     def get(self, path: str, **params: Any) -> Any:
         """Send a GET request to the service's API. Omit parameters that are None or empty."""

@@ -49,7 +49,9 @@ def test_a_job_is_steered_by_either_end_of_its_id(
     run: Run, account: str, stack: RunningStack
 ) -> None:
     """A user may name a job by the beginning or the end of its id."""
-    job: dict[str, Any] = run.json("enqueue", "enrich_account", account, "--in", "2h")
+    command = ("enqueue", "enrich_account", account, "--in", "2h", "--key", str(uuid.uuid4()))
+    job: dict[str, Any] = run.json(*command)
+    assert "already enqueued" in run(*command).stderr
     end = job["id"][-10:]
 
     assert job["id"] in [row["id"] for row in run.json("ls", "-s", "scheduled")]
