@@ -1689,6 +1689,11 @@ begin
       end,
       'paused_at', p.paused_at,
       'pause_reason', p.reason,
+      'queue_paused_at', (
+        select q.paused_at
+        from queue.pauses as q
+        where q.kind = 'queue' and q.name = t.queue
+      ),
       'day', coalesce(n.line, '{}'),
       'served', t.schema_version > 0 and not s.unserved,
       'serving', (

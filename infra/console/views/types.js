@@ -28,11 +28,11 @@ const countAlive = ({ serving }) => serving.filter(isAlive).length;
  * by types without a worker, paused types, types with queued jobs, types with failures, and all
  * other types.
  */
-const rankOf = ({ refusal, served, paused_at: paused, day, waiting }) =>
+const rankOf = ({ refusal, served, paused_at: paused, queue_paused_at: held, day, waiting }) =>
   [
     refusal,
     !served && (waiting > 0 || day.enqueued > 0),
-    paused,
+    paused || held,
     waiting > 0,
     day.failed > 0,
     true,
@@ -115,6 +115,7 @@ function TypeWorkers({ type }) {
 const WORKER_STATES = [
   [(type) => type.refusal, "failed", "Refused"],
   [(type) => type.paused_at, "waiting", "Paused"],
+  [(type) => type.queue_paused_at, "waiting", "Queue paused"],
   [(type) => !type.served, "failed", "No worker"],
   [(type) => countAlive(type) === 0, "waiting", "No worker now"],
   [({ day, running }) => day.enqueued > 0 || running > 0, "completed", "Active"],

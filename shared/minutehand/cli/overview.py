@@ -143,6 +143,8 @@ def _format_type(line: dict[str, Any]) -> dict[str, Any]:
         state = "REFUSED"
     elif not line["published"]:
         state = f"not yet; {nearest}?" if nearest else "not yet"
+    elif line.get("queue_paused_at"):
+        state = "queue paused"
     return {
         **line,
         "served": "paused" if line["paused_at"] else state,

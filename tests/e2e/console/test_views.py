@@ -295,7 +295,11 @@ def test_a_form_enqueues_a_job_and_a_type_is_paused(visit: Visit, worker: HandWo
     click(form, "Enqueue", exact=True)
     expect(page.locator("h1 .badge")).to_have_text("Queued")
 
+    worker.register(worker.job_type, queue="held")
+    worker.pause("queue", "held")
     visitor.open(f"/types/{worker.job_type}")
+    expect(page.locator("h1")).to_contain_text("Queue paused")
+    worker.resume("queue", "held")
     click(page, "Pause")
     click(page, "Pause the type")
     expect(page.get_by_role("button", name="Resume", exact=True)).to_be_visible()

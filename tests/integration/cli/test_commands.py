@@ -172,6 +172,16 @@ def test_a_type_that_is_refused_says_why_in_the_list(run: Run, stack: RunningSta
     assert re.search(rejected, listing.stderr)
 
 
+def test_a_type_of_a_paused_queue_is_marked_in_the_list(run: Run, stack: RunningStack) -> None:
+    """`types` shows that the queue of a type is paused."""
+    with HandWorker(stack, stack.demo_workspace_id) as worker:
+        worker.register(worker.job_type, queue="held")
+        worker.pause("queue", "held")
+        listing = run("types").stdout
+        worker.resume("queue", "held")
+    assert re.search(rf"{worker.job_type} +queue paused", listing)
+
+
 def test_jobs_of_no_tenant_are_those_of_the_system(run: Run, stack: RunningStack) -> None:
     """The operator lists and cancels jobs of the system workspace.
 
