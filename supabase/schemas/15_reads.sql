@@ -1188,10 +1188,10 @@ select queue.nearest_name(p_job_type, array(
 ))
 $$;
 
--- Return the time at which the key of the last worker expired, if the worker called until then. A
--- worker that signs its own keys changes each key two minutes before it expires, and its row at
--- most a minute later.
-create function queue.key_expired_at()
+-- Return the time at which the key of the last worker of the job type p_job_type, or of all types,
+-- expired, if the worker called until then. A worker that signs its own keys changes each key two
+-- minutes before it expires, and its row at most a minute later.
+create function queue.key_expired_at(p_job_type text default null)
 returns timestamptz
 language sql stable
 set search_path = ''
@@ -1200,12 +1200,17 @@ select k.at
 from (
   select
     (w.summary ->> 'key_expires_at')::timestamptz as at,
-    w.summary ? 'stopped' or w.evidence is not null as was_stopped
+    w.summary ? 'stopped' or w.evidence is not null as was_stopped,
+    case
+      when p_job_type is null then queue.last_call() + interval '55 seconds'
+      else w.seen_at + interval '2 minutes' -- the row is updated once a minute
+    end as called_until
   from queue.workers as w
+  where p_job_type is null or w.job_types is null or p_job_type = any (w.job_types)
   order by w.seen_at desc
   limit 1
 ) as k
-where queue.last_call() between k.at - interval '55 seconds' and k.at + interval '1 minute'
+where k.called_until between k.at and k.at + interval '2 minutes'
   and k.at <= queue.clock()
   and not k.was_stopped
 $$;
@@ -1467,7 +1472,7 @@ from (
         '/overview'
       ),
       (
-        '{no_worker}',
+        '{no_worker, no_processor}',
         'Set `SUPABASE_WORKER_KEY` of the workers to a key that is valid after {key_expired_at}:',
         'token worker',
         '/overview'
@@ -1783,7 +1788,8 @@ from (
     (
       'no_processor',
       'No running worker serves the job type {job_type} in the queue {queue}.[ Worker '
-        '{last_worker}{process_end} served it, and was last seen at {last_seen}.]',
+        '{last_worker}{process_end} served it, and was last seen at {last_seen}.][ The key of '
+        'its last worker expired at {key_expired_at}.]',
       '[Workers that have {job_type} serve only other queues. Start one with `minutehand serve '
         '--queue {not_served}`, or for all queues.|If a deploy removed {once_served}, deploy '
         'it again. Otherwise start its worker again.|Deploy a worker that has {job_type}. '
@@ -2754,6 +2760,7 @@ begin
           'cause', v_refusal,
           'data', jsonb_build_object(
             'refusal', v_refusal,
+            'key_expired_at', queue.key_expired_at(p_job.job_type),
             'not_served', case when s.in_other_queues then p_job.queue end
           ) || coalesce(
             (

@@ -570,6 +570,7 @@ begin
         ),
         'not_served', u.not_served,
         'revoked_at', queue.revoked_for(u.job_type),
+        'key_expired_at', queue.key_expired_at(u.job_type),
         'once_served', case
           when exists (select from queue.workers as w where u.job_type = any (w.job_types))
             then u.job_type

@@ -272,6 +272,12 @@ def test_an_expired_worker_key_is_named(engine: Engine, seconds: int, is_named: 
     for shown in (engine.explain(job_id), engine.findings()["no_worker"]):
         named = "expired at" in shown["sentence"], "WORKER_KEY" in shown["next"][0]["words"]
         assert named == (is_named, is_named)
+    engine.register("other")
+    engine.lease_call(0, worker="w2", job_types=["other"])
+    # the row of a worker is up to a minute old
+    assert ("expired at" in engine.explain(job_id)["sentence"]) == (seconds <= 120)
+    found = engine.findings()["no_processor"]
+    assert ("WORKER_KEY" in found["next"][0]["words"]) == (seconds <= 120)
     engine.run("update queue.workers set summary = summary || '{\"stopped\": true}'")
     assert "expired at" not in engine.explain(job_id)["sentence"]
 
