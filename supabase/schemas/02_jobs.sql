@@ -524,7 +524,7 @@ create table queue.workers (
   -- [{job_types, limit}]: number of slots for each group of job types. The column slots is null for
   -- workers before release 0.5.0.
   slots jsonb,
-  abandoned jsonb, -- [{job_id, place}]: stopped jobs whose processors still run
+  abandoned jsonb, -- [{job_id, place, in_thread}]: stopped jobs whose processors still run
   constraint workers_id_is_bounded check (char_length(worker_id) <= 255)
 ) with (fillfactor = 50);
 alter table queue.workers enable row level security;

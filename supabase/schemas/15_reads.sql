@@ -1665,9 +1665,11 @@ from (
     ),
     (
       'abandoned',
-      'Its processor ignored the stop and still runs, abandoned, in worker {worker_id} at {place}.',
-      'Restart worker {worker_id} to end it. In code, do not catch the stop '
-        '(`asyncio.CancelledError`), or give the call at {place} a time limit.',
+      'Its processor has not reacted to the stop, and still runs, abandoned, in worker {worker_id} '
+        'at {place}.',
+      'Restart worker {worker_id} to end it. In code, [give the call at {thread_place} a time '
+        'limit, because its thread can stop only when the call returns|do not catch the stop '
+        '(`asyncio.CancelledError`), or give the call at {place} a time limit].',
       'workers',
       '/types/{job_type}'
     ),
@@ -3483,7 +3485,7 @@ declare
   v_held jsonb;
   v_error record;
   v_revoked_at timestamptz; -- null while workers can call
-  v_abandoned jsonb; -- the worker and the location of a processor that ignored its stop
+  v_abandoned jsonb; -- the worker and the location of a stopped processor that still runs
   v_left jsonb; -- the sentence and the advice about this processor
 begin
   v_found := case
@@ -3498,9 +3500,14 @@ begin
   end if;
   select * into v_error
   from queue.error_of(p_job);
-  select to_jsonb(w) || to_jsonb(a) into v_abandoned
+  select
+    to_jsonb(w)
+      || to_jsonb(a)
+      || jsonb_build_object('thread_place', case when a.in_thread then a.place end)
+  into v_abandoned
   from unnest(p_alive) as w
-  cross join lateral jsonb_to_recordset(w.abandoned) as a (job_id uuid, place text)
+  cross join lateral jsonb_to_recordset(w.abandoned)
+    as a (job_id uuid, place text, in_thread boolean)
   where a.job_id = p_job.id
     -- the end of a run leaves the processor running, but the end of the process ends it
     and coalesce(w.evidence, w.summary -> 'stopped') is null
@@ -3773,7 +3780,7 @@ comment on function public.explain_job is
   'Why a job waits and what blocks it: {job_id, status, reason, sentence, since, cause, '
   'held_by: {kind, holder, since, until, waiting, more, act}, next: [{kind, words, command, '
   'path}], data, estimated_start_at, abandoned_at}. The kind of a step is act, wait or none. '
-  'abandoned_at is the code location of a processor that ignored its stop and still runs.';
+  'abandoned_at is the code location of a stopped processor that still runs.';
 select queue.allow('authenticated, service_role', 'public.explain_job');
 
 -- Return groups of waiting jobs. The jobs of a group have the same type, and wait for the same

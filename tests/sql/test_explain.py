@@ -1023,7 +1023,12 @@ def test_a_processor_that_ignored_its_stop_is_shown_until_it_ends(engine: Engine
     assert "still runs, abandoned, in worker w1 at all.py:7" in explanation["sentence"]
     assert explanation["abandoned_at"] == "all.py:7"
     assert "Restart worker w1" in explanation["next"][0]["words"]
-    engine.lease(1, **run | {"call": 3})
+    assert "do not catch the stop" in explanation["next"][0]["words"]
+    in_thread = {"job_id": job_id, "place": "all.py:7", "in_thread": True}
+    engine.lease(1, **run | {"call": 3}, abandoned=[in_thread])
+    words = engine.explain(job_id)["next"][0]["words"]
+    assert "give the call at all.py:7 a time limit, because its thread" in words
+    assert "catch" not in words
     engine.rpc("tick_finished", p_request={"tick_id": TICK, "summary": {"leased": 1}})
     assert "abandoned" in engine.explain(job_id)["sentence"]
     engine.lease(1, **run | {"tick_id": str(uuid4())}, abandoned=[])

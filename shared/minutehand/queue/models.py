@@ -560,6 +560,8 @@ class AbandonedJob(Model):
 
     job_id: JobId
     place: str
+    #: True if the processor runs in a thread, which can stop only when its current call returns.
+    in_thread: bool = False
 
 
 class OutputChunk(Model):

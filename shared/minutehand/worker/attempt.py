@@ -14,7 +14,16 @@ from typing import Any, Final
 from minutehand import telemetry
 from minutehand.log import current_request_id
 from minutehand.queue.errors import LeaseLost, QueueError
-from minutehand.queue.models import ErrorInfo, JobId, Lease, LeasedJob, NewJob, Pulse, SettleItem
+from minutehand.queue.models import (
+    AbandonedJob,
+    ErrorInfo,
+    JobId,
+    Lease,
+    LeasedJob,
+    NewJob,
+    Pulse,
+    SettleItem,
+)
 from minutehand.worker.batch import Batch
 from minutehand.worker.context import JobContext, clear_memos
 from minutehand.worker.current_job import JOB_ID, RecordedCoroutine, to_record
@@ -484,18 +493,26 @@ class Attempt:
     def _abandon(self) -> None:
         if self.result is not None:
             return
-        self._record_abandoned(partial(code_location, *self._code()))
+        self._record_abandoned(*self._code())
         if self._task is not None:
             self._task.cancel()
         self._end(CallResult(abandoned=True))
 
     def _run_halves(self, call: asyncio.Task[None]) -> None:
         """Call the processor for the halves of a batch whose call ignored its cancellation."""
-        location = partial(code_location, *self._code())
+        code = self._code()
         if self.batch is not None and self.batch.abandon(call):
-            self._record_abandoned(location)
+            self._record_abandoned(*code)
 
-    def _record_abandoned(self, location: Callable[[], str | None]) -> None:
+    def _record_abandoned(self, *code: Any) -> None:
+        job_id, in_thread = self.job_id, not self._type.is_async
+
+        def find() -> AbandonedJob | None:
+            place = code_location(*code)
+            if place is None:
+                return None
+            return AbandonedJob(job_id=job_id, place=place, in_thread=in_thread)
+
         logger.error(
             "Processor ignored its cancellation and was abandoned",
             extra={
@@ -505,7 +522,7 @@ class Attempt:
                 **self.names,
             },
         )
-        self._environment.run.lease_id.abandoned[self.job_id] = location
+        self._environment.run.lease_id.abandoned[job_id] = find
 
     @property
     def _grace_seconds(self) -> float:

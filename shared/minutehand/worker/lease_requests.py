@@ -134,14 +134,12 @@ class LeaseRequests:
 
         Forget abandoned processors that have ended.
         """
-        locations = {job_id: find() for job_id, find in self.id.abandoned.items()}
-        for job_id in [job_id for job_id, location in locations.items() if location is None]:
+        found = {job_id: find() for job_id, find in self.id.abandoned.items()}
+        for job_id in [job_id for job_id, abandoned in found.items() if abandoned is None]:
             del self.id.abandoned[job_id]
             extra = {"event": "attempt.ended_late", "job_id": job_id}
             logger.warning("Abandoned processor has ended", extra=extra)
-        return tuple(
-            AbandonedJob(job_id=job_id, place=at) for job_id, at in locations.items() if at
-        )
+        return tuple(filter(None, found.values()))
 
     def _end(self, last: TickSummary, now: float) -> RunEnd:
         stay = min(self._options.linger_seconds, self._deadlines.stop_leasing - now)

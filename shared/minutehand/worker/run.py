@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from minutehand.queue.models import JobId, LeaseResponse
+from minutehand.queue.models import AbandonedJob, JobId, LeaseResponse
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker.database_clock import DatabaseClock
 from minutehand.worker.deadlines import Deadlines, TickOptions
@@ -61,9 +61,9 @@ class RunIdentity:
     since: float = float("-inf")
     calls: int = 0
     is_used: bool = False
-    #: Functions by job. Each function returns the location of an abandoned processor, or None after
-    #: the processor's end.
-    abandoned: dict[JobId, Callable[[], str | None]] = field(default_factory=dict)
+    #: Functions by job. Each function returns an abandoned processor with its location, or None
+    #: after the processor's end.
+    abandoned: dict[JobId, Callable[[], AbandonedJob | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -500,6 +500,23 @@ def test_a_job_that_hangs_sends_its_line_once_and_is_listed_while_abandoned() ->
     assert 15_000 <= pulses[0].for_ms <= 20_000
     listed = [each.abandoned for each in queue.requests if each.abandoned is not None]
     assert [len(each) for each in listed] == [0, 1, 0]
+    assert not listed[1][0].in_thread
+
+
+async def test_an_abandoned_processor_that_runs_in_a_thread_is_listed_as_such() -> None:
+    """A thread in a blocking call cannot react to a stop."""
+    gate = threading.Event()
+    queue = ModelQueue([Row("hangs", {}, timeout=0.1), Row("beside", {}, run_at=0.5)])
+
+    def work(job: Job[Any], ctx: JobContext) -> None:
+        if job.id == "hangs":
+            gate.wait()
+
+    await start(queue, work, budget=2, grace_seconds=0.1, linger_seconds=1)
+    gate.set()
+
+    [abandoned] = [each for request in queue.requests for each in request.abandoned or ()]
+    assert abandoned.in_thread
 
 
 class Letter(BaseModel):
