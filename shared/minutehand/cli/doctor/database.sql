@@ -87,8 +87,13 @@ union all
 select 'warn', format('%s keeps jobs from being deleted, also by retention', c.conrelid::regclass),
   format('alter table %s drop constraint %I, add constraint %2$I %s', c.conrelid::regclass,
     c.conname, regexp_replace(replace(pg_get_constraintdef(c.oid), ' ON DELETE RESTRICT', ''),
-      '(REFERENCES [^)]+[)])', '\1 ON DELETE CASCADE'))
+      '(REFERENCES [^)]+[)])', '\1 ON DELETE ' || n.action))
 from pg_constraint as c
+cross join lateral (
+  select case when bool_or(a.attnotnull) then 'CASCADE' else 'SET NULL' end
+  from pg_attribute as a
+  where a.attrelid = c.conrelid and a.attnum = any (c.conkey)
+) as n (action)
 where c.confrelid = 'public.jobs'::regclass and c.confdeltype in ('a', 'r')
 union all
 -- without a statement_timeout of at most 60 s, a read can run for hours

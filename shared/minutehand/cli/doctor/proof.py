@@ -58,7 +58,7 @@ ATTACHED: Final = """
       and has_table_privilege('authenticated', 'realtime.messages', 'insert')
 """
 RESTART: Final = (
-    "minutehand dev  # starts Realtime again after a stop; for a hosted project: Project settings"
+    "minutehand dev  # stop it first if it runs; for a hosted project: Project settings"
     " → General → Restart project. The account must be a member of the workspace"
 )
 LEFT: Final = "delete from public.jobs where id = %s"
