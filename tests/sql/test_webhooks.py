@@ -216,6 +216,16 @@ def test_private_and_odd_addresses_are_refused(engine: Engine, url: str | None) 
     assert result == ("PT400", "invalid_argument", "url")
 
 
+def test_an_unknown_job_type_of_a_webhook_is_a_problem(engine: Engine) -> None:
+    """A webhook for a job type that no worker has served shows the nearest name."""
+    assert engine.put_webhook(job_types=["work"])["problem"] is None
+    problem = engine.put_webhook(job_types=["work", "works"])["problem"]
+    assert problem == "no worker has served the job type works; the nearest is work"
+    listed = engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
+    assert [each["problem"] for each in listed] == [None, problem]
+    assert engine.put_webhook(job_types=["works"], enabled=False)["problem"] is None
+
+
 def test_only_managers_read_a_webhooks_whole_address(engine: Engine, bob: Engine) -> None:
     """A member who is no manager sees only the host of a webhook's URL.
 

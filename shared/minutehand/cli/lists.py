@@ -75,10 +75,10 @@ def last_sign(worker: dict[str, Any]) -> str:
 
 
 def _with_problem(webhook: dict[str, Any]) -> dict[str, Any]:
-    """Add why the webhook is disabled, or the result of its last delivery if that has failed."""
+    """Set the problem to why the webhook is disabled, or to its last delivery if that failed."""
     result = [webhook[name] for name in ("last_status", "last_answer") if webhook[name] is not None]
     last = ": ".join(map(str, result)) if webhook["failures"] else None
-    return {**webhook, "problem": webhook["disabled_reason"] or last}
+    return {**webhook, "problem": webhook["disabled_reason"] or last or webhook.get("problem")}
 
 
 @workspace_verb

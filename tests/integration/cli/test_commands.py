@@ -19,6 +19,7 @@ from minutehand.config import Settings
 from minutehand.local.users import ADA
 from tests.e2e.console.worker import HandWorker
 from tests.support.command import Run
+from tests.support.engine import SEALED
 from tests.support.paths import ROOT
 from tests.support.patience import until
 from tests.support.stacks import RunningStack
@@ -109,9 +110,14 @@ def test_a_job_is_watched_and_the_workspace_is_listed(
         off = {"name": "off", "cron": "* * * * *", "job_type": "beat", "enabled": False}
         text = json.dumps(off)
         connection.execute("select public.put_schedule(%s, %s)", (stack.demo_workspace_id, text))
+        hook = {"url": "https://x.example/", "sealed_secret": SEALED, "job_types": ["nobodys"]}
+        text = json.dumps(hook)
+        connection.execute("select public.put_webhook(%s, %s)", (stack.demo_workspace_id, text))
     assert re.search(r"UTC +- +no", run("schedules").stdout)  # has no next job
+    assert "no worker has" in run("webhooks").stdout
     with stack.connect() as connection:
         connection.execute("delete from queue.schedules where name = 'off'")
+        connection.execute("delete from queue.webhooks where job_types = '{nobodys}'")
     assert "enrich_account" in run.json("workers")[0]["job_types"]
     assert re.search(r"seen (\d+ s ago|now)", run("workers").stdout)
     assert job_id[-8:] in run("logs", "-n", "50").stdout

@@ -30,7 +30,7 @@ const remove = route(`DELETE ${WORKSPACE_PATH}/webhooks/{webhook_id}`);
 const rotate = route(`POST ${WORKSPACE_PATH}/webhooks/{webhook_id}/rotate-secret`);
 const sendTest = route(`POST ${WORKSPACE_PATH}/webhooks/{webhook_id}/test`);
 
-const isBroken = (one) => Boolean(one.disabled_reason) || one.failures > 0;
+const isBroken = (one) => Boolean(one.disabled_reason || one.problem) || one.failures > 0;
 
 /** Read the webhooks. Disabled and failing webhooks come first. */
 async function read(workspaceId, signal) {
@@ -42,8 +42,8 @@ async function read(workspaceId, signal) {
  * Return why a webhook was disabled. Return "" if the webhook is enabled but fails, and null if it
  * has no problem.
  */
-const problemOf = ({ disabled_reason: why, failures }) =>
-  why ? `disabled: ${why}` : failures > 0 ? "" : null;
+const problemOf = ({ disabled_reason: why, failures, problem }) =>
+  why ? `disabled: ${why}` : failures > 0 ? "" : problem;
 
 /** Return a link to the list of the jobs that deliver the events of a webhook. */
 function deliveriesOf({ id }) {

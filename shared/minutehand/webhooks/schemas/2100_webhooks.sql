@@ -284,6 +284,25 @@ where (w.disabled_at is not null or w.failures >= 3)
 $$;
 revoke execute on function queue.findings_of_webhooks from public;
 
+-- Return the problem of an enabled webhook with a job type that no worker has published.
+create function queue.webhook_problem(p_webhook queue.webhooks)
+returns text
+language sql stable
+set search_path = ''
+as $$
+select concat(
+  'no worker has served the job type ' || o.name,
+  '; the nearest is ' || queue.nearest_type(o.name)
+)
+from unnest(p_webhook.job_types) with ordinality as o (name, n)
+where p_webhook.enabled and not exists (
+  select from queue.job_types as t
+  where t.job_type = o.name and t.schema_version > 0
+)
+order by o.n
+limit 1
+$$;
+
 create function public.put_webhook(p_workspace_id uuid, p_webhook jsonb)
 returns jsonb
 language plpgsql
@@ -408,7 +427,8 @@ begin
     perform queue.refuse(404, 'webhook_not_found', 'webhook not found', v_id::text);
   end if;
   return to_jsonb(v_saved)
-    - '{sealed_secret,previous_sealed_secret,read_to,read_id}'::text[];
+    - '{sealed_secret,previous_sealed_secret,read_to,read_id}'::text[]
+    || jsonb_build_object('problem', queue.webhook_problem(v_saved));
 -- raise the error again without the detail, because Postgres puts the row with the encrypted secret
 -- into the detail
 exception when check_violation then
@@ -523,6 +543,7 @@ begin
           - '{sealed_secret,previous_sealed_secret,read_to,read_id}'::text[]
           -- off_at is the time when the webhook is disabled if no delivery succeeds before.
           || jsonb_build_object(
+            'problem', queue.webhook_problem(w),
             'off_at', w.failing_since + make_interval(
               secs => queue.setting('webhook_failing_seconds_max')::double precision
             )
