@@ -554,14 +554,15 @@ begin
 end;
 $$;
 
--- Each sequence stores the last workspace with an enqueue that a limit of live jobs rejected, as 24
--- bits of a hash, and the time in seconds. A rollback does not restore the value of a sequence.
+-- Each sequence stores a workspace in which a limit of live jobs rejected an enqueue, as 24 bits of
+-- a hash, and before these bits the time in seconds. A rollback does not restore a sequence.
 create unlogged sequence queue.full_0 minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.full_1 minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.full_2 minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.full_3 minvalue 0 start 0; -- noqa: PRS
 
--- Reject an enqueue, because a limit of the workspace's live jobs is used up.
+-- Reject an enqueue, because a limit of the workspace's live jobs is used up. Store the rejection in
+-- the sequence of the workspace's last rejection, or in the sequence with the oldest rejection.
 create function queue.refuse_full(p_workspace_id uuid, p_limit text, p_message text)
 returns void
 language plpgsql
@@ -571,26 +572,33 @@ declare
   v_hash constant bigint := hashtext(p_workspace_id::text) & 16777215;
 begin
   perform setval(
-    'queue.full_' || v_hash % 4,
+    'queue.full_' || s.n,
     floor(extract(epoch from queue.clock()))::bigint << 24 | v_hash
-  );
+  )
+  from (
+    select n
+    from generate_series(0, 3) as n
+    cross join pg_sequence_last_value('queue.full_' || n) as v (stored)
+    order by (v.stored & 16777215 = v_hash) is true desc, v.stored nulls first
+    limit 1
+  ) as s;
   perform queue.refuse(429, 'quota_exceeded', p_message, p_limit);
 end;
 $$;
 
 -- Return true if queue.refuse_full has rejected an enqueue of the workspace in the ten minutes
--- before p_now. Return false if a later rejection in another workspace replaced the stored one.
+-- before p_now, unless rejections in four other workspaces were stored later.
 create function queue.was_full(p_workspace_id uuid, p_now timestamptz)
 returns boolean
 language sql stable
 set search_path = ''
 as $$
-select coalesce(
-  v.stored & 16777215 = h.hash and v.stored >> 24 > extract(epoch from p_now) - 600,
-  false
+select exists (
+  select from generate_series(0, 3) as n
+  cross join pg_sequence_last_value('queue.full_' || n) as v (stored)
+  where v.stored & 16777215 = hashtext(p_workspace_id::text) & 16777215
+    and v.stored >> 24 > extract(epoch from p_now) - 600
 )
-from (values (hashtext(p_workspace_id::text) & 16777215)) as h (hash)
-cross join pg_sequence_last_value('queue.full_' || h.hash % 4) as v (stored)
 $$;
 
 -- Reject an enqueue if the workspace would have more live jobs than its limit. A limit of up to
