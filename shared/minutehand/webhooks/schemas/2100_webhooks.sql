@@ -302,6 +302,7 @@ where p_webhook.enabled and not exists (
 order by o.n
 limit 1
 $$;
+revoke execute on function queue.webhook_problem from public;
 
 create function public.put_webhook(p_workspace_id uuid, p_webhook jsonb)
 returns jsonb
