@@ -1325,8 +1325,8 @@ from (
       (
         'lost:kill',
         '[Its process had used up to {peak_mb} MB. |]The system sends SIGKILL if memory runs out, '
-          'but a person or another program may have sent it. If memory ran out, give the worker '
-          'more, or let the job use less. Then retry the job.'
+          'but a person, another program or its own code may have sent it. If memory ran out, give '
+          'the worker more, or let the job use less. Then retry the job.'
       ),
       (
         'lost:fault',

@@ -93,7 +93,7 @@ def test_thirty_jobs_beside_one_of_their_type_that_ends_its_process_run_once_mor
     wait_for_fates(host, ids, guilty)
     assert host.rows("error_data -> 'evidence' -> 'exit_code'", guilty) == [(code,)]
     assert [*host.rows("fence", ids), *host.rows("fence", guilty)] == [(2,), (3,)]
-    assert len(logged_deaths(host)) == before + 3
+    until(lambda: len(logged_deaths(host)) == before + 3)  # logged after the report to the queue
     processes = "select count(distinct worker) from queue.attempts where job_id = any(%s::uuid[])"
     assert host.one(f"{processes} and outcome = 'completed'", ids) == 2
 
