@@ -554,22 +554,23 @@ begin
 end;
 $$;
 
--- Each sequence stores a workspace in which a limit of live jobs rejected an enqueue, as 24 bits of
--- a hash, and before these bits the time in seconds. A rollback does not restore a sequence.
+-- Each sequence stores the last rejection of an enqueue by a limit of a workspace's live jobs: the
+-- time in seconds, and after it 24 bits of a hash of the workspace and the limit. A rollback does
+-- not restore a sequence.
 create unlogged sequence queue.full_0 minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.full_1 minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.full_2 minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.full_3 minvalue 0 start 0; -- noqa: PRS
 
--- Reject an enqueue, because a limit of the workspace's live jobs is used up. Store the rejection in
--- the sequence of the workspace's last rejection, or in the sequence with the oldest rejection.
+-- Reject an enqueue, because the limit p_limit of the workspace's live jobs is used up. Store the
+-- rejection in the sequence of the limit's last rejection, or in the sequence with the oldest one.
 create function queue.refuse_full(p_workspace_id uuid, p_limit text, p_message text)
 returns void
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_hash constant bigint := hashtext(p_workspace_id::text) & 16777215;
+  v_hash constant bigint := hashtext(p_workspace_id || p_limit) & 16777215;
 begin
   perform setval(
     'queue.full_' || s.n,
@@ -586,9 +587,9 @@ begin
 end;
 $$;
 
--- Return true if queue.refuse_full has rejected an enqueue of the workspace in the ten minutes
--- before p_now, unless rejections in four other workspaces were stored later.
-create function queue.was_full(p_workspace_id uuid, p_now timestamptz)
+-- Return true if the limit p_limit of the workspace has rejected an enqueue in the ten minutes
+-- before p_now, unless rejections of four other pairs of workspace and limit were stored later.
+create function queue.was_full(p_workspace_id uuid, p_limit text, p_now timestamptz)
 returns boolean
 language sql stable
 set search_path = ''
@@ -596,7 +597,7 @@ as $$
 select exists (
   select from generate_series(0, 3) as n
   cross join pg_sequence_last_value('queue.full_' || n) as v (stored)
-  where v.stored & 16777215 = hashtext(p_workspace_id::text) & 16777215
+  where v.stored & 16777215 = hashtext(p_workspace_id || p_limit) & 16777215
     and v.stored >> 24 > extract(epoch from p_now) - 600
 )
 $$;
@@ -662,7 +663,7 @@ begin
     perform queue.refuse_full(
       p_workspace_id,
       'max_pending',
-      format('the workspace may have %s live jobs; wait until some jobs have ended', v_max)
+      format('the workspace may have at most %s live jobs; wait until some have ended', v_max)
     );
   end if;
 end;
@@ -708,7 +709,7 @@ begin
       p_workspace_id,
       'user_pending_bytes_max',
       format(
-        'the live jobs of a workspace may have %s bytes of payloads; wait until some have ended',
+        'the payloads of live jobs may have at most %s bytes; wait until some jobs have ended',
         v_max
       )
     );

@@ -1033,7 +1033,8 @@ $$;
 -- and one if people have used up their rate limit, because the engine then rejects enqueues by
 -- people. Return another if p_workspace_id can have no more schedules. Counting takes time, so the
 -- live jobs of a workspace are counted only if its limit is at most 2,000, if the last count was at
--- least 90 % of the limit, or if an enqueue was rejected, because a rejected call stores no count.
+-- least 90 % of the limit, or if the limit rejected an enqueue, because a rejected call stores no
+-- count.
 create function queue.findings_of_limits(p_workspace_id uuid, p_now timestamptz)
 returns setof queue.finding
 language sql stable
@@ -1072,8 +1073,7 @@ limits as (
     coalesce(t.max_pending, queue.setting('user_pending_max')::integer) as jobs,
     queue.setting('user_pending_bytes_max')::bigint as bytes,
     q.tokens as last_jobs,
-    b.tokens as last_bytes,
-    queue.was_full(w.id, p_now) as was_full
+    b.tokens as last_bytes
   from workspaces as w
   left join queue.tenant_limits as t on t.workspace_id = w.id
   left join queue.buckets as q on q.name = 'q:' || w.id
@@ -1092,7 +1092,12 @@ select
   )
 from limits as l
 cross join lateral queue.live_jobs(l.id, greatest(l.jobs + 1, 2000)) as c (jobs)
-where (l.jobs <= 2000 or l.was_full or l.last_jobs >= 0.9 * l.jobs) and c.jobs >= l.jobs
+where c.jobs >= l.jobs
+  and (
+    l.jobs <= 2000
+    or l.last_jobs >= 0.9 * l.jobs
+    or queue.was_full(l.id, 'max_pending', p_now)
+  )
 union all
 select
   'warn',
@@ -1111,7 +1116,11 @@ cross join lateral (
   from queue.places(l.id, '{pending,processing,waiting}', 1000000) as p
   join public.jobs as j on j.id = p.job_id
 ) as c
-where (l.was_full or l.last_bytes >= 0.9 * l.bytes) and c.bytes >= l.bytes
+where c.bytes >= l.bytes
+  and (
+    l.last_bytes >= 0.9 * l.bytes
+    or queue.was_full(l.id, 'user_pending_bytes_max', p_now)
+  )
 union all
 select
   'warn',

@@ -254,7 +254,7 @@ def test_a_workspace_has_a_most_of_schedules_webhooks_and_deliveries(engine: Eng
     engine.enqueue_many(4)
     engine.elapse(2)
     [shown] = engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
-    assert "may have 3 live jobs" in shown["last_answer"]
+    assert "at most 3 live jobs" in shown["last_answer"]
     engine.run_all()
     engine.elapse(2)
     assert engine.lease(job_types=["webhook_delivery"])

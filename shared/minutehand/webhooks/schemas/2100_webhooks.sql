@@ -267,8 +267,8 @@ select
       'next', jsonb_build_array(jsonb_build_object(
         'words', case
           when w.enabled
-            then 'Fix the endpoint or its address. Its deliveries are retried, and failed deliveries are kept as '
-              'jobs.'
+            then 'Fix the endpoint or its address. Its deliveries are retried, and failed '
+              'deliveries are kept as jobs.'
           else 'Fix the endpoint, then enable the webhook again.'
         end,
         'command', 'minutehand ls --type webhook_delivery',
@@ -284,7 +284,7 @@ where (w.disabled_at is not null or w.failures >= 3)
 $$;
 revoke execute on function queue.findings_of_webhooks from public;
 
--- Return the problem of an enabled webhook with a job type that no worker has published.
+-- Return the problem of an enabled webhook that names a job type that no worker has published.
 create function queue.webhook_problem(p_webhook queue.webhooks)
 returns text
 language sql stable
