@@ -2699,8 +2699,10 @@ begin
               'changed_key', left(k.key, 100)
             )
             from queue.job_keys as k
-            where k.job_id = p_job.id
-              and k.freed_when = 'leased' -- so with debounce_seconds
+            where (k.workspace_id, k.job_type, k.key, k.is_unique)
+                = (p_job.workspace_id, p_job.job_type, p_job.unique_key, true)
+              and k.job_id = p_job.id
+              and k.freed_when = 'leased' -- as debounce_seconds sets it
               and p_job.attempts = 0
               and p_job.updated_at > p_job.created_at
           ),
@@ -3685,8 +3687,9 @@ select jsonb_build_object(
     order by e.seq desc
     limit 1
   ),
-  -- The job that ended an earlier process of the job: its type, and its id if a loss has shown which
-  -- job it was. Null while the type is unknown, or while several jobs may have ended the process.
+  -- The job that ended an earlier process of the job: its type, and its id if a loss has shown
+  -- which job it was. Null while the type is unknown, or while several jobs may have ended the
+  -- process.
   'killer', case
     when p_job.error_data ->> 'reason' = 'process_died' then coalesce(
       (

@@ -186,6 +186,13 @@ def test_no_read_looks_at_ten_thousand_running_jobs_more_than_once(busy: Engine)
     runs = str(busy.one("select job_id from queue.leases limit 1"))
     waits = str(busy.one("select job_id from queue.ready limit 1"))
     running = json.dumps({"workspace_id": ACME, "state": ["running"]})
+    postpone = partial(busy.enqueue, job_type="t1", unique={"key": "k"}, debounce_seconds=60)
+    assert postpone() == (postponed := postpone())
+    busy.run(
+        "insert into queue.job_keys select %s, 't1', n, false, gen_random_uuid()"
+        " from generate_series(1, 100000) as n",
+        ACME,
+    )
     calls: dict[str, Call] = {
         "queue_health": ("select public.queue_health()", None, 12_000),
         "queue_stats": ("select public.queue_stats()", None, 30_000),
@@ -198,6 +205,7 @@ def test_no_read_looks_at_ten_thousand_running_jobs_more_than_once(busy: Engine)
         "dead_letters": ("select public.dead_letters(%s)", ACME, 100),
         "explain of one that runs": ("select public.explain_job(%s)", runs, 400),
         "explain of one that waits": ("select public.explain_job(%s)", waits, 3000),
+        "explain of one that is postponed": ("select public.explain_job(%s)", postponed, 400),
         "get_job": ("select public.get_job(%s)", runs, 60),
         "job_trace": ("select public.job_trace(%s)", runs, 200),
         "job_attempts": ("select public.job_attempts(%s)", runs, 100),
