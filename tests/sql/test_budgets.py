@@ -187,7 +187,8 @@ def test_no_read_looks_at_ten_thousand_running_jobs_more_than_once(busy: Engine)
     waits = str(busy.one("select job_id from queue.ready limit 1"))
     running = json.dumps({"workspace_id": ACME, "state": ["running"]})
     postpone = partial(busy.enqueue, job_type="t1", unique={"key": "k"}, debounce_seconds=60)
-    assert postpone() == (postponed := postpone())
+    postpone()
+    postponed = postpone()
     busy.run(
         "insert into queue.job_keys select %s, 't1', n, false, gen_random_uuid()"
         " from generate_series(1, 100000) as n",
