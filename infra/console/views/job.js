@@ -201,11 +201,12 @@ function Explained({ explained, job }) {
   const text = job.status === "failed" ? sentence.replace(ERROR_AT_END, ".") : sentence;
   const [, first, rest] = text.match(FIRST_SENTENCE);
   // only a screen reader announces the completion, because the badge shows it
+  const isHidden = job.status === "completed" && !explanation.next?.length;
   const isStuck =
     ["no_worker", "no_processor"].includes(explanation.reason) ||
     (job.status === "processing" && explanation.next?.some(({ kind }) => kind === "act"));
   return html`<div
-    class=${job.status === "completed" ? "hidden" : "explain"}
+    class=${isHidden ? "hidden" : "explain"}
     data-tone=${isStuck ? "waiting" : undefined}
     aria-live="polite">
     <p class="clamp">

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -159,6 +160,12 @@ def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker) -> Non
     waterfall = page.get_by_role("list", name="Waterfall")
     expect(waterfall).to_be_visible()
     check_page(visitor)
+    abandoned = json.dumps([{"job_id": job_id, "place": "paint.py:7"}])
+    worker.run("update queue.workers set abandoned = %s::jsonb", abandoned)
+    page.reload()
+    expect(page.locator(".explain")).to_contain_text("It completed at")
+    expect(page.locator(".explain .remedy")).to_contain_text("the call at paint.py:7")
+    worker.run("update queue.workers set abandoned = null")
     click(waterfall, re.compile("paint"))
     expect(page.get_by_role("region", name="Details of paint")).to_contain_text("blue")
     click(page, "Run again from here")
