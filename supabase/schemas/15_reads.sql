@@ -1614,18 +1614,17 @@ from (
     ),
     (
       'running',
-      '[It has sent nothing for {silent}, since {sign}, and was last seen {seen}. |It has sent '
-        'nothing for {silent}, since {sign}. |It was last seen {seen}. |][99 % of the jobs of its '
-        'type take {usual} or less. ]Worker {worker_id} has been running it since {leased_at}.[ '
-        'The worker misses its renewals. Its last known call was at {missed_since}.][ {death}. It '
-        'runs with {beside} of them and nothing else.| {death}. It runs alone.| Its lease lasts '
-        'until {lease_until} unless it is renewed.|][ An earlier process of it was ended by '
-        '{killer}.][ The role job_worker may not execute {not_granted}, so its outcome is not '
-        'stored.| Its worker lacks {a_right}, so its outcome is not stored.|][ One call of its '
-        'processor runs it and {batched}.| It waits for {next_call}.|][ Its database session (pid '
-        '{pid}) waits for a lock of the session with pid {blocker}.]'
-        '[ Session {own_blocker} belongs to the same job.][ Its '
-        'process has used up to {memory_mb} MB.][ The process has grown by {grown_mb} MB.]',
+      '[It has sent nothing for {silent}, since {sign}. ][It was last seen {seen}. ][99 % of the '
+        'jobs of its type take {usual} or less. ]Worker {worker_id} has been running it since '
+        '{leased_at}.[ The worker misses its renewals. Its last known call was at '
+        '{missed_since}.][ {death}. It runs with {beside} of them and nothing else.| {death}. It '
+        'runs alone.| Its lease lasts until {lease_until} unless it is renewed.|][ An earlier '
+        'process of it was ended by {killer}.][ The role job_worker may not execute '
+        '{not_granted}, so its outcome is not stored.| Its worker lacks {a_right}, so its outcome '
+        'is not stored.|][ One call of its processor runs it and {batched}.| It waits for '
+        '{next_call}.|][ Its database session (pid {pid}) waits for a lock of the session with pid '
+        '{blocker}.][ Session {own_blocker} belongs to the same job.][ Its process has used up to '
+        '{memory_mb} MB.][ The process has grown by {grown_mb} MB.]',
       '[Grant the right: `grant execute on function {not_granted}(jsonb) to job_worker`.|Notify '
         'the operator of the service, because the worker lacks {a_right}.|In code, '
         'commit that session before the call at {place}. To end this attempt: `select '
@@ -1781,7 +1780,7 @@ from (
     ),
     (
       'no_processor',
-      'No running worker serves {types}. Due jobs: {jobs}[, the oldest since {since}].',
+      '{count} of {types} {have} no running worker[, the oldest since {since}].',
       'If the name is misspelt, cancel, and enqueue again as {nearest}, the nearest name that a '
         'worker has.',
       'cancel {job_id}',
@@ -2088,11 +2087,10 @@ from (
     ),
     (
       'silent_jobs',
-      'Running jobs of {job_type} that have sent nothing for more than {limit}: {jobs}, the first '
-        'since {since}.',
+      '{count} of {job_type} {have} sent nothing for more than {limit}, the first since {since}.',
       '[The first was last seen {seen}. ]See its page or log.',
       'explain {job_id}',
-      null
+      '[/jobs?state=running&job_type={many}|/jobs/{job_id}]'
     ),
     (
       'silent_worker',
@@ -2465,6 +2463,23 @@ select w.pid
 from waits as w
 order by w.level desc
 limit 1
+$$;
+
+-- Return the number of a finding's jobs as text, the verb that fits the number, and the type of
+-- several jobs.
+create function queue.number_of(p_data jsonb)
+returns jsonb
+language sql immutable
+set search_path = ''
+as $$
+select case
+  when p_data @> '{"jobs": 1}' then '{"count": "1 job", "have": "has"}'
+  else jsonb_build_object(
+    'count', (p_data ->> 'jobs') || ' jobs',
+    'have', 'have',
+    'many', p_data -> 'job_type'
+  )
+end
 $$;
 
 -- Return the running step and the line of code of a job as text. Return null if both are null.

@@ -1361,7 +1361,7 @@ begin
       f.data -> 'said',
       queue.render_guidance(
         f.reason,
-        f.data || jsonb_build_object(
+        f.data || queue.number_of(f.data) || jsonb_build_object(
           'since', f.since,
           -- the sentences about one of all workspaces name the workspace
           'which', case when p_workspace_id is null then f.data -> 'workspace_id' end

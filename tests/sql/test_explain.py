@@ -876,7 +876,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
         engine.report(lease)
 
     said = engine.explain(hangs)
-    silent = r"It has sent nothing for 4 min( \d s)?, since its last output, and was last seen at"
+    silent = r"It has sent nothing for 4 min( \d s)?, since its last output\. It was last seen at"
     assert re.match(silent, said["sentence"])
     assert (said["data"]["usual"], said["data"]["memory_mb"]) == ("1 s", 97)
     assert "Nothing to do" not in str(said["next"])
@@ -885,6 +885,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     assert "seen in its step write, at all.py:134." in engine.explain(hangs)["sentence"]
     found = engine.findings()["silent_jobs"]
     assert (found["jobs"], list(found["silent"])) == (1, [hangs])
+    assert found["sentence"].startswith("1 job of work has sent nothing for more than 2 min")
     assert "seen in its step write, at all.py:134." in found["next"][0]["words"]
     assert found["next"][0]["command"] == f"minutehand explain {hangs}"
     engine.report(lease, pulse=pulse | {"memory_mb": 297, "for_ms": 250_000})

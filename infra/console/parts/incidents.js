@@ -90,17 +90,14 @@ export function Incidents({ workspace, isApp }) {
     data-tone=${lines.some(({ verdict }) => verdict === "fail") ? "failed" : "waiting"}
     aria-label="Needs attention"
     aria-live="polite">
-    <${Icon} name="warning" />
-    <div>
-      ${shown}
-      ${
-        rest.length > 0 &&
-        html`<details>
-          <summary>${rest.length} more</summary>
-          ${rest}
-        </details>`
-      }
-    </div>
+    ${shown}
+    ${
+      rest.length > 0 &&
+      html`<details>
+        <summary>${rest.length} more</summary>
+        ${rest}
+      </details>`
+    }
   </section>`;
 }
 
@@ -109,12 +106,16 @@ function Problem({ line, here }) {
   const { sentence, cause, next } = line;
   const text = html`<span class="strong"><${Sentence} text=${sentence} withAges /></span>`;
   const link = next?.map((step) => step.path).find((to) => to && to !== here);
-  if (!cause && !next?.length) return html`<p>${text}</p>`;
-  return html`<div class="problem-line">
+  const icon = html`<${Icon} name="warning" />`;
+  if (!cause && !next?.length) return html`<p class="problem">${icon} ${text}</p>`;
+  return html`<div class="problem">
+    ${icon}
     <details>
-      <summary>${text} <span class="small">${next?.length ? "What to do" : "Cause"}</span></summary>
+      <summary>
+        ${text} <span class="more">${next?.length ? "What to do" : "Cause"}</span>
+      </summary>
       ${cause && html`<p>Cause: ${cause.replace(/\.?$/, ".")}</p>`}
-      <${Steps} next=${next} here=${link ?? here} />
+      <${Steps} next=${next} here=${here} />
     </details>
     ${link && html`<a href=${link}>${linkTo(link)}</a>`}
   </div>`;

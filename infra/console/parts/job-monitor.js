@@ -24,7 +24,7 @@ import { Loading, Stale } from "./states-of-view.js";
 import { Elapsed, useNow, When } from "./when.js";
 
 /** Return the height of a row, as `.job-row` in jobs.css sets it. */
-const rowHeight = () => (matchMedia("(max-width: 46rem)").matches ? 46 : 36);
+const rowHeight = () => (matchMedia("(max-width: 46rem)").matches ? 62 : 36);
 
 /**
  * Return the start of a time range, rounded to the minute. If `since` is a time and not the name of
