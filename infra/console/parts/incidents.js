@@ -6,7 +6,7 @@ import { watchWorkspace } from "../lib/jobs/watch.js";
 import { isHidden } from "../lib/jobs/page.js";
 import { currentLocation } from "../lib/router.js";
 import { changes, useFetch, useStore } from "../lib/store.js";
-import { html, useEffect, useMemo, useState } from "../lib/ui.js";
+import { html, useEffect, useLayoutEffect, useMemo, useState } from "../lib/ui.js";
 import { linkTo, Steps } from "./holders.js";
 import { Icon } from "./icons.js";
 import { useRefresh } from "./live.js";
@@ -38,13 +38,19 @@ export function Incidents({ workspace, isApp }) {
   const { user } = useStore(session);
   const { path, query } = useStore(currentLocation);
   const last = useMemo(() => ({ at: -Infinity }), [workspace.id]);
-  const read = useFetch(async () => {
-    if (isApp) return findings.set([]);
-    if (Date.now() < last.at + FINDINGS_MS) return undefined;
-    const { findings: found } = await engine.explain(user?.isOperator ? null : workspace.id);
-    last.at = Date.now();
-    return findings.set(found);
-  }, [workspace.id, isApp]);
+  // another workspace or user must not see these findings
+  useLayoutEffect(() => () => findings.set([]), [workspace.id]);
+  const read = useFetch(
+    async (signal) => {
+      if (isApp) return findings.set([]);
+      if (Date.now() < last.at + FINDINGS_MS) return undefined;
+      const { findings: found } = await engine.explain(user?.isOperator ? null : workspace.id);
+      if (signal.aborted) return undefined;
+      last.at = Date.now();
+      return findings.set(found);
+    },
+    [workspace.id, isApp],
+  );
   const [freshness, setFreshness] = useState("live");
   useRefresh(read, !isApp);
   useEffect(() => {

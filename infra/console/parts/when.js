@@ -78,10 +78,10 @@ function Timestamp({ at }) {
   </time>`;
 }
 
-/** Shows how long ago a time was, as `3 min`. */
+/** Shows how long ago a time was, as `3 min`. A screen reader does not announce each change. */
 function Age({ at }) {
-  const now = useNow();
-  return html`<time datetime=${at} title=${utc(at)}>${roughly(now - Date.parse(at))}</time>`;
+  const age = roughly(useNow() - Date.parse(at));
+  return html`<time datetime=${at} title=${utc(at)} aria-live="off">${age}</time>`;
 }
 
 /** Regular expression for a time, code between backticks, a line of code, or the id of a job. */

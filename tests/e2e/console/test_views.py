@@ -402,15 +402,25 @@ def test_the_overview_shows_rates_and_failures(visit: Visit, worker: HandWorker)
 def test_sign_in_and_sign_out(visit: Visit) -> None:
     """A user signs in to a demo account with one click.
 
-    After a sign-out, a sign-in returns to the previous page.
+    After a sign-out, a sign-in returns to the previous page. The next user does not see the
+    problems of the previous one.
     """
     visitor = visit(None, "/jobs")
     page = visitor.page
     check_page(visitor)
+    findings = {"findings": [{"sentence": "A problem since 2026-11-20 08:36:55+00."}]}
+    visitor.context.route("**/explain_queue*", lambda route: route.fulfill(json=findings))
     click(page, re.compile(ADA.email))
     expect(page.get_by_role("heading", level=1)).to_have_text("Jobs")
+    expect(page.locator(".incidents")).to_contain_text("A problem for")
+    expect(page.locator(".incidents time")).to_have_attribute("aria-live", "off")
     click(page, "Sign out")
     expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+    visitor.context.unroute("**/explain_queue*")
+    visitor.context.route("**/explain_queue*", lambda route: None)  # sends no response
+    click(page, re.compile(BOB.email))
+    expect(page.get_by_role("heading", level=1)).to_have_text("Jobs")
+    expect(page.locator(".incidents")).to_have_count(0)
 
 
 def test_common_actions_work_by_keyboard(visit: Visit, worker: HandWorker) -> None:
