@@ -113,8 +113,8 @@ function Problem({ line, here }) {
   const text = html`<span class="strong"><${Sentence} text=${sentence} withAges /></span>`;
   const link = next?.map((step) => step.path).find((to) => to && to !== here);
   const icon = html`<${Icon} name="warning" />`;
-  if (!cause && !next?.length) return html`<p class="problem">${icon} ${text}</p>`;
-  return html`<div class="problem">
+  if (!cause && !next?.length) return html`<p class="problem-line">${icon} ${text}</p>`;
+  return html`<div class="problem-line">
     ${icon}
     <details>
       <summary>
