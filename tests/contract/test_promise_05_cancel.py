@@ -140,8 +140,7 @@ def test_a_child_that_begins_to_run_meanwhile_is_asked_to_stop(engine: Engine) -
     with engine.open_transaction() as other:
         [running] = other.lease(call=2)
         done = engine.blocked(engine.cancel, root)
-        other.run("commit")
-        done.result(60)
+    done.result(60)
     engine.maintain()
 
     assert engine.report(running) == "cancel"

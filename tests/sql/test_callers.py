@@ -89,15 +89,13 @@ def test_runs_of_workers_are_bounded_and_a_killed_one_ends(engine: Engine) -> No
     assert end(first) == {"ended": True, "refused": False}
     assert lease(third) == {"free": 0}
     assert lease(first) == {"free": None}
-    with engine.another_session() as other:
-        other.run("begin")
+    with engine.open_transaction() as other:
         request = {"tick_id": third, "call": 99, "worker_id": third, "ends": {"stay_ms": 0}}
         response = other.rpc("lease_jobs", p_request=request)["run"]
         assert response == {"ended": True, "refused": True}
         # The other session's end of a run is not committed yet, so a new run waits for it.
         beginning = engine.blocked(lease, first)
-        other.run("commit")
-        assert beginning.result(60) == {"free": 0}
+    assert beginning.result(60) == {"free": 0}
     engine.enqueue(delay_seconds=5)
     assert lease(first, ends={"stay_ms": 5000}) is None, "the run waits for the delayed job"
     assert lease(third) == {"free": None}

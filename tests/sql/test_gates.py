@@ -66,14 +66,12 @@ def test_a_start_whose_settlement_commits_while_its_gate_opens_is_charged(engine
     wait_for_a_rate(engine, 4, jobs=8)
     engine.settle(engine.lease(1)[0])
     first, second = engine.lease(2, call=2)
-    with engine.open_transaction() as other, engine.open_transaction() as third:
+    with engine.open_transaction() as third, engine.open_transaction() as other:
         other.run(HOLD, first["job"]["id"])
         third.run("select from queue.buckets where name like 'k:%' for update")
         settled = engine.blocked(engine.settle, second)
         other.settle(first)
-        other.run("commit")
-        third.run("commit")
-        settled.result()
+    settled.result()
 
     assert len([job for call in (2, 3) for job in engine.lease(4, call=call)]) == 1
 
@@ -311,12 +309,10 @@ def test_a_job_that_is_deleted_while_its_gate_admits_it_leaves_nothing(engine: E
     engine.register("work", key_concurrency=1)
     first, second, third = engine.enqueue_many(3, concurrency_key="k")
     lease = engine.lease_one()
-    with engine.open_transaction() as other, engine.another_session() as user:
+    with engine.open_transaction() as other:
         other.settle(lease)  # makes the second job ready
-        deleting = other.blocked(user.delete, second)
-        other.run("commit")
-        deleting.result()
-        other.run("begin")
+        deleting = other.blocked(engine.delete, second)
+    deleting.result()
     assert ids_of([lease]) == [first]
     assert engine.rows("select job_id from queue.ready where job_id = %s", second) == []
     assert ids_of(engine.lease()) == [third]

@@ -179,15 +179,13 @@ def test_a_ring_never_goes_back(engine: Engine) -> None:
     """
     engine.enqueue()
     [(ring, *lanes)] = engine.rows("select ring, lane from queue.lanes where job_type = 'work'")
-    advance(engine, lanes, 3)
-    with engine.open_transaction() as other, engine.another_session() as behind:
-        advance(behind, lanes, 4)  # the session plans its statements
+    advance(engine, lanes, 4)  # the session plans its statements
+    with engine.open_transaction() as other:
         other.run("lock table queue.rings in share mode")
         # The call has compared the positions and waits for the table lock to write.
-        late = other.blocked(advance, behind, lanes, 5)
+        late = other.blocked(advance, engine, lanes, 5)
         other.run("update queue.rings set round = 9 where ring = %s", ring)
-        other.run("commit")
-        late.result()
+    late.result()
     assert engine.one("select round from queue.rings where ring = %s", ring) == 9
 
 
@@ -197,12 +195,11 @@ def test_two_leases_do_not_take_one_ring_that_was_left(engine: Engine) -> None:
     lanes = dict(engine.rows("select job_type, lane from queue.lanes"))
     assert len(engine.rows("select distinct ring from queue.lanes")) == 1
     left = engine.one("insert into queue.rings default values returning ring")
-    with engine.open_transaction() as other, engine.another_session() as late:
+    with engine.open_transaction() as other:
         other.run("lock table queue.rings in share mode")
-        waits = other.blocked(advance, late, [lanes["two"]], 5)
+        late = other.blocked(advance, engine, [lanes["two"]], 5)
         other.run("update queue.lanes set ring = %s where lane = %s", left, lanes["one"])
-        other.run("commit")
-        waits.result()
+    late.result()
     assert len(engine.rows("select distinct ring from queue.lanes")) == 2
     assert engine.rows("select job_type from queue.lanes where ring = %s", left) == ["one"]
     assert ids_of(engine.lease()) == []

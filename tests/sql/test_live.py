@@ -57,7 +57,6 @@ def test_the_lives_of_jobs_in_a_busy_workspace_are_few_messages(engine: Engine) 
             engine.run(announce)
             other.enqueue()
             engine.run(announce)
-        slow.run("commit")
     engine.complete([second, *engine.lease(100)])
     engine.run(announce)
     assert len(messages(engine)) < 60
