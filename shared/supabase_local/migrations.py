@@ -45,6 +45,7 @@ create table if not exists supabase_migrations.seed_files (
 MISSING = frozenset({"42883", "42P01", "42704", "3F000", "0A000"})
 
 Say = Callable[[str], None]
+Connection = psycopg.Connection[tuple[object, ...]]
 _CREATE_EXTENSION = re.compile(
     r"^\s*create\s+extension\s+(?:if\s+not\s+exists\s+)?\"?([\w-]+)", re.IGNORECASE | re.MULTILINE
 )
@@ -164,8 +165,13 @@ def apply_migrations(url: str, migrations: Iterable[Path]) -> list[Path]:
             version, _, name = path.stem.partition("_")
             statements = _statements(path)
             if version in recorded:
-                _check_unchanged(path, recorded[version], statements)
-                continue
+                if recorded[version] in (None, statements):
+                    continue
+                raise MigrationFailed(
+                    f"{path.name} was edited after it was applied to this database. Put the change"
+                    " into a new migration, or stop the stack and delete the folder .local to start"
+                    " over."
+                )
             if version < newest:
                 raise MigrationFailed(
                     f"{path.name} is older than {newest}, which is applied. Give it a "
@@ -239,14 +245,6 @@ def as_owner(url: str) -> str:
     return make_conninfo(**{**parameters, "options": options})  # type: ignore[arg-type]
 
 
-def _check_unchanged(path: Path, recorded: list[str] | None, now: list[str]) -> None:
-    if recorded is not None and recorded != now:
-        raise MigrationFailed(
-            f"{path.name} was edited after it was applied to this database. Put the change into a"
-            " new migration, or stop the stack and delete the folder .local to start over."
-        )
-
-
 def _statements(path: Path) -> list[str]:
     try:
         return split_statements(path.read_text("utf-8-sig"))  # like psql, skip a byte order mark
@@ -264,9 +262,7 @@ def _parts(statements: list[str]) -> list[list[str]]:
     return [list(group) for _, group in groups] or [[]]
 
 
-def _run(
-    connection: psycopg.Connection[tuple[object, ...]], path: Path, statements: list[str]
-) -> None:
+def _run(connection: Connection, path: Path, statements: list[str]) -> None:
     text, at = path.read_text("utf-8-sig"), 0
     for statement in statements:
         at = text.index(statement, at)
@@ -281,16 +277,14 @@ def _run(
 
 
 def _part_transaction(
-    connection: psycopg.Connection[tuple[object, ...]], path: Path, part: list[str]
+    connection: Connection, path: Path, part: list[str]
 ) -> AbstractContextManager[None]:
     is_outside = any(map(_NO_TRANSACTION.search, part))
     return nullcontext() if is_outside else _file_transaction(connection, path)
 
 
 @contextmanager
-def _file_transaction(
-    connection: psycopg.Connection[tuple[object, ...]], path: Path
-) -> Iterator[None]:
+def _file_transaction(connection: Connection, path: Path) -> Iterator[None]:
     """Yield a transaction for one file. An error names the part that the local Supabase lacks."""
     try:
         with connection.transaction():
@@ -309,9 +303,7 @@ def _file_transaction(
         raise PartMissing(f"{failed}\n{lacking}") from cause
 
 
-def _skipped_extensions(
-    connection: psycopg.Connection[tuple[object, ...]], path: Path
-) -> list[str]:
+def _skipped_extensions(connection: Connection, path: Path) -> list[str]:
     """Return the unavailable extensions that the file `path` or an earlier file creates."""
     rows = connection.execute(
         "select array_to_string(statements, e'\n') from supabase_migrations.schema_migrations"
@@ -322,7 +314,7 @@ def _skipped_extensions(
     return sorted(created - {str(name) for (name,) in here})
 
 
-def _execute(connection: psycopg.Connection[tuple[object, ...]], statement: str) -> None:
+def _execute(connection: Connection, statement: str) -> None:
     # pass no parameters, so that percent signs in the statement are not interpreted
     if _BY_SUPERUSER.search(statement):
         connection.execute("set role none")
@@ -339,11 +331,11 @@ def _execute(connection: psycopg.Connection[tuple[object, ...]], statement: str)
         connection.execute(statement.encode())
 
 
-def _keep_silent(connection: psycopg.Connection[tuple[object, ...]]) -> None:
+def _keep_silent(connection: Connection) -> None:
     connection.execute("set client_min_messages = warning")
 
 
-def _applied_seeds(connection: psycopg.Connection[tuple[object, ...]]) -> dict[str, str]:
+def _applied_seeds(connection: Connection) -> dict[str, str]:
     known = connection.execute(
         "select to_regclass('supabase_migrations.seed_files') is not null"
     ).fetchone()
@@ -362,7 +354,7 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _record_seed(connection: psycopg.Connection[tuple[object, ...]], name: str, path: Path) -> None:
+def _record_seed(connection: Connection, name: str, path: Path) -> None:
     connection.execute(
         "insert into supabase_migrations.seed_files (path, hash) values (%s, %s)"
         " on conflict (path) do update set hash = excluded.hash",

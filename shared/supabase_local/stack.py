@@ -167,16 +167,16 @@ class Stack:
         if server.is_fresh:
             self.say("Postgres: creating a database cluster")
             await asyncio.to_thread(server.initialise)
-        await asyncio.to_thread(server.end_leftovers)
-        self._launch_postgres(server)
-        await asyncio.to_thread(server.wait_ready)
+        await self._launch_postgres(server)
         self.say(f"Postgres on port {server.port} ({time.monotonic() - started:.1f} s)")
 
-    def _launch_postgres(self, server: Postgres) -> None:
+    async def _launch_postgres(self, server: Postgres) -> None:
+        await asyncio.to_thread(server.end_leftovers)
         # start the process in the main thread, because the kernel ends a child when its thread ends
         server.launch()
         assert server.process is not None
         self._processes["postgres"] = server.process
+        await asyncio.to_thread(server.wait_ready)
 
     def _prepare_database(self, server: Postgres) -> None:
         url = server.url()
@@ -232,11 +232,8 @@ class Stack:
             )
         deaths.append(now)
         if name == "postgres":
-            server = self.postgres
-            assert server is not None
-            await asyncio.to_thread(server.end_leftovers)
-            self._launch_postgres(server)
-            await asyncio.to_thread(server.wait_ready)
+            assert self.postgres is not None
+            await self._launch_postgres(self.postgres)
         else:
             self._spawn(self._parts[name])
             async with httpx.AsyncClient(timeout=5) as client:

@@ -198,6 +198,7 @@ def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def samples_of(host: Served) -> dict[tuple[str, ...], float]:
     """Return the samples of `/metrics` by name and labels."""
     response = httpx.get(f"{host.url}/metrics", headers={"authorization": f"Bearer {TOKEN}"})
+    assert response.headers["content-type"].startswith("application/openmetrics-text")
     return {
         (sample.name, *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(response.text)
@@ -220,13 +221,11 @@ def test_prometheus_reads_the_whole_queue(host: Served) -> None:
 
     others: Any = ({}, {"authorization": "Bearer another"}, {"authorization": f"Basic {TOKEN}"})
     refused = [httpx.get(f"{host.url}/metrics", headers=given) for given in others]
-    response = httpx.get(f"{host.url}/metrics", headers={"authorization": f"Bearer {TOKEN}"})
     until(another_is_counted)
     samples = samples_of(host)
 
     assert {answer.status_code for answer in refused} == {401}
     assert "served.greet" not in "".join(answer.text for answer in refused)
-    assert response.headers["content-type"].startswith("application/openmetrics-text")
     assert samples[counted] >= 1
     assert samples["minutehand_run_seconds", "served.greet", "0.95"] > 0
     assert samples["minutehand_process_deaths", "served.greet"] == 0

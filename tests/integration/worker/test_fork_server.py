@@ -143,15 +143,13 @@ async def test_a_process_that_stays_stopped_is_killed() -> None:
 async def test_processes_that_end_together_end_no_other() -> None:
     """When several processes end at once, the fork server reports each end and keeps the others."""
     async with fork_server(LOAD=END_OTHERS) as (server, pipe):
-        runs, pids = [], []
-        for _ in range(3):
-            runs.append(asyncio.create_task(server.run({"DO": SAY_PID + "os.read(0, 1)"})))
-            pids.append(int(await asyncio.to_thread(os.read, pipe, 20)))
-        os.kill(pids[-1], signal.SIGKILL)
+        started = [await waiting_process(server, pipe) for _ in range(3)]
+        runs, processes, _ = zip(*started, strict=True)
+        processes[-1].kill()
 
         assert await asyncio.gather(*runs[1:]) == [-signal.SIGKILL] * 2
         assert await server.run({"DO": "sys.exit(3)"}) == 3
-        os.kill(pids[0], signal.SIGTERM)
+        processes[0].terminate()
         assert await runs[0] == -signal.SIGTERM
 
 
