@@ -673,9 +673,12 @@ declare
     where coalesce(v_filter ->> 'job_type' = l.job_type, true)
       and coalesce(v_filter ->> 'queue' = l.queue, true)
       and coalesce((v_filter ->> 'internal')::boolean = queue.is_internal(l.job_type), true)
-  -- include lane 0, the lane of jobs of unpublished types, because queue.lanes has no row for an
-  -- unpublished type
-  ) || case v_filter - 'internal' when '{}' then 0 end;
+  -- include jobs of unpublished types, for which queue.lanes has no row: lane 0 has the jobs of all
+  -- these types, and lane -1 below those of one type
+  ) || case v_filter - 'internal'
+    when '{}' then 0
+    when jsonb_build_object('job_type', v_filter -> 'job_type') then -1
+  end;
 begin
   perform queue.may_read(p_workspace_id, p_reads_much => true);
   perform queue.check_names(v_filter, array['job_type', 'queue', 'internal'], 'filter');
@@ -694,6 +697,13 @@ begin
         '{queued,scheduled,retrying,running,suspended,failed}',
         v_most
       ) as p
+      union all
+      (
+        select 'queued', -1
+        from queue.unpublished as u
+        where u.job_type = v_filter ->> 'job_type' and u.workspace_id = p_workspace_id
+        limit v_most
+      )
       union all
       select n.status, n.lane
       from newest as n

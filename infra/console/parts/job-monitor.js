@@ -200,6 +200,11 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
  * grouped by error.
  */
 export function Tabs({ counts, chosen, grouped = false }) {
+  const tabs = useRef(null);
+  useLayoutEffect(() => {
+    const current = tabs.current.querySelector("[aria-current]");
+    tabs.current.scrollLeft = current.offsetLeft - tabs.current.offsetLeft - 60;
+  }, [chosen, grouped]);
   const entry = (name, word, tone) => {
     const count = counts?.states[name] ?? null;
     const isMore = counts?.at_least.includes(name);
@@ -215,7 +220,7 @@ export function Tabs({ counts, chosen, grouped = false }) {
       ${shown && html`<span class="group-count num">${shown}</span>`}
     </a>`;
   };
-  return html`<nav class="groups" aria-label="Jobs by state">
+  return html`<nav class="groups" aria-label="Jobs by state" ref=${tabs}>
     ${entry("", "All")} ${NAMES.map((name) => entry(name, STATES[name].word, STATES[name].tone))}
     <a class="group" href="/jobs?grouped=1" aria-current=${grouped ? "true" : undefined}>
       Failures, grouped

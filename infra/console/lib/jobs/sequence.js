@@ -1,6 +1,8 @@
 // Puts the events of a job in order, and computes the job's row after each event. The module does
 // no I/O and uses no clock.
 
+export { ENDED } from "./ended.js"; // for pages of apps
+
 /**
  * Maximum number of events that are kept while an earlier event is missing. Events above this
  * maximum are dropped, and read from the database later.
