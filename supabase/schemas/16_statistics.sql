@@ -1276,8 +1276,9 @@ begin
       ) as w
       having count(*) > 0;
   end if;
-  if exists (
-    select from queue.workers as w
+  if (
+    select count(*) > 2 -- the number of stops from which queue.stops_of returns a row
+    from queue.workers as w
     where w.seen_at > p_now - interval '1 hour' and w.summary ? 'stopped'
   ) then
     return query
