@@ -237,9 +237,7 @@ class Postgres:
     def _initialise(self, draft: Path) -> None:
         draft.mkdir(mode=0o700, parents=True)
         handover = self.home / f".initdb-{os.getpid()}"
-        descriptor = os.open(handover, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(self.password)
+        write_secret(handover, self.password)
         if self.user:
             os.chown(draft, self.user.pw_uid, self.user.pw_gid)
             os.chown(handover, self.user.pw_uid, self.user.pw_gid)
@@ -309,9 +307,7 @@ class Postgres:
                 f"{secret} is missing, and with it the password of {self.data_dir}. "
                 "Delete the folder .local to start over."
             )
-        descriptor = os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_urlsafe(18))
+        write_secret(secret, secrets.token_urlsafe(18))
 
     def _last_lines(self) -> str:
         if not self.log_path.exists():
@@ -354,6 +350,13 @@ class Postgres:
                     shutil.copytree(folder, copy / folder.name, dirs_exist_ok=True)
             (copy / "complete").touch()
         return copy / package.name / "pginstall" / "bin" / name
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Write a new file that no other account can read."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
 
 
 def sweep(temporary: Path) -> None:

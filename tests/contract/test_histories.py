@@ -83,6 +83,8 @@ OPTIONS = st.builds(
 FRACTIONS = st.floats(0, 1, exclude_max=True)
 Note = Callable[[Any], None]
 IGNORED: Note = lambda _: None  # noqa: E731
+if_enqueued = precondition(lambda self: self.jobs)
+if_leased = precondition(lambda self: self.held)
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -278,14 +280,14 @@ class QueueMachine(RuleBasedStateMachine):
     def some_job(self, pick: float) -> str:
         return list(self.jobs)[int(pick * len(self.jobs))]
 
-    @precondition(lambda self: self.jobs)
+    @if_enqueued
     @rule(at=PLACES, pick=FRACTIONS, answer=st.booleans())
     def cancel_or_answer(self, at: At, pick: float, answer: bool) -> None:
         function = "answer_job" if answer else "cancel_job"
         more = {"p_answer": {"answer": 1}} if answer else {}
         self.rpc(at, IGNORED, function, p_job_id=self.some_job(pick), **more)
 
-    @precondition(lambda self: self.jobs)
+    @if_enqueued
     @rule(at=PLACES, pick=FRACTIONS)
     def retry(self, at: At, pick: float) -> None:
         job_id = self.some_job(pick)
@@ -296,7 +298,7 @@ class QueueMachine(RuleBasedStateMachine):
 
         self.rpc(at, note, "retry_job", p_job_id=job_id)
 
-    @precondition(lambda self: self.jobs)
+    @if_enqueued
     @rule(pick=FRACTIONS)
     def delete(self, pick: float) -> None:
         job_id = self.some_job(pick)
@@ -367,7 +369,7 @@ class QueueMachine(RuleBasedStateMachine):
 
         self.rpc((index, False), note, "lease_jobs", p_request=request)
 
-    @precondition(lambda self: self.held)
+    @if_leased
     @rule(index=SESSIONS, is_reported=st.booleans())
     def kill(self, index: int, is_reported: bool) -> None:
         """End a worker's process with its jobs.
@@ -398,7 +400,7 @@ class QueueMachine(RuleBasedStateMachine):
             and self.fences[job_id] == entry["lease"]["fence"]
         )
 
-    @precondition(lambda self: self.held)
+    @if_leased
     @rule(at=PLACES, picks=st.lists(FRACTIONS, min_size=1, max_size=4), news=st.booleans())
     def report(self, at: At, picks: list[float], news: bool) -> None:
         """Report some live and lost leases in one call."""
@@ -429,7 +431,7 @@ class QueueMachine(RuleBasedStateMachine):
 
         self.rpc(at, note, "report_jobs", p_request={"items": items})
 
-    @precondition(lambda self: self.held)
+    @if_leased
     @rule(at=PLACES, pick=FRACTIONS, outcome=st.sampled_from(OUTCOMES), wait=st.sampled_from(WAITS))
     def settle(self, at: At, pick: float, outcome: str, wait: str) -> None:
         entry = self.some_lease(pick)
@@ -487,7 +489,7 @@ class QueueMachine(RuleBasedStateMachine):
         if status == "completed":
             self.results[job_id] = item["result"]
 
-    @precondition(lambda self: self.held)
+    @if_leased
     @rule(at=PLACES, pick=FRACTIONS)
     def spawn(self, at: At, pick: float) -> None:
         entry = self.some_lease(pick)
@@ -523,7 +525,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.enqueue((1, False), ACME, job_type, 3, {"concurrency_key": "a", "priority": 5})
         self.lease((1, False), limit, None)
 
-    @precondition(lambda self: self.held)
+    @if_leased
     @rule()
     def event_comes_first(self) -> None:
         """The event that a job will wait for has already happened."""
@@ -533,7 +535,7 @@ class QueueMachine(RuleBasedStateMachine):
                 self.settle_entry((2, False), entry, "waiting", "event")
                 return
 
-    @precondition(lambda self: self.held)
+    @if_leased
     @rule(outcome=st.sampled_from(["completed", "retry"]))
     def end_what_is_held(self, outcome: str) -> None:
         """End leased jobs, also those without another attempt."""
@@ -541,7 +543,7 @@ class QueueMachine(RuleBasedStateMachine):
             if self.must_hold(entry):
                 self.settle_entry((2, False), entry, outcome)
 
-    @precondition(lambda self: self.held)
+    @if_leased
     @rule()
     def work_long(self) -> None:
         """A job outlasts its lease several times, and renews it in time."""

@@ -46,14 +46,14 @@ def lost_lease(engine: Engine) -> tuple[dict[str, Any], dict[str, Any]]:
     return zombie, engine.lease_one(worker="heir")
 
 
-def snapshot(engine: Engine, job_id: str) -> Any:
+def snapshot(engine: Engine, lease: dict[str, Any]) -> Any:
     tables = engine.one(
         "select jsonb_build_array((select jsonb_agg(to_jsonb(j)) from public.jobs as j),"
         " (select jsonb_agg(to_jsonb(e) order by e.seq) from public.job_events as e),"
         " (select jsonb_agg(to_jsonb(l) order by l.id) from public.job_logs as l))"
     )
     called = ("job_steps", "job_attempts", "job_trace")
-    return [tables, *(engine.rpc(function, p_job_id=job_id) for function in called)]
+    return [tables, *(engine.rpc(function, p_job_id=lease["job"]["id"]) for function in called)]
 
 
 def test_no_function_of_a_worker_acts_on_a_job_without_its_lease(engine: Engine) -> None:
@@ -79,10 +79,10 @@ def test_no_function_of_a_worker_acts_on_a_job_without_its_lease(engine: Engine)
 def test_a_zombies_settle_stores_nothing(engine: Engine, outcome: str, item: Item) -> None:
     engine.stop_clock()
     zombie, heir = lost_lease(engine)
-    before = snapshot(engine, heir["job"]["id"])
+    before = snapshot(engine, heir)
 
     assert engine.settle(zombie, outcome, **item, **NEWS)["outcome"] == "stale"
-    assert snapshot(engine, heir["job"]["id"]) == before
+    assert snapshot(engine, heir) == before
     assert engine.settle(heir)["outcome"] == "applied"
 
 
@@ -93,11 +93,11 @@ def test_a_zombies_report_stores_nothing_and_renews_nothing(engine: Engine) -> N
     """
     engine.stop_clock()
     zombie, heir = lost_lease(engine)
-    before = snapshot(engine, heir["job"]["id"])
+    before = snapshot(engine, heir)
 
     assert engine.report(zombie, lease_seconds=4000, **NEWS) == "lost"
     assert refused(engine.spawn, zombie, "s", [{"job_type": "work"}])[:2] == ("PT409", "lease_lost")
-    assert snapshot(engine, heir["job"]["id"]) == before
+    assert snapshot(engine, heir) == before
     engine.advance(61)
     assert engine.lease_one()["fence"] == 3
 
@@ -126,7 +126,7 @@ def test_an_item_is_answered_for_itself_and_stored_by_its_own_fence(engine: Engi
         (guess["job_id"], 9): "not_found",
     }
     assert "status" not in ended[3], "of a job that it never leased"
-    kept = str(snapshot(engine, heir["job"]["id"]))
+    kept = str(snapshot(engine, heir))
     assert ("stale" in kept, "present" in kept) == (False, True)
 
 
@@ -139,13 +139,13 @@ def test_a_repeated_settle_is_answered_as_the_first(
     The repeat changes nothing.
     """
     engine.stop_clock()
-    job_id, lease = engine.start()
+    _, lease = engine.start()
     first = engine.settle(lease, outcome, **item)
-    before = snapshot(engine, job_id)
+    before = snapshot(engine, lease)
 
     assert engine.settle(lease, outcome, **item) == first
     engine.settle(lease, "failed" if outcome == "completed" else "completed")
-    assert snapshot(engine, job_id) == before
+    assert snapshot(engine, lease) == before
 
 
 def test_a_late_settle_of_an_expired_but_unclaimed_lease_counts(engine: Engine) -> None:

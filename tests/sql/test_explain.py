@@ -476,7 +476,6 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("WorkerLost", {"evidence": {"signal": "SIGHUP"}}, "sent SIGHUP"),
     ("WorkerLost", {"evidence": {"exit_code": 1, "stack": ["Timeout (0:00:49)!"]}}, "to_thread"),
     ("WorkerLost", {"evidence": {"exit_code": 1}}, "ended itself (exit code 1)"),
-    ("WorkerLost", {"evidence": {"exit_code": 0}}, "ended itself (exit code 0)"),
     ("httpx.HTTPStatusError", {"status": 429}, "rate_limit"),
     ("httpx.HTTPStatusError", {"status": 503}, "(HTTP 503)"),
     ("httpx.ConnectError", {"errno": "EAI_NONAME"}, "host name"),
