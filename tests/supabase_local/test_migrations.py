@@ -39,10 +39,9 @@ def test_history_is_what_the_cli_would_have_written(database: Database) -> None:
 def test_a_failing_statement_leaves_nothing_of_its_file(database: Database, tmp_path: Path) -> None:
     """If a statement of a migration fails, nothing of the file is applied."""
     write(tmp_path, "29990101000000_first.sql", "create table public.scratch_first ();")
-    write(
-        tmp_path,
-        "29990101000001_second.sql",
-        "create table public.scratch_second ();\nselect * from nowhere_to_be_found;",
+    second = "create table public.scratch_second ();"
+    path = write(
+        tmp_path, "29990101000001_second.sql", f"{second}\nselect * from nowhere_to_be_found;"
     )
 
     with pytest.raises(MigrationFailed, match=r"second\.sql, line 2.*nowhere") as failed:
@@ -54,7 +53,7 @@ def test_a_failing_statement_leaves_nothing_of_its_file(database: Database, tmp_
             "select to_regclass('public.scratch_first') is not null,"
             " to_regclass('public.scratch_second') is not null"
         ).fetchone() == (True, False)
-    (tmp_path / "29990101000001_second.sql").write_text("create table public.scratch_second ();")
+    path.write_text(second)
     assert apply(database, tmp_path) == ["29990101000001"]
 
 

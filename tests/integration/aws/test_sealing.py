@@ -2,6 +2,7 @@
 
 import stat
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -87,18 +88,14 @@ def test_an_outage_of_kms_is_not_taken_for_a_broken_value(
 def test_the_key_file_is_private_and_made_once_by_the_first(tmp_path: Path) -> None:
     """Eight threads that need the key file at once create one file. Only its owner may read it."""
     path = tmp_path / "deep" / "er" / "sealing.key"
-    keys: list[DataKey] = []
     start = threading.Barrier(8)
 
-    def generate() -> None:
+    def generate(_: int) -> DataKey:
         start.wait()
-        keys.append(FileDataKeys(path).generate(ACME))
+        return FileDataKeys(path).generate(ACME)
 
-    threads = [threading.Thread(target=generate) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as threads:
+        keys = list(threads.map(generate, range(8)))
 
     opened = [FileDataKeys(path).unwrap(key.key_id, key.wrapped, ACME) for key in keys]
     assert opened == [key.plain for key in keys]
