@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
@@ -11,7 +13,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
 from minutehand.local.users import ADA, BOB, DemoUser
 from tests.support.stacks import RunningStack
 
-__all__ = ["ADA", "BOB", "Visitor", "click", "expect", "press"]
+__all__ = ["ADA", "BOB", "Visitor", "click", "expect", "open_link", "press"]
 
 #: The timeout for a machine ten times slower than a developer's. A condition that holds is not
 #: delayed.
@@ -43,6 +45,19 @@ def click(place: Page | Locator, name: str | re.Pattern[str], *, exact: bool = F
 def press(place: Page | Locator, name: str, *, exact: bool = False) -> None:
     """Press the button with this name by the keyboard."""
     place.get_by_role("button", name=name, exact=exact).press("Enter")
+
+
+@contextmanager
+def open_link(page: Page) -> Iterator[Page]:
+    """Make a public link to what the page shows, and open it on a stranger's phone."""
+    press(page, "Share")
+    press(page, "Make a link")
+    browser = page.context.browser
+    assert browser
+    with closing(browser.new_context(viewport={"width": 320, "height": 700})) as stranger:
+        shared = stranger.new_page()
+        shared.goto(page.get_by_label("Link").input_value())
+        yield shared
 
 
 class Visitor:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from contextlib import closing
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import expect
 
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import fits, violations
-from tests.e2e.console.people import ADA, press
+from tests.e2e.console.people import ADA, open_link, press
 
 pytestmark = pytest.mark.browser
 
@@ -30,7 +29,7 @@ undefined;
 """
 
 
-def test_a_plan_from_its_prompt_to_its_deletion(visit: Visit, browser: Browser) -> None:
+def test_a_plan_from_its_prompt_to_its_deletion(visit: Visit) -> None:
     """A user creates, edits and deletes a plan by keyboard alone. Written text is escaped."""
     visitor = visit(ADA, "/plans", allow=(r"404 .*/api/plans", r"status of 404"))
     page = visitor.page
@@ -71,12 +70,7 @@ def test_a_plan_from_its_prompt_to_its_deletion(visit: Visit, browser: Browser) 
     page.evaluate("scrollTo(0, 300)")
     assert page.evaluate("scrollY") == 300
     assert page.locator(".rail").bounding_box() == at, "the menu moves while a page scrolls"
-    press(page, "Share")
-    press(page, "Make a link")
-    link = page.get_by_label("Link").input_value()
-    with closing(browser.new_context(viewport={"width": 320, "height": 700})) as stranger:
-        shared = stranger.new_page()
-        shared.goto(link)
+    with open_link(page) as shared:
         expect(shared.get_by_role("heading", level=1)).to_contain_text("Sample plan")
         fits(shared)
     found += violations(page)

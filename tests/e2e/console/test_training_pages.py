@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-from contextlib import closing
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Route, expect
+from playwright.sync_api import Route, expect
 from psycopg.types.json import Jsonb
 
 from minutehand_apps.training.parts import MIN_PART_BYTES
 from tests.contract.guide import first_sentence
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import check_page, fits
-from tests.e2e.console.people import ADA, click, press
+from tests.e2e.console.people import ADA, click, open_link, press
 from tests.support.stacks import RunningStack
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
@@ -43,7 +42,7 @@ HAS_PICTURES = (
 
 
 def test_a_video_becomes_a_transcript_live(
-    visit: Visit, stack: RunningStack, browser: Browser, tmp_path: Path
+    visit: Visit, stack: RunningStack, tmp_path: Path
 ) -> None:
     """A user uploads a video, plays it from a transcript's line, retries and deletes it.
 
@@ -96,12 +95,7 @@ def test_a_video_becomes_a_transcript_live(
     expect(page.locator(".rail, .player, video").filter(visible=True)).to_have_count(0)
     page.emulate_media(media="screen")
     check_page(visitor)
-    press(page, "Share")
-    press(page, "Make a link")
-    link = page.get_by_label("Link").input_value()
-    with closing(browser.new_context(viewport={"width": 390, "height": 800})) as stranger:
-        shared = stranger.new_page()
-        shared.goto(link)
+    with open_link(page) as shared:
         expect(shared.get_by_role("heading", level=1)).to_have_text("Change the paper <b>")
         expect(shared.locator("video")).to_have_count(2)
         expect(shared.locator("video").first).to_have_attribute("src", re.compile("#t="))
@@ -109,7 +103,7 @@ def test_a_video_becomes_a_transcript_live(
         fits(shared)
         press(page, "End the link")
         expect(page.get_by_role("button", name="Make a link")).to_be_visible()
-        answer = shared.goto(link)
+        answer = shared.reload()
         assert answer is not None
         assert answer.status == 404
     press(page, "Close")
