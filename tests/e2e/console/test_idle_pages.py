@@ -74,6 +74,8 @@ class _Heart:
         self._waiting.discard(request)
 
     def _note(self, frame: Any, events: set[str], noted: Callable[[Any], None]) -> None:
+        if isinstance(frame, bytes):
+            return  # a message of a topic, if the page's socket was opened late
         _, ref, topic, event, payload = json.loads(frame)
         if event in events:
             noted(str(ref))
