@@ -868,6 +868,8 @@ from ( -- code versions of each type that live workers run
     ) as newest
   from unnest(queue.live_workers(p_now)) as w
   join queue.job_types as j on j.job_type = any (w.job_types)
+    -- several projects may serve the internal types
+    and not j.in_order
   group by 1, 2
 ) as c
 where cardinality(c.codes) > 1
@@ -1107,7 +1109,7 @@ select
   jsonb_build_object(
     'live', pg_size_pretty(c.bytes),
     'limit', pg_size_pretty(l.bytes),
-    'more', 2 * l.bytes,
+    'more', 2 * greatest(c.bytes, l.bytes),
     'workspace_id', l.id
   )
 from limits as l

@@ -278,6 +278,12 @@ def test_an_expired_worker_key_is_named(engine: Engine, seconds: int, is_named: 
     assert ("expired at" in engine.explain(job_id)["sentence"]) == (seconds <= 120)
     found = engine.findings()["no_processor"]
     assert ("WORKER_KEY" in found["next"][0]["words"]) == (seconds <= 120)
+    # the Data API accepts an expired key for 30 seconds
+    late = "update queue.workers set seen_at = to_timestamp(%s) where worker_id <> 'w2'"
+    engine.run(late, expires + 20)
+    engine.advance(1000)
+    engine.lease_call(0, worker="w2", job_types=["other"])
+    assert "expired at" in engine.explain(job_id)["sentence"]
     engine.run("update queue.workers set summary = summary || '{\"stopped\": true}'")
     assert "expired at" not in engine.explain(job_id)["sentence"]
 
@@ -804,7 +810,8 @@ def test_a_lack_of_slots_is_reported_only_if_leases_use_them_all(
         said = engine.explain(waits)
         used = (said["data"]["running"], said["data"]["slots"])
         assert (said["reason"], used) == ("not_leased", (1, 2))
-        assert "grant execute on function public.lease_jobs" in said["next"][0]["words"]
+        [step] = said["next"]
+        assert "grant execute on function public.lease_jobs" in step["words"]
         assert "cancel" not in str(said["next"])
         shown = ada.explain(waits)
         assert "Workers lack a right in the database" in shown["sentence"]
