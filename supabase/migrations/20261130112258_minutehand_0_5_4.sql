@@ -1489,16 +1489,18 @@ from (
   select
     (w.summary ->> 'key_expires_at')::timestamptz as at,
     w.summary ? 'stopped' or w.evidence is not null as was_stopped,
-    case
-      when p_job_type is null then queue.last_call() + interval '55 seconds'
-      else w.seen_at + interval '2 minutes' -- the row is updated once a minute
-    end as called_until
+    case when p_job_type is null then queue.last_call() else w.seen_at end as called_at
   from queue.workers as w
   where p_job_type is null or w.job_types is null or p_job_type = any (w.job_types)
   order by w.seen_at desc
   limit 1
 ) as k
-where k.called_until between k.at and k.at + interval '2 minutes'
+-- a worker's row is updated once a minute, and the Data API accepts a key for 30 seconds longer
+where k.called_at >= k.at - case
+    when p_job_type is null then interval '55 seconds'
+    else interval '2 minutes'
+  end
+  and k.called_at <= k.at + interval '1 minute'
   and k.at <= queue.clock()
   and not k.was_stopped
 $$;
@@ -1581,8 +1583,9 @@ from (
       ),
       (
         'lock',
-        'It waited too long for a lock of another session ({code}). End that session if no one '
-          'needs it, or retry the job later.'
+        'It waited too long for a lock of another session ({code}). `minutehand status` names '
+          'sessions with a long transaction. End that session if no one needs it, or retry the job '
+          'later.'
       ),
       (
         'contention',
@@ -2107,17 +2110,11 @@ from (
         'use {running} of {slots} slots, but have leased nothing since {leased_at}|The workers '
         'that serve it have leased nothing since {leased_at}|No worker that serves it runs{yet}|'
         'Workers that serve it have not leased it].[ They were last seen at {seen_at}.]',
-      'Grant the right: `grant execute on function public.lease_jobs(jsonb) to {without_right}`.',
-      'doctor',
-      '/overview'
-    ),
-    (
-      'not_leased',
-      null,
-      '[Notify the operator of the service, because workers lack {a_right}.|Nothing to do if a '
-        'worker that serves it is starting{yet}. Otherwise start one.|If they have hung since '
-        '{silent_since}, end their processes. Otherwise check their rights and logs.|Check their '
-        'rights and logs.]',
+      '[Grant the right: `grant execute on function public.lease_jobs(jsonb) to '
+        '{without_right}`.|Notify the operator of the service, because workers lack '
+        '{a_right}.|Nothing to do if a worker that serves it is starting{yet}. Otherwise start '
+        'one.|If they have hung since {silent_since}, end their processes. Otherwise check their '
+        'rights and logs.|Check their rights and logs.]',
       'doctor',
       '/overview'
     ),
@@ -3904,6 +3901,8 @@ from ( -- code versions of each type that live workers run
     ) as newest
   from unnest(queue.live_workers(p_now)) as w
   join queue.job_types as j on j.job_type = any (w.job_types)
+    -- several projects may serve the internal types
+    and not j.in_order
   group by 1, 2
 ) as c
 where cardinality(c.codes) > 1
@@ -4145,7 +4144,7 @@ select
   jsonb_build_object(
     'live', pg_size_pretty(c.bytes),
     'limit', pg_size_pretty(l.bytes),
-    'more', 2 * l.bytes,
+    'more', 2 * greatest(c.bytes, l.bytes),
     'workspace_id', l.id
   )
 from limits as l
