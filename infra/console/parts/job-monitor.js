@@ -280,7 +280,7 @@ function Row({ row, index, isChosen, toggle }) {
     <td class="c-state">
       <${StateBadge} job=${row} cancelling=${Boolean(row.cancel_requested_at)} compact />
       <span class="phone-time small muted">
-        ${nextRunOf(row) ? html`<${NextRun} row=${row} />` : html`<${When} at=${row.created_at} />`}
+        <${PhoneTime} row=${row} />
       </span>
     </td>
     <td class="c-progress">
@@ -304,6 +304,17 @@ function Progress({ row }) {
   if (next) return html`<${NextRun} row=${row} />`;
   if (ENDED.has(row.status) || percentage(row.progress) === 0) return null;
   return html`<${JobProgress} job=${row} compact />`;
+}
+
+/**
+ * Shows, on a phone, the progress and duration of a running job, the next run of a delayed job, or
+ * the time of creation.
+ */
+function PhoneTime({ row }) {
+  if (nextRunOf(row)) return html`<${NextRun} row=${row} />`;
+  if (row.status !== "processing") return html`<${When} at=${row.created_at} />`;
+  const done = percentage(row.progress);
+  return html`${done > 0 && `${done}%, `}<${RunTime} row=${row} />`;
 }
 
 const NextRun = ({ row }) =>
