@@ -88,7 +88,9 @@ export function Incidents({ workspace, isApp }) {
   if (lines.length === 0) return null;
   const here = [path, query].filter(String).join("?");
   const shown = lines.map(
-    (line) => html`<${Problem} key=${line.sentence} line=${line} here=${here} />`,
+    // a sentence changes with the number of its jobs, which must not close an open problem
+    (line) =>
+      html`<${Problem} key=${line.key ? `${line.key} ${line.since}` : line.sentence} line=${line} here=${here} />`,
   );
   const rest = shown.splice(MAX_SHOWN);
   return html`<section
