@@ -85,9 +85,10 @@ where v.relkind in ('v', 'm')
 group by v.oid, v.relkind
 union all
 select 'warn', format('%s keeps jobs from being deleted, also by retention', c.conrelid::regclass),
-  format('alter table %s drop constraint %I, add constraint %2$I %s', c.conrelid::regclass,
+  format('alter table %s drop constraint %I, add constraint %2$I %s%s', c.conrelid::regclass,
     c.conname, regexp_replace(replace(pg_get_constraintdef(c.oid), ' ON DELETE RESTRICT', ''),
-      '(REFERENCES [^)]+[)])', '\1 ON DELETE ' || n.action))
+      '(REFERENCES [^)]+[)])', '\1 ON DELETE ' || n.action),
+    case n.action when 'CASCADE' then '  -- rows of deleted jobs are deleted too' end)
 from pg_constraint as c
 cross join lateral (
   select case when bool_or(a.attnotnull) then 'CASCADE' else 'SET NULL' end
