@@ -514,7 +514,7 @@ class Attempt:
             return AbandonedJob(job_id=job_id, place=place, in_thread=in_thread)
 
         logger.error(
-            "Processor ignored its cancellation and was abandoned",
+            "Processor did not end after its cancellation and was abandoned",
             extra={
                 "event": "attempt.abandoned",
                 "stop_reason": self.stop_reason or "timeout",
