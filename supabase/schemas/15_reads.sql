@@ -21,7 +21,7 @@ begin
         or starts_with(p_message, v_type)
         or v_type in (
           'Fail', 'Retry', 'Cancelled', 'WorkerLost', 'AttemptTimeout',
-          'DeadlineReached', 'PayloadRejected', 'ResultRejected'
+          'DeadlinePassed', 'DeadlineReached', 'PayloadRejected', 'ResultRejected'
         )
       then p_message
     else v_type || ': ' || p_message
@@ -1557,7 +1557,15 @@ from (
     ),
     (
       'failed',
-      'It failed at {finished_at} after {attempts} of {max_attempts} attempts: {error_line}',
+      'It failed at {finished_at}, because it had not started by its deadline, {deadline_at}. The '
+        'reason at that time: {waited}',
+      null,
+      null,
+      null
+    ),
+    (
+      'failed',
+      'It failed at {finished_at}[ after {used} of {max_attempts} attempts]: {error_line}',
       'Correct [the code, a setting or the data at {place}|what the error names], then retry the '
         'job. Finished steps are kept.',
       'retry {job_id}',
@@ -1783,6 +1791,14 @@ from (
         'worker was rejected, its log has the reason.',
       'doctor --only schedule',
       '/overview'
+    ),
+    (
+      'late_worker',
+      'The workers that serve it have run only since {started_at}, and it had to start by '
+        '{must_start_by}.',
+      'See why no worker ran before.',
+      'workers',
+      '/types'
     ),
     (
       'no_processor',
@@ -2812,12 +2828,13 @@ begin
 end;
 $$;
 
--- Return the reason why a job that may start has not started. queue.explain_ready tests the
--- concurrency limits first, from the limit of the job's key to the limit of its type.
--- queue.explain_ready then tests the rate limit, whether the job must run alone because its
--- worker's process died, and whether other jobs are ahead of the job. A lack of slots is returned
--- as the reason only if running jobs use all slots of the workers, and have not ended for ten
--- seconds. If jobs end more often, the job waits for its turn.
+-- Return the reason why a job that may start has not started. If its latest start has passed,
+-- queue.explain_ready first tests whether its workers started later. The concurrency limits come
+-- next, from the limit of the job's key to the limit of its type. queue.explain_ready then tests
+-- the rate limit, whether the job must run alone because its worker's process died, and whether
+-- other jobs are ahead of the job. A lack of slots is returned as the reason only if running jobs
+-- use all slots of the workers, and have not ended for ten seconds. If jobs end more often, the job
+-- waits for its turn.
 create function queue.explain_ready(
   p_job public.jobs,
   p_alive queue.workers[],
@@ -2838,6 +2855,9 @@ declare
   v_rank jsonb; -- number of jobs ahead of the job
   v_workers record;
   v_reason text;
+  v_must_start_by constant timestamptz := case
+    when p_job.started_at is null then least(p_job.deadline_at, p_job.start_by_at)
+  end;
   v_silent_since timestamptz; -- null if a worker that serves the job has called recently
   v_without_right constant text := (
     select 'job_worker'
@@ -2848,6 +2868,17 @@ declare
     )
   );
 begin
+  if v_must_start_by <= p_now then
+    select min(w.started_at) as started_at, v_must_start_by as must_start_by
+    into v_workers
+    from unnest(p_alive) as w
+    where (w.job_types is null or p_job.job_type = any (w.job_types))
+      and (w.queues is null or p_job.queue = any (w.queues))
+      and w.slots is distinct from '[]';
+    if v_workers.started_at > v_must_start_by then
+      return jsonb_build_object('reason', 'late_worker', 'data', to_jsonb(v_workers));
+    end if;
+  end if;
   v_ready_at := (
     select r.ready_at
     from queue.ready as r
@@ -2858,8 +2889,7 @@ begin
   );
   if v_ready_at is null
     -- maintenance ends an overdue job, which may be in no table
-    and (p_job.deadline_at <= p_now) is not true
-    and (p_job.started_at is null and p_job.start_by_at <= p_now) is not true
+    and (least(p_job.deadline_at, v_must_start_by) <= p_now) is not true
     and not exists (
       select from queue.gated as g
       where g.workspace_id = p_job.workspace_id
@@ -3677,6 +3707,8 @@ select jsonb_build_object(
   'start_by_at', case
     when p_job.error_data ->> 'type' = 'StartByPassed' then p_job.start_by_at
   end,
+  'deadline_at', p_job.deadline_at,
+  'used', nullif(p_job.attempts, 0),
   'waited', p_job.error_data -> 'waited',
   'cancel_requested_at', p_job.cancel_requested_at,
   'error_line', regexp_replace(

@@ -171,7 +171,9 @@ declare
 begin
   if exists (
     select from public.jobs as j
-    where j.id = any (p_ids) and j.started_at is null and j.start_by_at <= p_now
+    where j.id = any (p_ids)
+      and j.started_at is null
+      and least(j.deadline_at, j.start_by_at) <= p_now
   ) then
     v_alive := queue.live_workers(p_now);
   end if;
@@ -212,13 +214,15 @@ begin
           'type', 'DeadlinePassed',
           'reason', 'deadline_passed',
           'message', 'its deadline passed ' || case
+            when j.scheduled_for > p_now then 'before the time for which it was scheduled'
             when j.started_at is null then 'before it could run'
             when n.kind = 'sleep' then 'while it slept'
             when n.kind = 'ask' then 'while it waited for an answer'
             when n.kind = 'event' then 'while it waited for the event ' || n.event_name
             when n.kind = 'children' then 'while it waited for its children'
             else 'before it ended'
-          end
+          end,
+          'waited', w.sentence
         )
         when j.started_at is null and j.start_by_at <= p_now then jsonb_build_object(
           'type', 'StartByPassed',
@@ -242,11 +246,14 @@ begin
       where o.id = any (p_ids)
         and o.status = 'pending'
         and o.started_at is null
-        and o.start_by_at <= p_now
+        and (o.scheduled_for > p_now) is not true
+        and least(o.deadline_at, o.start_by_at) <= p_now
       order by o.workspace_id, o.job_type, o.queue, o.concurrency_key, o.id
     ) as w
       on (w.workspace_id, w.job_type, w.queue) = (j.workspace_id, j.job_type, j.queue)
         and w.concurrency_key is not distinct from j.concurrency_key
+        and j.started_at is null
+        and (j.scheduled_for > p_now) is not true
     where j.id = any (p_ids)
       and (j.status = 'pending' or j.status = 'waiting' and j.id = any (v_locked))
       and (

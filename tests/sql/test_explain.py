@@ -139,6 +139,35 @@ def test_a_limit_that_is_used_up_is_named(
     assert late["next"][0]["command"] == f"minutehand retry {waits}"
 
 
+def test_a_missed_start_names_what_held_the_job(engine: Engine) -> None:
+    """A deadline and a latest start may pass during a pause, or while no worker runs.
+
+    A job that only waited has used up no attempt, which its sentence then does not count.
+    """
+
+    def enqueue(seconds: int) -> list[str]:
+        at = str(engine.one("select queue.clock() + %s * interval '1 second'", seconds))
+        return [engine.enqueue(deadline_at=at), engine.enqueue(start_by_seconds=seconds)]
+
+    def sentences(ids: list[str]) -> str:
+        return " ".join(engine.explain(each)["sentence"] for each in ids)
+
+    asks = enqueue(30)[0]
+    wait = {"kind": "event", "name": "paid", "event": "paid"}
+    engine.settle(engine.lease_one(limit=1), "waiting", wait=wait)
+    engine.pause("job_type", "work")
+    paused = enqueue(5)
+    engine.elapse(10)
+    assert sentences(paused).count("The reason at that time: The job type work has been pau") == 2
+    engine.resume("job_type", "work")
+    late = enqueue(300)
+    engine.advance(400)
+    engine.rpc("lease_jobs", p_request=LOOK)
+    engine.maintain()
+    assert sentences(late).count("at that time: The workers that serve it have run only") == 2
+    assert "+00: its deadline passed while it waited for the event" in sentences([asks])
+
+
 def test_only_jobs_ahead_that_can_run_are_counted(engine: Engine) -> None:
     """The explanation of a waiting job counts only earlier jobs that can run.
 

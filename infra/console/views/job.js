@@ -191,14 +191,14 @@ function JobDetails({ watch, job }) {
 }
 
 /** The error at the end of a failed job's sentence, because the page shows the error below. */
-const ERROR_AT_END = /: .*/s;
+const ERROR_AT_END = /(failed at [^.]*?): .*/s;
 
 const FIRST_SENTENCE = /^(.*?(?:\.(?= [A-Z0-9])|$))(.*)$/s;
 
 function Explained({ explained, job }) {
   const explanation = explained.value?.status === job.status ? explained.value : {};
   const { sentence = "\u00a0", cause, estimated_start_at: start } = explanation;
-  const text = job.status === "failed" ? sentence.replace(ERROR_AT_END, ".") : sentence;
+  const text = job.status === "failed" ? sentence.replace(ERROR_AT_END, "$1.") : sentence;
   const [, first, rest] = text.match(FIRST_SENTENCE);
   // only a screen reader announces the completion, because the badge shows it
   const isHidden = job.status === "completed" && !explanation.next?.length;
