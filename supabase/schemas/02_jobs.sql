@@ -519,7 +519,9 @@ create table queue.workers (
   version text,
   job_types text[],
   queues text[], -- queues that the worker serves, null for all queues
-  summary jsonb, -- summary of the latest run, and key_expires_at, when the worker's key expires
+  -- summary of the latest run, and when the worker's key was issued and expires (key_issued_at,
+  -- key_expires_at)
+  summary jsonb,
   evidence jsonb, -- why the worker's process died, as its host reported
   -- [{job_types, limit}]: number of slots for each group of job types. The column slots is null for
   -- workers before release 0.5.0.

@@ -1523,6 +1523,12 @@ begin
         select r.lane
         from queue.leases as r
       )
+    )
+    -- a worker whose key is not revoked registers its types again only after some minutes
+    and job_type not in (
+      select unnest(w.job_types)
+      from queue.workers as w
+      where (w.summary ->> 'key_issued_at')::timestamptz >= p_before - interval '1 minute'
     );
   update queue.lanes
   -- let maintenance delete the lane one hour later, because open transactions may still insert jobs
@@ -1532,7 +1538,8 @@ begin
   delete from queue.workers as w
   -- public.jobs has no index on worker, because leases change this column
   where not exists (select from public.jobs as j where j.worker = w.worker)
-    and not exists (select from queue.leases as r where r.worker = w.worker);
+    and not exists (select from queue.leases as r where r.worker = w.worker)
+    and ((w.summary ->> 'key_issued_at')::timestamptz < p_before - interval '1 minute') is not false;
   return jsonb_build_object(
     'revoked_before', p_before - interval '1 minute',
     'from', v_now + make_interval(secs => coalesce(p_grace_seconds, 0)),

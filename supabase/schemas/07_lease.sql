@@ -361,9 +361,16 @@ begin
     p_request.queues,
     coalesce(p_request.slots, v_known.slots),
     coalesce(p_request.abandoned, v_known.abandoned),
-    jsonb_build_object('key_expires_at', to_timestamp(
-      least((auth.jwt() ->> 'exp')::double precision, 253402300799) -- at most the year 9999
-    ))
+    jsonb_build_object(
+      'key_expires_at', to_timestamp(
+        least((auth.jwt() ->> 'exp')::double precision, 253402300799) -- at most the year 9999
+      ),
+      -- the year 9999 for a session without a worker key, because no revocation concerns it
+      'key_issued_at', to_timestamp(case auth.jwt() ->> 'role'
+        when 'job_worker' then coalesce((auth.jwt() ->> 'iat')::double precision, 0)
+        else 253402300799
+      end)
+    )
   )
   on conflict (worker_id) do update set
     seen_at = excluded.seen_at,

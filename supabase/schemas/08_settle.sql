@@ -827,7 +827,10 @@ begin
       ended_at = queue.clock(),
       seen_at = queue.clock(),
       summary = coalesce(
-        p_request -> 'summary' || jsonb_build_object('key_expires_at', summary -> 'key_expires_at'),
+        p_request -> 'summary' || jsonb_build_object(
+          'key_expires_at', summary -> 'key_expires_at',
+          'key_issued_at', summary -> 'key_issued_at'
+        ),
         summary
       ),
       evidence = p_request -> 'evidence'

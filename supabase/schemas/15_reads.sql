@@ -1132,7 +1132,8 @@ $$;
 
 -- Return the time of the last revocation of all worker keys if no worker has called since, or if
 -- the last worker of the job type p_job_type called in the two minutes before the revocation. A
--- worker's row is updated once a minute.
+-- worker's row is updated once a minute. Return null if the revocation does not concern the key of
+-- a worker of p_job_type, or of any type, that called in these two minutes or later.
 create function queue.revoked_for(p_job_type text default null)
 returns timestamptz
 language sql stable
@@ -1151,6 +1152,13 @@ where case
   ) between r.at - interval '2 minutes' and r.at + interval '1 second'
   else true
 end
+and not exists (
+  select from queue.workers as w
+  where (p_job_type is null or w.job_types is null or p_job_type = any (w.job_types))
+    and w.seen_at >= r.at - interval '2 minutes'
+    and (w.summary ->> 'key_issued_at')::timestamptz
+    >= to_timestamp((queue.setting('worker_keys_revoked') #>> '{-1,before}')::double precision)
+)
 $$;
 
 -- Return the name of p_names that is most similar to p_name. Return null if p_name is one of the

@@ -228,7 +228,8 @@ def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -
     assert third["estimated_start_at"] is None
     engine.register("other", schedules=[{"name": "n", "cron": "0 0 30 2 *"}])
     engine.advance(150)
-    engine.lease_call(0, worker="w1", job_types=["work"])
+    with engine.as_role("job_worker") as worker:
+        worker.lease_call(0, worker="w1", job_types=["work"])
     said = engine.explain(job_id)
     assert (said["reason"], "0 0 30 2 *" in said["cause"]) == ("no_processor", True)
     assert "Worker w2 served it, and was last seen at" in said["sentence"]
@@ -318,8 +319,13 @@ def test_an_expired_worker_key_is_named(engine: Engine, seconds: int, is_named: 
 
 
 def test_revoked_keys_leave_no_advice_to_wait(engine: Engine) -> None:
-    """Workers without a key neither lease, nor report, nor run maintenance."""
-    runs, _ = engine.start()
+    """Workers without a key neither lease, nor report, nor run maintenance.
+
+    A worker that signs in otherwise, or with a newer key, keeps its types and gets no such advice.
+    """
+    runs = engine.enqueue()
+    with engine.as_role("job_worker") as worker:
+        worker.lease_one()
     due = engine.enqueue(delay_seconds=1)
     engine.advance(2)
     ids = [runs, due, *engine.enqueue_many(2)]
@@ -331,6 +337,19 @@ def test_revoked_keys_leave_no_advice_to_wait(engine: Engine) -> None:
             advice = engine.explain(job_id)["next"]
             assert [each["kind"] != "act" for each in advice] == [not is_revoked]
             assert ("token worker" in str(advice)) == is_revoked
+
+    engine.register("other")
+    engine.lease_call(0, worker="keyless", job_types=["work", "other"])
+    engine.rpc("revoke_worker_keys", p_before=now)
+    for job_id in (due, engine.enqueue(job_type="other")):
+        assert "token worker" not in str(said := engine.explain(job_id))
+        assert said["reason"] != "no_processor"
+    engine.advance(90)
+    iat = engine.one("select extract(epoch from queue.clock())::integer")
+    with engine.as_role("job_worker", iat=iat) as worker:
+        worker.lease_call(0, worker="keyless", job_types=["work", "other"])
+    engine.rpc("revoke_worker_keys", p_before=engine.one("select queue.clock()").isoformat())
+    assert "token worker" not in str(engine.explain(engine.enqueue(job_type="other")))
 
 
 def test_a_job_that_a_disabled_trigger_did_not_place_is_named(engine: Engine) -> None:

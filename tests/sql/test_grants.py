@@ -66,7 +66,8 @@ def test_what_a_stolen_key_registered_goes_with_it(engine: Engine, ada: Engine) 
     schedule = {"name": "evil", "cron": "@yearly"}
     engine.register("thief.1", queue="thief", schedules=[schedule])
     engine.register("work", internal=True)
-    engine.lease_call(0, worker="<b>", job_types=["thief.1"])
+    with engine.as_role("job_worker") as thief:
+        thief.lease_call(0, worker="<b>", job_types=["thief.1"])
     engine.pause("job_type", "thief.1")
     made = (
         "select job_type from queue.job_types union all"
