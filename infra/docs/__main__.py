@@ -11,16 +11,15 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
 
 from minutehand.docs import PAGES
 
-ROOT: Final = Path(__file__).resolve().parents[2]
-HERE: Final = Path(__file__).parent
-OUT: Final = ROOT / "build" / "docs"
-SCREENSHOTS: Final = ROOT / "infra" / "console" / "screenshots"
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).parent
+OUT = ROOT / "build" / "docs"
+SCREENSHOTS = ROOT / "infra" / "console" / "screenshots"
 #: Files of the pages for maintainers, except DECISIONS.md, by their names on the site.
-MAINTAINERS: Final[Mapping[str, str]] = {
+MAINTAINERS: Mapping[str, str] = {
     "contributing": ".github/CONTRIBUTING.md",
     "tests": "tests/README.md",
     "measurements": "infra/bench/README.md",
@@ -28,15 +27,15 @@ MAINTAINERS: Final[Mapping[str, str]] = {
     "security": ".github/SECURITY.md",
     "changelog": "CHANGELOG.md",
 }
-MODULES: Final = ("minutehand.worker", "minutehand.client")
-_LINK: Final = re.compile(r"(?P<open>!?\[[^\]]*\])\((?P<target>[^)\s]+)\)")
-_LISTED: Final = re.compile(r"^- (.+): `minutehand docs (\S+)`$", re.M)
-_FUNCTION: Final = re.compile(
+MODULES = ("minutehand.worker", "minutehand.client")
+_LINK = re.compile(r"(?P<open>!?\[[^\]]*\])\((?P<target>[^)\s]+)\)")
+_LISTED = re.compile(r"^- (.+): `minutehand docs (\S+)`$", re.M)
+_FUNCTION = re.compile(
     r"create (?:or replace )?function public\.(?P<name>\w+)\((?P<arguments>.*?)\)\s*returns "
     r"(?P<returns>.*?)\s+language",
     re.S,
 )
-_COMMENT: Final = re.compile(
+_COMMENT = re.compile(
     r"comment on function public\.(\w+)(?:\([^)]*\))? is\s+((?:E?'(?:[^']|'')*'\s*)+);"
 )
 

@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
 
 from infra.release import releases
 from infra.release.catalogue import catalogue, differences
@@ -30,15 +29,15 @@ from minutehand.version import VERSION
 from supabase_local import migrations
 from supabase_local.postgres import Postgres
 
-ROOT: Final = PACKAGE.parents[1]
-SERVERS: Final = {
+ROOT = PACKAGE.parents[1]
+SERVERS = {
     15: "15.18.0-beta.17",
     16: "16.14.0-beta.17",
     17: "17.10.0-beta.17",
     18: "18.4.0-beta.17",
 }
 #: Tests that servers of these packages cannot run, by the first version that can run them.
-FIRST_VERSION: Final = {
+FIRST_VERSION = {
     "test_restore.py": 99,  # the packages contain no pg_basebackup
     "test_inserts.py::test_few_enqueues_are_subtransactions": 16,
     # before 17, these packages have no locale that ignores the case of letters beyond ASCII

@@ -7,12 +7,11 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Final
 
-CLI: Final = "supabase@3.1.0"
-MACHINE: Final = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-SYSTEM: Final = f"{sys.platform}-{MACHINE}"
-CACHE: Final = Path(tempfile.gettempdir()) / "minutehand-compatibility"
+CLI = "supabase@3.1.0"
+MACHINE = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+SYSTEM = f"{sys.platform}-{MACHINE}"
+CACHE = Path(tempfile.gettempdir()) / "minutehand-compatibility"
 
 
 class PushFailed(Exception):

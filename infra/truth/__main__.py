@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import httpx
 import psycopg
@@ -34,18 +34,18 @@ from minutehand.local.users import create_demo_users
 from minutehand.resources import PACKAGE
 from supabase_local import migrations
 
-ROOT: Final = PACKAGE.parents[1]
-IMAGES: Final = Path(__file__).with_name("compose.yml")
+ROOT = PACKAGE.parents[1]
+IMAGES = Path(__file__).with_name("compose.yml")
 #: Services of Supabase that the comparison does not need, so that they are not started.
-EXCLUDED: Final = "storage-api,imgproxy,mailpit,postgres-meta,studio,edge-runtime,logflare,vector"
-PROTOCOL: Final = "tests/supabase_local/realtime"
+EXCLUDED = "storage-api,imgproxy,mailpit,postgres-meta,studio,edge-runtime,logflare,vector"
+PROTOCOL = "tests/supabase_local/realtime"
 #: Arguments of pytest for each part of the comparison that consists of tests.
-TESTS: Final[Mapping[str, Sequence[str]]] = {
+TESTS: Mapping[str, Sequence[str]] = {
     "realtime": [PROTOCOL, f"--ignore={PROTOCOL}/test_restart.py"],
     # only tests of faults that a test can simulate although Realtime runs on another machine
     "clients": ["tests/e2e/live/test_words.py", "-k", "cut or renewed"],
 }
-PARTS: Final = ("requests", "filters", "realtime", "clients", "demo")
+PARTS = ("requests", "filters", "realtime", "clients", "demo")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -11,7 +11,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any
 
 import httpx
 import psycopg
@@ -19,7 +19,7 @@ import psycopg
 from infra.truth.requests import RECORDED, Difference
 
 #: Valid and invalid values of filters for the column of each type, by the column's name.
-VALUES: Final = {
+VALUES = {
     "word": ["plain", '"quoted"', "a,b", "back\\slash", "null", "true", "1.0", " lead", "{x}", ""],
     "number": ["1", "12345678901234567", "-1", "1.0", "null", "x", ""],
     "price": ["1", "0.10", "1e3", "NaN", "12345678901234567890.5", "x"],
@@ -29,13 +29,13 @@ VALUES: Final = {
     "list": ["{}", "{a,b}", '{"a,b",null}', "a", "{"],
     "span": ["[1,5)", "empty", "(,3]", "x"],
 }
-_SIGNS: Final = (
+_SIGNS = (
     "eq =, neq <>, gt >, gte >=, lt <, lte <=, match ~, imatch ~*, cs @>, cd <@, ov &&, sl <<, "
     "sr >>, nxr &<, nxl &>, adj -|-"
 )
-OPERATORS: Final = dict(pair.split(" ", 1) for pair in _SIGNS.split(", "))
+OPERATORS = dict(pair.split(" ", 1) for pair in _SIGNS.split(", "))
 #: Conditions in SQL, by filter.
-OTHERS: Final = {
+OTHERS = {
     "word=is.null": "word is null",
     "flag=not.is.true": "not flag is true",
     "flag=is.unknown": "flag is unknown",
@@ -57,9 +57,9 @@ OTHERS: Final = {
     "list->>0=eq.a": "to_jsonb(list)->>0 = 'a'",
 }
 #: Writes that return the written rows, as clients of Supabase send them: method, filter, and name.
-WRITES: Final = (("POST", "", "new"), ("PATCH", "&name=eq.new", "newer"))
-RETURN_ROWS: Final = {"prefer": "return=representation"}
-TABLES: Final = """
+WRITES = (("POST", "", "new"), ("PATCH", "&name=eq.new", "newer"))
+RETURN_ROWS = {"prefer": "return=representation"}
+TABLES = """
 create table public.scratch_types (
   id int primary key, word text, number bigint, price numeric, at timestamptz, flag boolean,
   data jsonb, list text[], span int4range
@@ -73,11 +73,11 @@ create table public.scratch_names (name text collate "C");
 grant select, insert, update, delete on public.scratch_types, public.scratch_names to service_role;
 notify pgrst, 'reload schema';
 """
-DROP: Final = """
+DROP = """
 drop table if exists public.scratch_types, public.scratch_names;
 notify pgrst, 'reload schema';
 """
-_LITERAL: Final = re.compile(r"'([^']*)'")
+_LITERAL = re.compile(r"'([^']*)'")
 Sql = Callable[..., list[dict[str, Any]]]
 
 

@@ -9,31 +9,31 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 import jwt
 
-RECORDED: Final = Path(__file__).with_name("recorded")
-ADA: Final = "aaaaaaaa-0000-4000-8000-000000000001"
-ACME: Final = "11111111-1111-4111-8111-111111111111"
+RECORDED = Path(__file__).with_name("recorded")
+ADA = "aaaaaaaa-0000-4000-8000-000000000001"
+ACME = "11111111-1111-4111-8111-111111111111"
 _NAMES = "content-range content-type preference-applied proxy-status vary www-authenticate"
-HEADERS: Final = tuple(_NAMES.split())
+HEADERS = tuple(_NAMES.split())
 #: Claims in a caller's token. Times in the claims are seconds relative to now.
-_USER: Final = {"sub": ADA, "role": "authenticated"}
+_USER = {"sub": ADA, "role": "authenticated"}
 #: Further claims in the token of each caller.
-CALLERS: Final[dict[str, dict[str, Any]]] = {
+CALLERS: dict[str, dict[str, Any]] = {
     "ada": {},
     "nearexp": {"exp": -10},
     "notyet": {"nbf": 300},
     "fraction": {"exp": 300.5},
     "nobody": {"role": "nobody"},
 }
-_TIMES: Final = {"iat": -60, "exp": 3600}
-_INSTANT: Final = re.compile(r'"\d{4}-\d\d-\d\dT[\d:.]+(?:\+00:00|Z)"')
+_TIMES = {"iat": -60, "exp": 3600}
+_INSTANT = re.compile(r'"\d{4}-\d\d-\d\dT[\d:.]+(?:\+00:00|Z)"')
 #: Maximum seconds until a Data API has read a changed schema.
-CACHE_SECONDS: Final = 30
-_GUEST: Final = re.compile(r"guest_[0-9a-f]{64}")
+CACHE_SECONDS = 30
+_GUEST = re.compile(r"guest_[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ The `settings` module of an app reads the app's own variables from `Settings.env
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -92,7 +92,7 @@ Seconds = Annotated[float, Field(ge=0, le=604_800)]
 Silence = Annotated[float, Field(ge=1, le=3600)]
 
 #: Environment variables by field, if their names differ.
-_VARIABLES: Final = {
+_VARIABLES = {
     "worker_secret_tokens": "WORKER_SECRET_TOKEN",
     "background_job_tokens": "BACKGROUND_JOB_TOKEN",
     **{
@@ -102,7 +102,7 @@ _VARIABLES: Final = {
     "schema_name": "MINUTEHAND_SCHEMA",
 }
 #: Environment variables that are read if the field's own variable is unset, by field.
-ALIASES: Final = {
+ALIASES = {
     "version": "AWS_LAMBDA_FUNCTION_VERSION",
     "language_model_key": "OPENAI_API_KEY",
     "supabase_url": "NEXT_PUBLIC_SUPABASE_URL",

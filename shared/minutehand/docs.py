@@ -9,26 +9,23 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final
 
 from minutehand.install.rewrite import Schemas
 from minutehand.resources import PACKAGE, checkout
 
-DEFAULT: Final = Schemas("minutehand")
-TENANT: Final = "11111111-1111-4111-8111-111111111111"
-JOB_TYPE: Final = "jobs.hello"
-PACKAGE_NAME: Final = "jobs"
+DEFAULT = Schemas("minutehand")
+TENANT = "11111111-1111-4111-8111-111111111111"
+JOB_TYPE = "jobs.hello"
+PACKAGE_NAME = "jobs"
 
-_SQL: Final = re.compile(
-    r"^[ ]*```sql\n.*?```|`(?:select|insert|update|delete|alter) [^`]+`", re.S | re.M
-)
+_SQL = re.compile(r"^[ ]*```sql\n.*?```|`(?:select|insert|update|delete|alter) [^`]+`", re.S | re.M)
 #: Pattern of places in a page, outside of SQL, that name the schema of clients, e.g. a call, a
 #: table, `.schema("minutehand")` or `-n minutehand`.
-_CLIENTS: Final = re.compile(
+_CLIENTS = re.compile(
     r'(?<![\w.])minutehand(?=\.(?:\w+\(|job|workspace))|(?<=chema\(")minutehand(?=")'
     r'|(?<=chema\(supabase, ")minutehand(?=")|(?<= -n )minutehand\b|(?<=df\+ )minutehand(?=\.)'
 )
-_CODE: Final = re.compile(r"^[ ]*```\w*\n.*?```|`[^`\n]+`", re.S | re.M)
+_CODE = re.compile(r"^[ ]*```\w*\n.*?```|`[^`\n]+`", re.S | re.M)
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,7 @@ class Page:
 _SOURCE = "shared/minutehand"
 #: Pages in their order on the website. A page outside of this package must also be in
 #: `infra/release/resources.py`.
-PAGES: Final[tuple[Page, ...]] = (
+PAGES: tuple[Page, ...] = (
     Page("index", "Start", "Which page answers what", "infra/docs/index.md"),
     Page("install", "Start", "Into your project", f"{_SOURCE}/install/README.md"),
     Page("adopt", "Start", "From pg_cron, pg-boss, pgmq, Inngest", f"{_SOURCE}/pages/adopt.md"),

@@ -4,12 +4,12 @@ This module imports only the standard library, because the worker and the probe 
 web framework.
 """
 
-from typing import Any, Final
+from typing import Any
 
 # code and text of errors that each function may return
-ROUTE_NOT_FOUND: Final = ("route_not_found", "Route not found")
-METHOD_NOT_ALLOWED: Final = ("method_not_allowed", "This route does not take that method")
-INVALID_JSON: Final = ("invalid_json", "The request body is not valid JSON")
+ROUTE_NOT_FOUND = ("route_not_found", "Route not found")
+METHOD_NOT_ALLOWED = ("method_not_allowed", "This route does not take that method")
+INVALID_JSON = ("invalid_json", "The request body is not valid JSON")
 
 
 def error_body(

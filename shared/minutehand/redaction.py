@@ -7,13 +7,13 @@ length of a text, because each pattern is applied to at most `_WINDOW` character
 import re
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, Final
+from typing import Any
 
-HIDDEN: Final = "[hidden]"
+HIDDEN = "[hidden]"
 #: Maximum characters of an error that are read. The database stores far fewer characters.
-MAX_READ: Final = 20_000
+MAX_READ = 20_000
 #: Maximum characters to which a pattern is applied. A text is split at line breaks and spaces.
-_WINDOW: Final = 400
+_WINDOW = 400
 
 _NAMED = r"(?:api_?key|key|secret|token|passw(?:or)?d|passphrase|credentials?|authorization)"
 #: Names whose value is always a secret. `key` is not one of them, because `key: name` is normal
@@ -22,7 +22,7 @@ _TELLING = (
     r"(?:[\w-]{0,40}(?:(?:api|access|private|account)[_-]?key|secret|token|passw(?:or)?d|passphrase"
     r"|pwd|cookie)[\w-]{0,40}|authorization|credentials?|pass|jwt)"
 )
-_TELLING_NAME: Final = re.compile(rf"(?i){_TELLING}$")
+_TELLING_NAME = re.compile(rf"(?i){_TELLING}$")
 #: Patterns of secrets that span lines: a PEM file, and the value of a field in pydantic's error.
 _MULTILINE_PATTERNS = (
     (r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]*(?:-----END [A-Z ]{0,30}-----)?", "{}"),
@@ -32,7 +32,7 @@ _MULTILINE_PATTERNS = (
         r"\1{}",
     ),
 )
-_WORD: Final = re.compile(r"\S*")
+_WORD = re.compile(r"\S*")
 _PARAMETER = (
     r"[\w.-]{0,40}(?:key|secret|token|passw|pwd|credential|signature)[\w.-]{0,40}|sig|hmac|sid|otp"
     r"|(?:[\w.-]{0,40}[_.-])?(?:pass(?:code|phrase)?|pw)|jwt|session|code|auth"

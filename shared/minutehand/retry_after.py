@@ -4,18 +4,17 @@ import email.utils
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Final
 
-MAX_WAIT: Final = timedelta(days=1)
+MAX_WAIT = timedelta(days=1)
 #: Numbers from these values on are times, in seconds or milliseconds since 1970, and not durations.
 _MIN_UNIX_TIME, _MIN_UNIX_TIME_MS = 1e9, 1e12
 #: Pattern of durations as OpenAI, Azure and Groq write them: 20ms, 1s, 6m0s, 2m59.56s, 1h0m0s.
-_DURATION: Final = re.compile(
+_DURATION = re.compile(
     r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m(?!s))?(?:(\d{1,6}(?:\.\d{1,9})?)s)?"
     r"(?:(\d{1,9}(?:\.\d{1,9})?)ms)?"
 )
-_NUMBER: Final = re.compile(r"\d{1,15}(?:\.\d{1,9})?")
-_RESET: Final = "x-ratelimit-reset"
+_NUMBER = re.compile(r"\d{1,15}(?:\.\d{1,9})?")
+_RESET = "x-ratelimit-reset"
 
 
 def retry_after(value: str | None, *, now: datetime) -> timedelta | None:

@@ -19,18 +19,18 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from threading import Thread
 
     from opentelemetry.trace import Span
 
-_ENDPOINTS: Final = [f"OTEL_EXPORTER_OTLP{kind}_ENDPOINT" for kind in ("", "_TRACES", "_METRICS")]
+_ENDPOINTS = [f"OTEL_EXPORTER_OTLP{kind}_ENDPOINT" for kind in ("", "_TRACES", "_METRICS")]
 #: Maximum seconds for which a response, or the end of a process, waits for a collector.
-FLUSH_SECONDS: Final = 0.5
+FLUSH_SECONDS = 0.5
 
-_TRACEPARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
+_TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
 #: Trace context of the current request.
 _received: ContextVar[str | None] = ContextVar("received", default=None)
 #: Trace context of the current attempt.

@@ -8,7 +8,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 from minutehand.ai.errors import InputRefused, LanguageModelError, UnusableOutput
 from minutehand.ai.sse import SseParser
@@ -25,17 +25,17 @@ from minutehand.redaction import HIDDEN, without_secrets
 from minutehand.retry_after import requested_wait
 from minutehand.worker.vendor import Failure, classify_no_response, classify_status
 
-MAX_RESPONSE_BYTES: Final = 2_000_000
+MAX_RESPONSE_BYTES = 2_000_000
 #: Maximum bytes of a streamed response. Each chunk has about 300 bytes in addition to its text.
-MAX_STREAM_BYTES: Final = 60_000_000
+MAX_STREAM_BYTES = 60_000_000
 #: HTTP statuses with which an endpoint may reject a prompt. Any other 4xx status means that the URL
 #: or the model's name is wrong.
-_PROMPT_STATUSES: Final = frozenset({400, 413, 422, 451})
+_PROMPT_STATUSES = frozenset({400, 413, 422, 451})
 #: Words that an endpoint's error contains if the account has no credit. Some endpoints report an
 #: account without credit with status 400 or 429.
-_NO_CREDIT: Final = re.compile("insufficient_quota|exceeded_current_quota|billing|credit balance")
+_NO_CREDIT = re.compile("insufficient_quota|exceeded_current_quota|billing|credit balance")
 #: Possible first bytes of a JSON body. A server-sent event begins with none of these bytes.
-_JSON_START: Final = b'{["<'
+_JSON_START = b'{["<'
 
 
 class Endpoint:
@@ -51,7 +51,7 @@ class Endpoint:
         sleep: Function that waits before a request is retried.
     """
 
-    offline: Final = False
+    offline = False
     #: Name of the service, with which each error message begins.
     _title: str
     #: Environment variable with the URL of the endpoint.

@@ -1,7 +1,5 @@
 """Creates the language model and the speech engine that the settings describe."""
 
-from typing import Final
-
 from minutehand.ai.errors import LanguageModelError
 from minutehand.ai.language_model import CompletionStream, LanguageModel, Prompt
 from minutehand.ai.speech import SpeechToText
@@ -9,7 +7,7 @@ from minutehand.config import Settings
 
 #: Label of a sample that an app shows without a language model. Users see the label, so that the
 #: label names no setting.
-SAMPLE: Final = "sample: no language model is connected"
+SAMPLE = "sample: no language model is connected"
 
 
 class NoModel:
@@ -18,8 +16,8 @@ class NoModel:
     If the model is `offline`, an app shows a sample or skips the model's work.
     """
 
-    name: Final = "no language model"
-    offline: Final = True
+    name = "no language model"
+    offline = True
 
     def stream(self, prompt: Prompt | str) -> CompletionStream:
         """Raise an error, because no model is configured."""

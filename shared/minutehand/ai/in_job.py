@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
@@ -23,16 +23,14 @@ from minutehand.worker.vendor import VendorCalls, VendorError
 
 Shape = TypeVar("Shape", bound=BaseModel)
 #: Maximum characters of an unusable answer that `ask_for` sends back to the model.
-MAX_QUOTED: Final = 4_000
+MAX_QUOTED = 4_000
 #: Pattern of white space and an opening Markdown fence at the start of an answer.
-_FENCE: Final = re.compile(r"\A\s*(?:```\w*\s*)?")
+_FENCE = re.compile(r"\A\s*(?:```\w*\s*)?")
 #: Number of characters. If this many first characters of two answers are the same, the language
 #: model has begun its answer again.
-SAME_START: Final = 12
+SAME_START = 12
 #: Message for users about a truncated answer for which the endpoint gives no reason.
-TRUNCATED_MESSAGE: Final = (
-    "The language model broke off its answer. Try again, or ask for less at once."
-)
+TRUNCATED_MESSAGE = "The language model broke off its answer. Try again, or ask for less at once."
 
 
 async def ask_for(

@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any
 
 from minutehand.ai.endpoint import MAX_RESPONSE_BYTES, Endpoint
 from minutehand.ai.errors import InputRefused, LanguageModelError, TruncatedOutput, UnusableOutput
@@ -26,12 +26,10 @@ logger = logging.getLogger(__name__)
 _REASONING_START, _REASONING_END = "<think>", "</think>"
 #: Keywords of JSON Schema that strict endpoints reject, so that `response_format` omits the
 #: keywords. The schema in the prompt's text contains all keywords.
-_UNSUPPORTED: Final = frozenset(
-    {"title", "default", "maxLength", "minLength", "maxItems", "minItems"}
-)
+_UNSUPPORTED = frozenset({"title", "default", "maxLength", "minLength", "maxItems", "minItems"})
 #: Options of a request that an endpoint may reject, each with a pattern of the error message. The
 #: client repeats the request without a rejected option.
-_OPTIONAL: Final = {
+_OPTIONAL = {
     "response_format": "response_format|json_schema",
     "max_tokens": "max_tokens|context length",
     "max_completion_tokens": r"(?s)\A(?!.*\bmax_tokens).*max_completion_tokens"
@@ -39,25 +37,25 @@ _OPTIONAL: Final = {
     "stream_options": "stream_options|include_usage",
     "stream": r"\bstream(?:ing)?\b",
 }
-_CALLED: Final = "is a tool call, but no tools are offered; only text can be used"
+_CALLED = "is a tool call, but no tools are offered; only text can be used"
 #: Seconds for which requests omit an option of the API that the endpoint has rejected, if the retry
 #: without the option succeeded.
-REJECTED_SECONDS: Final = 3600.0
+REJECTED_SECONDS = 3600.0
 #: Number of consecutive responses in an unknown format, after which the client considers the
 #: endpoint's URL wrong.
-MIN_UNKNOWN_FORMATS: Final = 2
+MIN_UNKNOWN_FORMATS = 2
 #: Message that asks the model for the rest of its answer.
-_CONTINUE: Final = (
+_CONTINUE = (
     "Your answer was cut off there. Continue it exactly after its last character, and repeat"
     " nothing."
 )
 #: Maximum seconds from the end of an answer to the JSON object with its token counts.
-AFTER_END_SECONDS: Final = 1.0
+AFTER_END_SECONDS = 1.0
 #: Maximum seconds of a whole answer, or LIMIT_SILENCES times the maximum silence if this is longer.
-MIN_LIMIT_SECONDS: Final = 480.0
-LIMIT_SILENCES: Final = 4.0
+MIN_LIMIT_SECONDS = 480.0
+LIMIT_SILENCES = 4.0
 #: Characters per token, by which the cost of an answer without token counts is estimated.
-_CHARACTERS_PER_TOKEN: Final = 4
+_CHARACTERS_PER_TOKEN = 4
 
 
 class OpenAICompatible(Endpoint):

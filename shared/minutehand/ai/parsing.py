@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
@@ -20,25 +20,25 @@ from minutehand.worker.serialization import has_text, is_blank, sanitize
 
 Shape = TypeVar("Shape", bound=BaseModel)
 #: Pattern of the possible start of a JSON object in a text.
-_OBJECT: Final = re.compile(r'\{(?=\s*["}])')
+_OBJECT = re.compile(r'\{(?=\s*["}])')
 #: Parser that reads NaN and infinity as null, so that a validation error names the field. Strings
 #: may contain line breaks.
-_DECODER: Final = json.JSONDecoder(parse_constant=lambda _: None, strict=False)
-_FENCED: Final = re.compile(r"\s*`{3,}\w*\s*\n(.*?)\s*`{3,}\s*", re.DOTALL)
+_DECODER = json.JSONDecoder(parse_constant=lambda _: None, strict=False)
+_FENCED = re.compile(r"\s*`{3,}\w*\s*\n(.*?)\s*`{3,}\s*", re.DOTALL)
 #: Maximum seconds for the repair of an answer on a busy machine.
-MAX_SECONDS: Final = 20
+MAX_SECONDS = 20
 #: Strings whose maximum length is lower are never cut, because they may be names to which other
 #: fields refer.
-MIN_CLIPPED: Final = 40
+MIN_CLIPPED = 40
 #: Pattern of the beginning of an answer that is data, or reasoning without an end.
-_NOT_PLAIN_TEXT: Final = re.compile(
+_NOT_PLAIN_TEXT = re.compile(
     r"\s*(?:\{|\[\s*[\[{\"\]\d-]|`{3,}\s*(?:json|yaml|xml)?\s*[{\[<]|<think|\[THINK|<\|"
     r"|(?:null|true|false)\s*$)"
 )
 #: Pattern of special tokens at the end of an answer, which the server should have removed.
-_END: Final = re.compile(r"(?:\s*(?:<\|\w+\|>|</s>))+\s*\Z")
+_END = re.compile(r"(?:\s*(?:<\|\w+\|>|</s>))+\s*\Z")
 #: An answer is not prose if the name of the type's only field is among this many first characters.
-MAX_NAME_AT: Final = 100
+MAX_NAME_AT = 100
 
 
 class UnparsableOutput(Exception):

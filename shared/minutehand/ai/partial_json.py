@@ -2,25 +2,25 @@
 
 import re
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from pydantic_core import from_json
 
 #: Patterns of the possible start of a JSON object, and of first characters of data or reasoning.
-_OBJECT: Final = re.compile(r'\{(?=\s*["}])')
-_DATA: Final = re.compile(r"[\[{`<]")
+_OBJECT = re.compile(r'\{(?=\s*["}])')
+_DATA = re.compile(r"[\[{`<]")
 #: Maximum length of a preamble before the data of an answer. An answer with a longer preamble is
 #: prose.
-MIN_PLAIN_TEXT: Final = 60
+MIN_PLAIN_TEXT = 60
 #: Number of first characters that decide whether an answer is prose.
-PLAIN_TEXT_SAMPLE: Final = 500
+PLAIN_TEXT_SAMPLE = 500
 #: Length of a text in characters, up to which the text is parsed after each chunk. A longer text is
 #: parsed when its length has grown by the factor PARSE_GROWTH.
-ALWAYS_PARSED: Final = 16_000
-PARSE_GROWTH: Final = 1 / 400
+ALWAYS_PARSED = 16_000
+PARSE_GROWTH = 1 / 400
 #: Maximum characters that are streamed, so that a long answer does not exceed the job's stream
 #: limit.
-MAX_WRITTEN: Final = 200_000
+MAX_WRITTEN = 200_000
 
 
 class TextSink(Protocol):

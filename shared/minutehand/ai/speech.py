@@ -5,11 +5,11 @@ speech_endpoint.py and speech_offline.py implement the interface. engines.py sel
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 #: The audio has one channel and 16,000 samples per second, each of 16 bits, little-endian.
-SAMPLES_PER_SECOND: Final = 16_000
-BYTES_PER_SECOND: Final = 2 * SAMPLES_PER_SECOND
+SAMPLES_PER_SECOND = 16_000
+BYTES_PER_SECOND = 2 * SAMPLES_PER_SECOND
 #: Callback with the share of the audio that is already transcribed, from 0 to 1. Any thread may
 #: call the callback. The callback must not raise an error.
 OnShare = Callable[[float], None]

@@ -8,7 +8,7 @@ import io
 import logging
 import wave
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from pydantic import BaseModel, FiniteFloat, TypeAdapter, ValidationError
 
@@ -19,7 +19,7 @@ from minutehand.worker.serialization import has_text
 
 logger = logging.getLogger(__name__)
 
-MAX_SEGMENTS: Final = 2_000
+MAX_SEGMENTS = 2_000
 
 
 class TranscriptionEndpoint(Endpoint):
@@ -80,7 +80,7 @@ class _Row(BaseModel):
     text: str
 
 
-_ROWS: Final = TypeAdapter(list[_Row])
+_ROWS = TypeAdapter(list[_Row])
 
 
 def parse_segments(response: Mapping[str, Any], seconds: float) -> tuple[Segment, ...]:

@@ -11,24 +11,23 @@ import sys
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
 
 from minutehand.ai.errors import LanguageModelError
 from minutehand.ai.speech import BYTES_PER_SECOND, OnShare, Segment, Transcript
 from minutehand.ai.subprocess_env import subprocess_environment
 from minutehand.config import ConfigurationError
 
-NAME: Final = "offline (pocketsphinx, English)"
+NAME = "offline (pocketsphinx, English)"
 #: Frames of the decoder per second of audio.
-FRAMES: Final = 100
+FRAMES = 100
 #: Seconds of a pause that ends a segment, and maximum seconds of a segment.
-PAUSE_SECONDS: Final = 0.3
-MAX_SEGMENT_SECONDS: Final = 12.0
+PAUSE_SECONDS = 0.3
+MAX_SEGMENT_SECONDS = 12.0
 #: Maximum CPU time for a chunk of audio, which is MIN_SECONDS, plus SECONDS_PER_SECOND for each
 #: second of audio. The limit is CPU time, because wall time depends on other processes.
-MIN_SECONDS: Final = 60
-SECONDS_PER_SECOND: Final = 5
-MAX_LINE_BYTES: Final = 1_000_000
+MIN_SECONDS = 60
+SECONDS_PER_SECOND = 5
+MAX_LINE_BYTES = 1_000_000
 
 
 #: A recognized word, with the numbers of its first and last decoder frame.

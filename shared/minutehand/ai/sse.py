@@ -6,9 +6,8 @@ References:
 
 import re
 from collections.abc import Iterator
-from typing import Final
 
-_ENDS: Final = re.compile(rb"\r\n|\n|\r(?!$)")
+_ENDS = re.compile(rb"\r\n|\n|\r(?!$)")
 
 
 class SseParser:

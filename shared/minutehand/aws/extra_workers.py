@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from functools import partial
-from typing import Final
 
 from minutehand.aws.sigv4 import invoke
 from minutehand.config import Settings
@@ -11,7 +10,7 @@ from minutehand.config import Settings
 logger = logging.getLogger(__name__)
 
 #: Value of `source` in the event that invokes an extra worker. An extra worker starts no workers.
-EXTRA_WORKER_SOURCE: Final = "minutehand.extra_worker"
+EXTRA_WORKER_SOURCE = "minutehand.extra_worker"
 
 
 async def start_extra_workers(settings: Settings, count: int) -> int:

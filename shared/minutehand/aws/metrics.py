@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final
 
 from minutehand.config import Settings
 from minutehand.queue.credentials import days_left
@@ -15,7 +14,7 @@ from minutehand.queue.worker_client import WorkerQueue
 
 logger = logging.getLogger(__name__)
 
-NAMESPACE: Final = "Minutehand"
+NAMESPACE = "Minutehand"
 Metrics = dict[str, tuple[float, str]]
 
 

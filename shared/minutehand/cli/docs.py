@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterator
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
@@ -17,14 +17,14 @@ from minutehand.terminal.connection import CommandFailed, load_values
 from minutehand.terminal.options import verb
 from minutehand.terminal.output import Output
 
-MAX_SECTIONS: Final = 10
+MAX_SECTIONS = 10
 #: Words in a question that the search of sections ignores.
-_FILLERS: Final = re.compile(
+_FILLERS = re.compile(
     "a|all|an|and|are|by|can|do|does|each|every|for|from|how|i|in|is|it|many|much|my|of|on|only|or"
     "|per|some|the|their|to|use|user|what|when|with"
 )
 #: Endings of words that the search removes, so that the word `jobs` also finds `job`.
-_ENDINGS: Final = re.compile(r"(?<=\w{3})(ies|ing|es|ed|s|y|e)$")
+_ENDINGS = re.compile(r"(?<=\w{3})(ies|ing|es|ed|s|y|e)$")
 
 
 @verb

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -19,12 +19,12 @@ SCHEDULE_COLUMNS = parse_columns(
 WEBHOOKS = parse_columns("id url event_types:EVENTS enabled failures problem")
 WORKER_COLUMNS = parse_columns("worker_id:WORKER sign:LAST_SIGN version queues job_types:TYPES")
 #: Maximum number of a worker's job types that the table of workers shows.
-MAX_TYPES: Final = 5
+MAX_TYPES = 5
 #: Maximum number of rows that one read of log lines returns.
-PAGE: Final = 1000
-POLL_SECONDS: Final = 1.0
+PAGE = 1000
+POLL_SECONDS = 1.0
 #: Maximum number of jobs in one read of log lines, because the URL contains a condition per job.
-MAX_JOBS: Final = 50
+MAX_JOBS = 50
 
 
 @workspace_verb

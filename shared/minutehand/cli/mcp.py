@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from functools import wraps
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -16,9 +16,9 @@ from minutehand.terminal.options import workspace_verb
 from minutehand.terminal.output import Output
 from minutehand.version import VERSION
 
-MAX_JOBS: Final = 50
-MAX_LOG_LINES: Final = 20
-MAX_WATCH_SECONDS: Final = 25
+MAX_JOBS = 50
+MAX_LOG_LINES = 20
+MAX_WATCH_SECONDS = 25
 
 
 class Tools:
@@ -99,8 +99,8 @@ class Tools:
         return dict(self._connection.call("POST", path, **options))
 
 
-READ_TOOLS: Final = ("list_jobs", "explain", "watch", "status")
-WRITE_TOOLS: Final = ("enqueue", "retry", "cancel", "pause")
+READ_TOOLS = ("list_jobs", "explain", "watch", "status")
+WRITE_TOOLS = ("enqueue", "retry", "cancel", "pause")
 
 
 @workspace_verb

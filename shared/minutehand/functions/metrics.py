@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Response
 
@@ -14,13 +14,13 @@ from minutehand.web.errors import unauthorized
 from minutehand.web.services import Provided
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry, Gauge
+    from prometheus_client import CollectorRegistry
 
 #: Period of the counts and percentiles, in minutes. The counts are gauges, because the database
 #: stores no totals since the start.
-MINUTES: Final = 60
-_OUTCOMES: Final = ("enqueued", "completed", "failed", "cancelled", "retried", "lost")
-_QUANTILES: Final = {"0.5": "p50_ms", "0.95": "p95_ms", "0.99": "p99_ms"}
+MINUTES = 60
+_OUTCOMES = ("enqueued", "completed", "failed", "cancelled", "retried", "lost")
+_QUANTILES = {"0.5": "p50_ms", "0.95": "p95_ms", "0.99": "p99_ms"}
 
 router = APIRouter()
 

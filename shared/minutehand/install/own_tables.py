@@ -62,8 +62,6 @@ WRITE = """\
 """
 PROCESSOR = '''"""`{job_type}`. Edit it, and the migration with the functions that it calls."""
 
-from __future__ import annotations
-
 from minutehand.config import Settings
 from minutehand.queue.functions import WorkerFunctions
 from minutehand.worker import Fail, Job, JobContext, Registry

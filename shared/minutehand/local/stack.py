@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
 
 import httpx
 import psycopg
@@ -34,7 +33,7 @@ from supabase_local.stack import Stack as SupabaseStack, StackFailed
 from supabase_local.state import StateFolder, write_private
 
 #: Seconds between attempts to apply the migrations while a table of the tenants does not exist.
-WAIT_SECONDS: Final = 1.0
+WAIT_SECONDS = 1.0
 
 
 class Stack(SupabaseStack):

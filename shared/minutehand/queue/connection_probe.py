@@ -8,7 +8,7 @@ import asyncio
 import math
 import secrets
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -16,15 +16,13 @@ from psycopg.conninfo import make_conninfo
 from minutehand.queue.credentials import WORKER_ROLE
 
 #: Text that suggests how to change an address that libpq rejects.
-PARAMETERS: Final = (
-    "the address without Prisma's parameters, e.g. ?pgbouncer=true and ?schema=public"
-)
+PARAMETERS = "the address without Prisma's parameters, e.g. ?pgbouncer=true and ?schema=public"
 #: Maximum seconds for the whole check of an address, and for a notification to arrive.
-PROBE_SECONDS: Final = 5.0
-NOTIFY_SECONDS: Final = 1.0
+PROBE_SECONDS = 5.0
+NOTIFY_SECONDS = 1.0
 #: Order of queries on two connections. The results of the queries show whether each connection has
 #: its own session on the server.
-_ORDER: Final = (0, 1, 1, 0, 0, 1)
+_ORDER = (0, 1, 1, 0, 0, 1)
 
 Session = psycopg.AsyncConnection[Any]
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import httpx
 from pydantic_core import to_json
@@ -21,15 +21,15 @@ from minutehand.retry_after import parse_date
 from minutehand.tasks import end_tasks
 
 #: Default maximum number of attempts of a call.
-ATTEMPTS: Final = 3
+ATTEMPTS = 3
 #: Maximum seconds of retries while another call changes the same job or uses the caller's call
 #: slots. The npm package retries for the same time.
-BUSY_SECONDS: Final = 4.0
+BUSY_SECONDS = 4.0
 #: Maximum connections of a client for requests, and of a process for all of its event streams.
-DEFAULT_CONNECTIONS: Final = 20
-STREAM_CONNECTIONS: Final = 8
+DEFAULT_CONNECTIONS = 20
+STREAM_CONNECTIONS = 8
 #: A response of at least this size is parsed in a thread, so that the event loop stays free.
-LARGE_BYTES: Final = 64 * 1024
+LARGE_BYTES = 64 * 1024
 Read = TypeVar("Read")
 
 

@@ -6,7 +6,6 @@ import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Final
 
 from minutehand.clock import Clock
 from minutehand.config import ConfigurationError, Settings
@@ -17,12 +16,12 @@ from minutehand.queue.responses import decode_object
 
 logger = logging.getLogger(__name__)
 
-HEADER: Final = "X-Minutehand-Client"
+HEADER = "X-Minutehand-Client"
 #: Seconds for which a signing key is cached. The database creates a new signing key when worker
 #: keys are revoked.
-KEY_SECONDS: Final = 300.0
+KEY_SECONDS = 300.0
 #: Seconds after an error before the signing key is requested again.
-RETRY_SECONDS: Final = 10.0
+RETRY_SECONDS = 10.0
 _address: contextvars.ContextVar[str | None] = contextvars.ContextVar("client", default=None)
 
 

@@ -8,7 +8,7 @@ import logging
 import random
 from collections.abc import AsyncGenerator, Callable, Mapping
 from functools import cache
-from typing import Any, Final
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -24,16 +24,16 @@ from minutehand.queue.responses import Parse, decode_any, read
 logger = logging.getLogger(__name__)
 
 #: Maximum number of connections, maximum seconds to connect, and maximum seconds of a call.
-CONNECTIONS: Final = 6
-CONNECT_SECONDS: Final = 5
-STATEMENT_SECONDS: Final = 11
+CONNECTIONS = 6
+CONNECT_SECONDS = 5
+STATEMENT_SECONDS = 11
 #: TCP settings by which a dropped connection is detected within a minute instead of two hours.
-_ALIVE: Final = {"keepalives_idle": 30, "keepalives_interval": 10, "tcp_user_timeout": 30_000}
+_ALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "tcp_user_timeout": 30_000}
 #: Channel that gets a notification when an enqueue commits, at most once every 20 ms.
-CHANNEL: Final = "minutehand_wakeup"
+CHANNEL = "minutehand_wakeup"
 #: Seconds from a notification to a second lease, which finds jobs whose commits caused no
 #: notification.
-RECHECK_SECONDS: Final = 0.1
+RECHECK_SECONDS = 0.1
 
 
 class DirectApi:

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 from minutehand.config import JobServiceError as JobServiceError
 
@@ -129,13 +129,13 @@ _BY_WORD: Mapping[str, type[QueueError]] = {
 #: Prefixes of codes of temporary errors, for which the Data API may return a 4xx status. The codes
 #: are classes of SQLSTATEs (connection, conflict, resources, locks, timeout, shutdown) and codes of
 #: PostgREST.
-_TRANSIENT: Final = ("08", "40", "53", "55", "57", "PGRST00")
+_TRANSIENT = ("08", "40", "53", "55", "57", "PGRST00")
 #: Pattern of an error message that also contains the error's hint and details, as `queue.refuse`
 #: writes the message for a Data API that returns no hints.
-_FULL_MESSAGE: Final = re.compile(r"(.*) \((\w+)\)(?: \[(.*)\])?", re.DOTALL)
+_FULL_MESSAGE = re.compile(r"(.*) \((\w+)\)(?: \[(.*)\])?", re.DOTALL)
 #: SQLSTATEs of a serialization failure, a deadlock and a lock timeout. The failed call has stored
 #: nothing. After the first two, PostgREST 14 repeats the call itself.
-_ROLLED_BACK: Final = frozenset({"40001", "40P01", "55P03"})
+_ROLLED_BACK = frozenset({"40001", "40P01", "55P03"})
 
 
 def error_from_response(status: int, body: object) -> QueueError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, NewType, Self
+from typing import Annotated, Any, Literal, NewType, Self
 
 from pydantic import (
     BaseModel,
@@ -391,7 +391,7 @@ class ReleasedJobs(Model):
 
 
 #: Maximum jobs that one request may lease, over all of its pools.
-MAX_LEASED: Final = 1000
+MAX_LEASED = 1000
 
 
 class LeasePool(Model):

@@ -14,26 +14,21 @@ from datetime import timedelta
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.util import find_spec
-from typing import Any, Final, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import httpx
 import tenacity
 
 #: Host names of this machine. Calls of these hosts ignore the proxies in environment variables.
-LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "::1", "localhost"})
-CONNECT_SECONDS: Final = 5.0
+LOCAL_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
+CONNECT_SECONDS = 5.0
 #: Maximum `Retry-After` for which a call waits and retries. With a longer `Retry-After` the call
 #: fails.
-SHORT_WAIT: Final = timedelta(seconds=3)
+SHORT_WAIT = timedelta(seconds=3)
 
 #: Errors that show that the request never reached the service.
-UNSENT_ERRORS: Final = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.InvalidURL,
-)
+UNSENT_ERRORS = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL)
 # httpcore tries to import sniffio for each request. If sniffio is not installed, this entry in
 # `sys.modules` saves Python's search, which takes a quarter of the time of a call.
 if find_spec("sniffio") is None:

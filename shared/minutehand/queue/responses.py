@@ -6,7 +6,7 @@ After an unexpected response, the queue counts as unavailable.
 import json
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 from pydantic_core import from_json
@@ -69,7 +69,7 @@ def reading(shape: type[T]) -> Parse[T]:
 
 #: Creates and caches pydantic's type adapters, because an adapter for a list takes milliseconds to
 #: create.
-_adapter: Final[Callable[[Any], TypeAdapter[Any]]] = cache(TypeAdapter)
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 
 def read(content: bytes, parse: Parse[T], *, status: int = 200) -> T:

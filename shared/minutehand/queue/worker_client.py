@@ -6,7 +6,7 @@ Each call of the client can be repeated without a further effect.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from minutehand.clock import Clock
 from minutehand.config import Settings
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from minutehand.queue.direct import DirectApi
 
 #: Maximum bytes of all step results of one job, because all jobs of a worker share the memory.
-MAX_STEP_BYTES: Final = 64_000_000
+MAX_STEP_BYTES = 64_000_000
 
 
 class WorkerQueue(WorkerFunctions):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import httpx
@@ -136,7 +136,7 @@ def load_values(env_file: Path | None, environ: Mapping[str, str] = os.environ) 
 
 
 #: Workspace id of jobs without a tenant, which the schedules that processors declare enqueue.
-SYSTEM: Final = "ffffffff-ffff-4fff-bfff-ffffffffffff"
+SYSTEM = "ffffffff-ffff-4fff-bfff-ffffffffffff"
 
 
 @dataclass

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from html import escape
-from typing import Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, Field
 
-_STYLE: Final = """
+_STYLE = """
 :root{color-scheme:light dark;--ink:#1c2733;--soft:#566472;--line:#d5dce3;--back:#fff;
 --card:#f5f7f9;--main:#1f55c4}
 @media(prefers-color-scheme:dark){:root{--ink:#e6ebf0;--soft:#a3b1bf;--line:#3a4653;

@@ -10,7 +10,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager, suppress
-from typing import Final
 
 from minutehand.config import ConfigurationError, Settings
 from minutehand.queue.data_api import DataApi
@@ -19,11 +18,11 @@ from minutehand.queue.functions import WorkerFunctions
 
 logger = logging.getLogger(__name__)
 
-CHANNEL: Final = "minutehand_events"
+CHANNEL = "minutehand_events"
 #: Seconds until a topic is registered again, because the database forgets a topic after a minute.
-REGISTER_SECONDS: Final = 30.0
+REGISTER_SECONDS = 30.0
 #: Seconds from the first registration of a topic to an additional read of the topic's streams.
-SETTLE_SECONDS: Final = 2.0
+SETTLE_SECONDS = 2.0
 
 
 class EventListener:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 from fastapi import Depends, Request
 
@@ -78,16 +78,16 @@ class StreamTiming:
 
 
 #: Maximum number of open streams in a process, and per caller. Guests may use half of all streams.
-MAX_STREAMS: Final = 5_000
-MAX_STREAMS_PER_CALLER: Final = 100
+MAX_STREAMS = 5_000
+MAX_STREAMS_PER_CALLER = 100
 #: Maximum running requests per caller, maximum waiting requests per caller, and maximum running
 #: requests of all guests together. A running request uses a database connection, and all callers
 #: share the connections.
-MAX_REQUESTS_PER_CALLER: Final = 4
-MAX_WAITING_PER_CALLER: Final = 200
-MAX_GUEST_REQUESTS: Final = 8
+MAX_REQUESTS_PER_CALLER = 4
+MAX_WAITING_PER_CALLER = 200
+MAX_GUEST_REQUESTS = 8
 #: Maximum concurrent checks of secret keys. The number is limited, because anyone can invent keys.
-MAX_KEY_CHECKS: Final = 2
+MAX_KEY_CHECKS = 2
 
 
 def _too_many(name: str) -> ApiError:
@@ -127,8 +127,8 @@ class RequestLimiter:
 
 
 #: Maximum reads of the event log per second by all streams of a process, and reads in one burst.
-MAX_READ_RATE: Final = 200.0
-READ_BURST: Final = 40
+MAX_READ_RATE = 200.0
+READ_BURST = 40
 
 
 class SlotLimiter:

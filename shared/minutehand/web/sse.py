@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
-from typing import Annotated, Any, Final, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import Request, Response
 from pydantic import Field, TypeAdapter, ValidationError
@@ -36,24 +36,24 @@ from minutehand.web.services import Services, StreamTiming
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-MEDIA_TYPE: Final = "text/event-stream"
+MEDIA_TYPE = "text/event-stream"
 #: Maximum events of one read. A client that is far behind needs several reads of the log.
-READ_LIMIT: Final = 500
+READ_LIMIT = 500
 #: Maximum seconds until the first event of an app's buffered response. The `jobs` function allows
 #: 20 s.
-BUFFERED_SECONDS: Final = 12.0
+BUFFERED_SECONDS = 12.0
 #: The cursor before the first event.
-START_CURSOR: Final = "1:1:"
+START_CURSOR = "1:1:"
 #: Type of an event with a job's output. An event with output has no `seq` and is not in the job's
 #: history.
-OUTPUT: Final = "job.output"
+OUTPUT = "job.output"
 _Position = Annotated[int, Field(ge=0, lt=2**31)]
 _Positions = dict[str, dict[str, _Position]]
-_OUTPUT: Final = TypeAdapter(_Positions)
-_OUTPUT_BY_JOB: Final = TypeAdapter(dict[str, _Positions])
+_OUTPUT = TypeAdapter(_Positions)
+_OUTPUT_BY_JOB = TypeAdapter(dict[str, _Positions])
 #: Maximum characters in a cursor for the positions in output streams.
-_MAX_POSITIONS: Final = 6000
-_END_EVENTS: Final = frozenset({f"job.{status}" for status in ENDED})
+_MAX_POSITIONS = 6000
+_END_EVENTS = frozenset({f"job.{status}" for status in ENDED})
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,11 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Final
 
 from minutehand.aws.sealing import Sealer, make_sealer, row_context
 from minutehand.config import Settings
 
-PREFIX: Final = "whsec_"
+PREFIX = "whsec_"
 _BYTES = 32
 
 

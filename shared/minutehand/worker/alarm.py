@@ -10,7 +10,7 @@ import os
 import sys
 from functools import cache
 from pathlib import Path
-from typing import IO, Final
+from typing import IO
 
 from minutehand.worker.attempt import Attempt
 from minutehand.worker.current_job import record_jobs
@@ -23,12 +23,12 @@ from minutehand.worker.summary import TickSummary
 #: Environment variable with the path of the file in which a worker process records its jobs, and
 #: suffixes of the paths of the files with the process's last stacks and with its current job, and
 #: of the empty file that exists if the process ended normally.
-CRASH_RECORD: Final = "WORKER_EVIDENCE"
-STACKS: Final = ".stacks"
-CURRENT_JOB: Final = ".current"
-ENDED: Final = ".ended"
+CRASH_RECORD = "WORKER_EVIDENCE"
+STACKS = ".stacks"
+CURRENT_JOB = ".current"
+ENDED = ".ended"
 #: Maximum number of jobs in a crash record.
-MAX_JOBS: Final = 50
+MAX_JOBS = 50
 
 
 class Watchdog:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import fields
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from minutehand import telemetry
 from minutehand.log import current_request_id
@@ -44,23 +44,21 @@ from minutehand.worker.updates import LONG_OUTPUT, NO_UPDATES, Updates
 logger = logging.getLogger(__name__)
 
 #: Columns of the job's row that `Job` does not have, so that a processor does not get them.
-_UNSEEN: Final = tuple(
-    {field.name for field in fields(LeasedJob)} - {field.name for field in fields(Job)}
-)
+_UNSEEN = tuple({field.name for field in fields(LeasedJob)} - {field.name for field in fields(Job)})
 #: Maximum seconds between two reports of a running job. The response to a report also shows whether
 #: the job is cancelled.
-REPORT_SECONDS: Final = 4.0
+REPORT_SECONDS = 4.0
 #: Seconds between two pulses of a running job. A pulse reports the time of the job's last update
 #: and the location of its running code.
-PULSE_SECONDS: Final = 15.0
+PULSE_SECONDS = 15.0
 #: Growth of the process's memory after which a pulse is due although nothing else has changed.
-MEMORY_MB: Final = 64
+MEMORY_MB = 64
 #: If a timer fires this many seconds late, another job has blocked the event loop.
-BLOCKED_SECONDS: Final = 0.5
+BLOCKED_SECONDS = 0.5
 #: Seconds between two reports of a job's output, while someone reads the output and while no one
 #: does.
-FOLLOWED_SECONDS: Final = 0.08
-UNFOLLOWED_SECONDS: Final = 1.0
+FOLLOWED_SECONDS = 0.08
+UNFOLLOWED_SECONDS = 1.0
 
 
 class AttemptEnvironment:

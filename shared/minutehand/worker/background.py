@@ -3,8 +3,6 @@
 An error of a background task does not end the run.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

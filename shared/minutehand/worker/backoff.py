@@ -3,8 +3,6 @@
 The worker publishes a job type's backoff policy, and the database applies it.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from typing import Any
 

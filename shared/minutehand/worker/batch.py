@@ -7,8 +7,6 @@ processor is called for each half of the jobs. The halving ends when each job th
 failure is alone in its call.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Sequence

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Final, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel
 
@@ -37,28 +37,28 @@ StepCall = Callable[[], Awaitable[Any]]
 #: Middleware around a step. The middleware gets the step's name and a function that runs the step.
 AroundStep = Callable[[str, StepCall], Awaitable[Any]]
 
-_LEVELS: Final = {level: level for level in ("debug", "info", "warning", "error")} | {
+_LEVELS = {level: level for level in ("debug", "info", "warning", "error")} | {
     "warn": "warning",
     "critical": "error",
 }
-MAX_STEP_NAME: Final = 200
+MAX_STEP_NAME = 200
 #: Maximum characters of a memo's name, to which a number is appended.
-MAX_MEMO_NAME: Final = 180
+MAX_MEMO_NAME = 180
 #: Backoff between two tries of a step in one attempt.
-STEP_BACKOFF: Final = Backoff(first=0.5, cap=8, factor=4)
+STEP_BACKOFF = Backoff(first=0.5, cap=8, factor=4)
 #: Seconds after which the worker reports a running step even without other updates.
-LONG_STEP: Final = 0.5
+LONG_STEP = 0.5
 #: Maximum seconds between two tries of a step in one attempt. A longer wait ends the attempt.
-MAX_DELAY: Final = 15.0
+MAX_DELAY = 15.0
 #: Pause between two polls of work in another service, during which the job leaves the worker.
-POLL_INTERVAL: Final = timedelta(seconds=5)
-MAX_TAG: Final = 100
-_CONTROL: Final = re.compile("[\0-\x1f\x7f-\x9f]")
+POLL_INTERVAL = timedelta(seconds=5)
+MAX_TAG = 100
+_CONTROL = re.compile("[\0-\x1f\x7f-\x9f]")
 #: Maximum child jobs per call of the database.
-MAX_CHILDREN_PER_CALL: Final = 500
+MAX_CHILDREN_PER_CALL = 500
 #: Maximum child jobs of one `gather` or `map`.
-MAX_GATHERED: Final = 10_000
-_NO_OPTIONS: Final = EnqueueOptions.model_construct()
+MAX_GATHERED = 10_000
+_NO_OPTIONS = EnqueueOptions.model_construct()
 
 
 class Suspended(BaseException):

@@ -7,8 +7,6 @@ is ending or signalling a process, and then an entry for each thread with the th
 and the id of its job.
 """
 
-from __future__ import annotations
-
 import faulthandler
 import os
 import re
@@ -19,30 +17,30 @@ from contextvars import ContextVar
 from functools import partial
 from mmap import mmap
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from minutehand.queue.models import JobId
 
 T = TypeVar("T")
 
 #: Number of characters of a job id, and of a thread's entry.
-_ID_SIZE: Final = 36
-_ENTRY_SIZE: Final = 16 + _ID_SIZE
+_ID_SIZE = 36
+_ENTRY_SIZE = 16 + _ID_SIZE
 #: Number of entries for threads. If there are more threads, some threads share an entry.
-_ENTRIES: Final = 1000
-_FIRST_ENTRY: Final = _ID_SIZE + 1
-_FILE_SIZE: Final = _FIRST_ENTRY + _ENTRIES * _ENTRY_SIZE
-_CURRENT: Final = slice(_ID_SIZE)
-_NO_JOB: Final = bytes(_ID_SIZE)
+_ENTRIES = 1000
+_FIRST_ENTRY = _ID_SIZE + 1
+_FILE_SIZE = _FIRST_ENTRY + _ENTRIES * _ENTRY_SIZE
+_CURRENT = slice(_ID_SIZE)
+_NO_JOB = bytes(_ID_SIZE)
 #: Headline that `faulthandler` writes above the stack of the thread that a signal ended.
-_FATAL: Final = re.compile("Current thread 0x([0-9a-f]{16})")
+_FATAL = re.compile("Current thread 0x([0-9a-f]{16})")
 
 #: Id of the job to which the running code belongs. Tasks and threads of the job inherit the id. A
 #: call of a processor for a batch has no id.
 JOB_ID: ContextVar[bytes] = ContextVar("JOB_ID", default=_NO_JOB)
 
 #: Start of each thread's entry, by the thread's identifier.
-_starts: Final[dict[int, int]] = {}
+_starts: dict[int, int] = {}
 #: Before `record_jobs` and in the child processes of a job, no file contains the memory.
 _memory = mmap(-1, _FILE_SIZE)
 

@@ -1,22 +1,19 @@
 """A worker's copy of the database's clock. The database alone decides when jobs are due."""
 
-from __future__ import annotations
-
 import logging
 import threading
 from datetime import datetime, timedelta
-from typing import Final
 
 from minutehand.clock import Clock
 
 logger = logging.getLogger(__name__)
 
 #: Difference between this machine's clock and the database's clock, in seconds, that is logged.
-SKEW_SECONDS: Final = 5.0
+SKEW_SECONDS = 5.0
 
-_SET_BACK: Final = timedelta(seconds=SKEW_SECONDS)
+_SET_BACK = timedelta(seconds=SKEW_SECONDS)
 #: Smallest difference between two returned times.
-_RESOLUTION: Final = timedelta(microseconds=1)
+_RESOLUTION = timedelta(microseconds=1)
 
 
 class DatabaseClock:

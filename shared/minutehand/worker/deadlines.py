@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from minutehand.clock import Clock
 from minutehand.config import Settings
@@ -20,11 +20,11 @@ SIDE_CALL_SECONDS = 3.0
 
 #: Seconds within which all jobs of a backlog should start. More workers for a shorter time cost
 #: little more, because workers are billed by the second.
-TARGET_SECONDS: Final = 5.0
+TARGET_SECONDS = 5.0
 #: Assumed duration of a job in seconds while no job's duration is known.
-TYPICAL_SECONDS: Final = 1.0
+TYPICAL_SECONDS = 1.0
 #: Minimum number of due jobs that justifies an extra worker.
-MIN_BACKLOG: Final = 10
+MIN_BACKLOG = 10
 #: Function that starts up to the given number of extra workers, and returns the number accepted.
 StartExtraWorkers = Callable[[int], Awaitable[int]]
 

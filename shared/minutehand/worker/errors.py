@@ -5,8 +5,6 @@ takes bounded time. Remedies depend on the class and the codes (HTTP status, SQL
 signal), never on the error's text.
 """
 
-from __future__ import annotations
-
 import asyncio
 import errno
 import linecache
@@ -21,7 +19,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from traceback import walk_tb
 from types import FrameType
-from typing import Any, Final
+from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
@@ -30,16 +28,16 @@ from minutehand.queue.models import ErrorInfo
 from minutehand.redaction import Redactor
 from minutehand.worker.serialization import clean_text, sanitize, text
 
-MAX_MESSAGE: Final = 2_000
+MAX_MESSAGE = 2_000
 #: Maximum bytes of an error's data as JSON, and maximum characters of a vendor's response.
-MAX_DATA: Final = 64_000
-MAX_RESPONSE: Final = 1_000
+MAX_DATA = 64_000
+MAX_RESPONSE = 1_000
 #: Maximum causes of an error, frames of the error, and frames of each cause.
-MAX_CAUSES: Final = 4
-MAX_FRAMES: Final = 20
-MAX_FRAMES_PER_CAUSE: Final = 8
+MAX_CAUSES = 4
+MAX_FRAMES = 20
+MAX_FRAMES_PER_CAUSE = 8
 #: Package of the engine, whose stack frames are omitted because they do not depend on the job.
-_ENGINE: Final = "minutehand."
+_ENGINE = "minutehand."
 
 
 def ending_error(kind: str, message: object, data: Any = None) -> ErrorInfo:

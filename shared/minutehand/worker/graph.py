@@ -1,7 +1,5 @@
 """Graphs of stages, with the order of the stages' starts and the effects of a failed stage."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Jobs that a run has leased and not yet settled."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 

@@ -3,8 +3,6 @@
 `tick_scheduler.py` decides when a lease request is sent.
 """
 
-from __future__ import annotations
-
 import logging
 import uuid
 

@@ -3,8 +3,6 @@
 On Lambda each invocation runs one `tick`. On your own host `run_forever` runs ticks in a loop.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import gc

@@ -1,7 +1,5 @@
 """Middleware around every processor, such as tracing, error reports or a rate limiter."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """Validation of options by pydantic when code declares them, before the worker publishes them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, get_type_hints

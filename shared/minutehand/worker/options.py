@@ -1,7 +1,5 @@
 """The options of a job type."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypedDict
 

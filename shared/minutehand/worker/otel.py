@@ -8,8 +8,6 @@ References:
     https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -1,17 +1,15 @@
 """Outcomes that a processor may return instead of a result."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 from pydantic import BaseModel
 
 from minutehand.retry_after import requested_wait
 
-_CENTURY: Final = 3_155_760_000.0
+_CENTURY = 3_155_760_000.0
 #: A duration, given as a number of seconds or as a timedelta.
 Seconds = float | int | timedelta
 

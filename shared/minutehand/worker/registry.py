@@ -1,14 +1,12 @@
 """The registry of processors by job type, with options and payload models."""
 
-from __future__ import annotations
-
 import inspect
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, Final, Generic, Protocol, TypeVar, Unpack, overload
+from typing import Any, Generic, Protocol, TypeVar, Unpack, overload
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -40,8 +38,8 @@ SyncBatchProcessor = Callable[[list[BatchedJob[P]]], Sequence[Each]]
 AnyProcessor = AsyncProcessor[P] | SyncProcessor[P] | AsyncBatchProcessor[P] | SyncBatchProcessor[P]
 #: Maximum jobs of a batch, and maximum seconds that a batch waits for more jobs. The wait is short,
 #: because the leases of waiting jobs may expire and a cancellation must arrive within five seconds.
-MAX_BATCH: Final = 500
-MAX_BATCH_WAIT: Final = 3.0
+MAX_BATCH = 500
+MAX_BATCH_WAIT = 3.0
 #: Function that enqueues the jobs of an app's outbox, and returns the number of jobs.
 Publisher = Callable[[], Awaitable[int]]
 #: Function that converts the raw payload of one version to the next version.

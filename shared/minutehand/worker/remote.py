@@ -1,7 +1,5 @@
 """Work in other services, which is submitted, polled, fetched or cancelled before a deadline."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress

@@ -4,8 +4,6 @@ The two tasks also run during settlements, so that no lease of a live job expire
 separate, so that a report that waits for a lock does not delay renewals.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

@@ -3,8 +3,6 @@
 The parts of a run call each other only through the callbacks that their constructors get.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field

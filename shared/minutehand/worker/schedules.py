@@ -3,8 +3,6 @@
 The database enqueues the scheduled jobs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Reports failed attempts to Sentry by `around(report_errors)`. The app calls `sentry_sdk.init`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import sentry_sdk

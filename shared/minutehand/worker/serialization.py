@@ -3,43 +3,41 @@
 The functions catch every error that an object of a user's class raises.
 """
 
-from __future__ import annotations
-
 import math
 import reprlib
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic_core import from_json, to_json
 
 #: Maximum bytes of a result, step or error as JSON.
-MAX_BYTES: Final = 1_000_000
+MAX_BYTES = 1_000_000
 #: Maximum depth of nested values. JSON parsers reject values that are nested about twice as deep.
-MAX_LEVELS: Final = 100
+MAX_LEVELS = 100
 #: Maximum characters of a log message or progress message, and maximum bytes of a log row's
 #: metadata.
-MAX_TEXT: Final = 4_000
-MAX_METADATA: Final = 4_000
+MAX_TEXT = 4_000
+MAX_METADATA = 4_000
 #: Maximum number of keys in the path to a rejected part of a value, and of the parts of a list or
 #: mapping that are checked for this path.
-_MAX_PATH: Final = 20
-_MAX_PARTS: Final = 1_000
-_ADVICE: Final = "store it elsewhere and keep a reference"
-_REPLACEMENT: Final = "\ufffd"
-_NULS: Final = "NUL characters were replaced"
-_SURROGATES: Final = "broken surrogates were replaced"
+_MAX_PATH = 20
+_MAX_PARTS = 1_000
+_ADVICE = "store it elsewhere and keep a reference"
+_REPLACEMENT = "\ufffd"
+_NULS = "NUL characters were replaced"
+_SURROGATES = "broken surrogates were replaced"
 #: Invisible characters that Unicode classifies as letters or symbols.
-_UNSEEN: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+_UNSEEN = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 #: Formats containers for people, with a maximum depth and length.
-_REPR: Final = reprlib.Repr()
+_REPR = reprlib.Repr()
 _REPR.maxlevel = 3
 _REPR.maxlist = _REPR.maxdict = 20
 _REPR.maxstring = _REPR.maxother = 500
-_CONTAINERS: Final = dict | list | tuple | set | frozenset
-_LEAVES: Final = frozenset({int, float, bool, type(None)})
+_CONTAINERS = (dict, list, tuple, set, frozenset)
+_LEAVES = frozenset({int, float, bool, type(None)})
 
 
 class Sanitized(NamedTuple):
@@ -50,7 +48,7 @@ class Sanitized(NamedTuple):
     refused: str | None = None
 
 
-_NOTHING: Final = Sanitized(None)
+_NOTHING = Sanitized(None)
 
 
 def sanitize(value: Any, *, max_bytes: int = MAX_BYTES) -> Sanitized:

@@ -4,12 +4,10 @@ The conversion decides whether the attempt counts, and whether the job is retrie
 `errors.py` converts exceptions.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping
 from datetime import UTC
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from minutehand.queue.errors import ProcessorError, QueueError
 from minutehand.queue.models import LogLine, SettleItem
@@ -21,9 +19,9 @@ from minutehand.worker.serialization import Sanitized, sanitize, text
 from minutehand.worker.unawaited import NotAwaited
 
 #: Outcomes that contain a reason from the processor.
-_REASONED: Final = (Retry, Fail, Cancel)
+_REASONED = (Retry, Fail, Cancel)
 #: Hint words of errors about payloads that the queue rejects in every attempt.
-_PAYLOAD_ERRORS: Final = {"payload_invalid", "payload_too_large"}
+_PAYLOAD_ERRORS = {"payload_invalid", "payload_too_large"}
 #: Reasons to stop a running processor.
 StopReason = Literal["cancel", "lost", "timeout", "deadline", "shutdown"]
 
@@ -217,4 +215,4 @@ def _find_control_flow(error: BaseException) -> Suspended | AttemptEnded | None:
     return error if isinstance(error, (Suspended, AttemptEnded)) else None
 
 
-_item: Final = SettleItem.of
+_item = SettleItem.of

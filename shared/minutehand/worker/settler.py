@@ -1,7 +1,5 @@
 """Settles attempts. Settlements are retried until the queue responds or the time is over."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Iterator, Mapping, Sequence

@@ -5,11 +5,9 @@ determine how many jobs to lease, and which jobs start next. While jobs are shor
 some jobs before a slot is free.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import Any
 
 from minutehand.queue.models import MAX_LEASED, Lease, LeasedJob, LeasePool
 from minutehand.worker.attempt import Attempt
@@ -18,16 +16,16 @@ from minutehand.worker.run import Run
 
 #: A lease request asks for as many additional jobs as ended within this many seconds, up to a
 #: maximum number of jobs and of bytes.
-WINDOW_SECONDS: Final = 0.1
-MAX_PREFETCH: Final = 800
-MAX_PREFETCH_BYTES: Final = 2_000_000
+WINDOW_SECONDS = 0.1
+MAX_PREFETCH = 800
+MAX_PREFETCH_BYTES = 2_000_000
 #: Maximum seconds that a leased job waits for a slot, or a quarter of its lease if this is shorter.
 #: After the maximum time, the job's lease is released.
-WAIT_SECONDS: Final = 1.0
+WAIT_SECONDS = 1.0
 #: Approximate maximum bytes of the jobs that one request leases for a type with batches. A request
 #: may always lease one full batch. A job's size is assumed until the first job is leased.
-MAX_BATCH_BYTES: Final = 8_000_000
-ASSUMED_BYTES: Final = 64_000.0
+MAX_BATCH_BYTES = 8_000_000
+ASSUMED_BYTES = 64_000.0
 
 #: A leased job, and the time at which its lease was requested.
 Leased = tuple[Lease, float]

@@ -1,7 +1,5 @@
 """The stack of a running attempt. `exit_report.py` reads the stacks of ended processes."""
 
-from __future__ import annotations
-
 import asyncio
 import resource
 import sys

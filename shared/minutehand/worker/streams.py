@@ -4,12 +4,10 @@ A stream keeps all of its output in memory. The attempt's `Updates` also contain
 not yet stored.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from minutehand.queue.errors import ProcessorError
 from minutehand.queue.models import LogLine, OutputChunk
@@ -17,10 +15,10 @@ from minutehand.worker.serialization import TextCleaner, sanitize
 from minutehand.worker.updates import LONG_OUTPUT, Updates
 
 #: Maximum streams of one job, and maximum characters of a stream's name.
-MAX_STREAMS: Final = 20
-MAX_STREAM_NAME: Final = 100
+MAX_STREAMS = 20
+MAX_STREAM_NAME = 100
 #: Maximum bytes of a stream in memory, even if the database accepts a longer stream.
-MAX_BUFFERED_BYTES: Final = 10_000_000
+MAX_BUFFERED_BYTES = 10_000_000
 #: Name of the step that the current task runs. The output of a step is dropped when the step is
 #: tried again, and kept when the step has finished.
 RUNNING: ContextVar[str] = ContextVar("RUNNING", default="")

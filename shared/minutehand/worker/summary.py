@@ -1,7 +1,5 @@
 """Counts of one worker run (tick), for its log line, HTTP response, metrics and database row."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

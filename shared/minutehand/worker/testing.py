@@ -1,7 +1,5 @@
 """Test helpers that run a processor without a queue, alone or in a batch, or drain a test queue."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import uuid
@@ -9,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from pydantic_core import to_json
 
@@ -41,7 +39,7 @@ from minutehand.worker.updates import Updates
 
 P = TypeVar("P")
 #: Maximum bytes of a payload or result, which is the default of the setting `payload_max_bytes`.
-MAX_STORED: Final = 262_144
+MAX_STORED = 262_144
 #: Fields that a `Run` copies from the item to settle.
 _SETTLED = ("outcome", "result", "error", "wait", "retry_after_seconds", "until", "delay_seconds")
 

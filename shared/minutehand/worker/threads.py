@@ -5,20 +5,18 @@ A function in C continues until it returns. If the job's lease expires before th
 the processor's result is not stored.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextvars
 import threading
 from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, Final
+from typing import Any
 
 from minutehand.worker.current_job import JOB_ID, run_recorded
 
 #: Name of a thread while it runs no call.
-IDLE: Final = "processors"
+IDLE = "processors"
 
 
 class ThreadStopped(BaseException):
@@ -110,7 +108,7 @@ class _Thread:
 
 
 #: Threads that run no call now. There are as many threads as calls ever ran at the same time.
-_idle: Final[list[_Thread]] = []
+_idle: list[_Thread] = []
 
 
 async def run_in_thread(run: Callable[[], Any], *, name: str) -> Any:

@@ -3,8 +3,6 @@
 Read `Tick.run` first. `Worker` in loop.py starts runs and wakes them.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import math

@@ -3,8 +3,6 @@
 The scheduler does not read the clock and makes no calls. `lease_requests.py` builds lease requests.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

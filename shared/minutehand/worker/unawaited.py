@@ -5,15 +5,13 @@ Calls that are never awaited do nothing.
 The context records its calls, so that a job that makes no calls has no overhead.
 """
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 import sys
 from collections.abc import Callable, Iterable
 from functools import wraps
 from types import CoroutineType
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from minutehand.queue.errors import ProcessorError
 
@@ -21,7 +19,7 @@ A = TypeVar("A", bound=Callable[..., Any])
 T = TypeVar("T")
 
 #: When this many calls are recorded, the tracker drops the calls that have ended.
-PRUNE_AFTER: Final = 32
+PRUNE_AFTER = 32
 
 
 class NotAwaited(ProcessorError):

@@ -1,20 +1,18 @@
 """Unsaved updates of an attempt. The context adds updates, and the reporter sends them."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from minutehand.clock import Clock, SystemClock
 from minutehand.queue.data_api import encode
 from minutehand.queue.models import LogLine, OutputChunk, Progress, RunningStep, StepResult
 
 #: When this many bytes of output are unsent, the worker sends the output immediately.
-LONG_OUTPUT: Final = 4_096
+LONG_OUTPUT = 4_096
 
 
 class UpdateBatch(NamedTuple):
@@ -29,7 +27,7 @@ class UpdateBatch(NamedTuple):
     output: tuple[OutputChunk, ...] = ()
 
 
-NO_UPDATES: Final = UpdateBatch()
+NO_UPDATES = UpdateBatch()
 
 
 @dataclass(slots=True)

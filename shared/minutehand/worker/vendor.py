@@ -5,11 +5,9 @@ all attempts. A call that the service rejected or that was never sent does not c
 limit. The caller of this module builds requests and parses responses.
 """
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal, NamedTuple, NoReturn, TypeVar
+from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
 
 from minutehand.config import JobServiceError
 from minutehand.queue.errors import ProcessorError
@@ -22,21 +20,21 @@ T = TypeVar("T")
 #: Advice after a failed call, which is to call again later, to change the request, or to give up.
 RetryAdvice = Literal["later", "differently", "none"]
 #: Maximum calls of one step that may have been charged.
-MAX_CALLS: Final = 5
+MAX_CALLS = 5
 #: Maximum time that a job waits for a service, counted from the first of consecutive rejections.
-MAX_WAIT: Final = timedelta(hours=6)
+MAX_WAIT = timedelta(hours=6)
 #: Minimum and maximum pause if the service requests no pause. The pause grows with the time since
 #: the first rejection, and triples with each call that may have been charged.
 MIN_DELAY, MAX_DELAY = timedelta(seconds=10), timedelta(minutes=1)
-MAX_DELAY_IF_CHARGED: Final = timedelta(minutes=5)
+MAX_DELAY_IF_CHARGED = timedelta(minutes=5)
 #: A time of day is shown with its date if the time is at least this far away.
-_DATE_AFTER: Final = timedelta(hours=12)
+_DATE_AFTER = timedelta(hours=12)
 #: Error codes of a service that is unavailable or requests a pause. An attempt that ends with one
 #: of the codes does not count.
-_UNAVAILABLE: Final = frozenset({"rate_limited", "unreachable", "silent", "cut_short"})
-_SETTINGS: Final = "An operator must check its settings."
+_UNAVAILABLE = frozenset({"rate_limited", "unreachable", "silent", "cut_short"})
+_SETTINGS = "An operator must check its settings."
 #: Messages for people by error code, which say what happened and what people can do.
-_MESSAGES: Final = {
+_MESSAGES = {
     "not_authorised": f"{{}} refused access. {_SETTINGS}",
     "misconfigured": f"{{}} is set up incorrectly. {_SETTINGS}",
     "none": "{} is not set up here.",
@@ -53,17 +51,17 @@ _MESSAGES: Final = {
     "answer_too_long": "{}'s answer was too long. Ask for less at once.",
 }
 #: The failure of a step if the worker stopped the job during each of the step's calls.
-_STOP_FAILURE: Final[dict[str, Any]] = {
+_STOP_FAILURE: dict[str, Any] = {
     "code": "stopped",
     "hope": "none",
     "said": "Each call was stopped before its answer arrived.",
 }
 
 #: HTTP statuses of a service that is unavailable or overloaded, not broken. Groq sends 498.
-_OVERLOADED: Final = frozenset({498, 502, 503, 521, 522, 523, 529})
+_OVERLOADED = frozenset({498, 502, 503, 521, 522, 523, 529})
 #: HTTP statuses of a gateway that timed out, or whose client disconnected. The service behind the
 #: gateway may have done the work.
-_TIMED_OUT: Final = frozenset({408, 460, 499, 504, 524})
+_TIMED_OUT = frozenset({408, 460, 499, 504, 524})
 
 
 class Failure(NamedTuple):

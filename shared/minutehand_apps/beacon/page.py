@@ -1,14 +1,13 @@
 """The answers of a job as an HTML page. Texts of people and of providers are escaped."""
 
 from html import escape
-from typing import Final
 
 from fastapi.responses import HTMLResponse
 
 from minutehand.web import document
 from minutehand_apps.beacon.models import SharedJob
 
-_STYLE: Final = """
+_STYLE = """
 .soft{color:var(--soft)}div{overflow-x:auto}table{border-collapse:collapse;width:100%}
 td,th{text-align:start;vertical-align:top;padding:.5rem .6rem;border-bottom:1px solid var(--line);
 min-width:12rem;overflow-wrap:anywhere}

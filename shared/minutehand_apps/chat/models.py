@@ -4,14 +4,14 @@ Unknown fields are dropped. If fields are missing or invalid, the model is asked
 """
 
 import re
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Line = Annotated[str, Field(min_length=1, max_length=300)]
 #: Maximum characters of a reply or a result. One answer of a model is shorter.
-MAX_TEXT: Final = 200_000
+MAX_TEXT = 200_000
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
 
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from html import escape
-from typing import Final
 
 from fastapi.responses import HTMLResponse
 
 from minutehand.web import document
 from minutehand_apps.chat.models import Figure, Page, Section
 
-_STYLE: Final = """
+_STYLE = """
 h1{border-bottom:4px solid var(--main)}section{background:var(--card);
 border-inline-start:4px solid var(--second);border-radius:8px;padding:1rem;margin:1rem 0}
 footer{color:var(--soft)}p{white-space:pre-wrap;overflow-wrap:anywhere}

@@ -8,7 +8,7 @@ import asyncio
 import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
@@ -31,9 +31,9 @@ from minutehand_apps.chat.services import Chat
 
 S = TypeVar("S", bound=BaseModel)
 
-DELETED: Final = "The session was deleted"
-STARTED: Final = "I am working on this in the background. You can continue to chat."
-BY_MODEL: Final = "From the model's knowledge, without research."
+DELETED = "The session was deleted"
+STARTED = "I am working on this in the background. You can continue to chat."
+BY_MODEL = "From the model's knowledge, without research."
 
 
 class Processor:

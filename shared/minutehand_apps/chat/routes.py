@@ -7,7 +7,7 @@ The SQL functions enforce the rules.
 import asyncio
 import logging
 import secrets
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -34,11 +34,11 @@ from minutehand_apps.chat.session_feed import SessionFeed
 logger = logging.getLogger(__name__)
 
 #: Maximum seconds until a reply. Behind a gateway, the function has 20 s in total.
-WAIT_SECONDS: Final = 60.0
-STILL_WRITING: Final = "Your answer is still being written. It will be a message of this session."
+WAIT_SECONDS = 60.0
+STILL_WRITING = "Your answer is still being written. It will be a message of this session."
 _SESSION_ID = Annotated[str | None, Query(alias="sessionId", max_length=200)]
 _HEADER_ID = Annotated[str | None, Header(alias="X-Session-Id", max_length=200)]
-_STREAM: Final[dict[int | str, dict[str, Any]]] = {
+_STREAM: dict[int | str, dict[str, Any]] = {
     200: {"content": {sse.MEDIA_TYPE: {"schema": {"type": "string"}}}}
 }
 

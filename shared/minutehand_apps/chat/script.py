@@ -4,13 +4,12 @@ A few keywords in a request decide how it is handled. The rest of the request is
 """
 
 import re
-from typing import Final
 
 from minutehand.ai import SAMPLE
 from minutehand_apps.chat.models import Decision, Figure, Findings, Page, Section
 
-QUESTION: Final = "What color scheme would you like for the dashboard?"
-COLOURS: Final = {
+QUESTION = "What color scheme would you like for the dashboard?"
+COLOURS = {
     "blue": "#1d4ed8",
     "green": "#15803d",
     "red": "#b91c1c",
@@ -18,10 +17,10 @@ COLOURS: Final = {
     "orange": "#c2410c",
     "gray": "#475569",
 }
-_GREETINGS: Final = frozenset({"hello", "hi", "hey", "thanks"})
-_RESEARCH: Final = frozenset({"research", "analyze", "investigate", "compare"})
-_BUILD: Final = frozenset({"build", "create", "design"})
-_PAGES: Final = frozenset({"dashboard", "visualization", "timeline", "page", "chart"})
+_GREETINGS = frozenset({"hello", "hi", "hey", "thanks"})
+_RESEARCH = frozenset({"research", "analyze", "investigate", "compare"})
+_BUILD = frozenset({"build", "create", "design"})
+_PAGES = frozenset({"dashboard", "visualization", "timeline", "page", "chart"})
 
 
 def decide(text: str) -> Decision:

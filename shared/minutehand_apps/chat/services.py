@@ -1,13 +1,12 @@
 """Dependencies of the app, with its settings and the language model. A process has one instance."""
 
 from functools import cached_property
-from typing import Final
 
 from minutehand.ai import LanguageModel, make_language_model
 from minutehand.config import Settings, read_flag, read_seconds
 from minutehand.queue import Dependencies
 
-ASK_SECONDS: Final = 300
+ASK_SECONDS = 300
 
 
 class Chat(Dependencies):

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from minutehand.queue import CallerFunctions, FeedPage, JobEvent, reading
 from minutehand.web import sse
 
-_TYPES: Final = {
+_TYPES = {
     "job.work_started": "work_started",
     "job.progress": "work_progress",
     "job.waiting": "work_question",

@@ -4,13 +4,13 @@ Each stage is a step of one job, because a child job would cost a lease, a wait 
 """
 
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Literal
 
 from minutehand_apps.plans import shapes as s
 
 Speed = Literal["fast_but_skip_details", "balanced_speed_and_detail", "all_details_but_slow"]
 #: Level of detail of a plan, by the user's choice of speed.
-LEVELS: Final[dict[Speed, int]] = {
+LEVELS: dict[Speed, int] = {
     "fast_but_skip_details": 1,
     "balanced_speed_and_detail": 2,
     "all_details_but_slow": 3,
@@ -32,7 +32,7 @@ class Stage:
     level: int = 1
 
 
-STAGES: Final = (
+STAGES = (
     Stage("understand", "What is asked", s.Brief),
     Stage("assumptions", "Assumptions", s.Points, ("understand",)),
     Stage("constraints", "Constraints", s.Points, ("understand",), level=2),

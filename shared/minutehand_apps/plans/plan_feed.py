@@ -4,13 +4,13 @@ An event of the plan has the `seq` of the job's event, so the numbers have no ga
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from minutehand.queue import CallerFunctions, QueueError
 from minutehand.web import sse
 
-_RENAMED: Final = {"cancel_requested": "plan_cancelling"}
+_RENAMED = {"cancel_requested": "plan_cancelling"}
 
 
 class PlanFeed:

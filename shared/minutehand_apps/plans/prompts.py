@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from minutehand.ai import Material, Prompt
 from minutehand_apps.plans.graph import STAGES, Stage
 
-_REQUESTS: Final = {
+_REQUESTS = {
     "understand": "Say what is to be planned: a title, the goal, and the facts that the prompt"
     " states, each in a line with its own words for dates, money and quantities.",
     "assumptions": "List what has to be assumed, and why.",
@@ -28,7 +28,7 @@ _REQUESTS: Final = {
     "executive_summary": "Summarise the plan in two paragraphs: what, by when, for how much, and"
     " what could stop it.",
 }
-_TITLES: Final = {stage.name: stage.title for stage in STAGES}
+_TITLES = {stage.name: stage.title for stage in STAGES}
 
 
 def write_prompt(stage: Stage, prompt: str, results: Mapping[str, Any]) -> Prompt:

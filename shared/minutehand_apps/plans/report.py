@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from html import escape
-from typing import Any, Final
+from typing import Any
 
 from fastapi.responses import HTMLResponse
 
@@ -20,8 +20,8 @@ from minutehand_apps.plans.models import (
 )
 from minutehand_apps.plans.shapes import Block
 
-SUMMARY: Final = "executive_summary"
-_STYLE: Final = """
+SUMMARY = "executive_summary"
+_STYLE = """
 p,blockquote{white-space:pre-wrap}.meta{color:var(--soft)}div{overflow-x:auto}
 table{border-collapse:collapse;width:100%}h2{margin:2rem 0 .4rem}
 td,th{text-align:start;vertical-align:top;padding:.3rem .6rem;border-bottom:1px solid var(--line)}

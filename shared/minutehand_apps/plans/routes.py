@@ -4,7 +4,7 @@ Each route calls a SQL function with the caller's token. A guest who knows the p
 token.
 """
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -40,7 +40,7 @@ from minutehand_apps.plans.report import html, json_report, markdown
 from minutehand_apps.plans.shapes import Schedule
 
 JSON, HTML, MARKDOWN = "application/json", "text/html", "text/markdown"
-_TEXT: Final = {"schema": {"type": "string"}}
+_TEXT = {"schema": {"type": "string"}}
 
 routes = APIRouter(prefix="/api/plans", tags=["plans"])
 

@@ -3,9 +3,9 @@
 The report of the sample plan is marked as a sample.
 """
 
-from typing import Any, Final
+from typing import Any
 
-_TASKS: Final = (
+_TASKS = (
     ("T1", "Agree on the date and book the square", 5),
     ("T2", "Get the permit for a public event", 15),
     ("T3", "Find twelve stallholders", 10),
@@ -13,8 +13,8 @@ _TASKS: Final = (
     ("T5", "Print and hand out posters", 3),
     ("T6", "Set up, run the day and clear the square", 2),
 )
-_AFTER: Final = {"T2": ["T1"], "T3": ["T1"], "T4": ["T2"], "T5": ["T2", "T3"], "T6": ["T4", "T5"]}
-_COSTS: Final = {
+_AFTER = {"T2": ["T1"], "T3": ["T1"], "T4": ["T2"], "T5": ["T2", "T3"], "T6": ["T4", "T5"]}
+_COSTS = {
     "Square and permit": 650,
     "Stage, tents and power": 2400,
     "Posters and notices": 380,
@@ -24,7 +24,7 @@ _COSTS: Final = {
 
 
 #: Sample result of each stage, by the stage's name.
-SAMPLES: Final[dict[str, dict[str, Any]]] = {
+SAMPLES: dict[str, dict[str, Any]] = {
     "understand": {
         "title": "Sample plan: a street market for a Saturday in June",
         "goal": "A market with twelve stalls and a small stage on the town square.",

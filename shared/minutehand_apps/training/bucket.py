@@ -12,7 +12,7 @@ import shutil
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from minutehand.aws import client
@@ -24,23 +24,23 @@ from minutehand_apps.training.parts import FileDigest, Part, Plan, plan
 logger = logging.getLogger(__name__)
 
 #: Maximum characters of the file name in the key of an object.
-NAME_CHARACTERS: Final = 120
-_ID: Final = "[0-9a-f-]{36}"
+NAME_CHARACTERS = 120
+_ID = "[0-9a-f-]{36}"
 #: Pattern of the key of an uploaded file. The key is returned when the upload is created.
-KEY: Final = re.compile(
+KEY = re.compile(
     rf"workspaces/(?P<workspace>{_ID})/(?P<owner>{_ID})/{_ID}"
     rf"/(?!\.{{1,2}}$)[A-Za-z0-9._-]{{1,{NAME_CHARACTERS}}}"
 )
-PIECE_BYTES: Final = 4 * 1024 * 1024
+PIECE_BYTES = 4 * 1024 * 1024
 #: Bytes that stay free on the disk in addition to the video.
-SPARE_BYTES: Final = 64 * 1024 * 1024
+SPARE_BYTES = 64 * 1024 * 1024
 #: Seconds for which a presigned URL is valid: of a part and of a shared page's video, and of a
 #: member's video, for which a player requests a new URL.
-URL_SECONDS: Final = 3600
-VIDEO_SECONDS: Final = 300
+URL_SECONDS = 3600
+VIDEO_SECONDS = 300
 #: Maximum seconds until the next bytes from S3 arrive, because a request may wait for the bytes.
-READ_SECONDS: Final = 20.0
-_UNAVAILABLE: Final = "storage_unavailable"
+READ_SECONDS = 20.0
+_UNAVAILABLE = "storage_unavailable"
 T = TypeVar("T")
 
 

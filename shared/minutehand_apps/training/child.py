@@ -7,11 +7,10 @@ import os
 import resource
 import signal
 from collections.abc import Callable, Sequence
-from typing import Final
 
-MEMORY_BYTES: Final = 2 * 1024**3
+MEMORY_BYTES = 2 * 1024**3
 #: Limit of elapsed time as a multiple of the CPU time limit, because other programs run too.
-ELAPSED_PER_CPU_SECOND: Final = 10
+ELAPSED_PER_CPU_SECOND = 10
 
 
 async def run_child(

@@ -10,9 +10,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
-PREFIX: Final = "minutehand-job-"
+PREFIX = "minutehand-job-"
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from minutehand.ai import BYTES_PER_SECOND, SAMPLES_PER_SECOND
 from minutehand.config import ConfigurationError, read_text
@@ -18,17 +17,15 @@ from minutehand_apps.training.errors import later, refused
 
 #: Names of the accepted formats, as ffmpeg knows them. The list is needed, because ffmpeg also
 #: reads playlists, pictures and texts.
-FORMATS: Final = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,asf,flv,ogg,wav,mp3,flac,aac,aiff"
-)
-PROBE_SECONDS: Final = 60.0
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,asf,flv,ogg,wav,mp3,flac,aac,aiff"
+PROBE_SECONDS = 60.0
 #: Maximum duration of a recording in seconds.
-MAX_SECONDS: Final = 4 * 3600.0
+MAX_SECONDS = 4 * 3600.0
 #: Filter that finds pauses, in which the sound is below this level for this time.
-SILENCE: Final = "silencedetect=noise=-45dB:d=0.25"
-MAX_PAUSES: Final = 100_000
+SILENCE = "silencedetect=noise=-45dB:d=0.25"
+MAX_PAUSES = 100_000
 #: Maximum pixels of a frame (8K), because a small file may claim to have a frame of gigabytes.
-MAX_PIXELS: Final = 7680 * 4320
+MAX_PIXELS = 7680 * 4320
 
 _DURATION = re.compile(r"^\s*Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _STREAM = re.compile(r"^\s*Stream #0:\d+.*?: (Video|Audio): (\w+)(.*)")

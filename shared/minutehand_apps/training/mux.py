@@ -10,7 +10,7 @@ import functools
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from pydantic import ValidationError
@@ -22,13 +22,13 @@ from minutehand.worker import VendorError, classify_no_response, classify_status
 from minutehand_apps.training.models import Lenient
 
 T = TypeVar("T", bound=Lenient)
-MAX_RESPONSE_BYTES: Final = 1_000_000
+MAX_RESPONSE_BYTES = 1_000_000
 #: Bytes of one request. Resumable uploads require a multiple of 256 KiB.
-PIECE_BYTES: Final = 16 * 1024 * 1024
-UPLOAD_SECONDS: Final = 6 * 3600
+PIECE_BYTES = 16 * 1024 * 1024
+UPLOAD_SECONDS = 6 * 3600
 #: Maximum seconds for one piece, which are enough for a slow connection.
-PIECE_SECONDS: Final = 600.0
-_RECEIVED: Final = re.compile(r"bytes=0-([0-9]{1,18})")
+PIECE_SECONDS = 600.0
+_RECEIVED = re.compile(r"bytes=0-([0-9]{1,18})")
 
 
 class HostUpload(Lenient):

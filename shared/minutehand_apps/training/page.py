@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 from html import escape
-from typing import Final
 
 from fastapi.responses import HTMLResponse
 
 from minutehand.web import document
 from minutehand_apps.training.models import Procedure, StoredProcedure
 
-_STYLE: Final = """
+_STYLE = """
 body{max-width:46rem;font-size:17px;overflow-wrap:anywhere}
 h2{font-size:1.05rem;margin:1.6rem 0 .3rem}
 .soft{color:var(--soft);font-size:.9rem}ul{margin:0;padding-inline-start:1.2rem}

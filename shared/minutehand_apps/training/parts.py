@@ -3,14 +3,13 @@
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
 
-MIB: Final = 1024 * 1024
+MIB = 1024 * 1024
 #: Limits of parts. S3 accepts up to 10,000 parts of 5 MiB to 5 GiB. Fewer parts make the
 #: responses shorter.
-MIN_PART_BYTES: Final = 8 * MIB
-MAX_PARTS: Final = 2_000
-MAX_BYTES: Final = 16 * 1024 * MIB
+MIN_PART_BYTES = 8 * MIB
+MAX_PARTS = 2_000
+MAX_BYTES = 16 * 1024 * MIB
 
 
 @dataclass(frozen=True)

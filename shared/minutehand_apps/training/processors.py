@@ -12,7 +12,7 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from minutehand.ai import BYTES_PER_SECOND, ask_for
 from minutehand.config import ConfigurationError, Settings
@@ -45,21 +45,21 @@ from minutehand_apps.training.services import Training
 
 Outcome = dict[str, Any] | Fail | Snooze
 #: Minimum seconds that must remain of the worker run when a stage starts.
-SECONDS_TO_SPARE: Final = 10.0
+SECONDS_TO_SPARE = 10.0
 #: Seconds between two checks by `mux_upload`, first for the end of the video's check by
 #: `transcription`, and then for the video to be playable at the video host.
-CHECK_SECONDS: Final = 2.0
-HOST_POLL_SECONDS: Final = 10.0
+CHECK_SECONDS = 2.0
+HOST_POLL_SECONDS = 10.0
 #: Maximum time until the video host has made a video playable.
-HOST_MAX_WAIT: Final = timedelta(hours=6)
+HOST_MAX_WAIT = timedelta(hours=6)
 #: Seconds of CPU time for the extraction of the audio, in addition to the video's duration.
-SOUND_SECONDS: Final = 60.0
+SOUND_SECONDS = 60.0
 #: If at least this many seconds are missing at the end of a file, the job's log contains a warning.
-MIN_MISSING_SECONDS: Final = 2.0
+MIN_MISSING_SECONDS = 2.0
 #: Maximum number of progress reports while the chunks of the audio are transcribed.
-MAX_PROGRESS_REPORTS: Final = 20
-MAX_CHUNK_BYTES: Final = 100_000
-NOT_CONFIGURED: Final = "This deployment lacks a required setting. An operator must add it."
+MAX_PROGRESS_REPORTS = 20
+MAX_CHUNK_BYTES = 100_000
+NOT_CONFIGURED = "This deployment lacks a required setting. An operator must add it."
 
 
 class Processors:
@@ -439,7 +439,7 @@ def _not_found(payload: TrainingPayload | ChunkPayload) -> Fail:
 
 
 #: Text about each stage for people, and the first and last percentage of the job in the stage.
-_STAGES: Final[dict[str, tuple[str, float, float]]] = {
+_STAGES: dict[str, tuple[str, float, float]] = {
     "fetch": ("Downloading the recording", 1, 6),
     "audio": ("Extracting the sound", 6, 20),
     "transcribe": ("Transcribing the sound", 0, 100),

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import Protocol
 
 from supabase_local.realtime.pgoutput import Change
 from supabase_local.realtime.serializer import Version, dump, encode, encode_broadcast
@@ -10,7 +10,7 @@ from supabase_local.realtime.serializer import Version, dump, encode, encode_bro
 #: Event name, payload and metadata of a broadcast. Payload and metadata are JSON.
 Broadcast = tuple[str, str, str]
 #: Prefix of the names of topics in clients' messages.
-PREFIX: Final = "realtime:"
+PREFIX = "realtime:"
 
 
 class Member(Protocol):

@@ -1,7 +1,5 @@
 """The path of Chromium."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

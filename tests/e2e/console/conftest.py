@@ -3,8 +3,6 @@
 A test fails if a page logs errors or warnings.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from uuid import uuid4

@@ -1,7 +1,5 @@
 """Checks of a page: accessibility with axe, and the width."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from playwright.sync_api import Page

@@ -1,7 +1,5 @@
 """Users of the console. A user's browser context collects the errors of its pages."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

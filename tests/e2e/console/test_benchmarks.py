@@ -1,7 +1,5 @@
 """Pages of the beacon app: submit a benchmark, compare regions' answers, download receipts."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Pages of the chat app: live answers, cards of background work with questions, and built pages."""
 
-from __future__ import annotations
-
 import re
 from uuid import uuid4
 

@@ -1,7 +1,5 @@
 """The element `minutehand-job` and the hooks on a user's page without a build step."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 

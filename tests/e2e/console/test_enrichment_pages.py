@@ -1,7 +1,5 @@
 """Pages of the enrichment app, from the Apollo key to an enriched account."""
 
-from __future__ import annotations
-
 import csv
 import re
 from pathlib import Path

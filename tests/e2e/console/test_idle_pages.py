@@ -1,7 +1,5 @@
 """The requests of a first visit, and of an idle tab, whose socket delivers every change."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Pages of the plans app: a prompt, its live report, its log, and the deletion."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

@@ -1,7 +1,5 @@
 """Other users' text never becomes markup in the console."""
 
-from __future__ import annotations
-
 import pytest
 from playwright.sync_api import expect
 

@@ -1,7 +1,5 @@
 """Pages of the training app: from a video to its transcript, on wide and narrow screens."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit

@@ -1,7 +1,5 @@
 """Each view of the console in Chromium: its function, accessibility, and width on a phone."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 The client, the Data API, Auth and Realtime are real.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import random

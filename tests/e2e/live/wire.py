@@ -3,8 +3,6 @@
 The unit tests of follow have lost, repeated and swapped messages.
 """
 
-from __future__ import annotations
-
 import asyncio
 from typing import Self
 

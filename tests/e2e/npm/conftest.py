@@ -1,7 +1,5 @@
 """Fixtures: the packed npm package, and a project that uses it."""
 
-from __future__ import annotations
-
 import tarfile
 from pathlib import Path
 

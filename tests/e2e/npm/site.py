@@ -1,7 +1,5 @@
 """A Next.js project that follows the page about a streaming chat, with its stack."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

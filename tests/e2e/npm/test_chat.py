@@ -1,7 +1,5 @@
 """A streaming chat that follows its page: the AI SDK's `useChat` in Next.js, with jobs."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterator

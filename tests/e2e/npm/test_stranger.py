@@ -1,7 +1,5 @@
 """The packed npm package in a user's project: installed, compiled strictly and run."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

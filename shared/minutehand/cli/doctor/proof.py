@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
-from typing import Any, Final
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -28,41 +28,41 @@ from minutehand.terminal.connection import CommandFailed
 logging.getLogger("realtime").setLevel(logging.CRITICAL)
 
 #: Job type of all temporary jobs, so that a project gets at most one such type.
-TYPE: Final = "minutehand.doctor"
-SPEC: Final = {"job_type": TYPE, "lease_seconds": 60, "timeout_seconds": 30, "max_attempts": 1}
-TIMEOUT_SECONDS: Final = 15
+TYPE = "minutehand.doctor"
+SPEC = {"job_type": TYPE, "lease_seconds": 60, "timeout_seconds": 30, "max_attempts": 1}
+TIMEOUT_SECONDS = 15
 #: Realtime sends this message when it receives the database's messages, after a join with
 #: `replication_ready`. Realtime accepts the join before it sends the message. Realtime loses the
 #: messages of transactions that commit between the join and the message `READY`.
-READY: Final = "Replication connection established"
+READY = "Replication connection established"
 #: Maximum wait for the message READY. Realtime gives up after 60 s. Realtime servers from before
 #: 2026 never send the message.
-READY_SECONDS: Final = 65.0
-PRIVATE: Final[Any] = {
+READY_SECONDS = 65.0
+PRIVATE: Any = {
     "config": {
         "private": True,
         "broadcast": {"ack": False, "self": False, "replication_ready": True},
         "presence": {"enabled": False, "key": ""},
     }
 }
-ATTACH: Final = (
+ATTACH = (
     "grant usage on schema realtime to authenticated; grant select, insert on realtime.messages"
     " to authenticated; select {}.attach_extensions()"
     "  -- if this does not help, see the Realtime logs"
 )
 #: Query of whether a person has the rights that `ATTACH` grants.
-ATTACHED: Final = """
+ATTACHED = """
     select 1
     where has_schema_privilege('authenticated', 'realtime', 'usage')
       and has_table_privilege('authenticated', 'realtime.messages', 'select')
       and has_table_privilege('authenticated', 'realtime.messages', 'insert')
 """
-RESTART: Final = (
+RESTART = (
     "minutehand dev  # stop it first if it runs; for a hosted project: Project settings"
     " → General → Restart project. The account must be a member of the workspace"
 )
-LEFT: Final = "delete from public.jobs where id = %s"
-LEFT_TYPE: Final = """
+LEFT = "delete from public.jobs where id = %s"
+LEFT_TYPE = """
   delete from queue.job_types as t where t.job_type = %s
   and not exists (select from public.jobs as j where j.job_type = t.job_type)
 """

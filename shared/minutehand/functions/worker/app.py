@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from starlette import requests
 from starlette.applications import Starlette
@@ -44,17 +44,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: Exit code of a worker process after an unexpected error.
-FAILED: Final = 70
+FAILED = 70
 #: Path of a request that makes the worker lease jobs immediately. The path needs no token, because
 #: only the host can open the worker's socket.
-WAKE_PATH: Final = "/wake"
+WAKE_PATH = "/wake"
 #: Environment variable with the file descriptor of a pipe to the host. The worker writes to the
 #: pipe when it finds suspects. A suspect is a job whose process ended while the process also ran
 #: other jobs. The host starts processes for the suspects that a worker has found.
-PIPE: Final = "WORKER_SUSPECTS_PIPE"
+PIPE = "WORKER_SUSPECTS_PIPE"
 #: Environment variable that is set for a worker process that runs only suspects.
-SUSPECTS_ONLY: Final = "WORKER_SUSPECTS_ONLY"
-_METHODS: Final = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+SUSPECTS_ONLY = "WORKER_SUSPECTS_ONLY"
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from minutehand.config import Settings
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: Environment variable with the result of the check, see `DatabaseAccess.variables`.
-PROBE: Final = "WORKER_DATABASE_PROBE"
+PROBE = "WORKER_DATABASE_PROBE"
 #: Poll interval of a worker that Postgres notifies, or that the database wakes by HTTP requests.
-NOTIFIED_POLL_SECONDS: Final = 60.0
+NOTIFIED_POLL_SECONDS = 60.0
 #: Poll interval if connections to DATABASE_URL receive no notifications.
-POLL_SECONDS: Final = 1.0
+POLL_SECONDS = 1.0
 #: Maximum seconds for which the worker waits until a database that is still starting responds.
-MAX_WAIT_SECONDS: Final = 10.0
+MAX_WAIT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import re
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from minutehand.config import Settings, read_text
 from minutehand.functions.worker.database_access import DatabaseAccess, find_database_access
@@ -29,19 +29,19 @@ from minutehand.worker.errors import signal_of
 logger = logging.getLogger(__name__)
 
 #: Maximum seconds for a report to the queue. The next worker process starts after the report.
-_MAX_SECONDS: Final = 10.0
+_MAX_SECONDS = 10.0
 #: Maximum seconds of a report for the check of DATABASE_URL. The rest of `_MAX_SECONDS` is for a
 #: call over HTTPS.
-_MAX_PROBE_SECONDS: Final = 2.0
+_MAX_PROBE_SECONDS = 2.0
 #: Maximum stack lines in a report. The lines of the failed thread come first.
-_MAX_LINES: Final = 40
+_MAX_LINES = 40
 #: Patterns in stacks from `faulthandler`, which match a frame, the headline of the thread that a
 #: signal ended, and a frame that only the event loop's thread contains.
-_FRAME: Final = re.compile(r'File "(.+)", line \d+ in (.+)')
-_FATAL: Final = "Current thread"
-_LOOP: Final = "in run_until_done"
+_FRAME = re.compile(r'File "(.+)", line \d+ in (.+)')
+_FATAL = "Current thread"
+_LOOP = "in run_until_done"
 #: Files of Python, of libraries and of the engine. All other files belong to the user's project.
-_NOT_OWN: Final = re.compile(r"/(site-packages|lib/python[\d.]+|minutehand)/|<frozen ")
+_NOT_OWN = re.compile(r"/(site-packages|lib/python[\d.]+|minutehand)/|<frozen ")
 
 
 class ExitReport:

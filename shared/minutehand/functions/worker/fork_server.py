@@ -4,8 +4,6 @@ A forked process starts within milliseconds and shares the memory of the importe
 server opens no connections and has no event loop, because neither works after a fork.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import gc
@@ -21,19 +19,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
 #: Environment variable with the file descriptor of the fork server's socket to its host.
-FORK_SERVER: Final = "WORKER_FORK_SERVER"
+FORK_SERVER = "WORKER_FORK_SERVER"
 #: Environment variable that is set if each forked process must import the modules itself.
-_NOT_LOADED: Final = "WORKER_FORK_SERVER_NOT_LOADED"
+_NOT_LOADED = "WORKER_FORK_SERVER_NOT_LOADED"
 #: Log message for the error that the system cannot start a process.
-NOT_STARTED: Final = "The system cannot start a worker process"
+NOT_STARTED = "The system cannot start a worker process"
 #: Seconds after which a process that SIGSTOP has stopped is killed. Its jobs would otherwise wait
 #: until their leases expire.
-STOPPED_SECONDS: Final = 5.0
+STOPPED_SECONDS = 5.0
 
 
 class ForkServer:

@@ -1,7 +1,5 @@
 """The AWS Lambda handler of the worker. AWS Lambda loads the module by its name."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 

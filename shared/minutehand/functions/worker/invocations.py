@@ -4,15 +4,13 @@ This module uses no web framework, because a framework would delay the start of 
 `shared/minutehand/aws/rotation.py` builds a new worker when the worker's secrets are rotated.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import logging
 import os
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from minutehand import telemetry
 from minutehand.aws.extra_workers import EXTRA_WORKER_SOURCE, start_extra_workers
@@ -28,9 +26,9 @@ from minutehand.worker.loop import Worker, run_until_done, tune_gc
 logger = logging.getLogger(__name__)
 
 #: Source in the events of the minute's schedule, see infra/aws/worker.yml.
-SCHEDULE_SOURCE: Final = "minutehand.tick"
+SCHEDULE_SOURCE = "minutehand.tick"
 #: Maximum seconds of a run that an HTTP request starts. API Gateway's timeout is 30 s.
-HTTP_SECONDS: Final = 25.0
+HTTP_SECONDS = 25.0
 
 
 class LambdaWorker:

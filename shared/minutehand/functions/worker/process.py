@@ -5,8 +5,6 @@ reports the end of the worker process to the queue, which releases the process's
 the process communicate by HTTP over a Unix socket.
 """
 
-from __future__ import annotations
-
 import asyncio
 import atexit
 import contextlib
@@ -20,7 +18,7 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 import httpx
 import uvicorn
@@ -47,17 +45,17 @@ from minutehand.worker.loop import run_until_done, tune_gc
 logger = logging.getLogger(__name__)
 
 #: Environment variable with the path of the worker's Unix socket.
-SOCKET: Final = "WORKER_SOCKET"
+SOCKET = "WORKER_SOCKET"
 #: Maximum connection attempts for a forwarded request, which take up to 8 s, and maximum seconds
 #: until the worker's response.
-CONNECT_RETRIES: Final = 5
-RESPONSE_SECONDS: Final = 40.0
+CONNECT_RETRIES = 5
+RESPONSE_SECONDS = 40.0
 #: Seconds before a worker process that failed to start is restarted. The pause doubles each time,
 #: up to the maximum.
-RESTART_SECONDS: Final = 0.5
+RESTART_SECONDS = 0.5
 #: Maximum seconds to report processes that died while the host stopped.
-REPORT_SECONDS: Final = 2.0
-MAX_RESTART_SECONDS: Final = 30.0
+REPORT_SECONDS = 2.0
+MAX_RESTART_SECONDS = 30.0
 #: MAX_SUSPECTS_PROCESSES is the maximum number of processes that run suspects beside the normal
 #: worker process. If an ended process had more suspects than there are free processes, the suspects
 #: are split into SUSPECTS_PARTS groups. Only one job ended the process, so that at most one group
@@ -65,16 +63,16 @@ MAX_RESTART_SECONDS: Final = 30.0
 #: be split. If the evidence contains the job whose code ran when the process ended, this job
 #: probably ended the process and gets its own group, so that the others are split into
 #: MIN_SUSPECTS_PARTS groups.
-MAX_SUSPECTS_PROCESSES: Final = 12
-SUSPECTS_PARTS: Final = 4
-MIN_SUSPECTS_PARTS: Final = 2
+MAX_SUSPECTS_PROCESSES = 12
+SUSPECTS_PARTS = 4
+MIN_SUSPECTS_PARTS = 2
 #: Minimum seconds between processes for suspects that the worker has found. The interval doubles
 #: with each process, up to MAX_RESTART_SECONDS, until a process leases suspects.
-SUSPECTS_SECONDS: Final = 1.0
+SUSPECTS_SECONDS = 1.0
 #: Headers of a request that are forwarded to the worker, and headers of the worker's response that
 #: are returned.
-_REQUEST_HEADERS: Final = frozenset({b"authorization", b"content-type", b"x-request-id"})
-_RESPONSE_HEADERS: Final = frozenset({"content-type", "allow", "www-authenticate", "retry-after"})
+_REQUEST_HEADERS = frozenset({b"authorization", b"content-type", b"x-request-id"})
+_RESPONSE_HEADERS = frozenset({"content-type", "allow", "www-authenticate", "retry-after"})
 
 
 class WorkerProcess:

@@ -5,8 +5,6 @@ the settings, the app's module `processors`, or a submodule, defines `register(r
 instead.
 """
 
-from __future__ import annotations
-
 import logging
 import sys
 from collections.abc import Callable, Iterator

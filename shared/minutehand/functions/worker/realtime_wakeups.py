@@ -3,13 +3,11 @@
 The response to a lease request names the topic. If Realtime is unavailable, the worker polls.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import random
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from realtime import AsyncRealtimeClient
 from realtime.types import RealtimeSubscribeStates
@@ -22,9 +20,9 @@ logger = logging.getLogger(__name__)
 logging.getLogger("realtime").setLevel(logging.CRITICAL)
 
 #: Seconds before the next attempt to connect. The pause doubles each time, up to the maximum.
-RETRY_DELAY_SECONDS: Final = 1.0
-MAX_RETRY_DELAY_SECONDS: Final = 60.0
-PRIVATE: Final[Any] = {"config": {"private": True}}
+RETRY_DELAY_SECONDS = 1.0
+MAX_RETRY_DELAY_SECONDS = 60.0
+PRIVATE: Any = {"config": {"private": True}}
 
 
 class RealtimeWakeups:

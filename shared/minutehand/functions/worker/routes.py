@@ -1,14 +1,12 @@
 """The worker's HTTP routes for Lambda and for other hosts, without a web framework."""
 
-from __future__ import annotations
-
 import json
 import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 from minutehand.config import Settings
 from minutehand.error_body import INVALID_JSON, METHOD_NOT_ALLOWED, ROUTE_NOT_FOUND, error_body
@@ -18,10 +16,10 @@ from minutehand.worker.loop import Worker
 
 logger = logging.getLogger(__name__)
 
-WORKER_PATH: Final = "/api/jobs/worker"
-PROCESS_PATH: Final = "/api/jobs/process"
-MAX_BODY_BYTES: Final = 16_384
-_METHODS: Final = {WORKER_PATH: ("GET", "POST"), PROCESS_PATH: ("POST",)}
+WORKER_PATH = "/api/jobs/worker"
+PROCESS_PATH = "/api/jobs/process"
+MAX_BODY_BYTES = 16_384
+_METHODS = {WORKER_PATH: ("GET", "POST"), PROCESS_PATH: ("POST",)}
 
 
 @dataclass(frozen=True, slots=True)
