@@ -177,6 +177,26 @@ as $$
 select case p_count when 1 then '1 other job' else p_count || ' other jobs' end
 $$;
 
+-- Return the time at which the key of a worker expired, if the last known call of the worker, at
+-- p_called_at, was at most p_within earlier. A worker that signs its own keys changes each key two
+-- minutes before it expires, and its row at most a minute later. The Data API accepts a key for 30
+-- seconds longer.
+create function queue.key_end(
+  p_worker queue.workers,
+  p_called_at timestamptz,
+  p_within interval default '2 minutes'
+)
+returns timestamptz
+language sql stable
+set search_path = ''
+as $$
+select k.at
+from (values ((p_worker.summary ->> 'key_expires_at')::timestamptz)) as k (at)
+where p_called_at between k.at - p_within and k.at + interval '1 minute'
+  and k.at <= queue.clock()
+  and not (p_worker.summary ? 'stopped' or p_worker.evidence is not null)
+$$;
+
 -- Convert the expired leases of jobs to outcomes that queue.settle applies. A guilty job loses the
 -- attempt, with the reason worker_lost. If there is evidence of how its process ended, the guilty
 -- job is retried only after its backoff. Suspects and innocent jobs are released with the reason
@@ -231,13 +251,13 @@ select coalesce(array_agg(
               then 'attempt %1$s does not count: %4$s ended the process of worker %2$s%3$s'
             when 'suspect' then 'attempt %1$s does not count: '
               || case
-                when w.evidence is null then 'worker %2$s stopped reporting'
+                when w.evidence is null then 'the last known call of worker %2$s was at %6$s,'
                 else 'the process of worker %2$s ended%3$s'
               end
               || ' while it also ran %5$s; the job runs next alone, or with some of these jobs'
             when 'guilty' then case
               when w.evidence is null
-                then 'attempt %1$s was lost: worker %2$s stopped reporting'
+                then 'attempt %1$s was lost: the last known call of worker %2$s was at %6$s'
               else 'attempt %1$s was lost: the process of worker %2$s ended%3$s while the job ran'
             end
           end,
@@ -245,7 +265,14 @@ select coalesce(array_agg(
           w.worker_id,
           queue.process_end(w.evidence),
           coalesce('a job of ' || (w.evidence ->> 'guilty_type'), 'the host'),
-          queue.other_jobs(b.others)
+          queue.other_jobs(b.others),
+          to_char(c.at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"+00"') || coalesce(
+            to_char(
+              queue.key_end(w, c.at) at time zone 'UTC',
+              '", and its key expired at "YYYY-MM-DD HH24:MI:SS"+00"'
+            ),
+            ''
+          )
         )
       ))
     )
@@ -255,6 +282,9 @@ select coalesce(array_agg(
 from queue.leases as l
 join queue.blame(p_ids, p_now) as b on b.job_id = l.job_id
 left join queue.workers as w on w.worker = l.worker
+cross join lateral (
+  values (greatest(w.seen_at, l.expires_at - make_interval(secs => l.lease_seconds)))
+) as c (at)
 $$;
 
 -- Return the ready suspects of the job types p_job_types, or of all job types if p_job_types is

@@ -1207,32 +1207,20 @@ select queue.nearest_name(p_job_type, array(
 $$;
 
 -- Return the time at which the key of the last worker of the job type p_job_type, or of all types,
--- expired, if the worker called until then. A worker that signs its own keys changes each key two
--- minutes before it expires, and its row at most a minute later.
+-- expired, if the worker called until then.
 create function queue.key_expired_at(p_job_type text default null)
 returns timestamptz
 language sql stable
 set search_path = ''
 as $$
-select k.at
-from (
-  select
-    (w.summary ->> 'key_expires_at')::timestamptz as at,
-    w.summary ? 'stopped' or w.evidence is not null as was_stopped,
-    case when p_job_type is null then queue.last_call() else w.seen_at end as called_at
-  from queue.workers as w
-  where p_job_type is null or w.job_types is null or p_job_type = any (w.job_types)
-  order by w.seen_at desc
-  limit 1
-) as k
--- a worker's row is updated once a minute, and the Data API accepts a key for 30 seconds longer
-where k.called_at >= k.at - case
-    when p_job_type is null then interval '55 seconds'
-    else interval '2 minutes'
-  end
-  and k.called_at <= k.at + interval '1 minute'
-  and k.at <= queue.clock()
-  and not k.was_stopped
+select case
+  when p_job_type is null then queue.key_end(w, queue.last_call(), '55 seconds')
+  else queue.key_end(w, w.seen_at) -- a worker's row is updated once a minute
+end
+from queue.workers as w
+where p_job_type is null or w.job_types is null or p_job_type = any (w.job_types)
+order by w.seen_at desc
+limit 1
 $$;
 
 -- Return the job types p_job_types with the columns `unserved` and `in_other_queues`. The column
@@ -1340,7 +1328,7 @@ from (
       ),
       (
         'lost',
-        'How its process ended is unknown. See the logs of its worker, then retry the job.'
+        'Whether its process ended is unknown. See the log of its worker, then retry the job.'
       ),
       (
         'lost:kill',
@@ -1493,7 +1481,7 @@ from (
         '/overview'
       ),
       (
-        '{no_worker, no_processor}',
+        '{no_worker, no_processor, lease_expired, silent_worker}',
         'Set `SUPABASE_WORKER_KEY` of the workers to a key that is valid after {key_expired_at}:',
         'token worker',
         '/overview'
@@ -2125,9 +2113,10 @@ from (
     ),
     (
       'silent_worker',
-      'Worker {worker_id} misses its renewals. Its last known call was at {since}. Jobs that it '
-        'runs: {jobs}.',
-      'If its process hangs, end it. Its jobs then run again at the latest after {expires_at}.',
+      'The last known call of worker {worker_id} was at {since}, and it has not renewed its leases '
+        'in time.[ Its key expired at {key_expired_at}.] Jobs that it runs: {jobs}.',
+      'See its log. If its process hangs, end it. Its jobs then run again at the latest after '
+        '{expires_at}.',
       'workers',
       '/types'
     ),
@@ -2170,11 +2159,12 @@ from (
       ('worker_lost', 'Its process ended {ended_times} while it ran[ {alone}].'),
       (
         'worker_lost',
-        'Its worker stopped reporting {lost_times} while it ran nothing else.'
+        'Its lease expired {lost_times} while its worker ran nothing else.'
       ),
       (
         'lease_expired',
-        'Its worker {worker_id} has not reported, and the lease expired at {expires_at}.'
+        'The last known call of its worker {worker_id} was at {called_at}, and the lease expired '
+          'at {expires_at}.[ The key of the worker expired at {key_expired_at}.]'
       ),
       (
         'worker_died',
@@ -2353,9 +2343,9 @@ select jsonb_build_object(
   'death', case p_job.error_data ->> 'reason'
     when 'process_died' then case
       when p_job.error_data ? 'evidence'
-        then 'Its process died' || queue.process_end(p_job.error_data -> 'evidence')
-      else 'Its worker stopped reporting' -- the process may still be alive
-    end || ' with ' || queue.other_jobs((p_job.error_data ->> 'company')::integer)
+        then 'Its process died' || queue.process_end(p_job.error_data -> 'evidence') || ' with '
+      else 'Its lease expired while its worker ran ' -- the process may still be alive
+    end || queue.other_jobs((p_job.error_data ->> 'company')::integer)
   end,
   'beside', (
     select nullif(count(*), 0)
@@ -2643,13 +2633,18 @@ begin
           select a.worker
           from unnest(p_alive) as a
         )
-          then greatest(w.seen_at, l.expires_at - make_interval(secs => l.lease_seconds))
+          then c.at
       end as missed_since,
+      c.at as called_at,
+      queue.key_end(w, c.at) as key_expired_at,
       l.expires_at + c_patience as patience_until,
       l.expires_at as run_at -- time when the lease could be reclaimed
     into v_found
     from queue.leases as l
     left join queue.workers as w on w.worker = l.worker
+    cross join lateral (
+      values (greatest(w.seen_at, l.expires_at - make_interval(secs => l.lease_seconds)))
+    ) as c (at)
     where l.job_id = p_job.id;
     return jsonb_build_object(
       'since', v_found.leased_at,

@@ -594,7 +594,8 @@ begin
       jsonb_build_object(
         'worker_id', w.worker_id,
         'jobs', h.jobs,
-        'expires_at', h.expires_at
+        'expires_at', h.expires_at,
+        'key_expired_at', queue.key_end(w, greatest(w.seen_at, h.renewed_at))
       )
     from queue.lease_holders(p_workspace_id, p_now) as h
     join queue.workers as w on w.worker = h.worker

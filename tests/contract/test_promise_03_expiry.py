@@ -133,7 +133,7 @@ def test_work_past_its_deadline_is_not_run(engine: Engine) -> None:
     ("way", "message"),
     [
         ("retry", ERROR["message"]),
-        ("lost", "attempt 1 was lost: worker w1 stopped reporting"),
+        ("lost", "attempt 1 was lost: the last known call of worker w1 was at"),
         ("backing off", "its deadline passed before it ended"),
         ("asking", "its deadline passed while it waited for an answer"),
         ("asking late", "its deadline passed while it waited for an answer"),
@@ -163,7 +163,7 @@ def test_no_attempt_begins_after_the_deadline(engine: Engine, way: str, message:
         engine.maintain()
 
     assert reason_of(engine, job_id) == "deadline_passed"
-    assert engine.job(job_id)["error_message"] == message
+    assert engine.job(job_id)["error_message"].startswith(message)
     engine.retry(job_id)
     assert ids_of(engine.lease()) == [job_id]
 

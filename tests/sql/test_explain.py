@@ -318,6 +318,25 @@ def test_an_expired_worker_key_is_named(engine: Engine, seconds: int, is_named: 
     assert "expired at" not in engine.explain(job_id)["sentence"]
 
 
+def test_a_lost_lease_is_explained_by_known_times_alone(engine: Engine) -> None:
+    """A worker may have worked on while the Data API was away, or while its key was expired."""
+    job_id = engine.enqueue(max_attempts=1)
+    key = engine.one("select extract(epoch from queue.clock())::integer + 50")
+    with engine.as_role("job_worker", exp=key) as worker:
+        worker.lease_one()
+    engine.advance(55)
+    silent = engine.findings()["silent_worker"]
+    assert "last known call of worker w1 was at" in silent["sentence"]
+    engine.advance(5)
+    texts = [silent, engine.explain(job_id)]
+    engine.maintain()
+    for said in (*texts, engine.explain(job_id)):
+        assert "last known call of" in said["sentence"]
+        assert f"expired at {engine.one('select to_timestamp(%s)', key):%F %T}+00" in str(said)
+        assert ("token worker" in str(said["next"])) == (said in texts)
+    assert "Its lease expired once" in said["sentence"]
+
+
 def test_revoked_keys_leave_no_advice_to_wait(engine: Engine) -> None:
     """Workers without a key neither lease, nor report, nor run maintenance.
 
@@ -523,7 +542,7 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("httpx.ConnectError", {"errno": "ECONNREFUSED"}, "Check host and port"),
     ("httpx.ConnectError", {"errno": "ENETUNREACH"}, "and the network"),
     ("httpx.ConnectError", {"errno": "CERTIFICATE_VERIFY_FAILED"}, "trust its issuer"),
-    ("WorkerLost", {}, "How its process ended is unknown"),
+    ("WorkerLost", {}, "Whether its process ended is unknown"),
     ("WorkerLost", {"evidence": {"signal": "SIGKILL"}}, "The system sends SIGKILL"),
     ("WorkerLost", {"evidence": {"signal": "SIGKILL", "memory_mb": 97}}, "used up to 97 MB."),
     ("WorkerLost", {"evidence": {"signal": "SIGSEGV"}}, "SIGSEGV usually"),

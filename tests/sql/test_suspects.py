@@ -120,7 +120,7 @@ def test_one_that_kills_its_process_is_named_by_parts_and_no_other_pays(
     workers.complete(neighbours, limit=1000)
     assert [deaths(engine, each) for each in neighbours] == [0, 0, 0]
     assert states(engine, [poison]) == {("failed", 2, 2)}
-    end = "stopped reporting" if companies == 0 else "while the job ran"
+    end = "last known call of worker" if companies == 0 else "while the job ran"
     assert end in engine.job(poison)["error_message"]
 
 
