@@ -309,8 +309,10 @@ begin
     lease_seconds = s.lease_seconds,
     pulse = case
       when i.pulse is null then l.pulse
-      else (i.pulse - 'for_ms') || jsonb_build_object(
+      else i.pulse - '{for_ms,left_ms}'::text[] || jsonb_build_object(
         'since', queue.clock() - (i.pulse ->> 'for_ms')::double precision * interval '1 ms',
+        'times_out_at', queue.clock()
+          + (i.pulse ->> 'left_ms')::double precision * interval '1 ms',
         'first_mb', coalesce(l.pulse -> 'first_mb', i.pulse -> 'memory_mb')
       )
     end,
@@ -355,8 +357,8 @@ comment on function public.report_jobs is
   E'Report on running jobs and renew their leases: {results: [{job_id, fence, '
   'outcome: ok|cancel|lost|busy, output: followed|unfollowed|refused, lease_expires_at}]}.\n\n'
   'Items: {job_id, fence, progress?, logs?, logs_from?, steps?, step?, tags?, output?, '
-  'pulse?: {last, for_ms, place?, pid?, own_pids?, batched?, memory_mb}, lease_seconds?}. Report '
-  'an item again if its outcome is busy.';
+  'pulse?: {last, for_ms, left_ms?, place?, pid?, own_pids?, batched?, memory_mb}, '
+  'lease_seconds?}. Report an item again if its outcome is busy.';
 select queue.allow('job_worker, service_role', 'public.report_jobs');
 
 -- Return a page of the finished steps of a job. A page has at most 1,000 rows of queue.steps. A

@@ -1624,37 +1624,40 @@ from (
     (
       'cancelling',
       'It was asked to stop at {cancel_requested_at}[ {cancelled_by}]. Worker {worker_id} gets the '
-        'request with its next report, at the latest at {expires_at}.',
+        'request with its next report.',
       'Nothing to do until {expires_at}. It ends by then.',
       'watch {job_id}',
       null
     ),
     (
       'running',
-      '[It has sent nothing for {silent}, since {sign}. ][It was last seen {seen}. ][99 % of the '
-        'jobs of its type take {usual} or less. ]Worker {worker_id} has been running it since '
-        '{leased_at}.[ The worker misses its renewals. Its last known call was at '
-        '{missed_since}.][ {death}. It runs with {beside} of them and nothing else.| {death}. It '
-        'runs alone.| Its lease lasts until {lease_until} unless it is renewed.|][ An earlier '
+      '[Silent for {silent}, since {sign}|Last update {age} ago ({last})|Last update {age} ago|'
+        'Worker {worker_id} has been running it since {leased_at}][, {seen}].[ 99 % of the jobs of '
+        'its type take {usual} or less.][ The worker misses its renewals. Its last known call was '
+        'at {missed_since}.| The worker has not renewed its lease since {late_since}.|][ {death}. '
+        'It runs with {beside} of them and nothing else.| {death}. It runs alone.|][ An earlier '
         'process of it was ended by {killer}.][ The role job_worker may not execute '
         '{not_granted}, so its outcome is not stored.| Its worker lacks {a_right}, so its outcome '
         'is not stored.|][ One call of its processor runs it and {batched}.| It waits for '
         '{next_call}.|][ Its database session (pid {pid}) waits for a lock of the session with pid '
-        '{blocker}.][ Session {own_blocker} belongs to the same job.][ Its process has used up to '
-        '{memory_mb} MB.][ The process has grown by {grown_mb} MB.]',
+        '{blocker}.][ Session {own_blocker} belongs to the same job.][ The process has grown by '
+        '{grown_mb} MB.]',
       '[Grant the right: `grant execute on function {not_granted}(jsonb) to job_worker`.|Notify '
         'the operator of the service, because the worker lacks {a_right}.|In code, '
         'commit that session before the call at {place}. To end this attempt: `select '
         'pg_terminate_backend({own_blocker})`.|Commit or end that session: `select '
         'pg_terminate_backend({blocker})`.|If the process of the worker '
         'has hung since {missed_since}, end it. The job then runs again at the latest after '
-        '{expires_at}.|If {silent} without an update is too long, check the call at {place}. Give '
-        'that call a time limit, or give the type a `timeout` below {timeout}.|If {usual} should '
+        '{expires_at}.|If its code has blocked the event loop since {late_since}, run the blocking '
+        'call with `asyncio.to_thread`.|If that is too long, give the call at {silent_place} a '
+        'time limit, or the type a `timeout` below {shorter}.|If that is too long, give the call '
+        'at {silent_place} a time limit.|If {usual} should '
         'suffice, check its log and the code at {place}.|Nothing to do until {lease_until}. If the '
         'lease is not renewed by then, the job is reclaimed.|Nothing to do.]',
       'watch {job_id}',
       '/types/{job_type}'
     ),
+    ('outlook', 'If it still runs at {times_out_at}, {after}.', null, null, null),
     (
       'running',
       null,
@@ -2512,13 +2515,19 @@ as $$
 select nullif(concat_ws(', ', 'in its step ' || p_step, 'at ' || p_place), '')
 $$;
 
--- Return an object that describes the last update of a running job, such as a log line or a
--- finished step. If the worker has reported no update of the job, the object contains only
+-- Return an object that describes a running job: its timeout, and its last update, such as a log
+-- line or a finished step. If the worker has reported no update of the job, the object contains
 -- lease_until, the time at which the lease expires.
+-- late_since: Time of the lease's last renewal, if the next one is late. Otherwise null.
 -- seen: The running step and the line of code, as text.
--- sign: Kind of the job's last update as text, for example 'its last log line'.
--- silent: Time since the last update of the job, as text. Null for less than 20 seconds, because
+-- sign, last: Kind of the job's last update as text, for example 'its last log line', 'log line'.
+-- age: Time since the last update of the job, as text.
+-- silent, silent_place: The age and the line of code. Null for less than 20 seconds, because
 --   workers report updates of jobs only every 15 seconds.
+-- shorter: The timeout, unless it has already started again. It starts again for each call of a
+--   split batch, and once after another job has blocked the event loop.
+-- times_out_at, after: Time at which the timeout or the deadline stops the job's call, and what
+--   follows, as text. Null if this time is unknown.
 -- blocker: Database session that holds a lock for which the session of the silent job waits.
 -- own_blocker: The same session, if the job's own code has opened it.
 -- grown_mb: Growth of the memory of the job's process since the job's first pulse, in megabytes.
@@ -2530,24 +2539,61 @@ returns jsonb
 language plpgsql stable
 set search_path = ''
 as $$ -- plpgsql, because queue.usual_ms is created later
+declare
+  v_timeout constant double precision := coalesce(p_job.timeout_seconds, (
+    select t.timeout_seconds
+    from queue.job_types as t
+    where t.job_type = p_job.job_type
+  ));
 begin
   return (
-    select case
+    select jsonb_build_object(
+      'timeout', queue.length_in_words(1000 * v_timeout),
+      'late_since', s.late_since
+    ) || case
       when l.pulse is null then jsonb_build_object('lease_until', l.expires_at)
       else l.pulse - '{since,own_pids}'::text[] || jsonb_build_object(
         'silent_since', s.since,
-        'seen', queue.seen_in(l.step, l.pulse ->> 'place'),
+        'step', l.step,
+        'seen', case when p.is_silent and s.late_since is null then '' else 'last seen ' end
+          || queue.seen_in(l.step, l.pulse ->> 'place'),
         'batched', queue.other_jobs(nullif((l.pulse ->> 'batched')::integer, 0)),
         'next_call', case
           when l.pulse ->> 'batched' = '0' then 'the next call of its batch, which was split'
         end,
-        'sign', case l.pulse ->> 'last'
-          when 'start' then 'its start'
+        'last', case u.last
+          when 'log' then 'log line'
+          when 'step' then 'end of a step'
+          else u.last
+        end,
+        'sign', case u.last
+          when 'start' then case
+            when t.has_restarted then 'its timeout started again'
+            else 'its start'
+          end
           when 'log' then 'its last log line'
           when 'step' then 'the end of its last step'
-          else 'its last ' || (l.pulse ->> 'last')
+          else 'its last ' || coalesce(u.last, 'update')
         end,
-        'silent', case when p.silent_ms >= 20000 then queue.length_in_words(p.silent_ms) end,
+        'age', queue.length_in_words(p.ms),
+        'silent', case when p.is_silent then queue.length_in_words(p.ms) end,
+        'silent_place', case when p.is_silent then l.pulse -> 'place' end,
+        'shorter', case
+          when not t.has_restarted then queue.length_in_words(1000 * v_timeout)
+        end,
+        'times_out_at', case when s.late_since is null and t.at > p_now then t.at end,
+        'after', case
+          when p_job.deadline_at < t.at + interval '1 second'
+            then 'it fails, because its deadline has passed'
+          when (l.pulse ->> 'batched')::integer > 0
+            then 'its call is stopped, and its batch is run again in halves'
+          when p_job.attempts >= p_job.max_attempts then 'it times out and fails'
+          else 'it times out' || case
+            when p_job.deadline_at is null
+              then format(', then attempt %s of %s follows', p_job.attempts + 1, p_job.max_attempts)
+            else ''
+          end
+        end,
         'blocker', b.pid,
         'own_blocker', case when l.pulse -> 'own_pids' @> to_jsonb(b.pid) then b.pid end,
         'grown_mb', case when m.grown >= 128 then m.grown end,
@@ -2561,15 +2607,57 @@ begin
     from queue.leases as l
     cross join lateral (
       values (
-        greatest((l.pulse ->> 'since')::timestamptz, p_job.updated_at),
-        (l.pulse ->> 'pid')::integer
+        (l.pulse ->> 'times_out_at')::timestamptz,
+        coalesce(
+          (l.pulse ->> 'times_out_at')::timestamptz - make_interval(secs => v_timeout)
+            > l.leased_at + interval '10 seconds',
+          false
+        )
       )
-    ) as s (since, pid)
+    ) as t (at, has_restarted)
     cross join lateral (
-      values (greatest(0, extract(epoch from p_now - s.since) * 1000)::double precision)
-    ) as p (silent_ms)
+      values (
+        greatest(
+          (l.pulse ->> 'since')::timestamptz,
+          p_job.updated_at,
+          case
+            when t.has_restarted and l.pulse ->> 'last' = 'start'
+              then t.at - make_interval(secs => v_timeout)
+          end
+        ),
+        (l.pulse ->> 'pid')::integer,
+        case -- a worker renews a lease after a fifth of its duration
+          when p_now between
+              l.expires_at + make_interval(secs => 10 - 0.75 * l.lease_seconds) and l.expires_at
+            then l.expires_at - make_interval(secs => l.lease_seconds)
+        end
+      )
+    ) as s (since, pid, late_since)
     cross join lateral (
-      values (case when p.silent_ms >= 20000 then nullif(queue.last_blocker(s.pid), s.pid) end)
+      select a.ms, a.ms >= 20000 as is_silent
+      from (
+        values (greatest(0, extract(epoch from p_now - s.since) * 1000)::double precision)
+      ) as a (ms)
+    ) as p
+    cross join lateral ( -- an update after the pulse has an event
+      select coalesce(
+        (
+          select substring(e.type from '^job\.(log|progress)$')
+          from queue.job_events as e
+          where e.job_id = p_job.id
+            and e.seq = p_job.last_seq
+            and e.created_at = p_job.updated_at
+            and e.created_at > (l.pulse ->> 'since')::timestamptz
+        ),
+        case
+          when p_job.updated_at
+              < greatest((l.pulse ->> 'since')::timestamptz, l.leased_at) + interval '2 seconds'
+            then l.pulse ->> 'last'
+        end
+      ) as last
+    ) as u
+    cross join lateral (
+      values (case when p.is_silent then nullif(queue.last_blocker(s.pid), s.pid) end)
     ) as b (pid)
     cross join lateral (
       values ((l.pulse ->> 'memory_mb')::integer - (l.pulse ->> 'first_mb')::integer)
@@ -2652,19 +2740,12 @@ begin
         || coalesce(queue.suspicion_of(p_job), '{}')
         || queue.maintained_before(v_found.expires_at)
         || queue.pulse_of(p_job, p_now)
-        || jsonb_build_object(
-          'timeout', (
-            select queue.length_in_words(1000 * coalesce(p_job.timeout_seconds, t.timeout_seconds))
-            from queue.job_types as t
-            where t.job_type = p_job.job_type
-          ),
-          'not_granted', (
-            select f.function
-            from unnest('{public.settle_jobs,public.report_jobs}'::regproc[]) as f (function)
-            where not has_function_privilege(to_regrole('job_worker'), f.function, 'execute')
-            limit 1
-          )
-        ),
+        || jsonb_build_object('not_granted', (
+          select f.function
+          from unnest('{public.settle_jobs,public.report_jobs}'::regproc[]) as f (function)
+          where not has_function_privilege(to_regrole('job_worker'), f.function, 'execute')
+          limit 1
+        )),
       'reason', case
         when v_found.patience_until <= p_now then v_late
         when v_found.expires_at <= p_now and v_found.ended_at is not null
@@ -3688,6 +3769,10 @@ begin
     )
   );
   return v_found || jsonb_build_object(
+    'outlook', case
+      when v_found ->> 'reason' = 'running'
+        then queue.render_guidance('outlook', jsonb_strip_nulls(v_found -> 'data')) -> 'sentence'
+    end,
     'abandoned_at', v_abandoned -> 'place',
     'held_by', v_held || jsonb_build_object('act', v_found #> '{next,0}')
   );
@@ -3839,7 +3924,8 @@ $$;
 comment on function public.explain_job is
   'Why a job waits and what blocks it: {job_id, status, reason, sentence, since, cause, '
   'held_by: {kind, holder, since, until, waiting, more, act}, next: [{kind, words, command, '
-  'path}], data, estimated_start_at, abandoned_at}. The kind of a step is act, wait or none. '
+  'path}], outlook, data, estimated_start_at, abandoned_at}. The kind of a step is act, wait or '
+  'none. outlook is the time at which the timeout stops a running job, and what follows. '
   'abandoned_at is the code location of a stopped processor that still runs.';
 select queue.allow('authenticated, service_role', 'public.explain_job');
 

@@ -80,6 +80,9 @@ def _explain(output: Output, explanation: dict[str, Any]) -> None:
 def print_explanation(output: Output, explanation: dict[str, Any], sentence: str) -> None:
     """Print the database's sentence about a job or problem, with its cause and the next steps."""
     output.sentence(localize_times(sentence))
+    # a database before 0.5.5 sends no outlook
+    if outlook := explanation.get("outlook"):
+        output.sentence(localize_times(outlook))
     # a database before 0.5.1 omits some causes
     if cause := explanation.get("cause"):
         output.sentence(localize_times(f"Cause: {cause}"))

@@ -543,6 +543,8 @@ class Pulse(Model):
     last: Literal["start", "output", "progress", "log", "step"]
     #: Milliseconds since the job's last update.
     for_ms: Number
+    #: Milliseconds until the timeout or the deadline, or None while the job waits for a call.
+    left_ms: Number | None = None
     #: File and line of the processor's own code that runs or waits.
     place: str | None = None
     #: Process id of the Postgres session in which the job runs a query, and of its other sessions.

@@ -315,13 +315,15 @@ class Attempt:
         code = self._code()
         sessions, memory = database_sessions(*code[:2]), peak_memory_mb()
         beside = None if self.batch is None else 0 if self._is_suspended else self.batch.others
-        current = (updates.last_at, code_location(*code), sessions, memory // MEMORY_MB, beside)
+        until, used = self.timeout_at, memory // MEMORY_MB
+        current = updates.last_at, code_location(*code), sessions, used, beside, until
         if current == self._saved_state:
             return None
         self._sent_state = current
         return Pulse(
             last=updates.last_kind,
             for_ms=round((now - updates.last_at) * 1000),
+            left_ms=None if until == math.inf else round((until - now) * 1000),
             place=current[1],
             pid=sessions[0] if sessions else None,
             own_pids=sessions[1:],

@@ -226,8 +226,10 @@ def test_the_jobs_that_wait_when_the_run_ends_have_spent_no_attempt() -> None:
     world.tick(budget=41, batch=4)
 
     pulses = [[item.pulse for item in kept if item.pulse] for kept in reported.values()]
-    found = [[(pulse.batched, bool(pulse.place)) for pulse in kept] for kept in pulses]
-    assert found == [[(3, True), (1, True)], [(3, True), (0, False)]]
+    found = [
+        [(pulse.batched, pulse.left_ms, bool(pulse.place)) for pulse in kept] for kept in pulses
+    ]
+    assert found == [[(3, 4_020, True), (1, 16_020, True)], [(3, 4_020, True), (0, None, False)]]
     assert world.calls == [["a", "b", "c", "d"], ["a", "b"]]
     assert world.outcomes == dict.fromkeys("ab", "retry") | dict.fromkeys("cd", "released")
 
