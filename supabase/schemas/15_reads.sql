@@ -1808,7 +1808,7 @@ from (
     ),
     (
       'no_processor',
-      '{count} of {types} {have} no running worker[, the oldest since {since}].',
+      'No worker serves {types}: {count} {wait} since {since}.[ Did you mean {nearest}?]',
       'If the name is misspelt, cancel, and enqueue again as {nearest}, the nearest name that a '
         'worker has.',
       'cancel {job_id}',
@@ -2109,10 +2109,19 @@ from (
     ),
     (
       'silent_jobs',
-      '{count} of {job_type} {have} sent nothing for more than {limit}, the first since {since}.',
-      '[The first was last seen {seen}. ]See its page or log.',
+      '{count} of [{many} are silent, the longest|{job_type} has been silent] since {since}.',
+      '[The first was last seen {seen}. ]See its page or log. Jobs of {job_type} count as silent '
+        '{limit} after their last update.',
       'explain {job_id}',
       '[/jobs?state=running&job_type={many}|/jobs/{job_id}]'
+    ),
+    (
+      'retrying_jobs',
+      '{count} of {job_type} are retrying after the same error: {error}. The next attempt is at '
+        '{next_at}.',
+      'Fix what the error names, and run one of them now.',
+      'retry {job_id}',
+      '/jobs?state=retrying&job_type={job_type}'
     ),
     (
       'silent_worker',
@@ -2489,18 +2498,18 @@ order by w.level desc
 limit 1
 $$;
 
--- Return the number of a finding's jobs as text, the verb that fits the number, and the type of
--- several jobs.
+-- Return the number of a finding's jobs as text, the verb of a sentence in which they wait, and the
+-- type of several jobs.
 create function queue.number_of(p_data jsonb)
 returns jsonb
 language sql immutable
 set search_path = ''
 as $$
 select case
-  when p_data @> '{"jobs": 1}' then '{"count": "1 job", "have": "has"}'
+  when p_data @> '{"jobs": 1}' then '{"count": "1 job", "wait": "has waited"}'
   else jsonb_build_object(
     'count', (p_data ->> 'jobs') || ' jobs',
-    'have', 'have',
+    'wait', 'wait, the oldest',
     'many', p_data -> 'job_type'
   )
 end

@@ -253,7 +253,8 @@ $$;
 
 -- Return the number of due jobs for each reason why due jobs have not started. The reasons are
 -- paused, unserved (no worker serves the job type), suspect (the job's process died), at_limit,
--- blocked (by a concurrency key) and ready. Only unserved jobs cause the verdict `warn`.
+-- blocked (by a concurrency key) and ready. Only unserved jobs cause the verdict `warn`. The key
+-- `attention` has the jobs that wait for a worker, as public.explain_queue returns them.
 -- p_user_id: Id of the person who calls, or null to count the jobs of all callers. Among jobs of
 --   unpublished types, only the person's own jobs are counted, because the person cannot change the
 --   jobs of other people.
@@ -282,12 +283,27 @@ with lanes as materialized (
   cross join lateral queue.is_unserved(a.types, a.queues, queue.live_workers(p_now), p_now) as s
   join queue.lanes as l on l.job_type = s.job_type and l.queue = s.queue
 ),
+unpublished as materialized (
+  select o.workspace_id, o.job_type, o.job_id
+  from queue.unpublished as o
+  where (p_workspace_id is null or o.workspace_id = p_workspace_id)
+    and (
+      p_user_id is null
+      or exists (
+        select from public.jobs as j
+        where j.id = o.job_id and j.user_id = p_user_id
+      )
+    )
+  limit 10000
+),
 due as (
   select
     l.job_type,
     l.not_served,
     r.ready_at,
     r.jobs,
+    r.workspace_id,
+    r.job_ids,
     sum(r.jobs) over (partition by l.lane) >= l.most as is_more,
     case
       when exists (
@@ -319,7 +335,8 @@ due as (
       exists (select from queue.suspects) -- evaluated once, and usually finds no row
         and exists (select from queue.suspects as s where s.job_id = o.job_id) as is_suspect,
       min(o.ready_at) as ready_at,
-      count(*) as jobs
+      count(*) as jobs,
+      (array_agg(o.job_id))[:200] as job_ids
     from (
       select *
       from queue.ready as q
@@ -335,6 +352,8 @@ due as (
     null,
     null,
     count(*),
+    null,
+    null,
     sum(count(*)) over () >= 10000,
     'blocked'
   from (
@@ -351,26 +370,20 @@ due as (
     null,
     coalesce(j.next_retry_at, j.scheduled_for, j.created_at),
     u.jobs,
+    u.workspace_id,
+    u.job_ids,
     sum(u.jobs) over () >= 10000,
     'unserved'
   from (
-    select i.job_type, count(*) as jobs, min(i.job_id::text)::uuid as oldest_id
-    from (
-      select o.job_type, o.job_id
-      from queue.unpublished as o
-      where (p_workspace_id is null or o.workspace_id = p_workspace_id)
-        and (
-          p_user_id is null
-          or exists (
-            select from public.jobs as j
-            where j.id = o.job_id and j.user_id = p_user_id
-          )
-        )
-      limit 10000
-    ) as i
-    group by 1
+    select
+      i.job_type,
+      i.workspace_id,
+      count(*) as jobs,
+      (array_agg(i.job_id order by i.job_id))[:200] as job_ids
+    from unpublished as i
+    group by 1, 2
   ) as u
-  join public.jobs as j on j.id = any (array[u.oldest_id])
+  join public.jobs as j on j.id = any (array[u.job_ids[1]])
 ),
 causes as (
   select
@@ -433,6 +446,27 @@ select jsonb_object_agg(
     'oldest_due_seconds', extract(
       epoch from p_now
       - min(c.oldest_at) filter (where c.cause not in ('paused', 'unserved'))
+    ),
+    'attention', (
+      select coalesce(jsonb_agg(to_jsonb(a)), '[]')
+      from (
+        select
+          d.workspace_id,
+          'no_worker' as kind,
+          d.job_type,
+          d.jobs,
+          d.job_ids,
+          d.ready_at as since
+        from due as d
+        where case
+          when d.cause = 'unserved' then true
+          when d.cause <> 'paused' and d.job_ids is not null
+            -- no worker has called, as in the finding no_worker
+            then coalesce(queue.last_call() < p_now - interval '90 seconds', true)
+        end
+        order by d.jobs desc
+        limit 50 -- limits the response
+      ) as a
     )
   )
 from causes as c
@@ -819,16 +853,76 @@ begin
 end;
 $$;
 
--- Return findings about job types, versions of the code, pauses, schedules, unanswered questions
--- and silent jobs. A running job is silent if the time since its last update exceeds both two
--- minutes and the duration of 99 % of the jobs of its type. If too few jobs of the type have ended,
--- a job is silent after ten minutes. If an operator pauses a queue or a job type for all
--- workspaces, the pause is a finding in each workspace that has due jobs there.
+-- Return findings about job types, versions of the code, pauses, schedules, unanswered questions,
+-- silent jobs, and jobs that retry after the same error. Of the delayed jobs, only the next 1,000
+-- are read. A running job is silent if the time since its last update exceeds both two minutes and
+-- the duration of 99 % of the jobs of its type. If too few jobs of the type have ended, a job is
+-- silent after ten minutes. If an operator pauses a queue or a job type for all workspaces, the
+-- pause is a finding in each workspace that has due jobs there.
 create function queue.findings_of_workspace(p_workspace_id uuid, p_now timestamptz)
 returns setof queue.finding
 language sql stable
 set search_path = ''
 as $$
+with retrying as materialized (
+  select
+    j.workspace_id,
+    'retrying' as kind,
+    j.job_type,
+    count(*) as jobs,
+    (array_agg(j.id order by j.next_retry_at))[:200] as job_ids,
+    min(j.started_at) as since,
+    min(j.next_retry_at) as next_at,
+    queue.fingerprint(j.error_message, j.error_data) as print,
+    min(rtrim(left(coalesce(substring(e.line, '\S[^\n]*'), e.line), 200), ' .:')) as error
+  from (
+    (
+      select *
+      from queue.deferred as o
+      where p_workspace_id is null and o.run_at > p_now and o.is_place
+      order by o.run_at
+      limit 1000
+    )
+    union all
+    (
+      select *
+      from queue.deferred as o
+      where o.workspace_id = p_workspace_id and o.run_at > p_now and o.is_place
+      order by o.run_at
+      limit 1000
+    )
+  ) as d
+  cross join lateral (
+    select *
+    from public.jobs as i
+    where i.id = any (array[d.job_id])
+    offset 0 -- without statistics, the planner would read all jobs first
+  ) as j
+  cross join lateral queue.error_line(j.error_message, j.error_data) as e (line)
+  where j.next_retry_at > p_now
+    and j.attempts > 0
+    and j.error_message is not null
+    and not queue.is_internal(j.job_type)
+  group by j.workspace_id, j.job_type, print
+  having count(*) >= 3
+)
+select
+  'warn',
+  'retrying_jobs',
+  min(r.since),
+  null::text,
+  jsonb_build_object(
+    'job_type', r.job_type,
+    'print', r.print,
+    'jobs', sum(r.jobs),
+    'error', min(r.error),
+    'next_at', min(r.next_at),
+    'job_id', (array_agg(r.job_ids[1] order by r.next_at))[1],
+    'attention', jsonb_agg(to_jsonb(r) - '{print,error,next_at}'::text[])
+  )
+from retrying as r
+group by r.job_type, r.print
+union all
 select
   'warn',
   'refused_type',
@@ -945,6 +1039,8 @@ from ( -- counts of a key are null if it was never counted
 where t.completed = 0
   and t.failed >= 20
   and not queue.is_internal(t.job_type)
+  -- the finding retrying_jobs names the error
+  and t.job_type not in (select r.job_type from retrying as r)
 union all
 select
   'warn',
@@ -964,8 +1060,25 @@ select
   (s.jobs[1] ->> 'since')::timestamptz,
   null,
   s.jobs[1] || jsonb_build_object(
-    'jobs', n.jobs,
-    'silent', n.silent,
+    'jobs', cardinality(n.jobs),
+    'silent', (
+      select jsonb_object_agg(j ->> 'job_id', j -> 'since')
+      from unnest(n.jobs[:200]) as j -- limits the response
+    ),
+    'attention', (
+      select jsonb_agg(to_jsonb(w))
+      from (
+        select
+          j ->> 'workspace_id' as workspace_id,
+          'silent' as kind,
+          s.job_type,
+          count(*) as jobs,
+          (array_agg(j ->> 'job_id'))[:200] as job_ids,
+          min(j ->> 'since') as since
+        from unnest(n.jobs) as j
+        group by 1
+      ) as w
+    ),
     'limit', queue.length_in_words(u.ms)
   )
 from (
@@ -975,6 +1088,7 @@ from (
     from (
       select
         r.lane,
+        r.workspace_id,
         r.job_id,
         queue.seen_in(r.step, r.pulse ->> 'place') as seen,
         (r.pulse ->> 'since')::timestamptz as since
@@ -1002,14 +1116,13 @@ cross join lateral greatest(
   )
 ) as u (ms)
 cross join lateral (
-  select
-    count(*) as jobs,
-    jsonb_object_agg(t.job ->> 'job_id', t.job -> 'since')
-      filter (where t.n <= 200) as silent -- limits the response
-  from unnest(s.jobs) with ordinality as t (job, n)
-  where (t.job ->> 'since')::timestamptz < p_now - u.ms * interval '1 ms'
+  select array(
+    select j
+    from unnest(s.jobs) as j
+    where (j ->> 'since')::timestamptz < p_now - u.ms * interval '1 ms'
+  ) as jobs
 ) as n
-where n.jobs > 0
+where n.jobs <> '{}'
 union all
 select
   'warn',
@@ -1329,6 +1442,7 @@ declare
   v_seen_at constant timestamptz := queue.last_call();
   v_backlog jsonb;
   v_findings jsonb;
+  v_attention jsonb;
 begin
   perform queue.refuse_revoked();
   perform queue.may_read(p_workspace_id, p_reads_much => true);
@@ -1373,8 +1487,11 @@ begin
       )
     )
     order by f.verdict <> 'fail', (f.data ->> 'jobs')::integer desc nulls last, f.reason
+  ), jsonb_path_query_array(
+    coalesce(jsonb_agg(f.data -> 'attention') filter (where f.data ? 'attention'), '[]'),
+    '$[*][*]'
   )
-  into v_findings
+  into v_findings, v_attention
   from (
     select *
     from queue.findings_of_queue(p_workspace_id, v_now, v_backlog, v_seen_at)
@@ -1413,14 +1530,16 @@ begin
       f.data ->> 'worker_id',
       f.data ->> 'function',
       f.data ->> 'asked'
-    )
+    ),
+    f.data ->> 'print'
   ) as k (key);
   return jsonb_build_object(
     'now', v_now,
     'verdict', coalesce(v_findings #>> '{0,verdict}', 'pass'),
     'findings', coalesce(v_findings, '[]'),
+    'attention', v_backlog -> 'attention' || v_attention,
     'holders', queue.holders(p_workspace_id, null, v_now),
-    'backlog', v_backlog,
+    'backlog', v_backlog - 'attention',
     'last_tick_seconds', extract(epoch from v_now - v_seen_at)
   );
 end;
@@ -1428,10 +1547,11 @@ $$;
 comment on function public.explain_queue is
   'Findings, worst first, and holders for which jobs wait, most jobs first: {now, verdict, '
   'findings: [{verdict, reason, key, sentence, since, cause, jobs, silent, unserved, next: [{kind, '
-  'words, command, path}]}], holders: [{jobs, more, since, kind, reason, sentence, cause, next, '
-  'holder, job_id, job_types, keys}], backlog, last_tick_seconds}. silent has the time of the last '
-  'update of each silent job, unserved the job types that no worker serves. Only operators may '
-  'omit p_workspace_id.';
+  'words, command, path}]}], attention: [{workspace_id, kind, job_type, jobs, job_ids, since}], '
+  'holders: [{jobs, more, since, kind, reason, sentence, cause, next, holder, job_id, job_types, '
+  'keys}], backlog, last_tick_seconds}. silent has the time of the last update of each silent job, '
+  'unserved the job types that no worker serves. attention has up to 200 ids of the jobs that are '
+  'silent, have no_worker or are retrying. Only operators may omit p_workspace_id.';
 select queue.allow(
   'authenticated, job_worker, service_role',
   'public.explain_queue'
@@ -1496,7 +1616,7 @@ begin
     'now', v_now,
     'since', v_since,
     'late_since', queue.statistics_stale_since(v_now),
-    'backlog', queue.backlog(p_workspace_id, v_now),
+    'backlog', queue.backlog(p_workspace_id, v_now) - 'attention',
     'live', (
       public.count_jobs(
         p_workspace_id,

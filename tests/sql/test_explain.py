@@ -451,6 +451,33 @@ def test_jobs_that_only_fail_or_wait_are_a_finding(engine: Engine) -> None:
     assert engine.findings() == {}
 
 
+def test_jobs_that_retry_after_one_error_are_a_finding_with_the_error(engine: Engine) -> None:
+    """`explain_queue` reports three jobs of a type in a workspace that retry after one error.
+
+    It then does not also report that no job of the type completes.
+    """
+    ids = engine.enqueue_many(7)
+    engine.enqueue_many(2, workspace=GLOBEX)
+    for _ in range(3):
+        leases = engine.lease(9)
+        for number, lease in enumerate(leases):
+            error = {"type": "ValueError", "message": f"port {number} is closed.\nTry later."}
+            engine.settle(lease, "retry", error=error, retry_after_seconds=60 + number)
+        engine.elapse(10)  # maintenance then updates the statistics
+        said = [engine.rpc("explain_queue", p_workspace_id=each) for each in (None, ACME)]
+        engine.elapse(60)
+    assert "no_success" in engine.findings()  # the retries are due
+    assert said[0]["attention"] == said[1]["attention"]
+    [shown], [listed] = said[0]["findings"], said[0]["attention"]
+    assert said[1]["findings"][0]["sentence"] == shown["sentence"]
+    start = "7 jobs of work are retrying after the same error: ValueError: port 0 is closed. The"
+    assert shown["sentence"].startswith(start)
+    assert (listed["workspace_id"], listed["kind"], listed["jobs"]) == (ACME, "retrying", 7)
+    assert sorted(listed["job_ids"]) == sorted(ids)
+    assert shown["next"][0]["command"] == f"minutehand retry {listed['job_ids'][0]}"
+    assert "retrying_jobs" not in engine.findings(GLOBEX)
+
+
 def test_an_overdue_job_is_one_that_no_limit_or_pause_holds(engine: Engine) -> None:
     """`explain_queue` reports a job as overdue only if no limit and no pause stops it."""
     engine.register("one", max_concurrency=1)
@@ -958,8 +985,13 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     assert "output, in its step write, at all.py:134." in engine.explain(hangs)["sentence"]
     found = engine.findings()["silent_jobs"]
     assert (found["jobs"], list(found["silent"])) == (1, [hangs])
-    assert found["sentence"].startswith("1 job of work has sent nothing for more than 2 min")
-    assert "seen in its step write, at all.py:134." in found["next"][0]["words"]
+    assert found["sentence"].startswith("1 job of work has been silent since")
+    [listed] = engine.rpc("explain_queue")["attention"]
+    assert listed["since"] == found["silent"][hangs]
+    assert (listed["workspace_id"], listed["kind"], listed["job_ids"]) == (ACME, "silent", [hangs])
+    words = found["next"][0]["words"]
+    assert "seen in its step write, at all.py:134." in words
+    assert "count as silent 2 min" in words
     assert found["next"][0]["command"] == f"minutehand explain {hangs}"
     engine.report(lease, pulse=pulse | {"memory_mb": 297, "for_ms": 250_000})
     assert "growth by 200 MB" in engine.explain(hangs)["next"][1]["words"]

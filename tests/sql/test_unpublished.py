@@ -153,6 +153,8 @@ def test_a_mistyped_type_warns_who_mistyped_it(engine: Engine, bob: Engine, ada:
     assert "mistyped" not in warned(bob, p_workspace_id=ACME)
     seen = bob.rpc("queue_stats", p_workspace_id=ACME)["backlog"]["unserved"]
     assert seen["jobs"] == 2
+    [listed] = bob.rpc("explain_queue", p_workspace_id=ACME)["attention"]
+    assert (listed["kind"], listed["job_type"], listed["jobs"]) == ("no_worker", "missspelt", 1)
     found = engine.findings()["no_processor"]
     assert found["unserved"] == ["missspelt", "mistyped"]
     assert f"the oldest since {found['since'][:10]}" in found["sentence"]
