@@ -57,9 +57,6 @@ def portal(stack: RunningStack) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def sql(stack: RunningStack) -> Iterator[Sql]:
+def sql(stack: RunningStack) -> Sql:
     """A function that runs an SQL statement in the stack's database and returns the rows."""
-    with stack.connect() as connection:
-        yield lambda statement, *args: connection.execute(
-            statement.encode(), args or None
-        ).fetchall()
+    return stack.run

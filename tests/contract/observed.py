@@ -139,12 +139,11 @@ def may_join(who: Engine, topic: str) -> bool:
     """Return whether the access policies let the caller read Realtime messages of a topic."""
     # The engine sends messages only to topics that someone follows. The caller's right to read a
     # topic does not depend on followers, so this function inserts a message itself.
-    with who.database.connect() as service:
-        service.execute(
-            "insert into realtime.messages (topic, extension, event, payload, private)"
-            " values (%s, 'broadcast', 'e', '{}', true)",
-            (topic,),
-        )
+    who.database.run(
+        "insert into realtime.messages (topic, extension, event, payload, private)"
+        " values (%s, 'broadcast', 'e', '{}', true)",
+        topic,
+    )
     who.run("select set_config('realtime.topic', %s, false)", topic)
     with suppress(psycopg.errors.InsufficientPrivilege):  # the role may not use the schema
         return bool(who.rows("select 1 from realtime.messages where topic = %s", topic))

@@ -134,13 +134,13 @@ def test_4_what_failed_says_why(portal: httpx.Client, sql: Sql, stack: RunningSt
     assert len(for_good) == len(failed)
     assert retried.status_code == 200, retried.text
     assert ended(portal, path)["status"] == "failed"
-    with stack.connect() as connection:
-        deleted = connection.execute("""
-            DELETE FROM background_jobs
-            WHERE completed_at < NOW() - INTERVAL '30 days'
-              AND status IN ('completed', 'failed', 'cancelled');""")
-        assert deleted.rowcount == 0
-        connection.execute("delete from background_jobs where training_id = %s", (training["id"],))
+    deleted = sql("""
+        DELETE FROM background_jobs
+        WHERE completed_at < NOW() - INTERVAL '30 days'
+          AND status IN ('completed', 'failed', 'cancelled')
+        RETURNING 1;""")
+    assert deleted == []
+    sql("delete from background_jobs where training_id = %s", training["id"])
     assert sql("select 1 from background_jobs where training_id = %s", training["id"]) == []
 
 

@@ -66,12 +66,6 @@ class HostedDatabase(Database):
         owner = as_owner(self.url)
         apply_migrations(owner, migrations_in(project / "supabase/migrations"))
 
-    def run(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Run an SQL statement as the superuser."""
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            cursor = connection.execute(statement.encode(), values or None)
-            return cursor.fetchall() if cursor.description else []
-
     def as_owner(self, script: str) -> None:
         """Run a script as the dashboard's SQL editor does, as `postgres`."""
         with psycopg.connect(self.owner_url, autocommit=True) as connection:

@@ -39,7 +39,7 @@ insert into graphile_worker._private_tasks values (1, 'greet');
 insert into graphile_worker._private_jobs values (1, 1, '{"name": "Ada"}', now())
 """
 #: SQL that drops objects that other pages created. If they remained, the removal would fail.
-OF_OTHER_PAGES = b"""
+OF_OTHER_PAGES = """
 drop table if exists public.invoices, public.orders cascade;
 drop function if exists public.greet_customer(), public.send_invoices_invoice(jsonb) cascade
 """
@@ -123,16 +123,13 @@ def test_the_first_person_of_a_workspace_is_added_as_the_page_of_aws_says(
     """The SQL on the page about AWS creates a workspace with its first manager."""
     [aws] = [page for page in PAGES if page.topic == OF_WORKSPACES]
     [block] = blocks(render(aws.printed, Names(Schemas("public"))), "sql")
-    with database.connect() as connection:
-        connection.execute(
-            "insert into auth.users (id, email) values (gen_random_uuid(), 'you@example.com')"
-        )
-        connection.execute(block.encode())
-        rows = connection.execute(
-            "select name, role from public.workspaces as w"
-            " join public.workspace_members as m on m.workspace_id = w.id where name = 'Mine'"
-        )
-        assert rows.fetchall() == [("Mine", "manager")]
+    database.run("insert into auth.users (id, email) values (gen_random_uuid(), 'you@example.com')")
+    database.run(block)
+    rows = database.run(
+        "select name, role from public.workspaces as w"
+        " join public.workspace_members as m on m.workspace_id = w.id where name = 'Mine'"
+    )
+    assert rows == [("Mine", "manager")]
 
 
 def test_no_page_keeps_the_default_names_in_another_schema() -> None:
@@ -170,21 +167,19 @@ def test_own_tables_work_as_their_page_says(
     newest = max(path.name.partition("_")[0] for path in migrations.glob("*.sql"))
     file = migrations / f"{int(newest) + 1}_create_invoices.sql"
     # Another test has run the SQL that is a migration in this test.
-    with dev.connect() as connection:
-        connection.execute("drop table if exists public.invoices")
+    dev.run("drop table if exists public.invoices")
     file.write_text(table)
     project.sh(blocks(text, "sh")[0])
     its_test = "from work.tests.test_invoices_send import *; test_send_invoices_works_on_its_rows()"
     project.sh(f"python -c '{its_test}'")
     (project.folder / "work" / "processors" / "invoices_send.py").write_text(processor)
-    with dev.connect() as connection:
-        row = "insert into public.invoices (organization_id, customer, amount) select %s, 'Ada', 12"
-        exists = "select to_regproc('public.send_invoices_invoice') is not null"
-        until(lambda: connection.execute(exists).fetchone() == (True,))
-        connection.execute(row.encode(), [ACME])
-        # The first worker that has loaded the page's processor publishes its description.
-        published = "select from minutehand_engine.job_types where description ~ '^Mail an invoice'"
-        until(lambda: connection.execute(published).rowcount)
+    exists = "select 1 where to_regproc('public.send_invoices_invoice') is not null"
+    until(lambda: dev.run(exists))
+    row = "insert into public.invoices (organization_id, customer, amount) select %s, 'Ada', 12"
+    dev.run(row, ACME)
+    # The first worker that has loaded the page's processor publishes its description.
+    published = "select 1 from minutehand_engine.job_types where description ~ '^Mail an invoice'"
+    until(lambda: dev.run(published))
 
     output = project.sh("""minutehand enqueue invoices.send '{"invoice_id": 1}' --watch""")
 
@@ -203,9 +198,8 @@ def test_the_skill_file_is_followed_to_the_letter(
         f"from work.processors.greet import Greet, greet\n{test}"
     )
     project.sh("python -m pytest -q -p no:cacheprovider work/tests/test_greet.py")
-    with dev.connect() as connection:
-        published = "select from minutehand_engine.job_types where job_type = 'jobs.greet'"
-        until(lambda: connection.execute(published).rowcount)
+    published = "select 1 from minutehand_engine.job_types where job_type = 'jobs.greet'"
+    until(lambda: dev.run(published))
     assert "jobs.greet" in project.sh("minutehand types")
     [command] = re.findall(r"`(minutehand enqueue jobs\.greet .* --watch)`", text)
 
@@ -225,13 +219,9 @@ def test_people_and_webhooks_are_made_in_a_shell(
     project.sh(here + by_sql)
 
     assert "https://example.com/hooks" in project.sh(here + subscribes)
-    with dev.connect() as connection:
-        emails = "select email from auth.users where email ~ '^(you|new)@example' order by 1"
-        assert [email for (email,) in connection.execute(emails.encode())] == [
-            "new@example.com",
-            "you@example.com",
-        ]
-        [[user]] = connection.execute("select id from auth.users where email ~ '^new@example'")
+    users = "select email, id from auth.users where email ~ '^(you|new)@example' order by 1"
+    [(new, user), (you, _)] = dev.run(users)
+    assert (new, you) == ("new@example.com", "you@example.com")
     [exports] = [block for block in blocks(pages["data"], "sh") if "erase" in block]
     # --yes, because at a terminal the command asks for confirmation
     exports = exports.replace("USER_ID", str(user)).replace("erase ", "erase --yes ")
@@ -265,10 +255,8 @@ def test_the_last_page_takes_it_out_again(
     """
     [*_, removal] = blocks(pages["install"], "sh")
     lines = [line for line in removal.splitlines() if not line.startswith("pip ")]
-    with dev.connect() as connection:
-        connection.execute(OF_OTHER_PAGES)
+    dev.run(OF_OTHER_PAGES)
 
     project.sh("set -a; . .local/env; set +a\n" + "\n".join(lines))
 
-    with dev.connect() as connection:
-        assert connection.execute("select to_regnamespace('minutehand')").fetchone() == (None,)
+    assert dev.run("select to_regnamespace('minutehand')") == [(None,)]

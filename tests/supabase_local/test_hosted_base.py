@@ -35,12 +35,11 @@ def test_hosted_refuses_it(database: Database, result: str, statement: str) -> N
 
     A migration thus fails before its push.
     """
-    with database.connect() as superuser:
-        superuser.execute(TABLES.encode())
-        superuser.execute(
-            "create trigger theirs before insert on storage.migrations"
-            " for each row execute function handle()"
-        )
+    database.run(TABLES)
+    database.run(
+        "create trigger theirs before insert on storage.migrations"
+        " for each row execute function handle()"
+    )
     with (
         database.connect(user="postgres") as owner,
         pytest.raises(psycopg.errors.InsufficientPrivilege, match=result),
@@ -63,8 +62,7 @@ def test_a_sign_up_trigger_is_tried_as_auths_own_role(database: Database) -> Non
         )
     with database.as_role("supabase_auth_admin") as auth:
         auth.execute("insert into auth.users (id) values (gen_random_uuid())")
-    with database.connect() as superuser:
-        assert superuser.execute("select body from public.notes").fetchall() == [("welcome",)]
+    assert database.run("select body from public.notes") == [("welcome",)]
 
 
 @pytest.mark.parametrize(
@@ -84,5 +82,4 @@ def test_a_sign_up_trigger_is_tried_as_auths_own_role(database: Database) -> Non
 def test_stand_ins_answer_as_the_extensions_do(
     database: Database, expression: str, value: str
 ) -> None:
-    with database.connect() as connection:
-        assert connection.execute(f"select {expression}".encode()).fetchone() == (value,)
+    assert database.run(f"select {expression}") == [(value,)]

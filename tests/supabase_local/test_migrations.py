@@ -24,11 +24,10 @@ def apply(database: Database, folder: Path) -> list[str]:
 
 def test_history_is_what_the_cli_would_have_written(database: Database) -> None:
     """The migration history has the versions, names and statements that the Supabase CLI writes."""
-    with database.connect() as connection:
-        rows = connection.execute(
-            "select version, name, statements from supabase_migrations.schema_migrations"
-            " order by version"
-        ).fetchall()
+    rows = database.run(
+        "select version, name, statements from supabase_migrations.schema_migrations"
+        " order by version"
+    )
 
     files = [path.name for path in find_migrations()]
     assert [f"{version}_{name}.sql" for version, name, _ in rows] == files
@@ -48,11 +47,11 @@ def test_a_failing_statement_leaves_nothing_of_its_file(database: Database, tmp_
         apply(database, tmp_path)
     assert "`supabase start`" in str(failed.value)
 
-    with database.connect() as connection:
-        assert connection.execute(
-            "select to_regclass('public.scratch_first') is not null,"
-            " to_regclass('public.scratch_second') is not null"
-        ).fetchone() == (True, False)
+    found = (
+        "select to_regclass('public.scratch_first') is not null,"
+        " to_regclass('public.scratch_second') is not null"
+    )
+    assert database.run(found) == [(True, False)]
     path.write_text(second)
     assert apply(database, tmp_path) == ["29990101000001"]
 
@@ -69,9 +68,8 @@ def test_an_index_is_created_concurrently(database: Database, tmp_path: Path) ->
 
     assert apply(database, tmp_path) == ["29990101000000"]
     assert apply(database, tmp_path) == []
-    with database.connect() as connection:
-        found = "select to_regclass('public.scratch_a') is not null, a from public.scratch"
-        assert connection.execute(found).fetchall() == [(True, "last")]
+    found = "select to_regclass('public.scratch_a') is not null, a from public.scratch"
+    assert database.run(found) == [(True, "last")]
 
 
 def test_an_edited_or_a_late_migration_is_refused(database: Database, tmp_path: Path) -> None:
@@ -104,14 +102,9 @@ def test_the_seed_runs_once_and_an_edited_one_is_only_noted(
     third = migrations.apply_seed(url, seed)
 
     assert (first, second, third) == (True, False, False)
-    with database.connect() as connection:
-        assert connection.execute("select array_agg(n) from public.scratch_seeded").fetchone() == (
-            [1],
-        )
-        row = connection.execute(
-            "select hash from supabase_migrations.seed_files where path = 'seed.sql'"
-        ).fetchone()
-    assert row == (hashlib.sha256(seed.read_bytes()).hexdigest(),)
+    assert database.run("select n from public.scratch_seeded") == [(1,)]
+    rows = database.run("select hash from supabase_migrations.seed_files where path = 'seed.sql'")
+    assert rows == [(hashlib.sha256(seed.read_bytes()).hexdigest(),)]
 
 
 def test_a_migration_may_do_what_hosteds_extension_lets_it(

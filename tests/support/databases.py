@@ -52,6 +52,12 @@ class Database:
         options.setdefault("autocommit", True)
         return psycopg.connect(self.url, **options)
 
+    def run(self, statement: str, *values: Any) -> list[Any]:
+        """Run an SQL statement as the superuser in a new session, and return its rows."""
+        with self.connect() as connection:
+            cursor = connection.execute(statement.encode(), values or None)
+            return cursor.fetchall() if cursor.description else []
+
     def session(self) -> psycopg.Connection[Any]:
         """Return a superuser's session without settings and locks.
 

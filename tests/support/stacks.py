@@ -51,6 +51,12 @@ class RunningStack:
         options.setdefault("autocommit", True)
         return psycopg.connect(self.database_url, **options)
 
+    def run(self, statement: str, *values: Any) -> list[Any]:
+        """Run an SQL statement as the superuser in a new session, and return its rows."""
+        with self.connect() as connection:
+            cursor = connection.execute(statement.encode(), values or None)
+            return cursor.fetchall() if cursor.description else []
+
     def sign_in(self, email: str) -> str:
         return str(self.session_of(email)["access_token"])
 

@@ -48,16 +48,13 @@ def browser(request: pytest.FixtureRequest) -> Browser:
 def workspace(stack: RunningStack) -> Iterator[dict[str, str]]:
     """A new workspace for each test. Ada manages it, Bob is a member, and Eve has no access."""
     made = {"id": str(uuid4()), "name": f"Test {uuid4().hex[:6]}"}
-    with stack.connect() as connection:
-        connection.execute(
-            "insert into public.workspaces (id, name) values (%s, %s)", (made["id"], made["name"])
+    stack.run("insert into public.workspaces (id, name) values (%s, %s)", *made.values())
+    for person, role in ((ADA, "manager"), (BOB, "member")):
+        stack.run(
+            "insert into public.workspace_members (workspace_id, user_id, role)"
+            " values (%s, %s, %s)",
+            *(made["id"], person.id, role),
         )
-        for person, role in ((ADA, "manager"), (BOB, "member")):
-            connection.execute(
-                "insert into public.workspace_members (workspace_id, user_id, role)"
-                " values (%s, %s, %s)",
-                (made["id"], person.id, role),
-            )
     yield made
     delete(stack, "delete from public.workspaces where id = %s", made["id"])
 

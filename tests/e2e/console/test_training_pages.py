@@ -70,11 +70,8 @@ def test_a_video_becomes_a_transcript_live(
     page.wait_for_function("() => document.querySelector('video').currentTime > 0")
     check_page(visitor)
 
-    with stack.connect() as connection:
-        connection.execute(
-            "update public.trainings set procedure = %s where id = %s",
-            (Jsonb(PROCEDURE), page.url.rpartition("/")[2]),
-        )
+    update = "update public.trainings set procedure = %s where id = %s"
+    stack.run(update, Jsonb(PROCEDURE), page.url.rpartition("/")[2])
     page.reload()
     expect(procedure.locator(".picture")).to_have_count(2)
     page.wait_for_function(HAS_PICTURES)

@@ -77,8 +77,7 @@ class Site:
         asked = (
             "select status::text, attempts from minutehand.jobs where session_id = %s order by id"
         )
-        with self.stack.connect() as connection:
-            return connection.execute(asked, (chat,)).fetchall()
+        return self.stack.run(asked, chat)
 
 
 def files_of(page: Path) -> dict[str, str]:

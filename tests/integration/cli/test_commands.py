@@ -36,14 +36,13 @@ def run(stack: RunningStack) -> Run:
 @pytest.fixture
 def account(stack: RunningStack) -> str:
     """A job payload that names an account of Ada's workspace."""
-    with stack.connect() as connection:
-        row = connection.execute(
-            "insert into public.accounts (workspace_id, name, domain)"
-            " values (%s, %s, %s) returning id",
-            (stack.demo_workspace_id, "Command", f"{uuid.uuid4().hex}.example"),
-        ).fetchone()
-    assert row is not None
-    return json.dumps({"account_id": str(row[0])})
+    [(account,)] = stack.run(
+        "insert into public.accounts (workspace_id, name, domain)"
+        " values (%s, 'Command', %s) returning id::text",
+        stack.demo_workspace_id,
+        f"{uuid.uuid4().hex}.example",
+    )
+    return json.dumps({"account_id": account})
 
 
 def test_a_job_is_steered_by_either_end_of_its_id(
@@ -106,18 +105,15 @@ def test_a_job_is_watched_and_the_workspace_is_listed(
     assert [line.split()[1] for line in (lines[0], lines[-1])] == ["created", "completed"]
     assert '"credits":' in lines[-1]  # the line contains the job's result
     assert run.json("schedules") == run.json("webhooks") == []
-    with stack.connect() as connection:
-        off = {"name": "off", "cron": "* * * * *", "job_type": "beat", "enabled": False}
-        text = json.dumps(off)
-        connection.execute("select public.put_schedule(%s, %s)", (stack.demo_workspace_id, text))
-        hook = {"url": "https://x.example/", "sealed_secret": SEALED, "job_types": ["nobodys"]}
-        text = json.dumps(hook)
-        connection.execute("select public.put_webhook(%s, %s)", (stack.demo_workspace_id, text))
+    off = {"name": "off", "cron": "* * * * *", "job_type": "beat", "enabled": False}
+    hook = {"url": "https://x.example/", "sealed_secret": SEALED, "job_types": ["nobodys"]}
+    for kind, row in (("schedule", off), ("webhook", hook)):
+        put = f"select public.put_{kind}(%s, %s)"
+        stack.run(put, stack.demo_workspace_id, json.dumps(row))
     assert re.search(r"UTC +- +no", run("schedules").stdout)  # has no next job
     assert "no worker has" in run("webhooks").stdout
-    with stack.connect() as connection:
-        connection.execute("delete from queue.schedules where name = 'off'")
-        connection.execute("delete from queue.webhooks where job_types = '{nobodys}'")
+    stack.run("delete from queue.schedules where name = 'off'")
+    stack.run("delete from queue.webhooks where job_types = '{nobodys}'")
     assert "enrich_account" in run.json("workers")[0]["job_types"]
     assert re.search(r"seen (\d+ s ago|now)", run("workers").stdout)
     assert job_id[-8:] in run("logs", "-n", "50").stdout
@@ -130,11 +126,9 @@ def test_new_log_lines_are_followed_without_the_old_ones(run: Run, stack: Runnin
 
     The workspace is new, because the stack's own worker may write log lines into the demo's.
     """
-    with stack.connect() as connection:
-        new = "insert into public.workspaces (name) values ('Logs') returning id::text"
-        [(workspace,)] = connection.execute(new).fetchall()
-        join = "insert into public.workspace_members values (%s, %s, 'member')"
-        connection.execute(join, (workspace, ADA.id))
+    new = "insert into public.workspaces (name) values ('Logs') returning id::text"
+    [(workspace,)] = stack.run(new)
+    stack.run("insert into public.workspace_members values (%s, %s, 'member')", workspace, ADA.id)
     command = [sys.executable, "-m", "minutehand.cli", "logs", "-n", "1", "--follow", "--json"]
     command += ["--workspace", workspace]
     with HandWorker(stack, workspace) as worker:
@@ -166,12 +160,11 @@ def test_a_type_that_is_refused_says_why_in_the_list(run: Run, stack: RunningSta
     """`types` marks a job type whose registration was rejected, and prints the reason."""
     schedules = [{"name": "edge.beat", "cron": "0 7 * * *", "timezone": "Europe/Berln"}]
     spec = json.dumps([{"job_type": "edge.beat", "schedules": schedules}])
-    with stack.connect() as connection:
-        connection.execute("select public.register_job_types(%s)", (spec,))
-        try:
-            listing = run("types")
-        finally:
-            connection.execute("delete from queue.job_types where job_type = 'edge.beat'")
+    stack.run("select public.register_job_types(%s)", spec)
+    try:
+        listing = run("types")
+    finally:
+        stack.run("delete from queue.job_types where job_type = 'edge.beat'")
 
     assert re.search(r"edge\.beat +REFUSED", listing.stdout)
     rejected = r"the code of edge\.beat cannot be used: .*Europe/Berln"
@@ -196,9 +189,8 @@ def test_jobs_of_no_tenant_are_those_of_the_system(run: Run, stack: RunningStack
     spec = json.dumps([{"job_type": "of.clock"}])
     enqueue = "select public.enqueue_job('ffffffff-ffff-4fff-bfff-ffffffffffff', 'of.clock', '{}')"
     secret = stack.values["SUPABASE_SECRET_KEY"]
-    with stack.connect() as connection:
-        connection.execute("select public.register_job_types(%s)", (spec,))
-        connection.execute(enqueue)
+    stack.run("select public.register_job_types(%s)", spec)
+    stack.run(enqueue)
 
     [job] = run.json("ls", "-w", "system", "--type", "of.clock", "--token", secret)
 
@@ -217,12 +209,11 @@ def test_a_person_is_exported_and_erased_with_all_files(
     settings = Settings.from_env(stack.values)
     storage = client(settings, "s3")
     storage.put_object(Bucket=settings.uploads_bucket, Key=key, Body=b"x")
-    with stack.connect() as connection:
-        connection.execute(
-            "insert into public.trainings (workspace_id, title, object_key, created_by)"
-            " values (%s, 't', %s, %s)",
-            (stack.demo_workspace_id, key, user),
-        )
+    stack.run(
+        "insert into public.trainings (workspace_id, title, object_key, created_by)"
+        " values (%s, 't', %s, %s)",
+        *(stack.demo_workspace_id, key, user),
+    )
 
     [exported] = json.loads(run("export", user).stdout)["tables"]["public.jobs"]
     assert exported["id"] == job["id"]

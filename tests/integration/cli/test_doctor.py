@@ -195,13 +195,11 @@ BROKEN = [
 def test_a_broken_database_is_found(stack: RunningStack, fault: tuple[str, ...]) -> None:
     """The doctor reports a database that a person, a tool or a full disk has broken."""
     check, verdict, detail, fix, breaks, repair = fault
-    with stack.connect() as sql:
-        sql.execute(breaks.encode())
+    stack.run(breaks)
     try:
         finding = run_one_check(stack, check)
     finally:
-        with stack.connect() as sql:
-            sql.execute(repair.encode())
+        stack.run(repair)
 
     assert finding.verdict == verdict, finding
     assert detail in finding.detail, finding
@@ -214,12 +212,11 @@ def test_an_open_topic_is_a_finding_and_realtime_is_still_checked(stack: Running
     It still checks Realtime.
     """
     toggle = "alter table realtime.messages {} row level security"
-    with stack.connect() as sql:
-        sql.execute(toggle.format("disable").encode())
-        try:
-            found = {each.check: each for each in run_checks(planted(stack, {}))}
-        finally:
-            sql.execute(toggle.format("enable").encode())
+    stack.run(toggle.format("disable"))
+    try:
+        found = {each.check: each for each in run_checks(planted(stack, {}))}
+    finally:
+        stack.run(toggle.format("enable"))
 
     assert "row level security of realtime.messages" in found["extensions"].detail
     assert "as its owner" in str(found["extensions"].fix)
@@ -257,13 +254,12 @@ def test_the_session_for_which_a_migration_waits_is_named(stack: RunningStack) -
 
 def test_connections_that_are_used_up_are_no_wrong_address(stack: RunningStack) -> None:
     """The fix then closes sessions, and changes no setting."""
-    with stack.connect() as session:
-        session.execute("create role planted login connection limit 0 password 'planted'")
-        try:
-            url = re.sub("//.+@", "//planted:planted@", stack.values["DATABASE_URL"])
-            finding = run_one_check(stack, "database", DATABASE_URL=url)
-        finally:
-            session.execute("drop role planted")
+    stack.run("create role planted login connection limit 0 password 'planted'")
+    try:
+        url = re.sub("//.+@", "//planted:planted@", stack.values["DATABASE_URL"])
+        finding = run_one_check(stack, "database", DATABASE_URL=url)
+    finally:
+        stack.run("drop role planted")
     assert "pg_terminate_backend" in str(finding.fix)
 
 
@@ -294,8 +290,7 @@ PAUSE = "insert into queue.pauses (kind, name) values ('queue', 'default')"
 def run_proof(stack: RunningStack, **changes: str | None) -> CheckResult:
     """Run the temporary job, check that nothing is left of it, and return the result."""
     finding = run_one_check(stack, "proof", **changes)
-    with stack.connect() as sql:
-        assert sql.execute(LEFT).fetchall() == [(0,), (0,)]
+    assert stack.run(LEFT) == [(0,), (0,)]
     return finding
 
 
@@ -310,12 +305,11 @@ def test_a_sound_project_is_proved_step_by_step(stack: RunningStack) -> None:
 
 def test_the_step_that_fails_is_named_with_its_fix(stack: RunningStack) -> None:
     """If the queue is paused, the doctor reports that the temporary job was not leased."""
-    with stack.connect() as sql:
-        sql.execute(PAUSE.encode())
-        try:
-            finding = run_proof(stack)
-        finally:
-            sql.execute("delete from queue.pauses where name = 'default'")
+    stack.run(PAUSE)
+    try:
+        finding = run_proof(stack)
+    finally:
+        stack.run("delete from queue.pauses where name = 'default'")
 
     assert finding.verdict == "fail"
     assert finding.detail.startswith("not leased: ")

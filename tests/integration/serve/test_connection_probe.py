@@ -131,12 +131,10 @@ async def call_if_direct(settings: Settings) -> DatabaseAccess:
 
 def test_a_role_that_may_not_become_the_workers_is_named(renewed: Renewed) -> None:
     """The probe reports a database user that may not become the role `job_worker`."""
-    with renewed.connect() as owner:
-        owner.execute("create role address_test login password 'p'")
+    renewed.run("create role address_test login password 'p'")
     port = urlsplit(renewed.url).port
     stranger = asyncio.run(probe(f"postgresql://address_test:p@127.0.0.1:{port}/{renewed.name}"))
-    with renewed.connect() as owner:
-        owner.execute("drop role address_test")
+    renewed.run("drop role address_test")
 
     assert (stranger.role, stranger.sessions) == (False, True)
     assert stranger.fault

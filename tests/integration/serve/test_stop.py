@@ -32,8 +32,7 @@ where leases.job_id = any(%s::uuid[]) and jobs.progress ->> 'stage' = 'begun'
 def delete_jobs(stack: RunningStack) -> Iterator[None]:
     """Delete the jobs of the test at its end, because no other host may run them."""
     yield
-    with stack.connect() as connection:
-        connection.execute("delete from public.jobs where job_type like 'served.%'")
+    stack.run("delete from public.jobs where job_type like 'served.%'")
 
 
 pytestmark = pytest.mark.usefixtures("delete_jobs")

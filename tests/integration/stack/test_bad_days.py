@@ -121,8 +121,7 @@ def test_no_job_is_lost(stack: RunningStack, tmp_path: Path, trouble: str) -> No
         # No job may wait forever, for a dead worker or for a clock that was changed.
         until(lambda: day.left() == 0, seconds=900)
     counted = "select count(*), count(*) filter (where attempts > 1) from public.jobs"
-    with stack.connect() as connection:
-        completed = f"{counted} where id = any (%s) and status = 'completed'"
-        [(done, twice)] = connection.execute(completed, [day.ids]).fetchall()
+    completed = f"{counted} where id = any (%s) and status = 'completed'"
+    [(done, twice)] = stack.run(completed, day.ids)
     print(f"{trouble}: {JOBS} jobs, {JOBS - done} lost, {twice} ran twice")
     assert len({*day.ids}) == done == JOBS

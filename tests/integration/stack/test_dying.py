@@ -57,8 +57,7 @@ def test_nothing_outlives_a_killed_launcher_and_the_next_one_starts(stack: Runni
     secret = stack.supabase_jwt_secret
     video = {"Bucket": BUCKET, "Key": "workspaces/1/video.mp4"}
     client("s3", stack.aws_endpoint_url).put_object(**video, Body=b"moving")
-    with stack.connect() as connection:
-        connection.execute("create table public.scratch_outlived ()")
+    stack.run("create table public.scratch_outlived ()")
     orphans = list(children(stack.launcher).values())
     assert len(orphans) == 5
 
@@ -68,9 +67,7 @@ def test_nothing_outlives_a_killed_launcher_and_the_next_one_starts(stack: Runni
     _, alive = psutil.wait_procs(orphans, timeout=90)
     assert not alive
     stack.start_again()
-    with stack.connect() as connection:
-        row = connection.execute("select to_regclass('public.scratch_outlived') is not null")
-        assert row.fetchone() == (True,)
+    assert stack.run("select to_regclass('public.scratch_outlived') is not null") == [(True,)]
     assert stack.supabase_jwt_secret == secret
     kept = client("s3", stack.aws_endpoint_url).get_object(**video)
     assert kept["Body"].read() == b"moving"

@@ -114,8 +114,8 @@ async def test_a_job_of_the_sessions_own_transaction(database: Database) -> None
     statement, given = session.execute.await_args.args
     # In this test's database, the jobs are in the schema `public`.
     bound = re.sub(r"(?<!:):(\w+)", r"%(\1)s", statement).replace("minutehand.", "public.")
+    database.run("insert into public.workspaces values (%s, 'Acme')", ACME)
     with database.connect() as connection:
-        connection.execute("insert into public.workspaces values (%s, 'Acme')", (ACME,))
         [(made,)] = connection.execute(bound.encode(), given).fetchall()
     assert made["job"]["payload"] == {"name": "Ada"}
 
