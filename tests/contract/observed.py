@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.engine import Engine, refusal
+from tests.support.engine import Engine, Json, refusal
 
 ENDED = "('completed', 'failed', 'cancelled')"
 ENDS = "('job.completed', 'job.failed', 'job.cancelled')"
@@ -35,12 +35,12 @@ HOLDS = {
 }
 
 
-def breaches(connection: psycopg.Connection[Any], **more: str) -> dict[str, Any]:
+def breaches(connection: psycopg.Connection[Any], **more: str) -> Json:
     """Check all invariants, and the queries in `more`, in one snapshot.
 
     Return the first five rows that violate each invariant.
     """
-    found: dict[str, Any] = {}
+    found: Json = {}
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
         for name, query in {**HOLDS, **more}.items():
@@ -56,7 +56,7 @@ def refused(call: Callable[..., Any], *args: Any, **options: Any) -> tuple[str |
     return refusal(error.value)
 
 
-def started(engine: Engine, **options: Any) -> dict[str, Any]:
+def started(engine: Engine, **options: Any) -> Json:
     """Enqueue a job, lease it, and return the lease."""
     return engine.start(**options)[1]
 
@@ -72,7 +72,7 @@ def seconds_until(engine: Engine, job_id: str) -> float:
     return float(engine.one(f"select {wait} from public.jobs where id = %s", job_id))
 
 
-def ask(name: str = "q", **more: Any) -> dict[str, Any]:
+def ask(name: str = "q", **more: Any) -> Json:
     return {"kind": "ask", "name": name, "question": "?", **more}
 
 
@@ -83,7 +83,7 @@ def messages(engine: Engine, topic: str = "%") -> list[tuple[str, str, Any]]:
     )
 
 
-def sent_on(engine: Engine, topic: str) -> list[dict[str, Any]]:
+def sent_on(engine: Engine, topic: str) -> list[Json]:
     """Return the events of all Realtime messages to a topic, without their times."""
     return [
         {name: value for name, value in event.items() if name != "at"}
@@ -92,7 +92,7 @@ def sent_on(engine: Engine, topic: str) -> list[dict[str, Any]]:
     ]
 
 
-def events_of(message: dict[str, Any]) -> list[dict[str, Any]]:
+def events_of(message: Json) -> list[Json]:
     """Return the events in a Realtime message.
 
     A message is one event, a list of events, or groups of equal events of several jobs.

@@ -29,10 +29,10 @@ from hypothesis.stateful import (
 from tests.contract.observed import breaches, later
 from tests.sql.conftest import INVARIANTS
 from tests.support.databases import Database
-from tests.support.engine import ACME, CLOCK, ERROR, GLOBEX, Engine, handle
+from tests.support.engine import ACME, CLOCK, ERROR, GLOBEX, Engine, Json, handle
 
 LEASE_SECONDS = 100
-TYPES: dict[str, dict[str, Any]] = {
+TYPES: dict[str, Json] = {
     "plain": {},
     "keyed": {"key_concurrency": 1, "workspace_concurrency": 3},
     "few": {"max_concurrency": 2},
@@ -115,14 +115,14 @@ class QueueMachine(RuleBasedStateMachine):
         self.open_since: dict[int, Callable[[], None]] = {}
         self.jobs: dict[str, str] = {}
         self.spawned: set[str] = set()
-        self.held: dict[tuple[str, int], dict[str, Any]] = {}
+        self.held: dict[tuple[str, int], Json] = {}
         self.fences: dict[str, int] = {}
-        self.answers: dict[tuple[str, int], dict[str, Any]] = {}
-        self.calls: list[tuple[dict[str, Any], set[tuple[str, int]]]] = []
+        self.answers: dict[tuple[str, int], Json] = {}
+        self.calls: list[tuple[Json, set[tuple[str, int]]]] = []
         self.workers = [f"w{index} of {self.run_id}" for index in range(3)]
         self.keys: dict[str, tuple[str, int]] = {}
         self.not_before: dict[str, float] = {}
-        self.results: dict[str, Any] = {}
+        self.results: Json = {}
         self.reported: dict[str, int] = {}
         self.cursor = self.watcher.rpc("event_feed", p_workspace_id=ACME)["cursor"]
         for job_type in ("plain", "keyed", "keyed", "few", "rated", "quiet"):
@@ -224,9 +224,7 @@ class QueueMachine(RuleBasedStateMachine):
         count=st.integers(1, 4),
         options=OPTIONS,
     )
-    def enqueue(
-        self, at: At, workspace: str, job_type: str, count: int, options: dict[str, Any]
-    ) -> None:
+    def enqueue(self, at: At, workspace: str, job_type: str, count: int, options: Json) -> None:
         note = lambda answer: self.made(answer, workspace)  # noqa: E731
         of = {"p_workspace_id": workspace}
         if count == 1:
@@ -342,7 +340,7 @@ class QueueMachine(RuleBasedStateMachine):
 
         self.call(at, act, lambda answer: self.leased(request, answer))
 
-    def leased(self, request: dict[str, Any], answer: Any) -> None:
+    def leased(self, request: Json, answer: Any) -> None:
         given = set()
         for lease in answer["leases"]:
             job_id, fence = lease["job"]["id"], lease["fence"]
@@ -386,11 +384,11 @@ class QueueMachine(RuleBasedStateMachine):
             request = {"worker_id": worker, "evidence": {"signal": "SIGKILL"}}
             self.rpc((index, False), IGNORED, "tick_finished", p_request=request)
 
-    def some_lease(self, pick: float) -> dict[str, Any]:
+    def some_lease(self, pick: float) -> Json:
         known = list(self.held.values())
         return known[-1 - int(pick * min(len(known), 20))]
 
-    def must_hold(self, entry: dict[str, Any]) -> bool:
+    def must_hold(self, entry: Json) -> bool:
         """Return whether this lease must still be valid, whatever calls were made."""
         job_id = entry["lease"]["job"]["id"]
         return (
@@ -405,7 +403,7 @@ class QueueMachine(RuleBasedStateMachine):
     def report(self, at: At, picks: list[float], news: bool) -> None:
         """Report some live and lost leases in one call."""
         entries = list({id(one): one for one in map(self.some_lease, picks)}.values())
-        reported: dict[str, Any] = {"progress": {"percentage": 7}}
+        reported: Json = {"progress": {"percentage": 7}}
         reported["logs"] = [{"level": "info", "message": "x"}]
         reported["steps"] = [{"name": "s", "result": 1}]
         items = [{**handle(entry["lease"]), **(reported if news else {})} for entry in entries]
@@ -439,14 +437,14 @@ class QueueMachine(RuleBasedStateMachine):
             self.spawn((at[0], False), pick)
         self.settle_entry(at, entry, outcome, wait)
 
-    def item_of(self, entry: dict[str, Any], outcome: str, wait: str) -> dict[str, Any]:
-        waits: dict[str, dict[str, Any]] = {
+    def item_of(self, entry: Json, outcome: str, wait: str) -> Json:
+        waits: dict[str, Json] = {
             "sleep": {"until": later(self.watcher, 150)},
             "ask": {"question": "?", "timeout_at": later(self.watcher, 400)},
             "event": {"event": "p" + self.run_id},
             "children": {"job_ids": entry.get("children", [])},
         }
-        known: dict[str, dict[str, Any]] = {
+        known: dict[str, Json] = {
             "completed": {"result": self.random.randrange(1000)},
             "retry": {"error": ERROR},
             "failed": {"error": ERROR},
@@ -455,9 +453,7 @@ class QueueMachine(RuleBasedStateMachine):
         }
         return {**handle(entry["lease"]), "outcome": outcome, **known.get(outcome, {})}
 
-    def settle_entry(
-        self, at: At, entry: dict[str, Any], outcome: str, wait: str = "sleep"
-    ) -> None:
+    def settle_entry(self, at: At, entry: Json, outcome: str, wait: str = "sleep") -> None:
         job_id, fence = handle(entry["lease"]).values()
         item = self.item_of(entry, outcome, wait)
         stale, sure = self.fences.get(job_id, 0) > fence, self.must_hold(entry)
@@ -481,7 +477,7 @@ class QueueMachine(RuleBasedStateMachine):
 
         self.rpc(at, note, "settle_jobs", p_request={"items": [item]})
 
-    def settled(self, job_id: str, outcome: str, status: str, item: dict[str, Any]) -> None:
+    def settled(self, job_id: str, outcome: str, status: str, item: Json) -> None:
         """Record the time and the result that the end of an attempt must leave."""
         if outcome in ("snoozed", "retry") and status == "pending":
             wait = 150 if outcome == "snoozed" else 50

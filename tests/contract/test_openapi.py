@@ -16,11 +16,10 @@ from jsonschema import Draft202012Validator
 
 from minutehand.web import sse
 from tests.contract.api import Api, serving_api
-from tests.support.engine import ACME, ADA, GLOBEX, MISSING
+from tests.support.engine import ACME, ADA, GLOBEX, MISSING, Json
 from tests.support.project import project_of_a_file
 from tests.support.renewed import Renewed
 
-Document = dict[str, Any]
 METHODS = ("get", "post", "put", "patch", "delete")
 ODD_VALUES: list[Any] = [None, True, -1, 0.5, "", "x" * 300, [], {}, "ünï\u2028code", 10**30]
 #: Sample strings by their JSON-schema format, or for any pattern.
@@ -60,11 +59,11 @@ async def whole(renewed: Renewed, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 
 
 @pytest.fixture
-async def document(whole: Api) -> Document:
+async def document(whole: Api) -> Json:
     return dict((await whole.call("GET", "/api/openapi.json", user=None)).json())
 
 
-def operations(document: Document) -> Iterator[tuple[str, str, Document]]:
+def operations(document: Json) -> Iterator[tuple[str, str, Json]]:
     for path, item in document["paths"].items():
         for method in METHODS:
             if method in item and not path.startswith(ELSEWHERE):
@@ -72,13 +71,13 @@ def operations(document: Document) -> Iterator[tuple[str, str, Document]]:
 
 
 @pytest.mark.weekly(only=True)
-async def test_the_document_is_valid(document: Document) -> None:
+async def test_the_document_is_valid(document: Json) -> None:
     from openapi_spec_validator import validate  # slow, and used only here
 
     validate(document)
 
 
-async def test_every_operation_says_who_may(whole: Api, document: Document) -> None:
+async def test_every_operation_says_who_may(whole: Api, document: Json) -> None:
     """An operation that declares required security returns 401 without a token.
 
     Every operation that declares security also declares status 429.
@@ -102,12 +101,12 @@ async def test_every_operation_says_who_may(whole: Api, document: Document) -> N
 class Maker:
     """Generator of random values that usually match a JSON schema and sometimes do not."""
 
-    def __init__(self, document: Document, seed: str, known: Mapping[str, str]) -> None:
+    def __init__(self, document: Json, seed: str, known: Mapping[str, str]) -> None:
         self._document = document
         self._random = random.Random(seed)
         self._known = known
 
-    def value(self, schema: Document, name: str = "", depth: int = 0) -> Any:
+    def value(self, schema: Json, name: str = "", depth: int = 0) -> Any:
         dice = self._random
         if dice.random() < 0.06:
             return dice.choice(ODD_VALUES)
@@ -147,7 +146,7 @@ class Maker:
         return None
 
 
-def request_for(maker: Maker, path: str, operation: Document) -> tuple[str, dict[str, Any]]:
+def request_for(maker: Maker, path: str, operation: Json) -> tuple[str, Json]:
     url, query, headers = path, {}, {}
     for parameter in operation.get("parameters", ()):
         value = maker.value(parameter["schema"], parameter["name"])
@@ -158,7 +157,7 @@ def request_for(maker: Maker, path: str, operation: Document) -> tuple[str, dict
             query[parameter["name"]] = value if isinstance(value, list) else str(value)
         elif parameter["in"] == "header" and isinstance(value, str) and value.isascii():
             headers[parameter["name"]] = value or "x"
-    more: dict[str, Any] = {"params": query, "headers": headers}
+    more: Json = {"params": query, "headers": headers}
     content = operation.get("requestBody", {}).get("content", {})
     if "application/json" in content:
         more["json"] = maker.value(content["application/json"]["schema"])
@@ -166,7 +165,7 @@ def request_for(maker: Maker, path: str, operation: Document) -> tuple[str, dict
 
 
 async def test_whatever_is_sent_the_answer_is_one_the_document_knows(
-    whole: Api, document: Document
+    whole: Api, document: Json
 ) -> None:
     """A random request gets a status and a body that the OpenAPI document describes.
 
@@ -183,7 +182,7 @@ async def test_whatever_is_sent_the_answer_is_one_the_document_knows(
     answered: Counter[int] = Counter()
     wrong: list[str] = []
 
-    async def once(method: str, path: str, operation: Document, round_: int) -> None:
+    async def once(method: str, path: str, operation: Json, round_: int) -> None:
         user, known = rounds[round_]
         maker = Maker(document, f"{method} {path} {round_}", known)
         url, more = request_for(maker, path, operation)
@@ -217,7 +216,7 @@ async def test_whatever_is_sent_the_answer_is_one_the_document_knows(
 
 
 async def test_an_odd_address_header_or_body_is_no_fault_of_ours(
-    whole: Api, document: Document
+    whole: Api, document: Json
 ) -> None:
     """A malformed request never gets a status of 500 or above, unless it is 503."""
     dice = random.Random(7)
@@ -241,7 +240,7 @@ async def test_an_odd_address_header_or_body_is_no_fault_of_ours(
     assert len(answered) > 5
 
 
-def deviations(document: Document, described: Document, response: httpx.Response) -> list[str]:
+def deviations(document: Json, described: Json, response: httpx.Response) -> list[str]:
     content = described.get("content", {})
     kind = response.headers.get("content-type", "").partition(";")[0]
     if response.status_code == 204:

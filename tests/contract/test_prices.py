@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from tests.contract.observed import ask
-from tests.support.engine import ACME, ADA, BOB, ERROR, SEALED, Engine
+from tests.support.engine import ACME, ADA, BOB, ERROR, SEALED, Engine, Json
 
 #: The text that a caller stores. It cannot be compressed, so its stored size is known.
 TEXT = "".join(random.Random(1).choices(string.ascii_letters, k=160_000))
@@ -44,7 +44,7 @@ PLAN = {"prompt": "TEXT", "speed_vs_detail": "fast_but_skip_details"}
 FILE = f"workspaces/{ACME}/{ADA}/{uuid.UUID(int=9)}/v.mp4"
 #: Arguments of each function that a user may call. TEXT marks the text to store. Other words in
 #: capitals are ids of rows that `world` creates.
-CALLS: dict[str, dict[str, Any]] = {
+CALLS: dict[str, Json] = {
     "enqueue_job": {**OF, "p_job_type": "work", "p_payload": NOTE},
     "enqueue_jobs": {**OF, "p_jobs": [{"job_type": "work", "payload": NOTE}]},
     "cancel_job": {"p_job_id": "PENDING"},

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from tests.contract.observed import ask, refused
-from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine, ids_of
+from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine, Json, ids_of
 
 
 def count(engine: Engine) -> int:
     return int(engine.count("public.jobs"))
 
 
-def bulk(engine: Engine, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def bulk(engine: Engine, items: list[Json]) -> list[Json]:
     jobs = [{"job_type": "work", **item} for item in items]
     return list(engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=jobs)["jobs"])
 
@@ -84,7 +84,7 @@ def test_a_key_that_was_answered_with_another_job_ends_with_that_one(
 
 @pytest.mark.parametrize("options", [{"debounce_seconds": 60}, {}])
 def test_racing_callers_of_one_key_replace_its_job_one_after_another(
-    engine: Engine, options: dict[str, Any]
+    engine: Engine, options: Json
 ) -> None:
     """Concurrent callers that replace the job of one unique key change one job in turn.
 
@@ -112,7 +112,7 @@ def test_another_payload_under_the_same_key_is_a_conflict(engine: Engine) -> Non
 
     conflict = ("PT409", "idempotency_conflict", job_id)
     assert refused(engine.enqueue, {"a": 2}, idempotency_key="k") == conflict
-    others: list[dict[str, Any]] = [{"workspace": GLOBEX}, {"job_type": "other"}]
+    others: list[Json] = [{"workspace": GLOBEX}, {"job_type": "other"}]
     ids = {engine.enqueue({"a": 2}, idempotency_key="k", **other) for other in others}
     assert len(ids | {job_id}) == 3
 
@@ -172,7 +172,7 @@ def test_two_bulks_with_the_same_keys_in_opposite_order_do_not_deadlock(engine: 
 
 
 def test_a_bulk_is_all_or_nothing_and_names_the_bad_item(engine: Engine) -> None:
-    bad: list[tuple[dict[str, Any], str, str]] = [
+    bad: list[tuple[Json, str, str]] = [
         ({"priority": 5000}, "invalid_argument", "priority"),
         ({"prio": 1}, "invalid_argument", "prio"),
         ({"job_type": "x" * 101}, "unknown_job_type", "job_type"),
@@ -232,7 +232,7 @@ def test_unique_with_replace_changes_a_pending_holder_only(engine: Engine) -> No
 
 def test_debounce_runs_once_after_the_last_call(engine: Engine) -> None:
     engine.stop_clock()
-    options: dict[str, Any] = {"unique": {"key": "save"}, "debounce_seconds": 30}
+    options: Json = {"unique": {"key": "save"}, "debounce_seconds": 30}
     first = engine.enqueue({"v": 1}, **options)
     engine.advance(20)
     assert engine.enqueue({"v": 2}, **options) == first

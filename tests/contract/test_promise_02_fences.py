@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from tests.contract.observed import ask, refused, started
-from tests.support.engine import ADA, MISSING, TICK, Engine, handle, ids_of
+from tests.support.engine import ADA, MISSING, TICK, Engine, Json, handle, ids_of
 
 ERROR = {"type": "E", "message": "zombie"}
-Item = dict[str, Any]
-OUTCOMES: list[tuple[str, Item]] = [
+OUTCOMES: list[tuple[str, Json]] = [
     ("completed", {"result": {"zombie": True}}),
     ("retry", {"error": ERROR}),
     ("failed", {"error": ERROR}),
@@ -25,7 +24,7 @@ OUTCOMES: list[tuple[str, Item]] = [
 ]
 
 
-def news(word: str) -> dict[str, Any]:
+def news(word: str) -> Json:
     return {
         "progress": {"percentage": 99, "message": word},
         "logs": [{"level": "info", "message": word}],
@@ -38,7 +37,7 @@ NEWS = news("zombie")
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-def lost_lease(engine: Engine) -> tuple[dict[str, Any], dict[str, Any]]:
+def lost_lease(engine: Engine) -> tuple[Json, Json]:
     """Let a job's lease expire and lease the job again. Return the old lease and the new one."""
     engine.enqueue()
     zombie = engine.lease_one(worker="zombie")
@@ -46,7 +45,7 @@ def lost_lease(engine: Engine) -> tuple[dict[str, Any], dict[str, Any]]:
     return zombie, engine.lease_one(worker="heir")
 
 
-def snapshot(engine: Engine, lease: dict[str, Any]) -> Any:
+def snapshot(engine: Engine, lease: Json) -> Any:
     tables = engine.one(
         "select jsonb_build_array((select jsonb_agg(to_jsonb(j)) from public.jobs as j),"
         " (select jsonb_agg(to_jsonb(e) order by e.seq) from public.job_events as e),"
@@ -76,7 +75,7 @@ def test_no_function_of_a_worker_acts_on_a_job_without_its_lease(engine: Engine)
 
 
 @pytest.mark.parametrize(("outcome", "item"), OUTCOMES)
-def test_a_zombies_settle_stores_nothing(engine: Engine, outcome: str, item: Item) -> None:
+def test_a_zombies_settle_stores_nothing(engine: Engine, outcome: str, item: Json) -> None:
     engine.stop_clock()
     zombie, heir = lost_lease(engine)
     before = snapshot(engine, heir)
@@ -132,7 +131,7 @@ def test_an_item_is_answered_for_itself_and_stored_by_its_own_fence(engine: Engi
 
 @pytest.mark.parametrize(("outcome", "item"), OUTCOMES)
 def test_a_repeated_settle_is_answered_as_the_first(
-    engine: Engine, outcome: str, item: Item
+    engine: Engine, outcome: str, item: Json
 ) -> None:
     """A worker that repeats a settle, because the response was lost, gets the first response again.
 
@@ -163,7 +162,7 @@ def test_a_repeated_lease_call_returns_the_same_leases(engine: Engine) -> None:
     engine.register("work", lease_seconds=77, timeout_seconds=55, backoff={"first_seconds": 0})
     step = {"name": "s", "result": {"sum": 12.5, "of": ["a", None]}}
     engine.settle(started(engine, priority=1), "retry", retry_after_seconds=0, steps=[step])
-    rich: dict[str, Any] = {
+    rich: Json = {
         "deadline_at": "2100-01-01T00:00:00.123456Z",
         "tags": ["blue"],
         "timeout_seconds": 7,

@@ -4,12 +4,11 @@ Each lease counts as an attempt, up to the job's maximum.
 """
 
 from functools import partial
-from typing import Any
 
 import pytest
 
 from tests.contract.observed import ask, later, refused, started
-from tests.support.engine import ACME, Engine, ids_of
+from tests.support.engine import ACME, Engine, Json, ids_of
 
 ERROR = {"type": "ValueError", "message": "no such account 17"}
 
@@ -50,7 +49,7 @@ def test_a_failing_job_fails_after_its_last_attempt(engine: Engine) -> None:
 
     The failed job keeps its error and is listed among the dead letters.
     """
-    given: dict[int, dict[str, Any]] = {5: {}, 2: {"max_attempts": 2}}
+    given: dict[int, Json] = {5: {}, 2: {"max_attempts": 2}}
     for most, options in given.items():
         job_id = engine.enqueue(**options)
         for _ in range(most):
@@ -116,7 +115,7 @@ def test_a_processors_own_fail_is_not_retried(engine: Engine) -> None:
 
 def test_work_past_its_deadline_is_not_run(engine: Engine) -> None:
     engine.stop_clock()
-    given: dict[str, Any] = {"deadline_at": later(engine, 30)}
+    given: Json = {"deadline_at": later(engine, 30)}
     running, held = engine.start(**given)
     ids = [engine.enqueue(**given), engine.enqueue(delay_seconds=100, **given)]
     engine.advance(30)
@@ -248,7 +247,7 @@ def test_what_has_started_is_not_late_to_start(engine: Engine) -> None:
     ],
 )
 def test_a_replacement_keeps_the_limit_and_counts_from_its_own_time(
-    engine: Engine, options: dict[str, Any], replaced: list[int], last: int
+    engine: Engine, options: Json, replaced: list[int], last: int
 ) -> None:
     engine.stop_clock()
     unique = {"key": "k"}

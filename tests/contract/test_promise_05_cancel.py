@@ -4,13 +4,12 @@ A running processor learns of it from the response to its next report.
 """
 
 from functools import partial
-from typing import Any
 
 import psycopg
 import pytest
 
 from tests.contract.observed import ask, later, refused
-from tests.support.engine import ACME, ADA, ERROR, Engine, handle, ids_of
+from tests.support.engine import ACME, ADA, ERROR, Engine, Json, handle, ids_of
 
 CHILD = [{"job_type": "work"}]
 #: The states of a job in which each function accepts the job.
@@ -186,7 +185,7 @@ def test_deleting_a_job_ends_what_depends_on_it(engine: Engine) -> None:
     assert engine.status(orphan) == "cancelled"
 
 
-def bulk(engine: Engine, function: str, criteria: dict[str, Any], limit: int) -> list[int]:
+def bulk(engine: Engine, function: str, criteria: Json, limit: int) -> list[int]:
     """Return the number of jobs that each call of a bulk function changed, until none are left."""
     counts, cursor = [], None
     while True:

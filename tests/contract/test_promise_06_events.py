@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.contract.observed import ask, later, messages, refused, sent_on, started
-from tests.support.engine import ACME, ADA, ERROR, GLOBEX, Engine, handle, ids_of
+from tests.support.engine import ACME, ADA, ERROR, GLOBEX, Engine, Json, handle, ids_of
 
 Seen = list[tuple[str, int]]
 
@@ -95,8 +95,8 @@ def test_a_call_that_settles_and_leases_writes_one_feed_row(engine: Engine, ada:
     readers = {"event_feed": {"p_workspace_id": ACME}, "session_feed": {"p_session_id": session}}
     for function, scope in readers.items():
         for limit in (1, 2, 500):
-            page: dict[str, Any] = {"cursor": cursor, "more": True}
-            found: list[dict[str, Any]] = []
+            page: Json = {"cursor": cursor, "more": True}
+            found: list[Json] = []
             while page["more"]:
                 page = ada.rpc(function, **scope, p_cursor=page["cursor"], p_limit=limit)
                 found += page["events"]

@@ -12,7 +12,19 @@ from psycopg.types.json import Jsonb
 
 from tests.contract.observed import ask, may_join, refused
 from tests.contract.test_prices import CALLS, put, world
-from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, MISSING, Engine, handle, ids_of, piece
+from tests.support.engine import (
+    ACME,
+    ADA,
+    BOB,
+    EVE,
+    GLOBEX,
+    MISSING,
+    Engine,
+    Json,
+    handle,
+    ids_of,
+    piece,
+)
 from tests.support.renewed import Renewed
 
 #: A user of Supabase Auth who belongs to no workspace.
@@ -110,7 +122,7 @@ def test_an_id_of_an_app_is_missing_to_a_stranger(engine: Engine, eve: Engine) -
 
 
 #: Callers who do not belong to the workspace: a database role, and the claims of the token.
-STRANGERS: dict[str, tuple[str, dict[str, Any]]] = {
+STRANGERS: dict[str, tuple[str, Json]] = {
     "a rival": ("authenticated", {"sub": EVE}),
     "of no workspace": ("authenticated", {"sub": GUEST}),
     "anonymous": ("authenticated", {"sub": GUEST, "is_anonymous": True}),

@@ -4,12 +4,11 @@ Pauses apply, and no backlog of one tenant delays another tenant's job.
 """
 
 from collections import Counter
-from typing import Any
 
 import pytest
 
 from tests.contract.observed import refused, started
-from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, ids_of
+from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, Json, ids_of
 
 
 def test_leases_of_two_tenants_hold_the_limit_of_a_type(engine: Engine) -> None:
@@ -34,7 +33,7 @@ def test_leases_of_two_tenants_hold_the_limit_of_a_type(engine: Engine) -> None:
     ],
 )
 @pytest.mark.parametrize("call", [1, 2])
-def test_leases_of_one_hold_each_limit(engine: Engine, policy: dict[str, Any], call: int) -> None:
+def test_leases_of_one_hold_each_limit(engine: Engine, policy: Json, call: int) -> None:
     """While one job uses up a concurrency or rate limit, no other session can lease a job.
 
     After the job settles, one more job is leased.
@@ -125,7 +124,7 @@ PAUSES = [
 
 
 @pytest.mark.parametrize("pause", PAUSES)
-def test_what_is_paused_does_not_start_until_resumed(engine: Engine, pause: dict[str, Any]) -> None:
+def test_what_is_paused_does_not_start_until_resumed(engine: Engine, pause: Json) -> None:
     """Paused jobs do not start until they are resumed.
 
     Jobs that were already running may complete, and other jobs start.

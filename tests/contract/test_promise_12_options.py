@@ -12,14 +12,14 @@ from psycopg.types.json import Jsonb
 
 from tests.contract.api import Api
 from tests.contract.observed import refused
-from tests.support.engine import ACME, Engine
+from tests.support.engine import ACME, Engine, Json
 
 #: A placeholder that is replaced by a unique text at each use.
 ONCE = "<once>"
 LATER = "2031-01-01T00:00:00+00:00"
 INSTANTS = ["1969-12-31T23:59:59Z", "9999-06-01T00:00:00Z", "soon"]
 TYPE_ERROR = None  # Postgres rejects a value of a wrong type without a column name
-Way = Callable[[dict[str, Any]], Awaitable[str]]
+Way = Callable[[Json], Awaitable[str]]
 Ways = dict[str, Way]
 
 #: For each option: values that an enqueue must accept, and values that it must reject.
@@ -54,7 +54,7 @@ TABLE: dict[str, tuple[list[Any], list[Any]]] = {
     "traceparent": (["t", "t" * 255], ["", "t" * 256]),
 }
 #: Combinations of options, and whether an enqueue accepts the combination.
-PAIRS: list[tuple[dict[str, Any], bool]] = [
+PAIRS: list[tuple[Json, bool]] = [
     ({"scheduled_for": LATER, "delay_seconds": 60}, False),
     ({"unique": {"key": ONCE}, "debounce_seconds": 0.05}, False),
     ({"unique": {"key": ONCE}, "debounce_seconds": 30}, True),
@@ -107,7 +107,7 @@ def ways(api: Api) -> Ways:
             return {name: fresh(each) for name, each in value.items()}
         return uuid.uuid4().hex if value == ONCE else value
 
-    async def http(path: str, body: dict[str, Any]) -> Any:
+    async def http(path: str, body: Json) -> Any:
         answer = await api.call("POST", path, json={"workspace_id": ACME, **body})
         if answer.status_code < 300:
             return answer.json()
@@ -115,15 +115,15 @@ def ways(api: Api) -> Ways:
         detail = answer.json()["detail"]
         raise Refused(field_of(detail[0]["field"]) if isinstance(detail, list) else None)
 
-    async def one(options: dict[str, Any]) -> str:
+    async def one(options: Json) -> str:
         return str((await http("/api/jobs", item(fresh(options))[0]))["id"])
 
-    async def many(options: dict[str, Any]) -> str:
+    async def many(options: Json) -> str:
         answer = await http("/api/jobs/bulk", {"jobs": item(fresh(options))})
         return str(answer["jobs"][0]["job"]["id"])
 
-    def by(action: Callable[[dict[str, Any]], str]) -> Way:
-        async def way(options: dict[str, Any]) -> str:
+    def by(action: Callable[[Json], str]) -> Way:
+        async def way(options: Json) -> str:
             try:
                 return action(fresh(options))
             except psycopg.Error as error:
@@ -135,7 +135,7 @@ def ways(api: Api) -> Ways:
 
         return way
 
-    def insert(options: dict[str, Any]) -> str:
+    def insert(options: Json) -> str:
         columns = ", ".join(options)
         statement = (
             f"insert into public.jobs (workspace_id, job_type, {columns})"
@@ -144,7 +144,7 @@ def ways(api: Api) -> Ways:
         )
         return str(engine.one(statement, ACME, Jsonb(options)))
 
-    def item(options: dict[str, Any]) -> list[dict[str, Any]]:
+    def item(options: Json) -> list[Json]:
         return [{"job_type": "work", **options}]
 
     return {
@@ -157,19 +157,19 @@ def ways(api: Api) -> Ways:
     }
 
 
-def that_know(ways: Ways, options: dict[str, Any]) -> Ways:
+def that_know(ways: Ways, options: Json) -> Ways:
     without = {"insert"} if options.keys() & NOT_COLUMNS else set()
     if "parent_id" in options:
         without |= {"spawn"}  # a child's parent is the job that spawns it
     return {name: way for name, way in ways.items() if name not in without}
 
 
-async def answers(ways: Ways, options: dict[str, Any]) -> dict[str, Any]:
+async def answers(ways: Ways, options: Json) -> Json:
     """Enqueue in each way.
 
     Return True for each way that accepted the job, and otherwise the rejected option.
     """
-    found: dict[str, Any] = {}
+    found: Json = {}
     for name, way in that_know(ways, options).items():
         try:
             await way(options)
@@ -194,7 +194,7 @@ async def test_each_way_keeps_or_refuses_a_value_alike(ways: Ways, api: Api, opt
         assert set(found.values()) <= {option, TYPE_ERROR}, (value, found)
     timers = "queue.deferred where job_id = %s and not is_place"
     for value in accepted:
-        kept: dict[str, Any] = {}
+        kept: Json = {}
         for name, way in that_know(ways, {option: value}).items():
             job_id = await way({option: value})
             job = api.engine.job(job_id)
@@ -220,7 +220,7 @@ def test_a_replacement_keeps_each_option_unless_it_brings_its_own(engine: Engine
         for first, second in ((options, {}), ({}, options)):
             unique = {"key": uuid.uuid4().hex}
             job_id = engine.enqueue(unique=unique, **first)
-            later: dict[str, Any] = {"debounce_seconds": 30} if how == "debounce" else {}
+            later: Json = {"debounce_seconds": 30} if how == "debounce" else {}
             unique |= {} if later else {"on_conflict": "replace"}
             assert engine.enqueue({"n": 2}, unique=unique, **later, **second) == job_id
             job = engine.job(job_id)
@@ -237,7 +237,7 @@ def test_retries_replays_and_schedules_keep_each_option(engine: Engine) -> None:
     engine.declare("q", "q" * 100)
     options = {option: good[-1] for option, (good, _) in TABLE.items() if good}
     columns = options.keys() - NOT_COLUMNS
-    values: dict[str, Any] = {}
+    values: Json = {}
     accepted, retried, replayed = set[str](), set[str](), set[str]()
     for option, given in options.items():
         with contextlib.suppress(psycopg.Error):

@@ -18,7 +18,7 @@ from minutehand.queue.errors import QueueError
 from minutehand.queue.models import NewJob
 from tests.contract.api import Api
 from tests.contract.observed import ask
-from tests.support.engine import ACME, ADA, EVE, Engine
+from tests.support.engine import ACME, ADA, EVE, Engine, Json
 
 W = f"/api/workspaces/{ACME}"
 CRON = {"cron": "0 3 * * *", "job_type": "work"}
@@ -39,7 +39,7 @@ class Ways:
         stranger: Whether another tenant's person gets 404.
     """
 
-    sql: dict[str, Any]
+    sql: Json
     http: str | None = None
     command: str | None = None
     client: Client | None = None
@@ -253,7 +253,7 @@ async def test_every_way_arrives(api: Api, function: str) -> None:
     """
     ways = TABLE[function]
     given = {"SQL": True, "HTTP": ways.http, "client": function != "queue_health"}
-    left: dict[str, Any] = {}
+    left: Json = {}
     for way in [name for name, known in {**given, "command": ways.command}.items() if known]:
         api.engine.run("delete from public.jobs")
         job_id = prepare(api.engine, ways.state)
@@ -310,7 +310,7 @@ async def test_a_mistyped_type_is_no_silence(api: Api) -> None:
     """
     warnings = []
     for job_type in ("work", "works", "xyzzy"):
-        body: dict[str, Any] = {"workspace_id": ACME, "job_type": job_type, "payload": {}}
+        body: Json = {"workspace_id": ACME, "job_type": job_type, "payload": {}}
         warnings.append((await api.call("POST", "/api/jobs", json=body)).json()["warning"])
     known, similar, unknown = warnings
 

@@ -17,7 +17,7 @@ from minutehand.queue.direct import DirectApi
 from minutehand.queue.errors import LeaseLost, QueueError
 from minutehand.queue.worker_client import WorkerQueue
 from tests.contract.test_promise_12_options import TABLE
-from tests.support.engine import ACME, ERROR, Engine, handle
+from tests.support.engine import ACME, ERROR, Engine, Json, handle
 from tests.support.paths import ROOT
 
 #: Fields of an SQL type that SQL fills itself. No request contains them.
@@ -53,7 +53,7 @@ LEFT_OUT = {
 }
 
 
-def schema_in(engine: Engine, function: str) -> dict[str, Any]:
+def schema_in(engine: Engine, function: str) -> Json:
     """Return the JSON schema in the constant `c_schema` of an SQL function."""
     source = engine.one("select prosrc from pg_proc where oid = %s::regproc", function)
     pattern = r"c_schema constant jsonb := (?:'|\$json\$)(.*?)(?:'|\$json\$);"
@@ -61,7 +61,7 @@ def schema_in(engine: Engine, function: str) -> dict[str, Any]:
     return dict(json.loads(text))
 
 
-def schema_of(model: Any) -> dict[str, Any]:
+def schema_of(model: Any) -> Json:
     return TypeAdapter(model).json_schema()
 
 
@@ -107,7 +107,7 @@ def test_a_request_has_the_fields_that_sql_reads(
 
 
 @pytest.fixture
-def answers(engine: Engine) -> dict[str, Any]:
+def answers(engine: Engine) -> Json:
     """A real response of each function whose response a client parses as a model."""
     mine = {"p_workspace_id": ACME}
     made = engine.rpc("enqueue_job", **mine, p_job_type="work", p_payload={}, p_options={})
@@ -142,7 +142,7 @@ def answers(engine: Engine) -> dict[str, Any]:
     }
 
 
-def test_an_answer_has_the_fields_that_python_reads(answers: dict[str, Any]) -> None:
+def test_an_answer_has_the_fields_that_python_reads(answers: Json) -> None:
     """Each response of an SQL function has exactly the fields of its Python model."""
     for function, (answer, model) in answers.items():
         fields = fields_of(model)
@@ -156,7 +156,7 @@ def test_an_answer_has_the_fields_that_python_reads(answers: dict[str, Any]) -> 
         TypeAdapter(model).validate_python(answer)
 
 
-def test_a_job_is_the_same_for_python_sql_and_typescript(answers: dict[str, Any]) -> None:
+def test_a_job_is_the_same_for_python_sql_and_typescript(answers: Json) -> None:
     """A job has equal fields and types in the Python model, the SQL response and the npm client."""
     source = (ROOT / "infra/console/npm/index.d.ts").read_text()
     [body] = re.findall(r"export type Job<.*?> = \{\n(.*?)\n\};", source, re.DOTALL)

@@ -18,7 +18,7 @@ from supabase_local.migrations import apply_migrations, as_owner, migrations_in
 from supabase_local.ports import reserve_port
 from supabase_local.postgres import Postgres
 from tests.support.databases import HOSTED, Database, fresh_database
-from tests.support.engine import ADA, EVE
+from tests.support.engine import ADA, EVE, Json
 from tests.support.postgres_tools import run_tool
 
 #: The program of a worker that runs until no job is due.
@@ -113,7 +113,7 @@ class Client:
         body = {f"p_{key}": value for key, value in arguments.items()}
         return httpx.post(f"{self.url}/rest/v1/rpc/{name}", json=body, headers=self._headers())
 
-    def rows(self, table: str, **filters: str) -> list[dict[str, Any]]:
+    def rows(self, table: str, **filters: str) -> list[Json]:
         """Read a table through the Data API, under row level security."""
         url = f"{self.url}/rest/v1/{table}"
         response = httpx.get(url, params=filters, headers=self._headers())

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -25,7 +24,7 @@ from supabase_local.postgres import Postgres
 from tests.install.projects import HostedDatabase, hosted_database, install
 from tests.install.second import make_release
 from tests.install.upgrades import first_release, upgrade, write
-from tests.support.engine import ACME, SEALED, Engine, handle, ids_of
+from tests.support.engine import ACME, SEALED, Engine, Json, handle, ids_of
 from tests.support.paths import ROOT
 from tests.support.stranger import bakery
 
@@ -222,13 +221,13 @@ def test_an_upgrade_in_flight_loses_no_job_and_runs_none_twice(
         assert engine.rows(states) == [("completed", 1128), ("failed", 4)]
 
 
-def fill(engine: Engine) -> list[dict[str, Any]]:
+def fill(engine: Engine) -> list[Json]:
     """Create jobs in every state. Return the settlements of those that are running."""
     engine.register("plain")
     engine.register("keyed", key_concurrency=1)
     engine.enqueue_many(30, job_type="plain")
     leases = engine.lease(30, lease_seconds=600)
-    ends: list[dict[str, Any]] = [
+    ends: list[Json] = [
         {"outcome": "completed"},
         {"outcome": "retry", "error": {"message": "m"}},
         {"outcome": "failed", "error": {"message": "m"}},

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.contract.observed import blocks, lease_blocks
-from tests.support.engine import ACME, ADA, GLOBEX, Engine, handle
+from tests.support.engine import ACME, ADA, GLOBEX, Engine, Json, handle
 from tests.support.renewed import Renewed
 
 pytestmark = [pytest.mark.fresh, pytest.mark.timeout(600)]
@@ -245,8 +245,8 @@ def trickle(engine: Engine, count: int, tick: str) -> int:
 
     The result is the median of the last 20 jobs.
     """
-    lease: dict[str, Any] = {"worker_id": "w1", "tick_id": tick, "limit": 5}
-    items: list[dict[str, Any]] = []
+    lease: Json = {"worker_id": "w1", "tick_id": tick, "limit": 5}
+    items: list[Json] = []
     used = []
     for number in range(count):
         lease["call"] = engine.one("select coalesce(max(last_call), 0) + 1 from queue.ticks")
@@ -343,7 +343,7 @@ def test_no_call_takes_more_than_200_advisory_locks(engine: Engine, ada: Engine)
     count_locks(call_of_a_person, ada)
     request = {"worker_id": "w1", "tick_id": str(uuid.uuid4()), "limit": 1000}
     done, call = 0, 0
-    items: list[dict[str, Any]] = []
+    items: list[Json] = []
     while done < 1650 and call < 60:
         call += 1
         lease = request | {"call": call}

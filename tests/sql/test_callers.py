@@ -11,7 +11,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from tests.contract.observed import refused
-from tests.support.engine import ACME, ADA, GLOBEX, Engine
+from tests.support.engine import ACME, ADA, GLOBEX, Engine, Json
 
 OF_ACME = {"p_workspace_id": ACME}
 
@@ -146,7 +146,7 @@ def test_bytes_of_live_jobs_are_bounded_by_every_way_in(engine: Engine, ada: Eng
     ended, *_ = (engine.enqueue() for _ in range(2))
     cancelled = engine.cancel(ended)["id"]
     large = {"text": "".join(random.Random(7).choices(string.ascii_letters, k=80_000))}
-    replaced: dict[str, Any] = {"unique": {"key": "k", "on_conflict": "replace"}}
+    replaced: Json = {"unique": {"key": "k", "on_conflict": "replace"}}
     row = (
         "insert into public.jobs (workspace_id, user_id, job_type, payload, status)"
         " values (%s, %s, 'work', %s, 'pending')"

@@ -20,15 +20,15 @@ import pytest
 from infra.bench.scratch import PUBLISHABLE_KEY, user_token
 from tests.contract.observed import refused
 from tests.contract.test_prices import CALLS, FUNCTIONS, PAIRS, ROWS, WRITTEN, put, world
-from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, piece, refusal
+from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, Json, piece, refusal
 from tests.support.patience import until
 from tests.support.renewed import Renewed
 
 OF_ACME = {"p_workspace_id": ACME}
-JOB: dict[str, Any] = {"p_job_id": "PENDING"}
+JOB: Json = {"p_job_id": "PENDING"}
 REPLACED = {"key": "replaced", "on_conflict": "replace"}
 #: Calls that change rows, in addition to those of CALLS.
-CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
+CHANGES: dict[str, tuple[str, Json]] = {
     "one idempotency key": (
         "enqueue_job",
         {**CALLS["enqueue_job"], "p_options": {"idempotency_key": "k"}},
@@ -57,7 +57,7 @@ LIMIT = '{"limit": "calls_at_once", "retry_after_seconds": 1}'
 LEFT = f"select tokens from queue.buckets where name = 'u:{ADA}/enqueues'"
 #: Calls that read many rows, of a workspace and in all.
 OF_WORKSPACE = "count_jobs dead_letters explain_queue queue_stats queue_series list_job_types"
-READS: dict[str, tuple[str, dict[str, Any]]] = {
+READS: dict[str, tuple[str, Json]] = {
     **{name: (name, OF_ACME) for name in OF_WORKSPACE.split()},
     **{name: (name, JOB) for name in ("job_attempts", "job_steps", "job_trace")},
     "list_jobs": ("list_jobs", {}),
@@ -90,7 +90,7 @@ class Flood:
     path: str
     act: Callable[[Engine], Any]
     user: str | None = ADA
-    body: dict[str, Any] | None = None
+    body: Json | None = None
 
 
 def floods(engine: Engine, shop: dict[str, str]) -> dict[str, Flood]:
@@ -147,7 +147,7 @@ def open_transaction(stack: ExitStack, session: Engine, path: str = "") -> Engin
     return session
 
 
-def call(who: Engine, name: str, values: dict[str, Any]) -> None:
+def call(who: Engine, name: str, values: Json) -> None:
     who.rpc(name, **values)
 
 
@@ -556,7 +556,7 @@ def test_jobs_of_a_new_account_are_placed_once(engine: Engine, ada: Engine) -> N
     [(2001, {}, "quota_exceeded"), (2002, {"priority": "x"}, "invalid_argument")],
 )
 def test_a_rejected_enqueue_pays_for_its_count_of_jobs(
-    engine: Engine, ada: Engine, most: int, options: dict[str, Any], hint: str
+    engine: Engine, ada: Engine, most: int, options: Json, hint: str
 ) -> None:
     """A rejected enqueue takes one token, and one more for each 400 jobs that it counts.
 
@@ -655,7 +655,7 @@ def test_a_call_waits_for_no_job(engine: Engine, user: str | None) -> None:
 
 
 @pytest.mark.parametrize("taken", [{"idempotency_key": "k"}, {"unique": {"key": "k"}}])
-def test_one_call_of_a_person_waits_for_a_key(engine: Engine, taken: dict[str, Any]) -> None:
+def test_one_call_of_a_person_waits_for_a_key(engine: Engine, taken: Json) -> None:
     """While a person's enqueue with a key is open, one repeat waits and gets that job.
 
     Further repeats are rejected.

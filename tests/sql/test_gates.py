@@ -3,11 +3,9 @@
 Such jobs are rows of queue.gated, and a gate is all rows of one key.
 """
 
-from typing import Any
-
 import pytest
 
-from tests.support.engine import ACME, GLOBEX, Engine, handle, ids_of
+from tests.support.engine import ACME, GLOBEX, Engine, Json, handle, ids_of
 
 HOLD = "select from queue.gated where job_id = %s for update"
 
@@ -104,7 +102,7 @@ def test_a_job_put_off_while_its_gate_opens_passes_it_later(engine: Engine) -> N
     "policy",
     [{"key_concurrency": 1}, {"rate_limit": {"limit": 5, "per_seconds": 1, "per_key": True}}],
 )
-def test_a_rolled_back_cancel_leaves_no_job_behind(engine: Engine, policy: dict[str, Any]) -> None:
+def test_a_rolled_back_cancel_leaves_no_job_behind(engine: Engine, policy: Json) -> None:
     """A job whose cancellation is rolled back is still leased when its key is free."""
     engine.register("work", **policy)
     engine.enqueue(concurrency_key="k")
@@ -215,7 +213,7 @@ def test_a_job_that_may_not_run_holds_no_slot_of_its_key(engine: Engine, is_paus
     """
     engine.register("work", key_concurrency=1)
     engine.declare("slow")
-    served: dict[str, Any] = {"queues": None if is_paused else ["default"]}
+    served: Json = {"queues": None if is_paused else ["default"]}
     held = [engine.enqueue(concurrency_key=key, queue="slow") for key in "abd"]
     free = [engine.enqueue(concurrency_key="d")]
     engine.lease_call(0)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.engine import ACME, GLOBEX, Engine
+from tests.support.engine import ACME, GLOBEX, Engine, Json
 
 #: Ways to enqueue a plain job. All must leave the same rows as "options", which calls queue.add.
 WAYS = {
@@ -115,7 +115,7 @@ def test_deleting_a_workspace_takes_its_jobs(engine: Engine) -> None:
     ],
 )
 def test_each_way_in_leaves_what_the_others_leave(
-    engine: Engine, policy: dict[str, Any], is_open: bool, traced: bool
+    engine: Engine, policy: Json, is_open: bool, traced: bool
 ) -> None:
     """Every way to enqueue a plain job leaves equal rows and returns equal responses."""
     engine.register("plain", **policy)
@@ -175,7 +175,7 @@ def test_few_enqueues_are_subtransactions(engine: Engine) -> None:
 
 @pytest.mark.parametrize("policy", [{}, {"key_concurrency": 1}, {"events": "minimal"}])
 def test_what_a_projects_trigger_does_to_new_jobs_is_seen_when_they_are_placed(
-    engine: Engine, policy: dict[str, Any]
+    engine: Engine, policy: Json
 ) -> None:
     """A project's trigger may delete, cancel or retry new jobs.
 

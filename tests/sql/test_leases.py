@@ -2,11 +2,10 @@
 
 import json
 import random
-from typing import Any
 
 import pytest
 
-from tests.support.engine import ACME, ADA, BOB, GLOBEX, TICK, Engine, ids_of
+from tests.support.engine import ACME, ADA, BOB, GLOBEX, TICK, Engine, Json, ids_of
 from tests.support.extensions import PG_NET, VAULT, create, drop
 
 #: The request header of an API server that can start a worker.
@@ -16,7 +15,7 @@ API = {"x-minutehand-wakes": "true"}
 @pytest.mark.parametrize("limited", [{}, {"max_concurrency": 50}, {"workspace_concurrency": 50}])
 @pytest.mark.parametrize("is_open_elsewhere", [False, True])
 def test_a_lease_that_finds_no_turn_while_another_opens_it_asks_again(
-    engine: Engine, is_open_elsewhere: bool, limited: dict[str, Any]
+    engine: Engine, is_open_elsewhere: bool, limited: Json
 ) -> None:
     """A lease may find no job because another lease commits between its reads.
 
@@ -258,7 +257,7 @@ def test_a_turn_that_someone_changes_is_opened_by_the_next_lease(engine: Engine)
 @pytest.mark.parametrize("says", ["-1", "ends", "tick_finished", "nothing"])
 def test_enqueues_count_on_a_run_until_it_says_otherwise(engine: Engine, says: str) -> None:
     engine.run("select set_config('request.headers', %s, false)", json.dumps(API))
-    run: dict[str, Any] = {"tick_id": TICK, "worker": "w1"}
+    run: Json = {"tick_id": TICK, "worker": "w1"}
     engine.lease_call(call=1, **run)
 
     def wakes() -> bool:

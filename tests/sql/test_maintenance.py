@@ -1,11 +1,9 @@
 """Maintenance is bounded, exclusive and fair. An old queue costs as much as a new one."""
 
-from typing import Any
-
 import pytest
 
 from tests.contract.observed import refused
-from tests.support.engine import ACME, GLOBEX, Engine, ids_of
+from tests.support.engine import ACME, GLOBEX, Engine, Json, ids_of
 
 TABLES = (
     "select relid::regclass::text from pg_stat_user_tables where schemaname ~ '^(queue|public)$'"
@@ -62,14 +60,14 @@ def test_retention_removes_what_ended_by_how_it_ended(engine: Engine) -> None:
 
 def some_life(engine: Engine, day: int) -> None:
     """Create rows in every table, as one day of use does."""
-    keys: dict[str, Any] = {"concurrency_key": f"k{day}", "session_id": f"s{day}"}
+    keys: Json = {"concurrency_key": f"k{day}", "session_id": f"s{day}"}
     keys |= {"idempotency_key": f"i{day}", "unique": {"key": f"u{day}"}, "tags": [f"t{day}"]}
     for workspace in (ACME, GLOBEX):
         engine.enqueue_many(3, workspace=workspace)
         engine.enqueue(workspace=workspace, job_type="keyed", **keys)
         engine.enqueue(workspace=workspace, job_type="rated", concurrency_key=f"k{day}")
         engine.rpc("emit_event", p_workspace_id=workspace, p_name=f"e{day}")
-    news: dict[str, Any] = {"progress": {"percentage": 1}, "steps": [{"name": "s", "result": 1}]}
+    news: Json = {"progress": {"percentage": 1}, "steps": [{"name": "s", "result": 1}]}
     wait = {"kind": "event", "name": "w", "event": f"e{day}"}
     end = {"wait": wait, "error": {"type": "E", "message": f"m{day}"}, "delay_seconds": 60}
     outcomes = ("completed", "failed", "retry", "cancelled", "waiting", "snoozed")
@@ -168,7 +166,7 @@ def test_a_job_retried_at_its_latest_start_has_one_place(engine: Engine, job_typ
     """
     engine.register("keyed", key_concurrency=1)
     engine.stop_clock()
-    options: dict[str, Any] = {"job_type": job_type, "concurrency_key": "k"}
+    options: Json = {"job_type": job_type, "concurrency_key": "k"}
     first, lease = engine.start(start_by_seconds=1, **options)
     engine.advance(1)
     engine.settle(lease, "retry", retry_after_seconds=0)

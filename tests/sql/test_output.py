@@ -5,10 +5,10 @@ import uuid
 from typing import Any
 
 from tests.contract.observed import messages
-from tests.support.engine import ADA, Engine, handle, piece
+from tests.support.engine import ADA, Engine, Json, handle, piece
 
 
-def said(engine: Engine, job_id: str, stream: str = "reply", start: int = 0) -> dict[str, Any]:
+def said(engine: Engine, job_id: str, stream: str = "reply", start: int = 0) -> Json:
     return dict(engine.rpc("job_output", p_job_id=job_id, p_stream=stream, p_from=start))
 
 
@@ -138,7 +138,7 @@ def test_a_job_that_runs_again_passes_its_finished_steps(engine: Engine) -> None
     steps = [{"name": name, "result": name} for name in ("one", "two", "three")]
     engine.settle(lease, "failed", steps=steps)
 
-    def kept(lease: dict[str, Any]) -> dict[str, str]:
+    def kept(lease: Json) -> dict[str, str]:
         found = engine.rpc("read_output", p_request={**handle(lease), "stream": "reply"})
         assert found["attempt"] == 1
         return {step: each["text"] for step, each in found["kept"].items()}

@@ -2,7 +2,6 @@
 
 import json
 import uuid
-from typing import Any
 
 import psycopg
 import pytest
@@ -10,7 +9,7 @@ from psycopg.types.json import Jsonb
 
 from tests.contract.test_promise_07_tenants import TABLES as ALL_COLUMNS, fill as add_row
 from tests.support.databases import Database
-from tests.support.engine import ACME, ADA, BOB, Engine, refusal
+from tests.support.engine import ACME, ADA, BOB, Engine, Json, refusal
 
 #: A person's name with characters that JSON, LIKE patterns and texts write in different ways.
 MARK = 'Zö"e_50%'
@@ -88,7 +87,7 @@ def test_each_column_says_whether_it_names_or_quotes_a_person(engine: Engine) ->
     }
 
 
-def call(engine: Engine, function: str, user: str, *words: str) -> dict[str, Any]:
+def call(engine: Engine, function: str, user: str, *words: str) -> Json:
     """Call `erase_person` or `export_person`, and return the result."""
     return dict(engine.one(f"select public.{function}(%s, %s)", user, list(words)))
 
@@ -120,12 +119,12 @@ def empty(engine: Engine) -> list[tuple[str, str, str]]:
 def fill(person: Engine, engine: Engine, text: str) -> None:
     """As a person and as a worker, write a text into every field that accepts text."""
     engine.publish_deliveries()
-    options: dict[str, Any] = {"tags": [text], "session_id": text, "concurrency_key": text}
-    keys: dict[str, Any] = {"idempotency_key": text, "unique": {"key": text}}
+    options: Json = {"tags": [text], "session_id": text, "concurrency_key": text}
+    keys: Json = {"idempotency_key": text, "unique": {"key": text}}
     note = {"note": text}
     person.enqueue(note, **options, **keys)
     lease = engine.lease_one()
-    news: dict[str, Any] = {
+    news: Json = {
         "progress": {"percentage": 5, "stage": text, "message": text},
         "logs": [{"level": "info", "message": text, "metadata": note}],
         "steps": [{"name": text, "result": note}],

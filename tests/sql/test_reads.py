@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.contract.observed import refused, started
-from tests.support.engine import ACME, ADA, BOB, ERROR, GLOBEX, Engine
+from tests.support.engine import ACME, ADA, BOB, ERROR, GLOBEX, Engine, Json
 
 STATUSES = ["pending", "processing", "waiting", "completed", "failed", "cancelled"]
 
@@ -32,7 +32,7 @@ def settle_some(engine: Engine) -> None:
     engine.register("other")
     engine.register("keyed", key_concurrency=1)
     for workspace, job_type, n in itertools.product([ACME, GLOBEX], ["work", "other"], range(9)):
-        marks: dict[str, Any] = {"session_id": f"s{n % 2}", "tags": [f"n{n % 4}"]}
+        marks: Json = {"session_id": f"s{n % 2}", "tags": [f"n{n % 4}"]}
         marks["user_id"] = [ADA, BOB, None][n % 3]
         engine.enqueue({"n": n % 4}, workspace=workspace, job_type=job_type, **marks)
     outcomes = ["completed", "failed", "cancelled", "waiting", "retry", "completed"]
@@ -74,7 +74,7 @@ def test_a_list_shows_what_a_plain_query_would(engine: Engine, ada: Engine) -> N
     }
 
     for turn in range(50):
-        filters: dict[str, Any] = {"workspace_id": ACME} if dice.random() < 0.7 else {}
+        filters: Json = {"workspace_id": ACME} if dice.random() < 0.7 else {}
         if dice.random() < 0.5:
             filters["status"] = dice.sample(STATUSES, dice.randint(1, 5))
             if len(filters["status"]) == 1:  # a single status may be a plain string
@@ -173,7 +173,7 @@ def test_a_page_that_is_read_again_has_only_ids_of_unchanged_jobs(engine: Engine
     ],
 )
 def test_a_filter_or_cursor_that_makes_no_sense_is_refused(
-    engine: Engine, ada: Engine, field: str, arguments: dict[str, Any]
+    engine: Engine, ada: Engine, field: str, arguments: Json
 ) -> None:
     """A list rejects an unknown filter, an invalid value and an incomplete cursor."""
     result = refused(ada.rpc, "list_jobs", **arguments)
@@ -310,11 +310,11 @@ def test_a_child_that_failed_is_one_row_with_what_followed(engine: Engine) -> No
     [child] = engine.spawn(lease, "s", [{"job_type": "work", "payload": {}}])
     wait = {"kind": "children", "name": "g", "job_ids": [child]}
     engine.settle(lease, "waiting", wait=wait)
-    error: dict[str, Any] = {"type": "app.Broken", "message": f"no customer in {child}"}
+    error: Json = {"type": "app.Broken", "message": f"no customer in {child}"}
     engine.settle(engine.lease_one(), "failed", error=error)
     error = {"type": "minutehand.worker.context.ChildrenFailed", "message": "a child failed"}
     engine.settle(engine.lease_one(), "failed", error=error)
-    ends: list[dict[str, Any]] = [{"signal": "SIGKILL"}] * 2 + [{"exit_code": 3}, {"exit_code": 4}]
+    ends: list[Json] = [{"signal": "SIGKILL"}] * 2 + [{"exit_code": 3}, {"exit_code": 4}]
     for worker, end in zip("abcd", ends, strict=True):
         engine.enqueue(max_attempts=1)
         engine.lease_one(worker=f"host-{worker}xyz")

@@ -12,7 +12,7 @@ import pytest
 from tests.contract.observed import later, started
 from tests.contract.test_prices import CALLS, FUNCTIONS, PAIRS, put, world
 from tests.contract.test_ways_in import TABLE
-from tests.support.engine import ACME, ADA, GLOBEX, Engine, handle, ids_of, piece
+from tests.support.engine import ACME, ADA, GLOBEX, Engine, Json, handle, ids_of, piece
 
 #: A statement that drops the project's trigger, which rejects changes.
 NO_TRIGGER = "drop trigger z_own on public.jobs"
@@ -64,9 +64,7 @@ PIECE = piece("x")
         {"output": [PIECE | {"text": None, "items": 5}]},
     ],
 )
-def test_what_no_one_can_store_of_a_report_stops_no_other(
-    engine: Engine, odd: dict[str, Any]
-) -> None:
+def test_what_no_one_can_store_of_a_report_stops_no_other(engine: Engine, odd: Json) -> None:
     """A report with an invalid log line or output piece is stored without that part.
 
     Other reports of the call are stored completely.
@@ -265,14 +263,14 @@ WRONG: list[Any] = [None, "", LONG, -1, 10**9, True, {}, [], [{}]]
 OPTIONS = {"concurrency_key": "k", "unique": {"key": "k"}, "tags": ["t"], "queue": "default"}
 OPTIONS |= {"idempotency_key": "k", "session_id": "s"}
 #: Further arguments of functions, which are stored in an index or together with other rows' values.
-STORED: dict[str, dict[str, Any]] = {
+STORED: dict[str, Json] = {
     "enqueue_job": {"p_options": OPTIONS},
     "plan_start": {"p_idempotency_key": "k"},
     "put_workspace_settings": {"p_changes": {"last4": "x", "sealed_key": "x"}},
     "chat_request": {"p_request": {"text": "x", "client_id": "c", "workspace_id": ACME}},
 }
 LEASE = {"lease_jobs": {"p_request": {"worker_id": "w", "tick_id": ACME}}}
-ROLES: dict[str, dict[str, Any]] = {"authenticated": {"sub": ADA}, "anon": {}, "service_role": {}}
+ROLES: dict[str, Json] = {"authenticated": {"sub": ADA}, "anon": {}, "service_role": {}}
 
 
 def wrong_values(value: Any) -> Iterator[Any]:

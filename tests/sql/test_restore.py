@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -18,7 +17,7 @@ import pytest
 from supabase_local.postgres import Postgres
 from tests.sql.test_grants import differences
 from tests.support.databases import Database, fresh_database, prepared_server
-from tests.support.engine import ACME, Engine
+from tests.support.engine import ACME, Engine, Json
 from tests.support.patience import until
 from tests.support.postgres_tools import own_folder, run_tool
 
@@ -188,7 +187,7 @@ def deliveries(engine: Engine) -> list[str]:
     return engine.rows(f"{made} order by id")
 
 
-def page(engine: Engine, cursor: str) -> tuple[list[str], dict[str, Any]]:
+def page(engine: Engine, cursor: str) -> tuple[list[str], Json]:
     """Read a page of the event feed. Return the jobs that it reports as created, and the page."""
     found = engine.rpc("event_feed", p_workspace_id=ACME, p_cursor=cursor, p_limit=1000)
     return [e["job_id"] for e in found["events"] if e["type"] == "job.created"], found

@@ -4,13 +4,13 @@ import re
 from typing import Any
 
 from tests.contract.observed import refused, started
-from tests.support.engine import ACME, GLOBEX, Engine
+from tests.support.engine import ACME, GLOBEX, Engine, Json
 
 #: Seconds after which maintenance has read the event feed for the statistics again.
 READ_SECONDS = 6
 
 
-def stats(engine: Engine, workspace: str | None = ACME) -> dict[str, Any]:
+def stats(engine: Engine, workspace: str | None = ACME) -> Json:
     return dict(engine.rpc("queue_stats", p_workspace_id=workspace)["types"]["work"])
 
 
@@ -127,7 +127,7 @@ def test_types_show_who_serves_them_their_day_and_a_refusal(engine: Engine, ada:
     engine.lease_call(0, worker="w9", job_types=["work"], version="v7")
     engine.elapse(READ_SECONDS)
 
-    def types(who: Engine, **asked: Any) -> dict[str, Any]:
+    def types(who: Engine, **asked: Any) -> Json:
         return {line["job_type"]: line for line in who.rpc("list_job_types", **asked)["types"]}
 
     lines = types(engine, p_workspace_id=ACME)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.engine import ACME, GLOBEX, TICK, Engine, ids_of
+from tests.support.engine import ACME, GLOBEX, TICK, Engine, Json, ids_of
 
 
 class Workers:
@@ -20,14 +20,14 @@ class Workers:
     ) -> None:
         self.engine = engine
         #: What the host of the processes adds to the evidence.
-        self.host: dict[str, Any] = {"companies": companies} if companies else {}
+        self.host: Json = {"companies": companies} if companies else {}
         #: On Lambda, no host reports the end of a process.
         self.is_reported = companies != 0
         self.poison = set(poison)
         self.deaths = 0
         self.started = 0
 
-    def lease(self, limit: int = 100, **request: Any) -> tuple[str, list[dict[str, Any]]]:
+    def lease(self, limit: int = 100, **request: Any) -> tuple[str, list[Json]]:
         self.started += 1
         worker = f"process-{self.started}"
         return worker, self.engine.lease(limit, worker=worker, **request)
@@ -46,7 +46,7 @@ class Workers:
             },
         )
 
-    def crash(self, **evidence: Any) -> list[dict[str, Any]]:
+    def crash(self, **evidence: Any) -> list[Json]:
         """Lease jobs in a new process, end the process, and return the leases."""
         worker, leases = self.lease()
         self.die(worker, **evidence)
@@ -321,7 +321,7 @@ def test_a_worker_that_is_killed_from_outside_costs_no_attempt(engine: Engine) -
     [{"max_concurrency": 2}, {"workspace_concurrency": 2}, {"key_concurrency": 2}],
     ids=str,
 )
-def test_suspects_keep_their_limits(engine: Engine, limits: dict[str, Any]) -> None:
+def test_suspects_keep_their_limits(engine: Engine, limits: Json) -> None:
     engine.register("work", **limits)
     ids = engine.enqueue_many(6, concurrency_key="k")
     workers = Workers(engine)
@@ -414,7 +414,7 @@ def test_a_death_is_explained_until_its_job_has_ended(engine: Engine) -> None:
     assert engine.rpc("queue_stats", p_minutes=1440)["types"]["work"]["lost"] == 2
 
 
-def findings(engine: Engine) -> dict[str, dict[str, Any]]:
+def findings(engine: Engine) -> dict[str, Json]:
     engine.elapse(6)  # the statistics are then up to date
     return engine.findings(ACME)
 
@@ -515,7 +515,7 @@ def test_a_run_whose_process_died_makes_room_when_its_leases_expire(
     """
     engine.register("work", lease_seconds=30)
     engine.enqueue_many(2)
-    request: dict[str, Any] = {"most": 1, "run_seconds": 300, "limit": 1, "call": 1}
+    request: Json = {"most": 1, "run_seconds": 300, "limit": 1, "call": 1}
     engine.lease_call(**request, worker="dies")
     other = {"p_request": {**request, "worker_id": "lives", "tick_id": TICK}}
     assert engine.rpc("lease_jobs", **other)["run"] == {"free": None}

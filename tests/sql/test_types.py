@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from tests.contract.observed import refused
-from tests.support.engine import Engine, ids_of
+from tests.support.engine import Engine, Json, ids_of
 
 
-def publish(engine: Engine, *types: dict[str, Any]) -> Any:
+def publish(engine: Engine, *types: Json) -> Any:
     """Register several job types in one call."""
     return engine.rpc("register_job_types", p_types=list(types))
 
@@ -33,7 +33,7 @@ def known(engine: Engine, job_type: str) -> Any:
         {"events": "some"},
     ],
 )
-def test_a_type_that_is_refused_stops_no_other(engine: Engine, bad: dict[str, Any]) -> None:
+def test_a_type_that_is_refused_stops_no_other(engine: Engine, bad: Json) -> None:
     """If one job type of a registration is rejected, the other types are registered.
 
     The rejected type keeps its earlier options and shows the rejection.
@@ -140,7 +140,7 @@ SCHEMA = """{"type": "object", "required": ["to"], "additionalProperties": false
     ],
 )
 def test_a_payload_is_checked_against_its_types_schema(
-    engine: Engine, path: str, payloads: list[dict[str, Any]]
+    engine: Engine, path: str, payloads: list[Json]
 ) -> None:
     """An enqueue checks the payload against the JSON schema of the job type.
 
@@ -156,7 +156,7 @@ def test_a_payload_is_checked_against_its_types_schema(
 def test_a_queue_exists_once_a_type_or_a_worker_names_it(engine: Engine) -> None:
     """An enqueue into a queue that no job type and no worker has named is rejected."""
     lanes = "select count(*) from queue.lanes"
-    bulk: dict[str, Any] = {"options": {"queue": "bulk"}}
+    bulk: Json = {"options": {"queue": "bulk"}}
 
     before = engine.one(lanes)
     for response in (

@@ -1,9 +1,7 @@
 """A job of a type that no worker has registered waits, and runs after the registration."""
 
-from typing import Any
-
 from tests.contract.observed import refused
-from tests.support.engine import ACME, GLOBEX, Engine, ids_of
+from tests.support.engine import ACME, GLOBEX, Engine, Json, ids_of
 
 
 def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: Engine) -> None:
@@ -11,7 +9,7 @@ def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: 
 
     An option that the caller set stays, even if it equals the default.
     """
-    chosen: dict[str, Any] = {"queue": "default", "max_attempts": 5, "schema_version": 1}
+    chosen: Json = {"queue": "default", "max_attempts": 5, "schema_version": 1}
     of_type, own = ("slow", 2, 3), tuple(chosen.values())
     insert = (
         "insert into public.jobs (workspace_id, job_type{}) values (%s, 'later'{})"

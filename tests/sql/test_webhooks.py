@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from tests.contract.observed import refused
-from tests.support.engine import ACME, SEALED, Engine, handle
+from tests.support.engine import ACME, SEALED, Engine, Json, handle
 
 
-def put(engine: Engine, **webhook: Any) -> dict[str, Any]:
+def put(engine: Engine, **webhook: Any) -> Json:
     """Change a webhook."""
     return dict(engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=webhook))
 
@@ -20,7 +20,7 @@ def subscribe(engine: Engine, *event_types: str) -> str:
     return str(engine.put_webhook(event_types=list(event_types) or None)["id"])
 
 
-def shown(engine: Engine) -> dict[str, Any]:
+def shown(engine: Engine) -> Json:
     """Return the only webhook as `list_webhooks` shows it."""
     [webhook] = engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
     return dict(webhook)
@@ -31,9 +31,9 @@ def read_feed(engine: Engine) -> None:
     engine.elapse(1.1)
 
 
-def deliver(engine: Engine, *, ok: bool = True, **result: Any) -> list[dict[str, Any]]:
+def deliver(engine: Engine, *, ok: bool = True, **result: Any) -> list[Json]:
     """Send all due deliveries as a worker does, and return them in order."""
-    sent: list[dict[str, Any]] = []
+    sent: list[Json] = []
     read_feed(engine)
     while leases := engine.lease(50, job_types=["webhook_delivery"]):
         for lease in leases:
@@ -54,7 +54,7 @@ def warned(engine: Engine) -> str:
     return str(warning["sentence"])
 
 
-def types(sent: list[dict[str, Any]], job_id: str) -> list[str]:
+def types(sent: list[Json], job_id: str) -> list[str]:
     """Return the types of the delivered events of a job."""
     return [m["body"]["type"] for m in sent if m["body"]["data"]["job_id"] == job_id]
 

@@ -17,6 +17,9 @@ from psycopg.types.json import Jsonb
 from tests.support.databases import Database
 from tests.support.patience import until
 
+#: A JSON object, such as a job, a lease or a response.
+Json = dict[str, Any]
+
 ACME = "11111111-1111-4111-8111-111111111111"
 GLOBEX = "22222222-2222-4222-8222-222222222222"
 ADA = "aaaaaaaa-0000-4000-8000-000000000001"
@@ -86,18 +89,18 @@ class Engine:
     def limit(self, workspace: str = ACME, **limits: Any) -> None:
         self.rpc("set_workspace_limits", p_workspace_id=workspace, p_limits=limits)
 
-    def pause(self, kind: str, name: str = ACME, **more: Any) -> dict[str, Any]:
+    def pause(self, kind: str, name: str = ACME, **more: Any) -> Json:
         return dict(self.rpc("pause_jobs", p_request={"kind": kind, "name": name, **more}))
 
-    def resume(self, kind: str, name: str = ACME, **more: Any) -> dict[str, Any]:
+    def resume(self, kind: str, name: str = ACME, **more: Any) -> Json:
         return self.pause(kind, name, paused=False, **more)
 
-    def put_schedule(self, workspace: str = ACME, **schedule: Any) -> dict[str, Any]:
+    def put_schedule(self, workspace: str = ACME, **schedule: Any) -> Json:
         """Store a schedule that is due every minute, unless the arguments change it."""
         wanted = {"name": "s", "cron": "* * * * *", "job_type": "work", **schedule}
         return dict(self.rpc("put_schedule", p_workspace_id=workspace, p_schedule=wanted))
 
-    def put_webhook(self, workspace: str = ACME, **webhook: Any) -> dict[str, Any]:
+    def put_webhook(self, workspace: str = ACME, **webhook: Any) -> Json:
         hook = {"url": "https://example.com/hooks", "sealed_secret": SEALED, **webhook}
         return dict(self.rpc("put_webhook", p_workspace_id=workspace, p_webhook=hook))
 
@@ -127,7 +130,7 @@ class Engine:
 
     def enqueue(
         self,
-        payload: dict[str, Any] | None = None,
+        payload: Json | None = None,
         *,
         workspace: str = ACME,
         job_type: str = "work",
@@ -151,30 +154,28 @@ class Engine:
             ids += self.enqueue_all(items, workspace)
         return ids
 
-    def enqueue_all(self, items: list[dict[str, Any]], workspace: str = ACME) -> list[str]:
+    def enqueue_all(self, items: list[Json], workspace: str = ACME) -> list[str]:
         """Enqueue several jobs in one call."""
         answer = self.rpc("enqueue_jobs", p_workspace_id=workspace, p_jobs=items, p_return="ids")
         return list(answer["ids"])
 
-    def start(
-        self, payload: dict[str, Any] | None = None, **options: Any
-    ) -> tuple[str, dict[str, Any]]:
+    def start(self, payload: Json | None = None, **options: Any) -> tuple[str, Json]:
         """Enqueue a job and lease it. Return the job's id and the lease."""
         return self.enqueue(payload, **options), self.lease_one()
 
-    def cancel(self, job_id: str) -> dict[str, Any]:
+    def cancel(self, job_id: str) -> Json:
         return dict(self.rpc("cancel_job", p_job_id=job_id))
 
-    def retry(self, job_id: str) -> dict[str, Any]:
+    def retry(self, job_id: str) -> Json:
         return dict(self.rpc("retry_job", p_job_id=job_id))
 
     def delete(self, job_id: str) -> None:
         self.run("delete from public.jobs where id = %s", job_id)
 
-    def explain(self, job_id: str) -> dict[str, Any]:
+    def explain(self, job_id: str) -> Json:
         return dict(self.rpc("explain_job", p_job_id=job_id))
 
-    def findings(self, workspace: str | None = None) -> dict[str, dict[str, Any]]:
+    def findings(self, workspace: str | None = None) -> dict[str, Json]:
         """Return the findings of `explain_queue` by reason."""
         found = self.rpc("explain_queue", p_workspace_id=workspace)["findings"]
         return {each["reason"]: each for each in found}
@@ -187,7 +188,7 @@ class Engine:
         """Count the rows of a table, which a condition may follow."""
         return int(self.one(f"select count(*) from {rows}", *values))
 
-    def job(self, job_id: str) -> dict[str, Any]:
+    def job(self, job_id: str) -> Json:
         return dict(self.one("select to_jsonb(j) from public.jobs j where id = %s", job_id))
 
     def status(self, job_id: str) -> str:
@@ -198,7 +199,7 @@ class Engine:
             "select type from public.job_events where job_id = %s order by seq", job_id
         )
 
-    def lease_call(self, limit: int = 10, *, worker: str = "w1", **request: Any) -> dict[str, Any]:
+    def lease_call(self, limit: int = 10, *, worker: str = "w1", **request: Any) -> Json:
         request = {"tick_id": str(uuid.uuid4()), "call": 1, **request}
         if request["call"] == 1:
             self.maintain()
@@ -215,49 +216,47 @@ class Engine:
                 return dict(counts)
         raise AssertionError(f"maintenance repeats {answer['done']} without an end")
 
-    def lease(self, limit: int = 10, **request: Any) -> list[dict[str, Any]]:
+    def lease(self, limit: int = 10, **request: Any) -> list[Json]:
         return list(self.lease_call(limit, **request)["leases"])
 
-    def lease_one(self, **request: Any) -> dict[str, Any]:
+    def lease_one(self, **request: Any) -> Json:
         [lease] = self.lease(**request)
         return lease
 
-    def report(self, lease: dict[str, Any], **news: Any) -> str:
+    def report(self, lease: Json, **news: Any) -> str:
         [result] = self.report_all([{**handle(lease), **news}])
         return str(result["outcome"])
 
-    def say(self, lease: dict[str, Any], *pieces: dict[str, Any]) -> str:
+    def say(self, lease: Json, *pieces: Json) -> str:
         """Report pieces of output, and return how they were stored."""
         [result] = self.report_all([{**handle(lease), "output": list(pieces)}])
         return str(result["output"])
 
-    def report_all(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    def report_all(self, items: Sequence[Json]) -> list[Json]:
         return self._send("report_jobs", items)
 
-    def settle(
-        self, lease: dict[str, Any], outcome: str = "completed", **item: Any
-    ) -> dict[str, Any]:
+    def settle(self, lease: Json, outcome: str = "completed", **item: Any) -> Json:
         [result] = self.settle_all([{**handle(lease), "outcome": outcome, **item}])
         return result
 
-    def settle_all(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    def settle_all(self, items: Sequence[Json]) -> list[Json]:
         return self._send("settle_jobs", items)
 
-    def complete(self, leases: Iterable[dict[str, Any]], **item: Any) -> None:
+    def complete(self, leases: Iterable[Json], **item: Any) -> None:
         self.settle_all([{**handle(lease), "outcome": "completed", **item} for lease in leases])
 
-    def complete_and_lease(self, leases: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    def complete_and_lease(self, leases: Iterable[Json]) -> list[Json]:
         """Complete jobs, and lease the next jobs in the same call."""
         items = [{**handle(lease), "outcome": "completed"} for lease in leases]
         lease = {"worker_id": "w1", "tick_id": str(uuid.uuid4()), "call": 1, "limit": 10}
         response = self.rpc("settle_jobs", p_request={"items": items, "lease": lease})
         return list(response["lease"]["leases"])
 
-    def _send(self, function: str, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _send(self, function: str, items: Sequence[Json]) -> list[Json]:
         request = {"worker_id": "w1", "tick_id": str(uuid.uuid4()), "items": items}
         return list(self.rpc(function, p_request=request)["results"])
 
-    def spawn(self, lease: dict[str, Any], name: str, children: list[dict[str, Any]]) -> list[str]:
+    def spawn(self, lease: Json, name: str, children: list[Json]) -> list[str]:
         request = {**handle(lease), "name": name, "children": children}
         return list(self.rpc("spawn_jobs", p_request=request)["job_ids"])
 
@@ -333,16 +332,16 @@ class Engine:
         return result
 
 
-def piece(text: str, start: int = 0, *, attempt: int = 1, **more: Any) -> dict[str, Any]:
+def piece(text: str, start: int = 0, *, attempt: int = 1, **more: Any) -> Json:
     """Return a piece of a job's output stream. The default stream is `reply`."""
     return {"stream": "reply", "attempt": attempt, "start": start, "text": text, **more}
 
 
-def handle(lease: dict[str, Any]) -> dict[str, Any]:
+def handle(lease: Json) -> Json:
     return {"job_id": lease["job"]["id"], "fence": lease["fence"]}
 
 
-def ids_of(leases: Iterable[dict[str, Any]]) -> list[str]:
+def ids_of(leases: Iterable[Json]) -> list[str]:
     return [lease["job"]["id"] for lease in leases]
 
 

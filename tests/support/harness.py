@@ -15,7 +15,7 @@ from infra.bench.scratch import PUBLISHABLE_KEY, user_token
 from minutehand.config import Settings
 from minutehand.worker import Registry, TickOptions, Worker
 from minutehand.worker.testing import drain
-from tests.support.engine import ADA
+from tests.support.engine import ADA, Json
 from tests.support.project import Project
 
 Register = Callable[..., Any]
@@ -97,7 +97,7 @@ class AppHarness:
 
     async def stream(
         self, path: str, *, user: str | None = ADA, **headers: str
-    ) -> list[tuple[str, dict[str, Any]]]:
+    ) -> list[tuple[str, Json]]:
         """Return the ids and events of an event stream until it ends."""
         accepted = {"Accept": "text/event-stream", **headers}
         answer = await self.call("GET", path, user=user, headers=accepted)

@@ -9,7 +9,7 @@ from psycopg.types.json import Jsonb
 from infra.bench.scratch import scratch_settings
 from minutehand.config import Settings
 from tests.support.databases import Database
-from tests.support.engine import ACME
+from tests.support.engine import ACME, Json
 from tests.support.renewed import Renewed
 
 
@@ -18,12 +18,12 @@ class Project:
     settings: Settings
     database: Database
 
-    def sql(self, statement: str, *args: Any) -> list[dict[str, Any]]:
+    def sql(self, statement: str, *args: Any) -> list[Json]:
         cursor = self.database.session().cursor(row_factory=dict_row)
         cursor.execute(statement.encode(), args, prepare=False)  # tests may change tables
         return cursor.fetchall() if cursor.description else []
 
-    def row(self, job_id: str) -> dict[str, Any]:
+    def row(self, job_id: str) -> Json:
         [row] = self.sql("select * from public.jobs where id = %s", job_id)
         return row
 

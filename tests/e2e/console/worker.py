@@ -9,7 +9,7 @@ from uuid import uuid4
 import psycopg
 
 from tests.e2e.console.people import ADA
-from tests.support.engine import Engine
+from tests.support.engine import Engine, Json
 from tests.support.patience import until
 from tests.support.stacks import RunningStack
 
@@ -54,21 +54,21 @@ class HandWorker(Engine):
         for table in ("public.jobs", "queue.job_types"):
             delete(self._stack, f"delete from {table} where job_type = %s", self.job_type)
 
-    def enqueue(self, payload: dict[str, Any] | None = None, **options: Any) -> str:
+    def enqueue(self, payload: Json | None = None, **options: Any) -> str:
         """Add a job and return its id."""
         return self.enqueue_all([{"payload": payload or {}, **options}])[0]
 
-    def enqueue_all(self, items: list[dict[str, Any]], _: str = "") -> list[str]:
+    def enqueue_all(self, items: list[Json], _: str = "") -> list[str]:
         """Enqueue several jobs in one call."""
         jobs = [{**job, "job_type": self.job_type} for job in items]
         return super().enqueue_all(jobs, self.workspace_id)
 
-    def lease(self, limit: int = 1, **request: Any) -> list[dict[str, Any]]:
+    def lease(self, limit: int = 1, **request: Any) -> list[Json]:
         """Lease `limit` jobs.
 
         The call is repeated, because it skips rows that others have locked.
         """
-        leases: list[dict[str, Any]] = []
+        leases: list[Json] = []
         request |= {"job_types": [self.job_type], "lease_seconds": 900}
 
         def has_all() -> bool:
@@ -78,9 +78,7 @@ class HandWorker(Engine):
         until(has_all)
         return leases
 
-    def report(
-        self, lease: dict[str, Any], percentage: float | None = None, *logs: str, **news: Any
-    ) -> str:
+    def report(self, lease: Json, percentage: float | None = None, *logs: str, **news: Any) -> str:
         """Report progress and log lines. Returns ok, cancel or lost."""
         if percentage is not None:
             news["progress"] = {"percentage": percentage, "stage": f"at {percentage}"}

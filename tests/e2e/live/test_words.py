@@ -20,7 +20,7 @@ from minutehand.node import node_binary
 from tests.e2e.console.worker import HandWorker
 from tests.e2e.live.wire import Wire
 from tests.integration.stack.test_dying import children
-from tests.support.engine import piece
+from tests.support.engine import Json, piece
 from tests.support.paths import ROOT
 from tests.support.patience import until
 from tests.support.stacks import RunningStack
@@ -28,10 +28,9 @@ from tests.support.stacks import RunningStack
 pytestmark = pytest.mark.timeout(600)
 
 DRIVER = Path(__file__).parent / "js" / "session.mjs"
-Line = dict[str, Any]
 
 
-def values(said: list[Line], key: str) -> list[Any]:
+def values(said: list[Json], key: str) -> list[Any]:
     """Return the values of a key in the lines of a page."""
     return [line[key] for line in said if key in line]
 
@@ -39,13 +38,13 @@ def values(said: list[Line], key: str) -> list[Any]:
 class Pages:
     """Two pages in one Node process, and the lines that each page printed."""
 
-    def __init__(self, process: asyncio.subprocess.Process, wire: Wire, lease: Line) -> None:
-        self.said: tuple[list[Line], list[Line]] = ([], [])
+    def __init__(self, process: asyncio.subprocess.Process, wire: Wire, lease: Json) -> None:
+        self.said: tuple[list[Json], list[Json]] = ([], [])
         self.wire, self.lease = wire, lease
         self._process = process
         self._commands = 0
 
-    async def until(self, is_it: Callable[[list[Line]], object]) -> None:
+    async def until(self, is_it: Callable[[list[Json]], object]) -> None:
         """Read lines until those of each page match."""
         assert self._process.stdout is not None
         async with asyncio.timeout(120):
@@ -146,7 +145,7 @@ async def test_a_token_that_cannot_be_renewed_discards_nothing(
 class Speaker:
     """Writes a job's output stream as a worker does."""
 
-    def __init__(self, worker: HandWorker, lease: Line) -> None:
+    def __init__(self, worker: HandWorker, lease: Json) -> None:
         self.text = ""
         self._worker, self._lease, self._chance = worker, lease, random.Random(85)
         self._attempt = 0

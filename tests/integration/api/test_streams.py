@@ -20,7 +20,7 @@ from minutehand.terminal.events import stream
 from minutehand.web.services import StreamTiming
 from minutehand.web.sse import Feed, JobCursor, JobFeed, SessionFeed
 from tests.contract.api import Api, serving_api
-from tests.support.engine import ACME, ADA, piece
+from tests.support.engine import ACME, ADA, Json, piece
 from tests.support.patience import until
 from tests.support.project import Project, project_of_a_file
 from tests.support.renewed import Renewed
@@ -31,7 +31,7 @@ class Read:
     """The events that a client got from one connection to an event stream."""
 
     status: int = 0
-    events: list[dict[str, Any]] = field(default_factory=list)
+    events: list[Json] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
     last_id: str | None = None
     end: str | None = None

@@ -19,7 +19,7 @@ from minutehand_apps.beacon.local.provider_server import ProviderServer, Task
 from minutehand_apps.beacon.outbox import Outbox
 from minutehand_apps.beacon.processors import register
 from minutehand_apps.beacon.services import Beacon
-from tests.support.engine import ACME
+from tests.support.engine import ACME, Json
 from tests.support.harness import AppHarness, serving
 from tests.support.project import Project, project_of_a_file
 from tests.support.renewed import Renewed
@@ -46,7 +46,7 @@ class Faults:
     #: A task does not end.
     hang: bool = False
     #: Changed fields of a result.
-    result: dict[str, Any] = field(default_factory=dict)
+    result: Json = field(default_factory=dict)
     #: Function that changes the answers of a result.
     answers: Callable[[list[Any]], list[Any]] = list
 
@@ -70,7 +70,7 @@ class FaultyProvider(ProviderServer):
             self.tasks[request.headers["idempotency-key"]].status = "running"
         return response
 
-    def result(self, task: Task) -> dict[str, Any]:
+    def result(self, task: Task) -> Json:
         fault = self.fault(task.request["region"])
         result = super().result(task)
         answers = fault.answers(result["data"]["responses"])
@@ -112,7 +112,7 @@ class Station(AppHarness):
         super().__init__(project, settings, register, self.beacon, grace_seconds=2)
         self.outbox = Outbox(self.beacon)
 
-    def spec(self, **fields: Any) -> dict[str, Any]:
+    def spec(self, **fields: Any) -> Json:
         """Return a job specification with a unique id.
 
         The given `constraints` are merged into it.
@@ -134,11 +134,11 @@ class Station(AppHarness):
         """Submit a job specification for the workspace Acme."""
         return await self.ok("POST", "/jobs", json={"workspace_id": ACME, **self.spec(**fields)})
 
-    async def look(self, job: dict[str, Any]) -> Any:
+    async def look(self, job: Json) -> Any:
         """Read a beacon job as the workspace's members see it."""
         return await self.ok("GET", f"/jobs/{job['id']}")
 
-    async def ended(self, job: dict[str, Any]) -> Any:
+    async def ended(self, job: Json) -> Any:
         """Run the worker, without waiting for backoffs, until the beacon job has ended."""
         return await self.tick_until(lambda: self.look(job), lambda state: state["status"] in ENDED)
 

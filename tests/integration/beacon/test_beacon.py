@@ -2,7 +2,6 @@
 
 import asyncio
 from html import escape
-from typing import Any
 
 import pytest
 from psycopg.types.json import Jsonb
@@ -10,12 +9,12 @@ from psycopg.types.json import Jsonb
 from minutehand.worker.testing import drain
 from minutehand_apps.beacon.receipts import read_keys, verify
 from tests.integration.beacon.conftest import ENDED, Providers, Station
-from tests.support.engine import EVE, GLOBEX
+from tests.support.engine import EVE, GLOBEX, Json
 from tests.support.harness import until
 from tests.support.killable import survive
 
 
-async def verdict(station: Station, bundle: dict[str, Any]) -> str:
+async def verdict(station: Station, bundle: Json) -> str:
     return verify(bundle, read_keys(await station.ok("GET", "/keys", user=None))).verdict
 
 
@@ -74,7 +73,7 @@ BLANK = {"question_id": "q1", "response": " \u200b", "duration_ms": 1}
     ids=["away", "elsewhere", "wrong answers", "of another"],
 )
 async def test_a_region_fails_over_and_says_why_when_all_its_providers_fail(
-    station: Station, providers: Providers, reasons: dict[str, dict[str, Any]]
+    station: Station, providers: Providers, reasons: dict[str, Json]
 ) -> None:
     """When a region's first provider fails, the second one is tried.
 

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,7 +18,7 @@ from minutehand.config import Settings
 from minutehand.local.users import ADA
 from tests.e2e.console.worker import HandWorker
 from tests.support.command import Run
-from tests.support.engine import SEALED
+from tests.support.engine import SEALED, Json
 from tests.support.paths import ROOT
 from tests.support.patience import until
 from tests.support.stacks import RunningStack
@@ -50,7 +49,7 @@ def test_a_job_is_steered_by_either_end_of_its_id(
 ) -> None:
     """A user may name a job by the beginning or the end of its id."""
     command = ("enqueue", "enrich_account", account, "--in", "2h", "--key", str(uuid.uuid4()))
-    job: dict[str, Any] = run.json(*command)
+    job: Json = run.json(*command)
     assert "already enqueued" in run(*command).stderr
     end = job["id"][-10:]
 

@@ -23,7 +23,7 @@ from supabase_local.postgres import Postgres
 from tests.install.projects import Api, HostedDatabase, data_api, hosted_database
 from tests.support.aws_account import Account
 from tests.support.deployed import Deployed
-from tests.support.engine import ACME, ADA
+from tests.support.engine import ACME, ADA, Json
 from tests.support.lambda_events import http_event
 from tests.support.lambda_runtime import runtime_site
 from tests.support.pages import blocks
@@ -127,11 +127,11 @@ class Deployer:
         command = ("-m", "minutehand.cli.entry", *arguments, "--json")
         return self.project.environment.run(self.folder, *command, env=self.environ, code=None)
 
-    def refused(self, *arguments: str) -> dict[str, Any]:
+    def refused(self, *arguments: str) -> Json:
         """Run a deploy without migrations that must fail, and return its error."""
         done = self.deploy(*arguments, "--no-database")
         assert done.returncode == 1, done.stdout + done.stderr
-        refusal: dict[str, Any] = json.loads(done.stderr.splitlines()[-1])
+        refusal: Json = json.loads(done.stderr.splitlines()[-1])
         return refusal
 
 
@@ -232,11 +232,11 @@ class Live(Deployer):
         self.git("commit", "--quiet", "--message", "As it is deployed")
         return self.git("rev-parse", "HEAD")
 
-    def deployed_now(self, *arguments: str) -> dict[str, Any]:
+    def deployed_now(self, *arguments: str) -> Json:
         """Deploy the stage, and return the printed JSON."""
         done = self.deploy("prod", *arguments)
         assert done.returncode == 0, done.stderr
-        output: dict[str, Any] = json.loads(done.stdout)
+        output: Json = json.loads(done.stdout)
         return output
 
     def call(self, method: str, path: str, **body: Any) -> Any:
@@ -250,7 +250,7 @@ class Live(Deployer):
         assert response["statusCode"] < 300, response
         return json.loads(response["body"])
 
-    def greeting(self) -> dict[str, Any]:
+    def greeting(self) -> Json:
         """Run a job through the API as Ada, and return its result."""
         body = {"workspace_id": ACME, "job_type": "work.hello", "payload": {"name": "Ada"}}
         job_id = self.call("POST", "/api/jobs", **body)["id"]
@@ -259,7 +259,7 @@ class Live(Deployer):
             job = self.call("GET", f"/api/jobs/{job_id}")
             return job if job["finished_at"] else None
 
-        result: dict[str, Any] = until(finished)["result"]
+        result: Json = until(finished)["result"]
         return result
 
     def tick(self, seconds: float = 240) -> None:

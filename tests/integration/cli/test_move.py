@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
 
 import pytest
 
@@ -20,12 +19,12 @@ from tests.contract.observed import breaches
 from tests.sql.conftest import INVARIANTS
 from tests.support.command import Run
 from tests.support.databases import SEEDED, fresh_database
-from tests.support.engine import ACME, GLOBEX, Engine
+from tests.support.engine import ACME, GLOBEX, Engine, Json
 from tests.support.paths import ROOT
 from tests.support.patience import until
 
 RUN = Run(env={"SUPABASE_URL": "http://127.0.0.1:1", "MINUTEHAND_SCHEMA": "public"})
-TYPES: dict[str, dict[str, Any]] = {
+TYPES: dict[str, Json] = {
     "work": {"lease_seconds": 60},
     "keyed": {"key_concurrency": 1},
     "rated": {"rate_limit": {"limit": 2, "per_seconds": 60, "per_key": True}},

@@ -6,7 +6,6 @@ Tests run the worker themselves, so that the state between two runs is certain.
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,7 +14,7 @@ from minutehand.config import Settings
 from minutehand_apps.enrichment.processors import register
 from minutehand_apps.enrichment.services import Enrichment
 from tests.integration.enrichment.apollo_server import KEY, ApolloServer
-from tests.support.engine import ACME
+from tests.support.engine import ACME, Json
 from tests.support.harness import AppHarness
 from tests.support.project import Project
 from tests.support.renewed import Renewed
@@ -52,7 +51,7 @@ class Office(AppHarness):
         body = {"workspace_id": ACME, "job_type": f"enrich_{kind}", "payload": payload}
         return str((await self.ok("POST", "/api/jobs", json=body))["id"])
 
-    async def tick(self, job_id: str) -> dict[str, Any]:
+    async def tick(self, job_id: str) -> Json:
         """Run the worker until it has leased the job once more, and return the job's row."""
         fence = self.project.row(job_id)["fence"]
         while True:
@@ -63,11 +62,11 @@ class Office(AppHarness):
                 return row
             await asyncio.sleep(0.1)  # due jobs become ready once a second
 
-    async def run(self, *of: str) -> dict[str, Any]:
+    async def run(self, *of: str) -> Json:
         """Create a job, run the worker until it has leased the job, and return the job's row."""
         return await self.tick(await self.enqueue(*of))
 
-    def record(self, table: str, record_id: str) -> dict[str, Any]:
+    def record(self, table: str, record_id: str) -> Json:
         """Read the row of an account or a contact."""
         [row] = self.project.sql(f"select * from public.{table} where id = %s", record_id)
         return row

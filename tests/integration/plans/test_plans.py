@@ -10,7 +10,7 @@ import pytest
 from minutehand_apps.plans.graph import STAGES, select_stages
 from minutehand_apps.plans.sample import SAMPLES
 from tests.integration.plans.conftest import Harness
-from tests.support.engine import ACME, ADA, EVE
+from tests.support.engine import ACME, ADA, EVE, Json
 from tests.unit.ai.model_server import Fault, ModelServer
 
 SAMPLE = "Sample: no language model is connected"
@@ -272,7 +272,7 @@ async def test_one_chapter_is_made_again_and_the_others_are_kept(
         path = f"/{plan_id}/chapters/{stage}/retry"
         return (await with_model.call("POST", path, user=None)).status_code
 
-    def results(plan: dict[str, Any]) -> dict[str, Any]:
+    def results(plan: Json) -> Json:
         return {each["name"]: each["result"] for each in plan["stages"]}
 
     for stage in select_stages("fast_but_skip_details"):

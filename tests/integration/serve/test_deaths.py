@@ -10,13 +10,12 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from tests.integration.serve.test_serve import COMMIT, Served, served
-from tests.support.engine import GLOBEX
+from tests.support.engine import GLOBEX, Json
 from tests.support.paths import ROOT
 from tests.support.patience import until
 from tests.support.stacks import RunningStack
@@ -38,7 +37,7 @@ def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield made
 
 
-def logged_deaths(host: Served) -> list[dict[str, Any]]:
+def logged_deaths(host: Served) -> list[Json]:
     """Return the log lines about worker processes that died."""
     lines = host.log.read_text().splitlines()
     return [json.loads(line) for line in lines if "worker.died" in line]

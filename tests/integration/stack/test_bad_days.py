@@ -11,7 +11,6 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psycopg
@@ -19,7 +18,7 @@ import pytest
 
 from tests.integration.serve.test_serve import served
 from tests.integration.stack.test_dying import children
-from tests.support.engine import ACME
+from tests.support.engine import ACME, Json
 from tests.support.patience import responds, until
 from tests.support.stacks import RunningStack
 
@@ -49,7 +48,7 @@ class Day:
             ]
             body = {"p_workspace_id": ACME, "p_jobs": items, "p_return": "ids"}
 
-            def answered(body: dict[str, Any] = body) -> list[str] | None:
+            def answered(body: Json = body) -> list[str] | None:
                 try:
                     answer = httpx.post(url, json=body, headers=headers, timeout=20)
                 except httpx.TransportError:

@@ -14,7 +14,7 @@ from minutehand.config import Settings
 from minutehand_apps.training.processors import register
 from minutehand_apps.training.services import Training
 from tests.integration.training.mux_server import MuxServer
-from tests.support.engine import ACME, ADA
+from tests.support.engine import ACME, ADA, Json
 from tests.support.fake_aws import fake_aws
 from tests.support.harness import AppHarness
 from tests.support.project import Project
@@ -82,7 +82,7 @@ class Studio(AppHarness):
         listed = s3.list_objects_v2(Bucket=BUCKET, Prefix=f"workspaces/{ACME}/{below}")
         return {each["Key"] for each in listed.get("Contents", ())}
 
-    async def start(self, content: bytes | None = None, *, user: str = ADA) -> dict[str, Any]:
+    async def start(self, content: bytes | None = None, *, user: str = ADA) -> Json:
         """Put a recording into the bucket as if the user had uploaded it.
 
         Start its transcription.
@@ -95,11 +95,11 @@ class Studio(AppHarness):
         made = await self.ok("POST", path, json=body, user=user)
         return await self.look(made["training_id"])
 
-    async def look(self, training_id: str) -> dict[str, Any]:
+    async def look(self, training_id: str) -> Json:
         """Read the training as the workspace's members see it."""
         return dict(await self.ok("GET", f"/api/trainings/{training_id}"))
 
-    async def ended(self, training: dict[str, Any]) -> dict[str, Any]:
+    async def ended(self, training: Json) -> Json:
         """Run the worker until the training has ended."""
         return await self.tick_until(
             lambda: self.look(training["id"]),

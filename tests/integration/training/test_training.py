@@ -16,7 +16,7 @@ from minutehand_apps.training.parts import MIN_PART_BYTES, plan
 from minutehand_apps.training.services import Training
 from tests.integration.training.conftest import BUCKET, SAMPLE, QuickEar, Studio
 from tests.integration.training.mux_server import MuxServer
-from tests.support.engine import ACME, EVE
+from tests.support.engine import ACME, EVE, Json
 from tests.support.killable import survive
 from tests.support.project import Project
 from tests.unit.ai.model_server import ModelServer
@@ -25,11 +25,11 @@ from tests.unit.ai.speech_server import SpeechServer
 GOOD = {"title": "Paper", "steps": [{"title": "Turn off the power", "at_seconds": 0.1}]}
 
 
-def jobs_of(state: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def jobs_of(state: Json) -> dict[str, Json]:
     return {job["job_type"]: job for job in state["jobs"]}
 
 
-def code_of(state: dict[str, Any], job_type: str = "transcription") -> Any:
+def code_of(state: Json, job_type: str = "transcription") -> Any:
     return jobs_of(state)[job_type]["error_data"]["code"]
 
 

@@ -1,14 +1,13 @@
 """Uploads through the API and to S3: created, interrupted, resumed, completed."""
 
 import hashlib
-from typing import Any
 
 import httpx
 
 from minutehand_apps.training.parts import MIN_PART_BYTES
 from minutehand_apps.training.uploads import UploadToken
 from tests.integration.training.conftest import Studio
-from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX
+from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Json
 from tests.support.project import Project
 from tests.unit.web.conftest import error_of
 
@@ -25,7 +24,7 @@ def described(**changes: object) -> dict[str, object]:
 
 CONTENT = b"a" * MIN_PART_BYTES + b"b" * 5
 PARTS = {1: CONTENT[:MIN_PART_BYTES], 2: CONTENT[MIN_PART_BYTES:]}
-TO_SIGN: dict[str, Any] = {
+TO_SIGN: Json = {
     "parts": [
         {"part_number": number, "checksum": hashlib.sha256(part).hexdigest()}
         for number, part in PARTS.items()
@@ -34,7 +33,7 @@ TO_SIGN: dict[str, Any] = {
 WHOLE = {"checksum": hashlib.sha256(CONTENT).hexdigest()}
 
 
-def put(part: dict[str, Any]) -> None:
+def put(part: Json) -> None:
     content = PARTS[part["part_number"]]
     response = httpx.put(part["url"], content=content, headers=part["headers"], trust_env=False)
     assert response.status_code == 200, response.text

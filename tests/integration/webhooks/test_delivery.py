@@ -18,7 +18,7 @@ from minutehand.webhooks.processors import register
 from minutehand.webhooks.secrets import WebhookSecrets
 from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
 from minutehand.worker.testing import drain
-from tests.support.engine import ACME, Engine
+from tests.support.engine import ACME, Engine, Json
 from tests.support.misbehaving import MisbehavingServer, Request, write
 from tests.support.project import Project
 from tests.support.renewed import Renewed
@@ -68,12 +68,12 @@ class Post:
         self.engine.put_webhook(url=url, sealed_secret=secret.sealed, **webhook)
         return secret.plain
 
-    def listed(self) -> dict[str, Any]:
+    def listed(self) -> Json:
         """Return the only webhook as its managers see it."""
         [webhook] = self.engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
         return dict(webhook)
 
-    async def settle(self) -> list[dict[str, Any]]:
+    async def settle(self) -> list[Json]:
         """Run the worker until no job is due, and return the rows of the deliveries in order.
 
         Maintenance reads events a second late, so this function also calls maintenance.

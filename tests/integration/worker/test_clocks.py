@@ -16,7 +16,7 @@ from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
 from minutehand.worker.remote import RemoteFailed
 from minutehand.worker.testing import drain
-from tests.support.engine import Engine
+from tests.support.engine import Engine, Json
 from tests.support.renewed import Renewed
 
 WRONG = (timedelta(hours=1), timedelta(days=-3))
@@ -66,7 +66,7 @@ async def test_a_wait_lasts_as_long_as_it_was_to_last(
     registry = Registry()
 
     @registry.processor("naps", payload=dict, timeout=7200)
-    async def nap(job: Job[dict[str, Any]], ctx: JobContext) -> Any:
+    async def nap(job: Job[Json], ctx: JobContext) -> Any:
         ctx.log("info", "at work")
         match job.payload["how"]:
             case "sleep":
@@ -119,7 +119,7 @@ async def test_remote_work_has_one_deadline_for_workers_of_different_times(engin
         raise RemoteFailed("down")
 
     @registry.processor("remote", payload=dict)
-    async def run(job: Job[dict[str, Any]], ctx: JobContext) -> str:
+    async def run(job: Job[Json], ctx: JobContext) -> str:
         services: list[Any] = [SimpleNamespace(name="vendor", submit=reject)]
         return str(await ctx.remote("work", services, within=1000))
 

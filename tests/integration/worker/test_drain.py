@@ -17,7 +17,7 @@ from minutehand.functions.worker.processors import load_or_report, load_processo
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker import Job, JobContext, Worker
 from tests.integration.worker.drained.processors import COROUTINE, FUNCTION
-from tests.support.engine import Engine
+from tests.support.engine import Engine, Json
 from tests.support.renewed import Renewed
 from tests.unit.aws.conftest import Service, service as service
 
@@ -90,7 +90,7 @@ async def test_what_a_run_leaves_is_counted_for_all_types_that_it_serves(engine:
     registry.processor("full", payload=dict, max_concurrency=1)(print)
 
     @registry.processor("last", payload=dict)
-    async def last(job: Job[dict[str, Any]], ctx: JobContext) -> None:
+    async def last(job: Job[Json], ctx: JobContext) -> None:
         engine.run("update queue.tasks set done_at = '2020-01-01' where name = 'retention'")
 
     engine.enqueue(job_type="last", priority=900)
@@ -137,7 +137,7 @@ def test_one_request_bounds_each_pool_and_a_tenants_limit_over_all(engine: Engin
     engine.enqueue_many(10, job_type=FUNCTION)
     engine.limit(max_running=5)
     pools = [{"job_types": [COROUTINE], "limit": 3}, {"job_types": [FUNCTION], "limit": 4}]
-    request: dict[str, Any] = {"pools": pools, "job_types": [COROUTINE, FUNCTION]}
+    request: Json = {"pools": pools, "job_types": [COROUTINE, FUNCTION]}
     request |= {"tick_id": "77777777-7777-4777-8777-777777777777", "call": 1}
 
     first, again = (engine.lease_call(0, **request) for _ in range(2))

@@ -22,7 +22,7 @@ from minutehand.worker.registry import Registry
 from minutehand.worker.testing import ProcessorTest
 from tests.integration.worker.drained.processors import COROUTINE
 from tests.support.databases import Database
-from tests.support.engine import ACME, Engine
+from tests.support.engine import ACME, Engine, Json
 from tests.support.harness import until
 from tests.support.pages import blocks
 from tests.support.paths import ROOT
@@ -41,14 +41,14 @@ def example(page: Path, response: str) -> str:
     return found
 
 
-def defined(code: str, **names: Any) -> dict[str, Any]:
+def defined(code: str, **names: Any) -> Json:
     """Run a block, given the names it needs, and return the names that it defines."""
-    space: dict[str, Any] = {"__name__": "page", **names}
+    space: Json = {"__name__": "page", **names}
     exec(compile(code, "page", "exec"), space)
     return space
 
 
-async def awaited(code: str, names: dict[str, Any]) -> None:
+async def awaited(code: str, names: Json) -> None:
     """Run a block that may contain `await`, as the body of a coroutine, in the given names."""
     made = eval(compile(code, "page", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
     if isinstance(made, Awaitable):  # otherwise the block had no `await` and has already run
@@ -162,8 +162,8 @@ async def test_a_model_is_asked_in_a_job(capsys: pytest.CaptureFixture[str]) -> 
         server.answers |= {"outline": {"phases": ["Pack"]}, "text": "It scatters."}
         settings = server.known_to(scratch_settings("http://127.0.0.1:1"))
 
-        async def ask(job: Job[None], ctx: JobContext) -> dict[str, Any]:
-            names: dict[str, Any] = {"settings": settings, "goal": "Move house."}
+        async def ask(job: Job[None], ctx: JobContext) -> Json:
+            names: Json = {"settings": settings, "goal": "Move house."}
             names |= {"job": job, "ctx": ctx}
             names |= {"Outline": Outline, "Reply": Reply, "words": Words()}
             await awaited(first, names)
@@ -180,7 +180,7 @@ async def test_a_model_is_asked_in_a_job(capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.fixture
-def celery() -> Iterator[dict[str, Any]]:
+def celery() -> Iterator[Json]:
     """The names that the examples for former Celery users define."""
     code = [example(CELERY, name) for name in ("RETRIED", "link_error")]
     yield defined("\n".join(code))
@@ -202,7 +202,7 @@ async def failing(job: Job[Any], ctx: JobContext) -> None:
     ],
 )
 async def test_only_listed_exceptions_are_retried(
-    celery: dict[str, Any], job_type: str, how: str, outcome: str
+    celery: Json, job_type: str, how: str, outcome: str
 ) -> None:
     """The example's middleware for former Celery users retries only the listed exceptions."""
     test = ProcessorTest(failing, how, job_type=job_type, around=[celery["autoretry_for"]])
@@ -212,7 +212,7 @@ async def test_only_listed_exceptions_are_retried(
     assert run.outcome == outcome
 
 
-async def test_the_last_failure_is_followed_by_another_job(celery: dict[str, Any]) -> None:
+async def test_the_last_failure_is_followed_by_another_job(celery: Json) -> None:
     """The example enqueues its `link_error` job once, when the last attempt fails."""
     test = ProcessorTest(failing, "other", max_attempts=2, around=[celery["link_error"]])
 
@@ -245,7 +245,7 @@ class LambdaClient:
     """The calls of boto3's Lambda client that the examples make, on AWS's local runner."""
 
     def __init__(self) -> None:
-        self.started: list[dict[str, Any]] = []
+        self.started: list[Json] = []
         self.runner: Any = None
 
     def send_durable_execution_callback_success(self, CallbackId: str, Result: str) -> None:
@@ -266,7 +266,7 @@ def running(function: Any) -> Iterator[Any]:
 
 
 @pytest.fixture
-def durable(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[dict[str, Any], LambdaClient]]:
+def durable(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Json, LambdaClient]]:
     """The names that the examples of durable functions define, and the calls that they make."""
     functions = LambdaClient()
     calls: list[tuple[Any, ...]] = []
@@ -280,7 +280,7 @@ def durable(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[dict[str, Any], L
 
 
 async def test_a_durable_function_waits_for_the_end_of_a_job(
-    durable: tuple[dict[str, Any], LambdaClient],
+    durable: tuple[Json, LambdaClient],
 ) -> None:
     """A durable function enqueues a job with its callback id, and continues when the job ends."""
     space, functions = durable
@@ -299,7 +299,7 @@ async def test_a_durable_function_waits_for_the_end_of_a_job(
 
 
 async def test_a_job_waits_for_the_end_of_a_durable_function(
-    durable: tuple[dict[str, Any], LambdaClient],
+    durable: tuple[Json, LambdaClient],
 ) -> None:
     """A job starts one durable function and continues when the function emits its event."""
     space, functions = durable
