@@ -1535,7 +1535,7 @@ from (
         '/overview'
       ),
       (
-        '{service_full, wrong_clock, late_events, workers_lack_right}',
+        '{service_full, service_locked, wrong_clock, late_events, workers_lack_right}',
         'Notify the operator of the service.',
         null,
         '/overview'
@@ -2200,8 +2200,9 @@ from (
       (
         'blocking_session',
         '[A transaction that began at {since} has locked the table {locked}, so no job can be '
-          'added or changed|Sessions that wait for a lock of one session: {waiting}, the first '
-          'since {since}].'
+          'added or changed|Sessions that wait for a lock of one session: {waiting}. Its '
+          'transaction began at {began_at}|Sessions that wait for a lock of one session: '
+          '{waiting}, the first since {since}].'
       ),
       (
         'disk_filling',
@@ -2214,6 +2215,10 @@ from (
       (
         'service_full',
         'The disk of the service is nearly full. When it is full, new jobs are rejected.'
+      ),
+      (
+        'service_locked',
+        'The table of jobs has been locked since {since}, so no job can be added or changed.'
       ),
       (
         'workers_lack_right',

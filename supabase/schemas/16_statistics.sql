@@ -481,6 +481,61 @@ create type queue.finding as (
   data jsonb
 );
 
+-- Return a finding for each database session for whose lock other sessions wait, or that has locked
+-- the table of jobs. The session's transaction, or the first wait, must have lasted for ten
+-- seconds. The finding begins with the transaction, because a call that waits is repeated. Members
+-- of a workspace do not see sessions.
+create function queue.findings_of_locks(p_workspace_id uuid, p_now timestamptz)
+returns setof queue.finding
+language sql stable
+set search_path = ''
+as $$
+select
+  'warn',
+  case when p_workspace_id is null then 'blocking_session' else 'service_locked' end,
+  coalesce(h.xact_start, min(w.since)),
+  case
+    when p_workspace_id is null then format(
+      '%s (pid %s) is %s',
+      coalesce(nullif(h.application_name, ''), h.usename, h.backend_type),
+      h.pid,
+      coalesce(h.state, 'active')
+    )
+  end,
+  jsonb_build_object(
+    'pid', h.pid,
+    'waiting', count(*),
+    'locked', max(w.locked),
+    'began_at', h.xact_start
+  )
+from (
+  (
+    select a.query_start as since, queue.last_blocker(a.pid) as pid, null as locked
+    from pg_catalog.pg_stat_activity as a
+    where a.datname = current_database()
+      and a.wait_event_type = 'Lock'
+      and a.query_start <= p_now - interval '1 second'
+    limit 20
+  )
+  union all
+  -- calls of people wait for at most two seconds, so no waiting session may show this lock
+  select a.xact_start, a.pid, 'public.jobs'
+  from pg_catalog.pg_locks as l
+  join pg_catalog.pg_stat_activity as a on a.pid = l.pid
+  where l.relation = 'public.jobs'::regclass
+    and a.datname = current_database()
+    and l.granted
+    and l.mode in (
+      'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'
+    )
+) as w
+join pg_catalog.pg_stat_activity as h
+  on h.pid = w.pid and h.wait_event_type is distinct from 'Lock'
+group by h.pid, h.application_name, h.usename, h.backend_type, h.state, h.xact_start
+having coalesce(h.xact_start, min(w.since)) <= p_now - interval '10 seconds'
+  and (p_workspace_id is null or max(w.locked) is not null)
+$$;
+
 -- Return findings about workers, due jobs, the database and maintenance. A transaction that has
 -- written rows is a finding after a minute, or after 30 seconds if its session is idle, because
 -- readers of queue.feed wait for the end of the transaction. A read-only transaction is a finding
@@ -712,43 +767,6 @@ begin
       )
     ) as m
     having count(*) > 0
-    union all
-    select
-      'warn',
-      'blocking_session',
-      coalesce(min(w.since) filter (where w.locked <> ''), min(w.since)),
-      format(
-        '%s (pid %s) is %s',
-        coalesce(nullif(h.application_name, ''), h.usename, h.backend_type),
-        h.pid,
-        coalesce(h.state, 'active')
-      ),
-      jsonb_build_object('pid', h.pid, 'waiting', count(*), 'locked', max(w.locked))
-    from (
-      (
-        select a.query_start as since, queue.last_blocker(a.pid) as pid, null as locked
-        from pg_catalog.pg_stat_activity as a
-        where a.datname = current_database()
-          and a.wait_event_type = 'Lock'
-          and a.query_start <= p_now - interval '10 seconds'
-        limit 20
-      )
-      union all
-      -- calls of people wait for at most two seconds, so no waiting session shows this lock
-      select a.xact_start, a.pid, 'public.jobs'
-      from pg_catalog.pg_locks as l
-      join pg_catalog.pg_stat_activity as a on a.pid = l.pid
-      where l.relation = 'public.jobs'::regclass
-        and a.datname = current_database()
-        and l.granted
-        and l.mode in (
-          'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'
-        )
-        and a.xact_start <= p_now - interval '10 seconds'
-    ) as w
-    join pg_catalog.pg_stat_activity as h
-      on h.pid = w.pid and h.wait_event_type is distinct from 'Lock'
-    group by h.pid, h.application_name, h.usename, h.backend_type, h.state
     union all
     (
       select
@@ -1446,6 +1464,31 @@ declare
 begin
   perform queue.refuse_revoked();
   perform queue.may_read(p_workspace_id, p_reads_much => true);
+  if exists (
+    select from pg_catalog.pg_locks as l
+    where l.relation = 'public.jobs'::regclass and l.mode = 'AccessExclusiveLock'
+  ) then
+    -- report only the session that must end, because all reads of the table would wait for it
+    select jsonb_agg(
+      to_jsonb(f) - 'data' || jsonb_build_object('key', f.reason) || queue.render_guidance(
+        f.reason,
+        f.data || jsonb_build_object('since', f.since)
+      )
+    )
+    into v_findings
+    from queue.findings_of_locks(p_workspace_id, v_now) as f;
+    if v_findings is not null then
+      return jsonb_build_object(
+        'now', v_now,
+        'verdict', 'warn',
+        'findings', v_findings,
+        'attention', '[]'::jsonb,
+        'holders', '[]'::jsonb,
+        'backlog', '{"jobs": null, "detail": "unknown, because the table of jobs is locked"}'::jsonb,
+        'last_tick_seconds', extract(epoch from v_now - v_seen_at)
+      );
+    end if;
+  end if;
   v_backlog := queue.backlog(
     p_workspace_id,
     v_now,
@@ -1495,6 +1538,9 @@ begin
   from (
     select *
     from queue.findings_of_queue(p_workspace_id, v_now, v_backlog, v_seen_at)
+    union all
+    select *
+    from queue.findings_of_locks(p_workspace_id, v_now)
     union all
     -- members of a workspace do not see the size of the database
     select

@@ -765,16 +765,26 @@ def test_a_session_for_which_a_processor_waits_is_named(engine: Engine) -> None:
     assert "pg_terminate" not in str(engine.explain(job_id))
 
 
-def test_a_session_that_locks_the_table_of_jobs_is_a_finding(engine: Engine) -> None:
-    """A finding names a session that locks the table of jobs, although no call waits for long."""
+@pytest.mark.parametrize("mode", ["share row", "access"])
+def test_a_session_that_locks_the_table_of_jobs_is_a_finding(
+    engine: Engine, ada: Engine, mode: str
+) -> None:
+    """A finding names a session that locks the table of jobs, although no call waits for long.
+
+    Its time does not move, and it needs no read of the table, which would wait too.
+    """
     with engine.open_transaction() as session:
-        session.run("lock table public.jobs in share row exclusive mode")
-        pid = session.one("select pg_backend_pid()")
-        assert "blocking_session" not in engine.findings()
+        session.run(f"lock table public.jobs in {mode} exclusive mode")
+        pid, at = session.one("select pg_backend_pid(), to_json(now()) #>> '{}'")
+        engine.run("set lock_timeout = '1s'")
         engine.advance(11)
-        found = engine.findings()["blocking_session"]
+        for _ in range(2):
+            found = engine.findings()["blocking_session"]
+            assert found["since"] == at
+        hidden = ada.findings(ACME)["service_locked"]
     assert "has locked the table public.jobs" in found["sentence"]
     assert f"pg_terminate_backend({pid})" in found["next"][0]["words"]
+    assert str(pid) not in str(hidden)
 
 
 def test_a_session_that_locks_a_row_for_a_moment_is_not_named(engine: Engine) -> None:
