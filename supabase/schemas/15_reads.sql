@@ -2706,6 +2706,7 @@ declare
     else 'passed_over'
   end;
   v_wait jsonb;
+  v_postponed jsonb; -- null if no later enqueue has changed the job's time
   v_refusal text;
   v_found record;
 begin
@@ -2772,7 +2773,8 @@ begin
   elsif p_job.status = 'waiting' then
     v_wait := queue.job_json(p_job) -> 'waiting_for';
     return jsonb_build_object(
-      'estimated_start_at', v_wait -> 'until',
+      -- a person or an event may end any other wait before its time limit
+      'estimated_start_at', case v_wait ->> 'kind' when 'sleep' then v_wait -> 'until' end,
       'data', v_wait || jsonb_build_object(
         -- The emitted event whose name is most similar. Only the names before and after it in the
         -- alphabet are compared, and only names with the same numbers, because numbers usually
@@ -2816,9 +2818,25 @@ begin
   where d.run_at = coalesce(p_job.next_retry_at, p_job.scheduled_for)
     and d.job_id = p_job.id;
   if found then
+    v_postponed := (
+      select jsonb_build_object(
+        'created_at', p_job.created_at,
+        'changed_at', p_job.updated_at,
+        'changed_key', left(k.key, 100)
+      )
+      from queue.job_keys as k
+      where (k.workspace_id, k.job_type, k.key, k.is_unique)
+          = (p_job.workspace_id, p_job.job_type, p_job.unique_key, true)
+        and k.job_id = p_job.id
+        and k.freed_when = 'leased' -- as debounce_seconds sets it
+        and p_job.attempts = 0
+        and p_job.updated_at > p_job.created_at
+    );
     return jsonb_build_object(
       'since', v_found.run_at,
-      'estimated_start_at', greatest(v_found.run_at, p_now),
+      'estimated_start_at', case
+        when v_found.run_at > p_now and v_postponed is null then v_found.run_at
+      end,
       'data', v_data
         || to_jsonb(v_found)
         || queue.maintained_before(v_found.run_at)
@@ -2827,23 +2845,7 @@ begin
             when p_job.deadline_at < v_found.run_at then p_job.deadline_at
           end
         )
-        || coalesce(
-          (
-            select jsonb_build_object(
-              'created_at', p_job.created_at,
-              'changed_at', p_job.updated_at,
-              'changed_key', left(k.key, 100)
-            )
-            from queue.job_keys as k
-            where (k.workspace_id, k.job_type, k.key, k.is_unique)
-                = (p_job.workspace_id, p_job.job_type, p_job.unique_key, true)
-              and k.job_id = p_job.id
-              and k.freed_when = 'leased' -- as debounce_seconds sets it
-              and p_job.attempts = 0
-              and p_job.updated_at > p_job.created_at
-          ),
-          '{}'
-        )
+        || coalesce(v_postponed, '{}')
         || (
           select jsonb_build_object(
             'first_at', min(a.ended_at),
@@ -3159,12 +3161,6 @@ begin
     when v_reason in ('no_slot', 'not_leased') then jsonb_build_object('since', v_ready_at)
     else '{}'
   end || jsonb_build_object(
-    'estimated_start_at', case
-      when v_reason = 'next_in_line'
-          and v_workers.is_full is not true
-          and coalesce(v_workers.ended_at, v_silent_since) is null
-        then p_now
-    end,
     'reason', v_reason,
     'data', to_jsonb(v_workers) - '{is_full,is_idle}'::text[] || v_rank || jsonb_build_object(
       'must_start_by', (select p_job.start_by_at where p_job.started_at is null),
@@ -3470,7 +3466,11 @@ begin
     'kind', v_kind,
     'holder', jsonb_strip_nulls(v_holder),
     'since', v_since,
-    'until', coalesce(p_found ->> 'estimated_start_at', v_data ->> 'patience_until'),
+    'until', coalesce(
+      p_found ->> 'estimated_start_at',
+      v_data ->> 'until',
+      v_data ->> 'patience_until'
+    ),
     'waiting', least(v_jobs, 1000),
     'more', v_jobs >= 1000
   );

@@ -1484,7 +1484,7 @@ begin
         'findings', v_findings,
         'attention', '[]'::jsonb,
         'holders', '[]'::jsonb,
-        'backlog', '{"jobs": null, "detail": "unknown, because the table of jobs is locked"}'::jsonb,
+        'backlog', '{"jobs": null, "detail": "unknown: the table of jobs is locked"}'::jsonb,
         'last_tick_seconds', extract(epoch from v_now - v_seen_at)
       );
     end if;

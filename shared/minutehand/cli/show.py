@@ -11,7 +11,6 @@ from minutehand.terminal.options import JobId, workspace_verb
 from minutehand.terminal.output import (
     COLOURS,
     Output,
-    ago,
     format_duration,
     localize_times,
     parse_columns,
@@ -71,10 +70,9 @@ def explain(output: Output, connection: Connection, job_id: JobId) -> None:
 
 
 def _explain(output: Output, explanation: dict[str, Any]) -> None:
-    start, options = explanation["estimated_start_at"], explanation["data"].get("options")
-    expected = f"  (expected {ago(start)})" if start else ""
+    options = explanation["data"].get("options")
     choices = f" [{', '.join(map(str, options))}]" if options else ""
-    print_explanation(output, explanation, f"{explanation['sentence']}{choices}{expected}")
+    print_explanation(output, explanation, f"{explanation['sentence']}{choices}")
 
 
 def print_explanation(output: Output, explanation: dict[str, Any], sentence: str) -> None:
