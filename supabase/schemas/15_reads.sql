@@ -51,7 +51,9 @@ select queue.allow('authenticated, service_role', 'queue.user_message');
 -- Return a hash that groups the errors of jobs. Two errors that differ only in numbers and ids have
 -- the same hash. The message of a WorkerLost error contains the worker's name, so the hash of the
 -- error is computed from the reason why the worker's process ended, with its exit code.
-create function queue.fingerprint(p_message text, p_error jsonb)
+-- p_job_type: Job type of a lost or timed-out job, whose cause is the code of its type. Null to
+--   return the hash of releases before 0.5.5.
+create function queue.fingerprint(p_message text, p_error jsonb, p_job_type text default null)
 returns text
 language plpgsql immutable
 set search_path = ''
@@ -79,7 +81,8 @@ begin
         '#',
         'g'
       ),
-      p_error #>> '{evidence,exit_code}'
+      p_error #>> '{evidence,exit_code}',
+      case when p_error ->> 'type' in ('WorkerLost', 'AttemptTimeout') then p_job_type end
     )),
     16
   );
@@ -362,7 +365,8 @@ declare
     'payload', 'p.payload @> %L',
     'created_after', 'p.created_at >= %L',
     'error', 'strpos(lower(p.error_message), lower(%L)) > 0',
-    'error_fingerprint', 'queue.fingerprint(p.error_message, p.error_data) = %L',
+    'error_fingerprint', '%L in (queue.fingerprint(p.error_message, p.error_data, p.job_type),
+      queue.fingerprint(p.error_message, p.error_data))', -- as earlier releases returned it
     'internal', '(p.job_type in (select t.job_type from queue.job_types as t where t.in_order))
       = %L::boolean',
     'search', 'strpos(lower(concat_ws('' '', p.job_type, p.error_message, p.idempotency_key,
@@ -763,7 +767,7 @@ begin
           '…\1',
           'g'
         ) as message,
-        queue.fingerprint(j.error_message, j.error_data) as print,
+        queue.fingerprint(j.error_message, j.error_data, j.job_type) as print,
         j.finished_at > t.deployed_at and j.created_at < t.deployed_at and exists (
           select from queue.attempts as a
           where a.job_id = j.id
@@ -772,7 +776,7 @@ begin
             = queue.fingerprint(j.error_message, j.error_data)
         ) as is_old,
         c.job_type as cause_type,
-        queue.fingerprint(c.error_message, c.error_data) as cause_print
+        queue.fingerprint(c.error_message, c.error_data, c.job_type) as cause_print
       from (
         select d.job_id
         from queue.dead as d

@@ -260,6 +260,26 @@ def test_dead_letters_are_grouped_by_what_went_wrong(engine: Engine) -> None:
     assert len(engine.rpc("dead_letters", p_workspace_id=ACME)["groups"]) == 2
 
 
+def test_a_lost_worker_is_a_cause_of_one_job_type(engine: Engine) -> None:
+    """A retry of one cause must not start jobs of a type whose code may still be broken.
+
+    The cause that an earlier release showed still finds the jobs of all types.
+    """
+    lost = {"type": "WorkerLost", "message": "x", "evidence": {"signal": "SIGKILL"}}
+    engine.register("other")
+    for job_type in ("work", "other"):
+        engine.enqueue(job_type=job_type)
+        engine.settle(engine.lease_one(), "failed", error=lost)
+
+    groups = engine.rpc("dead_letters", p_workspace_id=ACME)["groups"]
+    causes = {group["error_fingerprint"] for group in groups}
+    earlier = engine.one("select queue.fingerprint('x', %s::jsonb)", json.dumps(lost))
+    assert len(causes) == 2
+    for cause, count in (*((each, 1) for each in causes), (earlier, 2)):
+        found = {"workspace_id": ACME, "error_fingerprint": cause}
+        assert len(pages(engine, status=["failed"], **found)) == count
+
+
 def test_attempts_show_how_each_ended_and_tracebacks_to_managers_alone(
     engine: Engine, bob: Engine, ada: Engine
 ) -> None:
