@@ -1330,6 +1330,7 @@ from (
         'The traceback shows the line where it waited. Give that call its own time limit, remove '
           'the cause of the wait, or give the type a longer `timeout`. Then retry the job.'
       ),
+      ('abandoned', 'Then retry the job.'),
       (
         'lost',
         'Whether its process ended is unknown. See the log of its worker, then retry the job.'
@@ -3311,9 +3312,12 @@ select jsonb_build_object(
   'recursions', count(*) filter (where a.job_type = p_job.job_type)
 )
 from ancestors as a
-where not exists ( -- an operator knows it already
+where not exists ( -- who paused the type knows it already
   select from queue.pauses as p
-  where p.kind = 'job_type' and p.name = p_job.job_type
+  where (p.kind, p.name) in (
+    ('job_type', p_job.job_type),
+    ('workspace_type', p_job.workspace_id || '/' || p_job.job_type)
+  )
 )
 having count(*) filter (where a.job_type = p_job.job_type) >= 10
 $$;
@@ -3723,10 +3727,12 @@ begin
         'which', case when p_is_open then p_job.workspace_id end
       )
       || jsonb_strip_nulls(v_found -> 'data'),
-    case
-      when v_left -> 'sentence' = 'null' then '{"failed": "failed:", "backing_off": "failed:",
-        "cancelled": "cancelled:"}'::jsonb ->> (v_found ->> 'reason') || v_error.kind
-    end
+    '{"failed": "failed:", "backing_off": "failed:", "cancelled": "cancelled:"}'::jsonb
+      ->> (v_found ->> 'reason')
+      || case
+        when v_left ->> 'sentence' <> '' and v_error.kind = 'timeout' then 'abandoned'
+        else v_error.kind
+      end
   );
   v_found := v_found || jsonb_build_object(
     'next', (v_left -> 'next')

@@ -407,8 +407,11 @@ def test_a_job_that_starts_itself_without_end_is_named(engine: Engine) -> None:
     assert "20 or more ancestors" in engine.findings()["recursive_type"]["sentence"]
     other = engine.explain(engine.enqueue(job_type="plain", parent_id=job_id))
     assert "ancestors" not in other["sentence"]
-    engine.pause("job_type", "work")
-    assert "recursive_type" not in engine.findings()
+    for pause in ({"kind": "job_type"}, {"kind": "workspace_type", "workspace_id": ACME}):
+        assert "recursive_type" in engine.findings()
+        engine.pause(name="work", **pause)
+        assert "recursive_type" not in engine.findings()
+        engine.resume(name="work", **pause)
 
 
 def test_a_scheduled_job_that_is_postponed_or_fails_before_its_time_is_named(
@@ -1164,14 +1167,13 @@ def test_deliveries_to_a_receiver_are_one_holder_and_outside_of_the_default_list
 
 
 def test_a_processor_that_ignored_its_stop_is_shown_until_it_ends(engine: Engine) -> None:
-    """`explain_job` shows that a cancelled job's processor still runs.
+    """`explain_job` shows that a stopped job's processor still runs.
 
     The text remains after the worker's run, and disappears when the worker reports the
     processor's end.
     """
     job_id, lease = engine.start()
-    engine.cancel(job_id)
-    engine.settle(lease, "cancelled")
+    engine.settle(lease, "failed", error={"type": "AttemptTimeout", "message": "slow"})
     run = {"tick_id": TICK, "call": 2}
 
     engine.lease(1, **run, abandoned=[{"job_id": job_id, "place": "all.py:7"}])
@@ -1182,9 +1184,10 @@ def test_a_processor_that_ignored_its_stop_is_shown_until_it_ends(engine: Engine
     assert "do not catch the stop" in explanation["next"][0]["words"]
     in_thread = {"job_id": job_id, "place": "all.py:7", "in_thread": True}
     engine.lease(1, **run | {"call": 3}, abandoned=[in_thread])
-    words = engine.explain(job_id)["next"][0]["words"]
-    assert "give the call at all.py:7 a time limit, because its thread" in words
-    assert "catch" not in words
+    words = [step["words"] for step in engine.explain(job_id)["next"]]
+    assert "give the call at all.py:7 a time limit, because its thread" in words[0]
+    assert "catch" not in words[0]
+    assert words[1:] == ["Then retry the job."]
     engine.rpc("tick_finished", p_request={"tick_id": TICK, "summary": {"leased": 1}})
     assert "abandoned" in engine.explain(job_id)["sentence"]
     engine.lease(1, **run | {"tick_id": str(uuid4())}, abandoned=[])
