@@ -562,44 +562,44 @@ create unlogged sequence queue.full_1 minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.full_2 minvalue 0 start 0; -- noqa: PRS
 create unlogged sequence queue.full_3 minvalue 0 start 0; -- noqa: PRS
 
--- Reject an enqueue, because the limit p_limit of the workspace's live jobs is used up. Store the
--- rejection in the sequence of the limit's last rejection, or in the sequence with the oldest one.
+-- Return the time of the last enqueue that the limit p_limit of the workspace rejected, and the
+-- number of the sequence that stores it. The time is null if no enqueue was rejected, or if
+-- rejections of four other pairs of workspace and limit were stored later. The sequence is then the
+-- one with the oldest rejection.
+create function queue.last_full(
+  p_workspace_id uuid,
+  p_limit text,
+  out rejected_at timestamptz,
+  out hash bigint,
+  out nth integer
+)
+language sql stable
+set search_path = ''
+as $$
+select case when v.stored & 16777215 = h.hash then to_timestamp(v.stored >> 24) end, h.hash, n
+from (values (hashtext(p_workspace_id || p_limit)::bigint & 16777215)) as h (hash)
+cross join generate_series(0, 3) as n
+cross join pg_sequence_last_value('queue.full_' || n) as v (stored)
+order by (v.stored & 16777215 = h.hash) is true desc, v.stored nulls first
+limit 1
+$$;
+
+-- Reject an enqueue, because the limit p_limit of the workspace's live jobs is used up, and store
+-- the rejection.
 create function queue.refuse_full(p_workspace_id uuid, p_limit text, p_message text)
 returns void
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_hash constant bigint := hashtext(p_workspace_id || p_limit) & 16777215;
+  v_last constant record := queue.last_full(p_workspace_id, p_limit);
 begin
   perform setval(
-    'queue.full_' || s.n,
-    floor(extract(epoch from queue.clock()))::bigint << 24 | v_hash
-  )
-  from (
-    select n
-    from generate_series(0, 3) as n
-    cross join pg_sequence_last_value('queue.full_' || n) as v (stored)
-    order by (v.stored & 16777215 = v_hash) is true desc, v.stored nulls first
-    limit 1
-  ) as s;
+    'queue.full_' || v_last.nth,
+    floor(extract(epoch from queue.clock()))::bigint << 24 | v_last.hash
+  );
   perform queue.refuse(429, 'quota_exceeded', p_message, p_limit);
 end;
-$$;
-
--- Return true if the limit p_limit of the workspace has rejected an enqueue in the ten minutes
--- before p_now, unless rejections of four other pairs of workspace and limit were stored later.
-create function queue.was_full(p_workspace_id uuid, p_limit text, p_now timestamptz)
-returns boolean
-language sql stable
-set search_path = ''
-as $$
-select exists (
-  select from generate_series(0, 3) as n
-  cross join pg_sequence_last_value('queue.full_' || n) as v (stored)
-  where v.stored & 16777215 = hashtext(p_workspace_id || p_limit) & 16777215
-    and v.stored >> 24 > extract(epoch from p_now) - 600
-)
 $$;
 
 -- Reject an enqueue if the workspace would have more live jobs than its limit. A limit of up to

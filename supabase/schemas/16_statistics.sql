@@ -1230,7 +1230,7 @@ where c.jobs >= l.jobs
   and (
     l.jobs <= 2000
     or l.last_jobs >= 0.9 * l.jobs
-    or queue.was_full(l.id, 'max_pending', p_now)
+    or (queue.last_full(l.id, 'max_pending')).rejected_at > p_now - interval '10 minutes'
   )
 union all
 select
@@ -1253,7 +1253,7 @@ cross join lateral (
 where c.bytes >= l.bytes
   and (
     l.last_bytes >= 0.9 * l.bytes
-    or queue.was_full(l.id, 'user_pending_bytes_max', p_now)
+    or (queue.last_full(l.id, 'user_pending_bytes_max')).rejected_at > p_now - interval '10 minutes'
   )
 union all
 select
@@ -1522,7 +1522,7 @@ begin
       f.data -> 'said',
       queue.render_guidance(
         f.reason,
-        f.data || queue.number_of(f.data) || jsonb_build_object(
+        queue.number_of(f.data) || f.data || jsonb_build_object(
           'since', f.since,
           -- the sentences about one of all workspaces name the workspace
           'which', case when p_workspace_id is null then f.data -> 'workspace_id' end

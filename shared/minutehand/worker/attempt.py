@@ -175,8 +175,7 @@ class Attempt:
     def start_timeout(self) -> None:
         """Start the timer for the timeout. A batch calls this method at the start of each call."""
         job, clock = self.lease.job, self._environment.clock
-        if self._timeout is not None:
-            self._timeout.cancel()
+        self._cancel_timer()
         if self._is_suspended:
             self._is_suspended, self._pulse_at = False, clock.monotonic()
         seconds = self.timeout_seconds = job.timeout_seconds
@@ -194,10 +193,13 @@ class Attempt:
 
     def end_timeout(self) -> None:
         """Stop the timer for the timeout, because the job waits for the next call of its batch."""
-        if self._timeout is not None:
-            self._timeout.cancel()
+        self._cancel_timer()
         self._is_suspended, self.timeout_at = True, math.inf
         self._pulse_at = self._environment.clock.monotonic()
+
+    def _cancel_timer(self) -> None:
+        if self._timeout is not None:
+            self._timeout.cancel()
 
     def _time_out(self) -> None:
         """Stop the processor at its timeout, unless it is called again for halves of the batch.
