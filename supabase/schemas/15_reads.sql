@@ -2531,7 +2531,7 @@ returns text
 language sql immutable
 set search_path = ''
 as $$
-select nullif(concat_ws(', ', 'in its step ' || p_step, 'at ' || p_place), '')
+select nullif(concat_ws(' ', 'in its step ' || p_step, 'at ' || p_place), '')
 $$;
 
 -- Return an object that describes a running job: its timeout, and its last update, such as a log
@@ -2659,21 +2659,18 @@ begin
       ) as a (ms)
     ) as p
     cross join lateral ( -- an update after the pulse has an event
-      select coalesce(
-        (
+      select case
+        when p_job.updated_at
+            < greatest((l.pulse ->> 'since')::timestamptz, l.leased_at) + interval '2 seconds'
+          then l.pulse ->> 'last'
+        else (
           select substring(e.type from '^job\.(log|progress)$')
           from queue.job_events as e
           where e.job_id = p_job.id
             and e.seq = p_job.last_seq
             and e.created_at = p_job.updated_at
-            and e.created_at > (l.pulse ->> 'since')::timestamptz
-        ),
-        case
-          when p_job.updated_at
-              < greatest((l.pulse ->> 'since')::timestamptz, l.leased_at) + interval '2 seconds'
-            then l.pulse ->> 'last'
-        end
-      ) as last
+        )
+      end as last
     ) as u
     cross join lateral (
       values (case when p.is_silent then nullif(queue.last_blocker(s.pid), s.pid) end)

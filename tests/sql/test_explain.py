@@ -995,7 +995,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     assert "Nothing to do" not in str(said["next"])
     assert "a `timeout` below 5 min." in said["next"][0]["words"]
     engine.report(lease, step={"name": "write", "for_ms": 1})
-    assert "output, in its step write, at all.py:134." in engine.explain(hangs)["sentence"]
+    assert "output, in its step write at all.py:134." in engine.explain(hangs)["sentence"]
     found = engine.findings()["silent_jobs"]
     assert (found["jobs"], list(found["silent"])) == (1, [hangs])
     assert found["sentence"].startswith("1 job of work has been silent since")
@@ -1003,7 +1003,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     assert listed["since"] == found["silent"][hangs]
     assert (listed["workspace_id"], listed["kind"], listed["job_ids"]) == (ACME, "silent", [hangs])
     words = found["next"][0]["words"]
-    assert "seen in its step write, at all.py:134." in words
+    assert "seen in its step write at all.py:134." in words
     assert "count as silent 2 min" in words
     assert found["next"][0]["command"] == f"minutehand explain {hangs}"
     engine.report(lease, pulse=pulse | {"memory_mb": 297, "for_ms": 250_000})

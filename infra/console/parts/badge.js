@@ -72,7 +72,7 @@ export const Tag = ({ tone = "pending", children }) =>
     ${MARKS[tone] && html`<${Icon} name=${MARKS[tone]} />`}${children}
   </span>`;
 
-export function JobProgress({ job, label = "Progress", compact = false }) {
+export function JobProgress({ job, label = "Progress", compact = false, children }) {
   const { status, progress } = job;
   const done = status === "completed" ? 100 : percentage(progress);
   const { tone, word } = stateOf(status);
@@ -93,6 +93,6 @@ export function JobProgress({ job, label = "Progress", compact = false }) {
       <div class="progress-bar" style=${{ transform: `scaleX(${done / 100})` }}></div>
     </div>
     <span class="num">${done}%</span>
-    ${!compact && words && html`<span class="progress-words"><${Sentence} text=${words} /></span>`}
+    ${!compact && html`<span class="progress-words"><span><${Sentence} text=${words} /></span> <span>${children}</span></span>`}
   </div>`;
 }

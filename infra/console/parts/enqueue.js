@@ -21,9 +21,9 @@ const draftOf = ({ properties = {}, required = [] } = {}) =>
       .map(([name, { default: value = null }]) => [name, value]),
   );
 
-export function EnqueueDialog({ workspaceId, type: initialType = "", onClose }) {
+export function EnqueueDialog({ workspaceId, type: initialType = "", payload = null, onClose }) {
   const [type, setType] = useState(initialType);
-  const [typed, setTyped] = useState(null); // text of the payload, if a person changed it
+  const [typed, setTyped] = useState(payload); // text of the payload, if a person changed it
   const [delay, setDelay] = useState("");
   const [tags, setTags] = useState("");
   const listId = useId();

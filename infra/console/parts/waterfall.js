@@ -1,27 +1,41 @@
 // Shows the attempts, steps and child jobs of a job on a time axis, with bars and durations.
 
-import { duration, pluralize, utc } from "../lib/format.js";
-import { html, useMemo, useState } from "../lib/ui.js";
-import { rowsOf } from "../lib/waterfall.js";
+import { clock, duration, pluralize, utc } from "../lib/format.js";
+import { html, useState } from "../lib/ui.js";
 
 const MAX_ROWS = 400;
 
+const iso = (ms) => new Date(ms).toISOString();
+const timeOfDay = (ms) => clock(iso(ms)).slice(0, 8);
+
 /**
- * Rows of a job's attempts, steps and child jobs on a time axis. `detailsOf(row)` returns the
- * details to show below a row that a person has opened.
+ * Rows of a job's attempts, steps and child jobs on a time axis. The bars of the job are hatched
+ * from the time `silentSince`, if it has one. `detailsOf(row)` returns the details to show below a
+ * row that a person has opened.
  */
-export function Waterfall({ trace, now, detailsOf }) {
+export function Waterfall({ all, more, silentSince, detailsOf }) {
   const [opened, setOpened] = useState(null);
-  const all = useMemo(() => rowsOf(trace, now), [trace, now]);
   const rows = all.slice(0, MAX_ROWS);
   const from = Math.min(...rows.map((row) => row.from));
   const to = Math.max(...rows.map((row) => row.to)); // grows while the job runs
-  const percent = (ms) => `${(100 * ms) / Math.max(to - from, 1)}%`;
+  const percent = (ms, whole = to - from) => `${(100 * ms) / Math.max(whole, 1)}%`;
+  const silentOf = (row) =>
+    silentSince && row.isRunning && row.jobId === rows[0].jobId
+      ? percent(row.to - Math.max(Date.parse(silentSince), row.from), row.to - row.from)
+      : 0;
   return html`<div class="waterfall">
+    <p class="waterfall-axis muted num" aria-hidden="true">
+      <span>${timeOfDay(from)}</span>
+      <span>${rows.some((row) => row.isRunning) ? "now" : timeOfDay(to)}</span>
+    </p>
     <ol class="waterfall-rows" aria-label="Waterfall">
       ${rows.map((row) => {
         const isOpened = row.key === opened;
-        const place = { left: percent(row.from - from), width: percent(row.to - row.from) };
+        const place = {
+          left: percent(row.from - from),
+          width: percent(row.to - row.from),
+          "--silent": silentOf(row),
+        };
         return html`<li key=${row.key}>
           <${Line}
             row=${row}
@@ -38,7 +52,7 @@ export function Waterfall({ trace, now, detailsOf }) {
       })}
     </ol>
     ${
-      (all.length > MAX_ROWS || trace.more) &&
+      (all.length > MAX_ROWS || more) &&
       html`<p class="muted small num">
         The first ${pluralize(rows.length, "row")}. The child jobs' pages show the others.
       </p>`
@@ -49,7 +63,7 @@ export function Waterfall({ trace, now, detailsOf }) {
 function Line({ row, place, isOpened, toggle }) {
   const { kind, level, name, word, tone, error, from, to, ran, isRunning } = row;
   const time = duration(ran || to - from);
-  const title = error ?? `${time} from ${utc(new Date(from).toISOString())}`;
+  const title = error ?? `${time} from ${utc(iso(from))}`;
   return html`<button
     type="button"
     class="waterfall-row"

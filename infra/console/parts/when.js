@@ -65,8 +65,8 @@ export function Elapsed({ from, before = 0 }) {
 }
 
 /**
- * Shows a time within a sentence, in the reader's time zone. If the date is today, only the time of
- * day is shown.
+ * Shows a time within a sentence, in the reader's time zone, and how far ahead it is. If the date is
+ * today, only the time of day is shown.
  */
 function Timestamp({ at }) {
   const now = useNow();
@@ -74,7 +74,7 @@ function Timestamp({ at }) {
   const [today] = local(now).split(" ");
   return html`<time datetime=${at} title=${`${utc(at)}, ${relative(at, now)}`}>
     ${day === today ? "" : `${day} `}
-    ${time.slice(0, 8)}
+    ${time.slice(0, 8)}${Date.parse(at) > now && ` (${relative(at, now)})`}
   </time>`;
 }
 

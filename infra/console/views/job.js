@@ -2,13 +2,24 @@
 // and buttons for actions.
 
 import { jobs as api, session, supabase } from "../api.js";
-import { atLeast, codeOf, duration, money, number, pluralize, serverNow } from "../lib/format.js";
+import {
+  atLeast,
+  codeOf,
+  duration,
+  money,
+  number,
+  pluralize,
+  pretty,
+  roughly,
+  serverNow,
+} from "../lib/format.js";
 import { useJobLines } from "../parts/job-lines.js";
 import { createHooks } from "../lib/jobs/hooks.js";
 import { outputText } from "../lib/jobs/output.js";
 import { setText } from "../lib/jobs/page.js";
 import { ENDED } from "../lib/jobs/ended.js";
 import { nextRunOf } from "../lib/states.js";
+import { rowsOf } from "../lib/waterfall.js";
 import { usePolling, useFetch } from "../lib/store.js";
 import {
   hooks,
@@ -23,6 +34,7 @@ import { AttemptDetails, LastFailure } from "../parts/attempts.js";
 import { Freshness, JobProgress, StateBadge } from "../parts/badge.js";
 import { copy, CopyId, JsonView } from "../parts/copy.js";
 import { ActionButton, useFocusKeeper } from "../parts/dialog.js";
+import { EnqueueDialog } from "../parts/enqueue.js";
 import { Steps } from "../parts/holders.js";
 import { JobLog } from "../parts/job-log.js";
 import { RunTime } from "../parts/job-monitor.js";
@@ -30,10 +42,10 @@ import { useRefresh } from "../parts/live.js";
 import { Question } from "../parts/question.js";
 import { ReplayDialog } from "../parts/replay.js";
 import { Stale, Placeholder } from "../parts/states-of-view.js";
-import { fact, jobLink, typeLink } from "../parts/table.js";
+import { breakable, fact, jobLink, typeLink } from "../parts/table.js";
 import { createAction } from "../parts/toasts.js";
 import { Waterfall } from "../parts/waterfall.js";
-import { Sentence, useNow, When } from "../parts/when.js";
+import { Elapsed, Sentence, useNow, When } from "../parts/when.js";
 import NotFound, { placeholderPage } from "../parts/not-found.js";
 
 const { useJob } = createHooks(hooks, supabase);
@@ -70,19 +82,29 @@ function useDetails(job) {
   return { attempts, explained, trace };
 }
 
-/**
- * Return when the page last received new output. Return null for the output that existed when the
- * page was opened.
- */
-function useOutputTime(output) {
-  const last = useRef({ output, at: null });
-  const { output: before } = last.current;
-  if (before !== output)
-    last.current = {
-      output,
-      at: Object.keys(before).length > 0 ? new Date(serverNow()).toISOString() : null,
-    };
+/** Return when a value last changed. Return null for the value that the page has read first. */
+function useChangeTime(value) {
+  const last = useRef({ value, at: null });
+  const { value: before } = last.current;
+  if (before !== value)
+    last.current = { value, at: before ? new Date(serverNow()).toISOString() : null };
   return last.current.at;
+}
+
+/**
+ * Return the time and the kind of a running job's last update, if the job's explanation begins with
+ * the last update.
+ */
+function useLastUpdate(job, { sentence, data = {} } = {}, output, line) {
+  const seen = [
+    { at: data.silent_since, kind: data.last, silent: data.silent },
+    { at: useChangeTime(JSON.stringify(job.progress)), kind: "progress" },
+    { at: useChangeTime(Object.values(output)[0] && output), kind: "output" },
+    { at: line?.at, kind: "log line" },
+  ];
+  return job.status === "processing" && /^(Silent for|Last update)/.test(sentence)
+    ? seen.reduce((one, next) => (next.at > one.at ? next : one))
+    : null;
 }
 
 export default function JobPage({ id }) {
@@ -95,9 +117,11 @@ export default function JobPage({ id }) {
 
 function JobDetails({ watch, job }) {
   const [replaying, setReplaying] = useState(null); // {from} for a step, {isCopy} for the whole job
+  const [type, setType] = useState(null); // type of a new job with the same payload
   const { attempts, explained, trace } = useDetails(job);
   const log = useJobLines(job.id, job.last_seq);
-  const outputAt = useOutputTime(watch.output);
+  const { value: explanation } = explained;
+  const update = useLastUpdate(job, explanation, watch.output, log.lines.at(-1));
   const wait = job.status === "waiting" ? job.waiting_for : null;
   const isLive = !ENDED.has(job.status);
   const data = html`<${JobData} job=${job} />`;
@@ -117,30 +141,38 @@ function JobDetails({ watch, job }) {
             job=${job}
             cancelling=${Boolean(job.cancel_requested_at)} />
         </h1>
+        <p class="muted clamp wrap">${glimpseOf(job.payload)}</p>
       </div>
       <span class="spacer"></span>
       <${Actions}
         job=${job}
         watch=${watch}
+        nearest=${explanation?.reason === "no_processor" && explanation.data.nearest}
+        enqueue=${setType}
         duplicate=${() => setReplaying({ isCopy: true })}
         edit=${() => setReplaying({})} />
     </header>
     ${watch.problem && html`<${Stale} error=${watch.problem} retry=${watch.refresh} />`}
-    ${job.status === "processing" && html`<${JobProgress} job=${job} />`}
     ${
       wait?.kind === "ask"
         ? html`<${Question}
           jobId=${job.id}
           wait=${wait}
           onAnswered=${watch.refresh} />`
-        : html`<${Explained} explained=${explained} job=${job} />`
+        : html`<${Explained} explained=${explained} job=${job} update=${update} />`
+    }
+    ${
+      job.status === "processing" &&
+      html`<${JobProgress} job=${job}>
+        ${update && !update.silent && html`<${TimeLeft} job=${job} at=${update.at} />`}
+      <//>`
     }
     <div class="columns">
       <div class="column main">
         <${LastFailure} job=${job} attempts=${attempts.value ?? []} />
         ${Object.entries(watch.output).map(
           ([name, content]) =>
-            html`<${StreamOutput} key=${name} name=${name} content=${content} />`,
+            html`<${StreamOutput} key=${name} name=${name} content=${content} isLive=${isLive} />`,
         )}
         ${!isLive && data}
         ${
@@ -148,6 +180,7 @@ function JobDetails({ watch, job }) {
           html`<${Timeline}
             job=${job}
             trace=${trace}
+            silentSince=${update?.silent && update.at}
             isMoving=${isLive && watch.freshness !== "offline"}
             detailsOf=${(row) =>
               html`<${RowDetails}
@@ -175,8 +208,7 @@ function JobDetails({ watch, job }) {
         <${Facts}
           job=${job}
           last=${attempts.value?.at(-1)}
-          data=${explained.value?.data}
-          updates=${[log.lines.at(-1)?.at, outputAt]} />
+          data=${explanation?.data} />
       </section>
     </div>
     ${
@@ -187,15 +219,50 @@ function JobDetails({ watch, job }) {
         onDone=${watch.refresh}
         onClose=${() => setReplaying(null)} />`
     }
+    ${
+      type &&
+      html`<${EnqueueDialog}
+        workspaceId=${job.workspace_id}
+        type=${type}
+        payload=${pretty(job.payload)}
+        onClose=${() => setType(null)} />`
+    }
   </article>`;
 }
+
+/** Return the first values of a payload as text. */
+const glimpseOf = (payload) =>
+  Object.entries(payload)
+    .filter(([, value]) => typeof value !== "object")
+    .map((entry) => entry.join(": "))
+    .join(", ")
+    .slice(0, 300);
+
+/** Shows when a job in its first run ends, if its progress continues at the same pace. */
+function TimeLeft({ job, at }) {
+  const now = useNow();
+  const { percentage: done } = job.progress;
+  const from = Date.parse(job.started_at);
+  const left = from + ((Date.parse(at) - from) * 100) / done - now;
+  return job.fence === 1 && done >= 5 && left > 1000 && `about ${roughly(left)} left at this pace`;
+}
+
+/** Shows the age of a running job's last update, and the step. */
+const Verdict = ({ update, sentence, data: { sign, step } }) => html`<span aria-live="off">
+  ${
+    update.silent
+      ? html`Silent for <${Elapsed} from=${update.at} />, since ${sign}
+          <${Sentence} text=${sentence.split(sign)[1]} />`
+      : html`Last update <${When} at=${update.at} />${update.kind && ` (${update.kind})`}${step && `, in its step ${step}`}.`
+  }
+</span>`;
 
 /** The error at the end of a failed job's sentence, because the page shows the error below. */
 const ERROR_AT_END = /(failed at [^.]*?): .*/s;
 
 const FIRST_SENTENCE = /^(.*?(?:\.(?= [A-Z0-9])|$))(.*)$/s;
 
-function Explained({ explained, job }) {
+function Explained({ explained, job, update }) {
   const explanation = explained.value?.status === job.status ? explained.value : {};
   const { sentence = "\u00a0", cause, estimated_start_at: start } = explanation;
   const text = job.status === "failed" ? sentence.replace(ERROR_AT_END, "$1.") : sentence;
@@ -210,7 +277,13 @@ function Explained({ explained, job }) {
     data-tone=${isStuck ? "waiting" : undefined}
     aria-live="polite">
     <p class="clamp">
-      <span class=${isStuck ? "strong" : undefined}><${Sentence} text=${first} /></span>
+      <span class=${isStuck ? "strong" : undefined}>
+        ${
+          update
+            ? html`<${Verdict} update=${update} sentence=${first} data=${explanation.data} />`
+            : html`<${Sentence} text=${first} />`
+        }
+      </span>
       <${Sentence} text=${rest} />
       ${cause && html` <span class="muted">Cause: ${cause}</span>`}
       ${
@@ -220,10 +293,11 @@ function Explained({ explained, job }) {
       }
     </p>
     <${Steps} next=${explanation.next} here=${`/jobs/${job.id}`} />
+    ${explanation.outlook && html`<p class="muted"><${Sentence} text=${explanation.outlook} /></p>`}
   </div>`;
 }
 
-function Actions({ job, watch, duplicate, edit }) {
+function Actions({ job, watch, nearest, enqueue, duplicate, edit }) {
   const act = createAction(watch.refresh);
   const box = useFocusKeeper();
   const isCancelling = Boolean(job.cancel_requested_at);
@@ -247,6 +321,12 @@ function Actions({ job, watch, duplicate, edit }) {
   return html`<div class="actions" ref=${box}>
     ${mayRetry && retry("Retry", "Enqueued again")}
     ${mayRetry && html`<button type="button" onClick=${edit}>Retry with another payload</button>`}
+    ${
+      nearest &&
+      html`<button type="button" class="primary" onClick=${() => enqueue(nearest)}>
+        Enqueue again as ${nearest}
+      </button>`
+    }
     ${isDelayed && retry("Run now", "The job runs as soon as a worker is free")}
     ${
       !ENDED.has(job.status) &&
@@ -292,7 +372,9 @@ const SHOWN = 100_000; // a browser takes seconds to lay out a million character
  * Shows the live output of one stream, at most its last characters. If the reader has scrolled to the end of the output, the
  * view scrolls on when text is added.
  */
-function StreamOutput({ name, content }) {
+function StreamOutput({ name, content, isLive }) {
+  const at = useChangeTime(content);
+  const isWriting = useNow(isLive) < Date.parse(isLive && at) + 5000;
   const words = useRef(null);
   const text = outputText(content);
   const markEarlier = () =>
@@ -313,14 +395,21 @@ function StreamOutput({ name, content }) {
       <span class="spacer"></span>
       ${quietButton("Copy", () => copy(text, "Copied output"))}
     </div>
-    <p class="words" ref=${words} tabindex="0" onScroll=${markEarlier}></p>
+    <p
+      class="words"
+      data-writing=${isWriting ? "" : undefined}
+      ref=${words}
+      tabindex="0"
+      onScroll=${markEarlier}></p>
   </section>`;
 }
 
 /** Timeline of a job and the job's child jobs. */
-function Timeline({ job, trace, isMoving, detailsOf }) {
+function Timeline({ job, trace, silentSince, isMoving, detailsOf }) {
   const children = (trace.value?.jobs ?? []).filter((one) => one.parent_id === job.id);
   const now = useNow(isMoving);
+  const rows = trace.value && rowsOf(trace.value, now);
+  if (rows?.length === 1) return null; // the facts have its times
   const count = atLeast(children.length, trace.value?.more);
   return html`<section class="card" aria-labelledby="h-time">
     <div class="bar">
@@ -332,8 +421,12 @@ function Timeline({ job, trace, isMoving, detailsOf }) {
       }
     </div>
     ${
-      trace.value
-        ? html`<${Waterfall} trace=${trace.value} now=${now} detailsOf=${detailsOf} />`
+      rows
+        ? html`<${Waterfall}
+            all=${rows}
+            more=${trace.value.more}
+            silentSince=${silentSince}
+            detailsOf=${detailsOf} />`
         : html`<${Placeholder} of=${trace} what="the timeline" />`
     }
   </section>`;
@@ -371,11 +464,9 @@ function StepDetails({ row, onReplay }) {
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
-function Facts({ job, last, data = {}, updates }) {
+function Facts({ job, last, data = {} }) {
   const time = (at) => at && html`<${When} at=${at} />`;
   const isRunning = job.status === "processing";
-  const times = [data.silent_since, job.updated_at, ...updates].filter(Boolean);
-  const updatedAt = new Date(Math.max(...times.map(Date.parse))).toISOString();
   const neighbours = (field, value) =>
     value &&
     html`<a class="mono" href=${`/jobs?${field}=${encodeURIComponent(value)}`}>${value}</a>`;
@@ -390,7 +481,8 @@ function Facts({ job, last, data = {}, updates }) {
     ${fact("Queue time", job.times?.queue_ms > 0 && duration(job.times.queue_ms))}
     ${fact("Duration", job.started_at && html`<${RunTime} row=${job} />`)}
     ${isRunning && fact("Timeout", data.timeout)}
-    ${isRunning && fact("Last update", time(updatedAt))}
+    ${isRunning && fact("Place", data.place && html`<code>${breakable(data.place)}</code>`)}
+    ${isRunning && fact("Memory", data.memory_mb && `up to ${data.memory_mb} MB`)}
     ${fact("Attempt", html`<span class="num">${job.attempts} of ${job.max_attempts}</span>`)}
     ${fact("Worker", neighbours("worker_id", job.worker_id ?? last?.worker_id))}
     ${fact("Commit", last?.origin && html`<span class="mono">${codeOf(last.origin)}</span>`)}

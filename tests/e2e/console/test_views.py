@@ -137,6 +137,7 @@ def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker) -> Non
     words = page.get_by_role("region", name="Output: reply").locator(".words")
     expect(words).to_have_text(text, use_inner_text=True)
     worker.say(lease, piece("line\n" * 20_000 + "the last", 307))
+    expect(words).to_have_attribute("data-writing", "")
     expect(words).to_contain_text("the last")
     expect(page.get_by_text("the last 100,000 of 100,3")).to_be_visible()
     below = "(box) => box.scrollTop > 0 && box.scrollHeight - box.scrollTop - box.clientHeight"
@@ -209,10 +210,12 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
     worker.enqueue()
     lease = worker.lease_one()
     pulse = {"last": "log", "for_ms": 7_300_000, "place": "invoices.py:42", "memory_mb": 1}
+    pulse["left_ms"] = 3_600_000
     worker.report(lease, pulse=pulse, step={"name": "mail", "for_ms": 1})
     # only the person who enqueued a misspelt type sees the finding
-    insert = "insert into public.jobs (workspace_id, user_id, job_type) values (%s, %s, 'misspelt')"
-    worker.run(insert, worker.workspace_id, ADA.id)
+    insert = "insert into public.jobs (workspace_id, user_id, job_type) values (%s, %s, %s)"
+    worker.run(insert, worker.workspace_id, ADA.id, f"{worker.job_type}s")
+    worker.run("update public.jobs set updated_at = now() - interval '3 hours'")
     visitor = visit(ADA, "/jobs")
     page = visitor.page
     for status, short, shown in (
@@ -225,8 +228,16 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
         row.locator("a.row-link").click()
         expect(page.locator("h1 .badge")).to_have_text(shown)
         check_page(visitor)
-    expect(page.locator(".explain")).to_contain_text("step mail, at invoices.py:42")
-    expect(page.locator("dt", has_text="Timeout")).to_be_visible()
+        if status == "pending":
+            click(page, f"Enqueue again as {worker.job_type}")
+            expect(page.get_by_label("Type")).to_have_value(worker.job_type)
+            page.keyboard.press("Escape")
+    silent = re.compile(
+        r"Silent for 2 h.*, since its last log line, in its step mail at invoices.py"
+    )
+    expect(page.locator(".explain")).to_have_text(silent)
+    expect(page.locator(".explain")).to_contain_text("(in 59 min), it times out, then attempt 2")
+    expect(page.locator("dt", has_text="Memory")).to_be_visible()
 
 
 def test_realtime_is_unavailable_only_if_it_is_late(visit: Visit) -> None:
