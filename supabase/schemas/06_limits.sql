@@ -1539,7 +1539,9 @@ begin
   -- public.jobs has no index on worker, because leases change this column
   where not exists (select from public.jobs as j where j.worker = w.worker)
     and not exists (select from queue.leases as r where r.worker = w.worker)
-    and ((w.summary ->> 'key_issued_at')::timestamptz < p_before - interval '1 minute') is not false;
+    and (
+      (w.summary ->> 'key_issued_at')::timestamptz >= p_before - interval '1 minute'
+    ) is not true;
   return jsonb_build_object(
     'revoked_before', p_before - interval '1 minute',
     'from', v_now + make_interval(secs => coalesce(p_grace_seconds, 0)),

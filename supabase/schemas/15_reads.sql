@@ -1369,6 +1369,12 @@ from (
           'more, or let the program use less.'
       ),
       (
+        'variable',
+        'Set the environment variable {code} for the worker: in the file of `serve --env-file`, in '
+          'the environment of `minutehand dev`, or on AWS in `lambda.yml` (`minutehand docs '
+          'recipes`). Start the worker again, then retry the job.'
+      ),
+      (
         'machine',
         'Its machine or the database ran out of a resource ({code}). Free some of it.'
       ),
@@ -3522,6 +3528,7 @@ select
         when e.sqlstate = '55P03' then 'lock'
         when e.sqlstate ~ '^(40|55)' then 'contention'
         when e.signal is not null then 'killed'
+        when e.variable is not null then 'variable'
         when e.errno = 'ENOMEM' then 'memory'
         when e.errno in ('ENOSPC', 'EDQUOT', 'EMFILE') or e.sqlstate ^@ '53'
           then 'machine'
@@ -3544,6 +3551,7 @@ select
     replace('SQLSTATE ' || e.sqlstate, 'SQLSTATE PGRST', 'PGRST'), -- a code of the Data API
     'HTTP ' || e.status,
     e.errno,
+    e.variable,
     e.evidence ->> 'signal',
     'exit code ' || (e.evidence ->> 'exit_code')
   ) as code,
@@ -3588,7 +3596,7 @@ select
     )
   end as place
 from jsonb_to_record(p_job.error_data) as e (
-  type text, status text, sqlstate text, errno text, signal text, response text,
+  type text, status text, sqlstate text, errno text, signal text, variable text, response text,
   reason text, evidence jsonb, data jsonb
 )
 $$;

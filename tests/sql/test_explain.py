@@ -566,6 +566,7 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("psycopg.errors.InvalidTextRepresentation", {"sqlstate": "22P02"}, "rejected a value"),
     ("psycopg.errors.UndefinedTable", {"sqlstate": "42P01"}, "lacks"),
     ("CalledProcessError", {"signal": "SIGKILL"}, "by SIGKILL"),
+    ("KeyError", {"variable": "VENDOR_KEY"}, "Set the environment variable VENDOR_KEY"),
     ("OSError", {"errno": "ENOSPC"}, "ran out of a resource"),
     ("psycopg.errors.TooManyConnections", {"sqlstate": "53300"}, "ran out of a resource"),
     ("psycopg.errors.AdminShutdown", {"sqlstate": "57P01"}, "closed or rejected"),

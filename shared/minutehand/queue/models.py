@@ -645,6 +645,8 @@ class ErrorInfo(Model):
     #: SQLSTATE of a Postgres error, and name of the signal that ended a program.
     sqlstate: str | None = None
     signal: str | None = None
+    #: Name of an environment variable that `os.environ` lacked.
+    variable: str | None = None
     #: Beginning of the vendor's response, from which secrets were removed.
     response: str | None = None
     #: Stack of an attempt that hung or was lost, and ids of the jobs in the same process.

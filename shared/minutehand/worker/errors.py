@@ -2,12 +2,13 @@
 
 The stored parts of one error together have a maximum number of characters, so that their redaction
 takes bounded time. Remedies depend on the class and the codes (HTTP status, SQLSTATE, errno,
-signal), never on the error's text.
+signal, missing variable of the environment), never on the error's text.
 """
 
 import asyncio
 import errno
 import linecache
+import os
 import re
 import signal
 import socket
@@ -125,6 +126,8 @@ def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:
             codes.setdefault("errno", cause.reason)
         elif isinstance(cause, OSError) and cause.errno is not None:
             codes.setdefault("errno", errno.errorcode.get(cause.errno))
+        elif isinstance(cause, KeyError) and _is_of_environment(cause):
+            codes.setdefault("variable", text(cause.args[0], 200))
         for name in ("sqlstate", "code"):  # errors of the Data API have the attribute `code`
             state = attribute(cause, name)
             # every SQLSTATE has a digit, unlike codes such as QUOTA
@@ -136,6 +139,12 @@ def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:
             if output := _end(cause.stderr or cause.output):
                 codes.setdefault("response", redactor.text(output))
     return codes
+
+
+def _is_of_environment(error: KeyError) -> bool:
+    """Return whether `os.environ` raised the error, because it lacks a variable."""
+    innermost = [frame.f_code for frame, _ in walk_tb(error.__traceback__)][-1:]
+    return innermost == [type(os.environ).__getitem__.__code__]
 
 
 def _status(error: BaseException, response: Any) -> int | None:

@@ -1,7 +1,9 @@
 """The stored form of an error: class, message, data, codes and frames, without secrets."""
 
 import errno
+import os
 import subprocess
+from collections.abc import MutableMapping
 from email.message import Message
 from http import HTTPStatus
 from io import BytesIO
@@ -28,6 +30,13 @@ def raised(error: BaseException, cause: BaseException | None = None) -> ErrorInf
         raise error from cause
     except BaseException as caught:
         return error_info(caught, __name__)
+
+
+def missing(values: MutableMapping[str, str]) -> BaseException:
+    """Return the error of a lookup of a missing key."""
+    with pytest.raises(KeyError) as found:
+        values["VENDOR_KEY"]
+    return found.value
 
 
 def refused(body: bytes = b"") -> BaseException:
@@ -65,6 +74,8 @@ class SMTPError(VendorError):
         (QueueError("no function", status=404, code="PGRST202"), {"sqlstate": "PGRST202"}),
         (refused(b'{"code":"PGRST202"}'), {"sqlstate": "PGRST202"}),
         (subprocess.CalledProcessError(-9, "ffmpeg"), {"signal": "SIGKILL"}),
+        (missing(os.environ), {"variable": "VENDOR_KEY"}),
+        (missing({}), {"variable": None}),
         (subprocess.CalledProcessError(3, "lp", stderr=b"no font\n"), {"response": "no font"}),
     ],
 )
