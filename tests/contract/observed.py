@@ -15,23 +15,23 @@ ENDED = "('completed', 'failed', 'cancelled')"
 ENDS = "('job.completed', 'job.failed', 'job.cancelled')"
 HOLDS = {
     "events run from 1 to the job's last without a gap": """
-        select j.id from public.jobs as j left join public.job_events as e on e.job_id = j.id
+        select j.id from jobs as j left join job_events as e on e.job_id = j.id
         group by j.id, j.last_seq having count(e.seq) <> j.last_seq
           or coalesce(max(e.seq), 0) <> j.last_seq or count(distinct e.seq) <> j.last_seq""",
     "a job ends once, and once more for each time that it is retried": f"""
-        select job_id from public.job_events group by job_id
+        select job_id from job_events group by job_id
         having count(*) filter (where type in {ENDS})
           > 1 + count(*) filter (where type = 'job.redriven')""",
     "an ended job says so last": f"""
-        select j.id from public.jobs as j left join lateral (
-          select e.type from public.job_events as e where e.job_id = j.id
+        select j.id from jobs as j left join lateral (
+          select e.type from job_events as e where e.job_id = j.id
           order by e.seq desc limit 1
         ) as l on true
         where (j.status in {ENDED}) <> coalesce(l.type in {ENDS}, false)""",
     "what has ended has an end": f"""
-        select id from public.jobs where (status in {ENDED}) <> (finished_at is not null)
+        select id from jobs where (status in {ENDED}) <> (finished_at is not null)
           or (status = 'completed') <> (completed_at is not null)""",
-    "attempts stay within bounds": "select id from public.jobs where attempts > max_attempts",
+    "attempts stay within bounds": "select id from jobs where attempts > max_attempts",
 }
 
 
@@ -69,7 +69,7 @@ def later(engine: Engine, seconds: float) -> str:
 def seconds_until(engine: Engine, job_id: str) -> float:
     """Return the seconds from the last change of a job to the job's next start."""
     wait = "extract(epoch from coalesce(next_retry_at, scheduled_for) - updated_at)::float"
-    return float(engine.one(f"select {wait} from public.jobs where id = %s", job_id))
+    return float(engine.one(f"select {wait} from jobs where id = %s", job_id))
 
 
 def ask(name: str = "q", **more: Any) -> Json:

@@ -81,11 +81,11 @@ def test_job_lifecycle(
     path = f"/api/v1/jobs/{job['id']}"
     runner_job = portal.get(path).json()
     state = ended(portal, path)
-    outbox = sql("select status, message from public.beacon_outbox where job_id = %s", job["id"])
+    outbox = sql("select status, message from beacon_outbox where job_id = %s", job["id"])
     # Beacon's job ends in the processor, so shortly before the worker completes the queue's job.
     queued = until(
         lambda: sql(
-            "select payload from public.jobs where job_type = 'beacon_job'"
+            "select payload from jobs where job_type = 'beacon_job'"
             " and payload ->> 'job_id' = %s and status = 'completed'",
             job["id"],
         )
@@ -162,12 +162,12 @@ def test_concurrent_jobs_and_queue_backlog(submit: Submit, portal: httpx.Client,
 
     assert {state["status"] for state in states} == {"completed"}
     receipts = sql(
-        "select count(*), count(distinct receipt ->> 'id') from public.beacon_executions"
+        "select count(*), count(distinct receipt ->> 'id') from beacon_executions"
         " where job_id = any (%s)",
         ids,
     )
     assert receipts == [(60, 60)]
-    outbox = "select distinct status from public.beacon_outbox where job_id = any (%s)"
+    outbox = "select distinct status from beacon_outbox where job_id = any (%s)"
     assert sql(outbox, ids) == [("published",)]
 
 

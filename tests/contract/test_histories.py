@@ -39,14 +39,14 @@ TYPES: dict[str, Json] = {
     "rated": {"rate_limit": {"limit": 3, "per_seconds": 300}},
     "quiet": {"events": "minimal", "max_attempts": 1},
 }
-RUNNING = "from public.jobs where status = 'processing' and job_type"
+RUNNING = "from jobs where status = 'processing' and job_type"
 CAPS = {
     "a suspect in company": "select 1 from queue.leases as l"
     " join queue.suspects as s using (job_id) join queue.leases as o on o.worker = l.worker"
     " left join queue.suspects as t on t.job_id = o.job_id"
     " where t.company is distinct from s.company",
-    "started late": "select 1 from public.jobs where started_at >= start_by_at",
-    "started, and cancelled for not starting": "select 1 from public.jobs where started_at"
+    "started late": "select 1 from jobs where started_at >= start_by_at",
+    "started, and cancelled for not starting": "select 1 from jobs where started_at"
     " is not null and start_by_at is not null and error_data ->> 'type' = 'StartByPassed'",
     "few": f"select 1 {RUNNING} = 'few' having count(*) > 2",
     "keyed here": f"select 1 {RUNNING} = 'keyed' group by workspace_id having count(*) > 3",
@@ -101,10 +101,10 @@ class QueueMachine(RuleBasedStateMachine):
         self.now = QueueMachine.ahead = QueueMachine.ahead + 10_000
         run = self.watcher.run
         run(CLOCK.format(seconds=self.now))
-        run("delete from public.jobs")
+        run("delete from jobs")
         # makes names and keys differ from those of earlier histories
         self.run_id = uuid.uuid4().hex[:8]
-        made = "insert into public.workspaces (id, name) values (%s, 'A'), (%s, 'G')"
+        made = "insert into workspaces (id, name) values (%s, 'A'), (%s, 'G')"
         run(f"{made} on conflict do nothing", ACME, GLOBEX)
         types = [
             {"job_type": name, "lease_seconds": LEASE_SECONDS, **policy}
@@ -305,7 +305,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.jobs.pop(job_id, None)
             self.keys = {key: known for key, known in self.keys.items() if known[0] != job_id}
 
-        statement = "delete from public.jobs where id = %s"
+        statement = "delete from jobs where id = %s"
         self.call((0, False), lambda session: session.run(statement, job_id), note)
 
     @rule(limit=st.integers(1, 3), pages=st.integers(1, 4))
@@ -568,27 +568,27 @@ class QueueMachine(RuleBasedStateMachine):
         one, rows = self.watcher.one, self.watcher.rows
         self.move(130)
         self.nothing_is_broken()
-        lost = set(self.jobs) - {str(job_id) for job_id in rows("select id from public.jobs")}
+        lost = set(self.jobs) - {str(job_id) for job_id in rows("select id from jobs")}
         assert not lost, "a committed job is gone"
         for job_id, result in self.results.items():
             if job_id in self.jobs:
-                kept = one("select result from public.jobs where id = %s", job_id)
+                kept = one("select result from jobs where id = %s", job_id)
                 assert kept == result, "a result changed"
         for workspace in (ACME, GLOBEX):
             self.watcher.rpc("emit_event", p_workspace_id=workspace, p_name="p" + self.run_id)
         for _ in range(60 + len(self.jobs)):  # some types run two jobs at once, or three per minute
             if leases := self.watcher.lease(100):
                 self.watcher.complete(leases)
-            elif not one("select exists (select 1 from public.jobs where finished_at is null)"):
+            elif not one("select exists (select 1 from jobs where finished_at is null)"):
                 break
             else:
                 self.follow(1000, 3)  # a workspace's feed is kept for hours, not forever
                 self.move(400)
-        left = "select status, job_type, count(*) from public.jobs where finished_at is null"
+        left = "select status, job_type, count(*) from jobs where finished_at is null"
         assert rows(f"{left} group by 1, 2") == [], "jobs were left behind"
         self.follow(1000, 3)
         last = rows(
-            "select job_id::text, max(seq) from public.job_events where workspace_id = %s"
+            "select job_id::text, max(seq) from job_events where workspace_id = %s"
             " and type not in ('job.progress', 'job.log') group by 1",
             ACME,
         )
@@ -597,8 +597,8 @@ class QueueMachine(RuleBasedStateMachine):
         )
         self.nothing_is_broken()
         starts = rows(
-            "select extract(epoch from e.created_at)::float from public.job_events as e"
-            " join public.jobs as j on j.id = e.job_id"
+            "select extract(epoch from e.created_at)::float from job_events as e"
+            " join jobs as j on j.id = e.job_id"
             " where j.job_type = 'rated' and e.type = 'job.leased' order by 1"
         )
         for first, since in enumerate(starts):

@@ -13,7 +13,7 @@ from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine, Json, ids_of
 
 
 def count(engine: Engine) -> int:
-    return int(engine.count("public.jobs"))
+    return int(engine.count("jobs"))
 
 
 def bulk(engine: Engine, items: list[Json]) -> list[Json]:
@@ -73,7 +73,7 @@ def test_a_key_that_was_answered_with_another_job_ends_with_that_one(
     """
     first = engine.enqueue(unique={"key": "u"})
     assert engine.enqueue(unique={"key": "u"}, idempotency_key="k") == first
-    engine.run("delete from public.jobs where id = %s and %s = 'deleted'", first, ends)
+    engine.run("delete from jobs where id = %s and %s = 'deleted'", first, ends)
 
     again = engine.enqueue(idempotency_key="k")
     [line] = bulk(engine, [{"idempotency_key": "k"}])
@@ -122,12 +122,12 @@ def test_a_key_lasts_as_long_as_its_job(engine: Engine) -> None:
     engine.run_all()
     engine.elapse(86_400 * 29)
     assert engine.enqueue(idempotency_key="k") == job_id
-    engine.run("delete from public.jobs")
+    engine.run("delete from jobs")
     assert engine.enqueue({"n": 3}, idempotency_key="k") != job_id
 
 
 def test_a_plain_insert_takes_a_key_as_a_call_does(engine: Engine) -> None:
-    insert = "insert into public.jobs (workspace_id, job_type, idempotency_key) values (%s, %s, %s)"
+    insert = "insert into jobs (workspace_id, job_type, idempotency_key) values (%s, %s, %s)"
     engine.run(insert, ACME, "work", "k")
     job_id = engine.enqueue(idempotency_key="k")
 
@@ -284,7 +284,7 @@ def test_no_one_enqueues_in_anothers_name(engine: Engine, ada: Engine) -> None:
     ada.enqueue(user_id=BOB)
     ada.enqueue_many(1, user_id=BOB)
 
-    assert engine.rows("select user_id::text from public.jobs") == [ADA] * 2
+    assert engine.rows("select user_id::text from jobs") == [ADA] * 2
 
 
 def test_a_workspace_has_as_many_pending_jobs_as_its_quota(engine: Engine) -> None:

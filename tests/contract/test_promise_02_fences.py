@@ -47,9 +47,9 @@ def lost_lease(engine: Engine) -> tuple[Json, Json]:
 
 def snapshot(engine: Engine, lease: Json) -> Any:
     tables = engine.one(
-        "select jsonb_build_array((select jsonb_agg(to_jsonb(j)) from public.jobs as j),"
-        " (select jsonb_agg(to_jsonb(e) order by e.seq) from public.job_events as e),"
-        " (select jsonb_agg(to_jsonb(l) order by l.id) from public.job_logs as l))"
+        "select jsonb_build_array((select jsonb_agg(to_jsonb(j)) from jobs as j),"
+        " (select jsonb_agg(to_jsonb(e) order by e.seq) from job_events as e),"
+        " (select jsonb_agg(to_jsonb(l) order by l.id) from job_logs as l))"
     )
     called = ("job_steps", "job_attempts", "job_trace")
     return [tables, *(engine.rpc(function, p_job_id=lease["job"]["id"]) for function in called)]
@@ -181,7 +181,7 @@ def test_a_repeated_lease_call_returns_the_same_leases(engine: Engine) -> None:
     engine.enqueue()
     assert call(1) == first  # as if the repeated call had been delayed in the network
     assert '"sum": 12.5' in str(first)
-    assert engine.count("public.jobs where status = 'processing'") == 5
+    assert engine.count("jobs where status = 'processing'") == 5
 
 
 def test_a_settle_may_carry_the_next_lease(engine: Engine) -> None:
@@ -233,7 +233,7 @@ def test_log_lines_of_a_repeated_report_are_stored_once(engine: Engine) -> None:
         engine.report(lease, logs=lines[:most], logs_from=0)
     engine.settle(lease, logs=lines[2:], logs_from=2)
 
-    stored = "select string_agg(message, '' order by id) from public.job_logs where job_id = %s"
+    stored = "select string_agg(message, '' order by id) from job_logs where job_id = %s"
     assert engine.one(stored, job_id) == "abcd"
 
 
@@ -249,7 +249,7 @@ def test_what_is_reported_while_an_apps_function_holds_the_job_is_stored(engine:
         response = engine.blocked(engine.report, lease, logs=NEWS["logs"], steps=[step])
     assert response.result(60) == "ok"
 
-    assert engine.count("public.job_logs where job_id = %s", job_id) == 1
+    assert engine.count("job_logs where job_id = %s", job_id) == 1
     assert "a" in [each["name"] for each in engine.rpc("job_steps", p_job_id=job_id)["steps"]]
 
 

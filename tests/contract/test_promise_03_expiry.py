@@ -185,7 +185,7 @@ def test_a_job_that_has_not_started_in_time_is_cancelled(engine: Engine) -> None
         engine.enqueue(job_type="unknown", start_by_seconds=30),
         engine.enqueue(start_by_seconds=30, scheduled_for="2000-01-01T00:00:00Z"),
         engine.one(
-            "insert into public.jobs (workspace_id, job_type, start_by_seconds)"
+            "insert into jobs (workspace_id, job_type, start_by_seconds)"
             " values (%s, 'work', 30) returning id::text",
             ACME,
         ),

@@ -26,7 +26,7 @@ def cancel(engine: Engine, job_id: str, way: str = "function") -> None:
         if way == "function":
             ada.cancel(job_id)
         else:
-            ada.run("update public.jobs set status = 'cancelled' where id = %s", job_id)
+            ada.run("update jobs set status = 'cancelled' where id = %s", job_id)
 
 
 @pytest.mark.parametrize("way", ["function", "update"])
@@ -230,22 +230,22 @@ def test_a_large_family_ends_and_runs_again_in_slices(engine: Engine) -> None:
     cancel(engine, own)
     engine.settle(lease, "failed", error=ERROR)
     engine.run(
-        "insert into public.jobs (workspace_id, job_type, parent_id, scheduled_for)"
+        "insert into jobs (workspace_id, job_type, parent_id, scheduled_for)"
         " select %s, 'work', %s, '2100-01-01' from generate_series(1, 1200)",
         ACME,
         parent,
     )
     with engine.open_transaction() as other:  # another transaction locks one of the child jobs
-        other.run("select from public.jobs where id = %s for update", deep)
+        other.run("select from jobs where id = %s for update", deep)
         engine.maintain()
-        assert engine.count("public.jobs where finished_at is null") == 1
+        assert engine.count("jobs where finished_at is null") == 1
     engine.maintain()
     assert engine.status(deep) == "cancelled"
 
     engine.retry(parent)
     engine.maintain()
 
-    assert engine.count("public.jobs where finished_at is not null") == 1
+    assert engine.count("jobs where finished_at is not null") == 1
     assert engine.status(own) == "cancelled"
 
 

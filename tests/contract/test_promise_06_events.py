@@ -50,7 +50,7 @@ def test_a_life_is_logged_without_a_gap(engine: Engine) -> None:
         " cancel_requested cancelled redriven leased completed"
     )
     assert [kind.removeprefix("job.") for kind in engine.events(job_id)] == life.split()
-    query = "select type, data from public.job_events where job_id = %s order by seq"
+    query = "select type, data from job_events where job_id = %s order by seq"
     data = dict(engine.rows(query, job_id))
     assert data["job.progress"]["progress"]["percentage"] == 100
     assert (data["job.completed"]["status"], data["job.completed"]["attempts"]) == ("completed", 1)
@@ -62,7 +62,7 @@ def test_a_line_of_thousands_of_jobs_is_read_to_its_end(engine: Engine) -> None:
     A reader of the workspace's events gets all their events, and then the event of the next job.
     """
     made = "select %s, 'work' from generate_series(1, 2600)"
-    engine.run(f"insert into public.jobs (workspace_id, job_type) {made}", ACME)
+    engine.run(f"insert into jobs (workspace_id, job_type) {made}", ACME)
     last = engine.enqueue()
 
     seen, _ = read(engine, "1:1:")
@@ -117,7 +117,7 @@ def test_a_minimal_type_logs_its_ends_alone(engine: Engine) -> None:
     engine.settle(engine.lease_one(), logs=[{"level": "info", "message": "kept as a line"}])
 
     assert engine.events(job_id) == ["job.completed"]
-    assert engine.count("public.job_logs") == 1
+    assert engine.count("job_logs") == 1
 
 
 def test_what_commits_late_is_read_late_and_not_lost(engine: Engine) -> None:
@@ -159,7 +159,7 @@ def test_a_followers_messages_are_the_log(engine: Engine, ada: Engine) -> None:
 
     logged = engine.rows(
         "select jsonb_build_object('job_id', job_id, 'seq', seq, 'type', type, 'data', data)"
-        " from public.job_events where job_id = %s and seq > 1 order by seq",
+        " from job_events where job_id = %s and seq > 1 order by seq",
         jobs[0],
     )
     for topic, hidden in zip(topics, ([], ["job.progress", "job.log"], ["job.log"]), strict=True):
@@ -249,7 +249,7 @@ def test_an_event_of_a_locked_job_is_kept(engine: Engine) -> None:
     """A job that another transaction has locked continues with its event when it is free."""
     job_id = wait(engine, kind="event", name="w", event="held")
     with engine.open_transaction() as other:
-        other.run("select from public.jobs where id = %s for update", job_id)
+        other.run("select from jobs where id = %s for update", job_id)
         engine.rpc("emit_event", p_workspace_id=ACME, p_name="held")
         assert engine.lease() == []
     engine.advance(2)

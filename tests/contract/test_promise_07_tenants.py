@@ -50,7 +50,7 @@ def test_staff_see_every_tenant_by_a_claim_that_only_the_project_writes(engine: 
     for place, expected in (("app_metadata", [job_id]), ("user_metadata", [])):
         claims = {place: {"minutehand_operator": True}}
         with engine.as_role("authenticated", sub=GUEST, **claims) as staff:
-            assert staff.rows("select id::text from public.jobs") == expected
+            assert staff.rows("select id::text from jobs") == expected
 
 
 def said_to(who: Engine, function: str, **arguments: Any) -> str:
@@ -379,7 +379,7 @@ def test_a_users_guest_session_is_theirs_alone(engine: Engine) -> None:
     with engine.member(GUEST) as owner:
         assert guest_sees(owner, session) == [job_id]
         assert may_join(owner, f"session:{session}")
-        assert owner.rows("select id from public.jobs") == []
+        assert owner.rows("select id from jobs") == []
     for who in (engine.member(EVE), engine.as_role("anon")):
         with who as stranger:
             assert refused(guest_sees, stranger, session)[0] == "PT404"
@@ -438,12 +438,12 @@ def test_who_was_made_a_member_unasked_may_leave(engine: Engine, bob: Engine, ev
 
     The user can leave it again, and the user's own first workspace stays the default.
     """
-    add = "insert into public.workspace_members (workspace_id, user_id) values (%s, %s)"
+    add = "insert into workspace_members (workspace_id, user_id) values (%s, %s)"
     eve.run(add, GLOBEX, BOB)
     assert bob.rpc("own_workspace") == {"workspace_id": ACME}
-    bob.run("delete from public.workspace_members where workspace_id = %s", GLOBEX)
+    bob.run("delete from workspace_members where workspace_id = %s", GLOBEX)
 
-    members = "select user_id::text from public.workspace_members where workspace_id = %s"
+    members = "select user_id::text from workspace_members where workspace_id = %s"
     assert engine.rows(members, GLOBEX) == [EVE]
 
 
@@ -456,7 +456,7 @@ def test_a_removed_members_topics_are_closed_to_them(engine: Engine, ada: Engine
     assert engine.say(lease, piece("x")) == "followed"
     engine.rpc("stream_topics", p_topics=["job:x", "session:", "x"])  # prevents no removal
 
-    engine.run("delete from public.workspace_members where user_id = %s", ADA)
+    engine.run("delete from workspace_members where user_id = %s", ADA)
 
     assert engine.rows("select topic from queue.followers") == []
     before = engine.count(sent, topics[0])
@@ -466,7 +466,7 @@ def test_a_removed_members_topics_are_closed_to_them(engine: Engine, ada: Engine
 
 
 def test_a_link_to_a_training_that_was_ended_shows_nothing(engine: Engine) -> None:
-    training, share = world(engine, ADA)["TRAINING"], "update public.trainings set share_id = %s"
+    training, share = world(engine, ADA)["TRAINING"], "update trainings set share_id = %s"
     engine.run(f"{share}, procedure = '{{\"procedure\": {{}}}}' where id = %s", MISSING, training)
     with engine.as_role("anon") as guest:
         assert any(guest.rpc("training_shared", p_share_id=MISSING).values())

@@ -65,12 +65,12 @@ def test_a_lease_under_an_older_snapshot_does_not_break_a_limit(engine: Engine) 
     engine.lease_call(0)
     with engine.another_session() as other:
         other.run("begin isolation level repeatable read")
-        other.count("public.jobs")
+        other.count("jobs")
         assert len(engine.lease(1, call=2)) == 1
         [late] = engine.race(lambda _: other.lease(1, call=2))
         other.run("commit" if isinstance(late, list) else "rollback")
 
-    assert engine.count("public.jobs where status = 'processing'") == 1
+    assert engine.count("jobs where status = 'processing'") == 1
 
 
 def test_a_key_is_that_of_a_type_in_a_workspace(engine: Engine) -> None:

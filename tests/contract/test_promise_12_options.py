@@ -138,7 +138,7 @@ def ways(api: Api) -> Ways:
     def insert(options: Json) -> str:
         columns = ", ".join(options)
         statement = (
-            f"insert into public.jobs (workspace_id, job_type, {columns})"
+            f"insert into jobs (workspace_id, job_type, {columns})"
             f" select %s, 'work', {columns} from jsonb_populate_record(null::public.jobs, %s)"
             " returning id::text"
         )
@@ -252,7 +252,7 @@ def test_retries_replays_and_schedules_keep_each_option(engine: Engine) -> None:
             if engine.retry(job_id)[option] == values[option]:
                 retried.add(option)
     engine.elapse(60)
-    jobs = engine.rows("select to_jsonb(j) from public.jobs as j where payload ? 'of'")
+    jobs = engine.rows("select to_jsonb(j) from jobs as j where payload ? 'of'")
 
     of_schedules = {job["payload"]["of"]: job for job in jobs}
     assert of_schedules.keys() == accepted
@@ -274,9 +274,9 @@ async def test_all_agree_on_pairs(ways: Ways) -> None:
 def test_a_member_cancels_by_update_and_changes_nothing_else(engine: Engine, ada: Engine) -> None:
     job_id = engine.enqueue()
     for column in engine.job(job_id).keys() - {"status"}:
-        assert refused(ada.run, f"update public.jobs set {column} = null")[0] == "42501"
-    assert refused(ada.run, "update public.jobs set status = 'completed'")[0] == "PT409"
-    assert refused(ada.run, "delete from public.jobs")[0] == "42501"
+        assert refused(ada.run, f"update jobs set {column} = null")[0] == "42501"
+    assert refused(ada.run, "update jobs set status = 'completed'")[0] == "PT409"
+    assert refused(ada.run, "delete from jobs")[0] == "42501"
     assert engine.lease_one()["job"]["id"] == job_id
 
 
@@ -289,17 +289,17 @@ def test_plain_statements_of_the_owner_keep_the_queue_whole(engine: Engine, role
     first, second = (engine.enqueue(unique={"key": key}) for key in ("a", "b"))
     with engine.another_session() as owner:
         owner.run(f"set role {role}")
-        owner.run("update public.jobs set status = 'cancelled' where id = %s", first)
+        owner.run("update jobs set status = 'cancelled' where id = %s", first)
         changes = ["status = 'completed'", "status = 'processing'"]
         if role == "postgres":
             changes += ["scheduled_for = now()", "priority = 1"]
             changes += ["status = 'completed', updated_at = now()", "start_by_at = now()"]
-            assert refused(owner.run, "truncate public.jobs")[0] == "PT409"
+            assert refused(owner.run, "truncate jobs")[0] == "PT409"
         else:  # rows with a lane skip the checks, so only the engine may set it
-            insert = "insert into public.jobs (workspace_id, job_type, lane) values (%s, 'work', 1)"
+            insert = "insert into jobs (workspace_id, job_type, lane) values (%s, 'work', 1)"
             assert refused(owner.run, insert, ACME)[0] == "42501"
         for change in changes:
-            statement = f"update public.jobs set {change} where id = %s"
+            statement = f"update jobs set {change} where id = %s"
             assert refused(owner.run, statement, second)[:2] == ("PT409", "invalid_state")
         owner.delete(second)
     assert engine.events(first) == ["job.created", "job.cancelled"]
@@ -320,7 +320,7 @@ def test_a_value_that_no_client_can_read_is_refused_by_every_way(
     for statement in (
         f"select public.enqueue_job('{ACME}', 'work', '{payload}')",
         f"select public.enqueue_jobs('{ACME}', '[{job}]')",
-        "insert into public.jobs (workspace_id, job_type, payload)"
+        "insert into jobs (workspace_id, job_type, payload)"
         f" values ('{ACME}', 'work', '{payload}')",
         f"select public.emit_event('{ACME}', 'e', '{payload}')",
     ):

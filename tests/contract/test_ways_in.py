@@ -53,8 +53,8 @@ JOB = {"p_job_id": "JOB"}
 LIMIT = {"own_max_running": 3}
 MANY = {"workspace_id": ACME, "filter": {"job_type": "work"}}
 OF = {"p_workspace_id": ACME}
-STATUS = "select status from public.jobs where id = 'JOB'"
-COUNT = "select count(*) from public.jobs where job_type = 'work'"
+STATUS = "select status from jobs where id = 'JOB'"
+COUNT = "select count(*) from jobs where job_type = 'work'"
 TABLE: dict[str, Ways] = {
     "enqueue_job": Ways(
         {**OF, "p_job_type": "work", "p_payload": {"n": 1}},
@@ -90,7 +90,7 @@ TABLE: dict[str, Ways] = {
         "retry JOB",
         lambda q, job: q.retry(job),
         state="failed",
-        shows="select array[status, payload::text] from public.jobs where id = 'JOB'",
+        shows="select array[status, payload::text] from jobs where id = 'JOB'",
         body={},  # a body without a payload keeps the payload
     ),
     "replay_job": Ways(
@@ -99,7 +99,7 @@ TABLE: dict[str, Ways] = {
         "replay JOB --from s",
         lambda q, job: q.replay(job, from_step="s"),
         state="completed",
-        shows="select count(*) from public.jobs where replay_of = 'JOB' and replay_from = 's'",
+        shows="select count(*) from jobs where replay_of = 'JOB' and replay_from = 's'",
         body={"from_step": "s"},
     ),
     "answer_job": Ways(
@@ -255,7 +255,7 @@ async def test_every_way_arrives(api: Api, function: str) -> None:
     given = {"SQL": True, "HTTP": ways.http, "client": function != "queue_health"}
     left: Json = {}
     for way in [name for name, known in {**given, "command": ways.command}.items() if known]:
-        api.engine.run("delete from public.jobs")
+        api.engine.run("delete from jobs")
         job_id = prepare(api.engine, ways.state)
         query = ways.shows.replace("JOB", job_id)
         is_query = query.startswith("select ")

@@ -19,7 +19,7 @@ NOTED = """select from queue.notes n join queue.lanes l on l.lane = n.lane
 #: Invariants of the engine's tables, as queries that find violations.
 INVARIANTS = {
     "a pending job has one place": """
-        select j.id from public.jobs j left join (
+        select j.id from jobs j left join (
           select m.job_id, count(*) as places from (
             select job_id from queue.ready
             union all select job_id from queue.unpublished
@@ -29,11 +29,11 @@ INVARIANTS = {
         where j.status = 'pending' and p.places is distinct from 1
           and (j.deadline_at <= queue.clock()) is not true""",
     "only pending jobs without a lane wait for their type": """
-        select u.job_id from queue.unpublished u left join public.jobs j on j.id = u.job_id
+        select u.job_id from queue.unpublished u left join jobs j on j.id = u.job_id
         where (j.status, j.lane, j.workspace_id, j.job_type)
           is distinct from ('pending', 0, u.workspace_id, u.job_type)""",
     "only pending jobs are ready, where their row says": """
-        select r.job_id from queue.ready r left join public.jobs j on j.id = r.job_id
+        select r.job_id from queue.ready r left join jobs j on j.id = r.job_id
         where j.status is distinct from 'pending'
           or (j.lane, j.workspace_id, j.ord) is distinct from (r.lane, r.workspace_id, r.ord)""",
     "a ready job has an open turn that has not passed it, or a note": """
@@ -45,7 +45,7 @@ INVARIANTS = {
           and not exists (select from queue.notes n
             where n.lane = r.lane and n.workspace_id = r.workspace_id)""",
     "behind a gate are live jobs; an admitted one is ready, runs, or is put off in order": """
-        select g.job_id from queue.gated g left join public.jobs j on j.id = g.job_id
+        select g.job_id from queue.gated g left join jobs j on j.id = g.job_id
         left join queue.job_types t on t.job_type = j.job_type
         where case when not g.admitted then j.status is distinct from 'pending'
           else not g.ended and not exists (
@@ -64,37 +64,37 @@ INVARIANTS = {
         where g.ended and exists ({SERVED}) and not exists ({NOTED})""",
     "a processing job has exactly one lease with its fence": """
         select coalesce(j.id, l.job_id)
-        from public.jobs j full join queue.leases l on l.job_id = j.id
+        from jobs j full join queue.leases l on l.job_id = j.id
         where (j.status is not distinct from 'processing') <> (l.job_id is not null)
           or l.fence <> j.fence""",
     "a waiting job has one wait, others none": """
-        select j.id from public.jobs j full join queue.waits w on w.job_id = j.id
+        select j.id from jobs j full join queue.waits w on w.job_id = j.id
         where (j.status is not distinct from 'waiting') <> (w.job_id is not null)""",
     "each lease ever given ended once, or runs": """
-        select j.id from public.jobs j where j.fence <> (
+        select j.id from jobs j where j.fence <> (
           select count(*) from queue.attempts a where a.job_id = j.id)
           + (j.status = 'completed' and j.fence = 1)::integer
           + (select count(*) from queue.leases l where l.job_id = j.id)""",
     "a failed job is a dead letter, no other is": """
-        select coalesce(j.id, d.job_id) from (select id from public.jobs where status = 'failed') j
+        select coalesce(j.id, d.job_id) from (select id from jobs where status = 'failed') j
         full join queue.dead d on d.job_id = j.id where j.id is null or d.job_id is null""",
     "the deadline of a live job is watched": """
-        select j.id from public.jobs j where j.finished_at is null and j.deadline_at is not null
+        select j.id from jobs j where j.finished_at is null and j.deadline_at is not null
           and j.status <> 'processing' and not exists (
             select from queue.deferred d
             where d.job_id = j.id and d.run_at = j.deadline_at and not d.is_place)""",
     "the last start of a job that has not started is watched": """
-        select j.id from public.jobs j where j.finished_at is null and j.started_at is null
+        select j.id from jobs j where j.finished_at is null and j.started_at is null
           and j.start_by_seconds is not null and not exists (
             select from queue.deferred d
             where d.job_id = j.id and d.run_at = j.start_by_at and not d.is_place
               and d.run_at >= j.created_at + make_interval(secs => j.start_by_seconds))""",
     "a line says when its job is due": """
-        select d.job_id from queue.deferred d left join public.jobs j on j.id = d.job_id
+        select d.job_id from queue.deferred d left join jobs j on j.id = d.job_id
         where case when d.is_place then d.run_at = coalesce(j.next_retry_at, j.scheduled_for)
           else d.run_at in (j.deadline_at, j.start_by_at) end is not true""",
     "a unique key is held by a live job": """
-        select u.job_id from queue.job_keys u left join public.jobs j on j.id = u.job_id
+        select u.job_id from queue.job_keys u left join jobs j on j.id = u.job_id
         where u.is_unique and (j.id is null or j.finished_at is not null)""",
 }
 

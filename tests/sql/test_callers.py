@@ -148,7 +148,7 @@ def test_bytes_of_live_jobs_are_bounded_by_every_way_in(engine: Engine, ada: Eng
     large = {"text": "".join(random.Random(7).choices(string.ascii_letters, k=80_000))}
     replaced: Json = {"unique": {"key": "k", "on_conflict": "replace"}}
     row = (
-        "insert into public.jobs (workspace_id, user_id, job_type, payload, status)"
+        "insert into jobs (workspace_id, user_id, job_type, payload, status)"
         " values (%s, %s, 'work', %s, 'pending')"
     )
     ways: list[Callable[[Engine], Any]] = [
@@ -168,7 +168,7 @@ def test_bytes_of_live_jobs_are_bounded_by_every_way_in(engine: Engine, ada: Eng
     engine.advance(11)
     assert [refused(way, ada) for way in ways] == [full] * len(ways)
     ada.enqueue({"text": "small"})
-    for job in engine.rows("select id from public.jobs where finished_at is null"):
+    for job in engine.rows("select id from jobs where finished_at is null"):
         engine.cancel(str(job))
     engine.advance(11)
     ada.enqueue(large)
@@ -179,11 +179,11 @@ def test_bytes_of_live_jobs_are_bounded_by_every_way_in(engine: Engine, ada: Eng
 CROWDS = {
     "signals": (
         "insert into queue.signals (kind, workspace_id, job_id)"
-        " select 'check', workspace_id, id from public.jobs order by id",
+        " select 'check', workspace_id, id from jobs order by id",
         "do_waits(queue.clock(), '-infinity')",
     ),
     "waits": (
-        "with gone as (delete from queue.ready returning job_id), held as (update public.jobs"
+        "with gone as (delete from queue.ready returning job_id), held as (update jobs"
         " set status = 'waiting', last_seq = last_seq + 1 where id in (select job_id from gone)"
         " returning *) insert into queue.waits"
         " (job_id, workspace_id, created_at, kind, step, timeout_at)"
@@ -192,7 +192,7 @@ CROWDS = {
     ),
     "late_topics": (
         "insert into queue.late_topics (topic, workspace_id, since)"
-        " select 'job:' || id, workspace_id, created_at from public.jobs",
+        " select 'job:' || id, workspace_id, created_at from jobs",
         "do_announcements(queue.clock(), '-infinity')",
     ),
     "unpublished": (

@@ -64,7 +64,7 @@ def test_a_connected_worker_is_invoked_for_everyone_and_by_the_latest_token(
     made = engine.rpc("connect_worker", p_url=URL, p_token=TOKEN)
     assert (made["pg_cron"], made["pg_net"], made["url"]) == ("attached", "attached", URL)
 
-    insert = "insert into public.jobs (workspace_id, user_id, job_type) values (%s, %s, 'work')"
+    insert = "insert into jobs (workspace_id, user_id, job_type) values (%s, %s, 'work')"
     ada.run(insert, ACME, ADA)
     calls = engine.rows("select url, headers ->> 'Authorization' from net.http_request_queue")
     assert calls == [(URL, f"Bearer {TOKEN}")]

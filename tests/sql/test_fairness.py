@@ -23,7 +23,7 @@ UNLIMITED = 1_000_000
 #: Seeds of `make test`. Only 23 fails if a lane falls rounds behind or passes skipped tenants.
 DAILY = (*range(7), 23)
 JOBS = """
-insert into public.jobs (workspace_id, job_type, priority)
+insert into jobs (workspace_id, job_type, priority)
 select t, y, p from unnest(%s::uuid[], %s::text[], %s::integer[]) as j (t, y, p)
 """
 
@@ -71,7 +71,7 @@ class Mix:
                 weight=chance.choice([1, 1, 1, 3]),
                 max_running=chance.choice([2, 4]) if chance.random() < 0.2 else UNLIMITED,
             )
-            engine.run("insert into public.workspaces (id, name) values (%s, 'T')", workspace)
+            engine.run("insert into workspaces (id, name) values (%s, 'T')", workspace)
             if tenant.weight > 1 or tenant.max_running < UNLIMITED:
                 limits = {"weight": tenant.weight}
                 if tenant.max_running < UNLIMITED:
@@ -94,7 +94,7 @@ class Mix:
         for tenant in self.tenants.values():
             tenant.waiting.clear()
         for workspace, job_type, job in self.engine.rows(
-            "select workspace_id::text, job_type, id::text from public.jobs"
+            "select workspace_id::text, job_type, id::text from jobs"
             " where status = 'pending' order by ord, lane, id"
         ):
             self.tenants[workspace].waiting.append((job_type, job))
@@ -204,7 +204,7 @@ def test_a_job_that_may_start_waits_a_few_rounds_at_most(engine: Engine, seed: i
     engine.stop_clock()
     engine.run(
         "insert into queue.signals (kind, workspace_id, job_id, failures, look_at)"
-        " select 'check', id, queue.new_id(), 1, queue.clock() from public.workspaces limit 1"
+        " select 'check', id, queue.new_id(), 1, queue.clock() from workspaces limit 1"
     )
     call = 1
     phases, most_calls = [(12, 12), (4, 30)][seed % 2]

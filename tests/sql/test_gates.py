@@ -262,9 +262,9 @@ def test_keys_without_jobs_cost_the_next_leases_nothing(engine: Engine) -> None:
     engine.lease(1)
     items = [{"job_type": "keyed", "concurrency_key": str(number)} for number in range(900)]
     engine.enqueue_all(items)
-    engine.run("delete from public.jobs where concurrency_key <> '7'")
+    engine.run("delete from jobs where concurrency_key <> '7'")
 
-    [kept] = engine.rows("select id::text from public.jobs")
+    [kept] = engine.rows("select id::text from jobs")
 
     assert ids_of(engine.lease(10)) == [kept]
     assert engine.count("queue.notes") == 0

@@ -176,7 +176,7 @@ def test_what_a_project_adds_is_no_fault(engine: Engine) -> None:
             " alter table queue.webhooks add column note text not null default 'x';"
             " alter table queue.webhooks alter column note set storage plain;"
             " create index own on public.jobs (priority) with (fillfactor = 50);"
-            " create statistics own on job_type, queue from public.jobs;"
+            " create statistics own on job_type, queue from jobs;"
             " create trigger own before update on public.jobs for each row"
             " execute function suppress_redundant_updates_trigger();"
             " alter table public.jobs replica identity full, set (autovacuum_vacuum_threshold = 9);"

@@ -16,7 +16,7 @@ WAYS = {
     "bulk with options": "select public.enqueue_jobs(%s, jsonb_build_array(jsonb_build_object("
     "'job_type', %s::text, 'payload', '{\"n\": 1}'::jsonb, 'priority', 100)))",
     # The engine ignores these values of attempts, result and finished_at.
-    "insert": "insert into public.jobs"
+    "insert": "insert into jobs"
     " (workspace_id, job_type, payload, attempts, result, finished_at)"
     " select %s, %s, '{\"n\": 1}', 3, '1', '2020-01-01' returning null::json",
 }
@@ -37,7 +37,7 @@ select jsonb_build_object(
   'turns', (select jsonb_agg(jsonb_build_array(t.lane, t.blocked, t.look_at, t.from_ord <= j.ord))
     from queue.turns as t where t.workspace_id = j.workspace_id),
   'events', (select jsonb_agg(to_jsonb(e) - '{id,job_id,workspace_id,created_at}'::text[])
-    from public.job_events as e where e.job_id = j.id),
+    from job_events as e where e.job_id = j.id),
   'feed', (select jsonb_agg(to_jsonb(f)
       - '{id,number,xid,at,workspace_id,job_ids}'::text[] || jsonb_build_object('jobs', f.job_ids))
     from queue.feed as f where j.id = any (f.job_ids)),
@@ -45,7 +45,7 @@ select jsonb_build_object(
       m.payload - 'at'))
     from realtime.messages as m where m.payload ->> 'job_id' = j.id::text)
 ), j.id::text
-from public.jobs as j where j.workspace_id = %s and j.finished_at is null
+from jobs as j where j.workspace_id = %s and j.finished_at is null
 """
 
 
@@ -77,7 +77,7 @@ def test_deleting_a_job_takes_everything_of_it_and_nothing_else(engine: Engine) 
     log, step = {"level": "info", "message": "m"}, {"name": "s", "result": 1}
     engine.report(lease, logs=[log], steps=[step])
 
-    engine.run("delete from public.jobs where id = any (%s::uuid[])", gone)
+    engine.run("delete from jobs where id = any (%s::uuid[])", gone)
 
     assert that_name(engine, "job_id", gone) == set()
     assert engine.status(kept) == "pending"
@@ -91,14 +91,14 @@ def test_deleting_a_workspace_takes_its_jobs(engine: Engine) -> None:
     engine.lease(1)
     with engine.open_transaction() as other, engine.another_session() as ada:
         other.run("lock table queue.dead in access exclusive mode")
-        deleted = engine.blocked(ada.run, "delete from public.workspaces where id = %s", ACME)
+        deleted = engine.blocked(ada.run, "delete from workspaces where id = %s", ACME)
         engine.enqueue()
         other.run("commit")
         deleted.result()
     engine.lease(1)
     engine.elapse(7200)
 
-    assert engine.rows("select distinct workspace_id::text from public.jobs") == [GLOBEX]
+    assert engine.rows("select distinct workspace_id::text from jobs") == [GLOBEX]
     assert that_name(engine, "workspace_id", [ACME]) <= {"queue.feed", "queue.stats"}
 
 
@@ -156,7 +156,7 @@ def test_few_enqueues_are_subtransactions(engine: Engine) -> None:
         "alone": "select public.enqueue_job(%s, 'work') from generate_series(1, 70)",
         "with a key": "select public.enqueue_job(%s, 'work', '{}',"
         " jsonb_build_object('idempotency_key', n::text)) from generate_series(1, 70) as n",
-        "a plain insert": "insert into public.jobs (workspace_id, job_type)"
+        "a plain insert": "insert into jobs (workspace_id, job_type)"
         " select %s, 'work' from generate_series(1, 500)",
     }
     found = {}
@@ -184,9 +184,9 @@ def test_what_a_projects_trigger_does_to_new_jobs_is_seen_when_they_are_placed(
     engine.register("keyed", **policy)
     engine.add_trigger(
         "after insert",
-        "case new.payload ->> 'n' when '1' then delete from public.jobs where id = new.id;"
+        "case new.payload ->> 'n' when '1' then delete from jobs where id = new.id;"
         " when '2' then perform public.cancel_job(new.id);"
-        " when '3' then insert into public.jobs (workspace_id, job_type)"
+        " when '3' then insert into jobs (workspace_id, job_type)"
         " values (new.workspace_id, 'work');"
         " when '5' then perform public.retry_job(new.id);"
         " when '6' then perform public.cancel_job(new.id), public.retry_job(new.id);"
@@ -194,7 +194,7 @@ def test_what_a_projects_trigger_does_to_new_jobs_is_seen_when_they_are_placed(
     )
 
     engine.run(
-        "insert into public.jobs (workspace_id, job_type, payload, concurrency_key, scheduled_for)"
+        "insert into jobs (workspace_id, job_type, payload, concurrency_key, scheduled_for)"
         " select %s, 'keyed', jsonb_build_object('n', n), nullif(n, 8)::text,"
         " case when n > 4 then now() + interval '1 hour' end from generate_series(1, 8) as n",
         ACME,
@@ -208,7 +208,7 @@ def test_what_a_projects_trigger_does_to_new_jobs_is_seen_when_they_are_placed(
     assert leased() == [0, 3, 4, 5, 6]
     engine.advance(3601)
     assert leased() == [7, 8]
-    assert engine.rows("select payload -> 'n' from public.jobs where status = 'cancelled'") == [2]
+    assert engine.rows("select payload -> 'n' from jobs where status = 'cancelled'") == [2]
 
 
 @pytest.mark.parametrize("way", WAYS)

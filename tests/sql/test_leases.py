@@ -218,7 +218,7 @@ def test_a_job_that_changes_between_look_and_lock_stays_ready(engine: Engine) ->
     with engine.open_transaction() as other:
         other.run("select pg_advisory_xact_lock(1)")
         leased = other.blocked(engine.lease_call)
-        other.run("update public.jobs set tags = '{later}'")
+        other.run("update jobs set tags = '{later}'")
     found = leased.result()
     assert found["leases"] == []
     assert found["next_due_in_ms"] == 0
@@ -285,7 +285,7 @@ def test_a_committed_enqueue_has_called_a_worker_within_two_seconds(
 
     A false claim to have called a worker affects only the person who makes it.
     """
-    insert = "insert into public.jobs (workspace_id, user_id, job_type) values (%s, %s, 'work')"
+    insert = "insert into jobs (workspace_id, user_id, job_type) values (%s, %s, 'work')"
     requests = "with r as (delete from net.http_request_queue returning 1) select count(*) from r"
     if is_connected:
         create(engine.connection, PG_NET, VAULT)

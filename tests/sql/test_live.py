@@ -75,7 +75,7 @@ def test_the_lives_of_jobs_in_a_busy_workspace_are_few_messages(engine: Engine) 
     for _ in range(3):
         engine.run(announce)
 
-    events = engine.rows("select job_id::text, seq from public.job_events")
+    events = engine.rows("select job_id::text, seq from job_events")
     sent = events_sent(engine)
     inserted = [each for each in sent if each not in events]
     sent = [each for each in sent if each in events]

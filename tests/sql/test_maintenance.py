@@ -49,13 +49,13 @@ def test_retention_removes_what_ended_by_how_it_ended(engine: Engine) -> None:
     def left() -> set[str]:
         for _ in range(3):
             engine.elapse(3700)
-        return {str(one) for one in engine.rows("select id from public.jobs")}
+        return {str(one) for one in engine.rows("select id from jobs")}
 
     engine.advance(2 * 86400)
     assert left() == {failed, live, parent, child, other}
     engine.advance(10 * 86400)
     assert left() == {live, parent, child, other}
-    assert engine.count("public.job_logs") == 0
+    assert engine.count("job_logs") == 0
 
 
 def some_life(engine: Engine, day: int) -> None:
@@ -188,7 +188,7 @@ def test_what_someone_holds_is_due_again_a_second_later(engine: Engine) -> None:
     held = engine.enqueue(delay_seconds=5)
     engine.advance(6)
     with engine.open_transaction() as other:
-        other.run("select from public.jobs where id = %s for update", held)
+        other.run("select from jobs where id = %s for update", held)
         engine.maintain()
         assert not asks_for_maintenance(engine)
         engine.advance(1)
@@ -222,7 +222,7 @@ def test_one_tenants_many_schedules_and_webhooks_delay_no_others(engine: Engine)
         engine.enqueue(workspace=workspace, job_type="other")
     engine.advance(61)
 
-    made = "select workspace_id::text from public.jobs where job_type = %s order by id"
+    made = "select workspace_id::text from jobs where job_type = %s order by id"
     for job_type in ("webhook_delivery", "work"):
         while len(engine.rows(made, job_type)) < 2:
             engine.rpc("run_maintenance", p_request={})
@@ -281,10 +281,10 @@ def test_retention_goes_on_until_its_time_is_over(engine: Engine) -> None:
     engine.run_all()
     engine.advance(86400 * 40)
     with engine.open_transaction() as other:
-        other.run("select from public.jobs order by id limit 1 for update")
+        other.run("select from jobs order by id limit 1 for update")
         while engine.rpc("run_maintenance", p_request={"budget_ms": 5000})["more"]:
             pass
-    assert engine.count("public.jobs") == 1
+    assert engine.count("jobs") == 1
 
 
 def test_a_task_that_failed_is_retried_soon_on_a_quiet_queue(engine: Engine) -> None:

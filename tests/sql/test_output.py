@@ -18,11 +18,11 @@ def test_pieces_are_read_from_any_character_and_change_nothing_of_the_job(engine
     Output changes neither the job's row nor its events.
     """
     job_id, lease = engine.start()
-    before = engine.one("select xmin::text || ctid from public.jobs where id = %s", job_id)
+    before = engine.one("select xmin::text || ctid from jobs where id = %s", job_id)
 
     assert engine.say(lease, piece("Grüße 🌍,"), piece(" Welt", 8)) == "unfollowed"
 
-    row = engine.one("select xmin::text || ctid from public.jobs where id = %s", job_id)
+    row = engine.one("select xmin::text || ctid from jobs where id = %s", job_id)
     assert (row, engine.events(job_id)) == (before, ["job.created", "job.leased"])
     whole = "Grüße 🌍, Welt"
     for start in range(len(whole) + 1):
@@ -123,7 +123,7 @@ def test_of_a_job_that_ended_each_stream_is_one_row_as_long_as_the_job(engine: E
     assert engine.rows(kept, job_id) == [("facts", 1), ("reply", 88)]
     assert said(engine, job_id)["text"] == "x" * 81 + "the end"
     assert said(engine, job_id)["status"] == "completed"
-    engine.run("delete from public.jobs")
+    engine.run("delete from jobs")
     assert engine.count("queue.output") == 0
 
 

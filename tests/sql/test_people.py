@@ -147,34 +147,34 @@ def fill(person: Engine, engine: Engine, text: str) -> None:
 
 
 APPS = """
-insert into public.plans (workspace_id, prompt, speed_vs_detail, job_id, idempotency_key,
+insert into plans (workspace_id, prompt, speed_vs_detail, job_id, idempotency_key,
   created_by)
 values (%(acme)s, %(text)s, 'fast_but_skip_details', gen_random_uuid(), %(text)s, %(user)s);
-insert into public.plan_stages (plan_id, name, workspace_id, result)
+insert into plan_stages (plan_id, name, workspace_id, result)
 select id, 'outline', workspace_id, jsonb_build_object('said', %(text)s::text)
-from public.plans where prompt = %(text)s;
-insert into public.async_session_state (session_id, workspace_id, title, created_by)
+from plans where prompt = %(text)s;
+insert into async_session_state (session_id, workspace_id, title, created_by)
 values (%(text)s, %(acme)s, %(text)s, %(user)s);
-insert into public.async_messages (session_id, workspace_id, job_id, type, content, client_id)
+insert into async_messages (session_id, workspace_id, job_id, type, content, client_id)
 values (%(text)s, %(acme)s, gen_random_uuid(), 'message', %(text)s, %(text)s);
-insert into public.trainings (workspace_id, title, object_key, created_by)
+insert into trainings (workspace_id, title, object_key, created_by)
 values (%(acme)s, %(text)s, 'workspaces/' || %(acme)s::uuid || '/' || %(text)s::text, %(user)s);
-insert into public.training_chunks (training_id, number, workspace_id, segments, engine, offline)
+insert into training_chunks (training_id, number, workspace_id, segments, engine, offline)
 select id, 1, workspace_id, jsonb_build_array(%(text)s::text), 'e', true
-from public.trainings where title = %(text)s;
+from trainings where title = %(text)s;
 begin;
-insert into public.beacon_jobs (id, workspace_id, jobspec_id, version, spec, created_by)
+insert into beacon_jobs (id, workspace_id, jobspec_id, version, spec, created_by)
 values (%(id)s, %(acme)s, %(text)s, '1', to_jsonb(%(text)s::text), %(user)s);
-insert into public.beacon_outbox (job_id, workspace_id, message)
+insert into beacon_outbox (job_id, workspace_id, message)
 values (%(id)s, %(acme)s, to_jsonb(%(text)s::text));
 commit;
-insert into public.beacon_executions (workspace_id, job_id, jobspec_id, region, error)
+insert into beacon_executions (workspace_id, job_id, jobspec_id, region, error)
 values (%(acme)s, %(id)s, %(text)s, 'eu', %(text)s);
 """
 OF_CONTACTS = """
 insert into enrichment.calls (job_id, fence, workspace_id, answered_at, credits, answer)
 values (%(id)s, 1, %(acme)s, now(), 1, to_jsonb(%(text)s::text));
-insert into public.accounts (workspace_id, name, city, metadata)
+insert into accounts (workspace_id, name, city, metadata)
 values (%(acme)s, %(text)s, null, '{}'),
   (%(acme)s, 'Kept', %(text)s, jsonb_build_object('by', %(text)s::text))
 """
@@ -182,9 +182,9 @@ values (%(acme)s, %(text)s, null, '{}'),
 ANSWERS = """
 select public.list_jobs(), public.event_feed({acme}, '1:1:', 1000), public.list_schedules({acme}),
   public.list_webhooks({acme}), public.dead_letters({acme}), public.explain_queue({acme}),
-  public.list_workspaces(), (select jsonb_agg(to_jsonb(m)) from public.workspace_members as m),
-  (select jsonb_agg(to_jsonb(l)) from public.job_logs as l),
-  (select jsonb_agg(to_jsonb(e)) from public.job_events as e)
+  public.list_workspaces(), (select jsonb_agg(to_jsonb(m)) from workspace_members as m),
+  (select jsonb_agg(to_jsonb(l)) from job_logs as l),
+  (select jsonb_agg(to_jsonb(e)) from job_events as e)
 """
 
 
@@ -206,7 +206,7 @@ def mark_all(engine: Engine) -> None:
         if not engine.rows(f"select from {table} limit 1"):
             add_row(engine, table, columns[table])
             if "job_id" in columns[table]:
-                engine.run(f"update {table} set job_id = (select id from public.jobs limit 1)")
+                engine.run(f"update {table} set job_id = (select id from jobs limit 1)")
         for check in engine.rows(checks, table):
             engine.run(f'alter table {table} drop constraint "{check}"')
         value = {"text": MARK, "text[]": [MARK]}.get(kind, Jsonb([MARK]))
@@ -244,7 +244,7 @@ def test_what_a_person_made_is_gone_after_one_call(
     assert ADA not in answer
     assert "job.failed" in answer
     assert engine.status(kept) == "pending"
-    assert engine.rows("select from public.jobs where id = %s", about) == []
+    assert engine.rows("select from jobs where id = %s", about) == []
     assert (done["deleted"]["public.jobs"], done["cleared"]["queue.pauses"]) == (5, 1)
     assert done["files"] == [f"workspaces/{ACME}/{MARK}"]
     assert engine.one("select paused_by is null and reason is null from queue.pauses")
@@ -275,10 +275,10 @@ def test_what_others_wrote_of_a_person_is_found_by_words(engine: Engine, ada: En
     assert found(engine, MARK) == []
     assert MARK not in answers(engine, ADA)
     assert engine.status(kept) == "pending"
-    assert engine.rows("select from public.jobs where id = %s", quotes) == []
-    account = "select city, metadata from public.accounts where name = 'Kept'"
+    assert engine.rows("select from jobs where id = %s", quotes) == []
+    account = "select city, metadata from accounts where name = 'Kept'"
     assert engine.one(account) == (None, {})
-    assert engine.rows("select user_id::text from public.workspace_members where user_id = %s", ADA)
+    assert engine.rows("select user_id::text from workspace_members where user_id = %s", ADA)
 
 
 def test_what_a_deleted_job_said_is_not_in_the_feed(engine: Engine, ada: Engine) -> None:
@@ -297,7 +297,7 @@ def test_what_a_deleted_job_said_is_not_in_the_feed(engine: Engine, ada: Engine)
     said = "select count(*) from queue.feed as f where f::text like %s"
     assert engine.one(said, f"%{word}%") > 3
 
-    engine.run("delete from public.jobs where id = any (%s)", gone)
+    engine.run("delete from jobs where id = any (%s)", gone)
 
     assert engine.rows(f"{said} and not f.job_ids @> %s", f"%{word}%", [kept]) == [0]
     feed = ada.rpc("event_feed", p_workspace_id=ACME, p_cursor="1:1:")
@@ -320,10 +320,10 @@ def test_a_table_of_a_project_says_so_itself(database: Database) -> None:
             " comment on column public.notes.owner is 'Person: owner';"
             " comment on column public.notes.said is 'Person: words to clear'; reset role;"
         )
-        engine.run("insert into public.notes values (%s, 'a', 'b'), (%s, %s, 'c')", ADA, BOB, MARK)
+        engine.run("insert into notes values (%s, 'a', 'b'), (%s, %s, 'c')", ADA, BOB, MARK)
         done = call(engine, "erase_person", ADA, MARK)
         assert done == {"deleted": {"public.notes": 1}, "cleared": {"public.notes": 1}}
-        assert engine.rows("select said, by_hand from public.notes") == [(None, "c")]
+        assert engine.rows("select said, by_hand from notes") == [(None, "c")]
 
 
 def test_a_mistyped_job_type_is_in_no_statistics(engine: Engine, ada: Engine) -> None:

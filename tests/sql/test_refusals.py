@@ -98,7 +98,7 @@ def test_a_refused_row_holds_up_no_other(engine: Engine, task: str, state: str |
     """
     first, middle, last = three_jobs(engine, task)
     refuse(engine, middle)
-    states = "select status from public.jobs where id = any (%s::uuid[])"
+    states = "select status from jobs where id = any (%s::uuid[])"
 
     engine.maintain()
     assert set(engine.rows(states, [first, last])) == {state} - {None}
@@ -120,7 +120,7 @@ def test_what_is_refused_is_not_due_before_it_is_tried_again(engine: Engine) -> 
     engine.advance(2)
     assert not engine.one(due)
 
-    engine.run(f"{NO_TRIGGER}; delete from public.jobs")
+    engine.run(f"{NO_TRIGGER}; delete from jobs")
     for _ in range(2):
         engine.elapse(10)
     engine.advance(2)
@@ -169,7 +169,7 @@ def test_a_lease_that_lost_its_jobs_is_due_again_beside_a_rejected_job(engine: E
     refused, locked = engine.enqueue_many(2)
     engine.run("select queue.record_rejection('lease', %s, 'no', queue.clock())", refused)
     with engine.open_transaction() as user:
-        user.run("select from public.jobs where id = %s for update", locked)
+        user.run("select from jobs where id = %s for update", locked)
         found = engine.lease_call(2)
     assert (found["leases"], found["next_due_in_ms"]) == ([], 0)
 
@@ -196,9 +196,9 @@ def test_a_lease_tries_no_more_jobs_than_it_may_take(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("act", "outcomes"),
     [
-        ("select from public.jobs where id = '{0}' for update", ("busy", "busy")),
+        ("select from jobs where id = '{0}' for update", ("busy", "busy")),
         ("select public.cancel_job('{0}')", ("busy", "busy")),
-        ("insert into public.outputs values ('{0}')", ("ok", "applied")),
+        ("insert into outputs values ('{0}')", ("ok", "applied")),
     ],
 )
 def test_a_users_open_transaction_delays_its_job_alone(

@@ -55,7 +55,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Source]:
         database = stack.enter_context(fresh_database(server))
         with database.connect() as connection:
             engine = Engine(database, connection)
-            engine.run("insert into public.workspaces (id, name) values (%s, 'Acme')", ACME)
+            engine.run("insert into workspaces (id, name) values (%s, 'Acme')", ACME)
             engine.register()
             engine.publish_deliveries()
             engine.run(SPEND.format(20_000))
@@ -183,7 +183,7 @@ def by_dump_into_older(source: Source, other: Postgres) -> str:
 
 def deliveries(engine: Engine) -> list[str]:
     """Return the jobs of all webhook deliveries, once for each delivery."""
-    made = "select payload ->> 'job_id' from public.jobs where job_type = 'webhook_delivery'"
+    made = "select payload ->> 'job_id' from jobs where job_type = 'webhook_delivery'"
     return engine.rows(f"{made} order by id")
 
 

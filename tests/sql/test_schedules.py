@@ -93,10 +93,10 @@ def test_missed_runs_are_made_up_for_by_policy(engine: Engine, missed: str, jobs
     to_next_minute(engine)
     for _ in range(2):
         engine.maintain()
-    before = engine.count("public.jobs")
+    before = engine.count("jobs")
     assert jobs <= before <= jobs + 1
     engine.elapse(240)  # a run that is less than five minutes late is not missed
-    assert engine.count("public.jobs") == before + 1
+    assert engine.count("jobs") == before + 1
 
 
 def test_a_schedule_that_no_longer_fits_says_so_and_stops_no_other(engine: Engine) -> None:
@@ -119,7 +119,7 @@ def test_a_schedule_that_no_longer_fits_says_so_and_stops_no_other(engine: Engin
         for shown in engine.rpc("list_schedules", p_workspace_id=ACME)["schedules"]
     }
     assert problems == {"a": (True, True), "b": (False, True), "c": (False, True)}
-    assert engine.rows("select payload from public.jobs") == [{"n": 1}]
+    assert engine.rows("select payload from jobs") == [{"n": 1}]
 
 
 def declared(engine: Engine) -> list[tuple[str, str, str, str | None]]:
@@ -159,7 +159,7 @@ def test_a_declared_schedule_rests_while_its_code_runs_nowhere(engine: Engine) -
     engine.lease_call(0, call=2, job_types=["work"])
     engine.maintain()
 
-    assert engine.count("public.jobs") == 0
+    assert engine.count("jobs") == 0
     assert "no worker serves" in engine.one("select problem from queue.schedules")
 
 
@@ -177,7 +177,7 @@ def test_a_clock_that_was_ahead_for_a_moment_stops_no_schedule(engine: Engine, d
     engine.run("update queue.schedules set timezone = 'Mars/Base' where name = 'odd'")
     engine.advance(-86400 * days)
     assert engine.one("select queue.maintenance_is_due(queue.clock(), false)")
-    before = engine.count("public.jobs")
+    before = engine.count("jobs")
 
     engine.maintain()
 
@@ -186,7 +186,7 @@ def test_a_clock_that_was_ahead_for_a_moment_stops_no_schedule(engine: Engine, d
     for _ in range(3):
         to_next_minute(engine)
         engine.maintain()
-    assert engine.count("public.jobs") - before >= 3
+    assert engine.count("jobs") - before >= 3
 
 
 def test_maintenance_asks_for_more_calls_until_every_due_run_is_enqueued(engine: Engine) -> None:
@@ -204,7 +204,7 @@ def test_maintenance_asks_for_more_calls_until_every_due_run_is_enqueued(engine:
         calls += 1
 
     assert calls > 2
-    assert engine.count("public.jobs") == 300
+    assert engine.count("jobs") == 300
 
 
 @pytest.mark.parametrize("missed", ["once", "skip"])

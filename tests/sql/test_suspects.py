@@ -75,7 +75,7 @@ class Workers:
 def states(engine: Engine, ids: Sequence[str]) -> set[tuple[str, int, int]]:
     return set(
         engine.rows(
-            "select status, attempts, lost_attempts from public.jobs where id = any(%s)", list(ids)
+            "select status, attempts, lost_attempts from jobs where id = any(%s)", list(ids)
         )
     )
 
@@ -357,7 +357,7 @@ def test_a_dead_letter_that_ended_its_process_runs_alone_when_it_is_retried(engi
     engine.retry(poison)
     engine.enqueue()
     assert ids_of(workers.lease()[1]) == [poison]
-    assert engine.count("public.jobs where workspace_id = %s", ACME) == 2
+    assert engine.count("jobs where workspace_id = %s", ACME) == 2
 
 
 def test_neither_of_two_jobs_that_end_their_process_is_named_as_the_first(engine: Engine) -> None:

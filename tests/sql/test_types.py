@@ -220,7 +220,7 @@ def test_between_two_deploys_the_younger_one_holds(engine: Engine) -> None:
     assert (known(engine, "t")["max_concurrency"], known(engine, "t")["schema_version"]) == (3, 1)
     engine.maintain()
     assert engine.rows(runs) == [(next_at + timedelta(days=1), next_at)]
-    assert engine.count("public.jobs") == 1
+    assert engine.count("jobs") == 1
     engine.rpc("revoke_worker_keys", p_before="2026-01-01T00:00:00Z")
     assert (
         engine.rows("select deployed_at from queue.job_types where deployed_at is not null") == []

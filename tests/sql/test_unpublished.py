@@ -11,10 +11,7 @@ def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: 
     """
     chosen: Json = {"queue": "default", "max_attempts": 5, "schema_version": 1}
     of_type, own = ("slow", 2, 3), tuple(chosen.values())
-    insert = (
-        "insert into public.jobs (workspace_id, job_type{}) values (%s, 'later'{})"
-        " returning id::text"
-    )
+    insert = "insert into jobs (workspace_id, job_type{}) values (%s, 'later'{}) returning id::text"
     columns = ", queue, max_attempts, schema_version"
     first = engine.enqueue({"n": 1}, job_type="later")
     [urgent] = engine.enqueue_many(1, job_type="later", priority=1)
@@ -49,7 +46,7 @@ def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: 
     jobs = [lease["job"] for lease in engine.lease(queues=["slow"]) + engine.lease()]
     assert jobs[0]["id"] == urgent
     assert {job["id"]: tuple(job[name] for name in chosen) for job in jobs} == expected
-    assert engine.rows("select id from public.jobs where chosen is not null") == []
+    assert engine.rows("select id from jobs where chosen is not null") == []
 
 
 def test_options_hold_once_the_type_is_known(engine: Engine) -> None:
@@ -111,7 +108,7 @@ def test_types_that_no_worker_has_published_are_bounded(engine: Engine) -> None:
     assert refused(engine.enqueue, job_type="t21", workspace=GLOBEX)[1] == "unknown_job_type"
     engine.enqueue(job_type="more7", workspace=GLOBEX)
     assert refused(engine.enqueue, job_type="x" * 101)[1] == "unknown_job_type"
-    engine.run("delete from queue.unpublished where job_id not in (select id from public.jobs)")
+    engine.run("delete from queue.unpublished where job_id not in (select id from jobs)")
 
 
 def test_what_waits_is_shown_with_the_nearest_name(engine: Engine) -> None:

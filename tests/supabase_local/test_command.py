@@ -81,6 +81,6 @@ def test_it_starts_in_a_folder_and_stops_clean(installed: Environment, tmp_path:
     supabase = tmp_path / "supabase"
     (supabase / "migrations").mkdir(parents=True)
     (supabase / "migrations" / "20250101000000_notes.sql").write_text(MIGRATION)
-    (supabase / "seed.sql").write_text("insert into public.notes values (1, 'first');")
+    (supabase / "seed.sql").write_text("insert into notes values (1, 'first');")
     with started(installed, tmp_path) as client:
         assert client.get("/rest/v1/notes").json() == [{"id": 1, "body": "first"}]

@@ -42,10 +42,10 @@ create function public.scratch_latest(public.scratch_people) returns setof publi
 rows 1 language sql stable
 as 'select * from scratch_tasks where owner = $1.id order by id desc limit 1';
 create function public.scratch_word(json) returns json language sql stable as 'select $1';
-insert into public.scratch_people values (1, 'Ada', null), (2, 'Eve', 1), (3, 'Bob', 1);
-insert into public.scratch_tasks values (1, 'a', 1, 2), (2, 'b', 1, 1), (3, 'c', 2, null);
-insert into public.scratch_badges values (1, 'x'), (1, 'y');
-insert into public.scratch_rooms values (2, 'attic');
+insert into scratch_people values (1, 'Ada', null), (2, 'Eve', 1), (3, 'Bob', 1);
+insert into scratch_tasks values (1, 'a', 1, 2), (2, 'b', 1, 1), (3, 'c', 2, null);
+insert into scratch_badges values (1, 'x'), (1, 'y');
+insert into scratch_rooms values (2, 'attic');
 grant select, insert, update on all tables in schema public to service_role;
 notify pgrst, 'reload schema';
 """

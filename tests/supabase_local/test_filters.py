@@ -14,7 +14,7 @@ PARTS = """
 create table public.scratch_parts (
   id int primary key, whole int references public.scratch_types, word text
 );
-insert into public.scratch_parts values (1, 1, '"a"'), (2, 1, 'a'), (3, 2, 'a');
+insert into scratch_parts values (1, 1, '"a"'), (2, 1, 'a'), (3, 2, 'a');
 grant select, update, delete on public.scratch_parts to service_role;
 """
 

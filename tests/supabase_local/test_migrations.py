@@ -63,12 +63,12 @@ def test_an_index_is_created_concurrently(database: Database, tmp_path: Path) ->
         "29990101000000_index.sql",
         "create table public.scratch (a text);\n"
         "create index concurrently scratch_a on public.scratch (a);\n"
-        "insert into public.scratch values ('last');",
+        "insert into scratch values ('last');",
     )
 
     assert apply(database, tmp_path) == ["29990101000000"]
     assert apply(database, tmp_path) == []
-    found = "select to_regclass('public.scratch_a') is not null, a from public.scratch"
+    found = "select to_regclass('public.scratch_a') is not null, a from scratch"
     assert database.run(found) == [(True, "last")]
 
 
@@ -95,14 +95,14 @@ def test_the_seed_runs_once_and_an_edited_one_is_only_noted(
     url = migrations.as_owner(database.url)
     with database.connect(user="postgres") as connection:
         connection.execute("create table public.scratch_seeded (n int)")
-    seed = write(tmp_path, "seed.sql", "insert into public.scratch_seeded values (1);")
+    seed = write(tmp_path, "seed.sql", "insert into scratch_seeded values (1);")
 
     first, second = migrations.apply_seed(url, seed), migrations.apply_seed(url, seed)
-    seed.write_text("insert into public.scratch_seeded values (2);")
+    seed.write_text("insert into scratch_seeded values (2);")
     third = migrations.apply_seed(url, seed)
 
     assert (first, second, third) == (True, False, False)
-    assert database.run("select n from public.scratch_seeded") == [(1,)]
+    assert database.run("select n from scratch_seeded") == [(1,)]
     rows = database.run("select hash from supabase_migrations.seed_files where path = 'seed.sql'")
     assert rows == [(hashlib.sha256(seed.read_bytes()).hexdigest(),)]
 

@@ -105,7 +105,7 @@ class Engine:
         return dict(self.rpc("put_webhook", p_workspace_id=workspace, p_webhook=hook))
 
     def add_workspaces(self, count: int) -> list[str]:
-        made = "insert into public.workspaces (name) select 'T' from generate_series(1, %s)"
+        made = "insert into workspaces (name) select 'T' from generate_series(1, %s)"
         return self.rows(f"{made} returning id::text", count)
 
     def add_trigger(self, event: str, body: str, condition: str = "true") -> None:
@@ -170,7 +170,7 @@ class Engine:
         return dict(self.rpc("retry_job", p_job_id=job_id))
 
     def delete(self, job_id: str) -> None:
-        self.run("delete from public.jobs where id = %s", job_id)
+        self.run("delete from jobs where id = %s", job_id)
 
     def explain(self, job_id: str) -> Json:
         return dict(self.rpc("explain_job", p_job_id=job_id))
@@ -189,15 +189,13 @@ class Engine:
         return int(self.one(f"select count(*) from {rows}", *values))
 
     def job(self, job_id: str) -> Json:
-        return dict(self.one("select to_jsonb(j) from public.jobs j where id = %s", job_id))
+        return dict(self.one("select to_jsonb(j) from jobs j where id = %s", job_id))
 
     def status(self, job_id: str) -> str:
-        return str(self.one("select status from public.jobs where id = %s", job_id))
+        return str(self.one("select status from jobs where id = %s", job_id))
 
     def events(self, job_id: str) -> list[str]:
-        return self.rows(
-            "select type from public.job_events where job_id = %s order by seq", job_id
-        )
+        return self.rows("select type from job_events where job_id = %s order by seq", job_id)
 
     def lease_call(self, limit: int = 10, *, worker: str = "w1", **request: Any) -> Json:
         request = {"tick_id": str(uuid.uuid4()), "call": 1, **request}

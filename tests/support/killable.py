@@ -61,7 +61,7 @@ async def survive(
             project.expire()
             project.make_due()
             project.sql(
-                "update public.jobs set attempts = 1, lost_attempts = 0"
+                "update jobs set attempts = 1, lost_attempts = 0"
                 " where finished_at is null and attempts > 0"
             )
         raise AssertionError(f"it has not ended after {MOST} workers, which died after {deaths}")

@@ -24,7 +24,7 @@ class Project:
         return cursor.fetchall() if cursor.description else []
 
     def row(self, job_id: str) -> Json:
-        [row] = self.sql("select * from public.jobs where id = %s", job_id)
+        [row] = self.sql("select * from jobs where id = %s", job_id)
         return row
 
     def insert(self, job_type: str, payload: Any = None, **columns: Any) -> str:
@@ -37,7 +37,7 @@ class Project:
             **columns,
         }
         names, marks = ", ".join(values), ", ".join(["%s"] * len(values))
-        insert = f"insert into public.jobs ({names}) values ({marks}) returning id"
+        insert = f"insert into jobs ({names}) values ({marks}) returning id"
         [row] = self.sql(insert, *values.values())
         return str(row["id"])
 
@@ -58,7 +58,7 @@ class Project:
             " due as (update queue.deferred set run_at = at from quiet"
             " where by = 'replica' and is_place and job_id = coalesce(%s, job_id)"
             " returning job_id, run_at)"
-            " update public.jobs as j set next_retry_at = due.run_at from due"
+            " update jobs as j set next_retry_at = due.run_at from due"
             " where j.status = 'pending' and j.id = due.job_id",
             job_id,
         )

@@ -48,15 +48,14 @@ def browser(request: pytest.FixtureRequest) -> Browser:
 def workspace(stack: RunningStack) -> Iterator[dict[str, str]]:
     """A new workspace for each test. Ada manages it, Bob is a member, and Eve has no access."""
     made = {"id": str(uuid4()), "name": f"Test {uuid4().hex[:6]}"}
-    stack.run("insert into public.workspaces (id, name) values (%s, %s)", *made.values())
+    stack.run("insert into workspaces (id, name) values (%s, %s)", *made.values())
     for person, role in ((ADA, "manager"), (BOB, "member")):
         stack.run(
-            "insert into public.workspace_members (workspace_id, user_id, role)"
-            " values (%s, %s, %s)",
+            "insert into workspace_members (workspace_id, user_id, role) values (%s, %s, %s)",
             *(made["id"], person.id, role),
         )
     yield made
-    delete(stack, "delete from public.workspaces where id = %s", made["id"])
+    delete(stack, "delete from workspaces where id = %s", made["id"])
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -151,26 +151,26 @@ def test_a_busy_list_reads_what_it_shows(visit: Visit, worker: HandWorker) -> No
 
 #: Rows of each app whose jobs have not ended.
 WORK = """
-insert into public.plans (id, workspace_id, prompt, speed_vs_detail, job_id, created_by)
+insert into plans (id, workspace_id, prompt, speed_vs_detail, job_id, created_by)
 values (%(id)s, %(workspace)s, 'A fair', 'all_details_but_slow', %(plan)s, %(ada)s),
   (%(ended)s, %(workspace)s, 'A fair', 'all_details_but_slow', %(ended_plan)s, %(ada)s);
-insert into public.trainings (id, workspace_id, title, object_key)
+insert into trainings (id, workspace_id, title, object_key)
 values (%(id)s, %(workspace)s, 'Paper', concat_ws('/', 'workspaces', %(workspace)s, %(id)s));
-insert into public.training_jobs (training_id, job_type, job_id, workspace_id)
+insert into training_jobs (training_id, job_type, job_id, workspace_id)
 values (%(id)s, 'transcription', %(training)s, %(workspace)s);
-insert into public.accounts (id, workspace_id, name, domain)
+insert into accounts (id, workspace_id, name, domain)
 values (%(id)s, %(workspace)s, 'A', 'a.example');
-insert into public.jobs (workspace_id, job_type, payload, status, scheduled_for)
+insert into jobs (workspace_id, job_type, payload, status, scheduled_for)
 values (%(workspace)s, 'enrich_account', jsonb_build_object('account_id', %(id)s), 'pending',
   now() + interval '1 hour');
-insert into public.beacon_jobs (
+insert into beacon_jobs (
   id, workspace_id, jobspec_id, version, spec, queue_job_id)
 values (%(id)s, %(workspace)s, 'trivia', '1', '{"benchmark": {"name": "Trivia"},
   "constraints": {"regions": ["us-east"], "min_regions": 1}, "questions": ["Why?"]}',
   %(beacon)s);
-insert into public.beacon_outbox (job_id, workspace_id, message, status)
+insert into beacon_outbox (job_id, workspace_id, message, status)
 values (%(id)s, %(workspace)s, '{}', 'published');
-insert into public.beacon_executions (workspace_id, job_id, jobspec_id, region)
+insert into beacon_executions (workspace_id, job_id, jobspec_id, region)
 values (%(workspace)s, %(id)s, 'trivia', 'us-east');
 """
 

@@ -28,11 +28,11 @@ def test_hostile_payloads_logs_errors_and_names_are_text(visit: Visit, worker: H
         lease, "failed", error={"type": "Boom", "message": HOSTILE, "data": {"x": HOSTILE}}
     )
     for statement in (
-        "insert into public.accounts (name, workspace_id, domain, industry, city, metadata)"
+        "insert into accounts (name, workspace_id, domain, industry, city, metadata)"
         " values (%(text)s, %(id)s, 'evil.example', %(text)s, %(text)s, '{}')",
-        "insert into public.contacts (name, workspace_id, linkedin_url)"
+        "insert into contacts (name, workspace_id, linkedin_url)"
         " values (%(text)s, %(id)s, 'javascript:window.breached=1')",
-        "update public.workspaces set name = %(text)s where id = %(id)s",
+        "update workspaces set name = %(text)s where id = %(id)s",
     ):
         worker.connection.execute(statement, {"text": HOSTILE, "id": worker.workspace_id})
     visitor = visit(ADA, f"/jobs/{job_id}")

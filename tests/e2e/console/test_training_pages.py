@@ -70,7 +70,7 @@ def test_a_video_becomes_a_transcript_live(
     page.wait_for_function("() => document.querySelector('video').currentTime > 0")
     check_page(visitor)
 
-    update = "update public.trainings set procedure = %s where id = %s"
+    update = "update trainings set procedure = %s where id = %s"
     stack.run(update, Jsonb(PROCEDURE), page.url.rpartition("/")[2])
     page.reload()
     expect(procedure.locator(".picture")).to_have_count(2)

@@ -88,13 +88,13 @@ class HandWorker(Engine):
     def write_chat(self, session: str, job: str, **contents: str) -> None:
         """Store messages of a new chat session, by type."""
         self.run(
-            "insert into public.async_session_state (session_id, workspace_id, title, created_by)"
+            "insert into async_session_state (session_id, workspace_id, title, created_by)"
             " values (%s, %s, 'How', %s)",
             *(session, self.workspace_id, ADA.id),
         )
         for kind, content in contents.items():
             self.run(
-                "insert into public.async_messages (session_id, workspace_id, job_id, type,"
+                "insert into async_messages (session_id, workspace_id, job_id, type,"
                 " content) values (%s, %s, %s, %s, %s)",
                 *(session, self.workspace_id, job, kind, content),
             )

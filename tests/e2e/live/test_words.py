@@ -233,7 +233,7 @@ async def test_every_reader_has_every_event_and_character(
     await asyncio.to_thread(speaker.speak, 20)
     await asyncio.to_thread(speaker.end)
 
-    written = "select seq from public.job_events where job_id = %s order by seq"
+    written = "select seq from job_events where job_id = %s order by seq"
     await pages.end_with(worker.rows(written, pages.lease["job"]["id"]))
     assert await pages.last("words") == [{"reply": speaker.text}] * 2
     assert await pages.last("read") == [speaker.text] * 2

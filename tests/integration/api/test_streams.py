@@ -257,7 +257,7 @@ async def test_a_sessions_stream_says_the_words_of_its_jobs_wherever_it_is_cut(a
         await read_on(lambda: len(ends) >= len(jobs))
 
     assert read == expected
-    logged = "select job_id::text, seq from public.job_events where job_id = any (%s)"
+    logged = "select job_id::text, seq from job_events where job_id = any (%s)"
     assert sorted(seen) == sorted(engine.rows(logged, jobs))
     assert last is not None
     assert "{" not in last  # the cursor does not contain ended jobs
@@ -338,7 +338,7 @@ async def test_streams_end_with_the_right_to_read_them(renewed: Renewed) -> None
             tasks = [asyncio.create_task(read) for read in reads]
             assert [(await task).end for task in tasks[:2]] == ["gone"] * 2
             await asyncio.to_thread(until, lambda: engine.count("queue.streamed_topics") == 3)
-            engine.run("delete from public.workspace_members where user_id = %s", ADA)
+            engine.run("delete from workspace_members where user_id = %s", ADA)
             assert [(await task).end for task in tasks[2:]] == ["gone"] * 3
 
 

@@ -17,7 +17,7 @@ async def test_one_bulk_of_a_caller_runs_and_the_body_of_another_is_not_read(api
     bulk = {"workspace_id": ACME, "jobs": [{"job_type": "work"}] * 2}
     waits = "select exists (select from pg_locks where not granted)"
     with api.engine.open_transaction() as other:
-        other.run("lock table public.jobs in share mode")
+        other.run("lock table jobs in share mode")
         first = asyncio.create_task(api.call("POST", "/api/jobs/bulk", json=bulk))
         while not other.one(waits):  # noqa: ASYNC110 - until the first request waits
             await asyncio.sleep(0.01)

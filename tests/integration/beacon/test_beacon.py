@@ -140,7 +140,7 @@ async def test_an_unknown_message_is_a_dead_letter_and_redrive_publishes_it_agai
     After a repair, `redrive` publishes the message again.
     """
     strange, good = await station.submit(), await station.submit()
-    rewrite = "update public.beacon_outbox set message = message || %s where job_id = %s"
+    rewrite = "update beacon_outbox set message = message || %s where job_id = %s"
     station.project.sql(rewrite, Jsonb({"version": 9}), strange["id"])
     assert (await station.ended(good))["status"] == "completed"
 
@@ -162,7 +162,7 @@ async def test_publishers_side_by_side_publish_each_message_once(
         await asyncio.gather(*(each.outbox.run() for each in (station, other) for _ in range(3)))
 
     rows = station.project.sql(
-        "select payload ->> 'job_id' as id from public.jobs where job_type = 'beacon_job'"
+        "select payload ->> 'job_id' as id from jobs where job_type = 'beacon_job'"
         " and payload ->> 'job_id' = any (%s)",
         [job["id"] for job in jobs],
     )
@@ -212,8 +212,7 @@ async def test_a_stored_receipt_that_the_key_did_not_sign_is_not_given_out(
     state = await station.ended(await station.submit(constraints={"regions": ["us-east"]}))
     [execution] = state["executions"]
     station.project.sql(
-        'update public.beacon_executions set receipt = receipt || \'{"provider": "other"}\''
-        " where id = %s",
+        'update beacon_executions set receipt = receipt || \'{"provider": "other"}\' where id = %s',
         execution["id"],
     )
 

@@ -64,14 +64,14 @@ async def test_a_reply_that_fails_says_why(with_model: Harness, server: ModelSer
     [message] = await with_model.talk(session)
     assert message["status"] == "failed"
     assert message["error"] == words
-    logs = with_model.project.sql("select message from public.job_logs where log_level = 'error'")
+    logs = with_model.project.sql("select message from job_logs where log_level = 'error'")
     assert [("no such model" in line["message"]) for line in logs] == [True]
     for kind, shown in (
         ("AttemptTimeout", "It took too long and was stopped. Try again."),
         ("minutehand.queue.errors.QueueUnavailable", "The server failed. Try again."),
     ):
         with_model.project.sql(
-            "update public.jobs set error_message = 'rpc', error_data = %s where id = %s",
+            "update jobs set error_message = 'rpc', error_data = %s where id = %s",
             json.dumps({"type": kind}),
             message["job"],
         )
@@ -268,7 +268,7 @@ async def test_an_edited_message_branches_into_a_new_session(
     assert "One" in json.dumps(server.seen[0].body)
     assert "Two" not in json.dumps([seen.body for seen in server.seen])
     with_model.project.sql(
-        "update public.async_messages set content = repeat('x', 250000)"
+        "update async_messages set content = repeat('x', 250000)"
         " where 'msg_' || id = %s returning 1",
         before[0]["id"],
     )

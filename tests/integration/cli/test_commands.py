@@ -36,7 +36,7 @@ def run(stack: RunningStack) -> Run:
 def account(stack: RunningStack) -> str:
     """A job payload that names an account of Ada's workspace."""
     [(account,)] = stack.run(
-        "insert into public.accounts (workspace_id, name, domain)"
+        "insert into accounts (workspace_id, name, domain)"
         " values (%s, 'Command', %s) returning id::text",
         stack.demo_workspace_id,
         f"{uuid.uuid4().hex}.example",
@@ -125,9 +125,9 @@ def test_new_log_lines_are_followed_without_the_old_ones(run: Run, stack: Runnin
 
     The workspace is new, because the stack's own worker may write log lines into the demo's.
     """
-    new = "insert into public.workspaces (name) values ('Logs') returning id::text"
+    new = "insert into workspaces (name) values ('Logs') returning id::text"
     [(workspace,)] = stack.run(new)
-    stack.run("insert into public.workspace_members values (%s, %s, 'member')", workspace, ADA.id)
+    stack.run("insert into workspace_members values (%s, %s, 'member')", workspace, ADA.id)
     command = [sys.executable, "-m", "minutehand.cli", "logs", "-n", "1", "--follow", "--json"]
     command += ["--workspace", workspace]
     with HandWorker(stack, workspace) as worker:
@@ -209,7 +209,7 @@ def test_a_person_is_exported_and_erased_with_all_files(
     storage = client(settings, "s3")
     storage.put_object(Bucket=settings.uploads_bucket, Key=key, Body=b"x")
     stack.run(
-        "insert into public.trainings (workspace_id, title, object_key, created_by)"
+        "insert into trainings (workspace_id, title, object_key, created_by)"
         " values (%s, 't', %s, %s)",
         *(stack.demo_workspace_id, key, user),
     )

@@ -181,10 +181,10 @@ BROKEN = [
     (
         *("engine", "fail", "1 rows break", "select * from public.workspace_members where"),
         "alter table public.workspace_members drop constraint workspace_members_workspace_id_fkey;"
-        " insert into public.workspace_members (workspace_id, user_id)"
-        " select gen_random_uuid(), user_id from public.workspace_members limit 1",
-        "delete from public.workspace_members where workspace_id not in"
-        " (select id from public.workspaces); alter table public.workspace_members"
+        " insert into workspace_members (workspace_id, user_id)"
+        " select gen_random_uuid(), user_id from workspace_members limit 1",
+        "delete from workspace_members where workspace_id not in"
+        " (select id from workspaces); alter table workspace_members"
         " add constraint workspace_members_workspace_id_fkey foreign key (workspace_id)"
         " references public.workspaces on delete cascade",
     ),
@@ -227,7 +227,7 @@ def test_a_locked_table_is_named_with_its_locker(stack: RunningStack) -> None:
     """The doctor names the session that locks a table. No other check waits for that lock."""
     with stack.connect() as locker, locker.transaction():
         pid = locker.info.backend_pid
-        locker.execute("lock table public.jobs in access exclusive mode")
+        locker.execute("lock table jobs in access exclusive mode")
         met = run_one_check(stack, "engine")  # it waits for the new lock
         findings = list(run_checks(planted(stack, {})))
 
@@ -239,11 +239,11 @@ def test_a_locked_table_is_named_with_its_locker(stack: RunningStack) -> None:
 
 def test_the_session_for_which_a_migration_waits_is_named(stack: RunningStack) -> None:
     """Jobs wait for a lock that waits for a reader, so the doctor names the reader's session."""
-    lock = "begin; lock table public.jobs in access exclusive mode; rollback"
+    lock = "begin; lock table jobs in access exclusive mode; rollback"
     with ThreadPoolExecutor() as pool, stack.connect() as reader, stack.connect() as migration:
         pid = reader.info.backend_pid
         with reader.transaction():
-            reader.execute("select from public.jobs limit 0")
+            reader.execute("select from jobs limit 0")
             waiting = pool.submit(migration.execute, lock)
             until(lambda: run_one_check(stack, "locks").verdict == "fail", every=1)
             fix = run_one_check(stack, "locks").fix
@@ -270,7 +270,7 @@ def test_rows_that_an_idle_transaction_locks_are_named(stack: RunningStack) -> N
     Another check, which waits for one of these rows, adds no second warning.
     """
     with stack.connect() as locker, locker.transaction():
-        locker.execute("select from public.jobs for update")
+        locker.execute("select from jobs for update")
         locker.execute(TRIAL_TYPE)
         until(lambda: run_one_check(stack, "locks").verdict == "warn", every=1)
         findings = list(run_checks(planted(stack, {})))
@@ -281,7 +281,7 @@ def test_rows_that_an_idle_transaction_locks_are_named(stack: RunningStack) -> N
 
 #: A query of the rows that the temporary job of `doctor --stage` may leave.
 LEFT = (
-    "select count(*) from public.jobs where job_type = 'minutehand.doctor' union all"
+    "select count(*) from jobs where job_type = 'minutehand.doctor' union all"
     " select count(*) from queue.job_types where job_type = 'minutehand.doctor'"
 )
 PAUSE = "insert into queue.pauses (kind, name) values ('queue', 'default')"

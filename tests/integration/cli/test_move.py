@@ -32,12 +32,12 @@ TYPES: dict[str, Json] = {
 #: A query of everything that a job's owner can see of the job.
 SEEN = """
 select j.id, to_jsonb(j) - '{lane,worker}'::text[],
-  (select jsonb_agg(to_jsonb(e) order by e.seq) from public.job_events as e where e.job_id = j.id),
+  (select jsonb_agg(to_jsonb(e) order by e.seq) from job_events as e where e.job_id = j.id),
   (select jsonb_agg(s.value order by s.name, s.nth) from queue.steps as s where s.job_id = j.id),
-  (select jsonb_agg(l.message order by l.id) from public.job_logs as l where l.job_id = j.id),
+  (select jsonb_agg(l.message order by l.id) from job_logs as l where l.job_id = j.id),
   (select jsonb_agg(o.text order by o.end_offset) from queue.output as o where o.job_id = j.id),
   (select w.worker_id from queue.workers as w where w.worker = j.worker)
-from public.jobs as j where j.workspace_id = %s order by j.id
+from jobs as j where j.workspace_id = %s order by j.id
 """
 
 
@@ -126,13 +126,13 @@ def test_every_state_arrives_and_ends_there(engines: tuple[Engine, Engine]) -> N
         destination.run_all()
         destination.advance(120)
     left = destination.rows(
-        "select job_type from public.jobs where workspace_id = %s and finished_at is null", ACME
+        "select job_type from jobs where workspace_id = %s and finished_at is null", ACME
     )
     assert left == ["nobodys"]
     failed = destination.enqueue(max_attempts=1)
     destination.settle(destination.lease_one(), "failed", error={"message": "no"})
     destination.elapse(2)
-    delivered = "select payload ->> 'job_id' from public.jobs where job_type = 'webhook_delivery'"
+    delivered = "select payload ->> 'job_id' from jobs where job_type = 'webhook_delivery'"
     assert failed in destination.rows(delivered)
 
 
@@ -171,7 +171,7 @@ def test_jobs_that_run_again_between_two_rounds_stay(
     source.resume("workspace")
     with pytest.raises(CommandFailed, match="must be paused"):
         next(rounds)
-    assert [engine.count("public.jobs") for engine in engines] == [1, 2]
+    assert [engine.count("jobs") for engine in engines] == [1, 2]
     assert destination.lease(1) == []
 
 

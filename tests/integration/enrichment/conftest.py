@@ -68,13 +68,13 @@ class Office(AppHarness):
 
     def record(self, table: str, record_id: str) -> Json:
         """Read the row of an account or a contact."""
-        [row] = self.project.sql(f"select * from public.{table} where id = %s", record_id)
+        [row] = self.project.sql(f"select * from {table} where id = %s", record_id)
         return row
 
     def credits(self) -> int:
         """The credits that were counted for the workspace Acme so far."""
         [row] = self.project.sql(
-            "select enrichment_credits_used as used from public.workspace_settings"
+            "select enrichment_credits_used as used from workspace_settings"
             " where workspace_id = %s",
             ACME,
         )

@@ -107,14 +107,13 @@ async def test_what_apollo_answers_decides_how_a_job_continues(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("delete from public.workspace_settings", "key not configured for this workspace"),
+        ("delete from workspace_settings", "key not configured for this workspace"),
         # This key is encrypted for another deployment, as after a restore.
         (
-            "update public.workspace_settings"
-            " set apollo_api_key_encrypted = 'mh1.bG9jYWw=.AAAA.AAAA'",
+            "update workspace_settings set apollo_api_key_encrypted = 'mh1.bG9jYWw=.AAAA.AAAA'",
             "Enter it again",
         ),
-        ("update public.accounts set domain = null", "The account has no usable domain"),
+        ("update accounts set domain = null", "The account has no usable domain"),
     ],
 )
 async def test_what_is_not_set_fails_at_once(office: Office, change: str, message: str) -> None:
@@ -213,7 +212,7 @@ async def test_a_button_pressed_twice_makes_one_job_and_a_new_account_its_own(
     assert (first.status_code, again.status_code, foreign.status_code) == (201, 200, 404)
     assert first.json()["id"] == again.json()["id"]
     assert added.status_code == 201, added.text
-    rows = office.project.sql("select payload ->> 'domain' as domain from public.jobs order by id")
+    rows = office.project.sql("select payload ->> 'domain' as domain from jobs order by id")
     assert [row["domain"] for row in rows] == ["initech.example", "new.example"]
 
 

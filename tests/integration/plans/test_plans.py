@@ -99,7 +99,7 @@ async def test_an_order_that_cannot_be_is_mended_once(
     assert plan["status"] == "failed"
     assert "## This report is partial" in report
     assert "- Schedule: The language model's answer could not be used. Try again" in report
-    logs = with_model.project.sql("select message from public.job_logs where log_level = 'error'")
+    logs = with_model.project.sql("select message from job_logs where log_level = 'error'")
     assert any(response in line["message"] for line in logs)
     assert "## Budget" in report
     assert "Written by a language model" in report
@@ -190,7 +190,7 @@ async def test_a_shared_report_shows_no_id_of_its_plan(harness: Harness) -> None
         made = await harness.ok("PUT", place, json={"shared": shared})
         links.append(made["share_id"])
     database = harness.project.database
-    of_it = "select id, share_id, workspace_id, job_id, created_by from public.plans where id = %s"
+    of_it = "select id, share_id, workspace_id, job_id, created_by from plans where id = %s"
     [ids] = database.session().execute(of_it, (plan_id,)).fetchall()
     made_by = str(ids[3])
     with database.as_role("anon") as anyone:

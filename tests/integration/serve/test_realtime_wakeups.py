@@ -30,10 +30,10 @@ async def test_an_idle_worker_leases_on_the_message_of_a_commit(
     environ |= {"MINUTEHAND_APPS": "tests.integration.serve.greeter", "DATABASE_URL": ""}
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
-    insert = """insert into public.jobs (workspace_id, job_type, payload)
+    insert = """insert into jobs (workspace_id, job_type, payload)
       values (%s, 'served.greet', '{"name": "Ada"}') returning id"""
     # Wait until the worker run has ended, so that only a message can cause the next lease.
-    ended = """select from public.jobs as j join queue.workers as w using (worker)
+    ended = """select from jobs as j join queue.workers as w using (worker)
       where j.id = %s and j.status = 'completed' and w.ended_at is not null"""
 
     def has_ended(job: Any) -> bool:

@@ -32,7 +32,7 @@ COMMIT = "c0ffee" * 6 + "c0de"
 
 
 ENQUEUE = """
-insert into public.jobs (workspace_id, job_type, payload, concurrency_key, scheduled_for)
+insert into jobs (workspace_id, job_type, payload, concurrency_key, scheduled_for)
 select %s, %s, %s, %s, now() + n * make_interval(secs => %s) from generate_series(1, %s) as n
 returning id
 """
@@ -88,7 +88,7 @@ class Served:
 
     def rows(self, columns: str, ids: Sequence[str]) -> list[Any]:
         """Return the distinct values of these columns of some jobs."""
-        query = f"select distinct {columns} from public.jobs where id = any(%s::uuid[])"
+        query = f"select distinct {columns} from jobs where id = any(%s::uuid[])"
         return self.connection.execute(query.encode(), (list(ids),)).fetchall()
 
     def has_ended(self, ids: Sequence[str]) -> bool:

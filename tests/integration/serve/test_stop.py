@@ -23,7 +23,7 @@ WORKERS = """
 select workers.worker_id
 from queue.leases as leases
 join queue.workers as workers using (worker)
-join public.jobs as jobs on jobs.id = leases.job_id
+join jobs on jobs.id = leases.job_id
 where leases.job_id = any(%s::uuid[]) and jobs.progress ->> 'stage' = 'begun'
 """
 
@@ -32,7 +32,7 @@ where leases.job_id = any(%s::uuid[]) and jobs.progress ->> 'stage' = 'begun'
 def delete_jobs(stack: RunningStack) -> Iterator[None]:
     """Delete the jobs of the test at its end, because no other host may run them."""
     yield
-    stack.run("delete from public.jobs where job_type like 'served.%'")
+    stack.run("delete from jobs where job_type like 'served.%'")
 
 
 pytestmark = pytest.mark.usefixtures("delete_jobs")

@@ -61,7 +61,7 @@ class Day:
 
     def left(self) -> int | None:
         """Return the number of unfinished jobs, or None while the database does not respond."""
-        query = "select count(*) from public.jobs where finished_at is null and job_type = %s"
+        query = "select count(*) from jobs where finished_at is null and job_type = %s"
         try:
             with self.stack.connect(connect_timeout=5) as connection:
                 [(count,)] = connection.execute(query, ("served.greet",)).fetchall()
@@ -119,7 +119,7 @@ def test_no_job_is_lost(stack: RunningStack, tmp_path: Path, trouble: str) -> No
         enqueuing.join(900)
         # No job may wait forever, for a dead worker or for a clock that was changed.
         until(lambda: day.left() == 0, seconds=900)
-    counted = "select count(*), count(*) filter (where attempts > 1) from public.jobs"
+    counted = "select count(*), count(*) filter (where attempts > 1) from jobs"
     completed = f"{counted} where id = any (%s) and status = 'completed'"
     [(done, twice)] = stack.run(completed, day.ids)
     print(f"{trouble}: {JOBS} jobs, {JOBS - done} lost, {twice} ran twice")

@@ -106,10 +106,10 @@ async def test_an_upload_is_its_owners_alone(studio: Studio) -> None:
 
     assert (refused.status_code, error_of(refused)["code"]) == (404, "workspace_not_found")
     assert (await studio.call("GET", path)).status_code == 200
-    studio.project.sql("delete from public.workspace_members where user_id = %s returning 1", ADA)
+    studio.project.sql("delete from workspace_members where user_id = %s returning 1", ADA)
     left = await studio.call("GET", path)
     studio.project.sql(
-        "insert into public.workspace_members (workspace_id, user_id, role) "
+        "insert into workspace_members (workspace_id, user_id, role) "
         "values (%s, %s, 'manager') returning 1",
         ACME,
         ADA,

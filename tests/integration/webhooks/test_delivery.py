@@ -85,7 +85,7 @@ class Post:
         await drain(self.worker)
         return self.project.sql(
             "select *, extract(epoch from next_retry_at - updated_at)::float as wait"
-            " from public.jobs where job_type = 'webhook_delivery' order by created_at, id"
+            " from jobs where job_type = 'webhook_delivery' order by created_at, id"
         )
 
 

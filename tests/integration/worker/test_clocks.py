@@ -88,25 +88,23 @@ async def test_a_wait_lasts_as_long_as_it_was_to_last(
         lengths = engine.rows("select timeout_at - created_at from queue.waits")
         lengths += engine.rows(
             "select (data -> 'wait' ->> 'until')::timestamptz - created_at"
-            " from public.job_events where type = 'job.waiting'"
+            " from job_events where type = 'job.waiting'"
         )
         until = engine.one("select (queue.clock() + interval '30 minutes')::text")
         works = engine.enqueue({"how": "works"}, job_type="naps", deadline_at=until)
         await worker.tick()
         engine.elapse(60)
         # `elapse` leaves out maintenance that another connection runs at the moment
-        while engine.count("public.jobs where status <> 'completed'"):
+        while engine.count("jobs where status <> 'completed'"):
             engine.maintain()
             await drain(worker)
     assert lengths == [timedelta(minutes=1)] * 6
-    ended = "select status, result from public.jobs where id <> %s"
+    ended = "select status, result from jobs where id <> %s"
     assert engine.rows(ended, works) == [("completed", "over")] * 4
-    [started] = engine.rows(
-        "select started_at - scheduled_for from public.jobs where id = %s", starts
-    )
+    [started] = engine.rows("select started_at - scheduled_for from jobs where id = %s", starts)
     assert started >= timedelta()
     assert 1700 < engine.job(works)["result"] <= 1800
-    [late] = engine.rows("select max(queue.clock() - created_at) from public.job_logs")
+    [late] = engine.rows("select max(queue.clock() - created_at) from job_logs")
     assert abs(late) < timedelta(minutes=5)
 
 

@@ -20,7 +20,7 @@ POLICIES = """
   );
   grant select on public.rt_rights to authenticated;
   create function public.rt_right() returns public.rt_rights language sql stable as $$
-    select r from public.rt_rights as r
+    select r from rt_rights as r
     where r.topic = (select realtime.topic()) and r.user_id = (select auth.uid())
   $$;
   create policy "rt tests read" on realtime.messages for select to authenticated
@@ -91,9 +91,7 @@ def sql(project: Database) -> Iterator[psycopg.Connection[Any]]:
 @pytest.fixture
 def grant(sql: psycopg.Connection[Any]) -> Callable[..., None]:
     def give(topic: str, user: str, *, read: bool = True, write: bool = True) -> None:
-        sql.execute(
-            "insert into public.rt_rights values (%s, %s, %s, %s)", [topic, user, read, write]
-        )
+        sql.execute("insert into rt_rights values (%s, %s, %s, %s)", [topic, user, read, write])
 
     return give
 

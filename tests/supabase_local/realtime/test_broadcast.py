@@ -167,12 +167,12 @@ async def test_a_trigger_broadcasts_the_changes_of_its_table(
     await socket.joined(topic, private=True)
     sql.execute(TRIGGER.replace("TOPIC", topic))
 
-    sql.execute("insert into public.rt_notes values (1, 'a')")
-    sql.execute("update public.rt_notes set word = 'b'")
-    sql.execute("delete from public.rt_notes")
+    sql.execute("insert into rt_notes values (1, 'a')")
+    sql.execute("update rt_notes set word = 'b'")
+    sql.execute("delete from rt_notes")
     result = [(await socket.expect("broadcast"))["payload"] for _ in range(3)]
     with pytest.raises(psycopg.errors.RaiseException, match="not for each statement"):
-        sql.execute("truncate public.rt_notes")
+        sql.execute("truncate rt_notes")
 
     one, other = {"id": 1, "word": "a"}, {"id": 1, "word": "b"}
     seen = [(None, one), (one, other), (other, None)]

@@ -158,7 +158,7 @@ async def test_a_removed_member_is_out_at_the_next_refresh(
     await refresh(socket, topic, token(ADA, seconds=5400))
     sql.execute("select realtime.send('{}', 'still here', %s)", [topic])
     assert (await socket.expect("broadcast"))["payload"]["event"] == "still here"
-    sql.execute("delete from public.rt_rights where topic = %s", [topic])
+    sql.execute("delete from rt_rights where topic = %s", [topic])
 
     await refresh(socket, topic, token(ADA, seconds=7200))
 

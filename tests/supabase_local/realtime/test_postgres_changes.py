@@ -37,7 +37,7 @@ def tables(project: Any) -> None:
 @pytest.fixture(autouse=True)
 def empty(sql: psycopg.Connection[Any]) -> None:
     """Empty the tables before every test."""
-    sql.execute("truncate public.items, public.open_items")
+    sql.execute("truncate items, open_items")
 
 
 def entry(table: str = "open_items", event: str = "*", **more: Any) -> dict[str, Any]:
@@ -76,9 +76,9 @@ async def test_each_kind_of_change_has_its_exact_shape(
     socket = await connect(version=version)
     _, ids = await listen(socket, entry())
 
-    sql.execute("insert into public.open_items values (1, 'a', 1.50, false)")
-    sql.execute("update public.open_items set done = true")
-    sql.execute("delete from public.open_items")
+    sql.execute("insert into open_items values (1, 'a', 1.50, false)")
+    sql.execute("update open_items set done = true")
+    sql.execute("delete from open_items")
     types = {"id": "int8", "name": "text", "price": "numeric", "done": "bool"}
     columns = [{"name": name, "type": type} for name, type in types.items()]
     row = {"id": 1, "name": "a", "price": 1.5, "done": False}
@@ -113,7 +113,7 @@ async def test_filters_select_rows(
     await listen(socket, entry(event="INSERT", filter=text))
 
     sql.execute(
-        "insert into public.open_items values (1, 'alpha', 10, true), (2, 'be,ta', 20, false),"
+        "insert into open_items values (1, 'alpha', 10, true), (2, 'be,ta', 20, false),"
         " (3, 'gamma', 30, false), (4, null, null, null)"
     )
 
@@ -134,9 +134,9 @@ async def test_each_tenant_sees_its_own_rows_only(
     await listen(anon, entry("items"))
     await listen(service, entry("items"))
 
-    sql.execute("insert into public.items values (1, %s, 'a', 1, false, 's1')", [ADA])
-    sql.execute("insert into public.items values (2, %s, 'e', 2, false, 's2')", [EVE])
-    sql.execute("update public.items set done = true where id = 2")
+    sql.execute("insert into items values (1, %s, 'a', 1, false, 's1')", [ADA])
+    sql.execute("insert into items values (2, %s, 'e', 2, false, 's2')", [EVE])
+    sql.execute("update items set done = true where id = 2")
 
     [mine] = await records(ada, 1)
     assert mine == {"id": 1, "owner": ADA, "name": "a", "price": 1, "done": False}
@@ -144,7 +144,7 @@ async def test_each_tenant_sees_its_own_rows_only(
     assert [record["secret"] for record in await records(service, 3)] == ["s1", "s2", "s2"]
     for socket in (ada, eve, anon, service):
         await socket.silence(0.1)
-    sql.execute("delete from public.items where id = 2")
+    sql.execute("delete from items where id = 2")
     for socket in (ada, anon):
         assert (await change(socket))["data"]["old_record"] == {"id": 2}
 
@@ -171,7 +171,7 @@ async def test_a_bad_entry_joins_and_then_says_what_is_wrong(
 
     reply = await socket.join(topic, postgres_changes=[bad, entry()])
     system = await socket.expect("system")
-    sql.execute("insert into public.open_items values (1, 'a', 1, false)")
+    sql.execute("insert into open_items values (1, 'a', 1, false)")
 
     assert reply["status"] == "ok"
     given = system["payload"]
