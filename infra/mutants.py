@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_SECONDS = 900
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Mutant:
     """An edit that breaks the code, and a list of tests, at least one of which must then fail."""
 
@@ -56,7 +56,6 @@ class Mutant:
                 capture_output=True,
                 text=True,
                 timeout=TIMEOUT_SECONDS,
-                check=False,
             )
         except subprocess.TimeoutExpired:
             return "the tests did not end"

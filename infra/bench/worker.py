@@ -147,7 +147,7 @@ def _run(command: list[str], cwd: Path | None = None) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     environment = {**os.environ, "PATH": path, "NODE_OPTIONS": "--use-system-ca"}
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=cwd, env=environment, timeout=900
+        command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=900
     )
     if done.returncode:
         raise RuntimeError((done.stderr.strip() or done.stdout.strip() or "failed")[-300:])

@@ -55,7 +55,6 @@ def main() -> int:
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
         stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
     if built.returncode:
         print(*(line for line in built.stderr.splitlines() if "INFO" not in line), sep="\n")
@@ -84,19 +83,19 @@ def write_pages(folder: Path) -> int:
         _write(folder, f"{page.topic}.md", site_links(page.text, ROOT / page.path, names))
         nav.setdefault(page.section, []).append(f'"{page.title}": {page.topic}.md')
     _write(folder, "sql-functions.md", sql_reference())
-    listed = (ROOT / "infra" / "console" / "llms.txt").read_text("utf-8")
+    listed = (ROOT / "infra" / "console" / "llms.txt").read_text()
     _write(folder, "llms.txt", _LISTED.sub(r"- [\1](\2.html)", listed))
     for module in MODULES:
         _write(folder, f"{module}.md", f"# {module}\n\n::: {module}\n")
     nav["Reference"] += ["SQL functions: sql-functions.md", *(f"{m}: {m}.md" for m in MODULES)]
     for name, file in maintainers.items():
         path = ROOT / file
-        _write(folder, f"{name}.md", site_links(path.read_text("utf-8"), path, names))
+        _write(folder, f"{name}.md", site_links(path.read_text(), path, names))
     nav["For maintainers"] = [f"{name}.md" for name in maintainers]
     lines = [f"  - {part}:\n" + "".join(f"    - {page}\n" for page in nav[part]) for part in nav]
-    configuration = (HERE / "mkdocs.yml").read_text("utf-8").replace("../../build/docs/", "")
+    configuration = (HERE / "mkdocs.yml").read_text().replace("../../build/docs/", "")
     configuration = configuration.replace("../../shared", str(ROOT / "shared"))
-    (folder.parent / "mkdocs.yml").write_text(f"{configuration}nav:\n{''.join(lines)}", "utf-8")
+    (folder.parent / "mkdocs.yml").write_text(f"{configuration}nav:\n{''.join(lines)}")
     return len(list(folder.glob("*.md")))
 
 
@@ -109,7 +108,7 @@ def decisions() -> Iterator[str]:
 
 
 def _write(folder: Path, name: str, text: str) -> None:
-    (folder / name).write_text(text, "utf-8")
+    (folder / name).write_text(text)
 
 
 def site_links(text: str, page: Path, names: Mapping[Path, str]) -> str:
@@ -137,7 +136,7 @@ def site_links(text: str, page: Path, names: Mapping[Path, str]) -> str:
 def sql_reference() -> str:
     """Write the reference of SQL functions for clients, workers and operators from SQL comments."""
     sources = sorted((ROOT / "supabase" / "schemas").glob("*.sql"))
-    text = "\n".join(path.read_text("utf-8") for path in sources)
+    text = "\n".join(path.read_text() for path in sources)
     signatures = {match["name"]: match for match in _FUNCTION.finditer(text)}
     comments = {name: _unquote(literals) for name, literals in _COMMENT.findall(text)}
     parts = ["# SQL functions\n\nIn the clients' schema, `minutehand` unless you chose another.\n"]
@@ -160,7 +159,7 @@ def _unquote(literals: str) -> str:
 def foreign_addresses(site: Path) -> Iterator[str]:
     """Yield the addresses of other hosts from which pages of the site would fetch files."""
     for page in site.rglob("*.html"):
-        for tag in re.findall(r"<(?:script|link|img)[^>]+>", page.read_text("utf-8")):
+        for tag in re.findall(r"<(?:script|link|img)[^>]+>", page.read_text()):
             match = re.search(r"(?:src|href)=\"?(?:https?:)?(//[^\"\s>]+)", tag)
             if match and 'rel="canonical"' not in tag:
                 yield f"{page.name}: {match[1]}"

@@ -19,7 +19,7 @@ HEAD = "-- Written by `python -m infra.release.apps` from schemas: do not edit i
 
 def migration_text(app: Part) -> str:
     """Return the migration that creates an app's schemas."""
-    return "\n".join([HEAD, *(path.read_text("utf-8") for path in app.schemas)])
+    return "\n".join([HEAD, *(path.read_text() for path in app.schemas)])
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
         newest = max(int(version_of(path)) for path in history(Project.at(ROOT)))
         new_path = folder / f"{newest + 1}_{app.name}.sql"
         path = next(iter(migrations_in(folder)), new_path)
-        path.write_text(migration_text(app), "utf-8")
+        path.write_text(migration_text(app))
 
 
 if __name__ == "__main__":

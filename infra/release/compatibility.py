@@ -106,7 +106,7 @@ def add_next_release(project: Path, now: datetime) -> None:
         for migration in (path for app in apps_of(ROOT) for path in app.migrations):
             (home / migration.name).rename(home / f"2999{migration.name[4:]}")
         for new in write_migrations(ROOT, VERSION, now=now):
-            (home / new.path.name).write_text(new.text, "utf-8")
+            (home / new.path.name).write_text(new.text)
 
 
 def install_every_way(postgres: Postgres, project: Path) -> list[str]:

@@ -103,7 +103,7 @@ class Release:
             ]
 
         steps = part.steps(self.version)
-        written = steps.read_text("utf-8") if steps.exists() else ""
+        written = steps.read_text() if steps.exists() else ""
         first, _, last = written.partition(AFTERWARDS)
         generated = [
             *of_part(change.columns),
@@ -129,7 +129,7 @@ class Release:
         owner = migrations.as_owner(url)
         with tempfile.TemporaryDirectory(prefix="minutehand-release-") as folder:
             for migration in new:
-                Path(folder, migration.path.name).write_text(migration.text, "utf-8")
+                Path(folder, migration.path.name).write_text(migration.text)
             try:
                 migrations.apply_migrations(owner, migrations.migrations_in(Path(folder)))
             except migrations.MigrationFailed as error:
@@ -183,7 +183,7 @@ class Release:
 
         The server keeps another database, of which equal files get a copy.
         """
-        texts = "\0".join(path.read_text("utf-8") for path in files)
+        texts = "\0".join(path.read_text() for path in files)
         kept = f"{name}_{hashlib.sha256(texts.encode()).hexdigest()[:16]}"
         with psycopg.connect(self.server.url(), autocommit=True) as connection:
             exists = "select from pg_catalog.pg_database where datname = %s"
@@ -223,4 +223,4 @@ def names_of(part: Part) -> set[str]:
         re.MULTILINE,
     )
     files = [*part.schemas, *part.migrations]
-    return {name for path in files for name in pattern.findall(path.read_text("utf-8"))}
+    return {name for path in files for name in pattern.findall(path.read_text())}

@@ -39,6 +39,6 @@ def stage_package(folder: Path) -> None:
         shutil.copyfile(path, folder / path.relative_to(SOURCES))
     for path in (*sorted(FACE.glob("*.?s")), FACE / "README.md", ROOT / "LICENSE"):
         shutil.copyfile(path, folder / path.name)
-    package = json.loads((FACE / "package.json").read_text("utf-8"))
+    package = json.loads((FACE / "package.json").read_text())
     text = json.dumps({**package, "version": VERSION}, indent=2, ensure_ascii=False)
-    (folder / "package.json").write_text(text + "\n", "utf-8")
+    (folder / "package.json").write_text(text + "\n")

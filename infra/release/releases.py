@@ -36,7 +36,7 @@ def migrations(root: Path = ROOT) -> dict[str, str]:
 
 def read(root: Path = ROOT) -> Releases:
     """Read the list of released migrations."""
-    releases: Releases = json.loads((root / LIST).read_text("utf-8"))
+    releases: Releases = json.loads((root / LIST).read_text())
     return releases
 
 
@@ -96,7 +96,7 @@ def release(
         sentences.append(f"{version} is released already: set the next version in version.py")
     if any(ordinal(version) <= ordinal(older) for older in releases):
         sentences.append(f"{version} must come after {max(releases, key=ordinal)}")
-    changelog = (root / "CHANGELOG.md").read_text("utf-8")
+    changelog = (root / "CHANGELOG.md").read_text()
     if not re.search(rf"^## \[{re.escape(version)}\]", changelog, re.MULTILINE):
         sentences.append(f"CHANGELOG.md must have a section ## [{version}]")
     if sentences:
@@ -104,11 +104,11 @@ def release(
     new = write_migrations(root, version, now=now, server=server)
     for migration in new:
         migration.path.parent.mkdir(exist_ok=True)
-        migration.path.write_text(migration.text, "utf-8")
+        migration.path.write_text(migration.text)
     known = {path for files in releases.values() for path in files}
     added = {path: digest for path, digest in migrations(root).items() if path not in known}
     all_releases = {**releases, version: added}
     # write one line of JSON for each release
     lines = (f'"{name}": {json.dumps(files)}' for name, files in all_releases.items())
-    (root / LIST).write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
+    (root / LIST).write_text("{\n" + ",\n".join(lines) + "\n}\n")
     return [migration.path for migration in new]

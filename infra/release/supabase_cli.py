@@ -62,7 +62,6 @@ def push(project: Path, url: str, *flags: str) -> str:
         cwd=project,
         capture_output=True,
         text=True,
-        check=False,
         timeout=300,
         env={**os.environ, "SUPABASE_TELEMETRY_DISABLED": "1", "DO_NOT_TRACK": "1"},
     )

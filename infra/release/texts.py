@@ -85,7 +85,7 @@ def pieces_of(part: Part) -> list[Piece]:
 
     Statements of other kinds than in `_FORMS` are omitted.
     """
-    return [piece for path in part.schemas for piece in _pieces(path.read_text("utf-8"))]
+    return [piece for path in part.schemas for piece in _pieces(path.read_text())]
 
 
 def _pieces(text: str) -> Iterator[Piece]:

@@ -61,7 +61,7 @@ def commit_instant() -> str:
     The files in an archive of the release get the returned time as their modification time.
     """
     command = ["git", "log", "-1", "--format=%ct"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     return done.stdout.strip() or "315532800"  # the earliest time that a zip can store
 
 
@@ -166,7 +166,6 @@ class Environment:
             env={**inherited, "XDG_CACHE_HOME": str(self.cache), **(env or {})},
             capture_output=True,
             text=True,
-            check=False,
             timeout=300,
         )
         assert code in (None, done.returncode), f"{arguments}\n{done.stdout}\n{done.stderr}"

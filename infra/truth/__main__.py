@@ -123,7 +123,7 @@ def _unlisted(differences: Sequence[Difference]) -> list[str]:
 def _run_command(command: Sequence[str], values: Mapping[str, str]) -> list[str]:
     """Run a command, whose output names the tests or jobs that failed."""
     environ = {**os.environ, **values}
-    process = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, env=environ, check=False)
+    process = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, env=environ)
     return ["see above"] if process.returncode else []
 
 
@@ -181,7 +181,7 @@ def _containers() -> Iterator[dict[str, str]]:
                 migrations.apply_seed(owner, seed)
             yield remote_values(status["API_URL"], status)
         finally:
-            subprocess.run([*cli, "stop", "--no-backup"], check=False)
+            subprocess.run([*cli, "stop", "--no-backup"])
 
 
 def versions() -> dict[str, str]:

@@ -34,7 +34,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
     """Return git's output without surrounding blanks. Return None if git fails or is missing."""
     try:
         result = subprocess.run(
-            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=10
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -41,7 +41,7 @@ def node_binary() -> Path:
         return Path(spec.origin).parent / "bin" / "node"
     script = "process.execPath + ' ' + process.versions.node"
     try:
-        result = subprocess.run(["node", "-p", script], capture_output=True, text=True, check=False)
+        result = subprocess.run(["node", "-p", script], capture_output=True, text=True)
     except OSError:
         raise NodeMissing(f"Node is not installed. {REMEDY}") from None
     path, _, version = result.stdout.strip().rpartition(" ")
@@ -99,7 +99,6 @@ def _install(home: Path) -> None:
             env=_npm_environment(),
             capture_output=True,
             text=True,
-            check=False,
         )
         if result.returncode:
             raise NodeMissing(f"npm could not install the Node packages:\n{result.stderr.strip()}")

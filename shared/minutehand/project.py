@@ -118,7 +118,6 @@ def is_tracked(file: Path) -> bool:
             ["git", "ls-files", "--error-unmatch", "--", file.name],
             cwd=file.resolve().parent,
             capture_output=True,
-            check=False,
         )
     except FileNotFoundError:  # no git installed
         return False

@@ -34,7 +34,7 @@ def node_binary() -> Path:
         return Path(spec.origin).parent / "bin" / "node"
     query = "process.execPath + ' ' + process.versions.node"
     try:
-        done = subprocess.run(["node", "-p", query], capture_output=True, text=True, check=False)
+        done = subprocess.run(["node", "-p", query], capture_output=True, text=True)
     except OSError:
         raise NodeMissing(f"Node is not installed. {_HINT}") from None
     path, _, version = done.stdout.strip().rpartition(" ")

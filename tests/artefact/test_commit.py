@@ -31,7 +31,7 @@ def test_a_commit_and_what_is_not_committed(tmp_path: Path) -> None:
     commit = git(tmp_path, "rev-parse", "HEAD")
     assert code_environment(project, {})["MINUTEHAND_COMMIT"] == commit
 
-    (tmp_path / "a.py").write_text("changed = True\n", "utf-8")
+    (tmp_path / "a.py").write_text("changed = True\n")
     assert code_environment(project, {})["MINUTEHAND_COMMIT"] == f"{commit}-dirty"
     environ = {"MINUTEHAND_COMMIT": "x", "MINUTEHAND_DEPLOYED_AT": "2026-01-01T00:00:00Z"}
     assert code_environment(project, environ) == {}

@@ -15,7 +15,7 @@ def test_what_may_write_runs_nothing_that_was_resolved_or_built() -> None:
     """
     writing = set()
     for path in (ROOT / ".github" / "workflows").glob("*.yml"):
-        workflow = yaml.safe_load(path.read_text("utf-8"))
+        workflow = yaml.safe_load(path.read_text())
         for name, job in workflow["jobs"].items():
             if "write" not in job.get("permissions", workflow["permissions"]).values():
                 continue

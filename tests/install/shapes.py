@@ -41,7 +41,7 @@ class Shape:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read a file of the corpus."""
-        text = path.read_text("utf-8")
+        text = path.read_text()
         for name, value in _PEOPLE.items():
             text = text.replace(name, value)
         sections: dict[str, list[tuple[str, str]]] = defaultdict(list)

@@ -15,7 +15,6 @@ def run_tool(server: Postgres, name: str, *arguments: object, text: str = "") ->
         input=text,
         capture_output=True,
         text=True,
-        check=False,
         cwd=own_folder(server),
         user=account,
         env={"PATH": os.environ["PATH"], "LC_ALL": "C", "TZ": "UTC"},

@@ -22,7 +22,7 @@ def is_offline() -> bool:
     """Return whether npm's registry cannot be reached with the machine's settings."""
     npm = str(Path(sys.executable).with_name("npm"))
     ask = [npm, "view", "npm", "version", "--fetch-retries=0", "--fetch-timeout=20000"]
-    return subprocess.run(ask, capture_output=True, check=False).returncode != 0
+    return subprocess.run(ask, capture_output=True).returncode != 0
 
 
 class RunReport:

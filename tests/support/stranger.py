@@ -86,7 +86,7 @@ def write_files(folder: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, "utf-8")
+        path.write_text(text)
 
 
 #: The install options that make the project's organizations the tenants.
@@ -117,7 +117,6 @@ class Stranger:
             env={"PATH": path, "HOME": os.environ["HOME"], **environ},
             capture_output=True,
             text=True,
-            check=False,
         )
         assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
         return done.stdout

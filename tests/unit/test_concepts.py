@@ -17,7 +17,7 @@ def definitions(text: str) -> set[str]:
 
 def test_the_page_defines_no_term_of_the_engine_in_another_sense() -> None:
     """A term that both the page and the schema define has one definition."""
-    schema = (ROOT / "supabase/schemas/01_foundation.sql").read_text("utf-8")
+    schema = (ROOT / "supabase/schemas/01_foundation.sql").read_text()
     head = re.sub(r"^-- ?", "", schema.partition("\n\n")[0], flags=re.M)
     [page] = [page for page in PAGES if page.topic == "concepts"]
 

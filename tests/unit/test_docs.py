@@ -25,7 +25,7 @@ def slug(heading: str) -> str:
 
 def test_every_question_and_link_leads_to_its_answer(site: Path) -> None:
     """Each link of a page, and each question of the index, leads to an existing section."""
-    texts = {page.name: page.read_text("utf-8") for page in site.glob("*.md")}
+    texts = {page.name: page.read_text() for page in site.glob("*.md")}
     titles = {name: re.findall(r"^#+ (.*)$", text, re.M) for name, text in texts.items()}
     dead = [
         (name, file, anchor)
@@ -43,7 +43,7 @@ def test_every_promise_names_the_tests_that_hold_it() -> None:
     page = next(page for page in PAGES if page.topic == "promises")
     promised, held = (
         re.findall(r"^\| ([^|]+) \| (.+) \|$", part.partition("|---|---|\n")[2], re.M)
-        for part in page.file.read_text("utf-8").split("## Tests")
+        for part in page.file.read_text().split("## Tests")
     )
     named = [name for _, names in held for name in re.findall(r"`([^`]+)`", names)]
     files = [ROOT / "tests" / (name if name.endswith(".mjs") else f"{name}.py") for name in named]
@@ -60,8 +60,8 @@ def test_a_link_to_what_is_not_there_ends_the_build() -> None:
 
 def test_an_agent_finds_every_page(site: Path) -> None:
     """llms.txt lists each page with its command, or with its address on the site."""
-    listed = (ROOT / "infra" / "console" / "llms.txt").read_text("utf-8")
-    linked = (site / "llms.txt").read_text("utf-8")
+    listed = (ROOT / "infra" / "console" / "llms.txt").read_text()
+    linked = (site / "llms.txt").read_text()
 
     assert re.findall(r"^- (.+): `minutehand docs (\S+)`$", listed, re.M) == [
         (page.title, page.topic) for page in PAGES

@@ -8,7 +8,7 @@ def test_every_mutant_changes_one_place_and_names_its_tests() -> None:
     wrong = [
         mutant.what
         for mutant in mutants([])
-        if (ROOT / mutant.file).read_text("utf-8").count(mutant.old) != 1
+        if (ROOT / mutant.file).read_text().count(mutant.old) != 1
         or not all((ROOT / test.split("::")[0]).exists() for test in mutant.tests)
     ]
     assert wrong == []

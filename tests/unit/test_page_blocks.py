@@ -114,7 +114,7 @@ def pages() -> list[str]:
         ["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     found = [path for path in listed.stdout.splitlines() if not path.startswith(OF_APPS)]
-    return [path for path in found if blocks_of((ROOT / path).read_text("utf-8"))]
+    return [path for path in found if blocks_of((ROOT / path).read_text())]
 
 
 @pytest.mark.parametrize("path", pages())
@@ -126,7 +126,7 @@ def test_each_block_has_a_test_or_a_reason(path: str) -> None:
     begins = NOT_RUN.get(path, [])
     codes = [
         code.strip()
-        for language, code in blocks_of((ROOT / path).read_text("utf-8"))
+        for language, code in blocks_of((ROOT / path).read_text())
         if path not in KINDS.get(language, ())
     ]
     found = [begin for code in codes for begin in begins if code.startswith(begin)]

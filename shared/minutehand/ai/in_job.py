@@ -155,7 +155,7 @@ async def _write(chunks: AsyncIterable[str], begun: str, partial_field: PartialF
             partial_field.restart(_joined(begun, start))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Request:
     """State of one call of `ask_for`, which may call the model several times."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Material:
     """Input text for the model. The text is not trusted, because strangers may have written it."""
 
@@ -19,7 +19,7 @@ class Material:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Prompt:
     """One request to a language model.
 
@@ -43,7 +43,7 @@ class Prompt:
         return text if isinstance(text, Prompt) else cls("text", "", [Material("", text)])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Completion:
     """An answer of a language model.
 

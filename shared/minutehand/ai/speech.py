@@ -15,7 +15,7 @@ BYTES_PER_SECOND = 2 * SAMPLES_PER_SECOND
 OnShare = Callable[[float], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Segment:
     """A part of a transcript. `start` and `end` are seconds from the beginning of the audio."""
 
@@ -24,7 +24,7 @@ class Segment:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Transcript:
     """The transcript of a chunk of audio.
 

@@ -241,7 +241,6 @@ class Deployment:
                 # let osls print no spinner into a log
                 **({} if sys.stdout.isatty() else {"CI": "true"}),
             },
-            check=False,
             stdout=sys.stderr,
         )
         if result.returncode:

@@ -61,7 +61,7 @@ def find_cli() -> Path:
             code="no_supabase_cli",
             fix=INSTALL,
         )
-    result = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    result = subprocess.run([program, "--version"], capture_output=True, text=True)
     match = re.search(r"(\d+)\.\d+\.\d+", result.stdout)
     if match is None or int(match[1]) < MIN_VERSION:
         raise CommandFailed(
@@ -82,7 +82,6 @@ def push(ref: str, project: Project) -> None:
         result = subprocess.run(
             [find_cli(), "db", "push", f"--remote={ref}", "--yes", "--workdir", folder],
             cwd=folder,
-            check=False,
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr,
         )

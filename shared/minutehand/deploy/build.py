@@ -244,7 +244,7 @@ def run(command: list[str], message: str, *, stdin: str | None = None) -> str:
     """
     if Path(command[0]).stem == "uv" and any(path.exists() for path in CERTIFICATES):
         command = [*command, "--system-certs"]
-    result = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, input=stdin, capture_output=True, text=True)
     if result.returncode:
         output = f"{result.stdout}{result.stderr}"
         raise PackagingError(f"{message}: {' '.join(command[:4])}… failed with\n{output}")

@@ -54,9 +54,7 @@ def compile_template(stage: str, out: Path, *, artifacts: Path, region: str = "u
     command = [str(node_binary()), str(node_home() / OSLS), "package"]
     command += ["--stage", stage, "--region", region]
     command += ["--package", str((out / "stack").resolve())]
-    result = subprocess.run(
-        command, cwd=service, env=environment, capture_output=True, text=True, check=False
-    )
+    result = subprocess.run(command, cwd=service, env=environment, capture_output=True, text=True)
     if result.returncode:
         raise PackagingError(f"osls rejected serverless.yml:\n{result.stdout}{result.stderr}")
     return out / "stack"

@@ -36,7 +36,6 @@ def read_status(project: Project, environ: Mapping[str, str]) -> dict[str, str]:
                 cwd=project.root,
                 capture_output=True,
                 text=True,
-                check=False,
                 timeout=STATUS_SECONDS,
                 env={**environ, "PATH": search_path},
             )

@@ -27,7 +27,7 @@ _ORDER = (0, 1, 1, 0, 0, 1)
 Session = psycopg.AsyncConnection[Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class AddressProbe:
     """Features that the address of a database supports.
 

@@ -36,7 +36,7 @@ if find_spec("sniffio") is None:
 _back_off = tenacity.wait_random_exponential(multiplier=0.2, max=2.0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HttpResponse:
     """A response that was read completely."""
 

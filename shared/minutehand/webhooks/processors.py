@@ -53,7 +53,7 @@ class Delivery(BaseModel):
     seq: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SendResult:
     """Result of a request to an endpoint. `status` is None if no response arrived."""
 

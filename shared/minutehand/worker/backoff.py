@@ -11,7 +11,7 @@ from minutehand.worker.option_checks import check_options
 from minutehand.worker.outcomes import Seconds, seconds
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Backoff:
     """Exponential backoff.
 

@@ -46,7 +46,7 @@ class MemberAttempt(Protocol):
         """Stop the timer for the timeout, because the job waits for another call."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class _Member:
     job: BatchedJob[Any]
     attempt: MemberAttempt

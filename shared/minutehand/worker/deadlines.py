@@ -29,7 +29,7 @@ MIN_BACKLOG = 10
 StartExtraWorkers = Callable[[int], Awaitable[int]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TickOptions:
     """Options of a tick. The defaults suit a Lambda function.
 
@@ -88,7 +88,7 @@ class TickOptions:
         return f"{self.version}+{commit[:9]}" if commit else self.version
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Deadlines:
     """Deadlines of a tick on the monotonic clock."""
 
@@ -127,7 +127,7 @@ class Deadlines:
         return max(0.05, min(limit, (self.end - self.stop_working) * 0.6))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FanOut:
     """Policy for extra workers. One tick starts up to `most` extra workers."""
 

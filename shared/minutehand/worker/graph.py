@@ -10,7 +10,7 @@ from minutehand.queue.errors import LeaseLost, ProcessorError
 from minutehand.worker.outcomes import Seconds, retry_after_of
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """A stage of `ctx.graph`. A stage is a step that starts when the stages in `after` have ended.
 

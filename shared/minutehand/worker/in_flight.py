@@ -7,7 +7,7 @@ from minutehand.worker.attempt import Attempt
 from minutehand.worker.run import LeaseKey
 
 
-@dataclass(slots=True)
+@dataclass
 class InFlight:
     """Attempts of a run that are not yet settled."""
 

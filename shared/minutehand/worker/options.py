@@ -9,7 +9,7 @@ from minutehand.worker.option_checks import Name, check_options
 from minutehand.worker.outcomes import Seconds, seconds
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RateLimit:
     """Token bucket of a job type, or of each key, that allows `limit` job starts within `per`."""
 

@@ -14,7 +14,7 @@ _CENTURY = 3_155_760_000.0
 Seconds = float | int | timedelta
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Retry:
     """Retry the job `after` a time, or after its backoff. The ended attempt counts."""
 
@@ -23,7 +23,7 @@ class Retry:
     data: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Snooze:
     """Run the job again at `until`, or `after` a time. The ended attempt does not count."""
 
@@ -37,7 +37,7 @@ class Snooze:
             raise ValueError(f"until={self.until.isoformat()} has no time zone")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Fail:
     """Fail the job now without a retry, even if it has attempts left."""
 
@@ -45,7 +45,7 @@ class Fail:
     data: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Cancel:
     """End the job without a result, because it is no longer needed.
 

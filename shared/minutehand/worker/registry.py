@@ -80,7 +80,7 @@ class PayloadRejected(JobServiceError):
 _SPELT_OUT: dict[str, Any] = {"events": "full", "internal": False}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class JobType(Generic[P]):
     """A job type with its processor and options."""
 

@@ -33,7 +33,7 @@ class RemoteFailed(Exception):
         super().__init__(message)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RemoteTask:
     """State of a task in a service."""
 
@@ -61,7 +61,7 @@ class Service(Protocol[R_co]):
         """Request that the service stops the work."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StillRunning:
     """Work of a service that takes longer than a worker should keep the job.
 

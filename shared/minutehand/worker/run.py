@@ -20,7 +20,7 @@ from minutehand.worker.summary import TickSummary
 LeaseKey = tuple[JobId, int]
 
 
-@dataclass(slots=True)
+@dataclass
 class IdleBackoff:
     """Counts consecutive leases and maintenance calls that did nothing, and computes the backoff.
 
@@ -47,7 +47,7 @@ class IdleBackoff:
         self.maintenance_until = now + delay
 
 
-@dataclass(slots=True)
+@dataclass
 class RunIdentity:
     """The id of a worker's lease requests, their number, and the worker's abandoned processors.
 
@@ -64,7 +64,7 @@ class RunIdentity:
     abandoned: dict[JobId, Callable[[], AbandonedJob | None]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """Values that describe one run of a worker.
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from minutehand.worker.option_checks import Name, check_options
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Schedule:
     """A schedule that enqueues jobs of a type.
 

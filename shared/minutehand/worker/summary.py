@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-@dataclass(slots=True)
+@dataclass
 class TickSummary:
     """Counts of one worker run. `failed` counts dead letters. `retried` counts failed attempts."""
 
@@ -51,4 +51,4 @@ class TickSummary:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the summary as a JSON object."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return dict(vars(self))

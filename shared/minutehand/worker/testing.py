@@ -44,7 +44,7 @@ MAX_STORED = 262_144
 _SETTLED = ("outcome", "result", "error", "wait", "retry_after_seconds", "until", "delay_seconds")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Run:
     """Result of one run of a processor, which a worker would settle."""
 
@@ -69,7 +69,7 @@ class Run:
         return [line.message for line in self.logs]
 
 
-@dataclass(slots=True)
+@dataclass
 class ProcessorTest(Generic[P]):
     """A job whose processor a test can run repeatedly. The job's steps are stored in memory.
 

@@ -35,7 +35,7 @@ class Action(StrEnum):
     HEARTBEAT = "turn"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class NextAction:
     """The next action of a run. `at` is the action's time on the monotonic clock."""
 
@@ -43,7 +43,7 @@ class NextAction:
     action: Action
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class RunSnapshot:
     """State of a run at one time, from which the scheduler chooses the next action.
 

@@ -30,7 +30,7 @@ class UpdateBatch(NamedTuple):
 NO_UPDATES = UpdateBatch()
 
 
-@dataclass(slots=True)
+@dataclass
 class _OutputBuffer:
     """Chunks of one stream that are joined, so that a report contains them as one chunk."""
 

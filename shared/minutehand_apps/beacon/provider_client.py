@@ -85,7 +85,7 @@ class Result(Row):
 A = TypeVar("A", bound=Row)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AtProvider:
     """A provider as a service that `worker.remote` can call.
 

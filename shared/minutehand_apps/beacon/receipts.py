@@ -183,7 +183,7 @@ def read_keys(value: Any) -> dict[str, str]:
     return keys
 
 
-@dataclass(slots=True)
+@dataclass
 class Report:
     """Result of a verification: passed checks, problems, and checks that were not possible."""
 

@@ -17,7 +17,7 @@ LEVELS: dict[Speed, int] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stage:
     """A stage of a plan. A stage runs when the stages that it needs have completed.
 

@@ -35,7 +35,7 @@ _BROKEN_OFF = re.compile("partial file|ended prematurely|Truncating packet")
 _PAUSE = re.compile(r"silence_(start|end): (-?\d+(?:\.\d+)?)")
 
 
-@dataclass(slots=True)
+@dataclass
 class Media:
     """Description of a file. `seconds` is None if the file does not contain its duration."""
 
@@ -44,7 +44,7 @@ class Media:
     audio: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Sound:
     """Audio of a video, which was written as raw samples, and the pauses in the audio.
 

@@ -6,10 +6,10 @@ evaluates grants and policies when a row change arrives.
 """
 
 import asyncio
-import dataclasses
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import psycopg
@@ -66,7 +66,7 @@ class Subscriber(Member, Protocol):
         """Send the client a `system` message."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Subscription:
     """A subscription in the join of a channel."""
 
@@ -86,7 +86,7 @@ class Subscription:
         return change.relation.oid in self.tables and self.event in ("*", ACTIONS[change.action])
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Column:
     """A column of a table, with the rights of the current role."""
 

@@ -1,8 +1,8 @@
 """Parses a `postgres_changes` subscription of a join: its event, table and filters."""
 
-import dataclasses
 import hashlib
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from supabase_local.realtime.serializer import dump
@@ -16,7 +16,7 @@ class InvalidEntry(ValueError):
     """The subscription is not valid. Realtime sends the message of the error to the client."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Filter:
     """A comparison with a column. A row change must match all filters of its subscription."""
 
@@ -33,7 +33,7 @@ class Filter:
         return f"select (%s::text)::{type_} {OPERATORS[self.op]} ((%s::text)::{other})".encode()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Entry:
     """A subscription of a join. `schema` and `table` may be `*`."""
 

@@ -4,10 +4,10 @@ References:
     https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html
 """
 
-import dataclasses
 import datetime
 import struct
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 _EPOCH = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
@@ -21,7 +21,7 @@ UNCHANGED = Unchanged()
 Value = str | None | Unchanged
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Column:
     """A column of a table in the description that Postgres sends."""
 
@@ -29,7 +29,7 @@ class Column:
     in_identity: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Relation:
     """A table.
 
@@ -42,7 +42,7 @@ class Relation:
     columns: tuple[Column, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Change:
     """A change of one row in a committed transaction."""
 

@@ -1,7 +1,7 @@
 """Encodes and decodes websocket messages of the protocol versions 1.0.0 and 2.0.0."""
 
-import dataclasses
 import json
+from dataclasses import dataclass
 from typing import Any, Literal
 
 Version = Literal[1, 2]
@@ -12,7 +12,7 @@ class MalformedFrame(ValueError):
     """A frame from a client is not valid. The frame is logged and dropped."""
 
 
-@dataclasses.dataclass(slots=True)
+@dataclass
 class Inbound:
     """A message from a client."""
 

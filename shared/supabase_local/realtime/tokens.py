@@ -3,10 +3,10 @@
 `authorization` decides what the owner of a verified token may do.
 """
 
-import dataclasses
 import hmac
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jwt
@@ -30,7 +30,7 @@ class TokenError(Exception):
         self.handshake = handshake or message
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Token:
     """A token or project key that was verified."""
 

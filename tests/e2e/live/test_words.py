@@ -88,9 +88,9 @@ def libraries() -> list[str]:
     The two versions are the start of the package's range and this project's own dependency, fetched
     once per machine.
     """
-    package = json.loads((ROOT / "infra/console/npm/package.json").read_text("utf-8"))
+    package = json.loads((ROOT / "infra/console/npm/package.json").read_text())
     oldest = package["peerDependencies"]["@supabase/supabase-js"].removeprefix("^")
-    ours = json.loads((ROOT / "package.json").read_text("utf-8"))
+    ours = json.loads((ROOT / "package.json").read_text())
     newest = ours["devDependencies"]["@supabase/supabase-js"]
     name = "npm:@supabase/supabase-js"
     modules = fetch(

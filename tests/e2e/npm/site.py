@@ -83,7 +83,7 @@ class Site:
 def files_of(page: Path) -> dict[str, str]:
     """Return the files that a page's code blocks define, by path."""
     block = r"^[^`\n]*`([\w/.\[\]]+\.(?:py|tsx?))`[^\n]*\n```(?:python|tsx?)\n(.*?)```"
-    return dict(re.findall(block, page.read_text("utf-8"), re.DOTALL | re.MULTILINE))
+    return dict(re.findall(block, page.read_text(), re.DOTALL | re.MULTILINE))
 
 
 def write_project(folder: Path, environment: Environment, package: Path) -> None:
@@ -135,7 +135,7 @@ def _served(folder: Path) -> Iterator[str]:
     if first.with_name(f"{first.name}.whole").exists():
         shutil.copytree(first, cache)
     built = subprocess.run(
-        [*next_, "build"], cwd=folder, env=environ, capture_output=True, text=True, check=False
+        [*next_, "build"], cwd=folder, env=environ, capture_output=True, text=True
     )
     assert built.returncode == 0, built.stdout + built.stderr
     made_once_in(first, lambda kept: shutil.copytree(cache, kept, dirs_exist_ok=True))

@@ -32,7 +32,7 @@ class Stranger:
     @classmethod
     def make(cls, folder: Path, archive: Path, *more: str) -> Stranger:
         """Install the package, its dependencies, and further packages, each `name@version`."""
-        ours = json.loads((ROOT / "package.json").read_text("utf-8"))["devDependencies"]
+        ours = json.loads((ROOT / "package.json").read_text())["devDependencies"]
         names = ("@supabase/supabase-js", "typescript")
         package = {"name": "stranger", "private": True, "type": "module"}
         (folder / "package.json").write_text(json.dumps(package))
@@ -46,7 +46,6 @@ class Stranger:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            check=False,
         )
         return done.stdout + done.stderr
 

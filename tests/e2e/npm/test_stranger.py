@@ -127,7 +127,7 @@ export const wrong: (Svelte & Vue)["job-id"] = 3;
 
 def examples(page: Path = README, *, language: str = "ts") -> list[str]:
     """Return the TypeScript examples of a page in order."""
-    return re.findall(rf"```{language}\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def mail(stack: RunningStack) -> Iterator[HandWorker]:
 def test_the_package_has_no_dependencies_and_its_only_side_effect_is_the_element(
     unpacked: Path,
 ) -> None:
-    package = json.loads((unpacked / "package.json").read_text("utf-8"))
+    package = json.loads((unpacked / "package.json").read_text())
     imported = {
         name
         for file in unpacked.rglob("*.js")

@@ -31,7 +31,7 @@ EXPIRED = jwt.encode({"role": "job_worker", "exp": 1}, "x" * 32, "HS256")
 #: The lines of faults.txt, by the title of their section.
 TABLE = {
     title: [line.strip() for line in lines.splitlines()]
-    for part in Path(__file__).with_suffix(".txt").read_text("utf-8").split("\n\n")[1:]
+    for part in Path(__file__).with_suffix(".txt").read_text().split("\n\n")[1:]
     for title, _, lines in [part.partition("\n")]
 }
 #: Statements that damage a database object, by a pattern of the statement that creates it.

@@ -311,7 +311,7 @@ def check_stage() -> CheckResult:
 
 
 #: Each line: a part of the doctor's finding, and the command that makes the fault.
-_, *FAULTS = Path(__file__).with_name("faults_aws.txt").read_text("utf-8").splitlines()
+_, *FAULTS = Path(__file__).with_name("faults_aws.txt").read_text().splitlines()
 
 
 @pytest.mark.parametrize(

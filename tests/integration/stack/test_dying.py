@@ -81,7 +81,6 @@ def test_a_second_launcher_is_sent_away(stack: RunningStack) -> None:
         capture_output=True,
         text=True,
         timeout=120,
-        check=False,
     )
 
     assert second.returncode == 3

@@ -227,7 +227,7 @@ def test_the_file_names_the_job_whose_code_ended_the_process(
     """
     path, stacks = tmp_path / "current", tmp_path / "stacks"
     program = ENDS_IN_A_JOB.format(how=how, where=where)
-    done = subprocess.run([sys.executable, "-c", program, path, stacks], check=False)
+    done = subprocess.run([sys.executable, "-c", program, path, stacks])
 
     assert done.returncode == code
     assert read_current_job(path, stacks.read_text())[0] == expected

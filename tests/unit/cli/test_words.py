@@ -32,7 +32,7 @@ def lines_to_type() -> Iterator[tuple[Path, str]]:
     ]
     for path in files:
         if "node_modules" not in path.parts:
-            for match in COMMAND.finditer(path.read_text("utf-8")):
+            for match in COMMAND.finditer(path.read_text()):
                 yield path, match[1].strip()
 
 
@@ -67,7 +67,7 @@ def test_every_command_that_is_named_exists_with_its_options() -> None:
 
 def test_the_readme_names_every_command() -> None:
     """The README's table names each command, and each command has a help text."""
-    table = (ROOT / "shared" / "minutehand" / "cli" / "README.md").read_text("utf-8")
+    table = (ROOT / "shared" / "minutehand" / "cli" / "README.md").read_text()
 
     assert [name for name in commands() if f"`{name}" not in table] == []
     assert all(command.help for command in commands().values())

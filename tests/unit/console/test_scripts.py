@@ -33,9 +33,9 @@ def test_the_bundle_has_what_pages_of_apps_import_and_the_licenses_of_its_packag
     """
     folder = console_folder()
     pages = [*ROOT.glob("shared/minutehand*/*/console/*.js")]
-    imported = {name for page in pages for name in IMPORT.findall(page.read_text("utf-8"))}
+    imported = {name for page in pages for name in IMPORT.findall(page.read_text())}
     shared = {name.removeprefix("../../") for name in imported if name.startswith("../../")}
-    licenses = (folder / "licenses.txt").read_text("utf-8")
+    licenses = (folder / "licenses.txt").read_text()
 
     assert {name for name in shared if not (folder / name).is_file()} == set()
     packages = ("@supabase/realtime-js", "htm", "marked", "preact", "uplot")
@@ -52,7 +52,6 @@ def test_the_javascript_tests_pass(file: Path) -> None:
         capture_output=True,
         text=True,
         timeout=170,
-        check=False,
     )
 
     assert done.returncode == 0, done.stdout + done.stderr

@@ -31,7 +31,7 @@ POLL_SECONDS = 1.0
 MAX_WAIT_SECONDS = 10.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DatabaseAccess:
     """DATABASE_URL and the result of its check. The result is None if DATABASE_URL is not set."""
 

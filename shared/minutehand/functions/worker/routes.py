@@ -22,7 +22,7 @@ MAX_BODY_BYTES = 16_384
 _METHODS = {WORKER_PATH: ("GET", "POST"), PROCESS_PATH: ("POST",)}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Request:
     """One HTTP request, with header names in lower case."""
 
@@ -33,7 +33,7 @@ class Request:
     request_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Reply:
     """One HTTP response with a JSON body."""
 

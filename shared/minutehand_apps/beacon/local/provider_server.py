@@ -21,7 +21,7 @@ from minutehand_apps.beacon.local import HOMES
 MODEL = "offline-1"  # the model that each answer names
 
 
-@dataclass(slots=True)
+@dataclass
 class Task:
     """A task that the provider has accepted."""
 
