@@ -1619,9 +1619,10 @@ from (
     ),
     (
       'refused',
-      'The database rejects a change of the job''s row. The change is retried at {retry_at}.',
-      'Fix the trigger or constraint that rejects the change, then wait.',
-      'explain {job_id}',
+      'The database cannot change the job''s row. The change is retried at {retry_at}.',
+      '[Restore the missing object{is_missing}. The doctor has the statement if it is part of '
+        'Minutehand|Fix the trigger or constraint that rejects the change], then wait.',
+      '[doctor{is_missing}|explain {job_id}]',
       null
     ),
     (
@@ -2074,8 +2075,8 @@ from (
     (
       'failing_maintenance',
       'Maintenance fails.',
-      'Fix the cause. Maintenance is retried within an hour.',
-      null,
+      'Fix the cause. Maintenance is retried within an hour. The doctor finds a damaged engine:',
+      'doctor --only engine',
       '/overview'
     ),
     (
@@ -2732,6 +2733,10 @@ begin
       'since', v_found.refused_at,
       'cause', v_found.failure,
       'data', to_jsonb(v_found) - '{job_id,workspace_id,failure,refused_at}'::text[]
+        || jsonb_build_object('is_missing', case
+          -- an undefined function, table, column, object or schema
+          when v_found.failure ~ '[(](42883|42P01|42703|42704|3F000)[)]$' then ''
+        end)
     );
   elsif p_job.status = 'processing' then
     select

@@ -542,6 +542,14 @@ def test_a_job_that_the_project_refuses_to_change_is_said(engine: Engine) -> Non
     engine.elapse(6)
     assert reason(engine, sleeper) != "refused"
     engine.run_all()
+    delayed = engine.enqueue(delay_seconds=1)
+    engine.run("alter function queue.promote rename to planted")
+    engine.elapse(2)
+    said = engine.explain(delayed)
+    assert "queue.promote" in said["cause"]
+    assert "trigger" not in str(said["next"])
+    for shown in (said, engine.findings()["failing_maintenance"]):
+        assert shown["next"][0]["command"].startswith("minutehand doctor")
 
 
 #: For each failed job: the error's type, more fields of the error, and a word of the expected

@@ -179,6 +179,11 @@ BROKEN = [
         "grant execute on function gen_random_uuid() to public",
     ),
     (
+        *("engine", "fail", "renamed", "update queue.refusals set retry_at = now()"),
+        "alter function queue.promote rename to planted",
+        "alter function queue.planted rename to promote",
+    ),
+    (
         *("engine", "fail", "1 rows break", "select * from public.workspace_members where"),
         "alter table public.workspace_members drop constraint workspace_members_workspace_id_fkey;"
         " insert into workspace_members (workspace_id, user_id)"

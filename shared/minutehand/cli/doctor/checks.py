@@ -409,6 +409,12 @@ def migrations(target: Target) -> CheckResult:
     return ok(f"{len(files)} applied")
 
 
+RETRIES = (
+    "update queue.tasks set retry_at = null where retry_at > now(); "
+    "update queue.refusals set retry_at = now() where retry_at > now()"
+)
+
+
 @check("engine", "migrations")
 def engine(target: Target) -> CheckResult:
     """Compare all database objects and their rights with the record of the installed release."""
@@ -445,6 +451,8 @@ def engine(target: Target) -> CheckResult:
         # the body of a function may name an object that a later statement creates
         "set check_function_bodies = off",
         *(difference.fix for difference in differences),
+        # maintenance would otherwise retry within an hour what has failed because of a difference
+        *rewrite(RETRIES, target.schemas).split("; "),
     ]
     return fail(details + more, f";{LINE}".join([*lines, "commit;"]))
 
