@@ -44,8 +44,11 @@ const unreachable = (cause, what = "The server") =>
  */
 export const outage = createStore(null);
 
-/** Current problems of the queue, as the SQL function `explain_queue` returned them. */
-export const findings = createStore([]);
+/**
+ * Current problems of the queue, as the SQL function `explain_queue` returned them. `attention` has
+ * groups of the workspace's jobs, and is missing before the first read.
+ */
+export const problems = createStore({ findings: [] });
 
 /**
  * Run a read with a timeout. If the response is slow, record an outage of the Data API even before

@@ -2125,13 +2125,13 @@ from (
       '[The first was last seen {seen}. ]See its page or log. Jobs of {job_type} count as silent '
         '{limit} after their last update.',
       'explain {job_id}',
-      '[/jobs?state=running&job_type={many}|/jobs/{job_id}]'
+      '[/jobs?state=attention&job_type={many}|/jobs/{job_id}]'
     ),
     (
       'retrying_jobs',
-      '{count} of {job_type} are retrying after the same error: {error}. The next attempt is at '
-        '{next_at}.',
-      'Fix what the error names, and run one of them now.',
+      '{count} of {job_type} are retrying: {error}. The next attempt is at {next_at}.',
+      'Fix what the error names, and run one of them now. Then run the others by `Run now` below '
+        'the list of these jobs.',
       'retry {job_id}',
       '/jobs?state=retrying&job_type={job_type}'
     ),

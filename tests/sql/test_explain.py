@@ -473,7 +473,7 @@ def test_jobs_that_retry_after_one_error_are_a_finding_with_the_error(engine: En
     assert said[0]["attention"] == said[1]["attention"]
     [shown], [listed] = said[0]["findings"], said[0]["attention"]
     assert said[1]["findings"][0]["sentence"] == shown["sentence"]
-    start = "7 jobs of work are retrying after the same error: ValueError: port 0 is closed. The"
+    start = "7 jobs of work are retrying: ValueError: port 0 is closed. The next attempt is at"
     assert shown["sentence"].startswith(start)
     assert (listed["workspace_id"], listed["kind"], listed["jobs"]) == (ACME, "retrying", 7)
     assert sorted(listed["job_ids"]) == sorted(ids)

@@ -20,12 +20,6 @@ const STATE_BY_STATUS = { pending: "queued", processing: "running", waiting: "su
 /** Return whether jobs in this state wait for the time of their next run. */
 export const isDelayed = (state) => state === "scheduled" || state === "retrying";
 
-/** Return the job status that belongs to a state. Several states have the status `pending`. */
-export const statusOf = (state) =>
-  isDelayed(state)
-    ? "pending"
-    : (Object.keys(STATE_BY_STATUS).find((status) => STATE_BY_STATUS[status] === state) ?? state);
-
 /** Return the time of a job's next run, or null if the time is unknown. */
 export const nextRunOf = (job) =>
   job.status === "pending"

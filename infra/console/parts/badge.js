@@ -1,6 +1,6 @@
 // Badges that show the state of a job, the progress of a job, and how fresh the data of a page is.
 
-import { findings } from "../api.js";
+import { problems } from "../api.js";
 import { capitalize, percentage, roughly } from "../lib/format.js";
 import { FRESHNESS, isDelayed, stateAt, stateOf } from "../lib/states.js";
 import { useStore } from "../lib/store.js";
@@ -13,14 +13,15 @@ import { Sentence, useNow } from "./when.js";
  * that no worker serves its type. Return null if no finding is about the job.
  */
 function useTrouble(job, status, state) {
-  const found = useStore(findings);
-  const { silent } = found.find((finding) => finding.silent?.[job?.id]) ?? {};
+  const { findings, attention } = useStore(problems);
+  const { silent } = findings.find((finding) => finding.silent?.[job?.id]) ?? {};
   const now = useNow(Boolean(silent));
   if (silent && status === "processing")
     return `silent ${roughly(now - Date.parse(silent[job.id]))}`;
-  const isUnserved = ({ reason, unserved }) =>
-    reason === "no_worker" || unserved?.includes(job?.job_type);
-  return state === "queued" && found.some(isUnserved) ? "no worker" : null;
+  // the ids of a group may be incomplete
+  const isUnserved = ({ kind, jobs, job_ids: ids, job_type: type }) =>
+    kind === "no_worker" && (ids.includes(job.id) || (jobs > ids.length && type === job.job_type));
+  return state === "queued" && attention?.some(isUnserved) ? "no worker" : null;
 }
 
 /**
@@ -77,7 +78,7 @@ export function JobProgress({ job, label = "Progress", compact = false, children
   const done = status === "completed" ? 100 : percentage(progress);
   const { tone, word } = stateOf(status);
   const words = progress?.message || progress?.stage || "";
-  if (done === 0 && !words) return null; // the job has reported no progress
+  if (done === 0 && (compact || !words)) return null; // the job has reported no progress
   return html`<div
     class="progress"
     data-tone=${tone}

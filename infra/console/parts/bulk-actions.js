@@ -1,26 +1,42 @@
 // Actions that change many jobs at once: the selected jobs, or all jobs that match the filter.
 
-import { jobs as api } from "../api.js";
+import { jobs as api, problems } from "../api.js";
 import { pluralize, number } from "../lib/format.js";
-import { STATES, statusOf } from "../lib/states.js";
+import { useStore } from "../lib/store.js";
 import { html, quietButton } from "../lib/ui.js";
 import { confirm } from "../lib/prompt.js";
 import { notify, notifyFailure } from "./toasts.js";
 
-const LIVE = ["pending", "processing", "waiting"];
-const APPLIES = { cancel: LIVE, retry: ["failed", "cancelled"] };
+/** Run delayed jobs now, each by its own request. Jobs that have started are not counted. */
+async function runAll({ body }) {
+  const runs = await Promise.allSettled(body.filter.ids.map((id) => api.retry(id)));
+  const failed = runs.filter(({ reason }) => reason);
+  if (failed.length === runs.length) throw failed[0].reason;
+  return { count: runs.length - failed.length };
+}
+
 const ACTIONS = {
+  run: {
+    verb: "Run",
+    when: " now",
+    did: "Started",
+    call: runAll,
+    text: "Each job runs as soon as a worker is free.",
+    states: ["scheduled", "retrying"],
+  },
   cancel: {
     verb: "Cancel",
     did: "Cancelled",
     call: api.cancelAll,
     text: "Waiting jobs end immediately, running jobs within five seconds, and so do child jobs.",
+    states: ["queued", "scheduled", "retrying", "running", "suspended"],
   },
   retry: {
     verb: "Retry",
     did: "Retried",
     call: api.retryAll,
     text: "Each job starts again with new attempts. Finished steps are kept.",
+    states: ["failed", "cancelled"],
   },
 };
 
@@ -28,10 +44,10 @@ const ACTIONS = {
  * Count the jobs that an action would change. Return a text such as `12 jobs`, or `1,000+ jobs` if
  * there are more jobs than were counted.
  */
-async function countOf(filter, action) {
+async function countOf(filter) {
   let [count, cursor] = [0, null];
   do {
-    const page = await api.page({ status: APPLIES[action], ...filter }, cursor, 200);
+    const page = await api.page(filter, cursor, 200);
     count += page.jobs.length;
     cursor = page.next;
   } while (cursor && count < 1000);
@@ -39,17 +55,15 @@ async function countOf(filter, action) {
 }
 
 /**
- * Ask for confirmation with the number of jobs, and then change the jobs in batches. Return whether
- * the action changed at least one job.
+ * Ask for confirmation with the number of jobs, such as `many`, and then change the jobs in
+ * batches. Return whether the action changed at least one job.
  */
-export async function actOnMany({ workspaceId, action, filter, known }) {
-  const { verb, did, text, call } = ACTIONS[action];
-  const many =
-    known === undefined
-      ? await countOf({ ...filter, workspace_id: workspaceId }, action)
-      : pluralize(known, "job");
-  const question = { title: `${verb} ${many}?`, text, action: `${verb} ${many}` };
-  if (!(await confirm({ ...question, danger: action === "cancel" }))) return false;
+export async function actOnMany({ workspaceId, action, filter, many }) {
+  const { verb, when = "", did, text, call, states } = ACTIONS[action];
+  many ??= await countOf({ state: states, ...filter, workspace_id: workspaceId });
+  const words = `${verb} ${many}${when}`;
+  const danger = action === "cancel";
+  if (!(await confirm({ title: `${words}?`, text, action: words, danger }))) return false;
   let count = 0;
   try {
     for (let more = true, cursor = null; more; ) {
@@ -65,40 +79,51 @@ export async function actOnMany({ workspaceId, action, filter, known }) {
   }
 }
 
+/** Name a number of jobs, with their state or kind of trouble if it is the same for all of them. */
+function nameJobs(kinds) {
+  const [kind, other] = new Set(kinds);
+  const count = kinds.length;
+  if (kind === "no_worker" && !other) return `${pluralize(count, "job")} without a worker`;
+  return pluralize(count, other || !kind ? "job" : `${kind} job`);
+}
+
 /**
  * Bar with the actions for the selected jobs, or for all jobs that match the filter. `all` contains
- * these jobs if all of them are loaded. The bar appears below the list, so that no row moves.
+ * these jobs if all of them are loaded. In the list of jobs that need attention, each kind of
+ * trouble has its own buttons. The bar appears below the list, so that no row moves.
  */
 export function Selection({ picked, all, state, query, workspaceId, done }) {
+  const { attention } = useStore(problems);
   const isPicked = picked.length > 0;
   const rows = isPicked ? picked : all;
-  const idsFor = (action) =>
-    rows?.filter((row) => APPLIES[action].includes(row.status)).map((row) => row.id);
-  const run = async (action) => {
-    const ids = idsFor(action);
-    const filter = isPicked ? { ids, status: APPLIES[action] } : query;
-    if (await actOnMany({ workspaceId, action, filter, known: ids?.length })) done();
+  const isMixed = state === "attention";
+  const kindOf = (row) =>
+    (isMixed && attention?.find((group) => group.job_ids.includes(row.id))?.kind) || row.state;
+  const kinds = isMixed && !isPicked ? ["retrying", "no_worker", "silent"] : [""];
+  const button = (action, kind) => {
+    const { verb, when, states } = ACTIONS[action];
+    const jobs = rows?.filter((row) => states.includes(row.state) && kindOf(row).includes(kind));
+    if (jobs ? jobs.length === 0 : when || (state && !states.includes(state))) return null;
+    const many = jobs && nameJobs(jobs.map(kindOf));
+    const isQuery = !isPicked && !kind && !when;
+    const filter = isQuery ? query : { ids: jobs.map(({ id }) => id), state: states };
+    return html`<button
+      type="button"
+      key=${action + kind}
+      class=${!isPicked ? "quiet" : action === "cancel" ? "danger" : ""}
+      onClick=${async () => (await actOnMany({ workspaceId, action, filter, many })) && done()}>
+      ${verb} ${many ?? `all ${state ?? ""} jobs`}${when}
+    </button>`;
   };
-  const isOf = (action) => !state || APPLIES[action].includes(statusOf(state));
-  const actions = Object.keys(ACTIONS).filter((action) =>
-    rows ? idsFor(action).length > 0 : isOf(action),
-  );
-  if (actions.length === 0) return null;
-  const word = state ? STATES[state].word.toLowerCase() : "";
-  const count = rows && pluralize(rows.length, "job");
-  const matching = all ? `${count} ${word || "found"}` : `All ${word} jobs that match`;
+  const buttons = Object.keys(ACTIONS)
+    .flatMap((action) => kinds.map((kind) => button(action, kind)))
+    .filter(Boolean);
+  if (buttons.length === 0) return null;
   return html`<div class="selection" role="region" aria-label="Selected jobs">
-    <span class="num">${isPicked ? `${count} selected` : matching}</span>
+    <span class="num">
+      ${rows ? nameJobs(rows.map(kindOf)) : "All jobs that match"}${isPicked && " selected"}
+    </span>
     <span class="spacer"></span>
-    ${actions.map(
-      (action) => html`<button
-        type="button"
-        key=${action}
-        class=${!isPicked ? "quiet" : action === "cancel" ? "danger" : ""}
-        onClick=${() => run(action)}>
-        ${ACTIONS[action].verb} ${!isPicked && "all "}${rows && number(idsFor(action).length)}
-      </button>`,
-    )}
-    ${isPicked && quietButton("Clear", done)}
+    ${buttons} ${isPicked && quietButton("Clear", done)}
   </div>`;
 }

@@ -16,12 +16,12 @@ export const linkTo = (path) => {
 
 /**
  * Steps that the database's explanation of a problem recommends, with links to pages of the
- * console. No step gets a link to `here`, the address of the current page, or to a job that its
- * text names, because `Sentence` has already linked the job. No step gets a command for the job of
- * the current page, because the page shows the job and has buttons, unless the text ends with a
- * colon.
+ * console. No step gets a link to `here`, the address of the current page, to the page `shown`, or
+ * to a job that its text names, because `Sentence` has already linked the job. No step gets a
+ * command for the job of the current page, because the page shows the job and has buttons, unless
+ * the text ends with a colon.
  */
-export function Steps({ next, here }) {
+export function Steps({ next, here, shown }) {
   const steps = next?.filter(({ kind }) => kind !== "none") ?? [];
   const id = here?.replace("/jobs/", "");
   const first = steps.find(({ kind }) => kind !== "wait");
@@ -35,6 +35,7 @@ export function Steps({ next, here }) {
       ${
         path &&
         path !== here &&
+        path !== shown &&
         !words.includes(path.replace("/jobs/", "")) &&
         html` <a href=${path}>${linkTo(path)}</a>`
       }

@@ -1,7 +1,7 @@
 // Shows problems of the whole system at the top of every page, a line for each problem.
 
-import { session, outage, supabase, engine, findings } from "../api.js";
-import { clock } from "../lib/format.js";
+import { session, outage, supabase, engine, problems } from "../api.js";
+import { clock, number } from "../lib/format.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
 import { isHidden } from "../lib/jobs/page.js";
 import { currentLocation } from "../lib/router.js";
@@ -28,6 +28,12 @@ const outageLine = (since) =>
 const NO_REALTIME =
   "Realtime delivers no changes, so pages read every few seconds. `minutehand doctor` shows why.";
 
+/** Return whether a finding is about a group of `attention`. */
+const isAbout = ({ kind, job_type: type }, { reason, key }) =>
+  kind === "no_worker"
+    ? /^no_(worker|processor)$/.test(reason)
+    : `${key} `.startsWith(`${kind}_jobs ${type} `);
+
 const NOT_READ = "Problems could not be read. `minutehand doctor` shows why.";
 
 /**
@@ -39,15 +45,18 @@ export function Incidents({ workspace, isApp }) {
   const { path, query } = useStore(currentLocation);
   const last = useMemo(() => ({ at: -Infinity }), [workspace.id]);
   // another workspace or user must not see these findings
-  useLayoutEffect(() => () => findings.set([]), [workspace.id]);
+  useLayoutEffect(() => () => problems.set({ findings: [] }), [workspace.id]);
   const read = useFetch(
     async (signal) => {
-      if (isApp) return findings.set([]);
+      if (isApp) return problems.set({ findings: [] });
       if (Date.now() < last.at + FINDINGS_MS) return undefined;
-      const { findings: found } = await engine.explain(user?.isOperator ? null : workspace.id);
+      const { findings, attention = [] } = await engine.explain(
+        user?.isOperator ? null : workspace.id,
+      );
       if (signal.aborted) return undefined;
       last.at = Date.now();
-      return findings.set(found);
+      const isHere = (group) => group.workspace_id === workspace.id;
+      return problems.set({ findings, attention: attention.filter(isHere) });
     },
     [workspace.id, isApp],
   );
@@ -78,9 +87,12 @@ export function Incidents({ workspace, isApp }) {
     return () => clearTimeout(timer);
   }, [freshness]);
   const since = useStore(outage);
-  // the page of a silent job shows the same sentence
-  const isSaid = ({ silent, jobs }) => jobs === 1 && silent?.[path.replace("/jobs/", "")];
-  const lines = useStore(findings).filter((line) => !isSaid(line));
+  const { findings, attention } = useStore(problems);
+  // the page of a job explains its problem, so the line only counts the other jobs
+  const own = attention?.find((group) => group.job_ids.includes(path.replace("/jobs/", "")));
+  const lines = findings
+    .map((line) => (own && isAbout(own, line) ? { ...line, others: line.jobs - 1 } : line))
+    .filter(({ others }) => others !== 0);
   if (since) lines.unshift({ verdict: "fail", sentence: outageLine(since) });
   else if (isWithoutRealtime) lines.unshift({ sentence: NO_REALTIME });
   if (read.error?.reachable)
@@ -111,20 +123,26 @@ export function Incidents({ workspace, isApp }) {
 
 /** Shows one problem in a line with a link, and on request its cause and what to do. */
 function Problem({ line, here }) {
-  const { sentence, cause, next } = line;
-  const text = html`<span class="strong"><${Sentence} text=${sentence} withAges /></span>`;
-  const link = next?.map((step) => step.path).find((to) => to && to !== here);
-  const icon = html`<${Icon} name="warning" />`;
-  if (!cause && !next?.length) return html`<p class="problem-line">${icon} ${text}</p>`;
+  const { sentence, others, cause, next = [] } = line;
+  const link = next.map((step) => step.path).find((to) => to && to !== here);
   return html`<div class="problem-line">
-    ${icon}
-    <details>
-      <summary>
-        ${text} <span class="more">${next?.length ? "What to do" : "Cause"}</span>
-      </summary>
-      ${cause && html`<p>Cause: ${cause.replace(/\.?$/, ".")}</p>`}
-      <${Steps} next=${next} here=${here} />
-    </details>
-    ${link && html`<a href=${link}>${linkTo(link)}</a>`}
+    <${Icon} name="warning" />
+    <div>
+      ${
+        others
+          ? `Other jobs with this problem: ${number(others)}.`
+          : html`<span class="strong"><${Sentence} text=${sentence} withAges /></span>`
+      }
+      ${link && html` <a href=${link}>${linkTo(link)}</a>`}
+      ${
+        !others &&
+        (cause || next.length > 0) &&
+        html` <details>
+          <summary>${next.length > 0 ? "What to do" : "Cause"}</summary>
+          ${cause && html`<p>Cause: ${cause.replace(/\.?$/, ".")}</p>`}
+          <${Steps} next=${next} here=${here} shown=${link} />
+        </details>`
+      }
+    </div>
   </div>`;
 }

@@ -90,6 +90,13 @@ class JobList {
     this.#visible = visible;
   }
 
+  /** List only the jobs with these ids. */
+  limitTo(ids) {
+    if (String(ids) === String(this.#filter.ids)) return;
+    this.#filter = { ...this.#filter, ids };
+    this.#watch.refresh();
+  }
+
   /** Read the next page of the list of jobs. */
   async more() {
     if (this.state.isLoadingMore || this.state.isAll || this.state.isLoading) return;
@@ -236,19 +243,22 @@ class JobList {
 
 /**
  * Return the list of a workspace's jobs that match a filter. If the workspace or the filter
- * changes, `useJobList` creates a new list.
+ * changes, `useJobList` creates a new list. With `ids`, the list has only jobs with these ids, and
+ * reads nothing while `ids` is null.
  */
-export function useJobList(workspaceId, filter) {
+export function useJobList(workspaceId, filter, ids) {
   const [state, setState] = useState(null);
   const list = useRef(null);
   // create the list before painting, because a person may immediately press a button of the new
   // list
   useLayoutEffect(() => {
-    const jobList = new JobList(workspaceId, filter, setState);
+    if (ids === null) return setState(null);
+    const jobList = new JobList(workspaceId, { ...filter, ids }, setState);
     list.current = jobList;
     setState(jobList.state);
     jobList.start();
     return () => jobList.close();
-  }, [JSON.stringify([workspaceId, filter])]);
+  }, [JSON.stringify([workspaceId, filter, ids === null])]);
+  useLayoutEffect(() => void (ids && list.current.limitTo(ids)), [String(ids)]);
   return { list, state: state ?? INITIAL_STATE };
 }

@@ -1,18 +1,11 @@
 // Shows a live list of a workspace's jobs with tabs, filters, search, selection and actions.
 
-import {
-  atLeast,
-  pluralize,
-  duration,
-  percentage,
-  RANGES,
-  serverNow,
-  shortId,
-} from "../lib/format.js";
+import { problems } from "../api.js";
+import { atLeast, pluralize, duration, RANGES, serverNow, shortId } from "../lib/format.js";
 import { useJobList } from "./job-list.js";
-import { ENDED } from "../lib/jobs/ended.js";
 import { isTyping, useKey } from "../lib/keys.js";
 import { isDelayed, NAMES, nextRunOf, stateAt, STATES } from "../lib/states.js";
+import { useStore } from "../lib/store.js";
 import { classes, html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../lib/ui.js";
 import { useVirtual } from "../lib/virtual.js";
 import { Freshness, JobProgress, StateBadge } from "./badge.js";
@@ -39,7 +32,6 @@ const rangeStart = (since) =>
 const HEADS = {
   Job: "",
   State: "c-state",
-  Progress: "c-progress",
   Attempt: "c-num num",
   Created: "c-time",
   Duration: "c-num c-duration num",
@@ -70,8 +62,9 @@ function queryOf({ state, since, payload, ...rest }) {
     ...(!rest.job_type &&
       !rest.search &&
       !rest.parent_id &&
-      !rest.worker_id && { internal: false }),
-    ...(state && { state: [state] }),
+      !rest.worker_id &&
+      state !== "attention" && { internal: false }),
+    ...(state && { state: state === "attention" ? ["queued", "retrying", "running"] : [state] }),
     ...(since && { created_after: rangeStart(since) }),
     ...(payload && { payload: JSON.parse(payload) }),
   };
@@ -84,7 +77,10 @@ function queryOf({ state, since, payload, ...rest }) {
 export function JobMonitor({ workspaceId, filter, onFilter }) {
   const key = JSON.stringify(filter);
   const query = useMemo(() => queryOf(filter), [key]);
-  const { list, state } = useJobList(workspaceId, query);
+  const { attention } = useStore(problems);
+  const listed = attention?.flatMap((group) => group.job_ids) ?? null;
+  const only = filter.state === "attention" ? listed : undefined;
+  const { list, state } = useJobList(workspaceId, query, only);
   const [chosen, setChosen] = useState(new Set());
   const { rows, counts } = state;
   const view = useVirtual({ count: rows.length, rowHeight: rowHeight() });
@@ -115,7 +111,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
     </tr>`;
   const chooseAll = () => setChosen(new Set(allShown ? [] : rows.map((row) => row.id)));
   return html`<div class="monitor">
-    <${Tabs} counts=${counts} chosen=${filter.state} />
+    <${Tabs} counts=${counts} chosen=${filter.state} type=${filter.job_type} />
     <div class="bar">
       <${SearchBox} value=${filter.search ?? ""} onChange=${(search) => onFilter({ search })} />
       <${Filters} filter=${filter} onFilter=${onFilter} />
@@ -141,7 +137,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
       role="region"
       aria-label="Jobs"
       hidden=${rows.length === 0}>
-      <table class=${classes("table jobs-table", rows.every(({ status }) => ENDED.has(status)) && "ended")} aria-rowcount=${state.isAll ? rows.length + 1 : -1}>
+      <table class="table jobs-table" aria-rowcount=${state.isAll ? rows.length + 1 : -1}>
         <thead>
           <tr>
             <th scope="col" class="c-check">
@@ -179,7 +175,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
         picked=${picked}
         all=${state.isAll ? rows : null}
         state=${filter.state}
-        query=${query}
+        query=${{ ...query, ids: only }}
         workspaceId=${workspaceId}
         done=${() => {
           setChosen(new Set());
@@ -195,20 +191,29 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
   </div>`;
 }
 
+/** Words that a tab shows for its jobs in trouble, which name a kind of `attention`. */
+const TROUBLES = { queued: "no worker", running: "silent" };
+
 /**
- * Links to the lists of jobs in each state, with the number of jobs, and a link to the failed jobs
- * grouped by error.
+ * Links to the jobs that need attention, to the lists of jobs in each state, with the number of
+ * jobs, and to the failed jobs grouped by error.
  */
-export function Tabs({ counts, chosen, grouped = false }) {
+export function Tabs({ counts, chosen, type, grouped = false }) {
+  const { attention = [] } = useStore(problems);
+  const inTrouble = (named) =>
+    attention
+      .filter(({ kind, job_type: of }) => kind.includes(named) && (!type || of === type))
+      .reduce((sum, { jobs }) => sum + jobs, 0);
   const tabs = useRef(null);
   useLayoutEffect(() => {
     const current = tabs.current.querySelector("[aria-current]");
     tabs.current.scrollLeft = current.offsetLeft - tabs.current.offsetLeft - 60;
   }, [chosen, grouped]);
-  const entry = (name, word, tone) => {
-    const count = counts?.states[name] ?? null;
+  const entry = (name, word, tone, count = counts?.states[name] ?? null) => {
     const isMore = counts?.at_least.includes(name);
     const shown = (count > 0 || isMore) && atLeast(count ?? 0, isMore);
+    const trouble = TROUBLES[name];
+    const jobs = trouble ? inTrouble(trouble.replace(" ", "_")) : 0;
     return html`<a
       key=${word}
       class="group"
@@ -216,14 +221,23 @@ export function Tabs({ counts, chosen, grouped = false }) {
       data-group=${name || "all"}
       aria-current=${!grouped && (chosen ?? "") === name ? "true" : undefined}
       href=${name ? `/jobs?state=${name}` : "/jobs"}>
-      ${word}
-      ${shown && html`<span class="group-count num">${shown}</span>`}
+      ${word}${shown && html` <span class="group-count num">${shown}</span>`}
+      ${jobs > 0 && html` · <span data-tone="waiting">${jobs !== count && jobs} ${trouble}</span>`}
     </a>`;
   };
+  const total = inTrouble("");
   return html`<nav class="groups" aria-label="Jobs by state" ref=${tabs}>
-    ${entry("", "All")} ${NAMES.map((name) => entry(name, STATES[name].word, STATES[name].tone))}
+    ${
+      (total > 0 || chosen === "attention") &&
+      entry("attention", "Needs attention", "waiting", total)
+    }
+    ${entry("", "All")}
+    ${NAMES.map((name) => {
+      const { word, tone } = STATES[name];
+      return entry(name, word, tone === "failed" ? tone : undefined);
+    })}
     <a class="group" href="/jobs?grouped=1" aria-current=${grouped ? "true" : undefined}>
-      Failures, grouped
+      Errors
     </a>
   </nav>`;
 }
@@ -247,18 +261,20 @@ const hasTrouble = (row) =>
   Boolean(row.error_message) && (row.status === "failed" || row.status === "pending");
 
 /**
- * Return a short text about a job: the error of a failed job, the question of a suspended job, the
- * progress of a running job, or a few values of the payload.
+ * Return short texts about a job: the error of a failed job, a few values of the payload, and the
+ * question of a suspended job or the progress of a running job.
  */
-const noteOf = (row) =>
+const textsOf = (row) =>
   hasTrouble(row)
-    ? row.error
-    : questionOf(row.waiting_for) ||
-      (row.status !== "completed" && (row.progress?.message || row.progress?.stage)) ||
-      row.glimpse;
+    ? [row.error, row.glimpse]
+    : [
+        row.glimpse,
+        questionOf(row.waiting_for) ||
+          (row.status !== "completed" && (row.progress?.message || row.progress?.stage)),
+      ];
 
 function Row({ row, index, isChosen, toggle }) {
-  const note = noteOf(row);
+  const texts = textsOf(row).filter(Boolean);
   return html`<tr
     aria-rowindex=${index + 2}
     class=${classes("job-row", isChosen && "chosen")}
@@ -271,20 +287,18 @@ function Row({ row, index, isChosen, toggle }) {
       </label>
     </td>
     <td>
-      <a class="row-link" href=${`/jobs/${row.id}`}>
+      <a class="row-link" href=${`/jobs/${row.id}`} title=${texts.join("\n")}>
         <span class="job-type">${row.job_type}</span>
-        ${note !== row.glimpse && row.glimpse && html`<span class="job-note">${row.glimpse}</span>`}
-        ${note && html`<span class=${classes("job-note", hasTrouble(row) && "bad")}>${note}</span>`}
+        ${texts.map((text, n) => {
+          const isBad = hasTrouble(row) && n === 0;
+          const note = classes("job-note", isBad && "bad", text.length > 50 && "long");
+          return html`<span key=${text} class=${note}>${text}</span>`;
+        })}
       </a>
     </td>
     <td class="c-state">
       <${StateBadge} job=${row} cancelling=${Boolean(row.cancel_requested_at)} compact />
-      <span class="phone-time small muted">
-        <${PhoneTime} row=${row} />
-      </span>
-    </td>
-    <td class="c-progress">
-      <${Progress} row=${row} />
+      <${StateNote} row=${row} />
     </td>
     <td class="c-num num">${row.attempts}<span class="muted">/${row.max_attempts}</span></td>
     <td class="c-time"><${When} at=${row.created_at} /></td>
@@ -294,31 +308,19 @@ function Row({ row, index, isChosen, toggle }) {
 }
 
 /**
- * Shows the progress of a running job. For a job that waits for its next run, shows the time of the
- * run.
+ * Shows the progress of a running job, or the time of a delayed job's next run. A phone shows the
+ * duration or the time of creation too, because it has no columns for them.
  */
-function Progress({ row }) {
+function StateNote({ row }) {
   const isQueued = stateAt(row, useNow(isDelayed(row.state))) === "queued";
-  const next = nextRunOf(row);
-  if (isQueued) return html`<span class="muted">waiting</span>`;
-  if (next) return html`<${NextRun} row=${row} />`;
-  if (ENDED.has(row.status) || percentage(row.progress) === 0) return null;
-  return html`<${JobProgress} job=${row} compact />`;
+  const next = !isQueued && nextRunOf(row);
+  const isRunning = row.status === "processing";
+  const more = isRunning ? html`<${RunTime} row=${row} />` : html`<${When} at=${row.created_at} />`;
+  return html`<span class="state-note small muted">
+    ${isRunning && html`<${JobProgress} job=${row} compact />`}
+    ${next ? html`<${When} at=${next} />` : html`<span class="phone">${more}</span>`}
+  </span>`;
 }
-
-/**
- * Shows, on a phone, the progress and duration of a running job, the next run of a delayed job, or
- * the time of creation.
- */
-function PhoneTime({ row }) {
-  if (nextRunOf(row)) return html`<${NextRun} row=${row} />`;
-  if (row.status !== "processing") return html`<${When} at=${row.created_at} />`;
-  const done = percentage(row.progress);
-  return html`${done > 0 && `${done}%, `}<${RunTime} row=${row} />`;
-}
-
-const NextRun = ({ row }) =>
-  html`${row.state === "retrying" && "retry "}<${When} at=${nextRunOf(row)} />`;
 
 /** Shows the total duration of all runs of a job, which counts up while the job runs. */
 export function RunTime({ row }) {

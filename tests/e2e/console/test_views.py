@@ -40,18 +40,18 @@ def test_jobs_are_live_filtered_and_retried(visit: Visit, worker: HandWorker) ->
 
     page.locator("[data-group=failed]").click()
     expect(page).to_have_url(re.compile("state=failed"))
-    expect(everything.get_by_role("button")).to_have_text("Retry all 2")
+    expect(everything.get_by_role("button")).to_have_text("Retry 2 failed jobs")
     expect(rows).to_have_count(2)
     page.reload()
     expect(rows).to_have_count(2)
     check_page(visitor)
     rows.get_by_role("checkbox").first.check()
     click(page, "Retry 1")
-    click(page.get_by_role("dialog"), "Retry 1 job")
+    click(page.get_by_role("dialog"), "Retry 1 failed job")
     expect(page.get_by_text("Retried 1 job")).to_be_visible()
     expect(rows).to_have_count(1)
 
-    page.get_by_role("link", name="Failures, grouped").click()
+    page.get_by_role("link", name="Errors").click()
     group = page.get_by_role("row", name=re.compile("the ledger is closed"))
     expect(group).to_be_visible()
     check_page(visitor)
@@ -206,7 +206,10 @@ def test_a_failed_job_shows_why_and_is_retried_with_another_payload(
 def test_a_silent_job_and_a_job_without_a_worker_are_marked(
     visit: Visit, worker: HandWorker
 ) -> None:
-    """The list and a job's page show which job hangs, and for which job no worker runs."""
+    """The list and a job's page show which job hangs, and for which job no worker runs.
+
+    A tab lists these jobs, and has a button to cancel those of each kind.
+    """
     worker.enqueue()
     lease = worker.lease_one()
     pulse = {"last": "log", "for_ms": 7_300_000, "place": "invoices.py:42", "memory_mb": 1}
@@ -238,6 +241,15 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
     expect(page.locator(".explain")).to_have_text(silent)
     expect(page.locator(".explain")).to_contain_text("(in 59 min), it times out, then attempt 2")
     expect(page.locator("dt", has_text="Memory")).to_be_visible()
+    visitor.open("/jobs?state=attention")
+    expect(page.locator("[data-group=attention]")).to_have_text("Needs attention 2")
+    expect(page.locator("[data-group=running]")).to_have_text("Running 1 · silent")
+    buttons = page.get_by_role("region", name="Selected jobs").get_by_role("button")
+    expect(buttons).to_have_text(["Cancel 1 job without a worker", "Cancel 1 silent job"])
+    check_page(visitor)
+    buttons.first.click()
+    click(page.get_by_role("dialog"), "Cancel 1 job without a worker")
+    expect(page.locator("tr.job-row")).to_have_count(1)
 
 
 def test_realtime_is_unavailable_only_if_it_is_late(visit: Visit) -> None:
