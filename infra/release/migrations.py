@@ -186,7 +186,7 @@ class Release:
         texts = "\0".join(path.read_text() for path in files)
         kept = f"{name}_{hashlib.sha256(texts.encode()).hexdigest()[:16]}"
         with psycopg.connect(self.server.url(), autocommit=True) as connection:
-            exists = "select from pg_catalog.pg_database where datname = %s"
+            exists = "select from pg_database where datname = %s"
             if not connection.execute(exists, (kept,)).rowcount:
                 url = empty_database(self.server, kept)
                 migrations.apply_migrations(migrations.as_owner(url), files)

@@ -49,7 +49,7 @@ def test_a_burst_stays_within_the_budget_and_no_watcher_stays_behind(
     for number in range(BUDGET):  # no worker whose process has ended gets a message
         ended = {"worker_id": f"ended-{number}", "evidence": {}}
         counted.rpc("tick_finished", p_request=ended)
-    emits = "select public.emit_event(%s, 'e' || i) from generate_series(1, 9) as i"
+    emits = "select emit_event(%s, 'e' || i) from generate_series(1, 9) as i"
     counted.run(emits, ACME)
     assert len(messages(counted, wakes)) == 1
     for _ in range(150):

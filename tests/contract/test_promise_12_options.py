@@ -139,7 +139,7 @@ def ways(api: Api) -> Ways:
         columns = ", ".join(options)
         statement = (
             f"insert into jobs (workspace_id, job_type, {columns})"
-            f" select %s, 'work', {columns} from jsonb_populate_record(null::public.jobs, %s)"
+            f" select %s, 'work', {columns} from jsonb_populate_record(null::jobs, %s)"
             " returning id::text"
         )
         return str(engine.one(statement, ACME, Jsonb(options)))
@@ -318,10 +318,10 @@ def test_a_value_that_no_client_can_read_is_refused_by_every_way(
     payload = f'{{"n": {value}}}'
     job = f'{{"job_type": "work", "payload": {payload}}}'
     for statement in (
-        f"select public.enqueue_job('{ACME}', 'work', '{payload}')",
-        f"select public.enqueue_jobs('{ACME}', '[{job}]')",
+        f"select enqueue_job('{ACME}', 'work', '{payload}')",
+        f"select enqueue_jobs('{ACME}', '[{job}]')",
         "insert into jobs (workspace_id, job_type, payload)"
         f" values ('{ACME}', 'work', '{payload}')",
-        f"select public.emit_event('{ACME}', 'e', '{payload}')",
+        f"select emit_event('{ACME}', 'e', '{payload}')",
     ):
         assert refused(engine.run, statement)[0] == "PT422"

@@ -151,13 +151,13 @@ TABLE: dict[str, Ways] = {
         f"POST {W}/pause",
         f"pause --all --workspace {ACME}",
         lambda q, _: q.pause(ACME, True),
-        shows="select public.explain_job('JOB') ->> 'reason'",
+        shows="select explain_job('JOB') ->> 'reason'",
         body={},
     ),
     "put_schedule": Ways(
         {**OF, "p_schedule": {"name": "s", **CRON}},
         f"PUT {W}/schedules/s",
-        shows=f"select jsonb_array_length(public.list_schedules('{ACME}') -> 'schedules')",
+        shows=f"select jsonb_array_length(list_schedules('{ACME}') -> 'schedules')",
         body=CRON,
     ),
     "list_schedules": Ways(OF, f"GET {W}/schedules", state="scheduled", shows="kept|0 4"),
@@ -165,7 +165,7 @@ TABLE: dict[str, Ways] = {
         {**OF, "p_name": "kept"},
         f"DELETE {W}/schedules/kept",
         state="scheduled",
-        shows=f"select public.list_schedules('{ACME}')",
+        shows=f"select list_schedules('{ACME}')",
     ),
     "next_runs": Ways(
         {**OF, "p_schedule": CRON}, f"GET {W}/next-runs?cron=0 3 * * *", shows="03:00:00|3, 0"
@@ -175,7 +175,7 @@ TABLE: dict[str, Ways] = {
     "set_workspace_limits": Ways(
         {**OF, "p_limits": LIMIT},
         f"PATCH {W}/limits",
-        shows=f"select public.workspace_limits('{ACME}') -> 'own_max_running'",
+        shows=f"select workspace_limits('{ACME}') -> 'own_max_running'",
         body=LIMIT,
     ),
     "list_job_types": Ways(OF, f"GET /api/types?workspace_id={ACME}", "types", shows="work"),

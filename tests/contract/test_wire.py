@@ -185,7 +185,7 @@ def test_each_option_of_an_enqueue_is_known_by_all(engine: Engine) -> None:
     typed = set(re.findall(r"^  (\w+)\?:", body, re.MULTILINE))
     fields = fields_of(models.EnqueueOptions).keys()
 
-    comment = engine.one("select obj_description('public.enqueue_job'::regproc)")
+    comment = engine.one("select obj_description('enqueue_job'::regproc)")
     page = (ROOT / "supabase/README.md").read_text()
     taken = read_by_sql(engine)
     sides = {
@@ -203,7 +203,7 @@ def test_each_option_may_be_set_by_a_plain_insert(engine: Engine) -> None:
     """The service role may set every option in a plain INSERT, and a member most options."""
     fields = read_by_sql(engine)
     may = (
-        "select attname from pg_attribute where attrelid = 'public.jobs'::regclass"
+        "select attname from pg_attribute where attrelid = 'jobs'::regclass"
         " and attnum > 0 and not has_column_privilege(%s, attrelid, attnum, 'insert')"
     )
     assert fields.isdisjoint(engine.rows(may, "service_role"))

@@ -196,7 +196,7 @@ CROWDS = {
         "do_announcements(queue.clock(), '-infinity')",
     ),
     "unpublished": (
-        'select public.register_job_types(\'[{"job_type": "later"}]\')',
+        'select register_job_types(\'[{"job_type": "later"}]\')',
         "do_promotion(queue.clock(), '-infinity')",
     ),
     "leases": (

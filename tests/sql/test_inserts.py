@@ -9,11 +9,11 @@ from tests.support.engine import ACME, GLOBEX, Engine, Json
 
 #: Ways to enqueue a plain job. All must leave the same rows as "options", which calls queue.add.
 WAYS = {
-    "options": "select public.enqueue_job(%s, %s, '{\"n\": 1}', '{\"priority\": 100}')",
-    "alone": "select public.enqueue_job(%s, %s, '{\"n\": 1}')",
-    "bulk": "select public.enqueue_jobs(%s, jsonb_build_array("
+    "options": "select enqueue_job(%s, %s, '{\"n\": 1}', '{\"priority\": 100}')",
+    "alone": "select enqueue_job(%s, %s, '{\"n\": 1}')",
+    "bulk": "select enqueue_jobs(%s, jsonb_build_array("
     "jsonb_build_object('job_type', %s::text, 'payload', '{\"n\": 1}'::jsonb)))",
-    "bulk with options": "select public.enqueue_jobs(%s, jsonb_build_array(jsonb_build_object("
+    "bulk with options": "select enqueue_jobs(%s, jsonb_build_array(jsonb_build_object("
     "'job_type', %s::text, 'payload', '{\"n\": 1}'::jsonb, 'priority', 100)))",
     # The engine ignores these values of attempts, result and finished_at.
     "insert": "insert into jobs"
@@ -153,8 +153,8 @@ def test_few_enqueues_are_subtransactions(engine: Engine) -> None:
     More than 64 would slow down each snapshot of the server.
     """
     calls = {
-        "alone": "select public.enqueue_job(%s, 'work') from generate_series(1, 70)",
-        "with a key": "select public.enqueue_job(%s, 'work', '{}',"
+        "alone": "select enqueue_job(%s, 'work') from generate_series(1, 70)",
+        "with a key": "select enqueue_job(%s, 'work', '{}',"
         " jsonb_build_object('idempotency_key', n::text)) from generate_series(1, 70) as n",
         "a plain insert": "insert into jobs (workspace_id, job_type)"
         " select %s, 'work' from generate_series(1, 500)",
@@ -230,7 +230,7 @@ def test_a_turn_that_a_lease_closes_beside_an_enqueue_keeps_its_job(
         other.run("commit")
         made.result()
     engine.settle(engine.lease_one())
-    engine.run("drop trigger z_own on public.jobs")
+    engine.run("drop trigger z_own on jobs")
     with engine.open_transaction() as closing:
         assert closing.lease_call(call=16)["leases"] == []
         engine.run(WAYS[way], ACME, "work")

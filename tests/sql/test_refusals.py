@@ -15,7 +15,7 @@ from tests.contract.test_ways_in import TABLE
 from tests.support.engine import ACME, ADA, GLOBEX, Engine, Json, handle, ids_of, piece
 
 #: A statement that drops the project's trigger, which rejects changes.
-NO_TRIGGER = "drop trigger z_own on public.jobs"
+NO_TRIGGER = "drop trigger z_own on jobs"
 
 
 def refuse(engine: Engine, job_id: str) -> None:
@@ -197,7 +197,7 @@ def test_a_lease_tries_no_more_jobs_than_it_may_take(engine: Engine) -> None:
     ("act", "outcomes"),
     [
         ("select from jobs where id = '{0}' for update", ("busy", "busy")),
-        ("select public.cancel_job('{0}')", ("busy", "busy")),
+        ("select cancel_job('{0}')", ("busy", "busy")),
         ("insert into outputs values ('{0}')", ("ok", "applied")),
     ],
 )
@@ -208,7 +208,7 @@ def test_a_users_open_transaction_delays_its_job_alone(
 
     A transaction that only refers to a job by a foreign key delays no call.
     """
-    engine.run("create table public.outputs (job_id uuid references public.jobs (id))")
+    engine.run("create table outputs (job_id uuid references jobs (id))")
     ids = engine.enqueue_many(3)
     held, free, last = sorted(engine.lease(3), key=lambda lease: ids.index(lease["job"]["id"]))
     progress = {"progress": {"percentage": 5}, "steps": [{"name": "s", "result": 1}]}

@@ -155,7 +155,7 @@ def test_figures_that_stand_still_say_since_when(engine: Engine) -> None:
     """
     engine.lease(1)
     with engine.open_transaction() as session:
-        session.run("create table public.another (n integer)")
+        session.run("create table another (n integer)")
         engine.enqueue()
         engine.run_all()
         engine.maintain()

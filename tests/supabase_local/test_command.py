@@ -19,8 +19,8 @@ from tests.support.patience import until
 from tests.support.shared import made_once
 
 MIGRATION = """
-create table public.notes (id int primary key, body text);
-grant select on public.notes to anon;
+create table notes (id int primary key, body text);
+grant select on notes to anon;
 """
 
 

@@ -11,37 +11,37 @@ from tests.support.project import Project, project_of_a_file
 from tests.support.renewed import Renewed
 
 TABLES = """
-create table public.scratch_people (
-  id int primary key, name text, chief int references public.scratch_people
+create table scratch_people (
+  id int primary key, name text, chief int references scratch_people
 );
-create table public.scratch_tasks (
+create table scratch_tasks (
   id int primary key, title text,
-  owner int constraint scratch_owner references public.scratch_people,
-  checker int constraint scratch_checker references public.scratch_people
+  owner int constraint scratch_owner references scratch_people,
+  checker int constraint scratch_checker references scratch_people
 );
-create table public.scratch_badges (
-  person int references public.scratch_people, kind text, primary key (person, kind)
+create table scratch_badges (
+  person int references scratch_people, kind text, primary key (person, kind)
 );
-create table public.scratch_rooms (
-  person int primary key references public.scratch_people, room text
+create table scratch_rooms (
+  person int primary key references scratch_people, room text
 );
-create table public.scratch_teams (
-  id int primary key, lead int constraint scratch_lead references public.scratch_people
+create table scratch_teams (
+  id int primary key, lead int constraint scratch_lead references scratch_people
 );
-create table public.scratch_members (
-  team int constraint scratch_team references public.scratch_teams,
-  person int constraint scratch_person references public.scratch_people,
+create table scratch_members (
+  team int constraint scratch_team references scratch_teams,
+  person int constraint scratch_person references scratch_people,
   primary key (team, person)
 );
-create view public.scratch_staff as select id, name from scratch_people;
-create table public.scratch_tags (id int primary key);
-create table public.scratch_tagged (
+create view scratch_staff as select id, name from scratch_people;
+create table scratch_tags (id int primary key);
+create table scratch_tagged (
   task int references scratch_tasks, tag int references scratch_tags, primary key (task, tag)
 );
-create function public.scratch_latest(public.scratch_people) returns setof public.scratch_tasks
+create function scratch_latest(scratch_people) returns setof scratch_tasks
 rows 1 language sql stable
 as 'select * from scratch_tasks where owner = $1.id order by id desc limit 1';
-create function public.scratch_word(json) returns json language sql stable as 'select $1';
+create function scratch_word(json) returns json language sql stable as 'select $1';
 insert into scratch_people values (1, 'Ada', null), (2, 'Eve', 1), (3, 'Bob', 1);
 insert into scratch_tasks values (1, 'a', 1, 2), (2, 'b', 1, 1), (3, 'c', 2, null);
 insert into scratch_badges values (1, 'x'), (1, 'y');

@@ -11,11 +11,11 @@ from tests.support.project import Project, project_of_a_file
 from tests.support.renewed import Renewed
 
 PARTS = """
-create table public.scratch_parts (
-  id int primary key, whole int references public.scratch_types, word text
+create table scratch_parts (
+  id int primary key, whole int references scratch_types, word text
 );
 insert into scratch_parts values (1, 1, '"a"'), (2, 1, 'a'), (3, 2, 'a');
-grant select, update, delete on public.scratch_parts to service_role;
+grant select, update, delete on scratch_parts to service_role;
 """
 
 

@@ -16,23 +16,23 @@ from tests.support.project import Project
 from tests.support.stacks import RunningStack
 
 SCRATCH = """
-create function public.scratch_refuse(p_code text) returns jsonb language plpgsql as $$
+create function scratch_refuse(p_code text) returns jsonb language plpgsql as $$
 begin
   raise exception using errcode = p_code, message = 'said', detail = 'detailed', hint = 'a_word';
 end $$;
-create function public.scratch_say() returns int language plpgsql as $$
+create function scratch_say() returns int language plpgsql as $$
 begin
   perform set_config('response.status', '207', true);
   return 1;
 end $$;
-create table public.scratch_notes (
+create table scratch_notes (
   id int generated always as identity primary key, at timestamptz not null default now(),
   owner uuid not null default auth.uid(), body jsonb not null constraint body_is_object
   check (jsonb_typeof(body) = 'object')
 );
-alter table public.scratch_notes enable row level security;
-create policy own on public.scratch_notes to authenticated using (owner = (select auth.uid()));
-grant select, insert on public.scratch_notes to authenticated;
+alter table scratch_notes enable row level security;
+create policy own on scratch_notes to authenticated using (owner = (select auth.uid()));
+grant select, insert on scratch_notes to authenticated;
 notify pgrst, 'reload schema';
 """
 #: The HTTP status for each raised SQLSTATE.
@@ -119,9 +119,9 @@ def test_what_a_project_sets_for_postgrest_holds(project: Project, rest: httpx.C
     finds the hint.
     """
     project.sql(
-        "create table public.scratch_rows as select generate_series(1, 3) as id;"
-        " grant select on public.scratch_rows to service_role;"
-        " create function public.scratch_guard() returns void language plpgsql as $$ begin"
+        "create table scratch_rows as select generate_series(1, 3) as id;"
+        " grant select on scratch_rows to service_role;"
+        " create function scratch_guard() returns void language plpgsql as $$ begin"
         " if current_setting('request.headers')::json->>'x-mine' is null then"
         " raise exception using errcode = 'PT418', message = 'no'; end if; end $$;"
     )

@@ -37,8 +37,8 @@ def test_history_is_what_the_cli_would_have_written(database: Database) -> None:
 
 def test_a_failing_statement_leaves_nothing_of_its_file(database: Database, tmp_path: Path) -> None:
     """If a statement of a migration fails, nothing of the file is applied."""
-    write(tmp_path, "29990101000000_first.sql", "create table public.scratch_first ();")
-    second = "create table public.scratch_second ();"
+    write(tmp_path, "29990101000000_first.sql", "create table scratch_first ();")
+    second = "create table scratch_second ();"
     path = write(
         tmp_path, "29990101000001_second.sql", f"{second}\nselect * from nowhere_to_be_found;"
     )
@@ -48,8 +48,7 @@ def test_a_failing_statement_leaves_nothing_of_its_file(database: Database, tmp_
     assert "`supabase start`" in str(failed.value)
 
     found = (
-        "select to_regclass('public.scratch_first') is not null,"
-        " to_regclass('public.scratch_second') is not null"
+        "select to_regclass('scratch_first') is not null, to_regclass('scratch_second') is not null"
     )
     assert database.run(found) == [(True, False)]
     path.write_text(second)
@@ -61,14 +60,14 @@ def test_an_index_is_created_concurrently(database: Database, tmp_path: Path) ->
     write(
         tmp_path,
         "29990101000000_index.sql",
-        "create table public.scratch (a text);\n"
-        "create index concurrently scratch_a on public.scratch (a);\n"
+        "create table scratch (a text);\n"
+        "create index concurrently scratch_a on scratch (a);\n"
         "insert into scratch values ('last');",
     )
 
     assert apply(database, tmp_path) == ["29990101000000"]
     assert apply(database, tmp_path) == []
-    found = "select to_regclass('public.scratch_a') is not null, a from scratch"
+    found = "select to_regclass('scratch_a') is not null, a from scratch"
     assert database.run(found) == [(True, "last")]
 
 
@@ -77,13 +76,13 @@ def test_an_edited_or_a_late_migration_is_refused(database: Database, tmp_path: 
 
     A new one that sorts before it is rejected too.
     """
-    path = write(tmp_path, "29990101000000_first.sql", "create table public.scratch_first ();")
+    path = write(tmp_path, "29990101000000_first.sql", "create table scratch_first ();")
     apply(database, tmp_path)
-    path.write_text("create table public.scratch_first (id int);")
+    path.write_text("create table scratch_first (id int);")
     with pytest.raises(MigrationFailed, match="was edited after it was applied"):
         apply(database, tmp_path)
 
-    write(tmp_path, "00000101000000_late.sql", "create table public.scratch_late ();")
+    write(tmp_path, "00000101000000_late.sql", "create table scratch_late ();")
     with pytest.raises(MigrationFailed, match="is older than"):
         apply(database, tmp_path)
 
@@ -94,7 +93,7 @@ def test_the_seed_runs_once_and_an_edited_one_is_only_noted(
     """A seed runs once. An edited seed is reported and does not run again."""
     url = migrations.as_owner(database.url)
     with database.connect(user="postgres") as connection:
-        connection.execute("create table public.scratch_seeded (n int)")
+        connection.execute("create table scratch_seeded (n int)")
     seed = write(tmp_path, "seed.sql", "insert into scratch_seeded values (1);")
 
     first, second = migrations.apply_seed(url, seed), migrations.apply_seed(url, seed)
@@ -117,8 +116,8 @@ def test_a_migration_may_do_what_hosteds_extension_lets_it(
       alter table if exists "auth"."users" enable row level security;
       create publication everything for all tables;
       drop publication everything;
-      create function public.enable() returns event_trigger language plpgsql as 'begin end';
-      create event trigger ensure_rls on ddl_command_end execute function public.enable();
+      create function enable() returns event_trigger language plpgsql as 'begin end';
+      create event trigger ensure_rls on ddl_command_end execute function enable();
       drop event trigger ensure_rls;
     """
     write(tmp_path, "29990101000000_theirs.sql", text)
@@ -130,7 +129,7 @@ def test_a_missing_extension_is_named_with_the_statement_that_needs_it(
 ) -> None:
     text = """
       create extension if not exists postgis with schema extensions;
-      create table public.shops (id int, at extensions.geography(point));
+      create table shops (id int, at extensions.geography(point));
     """
     write(tmp_path, "29990101000000_theirs.sql", text)
 

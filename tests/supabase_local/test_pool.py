@@ -10,7 +10,7 @@ from tests.support.patience import until
 from tests.support.project import Project
 
 WAITING = """
-create function public.scratch_wait() returns void language sql
+create function scratch_wait() returns void language sql
   set statement_timeout = '60s' set lock_timeout = 0
   as 'select pg_advisory_xact_lock(4711)';
 """

@@ -71,7 +71,7 @@ class Engine:
             name: Jsonb(value) if isinstance(value, dict | list) else value
             for name, value in arguments.items()
         }
-        [row] = self.connection.execute(f"select public.{function}({places})", values)
+        [row] = self.connection.execute(f"select {function}({places})", values)
         return row[0]
 
     def register(self, job_type: str = "work", **policy: Any) -> None:
@@ -113,7 +113,7 @@ class Engine:
         self.run(
             "create function public.own() returns trigger language plpgsql"
             f" as $$ begin {body} end $$;"
-            f" create trigger z_own {event} on public.jobs for each row when ({condition})"
+            f" create trigger z_own {event} on jobs for each row when ({condition})"
             " execute function public.own()"
         )
 

@@ -79,7 +79,7 @@ def project_of_a_file(renewed: Renewed, *, guests: bool = False) -> Project:
     renewed.renew()
     allowed = {"allow_anonymous": guests}
     made = Project(scratch_settings(renewed.gateway.url).model_copy(update=allowed), renewed)
-    made.sql("select public.set_settings(%s)", Jsonb(allowed))
+    made.sql("select set_settings(%s)", Jsonb(allowed))
     # all of a file's jobs run within seconds, which a fast machine sends faster than a plan allows
     made.sql(
         "update queue.settings set value = '1000000' where name = 'realtime_messages_per_second'"

@@ -64,15 +64,15 @@ select
   (
     select jsonb_agg((
       select jsonb_agg(quote_ident(u.attname))
-      from pg_catalog.pg_attribute as u
+      from pg_attribute as u
       where u.attrelid = c.oid and u.attnum = any (k.conkey)
     ) order by k.conname)
-    from pg_catalog.pg_constraint as k
+    from pg_constraint as k
     where k.conrelid = c.oid and k.contype in ('p', 'u')
   )
-from pg_catalog.pg_class as c
-join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
-join pg_catalog.pg_attribute as a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+from pg_class as c
+join pg_namespace as n on n.oid = c.relnamespace
+join pg_attribute as a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
 where c.relkind = 'r'
   and (
     c.relnamespace = 'queue'::regnamespace

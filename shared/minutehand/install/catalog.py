@@ -28,11 +28,11 @@ ENGINE = "minutehand"
 #: Placeholder in the record for the database role that owns the engine.
 OWNER = "{owner}"
 #: Query of all roles, and of whether the engine's owner may act as the role.
-_ROLES = "select rolname, pg_has_role(%s::regrole, oid, 'member') from pg_catalog.pg_roles"
+_ROLES = "select rolname, pg_has_role(%s::regrole, oid, 'member') from pg_roles"
 _OWNER = """
     select (mode() within group (order by c.relowner))::regrole::text
-    from pg_catalog.pg_class as c
-    join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+    from pg_class as c
+    join pg_namespace as n on n.oid = c.relnamespace
     where n.nspname = %s
 """
 #: Ranks of the statements that create a function, set an owner and grant rights.
@@ -93,9 +93,9 @@ _WORKER = """
       when 0 then 'create role job_worker nologin noinherit'
       else format('alter role %%I rename to job_worker', min(r.rolname))
     end
-    from pg_catalog.pg_proc as p
+    from pg_proc as p
     cross join lateral aclexplode(p.proacl) as a
-    join pg_catalog.pg_roles as r
+    join pg_roles as r
       on r.oid = a.grantee
         and r.oid <> p.proowner
         and r.rolname not in ('anon', 'authenticated', 'service_role')
@@ -104,8 +104,8 @@ _WORKER = """
 """
 #: Query of the tables from which someone has dropped a column.
 _SHORTENED = """
-    select distinct a.attrelid::regclass::text from pg_catalog.pg_attribute as a
-    join pg_catalog.pg_class as c on c.oid = a.attrelid
+    select distinct a.attrelid::regclass::text from pg_attribute as a
+    join pg_class as c on c.oid = a.attrelid
     where a.attisdropped and c.relkind = 'r'
 """
 #: Pattern of the statements in the project's SQL of its tenants, with the name of a new object.
@@ -114,14 +114,14 @@ _TENANCY = re.compile(
     re.MULTILINE,
 )
 _VIEWS_AND_TRIGGERS = """
-    select concat(relnamespace::regnamespace, '.', relname) from pg_catalog.pg_class
-    union select tgname from pg_catalog.pg_trigger
+    select concat(relnamespace::regnamespace, '.', relname) from pg_class
+    union select tgname from pg_trigger
 """
 _TABLES = """
     select quote_ident(n.nspname), quote_ident(c.relname), array_agg(quote_ident(a.attname)::text)
-    from pg_catalog.pg_class as c
-    join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
-    join pg_catalog.pg_attribute as a
+    from pg_class as c
+    join pg_namespace as n on n.oid = c.relnamespace
+    join pg_attribute as a
       on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
     where c.relkind = 'r' and n.nspname !~ '^pg_'
     group by n.nspname, c.relname

@@ -15,28 +15,28 @@ with engine as (
     -- the owner of most tables, because the schema's owner may be wrong
     (
       select mode() within group (order by c.relowner)
-      from pg_catalog.pg_class as c
+      from pg_class as c
       where c.relnamespace = n.oid
     ) as owner
-  from pg_catalog.pg_namespace as n
+  from pg_namespace as n
   where n.oid = 'queue'::regnamespace
 ),
 relations as (
   select c.*, c.oid::regclass::text as name
-  from pg_catalog.pg_class as c, engine as e
+  from pg_class as c, engine as e
   where c.relkind in ('r', 'v')
     and c.relnamespace in (e.oid, 'public'::regnamespace)
 ),
 functions as (
   select p.*, p.oid::regprocedure::text as name
-  from pg_catalog.pg_proc as p, engine as e
+  from pg_proc as p, engine as e
   where p.prokind = 'f'
     and p.pronamespace in (e.oid, 'public'::regnamespace)
 ),
 -- triggers of the engine's tables, and triggers of a project's tables that call the engine
 triggers as (
   select t.*, t.tgrelid::regclass::text as relation
-  from pg_catalog.pg_trigger as t
+  from pg_trigger as t
   where not t.tgisinternal
     and (
       t.tgrelid in (select r.oid from relations as r)
@@ -48,9 +48,9 @@ triggers as (
 sequences as (
   select c.*, c.oid::regclass::text as name
   from engine as e
-  join pg_catalog.pg_class as c on c.relnamespace = e.oid and c.relkind = 'S'
+  join pg_class as c on c.relnamespace = e.oid and c.relkind = 'S'
   where not exists (
-    select from pg_catalog.pg_depend as d where d.objid = c.oid and d.deptype in ('a', 'i')
+    select from pg_depend as d where d.objid = c.oid and d.deptype in ('a', 'i')
   )
 ),
 types as (
@@ -62,9 +62,9 @@ types as (
     quote_ident(a.attname) as attribute,
     format_type(a.atttypid, a.atttypmod) as type
   from engine as e
-  join pg_catalog.pg_class as c on c.relnamespace = e.oid and c.relkind = 'c'
-  join pg_catalog.pg_type as t on t.oid = c.reltype
-  left join pg_catalog.pg_attribute as a on a.attrelid = c.oid and not a.attisdropped
+  join pg_class as c on c.relnamespace = e.oid and c.relkind = 'c'
+  join pg_type as t on t.oid = c.reltype
+  left join pg_attribute as a on a.attrelid = c.oid and not a.attisdropped
 ),
 owned (kind, name, owner, acl) as (
   select 'table', r.name, r.relowner, r.relacl
@@ -84,7 +84,7 @@ owned (kind, name, owner, acl) as (
     -- have the owner of their table
     case when s.oid is not null then c.relowner end,
     c.relacl
-  from pg_catalog.pg_class as c
+  from pg_class as c
   left join sequences as s on s.oid = c.oid
   where c.relkind = 'S' and c.relnamespace in ('public'::regnamespace, 'queue'::regnamespace)
   union all
@@ -92,12 +92,12 @@ owned (kind, name, owner, acl) as (
   from types as t
   union all
   select 'schema', n.nspname, case n.oid when 'queue'::regnamespace then n.nspowner end, n.nspacl
-  from pg_catalog.pg_namespace as n
+  from pg_namespace as n
   where n.oid in ('public'::regnamespace, 'queue'::regnamespace)
 ),
 roles as (
   select *
-  from pg_catalog.pg_roles
+  from pg_roles
   where rolname in (
     'anon', 'authenticated', 'service_role', 'authenticator', 'job_worker', 'postgres'
   )
@@ -109,14 +109,14 @@ memberships as (
       when m.member = e.owner then '{owner}'
       else m.member::regrole::text
     end as name
-  from pg_catalog.pg_auth_members as m, engine as e
+  from pg_auth_members as m, engine as e
   where 'job_worker'::regrole in (m.member, m.roleid)
     or m.member = to_regrole('authenticator')
       and m.roleid in (to_regrole('anon'), to_regrole('authenticated'), to_regrole('service_role'))
     or m.member in (to_regrole('anon'), to_regrole('authenticated'), to_regrole('service_role'))
       -- as a member of such a role, a caller could read the rows of every tenant
       and exists (
-        select from pg_catalog.pg_roles as r
+        select from pg_roles as r
         where (r.rolsuper or r.rolbypassrls or r.rolname ~ '^pg_(read|write)_all_data')
           and pg_has_role(m.roleid, r.oid, 'member')
       )
@@ -130,8 +130,8 @@ role_settings as (
     c.setting,
     split_part(c.setting, '=', 1) as name,
     split_part(c.setting, '=', 2) as value
-  from pg_catalog.pg_db_role_setting as s
-  left join pg_catalog.pg_database as d on d.oid = s.setdatabase
+  from pg_db_role_setting as s
+  left join pg_database as d on d.oid = s.setdatabase
   cross join unnest(s.setconfig) as c (setting)
   where (s.setdatabase = 0 or d.datname = current_database())
     and (s.setrole = 0 or s.setrole in (select r.oid from roles as r))
@@ -144,9 +144,9 @@ columns as (
     a.*,
     pg_get_expr(d.adbin, d.adrelid) as expression
   from relations as r
-  join pg_catalog.pg_attribute as a
+  join pg_attribute as a
     on a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped
-  left join pg_catalog.pg_attrdef as d on d.adrelid = r.oid and d.adnum = a.attnum
+  left join pg_attrdef as d on d.adrelid = r.oid and d.adnum = a.attnum
   where r.relkind = 'r'
 ),
 acls (object, columns, target, acl) as (
@@ -187,8 +187,8 @@ facts (rank, object, statement, undo) as (
       format_type(q.seqtypid, null), q.seqincrement, q.seqmin, q.seqmax, q.seqcache)
       || case when q.seqcycle then ' cycle' else ' no cycle' end,
     null
-  from pg_catalog.pg_sequence as q
-  join pg_catalog.pg_class as c
+  from pg_sequence as q
+  join pg_class as c
     on c.oid = q.seqrelid
       and c.relnamespace in ('public'::regnamespace, 'queue'::regnamespace)
   cross join lateral text(c.oid::regclass) as s (name)
@@ -222,7 +222,7 @@ facts (rank, object, statement, undo) as (
     where relkind = 'r'
     union all
     select 'sequence', oid::regclass::text, relpersistence, null
-    from pg_catalog.pg_class
+    from pg_class
     where relkind = 'S' and relnamespace in ('public'::regnamespace, 'queue'::regnamespace)
   ) as o (kind, name, relpersistence, identity)
   union all
@@ -240,12 +240,12 @@ facts (rank, object, statement, undo) as (
     select case r.relkind when 'v' then 'view ' else 'table ' end || r.name, r.reloptions
     union all
     select 'table ' || r.name, array(select 'toast.' || option from unnest(t.reloptions) as option)
-    from pg_catalog.pg_class as t
+    from pg_class as t
     where t.oid = r.reltoastrelid
     union all
     select 'index ' || i.oid::regclass, i.reloptions
-    from pg_catalog.pg_constraint as k
-    join pg_catalog.pg_class as i on i.oid = k.conindid
+    from pg_constraint as k
+    join pg_class as i on i.oid = k.conindid
     where k.conrelid = r.oid and k.contype <> 'f'
   ) as p (target, options)
   cross join unnest(p.options) as u (text)
@@ -288,7 +288,7 @@ facts (rank, object, statement, undo) as (
     format('alter table %s alter column %s set %s', c.relation, c.name, a.setting),
     format('alter table %s alter column %s %s', c.relation, c.name, a.undo)
   from columns as c
-  join pg_catalog.pg_type as t on t.oid = c.atttypid
+  join pg_type as t on t.oid = c.atttypid
   cross join lateral (
     select
       'storage ' || split_part(s.names, ' ', strpos('pemx', c.attstorage)),
@@ -319,7 +319,7 @@ facts (rank, object, statement, undo) as (
     ),
     null
   from relations as r
-  join pg_catalog.pg_constraint as k
+  join pg_constraint as k
     on k.conrelid = r.oid and k.contype in ('c', 'f', 'p', 'u', 'x')
   union all
   select
@@ -342,7 +342,7 @@ facts (rank, object, statement, undo) as (
       r.name,
       (
         select string_agg(quote_ident(a.attname), ', ' order by a.attnum)
-        from pg_catalog.pg_attribute as a
+        from pg_attribute as a
         where a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped
       ),
       pg_get_viewdef(r.oid)
@@ -438,7 +438,7 @@ facts (rank, object, statement, undo) as (
         end
       ),
       case a.grantee when 0 then 'public' else a.grantee::regrole::text end
-    from pg_catalog.pg_default_acl as p
+    from pg_default_acl as p
     cross join lateral aclexplode(p.defaclacl) as a
     where p.defaclnamespace = e.oid
   ) as d (start, rights, role)
@@ -466,7 +466,7 @@ facts (rank, object, statement, undo) as (
     ),
     format('alter table %s no inherit %s', h.inhrelid::regclass, h.inhparent::regclass)
   from relations as r
-  join pg_catalog.pg_inherits as h on r.oid in (h.inhparent, h.inhrelid)
+  join pg_inherits as h on r.oid in (h.inhparent, h.inhrelid)
   union all
   select 8, t.relation, pg_get_triggerdef(t.oid), null
   from triggers as t
@@ -477,7 +477,7 @@ facts (rank, object, statement, undo) as (
     pg_get_ruledef(w.oid),
     format('drop rule %I on %s', w.rulename, r.name)
   from relations as r
-  join pg_catalog.pg_rewrite as w on w.ev_class = r.oid and w.rulename <> '_RETURN'
+  join pg_rewrite as w on w.ev_class = r.oid and w.rulename <> '_RETURN'
   union all
   select
     9,
@@ -493,9 +493,9 @@ facts (rank, object, statement, undo) as (
     concat(pg_get_indexdef(i.indexrelid), case when not i.indisvalid then ' -- invalid' end),
     null
   from relations as r
-  join pg_catalog.pg_index as i on i.indrelid = r.oid
+  join pg_index as i on i.indrelid = r.oid
   where not exists (
-    select from pg_catalog.pg_constraint as k where k.conindid = i.indexrelid and k.conrelid = r.oid
+    select from pg_constraint as k where k.conindid = i.indexrelid and k.conrelid = r.oid
   )
   union all
   select
@@ -512,7 +512,7 @@ facts (rank, object, statement, undo) as (
       || coalesce(' using (' || p.qual || ')', '')
       || coalesce(' with check (' || p.with_check || ')', ''),
     format('drop policy %I on %s', p.policyname, r.name)
-  from pg_catalog.pg_policies as p
+  from pg_policies as p
   cross join lateral format('%I.%I', p.schemaname, p.tablename) as r (name)
   where p.schemaname in (
     'public'::regnamespace::text, 'queue'::regnamespace::text, 'realtime'
@@ -552,7 +552,7 @@ facts (rank, object, statement, undo) as (
     'job_worker',
     format('alter database %I connection limit %s', d.datname, d.datconnlimit),
     format('alter database %I connection limit -1', d.datname)
-  from pg_catalog.pg_database as d
+  from pg_database as d
   where d.datname = current_database() and d.datconnlimit between 0 and 9
   union all
   select
@@ -560,7 +560,7 @@ facts (rank, object, statement, undo) as (
     'job_worker',
     format('revoke connect on database %I from %I', current_database(), r.rolname),
     format('grant connect on database %I to %I', current_database(), r.rolname)
-  from pg_catalog.pg_roles as r
+  from pg_roles as r
   where (r.rolname = 'authenticator' or r.rolname ~ '^(postgres|supabase_.+)$' and r.rolcanlogin)
     and not has_database_privilege(r.oid, current_database(), 'connect')
   union all
@@ -607,7 +607,7 @@ facts (rank, object, statement, undo) as (
     )
     -- change the meaning of SQL, or forbid plans
     or exists (
-      select from pg_catalog.pg_settings as p
+      select from pg_settings as p
       where p.name = lower(s.name)
         and p.category ~ '^(Version and Platform|Query Tuning / Planner Method)'
         and p.boot_val <> s.value
@@ -680,7 +680,7 @@ facts (rank, object, statement, undo) as (
       d.description
     ),
     null
-  from pg_catalog.pg_description as d
+  from pg_description as d
   cross join lateral pg_identify_object(d.classoid, d.objoid, d.objsubid) as i
   where d.objoid >= 16384
     and coalesce(i.schema, i.identity) in (
@@ -693,7 +693,7 @@ facts (rank, object, statement, undo) as (
     format('alter publication %I add table %s', p.pubname, r.name),
     null
   from relations as r
-  join pg_catalog.pg_publication_tables as p
+  join pg_publication_tables as p
     on to_regclass(format('%I.%I', p.schemaname, p.tablename)) = r.oid
   union all
   -- compare the order of columns, because an insert without column names depends on this order

@@ -8,7 +8,7 @@ declare
   c_timeout constant text := current_setting('lock_timeout');
   c_tables constant text := (
     select string_agg(c.oid::regclass::text, ', ' order by c.oid)
-    from pg_catalog.pg_class as c
+    from pg_class as c
     where c.relkind in ('r', 'p')
       and not c.relispartition
       and (

@@ -14,8 +14,8 @@ begin
       n.nspname,
       pg_get_functiondef(p.oid) as definition,
       pg_get_function_arguments(p.oid) as arguments
-    from pg_catalog.pg_proc as p
-    join pg_catalog.pg_namespace as n on n.oid = p.pronamespace
+    from pg_proc as p
+    join pg_namespace as n on n.oid = p.pronamespace
     where p.proname = any ('{functions}')
       and n.oid in ('public'::regnamespace, 'queue'::regnamespace)
       and p.prosecdef
@@ -25,7 +25,7 @@ begin
         -- a function in public with a parsed body (begin atomic) calls the function of the same
         -- name in queue
         or exists (
-          select from pg_catalog.pg_proc as c
+          select from pg_proc as c
           where c.pronamespace = 'public'::regnamespace
             and c.proname = p.proname
             and c.prosqlbody is not null

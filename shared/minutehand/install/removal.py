@@ -29,21 +29,21 @@ begin
   end if;
   select string_agg(o.type || ' ' || o.identity, ', ' order by o.identity) into v_theirs
   from (
-    select 'pg_catalog.pg_proc'::regclass as class, p.oid, pg_get_functiondef(p.oid) as text
-    from pg_catalog.pg_proc as p
-    join pg_catalog.pg_language as l on l.oid = p.prolang and l.lanname in ('sql', 'plpgsql')
+    select 'pg_proc'::regclass as class, p.oid, pg_get_functiondef(p.oid) as text
+    from pg_proc as p
+    join pg_language as l on l.oid = p.prolang and l.lanname in ('sql', 'plpgsql')
     where p.prokind in ('f', 'p')
-    union all select 'pg_catalog.pg_class'::regclass, c.oid, pg_get_viewdef(c.oid)
-    from pg_catalog.pg_class as c where c.relkind in ('v', 'm')
-    union all select 'pg_catalog.pg_trigger'::regclass, t.oid, pg_get_triggerdef(t.oid)
-    from pg_catalog.pg_trigger as t where not t.tgisinternal
-    union all select 'pg_catalog.pg_policy'::regclass, p.oid,
+    union all select 'pg_class'::regclass, c.oid, pg_get_viewdef(c.oid)
+    from pg_class as c where c.relkind in ('v', 'm')
+    union all select 'pg_trigger'::regclass, t.oid, pg_get_triggerdef(t.oid)
+    from pg_trigger as t where not t.tgisinternal
+    union all select 'pg_policy'::regclass, p.oid,
       concat(pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
-    from pg_catalog.pg_policy as p
-    union all select 'pg_catalog.pg_constraint'::regclass, k.oid, pg_get_constraintdef(k.oid)
-    from pg_catalog.pg_constraint as k
-    union all select 'pg_catalog.pg_class'::regclass, c.oid, null
-    from pg_catalog.pg_class as c
+    from pg_policy as p
+    union all select 'pg_constraint'::regclass, k.oid, pg_get_constraintdef(k.oid)
+    from pg_constraint as k
+    union all select 'pg_class'::regclass, c.oid, null
+    from pg_class as c
     where c.relnamespace = to_regnamespace('{engine}') and c.relkind in ('r', 'p')
       and c.relname not in ({tables})
   ) as f
@@ -103,16 +103,16 @@ do $$
 declare
   v_granted text;
 begin
-  if not exists (select from pg_catalog.pg_roles where rolname = 'job_worker') then
+  if not exists (select from pg_roles where rolname = 'job_worker') then
     return;
   end if;
   -- keep functions of yours that the worker could call, but revoke its rights
   for v_granted in
     select 'function ' || p.oid::regprocedure
-      from pg_catalog.pg_proc as p, aclexplode(p.proacl) as a
+      from pg_proc as p, aclexplode(p.proacl) as a
       where a.grantee = 'job_worker'::regrole and pg_has_role(p.proowner, 'usage')
     union select 'schema ' || n.oid::regnamespace
-      from pg_catalog.pg_namespace as n, aclexplode(n.nspacl) as a
+      from pg_namespace as n, aclexplode(n.nspacl) as a
       where a.grantee = 'job_worker'::regrole and pg_has_role(n.nspowner, 'usage')
   loop
     execute 'revoke all on ' || v_granted || ' from job_worker';

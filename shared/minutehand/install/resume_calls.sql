@@ -9,8 +9,8 @@ begin
       p.oid,
       pg_get_functiondef(p.oid) as definition,
       f.pronamespace::regnamespace || '.' || quote_ident(f.proname) as paused
-    from pg_catalog.pg_proc as p
-    left join pg_catalog.pg_proc as f
+    from pg_proc as p
+    left join pg_proc as f
       on f.proname = substr(p.proname, length('released_') + 1)
       and f.pronamespace in ('public'::regnamespace, 'queue'::regnamespace)
       and position(p.proname in f.prosrc) > 0

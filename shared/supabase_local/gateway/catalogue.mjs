@@ -7,18 +7,18 @@ import { version } from "./versions.mjs";
 const TABLES = `
   select n.nspname as schema, c.relname as name, c.relkind in ('v', 'm') as is_view,
     coalesce((
-      select pg_catalog.json_agg(k.attname order by k.attname)
-      from pg_catalog.pg_constraint as p
-      join pg_catalog.pg_attribute as k on k.attrelid = c.oid and k.attnum = any (p.conkey)
+      select json_agg(k.attname order by k.attname)
+      from pg_constraint as p
+      join pg_attribute as k on k.attrelid = c.oid and k.attnum = any (p.conkey)
       where p.conrelid = c.oid and p.contype = 'p'
     ), '[]') as key,
-    coalesce(pg_catalog.json_agg(pg_catalog.json_build_object(
+    coalesce(json_agg(json_build_object(
       'name', a.attname,
-      'nominal', pg_catalog.format_type(a.atttypid, a.atttypmod))
+      'nominal', format_type(a.atttypid, a.atttypmod))
       order by a.attnum) filter (where a.attname is not null), '[]') as columns
-  from pg_catalog.pg_class as c
-  join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
-  left join pg_catalog.pg_attribute as a
+  from pg_class as c
+  join pg_namespace as n on n.oid = c.relnamespace
+  left join pg_attribute as a
     on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
   where n.nspname = any ($1) and c.relkind in ('r', 'v', 'm', 'f', 'p') and not c.relispartition
   group by n.nspname, c.oid`;
@@ -29,7 +29,7 @@ const FUNCTIONS = `
     r.typtype = 'c' or coalesce(p.proargmodes::text[] && '{t,b,o}', false) as is_row,
     coalesce(rel.relname, r.typname) as returned,
     coalesce(p.proconfig, '{}') as settings, coalesce((
-      select pg_catalog.json_agg(pg_catalog.json_build_object(
+      select json_agg(json_build_object(
         'name', coalesce(a.name, ''), 'type', a.type::regtype::text,
         'taken', case a.type::regtype
           when 'bit'::regtype then 'bit varying' when 'bit[]'::regtype then 'bit varying[]'
@@ -48,32 +48,32 @@ const FUNCTIONS = `
           where coalesce(m.mode, 'i') in ('i', 'b', 'v')
         ) as i on i.place = u.place) as a
     ), '[]') as params
-  from pg_catalog.pg_proc as p
-  join pg_catalog.pg_namespace as n on n.oid = p.pronamespace
-  join pg_catalog.pg_type as t on t.oid = p.prorettype
-  join pg_catalog.pg_type as r on r.oid = coalesce(nullif(t.typbasetype, 0), t.oid)
-  join pg_catalog.pg_namespace as rn on rn.oid = r.typnamespace
-  left join pg_catalog.pg_class as rel on rel.oid = r.typrelid
+  from pg_proc as p
+  join pg_namespace as n on n.oid = p.pronamespace
+  join pg_type as t on t.oid = p.prorettype
+  join pg_type as r on r.oid = coalesce(nullif(t.typbasetype, 0), t.oid)
+  join pg_namespace as rn on rn.oid = r.typnamespace
+  left join pg_class as rel on rel.oid = r.typrelid
   where n.nspname = any ($1) and p.prokind = 'f' and r.typname <> 'trigger'`;
 
 const ROLES = `
-  select r.rolname as role, pg_catalog.pg_has_role('authenticator', r.oid, 'member') as may, (
-    select coalesce(pg_catalog.json_object_agg(split_part(of, '=', 1),
+  select r.rolname as role, pg_has_role('authenticator', r.oid, 'member') as may, (
+    select coalesce(json_object_agg(split_part(of, '=', 1),
       substr(of, strpos(of, '=') + 1)), '{}')
     from unnest(r.rolconfig) as of
-    join pg_catalog.pg_settings as s on s.name = split_part(of, '=', 1)
+    join pg_settings as s on s.name = split_part(of, '=', 1)
       and (s.context = 'user' or has_parameter_privilege('authenticator', s.name, 'set'))
   ) as settings
-  from pg_catalog.pg_roles as r`;
+  from pg_roles as r`;
 
 // Settings for PostgREST that the database stores, from `alter role authenticator set pgrst.…`.
 const CONFIG = `
   select distinct on (1) split_part(of, '=', 1) as name, substr(of, strpos(of, '=') + 1) as value
-  from pg_catalog.pg_db_role_setting as s
+  from pg_db_role_setting as s
   cross join unnest(s.setconfig) as of
-  where s.setrole = (select oid from pg_catalog.pg_roles where rolname = 'authenticator')
+  where s.setrole = (select oid from pg_roles where rolname = 'authenticator')
     and (s.setdatabase = 0 or s.setdatabase = (
-      select d.oid from pg_catalog.pg_database as d where d.datname = current_database()))
+      select d.oid from pg_database as d where d.datname = current_database()))
     and of like 'pgrst.%'
   order by 1, s.setdatabase desc`;
 const MAX_ROWS = 1000; // default of a hosted project

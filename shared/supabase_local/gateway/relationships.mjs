@@ -2,24 +2,24 @@
 
 const FOREIGN_KEYS = `
   select f.conname as name, f.conrelid = f.confrelid as is_self,
-    pg_catalog.json_build_object('schema', n.nspname, 'name', c.relname) as from,
-    pg_catalog.json_build_object('schema', m.nspname, 'name', d.relname) as to,
+    json_build_object('schema', n.nspname, 'name', c.relname) as from,
+    json_build_object('schema', m.nspname, 'name', d.relname) as to,
     (
-      select pg_catalog.json_agg(pg_catalog.json_build_array(a.attname, b.attname) order by k.place)
+      select json_agg(json_build_array(a.attname, b.attname) order by k.place)
       from unnest(f.conkey, f.confkey) with ordinality as k (one, other, place)
-      join pg_catalog.pg_attribute as a on a.attrelid = f.conrelid and a.attnum = k.one
-      join pg_catalog.pg_attribute as b on b.attrelid = f.confrelid and b.attnum = k.other
+      join pg_attribute as a on a.attrelid = f.conrelid and a.attnum = k.one
+      join pg_attribute as b on b.attrelid = f.confrelid and b.attnum = k.other
     ) as columns,
     exists (
-      select from pg_catalog.pg_constraint as u
+      select from pg_constraint as u
       where u.conrelid = f.conrelid and u.contype in ('p', 'u')
         and u.conkey @> f.conkey and u.conkey <@ f.conkey
     ) as is_one
-  from pg_catalog.pg_constraint as f
-  join pg_catalog.pg_class as c on c.oid = f.conrelid
-  join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
-  join pg_catalog.pg_class as d on d.oid = f.confrelid
-  join pg_catalog.pg_namespace as m on m.oid = d.relnamespace
+  from pg_constraint as f
+  join pg_class as c on c.oid = f.conrelid
+  join pg_namespace as n on n.oid = c.relnamespace
+  join pg_class as d on d.oid = f.confrelid
+  join pg_namespace as m on m.oid = d.relnamespace
   where f.contype = 'f' and f.conparentid = 0 and n.nspname = any ($1) and m.nspname = any ($1)
   order by f.conrelid, f.conname`;
 

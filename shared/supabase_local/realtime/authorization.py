@@ -23,7 +23,7 @@ _BECOME = """
     set_config('request.jwt.claim.sub', %(sub)s, true),
     set_config('request.jwt.claim.role', %(role)s, true),
     set_config('role', %(role)s, true)
-  where %(role)s <> 'none' and pg_catalog.pg_has_role('authenticator', %(role)s, 'member')
+  where %(role)s <> 'none' and pg_has_role('authenticator', %(role)s, 'member')
 """
 
 

@@ -38,18 +38,18 @@ _RETRY_SECONDS = 0.5
 
 _TABLES = f"""
   select format('%%I.%%I', pub.schemaname, pub.tablename)::regclass::oid::bigint
-  from pg_catalog.pg_publication_tables as pub
+  from pg_publication_tables as pub
   where pub.pubname = '{PUBLICATION}'
     and %s::text in ('*', pub.schemaname::text) and %s::text in ('*', pub.tablename::text)
 """
 _COLUMNS = """
   select a.attname, a.atttypid::regtype::text, t.typname,
     coalesce(a.attnum = any (pk.indkey), false),
-    pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT'), c.relrowsecurity
-  from pg_catalog.pg_attribute as a
-    join pg_catalog.pg_class as c on c.oid = a.attrelid
-    join pg_catalog.pg_type as t on t.oid = a.atttypid
-    left join pg_catalog.pg_index as pk on pk.indrelid = a.attrelid and pk.indisprimary
+    has_column_privilege(a.attrelid, a.attnum, 'SELECT'), c.relrowsecurity
+  from pg_attribute as a
+    join pg_class as c on c.oid = a.attrelid
+    join pg_type as t on t.oid = a.atttypid
+    left join pg_index as pk on pk.indrelid = a.attrelid and pk.indisprimary
   where a.attrelid = %s and a.attnum > 0 and not a.attisdropped
   order by a.attnum
 """

@@ -25,9 +25,7 @@ BUSY = "IncreaseConnectionPool: Please increase your connection pool size"
 _MAX_WAIT_SECONDS = 5.0
 #: Finds sessions with one of these transaction ids. A session drops its transaction id when other
 #: sessions begin to see its rows.
-_ANY_INVISIBLE = (
-    "select from pg_catalog.pg_stat_activity where backend_xid::text::bigint = any (%s) limit 1"
-)
+_ANY_INVISIBLE = "select from pg_stat_activity where backend_xid::text::bigint = any (%s) limit 1"
 
 
 async def connect(url: str, name: str, *, replication: bool = False) -> Connection:

@@ -95,7 +95,7 @@ grant execute on all functions in schema realtime to service_role;
 do $$
 begin
   if not exists (
-    select from pg_catalog.pg_publication
+    select from pg_publication
     where pubname = 'supabase_realtime_messages_publication'
   ) then
     create publication supabase_realtime_messages_publication for table realtime.messages;

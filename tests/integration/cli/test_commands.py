@@ -107,7 +107,7 @@ def test_a_job_is_watched_and_the_workspace_is_listed(
     off = {"name": "off", "cron": "* * * * *", "job_type": "beat", "enabled": False}
     hook = {"url": "https://x.example/", "sealed_secret": SEALED, "job_types": ["nobodys"]}
     for kind, row in (("schedule", off), ("webhook", hook)):
-        put = f"select public.put_{kind}(%s, %s)"
+        put = f"select put_{kind}(%s, %s)"
         stack.run(put, stack.demo_workspace_id, json.dumps(row))
     assert re.search(r"UTC +- +no", run("schedules").stdout)  # has no next job
     assert "no worker has" in run("webhooks").stdout
@@ -159,7 +159,7 @@ def test_a_type_that_is_refused_says_why_in_the_list(run: Run, stack: RunningSta
     """`types` marks a job type whose registration was rejected, and prints the reason."""
     schedules = [{"name": "edge.beat", "cron": "0 7 * * *", "timezone": "Europe/Berln"}]
     spec = json.dumps([{"job_type": "edge.beat", "schedules": schedules}])
-    stack.run("select public.register_job_types(%s)", spec)
+    stack.run("select register_job_types(%s)", spec)
     try:
         listing = run("types")
     finally:
@@ -186,9 +186,9 @@ def test_jobs_of_no_tenant_are_those_of_the_system(run: Run, stack: RunningStack
     Schedules in code enqueue such jobs.
     """
     spec = json.dumps([{"job_type": "of.clock"}])
-    enqueue = "select public.enqueue_job('ffffffff-ffff-4fff-bfff-ffffffffffff', 'of.clock', '{}')"
+    enqueue = "select enqueue_job('ffffffff-ffff-4fff-bfff-ffffffffffff', 'of.clock', '{}')"
     secret = stack.values["SUPABASE_SECRET_KEY"]
-    stack.run("select public.register_job_types(%s)", spec)
+    stack.run("select register_job_types(%s)", spec)
     stack.run(enqueue)
 
     [job] = run.json("ls", "-w", "system", "--type", "of.clock", "--token", secret)

@@ -185,13 +185,13 @@ BROKEN = [
     ),
     (
         *("engine", "fail", "1 rows break", "select * from public.workspace_members where"),
-        "alter table public.workspace_members drop constraint workspace_members_workspace_id_fkey;"
+        "alter table workspace_members drop constraint workspace_members_workspace_id_fkey;"
         " insert into workspace_members (workspace_id, user_id)"
         " select gen_random_uuid(), user_id from workspace_members limit 1",
         "delete from workspace_members where workspace_id not in"
         " (select id from workspaces); alter table workspace_members"
         " add constraint workspace_members_workspace_id_fkey foreign key (workspace_id)"
-        " references public.workspaces on delete cascade",
+        " references workspaces on delete cascade",
     ),
 ]
 

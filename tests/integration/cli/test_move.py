@@ -213,9 +213,9 @@ begin
   perform pg_advisory_xact_lock(7);
   return null;
 end $$;
-create constraint trigger wait_at_commit after delete on public.jobs
+create constraint trigger wait_at_commit after delete on jobs
 deferrable initially deferred for each row execute function public.wait_at_commit();
-alter table public.jobs enable always trigger wait_at_commit;
+alter table jobs enable always trigger wait_at_commit;
 """
 
 

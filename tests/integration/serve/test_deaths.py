@@ -115,7 +115,7 @@ def test_a_job_that_blocks_its_process_is_named_by_the_stack(host: Served) -> No
     assert evidence["line"].endswith("in block")
     assert evidence["stack"].index(f"  {evidence['line']}") < 5
     assert (evidence["exit_code"], evidence["guilty_type"]) == (1, "served.block")
-    host.connection.execute("select public.cancel_job(%s)", (beside[0],))
+    host.connection.execute("select cancel_job(%s)", (beside[0],))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_a_worker_that_is_killed_from_outside_costs_no_attempt(host: Served) -> 
 
     until(lambda: host.has_ended(ids), seconds=120)
     assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
-    output = host.one("select public.job_output(%s)", talks[0])
+    output = host.one("select job_output(%s)", talks[0])
     assert [stream["text"] for stream in output["streams"]] == ["one two"]
     until(lambda: len(fork_server.children()) == 1)
 

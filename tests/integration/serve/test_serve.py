@@ -180,7 +180,7 @@ def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
         create(connection, PG_NET, VAULT, PG_CRON)
         try:
             worker = f"{made.url}/api/jobs/worker"
-            made.one("select public.connect_worker(%s, %s)", worker, TOKEN)
+            made.one("select connect_worker(%s, %s)", worker, TOKEN)
             with performed(stack):
                 # Make pg_cron's call of each minute as its owner. This worker run registers the job
                 # types.

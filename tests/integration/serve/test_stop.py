@@ -103,10 +103,10 @@ def test_suspects_that_a_host_finds_at_its_start_run_at_the_same_time(
 
         def lease() -> Any:  # another session may be opening the turn of the jobs
             call = {**request, "tick_id": str(uuid.uuid4())}
-            return host.one("select public.lease_jobs(%s) -> 'leases'", json.dumps(call))
+            return host.one("select lease_jobs(%s) -> 'leases'", json.dumps(call))
 
         until(lease)
         died = {"worker_id": "dies", "evidence": {"signal": "SIGKILL", "companies": 3}}
-        assert host.one("select public.tick_finished(%s)", json.dumps(died))["suspects"] == 3
+        assert host.one("select tick_finished(%s)", json.dumps(died))["suspects"] == 3
         with served(stack, tmp_path):
             wait_for_start(host, jobs, seconds=55)

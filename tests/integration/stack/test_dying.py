@@ -57,7 +57,7 @@ def test_nothing_outlives_a_killed_launcher_and_the_next_one_starts(stack: Runni
     secret = stack.supabase_jwt_secret
     video = {"Bucket": BUCKET, "Key": "workspaces/1/video.mp4"}
     client("s3", stack.aws_endpoint_url).put_object(**video, Body=b"moving")
-    stack.run("create table public.scratch_outlived ()")
+    stack.run("create table scratch_outlived ()")
     orphans = list(children(stack.launcher).values())
     assert len(orphans) == 5
 
@@ -67,7 +67,7 @@ def test_nothing_outlives_a_killed_launcher_and_the_next_one_starts(stack: Runni
     _, alive = psutil.wait_procs(orphans, timeout=90)
     assert not alive
     stack.start_again()
-    assert stack.run("select to_regclass('public.scratch_outlived') is not null") == [(True,)]
+    assert stack.run("select to_regclass('scratch_outlived') is not null") == [(True,)]
     assert stack.supabase_jwt_secret == secret
     kept = client("s3", stack.aws_endpoint_url).get_object(**video)
     assert kept["Body"].read() == b"moving"

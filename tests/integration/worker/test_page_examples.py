@@ -114,7 +114,7 @@ async def test_a_job_of_the_sessions_own_transaction(database: Database) -> None
     statement, given = session.execute.await_args.args
     # In this test's database, the jobs are in the schema `public`.
     bound = re.sub(r"(?<!:):(\w+)", r"%(\1)s", statement).replace("minutehand.", "public.")
-    database.run("insert into public.workspaces values (%s, 'Acme')", ACME)
+    database.run("insert into workspaces values (%s, 'Acme')", ACME)
     with database.connect() as connection:
         [(made,)] = connection.execute(bound.encode(), given).fetchall()
     assert made["job"]["payload"] == {"name": "Ada"}
@@ -132,7 +132,7 @@ async def test_a_worker_of_ones_own_runs_what_is_there(
     assert await defined(example(WORKER, "await drain(worker)"))["run_what_is_there"]() == 30
 
     engine.enqueue_many(3, job_type=COROUTINE)
-    left = "select count(*) from public.jobs where status <> 'completed'"
+    left = "select count(*) from jobs where status <> 'completed'"
     async with defined(example(RECIPES, "async def lifespan"))["lifespan"](None):
         await until(lambda: engine.one(left) == 0)
 

@@ -14,19 +14,19 @@ from tests.support.stacks import TRUTH_URL
 
 #: A table with rights per topic, which the policies read as in a real project.
 POLICIES = """
-  drop table if exists public.rt_rights cascade; -- of a run that was interrupted
-  create table public.rt_rights (
+  drop table if exists rt_rights cascade; -- of a run that was interrupted
+  create table rt_rights (
     topic text, user_id uuid, can_read boolean, can_write boolean
   );
-  grant select on public.rt_rights to authenticated;
-  create function public.rt_right() returns public.rt_rights language sql stable as $$
+  grant select on rt_rights to authenticated;
+  create function rt_right() returns rt_rights language sql stable as $$
     select r from rt_rights as r
     where r.topic = (select realtime.topic()) and r.user_id = (select auth.uid())
   $$;
   create policy "rt tests read" on realtime.messages for select to authenticated
-    using ((public.rt_right()).can_read);
+    using ((rt_right()).can_read);
   create policy "rt tests write" on realtime.messages for insert to authenticated
-    with check ((public.rt_right()).can_write);
+    with check ((rt_right()).can_write);
 """
 
 #: Statements that drop everything that a module's tests have created.

@@ -85,18 +85,18 @@ async def test_a_binary_broadcast_is_text_to_those_of_version_one(connect: Any) 
 
 
 TRIGGER = """
-create table public.rt_notes (id int primary key, word text);
-create function public.rt_send() returns trigger language plpgsql as $$
+create table rt_notes (id int primary key, word text);
+create function rt_send() returns trigger language plpgsql as $$
 begin
   perform realtime.broadcast_changes(
     'TOPIC', tg_op, tg_op, tg_table_name, tg_table_schema, new, old, tg_level
   );
   return null;
 end $$;
-create trigger rows after insert or update or delete on public.rt_notes
-for each row execute function public.rt_send();
-create trigger statements after truncate on public.rt_notes
-for each statement execute function public.rt_send();
+create trigger rows after insert or update or delete on rt_notes
+for each row execute function rt_send();
+create trigger statements after truncate on rt_notes
+for each statement execute function rt_send();
 """
 
 

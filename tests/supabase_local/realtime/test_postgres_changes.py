@@ -9,21 +9,21 @@ import pytest
 from tests.supabase_local.realtime.support import ADA, EVE, SECRET_KEY, Socket, token, unique
 
 TABLES = """
-  create table public.items (
+  create table items (
     id bigint primary key, owner uuid, name text, price numeric, done boolean, secret text
   );
-  grant select on public.items to service_role;
-  grant select (id, owner, name, price, done) on public.items to authenticated;
-  grant select on public.items to anon;
-  alter table public.items enable row level security;
-  create policy mine on public.items for select to authenticated using (owner = auth.uid());
+  grant select on items to service_role;
+  grant select (id, owner, name, price, done) on items to authenticated;
+  grant select on items to anon;
+  alter table items enable row level security;
+  create policy mine on items for select to authenticated using (owner = auth.uid());
 
-  create table public.open_items (id bigint primary key, name text, price numeric, done boolean);
-  grant select on public.open_items to anon, authenticated, service_role;
+  create table open_items (id bigint primary key, name text, price numeric, done boolean);
+  grant select on open_items to anon, authenticated, service_role;
 
-  create table public.unpublished (id bigint primary key);
+  create table unpublished (id bigint primary key);
   alter publication supabase_realtime
-    add table public.items, public.open_items;
+    add table items, open_items;
 """
 
 
