@@ -1643,29 +1643,29 @@ from (
     ),
     (
       'running',
-      '[Silent for {silent}, since {sign}|Last update {age} ago ({last})|Last update {age} ago|'
-        'Worker {worker_id} has been running it since {leased_at}][, {seen}].[ 99 % of the jobs of '
-        'its type take {usual} or less.][ The worker misses its renewals. Its last known call was '
-        'at {missed_since}.| The worker has not renewed its lease since {late_since}.|][ {death}. '
-        'It runs with {beside} of them and nothing else.| {death}. It runs alone.|][ An earlier '
-        'process of it was ended by {killer}.][ The role job_worker may not execute '
-        '{not_granted}, so its outcome is not stored.| Its worker lacks {a_right}, so its outcome '
-        'is not stored.|][ One call of its processor runs it and {batched}.| It waits for '
-        '{next_call}.|][ Its database session (pid {pid}) waits for a lock of the session with pid '
-        '{blocker}.][ Session {own_blocker} belongs to the same job.][ The process has grown by '
-        '{grown_mb} MB.]',
+      '[Silent for {silent}, since {sign}|Last known update {age} ago ({last})|Last known update '
+        '{age} ago|Worker {worker_id} has been running it since {leased_at}][, {seen}].[ 99 % of '
+        'the jobs of its type take {usual} or less.][ The worker misses its renewals. Its last '
+        'known call was at {missed_since}.| The worker has not renewed its lease since '
+        '{late_since}.|][ {death}. It runs with {beside} of them and nothing else.| {death}. It '
+        'runs alone.|][ An earlier process of it was ended by {killer}.][ The role job_worker may '
+        'not execute {not_granted}, so its outcome is not stored.| Its worker lacks {a_right}, so '
+        'its outcome is not stored.|][ One call of its processor runs it and {batched}.| It waits '
+        'for {next_call}.|][ Its database session (pid {pid}) waits for a lock of the session with '
+        'pid {blocker}.][ Session {own_blocker} belongs to the same job.][ The process has grown '
+        'by {grown_mb} MB.]',
       '[Grant the right: `grant execute on function {not_granted}(jsonb) to job_worker`.|Notify '
-        'the operator of the service, because the worker lacks {a_right}.|In code, '
-        'commit that session before the call at {place}. To end this attempt: `select '
+        'the operator of the service, because the worker lacks {a_right}.|In code, commit that '
+        'session before the call at {place}. To end this attempt: `select '
         'pg_terminate_backend({own_blocker})`.|Commit or end that session: `select '
-        'pg_terminate_backend({blocker})`.|If the process of the worker '
-        'has hung since {missed_since}, end it. The job then runs again at the latest after '
-        '{expires_at}.|If its code has blocked the event loop since {late_since}, run the blocking '
-        'call with `asyncio.to_thread`.|If that is too long, give the call at {silent_place} a '
-        'time limit, or the type a `timeout` below {shorter}.|If that is too long, give the call '
-        'at {silent_place} a time limit.|If {usual} should '
-        'suffice, check its log and the code at {place}.|Nothing to do until {lease_until}. If the '
-        'lease is not renewed by then, the job is reclaimed.|Nothing to do.]',
+        'pg_terminate_backend({blocker})`.|If the process of the worker has hung since '
+        '{missed_since}, end it. The job then runs again at the latest after {expires_at}.|If its '
+        'code has blocked the event loop since {late_since}, run the blocking call with '
+        '`asyncio.to_thread`.|If that is too long, give that call a time limit, or the type a '
+        '`timeout` below {shorter}.|If {silent} is too long, give the call at {place} a time '
+        'limit.|If {usual} should suffice, check its log and the code at {place}.|Nothing to do '
+        'until {lease_until}. If the lease is not renewed by then, the job is reclaimed.|Nothing '
+        'to do.]',
       'watch {job_id}',
       '/types/{job_type}'
     ),
@@ -2548,10 +2548,11 @@ $$;
 -- seen: The running step and the line of code, as text.
 -- sign, last: Kind of the job's last update as text, for example 'its last log line', 'log line'.
 -- age: Time since the last update of the job, as text.
--- silent, silent_place: The age and the line of code. Null for less than 20 seconds, because
---   workers report updates of jobs only every 15 seconds.
--- shorter: The timeout, unless it has already started again. It starts again for each call of a
---   split batch, and once after another job has blocked the event loop.
+-- silent: The age. Null for less than 20 seconds, because workers report updates of jobs only every
+--   15 seconds.
+-- shorter: The timeout of a job that is silent at a line of code, unless the timeout has already
+--   started again. It starts again for each call of a split batch, and once after another job has
+--   blocked the event loop.
 -- times_out_at, after: Time at which the timeout or the deadline stops the job's call, and what
 --   follows, as text. Null if this time is unknown.
 -- blocker: Database session that holds a lock for which the session of the silent job waits.
@@ -2603,9 +2604,9 @@ begin
         end,
         'age', queue.length_in_words(p.ms),
         'silent', case when p.is_silent then queue.length_in_words(p.ms) end,
-        'silent_place', case when p.is_silent then l.pulse -> 'place' end,
         'shorter', case
-          when not t.has_restarted then queue.length_in_words(1000 * v_timeout)
+          when p.is_silent and not t.has_restarted and l.pulse ->> 'place' <> ''
+            then queue.length_in_words(1000 * v_timeout)
         end,
         'times_out_at', case when s.late_since is null and t.at > p_now then t.at end,
         'after', case

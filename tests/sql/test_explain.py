@@ -1024,7 +1024,9 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     engine.report(lease, pulse=pulse | {"for_ms": 250_000})
     engine.report(lease, progress={"percentage": 50})
     said = engine.explain(hangs)
-    assert re.match(r"Last update \d+ ms ago \(progress\), last seen in its step", said["sentence"])
+    assert re.match(
+        r"Last known update \d+ ms ago \(progress\), last seen in its step", said["sentence"]
+    )
     assert "all.py:134. 99 % of the jobs of its type take 1 s or less." in said["sentence"]
     assert "If 1 s should suffice, check its log" in said["next"][0]["words"]
 
@@ -1057,7 +1059,7 @@ def test_a_running_job_shows_what_follows_at_its_timeout(engine: Engine) -> None
     assert said["sentence"].startswith(
         "Silent for 30 s, since its timeout started again, at a.py:1"
     )
-    assert said["next"][0]["words"] == "If that is too long, give the call at a.py:1 a time limit."
+    assert said["next"][0]["words"] == "If 30 s is too long, give the call at a.py:1 a time limit."
     engine.advance(10)  # the event loop is blocked
     said = engine.explain(job_id)
     assert ", last seen at a.py:1. The worker has not renewed its lease since" in said["sentence"]

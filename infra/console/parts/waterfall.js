@@ -5,8 +5,7 @@ import { html, useState } from "../lib/ui.js";
 
 const MAX_ROWS = 400;
 
-const iso = (ms) => new Date(ms).toISOString();
-const timeOfDay = (ms) => clock(iso(ms)).slice(0, 8);
+const timeOfDay = (ms) => clock(ms).slice(0, 8);
 
 /**
  * Rows of a job's attempts, steps and child jobs on a time axis. The bars of the job are hatched
@@ -19,10 +18,6 @@ export function Waterfall({ all, more, silentSince, detailsOf }) {
   const from = Math.min(...rows.map((row) => row.from));
   const to = Math.max(...rows.map((row) => row.to)); // grows while the job runs
   const percent = (ms, whole = to - from) => `${(100 * ms) / Math.max(whole, 1)}%`;
-  const silentOf = (row) =>
-    silentSince && row.isRunning && row.jobId === rows[0].jobId
-      ? percent(row.to - Math.max(Date.parse(silentSince), row.from), row.to - row.from)
-      : 0;
   return html`<div class="waterfall">
     <p class="waterfall-axis muted num" aria-hidden="true">
       <span>${timeOfDay(from)}</span>
@@ -34,7 +29,10 @@ export function Waterfall({ all, more, silentSince, detailsOf }) {
         const place = {
           left: percent(row.from - from),
           width: percent(row.to - row.from),
-          "--silent": silentOf(row),
+          "--silent":
+            row.isRunning &&
+            row.jobId === rows[0].jobId &&
+            percent(row.to - Math.max(silentSince, row.from), row.to - row.from),
         };
         return html`<li key=${row.key}>
           <${Line}
@@ -63,7 +61,7 @@ export function Waterfall({ all, more, silentSince, detailsOf }) {
 function Line({ row, place, isOpened, toggle }) {
   const { kind, level, name, word, tone, error, from, to, ran, isRunning } = row;
   const time = duration(ran || to - from);
-  const title = error ?? `${time} from ${utc(iso(from))}`;
+  const title = error ?? `${time} from ${utc(from)}`;
   return html`<button
     type="button"
     class="waterfall-row"

@@ -95,14 +95,15 @@ function useChangeTime(value) {
  * Return the time and the kind of a running job's last update, if the job's explanation begins with
  * the last update.
  */
-function useLastUpdate(job, { sentence, data = {} } = {}, output, line) {
+function useLastUpdate(job, { sentence, data = {} } = {}, output, line, steps) {
   const seen = [
     { at: data.silent_since, kind: data.last, silent: data.silent },
     { at: useChangeTime(JSON.stringify(job.progress)), kind: "progress" },
     { at: useChangeTime(Object.values(output)[0] && output), kind: "output" },
     { at: line?.at, kind: "log line" },
+    { at: steps?.at(-1)?.ended_at, kind: "end of a step" },
   ];
-  return job.status === "processing" && /^(Silent for|Last update)/.test(sentence)
+  return job.status === "processing" && /^(Silent for|Last known)/.test(sentence)
     ? seen.reduce((one, next) => (next.at > one.at ? next : one))
     : null;
 }
@@ -121,7 +122,13 @@ function JobDetails({ watch, job }) {
   const { attempts, explained, trace } = useDetails(job);
   const log = useJobLines(job.id, job.last_seq);
   const { value: explanation } = explained;
-  const update = useLastUpdate(job, explanation, watch.output, log.lines.at(-1));
+  const update = useLastUpdate(
+    job,
+    explanation,
+    watch.output,
+    log.lines.at(-1),
+    trace.value?.jobs[0]?.steps,
+  );
   const wait = job.status === "waiting" ? job.waiting_for : null;
   const isLive = !ENDED.has(job.status);
   const data = html`<${JobData} job=${job} />`;
@@ -180,7 +187,7 @@ function JobDetails({ watch, job }) {
           html`<${Timeline}
             job=${job}
             trace=${trace}
-            silentSince=${update?.silent && update.at}
+            silentSince=${Date.parse(update?.silent && update.at)}
             isMoving=${isLive && watch.freshness !== "offline"}
             detailsOf=${(row) =>
               html`<${RowDetails}
@@ -284,7 +291,7 @@ function Explained({ explained, job, update }) {
             : html`<${Sentence} text=${first} />`
         }
       </span>
-      <${Sentence} text=${rest} />
+      <${Sentence} text=${rest.replace(" %", "\u00a0%")} />
       ${cause && html` <span class="muted">Cause: ${cause}</span>`}
       ${
         start &&
