@@ -1932,17 +1932,16 @@ from (
     ),
     (
       'not_leased',
-      'It has been ready since {ready_at}. [The role {without_right} may not execute '
-        'public.lease_jobs, so workers with this role lease nothing|Workers lack {a_right}, so '
+      'It has been ready since {ready_at}. [The role {without_right} lacks a right '
+        '(`{lacked}`), so workers with this role lease nothing|Workers lack {a_right}, so '
         'they lease nothing|The workers that serve it '
         'use {running} of {slots} slots, but have leased nothing since {leased_at}|The workers '
         'that serve it have leased nothing since {leased_at}|No worker that serves it runs{yet}|'
         'Workers that serve it have not leased it].[ They were last seen at {seen_at}.]',
-      '[Grant the right: `grant execute on function public.lease_jobs(jsonb) to '
-        '{without_right}`.|Notify the operator of the service, because workers lack '
-        '{a_right}.|Nothing to do if a worker that serves it is starting{yet}. Otherwise start '
-        'one.|If they have hung since {silent_since}, end their processes. Otherwise check their '
-        'rights and logs.|Check their rights and logs.]',
+      '[Grant the right: `grant {lacked} to {without_right}`.|Notify the operator of the service, '
+        'because workers lack {a_right}.|Nothing to do if a worker that serves it is starting{yet}.'
+        ' Otherwise start one.|If they have hung since {silent_since}, end their processes. '
+        'Otherwise check their rights and logs.|Check their rights and logs.]',
       'doctor',
       '/overview'
     ),
@@ -2081,8 +2080,8 @@ from (
     ),
     (
       'missing_right',
-      'Workers with the role job_worker may not execute {function}.',
-      'Grant the right: `grant execute on function {function}(jsonb) to job_worker`.',
+      'Workers with the role job_worker lack a right (`{right}`).',
+      'Grant the right: `grant {right} to job_worker`.',
       null,
       '/overview'
     ),
@@ -2691,6 +2690,23 @@ begin
 end;
 $$;
 
+-- Return the right that the role job_worker lacks to call a function, as in a statement `grant`.
+-- Return null if the role may call the function, or does not exist.
+create function queue.lacked_right(p_function regproc)
+returns text
+language sql stable
+set search_path = ''
+as $$
+select case
+  when not has_schema_privilege(r.role, f.pronamespace, 'usage')
+    then 'usage on schema ' || f.pronamespace::regnamespace
+  when not has_function_privilege(r.role, f.oid, 'execute')
+    then 'execute on function ' || f.oid::regprocedure
+end
+from (values (to_regrole('job_worker'))) as r (role)
+join pg_catalog.pg_proc as f on f.oid = p_function
+$$;
+
 -- Return the reason why a job has not started. A job cannot start if for example it has ended,
 -- runs, waits or is delayed, if a trigger of the project rejects a change of its row, if its type
 -- is paused, or if no worker serves its type. For a job that may start, queue.explain_ready returns
@@ -2973,14 +2989,7 @@ declare
     when p_job.started_at is null then least(p_job.deadline_at, p_job.start_by_at)
   end;
   v_silent_since timestamptz; -- null if a worker that serves the job has called recently
-  v_without_right constant text := (
-    select 'job_worker'
-    where not has_function_privilege(
-      to_regrole('job_worker'),
-      'public.lease_jobs'::regproc,
-      'execute'
-    )
-  );
+  v_lacked constant text := queue.lacked_right('public.lease_jobs');
 begin
   if v_must_start_by <= p_now then
     select min(w.started_at) as started_at, v_must_start_by as must_start_by
@@ -3161,7 +3170,7 @@ begin
   end;
   v_reason := case
     when v_workers.full_since <= p_now - interval '10 seconds' and v_workers.is_full then 'no_slot'
-    when v_without_right is not null
+    when v_lacked is not null
         or v_workers.yet is not null
         or v_ready_at <= p_now - interval '1 minute'
         and v_workers.is_full is not true
@@ -3178,7 +3187,8 @@ begin
     'reason', v_reason,
     'data', to_jsonb(v_workers) - '{is_full,is_idle}'::text[] || v_rank || jsonb_build_object(
       'must_start_by', (select p_job.start_by_at where p_job.started_at is null),
-      'without_right', v_without_right,
+      'lacked', v_lacked,
+      'without_right', (select 'job_worker' where v_lacked is not null),
       'silent_since', v_silent_since,
       'ready_at', v_ready_at,
       'patience_until', v_ready_at + case v_reason
@@ -3701,7 +3711,7 @@ begin
   end if;
   if not p_is_open then -- hide the names of others from members
     v_found := v_found || jsonb_build_object(
-      'data', (v_found -> 'data') - '{application,without_right,not_granted}'::text[]
+      'data', (v_found -> 'data') - '{application,without_right,lacked,not_granted}'::text[]
         || jsonb_build_object('a_right', case
           when v_found #>> '{data,without_right}' <> '' or v_found #>> '{data,not_granted}' <> ''
             then 'a right in the database'

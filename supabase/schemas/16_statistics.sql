@@ -559,7 +559,7 @@ declare
       '{public.lease_jobs, public.report_jobs, public.settle_jobs,
         public.run_maintenance}'::regproc[]
     ) as f (function)
-    where not has_function_privilege(to_regrole('job_worker'), f.function, 'execute')
+    where queue.lacked_right(f.function) is not null
   );
 begin
   return query
@@ -730,8 +730,14 @@ begin
       case when p_workspace_id is null then 'missing_right' else 'workers_lack_right' end,
       null::timestamptz,
       null::text,
-      jsonb_build_object('function', case when p_workspace_id is null then f.function end)
+      case
+        when p_workspace_id is null
+          then jsonb_build_object('right', r.lacked, 'function', min(f.function::text))
+        else '{}'
+      end
     from unnest(v_denied) as f (function)
+    cross join lateral queue.lacked_right(f.function) as r (lacked)
+    group by r.lacked
     limit case when p_workspace_id is not null then 1 end;
   if p_workspace_id is not null then
     -- only operators see the cause, for example a session with an open transaction

@@ -939,6 +939,11 @@ def test_a_lack_of_slots_is_reported_only_if_leases_use_them_all(
     [step] = engine.findings()["missing_right"]["next"]
     engine.run(re.findall("`(grant .*)`", step["words"])[0])
     assert "missing_right" not in engine.findings()
+    engine.run("revoke usage on schema public from public, job_worker")
+    grant = "grant usage on schema public to job_worker"
+    for shown in (engine.explain(second), engine.findings()["missing_right"]):
+        assert grant in shown["next"][0]["words"]
+    engine.run(grant)
     engine.lease(1, **call, **{"call": 2})
     engine.report_all([handle(each) for each in leases])
     engine.advance(20)
