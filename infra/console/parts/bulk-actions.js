@@ -105,8 +105,7 @@ export function Selection({ picked, all, state, query, workspaceId, done }) {
     const jobs = rows?.filter((row) => states.includes(row.state) && kindOf(row).includes(kind));
     if (jobs ? jobs.length === 0 : when || (state && !states.includes(state))) return null;
     const many = jobs && nameJobs(jobs.map(kindOf));
-    const isQuery = !isPicked && !kind && !when;
-    const filter = isQuery ? query : { ids: jobs.map(({ id }) => id), state: states };
+    const filter = jobs ? { ids: jobs.map(({ id }) => id), state: states } : query;
     return html`<button
       type="button"
       key=${action + kind}

@@ -175,7 +175,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
         picked=${picked}
         all=${state.isAll ? rows : null}
         state=${filter.state}
-        query=${{ ...query, ids: only }}
+        query=${query}
         workspaceId=${workspaceId}
         done=${() => {
           setChosen(new Set());
