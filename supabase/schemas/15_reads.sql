@@ -1528,7 +1528,8 @@ from (
       ),
       (
         '{locked, open_transaction, blocking_session}',
-        'End that session if no one needs it: `select pg_terminate_backend({pid})`.',
+        '[Check whether these triggers of the table of jobs take long: {triggers}.|End that '
+          'session if no one needs it: `select pg_terminate_backend({pid})`.]',
         null,
         '/overview'
       ),
@@ -2197,12 +2198,12 @@ from (
       (
         'locked',
         'A session (pid {pid}) has locked its row in an open transaction since {held_since}, so it '
-          'can neither start nor end.'
+          'can neither start nor end.[ {work}.]'
       ),
       (
         'open_transaction',
         'A session with an open transaction delays statistics, messages to other services and '
-          'maintenance.'
+          'maintenance.[ {work}.]'
       ),
       (
         'late_events',
@@ -2213,7 +2214,7 @@ from (
         '[A transaction that began at {since} has locked the table {locked}, so no job can be '
           'added or changed|Sessions that wait for a lock of one session: {waiting}. Its '
           'transaction began at {began_at}|Sessions that wait for a lock of one session: '
-          '{waiting}, the first since {since}].'
+          '{waiting}, the first since {since}].[ {work}.]'
       ),
       (
         'disk_filling',
@@ -3205,22 +3206,54 @@ $$;
 -- or ending. The functions below find the holders for public.explain_job and for queue.holders. If
 -- the holder is a job of another workspace, only operators and the service learn which job it is.
 
+-- Return the call of a worker or a person that a database session is running, and the event for
+-- which it waits, as text, and the names of all triggers of public.jobs that are not the engine's.
+-- Both are null if the session runs no such call.
+create function queue.session_work(p_pid integer)
+returns table (work text, triggers text)
+language sql stable
+set search_path = ''
+as $$
+select 'It runs ' || c.call || coalesce(' and waits (' || a.wait_event || ')', ''), (
+  select string_agg(t.tgname, ', ' order by t.tgname)
+  from pg_catalog.pg_trigger as t
+  join pg_catalog.pg_proc as f on f.oid = t.tgfoid
+  where t.tgrelid = 'public.jobs'::regclass
+    and not t.tgisinternal
+    and t.tgenabled <> 'D'
+    and f.pronamespace <> 'queue'::regnamespace
+)
+from pg_catalog.pg_stat_activity as a
+cross join lateral substring(
+  a.query from '\m(?:(?:lease|settle|report|spawn|enqueue|retry|cancel)_jobs?|run_maintenance)\M'
+) as c (call)
+where a.pid = p_pid and a.state = 'active' and c.call is not null
+$$;
+
 -- Return the database sessions that have locked the rows of the jobs p_ids. A database session is
 -- returned only if its transaction has been open for at least two seconds. If a session that has
 -- locked a row waits for another session, return the last session in the chain of waits, because
 -- the last session must end first. The xmax of a row identifies the transaction that has locked the
 -- row (supabase/DECISIONS.md).
 create function queue.locks_on(p_ids uuid[], p_now timestamptz)
-returns table (job_id uuid, pid integer, since timestamptz, application text)
+returns table (
+  job_id uuid,
+  pid integer,
+  since timestamptz,
+  application text,
+  work text,
+  triggers text
+)
 language sql stable
 set search_path = ''
 as $$
-select distinct on (j.id) j.id, a.pid, s.since, a.application_name
+select distinct on (j.id) j.id, a.pid, s.since, a.application_name, w.work, w.triggers
 from public.jobs as j
 join pg_catalog.pg_locks as l on l.transactionid = j.xmax
 cross join lateral queue.last_blocker(l.pid) as b (pid)
 join pg_catalog.pg_stat_activity as a on a.pid = b.pid
 cross join lateral coalesce(a.xact_start, a.state_change) as s (since)
+left join lateral queue.session_work(a.pid) as w on true
 where j.id = any (p_ids)
   and j.xmax <> '0'::xid
   and l.locktype = 'transactionid'
@@ -3711,7 +3744,8 @@ begin
   end if;
   if not p_is_open then -- hide the names of others from members
     v_found := v_found || jsonb_build_object(
-      'data', (v_found -> 'data') - '{application,without_right,lacked,not_granted}'::text[]
+      'data', (v_found -> 'data')
+        - '{application,triggers,without_right,lacked,not_granted}'::text[]
         || jsonb_build_object('a_right', case
           when v_found #>> '{data,without_right}' <> '' or v_found #>> '{data,not_granted}' <> ''
             then 'a right in the database'

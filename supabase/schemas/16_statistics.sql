@@ -506,7 +506,9 @@ select
     'pid', h.pid,
     'waiting', count(*),
     'locked', max(w.locked),
-    'began_at', h.xact_start
+    'began_at', h.xact_start,
+    'work', max(k.work),
+    'triggers', max(k.triggers)
   )
 from (
   (
@@ -531,6 +533,7 @@ from (
 ) as w
 join pg_catalog.pg_stat_activity as h
   on h.pid = w.pid and h.wait_event_type is distinct from 'Lock'
+left join lateral queue.session_work(h.pid) as k on true
 group by h.pid, h.application_name, h.usename, h.backend_type, h.state, h.xact_start
 having coalesce(h.xact_start, min(w.since)) <= p_now - interval '10 seconds'
   and (p_workspace_id is null or max(w.locked) is not null)
@@ -789,7 +792,7 @@ begin
             else 'readers of events wait until it ends'
           end
         ),
-        jsonb_build_object('pid', o.pid)
+        jsonb_build_object('pid', o.pid, 'work', w.work, 'triggers', w.triggers)
       from (
         select
           a.*,
@@ -801,6 +804,7 @@ begin
           and num_nonnulls(a.backend_xid, a.backend_xmin) > 0
           and a.wait_event_type is distinct from 'Lock' -- the session that it waits for is named
       ) as o
+      left join lateral queue.session_work(o.pid) as w on true
       where o.seconds >= case
         when o.backend_xid is null then 300
         when o.state = 'active' then 60

@@ -745,6 +745,25 @@ def test_a_session_that_holds_a_row_is_named(engine: Engine, ada: Engine) -> Non
         assert reason(engine, runs) == "running"
 
 
+def test_a_worker_that_waits_in_a_trigger_is_not_a_session_to_end(
+    engine: Engine, ada: Engine
+) -> None:
+    """The session is the worker's own call, which a slow trigger of the project delays."""
+    job_id = engine.enqueue()
+    engine.add_trigger("before update", "perform pg_sleep(3); return new;")
+    with engine.another_session() as worker:
+        leased = engine.blocked(worker.lease_call)
+        engine.advance(70)
+        shown = engine.explain(job_id), engine.findings()["open_transaction"]
+        hidden = ada.explain(job_id)
+        leased.result()
+    for said in shown:
+        assert said["sentence"].endswith("It runs lease_jobs and waits (PgSleep).")
+        assert "z_own" in said["next"][0]["words"]
+        assert "pg_terminate_backend" not in str(said)
+    assert "z_own" not in str(hidden)
+
+
 def test_a_session_for_which_a_processor_waits_is_named(engine: Engine) -> None:
     """If a processor's query waits for a lock, `explain_job` names the session that has the lock.
 
