@@ -127,8 +127,10 @@ class JobList {
       // old rows only if the person has scrolled to them.
       const hasOld =
         page.jobs.some((row) => this.#rows.has(row.id)) || this.#visible()[0] !== first;
+      const { ids } = this.#filter;
+      const isListed = ({ id }) => !top.has(id) && (!ids || ids.includes(id));
       const kept = [...this.#rows.values()].filter(
-        (row) => hasOld && page.next && !top.has(row.id) && row.created_at <= oldest,
+        (row) => hasOld && page.next && isListed(row) && row.created_at <= oldest,
       );
       this.#top = page.jobs;
       this.#readAt = Date.now();
@@ -164,7 +166,8 @@ class JobList {
    * database returns only ids.
    */
   async #firstPage() {
-    const limit = Math.min(this.#visible().length, PAGE) || PAGE; // at first, no row is visible
+    const first = this.#filter.ids ? MAX_REFRESHED : PAGE; // at first, no row is visible
+    const limit = Math.min(this.#visible().length, PAGE) || first;
     const page = await this.#page(this.#filter, this.#cursorOfTop, limit);
     const known = new Map(this.#top.map(({ id }) => [id, this.#rows.get(id)]));
     const isNew = (row) => !row.state && !known.get(row.id);
