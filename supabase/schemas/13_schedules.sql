@@ -569,9 +569,11 @@ begin
     )
     from queue.schedules as s
     left join queue.unserved_schedules(p_workspace_id, queue.clock()) as u on u.name = s.name
+    left join queue.waiting_schedules(p_workspace_id) as w on w.name = s.name
     cross join lateral coalesce(
       s.problem,
-      'no worker serves the job type ' || u.job_type
+      'no worker serves the job type ' || u.job_type,
+      'job ' || w.job_id || ' of an earlier run has not started'
     ) as p (problem)
     where s.workspace_id = p_workspace_id
   );

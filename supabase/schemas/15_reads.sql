@@ -1306,6 +1306,27 @@ where s.enabled
   and (p_workspace_id is null or s.workspace_id = p_workspace_id)
 $$;
 
+-- Return the enabled schedules whose latest run enqueued no new job, because a job of an earlier
+-- run has the same unique key and has not started. Up to 1,000 schedules are read.
+-- p_workspace_id: Null to return the schedules of all workspaces.
+create function queue.waiting_schedules(p_workspace_id uuid)
+returns table (name text, job_id uuid, since timestamptz)
+language sql stable
+set search_path = ''
+as $$
+select s.name, j.id, s.last_slot_at
+from (
+  select *
+  from queue.schedules as o
+  where o.enabled
+    and o.options ? 'unique'
+    and (p_workspace_id is null or o.workspace_id = p_workspace_id)
+  limit 1000
+) as s
+join public.jobs as j on j.id = any (array[s.last_job_id])
+where j.status = 'pending' and j.started_at is null and j.created_at < s.last_slot_at
+$$;
+
 -- Each row has a sentence and advice for one reason why a job or the queue makes no progress. A row
 -- with the reason failed:<kind> has the advice for failed jobs whose error has this kind. The
 -- column `command` omits the command's first word, `minutehand`. If `path` is null, the advice
@@ -2020,6 +2041,14 @@ from (
       'Deploy a worker that has {job_type}, or turn the schedule off.',
       'types',
       '/schedules'
+    ),
+    (
+      'waiting_schedule',
+      'The run of the schedule {schedule} at {since} enqueued no new job, because job {job_id} of '
+        'an earlier run has not started.',
+      'See why that job waits.',
+      'explain {job_id}',
+      null
     ),
     (
       'full_workspace',

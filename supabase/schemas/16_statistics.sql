@@ -1084,6 +1084,14 @@ from queue.unserved_schedules(p_workspace_id, p_now) as u
 union all
 select
   'warn',
+  'waiting_schedule',
+  w.since,
+  null,
+  jsonb_build_object('schedule', w.name, 'job_id', w.job_id)
+from queue.waiting_schedules(p_workspace_id) as w
+union all
+select
+  'warn',
   'silent_jobs',
   (s.jobs[1] ->> 'since')::timestamptz,
   null,

@@ -1161,6 +1161,25 @@ def test_a_schedule_whose_type_no_worker_has_is_a_finding(engine: Engine) -> Non
     assert listed["problem"] == "no worker serves the job type wrok"
 
 
+def test_a_schedule_whose_unique_job_has_not_started_is_a_finding(engine: Engine) -> None:
+    """Its runs enqueue nothing, although the schedule itself has no fault."""
+    engine.put_schedule(name="nightly", options={"unique": {"key": "k"}})
+    engine.lease_call(0, job_types=["work"])
+    engine.elapse(60)
+    [job_id] = engine.rows("select id::text from public.jobs")
+    assert "waiting_schedule" not in engine.findings(ACME)
+    engine.elapse(60)
+
+    for workspace in (ACME, None):
+        found = engine.findings(workspace)["waiting_schedule"]
+        assert f"because job {job_id} of an earlier run has not started" in found["sentence"]
+        assert found["next"][0]["command"] == f"minutehand explain {job_id}"
+    [listed] = engine.rpc("list_schedules", p_workspace_id=ACME)["schedules"]
+    assert listed["problem"] == f"job {job_id} of an earlier run has not started"
+    engine.lease_one()
+    assert "waiting_schedule" not in engine.findings()
+
+
 def test_deliveries_to_a_receiver_are_one_holder_and_outside_of_the_default_list(
     engine: Engine,
 ) -> None:
