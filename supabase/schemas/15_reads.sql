@@ -1513,7 +1513,7 @@ from (
         '/overview'
       ),
       (
-        '{no_worker, no_processor, lease_expired, silent_worker}',
+        '{no_worker, no_processor, running, lease_expired, silent_worker}',
         'Set `SUPABASE_WORKER_KEY` of the workers to a key that is valid after {key_expired_at}:',
         'token worker',
         '/overview'
@@ -1667,10 +1667,11 @@ from (
       'running',
       '[Silent for {silent}, since {sign}|Last known update {age} ago ({last})|Last known update '
         '{age} ago|Worker {worker_id} has been running it since {leased_at}][, {seen}].[ 99 % of '
-        'the jobs of its type take {usual} or less.][ The worker misses its renewals. Its last '
-        'known call was at {missed_since}.| The worker has not renewed its lease since '
-        '{late_since}.|][ {death}. It runs with {beside} of them and nothing else.| {death}. It '
-        'runs alone.|][ An earlier process of it was ended by {killer}.][ The role job_worker may '
+        'the jobs of its type take {usual} or less.][ The last known call of its worker was at '
+        '{missed_since}.| The worker has not renewed its lease since {late_since}.|][ The key of '
+        'the worker expired at {key_expired_at}.][ {death}. It runs with {beside} of them and '
+        'nothing else.| {death}. It runs alone.|][ An earlier process of it was ended by '
+        '{killer}.][ The role job_worker may '
         'not execute {not_granted}, so its outcome is not stored.| Its worker lacks {a_right}, so '
         'its outcome is not stored.|][ One call of its processor runs it and {batched}.| It waits '
         'for {next_call}.|][ Its database session (pid {pid}) waits for a lock of the session with '
