@@ -2159,9 +2159,9 @@ from (
     ),
     (
       'retrying_jobs',
-      '{count} of {job_type} are retrying: {error}. The next attempt is at {next_at}.',
-      'Fix what the error names, and run one of them now. Then run the others by `Run now` below '
-        'the list of these jobs.',
+      '{count} of {job_type} are retrying: {error}.',
+      'Fix what the error names. The next attempt is at {next_at}. Run one of them sooner, then '
+        'the others by `Run now` below the list of these jobs.',
       'retry {job_id}',
       '/jobs?state=retrying&job_type={job_type}'
     ),

@@ -20,6 +20,9 @@ export const html = htm.bind(h);
 /** Join the names of CSS classes. Arguments that are falsy are left out. */
 export const classes = (...names) => names.filter(Boolean).join(" ");
 
+/** Return whether the screen is as narrow as a phone's. */
+export const isPhone = () => matchMedia("(max-width: 46rem)").matches;
+
 /** Return a button in a style without emphasis. */
 export const quietButton = (words, onClick, more) =>
   html`<button type="button" class="quiet" onClick=${onClick} ...${more}>${words}</button>`;

@@ -1,12 +1,12 @@
 // Shows problems of the whole system at the top of every page, a line for each problem.
 
 import { session, outage, supabase, engine, problems } from "../api.js";
-import { clock, number } from "../lib/format.js";
+import { clock, pluralize } from "../lib/format.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
 import { isHidden } from "../lib/jobs/page.js";
 import { currentLocation } from "../lib/router.js";
 import { changes, useFetch, useStore } from "../lib/store.js";
-import { html, useEffect, useLayoutEffect, useMemo, useState } from "../lib/ui.js";
+import { html, isPhone, useEffect, useLayoutEffect, useMemo, useState } from "../lib/ui.js";
 import { linkTo, Steps } from "./holders.js";
 import { Icon } from "./icons.js";
 import { useRefresh } from "./live.js";
@@ -17,7 +17,8 @@ const BUSY_MS = 5000; // minimum milliseconds between two reads that changes of 
 const FINDINGS_MS = 20_000; // minimum milliseconds between two reads of problems
 const LATE_MS = 15_000; // a slow machine or network may join a topic this late
 
-const MAX_SHOWN = 3; // further problems are shown on request
+/** Return the number of problems that are shown without a request. */
+const maxShown = () => (isPhone() ? 1 : 3);
 
 const notifyPage = () => isHidden() || changes.set((count) => count + 1);
 
@@ -88,11 +89,12 @@ export function Incidents({ workspace, isApp }) {
   }, [freshness]);
   const since = useStore(outage);
   const { findings, attention } = useStore(problems);
-  // the page of a job explains its problem, so the line only counts the other jobs
+  // the page of a job explains its problem, so the last line only counts the other jobs
   const own = attention?.find((group) => group.job_ids.includes(path.replace("/jobs/", "")));
   const lines = findings
     .map((line) => (own && isAbout(own, line) ? { ...line, others: line.jobs - 1 } : line))
-    .filter(({ others }) => others !== 0);
+    .filter(({ others }) => others !== 0)
+    .sort((one, other) => Boolean(one.others) - Boolean(other.others));
   if (since) lines.unshift({ verdict: "fail", sentence: outageLine(since) });
   else if (isWithoutRealtime) lines.unshift({ sentence: NO_REALTIME });
   if (read.error?.reachable)
@@ -104,7 +106,7 @@ export function Incidents({ workspace, isApp }) {
     (line) =>
       html`<${Problem} key=${line.key ? `${line.key} ${line.since}` : line.sentence} line=${line} here=${here} />`,
   );
-  const rest = shown.splice(MAX_SHOWN);
+  const rest = shown.splice(maxShown());
   return html`<section
     class="incidents"
     data-tone=${lines.some(({ verdict }) => verdict === "fail") ? "failed" : "waiting"}
@@ -114,7 +116,7 @@ export function Incidents({ workspace, isApp }) {
     ${
       rest.length > 0 &&
       html`<details>
-        <summary>${rest.length} more</summary>
+        <summary>${pluralize(rest.length, "more problem")}</summary>
         ${rest}
       </details>`
     }
@@ -130,7 +132,7 @@ function Problem({ line, here }) {
     <div>
       ${
         others
-          ? `Other jobs with this problem: ${number(others)}.`
+          ? `${pluralize(others, "other job has", "other jobs have")} the same problem as this one.`
           : html`<span class="strong"><${Sentence} text=${sentence} withAges /></span>`
       }
       ${link && html` <a href=${link}>${linkTo(link)}</a>`}

@@ -6,7 +6,16 @@ import { useJobList } from "./job-list.js";
 import { isTyping, useKey } from "../lib/keys.js";
 import { isDelayed, NAMES, nextRunOf, stateAt, STATES } from "../lib/states.js";
 import { useStore } from "../lib/store.js";
-import { classes, html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../lib/ui.js";
+import {
+  classes,
+  html,
+  isPhone,
+  useEffect,
+  useLayoutEffect,
+  useMemo,
+  useRef,
+  useState,
+} from "../lib/ui.js";
 import { useVirtual } from "../lib/virtual.js";
 import { Freshness, JobProgress, StateBadge } from "./badge.js";
 import { Selection } from "./bulk-actions.js";
@@ -17,7 +26,7 @@ import { Loading, Stale } from "./states-of-view.js";
 import { Elapsed, useNow, When } from "./when.js";
 
 /** Return the height of a row, as `.job-row` in jobs.css sets it. */
-const rowHeight = () => (matchMedia("(max-width: 46rem)").matches ? 62 : 36);
+const rowHeight = () => (isPhone() ? 62 : 36);
 
 /**
  * Return the start of a time range, rounded to the minute. If `since` is a time and not the name of
@@ -32,9 +41,8 @@ const rangeStart = (since) =>
 const HEADS = {
   Job: "",
   State: "c-state",
-  Attempt: "c-num num",
   Created: "c-time",
-  Duration: "c-num c-duration num",
+  Duration: "c-duration num",
   Id: "c-id",
 };
 
@@ -291,7 +299,7 @@ function Row({ row, index, isChosen, toggle }) {
         <span class="job-type">${row.job_type}</span>
         ${texts.map((text, n) => {
           const isBad = hasTrouble(row) && n === 0;
-          const note = classes("job-note", isBad && "bad", text.length > 50 && "long");
+          const note = classes("job-note", isBad && "bad", text.length > 70 && "long");
           return html`<span key=${text} class=${note}>${text}</span>`;
         })}
       </a>
@@ -300,25 +308,27 @@ function Row({ row, index, isChosen, toggle }) {
       <${StateBadge} job=${row} cancelling=${Boolean(row.cancel_requested_at)} compact />
       <${StateNote} row=${row} />
     </td>
-    <td class="c-num num">${row.attempts}<span class="muted">/${row.max_attempts}</span></td>
     <td class="c-time"><${When} at=${row.created_at} /></td>
-    <td class="c-num c-duration num"><${RunTime} row=${row} /></td>
+    <td class="c-duration num"><${RunTime} row=${row} /></td>
     <td class="c-id mono small muted">${shortId(row.id)}</td>
   </tr>`;
 }
 
 /**
- * Shows the progress of a running job, or the time of a delayed job's next run. A phone shows the
- * duration or the time of creation too, because it has no columns for them.
+ * Shows the progress of a running job, or the time of a delayed job's next run, and the attempts of
+ * a job that has failed. A phone shows the duration or the time of creation too, because it has no
+ * columns for them.
  */
 function StateNote({ row }) {
   const isQueued = stateAt(row, useNow(isDelayed(row.state))) === "queued";
   const next = !isQueued && nextRunOf(row);
   const isRunning = row.status === "processing";
+  const hasFailed = row.status === "failed" || row.attempts > 1;
   const more = isRunning ? html`<${RunTime} row=${row} />` : html`<${When} at=${row.created_at} />`;
   return html`<span class="state-note small muted">
     ${isRunning && html`<${JobProgress} job=${row} compact />`}
     ${next ? html`<${When} at=${next} />` : html`<span class="phone">${more}</span>`}
+    ${hasFailed && html` <span class="num" title="Attempts">${row.attempts}/${row.max_attempts}</span>`}
   </span>`;
 }
 

@@ -260,7 +260,7 @@ const Verdict = ({ update, sentence, data: { sign, step } }) => html`<span aria-
     update.silent
       ? html`Silent for <${Elapsed} from=${update.at} />, since ${sign}
           <${Sentence} text=${sentence.split(sign)[1]} />`
-      : html`Last update <${When} at=${update.at} />${update.kind && ` (${update.kind})`}${step && `, in its step ${step}`}.`
+      : html`Last update: <${When} at=${update.at} />${update.kind && ` (${update.kind})`}${step && `, in its step ${step}`}.`
   }
 </span>`;
 

@@ -134,7 +134,7 @@ def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker) -> Non
     worker.run("update public.jobs set started_at = now() - interval '4 minutes'")
     worker.report(lease, pulse={"last": "progress", "for_ms": 0, "memory_mb": 1})
     page.reload()
-    expect(page.locator(".explain")).to_contain_text(re.compile("Last update .*(progress)"))
+    expect(page.locator(".explain")).to_contain_text(re.compile("Last update: .*(progress)"))
     expect(page.locator(".progress")).to_contain_text("about 5 min left at this pace")
 
     text = "What " + "a" * 300 + "\n🌍"
