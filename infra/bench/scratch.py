@@ -126,9 +126,9 @@ class Scratch:
         return psycopg.connect(self.database_url, autocommit=True)
 
 
-def scratch_settings(url: str) -> Settings:
-    """Return the settings of a temporary project whose address is `url`."""
-    return Settings(
+def scratch_settings(url: str = "http://127.0.0.1:9", **changes: Any) -> Settings:
+    """Return the settings of a temporary project. At the default address, nothing responds."""
+    made = Settings(
         supabase_url=url,
         supabase_publishable_key=PUBLISHABLE_KEY,
         supabase_secret_key=SECRET_KEY,
@@ -137,6 +137,7 @@ def scratch_settings(url: str) -> Settings:
         background_job_tokens=("background-token",),
         apps=("minutehand_apps.*",),
     )
+    return made.model_copy(update=changes)
 
 
 def user_token(user_id: str = USER) -> str:

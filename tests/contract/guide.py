@@ -13,6 +13,9 @@ from minutehand_apps.training.media import find_ffmpeg
 from tests.support.paths import ROOT
 from tests.support.patience import until
 
+#: A JSON object, such as a request or a response.
+Json = dict[str, Any]
+
 SAMPLE = ROOT / "shared/minutehand_apps/training/console/sample.mp4"
 
 
@@ -24,9 +27,9 @@ def bash(command: str, **variables: str) -> str:
     return done.stdout
 
 
-def ended(portal: httpx.Client, path: str) -> dict[str, Any]:
-    def look() -> dict[str, Any] | None:
-        state: dict[str, Any] = portal.get(path).raise_for_status().json()
+def ended(portal: httpx.Client, path: str) -> Json:
+    def look() -> Json | None:
+        state: Json = portal.get(path).raise_for_status().json()
         return state if state["status"] in {"completed", "failed", "cancelled"} else None
 
     return until(look, seconds=600, every=0.1)

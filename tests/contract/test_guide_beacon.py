@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from tests.contract.conftest import Sql
-from tests.contract.guide import ended, in_threads
+from tests.contract.guide import Json, ended, in_threads
 from tests.support.command import Run
 from tests.support.patience import until
 from tests.support.stacks import RunningStack
@@ -33,7 +33,7 @@ JOB_SPEC_SCHEMA = {
 }
 
 
-def holding(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+def holding(name: str, schema: Json) -> Json:
     return {"type": "object", "required": [name], "properties": {name: schema}}
 
 
@@ -41,11 +41,11 @@ RESPONSES = holding("responses", {"type": "array"})
 RECEIPT_SCHEMA = holding(
     "output", holding("data", {"oneOf": [RESPONSES, holding("data", RESPONSES)]})
 )
-Submit = Callable[..., dict[str, Any]]
+Submit = Callable[..., Json]
 QUESTIONS = ["Who are you?", "What is the capital of France?", "Is water wet?"]
 
 
-def new_spec() -> dict[str, Any]:
+def new_spec() -> Json:
     """Return a new job specification, as the guide's function `createTestJob` does."""
     spec = {
         "jobspec_id": f"bias-detection-{uuid.uuid4().hex[:12]}",
@@ -60,11 +60,11 @@ def new_spec() -> dict[str, Any]:
 
 @pytest.fixture
 def submit(portal: httpx.Client, stack: RunningStack) -> Submit:
-    def call(**fields: Any) -> dict[str, Any]:
+    def call(**fields: Any) -> Json:
         body = {"workspace_id": stack.demo_workspace_id, **new_spec(), **fields}
         answer = portal.post("/api/v1/jobs", json=body)
         assert answer.status_code == 202, answer.text
-        return dict(answer.json())
+        return answer.json()
 
     return call
 

@@ -4,13 +4,12 @@ import json
 import re
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import httpx
 import pytest
 
 from tests.contract.conftest import Sql
-from tests.contract.guide import bash
+from tests.contract.guide import Json, bash
 from tests.support.paths import ROOT
 from tests.support.patience import until
 from tests.support.stacks import RunningStack
@@ -51,11 +50,11 @@ def session(shell: Shell, sessions: list[str]) -> str:
     return sessions[-1]
 
 
-def given(shell: Shell, command: str, **variables: str) -> dict[str, Any]:
-    return dict(json.loads(shell(command, **variables)))
+def given(shell: Shell, command: str, **variables: str) -> Json:
+    return json.loads(shell(command, **variables))
 
 
-def say(shell: Shell, session: str, text: str) -> dict[str, Any]:
+def say(shell: Shell, session: str, text: str) -> Json:
     """Send a chat message with the guide's curl command for `POST /api/chat`."""
     body = json.dumps({"messages": [{"role": "user", "content": text}]})
     command = """curl -X POST https://your-app.com/api/chat \\
@@ -65,19 +64,19 @@ def say(shell: Shell, session: str, text: str) -> dict[str, Any]:
     return given(shell, command, SESSION_ID=session, BODY=body)
 
 
-def status(shell: Shell, session: str) -> dict[str, Any]:
+def status(shell: Shell, session: str) -> Json:
     command = """curl "https://your-app.com/api/async-status?sessionId=$SESSION_ID" | jq '.'"""
     return given(shell, command, SESSION_ID=session)
 
 
-def question_of(shell: Shell, session: str) -> dict[str, Any]:
+def question_of(shell: Shell, session: str) -> Json:
     """Wait until the chat session has a question, and return `GET /api/async-messages`."""
     until(lambda: status(shell, session)["pendingQuestions"])
     command = """curl "https://your-app.com/api/async-messages?sessionId=$SESSION_ID" | jq '.'"""
     return given(shell, command, SESSION_ID=session)
 
 
-def answer_to(shell: Shell, session: str, message: str) -> dict[str, Any]:
+def answer_to(shell: Shell, session: str, message: str) -> Json:
     command = """curl -X POST https://your-app.com/api/async-messages \\
   -H "Content-Type: application/json" \\
   -d '{
@@ -136,7 +135,7 @@ def test_scenario_1_status(shell: Shell, session: str) -> None:
 
 def test_scenario_2_events(shell: Shell, stack: RunningStack, session: str) -> None:
     """An open event stream delivers the work's events, from its start to its result."""
-    lines: list[dict[str, Any]] = []
+    lines: list[Json] = []
 
     def read() -> None:
         url = f"{stack.api_url}/api/async-events?sessionId={session}"

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.contract.conftest import Sql
-from tests.contract.guide import bash
+from tests.contract.guide import Json, bash
 from tests.support.patience import until
 from tests.support.stacks import RunningStack
 
@@ -47,15 +47,15 @@ def job_id(portal: httpx.Client, account: str) -> str:
     """Request the enrichment of an account, as the page's button does. Return the job's id."""
     answer = portal.post(f"/api/accounts/{account}/enrich")
     assert answer.status_code == 201, answer.text
-    return str(answer.json()["id"])
+    return answer.json()["id"]
 
 
-def worker(stack: RunningStack, *, method: str = "POST", token: str = TOKEN) -> dict[str, Any]:
+def worker(stack: RunningStack, *, method: str = "POST", token: str = TOKEN) -> Json:
     printed = bash(
         f"curl -s -X {method} {stack.api_url}/api/jobs/worker"
         f' -H "Authorization: Bearer {token}" -H "Content-Type: application/json"'
     )
-    return dict(json.loads(printed))
+    return json.loads(printed)
 
 
 def when(sql: Sql, status: str, *ids: str, what: str = "1") -> Any:

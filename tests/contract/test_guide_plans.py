@@ -8,13 +8,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
 
 import httpx
 import psutil
 import pytest
 
-from tests.contract.guide import bash, in_threads
+from tests.contract.guide import Json, bash, in_threads
 from tests.support.patience import until
 from tests.support.stacks import RunningStack
 
@@ -35,10 +34,10 @@ def create(base: str, prompt: str = "Test plan") -> str:
     body = {"prompt": prompt, "speed_vs_detail": "fast_but_skip_details"}
     answer = httpx.post(f"{base}/api/plans", json=body, timeout=120)
     assert answer.status_code == 202, answer.text
-    return str(answer.json()["plan_id"])
+    return answer.json()["plan_id"]
 
 
-def events(base: str, plan_id: str, *, after: int = 0) -> Iterator[dict[str, Any]]:
+def events(base: str, plan_id: str, *, after: int = 0) -> Iterator[Json]:
     """Yield the events that a browser's EventSource passes to `onmessage`. End with the stream."""
     headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": str(after)} if after else {})
     url = f"{base}/api/plans/{plan_id}/stream"
@@ -50,15 +49,15 @@ def events(base: str, plan_id: str, *, after: int = 0) -> Iterator[dict[str, Any
                 yield json.loads(line.removeprefix("data: "))
 
 
-def followed(base: str, plan_id: str) -> tuple[threading.Thread, list[dict[str, Any]]]:
-    response: list[dict[str, Any]] = []
+def followed(base: str, plan_id: str) -> tuple[threading.Thread, list[Json]]:
+    response: list[Json] = []
     reader = threading.Thread(target=lambda: response.extend(events(base, plan_id)))
     reader.start()
     until(lambda: response)  # a plan deleted before this first event would send none
     return reader, response
 
 
-def is_whole(response: list[dict[str, Any]]) -> bool:
+def is_whole(response: list[Json]) -> bool:
     """Check that events are numbered from 1 without a gap and end with the plan's last event."""
     return [each["seq"] for each in response] == list(range(1, len(response) + 1)) and (
         response[-1]["type"] in ENDS
@@ -105,7 +104,7 @@ def test_2_2_drop_and_reconnect(base: str) -> None:
     A new client gets all events. A client that reconnects after a plan's last event gets 204.
     """
     plan_id = create(base)
-    first: list[dict[str, Any]] = []
+    first: list[Json] = []
     for event in events(base, plan_id):
         first.append(event)
         if len(first) == 3:
@@ -125,7 +124,7 @@ def test_2_3_and_3_2_rapid_creation_and_deletion_while_reading(base: str) -> Non
     Each stream ends with the plan's completion or deletion.
     """
 
-    def one(number: int) -> tuple[str, list[dict[str, Any]]]:
+    def one(number: int) -> tuple[str, list[Json]]:
         plan_id = create(base, f"Test plan {number}")
         reader, response = followed(base, plan_id)
         time.sleep(random.random() * 2)
@@ -170,7 +169,7 @@ def test_4_2_memory_and_4_3_scaling(base: str, stack: RunningStack) -> None:
                 found += child.memory_info().rss if "python" in child.name() else 0
         return found / 1024**2
 
-    def create_and_monitor(number: int) -> list[dict[str, Any]]:
+    def create_and_monitor(number: int) -> list[Json]:
         return list(events(base, create(base, f"Plan {number}")))
 
     before = math.inf

@@ -5,30 +5,29 @@ import json
 import os
 import struct
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from tests.contract.conftest import Sql
-from tests.contract.guide import SAMPLE, bash, ended, first_sentence
+from tests.contract.guide import SAMPLE, Json, bash, ended, first_sentence
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.timeout(900)
 JOB_TYPES = ["transcription", "mux_upload", "sop_generation"]
 
 
-def process(stack: RunningStack) -> dict[str, Any]:
+def process(stack: RunningStack) -> Json:
     printed = bash(
         f"curl -s -X POST {stack.api_url}/api/jobs/process"
         f' -H "Authorization: Bearer {stack.background_job_token}"'
         ' -H "Content-Type: application/json"'
         """ -d '{"jobTypes": ["transcription", "sop_generation"]}'"""
     )
-    return dict(json.loads(printed))
+    return json.loads(printed)
 
 
-def upload(portal: httpx.Client, stack: RunningStack, content: bytes) -> dict[str, Any]:
+def upload(portal: httpx.Client, stack: RunningStack, content: bytes) -> Json:
     """Upload a recording in parts, as the web page does. Return the completed upload."""
     body = {
         "workspace_id": stack.demo_workspace_id,
@@ -47,7 +46,7 @@ def upload(portal: httpx.Client, stack: RunningStack, content: bytes) -> dict[st
         assert sent.status_code == 200, sent.text
     done = portal.post(f"{path}/complete", json={"checksum": hashlib.sha256(content).hexdigest()})
     assert done.status_code == 200, done.text
-    return dict(done.json())
+    return done.json()
 
 
 def test_1_to_3_jobs_and_results(

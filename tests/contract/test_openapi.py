@@ -60,7 +60,7 @@ async def whole(renewed: Renewed, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 
 @pytest.fixture
 async def document(whole: Api) -> Json:
-    return dict((await whole.call("GET", "/api/openapi.json", user=None)).json())
+    return (await whole.call("GET", "/api/openapi.json", user=None)).json()
 
 
 def operations(document: Json) -> Iterator[tuple[str, str, Json]]:

@@ -13,7 +13,7 @@ from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine, Json, ids_of
 
 
 def count(engine: Engine) -> int:
-    return int(engine.count("jobs"))
+    return engine.count("jobs")
 
 
 def bulk(engine: Engine, items: list[Json]) -> list[Json]:

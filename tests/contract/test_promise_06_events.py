@@ -171,7 +171,7 @@ def test_a_followers_messages_are_the_log(engine: Engine, ada: Engine) -> None:
 def wait(engine: Engine, **wait_: Any) -> str:
     lease = started(engine)
     assert engine.settle(lease, "waiting", wait=wait_)["status"] == "waiting"
-    return str(lease["job"]["id"])
+    return lease["job"]["id"]
 
 
 def test_a_sleeper_continues_when_its_time_has_come(engine: Engine) -> None:

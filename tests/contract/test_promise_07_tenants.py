@@ -308,7 +308,7 @@ def test_a_delivery_carries_its_own_workspaces_event_to_its_own_webhook(
 
 def opened(engine: Engine, **options: Any) -> str:
     made = engine.rpc("open_guest_session", p_workspace_id=ACME, p_options=options)
-    return str(made["session_id"])
+    return made["session_id"]
 
 
 def guest_sees(who: Engine, session: str) -> list[str]:

@@ -54,7 +54,7 @@ def size(engine: Engine) -> int:
         "select sum(pg_total_relation_size(oid)) from pg_class where relkind = 'r'"
         " and relnamespace in ('public'::regnamespace, 'queue'::regnamespace)"
     )
-    return int(engine.one(sizes))
+    return engine.one(sizes)
 
 
 def test_a_completed_default_job_keeps_few_bytes(engine: Engine) -> None:

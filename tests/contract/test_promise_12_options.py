@@ -116,11 +116,11 @@ def ways(api: Api) -> Ways:
         raise Refused(field_of(detail[0]["field"]) if isinstance(detail, list) else None)
 
     async def one(options: Json) -> str:
-        return str((await http("/api/jobs", item(fresh(options))[0]))["id"])
+        return (await http("/api/jobs", item(fresh(options))[0]))["id"]
 
     async def many(options: Json) -> str:
         answer = await http("/api/jobs/bulk", {"jobs": item(fresh(options))})
-        return str(answer["jobs"][0]["job"]["id"])
+        return answer["jobs"][0]["job"]["id"]
 
     def by(action: Callable[[Json], str]) -> Way:
         async def way(options: Json) -> str:

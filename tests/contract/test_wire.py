@@ -58,7 +58,7 @@ def schema_in(engine: Engine, function: str) -> Json:
     source = engine.one("select prosrc from pg_proc where oid = %s::regproc", function)
     pattern = r"c_schema constant jsonb := (?:'|\$json\$)(.*?)(?:'|\$json\$);"
     [text] = re.findall(pattern, source, re.DOTALL)
-    return dict(json.loads(text))
+    return json.loads(text)
 
 
 def schema_of(model: Any) -> Json:
@@ -217,7 +217,7 @@ async def test_a_connection_of_the_workers_own_carries_the_same(engine: Engine) 
     """
     job_id = engine.enqueue({"n": 1})
     api = DirectApi(engine.database.url, schema="public")
-    queue = WorkerQueue(scratch_settings("http://127.0.0.1:9"), api=api)
+    queue = WorkerQueue(scratch_settings(), api=api)
     request = models.LeaseRequest(worker_id="w", tick_id=ACME, call=1, limit=5)
 
     [lease] = (answer := await queue.lease(request)).leases

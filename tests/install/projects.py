@@ -118,7 +118,7 @@ class Client:
         url = f"{self.url}/rest/v1/{table}"
         response = httpx.get(url, params=filters, headers=self._headers())
         assert response.status_code == 200, response.text
-        return list(response.json())
+        return response.json()
 
     def _headers(self) -> dict[str, str]:
         return {

@@ -125,7 +125,7 @@ def run_job(environment: Environment, project: Path, api: Api) -> str:
 
     [job] = api.of(ADA).rows("jobs", id=f"eq.{response.json()['job']['id']}")
     assert (job["status"], job["result"]) == ("completed", {"greeting": "Hello, Ada!"})
-    return str(job["id"])
+    return job["id"]
 
 
 def test_a_failed_install_is_completed_with_its_options(

@@ -262,7 +262,7 @@ def test_enqueues_count_on_a_run_until_it_says_otherwise(engine: Engine, says: s
 
     def wakes() -> bool:
         answer = engine.rpc("enqueue_job", p_workspace_id=ACME, p_job_type="work")
-        return bool(answer["wake"])
+        return answer["wake"]
 
     assert not wakes(), "the worker run has free slots and will lease the job"
     engine.settle(engine.lease_one(free_slots=0, call=2, **run))

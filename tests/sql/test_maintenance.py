@@ -123,7 +123,7 @@ def test_a_rate_of_a_week_is_not_forgiven_by_the_sweep(engine: Engine) -> None:
 
 def asks_for_maintenance(engine: Engine) -> bool:
     """Return whether the response to a lease asks the worker to call maintenance."""
-    return bool(engine.lease_call(1, call=2)["maintenance"])
+    return engine.lease_call(1, call=2)["maintenance"]
 
 
 def test_a_lease_says_when_maintenance_is_due(engine: Engine) -> None:

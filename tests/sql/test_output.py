@@ -9,7 +9,7 @@ from tests.support.engine import ADA, Engine, Json, handle, piece
 
 
 def said(engine: Engine, job_id: str, stream: str = "reply", start: int = 0) -> Json:
-    return dict(engine.rpc("job_output", p_job_id=job_id, p_stream=stream, p_from=start))
+    return engine.rpc("job_output", p_job_id=job_id, p_stream=stream, p_from=start)
 
 
 def test_pieces_are_read_from_any_character_and_change_nothing_of_the_job(engine: Engine) -> None:

@@ -11,7 +11,7 @@ READ_SECONDS = 6
 
 
 def stats(engine: Engine, workspace: str | None = ACME) -> Json:
-    return dict(engine.rpc("queue_stats", p_workspace_id=workspace)["types"]["work"])
+    return engine.rpc("queue_stats", p_workspace_id=workspace)["types"]["work"]
 
 
 def live_some(engine: Engine) -> None:

@@ -11,19 +11,19 @@ from tests.support.engine import ACME, SEALED, Engine, Json, handle
 
 def put(engine: Engine, **webhook: Any) -> Json:
     """Change a webhook."""
-    return dict(engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=webhook))
+    return engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=webhook)
 
 
 def subscribe(engine: Engine, *event_types: str) -> str:
     """Create a webhook for these event types, or for all, and return its id."""
     engine.publish_deliveries()
-    return str(engine.put_webhook(event_types=list(event_types) or None)["id"])
+    return engine.put_webhook(event_types=list(event_types) or None)["id"]
 
 
 def shown(engine: Engine) -> Json:
     """Return the only webhook as `list_webhooks` shows it."""
     [webhook] = engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
-    return dict(webhook)
+    return webhook
 
 
 def read_feed(engine: Engine) -> None:
@@ -51,7 +51,7 @@ def warned(engine: Engine) -> str:
     [warning] = [each for each in found if each["reason"].startswith("webhook_")]
     [step] = warning["next"]
     assert (step["path"], step["words"].startswith("Fix the endpoint")) == ("/webhooks", True)
-    return str(warning["sentence"])
+    return warning["sentence"]
 
 
 def types(sent: list[Json], job_id: str) -> list[str]:

@@ -29,7 +29,7 @@ class Run:
 
     def refused(self, *arguments: str, **options: Any) -> dict[str, Any]:
         failed = self(*arguments, "--json", **{"code": 1, **options})
-        return dict(json.loads(failed.stderr.splitlines()[-1]))
+        return json.loads(failed.stderr.splitlines()[-1])
 
 
 @cache

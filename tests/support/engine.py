@@ -90,7 +90,7 @@ class Engine:
         self.rpc("set_workspace_limits", p_workspace_id=workspace, p_limits=limits)
 
     def pause(self, kind: str, name: str = ACME, **more: Any) -> Json:
-        return dict(self.rpc("pause_jobs", p_request={"kind": kind, "name": name, **more}))
+        return self.rpc("pause_jobs", p_request={"kind": kind, "name": name, **more})
 
     def resume(self, kind: str, name: str = ACME, **more: Any) -> Json:
         return self.pause(kind, name, paused=False, **more)
@@ -98,11 +98,11 @@ class Engine:
     def put_schedule(self, workspace: str = ACME, **schedule: Any) -> Json:
         """Store a schedule that is due every minute, unless the arguments change it."""
         wanted = {"name": "s", "cron": "* * * * *", "job_type": "work", **schedule}
-        return dict(self.rpc("put_schedule", p_workspace_id=workspace, p_schedule=wanted))
+        return self.rpc("put_schedule", p_workspace_id=workspace, p_schedule=wanted)
 
     def put_webhook(self, workspace: str = ACME, **webhook: Any) -> Json:
         hook = {"url": "https://example.com/hooks", "sealed_secret": SEALED, **webhook}
-        return dict(self.rpc("put_webhook", p_workspace_id=workspace, p_webhook=hook))
+        return self.rpc("put_webhook", p_workspace_id=workspace, p_webhook=hook)
 
     def add_workspaces(self, count: int) -> list[str]:
         made = "insert into workspaces (name) select 'T' from generate_series(1, %s)"
@@ -143,7 +143,7 @@ class Engine:
             p_payload=payload or {},
             p_options=options,
         )
-        return str(answer["job"]["id"])
+        return answer["job"]["id"]
 
     def enqueue_many(
         self, count: int, *, workspace: str = ACME, job_type: str = "work", **options: Any
@@ -157,23 +157,23 @@ class Engine:
     def enqueue_all(self, items: list[Json], workspace: str = ACME) -> list[str]:
         """Enqueue several jobs in one call."""
         answer = self.rpc("enqueue_jobs", p_workspace_id=workspace, p_jobs=items, p_return="ids")
-        return list(answer["ids"])
+        return answer["ids"]
 
     def start(self, payload: Json | None = None, **options: Any) -> tuple[str, Json]:
         """Enqueue a job and lease it. Return the job's id and the lease."""
         return self.enqueue(payload, **options), self.lease_one()
 
     def cancel(self, job_id: str) -> Json:
-        return dict(self.rpc("cancel_job", p_job_id=job_id))
+        return self.rpc("cancel_job", p_job_id=job_id)
 
     def retry(self, job_id: str) -> Json:
-        return dict(self.rpc("retry_job", p_job_id=job_id))
+        return self.rpc("retry_job", p_job_id=job_id)
 
     def delete(self, job_id: str) -> None:
         self.run("delete from jobs where id = %s", job_id)
 
     def explain(self, job_id: str) -> Json:
-        return dict(self.rpc("explain_job", p_job_id=job_id))
+        return self.rpc("explain_job", p_job_id=job_id)
 
     def findings(self, workspace: str | None = None) -> dict[str, Json]:
         """Return the findings of `explain_queue` by reason."""
@@ -186,13 +186,13 @@ class Engine:
 
     def count(self, rows: str, *values: Any) -> int:
         """Count the rows of a table, which a condition may follow."""
-        return int(self.one(f"select count(*) from {rows}", *values))
+        return self.one(f"select count(*) from {rows}", *values)
 
     def job(self, job_id: str) -> Json:
-        return dict(self.one("select to_jsonb(j) from jobs j where id = %s", job_id))
+        return self.one("select to_jsonb(j) from jobs j where id = %s", job_id)
 
     def status(self, job_id: str) -> str:
-        return str(self.one("select status from jobs where id = %s", job_id))
+        return self.one("select status from jobs where id = %s", job_id)
 
     def events(self, job_id: str) -> list[str]:
         return self.rows("select type from job_events where job_id = %s order by seq", job_id)
@@ -202,7 +202,7 @@ class Engine:
         if request["call"] == 1:
             self.maintain()
         request |= {"worker_id": worker, "limit": limit}
-        return dict(self.rpc("lease_jobs", p_request=request))
+        return self.rpc("lease_jobs", p_request=request)
 
     def maintain(self) -> dict[str, int]:
         """Run all due maintenance, and return the counts by task."""
@@ -215,7 +215,7 @@ class Engine:
         raise AssertionError(f"maintenance repeats {answer['done']} without an end")
 
     def lease(self, limit: int = 10, **request: Any) -> list[Json]:
-        return list(self.lease_call(limit, **request)["leases"])
+        return self.lease_call(limit, **request)["leases"]
 
     def lease_one(self, **request: Any) -> Json:
         [lease] = self.lease(**request)
@@ -223,12 +223,12 @@ class Engine:
 
     def report(self, lease: Json, **news: Any) -> str:
         [result] = self.report_all([{**handle(lease), **news}])
-        return str(result["outcome"])
+        return result["outcome"]
 
     def say(self, lease: Json, *pieces: Json) -> str:
         """Report pieces of output, and return how they were stored."""
         [result] = self.report_all([{**handle(lease), "output": list(pieces)}])
-        return str(result["output"])
+        return result["output"]
 
     def report_all(self, items: Sequence[Json]) -> list[Json]:
         return self._send("report_jobs", items)
@@ -248,15 +248,15 @@ class Engine:
         items = [{**handle(lease), "outcome": "completed"} for lease in leases]
         lease = {"worker_id": "w1", "tick_id": str(uuid.uuid4()), "call": 1, "limit": 10}
         response = self.rpc("settle_jobs", p_request={"items": items, "lease": lease})
-        return list(response["lease"]["leases"])
+        return response["lease"]["leases"]
 
     def _send(self, function: str, items: Sequence[Json]) -> list[Json]:
         request = {"worker_id": "w1", "tick_id": str(uuid.uuid4()), "items": items}
-        return list(self.rpc(function, p_request=request)["results"])
+        return self.rpc(function, p_request=request)["results"]
 
     def spawn(self, lease: Json, name: str, children: list[Json]) -> list[str]:
         request = {**handle(lease), "name": name, "children": children}
-        return list(self.rpc("spawn_jobs", p_request=request)["job_ids"])
+        return self.rpc("spawn_jobs", p_request=request)["job_ids"]
 
     def run_all(self) -> None:
         while leases := self.lease(1000):

@@ -78,7 +78,7 @@ def project_of_a_file(renewed: Renewed, *, guests: bool = False) -> Project:
     """
     renewed.renew()
     allowed = {"allow_anonymous": guests}
-    made = Project(scratch_settings(renewed.gateway.url).model_copy(update=allowed), renewed)
+    made = Project(scratch_settings(renewed.gateway.url, **allowed), renewed)
     made.sql("select set_settings(%s)", Jsonb(allowed))
     # all of a file's jobs run within seconds, which a fast machine sends faster than a plan allows
     made.sql(

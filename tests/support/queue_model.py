@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 WORKSPACE = "11111111-1111-4111-8111-111111111111"
 #: The address of the model's project, at which nothing listens.
-SETTINGS = scratch_settings("http://127.0.0.1:9")
+SETTINGS = scratch_settings()
 #: The duration of a call, and the caller's time-out if a call hangs.
 LATENCY = 0.02
 PATIENCE = 6.0

@@ -37,7 +37,7 @@ class RunningStack:
 
     def __getattr__(self, name: str) -> str:
         try:
-            return str(self.__dict__["values"][name.upper()])
+            return self.__dict__["values"][name.upper()]
         except KeyError:
             raise AttributeError(name) from None
 
@@ -58,7 +58,7 @@ class RunningStack:
             return cursor.fetchall() if cursor.description else []
 
     def sign_in(self, email: str) -> str:
-        return str(self.session_of(email)["access_token"])
+        return self.session_of(email)["access_token"]
 
     def session_of(self, email: str) -> dict[str, Any]:
         """Return a demo user's session of an hour. It is reused, because sign-in is slow."""

@@ -16,9 +16,7 @@ from tests.support.renewed import Renewed
 @pytest.fixture
 async def api(renewed: Renewed) -> AsyncIterator[Api]:
     """The running API, whose event streams stay open. The queue has one job type."""
-    settings = scratch_settings(renewed.gateway.url).model_copy(
-        update={"apps": (), "streaming": True}
-    )
+    settings = scratch_settings(renewed.gateway.url, apps=(), streaming=True)
     async with serving_api(Project(settings, renewed)) as made:
         made.engine.register("work", lease_seconds=60)
         yield made

@@ -289,9 +289,13 @@ async def test_a_guest_reads_the_words_of_their_session(renewed: Renewed) -> Non
 
 def serving_without_polls(renewed: Renewed) -> AbstractAsyncContextManager[Api]:
     """Serve an API whose streams read after notifications alone."""
-    given = {"apps": (), "streaming": True, "environ": {"DATABASE_URL": renewed.url}}
-    given |= {"allow_anonymous": True}
-    settings = scratch_settings(renewed.gateway.url).model_copy(update=given)
+    settings = scratch_settings(
+        renewed.gateway.url,
+        apps=(),
+        streaming=True,
+        environ={"DATABASE_URL": renewed.url},
+        allow_anonymous=True,
+    )
     never = StreamTiming(streaming=True, poll=900, max_poll=900, max_recheck=900)
     return serving_api(Project(settings, renewed), timing=never)
 

@@ -25,6 +25,8 @@ from minutehand.deploy.parameters import NEEDED, write_parameters
 from tests.integration.cli.faults import SEED
 from tests.support.aws_account import Account
 
+Json = dict[str, Any]
+
 # moto ignores some types of the template, whose resources the fixture creates by calls
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning")
 STAGES = """\
@@ -41,7 +43,7 @@ SECRETS = {
 }
 STATEMENT = {"Effect": "Allow", "Action": "logs:*", "Resource": "*"}
 POLICY = {"Version": "2012-10-17", "Statement": [STATEMENT]}
-UPLOADS: dict[str, Any] = {
+UPLOADS: Json = {
     "Statement": [STATEMENT | {"Resource": {"Fn::Sub": "${Uploads.Arn}/*"}}],
     "Version": "2012-10-17",
 }
@@ -50,7 +52,7 @@ TRUSTED = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service
 TRUST = {"Version": "2012-10-17", "Statement": [TRUSTED]}
 
 
-TICK: dict[str, Any] = {
+TICK: Json = {
     "Name": "shop-prod-tick",
     "Description": "Runs due jobs.",
     "ScheduleExpression": "rate(1 minute)",
@@ -66,7 +68,7 @@ TICK: dict[str, Any] = {
 
 #: The part of the stack's CloudFormation template that the doctor reads, as in
 #: infra/aws/worker.yml.
-RESOURCES: dict[str, dict[str, Any]] = {
+RESOURCES: dict[str, Json] = {
     **{
         f"{name.title()}Role": {
             "Type": "AWS::IAM::Role",
@@ -165,8 +167,8 @@ RESOURCES: dict[str, dict[str, Any]] = {
 #: Function that the API calls.
 CALLED = "arn:aws:lambda:us-east-1:123456789012:function:shop-prod-health"
 #: Settings of the API, and its limits.
-CORS: dict[str, Any] = {"CorsConfiguration": {"AllowOrigins": ["https://shop.test"], "MaxAge": 60}}
-LIMITS: dict[str, Any] = {"ThrottlingBurstLimit": 50, "ThrottlingRateLimit": 100}
+CORS: Json = {"CorsConfiguration": {"AllowOrigins": ["https://shop.test"], "MaxAge": 60}}
+LIMITS: Json = {"ThrottlingBurstLimit": 50, "ThrottlingRateLimit": 100}
 OUTPUTS = {
     "ServiceKeyArn": {"Value": {"Fn::GetAtt": ["Key", "Arn"]}},
     "FailuresUrl": {"Value": {"Ref": "Failures"}},
@@ -231,7 +233,7 @@ class Deployed(Account):
         if service == "deploy":
             self.write_secrets()
             return
-        arguments: dict[str, Any] = {}
+        arguments: Json = {}
         for word in words:
             if word.startswith("--"):
                 name = word.removeprefix("--").title().replace("-", "")

@@ -29,11 +29,10 @@ SETTINGS = f"/api/workspaces/{ACME}/settings"
 @pytest.fixture
 def project(renewed: Renewed, tmp_path: Path) -> Project:
     """A database with seed data, a Data API, and the offline client of Apollo."""
-    settings = scratch_settings(renewed.gateway.url).model_copy(
-        update={
-            "sealing_key_file": str(tmp_path / "sealing.json"),
-            "environ": {"USE_MOCK_APOLLO": "true"},
-        }
+    settings = scratch_settings(
+        renewed.gateway.url,
+        sealing_key_file=str(tmp_path / "sealing.json"),
+        environ={"USE_MOCK_APOLLO": "true"},
     )
     return Project(settings, renewed)
 
@@ -49,7 +48,7 @@ class Office(AppHarness):
         """Create the enrichment job of a record over HTTP, and return the job's id."""
         payload = {f"{kind}_id": record_id}
         body = {"workspace_id": ACME, "job_type": f"enrich_{kind}", "payload": payload}
-        return str((await self.ok("POST", "/api/jobs", json=body))["id"])
+        return (await self.ok("POST", "/api/jobs", json=body))["id"]
 
     async def tick(self, job_id: str) -> Json:
         """Run the worker until it has leased the job once more, and return the job's row."""
@@ -78,7 +77,7 @@ class Office(AppHarness):
             " where workspace_id = %s",
             ACME,
         )
-        return int(row["used"])
+        return row["used"]
 
 
 @pytest.fixture

@@ -65,11 +65,11 @@ class Harness(AppHarness):
     ) -> str:
         """Create a plan as a user, or as a guest if no user is given. Return its id."""
         body = {"prompt": "Create a simple plan for a local bakery", "speed_vs_detail": speed}
-        return str((await self.ok("POST", "", user=user, json=body, **options))["plan_id"])
+        return (await self.ok("POST", "", user=user, json=body, **options))["plan_id"]
 
     async def look(self, plan_id: str, user: str | None = None) -> dict[str, Any]:
         """Return the plan as the API shows it."""
-        return dict(await self.ok("GET", f"/{plan_id}", user=user))
+        return await self.ok("GET", f"/{plan_id}", user=user)
 
     async def ended(self, plan_id: str, user: str | None = None) -> dict[str, Any]:
         """Run the worker until the plan has ended, and return the plan."""

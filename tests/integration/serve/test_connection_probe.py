@@ -17,12 +17,12 @@ from urllib.parse import unquote, urlsplit
 import psycopg
 import pytest
 
+from infra.bench.scratch import scratch_settings
 from minutehand.config import Settings
 from minutehand.functions.worker.database_access import DatabaseAccess, find_database_access
 from minutehand.queue.connection_probe import AddressProbe, probe
 from supabase_local.ports import reserve_port
 from tests.support.patience import until
-from tests.support.queue_model import SETTINGS
 from tests.support.renewed import Renewed
 
 #: The id of the user without rights on Linux.
@@ -101,7 +101,7 @@ def test_what_an_address_keeps_is_asked_of_it(
     It leaves the role of PgBouncer's sessions unchanged.
     """
     with pooled(renewed.url, tmp_path, mode=mode, sessions=sessions) as url:
-        settings = SETTINGS.model_copy(update={"environ": {"DATABASE_URL": url}})
+        settings = scratch_settings(environ={"DATABASE_URL": url})
         access = asyncio.run(call_if_direct(settings))
         roles = set()
         for _ in range(sessions):

@@ -64,7 +64,7 @@ class Served:
             self.assert_alive()
             log = self.log.read_text()
             assert log.count("worker.unavailable") < 3, log
-            return bool(self.one(known))
+            return self.one(known)
 
         until(are_known)
 

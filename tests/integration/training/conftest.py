@@ -56,9 +56,7 @@ def s3_server() -> Iterator[str]:
 @pytest.fixture
 def settings(s3_server: str) -> Settings:
     """Settings with an uploads bucket and without other services."""
-    return scratch_settings("http://127.0.0.1:1").model_copy(
-        update={"uploads_bucket": BUCKET, "aws_endpoint_url": s3_server}
-    )
+    return scratch_settings(uploads_bucket=BUCKET, aws_endpoint_url=s3_server)
 
 
 @pytest.fixture
@@ -97,7 +95,7 @@ class Studio(AppHarness):
 
     async def look(self, training_id: str) -> Json:
         """Read the training as the workspace's members see it."""
-        return dict(await self.ok("GET", f"/api/trainings/{training_id}"))
+        return await self.ok("GET", f"/api/trainings/{training_id}")
 
     async def ended(self, training: Json) -> Json:
         """Run the worker until the training has ended."""

@@ -71,7 +71,7 @@ class Post:
     def listed(self) -> Json:
         """Return the only webhook as its managers see it."""
         [webhook] = self.engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
-        return dict(webhook)
+        return webhook
 
     async def settle(self) -> list[Json]:
         """Run the worker until no job is due, and return the rows of the deliveries in order.
@@ -110,8 +110,8 @@ async def posting(project: Project, *, stage: str = "local") -> AsyncIterator[Po
 @pytest.fixture
 def project(renewed: Renewed, tmp_path: Path) -> Project:
     """A database with a Data API. Its settings allow webhooks to this machine."""
-    key_file = {"sealing_key_file": str(tmp_path / "sealing.json")}
-    settings = scratch_settings(renewed.gateway.url).model_copy(update=key_file)
+    key_file = str(tmp_path / "sealing.json")
+    settings = scratch_settings(renewed.gateway.url, sealing_key_file=key_file)
     made = Project(settings, renewed)
     made.sql("update queue.settings set value = 'true' where name = 'webhook_private_addresses'")
     return made

@@ -119,7 +119,7 @@ async def test_remote_work_has_one_deadline_for_workers_of_different_times(engin
     @registry.processor("remote", payload=dict)
     async def run(job: Job[Json], ctx: JobContext) -> str:
         services: list[Any] = [SimpleNamespace(name="vendor", submit=reject)]
-        return str(await ctx.remote("work", services, within=1000))
+        return await ctx.remote("work", services, within=1000)
 
     job_id = ""
     for ahead in WRONG:

@@ -31,15 +31,14 @@ def _types(engine: Engine) -> None:
 def settings_of(engine: Engine, **more: Any) -> Settings:
     """Return the settings of a project with one app. Each project also has the webhooks' app."""
     assert isinstance(engine.database, Renewed)
-    made = scratch_settings(engine.database.gateway.url)
-    app = "tests.integration.worker.drained"
-    return made.model_copy(update={"apps": (app,), "workers_at_once": 3, **more})
+    chosen = {"apps": ("tests.integration.worker.drained",), "workers_at_once": 3, **more}
+    return scratch_settings(engine.database.gateway.url, **chosen)
 
 
 def due(engine: Engine, *job_types: str) -> int:
     """Return the number of ready jobs of these types."""
     found = "select count(*) from queue.ready as r join queue.lanes as l on l.lane = r.lane"
-    return int(engine.one(f"{found} where l.job_type = any (%s)", list(job_types)))
+    return engine.one(f"{found} where l.job_type = any (%s)", list(job_types))
 
 
 def test_a_run_of_one_queue_ends_with_what_that_queue_has(engine: Engine) -> None:

@@ -96,7 +96,7 @@ def test_failures_are_reported_by_the_apps_own_init() -> None:
     space = defined(example(RECIPES, "report_errors"), sentry_sdk=sentry_sdk)
     registry = Registry()
 
-    space["register"](registry, scratch_settings("http://127.0.0.1:1"))
+    space["register"](registry, scratch_settings())
     # Remove the client, which would also report errors of later tests.
     sentry_sdk.get_global_scope().set_client(None)
 
@@ -160,7 +160,7 @@ async def test_a_model_is_asked_in_a_job(capsys: pytest.CaptureFixture[str]) -> 
 
     async with ModelServer() as server:
         server.answers |= {"outline": {"phases": ["Pack"]}, "text": "It scatters."}
-        settings = server.known_to(scratch_settings("http://127.0.0.1:1"))
+        settings = server.known_to(scratch_settings())
 
         async def ask(job: Job[None], ctx: JobContext) -> Json:
             names: Json = {"settings": settings, "goal": "Move house."}

@@ -19,6 +19,8 @@ from tests.support.paths import ROOT
 from tests.support.patience import responds, until
 from tests.support.stacks import TRUTH_URL
 
+Json = dict[str, Any]
+
 #: The environment of the real project (see infra/truth), or empty for the local server.
 REAL = os.environ if TRUTH_URL else {}
 SECRET = REAL.get("SUPABASE_JWT_SECRET", "super-secret-jwt-token-with-at-least-32-characters-long")
@@ -89,7 +91,7 @@ class Socket:
     def __init__(self, connection: ClientConnection, version: int) -> None:
         self.connection = connection
         self.version = version
-        self.pending: list[dict[str, Any]] = []
+        self.pending: list[Json] = []
         self._refs = itertools.count(1)
 
     async def send_raw(self, data: str | bytes) -> None:
@@ -112,25 +114,25 @@ class Socket:
             await self.send_raw(json.dumps({**message, "join_ref": join_ref}))
         return ref
 
-    async def receive(self, seconds: float = PATIENCE) -> dict[str, Any]:
+    async def receive(self, seconds: float = PATIENCE) -> Json:
         """Return the next frame, decoded to the same form for both versions."""
         if self.pending:
             return self.pending.pop(0)
         return decode(await asyncio.wait_for(self.connection.recv(), seconds))
 
-    async def expect(self, event: str, *, topic: str | None = None) -> dict[str, Any]:
+    async def expect(self, event: str, *, topic: str | None = None) -> Json:
         """Return the next frame with this event, and store other frames for later."""
         return await self._first(
             lambda frame: frame["event"] == event and topic in (None, frame["topic"])
         )
 
-    async def reply_to(self, ref: str | None) -> dict[str, Any]:
+    async def reply_to(self, ref: str | None) -> Json:
         """Return the payload of the reply to `ref`."""
         frame = await self._first(lambda one: (one["event"], one["ref"]) == ("phx_reply", ref))
-        return dict(frame["payload"])
+        return frame["payload"]
 
-    async def _first(self, expected: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        skipped: list[dict[str, Any]] = []
+    async def _first(self, expected: Callable[[Json], bool]) -> Json:
+        skipped: list[Json] = []
         while not expected(frame := await self.receive()):
             skipped.append(frame)
         self.pending[:0] = skipped
@@ -143,12 +145,10 @@ class Socket:
             return
         raise AssertionError(f"unexpected {frame}")
 
-    async def join(
-        self, topic: str, *, access_token: str | None = None, **config: Any
-    ) -> dict[str, Any]:
+    async def join(self, topic: str, *, access_token: str | None = None, **config: Any) -> Json:
         """Join `realtime:<topic>`, and return the ref of the join."""
         ref = str(next(self._refs))
-        payload: dict[str, Any] = {"config": config}
+        payload: Json = {"config": config}
         if access_token is not None:
             payload["access_token"] = access_token
         await self.push(f"realtime:{topic}", "phx_join", payload, join_ref=ref, ref=ref)
@@ -159,7 +159,7 @@ class Socket:
         """Join the topic and return the join's ref. Any reply except ok fails the test."""
         reply = await self.join(topic, **options)
         assert reply["status"] == "ok", reply
-        return str(reply["join_ref"])
+        return reply["join_ref"]
 
     async def broadcast(self, topic: str, event: str, payload: Any) -> str | None:
         body = {"type": "broadcast", "event": event, "payload": payload}
@@ -171,7 +171,7 @@ class Socket:
         return bool((await self.reply_to(ref))["status"] == "ok")
 
 
-def decode(data: str | bytes) -> dict[str, Any]:
+def decode(data: str | bytes) -> Json:
     """Decode a frame of either version. A binary frame of kind 4 is a broadcast."""
     if isinstance(data, bytes):
         assert (data[0], data[4]) == (4, 1), data[:5]
@@ -184,7 +184,7 @@ def decode(data: str | bytes) -> dict[str, Any]:
     message = json.loads(data)
     if isinstance(message, list):
         return dict(zip(("join_ref", "ref", "topic", "event", "payload"), message, strict=True))
-    return dict(message)
+    return message
 
 
 def _cut(data: bytes, lengths: bytes) -> list[str]:

@@ -142,7 +142,7 @@ async def ended(socket: Socket, topic: str, join_ref: str) -> str:
     assert system["payload"]["channel"] == topic
     assert (close["topic"], close["ref"], close["payload"]) == (f"realtime:{topic}", join_ref, {})
     assert await socket.is_alive()
-    return str(system["payload"]["message"])
+    return system["payload"]["message"]
 
 
 async def test_a_removed_member_is_out_at_the_next_refresh(

@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.supabase_local.realtime.support import ADA, EVE, SECRET_KEY, Socket, token, unique
+from tests.supabase_local.realtime.support import ADA, EVE, SECRET_KEY, Json, Socket, token, unique
 
 TABLES = """
   create table items (
@@ -40,12 +40,12 @@ def empty(sql: psycopg.Connection[Any]) -> None:
     sql.execute("truncate items, open_items")
 
 
-def entry(table: str = "open_items", event: str = "*", **more: Any) -> dict[str, Any]:
+def entry(table: str = "open_items", event: str = "*", **more: Any) -> Json:
     return {"event": event, "schema": "public", "table": table, **more}
 
 
 async def listen(
-    socket: Socket, *entries: dict[str, Any], access_token: str | None = None
+    socket: Socket, *entries: Json, access_token: str | None = None
 ) -> tuple[str, list[int]]:
     """Join a topic with entries for row changes. Return the topic and the entries' ids."""
     topic = unique("changes")
@@ -57,8 +57,8 @@ async def listen(
     return topic, [item["id"] for item in reply["response"]["postgres_changes"]]
 
 
-async def change(socket: Socket) -> dict[str, Any]:
-    return dict((await socket.expect("postgres_changes"))["payload"])
+async def change(socket: Socket) -> Json:
+    return (await socket.expect("postgres_changes"))["payload"]
 
 
 async def records(socket: Socket, count: int) -> list[Any]:
@@ -82,7 +82,7 @@ async def test_each_kind_of_change_has_its_exact_shape(
     types = {"id": "int8", "name": "text", "price": "numeric", "done": "bool"}
     columns = [{"name": name, "type": type} for name, type in types.items()]
     row = {"id": 1, "name": "a", "price": 1.5, "done": False}
-    rows: dict[str, dict[str, Any]] = {
+    rows: dict[str, Json] = {
         "INSERT": {"record": row},
         "UPDATE": {"record": {**row, "done": True}, "old_record": {"id": 1}},
         "DELETE": {"old_record": {"id": 1}},
@@ -160,7 +160,7 @@ async def test_each_tenant_sees_its_own_rows_only(
     ],
 )
 async def test_a_bad_entry_joins_and_then_says_what_is_wrong(
-    connect: Any, sql: psycopg.Connection[Any], bad: dict[str, Any], message: str
+    connect: Any, sql: psycopg.Connection[Any], bad: Json, message: str
 ) -> None:
     """A channel with an invalid entry joins and then gets an error.
 

@@ -10,6 +10,8 @@ from minutehand.config import Settings
 from tests.support import misbehaving
 from tests.support.misbehaving import MisbehavingServer, Request, write
 
+Json = dict[str, Any]
+
 KEY = "sk-live-0001"
 
 
@@ -25,7 +27,7 @@ class Fault(misbehaving.Fault):
 
     until: asyncio.Event | None = None
     said: str | None = None
-    answer: dict[str, Any] = field(default_factory=dict)
+    answer: Json = field(default_factory=dict)
     finish: str | None = "stop"
 
 
@@ -34,7 +36,7 @@ class Seen:
     """A request that the server received."""
 
     name: str
-    body: dict[str, Any]
+    body: Json
 
 
 class ModelServer(MisbehavingServer):
@@ -43,7 +45,7 @@ class ModelServer(MisbehavingServer):
     def __init__(self) -> None:
         super().__init__()
         #: Answers by schema name. An answer may be a function of the request's body.
-        self.answers: dict[str, Any] = {}
+        self.answers: Json = {}
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         self.seen: list[Seen] = []
 
@@ -100,7 +102,7 @@ class ModelServer(MisbehavingServer):
         pieces, because the parser's work per piece is not tested here.
         """
         size = max(7, len(text) // 1_000)
-        chunks: list[dict[str, Any]] = [
+        chunks: list[Json] = [
             {"choices": [{"index": 0, "delta": {"content": text[at : at + size]}}]}
             for at in range(0, len(text), size)
         ]
@@ -111,7 +113,7 @@ class ModelServer(MisbehavingServer):
         headers = {"content-type": "text/event-stream"}
         write(writer, 200, raw, headers, cut=fault.cut)
 
-    def _text(self, body: dict[str, Any], name: str) -> str:
+    def _text(self, body: Json, name: str) -> str:
         answer = self.answers.get(name, "")
         answer = answer(body) if callable(answer) else answer
         return answer if isinstance(answer, str) else json.dumps(answer)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from infra.bench.scratch import scratch_settings
 from minutehand.local.hot_reload import end_on_change, files_of, reload_folders
-from tests.support.queue_model import SETTINGS
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ async def test_a_change_ends_the_worker(
     monkeypatch.setattr("minutehand.local.hot_reload.SCAN_SECONDS", 0)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "reloaded", raising=False)
-    settings = SETTINGS.model_copy(update={"apps": ("reloaded",)})
+    settings = scratch_settings(apps=("reloaded",))
     ended = asyncio.Event()
     loaded = files_of(reload_folders(settings))
 

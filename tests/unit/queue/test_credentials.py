@@ -30,7 +30,7 @@ def token_of(key: WorkerKey) -> str:
 
 
 def issued_at(token: str) -> int:
-    return int(jwt.decode(token, options={"verify_signature": False})["iat"])
+    return jwt.decode(token, options={"verify_signature": False})["iat"]
 
 
 def test_a_minted_key_is_a_short_lived_job_worker() -> None:

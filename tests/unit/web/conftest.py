@@ -14,6 +14,8 @@ from fastapi import FastAPI
 
 from minutehand.config import Settings
 
+Json = dict[str, Any]
+
 SECRET = "the-legacy-secret-of-a-made-up-project"
 URL = "https://project.example.test"
 ISSUER = f"{URL}/auth/v1"
@@ -31,7 +33,7 @@ def settings() -> Settings:
     )
 
 
-def claims(**changes: Any) -> dict[str, Any]:
+def claims(**changes: Any) -> Json:
     """Return the token claims of a signed-in user. A change to None removes that claim."""
     now = int(time.time())
     all_claims = {
@@ -54,7 +56,7 @@ class Signer:
     algorithm: str
     private: Any = field(repr=False)
 
-    def token(self, *, headers: dict[str, Any] | None = None, **changes: Any) -> str:
+    def token(self, *, headers: Json | None = None, **changes: Any) -> str:
         return jwt.encode(
             claims(**changes),
             self.private,
@@ -63,9 +65,9 @@ class Signer:
         )
 
     @property
-    def jwk(self) -> dict[str, Any]:
+    def jwk(self) -> Json:
         make = jwt.get_algorithm_by_name(self.algorithm)
-        public: dict[str, Any] = make.to_jwk(self.private.public_key(), as_dict=True)
+        public: Json = make.to_jwk(self.private.public_key(), as_dict=True)
         return {**public, "kid": self.kid, "alg": self.algorithm, "use": "sig"}
 
 
@@ -81,7 +83,7 @@ def rs256() -> Signer:
 
 @pytest.fixture
 def secret_token() -> Callable[..., str]:
-    def make(*, headers: dict[str, Any] | None = None, **changes: Any) -> str:
+    def make(*, headers: Json | None = None, **changes: Any) -> str:
         return jwt.encode(claims(**changes), SECRET, "HS256", headers=headers)
 
     return make
@@ -95,9 +97,9 @@ async def calling(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-def error_of(response: httpx.Response) -> dict[str, Any]:
+def error_of(response: httpx.Response) -> Json:
     """Check that the error's body is complete and matches its header. Return the body."""
-    body: dict[str, Any] = response.json()
+    body: Json = response.json()
     assert set(body) == {"error", "code", "detail", "request_id"}, body
     assert body["error"]
     assert body["request_id"] == response.headers["x-request-id"]

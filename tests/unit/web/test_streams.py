@@ -5,13 +5,12 @@ import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
 from uuid import UUID
 
 import pytest
 from starlette.requests import Request
 
-from minutehand.config import Settings
+from infra.bench.scratch import scratch_settings
 from minutehand.queue.errors import JobNotFound, QueueUnavailable, RateLimited
 from minutehand.tasks import end_tasks
 from minutehand.web.caller import Caller
@@ -25,7 +24,7 @@ from minutehand.web.services import (
     StreamTiming,
 )
 from minutehand.web.sse import Batch, SseEvent, stream_response
-from tests.unit.web.conftest import ADA
+from tests.unit.web.conftest import ADA, Json
 
 JOB = "019a9f10-7e2c-7d31-9c52-0d6d5f5b7c11"
 QUICK = StreamTiming(streaming=True, keep_alive=900, poll=0.01, max_poll=0.01, stall_timeout=0.1)
@@ -55,10 +54,10 @@ class Client:
 
     received = b""
 
-    async def receive(self) -> dict[str, Any]:
-        return await asyncio.Future[dict[str, Any]]()
+    async def receive(self) -> Json:
+        return await asyncio.Future[Json]()
 
-    async def send(self, message: dict[str, Any]) -> None:
+    async def send(self, message: Json) -> None:
         self.received += message.get("body", b"")
 
     async def open(self, services: Services, feed: Script, caller: Caller | None = None) -> str:
@@ -74,8 +73,7 @@ class Client:
 @pytest.fixture
 async def services() -> AsyncIterator[Services]:
     """The services of a process whose database does not respond."""
-    settings = Settings(supabase_url="http://127.0.0.1:1", supabase_publishable_key="p")
-    made = Services(settings, timing=QUICK)
+    made = Services(scratch_settings(), timing=QUICK)
     yield made
     await made.aclose()
 
@@ -127,7 +125,7 @@ async def test_a_reader_that_takes_nothing_is_let_go(services: Services) -> None
     """A stream ends if its client stops reading. At most one chunk is kept for that client."""
 
     class Slow(Client):
-        async def send(self, message: dict[str, Any]) -> None:
+        async def send(self, message: Json) -> None:
             if message["type"] != "http.response.start":
                 await asyncio.Event().wait()
 

@@ -31,7 +31,6 @@ SHAPES = {
     "in_a_misspelt_module": ({"processor.py": PROCESSORS}, False),
     "in_an_empty_module": ({"processors.py": ""}, False),
 }
-SETTINGS = scratch_settings("http://127.0.0.1:9")
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +51,7 @@ def test_a_package_without_processors_is_named_at_the_start(
         file.write_text(text.replace("NAME", f"{shape}.run"))
     monkeypatch.syspath_prepend(tmp_path)
 
-    names = load_processors(SETTINGS.model_copy(update={"apps": (shape,)})).names
+    names = load_processors(scratch_settings(apps=(shape,))).names
 
     assert (f"{shape}.run" in names) is found
     expected = f"{shape} has no processors; write them in {shape}/processors.py"
@@ -66,7 +65,7 @@ def test_apps_that_name_no_package_are_said(
     (tmp_path / "empty_folder" / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
 
-    load_processors(SETTINGS.model_copy(update={"apps": ("empty_folder.*",)}))
+    load_processors(scratch_settings(apps=("empty_folder.*",)))
 
     assert caplog.messages == ["MINUTEHAND_APPS=empty_folder.* names no package with processors"]
 
@@ -95,7 +94,7 @@ def test_a_type_with_two_processors_names_both_and_stops_no_other(
     for path, text in {"../__init__.py": "", "__init__.py": "", **right, **files}.items():
         (folder / path).write_text(text.replace("NAME", "twice"))
     monkeypatch.syspath_prepend(tmp_path)
-    settings = SETTINGS.model_copy(update={"apps": (shape,)})
+    settings = scratch_settings(apps=(shape,))
     errors: list[tuple[str, Exception]] = []
 
     registry = load_processors(settings, on_error=lambda *each: errors.append(each))

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from minutehand.config import Settings
+from infra.bench.scratch import scratch_settings
 from minutehand.functions.worker import realtime_wakeups
 from minutehand.tasks import end_tasks
 from minutehand.worker.registry import Registry
@@ -21,8 +21,7 @@ async def test_an_error_of_any_kind_ends_no_wake_ups_and_is_a_warning_once(
     """
     monkeypatch.setattr(realtime_wakeups, "RETRY_DELAY_SECONDS", 0)
     caplog.set_level(logging.DEBUG, logger=realtime_wakeups.__name__)
-    settings = Settings(supabase_url="http://127.0.0.1:1", supabase_publishable_key="p")
-    settings = settings.model_copy(update={"supabase_url": "ftp://127.0.0.1"})
+    settings = scratch_settings(supabase_url="ftp://127.0.0.1")
     wakeups = realtime_wakeups.RealtimeWakeups(settings, lambda: None)
     wakeups.follow("topic")
 
