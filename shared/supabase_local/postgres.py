@@ -27,6 +27,7 @@ import psycopg
 from supabase_local.extensions import write_extensions
 from supabase_local.ports import LOOPBACK, reserve_port
 from supabase_local.processes import send_signal, spawn, stop
+from supabase_local.state import write_private
 
 SUPERUSER = "supabase_admin"
 """Named as on Supabase, where `postgres` owns the project's objects but is not a superuser."""
@@ -237,7 +238,7 @@ class Postgres:
     def _initialise(self, draft: Path) -> None:
         draft.mkdir(mode=0o700, parents=True)
         handover = self.home / f".initdb-{os.getpid()}"
-        write_secret(handover, self.password)
+        write_private(handover, self.password)
         if self.user:
             os.chown(draft, self.user.pw_uid, self.user.pw_gid)
             os.chown(handover, self.user.pw_uid, self.user.pw_gid)
@@ -307,7 +308,7 @@ class Postgres:
                 f"{secret} is missing, and with it the password of {self.data_dir}. "
                 "Delete the folder .local to start over."
             )
-        write_secret(secret, secrets.token_urlsafe(18))
+        write_private(secret, secrets.token_urlsafe(18))
 
     def _last_lines(self) -> str:
         if not self.log_path.exists():
@@ -350,13 +351,6 @@ class Postgres:
                     shutil.copytree(folder, copy / folder.name, dirs_exist_ok=True)
             (copy / "complete").touch()
         return copy / package.name / "pginstall" / "bin" / name
-
-
-def write_secret(path: Path, text: str) -> None:
-    """Write a new file that no other account can read."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
 
 
 def sweep(temporary: Path) -> None:

@@ -70,10 +70,7 @@ class Processors:
 
     async def transcription(self, job: Job[TrainingPayload], ctx: JobContext) -> Outcome:
         """Check the recording, extract its audio, and transcribe the audio."""
-        loaded = await self._load(job)
-        training = loaded.training
-        if training is None:
-            return _not_found(job.payload)
+        loaded, training = await self._load(job)
         if training.sound is None:
             if ctx.remaining < SECONDS_TO_SPARE:
                 return Snooze(after=1)
@@ -93,9 +90,7 @@ class Processors:
 
     async def sop_generation(self, job: Job[TrainingPayload], ctx: JobContext) -> Outcome:
         """Write the procedure, if there is a language model."""
-        training = (await self._load(job)).training
-        if training is None:
-            return _not_found(job.payload)
+        _, training = await self._load(job)
         stored = training.procedure
         if stored is None:
             with _set_up(ctx):
@@ -109,11 +104,9 @@ class Processors:
 
     async def mux_upload(self, job: Job[TrainingPayload], ctx: JobContext) -> Outcome:
         """Publish the checked video at the video host, if a host is configured."""
-        loaded = await self._load(job)
-        training, checked = loaded.training, loaded.transcription
-        if training is None:
-            return _not_found(job.payload)
+        loaded, training = await self._load(job)
         if training.media is None:
+            checked = loaded.transcription
             if checked is None or checked.status in {"pending", "processing", "waiting"}:
                 ctx.progress(0, "waiting", "The video is being checked")
                 return Snooze(after=CHECK_SECONDS)
@@ -132,9 +125,7 @@ class Processors:
 
     async def chunk(self, job: Job[ChunkPayload], ctx: JobContext) -> Outcome:
         """Transcribe one chunk of the audio."""
-        loaded, payload = await self._load(job), job.payload
-        if loaded.training is None:
-            return _not_found(payload)
+        (loaded, _), payload = await self._load(job), job.payload
         if payload.number not in loaded.transcribed:
             key = sound_key(job.workspace_id, payload.training_id, payload.number)
             with _set_up(ctx):
@@ -152,9 +143,12 @@ class Processors:
     async def _call(self, function: str, job: Job[Any], **options: Any) -> Any:
         return await self._app.worker.call_held(function, job.id, job.fence, **options)
 
-    async def _load(self, job: Job[Any]) -> Loaded:
+    async def _load(self, job: Job[Any]) -> tuple[Loaded, StoredTraining]:
         loaded: Loaded = await self._call("training_load", job, parse=reading(Loaded))
-        return loaded
+        if loaded.training is None:
+            text = f"Training not found: {job.payload.training_id}"
+            raise refused("training_not_found", text)
+        return loaded, loaded.training
 
     async def _load_chunks(self, job: Job[Any]) -> list[Chunk]:
         answer = await self._call("training_load_chunks", job, parse=decode_object)
@@ -432,10 +426,6 @@ def _wait_for_host(ctx: JobContext, created_at: str, sentence: str) -> Snooze:
         raise refused("host_too_slow", "The video host did not make the video playable in time")
     ctx.progress(95, "publish", sentence)
     return Snooze(after=HOST_POLL_SECONDS)
-
-
-def _not_found(payload: TrainingPayload | ChunkPayload) -> Fail:
-    return Fail(f"Training not found: {payload.training_id}", data={"code": "training_not_found"})
 
 
 #: Text about each stage for people, and the first and last percentage of the job in the stage.
