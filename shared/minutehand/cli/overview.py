@@ -81,13 +81,14 @@ def failures(output: Output, connection: Connection) -> None:
 @workspace_verb
 def status(output: Output, connection: Connection) -> None:
     """Show problems, blocked jobs and the workspace's load by job type; the operator sees all."""
-    stats = _read(connection, "queue_stats", "/api/status")
     explanation = _read(connection, "explain_queue", "/api/status/explain")
+    if not output.as_json:  # print problems first, because they may prevent other reads
+        _print_problems(output, explanation)
+    stats = _read(connection, "queue_stats", "/api/status")
     if output.print_json(
         {**stats, **{name: explanation[name] for name in ("findings", "holders")}}
     ):
         return
-    _print_problems(output, explanation)
     later = [f"{n} {state}" for state in ("retrying", "scheduled") if (n := stats["live"][state])]
     output.text("; ".join([stats["backlog"]["detail"], *later]))
     if stats["late_since"]:

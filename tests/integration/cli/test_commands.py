@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -277,3 +278,14 @@ def test_without_a_stack_it_says_what_to_start(
     monkeypatch.setenv("MINUTEHAND_PROJECT", str(tmp_path))
 
     assert "minutehand dev" in Run()("ls", code=1).stderr
+
+
+@pytest.mark.weekly(only=True)
+def test_status_names_a_session_that_lets_no_one_read_jobs(stack: RunningStack, run: Run) -> None:
+    """The statistics cannot be read then, so the problem is printed before."""
+    with stack.connect() as locker, locker.transaction():
+        locker.execute("lock table jobs in access exclusive mode")
+        time.sleep(11)  # a shorter lock is no problem
+        shown = run("status", code=1).stdout
+
+    assert "has locked the table public.jobs" in " ".join(shown.split())
