@@ -236,24 +236,15 @@ begin
     from public.jobs as j
     left join queue.job_types as t on t.job_type = j.job_type
     left join queue.waits as n on n.job_id = j.id
-    left join ( -- explain one job for each group that waits for the same reason
-      select distinct on (o.workspace_id, o.job_type, o.queue, o.concurrency_key)
-        o.*,
-        -- the sentence is stored in the job's error for members of its workspace, so the sentence
-        -- must not name a job of another workspace
-        queue.explain(o, null, v_alive, p_now, false) -> 'sentence' as sentence
-      from public.jobs as o
-      where o.id = any (p_ids)
-        and o.status = 'pending'
-        and o.started_at is null
-        and (o.scheduled_for > p_now) is not true
-        and least(o.deadline_at, o.start_by_at) <= p_now
-      order by o.workspace_id, o.job_type, o.queue, o.concurrency_key, o.id
-    ) as w
-      on (w.workspace_id, w.job_type, w.queue) = (j.workspace_id, j.job_type, j.queue)
-        and w.concurrency_key is not distinct from j.concurrency_key
+    left join lateral (
+      -- the sentence is stored in the job's error for members of its workspace, so the sentence
+      -- must not name a job of another workspace
+      select queue.explain(j, null, v_alive, p_now, false) -> 'sentence' as sentence
+      where j.status = 'pending'
         and j.started_at is null
         and (j.scheduled_for > p_now) is not true
+        and least(j.deadline_at, j.start_by_at) <= p_now
+    ) as w on true
     where j.id = any (p_ids)
       and (j.status = 'pending' or j.status = 'waiting' and j.id = any (v_locked))
       and (
