@@ -34,7 +34,7 @@ def project(renewed: Renewed) -> Project:
     """A project without the example apps. Its queue has one job type, `work`."""
     settings = scratch_settings(renewed.gateway.url, apps=())
     made = Project(settings, renewed)
-    Engine(made.database, made.database.session()).register("work", lease_seconds=60)
+    Engine(made.database, made.database.session()).register(lease_seconds=60)
     return made
 
 

@@ -54,7 +54,7 @@ async def whole(renewed: Renewed, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     monkeypatch.setattr(sse, "BUFFERED_SECONDS", 0.1)
     project = project_of_a_file(renewed, guests=True)
     async with serving_api(project) as made:
-        made.engine.register("work", lease_seconds=60)
+        made.engine.register(lease_seconds=60)
         yield made
 
 

@@ -217,7 +217,7 @@ def test_unique_with_replace_changes_a_pending_holder_only(engine: Engine) -> No
     """
     unique = {"key": "k", "on_conflict": "replace"}
     first = engine.enqueue({"v": 1}, unique=unique)
-    engine.register("work", lease_seconds=60, schema_version=2)
+    engine.register(lease_seconds=60, schema_version=2)
 
     assert engine.enqueue({"v": 2}, unique=unique, priority=7) == first
     lease = engine.lease_one()

@@ -159,7 +159,7 @@ def test_a_repeated_lease_call_returns_the_same_leases(engine: Engine) -> None:
 
     The repeat counts no further attempt.
     """
-    engine.register("work", lease_seconds=77, timeout_seconds=55, backoff={"first_seconds": 0})
+    engine.register(lease_seconds=77, timeout_seconds=55, backoff={"first_seconds": 0})
     step = {"name": "s", "result": {"sum": 12.5, "of": ["a", None]}}
     engine.settle(started(engine, priority=1), "retry", retry_after_seconds=0, steps=[step])
     rich: Json = {
@@ -190,7 +190,7 @@ def test_a_settle_may_carry_the_next_lease(engine: Engine) -> None:
     These include a job that waited for the settled job's concurrency key. A repeat of the call
     returns an equal response.
     """
-    engine.register("work", key_concurrency=1)
+    engine.register(key_concurrency=1)
     first, second = engine.enqueue_many(2, concurrency_key="k")
     lease = engine.lease_one()
     request = {

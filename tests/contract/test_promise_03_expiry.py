@@ -303,7 +303,7 @@ def test_a_dead_letter_starts_again_on_retry(engine: Engine) -> None:
     assert {job[name] for name in ("finished_at", "result", "next_retry_at")} == {None}
     lease = engine.lease_one()
     assert (lease["fence"], lease["job"]["attempts"]) == (2, 1)
-    engine.settle(zombie, "completed")
+    engine.settle(zombie)
     assert engine.status(job_id) == "processing"
     engine.settle(lease)
     assert engine.events(job_id)[-3:] == ["job.redriven", "job.leased", "job.completed"]

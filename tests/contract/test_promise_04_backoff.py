@@ -21,7 +21,7 @@ from tests.support.engine import ERROR, Engine
 def test_waits_double_from_a_minute_to_an_hour_or_as_a_type_says(
     engine: Engine, backoff: dict[str, float], nominal: list[int]
 ) -> None:
-    engine.register("work", backoff=backoff)
+    engine.register(backoff=backoff)
     job_id = engine.enqueue(max_attempts=len(nominal) + 1)
 
     for expected in nominal:
@@ -37,7 +37,7 @@ def test_waits_spread(engine: Engine, backoff: dict[str, float]) -> None:
 
     This is also true for the longest backoff.
     """
-    engine.register("work", backoff=backoff)
+    engine.register(backoff=backoff)
     engine.enqueue_many(20)
     leases = engine.lease(20)
     for lease in leases:
@@ -63,7 +63,7 @@ def test_waits_spread(engine: Engine, backoff: dict[str, float]) -> None:
 def test_retry_after_wins(engine: Engine, outcome: str, asked: Any, seconds: int) -> None:
     """A retry or snooze with its own delay starts after that delay, within the allowed range."""
     engine.stop_clock()
-    engine.register("work", backoff={"first_seconds": 1, "cap_seconds": 5})
+    engine.register(backoff={"first_seconds": 1, "cap_seconds": 5})
     job_id = engine.enqueue()
     if "until" in asked:
         asked = {"until": later(engine, asked["until"])}

@@ -13,7 +13,7 @@ from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, Json, ids_
 
 def test_leases_of_two_tenants_hold_the_limit_of_a_type(engine: Engine) -> None:
     """While one tenant's job is being leased, no other tenant's job of the type is leased."""
-    engine.register("work", max_concurrency=1)
+    engine.register(max_concurrency=1)
     for workspace in (ACME, GLOBEX):
         engine.enqueue_many(3, workspace=workspace)
     engine.lease_call(0)
@@ -58,7 +58,7 @@ def test_a_lease_under_an_older_snapshot_does_not_break_a_limit(engine: Engine) 
 
     A newer lease, which the snapshot does not contain, has used up the limit.
     """
-    engine.register("work", max_concurrency=1)
+    engine.register(max_concurrency=1)
     for workspace in (ACME, GLOBEX):
         engine.declare(f"q{workspace[0]}")
         engine.enqueue(workspace=workspace, queue=f"q{workspace[0]}")
@@ -74,7 +74,7 @@ def test_a_lease_under_an_older_snapshot_does_not_break_a_limit(engine: Engine) 
 
 
 def test_a_key_is_that_of_a_type_in_a_workspace(engine: Engine) -> None:
-    engine.register("work", key_concurrency=1)
+    engine.register(key_concurrency=1)
     engine.register("bill", key_concurrency=1)
     for priority in (1, 2, 3):
         engine.declare(f"q{priority}")
@@ -94,7 +94,7 @@ def test_a_rate_refills_with_time_and_never_beyond_itself(engine: Engine) -> Non
     After a long pause, ten jobs start and not more.
     """
     engine.stop_clock()
-    engine.register("work", lease_seconds=60, rate_limit={"limit": 10, "per_seconds": 60})
+    engine.register(lease_seconds=60, rate_limit={"limit": 10, "per_seconds": 60})
     engine.enqueue_many(50)
 
     assert len(engine.lease(50, lease_seconds=9999)) == 10
@@ -107,7 +107,7 @@ def test_a_rate_refills_with_time_and_never_beyond_itself(engine: Engine) -> Non
 
 def test_a_rate_per_key_gives_each_key_its_own_bucket(engine: Engine) -> None:
     engine.stop_clock()
-    engine.register("work", rate_limit={"limit": 2, "per_seconds": 60, "per_key": True})
+    engine.register(rate_limit={"limit": 2, "per_seconds": 60, "per_key": True})
     for workspace in (ACME, GLOBEX):
         for key in ("a", "b"):
             engine.enqueue_many(5, concurrency_key=key, workspace=workspace)

@@ -106,7 +106,7 @@ def engine(renewed: Renewed) -> Iterator[Engine]:
     After the test, the fixture checks the invariants.
     """
     engine = Engine(renewed, renewed.session())
-    engine.register("work", lease_seconds=60)
+    engine.register(lease_seconds=60)
     yield engine
     assert breaches(engine.connection, **INVARIANTS) == {}
 

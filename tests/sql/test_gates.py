@@ -13,7 +13,7 @@ HOLD = "select from queue.gated where job_id = %s for update"
 def wait_for_a_rate(engine: Engine, limit: int, jobs: int) -> None:
     """Enqueue jobs of one key whose job type may start `limit` jobs of a key per minute."""
     engine.stop_clock()
-    engine.register("work", rate_limit={"limit": limit, "per_seconds": 60, "per_key": True})
+    engine.register(rate_limit={"limit": limit, "per_seconds": 60, "per_key": True})
     engine.enqueue_many(jobs, concurrency_key="k")
 
 
@@ -76,7 +76,7 @@ def test_a_start_whose_settlement_commits_while_its_gate_opens_is_charged(engine
 
 def test_a_job_put_off_while_its_gate_opens_passes_it_later(engine: Engine) -> None:
     """A job that is released while its key is checked is leased by one of the next calls."""
-    engine.register("work", lease_seconds=60, key_concurrency=3)
+    engine.register(lease_seconds=60, key_concurrency=3)
     engine.enqueue_many(3, concurrency_key="k")
     first, second, _ = engine.lease(3)
     with engine.open_transaction() as other:
@@ -104,7 +104,7 @@ def test_a_job_put_off_while_its_gate_opens_passes_it_later(engine: Engine) -> N
 )
 def test_a_rolled_back_cancel_leaves_no_job_behind(engine: Engine, policy: Json) -> None:
     """A job whose cancellation is rolled back is still leased when its key is free."""
-    engine.register("work", **policy)
+    engine.register(**policy)
     engine.enqueue(concurrency_key="k")
     first = engine.lease_one()
     second = engine.enqueue(concurrency_key="k")
@@ -161,11 +161,11 @@ def test_where_another_lease_takes_the_jobs_a_worker_asks_again(engine: Engine) 
 def test_a_rate_of_days_keeps_no_worker_busy_after_its_queue(engine: Engine) -> None:
     """After its queue was deleted, a key with a rate limit of days no longer makes leases due."""
     rate = {"limit": 1, "per_seconds": 5 * 86_400, "per_key": True}
-    engine.register("work", queue="old", rate_limit=rate)
+    engine.register(queue="old", rate_limit=rate)
     _, waits = engine.enqueue_many(2, concurrency_key="k")
     engine.settle(engine.lease_one())
     engine.cancel(waits)
-    engine.register("work", rate_limit=rate)
+    engine.register(rate_limit=rate)
     for seconds in (7300, 7300, 90_000, 90_000, 400_000):
         engine.advance(seconds)
         engine.lease()
@@ -178,7 +178,7 @@ def test_a_full_key_with_a_rate_is_looked_at_when_its_job_ends(engine: Engine) -
     The settlement of its job makes the next lease check the key.
     """
     rate = {"limit": 100, "per_seconds": 60, "per_key": True}
-    engine.register("work", key_concurrency=1, rate_limit=rate)
+    engine.register(key_concurrency=1, rate_limit=rate)
     engine.enqueue_many(2, concurrency_key="k")
     [first] = engine.lease(2)
     engine.lease_call(2, call=2)
@@ -211,7 +211,7 @@ def test_a_job_that_may_not_run_holds_no_slot_of_its_key(engine: Engine, is_paus
 
     Jobs of the key in other queues run.
     """
-    engine.register("work", key_concurrency=1)
+    engine.register(key_concurrency=1)
     engine.declare("slow")
     served: Json = {"queues": None if is_paused else ["default"]}
     held = [engine.enqueue(concurrency_key=key, queue="slow") for key in "abd"]
@@ -272,7 +272,7 @@ def test_keys_without_jobs_cost_the_next_leases_nothing(engine: Engine) -> None:
 
 def test_a_lease_waits_for_no_one_who_deletes_a_job_of_its_key(engine: Engine) -> None:
     """A lease does not wait for a transaction that deletes another job of the concurrency key."""
-    engine.register("work", key_concurrency=1)
+    engine.register(key_concurrency=1)
     first = engine.enqueue(concurrency_key="k")
     second, lease = engine.start(concurrency_key="k")
     with engine.open_transaction() as gate:
@@ -289,7 +289,7 @@ def test_a_lease_waits_for_no_one_who_deletes_a_job_of_its_key(engine: Engine) -
 
 def test_a_job_that_comes_while_the_only_other_of_its_key_is_deleted(engine: Engine) -> None:
     """A job enqueued while the only other job of its key is being deleted is leased afterwards."""
-    engine.register("work", key_concurrency=1)
+    engine.register(key_concurrency=1)
     first = engine.enqueue(concurrency_key="k")
     assert ids_of(engine.lease()) == [first]
     with engine.open_transaction() as other:
@@ -304,7 +304,7 @@ def test_a_job_that_is_deleted_while_its_gate_admits_it_leaves_nothing(engine: E
 
     It then also deletes the job's row of queue.ready.
     """
-    engine.register("work", key_concurrency=1)
+    engine.register(key_concurrency=1)
     first, second, third = engine.enqueue_many(3, concurrency_key="k")
     lease = engine.lease_one()
     with engine.open_transaction() as other:
@@ -318,7 +318,7 @@ def test_a_job_that_is_deleted_while_its_gate_admits_it_leaves_nothing(engine: E
 
 def test_a_job_cancelled_while_its_gate_opens_keeps_no_place(engine: Engine) -> None:
     """A job cancelled while a lease checks its key can be retried and leased."""
-    engine.register("work", key_concurrency=2)
+    engine.register(key_concurrency=2)
     first, second = engine.enqueue_many(2, concurrency_key="k")
     with engine.open_transaction() as other:
         assert ids_of(other.lease(1)) == [first]

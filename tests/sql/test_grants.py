@@ -65,7 +65,7 @@ def test_what_a_stolen_key_registered_goes_with_it(engine: Engine, ada: Engine) 
     job_id = engine.enqueue()
     schedule = {"name": "evil", "cron": "@yearly"}
     engine.register("thief.1", queue="thief", schedules=[schedule])
-    engine.register("work", internal=True)
+    engine.register(internal=True)
     with engine.as_role("job_worker") as thief:
         thief.lease_call(0, worker="<b>", job_types=["thief.1"])
     engine.pause("job_type", "thief.1")

@@ -21,7 +21,7 @@ def test_a_lease_that_finds_no_turn_while_another_opens_it_asks_again(
 
     It then asks the worker to call again.
     """
-    engine.register("work", **limited)
+    engine.register(**limited)
     if is_open_elsewhere:  # leaves an empty row of queue.turns for another type
         engine.register("other")
         engine.enqueue(job_type="other")

@@ -304,10 +304,10 @@ def test_a_queue_that_nothing_names_for_a_day_is_swept(engine: Engine) -> None:
 
     A retried job of that queue goes to the queue of its job type.
     """
-    engine.register("work", queue="old")
+    engine.register(queue="old")
     job_id = engine.enqueue()
     engine.settle(engine.lease_one(), "failed")
-    engine.register("work", queue="new")
+    engine.register(queue="new")
     for workspace in (ACME, GLOBEX):
         engine.enqueue(workspace=workspace)
     engine.settle(engine.lease_one(limit=1))  # both queues now share one order of tenants

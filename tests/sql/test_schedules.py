@@ -109,7 +109,7 @@ def test_a_schedule_that_no_longer_fits_says_so_and_stops_no_other(engine: Engin
     engine.put_schedule(name="c")
     engine.run("update queue.schedules set timezone = 'Mars/Base' where name = 'c'")
     number = {"type": "object", "properties": {"n": {"type": "integer"}}}
-    engine.register("work", payload_schema=number, schema_version=2)
+    engine.register(payload_schema=number, schema_version=2)
     to_next_minute(engine)
 
     engine.lease_call(0)

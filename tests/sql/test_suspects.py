@@ -302,7 +302,7 @@ def test_a_deleted_job_may_have_ended_the_process(engine: Engine, held: int) -> 
 
 def test_a_worker_that_is_killed_from_outside_costs_no_attempt(engine: Engine) -> None:
     """If a worker disappears without a report, its jobs run again and complete with one attempt."""
-    engine.register("work", lease_seconds=30)
+    engine.register(lease_seconds=30)
     engine.register("slow", lease_seconds=90)
     ids = [*engine.enqueue_many(5), engine.enqueue(job_type="slow")]
     workers = Workers(engine)
@@ -322,7 +322,7 @@ def test_a_worker_that_is_killed_from_outside_costs_no_attempt(engine: Engine) -
     ids=str,
 )
 def test_suspects_keep_their_limits(engine: Engine, limits: Json) -> None:
-    engine.register("work", **limits)
+    engine.register(**limits)
     ids = engine.enqueue_many(6, concurrency_key="k")
     workers = Workers(engine)
     workers.crash()
@@ -450,7 +450,7 @@ def test_a_type_whose_jobs_all_end_their_process_is_a_finding_that_offers_a_paus
 
 
 def test_one_job_that_ends_its_process_again_and_again_blames_no_type(engine: Engine) -> None:
-    engine.register("work", backoff={"first_seconds": 1})
+    engine.register(backoff={"first_seconds": 1})
     poison = engine.enqueue()
     workers = Workers(engine, [poison])
     for _ in range(4):
@@ -463,7 +463,7 @@ def test_one_job_that_ends_its_process_again_and_again_blames_no_type(engine: En
 
 def test_suspects_that_no_worker_can_run_are_a_finding(engine: Engine) -> None:
     """If suspects wait a minute while all workers run other jobs, `explain_queue` reports it."""
-    engine.register("work", lease_seconds=600)
+    engine.register(lease_seconds=600)
     first, _ = engine.enqueue_many(2)
     workers = Workers(engine)
     workers.crash()
@@ -483,7 +483,7 @@ def test_suspects_that_no_worker_can_run_are_a_finding(engine: Engine) -> None:
 
 
 def test_the_wait_of_a_suspect_begins_when_its_last_process_died(engine: Engine) -> None:
-    engine.register("work", lease_seconds=600)
+    engine.register(lease_seconds=600)
     engine.enqueue_many(4)
     workers = Workers(engine)
     workers.crash()
@@ -494,7 +494,7 @@ def test_the_wait_of_a_suspect_begins_when_its_last_process_died(engine: Engine)
 
 
 def test_a_retry_delay_is_no_wait_for_a_worker_that_runs_nothing_else(engine: Engine) -> None:
-    engine.register("work", lease_seconds=600, backoff={"first_seconds": 70})
+    engine.register(lease_seconds=600, backoff={"first_seconds": 70})
     Workers(engine, [engine.enqueue()]).run()
     engine.enqueue()
     engine.advance(90)
@@ -513,7 +513,7 @@ def test_a_run_whose_process_died_makes_room_when_its_leases_expire(
 
     A new run may then start.
     """
-    engine.register("work", lease_seconds=30)
+    engine.register(lease_seconds=30)
     engine.enqueue_many(2)
     request: Json = {"most": 1, "run_seconds": 300, "limit": 1, "call": 1}
     engine.lease_call(**request, worker="dies")
@@ -571,7 +571,7 @@ def test_a_lease_that_is_locked_when_its_process_ends_is_reclaimed_soon(engine: 
 
     Maintenance reclaims the job as soon as the row is free, long before the lease would expire.
     """
-    engine.register("work", lease_seconds=600)
+    engine.register(lease_seconds=600)
     ids = engine.enqueue_many(3)
     workers = Workers(engine)
     worker, leases = workers.lease()

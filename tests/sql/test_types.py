@@ -68,7 +68,7 @@ def test_an_older_worker_that_waited_for_a_newer_one_sees_what_it_published(engi
 
     work = known(engine, "work")
     assert (work["schema_version"], work["max_concurrency"], work["in_order"]) == (2, None, True)
-    engine.register("work", schema_version=2, max_concurrency=2)
+    engine.register(schema_version=2, max_concurrency=2)
     assert known(engine, "work")["max_concurrency"] == 2
 
 
@@ -92,12 +92,12 @@ def test_limits_that_change_hold_for_jobs_that_wait_and_run(engine: Engine) -> N
 def test_a_rate_that_comes_back_counts_no_job_that_ended_without_it(engine: Engine) -> None:
     """A rate limit that was removed and added again does not count jobs that ran without it."""
     rate = {"limit": 1, "per_seconds": 60, "per_key": True}
-    engine.register("work", rate_limit=rate)
+    engine.register(rate_limit=rate)
     with engine.open_transaction() as other:
         other.enqueue()
-        engine.register("work")
+        engine.register()
     engine.complete(engine.lease())
-    engine.register("work", rate_limit=rate)
+    engine.register(rate_limit=rate)
     assert engine.enqueue() in ids_of(engine.lease())
 
 
@@ -106,13 +106,13 @@ def test_held_jobs_start_without_a_limit_that_went(engine: Engine) -> None:
 
     A rolled-back cancel of the jobs changes nothing.
     """
-    engine.register("work", key_concurrency=1)
+    engine.register(key_concurrency=1)
     jobs = engine.enqueue_many(3, concurrency_key="k")
     engine.lease_call(0)
     with engine.open_transaction() as other:
         for job_id in jobs:
             other.cancel(job_id)
-        engine.register("work")
+        engine.register()
         other.run("rollback")
 
     leases = engine.lease(3, call=2)
@@ -232,7 +232,7 @@ def test_a_job_whose_type_is_gone_waits_for_one_and_leaves_nothing(engine: Engin
 
     When the job is cancelled, it leaves no row of queue.unpublished.
     """
-    engine.register("work")
+    engine.register()
     job_id = engine.enqueue(delay_seconds=10)
     engine.run("delete from queue.job_types where job_type = 'work'")
     engine.run("delete from queue.lanes where job_type = 'work'")

@@ -18,5 +18,5 @@ async def api(renewed: Renewed) -> AsyncIterator[Api]:
     """The running API, whose event streams stay open. The queue has one job type."""
     settings = scratch_settings(renewed.gateway.url, apps=(), streaming=True)
     async with serving_api(Project(settings, renewed)) as made:
-        made.engine.register("work", lease_seconds=60)
+        made.engine.register(lease_seconds=60)
         yield made

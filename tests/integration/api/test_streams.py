@@ -270,7 +270,7 @@ async def test_a_guest_reads_the_words_of_their_session(renewed: Renewed) -> Non
     project = project_of_a_file(renewed, guests=True)
     async with serving_api(project) as api:
         engine = api.engine
-        engine.register("work", lease_seconds=60)
+        engine.register(lease_seconds=60)
         session = engine.rpc("open_guest_session", p_workspace_id=ACME)["session_id"]
         job_id, lease = engine.start(session_id=session)
         engine.say(lease, piece("dear guest"))
@@ -308,7 +308,7 @@ async def test_events_arrive_by_notifications_alone(renewed: Renewed) -> None:
     listening = "from pg_stat_activity where application_name = 'minutehand_events'"
     async with serving_without_polls(renewed) as api:
         engine = api.engine
-        engine.register("work", lease_seconds=60)
+        engine.register(lease_seconds=60)
         job_id = engine.enqueue(session_id="s")
         expected = {"jobs/" + job_id: 3, "sessions/s": 4, f"workspaces/{ACME}": 3}
         reads = [
@@ -328,7 +328,7 @@ async def test_streams_end_with_the_right_to_read_them(renewed: Renewed) -> None
     """A removed member's streams end at the removal, and a guest's at the end of the session."""
     async with serving_without_polls(renewed) as api:
         engine = api.engine
-        engine.register("work", lease_seconds=60)
+        engine.register(lease_seconds=60)
         engine.allow_guests()
         opened = engine.rpc("open_guest_session", p_workspace_id=ACME)
         session = opened["session_id"]
@@ -355,7 +355,7 @@ async def test_a_change_from_before_the_registration_is_read(
     """
     async with serving_without_polls(renewed) as api:
         engine = api.engine
-        engine.register("work", lease_seconds=60)
+        engine.register(lease_seconds=60)
         job_id, lease = engine.start()
         with engine.another_session() as writer:
             writer.run("begin")
