@@ -328,7 +328,11 @@ function StateNote({ row }) {
   return html`<span class="state-note small muted">
     ${isRunning && html`<${JobProgress} job=${row} compact />`}
     ${next ? html`<${When} at=${next} />` : html`<span class="phone">${more}</span>`}
-    ${hasFailed && html` <span class="num" title="Attempts">${row.attempts}/${row.max_attempts}</span>`}
+    ${
+      hasFailed &&
+      html`<span class=${next || isRunning ? undefined : "phone"}> · </span>
+        <span class="num">${row.attempts}/${row.max_attempts} attempts</span>`
+    }
   </span>`;
 }
 
