@@ -73,7 +73,7 @@ def _patient_http() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transports, "create_ssl_context", functools.cache(httpx.create_ssl_context))
         for name in ("connect", "read", "write", "pool"):
-            patch.setattr(defaults.DEFAULT_TIMEOUT_CONFIG, name, 60.0)
+            patch.setattr(defaults.DEFAULT_TIMEOUT_CONFIG, name, 120.0)
         yield
 
 

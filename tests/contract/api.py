@@ -70,10 +70,7 @@ async def serving_api(
     api = build_jobs(project.settings, services=services)
     engine = Engine(project.database, project.database.session())
     users = QueueClient(project.settings)
-    async with (
-        serving(api) as url,
-        httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as http,
-    ):
+    async with serving(api) as url, httpx.AsyncClient(base_url=url, trust_env=False) as http:
         try:
             yield Api(project, engine, url, services, users, http)
         finally:

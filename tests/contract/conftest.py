@@ -51,7 +51,7 @@ def portal(stack: RunningStack) -> Iterator[httpx.Client]:
     """An HTTP client of the whole stack that is signed in as the demo workspace's manager."""
     token = stack.sign_in(stack.demo_email)
     with httpx.Client(
-        base_url=stack.api_url, headers={"Authorization": f"Bearer {token}"}, timeout=120
+        base_url=stack.api_url, headers={"Authorization": f"Bearer {token}"}
     ) as client:
         yield client
 

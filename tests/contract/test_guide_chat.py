@@ -140,7 +140,7 @@ def test_scenario_2_events(shell: Shell, stack: RunningStack, session: str) -> N
     def read() -> None:
         url = f"{stack.api_url}/api/async-events?sessionId={session}"
         headers = {"Accept": "text/event-stream"}
-        with httpx.stream("GET", url, headers=headers, timeout=120) as stream:
+        with httpx.stream("GET", url, headers=headers) as stream:
             for line in stream.iter_lines():
                 if line.startswith("data: "):
                     lines.append(json.loads(line.removeprefix("data: ")))

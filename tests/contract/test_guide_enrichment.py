@@ -12,7 +12,7 @@ from tests.contract.guide import Json, bash
 from tests.support.patience import until
 from tests.support.stacks import RunningStack
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("acme_key")]
+pytestmark = pytest.mark.usefixtures("acme_key")
 
 TOKEN = "dev-secret-token"
 LOGS = [

@@ -42,7 +42,7 @@ def upload(portal: httpx.Client, stack: RunningStack, content: bytes) -> Json:
         piece = content[(number - 1) * size : number * size]
         part = {"part_number": number, "checksum": hashlib.sha256(piece).hexdigest()}
         [signed] = portal.post(f"{path}/parts", json={"parts": [part]}).json()["parts"]
-        sent = httpx.put(signed["url"], content=piece, headers=signed["headers"], timeout=120)
+        sent = httpx.put(signed["url"], content=piece, headers=signed["headers"])
         assert sent.status_code == 200, sent.text
     done = portal.post(f"{path}/complete", json={"checksum": hashlib.sha256(content).hexdigest()})
     assert done.status_code == 200, done.text

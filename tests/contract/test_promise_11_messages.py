@@ -36,7 +36,7 @@ def until_sent(engine: Engine, topic: str, job_id: str, kind: str) -> None:
         texts = [json.dumps(payload) for _, _, payload in messages(engine, topic)]
         return any("look_again" in each or (job_id in each and kind in each) for each in texts)
 
-    until(look, seconds=60)
+    until(look)
 
 
 def test_a_burst_stays_within_the_budget_and_no_watcher_stays_behind(

@@ -18,8 +18,6 @@ from tests.install.shapes import Shape, shapes
 from tests.support.engine import ADA, EVE
 from tests.support.stranger import write_files
 
-pytestmark = pytest.mark.timeout(300)
-
 WEEKLY = pytest.mark.weekly(only=True)
 #: The shapes that every test run tests: tenants in our tables, and single users in a schema with
 #: another name.

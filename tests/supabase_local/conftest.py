@@ -36,5 +36,5 @@ def rest(project: Project) -> Iterator[httpx.Client]:
     settings = project.settings
     key = {"apikey": settings.supabase_secret_key or ""}
     url = f"{settings.supabase_url}/rest/v1"
-    with httpx.Client(base_url=url, headers=key, timeout=30) as client:
+    with httpx.Client(base_url=url, headers=key) as client:
         yield client

@@ -61,10 +61,8 @@ def workspace(stack: RunningStack) -> Iterator[dict[str, str]]:
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Set up the fixture `visit` last, so that pages are closed before their rows are deleted.
 
-    An open page would report a 404 as an error. The timeout is long because the first test starts
-    the stack and Chromium, which takes a minute on a busy machine.
+    An open page would report a 404 as an error.
     """
-    item.add_marker(pytest.mark.timeout(300))
     names: list[str] = getattr(item, "fixturenames", [])
     if "visit" in names:
         names.remove("visit")

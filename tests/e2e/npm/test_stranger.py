@@ -15,8 +15,6 @@ from tests.e2e.npm.stranger import REACTS, Stranger
 from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack
 
-pytestmark = pytest.mark.timeout(300)  # the first test installs npm packages and may start a stack
-
 README = ROOT / "infra" / "console" / "npm" / "README.md"
 RECIPES = ROOT / "shared" / "minutehand" / "pages" / "recipes.md"
 

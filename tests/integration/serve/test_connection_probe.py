@@ -80,7 +80,7 @@ ignore_startup_parameters = extra_float_digits,options
         return False
 
     try:
-        until(answers, seconds=30)
+        until(answers)
         yield url
     finally:
         process.terminate()

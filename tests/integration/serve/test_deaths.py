@@ -170,7 +170,7 @@ def test_a_worker_that_is_killed_from_outside_costs_no_attempt(host: Served) -> 
     for worker in fork_server.children():
         os.kill(worker.pid, signal.SIGKILL)
 
-    until(lambda: host.has_ended(ids), seconds=120)
+    until(lambda: host.has_ended(ids))
     assert host.rows("status, attempts, lost_attempts", ids) == [("completed", 1, 0)]
     output = host.one("select job_output(%s)", talks[0])
     assert [stream["text"] for stream in output["streams"]] == ["one two"]

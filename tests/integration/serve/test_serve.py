@@ -133,7 +133,7 @@ def served(
             assert process.poll() is None, log_file.read_text()
             return responds(f"{url}/health")
 
-        until(is_alive, seconds=120)
+        until(is_alive)
         with stack.connect() as connection:
             yield Served(connection, log_file, url, process)
     finally:
@@ -147,7 +147,7 @@ def performed(stack: RunningStack) -> Iterator[None]:
     stopping = threading.Event()
 
     def run() -> None:
-        with stack.connect() as connection, httpx.Client(timeout=60) as client:
+        with stack.connect() as connection, httpx.Client() as client:
             while not stopping.wait(0.02):
                 for number, url, headers, body in connection.execute(
                     "delete from net.http_request_queue returning id, url, headers, body"
