@@ -131,7 +131,7 @@ def test_no_history_breaks_a_rule_of_the_worker(
 
     async def story() -> None:
         loop = asyncio.get_running_loop()
-        ticking = asyncio.create_task(world.worker().tick(budget_seconds=math.inf))
+        ticking = asyncio.create_task(world.worker().tick())
 
         def happen(at: float, kind: str, job_id: str) -> None:
             # A job that is reclaimed before it starts is not counted, because it runs again.
@@ -294,7 +294,7 @@ def test_a_run_that_is_cut_off_leaves_no_processor_behind() -> None:
     world = World(queue)
 
     async def story() -> None:
-        ticking = asyncio.create_task(world.worker().tick(budget_seconds=math.inf))
+        ticking = asyncio.create_task(world.worker().tick())
         await asyncio.sleep(5)
         ticking.cancel()
         await asyncio.wait([ticking])
