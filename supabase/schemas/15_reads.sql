@@ -1684,9 +1684,10 @@ from (
         'pg_terminate_backend({blocker})`.|If the process of the worker has hung since '
         '{missed_since}, end it. The job then runs again at the latest after {expires_at}.|If its '
         'code has blocked the event loop since {late_since}, run the blocking call with '
-        '`asyncio.to_thread`.|If that is too long, give that call a time limit, or the type a '
-        '`timeout` below {shorter}.|If {silent} is too long, give the call at {place} a time '
-        'limit.|If {usual} should suffice, check its log and the code at {place}.|Nothing to do '
+        '`asyncio.to_thread`.|If that is too long, cancel and retry it, which keeps its finished '
+        'steps. Then give that call a time limit, or the type a `timeout` below {shorter}.|If '
+        '{silent} is too long, cancel and retry it, which keeps its finished steps. Then give the '
+        'call at {place} a time limit.|If {usual} should suffice, check its log and the code at {place}.|Nothing to do '
         'until {lease_until}. If the lease is not renewed by then, the job is reclaimed.|Nothing '
         'to do.]',
       'watch {job_id}',
@@ -1844,8 +1845,8 @@ from (
     (
       'no_processor',
       'No worker serves {types}: {count} {wait} since {since}.[ Did you mean {nearest}?]',
-      'If the name is misspelt, cancel, and enqueue again as {nearest}, the nearest name that a '
-        'worker has.',
+      'If the name is misspelt, enqueue again as {nearest}, the nearest name that a worker has, and '
+        'cancel this job.',
       'cancel {job_id}',
       null
     ),
@@ -2606,7 +2607,8 @@ begin
   return (
     select jsonb_build_object(
       'timeout', queue.length_in_words(1000 * v_timeout),
-      'late_since', s.late_since
+      'late_since', s.late_since,
+      'renewed_at', l.expires_at - make_interval(secs => l.lease_seconds)
     ) || case
       when l.pulse is null then jsonb_build_object('lease_until', l.expires_at)
       else l.pulse - '{since,own_pids}'::text[] || jsonb_build_object(

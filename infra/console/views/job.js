@@ -154,6 +154,7 @@ function JobDetails({ watch, job }) {
       <${Actions}
         job=${job}
         watch=${watch}
+        isSilent=${Boolean(update?.silent)}
         nearest=${explanation?.reason === "no_processor" && explanation.data.nearest}
         enqueue=${setType}
         duplicate=${() => setReplaying({ isCopy: true })}
@@ -198,6 +199,7 @@ function JobDetails({ watch, job }) {
         }
         ${
           job.started_at &&
+          (log.lines.length > 0 || Object.keys(watch.output).length === 0) &&
           html`<section class="card" aria-labelledby="h-log">
             <h2 id="h-log">Logs</h2>
             ${log.error && html`<${Stale} error=${log.error} retry=${watch.refresh} />`}
@@ -232,6 +234,7 @@ function JobDetails({ watch, job }) {
         workspaceId=${job.workspace_id}
         type=${type}
         payload=${pretty(job.payload)}
+        replaced=${job}
         onClose=${() => setType(null)} />`
     }
   </article>`;
@@ -304,10 +307,27 @@ function Explained({ explained, job, update }) {
   </div>`;
 }
 
-function Actions({ job, watch, nearest, enqueue, duplicate, edit }) {
+function Actions({ job, watch, isSilent, nearest, enqueue, duplicate, edit }) {
   const act = createAction(watch.refresh);
   const box = useFocusKeeper();
+  const [retries, setRetries] = useState(false); // whether to retry the job once it is cancelled
   const isCancelling = Boolean(job.cancel_requested_at);
+  const run = (message) => act("Could not start the job", () => api.retry(job.id), message);
+  useEffect(() => {
+    if (retries && job.status === "cancelled") run("Enqueued again");
+    if (ENDED.has(job.status)) setRetries(false);
+  }, [retries, job.status]);
+  const cancelAndRetry = async () =>
+    setRetries(
+      Boolean(
+        await act("Could not cancel", () => api.cancel(job.id), undefined, {
+          title: "Cancel and retry this job?",
+          text: "The job is stopped within five seconds, and its live child jobs are cancelled. Keep this page open until the job is enqueued again. Finished steps are kept.",
+          action: "Cancel and retry",
+          danger: true,
+        }),
+      ),
+    );
   const cancel = () =>
     act("Could not cancel", () => api.cancel(job.id), undefined, {
       title: "Cancel this job?",
@@ -321,10 +341,7 @@ function Actions({ job, watch, nearest, enqueue, duplicate, edit }) {
   const mayRetry = job.status === "failed" || job.status === "cancelled";
   const isDelayed = job.status === "pending" && (job.next_retry_at || job.scheduled_for);
   const retry = (label, message) =>
-    html`<${ActionButton} className="primary"
-      run=${() => act("Could not start the job", () => api.retry(job.id), message)}>
-      ${label}
-    <//>`;
+    html`<${ActionButton} className="primary" run=${() => run(message)}>${label}<//>`;
   return html`<div class="actions" ref=${box}>
     ${mayRetry && retry("Retry", "Enqueued again")}
     ${mayRetry && html`<button type="button" onClick=${edit}>Retry with another payload</button>`}
@@ -335,6 +352,11 @@ function Actions({ job, watch, nearest, enqueue, duplicate, edit }) {
       </button>`
     }
     ${isDelayed && retry("Run now", "The job runs as soon as a worker is free")}
+    ${
+      isSilent &&
+      !isCancelling &&
+      html`<button type="button" onClick=${cancelAndRetry}>Cancel and retry</button>`
+    }
     ${
       !ENDED.has(job.status) &&
       html`<button
@@ -488,10 +510,11 @@ function Facts({ job, last, data = {} }) {
     ${fact("Queue time", job.times?.queue_ms > 0 && duration(job.times.queue_ms))}
     ${fact("Duration", job.started_at && html`<${RunTime} row=${job} />`)}
     ${isRunning && fact("Timeout", data.timeout)}
-    ${isRunning && fact("Place", data.place && html`<code>${breakable(data.place)}</code>`)}
+    ${isRunning && fact("Line of code", data.place && html`<code>${breakable(data.place)}</code>`)}
     ${isRunning && fact("Memory", data.memory_mb && `up to ${data.memory_mb} MB`)}
     ${fact("Attempt", html`<span class="num">${job.attempts} of ${job.max_attempts}</span>`)}
     ${fact("Worker", neighbours("worker_id", job.worker_id ?? last?.worker_id))}
+    ${isRunning && fact("Worker seen", time(data.renewed_at))}
     ${fact("Commit", last?.origin && html`<span class="mono">${codeOf(last.origin)}</span>`)}
     ${fact(
       "Tags",

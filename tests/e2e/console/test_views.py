@@ -236,10 +236,6 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
         row.locator("a.row-link").click()
         expect(page.locator("h1 .badge")).to_have_text(shown)
         check_page(visitor)
-        if status == "pending":
-            click(page, f"Enqueue again as {worker.job_type}")
-            expect(page.get_by_label("Type")).to_have_value(worker.job_type)
-            page.keyboard.press("Escape")
     silent = re.compile(
         r"Silent for 2 h.*, since its last log line, in its step mail at invoices.py"
     )
@@ -255,6 +251,30 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
     buttons.first.click()
     click(page.get_by_role("dialog"), "Cancel 1 job without a worker")
     expect(page.locator("tr.job-row")).to_have_count(1)
+
+
+def test_a_silent_or_misspelt_job_is_replaced_in_one_step(visit: Visit, worker: HandWorker) -> None:
+    silent = worker.enqueue()
+    lease = worker.lease_one()
+    worker.report(lease, pulse={"last": "log", "for_ms": 60_000, "place": "a.py:1", "memory_mb": 1})
+    insert = "insert into public.jobs (workspace_id, user_id, job_type) values (%s, %s, %s)"
+    worker.run(insert, worker.workspace_id, ADA.id, f"{worker.job_type}s")
+    worker.run("update public.jobs set updated_at = now() - interval '3 hours'")
+    visitor = visit(ADA, f"/jobs/{silent}")
+    page = visitor.page
+    click(page, "Cancel and retry")
+    click(page.get_by_role("dialog"), "Cancel and retry")
+    expect(page.locator("h1 .badge")).to_contain_text("Cancelling")
+    worker.settle(lease, "cancelled")
+    expect(page.locator("h1 .badge")).to_have_text("Queued")
+
+    misspelt = worker.one("select id from public.jobs where job_type = %s", f"{worker.job_type}s")
+    visitor.open(f"/jobs/{misspelt}")
+    click(page, f"Enqueue again as {worker.job_type}")
+    click(page.get_by_role("dialog"), "Enqueue, and cancel the first")
+    expect(page.locator("h1")).to_have_text(f"{worker.job_type} Queued")
+    status = "select status from public.jobs where id = %s"
+    until(lambda: worker.one(status, misspelt) == "cancelled")
 
 
 def test_realtime_is_unavailable_only_if_it_is_late(visit: Visit) -> None:
