@@ -1687,9 +1687,9 @@ from (
         '`asyncio.to_thread`.|If that is too long, cancel and retry it, which keeps its finished '
         'steps. Then give that call a time limit, or the type a `timeout` below {shorter}.|If '
         '{silent} is too long, cancel and retry it, which keeps its finished steps. Then give the '
-        'call at {place} a time limit.|If {usual} should suffice, check its log and the code at {place}.|Nothing to do '
-        'until {lease_until}. If the lease is not renewed by then, the job is reclaimed.|Nothing '
-        'to do.]',
+        'call at {place} a time limit.|If {usual} should suffice, check its log and the code at '
+        '{place}.|Nothing to do until {lease_until}. If the lease is not renewed by then, the job '
+        'is reclaimed.|Nothing to do.]',
       'watch {job_id}',
       '/types/{job_type}'
     ),
@@ -1845,8 +1845,8 @@ from (
     (
       'no_processor',
       'No worker serves {types}: {count} {wait} since {since}.[ Did you mean {nearest}?]',
-      'If the name is misspelt, enqueue again as {nearest}, the nearest name that a worker has, and '
-        'cancel this job.',
+      'If the name is misspelt, enqueue again as {nearest}, the nearest name that a worker has, '
+        'and cancel this job.',
       'cancel {job_id}',
       null
     ),
