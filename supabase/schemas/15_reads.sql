@@ -29,6 +29,16 @@ begin
 end;
 $$;
 
+-- Return the first line of an error for use within a sentence, cut to 200 characters.
+create function queue.short_error(p_message text, p_error jsonb)
+returns text
+language sql immutable
+set search_path = ''
+as $$
+select rtrim(left(coalesce(substring(e.line, '\S[^\n]*'), e.line), 200), ' .:')
+from queue.error_line(p_message, p_error) as e (line)
+$$;
+
 -- Return a text that an app may show to people for the error of a job. If the processor raised the
 -- error on purpose, the text is the error's message. The messages of other errors may contain
 -- internals of the server, so a general sentence replaces them.
@@ -2153,16 +2163,17 @@ from (
     (
       'silent_jobs',
       '{count} of [{many} are silent, the longest|{job_type} has been silent] since {since}.',
-      '[The first was last seen {seen}. ]See its page or log. Jobs of {job_type} count as silent '
-        '{limit} after their last update.',
+      '[The first was last seen {seen}. ]Open job {job_id}. If it hangs, cancel and retry it: '
+        'finished steps are not run again. Then give the call that hangs a time limit. Jobs of '
+        '{job_type} count as silent {limit} after their last update.',
       'explain {job_id}',
       '[/jobs?state=attention&job_type={many}|/jobs/{job_id}]'
     ),
     (
       'retrying_jobs',
       '{count} of {job_type} are retrying: {error}.',
-      'Fix what the error names. The next attempt is at {next_at}. Run one of them sooner, then '
-        'the others by `Run now` below the list of these jobs.',
+      'Fix what the error names.[ The next attempt is at {next_at}.] To run them now, open these '
+        'jobs and press `Run now`.',
       'retry {job_id}',
       '/jobs?state=retrying&job_type={job_type}'
     ),

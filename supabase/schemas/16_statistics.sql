@@ -882,41 +882,45 @@ end;
 $$;
 
 -- Return findings about job types, versions of the code, pauses, schedules, unanswered questions,
--- silent jobs, and jobs that retry after the same error. Of the delayed jobs, only the next 1,000
--- are read. A running job is silent if the time since its last update exceeds both two minutes and
--- the duration of 99 % of the jobs of its type. If too few jobs of the type have ended, a job is
--- silent after ten minutes. If an operator pauses a queue or a job type for all workspaces, the
--- pause is a finding in each workspace that has due jobs there.
+-- silent jobs, and jobs that retry after the same error. Such a job waits for its retry, is due or
+-- runs again. Of the delayed jobs, only the next 1,000 are read. A running job is silent if the
+-- time since its last update exceeds both two minutes and the duration of 99 % of the jobs of its
+-- type. If too few jobs of the type have ended, a job is silent after ten minutes. If an operator
+-- pauses a queue or a job type for all workspaces, the pause is a finding in each workspace that has
+-- due jobs there.
 create function queue.findings_of_workspace(p_workspace_id uuid, p_now timestamptz)
 returns setof queue.finding
 language sql stable
 set search_path = ''
 as $$
-with retrying as materialized (
-  select
-    j.workspace_id,
-    'retrying' as kind,
-    j.job_type,
-    count(*) as jobs,
-    (array_agg(j.id order by j.next_retry_at))[:200] as job_ids,
-    min(j.started_at) as since,
-    min(j.next_retry_at) as next_at,
-    queue.fingerprint(j.error_message, j.error_data) as print,
-    min(rtrim(left(coalesce(substring(e.line, '\S[^\n]*'), e.line), 200), ' .:')) as error
+with tried as materialized ( -- jobs that may wait for a retry, and jobs that run one
+  select j.*
   from (
     (
-      select *
+      select o.job_id
       from queue.deferred as o
-      where p_workspace_id is null and o.run_at > p_now and o.is_place
+      where p_workspace_id is null
+        -- due jobs usually leave queue.deferred within seconds
+        and o.run_at > p_now - interval '10 minutes'
+        and o.is_place
       order by o.run_at
       limit 1000
     )
     union all
     (
-      select *
+      select o.job_id
       from queue.deferred as o
-      where o.workspace_id = p_workspace_id and o.run_at > p_now and o.is_place
+      where o.workspace_id = p_workspace_id
+        and o.run_at > p_now - interval '10 minutes'
+        and o.is_place
       order by o.run_at
+      limit 1000
+    )
+    union all
+    (
+      select l.job_id
+      from queue.leases as l
+      where l.attempt > 1 and (p_workspace_id is null or l.workspace_id = p_workspace_id)
       limit 1000
     )
   ) as d
@@ -926,10 +930,47 @@ with retrying as materialized (
     where i.id = any (array[d.job_id])
     offset 0 -- without statistics, the planner would read all jobs first
   ) as j
-  cross join lateral queue.error_line(j.error_message, j.error_data) as e (line)
-  where j.next_retry_at > p_now
-    and j.attempts > 0
-    and j.error_message is not null
+  where j.attempts > 0 and j.error_message is not null
+),
+retrying as materialized (
+  select
+    j.workspace_id,
+    'retrying' as kind,
+    j.job_type,
+    count(*) as jobs,
+    (array_agg(j.id order by n.next_at, j.id))[:200] as job_ids,
+    min(j.started_at) as since,
+    min(n.next_at) as next_at,
+    queue.fingerprint(j.error_message, j.error_data) as print,
+    min(queue.short_error(j.error_message, j.error_data)) as error
+  from (
+    select *
+    from tried
+    union all
+    select i.*
+    from (
+      select distinct t.lane
+      from tried as t
+      limit 20
+    ) as t
+    cross join lateral (
+      select *
+      from queue.ready as q
+      where q.lane = t.lane and (p_workspace_id is null or q.workspace_id = p_workspace_id)
+      limit 20 -- a due retry precedes the jobs that were enqueued after it
+    ) as r
+    cross join lateral (
+      select *
+      from public.jobs as o
+      where o.id = any (array[r.job_id])
+      offset 0
+    ) as i
+    where i.attempts > 0 and i.error_message is not null
+  ) as j
+  cross join lateral (
+    values (case when j.next_retry_at > p_now then j.next_retry_at end)
+  ) as n (next_at)
+  where (j.status = 'processing' or j.next_retry_at is not null)
     and not queue.is_internal(j.job_type)
   group by j.workspace_id, j.job_type, print
   having count(*) >= 3
@@ -945,8 +986,10 @@ select
     'jobs', sum(r.jobs),
     'error', min(r.error),
     'next_at', min(r.next_at),
-    'job_id', (array_agg(r.job_ids[1] order by r.next_at))[1],
-    'attention', jsonb_agg(to_jsonb(r) - '{print,error,next_at}'::text[])
+    'job_id', (
+      array_agg(r.job_ids[1] order by r.next_at) filter (where r.next_at is not null)
+    )[1],
+    'attention', jsonb_agg(to_jsonb(r) - '{print,next_at}'::text[])
   )
 from retrying as r
 group by r.job_type, r.print
@@ -1463,6 +1506,76 @@ begin
 end;
 $$;
 
+-- Return the jobs that failed for good in the last hour, grouped by workspace, type and error, as
+-- the key `attention` of public.explain_queue has them. Only the newest 200 failed jobs of a
+-- workspace are read. For all workspaces, 1,000 failed jobs of the 50 workspaces in which the last
+-- jobs failed are read.
+create function queue.recent_failures(p_workspace_id uuid, p_now timestamptz)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+with workspaces as (
+  select p_workspace_id as workspace_id
+  where p_workspace_id is not null
+  union all
+  (
+    select s.workspace_id
+    from (
+      select *
+      from queue.stats as o
+      where p_workspace_id is null and o.at > p_now - interval '65 minutes'
+      order by o.at desc
+      limit 2000
+    ) as s
+    where (s.counts ->> 'failed')::bigint > 0
+      and s.workspace_id <> '00000000-0000-0000-0000-000000000000'
+    group by 1
+    order by max(s.at) desc, 1
+    limit 50
+  )
+)
+select coalesce(jsonb_agg(to_jsonb(g) - '{print,last_at}'::text[] order by g.last_at desc), '[]')
+from (
+  select
+    j.workspace_id,
+    'failed' as kind,
+    j.job_type,
+    count(*) as jobs,
+    bool_or(d.more) as more,
+    (array_agg(j.id order by j.finished_at desc, j.id))[:200] as job_ids,
+    min(j.finished_at) as since,
+    max(j.finished_at) as last_at,
+    queue.fingerprint(j.error_message, j.error_data) as print,
+    min(queue.short_error(j.error_message, j.error_data)) as error
+  from (
+    select w.workspace_id, least(200, 1000 / count(*) over ()) as most
+    from workspaces as w
+  ) as w
+  cross join lateral (
+    select o.job_id, count(*) over () = w.most as more
+    from (
+      select *
+      from queue.dead as l
+      where l.workspace_id = w.workspace_id
+      order by l.workspace_id desc, l.job_id desc
+      limit w.most
+    ) as o
+  ) as d
+  cross join lateral (
+    select *
+    from public.jobs as i
+    where i.id = any (array[d.job_id])
+    offset 0 -- without statistics, the planner would read all jobs first
+  ) as j
+  where j.finished_at > p_now - interval '1 hour'
+    and not queue.is_internal(j.job_type)
+  group by j.workspace_id, j.job_type, print
+  order by last_at desc
+  limit 50 -- limits the response
+) as g
+$$;
+
 create function public.explain_queue(p_workspace_id uuid default null)
 returns jsonb
 language plpgsql stable
@@ -1601,7 +1714,8 @@ begin
     'now', v_now,
     'verdict', coalesce(v_findings #>> '{0,verdict}', 'pass'),
     'findings', coalesce(v_findings, '[]'),
-    'attention', v_backlog -> 'attention' || v_attention,
+    'attention', v_backlog -> 'attention' || v_attention
+      || queue.recent_failures(p_workspace_id, v_now),
     'holders', queue.holders(p_workspace_id, null, v_now),
     'backlog', v_backlog - 'attention',
     'last_tick_seconds', extract(epoch from v_now - v_seen_at)
@@ -1611,11 +1725,12 @@ $$;
 comment on function public.explain_queue is
   'Findings, worst first, and holders for which jobs wait, most jobs first: {now, verdict, '
   'findings: [{verdict, reason, key, sentence, since, cause, jobs, silent, unserved, next: [{kind, '
-  'words, command, path}]}], attention: [{workspace_id, kind, job_type, jobs, job_ids, since}], '
-  'holders: [{jobs, more, since, kind, reason, sentence, cause, next, holder, job_id, job_types, '
-  'keys}], backlog, last_tick_seconds}. silent has the time of the last update of each silent job, '
-  'unserved the job types that no worker serves. attention has up to 200 ids of the jobs that are '
-  'silent, have no_worker or are retrying. Only operators may omit p_workspace_id.';
+  'words, command, path}]}], attention: [{workspace_id, kind, job_type, jobs, more, job_ids, '
+  'since, error}], holders: [{jobs, more, since, kind, reason, sentence, cause, next, holder, '
+  'job_id, job_types, keys}], backlog, last_tick_seconds}. silent has the time of the last update '
+  'of each silent job, unserved the job types that no worker serves. attention has up to 200 ids '
+  'of the jobs that are silent, have no_worker, are retrying or failed in the last hour. Only '
+  'operators may omit p_workspace_id.';
 select queue.allow(
   'authenticated, job_worker, service_role',
   'public.explain_queue'

@@ -60,17 +60,21 @@ def too_dear(engine: Engine, calls: dict[str, Call]) -> dict[str, int]:
 
 @pytest.fixture
 def crowded(renewed: Renewed) -> Engine:
-    """A database in which a tenant has 100,000 waiting jobs and another 1,000 ended jobs."""
+    """A database in which a tenant has 100,000 waiting jobs and another 3,000 ended jobs."""
     engine = Engine(renewed, renewed.session())
     engine.run("set statement_timeout = '300s'")
     engine.register("work", lease_seconds=600)
     engine.enqueue_many(1000, workspace=GLOBEX)
     engine.run_all()
+    for _ in range(2):
+        engine.enqueue_many(1000, workspace=GLOBEX)
+        engine.complete(engine.lease(1000), outcome="failed", error={"message": "no"})
     items = [{"job_type": "work"}] * 1000
     for _ in range(100):
         engine.enqueue_all(items)
     engine.lease(1)
     publish_all(engine)
+    engine.run("select queue.do_statistics(queue.clock(), 'infinity')")
     engine.run("vacuum")
     return engine
 
@@ -106,6 +110,8 @@ def check_calls(crowded: Engine) -> None:
         "count": ("select public.count_jobs(%s)", ACME, 60_000),
         "explain": ("select public.explain_job(%s)", last, 60_000),
         "health": ("select public.queue_health()", None, 60_000),
+        "failures": ("select public.explain_queue(%s)", GLOBEX, 3000),
+        "all failures": ("select queue.recent_failures(null, queue.clock())", None, 5000),
     }
     assert too_dear(crowded, calls) == {}
     crowded.advance(200)  # all jobs are now overdue

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.support.engine import ACME, EVE, GLOBEX, TICK, Engine, handle
+from tests.support.engine import ACME, EVE, GLOBEX, TICK, Engine, Json, handle
 from tests.support.patience import until
 
 #: A lease request of a worker that requests no job.
@@ -478,6 +478,40 @@ def test_jobs_that_retry_after_one_error_are_a_finding_with_the_error(engine: En
     assert sorted(listed["job_ids"]) == sorted(ids)
     assert shown["next"][0]["command"] == f"minutehand retry {listed['job_ids'][0]}"
     assert "retrying_jobs" not in engine.findings(GLOBEX)
+    engine.lease(2)  # retries run, and the others are due
+    found = engine.findings(ACME)["retrying_jobs"]
+    assert (found["jobs"], found["since"]) == (7, shown["since"])
+    assert "next attempt" not in str(found["next"])
+
+
+def test_jobs_that_failed_in_the_last_hour_need_attention(engine: Engine) -> None:
+    """`attention` groups such jobs by error until they are retried, but they are no finding."""
+    ids = [fail_one(engine, {"type": "KeyError", "message": "'card'\nin a.py"}) for _ in range(2)]
+    fail_one(engine, {"type": "Boom", "message": "it broke"})
+    engine.elapse(10)  # maintenance then updates the statistics
+    for workspace in (ACME, None):
+        said = engine.rpc("explain_queue", p_workspace_id=workspace)
+        assert (said["verdict"], said["findings"]) == ("pass", [])
+        [newest, group] = said["attention"]
+        assert newest["error"] == "Boom: it broke"
+        assert (group["workspace_id"], group["kind"], group["jobs"]) == (ACME, "failed", 2)
+        assert (group["error"], group["more"]) == ("KeyError: 'card'", False)
+        assert sorted(group["job_ids"]) == sorted(ids)
+    assert engine.rpc("explain_queue", p_workspace_id=GLOBEX)["attention"] == []
+    engine.retry(ids[0])
+    [_, group] = engine.rpc("explain_queue", p_workspace_id=ACME)["attention"]
+    assert group["job_ids"] == ids[1:]
+    engine.advance(3600)
+    engine.lease_call(0)
+    kinds = {one["kind"] for one in engine.rpc("explain_queue", p_workspace_id=ACME)["attention"]}
+    assert "failed" not in kinds
+
+
+def fail_one(engine: Engine, error: Json) -> str:
+    """Enqueue a job whose only attempt fails with an error."""
+    job_id = engine.enqueue()
+    engine.settle(engine.lease_one(), "failed", error=error)
+    return job_id
 
 
 def test_an_overdue_job_is_one_that_no_limit_or_pause_holds(engine: Engine) -> None:

@@ -99,7 +99,7 @@ export function Selection({ picked, all, state, query, workspaceId, done }) {
   const isMixed = state === "attention";
   const kindOf = (row) =>
     (isMixed && attention?.find((group) => group.job_ids.includes(row.id))?.kind) || row.state;
-  const kinds = isMixed && !isPicked ? ["retrying", "no_worker", "silent"] : [""];
+  const kinds = isMixed && !isPicked ? ["retrying", "no_worker", "silent", "failed"] : [""];
   const button = (action, kind) => {
     const { verb, when, states } = ACTIONS[action];
     const jobs = rows?.filter((row) => states.includes(row.state) && kindOf(row).includes(kind));

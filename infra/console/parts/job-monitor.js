@@ -60,6 +60,9 @@ const FILTERS = {
 };
 export const FIELDS = ["state", "search", ...Object.values(FILTERS)];
 
+/** States of the jobs that `attention` lists. */
+const IN_TROUBLE = ["queued", "retrying", "running", "failed"];
+
 /** Convert the filter in the page's address to the filter of the SQL function `list_jobs`. */
 function queryOf({ state, since, payload, ...rest }) {
   const named = Object.entries(rest).filter(([, value]) => value);
@@ -72,7 +75,7 @@ function queryOf({ state, since, payload, ...rest }) {
       !rest.parent_id &&
       !rest.worker_id &&
       state !== "attention" && { internal: false }),
-    ...(state && { state: state === "attention" ? ["queued", "retrying", "running"] : [state] }),
+    ...(state && { state: state === "attention" ? IN_TROUBLE : [state] }),
     ...(since && { created_after: rangeStart(since) }),
     ...(payload && { payload: JSON.parse(payload) }),
   };
