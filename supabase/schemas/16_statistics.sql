@@ -886,8 +886,8 @@ $$;
 -- runs again. Of the delayed jobs, only the next 1,000 are read. A running job is silent if the
 -- time since its last update exceeds both two minutes and the duration of 99 % of the jobs of its
 -- type. If too few jobs of the type have ended, a job is silent after ten minutes. If an operator
--- pauses a queue or a job type for all workspaces, the pause is a finding in each workspace that has
--- due jobs there.
+-- pauses a queue or a job type for all workspaces, the pause is a finding in each workspace that
+-- has due jobs there.
 create function queue.findings_of_workspace(p_workspace_id uuid, p_now timestamptz)
 returns setof queue.finding
 language sql stable
