@@ -179,8 +179,9 @@ $$;
 
 -- Return the time at which the key of a worker expired, if the last known call of the worker, at
 -- p_called_at, was at most p_within earlier. A worker that signs its own keys changes each key two
--- minutes before it expires, and its row at most a minute later. The Data API accepts a key for 30
--- seconds longer.
+-- minutes before it expires. Its row has the new key at most a minute later, but only if the worker
+-- has free slots, because renewals do not update the row. So an old row is evidence only of a key
+-- that is valid for longer than an hour. The Data API accepts a key for 30 seconds longer.
 create function queue.key_end(
   p_worker queue.workers,
   p_called_at timestamptz,
@@ -190,10 +191,19 @@ returns timestamptz
 language sql stable
 set search_path = ''
 as $$
-select k.at
-from (values ((p_worker.summary ->> 'key_expires_at')::timestamptz)) as k (at)
-where p_called_at between k.at - p_within and k.at + interval '1 minute'
-  and k.at <= queue.clock()
+select k.ends_at
+from (
+  values (
+    (p_worker.summary ->> 'key_issued_at')::timestamptz,
+    (p_worker.summary ->> 'key_expires_at')::timestamptz
+  )
+) as k (issued_at, ends_at)
+where p_called_at between k.ends_at - p_within and k.ends_at + interval '1 minute'
+  and k.ends_at <= queue.clock()
+  and (
+    p_worker.seen_at >= k.ends_at - interval '2 minutes'
+    or k.issued_at < k.ends_at - interval '1 hour'
+  )
   and not (p_worker.summary ? 'stopped' or p_worker.evidence is not null)
 $$;
 

@@ -335,6 +335,19 @@ def test_a_lost_lease_is_explained_by_known_times_alone(engine: Engine) -> None:
     assert "Its lease expired once" in said["sentence"]
 
 
+@pytest.mark.parametrize(("age", "is_named"), [(30, False), (86_400, True)])
+def test_a_renewal_is_no_evidence_of_a_short_key(engine: Engine, age: int, is_named: bool) -> None:
+    """A worker without free slots updates no row, and may have signed another key since."""
+    job_id = engine.enqueue()
+    now = engine.one("select extract(epoch from queue.clock())::integer")
+    with engine.as_role("job_worker", iat=now - age, exp=now + 600) as worker:
+        lease = worker.lease_one()
+    engine.advance(590)
+    engine.report(lease, lease_seconds=60)
+    engine.advance(20)
+    assert ("expired at" in engine.explain(job_id)["sentence"]) == is_named
+
+
 def test_revoked_keys_leave_no_advice_to_wait(engine: Engine) -> None:
     """Workers without a key neither lease, nor report, nor run maintenance.
 
