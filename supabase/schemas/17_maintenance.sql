@@ -168,6 +168,8 @@ declare
   v_adopted uuid[];
   v_due uuid[];
   v_alive queue.workers[];
+  -- An explanation takes some milliseconds. The rest of a large batch ends without a reason.
+  v_explain_until constant timestamptz := clock_timestamp() + interval '0.5 seconds';
 begin
   if exists (
     select from public.jobs as j
@@ -236,15 +238,18 @@ begin
     from public.jobs as j
     left join queue.job_types as t on t.job_type = j.job_type
     left join queue.waits as n on n.job_id = j.id
-    left join lateral (
+    cross join lateral (
       -- the sentence is stored in the job's error for members of its workspace, so the sentence
       -- must not name a job of another workspace
-      select queue.explain(j, null, v_alive, p_now, false) -> 'sentence' as sentence
-      where j.status = 'pending'
-        and j.started_at is null
-        and (j.scheduled_for > p_now) is not true
-        and least(j.deadline_at, j.start_by_at) <= p_now
-    ) as w on true
+      select case
+        when j.status = 'pending'
+            and j.started_at is null
+            and (j.scheduled_for > p_now) is not true
+            and least(j.deadline_at, j.start_by_at) <= p_now
+            and clock_timestamp() < v_explain_until
+          then queue.explain(j, null, v_alive, p_now, false) -> 'sentence'
+      end as sentence
+    ) as w
     where j.id = any (p_ids)
       and (j.status = 'pending' or j.status = 'waiting' and j.id = any (v_locked))
       and (

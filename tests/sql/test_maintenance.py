@@ -323,3 +323,18 @@ def test_a_queue_that_nothing_names_for_a_day_is_swept(engine: Engine) -> None:
     assert engine.rows("select queue from queue.lanes where job_type = 'work'") == ["new"]
     assert refused(engine.enqueue, queue="old")[1] == "unknown_queue"
     assert {job_id, engine.enqueue(workspace=GLOBEX)} == set(ids_of(engine.lease()))
+
+
+def test_explanations_delay_the_end_of_many_late_jobs_only_briefly(engine: Engine) -> None:
+    """An explanation takes longer if many jobs wait, and a batch has hundreds of late jobs."""
+    engine.enqueue_many(20, start_by_seconds=5)
+    engine.advance(10)
+    engine.run("alter function queue.explain rename to away")
+    engine.run(
+        "create function queue.explain(jobs, jsonb, queue.workers[], timestamptz, boolean)"
+        " returns jsonb language sql stable"
+        " as 'select jsonb_build_object(''sentence'', ''slow'', ''after'', pg_sleep(0.2))'"
+    )
+    engine.maintain()
+    assert engine.count("jobs where status = 'cancelled'") == 20
+    assert engine.count("jobs where error_data ->> 'waited' = 'slow'") <= 3
