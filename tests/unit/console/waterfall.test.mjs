@@ -92,6 +92,12 @@ test("the bar of a job begins with its first start", () => {
   assert.equal(rows[0].from, Date.parse(at(4000)));
 });
 
+test("a job between two attempts is retrying", () => {
+  const next = { status: "pending", state: "retrying", next_retry_at: at(20_000) };
+
+  assert.equal(rowsOf({ jobs: [job("a", next)] }, Date.parse(at(0)))[0].word, "Retrying");
+});
+
 test("a large trace shows the children without their steps", () => {
   const jobs = [parent];
   for (let n = 0; n < 100; n += 1)
