@@ -573,7 +573,7 @@ begin
     cross join lateral coalesce(
       s.problem,
       'no worker serves the job type ' || u.job_type,
-      'job ' || w.job_id || ' of an earlier run has not started'
+      'job ' || w.job_id || ' has the same unique key and has not started'
     ) as p (problem)
     where s.workspace_id = p_workspace_id
   );

@@ -1316,8 +1316,9 @@ where s.enabled
   and (p_workspace_id is null or s.workspace_id = p_workspace_id)
 $$;
 
--- Return the enabled schedules whose latest run enqueued no new job, because a job of an earlier
--- run has the same unique key and has not started. Up to 1,000 schedules are read.
+-- Return the enabled schedules whose latest run enqueued no new job, because an earlier job, of the
+-- schedule or of another caller, has the same unique key and has not started. Up to 1,000 schedules
+-- are read.
 -- p_workspace_id: Null to return the schedules of all workspaces.
 create function queue.waiting_schedules(p_workspace_id uuid)
 returns table (name text, job_id uuid, since timestamptz)
@@ -2056,8 +2057,8 @@ from (
     ),
     (
       'waiting_schedule',
-      'The run of the schedule {schedule} at {since} enqueued no new job, because job {job_id} of '
-        'an earlier run has not started.',
+      'The run of the schedule {schedule} at {since} enqueued no new job, because job {job_id} has '
+        'the same unique key and has not started.',
       'See why that job waits.',
       'explain {job_id}',
       null

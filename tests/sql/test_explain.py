@@ -1218,10 +1218,10 @@ def test_a_schedule_whose_unique_job_has_not_started_is_a_finding(engine: Engine
 
     for workspace in (ACME, None):
         found = engine.findings(workspace)["waiting_schedule"]
-        assert f"because job {job_id} of an earlier run has not started" in found["sentence"]
+        assert f"job {job_id} has the same unique key and has not started" in found["sentence"]
         assert found["next"][0]["command"] == f"minutehand explain {job_id}"
     [listed] = engine.rpc("list_schedules", p_workspace_id=ACME)["schedules"]
-    assert listed["problem"] == f"job {job_id} of an earlier run has not started"
+    assert listed["problem"] == f"job {job_id} has the same unique key and has not started"
     engine.lease_one()
     assert "waiting_schedule" not in engine.findings()
 
