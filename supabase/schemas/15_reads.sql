@@ -1840,9 +1840,9 @@ from (
     ),
     (
       'late_worker',
-      'The workers that serve it have run only since {started_at}, and it had to start by '
+      'The workers that serve it began their runs at {started_at} or later, and it had to start by '
         '{must_start_by}.',
-      'See why no worker ran before.',
+      'If no worker ran before, see why.',
       'workers',
       '/types'
     ),

@@ -164,7 +164,7 @@ def test_a_missed_start_names_what_held_the_job(engine: Engine) -> None:
     engine.advance(400)
     engine.rpc("lease_jobs", p_request=LOOK)
     engine.maintain()
-    assert sentences(late).count("at that time: The workers that serve it have run only") == 2
+    assert sentences(late).count("at that time: The workers that serve it began their runs") == 2
     assert "+00: its deadline passed while it waited for the event" in sentences([asks])
 
 
