@@ -1857,7 +1857,7 @@ from (
       'no_processor',
       'No worker serves {types}: {count} {wait} since {since}.[ Did you mean {nearest}?]',
       'If the name is misspelt, enqueue again as {nearest}, the nearest name that a worker has, '
-        'and cancel this job.',
+        'and cancel what has the wrong name.',
       'cancel {job_id}',
       null
     ),
