@@ -3621,7 +3621,9 @@ select
         when e.sqlstate = '55P03' then 'lock'
         when e.sqlstate ~ '^(40|55)' then 'contention'
         when e.signal is not null then 'killed'
-        when e.variable is not null then 'variable'
+        -- code that handles another error may look up a variable
+        when coalesce(e.status, e.sqlstate, e.errno) is null and e.variable is not null
+          then 'variable'
         when e.errno = 'ENOMEM' then 'memory'
         when e.errno in ('ENOSPC', 'EDQUOT', 'EMFILE') or e.sqlstate ^@ '53'
           then 'machine'

@@ -625,6 +625,7 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("psycopg.errors.TooManyConnections", {"sqlstate": "53300"}, "ran out of a resource"),
     ("psycopg.errors.AdminShutdown", {"sqlstate": "57P01"}, "closed or rejected"),
     ("httpx.ConnectError", {"errno": "ECONNREFUSED"}, "Check host and port"),
+    ("httpx.ConnectError", {"errno": "ECONNREFUSED", "variable": "HOST"}, "Check host and port"),
     ("httpx.ConnectError", {"errno": "ENETUNREACH"}, "and the network"),
     ("httpx.ConnectError", {"errno": "CERTIFICATE_VERIFY_FAILED"}, "trust its issuer"),
     ("WorkerLost", {}, "Whether its process ended is unknown"),
