@@ -66,13 +66,13 @@ export function Elapsed({ from, before = 0 }) {
 
 /**
  * Shows a time within a sentence, in the reader's time zone, and how far ahead it is. If the date is
- * today, only the time of day is shown.
+ * today, only the time of day is shown. A screen reader does not announce each change.
  */
 function Timestamp({ at }) {
   const now = useNow();
   const [day, time] = local(at).split(" ");
   const [today] = local(now).split(" ");
-  return html`<time datetime=${at} title=${`${utc(at)}, ${relative(at, now)}`}>
+  return html`<time datetime=${at} title=${`${utc(at)}, ${relative(at, now)}`} aria-live="off">
     ${day === today ? "" : `${day} `}
     ${time.slice(0, 8)}${Date.parse(at) > now && ` (${relative(at, now)})`}
   </time>`;

@@ -398,8 +398,8 @@ function JobData({ job }) {
 const SHOWN = 100_000; // a browser takes seconds to lay out a million characters
 
 /**
- * Shows the live output of one stream, at most its last characters. If the reader has scrolled to the end of the output, the
- * view scrolls on when text is added.
+ * Shows the live output of one stream, at most its last characters. If the reader has scrolled to
+ * the end of the output, the view scrolls on when text is added.
  */
 function StreamOutput({ name, content, isLive }) {
   const at = useChangeTime(content);
@@ -438,7 +438,7 @@ function Timeline({ job, trace, silentSince, isMoving, detailsOf }) {
   const children = (trace.value?.jobs ?? []).filter((one) => one.parent_id === job.id);
   const now = useNow(isMoving);
   const rows = trace.value && rowsOf(trace.value, now);
-  if (rows?.length === 1) return null; // the facts have its times
+  if (rows?.length < 2) return null; // the facts have the times of a single row
   const count = atLeast(children.length, trace.value?.more);
   return html`<section class="card" aria-labelledby="h-time">
     <div class="bar">

@@ -241,6 +241,7 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
     )
     expect(page.locator(".explain")).to_have_text(silent)
     expect(page.locator(".explain")).to_contain_text("(in 59 min), it times out, then attempt 2")
+    expect(page.locator(".explain time").last).to_have_attribute("aria-live", "off")
     expect(page.locator("dt", has_text="Memory")).to_be_visible()
     visitor.open("/jobs?state=attention")
     expect(page.locator("[data-group=attention]")).to_have_text("Needs attention 2")
