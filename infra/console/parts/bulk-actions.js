@@ -21,21 +21,25 @@ const ACTIONS = {
     when: " now",
     did: "Started",
     call: runAll,
-    text: "Each job runs as soon as a worker is free.",
+    text: () => "Each job runs as soon as a worker is free.",
     states: ["scheduled", "retrying"],
   },
   cancel: {
     verb: "Cancel",
     did: "Cancelled",
     call: api.cancelAll,
-    text: "Waiting jobs end immediately, running jobs within five seconds, and so do child jobs.",
+    text: (states) => {
+      const waiting = states.some((state) => state !== "running") && "Waiting jobs end immediately";
+      const running = states.includes("running") && "Running jobs end within five seconds";
+      return `${[waiting, running, "Child jobs end too"].filter(Boolean).join(". ")}.`;
+    },
     states: ["queued", "scheduled", "retrying", "running", "suspended"],
   },
   retry: {
     verb: "Retry",
     did: "Retried",
     call: api.retryAll,
-    text: "Each job starts again with new attempts. Finished steps are kept.",
+    text: () => "Each job starts again with new attempts. Finished steps are kept.",
     states: ["failed", "cancelled"],
   },
 };
@@ -55,11 +59,27 @@ async function countOf(filter) {
 }
 
 /**
+ * Remove jobs of the groups of failed jobs from `attention`, which is read again only later.
+ */
+const forget = (ids) =>
+  problems.set(({ attention, ...rest }) => ({
+    ...rest,
+    attention: attention?.flatMap((group) => {
+      const kept = group.job_ids.filter((id) => !ids.includes(id));
+      const jobs = group.jobs - group.job_ids.length + kept.length;
+      if (group.kind !== "failed") return [group];
+      return jobs > 0 ? [{ ...group, jobs, job_ids: kept }] : [];
+    }),
+  }));
+
+/**
  * Ask for confirmation with the number of jobs, such as `many`, and then change the jobs in
  * batches. Return whether the action changed at least one job.
+ * @param present States of the jobs, if they are known.
  */
-export async function actOnMany({ workspaceId, action, filter, many }) {
-  const { verb, when = "", did, text, call, states } = ACTIONS[action];
+export async function actOnMany({ workspaceId, action, filter, many, present }) {
+  const { verb, when = "", did, text: textOf, call, states } = ACTIONS[action];
+  const text = textOf(present ?? states);
   many ??= await countOf({ state: states, ...filter, workspace_id: workspaceId });
   const words = `${verb} ${many}${when}`;
   const danger = action === "cancel";
@@ -72,6 +92,7 @@ export async function actOnMany({ workspaceId, action, filter, many }) {
       ({ more, cursor } = done);
     }
     notify(`${did} ${pluralize(count, "job")}`);
+    if (filter.ids) forget(filter.ids);
     return true;
   } catch (error) {
     notifyFailure(`Could not ${action}`, error);
@@ -106,11 +127,13 @@ export function Selection({ picked, all, state, query, workspaceId, done }) {
     if (jobs ? jobs.length === 0 : when || (state && !states.includes(state))) return null;
     const many = jobs && nameJobs(jobs.map(kindOf));
     const filter = jobs ? { ids: jobs.map(({ id }) => id), state: states } : query;
+    const present = jobs ? jobs.map((row) => row.state) : query.state;
+    const act = { workspaceId, action, filter, many, present };
     return html`<button
       type="button"
       key=${action + kind}
       class=${!isPicked ? "quiet" : action === "cancel" ? "danger" : ""}
-      onClick=${async () => (await actOnMany({ workspaceId, action, filter, many })) && done()}>
+      onClick=${async () => (await actOnMany(act)) && done()}>
       ${verb} ${many ?? `all ${state ?? ""} jobs`}${when}
     </button>`;
   };
@@ -120,7 +143,7 @@ export function Selection({ picked, all, state, query, workspaceId, done }) {
   if (buttons.length === 0) return null;
   return html`<div class="selection" role="region" aria-label="Selected jobs">
     <span class="num">
-      ${rows ? nameJobs(rows.map(kindOf)) : "All jobs that match"}${isPicked && " selected"}
+      ${isPicked ? `${nameJobs(rows.map(kindOf))} selected` : !rows && "All jobs that match"}
     </span>
     <span class="spacer"></span>
     ${buttons} ${isPicked && quietButton("Clear", done)}

@@ -1,12 +1,14 @@
 // Shows problems of the whole system at the top of every page, a line for each problem.
 
 import { session, outage, supabase, engine, problems } from "../api.js";
-import { clock, pluralize } from "../lib/format.js";
+import { atLeast, clock, pluralize } from "../lib/format.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
 import { isHidden } from "../lib/jobs/page.js";
 import { currentLocation } from "../lib/router.js";
 import { changes, useFetch, useStore } from "../lib/store.js";
 import { html, isPhone, useEffect, useLayoutEffect, useMemo, useState } from "../lib/ui.js";
+import { actOnMany } from "./bulk-actions.js";
+import { ActionButton } from "./dialog.js";
 import { linkTo, Steps } from "./holders.js";
 import { Icon } from "./icons.js";
 import { useRefresh } from "./live.js";
@@ -29,11 +31,38 @@ const outageLine = (since) =>
 const NO_REALTIME =
   "Realtime delivers no changes, so pages read every few seconds. `minutehand doctor` shows why.";
 
-/** Return whether a finding is about a group of `attention`. */
-const isAbout = ({ kind, job_type: type }, { reason, key }) =>
-  kind === "no_worker"
+/** Return whether a problem is about a group of `attention`. */
+function isAbout(group, { reason, key, sentence }) {
+  const { kind, job_type: type, error } = group;
+  return kind === "no_worker"
     ? /^no_(worker|processor)$/.test(reason)
-    : `${key} `.startsWith(`${kind}_jobs ${type} `);
+    : `${key} `.startsWith(`${kind}_jobs ${type} `) && sentence.includes(error ?? "");
+}
+
+/** Return the line about a group of jobs that failed for good. No finding is about them. */
+function failureOf({ job_type: type, jobs, more, error, job_ids: [id] }) {
+  const isOne = jobs === 1 && !more;
+  const words = `${atLeast(jobs, more)} ${isOne ? "job" : "jobs"} of ${type} failed in the last hour`;
+  return {
+    key: `failed_jobs ${type} ${error}`,
+    sentence: `${words}${error ? `: ${error}` : ""}.`,
+    jobs,
+    next: [
+      {
+        words: "Fix what the error names, then retry. Finished steps are not run again.",
+        path: isOne ? `/jobs/${id}` : `/jobs?state=attention&job_type=${encodeURIComponent(type)}`,
+      },
+    ],
+  };
+}
+
+/** Name the job types of problems, if each problem is about a job type. */
+function namesOf(lines) {
+  const names = lines.flatMap(
+    ({ key, unserved }) => unserved ?? key?.match(/^(?:\w+_jobs|no_success) (\S+)/)?.[1] ?? null,
+  );
+  return names.includes(null) ? "" : `: ${[...new Set(names)].join(", ")}`;
+}
 
 const NOT_READ = "Problems could not be read. `minutehand doctor` shows why.";
 
@@ -91,7 +120,8 @@ export function Incidents({ workspace, isApp }) {
   const { findings, attention } = useStore(problems);
   // the page of a job explains its problem, so the last line only counts the other jobs
   const own = attention?.find((group) => group.job_ids.includes(path.replace("/jobs/", "")));
-  const lines = findings
+  const failures = attention?.filter(({ kind }) => kind === "failed").map(failureOf) ?? [];
+  const lines = [...findings, ...failures]
     .map((line) => (own && isAbout(own, line) ? { ...line, others: line.jobs - 1 } : line))
     .filter(({ others }) => others !== 0)
     .sort((one, other) => Boolean(one.others) - Boolean(other.others));
@@ -101,32 +131,36 @@ export function Incidents({ workspace, isApp }) {
     lines.unshift({ verdict: "fail", sentence: NOT_READ, cause: read.error.message });
   if (lines.length === 0) return null;
   const here = [path, query].filter(String).join("?");
-  const shown = lines.map(
-    // a sentence changes with the number of its jobs, which must not close an open problem
-    (line) =>
-      html`<${Problem} key=${line.key ? `${line.key} ${line.since}` : line.sentence} line=${line} here=${here} />`,
-  );
-  const rest = shown.splice(maxShown());
+  const rest = lines.splice(maxShown());
+  // a sentence changes with the number of its jobs, which must not close an open problem
+  const show = (line) =>
+    html`<${Problem}
+      key=${line.key ? `${line.key} ${line.since}` : line.sentence}
+      line=${line}
+      here=${here}
+      workspaceId=${workspace.id}
+      retrying=${attention?.find((group) => group.kind === "retrying" && isAbout(group, line))} />`;
   return html`<section
     class="incidents"
-    data-tone=${lines.some(({ verdict }) => verdict === "fail") ? "failed" : "waiting"}
+    data-tone=${[...lines, ...rest].some(({ verdict }) => verdict === "fail") ? "failed" : "waiting"}
     aria-label="Needs attention"
     aria-live="polite">
-    ${shown}
+    ${lines.map(show)}
     ${
       rest.length > 0 &&
       html`<details>
-        <summary>${pluralize(rest.length, "more problem")}</summary>
-        ${rest}
+        <summary>${pluralize(rest.length, "more problem")}${namesOf(rest)}</summary>
+        ${rest.map(show)}
       </details>`
     }
   </section>`;
 }
 
 /** Shows one problem in a line with a link, and on request its cause and what to do. */
-function Problem({ line, here }) {
+function Problem({ line, here, workspaceId, retrying }) {
   const { sentence, others, cause, next = [] } = line;
   const link = next.map((step) => step.path).find((to) => to && to !== here);
+  const runAll = () => actOnMany({ workspaceId, action: "run", filter: { ids: retrying.job_ids } });
   return html`<div class="problem-line">
     <${Icon} name="warning" />
     <div>
@@ -143,6 +177,7 @@ function Problem({ line, here }) {
           <summary>${next.length > 0 ? "What to do" : "Cause"}</summary>
           ${cause && html`<p>Cause: ${cause.replace(/\.?$/, ".")}</p>`}
           <${Steps} next=${next} here=${here} shown=${link} />
+          ${retrying && html`<${ActionButton} run=${runAll}>Run all of them now<//>`}
         </details>`
       }
     </div>

@@ -1,11 +1,11 @@
 // Shows a live list of a workspace's jobs with tabs, filters, search, selection and actions.
 
-import { problems } from "../api.js";
+import { problems, types } from "../api.js";
 import { atLeast, pluralize, duration, RANGES, serverNow, shortId } from "../lib/format.js";
 import { useJobList } from "./job-list.js";
 import { isTyping, useKey } from "../lib/keys.js";
 import { isDelayed, NAMES, nextRunOf, stateAt, STATES } from "../lib/states.js";
-import { useStore } from "../lib/store.js";
+import { useFetch, useStore } from "../lib/store.js";
 import {
   classes,
   html,
@@ -59,6 +59,8 @@ const FILTERS = {
   worker: "worker_id",
 };
 export const FIELDS = ["state", "search", ...Object.values(FILTERS)];
+/** Filters that the counts of the tabs apply. */
+const COUNTED = ["state", "job_type", "queue"];
 
 /** States of the jobs that `attention` lists. */
 const IN_TROUBLE = ["queued", "retrying", "running", "failed"];
@@ -93,7 +95,9 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
   const only = filter.state === "attention" ? listed : undefined;
   const { list, state } = useJobList(workspaceId, query, only);
   const [chosen, setChosen] = useState(new Set());
-  const { rows, counts } = state;
+  const { rows } = state;
+  const names = useTypes(workspaceId, state.isLoading);
+  const isCounted = FIELDS.every((name) => !filter[name] || COUNTED.includes(name));
   const view = useVirtual({ count: rows.length, rowHeight: rowHeight() });
   const picked = rows.filter((row) => chosen.has(row.id));
   const ids = useRef([]);
@@ -122,9 +126,13 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
     </tr>`;
   const chooseAll = () => setChosen(new Set(allShown ? [] : rows.map((row) => row.id)));
   return html`<div class="monitor">
-    <${Tabs} counts=${counts} chosen=${filter.state} type=${filter.job_type} />
+    <${Tabs}
+      counts=${isCounted ? state.counts : null}
+      chosen=${filter.state}
+      type=${filter.job_type} />
     <div class="bar">
       <${SearchBox} value=${filter.search ?? ""} onChange=${(search) => onFilter({ search })} />
+      <${Choices} names=${names} filter=${filter} onFilter=${onFilter} />
       <${Filters} filter=${filter} onFilter=${onFilter} />
       <span class="spacer"></span>
       <${Freshness} value=${state.freshness} />
@@ -215,32 +223,34 @@ export function Tabs({ counts, chosen, type, grouped = false }) {
     attention
       .filter(({ kind, job_type: of }) => kind.includes(named) && (!type || of === type))
       .reduce((sum, { jobs }) => sum + jobs, 0);
+  const total = inTrouble("");
   const tabs = useRef(null);
   useLayoutEffect(() => {
     const current = tabs.current.querySelector("[aria-current]");
-    tabs.current.scrollLeft = current.offsetLeft - tabs.current.offsetLeft - 60;
-  }, [chosen, grouped]);
+    const start = current.offsetLeft - tabs.current.offsetLeft - 60;
+    const isInView = start + current.offsetWidth + 120 < tabs.current.clientWidth;
+    tabs.current.scrollLeft = isInView ? 0 : start;
+  }, [chosen, grouped, counts === null, total > 0]); // counts move the chosen tab
   const entry = (name, word, tone, count = counts?.states[name] ?? null) => {
     const isMore = counts?.at_least.includes(name);
     const shown = (count > 0 || isMore) && atLeast(count ?? 0, isMore);
     const trouble = TROUBLES[name];
-    const jobs = trouble ? inTrouble(trouble.replace(" ", "_")) : 0;
+    const jobs = trouble && counts ? inTrouble(trouble.replace(" ", "_")) : 0;
     return html`<a
       key=${word}
       class="group"
       data-tone=${count > 0 ? tone : undefined}
       data-group=${name || "all"}
       aria-current=${!grouped && (chosen ?? "") === name ? "true" : undefined}
-      href=${name ? `/jobs?state=${name}` : "/jobs"}>
+      href=${listOf({ state: name, job_type: type })}>
       ${word}${shown && html` <span class="group-count num">${shown}</span>`}
       ${jobs > 0 && html` · <span data-tone="waiting">${jobs !== count && jobs} ${trouble}</span>`}
     </a>`;
   };
-  const total = inTrouble("");
   return html`<nav class="groups" aria-label="Jobs by state" ref=${tabs}>
     ${
       (total > 0 || chosen === "attention") &&
-      entry("attention", "Needs attention", "waiting", total)
+      entry("attention", "Needs attention", "waiting", counts && total)
     }
     ${entry("", "All")}
     ${NAMES.map((name) => {
@@ -248,16 +258,62 @@ export function Tabs({ counts, chosen, type, grouped = false }) {
       return entry(name, word, tone === "failed" ? tone : undefined);
     })}
     <a class="group" href="/jobs?grouped=1" aria-current=${grouped ? "true" : undefined}>
-      Errors
+      Failed, by error
     </a>
   </nav>`;
 }
 
-/** Shows each filter in the page's address, with a button that removes the filter. */
+/** Return the address of the list of jobs with a filter. */
+function listOf(filter) {
+  const query = new URLSearchParams(Object.entries(filter).filter(([, value]) => value));
+  return ["/jobs", query].filter(String).join("?");
+}
+
+/**
+ * Return the names of the job types. They are read once, after the first jobs, because a person has
+ * few call slots.
+ */
+function useTypes(workspaceId, isLoading) {
+  const isReady = useRef(false);
+  isReady.current ||= !isLoading;
+  const { value } = useFetch(
+    async (signal) => (isReady.current ? types.list(workspaceId, signal) : []),
+    [workspaceId, isReady.current],
+  );
+  return (value ?? []).filter(({ internal }) => !internal).map((one) => one.job_type);
+}
+
+/** Lets a person choose a job type and a range of the time of creation. */
+function Choices({ names, filter, onFilter }) {
+  const { job_type: type = "", since = "" } = filter;
+  const choice = (label, field, value, options) =>
+    html`<select
+      aria-label=${label}
+      value=${value}
+      onChange=${(event) => onFilter({ [field]: event.target.value })}>
+      ${options.map(
+        ([name, words]) =>
+          html`<option key=${name} value=${name} selected=${name === value}>${words}</option>`,
+      )}
+    </select>`;
+  const every = [...new Set([...names, ...(type ? [type] : [])])].map((name) => [name, name]);
+  const ranges = Object.entries(RANGES).map(([name, [, words]]) => [name, `Last ${words}`]);
+  const exact = since && !Object.hasOwn(RANGES, since) ? [[since, `Since ${since}`]] : [];
+  return html`
+    ${choice("Type", "job_type", type, [["", "All types"], ...every])}
+    ${choice("Created", "since", since, [["", "Any time"], ...ranges, ...exact])}
+  `;
+}
+
+/** Filters for which `Choices` has an input. */
+const CHOICES = ["type", "since"];
+
+/** Shows each other filter in the page's address, with a button that removes the filter. */
 const Filters = ({ filter, onFilter }) =>
   Object.entries(FILTERS).map(
     ([name, field]) =>
       filter[field] &&
+      !CHOICES.includes(name) &&
       html`<button
         type="button"
         class="chip"
@@ -334,7 +390,9 @@ function StateNote({ row }) {
     ${
       hasFailed &&
       html`<span class=${next || isRunning ? undefined : "phone"}> · </span>
-        <span class="num">${row.attempts}/${row.max_attempts} attempts</span>`
+        <span class="num" title="attempts">
+          ${row.attempts} of ${row.max_attempts}<span class="hidden"> attempts</span>
+        </span>`
     }
   </span>`;
 }

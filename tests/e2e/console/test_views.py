@@ -44,6 +44,12 @@ def test_jobs_are_live_filtered_and_retried(visit: Visit, worker: HandWorker) ->
     expect(rows).to_have_count(2)
     page.reload()
     expect(rows).to_have_count(2)
+    line = f"2 jobs of {worker.job_type} failed in the last hour: Boom: the ledger is closed."
+    expect(page.locator(".incidents")).to_contain_text(line)
+    page.get_by_label("Created").select_option("1h")
+    expect(page).to_have_url(re.compile("since=1h"))
+    expect(page.locator(".group-count")).to_have_count(0)  # no count depends on the time
+    page.get_by_label("Created").select_option("")
     check_page(visitor)
     rows.get_by_role("checkbox").first.check()
     click(page, "Retry 1")
@@ -51,7 +57,7 @@ def test_jobs_are_live_filtered_and_retried(visit: Visit, worker: HandWorker) ->
     expect(page.get_by_text("Retried 1 job")).to_be_visible()
     expect(rows).to_have_count(1)
 
-    page.get_by_role("link", name="Errors").click()
+    page.get_by_role("link", name="Failed, by error").click()
     group = page.get_by_role("row", name=re.compile("the ledger is closed"))
     expect(group).to_be_visible()
     check_page(visitor)
