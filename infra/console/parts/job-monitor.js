@@ -96,7 +96,6 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
   const { list, state } = useJobList(workspaceId, query, only);
   const [chosen, setChosen] = useState(new Set());
   const { rows } = state;
-  const names = useTypes(workspaceId, state.isLoading);
   const isCounted = FIELDS.every((name) => !filter[name] || COUNTED.includes(name));
   const view = useVirtual({ count: rows.length, rowHeight: rowHeight() });
   const picked = rows.filter((row) => chosen.has(row.id));
@@ -132,7 +131,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
       type=${filter.job_type} />
     <div class="bar">
       <${SearchBox} value=${filter.search ?? ""} onChange=${(search) => onFilter({ search })} />
-      <${Choices} names=${names} filter=${filter} onFilter=${onFilter} />
+      <${Choices} workspaceId=${workspaceId} rows=${rows} filter=${filter} onFilter=${onFilter} />
       <${Filters} filter=${filter} onFilter=${onFilter} />
       <span class="spacer"></span>
       <${Freshness} value=${state.freshness} />
@@ -270,33 +269,32 @@ function listOf(filter) {
 }
 
 /**
- * Return the names of the job types. They are read once, after the first jobs, because a person has
- * few call slots.
+ * Lets a person choose a job type and a range of the time of creation. The types of all jobs are
+ * read when the pointer or the focus reaches the input, because most visits do not need them.
  */
-function useTypes(workspaceId, isLoading) {
-  const isReady = useRef(false);
-  isReady.current ||= !isLoading;
-  const { value } = useFetch(
-    async (signal) => (isReady.current ? types.list(workspaceId, signal) : []),
-    [workspaceId, isReady.current],
+function Choices({ workspaceId, rows, filter, onFilter }) {
+  const [isAsked, setIsAsked] = useState(false);
+  const ask = () => setIsAsked(true);
+  const { value: known } = useFetch(
+    async (signal) => (isAsked ? types.list(workspaceId, signal) : []),
+    [workspaceId, isAsked],
   );
-  return (value ?? []).filter(({ internal }) => !internal).map((one) => one.job_type);
-}
-
-/** Lets a person choose a job type and a range of the time of creation. */
-function Choices({ names, filter, onFilter }) {
+  const all = [...(known ?? []).filter(({ internal }) => !internal), ...rows];
   const { job_type: type = "", since = "" } = filter;
   const choice = (label, field, value, options) =>
     html`<select
       aria-label=${label}
       value=${value}
+      onPointerEnter=${ask}
+      onFocus=${ask}
       onChange=${(event) => onFilter({ [field]: event.target.value })}>
       ${options.map(
         ([name, words]) =>
           html`<option key=${name} value=${name} selected=${name === value}>${words}</option>`,
       )}
     </select>`;
-  const every = [...new Set([...names, ...(type ? [type] : [])])].map((name) => [name, name]);
+  const names = new Set([...all.map((one) => one.job_type), type].filter(Boolean));
+  const every = [...names].sort().map((name) => [name, name]);
   const ranges = Object.entries(RANGES).map(([name, [, words]]) => [name, `Last ${words}`]);
   const exact = since && !Object.hasOwn(RANGES, since) ? [[since, `Since ${since}`]] : [];
   return html`
