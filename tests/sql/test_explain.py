@@ -1096,7 +1096,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     engine.report(lease, progress={"percentage": 50})
     said = engine.explain(hangs)
     assert re.match(
-        r"Last known update \d+ ms ago \(progress\), last seen in its step", said["sentence"]
+        r"Last known update \d+ m?s ago \(progress\), last seen in its step", said["sentence"]
     )
     assert "all.py:134. 99 % of the jobs of its type take 1 s or less." in said["sentence"]
     assert "If 1 s should suffice, check its log" in said["next"][0]["words"]
@@ -1127,9 +1127,8 @@ def test_a_running_job_shows_what_follows_at_its_timeout(engine: Engine) -> None
     engine.report(lease, pulse=left | {"for_ms": 60_000, "left_ms": 290_000})
     engine.advance(20)
     said = engine.explain(job_id)
-    assert said["sentence"].startswith(
-        "Silent for 30 s, since its timeout started again, at a.py:1"
-    )
+    silent = r"Silent for 3\d s, since its timeout started again, at a\.py:1"
+    assert re.match(silent, said["sentence"])
     assert said["next"][0]["words"].endswith("Then give the call at a.py:1 a time limit.")
     engine.advance(10)  # the event loop is blocked
     said = engine.explain(job_id)
