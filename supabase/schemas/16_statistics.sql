@@ -1759,6 +1759,10 @@ declare
   v_found constant jsonb := public.explain_queue();
 begin
   perform queue.refuse_revoked();
+  if v_found #>> '{backlog,jobs}' is null then
+    -- checks and metrics would read null as no due job
+    perform queue.refuse(503, 'busy', v_found #>> '{findings,0,sentence}');
+  end if;
   return v_found || jsonb_build_object(
     'oldest_due_seconds', v_found #> '{backlog,oldest_due_seconds}'
   );
@@ -1766,7 +1770,7 @@ end;
 $$;
 comment on function public.queue_health is
   'Health of the queue in one call: explain_queue of all workspaces, and the age of the oldest due '
-  'job.';
+  'job. An error with the status 503 if the table of jobs is locked.';
 select queue.allow('job_worker, service_role', 'public.queue_health');
 
 create function public.queue_stats(
