@@ -322,7 +322,7 @@ function Actions({ job, watch, isSilent, nearest, enqueue, duplicate, edit }) {
       Boolean(
         await act("Could not cancel", () => api.cancel(job.id), undefined, {
           title: "Cancel and retry this job?",
-          text: "The job is stopped within five seconds, and its live child jobs are cancelled. Keep this page open until the job is enqueued again. Finished steps are kept.",
+          text: "The job ends once its worker has stopped it, or its lease has expired. Its live child jobs are cancelled too. Keep this page open until the job is enqueued again. Finished steps are kept.",
           action: "Cancel and retry",
           danger: true,
         }),
