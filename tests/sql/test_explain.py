@@ -798,13 +798,15 @@ def test_a_worker_that_waits_in_a_trigger_is_not_a_session_to_end(
 ) -> None:
     """The session is the worker's own call, which a slow trigger of the project delays."""
     job_id = engine.enqueue()
-    engine.add_trigger("before update", "perform pg_sleep(3); return new;")
+    engine.add_trigger("before update", "perform pg_sleep(60); return new;")
     with engine.another_session() as worker:
+        pid = worker.one("select pg_backend_pid()")
         leased = engine.blocked(worker.lease_call)
         engine.advance(70)
         shown = engine.explain(job_id), engine.findings()["open_transaction"]
         hidden = ada.explain(job_id)
-        leased.result()
+        engine.run("select pg_cancel_backend(%s)", pid)
+        assert isinstance(leased.exception(), psycopg.errors.QueryCanceled)
     for said in shown:
         assert said["sentence"].endswith("It runs lease_jobs and waits (PgSleep).")
         assert "z_own" in said["next"][0]["words"]
