@@ -246,6 +246,14 @@ export function Tabs({ counts, chosen, type, grouped = false }) {
       ${jobs > 0 && html` · <span data-tone="waiting">${jobs !== count && jobs} ${trouble}</span>`}
     </a>`;
   };
+  const byError = html`<a
+    class="group"
+    key="by error"
+    href="/jobs?grouped=1"
+    aria-label="Failed, by error"
+    aria-current=${grouped ? "true" : undefined}>
+    by error
+  </a>`;
   return html`<nav class="groups" aria-label="Jobs by state" ref=${tabs}>
     ${
       (total > 0 || chosen === "attention") &&
@@ -254,11 +262,9 @@ export function Tabs({ counts, chosen, type, grouped = false }) {
     ${entry("", "All")}
     ${NAMES.map((name) => {
       const { word, tone } = STATES[name];
-      return entry(name, word, tone === "failed" ? tone : undefined);
+      const tab = entry(name, word, tone === "failed" ? tone : undefined);
+      return name === "failed" ? [tab, byError] : tab;
     })}
-    <a class="group" href="/jobs?grouped=1" aria-current=${grouped ? "true" : undefined}>
-      Failed, by error
-    </a>
   </nav>`;
 }
 
