@@ -1402,9 +1402,9 @@ from (
       ),
       (
         'variable',
-        'Set the environment variable {code} for the worker: in the file of `serve --env-file`, in '
-          'the environment of `minutehand dev`, or on AWS in `lambda.yml` (`minutehand docs '
-          'recipes`). Start the worker again, then retry the job.'
+        'Set the environment variable {code} for the worker: in the file of `serve --env-file`, or '
+          'for `minutehand dev` and AWS by `lambda.yml` (`minutehand docs recipes`). Start the '
+          'worker again, then retry the job.'
       ),
       (
         'machine',

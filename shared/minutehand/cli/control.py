@@ -187,7 +187,8 @@ def pause(
         result = connection.call("POST", connection.path("pause"), json={"reason": reason})
     else:
         result = _pause_as_operator(connection, kind, name, paused=True, reason=reason)
-    output.value(result, text=f"{name} is paused")
+    where = "" if all_matching else " in all workspaces"
+    output.value(result, text=f"{name} is paused{where}")
 
 
 @workspace_verb
