@@ -172,7 +172,7 @@ function JobDetails({ watch, job }) {
     ${
       job.status === "processing" &&
       html`<${JobProgress} job=${job}>
-        ${update && !update.silent && html`<${TimeLeft} job=${job} at=${update.at} />`}
+        ${update && !update.silent && html`<${TimeLeft} job=${job} at=${update.at} end=${explanation?.data.times_out_at} />`}
       <//>`
     }
     <div class="columns">
@@ -248,13 +248,18 @@ const glimpseOf = (payload) =>
     .join(", ")
     .slice(0, 300);
 
-/** Shows when a job in its first run ends, if its progress continues at the same pace. */
-function TimeLeft({ job, at }) {
+/**
+ * Shows when a job in its first run ends, if its progress continues at the same pace, and whether
+ * that is after its timeout `end`.
+ */
+function TimeLeft({ job, at, end }) {
   const now = useNow();
   const { percentage: done } = job.progress;
   const from = Date.parse(job.started_at);
   const left = from + ((Date.parse(at) - from) * 100) / done - now;
-  return job.fence === 1 && done >= 5 && left > 1000 && `about ${roughly(left)} left at this pace`;
+  const isLate = now + left > Date.parse(end);
+  if (job.fence !== 1 || done < 5 || left <= 1000) return null;
+  return `about ${roughly(left)} left at this pace${isLate ? ", which is after its timeout" : ""}`;
 }
 
 /** Shows the age of a running job's last update, and the step. */

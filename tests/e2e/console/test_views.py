@@ -138,10 +138,13 @@ def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker) -> Non
     expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "40")
     expect(page.locator(".log")).to_contain_text("half of it")
     worker.run("update public.jobs set started_at = now() - interval '4 minutes'")
-    worker.report(lease, pulse={"last": "progress", "for_ms": 0, "memory_mb": 1})
+    pulse = {"last": "progress", "for_ms": 0, "memory_mb": 1, "left_ms": 200_000}
+    worker.report(lease, pulse=pulse)
     page.reload()
     expect(page.locator(".explain")).to_contain_text(re.compile("Last update: .*(progress)"))
-    expect(page.locator(".progress")).to_contain_text("about 5 min left at this pace")
+    expect(page.locator(".progress")).to_contain_text(
+        "about 5 min left at this pace, which is after its timeout"
+    )
 
     text = "What " + "a" * 300 + "\n🌍"
     worker.say(lease, piece(text))
