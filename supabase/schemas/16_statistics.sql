@@ -462,7 +462,7 @@ select jsonb_object_agg(
           when d.cause = 'unserved' then true
           when d.cause <> 'paused' and d.job_ids is not null
             -- no worker has called, as in the finding no_worker
-            then coalesce(queue.last_call() < p_now - interval '90 seconds', true)
+            then coalesce((select queue.last_call() < p_now - interval '90 seconds'), true)
         end
         order by d.jobs desc
         limit 50 -- limits the response
