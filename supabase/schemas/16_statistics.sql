@@ -883,11 +883,11 @@ $$;
 
 -- Return findings about job types, versions of the code, pauses, schedules, unanswered questions,
 -- silent jobs, and jobs that retry after the same error. Such a job waits for its retry, is due or
--- runs again. Of the delayed jobs, only the next 1,000 are read. A running job is silent if the
--- time since its last update exceeds both two minutes and the duration of 99 % of the jobs of its
--- type. If too few jobs of the type have ended, a job is silent after ten minutes. If an operator
--- pauses a queue or a job type for all workspaces, the pause is a finding in each workspace that
--- has due jobs there.
+-- runs again. Of the next 5,000 rows of queue.deferred, up to 1,000 delayed jobs are read. A
+-- running job is silent if the time since its last update exceeds both two minutes and the duration
+-- of 99 % of the jobs of its type. If too few jobs of the type have ended, a job is silent after
+-- ten minutes. If an operator pauses a queue or a job type for all workspaces, the pause is a
+-- finding in each workspace that has due jobs there.
 create function queue.findings_of_workspace(p_workspace_id uuid, p_now timestamptz)
 returns setof queue.finding
 language sql stable
@@ -898,22 +898,29 @@ with tried as materialized ( -- jobs that may wait for a retry, and jobs that ru
   from (
     (
       select o.job_id
-      from queue.deferred as o
-      where p_workspace_id is null
-        -- due jobs usually leave queue.deferred within seconds
-        and o.run_at > p_now - interval '10 minutes'
-        and o.is_place
-      order by o.run_at
+      from (
+        select *
+        from queue.deferred as q
+        where p_workspace_id is null
+          -- due jobs usually leave queue.deferred within seconds
+          and q.run_at > p_now - interval '10 minutes'
+        order by q.run_at
+        limit 5000 -- many jobs may have a deadline
+      ) as o
+      where o.is_place
       limit 1000
     )
     union all
     (
       select o.job_id
-      from queue.deferred as o
-      where o.workspace_id = p_workspace_id
-        and o.run_at > p_now - interval '10 minutes'
-        and o.is_place
-      order by o.run_at
+      from (
+        select *
+        from queue.deferred as q
+        where q.workspace_id = p_workspace_id and q.run_at > p_now - interval '10 minutes'
+        order by q.run_at
+        limit 5000
+      ) as o
+      where o.is_place
       limit 1000
     )
     union all

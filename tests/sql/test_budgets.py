@@ -73,6 +73,11 @@ def crowded(renewed: Renewed) -> Engine:
     for _ in range(100):
         engine.enqueue_all(items)
     engine.lease(1)
+    engine.run(  # as if the jobs had deadlines
+        "insert into queue.deferred (run_at, job_id, workspace_id, is_place)"
+        " select queue.clock() + interval '1 day', j.id, j.workspace_id, false"
+        " from jobs as j where j.status = 'pending'"
+    )
     publish_all(engine)
     engine.run("select queue.do_statistics(queue.clock(), 'infinity')")
     engine.run("vacuum")
