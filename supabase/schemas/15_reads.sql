@@ -2173,7 +2173,7 @@ from (
     (
       'retrying_jobs',
       '{count} of {job_type} are retrying: {error}.',
-      'Fix what the error names.[ The next attempt is at {next_at}.]',
+      'Fix what the error names.[ The next attempt is due at {next_at}.]',
       'retry {job_id}',
       '/jobs?state=retrying&job_type={job_type}'
     ),

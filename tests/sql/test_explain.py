@@ -487,7 +487,7 @@ def test_jobs_that_retry_after_one_error_are_a_finding_with_the_error(engine: En
     [shown], [listed] = said[0]["findings"], said[0]["attention"]
     assert said[1]["findings"][0]["sentence"] == shown["sentence"]
     assert shown["sentence"] == "7 jobs of work are retrying: ValueError: port 0 is closed."
-    assert " The next attempt is at " in shown["next"][0]["words"]
+    assert " The next attempt is due at " in shown["next"][0]["words"]
     assert (listed["workspace_id"], listed["kind"], listed["jobs"]) == (ACME, "retrying", 7)
     assert sorted(listed["job_ids"]) == sorted(ids)
     assert shown["next"][0]["command"] == f"minutehand retry {listed['job_ids'][0]}"
