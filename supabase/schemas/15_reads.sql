@@ -1518,8 +1518,8 @@ from (
       (
         '{no_worker, no_processor, not_leased, next_in_line, behind_others, long_line, suspect,
           rate_limited, due, passed_over, running, cancelling, lease_expired, worker_died}'::text[],
-        'All worker keys were revoked at {revoked_at}. Set `SUPABASE_WORKER_KEY` of the workers to '
-          'a new key:',
+        '[All worker keys were revoked at {revoked_at}|The key of worker {worker_id} was revoked '
+          'at {key_revoked_at}]. Set `SUPABASE_WORKER_KEY` of the workers to a new key:',
         'token worker',
         '/overview'
       ),
@@ -1567,9 +1567,9 @@ from (
       ),
       (
         '{full_workspace, full_of_bytes}',
-        'Wait until jobs have ended.',
-        'ls --state queued',
-        '/jobs?state=queued'
+        'Wait until jobs have ended, or cancel those that are not needed.',
+        'ls',
+        '/jobs'
       ),
       (
         '{disk_filling, disk_nearly_full}',
@@ -1622,7 +1622,7 @@ from (
     (
       'failed:deadline',
       null,
-      'Enqueue a copy, which has no deadline.',
+      'Enqueue a copy[ when that reason has gone{was_held}]. A copy has no deadline.',
       'replay {job_id}',
       null
     ),
@@ -1637,8 +1637,10 @@ from (
     (
       'failed:payload',
       null,
-      'Retry the job with a payload that fits the type, or give new fields of the type a default. '
-        'If the worker is older than the payload, deploy the worker.',
+      '[Worker {old_worker}, which rejected it, still runs {old_version} beside the newest '
+        'version. Stop that worker, then retry the job.|Retry the job with a payload that fits the '
+        'type, or give new fields of the type a default. If the worker is older than the payload, '
+        'deploy the worker.]',
       'retry {job_id} --payload @payload.json',
       null
     ),
@@ -1680,7 +1682,8 @@ from (
         '{age} ago|Worker {worker_id} has been running it since {leased_at}][, {seen}].[ 99 % of '
         'the jobs of its type take {usual} or less.][ The last known call of its worker was at '
         '{missed_since}.| The worker has not renewed its lease since {late_since}.|][ The key of '
-        'the worker expired at {key_expired_at}.][ {death}. It runs with {beside} of them and '
+        'the worker expired at {key_expired_at}.| The key of the worker was revoked at '
+        '{key_revoked_at}.|][ {death}. It runs with {beside} of them and '
         'nothing else.| {death}. It runs alone.|][ An earlier process of it was ended by '
         '{killer}.][ The role job_worker may '
         'not execute {not_granted}, so its outcome is not stored.| Its worker lacks {a_right}, so '
@@ -1692,15 +1695,15 @@ from (
         'the operator of the service, because the worker lacks {a_right}.|In code, commit that '
         'session before the call at {place}. To end this attempt: `select '
         'pg_terminate_backend({own_blocker})`.|Commit or end that session: `select '
-        'pg_terminate_backend({blocker})`.|If the process of the worker has hung since '
-        '{missed_since}, end it. The job then runs again at the latest after {expires_at}.|If its '
-        'code has blocked the event loop since {late_since}, run the blocking call with '
-        '`asyncio.to_thread`.|If that is too long, cancel and retry it, which keeps its finished '
-        'steps. Then give that call a time limit, or the type a `timeout` below {shorter}.|If '
-        '{silent} is too long, cancel and retry it, which keeps its finished steps. Then give the '
-        'call at {place} a time limit.|If {usual} should suffice, check its log and the code at '
-        '{place}.|Nothing to do until {lease_until}. If the lease is not renewed by then, the job '
-        'is reclaimed.|Nothing to do.]',
+        'pg_terminate_backend({blocker})`.|Nothing to do until {expires_at}. The job runs again '
+        'when a worker has a key that was issued after {key_revoked_at}.|If the process of the '
+        'worker has hung since {missed_since}, end it. The job then runs again at the latest after '
+        '{expires_at}.|If a job of this worker blocked its event loop after {late_since}, run that '
+        'call with `asyncio.to_thread`.|If that is too long, cancel and retry it, which keeps its '
+        'finished steps. Then give that call a time limit, or the type a `timeout` below '
+        '{shorter}.|If {silent} is too long, cancel and retry it, which keeps its finished steps. '
+        'Then give the call at {place} a time limit.|If {usual} should suffice, check its log and '
+        'the code at {place}.|Nothing to do.]',
       'watch {job_id}',
       '/types/{job_type}'
     ),
@@ -1742,7 +1745,7 @@ from (
     (
       'sleeping',
       'It sleeps until {until}.',
-      'Nothing to do until {until}. It continues then.',
+      'Nothing to do until [{early_deadline}. It fails then|{until}. It continues then].',
       'watch {job_id}',
       null
     ),
@@ -1778,8 +1781,8 @@ from (
     ),
     (
       'scheduled',
-      'It is scheduled for {run_at}.[ Its deadline, {early_deadline}, is earlier.][ It was created '
-        'at {created_at}, and an enqueue with its unique key last changed it at {changed_at}.]',
+      'It is scheduled for {run_at}.[ It was created at {created_at}, and an enqueue with '
+        'its unique key last changed it at {changed_at}.]',
       '[Run it now, or it fails at {early_deadline}.|If enqueues with its key {changed_key} '
         'postpone it too often, send fewer of them, or run it now.|Run it now.]',
       'retry {job_id}',
@@ -2217,6 +2220,7 @@ from (
         'Jobs of {job_type} in its workspace that are ahead of it: [{at_least} or more|{ahead}][, '
           '{smaller} of them because their priority is smaller].'
       ),
+      ('deadline', 'It fails if it has not ended at {early_deadline}.'),
       (
         'start_by',
         'It will be cancelled if it has not started by {start_by_at}[, which {ahead} jobs ahead of '
@@ -2230,7 +2234,8 @@ from (
       (
         'lease_expired',
         'The last known call of its worker {worker_id} was at {called_at}, and the lease expired '
-          'at {expires_at}.[ The key of the worker expired at {key_expired_at}.]'
+          'at {expires_at}.[ The key of the worker expired at {key_expired_at}.| The key of the '
+          'worker was revoked at {key_revoked_at}.|]'
       ),
       (
         'worker_died',
@@ -2776,6 +2781,7 @@ declare
     else 'passed_over'
   end;
   v_wait jsonb;
+  v_early_deadline timestamptz; -- null unless the deadline precedes the next run
   v_postponed jsonb; -- null if no later enqueue has changed the job's time
   v_refusal text;
   v_found record;
@@ -2814,6 +2820,26 @@ begin
       end as missed_since,
       c.at as called_at,
       queue.key_end(w, c.at) as key_expired_at,
+      (
+        select max(r.at)
+        from jsonb_array_elements(queue.setting('worker_keys_revoked')) as e (revocation)
+        cross join lateral (
+          values (
+            to_timestamp((e.revocation ->> 'from')::double precision), -- in whole seconds
+            to_timestamp((e.revocation ->> 'before')::double precision)
+          )
+        ) as r (at, issued_before)
+        where r.at <= p_now
+          and (w.summary ->> 'key_issued_at')::timestamptz < r.issued_before
+          and c.at between r.at - interval '2 minutes' and r.at + interval '1 second'
+          -- an old row is no evidence of a short key, as for queue.key_end
+          and (
+            w.seen_at >= r.at - interval '2 minutes'
+            or (w.summary ->> 'key_issued_at')::timestamptz
+              < (w.summary ->> 'key_expires_at')::timestamptz - interval '1 hour'
+          )
+          and not (w.summary ? 'stopped' or w.evidence is not null)
+      ) as key_revoked_at,
       l.expires_at + c_patience as patience_until,
       l.expires_at as run_at -- time when the lease could be reclaimed
     into v_found
@@ -2846,10 +2872,17 @@ begin
     );
   elsif p_job.status = 'waiting' then
     v_wait := queue.job_json(p_job) -> 'waiting_for';
+    v_early_deadline := case
+      when p_job.deadline_at < coalesce((v_wait ->> 'until')::timestamptz, 'infinity')
+        then p_job.deadline_at
+    end;
     return jsonb_build_object(
       -- a person or an event may end any other wait before its time limit
-      'estimated_start_at', case v_wait ->> 'kind' when 'sleep' then v_wait -> 'until' end,
+      'estimated_start_at', case
+        when v_wait ->> 'kind' = 'sleep' and v_early_deadline is null then v_wait -> 'until'
+      end,
       'data', v_wait || jsonb_build_object(
+        'early_deadline', v_early_deadline,
         -- The emitted event whose name is most similar. Only the names before and after it in the
         -- alphabet are compared, and only names with the same numbers, because numbers usually
         -- identify the subject of an event.
@@ -2892,6 +2925,7 @@ begin
   where d.run_at = coalesce(p_job.next_retry_at, p_job.scheduled_for)
     and d.job_id = p_job.id;
   if found then
+    v_early_deadline := case when p_job.deadline_at < v_found.run_at then p_job.deadline_at end;
     v_postponed := (
       select jsonb_build_object(
         'created_at', p_job.created_at,
@@ -2909,16 +2943,13 @@ begin
     return jsonb_build_object(
       'since', v_found.run_at,
       'estimated_start_at', case
-        when v_found.run_at > p_now and v_postponed is null then v_found.run_at
+        when v_found.run_at > p_now and v_postponed is null and v_early_deadline is null
+          then v_found.run_at
       end,
       'data', v_data
         || to_jsonb(v_found)
         || queue.maintained_before(v_found.run_at)
-        || jsonb_build_object(
-          'early_deadline', case
-            when p_job.deadline_at < v_found.run_at then p_job.deadline_at
-          end
-        )
+        || jsonb_build_object('early_deadline', v_early_deadline)
         || coalesce(v_postponed, '{}')
         || (
           select jsonb_build_object(
@@ -3826,6 +3857,30 @@ begin
         'peak_mb', p_job.error_data #> '{evidence,memory_mb}',
         'which', case when p_is_open then p_job.workspace_id end
       )
+      || coalesce(
+        (
+          -- the worker that rejected the payload, if another live worker runs the newest deploy
+          select jsonb_build_object('old_worker', w.worker_id, 'old_version', w.version)
+          from unnest(p_alive) as w
+          join queue.job_types as t on t.job_type = p_job.job_type
+          where v_error.kind = 'payload'
+            and w.worker = (
+              select a.worker
+              from queue.attempts as a
+              where a.job_id = p_job.id
+              order by a.fence desc
+              limit 1
+            )
+            and t.deployed_at is not null
+            and w.version not like '%+' || left(t.commit, 9)
+            and exists (
+              select from unnest(p_alive) as o
+              where p_job.job_type = any (o.job_types)
+                and o.version like '%+' || left(t.commit, 9)
+            )
+        ),
+        '{}'
+      )
       || jsonb_strip_nulls(v_found -> 'data'),
     '{"failed": "failed:", "backing_off": "failed:", "cancelled": "cancelled:"}'::jsonb
       ->> (v_found ->> 'reason')
@@ -3870,6 +3925,7 @@ begin
       ),
       v_left ->> 'sentence',
       v_found ->> 'sentence',
+      queue.render_guidance('deadline', v_found -> 'data') ->> 'sentence',
       case
         when v_found ->> 'reason' ~ '(_limit|^rate_limited|^no_slot)$'
           then queue.render_guidance(
@@ -3922,6 +3978,7 @@ select jsonb_build_object(
   'deadline_at', p_job.deadline_at,
   'used', nullif(p_job.attempts, 0),
   'waited', p_job.error_data -> 'waited',
+  'was_held', case when p_job.error_data ->> 'waited' <> '' then '' end,
   'cancel_requested_at', p_job.cancel_requested_at,
   'error_line', regexp_replace(
     left(queue.error_line(p_job.error_message, p_job.error_data), 300),

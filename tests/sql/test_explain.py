@@ -156,10 +156,13 @@ def test_a_missed_start_names_what_held_the_job(engine: Engine) -> None:
     asks = enqueue(30)[0]
     wait = {"kind": "event", "name": "paid", "event": "paid"}
     engine.settle(engine.lease_one(limit=1), "waiting", wait=wait)
+    assert "It fails if it has not ended at" in sentences([asks])
     engine.pause("job_type", "work")
     paused = enqueue(5)
     engine.elapse(10)
     assert sentences(paused).count("The reason at that time: The job type work has been pau") == 2
+    for each in paused:
+        assert "when that reason has gone" in engine.explain(each)["next"][0]["words"]
     engine.resume("job_type", "work")
     late = enqueue(300)
     engine.advance(400)
@@ -167,6 +170,8 @@ def test_a_missed_start_names_what_held_the_job(engine: Engine) -> None:
     engine.maintain()
     assert sentences(late).count("at that time: The workers that serve it began their runs") == 2
     assert "+00: its deadline passed while it waited for the event" in sentences([asks])
+    words = engine.explain(asks)["next"][0]["words"]
+    assert words == "Enqueue a copy. A copy has no deadline."
 
 
 def test_only_jobs_ahead_that_can_run_are_counted(engine: Engine) -> None:
@@ -383,6 +388,24 @@ def test_revoked_keys_leave_no_advice_to_wait(engine: Engine) -> None:
     assert "token worker" not in str(engine.explain(engine.enqueue(job_type="other")))
 
 
+def test_a_worker_whose_key_was_revoked_is_not_said_to_hang(engine: Engine) -> None:
+    """Other workers have a newer key, so the workers as a whole are not without a key."""
+    job_id = engine.enqueue()
+    now = engine.one("select extract(epoch from queue.clock())::integer")
+    with engine.as_role("job_worker", iat=now - 7200, exp=now + 7200) as worker:
+        worker.lease_one()
+    engine.rpc("revoke_worker_keys", p_before=engine.one("select queue.clock()").isoformat())
+    revoked = "select to_timestamp((queue.setting('worker_keys_revoked') #>> '{-1,from}')::bigint)"
+    at = engine.one(revoked)
+    for seconds in (5, 45):
+        engine.advance(seconds)
+        engine.lease_call(0, worker="w2")
+        said = engine.explain(job_id)
+        assert f"key of the worker was revoked at {at:%F %T}+00." in said["sentence"]
+        assert said["next"][0]["command"] == "minutehand token worker"
+        assert not re.search("hung|event loop", str(said["next"]))
+
+
 def test_a_job_that_a_disabled_trigger_did_not_place_is_named(engine: Engine) -> None:
     """No worker can find such a job, so its explanation does not say that it will start."""
     engine.lease(1)
@@ -442,8 +465,19 @@ def test_a_scheduled_job_that_is_postponed_or_fails_before_its_time_is_named(
     assert "enqueues with its key k postpone it" in said["next"][0]["words"]
     at = str(engine.one("select queue.clock() + interval '5 seconds'"))
     late = engine.explain(engine.enqueue(delay_seconds=60, deadline_at=at))
-    assert "is earlier." in late["sentence"]
+    assert "It fails if it has not ended at" in late["sentence"]
     assert "or it fails at" in late["next"][0]["words"]
+    at = str(engine.one("select queue.clock() + interval '90 seconds'"))
+    for seconds, is_late in ((100, True), (60, False)):
+        job_id = engine.enqueue(deadline_at=at, priority=1)
+        end = str(engine.one("select queue.clock() + %s * interval '1 second'", seconds))
+        engine.settle(
+            engine.lease_one(limit=1), "waiting", wait={"kind": "sleep", "name": "s", "until": end}
+        )
+        said = engine.explain(job_id)
+        assert ("It fails if it has not ended at" in said["sentence"]) == is_late
+        assert ("It fails then." in said["next"][0]["words"]) == is_late
+        assert (said["estimated_start_at"] is None) == is_late
 
 
 def test_jobs_that_only_fail_or_wait_are_a_finding(engine: Engine) -> None:
@@ -1124,6 +1158,7 @@ def test_a_running_job_shows_what_follows_at_its_timeout(engine: Engine) -> None
     ):
         job_id, lease = engine.start(**options)
         assert engine.explain(job_id)["outlook"] is None
+        assert engine.explain(job_id)["next"][0]["words"] == "Nothing to do."
         engine.report(lease, pulse=left | {"left_ms": 300_000} | more)
         said = engine.explain(job_id)
         assert said["outlook"].startswith("If it still runs at 20")
@@ -1139,7 +1174,7 @@ def test_a_running_job_shows_what_follows_at_its_timeout(engine: Engine) -> None
     engine.advance(10)  # the event loop is blocked
     said = engine.explain(job_id)
     assert ", last seen at a.py:1. The worker has not renewed its lease since" in said["sentence"]
-    assert "with `asyncio.to_thread`" in said["next"][0]["words"]
+    assert said["next"][0]["words"].startswith("If a job of this worker blocked its event loop")
     assert said["outlook"] is None
     engine.cancel(job_id)
     assert engine.explain(job_id)["outlook"] is None
@@ -1163,6 +1198,7 @@ def test_a_limit_that_rejects_enqueues_is_a_finding_with_the_way_to_raise_it(
         assert list(found) == ["full_workspace", "full_of_bytes"]
         raised = f"set_workspace_limits('{ACME}', '{{\"max_pending\": 4}}')"
         assert raised in found["full_workspace"]["next"][1]["words"]
+        assert found["full_of_bytes"]["next"][0]["command"] == "minutehand ls"
         # only a list of all workspaces names the workspace
         assert (ACME in found["full_workspace"]["sentence"]) == (workspace_id is None)
     assert engine.findings(GLOBEX) == {}
