@@ -7,12 +7,24 @@ import { html, quietButton } from "../lib/ui.js";
 import { confirm } from "../lib/prompt.js";
 import { notify, notifyFailure } from "./toasts.js";
 
-/** Run delayed jobs now, each by its own request. Jobs that have started are not counted. */
+/**
+ * Run delayed jobs now, each by its own request. The requests are sent one after the other, because
+ * the database runs one change of a person at a time, and rejects those that wait for long. Jobs
+ * that have started are not counted.
+ */
 async function runAll({ body }) {
-  const runs = await Promise.allSettled(body.filter.ids.map((id) => api.retry(id)));
-  const failed = runs.filter(({ reason }) => reason);
-  if (failed.length === runs.length) throw failed[0].reason;
-  return { count: runs.length - failed.length };
+  let [count, problem] = [0, null];
+  for (const id of body.filter.ids) {
+    try {
+      await api.retry(id);
+      count += 1;
+    } catch (error) {
+      if (error.status !== 409 && error.status !== 404) throw error;
+      problem = error;
+    }
+  }
+  if (count === 0) throw problem;
+  return { count };
 }
 
 const ACTIONS = {

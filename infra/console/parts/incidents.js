@@ -160,7 +160,8 @@ export function Incidents({ workspace, isApp }) {
 function Problem({ line, here, workspaceId, retrying }) {
   const { sentence, others, cause, next = [] } = line;
   const link = next.map((step) => step.path).find((to) => to && to !== here);
-  const runAll = () => actOnMany({ workspaceId, action: "run", filter: { ids: retrying.job_ids } });
+  const ids = retrying?.job_ids; // up to 200 jobs of this workspace
+  const runAll = () => actOnMany({ workspaceId, action: "run", filter: { ids } });
   return html`<div class="problem-line">
     <${Icon} name="warning" />
     <div>
@@ -177,7 +178,12 @@ function Problem({ line, here, workspaceId, retrying }) {
           <summary>${next.length > 0 ? "What to do" : "Cause"}</summary>
           ${cause && html`<p>Cause: ${cause.replace(/\.?$/, ".")}</p>`}
           <${Steps} next=${next} here=${here} shown=${link} />
-          ${retrying && html`<${ActionButton} run=${runAll}>Run all of them now<//>`}
+          ${
+            retrying &&
+            html`<${ActionButton} run=${runAll}>
+            Run ${ids.length < line.jobs ? ids.length : "all"} of them now
+          <//>`
+          }
         </details>`
       }
     </div>

@@ -263,6 +263,29 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
     expect(page.locator("tr.job-row")).to_have_count(1)
 
 
+def test_jobs_that_retry_are_run_now_one_after_the_other(visit: Visit, worker: HandWorker) -> None:
+    """The database rejects changes of one person that wait too long for each other."""
+    for _ in range(3):
+        worker.enqueue()
+    for lease in worker.lease(3):
+        error = {"type": "ValueError", "message": "the port is closed"}
+        worker.settle(lease, "retry", error=error, retry_after_seconds=3600)
+    visitor = visit(ADA, "/jobs")
+    page, order = visitor.page, list[str]()
+
+    def note(event: str, url: str) -> None:
+        if url.endswith("/retry"):
+            order.append(event)
+
+    page.on("request", lambda request: note("request", request.url))
+    page.on("response", lambda response: note("response", response.url))
+    page.locator(".incidents summary", has_text="What to do").click()
+    click(page.locator(".incidents"), "Run all of them now")
+    click(page.get_by_role("dialog"), "Run 3 jobs now")
+    expect(page.locator(".toast")).to_contain_text("Started 3 jobs")
+    assert order == 3 * ["request", "response"]
+
+
 def test_a_silent_or_misspelt_job_is_replaced_in_one_step(visit: Visit, worker: HandWorker) -> None:
     silent = worker.enqueue()
     lease = worker.lease_one()
