@@ -61,8 +61,8 @@ def test_a_list_shows_what_a_plain_query_would(engine: Engine, ada: Engine) -> N
         "mine": (f"(user_id is not distinct from '{ADA}') >= %s::boolean", ["true", "false"]),
         "tag": ("%s = any (tags)", ["n0", "n1"]),
         "payload": ("payload @> %s::jsonb", ['{"n": 2}']),
-        "error": ("error_message ilike '%%' || %s", ["of FAILED", "of retry"]),
-        "search": ("error_message ilike '%%' || %s", ["of WAITING", "of retry"]),
+        "error": ("'E: ' || error_message ilike '%%' || %s", ["of FAILED", "e: 100% of retry"]),
+        "search": ("'E: ' || error_message ilike '%%' || %s", ["of WAITING", "e: 100% of retry"]),
         "created_after": ("created_at >= %s", [middle]),
         "concurrency_key": ("concurrency_key = %s", ["k"]),
         "worker_id": (

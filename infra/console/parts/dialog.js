@@ -55,7 +55,7 @@ export function Confirmations() {
     <div class="actions">
       <button type="button" autofocus=${openQuestion.danger && !openQuestion.field}
         onClick=${() => openQuestion.answer(null)}>
-        Keep it
+        ${openQuestion.danger ? "Keep it" : "Close"}
       </button>
       <button
         type="button"

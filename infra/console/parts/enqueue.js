@@ -61,7 +61,7 @@ export function EnqueueDialog({
   };
   return html`<${DialogForm}
     title=${replaced ? `Enqueue again as ${initialType}` : "Enqueue a job"}
-    action=${replaced ? "Enqueue, and cancel the first" : "Enqueue"}
+    action=${replaced ? "Enqueue, and cancel this job" : "Enqueue"}
     run=${run}
     onClose=${onClose}
     wide>

@@ -45,6 +45,7 @@ function failureOf({ job_type: type, jobs, more, error, job_ids: [id] }) {
   const words = `${atLeast(jobs, more)} ${isOne ? "job" : "jobs"} of ${type} failed in the last hour`;
   return {
     key: `failed_jobs ${type} ${error}`,
+    tone: "failed",
     sentence: `${words}${error ? `: ${error}` : ""}.`,
     jobs,
     next: [
@@ -158,11 +159,11 @@ export function Incidents({ workspace, isApp }) {
 
 /** Shows one problem in a line with a link, and on request its cause and what to do. */
 function Problem({ line, here, workspaceId, retrying }) {
-  const { sentence, others, cause, next = [] } = line;
+  const { sentence, others, cause, tone, next = [] } = line;
   const link = next.map((step) => step.path).find((to) => to && to !== here);
   const ids = retrying?.job_ids; // up to 200 jobs of this workspace
   const runAll = () => actOnMany({ workspaceId, action: "run", filter: { ids } });
-  return html`<div class="problem-line">
+  return html`<div class="problem-line" data-tone=${tone}>
     <${Icon} name="warning" />
     <div>
       ${

@@ -360,7 +360,9 @@ function Actions({ job, watch, isSilent, nearest, enqueue, duplicate, edit }) {
     ${
       isSilent &&
       !isCancelling &&
-      html`<button type="button" onClick=${cancelAndRetry}>Cancel and retry</button>`
+      html`<button type="button" class="primary" onClick=${cancelAndRetry}>
+        Cancel and retry
+      </button>`
     }
     ${
       !ENDED.has(job.status) &&

@@ -304,7 +304,7 @@ def test_a_silent_or_misspelt_job_is_replaced_in_one_step(visit: Visit, worker: 
     misspelt = worker.one("select id from public.jobs where job_type = %s", f"{worker.job_type}s")
     visitor.open(f"/jobs/{misspelt}")
     click(page, f"Enqueue again as {worker.job_type}")
-    click(page.get_by_role("dialog"), "Enqueue, and cancel the first")
+    click(page.get_by_role("dialog"), "Enqueue, and cancel this job")
     expect(page.locator("h1")).to_have_text(f"{worker.job_type} Queued")
     status = "select status from public.jobs where id = %s"
     until(lambda: worker.one(status, misspelt) == "cancelled")
