@@ -746,12 +746,15 @@ declare
     'tag', 'p.tags @> array[%L]',
     'payload', 'p.payload @> %L',
     'created_after', 'p.created_at >= %L',
-    'error', 'strpos(lower(p.error_message), lower(%L)) > 0',
+    'error', 'strpos(lower(queue.error_line(p.error_message, p.error_data)), lower(%L)) > 0',
     'error_fingerprint', '%L in (queue.fingerprint(p.error_message, p.error_data, p.job_type),
       queue.fingerprint(p.error_message, p.error_data))', -- as earlier releases returned it
     'internal', '(p.job_type in (select t.job_type from queue.job_types as t where t.in_order))
       = %L::boolean',
-    'search', 'strpos(lower(concat_ws('' '', p.job_type, p.error_message, p.idempotency_key,
+    'search', 'strpos(lower(concat_ws('' '', p.job_type, p.idempotency_key,
+      case
+        when p.error_message is not null then queue.error_line(p.error_message, p.error_data)
+      end,
       array_to_string(p.tags, '' ''),
       case when pg_column_size(p.payload) <= 8192 then p.payload::text end,
       -- search job ids only for texts of six or more characters, because a shorter text would match
