@@ -110,6 +110,9 @@ export const local = (iso) => stamp(iso, (time) => time.getTimezoneOffset());
 /** Format a time as `09:36:55.585` in the reader's time zone. */
 export const clock = (iso) => local(iso).slice(11) || NONE;
 
+/** Return the time of day without milliseconds. */
+export const timeOfDay = (at) => clock(at).slice(0, 8);
+
 const DAY_MS = 86_400_000;
 
 /**

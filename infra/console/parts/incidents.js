@@ -1,7 +1,7 @@
 // Shows problems of the whole system at the top of every page, a line for each problem.
 
 import { session, outage, supabase, engine, problems } from "../api.js";
-import { atLeast, clock, pluralize } from "../lib/format.js";
+import { atLeast, pluralize, timeOfDay } from "../lib/format.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
 import { isHidden } from "../lib/jobs/page.js";
 import { currentLocation } from "../lib/router.js";
@@ -25,7 +25,7 @@ const maxShown = () => (isPhone() ? 1 : 3);
 const notifyPage = () => isHidden() || changes.set((count) => count + 1);
 
 const outageLine = (since) =>
-  `Requests of this page have failed since ${clock(new Date(since).toISOString()).slice(0, 8)}. ` +
+  `Requests of this page have failed since ${timeOfDay(since)}. ` +
   "`minutehand doctor` shows why.";
 
 const NO_REALTIME =

@@ -1,7 +1,7 @@
 // Shows the live log of a job, with filters and a download. Of a long log, only the visible lines
 // are drawn.
 
-import { clock, pluralize, pretty, utc } from "../lib/format.js";
+import { clock, pluralize, pretty, timeOfDay, utc } from "../lib/format.js";
 import { html, quietButton, useEffect, useMemo, useRef, useState } from "../lib/ui.js";
 import { useVirtual } from "../lib/virtual.js";
 import { download } from "./copy.js";
@@ -97,7 +97,7 @@ export function JobLog({ lines, name, live, earlier, all }) {
           aria-expanded=${open === line.key}
           onClick=${() => setOpen(open === line.key ? null : line.key)}>
           <time datetime=${line.at} title=${utc(line.at)}>
-            ${clock(line.at).slice(0, 8)}
+            ${timeOfDay(line.at)}
             <span class="log-ms">${clock(line.at).slice(8)}</span>
           </time>
           <span class="log-level" title=${line.level}>

@@ -1,11 +1,9 @@
 // Shows the attempts, steps and child jobs of a job on a time axis, with bars and durations.
 
-import { clock, duration, pluralize, utc } from "../lib/format.js";
+import { duration, pluralize, timeOfDay, utc } from "../lib/format.js";
 import { html, useState } from "../lib/ui.js";
 
 const MAX_ROWS = 400;
-
-const timeOfDay = (ms) => clock(ms).slice(0, 8);
 
 /**
  * Rows of a job's attempts, steps and child jobs on a time axis. The bars of the job are hatched

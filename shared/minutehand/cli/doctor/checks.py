@@ -409,9 +409,10 @@ def migrations(target: Target) -> CheckResult:
     return ok(f"{len(files)} applied")
 
 
+#: Statements that make maintenance retry now what has failed.
 RETRIES = (
-    "update queue.tasks set retry_at = null where retry_at > now(); "
-    "update queue.refusals set retry_at = now() where retry_at > now()"
+    "update queue.tasks set retry_at = null where retry_at > now()",
+    "update queue.refusals set retry_at = now() where retry_at > now()",
 )
 
 
@@ -452,7 +453,7 @@ def engine(target: Target) -> CheckResult:
         "set check_function_bodies = off",
         *(difference.fix for difference in differences),
         # maintenance would otherwise retry within an hour what has failed because of a difference
-        *rewrite(RETRIES, target.schemas).split("; "),
+        *(rewrite(statement, target.schemas) for statement in RETRIES),
     ]
     return fail(details + more, f";{LINE}".join([*lines, "commit;"]))
 
