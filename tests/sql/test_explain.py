@@ -1099,6 +1099,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     engine.elapse(60)
     hangs, lease = engine.start()
     pulse = {"last": "output", "for_ms": 15_000, "place": "all.py:134", "memory_mb": 97}
+    pulse["stack"] = ["all.py:7 main", "all.py:134 read"]
 
     engine.report(lease, pulse=pulse)
     said = engine.explain(hangs)
@@ -1112,6 +1113,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     silent = r"Silent for 4 min( \d s)?, since its last output, at all\.py:134\. 99 %"
     assert re.match(silent, said["sentence"])
     assert (said["data"]["usual"], said["data"]["memory_mb"]) == ("1 s", 97)
+    assert said["data"]["stack"] == pulse["stack"]
     assert "Nothing to do" not in str(said["next"])
     assert "a `timeout` below 5 min." in said["next"][0]["words"]
     engine.report(lease, step={"name": "write", "for_ms": 1})

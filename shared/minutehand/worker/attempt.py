@@ -318,7 +318,8 @@ class Attempt:
         sessions, memory = database_sessions(*code[:2]), peak_memory_mb()
         beside = None if self.batch is None else 0 if self._is_suspended else self.batch.others
         until, used = self.timeout_at, memory // MEMORY_MB
-        current = updates.last_at, code_location(*code), sessions, used, beside, until
+        place, calls = code_location(*code)
+        current = updates.last_at, calls, sessions, used, beside, until
         if current == self._saved_state:
             return None
         self._sent_state = current
@@ -326,7 +327,8 @@ class Attempt:
             last=updates.last_kind,
             for_ms=round((now - updates.last_at) * 1000),
             left_ms=None if until == math.inf else round((until - now) * 1000),
-            place=current[1],
+            place=place,
+            stack=calls,
             pid=sessions[0] if sessions else None,
             own_pids=sessions[1:],
             batched=beside,
@@ -510,7 +512,7 @@ class Attempt:
         job_id, in_thread = self.job_id, not self._type.is_async
 
         def find() -> AbandonedJob | None:
-            place = code_location(*code)
+            place, _ = code_location(*code)
             if place is None:
                 return None
             return AbandonedJob(job_id=job_id, place=place, in_thread=in_thread)

@@ -37,6 +37,9 @@ MAX_RESPONSE = 1_000
 MAX_CAUSES = 4
 MAX_FRAMES = 20
 MAX_FRAMES_PER_CAUSE = 8
+#: Maximum calls that lead to a running line, and maximum characters of each call.
+MAX_CALLS = 6
+MAX_CALL = 120
 #: Package of the engine, whose stack frames are omitted because they do not depend on the job.
 _ENGINE = "minutehand."
 
@@ -285,8 +288,25 @@ def _frame(frame: FrameType, line: int, package: str) -> dict[str, Any] | None:
 
 
 def stack_in(frames: Iterable[tuple[FrameType, int]], package: str) -> list[dict[str, Any]]:
-    """Return running frames in the format of a stored traceback, the outermost frame first."""
+    """Return running frames in the format and order of a stored traceback."""
     return _limit_frames(_frames(frames, package), MAX_FRAMES, Redactor())
+
+
+def location_in(
+    frames: Iterable[tuple[FrameType, int]], package: str
+) -> tuple[str | None, list[str]]:
+    """Return the file and line that runs, and the calls that led there, the innermost last.
+
+    The line is in the innermost frame of the user's package, or in the innermost frame of all. The
+    calls are frames of the package and the innermost frame of all, as `file:line function`.
+    """
+    running = [frame | {"file": _short(frame["file"])} for frame in _frames(frames, package)]
+    if not running:
+        return None, []
+    own = [frame for frame in running if frame["own"]] or running[-1:]
+    chain = own if own[-1] is running[-1] else [*own, running[-1]]
+    calls = [f"{call['file']}:{call['line']} {call['function']}" for call in chain[-MAX_CALLS:]]
+    return f"{own[-1]['file'][-300:]}:{own[-1]['line']}", [call[-MAX_CALL:] for call in calls]
 
 
 def _short(path: str) -> str:

@@ -9,7 +9,7 @@ from traceback import walk_stack
 from types import FrameType
 from typing import Any
 
-from minutehand.worker.errors import stack_in
+from minutehand.worker.errors import location_in, stack_in
 
 
 def _running(task: asyncio.Task[Any] | None, thread: str) -> list[tuple[FrameType, int]]:
@@ -43,14 +43,14 @@ def database_sessions(task: asyncio.Task[Any] | None, thread: str) -> list[int]:
     return [*found]
 
 
-def code_location(task: asyncio.Task[Any] | None, thread: str, module: str) -> str | None:
-    """Return the file and line that an attempt executes, or None after the attempt's end.
+def code_location(
+    task: asyncio.Task[Any] | None, thread: str, module: str
+) -> tuple[str | None, list[str]]:
+    """Return the file and line that an attempt executes, and the calls that led there.
 
-    The location is the innermost frame of the processor's package, or the innermost frame of all.
+    The file is None after the attempt's end.
     """
-    frames = stack_of(task, thread, module)
-    own = [frame for frame in frames if frame["own"]] or frames
-    return f"{own[-1]['file']}:{own[-1]['line']}" if own else None
+    return location_in(_running(task, thread), module)
 
 
 def peak_memory_mb() -> int:

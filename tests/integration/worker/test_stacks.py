@@ -1,12 +1,18 @@
-"""The Postgres sessions of a running attempt, found in the attempt's stack."""
+"""The Postgres sessions of a running attempt and its calls, found in the attempt's stack."""
 
 import asyncio
+import re
+import threading
+from datetime import timedelta
 from functools import partial
 
 import psycopg
+import pytest
 
+from minutehand.worker import Job, JobContext, Registry, attempt
 from minutehand.worker.stacks import database_sessions
-from tests.support.engine import Engine
+from tests.integration.worker.test_clocks import working
+from tests.support.engine import Engine, Json
 from tests.support.patience import until
 
 
@@ -27,3 +33,43 @@ async def test_the_session_of_a_processors_query_is_found(engine: Engine) -> Non
     engine.run("select pg_advisory_unlock(7)")
     assert sessions == await task
     assert database_sessions(task, "") == []
+
+
+async def test_the_calls_of_a_running_job_are_part_of_its_explanation(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job's line is the innermost of its project, in a coroutine and in a thread."""
+    monkeypatch.setattr(attempt, "PULSE_SECONDS", 0.1)
+    monkeypatch.setattr(attempt, "REPORT_SECONDS", 0.1)
+    registry = Registry()
+    opened, opened_in_thread = asyncio.Event(), threading.Event()
+
+    async def read() -> None:
+        await opened.wait()
+
+    def read_in_thread() -> None:
+        opened_in_thread.wait()
+
+    @registry.processor("awaits", payload=dict)
+    async def load(job: Job[Json], ctx: JobContext) -> None:
+        await read()
+
+    @registry.processor("blocks", payload=dict)
+    def load_in_thread(job: Job[Json], ctx: JobContext) -> None:
+        read_in_thread()
+
+    def calls(job_id: str) -> str:
+        return "\n".join(engine.explain(job_id)["data"].get("stack", []))
+
+    async with working(engine, registry, timedelta()) as worker:
+        jobs = [engine.enqueue(job_type=name) for name in ("awaits", "blocks")]
+        tick = asyncio.create_task(worker.tick())
+        found = [await asyncio.to_thread(until, partial(calls, job_id)) for job_id in jobs]
+        opened.set()
+        opened_in_thread.set()
+        await tick
+
+    file = r"tests/integration/worker/test_stacks\.py:\d+"
+    library = r"\n\S+\.py:\d+ wait"
+    assert re.fullmatch(rf"{file} load\n{file} read{library}", found[0])
+    assert re.fullmatch(rf"{file} load_in_thread\n{file} read_in_thread{library}", found[1])

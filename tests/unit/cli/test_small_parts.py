@@ -58,6 +58,16 @@ def test_a_job_is_not_one_of_the_others_that_wait(
     assert capsys.readouterr().out.splitlines()[-1] == line
 
 
+def test_only_a_silent_job_is_printed_with_its_calls(capsys: pytest.CaptureFixture[str]) -> None:
+    calls = ["a.py:1 run", "b.py:2 read"]
+    for silent, stack in (("4 min", calls[:1]), (None, calls), ("4 min", calls)):
+        data = {"silent": silent, "stack": stack}
+        print_explanation(Output(), {"data": data, "next": []}, "It runs.")
+
+    lines = ["It runs."] * 3 + ["Its calls, the innermost last:", "  a.py:1 run", "  b.py:2 read"]
+    assert capsys.readouterr().out.splitlines() == lines
+
+
 def test_only_a_worker_that_is_not_alive_has_ended() -> None:
     """The end of a run of a live worker is not shown as the worker's end."""
     at = "2026-01-01T00:00:00Z"

@@ -7,6 +7,7 @@ from collections.abc import MutableMapping
 from email.message import Message
 from http import HTTPStatus
 from io import BytesIO
+from types import FrameType
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, build_opener
@@ -18,7 +19,7 @@ import pytest
 from minutehand.queue.errors import ProcessorError, QueueError
 from minutehand.queue.models import ErrorInfo
 from minutehand.worker import Fail, Job, JobContext
-from minutehand.worker.errors import ending_error, error_info
+from minutehand.worker.errors import ending_error, error_info, location_in
 from minutehand.worker.testing import ProcessorTest
 
 SECRET = "sk_live_0123456789abcdef0123456789abcdef"
@@ -153,3 +154,32 @@ async def test_what_a_processor_returns_is_filtered_too() -> None:
     assert (run.outcome, run.error.message) == ("failed", "token=[hidden]")
     assert run.error.data == {"api_key": "[hidden]", "n": 3}
     assert ending_error("Fail", "no", ["row 3"]).data == {"value": ["row 3"]}
+
+
+def running(file: str, module: str, *functions: str) -> list[tuple[FrameType, int]]:
+    """Return frames of functions that a module has called one in another."""
+    code = "import sys\ndef {}():\n return sys._getframe()"
+    frames = []
+    for line, function in enumerate(functions, 1):
+        names: dict[str, Any] = {"__name__": module}
+        exec(compile(code.format(function), file, "exec"), names)
+        frames.append((names[function](), line))
+    return frames
+
+
+def test_a_running_line_is_the_projects_innermost_with_the_calls_that_led_there() -> None:
+    """The calls of the project and the innermost call of a library have six bounded lines."""
+    own = running("shop/jobs.py", "shop.jobs", *"abcdefg")
+    library = running("asyncio/tasks.py", "asyncio.tasks", "wait_for", "sleep")
+    engine = running("minutehand/job.py", "minutehand.job", "call")
+
+    place, calls = location_in([*engine, *library, *own, *library], "shop.jobs")
+    assert place == "shop/jobs.py:7"
+    assert calls == [f"shop/jobs.py:{n} {'abcdefg'[n - 1]}" for n in range(3, 8)] + [
+        "asyncio/tasks.py:2 sleep"
+    ]
+    assert location_in(own[:2], "shop.jobs")[1] == ["shop/jobs.py:1 a", "shop/jobs.py:2 b"]
+    assert location_in(library, "shop.jobs") == ("asyncio/tasks.py:2", ["asyncio/tasks.py:2 sleep"])
+    [call] = location_in(running("deep/" * 40 + "a.py", "shop", "work"), "shop")[1]
+    assert (len(call), call[-11:]) == (120, "a.py:1 work")
+    assert location_in(engine, "shop.jobs") == (None, [])

@@ -497,6 +497,7 @@ def test_a_job_that_hangs_sends_its_line_once_and_is_listed_while_abandoned() ->
 
     place = f"tests/unit/worker/test_worker.py:{run.__code__.co_firstlineno + 8}"
     assert [(pulse.last, pulse.place) for pulse in pulses] == [("progress", place)]
+    assert pulses[0].stack[0] == f"{place} run"
     assert 15_000 <= pulses[0].for_ms <= 20_000
     listed = [each.abandoned for each in queue.requests if each.abandoned is not None]
     assert [len(each) for each in listed] == [0, 1, 0]
