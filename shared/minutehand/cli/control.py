@@ -179,15 +179,17 @@ def pause(
 ) -> None:
     """Stop starting jobs of a type, a queue or the workspace; running jobs continue.
 
-    The managers of a workspace may pause it. A pause of a type or queue needs the operator's secret
-    key.
+    The managers of a workspace may pause it, or a type in it (`--type` with `-w`). A pause of a
+    type or queue in all workspaces needs the operator's secret key.
     """
-    kind, name = _target(job_type, queue, all_matching)
-    if all_matching:
-        result = connection.call("POST", connection.path("pause"), json={"reason": reason})
+    kind, name = _target(connection, job_type, queue, all_matching)
+    if all_matching or connection.given_workspace:
+        body = {"job_type": job_type, "reason": reason}
+        result = connection.call("POST", connection.path("pause"), json=body)
+        where = "" if all_matching else f" in the workspace {connection.workspace}"
     else:
         result = _pause_as_operator(connection, kind, name, paused=True, reason=reason)
-    where = "" if all_matching else " in all workspaces"
+        where = " in all workspaces"
     output.value(result, text=f"{name} is paused{where}")
 
 
@@ -200,15 +202,16 @@ def resume(
     queue: Queue = None,
     all_matching: Everything = False,
 ) -> None:
-    """End a pause of a type, a queue or the workspace."""
-    kind, name = _target(job_type, queue, all_matching)
+    """End a pause of a type, a queue or the workspace, as `pause` does."""
+    kind, name = _target(connection, job_type, queue, all_matching)
     if queue:
         result = _pause_as_operator(connection, kind, name, paused=False)
     else:  # end the pause by the workspace, and with the operator's key the operator's pause too
         path = connection.path("resume")
         result = connection.call("POST", path, json={"job_type": job_type})
-        is_operator = job_type and connection.values.get("SUPABASE_SECRET_KEY")
-        if is_operator and any(entry["kind"] == kind for entry in result.get("left", ())):
+        is_operator = connection.values.get("SUPABASE_SECRET_KEY")
+        is_everywhere = job_type and not connection.given_workspace and is_operator
+        if is_everywhere and any(entry["kind"] == kind for entry in result.get("left", ())):
             result = _pause_as_operator(connection, kind, name, paused=False)
     lines = [f"{name} is {'paused' if result['paused'] else 'running again'}"]
     for entry in result.get("left", ()):
@@ -217,10 +220,16 @@ def resume(
     output.value(result, text="\n".join(lines))
 
 
-def _target(job_type: str | None, queue: str | None, all_matching: bool) -> tuple[str, str]:
-    """Return the kind and name of the jobs to pause. Raise an error unless one option is given."""
+def _target(
+    connection: Connection, job_type: str | None, queue: str | None, all_matching: bool
+) -> tuple[str, str]:
+    """Return the kind and name of the jobs to pause. Raise an error for other options."""
     if sum(map(bool, (job_type, queue, all_matching))) != 1:
         raise CommandFailed("one of --type, --queue and --all must be given", code="bad_usage")
+    if queue and connection.given_workspace:
+        raise CommandFailed(
+            "--queue is for all workspaces, so --workspace must not be given", code="bad_usage"
+        )
     return "queue" if queue else "job_type", job_type or queue or "the workspace"
 
 

@@ -227,6 +227,20 @@ def test_a_person_is_exported_and_erased_with_all_files(
     assert run.json("export", user, "--word", user)["tables"] == {}
 
 
+def test_a_type_is_paused_in_one_workspace_or_in_all(run: Run, stack: RunningStack) -> None:
+    """A resume of one workspace leaves the operator's pause."""
+    own = ("--type", "enrich_account", "-w", stack.demo_workspace_id)
+    paused = "select kind from queue.pauses where name like '%enrich_account' order by kind"
+
+    assert f"in the workspace {stack.demo_workspace_id}" in run("pause", *own).stdout
+    assert stack.run(paused) == [("workspace_type",)]
+    run("pause", *own[:2])
+    assert "still stops these jobs" in run("resume", *own).stdout
+    assert stack.run(paused) == [("job_type",)]
+    run("resume", *own[:2])
+    assert stack.run(paused) == []
+
+
 #: The code of each rejected command, or a part of its fix or message.
 REFUSED = {
     "retry --all": "not_confirmed",
@@ -238,6 +252,8 @@ REFUSED = {
 WRONG = {
     "retry": "a criterion must be given",
     "pause": "--type, --queue and --all",
+    "pause --queue chat -w system": "--workspace must not be given",
+    "resume --queue chat -w system": "--workspace must not be given",
     "ls --state nope": "state.0",
     "enqueue enrich_account {} --at yesterday": "--at",
     "enqueue enrich_account words": "PAYLOAD",
