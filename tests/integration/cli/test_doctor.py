@@ -179,6 +179,20 @@ BROKEN = [
         "grant execute on function gen_random_uuid() to public",
     ),
     (
+        *("enqueue", "warn", "minutehand.doctor took", "disable trigger slow"),
+        "create function public.slow() returns trigger language plpgsql"
+        " as 'begin perform pg_sleep(0.7); return new; end';"
+        " create trigger slow before insert or update on jobs for each row execute function slow()",
+        "drop function public.slow() cascade",
+    ),
+    (
+        *("enqueue", "fail", "cannot be completed: no result", "disable trigger strict"),
+        "create function public.strict() returns trigger language plpgsql"
+        " as 'begin if new.status = ''completed'' then raise ''no result''; end if; return new;"
+        " end'; create trigger strict before update on jobs for each row execute function strict()",
+        "drop function public.strict() cascade",
+    ),
+    (
         *("engine", "fail", "renamed", "update queue.refusals set retry_at = now()"),
         "alter function queue.promote rename to planted",
         "alter function queue.planted rename to promote",

@@ -153,6 +153,8 @@ PERSON = """
 """
 #: A job type and a queue for trials, and the payload of a trial.
 TRIAL = ("minutehand.doctor", "{}")
+#: Seconds of a trial after which a rule of the project is sought that makes it slow.
+SLOW_SECONDS = 2.0
 #: Statements that publish the type, create a job, read it and cancel it.
 TRIAL_TYPE = """
     select queue.publish_type('{"job_type": "minutehand.doctor", "queue": "minutehand.doctor"}')
@@ -541,25 +543,32 @@ def enqueue(target: Target) -> CheckResult:
         trial = Trial(owner, target.schemas, workspace, claims)
         # a user's call of the Data API ends after eight seconds
         owner.execute("set local statement_timeout = '8s'")
-        failed = None
+        failed = slow = None
         # roll back all jobs only at the end, because each count of a tenant's jobs after a rollback
         # takes a token of the limit of enqueues
         with owner.transaction(force_rollback=True):
             for sample in samples:
                 attempt = partial(trial.attempt, partial(trial.run_job, *sample))
+                started_at = time.monotonic()
                 error = attempt()
+                seconds = time.monotonic() - started_at
                 # ignore an error of a tenant's limit, or of a job type that only the platform
                 # enqueues
                 if error and not str(error.sqlstate).startswith("PT"):
-                    failed = sample[0], error, attempt
+                    failed = f"{sample[0]} cannot be {trial.step}: ", error, attempt
                     if not isinstance(error, NotLeased):
                         break
+                elif seconds > SLOW_SECONDS:
+                    slow = f"{sample[0]} took {seconds:.0f} s", attempt
+                    break  # each further type would take as long
         if failed:
-            job_type, error, attempt = failed
+            text, error, attempt = failed
             message = str(error).partition("\n")[0]
             cause = trial.find_cause(attempt, "jobs", "job_logs") or find_grant(target, message)
             if cause or not isinstance(error, NotLeased):
-                return fail(f"no job of the type {job_type} can be run: {message}", cause)
+                return fail(f"a trial job of the type {text}{message}", cause)
+        if slow and (cause := trial.find_cause(slow[1], "jobs", "job_logs")):
+            return warn(f"a trial job of the type {slow[0]}", cause)
         attempt = partial(trial.attempt, partial(trial.run, TRIAL_TENANT))
         if (error := attempt()) and (
             cause := trial.find_cause(attempt, "workspaces", "workspace_members")
@@ -591,6 +600,8 @@ class Trial:
         self, owner: psycopg.Connection[Any], schemas: Schemas, workspace: str, claims: str
     ) -> None:
         self._owner, self._schemas, self._workspace = owner, schemas, workspace
+        #: The step of the trial job that runs now, or that failed.
+        self.step = "created"
         owner.execute("select set_config('request.jwt.claims', %s, true)", [claims])
 
     def run(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -613,20 +624,25 @@ class Trial:
     def run_job(self, job_type: str, payload: str) -> list[tuple[Any, ...]]:
         """Create a job as a person of a tenant, and cancel, fail and complete it."""
         owner, (create, find, cancel), (lease, settle, delete) = self._owner, TRIAL_JOB, TRIAL_RUN
+        self.step = "created"
         self.run(TRIAL_TYPE)
         owner.execute("set local role authenticated")
         [(job,)] = self.run(create, self._workspace, job_type, payload)
+        self.step = "read"
         if not self.run(find, job):
             return []
+        self.step = "cancelled"
         with owner.transaction(force_rollback=True):
             self.run(cancel, job)
+        self.step = "leased"
         owner.execute("reset role")
         fences = self.run(lease, job_type)
         if not fences:
             raise NotLeased("no lease returned it")
-        with owner.transaction(force_rollback=True):
-            self.run(settle, job, *fences[0], "failed")
-        self.run(settle, job, *fences[0], "completed")
+        for self.step in ("failed", "completed"):
+            with owner.transaction(force_rollback=self.step == "failed"):
+                self.run(settle, job, *fences[0], self.step)
+        self.step = "deleted"
         return self.run(delete, job)
 
     def find_cause(self, attempt: Callable[[], psycopg.Error | None], *tables: str) -> str | None:
