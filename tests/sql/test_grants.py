@@ -134,6 +134,15 @@ def test_what_differs_from_the_release_is_named(engine: Engine, part: int) -> No
     assert left == []
 
 
+def test_a_function_is_restored_before_those_whose_defaults_call_it(engine: Engine) -> None:
+    with engine.connection.transaction(force_rollback=True):
+        engine.run("drop function queue.caller cascade")
+        for each in differences(engine):
+            engine.run(each.fix)
+
+        assert differences(engine) == []
+
+
 #: Statements that drop all composite types of the engine, and two tables with rows of a release.
 DROPS = """
     select concat(

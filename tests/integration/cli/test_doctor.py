@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from minutehand.cli.doctor import checks
 from minutehand.cli.doctor.checks import TRIAL_TYPE
 from minutehand.cli.doctor.results import CheckResult, Target
 from minutehand.cli.doctor.runner import RAW_PASSWORD, run_checks
@@ -223,6 +224,22 @@ def test_a_broken_database_is_found(stack: RunningStack, fault: tuple[str, ...])
     assert finding.verdict == verdict, finding
     assert detail in finding.detail, finding
     assert fix in str(finding.fix), finding
+
+
+def test_a_missing_function_needs_no_migration(
+    stack: RunningStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check of the engine's objects finds it, in a checkout only with a record."""
+    stack.run("alter function public.explain_queue rename to planted")
+    try:
+        with_record = run_one_check(stack, "queue").fix
+        monkeypatch.setattr(checks, "read_record", lambda *_: None)
+        without = run_one_check(stack, "queue").fix
+    finally:
+        stack.run("alter function public.planted rename to explain_queue")
+
+    assert with_record == "minutehand doctor"
+    assert str(without).startswith("make dist  #")
 
 
 def test_an_open_topic_is_a_finding_and_realtime_is_still_checked(stack: RunningStack) -> None:

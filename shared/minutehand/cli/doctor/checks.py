@@ -80,6 +80,8 @@ SKIP_PRE_REQUEST = (
     " <> ''job_worker'' then perform {}(); end if; end'; alter role authenticator set"
     " pgrst.db_pre_request = 'public.skip_worker'; notify pgrst, 'reload config'"
 )
+#: Command that records the release, with which the check `engine` compares the database.
+RECORD = "make dist"
 TOKEN = (
     "{}=…  # of the API's settings; a new one of `minutehand token secret` goes to the API by"
     " `minutehand deploy STAGE --secrets-only`, or by a restart"
@@ -429,7 +431,7 @@ def engine(target: Target) -> CheckResult:
             else f'pip install "minutehand=={version}"',
         )
     if (record := read_record(target.schemas, target.apps)) is None:
-        return skip("this checkout has no record to compare with; run `make dist`")
+        return skip(f"this checkout has no record to compare with; run `{RECORD}`")
     tenancy = [part for part in installed(Project.find().root) if part.expected is None]
     try:
         # allow writes, because the comparison may rename objects, which is then rolled back
@@ -581,6 +583,19 @@ def enqueue(target: Target) -> CheckResult:
                 text = f"people cannot use {name}: {error}".partition("\n")[0]
                 return warn(text, cause) if fix else fail(text, cause)
     return ok()
+
+
+def find_remedy(target: Target, name: str, *, named: bool) -> str | None:
+    """Return what helps if the database rejects the query of a check.
+
+    Migrations do not help after the check `migrations`. The check `engine` then finds a missing
+    object, unless it has no record.
+    """
+    if name in ("database", "locks", "migrations"):
+        return target.migrate
+    if read_record(target.schemas, target.apps) is None:
+        return f"{RECORD}  # then run `minutehand doctor` again, which finds missing objects"
+    return "minutehand doctor" if named else None
 
 
 def find_grant(target: Target, message: str) -> str | None:

@@ -119,7 +119,9 @@ def run_check(check: Check, target: Target, *, named: bool) -> CheckResult:
             return replace(checks.find_fault(target, "locks", again), check="locks")
         if not isinstance(error, psycopg.OperationalError):
             return fail(
-                f"{REJECTED}: {message}", checks.find_grant(target, message) or target.migrate
+                f"{REJECTED}: {message}",
+                checks.find_grant(target, message)
+                or checks.find_remedy(target, check.name, named=named),
             )
         if re.search("too many|remaining connection slots", message):
             return fail(f"all connections of the database are in use: {message}", IDLE)
