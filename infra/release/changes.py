@@ -170,7 +170,7 @@ def compare(before: Collection[CatalogEntry], after: Collection[CatalogEntry]) -
         frozenset(created),
         replaced,
         tuple(_columns(new, existing)),
-        (*_policies(old, new), *_rights(old, new, existing), *_comments(new)),
+        (*_policies(old, new), *_rights(old, new, existing, after), *_comments(new)),
         tuple(item.drop for item in dropped),
     )
 
@@ -246,13 +246,19 @@ def _if_table(item: Item, text: str) -> Statement:
 
 
 def _rights(
-    old: Iterable[Item], new: Iterable[Item], existing: Collection[str]
+    old: Iterable[Item],
+    new: Iterable[Item],
+    existing: Collection[str],
+    after: Iterable[CatalogEntry],
 ) -> Iterator[Statement]:
     """Yield statements that change rights on existing objects.
 
-    Sources grant rights on new objects.
+    Sources grant rights on new objects. A function with other arguments loses its rights, because
+    it is dropped.
     """
-    for items, text in ((old, "undo"), (new, "statement")):
+    kept = {entry.object for entry in after}
+    left = (item for item in old if item.entry.object in kept)
+    for items, text in ((left, "undo"), (new, "statement")):
         for item in items:
             if item.kind == "grant" and item.name in existing:
                 yield Statement(item.name, f"{getattr(item.entry, text)};")
