@@ -555,9 +555,30 @@ begin
 end;
 $$;
 
+-- Return true if the job's latest cancel request also requests a retry.
+create function queue.retry_requested(p_job_id uuid)
+returns boolean
+language sql stable
+set search_path = ''
+as $$
+select coalesce(
+  (
+    select e.data @> '{"retry": true}'
+    from public.jobs as j
+    join queue.job_events as e on e.job_id = j.id and e.type = 'job.cancel_requested'
+    where j.id = p_job_id and j.cancel_requested_at is not null
+    order by e.seq desc
+    limit 1
+  ),
+  false
+)
+$$;
+
 -- Apply the outcomes that workers report. The result of an item is applied, cancelled, stale (the
 -- lease number is old), not_found or busy (another transaction has locked the job). If a cancel was
--- requested, the job is cancelled unless the outcome is completed.
+-- requested, the job is cancelled unless the outcome is completed. If the latest request also
+-- requests a retry, the cancelled job is retried in the same transaction, so that its parent and
+-- its watchers do not see it ended.
 -- p_is_plain: True if all items are plain completions, which are successes at the first lease
 --   (queue.read_items).
 create function queue.settle(
@@ -574,6 +595,8 @@ declare
   v_items queue.worker_item[];
   v_busy uuid[] := '{}';
   v_ended record;
+  v_retried uuid[];
+  v_id uuid;
 begin
   if p_is_plain then
     begin
@@ -639,6 +662,24 @@ begin
     cross join lateral unnest(c.job_ids, c.seqs) as e (id, seq)
     where e.id = any (v_ended.with_event);
     perform queue.after_attempts(v_ended.rest, v_now);
+    v_retried := array(
+      select e.id
+      from unnest(changes) as c
+      cross join lateral unnest(c.job_ids) as e (id)
+      where c.type = 'job.cancelled' and queue.retry_requested(e.id)
+      order by e.id
+    );
+    if v_retried <> '{}' then
+      perform queue.publish(changes, v_now); -- before the events of the retries
+      changes := null;
+    end if;
+    foreach v_id in array v_retried loop
+      begin
+        perform queue.retry(array[v_id], v_now);
+      exception when others then -- an error would undo the settlement of all items
+        raise warning 'job % stays cancelled: % (%)', v_id, sqlerrm, sqlstate;
+      end;
+    end loop;
   end if;
   -- Let the next lease check the limits of the jobs' tenants again, by setting look_at in the
   -- tenants' limited turns. Attempts that have ended no longer count against the limits of their

@@ -8,11 +8,18 @@
 -- person's rate limit for each job and descendant, and cancels the first 100 descendants.
 -- queue.cancel inserts signals for the other descendants, so that maintenance cancels them. Return
 -- the number of jobs and descendants, with at most 5,000 descendants.
+-- p_retry: True to retry the jobs once they are cancelled. queue.settle retries a running job when
+--   it ends, unless it completes, or fails with a result that is too large. Another attempt would
+--   repeat such a failure, and every other failure counts as cancelled. The latest call decides
+--   whether a running job is retried. A job stays cancelled if another job now has its unique key.
+--   The children that end because of their parent are retried with it, those that run by their own
+--   request, because they may end later.
 create function queue.cancel(
   p_ids uuid[],
   p_now timestamptz,
   p_is_locked boolean default false,
-  p_reason text default 'cancelled'
+  p_reason text default 'cancelled',
+  p_retry boolean default false
 )
 returns integer
 language plpgsql
@@ -65,18 +72,26 @@ begin
       v_children[:100],
       p_now,
       p_is_locked => true,
-      p_reason => 'parent_ended'
+      p_reason => 'parent_ended',
+      p_retry => p_retry
     );
   end if;
   with asked as (
     update public.jobs
     set cancel_requested_at = p_now
-    where id = any (p_ids) and status = 'processing' and cancel_requested_at is null
+    where id = any (p_ids)
+      and status = 'processing'
+      and (cancel_requested_at is null or queue.retry_requested(id) <> p_retry)
     returning id
   )
   select array_agg(a.id) into v_asked
   from asked as a;
-  perform queue.append_event(v_asked, 'job.cancel_requested', v_reason, p_now)
+  perform queue.append_event(
+    v_asked,
+    'job.cancel_requested',
+    v_reason || case when p_retry then '{"retry": true}' else '{}' end::jsonb,
+    p_now
+  )
   where v_asked is not null;
   perform queue.finish(
     array(
@@ -100,11 +115,14 @@ begin
         and c.cancel_requested_at is null
       offset 0
     );
+  if p_retry and p_reason = 'cancelled' and queue.retry(p_ids, p_now) > 0 then
+    perform queue.wake_worker(p_now);
+  end if;
   return cardinality(p_ids) + coalesce(cardinality(v_children), 0);
 end;
 $$;
 
-create function public.cancel_job(p_job_id uuid)
+create function public.cancel_job(p_job_id uuid, p_retry boolean default false)
 returns jsonb
 language plpgsql
 security definer
@@ -115,7 +133,10 @@ as $$
 declare
   v_job public.jobs := queue.visible_job(p_job_id);
 begin
-  perform queue.cancel(array[p_job_id], queue.clock());
+  if p_retry and v_job.status = 'cancelled' then
+    return public.retry_job(p_job_id);
+  end if;
+  perform queue.cancel(array[p_job_id], queue.clock(), p_retry => coalesce(p_retry, false));
   v_job := queue.visible_job(p_job_id);
   if v_job.status in ('completed', 'failed') then
     perform queue.refuse(
@@ -130,8 +151,10 @@ end;
 $$;
 comment on function public.cancel_job is
   E'Cancel a job and its live children. Returns the job.\n\nA running job is asked to stop, and '
-  'ends within five seconds. Children beyond the first hundred are cancelled within seconds. 409 '
-  'if the job has completed or failed, 429 job_busy while another transaction changes it.';
+  'ends within five seconds. Children beyond the first hundred are cancelled within seconds. With '
+  'p_retry, the job is retried as by retry_job once it has ended, unless it completes first. A '
+  'later call without p_retry withdraws the retry. 409 if the job has completed or failed, 429 '
+  'job_busy while another transaction changes it.';
 select queue.allow('authenticated, service_role', 'public.cancel_job');
 
 -- A client may cancel jobs with an SQL update of public.jobs, but may change nothing else. This
@@ -487,12 +510,14 @@ select queue.allow('authenticated, service_role', 'public.retry_job');
 -- Cancel or retry up to p_limit jobs that match a filter as in public.list_jobs, newest first. The
 -- search for these jobs stops after two seconds. A filter without a state selects live jobs for a
 -- cancellation, and failed jobs for a retry.
+-- p_then_retry: True to retry the cancelled jobs (queue.cancel).
 create function queue.change_jobs(
   p_workspace_id uuid,
   p_filter jsonb,
   p_limit integer,
   p_cursor uuid,
-  p_is_retry boolean
+  p_is_retry boolean,
+  p_then_retry boolean default false
 )
 returns jsonb
 language plpgsql
@@ -576,7 +601,11 @@ begin
             and u.key = j.unique_key
             and u.is_unique
         )
-        else j.finished_at is null and j.cancel_requested_at is null
+        else j.finished_at is null
+          and (
+            j.cancel_requested_at is null
+            or queue.retry_requested(j.id) <> p_then_retry
+          )
       end
       order by j.id desc
     );
@@ -595,7 +624,7 @@ begin
     v_count := queue.retry(v_ids, v_now);
     perform queue.wake_worker(v_now) where v_count > 0;
   else
-    perform queue.cancel(v_ids, v_now);
+    perform queue.cancel(v_ids, v_now, p_retry => p_then_retry);
     v_count := cardinality(v_ids);
   end if;
   return jsonb_build_object(
@@ -610,7 +639,8 @@ create function public.cancel_jobs(
   p_workspace_id uuid,
   p_filter jsonb,
   p_limit integer default 1000,
-  p_cursor uuid default null
+  p_cursor uuid default null,
+  p_retry boolean default false
 )
 returns jsonb
 language sql
@@ -619,11 +649,19 @@ set search_path = ''
 set enable_seqscan = off
 set jit = off
 as $$
-select queue.change_jobs(p_workspace_id, p_filter, p_limit, p_cursor, false)
+select queue.change_jobs(
+  p_workspace_id,
+  p_filter,
+  p_limit,
+  p_cursor,
+  false,
+  coalesce(p_retry, false)
+)
 $$;
 comment on function public.cancel_jobs is
   E'Cancel live jobs that match a filter of list_jobs, at most p_limit (1,000): {count, more, '
-  'cursor}.\n\nFor managers. While more is true, call again with the cursor as p_cursor.';
+  'cursor}.\n\nFor managers. p_retry retries them as in cancel_job. While more is true, call again '
+  'with the cursor as p_cursor.';
 select queue.allow('authenticated, service_role', 'public.cancel_jobs');
 
 create function public.retry_jobs(

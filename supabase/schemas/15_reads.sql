@@ -1674,7 +1674,7 @@ from (
     (
       'cancelling',
       'It was asked to stop at {cancel_requested_at}[ {cancelled_by}]. Worker {worker_id} gets the '
-        'request with its next report.',
+        'request with its next report.[ It is retried once it has ended{is_retried}.]',
       'Nothing to do until {expires_at}. It ends by then.',
       'watch {job_id}',
       null
@@ -3984,6 +3984,9 @@ select jsonb_build_object(
   'waited', p_job.error_data -> 'waited',
   'was_held', case when p_job.error_data ->> 'waited' <> '' then '' end,
   'cancel_requested_at', p_job.cancel_requested_at,
+  'is_retried', case
+    when p_job.cancel_requested_at is not null and queue.retry_requested(p_job.id) then ''
+  end,
   'error_line', regexp_replace(
     left(queue.error_line(p_job.error_message, p_job.error_data), 300),
     '\s+',

@@ -108,7 +108,17 @@ begin
       v_done := case p_task
         when 'promotion' then queue.promote(p_ids, p_now)
         when 'waits' then queue.end_waits(p_ids, p_now)
-        when 'cancel' then queue.cancel(p_ids, p_now, true, 'parent_ended')
+        when 'cancel' then queue.cancel(
+          p_ids,
+          p_now,
+          true,
+          'parent_ended',
+          exists ( -- the jobs have the same parent
+            select from public.jobs as j
+            join public.jobs as p on p.id = j.parent_id
+            where j.id = p_ids[1] and p.status = 'processing' and queue.retry_requested(p.id)
+          )
+        )
         when 'retry' then queue.retry(p_ids, p_now)
       end;
     end if;

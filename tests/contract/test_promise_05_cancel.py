@@ -21,10 +21,10 @@ MAY = {
 STATES = ["pending", "delayed", "processing", "waiting", "completed", "failed", "cancelled"]
 
 
-def cancel(engine: Engine, job_id: str, way: str = "function") -> None:
+def cancel(engine: Engine, job_id: str, way: str = "function", retry: bool = False) -> None:
     with engine.member(ADA) as ada:
         if way == "function":
-            ada.cancel(job_id)
+            ada.rpc("cancel_job", p_job_id=job_id, p_retry=retry)
         else:
             ada.run("update jobs set status = 'cancelled' where id = %s", job_id)
 
@@ -110,6 +110,124 @@ def test_a_cancelled_job_whose_worker_dies_is_not_run_again(engine: Engine) -> N
     assert engine.lease() == []
     job = engine.job(job_id)
     assert (job["status"], job["error_message"]) == ("cancelled", None)
+
+
+@pytest.mark.parametrize("end", ["cancelled", "failed", "released", "died", "completed"])
+def test_a_running_job_is_retried_once_its_cancellation_ends_it(engine: Engine, end: str) -> None:
+    """The parent of the job does not see it ended. A job that completes first is not retried."""
+    parent, lease = engine.start(unique={"key": "p"})
+    [job_id] = engine.spawn(lease, "s", [{"job_type": "work", "max_attempts": 1}])
+    engine.settle(lease, "waiting", wait={"kind": "children", "name": "s", "job_ids": [job_id]})
+    running = engine.lease_one()
+
+    for _ in range(2):
+        cancel(engine, job_id, retry=True)
+    assert engine.report(running) == "cancel"
+    assert "It is retried once it has ended." in engine.explain(job_id)["sentence"]
+    if end == "died":
+        engine.advance(61)
+    else:
+        for _ in range(2):
+            settled = engine.settle(running, end, error=ERROR)
+            assert settled["outcome"] == ("applied" if end == "completed" else "cancelled")
+    engine.maintain()
+
+    assert engine.events(job_id).count("job.redriven") == (end != "completed")
+    if end != "completed":
+        assert engine.status(parent) == "waiting"
+        assert engine.events(job_id)[-2:] == ["job.cancelled", "job.redriven"]
+        again = engine.lease_one()
+        assert (again["job"]["id"], again["job"]["attempts"]) == (job_id, 1)
+        # the retry belongs to the request, not to the job
+        assert engine.settle(again, "cancelled")["status"] == "cancelled"
+        assert engine.status(job_id) == "cancelled"
+
+
+def test_the_last_cancel_decides_whether_a_running_job_is_retried(engine: Engine) -> None:
+    engine.enqueue_many(2)
+    withdrawn, added = engine.lease(2)
+    for lease, retry in ((withdrawn, True), (added, False)):
+        for each in (retry, not retry, not retry):
+            cancel(engine, lease["job"]["id"], retry=each)
+
+    engine.settle_all([{**handle(each), "outcome": "cancelled"} for each in (withdrawn, added)])
+
+    assert [engine.status(each["job"]["id"]) for each in (withdrawn, added)] == [
+        "cancelled",
+        "pending",
+    ]
+    asked = engine.events(added["job"]["id"]).count("job.cancel_requested")
+    assert asked == 2
+
+
+def test_jobs_that_do_not_run_are_cancelled_and_retried_at_once(engine: Engine) -> None:
+    """A bulk cancel with a retry keeps finished steps, and starts a delayed job now."""
+    asking, lease = engine.start()
+    engine.report(lease, steps=[{"name": "s", "result": 1}])
+    engine.settle(lease, "waiting", wait=ask())
+    running, lease = engine.start()
+    delayed = engine.enqueue(delay_seconds=900)
+
+    many = {"p_workspace_id": ACME, "p_filter": {"job_type": "work"}, "p_retry": True}
+    assert engine.rpc("cancel_jobs", **many)["count"] == 3
+    assert engine.rpc("cancel_jobs", **{**many, "p_filter": {"state": ["running"]}})["count"] == 0
+
+    again = {each["job"]["id"]: each for each in engine.lease()}
+    assert set(again) == {asking, delayed}
+    assert again[asking]["steps"]["s"] == 1
+    engine.settle(lease, "cancelled")
+    assert engine.status(running) == "pending"
+    engine.cancel(running)
+    assert engine.rpc("cancel_job", p_job_id=running, p_retry=True)["status"] == "pending"
+
+
+def test_children_are_retried_with_their_parent(engine: Engine) -> None:
+    """Running children may end after their parent, and some children are cancelled later."""
+    parent, lease = engine.start()
+    running, last = engine.spawn(lease, "s", CHILD * 2)
+    child = next(each for each in engine.lease(2) if each["job"]["id"] == running)
+    engine.spawn(lease, "t", CHILD * 150)
+
+    cancel(engine, parent, retry=True)
+    engine.maintain()
+    assert engine.count("jobs where status = 'cancelled'") == 150
+    engine.settle(lease, "cancelled")
+    engine.settle(child, "cancelled")
+    engine.maintain()
+
+    assert engine.count("jobs where status = 'cancelled'") == 0
+    assert [engine.status(each) for each in (parent, running)] == ["pending"] * 2
+    cancel(engine, parent)
+    engine.maintain()
+    engine.advance(61)
+    engine.maintain()
+    assert engine.status(last) == "cancelled"
+
+
+def test_a_retry_that_cannot_be_done_leaves_the_job_cancelled(engine: Engine) -> None:
+    """One job's key has another job, and a trigger of the project rejects the other's retry.
+
+    Both settle with a third one, which is retried.
+    """
+    unique = {"key": "u", "until": "leased"}
+    keyed, rejected, other = (
+        engine.enqueue(unique=unique),
+        engine.enqueue(priority=9),
+        engine.enqueue(priority=8),
+    )
+    leases = engine.lease(3)
+    owner = engine.enqueue(unique=unique, delay_seconds=900)
+    engine.add_trigger(
+        "before update", "raise 'no';", "new.priority = 9 and new.generation > old.generation"
+    )
+    for each in (keyed, rejected, other):
+        cancel(engine, each, retry=True)
+
+    engine.settle_all([{**handle(each), "outcome": "cancelled"} for each in leases])
+    engine.maintain()
+
+    states = [engine.status(each) for each in (keyed, rejected, other, owner)]
+    assert states == ["cancelled", "cancelled", "pending", "pending"]
 
 
 def test_a_tree_is_cancelled_whole(engine: Engine) -> None:
@@ -259,9 +377,10 @@ def test_one_job_may_be_cancelled_and_retried_by_many_at_once(engine: Engine) ->
     def steer(other: Engine) -> list[str]:
         other.run("set deadlock_timeout = '50ms'")
         states = []
-        for function in ["cancel_job", "retry_job"] * 20:
+        retry = {"p_retry": True}
+        for function, more in [("cancel_job", {}), ("retry_job", {}), ("cancel_job", retry)] * 15:
             try:
-                other.rpc(function, p_job_id=job_id)
+                other.rpc(function, p_job_id=job_id, **more)
             except psycopg.Error as error:
                 states.append(str(error.sqlstate))
         return states

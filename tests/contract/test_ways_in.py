@@ -54,6 +54,7 @@ LIMIT = {"own_max_running": 3}
 MANY = {"workspace_id": ACME, "filter": {"job_type": "work"}}
 OF = {"p_workspace_id": ACME}
 STATUS = "select status from jobs where id = 'JOB'"
+AGAIN = "select array[status, generation::text] from jobs where id = 'JOB'"
 COUNT = "select count(*) from jobs where job_type = 'work'"
 TABLE: dict[str, Ways] = {
     "enqueue_job": Ways(
@@ -83,6 +84,14 @@ TABLE: dict[str, Ways] = {
     ),
     "cancel_job": Ways(
         JOB, "POST /api/jobs/JOB/cancel", "cancel JOB", lambda q, job: q.cancel(job), shows=STATUS
+    ),
+    "cancel_job, retry": Ways(
+        {**JOB, "p_retry": True},
+        "POST /api/jobs/JOB/cancel",
+        "cancel JOB --retry",
+        lambda q, job: q.cancel(job, retry=True),
+        shows=AGAIN,
+        body={"retry": True},
     ),
     "retry_job": Ways(
         JOB,
@@ -137,6 +146,13 @@ TABLE: dict[str, Ways] = {
         "cancel --type work --yes",
         shows=STATUS,
         body=MANY,
+    ),
+    "cancel_jobs, retry": Ways(
+        {**OF, "p_filter": MANY["filter"], "p_retry": True},
+        "POST /api/jobs/cancel",
+        "cancel --type work --retry --yes",
+        shows=AGAIN,
+        body={**MANY, "retry": True},
     ),
     "retry_jobs": Ways(
         {**OF, "p_filter": MANY["filter"]},
@@ -245,13 +261,13 @@ async def take(api: Api, way: str, function: str, ways: Ways, job_id: str, user:
     return "refused: PT404" if is_missing else printed
 
 
-@pytest.mark.parametrize("function", TABLE)
-async def test_every_way_arrives(api: Api, function: str) -> None:
+@pytest.mark.parametrize("name", TABLE)
+async def test_every_way_arrives(api: Api, name: str) -> None:
     """A call by SQL, HTTP, the client or the command has an equal effect or result.
 
     Another tenant's user is rejected in every way.
     """
-    ways = TABLE[function]
+    ways, function = TABLE[name], name.partition(",")[0]
     given = {"SQL": True, "HTTP": ways.http, "client": function != "queue_health"}
     left: Json = {}
     for way in [name for name, known in {**given, "command": ways.command}.items() if known]:

@@ -315,24 +315,15 @@ function Explained({ explained, job, update }) {
 function Actions({ job, watch, isSilent, nearest, enqueue, duplicate, edit }) {
   const act = createAction(watch.refresh);
   const box = useFocusKeeper();
-  const [retries, setRetries] = useState(false); // whether to retry the job once it is cancelled
   const isCancelling = Boolean(job.cancel_requested_at);
   const run = (message) => act("Could not start the job", () => api.retry(job.id), message);
-  useEffect(() => {
-    if (retries && job.status === "cancelled") run("Enqueued again");
-    if (ENDED.has(job.status)) setRetries(false);
-  }, [retries, job.status]);
-  const cancelAndRetry = async () =>
-    setRetries(
-      Boolean(
-        await act("Could not cancel", () => api.cancel(job.id), undefined, {
-          title: "Cancel and retry this job?",
-          text: "The job ends once its worker has stopped it, or its lease has expired. Its live child jobs are cancelled too. Keep this page open until the job is enqueued again. Finished steps are kept.",
-          action: "Cancel and retry",
-          danger: true,
-        }),
-      ),
-    );
+  const cancelAndRetry = () =>
+    act("Could not cancel", () => api.cancel(job.id, { body: { retry: true } }), undefined, {
+      title: "Cancel and retry this job?",
+      text: "Once its worker has stopped the job, or its lease has expired, the job is enqueued again. If it completes first, it is not. Its live child jobs are cancelled too, and retried with it. Finished steps are kept.",
+      action: "Cancel and retry",
+      danger: true,
+    });
   const cancel = () =>
     act("Could not cancel", () => api.cancel(job.id), undefined, {
       title: "Cancel this job?",

@@ -34,15 +34,20 @@ def cancel(
     queue: Queue = None,
     tag: Tag = None,
     state: Annotated[str | None, typer.Option("--state", "-s", help="Only in this state.")] = None,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Run each job again once it has ended.")
+    ] = False,
     yes: Yes = False,
 ) -> None:
     """Cancel a job, or all matching live jobs; a running job stops within five seconds."""
+    body = {"retry": True} if retry else None
     if job_id is not None:
-        _change_job(output, connection, job_id, "cancel", "cancel requested")
+        done = "cancel and retry requested" if retry else "cancel requested"
+        _change_job(output, connection, job_id, "cancel", done, body)
         return
     states = [state] if state else None
     matching = {"job_type": job_type, "queue": queue, "tag": tag, "state": states}
-    _change_jobs(output, connection, "cancel", matching, yes=yes)
+    _change_jobs(output, connection, "cancel", matching, body, yes=yes)
 
 
 @workspace_verb
@@ -75,6 +80,7 @@ def _change_jobs(
     connection: Connection,
     action: str,
     matching: dict[str, Any],
+    options: dict[str, Any] | None = None,
     *,
     all_matching: bool = False,
     yes: bool,
@@ -88,8 +94,9 @@ def _change_jobs(
             fix=f"minutehand {action} ID, or minutehand {action} --type TYPE",
         )
     if not yes:
-        confirm(output, lambda: f"{action.capitalize()} {_count(connection, action, criteria)}?")
-    count, body = 0, {"workspace_id": connection.workspace, "filter": criteria}
+        verb = f"{action.capitalize()} and retry" if options else action.capitalize()
+        confirm(output, lambda: f"{verb} {_count(connection, action, criteria)}?")
+    count, body = 0, {"workspace_id": connection.workspace, "filter": criteria, **(options or {})}
     while True:
         changed = connection.call("POST", f"/api/jobs/{action}", json=body)
         count += changed["count"]

@@ -180,9 +180,15 @@ class UserQueue(CallerFunctions):
             "session_feed", parse=page, session_id=session_id, cursor=cursor, limit=limit
         )
 
-    async def cancel(self, job_id: JobId | str) -> Job:
-        """Cancel a job that has not ended. A running job stops within five seconds."""
-        return await self.call("cancel_job", parse=reading(Job), job_id=job_id)
+    async def cancel(self, job_id: JobId | str, *, retry: bool = False) -> Job:
+        """Cancel a job that has not ended. A running job stops within five seconds.
+
+        Args:
+            retry: Retry the job once it has ended, unless it completes first.
+        """
+        return await self.call(
+            "cancel_job", parse=reading(Job), repeatable=not retry, job_id=job_id, retry=retry
+        )
 
     async def retry(self, job_id: JobId | str, *, payload: Any = None) -> Job:
         """Run a failed or cancelled job again. `payload`, if set, replaces the job's payload."""

@@ -298,7 +298,9 @@ def test_a_silent_or_misspelt_job_is_replaced_in_one_step(visit: Visit, worker: 
     click(page, "Cancel and retry")
     click(page.get_by_role("dialog"), "Cancel and retry")
     expect(page.locator("h1 .badge")).to_contain_text("Cancelling")
+    visitor.open("/jobs")
     worker.settle(lease, "cancelled")
+    visitor.open(f"/jobs/{silent}")
     expect(page.locator("h1 .badge")).to_have_text("Queued")
 
     misspelt = worker.one("select id from public.jobs where job_type = %s", f"{worker.job_type}s")

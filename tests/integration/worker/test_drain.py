@@ -3,6 +3,7 @@
 The tests run whole workers on a real database.
 """
 
+import asyncio
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,35 @@ async def test_what_a_run_leaves_is_counted_for_all_types_that_it_serves(engine:
     stored = "select summary from queue.workers where summary ->> 'tick_id' = %s"
     assert engine.one(stored, result["tick_id"])["due_left"] == 3
     assert engine.settle(held)["outcome"] == "applied"
+
+
+async def test_a_job_that_is_cancelled_with_a_retry_runs_again_in_the_same_run(
+    engine: Engine,
+) -> None:
+    """The job cancels itself in its first attempt, and its worker stops and restarts it."""
+    attempts = list[int]()
+    settings = settings_of(engine)
+    registry = load_processors(settings)
+
+    @registry.processor("again", payload=dict)
+    async def again(job: Job[Json], ctx: JobContext) -> None:
+        attempts.append(await ctx.step("count", lambda: asyncio.to_thread(lambda: len(attempts))))
+        if len(attempts) == 1:
+            engine.rpc("cancel_job", p_job_id=str(job.id), p_retry=True)
+            await asyncio.sleep(60)
+
+    engine.register("again")
+    job_id = engine.enqueue(job_type="again")
+
+    worker = Worker(settings, registry=registry)
+    await worker.tick(budget_seconds=60)
+    await worker.aclose()
+
+    assert (engine.status(job_id), attempts) == ("completed", [0, 0])
+    assert engine.rows("select outcome from queue.attempts where job_id = %s", job_id) == [
+        "cancelled",
+        "completed",
+    ]
 
 
 async def test_a_module_that_cannot_be_imported_is_a_finding_of_its_types(

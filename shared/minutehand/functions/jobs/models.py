@@ -6,7 +6,7 @@ SQL checks the bounds of the bodies' values.
 from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field, StrictInt
+from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt
 
 from minutehand.queue.models import EnqueuedBatch, Job, JobRequest
 from minutehand.web.request_bodies import Body, Payload
@@ -91,6 +91,16 @@ class ManyJobs(Body):
     filter: dict[str, Any] = Field(default_factory=dict)
     limit: StrictInt = 1000
     cursor: UUID | None = Field(default=None, description="Cursor of the last response.")
+
+
+class CancelJob(Body):
+    """Whether to retry a job once it is cancelled."""
+
+    retry: StrictBool = False
+
+
+class CancelJobs(ManyJobs, CancelJob):
+    """Jobs of a workspace to cancel, and whether to retry them once they are cancelled."""
 
 
 class EditJob(Body):

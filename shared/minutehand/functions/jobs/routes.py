@@ -14,6 +14,8 @@ from fastapi.routing import APIRoute
 
 from minutehand.functions.jobs.models import (
     Answer,
+    CancelJob,
+    CancelJobs,
     CreatedJob,
     CreatedJobs,
     CreateJob,
@@ -144,12 +146,15 @@ async def create_jobs(
 
 
 @router.post("/jobs/cancel")
-async def cancel_jobs(body: ManyJobs, queue: CallerQueue) -> dict[str, Any]:
+async def cancel_jobs(body: CancelJobs, queue: CallerQueue, services: Provided) -> dict[str, Any]:
     """Cancel a batch of a workspace's live jobs that match the filter.
 
     Only managers of the workspace may call the route.
     """
-    return await queue.call("cancel_jobs", **dict(body))
+    changed: dict[str, Any] = await queue.call("cancel_jobs", **dict(body))
+    if body.retry:
+        await services.waker.wake()
+    return changed
 
 
 @router.post("/jobs/retry")
@@ -164,9 +169,18 @@ async def retry_jobs(body: ManyJobs, queue: CallerQueue, services: Provided) -> 
 
 
 @router.post("/jobs/{job_id:uuid}/cancel")
-async def cancel_job(job_id: UUID, queue: CallerQueue) -> Job:
-    """Cancel a job that has not ended. A running job stops within five seconds."""
-    return await queue.cancel(str(job_id))
+async def cancel_job(
+    job_id: UUID, queue: CallerQueue, services: Provided, body: CancelJob | None = None
+) -> Job:
+    """Cancel a job that has not ended. A running job stops within five seconds.
+
+    With `retry`, the job is retried once it has ended, unless it completes first.
+    """
+    retry = body is not None and body.retry
+    job = await queue.cancel(str(job_id), retry=retry)
+    if retry:
+        await services.waker.wake()
+    return job
 
 
 @router.post("/jobs/{job_id:uuid}/retry")
