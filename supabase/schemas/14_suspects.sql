@@ -207,6 +207,33 @@ where p_called_at between k.ends_at - p_within and k.ends_at + interval '1 minut
   and not (p_worker.summary ? 'stopped' or p_worker.evidence is not null)
 $$;
 
+-- Return the time at which the key of a worker was revoked, if the last known call of the worker,
+-- at p_called_at, was at most two minutes earlier. An old row is no evidence of a short key, as for
+-- queue.key_end.
+create function queue.key_revoked_at(p_worker queue.workers, p_called_at timestamptz)
+returns timestamptz
+language sql stable
+set search_path = ''
+as $$
+select max(r.at)
+from jsonb_array_elements(queue.setting('worker_keys_revoked')) as e (revocation)
+cross join lateral (
+  values (
+    to_timestamp((e.revocation ->> 'from')::double precision), -- in whole seconds
+    to_timestamp((e.revocation ->> 'before')::double precision)
+  )
+) as r (at, issued_before)
+where r.at <= queue.clock()
+  and (p_worker.summary ->> 'key_issued_at')::timestamptz < r.issued_before
+  and p_called_at between r.at - interval '2 minutes' and r.at + interval '1 second'
+  and (
+    p_worker.seen_at >= r.at - interval '2 minutes'
+    or (p_worker.summary ->> 'key_issued_at')::timestamptz
+      < (p_worker.summary ->> 'key_expires_at')::timestamptz - interval '1 hour'
+  )
+  and not (p_worker.summary ? 'stopped' or p_worker.evidence is not null)
+$$;
+
 -- Convert the expired leases of jobs to outcomes that queue.settle applies. A guilty job loses the
 -- attempt, with the reason worker_lost. If there is evidence of how its process ended, the guilty
 -- job is retried only after its backoff. Suspects and innocent jobs are released with the reason

@@ -1520,14 +1520,15 @@ from (
     values
       (
         '{no_worker, no_processor, not_leased, next_in_line, behind_others, long_line, suspect,
-          rate_limited, due, passed_over, running, cancelling, lease_expired, worker_died}'::text[],
+          rate_limited, due, passed_over, running, cancelling, lease_expired, worker_died,
+          silent_worker}'::text[],
         '[All worker keys were revoked at {revoked_at}|The key of worker {worker_id} was revoked '
           'at {key_revoked_at}]. Set `SUPABASE_WORKER_KEY` of the workers to a new key:',
         'token worker',
         '/overview'
       ),
       (
-        '{no_worker, no_processor, running, lease_expired, silent_worker}',
+        '{no_worker, no_processor, running, lease_expired, silent_worker, expired_key}',
         'Set `SUPABASE_WORKER_KEY` of the workers to a key that is valid after {key_expired_at}:',
         'token worker',
         '/overview'
@@ -2186,7 +2187,8 @@ from (
     (
       'silent_worker',
       'The last known call of worker {worker_id} was at {since}, and it has not renewed its leases '
-        'in time.[ Its key expired at {key_expired_at}.] Jobs that it runs: {jobs}.',
+        'in time.[ Its key expired at {key_expired_at}.| Its key was revoked at '
+        '{key_revoked_at}.|] Jobs that it runs: {jobs}.',
       'See its log. If its process hangs, end it. Its jobs then run again at the latest after '
         '{expires_at}.',
       'workers',
@@ -2205,6 +2207,11 @@ from (
   from (
     values
       ('completed', 'It completed at {finished_at}.'),
+      (
+        'expired_key',
+        'The key of worker {worker_id} expired at {key_expired_at}, and its last known call was at '
+          '{since}. Other workers serve its job types.'
+      ),
       (
         'cancelled',
         'It was cancelled at {finished_at}[, because it had not started by {start_by_at}.| by its '
@@ -2824,26 +2831,7 @@ begin
       end as missed_since,
       c.at as called_at,
       queue.key_end(w, c.at) as key_expired_at,
-      (
-        select max(r.at)
-        from jsonb_array_elements(queue.setting('worker_keys_revoked')) as e (revocation)
-        cross join lateral (
-          values (
-            to_timestamp((e.revocation ->> 'from')::double precision), -- in whole seconds
-            to_timestamp((e.revocation ->> 'before')::double precision)
-          )
-        ) as r (at, issued_before)
-        where r.at <= p_now
-          and (w.summary ->> 'key_issued_at')::timestamptz < r.issued_before
-          and c.at between r.at - interval '2 minutes' and r.at + interval '1 second'
-          -- an old row is no evidence of a short key, as for queue.key_end
-          and (
-            w.seen_at >= r.at - interval '2 minutes'
-            or (w.summary ->> 'key_issued_at')::timestamptz
-              < (w.summary ->> 'key_expires_at')::timestamptz - interval '1 hour'
-          )
-          and not (w.summary ? 'stopped' or w.evidence is not null)
-      ) as key_revoked_at,
+      queue.key_revoked_at(w, c.at) as key_revoked_at,
       l.expires_at + c_patience as patience_until,
       l.expires_at as run_at -- time when the lease could be reclaimed
     into v_found

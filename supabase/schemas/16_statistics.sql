@@ -681,17 +681,38 @@ begin
     select
       'warn',
       'silent_worker',
-      greatest(w.seen_at, h.renewed_at),
+      c.at,
       null,
       jsonb_build_object(
         'worker_id', w.worker_id,
         'jobs', h.jobs,
         'expires_at', h.expires_at,
-        'key_expired_at', queue.key_end(w, greatest(w.seen_at, h.renewed_at))
+        'key_expired_at', queue.key_end(w, c.at),
+        'key_revoked_at', queue.key_revoked_at(w, c.at)
       )
     from queue.lease_holders(p_workspace_id, p_now) as h
     join queue.workers as w on w.worker = h.worker
+    cross join lateral (values (greatest(w.seen_at, h.renewed_at))) as c (at)
     where h.due_at <= p_now and w.seen_at <= h.due_at and w.evidence is null
+    union all
+    select
+      'warn',
+      'expired_key',
+      w.seen_at,
+      null,
+      jsonb_build_object('worker_id', w.worker_id, 'key_expired_at', k.expired_at)
+    from queue.workers as w
+    cross join lateral queue.key_end(w, w.seen_at) as k (expired_at)
+    where p_workspace_id is null
+      and w.seen_at > p_now - interval '10 minutes' -- an older worker is listed as gone
+      and k.expired_at is not null
+      -- otherwise the jobs of a type, or all, have no worker, which is another finding
+      and exists (
+        select from unnest(v_alive) as a
+        where a.worker <> w.worker
+          and (a.job_types is null or a.job_types @> w.job_types)
+          and (a.queues is null or a.queues @> w.queues)
+      )
     union all
     (
       select distinct on (j.job_type)
@@ -1977,6 +1998,7 @@ begin
       coalesce(a.seen_at, l.seen_at) as seen_at,
       l.ended_at,
       queue.process_end(l.evidence) as process_end,
+      case when a.worker is null then l.key_expired_at end as key_expired_at,
       l.queues,
       case
         when a.worker is not null then 'alive'
@@ -1985,9 +2007,9 @@ begin
       end as state,
       row_number() over (partition by o.job_type order by l.seen_at desc) as nth
     from (
-      select *
-      from queue.workers
-      order by seen_at desc
+      select w.*, queue.key_end(w, w.seen_at) as key_expired_at
+      from queue.workers as w
+      order by w.seen_at desc
       limit 200
     ) as l
     left join unnest(v_alive) as a on a.worker = l.worker

@@ -323,6 +323,28 @@ def test_an_expired_worker_key_is_named(engine: Engine, seconds: int, is_named: 
     assert "expired at" not in engine.explain(job_id)["sentence"]
 
 
+def test_an_expired_key_is_named_though_another_worker_serves_its_types(engine: Engine) -> None:
+    """Its type has a worker, so that no job shows that the other worker is rejected."""
+
+    def signs() -> tuple[bool, list[bool]]:
+        engine.lease_call(0, worker="w2")
+        [line] = [line for line in engine.rpc("list_job_types")["types"] if line["waiting"] == 0]
+        keys = [bool(worker["key_expired_at"]) for worker in line["serving"]]
+        return "expired_key" in engine.findings(), keys
+
+    expires = engine.one("select extract(epoch from queue.clock())::integer + 50")
+    with engine.as_role("job_worker", exp=expires) as worker:
+        worker.rpc("lease_jobs", p_request=LOOK)
+    assert signs() == (False, [False, False])
+    engine.advance(200)
+    assert signs() == (True, [False, True])
+    found = engine.findings()["expired_key"]
+    assert f"expired at {engine.one('select to_timestamp(%s)', expires):%F %T}+00" in str(found)
+    assert "WORKER_KEY" in found["next"][0]["words"]
+    engine.advance(500)
+    assert signs() == (False, [False, True])
+
+
 def test_a_lost_lease_is_explained_by_known_times_alone(engine: Engine) -> None:
     """A worker may have worked on while the Data API was away, or while its key was expired."""
     job_id = engine.enqueue(max_attempts=1)
@@ -404,6 +426,9 @@ def test_a_worker_whose_key_was_revoked_is_not_said_to_hang(engine: Engine) -> N
         assert f"key of the worker was revoked at {at:%F %T}+00." in said["sentence"]
         assert said["next"][0]["command"] == "minutehand token worker"
         assert not re.search("hung|event loop", str(said["next"]))
+    found = engine.findings()["silent_worker"]
+    assert f"Its key was revoked at {at:%F %T}+00." in found["sentence"]
+    assert found["next"][0]["command"] == "minutehand token worker"
 
 
 def test_a_job_that_a_disabled_trigger_did_not_place_is_named(engine: Engine) -> None:

@@ -71,7 +71,10 @@ def last_sign(worker: dict[str, Any]) -> str:
     """
     if worker["ended_at"] and worker["state"] != "alive":
         return f"ended {ago(worker['ended_at'])}{worker['process_end']}"
-    return f"seen {ago(worker['seen_at'])}"
+    # a database before 0.5.6 sends no `key_expired_at`
+    expired = worker.get("key_expired_at")
+    key = f", its key expired {ago(expired)}" if expired else ""
+    return f"seen {ago(worker['seen_at'])}{key}"
 
 
 def _with_problem(webhook: dict[str, Any]) -> dict[str, Any]:

@@ -71,8 +71,10 @@ def test_only_a_silent_job_is_printed_with_its_calls(capsys: pytest.CaptureFixtu
 def test_only_a_worker_that_is_not_alive_has_ended() -> None:
     """The end of a run of a live worker is not shown as the worker's end."""
     at = "2026-01-01T00:00:00Z"
+    worker = {"seen_at": at, "ended_at": at, "state": "alive"}
 
-    assert last_sign({"seen_at": at, "ended_at": at, "state": "alive"}).startswith("seen ")
+    assert last_sign(worker).endswith(" ago")
+    assert ", its key expired" in last_sign(worker | {"key_expired_at": at})
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>soon</html>", b'{"jobs": ['])
