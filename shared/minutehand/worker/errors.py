@@ -129,8 +129,8 @@ def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:
             codes.setdefault("errno", cause.reason)
         elif isinstance(cause, OSError) and cause.errno is not None:
             codes.setdefault("errno", errno.errorcode.get(cause.errno))
-        elif isinstance(cause, KeyError) and _is_of_environment(cause):
-            codes.setdefault("variable", text(cause.args[0], 200))
+        elif name := _missing_variable(cause):
+            codes.setdefault("variable", text(name, 200))
         for name in ("sqlstate", "code"):  # errors of the Data API have the attribute `code`
             state = attribute(cause, name)
             # every SQLSTATE has a digit, unlike codes such as QUOTA
@@ -144,10 +144,25 @@ def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:
     return codes
 
 
-def _is_of_environment(error: KeyError) -> bool:
-    """Return whether `os.environ` raised the error, because it lacks a variable."""
-    innermost = [frame.f_code for frame, _ in walk_tb(error.__traceback__)][-1:]
-    return innermost == [type(os.environ).__getitem__.__code__]
+def _missing_variable(error: BaseException) -> object:
+    """Return the variable that `os.environ` or the settings of pydantic-settings lack, or None."""
+    if not isinstance(error, KeyError | ValueError):  # pydantic's error is a ValueError
+        return None
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    if not frames:
+        return None
+    if frames[-1].f_code is type(os.environ).__getitem__.__code__:
+        return error.args[0]
+    kind: Any = type(frames[-1].f_locals.get("self"))
+    if not any(base.__module__ == "pydantic_settings.main" for base in kind.__mro__):
+        return None
+    for each in (attribute(error, "errors") or list)():
+        if each["type"] == "missing" and len(each["loc"]) == 1:
+            [name] = each["loc"]
+            prefix = kind.model_config["env_prefix"] if name in kind.model_fields else ""
+            is_exact = kind.model_config["case_sensitive"]
+            return f"{prefix}{name}" if is_exact else f"{prefix}{name}".upper()
+    return None
 
 
 def _status(error: BaseException, response: Any) -> int | None:

@@ -15,6 +15,8 @@ from urllib.request import ProxyHandler, build_opener
 import httpx
 import psycopg
 import pytest
+from pydantic import AliasChoices, BaseModel, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from minutehand.queue.errors import ProcessorError, QueueError
 from minutehand.queue.models import ErrorInfo
@@ -37,6 +39,22 @@ def missing(values: MutableMapping[str, str]) -> BaseException:
     """Return the error of a lookup of a missing key."""
     with pytest.raises(KeyError) as found:
         values["VENDOR_KEY"]
+    return found.value
+
+
+def incomplete(**options: Any) -> BaseException:
+    """Return the error of settings that the environment lacks."""
+
+    class Vendor(BaseSettings):
+        model_config = SettingsConfigDict(**options)  # type: ignore[typeddict-item]
+        key: str
+        alias: str = Field(validation_alias=AliasChoices("VENDOR_ALIAS", "ALIAS"))
+
+    class Values(BaseModel):
+        key: str
+
+    with pytest.raises(ValueError, match="key") as found:
+        Vendor() if options else Values.model_validate({})
     return found.value
 
 
@@ -77,6 +95,9 @@ class SMTPError(VendorError):
         (subprocess.CalledProcessError(-9, "ffmpeg"), {"signal": "SIGKILL"}),
         (missing(os.environ), {"variable": "VENDOR_KEY"}),
         (missing({}), {"variable": None}),
+        (incomplete(env_prefix="VENDOR_"), {"variable": "VENDOR_KEY"}),
+        (incomplete(env_prefix="my_", case_sensitive=True), {"variable": "my_key"}),
+        (incomplete(), {"variable": None}),
         (subprocess.CalledProcessError(3, "lp", stderr=b"no font\n"), {"response": "no font"}),
     ],
 )
