@@ -920,26 +920,22 @@ with tried as materialized ( -- jobs that may wait for a retry, and jobs that ru
     (
       select o.job_id
       from (
-        select *
-        from queue.deferred as q
-        where p_workspace_id is null
-          -- due jobs usually leave queue.deferred within seconds
-          and q.run_at > p_now - interval '10 minutes'
-        order by q.run_at
-        limit 5000 -- many jobs may have a deadline
-      ) as o
-      where o.is_place
-      limit 1000
-    )
-    union all
-    (
-      select o.job_id
-      from (
-        select *
-        from queue.deferred as q
-        where q.workspace_id = p_workspace_id and q.run_at > p_now - interval '10 minutes'
-        order by q.run_at
-        limit 5000
+        -- each read has its own index; due jobs usually leave the table within seconds
+        (
+          select *
+          from queue.deferred as q
+          where p_workspace_id is null and q.run_at > p_now - interval '10 minutes'
+          order by q.run_at
+          limit 5000 -- many jobs may have a deadline
+        )
+        union all
+        (
+          select *
+          from queue.deferred as q
+          where q.workspace_id = p_workspace_id and q.run_at > p_now - interval '10 minutes'
+          order by q.run_at
+          limit 5000
+        )
       ) as o
       where o.is_place
       limit 1000

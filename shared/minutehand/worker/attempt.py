@@ -175,9 +175,7 @@ class Attempt:
     def start_timeout(self) -> None:
         """Start the timer for the timeout. A batch calls this method at the start of each call."""
         job, clock = self.lease.job, self._environment.clock
-        self._cancel_timer()
-        if self._is_suspended:
-            self._is_suspended, self._pulse_at = False, clock.monotonic()
+        self._end_timer(is_suspended=False)
         seconds = self.timeout_seconds = job.timeout_seconds
         if job.deadline_at is not None:
             left = max(0.0, (job.deadline_at - clock.now()).total_seconds())
@@ -193,13 +191,14 @@ class Attempt:
 
     def end_timeout(self) -> None:
         """Stop the timer for the timeout, because the job waits for the next call of its batch."""
-        self._cancel_timer()
-        self._is_suspended, self.timeout_at = True, math.inf
-        self._pulse_at = self._environment.clock.monotonic()
+        self._end_timer(is_suspended=True)
+        self.timeout_at = math.inf
 
-    def _cancel_timer(self) -> None:
+    def _end_timer(self, *, is_suspended: bool) -> None:
         if self._timeout is not None:
             self._timeout.cancel()
+        if is_suspended != self._is_suspended:
+            self._is_suspended, self._pulse_at = is_suspended, self._environment.clock.monotonic()
 
     def _time_out(self) -> None:
         """Stop the processor at its timeout, unless it is called again for halves of the batch.
