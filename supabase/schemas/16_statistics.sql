@@ -448,7 +448,17 @@ select jsonb_object_agg(
       - min(c.oldest_at) filter (where c.cause not in ('paused', 'unserved'))
     ),
     'attention', (
-      select coalesce(jsonb_agg(to_jsonb(a)), '[]')
+      select coalesce(
+        jsonb_agg(
+          to_jsonb(a) || jsonb_build_object(
+            'nearest', case
+              when not exists (select from queue.job_types as t where t.job_type = a.job_type)
+                then queue.nearest_type(a.job_type)
+            end
+          )
+        ),
+        '[]'
+      )
       from (
         select
           d.workspace_id,
@@ -1750,8 +1760,8 @@ comment on function public.explain_queue is
   'Findings, worst first, and holders for which jobs wait, most jobs first: {now, verdict, '
   'findings: [{verdict, reason, key, sentence, since, cause, jobs, silent, unserved, next: [{kind, '
   'words, command, path}]}], attention: [{workspace_id, kind, job_type, jobs, more, job_ids, '
-  'since, error}], holders: [{jobs, more, since, kind, reason, sentence, cause, next, holder, '
-  'job_id, job_types, keys}], backlog, last_tick_seconds}. silent has the time of the last update '
+  'since, error, nearest}], holders: [{jobs, more, since, kind, reason, sentence, cause, next, '
+  'holder, job_id, job_types, keys}], backlog, last_tick_seconds}. silent has the time of the last update '
   'of each silent job, unserved the job types that no worker serves. attention has up to 200 ids '
   'of the jobs that are silent, have no_worker, are retrying or failed in the last hour. Only '
   'operators may omit p_workspace_id.';
