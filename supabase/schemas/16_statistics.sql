@@ -2007,7 +2007,7 @@ begin
       case when a.worker is null then l.key_expired_at end as key_expired_at,
       l.queues,
       case
-        when a.worker is not null then 'alive'
+        when a.worker is not null and num_nulls(l.evidence, l.ended_at) > 0 then 'alive'
         when l.evidence is null and l.seen_at > v_now - interval '10 minutes' then 'stale'
         else 'gone'
       end as state,
