@@ -150,9 +150,9 @@ begin
 end;
 $$;
 comment on function public.cancel_job is
-  E'Cancel a job and its live children. Returns the job.\n\nA running job is asked to stop, and '
-  'ends within five seconds. Children beyond the first hundred are cancelled within seconds. With '
-  'p_retry, the job is retried as by retry_job once it has ended, unless it completes first. A '
+  E'Cancel a job and its live children. Returns the job.\n\nA worker that responds asks a running '
+  'job to stop within five seconds. Otherwise the job ends after its lease has expired. Children '
+  'beyond the first hundred are cancelled within seconds. With p_retry, the job is retried as by retry_job once it has ended, unless it completes first. A '
   'later call without p_retry withdraws the retry. 409 if the job has completed or failed, 429 '
   'job_busy while another transaction changes it.';
 select queue.allow('authenticated, service_role', 'public.cancel_job');

@@ -1675,8 +1675,11 @@ from (
     (
       'cancelling',
       'It was asked to stop at {cancel_requested_at}[ {cancelled_by}]. Worker {worker_id} gets the '
-        'request with its next report.[ It is retried once it has ended{is_retried}.]',
-      'Nothing to do until {expires_at}. It ends by then.',
+        'request with its next report.[ The last known call of the worker was at {missed_since}.| '
+        'The worker has not renewed the lease since {late_since}.|][ It is retried once it has '
+        'ended{is_retried}.]',
+      'Nothing to do until {expires_at}. If its worker has not stopped it or renewed its lease by '
+        'then, the next maintenance ends it.',
       'watch {job_id}',
       null
     ),
@@ -1689,17 +1692,15 @@ from (
         'the worker expired at {key_expired_at}.| The key of the worker was revoked at '
         '{key_revoked_at}.|][ {death}. It runs with {beside} of them and '
         'nothing else.| {death}. It runs alone.|][ An earlier process of it was ended by '
-        '{killer}.][ The role job_worker may '
-        'not execute {not_granted}, so its outcome is not stored.| Its worker lacks {a_right}, so '
-        'its outcome is not stored.|][ One call of its processor runs it and {batched}.| It waits '
-        'for {next_call}.|][ Its database session (pid {pid}) waits for a lock of the session with '
-        'pid {blocker}.][ Session {own_blocker} belongs to the same job.][ The process has grown '
-        'by {grown_mb} MB.]',
-      '[Grant the right: `grant execute on function {not_granted}(jsonb) to job_worker`.|Notify '
-        'the operator of the service, because the worker lacks {a_right}.|In code, commit that '
-        'session before the call at {place}. To end this attempt: `select '
-        'pg_terminate_backend({own_blocker})`.|Commit or end that session: `select '
-        'pg_terminate_backend({blocker})`.|Nothing to do until {expires_at}. The job runs again '
+        '{killer}.][ The role job_worker lacks a right (`{not_granted}`), so its outcome is not '
+        'stored.| Its worker lacks {a_right}, so its outcome is not stored.|][ One call of its '
+        'processor runs it and {batched}.| It waits for {next_call}.|][ Its database session (pid '
+        '{pid}) waits for a lock of the session with pid {blocker}.][ Session {own_blocker} '
+        'belongs to the same job.][ The process has grown by {grown_mb} MB.]',
+      '[Grant the right: `grant {not_granted} to job_worker`.|Notify the operator of the service, '
+        'because the worker lacks {a_right}.|In code, commit that session before the call at '
+        '{place}. To end this attempt: `select pg_terminate_backend({own_blocker})`.|Commit or '
+        'end that session: `select pg_terminate_backend({blocker})`.|Nothing to do until {expires_at}. The job runs again '
         'when a worker has a key that was issued after {key_revoked_at}.|If the process of the '
         'worker has hung since {missed_since}, end it. The job then runs again at the latest after '
         '{expires_at}.|If a job of this worker blocked its event loop after {late_since}, run that '
@@ -2179,7 +2180,7 @@ from (
     ),
     (
       'retrying_jobs',
-      '{count} of {job_type} are retrying: {error}.',
+      '[{at_least}]{count} of {job_type} are retrying: {error}.',
       'Fix what the error names.[ The next attempt is due at {next_at}.]',
       'retry {job_id}',
       '/jobs?state=retrying&job_type={job_type}'
@@ -2625,11 +2626,15 @@ language plpgsql stable
 set search_path = ''
 as $$ -- plpgsql, because queue.usual_ms is created later
 declare
-  v_timeout constant double precision := coalesce(p_job.timeout_seconds, (
-    select t.timeout_seconds
+  v_type constant queue.job_types := (
+    select t
     from queue.job_types as t
     where t.job_type = p_job.job_type
-  ));
+  );
+  v_timeout constant double precision := coalesce(
+    p_job.timeout_seconds,
+    v_type.timeout_seconds
+  );
 begin
   return (
     select jsonb_build_object(
@@ -2696,7 +2701,9 @@ begin
         (l.pulse ->> 'times_out_at')::timestamptz,
         coalesce(
           (l.pulse ->> 'times_out_at')::timestamptz - make_interval(secs => v_timeout)
-            > l.leased_at + interval '10 seconds',
+              > l.leased_at + interval '10 seconds'
+            -- the worker may use an earlier timeout of the type
+            and (p_job.timeout_seconds is not null or v_type.registered_at <= l.leased_at),
           false
         )
       )
@@ -2848,10 +2855,8 @@ begin
         || queue.maintained_before(v_found.expires_at)
         || queue.pulse_of(p_job, p_now)
         || jsonb_build_object('not_granted', (
-          select f.function
+          select min(queue.lacked_right(f.function))
           from unnest('{public.settle_jobs,public.report_jobs}'::regproc[]) as f (function)
-          where not has_function_privilege(to_regrole('job_worker'), f.function, 'execute')
-          limit 1
         )),
       'reason', case
         when v_found.patience_until <= p_now then v_late

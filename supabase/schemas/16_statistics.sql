@@ -448,17 +448,7 @@ select jsonb_object_agg(
       - min(c.oldest_at) filter (where c.cause not in ('paused', 'unserved'))
     ),
     'attention', (
-      select coalesce(
-        jsonb_agg(
-          to_jsonb(a) || jsonb_build_object(
-            'nearest', case
-              when not exists (select from queue.job_types as t where t.job_type = a.job_type)
-                then queue.nearest_type(a.job_type)
-            end
-          )
-        ),
-        '[]'
-      )
+      select coalesce(jsonb_agg(to_jsonb(a)), '[]')
       from (
         select
           d.workspace_id,
@@ -914,9 +904,10 @@ $$;
 
 -- Return findings about job types, versions of the code, pauses, schedules, unanswered questions,
 -- silent jobs, and jobs that retry after the same error. Such a job waits for its retry, is due or
--- runs again. Of the next 5,000 rows of queue.deferred, up to 1,000 delayed jobs are read. A
--- running job is silent if the time since its last update exceeds both two minutes and the duration
--- of 99 % of the jobs of its type. If too few jobs of the type have ended, a job is silent after
+-- runs again. Of the next 5,000 rows of queue.deferred, up to 1,000 delayed jobs are read, and of
+-- each of up to 70 turns the first 20 ready jobs. The turns are those of such jobs, and of types
+-- with a retry in the last hour. A running job is silent if the time since its last update exceeds
+-- both two minutes and the duration of 99 % of the jobs of its type. If too few jobs of the type have ended, a job is silent after
 -- ten minutes. If an operator pauses a queue or a job type for all workspaces, the pause is a
 -- finding in each workspace that has due jobs there.
 create function queue.findings_of_workspace(p_workspace_id uuid, p_now timestamptz)
@@ -925,38 +916,41 @@ language sql stable
 set search_path = ''
 as $$
 with tried as materialized ( -- jobs that may wait for a retry, and jobs that run one
-  select j.*
+  select j.*, d.is_cut
   from (
-    (
-      select o.job_id
-      from (
-        -- each read has its own index; due jobs usually leave the table within seconds
-        (
-          select *
-          from queue.deferred as q
-          where p_workspace_id is null and q.run_at > p_now - interval '10 minutes'
-          order by q.run_at
-          limit 5000 -- many jobs may have a deadline
-        )
-        union all
-        (
-          select *
-          from queue.deferred as q
-          where q.workspace_id = p_workspace_id and q.run_at > p_now - interval '10 minutes'
-          order by q.run_at
-          limit 5000
-        )
-      ) as o
-      where o.is_place
-      limit 1000
-    )
-    union all
-    (
-      select l.job_id
-      from queue.leases as l
-      where l.attempt > 1 and (p_workspace_id is null or l.workspace_id = p_workspace_id)
-      limit 1000
-    )
+    select u.job_id, count(*) over () >= 1000 as is_cut
+    from (
+      (
+        select o.job_id
+        from (
+          -- each read has its own index; due jobs usually leave the table within seconds
+          (
+            select *
+            from queue.deferred as q
+            where p_workspace_id is null and q.run_at > p_now - interval '10 minutes'
+            order by q.run_at
+            limit 5000 -- many jobs may have a deadline
+          )
+          union all
+          (
+            select *
+            from queue.deferred as q
+            where q.workspace_id = p_workspace_id and q.run_at > p_now - interval '10 minutes'
+            order by q.run_at
+            limit 5000
+          )
+        ) as o
+        where o.is_place
+        limit 1000
+      )
+      union all
+      (
+        select l.job_id
+        from queue.leases as l
+        where l.attempt > 1 and (p_workspace_id is null or l.workspace_id = p_workspace_id)
+        limit 1000
+      )
+    ) as u
   ) as d
   cross join lateral (
     select *
@@ -966,12 +960,20 @@ with tried as materialized ( -- jobs that may wait for a retry, and jobs that ru
   ) as j
   where j.attempts > 0 and j.error_message is not null
 ),
+retried as (
+  select distinct s.job_type
+  from queue.stats as s
+  where s.workspace_id = coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000')
+    and s.at > p_now - interval '1 hour'
+    and s.counts ? 'retried'
+),
 retrying as materialized (
   select
     j.workspace_id,
     'retrying' as kind,
     j.job_type,
     count(*) as jobs,
+    bool_or(j.is_cut) as more,
     (array_agg(j.id order by n.next_at, j.id))[:200] as job_ids,
     min(j.started_at) as since,
     min(n.next_at) as next_at,
@@ -981,17 +983,39 @@ retrying as materialized (
     select *
     from tried
     union all
-    select i.*
+    select i.*, r.is_cut
     from (
-      select distinct t.lane
-      from tried as t
-      limit 20
+      (
+        select distinct t.workspace_id, t.lane
+        from tried as t
+        limit 20
+      )
+      union
+      (
+        select t.workspace_id, t.lane
+        from retried as y
+        join queue.lanes as l on l.job_type = y.job_type
+        cross join lateral (
+          select o.workspace_id, o.lane
+          from queue.turns as o
+          where p_workspace_id is null and o.lane = l.lane and not o.blocked
+          union all
+          select o.workspace_id, o.lane
+          from queue.turns as o
+          where o.workspace_id = p_workspace_id and o.lane = l.lane
+        ) as t
+        limit 50
+      )
     ) as t
     cross join lateral (
-      select *
-      from queue.ready as q
-      where q.lane = t.lane and (p_workspace_id is null or q.workspace_id = p_workspace_id)
-      limit 20 -- a due retry precedes the jobs that were enqueued after it
+      select o.job_id, count(*) over () = 20 as is_cut
+      from (
+        select *
+        from queue.ready as q
+        where q.lane = t.lane and q.workspace_id = t.workspace_id
+        order by q.lane, q.workspace_id, q.ord, q.job_id
+        limit 20 -- a due retry precedes the jobs that were enqueued after it
+      ) as o
     ) as r
     cross join lateral (
       select *
@@ -1023,7 +1047,8 @@ select
     'job_id', (
       array_agg(r.job_ids[1] order by r.next_at) filter (where r.next_at is not null)
     )[1],
-    'attention', jsonb_agg(to_jsonb(r) - '{print,next_at}'::text[])
+    'attention', jsonb_agg(to_jsonb(r) - '{print,next_at}'::text[]),
+    'at_least', case when bool_or(r.more) then 'At least ' end
   )
 from retrying as r
 group by r.job_type, r.print
@@ -1758,13 +1783,13 @@ end;
 $$;
 comment on function public.explain_queue is
   'Findings, worst first, and holders for which jobs wait, most jobs first: {now, verdict, '
-  'findings: [{verdict, reason, key, sentence, since, cause, jobs, silent, unserved, next: '
-  '[{kind, words, command, path}]}], attention: [{workspace_id, kind, job_type, jobs, more, '
-  'job_ids, since, error, nearest}], holders: [{jobs, more, since, kind, reason, sentence, cause,'
-  ' next, holder, job_id, job_types, keys}], backlog, last_tick_seconds}. silent has the time of '
-  'the last update of each silent job, unserved the job types that no worker serves. attention '
-  'has up to 200 ids of the jobs that are silent, have no_worker, are retrying or failed in the '
-  'last hour. Only operators may omit p_workspace_id.';
+  'findings: [{verdict, reason, key, sentence, since, cause, jobs, silent, unserved, next: [{kind, '
+  'words, command, path}]}], attention: [{workspace_id, kind, job_type, jobs, more, job_ids, '
+  'since, error}], holders: [{jobs, more, since, kind, reason, sentence, cause, next, holder, '
+  'job_id, job_types, keys}], backlog, last_tick_seconds}. silent has the time of the last update '
+  'of each silent job, unserved the job types that no worker serves. attention has up to 200 ids '
+  'of the jobs that are silent, have no_worker, are retrying or failed in the last hour. Only '
+  'operators may omit p_workspace_id.';
 select queue.allow(
   'authenticated, job_worker, service_role',
   'public.explain_queue'
@@ -2007,7 +2032,7 @@ begin
       case when a.worker is null then l.key_expired_at end as key_expired_at,
       l.queues,
       case
-        when a.worker is not null and num_nulls(l.evidence, l.ended_at) > 0 then 'alive'
+        when a.worker is not null then 'alive'
         when l.evidence is null and l.seen_at > v_now - interval '10 minutes' then 'stale'
         else 'gone'
       end as state,

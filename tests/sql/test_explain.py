@@ -42,7 +42,8 @@ def test_every_place_of_a_life_has_its_reason(engine: Engine, ada: Engine) -> No
     lease = engine.lease_one()
     assert reason(engine, job_id) == "running"
     engine.run("revoke execute on function public.settle_jobs from job_worker")
-    assert "grant execute" in engine.explain(job_id)["next"][0]["words"]
+    right = "`grant execute on function public.settle_jobs(jsonb) to job_worker`"
+    assert right in engine.explain(job_id)["next"][0]["words"]
     # a member does not see the function's name
     shown = [ada.explain(job_id)["next"], ada.findings(ACME)["workers_lack_right"]["next"]]
     assert str(shown).count("Notify the operator") == 2
@@ -541,7 +542,7 @@ def test_jobs_that_retry_after_one_error_are_a_finding_with_the_error(engine: En
         engine.elapse(10)  # maintenance then updates the statistics
         said = [engine.rpc("explain_queue", p_workspace_id=each) for each in (None, ACME)]
         engine.elapse(60)
-    assert "no_success" in engine.findings()  # the retries are due
+    assert "no_success" not in engine.findings()  # retrying_jobs names the error
     assert said[0]["attention"] == said[1]["attention"]
     [shown], [listed] = said[0]["findings"], said[0]["attention"]
     assert said[1]["findings"][0]["sentence"] == shown["sentence"]
@@ -551,10 +552,19 @@ def test_jobs_that_retry_after_one_error_are_a_finding_with_the_error(engine: En
     assert sorted(listed["job_ids"]) == sorted(ids)
     assert shown["next"][0]["command"] == f"minutehand retry {listed['job_ids'][0]}"
     assert "retrying_jobs" not in engine.findings(GLOBEX)
-    engine.lease(2)  # retries run, and the others are due
-    found = engine.findings(ACME)["retrying_jobs"]
-    assert (found["jobs"], found["since"]) == (7, shown["since"])
-    assert "next attempt" not in str(found["next"])
+    for running in (0, 2):  # the other retries are due
+        engine.lease_call(running)
+        for each in (ACME, None):
+            found = engine.findings(each)["retrying_jobs"]
+            assert (found["jobs"], found["since"]) == (7, shown["since"])
+            assert "next attempt" not in str(found["next"])
+    engine.enqueue_many(25, priority=1)
+    for lease in engine.lease(30):
+        engine.settle(lease, "retry", error={"type": "E"}, retry_after_seconds=0)
+    engine.advance(1)
+    engine.lease_call(0)
+    group = engine.rpc("explain_queue", p_workspace_id=ACME)["attention"][0]
+    assert (group["error"], group["jobs"], group["more"]) == ("E: no reason given", 20, True)
 
 
 def test_jobs_that_failed_in_the_last_hour_need_attention(engine: Engine) -> None:
@@ -1119,7 +1129,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     that sends updates for longer than the usual duration is shown with the line and the duration.
     """
     engine.enqueue_many(20)
-    for lease in engine.lease(20):
+    for lease in engine.lease(30):
         engine.settle(lease, duration_ms=1_000)
     engine.elapse(60)
     hangs, lease = engine.start()
@@ -1198,13 +1208,20 @@ def test_a_running_job_shows_what_follows_at_its_timeout(engine: Engine) -> None
     silent = r"Silent for 3\d s, since its timeout started again, at a\.py:1"
     assert re.match(silent, said["sentence"])
     assert said["next"][0]["words"].endswith("Then give the call at a.py:1 a time limit.")
+    policy = "update queue.job_types set timeout_seconds = %s, registered_at = %s"
+    before = engine.rows("select timeout_seconds, registered_at from queue.job_types")[0]
+    engine.run(policy, 30, engine.one("select queue.clock()"))  # the worker has another timeout
+    assert ", since its start, at" in engine.explain(job_id)["sentence"]
+    engine.run(policy, *before)
     engine.advance(10)  # the event loop is blocked
     said = engine.explain(job_id)
     assert ", last seen at a.py:1. The worker has not renewed its lease since" in said["sentence"]
     assert said["next"][0]["words"].startswith("If a job of this worker blocked its event loop")
     assert said["outlook"] is None
     engine.cancel(job_id)
-    assert engine.explain(job_id)["outlook"] is None
+    said = engine.explain(job_id)
+    assert said["outlook"] is None
+    assert "The worker has not renewed the lease since" in said["sentence"]
 
 
 def test_a_limit_that_rejects_enqueues_is_a_finding_with_the_way_to_raise_it(

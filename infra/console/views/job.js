@@ -329,7 +329,7 @@ function Actions({ job, watch, isSilent, nearest, enqueue, duplicate, edit }) {
       title: "Cancel this job?",
       text:
         job.status === "processing"
-          ? "The job is stopped within five seconds. Its live child jobs are cancelled too."
+          ? "If its worker responds, it asks the job to stop within five seconds. Otherwise the job ends after its lease has expired. Its live child jobs are cancelled too."
           : "The job ends immediately. Its live child jobs are cancelled too.",
       action: "Cancel 1 job",
       danger: true,

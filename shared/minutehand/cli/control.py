@@ -39,7 +39,10 @@ def cancel(
     ] = False,
     yes: Yes = False,
 ) -> None:
-    """Cancel a job, or all matching live jobs; a running job stops within five seconds."""
+    """Cancel a job, or all matching live jobs.
+
+    A worker that responds asks a running job to stop within five seconds.
+    """
     body = {"retry": True} if retry else None
     if job_id is not None:
         done = "cancel and retry requested" if retry else "cancel requested"

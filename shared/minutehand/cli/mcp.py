@@ -82,7 +82,7 @@ class Tools:
         return self._post(f"{self._path(job_id)}/retry")
 
     def cancel(self, job_id: str) -> dict[str, Any]:
-        """Cancel a job. A running job stops within five seconds."""
+        """Cancel a job. A worker that responds asks it to stop within five seconds."""
         return self._post(f"{self._path(job_id)}/cancel")
 
     def pause(

@@ -181,7 +181,9 @@ class UserQueue(CallerFunctions):
         )
 
     async def cancel(self, job_id: JobId | str, *, retry: bool = False) -> Job:
-        """Cancel a job that has not ended. A running job stops within five seconds.
+        """Cancel a job that has not ended.
+
+        A worker that responds asks a running job to stop within five seconds.
 
         Args:
             retry: Retry the job once it has ended, unless it completes first.

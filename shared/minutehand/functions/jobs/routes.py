@@ -172,7 +172,10 @@ async def retry_jobs(body: ManyJobs, queue: CallerQueue, services: Provided) -> 
 async def cancel_job(
     job_id: UUID, queue: CallerQueue, services: Provided, body: CancelJob | None = None
 ) -> Job:
-    """Cancel a job that has not ended. A running job stops within five seconds.
+    """Cancel a job that has not ended.
+
+    A worker that responds asks a running job to stop within five seconds. Otherwise the job ends
+    after its lease has expired.
 
     With `retry`, the job is retried once it has ended, unless it completes first.
     """
