@@ -348,6 +348,7 @@ export const jobs = {
   trace: (id, signal) => rpc("job_trace", { p_job_id: id }, signal),
   /** Explain why a job is in its state, and what the user can do. */
   explain: (id, signal) => rpc("explain_job", { p_job_id: id }, signal),
+  get: (id) => rpc("get_job", { p_job_id: id }),
   create: route("POST /api/jobs"),
   cancel: route("POST /api/jobs/{job_id}/cancel"),
   retry: route("POST /api/jobs/{job_id}/retry"),

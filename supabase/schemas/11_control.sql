@@ -152,9 +152,10 @@ $$;
 comment on function public.cancel_job is
   E'Cancel a job and its live children. Returns the job.\n\nA worker that responds asks a running '
   'job to stop within five seconds. Otherwise the job ends after its lease has expired. Children '
-  'beyond the first hundred are cancelled within seconds. With p_retry, the job is retried as by retry_job once it has ended, unless it completes first. A '
-  'later call without p_retry withdraws the retry. 409 if the job has completed or failed, 429 '
-  'job_busy while another transaction changes it.';
+  'beyond the first hundred are cancelled within seconds. With p_retry, '
+  'the job is retried as by retry_job once it has ended, unless it completes first. A later call '
+  'without p_retry withdraws the retry. 409 if the job has completed or failed, 429 job_busy while '
+  'another transaction changes it.';
 select queue.allow('authenticated, service_role', 'public.cancel_job');
 
 -- A client may cancel jobs with an SQL update of public.jobs, but may change nothing else. This

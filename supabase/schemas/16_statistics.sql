@@ -448,7 +448,17 @@ select jsonb_object_agg(
       - min(c.oldest_at) filter (where c.cause not in ('paused', 'unserved'))
     ),
     'attention', (
-      select coalesce(jsonb_agg(to_jsonb(a)), '[]')
+      select coalesce(
+        jsonb_agg(
+          to_jsonb(a) || jsonb_build_object(
+            'nearest', case
+              when not exists (select from queue.job_types as t where t.job_type = a.job_type)
+                then queue.nearest_type(a.job_type)
+            end
+          )
+        ),
+        '[]'
+      )
       from (
         select
           d.workspace_id,
@@ -907,9 +917,9 @@ $$;
 -- runs again. Of the next 5,000 rows of queue.deferred, up to 1,000 delayed jobs are read, and of
 -- each of up to 70 turns the first 20 ready jobs. The turns are those of such jobs, and of types
 -- with a retry in the last hour. A running job is silent if the time since its last update exceeds
--- both two minutes and the duration of 99 % of the jobs of its type. If too few jobs of the type have ended, a job is silent after
--- ten minutes. If an operator pauses a queue or a job type for all workspaces, the pause is a
--- finding in each workspace that has due jobs there.
+-- both two minutes and the duration of 99 % of the jobs of its type. If too few jobs of the type
+-- have ended, a job is silent after ten minutes. If an operator pauses a queue or a job type for
+-- all workspaces, the pause is a finding in each workspace that has due jobs there.
 create function queue.findings_of_workspace(p_workspace_id uuid, p_now timestamptz)
 returns setof queue.finding
 language sql stable
@@ -1783,13 +1793,13 @@ end;
 $$;
 comment on function public.explain_queue is
   'Findings, worst first, and holders for which jobs wait, most jobs first: {now, verdict, '
-  'findings: [{verdict, reason, key, sentence, since, cause, jobs, silent, unserved, next: [{kind, '
-  'words, command, path}]}], attention: [{workspace_id, kind, job_type, jobs, more, job_ids, '
-  'since, error}], holders: [{jobs, more, since, kind, reason, sentence, cause, next, holder, '
-  'job_id, job_types, keys}], backlog, last_tick_seconds}. silent has the time of the last update '
-  'of each silent job, unserved the job types that no worker serves. attention has up to 200 ids '
-  'of the jobs that are silent, have no_worker, are retrying or failed in the last hour. Only '
-  'operators may omit p_workspace_id.';
+  'findings: [{verdict, reason, key, sentence, since, cause, jobs, silent, unserved, next: '
+  '[{kind, words, command, path}]}], attention: [{workspace_id, kind, job_type, jobs, more, '
+  'job_ids, since, error, nearest}], holders: [{jobs, more, since, kind, reason, sentence, cause,'
+  ' next, holder, job_id, job_types, keys}], backlog, last_tick_seconds}. silent has the time of '
+  'the last update of each silent job, unserved the job types that no worker serves. attention '
+  'has up to 200 ids of the jobs that are silent, have no_worker, are retrying or failed in the '
+  'last hour. Only operators may omit p_workspace_id.';
 select queue.allow(
   'authenticated, job_worker, service_role',
   'public.explain_queue'
@@ -2032,7 +2042,7 @@ begin
       case when a.worker is null then l.key_expired_at end as key_expired_at,
       l.queues,
       case
-        when a.worker is not null then 'alive'
+        when a.worker is not null and num_nulls(l.evidence, l.ended_at) > 0 then 'alive'
         when l.evidence is null and l.seen_at > v_now - interval '10 minutes' then 'stale'
         else 'gone'
       end as state,

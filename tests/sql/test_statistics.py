@@ -140,7 +140,6 @@ def test_types_show_who_serves_them_their_day_and_a_refusal(engine: Engine, ada:
     assert ("alive", "v7") in {(worker["state"], worker["version"]) for worker in serving}
     died = {"worker_id": "w9", "evidence": {"signal": "SIGSEGV"}}
     engine.rpc("tick_finished", p_request=died)
-    engine.advance(11)
     [dead] = [w for w in types(engine)["work"]["serving"] if w["worker_id"] == "w9"]
     assert (dead["state"], dead["process_end"]) == ("gone", " (SIGSEGV)")
     assert "webhook_delivery" in types(engine, p_internal=True)

@@ -112,7 +112,7 @@ def test_types_that_no_worker_has_published_are_bounded(engine: Engine) -> None:
 
 
 def test_what_waits_is_shown_with_the_nearest_name(engine: Engine) -> None:
-    """`explain_job` names the registered type that is most similar to a misspelt one.
+    """Explanations name the registered type that is most similar to a misspelt one.
 
     Another workspace does not see the misspelt type. A registered type is not called misspelt if no
     worker serves it.
@@ -122,6 +122,8 @@ def test_what_waits_is_shown_with_the_nearest_name(engine: Engine) -> None:
 
     result = engine.explain(job)
     assert result["data"]["nearest"] == "reports.send"
+    [group] = engine.rpc("explain_queue", p_workspace_id=ACME)["attention"]
+    assert (group["kind"], group["nearest"]) == ("no_worker", "reports.send")
     for workspace, published in ((ACME, False), (GLOBEX, None)):
         types = engine.rpc("list_job_types", p_workspace_id=workspace)["types"]
         known = {t["job_type"]: t["published"] for t in types}

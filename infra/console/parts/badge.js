@@ -37,7 +37,7 @@ export function StateBadge({ status: known, job, cancelling = false, compact = f
   const shown = cancelling && status === "processing" ? "Cancelling" : word;
   return html`<span class="badge" data-tone=${trouble ? "waiting" : tone} data-status=${status}>
     <${Icon} name=${mark} />
-    ${!trouble ? shown : compact ? capitalize(trouble) : `${shown}, ${trouble}`}
+    ${!trouble || (compact && cancelling) ? shown : compact ? capitalize(trouble) : `${shown}, ${trouble}`}
   </span>`;
 }
 

@@ -1,161 +1,249 @@
-// Actions that change many jobs at once: the selected jobs, or all jobs that match the filter.
+// Actions that change many jobs at once: the selected jobs, a group of jobs that need attention, or
+// all jobs that match the filter.
 
 import { jobs as api, problems } from "../api.js";
-import { pluralize, number } from "../lib/format.js";
+import { atLeast, number, pluralize } from "../lib/format.js";
 import { useStore } from "../lib/store.js";
-import { html, quietButton } from "../lib/ui.js";
+import { html, quietButton, useMemo } from "../lib/ui.js";
 import { confirm } from "../lib/prompt.js";
 import { notify, notifyFailure } from "./toasts.js";
 
 /**
- * Run delayed jobs now, each by its own request. The requests are sent one after the other, because
- * the database runs one change of a person at a time, and rejects those that wait for long. Jobs
- * that have started are not counted.
+ * Change jobs one after the other, because the database runs one change of a person at a time, and
+ * rejects those that wait for long. `change` returns false for a job that it leaves unchanged. Such
+ * jobs, and jobs that have started or ended in the meantime, are not counted.
  */
-async function runAll({ body }) {
-  let [count, problem] = [0, null];
-  for (const id of body.filter.ids) {
-    try {
-      await api.retry(id);
-      count += 1;
-    } catch (error) {
-      if (error.status !== 409 && error.status !== 404) throw error;
-      problem = error;
+const each =
+  (change) =>
+  async ({ filter, ...options }) => {
+    let [count, problem] = [0, null];
+    for (const id of filter.ids) {
+      try {
+        if ((await change(id, options)) !== false) count += 1;
+      } catch (error) {
+        if (error.status !== 409 && error.status !== 404) throw error;
+        problem = error;
+      }
     }
-  }
-  if (count === 0) throw problem;
-  return { count };
+    if (count === 0 && problem) throw problem;
+    return { count };
+  };
+
+/** Enqueue a job again as another type, and cancel it. A repetition creates no second job. */
+async function replace(id, { workspace_id, job_type }) {
+  const job = await api.get(id);
+  if (job.status !== "pending") return false;
+  const { payload, tags, session_id, concurrency_key } = job;
+  const spec = { workspace_id, job_type, payload, tags, session_id, concurrency_key };
+  await api.create({ body: { ...spec, idempotency_key: `${id}:${job_type}` } });
+  return api.cancel(id);
 }
 
 const ACTIONS = {
+  restart: {
+    verb: "Cancel and retry",
+    did: "Requested cancel and retry of",
+    call: (body) => api.cancelAll({ body: { ...body, retry: true } }),
+    text: () =>
+      "Each job is enqueued again once it has stopped, unless it completes first. Finished steps are kept. Child jobs are cancelled and retried too.",
+    states: ["running"],
+    kind: "silent",
+    danger: true,
+  },
+  replace: {
+    verb: "Enqueue",
+    did: "Enqueued",
+    call: each(replace),
+    text: () => "New jobs get the payloads, tags and keys. Then the first jobs are cancelled.",
+    states: ["queued"],
+    kind: "no_worker",
+  },
   run: {
     verb: "Run",
     when: " now",
     did: "Started",
-    call: runAll,
+    call: each((id) => api.retry(id)),
     text: () => "Each job runs as soon as a worker is free.",
     states: ["scheduled", "retrying"],
+  },
+  retry: {
+    verb: "Retry",
+    did: "Retried",
+    call: (body) => api.retryAll({ body }),
+    text: () => "Each job starts again with new attempts. Finished steps are kept.",
+    states: ["failed", "cancelled"],
   },
   cancel: {
     verb: "Cancel",
     did: "Cancelled",
-    call: api.cancelAll,
+    call: (body) => api.cancelAll({ body }),
     text: (states) => {
       const waiting = states.some((state) => state !== "running") && "Waiting jobs end immediately";
       const running = states.includes("running") && "Running jobs end within five seconds";
       return `${[waiting, running, "Child jobs end too"].filter(Boolean).join(". ")}.`;
     },
     states: ["queued", "scheduled", "retrying", "running", "suspended"],
-  },
-  retry: {
-    verb: "Retry",
-    did: "Retried",
-    call: api.retryAll,
-    text: () => "Each job starts again with new attempts. Finished steps are kept.",
-    states: ["failed", "cancelled"],
+    danger: true,
   },
 };
 
-/**
- * Count the jobs that an action would change. Return a text such as `12 jobs`, or `1,000+ jobs` if
- * there are more jobs than were counted.
- */
-async function countOf(filter) {
-  let [count, cursor] = [0, null];
+/** Read up to 1,000 jobs that match a filter. `more` is true if other jobs match too. */
+async function find(filter) {
+  let [jobs, cursor] = [[], null];
   do {
-    const page = await api.page(filter, cursor, 200);
-    count += page.jobs.length;
+    const page = await api.page(filter, { ...cursor, columns: ["id", "state", "job_type"] }, 200);
+    jobs = [...jobs, ...page.jobs];
     cursor = page.next;
-  } while (cursor && count < 1000);
-  return cursor ? `${number(count)}+ jobs` : pluralize(count, "job");
+  } while (cursor && jobs.length < 1000);
+  return { jobs, more: Boolean(cursor) };
 }
 
-/**
- * Remove jobs of the groups of failed jobs from `attention`, which is read again only later.
- */
+/** Remove jobs from `attention`, which is read again only later. */
 const forget = (ids) =>
   problems.set(({ attention, ...rest }) => ({
     ...rest,
     attention: attention?.flatMap((group) => {
       const kept = group.job_ids.filter((id) => !ids.includes(id));
       const jobs = group.jobs - group.job_ids.length + kept.length;
-      if (group.kind !== "failed") return [group];
       return jobs > 0 ? [{ ...group, jobs, job_ids: kept }] : [];
     }),
   }));
 
+/** Name a number of jobs, with their state and type if it is the same for all of them. */
+function nameJobs(jobs, { more = false, kind, type = commonOf(jobs, "job_type") } = {}) {
+  const state = kind === "silent" ? kind : commonOf(jobs, "state");
+  const words = [atLeast(jobs.length, more), state, jobs.length === 1 ? "job" : "jobs"];
+  return words.filter(Boolean).join(" ") + (type ? ` of ${type}` : "");
+}
+
+/** Return the value of a field if it is the same for all jobs. */
+function commonOf(jobs, field) {
+  const [value, other] = new Set(jobs.map((job) => job[field]));
+  return other ? null : value;
+}
+
+/** Return the words of an action, such as `Run 3 jobs now`. */
+function wordsOf(action, names, as) {
+  const { verb, when = "" } = ACTIONS[action];
+  return [verb, names, as ? `again as ${as}` : when].filter(Boolean).join(" ");
+}
+
 /**
- * Ask for confirmation with the number of jobs, such as `many`, and then change the jobs in
- * batches. Return whether the action changed at least one job.
- * @param present States of the jobs, if they are known.
+ * Ask for confirmation with the number of jobs, and then change the jobs in batches. Return whether
+ * the action changed at least one job.
+ * @param jobs Rows of the jobs, if they are known.
+ * @param as Type with which the action `replace` enqueues the jobs.
  */
-export async function actOnMany({ workspaceId, action, filter, many, present }) {
-  const { verb, when = "", did, text: textOf, call, states } = ACTIONS[action];
-  const text = textOf(present ?? states);
-  many ??= await countOf({ state: states, ...filter, workspace_id: workspaceId });
-  const words = `${verb} ${many}${when}`;
-  const danger = action === "cancel";
-  if (!(await confirm({ title: `${words}?`, text, action: words, danger }))) return false;
+export async function actOnMany({ workspaceId, action, filter, jobs, as }) {
+  const { verb, did, text, call, states, danger, kind } = ACTIONS[action];
+  const found = jobs
+    ? { jobs }
+    : await find({ state: states, ...filter, workspace_id: workspaceId });
+  const present = Map.groupBy(found.jobs, ({ state }) => state);
+  const counts = [...present].map(([state, { length }]) => `${number(length)} ${state}`);
+  if (found.jobs.length === 0) {
+    notify("No job is in this state any more");
+    return true;
+  }
+  const isOne = found.jobs.length === 1;
+  const size = `${atLeast(found.jobs.length, found.more ?? false)} ${isOne ? "job" : "jobs"}`;
+  const isSure = await confirm({
+    title: `${wordsOf(action, nameJobs(found.jobs, { ...found, kind }), as)}?`,
+    text: `${counts.length > 1 ? `${counts.join(", ")}. ` : ""}${text([...present.keys()])}`,
+    action: wordsOf(action, size, as),
+    danger,
+    keep: isOne ? "Keep it" : "Keep them",
+  });
+  if (!isSure) return false;
+  const body = { workspace_id: workspaceId, filter, ...(as && { job_type: as }) };
+  if (filter.ids) body.filter = { ...filter, ids: found.jobs.map(({ id }) => id) };
   let count = 0;
   try {
     for (let more = true, cursor = null; more; ) {
-      const done = await call({ body: { workspace_id: workspaceId, filter, cursor } });
+      const done = await call({ ...body, cursor });
       count += done.count;
       ({ more, cursor } = done);
     }
-    notify(`${did} ${pluralize(count, "job")}`);
+    notify(`${did} ${pluralize(count, "job")}${as ? ` as ${as}` : ""}`);
     if (filter.ids) forget(filter.ids);
     return true;
   } catch (error) {
-    notifyFailure(`Could not ${action}`, error);
+    notifyFailure(`Could not ${verb.toLowerCase()}`, error);
     return count > 0;
   }
 }
 
-/** Name a number of jobs, with their state or kind of trouble if it is the same for all of them. */
-function nameJobs(kinds) {
-  const [kind, other] = new Set(kinds);
-  const count = kinds.length;
-  if (kind === "no_worker" && !other) return `${pluralize(count, "job")} without a worker`;
-  return pluralize(count, other || !kind ? "job" : `${kind} job`);
+/**
+ * Return a map from the ids of the jobs that need attention to their groups. A job is in the first
+ * of its groups.
+ */
+export function useGroups() {
+  const { attention } = useStore(problems);
+  return useMemo(() => {
+    const groups = new Map();
+    for (const group of attention ?? [])
+      for (const id of group.job_ids) if (!groups.has(id)) groups.set(id, group);
+    return groups;
+  }, [attention]);
+}
+
+/** Action that resolves the problem of a group of `attention`. */
+const REMEDIES = { silent: "restart", no_worker: "replace", retrying: "run", failed: "retry" };
+
+/** Button with the action for a group of `attention`. `rows` has its loaded jobs. */
+export function Remedy({ group, rows, workspaceId, done }) {
+  const { kind, job_ids: ids, nearest: as } = group;
+  const action = kind === "no_worker" && !as ? "cancel" : REMEDIES[kind];
+  const { states, danger } = ACTIONS[action];
+  const isAll = rows.length >= ids.length;
+  const jobs = rows.filter(({ state }) => states.includes(state));
+  if (jobs.length === 0) return null;
+  const count = isAll ? jobs.length : ids.length;
+  const act = { workspaceId, action, filter: { ids, state: states }, as };
+  if (isAll) act.jobs = jobs;
+  return html`<button
+    type="button"
+    class=${danger && "danger"}
+    onClick=${async () => (await actOnMany(act)) && done()}>
+    ${wordsOf(action, count > 1 && number(count), as)}
+  </button>`;
 }
 
 /**
  * Bar with the actions for the selected jobs, or for all jobs that match the filter. `all` contains
- * these jobs if all of them are loaded. In the list of jobs that need attention, each kind of
- * trouble has its own buttons. The bar appears below the list, so that no row moves.
+ * these jobs if all of them are loaded. The bar appears below the list, so that no row moves.
  */
 export function Selection({ picked, all, state, query, workspaceId, done }) {
-  const { attention } = useStore(problems);
+  const groups = useGroups();
   const isPicked = picked.length > 0;
   const rows = isPicked ? picked : all;
-  const isMixed = state === "attention";
-  const kindOf = (row) =>
-    (isMixed && attention?.find((group) => group.job_ids.includes(row.id))?.kind) || row.state;
-  const kinds = isMixed && !isPicked ? ["retrying", "no_worker", "silent", "failed"] : [""];
-  const button = (action, kind) => {
-    const { verb, when, states } = ACTIONS[action];
-    const jobs = rows?.filter((row) => states.includes(row.state) && kindOf(row).includes(kind));
-    if (jobs ? jobs.length === 0 : when || (state && !states.includes(state))) return null;
-    const many = jobs && nameJobs(jobs.map(kindOf));
+  const nearestOf = (row) => groups.get(row.id)?.nearest;
+  const button = (action) => {
+    const { when, states, kind, danger } = ACTIONS[action];
+    const as = action === "replace" ? rows?.map(nearestOf).find(Boolean) : undefined;
+    const jobs = rows?.filter(
+      (row) =>
+        states.includes(row.state) &&
+        (!kind || groups.get(row.id)?.kind === kind) &&
+        (action !== "replace" || (as && nearestOf(row) === as)),
+    );
+    if (jobs ? jobs.length === 0 : when || kind || (state && !states.includes(state))) return null;
     const filter = jobs ? { ids: jobs.map(({ id }) => id), state: states } : query;
-    const present = jobs ? jobs.map((row) => row.state) : query.state;
-    const act = { workspaceId, action, filter, many, present };
+    const act = { workspaceId, action, filter, jobs, as };
+    const names = jobs ? nameJobs(jobs, { kind, type: null }) : `all ${state ?? ""} jobs`;
     return html`<button
       type="button"
-      key=${action + kind}
-      class=${!isPicked ? "quiet" : action === "cancel" ? "danger" : ""}
+      key=${action}
+      class=${!isPicked ? "quiet" : danger ? "danger" : ""}
       onClick=${async () => (await actOnMany(act)) && done()}>
-      ${verb} ${many ?? `all ${state ?? ""} jobs`}${when}
+      ${wordsOf(action, names, as)}
     </button>`;
   };
-  const buttons = Object.keys(ACTIONS)
-    .flatMap((action) => kinds.map((kind) => button(action, kind)))
-    .filter(Boolean);
+  const buttons = Object.keys(ACTIONS).map(button).filter(Boolean);
   if (buttons.length === 0) return null;
   return html`<div class="selection" role="region" aria-label="Selected jobs">
     <span class="num">
-      ${isPicked ? `${nameJobs(rows.map(kindOf))} selected` : !rows && "All jobs that match"}
+      ${isPicked ? `${nameJobs(rows)} selected` : !rows && "All jobs that match"}
     </span>
     <span class="spacer"></span>
     ${buttons} ${isPicked && quietButton("Clear", done)}

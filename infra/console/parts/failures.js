@@ -1,7 +1,7 @@
 // Shows failed jobs, grouped by error.
 
 import { jobs as api } from "../api.js";
-import { atLeast, number, pluralize } from "../lib/format.js";
+import { atLeast, number } from "../lib/format.js";
 import { useFetch } from "../lib/store.js";
 import { html } from "../lib/ui.js";
 import { Tag } from "./badge.js";
@@ -48,12 +48,11 @@ export function Failures({ workspace }) {
       workspaceId: workspace.id,
       action: "retry",
       filter: { job_type, ...(print && { error_fingerprint: print }) },
-      many: read.value?.more ? undefined : pluralize(group.jobs, "job"),
     });
     read.refresh();
   };
   return html`<div class="monitor">
-    <${Tabs} counts=${counts.value} grouped />
+    <${Tabs} counts=${counts.value} filter=${{}} grouped />
     <section class="card" aria-label="Failures">
       ${dataTable(
         {

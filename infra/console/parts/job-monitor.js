@@ -2,6 +2,7 @@
 
 import { problems, types } from "../api.js";
 import { atLeast, pluralize, duration, RANGES, serverNow, shortId } from "../lib/format.js";
+import { navigate } from "../lib/router.js";
 import { useJobList } from "./job-list.js";
 import { isTyping, useKey } from "../lib/keys.js";
 import { isDelayed, NAMES, nextRunOf, stateAt, STATES } from "../lib/states.js";
@@ -18,7 +19,7 @@ import {
 } from "../lib/ui.js";
 import { useVirtual } from "../lib/virtual.js";
 import { Freshness, JobProgress, StateBadge } from "./badge.js";
-import { Selection } from "./bulk-actions.js";
+import { Remedy, Selection, useGroups } from "./bulk-actions.js";
 import { EmptyState } from "./no-jobs.js";
 import { questionOf } from "./question.js";
 import { SearchBox } from "./search.js";
@@ -91,28 +92,34 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
   const key = JSON.stringify(filter);
   const query = useMemo(() => queryOf(filter), [key]);
   const { attention } = useStore(problems);
-  const listed = attention?.flatMap((group) => group.job_ids) ?? null;
-  const only = filter.state === "attention" ? listed : undefined;
-  const { list, state } = useJobList(workspaceId, query, only);
+  const groups = useGroups();
+  const isGrouped = filter.state === "attention";
+  const listed = attention ? [...groups.keys()] : null;
+  const { list, state } = useJobList(workspaceId, query, isGrouped ? listed : undefined);
   const [chosen, setChosen] = useState(new Set());
   const { rows } = state;
+  const lines = useMemo(
+    () => (isGrouped ? groupRows(rows, groups) : rows.map((row) => ({ row }))),
+    [rows, isGrouped && groups],
+  );
   const isCounted = FIELDS.every((name) => !filter[name] || COUNTED.includes(name));
-  const view = useVirtual({ count: rows.length, rowHeight: rowHeight() });
+  const view = useVirtual({ count: lines.length, rowHeight: rowHeight() });
   const picked = rows.filter((row) => chosen.has(row.id));
   const ids = useRef([]);
-  const visible = [...rows.slice(view.start, view.end), ...picked];
-  ids.current = [...new Set(visible.map((row) => row.id))];
+  const visible = lines.slice(view.start, view.end).flatMap(({ row }) => row ?? []);
+  ids.current = [...new Set([...visible, ...picked].map((row) => row.id))];
   useLayoutEffect(() => list.current?.watchVisible(() => ids.current), [list.current]);
   useEffect(() => list.current?.readVisible(), [view.start, view.end]);
   useEffect(() => {
     const ahead = view.start > 0 ? 30 : 0; // a refresh reads only the rows in view
-    if (!state.error && view.end + ahead > rows.length) list.current?.more();
+    if (!state.error && view.end + ahead > lines.length) list.current?.more();
   }, [view.start, view.end, state]);
   useLayoutEffect(() => setChosen(new Set()), [workspaceId, key]);
-  const toggle = (id) =>
+  const toggle = (...some) =>
     setChosen((now) => {
       const next = new Set(now);
-      if (!next.delete(id)) next.add(id);
+      const isAdded = some.some((id) => !now.has(id));
+      for (const id of some) isAdded ? next.add(id) : next.delete(id);
       return next;
     });
   const allShown = rows.length > 0 && picked.length === rows.length;
@@ -120,17 +127,43 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
   useKey(isMoveKey, moveByKey);
   const spacer = (height, name) =>
     height > 0 &&
-    html`<tr class="spacer-row" aria-hidden="true" key=${name}>
-      <td style=${{ height: `${height}px` }}></td>
-    </tr>`;
+    html`<tbody aria-hidden="true" key=${name}>
+      <tr class="spacer-row"><td style=${{ height: `${height}px` }}></td></tr>
+    </tbody>`;
+  const done = () => {
+    setChosen(new Set());
+    list.current.refresh();
+  };
+  const drawn = lines.slice(view.first, view.last).map((line, n) => [line, view.first + n]);
+  const bodies = [...Map.groupBy(drawn, ([{ group }]) => group)];
+  const draw = ([{ row, group, jobs }, index]) =>
+    row
+      ? html`<${Row}
+          key=${row.id}
+          row=${row}
+          known=${group?.error}
+          index=${index}
+          isChosen=${chosen.has(row.id)}
+          toggle=${toggle} />`
+      : html`<${GroupHead}
+          key="head"
+          group=${group}
+          jobs=${jobs}
+          index=${index}
+          isChosen=${jobs.every(({ id }) => chosen.has(id))}
+          toggle=${toggle}
+          workspaceId=${workspaceId}
+          done=${done} />`;
+  const tabs = html`<${Tabs}
+    key="tabs"
+    counts=${isCounted ? state.counts : !isGrouped && countsOf(state)}
+    filter=${filter} />`;
   const chooseAll = () => setChosen(new Set(allShown ? [] : rows.map((row) => row.id)));
   return html`<div class="monitor">
-    <${Tabs}
-      counts=${isCounted ? state.counts : null}
-      chosen=${filter.state}
-      type=${filter.job_type} />
+    ${!isPhone() && tabs}
     <div class="bar">
       <${SearchBox} value=${filter.search ?? ""} onChange=${(search) => onFilter({ search })} />
+      ${isPhone() && tabs}
       <${Choices} workspaceId=${workspaceId} rows=${rows} filter=${filter} onFilter=${onFilter} />
       <${Filters} filter=${filter} onFilter=${onFilter} />
       <span class="spacer"></span>
@@ -155,7 +188,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
       role="region"
       aria-label="Jobs"
       hidden=${rows.length === 0}>
-      <table class="table jobs-table" aria-rowcount=${state.isAll ? rows.length + 1 : -1}>
+      <table class="table jobs-table" aria-rowcount=${state.isAll ? lines.length + 1 : -1}>
         <thead>
           <tr>
             <th scope="col" class="c-check">
@@ -172,33 +205,21 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
             )}
           </tr>
         </thead>
-        <tbody>
-          ${spacer(view.before, "before")}
-          ${rows.slice(view.first, view.last).map(
-            (row, index) => html`<${Row}
-              key=${row.id}
-              row=${row}
-              index=${view.first + index}
-              isChosen=${chosen.has(row.id)}
-              toggle=${toggle} />`,
-          )}
-          ${spacer(view.after + (state.isAll ? 0 : rowHeight()), "after")}
-        </tbody>
+        ${spacer(view.before, "before")}
+        ${bodies.map(([group, body]) => html`<tbody key=${keyOf(group)}>${body.map(draw)}</tbody>`)}
+        ${spacer(view.after + (state.isAll ? 0 : rowHeight()), "after")}
       </table>
     </div>
     ${
       rows.length > 0 &&
-      (picked.length > 0 || Object.values(filter).some(Boolean)) &&
+      (picked.length > 0 || (!isGrouped && Object.values(filter).some(Boolean))) &&
       html`<${Selection}
         picked=${picked}
         all=${state.isAll ? rows : null}
         state=${filter.state}
         query=${query}
         workspaceId=${workspaceId}
-        done=${() => {
-          setChosen(new Set());
-          list.current.refresh();
-        }} />`
+        done=${done} />`
     }
     ${
       rows.length > 0 &&
@@ -209,62 +230,93 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
   </div>`;
 }
 
+/** Return the lines of a list of groups: a heading for each group, and then its jobs. */
+function groupRows(rows, groups) {
+  const found = Map.groupBy(rows, (row) => groups.get(row.id));
+  return [...new Set(groups.values())].flatMap((group) => {
+    const jobs = found.get(group);
+    return jobs ? [{ group, jobs }, ...jobs.map((row) => ({ group, row }))] : [];
+  });
+}
+
+const keyOf = (group) => group && `${group.kind} ${group.job_type} ${group.error}`;
+
+/** Count the loaded jobs by state, because the database does not count the jobs of a search. */
+function countsOf({ rows, isAll }) {
+  const found = Map.groupBy(rows, (row) => row.state);
+  const states = Object.fromEntries([...found].map(([name, jobs]) => [name, jobs.length]));
+  return { states, at_least: isAll ? [] : [...found.keys()], isPart: true };
+}
+
 /** Words that a tab shows for its jobs in trouble, which name a kind of `attention`. */
 const TROUBLES = { queued: "no worker", running: "silent" };
 
 /**
  * Links to the jobs that need attention, to the lists of jobs in each state, with the number of
- * jobs, and to the failed jobs grouped by error.
+ * jobs, and to the failed jobs grouped by error. A phone shows a select, because it has no room for
+ * all links.
  */
-export function Tabs({ counts, chosen, type, grouped = false }) {
+export function Tabs({ counts, filter, grouped = false }) {
   const { attention = [] } = useStore(problems);
+  const { state: chosen = "", job_type: type } = filter;
   const inTrouble = (named) =>
-    attention
-      .filter(({ kind, job_type: of }) => kind.includes(named) && (!type || of === type))
-      .reduce((sum, { jobs }) => sum + jobs, 0);
-  const total = inTrouble("");
-  const tabs = useRef(null);
-  useLayoutEffect(() => {
-    const current = tabs.current.querySelector("[aria-current]");
-    const start = current.offsetLeft - tabs.current.offsetLeft - 60;
-    const isInView = start + current.offsetWidth + 120 < tabs.current.clientWidth;
-    tabs.current.scrollLeft = isInView ? 0 : start;
-  }, [chosen, grouped, counts === null, total > 0]); // counts move the chosen tab
-  const entry = (name, word, tone, count = counts?.states[name] ?? null) => {
-    const isMore = counts?.at_least.includes(name);
-    const shown = (count > 0 || isMore) && atLeast(count ?? 0, isMore);
+    counts?.isPart
+      ? 0
+      : attention
+          .filter(({ kind, job_type: of }) => kind.includes(named) && (!type || of === type))
+          .reduce((sum, { jobs }) => sum + jobs, 0);
+  const entry = (name, word, tone, count = counts?.states?.[name] ?? null) => {
+    const isMore = counts?.at_least?.includes(name);
     const trouble = TROUBLES[name];
     const jobs = trouble && counts ? inTrouble(trouble.replace(" ", "_")) : 0;
-    return html`<a
-      key=${word}
-      class="group"
-      data-tone=${count > 0 ? tone : undefined}
-      data-group=${name || "all"}
-      aria-current=${!grouped && (chosen ?? "") === name ? "true" : undefined}
-      href=${listOf({ state: name, job_type: type })}>
-      ${word}${shown && html` <span class="group-count num">${shown}</span>`}
-      ${jobs > 0 && html` · <span data-tone="waiting">${jobs !== count && jobs} ${trouble}</span>`}
-    </a>`;
+    return {
+      ...{ name, word, tone: count > 0 ? tone : undefined },
+      href: listOf({ ...filter, state: name }),
+      isCurrent: !grouped && chosen === name,
+      shown: (count > 0 || isMore) && atLeast(count ?? 0, isMore),
+      trouble: jobs > 0 && [jobs !== count && jobs, trouble].filter(Boolean).join(" "),
+    };
   };
-  const byError = html`<a
-    class="group"
-    key="by error"
-    href="/jobs?grouped=1"
-    aria-label="Failed, by error"
-    aria-current=${grouped ? "true" : undefined}>
-    by error
-  </a>`;
-  return html`<nav class="groups" aria-label="Jobs by state" ref=${tabs}>
-    ${
-      (total > 0 || chosen === "attention") &&
-      entry("attention", "Needs attention", "waiting", counts && total)
-    }
-    ${entry("", "All")}
-    ${NAMES.map((name) => {
+  const total = inTrouble("");
+  const byError = {
+    ...{ name: "by error", word: "by error", label: "Failed, by error" },
+    href: "/jobs?grouped=1",
+    isCurrent: grouped,
+  };
+  const tabs = [
+    ...(total > 0 || chosen === "attention"
+      ? [entry("attention", "Needs attention", "waiting", counts && total)]
+      : []),
+    entry("", "All"),
+    ...NAMES.flatMap((name) => {
       const { word, tone } = STATES[name];
       const tab = entry(name, word, tone === "failed" ? tone : undefined);
       return name === "failed" ? [tab, byError] : tab;
-    })}
+    }),
+  ];
+  if (isPhone())
+    return html`<select aria-label="State" onChange=${(event) => navigate(event.target.value)}>
+      ${tabs.map(
+        ({ href, label, word, shown, trouble, isCurrent }) =>
+          html`<option key=${href} value=${href} selected=${isCurrent}>
+            ${[label ?? word, shown, trouble && `· ${trouble}`].filter(Boolean).join(" ")}
+          </option>`,
+      )}
+    </select>`;
+  return html`<nav class="groups" aria-label="Jobs by state">
+    ${tabs.map(
+      ({ name, href, label, word, tone, shown, trouble, isCurrent }) => html`<a
+        key=${name}
+        class="group"
+        data-tone=${tone}
+        data-group=${name || "all"}
+        aria-label=${label}
+        aria-current=${isCurrent ? "true" : undefined}
+        href=${href}>
+        ${word}${shown && html` <span class="group-count num">${shown}</span>`}
+        ${trouble && html` · <span data-tone="waiting">${trouble}</span>`}
+      </a>`,
+    )}
   </nav>`;
 }
 
@@ -332,20 +384,57 @@ const hasTrouble = (row) =>
   Boolean(row.error_message) && (row.status === "failed" || row.status === "pending");
 
 /**
- * Return short texts about a job: the error of a failed job, a few values of the payload, and the
- * question of a suspended job or the progress of a running job.
+ * Return short texts about a job: the error of a failed job unless it is `known`, a few values of
+ * the payload, and the question of a suspended job or the progress of a running job.
  */
-const textsOf = (row) =>
+const textsOf = (row, known) =>
   hasTrouble(row)
-    ? [row.error, row.glimpse]
+    ? [row.error !== known && row.error, row.glimpse]
     : [
         row.glimpse,
         questionOf(row.waiting_for) ||
           (row.status !== "completed" && (row.progress?.message || row.progress?.stage)),
       ];
 
-function Row({ row, index, isChosen, toggle }) {
-  const texts = textsOf(row).filter(Boolean);
+/** What the words of a group say of its time `since`. */
+const SINCE = {
+  silent: "oldest update",
+  no_worker: "oldest",
+  retrying: "oldest start",
+  failed: "first",
+};
+
+/** Row above the jobs of a group of `attention`, with the cause and a button. */
+function GroupHead({ group, jobs, index, isChosen, toggle, workspaceId, done }) {
+  const { kind, job_type: type, more, error, nearest, since } = group;
+  const [tone, count] = [error ? "failed" : "waiting", atLeast(group.jobs, more)];
+  const state = kind === "no_worker" ? "" : `${kind} `;
+  const name = `${count} ${state}${group.jobs === 1 ? "job" : "jobs"} of ${type}`;
+  return html`<tr class="group-row" aria-rowindex=${index + 2} data-tone=${tone}>
+    <td class="c-check">
+      <label class="tick">
+        <input
+          type="checkbox"
+          checked=${isChosen}
+          onChange=${() => toggle(...jobs.map(({ id }) => id))} />
+        <span class="hidden">Select ${name}</span>
+      </label>
+    </td>
+    <th scope="rowgroup">
+      <div class="group-head">
+        <span class="strong">${name}${kind === "no_worker" && " without a worker"}</span>
+        <span class=${classes("job-note", error && "bad")} title=${error}>
+          ${error ?? (nearest && `Did you mean ${nearest}?`)}
+        </span>
+        <span class="small muted since">${SINCE[kind]} <${When} at=${since} /></span>
+        <${Remedy} group=${group} rows=${jobs} workspaceId=${workspaceId} done=${done} />
+      </div>
+    </th>
+  </tr>`;
+}
+
+function Row({ row, known, index, isChosen, toggle }) {
+  const texts = textsOf(row, known).filter(Boolean);
   return html`<tr
     aria-rowindex=${index + 2}
     class=${classes("job-row", isChosen && "chosen")}
@@ -360,8 +449,8 @@ function Row({ row, index, isChosen, toggle }) {
     <td>
       <a class="row-link" href=${`/jobs/${row.id}`} title=${texts.join("\n")}>
         <span class="job-type">${row.job_type}</span>
-        ${texts.map((text, n) => {
-          const isBad = hasTrouble(row) && n === 0;
+        ${texts.map((text) => {
+          const isBad = hasTrouble(row) && text === row.error;
           const note = classes("job-note", isBad && "bad", text.length > 70 && "long");
           return html`<span key=${text} class=${note}>${text}</span>`;
         })}
@@ -411,13 +500,8 @@ export function RunTime({ row }) {
     : html`<span class="none">–</span>`;
 }
 
-/** Property of a row that contains the row to which a key moves the keyboard focus. */
-const STEPS = {
-  j: "nextElementSibling",
-  ArrowDown: "nextElementSibling",
-  k: "previousElementSibling",
-  ArrowUp: "previousElementSibling",
-};
+/** Number of rows by which a key moves the keyboard focus. */
+const STEPS = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 };
 
 /**
  * Return whether a key moves the keyboard focus between rows. The keys j and k always move the
@@ -434,7 +518,8 @@ const isMoveKey = (event) =>
  * focus, move the focus to the first row.
  */
 function moveByKey({ key, target }) {
-  const row = target.closest("tr.job-row");
-  const next = row ? row[STEPS[key]] : document.querySelector("tr.job-row");
+  const rows = [...document.querySelectorAll("tr.job-row")];
+  const at = rows.indexOf(target.closest("tr.job-row"));
+  const next = rows[at < 0 ? 0 : at + STEPS[key]];
   next?.querySelector(target.matches("input") ? "input" : "a.row-link")?.focus();
 }

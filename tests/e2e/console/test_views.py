@@ -48,12 +48,14 @@ def test_jobs_are_live_filtered_and_retried(visit: Visit, worker: HandWorker) ->
     expect(page.locator(".incidents")).to_contain_text(line)
     page.get_by_label("Created").select_option("1h")
     expect(page).to_have_url(re.compile("since=1h"))
-    expect(page.locator(".group-count")).to_have_count(0)  # no count depends on the time
+    expect(page.locator(".group-count")).to_have_text("2")  # the number of loaded jobs
     page.get_by_label("Created").select_option("")
     check_page(visitor)
     rows.get_by_role("checkbox").first.check()
     click(page, "Retry 1")
-    click(page.get_by_role("dialog"), "Retry 1 failed job")
+    title = page.get_by_role("heading", name=f"Retry 1 failed job of {worker.job_type}?")
+    expect(title).to_be_visible()
+    click(page.get_by_role("dialog"), "Retry 1 job")
     expect(page.get_by_text("Retried 1 job")).to_be_visible()
     expect(rows).to_have_count(1)
 
@@ -222,7 +224,7 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
 ) -> None:
     """The list and a job's page show which job hangs, and for which job no worker runs.
 
-    A tab lists these jobs, and has a button to cancel those of each kind.
+    A tab lists these jobs by cause, and has a button that resolves each.
     """
     worker.enqueue()
     lease = worker.lease_one()
@@ -255,12 +257,25 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
     visitor.open("/jobs?state=attention")
     expect(page.locator("[data-group=attention]")).to_have_text("Needs attention 2")
     expect(page.locator("[data-group=running]")).to_have_text("Running 1 · silent")
-    buttons = page.get_by_role("region", name="Selected jobs").get_by_role("button")
-    expect(buttons).to_have_text(["Cancel 1 job without a worker", "Cancel 1 silent job"])
+    heads = page.locator(".group-head .strong")
+    unserved = f"1 job of {worker.job_type}s without a worker"
+    expect(heads).to_have_text([unserved, f"1 silent job of {worker.job_type}"])
     check_page(visitor)
-    buttons.first.click()
-    click(page.get_by_role("dialog"), "Cancel 1 job without a worker")
-    expect(page.locator("tr.job-row")).to_have_count(1)
+    page.locator("h1").focus()
+    page.keyboard.press("j")
+    page.keyboard.press("j")  # passes the heading between the two jobs
+    expect(page.locator("tr[data-status=processing] a.row-link")).to_be_focused()
+    click(page, f"Enqueue again as {worker.job_type}")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text(f"Enqueue 1 queued job of {worker.job_type}s again as")
+    click(dialog, f"Enqueue 1 job again as {worker.job_type}")
+    expect(page.locator(".toast")).to_contain_text(f"Enqueued 1 job as {worker.job_type}")
+    expect(heads).to_have_count(1)
+    click(page, "Cancel and retry")
+    click(dialog, "Cancel and retry 1 job")
+    expect(heads).to_have_count(0)
+    visitor.open("/jobs?state=running")
+    expect(page.locator("tr.job-row .badge")).to_have_text("Cancelling")
 
 
 def test_jobs_that_retry_are_run_now_one_after_the_other(visit: Visit, worker: HandWorker) -> None:
