@@ -115,7 +115,17 @@ begin
         and c.cancel_requested_at is null
       offset 0
     );
-  if p_retry and p_reason = 'cancelled' and queue.retry(p_ids, p_now) > 0 then
+  if p_retry
+    and p_reason = 'cancelled'
+    and queue.retry(
+      array(
+        select j.id
+        from public.jobs as j
+        where j.id = any (p_ids) and j.status = 'cancelled'
+      ),
+      p_now
+    ) > 0
+  then
     perform queue.wake_worker(p_now);
   end if;
   return cardinality(p_ids) + coalesce(cardinality(v_children), 0);

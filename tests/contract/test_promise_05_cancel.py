@@ -15,6 +15,7 @@ CHILD = [{"job_type": "work"}]
 #: The states of a job in which each function accepts the job.
 MAY = {
     "cancel_job": {"pending", "delayed", "processing", "waiting", "cancelled"},
+    "cancel_job, retry": {"pending", "delayed", "processing", "waiting", "cancelled"},
     "retry_job": {"delayed", "failed", "cancelled"},
     "answer_job": {"waiting"},
 }
@@ -85,8 +86,10 @@ def test_what_a_state_does_not_allow_is_refused(engine: Engine, function: str, s
         if state != "processing":
             outcome = "retry" if state == "delayed" else state
             engine.settle(lease, outcome, wait=ask(), error=ERROR)
-    more = {"p_answer": {"answer": 1}} if function == "answer_job" else {}
-    call = partial(engine.rpc, function, p_job_id=job_id, **more)
+    more = {"answer_job": {"p_answer": {"answer": 1}}, "cancel_job, retry": {"p_retry": True}}
+    call = partial(
+        engine.rpc, function.partition(",")[0], p_job_id=job_id, **more.get(function, {})
+    )
 
     if state in MAY[function]:
         assert call()["id"] == job_id
@@ -141,6 +144,14 @@ def test_a_running_job_is_retried_once_its_cancellation_ends_it(engine: Engine, 
         # the retry belongs to the request, not to the job
         assert engine.settle(again, "cancelled")["status"] == "cancelled"
         assert engine.status(job_id) == "cancelled"
+
+
+def test_a_job_whose_result_is_too_large_is_not_retried(engine: Engine) -> None:
+    job_id, lease = engine.start()
+    cancel(engine, job_id, retry=True)
+
+    assert engine.settle(lease, "completed", result="x" * 1_000_000)["status"] == "failed"
+    assert engine.events(job_id)[-1] == "job.failed"
 
 
 def test_the_last_cancel_decides_whether_a_running_job_is_retried(engine: Engine) -> None:
