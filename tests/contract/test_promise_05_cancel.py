@@ -86,7 +86,10 @@ def test_what_a_state_does_not_allow_is_refused(engine: Engine, function: str, s
         if state != "processing":
             outcome = "retry" if state == "delayed" else state
             engine.settle(lease, outcome, wait=ask(), error=ERROR)
-    more = {"answer_job": {"p_answer": {"answer": 1}}, "cancel_job, retry": {"p_retry": True}}
+    more: dict[str, Json] = {
+        "answer_job": {"p_answer": {"answer": 1}},
+        "cancel_job, retry": {"p_retry": True},
+    }
     call = partial(
         engine.rpc, function.partition(",")[0], p_job_id=job_id, **more.get(function, {})
     )
