@@ -47,6 +47,12 @@ const HEADS = {
   Id: "c-id",
 };
 
+/** Functions that sort the jobs, by the column: the oldest first, or the longest first. */
+const SORTS = {
+  Created: (rows) => rows.toReversed(),
+  Duration: (rows) => rows.toSorted((one, other) => (runMsOf(other) || 0) - (runMsOf(one) || 0)),
+};
+
 /** Fields of the filter of the SQL function `list_jobs`, by the names in the page's address. */
 const FILTERS = {
   type: "job_type",
@@ -98,10 +104,26 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
   const { list, state } = useJobList(workspaceId, query, isGrouped ? listed : undefined);
   const [chosen, setChosen] = useState(new Set());
   const { rows } = state;
-  const lines = useMemo(
-    () => (isGrouped ? groupRows(rows, groups) : rows.map((row) => ({ row }))),
-    [rows, isGrouped && groups],
-  );
+  const [sort, setSort] = useState(""); // the newest first
+  const canSort = state.isAll && !isGrouped && rows.length > 1;
+  const order = canSort && SORTS[sort];
+  const lines = useMemo(() => {
+    if (isGrouped) return groupRows(rows, groups);
+    return (order ? order(rows) : rows).map((row) => ({ row }));
+  }, [rows, isGrouped && groups, order]);
+  const head = (name, of) => {
+    const isSorted = name === sort || (name === "Created" && !sort);
+    const direction = name === "Created" && sort === name ? "ascending" : "descending";
+    return html`<th scope="col" key=${name} class=${of} aria-sort=${canSort && isSorted ? direction : undefined}>
+      ${
+        canSort && SORTS[name]
+          ? html`<button type="button" class="sort" onClick=${() => setSort(sort === name ? "" : name)}>
+              ${name}${isSorted && (direction === "ascending" ? " ↑" : " ↓")}
+            </button>`
+          : name
+      }
+    </th>`;
+  };
   const isCounted = FIELDS.every((name) => !filter[name] || COUNTED.includes(name));
   const view = useVirtual({ count: lines.length, rowHeight: rowHeight() });
   const picked = rows.filter((row) => chosen.has(row.id));
@@ -200,9 +222,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
                 <span class="hidden">Select all loaded jobs</span>
               </label>
             </th>
-            ${Object.entries(HEADS).map(
-              ([name, of]) => html`<th scope="col" key=${name} class=${of}>${name}</th>`,
-            )}
+            ${Object.entries(HEADS).map(([name, of]) => head(name, of))}
           </tr>
         </thead>
         ${spacer(view.before, "before")}
@@ -490,14 +510,18 @@ function StateNote({ row }) {
   </span>`;
 }
 
+/** Return the total duration of all runs of a job in milliseconds, or NaN before its first run. */
+const runMsOf = ({ status, running_since: since, started_at: start, times }) =>
+  status === "processing" && since
+    ? serverNow() - Date.parse(since) + (times?.earlier_ms ?? 0)
+    : Number((start && times?.run_ms) ?? Number.NaN);
+
 /** Shows the total duration of all runs of a job, which counts up while the job runs. */
 export function RunTime({ row }) {
-  const runMs = Number(row.times?.run_ms ?? Number.NaN);
   if (row.status === "processing" && row.running_since)
     return html`<${Elapsed} from=${row.running_since} before=${row.times?.earlier_ms} />`;
-  return row.started_at && Number.isFinite(runMs)
-    ? duration(runMs)
-    : html`<span class="none">–</span>`;
+  const runMs = runMsOf(row);
+  return Number.isFinite(runMs) ? duration(runMs) : html`<span class="none">–</span>`;
 }
 
 /** Number of rows by which a key moves the keyboard focus. */

@@ -51,6 +51,11 @@ def test_jobs_are_live_filtered_and_retried(visit: Visit, worker: HandWorker) ->
     expect(page.locator(".group-count")).to_have_text("2")  # the number of loaded jobs
     page.get_by_label("Created").select_option("")
     check_page(visitor)
+    newest = rows.first.get_attribute("data-job")
+    click(page, "Created ↓")
+    expect(rows.last).to_have_attribute("data-job", str(newest))
+    click(page, "Created ↑")
+    expect(rows.first).to_have_attribute("data-job", str(newest))
     rows.get_by_role("checkbox").first.check()
     click(page, "Retry 1")
     title = page.get_by_role("heading", name=f"Retry 1 failed job of {worker.job_type}?")
