@@ -16,14 +16,11 @@ import httpx
 from minutehand.app import find_apps
 from minutehand.queue.data_api import profile_headers
 from minutehand.queue.models import ENDED
+from minutehand.terminal.connection import CommandFailed, Connection
+from minutehand.terminal.output import COLOURS
 from supabase_local.logs import Say
 
 MAX_WAIT_SECONDS = 180.0
-COLOURS = {"completed": "green", "failed": "red", "cancelled": "yellow"}
-
-
-class DemoFailed(Exception):
-    """A demo job could not be enqueued or read."""
 
 
 async def show(values: Mapping[str, str], echo: Say, *, started: float) -> bool:
@@ -40,7 +37,9 @@ async def show(values: Mapping[str, str], echo: Say, *, started: float) -> bool:
             headers=profile_headers(values.get("MINUTEHAND_SCHEMA") or "public"),
         ) as data,
     ):
-        token = await sign_in(data, values)
+        token = await asyncio.to_thread(
+            Connection(values).sign_in, values["DEMO_EMAIL"], values["DEMO_PASSWORD"]
+        )
         for client in (api, data):
             client.headers["Authorization"] = f"Bearer {token}"
         data.headers["apikey"] = values["SUPABASE_PUBLISHABLE_KEY"]
@@ -57,19 +56,6 @@ def has_completed(job: Mapping[str, Any]) -> bool:
     result = job.get("result")
     outcome = result.get("outcome") if isinstance(result, dict) else None
     return job["status"] == "completed" and outcome not in {"partial", "failed"}
-
-
-async def sign_in(data: httpx.AsyncClient, values: Mapping[str, str]) -> str:
-    """Sign in as the demo user, and return the user's access token."""
-    response = await data.post(
-        "/auth/v1/token?grant_type=password",
-        headers={"apikey": values["SUPABASE_PUBLISHABLE_KEY"]},
-        json={"email": values["DEMO_EMAIL"], "password": values["DEMO_PASSWORD"]},
-    )
-    if response.status_code != 200:
-        raise DemoFailed(f"{values['DEMO_EMAIL']} could not sign in: {response.text}")
-    token: str = response.json()["access_token"]
-    return token
 
 
 async def follow(data: httpx.AsyncClient, ids: list[str], echo: Say, *, started: float) -> bool:
@@ -105,6 +91,6 @@ async def read_jobs(data: httpx.AsyncClient, ids: list[str]) -> list[dict[str, A
     if response.status_code >= 500:
         return []
     if response.status_code != 200:
-        raise DemoFailed(f"the demo jobs cannot be read: {response.text}")
+        raise CommandFailed(f"the demo jobs cannot be read: {response.text}")
     jobs: list[dict[str, Any]] = response.json()
     return jobs

@@ -4,17 +4,15 @@ import argparse
 import os
 from collections.abc import Mapping
 
-import httpx
-
 from minutehand.config import ConfigurationError
 from minutehand.deploy.service import needs_of
 from minutehand.local import demo
 from minutehand.local.cli_stack import read_status
 from minutehand.local.environment import CLI_NAMES, remote_values
 from minutehand.local.stack import Stack
-from minutehand.node import NodeMissing
 from minutehand.project import Project
 from minutehand.terminal import default_user
+from minutehand.terminal.connection import CommandFailed, Connection
 from supabase_local import launcher as supabase
 from supabase_local.launcher import FAILED
 from supabase_local.logs import Logs
@@ -28,7 +26,7 @@ LACKING = "without Storage, Edge Functions and Auth's admin API, which `supabase
 class Launcher(supabase.Launcher):
     """One run of `minutehand dev`."""
 
-    failures = (*supabase.Launcher.failures, ConfigurationError, NodeMissing, demo.DemoFailed)
+    failures = (*supabase.Launcher.failures, ConfigurationError, CommandFailed)
 
     def __init__(self, options: argparse.Namespace, *, started: float) -> None:
         super().__init__(
@@ -104,15 +102,10 @@ def _signs_in(values: Mapping[str, str], name: str) -> bool:
     A seed of the project may have deleted the demo account.
     """
     try:
-        response = httpx.post(
-            f"{values['SUPABASE_URL']}/auth/v1/token?grant_type=password",
-            headers={"apikey": values["SUPABASE_PUBLISHABLE_KEY"]},
-            json={"email": values[name], "password": values.get("DEMO_PASSWORD", "")},
-            timeout=10,
-        )
-    except httpx.HTTPError:
+        Connection(values).sign_in(values[name], values.get("DEMO_PASSWORD", ""))
+    except CommandFailed:
         return False
-    return response.is_success
+    return True
 
 
 def _sign_in(values: Mapping[str, str]) -> list[tuple[str, str]]:

@@ -273,6 +273,10 @@ class Connection:
                 return local_token
             url = self.values.get("API_URL", "Supabase")
             raise CommandFailed(f"not signed in at {url}", code="not_signed_in")
+        return self.sign_in(email, password)
+
+    def sign_in(self, email: str, password: str) -> str:
+        """Sign in by e-mail and password, and return the access token."""
         response = self._supabase(
             "POST",
             "/auth/v1/token?grant_type=password",
@@ -282,8 +286,7 @@ class Connection:
         if response.status_code != 200:
             code = "sign_in_failed" if response.is_client_error else "unavailable"
             raise CommandFailed(f"{email} could not sign in: {response.text[:200]}", code=code)
-        token: str = response.json()["access_token"]
-        return token
+        return str(response.json()["access_token"])
 
     def _supabase(
         self, method: str, path: str, headers: dict[str, str], body: Any, auth: Any = None
