@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.markup import escape
 COLOURS = ("green", "yellow", "magenta", "cyan", "blue")
 #: Number of lines of a part's log that are shown if the part does not start.
 LAST_LINES = 12
-_LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
+_LEVELS = logging.getLevelNamesMapping()
 _PLUMBING = {"timestamp", "at", "level", "message", "logger", "event", "exception", "color_message"}
 
 

@@ -7,7 +7,7 @@ migration.
 import hashlib
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from psycopg import sql as composed
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from supabase_local.config import Config
+from supabase_local.logs import Say
 from supabase_local.statements import split_statements
 
 HOSTED = Path(__file__).with_name("hosted")
@@ -44,7 +45,6 @@ create table if not exists supabase_migrations.seed_files (
 # replacement of an extension
 MISSING = frozenset({"42883", "42P01", "42704", "3F000", "0A000"})
 
-Say = Callable[[str], None]
 Connection = psycopg.Connection[tuple[object, ...]]
 _CREATE_EXTENSION = re.compile(
     r"^\s*create\s+extension\s+(?:if\s+not\s+exists\s+)?\"?([\w-]+)", re.IGNORECASE | re.MULTILINE

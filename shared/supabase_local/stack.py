@@ -241,8 +241,8 @@ class Stack:
         self.say(f"[green]{name} is back[/] after {time.monotonic() - now:.1f} s")
 
 
-def describe_end(code: int | None) -> str:
+def describe_end(code: int) -> str:
     """Describe in words how a child process has ended."""
-    if code is not None and code < 0:
+    if code < 0:
         return f"was killed by {signal.Signals(-code).name}"
     return f"ended with code {code}"

@@ -8,21 +8,11 @@
 -- the rights of postgres. Superusers and the roles that own the schemas are not restricted.
 
 -- Return true for the tables that a hosted project lists in the settings supautils.policy_grants
--- and supautils.drop_trigger_grants.
+-- and supautils.drop_trigger_grants, which are all tables here but the histories of migrations.
 create or replace function extensions.is_open_to_policies(p_table regclass) returns boolean
 language sql stable
 set search_path = ''
-as $$
-  select p_table::text = any (array[
-    'auth.audit_log_entries', 'auth.flow_state', 'auth.identities', 'auth.instances',
-    'auth.mfa_amr_claims', 'auth.mfa_challenges', 'auth.mfa_factors', 'auth.oauth_clients',
-    'auth.one_time_tokens', 'auth.refresh_tokens', 'auth.saml_providers',
-    'auth.saml_relay_states', 'auth.sessions', 'auth.sso_domains', 'auth.sso_providers',
-    'auth.users', 'realtime.messages', 'realtime.subscription', 'storage.buckets',
-    'storage.buckets_analytics', 'storage.objects', 'storage.prefixes',
-    'storage.s3_multipart_uploads', 'storage.s3_multipart_uploads_parts'
-  ])
-$$;
+as $$ select p_table::text !~ 'migrations$' $$;
 
 create or replace function extensions.owns_reserved_schemas() returns boolean
 language sql stable

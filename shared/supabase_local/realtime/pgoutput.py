@@ -8,7 +8,7 @@ import datetime
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 _EPOCH = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
 
@@ -71,41 +71,27 @@ class Decoder:
     def decode(self, messages: Iterable[bytes]) -> Iterator[Change]:
         """Yield the row changes in `messages`, in the order of commits."""
         for data in messages:
-            kind = data[0]
-            if kind == 0x49:  # I
-                relation = self._relations[int.from_bytes(data[1:5], "big")]
-                new, _ = _tuple(data, 6)
-                yield self._change("I", relation, new, None)
-            elif kind == 0x42:  # B
+            kind = data[:1]
+            if kind in (b"I", b"U", b"D"):
+                yield self._change(data)
+            elif kind == b"B":
                 micros = int.from_bytes(data[9:17], "big", signed=True)
                 self._committed_at = _EPOCH + datetime.timedelta(microseconds=micros)
                 self._transaction_id = int.from_bytes(data[17:21], "big")
-            elif kind == 0x52:  # R
+            elif kind == b"R":
                 relation = _relation(data)
                 self._relations[relation.oid] = relation
-            elif kind == 0x55:  # U
-                yield self._update(data)
-            elif kind == 0x44:  # D
-                relation = self._relations[int.from_bytes(data[1:5], "big")]
-                old, _ = _tuple(data, 6)
-                yield self._change("D", relation, None, old)
 
-    def _update(self, data: bytes) -> Change:
+    def _change(self, data: bytes) -> Change:
+        """Decode a row's change: the table, the old row (K or O) if there is one, the new (N)."""
+        action: Any = data[:1].decode()
         relation = self._relations[int.from_bytes(data[1:5], "big")]
-        old: tuple[Value, ...] | None = None
+        new = old = None
         at = 5
         if data[at] in b"KO":
             old, at = _tuple(data, at + 1)
-        new, _ = _tuple(data, at + 1)
-        return self._change("U", relation, new, old)
-
-    def _change(
-        self,
-        action: Literal["I", "U", "D"],
-        relation: Relation,
-        new: tuple[Value, ...] | None,
-        old: tuple[Value, ...] | None,
-    ) -> Change:
+        if action != "D":
+            new, _ = _tuple(data, at + 1)
         return Change(action, relation, self._committed_at, self._transaction_id, new, old)
 
 
