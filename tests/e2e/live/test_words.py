@@ -190,7 +190,7 @@ TROUBLES = {
 def broken(stack: RunningStack, wire: Wire, trouble: str) -> Iterator[None]:
     """Disturb Realtime, its message rate or the network for a while."""
     wire.is_hole = trouble == "black hole"
-    parts = children(stack.launcher)
+    parts = children(stack)
     name = "realtime_messages_per_second"
     give = f"select public.set_settings(jsonb_build_object('{name}', %s::jsonb))"
     with stack.connect() as connection:
@@ -207,7 +207,7 @@ def broken(stack: RunningStack, wire: Wire, trouble: str) -> Iterator[None]:
             if trouble == "stopped":
                 parts["realtime"].send_signal(SIGCONT)
     if trouble == "gateway":
-        until(lambda: children(stack.launcher).get(trouble, parts[trouble]) != parts[trouble])
+        until(lambda: children(stack).get(trouble, parts[trouble]) != parts[trouble])
     wire.is_hole = False
 
 

@@ -1,7 +1,6 @@
 """Frequent faults of a stack, each of which `minutehand doctor` must find and fix."""
 
 import re
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,15 +20,9 @@ from tests.support.renewed import Renewed
 from tests.support.stacks import RunningStack
 
 
-def planted(stack: RunningStack, changes: Mapping[str, str | None]) -> Target:
-    """Return the stack's settings with these changes. None removes a setting."""
-    values = {**stack.values, **changes}
-    return Target({name: value for name, value in values.items() if value is not None})
-
-
-def run_one_check(stack: RunningStack, check: str, **changes: str | None) -> CheckResult:
+def run_one_check(stack: RunningStack, check: str, **changes: str) -> CheckResult:
     """Run one check of the doctor with changed settings, and return its result."""
-    [finding] = run_checks(planted(stack, changes), [check])
+    [finding] = run_checks(Target({**stack.values, **changes}), [check])
     return finding
 
 
@@ -250,7 +243,7 @@ def test_an_open_topic_is_a_finding_and_realtime_is_still_checked(stack: Running
     toggle = "alter table realtime.messages {} row level security"
     stack.run(toggle.format("disable"))
     try:
-        found = {each.check: each for each in run_checks(planted(stack, {}))}
+        found = {each.check: each for each in run_checks(Target(stack.values))}
     finally:
         stack.run(toggle.format("enable"))
 
@@ -265,7 +258,7 @@ def test_a_locked_table_is_named_with_its_locker(stack: RunningStack) -> None:
         pid = locker.info.backend_pid
         locker.execute("lock table jobs in access exclusive mode")
         met = run_one_check(stack, "engine")  # it waits for the new lock
-        findings = list(run_checks(planted(stack, {})))
+        findings = list(run_checks(Target(stack.values)))
 
     [locks] = [finding for finding in findings if finding.verdict == "fail"]
     assert (met.check, met.fix) == ("locks", locks.fix)
@@ -309,7 +302,7 @@ def test_rows_that_an_idle_transaction_locks_are_named(stack: RunningStack) -> N
         locker.execute("select from jobs for update")
         locker.execute(TRIAL_TYPE)
         until(lambda: run_one_check(stack, "locks").verdict == "warn", every=1)
-        findings = list(run_checks(planted(stack, {})))
+        findings = list(run_checks(Target(stack.values)))
 
     assert [finding.check for finding in findings].count("locks") == 1
     assert "see locks" in [finding.detail for finding in findings]
@@ -323,9 +316,9 @@ LEFT = (
 PAUSE = "insert into queue.pauses (kind, name) values ('queue', 'default')"
 
 
-def run_proof(stack: RunningStack, **changes: str | None) -> CheckResult:
+def run_proof(stack: RunningStack) -> CheckResult:
     """Run the temporary job, check that nothing is left of it, and return the result."""
-    finding = run_one_check(stack, "proof", **changes)
+    finding = run_one_check(stack, "proof")
     assert stack.run(LEFT) == [(0,), (0,)]
     return finding
 

@@ -74,9 +74,9 @@ def dies(part: str) -> Callable[[Day], None]:
     """Return a function that kills a part of the stack and waits for its restart."""
 
     def kill(day: Day) -> None:
-        before = children(day.stack.launcher)[part]
+        before = children(day.stack)[part]
         before.kill()
-        until(lambda: children(day.stack.launcher).get(part, before) != before)
+        until(lambda: children(day.stack).get(part, before) != before)
         until(lambda: responds(f"{day.stack.supabase_url}/_ready"))
 
     return kill
@@ -84,7 +84,7 @@ def dies(part: str) -> Callable[[Day], None]:
 
 def network_freezes(day: Day) -> None:
     """Stop the gateway for some seconds, so that it accepts connections but does not respond."""
-    gateway = children(day.stack.launcher)["gateway"]
+    gateway = children(day.stack)["gateway"]
     gateway.send_signal(signal.SIGSTOP)
     threading.Event().wait(SECONDS)
     gateway.send_signal(signal.SIGCONT)

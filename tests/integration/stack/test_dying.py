@@ -12,7 +12,7 @@ from tests.support.patience import responds, until
 from tests.support.stacks import RunningStack
 
 
-def children(launcher: subprocess.Popen[bytes]) -> dict[str, psutil.Process]:
+def children(stack: RunningStack) -> dict[str, psutil.Process]:
     marks = {
         "postgres": "postgres",
         "gateway": "server.mjs",
@@ -21,7 +21,7 @@ def children(launcher: subprocess.Popen[bytes]) -> dict[str, psutil.Process]:
         "aws": "minutehand.local.aws",
     }
     found = {}
-    for process in psutil.Process(launcher.pid).children():
+    for process in psutil.Process(stack.launcher.pid).children():
         try:
             words = process.cmdline()
         except psutil.NoSuchProcess:  # the process has ended
@@ -41,13 +41,13 @@ def test_a_part_that_is_killed_comes_back_and_the_stack_says_so(
     stack: RunningStack, part: str
 ) -> None:
     """The launcher restarts a part of the stack that was killed, and prints this."""
-    victim = children(stack.launcher)[part]
+    victim = children(stack)[part]
     before = len(output_of(stack))
 
     victim.kill()
 
     until(lambda: f"{part} is back" in output_of(stack)[before:])
-    assert children(stack.launcher)[part] != victim
+    assert children(stack)[part] != victim
     assert f"{part} was killed by SIGKILL" in output_of(stack)[before:]
     until(lambda: responds(f"{stack.api_url}/health"))
 
@@ -58,7 +58,7 @@ def test_nothing_outlives_a_killed_launcher_and_the_next_one_starts(stack: Runni
     video = {"Bucket": BUCKET, "Key": "workspaces/1/video.mp4"}
     client("s3", stack.aws_endpoint_url).put_object(**video, Body=b"moving")
     stack.run("create table scratch_outlived ()")
-    orphans = list(children(stack.launcher).values())
+    orphans = list(children(stack).values())
     assert len(orphans) == 5
 
     stack.launcher.kill()
