@@ -99,6 +99,27 @@ begin
 end;
 $$;
 
+-- Return the first three simple values of a payload as text.
+create function queue.glimpse_of(p_payload jsonb)
+returns text
+language sql immutable
+set search_path = ''
+as $$
+select string_agg(
+  concat(left(f.key, 80), ': ', left(f.value #>> '{}', 80)),
+  ', '
+  order by f.is_id, f.n
+)
+from (
+  select *
+  from jsonb_each(p_payload) with ordinality as e (key, value, n)
+  cross join lateral (select e.value::text ~ '^"[0-9a-f-]{36}"$') as i (is_id)
+  where jsonb_typeof(e.value) not in ('object', 'array', 'null')
+  order by i.is_id, e.n -- ids say the least
+  limit 3
+) as f
+$$;
+
 -- Convert a row of public.jobs to the JSON object that clients receive. queue_ms is the time from
 -- the job's due time to its first start, and run_ms is the total duration of all attempts.
 -- p_is_listed: True if the JSON object is part of a list of jobs. An object in a list contains a
@@ -189,21 +210,7 @@ begin
   if p_is_listed then
     v_hidden := v_hidden || '{payload,result,error_data}'::text[];
     v_looked_up := v_looked_up || jsonb_build_object(
-      'glimpse', (
-        select string_agg(
-          concat(left(f.key, 80), ': ', left(f.value #>> '{}', 80)),
-          ', '
-          order by f.is_id, f.n
-        )
-        from (
-          select *
-          from jsonb_each(p_job.payload) with ordinality as e (key, value, n)
-          cross join lateral (select e.value::text ~ '^"[0-9a-f-]{36}"$') as i (is_id)
-          where jsonb_typeof(e.value) not in ('object', 'array', 'null')
-          order by i.is_id, e.n -- ids say the least
-          limit 3
-        ) as f
-      )
+      'glimpse', queue.glimpse_of(p_job.payload)
     );
     p_job.error_message := left(p_job.error_message, 500);
     p_job.payload := null; -- avoid serializing a payload of up to 256 kB that is then omitted
@@ -225,12 +232,16 @@ declare
   v_job constant public.jobs := queue.visible_job(p_job_id);
 begin
   return queue.job_json(v_job)
-    || jsonb_build_object('streams', queue.streams_json(v_job.id));
+    || jsonb_build_object(
+      'streams', queue.streams_json(v_job.id),
+      'glimpse', queue.glimpse_of(v_job.payload)
+    );
 end;
 $$;
 comment on function public.get_job is
   E'A job as JSON. 404 if the job does not exist or the caller may not see it.\n\nstreams: the '
-  'position of each stream, {name: {attempt, next}}. job_output returns the output.';
+  'position of each stream, {name: {attempt, next}}. job_output returns the output. glimpse: the '
+  'first three simple values of the payload.';
 select queue.allow('authenticated, service_role', 'public.get_job');
 
 -- Return the ids of live and failed jobs of a workspace. At most p_limit jobs are read from each of
@@ -1355,48 +1366,41 @@ from (
   select
     'failed:' || f.kind as reason,
     null as sentence,
-    f.words,
-    'retry {job_id}' as command,
+    s.words,
+    s.command,
     null as path
   from (
     values
       (
         'timeout',
         'The traceback shows the line where it waited. Give that call its own time limit, remove '
-          'the cause of the wait, or give the type a longer `timeout`. Then retry the job.'
+          'the cause of the wait, or give the type a longer `timeout`.'
       ),
-      ('abandoned', 'Then retry the job.'),
-      (
-        'lost',
-        'Whether its process ended is unknown. See the log of its worker, then retry the job.'
-      ),
+      ('abandoned', null),
+      ('lost', 'Whether its process ended is unknown. See the log of its worker.'),
       (
         'lost:kill',
         '[Its process had used up to {peak_mb} MB. |]The system sends SIGKILL if memory runs out, '
           'but a person, another program or its own code may have sent it. If memory ran out, give '
-          'the worker more, or let the job use less. Then retry the job.'
+          'the worker more, or let the job use less.'
       ),
       (
         'lost:fault',
-        '{code} usually comes from a library in C. Update the library, or avoid the call. Then '
-          'retry the job.'
+        '{code} usually comes from a library in C. Update the library, or avoid the call.'
       ),
       (
         'lost:signal',
-        'Its own code, another program or the system sent {code} to its process. Correct that, '
-          'then retry the job.'
+        'Its own code, another program or the system sent {code} to its process. Correct that.'
       ),
       (
         'lost:blocked',
         'A call blocked the event loop until the worker ended the process. Run the call in a '
           'thread (`asyncio.to_thread`), or write the processor without `async`. A slow regular '
-          'expression or other code in C can block in a thread too: run it in another process. '
-          'Then retry the job.'
+          'expression or other code in C can block in a thread too: run it in another process.'
       ),
       (
         'lost:exit',
-        'Its process ended itself ({code}), usually by a call in its code. Remove the call, then '
-          'retry the job.'
+        'Its process ended itself ({code}), usually by a call in its code. Remove the call.'
       ),
       (
         'killed',
@@ -1407,113 +1411,95 @@ from (
         'variable',
         'Set the environment variable {code} for the worker: in the file of `serve --env-file`, or '
           'for `minutehand dev` and AWS by `lambda.yml` (`minutehand docs recipes`). Start the '
-          'worker again, then retry the job.'
+          'worker again.'
       ),
-      (
-        'machine',
-        'Its machine or the database ran out of a resource ({code}). Free some of it.'
-      ),
+      ('machine', 'Its machine or the database ran out of a resource ({code}). Free some of it.'),
       (
         'memory',
         'Its process could not allocate memory. Give the worker more memory, or let the job use '
-          'less. Then retry the job.'
+          'less.'
       ),
       (
         'prepared',
         'Its connection has lost a prepared statement ({code}), as with a pooler in transaction '
-          'mode. Turn prepared statements off in the driver, or connect in session mode. Then '
-          'retry the job.'
+          'mode. Turn prepared statements off in the driver, or connect in session mode.'
       ),
       (
         'lock',
         'It waited too long for a lock of another session ({code}). `minutehand status` names '
-          'sessions with a long transaction. End that session if no one needs it, or retry the job '
-          'later.'
+          'sessions with a long transaction. End that session if no one needs it, or wait for its '
+          'end.'
       ),
       (
         'contention',
-        'It conflicted with another transaction ({code}). Retry the job. If the conflict returns, '
-          'take locks in one order, and briefly.'
+        'It conflicted with another transaction ({code}). If this returns, take locks in one '
+          'order, and briefly.'
       ),
       (
         'schema',
         'The database lacks an object that its query or call names ({code}). Apply the migration '
           '(for Minutehand, see `minutehand doctor`), or fix the query.'
       ),
-      (
-        'result',
-        'The result that the processor returned was rejected. Fix the code, deploy, then retry the '
-          'job.'
-      ),
+      ('result', 'The result that the processor returned was rejected. Fix the code, and deploy.'),
       (
         'rejected',
-        'Correct the trigger, constraint or value that caused the error, then retry the job. The '
-          'doctor names a trigger that rejects all changes.'
+        'Correct the trigger, constraint or value that caused the error. The doctor names a '
+          'trigger that rejects all changes.'
       ),
-      (
-        'credentials',
-        'Fix the credentials or their rights, which were rejected ({code}).'
-      ),
-      (
-        'grant',
-        'The role of its database connection lacks a right ({code}). Grant it the '
-          'right, then retry the job.'
-      ),
+      ('credentials', 'Fix the credentials or their rights, which were rejected ({code}).'),
+      ('grant', 'The role of its database connection lacks a right ({code}). Grant it the right.'),
       (
         'value',
         'The database rejected a value ({code}). Fix the value, or apply the migration that allows '
-          'it. Then retry the job.'
+          'it.'
       ),
       (
         'statement',
         'The database cancelled a statement ({code}). If it took too long, make it faster or raise '
-          '`statement_timeout`. Then retry the job.'
+          '`statement_timeout`.'
       ),
-      (
-        'request',
-        'Fix the request that was rejected ({code}), then retry the job.'
-      ),
+      ('request', 'Fix the request that was rejected ({code}).'),
       (
         'slow',
         'A call took longer than its time limit ({code}). Raise the limit, or fix what the call '
-          'waits for. Then retry the job.'
+          'waits for.'
       ),
       (
         'unavailable',
         'The connection to the other service failed. Correct what the error names, for example the '
-          'address, the password, a TLS setting or a limit of connections. Then retry the job.'
+          'address, the password, a TLS setting or a limit of connections.'
       ),
       (
         'unavailable:error',
-        'The other service could not serve the request ({code}). See its log or status page, then '
-          'retry the job.'
+        'The other service could not serve the request ({code}). See its log or status page.'
       ),
       (
         'unavailable:closed',
-        'The other service closed or rejected the connection ({code}). See whether it restarts, '
-          'then retry the job.'
+        'The other service closed or rejected the connection ({code}). See whether it restarts.'
       ),
       (
         'unavailable:port',
         'Nothing accepts connections at its address ({code}). Check host and port, and whether the '
-          'other service runs. Then retry the job.'
+          'other service runs.'
       ),
       (
         'unavailable:route',
-        'Its address cannot be reached ({code}). Check the address and the network of the worker, '
-          'then retry the job.'
+        'Its address cannot be reached ({code}). Check the address and the network of the worker.'
       ),
       (
         'unavailable:name',
         'The host name in its address cannot be resolved ({code}). Check the name and the DNS '
-          'server, then retry the job.'
+          'server.'
       ),
       (
         'unavailable:certificate',
         'The certificate of the other service was rejected ({code}). Renew it, or let the worker '
-          'trust its issuer. Then retry the job.'
+          'trust its issuer.'
       )
   ) as f (kind, words)
+  cross join lateral (
+    values (f.words, null), ('Then retry [{these}|the job].', 'retry {job_id}')
+  ) as s (words, command)
   union all -- advice for several reasons, before the other advice for one of these reasons
   select r as reason, null as sentence, s.words, s.command, s.path
   from (
@@ -1610,8 +1596,15 @@ from (
     (
       'failed',
       'It failed at {finished_at}[ after {used} of {max_attempts} attempts]: {error_line}',
-      'Correct [the code, a setting or the data at {place}|what the error names], then retry the '
-        'job. Finished steps are kept.',
+      'Correct [the code, a setting or the data at {place}, where one of {these} failed|the code, '
+        'a setting or the data at {place}|what the error names].',
+      null,
+      null
+    ),
+    (
+      'failed',
+      null,
+      'Then retry [{these}|the job]. Finished steps are kept.',
       'retry {job_id}',
       null
     ),
@@ -1652,10 +1645,11 @@ from (
       'failed:rate',
       null,
       'If a quota of the other service is used up, raise it there. If the calls come too fast, set '
-        'a lower `rate_limit` of the type. Then retry the job.',
-      'retry {job_id}',
+        'a lower `rate_limit` of the type.',
+      null,
       '/types/{job_type}'
     ),
+    ('failed:rate', null, 'Then retry [{these}|the job].', 'retry {job_id}', null),
     (
       'refused',
       'The database cannot change the job''s row. The change is retried at {retry_at}.',
@@ -1688,7 +1682,8 @@ from (
       '[Silent for {silent}, since {sign}|Last known update {age} ago ({last})|Last known update '
         '{age} ago|Worker {worker_id} has been running it since {leased_at}][, {seen}].[ 99 % of '
         'the jobs of its type take {usual} or less.][ The last known call of its worker was at '
-        '{missed_since}.| The worker has not renewed its lease since {late_since}.|][ The key of '
+        '{missed_since}.| The worker has not renewed its lease since {late_since}.| '
+        'Its worker last reported at {reported_at}.|][ The key of '
         'the worker expired at {key_expired_at}.| The key of the worker was revoked at '
         '{key_revoked_at}.|][ {death}. It runs with {beside} of them and '
         'nothing else.| {death}. It runs alone.|][ An earlier process of it was ended by '
@@ -1705,10 +1700,10 @@ from (
         '{key_revoked_at}.|If the process of the worker has hung since {missed_since}, end it. The '
         'job then runs again at the latest after '
         '{expires_at}.|If a job of this worker blocked its event loop after {late_since}, run that '
-        'call with `asyncio.to_thread`.|If that is too long, cancel and retry it, which keeps its '
-        'finished steps. Then give that call a time limit, or the type a `timeout` below '
-        '{shorter}.|If {silent} is too long, cancel and retry it, which keeps its finished steps. '
-        'Then give the call at {place} a time limit.|If {usual} should suffice, check its log and '
+        'call with `asyncio.to_thread`.|{too_long}, cancel and retry it, which keeps its finished '
+        'steps. Then give that call a time limit, or the type a `timeout` below {shorter}.|'
+        '{too_long}, cancel and retry it, which keeps its finished steps. Then give the call at '
+        '{place} a time limit.|If {usual} should suffice, check its log and '
         'the code at {place}.|Nothing to do.]',
       'watch {job_id}',
       '/types/{job_type}'
@@ -1857,7 +1852,7 @@ from (
     ),
     (
       'no_processor',
-      'It waits for a worker that serves the job type {unpublished}.',
+      'No worker serves {unpublished}. It has waited since {since}[, with {others} of its type].',
       'Fix this in code or settings, and deploy: {refusal}',
       'types {job_type}',
       '/types/{job_type}'
@@ -1872,13 +1867,16 @@ from (
     ),
     (
       'no_processor',
-      'No running worker serves the job type {job_type} in the queue {queue}.[ Worker '
+      'No running worker serves the job type {job_type} in the queue {queue}.[ It waits with '
+        '{others} of its type.][ Worker '
         '{last_worker}{process_end} served it, and was last seen at {last_seen}.][ The key of '
         'its last worker expired at {key_expired_at}.]',
       '[Workers that have {job_type} serve only other queues. Start one with `minutehand serve '
         '--queue {not_served}`, or for all queues.|If a deploy removed {once_served}, deploy '
-        'it again. Otherwise start its worker again.|Deploy a worker that has {job_type}. '
-        'If one is deployed, check whether its code loads.]',
+        'it again. Otherwise start its worker again.|Otherwise, write '
+        '`@processor("{job_type}")` and deploy{is_near}. If that is deployed, check whether the '
+        'code loads:|Write `@processor("{job_type}")` and deploy. If that is deployed, check '
+        'whether the code loads:]',
       '[types {once_served}|doctor --only processors]',
       '[/jobs?state=queued&job_type={only_type}|/types]'
     ),
@@ -2172,17 +2170,18 @@ from (
     ),
     (
       'silent_jobs',
-      '{count} of [{many} are silent, the longest|{job_type} has been silent] since {since}.',
-      '[The first was last seen {seen}. ]Open job {job_id}. If it hangs, cancel and retry it: '
-        'finished steps are not run again. Then give the call that hangs a time limit. Jobs of '
-        '{job_type} count as silent {limit} after their last update.',
+      '{count} of [{many} are silent, the longest|{job_type} has been silent] since {since}[, '
+        'each {all_seen}|, {shared}|].',
+      '[The first was last seen {seen}. ]If job {job_id} hangs, cancel and retry it, which keeps '
+        'its finished steps. Jobs of {job_type} count as silent {limit} after their last update. '
+        'Then give the call [{shared}|that hangs] a time limit.',
       'explain {job_id}',
       '[/jobs?state=attention&job_type={many}|/jobs/{job_id}]'
     ),
     (
       'retrying_jobs',
       '[{at_least}]{count} of {job_type} are retrying: {error}.',
-      'Fix what the error names.[ The next attempt is due at {next_at}.]',
+      'The next attempt is due at {next_at}.',
       'retry {job_id}',
       '/jobs?state=retrying&job_type={job_type}'
     ),
@@ -2607,6 +2606,9 @@ $$;
 -- seen: The running step and the line of code, as text.
 -- sign, last: Kind of the job's last update as text, for example 'its last log line', 'log line'.
 -- age: Time since the last update of the job, as text.
+-- reported_at: Time of the last report of the worker of a silent job.
+-- too_long: Begin of the advice to cancel a silent job. It states the usual duration if the job has
+--   run for longer.
 -- silent: The age. Null for less than 20 seconds, because workers report updates of jobs only every
 --   15 seconds.
 -- stack: Calls that led to the line of code, the innermost last. Missing for workers before 0.5.6.
@@ -2619,8 +2621,9 @@ $$;
 -- own_blocker: The same session, if the job's own code has opened it.
 -- grown_mb: Growth of the memory of the job's process since the job's first pulse, in megabytes.
 --   Null for less than 128 MB.
--- usual: Duration that 99 % of the jobs of the type do not exceed, as text. Null while the job has
---   run for less than this duration, or for less than a minute.
+-- typical: Duration that 99 % of the jobs of the type do not exceed, as text.
+-- usual: The same. Null while the job has run for less than this duration, or for less than a
+--   minute, or is not silent.
 create function queue.pulse_of(p_job public.jobs, p_now timestamptz)
 returns jsonb
 language plpgsql stable
@@ -2641,7 +2644,7 @@ begin
     select jsonb_build_object(
       'timeout', queue.length_in_words(1000 * v_timeout),
       'late_since', s.late_since,
-      'renewed_at', l.expires_at - make_interval(secs => l.lease_seconds)
+      'renewed_at', s.renewed_at
     ) || case
       when l.pulse is null then jsonb_build_object('lease_until', l.expires_at)
       else l.pulse - '{since,own_pids}'::text[] || jsonb_build_object(
@@ -2689,11 +2692,13 @@ begin
         'blocker', b.pid,
         'own_blocker', case when l.pulse -> 'own_pids' @> to_jsonb(b.pid) then b.pid end,
         'grown_mb', case when m.grown >= 128 then m.grown end,
-        'usual', (
-          select queue.length_in_words(u.ms)
-          from queue.usual_ms(p_job.workspace_id, p_job.job_type, p_now) as u (ms)
-          where extract(epoch from p_now - l.leased_at) * 1000 > greatest(60000, u.ms)
-        )
+        'typical', k.typical,
+        'usual', k.usual,
+        'reported_at', case when p.is_silent and s.late_since is null then s.renewed_at end,
+        'too_long', case
+          when p.is_silent
+            then coalesce('Since ' || k.usual || ' usually suffices', 'If that is too long')
+        end
       )
     end
     from queue.leases as l
@@ -2720,19 +2725,30 @@ begin
           end
         ),
         (l.pulse ->> 'pid')::integer,
+        l.expires_at - make_interval(secs => l.lease_seconds),
         case -- a worker renews a lease after a fifth of its duration
           when p_now between
               l.expires_at + make_interval(secs => 10 - 0.75 * l.lease_seconds) and l.expires_at
             then l.expires_at - make_interval(secs => l.lease_seconds)
         end
       )
-    ) as s (since, pid, late_since)
+    ) as s (since, pid, renewed_at, late_since)
     cross join lateral (
       select a.ms, a.ms >= 20000 as is_silent
       from (
         values (greatest(0, extract(epoch from p_now - s.since) * 1000)::double precision)
       ) as a (ms)
     ) as p
+    cross join lateral (
+      select
+        queue.length_in_words(u.ms) as typical,
+        case
+          when r.ms > greatest(case when p.is_silent then 0 else 60000 end, u.ms)
+            then queue.length_in_words(u.ms)
+        end as usual
+      from queue.usual_ms(p_job.workspace_id, p_job.job_type, p_now) as u (ms)
+      cross join lateral (values (extract(epoch from p_now - l.leased_at) * 1000)) as r (ms)
+    ) as k
     cross join lateral ( -- an update after the pulse has an event
       select case
         when p_job.updated_at
@@ -2803,6 +2819,7 @@ declare
   v_early_deadline timestamptz; -- null unless the deadline precedes the next run
   v_postponed jsonb; -- null if no later enqueue has changed the job's time
   v_refusal text;
+  v_nearest text;
   v_found record;
 begin
   if p_job.finished_at is not null then
@@ -2981,6 +2998,9 @@ begin
   )
   order by p.kind
   limit 1;
+  if p_job.lane = 0 then
+    v_nearest := queue.nearest_type(p_job.job_type);
+  end if;
   return case
     when p_job.lane = 0 then jsonb_build_object(
       'reason', 'no_processor',
@@ -2988,7 +3008,8 @@ begin
       'data', jsonb_build_object(
         'refusal', v_refusal,
         'unpublished', p_job.job_type,
-        'nearest', queue.nearest_type(p_job.job_type)
+        'nearest', v_nearest,
+        'is_near', left(v_nearest, 0)
       )
     )
     when found then jsonb_build_object(
@@ -3616,7 +3637,7 @@ $$;
 -- code: HTTP status, SQLSTATE or errno name.
 -- cause: Response of another service, line of code that ended the process, or last error of an
 --   exception chain.
--- place: Location in the code at which a failed job raised its error.
+-- place: Location in the code at which a failed or delayed job raised its error.
 create function queue.error_of(p_job public.jobs)
 returns table (kind text, code text, cause text, place text)
 language sql stable
@@ -3709,7 +3730,7 @@ select
     )
   ) as cause,
   case
-    when p_job.status = 'failed' then (
+    when p_job.status in ('failed', 'pending') then (
       select (f.frame ->> 'file') || ':' || (f.frame ->> 'line')
       from queue.attempts as a
       cross join lateral (select a.traceback #> '{frames,0}' as frame) as f
@@ -3852,7 +3873,6 @@ begin
       || jsonb_build_object(
         'code', v_error.code,
         'place', v_error.place,
-        'peak_mb', p_job.error_data #> '{evidence,memory_mb}',
         'which', case when p_is_open then p_job.workspace_id end
       )
       || coalesce(
@@ -3988,6 +4008,7 @@ select jsonb_build_object(
     'g'
   ),
   'signal', p_job.error_data -> 'signal',
+  'peak_mb', p_job.error_data #> '{evidence,memory_mb}',
   'cancelled_for', case
     when p_job.error_data @> '{"type": "Cancelled"}' and not p_job.error_data ? 'reason'
       then left(p_job.error_message, 300)
@@ -4054,7 +4075,11 @@ select jsonb_build_object(
   ),
   'holder_type', p_held #> '{holder,job_type}',
   'holder_state', p_held #> '{holder,state}',
-  'others', p_held #> '{holder,others}',
+  'others', case
+    when p_held @> '{"kind": "no_worker"}' -- up to 999 jobs that also have no worker
+      then queue.other_jobs(nullif((p_held ->> 'waiting')::integer - 1, 0))
+    else p_held #>> '{holder,others}'
+  end,
   'held_since', p_held -> 'since'
 )
 from (
@@ -4064,6 +4089,28 @@ from (
   end as id
 ) as b
 left join public.jobs as c on c.id = b.id
+$$;
+
+-- Return the advice for the last error of a failed or delayed job. p_jobs is the number of jobs
+-- with the same error.
+create function queue.error_advice(p_job_id uuid, p_jobs bigint)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select queue.render_guidance(
+  'failed',
+  queue.names_of(j, null) || jsonb_build_object(
+    'job_id', case when p_jobs = 1 then j.id end, -- neither a command nor a link for one of several
+    'these', case when p_jobs > 1 then 'these jobs' end,
+    'code', e.code,
+    'place', e.place
+  ),
+  'failed:' || e.kind
+) -> 'next'
+from public.jobs as j
+cross join lateral queue.error_of(j) as e
+where j.id = any (array[p_job_id])
 $$;
 
 create function public.explain_job(p_job_id uuid)

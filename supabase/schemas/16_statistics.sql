@@ -665,11 +665,8 @@ begin
         'unserved', u.job_types,
         'job_type', u.job_type,
         'only_type', (select u.job_type where u.types = u.job_type),
-        'nearest', (
-          select queue.nearest_type(u.job_type)
-          where u.types = u.job_type
-            and not exists (select from queue.job_types as t where t.job_type = u.job_type)
-        ),
+        'nearest', n.nearest,
+        'is_near', left(n.nearest, 0),
         'not_served', u.not_served,
         'revoked_at', queue.revoked_for(u.job_type),
         'key_expired_at', queue.key_expired_at(u.job_type),
@@ -686,6 +683,9 @@ begin
       not_served text,
       oldest_at timestamptz
     )
+    left join lateral queue.nearest_type(u.job_type) as n (nearest)
+      on u.types = u.job_type
+        and not exists (select from queue.job_types as t where t.job_type = u.job_type)
     where u.jobs > 0
     union all
     select
@@ -1057,7 +1057,8 @@ select
     'job_id', (
       array_agg(r.job_ids[1] order by r.next_at) filter (where r.next_at is not null)
     )[1],
-    'attention', jsonb_agg(to_jsonb(r) - '{print,next_at}'::text[]),
+    'advice', queue.error_advice((array_agg(r.job_ids[1] order by r.next_at))[1], 2),
+    'attention', jsonb_agg(to_jsonb(r) - 'next_at'),
     'at_least', case when bool_or(r.more) then 'At least ' end
   )
 from retrying as r
@@ -1227,7 +1228,10 @@ select
         group by 1
       ) as w
     ),
-    'limit', queue.length_in_words(u.ms)
+    'limit', queue.length_in_words(u.ms),
+    'shared', h.shared,
+    'all_seen', h.all_seen,
+    'seen', h.seen
   )
 from (
   select l.job_type, array_agg(to_jsonb(l) order by l.since) as jobs
@@ -1270,6 +1274,19 @@ cross join lateral (
     where (j ->> 'since')::timestamptz < p_now - u.ms * interval '1 ms'
   ) as jobs
 ) as n
+cross join lateral ( -- the step and the line of code, if they are the same for all silent jobs
+  select
+    case when a.is_shared then a.seen end as shared,
+    case when a.is_shared and a.jobs > 1 then a.seen end as all_seen,
+    case when not a.is_shared then s.jobs[1] ->> 'seen' end as seen
+  from (
+    select
+      count(*) as jobs,
+      min(j ->> 'seen') as seen,
+      count(*) = count(j ->> 'seen') and count(distinct j ->> 'seen') = 1 as is_shared
+    from unnest(n.jobs) as j
+  ) as a
+) as h
 where n.jobs <> '{}'
 union all
 select
@@ -1578,7 +1595,7 @@ $$;
 -- Return the jobs that failed for good in the last hour, grouped by workspace, type and error, as
 -- the key `attention` of public.explain_queue has them. Only the newest 200 failed jobs of a
 -- workspace are read. For all workspaces, 1,000 failed jobs of the 50 workspaces in which the last
--- jobs failed are read.
+-- jobs failed are read. Each group has the advice for the error of its newest job.
 create function queue.recent_failures(p_workspace_id uuid, p_now timestamptz)
 returns jsonb
 language sql stable
@@ -1604,7 +1621,14 @@ with workspaces as (
     limit 50
   )
 )
-select coalesce(jsonb_agg(to_jsonb(g) - '{print,last_at}'::text[] order by g.last_at desc), '[]')
+select coalesce(
+  jsonb_agg(
+    to_jsonb(g) - 'last_at'
+      || jsonb_build_object('next', queue.error_advice(g.job_ids[1], g.jobs))
+    order by g.last_at desc
+  ),
+  '[]'
+)
 from (
   select
     j.workspace_id,
@@ -1718,17 +1742,8 @@ begin
       'jobs', f.data -> 'jobs',
       'silent', f.data -> 'silent',
       'unserved', f.data -> 'unserved'
-    ) || coalesce(
-      f.data -> 'said',
-      queue.render_guidance(
-        f.reason,
-        queue.number_of(f.data) || f.data || jsonb_build_object(
-          'since', f.since,
-          -- the sentences about one of all workspaces name the workspace
-          'which', case when p_workspace_id is null then f.data -> 'workspace_id' end
-        )
-      )
-    )
+    ) || g.said
+      || jsonb_build_object('next', coalesce(f.data -> 'advice', '[]') || (g.said -> 'next'))
     order by f.verdict <> 'fail', (f.data ->> 'jobs')::integer desc nulls last, f.reason
   ), jsonb_path_query_array(
     coalesce(jsonb_agg(f.data -> 'attention') filter (where f.data ? 'attention'), '[]'),
@@ -1778,7 +1793,18 @@ begin
       f.data ->> 'asked'
     ),
     f.data ->> 'print'
-  ) as k (key);
+  ) as k (key)
+  cross join lateral coalesce(
+    f.data -> 'said',
+    queue.render_guidance(
+      f.reason,
+      queue.number_of(f.data) || f.data || jsonb_build_object(
+        'since', f.since,
+        -- the sentences about one of all workspaces name the workspace
+        'which', case when p_workspace_id is null then f.data -> 'workspace_id' end
+      )
+    )
+  ) as g (said);
   return jsonb_build_object(
     'now', v_now,
     'verdict', coalesce(v_findings #>> '{0,verdict}', 'pass'),
@@ -1795,11 +1821,12 @@ comment on function public.explain_queue is
   'Findings, worst first, and holders for which jobs wait, most jobs first: {now, verdict, '
   'findings: [{verdict, reason, key, sentence, since, cause, jobs, silent, unserved, next: '
   '[{kind, words, command, path}]}], attention: [{workspace_id, kind, job_type, jobs, more, '
-  'job_ids, since, error, nearest}], holders: [{jobs, more, since, kind, reason, sentence, cause,'
-  ' next, holder, job_id, job_types, keys}], backlog, last_tick_seconds}. silent has the time of '
-  'the last update of each silent job, unserved the job types that no worker serves. attention '
-  'has up to 200 ids of the jobs that are silent, have no_worker, are retrying or failed in the '
-  'last hour. Only operators may omit p_workspace_id.';
+  'job_ids, since, error, print, next, nearest}], holders: [{jobs, more, since, kind, reason, '
+  'sentence, cause, next, holder, job_id, job_types, keys}], backlog, last_tick_seconds}. silent '
+  'has the time of the last update of each silent job, unserved the job types that no worker '
+  'serves. attention has up to 200 ids of the jobs that are silent, have no_worker, are retrying '
+  'or failed in the last hour. print: identifies the error, and ends the key of a finding about '
+  'it. Only operators may omit p_workspace_id.';
 select queue.allow(
   'authenticated, job_worker, service_role',
   'public.explain_queue'

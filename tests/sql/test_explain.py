@@ -547,10 +547,15 @@ def test_jobs_that_retry_after_one_error_are_a_finding_with_the_error(engine: En
     [shown], [listed] = said[0]["findings"], said[0]["attention"]
     assert said[1]["findings"][0]["sentence"] == shown["sentence"]
     assert shown["sentence"] == "7 jobs of work are retrying: ValueError: port 0 is closed."
-    assert " The next attempt is due at " in shown["next"][0]["words"]
+    assert [step["words"].split(" at ")[0] for step in shown["next"]] == [
+        "Correct what the error names.",
+        "Then retry these jobs. Finished steps are kept.",
+        "The next attempt is due",
+    ]
     assert (listed["workspace_id"], listed["kind"], listed["jobs"]) == (ACME, "retrying", 7)
     assert sorted(listed["job_ids"]) == sorted(ids)
-    assert shown["next"][0]["command"] == f"minutehand retry {listed['job_ids'][0]}"
+    assert shown["next"][2]["command"] == f"minutehand retry {listed['job_ids'][0]}"
+    assert shown["key"] == f"retrying_jobs work {listed['print']}"
     assert "retrying_jobs" not in engine.findings(GLOBEX)
     for running in (0, 2):  # the other retries are due
         engine.lease_call(running)
@@ -579,6 +584,11 @@ def test_jobs_that_failed_in_the_last_hour_need_attention(engine: Engine) -> Non
         assert newest["error"] == "Boom: it broke"
         assert (group["workspace_id"], group["kind"], group["jobs"]) == (ACME, "failed", 2)
         assert (group["error"], group["more"]) == ("KeyError: 'card'", False)
+        assert [step["words"] for step in group["next"]] == [
+            "Correct what the error names.",
+            "Then retry these jobs. Finished steps are kept.",
+        ]
+        assert newest["next"][1]["command"] == f"minutehand retry {newest['job_ids'][0]}"
         assert sorted(group["job_ids"]) == sorted(ids)
     assert engine.rpc("explain_queue", p_workspace_id=GLOBEX)["attention"] == []
     engine.retry(ids[0])
@@ -727,10 +737,11 @@ def test_advice_follows_what_an_error_is(engine: Engine) -> None:
         for outcome in ("retry", "failed"):
             engine.settle(engine.lease_one(), outcome, error=error)
 
-            [step] = engine.explain(job_id)["next"]
+            steps = engine.explain(job_id)["next"]
+            words = " ".join(step["words"] for step in steps)
             later = "if the cause is gone" if outcome == "retry" else advice
-            assert (advice if advice != "what the error names" else later) in step["words"], error
-            assert step["path"].startswith("/")
+            assert (advice if advice != "what the error names" else later) in words, error
+            assert all(step["path"].startswith("/") for step in steps)
             engine.advance(100)
 
 
@@ -1150,6 +1161,8 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     assert (said["data"]["usual"], said["data"]["memory_mb"]) == ("1 s", 97)
     assert said["data"]["stack"] == pulse["stack"]
     assert "Nothing to do" not in str(said["next"])
+    assert ". Its worker last reported at 20" in said["sentence"]
+    assert said["next"][0]["words"].startswith("Since 1 s usually suffices, cancel and retry it")
     assert "a `timeout` below 5 min." in said["next"][0]["words"]
     engine.report(lease, step={"name": "write", "for_ms": 1})
     assert "output, in its step write at all.py:134." in engine.explain(hangs)["sentence"]
@@ -1160,7 +1173,8 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     assert listed["since"] == found["silent"][hangs]
     assert (listed["workspace_id"], listed["kind"], listed["job_ids"]) == (ACME, "silent", [hangs])
     words = found["next"][0]["words"]
-    assert "seen in its step write at all.py:134." in words
+    assert ", in its step write at all.py:134." in found["sentence"]
+    assert "give the call in its step write at all.py:134 a time limit" in words
     assert "count as silent 2 min" in words
     assert found["next"][0]["command"] == f"minutehand explain {hangs}"
     engine.report(lease, pulse=pulse | {"memory_mb": 297, "for_ms": 250_000})

@@ -34,7 +34,7 @@ def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: 
     assert engine.lease() == []
     result = engine.explain(first)
     assert result["reason"] == "no_processor"
-    assert "waits for a worker that serves the job type later" in result["sentence"]
+    assert "No worker serves later. It has waited since" in result["sentence"]
     engine.register("later", max_concurrency=0)  # a registration with the limit 0 is rejected
     result = engine.explain(first)
     assert (result["reason"], result["data"]["unpublished"]) == ("no_processor", "later")

@@ -84,10 +84,11 @@ export type Job<T extends JobType = JobType> = {
   queue: string;
   job_type: T;
   /**
-   * Payload of the job, which is present only if a single job was read. A job in a list has a short
-   * `glimpse` of the payload instead.
+   * Payload of the job, which is present only if a single job was read. A job in a list has only a
+   * short `glimpse` of it.
    */
   payload: PayloadOf<T>;
+  glimpse?: string | null;
   status: JobStatus;
   /**
    * State of the job for display. After a change of `status`, `state` is missing until the watch
@@ -509,7 +510,7 @@ export type JobFilter = {
   ids?: readonly string[] | undefined;
 };
 /** A job in a list. A listed job has no payload and no result. */
-export type ListedJob = Omit<Job, "payload" | "result" | "streams"> & { glimpse?: string | null };
+export type ListedJob = Omit<Job, "payload" | "result" | "streams">;
 export type WatchedJobs = {
   /** The jobs of the list, newest first. */
   jobs: ListedJob[];

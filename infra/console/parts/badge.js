@@ -12,12 +12,12 @@ import { Sentence, useNow } from "./when.js";
  * Return what a finding says of a running or queued job: for how long the job has been silent, or
  * that no worker serves its type. Return null if no finding is about the job.
  */
-function useTrouble(job, status, state) {
+function useTrouble(job, status, state, silentSince) {
   const { findings, attention } = useStore(problems);
-  const { silent } = findings.find((finding) => finding.silent?.[job?.id]) ?? {};
-  const now = useNow(Boolean(silent));
-  if (silent && status === "processing")
-    return `silent ${roughly(now - Date.parse(silent[job.id]))}`;
+  const finding = findings.find(({ silent }) => silent?.[job?.id]);
+  const since = silentSince === undefined ? finding?.silent[job.id] : silentSince;
+  const now = useNow(Boolean(since));
+  if (since && status === "processing") return `silent ${roughly(now - Date.parse(since))}`;
   // the ids of a group may be incomplete
   const isUnserved = ({ kind, jobs, job_ids: ids, job_type: type }) =>
     kind === "no_worker" && (ids.includes(job.id) || (jobs > ids.length && type === job.job_type));
@@ -27,12 +27,13 @@ function useTrouble(job, status, state) {
 /**
  * Shows a badge with the state of a job, or with the job's status if only the status is known. If a
  * finding is about the job, the badge shows it too, and a `compact` badge shows only the finding.
+ * The page of a job knows the time `silentSince`, or null, before the findings do.
  */
-export function StateBadge({ status: known, job, cancelling = false, compact = false }) {
+export function StateBadge({ status: known, job, silentSince, cancelling, compact }) {
   const now = useNow(isDelayed(job?.state));
   const status = job?.status ?? known;
   const state = job ? stateAt(job, now) : status;
-  const trouble = useTrouble(job, status, state);
+  const trouble = useTrouble(job, status, state, silentSince);
   const { word, tone, mark } = stateOf(state);
   const shown = cancelling && status === "processing" ? "Cancelling" : word;
   return html`<span class="badge" data-tone=${trouble ? "waiting" : tone} data-status=${status}>

@@ -190,14 +190,17 @@ export function useGroups() {
 /** Action that resolves the problem of a group of `attention`. */
 const REMEDIES = { silent: "restart", no_worker: "replace", retrying: "run", failed: "retry" };
 
-/** Button with the action for a group of `attention`. `rows` has its loaded jobs. */
-export function Remedy({ group, rows, workspaceId, done }) {
+/**
+ * Button with the action for a group of `attention`. `rows` has its loaded jobs. Without them, the
+ * action reads the jobs.
+ */
+export function Remedy({ group, rows, workspaceId, done = () => {} }) {
   const { kind, job_ids: ids, nearest: as } = group;
   const action = kind === "no_worker" && !as ? "cancel" : REMEDIES[kind];
   const { states, danger } = ACTIONS[action];
-  const isAll = rows.length >= ids.length;
-  const jobs = rows.filter(({ state }) => states.includes(state));
-  if (jobs.length === 0) return null;
+  const isAll = rows?.length >= ids.length;
+  const jobs = rows?.filter(({ state }) => states.includes(state));
+  if (jobs?.length === 0) return null;
   const count = isAll ? jobs.length : ids.length;
   const act = { workspaceId, action, filter: { ids, state: states }, as };
   if (isAll) act.jobs = jobs;

@@ -14,6 +14,17 @@ export const linkTo = (path) => {
   return query ? "See these jobs" : `See ${capitalize(name)}`;
 };
 
+/** Return the steps of an advice. A sentence that begins with "Then" is a step of its own. */
+const splitAdvice = ({ command, path, ...advice }) =>
+  advice.words
+    .split(/(?<=\.) (?=Then )/)
+    .map((words, index, { length }) => ({
+      ...advice,
+      words: capitalize(words.replace(/^Then /, "")),
+      command: index === 0 && command,
+      path: index === length - 1 && path,
+    }));
+
 /**
  * Steps that the database's explanation of a problem recommends, with links to pages of the
  * console. No step gets a link to `here`, the address of the current page, to the page `shown`, or
@@ -22,15 +33,13 @@ export const linkTo = (path) => {
  * the text ends with a colon.
  */
 export function Steps({ next, here, shown }) {
-  const steps = next?.filter(({ kind }) => kind !== "none") ?? [];
+  const steps = next?.filter(({ kind }) => kind !== "none").flatMap(splitAdvice) ?? [];
   const id = here?.replace("/jobs/", "");
-  const first = steps.find(({ kind }) => kind !== "wait");
   const isShown = ({ words, command }) =>
     command && (words.endsWith(":") || !(id && command.includes(id)));
-  return steps.map((step) => {
+  const items = steps.map((step) => {
     const { words, command, path } = step;
-    return html`<p key=${words} class="remedy">
-      ${words === first?.words && html`<span class="strong">What to do: </span>`}
+    return html`
       <span class="step-words"><${Sentence} text=${words} /></span>
       ${
         path &&
@@ -40,8 +49,13 @@ export function Steps({ next, here, shown }) {
         html` <a href=${path}>${linkTo(path)}</a>`
       }
       ${isShown(step) && html` <${Command} text=${command} />`}
-    </p>`;
+    `;
   });
+  if (items.length === 0) return null;
+  return html`<div class="remedy">
+    ${steps.some(({ kind }) => kind === "act") && html`<span class="strong">What to do: </span>`}
+    ${items.length > 1 ? html`<ol>${items.map((item) => html`<li>${item}</li>`)}</ol>` : items}
+  </div>`;
 }
 
 const HOLDER_COLUMNS = [

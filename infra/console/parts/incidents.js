@@ -7,8 +7,7 @@ import { isHidden } from "../lib/jobs/page.js";
 import { currentLocation } from "../lib/router.js";
 import { changes, useFetch, useStore } from "../lib/store.js";
 import { html, isPhone, useEffect, useLayoutEffect, useMemo, useState } from "../lib/ui.js";
-import { actOnMany } from "./bulk-actions.js";
-import { ActionButton } from "./dialog.js";
+import { Remedy } from "./bulk-actions.js";
 import { linkTo, Steps } from "./holders.js";
 import { Icon } from "./icons.js";
 import { useRefresh } from "./live.js";
@@ -32,29 +31,52 @@ const NO_REALTIME =
   "Realtime delivers no changes, so pages read every few seconds. `minutehand doctor` shows why.";
 
 /** Return whether a problem is about a group of `attention`. */
-function isAbout(group, { reason, key, sentence }) {
-  const { kind, job_type: type, error } = group;
-  return kind === "no_worker"
+const isAbout = ({ kind, job_type: type, print }, { reason, key }) =>
+  kind === "no_worker"
     ? /^no_(worker|processor)$/.test(reason)
-    : `${key} `.startsWith(`${kind}_jobs ${type} `) && sentence.includes(error ?? "");
+    : `${key} `.startsWith(`${kind}_jobs ${type} ${print ?? ""}`);
+
+/**
+ * Return the line about jobs of a type that failed for good with one error, and about jobs that
+ * retry after this error, if there is a finding about them. No finding is about the failed jobs.
+ */
+function failureOf(group, retrying) {
+  const { job_type: type, jobs, more, error, job_ids: ids, next } = group;
+  const isOne = jobs === 1 && !more && !retrying;
+  const count = atLeast(jobs, more);
+  const failed = retrying
+    ? `${pluralize(retrying.jobs, "job")} of ${type} are retrying and ${count}`
+    : `${count} ${isOne ? "job" : "jobs"} of ${type}`;
+  return {
+    key: `failed_jobs ${type} ${group.print}`,
+    tone: "failed",
+    sentence: `${failed} failed in the last hour${error ? `: ${error}` : ""}.`,
+    jobs: jobs + (retrying?.jobs ?? 0),
+    path: isOne ? `/jobs/${ids[0]}` : `/jobs?state=attention&job_type=${encodeURIComponent(type)}`,
+    next,
+  };
 }
 
-/** Return the line about a group of jobs that failed for good. No finding is about them. */
-function failureOf({ job_type: type, jobs, more, error, job_ids: [id] }) {
-  const isOne = jobs === 1 && !more;
-  const words = `${atLeast(jobs, more)} ${isOne ? "job" : "jobs"} of ${type} failed in the last hour`;
-  return {
-    key: `failed_jobs ${type} ${error}`,
-    tone: "failed",
-    sentence: `${words}${error ? `: ${error}` : ""}.`,
-    jobs,
-    next: [
-      {
-        words: "Fix what the error names, then retry. Finished steps are not run again.",
-        path: isOne ? `/jobs/${id}` : `/jobs?state=attention&job_type=${encodeURIComponent(type)}`,
-      },
-    ],
-  };
+/** Return the lines of all problems, those with most jobs first. A failed job counts as two. */
+function linesOf(findings, attention = []) {
+  const failures = attention
+    .filter(({ kind }) => kind === "failed")
+    .map((group) => {
+      const { job_type: type, print } = group;
+      const retrying = findings.find(({ key }) => key === `retrying_jobs ${type} ${print}`);
+      return { ...failureOf(group, retrying), retrying };
+    });
+  const merged = failures.map(({ retrying }) => retrying);
+  const size = ({ verdict, jobs, tone }) =>
+    verdict === "fail" ? Infinity : (jobs ?? -1) * (tone === "failed" ? 2 : 1);
+  return [...findings.filter((finding) => !merged.includes(finding)), ...failures]
+    .map((line) => ({
+      ...line,
+      groups: attention.filter(
+        (group) => isAbout(group, line) || isAbout(group, line.retrying ?? {}),
+      ),
+    }))
+    .sort((one, other) => size(other) - size(one) || 0); // Infinity - Infinity is NaN
 }
 
 /** Name the job types of problems, if each problem is about a job type. */
@@ -119,13 +141,13 @@ export function Incidents({ workspace, isApp }) {
   }, [freshness]);
   const since = useStore(outage);
   const { findings, attention } = useStore(problems);
-  // the page of a job explains its problem, so the last line only counts the other jobs
-  const own = attention?.find((group) => group.job_ids.includes(path.replace("/jobs/", "")));
-  const failures = attention?.filter(({ kind }) => kind === "failed").map(failureOf) ?? [];
-  const lines = [...findings, ...failures]
-    .map((line) => (own && isAbout(own, line) ? { ...line, others: line.jobs - 1 } : line))
-    .filter(({ others }) => others !== 0)
-    .sort((one, other) => Boolean(one.others) - Boolean(other.others));
+  const id = path.replace("/jobs/", "");
+  const lines = linesOf(findings, attention)
+    .map((line) => {
+      const own = line.groups.find((group) => group.job_ids.includes(id));
+      return own ? { ...line, own: own.kind, others: line.jobs - 1 } : line;
+    })
+    .filter(({ others }) => others !== 0); // the page of the job explains its problem
   if (since) lines.unshift({ verdict: "fail", sentence: outageLine(since) });
   else if (isWithoutRealtime) lines.unshift({ sentence: NO_REALTIME });
   if (read.error?.reachable)
@@ -139,8 +161,7 @@ export function Incidents({ workspace, isApp }) {
       key=${line.key ? `${line.key} ${line.since}` : line.sentence}
       line=${line}
       here=${here}
-      workspaceId=${workspace.id}
-      retrying=${attention?.find((group) => group.kind === "retrying" && isAbout(group, line))} />`;
+      workspaceId=${workspace.id} />`;
   return html`<section
     class="incidents"
     data-tone=${[...lines, ...rest].some(({ verdict }) => verdict === "fail") ? "failed" : "waiting"}
@@ -157,34 +178,39 @@ export function Incidents({ workspace, isApp }) {
   </section>`;
 }
 
-/** Shows one problem in a line with a link, and on request its cause and what to do. */
-function Problem({ line, here, workspaceId, retrying }) {
-  const { sentence, others, cause, tone, next = [] } = line;
-  const link = next.map((step) => step.path).find((to) => to && to !== here);
-  const ids = retrying?.job_ids; // up to 200 jobs of this workspace
-  const runAll = () => actOnMany({ workspaceId, action: "run", filter: { ids } });
+/** What a job and others have in common, by the kind of their group. */
+const SAME = { no_worker: "no worker", silent: "silent" };
+
+/**
+ * Shows one problem in a line with a link and actions, and on request its cause and what to do. On
+ * the page of a job, which explains its problem, the line only counts the jobs.
+ */
+function Problem({ line, here, workspaceId }) {
+  const { sentence, own, others, cause, tone, groups = [], next = [] } = line;
+  const [, start, rest] = sentence.match(/^(.*?(?:[:,] |$))(.*)$/s);
+  const hasButtons = !here.startsWith("/jobs?state=attention"); // the list of these jobs has them
+  const remedies = groups.filter(
+    ({ kind, nearest }) => hasButtons && (kind !== "no_worker" || nearest),
+  );
+  const link = line.path ?? next.map((step) => step.path).find((to) => to && to !== here);
   return html`<div class="problem-line" data-tone=${tone}>
     <${Icon} name="warning" />
     <div>
       ${
-        others
-          ? `${pluralize(others, "other job has", "other jobs have")} the same problem as this one.`
-          : html`<span class="strong"><${Sentence} text=${sentence} withAges /></span>`
+        own
+          ? `This job and ${pluralize(others, "other")}: ${SAME[own] ?? "the same error"}.`
+          : html`<span class="strong"><${Sentence} text=${start} withAges isShort /></span>
+              <${Sentence} text=${rest} withAges isShort />`
       }
       ${link && html` <a href=${link}>${linkTo(link)}</a>`}
+      ${remedies.map((group) => html` <${Remedy} key=${group.kind + group.job_type} group=${group} workspaceId=${workspaceId} />`)}
       ${
-        !others &&
+        !own &&
         (cause || next.length > 0) &&
         html` <details>
           <summary>${next.length > 0 ? "What to do" : "Cause"}</summary>
           ${cause && html`<p>Cause: ${cause.replace(/\.?$/, ".")}</p>`}
           <${Steps} next=${next} here=${here} shown=${link} />
-          ${
-            retrying &&
-            html`<${ActionButton} run=${runAll}>
-            Run ${ids.length < line.jobs ? ids.length : "all"} of them now
-          <//>`
-          }
         </details>`
       }
     </div>

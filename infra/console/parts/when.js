@@ -78,37 +78,44 @@ function Timestamp({ at }) {
   </time>`;
 }
 
-/** Shows how long ago a time was, as `3 min`. A screen reader does not announce each change. */
-function Age({ at }) {
-  const age = roughly(useNow() - Date.parse(at));
-  return html`<time datetime=${at} title=${utc(at)} aria-live="off">${age}</time>`;
+/** Shows how long ago a time was, as `3 min`, or as `3 min ago`. A screen reader does not announce each change. */
+function Age({ at, isPast }) {
+  const now = useNow();
+  return html`<time datetime=${at} title=${utc(at)} aria-live="off">
+    ${isPast ? relative(at, now) : roughly(now - Date.parse(at))}
+  </time>`;
 }
 
 /** Regular expression for a time, code between backticks, a line of code, or the id of a job. */
 const MARKED = new RegExp(
   `${INSTANT.source}|\`([^\`]+)\`|\\b([\\w./-]+\\.py:\\d+)\\b|(?<=\\bjob )([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\\b`,
 );
+/** Return the name of the file in a line of code, with its number. */
+export const fileOf = (place) => place.slice(place.lastIndexOf("/") + 1);
+
 const MARKS = [
   null,
   (part) => html`<${Timestamp} at=${instantOf(part)} />`,
   (part) => html`<code>${part}</code>`,
-  (part) => html`<code>${part}</code>`,
+  (part, isShort) => html`<code title=${part}>${isShort ? fileOf(part) : part}</code>`,
   (part) => html`<a class="mono" href=${`/jobs/${part}`}>${shortId(part)}</a>`,
 ];
 
-const SINCE = /since $/;
+const AGED = /(since|reported at) $/;
 
 /**
  * Shows a sentence with code, short times and links to jobs. The tooltip of each short time is the
- * full time. If `withAges` is true, `since` and a time become `for` and a duration.
+ * full time. If `withAges` is true, `since` and a time become `for` and a duration, and `reported
+ * at` and a time become `reported` and an age. If `isShort` is true, lines of code have no folders.
  */
-export const Sentence = ({ text, withAges = false }) =>
+export const Sentence = ({ text, withAges = false, isShort = false }) =>
   String(text ?? "")
     .split(MARKED)
     .map((part, index, parts) => {
       const kind = index % MARKS.length;
-      if (withAges && kind === 0 && parts[index + 1]) return part.replace(SINCE, "for ");
-      if (withAges && kind === 1 && part && SINCE.test(parts[index - 1]))
-        return html`<${Age} at=${instantOf(part)} />`;
-      return (part && MARKS[kind]?.(part)) ?? part;
+      if (withAges && kind === 0 && parts[index + 1])
+        return part.replace(AGED, (_, words) => (words === "since" ? "for " : "reported "));
+      const [, aged] = (withAges && kind === 1 && part && parts[index - 1].match(AGED)) || [];
+      if (aged) return html`<${Age} at=${instantOf(part)} isPast=${aged !== "since"} />`;
+      return (part && MARKS[kind]?.(part, isShort)) ?? part;
     });

@@ -45,13 +45,16 @@ import { Stale, Placeholder } from "../parts/states-of-view.js";
 import { breakable, fact, jobLink, typeLink } from "../parts/table.js";
 import { createAction } from "../parts/toasts.js";
 import { Waterfall } from "../parts/waterfall.js";
-import { Elapsed, Sentence, useNow, When } from "../parts/when.js";
+import { Elapsed, fileOf, Sentence, useNow, When } from "../parts/when.js";
 import NotFound, { placeholderPage } from "../parts/not-found.js";
 
 const { useJob } = createHooks(hooks, supabase);
 
 /** Milliseconds between two reads of the timeline while a job of the timeline runs. */
 const TRACE_MS = 2000;
+
+/** Milliseconds for which an update or a piece of output counts as new. */
+const NOW_MS = 5000;
 
 export const title = ({ id }) => `Job ${id.slice(-8)}`;
 
@@ -146,9 +149,10 @@ function JobDetails({ watch, job }) {
         <h1 tabindex="-1">
           ${job.job_type} <${StateBadge}
             job=${job}
+            silentSince=${isLive ? (update?.silent ? update.at : null) : undefined}
             cancelling=${Boolean(job.cancel_requested_at)} />
         </h1>
-        <p class="muted clamp wrap">${glimpseOf(job.payload)}</p>
+        <p class="muted clamp wrap">${job.glimpse}</p>
       </div>
       <span class="spacer"></span>
       <${Actions}
@@ -183,6 +187,7 @@ function JobDetails({ watch, job }) {
             html`<${StreamOutput} key=${name} name=${name} content=${content} isLive=${isLive} />`,
         )}
         ${!isLive && data}
+        ${update?.silent && explanation.data.stack?.length > 1 && html`<${Stack} calls=${explanation.data.stack} />`}
         ${
           (job.started_at || trace.value?.jobs.length > 1) &&
           html`<${Timeline}
@@ -240,14 +245,6 @@ function JobDetails({ watch, job }) {
   </article>`;
 }
 
-/** Return the first values of a payload as text. */
-const glimpseOf = (payload) =>
-  Object.entries(payload)
-    .filter(([, value]) => typeof value !== "object")
-    .map((entry) => entry.join(": "))
-    .join(", ")
-    .slice(0, 300);
-
 /**
  * Shows when a job in its first run ends, if its progress continues at the same pace, and whether
  * that is after its timeout `end`.
@@ -262,15 +259,40 @@ function TimeLeft({ job, at, end }) {
   return `about ${roughly(left)} left at this pace${isLate ? ", which is after its timeout" : ""}`;
 }
 
-/** Shows the age of a running job's last update, and the step. */
-const Verdict = ({ update, sentence, data: { sign, step } }) => html`<span aria-live="off">
-  ${
-    update.silent
-      ? html`Silent for <${Elapsed} from=${update.at} />, since ${sign}
-          <${Sentence} text=${sentence.split(sign)[1]} />`
-      : html`Last update: <${When} at=${update.at} />${update.kind && ` (${update.kind})`}${step && `, in its step ${step}`}.`
-  }
-</span>`;
+/** What a running job did, by the kind of its last update. */
+const DID = {
+  start: "started",
+  progress: "reported progress",
+  output: "wrote output",
+  "log line": "wrote a log line",
+  "end of a step": "ended a step",
+};
+
+/** Shows for how long a running job has been silent, or when it last did what, and in which step. */
+function Verdict({ update, sentence, data: { sign, step } }) {
+  const isNow = useNow() < Date.parse(update.at) + NOW_MS;
+  return html`<span aria-live="off">
+    ${
+      update.silent
+        ? html`Silent for <${Elapsed} from=${update.at} />, since ${sign}
+            <${Sentence} text=${sentence.split(sign)[1]} />`
+        : html`It ${DID[update.kind] ?? "sent an update"} ${
+            isNow ? "just now" : html`<${When} at=${update.at} />`
+          }${step && `, in its step ${step}`}.`
+    }
+  </span>`;
+}
+
+/** Shows the calls that led to the line of code of a silent job. */
+const Stack = ({ calls }) => html`<section class="card" aria-labelledby="h-stack">
+  <div class="bar">
+    <h2 id="h-stack">Stack</h2>
+    <span class="muted small">the innermost call last</span>
+  </div>
+  <ol class="traceback">
+    ${calls.map((call) => html`<li key=${call}><code>${call}</code></li>`)}
+  </ol>
+</section>`;
 
 /** The error at the end of a failed job's sentence, because the page shows the error below. */
 const ERROR_AT_END = /(failed at [^.]*?): .*/s;
@@ -296,10 +318,10 @@ function Explained({ explained, job, update }) {
         ${
           update
             ? html`<${Verdict} update=${update} sentence=${first} data=${explanation.data} />`
-            : html`<${Sentence} text=${first} />`
+            : html`<${Sentence} text=${first} withAges />`
         }
       </span>
-      <${Sentence} text=${rest.replace(" %", "\u00a0%")} />
+      <${Sentence} text=${rest.replace(" %", "\u00a0%")} withAges />
       ${cause && html` <span class="muted">Cause: ${cause}</span>`}
       ${
         start &&
@@ -393,6 +415,15 @@ function JobData({ job }) {
   </div>`;
 }
 
+/** Return by how much a number has grown per second in the last ten seconds. */
+function useRate(value) {
+  const samples = useRef([]);
+  const now = Date.now();
+  samples.current = [...samples.current.filter(([at]) => at > now - 10_000), [now, value]];
+  const [[at, before]] = samples.current;
+  return now - at < 2000 ? null : Math.round((1000 * (value - before)) / (now - at));
+}
+
 const SHOWN = 100_000; // a browser takes seconds to lay out a million characters
 
 /**
@@ -401,9 +432,10 @@ const SHOWN = 100_000; // a browser takes seconds to lay out a million character
  */
 function StreamOutput({ name, content, isLive }) {
   const at = useChangeTime(content);
-  const isWriting = useNow(isLive) < Date.parse(isLive && at) + 5000;
+  const isWriting = useNow(isLive) < Date.parse(isLive && at) + NOW_MS;
   const words = useRef(null);
   const text = outputText(content);
+  const rate = useRate(text.length);
   const markEarlier = () =>
     words.current.toggleAttribute("data-earlier", words.current.scrollTop > 0);
   useLayoutEffect(() => {
@@ -417,7 +449,9 @@ function StreamOutput({ name, content, isLive }) {
     <div class="bar">
       <h2>Output: ${name}</h2>
       <span class="muted small">
-        ${text.length > SHOWN && `the last ${number(SHOWN)} of `}${pluralize(text.length, "character")}
+        ${text.length > SHOWN && `the last ${number(SHOWN)} of `}${pluralize(text.length, "character")}${
+          isWriting && rate > 0 && `, about ${number(rate)} a second`
+        }
       </span>
       <span class="spacer"></span>
       ${quietButton("Copy", () => copy(text, "Copied output"))}
@@ -508,7 +542,14 @@ function Facts({ job, last, data = {} }) {
     ${fact("Queue time", job.times?.queue_ms > 0 && duration(job.times.queue_ms))}
     ${fact("Duration", job.started_at && html`<${RunTime} row=${job} />`)}
     ${isRunning && fact("Timeout", data.timeout)}
-    ${isRunning && fact("Line of code", data.place && html`<code>${breakable(data.place)}</code>`)}
+    ${isRunning && fact("Usual duration", data.typical && `up to ${data.typical}`)}
+    ${
+      isRunning &&
+      fact(
+        "Line of code",
+        data.place && html`<code title=${data.place}>${breakable(fileOf(data.place))}</code>`,
+      )
+    }
     ${isRunning && fact("Memory", data.memory_mb && `up to ${data.memory_mb} MB`)}
     ${fact("Attempt", html`<span class="num">${job.attempts} of ${job.max_attempts}</span>`)}
     ${fact("Worker", neighbours("worker_id", job.worker_id ?? last?.worker_id))}

@@ -128,6 +128,8 @@ class _JobFields(Model):
     error: str | None = None
     #: Queue time and duration of the job in milliseconds, as `{queue_ms, run_ms, runs}`.
     times: dict[str, Any] | None = None
+    #: The first simple values of the job's payload in one line, such as `to: a@b.test, count: 3`.
+    glimpse: str | None = None
 
     @property
     def ended(self) -> bool:
@@ -163,9 +165,6 @@ class ListedJob(_JobFields):
 
     `error_message` is cut to 500 characters, and `get_job` returns the whole text.
     """
-
-    #: The first simple values of the job's payload in one line, such as `to: a@b.test, count: 3`.
-    glimpse: str | None = None
 
 
 class JobPage(Model):

@@ -148,7 +148,7 @@ def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker) -> Non
     pulse = {"last": "progress", "for_ms": 0, "memory_mb": 1, "left_ms": 200_000}
     worker.report(lease, pulse=pulse)
     page.reload()
-    expect(page.locator(".explain")).to_contain_text(re.compile("Last update: .*(progress)"))
+    expect(page.locator(".explain")).to_contain_text("It reported progress")
     expect(page.locator(".progress")).to_contain_text(
         "about 5 min left at this pace, which is after its timeout"
     )
@@ -285,10 +285,12 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
 
 def test_jobs_that_retry_are_run_now_one_after_the_other(visit: Visit, worker: HandWorker) -> None:
     """The database rejects changes of one person that wait too long for each other."""
-    for _ in range(3):
+    for _ in range(4):
         worker.enqueue()
-    for lease in worker.lease(3):
-        error = {"type": "ValueError", "message": "the port is closed"}
+    error = {"type": "ValueError", "message": "the port is closed"}
+    last, *others = worker.lease(4)
+    worker.settle(last, "failed", error=error)
+    for lease in others:
         worker.settle(lease, "retry", error=error, retry_after_seconds=3600)
     visitor = visit(ADA, "/jobs")
     page, order = visitor.page, list[str]()
@@ -299,8 +301,15 @@ def test_jobs_that_retry_are_run_now_one_after_the_other(visit: Visit, worker: H
 
     page.on("request", lambda request: note("request", request.url))
     page.on("response", lambda response: note("response", response.url))
-    page.locator(".incidents summary", has_text="What to do").click()
-    click(page.locator(".incidents"), "Run all of them now")
+    line = page.locator(".problem-line")
+    expect(line).to_contain_text(
+        f"3 jobs of {worker.job_type} are retrying and 1 failed in the last hour: ValueError:"
+    )
+    line.locator("summary").click()
+    expect(line.locator("li").first).to_contain_text("Correct what the error names.")
+    expect(line.get_by_role("button", name="Retry", exact=True)).to_be_visible()
+    check_page(visitor)
+    click(line, "Run 3 now")
     click(page.get_by_role("dialog"), "Run 3 jobs now")
     expect(page.locator(".toast")).to_contain_text("Started 3 jobs")
     assert order == 3 * ["request", "response"]
