@@ -1,6 +1,5 @@
 """`minutehand serve`, which runs the service on your own host, where the database invokes it."""
 
-import logging
 import os
 from pathlib import Path
 from typing import Annotated
@@ -52,8 +51,6 @@ def serve(
     let the database invoke the server by minutehand.connect_worker('https://…/api/jobs/worker',
     '<WORKER_SECRET_TOKEN>').
     """
-    import uvicorn
-
     from minutehand.commit import code_environment
     from minutehand.config import Settings
     from minutehand.functions.service import Service
@@ -79,19 +76,12 @@ def serve(
         files = [] if console is None else console_routes(settings, console)
         service = Service(settings, console=files)
         configure_logging(settings.log_level)
-        logging.getLogger("httpx").setLevel(logging.WARNING)
-        config = uvicorn.Config(
+        server = Server(
             service,
+            service.end_streams,
             host=host,
             port=port,
-            # disable websockets, because otherwise an HTTP upgrade request with a body would never
-            # end
-            ws="none",
-            log_config=None,
-            access_log=False,
-            timeout_keep_alive=75,
             timeout_graceful_shutdown=5,
-            server_header=False,
             limit_concurrency=MAX_CONNECTIONS,
         )
-        Server(config, service.end_streams).run()
+        server.run()

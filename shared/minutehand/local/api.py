@@ -4,12 +4,9 @@
 AWS Lambda.
 """
 
-import logging
 import os
 import sys
 from collections.abc import Mapping
-
-import uvicorn
 
 from minutehand.config import Settings
 from minutehand.functions.service import Service
@@ -26,30 +23,23 @@ def main(environ: Mapping[str, str]) -> int:
     """Serve HTTP requests until SIGTERM."""
     settings = Settings.from_env(environ)
     configure_logging(settings.log_level)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     service = Service(
         settings,
         console=console_routes(settings),
         worker="minutehand.local.worker",
         stop_seconds=STOP_SECONDS,
     )
-    config = uvicorn.Config(
+    server = Server(
         service,
+        service.end_streams,
         host="127.0.0.1",
         port=int(environ["API_PORT"]),
         loop="uvloop",
-        # disable websockets, because otherwise an HTTP upgrade request with a body would never end
-        ws="none",
-        log_config=None,
-        access_log=False,
-        # keep idle connections open as long as API Gateway, so that clients close them first
-        timeout_keep_alive=75,
         timeout_graceful_shutdown=2,  # seconds for running requests
-        server_header=False,
         # there is no proxy, so the peer's address is the caller's address
         proxy_headers=False,
     )
-    Server(config, service.end_streams).run()
+    server.run()
     return 0
 
 

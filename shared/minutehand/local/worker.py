@@ -74,5 +74,4 @@ def report_module(name: str, error: Exception) -> None:
 
 
 if __name__ == "__main__":
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     serve_worker(os.environ, start, load_reload_files)
