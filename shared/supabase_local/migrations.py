@@ -179,17 +179,16 @@ def apply_migrations(url: str, migrations: Iterable[Path]) -> list[Path]:
                 )
             connection.execute("reset all")
             _keep_silent(connection)
-            *earlier, last = _parts(_drop_redundant(statements))
-            for part in earlier:
+            parts = _parts(_drop_redundant(statements))
+            for part in parts:
                 with _part_transaction(connection, path, part):
                     _run(connection, path, part)
-            with _part_transaction(connection, path, last):
-                _run(connection, path, last)
-                connection.execute(
-                    "insert into supabase_migrations.schema_migrations (version, name, statements)"
-                    " values (%s, %s, %s)",
-                    (version, name, statements),
-                )
+                    if part is parts[-1]:
+                        connection.execute(
+                            "insert into supabase_migrations.schema_migrations"
+                            " (version, name, statements) values (%s, %s, %s)",
+                            (version, name, statements),
+                        )
             done.append(path)
         if done:
             connection.execute("notify pgrst, 'reload schema'")
@@ -336,12 +335,10 @@ def _keep_silent(connection: Connection) -> None:
 
 
 def _applied_seeds(connection: Connection) -> dict[str, str]:
-    known = connection.execute(
-        "select to_regclass('supabase_migrations.seed_files') is not null"
-    ).fetchone()
-    if not known or not known[0]:
+    try:
+        rows = connection.execute("select path, hash from supabase_migrations.seed_files")
+    except psycopg.errors.UndefinedTable:  # in a new database
         return {}
-    rows = connection.execute("select path, hash from supabase_migrations.seed_files").fetchall()
     return {str(path): str(digest) for path, digest in rows}
 
 

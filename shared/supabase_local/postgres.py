@@ -58,7 +58,6 @@ BUILTIN_LOCALE = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8")
 # commits still reach the kernel, so that only a crash of the machine loses data
 SCRATCH_SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_wal_size": "256MB"}
 MEMORY, MEMORY_BYTES = Path("/dev/shm"), 4 << 30
-CLUSTER_BYTES = 256 << 20  # several times the size of a new database cluster
 
 
 class PostgresFailed(Exception):
@@ -214,29 +213,10 @@ class Postgres:
                 return
 
     def initialise(self) -> None:
-        """Create the data folder with a temporary name, and rename it when it is complete.
-
-        If there is room in memory, the files are created in memory and then copied, because
-        `initdb` on a disk takes twice as long.
-        """
+        """Create the data folder with a temporary name, and rename it when it is complete."""
         draft = self.home / "postgres.draft"
         shutil.rmtree(draft, ignore_errors=True)
-        memory = None if self.scratch else memory_folder(CLUSTER_BYTES)
-        if memory is None:
-            self._initialise(draft)
-        else:
-            sweep(memory)
-            with tempfile.TemporaryDirectory(
-                prefix=f"{SCRATCH}-{os.getpid()}-", dir=memory
-            ) as name:
-                Path(name).chmod(0o711)
-                self._initialise(Path(name, draft.name))
-                # copy with the owner, because another account may own the files
-                subprocess.run(["cp", "-a", Path(name, draft.name), draft], check=True)
-        draft.rename(self.data_dir)
-
-    def _initialise(self, draft: Path) -> None:
-        draft.mkdir(mode=0o700, parents=True)
+        draft.mkdir(mode=0o700)
         handover = self.home / f".initdb-{os.getpid()}"
         write_private(handover, self.password)
         if self.user:
@@ -268,6 +248,7 @@ class Postgres:
             ) from failed
         finally:
             handover.unlink(missing_ok=True)
+        draft.rename(self.data_dir)
 
     def end_leftovers(self) -> None:
         """Stop servers on this data folder that a killed launcher or postmaster left running."""
@@ -365,7 +346,7 @@ def sweep(temporary: Path) -> None:
                 shutil.rmtree(folder)
 
 
-def memory_folder(needed: int = MEMORY_BYTES) -> Path | None:
+def memory_folder() -> Path | None:
     """Return the in-memory file system, or None if it is missing, not writable or too small.
 
     A database has about 300 files, which a disk creates and deletes slowly.
@@ -376,7 +357,7 @@ def memory_folder(needed: int = MEMORY_BYTES) -> Path | None:
     if os.statvfs(MEMORY).f_flag & os.ST_NOEXEC:
         return None
     room = min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory().available)
-    return MEMORY if room >= needed else None
+    return MEMORY if room >= MEMORY_BYTES else None
 
 
 def public_temporary_folder() -> Path:
