@@ -59,9 +59,16 @@ def enqueue(
     watch: Watch = False,
 ) -> None:
     """Enqueue a job."""
-    options = {"delay_seconds": delay, "scheduled_for": at, "priority": priority, "tags": tag}
-    given = {name: value for name, value in options.items() if value not in (None, [])}
-    job = enqueue_job(connection, job_type, read_payload(payload), key, **given)
+    job = enqueue_job(
+        connection,
+        job_type,
+        read_payload(payload),
+        key,
+        delay_seconds=delay,
+        scheduled_for=at,
+        priority=priority,
+        tags=tag or None,
+    )
     if not job["created"]:
         output.hint("already enqueued: the key belongs to this job")
     if job.get("schema_version") == 0:  # no worker has yet published the type
@@ -76,7 +83,7 @@ def enqueue_job(
 ) -> dict[str, Any]:
     """Enqueue a job. Without an idempotency key, each call creates a job.
 
-    `created` is False if the key belongs to an older job.
+    An option of None takes the default. `created` is False if the key belongs to an older job.
     """
     body = {"workspace_id": connection.workspace, "job_type": job_type, "payload": payload}
     headers = {"idempotency-key": key or str(uuid.uuid4())}

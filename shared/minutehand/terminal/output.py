@@ -215,24 +215,22 @@ def format_value(value: Any) -> str:
 
 
 def cell(name: str, value: Any) -> Text:
-    """Format the value of a column for people."""
+    """Format the value of a column for people. `Output.text` escapes its control characters."""
     if value is None:
         return Text("-", style="dim")
     if name in {"error", "error_message"}:
-        return Text(escape_controls(str(value).partition("\n")[0], lines=False))
+        return Text(str(value).partition("\n")[0])
     if isinstance(value, list) and all(isinstance(word, str) for word in value):
-        return Text(escape_controls(", ".join(value)))
+        return Text(", ".join(value))
     if name.endswith("_at"):
         return Text(ago(str(value)))
     if isinstance(value, bool):
         return Text(format_value(value))
     if isinstance(value, Mapping | list):
-        return Text(escape_controls(json.dumps(value, ensure_ascii=False)))
+        return Text(json.dumps(value, ensure_ascii=False))
     if name == "id":
         return Text(str(value)[-SHORT_ID:])
-    return Text(
-        escape_controls(str(value)), style=COLOURS.get(str(value), "") if name == "state" else ""
-    )
+    return Text(str(value), style=COLOURS.get(str(value), "") if name == "state" else "")
 
 
 def local_time(timestamp: str) -> str:
