@@ -9,7 +9,7 @@ import pytest
 
 from supabase_local.postgres import Postgres
 from tests.supabase_local.realtime.support import Server, Socket, open_socket
-from tests.support.databases import HOSTED, Database, create_clone, fresh_database
+from tests.support.databases import HOSTED, Database, fresh_database
 from tests.support.stacks import TRUTH_URL
 
 #: A table with rights per topic, which the policies read as in a real project.
@@ -39,23 +39,9 @@ DROPS = """
 """
 
 
-@pytest.fixture(scope="session")
-def bare_template(postgres: Postgres) -> str:
-    """The database of a hosted project before its first migration.
-
-    Realtime is tested without the engine.
-    """
-    name = "template_realtime"
-    with psycopg.connect(postgres.url(), autocommit=True) as connection:
-        create_clone(connection, name, template=HOSTED)
-    with psycopg.connect(postgres.url(database=name), autocommit=True) as connection:
-        connection.execute(POLICIES)
-    return name
-
-
 @pytest.fixture(scope="module")
-def project(postgres: Postgres, bare_template: str) -> Iterator[Database]:
-    """The database of this module with the policies."""
+def project(postgres: Postgres) -> Iterator[Database]:
+    """A hosted project's database with the policies, and without the engine."""
     if TRUTH_URL:
         database = Database(postgres, "", os.environ["DATABASE_URL"])
         with database.connect() as connection:
@@ -66,7 +52,8 @@ def project(postgres: Postgres, bare_template: str) -> Iterator[Database]:
                 if row not in kept:
                     connection.execute(row[0])
         return
-    with fresh_database(postgres, template=bare_template) as database:
+    with fresh_database(postgres, template=HOSTED) as database:
+        database.run(POLICIES)
         yield database
 
 

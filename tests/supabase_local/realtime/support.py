@@ -33,10 +33,9 @@ PATIENCE = 60.0
 QUIET = 0.3
 
 
-def token(
-    sub: str = ADA, *, role: str = "authenticated", seconds: float = 3600, **claims: Any
-) -> str:
-    body = {"sub": sub, "role": role, "exp": int(time.time() + seconds), **claims}
+def token(sub: str = ADA, *, seconds: float = 3600, **claims: Any) -> str:
+    exp = int(time.time() + seconds)
+    body = {"sub": sub, "role": "authenticated", "exp": exp, **claims}
     return jwt.encode({k: v for k, v in body.items() if v is not None}, SECRET, "HS256")
 
 
@@ -73,9 +72,8 @@ class Server:
 
         until(is_seen)
 
-    def websocket_url(self, *, key: str | None, vsn: str | None = "2.0.0") -> str:
-        pairs = [("apikey", key), ("vsn", vsn)]
-        query = "&".join(f"{name}={value}" for name, value in pairs if value is not None)
+    def websocket_url(self, *, key: str | None, vsn: str = "2.0.0") -> str:
+        query = f"apikey={key}&vsn={vsn}" if key else f"vsn={vsn}"
         return f"{self.http.replace('http', 'ws', 1)}/realtime/v1/websocket?{query}"
 
     def stop(self) -> None:
