@@ -136,7 +136,7 @@ class JobList {
       this.#readAt = Date.now();
       this.#rows = new Map([...page.jobs, ...kept].map((row) => [row.id, row]));
       this.#old = new Set(kept.map((row) => row.id));
-      if (kept.length === 0) this.#end(page.next);
+      if (kept.length === 0 || ids) this.#end(page.next);
       await this.#readOld();
       this.#set({ counts: await counting });
     });
@@ -166,8 +166,8 @@ class JobList {
    * database returns only ids.
    */
   async #firstPage() {
-    const first = this.#filter.ids ? MAX_REFRESHED : PAGE; // at first, no row is visible
-    const limit = Math.min(this.#visible().length, PAGE) || first;
+    // jobs that are new in a list of ids may be old; at first, no row is visible
+    const limit = this.#filter.ids ? MAX_REFRESHED : Math.min(this.#visible().length, PAGE) || PAGE;
     const page = await this.#page(this.#filter, this.#cursorOfTop, limit);
     const known = new Map(this.#top.map(({ id }) => [id, this.#rows.get(id)]));
     const isNew = (row) => !row.state && !known.get(row.id);

@@ -100,7 +100,14 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
   const { attention } = useStore(problems);
   const groups = useGroups();
   const isGrouped = filter.state === "attention";
-  const listed = attention ? [...groups.keys()] : null;
+  const [opened, setOpened] = useState(new Set());
+  const distinct = [...new Set(groups.values())];
+  const canClose = (group) => distinct.length > 1 && group.job_ids.length > 2 * CLOSED;
+  const isClosed = (group) => canClose(group) && !opened.has(keyOf(group));
+  const shown = distinct.flatMap((group) =>
+    isClosed(group) ? group.job_ids.slice(0, CLOSED) : group.job_ids,
+  );
+  const listed = attention ? [...new Set(shown)] : null;
   const { list, state } = useJobList(workspaceId, query, isGrouped ? listed : undefined);
   const [chosen, setChosen] = useState(new Set());
   const { rows } = state;
@@ -117,7 +124,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
     return html`<th scope="col" key=${name} class=${of} aria-sort=${canSort && isSorted ? direction : undefined}>
       ${
         canSort && SORTS[name]
-          ? html`<button type="button" class="sort" onClick=${() => setSort(sort === name ? "" : name)}>
+          ? html`<button type="button" class="plain" onClick=${() => setSort(sort === name ? "" : name)}>
               ${name}${isSorted && (direction === "ascending" ? " ↑" : " ↓")}
             </button>`
           : name
@@ -137,13 +144,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
     if (!state.error && view.end + ahead > lines.length) list.current?.more();
   }, [view.start, view.end, state]);
   useLayoutEffect(() => setChosen(new Set()), [workspaceId, key]);
-  const toggle = (...some) =>
-    setChosen((now) => {
-      const next = new Set(now);
-      const isAdded = some.some((id) => !now.has(id));
-      for (const id of some) isAdded ? next.add(id) : next.delete(id);
-      return next;
-    });
+  const toggle = (...some) => setChosen(toggled(some));
   const allShown = rows.length > 0 && picked.length === rows.length;
   const retry = () => list.current.refresh();
   useKey(isMoveKey, moveByKey);
@@ -171,6 +172,8 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
           key="head"
           group=${group}
           jobs=${jobs}
+          isClosed=${isClosed(group)}
+          flip=${canClose(group) && (() => setOpened(toggled([keyOf(group)])))}
           index=${index}
           isChosen=${jobs.every(({ id }) => chosen.has(id))}
           toggle=${toggle}
@@ -244,11 +247,18 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
     ${
       rows.length > 0 &&
       html`<p class="muted small foot num">
-        ${pluralize(rows.length, "job")}${!state.isAll && " loaded, more below"}
+        ${pluralize(rows.length, "job")}
+        ${state.isAll ? isGrouped && " shown" : " loaded, more below"}
       </p>`
     }
   </div>`;
 }
+
+/** Return a function that adds values to a set, or removes them if the set has all of them. */
+const toggled = (values) => (now) => {
+  const isAdded = values.some((value) => !now.has(value));
+  return new Set([...now, ...values].filter((value) => isAdded || !values.includes(value)));
+};
 
 /** Return the lines of a list of groups: a heading for each group, and then its jobs. */
 function groupRows(rows, groups) {
@@ -416,6 +426,9 @@ const textsOf = (row, known) =>
           (row.status !== "completed" && (row.progress?.message || row.progress?.stage)),
       ];
 
+/** Number of jobs that a large group shows until a person opens it. */
+const CLOSED = 5;
+
 /** What the words of a group say of its time `since`. */
 const SINCE = {
   silent: "oldest update",
@@ -425,11 +438,12 @@ const SINCE = {
 };
 
 /** Row above the jobs of a group of `attention`, with the cause and a button. */
-function GroupHead({ group, jobs, index, isChosen, toggle, workspaceId, done }) {
+function GroupHead({ group, jobs, index, isClosed, flip, isChosen, toggle, workspaceId, done }) {
   const { kind, job_type: type, more, error, nearest, since } = group;
   const [tone, count] = [error ? "failed" : "waiting", atLeast(group.jobs, more)];
   const state = kind === "no_worker" ? "" : `${kind} `;
-  const name = `${count} ${state}${group.jobs === 1 ? "job" : "jobs"} of ${type}`;
+  const suffix = kind === "no_worker" ? ", no worker" : "";
+  const name = `${count} ${state}${group.jobs === 1 ? "job" : "jobs"} of ${type}${suffix}`;
   return html`<tr class="group-row" aria-rowindex=${index + 2} data-tone=${tone}>
     <td class="c-check">
       <label class="tick">
@@ -437,12 +451,21 @@ function GroupHead({ group, jobs, index, isChosen, toggle, workspaceId, done }) 
           type="checkbox"
           checked=${isChosen}
           onChange=${() => toggle(...jobs.map(({ id }) => id))} />
-        <span class="hidden">Select ${name}</span>
+        <span class="hidden">Select ${name}${isClosed && ", those shown"}</span>
       </label>
     </td>
     <th scope="rowgroup">
       <div class="group-head">
-        <span class="strong">${name}${kind === "no_worker" && " without a worker"}</span>
+        <span class="strong">
+          ${
+            flip
+              ? html`<button type="button" class="plain" aria-expanded=${!isClosed} onClick=${flip}>
+                  ${isClosed ? "▸" : "▾"} ${name}
+                  ${isClosed && html`<span class="phone-less"> (${jobs.length} shown)</span>`}
+                </button>`
+              : name
+          }
+        </span>
         <span class=${classes("job-note", error && "bad")} title=${error}>
           ${error ?? (nearest && `Did you mean ${nearest}?`)}
         </span>

@@ -263,7 +263,7 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
     expect(page.locator("[data-group=attention]")).to_have_text("Needs attention 2")
     expect(page.locator("[data-group=running]")).to_have_text("Running 1 · silent")
     heads = page.locator(".group-head .strong")
-    unserved = f"1 job of {worker.job_type}s without a worker"
+    unserved = f"1 job of {worker.job_type}s, no worker"
     expect(heads).to_have_text([unserved, f"1 silent job of {worker.job_type}"])
     check_page(visitor)
     page.locator("h1").focus()
@@ -281,6 +281,24 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
     expect(heads).to_have_count(0)
     visitor.open("/jobs?state=running")
     expect(page.locator("tr.job-row .badge")).to_have_text("Cancelling")
+
+
+def test_a_large_group_of_jobs_in_trouble_is_closed(visit: Visit, worker: HandWorker) -> None:
+    """The list shows five of its jobs, so that the next group is in view."""
+    insert = "insert into public.jobs (workspace_id, user_id, job_type) values (%s, %s, %s)"
+    for name in 11 * ["many"] + ["few"]:
+        worker.run(insert, worker.workspace_id, ADA.id, f"{worker.job_type}.{name}")
+    worker.run("update public.jobs set created_at = now() - interval '3 hours'")
+    page = visit(ADA, "/jobs?state=attention").page
+    rows = page.locator("tr.job-row")
+    expect(rows).to_have_count(6)
+    head = page.get_by_role("button", name=f"11 jobs of {worker.job_type}.many")
+    expect(head).to_have_attribute("aria-expanded", "false")
+    head.click()
+    expect(rows).to_have_count(12)
+    page.get_by_label(f"Select 11 jobs of {worker.job_type}.many").check()
+    bar = page.get_by_role("region", name="Selected jobs")
+    expect(bar).to_contain_text(f"11 queued jobs of {worker.job_type}.many selected")
 
 
 def test_jobs_that_retry_are_run_now_one_after_the_other(visit: Visit, worker: HandWorker) -> None:
