@@ -63,7 +63,7 @@ def started(engine: Engine, **options: Any) -> Json:
 
 def later(engine: Engine, seconds: float) -> str:
     """Return the time that the database's clock will show after the given seconds."""
-    return str(engine.one("select queue.clock() + %s * interval '1 second'", seconds).isoformat())
+    return engine.now(seconds).isoformat()
 
 
 def seconds_until(engine: Engine, job_id: str) -> float:

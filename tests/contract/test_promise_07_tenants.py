@@ -388,12 +388,6 @@ def test_a_users_guest_session_is_theirs_alone(engine: Engine) -> None:
             assert not may_join(stranger, f"session:{session}")
 
 
-def revoke(engine: Engine, grace: int) -> None:
-    """Revoke the worker keys issued until now. They stay valid for the grace period only."""
-    now = engine.one("select queue.clock()")
-    engine.rpc("revoke_worker_keys", p_before=now, p_grace_seconds=grace)
-
-
 def test_a_revoked_worker_key_answers_nowhere(engine: Engine) -> None:
     """A revoked worker key is valid until its grace period ends.
 
@@ -411,11 +405,11 @@ def test_a_revoked_worker_key_answers_nowhere(engine: Engine) -> None:
                 return error.diag.message_hint
 
     assert leases(3600) == 1
-    revoke(engine, 360)
+    engine.revoke_keys(p_grace_seconds=360)
     assert leases(3600) == 1
     engine.advance(361)
     assert leases(3600) == "key_revoked"
-    revoke(engine, 360)
+    engine.revoke_keys(p_grace_seconds=360)
     assert leases(3600) == "key_revoked"
     assert leases(-361) == 1
 
@@ -429,7 +423,7 @@ def test_what_a_worker_read_signs_no_address_after_a_rotation(engine: Engine) ->
     with engine.as_role("job_worker", iat=time.time()) as worker:
         assert ids_of(worker.lease(1, call=2)) == [job_id]
         read = worker.rpc("guest_key")
-    revoke(engine, 0)
+    engine.revoke_keys(p_grace_seconds=0)
     assert engine.rpc("guest_key") != read
 
 

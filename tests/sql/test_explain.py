@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.contract.observed import refused
+from tests.contract.observed import later, refused
 from tests.support.engine import ACME, EVE, GLOBEX, TICK, Engine, Json, handle
 from tests.support.patience import until
 
@@ -148,8 +148,10 @@ def test_a_missed_start_names_what_held_the_job(engine: Engine) -> None:
     """
 
     def enqueue(seconds: int) -> list[str]:
-        at = str(engine.one("select queue.clock() + %s * interval '1 second'", seconds))
-        return [engine.enqueue(deadline_at=at), engine.enqueue(start_by_seconds=seconds)]
+        return [
+            engine.enqueue(deadline_at=later(engine, seconds)),
+            engine.enqueue(start_by_seconds=seconds),
+        ]
 
     def sentences(ids: list[str]) -> str:
         return " ".join(engine.explain(each)["sentence"] for each in ids)
@@ -189,7 +191,7 @@ def test_only_jobs_ahead_that_can_run_are_counted(engine: Engine) -> None:
     engine.enqueue(job_type="other")
     engine.enqueue_many(2, job_type="keyed", concurrency_key="k")
     engine.enqueue(delay_seconds=60)
-    engine.enqueue(deadline_at=str(engine.one("select queue.clock() + interval '1 second'")))
+    engine.enqueue(deadline_at=later(engine, 1))
     engine.enqueue(start_by_seconds=1)
     last = engine.enqueue()
     engine.advance(2)
@@ -240,7 +242,7 @@ def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -
     assert (said["reason"], "0 0 30 2 *" in said["cause"]) == ("no_processor", True)
     assert "Worker w2 served it, and was last seen at" in said["sentence"]
     assert said["next"][0]["command"] == "minutehand types other"
-    engine.rpc("revoke_worker_keys", p_before=engine.one("select queue.clock()").isoformat())
+    engine.revoke_keys()
     assert engine.explain(job_id)["next"][0]["command"] == "minutehand token worker"
     engine.advance(200)
     engine.lease_call(0, worker="w3", job_types=["third"])  # with a new key
@@ -300,7 +302,7 @@ def test_failed_jobs_that_are_deleted_at_once_are_a_finding(engine: Engine, ada:
 def test_an_expired_worker_key_is_named(engine: Engine, seconds: int, is_named: bool) -> None:
     """If the last worker called until its key expired, and did not stop, it needs a new key."""
     job_id = engine.enqueue()
-    expires = engine.one("select extract(epoch from queue.clock())::integer") + seconds
+    expires = int(engine.now(seconds).timestamp())
     with engine.as_role("job_worker", exp=expires) as worker:
         worker.rpc("lease_jobs", p_request=LOOK)
     engine.advance(200)
@@ -333,14 +335,14 @@ def test_an_expired_key_is_named_though_another_worker_serves_its_types(engine: 
         keys = [bool(worker["key_expired_at"]) for worker in line["serving"]]
         return "expired_key" in engine.findings(), keys
 
-    expires = engine.one("select extract(epoch from queue.clock())::integer + 50")
-    with engine.as_role("job_worker", exp=expires) as worker:
+    expires = engine.now(50)
+    with engine.as_role("job_worker", exp=int(expires.timestamp())) as worker:
         worker.rpc("lease_jobs", p_request=LOOK)
     assert signs() == (False, [False, False])
     engine.advance(200)
     assert signs() == (True, [False, True])
     found = engine.findings()["expired_key"]
-    assert f"expired at {engine.one('select to_timestamp(%s)', expires):%F %T}+00" in str(found)
+    assert f"expired at {expires:%F %T}+00" in str(found)
     assert "WORKER_KEY" in found["next"][0]["words"]
     engine.advance(500)
     assert signs() == (False, [False, True])
@@ -349,8 +351,8 @@ def test_an_expired_key_is_named_though_another_worker_serves_its_types(engine: 
 def test_a_lost_lease_is_explained_by_known_times_alone(engine: Engine) -> None:
     """A worker may have worked on while the Data API was away, or while its key was expired."""
     job_id = engine.enqueue(max_attempts=1)
-    key = engine.one("select extract(epoch from queue.clock())::integer + 50")
-    with engine.as_role("job_worker", exp=key) as worker:
+    expires = engine.now(50)
+    with engine.as_role("job_worker", exp=int(expires.timestamp())) as worker:
         worker.lease_one()
     engine.advance(55)
     texts = [engine.findings()["silent_worker"], engine.explain(job_id)]
@@ -359,7 +361,7 @@ def test_a_lost_lease_is_explained_by_known_times_alone(engine: Engine) -> None:
     engine.maintain()
     for said in (*texts, engine.explain(job_id)):
         assert "last known call of" in said["sentence"]
-        assert f"expired at {engine.one('select to_timestamp(%s)', key):%F %T}+00" in str(said)
+        assert f"expired at {expires:%F %T}+00" in str(said)
         assert ("token worker" in str(said["next"])) == (said in texts)
     assert "Its lease expired once" in said["sentence"]
 
@@ -368,7 +370,7 @@ def test_a_lost_lease_is_explained_by_known_times_alone(engine: Engine) -> None:
 def test_a_renewal_is_no_evidence_of_a_short_key(engine: Engine, age: int, is_named: bool) -> None:
     """A worker without free slots updates no row, and may have signed another key since."""
     job_id = engine.enqueue()
-    now = engine.one("select extract(epoch from queue.clock())::integer")
+    now = int(engine.now().timestamp())
     with engine.as_role("job_worker", iat=now - age, exp=now + 600) as worker:
         lease = worker.lease_one()
     engine.advance(590)
@@ -388,7 +390,7 @@ def test_revoked_keys_leave_no_advice_to_wait(engine: Engine) -> None:
     due = engine.enqueue(delay_seconds=1)
     engine.advance(2)
     ids = [runs, due, *engine.enqueue_many(2)]
-    now = engine.one("select queue.clock()").isoformat()
+    now = engine.now()
 
     for grace, is_revoked in ((60, False), (0, True)):
         engine.rpc("revoke_worker_keys", p_before=now, p_grace_seconds=grace)
@@ -404,20 +406,19 @@ def test_revoked_keys_leave_no_advice_to_wait(engine: Engine) -> None:
         assert "token worker" not in str(said := engine.explain(job_id))
         assert said["reason"] != "no_processor"
     engine.advance(90)
-    iat = engine.one("select extract(epoch from queue.clock())::integer")
-    with engine.as_role("job_worker", iat=iat) as worker:
+    with engine.as_role("job_worker", iat=int(engine.now().timestamp())) as worker:
         worker.lease_call(0, worker="keyless", job_types=["work", "other"])
-    engine.rpc("revoke_worker_keys", p_before=engine.one("select queue.clock()").isoformat())
+    engine.revoke_keys()
     assert "token worker" not in str(engine.explain(engine.enqueue(job_type="other")))
 
 
 def test_a_worker_whose_key_was_revoked_is_not_said_to_hang(engine: Engine) -> None:
     """Other workers have a newer key, so the workers as a whole are not without a key."""
     job_id = engine.enqueue()
-    now = engine.one("select extract(epoch from queue.clock())::integer")
+    now = int(engine.now().timestamp())
     with engine.as_role("job_worker", iat=now - 7200, exp=now + 7200) as worker:
         worker.lease_one()
-    engine.rpc("revoke_worker_keys", p_before=engine.one("select queue.clock()").isoformat())
+    engine.revoke_keys()
     revoked = "select to_timestamp((queue.setting('worker_keys_revoked') #>> '{-1,from}')::bigint)"
     at = engine.one(revoked)
     for seconds in (5, 45):
@@ -442,8 +443,7 @@ def test_a_job_that_a_disabled_trigger_did_not_place_is_named(engine: Engine) ->
         assert "no worker finds it" in engine.explain(job_id)["sentence"]
     # maintenance ends an overdue job that has left its table
     unstarted = engine.enqueue(delay_seconds=5, start_by_seconds=5)
-    at = str(engine.one("select queue.clock() + interval '5 seconds'"))
-    overdue, lease = engine.start(deadline_at=at)
+    overdue, lease = engine.start(deadline_at=later(engine, 5))
     engine.advance(20)
     engine.lease_call(0, call=2)
     engine.settle(lease, "released")
@@ -489,17 +489,14 @@ def test_a_scheduled_job_that_is_postponed_or_fails_before_its_time_is_named(
     assert "with its unique key last changed it at" in said["sentence"]
     assert said["estimated_start_at"] is None  # the next enqueue changes it again
     assert "enqueues with its key k postpone it" in said["next"][0]["words"]
-    at = str(engine.one("select queue.clock() + interval '5 seconds'"))
-    late = engine.explain(engine.enqueue(delay_seconds=60, deadline_at=at))
+    late = engine.explain(engine.enqueue(delay_seconds=60, deadline_at=later(engine, 5)))
     assert "It fails if it has not ended at" in late["sentence"]
     assert "or it fails at" in late["next"][0]["words"]
-    at = str(engine.one("select queue.clock() + interval '90 seconds'"))
+    at = later(engine, 90)
     for seconds, is_late in ((100, True), (60, False)):
         job_id = engine.enqueue(deadline_at=at, priority=1)
-        end = str(engine.one("select queue.clock() + %s * interval '1 second'", seconds))
-        engine.settle(
-            engine.lease_one(limit=1), "waiting", wait={"kind": "sleep", "name": "s", "until": end}
-        )
+        wait = {"kind": "sleep", "name": "s", "until": later(engine, seconds)}
+        engine.settle(engine.lease_one(limit=1), "waiting", wait=wait)
         said = engine.explain(job_id)
         assert ("It fails if it has not ended at" in said["sentence"]) == is_late
         assert ("It fails then." in said["next"][0]["words"]) == is_late
@@ -650,11 +647,11 @@ def test_a_job_that_the_project_refuses_to_change_is_said(engine: Engine) -> Non
     It also returns the error's time and a remedy.
     """
     sleeper, starter = engine.enqueue_many(2)
-    wait = {"kind": "sleep", "name": "s", "until": str(engine.one("select queue.clock()"))}
+    wait = {"kind": "sleep", "name": "s", "until": later(engine, 0)}
     engine.settle(engine.lease(1)[0], "waiting", wait=wait)
     engine.add_trigger("before update", "raise 'no change';")
     engine.advance(2)
-    at = engine.one("select queue.clock()")
+    at = engine.now()
     engine.maintain()
     engine.lease_call(1)
 
@@ -1038,7 +1035,7 @@ def test_a_holder_of_another_workspace_is_only_said_to_be_that(engine: Engine, a
 
 def test_an_advice_to_wait_has_an_end(engine: Engine) -> None:
     """The advice "Nothing to do until …" changes to another reason when its time has passed."""
-    for delay, first, later in ((1, "due", "passed_over"), (0, "next_in_line", "not_leased")):
+    for delay, first, then in ((1, "due", "passed_over"), (0, "next_in_line", "not_leased")):
         job_id = engine.enqueue(delay_seconds=delay)
         engine.rpc("lease_jobs", p_request=LOOK)  # a worker is now known
         engine.advance(2)
@@ -1048,10 +1045,10 @@ def test_an_advice_to_wait_has_an_end(engine: Engine) -> None:
         engine.advance(100)
         hung = "If they have hung since" in str(engine.explain(job_id)["next"])
         engine.rpc("lease_jobs", p_request=LOOK | {"call": 2})
-        assert reason(engine, job_id) == later
+        assert reason(engine, job_id) == then
         engine.run("update queue.workers set slots = '[]'")  # a process that runs only suspects
         absent = "No worker that serves it runs." in engine.explain(job_id)["sentence"]
-        assert hung == absent == (later == "not_leased")
+        assert hung == absent == (then == "not_leased")
         engine.run_all()
 
 
@@ -1198,7 +1195,7 @@ def test_a_running_job_shows_what_follows_at_its_timeout(engine: Engine) -> None
 
     A job alone in such a call is not silent since its start, and a shorter timeout would not help.
     """
-    at = str(engine.one("select queue.clock() + interval '9 minutes'"))
+    at = later(engine, 540)
     left: dict[str, Any] = {"last": "start", "for_ms": 0, "place": "a.py:1", "memory_mb": 9}
     for options, more, then in (
         ({}, {}, "it times out, then attempt 2 of 5 follows."),
@@ -1224,7 +1221,7 @@ def test_a_running_job_shows_what_follows_at_its_timeout(engine: Engine) -> None
     assert said["next"][0]["words"].endswith("Then give the call at a.py:1 a time limit.")
     policy = "update queue.job_types set timeout_seconds = %s, registered_at = %s"
     before = engine.rows("select timeout_seconds, registered_at from queue.job_types")[0]
-    engine.run(policy, 30, engine.one("select queue.clock()"))  # the worker has another timeout
+    engine.run(policy, 30, engine.now())  # the worker has another timeout
     assert ", since its start, at" in engine.explain(job_id)["sentence"]
     engine.run(policy, *before)
     engine.advance(10)  # the event loop is blocked

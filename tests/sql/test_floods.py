@@ -133,10 +133,9 @@ def shop(engine: Engine) -> dict[str, str]:
 
 def connect(stack: ExitStack, engine: Engine, user: str | None) -> Engine:
     """Open a session of a person or a guest. A call that waits for five seconds is cancelled."""
-    role = ("authenticated", {"sub": user}) if user else ("anon", {})
-    connection = stack.enter_context(engine.database.as_role(*role))
-    connection.execute("set statement_timeout = '5s'")
-    return Engine(engine.database, connection)
+    session = stack.enter_context(engine.member(user) if user else engine.as_role("anon"))
+    session.run("set statement_timeout = '5s'")
+    return session
 
 
 def open_transaction(stack: ExitStack, session: Engine, path: str = "") -> Engine:

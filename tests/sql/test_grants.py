@@ -45,12 +45,12 @@ def test_a_revoked_key_learns_nothing_of_any_function(engine: Engine) -> None:
     engine.run("select setval('queue.slots_ms', %s)", 2**52)
     request = '{"job_id": "00000000-0000-4000-8000-000000000000", "fence": 7, "items": []}'
     calls = engine.rows(OF_WORKERS, f"'{request}'::jsonb")
-    engine.rpc("revoke_worker_keys", p_before=engine.one("select queue.clock()"), p_grace_seconds=0)
+    engine.revoke_keys(p_grace_seconds=0)
 
     result = {}
     for call in calls:
-        with engine.database.as_role("job_worker", {"iat": 1}) as connection:
-            result[call] = refused(connection.execute, call.encode())[1]
+        with engine.as_role("job_worker", iat=1) as worker:
+            result[call] = refused(worker.run, call)[1]
 
     assert len(calls) > 30
     assert {call: word for call, word in result.items() if word != "key_revoked"} == {}
@@ -74,11 +74,11 @@ def test_what_a_stolen_key_registered_goes_with_it(engine: Engine, ada: Engine) 
         " select job_type from queue.lanes where unused_since is null"
         " union all select name from queue.schedules union all select worker_id from queue.workers"
     )
-    engine.rpc("revoke_worker_keys", p_before=engine.one("select queue.clock()"))
+    engine.revoke_keys()
     assert set(engine.rows(made)) == {"webhook_delivery", "work"}
     assert engine.resume("job_type", "thief.1")["paused"] is False
-    with engine.database.as_role("job_worker", {"iat": 4_000_000_000}) as connection:
-        Engine(engine.database, connection).register("work")
+    with engine.as_role("job_worker", iat=4_000_000_000) as worker:
+        worker.register()
     ada.enqueue()
     assert engine.lease_one(limit=1)["job"]["id"] == job_id
 
@@ -89,8 +89,8 @@ def test_a_job_that_commits_after_keys_were_revoked_runs(engine: Engine) -> None
     The next registration of the job type finds it.
     """
     with engine.open_transaction() as other:
-        job_id, now = other.enqueue(), engine.one("select queue.clock()")
-        assert engine.rpc("revoke_worker_keys", p_before=now, p_grace_seconds=None)["from"]
+        job_id = other.enqueue()
+        assert engine.revoke_keys(p_grace_seconds=None)["from"]
     engine.register()
 
     assert engine.lease_one()["job"]["id"] == job_id

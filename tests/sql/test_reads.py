@@ -117,9 +117,9 @@ def test_a_list_is_of_the_workspace_joined_first_and_an_operators_of_all(
     engine.run(join, GLOBEX, BOB)
     assert pages(bob, 20) == own != everything
     assert pages(bob, 20, workspace_id=GLOBEX) == [i for i in everything if i not in own]
-    staff = {"sub": ADA, "app_metadata": {"minutehand_operator": True}}
-    with engine.database.as_role("authenticated", staff) as connection:
-        assert pages(Engine(engine.database, connection), 20) == everything
+    claims = {"minutehand_operator": True}
+    with engine.as_role("authenticated", sub=ADA, app_metadata=claims) as staff:
+        assert pages(staff, 20) == everything
     assert refused(engine.rpc, "list_jobs") == ("PT400", "invalid_argument", "workspace_id")
 
 

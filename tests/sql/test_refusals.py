@@ -294,14 +294,13 @@ def test_a_wrong_value_is_the_callers_mistake_and_shows_no_row(engine: Engine, r
     calls = {name: {**CALLS[name], **STORED.get(name, {})} for name in names}
     calls = calls or LEASE | {name: ways.sql for name, ways in TABLE.items()}
     found = set()
-    with engine.database.as_role(role, ROLES[role]) as connection:
-        caller = Engine(engine.database, connection)
+    with engine.as_role(role, **ROLES[role]) as caller:
         for name, arguments in calls.items():
             for key, value in arguments.items():
                 for wrong in wrong_values(value):
                     given = put({**arguments, key: wrong}, ids, "x")
                     try:
-                        with connection.transaction(force_rollback=True):
+                        with caller.connection.transaction(force_rollback=True):
                             caller.rpc(name, **given)
                     except psycopg.Error as error:
                         state = str(error.sqlstate)[:2]

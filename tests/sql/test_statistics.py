@@ -69,7 +69,7 @@ def test_a_series_has_points_of_its_step_and_drops_what_is_old(engine: Engine) -
         return sum(point["completed"] for point in series["points"])
 
     engine.stop_clock()
-    engine.advance(3540 - float(engine.one("select extract(epoch from queue.clock()) % 3600")))
+    engine.advance(3540 - engine.now().timestamp() % 3600)
     kept = "select from queue.stats where counts ->> 'completed' > '0'"
     engine.settle(started(engine))
     engine.elapse(READ_SECONDS)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.observed import refused
+from tests.contract.observed import later, refused
 from tests.support.engine import Engine, Json, ids_of
 
 
@@ -220,9 +220,8 @@ def test_between_two_deploys_the_younger_one_holds(engine: Engine) -> None:
     back = {"job_type": "t", "deployed_at": "9999-01-01T00:00:00Z", "max_concurrency": 2}
     assert publish(engine, {**back, "schedules": []})["registered"] == 1
     assert engine.rows(runs) == []
-    engine.advance((next_at - engine.one("select queue.clock()")).total_seconds() + 60)
-    now = engine.one("select queue.clock()").isoformat()
-    again = {**back, **schedules, "deployed_at": now, "max_concurrency": 3}
+    engine.advance((next_at - engine.now()).total_seconds() + 60)
+    again = {**back, **schedules, "deployed_at": later(engine, 0), "max_concurrency": 3}
     assert publish(engine, again)["registered"] == 1
     assert (known(engine, "t")["max_concurrency"], known(engine, "t")["schema_version"]) == (3, 1)
     engine.maintain()

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -163,6 +163,15 @@ class Engine:
         """Enqueue a job and lease it. Return the job's id and the lease."""
         return self.enqueue(payload, **options), self.lease_one()
 
+    def now(self, seconds: float = 0) -> datetime:
+        """Return the time that the database's clock shows, or will show after some seconds."""
+        now: datetime = self.one("select queue.clock()")
+        return now + timedelta(seconds=seconds)
+
+    def revoke_keys(self, **grace: int | None) -> Json:
+        """Revoke the worker keys that were issued until now."""
+        return self.rpc("revoke_worker_keys", p_before=self.now(), **grace)
+
     def cancel(self, job_id: str) -> Json:
         return self.rpc("cancel_job", p_job_id=job_id)
 
@@ -277,7 +286,7 @@ class Engine:
 
         The duration of statements then does not refill a rate limit.
         """
-        self.stopped_at, self.ahead = self.one("select queue.clock()"), 0.0
+        self.stopped_at, self.ahead = self.now(), 0.0
         self.advance(0)
 
     @contextmanager
