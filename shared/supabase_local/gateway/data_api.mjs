@@ -159,17 +159,10 @@ function answered({ asked, statement, mode, chosen }, { driver, catalogue }) {
       const all = [enter, ...first, statement];
       const sent = all.map(({ text, values }) => tx.unsafe(text, values, PREPARED));
       const [row] = (await Promise.all(sent)).at(-1);
-      const found = foundOf(row);
-      checkSingle(asked, found);
-      return found;
+      checkSingle(asked, row);
+      return row;
     }),
   );
-}
-
-function foundOf(row) {
-  const number = (text) => (text == null ? null : Number(text));
-  const { rows, total, inserted } = row;
-  return { ...row, rows: number(rows), total: number(total), inserted: number(inserted) };
 }
 
 // If the request accepts only one object, roll back a change or call that returns no row or several

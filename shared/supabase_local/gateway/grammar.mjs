@@ -24,13 +24,6 @@ const OPERATORS = {
   adj: "-|-",
 };
 const LEFT_OUT = ["fts", "plfts", "phfts", "wfts", "isdistinct"];
-const TRUTHS = {
-  null: "null",
-  not_null: "not null",
-  true: "true",
-  false: "false",
-  unknown: "unknown",
-};
 const EVERY_FIELD = { field: { name: "*", path: [] }, cast: null, alias: null };
 
 // A name may contain a hyphen, but not the arrow `->` of a JSON path.
@@ -152,7 +145,7 @@ class Reader {
   truth() {
     const word = this.match(/not_null|null|true|false|unknown/iy);
     return word
-      ? TRUTHS[word[0].toLowerCase()]
+      ? word[0].toLowerCase().replace("_", " ")
       : this.refuse("isVal: (null, not_null, true, false, unknown)");
   }
 

@@ -134,8 +134,8 @@ export const allRows = sql`select * from ${source}`;
 // change or call.
 export function whole({ first, rows, body, count = null, isSingleRow = false, isUpsert = false }) {
   const counted = count ? sql`, pgrst_source_count as (${count})` : nothing;
-  const total = raw(count ? "(select count(*) from pgrst_source_count)" : "null::bigint");
-  const number = raw(isSingleRow ? "1" : "count(_postgrest_t)");
+  const total = raw(count ? "(select count(*)::int from pgrst_source_count)" : "null::int");
+  const number = raw(isSingleRow ? "1" : "count(_postgrest_t)::int");
   const inserted = isUpsert ? sql`${setting("pgrst.inserted")}::int` : raw("null::int");
   return sql`with ${source} as (${first})${counted}
     select ${total} as total, ${number} as rows, ${body} as body, ${overrides} as overrides,
