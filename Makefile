@@ -32,10 +32,10 @@ $(BIN)/minutehand: infra/bootstrap/minutehand $(PYTHON_READY)
 	@install -m 755 $< $@
 
 run: setup ## Start the whole stack and its demo; ONCE=1 exits when the demo's jobs have ended, DEMO=0 omits the demo
-	@exec $(BIN)/python -m minutehand.local up --with-parent $(if $(ONCE),--once) $(if $(filter 0,$(DEMO)),--no-demo)
+	@exec $(BIN)/python -m minutehand.local --with-parent $(if $(ONCE),--once) $(if $(filter 0,$(DEMO)),--no-demo)
 
 reset: setup ## Delete the stack's data and keys in .local
-	@$(BIN)/python -m minutehand.local reset
+	@$(BIN)/python -m supabase_local --reset
 
 APPS := beacon chat enrichment plans training
 TESTS_supabase_local := tests/supabase_local

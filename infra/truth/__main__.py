@@ -105,7 +105,7 @@ def _differences(part: str, api: DataApi, values: Mapping[str, str]) -> list[str
         owner = migrations.as_owner(values["DATABASE_URL"])
         for seed in seed_files():
             migrations.apply_seed(owner, seed)
-        command = ["minutehand.local", "up", "--once", "--supabase-url", url, "--any-ports"]
+        command = ["minutehand.local", "--once", "--supabase-url", url, "--any-ports"]
         with tempfile.TemporaryDirectory() as state:
             return _run_command([*command, "--state", state], values)
     command = ["pytest", "-q", "-n", "0"]

@@ -92,7 +92,7 @@ def launch(
         if ours and not (folder / "postgres.password").exists():
             server = prepared_server(folder)
             (server.data_dir / "postgresql.auto.conf").write_text("")  # switch autovacuum on again
-    command = [python, "-m", "minutehand.local", "up", "--any-ports", "--scratch"]
+    command = [python, "-m", "minutehand.local", "--any-ports", "--scratch"]
     command += ["--with-parent", "--state", str(folder), *arguments]
     with (folder / "launcher.out").open("ab") as output:
         return subprocess.Popen(

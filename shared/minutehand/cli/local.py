@@ -28,4 +28,4 @@ def dev(
     if supabase_url:
         flags += ["--supabase-url", supabase_url]
     os.chdir(Project.find().root)
-    os.execv(sys.executable, [sys.executable, "-m", "minutehand.local", "up", *flags])
+    os.execv(sys.executable, [sys.executable, "-m", "minutehand.local", *flags])

@@ -1,4 +1,4 @@
-"""`python -m minutehand.local up` runs the local stack in the foreground until Ctrl-C.
+"""`python -m minutehand.local` runs the local stack in the foreground until Ctrl-C.
 
 Exit codes: 0 after Ctrl-C, or with --once if all demo jobs ended as expected. 1 if a part of the
 stack or a demo job failed. 3 if another stack runs in this folder.
@@ -15,35 +15,31 @@ STARTED = time.monotonic()
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m minutehand.local", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    up = commands.add_parser("up", help="start everything and stay in the foreground")
-    up.add_argument("--once", action="store_true", help="exit when the demo jobs have ended")
-    up.add_argument("--no-demo", action="store_true", help="start no demo jobs")
-    up.add_argument(
+    parser.add_argument("--once", action="store_true", help="exit when the demo jobs have ended")
+    parser.add_argument("--no-demo", action="store_true", help="start no demo jobs")
+    parser.add_argument(
         "--any-ports", action="store_true", help="do not prefer the ports 54321 and 8000"
     )
-    up.add_argument("--with-parent", action="store_true", help="stop when the parent process ends")
-    up.add_argument("--scratch", action="store_true", help="no durability, for tests")
-    up.add_argument("--supabase-url", help="run beside this Supabase: worker, API, console only")
-    reset = commands.add_parser("reset", help="delete the stack's data and keys")
-    for command in (up, reset):
-        command.add_argument("--state", type=Path, default=Path(".local").resolve())
+    parser.add_argument(
+        "--with-parent", action="store_true", help="stop when the parent process ends"
+    )
+    parser.add_argument("--scratch", action="store_true", help="no durability, for tests")
+    parser.add_argument(
+        "--supabase-url", help="run beside this Supabase: worker, API, console only"
+    )
+    parser.add_argument("--state", type=Path, default=Path(".local").resolve())
     return parser.parse_args()
 
 
 def main() -> int:
-    """Run one command."""
+    """Run the stack."""
     options = arguments()
-    if options.command == "up":
-        print("Minutehand: starting the local stack", flush=True)
+    print("Minutehand: starting the local stack", flush=True)
     # import these modules only here, because their slow imports would delay the first line of
     # output
     from minutehand.local.launcher import Launcher
     from minutehand.project import Project
-    from supabase_local.launcher import reset
 
-    if options.command == "reset":
-        return reset(options.state)
     Project.find().make_importable()
     return Launcher(options, started=STARTED).run(with_parent=options.with_parent)
 

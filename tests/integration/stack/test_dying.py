@@ -76,7 +76,7 @@ def test_nothing_outlives_a_killed_launcher_and_the_next_one_starts(stack: Runni
 def test_a_second_launcher_is_sent_away(stack: RunningStack) -> None:
     """A second launcher with the same data folder exits and names the first one."""
     second = subprocess.run(
-        [sys.executable, "-m", "minutehand.local", "up", "--state", str(stack.folder)],
+        [sys.executable, "-m", "minutehand.local", "--state", str(stack.folder)],
         cwd=ROOT,
         capture_output=True,
         text=True,
