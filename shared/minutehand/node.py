@@ -90,27 +90,21 @@ def _install(home: Path) -> None:
 
     If `npm ci` fails, raise NodeMissing with npm's message.
     """
+    node = node_binary()
+    script = node.parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    program = [str(node), str(script)] if script.is_file() else ["npm"]
+    path = f"{node.parent}{os.pathsep}{os.environ['PATH']}"
     with atomic_folder(home) as draft:
         shutil.copytree(resource("node"), draft, dirs_exist_ok=True)
         flags = ["--omit=dev", "--ignore-scripts", "--loglevel=error", "--no-audit", "--no-fund"]
         result = subprocess.run(
-            [*_npm(), "ci", *flags],
+            [*program, "ci", *flags],
             cwd=draft,
-            env=_npm_environment(),
+            # use this machine's certificates too, because a company's proxy may have its own
+            # certificate
+            env={**os.environ, "PATH": path, "NODE_USE_SYSTEM_CA": "1"},
             capture_output=True,
             text=True,
         )
         if result.returncode:
             raise NodeMissing(f"npm could not install the Node packages:\n{result.stderr.strip()}")
-
-
-def _npm() -> list[str]:
-    node = node_binary()
-    script = node.parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-    return [str(node), str(script)] if script.is_file() else ["npm"]
-
-
-def _npm_environment() -> dict[str, str]:
-    path = f"{node_binary().parent}{os.pathsep}{os.environ['PATH']}"
-    # use this machine's certificates too, because a company's proxy may have its own certificate
-    return {**os.environ, "PATH": path, "NODE_USE_SYSTEM_CA": "1"}

@@ -18,18 +18,6 @@ RANGE = range(20_000, 32_000)
 _held: dict[int, int] = {}  # file descriptors of the locked files, by port
 
 
-def is_free(port: int) -> bool:
-    """Return whether a server could now listen on `port` of this machine."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # accept a port in TIME_WAIT, on which servers such as uvicorn and Node can listen
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return False
-    return True
-
-
 def reserve_port(preferred: int | None = None) -> int:
     """Reserve `preferred` if it is free, otherwise another free port, until this process ends."""
     if preferred is not None and _reserve(preferred):
@@ -49,10 +37,11 @@ def _reserve(port: int) -> bool:
     lock = os.open(folder / str(port), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        return False
-    if not is_free(port):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            # accept a port in TIME_WAIT, on which servers such as uvicorn and Node can listen
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((LOOPBACK, port))
+    except OSError:  # another process has reserved the port, or listens on it
         os.close(lock)
         return False
     _held[port] = lock

@@ -26,7 +26,7 @@ import psycopg
 
 from supabase_local.extensions import write_extensions
 from supabase_local.ports import LOOPBACK, reserve_port
-from supabase_local.processes import send_signal, spawn, stop
+from supabase_local.processes import spawn, stop
 from supabase_local.state import write_private
 
 SUPERUSER = "supabase_admin"
@@ -67,14 +67,6 @@ class PostgresFailed(Exception):
     """
 
 
-def system_user() -> pwd.struct_passwd | None:
-    """Return the account of the server if this process is root, which Postgres rejects.
-
-    Otherwise return None.
-    """
-    return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-
-
 def enterable(folder: Path) -> bool:
     """Return whether every account can enter `folder` from the root folder."""
     return all(
@@ -105,7 +97,8 @@ class Postgres:
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self.user = system_user()
+        # the account of the server if this process is root, which Postgres rejects
+        self.user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         self.state_dir.mkdir(parents=True, exist_ok=True)
         self.home = self._choose_home()
         self.data_dir = self.home / "postgres"
@@ -255,7 +248,8 @@ class Postgres:
         for by in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
             deadline = time.monotonic() + 5
             for process in self._leftovers():
-                send_signal(process, by)
+                with suppress(psutil.NoSuchProcess):
+                    process.send_signal(by)
             while any(self._leftovers()) and time.monotonic() < deadline:
                 time.sleep(0.05)
         # delete this file, because another process may have its pid, and Postgres would then not

@@ -40,7 +40,7 @@ def die_with_parent(end_by: signal.Signals = signal.SIGTERM) -> Callable[[], Non
 def spawn(
     command: Sequence[str | os.PathLike[str]],
     *,
-    env: Mapping[str, str] | None = None,
+    env: Mapping[str, str],
     cwd: Path | None = None,
     user: int | None = None,
     group: int | None = None,
@@ -50,7 +50,7 @@ def spawn(
     """Start a child process in its own process group, so that Ctrl-C reaches only the launcher."""
     return subprocess.Popen(
         [os.fspath(part) for part in command],
-        env=None if env is None else dict(env),
+        env=dict(env),
         cwd=cwd,
         user=user,
         group=group,
@@ -74,20 +74,6 @@ def stop(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(5)
-    end_group(process.pid)
-
-
-def end_group(group: int) -> None:
-    """Kill the processes of a group whose first process has ended."""
-    if psutil.pid_exists(group):  # another process has this id now
-        return
-    try:
-        os.killpg(group, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        return
-
-
-def send_signal(process: psutil.Process, by: signal.Signals) -> None:
-    """Send a signal to a process. Do nothing if the process has ended."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process.send_signal(by)
+    if not psutil.pid_exists(process.pid):  # otherwise another process has this id now
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)

@@ -169,21 +169,6 @@ create sequence if not exists auth.refresh_tokens_id_seq;
 alter sequence auth.refresh_tokens_id_seq owner to supabase_auth_admin;
 create table if not exists auth.schema_migrations (version varchar(255) primary key);
 
--- The role supabase_auth_admin owns the tables of the schema auth, so that a sign-up trigger can be
--- tested with this role. Row level security is enabled, as on a hosted project.
-do $$
-declare
-  v_one regclass;
-begin
-  for v_one in
-    select oid::regclass from pg_catalog.pg_class
-    where relnamespace = 'auth'::regnamespace and relkind = 'r'
-  loop
-    execute format('alter table %s owner to supabase_auth_admin', v_one);
-    execute format('alter table %s enable row level security', v_one);
-  end loop;
-end;
-$$;
 grant usage on all sequences in schema auth to supabase_auth_admin;
 
 -- Migrations may reference and read auth.users, as on a hosted project.

@@ -81,19 +81,6 @@ create table if not exists storage.migrations (
   executed_at timestamp default current_timestamp
 );
 
-do $$
-declare
-  v_one regclass;
-begin
-  for v_one in
-    select oid::regclass from pg_catalog.pg_class
-    where relnamespace = 'storage'::regnamespace and relkind = 'r'
-  loop
-    execute format('alter table %s owner to supabase_storage_admin', v_one);
-    execute format('alter table %s enable row level security', v_one);
-  end loop;
-end;
-$$;
 grant select on storage.s3_multipart_uploads, storage.s3_multipart_uploads_parts
 to anon, authenticated, service_role;
 grant all on storage.s3_multipart_uploads, storage.s3_multipart_uploads_parts

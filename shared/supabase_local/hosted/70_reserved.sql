@@ -7,6 +7,22 @@
 -- stack, postgres is a member of the roles that own the schemas, and the event triggers restrict
 -- the rights of postgres. Superusers and the roles that own the schemas are not restricted.
 
+-- Auth's and Storage's roles own their tables, so that a sign-up trigger can be tested with Auth's
+-- role. Row level security is enabled, as on a hosted project.
+do $$
+declare
+  v_table record;
+begin
+  for v_table in
+    select oid::regclass as name, relnamespace::regnamespace as home from pg_catalog.pg_class
+    where relnamespace in ('auth'::regnamespace, 'storage'::regnamespace) and relkind = 'r'
+  loop
+    execute format('alter table %s owner to supabase_%s_admin', v_table.name, v_table.home);
+    execute format('alter table %s enable row level security', v_table.name);
+  end loop;
+end;
+$$;
+
 -- Return true for the tables that a hosted project lists in the settings supautils.policy_grants
 -- and supautils.drop_trigger_grants, which are all tables here but the histories of migrations.
 create or replace function extensions.is_open_to_policies(p_table regclass) returns boolean
