@@ -17,7 +17,17 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from tests.contract.observed import later, refused
-from tests.support.engine import ACME, EVE, GLOBEX, TICK, Engine, Json, handle
+from tests.support.engine import (
+    ACME,
+    EVE,
+    GLOBEX,
+    TICK,
+    Engine,
+    Json,
+    handle,
+    remedy,
+    remedy_command,
+)
 from tests.support.patience import until
 
 #: A lease request of a worker that requests no job.
@@ -43,7 +53,7 @@ def test_every_place_of_a_life_has_its_reason(engine: Engine, ada: Engine) -> No
     assert reason(engine, job_id) == "running"
     engine.run("revoke execute on function public.settle_jobs from job_worker")
     right = "`grant execute on function public.settle_jobs(jsonb) to job_worker`"
-    assert right in engine.explain(job_id)["next"][0]["words"]
+    assert right in remedy(engine.explain(job_id))
     # a member does not see the function's name
     shown = [ada.explain(job_id)["next"], ada.findings(ACME)["workers_lack_right"]["next"]]
     assert str(shown).count("Notify the operator") == 2
@@ -115,7 +125,7 @@ def test_a_limit_that_is_used_up_is_named(
     behind = engine.explain(last)
     by_priority = "" if expected == "key_limit" else ", 1 of them because their priority is smaller"
     assert f"ahead of it: 1{by_priority}." in behind["sentence"]
-    assert ("a smaller priority (1)" in behind["next"][0]["words"]) == bool(by_priority)
+    assert ("a smaller priority (1)" in remedy(behind)) == bool(by_priority)
     engine.cancel(last)
 
     said = engine.explain(waits)
@@ -128,8 +138,8 @@ def test_a_limit_that_is_used_up_is_named(
         held = said["held_by"]
         assert (held["holder"]["job_id"], held["waiting"]) == (holder, 1)
         assert holder in said["sentence"]
-        assert said["next"][0]["command"] == f"minutehand explain {holder}"
-        assert f"Job {holder} is its parent" in said["next"][0]["words"]
+        assert remedy_command(said) == f"minutehand explain {holder}"
+        assert f"Job {holder} is its parent" in remedy(said)
     [line] = engine.rpc("explain_queue")["holders"]
     assert (line["reason"], line["jobs"], line["sentence"]) == (expected, 1, said["sentence"])
     # The console searches jobs by these keys.
@@ -138,7 +148,7 @@ def test_a_limit_that_is_used_up_is_named(
     engine.elapse(10)
     late = engine.explain(waits)
     assert said["sentence"].partition(" It will be")[0] in late["sentence"]
-    assert late["next"][0]["command"] == f"minutehand retry {waits}"
+    assert remedy_command(late) == f"minutehand retry {waits}"
 
 
 def test_a_missed_start_names_what_held_the_job(engine: Engine) -> None:
@@ -165,7 +175,7 @@ def test_a_missed_start_names_what_held_the_job(engine: Engine) -> None:
     engine.elapse(10)
     assert sentences(paused).count("The reason at that time: The job type work has been pau") == 2
     for each in paused:
-        assert "when that reason has gone" in engine.explain(each)["next"][0]["words"]
+        assert "when that reason has gone" in remedy(engine.explain(each))
     engine.resume("job_type", "work")
     late = enqueue(300)
     engine.advance(400)
@@ -173,7 +183,7 @@ def test_a_missed_start_names_what_held_the_job(engine: Engine) -> None:
     engine.maintain()
     assert sentences(late).count("at that time: The workers that serve it began their runs") == 2
     assert "+00: its deadline passed while it waited for the event" in sentences([asks])
-    words = engine.explain(asks)["next"][0]["words"]
+    words = remedy(engine.explain(asks))
     assert words == "Enqueue a copy. A copy has no deadline."
 
 
@@ -201,7 +211,7 @@ def test_only_jobs_ahead_that_can_run_are_counted(engine: Engine) -> None:
     low = engine.explain(engine.enqueue(priority=900, start_by_seconds=60))
     assert "ahead of it: 2, 2 of them because their priority is smaller." in low["sentence"]
     assert low["sentence"].endswith("which 2 jobs ahead of it may prevent.")
-    assert "If it must start by" in low["next"][0]["words"]
+    assert "If it must start by" in remedy(low)
 
 
 def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -> None:
@@ -241,9 +251,9 @@ def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -
     said = engine.explain(job_id)
     assert (said["reason"], "0 0 30 2 *" in said["cause"]) == ("no_processor", True)
     assert "Worker w2 served it, and was last seen at" in said["sentence"]
-    assert said["next"][0]["command"] == "minutehand types other"
+    assert remedy_command(said) == "minutehand types other"
     engine.revoke_keys()
-    assert engine.explain(job_id)["next"][0]["command"] == "minutehand token worker"
+    assert remedy_command(engine.explain(job_id)) == "minutehand token worker"
     engine.advance(200)
     engine.lease_call(0, worker="w3", job_types=["third"])  # with a new key
     assert "token worker" in str(engine.explain(engine.enqueue())["next"])
@@ -253,7 +263,7 @@ def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -
     engine.register("other")  # although registered just now, no worker of the queue may be starting
     for shown in (engine.explain(job_id), engine.findings()["no_processor"]):
         assert "other in the queue default" in shown["sentence"]
-        assert "--queue default" in shown["next"][0]["words"]
+        assert "--queue default" in remedy(shown)
     engine.register("third", key_concurrency=1)
     for key in "abab":
         engine.enqueue(job_type="third", concurrency_key=key)
@@ -279,7 +289,7 @@ def test_a_job_whose_workers_are_stopped_again_and_again_is_named(engine: Engine
     found = engine.findings(ACME)["stopped_jobs"]
     assert found["jobs"] == 1
     for shown in (said, found):
-        assert shown["next"][0]["words"].startswith("See what stops the workers")
+        assert remedy(shown).startswith("See what stops the workers")
         assert {step["kind"] for step in shown["next"]} == {"act"}
     assert "stopped_jobs" not in engine.findings(GLOBEX)
     engine.complete(engine.lease())
@@ -295,7 +305,7 @@ def test_failed_jobs_that_are_deleted_at_once_are_a_finding(engine: Engine, ada:
         assert ("no_retention" in engine.findings()) == is_found
     found = ada.findings(ACME)["no_retention"]
     assert "(completed, failed)" in found["sentence"]
-    assert '{"failed": 90, "cancelled": 7, "completed": 30}' in found["next"][0]["words"]
+    assert '{"failed": 90, "cancelled": 7, "completed": 30}' in remedy(found)
 
 
 @pytest.mark.parametrize(("seconds", "is_named"), [(30, True), (100, False), (900, False)])
@@ -308,14 +318,14 @@ def test_an_expired_worker_key_is_named(engine: Engine, seconds: int, is_named: 
     engine.advance(200)
 
     for shown in (engine.explain(job_id), engine.findings()["no_worker"]):
-        named = "expired at" in shown["sentence"], "WORKER_KEY" in shown["next"][0]["words"]
+        named = "expired at" in shown["sentence"], "WORKER_KEY" in remedy(shown)
         assert named == (is_named, is_named)
     engine.register("other")
     engine.lease_call(0, worker="w2", job_types=["other"])
     # the row of a worker is up to a minute old
     assert ("expired at" in engine.explain(job_id)["sentence"]) == (seconds <= 120)
     found = engine.findings()["no_processor"]
-    assert ("WORKER_KEY" in found["next"][0]["words"]) == (seconds <= 120)
+    assert ("WORKER_KEY" in remedy(found)) == (seconds <= 120)
     # the Data API accepts an expired key for 30 seconds
     late = "update queue.workers set seen_at = to_timestamp(%s) where worker_id <> 'w2'"
     engine.run(late, expires + 20)
@@ -343,7 +353,7 @@ def test_an_expired_key_is_named_though_another_worker_serves_its_types(engine: 
     assert signs() == (True, [False, True])
     found = engine.findings()["expired_key"]
     assert f"expired at {expires:%F %T}+00" in str(found)
-    assert "WORKER_KEY" in found["next"][0]["words"]
+    assert "WORKER_KEY" in remedy(found)
     engine.advance(500)
     assert signs() == (False, [False, True])
 
@@ -426,11 +436,11 @@ def test_a_worker_whose_key_was_revoked_is_not_said_to_hang(engine: Engine) -> N
         engine.lease_call(0, worker="w2")
         said = engine.explain(job_id)
         assert f"key of the worker was revoked at {at:%F %T}+00." in said["sentence"]
-        assert said["next"][0]["command"] == "minutehand token worker"
+        assert remedy_command(said) == "minutehand token worker"
         assert not re.search("hung|event loop", str(said["next"]))
     found = engine.findings()["silent_worker"]
     assert f"Its key was revoked at {at:%F %T}+00." in found["sentence"]
-    assert found["next"][0]["command"] == "minutehand token worker"
+    assert remedy_command(found) == "minutehand token worker"
 
 
 def test_a_job_that_a_disabled_trigger_did_not_place_is_named(engine: Engine) -> None:
@@ -461,7 +471,7 @@ def test_a_job_that_starts_itself_without_end_is_named(engine: Engine) -> None:
         counted = f"Of its {number} nearest ancestors, {number} are jobs of work too."
         assert (counted in said["sentence"]) == (depth >= 10)
         job_id = engine.enqueue(parent_id=job_id)
-    assert said["next"][0]["command"] == "minutehand pause --type work"
+    assert remedy_command(said) == "minutehand pause --type work"
     assert "recursive_type" not in engine.findings()
     engine.lease(50)
     for workspace, is_named in ((None, True), (ACME, True), (GLOBEX, False)):
@@ -482,16 +492,16 @@ def test_a_scheduled_job_that_is_postponed_or_fails_before_its_time_is_named(
     """Its explanation would otherwise only promise a start that never comes."""
     options: dict[str, Any] = {"unique": {"key": "k"}, "debounce_seconds": 60}
     job_id = engine.enqueue(**options)
-    assert engine.explain(job_id)["next"][0]["words"] == "Run it now."
+    assert remedy(engine.explain(job_id)) == "Run it now."
     engine.advance(30)
     assert engine.enqueue(**options) == job_id
     said = engine.explain(job_id)
     assert "with its unique key last changed it at" in said["sentence"]
     assert said["estimated_start_at"] is None  # the next enqueue changes it again
-    assert "enqueues with its key k postpone it" in said["next"][0]["words"]
+    assert "enqueues with its key k postpone it" in remedy(said)
     late = engine.explain(engine.enqueue(delay_seconds=60, deadline_at=later(engine, 5)))
     assert "It fails if it has not ended at" in late["sentence"]
-    assert "or it fails at" in late["next"][0]["words"]
+    assert "or it fails at" in remedy(late)
     at = later(engine, 90)
     for seconds, is_late in ((100, True), (60, False)):
         job_id = engine.enqueue(deadline_at=at, priority=1)
@@ -499,7 +509,7 @@ def test_a_scheduled_job_that_is_postponed_or_fails_before_its_time_is_named(
         engine.settle(engine.lease_one(limit=1), "waiting", wait=wait)
         said = engine.explain(job_id)
         assert ("It fails if it has not ended at" in said["sentence"]) == is_late
-        assert ("It fails then." in said["next"][0]["words"]) == is_late
+        assert ("It fails then." in remedy(said)) == is_late
         assert (said["estimated_start_at"] is None) == is_late
 
 
@@ -512,7 +522,7 @@ def test_jobs_that_only_fail_or_wait_are_a_finding(engine: Engine) -> None:
     engine.settle(engine.lease_one(), "snoozed", delay_seconds=60)
     said = engine.explain(job_id)
     assert ", 21 times since" in said["sentence"]
-    assert "check the condition" in said["next"][0]["words"]
+    assert "check the condition" in remedy(said)
     engine.elapse(10)  # maintenance then updates the statistics
     for workspace in (ACME, None):
         found = engine.findings(workspace)["no_success"]
@@ -620,7 +630,7 @@ def test_an_overdue_job_is_one_that_no_limit_or_pause_holds(engine: Engine) -> N
             "lease_jobs", p_request=LOOK | {"call": call, "job_types": ["one", "paused", "work"]}
         )
     overdue = engine.findings()["overdue"]
-    assert overdue["next"][0]["command"] == f"minutehand explain {free}"
+    assert remedy_command(overdue) == f"minutehand explain {free}"
     assert overdue["sentence"].endswith("No limit holds it.")
     engine.complete(engine.lease(job_types=["work"]))
     assert "overdue" not in engine.findings()
@@ -660,7 +670,7 @@ def test_a_job_that_the_project_refuses_to_change_is_said(engine: Engine) -> Non
         assert (said["reason"], said["data"]["task"]) == ("refused", task)
         assert said["cause"].startswith("no change")
         assert str(at)[:19].replace(" ", "T") <= said["since"] < said["data"]["retry_at"]
-        assert "trigger" in said["next"][0]["words"]
+        assert "trigger" in remedy(said)
     engine.run("drop trigger z_own on public.jobs")
     engine.elapse(6)
     assert reason(engine, sleeper) != "refused"
@@ -672,7 +682,7 @@ def test_a_job_that_the_project_refuses_to_change_is_said(engine: Engine) -> Non
     assert "queue.promote" in said["cause"]
     assert "trigger" not in str(said["next"])
     for shown in (said, engine.findings()["failing_maintenance"]):
-        assert shown["next"][0]["command"].startswith("minutehand doctor")
+        assert remedy_command(shown).startswith("minutehand doctor")
 
 
 #: For each failed job: the error's type, more fields of the error, and a word of the expected
@@ -783,7 +793,7 @@ def test_what_is_wrong_with_the_whole_is_said_once(engine: Engine) -> None:
     assert (said["verdict"], list(found)) == ("fail", ["no_worker", "job_type_paused"])
     assert said["last_tick_seconds"] < 330
     assert found["job_type_paused"]["cause"] == "no"
-    assert found["job_type_paused"]["next"][0]["command"] == "minutehand resume --type work"
+    assert remedy_command(found["job_type_paused"]) == "minutehand resume --type work"
 
 
 def test_a_disk_that_fills_up_is_said_before_it_is_full(engine: Engine, ada: Engine) -> None:
@@ -826,7 +836,7 @@ def test_a_resume_says_what_still_stops_the_jobs(engine: Engine, ada: Engine) ->
 
     said = engine.resume(*here, workspace_id=ACME)
     assert (said["paused"], [each["reason"] for each in said["left"]]) == (True, ["on fire"])
-    assert "operator" in said["left"][0]["next"][0]["words"]
+    assert "operator" in remedy(said["left"][0])
     engine.run("update queue.pauses set paused_by = %s", EVE)
     said = engine.explain(job_id)
     assert (said["reason"], said["cause"]) == ("job_type_paused", "on fire")
@@ -886,7 +896,7 @@ def test_a_worker_that_waits_in_a_trigger_is_not_a_session_to_end(
         assert isinstance(leased.exception(), psycopg.errors.QueryCanceled)
     for said in shown:
         assert said["sentence"].endswith("It runs lease_jobs and waits (PgSleep).")
-        assert "z_own" in said["next"][0]["words"]
+        assert "z_own" in remedy(said)
         assert "pg_terminate_backend" not in str(said)
     assert "z_own" not in str(hidden)
 
@@ -919,7 +929,7 @@ def test_a_session_for_which_a_processor_waits_is_named(engine: Engine) -> None:
     assert f"(pid {pids[1]})" not in str(found)
     for step in (said["next"][0], found["blocking_session"]["next"][0]):
         assert f"pg_terminate_backend({pids[0]})" in step["words"]
-    assert "In code, commit that session" in said["next"][0]["words"]
+    assert "In code, commit that session" in remedy(said)
     assert "pg_terminate" not in str(engine.explain(job_id))
 
 
@@ -944,7 +954,7 @@ def test_a_session_that_locks_the_table_of_jobs_is_a_finding(
         if mode == "access":
             assert refused(engine.rpc, "queue_health")[:2] == ("PT503", "busy")
     assert "has locked the table public.jobs" in found["sentence"]
-    assert f"pg_terminate_backend({pid})" in found["next"][0]["words"]
+    assert f"pg_terminate_backend({pid})" in remedy(found)
     assert str(pid) not in str(hidden)
 
 
@@ -995,7 +1005,7 @@ def test_a_misspelt_event_and_the_faults_of_a_payload_are_named(engine: Engine) 
         error = {"type": "E", "traceback": {"frames": frames, "causes": causes}}
         engine.settle(lease, "failed", error=error)
         said = engine.explain(fails)
-        assert (said["cause"], "at a.py:1" in said["next"][0]["words"]) == (cause, True)
+        assert (said["cause"], "at a.py:1" in remedy(said)) == (cause, True)
 
 
 def test_a_child_that_does_not_exist_is_named(engine: Engine) -> None:
@@ -1066,7 +1076,7 @@ def test_a_lack_of_slots_is_reported_only_if_leases_use_them_all(
     leases = engine.lease(2, **call, slots=slots)
     first, second = engine.enqueue(), engine.enqueue()
     engine.run("revoke execute on function public.lease_jobs from job_worker")
-    assert "grant execute" in engine.explain(second)["next"][0]["words"]
+    assert "grant execute" in remedy(engine.explain(second))
     engine.advance(20)
     engine.report_all([handle(each) for each in leases])
     engine.advance(41)
@@ -1091,7 +1101,7 @@ def test_a_lack_of_slots_is_reported_only_if_leases_use_them_all(
     engine.run("revoke usage on schema public from public, job_worker")
     grant = "grant usage on schema public to job_worker"
     for shown in (engine.explain(second), engine.findings()["missing_right"]):
-        assert grant in shown["next"][0]["words"]
+        assert grant in remedy(shown)
     engine.run(grant)
     engine.lease(1, **call, **{"call": 2})
     engine.report_all([handle(each) for each in leases])
@@ -1100,7 +1110,7 @@ def test_a_lack_of_slots_is_reported_only_if_leases_use_them_all(
     assert (said["reason"], said["held_by"]["holder"]["job_id"]) == ("no_slot", runs)
     assert engine.explain(engine.enqueue())["data"]["ahead"] == 1
     assert "Jobs of work use all 2 slots" in said["sentence"]
-    assert said["next"][0]["command"] == f"minutehand explain {runs}"
+    assert remedy_command(said) == f"minutehand explain {runs}"
     assert beside not in str(said)
 
 
@@ -1122,7 +1132,7 @@ def test_a_worker_that_misses_its_renewals_is_a_finding_and_not_alive(engine: En
     assert seen() == (["silent_worker"], "stale")
     assert "The last known call of its worker was at" in engine.explain(job_id)["sentence"]
     found = engine.findings()["silent_worker"]
-    assert (found["jobs"], found["next"][0]["command"]) == (2, "minutehand workers")
+    assert (found["jobs"], remedy_command(found)) == (2, "minutehand workers")
     engine.advance(20)
     engine.maintain()
     assert seen() == (["silent_worker"], "stale")
@@ -1159,8 +1169,8 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     assert said["data"]["stack"] == pulse["stack"]
     assert "Nothing to do" not in str(said["next"])
     assert ". Its worker last reported at 20" in said["sentence"]
-    assert said["next"][0]["words"].startswith("Since 1 s usually suffices, cancel and retry it")
-    assert "a `timeout` below 5 min." in said["next"][0]["words"]
+    assert remedy(said).startswith("Since 1 s usually suffices, cancel and retry it")
+    assert "a `timeout` below 5 min." in remedy(said)
     engine.report(lease, step={"name": "write", "for_ms": 1})
     assert "output, in its step write at all.py:134." in engine.explain(hangs)["sentence"]
     found = engine.findings()["silent_jobs"]
@@ -1169,11 +1179,11 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     [listed] = engine.rpc("explain_queue")["attention"]
     assert listed["since"] == found["silent"][hangs]
     assert (listed["workspace_id"], listed["kind"], listed["job_ids"]) == (ACME, "silent", [hangs])
-    words = found["next"][0]["words"]
+    words = remedy(found)
     assert ", in its step write at all.py:134." in found["sentence"]
     assert "give the call in its step write at all.py:134 a time limit" in words
     assert "count as silent 2 min" in words
-    assert found["next"][0]["command"] == f"minutehand explain {hangs}"
+    assert remedy_command(found) == f"minutehand explain {hangs}"
     engine.report(lease, pulse=pulse | {"memory_mb": 297, "for_ms": 250_000})
     assert "growth by 200 MB" in engine.explain(hangs)["next"][1]["words"]
     engine.report(lease, pulse=pulse | {"for_ms": 250_000, "batched": 4})
@@ -1187,7 +1197,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
         r"Last known update \d+ m?s ago \(progress\), last seen in its step", said["sentence"]
     )
     assert "all.py:134. 99 % of the jobs of its type take 1 s or less." in said["sentence"]
-    assert "If 1 s should suffice, check its log" in said["next"][0]["words"]
+    assert "If 1 s should suffice, check its log" in remedy(said)
 
 
 def test_a_running_job_shows_what_follows_at_its_timeout(engine: Engine) -> None:
@@ -1206,7 +1216,7 @@ def test_a_running_job_shows_what_follows_at_its_timeout(engine: Engine) -> None
     ):
         job_id, lease = engine.start(**options)
         assert engine.explain(job_id)["outlook"] is None
-        assert engine.explain(job_id)["next"][0]["words"] == "Nothing to do."
+        assert remedy(engine.explain(job_id)) == "Nothing to do."
         engine.report(lease, pulse=left | {"left_ms": 300_000} | more)
         said = engine.explain(job_id)
         assert said["outlook"].startswith("If it still runs at 20")
@@ -1218,7 +1228,7 @@ def test_a_running_job_shows_what_follows_at_its_timeout(engine: Engine) -> None
     said = engine.explain(job_id)
     silent = r"Silent for 3\d s, since its timeout started again, at a\.py:1"
     assert re.match(silent, said["sentence"])
-    assert said["next"][0]["words"].endswith("Then give the call at a.py:1 a time limit.")
+    assert remedy(said).endswith("Then give the call at a.py:1 a time limit.")
     policy = "update queue.job_types set timeout_seconds = %s, registered_at = %s"
     before = engine.rows("select timeout_seconds, registered_at from queue.job_types")[0]
     engine.run(policy, 30, engine.now())  # the worker has another timeout
@@ -1227,7 +1237,7 @@ def test_a_running_job_shows_what_follows_at_its_timeout(engine: Engine) -> None
     engine.advance(10)  # the event loop is blocked
     said = engine.explain(job_id)
     assert ", last seen at a.py:1. The worker has not renewed its lease since" in said["sentence"]
-    assert said["next"][0]["words"].startswith("If a job of this worker blocked its event loop")
+    assert remedy(said).startswith("If a job of this worker blocked its event loop")
     assert said["outlook"] is None
     engine.cancel(job_id)
     said = engine.explain(job_id)
@@ -1253,7 +1263,7 @@ def test_a_limit_that_rejects_enqueues_is_a_finding_with_the_way_to_raise_it(
         assert list(found) == ["full_workspace", "full_of_bytes"]
         raised = f"set_workspace_limits('{ACME}', '{{\"max_pending\": 4}}')"
         assert raised in found["full_workspace"]["next"][1]["words"]
-        assert found["full_of_bytes"]["next"][0]["command"] == "minutehand ls"
+        assert remedy_command(found["full_of_bytes"]) == "minutehand ls"
         # only a list of all workspaces names the workspace
         assert (ACME in found["full_workspace"]["sentence"]) == (workspace_id is None)
     assert engine.findings(GLOBEX) == {}
@@ -1262,7 +1272,7 @@ def test_a_limit_that_rejects_enqueues_is_a_finding_with_the_way_to_raise_it(
         eve.enqueue_many(2, workspace=GLOBEX)
         rate = eve.findings(GLOBEX)["rate_used_up"]
     assert "1 changes per second" in rate["sentence"]
-    assert '{"user_enqueues_per_second": 2}' in rate["next"][0]["words"]
+    assert '{"user_enqueues_per_second": 2}' in remedy(rate)
     assert "rate_used_up" in engine.findings()
     assert "rate_used_up" not in engine.findings(ACME)
     engine.put_schedule()
@@ -1316,7 +1326,7 @@ def test_a_schedule_whose_unique_job_has_not_started_is_a_finding(engine: Engine
     for workspace in (ACME, None):
         found = engine.findings(workspace)["waiting_schedule"]
         assert f"job {job_id} has the same unique key and has not started" in found["sentence"]
-        assert found["next"][0]["command"] == f"minutehand explain {job_id}"
+        assert remedy_command(found) == f"minutehand explain {job_id}"
     [listed] = engine.rpc("list_schedules", p_workspace_id=ACME)["schedules"]
     assert listed["problem"] == f"job {job_id} has the same unique key and has not started"
     engine.lease_one()
@@ -1377,8 +1387,8 @@ def test_a_processor_that_ignored_its_stop_is_shown_until_it_ends(engine: Engine
     explanation = engine.explain(job_id)
     assert "still runs, abandoned, in worker w1 at all.py:7" in explanation["sentence"]
     assert explanation["abandoned_at"] == "all.py:7"
-    assert "Restart worker w1" in explanation["next"][0]["words"]
-    assert "do not catch the stop" in explanation["next"][0]["words"]
+    assert "Restart worker w1" in remedy(explanation)
+    assert "do not catch the stop" in remedy(explanation)
     in_thread = {"job_id": job_id, "place": "all.py:7", "in_thread": True}
     engine.lease(1, **run | {"call": 3}, abandoned=[in_thread])
     words = [step["words"] for step in engine.explain(job_id)["next"]]

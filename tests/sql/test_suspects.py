@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.engine import ACME, GLOBEX, TICK, Engine, Json, ids_of
+from tests.support.engine import ACME, GLOBEX, TICK, Engine, Json, ids_of, remedy, remedy_command
 
 
 class Workers:
@@ -384,11 +384,11 @@ def test_a_death_is_explained_until_its_job_has_ended(engine: Engine) -> None:
     result = engine.explain(poison)
     died = "Its process died (SIGKILL) with 1 other job."
     assert (result["reason"], result["sentence"]) == ("suspect", f"{died} It runs alone next.")
-    assert result["next"][0]["words"].startswith("Nothing to do until ")
+    assert remedy(result).startswith("Nothing to do until ")
     assert engine.explain(others[-1])["data"]["ahead"] == 1  # suspects ahead are not counted
     engine.advance(61)
     engine.lease_call(0, worker="other", suspects=False)
-    assert "Start another worker" in engine.explain(poison)["next"][0]["words"]
+    assert "Start another worker" in remedy(engine.explain(poison))
 
     alone = {lease["job"]["id"]: (worker, lease) for worker, [lease] in map(workers.lease, (1, 1))}
     worker, _ = alone.pop(poison)
@@ -440,7 +440,7 @@ def test_a_type_whose_jobs_all_end_their_process_is_a_finding_that_offers_a_paus
     assert "3 jobs of bad ended their process" in found["sentence"]
     assert "commit c0ffee1" in found["sentence"]
     assert (found["key"], found["jobs"]) == ("ends_process bad", 1)
-    assert found["next"][0]["command"] == "minutehand pause --type bad"
+    assert remedy_command(found) == "minutehand pause --type bad"
     assert engine.count("queue.pauses") == 0
 
     [lease] = workers.lease(job_types=["bad"])[1]
@@ -475,7 +475,7 @@ def test_suspects_that_no_worker_can_run_are_a_finding(engine: Engine) -> None:
     engine.lease(1, worker="busy", suspects=False)
     found = findings(engine)["suspects_wait"]
     assert found["jobs"] == 2
-    assert found["next"][0]["command"].startswith("minutehand explain ")
+    assert remedy_command(found).startswith("minutehand explain ")
     assert "suspects_wait" not in engine.findings(GLOBEX)
 
     workers.complete([first])
@@ -490,7 +490,7 @@ def test_the_wait_of_a_suspect_begins_when_its_last_process_died(engine: Engine)
     engine.advance(61)
     [first, *_] = ids_of(workers.crash())
 
-    assert engine.explain(first)["next"][0]["words"].startswith("Nothing to do until ")
+    assert remedy(engine.explain(first)).startswith("Nothing to do until ")
 
 
 def test_a_retry_delay_is_no_wait_for_a_worker_that_runs_nothing_else(engine: Engine) -> None:

@@ -352,5 +352,15 @@ def ids_of(leases: Iterable[Json]) -> list[str]:
     return [lease["job"]["id"] for lease in leases]
 
 
+def remedy(shown: Json) -> str:
+    """Return the words of the first step that an explanation or a finding advises."""
+    return shown["next"][0]["words"]
+
+
+def remedy_command(shown: Json) -> str:
+    """Return the command of the first step that an explanation or a finding advises."""
+    return shown["next"][0]["command"]
+
+
 def refusal(error: psycopg.Error) -> tuple[str | None, str | None, str | None]:
     return error.sqlstate, error.diag.message_hint, error.diag.message_detail
