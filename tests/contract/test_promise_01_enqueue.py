@@ -48,8 +48,7 @@ def test_a_users_open_transaction_holds_up_no_one(engine: Engine) -> None:
         late = slow.enqueue()
         job_id, lease = engine.start()
         assert lease["job"]["id"] == job_id
-        nap = {"kind": "sleep", "name": "s", "until": "2020-01-01T00:00:00Z"}
-        engine.settle(lease, "waiting", wait=nap)
+        engine.suspend(lease, kind="sleep", until="2020-01-01T00:00:00Z")
         engine.advance(1)
         engine.settle(engine.lease_one(), "released")
         engine.settle(engine.lease_one())
@@ -224,7 +223,7 @@ def test_unique_with_replace_changes_a_pending_holder_only(engine: Engine) -> No
     assert (lease["job"]["payload"], lease["job"]["priority"]) == ({"v": 2}, 7)
     assert lease["job"]["schema_version"] == 2
     assert engine.enqueue({"v": 3}, unique=unique) == first
-    engine.settle(lease, "waiting", wait=ask())
+    engine.suspend(lease, **ask())
     assert engine.enqueue({"v": 4}, unique=unique) == first
     assert engine.job(first)["payload"] == {"v": 2}
     assert engine.events(first) == ["job.created", "job.replaced", "job.leased", "job.waiting"]

@@ -147,14 +147,14 @@ def test_no_attempt_begins_after_the_deadline(engine: Engine, way: str, message:
     job_id = engine.enqueue(deadline_at=later(engine, 30))
     lease = engine.lease_one(lease_seconds=900 if way == "asking late" else 30)
     if way == "asking":
-        engine.settle(lease, "waiting", wait=ask())
+        engine.suspend(lease, **ask())
     if way == "backing off":
         engine.settle(lease, "retry", error=ERROR)
     engine.maintain()
     engine.advance(30)
     if way == "asking late":
         engine.maintain()  # maintenance does not end a running job
-        engine.settle(lease, "waiting", wait=ask())
+        engine.suspend(lease, **ask())
     if way == "retry":
         assert engine.settle(lease, "retry", error=ERROR)["status"] == "failed"
     else:
@@ -222,7 +222,7 @@ def test_what_has_started_is_not_late_to_start(engine: Engine) -> None:
     leases = engine.lease(4)
     engine.settle(leases[0], "retry", error=ERROR, retry_after_seconds=1)
     engine.settle(leases[1], "released")
-    engine.settle(leases[2], "waiting", wait=ask())
+    engine.suspend(leases[2], **ask())
     engine.elapse(2)
     engine.elapse(31)
 

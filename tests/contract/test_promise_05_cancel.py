@@ -39,7 +39,7 @@ def test_what_does_not_run_ends_at_once(engine: Engine, way: str) -> None:
     retrying, asking = engine.enqueue(priority=1), engine.enqueue(priority=2)
     first, second = engine.lease(2)
     engine.settle(first, "retry", error=ERROR)
-    engine.settle(second, "waiting", wait=ask())
+    engine.suspend(second, **ask())
     ids = [retrying, asking, engine.enqueue(), engine.enqueue(delay_seconds=100)]
 
     for job_id in ids:
@@ -123,7 +123,7 @@ def test_a_running_job_is_retried_once_its_cancellation_ends_it(engine: Engine, 
     """The parent of the job does not see it ended. A job that completes first is not retried."""
     parent, lease = engine.start(unique={"key": "p"})
     [job_id] = engine.spawn(lease, "s", [{"job_type": "work", "max_attempts": 1}])
-    engine.settle(lease, "waiting", wait={"kind": "children", "name": "s", "job_ids": [job_id]})
+    engine.suspend(lease, kind="children", job_ids=[job_id])
     running = engine.lease_one()
 
     for _ in range(2):
@@ -178,7 +178,7 @@ def test_jobs_that_do_not_run_are_cancelled_and_retried_at_once(engine: Engine) 
     """A bulk cancel with a retry keeps finished steps, and starts a delayed job now."""
     asking, lease = engine.start()
     engine.report(lease, steps=[{"name": "s", "result": 1}])
-    engine.settle(lease, "waiting", wait=ask())
+    engine.suspend(lease, **ask())
     running, lease = engine.start()
     delayed = engine.enqueue(delay_seconds=900)
 
@@ -303,7 +303,7 @@ def test_deleting_a_job_ends_what_depends_on_it(engine: Engine) -> None:
     """
     parent, lease = engine.start()
     [child] = engine.spawn(lease, "s", CHILD)
-    engine.settle(lease, "waiting", wait={"kind": "children", "name": "all", "job_ids": [child]})
+    engine.suspend(lease, "all", kind="children", job_ids=[child])
     running = engine.lease_one()
     engine.delete(child)
 

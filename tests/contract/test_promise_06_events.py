@@ -35,7 +35,7 @@ def test_a_life_is_logged_without_a_gap(engine: Engine) -> None:
     log = {"level": "info", "message": "x"}
     engine.report(lease, progress={"percentage": 105, "stage": "s"}, logs=[log, log])
     engine.settle(lease, "retry", error=ERROR, retry_after_seconds=0)
-    engine.settle(engine.lease_one(), "waiting", wait=ask())
+    engine.suspend(engine.lease_one(), **ask())
     engine.rpc("answer_job", p_job_id=job_id, p_answer={"answer": 1})
     engine.lease_one()
     engine.advance(61)
@@ -190,7 +190,7 @@ def test_a_sleeper_continues_when_its_time_has_come(engine: Engine) -> None:
 def test_a_length_that_is_none_fails_its_job(engine: Engine, length: Any) -> None:
     lease = started(engine)
 
-    engine.settle(lease, "waiting", wait={"kind": "sleep", "delay_seconds": length})
+    engine.suspend(lease, kind="sleep", delay_seconds=length)
 
     job = engine.job(lease["job"]["id"])
     assert (job["status"], job["error_data"]["type"]) == ("failed", "InvalidWait")
@@ -267,7 +267,7 @@ def test_children_are_gathered_in_order_with_their_fates(engine: Engine) -> None
     assert engine.spawn(parent, "map", [child]) == ids
     leases = {lease["job"]["id"]: lease for lease in engine.lease()}
     engine.settle(leases[ids[2]], "completed", result=2)
-    engine.settle(parent, "waiting", wait={"kind": "children", "name": "all", "job_ids": ids})
+    engine.suspend(parent, "all", kind="children", job_ids=ids)
     engine.settle(leases[ids[0]], "failed", error=ERROR)
     assert engine.lease() == []
     engine.settle(leases[ids[1]], "completed", result=1)
@@ -277,6 +277,5 @@ def test_children_are_gathered_in_order_with_their_fates(engine: Engine) -> None
     assert [child["id"] for child in gathered] == ids
     assert [child["status"] for child in gathered] == ["failed", "completed", "completed"]
     assert [child["result"] for child in gathered] == [None, 1, 2]
-    wait = {"kind": "children", "name": "none", "job_ids": []}
-    engine.settle(lease, "waiting", wait=wait)
+    engine.suspend(lease, "none", kind="children", job_ids=[])
     assert (engine.lease_one()["steps"]["none"]["children"] or []) == []

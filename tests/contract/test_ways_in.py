@@ -213,9 +213,9 @@ def prepare(engine: Engine, state: str) -> str:
         return job_id
     lease = next(one for one in engine.lease(100) if one["job"]["id"] == job_id)
     if state == "waiting":
-        engine.settle(lease, "waiting", wait=ask())
+        engine.suspend(lease, **ask())
     elif state == "expecting":
-        engine.settle(lease, "waiting", wait={"kind": "event", "name": "e", "event": "paid"})
+        engine.suspend(lease, kind="event", event="paid")
     else:
         engine.settle(lease, state, steps=[{"name": "s", "result": "kept-by-step"}])
     return job_id

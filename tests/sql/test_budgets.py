@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.contract.observed import blocks, lease_blocks
-from tests.support.engine import ACME, ADA, GLOBEX, Engine, Json, handle
+from tests.support.engine import ACME, ADA, GLOBEX, Engine, Json, handle, ids_of
 from tests.support.renewed import Renewed
 
 pytestmark = [pytest.mark.fresh, pytest.mark.timeout(600)]
@@ -158,7 +158,7 @@ def test_a_free_job_beside_ten_thousand_keys_that_are_full_is_leased(engine: Eng
     # Once a second, a lease also checks whether one of the 5,000 running leases has expired.
     assert lease_blocks(engine, job_types=["keyed"]) <= 2000
     free = engine.enqueue(job_type="keyed", concurrency_key="free")
-    assert [lease["job"]["id"] for lease in engine.lease(5, job_types=["keyed"])] == [free]
+    assert ids_of(engine.lease(5, job_types=["keyed"])) == [free]
 
 
 @pytest.fixture

@@ -167,8 +167,7 @@ def test_a_missed_start_names_what_held_the_job(engine: Engine) -> None:
         return " ".join(engine.explain(each)["sentence"] for each in ids)
 
     asks = enqueue(30)[0]
-    wait = {"kind": "event", "name": "paid", "event": "paid"}
-    engine.settle(engine.lease_one(limit=1), "waiting", wait=wait)
+    engine.suspend(engine.lease_one(limit=1), kind="event", event="paid")
     assert "It fails if it has not ended at" in sentences([asks])
     engine.pause("job_type", "work")
     paused = enqueue(5)
@@ -505,8 +504,7 @@ def test_a_scheduled_job_that_is_postponed_or_fails_before_its_time_is_named(
     at = later(engine, 90)
     for seconds, is_late in ((100, True), (60, False)):
         job_id = engine.enqueue(deadline_at=at, priority=1)
-        wait = {"kind": "sleep", "name": "s", "until": later(engine, seconds)}
-        engine.settle(engine.lease_one(limit=1), "waiting", wait=wait)
+        engine.suspend(engine.lease_one(limit=1), kind="sleep", until=later(engine, seconds))
         said = engine.explain(job_id)
         assert ("It fails if it has not ended at" in said["sentence"]) == is_late
         assert ("It fails then." in remedy(said)) == is_late
@@ -657,8 +655,7 @@ def test_a_job_that_the_project_refuses_to_change_is_said(engine: Engine) -> Non
     It also returns the error's time and a remedy.
     """
     sleeper, starter = engine.enqueue_many(2)
-    wait = {"kind": "sleep", "name": "s", "until": later(engine, 0)}
-    engine.settle(engine.lease(1)[0], "waiting", wait=wait)
+    engine.suspend(engine.lease(1)[0], kind="sleep", until=later(engine, 0))
     engine.add_trigger("before update", "raise 'no change';")
     engine.advance(2)
     at = engine.now()
@@ -973,8 +970,7 @@ def test_a_job_that_ends_while_it_is_explained_is_explained_as_it_is(
 ) -> None:
     """A waiting job may end after `explain_job` has read the job's row."""
     job_id, lease = engine.start()
-    wait = {"kind": "event", "name": "paid", "event": "paid"}
-    engine.settle(lease, "waiting", wait=wait)
+    engine.suspend(lease, kind="event", event="paid")
     with engine.open_transaction() as session:
         # the check of the caller's membership comes after the first read of the job
         session.run("lock table public.workspace_members in access exclusive mode")
@@ -986,8 +982,7 @@ def test_a_job_that_ends_while_it_is_explained_is_explained_as_it_is(
 def test_a_misspelt_event_and_the_faults_of_a_payload_are_named(engine: Engine) -> None:
     """An emitted event with other numbers has another subject, so it is not called similar."""
     waits, lease = engine.start()
-    wait = {"kind": "event", "name": "paid", "event": "invoice-1-02-payed"}
-    engine.settle(lease, "waiting", wait=wait)
+    engine.suspend(lease, kind="event", event="invoice-1-02-payed")
     for emitted, is_similar in (("invoice-12-payed", False), ("invoice-01-2-payed", True)):
         engine.rpc("emit_event", p_workspace_id=ACME, p_name=emitted, p_payload=Jsonb({}))
         assert (f"similar name {emitted}" in engine.explain(waits)["sentence"]) == is_similar
@@ -1011,8 +1006,7 @@ def test_a_misspelt_event_and_the_faults_of_a_payload_are_named(engine: Engine) 
 def test_a_child_that_does_not_exist_is_named(engine: Engine) -> None:
     """A parent then does not wait, and learns why it has no result."""
     parent, lease = engine.start()
-    wait = {"kind": "children", "name": "g", "job_ids": [str(uuid4())]}
-    engine.settle(lease, "waiting", wait=wait)
+    engine.suspend(lease, kind="children", job_ids=[str(uuid4())])
     engine.lease_one()
     steps = "select value ->> 'error_message' from queue.steps where job_id = %s"
     assert "the job does not exist" in engine.rows(steps, parent)

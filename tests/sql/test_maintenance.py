@@ -42,8 +42,7 @@ def test_retention_removes_what_ended_by_how_it_ended(engine: Engine) -> None:
     engine.settle(by_id[failed], "failed")
     engine.settle(by_id[live], "snoozed", delay_seconds=86400 * 30)
     [child, other] = engine.spawn(by_id[parent], "s", [{"job_type": "work"}] * 2)
-    wait = {"kind": "children", "name": "s", "job_ids": [child, other]}
-    engine.settle(by_id[parent], "waiting", wait=wait)
+    engine.suspend(by_id[parent], kind="children", job_ids=[child, other])
     engine.settle(engine.lease(1)[0])
 
     def left() -> set[str]:
@@ -155,7 +154,7 @@ def test_a_line_that_belongs_to_no_time_of_its_job_is_met_once(engine: Engine) -
     assert engine.status(later) == "pending"
     engine.elapse(3600)
     assert engine.rows("select job_id from queue.deferred") == []
-    assert [lease["job"]["id"] for lease in engine.lease()] == [later]
+    assert ids_of(engine.lease()) == [later]
 
 
 @pytest.mark.parametrize("job_type", ["keyed", "work"])

@@ -135,8 +135,7 @@ def fill(person: Engine, engine: Engine, text: str) -> None:
     engine.advance(1)
     engine.settle(engine.lease_one(), "completed", result=note)
     person.enqueue(note, **options)
-    wait = {"kind": "event", "name": text, "event": f"{text} 2", "default": note}
-    engine.settle(engine.lease_one(), "waiting", wait=wait)
+    engine.suspend(engine.lease_one(), text, kind="event", event=f"{text} 2", default=note)
     person.enqueue(note, **options)
     engine.settle(engine.lease_one(), "failed", error=error)
     person.enqueue(note, delay_seconds=86_400)

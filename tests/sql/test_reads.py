@@ -311,7 +311,7 @@ def test_a_trace_has_attempts_steps_waits_and_children_on_one_axis(engine: Engin
     done, open_step = {"name": "a", "result": 1, "duration_ms": 5}, {"name": "b", "for_ms": 1}
     engine.report(lease, steps=[done], step=open_step)
     [child] = engine.spawn(lease, "kids", [{"job_type": "work"}])
-    engine.settle(lease, "waiting", wait={"kind": "children", "name": "kids", "job_ids": [child]})
+    engine.suspend(lease, "kids", kind="children", job_ids=[child])
 
     trace = engine.rpc("job_trace", p_job_id=job_id)
     assert {job["id"]: job["parent_id"] for job in trace["jobs"]} == {job_id: None, child: job_id}
@@ -330,8 +330,7 @@ def test_a_child_that_failed_is_one_row_with_what_followed(engine: Engine) -> No
     engine.register("top")
     parent, lease = engine.start(job_type="top")
     [child] = engine.spawn(lease, "s", [{"job_type": "work", "payload": {}}])
-    wait = {"kind": "children", "name": "g", "job_ids": [child]}
-    engine.settle(lease, "waiting", wait=wait)
+    engine.suspend(lease, kind="children", job_ids=[child])
     error: Json = {"type": "app.Broken", "message": f"no customer in {child}"}
     engine.settle(engine.lease_one(), "failed", error=error)
     error = {"type": "minutehand.worker.context.ChildrenFailed", "message": "a child failed"}

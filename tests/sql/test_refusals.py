@@ -150,7 +150,7 @@ def test_a_due_job_needs_no_change_of_its_row(engine: Engine) -> None:
     first, middle, last = three_jobs(engine, "due")
     refuse(engine, middle)
     engine.maintain()
-    assert {lease["job"]["id"] for lease in engine.lease(3)} == {first, last}
+    assert set(ids_of(engine.lease(3))) == {first, last}
     assert refusals(engine) == [("lease", middle, "no change of")]
     assert engine.lease(3) == []
 
@@ -237,7 +237,7 @@ def test_a_childs_key_in_an_open_transaction_holds_up_no_other_wait(engine: Engi
     parent, sleeper = started(engine), started(engine)
     engine.spawn(parent, "s", [{"job_type": "work", "unique": {"key": "u"}}])
     engine.settle(parent, "failed")
-    engine.settle(sleeper, "waiting", wait={"kind": "sleep", "until": later(engine, 1)})
+    engine.suspend(sleeper, kind="sleep", until=later(engine, 1))
     engine.maintain()
     engine.retry(parent["job"]["id"])
     engine.advance(2)

@@ -249,6 +249,10 @@ class Engine:
     def settle_all(self, items: Sequence[Json]) -> list[Json]:
         return self._send("settle_jobs", items)
 
+    def suspend(self, lease: Json, name: str = "w", **wait: Any) -> None:
+        """Let a job wait; its claim ends."""
+        self.settle(lease, "waiting", wait={"name": name, **wait})
+
     def complete(self, leases: Iterable[Json], **item: Any) -> None:
         self.settle_all([{**handle(lease), "outcome": "completed", **item} for lease in leases])
 

@@ -77,10 +77,11 @@ def test_a_question_is_shown_with_the_way_to_answer_it(run: Run, stack: RunningS
             lease = worker.lease_one()
             child = {"job_type": worker.job_type, "payload": {}}
             ids = worker.spawn(lease, f"s{level}", [child])
-            worker.settle(lease, "waiting", wait={"kind": "children", "name": "g", "job_ids": ids})
+            worker.suspend(lease, kind="children", job_ids=ids)
         [job_id] = ids
-        wait = {"kind": "ask", "name": "size", "question": "Which size?", "options": ["XL", "it's"]}
-        worker.settle(worker.lease_one(), "waiting", wait=wait)
+        lease = worker.lease_one()
+        options = ["XL", "it's"]
+        worker.suspend(lease, "size", kind="ask", question="Which size?", options=options)
 
         output = run("show", job_id).stdout
         assert f"minutehand explain {job_id}" in run("explain", top).stdout

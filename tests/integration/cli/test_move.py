@@ -78,13 +78,10 @@ def _fill(engine: Engine, ended: int = 5) -> None:
         steps=[{"name": "paid", "value": 7}],
     )
     children = engine.spawn(lease, "children", [{"job_type": "work", "payload": {}}] * 2)
-    engine.settle(
-        lease, "waiting", wait={"kind": "children", "name": "gather", "job_ids": children}
-    )
+    engine.suspend(lease, kind="children", job_ids=children)
     assert parent not in children
     engine.settle(engine.lease(1)[0])  # one child has ended, and the other is ready
-    wait = {"kind": "event", "name": "paid", "event": "paid"}
-    engine.settle(engine.lease_one(), "waiting", wait=wait)
+    engine.suspend(engine.lease_one(), kind="event", event="paid")
     engine.enqueue(delay_seconds=3600, deadline_at="2099-01-01T00:00:00Z", start_by_seconds=9000)
     for key in ("a", "a", "b"):
         engine.enqueue(job_type="keyed", concurrency_key=key)
@@ -154,8 +151,7 @@ def test_a_job_moves_with_the_job_that_it_awaits(
     lease = source.lease_one()
     child = {"job_type": "work", "payload": {}, "idempotency_key": "once"}
     assert source.spawn(lease, "other", [child]) == [once]
-    wait = {"kind": "children", "name": "gather", "job_ids": [once]}
-    source.settle(lease, "waiting", wait=wait)
+    source.suspend(lease, kind="children", job_ids=[once])
     source.pause("workspace")
     assert list(move.run()) == [2]
 
