@@ -6,12 +6,7 @@ from typing import Any
 
 from supabase_local.realtime.broadcast import Members
 from supabase_local.realtime.changes import PostgresChanges
-from supabase_local.realtime.database import (
-    UNREACHABLE,
-    Database,
-    DatabaseUnavailable,
-    wait_until_visible,
-)
+from supabase_local.realtime.database import Database, wait_until_visible
 from supabase_local.realtime.pgoutput import Change
 from supabase_local.realtime.replication import ReplicationStream
 from supabase_local.realtime.tokens import Verifier
@@ -47,14 +42,6 @@ class Hub:
         await asyncio.gather(*ending, return_exceptions=True)
         await self._deciding.close()
         await self.database.close()
-
-    def check_database(self) -> None:
-        """Raise DatabaseUnavailable if the database is unavailable.
-
-        A join does not wait until replication is running.
-        """
-        if self.messages.last_error:
-            raise DatabaseUnavailable(UNREACHABLE)
 
     async def _deliver(self, changes: list[Change]) -> None:
         deliverable = [change for change in changes if self.members.is_wanted(change)]

@@ -86,9 +86,3 @@ def encode_broadcast(topic: str, event: str, metadata: str, payload: str) -> byt
     parts = [part.encode() for part in (topic, event, metadata)]
     head = bytes([_KIND_BROADCAST, *map(len, parts), _JSON])
     return head + b"".join(parts) + payload.encode()
-
-
-def reply(version: Version, message: Inbound, response: Any, status: str = "ok") -> str:
-    """Encode the `phx_reply` to a message from a client."""
-    payload = dump({"status": status, "response": response})
-    return encode(version, message.join_ref, message.ref, message.topic, "phx_reply", payload)

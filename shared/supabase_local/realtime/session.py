@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 
 from supabase_local.realtime.authorization import may_read, may_write
 from supabase_local.realtime.broadcast import PREFIX
-from supabase_local.realtime.database import DatabaseUnavailable
+from supabase_local.realtime.database import UNREACHABLE, DatabaseUnavailable
 from supabase_local.realtime.filters import change_id
 from supabase_local.realtime.hub import Hub
 from supabase_local.realtime.serializer import (
@@ -22,7 +22,6 @@ from supabase_local.realtime.serializer import (
     decode,
     dump,
     encode,
-    reply,
 )
 from supabase_local.realtime.tokens import Token, TokenError
 
@@ -55,6 +54,12 @@ class Session:
             logger.warning("slow reader disconnected", extra={"event": "realtime.slow_consumer"})
             self._socket.transport.abort()
 
+    def reply(self, message: Inbound, response: Any, status: str = "ok") -> None:
+        """Send the `phx_reply` to a message of the client."""
+        payload = dump({"status": status, "response": response})
+        to = (message.join_ref, message.ref, message.topic)
+        self.send(encode(self.version, *to, "phx_reply", payload))
+
     async def run(self) -> None:
         """Handle the messages of the client until the socket closes.
 
@@ -81,15 +86,15 @@ class Session:
         topic, event = message.topic, message.event
         channel = self._channels.get(topic) if isinstance(topic, str) else None
         if topic == "phoenix":
-            self.send(reply(self.version, message, {}))
+            self.reply(message, {})
         elif event == "phx_join" and str(topic).startswith(PREFIX):
             await self._join(message)
         elif event == "phx_leave":
-            self.send(reply(self.version, message, {}))
+            self.reply(message, {})
             if channel is not None:
                 self.end(channel)
         elif channel is None:
-            self.send(reply(self.version, message, {"reason": "unmatched topic"}, "error"))
+            self.reply(message, {"reason": "unmatched topic"}, "error")
         elif event == "broadcast":
             await channel.on_broadcast(message)
         elif event == "access_token":
@@ -112,12 +117,12 @@ class Session:
                 "join refused",
                 extra={"event": "realtime.join_refused", "reason": str(refused)[:300]},
             )
-            self.send(reply(self.version, message, {"reason": str(refused)}, "error"))
+            self.reply(message, {"reason": str(refused)}, "error")
             return
         self._channels[message.topic] = channel
         self.hub.members.enter(channel)
         entries = [{**entry, "id": change_id(entry)} for entry in channel.changes]
-        self.send(reply(self.version, message, {"postgres_changes": entries}))
+        self.reply(message, {"postgres_changes": entries})
         channel.joined()
 
     def end(self, channel: Channel) -> None:
@@ -161,7 +166,8 @@ class Channel:
         if isinstance(self._asked, str) and not self._asked.startswith("sb_"):
             self.token = self.hub.verifier.verify(self._asked)
         self.token.check_expiry()
-        self.hub.check_database()
+        if self.hub.messages.last_error:  # a join does not wait until replication is running
+            raise DatabaseUnavailable(UNREACHABLE)
         if self.private and not await may_read(self.hub.database, self.token, self.topic):
             raise JoinRefused(f"Unauthorized: {self._no_read}")
 
@@ -220,7 +226,7 @@ class Channel:
         else:
             self.hub.members.deliver(*joined, dump(message.payload), exclude=exclude)
         if self.ack:
-            self.send(reply(self.version, message, {}))
+            self.session.reply(message, {})
 
     async def _writes(self) -> bool:
         if self._may_write is None:
