@@ -458,10 +458,10 @@ create table queue.leases (
   key text, -- concurrency key against whose limit the job counts
   -- bytes that the job has written to its streams, null before the first write
   output_bytes bigint,
-  -- Object with the keys last, since, place, stack and memory_mb. The object describes the last
-  -- update that the processor sent, and the line of code that the processor executed when the worker
-  -- sent the object, with the calls that led there. The object is null in the first seconds of an
-  -- attempt, and for workers before release 0.5.0.
+  -- Object with the keys last, since, place, code, stack and memory_mb. The object describes the
+  -- last update that the processor sent, and the line of code that the processor executed when the
+  -- worker sent the object, with the calls that led there. The object is null in the first seconds of
+  -- an attempt, and for workers before release 0.5.0.
   pulse jsonb
 ) with (fillfactor = 70);
 create index leases_by_lane on queue.leases (lane, workspace_id);

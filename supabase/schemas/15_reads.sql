@@ -2611,7 +2611,8 @@ $$;
 --   run for longer.
 -- silent: The age. Null for less than 20 seconds, because workers report updates of jobs only every
 --   15 seconds.
--- stack: Calls that led to the line of code, the innermost last. Missing for workers before 0.5.6.
+-- code, stack: Text of the line of code, and the calls that led there, the innermost last. Missing
+--   for workers before 0.5.6.
 -- shorter: The timeout of a job that is silent at a line of code, unless the timeout has already
 --   started again. It starts again for each call of a split batch, and once after another job has
 --   blocked the event loop.

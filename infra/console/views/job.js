@@ -187,7 +187,7 @@ function JobDetails({ watch, job }) {
             html`<${StreamOutput} key=${name} name=${name} content=${content} isLive=${isLive} />`,
         )}
         ${!isLive && data}
-        ${update?.silent && explanation.data.stack?.length > 1 && html`<${Stack} calls=${explanation.data.stack} />`}
+        ${update?.silent && explanation.data.stack && html`<${Stack} ...${explanation.data} />`}
         ${
           (job.started_at || trace.value?.jobs.length > 1) &&
           html`<${Timeline}
@@ -283,14 +283,19 @@ function Verdict({ update, sentence, data: { sign, step } }) {
   </span>`;
 }
 
-/** Shows the calls that led to the line of code of a silent job. */
-const Stack = ({ calls }) => html`<section class="card" aria-labelledby="h-stack">
+/** Shows the line of code of a silent job, and the calls that led there. */
+const Stack = ({ stack, place, code }) => html`<section class="card" aria-labelledby="h-stack">
   <div class="bar">
     <h2 id="h-stack">Stack</h2>
     <span class="muted small">the innermost call last</span>
   </div>
   <ol class="traceback">
-    ${calls.map((call) => html`<li key=${call}><code>${call}</code></li>`)}
+    ${stack.map((call) => {
+      const isPlace = call.startsWith(`${place} `);
+      return html`<li key=${call} data-own=${isPlace ? "" : undefined}>
+        <code>${call}</code>${isPlace && code && html`<pre>${code}</pre>`}
+      </li>`;
+    })}
   </ol>
 </section>`;
 

@@ -86,10 +86,12 @@ def print_explanation(output: Output, explanation: dict[str, Any], sentence: str
         output.sentence(localize_times(f"Cause: {cause}"))
     data = explanation.get("data", {})
     # a worker before 0.5.6 sends no calls
-    if data.get("silent") and len(calls := data.get("stack", ())) > 1:
+    if data.get("silent") and (calls := data.get("stack")):
         output.text("Its calls, the innermost last:")
         for call in calls:
             output.text(f"  {call}", lines=False)
+            if (code := data.get("code")) and call.startswith(f"{data['place']} "):
+                output.text(f"    {code}", lines=False)
     if (holder := explanation.get("held_by")) and (others := holder["waiting"] - 1) > 0:
         count = f"{others}{'+' if holder['more'] else ''}"
         output.sentence(f"Other jobs of its workspace that wait for the same reason: {count}.")

@@ -546,6 +546,8 @@ class Pulse(Model):
     left_ms: Number | None = None
     #: File and line of the processor's own code that runs or waits.
     place: str | None = None
+    #: Text of that line.
+    code: str | None = None
     #: Calls that led there as `file:line function`, the innermost last.
     stack: list[str] = []
     #: Process id of the Postgres session in which the job runs a query, and of its other sessions.

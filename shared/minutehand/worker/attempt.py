@@ -317,8 +317,8 @@ class Attempt:
         sessions, memory = database_sessions(*code[:2]), peak_memory_mb()
         beside = None if self.batch is None else 0 if self._is_suspended else self.batch.others
         until, used = self.timeout_at, memory // MEMORY_MB
-        place, calls = code_location(*code)
-        current = updates.last_at, calls, sessions, used, beside, until
+        location = code_location(*code)
+        current = updates.last_at, location, sessions, used, beside, until
         if current == self._saved_state:
             return None
         self._sent_state = current
@@ -326,8 +326,9 @@ class Attempt:
             last=updates.last_kind,
             for_ms=round((now - updates.last_at) * 1000),
             left_ms=None if until == math.inf else round((until - now) * 1000),
-            place=place,
-            stack=calls,
+            place=location and location.place,
+            code=location and location.code,
+            stack=location.calls if location else [],
             pid=sessions[0] if sessions else None,
             own_pids=sessions[1:],
             batched=beside,
@@ -511,10 +512,10 @@ class Attempt:
         job_id, in_thread = self.job_id, not self._type.is_async
 
         def find() -> AbandonedJob | None:
-            place, _ = code_location(*code)
-            if place is None:
+            location = code_location(*code)
+            if location is None:
                 return None
-            return AbandonedJob(job_id=job_id, place=place, in_thread=in_thread)
+            return AbandonedJob(job_id=job_id, place=location.place, in_thread=in_thread)
 
         logger.error(
             "Processor did not end after its cancellation and was abandoned",

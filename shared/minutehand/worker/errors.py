@@ -20,7 +20,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from traceback import walk_tb
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
@@ -40,6 +40,8 @@ MAX_FRAMES_PER_CAUSE = 8
 #: Maximum calls that lead to a running line, and maximum characters of each call.
 MAX_CALLS = 6
 MAX_CALL = 120
+#: Maximum characters of a line's text.
+MAX_CODE = 200
 #: Package of the engine, whose stack frames are omitted because they do not depend on the job.
 _ENGINE = "minutehand."
 
@@ -271,14 +273,37 @@ def _traceback(error: BaseException, package: str, redactor: Redactor) -> dict[s
     return info
 
 
+class CodeLocation(NamedTuple):
+    """The line that an attempt executes."""
+
+    #: Path of the file, and number of the line.
+    file: str
+    line: int
+    #: Calls that led there as `file:line function`, the innermost last.
+    calls: list[str]
+
+    @property
+    def place(self) -> str:
+        """The file and line as people read them."""
+        return f"{_short(self.file)[-300:]}:{self.line}"
+
+    @property
+    def code(self) -> str:
+        """Text of the line without secrets. Empty if the file cannot be read."""
+        return _text_of_line(self.file, self.line, Redactor())
+
+
+def _text_of_line(file: str, line: int | None, redactor: Redactor) -> str:
+    return redactor.text(linecache.getline(file, line or 0).strip()[:MAX_CODE])
+
+
 def _limit_frames(
     frames: Iterable[dict[str, Any]], limit: int, redactor: Redactor
 ) -> list[dict[str, Any]]:
     innermost_first = list(frames)[::-1]
     chosen = sorted(innermost_first, key=lambda frame: not frame["own"])[:limit]  # a stable sort
     for frame in chosen:
-        code = linecache.getline(frame["file"], frame["line"] or 0).strip()[:200]
-        frame["code"] = redactor.text(code)
+        frame["code"] = _text_of_line(frame["file"], frame["line"], redactor)
         frame["file"] = _short(frame["file"])[-300:]
     return chosen
 
@@ -307,21 +332,22 @@ def stack_in(frames: Iterable[tuple[FrameType, int]], package: str) -> list[dict
     return _limit_frames(_frames(frames, package), MAX_FRAMES, Redactor())
 
 
-def location_in(
-    frames: Iterable[tuple[FrameType, int]], package: str
-) -> tuple[str | None, list[str]]:
-    """Return the file and line that runs, and the calls that led there, the innermost last.
+def location_in(frames: Iterable[tuple[FrameType, int]], package: str) -> CodeLocation | None:
+    """Return the line that runs, or None if only frames of the engine run.
 
     The line is in the innermost frame of the user's package, or in the innermost frame of all. The
-    calls are frames of the package and the innermost frame of all, as `file:line function`.
+    calls are frames of the package and the innermost frame of all.
     """
-    running = [frame | {"file": _short(frame["file"])} for frame in _frames(frames, package)]
+    running = [*_frames(frames, package)]
     if not running:
-        return None, []
+        return None
     own = [frame for frame in running if frame["own"]] or running[-1:]
     chain = own if own[-1] is running[-1] else [*own, running[-1]]
-    calls = [f"{call['file']}:{call['line']} {call['function']}" for call in chain[-MAX_CALLS:]]
-    return f"{own[-1]['file'][-300:]}:{own[-1]['line']}", [call[-MAX_CALL:] for call in calls]
+    calls = [
+        f"{_short(call['file'])}:{call['line']} {call['function']}"[-MAX_CALL:]
+        for call in chain[-MAX_CALLS:]
+    ]
+    return CodeLocation(own[-1]["file"], own[-1]["line"], calls)
 
 
 def _short(path: str) -> str:

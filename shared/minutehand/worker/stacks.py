@@ -9,7 +9,7 @@ from traceback import walk_stack
 from types import FrameType
 from typing import Any
 
-from minutehand.worker.errors import location_in, stack_in
+from minutehand.worker.errors import CodeLocation, location_in, stack_in
 
 
 def _running(task: asyncio.Task[Any] | None, thread: str) -> list[tuple[FrameType, int]]:
@@ -43,13 +43,8 @@ def database_sessions(task: asyncio.Task[Any] | None, thread: str) -> list[int]:
     return [*found]
 
 
-def code_location(
-    task: asyncio.Task[Any] | None, thread: str, module: str
-) -> tuple[str | None, list[str]]:
-    """Return the file and line that an attempt executes, and the calls that led there.
-
-    The file is None after the attempt's end.
-    """
+def code_location(task: asyncio.Task[Any] | None, thread: str, module: str) -> CodeLocation | None:
+    """Return the line that an attempt executes, or None after the attempt's end."""
     return location_in(_running(task, thread), module)
 
 

@@ -59,7 +59,8 @@ async def test_the_calls_of_a_running_job_are_part_of_its_explanation(
         read_in_thread()
 
     def calls(job_id: str) -> str:
-        return "\n".join(engine.explain(job_id)["data"].get("stack", []))
+        data = engine.explain(job_id)["data"]
+        return "\n".join([data.get("code", ""), *data.get("stack", [])]).strip()
 
     async with working(engine, registry, timedelta()) as worker:
         jobs = [engine.enqueue(job_type=name) for name in ("awaits", "blocks")]
@@ -71,5 +72,8 @@ async def test_the_calls_of_a_running_job_are_part_of_its_explanation(
 
     file = r"tests/integration/worker/test_stacks\.py:\d+"
     library = r"\n\S+\.py:\d+ wait"
-    assert re.fullmatch(rf"{file} load\n{file} read{library}", found[0])
-    assert re.fullmatch(rf"{file} load_in_thread\n{file} read_in_thread{library}", found[1])
+    assert re.fullmatch(rf"await opened\.wait\(\)\n{file} load\n{file} read{library}", found[0])
+    assert re.fullmatch(
+        rf"opened_in_thread\.wait\(\)\n{file} load_in_thread\n{file} read_in_thread{library}",
+        found[1],
+    )

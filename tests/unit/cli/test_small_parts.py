@@ -60,11 +60,12 @@ def test_a_job_is_not_one_of_the_others_that_wait(
 
 def test_only_a_silent_job_is_printed_with_its_calls(capsys: pytest.CaptureFixture[str]) -> None:
     calls = ["a.py:1 run", "b.py:2 read"]
-    for silent, stack in (("4 min", calls[:1]), (None, calls), ("4 min", calls)):
-        data = {"silent": silent, "stack": stack}
+    place = {"place": "a.py:1", "code": "read()", "stack": calls}
+    for data in ({"silent": "4 min", "stack": []}, place, {"silent": "4 min", **place}):
         print_explanation(Output(), {"data": data, "next": []}, "It runs.")
 
-    lines = ["It runs."] * 3 + ["Its calls, the innermost last:", "  a.py:1 run", "  b.py:2 read"]
+    calls_with_code = ["  a.py:1 run", "    read()", "  b.py:2 read"]
+    lines = ["It runs."] * 3 + ["Its calls, the innermost last:", *calls_with_code]
     assert capsys.readouterr().out.splitlines() == lines
 
 

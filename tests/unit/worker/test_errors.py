@@ -7,6 +7,7 @@ from collections.abc import MutableMapping
 from email.message import Message
 from http import HTTPStatus
 from io import BytesIO
+from pathlib import Path
 from types import FrameType
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -21,7 +22,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from minutehand.queue.errors import ProcessorError, QueueError
 from minutehand.queue.models import ErrorInfo
 from minutehand.worker import Fail, Job, JobContext
-from minutehand.worker.errors import ending_error, error_info, location_in
+from minutehand.worker.errors import CodeLocation, ending_error, error_info, location_in
 from minutehand.worker.testing import ProcessorTest
 
 SECRET = "sk_live_0123456789abcdef0123456789abcdef"
@@ -194,13 +195,24 @@ def test_a_running_line_is_the_projects_innermost_with_the_calls_that_led_there(
     library = running("asyncio/tasks.py", "asyncio.tasks", "wait_for", "sleep")
     engine = running("minutehand/job.py", "minutehand.job", "call")
 
-    place, calls = location_in([*engine, *library, *own, *library], "shop.jobs")
-    assert place == "shop/jobs.py:7"
-    assert calls == [f"shop/jobs.py:{n} {'abcdefg'[n - 1]}" for n in range(3, 8)] + [
+    def found(*frames: tuple[FrameType, int]) -> CodeLocation:
+        location = location_in(frames, "shop.jobs")
+        assert location is not None
+        return location
+
+    innermost = found(*engine, *library, *own, *library)
+    assert innermost.place == "shop/jobs.py:7"
+    assert innermost.calls == [f"shop/jobs.py:{n} {'abcdefg'[n - 1]}" for n in range(3, 8)] + [
         "asyncio/tasks.py:2 sleep"
     ]
-    assert location_in(own[:2], "shop.jobs")[1] == ["shop/jobs.py:1 a", "shop/jobs.py:2 b"]
-    assert location_in(library, "shop.jobs") == ("asyncio/tasks.py:2", ["asyncio/tasks.py:2 sleep"])
-    [call] = location_in(running("deep/" * 40 + "a.py", "shop", "work"), "shop")[1]
+    assert found(*own[:2]).calls == ["shop/jobs.py:1 a", "shop/jobs.py:2 b"]
+    assert (found(*library).place, found(*library).code) == ("asyncio/tasks.py:2", "")
+    [call] = found(*running("deep/" * 40 + "a.py", "shop", "work")).calls
     assert (len(call), call[-11:]) == (120, "a.py:1 work")
-    assert location_in(engine, "shop.jobs") == (None, [])
+    assert location_in(engine, "shop.jobs") is None
+
+
+def test_the_text_of_a_running_line_has_no_secrets() -> None:
+    lines = Path(__file__).read_text().splitlines()
+    number = lines.index(f'SECRET = "{SECRET}"') + 1
+    assert CodeLocation(__file__, number, []).code == 'SECRET = "[hidden]"'
