@@ -1461,40 +1461,43 @@ from (
       ('request', 'Fix the request that was rejected ({code}).'),
       (
         'slow',
-        'A call took longer than its time limit ({code}). Raise the limit, or fix what the call '
-          'waits for.'
+        'A call[ to {address}] took longer than its time limit ({code}). Raise the limit, or fix '
+          'what the call waits for.'
       ),
       (
         'unavailable',
-        'The connection to the other service failed. Correct what the error names, for example the '
-          'address, the password, a TLS setting or a limit of connections.'
+        'The connection to [{address}|the other service] failed. Correct what the error names, for '
+          'example the address, the password, a TLS setting or a limit of connections.'
       ),
       (
         'unavailable:error',
-        'The other service could not serve the request ({code}). See its log or status page.'
+        '[{address}|The other service] could not serve the request ({code}). See its log or status '
+          'page.'
       ),
       (
         'unavailable:closed',
-        'The other service closed or rejected the connection ({code}). See whether it restarts.'
+        '[{address}|The other service] closed or rejected the connection ({code}). See whether it '
+          'restarts.'
       ),
       (
         'unavailable:port',
-        'Nothing accepts connections at its address ({code}). Check host and port, and whether the '
-          'other service runs.'
+        'Check that [{address}|the other service] is up and accepts connections from the workers '
+          '({code}), or correct its address.'
       ),
       (
         'unavailable:route',
-        'Its address cannot be reached ({code}). Check the address and the network of the worker.'
+        '[{address}|Its address] cannot be reached ({code}). Check the address and the network of '
+          'the worker.'
       ),
       (
         'unavailable:name',
-        'The host name in its address cannot be resolved ({code}). Check the name and the DNS '
-          'server.'
+        'The host name in [{address}|its address] cannot be resolved ({code}). Check the name and '
+          'the DNS server.'
       ),
       (
         'unavailable:certificate',
-        'The certificate of the other service was rejected ({code}). Renew it, or let the worker '
-          'trust its issuer.'
+        'The certificate of [{address}|the other service] was rejected ({code}). Renew it, or let '
+          'the worker trust its issuer.'
       )
   ) as f (kind, words)
   cross join lateral (
@@ -1644,8 +1647,8 @@ from (
     (
       'failed:rate',
       null,
-      'If a quota of the other service is used up, raise it there. If the calls come too fast, set '
-        'a lower `rate_limit` of the type.',
+      'If a quota of [{address}|the other service] is used up, raise it there. If the calls come '
+        'too fast, set a lower `rate_limit` of the type.',
       null,
       '/types/{job_type}'
     ),
@@ -1681,7 +1684,8 @@ from (
       'running',
       '[Silent for {silent}, since {sign}|Last known update {age} ago ({last})|Last known update '
         '{age} ago|Worker {worker_id} has been running it since {leased_at}][, {seen}].[ 99 % of '
-        'the jobs of its type take {usual} or less.][ The last known call of its worker was at '
+        'the jobs of its type take {usual} or less.][ Running jobs of its type that are silent at '
+        'this line: {alike}.][ The last known call of its worker was at '
         '{missed_since}.| The worker has not renewed its lease since {late_since}.| '
         'Its worker last reported at {reported_at}.|][ The key of '
         'the worker expired at {key_expired_at}.| The key of the worker was revoked at '
@@ -1700,11 +1704,13 @@ from (
         '{key_revoked_at}.|If the process of the worker has hung since {missed_since}, end it. The '
         'job then runs again at the latest after '
         '{expires_at}.|If a job of this worker blocked its event loop after {late_since}, run that '
-        'call with `asyncio.to_thread`.|{too_long}, cancel and retry it, which keeps its finished '
-        'steps. Then give that call a time limit, or the type a `timeout` below {shorter}.|'
-        '{too_long}, cancel and retry it, which keeps its finished steps. Then give the call at '
-        '{place} a time limit.|If {usual} should suffice, check its log and '
-        'the code at {place}.|Nothing to do.]',
+        'call with `asyncio.to_thread`.|{find_out} at {place} waits for, and give it a time limit. '
+        'Then cancel and retry the job if it hangs: it keeps its finished steps, and its attempts '
+        'are counted from 1 again. Then give the type a `timeout` below {shorter} if such calls '
+        'should end earlier.|{find_out} at {place} waits for, and give it a time limit. Then '
+        'cancel and retry the job if it hangs: it keeps its finished steps, and its attempts are '
+        'counted from 1 again.|If {usual} should suffice, check its log and the code at {place}.|'
+        'Nothing to do.]',
       'watch {job_id}',
       '/types/{job_type}'
     ),
@@ -1852,7 +1858,8 @@ from (
     ),
     (
       'no_processor',
-      'No worker serves {unpublished}. It has waited since {since}[, with {others} of its type].',
+      'No worker serves {unpublished}. It has waited since {since}[, with {others} of its type].'
+        '[ Workers serve: {served}.]',
       'Fix this in code or settings, and deploy: {refusal}',
       'types {job_type}',
       '/types/{job_type}'
@@ -1869,8 +1876,8 @@ from (
       'no_processor',
       'No running worker serves the job type {job_type} in the queue {queue}.[ It waits with '
         '{others} of its type.][ Worker '
-        '{last_worker}{process_end} served it, and was last seen at {last_seen}.][ The key of '
-        'its last worker expired at {key_expired_at}.]',
+        '{last_worker}{process_end} served it, and was last seen at {last_seen}.][ Workers '
+        'serve: {served}.][ The key of its last worker expired at {key_expired_at}.]',
       '[Workers that have {job_type} serve only other queues. Start one with `minutehand serve '
         '--queue {not_served}`, or for all queues.|If a deploy removed {once_served}, deploy '
         'it again. Otherwise start its worker again.|Otherwise, write '
@@ -2172,17 +2179,19 @@ from (
       'silent_jobs',
       '{count} of [{many} are silent, the longest|{job_type} has been silent] since {since}[, '
         'each {all_seen}|, {shared}|].',
-      '[The first was last seen {seen}. ]If job {job_id} hangs, cancel and retry it, which keeps '
-        'its finished steps. Jobs of {job_type} count as silent {limit} after their last update. '
-        'Then give the call [{shared}|that hangs] a time limit.',
-      'explain {job_id}',
+      '[The first was last seen {seen}. ]Find out what the call [{shared}|that hangs] waits for, '
+        'and give it a time limit. Then cancel and retry [those of {many} that hang|the job if it '
+        'hangs]. Finished steps are kept. Jobs of {job_type} count as silent {limit} after their '
+        'last update.',
+      '[ls --state running --type {many}|explain {job_id}]',
       '[/jobs?state=attention&job_type={many}|/jobs/{job_id}]'
     ),
     (
       'retrying_jobs',
-      '[{at_least}]{count} of {job_type} are retrying: {error}.',
-      'The next attempt is due at {next_at}.',
-      'retry {job_id}',
+      '[{at_least}]{count} of {job_type} are retrying: {error}.[ Completed in the last hour: '
+        '{completed}.]',
+      'Then run these jobs now, or wait. The next attempt is due at {next_at}.',
+      null,
       '/jobs?state=retrying&job_type={job_type}'
     ),
     (
@@ -2607,8 +2616,9 @@ $$;
 -- sign, last: Kind of the job's last update as text, for example 'its last log line', 'log line'.
 -- age: Time since the last update of the job, as text.
 -- reported_at: Time of the last report of the worker of a silent job.
--- too_long: Begin of the advice to cancel a silent job. It states the usual duration if the job has
---   run for longer.
+-- find_out: Begin of the advice for a silent job.
+-- alike: How many of the type's running jobs in the workspace are silent at the same line, as text.
+--   Null for a single job, and for 100 or more.
 -- silent: The age. Null for less than 20 seconds, because workers report updates of jobs only every
 --   15 seconds.
 -- code, stack: Text of the line of code, and the calls that led there, the innermost last. Missing
@@ -2696,10 +2706,30 @@ begin
         'typical', k.typical,
         'usual', k.usual,
         'reported_at', case when p.is_silent and s.late_since is null then s.renewed_at end,
-        'too_long', case
-          when p.is_silent
-            then coalesce('Since ' || k.usual || ' usually suffices', 'If that is too long')
-        end
+        'find_out', case when p.is_silent then 'Find out what the call' end,
+        'alike', case when p.is_silent then (
+          select format(
+            '%s of %s',
+            count(*) filter (
+              where o.pulse -> 'place' = l.pulse -> 'place'
+                and (
+                  o.job_id = p_job.id
+                  -- a worker reports updates only every 15 seconds
+                  or (o.pulse ->> 'since')::timestamptz < p_now - interval '1 minute'
+                )
+            ),
+            count(*)
+          )
+          from (
+            select *
+            from queue.leases as r
+            where r.lane in (select n.lane from queue.lanes as n where n.job_type = p_job.job_type)
+              and r.workspace_id = p_job.workspace_id
+              and r.expires_at > p_now
+            limit 100
+          ) as o
+          having count(*) between 2 and 99
+        ) end
       )
     end
     from queue.leases as l
@@ -3807,6 +3837,23 @@ begin
       'since', queue.last_call(),
       'data', jsonb_build_object('key_expired_at', queue.key_expired_at())
     );
+  elsif v_found ->> 'reason' = 'no_processor' then
+    v_found := v_found || jsonb_build_object('data', (
+      select v_found -> 'data' || jsonb_build_object('served', nullif(
+        concat_ws(
+          ', ',
+          string_agg(o.job_type, ', ' order by o.job_type) filter (where o.n <= 10),
+          case when count(*) > 10 then 'and others' end
+        ),
+        ''
+      ))
+      from (
+        select t.job_type, row_number() over (order by t.job_type) as n
+        from queue.job_types as t
+        where not t.internal
+          and exists (select from unnest(p_alive) as w where t.job_type = any (w.job_types))
+      ) as o
+    ));
   end if;
   select * into v_error
   from queue.error_of(p_job);
@@ -4007,6 +4054,15 @@ select jsonb_build_object(
     '\s+',
     ' ',
     'g'
+  ),
+  -- the first address in the error, such as db.test:5432, ('10.0.0.1', 80) or https://db.test/
+  'address', coalesce(
+    array_to_string(regexp_match(
+      p_job.error_message,
+      '((?:[[:alnum:]_-]+\.)+(?!py:)[[:alpha:]]{2,}|(?:\d{1,3}\.){3}\d{1,3}|localhost)'
+        '(?:["''], (?:port[ =])?|:)(\d{2,5})\M'
+    ), ':'),
+    substring(p_job.error_message from '://(?:[^/@\s]*@)?([[:alnum:].-]+(?::\d+)?)')
   ),
   'signal', p_job.error_data -> 'signal',
   'peak_mb', p_job.error_data #> '{evidence,memory_mb}',

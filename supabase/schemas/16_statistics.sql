@@ -970,12 +970,19 @@ with tried as materialized ( -- jobs that may wait for a retry, and jobs that ru
   ) as j
   where j.attempts > 0 and j.error_message is not null
 ),
-retried as (
-  select distinct s.job_type
+counted as materialized ( -- counts of a key are null if it was never counted
+  select
+    s.job_type,
+    sum((s.counts ->> 'completed')::bigint) as completed,
+    sum(
+      (s.counts ->> 'retried')::bigint
+      + (s.counts ->> 'failed')::bigint
+      + coalesce((s.counts ->> 'snoozed')::bigint, 0)
+    ) as failed
   from queue.stats as s
   where s.workspace_id = coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000')
     and s.at > p_now - interval '1 hour'
-    and s.counts ? 'retried'
+  group by 1
 ),
 retrying as materialized (
   select
@@ -1003,7 +1010,7 @@ retrying as materialized (
       union
       (
         select t.workspace_id, t.lane
-        from retried as y
+        from counted as y
         join queue.lanes as l on l.job_type = y.job_type
         cross join lateral (
           select o.workspace_id, o.lane
@@ -1057,7 +1064,15 @@ select
     'job_id', (
       array_agg(r.job_ids[1] order by r.next_at) filter (where r.next_at is not null)
     )[1],
-    'advice', queue.error_advice((array_agg(r.job_ids[1] order by r.next_at))[1], 2),
+    'completed', (
+      select nullif(t.completed, 0)
+      from counted as t
+      where t.job_type = r.job_type
+    ),
+    'advice', jsonb_path_query_array( -- only failed jobs can be retried
+      queue.error_advice((array_agg(r.job_ids[1] order by r.next_at))[1], 2),
+      '$[*] ? (!(@.words starts with "Then retry"))'
+    ),
     'attention', jsonb_agg(to_jsonb(r) - 'next_at'),
     'at_least', case when bool_or(r.more) then 'At least ' end
   )
@@ -1163,20 +1178,7 @@ select
     'job_type', t.job_type,
     'attempts', t.failed
   )
-from ( -- counts of a key are null if it was never counted
-  select
-    s.job_type,
-    sum((s.counts ->> 'completed')::bigint) as completed,
-    sum(
-      (s.counts ->> 'retried')::bigint
-      + (s.counts ->> 'failed')::bigint
-      + coalesce((s.counts ->> 'snoozed')::bigint, 0)
-    ) as failed
-  from queue.stats as s
-  where s.workspace_id = coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000')
-    and s.at > p_now - interval '1 hour'
-  group by 1
-) as t
+from counted as t
 where t.completed = 0
   and t.failed >= 20
   and not queue.is_internal(t.job_type)

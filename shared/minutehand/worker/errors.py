@@ -43,6 +43,12 @@ MAX_CALL = 120
 #: Maximum characters of a line's text.
 MAX_CODE = 200
 #: Package of the engine, whose stack frames are omitted because they do not depend on the job.
+#: Numbers of errors that code may raise without a number.
+_ERRNOS: dict[type[OSError], int] = {
+    ConnectionRefusedError: errno.ECONNREFUSED,
+    ConnectionResetError: errno.ECONNRESET,
+}
+
 _ENGINE = "minutehand."
 
 
@@ -129,8 +135,8 @@ def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:
             codes.setdefault("errno", "ENOMEM")
         elif isinstance(cause, ssl.SSLError):  # its attribute `errno` is no error of the system
             codes.setdefault("errno", cause.reason)
-        elif isinstance(cause, OSError) and cause.errno is not None:
-            codes.setdefault("errno", errno.errorcode.get(cause.errno))
+        elif isinstance(cause, OSError) and (number := cause.errno or _ERRNOS.get(type(cause))):
+            codes.setdefault("errno", errno.errorcode.get(number))
         elif name := _missing_variable(cause):
             codes.setdefault("variable", text(name, 200))
         for name in ("sqlstate", "code"):  # errors of the Data API have the attribute `code`

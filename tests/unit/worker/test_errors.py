@@ -87,6 +87,7 @@ class SMTPError(VendorError):
         (VendorError(code=1013), {"status": None}),
         (SMTPError(code=550), {"status": None}),
         (OSError(errno.ENOSPC, "no space"), {"errno": "ENOSPC"}),
+        (ConnectionRefusedError("mail.test:587"), {"errno": "ECONNREFUSED"}),
         (MemoryError(), {"errno": "ENOMEM"}),
         (psycopg.errors.TooManyConnections("full"), {"sqlstate": "53300"}),
         (psycopg.OperationalError("closed"), {"sqlstate": None}),
