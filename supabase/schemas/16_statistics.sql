@@ -1225,7 +1225,8 @@ select
           s.job_type,
           count(*) as jobs,
           (array_agg(j ->> 'job_id'))[:200] as job_ids,
-          min(j ->> 'since') as since
+          min(j ->> 'since') as since,
+          h.shared as seen
         from unnest(n.jobs) as j
         group by 1
       ) as w
@@ -1823,12 +1824,12 @@ comment on function public.explain_queue is
   'Findings, worst first, and holders for which jobs wait, most jobs first: {now, verdict, '
   'findings: [{verdict, reason, key, sentence, since, cause, jobs, silent, unserved, next: '
   '[{kind, words, command, path}]}], attention: [{workspace_id, kind, job_type, jobs, more, '
-  'job_ids, since, error, print, next, nearest}], holders: [{jobs, more, since, kind, reason, '
-  'sentence, cause, next, holder, job_id, job_types, keys}], backlog, last_tick_seconds}. silent '
-  'has the time of the last update of each silent job, unserved the job types that no worker '
-  'serves. attention has up to 200 ids of the jobs that are silent, have no_worker, are retrying '
-  'or failed in the last hour. print: identifies the error, and ends the key of a finding about '
-  'it. Only operators may omit p_workspace_id.';
+  'job_ids, since, error, print, next, nearest, seen}], holders: [{jobs, more, since, kind, '
+  'reason, sentence, cause, next, holder, job_id, job_types, keys}], backlog, last_tick_seconds}. '
+  'silent has the time of the last update of each silent job, unserved the job types that no '
+  'worker serves. attention has up to 200 ids of the jobs that are silent, have no_worker, are '
+  'retrying or failed in the last hour. print: identifies the error, and ends the key of a '
+  'finding about it. Only operators may omit p_workspace_id.';
 select queue.allow(
   'authenticated, job_worker, service_role',
   'public.explain_queue'

@@ -1200,7 +1200,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     assert listed["since"] == found["silent"][hangs]
     assert (listed["workspace_id"], listed["kind"], listed["job_ids"]) == (ACME, "silent", [hangs])
     words = remedy(found)
-    assert ", in its step write at all.py:134." in found["sentence"]
+    assert f", {listed['seen']}." in found["sentence"]
     assert words.startswith("Find out what the call in its step write at all.py:134 waits for")
     assert "count as silent 2 min" in words
     assert remedy_command(found) == f"minutehand explain {hangs}"

@@ -39,6 +39,12 @@ async function replace(id, { workspace_id, job_type }) {
   return api.cancel(id);
 }
 
+/** Return a sentence about a group of `attention` whose jobs failed. */
+const failureOf = ({ kind, job_type: type, jobs, more, error }) =>
+  `${atLeast(jobs, more)} ${jobs === 1 ? "job" : "jobs"} of ${type} ` +
+  (kind === "failed" ? "failed in the last hour" : `${jobs === 1 ? "is" : "are"} retrying now`) +
+  `: ${error}.`;
+
 const ACTIONS = {
   restart: {
     verb: "Cancel and retry",
@@ -54,7 +60,14 @@ const ACTIONS = {
     verb: "Enqueue",
     did: "Enqueued",
     call: each(replace),
-    text: () => "New jobs get the payloads, tags and keys. Then the first jobs are cancelled.",
+    text: (_, as) =>
+      [
+        `${as} is the nearest name that a worker has published.`,
+        ...(problems.get().attention ?? [])
+          .filter(({ job_type: type, error }) => type === as && error)
+          .map(failureOf),
+        "New jobs get the payloads, tags and keys. Then the first jobs are cancelled.",
+      ].join(" "),
     states: ["queued"],
     kind: "no_worker",
   },
@@ -79,7 +92,9 @@ const ACTIONS = {
     call: (body) => api.cancelAll({ body }),
     text: (states) => {
       const waiting = states.some((state) => state !== "running") && "Waiting jobs end immediately";
-      const running = states.includes("running") && "Running jobs end within five seconds";
+      const running =
+        states.includes("running") &&
+        "Workers that respond ask running jobs to stop within five seconds. Other running jobs end after their leases have expired";
       return `${[waiting, running, "Child jobs end too"].filter(Boolean).join(". ")}.`;
     },
     states: ["queued", "scheduled", "retrying", "running", "suspended"],
@@ -122,6 +137,17 @@ function commonOf(jobs, field) {
   return other ? null : value;
 }
 
+/** Count jobs by the value of a field, as `3 running, 1 queued`. One value needs no count. */
+function countsBy(jobs, field) {
+  const groups = [...Map.groupBy(jobs, (job) => job[field])];
+  const sizes = groups
+    .sort(([, one], [, other]) => other.length - one.length)
+    .map(([value, { length }]) => `${number(length)} ${value}`);
+  const rest = sizes.splice(8).length;
+  if (groups.length === 1) return "";
+  return `${sizes.join(", ")}${rest > 0 ? ` and ${number(rest)} more` : ""}. `;
+}
+
 /** Return the words of an action, such as `Run 3 jobs now`. */
 function wordsOf(action, names, as) {
   const { verb, when = "" } = ACTIONS[action];
@@ -139,8 +165,6 @@ export async function actOnMany({ workspaceId, action, filter, jobs, as }) {
   const found = jobs
     ? { jobs }
     : await find({ state: states, ...filter, workspace_id: workspaceId });
-  const present = Map.groupBy(found.jobs, ({ state }) => state);
-  const counts = [...present].map(([state, { length }]) => `${number(length)} ${state}`);
   if (found.jobs.length === 0) {
     notify("No job is in this state any more");
     return true;
@@ -149,7 +173,10 @@ export async function actOnMany({ workspaceId, action, filter, jobs, as }) {
   const size = `${atLeast(found.jobs.length, found.more ?? false)} ${isOne ? "job" : "jobs"}`;
   const isSure = await confirm({
     title: `${wordsOf(action, nameJobs(found.jobs, { ...found, kind }), as)}?`,
-    text: `${counts.length > 1 ? `${counts.join(", ")}. ` : ""}${text([...present.keys()])}`,
+    text:
+      countsBy(found.jobs, "state") +
+      countsBy(found.jobs, "job_type") +
+      text([...new Set(found.jobs.map(({ state }) => state))], as),
     action: wordsOf(action, size, as),
     danger,
     keep: isOne ? "Keep it" : "Keep them",
@@ -206,11 +233,14 @@ export function Remedy({ group, rows, workspaceId, done = () => {} }) {
   if (isAll) act.jobs = jobs;
   return html`<button
     type="button"
-    class=${danger && "danger"}
+    class=${action === "replace" ? "quiet" : danger && "danger"}
     onClick=${async () => (await actOnMany(act)) && done()}>
     ${wordsOf(action, count > 1 && number(count), as)}
   </button>`;
 }
+
+/** The action that a person may want for all jobs in a state. */
+const FOR_ALL = { queued: "replace", retrying: "run", running: "restart", failed: "retry" };
 
 /**
  * Bar with the actions for the selected jobs, or for all jobs that match the filter. `all` contains
@@ -219,6 +249,7 @@ export function Remedy({ group, rows, workspaceId, done = () => {} }) {
 export function Selection({ picked, all, state, query, workspaceId, done }) {
   const groups = useGroups();
   const isPicked = picked.length > 0;
+  const isWide = !isPicked && Object.keys(query).every((name) => /^(state|internal)$/.test(name));
   const rows = isPicked ? picked : all;
   const nearestOf = (row) => groups.get(row.id)?.nearest;
   const button = (action) => {
@@ -230,10 +261,12 @@ export function Selection({ picked, all, state, query, workspaceId, done }) {
         (!kind || groups.get(row.id)?.kind === kind) &&
         (action !== "replace" || (as && nearestOf(row) === as)),
     );
+    if (isWide && FOR_ALL[state] !== action) return null;
     if (jobs ? jobs.length === 0 : when || kind || (state && !states.includes(state))) return null;
     const filter = jobs ? { ids: jobs.map(({ id }) => id), state: states } : query;
     const act = { workspaceId, action, filter, jobs, as };
-    const names = jobs ? nameJobs(jobs, { kind, type: null }) : `all ${state ?? ""} jobs`;
+    const named = jobs ? nameJobs(jobs, { kind, type: null }) : `${state ?? ""} jobs`;
+    const names = isPicked || jobs?.length === 1 ? named : `all ${named}`;
     return html`<button
       type="button"
       key=${action}

@@ -6,7 +6,6 @@ import { useFetch } from "../lib/store.js";
 import { html } from "../lib/ui.js";
 import { Tag } from "./badge.js";
 import { ActionButton } from "./dialog.js";
-import { Tabs } from "./job-monitor.js";
 import { actOnMany } from "./bulk-actions.js";
 import { useRefresh } from "./live.js";
 import { Empty } from "./states-of-view.js";
@@ -35,49 +34,47 @@ export const FAILURE_COLUMNS = [
 export const failureKey = (group) => `${group.job_type} ${group.error_fingerprint}`;
 
 /**
- * Page that lists the groups of failed jobs. Each group has a button that retries all jobs of the
- * group.
+ * Lists the groups of failed jobs whose type or error has the searched text. Each group has a
+ * button that retries all jobs of the group.
  */
-export function Failures({ workspace }) {
-  const read = useFetch((signal) => api.failures(workspace.id, signal), [workspace.id]);
-  const counts = useFetch(() => api.counts(workspace.id, { internal: false }), [workspace.id]);
+export function Failures({ workspaceId, filter: { job_type: type, search = "" } }) {
+  const read = useFetch((signal) => api.failures(workspaceId, signal), [workspaceId]);
   useRefresh(read);
+  const matches = ({ job_type: of, error_message: error }) =>
+    (!type || of === type) && `${of} ${error}`.toLowerCase().includes(search.toLowerCase());
   const retry = async (group) => {
     const { job_type, error_fingerprint: print } = group;
     await actOnMany({
-      workspaceId: workspace.id,
+      workspaceId,
       action: "retry",
       filter: { job_type, ...(print && { error_fingerprint: print }) },
     });
     read.refresh();
   };
-  return html`<div class="monitor">
-    <${Tabs} counts=${counts.value} filter=${{}} grouped />
-    <section class="card" aria-label="Failures">
-      ${dataTable(
-        {
-          of: read,
-          label: "Failed jobs",
-          rows: read.value?.groups,
-          key: failureKey,
-          cards: true,
-          empty: html`<${Empty} title="No failed jobs">
-            <p>Jobs that have no attempts left are listed here. A processor fails without a retry by</p>
-            <p><code>return Fail("customer not found")</code></p>
+  return html`<section class="card" aria-label="Failures">
+    ${dataTable(
+      {
+        of: read,
+        label: "Failed jobs",
+        rows: read.value?.groups.filter(matches),
+        key: failureKey,
+        cards: true,
+        empty: html`<${Empty} title=${type || search ? "No error matches" : "No failed jobs"}>
+          <p>Jobs that have no attempts left are listed here. A processor fails without a retry by</p>
+          <p><code>return Fail("customer not found")</code></p>
+        <//>`,
+      },
+      [
+        ...FAILURE_COLUMNS,
+        column("First", "phone-less", (group) => html`<${When} at=${group.first_at} />`),
+        column(
+          "Actions",
+          "num",
+          (group) => html`<${ActionButton} run=${() => retry(group)}>
+            Retry ${number(group.jobs)}
           <//>`,
-        },
-        [
-          ...FAILURE_COLUMNS,
-          column("First", "phone-less", (group) => html`<${When} at=${group.first_at} />`),
-          column(
-            "Actions",
-            "num",
-            (group) => html`<${ActionButton} run=${() => retry(group)}>
-              Retry ${number(group.jobs)}
-            <//>`,
-          ),
-        ],
-      )}
-    </section>
-  </div>`;
+        ),
+      ],
+    )}
+  </section>`;
 }

@@ -31,6 +31,9 @@ const COLUMNS = [
   ...["times", "cancel_requested_at", "error", "error_message", "glimpse", "last_seq"],
 ];
 
+/** Names in the filter of the SQL function `count_jobs`. */
+const COUNTED = ["job_type", "queue", "internal"];
+
 /**
  * Holds the state of a list of jobs, and reads and refreshes the list. The component `JobMonitor`
  * draws the list.
@@ -38,6 +41,7 @@ const COLUMNS = [
 class JobList {
   #workspaceId;
   #filter;
+  #countFilter;
   #onChange;
   #watch = null;
   #rows = new Map(); // id -> row, newest first
@@ -53,9 +57,10 @@ class JobList {
 
   state = INITIAL_STATE;
 
-  constructor(workspaceId, filter, onChange) {
+  constructor(workspaceId, filter, countFilter, onChange) {
     this.#workspaceId = workspaceId;
     this.#filter = { ...filter, workspace_id: workspaceId };
+    this.#countFilter = countFilter;
     this.#onChange = onChange;
   }
 
@@ -117,7 +122,7 @@ class JobList {
    */
   async refresh() {
     await this.#tryRead(async () => {
-      const counting = api.counts(this.#workspaceId, this.#countFilter());
+      const counting = this.#count();
       counting.catch(() => {}); // the error of `counting` is reported below
       const page = await this.#firstPage();
       const top = new Set(page.jobs.map((row) => row.id));
@@ -209,12 +214,19 @@ class JobList {
   #page = (filter, cursor, limit = PAGE) =>
     api.page(filter, { ...cursor, columns: COLUMNS }, limit, this.#controller.signal);
 
-  /** Return the part of the filter that applies to the counts above the list. */
-  #countFilter() {
-    // a search lists internal jobs too, but no count depends on the searched text
-    const { job_type, queue, internal = job_type ? undefined : false } = this.#filter;
-    const isSet = ([, value]) => value !== undefined;
-    return Object.fromEntries(Object.entries({ job_type, queue, internal }).filter(isSet));
+  /**
+   * Count the jobs of all states that match. For filters that the database does not count by,
+   * return the newest jobs instead.
+   */
+  async #count() {
+    const filter = this.#countFilter;
+    if (!filter) return null;
+    if (Object.keys(filter).every((name) => COUNTED.includes(name)))
+      return api.counts(this.#workspaceId, filter);
+    const all = { ...filter, workspace_id: this.#workspaceId };
+    const columns = ["id", "state"];
+    const page = await api.page(all, { columns }, MAX_REFRESHED, this.#controller.signal);
+    return { rows: page.jobs, isAll: !page.next };
   }
 
   #end(next) {
@@ -247,21 +259,21 @@ class JobList {
 /**
  * Return the list of a workspace's jobs that match a filter. If the workspace or the filter
  * changes, `useJobList` creates a new list. With `ids`, the list has only jobs with these ids, and
- * reads nothing while `ids` is null.
+ * reads nothing while `ids` is null. `countFilter` selects the jobs to count by state, or is null.
  */
-export function useJobList(workspaceId, filter, ids) {
+export function useJobList(workspaceId, filter, countFilter, ids) {
   const [state, setState] = useState(null);
   const list = useRef(null);
   // create the list before painting, because a person may immediately press a button of the new
   // list
   useLayoutEffect(() => {
     if (ids === null) return setState(null);
-    const jobList = new JobList(workspaceId, { ...filter, ids }, setState);
+    const jobList = new JobList(workspaceId, { ...filter, ids }, countFilter, setState);
     list.current = jobList;
     setState(jobList.state);
     jobList.start();
     return () => jobList.close();
-  }, [JSON.stringify([workspaceId, filter, ids === null])]);
+  }, [JSON.stringify([workspaceId, filter, countFilter, ids === null])]);
   useLayoutEffect(() => void (ids && list.current.limitTo(ids)), [String(ids)]);
   return { list, state: state ?? INITIAL_STATE };
 }

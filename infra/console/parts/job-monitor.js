@@ -1,7 +1,7 @@
 // Shows a live list of a workspace's jobs with tabs, filters, search, selection and actions.
 
 import { problems, types } from "../api.js";
-import { atLeast, pluralize, duration, RANGES, serverNow, shortId } from "../lib/format.js";
+import { atLeast, pluralize, duration, RANGES, serverNow, shortId, utc } from "../lib/format.js";
 import { navigate } from "../lib/router.js";
 import { useJobList } from "./job-list.js";
 import { isTyping, useKey } from "../lib/keys.js";
@@ -20,11 +20,12 @@ import {
 import { useVirtual } from "../lib/virtual.js";
 import { Freshness, JobProgress, StateBadge } from "./badge.js";
 import { Remedy, Selection, useGroups } from "./bulk-actions.js";
+import { Failures } from "./failures.js";
 import { EmptyState } from "./no-jobs.js";
 import { questionOf } from "./question.js";
 import { SearchBox } from "./search.js";
 import { Loading, Stale } from "./states-of-view.js";
-import { Elapsed, useNow, When } from "./when.js";
+import { Elapsed, Sentence, useNow, When } from "./when.js";
 
 /** Return the height of a row, as `.job-row` in jobs.css sets it. */
 const rowHeight = () => (isPhone() ? 62 : 36);
@@ -66,8 +67,8 @@ const FILTERS = {
   worker: "worker_id",
 };
 export const FIELDS = ["state", "search", ...Object.values(FILTERS)];
-/** Filters that the counts of the tabs apply. */
-const COUNTED = ["state", "job_type", "queue"];
+/** Filters that the list of errors applies. */
+const OF_ERRORS = ["state", "search", "job_type"];
 
 /** States of the jobs that `attention` lists. */
 const IN_TROUBLE = ["queued", "retrying", "running", "failed"];
@@ -91,24 +92,36 @@ function queryOf({ state, since, payload, ...rest }) {
 }
 
 /**
- * Shows a list of jobs. The caller stores the filters of the list in the address of the page. A
- * filter with an empty value is removed from the address.
+ * Shows a list of jobs, or with `isByError` the failed jobs grouped by error. The caller stores the
+ * filters of the list in the address of the page. A filter with an empty value is removed from the
+ * address.
  */
-export function JobMonitor({ workspaceId, filter, onFilter }) {
+export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
   const key = JSON.stringify(filter);
   const query = useMemo(() => queryOf(filter), [key]);
+  const isNarrow = FIELDS.some((name) => name !== "state" && filter[name]);
+  // a search without a state loads rows of all states
+  const countFilter = useMemo(
+    () => (filter.state || !isNarrow ? queryOf({ ...filter, state: "" }) : null),
+    [key],
+  );
   const { attention } = useStore(problems);
   const groups = useGroups();
   const isGrouped = filter.state === "attention";
   const [opened, setOpened] = useState(new Set());
   const distinct = [...new Set(groups.values())];
-  const canClose = (group) => distinct.length > 1 && group.job_ids.length > 2 * CLOSED;
+  const canClose = (group) => !isNarrow && distinct.length > 1 && group.job_ids.length > 2 * CLOSED;
   const isClosed = (group) => canClose(group) && !opened.has(keyOf(group));
   const shown = distinct.flatMap((group) =>
     isClosed(group) ? group.job_ids.slice(0, CLOSED) : group.job_ids,
   );
   const listed = attention ? [...new Set(shown)] : null;
-  const { list, state } = useJobList(workspaceId, query, isGrouped ? listed : undefined);
+  const { list, state } = useJobList(
+    workspaceId,
+    query,
+    countFilter,
+    isGrouped ? listed : undefined,
+  );
   const [chosen, setChosen] = useState(new Set());
   const { rows } = state;
   const [sort, setSort] = useState(""); // the newest first
@@ -131,7 +144,6 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
       }
     </th>`;
   };
-  const isCounted = FIELDS.every((name) => !filter[name] || COUNTED.includes(name));
   const view = useVirtual({ count: lines.length, rowHeight: rowHeight() });
   const picked = rows.filter((row) => chosen.has(row.id));
   const ids = useRef([]);
@@ -145,6 +157,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
   }, [view.start, view.end, state]);
   useLayoutEffect(() => setChosen(new Set()), [workspaceId, key]);
   const toggle = (...some) => setChosen(toggled(some));
+  const isShown = rows.length > 0 && !isByError;
   const allShown = rows.length > 0 && picked.length === rows.length;
   const retry = () => list.current.refresh();
   useKey(isMoveKey, moveByKey);
@@ -181,22 +194,44 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
           done=${done} />`;
   const tabs = html`<${Tabs}
     key="tabs"
-    counts=${isCounted ? state.counts : !isGrouped && countsOf(state)}
+    counts=${countsOf(state.counts ?? state)}
     filter=${filter} />`;
+  const groupByError = ({ target }) => {
+    const others = FIELDS.filter((name) => !OF_ERRORS.includes(name));
+    const none = Object.fromEntries(others.map((name) => [name, ""]));
+    onFilter({ ...(target.checked && none), state: "failed", grouped: target.checked && "1" });
+  };
   const chooseAll = () => setChosen(new Set(allShown ? [] : rows.map((row) => row.id)));
   return html`<div class="monitor">
     ${!isPhone() && tabs}
     <div class="bar">
-      <${SearchBox} value=${filter.search ?? ""} onChange=${(search) => onFilter({ search })} />
+      <${SearchBox}
+        value=${filter.search ?? ""}
+        onChange=${(search) => onFilter({ search })}
+        placeholder=${isByError ? "Search type or error" : undefined} />
       ${isPhone() && tabs}
-      <${Choices} workspaceId=${workspaceId} rows=${rows} filter=${filter} onFilter=${onFilter} />
-      <${Filters} filter=${filter} onFilter=${onFilter} />
+      <${Choices}
+        workspaceId=${workspaceId}
+        rows=${rows}
+        filter=${filter}
+        isByError=${isByError}
+        onFilter=${onFilter} />
+      ${!isByError && html`<${Filters} filter=${filter} onFilter=${onFilter} />`}
+      ${
+        filter.state === "failed" &&
+        html`<label class="check">
+          <input type="checkbox" checked=${isByError} onChange=${groupByError} />
+          Group by error
+        </label>`
+      }
       <span class="spacer"></span>
       <${Freshness} value=${state.freshness} />
     </div>
     ${state.error && rows.length > 0 && html`<${Stale} error=${state.error} retry=${retry} />`}
+    ${isByError && html`<${Failures} workspaceId=${workspaceId} filter=${filter} />`}
     ${
-      rows.length === 0 &&
+      !isShown &&
+      !isByError &&
       (state.isLoading && !state.error
         ? html`<${Loading} what="Reading jobs" />`
         : html`<${EmptyState}
@@ -212,7 +247,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
       tabindex="0"
       role="region"
       aria-label="Jobs"
-      hidden=${rows.length === 0}>
+      hidden=${!isShown}>
       <table class="table jobs-table" aria-rowcount=${state.isAll ? lines.length + 1 : -1}>
         <thead>
           <tr>
@@ -234,7 +269,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
       </table>
     </div>
     ${
-      rows.length > 0 &&
+      isShown &&
       (picked.length > 0 || (!isGrouped && Object.values(filter).some(Boolean))) &&
       html`<${Selection}
         picked=${picked}
@@ -245,7 +280,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
         done=${done} />`
     }
     ${
-      rows.length > 0 &&
+      isShown &&
       html`<p class="muted small foot num">
         ${pluralize(rows.length, "job")}
         ${state.isAll ? isGrouped && " shown" : " loaded, more below"}
@@ -271,76 +306,75 @@ function groupRows(rows, groups) {
 
 const keyOf = (group) => group && `${group.kind} ${group.job_type} ${group.error}`;
 
-/** Count the loaded jobs by state, because the database does not count the jobs of a search. */
-function countsOf({ rows, isAll }) {
-  const found = Map.groupBy(rows, (row) => row.state);
-  const states = Object.fromEntries([...found].map(([name, jobs]) => [name, jobs.length]));
-  return { states, at_least: isAll ? [] : [...found.keys()], isPart: true };
+/** Return the counts by state. If they are rows and no counts, count the rows. */
+function countsOf(found) {
+  if (!found.rows) return found;
+  const { rows, isAll } = found;
+  const byState = Map.groupBy(rows, (row) => row.state);
+  const states = Object.fromEntries([...byState].map(([name, jobs]) => [name, jobs.length]));
+  return { states, at_least: isAll ? [] : [...byState.keys()], rows, isPart: !isAll };
 }
+
+const isOf = (group, kind) => Boolean(group?.kind.includes(kind));
 
 /** Words that a tab shows for its jobs in trouble, which name a kind of `attention`. */
 const TROUBLES = { queued: "no worker", running: "silent" };
 
 /**
- * Links to the jobs that need attention, to the lists of jobs in each state, with the number of
- * jobs, and to the failed jobs grouped by error. A phone shows a select, because it has no room for
- * all links.
+ * Links to the jobs that need attention and to the lists of jobs in each state, with the number of
+ * jobs. A phone shows a select, because it has no room for all links.
  */
-export function Tabs({ counts, filter, grouped = false }) {
+function Tabs({ counts, filter }) {
   const { attention = [] } = useStore(problems);
+  const groups = useGroups();
   const { state: chosen = "", job_type: type } = filter;
-  const inTrouble = (named) =>
-    counts?.isPart
-      ? 0
-      : attention
-          .filter(({ kind, job_type: of }) => kind.includes(named) && (!type || of === type))
-          .reduce((sum, { jobs }) => sum + jobs, 0);
-  const entry = (name, word, tone, count = counts?.states?.[name] ?? null) => {
-    const isMore = counts?.at_least?.includes(name);
+  const { rows, isPart, at_least: most } = counts;
+  const listed = attention.filter(({ job_type: of }) => !type || of === type);
+  const inTrouble = (kind) =>
+    rows
+      ? rows.filter((row) => IN_TROUBLE.includes(row.state) && isOf(groups.get(row.id), kind))
+          .length
+      : listed.reduce((sum, group) => sum + (isOf(group, kind) ? group.jobs : 0), 0);
+  const entry = (name, word, tone, count = counts.states[name] ?? 0) => {
+    const isMore = most.includes(name);
     const trouble = TROUBLES[name];
-    const jobs = trouble && counts ? inTrouble(trouble.replace(" ", "_")) : 0;
+    const jobs = trouble ? inTrouble(trouble.replace(" ", "_")) : 0;
     return {
       ...{ name, word, tone: count > 0 ? tone : undefined },
       href: listOf({ ...filter, state: name }),
-      isCurrent: !grouped && chosen === name,
-      shown: (count > 0 || isMore) && atLeast(count ?? 0, isMore),
-      trouble: jobs > 0 && [jobs !== count && jobs, trouble].filter(Boolean).join(" "),
+      isCurrent: chosen === name,
+      shown: (count > 0 || isMore) && atLeast(count, isMore),
+      isEmpty: Boolean(name) && count === 0 && !isMore && !isPart,
+      trouble: jobs > 0 && [!isPart && jobs !== count && jobs, trouble].filter(Boolean).join(" "),
     };
   };
   const total = inTrouble("");
-  const byError = {
-    ...{ name: "by error", word: "by error", label: "Failed, by error" },
-    href: "/jobs?grouped=1",
-    isCurrent: grouped,
-  };
   const tabs = [
-    ...(total > 0 || chosen === "attention"
-      ? [entry("attention", "Needs attention", "waiting", counts && total)]
+    ...(total > 0 || (isPart && listed.length > 0) || chosen === "attention"
+      ? [entry("attention", "Needs attention", "waiting", isPart ? 0 : total)]
       : []),
     entry("", "All"),
-    ...NAMES.flatMap((name) => {
+    ...NAMES.map((name) => {
       const { word, tone } = STATES[name];
-      const tab = entry(name, word, tone === "failed" ? tone : undefined);
-      return name === "failed" ? [tab, byError] : tab;
+      return entry(name, word, tone === "failed" ? tone : undefined);
     }),
   ];
   if (isPhone())
     return html`<select aria-label="State" onChange=${(event) => navigate(event.target.value)}>
       ${tabs.map(
-        ({ href, label, word, shown, trouble, isCurrent }) =>
+        ({ href, word, shown, trouble, isCurrent }) =>
           html`<option key=${href} value=${href} selected=${isCurrent}>
-            ${[label ?? word, shown, trouble && `· ${trouble}`].filter(Boolean).join(" ")}
+            ${[word, shown, trouble && `· ${trouble}`].filter(Boolean).join(" ")}
           </option>`,
       )}
     </select>`;
   return html`<nav class="groups" aria-label="Jobs by state">
     ${tabs.map(
-      ({ name, href, label, word, tone, shown, trouble, isCurrent }) => html`<a
+      ({ name, href, word, tone, shown, trouble, isCurrent, isEmpty }) => html`<a
         key=${name}
-        class="group"
+        class=${classes("group", isEmpty && !isCurrent && "small")}
         data-tone=${tone}
         data-group=${name || "all"}
-        aria-label=${label}
         aria-current=${isCurrent ? "true" : undefined}
         href=${href}>
         ${word}${shown && html` <span class="group-count num">${shown}</span>`}
@@ -360,7 +394,7 @@ function listOf(filter) {
  * Lets a person choose a job type and a range of the time of creation. The types of all jobs are
  * read when the pointer or the focus reaches the input, because most visits do not need them.
  */
-function Choices({ workspaceId, rows, filter, onFilter }) {
+function Choices({ workspaceId, rows, filter, isByError, onFilter }) {
   const [isAsked, setIsAsked] = useState(false);
   const ask = () => setIsAsked(true);
   const { value: known } = useFetch(
@@ -387,7 +421,7 @@ function Choices({ workspaceId, rows, filter, onFilter }) {
   const exact = since && !Object.hasOwn(RANGES, since) ? [[since, `Since ${since}`]] : [];
   return html`
     ${choice("Type", "job_type", type, [["", "All types"], ...every])}
-    ${choice("Created", "since", since, [["", "Any time"], ...ranges, ...exact])}
+    ${!isByError && choice("Created", "since", since, [["", "Any time"], ...ranges, ...exact])}
   `;
 }
 
@@ -414,17 +448,16 @@ const hasTrouble = (row) =>
   Boolean(row.error_message) && (row.status === "failed" || row.status === "pending");
 
 /**
- * Return short texts about a job: the error of a failed job unless it is `known`, a few values of
- * the payload, and the question of a suspended job or the progress of a running job.
+ * Return short texts about a job: a few values of the payload, and the error of a failed job unless
+ * it is `known`, the question of a suspended job or the progress of a running job.
  */
-const textsOf = (row, known) =>
+const textsOf = (row, known) => [
+  row.glimpse,
   hasTrouble(row)
-    ? [row.error !== known && row.error, row.glimpse]
-    : [
-        row.glimpse,
-        questionOf(row.waiting_for) ||
-          (row.status !== "completed" && (row.progress?.message || row.progress?.stage)),
-      ];
+    ? row.error !== known && row.error
+    : questionOf(row.waiting_for) ||
+      (row.status !== "completed" && (row.progress?.message || row.progress?.stage)),
+];
 
 /** Number of jobs that a large group shows until a person opens it. */
 const CLOSED = 5;
@@ -439,7 +472,8 @@ const SINCE = {
 
 /** Row above the jobs of a group of `attention`, with the cause and a button. */
 function GroupHead({ group, jobs, index, isClosed, flip, isChosen, toggle, workspaceId, done }) {
-  const { kind, job_type: type, more, error, nearest, since } = group;
+  const { kind, job_type: type, more, error, seen, nearest, since } = group;
+  const place = seen && `${group.jobs > 1 ? "each " : ""}${seen}`;
   const [tone, count] = [error ? "failed" : "waiting", atLeast(group.jobs, more)];
   const state = kind === "no_worker" ? "" : `${kind} `;
   const suffix = kind === "no_worker" ? ", no worker" : "";
@@ -466,8 +500,13 @@ function GroupHead({ group, jobs, index, isClosed, flip, isChosen, toggle, works
               : name
           }
         </span>
-        <span class=${classes("job-note", error && "bad")} title=${error}>
-          ${error ?? (nearest && `Did you mean ${nearest}?`)}
+        <span class=${classes("job-note", error && "bad")} title=${error ?? place}>
+          ${
+            error ??
+            (place
+              ? html`<${Sentence} text=${place} isShort />`
+              : nearest && `Did you mean ${nearest}?`)
+          }
         </span>
         <span class="small muted since">${SINCE[kind]} <${When} at=${since} /></span>
         <${Remedy} group=${group} rows=${jobs} workspaceId=${workspaceId} done=${done} />
@@ -490,11 +529,11 @@ function Row({ row, known, index, isChosen, toggle }) {
       </label>
     </td>
     <td>
-      <a class="row-link" href=${`/jobs/${row.id}`} title=${texts.join("\n")}>
+      <a class="row-link" href=${`/jobs/${row.id}`} title=${[...texts, `Created ${utc(row.created_at)}`].join("\n")}>
         <span class="job-type">${row.job_type}</span>
         ${texts.map((text) => {
           const isBad = hasTrouble(row) && text === row.error;
-          const note = classes("job-note", isBad && "bad", text.length > 70 && "long");
+          const note = classes("job-note", isBad && "bad");
           return html`<span key=${text} class=${note}>${text}</span>`;
         })}
       </a>

@@ -1,7 +1,16 @@
 // Texts that are shown instead of a list of jobs that has no rows.
 
+import { STATES } from "../lib/states.js";
 import { html, quietButton } from "../lib/ui.js";
 import { Empty, Failed, Loading } from "./states-of-view.js";
+
+/** Name the state of which there is no job, if the filter has only a state. */
+const titleOf = ({ state, ...rest }) =>
+  !state || Object.values(rest).some(Boolean)
+    ? "No job matches"
+    : state === "attention"
+      ? "No job needs attention"
+      : `No ${STATES[state]?.word.toLowerCase()} jobs`;
 
 /**
  * Shows why the list has no rows. The text is an error, says that older jobs are searched or that
@@ -15,7 +24,11 @@ export function EmptyState({ state, filter, none, onFilter, retry }) {
   return html`<div class="card">
     ${
       Object.values(filter).some(Boolean)
-        ? html`<${Empty} title="No job matches">
+        ? html`<${Empty} title=${titleOf(filter)}>
+          ${
+            /^[0-9a-f]{2,5}$/i.test(filter.search) &&
+            html`<p>A search finds an id by at least six of its characters.</p>`
+          }
           ${quietButton("Show all jobs", () => onFilter(none))}
         <//>`
         : html`<${Empty} title="No jobs yet">

@@ -4,7 +4,6 @@
 import { setQuery, useQuery } from "../lib/router.js";
 import { html, useState } from "../lib/ui.js";
 import { EnqueueDialog } from "../parts/enqueue.js";
-import { Failures } from "../parts/failures.js";
 import { FIELDS, JobMonitor } from "../parts/job-monitor.js";
 import { pageHead } from "../parts/states-of-view.js";
 
@@ -14,6 +13,8 @@ export default function Jobs({ workspace }) {
   const query = useQuery();
   const [enqueuing, setEnqueuing] = useState(false);
   const filter = Object.fromEntries(FIELDS.map((name) => [name, query.get(name) || undefined]));
+  const isByError = Boolean(query.get("grouped")) && (filter.state ?? "failed") === "failed";
+  if (isByError) filter.state = "failed";
   return html`<div class="page fill">
     ${pageHead(
       "Jobs",
@@ -22,11 +23,11 @@ export default function Jobs({ workspace }) {
         Enqueue a job
       </button>`,
     )}
-    ${
-      query.get("grouped")
-        ? html`<${Failures} workspace=${workspace} />`
-        : html`<${JobMonitor} workspaceId=${workspace.id} filter=${filter} onFilter=${setQuery} />`
-    }
+    <${JobMonitor}
+      workspaceId=${workspace.id}
+      filter=${filter}
+      isByError=${isByError}
+      onFilter=${setQuery} />
     ${
       enqueuing &&
       html`<${EnqueueDialog} workspaceId=${workspace.id} onClose=${() => setEnqueuing(false)} />`
