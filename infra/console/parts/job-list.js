@@ -220,7 +220,6 @@ class JobList {
    */
   async #count() {
     const filter = this.#countFilter;
-    if (!filter) return null;
     if (Object.keys(filter).every((name) => COUNTED.includes(name)))
       return api.counts(this.#workspaceId, filter);
     const all = { ...filter, workspace_id: this.#workspaceId };
@@ -259,7 +258,7 @@ class JobList {
 /**
  * Return the list of a workspace's jobs that match a filter. If the workspace or the filter
  * changes, `useJobList` creates a new list. With `ids`, the list has only jobs with these ids, and
- * reads nothing while `ids` is null. `countFilter` selects the jobs to count by state, or is null.
+ * reads nothing while `ids` is null. `countFilter` selects the jobs to count by state.
  */
 export function useJobList(workspaceId, filter, countFilter, ids) {
   const [state, setState] = useState(null);

@@ -99,18 +99,15 @@ function queryOf({ state, since, payload, ...rest }) {
 export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
   const key = JSON.stringify(filter);
   const query = useMemo(() => queryOf(filter), [key]);
-  const isNarrow = FIELDS.some((name) => name !== "state" && filter[name]);
-  // a search without a state loads rows of all states
-  const countFilter = useMemo(
-    () => (filter.state || !isNarrow ? queryOf({ ...filter, state: "" }) : null),
-    [key],
-  );
+  const countFilter = useMemo(() => queryOf({ ...filter, state: "" }), [key]);
   const { attention } = useStore(problems);
   const groups = useGroups();
   const isGrouped = filter.state === "attention";
   const [opened, setOpened] = useState(new Set());
   const distinct = [...new Set(groups.values())];
-  const canClose = (group) => !isNarrow && distinct.length > 1 && group.job_ids.length > 2 * CLOSED;
+  // groups are of one type, but other filters match a part of their jobs
+  const isPart = FIELDS.some((name) => !["state", "job_type"].includes(name) && filter[name]);
+  const canClose = (group) => !isPart && distinct.length > 1 && group.job_ids.length > 2 * CLOSED;
   const isClosed = (group) => canClose(group) && !opened.has(keyOf(group));
   const shown = distinct.flatMap((group) =>
     isClosed(group) ? group.job_ids.slice(0, CLOSED) : group.job_ids,
@@ -128,7 +125,7 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
   const canSort = state.isAll && !isGrouped && rows.length > 1;
   const order = canSort && SORTS[sort];
   const lines = useMemo(() => {
-    if (isGrouped) return groupRows(rows, groups);
+    if (isGrouped) return groupRows(rows, groups, isPart);
     return (order ? order(rows) : rows).map((row) => ({ row }));
   }, [rows, isGrouped && groups, order]);
   const head = (name, of) => {
@@ -194,7 +191,7 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
           done=${done} />`;
   const tabs = html`<${Tabs}
     key="tabs"
-    counts=${countsOf(state.counts ?? state)}
+    counts=${countsOf(state.counts ?? { rows: [] })}
     filter=${filter} />`;
   const groupByError = ({ target }) => {
     const others = FIELDS.filter((name) => !OF_ERRORS.includes(name));
@@ -295,12 +292,19 @@ const toggled = (values) => (now) => {
   return new Set([...now, ...values].filter((value) => isAdded || !values.includes(value)));
 };
 
-/** Return the lines of a list of groups: a heading for each group, and then its jobs. */
-function groupRows(rows, groups) {
+/**
+ * Return the lines of a list of groups: a heading for each group, and then its jobs. If the list
+ * has only a part of the jobs, so do the groups.
+ */
+function groupRows(rows, groups, isPart) {
   const found = Map.groupBy(rows, (row) => groups.get(row.id));
-  return [...new Set(groups.values())].flatMap((group) => {
-    const jobs = found.get(group);
-    return jobs ? [{ group, jobs }, ...jobs.map((row) => ({ group, row }))] : [];
+  return [...new Set(groups.values())].flatMap((whole) => {
+    const jobs = found.get(whole);
+    if (!jobs) return [];
+    const ids = jobs.map(({ id }) => id);
+    const part = { jobs: jobs.length, more: false, job_ids: ids, since: null };
+    const group = isPart ? { ...whole, ...part } : whole;
+    return [{ group, jobs }, ...jobs.map((row) => ({ group, row }))];
   });
 }
 
@@ -330,6 +334,9 @@ function Tabs({ counts, filter }) {
   const { state: chosen = "", job_type: type } = filter;
   const { rows, isPart, at_least: most } = counts;
   const listed = attention.filter(({ job_type: of }) => !type || of === type);
+  // the ids of a group may be incomplete
+  const isCounted =
+    !rows || !(isPart || listed.some(({ jobs, job_ids: ids }) => jobs > ids.length));
   const inTrouble = (kind) =>
     rows
       ? rows.filter((row) => IN_TROUBLE.includes(row.state) && isOf(groups.get(row.id), kind))
@@ -344,14 +351,14 @@ function Tabs({ counts, filter }) {
       href: listOf({ ...filter, state: name }),
       isCurrent: chosen === name,
       shown: (count > 0 || isMore) && atLeast(count, isMore),
-      isEmpty: Boolean(name) && count === 0 && !isMore && !isPart,
-      trouble: jobs > 0 && [!isPart && jobs !== count && jobs, trouble].filter(Boolean).join(" "),
+      isEmpty: STATES[name] && count === 0 && !isMore && !isPart,
+      trouble: jobs > 0 && [isCounted && jobs !== count && jobs, trouble].filter(Boolean).join(" "),
     };
   };
   const total = inTrouble("");
   const tabs = [
-    ...(total > 0 || (isPart && listed.length > 0) || chosen === "attention"
-      ? [entry("attention", "Needs attention", "waiting", isPart ? 0 : total)]
+    ...(total > 0 || (!isCounted && listed.length > 0) || chosen === "attention"
+      ? [entry("attention", "Needs attention", "waiting", isCounted ? total : 0)]
       : []),
     entry("", "All"),
     ...NAMES.map((name) => {
@@ -508,7 +515,7 @@ function GroupHead({ group, jobs, index, isClosed, flip, isChosen, toggle, works
               : nearest && `Did you mean ${nearest}?`)
           }
         </span>
-        <span class="small muted since">${SINCE[kind]} <${When} at=${since} /></span>
+        ${since && html`<span class="small muted since">${SINCE[kind]} <${When} at=${since} /></span>`}
         <${Remedy} group=${group} rows=${jobs} workspaceId=${workspaceId} done=${done} />
       </div>
     </th>
