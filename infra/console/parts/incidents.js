@@ -57,7 +57,10 @@ function failureOf(group, retrying) {
   };
 }
 
-/** Return the lines of all problems, those with most jobs first. A failed job counts as two. */
+/**
+ * Return the lines of all problems, those with most jobs first. A failed job counts as two. Jobs
+ * that retry have the same tone as failed jobs.
+ */
 function linesOf(findings, attention = []) {
   const failures = attention
     .filter(({ kind }) => kind === "failed")
@@ -72,6 +75,7 @@ function linesOf(findings, attention = []) {
   return [...findings.filter((finding) => !merged.includes(finding)), ...failures]
     .map((line) => ({
       ...line,
+      tone: line.verdict === "fail" || /^(retrying|failed)_/.test(line.key) ? "failed" : "waiting",
       groups: attention.filter(
         (group) => isAbout(group, line) || isAbout(group, line.retrying ?? {}),
       ),
@@ -79,13 +83,17 @@ function linesOf(findings, attention = []) {
     .sort((one, other) => size(other) - size(one) || 0); // Infinity - Infinity is NaN
 }
 
-/** Name the job types of problems, if each problem is about a job type. */
+/** Name the job types of problems and their kinds, if each problem is about a job type. */
 function namesOf(lines) {
-  const names = lines.flatMap(
-    ({ key, unserved }) => unserved ?? key?.match(/^(?:\w+_jobs|no_success) (\S+)/)?.[1] ?? null,
-  );
-  return names.includes(null) ? "" : `: ${[...new Set(names)].join(", ")}`;
+  const names = lines.map(({ key, unserved }) => {
+    const [, kind, type] = key?.match(/^(\w+)_jobs (\S+)/) ?? [];
+    return unserved ? `${unserved.join(", ")} without a worker` : kind && `${type} ${kind}`;
+  });
+  return names.every(Boolean) ? `: ${names.join(", ")}` : "";
 }
+
+const COLLAPSED = "minutehand.problems";
+const idOf = ({ key, sentence }) => key ?? sentence;
 
 const NOT_READ = "Problems could not be read. `minutehand doctor` shows why.";
 
@@ -114,6 +122,8 @@ export function Incidents({ workspace, isApp }) {
     [workspace.id, isApp],
   );
   const [freshness, setFreshness] = useState("live");
+  // the problems that a person collapsed in this tab
+  const [known, setKnown] = useState(() => JSON.parse(sessionStorage.getItem(COLLAPSED)) ?? []);
   useRefresh(read, !isApp);
   useEffect(() => {
     if (isApp) return setFreshness("live");
@@ -147,14 +157,32 @@ export function Incidents({ workspace, isApp }) {
       const own = line.groups.find((group) => group.job_ids.includes(id));
       return own ? { ...line, own: own.kind, others: line.jobs - 1 } : line;
     })
-    .filter(({ others }) => others !== 0); // the page of the job explains its problem
+    .filter(({ others }) => others !== 0) // the page of the job explains its problem
+    .sort((one, other) => Boolean(other.own) - Boolean(one.own));
   if (since) lines.unshift({ verdict: "fail", sentence: outageLine(since) });
   else if (isWithoutRealtime) lines.unshift({ sentence: NO_REALTIME });
   if (read.error?.reachable)
     lines.unshift({ verdict: "fail", sentence: NOT_READ, cause: read.error.message });
   if (lines.length === 0) return null;
   const here = [path, query].filter(String).join("?");
-  const rest = lines.splice(maxShown());
+  const collapse = (ids) => {
+    sessionStorage.setItem(COLLAPSED, JSON.stringify(ids));
+    setKnown(ids);
+  };
+  const isCollapsed = lines.every((line) => known.includes(idOf(line)));
+  const isListed = ({ groups }) => groups?.length > 0 && isAttention(here);
+  const tone = lines.some(({ verdict }) => verdict === "fail") ? "failed" : "waiting";
+  const first = lines.filter((line) => !isListed(line)).slice(0, maxShown());
+  const rest = lines.filter((line) => !first.includes(line));
+  const toggle = (words, label) =>
+    html`<button
+      type="button"
+      class="incidents-toggle"
+      aria-expanded=${!isCollapsed}
+      aria-label=${label}
+      onClick=${() => collapse(isCollapsed ? [] : lines.map(idOf))}>
+      ${words}
+    </button>`;
   // a sentence changes with the number of its jobs, which must not close an open problem
   const show = (line) =>
     html`<${Problem}
@@ -164,19 +192,30 @@ export function Incidents({ workspace, isApp }) {
       workspaceId=${workspace.id} />`;
   return html`<section
     class="incidents"
-    data-tone=${[...lines, ...rest].some(({ verdict }) => verdict === "fail") ? "failed" : "waiting"}
+    data-tone=${tone}
     aria-label="Needs attention"
     aria-live="polite">
-    ${lines.map(show)}
     ${
-      rest.length > 0 &&
-      html`<details>
-        <summary>${pluralize(rest.length, "more problem")}${namesOf(rest)}</summary>
-        ${rest.map(show)}
-      </details>`
+      isCollapsed
+        ? toggle(`${pluralize(lines.length, "problem")}${namesOf(lines)} ▸`)
+        : html`
+            ${first.length > 0 && toggle("▾", "Collapse the problems")} ${first.map(show)}
+            ${
+              rest.length > 0 &&
+              html`<details>
+                <summary>
+                  ${pluralize(rest.length, `${first.length > 0 ? "more " : ""}problem`)}${namesOf(rest)}
+                </summary>
+                ${rest.map(show)}
+              </details>`
+            }
+          `
     }
   </section>`;
 }
+
+/** Return whether a page is the list of the jobs that need attention. */
+const isAttention = (here) => here.startsWith("/jobs?state=attention");
 
 /** What a job and others have in common, by the kind of their group. */
 const SAME = { no_worker: "no worker", silent: "silent" };
@@ -188,10 +227,16 @@ const SAME = { no_worker: "no worker", silent: "silent" };
 function Problem({ line, here, workspaceId }) {
   const { sentence, own, others, cause, tone, groups = [], next = [] } = line;
   const [, start, rest] = sentence.match(/^(.*?(?:[:,] |$))(.*)$/s);
-  const hasButtons = !here.startsWith("/jobs?state=attention"); // the list of these jobs has them
-  const remedies = groups.filter(
-    ({ kind, nearest }) => hasButtons && (kind !== "no_worker" || nearest),
-  );
+  // the list of these jobs has the same buttons
+  const buttons = (isGuess) =>
+    (isAttention(here) ? [] : groups)
+      .filter(({ kind, nearest }) => (isGuess ? nearest : kind !== "no_worker"))
+      .map(
+        (group) => html`<${Remedy}
+          key=${group.kind + group.job_type}
+          group=${group}
+          workspaceId=${workspaceId} />`,
+      );
   const link = line.path ?? next.map((step) => step.path).find((to) => to && to !== here);
   return html`<div class="problem-line" data-tone=${tone}>
     <${Icon} name="warning" />
@@ -202,8 +247,6 @@ function Problem({ line, here, workspaceId }) {
           : html`<span class="strong"><${Sentence} text=${start} withAges isShort /></span>
               <${Sentence} text=${rest} withAges isShort />`
       }
-      ${link && html` <a href=${link}>${linkTo(link)}</a>`}
-      ${remedies.map((group) => html` <${Remedy} key=${group.kind + group.job_type} group=${group} workspaceId=${workspaceId} />`)}
       ${
         !own &&
         (cause || next.length > 0) &&
@@ -211,8 +254,12 @@ function Problem({ line, here, workspaceId }) {
           <summary>${next.length > 0 ? "What to do" : "Cause"}</summary>
           ${cause && html`<p>Cause: ${cause.replace(/\.?$/, ".")}</p>`}
           <${Steps} next=${next} here=${here} shown=${link} />
+          ${buttons(true)}
         </details>`
       }
+    </div>
+    <div class="problem-actions">
+      ${buttons(false)} ${link && html`<a href=${link}>${linkTo(link)}</a>`}
     </div>
   </div>`;
 }

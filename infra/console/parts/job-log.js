@@ -2,7 +2,7 @@
 // are drawn.
 
 import { clock, pluralize, pretty, timeOfDay, utc } from "../lib/format.js";
-import { html, quietButton, useEffect, useMemo, useRef, useState } from "../lib/ui.js";
+import { html, quietButton, useLayoutEffect, useMemo, useState } from "../lib/ui.js";
 import { useVirtual } from "../lib/virtual.js";
 import { download } from "./copy.js";
 import { ActionButton } from "./dialog.js";
@@ -26,6 +26,25 @@ function asText(line) {
 }
 const hasMore = ({ metadata }) => metadata && Object.keys(metadata).length > 0;
 
+/**
+ * Keep a box at its end when its content grows to another size, unless the reader has scrolled up.
+ * Return a button that scrolls to the end, or false at the end, and a listener of the box.
+ */
+export function useFollow(box, size) {
+  const [isAway, setIsAway] = useState(false);
+  const jump = () => {
+    if (box.current) box.current.scrollTop = box.current.scrollHeight;
+  };
+  useLayoutEffect(() => {
+    if (!isAway) jump();
+  }, [size]);
+  const onScroll = () => {
+    const { scrollHeight, scrollTop, clientHeight } = box.current;
+    setIsAway(scrollHeight - scrollTop - clientHeight > ROW * 2);
+  };
+  return [isAway && quietButton("Jump to latest", jump), onScroll];
+}
+
 export function JobLog({ lines, name, live, earlier, all }) {
   const [minLevel, setMinLevel] = useState("debug");
   const [text, setText] = useState("");
@@ -45,14 +64,7 @@ export function JobLog({ lines, name, live, earlier, all }) {
     count: shown.length,
     rowHeight: ROW,
   });
-  const isAtEnd = useRef(true); // if the reader is at the end, new lines scroll into view
-  useEffect(() => {
-    if (isAtEnd.current && box.current) box.current.scrollTop = box.current.scrollHeight;
-  }, [shown.length]);
-  const onScroll = ({ currentTarget }) => {
-    const { scrollHeight, scrollTop, clientHeight } = currentTarget;
-    isAtEnd.current = scrollHeight - scrollTop - clientHeight < ROW * 2;
-  };
+  const [jump, onScroll] = useFollow(box, shown.length);
   const save = () =>
     act("Could not download", async () =>
       download(`${name}.log`, `${(await all()).map(asText).join("\n")}\n`),
@@ -75,7 +87,7 @@ export function JobLog({ lines, name, live, earlier, all }) {
       <span class="muted small num">
         ${earlier && "the latest "}${part}${pluralize(lines.length, "line")}
       </span>
-      ${earlier && html`<${ActionButton} className="quiet" run=${earlier}>Earlier lines<//>`}
+      ${jump} ${earlier && html`<${ActionButton} className="quiet" run=${earlier}>Earlier lines<//>`}
       <${ActionButton} className="quiet" run=${save}>Download<//>
     </div>
     <div

@@ -1,6 +1,7 @@
 // Dialog in which a person edits the payload of a job and runs the job again.
 
 import { jobs as api, withIdempotencyKey } from "../api.js";
+import { ENDED } from "../lib/jobs/ended.js";
 import { parsePayload, pretty } from "../lib/format.js";
 import { navigate } from "../lib/router.js";
 import { html, useState } from "../lib/ui.js";
@@ -26,13 +27,20 @@ export function ReplayDialog({ job, from, isCopy = Boolean(from), onDone, onClos
     onClose();
   };
   return html`<${DialogForm}
-    title=${from ? `Run again from ${from}` : isCopy ? "Duplicate job" : "Retry with another payload"}
-    action=${isCopy ? "Run again" : "Retry"}
+    title=${from ? `Run again from ${from}` : isCopy ? "Duplicate" : "Retry with another payload"}
+    action=${from ? "Run again" : isCopy ? "Duplicate" : "Retry"}
     run=${run}
     onClose=${onClose}
     wide>
     <p class="muted">
-      ${from ? "A new job. It keeps the finished steps before this one." : isCopy ? "A new job." : "Finished steps are kept."}
+      ${
+        from
+          ? "A new job. It keeps the finished steps before this one."
+          : isCopy
+            ? "A new job with the same type."
+            : "Finished steps are kept."
+      }
+      ${isCopy && !ENDED.has(job.status) && " The first job has not ended, so both may run."}
     </p>
     ${area("Payload (JSON)", text, setText)}
   <//>`;

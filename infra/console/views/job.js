@@ -1,7 +1,7 @@
 // Page of one job. The page shows the job's state with an explanation, the job's history and data,
 // and buttons for actions.
 
-import { jobs as api, session, supabase } from "../api.js";
+import { jobs as api, problems, session, supabase } from "../api.js";
 import {
   atLeast,
   codeOf,
@@ -20,7 +20,7 @@ import { setText } from "../lib/jobs/page.js";
 import { ENDED } from "../lib/jobs/ended.js";
 import { nextRunOf } from "../lib/states.js";
 import { rowsOf } from "../lib/waterfall.js";
-import { usePolling, useFetch } from "../lib/store.js";
+import { usePolling, useFetch, useStore } from "../lib/store.js";
 import {
   hooks,
   html,
@@ -36,7 +36,7 @@ import { copy, CopyId, JsonView } from "../parts/copy.js";
 import { ActionButton, useFocusKeeper } from "../parts/dialog.js";
 import { EnqueueDialog } from "../parts/enqueue.js";
 import { Steps } from "../parts/holders.js";
-import { JobLog } from "../parts/job-log.js";
+import { JobLog, useFollow } from "../parts/job-log.js";
 import { RunTime } from "../parts/job-monitor.js";
 import { useRefresh } from "../parts/live.js";
 import { Question } from "../parts/question.js";
@@ -222,7 +222,9 @@ function JobDetails({ watch, job }) {
         <${Facts}
           job=${job}
           last=${attempts.value?.at(-1)}
-          data=${explanation?.data} />
+          isSilent=${Boolean(update?.silent)}
+          hasTimeline=${trace.value && rowsOf(trace.value, 0).length > 1}
+          explanation=${explanation} />
       </section>
     </div>
     ${
@@ -343,6 +345,9 @@ function Actions({ job, watch, isSilent, nearest, enqueue, duplicate, edit }) {
   const act = createAction(watch.refresh);
   const box = useFocusKeeper();
   const isCancelling = Boolean(job.cancel_requested_at);
+  const trouble = useStore(problems).attention?.find(
+    ({ kind, job_type: type }) => type === nearest && /^(retrying|failed)$/.test(kind),
+  );
   const run = (message) => act("Could not start the job", () => api.retry(job.id), message);
   const cancelAndRetry = () =>
     act("Could not cancel", () => api.cancel(job.id, { body: { retry: true } }), undefined, {
@@ -370,17 +375,23 @@ function Actions({ job, watch, isSilent, nearest, enqueue, duplicate, edit }) {
     ${mayRetry && html`<button type="button" onClick=${edit}>Retry with another payload</button>`}
     ${
       nearest &&
-      html`<button type="button" class="primary" onClick=${() => enqueue(nearest)}>
-        Enqueue again as ${nearest}
-      </button>`
+      html`
+        ${
+          trouble &&
+          html`<span class="muted small">
+            Jobs of ${nearest} ${trouble.kind === "failed" ? "failed in the last hour" : "are retrying"}.
+          </span>`
+        }
+        <button type="button" class=${trouble ? undefined : "primary"} onClick=${() => enqueue(nearest)}>
+          Enqueue again as ${nearest}
+        </button>
+      `
     }
     ${isDelayed && retry("Run now", "The job runs as soon as a worker is free")}
     ${
       isSilent &&
       !isCancelling &&
-      html`<button type="button" class="primary" onClick=${cancelAndRetry}>
-        Cancel and retry
-      </button>`
+      html`<button type="button" onClick=${cancelAndRetry}>Cancel and retry</button>`
     }
     ${
       !ENDED.has(job.status) &&
@@ -441,15 +452,13 @@ function StreamOutput({ name, content, isLive }) {
   const words = useRef(null);
   const text = outputText(content);
   const rate = useRate(text.length);
+  useLayoutEffect(() => {
+    setText(words.current, text.slice(-SHOWN)); // a new child would discard the reader's selection
+  }, [text]);
+  const [jump, onScroll] = useFollow(words, text);
   const markEarlier = () =>
     words.current.toggleAttribute("data-earlier", words.current.scrollTop > 0);
-  useLayoutEffect(() => {
-    const box = words.current;
-    const isAtEnd = box.scrollTop + box.clientHeight > box.scrollHeight - 8;
-    setText(box, text.slice(-SHOWN)); // a new child would discard the reader's selection
-    if (isAtEnd) box.scrollTop = box.scrollHeight;
-    markEarlier();
-  }, [text]);
+  useLayoutEffect(markEarlier, [text]);
   return html`<section class="card" aria-label=${`Output: ${name}`}>
     <div class="bar">
       <h2>Output: ${name}</h2>
@@ -459,14 +468,17 @@ function StreamOutput({ name, content, isLive }) {
         }
       </span>
       <span class="spacer"></span>
-      ${quietButton("Copy", () => copy(text, "Copied output"))}
+      ${jump} ${quietButton("Copy", () => copy(text, "Copied output"))}
     </div>
     <p
       class="words"
       data-writing=${isWriting ? "" : undefined}
       ref=${words}
       tabindex="0"
-      onScroll=${markEarlier}></p>
+      onScroll=${() => {
+        markEarlier();
+        onScroll();
+      }}></p>
   </section>`;
 }
 
@@ -530,7 +542,8 @@ function StepDetails({ row, onReplay }) {
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
-function Facts({ job, last, data = {} }) {
+/** Facts about a job, except those that its explanation or timeline contains. */
+function Facts({ job, last, isSilent, hasTimeline, explanation: { data = {}, outlook } = {} }) {
   const time = (at) => at && html`<${When} at=${at} />`;
   const isRunning = job.status === "processing";
   const neighbours = (field, value) =>
@@ -545,11 +558,12 @@ function Facts({ job, last, data = {} }) {
     ${fact("Next run", time(nextRunOf(job)))}
     ${fact("Finished", time(job.finished_at))}
     ${fact("Queue time", job.times?.queue_ms > 0 && duration(job.times.queue_ms))}
-    ${fact("Duration", job.started_at && html`<${RunTime} row=${job} />`)}
-    ${isRunning && fact("Timeout", data.timeout)}
-    ${isRunning && fact("Usual duration", data.typical && `up to ${data.typical}`)}
+    ${fact("Duration", job.started_at && !(isRunning && hasTimeline) && html`<${RunTime} row=${job} />`)}
+    ${isRunning && !outlook && fact("Timeout", data.timeout)}
+    ${isRunning && !data.usual && fact("Usual duration", data.typical && `up to ${data.typical}`)}
     ${
       isRunning &&
+      !isSilent &&
       fact(
         "Line of code",
         data.place && html`<code title=${data.place}>${breakable(fileOf(data.place))}</code>`,
@@ -558,7 +572,7 @@ function Facts({ job, last, data = {} }) {
     ${isRunning && fact("Memory", data.memory_mb && `up to ${data.memory_mb} MB`)}
     ${fact("Attempt", html`<span class="num">${job.attempts} of ${job.max_attempts}</span>`)}
     ${fact("Worker", neighbours("worker_id", job.worker_id ?? last?.worker_id))}
-    ${isRunning && fact("Worker seen", time(data.renewed_at))}
+    ${isRunning && !isSilent && fact("Worker seen", time(data.renewed_at))}
     ${fact("Commit", last?.origin && html`<span class="mono">${codeOf(last.origin)}</span>`)}
     ${fact(
       "Tags",

@@ -163,6 +163,10 @@ def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker) -> Non
     expect(page.get_by_text("the last 100,000 of 100,3")).to_be_visible()
     below = "(box) => box.scrollTop > 0 && box.scrollHeight - box.scrollTop - box.clientHeight"
     assert words.evaluate(below) <= 1
+    words.evaluate("(box) => box.scrollTo(0, 0)")
+    click(page, "Jump to latest")
+    expect(page.get_by_role("button", name="Jump to latest")).to_have_count(0)
+    assert words.evaluate(below) <= 1
 
     worker.settle(lease, "waiting", wait={"kind": "ask", "name": "q", "question": "Which colour?"})
     expect(page.get_by_text("Which colour?")).to_be_visible()
@@ -265,6 +269,9 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
         expect(page.locator("[data-group=running]")).to_have_text("Running 1 · silent")
     place = page.locator(".group-head", has_text="silent").locator(".job-note")
     expect(place).to_have_text("in its step mail at invoices.py:42")
+    bar = page.locator(".incidents")
+    names = f"2 problems: {worker.job_type}s without a worker, {worker.job_type} silent"
+    expect(bar.locator("> details > summary")).to_have_text(names)  # the list has them
     heads = page.locator(".group-head .strong")
     unserved = f"1 job of {worker.job_type}s, no worker"
     expect(heads).to_have_text([unserved, f"1 silent job of {worker.job_type}"])
@@ -330,6 +337,9 @@ def test_jobs_that_retry_are_run_now_one_after_the_other(visit: Visit, worker: H
     expect(line.locator("li").first).to_contain_text("Correct what the error names.")
     expect(line.get_by_role("button", name="Retry", exact=True)).to_be_visible()
     check_page(visitor)
+    click(page, "Collapse the problems")
+    page.reload()
+    click(page, f"1 problem: {worker.job_type} failed ▸")
     click(line, "Run 3 now")
     click(page.get_by_role("dialog"), "Run 3 jobs now")
     expect(page.locator(".toast")).to_contain_text("Started 3 jobs")
