@@ -95,7 +95,7 @@ const ACTIONS = {
       const running =
         states.includes("running") &&
         "Workers that respond ask running jobs to stop within five seconds. Other running jobs end after their leases have expired";
-      return `${[waiting, running, "Child jobs end too"].filter(Boolean).join(". ")}.`;
+      return `${[waiting, running, "Child jobs are cancelled too"].filter(Boolean).join(". ")}.`;
     },
     states: ["queued", "scheduled", "retrying", "running", "suspended"],
     danger: true,
@@ -265,7 +265,9 @@ export function Selection({ picked, all, state, query, workspaceId, done }) {
     if (jobs ? jobs.length === 0 : when || kind || (state && !states.includes(state))) return null;
     const filter = jobs ? { ids: jobs.map(({ id }) => id), state: states } : query;
     const act = { workspaceId, action, filter, jobs, as };
-    const named = jobs ? nameJobs(jobs, { kind, type: null }) : `${state ?? ""} jobs`;
+    const named = jobs
+      ? nameJobs(jobs, { kind, type: null })
+      : [!isWide && "matching", state, "jobs"].filter(Boolean).join(" ");
     const names = isPicked || jobs?.length === 1 ? named : `all ${named}`;
     return html`<button
       type="button"
@@ -278,9 +280,7 @@ export function Selection({ picked, all, state, query, workspaceId, done }) {
   const buttons = Object.keys(ACTIONS).map(button).filter(Boolean);
   if (buttons.length === 0) return null;
   return html`<div class="selection" role="region" aria-label="Selected jobs">
-    <span class="num">
-      ${isPicked ? `${nameJobs(rows)} selected` : !rows && "All jobs that match"}
-    </span>
+    <span class="num">${isPicked && `${nameJobs(rows)} selected`}</span>
     <span class="spacer"></span>
     ${buttons} ${isPicked && quietButton("Clear", done)}
   </div>`;

@@ -216,6 +216,7 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
       ${!isByError && html`<${Filters} filter=${filter} onFilter=${onFilter} />`}
       ${
         filter.state === "failed" &&
+        (rows.length > 0 || isByError) &&
         html`<label class="check">
           <input type="checkbox" checked=${isByError} onChange=${groupByError} />
           Group by error
@@ -356,9 +357,10 @@ function Tabs({ counts, filter }) {
     };
   };
   const total = inTrouble("");
+  const attentionTab = entry("attention", "Needs attention", undefined, isCounted ? total : 0);
   const tabs = [
     ...(total > 0 || (!isCounted && listed.length > 0) || chosen === "attention"
-      ? [entry("attention", "Needs attention", "waiting", isCounted ? total : 0)]
+      ? [{ ...attentionTab, tone: total > 0 ? "waiting" : undefined }]
       : []),
     entry("", "All"),
     ...NAMES.map((name) => {
