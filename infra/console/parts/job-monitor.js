@@ -1,7 +1,16 @@
 // Shows a live list of a workspace's jobs with tabs, filters, search, selection and actions.
 
 import { problems, types } from "../api.js";
-import { atLeast, pluralize, duration, RANGES, serverNow, shortId, utc } from "../lib/format.js";
+import {
+  atLeast,
+  pluralize,
+  duration,
+  percentage,
+  RANGES,
+  serverNow,
+  shortId,
+  utc,
+} from "../lib/format.js";
 import { navigate } from "../lib/router.js";
 import { useJobList } from "./job-list.js";
 import { isTyping, useKey } from "../lib/keys.js";
@@ -348,7 +357,7 @@ function Tabs({ counts, filter }) {
     const trouble = TROUBLES[name];
     const jobs = trouble ? inTrouble(trouble.replace(" ", "_")) : 0;
     return {
-      ...{ name, word, tone: count > 0 ? tone : undefined },
+      ...{ name, word, tone: count > 0 || !isCounted ? tone : undefined },
       href: listOf({ ...filter, state: name }),
       isCurrent: chosen === name,
       shown: (count > 0 || isMore) && atLeast(count, isMore),
@@ -357,10 +366,9 @@ function Tabs({ counts, filter }) {
     };
   };
   const total = inTrouble("");
-  const attentionTab = entry("attention", "Needs attention", undefined, isCounted ? total : 0);
   const tabs = [
     ...(total > 0 || (!isCounted && listed.length > 0) || chosen === "attention"
-      ? [{ ...attentionTab, tone: total > 0 ? "waiting" : undefined }]
+      ? [entry("attention", "Needs attention", "waiting", isCounted ? total : 0)]
       : []),
     entry("", "All"),
     ...NAMES.map((name) => {
@@ -573,7 +581,7 @@ function StateNote({ row }) {
     ${next ? html`<${When} at=${next} />` : html`<span class="phone">${more}</span>`}
     ${
       hasFailed &&
-      html`<span class=${next || isRunning ? undefined : "phone"}> · </span>
+      html`<span class=${next || (isRunning && percentage(row.progress) > 0) ? undefined : "phone"}> · </span>
         <span class="num" title="attempts">
           ${row.attempts} of ${row.max_attempts}<span class="hidden"> attempts</span>
         </span>`
