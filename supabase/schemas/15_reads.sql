@@ -1501,7 +1501,9 @@ from (
       )
   ) as f (kind, words)
   cross join lateral (
-    values (f.words, null), ('Then retry [{these}|the job].', 'retry {job_id}')
+    values
+      (f.words, null),
+      ('Then [run{is_delayed} the job now|retry {these}|retry the job].', 'retry {job_id}')
   ) as s (words, command)
   union all -- advice for several reasons, before the other advice for one of these reasons
   select r as reason, null as sentence, s.words, s.command, s.path
@@ -1652,7 +1654,13 @@ from (
       null,
       '/types/{job_type}'
     ),
-    ('failed:rate', null, 'Then retry [{these}|the job].', 'retry {job_id}', null),
+    (
+      'failed:rate',
+      null,
+      'Then [run{is_delayed} the job now|retry {these}|retry the job].',
+      'retry {job_id}',
+      null
+    ),
     (
       'refused',
       'The database cannot change the job''s row. The change is retried at {retry_at}.',
@@ -3921,6 +3929,7 @@ begin
       || jsonb_build_object(
         'code', v_error.code,
         'place', v_error.place,
+        'is_delayed', case when p_job.status = 'pending' then '' end,
         'which', case when p_is_open then p_job.workspace_id end
       )
       || coalesce(
@@ -4058,11 +4067,11 @@ select jsonb_build_object(
   -- the first address in the error, such as db.test:5432, ('10.0.0.1', 80) or https://db.test/
   'address', coalesce(
     array_to_string(regexp_match(
-      p_job.error_message,
+      left(p_job.error_message, 2000),
       '((?:[[:alnum:]_-]+\.)+(?!py:)[[:alpha:]]{2,}|(?:\d{1,3}\.){3}\d{1,3}|localhost)'
         '(?:["''], (?:port[ =])?|:)(\d{2,5})\M'
     ), ':'),
-    substring(p_job.error_message from '://(?:[^/@\s]*@)?([[:alnum:].-]+(?::\d+)?)')
+    substring(left(p_job.error_message, 2000) from '://(?:[^/@\s]*@)?([[:alnum:].-]+(?::\d+)?)')
   ),
   'signal', p_job.error_data -> 'signal',
   'peak_mb', p_job.error_data #> '{evidence,memory_mb}',
