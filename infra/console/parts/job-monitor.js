@@ -318,7 +318,7 @@ function groupRows(rows, groups, isPart) {
   });
 }
 
-const keyOf = (group) => group && `${group.kind} ${group.job_type} ${group.error}`;
+const keyOf = (group) => group && `${group.kind} ${group.job_type} ${group.print}`;
 
 /** Return the counts by state. If they are rows and no counts, count the rows. */
 function countsOf(found) {
@@ -491,11 +491,14 @@ const SINCE = {
 function GroupHead({ group, jobs, index, isClosed, flip, isChosen, toggle, workspaceId, done }) {
   const { kind, job_type: type, more, error, seen, nearest, since } = group;
   const place = seen && `${group.jobs > 1 ? "each " : ""}${seen}`;
-  const [tone, count] = [error ? "failed" : "waiting", atLeast(group.jobs, more)];
-  const state = kind === "no_worker" ? "" : `${kind} `;
-  const suffix = kind === "no_worker" ? ", no worker" : "";
-  const name = `${count} ${state}${group.jobs === 1 ? "job" : "jobs"} of ${type}${suffix}`;
-  return html`<tr class="group-row" aria-rowindex=${index + 2} data-tone=${tone}>
+  const name =
+    kind === "no_worker"
+      ? `${pluralize(group.jobs, "job", more)} of ${type}, no worker`
+      : `${pluralize(group.jobs, `${kind} job`, more)} of ${type}`;
+  return html`<tr
+    class="group-row"
+    aria-rowindex=${index + 2}
+    data-tone=${error ? "failed" : "waiting"}>
     <td class="c-check">
       <label class="tick">
         <input
@@ -617,12 +620,15 @@ const isMoveKey = (event) =>
   (event.key.length === 1 || event.target.closest("tr.job-row"));
 
 /**
- * Move the keyboard focus to the checkbox or link of the next or previous row. If no row has the
- * focus, move the focus to the first row.
+ * Move the keyboard focus to the checkbox or link of the next or previous job. If no row has the
+ * focus, move the focus to the first job.
  */
 function moveByKey({ key, target }) {
-  const rows = [...document.querySelectorAll("tr.job-row")];
-  const at = rows.indexOf(target.closest("tr.job-row"));
-  const next = rows[at < 0 ? 0 : at + STEPS[key]];
+  const rows = [...document.querySelectorAll(":is(.job-row, .group-row)")];
+  let at = rows.indexOf(target.closest("tr"));
+  const step = at < 0 ? 1 : STEPS[key];
+  do at += step;
+  while (rows[at]?.matches(".group-row"));
+  const next = rows[at];
   next?.querySelector(target.matches("input") ? "input" : "a.row-link")?.focus();
 }
