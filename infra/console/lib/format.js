@@ -31,9 +31,9 @@ const MAX_COUNTED = 10_000;
 export const atLeast = (value, isMore = value >= MAX_COUNTED) =>
   `${number(value)}${isMore ? "+" : ""}`;
 
-/** Format a count with its noun, as `1 job` or `12 jobs`. */
-export const pluralize = (count, one, many = `${one}s`) =>
-  `${number(count)} ${count === 1 ? one : many}`;
+/** Format a count with its noun, as `1 job`, `12 jobs` or, if there are more, `12+ jobs`. */
+export const pluralize = (count, one, isMore = false) =>
+  `${atLeast(count, isMore)} ${one}${count === 1 && !isMore ? "" : "s"}`;
 
 export const capitalize = (text) => text[0].toUpperCase() + text.slice(1);
 

@@ -2,7 +2,7 @@
 // all jobs that match the filter.
 
 import { jobs as api, problems } from "../api.js";
-import { atLeast, number, pluralize } from "../lib/format.js";
+import { number, pluralize } from "../lib/format.js";
 import { useStore } from "../lib/store.js";
 import { html, quietButton, useMemo } from "../lib/ui.js";
 import { confirm } from "../lib/prompt.js";
@@ -10,24 +10,30 @@ import { notify, notifyFailure } from "./toasts.js";
 
 /**
  * Change jobs one after the other, because the database runs one change of a person at a time, and
- * rejects those that wait for long. `change` returns false for a job that it leaves unchanged. Such
- * jobs, and jobs that have started or ended in the meantime, are not counted.
+ * rejects those that wait for long. `change` returns the changed or created job, or false for a job
+ * that it leaves unchanged. Such jobs, and jobs that have started or ended in the meantime, are not
+ * counted. `last` is the last returned job.
  */
 const each =
   (change) =>
   async ({ filter, ...options }) => {
-    let [count, problem] = [0, null];
+    let [count, problem, last] = [0, null, null];
     for (const id of filter.ids) {
       try {
-        if ((await change(id, options)) !== false) count += 1;
+        const job = await change(id, options);
+        if (job) [count, last] = [count + 1, job];
       } catch (error) {
         if (error.status !== 409 && error.status !== 404) throw error;
         problem = error;
       }
     }
     if (count === 0 && problem) throw problem;
-    return { count };
+    return { count, last };
   };
+
+/** Change one job with a call that its creator may use, but many jobs with a call for managers. */
+const oneOrMany = (one, many) => (body) =>
+  body.filter.ids?.length === 1 ? each(one)(body) : many({ body });
 
 /** Enqueue a job again as another type, and cancel it. A repetition creates no second job. */
 async function replace(id, { workspace_id, job_type }) {
@@ -35,26 +41,29 @@ async function replace(id, { workspace_id, job_type }) {
   if (job.status !== "pending") return false;
   const { payload, tags, session_id, concurrency_key } = job;
   const spec = { workspace_id, job_type, payload, tags, session_id, concurrency_key };
-  await api.create({ body: { ...spec, idempotency_key: `${id}:${job_type}` } });
-  return api.cancel(id);
+  const created = await api.create({ body: { ...spec, idempotency_key: `${id}:${job_type}` } });
+  await api.cancel(id);
+  return created;
 }
 
 /** Return a sentence about a group of `attention` whose jobs failed. */
-const failureOf = ({ kind, job_type: type, jobs, more, error }) =>
-  `${atLeast(jobs, more)} ${jobs === 1 ? "job" : "jobs"} of ${type} ` +
+export const failureOf = ({ kind, job_type: type, jobs, more, error }) =>
+  `${pluralize(jobs, "job", more)} of ${type} ` +
   (kind === "failed" ? "failed in the last hour" : `${jobs === 1 ? "is" : "are"} retrying now`) +
-  `: ${error}.`;
+  `${error ? `: ${error}` : ""}.`;
 
 const ACTIONS = {
   restart: {
     verb: "Cancel and retry",
     did: "Requested cancel and retry of",
-    call: (body) => api.cancelAll({ body: { ...body, retry: true } }),
+    call: oneOrMany(
+      (id) => api.cancel(id, { body: { retry: true } }),
+      ({ body }) => api.cancelAll({ body: { ...body, retry: true } }),
+    ),
     text: () =>
       "Each job is enqueued again once it has stopped, unless it completes first. Finished steps are kept. Child jobs are cancelled and retried too.",
     states: ["running"],
     kind: "silent",
-    danger: true,
   },
   replace: {
     verb: "Enqueue",
@@ -82,14 +91,14 @@ const ACTIONS = {
   retry: {
     verb: "Retry",
     did: "Retried",
-    call: (body) => api.retryAll({ body }),
+    call: oneOrMany((id) => api.retry(id), api.retryAll),
     text: () => "Each job starts again with new attempts. Finished steps are kept.",
     states: ["failed", "cancelled"],
   },
   cancel: {
     verb: "Cancel",
-    did: "Cancelled",
-    call: (body) => api.cancelAll({ body }),
+    did: "Requested cancellation of",
+    call: oneOrMany((id) => api.cancel(id), api.cancelAll),
     text: (states) => {
       const waiting = states.some((state) => state !== "running") && "Waiting jobs end immediately";
       const running =
@@ -127,8 +136,8 @@ const forget = (ids) =>
 /** Name a number of jobs, with their state and type if it is the same for all of them. */
 function nameJobs(jobs, { more = false, kind, type = commonOf(jobs, "job_type") } = {}) {
   const state = kind === "silent" ? kind : commonOf(jobs, "state");
-  const words = [atLeast(jobs.length, more), state, jobs.length === 1 ? "job" : "jobs"];
-  return words.filter(Boolean).join(" ") + (type ? ` of ${type}` : "");
+  const noun = state ? `${state} job` : "job";
+  return pluralize(jobs.length, noun, more) + (type ? ` of ${type}` : "");
 }
 
 /** Return the value of a field if it is the same for all jobs. */
@@ -162,36 +171,35 @@ function wordsOf(action, names, as) {
  */
 export async function actOnMany({ workspaceId, action, filter, jobs, as }) {
   const { verb, did, text, call, states, danger, kind } = ACTIONS[action];
-  const found = jobs
-    ? { jobs }
-    : await find({ state: states, ...filter, workspace_id: workspaceId });
+  const chosen = { state: states, ...filter };
+  const found = jobs ? { jobs } : await find({ ...chosen, workspace_id: workspaceId });
   if (found.jobs.length === 0) {
     notify("No job is in this state any more");
     return true;
   }
-  const isOne = found.jobs.length === 1;
-  const size = `${atLeast(found.jobs.length, found.more ?? false)} ${isOne ? "job" : "jobs"}`;
   const isSure = await confirm({
     title: `${wordsOf(action, nameJobs(found.jobs, { ...found, kind }), as)}?`,
     text:
       countsBy(found.jobs, "state") +
       countsBy(found.jobs, "job_type") +
       text([...new Set(found.jobs.map(({ state }) => state))], as),
-    action: wordsOf(action, size, as),
+    action: wordsOf(action, pluralize(found.jobs.length, "job", found.more), as),
     danger,
-    keep: isOne ? "Keep it" : "Keep them",
   });
   if (!isSure) return false;
-  const body = { workspace_id: workspaceId, filter, ...(as && { job_type: as }) };
-  if (filter.ids) body.filter = { ...filter, ids: found.jobs.map(({ id }) => id) };
+  const body = { workspace_id: workspaceId, filter: chosen, ...(as && { job_type: as }) };
+  if (filter.ids) chosen.ids = found.jobs.map(({ id }) => id);
   let count = 0;
   try {
-    for (let more = true, cursor = null; more; ) {
-      const done = await call({ ...body, cursor });
+    let done = { cursor: null };
+    do {
+      done = await call({ ...body, cursor: done.cursor });
       count += done.count;
-      ({ more, cursor } = done);
-    }
-    notify(`${did} ${pluralize(count, "job")}${as ? ` as ${as}` : ""}`);
+    } while (done.more);
+    notify(
+      `${did} ${pluralize(count, "job")}${as ? ` as ${as}` : ""}`,
+      as && count === 1 ? { href: `/jobs/${done.last.id}`, label: "See it" } : {},
+    );
     if (filter.ids) forget(filter.ids);
     return true;
   } catch (error) {
@@ -229,7 +237,7 @@ export function Remedy({ group, rows, workspaceId, done = () => {} }) {
   const jobs = rows?.filter(({ state }) => states.includes(state));
   if (jobs?.length === 0) return null;
   const count = isAll ? jobs.length : ids.length;
-  const act = { workspaceId, action, filter: { ids, state: states }, as };
+  const act = { workspaceId, action, filter: { ids }, as };
   if (isAll) act.jobs = jobs;
   return html`<button
     type="button"
@@ -263,7 +271,7 @@ export function Selection({ picked, all, state, query, workspaceId, done }) {
     );
     if (isWide && FOR_ALL[state] !== action) return null;
     if (jobs ? jobs.length === 0 : when || kind || (state && !states.includes(state))) return null;
-    const filter = jobs ? { ids: jobs.map(({ id }) => id), state: states } : query;
+    const filter = jobs ? { ids: jobs.map(({ id }) => id) } : query;
     const act = { workspaceId, action, filter, jobs, as };
     const named = jobs
       ? nameJobs(jobs, { kind, type: null })

@@ -55,7 +55,7 @@ export function Confirmations() {
     <div class="actions">
       <button type="button" autofocus=${openQuestion.danger && !openQuestion.field}
         onClick=${() => openQuestion.answer(null)}>
-        ${openQuestion.danger ? (openQuestion.keep ?? "Keep it") : "Not now"}
+        Not now
       </button>
       <button
         type="button"

@@ -1,13 +1,12 @@
 // Form in which a person enqueues a job of a chosen type.
 
 import { jobs as api, types } from "../api.js";
-import { parsePayload, pretty, shortId } from "../lib/format.js";
+import { parsePayload, pretty } from "../lib/format.js";
 import { navigate } from "../lib/router.js";
 import { useFetch } from "../lib/store.js";
 import { html, useId, useState } from "../lib/ui.js";
 import { DialogForm } from "./dialog.js";
 import { area, field } from "./field.js";
-import { act } from "./toasts.js";
 
 const NAME_ATTRIBUTES = { required: true, autocomplete: "off", spellcheck: "false", class: "mono" };
 
@@ -22,16 +21,9 @@ const draftOf = ({ properties = {}, required = [] } = {}) =>
       .map(([name, { default: value = null }]) => [name, value]),
   );
 
-/** Dialog that enqueues a job, and then cancels the job `replaced` if there is one. */
-export function EnqueueDialog({
-  workspaceId,
-  type: initialType = "",
-  payload = null,
-  replaced,
-  onClose,
-}) {
+export function EnqueueDialog({ workspaceId, type: initialType = "", onClose }) {
   const [type, setType] = useState(initialType);
-  const [typed, setTyped] = useState(payload); // text of the payload, if a person changed it
+  const [typed, setTyped] = useState(null); // text of the payload, if a person changed it
   const [delay, setDelay] = useState("");
   const [tags, setTags] = useState("");
   const listId = useId();
@@ -56,19 +48,14 @@ export function EnqueueDialog({
     };
     const job = await api.create({ body });
     onClose();
-    if (replaced) await act("Could not cancel the first job", () => api.cancel(replaced.id));
     navigate(`/jobs/${job.id}`);
   };
   return html`<${DialogForm}
-    title=${replaced ? `Enqueue again as ${initialType}` : "Enqueue a job"}
-    action=${replaced ? "Enqueue, and cancel this job" : "Enqueue"}
+    title="Enqueue a job"
+    action="Enqueue"
     run=${run}
     onClose=${onClose}
     wide>
-      ${
-        replaced &&
-        html`<p>Then job ${shortId(replaced.id)} of the type ${replaced.job_type} is cancelled.</p>`
-      }
       ${field("Type", type, setType, { ...NAME_ATTRIBUTES, list: listId, autofocus: !initialType })}
       <datalist id=${listId}>
         ${names.map((name) => html`<option value=${name} key=${name}></option>`)}

@@ -1,13 +1,13 @@
 // Shows problems of the whole system at the top of every page, a line for each problem.
 
 import { session, outage, supabase, engine, problems } from "../api.js";
-import { atLeast, pluralize, timeOfDay } from "../lib/format.js";
+import { pluralize, timeOfDay } from "../lib/format.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
 import { isHidden } from "../lib/jobs/page.js";
 import { currentLocation } from "../lib/router.js";
 import { changes, useFetch, useStore } from "../lib/store.js";
 import { html, isPhone, useEffect, useLayoutEffect, useMemo, useState } from "../lib/ui.js";
-import { Remedy } from "./bulk-actions.js";
+import { failureOf, Remedy } from "./bulk-actions.js";
 import { linkTo, Steps } from "./holders.js";
 import { Icon } from "./icons.js";
 import { useRefresh } from "./live.js";
@@ -40,17 +40,14 @@ const isAbout = ({ kind, job_type: type, print }, { reason, key }) =>
  * Return the line about jobs of a type that failed for good with one error, and about jobs that
  * retry after this error, if there is a finding about them. No finding is about the failed jobs.
  */
-function failureOf(group, retrying) {
-  const { job_type: type, jobs, more, error, job_ids: ids, next } = group;
+function failureLine(group, retrying) {
+  const { job_type: type, jobs, more, job_ids: ids, next } = group;
   const isOne = jobs === 1 && !more && !retrying;
-  const count = atLeast(jobs, more);
-  const failed = retrying
-    ? `${pluralize(retrying.jobs, "job")} of ${type} are retrying and ${count}`
-    : `${count} ${isOne ? "job" : "jobs"} of ${type}`;
+  const start = retrying?.sentence.replace(/(?<= are retrying): .*/s, "");
+  const failed = failureOf(group);
   return {
     key: `failed_jobs ${type} ${group.print}`,
-    tone: "failed",
-    sentence: `${failed} failed in the last hour${error ? `: ${error}` : ""}.`,
+    sentence: start ? `${start} and ${failed.replace(/ jobs? of \S+/, "")}` : failed,
     jobs: jobs + (retrying?.jobs ?? 0),
     path: isOne ? `/jobs/${ids[0]}` : `/jobs?state=attention&job_type=${encodeURIComponent(type)}`,
     next,
@@ -67,7 +64,7 @@ function linesOf(findings, attention = []) {
     .map((group) => {
       const { job_type: type, print } = group;
       const retrying = findings.find(({ key }) => key === `retrying_jobs ${type} ${print}`);
-      return { ...failureOf(group, retrying), retrying };
+      return { ...failureLine(group, retrying), retrying };
     });
   const merged = failures.map(({ retrying }) => retrying);
   const size = ({ verdict, jobs, tone }) =>

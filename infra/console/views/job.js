@@ -1,7 +1,7 @@
 // Page of one job. The page shows the job's state with an explanation, the job's history and data,
 // and buttons for actions.
 
-import { jobs as api, problems, session, supabase } from "../api.js";
+import { jobs as api, session, supabase } from "../api.js";
 import {
   atLeast,
   codeOf,
@@ -9,7 +9,6 @@ import {
   money,
   number,
   pluralize,
-  pretty,
   roughly,
   serverNow,
 } from "../lib/format.js";
@@ -20,7 +19,7 @@ import { setText } from "../lib/jobs/page.js";
 import { ENDED } from "../lib/jobs/ended.js";
 import { nextRunOf } from "../lib/states.js";
 import { rowsOf } from "../lib/waterfall.js";
-import { usePolling, useFetch, useStore } from "../lib/store.js";
+import { usePolling, useFetch } from "../lib/store.js";
 import {
   hooks,
   html,
@@ -33,8 +32,8 @@ import {
 import { AttemptDetails, LastFailure } from "../parts/attempts.js";
 import { Freshness, JobProgress, StateBadge } from "../parts/badge.js";
 import { copy, CopyId, JsonView } from "../parts/copy.js";
+import { actOnMany } from "../parts/bulk-actions.js";
 import { ActionButton, useFocusKeeper } from "../parts/dialog.js";
-import { EnqueueDialog } from "../parts/enqueue.js";
 import { Steps } from "../parts/holders.js";
 import { JobLog, useFollow } from "../parts/job-log.js";
 import { RunTime } from "../parts/job-monitor.js";
@@ -121,7 +120,6 @@ export default function JobPage({ id }) {
 
 function JobDetails({ watch, job }) {
   const [replaying, setReplaying] = useState(null); // {from} for a step, {isCopy} for the whole job
-  const [type, setType] = useState(null); // type of a new job with the same payload
   const { attempts, explained, trace } = useDetails(job);
   const log = useJobLines(job.id, job.last_seq);
   const { value: explanation } = explained;
@@ -160,7 +158,6 @@ function JobDetails({ watch, job }) {
         watch=${watch}
         isSilent=${Boolean(update?.silent)}
         nearest=${explanation?.reason === "no_processor" && explanation.data.nearest}
-        enqueue=${setType}
         duplicate=${() => setReplaying({ isCopy: true })}
         edit=${() => setReplaying({})} />
     </header>
@@ -234,15 +231,6 @@ function JobDetails({ watch, job }) {
         ...${replaying}
         onDone=${watch.refresh}
         onClose=${() => setReplaying(null)} />`
-    }
-    ${
-      type &&
-      html`<${EnqueueDialog}
-        workspaceId=${job.workspace_id}
-        type=${type}
-        payload=${pretty(job.payload)}
-        replaced=${job}
-        onClose=${() => setType(null)} />`
     }
   </article>`;
 }
@@ -341,31 +329,16 @@ function Explained({ explained, job, update }) {
   </div>`;
 }
 
-function Actions({ job, watch, isSilent, nearest, enqueue, duplicate, edit }) {
+function Actions({ job, watch, isSilent, nearest, duplicate, edit }) {
   const act = createAction(watch.refresh);
   const box = useFocusKeeper();
   const isCancelling = Boolean(job.cancel_requested_at);
-  const trouble = useStore(problems).attention?.find(
-    ({ kind, job_type: type }) => type === nearest && /^(retrying|failed)$/.test(kind),
-  );
   const run = (message) => act("Could not start the job", () => api.retry(job.id), message);
-  const cancelAndRetry = () =>
-    act("Could not cancel", () => api.cancel(job.id, { body: { retry: true } }), undefined, {
-      title: "Cancel and retry this job?",
-      text: "Once its worker has stopped the job, or its lease has expired, the job is enqueued again. If it completes first, it is not. Its live child jobs are cancelled too, and retried with it. Finished steps are kept.",
-      action: "Cancel and retry",
-      danger: true,
-    });
-  const cancel = () =>
-    act("Could not cancel", () => api.cancel(job.id), undefined, {
-      title: "Cancel this job?",
-      text:
-        job.status === "processing"
-          ? "If its worker responds, it asks the job to stop within five seconds. Otherwise the job ends after its lease has expired. Its live child jobs are cancelled too."
-          : "The job ends immediately. Its live child jobs are cancelled too.",
-      action: "Cancel 1 job",
-      danger: true,
-    });
+  const change = async (action, as) => {
+    const { id, workspace_id: workspaceId } = job;
+    await actOnMany({ workspaceId, action, filter: { ids: [id] }, jobs: [job], as });
+    await watch.refresh();
+  };
   const mayRetry = job.status === "failed" || job.status === "cancelled";
   const isDelayed = job.status === "pending" && (job.next_retry_at || job.scheduled_for);
   const retry = (label, message) =>
@@ -375,23 +348,15 @@ function Actions({ job, watch, isSilent, nearest, enqueue, duplicate, edit }) {
     ${mayRetry && html`<button type="button" onClick=${edit}>Retry with another payload</button>`}
     ${
       nearest &&
-      html`
-        ${
-          trouble &&
-          html`<span class="muted small">
-            Jobs of ${nearest} ${trouble.kind === "failed" ? "failed in the last hour" : "are retrying"}.
-          </span>`
-        }
-        <button type="button" class=${trouble ? undefined : "primary"} onClick=${() => enqueue(nearest)}>
-          Enqueue again as ${nearest}
-        </button>
-      `
+      html`<button type="button" onClick=${() => change("replace", nearest)}>
+        Enqueue again as ${nearest}
+      </button>`
     }
     ${isDelayed && retry("Run now", "The job runs as soon as a worker is free")}
     ${
       isSilent &&
       !isCancelling &&
-      html`<button type="button" onClick=${cancelAndRetry}>Cancel and retry</button>`
+      html`<button type="button" onClick=${() => change("restart")}>Cancel and retry</button>`
     }
     ${
       !ENDED.has(job.status) &&
@@ -399,7 +364,7 @@ function Actions({ job, watch, isSilent, nearest, enqueue, duplicate, edit }) {
         type="button"
         class="danger"
         aria-disabled=${isCancelling}
-        onClick=${() => !isCancelling && cancel()}>
+        onClick=${() => !isCancelling && change("cancel")}>
         ${isCancelling ? "Cancelling…" : "Cancel"}
       </button>`
     }

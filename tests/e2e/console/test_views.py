@@ -366,7 +366,8 @@ def test_a_silent_or_misspelt_job_is_replaced_in_one_step(visit: Visit, worker: 
     misspelt = worker.one("select id from public.jobs where job_type = %s", f"{worker.job_type}s")
     visitor.open(f"/jobs/{misspelt}")
     click(page, f"Enqueue again as {worker.job_type}")
-    click(page.get_by_role("dialog"), "Enqueue, and cancel this job")
+    click(page.get_by_role("dialog"), f"Enqueue 1 job again as {worker.job_type}")
+    page.locator(".toast").get_by_role("link", name="See it").click()
     expect(page.locator("h1")).to_have_text(f"{worker.job_type} Queued")
     status = "select status from public.jobs where id = %s"
     until(lambda: worker.one(status, misspelt) == "cancelled")
@@ -582,7 +583,7 @@ def test_common_actions_work_by_keyboard(visit: Visit, worker: HandWorker) -> No
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_be_focused()
     press(page, "Cancel", exact=True)
-    expect(page.get_by_role("button", name="Keep it")).to_be_focused()
+    expect(page.get_by_role("button", name="Not now")).to_be_focused()
     check_page(visitor)
     press(page, "Cancel 1 job")
     expect(page.locator("h1 .badge")).to_have_text("Cancelled")
