@@ -3893,6 +3893,9 @@ begin
   if v_revoked_at is not null then
     v_found := jsonb_set(v_found, '{data,revoked_at}', to_jsonb(v_revoked_at));
   end if;
+  if not (p_is_open or queue.is_manager(p_job.workspace_id)) then -- as job_attempts
+    v_found := v_found #- '{data,code}' #- '{data,stack}';
+  end if;
   if not p_is_open then -- hide the names of others from members
     v_found := v_found || jsonb_build_object(
       'data', (v_found -> 'data')
@@ -4069,7 +4072,7 @@ select jsonb_build_object(
     array_to_string(regexp_match(
       left(p_job.error_message, 2000),
       '((?:[[:alnum:]_-]+\.)+(?!py:)[[:alpha:]]{2,}|(?:\d{1,3}\.){3}\d{1,3}|localhost)'
-        '(?:["''], (?:port[ =])?|:)(\d{2,5})\M'
+        '(?:["''], (?:port[ =])?|:)(\d{2,5})\M(?!@)'
     ), ':'),
     substring(left(p_job.error_message, 2000) from '://(?:[^/@\s]*@)?([[:alnum:].-]+(?::\d+)?)')
   ),

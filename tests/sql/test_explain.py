@@ -756,7 +756,7 @@ def test_advice_follows_what_an_error_is(engine: Engine) -> None:
         ("[Errno 111] Connect call failed ('127.0.0.1', 587)", "127.0.0.1:587"),
         ('connection to server at "localhost", port 5432 failed', "localhost:5432"),
         ("HTTPConnectionPool(host='db.acme.test', port=80): Max retries", "db.acme.test:80"),
-        ("for url 'https://ada:x@acme.test/v1?q=1'", "acme.test"),
+        ("for url 'https://ada.lee:1234@acme.test/v1?q=1'", "acme.test"),
         ("at 12:30 in hello.py:37 of version 1.2", "the other service"),
     ],
 )

@@ -287,7 +287,7 @@ def test_attempts_show_how_each_ended_and_tracebacks_to_managers_alone(
 ) -> None:
     """`job_attempts` returns how each attempt ended.
 
-    Only managers get tracebacks, because these show code.
+    Only managers get tracebacks and the running code, because these show code.
     """
     job_id = engine.enqueue()
     error = {"error": ERROR, "traceback": {"frames": []}}
@@ -301,6 +301,11 @@ def test_attempts_show_how_each_ended_and_tracebacks_to_managers_alone(
     plain = bob.rpc("job_attempts", p_job_id=job_id)["attempts"][0]
     assert ("traceback" in first, "traceback" in plain) == (True, False)
     assert plain["has_traceback"] == first["has_traceback"]
+    pulse = {"last": "log", "for_ms": 1, "place": "a.py:1", "code": "f()", "stack": ["a.py:1 f"]}
+    engine.report(lease, pulse={**pulse, "memory_mb": 9})
+    for person in (ada, bob):
+        data = person.rpc("explain_job", p_job_id=job_id)["data"]
+        assert (data["place"], {"code", "stack"} <= {*data}) == ("a.py:1", person is ada)
     engine.settle(lease)
     assert len(engine.rpc("job_attempts", p_job_id=job_id)["attempts"]) == 2
 

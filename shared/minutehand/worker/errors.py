@@ -42,13 +42,12 @@ MAX_CALLS = 6
 MAX_CALL = 120
 #: Maximum characters of a line's text.
 MAX_CODE = 200
-#: Package of the engine, whose stack frames are omitted because they do not depend on the job.
 #: Numbers of errors that code may raise without a number.
 _ERRNOS: dict[type[OSError], int] = {
     ConnectionRefusedError: errno.ECONNREFUSED,
     ConnectionResetError: errno.ECONNRESET,
 }
-
+#: Package of the engine, whose stack frames are omitted because they do not depend on the job.
 _ENGINE = "minutehand."
 
 
