@@ -676,8 +676,11 @@ begin
     foreach v_id in array v_retried loop
       begin
         perform queue.retry(array[v_id], v_now);
-      exception when others then -- an error would undo the settlement of all items
-        raise warning 'job % stays cancelled: % (%)', v_id, sqlerrm, sqlstate;
+      exception
+        when transaction_rollback then
+          raise; -- after a deadlock, the worker settles again
+        when others then -- an error would undo the settlement of all items
+          raise warning 'job % stays cancelled: % (%)', v_id, sqlerrm, sqlstate;
       end;
     end loop;
   end if;

@@ -244,6 +244,20 @@ def test_a_retry_that_cannot_be_done_leaves_the_job_cancelled(engine: Engine) ->
     assert states == ["cancelled", "cancelled", "pending", "pending"]
 
 
+def test_a_deadlock_does_not_lose_a_requested_retry(engine: Engine) -> None:
+    job_id, lease = engine.start()
+    cancel(engine, job_id, retry=True)
+    deadlock = "raise 'no' using errcode = '40P01';"
+    engine.add_trigger("before update", deadlock, "new.generation > old.generation")
+
+    with pytest.raises(psycopg.errors.DeadlockDetected):
+        engine.settle(lease, "cancelled")
+    engine.run("drop trigger z_own on jobs")
+    engine.settle(lease, "cancelled")
+
+    assert engine.status(job_id) == "pending"
+
+
 def test_a_tree_is_cancelled_whole(engine: Engine) -> None:
     """A cancel of a job also cancels its pending and running descendants.
 
