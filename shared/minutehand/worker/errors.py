@@ -299,7 +299,7 @@ class CodeLocation(NamedTuple):
 
 
 def _text_of_line(file: str, line: int | None, redactor: Redactor) -> str:
-    return redactor.text(linecache.getline(file, line or 0).strip()[:MAX_CODE])
+    return redactor.text(clean_text(linecache.getline(file, line or 0).strip()[:MAX_CODE]))
 
 
 def _limit_frames(

@@ -213,7 +213,10 @@ def test_a_running_line_is_the_projects_innermost_with_the_calls_that_led_there(
     assert location_in(engine, "shop.jobs") is None
 
 
-def test_the_text_of_a_running_line_has_no_secrets() -> None:
+def test_the_text_of_a_running_line_has_no_secrets_and_can_be_stored(tmp_path: Path) -> None:
     lines = Path(__file__).read_text().splitlines()
     number = lines.index(f'SECRET = "{SECRET}"') + 1
     assert CodeLocation(__file__, number, []).code == 'SECRET = "[hidden]"'
+    template = tmp_path / "mail.html"
+    template.write_text("a\0b")
+    assert CodeLocation(str(template), 1, []).code == "a\ufffdb"
