@@ -184,7 +184,7 @@ function JobDetails({ watch, job }) {
             html`<${StreamOutput} key=${name} name=${name} content=${content} isLive=${isLive} />`,
         )}
         ${!isLive && data}
-        ${update?.silent && explanation.data.stack && html`<${Stack} ...${explanation.data} />`}
+        ${update?.silent && explanation.data.stack?.length > 0 && html`<${Stack} ...${explanation.data} />`}
         ${
           (job.started_at || trace.value?.jobs.length > 1) &&
           html`<${Timeline}

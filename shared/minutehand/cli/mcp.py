@@ -74,8 +74,9 @@ class Tools:
         idempotency_key: str | None = None,
     ) -> dict[str, Any]:
         """Enqueue a job. With an idempotency key, a repeated call creates no second job."""
-        options = {"delay_seconds": delay_seconds}
-        return enqueue_job(self._connection, job_type, payload, idempotency_key, **options)
+        return enqueue_job(
+            self._connection, job_type, payload, idempotency_key, delay_seconds=delay_seconds
+        )
 
     def retry(self, job_id: str) -> dict[str, Any]:
         """Run a failed or cancelled job again, or a delayed job now."""

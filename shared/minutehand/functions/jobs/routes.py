@@ -151,7 +151,9 @@ async def cancel_jobs(body: CancelJobs, queue: CallerQueue, services: Provided) 
 
     Only managers of the workspace may call the route.
     """
-    changed: dict[str, Any] = await queue.call("cancel_jobs", **dict(body))
+    changed: dict[str, Any] = await queue.call(
+        "cancel_jobs", repeatable=not body.retry, **dict(body)
+    )
     if body.retry:
         await services.waker.wake()
     return changed
