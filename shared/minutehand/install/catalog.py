@@ -348,7 +348,7 @@ def find_drifts(
             entry,
             ";\n".join(filter(None, (dropped.get(key), _fix(entry, existing - recreated, actual)))),
         )
-        for key, entry in sorted(expected.items(), key=lambda item: _order(item[1]))
+        for key, entry in sorted(expected.items(), key=lambda item: item[1].rank)  # stable
         if key in missing
         or entry.object in recreated
         or (entry.rank == RIGHTS and entry.object in owned)
@@ -527,16 +527,6 @@ def _name_object(entry: CatalogEntry, pattern: str, name: str) -> list[str]:
     """Return the SQL names of an entry's object and of the part that the entry describes."""
     schema = entry.object.partition(".")[0]
     return [text.format(object=entry.object, schema=schema, old=name) for text in _KINDS[pattern]]
-
-
-def _order(entry: CatalogEntry) -> tuple[int, bool, bool]:
-    """Return the position of an entry's statement among all statements.
-
-    Postgres checks the body of a function whose statement has no `$function$`, and each call that
-    is the default of a parameter, so that the called functions come first.
-    """
-    is_checked = "$function$" not in entry.statement
-    return entry.rank, is_checked, bool(re.search(r" DEFAULT \w+\.\w+\(", _head(entry)))
 
 
 def _head(entry: CatalogEntry) -> str:

@@ -705,7 +705,7 @@ facts (rank, object, statement, undo) as (
   from columns as c
   group by c.relation
 )
-select distinct
+select
   rank,
   object,
   statement,
@@ -722,4 +722,13 @@ select distinct
     or statement like '% set (autovacuum%' and undo is null
     as is_editable
 from facts
-order by rank, object, statement
+group by rank, object, statement, undo
+order by
+  rank,
+  -- functions and views as they were created, because each may use only earlier ones
+  case rank when 4 then to_regprocedure(object)::oid when 5 then to_regclass(object)::oid end,
+  -- a foreign key needs the other table's unique index, and a generated column fixes the types of
+  -- other columns
+  statement ~ ' (FOREIGN KEY|generated always as) \(',
+  object,
+  statement
