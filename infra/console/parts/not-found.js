@@ -25,7 +25,7 @@ export function NotFound({ what = "page" }) {
  * exist. Return false if the object is loaded.
  */
 export const placeholderPage = (name, read, what) =>
-  [404, 422].includes(read.error?.status)
+  [404, 422].includes(read.error?.status) && (read.error.isRefusal ?? true)
     ? html`<${NotFound} what=${what} />`
     : read.value === undefined &&
       html`<div class="page">

@@ -27,6 +27,11 @@ export const Failed = ({ error, retry, what = "This could not be read" }) =>
     <p class="strong">${what}</p>
     <p>${error?.message ?? String(error)}</p>
     ${
+      error?.status === 404 &&
+      error.isRefusal === false &&
+      html`<p>A function was not found in the database: run <code>minutehand doctor</code>.</p>`
+    }
+    ${
       error?.requestId &&
       html`<p class="muted small" title=${error.code}>Request <code>${error.requestId}</code></p>`
     }

@@ -31,6 +31,11 @@ class QueueError(JobServiceError):
         self.word = (hint or "") if code.startswith("PT") else ""
         super().__init__(message)
 
+    @property
+    def lacks_object(self) -> bool:
+        """True if a function or table was not found. The status is then 404, as for a job."""
+        return self.code in {"PGRST202", "PGRST205", "42883", "42P01"}
+
     def __str__(self) -> str:
         word = f"({self.word})" if self.word else ""
         details = f"[{self.details}]" if self.details else ""

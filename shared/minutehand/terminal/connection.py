@@ -345,7 +345,10 @@ def parse_response(response: httpx.Response) -> Any:
     message = (
         body.get("error") or body.get("message") or response.text[:200] or response.reason_phrase
     )
-    code = body.get("code") if "error" in body else body.get("hint")
+    # the hint of an error of Postgres or of the Data API itself is a sentence
+    code = body.get("code") if "error" in body else None
+    if str(body.get("code")).startswith("PT"):
+        code = body.get("hint")
     detail = body.get("detail") or body.get("details")
     description = _format_detail(detail)
     more = f" ({description})" if description and str(message) not in description else ""

@@ -117,11 +117,13 @@ def _queue_error(error: QueueError, request: Request) -> ApiError:
         headers = {"Retry-After": str(max(1, int(wait)))} if error.status == 429 else {}
         return ApiError(error.status, error.word, error.message, detail=detail, headers=headers)
     # an error without one of the engine's hint words may name tables, so its text is only logged
-    if error.code.startswith("PGRST2") or not 400 <= error.status < 500:
+    if error.lacks_object or error.code.startswith("PGRST2") or not 400 <= error.status < 500:
         logger.error(
             "the database failed, or lacks functions that this version needs",
             extra={"event": "queue.mismatch", "sqlstate": error.code, "reason": error.message},
         )
+        if error.lacks_object:
+            return unavailable("A function or table was not found: run `minutehand doctor`")
         return unavailable("The database could not answer this request")
     logger.warning(
         "the database rejected a request",

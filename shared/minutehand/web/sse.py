@@ -431,20 +431,24 @@ async def _chunks(
 
 
 async def _read(listener: EventListener, feed: Feed, seconds: float) -> Batch:
-    """Read the feed. If the database is unavailable, return an empty batch, so the stream waits."""
+    """Read the feed.
+
+    If the database is unavailable or lacks a function, return an empty batch, so the stream waits.
+    """
     try:
         async with asyncio.timeout(seconds):
             await listener.register(feed.subject)
             return await retry_rate_limited(feed.read, max_seconds=seconds)
-    except (QueueUnavailable, RateLimited, TimeoutError) as error:
+    except TokenRefused:
+        return Batch(end="token_expired")
+    except (QueueError, TimeoutError) as error:
+        is_outage = isinstance(error, QueueUnavailable | RateLimited | TimeoutError)
+        if not (is_outage or error.lacks_object):
+            return Batch(end="gone" if error.status == 404 else "forbidden")
         reason = str(error) or type(error).__name__
         extra = {"event": "sse.waiting", "subject": redact(feed.subject), "reason": reason}
         logger.warning("an event stream waits for the database", extra=extra)
         return Batch()
-    except TokenRefused:
-        return Batch(end="token_expired")
-    except QueueError as error:
-        return Batch(end="gone" if error.status == 404 else "forbidden")
 
 
 def _encode(data: object = None, **fields: Any) -> bytes:

@@ -36,7 +36,7 @@ class PlanFeed:
                 "plan_events", plan_id=self._id, after=self._after, limit=sse.READ_LIMIT
             )
         except QueueError as error:
-            if error.status != 404 or not self._is_known:
+            if error.word != "plan_not_found" or not self._is_known:
                 raise
             event = {"seq": self._after + 1, "type": "plan_deleted", "data": {}, "at": None}
             return sse.Batch([self._line(event)], end="deleted")

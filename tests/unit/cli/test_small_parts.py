@@ -86,10 +86,11 @@ def test_a_response_without_json_is_a_sentence(content: bytes) -> None:
     assert parse_response(httpx.Response(204, request=request)) is None
     with pytest.raises(CommandFailed, match="https://api/api/jobs responded 200"):
         parse_response(httpx.Response(200, content=content, request=request))
-    timeout = {"code": "57014", "message": "canceling statement", "hint": None, "details": None}
-    with pytest.raises(CommandFailed) as failed:
-        parse_response(httpx.Response(500, json=timeout, request=request))
-    assert "minutehand doctor" in str(failed.value.fix)
+    for status, sqlstate, hint in ((500, "57014", None), (404, "42883", "No function matches.")):
+        body = {"code": sqlstate, "message": "canceling statement", "hint": hint}
+        with pytest.raises(CommandFailed) as failed:
+            parse_response(httpx.Response(status, json=body, request=request))
+        assert "minutehand doctor" in str(failed.value.fix)
 
 
 def test_a_token_that_no_header_can_carry_is_a_sentence() -> None:

@@ -12,6 +12,7 @@ import {
   enqueueMany,
   watchJob,
 } from "../../../infra/console/lib/jobs.js";
+import { QueueError } from "../../../infra/console/lib/jobs/client.js";
 
 const ID = "00000000-0000-7000-8000-000000000001";
 const JOB = { id: ID, status: "completed", last_seq: 1, finished_at: "2026-11-20T08:00:00Z" };
@@ -94,6 +95,13 @@ for (const [name, none] of Object.entries(NONE)) {
     assert.equal(asked.filter((url) => url.endsWith("/enqueue_job")).length, 1);
   });
 }
+
+test("a function that the database lacks is no missing job", async () => {
+  for (const code of ["42883", "PGRST202", "PT404"]) {
+    const error = new QueueError({ code, message: "no function", hint: "job_not_found" }, 404);
+    assert.equal(error.isRefusal, code === "PT404");
+  }
+});
 
 test("reads continue if the page may not open a socket", async () => {
   class Forbidden {

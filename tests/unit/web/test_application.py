@@ -20,6 +20,7 @@ BUSY = QueueError("busy", status=429, code="PT429", details='{"a": 1}', hint="jo
 LOCKED = QueueUnavailable("canceling statement", status=500, code="55P03")
 COLUMN = QueueError("column secret_column", status=400, code="22P02")
 CLOSED = QueueError("billing is closed", status=400, code="P0001")
+LACKING = QueueError("of function x", status=404, code="42883")
 EXPIRED = TokenRefused("JWT expired", status=401, code="PGRST301")
 #: For each error that a route raises: the status, code and detail of the response.
 ERRORS: dict[str, tuple[Exception, int, str, Any]] = {
@@ -31,6 +32,7 @@ ERRORS: dict[str, tuple[Exception, int, str, Any]] = {
     "token": (EXPIRED, 401, "unauthorized", "the database rejected the token"),
     "locked": (LOCKED, 429, "job_busy", {"retry_after_seconds": 1}),
     "outage": (QueueError("of function x", status=500, code="XX000"), 503, "unavailable", None),
+    "lacking": (LACKING, 503, "unavailable", None),
     "sqlstate": (COLUMN, 400, "invalid_argument", {"sqlstate": "22P02"}),
     "trigger": (CLOSED, 400, "invalid_argument", {"sqlstate": "P0001"}),
 }

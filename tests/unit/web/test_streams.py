@@ -11,7 +11,7 @@ import pytest
 from starlette.requests import Request
 
 from infra.bench.scratch import scratch_settings
-from minutehand.queue.errors import JobNotFound, QueueUnavailable, RateLimited
+from minutehand.queue.errors import JobNotFound, QueueError, QueueUnavailable, RateLimited
 from minutehand.tasks import end_tasks
 from minutehand.web.caller import Caller
 from minutehand.web.errors import ApiError
@@ -94,6 +94,7 @@ async def test_a_stream_reads_on_over_silence_and_outage_to_its_end(
         Batch([line(1)]),
         Batch(),
         QueueUnavailable("away"),
+        QueueError("lacks a function", status=404, code="42883"),
         RateLimited("busy", status=429, details='{"retry_after_seconds": 900}'),
         Batch([line(2)], more=True),
         Batch([line(3)], end="completed"),

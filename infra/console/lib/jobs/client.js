@@ -59,12 +59,12 @@ export class QueueError extends Error {
   }
 
   /**
-   * Is true if the caller may not access the job or the workspace. `isRefusal` is false if the Data
-   * API rejects the call because it does not know the called function yet.
+   * Is true if the caller may not access the job or the workspace. `isRefusal` is false if a
+   * function is missing in the database, or not known to the Data API yet.
    */
   get isRefusal() {
     const { status, code } = this;
-    return status === 401 || status === 403 || (status === 404 && !code.startsWith("PGRST"));
+    return status === 401 || status === 403 || (status === 404 && !/^(PGRST|42)/.test(code));
   }
 
   /**
