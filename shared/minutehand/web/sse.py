@@ -442,8 +442,8 @@ async def _read(listener: EventListener, feed: Feed, seconds: float) -> Batch:
     except TokenRefused:
         return Batch(end="token_expired")
     except (QueueError, TimeoutError) as error:
-        is_outage = isinstance(error, QueueUnavailable | RateLimited | TimeoutError)
-        if not (is_outage or error.lacks_object):
+        outages = QueueUnavailable | RateLimited | TimeoutError
+        if not (isinstance(error, outages) or error.lacks_object):
             return Batch(end="gone" if error.status == 404 else "forbidden")
         reason = str(error) or type(error).__name__
         extra = {"event": "sse.waiting", "subject": redact(feed.subject), "reason": reason}
