@@ -86,7 +86,7 @@ const ACTIONS = {
     did: "Started",
     call: each((id) => api.retry(id)),
     text: () => "Each job runs as soon as a worker is free.",
-    states: ["scheduled", "retrying"],
+    states: ["retrying", "scheduled"],
   },
   retry: {
     verb: "Retry",
@@ -205,6 +205,11 @@ export async function actOnMany({ workspaceId, action, filter, jobs, as }) {
   } catch (error) {
     notifyFailure(`Could not ${verb.toLowerCase()}`, error);
     return count > 0;
+  } finally {
+    requestAnimationFrame(() => {
+      // the button with the focus may have disappeared with its jobs
+      if (document.activeElement === document.body) document.querySelector("h1")?.focus();
+    });
   }
 }
 
@@ -247,9 +252,6 @@ export function Remedy({ group, rows, workspaceId, done = () => {} }) {
   </button>`;
 }
 
-/** The action that a person may want for all jobs in a state. */
-const FOR_ALL = { queued: "replace", retrying: "run", running: "restart", failed: "retry" };
-
 /**
  * Bar with the actions for the selected jobs, or for all jobs that match the filter. `all` contains
  * these jobs if all of them are loaded. The bar appears below the list, so that no row moves.
@@ -269,7 +271,8 @@ export function Selection({ picked, all, state, query, workspaceId, done }) {
         (!kind || groups.get(row.id)?.kind === kind) &&
         (action !== "replace" || (as && nearestOf(row) === as)),
     );
-    if (isWide && FOR_ALL[state] !== action) return null;
+    // all jobs of the workspace can only be resolved, in the first state of the action
+    if (isWide && (danger || states[0] !== state)) return null;
     if (jobs ? jobs.length === 0 : when || kind || (state && !states.includes(state))) return null;
     const filter = jobs ? { ids: jobs.map(({ id }) => id) } : query;
     const act = { workspaceId, action, filter, jobs, as };

@@ -43,6 +43,7 @@ export function Confirmations() {
   const openQuestion = useStore(question);
   const text = useRef("");
   useLayoutEffect(() => void (text.current = ""), [openQuestion]);
+  useLayoutEffect(() => () => question.get()?.answer(null), []); // another user must not answer it
   if (!openQuestion) return null;
   return html`<${Dialog} title=${openQuestion.title} onClose=${() => openQuestion.answer(null)}>
     <p>${openQuestion.text}</p>

@@ -280,6 +280,9 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
     page.keyboard.press("j")
     page.keyboard.press("j")  # passes the heading between the two jobs
     expect(page.locator("tr[data-status=processing] a.row-link")).to_be_focused()
+    page.locator(".group-row input").last.focus()
+    page.keyboard.press("j")
+    expect(page.locator("tr[data-status=processing] input")).to_be_focused()
     click(page, f"Enqueue again as {worker.job_type}")
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text(f"{worker.job_type} is the nearest name that a worker has")
@@ -289,6 +292,7 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
     click(page, "Cancel and retry")
     click(dialog, "Cancel and retry 1 job")
     expect(heads).to_have_count(0)
+    expect(page.locator("h1")).to_be_focused()
     visitor.open("/jobs?state=running")
     expect(page.locator("tr.job-row .badge")).to_have_text("Cancelling")
 
