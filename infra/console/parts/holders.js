@@ -40,7 +40,7 @@ export function Steps({ next, here, shown }) {
   const items = steps.map((step) => {
     const { words, command, path } = step;
     return html`
-      <span class="step-words"><${Sentence} text=${words} /></span>
+      <${Sentence} text=${words} />
       ${
         path &&
         path !== here &&

@@ -113,7 +113,9 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
   const groups = useGroups();
   const isGrouped = filter.state === "attention";
   const [opened, setOpened] = useState(new Set());
-  const distinct = [...new Set(groups.values())];
+  const distinct = [...new Set(groups.values())].filter(
+    ({ job_type: type }) => !filter.job_type || type === filter.job_type,
+  );
   // groups are of one type, but other filters match a part of their jobs
   const isPart = FIELDS.some((name) => !["state", "job_type"].includes(name) && filter[name]);
   const canClose = (group) => !isPart && distinct.length > 1 && group.job_ids.length > 2 * CLOSED;
@@ -134,7 +136,7 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
   const canSort = state.isAll && !isGrouped && rows.length > 1;
   const order = canSort && SORTS[sort];
   const lines = useMemo(() => {
-    if (isGrouped) return groupRows(rows, groups, isPart);
+    if (isGrouped) return groupRows(rows, groups, distinct, isPart);
     return (order ? order(rows) : rows).map((row) => ({ row }));
   }, [rows, isGrouped && groups, order]);
   const head = (name, of) => {
@@ -306,9 +308,9 @@ const toggled = (values) => (now) => {
  * Return the lines of a list of groups: a heading for each group, and then its jobs. If the list
  * has only a part of the jobs, so do the groups.
  */
-function groupRows(rows, groups, isPart) {
+function groupRows(rows, groups, distinct, isPart) {
   const found = Map.groupBy(rows, (row) => groups.get(row.id));
-  return [...new Set(groups.values())].flatMap((whole) => {
+  return distinct.flatMap((whole) => {
     const jobs = found.get(whole);
     if (!jobs) return [];
     const ids = jobs.map(({ id }) => id);
@@ -489,7 +491,7 @@ const SINCE = {
 
 /** Row above the jobs of a group of `attention`, with the cause and a button. */
 function GroupHead({ group, jobs, index, isClosed, flip, isChosen, toggle, workspaceId, done }) {
-  const { kind, job_type: type, more, error, seen, nearest, since } = group;
+  const { kind, job_type: type, more, error, seen, since } = group;
   const place = seen && `${group.jobs > 1 ? "each " : ""}${seen}`;
   const name =
     kind === "no_worker"
@@ -521,12 +523,7 @@ function GroupHead({ group, jobs, index, isClosed, flip, isChosen, toggle, works
           }
         </span>
         <span class=${classes("job-note", error && "bad")} title=${error ?? place}>
-          ${
-            error ??
-            (place
-              ? html`<${Sentence} text=${place} isShort />`
-              : nearest && `Did you mean ${nearest}?`)
-          }
+          ${error ?? (place && html`<${Sentence} text=${place} isShort />`)}
         </span>
         ${since && html`<span class="small muted since">${SINCE[kind]} <${When} at=${since} /></span>`}
         <${Remedy} group=${group} rows=${jobs} workspaceId=${workspaceId} done=${done} />
