@@ -555,7 +555,8 @@ begin
 end;
 $$;
 
--- Return true if the job's latest cancel request also requests a retry.
+-- Return true if the job's latest cancel request also requests a retry. A request that came from
+-- the job's parent ends with the parent.
 create function queue.retry_requested(p_job_id uuid)
 returns boolean
 language sql stable
@@ -564,6 +565,13 @@ as $$
 select coalesce(
   (
     select e.data @> '{"retry": true}'
+      and (
+        e.data ->> 'reason' <> 'parent_ended'
+        or not exists (
+          select from public.jobs as p
+          where p.id = j.parent_id and p.finished_at is not null
+        )
+      )
     from public.jobs as j
     join queue.job_events as e on e.job_id = j.id and e.type = 'job.cancel_requested'
     where j.id = p_job_id and j.cancel_requested_at is not null

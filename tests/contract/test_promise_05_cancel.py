@@ -218,6 +218,23 @@ def test_children_are_retried_with_their_parent(engine: Engine) -> None:
     assert engine.status(last) == "cancelled"
 
 
+@pytest.mark.parametrize("end", ["cancelled", "completed"])
+def test_a_child_is_not_retried_after_its_parent_has_ended(engine: Engine, end: str) -> None:
+    """The parent completes, or another cancel withdraws its retry."""
+    parent, lease = engine.start()
+    [job_id] = engine.spawn(lease, "s", CHILD)
+    child = engine.lease_one()
+    cancel(engine, parent, retry=True)
+    if end == "cancelled":
+        cancel(engine, parent, "update")
+
+    for each, outcome in ((lease, end), (child, "cancelled")):
+        engine.settle(each, outcome)
+        engine.maintain()
+
+    assert [engine.status(each) for each in (parent, job_id)] == [end, "cancelled"]
+
+
 def test_a_retry_that_cannot_be_done_leaves_the_job_cancelled(engine: Engine) -> None:
     """One job's key has another job, and a trigger of the project rejects the other's retry.
 
