@@ -1712,12 +1712,13 @@ from (
         '{key_revoked_at}.|If the process of the worker has hung since {missed_since}, end it. The '
         'job then runs again at the latest after '
         '{expires_at}.|If a job of this worker blocked its event loop after {late_since}, run that '
-        'call with `asyncio.to_thread`.|{find_out} at {place} waits for, and give it a time limit. '
-        'Then cancel and retry the job if it hangs: it keeps its finished steps, and its attempts '
-        'are counted from 1 again. Then give the type a `timeout` below {shorter} if such calls '
-        'should end earlier.|{find_out} at {place} waits for, and give it a time limit. Then '
-        'cancel and retry the job if it hangs: it keeps its finished steps, and its attempts are '
-        'counted from 1 again.|If {usual} should suffice, check its log and the code at {place}.|'
+        'call with `asyncio.to_thread`.|Find out what the call{is_silent} at {place} waits for, '
+        'and give it a time limit. Then cancel and retry the job if it hangs: it keeps its '
+        'finished steps, and its attempts are counted from 1 again. Then give the type a '
+        '`timeout` below {shorter} if such calls should end earlier.|Find out what the '
+        'call{is_silent} at {place} waits for, and give it a time limit. Then cancel and retry '
+        'the job if it hangs: it keeps its finished steps, and its attempts are counted from 1 '
+        'again.|If {usual} should suffice, check its log and the code at {place}.|'
         'Nothing to do.]',
       'watch {job_id}',
       '/types/{job_type}'
@@ -2624,7 +2625,7 @@ $$;
 -- sign, last: Kind of the job's last update as text, for example 'its last log line', 'log line'.
 -- age: Time since the last update of the job, as text.
 -- reported_at: Time of the last report of the worker of a silent job.
--- find_out: Begin of the advice for a silent job.
+-- is_silent: Empty for a silent job, otherwise null.
 -- alike: How many of the type's running jobs in the workspace are silent at the same line, as text.
 --   Null for a single job, and for 100 or more.
 -- silent: The age. Null for less than 20 seconds, because workers report updates of jobs only every
@@ -2714,7 +2715,7 @@ begin
         'typical', k.typical,
         'usual', k.usual,
         'reported_at', case when p.is_silent and s.late_since is null then s.renewed_at end,
-        'find_out', case when p.is_silent then 'Find out what the call' end,
+        'is_silent', case when p.is_silent then '' end,
         'alike', case when p.is_silent then (
           select format(
             '%s of %s',
