@@ -1,10 +1,12 @@
 """Frequent faults of a stack, each of which `minutehand doctor` must find and fix."""
 
 import re
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 
 from minutehand.cli.doctor import checks
@@ -47,6 +49,7 @@ def test_the_tokens_of_schedules_are_tried_without_a_run(stack: RunningStack) ->
         (200, b"{}", b'{"code": "PT400", "message": "no"}', "removes hint and details"),
         (200, b'{"key": "PGRST003"}', b'{"code": "PT400", "hint": "no"}', "are of two projects"),
         (401, b'{"code": "PGRST303"}', b"", "the clock of this machine is wrong"),
+        (401, b'{"code": "PT401", "hint": "key_revoked"}', b"", "in a minute"),
         (504, b'{"code": "PGRST003"}', b"", "all connections of the Data API are in use"),
     ],
 )
@@ -62,6 +65,19 @@ def test_a_strange_data_api_is_named(
         finding = run_one_check(stack, "worker-key", SUPABASE_URL=url)
 
     assert (finding.verdict, found in f"{finding.detail} {finding.fix}") == ("fail", True)
+
+
+def test_an_address_without_a_response_is_called_reachable(
+    stack: RunningStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listener that accepts connections has the right address."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        monkeypatch.setattr(Target, "call", lambda *_, **__: httpx.get(address, timeout=0.1))
+        finding = run_one_check(stack, "api", API_URL=address)
+
+    assert "accepts connections" in finding.detail
+    assert str(finding.fix).startswith("minutehand workers  # ")
 
 
 def test_the_function_that_uses_most_connections_is_named(renewed: Renewed) -> None:
@@ -117,7 +133,7 @@ def test_exchanged_keys_are_both_named(stack: RunningStack) -> None:
 
 #: Each line: a package, the faulty module of its processors, and a part of the fix.
 MODULES = """\
-lacking | import nonexist_lib | pip install nonexist_lib
+lacking | import nonexist_lib | install the package that provides `nonexist_lib`
 misspelt | from minutehand import processer | python -c 'import misspelt.processors.bad'
 """
 
@@ -262,6 +278,7 @@ def test_a_locked_table_is_named_with_its_locker(stack: RunningStack) -> None:
 
     [locks] = [finding for finding in findings if finding.verdict == "fail"]
     assert (met.check, met.fix) == ("locks", locks.fix)
+    assert locks.detail.startswith(f"process {pid} locks jobs (AccessExclusiveLock), in")
     assert f"select pg_terminate_backend({pid})" in str(locks.fix)
     assert {"queue", "engine", "supabase"} <= {f.check for f in findings if f.detail == "see locks"}
 

@@ -316,9 +316,10 @@ def processors(target: Target) -> CheckResult:
 
 
 def _import_fix(name: str, error: Exception) -> str:
-    """Return the command that installs a missing package, or that shows why a module fails."""
+    """Return the name of a missing import, or the command that shows why a module fails."""
     if isinstance(error, ModuleNotFoundError) and error.name:
-        return f"pip install {error.name.partition('.')[0]}  # or correct the name in {name}"
+        package = error.name.partition(".")[0]
+        return f"install the package that provides `{package}`, or correct the name in {name}"
     return f"python -c 'import {name}'  # shows the error, with which no deployed worker starts"
 
 
@@ -913,6 +914,8 @@ def _read(target: Target, name: str) -> dict[str, Any]:
             )
             if "PGRST303" in response.text:  # a new token has expired, or is not valid yet
                 fix = "sudo timedatectl set-ntp true  # the clock of this machine is wrong"
+            if "key_revoked" in response.text:
+                fix = "minutehand doctor  # in a minute: keys signed now are still revoked"
             fix = key_command(target) if key else fix
         elif target.values.get("DATABASE_URL"):  # the key is accepted, and a function fails
             skips = (SKIP_PRE_REQUEST.format(*row) for row in target.query(PRE_REQUEST))

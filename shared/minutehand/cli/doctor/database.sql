@@ -7,11 +7,10 @@
 -- table, any lock for which a lock of a table waits, and as a warning, locks of rows that a
 -- transaction keeps although it does nothing
 select case when bool_or(l.mode !~ '^Row') then 'fail' else 'warn' end,
-  format('%s of process %s has been locked for %s s%s',
-    string_agg(distinct c.oid::regclass::text, ', '), a.pid,
+  format('process %s locks %s, in a transaction that began %s s ago%s', a.pid,
+    string_agg(distinct format('%s (%s)', c.oid::regclass, l.mode), ', '),
     round(extract(epoch from clock_timestamp() - a.xact_start)),
-    case when a.state = 'idle in transaction' then ', by a transaction that does nothing'
-      else '' end),
+    case when a.state = 'idle in transaction' then ' and does nothing' else '' end),
   format('select pg_terminate_backend(%s)  -- ends this transaction of %s', a.pid, a.usename)
 from pg_locks as l
 join pg_class as c on c.oid = l.relation

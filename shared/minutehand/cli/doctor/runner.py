@@ -26,6 +26,10 @@ OPTIONAL_CODES = {"missing_setting", "not_signed_in", "workspace_needed"}
 EXAMPLES = {"SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY"}
 REJECTED = "the database rejected the query"
 ADDRESS = "{}=…  # a reachable address; `minutehand dev` starts it here, a hosted one may be paused"
+SILENT = (
+    "minutehand workers  # shows when each was last seen; a job that blocks the event loop of a"
+    " worker silences it"
+)
 PASSWORD = (
     "DATABASE_URL=…  # with the password of Project settings → Database, percent-encoded: % is %25"
 )
@@ -107,6 +111,9 @@ def run_check(check: Check, target: Target, *, named: bool) -> CheckResult:
     except httpx.HTTPError as error:
         url, names = str(error.request.url), ("SUPABASE_URL", "API_URL")
         name = next((n for n in names if url.startswith(target.values.get(n) or "?")), names[0])
+        if isinstance(error, httpx.ReadTimeout):  # the address is reachable
+            fix = SILENT if name == "API_URL" else None
+            return fail(f"{url} accepts connections but does not respond", fix)
         return fail(f"{url} does not respond ({type(error).__name__})", ADDRESS.format(name))
     except psycopg.Error as error:
         message = str(error).strip().splitlines()[0]
