@@ -3716,13 +3716,13 @@ select
         when e.errno = 'ENOMEM' then 'memory'
         when e.errno in ('ENOSPC', 'EDQUOT', 'EMFILE') or e.sqlstate ^@ '53'
           then 'machine'
-        -- Python's TimeoutError has this errno, also one of the processor's own code
-        when e.errno = 'ETIMEDOUT' then 'slow'
+        -- Python's own TimeoutError has no errno
+        when e.errno in ('ETIMEDOUT', 'TimeoutError') then 'slow'
         when e.status ^@ '5' then 'unavailable:error'
         when e.sqlstate ~ '^(08|57P)' or e.errno = 'ECONNRESET' then 'unavailable:closed'
         when e.errno = 'ECONNREFUSED' then 'unavailable:port'
         when e.errno in ('EHOSTUNREACH', 'ENETUNREACH') then 'unavailable:route'
-        when e.errno in ('EAI_AGAIN', 'EAI_NONAME') then 'unavailable:name'
+        when e.errno ^@ 'EAI_' then 'unavailable:name'
         when e.errno = 'CERTIFICATE_VERIFY_FAILED' then 'unavailable:certificate'
         -- psycopg and SQLAlchemy report failed connections without a code
         when e.type ~ '^(psycopg|sqlalchemy).*OperationalError$' and e.sqlstate is null
@@ -3758,7 +3758,8 @@ select
       select concat_ws(
         ': ',
         a.traceback #>> '{causes,-1,type}',
-        a.traceback #>> '{causes,-1,message}'
+        -- the worker stores the class in place of an empty message
+        nullif(a.traceback #>> '{causes,-1,message}', a.traceback #>> '{causes,-1,type}')
       )
       from queue.attempts as a
       where a.job_id = p_job.id

@@ -687,7 +687,7 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("AttemptTimeout", {}, "traceback"),
     ("DeadlinePassed", {}, "no deadline"),
     ("httpx.ReadTimeout", {}, "what the error names"),
-    ("TimeoutError", {"errno": "ETIMEDOUT"}, "its time limit"),
+    ("TimeoutError", {"errno": "TimeoutError"}, "its time limit (TimeoutError)"),
     ("httpx.HTTPStatusError", {"status": 401}, "credentials"),
     ("psycopg.OperationalError", {"sqlstate": "28P01"}, "credentials"),
     ("psycopg.OperationalError", {}, "a limit of connections"),
@@ -1013,9 +1013,10 @@ def test_a_misspelt_event_and_the_faults_of_a_payload_are_named(engine: Engine) 
     engine.settle(lease, "failed", error=error)
     assert engine.explain(fails)["cause"] == "iban.0: too long; wrong"
 
-    for line, cause in ((1, None), (2, "E: e")):  # the first line is that of a task group's error
+    # the first line is that of a task group's error
+    for line, text, cause in ((1, "e", None), (2, "e", "E: e"), (2, "E", "E")):
         fails, lease = engine.start()
-        causes = [{"type": "E", "message": "e", "frames": [{"file": "a.py", "line": line}]}]
+        causes = [{"type": "E", "message": text, "frames": [{"file": "a.py", "line": line}]}]
         frames = [{"file": "a.py", "line": 1}]
         error = {"type": "E", "traceback": {"frames": frames, "causes": causes}}
         engine.settle(lease, "failed", error=error)

@@ -59,7 +59,8 @@ export function LastFailure({ job, attempts }) {
   </section>`;
 }
 
-const causeOf = ({ type = "", message }) => (message ? `${type}: ${message}` : type);
+const causeOf = ({ type = "", message }) =>
+  message && message !== type ? `${type}: ${message}` : type;
 
 /**
  * Return the URL of a log stream in Amazon CloudWatch, or null. If the id of the attempt's Lambda

@@ -55,7 +55,8 @@ def show(output: Output, connection: Connection, job_id: JobId) -> None:
         traceback = failed[-1]["traceback"]
         _frames(output, traceback["frames"])
         for cause in traceback.get("causes") or ():
-            output.text(f"caused by {cause['type']}: {cause['message']}")
+            names = dict.fromkeys((cause["type"], cause["message"]))
+            output.text(f"caused by {': '.join(names)}")
             _frames(output, cause["frames"])
     for line in details["logs"]:
         output.text(format_log_line(line), lines=False)

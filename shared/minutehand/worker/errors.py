@@ -47,6 +47,8 @@ _ERRNOS: dict[type[OSError], int] = {
     ConnectionRefusedError: errno.ECONNREFUSED,
     ConnectionResetError: errno.ECONNRESET,
 }
+#: Names of the errors of name resolution, by number.
+_EAI = {number: name for name, number in vars(socket).items() if name.startswith("EAI_")}
 #: Package of the engine, whose stack frames are omitted because they do not depend on the job.
 _ENGINE = "minutehand."
 
@@ -127,9 +129,9 @@ def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:
                 if found := re.search(r'"code": ?"(PGRST\d+)"', body):
                     codes.setdefault("sqlstate", found[1])
         if isinstance(cause, socket.gaierror):
-            codes.setdefault("errno", "EAI_NONAME")
-        elif isinstance(cause, TimeoutError):
-            codes.setdefault("errno", "ETIMEDOUT")
+            codes.setdefault("errno", _EAI.get(cause.errno or 0, "EAI_NONAME"))
+        elif isinstance(cause, TimeoutError) and cause.errno is None:  # of Python, not the system
+            codes.setdefault("errno", "TimeoutError")
         elif isinstance(cause, MemoryError):
             codes.setdefault("errno", "ENOMEM")
         elif isinstance(cause, ssl.SSLError):  # its attribute `errno` is no error of the system

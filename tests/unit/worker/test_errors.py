@@ -2,6 +2,7 @@
 
 import errno
 import os
+import socket
 import subprocess
 from collections.abc import MutableMapping
 from email.message import Message
@@ -88,6 +89,9 @@ class SMTPError(VendorError):
         (SMTPError(code=550), {"status": None}),
         (OSError(errno.ENOSPC, "no space"), {"errno": "ENOSPC"}),
         (ConnectionRefusedError("mail.test:587"), {"errno": "ECONNREFUSED"}),
+        (TimeoutError(), {"errno": "TimeoutError"}),
+        (TimeoutError(errno.ETIMEDOUT, "no"), {"errno": "ETIMEDOUT"}),
+        (socket.gaierror(socket.EAI_AGAIN, "later"), {"errno": "EAI_AGAIN"}),
         (MemoryError(), {"errno": "ENOMEM"}),
         (psycopg.errors.TooManyConnections("full"), {"sqlstate": "53300"}),
         (psycopg.OperationalError("closed"), {"sqlstate": None}),
