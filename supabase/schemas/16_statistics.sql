@@ -916,10 +916,10 @@ $$;
 -- silent jobs, and jobs that retry after the same error. Such a job waits for its retry, is due or
 -- runs again. Of the next 5,000 rows of queue.deferred, up to 1,000 delayed jobs are read, and of
 -- each of up to 70 turns the first 20 ready jobs. The turns are those of such jobs, and of types
--- with a retry in the last hour. A running job is silent if the time since its last update exceeds
--- both two minutes and the duration of 99 % of the jobs of its type. If too few jobs of the type
--- have ended, a job is silent after ten minutes. If an operator pauses a queue or a job type for
--- all workspaces, the pause is a finding in each workspace that has due jobs there.
+-- whose attempts failed in the last hour. A running job is silent if the time since its last update
+-- exceeds both two minutes and the duration of 99 % of the jobs of its type. If too few jobs of the
+-- type have ended, a job is silent after ten minutes. If an operator pauses a queue or a job type
+-- for all workspaces, the pause is a finding in each workspace that has due jobs there.
 create function queue.findings_of_workspace(p_workspace_id uuid, p_now timestamptz)
 returns setof queue.finding
 language sql stable
@@ -1021,6 +1021,7 @@ retrying as materialized (
           from queue.turns as o
           where o.workspace_id = p_workspace_id and o.lane = l.lane
         ) as t
+        where y.failed > 0
         limit 50
       )
     ) as t

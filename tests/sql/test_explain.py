@@ -19,6 +19,7 @@ from psycopg.types.json import Jsonb
 from tests.contract.observed import later, refused
 from tests.support.engine import (
     ACME,
+    ERROR,
     EVE,
     GLOBEX,
     TICK,
@@ -574,6 +575,25 @@ def test_jobs_that_retry_after_one_error_are_a_finding_with_the_error(engine: En
     engine.lease_call(0)
     group = engine.rpc("explain_queue", p_workspace_id=ACME)["attention"][0]
     assert (group["error"], group["jobs"], group["more"]) == ("E: no reason given", 20, True)
+
+
+def test_due_retries_are_found_beside_ready_jobs_of_many_types(engine: Engine) -> None:
+    others = [f"a{number}" for number in range(60)]
+    for name in others:
+        engine.register(name)
+        engine.enqueue(job_type=name)
+    engine.run_all()
+    engine.enqueue_many(3)
+    for lease in engine.lease(3):
+        engine.settle(lease, "retry", error=ERROR, retry_after_seconds=20)
+    for name in others:
+        engine.enqueue(job_type=name)
+    engine.elapse(10)  # maintenance then updates the statistics
+    engine.advance(20)
+    while engine.one("select count(*) from queue.turns") <= len(others):
+        engine.lease_call(0)
+
+    assert engine.findings(ACME)["retrying_jobs"]["jobs"] == 3
 
 
 def test_jobs_that_failed_in_the_last_hour_need_attention(engine: Engine) -> None:
