@@ -9,11 +9,10 @@
 -- queue.cancel inserts signals for the other descendants, so that maintenance cancels them. Return
 -- the number of jobs and descendants, with at most 5,000 descendants.
 -- p_retry: True to retry the jobs once they are cancelled. queue.settle retries a running job when
---   it ends, unless it completes, or fails with a result that is too large. Another attempt would
---   repeat such a failure, and every other failure counts as cancelled. The latest call decides
---   whether a running job is retried. A job stays cancelled if another job now has its unique key.
---   The children that end because of their parent are retried with it, those that run by their own
---   request, because they may end later.
+--   it ends, unless it completes, or its result is too large, as another attempt's would be. The
+--   latest call decides whether a running job is retried. A job stays cancelled if another job now
+--   has its unique key. Children that are cancelled with their parent are retried with it. Running
+--   children get a request of their own, because they may end later.
 create function queue.cancel(
   p_ids uuid[],
   p_now timestamptz,

@@ -2642,8 +2642,8 @@ $$;
 -- grown_mb: Growth of the memory of the job's process since the job's first pulse, in megabytes.
 --   Null for less than 128 MB.
 -- typical: Duration that 99 % of the jobs of the type do not exceed, as text.
--- usual: The same. Null while the job has run for less than this duration, or for less than a
---   minute, or is not silent.
+-- usual: The same. Null while the job has run for less than this duration. Null for a job that is
+--   not silent also in its first minute.
 create function queue.pulse_of(p_job public.jobs, p_now timestamptz)
 returns jsonb
 language plpgsql stable
