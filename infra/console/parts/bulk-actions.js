@@ -82,7 +82,7 @@ const ACTIONS = {
   },
   run: {
     verb: "Run",
-    when: " now",
+    when: "now",
     did: "Started",
     call: each((id) => api.retry(id)),
     text: () => "Each job runs as soon as a worker is free.",
@@ -159,7 +159,7 @@ function countsBy(jobs, field) {
 
 /** Return the words of an action, such as `Run 3 jobs now`. */
 function wordsOf(action, names, as) {
-  const { verb, when = "" } = ACTIONS[action];
+  const { verb, when } = ACTIONS[action];
   return [verb, names, as ? `again as ${as}` : when].filter(Boolean).join(" ");
 }
 
@@ -227,6 +227,16 @@ export function useGroups() {
   }, [attention]);
 }
 
+/** Button that runs an action, and then calls `done` if the action changed jobs. */
+const actionButton = (act, names, className, done) =>
+  html`<button
+    type="button"
+    key=${act.action}
+    class=${className ?? (ACTIONS[act.action].danger && "danger")}
+    onClick=${async () => (await actOnMany(act)) && done()}>
+    ${wordsOf(act.action, names, act.as)}
+  </button>`;
+
 /** Action that resolves the problem of a group of `attention`. */
 const REMEDIES = { silent: "restart", no_worker: "replace", retrying: "run", failed: "retry" };
 
@@ -237,19 +247,12 @@ const REMEDIES = { silent: "restart", no_worker: "replace", retrying: "run", fai
 export function Remedy({ group, rows, workspaceId, done = () => {} }) {
   const { kind, job_ids: ids, nearest: as } = group;
   const action = kind === "no_worker" && !as ? "cancel" : REMEDIES[kind];
-  const { states, danger } = ACTIONS[action];
-  const isAll = rows?.length >= ids.length;
-  const jobs = rows?.filter(({ state }) => states.includes(state));
-  if (jobs?.length === 0) return null;
-  const count = isAll ? jobs.length : ids.length;
-  const act = { workspaceId, action, filter: { ids }, as };
-  if (isAll) act.jobs = jobs;
-  return html`<button
-    type="button"
-    class=${action === "replace" ? "quiet" : danger && "danger"}
-    onClick=${async () => (await actOnMany(act)) && done()}>
-    ${wordsOf(action, count > 1 && number(count), as)}
-  </button>`;
+  const found = rows?.filter(({ state }) => ACTIONS[action].states.includes(state));
+  if (found?.length === 0) return null;
+  const jobs = rows?.length >= ids.length ? found : undefined;
+  const { length: count } = jobs ?? ids;
+  const act = { workspaceId, action, filter: { ids }, jobs, as };
+  return actionButton(act, count > 1 && number(count), undefined, done);
 }
 
 /**
@@ -280,13 +283,7 @@ export function Selection({ picked, all, state, query, workspaceId, done }) {
       ? nameJobs(jobs, { kind, type: null })
       : [!isWide && "matching", state, "jobs"].filter(Boolean).join(" ");
     const names = isPicked || jobs?.length === 1 ? named : `all ${named}`;
-    return html`<button
-      type="button"
-      key=${action}
-      class=${!isPicked ? "quiet" : danger ? "danger" : ""}
-      onClick=${async () => (await actOnMany(act)) && done()}>
-      ${wordsOf(action, names, as)}
-    </button>`;
+    return actionButton(act, names, isPicked ? undefined : "quiet", done);
   };
   const buttons = Object.keys(ACTIONS).map(button).filter(Boolean);
   if (buttons.length === 0) return null;

@@ -282,7 +282,7 @@ const Stack = ({ stack, place, code }) => html`<section class="card" aria-labell
   <ol class="traceback">
     ${stack.map((call) => {
       const isPlace = call.startsWith(`${place} `);
-      return html`<li key=${call} data-own=${isPlace ? "" : undefined}>
+      return html`<li data-own=${isPlace ? "" : undefined}>
         <code>${call}</code>${isPlace && code && html`<pre>${code}</pre>`}
       </li>`;
     })}
@@ -335,8 +335,7 @@ function Actions({ job, watch, isSilent, nearest, duplicate, edit }) {
   const isCancelling = Boolean(job.cancel_requested_at);
   const run = (message) => act("Could not start the job", () => api.retry(job.id), message);
   const change = async (action, as) => {
-    const { id, workspace_id: workspaceId } = job;
-    await actOnMany({ workspaceId, action, filter: { ids: [id] }, jobs: [job], as });
+    await actOnMany({ workspaceId: job.workspace_id, action, filter: { ids: [job.id] }, as });
     await watch.refresh();
   };
   const mayRetry = job.status === "failed" || job.status === "cancelled";
