@@ -30,11 +30,9 @@ const outageLine = (since) =>
 const NO_REALTIME =
   "Realtime delivers no changes, so pages read every few seconds. `minutehand doctor` shows why.";
 
-/** Return whether a problem is about a group of `attention`. */
-const isAbout = ({ kind, job_type: type, print }, { reason, key }) =>
-  kind === "no_worker"
-    ? /^no_(worker|processor)$/.test(reason)
-    : `${key} `.startsWith(`${kind}_jobs ${type} ${print ?? ""}`);
+/** Return the key of the finding about a group of `attention`, unless its jobs have no worker. */
+const keyOf = ({ kind, job_type: type, print }) =>
+  [`${kind}_jobs`, type, print].filter(Boolean).join(" ");
 
 /**
  * Return the line about jobs of a type that failed for good with one error, and about jobs that
@@ -46,7 +44,7 @@ function failureLine(group, retrying) {
   const start = retrying?.sentence.replace(/(?<= are retrying): .*/s, "");
   const failed = failureOf(group);
   return {
-    key: `failed_jobs ${type} ${group.print}`,
+    key: keyOf(group),
     sentence: start ? `${start} and ${failed.replace(/ jobs? of \S+/, "")}` : failed,
     jobs: jobs + (retrying?.jobs ?? 0),
     path: isOne ? `/jobs/${ids[0]}` : `/jobs?state=attention&job_type=${encodeURIComponent(type)}`,
@@ -62,8 +60,8 @@ function linesOf(findings, attention = []) {
   const failures = attention
     .filter(({ kind }) => kind === "failed")
     .map((group) => {
-      const { job_type: type, print } = group;
-      const retrying = findings.find(({ key }) => key === `retrying_jobs ${type} ${print}`);
+      const other = keyOf({ ...group, kind: "retrying" });
+      const retrying = findings.find(({ key }) => key === other);
       return { ...failureLine(group, retrying), retrying };
     });
   const merged = failures.map(({ retrying }) => retrying);
@@ -73,8 +71,10 @@ function linesOf(findings, attention = []) {
     .map((line) => ({
       ...line,
       tone: line.verdict === "fail" || /^(retrying|failed)_/.test(line.key) ? "failed" : "waiting",
-      groups: attention.filter(
-        (group) => isAbout(group, line) || isAbout(group, line.retrying ?? {}),
+      groups: attention.filter((group) =>
+        group.kind === "no_worker"
+          ? /^no_(worker|processor)$/.test(line.reason)
+          : [line.key, line.retrying?.key].includes(keyOf(group)),
       ),
     }))
     .sort((one, other) => size(other) - size(one) || 0); // Infinity - Infinity is NaN

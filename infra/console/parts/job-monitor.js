@@ -331,10 +331,8 @@ function countsOf(found) {
   return { states, at_least: isAll ? [] : [...byState.keys()], rows, isPart: !isAll };
 }
 
-const isOf = (group, kind) => Boolean(group?.kind.includes(kind));
-
-/** Words that a tab shows for its jobs in trouble, which name a kind of `attention`. */
-const TROUBLES = { queued: "no worker", running: "silent" };
+/** Kinds of `attention` that the tab of a state names. */
+const TROUBLES = { queued: "no_worker", running: "silent" };
 
 /**
  * Links to the jobs that need attention and to the lists of jobs in each state, with the number of
@@ -349,28 +347,29 @@ function Tabs({ counts, filter }) {
   // the ids of a group may be incomplete
   const isCounted =
     !rows || !(isPart || listed.some(({ jobs, job_ids: ids }) => jobs > ids.length));
-  const inTrouble = (kind) =>
+  const inTrouble = (isMatch) =>
     rows
-      ? rows.filter((row) => IN_TROUBLE.includes(row.state) && isOf(groups.get(row.id), kind))
+      ? rows.filter(({ id, state }) => IN_TROUBLE.includes(state) && isMatch(groups.get(id) ?? {}))
           .length
-      : listed.reduce((sum, group) => sum + (isOf(group, kind) ? group.jobs : 0), 0);
+      : listed.filter(isMatch).reduce((sum, group) => sum + group.jobs, 0);
   const entry = (name, word, tone, count = counts.states[name] ?? 0) => {
     const isMore = most.includes(name);
     const trouble = TROUBLES[name];
-    const jobs = trouble ? inTrouble(trouble.replace(" ", "_")) : 0;
+    const jobs = trouble ? inTrouble(({ kind }) => kind === trouble) : 0;
     return {
       ...{ name, word, tone: count > 0 || !isCounted ? tone : undefined },
       href: listOf({ ...filter, state: name }),
       isCurrent: chosen === name,
       shown: (count > 0 || isMore) && atLeast(count, isMore),
       isEmpty: STATES[name] && count === 0 && !isMore && !isPart,
-      trouble: jobs > 0 && [isCounted && jobs !== count && jobs, trouble].filter(Boolean).join(" "),
+      trouble:
+        jobs > 0 && `${isCounted && jobs !== count ? `${jobs} ` : ""}${trouble.replace("_", " ")}`,
     };
   };
-  const total = inTrouble("");
+  const total = isCounted ? inTrouble(({ kind }) => kind) : 0;
   const tabs = [
     ...(total > 0 || (!isCounted && listed.length > 0) || chosen === "attention"
-      ? [entry("attention", "Needs attention", "waiting", isCounted ? total : 0)]
+      ? [entry("attention", "Needs attention", "waiting", total)]
       : []),
     entry("", "All"),
     ...NAMES.map((name) => {
