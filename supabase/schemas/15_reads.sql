@@ -2198,8 +2198,7 @@ from (
     (
       'retrying_jobs',
       '[{at_least}]{count} of {job_type} are retrying: {error}.',
-      'Then run these jobs now, or wait. The next attempt is due at {next_at}.[ Completed in the '
-        'last hour: {completed}.]',
+      'Then run these jobs now, or wait. The next attempt is due at {next_at}.',
       null,
       '/jobs?state=retrying&job_type={job_type}'
     ),

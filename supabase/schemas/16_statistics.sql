@@ -1065,11 +1065,6 @@ select
     'job_id', (
       array_agg(r.job_ids[1] order by r.next_at) filter (where r.next_at is not null)
     )[1],
-    'completed', (
-      select nullif(t.completed, 0)
-      from counted as t
-      where t.job_type = r.job_type
-    ),
     'advice', jsonb_path_query_array( -- only failed jobs can be retried
       queue.error_advice((array_agg(r.job_ids[1] order by r.next_at))[1], 2),
       '$[*] ? (!(@.words starts with "Then retry"))'

@@ -49,8 +49,11 @@ async function replace(id, { workspace_id, job_type }) {
 /** Return a sentence about a group of `attention` whose jobs failed. */
 export const failureOf = ({ kind, job_type: type, jobs, more, error }) =>
   `${pluralize(jobs, "job", more)} of ${type} ` +
-  (kind === "failed" ? "failed in the last hour" : `${jobs === 1 ? "is" : "are"} retrying now`) +
+  (kind === "failed" ? "failed in the last hour" : `${jobs === 1 ? "is" : "are"} retrying`) +
   `${error ? `: ${error}` : ""}.`;
+
+/** Return such sentences about the groups for which `isMeant` returns true. */
+const failuresOf = (isMeant) => (problems.get().attention ?? []).filter(isMeant).map(failureOf);
 
 const ACTIONS = {
   restart: {
@@ -69,12 +72,10 @@ const ACTIONS = {
     verb: "Enqueue",
     did: "Enqueued",
     call: each(replace),
-    text: (_, as) =>
+    text: (_, [as]) =>
       [
         `${as} is the nearest name that a worker has published.`,
-        ...(problems.get().attention ?? [])
-          .filter(({ job_type: type, error }) => type === as && error)
-          .map(failureOf),
+        ...failuresOf(({ job_type: type, error }) => type === as && error),
         "New jobs get the payloads, tags and keys. Then the first jobs are cancelled.",
       ].join(" "),
     states: ["queued"],
@@ -85,7 +86,11 @@ const ACTIONS = {
     when: "now",
     did: "Started",
     call: each((id) => api.retry(id)),
-    text: () => "Each job runs as soon as a worker is free.",
+    text: (_, types) =>
+      [
+        "Each job runs as soon as a worker is free. A retry uses one of the job's attempts.",
+        ...failuresOf((group) => group.kind === "retrying" && types.includes(group.job_type)),
+      ].join(" "),
     states: ["retrying", "scheduled"],
   },
   retry: {
@@ -140,9 +145,11 @@ function nameJobs(jobs, { more = false, kind, type = commonOf(jobs, "job_type") 
   return pluralize(jobs.length, noun, more) + (type ? ` of ${type}` : "");
 }
 
+const valuesOf = (jobs, field) => [...new Set(jobs.map((job) => job[field]))];
+
 /** Return the value of a field if it is the same for all jobs. */
 function commonOf(jobs, field) {
-  const [value, other] = new Set(jobs.map((job) => job[field]));
+  const [value, other] = valuesOf(jobs, field);
   return other ? null : value;
 }
 
@@ -182,7 +189,7 @@ export async function actOnMany({ workspaceId, action, filter, jobs, as }) {
     text:
       countsBy(found.jobs, "state") +
       countsBy(found.jobs, "job_type") +
-      text([...new Set(found.jobs.map(({ state }) => state))], as),
+      text(valuesOf(found.jobs, "state"), as ? [as] : valuesOf(found.jobs, "job_type")),
     action: wordsOf(action, pluralize(found.jobs.length, "job", found.more), as),
     danger,
   });

@@ -218,22 +218,21 @@ const isAttention = (here) => here.startsWith("/jobs?state=attention");
 const SAME = { no_worker: "no worker", silent: "silent" };
 
 /**
- * Shows one problem in a line with a link and actions, and on request its cause and what to do. On
- * the page of a job, which explains its problem, the line only counts the jobs.
+ * Shows one problem in a line with a link, and on request its cause, what to do, and buttons for it.
+ * On the page of a job, which explains its problem, the line only counts the jobs.
  */
 function Problem({ line, here, workspaceId }) {
   const { sentence, own, others, cause, tone, groups = [], next = [] } = line;
   const [, start, rest] = sentence.match(/^(.*?(?:[:,] |$))(.*)$/s);
   // the list of these jobs has the same buttons
-  const buttons = (isGuess) =>
-    (isAttention(here) ? [] : groups)
-      .filter(({ kind, nearest }) => (isGuess ? nearest : kind !== "no_worker"))
-      .map(
-        (group) => html`<${Remedy}
-          key=${group.kind + group.job_type}
-          group=${group}
-          workspaceId=${workspaceId} />`,
-      );
+  const buttons = (isAttention(here) ? [] : groups)
+    .filter(({ kind, nearest }) => kind !== "no_worker" || nearest)
+    .map(
+      (group) => html`<${Remedy}
+        key=${group.kind + group.job_type}
+        group=${group}
+        workspaceId=${workspaceId} />`,
+    );
   const link = line.path ?? next.map((step) => step.path).find((to) => to && to !== here);
   return html`<div class="problem-line" data-tone=${tone}>
     <${Icon} name="warning" />
@@ -251,12 +250,10 @@ function Problem({ line, here, workspaceId }) {
           <summary>${next.length > 0 ? "What to do" : "Cause"}</summary>
           ${cause && html`<p>Cause: ${cause.replace(/\.?$/, ".")}</p>`}
           <${Steps} next=${next} here=${here} shown=${link} />
-          ${buttons(true)}
+          ${buttons}
         </details>`
       }
     </div>
-    <div class="problem-actions">
-      ${buttons(false)} ${link && html`<a href=${link}>${linkTo(link)}</a>`}
-    </div>
+    ${link && html`<a href=${link}>${linkTo(link)}</a>`}
   </div>`;
 }

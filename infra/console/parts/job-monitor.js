@@ -165,6 +165,16 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
   }, [view.start, view.end, state]);
   useLayoutEffect(() => setChosen(new Set()), [workspaceId, key]);
   const toggle = (...some) => setChosen(toggled(some));
+  const lastPicked = useRef(null);
+  // with the Shift key, also choose the rows between the last chosen row and this one
+  const pick = (id, { shiftKey }) => {
+    const inOrder = lines.flatMap(({ row }) => row?.id ?? []);
+    const [from, to] = [lastPicked.current, id]
+      .map((one) => inOrder.indexOf(one))
+      .sort((a, b) => a - b);
+    toggle(...(shiftKey && from >= 0 ? inOrder.slice(from, to + 1) : [id]));
+    lastPicked.current = id;
+  };
   const isShown = rows.length > 0 && !isByError;
   const allShown = rows.length > 0 && picked.length === rows.length;
   const retry = () => list.current.refresh();
@@ -188,7 +198,7 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
           known=${group?.error}
           index=${index}
           isChosen=${chosen.has(row.id)}
-          toggle=${toggle} />`
+          pick=${pick} />`
       : html`<${GroupHead}
           key="head"
           group=${group}
@@ -531,7 +541,7 @@ function GroupHead({ group, jobs, index, isClosed, flip, isChosen, toggle, works
   </tr>`;
 }
 
-function Row({ row, known, index, isChosen, toggle }) {
+function Row({ row, known, index, isChosen, pick }) {
   const texts = textsOf(row, known).filter(Boolean);
   return html`<tr
     aria-rowindex=${index + 2}
@@ -540,7 +550,7 @@ function Row({ row, known, index, isChosen, toggle }) {
     data-status=${row.status}>
     <td class="c-check">
       <label class="tick">
-        <input type="checkbox" checked=${isChosen} onChange=${() => toggle(row.id)} />
+        <input type="checkbox" checked=${isChosen} onClick=${(event) => pick(row.id, event)} />
         <span class="hidden">Select ${row.job_type} ${shortId(row.id)}</span>
       </label>
     </td>

@@ -313,6 +313,10 @@ def test_a_large_group_of_jobs_in_trouble_is_closed(visit: Visit, worker: HandWo
     page.get_by_label(f"Select 11 jobs of {worker.job_type}.many").check()
     bar = page.get_by_role("region", name="Selected jobs")
     expect(bar).to_contain_text(f"11 queued jobs of {worker.job_type}.many selected")
+    click(bar, "Clear")
+    rows.get_by_role("checkbox").nth(4).click()
+    rows.get_by_role("checkbox").nth(1).click(modifiers=["Shift"])
+    expect(bar).to_contain_text(f"4 queued jobs of {worker.job_type}.many selected")
 
 
 def test_jobs_that_retry_are_run_now_one_after_the_other(visit: Visit, worker: HandWorker) -> None:
@@ -344,7 +348,9 @@ def test_jobs_that_retry_are_run_now_one_after_the_other(visit: Visit, worker: H
     click(page, "Collapse the problems")
     page.reload()
     click(page, f"1 problem: {worker.job_type} failed ▸")
+    line.locator("summary").click()
     click(line, "Run 3 now")
+    expect(page.get_by_role("dialog")).to_contain_text("are retrying: ValueError:")
     click(page.get_by_role("dialog"), "Run 3 jobs now")
     expect(page.locator(".toast")).to_contain_text("Started 3 jobs")
     assert order == 3 * ["request", "response"]
