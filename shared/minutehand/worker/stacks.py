@@ -5,10 +5,12 @@ import resource
 import sys
 import threading
 from collections.abc import Iterator
+from contextvars import Context
 from traceback import walk_stack
 from types import FrameType
 from typing import Any
 
+from minutehand.worker.current_job import run_recorded
 from minutehand.worker.errors import CodeLocation, location_in, stack_in
 
 
@@ -18,7 +20,22 @@ def _running(task: asyncio.Task[Any] | None, thread: str) -> list[tuple[FrameTyp
     for candidate in threading.enumerate():
         if candidate.name == thread and candidate.ident in running:
             return [*walk_stack(running[candidate.ident])][::-1]
-    return [] if task is None else [*_awaited(task.get_coro())]
+    frames = [] if task is None else [*_awaited(task.get_coro())]
+    if frames and frames[-1][0].f_code is asyncio.to_thread.__code__:
+        # `to_thread` runs each call in a context of its own, so the context identifies the thread
+        context = frames[-1][0].f_locals["ctx"]
+        frames += next(filter(None, (_called_in(context, top) for top in running.values())), [])
+    return frames
+
+
+def _called_in(context: Context, top: FrameType) -> list[tuple[FrameType, int]]:
+    """Return a thread's frames inside `context.run`, or no frames if it runs another call."""
+    frames = [*walk_stack(top)]
+    for number, (frame, _) in enumerate(frames):
+        if frame.f_code is run_recorded.__code__:
+            start = getattr(frame.f_locals["run"], "func", None)
+            return frames[:number][::-1] if getattr(start, "__self__", None) is context else []
+    return []
 
 
 def stack_of(task: asyncio.Task[Any] | None, thread: str, module: str) -> list[dict[str, Any]]:

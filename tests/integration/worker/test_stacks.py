@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from minutehand.worker import Job, JobContext, Registry, attempt
+from minutehand.worker.current_job import JobExecutor
 from minutehand.worker.stacks import database_sessions
 from tests.integration.worker.test_clocks import working
 from tests.support.engine import Engine, Json
@@ -38,7 +39,7 @@ async def test_the_session_of_a_processors_query_is_found(engine: Engine) -> Non
 async def test_the_calls_of_a_running_job_are_part_of_its_explanation(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A job's line is the innermost of its project, in a coroutine and in a thread."""
+    """A job's line is the innermost of its project, in a coroutine, in a thread or in both."""
     monkeypatch.setattr(attempt, "PULSE_SECONDS", 0.1)
     monkeypatch.setattr(attempt, "REPORT_SECONDS", 0.1)
     registry = Registry()
@@ -54,6 +55,10 @@ async def test_the_calls_of_a_running_job_are_part_of_its_explanation(
     async def load(job: Job[Json], ctx: JobContext) -> None:
         await read()
 
+    @registry.processor("awaits a thread", payload=dict)
+    async def load_by_thread(job: Job[Json], ctx: JobContext) -> None:
+        await asyncio.to_thread(read_in_thread)
+
     @registry.processor("blocks", payload=dict)
     def load_in_thread(job: Job[Json], ctx: JobContext) -> None:
         read_in_thread()
@@ -62,8 +67,10 @@ async def test_the_calls_of_a_running_job_are_part_of_its_explanation(
         data = engine.explain(job_id)["data"]
         return "\n".join([data.get("code", ""), *data.get("stack", [])]).strip()
 
+    asyncio.get_running_loop().set_default_executor(JobExecutor())
+    types = ("awaits", "blocks", "awaits a thread")
     async with working(engine, registry, timedelta()) as worker:
-        jobs = [engine.enqueue(job_type=name) for name in ("awaits", "blocks")]
+        jobs = [engine.enqueue(job_type=name) for name in types]
         tick = asyncio.create_task(worker.tick())
         found = [await asyncio.to_thread(until, partial(calls, job_id)) for job_id in jobs]
         opened.set()
@@ -76,4 +83,8 @@ async def test_the_calls_of_a_running_job_are_part_of_its_explanation(
     assert re.fullmatch(
         rf"opened_in_thread\.wait\(\)\n{file} load_in_thread\n{file} read_in_thread{library}",
         found[1],
+    )
+    assert re.fullmatch(
+        rf"opened_in_thread\.wait\(\)\n{file} load_by_thread\n{file} read_in_thread{library}",
+        found[2],
     )
