@@ -60,14 +60,18 @@ begin
           from queue.lost_leases as o
           where o.worker = l.worker and o.lost_at >= l.leased_at
         ) as lost_with,
-        -- Number of jobs that were stopped, but whose processors ignored the stop and still ran in
-        -- the process. Without evidence that the process ended, the number of abandoned jobs is
+        -- Number of jobs without a lease that were stopped, but whose processors ignored the stop
+        -- and still ran in the process. Without evidence that the process ended, the number is
         -- zero, because the process may still be alive. If abandoned jobs counted without evidence,
         -- a job that always loses its worker would never lose an attempt.
-        case
-          when w.evidence is null or w.abandoned is null then 0
-          else jsonb_array_length(w.abandoned)
-        end as abandoned,
+        (
+          select count(distinct a.job_id)
+          from jsonb_to_recordset(w.abandoned) as a (job_id uuid)
+          where w.evidence is not null and not exists (
+            select from queue.leases as o
+            where o.job_id = a.job_id and o.worker = l.worker
+          )
+        ) as abandoned,
         least(greatest((w.evidence ->> 'companies')::integer, 2), 100) as companies,
         count(*) over (partition by l.worker)::integer as held,
         count(*) over (partition by l.worker, l.lane)::integer as held_of_lane,
@@ -177,7 +181,7 @@ as $$
 select case p_count when 1 then '1 other job' else p_count || ' other jobs' end
 $$;
 
--- Return the time at which the key of a worker expired, if the last known call of the worker, at
+-- Return the time at which the key of a worker expired, if the last recorded call of the worker, at
 -- p_called_at, was at most p_within earlier. A worker that signs its own keys changes each key two
 -- minutes before it expires. Its row has the new key at most a minute later, but only if the worker
 -- has free slots, because renewals do not update the row. So an old row is evidence only of a key
@@ -207,8 +211,8 @@ where p_called_at between k.ends_at - p_within and k.ends_at + interval '1 minut
   and not (p_worker.summary ? 'stopped' or p_worker.evidence is not null)
 $$;
 
--- Return the time at which the key of a worker was revoked, if the last known call of the worker,
--- at p_called_at, was at most two minutes earlier. An old row is no evidence of a short key, as for
+-- Return the time at which the key of a worker was revoked, if the worker's last recorded call, at
+-- p_called_at, was at most two minutes earlier. An old row is no evidence of a short key, as for
 -- queue.key_end.
 create function queue.key_revoked_at(p_worker queue.workers, p_called_at timestamptz)
 returns timestamptz
@@ -288,13 +292,14 @@ select coalesce(array_agg(
               then 'attempt %1$s does not count: %4$s ended the process of worker %2$s%3$s'
             when 'suspect' then 'attempt %1$s does not count: '
               || case
-                when w.evidence is null then 'the last known call of worker %2$s was at %6$s,'
+                when w.evidence is null then 'the last recorded call of worker %2$s was at %6$s,'
                 else 'the process of worker %2$s ended%3$s'
               end
               || ' while it also ran %5$s; the job runs next alone, or with some of these jobs'
             when 'guilty' then case
               when w.evidence is null
-                then 'attempt %1$s was lost: the last known call of worker %2$s was at %6$s'
+                then 'attempt %1$s was lost: its lease expired; the last recorded call of worker '
+                  '%2$s was at %6$s'
               else 'attempt %1$s was lost: the process of worker %2$s ended%3$s while the job ran'
             end
           end,

@@ -1144,18 +1144,25 @@ select array(
 )
 $$;
 
--- Return the time of the last call of any worker. A worker's row is updated only once a minute, and
--- the row of its run after each lease.
+-- Return the time of the last call of any worker. A worker's row is updated only once a minute, the
+-- row of its run after each lease, and leases by renewals.
 create function queue.last_call()
 returns timestamptz
 language sql stable
 set search_path = ''
 as $$
-select greatest(
+select case
+  when c.at > queue.clock() - interval '1 minute' then c.at -- without a read of all leases
+  else greatest(
+    c.at,
+    (select max(l.expires_at - make_interval(secs => l.lease_seconds)) from queue.leases as l)
+  )
+end
+from greatest(
   (select max(w.seen_at) from queue.workers as w),
   (select max(t.seen_at) from queue.ticks as t),
   to_timestamp(nullif(pg_sequence_last_value('queue.slots_ms'), 0) / 1000.0)
-)
+) as c (at)
 $$;
 
 -- Return the time of the last revocation of all worker keys if no worker has called since, or if
@@ -1443,8 +1450,9 @@ from (
       ('result', 'The result that the processor returned was rejected. Fix the code, and deploy.'),
       (
         'rejected',
-        'Correct the trigger, constraint or value that caused the error. The doctor names a '
-          'trigger that rejects all changes.'
+        '[Its processor had finished{had_finished}, and a retry runs it again. ]Correct the '
+          'trigger, constraint or value that caused the error. The doctor names a trigger that '
+          'rejects all changes.'
       ),
       ('credentials', 'Fix the credentials or their rights, which were rejected ({code}).'),
       ('grant', 'The role of its database connection lacks a right ({code}). Grant it the right.'),
@@ -1491,7 +1499,7 @@ from (
       ),
       (
         'unavailable:name',
-        'The host name in [{address}|its address] cannot be resolved ({code}). Check the name and '
+        'The host name [{address}|in its address] cannot be resolved ({code}). Check the name and '
           'the DNS server.'
       ),
       (
@@ -1609,7 +1617,7 @@ from (
     (
       'failed',
       null,
-      'Then retry [{these}|the job]. Finished steps are kept.',
+      'Then [run{is_delayed} the job now|retry {these}|retry the job]. Finished steps are kept.',
       'retry {job_id}',
       null
     ),
@@ -1680,9 +1688,9 @@ from (
     (
       'cancelling',
       'It was asked to stop at {cancel_requested_at}[ {cancelled_by}]. Worker {worker_id} gets the '
-        'request with its next report.[ The last known call of the worker was at {missed_since}.| '
-        'The worker has not renewed the lease since {late_since}.|][ It is retried once it has '
-        'ended{is_retried}.]',
+        'request with its next report.[ The last recorded call of the worker was at '
+        '{missed_since}.| The worker has not renewed the lease since {late_since}.|][ It is '
+        'retried once it has ended{is_retried}.]',
       'Nothing to do until {expires_at}. If its worker has not stopped it or renewed its lease by '
         'then, the next maintenance ends it.',
       'watch {job_id}',
@@ -1693,9 +1701,10 @@ from (
       '[Silent for {silent}, since {sign}|Last known update {age} ago ({last})|Last known update '
         '{age} ago|Worker {worker_id} has been running it since {leased_at}][, {seen}].[ 99 % of '
         'the jobs of its type take {usual} or less.][ Running jobs of its type that are silent at '
-        'this line: {alike}.][ The last known call of its worker was at '
+        'this line: {alike}.][ The last recorded call of its worker was at '
         '{missed_since}.| The worker has not renewed its lease since {late_since}.| '
-        'Its worker last reported at {reported_at}.|][ The key of '
+        'Its worker last reported at {reported_at}.| '
+        'Its worker has not reported on it since {unreported_since}.|][ The key of '
         'the worker expired at {key_expired_at}.| The key of the worker was revoked at '
         '{key_revoked_at}.|][ {death}. It runs with {beside} of them and '
         'nothing else.| {death}. It runs alone.|][ An earlier process of it was ended by '
@@ -1719,6 +1728,7 @@ from (
         'call{is_silent} at {place} waits for, and give it a time limit. Then cancel and retry '
         'the job if it hangs: it keeps its finished steps, and its attempts are counted from 1 '
         'again.|If {usual} should suffice, check its log and the code at {place}.|'
+        'If worker {worker_id} has not reported on it by {unreported_until}, see its log.|'
         'Nothing to do.]',
       'watch {job_id}',
       '/types/{job_type}'
@@ -1813,13 +1823,6 @@ from (
       null
     ),
     (
-      'backing_off',
-      'Attempt {attempts} of {max_attempts} failed ({error_line}). It is retried at {run_at}.',
-      'Run it now, if the cause is gone.',
-      'retry {job_id}',
-      null
-    ),
-    (
       'job_type_paused',
       'The job type {job_type} has been paused since {paused_at}.',
       'An operator can resume the type.',
@@ -1850,11 +1853,11 @@ from (
     ),
     (
       'no_worker',
-      'No worker has run[ since {since}], so nothing starts.[ The key of the last worker expired '
-        'at {key_expired_at}.]',
-      'Start one with `minutehand dev` or `minutehand serve`. On AWS, check the schedule. If a '
-        'worker was rejected, its log has the reason.',
-      'doctor --only schedule',
+      'No call of a worker has completed[ since {since}].[ The key of the last worker expired at '
+        '{key_expired_at}.]',
+      'If none runs, start one with `minutehand dev` or `minutehand serve`. On AWS, check the '
+        'schedule. If one runs, see in its log or with `minutehand doctor` why its calls fail.',
+      'doctor',
       '/overview'
     ),
     (
@@ -2204,13 +2207,21 @@ from (
     ),
     (
       'silent_worker',
-      'The last known call of worker {worker_id} was at {since}, and it has not renewed its leases '
-        'in time.[ Its key expired at {key_expired_at}.| Its key was revoked at '
+      'The last recorded call of worker {worker_id} was at {since}, and it has not renewed its '
+        'leases in time.[ Its key expired at {key_expired_at}.| Its key was revoked at '
         '{key_revoked_at}.|] Jobs that it runs: {jobs}.',
       'See its log. If its process hangs, end it. Its jobs then run again at the latest after '
         '{expires_at}.',
       'workers',
       '/types'
+    ),
+    (
+      'used_up_connections',
+      '{used} of {limit} database connections are in use. {holder} has the most: {sessions}.',
+      'Give it a smaller pool.[ To end its idle sessions: `select pg_terminate_backend(pid) from '
+        'pg_stat_activity where {idle}`.]',
+      null,
+      '/overview'
     ),
     (
       'suspects_wait',
@@ -2226,9 +2237,13 @@ from (
     values
       ('completed', 'It completed at {finished_at}.'),
       (
+        'backing_off',
+        'Attempt {attempts} of {max_attempts} failed ({error_line}). It is retried at {run_at}.'
+      ),
+      (
         'expired_key',
-        'The key of worker {worker_id} expired at {key_expired_at}, and its last known call was at '
-          '{since}. Other workers serve its job types.'
+        'The key of worker {worker_id} expired at {key_expired_at}, and its last recorded call was '
+          'at {since}. Whether it still runs is unknown. Other workers serve its job types.'
       ),
       (
         'cancelled',
@@ -2257,13 +2272,13 @@ from (
       ('worker_lost', 'Its process ended {ended_times} while it ran[ {alone}].'),
       (
         'worker_lost',
-        'Its lease expired {lost_times} while its worker ran nothing else.'
+        'Its lease expired {lost_times} while its worker had leased no other job.'
       ),
       (
         'lease_expired',
-        'The last known call of its worker {worker_id} was at {called_at}, and the lease expired '
-          'at {expires_at}.[ The key of the worker expired at {key_expired_at}.| The key of the '
-          'worker was revoked at {key_revoked_at}.|]'
+        'The last recorded call of its worker {worker_id} was at {called_at}, and the lease '
+          'expired at {expires_at}.[ The key of the worker expired at {key_expired_at}.| The key '
+          'of the worker was revoked at {key_revoked_at}.|]'
       ),
       (
         'worker_died',
@@ -2448,7 +2463,7 @@ select jsonb_build_object(
     when 'process_died' then case
       when p_job.error_data ? 'evidence'
         then 'Its process died' || queue.process_end(p_job.error_data -> 'evidence') || ' with '
-      else 'Its lease expired while its worker ran ' -- the process may still be alive
+      else 'Its lease expired while its worker had leased ' -- the process may still be alive
     end || queue.other_jobs((p_job.error_data ->> 'company')::integer)
   end,
   'beside', (
@@ -2619,11 +2634,13 @@ $$;
 -- Return an object that describes a running job: its timeout, and its last update, such as a log
 -- line or a finished step. If the worker has reported no update of the job, the object contains
 -- lease_until, the time at which the lease expires.
+-- timeout: Null if the type may have had another timeout when the attempt began.
 -- late_since: Time of the lease's last renewal, if the next one is late. Otherwise null.
 -- seen: The running step and the line of code, as text.
 -- sign, last: Kind of the job's last update as text, for example 'its last log line', 'log line'.
 -- age: Time since the last update of the job, as text.
 -- reported_at: Time of the last report of the worker of a silent job.
+-- unreported_since: Time of the lease's last renewal, a minute ago or more.
 -- is_silent: Empty for a silent job, otherwise null.
 -- alike: How many of the type's running jobs in the workspace are silent at the same line, as text.
 --   Null for a single job, and for 100 or more.
@@ -2661,11 +2678,21 @@ declare
 begin
   return (
     select jsonb_build_object(
-      'timeout', queue.length_in_words(1000 * v_timeout),
+      'timeout', case
+        when o.is_known or o.delay between interval '-1 second' and interval '10 seconds'
+          then queue.length_in_words(1000 * v_timeout)
+      end,
       'late_since', s.late_since,
       'renewed_at', s.renewed_at
     ) || case
-      when l.pulse is null then jsonb_build_object('lease_until', l.expires_at)
+      when l.pulse is null then jsonb_build_object('lease_until', l.expires_at) || case
+        when s.late_since is null and s.renewed_at <= p_now - interval '1 minute'
+          then jsonb_build_object(
+            'unreported_since', s.renewed_at,
+            'unreported_until', l.expires_at
+          )
+        else '{}'
+      end
       else l.pulse - '{since,own_pids}'::text[] || jsonb_build_object(
         'silent_since', s.since,
         'step', l.step,
@@ -2693,6 +2720,7 @@ begin
         'silent', case when p.is_silent then queue.length_in_words(p.ms) end,
         'shorter', case
           when p.is_silent and not t.has_restarted and l.pulse ->> 'place' <> ''
+              and (o.is_known or o.delay <= interval '10 seconds')
             then queue.length_in_words(1000 * v_timeout)
         end,
         'times_out_at', case when s.late_since is null and t.at > p_now then t.at end,
@@ -2743,14 +2771,17 @@ begin
     from queue.leases as l
     cross join lateral (
       values (
+        (l.pulse ->> 'times_out_at')::timestamptz
+          - make_interval(secs => v_timeout)
+          - l.leased_at,
+        -- the worker may use an earlier timeout of the type
+        p_job.timeout_seconds is not null or v_type.registered_at <= l.leased_at
+      )
+    ) as o (delay, is_known)
+    cross join lateral (
+      values (
         (l.pulse ->> 'times_out_at')::timestamptz,
-        coalesce(
-          (l.pulse ->> 'times_out_at')::timestamptz - make_interval(secs => v_timeout)
-              > l.leased_at + interval '10 seconds'
-            -- the worker may use an earlier timeout of the type
-            and (p_job.timeout_seconds is not null or v_type.registered_at <= l.leased_at),
-          false
-        )
+        coalesce(o.delay > interval '10 seconds' and o.is_known, false)
       )
     ) as t (at, has_restarted)
     cross join lateral (
@@ -3961,12 +3992,15 @@ begin
         '{}'
       )
       || jsonb_strip_nulls(v_found -> 'data'),
-    '{"failed": "failed:", "backing_off": "failed:", "cancelled": "cancelled:"}'::jsonb
+    '{"failed": "failed", "backing_off": "failed", "cancelled": "cancelled"}'::jsonb
       ->> (v_found ->> 'reason')
-      || case
-        when v_left ->> 'sentence' <> '' and v_error.kind = 'timeout' then 'abandoned'
-        else v_error.kind
-      end
+      || coalesce(
+        ':' || case
+          when v_left ->> 'sentence' <> '' and v_error.kind = 'timeout' then 'abandoned'
+          else v_error.kind
+        end,
+        ''
+      )
   );
   v_found := v_found || jsonb_build_object(
     'next', (v_left -> 'next')
@@ -4075,8 +4109,15 @@ select jsonb_build_object(
       '((?:[[:alnum:]_-]+\.)+(?!py:)[[:alpha:]]{2,}|(?:\d{1,3}\.){3}\d{1,3}|localhost)'
         '(?:["''], (?:port[ =])?|:)(\d{2,5})\M(?!@)'
     ), ':'),
-    substring(left(p_job.error_message, 2000) from '://(?:[^/@\s]*@)?([[:alnum:].-]+(?::\d+)?)')
+    substring(left(p_job.error_message, 2000) from '://(?:[^/@\s]*@)?([[:alnum:].-]+(?::\d+)?)'),
+    substring( -- such as: host name "db.test"; failed to resolve 'db.test'
+      left(p_job.error_message, 2000)
+      from '(?i)\m(?:host(?:[ _]?name)?|resolve)[ :=]*["'']([[:alnum:]._-]+)["'']'
+    )
   ),
+  'had_finished', case
+    when p_job.error_message ^@ 'the database rejected the outcome completed' then ''
+  end,
   'signal', p_job.error_data -> 'signal',
   'peak_mb', p_job.error_data #> '{evidence,memory_mb}',
   'cancelled_for', case

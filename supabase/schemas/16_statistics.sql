@@ -708,12 +708,19 @@ begin
     select
       'warn',
       'expired_key',
-      w.seen_at,
+      c.at,
       null,
       jsonb_build_object('worker_id', w.worker_id, 'key_expired_at', k.expired_at)
     from queue.workers as w
-    cross join lateral queue.key_end(w, w.seen_at) as k (expired_at)
+    cross join lateral (
+      select greatest(w.seen_at, max(o.expires_at - make_interval(secs => o.lease_seconds)))
+      from queue.leases as o
+      where o.worker = w.worker
+    ) as c (at)
+    cross join lateral queue.key_end(w, c.at) as k (expired_at)
     where p_workspace_id is null
+      and w.ended_at is null
+      and (w.summary ->> 'key_expires_at')::timestamptz <= p_now -- before the read of leases
       and w.seen_at > p_now - interval '10 minutes' -- an older worker is listed as gone
       and k.expired_at is not null
       -- otherwise the jobs of a type, or all, have no worker, which is another finding
@@ -884,6 +891,61 @@ begin
       jsonb_build_object('percent', floor(100.0 * v_used / v_size))
     where v_used >= 0.8 * v_size;
 end;
+$$;
+
+-- Return a finding if at least the share p_share of the unreserved connections is in use. The
+-- finding names the application, role and address with the most sessions. Its statement ends
+-- only idle sessions of this application. Sessions without a name, and those of Supabase, a pooler
+-- or a worker, have no statement.
+create function queue.findings_of_connections(p_share numeric default 0.9)
+returns setof queue.finding
+language sql stable
+set search_path = ''
+as $$
+select
+  'warn',
+  'used_up_connections',
+  null::timestamptz,
+  null,
+  jsonb_build_object(
+    'used', g.used,
+    'limit', m.most,
+    'sessions', g.sessions,
+    'holder', format(
+      'The application %s (%s)',
+      coalesce(nullif(g.application_name, ''), 'without a name'),
+      concat_ws(', ', 'role ' || g.usename, 'address ' || host(g.client_addr))
+    ),
+    'idle', case
+      when g.usename !~ '^(authenticator|job_worker|pgbouncer|supabase_)'
+        and g.application_name <> ''
+        and g.application_name !~* '`|postgrest|supavisor|pgbouncer|minutehand'
+        then format(
+          'state = ''idle'' and application_name = %L and usename = %L and query !~* ''^listen''',
+          g.application_name,
+          g.usename
+        )
+    end
+  )
+from (
+  select
+    a.application_name,
+    a.usename,
+    a.client_addr,
+    count(*) as sessions,
+    sum(count(*)) over () as used
+  from pg_catalog.pg_stat_activity as a
+  where a.backend_type = 'client backend'
+  group by 1, 2, 3
+  order by 4 desc
+  limit 1
+) as g
+cross join (
+  select sum(s.setting::integer * case s.name when 'max_connections' then 1 else -1 end) as most
+  from pg_catalog.pg_settings as s
+  where s.name in ('max_connections', 'reserved_connections', 'superuser_reserved_connections')
+) as m
+where g.used >= p_share * m.most
 $$;
 
 -- Return the findings that apps and extensions add to public.explain_queue. For each maintenance
@@ -1765,6 +1827,10 @@ begin
       d.data
     from queue.findings_of_disk() as d
     where p_workspace_id is null or d.reason = 'disk_nearly_full'
+    union all
+    select *
+    from queue.findings_of_connections() as c
+    where p_workspace_id is null
     union all
     select *
     from queue.findings_of_workspace(p_workspace_id, v_now)

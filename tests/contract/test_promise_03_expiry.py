@@ -132,7 +132,7 @@ def test_work_past_its_deadline_is_not_run(engine: Engine) -> None:
     ("way", "message"),
     [
         ("retry", ERROR["message"]),
-        ("lost", "attempt 1 was lost: the last known call of worker w1 was at"),
+        ("lost", "attempt 1 was lost: its lease expired; the last recorded call of worker w1"),
         ("backing off", "its deadline passed before it ended"),
         ("asking", "its deadline passed while it waited for an answer"),
         ("asking late", "its deadline passed while it waited for an answer"),

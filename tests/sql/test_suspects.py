@@ -120,7 +120,7 @@ def test_one_that_kills_its_process_is_named_by_parts_and_no_other_pays(
     workers.complete(neighbours, limit=1000)
     assert [deaths(engine, each) for each in neighbours] == [0, 0, 0]
     assert states(engine, [poison]) == {("failed", 2, 2)}
-    end = "last known call of worker" if companies == 0 else "while the job ran"
+    end = "last recorded call of worker" if companies == 0 else "while the job ran"
     assert end in engine.job(poison)["error_message"]
 
 
@@ -275,6 +275,15 @@ def test_an_abandoned_processor_may_have_ended_the_process(engine: Engine) -> No
     assert states(engine, [beside]) == {("pending", 0, 0)}
     workers.crash()
     assert states(engine, [beside]) == {("pending", 1, 1)}
+
+
+def test_an_abandoned_run_of_a_leased_job_is_no_other_job(engine: Engine) -> None:
+    [job_id] = engine.enqueue_many(1)
+    workers = Workers(engine)
+    worker, _ = workers.lease(abandoned=[{"job_id": job_id, "place": "a.py:1"}])
+    workers.die(worker)
+
+    assert states(engine, [job_id]) == {("pending", 1, 1)}
 
 
 @pytest.mark.parametrize("held", [2, 3])

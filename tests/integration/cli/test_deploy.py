@@ -427,7 +427,7 @@ def check_deaths(shop: Live) -> None:
     until(are_completed)
     assert ends == {"exit status 7"}
     [(*attempts, message)] = shop.states("attempts, lost_attempts, error_message", guilty)
-    assert (attempts, "last known call" in message) == ([2, 2], True)
+    assert (attempts, "last recorded call" in message) == ([2, 2], True)
 
 
 def check_another_is_refused(shop: Live, bakery: Live) -> None:

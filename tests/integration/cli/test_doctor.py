@@ -299,14 +299,21 @@ def test_the_session_for_which_a_migration_waits_is_named(stack: RunningStack) -
 
 
 def test_connections_that_are_used_up_are_no_wrong_address(stack: RunningStack) -> None:
-    """The fix then closes sessions, and changes no setting."""
+    """The fix counts the sessions of each program. The Data API may name the program."""
     stack.run("create role planted login connection limit 0 password 'planted'")
+    body = "select pg_get_functiondef('queue.findings_of_connections'::regproc)"
+    [(source,)] = stack.run(body)
     try:
         url = re.sub("//.+@", "//planted:planted@", stack.values["DATABASE_URL"])
         finding = run_one_check(stack, "database", DATABASE_URL=url)
+        stack.run(source.replace("p_share *", "0 *"))
+        named = run_one_check(stack, "database", DATABASE_URL=url)
     finally:
+        stack.run(source)
         stack.run("drop role planted")
-    assert "pg_terminate_backend" in str(finding.fix)
+    assert re.search(r"in use\. The application .+ has the most: \d+\.", named.detail)
+    assert "a smaller pool" in str(named.fix)
+    assert str(finding.fix).startswith("select application_name, usename, client_addr, count(*)")
 
 
 @pytest.mark.weekly(only=True)

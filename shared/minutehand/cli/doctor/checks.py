@@ -924,6 +924,16 @@ def _read(target: Target, name: str) -> dict[str, Any]:
     return dict(response.json())
 
 
+def find_sessions(target: Target) -> CheckResult | None:
+    """Return the finding that names who uses the connections, read through the Data API."""
+    try:
+        findings = _read(target, "queue_health")["findings"]
+    except (CommandFailed, ConfigurationError, httpx.HTTPError, psycopg.Error):
+        return None
+    named = (entry for entry in findings if entry["reason"] == "used_up_connections")
+    return next(map(convert_finding, named), None)
+
+
 @check("schedule", "worker-key")
 def schedule(target: Target) -> CheckResult:
     """Check that workers ran recently, as the schedule requires."""

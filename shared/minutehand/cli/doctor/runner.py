@@ -40,9 +40,9 @@ CONNECT = (
     "the session pooler works without IPv6, with the user postgres.<project-ref>"
 )
 
-IDLE = (
-    "select pg_terminate_backend(pid) from pg_stat_activity where state = 'idle'  # then give the "
-    "program that opens them a smaller pool"
+SESSIONS = (
+    "select application_name, usename, client_addr, count(*) from pg_stat_activity "
+    "group by 1, 2, 3 order by 4 desc  # then give a smaller pool to the program with most"
 )
 
 
@@ -131,7 +131,10 @@ def run_check(check: Check, target: Target, *, named: bool) -> CheckResult:
                 or checks.find_remedy(target, check.name, named=named),
             )
         if re.search("too many|remaining connection slots", message):
-            return fail(f"all connections of the database are in use: {message}", IDLE)
+            full, found = "all connections of the database are in use", checks.find_sessions(target)
+            if found:
+                return fail(f"{full}: {found.detail}", found.fix)
+            return fail(f"{full}: {message}", SESSIONS)
         if re.search("password|SASL", message):
             return fail(f"the password in DATABASE_URL is wrong ({message})", PASSWORD)
         return fail(f"the database does not respond: {message}", CONNECT)
