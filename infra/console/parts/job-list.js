@@ -8,7 +8,7 @@ import { useLayoutEffect, useRef, useState } from "../lib/ui.js";
 
 const INITIAL_STATE = {
   rows: [],
-  counts: null,
+  counts: { states: {}, at_least: [], rows: [], isPart: true },
   isLoading: true,
   isLoadingMore: false,
   isAll: false,
@@ -216,7 +216,7 @@ class JobList {
 
   /**
    * Count the jobs of all states that match. For filters that the database does not count by,
-   * return the newest jobs instead.
+   * count the newest jobs, and return them as `rows`.
    */
   async #count() {
     const filter = this.#countFilter;
@@ -225,7 +225,10 @@ class JobList {
     const all = { ...filter, workspace_id: this.#workspaceId };
     const columns = ["id", "state"];
     const page = await api.page(all, { columns }, MAX_REFRESHED, this.#controller.signal);
-    return { rows: page.jobs, isAll: !page.next };
+    const states = {};
+    for (const { state } of page.jobs) states[state] = (states[state] ?? 0) + 1;
+    const [rows, isPart] = [page.jobs, Boolean(page.next)];
+    return { states, at_least: isPart ? Object.keys(states) : [], rows, isPart };
   }
 
   #end(next) {

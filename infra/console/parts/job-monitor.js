@@ -212,7 +212,7 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
           done=${done} />`;
   const tabs = html`<${Tabs}
     key="tabs"
-    counts=${countsOf(state.counts ?? { rows: [] })}
+    counts=${state.counts}
     filter=${filter} />`;
   const groupByError = ({ target }) => {
     const others = FIELDS.filter((name) => !OF_ERRORS.includes(name));
@@ -331,15 +331,6 @@ function groupRows(rows, groups, distinct, isPart) {
 }
 
 const keyOf = (group) => group && `${group.kind} ${group.job_type} ${group.print}`;
-
-/** Return the counts by state. If they are rows and no counts, count the rows. */
-function countsOf(found) {
-  if (!found.rows) return found;
-  const { rows, isAll } = found;
-  const byState = Map.groupBy(rows, (row) => row.state);
-  const states = Object.fromEntries([...byState].map(([name, jobs]) => [name, jobs.length]));
-  return { states, at_least: isAll ? [] : [...byState.keys()], rows, isPart: !isAll };
-}
 
 /** Kinds of `attention` that the tab of a state names. */
 const TROUBLES = { queued: "no_worker", running: "silent" };
