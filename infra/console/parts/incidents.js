@@ -240,8 +240,8 @@ function Problem({ line, here, workspaceId }) {
       ${
         own
           ? `This job and ${pluralize(others, "other")}: ${SAME[own] ?? "the same error"}.`
-          : html`<span class="strong"><${Sentence} text=${start} withAges isShort /></span>
-              <${Sentence} text=${rest} withAges isShort />`
+          : html`<span class="strong"><${Sentence} text=${start} isShort /></span>
+              <${Sentence} text=${rest} isShort />`
       }
       ${
         !own &&

@@ -105,17 +105,17 @@ const AGED = /(since|reported at) $/;
 
 /**
  * Shows a sentence with code, short times and links to jobs. The tooltip of each short time is the
- * full time. If `withAges` is true, `since` and a time become `for` and a duration, and `reported
- * at` and a time become `reported` and an age. If `isShort` is true, lines of code have no folders.
+ * full time. `since` and a time become `for` and a duration, and `reported at` and a time become
+ * `reported` and an age. If `isShort` is true, lines of code have no folders.
  */
-export const Sentence = ({ text, withAges = false, isShort = false }) =>
+export const Sentence = ({ text, isShort = false }) =>
   String(text ?? "")
     .split(MARKED)
     .map((part, index, parts) => {
       const kind = index % MARKS.length;
-      if (withAges && kind === 0 && parts[index + 1])
+      if (kind === 0 && parts[index + 1])
         return part.replace(AGED, (_, words) => (words === "since" ? "for " : "reported "));
-      const [, aged] = (withAges && kind === 1 && part && parts[index - 1].match(AGED)) || [];
+      const [, aged] = (kind === 1 && part && parts[index - 1].match(AGED)) || [];
       if (aged) return html`<${Age} at=${instantOf(part)} isPast=${aged !== "since"} />`;
       return (part && MARKS[kind]?.(part, isShort)) ?? part;
     });

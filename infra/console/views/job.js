@@ -130,6 +130,8 @@ function JobDetails({ watch, job }) {
     log.lines.at(-1),
     trace.value?.jobs[0]?.steps,
   );
+  const silentSince = update?.silent ? update.at : null;
+  const isSilent = Boolean(silentSince);
   const wait = job.status === "waiting" ? job.waiting_for : null;
   const isLive = !ENDED.has(job.status);
   const data = html`<${JobData} job=${job} />`;
@@ -147,7 +149,7 @@ function JobDetails({ watch, job }) {
         <h1 tabindex="-1">
           ${job.job_type} <${StateBadge}
             job=${job}
-            silentSince=${isLive ? (update?.silent ? update.at : null) : undefined}
+            silentSince=${silentSince}
             cancelling=${Boolean(job.cancel_requested_at)} />
         </h1>
         <p class="muted clamp wrap">${job.glimpse}</p>
@@ -156,7 +158,7 @@ function JobDetails({ watch, job }) {
       <${Actions}
         job=${job}
         watch=${watch}
-        isSilent=${Boolean(update?.silent)}
+        isSilent=${isSilent}
         nearest=${explanation?.reason === "no_processor" && explanation.data.nearest}
         duplicate=${() => setReplaying({ isCopy: true })}
         edit=${() => setReplaying({})} />
@@ -173,7 +175,7 @@ function JobDetails({ watch, job }) {
     ${
       job.status === "processing" &&
       html`<${JobProgress} job=${job}>
-        ${update && !update.silent && html`<${TimeLeft} job=${job} at=${update.at} end=${explanation?.data.times_out_at} />`}
+        ${update && !isSilent && html`<${TimeLeft} job=${job} at=${update.at} end=${explanation?.data.times_out_at} />`}
       <//>`
     }
     <div class="columns">
@@ -184,13 +186,13 @@ function JobDetails({ watch, job }) {
             html`<${StreamOutput} key=${name} name=${name} content=${content} isLive=${isLive} />`,
         )}
         ${!isLive && data}
-        ${update?.silent && explanation.data.stack?.length > 0 && html`<${Stack} ...${explanation.data} />`}
+        ${isSilent && explanation.data.stack?.length > 0 && html`<${Stack} ...${explanation.data} />`}
         ${
           (job.started_at || trace.value?.jobs.length > 1) &&
           html`<${Timeline}
             job=${job}
             trace=${trace}
-            silentSince=${Date.parse(update?.silent && update.at)}
+            silentSince=${Date.parse(silentSince)}
             isMoving=${isLive && watch.freshness !== "offline"}
             detailsOf=${(row) =>
               html`<${RowDetails}
@@ -219,7 +221,7 @@ function JobDetails({ watch, job }) {
         <${Facts}
           job=${job}
           last=${attempts.value?.at(-1)}
-          isSilent=${Boolean(update?.silent)}
+          isSilent=${isSilent}
           hasTimeline=${trace.value && rowsOf(trace.value, 0).length > 1}
           explanation=${explanation} />
       </section>
@@ -313,10 +315,10 @@ function Explained({ explained, job, update }) {
         ${
           update
             ? html`<${Verdict} update=${update} sentence=${first} data=${explanation.data} />`
-            : html`<${Sentence} text=${first} withAges />`
+            : html`<${Sentence} text=${first} />`
         }
       </span>
-      <${Sentence} text=${rest.replace(" %", "\u00a0%")} withAges />
+      <${Sentence} text=${rest.replace(" %", "\u00a0%")} />
       ${cause && html` <span class="muted">Cause: ${cause}</span>`}
       ${
         start &&
