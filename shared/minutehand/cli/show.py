@@ -53,6 +53,7 @@ def show(output: Output, connection: Connection, job_id: JobId) -> None:
             output.table(details[name], columns, row=_row)
     if failed := [attempt for attempt in details["attempts"] if attempt.get("traceback")]:
         traceback = failed[-1]["traceback"]
+        output.text("Traceback, the innermost call first, libraries last:")
         _frames(output, traceback["frames"])
         for cause in traceback.get("causes") or ():
             names = dict.fromkeys((cause["type"], cause["message"]))

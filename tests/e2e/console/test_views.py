@@ -403,7 +403,7 @@ def test_an_outage_of_the_data_api_is_reported(
     visit: Visit, worker: HandWorker, respond: Callable[[Route], None]
 ) -> None:
     """If the Data API hangs or fails, the page names what it could not read, and later reads it."""
-    worker.enqueue()
+    job_id = worker.enqueue()
     visitor = visit(ADA, "/jobs", allow=(NETWORK,))
     page = visitor.page
     expect(page.locator(".freshness")).to_have_text("Live")
@@ -419,10 +419,12 @@ def test_an_outage_of_the_data_api_is_reported(
 
     for tab in (page, fresh):
         expect(tab.locator("tr.job-row")).to_have_count(2)
-    missing = {"message": "no function"}
-    visitor.context.route("**/explain_queue*", lambda r: r.fulfill(status=404, json=missing))
-    page.reload()
+    missing = {"message": "no function", "code": "42883"}
+    for name in ("explain_queue", "get_job"):
+        visitor.context.route(f"**/{name}*", lambda r: r.fulfill(status=404, json=missing))
+    visitor.open(f"/jobs/{job_id}")
     expect(page.locator(".incidents")).to_contain_text("Problems could not be read")
+    expect(page.locator(".failed")).to_contain_text("minutehand doctor")
 
 
 def test_a_form_enqueues_a_job_and_a_type_is_paused(visit: Visit, worker: HandWorker) -> None:
