@@ -89,7 +89,6 @@ function namesOf(lines) {
   return names.every(Boolean) ? `: ${names.join(", ")}` : "";
 }
 
-const COLLAPSED = "minutehand.problems";
 const idOf = ({ key, sentence }) => key ?? sentence;
 
 const NOT_READ = "Problems could not be read. `minutehand doctor` shows why.";
@@ -119,8 +118,9 @@ export function Incidents({ workspace, isApp }) {
     [workspace.id, isApp],
   );
   const [freshness, setFreshness] = useState("live");
-  // the problems that a person collapsed in this tab
-  const [known, setKnown] = useState(() => JSON.parse(sessionStorage.getItem(COLLAPSED)) ?? []);
+  // the problems of the workspace that a person collapsed in this tab
+  const stored = `minutehand.problems ${user?.id} ${workspace.id}`;
+  const [known, setKnown] = useState(() => JSON.parse(sessionStorage.getItem(stored)) ?? []);
   useRefresh(read, !isApp);
   useEffect(() => {
     if (isApp) return setFreshness("live");
@@ -163,7 +163,7 @@ export function Incidents({ workspace, isApp }) {
   if (lines.length === 0) return null;
   const here = [path, query].filter(String).join("?");
   const collapse = (ids) => {
-    sessionStorage.setItem(COLLAPSED, JSON.stringify(ids));
+    sessionStorage.setItem(stored, JSON.stringify(ids));
     setKnown(ids);
   };
   const isCollapsed = lines.every((line) => known.includes(idOf(line)));
