@@ -1700,8 +1700,8 @@ from (
       'running',
       '[Silent for {silent}, since {sign}|Last known update {age} ago ({last})|Last known update '
         '{age} ago|Worker {worker_id} has been running it since {leased_at}][, {seen}].[ 99 % of '
-        'the jobs of its type take {usual} or less.][ Running jobs of its type that are silent at '
-        'this line: {alike}.][ The last recorded call of its worker was at '
+        'the ended jobs of its type took {usual} or less.][ Running jobs of its type that are '
+        'silent at this line: {alike}.][ The last recorded call of its worker was at '
         '{missed_since}.| The worker has not renewed its lease since {late_since}.| '
         'Its worker last reported at {reported_at}.| '
         'Its worker has not reported on it since {unreported_since}.|][ The key of '

@@ -1273,7 +1273,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     assert re.match(
         r"Last known update \d+ m?s ago \(progress\), last seen in its step", said["sentence"]
     )
-    assert "all.py:134. 99 % of the jobs of its type take 1 s or less." in said["sentence"]
+    assert "all.py:134. 99 % of the ended jobs of its type took 1 s or less." in said["sentence"]
     assert "If 1 s should suffice, check its log" in remedy(said)
 
 
