@@ -9,8 +9,8 @@ import { Icon } from "./icons.js";
 import { Sentence, useNow } from "./when.js";
 
 /**
- * Return what a finding says of a running or queued job: for how long the job has been silent, or
- * that no worker serves its type. Return null if no finding is about the job.
+ * Return the trouble of a running or queued job, as `silent 4 min` or `no worker`. Return null if no
+ * finding is about the job.
  */
 function useTrouble(job, status, state, silentSince) {
   const { findings, attention } = useStore(problems);

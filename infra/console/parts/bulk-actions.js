@@ -76,7 +76,7 @@ const ACTIONS = {
       [
         `${as} is the nearest name that a worker has published.`,
         ...failuresOf(({ job_type: type, error }) => type === as && error),
-        "New jobs get the payloads, tags and keys. Then the first jobs are cancelled.",
+        "New jobs get the payloads, tags and keys. Then the old jobs are cancelled.",
       ].join(" "),
     states: ["queued"],
     kind: "no_worker",

@@ -481,7 +481,7 @@ const textsOf = (row, known) => [
 /** Number of jobs that a large group shows until a person opens it. */
 const CLOSED = 5;
 
-/** What the words of a group say of its time `since`. */
+/** Text before the time `since` of a group, by the kind of the group. */
 const SINCE = {
   silent: "oldest update",
   no_worker: "oldest",

@@ -128,7 +128,7 @@ class _JobFields(Model):
     error: str | None = None
     #: Queue time and duration of the job in milliseconds, as `{queue_ms, run_ms, runs}`.
     times: dict[str, Any] | None = None
-    #: The first simple values of the job's payload in one line, such as `to: a@b.test, count: 3`.
+    #: Up to three simple values of the payload in one line, such as `to: a@b.test, count: 3`.
     glimpse: str | None = None
 
     @property
