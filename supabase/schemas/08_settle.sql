@@ -11,6 +11,7 @@
 --     queue.read_items        parses the items of the request and sorts them by job.
 --     queue.settle            applies the outcomes of the items.
 --       queue.lock_held         locks leases and job rows, and returns the jobs it could not lock.
+--       queue.contested         returns jobs to retry whose unique keys other transactions take.
 --       queue.write_reports     stores the last progress, log lines and steps of the jobs.
 --       queue.decide            determines each job's next state and stores the attempt.
 --       queue.end_attempts      deletes the leases and updates the job rows, in one statement.
@@ -582,6 +583,45 @@ select coalesce(
 )
 $$;
 
+-- Return those of the jobs p_ids that must be retried after their cancel, but whose unique keys
+-- open transactions are taking. The retry of such a job could neither be done nor be refused yet.
+create function queue.contested(p_ids uuid[])
+returns uuid[]
+language plpgsql
+set lock_timeout = '100ms'
+set search_path = ''
+as $$
+declare
+  v_job record;
+  v_contested uuid[] := '{}';
+begin
+  for v_job in
+    select j.id, j.workspace_id, j.job_type, j.unique_key
+    from public.jobs as j
+    where j.id = any (p_ids)
+      and j.cancel_requested_at is not null
+      and j.unique_key is not null
+      and queue.retry_requested(j.id)
+    order by j.id
+  loop
+    begin -- only an insert waits for a key that an open transaction has inserted
+      insert into queue.job_keys (workspace_id, job_type, key, is_unique, job_id)
+      values (v_job.workspace_id, v_job.job_type, v_job.unique_key, true, v_job.id)
+      on conflict do nothing;
+      delete from queue.job_keys as u
+      where found
+        and u.workspace_id = v_job.workspace_id
+        and u.job_type = v_job.job_type
+        and u.key = v_job.unique_key
+        and u.is_unique;
+    exception when lock_not_available then
+      v_contested := v_contested || v_job.id;
+    end;
+  end loop;
+  return v_contested;
+end;
+$$;
+
 -- Apply the outcomes that workers report. The result of an item is applied, cancelled, stale (the
 -- lease number is old), not_found or busy (another transaction has locked the job). If a cancel was
 -- requested, the job is cancelled unless the outcome is completed. If the latest request also
@@ -615,6 +655,11 @@ begin
   end if;
   if not p_is_plain then -- skip jobs whose rows are locked by other transactions
     v_busy := queue.lock_held(array(select i.job_id from unnest(p_items) as i));
+    v_busy := v_busy || queue.contested(array(
+      select i.job_id
+      from unnest(p_items) as i
+      where i.job_id <> all (v_busy)
+    ));
     v_now := queue.clock();
     v_items := array( -- drop duplicate items
       select distinct on (i.job_id, i.fence) i
@@ -685,8 +730,14 @@ begin
       begin
         perform queue.retry(array[v_id], v_now);
       exception
-        when transaction_rollback then
-          raise; -- after a deadlock, the worker settles again
+        when connection_exception
+          or transaction_rollback
+          or insufficient_resources
+          or object_not_in_prerequisite_state
+          or operator_intervention
+          or system_error
+          or internal_error then
+          raise; -- after a temporary error, such as a lock timeout, the worker settles again
         when others then -- an error would undo the settlement of all items
           raise warning 'job % stays cancelled: % (%)', v_id, sqlerrm, sqlstate;
       end;

@@ -64,7 +64,7 @@ begin
     );
     perform queue.admit(
       'changes',
-      p_count => cardinality(p_ids) + cardinality(v_children)
+      p_count => (cardinality(p_ids) + cardinality(v_children)) * (1 + p_retry::integer)
     );
     perform queue.hold_jobs(p_ids || v_children[:100]);
     perform queue.cancel(

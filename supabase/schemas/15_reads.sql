@@ -1673,7 +1673,8 @@ from (
       'refused',
       'The database cannot change the job''s row. The change is retried at {retry_at}.',
       '[Restore the missing object{is_missing}. The doctor has the statement if it is part of '
-        'Minutehand|Fix the trigger or constraint that rejects the change], then wait.',
+        'Minutehand|End that transaction{is_taking}|Fix the trigger or constraint that rejects the '
+        'change], then wait.',
       '[doctor{is_missing}|explain {job_id}]',
       null
     ),
@@ -2909,6 +2910,8 @@ begin
         || jsonb_build_object('is_missing', case
           -- an undefined function, table, column, object or schema
           when v_found.failure ~ '[(](42883|42P01|42703|42704|3F000)[)]$' then ''
+        end, 'is_taking', case
+          when v_found.failure ^@ 'an open transaction is taking' then ''
         end)
     );
   elsif p_job.status = 'processing' then

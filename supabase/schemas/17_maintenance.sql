@@ -80,6 +80,7 @@ declare
   v_half constant integer := cardinality(p_ids) / 2;
   v_done integer := cardinality(p_ids);
   v_items queue.worker_item[];
+  v_settled record;
 begin
   begin
     if p_task = 'retention' then
@@ -102,8 +103,11 @@ begin
       )
       from unnest(v_items) as i
       group by i.error -> 'reason';
-      perform queue.publish(s.changes, p_now)
-      from queue.settle(v_items, false) as s;
+      v_settled := queue.settle(v_items, false);
+      if v_settled.results::jsonb @> '[{"outcome": "busy"}]' then
+        raise 'an open transaction is taking the unique key';
+      end if;
+      perform queue.publish(v_settled.changes, p_now);
     else
       v_done := case p_task
         when 'promotion' then queue.promote(p_ids, p_now)

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.contract.observed import ask, later, refused
-from tests.support.engine import ACME, ADA, ERROR, Engine, Json, handle, ids_of
+from tests.support.engine import ACME, ADA, ERROR, Engine, Json, handle, ids_of, remedy
 
 CHILD = [{"job_type": "work"}]
 #: The states of a job in which each function accepts the job.
@@ -261,18 +261,50 @@ def test_a_retry_that_cannot_be_done_leaves_the_job_cancelled(engine: Engine) ->
     assert states == ["cancelled", "cancelled", "pending", "pending"]
 
 
-def test_a_deadlock_does_not_lose_a_requested_retry(engine: Engine) -> None:
+@pytest.mark.parametrize("code", ["40P01", "55P03"])
+def test_a_lock_does_not_lose_a_requested_retry(engine: Engine, code: str) -> None:
     job_id, lease = engine.start()
     cancel(engine, job_id, retry=True)
-    deadlock = "raise 'no' using errcode = '40P01';"
-    engine.add_trigger("before update", deadlock, "new.generation > old.generation")
+    error = f"raise 'no' using errcode = '{code}';"
+    engine.add_trigger("before update", error, "new.generation > old.generation")
 
-    with pytest.raises(psycopg.errors.DeadlockDetected):
+    with pytest.raises(psycopg.errors.OperationalError):
         engine.settle(lease, "cancelled")
     engine.run("drop trigger z_own on jobs")
     engine.settle(lease, "cancelled")
 
     assert engine.status(job_id) == "pending"
+
+
+@pytest.mark.parametrize(("end", "state"), [("rollback", "pending"), ("commit", "cancelled")])
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_requested_retry_waits_for_a_transaction_that_takes_its_key(
+    engine: Engine, end: str, state: str, is_lost: bool
+) -> None:
+    """Other jobs end in the meantime, also after their worker was lost."""
+    unique = {"key": "u", "until": "leased"}
+    job_id, lease = engine.start(unique=unique)
+    other, free = engine.start()
+    for each in (job_id, other):
+        cancel(engine, each, retry=True)
+
+    def settle() -> None:
+        if is_lost:
+            engine.elapse(61)
+        else:
+            engine.settle_all([{**handle(each), "outcome": "cancelled"} for each in (lease, free)])
+
+    with engine.open_transaction() as user:
+        user.enqueue(unique=unique)
+        settle()
+        assert [engine.status(each) for each in (job_id, other)] == ["processing", "pending"]
+        ends_transaction = remedy(engine.explain(job_id)).startswith("End that transaction")
+        assert ends_transaction == is_lost
+        user.run(end)
+    settle()
+
+    assert engine.status(job_id) == state
+    assert engine.events(job_id).count("job.reclaimed") == is_lost
 
 
 def test_a_tree_is_cancelled_whole(engine: Engine) -> None:

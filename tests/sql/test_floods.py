@@ -515,6 +515,13 @@ def test_a_search_costs_at_most_a_quarter_of_the_burst(engine: Engine, ada: Engi
     assert engine.one(LEFT) >= 32 - 8 - 1
 
 
+def test_a_cancel_pays_for_the_retry_too(engine: Engine, ada: Engine) -> None:
+    engine.stop_clock()
+    job_id = engine.enqueue()
+    ada.rpc("cancel_job", p_job_id=job_id, p_retry=True)
+    assert engine.one(LEFT) == 10_000 - 2
+
+
 def test_a_statement_pays_for_its_rows_alone(engine: Engine, ada: Engine) -> None:
     """A statement costs a person about one token of the rate limit for each row that it changes."""
     engine.stop_clock()
