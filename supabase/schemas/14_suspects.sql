@@ -25,8 +25,8 @@
 -- guilty, suspect or innocent.
 -- guilty: Only this job can have ended the process.
 -- suspect: This job or another job of the process may have ended the process.
--- innocent: The stack trace of the process shows code of another job type, or the host killed the
---   process because it did not stop in time, so this job did not end the process.
+-- innocent: The stack trace of the process shows code of another job type, or the process was
+--   stopped on purpose, so this job did not end the process.
 --
 -- The evidence of how a process ended contains a list of the jobs in the process. A job that is
 -- missing from the list may still be guilty, because the job may have begun after the process wrote
@@ -163,7 +163,7 @@ select coalesce(
   ' (' || nullif(concat_ws(
     ', ',
     coalesce(
-      p_evidence ->> 'signal',
+      replace(p_evidence ->> 'signal', 'SIGSTOP', 'after SIGSTOP'), -- it only stops a process
       'exit code ' || (p_evidence ->> 'exit_code')
     ),
     (p_evidence ->> 'memory_mb') || ' MB'
@@ -179,6 +179,20 @@ language sql immutable
 set search_path = ''
 as $$
 select case p_count when 1 then '1 other job' else p_count || ' other jobs' end
+$$;
+
+-- Return the time of a worker's last recorded call. Renewals change the worker's leases only.
+create function queue.called_at(p_worker queue.workers)
+returns timestamptz
+language sql stable
+set search_path = ''
+as $$
+select greatest(
+  p_worker.seen_at,
+  max(l.expires_at - make_interval(secs => l.lease_seconds))
+)
+from queue.leases as l
+where l.worker = p_worker.worker
 $$;
 
 -- Return the time at which the key of a worker expired, if the last recorded call of the worker, at
@@ -289,7 +303,7 @@ select coalesce(array_agg(
         'message', format(
           case b.verdict
             when 'innocent'
-              then 'attempt %1$s does not count: %4$s ended the process of worker %2$s%3$s'
+              then 'attempt %1$s does not count: the process of worker %2$s ended%3$s%4$s'
             when 'suspect' then 'attempt %1$s does not count: '
               || case
                 when w.evidence is null then 'the last recorded call of worker %2$s was at %6$s,'
@@ -306,7 +320,10 @@ select coalesce(array_agg(
           l.attempt,
           w.worker_id,
           queue.process_end(w.evidence),
-          coalesce('a job of ' || (w.evidence ->> 'guilty_type'), 'the host'),
+          coalesce(
+            ' while code of the job type ' || (w.evidence ->> 'guilty_type') || ' ran',
+            case when w.evidence ->> 'signal' <> 'SIGSTOP' then ' while its host stopped' end
+          ),
           queue.other_jobs(b.others),
           to_char(c.at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"+00"') || coalesce(
             to_char(

@@ -1708,8 +1708,8 @@ from (
         'Its worker has not reported on it since {unreported_since}.|][ The key of '
         'the worker expired at {key_expired_at}.| The key of the worker was revoked at '
         '{key_revoked_at}.|][ {death}. It runs with {beside} of them and '
-        'nothing else.| {death}. It runs alone.|][ An earlier process of it was ended by '
-        '{killer}.][ The role job_worker lacks a right (`{not_granted}`), so its outcome is not '
+        'nothing else.| {death}. It runs alone.|][ An earlier process of it ended while {killer} '
+        'ran in it.][ The role job_worker lacks a right (`{not_granted}`), so its outcome is not '
         'stored.| Its worker lacks {a_right}, so its outcome is not stored.|][ One call of its '
         'processor runs it and {batched}.| It waits for {next_call}.|][ Its database session (pid '
         '{pid}) waits for a lock of the session with pid {blocker}.][ Session {own_blocker} '
@@ -1889,8 +1889,8 @@ from (
       'no_processor',
       'No running worker serves the job type {job_type} in the queue {queue}.[ It waits with '
         '{others} of its type.][ Worker '
-        '{last_worker}{process_end} served it, and was last seen at {last_seen}.][ Workers '
-        'serve: {served}.][ The key of its last worker expired at {key_expired_at}.]',
+        '{last_worker}{process_end} served it, and its last recorded call was at {last_seen}.][ '
+        'Workers serve: {served}.][ The key of its last worker expired at {key_expired_at}.]',
       '[Workers that have {job_type} serve only other queues. Start one with `minutehand serve '
         '--queue {not_served}`, or for all queues.|If a deploy removed {once_served}, deploy '
         'it again. Otherwise start its worker again.|Otherwise, write '
@@ -1959,8 +1959,8 @@ from (
     ),
     (
       'suspect',
-      '{death}[, ended by {killer}]. It runs [next, with {beside} of them and nothing else|alone '
-        'next].',
+      '{death}[, while {killer} ran in it]. It runs [next, with {beside} of them and nothing '
+        'else|alone next].',
       'Nothing to do until {patience_until}. A worker that runs no jobs starts it. After that:',
       'doctor',
       '/overview'
@@ -2910,7 +2910,8 @@ begin
         || jsonb_build_object('is_missing', case
           -- an undefined function, table, column, object or schema
           when v_found.failure ~ '[(](42883|42P01|42703|42704|3F000)[)]$' then ''
-        end, 'is_taking', case
+        end)
+        || jsonb_build_object('is_taking', case
           when v_found.failure ^@ 'an open transaction is taking' then ''
         end)
     );
@@ -3106,7 +3107,7 @@ begin
               select jsonb_build_object(
                 'once_served', p_job.job_type,
                 'last_worker', w.worker_id,
-                'last_seen', w.seen_at,
+                'last_seen', queue.called_at(w),
                 'process_end', queue.process_end(w.evidence)
               )
               from queue.workers as w
@@ -4146,8 +4147,8 @@ select jsonb_build_object(
     order by e.seq desc
     limit 1
   ),
-  -- The job that ended an earlier process of the job: its type, and its id if a loss has shown
-  -- which job it was. Null while the type is unknown, or while several jobs may have ended the
+  -- The job that may have ended an earlier process of the job: its type, and its id if it has lost
+  -- a process itself. Null while the type is unknown, or while several jobs may have ended the
   -- process.
   'killer', case
     when p_job.error_data ->> 'reason' = 'process_died' then coalesce(

@@ -712,11 +712,7 @@ begin
       null,
       jsonb_build_object('worker_id', w.worker_id, 'key_expired_at', k.expired_at)
     from queue.workers as w
-    cross join lateral (
-      select greatest(w.seen_at, max(o.expires_at - make_interval(secs => o.lease_seconds)))
-      from queue.leases as o
-      where o.worker = w.worker
-    ) as c (at)
+    cross join lateral queue.called_at(w) as c (at)
     cross join lateral queue.key_end(w, c.at) as k (expired_at)
     where p_workspace_id is null
       and w.ended_at is null
@@ -2128,7 +2124,7 @@ begin
       l.worker_id,
       l.version,
       l.started_at,
-      coalesce(a.seen_at, l.seen_at) as seen_at,
+      greatest(l.seen_at, h.renewed_at) as seen_at,
       l.ended_at,
       queue.process_end(l.evidence) as process_end,
       case when a.worker is null then l.key_expired_at end as key_expired_at,
@@ -2146,6 +2142,7 @@ begin
       limit 200
     ) as l
     left join unnest(v_alive) as a on a.worker = l.worker
+    left join queue.lease_holders(null, v_now) as h on h.worker = l.worker
     join asked as o on l.job_types is null or o.job_type = any (l.job_types)
   )
   select jsonb_agg(

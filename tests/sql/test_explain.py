@@ -250,7 +250,7 @@ def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -
         worker.lease_call(0, worker="w1", job_types=["work"])
     said = engine.explain(job_id)
     assert (said["reason"], "0 0 30 2 *" in said["cause"]) == ("no_processor", True)
-    assert "Worker w2 served it, and was last seen at" in said["sentence"]
+    assert "Worker w2 served it, and its last recorded call was at" in said["sentence"]
     assert remedy_command(said) == "minutehand types other"
     engine.revoke_keys()
     assert remedy_command(engine.explain(job_id)) == "minutehand token worker"
@@ -1291,15 +1291,23 @@ def test_a_worker_that_does_not_report_is_not_called_silent_before_its_renewal(
 
 
 def test_a_renewal_is_a_call(engine: Engine) -> None:
-    """Without a worker, the time since which no call has completed is that of the last renewal."""
-    _, lease = engine.start()
-    engine.advance(20)
+    """Without a worker, the time of the last call is that of the last renewal."""
+    engine.register(lease_seconds=900)
+    engine.enqueue()
+    lease = engine.lease_one(job_types=["work"])
+    engine.advance(300)
     engine.report(lease)
-    renewed = engine.now()
-    engine.advance(200)
+    renewed = f"{engine.now():%F %T}"[:-1]
+    engine.advance(300)
     said = engine.findings()["no_worker"]
-    assert f"completed since {renewed:%F %T}"[:-1] in said["sentence"]
+    assert f"completed since {renewed}" in said["sentence"]
     assert "If one runs" in remedy(said)
+    engine.register("other")
+    engine.lease_call(0, worker="w2", job_types=["other"])
+    said = engine.explain(engine.enqueue())
+    assert f"served it, and its last recorded call was at {renewed}" in said["sentence"]
+    [line] = engine.rpc("list_job_types", p_job_type="work")["types"]
+    assert line["serving"][0]["seen_at"].replace("T", " ").startswith(renewed)
 
 
 def test_a_running_job_shows_what_follows_at_its_timeout(engine: Engine) -> None:

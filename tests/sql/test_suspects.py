@@ -224,20 +224,25 @@ def test_what_its_stack_names_pays_and_the_others_run_on(engine: Engine) -> None
     assert states(engine, [*ids, foreign]) == {("pending", 0, 0)}
     assert states(engine, [guilty]) == {("pending", 1, 1)}
     assert engine.rows("select job_id::text from queue.suspects") == [guilty]
-    assert "a job of bad ended the process" in engine.job(foreign)["error_message"]
+    message = engine.job(foreign)["error_message"]
+    assert message.endswith("ended (SIGKILL) while code of the job type bad ran")
     evidence = engine.job(ids[0])["error_data"]["evidence"]
     assert (evidence["jobs"], evidence["jobs_in_it"]) == ([guilty], 2)
     assert {*ids_of(workers.lease()[1])} == {*ids, foreign}
     assert engine.settle(other)["outcome"] == "applied"
 
 
-def test_a_process_that_its_host_killed_costs_no_attempt(engine: Engine) -> None:
-    """A host kills a process that does not stop in time. The only job of the process runs again."""
+@pytest.mark.parametrize(
+    ("signal", "end"),
+    [("SIGKILL", "ended (SIGKILL) while its host stopped"), ("SIGSTOP", "ended (after SIGSTOP)")],
+)
+def test_a_process_that_was_stopped_costs_no_attempt(engine: Engine, signal: str, end: str) -> None:
+    """The only job of the process runs again, and its error states how the process ended."""
     job = engine.enqueue()
-    Workers(engine).crash(stopped=True)
+    Workers(engine).crash(stopped=True, signal=signal)
 
     assert states(engine, [job]) == {("pending", 0, 0)}
-    assert "the host ended the process" in engine.job(job)["error_message"]
+    assert engine.job(job)["error_message"].endswith(end)
     assert engine.count("queue.suspects") == 0
 
 
@@ -378,7 +383,7 @@ def test_neither_of_two_jobs_that_end_their_process_is_named_as_the_first(engine
 
     for job_id in poison:
         workers.die(alone[job_id], jobs=[job_id], running=1)
-        assert "ended by" not in engine.explain(beside)["sentence"]
+        assert "ran in it" not in engine.explain(beside)["sentence"]
 
 
 def test_a_death_is_explained_until_its_job_has_ended(engine: Engine) -> None:
@@ -409,9 +414,8 @@ def test_a_death_is_explained_until_its_job_has_ended(engine: Engine) -> None:
     for times, reason in (("once", "backing_off"), ("twice", "failed")):
         workers.die(worker, jobs=[poison], running=1, memory_mb=1900)
         if times == "once":
-            assert (
-                f"process of it was ended by work {poison}." in engine.explain(beside)["sentence"]
-            )
+            sentence = engine.explain(beside)["sentence"]
+            assert f"An earlier process of it ended while work {poison} ran in it." in sentence
             engine.settle(innocent)
         result = engine.explain(poison)
         assert result["reason"] == reason
