@@ -415,6 +415,44 @@ begin
 end;
 $$;
 
+-- Make those of the jobs p_ids due that wait for a retry or for their scheduled time. The caller
+-- must have locked the jobs. Return the number of these jobs.
+create function queue.run_now(p_ids uuid[], p_now timestamptz)
+returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_ids constant uuid[] := array(
+    select j.id
+    from public.jobs as j
+    where j.id = any (p_ids)
+      and j.status = 'pending'
+      and coalesce(j.next_retry_at, j.scheduled_for) > p_now
+    order by j.id
+  );
+begin
+  if v_ids = '{}' then
+    return 0;
+  end if;
+  perform queue.leave_places(v_ids);
+  update public.jobs
+  set
+    next_retry_at = null,
+    scheduled_for = null,
+    start_by_seconds = null,
+    start_by_at = null,
+    last_seq = last_seq + 1
+  where id = any (v_ids);
+  perform queue.append_event(v_ids, 'job.redriven', '{}', p_now, p_is_counted => true);
+  perform queue.place(j, p_now)
+  from public.jobs as j
+  where j.id = any (v_ids)
+  order by j.id;
+  return cardinality(v_ids);
+end;
+$$;
+
 create function public.retry_job(p_job_id uuid, p_payload jsonb default null)
 returns jsonb
 language plpgsql
@@ -462,29 +500,7 @@ begin
         )
       );
     end if;
-  elsif v_job.status = 'pending'
-    and coalesce(v_job.next_retry_at, v_job.scheduled_for) > v_now
-  then
-    perform queue.leave_places(array[p_job_id]);
-    update public.jobs
-    set
-      next_retry_at = null,
-      scheduled_for = null,
-      start_by_seconds = null,
-      start_by_at = null,
-      last_seq = last_seq + 1
-    where id = p_job_id;
-    perform queue.append_event(
-      array[p_job_id],
-      'job.redriven',
-      '{}',
-      v_now,
-      p_is_counted => true
-    );
-    perform queue.place(j, v_now)
-    from public.jobs as j
-    where j.id = p_job_id;
-  else
+  elsif queue.run_now(array[p_job_id], v_now) = 0 then
     perform queue.refuse(
       409,
       'invalid_state',
@@ -538,7 +554,7 @@ declare
   v_until constant timestamptz := clock_timestamp() + interval '2 seconds';
   v_states constant jsonb := coalesce(p_filter -> 'state', p_filter -> 'status');
   v_allowed constant jsonb := case
-    when p_is_retry then '["failed", "cancelled"]'
+    when p_is_retry then '["failed", "cancelled", "scheduled", "retrying"]'
     else '["pending", "processing", "waiting", "queued", "scheduled", "retrying", "running",
       "suspended"]'
   end;
@@ -604,7 +620,7 @@ begin
       from unnest(v_found.ids) as f (id)
       join public.jobs as j on j.id = f.id
       where case
-        when p_is_retry then not exists (
+        when p_is_retry then j.finished_at is null or not exists (
           select from queue.job_keys as u
           where u.workspace_id = j.workspace_id
             and u.job_type = j.job_type
@@ -631,7 +647,7 @@ begin
   if p_is_retry then
     perform queue.admit('changes', p_workspace_id, p_count => cardinality(v_ids));
     perform queue.hold_jobs(v_ids);
-    v_count := queue.retry(v_ids, v_now);
+    v_count := queue.retry(v_ids, v_now) + queue.run_now(v_ids, v_now);
     perform queue.wake_worker(v_now) where v_count > 0;
   else
     perform queue.cancel(v_ids, v_now, p_retry => p_then_retry);
@@ -691,8 +707,9 @@ select queue.change_jobs(p_workspace_id, p_filter, p_limit, p_cursor, true)
 $$;
 comment on function public.retry_jobs is
   E'Retry failed jobs that match a filter of list_jobs, at most p_limit (1,000): {count, more, '
-  'cursor}.\n\nFor managers. A filter with the state cancelled retries cancelled jobs. While more '
-  'is true, call again with the cursor as p_cursor.';
+  'cursor}.\n\nFor managers. A filter with the state cancelled retries cancelled jobs, and one '
+  'with the state scheduled or retrying runs these jobs now. While more is true, call again with '
+  'the cursor as p_cursor.';
 select queue.allow('authenticated, service_role', 'public.retry_jobs');
 
 create function public.replay_job(p_job_id uuid, p_request jsonb default '{}')

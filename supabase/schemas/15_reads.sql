@@ -385,6 +385,7 @@ declare
     'tag', 'p.tags @> array[%L]',
     'payload', 'p.payload @> %L',
     'created_after', 'p.created_at >= %L',
+    'created_before', 'p.created_at < %L',
     'error', 'strpos(lower(queue.error_line(p.error_message, p.error_data)), lower(%L)) > 0',
     'error_fingerprint', '%L in (queue.fingerprint(p.error_message, p.error_data, p.job_type),
       queue.fingerprint(p.error_message, p.error_data))', -- as earlier releases returned it
@@ -1511,7 +1512,7 @@ from (
   cross join lateral (
     values
       (f.words, null),
-      ('Then [run{is_delayed} the job now|retry {these}|retry the job].', 'retry {job_id}')
+      ('Then [run{is_delayed} the job now|retry {failed}].', 'retry {job_id}')
   ) as s (words, command)
   union all -- advice for several reasons, before the other advice for one of these reasons
   select r as reason, null as sentence, s.words, s.command, s.path
@@ -1617,7 +1618,7 @@ from (
     (
       'failed',
       null,
-      'Then [run{is_delayed} the job now|retry {these}|retry the job]. Finished steps are kept.',
+      'Then [run{is_delayed} the job now|retry {failed}]. Finished steps are kept.',
       'retry {job_id}',
       null
     ),
@@ -1665,7 +1666,7 @@ from (
     (
       'failed:rate',
       null,
-      'Then [run{is_delayed} the job now|retry {these}|retry the job].',
+      'Then [run{is_delayed} the job now|retry {failed}].',
       'retry {job_id}',
       null
     ),
@@ -2193,16 +2194,24 @@ from (
       '{count} of [{many} are silent, the longest|{job_type} has been silent] since {since}[, '
         'each {all_seen}|, {shared}|].',
       '[The first was last seen {seen}. ]Find out what the call [{shared}|that hangs] waits for, '
-        'and give it a time limit. Then cancel and retry [those of {many} that hang|the job if it '
-        'hangs]. Finished steps are kept. Jobs of {job_type} count as silent {limit} after their '
-        'last update.',
-      '[ls --state running --type {many}|explain {job_id}]',
+        'and give it a time limit. [Of {many}, the one silent the longest|The job]:',
+      'explain {job_id}',
+      '/jobs/{job_id}'
+    ),
+    (
+      'silent_jobs',
+      null,
+      'Then cancel and retry [those of {many} that hang|the job if it hangs]. Finished steps are '
+        'kept. Jobs of {job_type} count as silent {limit} after their last update.',
+      null,
       '[/jobs?state=attention&job_type={many}|/jobs/{job_id}]'
     ),
     (
       'retrying_jobs',
-      '[{at_least}]{count} of {job_type} are retrying: {error}.',
-      'Then run these jobs now, or wait. The next attempt is due at {next_at}.',
+      '[{at_least}]{count} of {job_type} are retrying: {error}. Attempts used: {used}[, the next '
+        'due from {next_at} to {last_at}|, the next due at {next_at}|]. The first job started at '
+        '{since}.',
+      'Then run these jobs now, or wait.',
       null,
       '/jobs?state=retrying&job_type={job_type}'
     ),
@@ -3969,6 +3978,7 @@ begin
         'code', v_error.code,
         'place', v_error.place,
         'is_delayed', case when p_job.status = 'pending' then '' end,
+        'failed', 'the job',
         'which', case when p_is_open then p_job.workspace_id end
       )
       || coalesce(
@@ -4218,6 +4228,10 @@ select queue.render_guidance(
   queue.names_of(j, null) || jsonb_build_object(
     'job_id', case when p_jobs = 1 then j.id end, -- neither a command nor a link for one of several
     'these', case when p_jobs > 1 then 'these jobs' end,
+    'failed', case -- only failed jobs can be retried
+      when p_jobs = 1 then 'the job'
+      when j.status = 'failed' then 'these jobs'
+    end,
     'code', e.code,
     'place', e.place
   ),

@@ -463,6 +463,7 @@ select jsonb_object_agg(
         select
           d.workspace_id,
           'no_worker' as kind,
+          case d.cause when 'unserved' then 'no_processor' else 'no_worker' end as reason,
           d.job_type,
           d.jobs,
           d.job_ids,
@@ -1052,6 +1053,12 @@ retrying as materialized (
     (array_agg(j.id order by n.next_at, j.id))[:200] as job_ids,
     min(j.started_at) as since,
     min(n.next_at) as next_at,
+    max(n.next_at) as last_at,
+    bool_or(j.status = 'pending' and n.next_at is null) as is_due,
+    min(j.attempts) as fewest,
+    max(j.attempts) as most,
+    min(j.max_attempts) as least_allowed,
+    max(j.max_attempts) as most_allowed,
     queue.fingerprint(j.error_message, j.error_data) as print,
     min(queue.short_error(j.error_message, j.error_data)) as error
   from (
@@ -1119,17 +1126,27 @@ select
     'print', r.print,
     'jobs', sum(r.jobs),
     'error', min(r.error),
-    'next_at', min(r.next_at),
-    'job_id', (
-      array_agg(r.job_ids[1] order by r.next_at) filter (where r.next_at is not null)
-    )[1],
-    'advice', jsonb_path_query_array( -- only failed jobs can be retried
-      queue.error_advice((array_agg(r.job_ids[1] order by r.next_at))[1], 2),
-      '$[*] ? (!(@.words starts with "Then retry"))'
+    'used', concat(
+      concat_ws(' to ', min(r.fewest), nullif(max(r.most), min(r.fewest))),
+      ' of ' || nullif(min(r.least_allowed), case -- one limit for all jobs
+        when min(r.least_allowed) < max(r.most_allowed) then min(r.least_allowed)
+      end)
     ),
-    'attention', jsonb_agg(to_jsonb(r) - 'next_at'),
+    'advice', queue.error_advice((array_agg(r.job_ids[1] order by r.next_at))[1], 2),
+    'attention', jsonb_agg(
+      to_jsonb(r) - '{next_at,last_at,is_due,fewest,most,least_allowed,most_allowed}'::text[]
+    ),
     'at_least', case when bool_or(r.more) then 'At least ' end
-  )
+  ) || case
+    when bool_or(r.is_due) then '{}'
+    else jsonb_build_object(
+      'next_at', min(r.next_at),
+      'last_at', nullif(
+        date_trunc('second', max(r.last_at)),
+        date_trunc('second', min(r.next_at))
+      )
+    )
+  end
 from retrying as r
 group by r.job_type, r.print
 union all
@@ -1882,12 +1899,13 @@ comment on function public.explain_queue is
   'Findings, worst first, and holders for which jobs wait, most jobs first: {now, verdict, '
   'findings: [{verdict, reason, key, sentence, since, cause, jobs, silent, unserved, next: '
   '[{kind, words, command, path}]}], attention: [{workspace_id, kind, job_type, jobs, more, '
-  'job_ids, since, error, print, next, nearest, seen}], holders: [{jobs, more, since, kind, '
-  'reason, sentence, cause, next, holder, job_id, job_types, keys}], backlog, last_tick_seconds}. '
-  'silent has the time of the last update of each silent job, unserved the job types that no '
-  'worker serves. attention has up to 200 ids of the jobs that are silent, have no_worker, are '
-  'retrying or failed in the last hour. print: identifies the error, and ends the key of a '
-  'finding about it. Only operators may omit p_workspace_id.';
+  'job_ids, since, error, print, next, nearest, seen, reason}], holders: [{jobs, more, since, '
+  'kind, reason, sentence, cause, next, holder, job_id, job_types, keys}], backlog, '
+  'last_tick_seconds}. silent has the time of the last update of each silent job, unserved the '
+  'job types that no worker serves. attention has up to 200 ids of the jobs that are silent, have '
+  'no_worker, are retrying or failed in the last hour. print: identifies the error, and ends the '
+  'key of a finding about it. reason: of the finding about jobs that have no_worker. Only '
+  'operators may omit p_workspace_id.';
 select queue.allow(
   'authenticated, job_worker, service_role',
   'public.explain_queue'

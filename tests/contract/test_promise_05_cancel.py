@@ -413,6 +413,19 @@ def test_a_bulk_passes_over_what_cannot_change_and_ends(engine: Engine) -> None:
     assert sum(bulk(engine, "retry_jobs", {"status": ["cancelled"]}, 2)) == 0
 
 
+def test_a_bulk_runs_delayed_jobs_now(engine: Engine) -> None:
+    engine.enqueue_many(2, delay_seconds=3600)
+    engine.enqueue(unique={"key": "u"})
+    engine.settle(engine.lease_one(), "retry", error={"message": "no"}, retry_after_seconds=3600)
+    assert engine.lease() == []
+
+    states = ["scheduled", "retrying"]
+    assert sum(bulk(engine, "retry_jobs", {"state": states}, 2)) == 3
+
+    assert len(engine.lease()) == 3
+    assert sum(bulk(engine, "retry_jobs", {"state": states}, 2)) == 0
+
+
 def test_a_large_family_ends_and_runs_again_in_slices(engine: Engine) -> None:
     """Maintenance cancels and retries 1,200 child jobs in limited groups.
 

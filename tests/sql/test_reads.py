@@ -64,6 +64,7 @@ def test_a_list_shows_what_a_plain_query_would(engine: Engine, ada: Engine) -> N
         "error": ("'E: ' || error_message ilike '%%' || %s", ["of FAILED", "e: 100% of retry"]),
         "search": ("'E: ' || error_message ilike '%%' || %s", ["of WAITING", "e: 100% of retry"]),
         "created_after": ("created_at >= %s", [middle]),
+        "created_before": ("created_at < %s", [middle]),
         "concurrency_key": ("concurrency_key = %s", ["k"]),
         "worker_id": (
             "%s in (select w.worker_id from queue.workers as w join (select a.worker from"

@@ -498,6 +498,7 @@ export type JobFilter = {
   /** Fields that the payload of a job must contain, with these values. */
   payload?: JsonObject | undefined;
   created_after?: string | undefined;
+  created_before?: string | undefined;
   /** Text that the error message of a job must contain. */
   error?: string | undefined;
   error_fingerprint?: string | undefined;

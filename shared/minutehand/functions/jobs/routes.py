@@ -161,7 +161,7 @@ async def cancel_jobs(body: CancelJobs, queue: CallerQueue, services: Provided) 
 
 @router.post("/jobs/retry")
 async def retry_jobs(body: ManyJobs, queue: CallerQueue, services: Provided) -> dict[str, Any]:
-    """Retry a batch of a workspace's failed jobs that match the filter.
+    """Retry a batch of a workspace's failed or delayed jobs that match the filter.
 
     Only managers of the workspace may call the route.
     """
