@@ -20,6 +20,7 @@ from minutehand.install.rewrite import Schemas
 from minutehand.install.sources import upgrade_migrations
 from minutehand.install.tenancy import Tenants, existing
 from minutehand.version import VERSION
+from supabase_local.migrations import MigrationFailed
 from supabase_local.postgres import Postgres
 from tests.install.projects import HostedDatabase, hosted_database, install
 from tests.install.second import make_release
@@ -198,6 +199,22 @@ def old_project(tmp_path: Path) -> Path:
     (tmp_path / "supabase/migrations").mkdir(parents=True)
     write(tmp_path, first_release(SCHEMAS, Tenants()))
     return tmp_path
+
+
+def test_an_upgrade_names_a_function_of_the_project_that_would_stop_it(
+    texts: list[str], hosted: HostedDatabase, old_project: Path
+) -> None:
+    """Release 0.5.6 drops a function that the project's function calls in a parsed body."""
+    hosted.apply(old_project)
+    own = "create or replace function public.stop(id uuid) returns jsonb language sql"
+    call = "select public.cancel_job(id);"
+    hosted.as_owner(f"{own} begin atomic {call} end")
+    upgrade(old_project, texts, SCHEMAS)
+
+    with pytest.raises(MigrationFailed, match=r"the body of (public\.)?stop\(uuid\) calls"):
+        hosted.apply(old_project)
+    hosted.as_owner(f"{own} as $$ {call} $$")
+    hosted.apply(old_project)
 
 
 def test_an_upgrade_in_flight_loses_no_job_and_runs_none_twice(

@@ -1,3 +1,32 @@
+-- Stop if a function of the project has a parsed body (begin atomic) that calls a function which
+-- the next migration drops. Postgres would then reject the next migration.
+do $check$
+declare
+  v_names constant text := (
+    select string_agg(distinct p.oid::regprocedure::text, ', ')
+    from pg_proc as f
+    join pg_namespace as n on n.oid = f.pronamespace
+    join pg_depend as d
+      on d.refclassid = 'pg_proc'::regclass
+      and d.refobjid = f.oid
+      and d.classid = 'pg_proc'::regclass
+    join pg_proc as p on p.oid = d.objid
+    cross join lateral replace(oidvectortypes(f.proargtypes), ', ', ',') as t (types)
+    where format('%s.%s(%s)', n.nspname, f.proname, t.types)
+        = any (string_to_array('{dropped}', ';'))
+      and p.pronamespace <> 'queue'::regnamespace
+      and not (p.pronamespace = 'public'::regnamespace and p.proname = any ('{functions}'))
+  );
+begin
+  if v_names is not null then
+    raise dependent_objects_still_exist
+      using message = format('the upgrade replaces functions that the body of %s calls', v_names),
+        hint = 'Nothing was changed. Create each of these functions again with its body in quotes '
+          '(as $$ … $$) in place of `begin atomic`, then run this again.';
+  end if;
+end;
+$check$;
+
 -- Replace the engine's functions by functions that wait, until the next migration has upgraded the
 -- engine. A call must not wait inside an old function, because the statements after the wait would
 -- run on the new schema. A replaced function waits for the upgrade before its first statement, and

@@ -32,6 +32,8 @@ FILE_NAME = re.compile(r"[0-9]+_.*\.sql$")
 #: Pattern of the file name of a migration that `python -m infra.release` writes.
 RELEASE_NAME = re.compile(r"^[0-9]{14}_[a-z]+_(?P<release>[0-9]+_[0-9]+_[0-9]+)\.sql$")
 _HEADER = re.compile(r"\A-- Installed by minutehand (?P<version>\d[\w.]*\w)")
+#: Pattern of a statement with which a release drops a function, also before creating it again.
+_DROPPED = re.compile(r"^drop function (.+\));$", re.MULTILINE)
 _PART = re.compile(
     r"^-- minutehand: (?P<origin>\S+)(?: sha256 (?P<hash>[0-9a-f]{64}))?\n", re.MULTILINE
 )
@@ -106,7 +108,9 @@ def upgrade_migrations(
             pattern = re.compile(rf"^create (?:or replace )?{kind} public\.(\w+)", re.MULTILINE)
             names = {name for text in texts for name in pattern.findall(text)}
             text = text.replace(f"{{{kind}s}}", f"{{{','.join(sorted(names))}}}")
-        return Source(f"{ENGINE_ORIGIN}/{name}.sql", rewrite(text, schemas))
+        dropped = (call for each in parts for call in _DROPPED.findall(each.text))
+        text = rewrite(text, schemas).replace("{dropped}", ";".join(dropped))
+        return Source(f"{ENGINE_ORIGIN}/{name}.sql", text)
 
     return [[part("pause_calls")], [part("lock_tables"), *parts, part("resume_calls")]]
 
