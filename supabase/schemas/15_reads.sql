@@ -2311,10 +2311,10 @@ from (
       ),
       (
         'blocking_session',
-        '[A transaction that began at {since} has locked the table {locked}, so no job can be '
-          'added or changed|Sessions that wait for a lock of one session: {waiting}. Its '
-          'transaction began at {began_at}|Sessions that wait for a lock of one session: '
-          '{waiting}, the first since {since}].[ {work}.]'
+        '[A transaction that began at {since} has locked the table {locked}, so {effect}|Sessions '
+          'that wait for a lock of one session: {waiting}. Its transaction began at {began_at}|'
+          'Sessions that wait for a lock of one session: {waiting}, the first since {since}].'
+          '[ {work}.]'
       ),
       (
         'disk_filling',
@@ -2330,7 +2330,7 @@ from (
       ),
       (
         'service_locked',
-        'The table of jobs has been locked since {since}, so no job can be added or changed.'
+        'A transaction that began at {since} has locked the table {locked}, so {effect}.'
       ),
       (
         'workers_lack_right',
@@ -4253,9 +4253,32 @@ set timezone = 'UTC'
 as $$ -- sentences show times in UTC
 declare
   v_now constant timestamptz := queue.clock();
-  v_job constant public.jobs := queue.visible_job(p_job_id);
+  v_job public.jobs;
   v_lock jsonb;
 begin
+  if exists (
+    select from pg_catalog.pg_locks as l
+    where l.locktype = 'relation' and l.mode = 'AccessExclusiveLock'
+  ) then
+    -- name the session that must end, because all reads of the table would wait for it
+    perform queue.refuse(
+      503,
+      'busy',
+      concat_ws(' ', g.said ->> 'sentence', g.said #>> '{next,0,words}')
+    )
+    from queue.findings_of_locks(
+      case
+        when not (queue.is_operator() or queue.is_service()) then queue.system_workspace()
+      end,
+      v_now
+    ) as f
+    cross join lateral queue.render_guidance(
+      f.reason,
+      f.data || jsonb_build_object('since', f.since)
+    ) as g (said)
+    where f.data ->> 'locked' <> '';
+  end if;
+  v_job := queue.visible_job(p_job_id);
   if v_job.status = 'pending' then
     perform queue.take_call_slot(); -- take a slot, because the call counts the jobs ahead
   end if;

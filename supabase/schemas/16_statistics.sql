@@ -492,8 +492,37 @@ create type queue.finding as (
   data jsonb
 );
 
+-- Return the database sessions that have locked the table of jobs, so that no job can be changed,
+-- or another table of the engine, so that it cannot be read.
+create function queue.table_locks()
+returns table (pid integer, mode text, locked text, effect text)
+language sql stable
+set search_path = ''
+as $$
+select
+  l.pid,
+  l.mode,
+  c.oid::regclass::text,
+  case c.relnamespace
+    when 'queue'::regnamespace then 'calls that use it wait'
+    else 'no job can be added or changed'
+  end
+from pg_catalog.pg_locks as l
+join pg_catalog.pg_class as c on c.oid = l.relation
+join pg_catalog.pg_database as d on d.oid = l.database
+where l.granted
+  and d.datname = current_database()
+  and (
+    l.mode = 'AccessExclusiveLock' and c.relnamespace = 'queue'::regnamespace and c.relkind = 'r'
+    or c.oid = 'public.jobs'::regclass
+    and l.mode in (
+      'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'
+    )
+  )
+$$;
+
 -- Return a finding for each database session for whose lock other sessions wait, or that has locked
--- the table of jobs. The session's transaction, or the first wait, must have lasted for ten
+-- a table of the engine. The session's transaction, or the first wait, must have lasted for ten
 -- seconds. The finding begins with the transaction, because a call that waits is repeated. Members
 -- of a workspace do not see sessions.
 create function queue.findings_of_locks(p_workspace_id uuid, p_now timestamptz)
@@ -516,14 +545,19 @@ select
   jsonb_build_object(
     'pid', h.pid,
     'waiting', count(*),
-    'locked', max(w.locked),
+    'locked', (min(array[w.locked, w.effect]))[1],
+    'effect', (min(array[w.locked, w.effect]))[2],
     'began_at', h.xact_start,
     'work', max(k.work),
     'triggers', max(k.triggers)
   )
 from (
   (
-    select a.query_start as since, queue.last_blocker(a.pid) as pid, null as locked
+    select
+      a.query_start as since,
+      queue.last_blocker(a.pid) as pid,
+      null as locked,
+      null as effect
     from pg_catalog.pg_stat_activity as a
     where a.datname = current_database()
       and a.wait_event_type = 'Lock'
@@ -532,15 +566,9 @@ from (
   )
   union all
   -- calls of people wait for at most two seconds, so no waiting session may show this lock
-  select a.xact_start, a.pid, 'public.jobs'
-  from pg_catalog.pg_locks as l
+  select a.xact_start, a.pid, l.locked, l.effect
+  from queue.table_locks() as l
   join pg_catalog.pg_stat_activity as a on a.pid = l.pid
-  where l.relation = 'public.jobs'::regclass
-    and a.datname = current_database()
-    and l.granted
-    and l.mode in (
-      'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'
-    )
 ) as w
 join pg_catalog.pg_stat_activity as h
   on h.pid = w.pid and h.wait_event_type is distinct from 'Lock'
@@ -1755,17 +1783,14 @@ set timezone = 'UTC'
 as $$ -- sentences show times in UTC
 declare
   v_now constant timestamptz := queue.clock();
-  v_seen_at constant timestamptz := queue.last_call();
+  v_seen_at timestamptz;
   v_backlog jsonb;
   v_findings jsonb;
   v_attention jsonb;
 begin
   perform queue.refuse_revoked();
   perform queue.may_read(p_workspace_id, p_reads_much => true);
-  if exists (
-    select from pg_catalog.pg_locks as l
-    where l.relation = 'public.jobs'::regclass and l.mode = 'AccessExclusiveLock'
-  ) then
+  if exists (select from queue.table_locks() as l where l.mode = 'AccessExclusiveLock') then
     -- report only the session that must end, because all reads of the table would wait for it
     select jsonb_agg(
       to_jsonb(f) - 'data' || jsonb_build_object('key', f.reason) || queue.render_guidance(
@@ -1782,11 +1807,12 @@ begin
         'findings', v_findings,
         'attention', '[]'::jsonb,
         'holders', '[]'::jsonb,
-        'backlog', '{"jobs": null, "detail": "unknown: the table of jobs is locked"}'::jsonb,
-        'last_tick_seconds', extract(epoch from v_now - v_seen_at)
+        'backlog', '{"jobs": null, "detail": "unknown: a table of the queue is locked"}'::jsonb,
+        'last_tick_seconds', null
       );
     end if;
   end if;
+  v_seen_at := queue.last_call();
   v_backlog := queue.backlog(
     p_workspace_id,
     v_now,

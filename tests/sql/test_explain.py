@@ -1009,17 +1009,22 @@ def test_a_session_for_which_a_processor_waits_is_named(engine: Engine) -> None:
     assert "pg_terminate" not in str(engine.explain(job_id))
 
 
-@pytest.mark.parametrize("mode", ["share row", "access"])
-def test_a_session_that_locks_the_table_of_jobs_is_a_finding(
-    engine: Engine, ada: Engine, mode: str
+@pytest.mark.parametrize(
+    ("table", "mode"),
+    [("public.jobs", "share row"), ("public.jobs", "access"), ("queue.leases", "access")],
+)
+def test_a_session_that_locks_a_table_of_the_queue_is_named(
+    engine: Engine, ada: Engine, table: str, mode: str
 ) -> None:
-    """A finding names a session that locks the table of jobs, although no call waits for long.
+    """A finding names a session that locks a table, although no call waits for long.
 
     Its time does not move, and it needs no read of the table, which would wait too. `queue_health`
-    then fails with its sentence, because the age of the oldest due job is unknown.
+    then fails with its sentence, because the age of the oldest due job is unknown, and so does
+    `explain_job`.
     """
+    job_id, _ = engine.start()
     with engine.open_transaction() as session:
-        session.run(f"lock table public.jobs in {mode} exclusive mode")
+        session.run(f"lock table {table} in {mode} exclusive mode")
         pid, at = session.one("select pg_backend_pid(), to_json(now()) #>> '{}'")
         engine.run("set lock_timeout = '1s'")
         engine.advance(11)
@@ -1029,7 +1034,12 @@ def test_a_session_that_locks_the_table_of_jobs_is_a_finding(
         hidden = ada.findings(ACME)["service_locked"]
         if mode == "access":
             assert refused(engine.rpc, "queue_health")[:2] == ("PT503", "busy")
-    assert "has locked the table public.jobs" in found["sentence"]
+            for who in (engine, ada):
+                with pytest.raises(psycopg.Error, match=f"has locked the table {table}") as error:
+                    who.explain(job_id)
+                names_it = f"pg_terminate_backend({pid})" in str(error.value)
+                assert names_it == (who is engine)
+    assert f"has locked the table {table}" in found["sentence"]
     assert f"pg_terminate_backend({pid})" in remedy(found)
     assert str(pid) not in str(hidden)
 
