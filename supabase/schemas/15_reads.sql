@@ -1018,6 +1018,7 @@ begin
       select jsonb_agg(
         queue.job_json(j, true) || jsonb_build_object(
           'attempts', queue.attempt_lines(j, 100, false),
+          'streams', case when t.nth = 1 then queue.stream_times(j.id) end,
           'steps', (
             select coalesce(
               jsonb_agg(to_jsonb(s) order by s.ended_at, s.name),
@@ -1057,7 +1058,8 @@ end;
 $$;
 comment on function public.job_trace is
   'Attempts, steps and waits of a job and its descendants, six levels deep, up to 300 jobs: {now, '
-  'more, jobs}.';
+  'more, jobs}. The first job also has streams, the times of its output: [{stream, first_at, '
+  'last_at}].';
 select queue.allow('authenticated, service_role', 'public.job_trace');
 
 -- Return the workers that hold unexpired leases of a workspace, with the number of leases, the time
@@ -1701,8 +1703,11 @@ from (
     (
       'running',
       '[Silent for {silent}, since {sign}|Last known update {age} ago ({last})|Last known update '
-        '{age} ago|Worker {worker_id} has been running it since {leased_at}][, {seen}].[ 99 % of '
-        'the ended jobs of its type took {usual} or less.][ Running jobs of its type that are '
+        '{age} ago|Worker {worker_id} has been running it since {leased_at}][, {seen}].[ It has '
+        'run since {run_since}.][ Half of {of_jobs} of its type that ended in the last 24 hours '
+        'ran for {half} or less, 99 % for {typical} or less.| 99 % of {of_jobs} of its type that '
+        'ended in the last 24 hours ran for {typical} or less.| {of_jobs} of its type that ended '
+        'in the last 24 hours ran for {longest} or less.|][ Running jobs of its type that are '
         'silent at this line: {alike}.][ The last recorded call of its worker was at '
         '{missed_since}.| The worker has not renewed its lease since {late_since}.| '
         'Its worker last reported at {reported_at}.| '
@@ -2667,15 +2672,20 @@ $$;
 -- own_blocker: The same session, if the job's own code has opened it.
 -- grown_mb: Growth of the memory of the job's process since the job's first pulse, in megabytes.
 --   Null for less than 128 MB.
--- typical: Duration that 99 % of the jobs of the type do not exceed, as text.
--- usual: The same. Null while the job has run for less than this duration. Null for a job that is
---   not silent also in its first minute.
+-- run_since: Start of this run. Null without an update.
+-- usual: Duration that 99 % of the type's jobs did not exceed, as text. Null while the job has run
+--   for less than this duration. Null for a job that is not silent also in its first minute.
 create function queue.pulse_of(p_job public.jobs, p_now timestamptz)
 returns jsonb
 language plpgsql stable
 set search_path = ''
-as $$ -- plpgsql, because queue.usual_ms is created later
+as $$ -- plpgsql, because queue.run_times_in_words is created later
 declare
+  v_times constant jsonb := queue.run_times_in_words(
+    p_job.workspace_id,
+    p_job.job_type,
+    p_now
+  );
   v_type constant queue.job_types := (
     select t
     from queue.job_types as t
@@ -2687,7 +2697,7 @@ declare
   );
 begin
   return (
-    select jsonb_build_object(
+    select v_times || jsonb_build_object(
       'timeout', case
         when o.is_known or o.delay between interval '-1 second' and interval '10 seconds'
           then queue.length_in_words(1000 * v_timeout)
@@ -2749,8 +2759,14 @@ begin
         'blocker', b.pid,
         'own_blocker', case when l.pulse -> 'own_pids' @> to_jsonb(b.pid) then b.pid end,
         'grown_mb', case when m.grown >= 128 then m.grown end,
-        'typical', k.typical,
-        'usual', k.usual,
+        'run_since', l.leased_at,
+        'usual', case
+          when extract(epoch from p_now - l.leased_at) * 1000 > greatest(
+            case when p.is_silent then 0 else 60000 end,
+            (v_times ->> 'typical_ms')::double precision
+          )
+            then v_times ->> 'typical'
+        end,
         'reported_at', case when p.is_silent and s.late_since is null then s.renewed_at end,
         'is_silent', case when p.is_silent then '' end,
         'alike', case when p.is_silent then (
@@ -2819,16 +2835,6 @@ begin
         values (greatest(0, extract(epoch from p_now - s.since) * 1000)::double precision)
       ) as a (ms)
     ) as p
-    cross join lateral (
-      select
-        queue.length_in_words(u.ms) as typical,
-        case
-          when r.ms > greatest(case when p.is_silent then 0 else 60000 end, u.ms)
-            then queue.length_in_words(u.ms)
-        end as usual
-      from queue.usual_ms(p_job.workspace_id, p_job.job_type, p_now) as u (ms)
-      cross join lateral (values (extract(epoch from p_now - l.leased_at) * 1000)) as r (ms)
-    ) as k
     cross join lateral ( -- an update after the pulse has an event
       select case
         when p_job.updated_at
@@ -2903,7 +2909,11 @@ declare
   v_found record;
 begin
   if p_job.finished_at is not null then
-    return jsonb_build_object('reason', p_job.status, 'data', v_data);
+    return jsonb_build_object(
+      'reason', p_job.status,
+      'data', v_data
+        || queue.run_times_in_words(p_job.workspace_id, p_job.job_type, p_now)
+    );
   end if;
   select * into v_found
   from queue.refusals as r

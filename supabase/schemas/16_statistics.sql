@@ -234,21 +234,83 @@ where s.workspace_id
 group by 1, 2
 $$;
 
+-- Return how many jobs of a type completed or failed in the last day, and the durations in
+-- milliseconds that half of them and 99 % of them did not exceed. The durations are the ends of
+-- their ranges in the histogram, rounded up as queue.length_in_words shows them.
+create function queue.run_times(p_workspace_id uuid, p_job_type text, p_now timestamptz)
+returns table (jobs bigint, half_ms double precision, most_ms double precision)
+language sql stable
+set search_path = ''
+as $$
+select
+  max(o.jobs),
+  min(r.ms) filter (where q.name = 'p50_ms'),
+  min(r.ms) filter (where q.name = 'p99_ms')
+from (
+  select
+    sum((s.counts ->> 'completed')::bigint + (s.counts ->> 'failed')::bigint) as jobs,
+    queue.percentiles(queue.sum_jsonb(array_agg(s.run_times))) as times
+  from queue.stats as s
+  where s.workspace_id = p_workspace_id
+    and s.at > p_now - interval '1 day'
+    and s.job_type = p_job_type
+) as o
+cross join lateral jsonb_each_text(o.times) as q (name, middle)
+cross join lateral (values ((q.middle::double precision + 1) * sqrt(1.25) - 1)) as e (ms)
+cross join lateral (
+  select ceil(e.ms / u.size) * u.size as ms
+  from (
+    values (
+      case
+        when e.ms < 1000 then 1
+        when e.ms < 10000 then 100
+        when e.ms < 7200000 then 1000
+        else 60000
+      end
+    )
+  ) as u (size)
+) as r
+$$;
+
 -- Return the duration in milliseconds that 99 % of the jobs of a type did not exceed in the last
--- day. Return null if fewer than 20 jobs of the type ended. The duration is increased by 12 %,
--- because queue.percentiles may return a percentile that is too low by 12 %.
+-- day. Return null if fewer than 20 jobs of the type ended.
 create function queue.usual_ms(p_workspace_id uuid, p_job_type text, p_now timestamptz)
 returns double precision
 language sql stable
 set search_path = ''
 as $$
-select 1.12
-  * (queue.percentiles(queue.sum_jsonb(array_agg(s.run_times))) ->> 'p99_ms')::double precision
-from queue.stats as s
-where s.workspace_id = p_workspace_id
-  and s.at > p_now - interval '1 day'
-  and s.job_type = p_job_type
-having sum((s.counts ->> 'completed')::bigint + (s.counts ->> 'failed')::bigint) >= 20
+select t.most_ms
+from queue.run_times(p_workspace_id, p_job_type, p_now) as t
+where t.jobs >= 20
+$$;
+
+-- Describe the run times of a type in the last day. Fields without a value are null.
+-- of_jobs: Number of jobs that completed or failed, as text.
+-- typical, typical_ms: Duration that 99 % of at least 20 jobs did not exceed.
+-- half: Duration that half of these jobs did not exceed, if it differs from typical.
+-- longest: Duration that none of fewer than 20 jobs exceeded.
+create function queue.run_times_in_words(
+  p_workspace_id uuid,
+  p_job_type text,
+  p_now timestamptz
+)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select jsonb_build_object('of_jobs', t.jobs || case t.jobs when 1 then ' job' else ' jobs' end)
+  || case
+    when t.jobs < 20 then jsonb_build_object('longest', w.most)
+    else jsonb_build_object(
+      'half', nullif(w.half, w.most),
+      'typical', w.most,
+      'typical_ms', t.most_ms
+    )
+  end
+from queue.run_times(p_workspace_id, p_job_type, p_now) as t
+cross join lateral (
+  values (queue.length_in_words(t.half_ms), queue.length_in_words(t.most_ms))
+) as w (half, most)
 $$;
 
 -- Return the number of due jobs for each reason why due jobs have not started. The reasons are

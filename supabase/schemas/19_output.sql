@@ -21,6 +21,9 @@ create table queue.pieces (
   step text,
   text text,
   items jsonb,
+  -- Times at which the first and the last part of this piece were stored, null for older pieces.
+  first_at timestamptz,
+  last_at timestamptz,
   primary key (job_id, stream, attempt, end_offset),
   constraint pieces_stream_is_bounded check (char_length(stream) between 1 and 100),
   constraint pieces_are_of_one_kind check (num_nonnulls(text, items) <= 1)
@@ -199,11 +202,11 @@ begin
     continue when v_bytes + v_grown > v_most;
     v_bytes := v_bytes + v_grown;
     insert into queue.pieces (
-      job_id, stream, attempt, end_offset, step, text, items
+      job_id, stream, attempt, end_offset, step, text, items, first_at, last_at
     )
     values (
       v_job, v_piece.stream, v_piece.attempt, v_known
-        + v_size, v_piece.step, v_text, v_list
+        + v_size, v_piece.step, v_text, v_list, p_now, p_now
     );
     update queue.leases
     set output_bytes = v_bytes
@@ -386,6 +389,31 @@ begin
     from queue.stream_ends(p_job_id) as e
   );
 end;
+$$;
+
+-- Return the times of the first and the last output of each of a job's streams.
+create function queue.stream_times(p_job_id uuid)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select jsonb_agg(
+  jsonb_build_object('stream', e.stream, 'first_at', f.first_at, 'last_at', l.last_at)
+)
+from queue.stream_ends(p_job_id) as e
+cross join lateral (
+  select o.first_at
+  from queue.output as o
+  where (o.job_id, o.stream, o.attempt) = (p_job_id, e.stream, e.attempt)
+  order by o.end_offset
+  limit 1
+) as f
+cross join lateral (
+  select o.last_at
+  from queue.output as o
+  where (o.job_id, o.stream, o.attempt, o.end_offset)
+    = (p_job_id, e.stream, e.attempt, e.end_offset)
+) as l
 $$;
 
 -- Return a page of a stream from the offset p_from. A page contains up to 30,000 characters or
@@ -833,7 +861,7 @@ begin
       window a as (partition by s.job_id, s.stream, s.attempt order by s.end_offset)
     )
     insert into queue.outputs (
-      job_id, stream, attempt, end_offset, step, text, items
+      job_id, stream, attempt, end_offset, step, text, items, first_at, last_at
     )
     select
       p.job_id,
@@ -845,7 +873,9 @@ begin
       jsonb_path_query_array(
         jsonb_agg(p.items order by p.end_offset) filter (where p.items is not null),
         '$[*][*]'
-      )
+      ),
+      min(p.first_at),
+      max(p.last_at)
     from placed as p
     join public.jobs as j on j.id = p.job_id
     where p.attempt = p.last or j.status <> 'completed'

@@ -1247,9 +1247,12 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
         engine.report(lease)
 
     said = engine.explain(hangs)
-    silent = r"Silent for 4 min( \d s)?, since its last output, at all\.py:134\. 99 %"
+    silent = (
+        r"Silent for 4 min( \d s)?, since its last output, at all\.py:134\. "
+        r"It has run since [\d: -]+\+00\. 99 % of 20 jobs of its type that ended in "
+    )
     assert re.match(silent, said["sentence"])
-    assert (said["data"]["usual"], said["data"]["memory_mb"]) == ("1 s", 97)
+    assert (said["data"]["usual"], said["data"]["memory_mb"]) == ("1.1 s", 97)
     assert said["data"]["stack"] == pulse["stack"]
     assert "Nothing to do" not in str(said["next"])
     assert ". Its worker last reported at 20" in said["sentence"]
@@ -1287,8 +1290,40 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     assert re.match(
         r"Last known update \d+ m?s ago \(progress\), last seen in its step", said["sentence"]
     )
-    assert "all.py:134. 99 % of the ended jobs of its type took 1 s or less." in said["sentence"]
-    assert "If 1 s should suffice, check its log" in remedy(said)
+    assert " ended in the last 24 hours ran for 1.1 s or less." in said["sentence"]
+    assert "If 1.1 s should suffice, check its log" in remedy(said)
+
+
+@pytest.mark.parametrize(
+    ("durations", "sentence"),
+    [
+        ((), ""),
+        ((50,), "1 job{} ran for 55 ms or less."),
+        ((400, 9_000), "2 jobs{} ran for 9.5 s or less."),
+        (
+            11 * (400,) + 10 * (9_000,),
+            "Half of 21 jobs{} ran for 413 ms or less, 99 % for 9.5 s or less.",
+        ),
+    ],
+)
+def test_the_run_times_of_its_type_bound_those_of_the_counted_jobs(
+    engine: Engine, durations: tuple[int, ...], sentence: str
+) -> None:
+    """The explanation of a running and of an ended job has them, with the number of jobs."""
+    engine.enqueue_many(len(durations))
+    for lease, ms in zip(engine.lease(30), durations, strict=True):
+        engine.settle(lease, duration_ms=ms)
+    engine.elapse(60)
+    job_id, lease = engine.start()
+    engine.report(lease, pulse={"last": "log", "for_ms": 0})
+    said = engine.explain(job_id)
+    ended = " of its type that ended in the last 24 hours"
+    assert sentence.format(ended) in said["sentence"]
+    assert bool(sentence) == ("of its type" in said["sentence"])
+    engine.settle(lease)
+    times = ("of_jobs", "half", "typical", "longest")
+    after = engine.explain(job_id)
+    assert [after["data"].get(name) for name in times] == [said["data"].get(name) for name in times]
 
 
 def test_a_worker_that_does_not_report_is_not_called_silent_before_its_renewal(
@@ -1363,7 +1398,8 @@ def test_a_running_job_shows_what_follows_at_its_timeout(engine: Engine) -> None
     engine.run(policy, *before)
     engine.advance(10)  # the event loop is blocked
     said = engine.explain(job_id)
-    assert ", last seen at a.py:1. The worker has not renewed its lease since" in said["sentence"]
+    assert ", last seen at a.py:1. It has run since" in said["sentence"]
+    assert "The worker has not renewed its lease since" in said["sentence"]
     assert remedy(said).startswith("If a job of this worker blocked its event loop")
     assert said["outlook"] is None
     engine.cancel(job_id)

@@ -2,6 +2,7 @@
 
 import random
 import uuid
+from datetime import datetime, timedelta
 from typing import Any
 
 from tests.contract.observed import messages
@@ -125,6 +126,25 @@ def test_of_a_job_that_ended_each_stream_is_one_row_as_long_as_the_job(engine: E
     assert said(engine, job_id)["status"] == "completed"
     engine.run("delete from jobs")
     assert engine.count("queue.output") == 0
+
+
+def test_a_stream_has_the_times_of_its_first_and_its_last_output(engine: Engine) -> None:
+    """They remain when the job has ended and maintenance has joined the pieces."""
+    job_id, lease = engine.start()
+    assert engine.rpc("job_trace", p_job_id=job_id)["jobs"][0]["streams"] is None
+    times = []
+    for n in range(3):
+        engine.say(lease, piece("x", n))
+        times.append(engine.now())
+        engine.advance(10)
+    for _ in range(2):
+        [stream] = engine.rpc("job_trace", p_job_id=job_id)["jobs"][0]["streams"]
+        assert stream["stream"] == "reply"
+        for name, at in (("first_at", times[0]), ("last_at", times[2])):
+            assert abs(datetime.fromisoformat(stream[name]) - at) < timedelta(seconds=5)
+        engine.settle(lease)
+        engine.elapse(61)
+    assert engine.count("queue.pieces") == 0
 
 
 def test_a_job_that_runs_again_passes_its_finished_steps(engine: Engine) -> None:

@@ -49,9 +49,73 @@ export function rowsOf(trace, now) {
   return rows;
 }
 
+/** Shorter times in which a job waits get no row. */
+const MIN_WAIT_MS = 1000;
+
+/** Return the times in which a job waited in the queue or for its next attempt, as rows. */
+function waitsOf(job, now, level) {
+  const { attempts, status, times, started_at: start } = job;
+  const wait = (name, from, to) => ({
+    key: `${job.id} ${name} ${from}`,
+    kind: "wait",
+    level,
+    name,
+    tone: "pending",
+    jobId: job.id,
+    ...{ from, to: to || now, isRunning: !to },
+  });
+  const first = at(start);
+  const rows = attempts.map(({ ended_at: end, outcome }, index) => {
+    const next = at(attempts[index + 1]?.leased_at);
+    const isOver = !end || outcome === "waiting" || (!next && status !== "pending");
+    return !isOver && wait(outcome === "retry" ? "Wait for retry" : "Between runs", at(end), next);
+  });
+  return [times && start && wait("Queue", first - times.queue_ms, first), ...rows].filter(
+    (row) => row && row.to - row.from >= MIN_WAIT_MS,
+  );
+}
+
+/** Return the duration of the union of intervals in milliseconds. */
+const unionOf = (rows) =>
+  rows
+    .toSorted((a, b) => a.from - b.from)
+    .reduce(
+      ([sum, end], { from, to }) => [
+        sum + Math.max(0, to - Math.max(from, end)),
+        Math.max(to, end),
+      ],
+      [0, 0],
+    )[0];
+
 /**
- * Return a row for each step and wait of a job. If the job had several attempts or an attempt
- * failed, also return a row for each attempt.
+ * Return for how long a job has waited in the queue, run in and outside of its steps, waited for a
+ * retry, and been suspended, in milliseconds. Return null if attempts of the job are missing.
+ */
+export function totalsOf(job, now) {
+  if (!job.started_at || job.attempts.length < job.times.runs) return null;
+  const spans = (lines, from, to) => lines.map((line) => spanOf(at(line[from]), line[to], now));
+  const runs = spans(job.attempts, "leased_at", "ended_at");
+  const steps = job.steps.filter(({ kind, started_at: start }) => kind === "step" && start);
+  const run = unionOf(runs);
+  const inSteps = Math.min(run, unionOf(spans(steps, "started_at", "ended_at")));
+  const between = (isMeant) =>
+    job.attempts.reduce((sum, { ended_at: end, outcome }, index) => {
+      const next = at(job.attempts[index + 1]?.leased_at ?? job.finished_at) || now;
+      return sum + (end && isMeant(outcome) ? Math.max(0, next - at(end)) : 0);
+    }, 0);
+  return {
+    queue: job.times.queue_ms,
+    ...{ run, inSteps: steps.length > 0 ? inSteps : null },
+    retry: between((outcome) => outcome === "retry"),
+    suspended: between((outcome) => outcome === "waiting"),
+    other: between((outcome) => !["retry", "waiting"].includes(outcome)),
+  };
+}
+
+/**
+ * Return a row for each step, wait and stream of a job, and for the time since the last step of a
+ * running job. If the job had several attempts or an attempt failed, also return a row for each
+ * attempt.
  */
 function partsOf(job, now, level) {
   // do not count a run that ended with a wait as a separate attempt, because the next run continues
@@ -71,6 +135,23 @@ function partsOf(job, now, level) {
       ...spanOf(at(attempt.leased_at), attempt.ended_at, now),
       error: attempt.error_message,
     })),
+    ...waitsOf(job, now, level),
+    ...restOf(job, now, level),
+    ...(job.streams ?? []).flatMap(({ stream, first_at: first, last_at: last }) =>
+      first
+        ? [
+            {
+              key: `${job.id}>${stream}`,
+              kind: "output",
+              level,
+              name: `Output: ${stream}`,
+              tone: "completed",
+              jobId: job.id,
+              ...spanOf(at(first), last, now),
+            },
+          ]
+        : [],
+    ),
     ...job.steps.map((step) => ({
       key: `${job.id}:${step.name}`,
       kind: "step",
@@ -81,4 +162,24 @@ function partsOf(job, now, level) {
       ...spanOf(at(step.started_at ?? step.ended_at), step.ended_at, now),
     })),
   ];
+}
+
+/** Return a row for the time since the last step of a running job, if no step runs. */
+function restOf(job, now, level) {
+  const { attempts, steps, status } = job;
+  const ends = steps.map(({ ended_at: end }) => at(end));
+  const from = Math.max(...ends, at(attempts.at(-1)?.leased_at));
+  return status === "processing" && ends.length > 0 && now - from >= MIN_WAIT_MS
+    ? [
+        {
+          key: `${job.id} rest`,
+          kind: "rest",
+          level,
+          name: "Outside steps",
+          tone: "processing",
+          jobId: job.id,
+          ...spanOf(from, null, now),
+        },
+      ]
+    : [];
 }

@@ -82,7 +82,7 @@ function cloudWatchOf(origin) {
 }
 
 /** Return `file:line` of the first frame of a traceback, or null if there is no frame. */
-const locationOf = (traceback) =>
+export const locationOf = (traceback) =>
   traceback?.frames?.[0] ? `${traceback.frames[0].file}:${traceback.frames[0].line}` : null;
 
 const asText = (traceback) =>

@@ -2,7 +2,7 @@
 // all jobs that match the filter.
 
 import { jobs as api, problems } from "../api.js";
-import { number, pluralize } from "../lib/format.js";
+import { number, pluralize, shortId } from "../lib/format.js";
 import { useStore } from "../lib/store.js";
 import { html, quietButton, useMemo } from "../lib/ui.js";
 import { confirm } from "../lib/prompt.js";
@@ -55,6 +55,8 @@ export const failureOf = ({ kind, job_type: type, jobs, more, error }) =>
 /** Return such sentences about the groups for which `isMeant` returns true. */
 const failuresOf = (isMeant) => (problems.get().attention ?? []).filter(isMeant).map(failureOf);
 
+const subjectOf = (isOne) => (isOne ? "The job" : "Each job");
+
 const ACTIONS = {
   restart: {
     verb: "Cancel and retry",
@@ -63,8 +65,8 @@ const ACTIONS = {
       (id) => api.cancel(id, { body: { retry: true } }),
       ({ body }) => api.cancelAll({ body: { ...body, retry: true } }),
     ),
-    text: () =>
-      "Each job is enqueued again once it has stopped, unless it completes first. Finished steps are kept. Child jobs are cancelled and retried too.",
+    text: (states, types, isOne) =>
+      `${subjectOf(isOne)} is enqueued again once it has stopped, unless it completes first. Its attempts are counted from 1 again, and its finished steps are kept. Child jobs are cancelled and retried too.`,
     states: ["running"],
     kind: "silent",
   },
@@ -72,11 +74,13 @@ const ACTIONS = {
     verb: "Enqueue",
     did: "Enqueued",
     call: each(replace),
-    text: (_, [as]) =>
+    text: (states, [as], isOne) =>
       [
         `${as} is the nearest name that a worker has published.`,
         ...failuresOf(({ job_type: type, error }) => type === as && error),
-        "New jobs get the payloads, tags and keys. Then the old jobs are cancelled.",
+        isOne
+          ? "A new job gets its payload, tags and keys. Then it is cancelled."
+          : "New jobs get the payloads, tags and keys. Then the old jobs are cancelled.",
       ].join(" "),
     states: ["queued"],
     kind: "no_worker",
@@ -86,9 +90,9 @@ const ACTIONS = {
     when: "now",
     did: "Started",
     call: each((id) => api.retry(id)),
-    text: (_, types) =>
+    text: (states, types, isOne) =>
       [
-        "Each job runs as soon as a worker is free. A retry uses one of the job's attempts.",
+        `${subjectOf(isOne)} runs as soon as a worker is free. A retry uses one of the job's attempts.`,
         ...failuresOf((group) => group.kind === "retrying" && types.includes(group.job_type)),
       ].join(" "),
     states: ["retrying", "scheduled"],
@@ -97,18 +101,23 @@ const ACTIONS = {
     verb: "Retry",
     did: "Retried",
     call: oneOrMany((id) => api.retry(id), api.retryAll),
-    text: () => "Each job starts again with new attempts. Finished steps are kept.",
+    text: (states, types, isOne) =>
+      `${subjectOf(isOne)} starts again with attempt 1. Finished steps are kept.`,
     states: ["failed", "cancelled"],
   },
   cancel: {
     verb: "Cancel",
     did: "Requested cancellation of",
     call: oneOrMany((id) => api.cancel(id), api.cancelAll),
-    text: (states) => {
-      const waiting = states.some((state) => state !== "running") && "Waiting jobs end immediately";
+    text: (states, types, isOne) => {
+      const waiting =
+        states.some((state) => state !== "running") &&
+        (isOne ? "It ends immediately" : "Waiting jobs end immediately");
       const running =
         states.includes("running") &&
-        "Workers that respond ask running jobs to stop within five seconds. Other running jobs end after their leases have expired";
+        (isOne
+          ? "If its worker responds, the worker asks it to stop within five seconds. Otherwise, it ends after its lease has expired"
+          : "Workers that respond ask running jobs to stop within five seconds. Other running jobs end after their leases have expired");
       return `${[waiting, running, "Child jobs are cancelled too"].filter(Boolean).join(". ")}.`;
     },
     states: ["queued", "scheduled", "retrying", "running", "suspended"],
@@ -164,6 +173,10 @@ function countsBy(jobs, field) {
   return `${sizes.join(", ")}${rest > 0 ? ` and ${number(rest)} more` : ""}. `;
 }
 
+/** Name one job, such as `silent job 3f2a9c01 of import.rows`. */
+const nameJob = ({ id, state, job_type: type }, kind) =>
+  `${kind === "silent" ? kind : state} job ${shortId(id)} of ${type}`;
+
 /** Return the words of an action, such as `Run 3 jobs now`. */
 function wordsOf(action, names, as) {
   const { verb, when } = ACTIONS[action];
@@ -174,9 +187,10 @@ function wordsOf(action, names, as) {
  * Ask for confirmation with the number of jobs, and then change the jobs in batches. Return whether
  * the action changed at least one job.
  * @param jobs Rows of the jobs, if they are known.
+ * @param notes Sentences about the only job.
  * @param as Type with which the action `replace` enqueues the jobs.
  */
-export async function actOnMany({ workspaceId, action, filter, jobs, as }) {
+export async function actOnMany({ workspaceId, action, filter, jobs, as, notes = [] }) {
   const { verb, did, text, call, states, danger, kind } = ACTIONS[action];
   const chosen = { state: states, ...filter };
   const found = jobs ? { jobs } : await find({ ...chosen, workspace_id: workspaceId });
@@ -184,13 +198,23 @@ export async function actOnMany({ workspaceId, action, filter, jobs, as }) {
     notify("No job is in this state any more");
     return true;
   }
+  const isOne = found.jobs.length === 1 && !found.more;
+  const names = isOne ? nameJob(found.jobs[0], kind) : nameJobs(found.jobs, { ...found, kind });
+  const types = as ? [as] : valuesOf(found.jobs, "job_type");
   const isSure = await confirm({
-    title: `${wordsOf(action, nameJobs(found.jobs, { ...found, kind }), as)}?`,
-    text:
-      countsBy(found.jobs, "state") +
-      countsBy(found.jobs, "job_type") +
-      text(valuesOf(found.jobs, "state"), as ? [as] : valuesOf(found.jobs, "job_type")),
-    action: wordsOf(action, pluralize(found.jobs.length, "job", found.more), as),
+    title: `${wordsOf(action, names, as)}?`,
+    text: [
+      countsBy(found.jobs, "state") + countsBy(found.jobs, "job_type"),
+      text(valuesOf(found.jobs, "state"), types, isOne),
+      ...notes,
+    ]
+      .filter(Boolean)
+      .join(" "),
+    action: wordsOf(
+      action,
+      isOne ? "the job" : pluralize(found.jobs.length, "job", found.more),
+      as,
+    ),
     danger,
   });
   if (!isSure) return false;

@@ -5,6 +5,7 @@ import { question } from "../lib/prompt.js";
 import { useStore } from "../lib/store.js";
 import { html, useId, useLayoutEffect, useRef, useState } from "../lib/ui.js";
 import { field } from "./field.js";
+import { Sentence } from "./when.js";
 
 export function Dialog({ title, onClose, wide = false, children }) {
   const ref = useRef(null);
@@ -46,7 +47,7 @@ export function Confirmations() {
   useLayoutEffect(() => () => question.get()?.answer(null), []); // another user must not answer it
   if (!openQuestion) return null;
   return html`<${Dialog} title=${openQuestion.title} onClose=${() => openQuestion.answer(null)}>
-    <p>${openQuestion.text}</p>
+    <p><${Sentence} text=${openQuestion.text} /></p>
     ${
       openQuestion.field &&
       field(openQuestion.field, undefined, (value) => void (text.current = value.trim()), {

@@ -2,7 +2,7 @@
 // are drawn.
 
 import { clock, pluralize, pretty, timeOfDay, utc } from "../lib/format.js";
-import { html, quietButton, useLayoutEffect, useMemo, useState } from "../lib/ui.js";
+import { html, quietButton, useLayoutEffect, useMemo, useRef, useState } from "../lib/ui.js";
 import { useVirtual } from "../lib/virtual.js";
 import { download } from "./copy.js";
 import { ActionButton } from "./dialog.js";
@@ -70,6 +70,8 @@ export function JobLog({ lines, name, live, earlier, all }) {
       download(`${name}.log`, `${(await all()).map(asText).join("\n")}\n`),
     );
   const part = shown.length < lines.length && `${shown.length} of `;
+  const detail = useRef(null);
+  useLayoutEffect(() => detail.current?.scrollIntoView({ block: "nearest" }), [open]);
   const chosen = open === null ? null : shown.find((line) => line.key === open);
   if (lines.length === 0)
     return html`<${Empty} title=${live ? "No log lines yet" : "This job wrote no log lines"} />`;
@@ -131,7 +133,7 @@ export function JobLog({ lines, name, live, earlier, all }) {
     </div>
     ${
       chosen &&
-      html`<div class="log-open">
+      html`<div class="log-open" ref=${detail}>
         <div class="bar">
           <span class="muted small">${utc(chosen.at)}, attempt ${chosen.attempt ?? "–"}</span>
           ${quietButton("Close", () => setOpen(null))}

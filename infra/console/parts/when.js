@@ -82,7 +82,7 @@ function Timestamp({ at }) {
 function Age({ at, isPast }) {
   const now = useNow();
   return html`<time datetime=${at} title=${utc(at)} aria-live="off">
-    ${isPast ? relative(at, now) : roughly(now - Date.parse(at))}
+    ${isPast ? relative(at, now) : roughly(now - Date.parse(at)).replace(/\.\d /, " ")}
   </time>`;
 }
 

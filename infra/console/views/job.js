@@ -4,6 +4,7 @@
 import { jobs as api, session, supabase } from "../api.js";
 import {
   atLeast,
+  capitalize,
   codeOf,
   duration,
   money,
@@ -11,14 +12,15 @@ import {
   pluralize,
   roughly,
   serverNow,
+  utc,
 } from "../lib/format.js";
 import { useJobLines } from "../parts/job-lines.js";
 import { createHooks } from "../lib/jobs/hooks.js";
 import { outputText } from "../lib/jobs/output.js";
 import { setText } from "../lib/jobs/page.js";
 import { ENDED } from "../lib/jobs/ended.js";
-import { nextRunOf } from "../lib/states.js";
-import { rowsOf } from "../lib/waterfall.js";
+import { isDelayed, nextRunOf, stateAt, stateOf } from "../lib/states.js";
+import { rowsOf, totalsOf } from "../lib/waterfall.js";
 import { usePolling, useFetch } from "../lib/store.js";
 import {
   hooks,
@@ -29,7 +31,7 @@ import {
   useRef,
   useState,
 } from "../lib/ui.js";
-import { AttemptDetails, LastFailure } from "../parts/attempts.js";
+import { AttemptDetails, LastFailure, locationOf } from "../parts/attempts.js";
 import { Freshness, JobProgress, StateBadge } from "../parts/badge.js";
 import { copy, CopyId, JsonView } from "../parts/copy.js";
 import { actOnMany } from "../parts/bulk-actions.js";
@@ -56,6 +58,9 @@ const TRACE_MS = 2000;
 const NOW_MS = 5000;
 
 export const title = ({ id }) => `Job ${id.slice(-8)}`;
+
+/** Most log lines that the timeline marks. */
+const MAX_MARKS = 200;
 
 /**
  * Read attempts and child jobs when the state of the job changes, but not when only the job's
@@ -123,18 +128,19 @@ function JobDetails({ watch, job }) {
   const { attempts, explained, trace } = useDetails(job);
   const log = useJobLines(job.id, job.last_seq);
   const { value: explanation } = explained;
-  const update = useLastUpdate(
-    job,
-    explanation,
-    watch.output,
-    log.lines.at(-1),
-    trace.value?.jobs[0]?.steps,
-  );
+  const root = trace.value?.jobs[0];
+  const update = useLastUpdate(job, explanation, watch.output, log.lines.at(-1), root?.steps);
   const silentSince = update?.silent ? update.at : null;
   const isSilent = Boolean(silentSince);
   const wait = job.status === "waiting" ? job.waiting_for : null;
   const isLive = !ENDED.has(job.status);
   const data = html`<${JobData} job=${job} />`;
+  const { word } = stateOf(stateAt(job, useNow(isDelayed(job.state))));
+  useEffect(() => {
+    const { workspace } = session.get();
+    const words = [job.job_type, word.toLowerCase(), workspace?.name, "Minutehand"];
+    document.title = words.filter(Boolean).join(" · ");
+  }, [word]);
   // Move the focus to the heading of the job, because the heading of the loading page had the focus
   // and was removed.
   useLayoutEffect(() => {
@@ -159,7 +165,7 @@ function JobDetails({ watch, job }) {
         job=${job}
         watch=${watch}
         isSilent=${isSilent}
-        nearest=${explanation?.reason === "no_processor" && explanation.data.nearest}
+        explanation=${explanation}
         duplicate=${() => setReplaying({ isCopy: true })}
         edit=${() => setReplaying({})} />
     </header>
@@ -183,7 +189,7 @@ function JobDetails({ watch, job }) {
         <${LastFailure} job=${job} attempts=${attempts.value ?? []} />
         ${Object.entries(watch.output).map(
           ([name, content]) =>
-            html`<${StreamOutput} key=${name} name=${name} content=${content} isLive=${isLive} />`,
+            html`<${StreamOutput} key=${name} name=${name} content=${content} isLive=${isLive} root=${root} />`,
         )}
         ${!isLive && data}
         ${isSilent && explanation.data.stack?.length > 0 && html`<${Stack} ...${explanation.data} />`}
@@ -193,6 +199,8 @@ function JobDetails({ watch, job }) {
             job=${job}
             trace=${trace}
             silentSince=${Date.parse(silentSince)}
+            marks=${log.lines.slice(-MAX_MARKS)}
+            place=${job.status === "processing" && explanation?.data.place}
             isMoving=${isLive && watch.freshness !== "offline"}
             detailsOf=${(row) =>
               html`<${RowDetails}
@@ -221,8 +229,6 @@ function JobDetails({ watch, job }) {
         <${Facts}
           job=${job}
           last=${attempts.value?.at(-1)}
-          isSilent=${isSilent}
-          hasTimeline=${trace.value && rowsOf(trace.value, 0).length > 1}
           explanation=${explanation} />
       </section>
     </div>
@@ -331,17 +337,33 @@ function Explained({ explained, job, update }) {
   </div>`;
 }
 
-function Actions({ job, watch, isSilent, nearest, duplicate, edit }) {
+/** Return sentences about the worker and the line of code of a running job. */
+function notesOf(action, { reason, data = {} } = {}) {
+  const { late_since: late, renewed_at: renewed, place, is_silent: silent } = data;
+  const time = (at) => `${utc(at).slice(11, 19)} UTC`;
+  const worker = late
+    ? `Its worker has not renewed its lease since ${time(late)}.`
+    : renewed && `Its worker last reported at ${time(renewed)}.`;
+  const isRepeated = action === "restart" && place && typeof silent === "string";
+  return reason === "running"
+    ? [worker, isRepeated && `It is silent at ${place}. The new attempt may stop at the same line.`]
+    : [];
+}
+
+function Actions({ job, watch, isSilent, explanation, duplicate, edit }) {
   const act = createAction(watch.refresh);
   const box = useFocusKeeper();
   const isCancelling = Boolean(job.cancel_requested_at);
   const run = (message) => act("Could not start the job", () => api.retry(job.id), message);
+  const nearest = explanation?.reason === "no_processor" && explanation.data.nearest;
   const change = async (action, as) => {
-    await actOnMany({ workspaceId: job.workspace_id, action, filter: { ids: [job.id] }, as });
+    const notes = notesOf(action, explanation);
+    const filter = { ids: [job.id] };
+    await actOnMany({ workspaceId: job.workspace_id, action, filter, as, notes });
     await watch.refresh();
   };
   const mayRetry = job.status === "failed" || job.status === "cancelled";
-  const isDelayed = job.status === "pending" && (job.next_retry_at || job.scheduled_for);
+  const hasTime = job.status === "pending" && (job.next_retry_at || job.scheduled_for);
   const retry = (label, message) =>
     html`<${ActionButton} className="primary" run=${() => run(message)}>${label}<//>`;
   return html`<div class="actions" ref=${box}>
@@ -353,7 +375,7 @@ function Actions({ job, watch, isSilent, nearest, duplicate, edit }) {
         Enqueue again as ${nearest}
       </button>`
     }
-    ${isDelayed && retry("Run now", "The job runs as soon as a worker is free")}
+    ${hasTime && retry("Run now", "The job runs as soon as a worker is free")}
     ${
       isSilent &&
       !isCancelling &&
@@ -412,12 +434,17 @@ const SHOWN = 100_000; // a browser takes seconds to lay out a million character
  * Shows the live output of one stream, at most its last characters. If the reader has scrolled to
  * the end of the output, the view scrolls on when text is added.
  */
-function StreamOutput({ name, content, isLive }) {
+function StreamOutput({ name, content, isLive, root }) {
   const at = useChangeTime(content);
   const isWriting = useNow(isLive) < Date.parse(isLive && at) + NOW_MS;
   const words = useRef(null);
   const text = outputText(content);
   const rate = useRate(text.length);
+  const { first_at: first, last_at: last } =
+    root?.streams?.find(({ stream }) => stream === name) ?? {};
+  const start = root?.attempts.findLast(({ leased_at: from }) => from <= first)?.leased_at;
+  const seconds = (Date.parse(last) - Date.parse(first)) / 1000;
+  const mean = seconds >= 2 ? Math.round(text.length / seconds) : 0;
   useLayoutEffect(() => {
     setText(words.current, text.slice(-SHOWN)); // a new child would discard the reader's selection
   }, [text]);
@@ -430,7 +457,11 @@ function StreamOutput({ name, content, isLive }) {
       <h2>Output: ${name}</h2>
       <span class="muted small">
         ${text.length > SHOWN && `the last ${number(SHOWN)} of `}${pluralize(text.length, "character")}${
-          isWriting && rate > 0 && `, about ${number(rate)} a second`
+          isWriting
+            ? rate > 0 && `, about ${number(rate)} a second`
+            : mean > 0 && `, ${number(mean)} a second on average`
+        }${start && ` · first output after ${duration(Date.parse(first) - Date.parse(start))}`}${
+          last && html` · last output <${When} at=${at > last ? at : last} />`
         }
       </span>
       <span class="spacer"></span>
@@ -448,12 +479,34 @@ function StreamOutput({ name, content, isLive }) {
   </section>`;
 }
 
+/** Shows for how long a job has waited and run. */
+function Totals({ job, now }) {
+  const totals = totalsOf(job, now);
+  if (!totals) return null;
+  const { queue, run, inSteps, retry, suspended, other } = totals;
+  const part = (word, ms, more = "") => ms > 0 && `${word} ${duration(ms)}${more}`;
+  const outside =
+    inSteps === null
+      ? ""
+      : ` (${duration(inSteps)} in steps, ${duration(run - inSteps)} outside steps)`;
+  const parts = [
+    part("queued", queue),
+    part("ran", run, outside),
+    part("waited for retries", retry),
+    part("suspended", suspended),
+    part("between other runs", other >= 1000 ? other : 0),
+  ];
+  return html`<p class="muted small num" aria-live="off">
+    ${capitalize(parts.filter(Boolean).join(" · "))}
+  </p>`;
+}
+
 /** Timeline of a job and the job's child jobs. */
-function Timeline({ job, trace, silentSince, isMoving, detailsOf }) {
+function Timeline({ job, trace, silentSince, marks, place, isMoving, detailsOf }) {
   const children = (trace.value?.jobs ?? []).filter((one) => one.parent_id === job.id);
   const now = useNow(isMoving);
   const rows = trace.value && rowsOf(trace.value, now);
-  if (rows?.length < 2) return null; // the facts have the times of a single row
+  if (rows?.length < 2 && !isMoving) return null; // the facts have the times of a single row
   const count = atLeast(children.length, trace.value?.more);
   return html`<section class="card" aria-labelledby="h-time">
     <div class="bar">
@@ -466,8 +519,11 @@ function Timeline({ job, trace, silentSince, isMoving, detailsOf }) {
     </div>
     ${
       rows
-        ? html`<${Waterfall}
+        ? html`<${Totals} job=${trace.value.jobs[0]} now=${now} />
+          <${Waterfall}
             all=${rows}
+            marks=${marks}
+            place=${place}
             more=${trace.value.more}
             silentSince=${silentSince}
             detailsOf=${detailsOf} />`
@@ -481,7 +537,9 @@ function Timeline({ job, trace, silentSince, isMoving, detailsOf }) {
  * child job.
  */
 function RowDetails({ row, job, attempts, onReplay }) {
-  if (row.key === job.id) return html`<p class="muted">The job's payload and result are above.</p>`;
+  const range = `${utc(row.from)} to ${row.isRunning ? "now" : utc(row.to)}`;
+  if (["wait", "rest", "output"].includes(row.kind)) return html`<p class="muted">${range}</p>`;
+  if (row.key === job.id) return html`<p class="muted">${range}</p>`;
   const problem = row.error && html`<span class="problem">${row.error}</span> `;
   if (row.jobId !== job.id)
     return html`<p>
@@ -509,9 +567,12 @@ function StepDetails({ row, onReplay }) {
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 /** Facts about a job, except those that its explanation or timeline contains. */
-function Facts({ job, last, isSilent, hasTimeline, explanation: { data = {}, outlook } = {} }) {
+function Facts({ job, last, explanation: { data = {} } = {} }) {
   const time = (at) => at && html`<${When} at=${at} />`;
   const isRunning = job.status === "processing";
+  const place = isRunning ? data.place : job.error_message && locationOf(last?.traceback);
+  const usual = data.typical ?? data.longest;
+  const share = data.typical ? "99 %" : "all";
   const neighbours = (field, value) =>
     value &&
     html`<a class="mono" href=${`/jobs?${field}=${encodeURIComponent(value)}`}>${value}</a>`;
@@ -520,25 +581,18 @@ function Facts({ job, last, isSilent, hasTimeline, explanation: { data = {}, out
     ${fact("Type", typeLink(job.job_type))}
     ${fact("Created", time(job.created_at))}
     ${fact("Scheduled for", time(job.scheduled_for))}
-    ${fact("First start", !(job.times?.queue_ms < 1000) && time(job.started_at))}
+    ${fact("First start", time(job.started_at))}
     ${fact("Next run", time(nextRunOf(job)))}
     ${fact("Finished", time(job.finished_at))}
     ${fact("Queue time", job.times?.queue_ms > 0 && duration(job.times.queue_ms))}
-    ${fact("Duration", job.started_at && !(isRunning && hasTimeline) && html`<${RunTime} row=${job} />`)}
-    ${isRunning && !outlook && fact("Timeout", data.timeout)}
-    ${isRunning && !data.usual && fact("Usual duration", data.typical && `up to ${data.typical}`)}
-    ${
-      isRunning &&
-      !isSilent &&
-      fact(
-        "Line of code",
-        data.place && html`<code title=${data.place}>${breakable(fileOf(data.place))}</code>`,
-      )
-    }
+    ${fact("Duration", job.started_at && html`<${RunTime} row=${job} />`)}
+    ${fact("Usual duration", usual && html`up to ${usual}<span class="under">${share} of ${data.of_jobs} that ended in 24 h</span>`)}
+    ${isRunning && fact("Timeout", data.timeout)}
+    ${fact("Line of code", place && html`<code title=${place}>${breakable(fileOf(place))}</code>`)}
     ${isRunning && fact("Memory", data.memory_mb && `up to ${data.memory_mb} MB`)}
     ${fact("Attempt", html`<span class="num">${job.attempts} of ${job.max_attempts}</span>`)}
     ${fact("Worker", neighbours("worker_id", job.worker_id ?? last?.worker_id))}
-    ${isRunning && !isSilent && fact("Worker seen", time(data.renewed_at))}
+    ${isRunning && fact("Worker seen", time(data.renewed_at))}
     ${fact("Commit", last?.origin && html`<span class="mono">${codeOf(last.origin)}</span>`)}
     ${fact(
       "Tags",

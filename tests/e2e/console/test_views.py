@@ -58,9 +58,9 @@ def test_jobs_are_live_filtered_and_retried(visit: Visit, worker: HandWorker) ->
     expect(rows.first).to_have_attribute("data-job", str(newest))
     rows.get_by_role("checkbox").first.check()
     click(page, "Retry 1")
-    title = page.get_by_role("heading", name=f"Retry 1 failed job of {worker.job_type}?")
+    title = page.get_by_role("heading", name=f"Retry failed job {str(newest)[-8:]} of ")
     expect(title).to_be_visible()
-    click(page.get_by_role("dialog"), "Retry 1 job")
+    click(page.get_by_role("dialog"), "Retry the job")
     expect(page.get_by_text("Retried 1 job")).to_be_visible()
     expect(rows).to_have_count(1)
 
@@ -69,7 +69,7 @@ def test_jobs_are_live_filtered_and_retried(visit: Visit, worker: HandWorker) ->
     expect(group).to_be_visible()
     check_page(visitor)
     click(group, "Retry 1")
-    click(page.get_by_role("dialog"), "Retry 1 job")
+    click(page.get_by_role("dialog"), "Retry the job")
     expect(page.get_by_text("No failed jobs")).to_be_visible()
 
 
@@ -148,7 +148,10 @@ def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker) -> Non
     pulse = {"last": "progress", "for_ms": 0, "memory_mb": 1, "left_ms": 200_000}
     worker.report(lease, pulse=pulse)
     page.reload()
-    expect(page.locator(".explain")).to_contain_text("It reported progress")
+    expect(page.locator(".explain")).to_contain_text(
+        re.compile(r"It reported progress .*\. It has run for \d+ s\.")
+    )
+    expect(page).to_have_title(re.compile(f"^{worker.job_type} · running · .*Minutehand$"))
     expect(page.locator(".progress")).to_contain_text(
         "about 5 min left at this pace, which is after its timeout"
     )
@@ -159,6 +162,10 @@ def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker) -> Non
     expect(words).to_have_text(text, use_inner_text=True)
     worker.say(lease, piece("line\n" * 20_000 + "the last", 307))
     expect(words).to_have_attribute("data-writing", "")
+    output = page.get_by_role("region", name="Output: reply")
+    expect(output).to_contain_text(re.compile(r"first output after .* · last output (now|\d)"))
+    waterfall = page.get_by_role("list", name="Waterfall")
+    expect(waterfall.get_by_text("Output: reply")).to_be_visible()
     expect(words).to_contain_text("the last")
     expect(page.get_by_text("the last 100,000 of 100,3")).to_be_visible()
     below = "(box) => box.scrollTop > 0 && box.scrollHeight - box.scrollTop - box.clientHeight"
@@ -181,7 +188,6 @@ def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker) -> Non
     worker.settle(worker.lease_one(), result={"answer": 42}, steps=[step])
     expect(page.locator("h1 .badge")).to_have_text("Completed")
     expect(page.get_by_role("region", name="Result")).to_contain_text("42")
-    waterfall = page.get_by_role("list", name="Waterfall")
     expect(waterfall).to_be_visible()
     check_page(visitor)
     abandoned = json.dumps([{"job_id": job_id, "place": "paint.py:7"}])
@@ -286,11 +292,14 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
     click(page, f"Enqueue again as {worker.job_type}")
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text(f"{worker.job_type} is the nearest name that a worker has")
-    click(dialog, f"Enqueue 1 job again as {worker.job_type}")
+    click(dialog, f"Enqueue the job again as {worker.job_type}")
     expect(page.locator(".toast")).to_contain_text(f"Enqueued 1 job as {worker.job_type}")
     expect(heads).to_have_count(1)
     click(page, "Cancel and retry")
-    click(dialog, "Cancel and retry 1 job")
+    expect(dialog.locator("h2")).to_have_text(
+        f"Cancel and retry silent job {lease['job']['id'][-8:]} of {worker.job_type}?"
+    )
+    click(dialog, "Cancel and retry the job")
     expect(heads).to_have_count(0)
     expect(page.locator("h1")).to_be_focused()
     visitor.open("/jobs?state=running")
@@ -376,7 +385,7 @@ def test_a_silent_or_misspelt_job_is_replaced_in_one_step(visit: Visit, worker: 
     misspelt = worker.one("select id from public.jobs where job_type = %s", f"{worker.job_type}s")
     visitor.open(f"/jobs/{misspelt}")
     click(page, f"Enqueue again as {worker.job_type}")
-    click(page.get_by_role("dialog"), f"Enqueue 1 job again as {worker.job_type}")
+    click(page.get_by_role("dialog"), f"Enqueue the job again as {worker.job_type}")
     page.locator(".toast").get_by_role("link", name="See it").click()
     expect(page.locator("h1")).to_have_text(f"{worker.job_type} Queued")
     status = "select status from public.jobs where id = %s"
@@ -597,6 +606,6 @@ def test_common_actions_work_by_keyboard(visit: Visit, worker: HandWorker) -> No
     press(page, "Cancel", exact=True)
     expect(page.get_by_role("button", name="Not now")).to_be_focused()
     check_page(visitor)
-    press(page, "Cancel 1 job")
+    press(page, "Cancel the job")
     expect(page.locator("h1 .badge")).to_have_text("Cancelled")
     expect(page.locator(".actions button:focus")).to_have_text("Retry")

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { rowsOf } from "../../../infra/console/lib/waterfall.js";
+import { rowsOf, totalsOf } from "../../../infra/console/lib/waterfall.js";
 
 const at = (ms) => new Date(1_700_000_000_000 + ms).toISOString();
 const attempt = (number, from, to, outcome, more = {}) => ({
@@ -66,11 +66,45 @@ test("rows come parents first and in order of time", () => {
 
   assert.deepEqual(
     open.map((row) => row.name),
-    ["parent", "Attempt 1", "read", "quick", "slow", "render", "pages", "Attempt 2", "bind"],
+    ["parent", "Attempt 1", "read", "Wait for retry", "quick", "slow", "render", "pages"].concat([
+      "Attempt 2",
+      "bind",
+    ]),
   );
   assert.equal(open[0].level, 0);
   assert.equal(open.find((row) => row.name === "render").level, 2);
   assert.equal(open.find((row) => row.name === "Attempt 1").error, "no answer");
+});
+
+test("the totals of a job have no gap", () => {
+  const times = { queue_ms: 500, runs: 3 };
+  const whole = { ...parent, started_at: at(500), times };
+  assert.deepEqual(totalsOf(whole, Date.parse(at(60_000))), {
+    ...{ queue: 500, run: 3500, inSteps: 2100, retry: 1000, suspended: 5000, other: 0 },
+  });
+  assert.equal(totalsOf({ ...whole, times: { runs: 4 } }, 0), null);
+});
+
+test("the time since the last step of a running job has a row", () => {
+  const steps = [step("read", "step", 1000, 2000)];
+  const attempts = [attempt(1, 1000, null, null)];
+  const streams = [{ stream: "answer", first_at: at(2500), last_at: at(2600) }];
+  const times = { queue_ms: 1000 };
+  const running = job("running", { status: "processing", finished_at: null, started_at: at(1000) });
+  const rows = rowsOf(
+    { jobs: [{ ...running, attempts, steps, streams, times }] },
+    Date.parse(at(9000)),
+  );
+  assert.deepEqual(
+    rows.map(({ name, from, to }) => [name, from - Date.parse(at(0)), to - Date.parse(at(0))]),
+    [
+      ["running", 1000, 9000],
+      ["Queue", 0, 1000],
+      ["read", 1000, 2000],
+      ["Outside steps", 2000, 9000],
+      ["Output: answer", 2500, 2600],
+    ],
+  );
 });
 
 test("what runs ends now", () => {
