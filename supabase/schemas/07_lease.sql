@@ -27,17 +27,31 @@
 -- queue.next_turns calls queue.ring_turns or queue.lane_turns. A worker repeats a request if the
 -- response was lost, and then gets the same leases again.
 
--- A worker's request for jobs. The comment on public.lease_jobs describes the fields that are not
--- described here.
+-- A worker's request for jobs.
 -- worker: Number of the worker's row in queue.workers, set by queue.lease.
+-- free_slots: Number of free slots of the worker. By default, the limit less the leased jobs. If
+--   free_slots is 1 or more, enqueues of the next two seconds start no worker, because this worker
+--   calls again. If free_slots is -1, the next enqueue starts a worker again.
+-- most: Maximum number of concurrent worker runs. The response has run: {free}, which is null if
+--   this run is rejected.
+-- ends: The run ends if no job was leased and no work is due within stay_ms. The response then has
+--   run: {ended, refused}. If refused is true, another run was rejected since this run began, so
+--   the worker must call lease_jobs again.
 -- pools: Array of {job_types, limit}, which gives the number of free slots for each group of job
 --   types. Null if all job types of the worker share its slots. If the request has pools, the sum
---   of their limits replaces the request's limit.
+--   of their limits replaces the request's limit. The field due of the response counts the jobs of
+--   all pools.
 -- suspects: True if this process runs only suspects, which are jobs that may have ended a process.
 --   False if another process on the same host runs only suspects. Null if queue.lease_mode decides
 --   at each request whether the worker leases suspects.
 -- job_ids: Ids of the suspects to lease, set by queue.lease_suspects. Null to lease jobs that are
 --   not suspects.
+-- slots: All slots of the worker, [{job_types, limit}]. explain_job compares the slots with the
+--   leases. Only the first call of a run needs slots.
+-- abandoned: Stopped jobs whose processors still run, [{job_id, place, in_thread?}]. By default,
+--   the list of the previous call.
+-- A request may also have listens, which is true if the worker follows the topic wake_topic of the
+-- response. Messages of this topic announce new jobs.
 create type queue.lease_request as (
   worker_id text,
   worker integer,
@@ -2700,21 +2714,5 @@ comment on function public.lease_jobs is
   'queues, lease_seconds, version, free_slots, slots, abandoned, count_due, most, run_seconds, '
   'listens, ends: {stay_ms, maintained?, summary?}}. A lease counts as an '
   'attempt, unless its outcome gives it back. A repeated (tick_id, call) that got leases returns '
-  'the same leases again.\n\n'
-  '- pools: Groups of job types with a limit for each group, which replace limit. The field due '
-  'counts the jobs of all pools.\n'
-  '- free_slots: Number of free slots of the worker. Default: limit less the leased jobs. If '
-  'free_slots is 1 or more, enqueues of the next two seconds start no worker, because this worker '
-  'calls again. If free_slots is -1, the next enqueue starts a worker again.\n'
-  '- slots: All slots of the worker, [{job_types, limit}]. explain_job compares the slots with the '
-  'leases. Only the first call of a run needs slots.\n'
-  '- abandoned: Stopped jobs whose processors still run, [{job_id, place, in_thread?}]. Default: '
-  'the list of the previous call.\n'
-  '- most: Maximum number of concurrent worker runs. The response contains run: {free}, which is '
-  'null if this run is rejected.\n'
-  '- listens: True if the worker follows the topic wake_topic of the response. Messages of this '
-  'topic announce new jobs.\n'
-  '- ends: The run ends if no job was leased and no work is due within stay_ms. The response then '
-  'contains run: {ended, refused}. If refused is true, another run was rejected since this '
-  'run began, so call lease_jobs again.';
+  'the same leases again.';
 select queue.allow('job_worker, service_role', 'public.lease_jobs');

@@ -21,15 +21,6 @@ def bulk(engine: Engine, items: list[Json]) -> list[Json]:
     return list(engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=jobs)["jobs"])
 
 
-def test_a_job_exists_only_if_its_transaction_commits(engine: Engine) -> None:
-    for end, jobs in (("rollback", 0), ("commit", 1)):
-        with engine.open_transaction() as other:
-            other.enqueue()
-            assert engine.lease() == []
-            other.run(end)
-        assert len(engine.lease()) == jobs
-
-
 def test_what_commits_late_is_found_below_what_was_leased_meanwhile(engine: Engine) -> None:
     """A job whose transaction commits late is leased, even after younger jobs were leased."""
     with engine.open_transaction() as slow:

@@ -73,11 +73,12 @@ class ModelQueue(WorkerQueue):
     """Keeps leases as the database does.
 
     Args:
-        faults: Faults by the number of the call, or by a function's name for its first call.
+        faults: Faults by the number of the call, or by a function's name for its first call. An
+            exception is the response of the database.
     """
 
     def __init__(
-        self, rows: Iterable[Row] = (), *, faults: Mapping[int | str, str] | None = None
+        self, rows: Iterable[Row] = (), *, faults: Mapping[int | str, Any] | None = None
     ) -> None:
         super().__init__(SETTINGS)
         self.rows = {row.id: row for row in rows}
@@ -149,6 +150,8 @@ class ModelQueue(WorkerQueue):
         if fault in {"lose_request", "hang"}:
             await asyncio.sleep(PATIENCE if fault == "hang" else 0)
             raise QueueUnavailable("the request was lost")
+        if isinstance(fault, Exception):
+            raise fault
         self._expire()
         answer = apply()
         await asyncio.sleep(1.5 if fault == "slow" else LATENCY / 2)

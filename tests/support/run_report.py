@@ -70,12 +70,9 @@ class RunReport:
                 done = 100 - 100 * self.left.total() // self.all
                 self.write(f"{done:3} % {file}: {self.seconds[file]:.0f} s (runs: {running})")
 
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """List the slowest files, and the tests that were left out with the reason."""
+    def pytest_terminal_summary(self) -> None:
+        """List the tests that were left out with the reason."""
         self.is_over = True
-        terminalreporter.section("slowest files")
-        for file in sorted(self.seconds, key=self.seconds.__getitem__)[-5:]:
-            self.write(f"{self.seconds[file]:6.0f} s {file}")
         if "WEEKLY" not in os.environ:
             self.write(
                 "left out: deploys, Lambda's runtime, bad days, the doctor's loop, shapes of"

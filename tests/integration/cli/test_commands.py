@@ -254,7 +254,6 @@ WRONG = {
     "retry": "a criterion must be given",
     "pause": "--type, --queue and --all",
     "pause --queue chat -w system": "--workspace must not be given",
-    "resume --queue chat -w system": "--workspace must not be given",
     "ls --state nope": "state.0",
     "enqueue enrich_account {} --at yesterday": "--at",
     "enqueue enrich_account words": "PAYLOAD",

@@ -142,17 +142,6 @@ def test_a_batch_that_fails_costs_only_the_item_that_made_it_fail(
     assert host.rows(ending, guilty) == [("failed", 1, error, signal_name)]
 
 
-@pytest.mark.weekly(only=True)
-def test_ten_deaths_a_minute_cost_a_thousand_jobs_no_attempt(host: Served) -> None:
-    """In a minute, ten jobs end each process that runs them, beside a thousand ordinary jobs."""
-    ids = host.enqueue("served.slow", 900, every=0.06, seconds=1)
-    ids += host.enqueue("served.talk", 50, every=1.2, seconds=1)
-    ids += host.enqueue("served.plain", 50, every=1.2, seconds=1)
-    guilty = host.enqueue("served.exit", 10, every=6)
-
-    wait_for_fates(host, ids, guilty)
-
-
 def test_a_worker_that_is_killed_from_outside_costs_no_attempt(host: Served) -> None:
     """A worker's process is killed from outside.
 

@@ -109,9 +109,4 @@ async def test_a_queue_that_refuses_is_no_error_of_the_caller(
     error: QueueError, status: int
 ) -> None:
     """If the queue fails or rejects the worker, the route returns a 5xx status."""
-
-    class Failing(ModelQueue):
-        async def lease(self, request: Any) -> Any:
-            raise error
-
-    assert (await ask(queue=Failing())).status == status
+    assert (await ask(queue=ModelQueue(faults={"lease": error}))).status == status

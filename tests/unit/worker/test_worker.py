@@ -276,15 +276,8 @@ def test_of_many_jobs_that_end_in_a_second_few_have_a_log_line(
 
 
 def test_a_settlement_is_repeated_after_a_rejected_token() -> None:
-    class Refusing(ModelQueue):
-        async def settle(self, items: Any, **options: Any) -> SettleResponse:
-            if not self.settles:
-                self.settles.append(items)
-                raise TokenRefused("the token has expired", status=401)
-            return await super().settle(items, **options)
-
-    row = Row("1", {})
-    tick(Refusing([row]), nothing)
+    row, error = Row("1", {}), TokenRefused("the token has expired", status=401)
+    tick(ModelQueue([row], faults={"settle": error}), nothing)
 
     assert row.settled == {1: "completed"}
 
@@ -581,11 +574,7 @@ def test_a_step_that_the_database_rejects_fails_its_job_and_no_other() -> None:
 
     async def run(job: Job[Any], ctx: JobContext) -> Any:
         result = "bad" if job.id == "a" else "good"
-
-        async def charge() -> str:
-            return result
-
-        return await ctx.step("charge", charge)
+        return await ctx.step("charge", lambda: asyncio.sleep(0, result))
 
     queue = Refusing([Row(name, {}) for name in "ab"])
     tick(queue, of(run), budget=1)
