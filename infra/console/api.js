@@ -83,6 +83,12 @@ const SIGNED_OUT = { status: "out", user: null, workspaces: [], workspace: null,
 
 export const session = createStore({ ...SIGNED_OUT, status: "starting" });
 
+/** Return whether the user may change many jobs of the workspace by one call. */
+export function isManager() {
+  const { user, workspace } = session.get();
+  return user.isOperator || workspace?.role === "manager";
+}
+
 /** Return the signed-in supabase-js client. */
 export const supabase = () => client;
 /** Return a supabase-js client for the database schema with the tables and functions for users. */

@@ -2,7 +2,7 @@
 // draws the menu and header around the current page. build.mjs bundles this module with all modules
 // that it imports.
 
-import { chooseWorkspace, session, settings, signOut, start } from "./api.js";
+import { chooseWorkspace, isManager, session, settings, signOut, start } from "./api.js";
 import { question } from "./lib/prompt.js";
 import { withTimeout, READ_MS } from "./lib/jobs/client.js";
 import { followLinks, match, navigate, currentLocation } from "./lib/router.js";
@@ -107,7 +107,6 @@ function Shell({ apps, user, workspace, workspaces }) {
   const isCurrent = (to) => path === to || path.startsWith(`${to}/`);
   // hide the pages of jobs and queues from users who may see only an app's pages
   const isApp = appLinks.some(({ path: to }) => isCurrent(to));
-  const isManager = user.isOperator || workspace?.role === "manager";
   return html`<div class="shell">
     <a
       class="skip"
@@ -162,7 +161,7 @@ function Shell({ apps, user, workspace, workspaces }) {
         }
       </nav>
       <div class="rail-foot">
-        ${isApp && isManager && html`<a class="small" href="/jobs">Jobs and queues</a>`}
+        ${isApp && isManager() && html`<a class="small" href="/jobs">Jobs and queues</a>`}
         <p class="muted small user" title=${user.email}>${user.email}</p>
         <div class="rail-buttons">
           <${ThemeButton} />

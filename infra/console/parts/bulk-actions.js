@@ -1,11 +1,12 @@
 // Actions that change many jobs at once: the selected jobs, a group of jobs that need attention, or
 // all jobs that match the filter.
 
-import { jobs as api, problems } from "../api.js";
+import { isManager, jobs as api, problems, withIdempotencyKey } from "../api.js";
 import { number, pluralize, shortId } from "../lib/format.js";
-import { useStore } from "../lib/store.js";
-import { html, quietButton, useMemo } from "../lib/ui.js";
+import { html, quietButton } from "../lib/ui.js";
 import { confirm } from "../lib/prompt.js";
+import { copy } from "./copy.js";
+import { failureOf, useGroups } from "./problem-lines.js";
 import { notify, notifyFailure } from "./toasts.js";
 
 /**
@@ -31,9 +32,12 @@ const each =
     return { count, last };
   };
 
-/** Change one job with a call that its creator may use, but many jobs with a call for managers. */
+/** Change many jobs with a call for managers, but one job, or jobs of others, with a call for each. */
 const oneOrMany = (one, many) => (body) =>
-  body.filter.ids?.length === 1 ? each(one)(body) : many({ body });
+  body.filter.ids?.length === 1 || !isManager() ? each(one)(body) : many({ body });
+
+/** Values of a job whose type no worker has published, unless its enqueue set others. */
+const DEFAULTS = { queue: "default", priority: 100 };
 
 /** Enqueue a job again as another type, and cancel it. A repetition creates no second job. */
 async function replace(id, { workspace_id, job_type }) {
@@ -41,18 +45,13 @@ async function replace(id, { workspace_id, job_type }) {
   if (job.status !== "pending") return false;
   const { payload, tags, session_id, concurrency_key } = job;
   const spec = { workspace_id, job_type, payload, tags, session_id, concurrency_key };
+  for (const name in DEFAULTS) if (job[name] !== DEFAULTS[name]) spec[name] = job[name];
   const created = await api.create({ body: { ...spec, idempotency_key: `${id}:${job_type}` } });
   await api.cancel(id);
   return created;
 }
 
-/** Return a sentence about a group of `attention` whose jobs failed. */
-export const failureOf = ({ kind, job_type: type, jobs, more, error }) =>
-  `${pluralize(jobs, "job", more)} of ${type} ` +
-  (kind === "failed" ? "failed in the last hour" : `${jobs === 1 ? "is" : "are"} retrying`) +
-  `${error ? `: ${error}` : ""}.`;
-
-/** Return such sentences about the groups for which `isMeant` returns true. */
+/** Return sentences about the groups of `attention` for which `isMeant` returns true. */
 const failuresOf = (isMeant) => (problems.get().attention ?? []).filter(isMeant).map(failureOf);
 
 const subjectOf = (isOne) => (isOne ? "The job" : "Each job");
@@ -79,8 +78,8 @@ const ACTIONS = {
         `${as} is the nearest name that a worker has published.`,
         ...failuresOf(({ job_type: type, error }) => type === as && error),
         isOne
-          ? "A new job gets its payload, tags and keys. Then it is cancelled."
-          : "New jobs get the payloads, tags and keys. Then the old jobs are cancelled.",
+          ? "A new job gets its payload, tags and keys, and its queue and priority if they are not the defaults. Then it is cancelled."
+          : "New jobs get the payloads, tags and keys, and each queue or priority that is not the default. Then the old jobs are cancelled.",
       ].join(" "),
     states: ["queued"],
     kind: "no_worker",
@@ -89,7 +88,7 @@ const ACTIONS = {
     verb: "Run",
     when: "now",
     did: "Started",
-    call: each((id) => api.retry(id)),
+    call: oneOrMany((id) => api.retry(id), api.retryAll),
     text: (states, types, isOne) =>
       [
         `${subjectOf(isOne)} runs as soon as a worker is free. A retry uses one of the job's attempts.`,
@@ -104,6 +103,16 @@ const ACTIONS = {
     text: (states, types, isOne) =>
       `${subjectOf(isOne)} starts again with attempt 1. Finished steps are kept.`,
     states: ["failed", "cancelled"],
+  },
+  copy: {
+    verb: "Enqueue",
+    when: "again",
+    did: "Enqueued again",
+    call: each((id) => api.replay(id, withIdempotencyKey({}))),
+    text: (states, types, isOne) =>
+      `${isOne ? "The" : "Each"} new job has the payload, the tags and the options of the old one.`,
+    states: ["completed"],
+    isForPicked: true,
   },
   cancel: {
     verb: "Cancel",
@@ -244,20 +253,6 @@ export async function actOnMany({ workspaceId, action, filter, jobs, as, notes =
   }
 }
 
-/**
- * Return a map from the ids of the jobs that need attention to their groups. A job is in the first
- * of its groups.
- */
-export function useGroups() {
-  const { attention } = useStore(problems);
-  return useMemo(() => {
-    const groups = new Map();
-    for (const group of attention ?? [])
-      for (const id of group.job_ids) if (!groups.has(id)) groups.set(id, group);
-    return groups;
-  }, [attention]);
-}
-
 /** Button that runs an action, and then calls `done` if the action changed jobs. */
 const actionButton = (act, names, className, done) =>
   html`<button
@@ -297,7 +292,8 @@ export function Selection({ picked, all, state, query, workspaceId, done }) {
   const rows = isPicked ? picked : all;
   const nearestOf = (row) => groups.get(row.id)?.nearest;
   const button = (action) => {
-    const { when, states, kind, danger } = ACTIONS[action];
+    const { when, states, kind, danger, isForPicked } = ACTIONS[action];
+    if (!isPicked && (isForPicked || !isManager())) return null;
     const as = action === "replace" ? rows?.map(nearestOf).find(Boolean) : undefined;
     const jobs = rows?.filter(
       (row) =>
@@ -317,10 +313,12 @@ export function Selection({ picked, all, state, query, workspaceId, done }) {
     return actionButton(act, names, isPicked ? undefined : "quiet", done);
   };
   const buttons = Object.keys(ACTIONS).map(button).filter(Boolean);
-  if (buttons.length === 0) return null;
+  if (buttons.length === 0 && !isPicked) return null;
+  const copyIds = () =>
+    copy(picked.map(({ id }) => id).join("\n"), `Copied ${pluralize(picked.length, "id")}`);
   return html`<div class="selection" role="region" aria-label="Selected jobs">
     <span class="num">${isPicked && `${nameJobs(rows)} selected`}</span>
     <span class="spacer"></span>
-    ${buttons} ${isPicked && quietButton("Clear", done)}
+    ${buttons} ${isPicked && [quietButton("Copy ids", copyIds), quietButton("Clear", done)]}
   </div>`;
 }

@@ -1,17 +1,18 @@
 // Shows problems of the whole system at the top of every page, a line for each problem.
 
 import { session, outage, supabase, engine, problems } from "../api.js";
-import { pluralize, timeOfDay } from "../lib/format.js";
+import { INSTANT, pluralize, timeOfDay } from "../lib/format.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
 import { isHidden } from "../lib/jobs/page.js";
 import { currentLocation } from "../lib/router.js";
 import { changes, useFetch, useStore } from "../lib/store.js";
 import { html, isPhone, useEffect, useLayoutEffect, useMemo, useState } from "../lib/ui.js";
-import { failureOf, Remedy } from "./bulk-actions.js";
-import { linkTo, Steps } from "./holders.js";
+import { Remedy } from "./bulk-actions.js";
+import { linkTo } from "./holders.js";
 import { Icon } from "./icons.js";
 import { useRefresh } from "./live.js";
-import { Sentence } from "./when.js";
+import { Advice, useLines } from "./problem-lines.js";
+import { Age, Sentence, When } from "./when.js";
 
 const QUIET_MS = 30_000; // milliseconds between two reads of a page if no job changes
 const BUSY_MS = 5000; // minimum milliseconds between two reads that changes of jobs cause
@@ -29,56 +30,6 @@ const outageLine = (since) =>
 
 const NO_REALTIME =
   "Realtime delivers no changes, so pages read every few seconds. `minutehand doctor` shows why.";
-
-/** Return the key of the finding about a group of `attention`, unless its jobs have no worker. */
-const keyOf = ({ kind, job_type: type, print }) =>
-  [`${kind}_jobs`, type, print].filter(Boolean).join(" ");
-
-/**
- * Return the line about jobs of a type that failed for good with one error, and about jobs that
- * retry after this error, if there is a finding about them. No finding is about the failed jobs.
- */
-function failureLine(group, retrying) {
-  const { job_type: type, jobs, more, job_ids: ids, next } = group;
-  const isOne = jobs === 1 && !more && !retrying;
-  const start = retrying?.sentence.replace(/(?<= are retrying): .*/s, "");
-  const failed = failureOf(group);
-  return {
-    key: keyOf(group),
-    sentence: start ? `${start} and ${failed.replace(/ jobs? of \S+/, "")}` : failed,
-    jobs: jobs + (retrying?.jobs ?? 0),
-    path: isOne ? `/jobs/${ids[0]}` : `/jobs?state=attention&job_type=${encodeURIComponent(type)}`,
-    next,
-  };
-}
-
-/**
- * Return the lines of all problems, those with most jobs first. A failed job counts as two. Jobs
- * that retry have the same tone as failed jobs.
- */
-function linesOf(findings, attention = []) {
-  const failures = attention
-    .filter(({ kind }) => kind === "failed")
-    .map((group) => {
-      const other = keyOf({ ...group, kind: "retrying" });
-      const retrying = findings.find(({ key }) => key === other);
-      return { ...failureLine(group, retrying), retrying };
-    });
-  const merged = failures.map(({ retrying }) => retrying);
-  const size = ({ verdict, jobs, tone }) =>
-    verdict === "fail" ? Infinity : (jobs ?? -1) * (tone === "failed" ? 2 : 1);
-  return [...findings.filter((finding) => !merged.includes(finding)), ...failures]
-    .map((line) => ({
-      ...line,
-      tone: line.verdict === "fail" || /^(retrying|failed)_/.test(line.key) ? "failed" : "waiting",
-      groups: attention.filter((group) =>
-        group.kind === "no_worker"
-          ? /^no_(worker|processor)$/.test(line.reason)
-          : [line.key, line.retrying?.key].includes(keyOf(group)),
-      ),
-    }))
-    .sort((one, other) => size(other) - size(one) || 0); // Infinity - Infinity is NaN
-}
 
 /** Name the job types of problems and their kinds, if each problem is about a job type. */
 function namesOf(lines) {
@@ -147,9 +98,8 @@ export function Incidents({ workspace, isApp }) {
     return () => clearTimeout(timer);
   }, [freshness]);
   const since = useStore(outage);
-  const { findings, attention } = useStore(problems);
   const id = path.replace("/jobs/", "");
-  const lines = linesOf(findings, attention)
+  const lines = useLines()
     .map((line) => {
       const own = line.groups.find((group) => group.job_ids.includes(id));
       return own ? { ...line, own: own.kind, others: line.jobs - 1 } : line;
@@ -194,9 +144,9 @@ export function Incidents({ workspace, isApp }) {
     aria-live="polite">
     ${
       isCollapsed
-        ? toggle(`${pluralize(lines.length, "problem")}${namesOf(lines)} ▸`)
+        ? toggle(`${pluralize(lines.length, "problem")}${namesOf(lines)}`)
         : html`
-            ${first.length > 0 && toggle("▾", "Collapse the problems")} ${first.map(show)}
+            ${first.length > 0 && toggle("", "Collapse the problems")} ${first.map(show)}
             ${
               rest.length > 0 &&
               html`<details>
@@ -222,7 +172,7 @@ const SAME = { no_worker: "no worker", silent: "silent" };
  * On the page of a job, which explains its problem, the line only counts the jobs.
  */
 function Problem({ line, here, workspaceId }) {
-  const { sentence, own, others, cause, tone, groups = [], next = [] } = line;
+  const { sentence, own, others, tone, since, groups = [], next = [] } = line;
   const [, start, rest] = sentence.match(/^(.*?(?:[:,] |$))(.*)$/s);
   // the list of these jobs has the same buttons
   const buttons = (isAttention(here) ? [] : groups)
@@ -233,7 +183,9 @@ function Problem({ line, here, workspaceId }) {
         group=${group}
         workspaceId=${workspaceId} />`,
     );
-  const link = line.path ?? next.map((step) => step.path).find((to) => to && to !== here);
+  const paths = next.map((step) => step.path).filter((to) => to && to !== here);
+  const link = line.path ?? paths.find((to) => to.includes("?")) ?? paths[0];
+  const isFailed = line.key?.startsWith("failed_");
   return html`<div class="problem-line" data-tone=${tone}>
     <${Icon} name="warning" />
     <div>
@@ -241,17 +193,15 @@ function Problem({ line, here, workspaceId }) {
         own
           ? `This job and ${pluralize(others, "other")}: ${SAME[own] ?? "the same error"}.`
           : html`<span class="strong"><${Sentence} text=${start} isShort /></span>
-              <${Sentence} text=${rest} isShort />`
-      }
-      ${
-        !own &&
-        (cause || next.length > 0) &&
-        html` <details>
-          <summary>${next.length > 0 ? "What to do" : "Cause"}</summary>
-          ${cause && html`<p>Cause: ${cause.replace(/\.?$/, ".")}</p>`}
-          <${Steps} next=${next} here=${here} shown=${link} />
-          ${buttons}
-        </details>`
+              <${Sentence} text=${rest} isShort />
+              ${
+                since &&
+                !INSTANT.test(sentence) &&
+                html` <span class="muted">
+                  ${isFailed ? html`First <${When} at=${since} />.` : html`For <${Age} at=${since} />.`}
+                </span>`
+              }
+              <${Advice} line=${line} here=${here} shown=${link}>${buttons}<//>`
       }
     </div>
     ${link && html`<a href=${link}>${linkTo(link)}</a>`}

@@ -1,16 +1,7 @@
 // Shows a live list of a workspace's jobs with tabs, filters, search, selection and actions.
 
-import { problems, types } from "../api.js";
-import {
-  atLeast,
-  pluralize,
-  duration,
-  percentage,
-  RANGES,
-  serverNow,
-  shortId,
-  utc,
-} from "../lib/format.js";
+import { jobs as api, problems } from "../api.js";
+import { atLeast, pluralize, duration, percentage, serverNow, shortId } from "../lib/format.js";
 import { navigate } from "../lib/router.js";
 import { useJobList } from "./job-list.js";
 import { isTyping, useKey } from "../lib/keys.js";
@@ -28,9 +19,11 @@ import {
 } from "../lib/ui.js";
 import { useVirtual } from "../lib/virtual.js";
 import { Freshness, JobProgress, StateBadge } from "./badge.js";
-import { Remedy, Selection, useGroups } from "./bulk-actions.js";
+import { Remedy, Selection } from "./bulk-actions.js";
 import { Failures } from "./failures.js";
+import { Choices, Chips, FIELDS, IN_TROUBLE, queryOf } from "./job-filters.js";
 import { EmptyState } from "./no-jobs.js";
+import { Advice, adviceOf, useGroups, useLines } from "./problem-lines.js";
 import { questionOf } from "./question.js";
 import { SearchBox } from "./search.js";
 import { Loading, Stale } from "./states-of-view.js";
@@ -38,15 +31,6 @@ import { Elapsed, Sentence, useNow, When } from "./when.js";
 
 /** Return the height of a row, as `.job-row` in jobs.css sets it. */
 const rowHeight = () => (isPhone() ? 62 : 36);
-
-/**
- * Return the start of a time range, rounded to the minute. If `since` is a time and not the name of
- * a range, return `since` unchanged.
- */
-const rangeStart = (since) =>
-  Object.hasOwn(RANGES, since)
-    ? new Date(Math.floor(serverNow() / 60_000 - RANGES[since][0]) * 60_000).toISOString()
-    : since;
 
 /** Names of the columns, with their CSS classes. */
 const HEADS = {
@@ -57,59 +41,34 @@ const HEADS = {
   Id: "c-id",
 };
 
-/** Functions that sort the jobs, by the column: the oldest first, or the longest first. */
+/** Return whether the ids of the jobs that need attention include a job, or it has failed. */
+const isInTrouble = (row, groups) => groups.has(row.id) || /^(failed|retrying)$/.test(row.state);
+
+/**
+ * Functions that sort the jobs, by the column: the oldest first, the longest first, or those in
+ * trouble first. The page's address contains the column in lower case.
+ */
 const SORTS = {
-  Created: (rows) => rows.toReversed(),
-  Duration: (rows) => rows.toSorted((one, other) => (runMsOf(other) || 0) - (runMsOf(one) || 0)),
+  created: (rows) => rows.toReversed(),
+  duration: (rows) => rows.toSorted((one, other) => (runMsOf(other) || 0) - (runMsOf(one) || 0)),
+  state: (rows, groups) =>
+    rows.toSorted((one, other) => isInTrouble(other, groups) - isInTrouble(one, groups)),
 };
 
-/** Fields of the filter of the SQL function `list_jobs`, by the names in the page's address. */
-const FILTERS = {
-  type: "job_type",
-  tag: "tag",
-  queue: "queue",
-  since: "since",
-  error: "error",
-  payload: "payload",
-  parent: "parent_id",
-  key: "concurrency_key",
-  worker: "worker_id",
-};
-export const FIELDS = ["state", "search", ...Object.values(FILTERS)];
 /** Filters that the list of errors applies. */
 const OF_ERRORS = ["state", "search", "job_type"];
 
-/** States of the jobs that `attention` lists. */
-const IN_TROUBLE = ["queued", "retrying", "running", "failed"];
-
-/** Convert the filter in the page's address to the filter of the SQL function `list_jobs`. */
-function queryOf({ state, since, payload, ...rest }) {
-  const named = Object.entries(rest).filter(([, value]) => value);
-  return {
-    ...Object.fromEntries(named),
-    // list jobs that the queue itself creates, such as webhook deliveries, only if a person asks
-    // for them
-    ...(!rest.job_type &&
-      !rest.search &&
-      !rest.parent_id &&
-      !rest.worker_id &&
-      state !== "attention" && { internal: false }),
-    ...(state && { state: state === "attention" ? IN_TROUBLE : [state] }),
-    ...(since && { created_after: rangeStart(since) }),
-    ...(payload && { payload: JSON.parse(payload) }),
-  };
-}
-
 /**
  * Shows a list of jobs, or with `isByError` the failed jobs grouped by error. The caller stores the
- * filters of the list in the address of the page. A filter with an empty value is removed from the
- * address.
+ * filters of the list and its order in the address of the page. A filter with an empty value is
+ * removed from the address.
  */
-export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
+export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
   const key = JSON.stringify(filter);
   const query = useMemo(() => queryOf(filter), [key]);
   const countFilter = useMemo(() => queryOf({ ...filter, state: "" }), [key]);
   const { attention } = useStore(problems);
+  const problemLines = useLines();
   const groups = useGroups();
   const isGrouped = filter.state === "attention";
   const [opened, setOpened] = useState(new Set());
@@ -132,20 +91,24 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
   );
   const [chosen, setChosen] = useState(new Set());
   const { rows } = state;
-  const [sort, setSort] = useState(""); // the newest first
   const canSort = state.isAll && !isGrouped && rows.length > 1;
-  const order = canSort && SORTS[sort];
+  const order = canSort && SORTS[sort]; // without an order, the newest first
   const lines = useMemo(() => {
-    if (isGrouped) return groupRows(rows, groups, distinct, isPart);
-    return (order ? order(rows) : rows).map((row) => ({ row }));
-  }, [rows, isGrouped && groups, order]);
+    if (isGrouped) return groupRows(rows, groups, distinct, isPart, problemLines);
+    return (order ? order(rows, groups) : rows).map((row) => ({ row }));
+  }, [rows, groups, order]);
   const head = (name, of) => {
-    const isSorted = name === sort || (name === "Created" && !sort);
-    const direction = name === "Created" && sort === name ? "ascending" : "descending";
+    const column = name.toLowerCase();
+    const isSorted = column === sort || (column === "created" && !sort);
+    const direction = column === "created" && sort ? "ascending" : "descending";
     return html`<th scope="col" key=${name} class=${of} aria-sort=${canSort && isSorted ? direction : undefined}>
       ${
-        canSort && SORTS[name]
-          ? html`<button type="button" class="plain" onClick=${() => setSort(sort === name ? "" : name)}>
+        canSort && SORTS[column]
+          ? html`<button
+              type="button"
+              class="plain"
+              title=${column === "state" ? "Jobs in trouble first" : undefined}
+              onClick=${() => onFilter({ sort: sort === column ? "" : column })}>
               ${name}${isSorted && (direction === "ascending" ? " ↑" : " ↓")}
             </button>`
           : name
@@ -176,6 +139,7 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
     lastPicked.current = id;
   };
   const isShown = rows.length > 0 && !isByError;
+  const inTrouble = rows.filter(({ id }) => groups.has(id)).length;
   const allShown = rows.length > 0 && picked.length === rows.length;
   const retry = () => list.current.refresh();
   useKey(isMoveKey, moveByKey);
@@ -190,16 +154,18 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
   };
   const drawn = lines.slice(view.first, view.last).map((line, n) => [line, view.first + n]);
   const bodies = [...Map.groupBy(drawn, ([{ group }]) => group)];
-  const draw = ([{ row, group, jobs }, index]) =>
-    row
-      ? html`<${Row}
+  const draw = ([{ row, group, jobs, advice }, index]) =>
+    advice
+      ? html`<${AdviceRow} key="advice" advice=${advice} index=${index} here=${listOf(filter)} />`
+      : row
+        ? html`<${Row}
           key=${row.id}
           row=${row}
           known=${group?.error}
           index=${index}
           isChosen=${chosen.has(row.id)}
           pick=${pick} />`
-      : html`<${GroupHead}
+        : html`<${GroupHead}
           key="head"
           group=${group}
           jobs=${jobs}
@@ -207,11 +173,13 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
           flip=${canClose(group) && (() => setOpened(toggled([keyOf(group)])))}
           index=${index}
           isChosen=${jobs.every(({ id }) => chosen.has(id))}
+          isPartChosen=${jobs.some(({ id }) => chosen.has(id))}
           toggle=${toggle}
           workspaceId=${workspaceId}
           done=${done} />`;
   const tabs = html`<${Tabs}
     key="tabs"
+    workspaceId=${workspaceId}
     counts=${state.counts}
     filter=${filter} />`;
   const groupByError = ({ target }) => {
@@ -234,7 +202,7 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
         filter=${filter}
         isByError=${isByError}
         onFilter=${onFilter} />
-      ${!isByError && html`<${Filters} filter=${filter} onFilter=${onFilter} />`}
+      ${!isByError && html`<${Chips} filter=${filter} onFilter=${onFilter} />`}
       ${
         filter.state === "failed" &&
         (rows.length > 0 || isByError) &&
@@ -275,6 +243,7 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
                 <input
                   type="checkbox"
                   checked=${allShown}
+                  indeterminate=${picked.length > 0 && !allShown}
                   onChange=${chooseAll} />
                 <span class="hidden">Select all loaded jobs</span>
               </label>
@@ -303,6 +272,14 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
       html`<p class="muted small foot num">
         ${pluralize(rows.length, "job")}
         ${state.isAll ? isGrouped && " shown" : " loaded, more below"}
+        ${SORTS[sort] && !state.isAll && `, sorted by ${sort} only once all are loaded`}
+        ${
+          !filter.state &&
+          inTrouble > 0 &&
+          html` · <a href=${listOf({ ...filter, state: "attention" })}>
+            ${inTrouble} of these need${inTrouble === 1 && "s"} attention
+          </a>`
+        }
       </p>`
     }
   </div>`;
@@ -315,10 +292,10 @@ const toggled = (values) => (now) => {
 };
 
 /**
- * Return the lines of a list of groups: a heading for each group, and then its jobs. If the list
+ * Return the lines of a list of groups: a heading for each group, its advice, and then its jobs. If the list
  * has only a part of the jobs, so do the groups.
  */
-function groupRows(rows, groups, distinct, isPart) {
+function groupRows(rows, groups, distinct, isPart, problemLines) {
   const found = Map.groupBy(rows, (row) => groups.get(row.id));
   return distinct.flatMap((whole) => {
     const jobs = found.get(whole);
@@ -326,9 +303,17 @@ function groupRows(rows, groups, distinct, isPart) {
     const ids = jobs.map(({ id }) => id);
     const part = { jobs: jobs.length, more: false, job_ids: ids, since: null };
     const group = isPart ? { ...whole, ...part } : whole;
-    return [{ group, jobs }, ...jobs.map((row) => ({ group, row }))];
+    const advice = adviceOf(problemLines, whole);
+    return [
+      { group, jobs },
+      ...(advice?.next?.length > 0 ? [{ group, advice }] : []),
+      ...jobs.map((row) => ({ group, row })),
+    ];
   });
 }
+
+/** Maximum number of rows in a response of `list_jobs`. */
+const MAX_IDS = 200;
 
 const keyOf = (group) => group && `${group.kind} ${group.job_type} ${group.print}`;
 
@@ -339,11 +324,27 @@ const TROUBLES = { queued: "no_worker", running: "silent" };
  * Links to the jobs that need attention and to the lists of jobs in each state, with the number of
  * jobs. A phone shows a select, because it has no room for all links.
  */
-function Tabs({ counts, filter }) {
+function Tabs({ workspaceId, counts, filter }) {
   const { attention = [] } = useStore(problems);
   const groups = useGroups();
-  const { state: chosen = "", job_type: type } = filter;
-  const { rows, isPart, at_least: most } = counts;
+  const { state: chosen = "", job_type: type, queue } = filter;
+  const some = queue ? [...groups.keys()].slice(0, MAX_IDS) : [];
+  // the groups do not contain the queues of their jobs
+  const { value: ofQueue } = useFetch(
+    async (signal) =>
+      some.length > 0
+        ? api.page(
+            { ...queryOf({ ...filter, state: "attention" }), workspace_id: workspaceId, ids: some },
+            { columns: ["id", "state"] },
+            MAX_IDS,
+            signal,
+          )
+        : { jobs: [] },
+    [workspaceId, JSON.stringify(filter), String(some)],
+  );
+  const { at_least: most } = counts;
+  const rows = counts.rows ?? (queue ? (ofQueue?.jobs ?? []) : undefined);
+  const isPart = counts.isPart || Boolean(queue && (!ofQueue || groups.size > MAX_IDS));
   const listed = attention.filter(({ job_type: of }) => !type || of === type);
   // the ids of a group may be incomplete
   const isCounted =
@@ -409,60 +410,6 @@ function listOf(filter) {
   return ["/jobs", query].filter(String).join("?");
 }
 
-/**
- * Lets a person choose a job type and a range of the time of creation. The types of all jobs are
- * read when the pointer or the focus reaches the input, because most visits do not need them.
- */
-function Choices({ workspaceId, rows, filter, isByError, onFilter }) {
-  const [isAsked, setIsAsked] = useState(false);
-  const ask = () => setIsAsked(true);
-  const { value: known } = useFetch(
-    async (signal) => (isAsked ? types.list(workspaceId, signal) : []),
-    [workspaceId, isAsked],
-  );
-  const all = [...(known ?? []).filter(({ internal }) => !internal), ...rows];
-  const { job_type: type = "", since = "" } = filter;
-  const choice = (label, field, value, options) =>
-    html`<select
-      aria-label=${label}
-      value=${value}
-      onPointerEnter=${ask}
-      onFocus=${ask}
-      onChange=${(event) => onFilter({ [field]: event.target.value })}>
-      ${options.map(
-        ([name, words]) =>
-          html`<option key=${name} value=${name} selected=${name === value}>${words}</option>`,
-      )}
-    </select>`;
-  const names = new Set([...all.map((one) => one.job_type), type].filter(Boolean));
-  const every = [...names].sort().map((name) => [name, name]);
-  const ranges = Object.entries(RANGES).map(([name, [, words]]) => [name, `Last ${words}`]);
-  const exact = since && !Object.hasOwn(RANGES, since) ? [[since, `Since ${since}`]] : [];
-  return html`
-    ${choice("Type", "job_type", type, [["", "All types"], ...every])}
-    ${!isByError && choice("Created", "since", since, [["", "Any time"], ...ranges, ...exact])}
-  `;
-}
-
-/** Filters for which `Choices` has an input. */
-const CHOICES = ["type", "since"];
-
-/** Shows each other filter in the page's address, with a button that removes the filter. */
-const Filters = ({ filter, onFilter }) =>
-  Object.entries(FILTERS).map(
-    ([name, field]) =>
-      filter[field] &&
-      !CHOICES.includes(name) &&
-      html`<button
-        type="button"
-        class="chip"
-        key=${name}
-        onClick=${() => onFilter({ [field]: "" })}
-        aria-label=${`Remove filter ${name} ${filter[field]}`}>
-        ${name}: ${field === "parent_id" ? shortId(filter[field]) : filter[field]} ×
-      </button>`,
-  );
-
 const hasTrouble = (row) =>
   Boolean(row.error_message) && (row.status === "failed" || row.status === "pending");
 
@@ -490,7 +437,9 @@ const SINCE = {
 };
 
 /** Row above the jobs of a group of `attention`, with the cause and a button. */
-function GroupHead({ group, jobs, index, isClosed, flip, isChosen, toggle, workspaceId, done }) {
+function GroupHead(props) {
+  const { group, jobs, index, isClosed, flip, isChosen, isPartChosen, toggle } = props;
+  const { workspaceId, done } = props;
   const { kind, job_type: type, more, error, seen, since } = group;
   const place = seen && `${group.jobs > 1 ? "each " : ""}${seen}`;
   const name =
@@ -506,6 +455,7 @@ function GroupHead({ group, jobs, index, isClosed, flip, isChosen, toggle, works
         <input
           type="checkbox"
           checked=${isChosen}
+          indeterminate=${!isChosen && isPartChosen}
           onChange=${() => toggle(...jobs.map(({ id }) => id))} />
         <span class="hidden">Select ${name}${isClosed && ", those shown"}</span>
       </label>
@@ -532,8 +482,25 @@ function GroupHead({ group, jobs, index, isClosed, flip, isChosen, toggle, works
   </tr>`;
 }
 
+/** Row below the heading of a group, with the first step of the advice, and all steps on request. */
+function AdviceRow({ advice, index, here }) {
+  const [first] = advice.next;
+  return html`<tr class="group-row" aria-rowindex=${index + 2} data-tone=${advice.tone}>
+    <td class="c-check"></td>
+    <td>
+      <div class="group-head">
+        <${Advice}
+          line=${advice}
+          here=${here}
+          summary=${html`<span class="strong">What to do:</span> ${first.words.replaceAll("`", "")}`} />
+      </div>
+    </td>
+  </tr>`;
+}
+
 function Row({ row, known, index, isChosen, pick }) {
   const texts = textsOf(row, known).filter(Boolean);
+  const whole = (text) => (hasTrouble(row) && text === row.error ? row.error_message : text);
   return html`<tr
     aria-rowindex=${index + 2}
     class=${classes("job-row", isChosen && "chosen")}
@@ -546,12 +513,14 @@ function Row({ row, known, index, isChosen, pick }) {
       </label>
     </td>
     <td>
-      <a class="row-link" href=${`/jobs/${row.id}`} title=${[...texts, `Created ${utc(row.created_at)}`].join("\n")}>
+      <a class="row-link" href=${`/jobs/${row.id}`} title=${texts.map(whole).join("\n")}>
         <span class="job-type">${row.job_type}</span>
         ${texts.map((text) => {
           const isBad = hasTrouble(row) && text === row.error;
           const note = classes("job-note", isBad && "bad");
-          return html`<span key=${text} class=${note}>${text}</span>`;
+          return html`<span key=${text} class=${note} data-whole=${isBad ? whole(text) : undefined}>
+            ${text}
+          </span>`;
         })}
       </a>
     </td>

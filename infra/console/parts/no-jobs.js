@@ -2,15 +2,15 @@
 
 import { STATES } from "../lib/states.js";
 import { html, quietButton } from "../lib/ui.js";
+import { describe } from "./job-filters.js";
 import { Empty, Failed, Loading } from "./states-of-view.js";
 
-/** Name the state of which there is no job, if the filter has only a state. */
-const titleOf = ({ state, ...rest }) =>
-  !state || Object.values(rest).some(Boolean)
-    ? "No job matches"
-    : state === "attention"
-      ? "No job needs attention"
-      : `No ${STATES[state]?.word.toLowerCase()} jobs`;
+/** Name the state of which there is no job, or of which no job matches. */
+function titleOf(state, hasOthers) {
+  const name = STATES[state] ? `${STATES[state].word.toLowerCase()} job` : "job";
+  if (hasOthers) return `No ${name} ${state === "attention" ? "in trouble " : ""}matches`;
+  return state === "attention" ? "No job needs attention" : `No ${name}s`;
+}
 
 /**
  * Shows why the list has no rows. The text is an error, says that older jobs are searched or that
@@ -21,15 +21,24 @@ export function EmptyState({ state, filter, none, onFilter, retry }) {
     return html`<${Failed} error=${state.error} retry=${retry}
       what="The jobs could not be read" />`;
   if (!state.isAll) return html`<${Loading} what="Searching older jobs" />`;
+  const others = describe(filter);
+  const words = others.map(([, name, value]) => `${name} “${value}”`).join(", ");
   return html`<div class="card">
     ${
       Object.values(filter).some(Boolean)
-        ? html`<${Empty} title=${titleOf(filter)}>
+        ? html`<${Empty} title=${titleOf(filter.state, others.length > 0)}>
+          ${words && html`<p class="wrap">${words}</p>`}
           ${
             /^[0-9a-f]{2,5}$/i.test(filter.search) &&
             html`<p>A search finds an id by at least six of its characters.</p>`
           }
-          ${quietButton("Show all jobs", () => onFilter(none))}
+          ${
+            words &&
+            quietButton("Clear the search and filters", () =>
+              onFilter({ ...none, state: filter.state }),
+            )
+          }
+          ${(filter.state || !words) && quietButton("Show all jobs", () => onFilter(none))}
         <//>`
         : html`<${Empty} title="No jobs yet">
           <p>Enqueue a job here, or by a command. It then appears in this list.</p>

@@ -79,7 +79,7 @@ function Timestamp({ at }) {
 }
 
 /** Shows how long ago a time was, as `3 min`, or as `3 min ago`. A screen reader does not announce each change. */
-function Age({ at, isPast }) {
+export function Age({ at, isPast }) {
   const now = useNow();
   return html`<time datetime=${at} title=${utc(at)} aria-live="off">
     ${isPast ? relative(at, now) : roughly(now - Date.parse(at)).replace(/\.\d /, " ")}
@@ -101,12 +101,12 @@ const MARKS = [
   (part) => html`<a class="mono" href=${`/jobs/${part}`}>${shortId(part)}</a>`,
 ];
 
-const AGED = /(since|reported at) $/;
+const AGED = /(since|reported at|started at) $/;
 
 /**
  * Shows a sentence with code, short times and links to jobs. The tooltip of each short time is the
- * full time. `since` and a time become `for` and a duration, and `reported at` and a time become
- * `reported` and an age. If `isShort` is true, lines of code have no folders.
+ * full time. `since` and a time become `for` and a duration, and `reported at` or
+ * `started at` and a time become `reported` or `started` and an age. If `isShort` is true, lines of code have no folders.
  */
 export const Sentence = ({ text, isShort = false }) =>
   String(text ?? "")
@@ -114,7 +114,9 @@ export const Sentence = ({ text, isShort = false }) =>
     .map((part, index, parts) => {
       const kind = index % MARKS.length;
       if (kind === 0 && parts[index + 1])
-        return part.replace(AGED, (_, words) => (words === "since" ? "for " : "reported "));
+        return part.replace(AGED, (_, words) =>
+          words === "since" ? "for " : words.replace("at", ""),
+        );
       const [, aged] = (kind === 1 && part && parts[index - 1].match(AGED)) || [];
       if (aged) return html`<${Age} at=${instantOf(part)} isPast=${aged !== "since"} />`;
       return (part && MARKS[kind]?.(part, isShort)) ?? part;

@@ -4,7 +4,8 @@
 import { setQuery, useQuery } from "../lib/router.js";
 import { html, useState } from "../lib/ui.js";
 import { EnqueueDialog } from "../parts/enqueue.js";
-import { FIELDS, JobMonitor } from "../parts/job-monitor.js";
+import { FIELDS } from "../parts/job-filters.js";
+import { JobMonitor } from "../parts/job-monitor.js";
 import { pageHead } from "../parts/states-of-view.js";
 
 export const title = () => "Jobs";
@@ -27,6 +28,7 @@ export default function Jobs({ workspace }) {
       workspaceId=${workspace.id}
       filter=${filter}
       isByError=${isByError}
+      sort=${query.get("sort") ?? ""}
       onFilter=${setQuery} />
     ${
       enqueuing &&
