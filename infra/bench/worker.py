@@ -47,10 +47,10 @@ from supabase_local.postgres import Postgres
 
 HERE = Path(__file__).parent
 CACHE = Path(tempfile.gettempdir()) / "minutehand-bench-peers"
-PGQUEUER = ("pgqueuer[asyncpg]==1.6.0", "psycopg[binary]", "procrastinate==3.10.0")
+PGQUEUER = "pgqueuer[asyncpg]==1.6.0"
 NODE_PACKAGES = ("graphile-worker@0.18.0", "pg-boss@12.35.0", "pg@8")
 NODE_PEERS = ("pg-boss", "graphile-worker")
-PEERS = ("pgqueuer", "procrastinate", *NODE_PEERS)
+PEERS = ("pgqueuer", *NODE_PEERS)
 LEFT = "select exists (select from queue.ready) or exists (select from queue.leases)"
 WAL = "select pg_current_wal_insert_lsn() - '0/0'"
 
@@ -104,7 +104,7 @@ class Peers(NamedTuple):
         if not interpreter.exists():
             uv = str(Path(sys.executable).with_name("uv"))
             _run([uv, "venv", "--quiet", "--python", sys.executable, str(interpreter.parents[1])])
-            _run([uv, "pip", "install", "--quiet", "--python", str(interpreter), *PGQUEUER])
+            _run([uv, "pip", "install", "--quiet", "--python", str(interpreter), PGQUEUER])
         return interpreter
 
     def node(self) -> Path:

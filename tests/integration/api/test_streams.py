@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, closing
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
@@ -287,8 +287,9 @@ async def test_a_guest_reads_the_words_of_their_session(renewed: Renewed) -> Non
     assert (rest.events[0]["type"], rest.end) == ("job.output", "completed")
 
 
-def serving_without_polls(renewed: Renewed) -> AbstractAsyncContextManager[Api]:
-    """Serve an API whose streams read after notifications alone."""
+@pytest.fixture
+async def unpolled(renewed: Renewed) -> AsyncIterator[Api]:
+    """An API whose streams read after notifications alone."""
     settings = scratch_settings(
         renewed.gateway.url,
         apps=(),
@@ -297,77 +298,73 @@ def serving_without_polls(renewed: Renewed) -> AbstractAsyncContextManager[Api]:
         allow_anonymous=True,
     )
     never = StreamTiming(streaming=True, poll=900, max_poll=900, max_recheck=900)
-    return serving_api(Project(settings, renewed), timing=never)
+    async with serving_api(Project(settings, renewed), timing=never) as api:
+        api.engine.register(lease_seconds=60)
+        yield api
 
 
-async def test_events_arrive_by_notifications_alone(renewed: Renewed) -> None:
+async def test_events_arrive_by_notifications_alone(unpolled: Api) -> None:
     """One database connection notifies all event streams of new events.
 
     After a loss, it is opened again.
     """
     listening = "from pg_stat_activity where application_name = 'minutehand_events'"
-    async with serving_without_polls(renewed) as api:
-        engine = api.engine
-        engine.register(lease_seconds=60)
-        job_id = engine.enqueue(session_id="s")
-        expected = {"jobs/" + job_id: 3, "sessions/s": 4, f"workspaces/{ACME}": 3}
-        reads = [
-            asyncio.create_task(follow(api, f"/api/{path}/events", until=count))
-            for path, count in expected.items()
-        ]
-        await asyncio.to_thread(until, lambda: engine.count("queue.streamed_topics") == 3)
-        engine.settle(engine.lease_one())
-        assert engine.one(f"select count(*) {listening}") == 1
-        engine.run(f"select pg_terminate_backend(pid) {listening}")
-        engine.enqueue(session_id="s")
-        async with asyncio.timeout(60):
-            assert [len((await read).events) for read in reads] == list(expected.values())
+    engine = unpolled.engine
+    job_id = engine.enqueue(session_id="s")
+    expected = {"jobs/" + job_id: 3, "sessions/s": 4, f"workspaces/{ACME}": 3}
+    reads = [
+        asyncio.create_task(follow(unpolled, f"/api/{path}/events", until=count))
+        for path, count in expected.items()
+    ]
+    await asyncio.to_thread(until, lambda: engine.count("queue.streamed_topics") == 3)
+    engine.settle(engine.lease_one())
+    assert engine.one(f"select count(*) {listening}") == 1
+    engine.run(f"select pg_terminate_backend(pid) {listening}")
+    engine.enqueue(session_id="s")
+    async with asyncio.timeout(60):
+        assert [len((await read).events) for read in reads] == list(expected.values())
 
 
-async def test_streams_end_with_the_right_to_read_them(renewed: Renewed) -> None:
+async def test_streams_end_with_the_right_to_read_them(unpolled: Api) -> None:
     """A removed member's streams end at the removal, and a guest's at the end of the session."""
-    async with serving_without_polls(renewed) as api:
-        engine = api.engine
-        engine.register(lease_seconds=60)
-        engine.allow_guests()
-        opened = engine.rpc("open_guest_session", p_workspace_id=ACME)
-        session = opened["session_id"]
-        job_id = engine.enqueue(session_id=session)
-        paths = events_path(job_id), f"/api/sessions/{session}/events"
-        soon = "set expires_at = queue.clock() + interval '5 seconds'"
-        engine.run(f"update queue.guest_sessions {soon}")
-        reads = [follow(api, f"{path}?session_id={session}", user=None) for path in paths]
-        reads += [follow(api, path) for path in (*paths, f"/api/workspaces/{ACME}/events")]
-        async with asyncio.timeout(60):
-            tasks = [asyncio.create_task(read) for read in reads]
-            assert [(await task).end for task in tasks[:2]] == ["gone"] * 2
-            await asyncio.to_thread(until, lambda: engine.count("queue.streamed_topics") == 3)
-            engine.run("delete from workspace_members where user_id = %s", ADA)
-            assert [(await task).end for task in tasks[2:]] == ["gone"] * 3
+    engine = unpolled.engine
+    engine.allow_guests()
+    opened = engine.rpc("open_guest_session", p_workspace_id=ACME)
+    session = opened["session_id"]
+    job_id = engine.enqueue(session_id=session)
+    paths = events_path(job_id), f"/api/sessions/{session}/events"
+    soon = "set expires_at = queue.clock() + interval '5 seconds'"
+    engine.run(f"update queue.guest_sessions {soon}")
+    reads = [follow(unpolled, f"{path}?session_id={session}", user=None) for path in paths]
+    reads += [follow(unpolled, path) for path in (*paths, f"/api/workspaces/{ACME}/events")]
+    async with asyncio.timeout(60):
+        tasks = [asyncio.create_task(read) for read in reads]
+        assert [(await task).end for task in tasks[:2]] == ["gone"] * 2
+        await asyncio.to_thread(until, lambda: engine.count("queue.streamed_topics") == 3)
+        engine.run("delete from workspace_members where user_id = %s", ADA)
+        assert [(await task).end for task in tasks[2:]] == ["gone"] * 3
 
 
 async def test_a_change_from_before_the_registration_is_read(
-    renewed: Renewed, monkeypatch: pytest.MonkeyPatch
+    unpolled: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A transaction that did not see a stream's registration commits after the stream's read.
 
     It sends no notification, so the stream reads once more.
     """
-    async with serving_without_polls(renewed) as api:
-        engine = api.engine
-        engine.register(lease_seconds=60)
-        job_id, lease = engine.start()
-        with engine.another_session() as writer:
-            writer.run("begin")
-            writer.settle(lease)
-            read = JobFeed.read
+    engine = unpolled.engine
+    job_id, lease = engine.start()
+    with engine.another_session() as writer:
+        writer.run("begin")
+        writer.settle(lease)
+        read = JobFeed.read
 
-            async def read_then_commit(feed: JobFeed) -> Any:
-                batch = await read(feed)
-                if engine.count("queue.streamed_topics"):
-                    writer.run("commit")
-                return batch
+        async def read_then_commit(feed: JobFeed) -> Any:
+            batch = await read(feed)
+            if engine.count("queue.streamed_topics"):
+                writer.run("commit")
+            return batch
 
-            monkeypatch.setattr(JobFeed, "read", read_then_commit)
-            async with asyncio.timeout(60):
-                assert (await follow(api, events_path(job_id))).end == "completed"
+        monkeypatch.setattr(JobFeed, "read", read_then_commit)
+        async with asyncio.timeout(60):
+            assert (await follow(unpolled, events_path(job_id))).end == "completed"
