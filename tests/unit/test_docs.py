@@ -76,7 +76,6 @@ QUESTIONS = """\
 Alembic | install
 use with Django | recipes
 report for each tenant every night | recipes
-weekly email for each organization | recipes
 move one customer to another database | processors
 data residency EU and US | processors
 pg_cron | adopt
@@ -89,9 +88,6 @@ how much does it cost per month | aws
 cold start of lambda | promises
 monitoring and alerts | aws
 chat approval tool beans | nextjs
-Flyway | install
-multi region deployment | processors
-SnapStart | promises
 SSO | aws
 backpressure | sql
 replay dead letters | cli
