@@ -2199,7 +2199,7 @@ from (
       '{count} of [{many} are silent, the longest|{job_type} has been silent] since {since}[, '
         'each {all_seen}|, {shared}|].',
       '[The first was last seen {seen}. ]Find out what the call [{shared}|that hangs] waits for, '
-        'and give it a time limit. [Of {many}, the one silent the longest|The job]:',
+        'and give it a time limit. [Of the jobs of {many}, the one silent the longest|The job]:',
       'explain {job_id}',
       '/jobs/{job_id}'
     ),

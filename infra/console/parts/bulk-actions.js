@@ -228,7 +228,7 @@ export async function actOnMany({ workspaceId, action, filter, jobs, as, notes =
   });
   if (!isSure) return false;
   const body = { workspace_id: workspaceId, filter: chosen, ...(as && { job_type: as }) };
-  if (filter.ids) chosen.ids = found.jobs.map(({ id }) => id);
+  if (filter.ids || !isManager()) chosen.ids = found.jobs.map(({ id }) => id);
   let count = 0;
   try {
     let done = { cursor: null };

@@ -37,7 +37,7 @@ function namesOf(lines) {
     const [, kind, type] = key?.match(/^(\w+)_jobs (\S+)/) ?? [];
     return unserved ? `${unserved.join(", ")} without a worker` : kind && `${type} ${kind}`;
   });
-  return names.every(Boolean) ? `: ${names.join(", ")}` : "";
+  return names.every(Boolean) ? `: ${[...new Set(names)].join(", ")}` : "";
 }
 
 const idOf = ({ key, sentence }) => key ?? sentence;
@@ -198,7 +198,7 @@ function Problem({ line, here, workspaceId }) {
                 since &&
                 !INSTANT.test(sentence) &&
                 html` <span class="muted">
-                  ${isFailed ? html`First <${When} at=${since} />.` : html`For <${Age} at=${since} />.`}
+                  ${isFailed ? html`${line.jobs > 1 ? "The first" : "It"} failed <${When} at=${since} />.` : html`For <${Age} at=${since} />.`}
                 </span>`
               }
               <${Advice} line=${line} here=${here} shown=${link}>${buttons}<//>`

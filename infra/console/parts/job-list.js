@@ -31,8 +31,8 @@ const COLUMNS = [
   ...["times", "cancel_requested_at", "error", "error_message", "glimpse", "last_seq"],
 ];
 
-/** Names in the filter of the SQL function `count_jobs`. */
-const COUNTED = ["job_type", "queue", "internal"];
+/** Filters with which the SQL function `count_jobs` also counts jobs of unpublished types. */
+const COUNTED = ["job_type", "internal"];
 
 /**
  * Holds the state of a list of jobs, and reads and refreshes the list. The component `JobMonitor`

@@ -1,12 +1,12 @@
 // Shows a live list of a workspace's jobs with tabs, filters, search, selection and actions.
 
-import { jobs as api, problems } from "../api.js";
+import { problems } from "../api.js";
 import { atLeast, pluralize, duration, percentage, serverNow, shortId } from "../lib/format.js";
 import { navigate } from "../lib/router.js";
 import { useJobList } from "./job-list.js";
 import { isTyping, useKey } from "../lib/keys.js";
 import { isDelayed, NAMES, nextRunOf, stateAt, STATES } from "../lib/states.js";
-import { useFetch, useStore } from "../lib/store.js";
+import { useStore } from "../lib/store.js";
 import {
   classes,
   html,
@@ -179,7 +179,6 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
           done=${done} />`;
   const tabs = html`<${Tabs}
     key="tabs"
-    workspaceId=${workspaceId}
     counts=${state.counts}
     filter=${filter} />`;
   const groupByError = ({ target }) => {
@@ -312,9 +311,6 @@ function groupRows(rows, groups, distinct, isPart, problemLines) {
   });
 }
 
-/** Maximum number of rows in a response of `list_jobs`. */
-const MAX_IDS = 200;
-
 const keyOf = (group) => group && `${group.kind} ${group.job_type} ${group.print}`;
 
 /** Kinds of `attention` that the tab of a state names. */
@@ -324,27 +320,11 @@ const TROUBLES = { queued: "no_worker", running: "silent" };
  * Links to the jobs that need attention and to the lists of jobs in each state, with the number of
  * jobs. A phone shows a select, because it has no room for all links.
  */
-function Tabs({ workspaceId, counts, filter }) {
+function Tabs({ counts, filter }) {
   const { attention = [] } = useStore(problems);
   const groups = useGroups();
-  const { state: chosen = "", job_type: type, queue } = filter;
-  const some = queue ? [...groups.keys()].slice(0, MAX_IDS) : [];
-  // the groups do not contain the queues of their jobs
-  const { value: ofQueue } = useFetch(
-    async (signal) =>
-      some.length > 0
-        ? api.page(
-            { ...queryOf({ ...filter, state: "attention" }), workspace_id: workspaceId, ids: some },
-            { columns: ["id", "state"] },
-            MAX_IDS,
-            signal,
-          )
-        : { jobs: [] },
-    [workspaceId, JSON.stringify(filter), String(some)],
-  );
-  const { at_least: most } = counts;
-  const rows = counts.rows ?? (queue ? (ofQueue?.jobs ?? []) : undefined);
-  const isPart = counts.isPart || Boolean(queue && (!ofQueue || groups.size > MAX_IDS));
+  const { state: chosen = "", job_type: type } = filter;
+  const { rows, isPart, at_least: most } = counts;
   const listed = attention.filter(({ job_type: of }) => !type || of === type);
   // the ids of a group may be incomplete
   const isCounted =
@@ -412,6 +392,13 @@ function listOf(filter) {
 
 const hasTrouble = (row) =>
   Boolean(row.error_message) && (row.status === "failed" || row.status === "pending");
+
+/** Return the error of a job. Its short error is its type and its first line, up to 200 characters. */
+const wholeError = ({ error, error_message: message }) =>
+  error.length < 200 ? [error, ...message.trim().split("\n").slice(1)].join("\n") : message;
+
+/** Return whether two lines of a list may have no room for an error. */
+const isCut = (error) => error.includes("\n") || error.length > (isPhone() ? 40 : 80);
 
 /**
  * Return short texts about a job: a few values of the payload, and the error of a failed job unless
@@ -500,7 +487,8 @@ function AdviceRow({ advice, index, here }) {
 
 function Row({ row, known, index, isChosen, pick }) {
   const texts = textsOf(row, known).filter(Boolean);
-  const whole = (text) => (hasTrouble(row) && text === row.error ? row.error_message : text);
+  const isError = (text) => hasTrouble(row) && text === row.error;
+  const whole = (text) => (isError(text) ? wholeError(row) : text);
   return html`<tr
     aria-rowindex=${index + 2}
     class=${classes("job-row", isChosen && "chosen")}
@@ -516,9 +504,9 @@ function Row({ row, known, index, isChosen, pick }) {
       <a class="row-link" href=${`/jobs/${row.id}`} title=${texts.map(whole).join("\n")}>
         <span class="job-type">${row.job_type}</span>
         ${texts.map((text) => {
-          const isBad = hasTrouble(row) && text === row.error;
+          const isBad = isError(text);
           const note = classes("job-note", isBad && "bad");
-          return html`<span key=${text} class=${note} data-whole=${isBad ? whole(text) : undefined}>
+          return html`<span key=${text} class=${note} data-whole=${isBad && isCut(whole(text)) ? whole(text) : undefined}>
             ${text}
           </span>`;
         })}

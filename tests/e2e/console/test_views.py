@@ -102,6 +102,22 @@ def test_a_link_has_all_filters_of_a_list(visit: Visit, worker: HandWorker) -> N
     expect(rows).to_have_count(3)
 
 
+def test_a_member_changes_the_selected_jobs(visit: Visit, worker: HandWorker) -> None:
+    """Only managers may change all jobs that match, by one call."""
+    worker.enqueue_all([{}] * 2)
+    page = visit(BOB, "/jobs?search=by_hand").page
+    expect(page.locator("tr.job-row")).to_have_count(2)
+    bar = page.get_by_role("region", name="Selected jobs")
+    expect(bar).to_have_count(0)
+    page.locator("tr.job-row input").first.check()
+    every = page.get_by_label("Select all loaded jobs")
+    assert every.evaluate("input => input.indeterminate")
+    every.check()
+    click(bar, "Cancel 2 queued jobs")
+    click(page.get_by_role("dialog"), "Cancel 2 jobs")
+    expect(page.locator("tr[data-status=cancelled]")).to_have_count(2)
+
+
 def test_pages_that_arrive_during_a_refresh_stay(visit: Visit, worker: HandWorker) -> None:
     worker.enqueue_many(350)
     page = visit(ADA, "/jobs").page
