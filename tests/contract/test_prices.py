@@ -165,10 +165,8 @@ values
 insert into public.training_jobs (training_id, job_type, job_id, workspace_id)
 values ('%(TRAINING)s', 'transcription', '%(PENDING)s', '%(ACME)s'),
   ('%(TRIED)s', 'transcription', '%(FAILED)s', '%(ACME)s');
-with made as (
-  insert into public.beacon_jobs (id, workspace_id, jobspec_id, version, spec)
-  values ('%(SPEC)s', '%(ACME)s', 'a', '1', '{}')
-)
+insert into public.beacon_jobs (id, workspace_id, jobspec_id, version, spec)
+values ('%(SPEC)s', '%(ACME)s', 'a', '1', '{}');
 insert into public.beacon_outbox (job_id, workspace_id, message, status)
 values ('%(SPEC)s', '%(ACME)s', '{}', 'dead');
 insert into public.accounts (id, workspace_id, name) values ('%(ACCOUNT)s', '%(ACME)s', 'a');
@@ -196,9 +194,7 @@ def world(engine: Engine, owner: str | None) -> dict[str, str]:
     names = "CHAT MESSAGE PLAN ENDED TRAINING TRIED SPEC ACCOUNT CONTACT"
     made |= {name: str(uuid.uuid4()) for name in names.split()}
     named = {**made, "ACME": ACME, "OWNER": f"'{owner}'" if owner else "null"}
-    for statement in (APPS % named).split(";\n"):
-        if statement.strip():
-            engine.run(statement)
+    engine.run(APPS % named)
     return {**made, "MESSAGE": f"msg_{made['MESSAGE']}", **NAMES}
 
 

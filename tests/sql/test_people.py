@@ -161,12 +161,10 @@ values (%(acme)s, %(text)s, 'workspaces/' || %(acme)s::uuid || '/' || %(text)s::
 insert into training_chunks (training_id, number, workspace_id, segments, engine, offline)
 select id, 1, workspace_id, jsonb_build_array(%(text)s::text), 'e', true
 from trainings where title = %(text)s;
-begin;
 insert into beacon_jobs (id, workspace_id, jobspec_id, version, spec, created_by)
 values (%(id)s, %(acme)s, %(text)s, '1', to_jsonb(%(text)s::text), %(user)s);
 insert into beacon_outbox (job_id, workspace_id, message)
 values (%(id)s, %(acme)s, to_jsonb(%(text)s::text));
-commit;
 insert into beacon_executions (workspace_id, job_id, jobspec_id, region, error)
 values (%(acme)s, %(id)s, %(text)s, 'eu', %(text)s);
 """
@@ -188,11 +186,9 @@ select public.list_jobs(), public.event_feed({acme}, '1:1:', 1000), public.list_
 
 
 def put_into_apps(engine: Engine, statements: str) -> None:
-    """Execute each statement with the values that it names."""
+    """Execute statements in one transaction, with the values that they name."""
     values = {"acme": ACME, "text": MARK, "user": ADA, "id": str(uuid.uuid4())}
-    for statement in statements.split(";\n"):
-        if statement.strip():
-            engine.connection.execute(statement, values)
+    psycopg.ClientCursor(engine.connection).execute(statements, values)
 
 
 def mark_all(engine: Engine) -> None:
