@@ -125,7 +125,7 @@ const ACTIONS = {
       const running =
         states.includes("running") &&
         (isOne
-          ? "If its worker responds, the worker asks it to stop within five seconds. Otherwise, it ends after its lease has expired"
+          ? "If its worker responds, the worker asks the job to stop within five seconds. Otherwise, the job ends after its lease has expired"
           : "Workers that respond ask running jobs to stop within five seconds. Other running jobs end after their leases have expired");
       return `${[waiting, running, "Child jobs are cancelled too"].filter(Boolean).join(". ")}.`;
     },

@@ -7,7 +7,6 @@ import {
   instantOf,
   local,
   relative,
-  roughly,
   serverNow,
   shortId,
   utc,
@@ -78,11 +77,11 @@ function Timestamp({ at }) {
   </time>`;
 }
 
-/** Shows how long ago a time was, as `3 min`, or as `3 min ago`. A screen reader does not announce each change. */
+/** Shows how long ago a time was, as `3 min 05 s`, or as `3 min ago`. A screen reader does not announce each change. */
 export function Age({ at, isPast }) {
   const now = useNow();
   return html`<time datetime=${at} title=${utc(at)} aria-live="off">
-    ${isPast ? relative(at, now) : roughly(now - Date.parse(at)).replace(/\.\d /, " ")}
+    ${isPast ? relative(at, now) : duration(now - Date.parse(at)).replace(/\.\d /, " ")}
   </time>`;
 }
 

@@ -342,11 +342,15 @@ function notesOf(action, { reason, data = {} } = {}) {
   const { late_since: late, renewed_at: renewed, place, is_silent: silent } = data;
   const time = (at) => `${utc(at).slice(11, 19)} UTC`;
   const worker = late
-    ? `Its worker has not renewed its lease since ${time(late)}.`
-    : renewed && `Its worker last reported at ${time(renewed)}.`;
+    ? `The job's worker has not renewed its lease since ${time(late)}.`
+    : renewed && `The job's worker last reported at ${time(renewed)}.`;
   const isRepeated = action === "restart" && place && typeof silent === "string";
   return reason === "running"
-    ? [worker, isRepeated && `It is silent at ${place}. The new attempt may stop at the same line.`]
+    ? [
+        worker,
+        isRepeated &&
+          `The job is silent at ${place}, and the new attempt may stop at the same line.`,
+      ]
     : [];
 }
 
@@ -572,7 +576,6 @@ function Facts({ job, last, explanation: { data = {} } = {} }) {
   const isRunning = job.status === "processing";
   const place = isRunning ? data.place : job.error_message && locationOf(last?.traceback);
   const usual = data.typical ?? data.longest;
-  const share = data.typical ? "99 %" : "all";
   const neighbours = (field, value) =>
     value &&
     html`<a class="mono" href=${`/jobs?${field}=${encodeURIComponent(value)}`}>${value}</a>`;
@@ -586,7 +589,13 @@ function Facts({ job, last, explanation: { data = {} } = {} }) {
     ${fact("Finished", time(job.finished_at))}
     ${fact("Queue time", job.times?.queue_ms > 0 && duration(job.times.queue_ms))}
     ${fact("Duration", job.started_at && html`<${RunTime} row=${job} />`)}
-    ${fact("Usual duration", usual && html`up to ${usual}<span class="under">${share} of ${data.of_jobs} that ended in 24 h</span>`)}
+    ${fact(
+      data.typical ? "Usual duration" : "Longest of type",
+      usual &&
+        html`up to ${usual}<span class="under">
+            ${data.typical && "99 % of "}${data.of_jobs} in 24 h
+          </span>`,
+    )}
     ${isRunning && fact("Timeout", data.timeout)}
     ${fact("Line of code", place && html`<code title=${place}>${breakable(fileOf(place))}</code>`)}
     ${isRunning && fact("Memory", data.memory_mb && `up to ${data.memory_mb} MB`)}

@@ -427,7 +427,10 @@ def test_a_silent_or_misspelt_job_is_replaced_in_one_step(visit: Visit, worker: 
     visitor = visit(ADA, f"/jobs/{silent}")
     page = visitor.page
     click(page, "Cancel and retry")
-    click(page.get_by_role("dialog"), "Cancel and retry")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text(re.compile(r"worker last reported (now|\d+ s ago)\."))
+    expect(dialog).to_contain_text("silent at a.py:1, and the new attempt may stop")
+    click(dialog, "Cancel and retry")
     expect(page.locator("h1 .badge")).to_contain_text("Cancelling")
     visitor.open("/jobs")
     worker.settle(lease, "cancelled")
