@@ -1693,8 +1693,8 @@ from (
       'cancelling',
       'It was asked to stop at {cancel_requested_at}[ {cancelled_by}]. Worker {worker_id} gets the '
         'request with its next report.[ The last recorded call of the worker was at '
-        '{missed_since}.| The worker has not renewed the lease since {late_since}.|][ It is '
-        'retried once it has ended{is_retried}.]',
+        '{missed_since}.| The worker has not renewed the lease since {late_since}.|][ The request '
+        'also asks for a retry{is_retried}.]',
       'Nothing to do until {expires_at}. If its worker has not stopped it or renewed its lease by '
         'then, the next maintenance ends it.',
       'watch {job_id}',
@@ -2263,7 +2263,8 @@ from (
       (
         'cancelled',
         'It was cancelled at {finished_at}[, because it had not started by {start_by_at}.| by its '
-          'processor: {cancelled_for}| {cancelled_by}.|.][ The reason at that time: {waited}]'
+          'processor: {cancelled_for}| {cancelled_by}.|.][ The request also asked for a retry, '
+          'which was not done{is_retried}.][ The reason at that time: {waited}]'
       ),
       (
         'recursion',
@@ -4252,6 +4253,40 @@ cross join lateral queue.error_of(j) as e
 where j.id = any (array[p_job_id])
 $$;
 
+-- Explain a job that the caller may see, as for public.explain_job.
+create function queue.explain_visible(p_job_id uuid, p_now timestamptz)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_job constant public.jobs := queue.visible_job(p_job_id);
+  v_lock jsonb;
+begin
+  if v_job.status = 'pending' then
+    perform queue.take_call_slot(); -- take a slot, because the call counts the jobs ahead
+  end if;
+  -- in a read-only session, ignore locks of other sessions, because a read-only session cannot try
+  -- to lock the job's row
+  if v_job.finished_at is null and not current_setting('transaction_read_only')::boolean then
+    select to_jsonb(l) into v_lock
+    from queue.locks_on(array[p_job_id], p_now) as l;
+  end if;
+  if v_lock is not null then
+    perform from public.jobs
+    where id = p_job_id
+    for no key update skip locked;
+    -- If this session can also lock the job's row, the lock of the other session comes from a
+    -- foreign key check. A lock of a foreign key check does not keep workers from leasing the job.
+    v_lock := case when not found then v_lock end;
+  end if;
+  return ( -- read the job and its wait in one statement, because a worker may change both
+    select queue.explain(j, v_lock, queue.live_workers(p_now), p_now)
+    from queue.visible_job(p_job_id) as j
+  );
+end;
+$$;
+
 create function public.explain_job(p_job_id uuid)
 returns jsonb
 language plpgsql
@@ -4263,14 +4298,13 @@ set timezone = 'UTC'
 as $$ -- sentences show times in UTC
 declare
   v_now constant timestamptz := queue.clock();
-  v_job public.jobs;
-  v_lock jsonb;
 begin
   if exists (
     select from pg_catalog.pg_locks as l
     where l.locktype = 'relation' and l.mode = 'AccessExclusiveLock'
   ) then
-    -- name the session that must end, because all reads of the table would wait for it
+    -- Name the session that must end, because all reads of the table would wait for it. A variable
+    -- of the type public.jobs would wait too, so only queue.explain_visible has one.
     perform queue.refuse(
       503,
       'busy',
@@ -4288,28 +4322,7 @@ begin
     ) as g (said)
     where f.data ->> 'locked' <> '';
   end if;
-  v_job := queue.visible_job(p_job_id);
-  if v_job.status = 'pending' then
-    perform queue.take_call_slot(); -- take a slot, because the call counts the jobs ahead
-  end if;
-  -- in a read-only session, ignore locks of other sessions, because a read-only session cannot try
-  -- to lock the job's row
-  if v_job.finished_at is null and not current_setting('transaction_read_only')::boolean then
-    select to_jsonb(l) into v_lock
-    from queue.locks_on(array[p_job_id], v_now) as l;
-  end if;
-  if v_lock is not null then
-    perform from public.jobs
-    where id = p_job_id
-    for no key update skip locked;
-    -- If this session can also lock the job's row, the lock of the other session comes from a
-    -- foreign key check. A lock of a foreign key check does not keep workers from leasing the job.
-    v_lock := case when not found then v_lock end;
-  end if;
-  return ( -- read the job and its wait in one statement, because a worker may change both
-    select queue.explain(j, v_lock, queue.live_workers(v_now), v_now)
-    from queue.visible_job(p_job_id) as j
-  );
+  return queue.explain_visible(p_job_id, v_now);
 end;
 $$;
 comment on function public.explain_job is

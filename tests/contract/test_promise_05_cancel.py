@@ -129,7 +129,7 @@ def test_a_running_job_is_retried_once_its_cancellation_ends_it(engine: Engine, 
     for _ in range(2):
         cancel(engine, job_id, retry=True)
     assert engine.report(running) == "cancel"
-    assert "It is retried once it has ended." in engine.explain(job_id)["sentence"]
+    assert "The request also asks for a retry." in engine.explain(job_id)["sentence"]
     if end == "died":
         engine.advance(61)
     else:
@@ -259,6 +259,8 @@ def test_a_retry_that_cannot_be_done_leaves_the_job_cancelled(engine: Engine) ->
 
     states = [engine.status(each) for each in (keyed, rejected, other, owner)]
     assert states == ["cancelled", "cancelled", "pending", "pending"]
+    for each in (keyed, rejected):
+        assert "asked for a retry, which was not done" in engine.explain(each)["sentence"]
 
 
 @pytest.mark.parametrize("code", ["40P01", "55P03"])
