@@ -52,40 +52,25 @@ export function rowsOf(trace, now) {
 /** Shorter times in which a job waits get no row. */
 const MIN_WAIT_MS = 1000;
 
-/** Return the times in which a job waited in the queue or for its next attempt, as rows. */
-function waitsOf(job, now, level) {
-  const { attempts, status, times, started_at: start } = job;
-  const wait = (name, from, to) => ({
-    key: `${job.id} ${name} ${from}`,
-    kind: "wait",
-    level,
-    name,
-    tone: "pending",
-    jobId: job.id,
-    ...{ from, to: to || now, isRunning: !to },
+/** Names of the times between two attempts, by the outcome of the first. */
+const GAPS = { retry: "Wait for retry", waiting: "Suspended" };
+
+/** Return the times between the attempts of a job, and after its last attempt until its end. */
+const gapsOf = ({ attempts, finished_at: finish }, now) =>
+  attempts.flatMap(({ ended_at: end, outcome }, index) => {
+    const next = attempts[index + 1]?.leased_at ?? finish;
+    return end ? { name: GAPS[outcome] ?? "Between runs", ...spanOf(at(end), next, now) } : [];
   });
-  const first = at(start);
-  const rows = attempts.map(({ ended_at: end, outcome }, index) => {
-    const next = at(attempts[index + 1]?.leased_at);
-    const isOver = !end || outcome === "waiting" || (!next && status !== "pending");
-    return !isOver && wait(outcome === "retry" ? "Wait for retry" : "Between runs", at(end), next);
-  });
-  return [times && start && wait("Queue", first - times.queue_ms, first), ...rows].filter(
-    (row) => row && row.to - row.from >= MIN_WAIT_MS,
-  );
-}
 
 /** Return the duration of the union of intervals in milliseconds. */
-const unionOf = (rows) =>
-  rows
-    .toSorted((a, b) => a.from - b.from)
-    .reduce(
-      ([sum, end], { from, to }) => [
-        sum + Math.max(0, to - Math.max(from, end)),
-        Math.max(to, end),
-      ],
-      [0, 0],
-    )[0];
+function unionOf(rows) {
+  let [sum, end] = [0, 0];
+  for (const { from, to } of rows.toSorted((a, b) => a.from - b.from)) {
+    sum += Math.max(0, to - Math.max(from, end));
+    end = Math.max(to, end);
+  }
+  return sum;
+}
 
 /**
  * Return for how long a job has waited in the queue, run in and outside of its steps, waited for a
@@ -94,21 +79,16 @@ const unionOf = (rows) =>
 export function totalsOf(job, now) {
   if (!job.started_at || job.attempts.length < job.times.runs) return null;
   const spans = (lines, from, to) => lines.map((line) => spanOf(at(line[from]), line[to], now));
-  const runs = spans(job.attempts, "leased_at", "ended_at");
   const steps = job.steps.filter(({ kind, started_at: start }) => kind === "step" && start);
-  const run = unionOf(runs);
+  const run = unionOf(spans(job.attempts, "leased_at", "ended_at"));
   const inSteps = Math.min(run, unionOf(spans(steps, "started_at", "ended_at")));
-  const between = (isMeant) =>
-    job.attempts.reduce((sum, { ended_at: end, outcome }, index) => {
-      const next = at(job.attempts[index + 1]?.leased_at ?? job.finished_at) || now;
-      return sum + (end && isMeant(outcome) ? Math.max(0, next - at(end)) : 0);
-    }, 0);
+  const gaps = Map.groupBy(gapsOf(job, now), ({ name }) => name);
+  const [retry, suspended, other] = [...Object.values(GAPS), "Between runs"].map((name) =>
+    unionOf(gaps.get(name) ?? []),
+  );
   return {
     queue: job.times.queue_ms,
-    ...{ run, inSteps: steps.length > 0 ? inSteps : null },
-    retry: between((outcome) => outcome === "retry"),
-    suspended: between((outcome) => outcome === "waiting"),
-    other: between((outcome) => !["retry", "waiting"].includes(outcome)),
+    ...{ run, inSteps: steps.length > 0 ? inSteps : null, retry, suspended, other },
   };
 }
 
@@ -118,68 +98,57 @@ export function totalsOf(job, now) {
  * attempt.
  */
 function partsOf(job, now, level) {
+  const { attempts: runs, steps, streams, times, started_at: start } = job;
+  const part = (kind, key, name, tone, from, to) => ({
+    ...{ kind, key: job.id + key, level, name, jobId: job.id, tone },
+    ...spanOf(from, to, now),
+  });
   // do not count a run that ended with a wait as a separate attempt, because the next run continues
   // the same attempt
-  const attempts = job.attempts.filter((attempt) => attempt.outcome !== "waiting");
+  const attempts = runs.filter((attempt) => attempt.outcome !== "waiting");
   const showsAttempts = attempts.length > 1 || attempts.some((attempt) => attempt.error_message);
   const toneOf = (step) =>
     step.kind !== "step" ? "waiting" : step.ended_at ? "completed" : "processing";
+  const waits = [
+    ...(start && times ? [{ name: "Queue", from: at(start) - times.queue_ms, to: at(start) }] : []),
+    ...gapsOf(job, now).filter(({ name }) => name !== GAPS.waiting), // its steps have rows
+  ].filter(({ from, to }) => to - from >= MIN_WAIT_MS);
+  // NaN while a step runs
+  const rest = Math.max(...steps.map((step) => at(step.ended_at)), at(runs.at(-1)?.leased_at));
+  const isOutside = job.status === "processing" && steps.length > 0 && now - rest >= MIN_WAIT_MS;
   return [
     ...(showsAttempts ? attempts : []).map((attempt) => ({
-      key: `${job.id}/${attempt.fence}`,
-      kind: "attempt",
-      level,
-      name: `Attempt ${attempt.attempt}`,
+      ...part(
+        "attempt",
+        `/${attempt.fence}`,
+        `Attempt ${attempt.attempt}`,
+        "",
+        at(attempt.leased_at),
+        attempt.ended_at,
+      ),
       ...outcomeOf(attempt.outcome),
-      jobId: job.id,
-      ...spanOf(at(attempt.leased_at), attempt.ended_at, now),
       error: attempt.error_message,
     })),
-    ...waitsOf(job, now, level),
-    ...restOf(job, now, level),
-    ...(job.streams ?? []).flatMap(({ stream, first_at: first, last_at: last }) =>
-      first
-        ? [
-            {
-              key: `${job.id}>${stream}`,
-              kind: "output",
-              level,
-              name: `Output: ${stream}`,
-              tone: "completed",
-              jobId: job.id,
-              ...spanOf(at(first), last, now),
-            },
-          ]
-        : [],
-    ),
-    ...job.steps.map((step) => ({
-      key: `${job.id}:${step.name}`,
-      kind: "step",
-      level,
-      name: step.name,
-      tone: toneOf(step),
-      jobId: job.id,
-      ...spanOf(at(step.started_at ?? step.ended_at), step.ended_at, now),
+    ...waits.map((wait) => ({
+      ...part("wait", ` ${wait.name} ${wait.from}`, wait.name, "pending"),
+      isRunning: false,
+      ...wait,
     })),
+    ...(isOutside ? [part("rest", " rest", "Outside steps", "processing", rest)] : []),
+    ...(streams ?? [])
+      .filter(({ first_at: first }) => first)
+      .map(({ stream, first_at: first, last_at: last }) =>
+        part("output", `>${stream}`, `Output: ${stream}`, "completed", at(first), last),
+      ),
+    ...steps.map((step) =>
+      part(
+        "step",
+        `:${step.name}`,
+        step.name,
+        toneOf(step),
+        at(step.started_at ?? step.ended_at),
+        step.ended_at,
+      ),
+    ),
   ];
-}
-
-/** Return a row for the time since the last step of a running job, if no step runs. */
-function restOf(job, now, level) {
-  const { attempts, steps, status } = job;
-  const ends = steps.map(({ ended_at: end }) => at(end));
-  const from = Math.max(...ends, at(attempts.at(-1)?.leased_at));
-  return status === "processing" && ends.length > 0 && now - from >= MIN_WAIT_MS
-    ? [
-        {
-          key: `${job.id} rest`,
-          kind: "rest",
-          level,
-          name: "Outside steps",
-          tone: "processing",
-          jobId: job.id,
-          ...spanOf(from, null, now),
-        },
-      ]
-    : [];
 }

@@ -21,6 +21,10 @@ export function Waterfall({ all, more, silentSince, marks, place, detailsOf }) {
   const from = Math.min(...rows.map((row) => row.from));
   const to = Math.max(...rows.map((row) => row.to)); // grows while the job runs
   const percent = (ms, whole = to - from) => `${(100 * ms) / Math.max(whole, 1)}%`;
+  const places = marks.map(({ at, level }) => ({
+    level, // the worker's clock may differ
+    left: percent(Math.min(Math.max(Date.parse(at), from), to) - from),
+  }));
   return html`<div class="waterfall">
     <p class="waterfall-axis muted num" aria-hidden="true">
       <span>${timeOfDay(from)}</span>
@@ -41,7 +45,7 @@ export function Waterfall({ all, more, silentSince, marks, place, detailsOf }) {
           <${Line}
             row=${row}
             style=${style}
-            marks=${row.key === jobId ? marks.map(({ at, level }) => ({ left: percent(Date.parse(at) - from), level })) : []}
+            marks=${row.key === jobId ? places : []}
             place=${row === current && place}
             isOpened=${isOpened}
             toggle=${() => setOpened(isOpened ? null : row.key)} />

@@ -542,8 +542,8 @@ function Timeline({ job, trace, silentSince, marks, place, isMoving, detailsOf }
  */
 function RowDetails({ row, job, attempts, onReplay }) {
   const range = `${utc(row.from)} to ${row.isRunning ? "now" : utc(row.to)}`;
-  if (["wait", "rest", "output"].includes(row.kind)) return html`<p class="muted">${range}</p>`;
-  if (row.key === job.id) return html`<p class="muted">${range}</p>`;
+  if (row.key === job.id || ["wait", "rest", "output"].includes(row.kind))
+    return html`<p class="muted">${range}</p>`;
   const problem = row.error && html`<span class="problem">${row.error}</span> `;
   if (row.jobId !== job.id)
     return html`<p>
