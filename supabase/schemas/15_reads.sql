@@ -3818,6 +3818,7 @@ select
       from queue.attempts as a
       where a.job_id = p_job.id
         and a.traceback ? 'causes'
+        and not a.traceback #> '{causes,-1}' ? 'handled'
         -- the other errors of a task group are not the cause of its first error
         and a.traceback #> '{causes,0,frames,0}' is distinct from a.traceback #> '{frames,0}'
       order by a.fence desc
@@ -4127,8 +4128,10 @@ select jsonb_build_object(
     ' ',
     'g'
   ),
-  -- the first address in the error, such as db.test:5432, ('10.0.0.1', 80) or https://db.test/
+  -- the first address in the message is db.test:5432, ('10.0.0.1', 80) or https://db.test/, for
+  -- example
   'address', coalesce(
+    p_job.error_data ->> 'address',
     array_to_string(regexp_match(
       left(p_job.error_message, 2000),
       '((?:[[:alnum:]_-]+\.)+(?!py:)[[:alpha:]]{2,}|(?:\d{1,3}\.){3}\d{1,3}|localhost)'

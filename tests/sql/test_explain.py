@@ -826,6 +826,8 @@ def test_advice_for_a_refused_connection_names_the_address(
     job_id = fail_one(engine, error)
     words = engine.explain(job_id)["next"][0]["words"]
     assert words.startswith(f"Check that {address} is up and accepts connections")
+    known = fail_one(engine, error | {"address": "proxy.test:3128"})
+    assert "Check that proxy.test:3128 is up" in remedy(engine.explain(known))
 
 
 def test_every_reason_says_what_to_do_next(engine: Engine) -> None:

@@ -133,7 +133,7 @@ function Traceback({ traceback, origin }) {
     }
     ${(traceback.causes ?? []).map(
       (cause, index) => html`<p class="small" key=${index}>
-        <span class="muted">Caused by</span> <span class="mono">
+        <span class="muted">${cause.handled ? "While handling" : "Caused by"}</span> <span class="mono">
           ${typeof cause === "string" ? cause : causeOf(cause)}
         </span>
         ${locationOf(cause) && html` at <span class="mono">${locationOf(cause)}</span>`}

@@ -57,7 +57,9 @@ def show(output: Output, connection: Connection, job_id: JobId) -> None:
         _frames(output, traceback["frames"])
         for cause in traceback.get("causes") or ():
             names = dict.fromkeys((cause["type"], cause["message"]))
-            output.text(f"caused by {': '.join(names)}")
+            output.text(
+                f"{'while handling' if 'handled' in cause else 'caused by'} {': '.join(names)}"
+            )
             _frames(output, cause["frames"])
     for line in details["logs"]:
         output.text(format_log_line(line), lines=False)

@@ -645,6 +645,8 @@ class ErrorInfo(Model):
     #: remedies depend on `status` and `errno`.
     status: int | None = None
     errno: str | None = None
+    #: Address of the server from which the error came, such as a proxy.
+    address: str | None = None
     #: SQLSTATE of a Postgres error, and name of the signal that ended a program.
     sqlstate: str | None = None
     signal: str | None = None

@@ -74,14 +74,22 @@ def error_info(error: BaseException, module: str = "") -> ErrorInfo:
     more = len(error.exceptions) - 1 if isinstance(error, BaseExceptionGroup) else 0
     message = text(first) or kind.__name__
     message += f" (and {more} more in its task group)" if more else ""
-    address = next(filter(None, map(_address, (first, *_causes(first)))), "")
-    if address and address not in message and not isinstance(first, ProcessorError):
-        message += f" ({address})"  # but users read a ProcessorError's text
-    info = _info(name, message, attribute(first, "data"), redactor)
+    chain = [first, *(cause for cause, is_cause in _causes(first, module) if is_cause)]
+    shown = None
     try:
-        parts = {**_codes(first, redactor), "traceback": _traceback(error, module, redactor)}
+        for number, cause in enumerate(chain, 1):
+            if parts := _codes(cause, redactor):
+                chain = chain[:number]  # the next errors may concern another server
+                break
+        address, shown = _addresses(chain)
+        parts |= {"address": address, "traceback": _traceback(error, module, redactor)}
     except BaseException as odd:  # methods of a user's class may raise anything
         parts = {"data": {"unread": text(odd, MAX_MESSAGE)}}
+    has_server = any(attribute(cause, "response") is not None for cause in chain)
+    # users read a ProcessorError's text
+    if shown and not (has_server or shown in message or isinstance(first, ProcessorError)):
+        message += f" ({shown})"
+    info = _info(name, message, attribute(first, "data"), redactor)
     return info.model_copy(update=sanitize(parts).value or {})
 
 
@@ -117,40 +125,39 @@ def _info(kind: str, message: object, data: Any, redactor: Redactor) -> ErrorInf
     return ErrorInfo(type=clean_text(kind)[:200], message=safe_text, data=details)
 
 
-def _codes(error: BaseException, redactor: Redactor) -> dict[str, Any]:
+def _codes(cause: BaseException, redactor: Redactor) -> dict[str, Any]:
     """Return the codes in an error of httpx, requests, aiohttp, Postgres or the system."""
     codes: dict[str, Any] = {}
-    for cause in (error, *_causes(error)):
-        response = attribute(cause, "response")
-        if status := _status(cause, response):
-            codes.setdefault("status", status)
-            if body := _body(response):
-                codes.setdefault("response", redactor.text(body))
-                if found := re.search(r'"code": ?"(PGRST\d+)"', body):
-                    codes.setdefault("sqlstate", found[1])
-        if isinstance(cause, socket.gaierror):
-            codes.setdefault("errno", _EAI.get(cause.errno or 0, "EAI_NONAME"))
-        elif isinstance(cause, TimeoutError) and cause.errno is None:  # of Python, not the system
-            codes.setdefault("errno", "TimeoutError")
-        elif isinstance(cause, MemoryError):
-            codes.setdefault("errno", "ENOMEM")
-        elif isinstance(cause, ssl.SSLError):  # its attribute `errno` is no error of the system
-            codes.setdefault("errno", cause.reason)
-        elif isinstance(cause, OSError) and (number := cause.errno or _ERRNOS.get(type(cause))):
-            codes.setdefault("errno", errno.errorcode.get(number))
-        elif name := _missing_variable(cause):
-            codes.setdefault("variable", text(name, 200))
-        for name in ("sqlstate", "code"):  # errors of the Data API have the attribute `code`
-            state = attribute(cause, name)
-            # every SQLSTATE has a digit, unlike codes such as QUOTA
-            if isinstance(state, str) and re.fullmatch(r"PGRST\d+|(?=.*\d)[0-9A-Z]{5}", state):
-                codes.setdefault("sqlstate", state)
-        if isinstance(cause, subprocess.CalledProcessError):
-            if cause.returncode < 0:
-                codes.setdefault("signal", signal_of(cause.returncode))
-            if output := _end(cause.stderr or cause.output):
-                codes.setdefault("response", redactor.text(output))
-    return codes
+    response = attribute(cause, "response")
+    if status := _status(cause, response):
+        codes["status"] = status
+        if body := _body(response):
+            codes["response"] = redactor.text(body)
+            if found := re.search(r'"code": ?"(PGRST\d+)"', body):
+                codes["sqlstate"] = found[1]
+    if isinstance(cause, socket.gaierror):
+        codes["errno"] = _EAI.get(cause.errno or 0, "EAI_NONAME")
+    elif isinstance(cause, TimeoutError) and cause.errno is None:  # of Python, not the system
+        codes["errno"] = "TimeoutError"
+    elif isinstance(cause, MemoryError):
+        codes["errno"] = "ENOMEM"
+    elif isinstance(cause, ssl.SSLError):  # its attribute `errno` is no error of the system
+        codes["errno"] = cause.reason
+    elif isinstance(cause, OSError) and (number := cause.errno or _ERRNOS.get(type(cause))):
+        codes["errno"] = errno.errorcode.get(number)
+    elif name := _missing_variable(cause):
+        codes["variable"] = text(name, 200)
+    for name in ("sqlstate", "code"):  # errors of the Data API have the attribute `code`
+        state = attribute(cause, name)
+        # every SQLSTATE has a digit, unlike codes such as QUOTA
+        if isinstance(state, str) and re.fullmatch(r"PGRST\d+|(?=.*\d)[0-9A-Z]{5}", state):
+            codes.setdefault("sqlstate", state)
+    if isinstance(cause, subprocess.CalledProcessError):
+        if cause.returncode < 0:
+            codes["signal"] = signal_of(cause.returncode)
+        if output := _end(cause.stderr or cause.output):
+            codes["response"] = redactor.text(output)
+    return {name: code for name, code in codes.items() if code is not None}
 
 
 def _missing_variable(error: BaseException) -> object:
@@ -183,10 +190,34 @@ def _status(error: BaseException, response: Any) -> int | None:
     return next((int(n) for n in values if isinstance(n, int) and 400 <= n <= 599), None)
 
 
-def _address(error: BaseException) -> str | None:
-    """Return host and port of a failed request, unless its library names the server."""
-    if attribute(error, "response") is not None:
-        return None
+def _addresses(chain: list[BaseException]) -> tuple[str | None, str | None]:
+    """Return the address that was contacted, and this address as people read it.
+
+    A proxy is contacted for the server of the request.
+    """
+    requested = next(filter(None, map(_requested, chain)), None)
+    contacted = next(filter(None, map(_contacted, chain)), None)
+    if contacted is None or requested is None:
+        return (contacted or requested,) * 2
+    if f"{contacted}:".startswith(f"{requested.rpartition(':')[0]}:"):
+        return requested, requested
+    return contacted, f"{contacted} for {requested}"
+
+
+def _contacted(error: BaseException) -> str | None:
+    """Return the address to which no connection could be made, from the frames of an error."""
+    for frame, _ in walk_tb(error.__traceback__):
+        names = frame.f_locals
+        if frame.f_code.co_name in {"connect_tcp", "create_connection"}:
+            host, port = names.get("address") or (names.get("host"), names.get("port"))
+            return f"{host}:{port}" if host else None
+        if frame.f_code.co_name == "start_tls" and (host := names.get("server_hostname")):
+            return str(host)
+    return None
+
+
+def _requested(error: BaseException) -> str | None:
+    """Return host and port of a failed request."""
     try:
         request = error if isinstance(error, HTTPError) else attribute(error, "request")
         if (url := attribute(request, "url")) is None:
@@ -228,22 +259,40 @@ def _end(output: object) -> str:
     return text(output[-MAX_RESPONSE:].strip(), MAX_RESPONSE) if isinstance(output, str) else ""
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield the causes of an error, or the errors in its group."""
+def _causes(error: BaseException, package: str) -> Iterator[tuple[BaseException, bool]]:
+    """Yield the errors below an error or in its group, and whether they caused it.
+
+    An error that code of the user was only handling caused nothing. But libraries often convert an
+    error without `from`.
+    """
     if isinstance(error, BaseExceptionGroup):
-        yield from error.exceptions[:MAX_CAUSES]
+        yield from ((each, True) for each in error.exceptions[:MAX_CAUSES])
         return
     seen = {id(error)}
+    is_cause = True
     for _ in range(MAX_CAUSES):
         # httpcore raises errors `from None`, with the cause as argument of the error
         nested = next((arg for arg in error.args[:1] if isinstance(arg, BaseException)), None)
         context = None if error.__suppress_context__ else error.__context__
-        cause = error.__cause__ or context or nested
+        cause = error.__cause__ or nested or context
         if cause is None or id(cause) in seen or isinstance(cause, asyncio.CancelledError):
             return
         seen.add(id(cause))
-        yield cause
+        is_explicit = cause is error.__cause__ or cause is nested
+        is_cause &= is_explicit or _converts(error, package)
+        yield cause, is_cause
         error = cause
+
+
+def _converts(error: BaseException, package: str) -> bool:
+    """Return whether a function of a library caught an error and raised this error instead."""
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    if error.__context__ is None or not frames:
+        return False
+    found = _frame(frames[-1], 0, package)
+    is_own = found is not None and found["own"]
+    caught = (frame for frame, _ in walk_tb(error.__context__.__traceback__))
+    return not is_own and frames[-1] in caught
 
 
 def _traceback(error: BaseException, package: str, redactor: Redactor) -> dict[str, Any] | None:
@@ -267,8 +316,11 @@ def _traceback(error: BaseException, package: str, redactor: Redactor) -> dict[s
             "frames": _limit_frames(
                 _frames(walk_tb(cause.__traceback__), package), MAX_FRAMES_PER_CAUSE, redactor
             ),
+            **({} if is_cause else {"handled": True}),
         }
-        for cause in (() if isinstance(error, ProcessorError) else _causes(error))
+        for cause, is_cause in (
+            () if isinstance(error, ProcessorError) else _causes(error, package)
+        )
     ]
     if not trail and not chain:
         return None

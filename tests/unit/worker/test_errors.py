@@ -1,5 +1,6 @@
 """The stored form of an error: class, message, data, codes and frames, without secrets."""
 
+import asyncio
 import errno
 import os
 import socket
@@ -160,6 +161,54 @@ def test_a_failed_request_names_the_address() -> None:
     with pytest.raises(URLError) as found:
         build_opener(ProxyHandler({})).open("http://127.0.0.1:1/v1")
     assert error_info(found.value).message.endswith("refused> (127.0.0.1:1)")
+
+
+@pytest.mark.parametrize("url", ["http://vat.test/", "https://vat.test/"])
+def test_an_error_of_a_proxy_names_the_proxy(url: str) -> None:
+    """The server of the request was never contacted."""
+    proxy = "http://127.0.0.1:1"
+    with pytest.raises(httpx.ConnectError) as found, httpx.Client(proxy=proxy) as client:
+        client.get(url)
+
+    async def call() -> None:
+        async with httpx.AsyncClient(proxy=proxy) as client:
+            await client.get(url)
+
+    with pytest.raises(httpx.ConnectError) as later:
+        asyncio.run(call())
+
+    for info in map(error_info, (found.value, later.value)):
+        assert info.address == "127.0.0.1:1"
+        assert "(127.0.0.1:1 for vat.test:" in info.message
+    with pytest.raises(ConnectionRefusedError) as refusal:
+        socket.create_connection(("localhost", 1))
+    assert error_info(refusal.value).address == "localhost:1"
+
+
+def test_code_and_address_come_from_one_error() -> None:
+    """An error that was handled when another one was raised did not cause it."""
+    mail = ConnectionRefusedError("smtp.test:587 refused")
+    plain = RuntimeError("no mail")
+    found = []
+    for error in (mail, plain):
+        try:
+            try:
+                raise refused()
+            except httpx.HTTPStatusError:
+                raise error  # noqa: B904
+        except (OSError, RuntimeError) as caught:
+            found.append(error_info(caught, __name__))
+            found.append(error_info(caught, "another.package"))  # a library converts errors
+
+    assert [(info.status, info.errno, info.address) for info in found] == [
+        *2 * [(None, "ECONNREFUSED", None)],
+        (None, None, None),
+        (429, None, "a.test:443"),
+    ]
+    handled: Any = [info.traceback and info.traceback["causes"][0] for info in found]
+    assert ["handled" in each for each in handled] == [True, False, True, False]
+    info = raised(mail, refused())
+    assert (info.status, info.address) == (None, None)
 
 
 def test_of_a_task_group_the_first_error_is_named() -> None:
