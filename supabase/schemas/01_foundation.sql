@@ -305,6 +305,15 @@ select rpad(
 )::uuid
 $$;
 
+-- Return true if locks, resources or the connection caused an error, and not a row.
+create function queue.is_temporary(p_sqlstate text)
+returns boolean
+language sql immutable
+set search_path = ''
+as $$
+select p_sqlstate ~ '^(08|40|53|55|57|58|XX)'
+$$;
+
 -- Raise an error that the Data API returns with the HTTP status p_status. Clients distinguish
 -- errors by p_hint. With `client_error_verbosity = minimal`, PostgREST 16 returns only the code and
 -- the message of an error, so in this case the message also contains the hint and the detail. The

@@ -1925,18 +1925,11 @@ begin
   begin
     taken := queue.take_jobs(p_shares, p_request, p_now);
     return;
-  exception
-    when connection_exception
-      or transaction_rollback
-      or insufficient_resources
-      or object_not_in_prerequisite_state
-      or operator_intervention
-      or system_error
-      or internal_error then
-      -- raise the error again, because an error of this kind does not depend on a single job
+  exception when others then
+    if queue.is_temporary(sqlstate) then
       raise;
-    when others then
-      v_failure := format('%s (%s)', sqlerrm, sqlstate);
+    end if;
+    v_failure := format('%s (%s)', sqlerrm, sqlstate);
   end;
   v_half := cardinality(p_shares) / 2;
   v_one := p_shares[1];

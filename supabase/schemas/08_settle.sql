@@ -729,17 +729,12 @@ begin
     foreach v_id in array v_retried loop
       begin
         perform queue.retry(array[v_id], v_now);
-      exception
-        when connection_exception
-          or transaction_rollback
-          or insufficient_resources
-          or object_not_in_prerequisite_state
-          or operator_intervention
-          or system_error
-          or internal_error then
-          raise; -- after a temporary error, such as a lock timeout, the worker settles again
-        when others then -- an error would undo the settlement of all items
-          raise warning 'job % stays cancelled: % (%)', v_id, sqlerrm, sqlstate;
+      exception when others then
+        if queue.is_temporary(sqlstate) then
+          raise; -- the worker settles again
+        end if;
+        -- an error would undo the settlement of all items
+        raise warning 'job % stays cancelled: % (%)', v_id, sqlerrm, sqlstate;
       end;
     end loop;
   end if;

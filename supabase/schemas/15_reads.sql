@@ -4333,7 +4333,8 @@ comment on function public.explain_job is
   'held_by: {kind, holder, since, until, waiting, more, act}, next: [{kind, words, command, '
   'path}], outlook, data, estimated_start_at, abandoned_at}. The kind of a step is act, wait or '
   'none. outlook is the time at which the timeout stops a running job, and what follows. '
-  'abandoned_at is the code location of a stopped processor that still runs.';
+  'abandoned_at is the code location of a stopped processor that still runs. An error with the '
+  'status 503 if a table of the queue is locked.';
 select queue.allow('authenticated, service_role', 'public.explain_job');
 
 -- Return groups of waiting jobs. The jobs of a group have the same type, and wait for the same

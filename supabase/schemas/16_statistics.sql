@@ -2033,7 +2033,7 @@ end;
 $$;
 comment on function public.queue_health is
   'Health of the queue in one call: explain_queue of all workspaces, and the age of the oldest due '
-  'job. An error with the status 503 if the table of jobs is locked.';
+  'job. An error with the status 503 if a table of the queue is locked.';
 select queue.allow('job_worker, service_role', 'public.queue_health');
 
 create function public.queue_stats(

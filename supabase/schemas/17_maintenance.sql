@@ -129,30 +129,24 @@ begin
     delete from queue.refusals as r
     where r.task = p_task and r.job_id = any (p_ids);
     return v_done;
-  exception
-    when connection_exception
-      or transaction_rollback
-      or insufficient_resources
-      or object_not_in_prerequisite_state
-      or operator_intervention
-      or system_error
-      or internal_error then
-      raise; -- locks, resources or the connection caused the error, not a row
-    when others then
-      if v_half = 0 then
-        raise warning 'maintenance (%) skips job %: % (%)',
-          p_task,
-          p_ids[1],
-          sqlerrm,
-          sqlstate;
-        perform queue.record_rejection(
-          p_task,
-          p_ids[1],
-          format('%s (%s)', sqlerrm, sqlstate),
-          p_now
-        );
-        return 0;
-      end if;
+  exception when others then
+    if queue.is_temporary(sqlstate) then
+      raise;
+    end if;
+    if v_half = 0 then
+      raise warning 'maintenance (%) skips job %: % (%)',
+        p_task,
+        p_ids[1],
+        sqlerrm,
+        sqlstate;
+      perform queue.record_rejection(
+        p_task,
+        p_ids[1],
+        format('%s (%s)', sqlerrm, sqlstate),
+        p_now
+      );
+      return 0;
+    end if;
   end;
   return queue.bisect_task(p_task, p_ids[:v_half], p_now)
     + queue.bisect_task(p_task, p_ids[v_half + 1:], p_now);
