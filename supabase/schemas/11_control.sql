@@ -27,6 +27,7 @@ as $$
 declare
   v_children uuid[];
   v_asked uuid[];
+  v_count integer;
   -- without the id of the person, which members who have left may not read
   v_reason constant jsonb := jsonb_strip_nulls(jsonb_build_object('reason', p_reason, 'by', case
     when p_reason <> 'cancelled' then null
@@ -62,9 +63,17 @@ begin
       where t.depth > 0 and t.id <> all (p_ids)
       limit 5000
     );
+    v_count := cardinality(p_ids) + cardinality(v_children);
     perform queue.admit(
       'changes',
-      p_count => (cardinality(p_ids) + cardinality(v_children)) * (1 + p_retry::integer)
+      p_count => case
+        -- retries cost at most half of all tokens, so that a large call can succeed
+        when p_retry then greatest(
+          v_count,
+          least(2 * v_count, queue.setting('user_enqueues_burst')::integer / 2)
+        )
+        else v_count
+      end
     );
     perform queue.hold_jobs(p_ids || v_children[:100]);
     perform queue.cancel(

@@ -515,11 +515,17 @@ def test_a_search_costs_at_most_a_quarter_of_the_burst(engine: Engine, ada: Engi
     assert engine.one(LEFT) >= 32 - 8 - 1
 
 
-def test_a_cancel_pays_for_the_retry_too(engine: Engine, ada: Engine) -> None:
+@pytest.mark.parametrize(("burst", "cost"), [(10_000, 7), (4, 4)])
+def test_a_cancel_pays_for_the_retries_that_can_be_paid(
+    engine: Engine, ada: Engine, burst: int, cost: int
+) -> None:
+    """The bulk call itself costs one more token."""
     engine.stop_clock()
-    job_id = engine.enqueue()
-    ada.rpc("cancel_job", p_job_id=job_id, p_retry=True)
-    assert engine.one(LEFT) == 10_000 - 2
+    engine.set(user_enqueues_burst=burst)
+    engine.enqueue_many(3)
+    filter_ = {"job_type": "work", "state": ["queued"]}
+    ada.rpc("cancel_jobs", p_workspace_id=ACME, p_filter=filter_, p_retry=True)
+    assert burst - engine.one(LEFT) == cost
 
 
 def test_a_statement_pays_for_its_rows_alone(engine: Engine, ada: Engine) -> None:
