@@ -1566,7 +1566,7 @@ from (
       ),
       (
         '{locked, open_transaction, blocking_session}',
-        '[Check whether these triggers of the table of jobs take long: {triggers}.|End that '
+        '[Check whether these triggers of jobs or logs take long: {triggers}.|End that '
           'session if no one needs it: `select pg_terminate_backend({pid})`.]',
         null,
         '/overview'
@@ -2011,6 +2011,13 @@ from (
         ' Otherwise start one.|If they have hung since {silent_since}, end their processes. '
         'Otherwise check their rights and logs.|Check their rights and logs.]',
       'doctor',
+      '/overview'
+    ),
+    (
+      'not_leased',
+      null,
+      'Check whether these triggers of jobs or logs take long: {triggers}.',
+      null,
       '/overview'
     ),
     (
@@ -2878,6 +2885,21 @@ from (values (to_regrole('job_worker'))) as r (role)
 join pg_catalog.pg_proc as f on f.oid = p_function
 $$;
 
+-- Return the names of the triggers of public.jobs and public.job_logs that are not the engine's.
+create function queue.own_triggers()
+returns text
+language sql stable
+set search_path = ''
+as $$
+select string_agg(t.tgname, ', ' order by t.tgname)
+from pg_catalog.pg_trigger as t
+join pg_catalog.pg_proc as f on f.oid = t.tgfoid
+where t.tgrelid in ('public.jobs'::regclass, 'public.job_logs'::regclass)
+  and not t.tgisinternal
+  and t.tgenabled <> 'D'
+  and f.pronamespace <> 'queue'::regnamespace
+$$;
+
 -- Return the reason why a job has not started. A job cannot start if for example it has ended,
 -- runs, waits or is delayed, if a trigger of the project rejects a change of its row, if its type
 -- is paused, or if no worker serves its type. For a job that may start, queue.explain_ready returns
@@ -3350,7 +3372,12 @@ begin
   into v_workers
   from queue.slots_for(p_job, p_alive) as s
   cross join lateral (
-    values (s.running >= s.slots is not true and coalesce(s.leased_at <= v_ready_at, true))
+    values (case
+      when s.running >= s.slots then false
+      -- workers with free slots usually lease the jobs ahead within seconds
+      when s.running < s.slots and s.leased_at <= p_now - interval '1 minute' then true
+      else coalesce(s.leased_at <= v_ready_at, true)
+    end)
   ) as i (is_idle);
   -- a worker's row is updated once a minute, so older workers may have been killed with their host
   v_silent_since := case
@@ -3378,6 +3405,10 @@ begin
       'lacked', v_lacked,
       'without_right', (select 'job_worker' where v_lacked is not null),
       'silent_since', v_silent_since,
+      'triggers', (
+        select queue.own_triggers()
+        where v_reason = 'not_leased' and v_lacked is null and v_workers.yet is null
+      ),
       'ready_at', v_ready_at,
       'patience_until', v_ready_at + case v_reason
         when 'next_in_line' then interval '1 minute'
@@ -3394,22 +3425,16 @@ $$;
 -- the holder is a job of another workspace, only operators and the service learn which job it is.
 
 -- Return the call of a worker or a person that a database session is running, and the event for
--- which it waits, as text, and the names of all triggers of public.jobs that are not the engine's.
--- Both are null if the session runs no such call.
+-- which it waits, as text, and queue.own_triggers(). Both are null if the session runs no such
+-- call.
 create function queue.session_work(p_pid integer)
 returns table (work text, triggers text)
 language sql stable
 set search_path = ''
 as $$
-select 'It runs ' || c.call || coalesce(' and waits (' || a.wait_event || ')', ''), (
-  select string_agg(t.tgname, ', ' order by t.tgname)
-  from pg_catalog.pg_trigger as t
-  join pg_catalog.pg_proc as f on f.oid = t.tgfoid
-  where t.tgrelid = 'public.jobs'::regclass
-    and not t.tgisinternal
-    and t.tgenabled <> 'D'
-    and f.pronamespace <> 'queue'::regnamespace
-)
+select
+  'It runs ' || c.call || coalesce(' and waits (' || a.wait_event || ')', ''),
+  queue.own_triggers()
 from pg_catalog.pg_stat_activity as a
 cross join lateral substring(
   a.query from '\m(?:(?:lease|settle|report|spawn|enqueue|retry|cancel)_jobs?|run_maintenance)\M'

@@ -979,6 +979,26 @@ def test_a_worker_that_waits_in_a_trigger_is_not_a_session_to_end(
     assert "z_own" not in str(hidden)
 
 
+def test_workers_with_free_slots_that_lease_nothing_are_named(engine: Engine, ada: Engine) -> None:
+    """A job behind others gets no advice to wait for them, and operators see the own triggers."""
+    engine.add_trigger("before update", "return new;")
+    slots = [{"job_types": ["work"], "limit": 4}]
+    engine.enqueue()
+    ids = [engine.enqueue() for _ in range(3)]
+    engine.advance(1)
+    [lease] = engine.lease(1, slots=slots)
+    said = []
+    for _ in range(2):
+        engine.advance(40)
+        engine.report(lease)
+        said.append(engine.explain(ids[2]))
+    assert [each["reason"] for each in said] == ["behind_others", "not_leased"]
+    assert "use 1 of 4 slots, but have leased nothing since" in said[1]["sentence"]
+    assert said[1]["next"][0]["command"] == "minutehand doctor"
+    assert said[1]["next"][1]["words"].endswith("take long: enrichment_forget_answers, z_own.")
+    assert "z_own" not in str(ada.explain(ids[2]))
+
+
 def test_a_session_for_which_a_processor_waits_is_named(engine: Engine) -> None:
     """If a processor's query waits for a lock, `explain_job` names the session that has the lock.
 

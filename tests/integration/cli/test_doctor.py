@@ -235,6 +235,18 @@ def test_a_broken_database_is_found(stack: RunningStack, fault: tuple[str, ...])
     assert fix in str(finding.fix), finding
 
 
+def test_a_slow_trial_without_a_cause_names_the_triggers(
+    stack: RunningStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers may lock the table so often that no trigger can be disabled for a trial."""
+    monkeypatch.setattr(checks, "SLOW_SECONDS", 0)
+    monkeypatch.setattr(checks.Trial, "find_cause", lambda *_: None)
+    finding = run_one_check(stack, "enqueue")
+    assert finding.verdict == "warn"
+    assert "of the type minutehand.doctor took" in finding.detail
+    assert str(finding.fix).endswith("take long: enrichment_forget_answers")
+
+
 def test_a_missing_function_needs_no_migration(
     stack: RunningStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:

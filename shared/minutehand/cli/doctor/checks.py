@@ -568,10 +568,15 @@ def enqueue(target: Target) -> CheckResult:
             text, error, attempt = failed
             message = str(error).partition("\n")[0]
             cause = trial.find_cause(attempt, "jobs", "job_logs") or find_grant(target, message)
+            if isinstance(error, psycopg.errors.QueryCanceled):
+                cause = cause or slow_triggers(target)
             if cause or not isinstance(error, NotLeased):
                 return fail(f"a trial job of the type {text}{message}", cause)
-        if slow and (cause := trial.find_cause(slow[1], "jobs", "job_logs")):
-            return warn(f"a trial job of the type {slow[0]}", cause)
+        if slow:
+            # the locks of running workers may prevent a trial without a trigger
+            cause = trial.find_cause(slow[1], "jobs", "job_logs") or slow_triggers(target)
+            if cause:
+                return warn(f"a trial job of the type {slow[0]}", cause)
         attempt = partial(trial.attempt, partial(trial.run, TRIAL_TENANT))
         if (error := attempt()) and (
             cause := trial.find_cause(attempt, "workspaces", "workspace_members")
@@ -603,6 +608,12 @@ def find_grant(target: Target, message: str) -> str | None:
     """Return the statement that grants the right on a function that an error's message names."""
     name = re.search(r"permission denied for function (\w+)", message)
     return target.query(GRANT.format(name[1]))[0][0] if name else None
+
+
+def slow_triggers(target: Target) -> str | None:
+    """Return the advice to check the triggers that are not the engine's, or None without one."""
+    [(names,)] = target.query("select queue.own_triggers()")
+    return names and f"check whether these triggers of jobs or logs take long: {names}"
 
 
 class NotLeased(psycopg.Error):
