@@ -1702,7 +1702,8 @@ from (
     ),
     (
       'running',
-      '[Silent for {silent}, since {sign}|Last known update {age} ago ({last})|Last known update '
+      '[Its processor ended at {unstored_since}, but its outcome is not stored yet|Silent for '
+        '{silent}, since {sign}|Last known update {age} ago ({last})|Last known update '
         '{age} ago|Worker {worker_id} has been running it since {leased_at}][, {seen}].[ It has '
         'run since {run_since}.][ Half of {of_jobs} of its type that ended in the last 24 hours '
         'ran for {half} or less, 99 % for {typical} or less.| 99 % of {of_jobs} of its type that '
@@ -1727,7 +1728,10 @@ from (
         '{expires_at}. The job runs again when a worker has a key that was issued after '
         '{key_revoked_at}.|If the process of the worker has hung since {missed_since}, end it. The '
         'job then runs again at the latest after '
-        '{expires_at}.|If a job of this worker blocked its event loop after {late_since}, run that '
+        '{expires_at}.|See in the log of worker {worker_id} why it is not stored, and whether these '
+        'triggers of jobs or logs take long: {triggers}.|See in the log of worker {worker_id} why '
+        'it is not stored since {unstored_since}.|'
+        'If a job of this worker blocked its event loop after {late_since}, run that '
         'call with `asyncio.to_thread`.|Find out what the call{is_silent} at {place} waits for, '
         'and give it a time limit. Then cancel and retry the job if it hangs: it keeps its '
         'finished steps, and its attempts are counted from 1 again. Then give the type a '
@@ -2664,6 +2668,8 @@ $$;
 -- age: Time since the last update of the job, as text.
 -- reported_at: Time of the last report of the worker of a silent job.
 -- unreported_since: Time of the lease's last renewal, a minute ago or more.
+-- unstored_since, triggers: End of the processor, if its worker could not yet store the outcome, and
+--   queue.own_triggers().
 -- is_silent: Empty for a silent job, otherwise null.
 -- alike: How many of the type's running jobs in the workspace are silent at the same line, as text.
 --   Null for a single job, and for 100 or more.
@@ -2721,6 +2727,10 @@ begin
           )
         else '{}'
       end
+      when l.pulse ->> 'last' = 'end' then jsonb_build_object(
+        'unstored_since', l.pulse -> 'since',
+        'triggers', queue.own_triggers()
+      )
       else l.pulse - '{since,own_pids}'::text[] || jsonb_build_object(
         'silent_since', s.since,
         'step', l.step,

@@ -1410,7 +1410,7 @@ from (
         (r.pulse ->> 'since')::timestamptz as since
       from queue.leases as r
       where r.ctid > '(0,0)' -- reads pages in order, because all running jobs are read
-        and r.pulse is not null
+        and r.pulse ->> 'last' <> 'end'
         and r.expires_at > p_now
         and (p_workspace_id is null or r.workspace_id = p_workspace_id)
       offset 0 -- few jobs are silent, so find them before the join with queue.lanes

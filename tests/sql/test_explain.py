@@ -1317,6 +1317,11 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     )
     assert " ended in the last 24 hours ran for 1.1 s or less." in said["sentence"]
     assert "If 1.1 s should suffice, check its log" in remedy(said)
+    engine.report(lease, pulse={"last": "end", "for_ms": 250_000, "memory_mb": 97})
+    said = engine.explain(hangs)
+    assert re.match(r"Its processor ended at [\d: -]+\+00, but its outcome", said["sentence"])
+    assert "take long: enrichment_forget_answers" in remedy(said)
+    assert "silent_jobs" not in engine.findings()
 
 
 @pytest.mark.parametrize(

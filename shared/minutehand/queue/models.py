@@ -539,7 +539,8 @@ class RunningStep(Model):
 class Pulse(Model):
     """The time since a running job's last update, and the line of code that the job executes."""
 
-    last: Literal["start", "output", "progress", "log", "step"]
+    #: Kind of the last update, or `end` if the processor has ended and its outcome is not stored.
+    last: Literal["start", "output", "progress", "log", "step", "end"]
     #: Milliseconds since the job's last update.
     for_ms: Number
     #: Milliseconds until the timeout or the deadline, or None while the job waits for a call.

@@ -306,13 +306,19 @@ class Attempt:
         """Return the pulse for the next report, or None if no pulse is due or nothing has changed.
 
         The first update after a silence also sends a pulse, so that people no longer see the job as
-        silent.
+        silent. After the end of the processor, a pulse reports that the outcome is not stored yet.
         """
         now, updates, sent = self._environment.clock.monotonic(), self.updates, self._sent_state
         was_silent = has_updates and sent is not None and sent[0] < now - PULSE_SECONDS
-        if self.result is not None or not (now >= self._pulse_at or was_silent):
+        if not (now >= self._pulse_at or was_silent):
             return None
         self._pulse_at = now + PULSE_SECONDS
+        if self.ended_at is not None:
+            self._sent_state = (self.ended_at,)
+            if self._saved_state == self._sent_state:
+                return None
+            ended_ms = round((now - self.ended_at) * 1000)
+            return Pulse(last="end", for_ms=ended_ms, memory_mb=peak_memory_mb())
         code = self._code()
         sessions, memory = database_sessions(*code[:2]), peak_memory_mb()
         beside = None if self.batch is None else 0 if self._is_suspended else self.batch.others

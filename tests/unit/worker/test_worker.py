@@ -497,6 +497,32 @@ def test_a_job_that_hangs_sends_its_line_once_and_is_listed_while_abandoned() ->
     assert not listed[1][0].in_thread
 
 
+def test_a_job_whose_outcome_cannot_be_stored_reports_its_end_once() -> None:
+    """People then see that the processor has ended, while the settlement is retried."""
+    pulses: list[Any] = []
+
+    class Refusing(ModelQueue):
+        async def report(self, items: Any) -> list[ReportResult]:
+            pulses.extend(each.pulse for each in items if each.pulse)
+            return await super().report(items)
+
+        async def settle(self, *args: Any, **options: Any) -> SettleResponse:
+            if asyncio.get_running_loop().time() < ends_at:
+                raise QueueUnavailable("canceling statement due to statement timeout")
+            return await super().settle(*args, **options)
+
+    async def run(job: Job[Any], ctx: JobContext) -> None:
+        nonlocal ends_at
+        ends_at = asyncio.get_running_loop().time() + 90
+        await asyncio.sleep(6)
+
+    ends_at = 0.0
+    queue = Refusing([Row("1", {})])
+    assert tick(queue, run, budget=120).completed == 1
+    assert [pulse.last for pulse in pulses] == ["end"]
+    assert 5_000 <= pulses[0].for_ms <= 20_000
+
+
 async def test_an_abandoned_processor_that_runs_in_a_thread_is_listed_as_such() -> None:
     """A thread in a blocking call cannot react to a stop."""
     gate = threading.Event()
