@@ -1728,9 +1728,9 @@ from (
         '{expires_at}. The job runs again when a worker has a key that was issued after '
         '{key_revoked_at}.|If the process of the worker has hung since {missed_since}, end it. The '
         'job then runs again at the latest after '
-        '{expires_at}.|See in the log of worker {worker_id} why it is not stored, and whether these '
-        'triggers of jobs or logs take long: {triggers}.|See in the log of worker {worker_id} why '
-        'it is not stored since {unstored_since}.|'
+        '{expires_at}.|See in the log of worker {worker_id} why it is not stored, and whether '
+        'these triggers of jobs or logs take long: {triggers}.|See in the log of worker '
+        '{worker_id} why it is not stored since {unstored_since}.|'
         'If a job of this worker blocked its event loop after {late_since}, run that '
         'call with `asyncio.to_thread`.|Find out what the call{is_silent} at {place} waits for, '
         'and give it a time limit. Then cancel and retry the job if it hangs: it keeps its '
@@ -2668,8 +2668,8 @@ $$;
 -- age: Time since the last update of the job, as text.
 -- reported_at: Time of the last report of the worker of a silent job.
 -- unreported_since: Time of the lease's last renewal, a minute ago or more.
--- unstored_since, triggers: End of the processor, if its worker could not yet store the outcome, and
---   queue.own_triggers().
+-- unstored_since, triggers: End of the processor, if its worker could not yet store the outcome,
+--   and queue.own_triggers().
 -- is_silent: Empty for a silent job, otherwise null.
 -- alike: How many of the type's running jobs in the workspace are silent at the same line, as text.
 --   Null for a single job, and for 100 or more.

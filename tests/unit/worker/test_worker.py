@@ -500,6 +500,7 @@ def test_a_job_that_hangs_sends_its_line_once_and_is_listed_while_abandoned() ->
 def test_a_job_whose_outcome_cannot_be_stored_reports_its_end_once() -> None:
     """People then see that the processor has ended, while the settlement is retried."""
     pulses: list[Any] = []
+    ends_at = 0.0
 
     class Refusing(ModelQueue):
         async def report(self, items: Any) -> list[ReportResult]:
@@ -516,7 +517,6 @@ def test_a_job_whose_outcome_cannot_be_stored_reports_its_end_once() -> None:
         ends_at = asyncio.get_running_loop().time() + 90
         await asyncio.sleep(6)
 
-    ends_at = 0.0
     queue = Refusing([Row("1", {})])
     assert tick(queue, run, budget=120).completed == 1
     assert [pulse.last for pulse in pulses] == ["end"]
