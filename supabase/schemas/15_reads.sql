@@ -1551,6 +1551,15 @@ from (
         '/jobs/{holder}'
       ),
       (
+        '{no_worker, no_processor, not_leased, next_in_line, behind_others, long_line, suspect,
+          rate_limited, due, passed_over, running, cancelling, lease_expired, worker_died,
+          silent_worker, sleeping, scheduled, snoozed}',
+        'No job can start or end, because the database rejects writes{is_read_only}. See how to '
+          'end this:',
+        'status',
+        '/overview'
+      ),
+      (
         '{lease_expired, worker_died}',
         'Nothing to do until {patience_until}, if a worker runs: its maintenance reclaims the job '
           'before then. See what happened to its worker:',
@@ -2053,13 +2062,17 @@ from (
     ),
     (
       'read_only',
-      'The database rejects writes, because default_transaction_read_only is on. Supabase sets it '
-        'when the plan''s disk is full.',
-      'Free the disk in one session of the '
-        'SQL editor: `set default_transaction_read_only = off`; `select '
+      'The database rejects writes, because default_transaction_read_only is on.[ The disk is '
+        '{percent} % full, and Supabase sets it when the disk is full.]',
+      '[Run in one session: `set default_transaction_read_only = '
+        'off`; `{reset}`. If the dashboard of Supabase shows a full disk, enlarge the disk first.|'
+        'See in the dashboard of Supabase whether the disk is full. If it is, enlarge it. '
+        'Otherwise turn default_transaction_read_only off, whose value comes from the '
+        '{source}.|Free the disk{is_full} in one session of the SQL editor: `set '
+        'default_transaction_read_only = off`; `select '
         'public.set_settings(''{"retention_days": {"completed": 7, "cancelled": 7, '
         '"failed": 7}}'')`; `select public.run_maintenance(''{"budget_ms": 5000}'')` while it has '
-        'more; `vacuum full queue.job_events, public.job_logs, public.jobs`.',
+        'more; `vacuum full queue.job_events, public.job_logs, public.jobs`.]',
       null,
       '/overview'
     ),
@@ -2392,8 +2405,8 @@ $$;
 -- p_advice. Values of p_with replace the placeholders. A sentence or an advice is omitted if p_with
 -- lacks a value outside of brackets, or a value for each of several alternatives. The kind of an
 -- advice is none if there is nothing to do, wait if there is nothing to do for some time, and
--- otherwise act. If the worker keys were revoked (revoked_at), only advice of the kind act is
--- returned, because no worker can call.
+-- otherwise act. If the worker keys were revoked (revoked_at), or the database is read-only
+-- (is_read_only), advice that a job continues later is omitted.
 -- p_advice: Null for the advice of p_reason.
 create function queue.render_guidance(
   p_reason text,
@@ -2458,7 +2471,8 @@ select jsonb_build_object(
       order by l.id
     ) filter (
       where case
-        when p_with ->> 'revoked_at' <> '' then l.line ->> 'words' !~ '^Nothing to do'
+        when p_with ->> 'revoked_at' <> '' or p_with ->> 'is_read_only' = ''
+          then l.line ->> 'words' !~ '^Nothing to do|again at the latest'
         else l.line ? 'words'
       end
     ),
@@ -3984,6 +3998,9 @@ begin
   end;
   if v_revoked_at is not null then
     v_found := jsonb_set(v_found, '{data,revoked_at}', to_jsonb(v_revoked_at));
+  end if;
+  if current_setting('default_transaction_read_only')::boolean and p_job.finished_at is null then
+    v_found := jsonb_set(v_found, '{data,is_read_only}', '""');
   end if;
   if not (p_is_open or queue.is_manager(p_job.workspace_id)) then -- as job_attempts
     v_found := v_found #- '{data,code}' #- '{data,stack}';

@@ -667,8 +667,34 @@ declare
   );
 begin
   return query
-    select 'fail', 'read_only', null::timestamptz, null::text, '{}'::jsonb
-    where current_setting('default_transaction_read_only')::boolean
+    select
+      'fail',
+      'read_only',
+      null::timestamptz,
+      null::text,
+      coalesce(f.data || '{"is_full": ""}', jsonb_build_object(
+        'reset', (
+          select string_agg(
+            format(
+              'alter %s reset default_transaction_read_only',
+              case s.setrole
+                when 0 then format('database %I', current_database())
+                else concat('role ', s.setrole::regrole, ' in database ' || quote_ident(d.datname))
+              end
+            ),
+            '`; `'
+          )
+          from pg_catalog.pg_db_role_setting as s
+          left join pg_catalog.pg_database as d on d.oid = s.setdatabase
+          where (s.setdatabase = 0 or d.datname = current_database())
+            and s.setrole in (0, to_regrole(quote_ident(session_user)))
+            and s.setconfig::text ~* '[{,"]default_transaction_read_only=(on|t|y|1)'
+        ),
+        'source', p.source
+      ))
+    from pg_catalog.pg_settings as p
+    left join queue.findings_of_disk() as f on f.reason = 'disk_nearly_full'
+    where p.name = 'default_transaction_read_only' and p.setting = 'on'
     union all
     select
       'warn',
@@ -788,6 +814,9 @@ begin
         'worker_id', w.worker_id,
         'jobs', h.jobs,
         'expires_at', h.expires_at,
+        'is_read_only', (
+          select '' where current_setting('default_transaction_read_only')::boolean
+        ),
         'key_expired_at', queue.key_end(w, c.at),
         'key_revoked_at', queue.key_revoked_at(w, c.at)
       )

@@ -901,6 +901,35 @@ def test_a_disk_that_fills_up_is_said_before_it_is_full(engine: Engine, ada: Eng
     assert engine.findings() == {}
 
 
+def test_a_read_only_database_is_not_said_to_have_a_full_disk(engine: Engine) -> None:
+    """Only a disk that is known to be full is freed. No job is said to continue while it lasts."""
+    runs, _ = engine.start()
+    waits = engine.enqueue()
+    engine.advance(50)
+    with engine.another_session() as session:
+        name = session.one("select current_database()")
+        session.run("set default_transaction_read_only = on")
+        of_session = session.findings()["read_only"]
+        said = [session.explain(runs), session.explain(waits), session.findings()["silent_worker"]]
+    turn = f"alter database {name} {{}} default_transaction_read_only"
+    engine.run(turn.format("set") + " = on")
+    with engine.another_session() as session:
+        known = session.findings()["read_only"]
+        session.run("set default_transaction_read_only = off")
+        session.run(turn.format("reset"))
+        session.set(disk_bytes=1_000_000)
+        session.run("set default_transaction_read_only = on")
+        full = session.findings()["read_only"]
+    assert "whose value comes from the session." in remedy(of_session)
+    assert f"off`; `{turn.format('reset')}`." in remedy(known)
+    assert not re.search("retention|vacuum|Supabase sets", str([of_session, known]))
+    assert " % full, and Supabase sets it when" in full["sentence"]
+    assert "vacuum full" in remedy(full)
+    for each in said:
+        assert remedy_command(each) == "minutehand status"
+        assert not re.search("Nothing to do|again at the latest", str(each["next"]))
+
+
 def test_a_resume_says_what_still_stops_the_jobs(engine: Engine, ada: Engine) -> None:
     """The response to a resume lists the other pauses that still stop the jobs.
 

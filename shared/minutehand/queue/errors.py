@@ -100,7 +100,7 @@ class QueueUnavailable(QueueError):
 class DatabaseReadOnly(QueueUnavailable):
     """The database is read-only and rejects every write.
 
-    Supabase makes a project read-only when it exceeds its plan's database size.
+    Supabase makes a project read-only when its disk is full.
     """
 
 
@@ -159,10 +159,7 @@ def error_from_response(status: int, body: object) -> QueueError:
         error_type = _BY_WORD.get(hint or "", QueueError)
     elif code == "25006":
         error_type = DatabaseReadOnly
-        message = (
-            "the database is read-only, because it exceeds its Supabase plan's size; "
-            "`minutehand doctor` shows how an operator ends this"
-        )
+        message = "the database is read-only; `minutehand doctor` shows how an operator ends this"
     elif status >= 500 or status in {408, 425, 429} or code.startswith(_TRANSIENT):
         error_type = QueueUnavailable
     elif status == 401 or code.startswith("PGRST30"):
