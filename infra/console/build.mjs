@@ -6,7 +6,7 @@
 // `licenses.txt` contains the licenses of the bundled npm packages, because the licenses require
 // their text in copies.
 
-import { copyFile, glob, mkdir, writeFile } from "node:fs/promises";
+import { copyFile, glob, mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { build } from "esbuild";
 import { licensesOf } from "../release/licenses.mjs";
@@ -29,16 +29,41 @@ const LAZY = {
   papaparse: "papaparse",
   uplot: "uplot",
 };
+/**
+ * Omits the indentation in HTML templates, all text of the concepts but the definitions, and the
+ * client of analytics buckets in supabase-js.
+ */
+const smaller = {
+  name: "smaller",
+  setup(bundler) {
+    bundler.onLoad({ filter: /\.js$/ }, async ({ path }) =>
+      path.includes("node_modules")
+        ? undefined
+        : {
+            contents: (await readFile(path, "utf8"))
+              .replace(/\n +(?=<|\$\{)/g, "")
+              .replace(/\n +/g, "\n"),
+          },
+    );
+    bundler.onLoad({ filter: /iceberg-js/ }, () => ({
+      contents: "export class IcebergRestCatalog {}",
+    }));
+    bundler.onLoad({ filter: /\.md$/ }, async ({ path }) => ({
+      contents: (await readFile(path, "utf8")).match(/^- An? .*$/gm).join("\n"),
+      loader: "text",
+    }));
+  },
+};
 const [target] = process.argv.slice(2);
 const options = {
   absWorkingDir: SOURCE,
   bundle: true,
-  loader: { ".md": "text" },
   format: "esm",
   target: "es2022",
   metafile: true,
   minify: true,
   outdir: target,
+  plugins: [smaller],
 };
 const lazy = Object.fromEntries(
   Object.entries(LAZY).map(([file, module]) => [module, `/${file}.js`]),
