@@ -1587,6 +1587,12 @@ from (
         '/jobs'
       ),
       (
+        '{wrong_disk_size}',
+        'Set it to the size of the disk (`set_settings`).',
+        null,
+        '/overview'
+      ),
+      (
         '{disk_filling, disk_nearly_full}',
         'Enlarge the disk and set its new size (`set_settings`, `disk_bytes`), or delete data, for '
           'example by keeping ended jobs for fewer days (`retention_days`).',
@@ -2256,7 +2262,8 @@ from (
     ),
     (
       'used_up_connections',
-      '{used} of {limit} database connections are in use. {holder} has the most: {sessions}.',
+      '{used} of {limit} database connections are in use, and the last {reserved} are reserved. '
+        '{holder} has the most: {sessions}.',
       'Give it a smaller pool.[ To end its idle sessions: `select pg_terminate_backend(pid) from '
         'pg_stat_activity where {idle}`.]',
       null,
@@ -2354,6 +2361,7 @@ from (
         'disk_nearly_full',
         'The disk is {percent} % full. Supabase makes the database read-only at 95 %.'
       ),
+      ('wrong_disk_size', 'The setting disk_bytes is smaller than what is stored.'),
       (
         'service_full',
         'The disk of the service is nearly full. When it is full, new jobs are rejected.'

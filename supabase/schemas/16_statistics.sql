@@ -997,7 +997,11 @@ begin
   return query
     select
       'warn',
-      case when v_used >= 0.9 * v_size then 'disk_nearly_full' else 'disk_filling' end,
+      case
+        when v_used > v_size then 'wrong_disk_size'
+        when v_used >= 0.9 * v_size then 'disk_nearly_full'
+        else 'disk_filling'
+      end,
       null::timestamptz,
       format(
         '%s of %s are used',
@@ -1025,7 +1029,8 @@ select
   null,
   jsonb_build_object(
     'used', g.used,
-    'limit', m.most,
+    'limit', m.most + m.reserved,
+    'reserved', m.reserved,
     'sessions', g.sessions,
     'holder', format(
       'The application %s (%s)',
@@ -1057,7 +1062,9 @@ from (
   limit 1
 ) as g
 cross join (
-  select sum(s.setting::integer * case s.name when 'max_connections' then 1 else -1 end) as most
+  select
+    sum(s.setting::integer * case s.name when 'max_connections' then 1 else -1 end) as most,
+    sum(s.setting::integer) filter (where s.name <> 'max_connections') as reserved
   from pg_catalog.pg_settings as s
   where s.name in ('max_connections', 'reserved_connections', 'superuser_reserved_connections')
 ) as m

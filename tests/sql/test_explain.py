@@ -798,6 +798,7 @@ def test_the_program_with_the_most_connections_is_named(engine: Engine) -> None:
             for _ in range(30):
                 sessions.enter_context(engine.database.connect(**login, application_name=name))
             data = engine.one(findings, 0)
+            assert data["limit"] == int(engine.one("show max_connections"))
             render = "select queue.render_guidance('used_up_connections', %s)"
             said = engine.one(render, Jsonb(data))
             assert f"The application {name or 'without a name'} (role " in said["sentence"]
@@ -874,6 +875,12 @@ def test_what_is_wrong_with_the_whole_is_said_once(engine: Engine) -> None:
     assert remedy_command(found["job_type_paused"]) == "minutehand resume --type work"
 
 
+def fill_disk(engine: Engine, share: float) -> None:
+    """Set the size of the disk so that the databases use this share of it."""
+    size = "select (sum(pg_database_size(oid)) + (select sum(size) from pg_ls_waldir()))::bigint"
+    engine.set(disk_bytes=int(engine.one(f"{size} from pg_database") / share))
+
+
 def test_a_disk_that_fills_up_is_said_before_it_is_full(engine: Engine, ada: Engine) -> None:
     """If operators have set the disk's size, they get a finding before the disk is full.
 
@@ -883,18 +890,16 @@ def test_a_disk_that_fills_up_is_said_before_it_is_full(engine: Engine, ada: Eng
 
     def said(share: float) -> list[str]:
         """Return the findings while the databases use this share of the disk."""
-        size = (
-            "select (sum(pg_database_size(oid)) + (select sum(size) from pg_ls_waldir()))::bigint"
-        )
-        used = engine.one(f"{size} from pg_database")
-        engine.set(disk_bytes=int(used / share))
+        fill_disk(engine, share)
         return list(engine.findings())
 
     assert said(0.2) == []
     until(lambda: said(0.85) == ["disk_filling"])
     assert ada.findings(ACME) == {}
-    assert said(5) == ["disk_nearly_full"]
-    assert re.search(r"disk is \d{3} % full", str(engine.rpc("queue_health")))
+    assert said(5) == ["wrong_disk_size"]
+    assert "disk_bytes is smaller than what is stored" in str(engine.rpc("queue_health"))
+    assert ada.findings(ACME) == {}
+    assert said(0.95) == ["disk_nearly_full"]
     shown = ada.findings(ACME)
     assert (list(shown), shown["service_full"]["cause"]) == (["service_full"], None)
     engine.set(disk_bytes=None)  # the default
@@ -917,7 +922,7 @@ def test_a_read_only_database_is_not_said_to_have_a_full_disk(engine: Engine) ->
         known = session.findings()["read_only"]
         session.run("set default_transaction_read_only = off")
         session.run(turn.format("reset"))
-        session.set(disk_bytes=1_000_000)
+        fill_disk(session, 0.95)
         session.run("set default_transaction_read_only = on")
         full = session.findings()["read_only"]
     assert "whose value comes from the session." in remedy(of_session)

@@ -323,7 +323,7 @@ def test_connections_that_are_used_up_are_no_wrong_address(stack: RunningStack) 
     finally:
         stack.run(source)
         stack.run("drop role planted")
-    assert re.search(r"in use\. The application .+ has the most: \d+\.", named.detail)
+    assert re.search(r"reserved\. The application .+ has the most: \d+\.", named.detail)
     assert "a smaller pool" in str(named.fix)
     assert str(finding.fix).startswith("select application_name, usename, client_addr, count(*)")
 
