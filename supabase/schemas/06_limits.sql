@@ -617,14 +617,12 @@ set search_path = ''
 as $$
 declare
   v_now constant timestamptz := queue.clock();
-  v_max constant integer := coalesce(
-    (
-      select l.max_pending
-      from queue.tenant_limits as l
-      where l.workspace_id = p_workspace_id
-    ),
-    queue.setting('user_pending_max')::integer
+  v_own constant integer := (
+    select l.max_pending
+    from queue.tenant_limits as l
+    where l.workspace_id = p_workspace_id
   );
+  v_max constant integer := coalesce(v_own, queue.setting('user_pending_max')::integer);
   v_bucket constant text := 'q:' || p_workspace_id;
   v_live integer;
   v_known integer; -- the stored count
@@ -662,7 +660,7 @@ begin
   if v_live + p_count > v_max then
     perform queue.refuse_full(
       p_workspace_id,
-      'max_pending',
+      case when v_own is null then 'user_pending_max' else 'max_pending' end,
       format('the workspace may have at most %s live jobs; wait until some have ended', v_max)
     );
   end if;

@@ -1423,7 +1423,22 @@ from (
           'for `minutehand dev` and AWS by `lambda.yml` (`minutehand docs recipes`). Start the '
           'worker again.'
       ),
-      ('machine', 'Its machine or the database ran out of a resource ({code}). Free some of it.'),
+      ('machine', 'The database ran out of a resource ({code}). Free some of it.'),
+      (
+        'files',
+        'The process reached its limit of open files ({code}). Close the files and connections '
+          'that its code no longer uses, or raise the limit (`ulimit -n`).'
+      ),
+      (
+        'disk',
+        '[The file system of {error_path}|A file system] on the machine of the worker has no space '
+          'left ({code}). Free some of it.'
+      ),
+      (
+        'disk_quota',
+        'The disk quota of the worker is used up[ at {error_path}] ({code}). Free some of it, or '
+          'raise it.'
+      ),
       (
         'memory',
         'Its process could not allocate memory. Give the worker more memory, or let the job use '
@@ -1457,8 +1472,19 @@ from (
           'trigger, constraint or value that caused the error. The doctor names a trigger that '
           'rejects all changes.'
       ),
-      ('credentials', 'Fix the credentials or their rights, which were rejected ({code}).'),
-      ('grant', 'The role of its database connection lacks a right ({code}). Grant it the right.'),
+      ('credentials', 'Fix the credentials, which were rejected ({code}).'),
+      (
+        'forbidden',
+        '[{address}|The server] refused the call ({code})[; its answer says why{has_answer}]. '
+          'Correct the cause, for example the rights of the credentials.'
+      ),
+      (
+        'grant',
+        'The role of its database connection lacks a right[ on {object}] ({code}). [Call the '
+          'functions of Minutehand instead, because {own_object} belongs to it. `minutehand '
+          'doctor` checks their rights.|Grant it the right. If the table has row level security, '
+          'the role also needs a policy.]'
+      ),
       (
         'value',
         'The database rejected a value ({code}). Fix the value, or apply the migration that allows '
@@ -1578,7 +1604,7 @@ from (
         '[Check whether these triggers of jobs or logs take long: {triggers}.|End that '
           'session if no one needs it: `select pg_terminate_backend({pid})`.]',
         null,
-        '/overview'
+        '[/jobs/{job_id}|/overview]' -- Overview may not show a session that has locked one row
       ),
       (
         '{full_workspace, full_of_bytes}',
@@ -1725,37 +1751,41 @@ from (
         'ended in the last 24 hours ran for {typical} or less.| {of_jobs} of its type that ended '
         'in the last 24 hours ran for {longest} or less.|][ Running jobs of its type that are '
         'silent at this line: {alike}.][ The last recorded call of its worker was at '
-        '{missed_since}.| The worker has not renewed its lease since {late_since}.| '
-        'Its worker last reported at {reported_at}.| '
-        'Its worker has not reported on it since {unreported_since}.|][ The key of '
-        'the worker expired at {key_expired_at}.| The key of the worker was revoked at '
-        '{key_revoked_at}.|][ {death}. It runs with {beside} of them and '
+        '{missed_since}.| The worker has not renewed its lease since {late_since}.| Its worker '
+        'last reported at {reported_at}.| Its worker has not reported on it since '
+        '{unreported_since}.|][ The key of the worker expired at {key_expired_at}.| The key of the '
+        'worker was revoked at {key_revoked_at}.|][ {death}. It runs with {beside} of them and '
         'nothing else.| {death}. It runs alone.|][ An earlier process of it ended while {killer} '
         'ran in it.][ The role job_worker lacks a right (`{not_granted}`), so its outcome is not '
         'stored.| Its worker lacks {a_right}, so its outcome is not stored.|][ One call of its '
-        'processor runs it and {batched}.| It waits for {next_call}.|][ Its database session (pid '
-        '{pid}) waits for a lock of the session with pid {blocker}.][ Session {own_blocker} '
-        'belongs to the same job.][ The process has grown by {grown_mb} MB.]',
+        'processor runs it and {batched}.| It waits for {next_call}.|][ It waits for the program '
+        '{program}.][ Its own code has blocked the event loop of the worker for {blocked} within a '
+        'minute.][ Its child {kept_child} waits for a slot or limit that it uses.][ Its database '
+        'session (pid {pid}) waits for a lock of the session with pid {blocker}.][ Session '
+        '{own_blocker} belongs to the same job.][ The process has grown by {grown_mb} MB.]',
       '[Grant the right: `grant {not_granted} to job_worker`.|Notify the operator of the service, '
         'because the worker lacks {a_right}.|In code, commit that session before the call at '
-        '{place}. To end this attempt: `select pg_terminate_backend({own_blocker})`.|Commit or '
-        'end that session: `select pg_terminate_backend({blocker})`.|Nothing to do until '
-        '{expires_at}. The job runs again when a worker has a key that was issued after '
-        '{key_revoked_at}.|If the process of the worker has hung since {missed_since}, end it. The '
-        'job then runs again at the latest after '
-        '{expires_at}.|See in the log of worker {worker_id} why it is not stored, and whether '
-        'these triggers of jobs or logs take long: {triggers}.|See in the log of worker '
-        '{worker_id} why it is not stored since {unstored_since}.|'
-        'If a job of this worker blocked its event loop after {late_since}, run that '
-        'call with `asyncio.to_thread`.|Find out what the call{is_silent} at {place} waits for, '
-        'and give it a time limit. Then cancel and retry the job if it hangs: it keeps its '
-        'finished steps, and its attempts are counted from 1 again. Then give the type a '
-        '`timeout` below {shorter} if such calls should end earlier.|Find out what the '
-        'call{is_silent} at {place} waits for, and give it a time limit. Then cancel and retry '
-        'the job if it hangs: it keeps its finished steps, and its attempts are counted from 1 '
-        'again.|If {usual} should suffice, check its log and the code at {place}.|'
-        'If worker {worker_id} has not reported on it by {unreported_until}, see its log.|'
-        'Nothing to do.]',
+        '{place}. To end this attempt: `select pg_terminate_backend({own_blocker})`.|Commit or end '
+        'that session: `select pg_terminate_backend({blocker})`.|Nothing to do until {expires_at}. '
+        'The job runs again when a worker has a key that was issued after {key_revoked_at}.|If the '
+        'process of the worker has hung since {missed_since}, end it. The job then runs again at '
+        'the latest after {expires_at}.|See in the log of worker {worker_id} why it is not stored, '
+        'and whether these triggers of jobs or logs take long: {triggers}.|See in the log of '
+        'worker {worker_id} why it is not stored since {unstored_since}.|If a job of this worker '
+        'blocked its event loop after {late_since}, run that call with `asyncio.to_thread`.|If it '
+        'waits for job {kept_child} without `ctx.gather` or `ctx.map`, it keeps a slot that its '
+        'child needs: cancel it, and fix its code.|Find the code that runs long without an '
+        '`await`{is_blocking}, for example near {place}, and run it with `asyncio.to_thread`, or '
+        'write the processor without `async`.|Find out what the call{is_silent} at {place} waits '
+        'for, and give it a time limit before any retry: an earlier attempt is still stuck in '
+        'worker {stuck_in}, and each retry can leave one more.|Find out what the call{is_silent} '
+        'at {place} waits for, and give it a time limit. Then cancel and retry the job if it '
+        'hangs: it keeps its finished steps, and its attempts are counted from 1 again. Then give '
+        'the type a `timeout` below {shorter} if such calls should end earlier.|Find out what the '
+        'call{is_silent} at {place} waits for, and give it a time limit. Then cancel and retry the '
+        'job if it hangs: it keeps its finished steps, and its attempts are counted from 1 '
+        'again.|If {usual} should suffice, check its log and the code at {place}.|If worker '
+        '{worker_id} has not reported on it by {unreported_until}, see its log.|Nothing to do.]',
       'watch {job_id}',
       '/types/{job_type}'
     ),
@@ -2228,8 +2258,11 @@ from (
       'silent_jobs',
       '{count} of [{many} are silent, the longest|{job_type} has been silent] since {since}[, '
         'each {all_seen}|, {shared}|].',
-      '[The first was last seen {seen}. ]Find out what the call [{shared}|that hangs] waits for, '
-        'and give it a time limit. [Of the jobs of {many}, the one silent the longest|The job]:',
+      '[The first was last seen {seen}. ][The code of the first has blocked the event loop for '
+        '{blocked} within a minute: run it with `asyncio.to_thread`.|Find out what the call '
+        '{shared} waits for, and give it a time limit.|Find out what the call that hangs waits '
+        'for, and give it a time limit.] [Of the jobs of {many}, the one silent the longest|The '
+        'job]:',
       'explain {job_id}',
       '/jobs/{job_id}'
     ),
@@ -2694,7 +2727,7 @@ $$;
 --   and queue.own_triggers().
 -- is_silent: Empty for a silent job, otherwise null.
 -- alike: How many of the type's running jobs in the workspace are silent at the same line, as text.
---   Null for a single job, and for 100 or more.
+--   Null for a single job, for 100 or more, and while the line of one of them is unknown.
 -- silent: The age. Null for less than 20 seconds, because workers report updates of jobs only every
 --   15 seconds.
 -- code, stack: Text of the line of code, and the calls that led there, the innermost last. Missing
@@ -2704,6 +2737,8 @@ $$;
 --   blocked the event loop.
 -- times_out_at, after: Time at which the timeout or the deadline stops the job's call, and what
 --   follows, as text. Null if this time is unknown.
+-- blocked, is_blocking: Time for which the job's code blocked the event loop within a minute, as
+--   text, and an empty text. Null for less than 10 seconds.
 -- blocker: Database session that holds a lock for which the session of the silent job waits.
 -- own_blocker: The same session, if the job's own code has opened it.
 -- grown_mb: Growth of the memory of the job's process since the job's first pulse, in megabytes.
@@ -2797,6 +2832,8 @@ begin
           end
         end,
         'blocker', b.pid,
+        'blocked', queue.length_in_words((l.pulse ->> 'blocked_ms')::double precision),
+        'is_blocking', left(l.pulse ->> 'blocked_ms', 0),
         'own_blocker', case when l.pulse -> 'own_pids' @> to_jsonb(b.pid) then b.pid end,
         'grown_mb', case when m.grown >= 128 then m.grown end,
         'run_since', l.leased_at,
@@ -2814,11 +2851,8 @@ begin
             '%s of %s',
             count(*) filter (
               where o.pulse -> 'place' = l.pulse -> 'place'
-                and (
-                  o.job_id = p_job.id
-                  -- a worker reports updates only every 15 seconds
-                  or (o.pulse ->> 'since')::timestamptz < p_now - interval '1 minute'
-                )
+                and greatest((o.pulse ->> 'since')::timestamptz, j.updated_at)
+                  <= p_now - interval '20 seconds'
             ),
             count(*)
           )
@@ -2830,7 +2864,9 @@ begin
               and r.expires_at > p_now
             limit 100
           ) as o
-          having count(*) between 2 and 99
+          join public.jobs as j on j.id = o.job_id
+          -- the line of a job without a pulse is unknown
+          having count(*) between 2 and 99 and count(*) = count(o.pulse)
         ) end
       )
     end
@@ -3552,6 +3588,38 @@ begin
 end;
 $$;
 
+-- Return the first child of a running job that has not started, if the child waits for a limit or a
+-- slot that the running job uses. Limits above 200 are not compared.
+create function queue.kept_child(p_job public.jobs, p_alive queue.workers[])
+returns uuid
+language sql stable
+set search_path = ''
+as $$
+select c.id
+from (
+  select *
+  from public.jobs as j
+  where j.parent_id = p_job.id and j.status = 'pending'
+  order by j.id
+  limit 1
+) as c
+join queue.job_types as t on t.job_type = c.job_type
+where exists (
+  select from (
+    values
+      ('key_limit', t.key_concurrency),
+      ('workspace_type_limit', t.workspace_concurrency),
+      ('type_limit', t.max_concurrency),
+      ('no_slot', (select s.slots from queue.slots_for(c::public.jobs, p_alive) as s))
+  ) as l (reason, most)
+  cross join lateral (
+    select count(*) as jobs, bool_or(h.job_id = p_job.id) as is_holder
+    from queue.find_holders(l.reason, c::public.jobs, l.most::integer) as h
+  ) as u
+  where l.most <= 200 and u.is_holder and u.jobs >= l.most
+)
+$$;
+
 -- Return the descendant that made a job fail, or that keeps the job from ending. From each job, the
 -- search continues with its first child that has failed, or that has not ended. The result is the
 -- last job that the search finds, at most six levels below the job p_job_id.
@@ -3812,7 +3880,8 @@ select
         end)
         when e.sqlstate = '42501' then 'grant' -- the Data API maps these codes to 403 or 404
         when e.sqlstate ~ '^(42|PGRST2)' then 'schema'
-        when e.status in ('401', '403') or e.sqlstate ^@ '28' then 'credentials'
+        when e.status in ('401', '407') or e.sqlstate ^@ '28' then 'credentials'
+        when e.status = '403' then 'forbidden'
         when e.status = '429' then 'rate'
         when e.sqlstate ~ '^2[23]' then 'value'
         when e.sqlstate = '57014' then 'statement'
@@ -3825,8 +3894,10 @@ select
         when coalesce(e.status, e.sqlstate, e.errno) is null and e.variable is not null
           then 'variable'
         when e.errno = 'ENOMEM' then 'memory'
-        when e.errno in ('ENOSPC', 'EDQUOT', 'EMFILE') or e.sqlstate ^@ '53'
-          then 'machine'
+        when e.sqlstate ^@ '53' then 'machine'
+        when e.errno = 'EMFILE' then 'files'
+        when e.errno = 'ENOSPC' then 'disk'
+        when e.errno = 'EDQUOT' then 'disk_quota'
         -- Python's own TimeoutError has no errno
         when e.errno in ('ETIMEDOUT', 'TimeoutError') then 'slow'
         when e.status ^@ '5' then 'unavailable:error'
@@ -3949,6 +4020,7 @@ declare
   v_revoked_at timestamptz; -- null while workers can call
   v_abandoned jsonb; -- the worker and the location of a stopped processor that still runs
   v_left jsonb; -- the sentence and the advice about this processor
+  v_more jsonb; -- advice without which waiting does not help
 begin
   v_found := case
     when p_lock is null then queue.explain_row(p_job, p_alive, p_now)
@@ -3976,6 +4048,12 @@ begin
           and exists (select from unnest(p_alive) as w where t.job_type = any (w.job_types))
       ) as o
     ));
+  elsif v_found ->> 'reason' = 'running' then
+    v_found := jsonb_set(
+      v_found,
+      '{data,kept_child}',
+      coalesce(to_jsonb(queue.kept_child(p_job, p_alive)), 'null')
+    );
   end if;
   select * into v_error
   from queue.error_of(p_job);
@@ -4042,6 +4120,9 @@ begin
     ))
     from queue.stops_of(p_job) as s
   );
+  v_more := (v_left -> 'next')
+    || (v_recursion -> 'next')
+    || coalesce(v_stopped -> 'next', '[]');
   v_found := v_found || queue.render_guidance(
     v_found ->> 'reason',
     v_found
@@ -4051,7 +4132,8 @@ begin
         'place', v_error.place,
         'is_delayed', case when p_job.status = 'pending' then '' end,
         'failed', 'the job',
-        'which', case when p_is_open then p_job.workspace_id end
+        'which', case when p_is_open then p_job.workspace_id end,
+        'stuck_in', v_abandoned -> 'worker_id'
       )
       || coalesce(
         (
@@ -4089,14 +4171,13 @@ begin
       )
   );
   v_found := v_found || jsonb_build_object(
-    'next', (v_left -> 'next')
-      || (v_recursion -> 'next')
-      || coalesce(
-        -- waiting alone does not help a job that is stopped again and again
-        (v_stopped -> 'next')
-        || jsonb_path_query_array(v_found -> 'next', '$[*] ? (@.kind == "act")'),
-        v_found -> 'next'
-      ),
+    'next', case
+      when v_more <> '[]'
+        then v_more || jsonb_path_query_array(v_found -> 'next', '$[*] ? (@.kind == "act")')
+      when jsonb_array_length(v_found -> 'next') > 1
+        then jsonb_path_query_array(v_found -> 'next', '$[*] ? (@.kind != "none")')
+      else v_found -> 'next'
+    end,
     'sentence', concat_ws(
       ' ',
       -- put the sentences about the lost worker and the abandoned processor before the job's
@@ -4203,6 +4284,20 @@ select jsonb_build_object(
       from '(?i)\m(?:host(?:[ _]?name)?|resolve)[ :=]*["'']([[:alnum:]._-]+)["'']'
     )
   ),
+  'error_path', p_job.error_data -> 'path',
+  'has_answer', left(p_job.error_data ->> 'response', 0),
+  'object', g.object,
+  'own_object', case
+    when g.object ~ '^(table|view|sequence) ' and exists (
+      select from pg_catalog.pg_class as t
+      where t.relname = substring(g.object from '\S+$')
+        and (
+          t.relnamespace = 'queue'::regnamespace
+          or t.oid in ('public.jobs'::regclass, 'public.job_events'::regclass)
+        )
+    ) or g.object = 'schema queue'
+      then g.object
+  end,
   'had_finished', case
     when p_job.error_message ^@ 'the database rejected the outcome completed' then ''
   end,
@@ -4288,6 +4383,12 @@ from (
   end as id
 ) as b
 left join public.jobs as c on c.id = b.id
+cross join lateral substring(
+  p_job.error_message
+  from '\m(?:permission denied for|policy for) '
+    '((?:table|view|sequence|schema|function|procedure|database) "?\w+)'
+) as p (object)
+cross join lateral replace(p.object, '"', '') as g (object)
 $$;
 
 -- Return the advice for the last error of a failed or delayed job. p_jobs is the number of jobs

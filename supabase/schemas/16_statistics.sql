@@ -1443,6 +1443,7 @@ from (
         r.workspace_id,
         r.job_id,
         queue.seen_in(r.step, r.pulse ->> 'place') as seen,
+        queue.length_in_words((r.pulse ->> 'blocked_ms')::double precision) as blocked,
         (r.pulse ->> 'since')::timestamptz as since
       from queue.leases as r
       where r.ctid > '(0,0)' -- reads pages in order, because all running jobs are read
@@ -1552,6 +1553,7 @@ limits as (
   select
     w.id,
     coalesce(t.max_pending, queue.setting('user_pending_max')::integer) as jobs,
+    (array['user_pending_max', 'max_pending'])[1 + num_nonnulls(t.max_pending)] as jobs_limit,
     queue.setting('user_pending_bytes_max')::bigint as bytes,
     q.tokens as last_jobs,
     b.tokens as last_bytes
@@ -1577,7 +1579,7 @@ where c.jobs >= l.jobs
   and (
     l.jobs <= 2000
     or l.last_jobs >= 0.9 * l.jobs
-    or (queue.last_full(l.id, 'max_pending')).rejected_at > p_now - interval '10 minutes'
+    or (queue.last_full(l.id, l.jobs_limit)).rejected_at > p_now - interval '10 minutes'
   )
 union all
 select

@@ -215,7 +215,7 @@ def test_no_read_looks_at_ten_thousand_running_jobs_more_than_once(busy: Engine)
         "list_jobs": ("select public.list_jobs(%s::jsonb)", running, 30_000),
         "count_jobs": ("select public.count_jobs(%s)", ACME, 30_000),
         "dead_letters": ("select public.dead_letters(%s)", ACME, 100),
-        "explain of one that runs": ("select public.explain_job(%s)", runs, 410),
+        "explain of one that runs": ("select public.explain_job(%s)", runs, 440),
         "explain of one that waits": ("select public.explain_job(%s)", waits, 3000),
         "explain of one that is postponed": ("select public.explain_job(%s)", postponed, 400),
         "get_job": ("select public.get_job(%s)", runs, 60),

@@ -719,7 +719,24 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("httpx.HTTPStatusError", {"status": 401}, "credentials"),
     ("psycopg.OperationalError", {"sqlstate": "28P01"}, "credentials"),
     ("psycopg.OperationalError", {}, "a limit of connections"),
+    ("httpx.HTTPStatusError", {"status": 403}, "The server refused the call (HTTP 403). Correct"),
+    ("httpx.HTTPStatusError", {"status": 403, "response": "{}"}, "; its answer says why."),
     ("psycopg.errors.InsufficientPrivilege", {"sqlstate": "42501"}, "Grant it the right"),
+    (
+        "psycopg.errors.InsufficientPrivilege",
+        {"sqlstate": "42501", "message": "permission denied for table orders"},
+        "lacks a right on table orders (SQLSTATE 42501). Grant it",
+    ),
+    (
+        "psycopg.errors.InsufficientPrivilege",
+        {"sqlstate": "42501", "message": "permission denied for table leases"},
+        "because table leases belongs to it",
+    ),
+    (
+        "psycopg.errors.InsufficientPrivilege",
+        {"sqlstate": "42501", "message": 'violates row-level security policy for table "orders"'},
+        "the role also needs a policy",
+    ),
     ("queue.errors.QueueError", {"sqlstate": "42501", "status": 403}, "(SQLSTATE 42501)"),
     ("queue.errors.QueueError", {"sqlstate": "42883", "status": 404}, "lacks"),
     ("postgrest.APIError", {"sqlstate": "PGRST202", "status": 404}, "`minutehand doctor`"),
@@ -732,7 +749,10 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("psycopg.errors.UndefinedTable", {"sqlstate": "42P01"}, "lacks"),
     ("CalledProcessError", {"signal": "SIGKILL"}, "by SIGKILL"),
     ("KeyError", {"variable": "VENDOR_KEY"}, "Set the environment variable VENDOR_KEY"),
-    ("OSError", {"errno": "ENOSPC"}, "ran out of a resource"),
+    ("OSError", {"errno": "ENOSPC"}, "A file system on the machine of the worker has no space"),
+    ("OSError", {"errno": "ENOSPC", "path": "/tmp/a"}, "The file system of /tmp/a on"),
+    ("OSError", {"errno": "EMFILE"}, "its limit of open files"),
+    ("OSError", {"errno": "EDQUOT"}, "The disk quota of the worker is used up (EDQUOT)"),
     ("psycopg.errors.TooManyConnections", {"sqlstate": "53300"}, "ran out of a resource"),
     ("psycopg.errors.AdminShutdown", {"sqlstate": "57P01"}, "closed or rejected"),
     ("httpx.ConnectError", {"errno": "ECONNREFUSED"}, "the other service is up"),
@@ -1152,6 +1172,17 @@ def test_a_misspelt_event_and_the_faults_of_a_payload_are_named(engine: Engine) 
         assert (said["cause"], "at a.py:1" in remedy(said)) == (cause, True)
 
 
+@pytest.mark.parametrize("limit", [1, 2])
+def test_a_parent_that_uses_up_the_limit_of_its_child_is_named(engine: Engine, limit: int) -> None:
+    """A child cannot start while its parent only polls it, and uses the type's only slot."""
+    engine.register("work", max_concurrency=limit)
+    parent, _ = engine.start()
+    child = engine.enqueue(parent_id=parent)
+    said = engine.explain(parent)
+    assert (f"Its child {child} waits" in said["sentence"]) is (limit == 1)
+    assert remedy(said).startswith("If it waits for job") is (limit == 1)
+
+
 def test_a_child_that_does_not_exist_is_named(engine: Engine) -> None:
     """A parent then does not wait, and learns why it has no result."""
     parent, lease = engine.start()
@@ -1319,11 +1350,22 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     assert "a `timeout` below 5 min if" in remedy(said)
     assert "silent at this line" not in said["sentence"]  # no other job of the type runs
     _, other = engine.start()
+    assert "silent at this line" not in engine.explain(hangs)["sentence"]
+    engine.advance(25)
     for place, alike in (("all.py:134", 2), ("all.py:7", 1)):
-        engine.report(other, pulse={**pulse, "for_ms": 100_000, "place": place})
+        engine.report(other, pulse={**pulse, "for_ms": 22_000, "place": place})
         shown = f"silent at this line: {alike} of 2."
         assert shown in engine.explain(hangs)["sentence"]
     engine.settle(other)
+    busy = pulse | {"for_ms": 300_000, "blocked_ms": 56_000, "program": "ffmpeg (pid 7)"}
+    engine.report(lease, pulse=busy)
+    said = engine.explain(hangs)
+    assert "blocked the event loop of the worker for 56 s within a minute." in said["sentence"]
+    assert "It waits for the program ffmpeg (pid 7)." in said["sentence"]
+    assert remedy(said).startswith("Find the code that runs long without an `await`")
+    blocked = "The code of the first has blocked the event loop for 56 s within a minute"
+    assert blocked in remedy(engine.findings()["silent_jobs"])
+    engine.report(lease, pulse=pulse | {"for_ms": 300_000})
     engine.report(lease, step={"name": "write", "for_ms": 1})
     assert "output, in its step write at all.py:134." in engine.explain(hangs)["sentence"]
     found = engine.findings()["silent_jobs"]
@@ -1622,6 +1664,14 @@ def test_a_processor_that_ignored_its_stop_is_shown_until_it_ends(engine: Engine
     assert "give the call at all.py:7 a time limit, because its thread" in words[0]
     assert "catch" not in words[0]
     assert words[1:] == ["Then retry the job."]
+    engine.retry(job_id)
+    [again] = engine.lease(1, **run | {"call": 4})
+    assert [step["kind"] for step in engine.explain(job_id)["next"]] == ["act"]
+    pulse = {"last": "start", "for_ms": 40_000, "place": "all.py:7", "memory_mb": 9}
+    engine.advance(50)
+    engine.report(again, pulse=pulse)
+    assert "each retry can leave one more" in str(engine.explain(job_id)["next"])
+    engine.settle(again, "failed", error={"type": "AttemptTimeout", "message": "slow"})
     engine.rpc("tick_finished", p_request={"tick_id": TICK, "summary": {"leased": 1}})
     assert "abandoned" in engine.explain(job_id)["sentence"]
     engine.lease(1, **run | {"tick_id": str(uuid4())}, abandoned=[])

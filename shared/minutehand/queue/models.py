@@ -557,6 +557,11 @@ class Pulse(Model):
     #: Number of other jobs in the job's call of a batch. None if the job is alone, and 0 if the job
     #: waits for the next call.
     batched: int | None = None
+    #: Milliseconds of the last minute for which the job's own code blocked the event loop, or None
+    #: for less than 10 seconds.
+    blocked_ms: int | None = None
+    #: Name and process id of the program for which the job waits, for example `ffmpeg (pid 7)`.
+    program: str | None = None
     #: Maximum memory that the job's process has used so far, in megabytes.
     memory_mb: int
 
@@ -646,6 +651,8 @@ class ErrorInfo(Model):
     #: remedies depend on `status` and `errno`.
     status: int | None = None
     errno: str | None = None
+    #: File of a system error.
+    path: str | None = None
     #: Address of the server from which the error came, such as a proxy.
     address: str | None = None
     #: SQLSTATE of a Postgres error, and name of the signal that ended a program.

@@ -37,7 +37,13 @@ from minutehand.worker.settlement import (
     check_unawaited,
     settle_item,
 )
-from minutehand.worker.stacks import code_location, database_sessions, peak_memory_mb, stack_of
+from minutehand.worker.stacks import (
+    child_process,
+    code_location,
+    database_sessions,
+    peak_memory_mb,
+    stack_of,
+)
 from minutehand.worker.streams import StreamHistory
 from minutehand.worker.updates import LONG_OUTPUT, NO_UPDATES, Updates
 
@@ -55,6 +61,8 @@ PULSE_SECONDS = 15.0
 MEMORY_MB = 64
 #: If a timer fires this many seconds late, another job has blocked the event loop.
 BLOCKED_SECONDS = 0.5
+#: Minimum seconds of a minute for which a job blocked the event loop that a pulse reports.
+REPORTED_BLOCK_SECONDS = 10
 #: Seconds between two reports of a job's output, while someone reads the output and while no one
 #: does.
 FOLLOWED_SECONDS = 0.08
@@ -131,6 +139,7 @@ class Attempt:
     #: True while the job waits for the next call of its batch.
     _is_suspended = False
     _task: asyncio.Task[None] | None = None
+    _coroutine: RecordedCoroutine | None = None
 
     def __init__(
         self,
@@ -168,7 +177,7 @@ class Attempt:
 
     def start(self) -> None:
         """Start the processor, and a timer that stops it."""
-        coroutine = RecordedCoroutine(self._run(), self.job_id)
+        coroutine = self._coroutine = RecordedCoroutine(self._run(), self.job_id)
         self._task = self._environment.loop.create_task(coroutine, name=f"job:{self.job_id}")
         self.start_timeout()
 
@@ -323,8 +332,10 @@ class Attempt:
         sessions, memory = database_sessions(*code[:2]), peak_memory_mb()
         beside = None if self.batch is None else 0 if self._is_suspended else self.batch.others
         until, used = self.timeout_at, memory // MEMORY_MB
-        location = code_location(*code)
-        current = updates.last_at, location, sessions, used, beside, until
+        location, program = code_location(*code), child_process(*code[:2])
+        blocked = 0 if self._coroutine is None else round(self._coroutine.blocked_seconds)
+        blocked = 0 if blocked < REPORTED_BLOCK_SECONDS else blocked
+        current = updates.last_at, location, sessions, used, beside, until, blocked, program
         if current == self._saved_state:
             return None
         self._sent_state = current
@@ -338,6 +349,8 @@ class Attempt:
             pid=sessions[0] if sessions else None,
             own_pids=sessions[1:],
             batched=beside,
+            blocked_ms=blocked * 1000 or None,
+            program=program,
             memory_mb=memory,
         )
 
@@ -495,7 +508,7 @@ class Attempt:
         for timer in (self._timeout, *self._timeout_callbacks):
             if timer is not None:
                 timer.cancel()
-        self._timeout_callbacks, self._task = (), None
+        self._timeout_callbacks, self._task, self._coroutine = (), None, None
         if self.batch is not None:
             self.batch.ended(self.job_id, is_abandoned=result.abandoned)
         self._environment.on_end(self)

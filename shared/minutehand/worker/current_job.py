@@ -17,6 +17,7 @@ from contextvars import ContextVar
 from functools import partial
 from mmap import mmap
 from pathlib import Path
+from time import monotonic
 from typing import Any, TypeVar
 
 from minutehand.queue.models import JobId
@@ -32,6 +33,10 @@ _FIRST_ENTRY = _ID_SIZE + 1
 _FILE_SIZE = _FIRST_ENTRY + _ENTRIES * _ENTRY_SIZE
 _CURRENT = slice(_ID_SIZE)
 _NO_JOB = bytes(_ID_SIZE)
+#: Code that runs for longer without an `await` blocks the event loop. Seconds for which this is
+#: remembered.
+_LONG_SECONDS = 0.5
+_REMEMBERED_SECONDS = 60.0
 #: Headline that `faulthandler` writes above the stack of the thread that a signal ended.
 _FATAL = re.compile("Current thread 0x([0-9a-f]{16})")
 
@@ -124,28 +129,41 @@ class RecordedCoroutine(Coroutine[Any, Any, None]):
     When the coroutine waits or ends, it removes the id.
     """
 
-    __slots__ = ("_coroutine", "_job_id", "_memory")
+    __slots__ = ("_blocks", "_coroutine", "_job_id", "_memory")
 
     def __init__(self, coroutine: Coroutine[Any, Any, None], job_id: JobId) -> None:
         self._coroutine: Any = coroutine
         self._job_id = to_record(job_id)
         self._memory = _memory
+        self._blocks: tuple[tuple[float, float], ...] = ()
 
     def send(self, value: Any) -> Any:
         """Run the coroutine until it waits or ends."""
-        self._memory[_CURRENT] = self._job_id
-        try:
-            return self._coroutine.send(value)
-        finally:
-            self._memory[0] = 0
+        return self._step(self._coroutine.send, value)
 
     def throw(self, *error: Any) -> Any:
         """Raise an error in the coroutine, as a cancellation does."""
+        return self._step(self._coroutine.throw, *error)
+
+    def _step(self, run: Callable[..., Any], *values: Any) -> Any:
         self._memory[_CURRENT] = self._job_id
+        began = monotonic()
         try:
-            return self._coroutine.throw(*error)
+            return run(*values)
         finally:
             self._memory[0] = 0
+            if (now := monotonic()) - began > _LONG_SECONDS:
+                self._blocks = (*self._recent_blocks(now), (began, now))
+
+    def _recent_blocks(self, now: float) -> list[tuple[float, float]]:
+        return [block for block in self._blocks if block[1] > now - _REMEMBERED_SECONDS]
+
+    @property
+    def blocked_seconds(self) -> float:
+        """Seconds of the last minute for which this coroutine blocked the event loop."""
+        now = monotonic()
+        first = now - _REMEMBERED_SECONDS
+        return sum(end - max(began, first) for began, end in self._recent_blocks(now))
 
     def close(self) -> None:
         """Close the coroutine."""

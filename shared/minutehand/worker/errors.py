@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 from minutehand.queue.errors import ProcessorError
 from minutehand.queue.models import ErrorInfo
 from minutehand.redaction import Redactor
-from minutehand.worker.serialization import clean_text, sanitize, text
+from minutehand.worker.serialization import UNAWAITED, clean_text, is_unawaited, sanitize, text
 
 MAX_MESSAGE = 2_000
 #: Maximum bytes of an error's data as JSON, and maximum characters of a vendor's response.
@@ -73,6 +73,7 @@ def error_info(error: BaseException, module: str = "") -> ErrorInfo:
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
     more = len(error.exceptions) - 1 if isinstance(error, BaseExceptionGroup) else 0
     message = text(first) or kind.__name__
+    message += UNAWAITED if is_unawaited(first) else ""
     message += f" (and {more} more in its task group)" if more else ""
     chain = [first, *(cause for cause, is_cause in _causes(first, module) if is_cause)]
     shown = None
@@ -145,6 +146,8 @@ def _codes(cause: BaseException, redactor: Redactor) -> dict[str, Any]:
         codes["errno"] = cause.reason
     elif isinstance(cause, OSError) and (number := cause.errno or _ERRNOS.get(type(cause))):
         codes["errno"] = errno.errorcode.get(number)
+        if isinstance(cause.filename, str):
+            codes["path"] = redactor.text(text(cause.filename, 300))
     elif name := _missing_variable(cause):
         codes["variable"] = text(name, 200)
     for name in ("sqlstate", "code"):  # errors of the Data API have the attribute `code`

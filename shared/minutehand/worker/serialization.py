@@ -4,6 +4,7 @@ The functions catch every error that an object of a user's class raises.
 """
 
 import math
+import re
 import reprlib
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,7 +12,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any, NamedTuple
 
-from pydantic_core import from_json, to_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 #: Maximum bytes of a result, step or error as JSON.
 MAX_BYTES = 1_000_000
@@ -25,6 +26,8 @@ MAX_METADATA = 4_000
 #: mapping that are checked for this path.
 _MAX_PATH = 20
 _MAX_PARTS = 1_000
+#: What a message adds if `is_unawaited`.
+UNAWAITED = "; a call was not awaited"
 _ADVICE = "store it elsewhere and keep a reference"
 _REPLACEMENT = "\ufffd"
 _NULS = "NUL characters were replaced"
@@ -65,6 +68,7 @@ def sanitize(value: Any, *, max_bytes: int = MAX_BYTES) -> Sanitized:
         return _checked(value, max_bytes)
     except BaseException as error:  # methods of a user's class may raise anything
         reason = text(error, 500) or type(error).__name__
+        reason += UNAWAITED if is_unawaited(error) else ""
         with suppress(BaseException):
             reason += _path(value, max_bytes)
         return Sanitized(None, refused=reason)
@@ -109,6 +113,13 @@ def text(value: object, limit: int = MAX_TEXT, by: Callable[[object], str] = str
     except BaseException:  # methods of a user's class may raise anything
         string = f"<{type(value).__name__} without a text>"
     return clean_text(string if len(string) <= limit else string[: limit - 1] + "…")
+
+
+def is_unawaited(error: BaseException) -> bool:
+    """Return whether code used a coroutine as if it were the result of the call."""
+    is_misuse = isinstance(error, TypeError | AttributeError | PydanticSerializationError)
+    pattern = r"'coroutine'(?! object is not callable)|type coroutine"
+    return is_misuse and re.search(pattern, text(error)) is not None
 
 
 def is_blank(value: str) -> bool:

@@ -1,11 +1,14 @@
 """The stack of a running attempt. `exit_report.py` reads the stacks of ended processes."""
 
 import asyncio
+import os
 import resource
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextvars import Context
+from pathlib import Path
 from traceback import walk_stack
 from types import FrameType
 from typing import Any
@@ -58,6 +61,21 @@ def database_sessions(task: asyncio.Task[Any] | None, thread: str) -> list[int]:
             if isinstance(value, kinds) and not value.closed:
                 found[value.info.backend_pid] = None
     return [*found]
+
+
+def child_process(task: asyncio.Task[Any] | None, thread: str) -> str | None:
+    """Return the name and the process id of the program for which an attempt waits, or None."""
+    for frame, _ in _running(task, thread)[::-1]:
+        program: Any = frame.f_locals.get("self")
+        if type(program) is asyncio.subprocess.Process:
+            program = vars(program)["_transport"].get_extra_info("subprocess")
+        if isinstance(program, subprocess.Popen) and program.returncode is None:
+            args: Any = program.args
+            first = args if isinstance(args, str | bytes | os.PathLike) else args[0]
+            # other arguments may be secrets
+            name = Path(os.fsdecode(first).partition(" ")[0]).name
+            return f"{name[:100]} (pid {program.pid})"
+    return None
 
 
 def code_location(task: asyncio.Task[Any] | None, thread: str, module: str) -> CodeLocation | None:

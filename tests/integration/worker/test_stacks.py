@@ -2,16 +2,19 @@
 
 import asyncio
 import re
+import subprocess
 import threading
+import time
 from datetime import timedelta
 from functools import partial
 
 import psycopg
 import pytest
 
-from minutehand.worker import Job, JobContext, Registry, attempt
-from minutehand.worker.current_job import JobExecutor
-from minutehand.worker.stacks import database_sessions
+from minutehand.queue.models import JobId
+from minutehand.worker import Job, JobContext, Registry, attempt, current_job
+from minutehand.worker.current_job import JobExecutor, RecordedCoroutine
+from minutehand.worker.stacks import child_process, database_sessions
 from tests.integration.worker.test_clocks import working
 from tests.support.engine import Engine, Json
 from tests.support.patience import until
@@ -34,6 +37,44 @@ async def test_the_session_of_a_processors_query_is_found(engine: Engine) -> Non
     engine.run("select pg_advisory_unlock(7)")
     assert sessions == await task
     assert database_sessions(task, "") == []
+
+
+async def test_the_program_for_which_a_processor_waits_is_found() -> None:
+    """Its arguments may be secrets, so only its name and process id are returned."""
+
+    async def wait() -> None:
+        await (await asyncio.create_subprocess_exec("/bin/sleep", "0.5")).communicate()
+
+    async def wait_in_thread() -> None:
+        await asyncio.to_thread(subprocess.run, ["/bin/sleep", "0.5"], check=True, timeout=9)
+
+    asyncio.get_running_loop().set_default_executor(JobExecutor())
+    for process in (wait, wait_in_thread):
+        task = asyncio.create_task(process())
+        program = await asyncio.to_thread(until, partial(child_process, task, ""))
+        assert re.fullmatch(r"sleep \(pid \d+\)", program)
+        await task
+        assert child_process(task, "") is None
+
+
+async def test_a_coroutine_that_blocks_the_event_loop_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A job that only waits did not block it."""
+    monkeypatch.setattr(current_job, "_LONG_SECONDS", 0.02)
+
+    async def block() -> None:
+        for _ in range(3):
+            time.sleep(0.05)  # noqa: ASYNC251
+            await asyncio.sleep(0)
+
+    blocks, waits = (RecordedCoroutine(run, JobId("1")) for run in (block(), asyncio.sleep(0.1)))
+    await asyncio.gather(asyncio.create_task(blocks), asyncio.create_task(waits))
+
+    assert 0.15 <= blocks.blocked_seconds < 5
+    assert waits.blocked_seconds == 0
+    monkeypatch.setattr(current_job, "_REMEMBERED_SECONDS", 0.0)
+    assert blocks.blocked_seconds == 0
 
 
 async def test_the_calls_of_a_running_job_are_part_of_its_explanation(

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import json
 import os
 import socket
 import subprocess
@@ -90,6 +91,7 @@ class SMTPError(VendorError):
         (SMTPError(code=550), {"status": None}),
         (OSError(errno.ENOSPC, "no space"), {"errno": "ENOSPC"}),
         (ConnectionRefusedError("mail.test:587"), {"errno": "ECONNREFUSED"}),
+        (OSError(errno.ENOSPC, "no space", "/tmp/a"), {"path": "/tmp/a"}),
         (TimeoutError(), {"errno": "TimeoutError"}),
         (TimeoutError(errno.ETIMEDOUT, "no"), {"errno": "ETIMEDOUT"}),
         (socket.gaierror(socket.EAI_AGAIN, "later"), {"errno": "EAI_AGAIN"}),
@@ -209,6 +211,21 @@ def test_code_and_address_come_from_one_error() -> None:
     assert ["handled" in each for each in handled] == [True, False, True, False]
     info = raised(mail, refused())
     assert (info.status, info.address) == (None, None)
+
+
+async def test_an_error_about_a_coroutine_says_that_a_call_was_not_awaited() -> None:
+    async def rate() -> int:
+        return 7
+
+    async def forget(job: Job[Any], ctx: JobContext) -> Any:
+        return {"rate": call} if job.payload else json.dumps(call)
+
+    for payload in ({}, {"returns": True}):
+        call = rate()
+        run = await ProcessorTest(forget, payload).run()
+        call.close()
+        assert run.error is not None
+        assert "; a call was not awaited" in run.error.message
 
 
 def test_of_a_task_group_the_first_error_is_named() -> None:
