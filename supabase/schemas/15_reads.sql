@@ -2367,8 +2367,8 @@ from (
       ('suspect', 'It runs alone next, in a process of its own.'),
       (
         'locked',
-        'A session (pid {pid}) has locked its row in an open transaction since {held_since}, so it '
-          'can neither start nor end.[ {work}.]'
+        'A session (pid {pid}) has locked [the table {locked}|its row] in an open transaction '
+          'since {held_since}, so [{effect}|it can neither start nor end].[ {work}.]'
       ),
       (
         'open_transaction',
@@ -4443,6 +4443,18 @@ begin
     -- If this session can also lock the job's row, the lock of the other session comes from a
     -- foreign key check. A lock of a foreign key check does not keep workers from leasing the job.
     v_lock := case when not found then v_lock end;
+  end if;
+  if v_lock is null and v_job.finished_at is null then
+    select to_jsonb(o) into v_lock
+    from (
+      select l.*, w.*, a.xact_start as since, a.application_name as application
+      from queue.table_locks() as l
+      join pg_catalog.pg_stat_activity as a on a.pid = l.pid
+      left join lateral queue.session_work(a.pid) as w on true
+      where a.xact_start <= p_now - interval '2 seconds'
+      order by a.xact_start
+      limit 1
+    ) as o;
   end if;
   return ( -- read the job and its wait in one statement, because a worker may change both
     select queue.explain(j, v_lock, queue.live_workers(p_now), p_now)
