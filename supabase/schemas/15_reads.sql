@@ -234,14 +234,23 @@ begin
   return queue.job_json(v_job)
     || jsonb_build_object(
       'streams', queue.streams_json(v_job.id),
-      'glimpse', queue.glimpse_of(v_job.payload)
+      'glimpse', queue.glimpse_of(v_job.payload),
+      'schedule', (
+        select min(s.name)
+        from queue.schedules as s
+        where s.job_type = v_job.job_type
+          and s.workspace_id = v_job.workspace_id
+          and s.last_job_id = v_job.id
+          and s.last_slot_at <= v_job.created_at -- an older job only has its unique key
+      )
     );
 end;
 $$;
 comment on function public.get_job is
   E'A job as JSON. 404 if the job does not exist or the caller may not see it.\n\nstreams: the '
   'position of each stream, {name: {attempt, next}}. job_output returns the output. glimpse: the '
-  'first three simple values of the payload.';
+  'first three simple values of the payload. schedule: the schedule of which this is the latest '
+  'run, or null.';
 select queue.allow('authenticated, service_role', 'public.get_job');
 
 -- Return the ids of live and failed jobs of a workspace. At most p_limit jobs are read from each of

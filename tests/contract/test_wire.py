@@ -41,10 +41,10 @@ MODELS = "models.py"
 TYPESCRIPT = "index.d.ts"
 #: Fields that a response may omit, because the Python model has a default.
 LEFT_OUT = {
-    "new job": {"glimpse", "streams"},
+    "new job": {"glimpse", "schedule", "streams"},
     "new job of many": {
         *("error", "next_run_at", "running_since", "state"),
-        *("deaths", "glimpse", "streams", "times", "waiting_for", "worker_id"),
+        *("deaths", "glimpse", "schedule", "streams", "times", "waiting_for", "worker_id"),
     },
     "run": {"ended", "refused"},
     "lease_jobs": {"size"},

@@ -1594,7 +1594,9 @@ def test_a_schedule_whose_unique_job_has_not_started_is_a_finding(engine: Engine
     engine.elapse(60)
     [job_id] = engine.rows("select id::text from public.jobs")
     assert "waiting_schedule" not in engine.findings(ACME)
+    assert engine.rpc("get_job", p_job_id=job_id)["schedule"] == "nightly"
     engine.elapse(60)
+    assert engine.rpc("get_job", p_job_id=job_id)["schedule"] is None  # not of this run
 
     for workspace in (ACME, None):
         found = engine.findings(workspace)["waiting_schedule"]

@@ -158,6 +158,8 @@ export type Job<T extends JobType = JobType> = {
    * End of each of the job's streams. The field `output` of a watch contains the streams' content.
    */
   streams?: { [stream: string]: { attempt: number; next: number } } | null;
+  /** Name of the schedule of which this job is the latest run. */
+  schedule?: string | null;
 };
 
 /** An event of a job's history. */

@@ -640,7 +640,9 @@ function Facts({ job, last, explanation: { data = {} } = {} }) {
         ? "you"
         : job.user_id
           ? html`<${CopyId} id=${job.user_id} what="user id" />`
-          : "a service",
+          : job.schedule
+            ? html`<a href="/schedules">schedule ${job.schedule}</a>`
+            : "a service",
     )}
   </dl>`;
 }

@@ -23,7 +23,7 @@ CHILDREN = parse_columns("id:CHILD job_type:TYPE state error")
 #: Columns of a job that `show` prints, in this order.
 FIELDS = (
     "payload progress result error tags priority queue concurrency_key idempotency_key parent_id"
-    " session_id user_id attempts max_attempts cost_usd created_at started_at finished_at"
+    " session_id user_id schedule attempts max_attempts cost_usd created_at started_at finished_at"
 )
 
 

@@ -158,6 +158,8 @@ class Job(_JobFields):
     #: Position of the end of each output stream of the job, as `{name: {attempt, next}}`.
     #: `job_output` returns the streams' contents.
     streams: dict[str, dict[str, int]] | None = None
+    #: Name of the schedule of which this job is the latest run.
+    schedule: str | None = None
 
 
 class ListedJob(_JobFields):
